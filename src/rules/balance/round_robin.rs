@@ -1,0 +1,94 @@
+//! Smooth weighted round robin, as nginx does it.
+//!
+//! The sequence of one whole turn is written out when the list of targets changes; a pick is then
+//! one atomic addition, with no lock and no state per target.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::{Ask, Balance};
+
+/// The longest turn that is written out. Heavier weights are scaled down to fit, at a precision
+/// of one in this many.
+const MAX_TURN: u64 = 65_536;
+
+/// One turn of the smooth sequence, and where in it we are.
+#[derive(Debug)]
+pub struct RoundRobin {
+    turn: Box<[u32]>,
+    next: AtomicUsize,
+}
+
+impl RoundRobin {
+    /// Writes out one turn: target `i` is in it in proportion to `weights[i]`, evenly spread.
+    pub fn new(weights: &[u32]) -> Self {
+        let weights = reduced(weights);
+        let total: u64 = weights.iter().sum();
+        let mut turn = Vec::with_capacity(usize::try_from(total).unwrap_or_default());
+        if weights.iter().all(|w| *w == 1) {
+            turn.extend((0..weights.len()).map(|i| i as u32));
+        } else {
+            smooth(&weights, total, &mut turn);
+        }
+        Self { turn: turn.into(), next: AtomicUsize::new(0) }
+    }
+}
+
+/// The weights divided by what they have in common, and scaled to fit [`MAX_TURN`].
+fn reduced(weights: &[u32]) -> Vec<u64> {
+    fn gcd(a: u64, b: u64) -> u64 {
+        if b == 0 { a } else { gcd(b, a % b) }
+    }
+    let common = weights.iter().fold(0, |g, w| gcd(g, u64::from(*w))).max(1);
+    let mut weights: Vec<u64> = weights.iter().map(|w| (u64::from(*w) / common).max(1)).collect();
+    let total: u64 = weights.iter().sum();
+    let limit = MAX_TURN.max(weights.len() as u64);
+    if total > limit {
+        for weight in &mut weights {
+            *weight = (*weight * limit / total).max(1);
+        }
+    }
+    weights
+}
+
+/// Each step everyone gains its weight; the richest is picked and pays the total
+/// (<https://github.com/nginx/nginx/commit/52327e0627f49dbda1e8db695e63a4b0af4448b1>).
+/// A heap of next due times gives the same even spread in O(log n) a step.
+fn smooth(weights: &[u64], total: u64, turn: &mut Vec<u32>) {
+    if weights.len() <= 64 {
+        let mut credit = vec![0_i64; weights.len()];
+        for _ in 0..total {
+            let mut best = 0;
+            for (index, weight) in weights.iter().enumerate() {
+                credit[index] += *weight as i64;
+                if credit[index] > credit[best] {
+                    best = index;
+                }
+            }
+            credit[best] -= total as i64;
+            turn.push(best as u32);
+        }
+        return;
+    }
+    let due = |count: u64, weight: u64| (2 * count + 1) * total / (2 * weight);
+    let mut heap: std::collections::BinaryHeap<_> =
+        weights.iter().enumerate().map(|(i, w)| std::cmp::Reverse((due(0, *w), i, 0_u64))).collect();
+    for _ in 0..total {
+        let Some(std::cmp::Reverse((_, index, count))) = heap.pop() else { return };
+        turn.push(index as u32);
+        heap.push(std::cmp::Reverse((due(count + 1, weights[index]), index, count + 1)));
+    }
+}
+
+impl Balance for RoundRobin {
+    fn pick(&self, ask: &Ask<'_>) -> Option<usize> {
+        // A retry looks on from its place: at most one turn, so that every target was seen.
+        for _ in 0..self.turn.len() {
+            let place = self.next.fetch_add(1, Ordering::Relaxed) % self.turn.len();
+            let index = self.turn[place] as usize;
+            if ask.tried.is_empty() || !ask.was_tried(index) {
+                return Some(index);
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,132 @@
+//! The generic cell rate algorithm: an exact token bucket in one number per key.
+//!
+//! With T = period / limit and a burst of B: allowed if now ≥ TAT − T·(B−1), and then
+//! TAT = max(now, TAT) + T (ITU-T I.371, annex A; the virtual scheduling form).
+
+use std::time::Duration;
+
+use crate::rules::units::Rate;
+
+/// A limit. Times are nanoseconds since an origin of the caller's choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Gcra {
+    /// T: nanoseconds between two at the steady rate.
+    interval: u64,
+    /// B: how many may come at once.
+    burst: u32,
+}
+
+/// What the limit says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The key's new theoretical arrival time when it is allowed; `None` when it is refused.
+    pub tat: Option<u64>,
+    /// How many more would be allowed right now.
+    pub remaining: u32,
+    /// Until the next would be allowed; zero when it is allowed now.
+    pub retry_after: Duration,
+    /// Until the key is back at its full burst.
+    pub reset: Duration,
+}
+
+impl Gcra {
+    /// A limit of `rate`, of which `burst` (the rate's count by default) may come at once.
+    pub fn new(rate: Rate, burst: Option<u32>) -> Self {
+        let period = u64::try_from(rate.period.as_nanos()).unwrap_or(u64::MAX);
+        let interval = (period / u64::from(rate.count.max(1))).max(1);
+        Self { interval, burst: burst.unwrap_or(rate.count).max(1) }
+    }
+
+    /// B: how many may come at once.
+    pub fn burst(&self) -> u32 {
+        self.burst
+    }
+
+    /// Judges one more at `now` for a key whose theoretical arrival time is `tat` (0 for a new key).
+    pub fn decide(&self, tat: u64, now: u64) -> Decision {
+        let tolerance = self.interval.saturating_mul(u64::from(self.burst) - 1);
+        let earliest = tat.saturating_sub(tolerance);
+        if now < earliest {
+            return Decision {
+                tat: None,
+                remaining: 0,
+                retry_after: Duration::from_nanos(earliest - now),
+                reset: Duration::from_nanos(tat - now),
+            };
+        }
+        let tat = tat.max(now).saturating_add(self.interval);
+        let room = tolerance.saturating_add(self.interval).saturating_sub(tat - now);
+        Decision {
+            tat: Some(tat),
+            remaining: u32::try_from(room / self.interval).unwrap_or(u32::MAX),
+            retry_after: Duration::ZERO,
+            reset: Duration::from_nanos(tat - now),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn limit(count: u32, seconds: u64, burst: Option<u32>) -> Gcra {
+        Gcra::new(Rate { count, period: Duration::from_secs(seconds) }, burst)
+    }
+
+    #[test]
+    fn exactly_n_then_one_each_interval() {
+        let gcra = limit(5, 1, None);
+        let mut tat = 0;
+        for left in (0..5).rev() {
+            let decision = gcra.decide(tat, SECOND);
+            assert_eq!(decision.remaining, left);
+            tat = decision.tat.expect("within the limit");
+        }
+        let refused = gcra.decide(tat, SECOND);
+        assert_eq!(refused.tat, None);
+        assert_eq!(refused.retry_after, Duration::from_millis(200));
+        assert_eq!(refused.reset, Duration::from_secs(1));
+        assert!(gcra.decide(tat, SECOND + SECOND / 5).tat.is_some());
+    }
+
+    /// A bucket of tokens in exact arithmetic: one token is `interval` units, one unit flows in a nanosecond.
+    struct Bucket {
+        units: u64,
+        at: u64,
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_token_bucket(
+            count in 1_u32..50, burst in 1_u32..60,
+            steps in proptest::collection::vec(0_u64..400_000_000, 1..120),
+        ) {
+            let gcra = limit(count, 1, Some(burst));
+            let full = gcra.interval * u64::from(burst);
+            let (mut now, mut tat) = (SECOND * 100, 0);
+            let mut bucket = Bucket { units: full, at: now };
+            for step in steps {
+                now += step;
+                bucket.units = full.min(bucket.units + (now - bucket.at));
+                bucket.at = now;
+                let allowed = bucket.units >= gcra.interval;
+                if allowed {
+                    bucket.units -= gcra.interval;
+                }
+                let decision = gcra.decide(tat, now);
+                prop_assert_eq!(decision.tat.is_some(), allowed);
+                prop_assert_eq!(u64::from(decision.remaining), if allowed { bucket.units / gcra.interval } else { 0 });
+                if let Some(next) = decision.tat {
+                    tat = next;
+                } else {
+                    let wait = u64::try_from(decision.retry_after.as_nanos()).expect("short");
+                    prop_assert!(gcra.decide(tat, now + wait).tat.is_some());
+                    prop_assert!(gcra.decide(tat, now + wait - 1).tat.is_none());
+                }
+            }
+        }
+    }
+}

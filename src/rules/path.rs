@@ -1,0 +1,206 @@
+//! One form for every path, before anything looks at it.
+//!
+//! The form that routes, filters and the target see is the same, so that no two of them can
+//! disagree about what was asked for (RFC 3986, section 6.2.2; the order is that of section 5.2.4):
+//!
+//! * `%41` is `A`: escaped unreserved characters are written plainly, other escapes in upper case;
+//! * `//` is `/`, `/./` and `/%2e/` vanish, `/../` removes a segment;
+//! * an encoded slash `%2F` stays as it is: it is data within a segment, never a separator;
+//! * refused: a path without a leading `/`, one that climbs above the root, a backslash
+//!   (raw or `%5C`), control characters (raw or escaped, `%00` among them), a broken escape.
+
+use std::borrow::Cow;
+
+/// The longest path that is looked at, in bytes; the query is not counted.
+pub const MAX_PATH: usize = 16 * 1024;
+
+/// Why a path is refused. The text is fit for the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadPath {
+    /// The path does not start with `/`.
+    NotAbsolute,
+    /// `..` would leave the root.
+    AboveRoot,
+    /// A `%` without two hexadecimal digits behind it.
+    BadEscape,
+    /// A control character, raw or escaped.
+    Control,
+    /// A backslash, raw or escaped: some targets read it as a slash.
+    Backslash,
+    /// Over [`MAX_PATH`] bytes.
+    TooLong,
+}
+
+impl BadPath {
+    /// What to tell the client.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::NotAbsolute => "the request target must start with a slash",
+            Self::AboveRoot => "the path climbs above its root",
+            Self::BadEscape => "the path has a percent sign without two hexadecimal digits",
+            Self::Control => "the path has a control character",
+            Self::Backslash => "the path has a backslash",
+            Self::TooLong => "the path is over 16 KiB",
+        }
+    }
+}
+
+/// Brings a path into its one form. Borrows when it already has it.
+///
+/// # Errors
+/// See the module's text for what is refused.
+pub fn normalise(path: &[u8]) -> Result<Cow<'_, str>, BadPath> {
+    if path.first() != Some(&b'/') {
+        return Err(BadPath::NotAbsolute);
+    }
+    if path.len() > MAX_PATH {
+        return Err(BadPath::TooLong);
+    }
+    if is_plain(path) {
+        if let Ok(text) = std::str::from_utf8(path) {
+            return Ok(Cow::Borrowed(text));
+        }
+    }
+    let unescaped = unescape(path)?;
+    Ok(Cow::Owned(remove_dots(&unescaped)?))
+}
+
+/// Whether nothing in the path could change: no escape, no odd byte, no empty or dotted segment.
+fn is_plain(path: &[u8]) -> bool {
+    let mut previous = 0;
+    for &byte in path {
+        let dull = match byte {
+            b'%' | b'\\' | 0..=0x20 | 0x7f.. => false,
+            b'/' | b'.' => previous != b'/',
+            _ => true,
+        };
+        if !dull {
+            return false;
+        }
+        previous = byte;
+    }
+    true
+}
+
+fn hex(byte: Option<&u8>) -> Result<u8, BadPath> {
+    let digit = byte.and_then(|b| char::from(*b).to_digit(16));
+    digit.map(|d| d as u8).ok_or(BadPath::BadEscape)
+}
+
+fn unescape(path: &[u8]) -> Result<String, BadPath> {
+    let mut out = String::with_capacity(path.len() + 16);
+    let mut at = 0;
+    while let Some(&byte) = path.get(at) {
+        at += 1;
+        let (byte, escaped) = if byte == b'%' {
+            let value = hex(path.get(at))? << 4 | hex(path.get(at + 1))?;
+            at += 2;
+            (value, true)
+        } else {
+            (byte, false)
+        };
+        match byte {
+            0..=0x1f | 0x7f => return Err(BadPath::Control),
+            b'\\' => return Err(BadPath::Backslash),
+            b'-' | b'.' | b'_' | b'~' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => out.push(byte.into()),
+            b' ' | 0x80.. => push_escape(&mut out, byte),
+            _ if escaped => push_escape(&mut out, byte),
+            _ => out.push(byte.into()),
+        }
+    }
+    Ok(out)
+}
+
+fn push_escape(out: &mut String, byte: u8) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    out.push('%');
+    out.push(DIGITS[usize::from(byte >> 4)].into());
+    out.push(DIGITS[usize::from(byte & 15)].into());
+}
+
+fn remove_dots(path: &str) -> Result<String, BadPath> {
+    let mut out = String::with_capacity(path.len());
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        match segment {
+            ".." => {
+                let parent = out.rfind('/').ok_or(BadPath::AboveRoot)?;
+                out.truncate(parent);
+                if last {
+                    out.push('/');
+                }
+            }
+            "" | "." if last => out.push('/'),
+            "" | "." => {}
+            _ => {
+                out.push('/');
+                out.push_str(segment);
+            }
+        }
+    }
+    if out.is_empty() {
+        out.push('/');
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_one_form() {
+        for (given, wanted) in [
+            ("/", "/"),
+            ("/a/b", "/a/b"),
+            ("/a//b", "/a/b"),
+            ("/a/./b/", "/a/b/"),
+            ("/a/b/..", "/a/"),
+            ("/a/%2e%2E/b", "/b"),
+            ("/%41%7e", "/A~"),
+            ("/a%2fb", "/a%2Fb"),
+            ("/a%2f..%2fb", "/a%2F..%2Fb"),
+            ("/.well-known/x", "/.well-known/x"),
+            ("/a/...", "/a/..."),
+            ("//", "/"),
+            ("/a b\u{e9}", "/a%20b%C3%A9"),
+        ] {
+            assert_eq!(normalise(given.as_bytes()).as_deref(), Ok(wanted), "{given}");
+        }
+        for (given, why) in [
+            ("a", BadPath::NotAbsolute),
+            ("", BadPath::NotAbsolute),
+            ("*", BadPath::NotAbsolute),
+            ("/..", BadPath::AboveRoot),
+            ("/a/../..", BadPath::AboveRoot),
+            ("/%2e%2e/etc", BadPath::AboveRoot),
+            ("/%0", BadPath::BadEscape),
+            ("/%zz", BadPath::BadEscape),
+            ("/%00", BadPath::Control),
+            ("/a%0d%0a", BadPath::Control),
+            ("/a\\b", BadPath::Backslash),
+            ("/a%5cb", BadPath::Backslash),
+        ] {
+            assert_eq!(normalise(given.as_bytes()), Err(why), "{given}");
+        }
+        assert!(matches!(normalise(b"/dull/path.html"), Ok(Cow::Borrowed(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn a_normal_form_is_its_own_and_holds_no_trick(path in "/([a-c./%]|%2e|%2f|%5c|%41){0,24}") {
+            if let Ok(once) = normalise(path.as_bytes()) {
+                let twice = normalise(once.as_bytes());
+                prop_assert_eq!(twice.as_deref(), Ok(&*once));
+                prop_assert!(!once.contains("//") && !once.split('/').any(|s| s == "." || s == ".."));
+            }
+        }
+
+        #[test]
+        fn never_panics(path in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = normalise(&path);
+        }
+    }
+}

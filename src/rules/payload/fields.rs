@@ -1,0 +1,126 @@
+//! Which members of a JSON document are meant: `ssn`, `user.address.street`, `**.internal`.
+
+use std::str::FromStr;
+
+/// One way to a member: names from the root, arrays being passed through; `*` is any one name
+/// and `**` any number of them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FieldPath(Vec<Step>);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Step {
+    Name(Box<[u8]>),
+    One,
+    Any,
+}
+
+impl FromStr for FieldPath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "a field such as ssn, user.address.street, items.*.cost or **.internal".to_owned();
+        let mut steps = Vec::new();
+        for step in text.split('.') {
+            steps.push(match step {
+                "" => return Err(wrong()),
+                "*" => Step::One,
+                "**" if steps.last() == Some(&Step::Any) => continue,
+                "**" => Step::Any,
+                name => Step::Name(name.as_bytes().into()),
+            });
+        }
+        if steps.last() == Some(&Step::Any) || steps.len() > 32 {
+            return Err(wrong());
+        }
+        Ok(Self(steps))
+    }
+}
+
+/// A set of paths as one automaton. A state is the set of places, as bits, where the paths stand.
+#[derive(Clone, Debug, Default)]
+pub struct Fields {
+    steps: Vec<Step>,
+    /// Bits of the places where a path begins, or continues after a leading `**`.
+    start: u128,
+    /// Bits of the places that are the last of their path.
+    last: u128,
+    longest_name: usize,
+    any_name: bool,
+}
+
+/// Where all paths stand on a level of the document.
+pub type State = u128;
+
+impl Fields {
+    /// The most steps that all paths of one set may have together.
+    pub const MAX_STEPS: usize = 128;
+
+    /// Builds the automaton.
+    ///
+    /// # Errors
+    /// When the paths have over [`Fields::MAX_STEPS`] steps together.
+    pub fn new(paths: &[FieldPath]) -> Result<Self, String> {
+        let mut fields = Self::default();
+        for path in paths {
+            fields.start |= 1_u128.checked_shl(fields.steps.len() as u32).unwrap_or(0);
+            fields.steps.extend(path.0.iter().cloned());
+            if fields.steps.len() > Self::MAX_STEPS {
+                return Err(format!("at most {} steps in all fields together", Self::MAX_STEPS));
+            }
+            fields.last |= 1 << (fields.steps.len() - 1);
+        }
+        fields.start = fields.closed(fields.start);
+        for step in &fields.steps {
+            match step {
+                Step::Name(name) => fields.longest_name = fields.longest_name.max(name.len()),
+                Step::One => fields.any_name = true,
+                Step::Any => {}
+            }
+        }
+        Ok(fields)
+    }
+
+    /// The state at the root.
+    pub fn start(&self) -> State {
+        self.start
+    }
+
+    /// Longer names (in bytes) than this lead nowhere that a short one would not lead.
+    pub fn longest_name(&self) -> usize {
+        self.longest_name
+    }
+
+    /// Takes the member `name` on a level in `state`: the state below it, and whether it is meant.
+    pub fn enter(&self, state: State, name: &[u8]) -> (State, bool) {
+        let (mut below, mut meant) = (0, false);
+        let mut rest = state;
+        while rest != 0 {
+            let place = rest.trailing_zeros() as usize;
+            rest &= rest - 1;
+            let fits = match &self.steps[place] {
+                Step::Name(wanted) => wanted.as_ref() == name,
+                Step::One => true,
+                Step::Any => {
+                    below |= 1 << place;
+                    false
+                }
+            };
+            if fits && self.last >> place & 1 == 1 {
+                meant = true;
+            } else if fits {
+                below |= 1 << (place + 1);
+            }
+        }
+        (self.closed(below), meant)
+    }
+
+    /// `**` may also stand for nothing: whoever stands at it stands behind it too.
+    fn closed(&self, mut state: State) -> State {
+        for (place, step) in self.steps.iter().enumerate() {
+            if *step == Step::Any && state >> place & 1 == 1 {
+                state |= 1 << (place + 1);
+            }
+        }
+        state
+    }
+}

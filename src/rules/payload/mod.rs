@@ -1,0 +1,7 @@
+//! What is done to a payload: removing fields from JSON as it flows by.
+
+mod fields;
+mod strip;
+
+pub use fields::Fields;
+pub use strip::{Stripper, TooDeep};

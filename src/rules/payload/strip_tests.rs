@@ -1,0 +1,134 @@
+//! The stripper against a model that parses the whole document, and against anything else.
+
+use super::*;
+use proptest::prelude::*;
+use serde_json::Value;
+
+fn fields(paths: &[&str]) -> Fields {
+    let paths: Vec<_> = paths.iter().map(|p| p.parse().expect("a path")).collect();
+    Fields::new(&paths).expect("few steps")
+}
+
+fn strip(fields: &Fields, text: &[u8], cut: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut stripper = Stripper::new(fields);
+    for part in text.chunks(cut.max(1)) {
+        stripper.push(part, &mut out).expect("shallow");
+    }
+    stripper.finish(&mut out);
+    out
+}
+
+#[track_caller]
+fn becomes(paths: &[&str], given: &str, wanted: &str) {
+    let fields = fields(paths);
+    for cut in 1..=given.len() {
+        let out = strip(&fields, given.as_bytes(), cut);
+        assert_eq!(String::from_utf8_lossy(&out), wanted, "{given} cut at {cut}");
+    }
+}
+
+#[test]
+fn by_example() {
+    becomes(&["ssn"], r#"{"a":1,"ssn":"x","b":2}"#, r#"{"a":1,"b":2}"#);
+    becomes(&["ssn"], r#"{"ssn":"x","b":2}"#, r#"{"b":2}"#);
+    becomes(&["ssn"], r#"{"a":1,"ssn":{"x":[1,2]}}"#, r#"{"a":1}"#);
+    becomes(&["ssn"], r#"{"ssn":null}"#, "{}");
+    becomes(&["a", "b"], r#"{"a":1,"b":2,"c":3}"#, r#"{"c":3}"#);
+    becomes(&["ssn"], r#"{ "a" : 1 , "ssn" : "," , "b" : 2 }"#, r#"{ "a" : 1 , "b" : 2 }"#);
+    becomes(&["ssn"], r#"{"a":{"ssn":1}}"#, r#"{"a":{"ssn":1}}"#);
+    becomes(&["**.ssn"], r#"{"a":{"ssn":1,"b":[{"ssn":2},{"c":3,"ssn":4}]}}"#, r#"{"a":{"b":[{},{"c":3}]}}"#);
+    becomes(&["a.b"], r#"{"a":{"b":1,"c":2},"b":3}"#, r#"{"a":{"c":2},"b":3}"#);
+    becomes(&["a.*.x"], r#"{"a":{"p":{"x":1},"x":2}}"#, r#"{"a":{"p":{},"x":2}}"#);
+    becomes(&["ssn"], r#"[{"ssn":1},{"ssn":2,"a":3}]"#, r#"[{},{"a":3}]"#);
+    becomes(&["a.**.x"], r#"{"x":0,"a":{"x":1,"b":{"c":{"x":2,"y":3}}}}"#, r#"{"x":0,"a":{"b":{"c":{"y":3}}}}"#);
+}
+
+#[test]
+fn escapes_and_tricks() {
+    becomes(&["ssn"], r#"{"s\u0073n":1,"a":2}"#, r#"{"a":2}"#);
+    becomes(&["ssn"], r#"{"a":"\"ssn\":1","b":"\\"}"#, r#"{"a":"\"ssn\":1","b":"\\"}"#);
+    becomes(&["a\"b"], r#"{"a\"b":1,"c":2}"#, r#"{"c":2}"#);
+    becomes(&["ssn"], r#"{"ssn":1,"ssn":2,"a":3}"#, r#"{"a":3}"#);
+    becomes(&["ssn"], r#"{"a":1,,"ssn":2}"#, r#"{"a":1,}"#);
+    becomes(&["ssn"], r#"{"ssn":1"#, "{");
+    becomes(&["ssn"], &format!(r#"{{"{}":1,"ssn":2}}"#, "n".repeat(200)), &format!(r#"{{"{}":1}}"#, "n".repeat(200)));
+}
+
+#[test]
+fn what_is_not_json_is_unharmed() {
+    for text in ["", "plain, text: \"ssn\"", "<a href=\"x\">ssn</a>", "ssn=1,2", "\"", "]]}}", "\u{0}\u{1}"] {
+        becomes(&["ssn", "**.x"], text, text);
+    }
+}
+
+#[test]
+fn depth_is_bounded() {
+    let fields = fields(&["**.x"]);
+    let mut stripper = Stripper::new(&fields);
+    let deep = "[".repeat(MAX_DEPTH);
+    assert_eq!(stripper.push(deep.as_bytes(), &mut Vec::new()), Ok(()));
+    assert_eq!(stripper.push(b"[", &mut Vec::new()), Err(TooDeep));
+}
+
+/// Removes `ssn` at any depth and `a.b` from the root, on the parsed document.
+fn model(value: &mut Value, from_root: &[&str]) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(|item| model(item, from_root)),
+        Value::Object(members) => {
+            members.remove("ssn");
+            if let [last] = from_root {
+                members.remove(*last);
+            }
+            for (name, member) in members.iter_mut() {
+                match from_root {
+                    [first, rest @ ..] if first == name && !rest.is_empty() => model(member, rest),
+                    _ => model(member, &[]),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn document() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i32>().prop_map(Value::from),
+        "[a-z\"\\\\{},:\u{e9}]{0,6}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(5, 40, 5, |inner| {
+        let name = prop_oneof![Just("a"), Just("b"), Just("ssn"), Just("s\"n")];
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::vec((name, inner), 0..4)
+                .prop_map(|m| Value::from_iter(m.into_iter().map(|(n, v)| (n.to_owned(), v)))),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn agrees_with_the_model(value in document(), pretty: bool, cut in 1_usize..40) {
+        let text = if pretty { serde_json::to_vec_pretty(&value) } else { serde_json::to_vec(&value) }.expect("json");
+        let out = strip(&fields(&["**.ssn", "a.b"]), &text, cut);
+        let mut wanted = value;
+        model(&mut wanted, &["a", "b"]);
+        let got: Value = serde_json::from_slice(&out)
+            .map_err(|e| TestCaseError::fail(format!("{e}: {}", String::from_utf8_lossy(&out))))?;
+        prop_assert_eq!(got, wanted);
+    }
+
+    #[test]
+    fn where_nothing_is_meant_nothing_changes(text in "[a-z{}\\[\\],:\" \\\\]{0,60}", cut in 1_usize..9) {
+        prop_assert_eq!(strip(&fields(&["zz.zz"]), text.as_bytes(), cut), text.into_bytes());
+    }
+
+    #[test]
+    fn cutting_changes_nothing(text in "[asn{}\\[\\],:\" \\\\]{0,60}", cut in 1_usize..9) {
+        let fields = fields(&["**.ssn", "a"]);
+        prop_assert_eq!(strip(&fields, text.as_bytes(), cut), strip(&fields, text.as_bytes(), text.len()));
+    }
+}

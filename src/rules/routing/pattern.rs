@@ -1,0 +1,267 @@
+//! What hosts and paths a route names.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::str::FromStr;
+
+use crate::rules::path;
+
+/// Which hosts match. Compared in lower case and without a port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// Any host, and none.
+    Any,
+    /// `*.example.com`: any name below the suffix, at any depth. Holds `example.com`.
+    Below(String),
+    /// This name alone.
+    Exact(String),
+}
+
+impl FromStr for HostPattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let lower = text.to_ascii_lowercase();
+        if lower == "*" {
+            return Ok(Self::Any);
+        }
+        let name = lower.strip_prefix("*.").unwrap_or(&lower);
+        let v6 = name.starts_with('[') && name.ends_with(']');
+        let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        if name.contains('*') {
+            return Err("a host with its wildcard as the first label: *.example.com".to_owned());
+        }
+        if !v6 && name.contains(':') {
+            return Err("a host without a port".to_owned());
+        }
+        if name.is_empty() || !(v6 || name.chars().all(fine)) {
+            return Err("a host name such as api.example.com, *.example.com or *".to_owned());
+        }
+        Ok(if name.len() == lower.len() { Self::Exact(lower) } else { Self::Below(name.to_owned()) })
+    }
+}
+
+impl HostPattern {
+    fn rank(&self) -> (u8, usize) {
+        match self {
+            Self::Any => (0, 0),
+            Self::Below(suffix) => (1, suffix.len()),
+            Self::Exact(_) => (2, 0),
+        }
+    }
+}
+
+impl Ord for HostPattern {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let text = |p: &Self| match p {
+            Self::Any => String::new(),
+            Self::Below(t) | Self::Exact(t) => t.clone(),
+        };
+        self.rank().cmp(&other.rank()).then_with(|| text(other).cmp(&text(self)))
+    }
+}
+
+impl PartialOrd for HostPattern {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// One step of a path pattern.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Segment {
+    /// This text, in the one form of [`path::normalise`].
+    Literal(String),
+    /// `{name}` or `*`: any one segment that is not empty.
+    Param(String),
+}
+
+/// Which paths match.
+#[derive(Clone, Debug)]
+pub enum PathPattern {
+    /// `/a/{id}` (the whole path), or `/a/{id}/*` (a prefix by segments: `/a/1`, `/a/1/` and all below).
+    Segments {
+        /// The steps from the root.
+        segments: Vec<Segment>,
+        /// Whether more may follow.
+        rest: bool,
+    },
+    /// `~^/a/[0-9]+$`: a regular expression over the whole path, unanchored as it is written.
+    Regex(regex::Regex),
+}
+
+impl FromStr for PathPattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(expression) = text.strip_prefix('~') {
+            let built = regex::RegexBuilder::new(expression.trim_start()).size_limit(1 << 20).build();
+            return built.map(Self::Regex).map_err(|e| format!("a regular expression behind the ~: {e}"));
+        }
+        if !text.starts_with('/') {
+            return Err("a path that starts with / (or a regular expression behind a ~)".to_owned());
+        }
+        if text.contains(['?', '#']) {
+            return Err("a path without a query; queries are matched under `query`".to_owned());
+        }
+        let (body, rest) = match text.strip_suffix("/*") {
+            Some(body) => (body, true),
+            None => (text, false),
+        };
+        let mut segments = Vec::new();
+        for step in body.split('/').skip(1) {
+            segments.push(Self::segment(step, body)?);
+        }
+        let mut names: Vec<&str> = Vec::new();
+        for segment in &segments {
+            if let Segment::Param(name) = segment {
+                if !name.is_empty() && names.contains(&name.as_str()) {
+                    return Err(format!("each parameter once; {{{name}}} is there twice"));
+                }
+                names.push(name);
+            }
+        }
+        Ok(Self::Segments { segments, rest })
+    }
+}
+
+impl PathPattern {
+    fn segment(step: &str, whole: &str) -> Result<Segment, String> {
+        if step == "*" {
+            return Ok(Segment::Param(String::new()));
+        }
+        if let Some(name) = step.strip_prefix('{').and_then(|s| s.strip_suffix('}')) {
+            let fine = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+            return if fine {
+                Ok(Segment::Param(name.to_owned()))
+            } else {
+                Err("a parameter name of letters, digits and _ within {}".to_owned())
+            };
+        }
+        if step.contains(['{', '}', '*']) {
+            return Err("a segment that is a text, {name} or *, not a mixture (or use ~ and an expression)".to_owned());
+        }
+        // A literal that no normal path can hold would make the route unreachable without a word.
+        let rooted = format!("/{step}");
+        let normal = path::normalise(rooted.as_bytes()).map_err(|e| format!("a path that can arrive: {}", e.text()))?;
+        let dotted = step == "." || step == "..";
+        let inner_empty = step.is_empty() && !(whole.ends_with('/') && whole.matches("//").count() == 0);
+        if dotted || inner_empty {
+            return Err("a path that can arrive: empty and dotted segments are removed before routes are matched".to_owned());
+        }
+        if &normal[1..] != step {
+            return Err(format!("a path in the form in which it arrives; write {:?} for {step:?}", &normal[1..]));
+        }
+        Ok(Segment::Literal(step.to_owned()))
+    }
+
+    /// The values of the named parameters in `path`, in the order of the pattern.
+    pub fn params<'p, 's>(&'s self, path: &'p str) -> impl Iterator<Item = (&'s str, &'p str)> {
+        let segments: &[Segment] = match self {
+            Self::Segments { segments, .. } => segments,
+            Self::Regex(_) => &[],
+        };
+        segments.iter().zip(path.split('/').skip(1)).filter_map(|(segment, value)| match segment {
+            Segment::Param(name) if !name.is_empty() => Some((name.as_str(), value)),
+            _ => None,
+        })
+    }
+
+    fn tier(&self) -> u8 {
+        match self {
+            Self::Segments { rest: true, .. } => 0,
+            Self::Regex(_) => 1,
+            Self::Segments { rest: false, .. } => 2,
+        }
+    }
+}
+
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Regex(expression) => write!(f, "~{expression}"),
+            Self::Segments { segments, rest } => {
+                for segment in segments {
+                    match segment {
+                        Segment::Literal(text) => write!(f, "/{text}")?,
+                        Segment::Param(name) if name.is_empty() => write!(f, "/*")?,
+                        Segment::Param(name) => write!(f, "/{{{name}}}")?,
+                    }
+                }
+                if *rest { write!(f, "/*") } else { Ok(()) }
+            }
+        }
+    }
+}
+
+impl Ord for PathPattern {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_tier = self.tier().cmp(&other.tier());
+        by_tier.then_with(|| match (self, other) {
+            (Self::Segments { segments: a, .. }, Self::Segments { segments: b, .. }) => by_segments(a, b),
+            (Self::Regex(a), Self::Regex(b)) => {
+                a.as_str().len().cmp(&b.as_str().len()).then_with(|| b.as_str().cmp(a.as_str()))
+            }
+            _ => Ordering::Equal,
+        })
+    }
+}
+
+/// The first step that differs decides: a literal before a parameter before nothing more.
+fn by_segments(a: &[Segment], b: &[Segment]) -> Ordering {
+    for (left, right) in a.iter().zip(b) {
+        let order = match (left, right) {
+            (Segment::Literal(x), Segment::Literal(y)) => y.cmp(x),
+            (Segment::Literal(_), Segment::Param(_)) => Ordering::Greater,
+            (Segment::Param(_), Segment::Literal(_)) => Ordering::Less,
+            (Segment::Param(_), Segment::Param(_)) => Ordering::Equal,
+        };
+        if order.is_ne() {
+            return order;
+        }
+    }
+    a.len().cmp(&b.len())
+}
+
+impl PartialOrd for PathPattern {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for PathPattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for PathPattern {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        assert_eq!("API.example.com".parse(), Ok(HostPattern::Exact("api.example.com".into())));
+        assert_eq!("*.example.com".parse(), Ok(HostPattern::Below("example.com".into())));
+        assert_eq!("*".parse(), Ok(HostPattern::Any));
+        assert_eq!("[::1]".parse(), Ok(HostPattern::Exact("[::1]".into())));
+        for wrong in ["", "a.*.b", "a:80", "a b", "*x.com", "é.com"] {
+            assert!(wrong.parse::<HostPattern>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn paths() {
+        for right in ["/", "/a", "/a/", "/a/{id}", "/a/*/b", "/*", "/a/*", "~^/x", "/a%2Fb"] {
+            let parsed: PathPattern = right.parse().unwrap_or_else(|e| panic!("{right}: {e}"));
+            assert_eq!(parsed.to_string(), right);
+        }
+        for wrong in ["", "a", "/a?b", "/a//b", "/../a", "/a{x}", "/{x}/{x}", "/{}", "/%41", "/a%2fb", "~(", "/a b"] {
+            assert!(wrong.parse::<PathPattern>().is_err(), "{wrong}");
+        }
+        let pattern: PathPattern = "/v/{a}/x/{b}".parse().expect("fine");
+        assert_eq!(pattern.params("/v/1/x/2").collect::<Vec<_>>(), [("a", "1"), ("b", "2")]);
+    }
+}

@@ -1,0 +1,141 @@
+//! What else a route asks of a request, once host and path fit.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, Method};
+use ipnet::IpNet;
+
+use super::router::Question;
+
+/// How a header, a cookie or a query parameter is compared.
+#[derive(Clone, Debug)]
+pub enum TextMatch {
+    /// It is there.
+    Present,
+    /// It is exactly this.
+    Exact(String),
+    /// It matches this expression somewhere.
+    Regex(regex::Regex),
+}
+
+impl TextMatch {
+    fn holds(&self, value: &[u8]) -> bool {
+        match self {
+            Self::Present => true,
+            Self::Exact(text) => text.as_bytes() == value,
+            Self::Regex(expression) => std::str::from_utf8(value).is_ok_and(|v| expression.is_match(v)),
+        }
+    }
+
+    fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Present, Self::Present) => true,
+            (Self::Exact(a), Self::Exact(b)) => a == b,
+            (Self::Regex(a), Self::Regex(b)) => a.as_str() == b.as_str(),
+            _ => false,
+        }
+    }
+}
+
+/// The conditions of a route besides host and path. Empty lists ask nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Predicates {
+    /// Any of these; `GET` includes `HEAD` (RFC 9110, section 9.3.2).
+    pub methods: Vec<Method>,
+    /// All of these.
+    pub headers: Vec<(HeaderName, TextMatch)>,
+    /// All of these.
+    pub cookies: Vec<(String, TextMatch)>,
+    /// All of these; the first parameter of a name counts.
+    pub query: Vec<(String, TextMatch)>,
+    /// The client's address is in any of these.
+    pub clients: Vec<IpNet>,
+}
+
+/// What the conditions say of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ruling {
+    /// All hold.
+    Match,
+    /// All but the method hold: the answer may be 405.
+    Method,
+    /// The one named does not hold.
+    No(&'static str),
+}
+
+impl Predicates {
+    /// Judges the request.
+    pub fn judge(&self, question: &Question<'_>) -> Ruling {
+        if !self.headers.iter().all(|(name, m)| header_holds(question.headers, name, m)) {
+            return Ruling::No("headers");
+        }
+        if !self.cookies.iter().all(|(name, m)| cookie(question.headers, name).is_some_and(|v| m.holds(v))) {
+            return Ruling::No("cookies");
+        }
+        if !self.query.iter().all(|(name, m)| parameter(question.query, name).is_some_and(|v| m.holds(v))) {
+            return Ruling::No("query");
+        }
+        if !self.clients.is_empty() && !self.clients.iter().any(|net| net.contains(&plain(question.client))) {
+            return Ruling::No("client");
+        }
+        if self.allows(question.method) { Ruling::Match } else { Ruling::Method }
+    }
+
+    fn allows(&self, method: &Method) -> bool {
+        self.methods.is_empty()
+            || self.methods.contains(method)
+            || (method == Method::HEAD && self.methods.contains(&Method::GET))
+    }
+
+    /// The part of a rank that the conditions give.
+    pub(super) fn weight(&self) -> (bool, usize, usize, usize, u8) {
+        let narrowest = self.clients.iter().map(|net| net.prefix_len() + 1).max().unwrap_or(0);
+        (!self.methods.is_empty(), self.headers.len(), self.cookies.len(), self.query.len(), narrowest)
+    }
+
+    /// Whether both ask the same of everything but the method, and share a method.
+    pub fn conflicts(&self, other: &Self) -> bool {
+        fn same<N: PartialEq>(a: &[(N, TextMatch)], b: &[(N, TextMatch)]) -> bool {
+            a.len() == b.len() && a.iter().all(|(n, m)| b.iter().any(|(o, p)| n == o && m.same(p)))
+        }
+        let nets = self.clients.len() == other.clients.len() && self.clients.iter().all(|n| other.clients.contains(n));
+        let methods = match (self.methods.is_empty(), other.methods.is_empty()) {
+            (true, true) => true,
+            (false, false) => self.methods.iter().any(|m| other.methods.contains(m)),
+            _ => false,
+        };
+        methods
+            && nets
+            && same(&self.headers, &other.headers)
+            && same(&self.cookies, &other.cookies)
+            && same(&self.query, &other.query)
+    }
+}
+
+/// An IPv4 address that came mapped into IPv6 is compared as the IPv4 address that it is.
+fn plain(address: IpAddr) -> IpAddr {
+    address.to_canonical()
+}
+
+fn header_holds(headers: &HeaderMap, name: &HeaderName, m: &TextMatch) -> bool {
+    headers.get_all(name).iter().any(|value| m.holds(value.as_bytes()))
+}
+
+/// The value of the first cookie of that name (RFC 6265, section 5.4).
+pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
+    headers.get_all(http::header::COOKIE).iter().find_map(|line| {
+        line.as_bytes().split(|b| *b == b';').find_map(|pair| {
+            let pair = pair.trim_ascii();
+            let (key, value) = pair.split_at(memchr::memchr(b'=', pair)?);
+            (key == name.as_bytes()).then(|| &value[1..])
+        })
+    })
+}
+
+/// The raw value of the first query parameter of that name.
+pub fn parameter<'q>(query: Option<&'q str>, name: &str) -> Option<&'q [u8]> {
+    query?.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (key == name).then_some(value.as_bytes())
+    })
+}

@@ -1,0 +1,307 @@
+//! The table that finds the first match in the order of precedence.
+
+use std::cmp::Ordering;
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+
+use ahash::AHashMap;
+use http::{HeaderMap, Method};
+
+use super::pattern::{HostPattern, PathPattern, Segment};
+use super::predicate::{Predicates, Ruling};
+
+/// What a router is asked: a request, its host and path already in their one form.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// Lower case, without a port; empty when the request names none.
+    pub host: &'a str,
+    /// As [`crate::rules::path::normalise`] gives it.
+    pub path: &'a str,
+    /// Behind the `?`.
+    pub query: Option<&'a str>,
+    /// The method.
+    pub method: &'a Method,
+    /// The request's headers.
+    pub headers: &'a HeaderMap,
+    /// The client's address, behind trusted proxies.
+    pub client: IpAddr,
+}
+
+/// One combination of host and path of a route, with its conditions.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The host.
+    pub host: HostPattern,
+    /// The path.
+    pub path: PathPattern,
+    /// The conditions, shared by all entries of a route.
+    pub predicates: std::sync::Arc<Predicates>,
+    /// What the caller knows the route by; also its place in the configuration.
+    pub route: usize,
+}
+
+/// The precedence of an entry; the greater wins.
+#[derive(Clone, Copy, Debug)]
+pub struct Rank<'a>(&'a Entry);
+
+impl Ord for Rank<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let (a, b) = (self.0, other.0);
+        a.host
+            .cmp(&b.host)
+            .then_with(|| a.path.cmp(&b.path))
+            .then_with(|| a.predicates.weight().cmp(&b.predicates.weight()))
+            .then_with(|| b.route.cmp(&a.route))
+    }
+}
+
+impl PartialOrd for Rank<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Rank<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Rank<'_> {}
+
+impl Entry {
+    /// Its precedence.
+    pub fn rank(&self) -> Rank<'_> {
+        Rank(self)
+    }
+
+    /// Whether some request would match both with nothing but their order to choose between them.
+    pub fn conflicts(&self, other: &Self) -> bool {
+        self.host == other.host && self.path == other.path && self.predicates.conflicts(&other.predicates)
+    }
+}
+
+/// What a router answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// This entry matches.
+    Found(usize),
+    /// Host and path are known, with these methods alone.
+    MethodNotAllowed(Vec<Method>),
+    /// Nothing matches.
+    NotFound,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    literals: AHashMap<Box<str>, usize>,
+    param: Option<usize>,
+    /// Entries whose path ends here, best first.
+    whole: Vec<usize>,
+    /// Entries that take this path and all below it, best first.
+    rest: Vec<usize>,
+}
+
+/// The paths of one host.
+#[derive(Debug)]
+struct Tree {
+    nodes: Vec<Node>,
+    /// Entries by expression, best first, each with its place in `set`.
+    regexes: Vec<(usize, usize)>,
+    set: regex::RegexSet,
+}
+
+/// All routes, by host and then by path.
+#[derive(Debug)]
+pub struct Router {
+    entries: Vec<Entry>,
+    exact: AHashMap<Box<str>, Tree>,
+    below: AHashMap<Box<str>, Tree>,
+    any: Option<Tree>,
+}
+
+type Visit<'v> = dyn FnMut(usize, &Entry) -> ControlFlow<()> + 'v;
+
+impl Router {
+    /// Builds the table.
+    pub fn new(entries: Vec<Entry>) -> Self {
+        let mut hosts: AHashMap<&HostPattern, Vec<usize>> = AHashMap::new();
+        for (index, entry) in entries.iter().enumerate() {
+            hosts.entry(&entry.host).or_default().push(index);
+        }
+        let (mut exact, mut below, mut any) = (AHashMap::new(), AHashMap::new(), None);
+        for (host, mut indexes) in hosts {
+            indexes.sort_by(|a, b| entries[*b].rank().cmp(&entries[*a].rank()));
+            let tree = Tree::new(&entries, &indexes);
+            match host {
+                HostPattern::Any => any = Some(tree),
+                HostPattern::Below(suffix) => _ = below.insert(suffix.as_str().into(), tree),
+                HostPattern::Exact(name) => _ = exact.insert(name.as_str().into(), tree),
+            }
+        }
+        Self { entries, exact, below, any }
+    }
+
+    /// The entry behind an index that [`Router::find`] gave.
+    pub fn entry(&self, index: usize) -> &Entry {
+        &self.entries[index]
+    }
+
+    /// Finds the first match in the order of precedence.
+    pub fn find(&self, question: &Question<'_>) -> Verdict {
+        let mut found = None;
+        let mut allowed: Vec<Method> = Vec::new();
+        self.candidates(question, &mut |index, entry| match entry.predicates.judge(question) {
+            Ruling::Match => {
+                found = Some(index);
+                ControlFlow::Break(())
+            }
+            Ruling::Method => {
+                for method in &entry.predicates.methods {
+                    if !allowed.contains(method) {
+                        allowed.push(method.clone());
+                    }
+                }
+                ControlFlow::Continue(())
+            }
+            Ruling::No(_) => ControlFlow::Continue(()),
+        });
+        match found {
+            Some(index) => Verdict::Found(index),
+            None if allowed.is_empty() => Verdict::NotFound,
+            None => Verdict::MethodNotAllowed(allowed),
+        }
+    }
+
+    /// Visits the entries whose host and path fit, best first, until the visitor breaks.
+    pub fn candidates(&self, question: &Question<'_>, visit: &mut Visit<'_>) {
+        let _ = self.walk(question, visit);
+    }
+
+    fn walk(&self, question: &Question<'_>, visit: &mut Visit<'_>) -> ControlFlow<()> {
+        if !self.exact.is_empty() {
+            if let Some(tree) = self.exact.get(question.host) {
+                tree.walk(&self.entries, question.path, visit)?;
+            }
+        }
+        if !self.below.is_empty() {
+            let mut name = question.host;
+            while let Some((_, suffix)) = name.split_once('.') {
+                if let Some(tree) = self.below.get(suffix) {
+                    tree.walk(&self.entries, question.path, visit)?;
+                }
+                name = suffix;
+            }
+        }
+        match &self.any {
+            Some(tree) => tree.walk(&self.entries, question.path, visit),
+            None => ControlFlow::Continue(()),
+        }
+    }
+}
+
+impl Tree {
+    /// `indexes` are best first, and each list keeps that order.
+    fn new(entries: &[Entry], indexes: &[usize]) -> Self {
+        let mut tree = Self { nodes: vec![Node::default()], regexes: Vec::new(), set: regex::RegexSet::empty() };
+        let mut expressions = Vec::new();
+        for &index in indexes {
+            match &entries[index].path {
+                PathPattern::Regex(expression) => {
+                    tree.regexes.push((index, expressions.len()));
+                    expressions.push(expression.as_str());
+                }
+                PathPattern::Segments { segments, rest } => {
+                    let node = tree.insert(segments);
+                    let list = if *rest { &mut tree.nodes[node].rest } else { &mut tree.nodes[node].whole };
+                    list.push(index);
+                }
+            }
+        }
+        // Each expression was compiled on its own before, so the set can only fail by its size:
+        // then the entries are asked one by one, which is slower and right.
+        tree.set = regex::RegexSetBuilder::new(expressions).size_limit(64 << 20).build().unwrap_or_default();
+        tree
+    }
+
+    fn insert(&mut self, segments: &[Segment]) -> usize {
+        let mut node = 0;
+        for segment in segments {
+            let fresh = self.nodes.len();
+            let next = match segment {
+                Segment::Literal(text) => *self.nodes[node].literals.entry(text.as_str().into()).or_insert(fresh),
+                Segment::Param(_) => *self.nodes[node].param.get_or_insert(fresh),
+            };
+            if next == fresh {
+                self.nodes.push(Node::default());
+            }
+            node = next;
+        }
+        node
+    }
+
+    fn walk(&self, entries: &[Entry], path: &str, visit: &mut Visit<'_>) -> ControlFlow<()> {
+        let tail = path.get(1..).unwrap_or_default();
+        self.whole(0, Some(tail), entries, visit)?;
+        if !self.regexes.is_empty() {
+            self.by_regex(entries, path, visit)?;
+        }
+        self.rest(0, Some(tail), entries, visit)
+    }
+
+    /// Patterns for the whole path; a literal step is tried before a parameter.
+    fn whole(&self, node: usize, tail: Option<&str>, entries: &[Entry], visit: &mut Visit<'_>) -> ControlFlow<()> {
+        let node = &self.nodes[node];
+        let Some(tail) = tail else {
+            return node.whole.iter().try_for_each(|index| visit(*index, &entries[*index]));
+        };
+        let (step, next) = split_step(tail);
+        if let Some(child) = node.literals.get(step) {
+            self.whole(*child, next, entries, visit)?;
+        }
+        match node.param {
+            Some(child) if !step.is_empty() => self.whole(child, next, entries, visit),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    /// Prefixes: the deepest first, and a literal step before a parameter.
+    fn rest(&self, node: usize, tail: Option<&str>, entries: &[Entry], visit: &mut Visit<'_>) -> ControlFlow<()> {
+        let node = &self.nodes[node];
+        if let Some(tail) = tail {
+            let (step, next) = split_step(tail);
+            if let Some(child) = node.literals.get(step) {
+                self.rest(*child, next, entries, visit)?;
+            }
+            if let Some(child) = node.param.filter(|_| !step.is_empty()) {
+                self.rest(child, next, entries, visit)?;
+            }
+        }
+        node.rest.iter().try_for_each(|index| visit(*index, &entries[*index]))
+    }
+
+    fn by_regex(&self, entries: &[Entry], path: &str, visit: &mut Visit<'_>) -> ControlFlow<()> {
+        let whole_set = self.set.len() == self.regexes.len();
+        let hits = whole_set.then(|| self.set.matches(path));
+        self.regexes.iter().try_for_each(|(index, place)| {
+            let hit = match (&hits, &entries[*index].path) {
+                (Some(hits), _) => hits.matched(*place),
+                (None, PathPattern::Regex(expression)) => expression.is_match(path),
+                (None, PathPattern::Segments { .. }) => false,
+            };
+            if hit { visit(*index, &entries[*index]) } else { ControlFlow::Continue(()) }
+        })
+    }
+}
+
+/// The first step and what is behind its slash, if there is one.
+fn split_step(tail: &str) -> (&str, Option<&str>) {
+    match memchr::memchr(b'/', tail.as_bytes()) {
+        Some(at) => (&tail[..at], Some(&tail[at + 1..])),
+        None => (tail, None),
+    }
+}
+
+#[cfg(test)]
+#[path = "router_tests.rs"]
+mod tests;

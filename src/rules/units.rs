@@ -1,0 +1,110 @@
+//! Durations, sizes and rates as people write them: `30s`, `1MiB`, `100/s`.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Splits `text` into its leading number and the unit behind it.
+fn number_and_unit(text: &str) -> Option<(f64, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text.get(..end)?.parse().ok()?;
+    Some((number, text.get(end..)?.trim()))
+}
+
+/// Parses a length of time: a number and one of `ms`, `s`, `m`, `h`, `d`.
+///
+/// # Errors
+/// Says what was expected when the text is anything else, or over 100 years.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "a length of time such as 500ms, 30s, 5m, 1h or 1d".to_owned();
+    let (number, unit) = number_and_unit(text.trim()).ok_or_else(wrong)?;
+    let seconds = match unit {
+        "ms" => number / 1e3,
+        "s" => number,
+        "m" => number * 60.0,
+        "h" => number * 3_600.0,
+        "d" => number * 86_400.0,
+        _ => return Err(wrong()),
+    };
+    if seconds > 3_153_600_000.0 {
+        return Err("a length of time under 100 years".to_owned());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+/// Parses a size in bytes: a number and one of `B`, `KB`, `MB`, `GB`, `KiB`, `MiB`, `GiB`.
+///
+/// # Errors
+/// Says what was expected when the text is anything else.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || "a size such as 64KiB, 1MiB, 10MB or 2GiB".to_owned();
+    let (number, unit) = number_and_unit(text.trim()).ok_or_else(wrong)?;
+    let factor: u64 = match unit {
+        "B" => 1,
+        "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    let bytes = number * factor as f64;
+    if bytes > 1e15 { Err(wrong()) } else { Ok(bytes as u64) }
+}
+
+/// How many in which time: the promise of a rate limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rate {
+    /// How many are allowed in one period; at least 1.
+    pub count: u32,
+    /// The period.
+    pub period: Duration,
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "a rate such as 10/s, 100/m, 1000/h, 5000/d or 20/10s".to_owned();
+        let (count, period) = text.trim().split_once('/').ok_or_else(wrong)?;
+        let count: u32 = count.trim().parse().map_err(|_| wrong())?;
+        let period = match period.trim() {
+            unit @ ("s" | "m" | "h" | "d") => parse_duration(&format!("1{unit}")),
+            other => parse_duration(other),
+        }
+        .map_err(|_| wrong())?;
+        if count == 0 || period.is_zero() {
+            return Err("a rate of at least 1 in a period longer than nothing".to_owned());
+        }
+        Ok(Self { count, period })
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}s", self.count, self.period.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_sizes_and_rates() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_size("1MiB"), Ok(1_048_576));
+        assert_eq!(parse_size("10KB"), Ok(10_000));
+        assert_eq!("100/s".parse(), Ok(Rate { count: 100, period: Duration::from_secs(1) }));
+        assert_eq!("20/10s".parse(), Ok(Rate { count: 20, period: Duration::from_secs(10) }));
+        for wrong in ["", "5", "s", "1w", "-1s", "1 e", "5/", "/s", "0/s", "1/0s", "200000d"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+            assert!(wrong.parse::<Rate>().is_err(), "{wrong}");
+        }
+        for wrong in ["", "1", "1k", "1mib", "-1B", "999999999GiB"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+}
