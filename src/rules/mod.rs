@@ -9,4 +9,3 @@ pub mod limits;
 pub mod path;
 pub mod payload;
 pub mod routing;
-pub mod units;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::rules::units::Rate;
+use crate::notation::Rate;
 
 /// A limit. Times are nanoseconds since an origin of the caller's choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

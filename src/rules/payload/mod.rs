@@ -3,5 +3,5 @@
 mod fields;
 mod strip;
 
-pub use fields::Fields;
+pub use fields::{FieldPath, Fields};
 pub use strip::{Stripper, TooDeep};

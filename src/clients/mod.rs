@@ -1,0 +1,5 @@
+//! Calls that the gateway makes for itself.
+
+mod fetch;
+
+pub use fetch::{FetchError, Fetcher};

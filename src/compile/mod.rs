@@ -1,0 +1,121 @@
+//! From a configuration to a snapshot: names become references, tables are built, every check is made.
+//!
+//! All mistakes are noted, none ends the work early. Nothing is started or changed here: the live
+//! state is only asked for what is there already.
+
+mod listeners;
+mod routes;
+mod upstreams;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::config::{Config, Credential, Loaded, LogFormat, LogOutput};
+use crate::filters::{Consumers, consumer_digest};
+use crate::live::Live;
+use crate::notation::{Mistakes, Place};
+use crate::snapshot::{Admin, Process, Snapshot};
+use crate::telemetry::{Format, Sink};
+
+/// Compiles a configuration, taking over from `live` whatever is still wanted.
+///
+/// # Errors
+/// All mistakes, each with its place.
+pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
+    let config = &loaded.config;
+    let mut mistakes = Mistakes::default();
+    let root = Place::default();
+    let consumers = Arc::new(consumers(config, &mut mistakes));
+    let listeners = listeners::compile(loaded, &mut mistakes);
+    let upstreams = upstreams::compile(loaded, live, &mut mistakes);
+    let admin = admin(config, &root.key("admin"), &mut mistakes);
+    let log = log(loaded, &root.key("log").key("access"), &mut mistakes);
+    let mut work = routes::Work {
+        loaded,
+        live,
+        consumers: &consumers,
+        upstreams: &upstreams,
+        listeners: &listeners,
+        mistakes: &mut mistakes,
+        verifiers: HashMap::new(),
+    };
+    let (routes, routers) = work.compile();
+    let key_stores = work.verifiers.values().filter_map(|v| v.key_store()).collect();
+    if !mistakes.is_empty() {
+        return Err(loaded.locate(mistakes));
+    }
+    let process = &config.process;
+    Ok(Snapshot {
+        listeners,
+        routers,
+        routes,
+        upstreams: upstreams.into_values().collect(),
+        key_stores,
+        shield: config.shield.requests_per_address.as_ref().map(|r| r.0),
+        admin,
+        log,
+        process: Process {
+            threads: process.threads,
+            drain_time: process.drain_time.0,
+            upgrade_socket: process.upgrade_socket.as_ref().map(|p| loaded.base.join(p)),
+        },
+    })
+}
+
+fn consumers(config: &Config, mistakes: &mut Mistakes) -> Consumers {
+    let mut consumers = Consumers::default();
+    for (name, consumer) in &config.consumers {
+        let place = Place::default().key("consumers").key(name);
+        mistakes.take(&place, crate::config::is_name(name).map_err(|e| format!("expected {e}")));
+        let owner: Arc<str> = name.as_str().into();
+        for (index, credential) in consumer.credentials.iter().enumerate() {
+            let place = place.key("credentials").index(index);
+            let fresh = match credential {
+                Credential::ApiKey(key) => match (&key.sha256, &key.value) {
+                    (Some(digest), None) => consumers.add_key(digest.0, &owner),
+                    (None, Some(value)) => consumers.add_key(consumer_digest(value.0.reveal().as_bytes()), &owner),
+                    _ => {
+                        mistakes.add(&place.key("api_key"), "expected exactly one of sha256 and value");
+                        true
+                    }
+                },
+                Credential::Jwt(token) => consumers.add_subject(&token.subject, token.issuer.as_deref(), &owner),
+            };
+            if !fresh {
+                mistakes.add(&place, "this credential is there a second time");
+            }
+        }
+    }
+    consumers
+}
+
+fn admin(config: &Config, place: &Place, mistakes: &mut Mistakes) -> Admin {
+    let admin = &config.admin;
+    if !admin.address.0.ip().is_loopback() && admin.token.is_none() {
+        mistakes.add(&place.key("address"), "an address that others can reach needs a token: set admin.token");
+    }
+    Admin { address: admin.address.0, token: admin.token.as_ref().map(|t| t.0.clone()) }
+}
+
+fn log(loaded: &Loaded, place: &Place, mistakes: &mut Mistakes) -> (Sink, Format) {
+    let access = &loaded.config.log.access;
+    let sink = match (access.output, &access.file) {
+        (LogOutput::File, Some(file)) => Sink::File(loaded.base.join(file)),
+        (LogOutput::File, None) => {
+            mistakes.add(place, "output: file needs the key \"file\"");
+            Sink::Off
+        }
+        (_, Some(_)) => {
+            mistakes.add(&place.key("file"), "is only for output: file");
+            Sink::Off
+        }
+        (LogOutput::Stdout, None) => Sink::Stdout,
+        (LogOutput::Stderr, None) => Sink::Stderr,
+        (LogOutput::Off, None) => Sink::Off,
+    };
+    let format = match access.format {
+        LogFormat::Json => Format::Json,
+        LogFormat::Text => Format::Text,
+    };
+    (sink, format)
+}

@@ -1,0 +1,329 @@
+//! `routes`: matches, filters, actions, and the routers of the listeners.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
+
+use ahash::AHashMap;
+use http::HeaderName;
+
+use crate::config::{self, HostHeader, Loaded, OneOrMany, TextRule, TextTest};
+use crate::filters::{CompileContext, Consumers, Filter, Stage, Verifier};
+use crate::live::Live;
+use crate::notation::{Header, Mistakes, Place, nearest};
+use crate::rules::balance::RoundRobin;
+use crate::rules::routing::{Entry, HostPattern, PathPattern, Predicates, Router, Segment, TextMatch};
+use crate::snapshot::{Action, Forward, Host, Listener, PathEdit, Route, Template, Upstream};
+
+/// What the work on routes needs, and where it notes mistakes.
+pub struct Work<'w> {
+    pub loaded: &'w Loaded,
+    pub live: &'w Live,
+    pub consumers: &'w Arc<Consumers>,
+    pub upstreams: &'w BTreeMap<String, Arc<Upstream>>,
+    pub listeners: &'w [Listener],
+    pub mistakes: &'w mut Mistakes,
+    pub verifiers: HashMap<[u8; 32], Arc<Verifier>>,
+}
+
+impl Work<'_> {
+    /// Compiles all routes, and a router for each listener.
+    pub fn compile(&mut self) -> (Vec<Arc<Route>>, Vec<Router>) {
+        let config = &self.loaded.config;
+        let mut entries: Vec<Vec<Entry>> = self.listeners.iter().map(|_| Vec::new()).collect();
+        let mut routes = Vec::with_capacity(config.routes.len());
+        let mut names = AHashMap::new();
+        let all = Place::default().key("routes");
+        for (index, route) in config.routes.iter().enumerate() {
+            let place = all.index(index);
+            if let Some(first) = names.insert(route.name.0.as_str(), index) {
+                self.mistakes.add(&place.key("name"), format!("the name \"{}\" is taken by routes[{first}]", route.name.0));
+            }
+            let own = self.entries(route, index, &place.key("match"));
+            for listener in self.bound(route, &place) {
+                entries[listener].extend(own.iter().cloned());
+            }
+            routes.push(Arc::new(self.route(route, &own, &place)));
+        }
+        for list in &entries {
+            self.conflicts(list);
+        }
+        (routes, entries.into_iter().map(Router::new).collect())
+    }
+
+    /// The places of the listeners that the route is for.
+    fn bound(&mut self, route: &config::Route, place: &Place) -> Vec<usize> {
+        if route.listeners.is_empty() {
+            return (0..self.listeners.len()).collect();
+        }
+        let mut bound = Vec::new();
+        for (index, name) in route.listeners.iter().enumerate() {
+            match self.listeners.iter().position(|l| l.name == *name) {
+                Some(listener) => bound.push(listener),
+                None => {
+                    let near = nearest(name, self.listeners.iter().map(|l| l.name.as_str()));
+                    self.mistakes.add(&place.key("listeners").index(index), format!("there is no listener \"{name}\"{near}"));
+                }
+            }
+        }
+        bound
+    }
+
+    /// One entry for each combination of host and path.
+    fn entries(&mut self, route: &config::Route, index: usize, place: &Place) -> Vec<Entry> {
+        let m = &route.matches;
+        let predicates = Arc::new(Predicates {
+            methods: m.methods.iter().map(|m| m.0.clone()).collect(),
+            headers: self.header_tests(&m.headers, &place.key("headers")),
+            cookies: self.tests(&m.cookies, &place.key("cookies")),
+            query: self.tests(&m.query, &place.key("query")),
+            clients: m.client.as_ref().map_or_else(Vec::new, |c| c.as_slice().iter().map(|n| n.0).collect()),
+        });
+        let hosts: Vec<HostPattern> = listed(m.host.as_ref(), |h| h.0.clone()).unwrap_or_else(|| vec![HostPattern::Any]);
+        let everything = PathPattern::Segments { segments: Vec::new(), rest: true };
+        let paths: Vec<PathPattern> = listed(m.path.as_ref(), |p| p.0.clone()).unwrap_or_else(|| vec![everything]);
+        for (name, empty) in [("host", hosts.is_empty()), ("path", paths.is_empty())] {
+            if empty {
+                self.mistakes.add(&place.key(name), "an empty list matches nothing: the route cannot be reached");
+            }
+        }
+        let pairs = hosts.iter().flat_map(|host| paths.iter().map(move |path| (host, path)));
+        pairs
+            .map(|(host, path)| Entry { host: host.clone(), path: path.clone(), predicates: Arc::clone(&predicates), route: index })
+            .collect()
+    }
+
+    fn tests(&mut self, tests: &BTreeMap<String, TextTest>, place: &Place) -> Vec<(String, TextMatch)> {
+        let mut out = Vec::new();
+        for (name, test) in tests {
+            let test = match test {
+                TextTest::Exact(text) => TextMatch::Exact(text.clone()),
+                TextTest::Rule(TextRule::Regex(pattern)) => TextMatch::Regex(pattern.0.clone()),
+                TextTest::Rule(TextRule::Present(true)) => TextMatch::Present,
+                TextTest::Rule(TextRule::Present(false)) => {
+                    self.mistakes.add(&place.key(name), "expected true: a route cannot ask for something not to be there");
+                    continue;
+                }
+            };
+            out.push((name.clone(), test));
+        }
+        out
+    }
+
+    fn header_tests(&mut self, tests: &BTreeMap<String, TextTest>, place: &Place) -> Vec<(HeaderName, TextMatch)> {
+        let tests = self.tests(tests, place);
+        let named = tests.into_iter().filter_map(|(text, test)| {
+            let name: Result<Header, String> = text.parse();
+            let name = self.mistakes.take(&place.key(&text), name.map_err(|e| format!("expected {e}")))?;
+            Some((name.0, test))
+        });
+        named.collect()
+    }
+
+    /// Notes entries that nothing but their order tells apart: the later one can never be reached.
+    fn conflicts(&mut self, entries: &[Entry]) {
+        let mut by_key: AHashMap<String, Vec<&Entry>> = AHashMap::new();
+        for entry in entries {
+            // Parameters match alike whatever their names are.
+            let path = match &entry.path {
+                PathPattern::Segments { segments, rest } => segments
+                    .iter()
+                    .map(|s| match s {
+                        Segment::Literal(text) => format!("/{text}"),
+                        Segment::Param(_) => "/*".to_owned(),
+                    })
+                    .chain(rest.then(|| "/**".to_owned()))
+                    .collect(),
+                PathPattern::Regex(_) => entry.path.to_string(),
+            };
+            by_key.entry(format!("{:?} {path}", entry.host)).or_default().push(entry);
+        }
+        let mut clashes = Vec::new();
+        for same in by_key.values() {
+            for (index, entry) in same.iter().enumerate() {
+                let earlier = same[..index].iter().find(|other| other.route != entry.route && other.conflicts(entry));
+                if let Some(earlier) = earlier {
+                    clashes.push((entry.route, earlier.route));
+                }
+            }
+        }
+        clashes.sort_unstable();
+        clashes.dedup_by_key(|(later, _)| *later);
+        for (later, earlier) in clashes {
+            let name = &self.loaded.config.routes[earlier].name.0;
+            let place = Place::default().key("routes").index(later).key("match");
+            self.mistakes.add(&place, format!("conflicts with the route \"{name}\": both match the same requests, so this one cannot be reached"));
+        }
+    }
+
+    fn route(&mut self, route: &config::Route, entries: &[Entry], place: &Place) -> Route {
+        let filters = self.filters(route, place);
+        Route {
+            name: route.name.0.clone(),
+            action: self.action(&route.action, entries, &place.key("action")),
+            body: route.body.as_ref().map(|b| b.0),
+            cors: filters.iter().any(|f| f.stage() == Stage::Cors),
+            filters,
+            metrics: OnceLock::new(),
+        }
+    }
+
+    fn filters(&mut self, route: &config::Route, place: &Place) -> Vec<Filter> {
+        let mut filters = Vec::new();
+        let mut authenticated: Option<&str> = None;
+        for (index, config) in route.filters.iter().enumerate() {
+            let place = place.key("filters").index(index).key(config.key());
+            let mut context = CompileContext {
+                route: &route.name.0,
+                index,
+                place: place.clone(),
+                base: &self.loaded.base,
+                live: self.live,
+                consumers: self.consumers,
+                verifiers: &mut self.verifiers,
+                mistakes: self.mistakes,
+            };
+            let Some(filter) = config.compile(&mut context) else { continue };
+            if filter.stage() == Stage::Authenticate {
+                if let Some(other) = authenticated.replace(config.key()) {
+                    self.mistakes.add(&place, format!("the route already has {other}: a request would need both; use two routes for either"));
+                }
+            }
+            filters.push(filter);
+        }
+        filters.sort_by_key(Filter::stage);
+        filters
+    }
+
+    fn action(&mut self, action: &config::Action, entries: &[Entry], place: &Place) -> Action {
+        match action {
+            config::Action::Forward(forward) => {
+                let full = match forward {
+                    config::Forward::Name(name) => &config::ForwardTo { upstream: Some(name.clone()), ..Default::default() },
+                    config::Forward::To(full) => full.as_ref(),
+                };
+                Action::Forward(self.forward(full, entries, &place.key("forward")))
+            }
+            config::Action::Redirect(redirect) => {
+                let place = place.key("redirect");
+                if !matches!(redirect.status, 301 | 302 | 303 | 307 | 308) {
+                    self.mistakes.add(&place.key("status"), format!("expected 301, 302, 303, 307 or 308, found {}", redirect.status));
+                }
+                let mut known = vec!["host", "path", "query"];
+                known.extend(params(entries));
+                let to = self.template(&redirect.to, &known, &place.key("to"));
+                Action::Redirect { to, status: redirect.status }
+            }
+            config::Action::Respond(respond) => {
+                let place = place.key("respond").key("headers");
+                let headers = respond.headers.iter().filter_map(|(text, value)| {
+                    let name: Result<Header, String> = text.parse();
+                    let name = self.mistakes.take(&place.key(text), name.map_err(|e| format!("expected {e}")))?;
+                    Some((name.0, value.0.clone()))
+                });
+                Action::Respond { status: respond.status, headers: headers.collect(), body: respond.body.clone().into() }
+            }
+        }
+    }
+
+    fn template(&mut self, text: &str, known: &[&str], place: &Place) -> Template {
+        let compiled = Template::new(text, known);
+        self.mistakes.take(place, compiled).unwrap_or_else(Template::empty)
+    }
+
+    fn forward(&mut self, forward: &config::ForwardTo, entries: &[Entry], place: &Place) -> Forward {
+        let named: Vec<(&str, u32, Place)> = match (&forward.upstream, forward.split.as_slice()) {
+            (Some(name), []) => vec![(name, 1, place.clone())],
+            (None, split) if !split.is_empty() => {
+                let at = |i: usize| place.key("split").index(i).key("upstream");
+                split.iter().enumerate().map(|(i, s)| (s.upstream.as_str(), s.weight, at(i))).collect()
+            }
+            _ => {
+                self.mistakes.add(place, "expected exactly one of upstream and split");
+                Vec::new()
+            }
+        };
+        if !named.is_empty() && named.iter().all(|(_, weight, _)| *weight == 0) {
+            self.mistakes.add(place, "all weights are 0: nothing would be forwarded");
+        }
+        let (mut upstreams, mut weights) = (Vec::new(), Vec::new());
+        for (name, weight, place) in &named {
+            match self.upstreams.get(*name) {
+                Some(upstream) if *weight > 0 => {
+                    upstreams.push(Arc::clone(upstream));
+                    weights.push(*weight);
+                }
+                Some(_) => {}
+                None => {
+                    let near = nearest(name, self.upstreams.keys().map(String::as_str));
+                    self.mistakes.add(place, format!("there is no upstream \"{name}\"{near}"));
+                }
+            }
+        }
+        Forward {
+            split: (upstreams.len() > 1).then(|| RoundRobin::new(&weights)),
+            upstreams,
+            host: match &forward.host {
+                HostHeader::Keep => Host::Keep,
+                HostHeader::Target => Host::Target,
+                HostHeader::Text(text) => Host::Text(text.clone()),
+            },
+            path: self.path_edit(forward, entries, place),
+            timeout: forward.timeout.as_ref().map(|t| t.0),
+        }
+    }
+
+    fn path_edit(&mut self, forward: &config::ForwardTo, entries: &[Entry], place: &Place) -> PathEdit {
+        match (&forward.strip_prefix, &forward.rewrite) {
+            (None, None) => PathEdit::Keep,
+            (Some(prefix), None) => {
+                let fine = prefix.starts_with('/') && !prefix.ends_with('/') && prefix.parse::<PathPattern>().is_ok();
+                if !fine || prefix.contains(['*', '{', '~']) {
+                    self.mistakes.add(&place.key("strip_prefix"), format!("expected a prefix such as /api, found \"{prefix}\""));
+                }
+                PathEdit::Strip(prefix.clone())
+            }
+            (None, Some(text)) => {
+                let place = place.key("rewrite");
+                if !text.starts_with('/') {
+                    self.mistakes.add(&place, format!("expected a path that starts with /, found \"{text}\""));
+                }
+                let mut known = params(entries);
+                let rest = |e: &Entry| matches!(e.path, PathPattern::Segments { rest: true, .. });
+                if entries.iter().all(rest) {
+                    known.push("*");
+                }
+                PathEdit::Rewrite(self.template(text, &known, &place))
+            }
+            (Some(_), Some(_)) => {
+                self.mistakes.add(place, "expected at most one of strip_prefix and rewrite");
+                PathEdit::Keep
+            }
+        }
+    }
+}
+
+fn listed<T, U>(given: Option<&OneOrMany<T>>, take: impl Fn(&T) -> U) -> Option<Vec<U>> {
+    given.map(|list| list.as_slice().iter().map(take).collect())
+}
+
+/// Names of parameters that every path of the route has.
+fn params(entries: &[Entry]) -> Vec<&str> {
+    let named = |entry: &'_ Entry| -> Vec<String> {
+        match &entry.path {
+            PathPattern::Segments { segments, .. } => {
+                let name = |s: &Segment| if let Segment::Param(name) = s { Some(name.clone()) } else { None };
+                segments.iter().filter_map(name).filter(|n| !n.is_empty()).collect()
+            }
+            PathPattern::Regex(_) => Vec::new(),
+        }
+    };
+    let Some(first) = entries.first() else { return Vec::new() };
+    let PathPattern::Segments { segments, .. } = &first.path else { return Vec::new() };
+    let everywhere = |name: &&str| entries.iter().all(|e| named(e).iter().any(|n| n == name));
+    segments
+        .iter()
+        .filter_map(|s| if let Segment::Param(name) = s { Some(name.as_str()) } else { None })
+        .filter(|n| !n.is_empty())
+        .filter(everywhere)
+        .collect()
+}

@@ -1,0 +1,221 @@
+//! Holds a tree against the JSON Schema and notes every mistake, not just the first.
+//!
+//! It knows the part of JSON Schema that `schemars` writes for our types, and the formats of
+//! [`crate::notation`]. What passes here is what serde will take.
+
+use serde_json::{Map, Value as Json};
+
+use super::tree::{Node, Value};
+use crate::notation::{Mistakes, Place, check_format, nearest};
+
+/// Notes the mistakes of `tree`.
+pub fn check(tree: &Node, schema: &Json, mistakes: &mut Mistakes) {
+    let checker = Checker { root: schema };
+    checker.node(tree, schema, &Place::default(), mistakes);
+}
+
+struct Checker<'s> {
+    root: &'s Json,
+}
+
+impl<'s> Checker<'s> {
+    fn resolve(&self, mut schema: &'s Json) -> &'s Json {
+        while let Some(reference) = schema.get("$ref").and_then(Json::as_str) {
+            let pointer = reference.trim_start_matches('#');
+            schema = self.root.pointer(pointer).unwrap_or(&Json::Null);
+        }
+        schema
+    }
+
+    fn node(&self, node: &Node, schema: &'s Json, place: &Place, mistakes: &mut Mistakes) {
+        let schema = self.resolve(schema);
+        if let Value::Null = node.value {
+            return mistakes.add(place, "has no value: give it one or leave the key out");
+        }
+        let branches = schema.get("oneOf").or_else(|| schema.get("anyOf")).and_then(Json::as_array);
+        if let Some(branches) = branches {
+            return self.one_of(node, branches, place, mistakes);
+        }
+        match &node.value {
+            Value::Map(members) if is(schema, "object") => self.map(members, schema, place, mistakes),
+            Value::List(items) if is(schema, "array") => self.list(items, schema, place, mistakes),
+            Value::Text(text) if is(schema, "string") => Self::text(text, schema, place, mistakes),
+            Value::Integer(number) if is(schema, "integer") || is(schema, "number") => {
+                Self::number(*number, schema, place, mistakes);
+            }
+            Value::Float(_) if is(schema, "number") => {}
+            Value::Bool(_) if is(schema, "boolean") => {}
+            other => mistakes.add(place, format!("expected {}, found {}", wanted(schema), other.kind())),
+        }
+    }
+
+    fn map(&self, members: &[(super::tree::Key, Node)], schema: &'s Json, place: &Place, mistakes: &mut Mistakes) {
+        let none = Map::new();
+        let properties = schema.get("properties").and_then(Json::as_object).unwrap_or(&none);
+        let others = schema.get("additionalProperties").filter(|s| s.is_object());
+        for (key, node) in members {
+            let below = place.key(&key.text);
+            match (properties.get(&key.text), others) {
+                (Some(schema), _) | (None, Some(schema)) => self.node(node, schema, &below, mistakes),
+                (None, None) => {
+                    let near = nearest(&key.text, properties.keys().map(String::as_str));
+                    let known = if near.is_empty() { format!("; known here: {}", words(properties.keys())) } else { near };
+                    mistakes.add(&below, format!("unknown key{known}"));
+                }
+            }
+        }
+        let required = schema.get("required").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str);
+        for key in required.filter(|r| !members.iter().any(|(k, _)| k.text == *r)) {
+            let schema = properties.get(key).map_or(&Json::Null, |s| self.resolve(s));
+            mistakes.add(place, format!("the key \"{key}\" is missing: {}", wanted(schema)));
+        }
+    }
+
+    fn list(&self, items: &[Node], schema: &'s Json, place: &Place, mistakes: &mut Mistakes) {
+        if let Some(schema) = schema.get("items") {
+            for (index, item) in items.iter().enumerate() {
+                self.node(item, schema, &place.index(index), mistakes);
+            }
+        }
+        let least = schema.get("minItems").and_then(Json::as_u64).unwrap_or(0);
+        if (items.len() as u64) < least {
+            mistakes.add(place, format!("expected at least {least} in this list"));
+        }
+    }
+
+    fn text(text: &str, schema: &Json, place: &Place, mistakes: &mut Mistakes) {
+        if let Some(allowed) = allowed(schema) {
+            if !allowed.iter().any(|a| a == text) {
+                let near = nearest(text, allowed.iter().map(String::as_str));
+                mistakes.add(place, format!("expected one of {}, found \"{text}\"{near}", words(allowed.iter())));
+            }
+        }
+        let format = schema.get("format").and_then(Json::as_str);
+        if let Some(Err(expected)) = format.and_then(|f| check_format(f, text)) {
+            // A secret that does not parse is not repeated.
+            let found = if format == Some("secret") { String::new() } else { format!(", found \"{text}\"") };
+            mistakes.add(place, format!("expected {expected}{found}"));
+        }
+    }
+
+    fn number(number: i64, schema: &Json, place: &Place, mistakes: &mut Mistakes) {
+        let bound = |key: &str| schema.get(key).and_then(Json::as_f64);
+        let (least, most) = (bound("minimum"), bound("maximum"));
+        let number = number as f64;
+        if least.is_some_and(|l| number < l) || most.is_some_and(|m| number > m) {
+            let range = match (least, most) {
+                (Some(l), Some(m)) => format!("from {l} to {m}"),
+                (Some(l), None) => format!("of at least {l}"),
+                (_, m) => format!("of at most {}", m.unwrap_or_default()),
+            };
+            mistakes.add(place, format!("expected a number {range}, found {number}"));
+        }
+    }
+
+    /// Takes the branch that the author evidently meant, by the value's kind and then by its key.
+    fn one_of(&self, node: &Node, branches: &'s [Json], place: &Place, mistakes: &mut Mistakes) {
+        let branches: Vec<&Json> = branches.iter().map(|b| self.resolve(b)).collect();
+        let fits = |b: &&&Json| kind_fits(&node.value, b);
+        let fitting: Vec<&Json> = branches.iter().filter(fits).copied().collect();
+        match (&node.value, fitting.as_slice()) {
+            (_, []) => {
+                let all: Vec<String> = branches.iter().map(|b| wanted(b)).filter(|w| !w.is_empty()).collect();
+                mistakes.add(place, format!("expected {}, found {}", all.join(" or "), node.value.kind()));
+            }
+            (_, [only]) => self.node(node, only, place, mistakes),
+            (Value::Map(members), several) => self.variant(node, members, several, place, mistakes),
+            (Value::Text(text), several) => {
+                let allowed: Vec<String> = several.iter().filter_map(|b| allowed(b)).flatten().collect();
+                if !allowed.is_empty() && !allowed.contains(text) {
+                    let near = nearest(text, allowed.iter().map(String::as_str));
+                    mistakes.add(place, format!("expected one of {}, found \"{text}\"{near}", words(allowed.iter())));
+                }
+            }
+            (_, [first, ..]) => self.node(node, first, place, mistakes),
+        }
+    }
+
+    /// An enum that is written as a mapping of one key: `- jwt: {…}`.
+    fn variant(&self, node: &Node, members: &[(super::tree::Key, Node)], branches: &[&'s Json], place: &Place, mistakes: &mut Mistakes) {
+        let tag = |b: &Json| b.get("required").and_then(|r| r.get(0)).and_then(Json::as_str).map(str::to_owned);
+        let tags: Vec<String> = branches.iter().filter_map(|b| tag(b)).collect();
+        let [(key, _)] = members else {
+            return mistakes.add(place, format!("expected exactly one of {}, found {} keys", words(tags.iter()), members.len()));
+        };
+        match branches.iter().find(|b| tag(b).as_deref() == Some(&key.text)) {
+            Some(branch) => self.node(node, branch, place, mistakes),
+            None => {
+                let near = nearest(&key.text, tags.iter().map(String::as_str));
+                mistakes.add(&place.key(&key.text), format!("expected one of {}{near}", words(tags.iter())));
+            }
+        }
+    }
+}
+
+fn is(schema: &Json, kind: &str) -> bool {
+    match schema.get("type") {
+        Some(Json::String(one)) => one == kind,
+        Some(Json::Array(several)) => several.iter().any(|k| k == kind),
+        _ => kind == "string" && allowed(schema).is_some(),
+    }
+}
+
+fn kind_fits(value: &Value, schema: &Json) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(_) => is(schema, "boolean"),
+        Value::Integer(_) => is(schema, "integer") || is(schema, "number"),
+        Value::Float(_) => is(schema, "number"),
+        Value::Text(_) => is(schema, "string"),
+        Value::List(_) => is(schema, "array"),
+        Value::Map(_) => is(schema, "object"),
+    }
+}
+
+/// The texts that an enumeration allows.
+fn allowed(schema: &Json) -> Option<Vec<String>> {
+    let texts = |list: &[Json]| list.iter().filter_map(Json::as_str).map(str::to_owned).collect();
+    match (schema.get("enum"), schema.get("const")) {
+        (Some(Json::Array(list)), _) => Some(texts(list)),
+        (_, Some(Json::String(one))) => Some(vec![one.clone()]),
+        _ => None,
+    }
+}
+
+/// What a schema wants, in words.
+fn wanted(schema: &Json) -> String {
+    if let Some(example) = schema.get("examples").and_then(|e| e.get(0)).and_then(Json::as_str) {
+        let format = schema.get("format").and_then(Json::as_str).unwrap_or("text").replace('-', " ");
+        return format!("a {format} such as {example}");
+    }
+    if let Some(allowed) = allowed(schema) {
+        return format!("one of {}", words(allowed.iter()));
+    }
+    if schema.get("oneOf").or_else(|| schema.get("anyOf")).is_some() {
+        return "a value as documented in conf/portcullis.yaml".to_owned();
+    }
+    for (kind, text) in [
+        ("object", "a mapping"),
+        ("array", "a list"),
+        ("string", "a text"),
+        ("integer", "a whole number"),
+        ("number", "a number"),
+        ("boolean", "true or false"),
+    ] {
+        if is(schema, kind) {
+            return text.to_owned();
+        }
+    }
+    String::new()
+}
+
+fn words<S: AsRef<str>>(words: impl Iterator<Item = S>) -> String {
+    let mut out = String::new();
+    for word in words {
+        if !out.is_empty() {
+            out.push_str(", ");
+        }
+        out.push_str(word.as_ref());
+    }
+    out
+}

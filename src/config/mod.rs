@@ -1,0 +1,63 @@
+//! The YAML as its author typed it, a file per section, and what it takes to read it.
+//!
+//! Nothing here serves traffic: `compile` turns a [`Config`] into a snapshot.
+
+mod check;
+mod consumer;
+mod include;
+mod listener;
+mod load;
+mod operation;
+mod route;
+mod tree;
+mod upstream;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::notation::Name;
+
+pub use consumer::{ApiKeyCredential, Consumer, Credential, TokenCredential};
+pub use listener::{Certificate, Listener, ListenerLimits, Protocol, Tls, TlsVersion};
+pub use load::{Loaded, load, load_text};
+pub use operation::{AccessLog, Admin, LogFormat, LogOutput, Logging, Process, Shield};
+pub use route::{Action, Forward, ForwardTo, HostHeader, Match, OneOrMany, Redirect, Respond, Route, Split, TextRule, TextTest};
+pub use upstream::{ActiveHealth, Health, Target, TargetText, Timeouts, Upstream, UpstreamProtocol, UpstreamTls};
+
+/// A whole configuration.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(title = "Portcullis configuration")]
+pub struct Config {
+    /// Further files, relative to this one; the last part of a path may hold `*`. Their lists are
+    /// appended to these, and their mappings joined.
+    pub include: Vec<String>,
+    /// Where connections are accepted.
+    pub listeners: Vec<Listener>,
+    /// Groups of targets, by name.
+    pub upstreams: BTreeMap<String, Upstream>,
+    /// Who calls, by name.
+    pub consumers: BTreeMap<String, Consumer>,
+    /// What is done with which request.
+    pub routes: Vec<Route>,
+    /// The coarse shield before everything.
+    pub shield: Shield,
+    /// The listener for operators.
+    pub admin: Admin,
+    /// What is logged, and where.
+    pub log: Logging,
+    /// Threads, draining and upgrades.
+    pub process: Process,
+}
+
+/// The JSON Schema of a configuration.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(Config).to_value()
+}
+
+/// Whether `name` can name an upstream or a consumer: the rule of [`Name`].
+pub(crate) fn is_name(name: &str) -> Result<(), String> {
+    name.parse::<Name>().map(drop)
+}

@@ -1,0 +1,98 @@
+//! `shield`, `admin`, `log` and `process`: running the gateway.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::notation::{Duration, Listen, RateText, Secret};
+
+/// A coarse limit before routing and authentication: approximate, and nearly free.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shield {
+    /// Requests from one client address (IPv6: one /64). Counted in windows, so up to twice this
+    /// may pass at the border of two; use `rate_limit` for a promise. Default: no shield.
+    pub requests_per_address: Option<RateText>,
+}
+
+/// The listener for operators: metrics, health, reload.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// Its address. Anything but loopback needs a `token`. Default `127.0.0.1:9901`.
+    pub address: Listen,
+    /// What `Authorization: Bearer` has to carry for anything but `/healthz` and `/readyz`.
+    pub token: Option<Secret>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { address: Listen(([127, 0, 0, 1], 9901).into()), token: None }
+    }
+}
+
+/// What is logged.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Logging {
+    /// One line per request.
+    pub access: AccessLog,
+}
+
+/// The access log.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AccessLog {
+    /// Where to. Default `stdout`.
+    pub output: LogOutput,
+    /// The file when `output` is `file`; it is opened again at every reload.
+    pub file: Option<PathBuf>,
+    /// How. Default `json`.
+    pub format: LogFormat,
+}
+
+/// Where a log goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogOutput {
+    /// Standard output.
+    #[default]
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// The file named beside.
+    File,
+    /// Nowhere.
+    Off,
+}
+
+/// What a log line looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// One JSON object.
+    #[default]
+    Json,
+    /// For people.
+    Text,
+}
+
+/// The process. Read at the start; `threads` and `upgrade_socket` do not change by a reload.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Process {
+    /// Worker threads; 0 is one for each core. Default 0.
+    #[schemars(range(max = 1024))]
+    pub threads: usize,
+    /// The longest that draining may take at SIGTERM; it ends with the last request. Default 30s.
+    pub drain_time: Duration,
+    /// The socket over which a new binary takes the listeners. Default: no upgrades.
+    pub upgrade_socket: Option<PathBuf>,
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        Self { threads: 0, drain_time: Duration(std::time::Duration::from_secs(30)), upgrade_socket: None }
+    }
+}

@@ -1,0 +1,244 @@
+//! YAML as a tree that remembers where each value stands.
+
+use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput};
+
+use crate::notation::{Place, Step};
+
+/// The most values that a configuration may have, aliases counted each time they are used.
+const MAX_NODES: usize = 4_000_000;
+
+/// A place in a text: the file's number, line and column, both from 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spot {
+    pub file: u32,
+    pub line: u32,
+    pub column: u32,
+}
+
+/// A value and where it begins.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub spot: Spot,
+    pub value: Value,
+}
+
+/// A key and where it begins.
+#[derive(Clone, Debug)]
+pub struct Key {
+    pub spot: Spot,
+    pub text: String,
+}
+
+/// The values of YAML's core schema (YAML 1.2, section 10.3).
+#[derive(Clone, Debug)]
+pub enum Value {
+    Null,
+    Bool(bool),
+    Integer(i64),
+    Float(f64),
+    Text(String),
+    List(Vec<Node>),
+    Map(Vec<(Key, Node)>),
+}
+
+impl Value {
+    /// What a value is called in a message.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "nothing",
+            Self::Bool(_) => "true or false",
+            Self::Integer(_) | Self::Float(_) => "a number",
+            Self::Text(_) => "a text",
+            Self::List(_) => "a list",
+            Self::Map(_) => "a mapping",
+        }
+    }
+}
+
+/// A text that is no YAML, or no configuration's YAML.
+#[derive(Debug)]
+pub struct BadYaml {
+    pub spot: Spot,
+    pub text: String,
+}
+
+impl Node {
+    /// The value at a place, or its nearest ancestor's: where to point when it is not there.
+    pub fn spot_of(&self, place: &Place) -> Spot {
+        let (mut node, mut spot) = (self, self.spot);
+        for step in &place.0 {
+            let next = match (&node.value, step) {
+                (Value::Map(members), Step::Key(key)) => {
+                    members.iter().find(|(k, _)| k.text == *key).map(|(k, n)| (n, k.spot))
+                }
+                (Value::List(items), Step::Index(index)) => items.get(*index).map(|n| (n, n.spot)),
+                _ => None,
+            };
+            let Some((below, at)) = next else { return spot };
+            let scalar = !matches!(below.value, Value::List(_) | Value::Map(_));
+            spot = if scalar { below.spot } else { at };
+            node = below;
+        }
+        spot
+    }
+
+    /// The tree without its places, for serde.
+    pub fn to_yaml(&self) -> serde_yaml::Value {
+        use serde_yaml::Value as Yaml;
+        match &self.value {
+            Value::Null => Yaml::Null,
+            Value::Bool(b) => Yaml::Bool(*b),
+            Value::Integer(i) => Yaml::Number((*i).into()),
+            Value::Float(f) => Yaml::Number((*f).into()),
+            Value::Text(t) => Yaml::String(t.clone()),
+            Value::List(items) => Yaml::Sequence(items.iter().map(Self::to_yaml).collect()),
+            Value::Map(members) => {
+                Yaml::Mapping(members.iter().map(|(k, n)| (Yaml::String(k.text.clone()), n.to_yaml())).collect())
+            }
+        }
+    }
+}
+
+/// Parses one document.
+pub fn parse(text: &str, file: u32) -> Result<Node, BadYaml> {
+    let mut builder = Builder { parser: Parser::new_from_str(text), file, anchors: Vec::new(), nodes: 0 };
+    builder.document()
+}
+
+struct Builder<'t> {
+    parser: Parser<'t, StrInput<'t>>,
+    file: u32,
+    anchors: Vec<(usize, Node)>,
+    nodes: usize,
+}
+
+impl<'t> Builder<'t> {
+    fn spot(&self, span: Span) -> Spot {
+        Spot { file: self.file, line: span.start.line() as u32, column: span.start.col() as u32 + 1 }
+    }
+
+    fn next(&mut self) -> Result<(Event<'t>, Spot), BadYaml> {
+        match self.parser.next_event() {
+            Some(Ok((event, span))) => Ok((event, self.spot(span))),
+            Some(Err(error)) => {
+                let at = error.marker();
+                let spot = Spot { file: self.file, line: at.line() as u32, column: at.col() as u32 + 1 };
+                Err(BadYaml { spot, text: format!("no YAML: {}", error.info()) })
+            }
+            None => Err(BadYaml { spot: Spot::default(), text: "no YAML: it ends too early".to_owned() }),
+        }
+    }
+
+    fn document(&mut self) -> Result<Node, BadYaml> {
+        loop {
+            let (event, spot) = self.next()?;
+            match event {
+                Event::StreamStart | Event::DocumentStart(_) | Event::Nothing => {}
+                Event::StreamEnd => return Ok(Node { spot: Spot { line: 1, column: 1, ..spot }, value: Value::Map(Vec::new()) }),
+                event => {
+                    let node = self.node(event, spot, 0)?;
+                    return self.only(node);
+                }
+            }
+        }
+    }
+
+    /// Makes sure that nothing follows the document.
+    fn only(&mut self, node: Node) -> Result<Node, BadYaml> {
+        loop {
+            let (event, spot) = self.next()?;
+            match event {
+                Event::DocumentEnd | Event::Nothing => {}
+                Event::StreamEnd => return Ok(node),
+                _ => return Err(BadYaml { spot, text: "a second document; a file holds one".to_owned() }),
+            }
+        }
+    }
+
+    fn node(&mut self, event: Event<'t>, spot: Spot, depth: usize) -> Result<Node, BadYaml> {
+        self.nodes += 1;
+        if depth > 64 || self.nodes > MAX_NODES {
+            return Err(BadYaml { spot, text: "a configuration that is too deep or too large".to_owned() });
+        }
+        let (value, anchor) = match event {
+            Event::Scalar(text, style, anchor, _) => (scalar(&text, style), anchor),
+            Event::SequenceStart(anchor, _) => (self.list(depth)?, anchor),
+            Event::MappingStart(anchor, _) => (self.map(depth)?, anchor),
+            Event::Alias(id) => {
+                let found = self.anchors.iter().rev().find(|(anchor, _)| *anchor == id);
+                let node = found.map(|(_, node)| node.clone());
+                let node = node.ok_or_else(|| BadYaml { spot, text: "an alias of an anchor that is not there".to_owned() })?;
+                self.nodes += count(&node);
+                return Ok(node);
+            }
+            _ => return Err(BadYaml { spot, text: "no YAML: a value was expected".to_owned() }),
+        };
+        let node = Node { spot, value };
+        if anchor > 0 {
+            self.anchors.push((anchor, node.clone()));
+        }
+        Ok(node)
+    }
+
+    fn list(&mut self, depth: usize) -> Result<Value, BadYaml> {
+        let mut items = Vec::new();
+        loop {
+            let (event, spot) = self.next()?;
+            if matches!(event, Event::SequenceEnd) {
+                return Ok(Value::List(items));
+            }
+            items.push(self.node(event, spot, depth + 1)?);
+        }
+    }
+
+    fn map(&mut self, depth: usize) -> Result<Value, BadYaml> {
+        let mut members: Vec<(Key, Node)> = Vec::new();
+        let mut seen = ahash::AHashSet::new();
+        loop {
+            let (event, spot) = self.next()?;
+            let text = match event {
+                Event::MappingEnd => return Ok(Value::Map(members)),
+                Event::Scalar(text, ..) => text.into_owned(),
+                _ => return Err(BadYaml { spot, text: "a key that is a text".to_owned() }),
+            };
+            if !seen.insert(text.clone()) {
+                return Err(BadYaml { spot, text: format!("the key \"{text}\" for the second time in one mapping") });
+            }
+            let (event, value_spot) = self.next()?;
+            let node = self.node(event, value_spot, depth + 1)?;
+            members.push((Key { spot, text }, node));
+        }
+    }
+}
+
+fn count(node: &Node) -> usize {
+    1 + match &node.value {
+        Value::List(items) => items.iter().map(count).sum(),
+        Value::Map(members) => members.iter().map(|(_, n)| count(n)).sum(),
+        _ => 0,
+    }
+}
+
+/// A plain scalar by the core schema; a quoted one is a text.
+fn scalar(text: &str, style: ScalarStyle) -> Value {
+    if style != ScalarStyle::Plain {
+        return Value::Text(text.to_owned());
+    }
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
+        "true" | "True" | "TRUE" => return Value::Bool(true),
+        "false" | "False" | "FALSE" => return Value::Bool(false),
+        _ => {}
+    }
+    let numeric = text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.'));
+    if numeric {
+        if let Ok(integer) = text.parse::<i64>() {
+            return Value::Integer(integer);
+        }
+        let plain = text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'+' | b'.' | b'e' | b'E'));
+        if let (true, Ok(float)) = (plain, text.parse::<f64>()) {
+            return Value::Float(float);
+        }
+    }
+    Value::Text(text.to_owned())
+}

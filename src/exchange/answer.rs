@@ -1,0 +1,74 @@
+//! How a rejection looks on the wire: a problem document (RFC 9457), or a gRPC status.
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+
+use super::{Exchange, Reason, Rejection};
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// A complete answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The headers, without those of the framing.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// Renders a rejection for the caller of `exchange`.
+pub fn render(rejection: &Rejection, exchange: &Exchange) -> Answer {
+    let reason = rejection.reason;
+    let mut headers = rejection.headers.clone();
+    if let Some(error) = reason.proxy_error() {
+        push(&mut headers, PROXY_STATUS, format!("portcullis; error={error}"));
+    }
+    let body = if reason == Reason::Preflight {
+        Bytes::new()
+    } else if exchange.grpc {
+        grpc(rejection, &mut headers);
+        // A trailers-only answer: its HTTP status is always 200 (gRPC over HTTP/2, "Responses").
+        return Answer { status: 200, headers, body: Bytes::new() };
+    } else {
+        headers.push((CONTENT_TYPE, HeaderValue::from_static("application/problem+json")));
+        problem(rejection, exchange)
+    };
+    Answer { status: reason.status(), headers, body }
+}
+
+fn push(headers: &mut Vec<(HeaderName, HeaderValue)>, name: HeaderName, value: String) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.push((name, value));
+    }
+}
+
+fn grpc(rejection: &Rejection, headers: &mut Vec<(HeaderName, HeaderValue)>) {
+    headers.push((CONTENT_TYPE, HeaderValue::from_static("application/grpc")));
+    headers.push((GRPC_STATUS, HeaderValue::from(u16::from(rejection.reason.grpc_status()))));
+    let message = format!("{}: {}", rejection.reason.title(), rejection.detail);
+    // Percent-encoded as the gRPC protocol asks of Status-Message.
+    let escaped = percent_encoding::utf8_percent_encode(&message, percent_encoding::CONTROLS);
+    push(headers, GRPC_MESSAGE, escaped.to_string());
+}
+
+fn problem(rejection: &Rejection, exchange: &Exchange) -> Bytes {
+    let reason = rejection.reason;
+    let instance = exchange.request_id.as_ref().and_then(|id| id.to_str().ok());
+    let mut document = serde_json::json!({
+        "type": format!("urn:portcullis:{}", reason.code()),
+        "title": reason.title(),
+        "status": reason.status(),
+        "reason": reason.code(),
+    });
+    if !rejection.detail.is_empty() {
+        document["detail"] = rejection.detail.as_ref().into();
+    }
+    if let Some(instance) = instance {
+        document["instance"] = instance.into();
+    }
+    Bytes::from(document.to_string())
+}

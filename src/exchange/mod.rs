@@ -1,0 +1,101 @@
+//! One request's state from its arrival to its log line, and the answers that the gateway gives itself.
+
+mod answer;
+mod reason;
+mod rejection;
+mod request_id;
+mod trace;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::HeaderValue;
+
+pub use answer::{Answer, render};
+pub use reason::Reason;
+pub use rejection::Rejection;
+pub use request_id::new_request_id;
+pub use trace::Trace;
+
+/// Who a request is from, as far as it was verified.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The consumer's name, or the token's subject when no consumer is configured for it.
+    pub name: Arc<str>,
+}
+
+/// What a limit says to the client.
+#[derive(Clone, Debug)]
+pub struct LimitNote {
+    /// `RateLimit-Policy`, the same for every answer of a limit.
+    pub policy: HeaderValue,
+    /// `RateLimit`.
+    pub state: HeaderValue,
+}
+
+/// One request from its arrival on.
+#[derive(Debug)]
+pub struct Exchange {
+    /// When its headers were complete.
+    pub started: Instant,
+    /// Who is connected.
+    pub peer: SocketAddr,
+    /// Whose request it is, behind trusted proxies.
+    pub client: IpAddr,
+    /// Whether the peer is a trusted proxy.
+    pub peer_trusted: bool,
+    /// Whether it came over TLS.
+    pub secure: bool,
+    /// The host that was asked for: lower case, no port.
+    pub host: String,
+    /// Its id, in the answer, the log and at the target.
+    pub request_id: Option<HeaderValue>,
+    /// Its place in a distributed trace.
+    pub trace: Trace,
+    /// Whether the caller speaks gRPC.
+    pub grpc: bool,
+    /// Who it is from.
+    pub identity: Option<Identity>,
+    /// What a limit has to say in the answer.
+    pub limit: Option<LimitNote>,
+    /// The `Origin` that may read the answer, when CORS allows one.
+    pub cors_origin: Option<HeaderValue>,
+    /// How it ends; refined as it goes.
+    pub reason: Reason,
+    /// What the log is told beyond the reason; never shown to the client.
+    pub detail: Option<String>,
+}
+
+impl Exchange {
+    /// A request from that peer.
+    pub fn new(peer: SocketAddr, secure: bool) -> Self {
+        Self {
+            started: Instant::now(),
+            peer,
+            client: peer.ip().to_canonical(),
+            peer_trusted: false,
+            secure,
+            host: String::new(),
+            request_id: None,
+            trace: Trace::default(),
+            grpc: false,
+            identity: None,
+            limit: None,
+            cors_origin: None,
+            reason: Reason::Internal,
+            detail: None,
+        }
+    }
+
+    /// `https` or `http`.
+    pub fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
+    }
+}
+
+impl Default for Exchange {
+    fn default() -> Self {
+        Self::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), false)
+    }
+}

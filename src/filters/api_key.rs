@@ -1,0 +1,105 @@
+//! `api_key`: requires a key that belongs to a consumer.
+
+use std::sync::Arc;
+
+use http::header::{HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use pingora::http::RequestHeader;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{CompileContext, Consumers, Verdict};
+use crate::exchange::{Exchange, Identity, Reason, Rejection};
+use crate::notation::Header;
+use crate::rules::routing::parameter;
+
+/// Longer keys are refused unread.
+const MAX_KEY: usize = 512;
+
+/// Where the key is.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The header with the key. Default `x-api-key`.
+    pub header: Header,
+    /// A query parameter that may hold it instead. Default: none, because URLs are logged everywhere.
+    pub query: Option<String>,
+    /// Whether the target sees the key. Default false.
+    pub forward: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { header: Header(HeaderName::from_static("x-api-key")), query: None, forward: false }
+    }
+}
+
+/// The filter at work.
+#[derive(Debug)]
+pub struct Filter {
+    header: HeaderName,
+    query: Option<String>,
+    forward: bool,
+    consumers: Arc<Consumers>,
+}
+
+impl Filter {
+    /// Compiles it.
+    pub fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
+        if !context.consumers.has_keys() {
+            let place = context.place.clone();
+            context.mistakes.add(&place, "no consumer has an api_key, so this would refuse everyone");
+            return None;
+        }
+        Some(Self {
+            header: config.header.0.clone(),
+            query: config.query.clone(),
+            forward: config.forward,
+            consumers: Arc::clone(context.consumers),
+        })
+    }
+
+    /// Finds out whose key it is.
+    pub fn on_request(&self, request: &mut RequestHeader, exchange: &mut Exchange) -> Verdict {
+        let query = request.uri.query();
+        let header = request.headers.get(&self.header).map(HeaderValue::as_bytes);
+        let key = header.or_else(|| parameter(query, self.query.as_deref()?)).filter(|k| !k.is_empty());
+        let Some(key) = key else {
+            return Err(self.refuse(Reason::ApiKeyMissing));
+        };
+        let name = (key.len() <= MAX_KEY).then(|| self.consumers.by_key(key)).flatten();
+        let Some(name) = name else {
+            return Err(self.refuse(Reason::ApiKeyInvalid));
+        };
+        exchange.identity = Some(Identity { name: Arc::clone(name) });
+        if !self.forward {
+            request.remove_header(&self.header);
+            if let Some(parameter) = &self.query {
+                remove_parameter(request, parameter);
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, reason: Reason) -> Box<Rejection> {
+        let challenge = HeaderValue::try_from(format!("ApiKey header=\"{}\"", self.header));
+        let rejection = Rejection::new(reason, format!("send a valid key in the header {}", self.header));
+        match challenge {
+            Ok(challenge) => rejection.header(WWW_AUTHENTICATE, challenge),
+            Err(_) => rejection,
+        }
+    }
+}
+
+fn remove_parameter(request: &mut RequestHeader, name: &str) {
+    let Some(query) = request.uri.query() else { return };
+    let is_it = |pair: &&str| pair.split('=').next() == Some(name);
+    if !query.split('&').any(|pair| is_it(&pair)) {
+        return;
+    }
+    let kept: Vec<&str> = query.split('&').filter(|pair| !is_it(pair)).collect();
+    let path = request.uri.path();
+    let target = if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) };
+    if let Ok(uri) = target.parse() {
+        request.set_uri(uri);
+    }
+}

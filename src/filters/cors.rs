@@ -1,0 +1,179 @@
+//! `cors`: lets pages of other origins read answers (the Fetch standard, section 3.2).
+
+use http::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HeaderName,
+    HeaderValue, ORIGIN, VARY,
+};
+use http::Method;
+use pingora::http::{RequestHeader, ResponseHeader};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{CompileContext, Verdict};
+use crate::exchange::{Exchange, Reason, Rejection};
+use crate::notation::{Duration, Header, MethodName};
+
+/// Who may read answers.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Origins such as `https://app.example.com`, `https://*.example.com`, or `*` alone for any.
+    #[schemars(length(min = 1))]
+    pub origins: Vec<String>,
+    /// Methods that a page may use. Default: GET, HEAD, POST, PUT, PATCH, DELETE.
+    pub methods: Option<Vec<MethodName>>,
+    /// Headers that a page may send. Default: those that it asks for.
+    pub headers: Option<Vec<Header>>,
+    /// Headers of an answer that a page may read.
+    #[serde(default)]
+    pub expose: Vec<Header>,
+    /// Whether a page may send cookies and credentials; not with `*`. Default false.
+    #[serde(default)]
+    pub credentials: bool,
+    /// How long a browser may remember a preflight. Default 10m.
+    pub max_age: Option<Duration>,
+}
+
+#[derive(Debug)]
+enum Origin {
+    Exact(String),
+    /// What stands before and behind the `*`.
+    Below(String, String),
+}
+
+/// The filter at work.
+#[derive(Debug)]
+pub struct Filter {
+    any: bool,
+    origins: Vec<Origin>,
+    methods: HeaderValue,
+    headers: Option<HeaderValue>,
+    expose: Option<HeaderValue>,
+    credentials: bool,
+    max_age: HeaderValue,
+}
+
+fn list<T: AsRef<str>>(items: impl Iterator<Item = T>) -> HeaderValue {
+    let joined: Vec<String> = items.map(|i| i.as_ref().to_owned()).collect();
+    // Names of methods and headers are always valid in a value.
+    HeaderValue::try_from(joined.join(", ")).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+impl Filter {
+    /// Compiles it.
+    pub fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
+        let mut origins = Vec::new();
+        let any = config.origins.iter().any(|o| o == "*");
+        let place = context.place.key("origins");
+        if any && config.origins.len() > 1 {
+            context.mistakes.add(&place, "expected * alone, or origins without it");
+        }
+        if any && config.credentials {
+            context.mistakes.add(&context.place.key("credentials").clone(), "credentials cannot be allowed to every origin: name the origins");
+        }
+        for (index, text) in config.origins.iter().enumerate().filter(|(_, o)| *o != "*") {
+            match origin(text) {
+                Some(origin) => origins.push(origin),
+                None => context.mistakes.add(&place.index(index), format!("expected an origin such as https://app.example.com, found \"{text}\"")),
+            }
+        }
+        let methods = match &config.methods {
+            Some(methods) => list(methods.iter().map(|m| m.0.as_str())),
+            None => HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE"),
+        };
+        let seconds = config.max_age.as_ref().map_or(600, |d| d.0.as_secs());
+        Some(Self {
+            any,
+            origins,
+            methods,
+            headers: config.headers.as_ref().map(|h| list(h.iter().map(|h| h.0.as_str()))),
+            expose: (!config.expose.is_empty()).then(|| list(config.expose.iter().map(|h| h.0.as_str()))),
+            credentials: config.credentials,
+            max_age: HeaderValue::from(seconds),
+        })
+    }
+
+    fn allows(&self, origin: &[u8]) -> bool {
+        let Ok(origin) = std::str::from_utf8(origin) else { return false };
+        self.any
+            || self.origins.iter().any(|known| match known {
+                Origin::Exact(text) => text.eq_ignore_ascii_case(origin),
+                Origin::Below(before, behind) => {
+                    let origin = origin.to_ascii_lowercase();
+                    let middle = origin.strip_prefix(before.as_str()).and_then(|o| o.strip_suffix(behind.as_str()));
+                    middle.is_some_and(|m| !m.is_empty() && m.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.')))
+                }
+            })
+    }
+
+    /// Answers a preflight; notes who may read the answer to anything else.
+    pub fn on_request(&self, request: &RequestHeader, exchange: &mut Exchange) -> Verdict {
+        let Some(origin) = request.headers.get(ORIGIN) else { return Ok(()) };
+        if self.allows(origin.as_bytes()) {
+            exchange.cors_origin = Some(if self.any { HeaderValue::from_static("*") } else { origin.clone() });
+        }
+        if is_preflight(request) { Err(self.preflight(request, exchange)) } else { Ok(()) }
+    }
+
+    fn preflight(&self, request: &RequestHeader, exchange: &Exchange) -> Box<Rejection> {
+        const VARY_ON: &str = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers";
+        let mut answer = Rejection::new(Reason::Preflight, "").header(VARY, HeaderValue::from_static(VARY_ON));
+        if exchange.cors_origin.is_none() {
+            // Without Access-Control-Allow-Origin the browser refuses: that is the answer.
+            return answer.log("the origin is not allowed");
+        }
+        answer = answer.header(ACCESS_CONTROL_ALLOW_METHODS, self.methods.clone());
+        let asked = request.headers.get(ACCESS_CONTROL_REQUEST_HEADERS);
+        if let Some(headers) = self.headers.as_ref().or(asked) {
+            answer = answer.header(ACCESS_CONTROL_ALLOW_HEADERS, headers.clone());
+        }
+        answer.header(ACCESS_CONTROL_MAX_AGE, self.max_age.clone())
+    }
+
+    /// Says who may read the answer. The gateway is the one that decides: what the target said is replaced.
+    pub fn on_response(&self, response: &mut ResponseHeader, exchange: &Exchange) {
+        response.remove_header(&ACCESS_CONTROL_ALLOW_ORIGIN);
+        response.remove_header(&ACCESS_CONTROL_ALLOW_CREDENTIALS);
+        if !self.any && !varies_on_origin(response) {
+            let _ = response.append_header(VARY, HeaderValue::from_static("Origin"));
+        }
+        let Some(origin) = &exchange.cors_origin else { return };
+        let mut set = |name: HeaderName, value: HeaderValue| {
+            let _ = response.insert_header(name, value);
+        };
+        set(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        if self.credentials {
+            set(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
+        if let Some(expose) = &self.expose {
+            set(ACCESS_CONTROL_EXPOSE_HEADERS, expose.clone());
+        }
+    }
+}
+
+fn varies_on_origin(response: &ResponseHeader) -> bool {
+    let has = |value: &HeaderValue| value.to_str().is_ok_and(|v| v.split(',').any(|n| n.trim().eq_ignore_ascii_case("origin")));
+    response.headers.get_all(VARY).iter().any(has)
+}
+
+/// Whether the request asks, before the real one, what that one may do.
+pub(crate) fn is_preflight(request: &RequestHeader) -> bool {
+    request.method == Method::OPTIONS
+        && request.headers.contains_key(ORIGIN)
+        && request.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+fn origin(text: &str) -> Option<Origin> {
+    let text = text.to_ascii_lowercase();
+    let (scheme, host) = text.split_once("://")?;
+    let fine = |h: &str| !h.is_empty() && h.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b':' | b'[' | b']'));
+    if !matches!(scheme, "http" | "https") {
+        return None;
+    }
+    match host.strip_prefix('*') {
+        Some(behind) if behind.starts_with('.') && fine(behind) => Some(Origin::Below(format!("{scheme}://"), behind.to_owned())),
+        None if fine(host) => Some(Origin::Exact(text.clone())),
+        _ => None,
+    }
+}

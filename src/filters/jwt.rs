@@ -1,0 +1,210 @@
+//! `jwt`: requires a JSON Web Token (RFC 7519) and verifies it as RFC 8725 asks.
+//!
+//! Algorithms come from the configuration and never from the token; `crit`, `jku` and `x5u` in a
+//! token's head lead nowhere. When there are no keys to check with, nobody passes.
+
+mod verifier;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use pingora::http::RequestHeader;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{CompileContext, Verdict};
+use crate::exchange::{Exchange, Identity, Reason, Rejection};
+use crate::notation::{Duration, Header, KeySource, Secret};
+use crate::rules::routing::{cookie, parameter};
+
+pub use verifier::Verifier;
+use verifier::Refusal;
+
+/// Which tokens are accepted, and from where.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The `iss` that a token has to have. Default: any.
+    pub issuer: Option<String>,
+    /// The `aud` that a token has to have one of. Default: not looked at.
+    pub audience: Option<Audience>,
+    /// The keys as a JWKS: `file:PATH` (read again when it changes) or a URL (fetched in the background).
+    pub jwks: Option<KeySource>,
+    /// A shared secret, for HS256, HS384 and HS512.
+    pub secret: Option<Secret>,
+    /// A public key in PEM, best as `${file:PATH}`.
+    pub public_key: Option<String>,
+    /// The algorithms. Default: those of public keys with `jwks` and `public_key`, HS256 with `secret`.
+    pub algorithms: Option<Vec<AlgorithmName>>,
+    /// The header that holds the token, behind `Bearer` if it is `authorization`. Default `authorization`.
+    #[serde(default = "authorization")]
+    pub header: Header,
+    /// A cookie that may hold it instead.
+    pub cookie: Option<String>,
+    /// A query parameter that may hold it instead (for WebSockets of browsers; RFC 6750 advises against it).
+    pub query: Option<String>,
+    /// By how much clocks may differ, at most 60s. Default 30s.
+    pub leeway: Option<Duration>,
+    /// The `typ` that a token has to have, such as `at+jwt` (RFC 9068). Default: any.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// Claims that a token has to have, besides `exp`.
+    #[serde(default)]
+    pub required_claims: Vec<String>,
+    /// The claim that tells who it is. Default `sub`.
+    #[serde(default = "sub")]
+    pub consumer_claim: String,
+    /// Whether only tokens of configured consumers are accepted. Default false.
+    #[serde(default)]
+    pub known_consumers: bool,
+    /// Headers for the target out of claims: `{sub: x-user-id}`. What the client sent under these
+    /// names is removed.
+    #[serde(default)]
+    pub forward_claims: BTreeMap<String, Header>,
+    /// Whether the target sees the token. Default true.
+    #[serde(default = "yes")]
+    pub forward_token: bool,
+    /// Authorities (PEM) for the TLS of `jwks`. Default: the system's.
+    pub ca: Option<PathBuf>,
+    /// Time between two fetches of `jwks`. Default 5m.
+    pub refresh: Option<Duration>,
+    /// The least time between two fetches that an unknown key id causes. Default 10s.
+    pub refetch_after: Option<Duration>,
+    /// How long the last keys are used when they cannot be fetched again. Default 1d.
+    pub max_stale: Option<Duration>,
+}
+
+fn authorization() -> Header {
+    Header(AUTHORIZATION)
+}
+
+fn sub() -> String {
+    "sub".to_owned()
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// One audience or several.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Audience {
+    /// This one.
+    One(String),
+    /// Any of these.
+    Several(Vec<String>),
+}
+
+/// An algorithm (RFC 7518, RFC 8037).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[allow(missing_docs, reason = "the names are the standard's")]
+pub enum AlgorithmName {
+    HS256,
+    HS384,
+    HS512,
+    RS256,
+    RS384,
+    RS512,
+    PS256,
+    PS384,
+    PS512,
+    ES256,
+    ES384,
+    EdDSA,
+}
+
+/// The filter at work.
+#[derive(Debug)]
+pub struct Filter {
+    verifier: Arc<Verifier>,
+    header: HeaderName,
+    cookie: Option<String>,
+    query: Option<String>,
+    claims: Vec<HeaderName>,
+    forward_token: bool,
+}
+
+impl Filter {
+    /// Compiles it. Routes with the same settings share one verifier, and so what it remembers.
+    pub fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
+        let verifier = Verifier::compile(config, context)?;
+        Some(Self {
+            verifier,
+            header: config.header.0.clone(),
+            cookie: config.cookie.clone(),
+            query: config.query.clone(),
+            claims: config.forward_claims.values().map(|h| h.0.clone()).collect(),
+            forward_token: config.forward_token,
+        })
+    }
+
+    /// Verifies the request's token.
+    pub async fn on_request(&self, request: &mut RequestHeader, exchange: &mut Exchange) -> Verdict {
+        for name in &self.claims {
+            request.remove_header(name);
+        }
+        let token = match self.token(request) {
+            Ok(Some(token)) => token,
+            Ok(None) => return Err(challenge(Reason::TokenMissing, None)),
+            Err(why) => return Err(challenge(Reason::TokenInvalid, Some(why))),
+        };
+        let verified = match self.verifier.verify(&token).await {
+            Ok(verified) => verified,
+            Err(Refusal::Unavailable(why)) => return Err(Rejection::new(Reason::AuthUnavailable, "").log(why)),
+            Err(Refusal::Expired) => return Err(challenge(Reason::TokenExpired, Some("the token has expired"))),
+            Err(Refusal::Invalid(why)) => return Err(challenge(Reason::TokenInvalid, Some(why))),
+        };
+        exchange.identity = verified.name.as_ref().map(|name| Identity { name: Arc::clone(name) });
+        for (name, value) in &verified.headers {
+            let _ = request.insert_header(name.clone(), value.clone());
+        }
+        if !self.forward_token {
+            request.remove_header(&self.header);
+        }
+        Ok(())
+    }
+
+    /// The token, from the first place that has one.
+    fn token(&self, request: &RequestHeader) -> Result<Option<Vec<u8>>, &'static str> {
+        let mut values = request.headers.get_all(&self.header).iter();
+        if let Some(value) = values.next() {
+            if values.next().is_some() {
+                // The target might look at the other one.
+                return Err("there are several tokens");
+            }
+            let bytes = value.as_bytes();
+            let token = match self.header == AUTHORIZATION {
+                true => bearer(bytes),
+                false => Some(bearer(bytes).unwrap_or(bytes)),
+            };
+            if let Some(token) = token {
+                return Ok(Some(token.to_vec()));
+            }
+        }
+        let cookie = self.cookie.as_deref().and_then(|name| cookie(&request.headers, name));
+        let query = self.query.as_deref().and_then(|name| parameter(request.uri.query(), name));
+        Ok(cookie.or(query).filter(|t| !t.is_empty()).map(<[u8]>::to_vec))
+    }
+}
+
+/// What is behind `Bearer` (RFC 6750, section 2.1; the scheme's case does not matter).
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, rest) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| rest.trim_ascii())
+}
+
+/// A refusal as RFC 6750, section 3, wants it.
+fn challenge(reason: Reason, why: Option<&'static str>) -> Box<Rejection> {
+    let text = match why {
+        None => "Bearer realm=\"portcullis\"".to_owned(),
+        Some(why) => format!("Bearer realm=\"portcullis\", error=\"invalid_token\", error_description=\"{why}\""),
+    };
+    let rejection = Rejection::new(reason, why.unwrap_or("send a token as Authorization: Bearer"));
+    match HeaderValue::try_from(text) {
+        Ok(value) => rejection.header(WWW_AUTHENTICATE, value),
+        Err(_) => rejection,
+    }
+}

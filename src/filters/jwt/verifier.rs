@@ -1,0 +1,337 @@
+//! Verifying a token, and remembering that it was.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::{HeaderName, HeaderValue};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use serde_json::{Map, Value};
+
+use super::{AlgorithmName, Audience, Config};
+use crate::filters::{CompileContext, Consumers, consumer_digest};
+use crate::live::{KeySet, KeyStore, KeyStoreShape, VerifiedTokens, VerifyingKey};
+use crate::notation::{KeySource, Source};
+
+/// Longer tokens are refused unread.
+const MAX_TOKEN: usize = 8 * 1024;
+
+/// Keys that are tried for a token that names none.
+const MAX_TRIES: usize = 8;
+
+/// What a verified token said.
+#[derive(Debug)]
+pub struct Verified {
+    /// Who it is.
+    pub name: Option<Arc<str>>,
+    /// Headers for the target.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// Why a token was not accepted. The texts are fit for the client.
+#[derive(Debug)]
+pub enum Refusal {
+    /// It cannot be checked at the moment.
+    Unavailable(&'static str),
+    /// Its time is over.
+    Expired,
+    /// It is not acceptable.
+    Invalid(&'static str),
+}
+
+/// Where the keys come from.
+#[derive(Debug)]
+enum Keys {
+    Fixed(Arc<KeySet>),
+    Store(Arc<KeyStore>),
+}
+
+/// Verifies tokens against one configuration.
+#[derive(Debug)]
+pub struct Verifier {
+    keys: Keys,
+    algorithms: Vec<Algorithm>,
+    validation: Validation,
+    kind: Option<String>,
+    consumer_claim: String,
+    known_consumers: bool,
+    forward: Vec<(String, HeaderName)>,
+    consumers: Arc<Consumers>,
+    remembered: VerifiedTokens<Verified>,
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// The algorithm of that name; the names are those of the crate.
+fn algorithm(name: AlgorithmName) -> Option<Algorithm> {
+    format!("{name:?}").parse().ok()
+}
+
+impl Verifier {
+    /// Compiles it, or gives the one that another route with the same settings has.
+    pub fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Arc<Self>> {
+        let secret = config.secret.as_ref().map_or("", |s| s.0.reveal());
+        // Debug shows every setting but the secret, which is added by its digest.
+        let identity = [format!("{config:?}").as_bytes(), &consumer_digest(secret.as_bytes())].concat();
+        let identity = consumer_digest(&identity);
+        if let Some(known) = context.verifiers.get(&identity) {
+            return Some(Arc::clone(known));
+        }
+        let verifier = Arc::new(Self::build(config, context)?);
+        context.verifiers.insert(identity, Arc::clone(&verifier));
+        Some(verifier)
+    }
+
+    fn build(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
+        let place = context.place.clone();
+        let leeway = config.leeway.as_ref().map_or(30, |d| d.0.as_secs());
+        if leeway > 60 {
+            context.mistakes.add(&place.key("leeway"), "expected at most 60s");
+        }
+        let keys = keys(config, context)?;
+        let algorithms = allowed(config);
+        let fitting = match &keys {
+            Keys::Fixed(set) => set.keys.iter().any(|k| k.algorithms.iter().any(|a| algorithms.contains(a))),
+            Keys::Store(_) => true,
+        };
+        let shared = algorithms.iter().any(|a| matches!(a, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512));
+        if !fitting || algorithms.is_empty() || (shared && config.secret.is_none() && matches!(config.jwks, Some(KeySource(Source::Url(_))))) {
+            context.mistakes.add(&place.key("algorithms"), "none of these algorithms can be used safely with the keys given");
+            return None;
+        }
+        Some(Self {
+            keys,
+            validation: validation(config, leeway),
+            algorithms,
+            kind: config.kind.as_ref().map(|k| k.to_ascii_lowercase()),
+            consumer_claim: config.consumer_claim.clone(),
+            known_consumers: config.known_consumers,
+            forward: config.forward_claims.iter().map(|(c, h)| (c.clone(), h.0.clone())).collect(),
+            consumers: Arc::clone(context.consumers),
+            remembered: VerifiedTokens::default(),
+        })
+    }
+
+    /// The store that keeps its keys fresh, if they come from elsewhere.
+    pub fn key_store(&self) -> Option<Arc<KeyStore>> {
+        match &self.keys {
+            Keys::Fixed(_) => None,
+            Keys::Store(store) => Some(Arc::clone(store)),
+        }
+    }
+
+    /// Verifies a token.
+    pub async fn verify(&self, token: &[u8]) -> Result<Arc<Verified>, Refusal> {
+        if token.len() > MAX_TOKEN {
+            return Err(Refusal::Invalid("the token is too long"));
+        }
+        let set = self.present_keys()?;
+        let digest = consumer_digest(token);
+        if let Some(verified) = self.remembered.get(&digest, set.generation, unix_now()) {
+            return Ok(verified);
+        }
+        let head = self.head(token)?;
+        let set = self.keys_for(&head, set).await?;
+        let claims = self.check(token, &head, &set)?;
+        let verified = Arc::new(self.accept(&claims)?);
+        if let Some(expires) = claims.get("exp").and_then(Value::as_f64) {
+            self.remembered.insert(digest, Arc::clone(&verified), set.generation, expires as u64, unix_now());
+        }
+        Ok(verified)
+    }
+
+    fn present_keys(&self) -> Result<Arc<KeySet>, Refusal> {
+        match &self.keys {
+            Keys::Fixed(set) => Ok(Arc::clone(set)),
+            Keys::Store(store) => store.keys().ok_or(Refusal::Unavailable("the issuer's keys are not there")),
+        }
+    }
+
+    /// The keys among which the token's is, after one more fetch if it names an unknown one.
+    async fn keys_for(&self, head: &Head, set: Arc<KeySet>) -> Result<Arc<KeySet>, Refusal> {
+        match (&self.keys, &head.kid) {
+            (Keys::Store(store), Some(kid)) if !set.keys.iter().any(|k| k.id.as_ref() == Some(kid)) => {
+                store.refetch().await;
+                self.present_keys()
+            }
+            _ => Ok(set),
+        }
+    }
+
+    /// Reads the token's head and holds it against the configuration.
+    fn head(&self, token: &[u8]) -> Result<Head, Refusal> {
+        let wrong = Refusal::Invalid("the token is malformed");
+        let end = token.iter().position(|b| *b == b'.');
+        let Some(json) = end.and_then(|end| URL_SAFE_NO_PAD.decode(&token[..end]).ok()) else { return Err(wrong) };
+        let Ok(Value::Object(head)) = serde_json::from_slice(&json) else { return Err(wrong) };
+        let text = |name: &str| head.get(name).and_then(Value::as_str);
+        let algorithm = text("alg").and_then(|a| a.parse::<Algorithm>().ok());
+        let Some(algorithm) = algorithm.filter(|a| self.algorithms.contains(a)) else {
+            return Err(Refusal::Invalid("the token's algorithm is not allowed"));
+        };
+        if head.contains_key("crit") {
+            return Err(Refusal::Invalid("the token has a critical extension that is not known"));
+        }
+        if let Some(kind) = &self.kind {
+            let came = text("typ").unwrap_or_default().to_ascii_lowercase();
+            if came.trim_start_matches("application/") != kind.trim_start_matches("application/") {
+                return Err(Refusal::Invalid("the token is of another type"));
+            }
+        }
+        Ok(Head { algorithm, kid: text("kid").map(str::to_owned) })
+    }
+
+    /// Checks signature and claims with the keys that may be meant.
+    fn check(&self, token: &[u8], head: &Head, set: &KeySet) -> Result<Map<String, Value>, Refusal> {
+        use jsonwebtoken::errors::ErrorKind;
+        let meant = |key: &&VerifyingKey| match (&head.kid, &key.id) {
+            (Some(asked), Some(id)) => asked == id,
+            _ => true,
+        };
+        let fits = |key: &&VerifyingKey| key.algorithms.contains(&head.algorithm);
+        let mut validation = self.validation.clone();
+        validation.algorithms = vec![head.algorithm];
+        let mut last = Refusal::Invalid("the token's key is not known");
+        for key in set.keys.iter().filter(meant).filter(fits).take(MAX_TRIES) {
+            match jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, &validation) {
+                Ok(data) => return Ok(data.claims),
+                Err(error) => {
+                    last = match error.kind() {
+                        ErrorKind::ExpiredSignature => return Err(Refusal::Expired),
+                        ErrorKind::ImmatureSignature => return Err(Refusal::Invalid("the token is not valid yet")),
+                        ErrorKind::InvalidIssuer => return Err(Refusal::Invalid("the token is from another issuer")),
+                        ErrorKind::InvalidAudience => return Err(Refusal::Invalid("the token is for another audience")),
+                        ErrorKind::MissingRequiredClaim(_) => return Err(Refusal::Invalid("the token lacks a required claim")),
+                        ErrorKind::InvalidSignature => Refusal::Invalid("the token's signature is wrong"),
+                        _ => Refusal::Invalid("the token is malformed"),
+                    };
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// Turns the claims of a good token into what the gateway needs of them.
+    fn accept(&self, claims: &Map<String, Value>) -> Result<Verified, Refusal> {
+        let subject = claims.get(&self.consumer_claim).and_then(Value::as_str);
+        let issuer = claims.get("iss").and_then(Value::as_str);
+        let known = subject.and_then(|s| self.consumers.by_subject(s, issuer)).cloned();
+        if known.is_none() && self.known_consumers {
+            return Err(Refusal::Invalid("the token is not of a known consumer"));
+        }
+        let headers = self.forward.iter().filter_map(|(claim, name)| {
+            let value = HeaderValue::from_bytes(claim_text(claims.get(claim)?).as_bytes()).ok()?;
+            Some((name.clone(), value))
+        });
+        Ok(Verified { name: known.or_else(|| subject.map(Arc::from)), headers: headers.collect() })
+    }
+}
+
+struct Head {
+    algorithm: Algorithm,
+    kid: Option<String>,
+}
+
+/// A claim as the value of a header: a text as it is, a list joined by commas.
+fn claim_text(claim: &Value) -> String {
+    match claim {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(claim_text).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
+}
+
+fn allowed(config: &Config) -> Vec<Algorithm> {
+    if let Some(names) = &config.algorithms {
+        return names.iter().filter_map(|n| algorithm(*n)).collect();
+    }
+    if config.secret.is_some() {
+        return vec![Algorithm::HS256];
+    }
+    use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
+    vec![RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA]
+}
+
+fn validation(config: &Config, leeway: u64) -> Validation {
+    let mut validation = Validation::new(Algorithm::RS256);
+    validation.leeway = leeway;
+    validation.validate_nbf = true;
+    let mut required = vec!["exp".to_owned()];
+    required.extend(config.required_claims.iter().cloned());
+    if let Some(issuer) = &config.issuer {
+        validation.set_issuer(&[issuer]);
+        required.push("iss".to_owned());
+    }
+    match &config.audience {
+        Some(Audience::One(one)) => validation.set_audience(&[one]),
+        Some(Audience::Several(several)) => validation.set_audience(several),
+        None => validation.validate_aud = false,
+    }
+    if config.audience.is_some() {
+        required.push("aud".to_owned());
+    }
+    validation.set_required_spec_claims(&required);
+    validation
+}
+
+/// The keys, from the one place that is configured.
+fn keys(config: &Config, context: &mut CompileContext<'_>) -> Option<Keys> {
+    let place = context.place.clone();
+    let given = [config.jwks.is_some(), config.secret.is_some(), config.public_key.is_some()];
+    if given.iter().filter(|g| **g).count() != 1 {
+        context.mistakes.add(&place, "expected exactly one of jwks, secret and public_key");
+        return None;
+    }
+    if let Some(source) = &config.jwks {
+        return store(config, source.0.clone(), context);
+    }
+    let fixed = |algorithms, key| {
+        let keys = vec![VerifyingKey { id: None, algorithms, key }];
+        Keys::Fixed(Arc::new(KeySet { keys, generation: 0 }))
+    };
+    if let Some(secret) = &config.secret {
+        let secret = secret.0.reveal().as_bytes();
+        if secret.len() < 32 {
+            // RFC 7518, section 3.2.
+            context.mistakes.add(&place.key("secret"), "expected at least 32 bytes");
+            return None;
+        }
+        let all = vec![Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
+        return Some(fixed(all, DecodingKey::from_secret(secret)));
+    }
+    let pem = config.public_key.as_deref().unwrap_or_default().as_bytes();
+    use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
+    let found = DecodingKey::from_rsa_pem(pem)
+        .map(|key| fixed(vec![RS256, RS384, RS512, PS256, PS384, PS512], key))
+        .or_else(|_| DecodingKey::from_ec_pem(pem).map(|key| fixed(vec![ES256, ES384], key)))
+        .or_else(|_| DecodingKey::from_ed_pem(pem).map(|key| fixed(vec![EdDSA], key)));
+    let wrong = |_| "expected a public key in PEM (RSA, EC P-256 or P-384, Ed25519)".to_owned();
+    context.mistakes.take(&place.key("public_key"), found.map_err(wrong))
+}
+
+fn store(config: &Config, source: Source, context: &mut CompileContext<'_>) -> Option<Keys> {
+    let place = context.place.key("jwks");
+    let source = match source {
+        Source::File(path) => {
+            let path = context.base.join(path);
+            let text = std::fs::read(&path).map_err(|e| format!("cannot read {}: {e}", path.display()));
+            let keys = text.and_then(|t| crate::live::parse_jwks(&t).map_err(|e| format!("{}: {e}", path.display())));
+            context.mistakes.take(&place, keys)?;
+            Source::File(path)
+        }
+        url @ Source::Url(_) => url,
+    };
+    let time = |given: &Option<crate::notation::Duration>, default| given.as_ref().map_or(Duration::from_secs(default), |d| d.0);
+    let shape = KeyStoreShape {
+        source,
+        ca: config.ca.as_ref().map(|ca| context.base.join(ca)),
+        refresh: time(&config.refresh, 300),
+        refetch_after: time(&config.refetch_after, 10),
+        max_stale: time(&config.max_stale, 86_400),
+    };
+    let fresh = context.mistakes.take(&place, KeyStore::new(shape.clone()))?;
+    Some(Keys::Store(context.live.keys(&shape, || Arc::new(fresh))))
+}

@@ -1,0 +1,94 @@
+//! `strip_fields`: removes members from JSON answers, at any depth, while they stream by.
+//!
+//! The document is never held, so there is no size beyond which anything changes. What cannot be
+//! looked into (an encoding that the gateway does not know, nesting beyond 2048 levels) is refused
+//! rather than passed on with the field still in it.
+
+use http::header::{
+    ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_RANGE, RANGE,
+};
+use pingora::http::{RequestHeader, ResponseHeader};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::CompileContext;
+use crate::exchange::{Reason, Rejection};
+use crate::notation::Field;
+use crate::rules::payload::Fields;
+
+/// Digests of the body, which are no longer right.
+const DIGESTS: [HeaderName; 4] = [
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+];
+
+/// What is removed.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Members of JSON answers: `ssn` (of the document, or of each in a list), `user.address.street`,
+    /// `items.*.cost`, `**.internal` (at any depth).
+    #[schemars(length(min = 1))]
+    pub response: Vec<Field>,
+}
+
+/// The filter at work.
+#[derive(Debug)]
+pub struct Filter {
+    fields: Fields,
+}
+
+impl Filter {
+    /// Compiles it.
+    pub fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
+        let paths: Vec<_> = config.response.iter().map(|f| f.0.clone()).collect();
+        let place = context.place.key("response");
+        Some(Self { fields: context.mistakes.take(&place, Fields::new(&paths))? })
+    }
+
+    /// Asks for the whole and plain document: a part or an encoded one could not be looked into.
+    pub fn on_request(&self, request: &mut RequestHeader) {
+        for name in [ACCEPT_ENCODING, RANGE, IF_RANGE] {
+            request.remove_header(&name);
+        }
+    }
+
+    /// The fields to remove from this answer; its head is made ready for a body of another length.
+    pub fn on_response(&self, response: &mut ResponseHeader) -> Result<Option<&Fields>, Box<Rejection>> {
+        if !is_json(response) {
+            return Ok(None);
+        }
+        let encoded = response.headers.get_all(CONTENT_ENCODING).iter().any(|e| !e.as_bytes().eq_ignore_ascii_case(b"identity"));
+        if encoded || response.status == http::StatusCode::PARTIAL_CONTENT {
+            let what = "the answer is encoded or partial although neither was asked for";
+            return Err(Rejection::new(Reason::AnswerOpaque, "").log(what));
+        }
+        for name in DIGESTS.iter().chain([&CONTENT_LENGTH, &ACCEPT_RANGES]) {
+            response.remove_header(name);
+        }
+        weaken_etag(response);
+        Ok(Some(&self.fields))
+    }
+}
+
+/// `application/json`, `text/json` and everything with `+json` (RFC 6839); also its streams of documents.
+fn is_json(response: &ResponseHeader) -> bool {
+    let Some(value) = response.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()) else { return false };
+    let kind = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    matches!(kind.as_str(), "application/json" | "text/json" | "application/x-ndjson" | "application/jsonl" | "application/json-seq")
+        || kind.ends_with("+json")
+}
+
+/// The body is another than the target's, so its strong validator is not ours (RFC 9110, section 8.8.1).
+fn weaken_etag(response: &mut ResponseHeader) {
+    let Some(etag) = response.headers.get(ETAG) else { return };
+    if etag.as_bytes().starts_with(b"W/") {
+        return;
+    }
+    let weak = [b"W/", etag.as_bytes()].concat();
+    if let Ok(weak) = HeaderValue::from_bytes(&weak) {
+        let _ = response.insert_header(ETAG, weak);
+    }
+}

@@ -1,0 +1,235 @@
+//! The keys of a token issuer: from the configuration, a file or a URL, and their rotation.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use jsonwebtoken::jwk::{AlgorithmParameters, JwkSet};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use crate::clients::Fetcher;
+use crate::notation::Source;
+
+/// A key that may verify a token.
+#[derive(Clone)]
+pub struct VerifyingKey {
+    /// Its `kid`, if it has one.
+    pub id: Option<String>,
+    /// The algorithms it can be used with.
+    pub algorithms: Vec<Algorithm>,
+    /// The key.
+    pub key: DecodingKey,
+}
+
+impl std::fmt::Debug for VerifyingKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VerifyingKey").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// All keys of an issuer at one time.
+#[derive(Clone, Debug)]
+pub struct KeySet {
+    /// The keys.
+    pub keys: Vec<VerifyingKey>,
+    /// Grows with every change, so that what was verified by older keys can be told.
+    pub generation: u64,
+}
+
+/// Why a key set is not usable. Fit for a log.
+pub type KeyError = String;
+
+/// What makes two key stores the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct KeyStoreShape {
+    /// Where the keys come from.
+    pub source: Source,
+    /// Authorities for its TLS.
+    pub ca: Option<PathBuf>,
+    /// Time between two fetches.
+    pub refresh: Duration,
+    /// The least time between two fetches that an unknown key causes.
+    pub refetch_after: Duration,
+    /// How long keys are used after the last fetch that succeeded.
+    pub max_stale: Duration,
+}
+
+/// An issuer's keys, kept fresh in the background.
+#[derive(Debug)]
+pub struct KeyStore {
+    shape: KeyStoreShape,
+    fetcher: Option<Fetcher>,
+    set: ArcSwapOption<KeySet>,
+    generation: AtomicU64,
+    state: Mutex<FetchState>,
+    wanted: Notify,
+    rounds: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct FetchState {
+    asked: Option<Instant>,
+    succeeded: Option<Instant>,
+    last_text: Vec<u8>,
+}
+
+impl KeyStore {
+    /// A store without keys yet.
+    ///
+    /// # Errors
+    /// Says what is wrong with the authorities' file.
+    pub fn new(shape: KeyStoreShape) -> Result<Self, String> {
+        let remote = matches!(shape.source, Source::Url(_));
+        let fetcher = if remote { Some(Fetcher::new(shape.ca.as_deref())?) } else { None };
+        Ok(Self {
+            shape,
+            fetcher,
+            set: ArcSwapOption::empty(),
+            generation: AtomicU64::new(0),
+            state: Mutex::default(),
+            wanted: Notify::new(),
+            rounds: watch::channel(0).0,
+        })
+    }
+
+    /// The present keys; `None` before the first fetch, and when they are too old to trust.
+    pub fn keys(&self) -> Option<Arc<KeySet>> {
+        self.set.load_full()
+    }
+
+    /// Fetches the keys once.
+    ///
+    /// # Errors
+    /// Says why there are no new keys; the old ones stay.
+    pub async fn refresh(&self) -> Result<(), KeyError> {
+        let text = match (&self.shape.source, &self.fetcher) {
+            (Source::Url(url), Some(fetcher)) => fetcher.get(url).await.map(|b| b.to_vec()),
+            (Source::File(path), _) => tokio::fs::read(path).await.map_err(|e| e.to_string()),
+            (Source::Url(_), None) => Err("no client".to_owned()),
+        };
+        let result = text.and_then(|text| self.store(text));
+        if result.is_err() {
+            self.forget_when_stale();
+        }
+        self.rounds.send_modify(|round| *round += 1);
+        result
+    }
+
+    fn store(&self, text: Vec<u8>) -> Result<(), KeyError> {
+        let mut state = self.state.lock();
+        if state.last_text != text || self.set.load().is_none() {
+            let keys = parse_jwks(&text)?;
+            let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
+            self.set.store(Some(Arc::new(KeySet { keys, generation })));
+            state.last_text = text;
+        }
+        state.succeeded = Some(Instant::now());
+        Ok(())
+    }
+
+    fn forget_when_stale(&self) {
+        let succeeded = self.state.lock().succeeded;
+        if succeeded.is_some_and(|at| at.elapsed() > self.shape.max_stale) {
+            self.set.store(None);
+        }
+    }
+
+    /// Asks for a fetch because a token names an unknown key, and waits for it for at most two
+    /// seconds. At most one such fetch is made in `refetch_after`; in between this returns at once.
+    pub async fn refetch(&self) {
+        {
+            let mut state = self.state.lock();
+            if state.asked.is_some_and(|at| at.elapsed() < self.shape.refetch_after) {
+                return;
+            }
+            state.asked = Some(Instant::now());
+        }
+        let mut rounds = self.rounds.subscribe();
+        self.wanted.notify_one();
+        let _ = tokio::time::timeout(Duration::from_secs(2), rounds.changed()).await;
+    }
+
+    /// Keeps a store fresh until it is dropped. A file is looked at every second, a URL fetched
+    /// every `refresh`, sooner after a failure and when [`KeyStore::refetch`] asks.
+    pub async fn keep_fresh(store: std::sync::Weak<Self>) {
+        let mut failed_before = false;
+        loop {
+            let Some(this) = store.upgrade() else { return };
+            let result = this.refresh().await;
+            if let Err(error) = &result {
+                if !failed_before {
+                    log::warn!("the keys of {} are not fresh: {error}", this.describe());
+                }
+            }
+            failed_before = result.is_err();
+            let pause = match (&this.shape.source, &result) {
+                (Source::File(_), _) => Duration::from_secs(1),
+                (Source::Url(_), Ok(())) => this.shape.refresh,
+                (Source::Url(_), Err(_)) => this.shape.refresh.min(Duration::from_secs(2)),
+            };
+            // The store must be droppable while this waits, so it is not held meanwhile.
+            let deadline = Instant::now() + pause;
+            drop(this);
+            while Instant::now() < deadline {
+                let Some(this) = store.upgrade() else { return };
+                let step = (deadline - Instant::now()).min(Duration::from_secs(1));
+                if tokio::time::timeout(step, this.wanted.notified()).await.is_ok() {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn describe(&self) -> String {
+        match &self.shape.source {
+            Source::File(path) => path.display().to_string(),
+            // A query may hold a secret.
+            Source::Url(url) => url.split('?').next().unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+/// Reads a JSON Web Key Set (RFC 7517). Keys for encryption and of unknown kinds are passed over.
+///
+/// # Errors
+/// When the text is no key set, or no key in it can verify anything.
+pub fn parse_jwks(text: &[u8]) -> Result<Vec<VerifyingKey>, KeyError> {
+    let document: serde_json::Value = serde_json::from_slice(text).map_err(|e| format!("no JSON: {e}"))?;
+    let items = document.get("keys").and_then(|k| k.as_array()).ok_or("no JWKS: it has no \"keys\"")?;
+    let mut keys = Vec::new();
+    for item in items {
+        let one = serde_json::json!({ "keys": [item] });
+        let Ok(set) = serde_json::from_value::<JwkSet>(one) else { continue };
+        keys.extend(set.keys.iter().filter_map(verifying_key));
+    }
+    if keys.is_empty() { Err("no key in the set can verify a token".to_owned()) } else { Ok(keys) }
+}
+
+fn verifying_key(jwk: &jsonwebtoken::jwk::Jwk) -> Option<VerifyingKey> {
+    use jsonwebtoken::jwk::{EllipticCurve, PublicKeyUse};
+    if jwk.common.public_key_use.as_ref().is_some_and(|u| *u != PublicKeyUse::Signature) {
+        return None;
+    }
+    let by_kind: Vec<Algorithm> = match &jwk.algorithm {
+        AlgorithmParameters::RSA(_) => AlgorithmFamily::Rsa.algorithms().to_vec(),
+        AlgorithmParameters::EllipticCurve(p) => match p.curve {
+            EllipticCurve::P256 => vec![Algorithm::ES256],
+            EllipticCurve::P384 => vec![Algorithm::ES384],
+            _ => return None,
+        },
+        AlgorithmParameters::OctetKeyPair(_) => vec![Algorithm::EdDSA],
+        AlgorithmParameters::OctetKey(_) => AlgorithmFamily::Hmac.algorithms().to_vec(),
+        _ => return None,
+    };
+    let named = jwk.common.key_algorithm.and_then(|a| a.to_string().parse::<Algorithm>().ok());
+    let algorithms = match (named, jwk.common.key_algorithm) {
+        (Some(one), _) if by_kind.contains(&one) => vec![one],
+        (None, None) => by_kind,
+        _ => return None,
+    };
+    Some(VerifyingKey { id: jwk.common.key_id.clone(), algorithms, key: DecodingKey::from_jwk(jwk).ok()? })
+}

@@ -1,0 +1,88 @@
+//! Tokens that were verified a moment ago.
+
+use std::sync::Arc;
+
+use ahash::{AHashMap, RandomState};
+use parking_lot::RwLock;
+
+const SHARDS: usize = 16;
+
+/// Tokens that one shard holds; together 65536.
+const MAX_PER_SHARD: usize = 4_096;
+
+/// What verified tokens said, by the SHA-256 digest of the whole token.
+///
+/// An entry counts only until the token's own expiry, and only while the key set that verified it is
+/// the present one.
+#[derive(Debug)]
+pub struct VerifiedTokens<T> {
+    shards: Box<[RwLock<AHashMap<[u8; 32], Entry<T>>>]>,
+    hasher: RandomState,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    claims: Arc<T>,
+    expires: u64,
+    generation: u64,
+}
+
+impl<T> Default for VerifiedTokens<T> {
+    fn default() -> Self {
+        Self { shards: (0..SHARDS).map(|_| RwLock::default()).collect(), hasher: RandomState::new() }
+    }
+}
+
+impl<T> VerifiedTokens<T> {
+    /// What the token said, if it was verified by key set `generation` and has not expired at `now` (seconds).
+    pub fn get(&self, digest: &[u8; 32], generation: u64, now: u64) -> Option<Arc<T>> {
+        let shard = self.shards[self.shard(digest)].read();
+        let entry = shard.get(digest)?;
+        (entry.generation == generation && now < entry.expires).then(|| Arc::clone(&entry.claims))
+    }
+
+    /// Remembers a token that was verified.
+    pub fn insert(&self, digest: [u8; 32], claims: Arc<T>, generation: u64, expires: u64, now: u64) {
+        let mut shard = self.shards[self.shard(&digest)].write();
+        if shard.len() >= MAX_PER_SHARD {
+            shard.retain(|_, e| e.generation == generation && now < e.expires);
+        }
+        if shard.len() >= MAX_PER_SHARD {
+            // All are current: any of them will do, it is only verified once more.
+            if let Some(any) = shard.keys().next().copied() {
+                shard.remove(&any);
+            }
+        }
+        shard.insert(digest, Entry { claims, expires, generation });
+    }
+
+    fn shard(&self, digest: &[u8; 32]) -> usize {
+        self.hasher.hash_one(digest) as usize % SHARDS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn never_beyond_expiry_or_a_key_change() {
+        let tokens = VerifiedTokens::default();
+        tokens.insert([1; 32], Arc::new("claims"), 7, 100, 0);
+        assert!(tokens.get(&[1; 32], 7, 99).is_some());
+        assert!(tokens.get(&[1; 32], 7, 100).is_none());
+        assert!(tokens.get(&[1; 32], 8, 50).is_none());
+        assert!(tokens.get(&[2; 32], 7, 50).is_none());
+    }
+
+    #[test]
+    fn bounded() {
+        let tokens = VerifiedTokens::default();
+        for n in 0..100_000_u64 {
+            let mut digest = [0; 32];
+            digest[..8].copy_from_slice(&n.to_be_bytes());
+            tokens.insert(digest, Arc::new(()), 1, 1_000, 0);
+        }
+        assert!(tokens.shards.iter().all(|s| s.read().len() <= MAX_PER_SHARD));
+    }
+}

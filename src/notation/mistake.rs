@@ -1,0 +1,110 @@
+//! A mistake in a configuration, and where it is.
+
+use std::fmt;
+
+/// One step on the way to a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A key of a mapping.
+    Key(String),
+    /// A place in a list.
+    Index(usize),
+}
+
+/// The way to a value from the root: `routes[3].match.path`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place(pub Vec<Step>);
+
+impl Place {
+    /// The place of `key` in the mapping at this place.
+    #[must_use]
+    pub fn key(&self, key: impl Into<String>) -> Self {
+        let mut steps = self.0.clone();
+        steps.push(Step::Key(key.into()));
+        Self(steps)
+    }
+
+    /// The place of an element of the list at this place.
+    #[must_use]
+    pub fn index(&self, index: usize) -> Self {
+        let mut steps = self.0.clone();
+        steps.push(Step::Index(index));
+        Self(steps)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (count, step) in self.0.iter().enumerate() {
+            match step {
+                Step::Index(index) => write!(f, "[{index}]")?,
+                Step::Key(key) if count == 0 => write!(f, "{key}")?,
+                Step::Key(key) => write!(f, ".{key}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One mistake. `location` is filled in by whoever knows the files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// Where in the configuration.
+    pub place: Place,
+    /// What is wrong, what was expected, and the nearest known word if there is one.
+    pub text: String,
+    /// `file:line:column`.
+    pub location: Option<String>,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(location) = &self.location {
+            write!(f, "{location}: ")?;
+        }
+        if !self.place.0.is_empty() {
+            write!(f, "{}: ", self.place)?;
+        }
+        write!(f, "{}", self.text)
+    }
+}
+
+/// All mistakes that were found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mistakes(pub Vec<Mistake>);
+
+impl Mistakes {
+    /// Adds one.
+    pub fn add(&mut self, place: &Place, text: impl Into<String>) {
+        self.0.push(Mistake { place: place.clone(), text: text.into(), location: None });
+    }
+
+    /// Takes the value of a result, or notes its error at `place`.
+    pub fn take<T>(&mut self, place: &Place, result: Result<T, String>) -> Option<T> {
+        result.map_err(|text| self.add(place, text)).ok()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for mistake in &self.0 {
+            writeln!(f, "{mistake}")?;
+        }
+        let count = self.0.len();
+        write!(f, "{count} mistake{}", if count == 1 { "" } else { "s" })
+    }
+}
+
+/// `; did you mean "x"?` for the known word that is nearest to `word`, or nothing.
+pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> String {
+    let best = known.into_iter().map(|k| (strsim::damerau_levenshtein(word, k), k)).min();
+    match best {
+        Some((distance, known)) if distance <= 1 + known.len() / 3 => format!("; did you mean \"{known}\"?"),
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,14 @@
+//! What configurations are written in: durations, sizes, addresses, patterns, secrets, each a type
+//! that parses once, tells what it expected, and carries its own JSON Schema.
+//!
+//! Never here: a file, an environment variable, a decision about traffic.
+
+mod mistake;
+mod text;
+mod types;
+mod units;
+
+pub use mistake::{Mistake, Mistakes, Place, Step, nearest};
+pub use text::check_format;
+pub use types::*;
+pub use units::Rate;

@@ -1,0 +1,76 @@
+//! The machinery of types that are written as text, and the table of their formats.
+
+use super::types::*;
+
+/// Checks `text` against the format of that name; `None` when there is no such format.
+///
+/// The formats are those that [`text_type`] types put into their schemas, so a walk over the
+/// schema finds every unreadable text and not just the first.
+pub fn check_format(format: &str, text: &str) -> Option<Result<(), String>> {
+    fn parses<T: std::str::FromStr<Err = String>>(text: &str) -> Result<(), String> {
+        text.parse::<T>().map(drop)
+    }
+    Some(match format {
+        Duration::FORMAT => parses::<Duration>(text),
+        Size::FORMAT => parses::<Size>(text),
+        RateText::FORMAT => parses::<RateText>(text),
+        Network::FORMAT => parses::<Network>(text),
+        Host::FORMAT => parses::<Host>(text),
+        Path::FORMAT => parses::<Path>(text),
+        Pattern::FORMAT => parses::<Pattern>(text),
+        Header::FORMAT => parses::<Header>(text),
+        HeaderText::FORMAT => parses::<HeaderText>(text),
+        MethodName::FORMAT => parses::<MethodName>(text),
+        Address::FORMAT => parses::<Address>(text),
+        Listen::FORMAT => parses::<Listen>(text),
+        Field::FORMAT => parses::<Field>(text),
+        Digest::FORMAT => parses::<Digest>(text),
+        KeySource::FORMAT => parses::<KeySource>(text),
+        Statuses::FORMAT => parses::<Statuses>(text),
+        Name::FORMAT => parses::<Name>(text),
+        Secret::FORMAT => parses::<Secret>(text),
+        _ => return None,
+    })
+}
+
+/// Defines a type that is written as text: `text_type!(Doc, Name(Inner), "format", ["example"], parser)`.
+macro_rules! text_type {
+    ($(#[$doc:meta])* $name:ident($inner:ty), $format:literal, [$($example:literal),*], $parse:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug)]
+        pub struct $name(pub $inner);
+
+        impl $name {
+            /// The name of its format in the schema.
+            pub const FORMAT: &'static str = $format;
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                let parse: fn(&str) -> Result<$inner, String> = $parse;
+                parse(text).map(Self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+                text.parse().map_err(|wanted: String| serde::de::Error::custom(format!("expected {wanted}")))
+            }
+        }
+
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({"type": "string", "format": $format, "examples": [$($example),*]})
+            }
+        }
+    };
+}
+
+pub(super) use text_type;

@@ -1,0 +1,201 @@
+//! The types themselves.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use super::text::text_type;
+use super::units::{self, Rate};
+use crate::rules::payload::FieldPath;
+use crate::rules::routing::{HostPattern, PathPattern};
+
+text_type!(
+    /// A length of time: `500ms`, `30s`, `5m`, `1h`, `1d`.
+    Duration(std::time::Duration), "duration", ["500ms", "30s", "5m"], units::parse_duration
+);
+
+text_type!(
+    /// A size in bytes: `64KiB`, `1MiB`, `10MB`.
+    Size(u64), "size", ["64KiB", "1MiB"], units::parse_size
+);
+
+text_type!(
+    /// How many in which time: `100/s`, `1000/h`, `20/10s`.
+    RateText(Rate), "rate", ["100/s", "1000/h"], str::parse
+);
+
+text_type!(
+    /// A network or one address: `10.0.0.0/8`, `2001:db8::/32`, `192.0.2.7`.
+    Network(ipnet::IpNet), "network", ["10.0.0.0/8", "192.0.2.7"], |text| {
+        let net = text.parse::<ipnet::IpNet>().or_else(|_| text.parse::<IpAddr>().map(Into::into));
+        net.map(|n| n.trunc()).map_err(|_| "a network such as 10.0.0.0/8 or an address such as 192.0.2.7".to_owned())
+    }
+);
+
+text_type!(
+    /// A host to match: `api.example.com`, `*.example.com` (any depth), `*`.
+    Host(HostPattern), "host-pattern", ["api.example.com", "*.example.com"], str::parse
+);
+
+text_type!(
+    /// A path to match: `/a/b`, `/a/{id}`, `/a/*` (a prefix by segments), `~^/a/[0-9]+$` (an expression).
+    Path(PathPattern), "path-pattern", ["/api/v1/users/*", "/users/{id}", "~^/v[0-9]+/"], str::parse
+);
+
+text_type!(
+    /// A regular expression (the syntax of Rust's `regex`: no look-around, linear in time).
+    Pattern(regex::Regex), "regular-expression", ["^v[0-9]+$"], |text| {
+        regex::RegexBuilder::new(text).size_limit(1 << 20).build().map_err(|e| format!("a regular expression: {e}"))
+    }
+);
+
+text_type!(
+    /// The name of a header, in any case.
+    Header(http::HeaderName), "header-name", ["x-api-key"], |text| {
+        text.parse().map_err(|_| "a header name such as x-api-key".to_owned())
+    }
+);
+
+text_type!(
+    /// The value of a header.
+    HeaderText(http::HeaderValue), "header-value", ["no-store"], |text| {
+        http::HeaderValue::from_str(text).map_err(|_| "a header value of visible ASCII characters".to_owned())
+    }
+);
+
+text_type!(
+    /// A method, in upper case.
+    MethodName(http::Method), "method", ["GET", "POST"], |text| {
+        let upper = !text.is_empty() && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
+        let wanted = || format!("a method in upper case{}", super::nearest(&text.to_ascii_uppercase(), ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"]));
+        if !upper || text == "CONNECT" {
+            return Err(wanted());
+        }
+        text.parse().map_err(|_| wanted())
+    }
+);
+
+text_type!(
+    /// A host or an address, with a port: `10.0.0.11:9001`, `users.internal:80`, `[::1]:80`.
+    Address((String, u16)), "address", ["10.0.0.11:9001", "users.internal:80"], |text| {
+        let wanted = || "an address with a port such as 10.0.0.11:9001 or users.internal:80".to_owned();
+        let (host, port) = text.rsplit_once(':').ok_or_else(wanted)?;
+        let port: u16 = port.parse().ok().filter(|p| *p > 0).ok_or_else(wanted)?;
+        let name = |h: &str| !h.is_empty() && h.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
+        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        match bare {
+            Some(v6) if v6.parse::<std::net::Ipv6Addr>().is_ok() => Ok((v6.to_owned(), port)),
+            None if name(host) => Ok((host.to_owned(), port)),
+            _ => Err(wanted()),
+        }
+    }
+);
+
+text_type!(
+    /// An address to listen on: `0.0.0.0:8080`, `[::]:8443`; port 0 takes a free one.
+    Listen(SocketAddr), "listen-address", ["0.0.0.0:8080", "[::]:8443"], |text| {
+        text.parse().map_err(|_| "an address and port to listen on, such as 0.0.0.0:8080 or [::]:8443".to_owned())
+    }
+);
+
+text_type!(
+    /// A member of a JSON document: `ssn`, `user.address.street`, `items.*.cost`, `**.internal`.
+    Field(FieldPath), "field", ["ssn", "**.internal"], str::parse
+);
+
+text_type!(
+    /// A SHA-256 digest in 64 hexadecimal digits.
+    Digest([u8; 32]), "sha256", ["e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"], |text| {
+        let wanted = || "a SHA-256 digest in 64 hexadecimal digits".to_owned();
+        if text.len() != 64 || !text.is_ascii() {
+            return Err(wanted());
+        }
+        let mut digest = [0; 32];
+        for (byte, pair) in digest.iter_mut().zip(text.as_bytes().chunks(2)) {
+            let pair = std::str::from_utf8(pair).map_err(|_| wanted())?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| wanted())?;
+        }
+        Ok(digest)
+    }
+);
+
+/// Where a key set comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// A file, read again when it changes.
+    File(PathBuf),
+    /// A URL, fetched again in the background.
+    Url(String),
+}
+
+text_type!(
+    /// Where a key set (JWKS, RFC 7517) comes from: `file:jwks.json` or `https://…`.
+    KeySource(Source), "key-source", ["file:jwks.json", "https://id.example.com/jwks.json"], |text| {
+        let wanted = || "file: and a path, or an http(s) URL".to_owned();
+        if let Some(path) = text.strip_prefix("file:") {
+            return if path.is_empty() { Err(wanted()) } else { Ok(Source::File(path.into())) };
+        }
+        let url = text.parse::<http::Uri>().map_err(|_| wanted())?;
+        let fine = matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|h| !h.is_empty());
+        if fine { Ok(Source::Url(text.to_owned())) } else { Err(wanted()) }
+    }
+);
+
+text_type!(
+    /// Statuses: `200`, `200-299`, `2xx`, or several with commas.
+    Statuses(Vec<(u16, u16)>), "statuses", ["200-399", "2xx,404"], |text| {
+        let wanted = || "statuses such as 200, 200-299, 2xx or 2xx,404".to_owned();
+        let one = |part: &str| -> Option<(u16, u16)> {
+            let part = part.trim();
+            if let Some(class) = part.strip_suffix("xx") {
+                let class: u16 = class.parse().ok()?;
+                return Some((class * 100, class * 100 + 99));
+            }
+            let (from, to) = part.split_once('-').unwrap_or((part, part));
+            Some((from.trim().parse().ok()?, to.trim().parse().ok()?))
+        };
+        let ranges: Option<Vec<_>> = text.split(',').map(one).collect();
+        ranges.filter(|r| r.iter().all(|(a, b)| a <= b && *a >= 100 && *b <= 599)).ok_or_else(wanted)
+    }
+);
+
+impl Statuses {
+    /// Whether the status is one of them.
+    pub fn contains(&self, status: u16) -> bool {
+        self.0.iter().any(|(from, to)| (*from..=*to).contains(&status))
+    }
+}
+
+text_type!(
+    /// A name: letters, digits, `-`, `_` and `.`, at most 64.
+    Name(String), "name", ["users"], |text| {
+        let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if text.is_empty() || text.len() > 64 || !text.chars().all(fine) {
+            return Err("a name of at most 64 letters, digits, -, _ and .".to_owned());
+        }
+        Ok(text.to_owned())
+    }
+);
+
+/// A secret. Neither `Debug` nor an error shows it.
+#[derive(Clone)]
+pub struct SecretText(String);
+
+impl SecretText {
+    /// The secret itself; for use, never for show.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+text_type!(
+    /// A secret, best as `${env:NAME}` or `${file:PATH}`.
+    Secret(SecretText), "secret", ["${env:API_KEY}", "${file:/run/secrets/key}"], |text| {
+        if text.is_empty() { Err("a secret that is not empty".to_owned()) } else { Ok(SecretText(text.to_owned())) }
+    }
+);

@@ -1,0 +1,218 @@
+//! The immutable configuration that traffic meets. A request takes one at its start and sees no other.
+//!
+//! Never here: mutable state. What changes lives in [`crate::live`] and is only pointed to.
+
+mod template;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use ipnet::IpNet;
+use rustls::sign::CertifiedKey;
+
+use crate::filters::Filter;
+use crate::live::KeyStore;
+use crate::notation::{Rate, SecretText};
+use crate::rules::balance::RoundRobin;
+use crate::rules::routing::Router;
+use crate::telemetry::metrics::{METRICS, RouteMetrics, UpstreamMetrics};
+use crate::telemetry::{AccessLog, Format, Sink};
+use crate::tls::ServerSettings;
+use crate::upstreams::Pool;
+
+pub use template::Template;
+
+/// A whole configuration at work.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Where connections are accepted.
+    pub listeners: Vec<Listener>,
+    /// Routers, one for each listener, in the same order.
+    pub routers: Vec<Router>,
+    /// What a router's entries point to.
+    pub routes: Vec<Arc<Route>>,
+    /// Every upstream.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// Key sets that are kept fresh for it.
+    pub key_stores: Vec<Arc<KeyStore>>,
+    /// The coarse limit of one address.
+    pub shield: Option<Rate>,
+    /// The operators' listener.
+    pub admin: Admin,
+    /// Where the access log goes and how it looks.
+    pub log: (Sink, Format),
+    /// Threads, draining, upgrades.
+    pub process: Process,
+}
+
+impl Snapshot {
+    /// The place of the listener of that name.
+    pub fn listener(&self, name: &str) -> Option<usize> {
+        self.listeners.iter().position(|l| l.name == name)
+    }
+}
+
+/// A snapshot together with what it logs to: what a request holds.
+#[derive(Debug)]
+pub struct Serving {
+    /// The configuration.
+    pub snapshot: Snapshot,
+    /// Its access log.
+    pub access_log: Arc<AccessLog>,
+}
+
+/// One address to accept connections on.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: SocketAddr,
+    /// HTTP/1 is spoken.
+    pub http1: bool,
+    /// HTTP/2 is spoken.
+    pub http2: bool,
+    /// TLS, with its certificates.
+    pub tls: Option<(ServerSettings, Vec<Arc<CertifiedKey>>)>,
+    /// Whose forwarding headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Limits.
+    pub limits: Limits,
+}
+
+/// Limits of a listener.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at a time.
+    pub connections: usize,
+    /// For headers, handshakes and prefaces.
+    pub header_time: Duration,
+    /// Between requests.
+    pub idle_time: Duration,
+    /// Between two parts of a body.
+    pub body_idle_time: Duration,
+    /// Bytes of a request body.
+    pub body: u64,
+    /// Requests on a connection; `None` is any number.
+    pub requests_per_connection: Option<u32>,
+    /// Streams on an HTTP/2 connection.
+    pub streams: u32,
+}
+
+/// What is done with requests of a kind.
+#[derive(Debug)]
+pub struct Route {
+    /// Its name.
+    pub name: String,
+    /// Filters in the order in which they run on requests.
+    pub filters: Vec<Filter>,
+    /// What ends a request.
+    pub action: Action,
+    /// Bytes of a request body, if other than the listener's.
+    pub body: Option<u64>,
+    /// Whether it has a `cors` filter, and so answers preflights.
+    pub cors: bool,
+    /// The pattern of the path for each router entry of it, for its parameters.
+    pub metrics: OnceLock<Arc<RouteMetrics>>,
+}
+
+impl Route {
+    /// Its metrics; made when it is first used, so that routes without traffic cost nothing.
+    pub fn metrics(&self) -> &RouteMetrics {
+        self.metrics.get_or_init(|| METRICS.route(&self.name))
+    }
+}
+
+/// What ends a request.
+#[derive(Debug)]
+pub enum Action {
+    /// It is sent to an upstream.
+    Forward(Forward),
+    /// The client is sent elsewhere.
+    Redirect {
+        /// `Location`.
+        to: Template,
+        /// The status.
+        status: u16,
+    },
+    /// A fixed answer.
+    Respond {
+        /// The status.
+        status: u16,
+        /// Its headers.
+        headers: Vec<(HeaderName, HeaderValue)>,
+        /// Its body.
+        body: bytes::Bytes,
+    },
+}
+
+/// Where and how a request is forwarded.
+#[derive(Debug)]
+pub struct Forward {
+    /// The upstreams.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// Which of them is next, by weight; without it there is one.
+    pub split: Option<RoundRobin>,
+    /// `Host` for the target.
+    pub host: Host,
+    /// What becomes of the path.
+    pub path: PathEdit,
+    /// From arrival to the end of the answer.
+    pub timeout: Option<Duration>,
+}
+
+/// `Host` for the target.
+#[derive(Clone, Debug)]
+pub enum Host {
+    /// The client's.
+    Keep,
+    /// The target's own.
+    Target,
+    /// This one.
+    Text(HeaderValue),
+}
+
+/// What becomes of the path.
+#[derive(Debug)]
+pub enum PathEdit {
+    /// It stays.
+    Keep,
+    /// It loses this prefix.
+    Strip(String),
+    /// It is this, filled in.
+    Rewrite(Template),
+}
+
+/// An upstream with its metrics.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Its name.
+    pub name: String,
+    /// Its targets.
+    pub pool: Arc<Pool>,
+    /// Its metrics.
+    pub metrics: UpstreamMetrics,
+}
+
+/// The operators' listener.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Its address.
+    pub address: SocketAddr,
+    /// What it asks for.
+    pub token: Option<SecretText>,
+}
+
+/// The process.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// Worker threads.
+    pub threads: usize,
+    /// The longest that draining may take.
+    pub drain_time: Duration,
+    /// Where a successor asks for the listeners.
+    pub upgrade_socket: Option<PathBuf>,
+}

@@ -1,0 +1,64 @@
+//! Texts with `{names}` to be filled in.
+
+/// A compiled text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template(Vec<Part>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Name(String),
+}
+
+impl Template {
+    /// Compiles a text in which only these names may stand in braces.
+    ///
+    /// # Errors
+    /// Says which name is not known.
+    pub fn new(text: &str, known: &[&str]) -> Result<Self, String> {
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some((before, behind)) = rest.split_once('{') {
+            let (name, after) = behind.split_once('}').ok_or("expected a } behind {")?;
+            if !known.contains(&name) {
+                let near = crate::notation::nearest(name, known.iter().copied());
+                return Err(format!("nothing here is called {{{name}}}{near}; known: {}", known.join(", ")));
+            }
+            parts.push(Part::Text(before.to_owned()));
+            parts.push(Part::Name(name.to_owned()));
+            rest = after;
+        }
+        parts.push(Part::Text(rest.to_owned()));
+        Ok(Self(parts))
+    }
+
+    /// Nothing: what stands in for a text that did not compile until the mistake is told.
+    pub fn empty() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Fills it in.
+    pub fn fill<'v>(&self, value: impl Fn(&str) -> Option<&'v str>) -> String {
+        let mut out = String::new();
+        for part in &self.0 {
+            match part {
+                Part::Text(text) => out.push_str(text),
+                Part::Name(name) => out.push_str(value(name).unwrap_or_default()),
+            }
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fills_in_what_it_knows() {
+        let template = Template::new("/v2/{id}/x{*}", &["id", "*"]).expect("fine");
+        assert_eq!(template.fill(|n| Some(if n == "id" { "7" } else { "/rest" })), "/v2/7/x/rest");
+        assert!(Template::new("/{ib}", &["id"]).is_err_and(|e| e.contains("did you mean \"id\"")));
+        assert!(Template::new("/{", &[]).is_err());
+    }
+}

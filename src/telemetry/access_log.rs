@@ -1,0 +1,139 @@
+//! The access log: lines are gathered in memory and written by a thread of its own.
+//!
+//! A worker appends to a buffer under a short lock and wakes nobody: the writer looks twenty times
+//! a second. When the disk cannot follow, lines are dropped and counted, never waited for.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::Record;
+use super::metrics::METRICS;
+
+/// Bytes that one buffer holds at most; there are [`BUFFERS`] of them.
+const MAX_BUFFER: usize = 2 << 20;
+
+const BUFFERS: usize = 8;
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Where lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sink {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// The end of a file.
+    File(PathBuf),
+    /// Nowhere; lines are not even made.
+    Off,
+}
+
+#[derive(Debug)]
+struct Shared {
+    buffers: [Mutex<Vec<u8>>; BUFFERS],
+    stop: AtomicBool,
+}
+
+/// The log of one snapshot; written out and closed with the last reference.
+#[derive(Debug)]
+pub struct AccessLog {
+    format: Format,
+    sink: Sink,
+    shared: Arc<Shared>,
+    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl AccessLog {
+    /// Opens the log.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or the thread not started.
+    pub fn open(sink: Sink, format: Format) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared { buffers: Default::default(), stop: AtomicBool::new(false) });
+        let out: Option<Box<dyn Write + Send>> = match &sink {
+            Sink::Stdout => Some(Box::new(std::io::stdout())),
+            Sink::Stderr => Some(Box::new(std::io::stderr())),
+            Sink::File(path) => Some(Box::new(OpenOptions::new().append(true).create(true).open(path)?)),
+            Sink::Off => None,
+        };
+        let writer = match out {
+            Some(out) => {
+                let shared = Arc::clone(&shared);
+                Some(std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write_out(&shared, out))?)
+            }
+            None => None,
+        };
+        Ok(Self { format, sink, shared, writer: Mutex::new(writer) })
+    }
+
+    /// Adds a request.
+    pub fn push(&self, record: &Record<'_>) {
+        if self.sink == Sink::Off {
+            return;
+        }
+        thread_local! {
+            static OWN: usize = {
+                static NEXT: AtomicUsize = AtomicUsize::new(0);
+                NEXT.fetch_add(1, Ordering::Relaxed) % BUFFERS
+            };
+        }
+        let mut buffer = self.shared.buffers[OWN.with(|own| *own)].lock();
+        if buffer.len() >= MAX_BUFFER {
+            return METRICS.log_dropped.inc();
+        }
+        match self.format {
+            Format::Json => record.write_json(&mut buffer),
+            Format::Text => record.write_text(&mut buffer),
+        }
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        if let Some(writer) = self.writer.lock().take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+fn write_out(shared: &Shared, mut out: Box<dyn Write + Send>) {
+    let mut taken = Vec::new();
+    let mut failing = false;
+    loop {
+        // Read before the buffers are: what was pushed before the stop is written.
+        let stop = shared.stop.load(Ordering::Acquire);
+        for buffer in &shared.buffers {
+            std::mem::swap(&mut *buffer.lock(), &mut taken);
+            if !taken.is_empty() {
+                let result = out.write_all(&taken).and_then(|()| out.flush());
+                if let (Err(error), false) = (&result, failing) {
+                    log::error!("the access log cannot be written: {error}");
+                }
+                if result.is_err() {
+                    METRICS.log_dropped.inc_by(taken.iter().filter(|b| **b == b'\n').count() as u64);
+                }
+                failing = result.is_err();
+                taken.clear();
+            }
+        }
+        if stop {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,216 @@
+//! The one registry of metric names. Labels are bounded: names from the configuration, the closed
+//! list of reasons, classes of status.
+
+use std::sync::{Arc, LazyLock};
+
+use parking_lot::RwLock;
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+use crate::exchange::Reason;
+
+/// Bounds in seconds, from a cached answer to a long poll.
+const BUCKETS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Routes with a series of their own; the rest share `route="(other)"`.
+const MAX_ROUTES: usize = 2_000;
+
+const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// The metrics of one route, looked up once for a snapshot and never by name on a request.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    by_class: [IntCounter; 6],
+    duration: Histogram,
+    /// Requests under way.
+    pub in_flight: IntGauge,
+}
+
+impl RouteMetrics {
+    /// Counts an answer.
+    pub fn observe(&self, status: u16, seconds: f64) {
+        let class = usize::from(status / 100);
+        self.by_class[if class < 6 { class } else { 0 }].inc();
+        self.duration.observe(seconds);
+    }
+}
+
+/// The metrics of one upstream.
+#[derive(Debug)]
+pub struct UpstreamMetrics {
+    /// Seconds to connect, for connections that were not reused.
+    pub connect: Histogram,
+    /// Seconds from the request to the answer's headers.
+    pub response: Histogram,
+    /// Connections that were made.
+    pub connections: IntCounter,
+    /// Requests on a connection that was kept.
+    pub reused: IntCounter,
+}
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    in_flight: prometheus::IntGaugeVec,
+    reasons: Vec<IntCounter>,
+    connect: HistogramVec,
+    response: HistogramVec,
+    connections: IntCounterVec,
+    reused: IntCounterVec,
+    target_health: GaugeVec,
+    target_active: GaugeVec,
+    /// Downstream connections that are open.
+    pub open_connections: IntGauge,
+    /// Downstream connections that were accepted.
+    pub accepted: IntCounter,
+    /// Connections that ended before a request could be read, by cause.
+    pub refused: IntCounterVec,
+    /// Log lines that were dropped because the writer could not follow.
+    pub log_dropped: IntCounter,
+    reloads: IntCounterVec,
+    reload_time: Gauge,
+    reload_ok: IntGauge,
+    routes: RwLock<ahash::AHashMap<String, Arc<RouteMetrics>>>,
+}
+
+/// The process's metrics.
+pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+
+impl Metrics {
+    /// Registers every name. Names and label sets are constants, so registration cannot clash.
+    fn new() -> Self {
+        let registry = Registry::new();
+        let r = &registry;
+        let reasons_vec = counters(r, "portcullis_requests_ended_total", "Requests by the reason with which they ended", &["reason"]);
+        let reasons = Reason::ALL.iter().map(|reason| reasons_vec.with_label_values(&[reason.code()])).collect();
+        Self {
+            requests: counters(r, "portcullis_requests_total", "Requests by route and class of status", &["route", "status"]),
+            duration: histograms(r, "portcullis_request_duration_seconds", "From a request's headers to the end of its answer", "route"),
+            in_flight: int_gauges(r, "portcullis_requests_in_flight", "Requests under way", &["route"]),
+            reasons,
+            connect: histograms(r, "portcullis_upstream_connect_seconds", "To connect to a target", "upstream"),
+            response: histograms(r, "portcullis_upstream_response_seconds", "From forwarding to the answer's headers", "upstream"),
+            connections: counters(r, "portcullis_upstream_connections_total", "Connections made to targets", &["upstream"]),
+            reused: counters(r, "portcullis_upstream_reused_total", "Requests on a kept connection", &["upstream"]),
+            target_health: gauges(r, "portcullis_target_healthy", "1 if the target may be picked", &["upstream", "target"]),
+            target_active: gauges(r, "portcullis_target_requests_in_flight", "Requests under way on the target", &["upstream", "target"]),
+            open_connections: gauge(r, "portcullis_connections_open", "Client connections that are open"),
+            accepted: counters(r, "portcullis_connections_total", "Client connections that were accepted", &[]).with_label_values(&[] as &[&str]),
+            refused: counters(r, "portcullis_connections_refused_total", "Connections that ended before a request was read", &["cause"]),
+            log_dropped: counters(r, "portcullis_log_lines_dropped_total", "Access log lines that were dropped", &[]).with_label_values(&[] as &[&str]),
+            reloads: counters(r, "portcullis_reloads_total", "Reloads by outcome", &["outcome"]),
+            reload_time: gauges(r, "portcullis_config_loaded_timestamp_seconds", "When the present configuration was taken", &[]).with_label_values(&[] as &[&str]),
+            reload_ok: gauge(r, "portcullis_config_last_reload_successful", "1 if the last reload succeeded"),
+            routes: RwLock::default(),
+            registry,
+        }
+    }
+
+    /// The metrics of a route; over the bound, those of all others.
+    pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
+        if let Some(known) = self.routes.read().get(name) {
+            return Arc::clone(known);
+        }
+        let mut routes = self.routes.write();
+        let name = if routes.len() < MAX_ROUTES { name } else { "(other)" };
+        let fresh = || {
+            Arc::new(RouteMetrics {
+                by_class: CLASSES.map(|class| self.requests.with_label_values(&[name, class])),
+                duration: self.duration.with_label_values(&[name]),
+                in_flight: self.in_flight.with_label_values(&[name]),
+            })
+        };
+        Arc::clone(routes.entry(name.to_owned()).or_insert_with(fresh))
+    }
+
+    /// The metrics of an upstream.
+    pub fn upstream(&self, name: &str) -> UpstreamMetrics {
+        UpstreamMetrics {
+            connect: self.connect.with_label_values(&[name]),
+            response: self.response.with_label_values(&[name]),
+            connections: self.connections.with_label_values(&[name]),
+            reused: self.reused.with_label_values(&[name]),
+        }
+    }
+
+    /// Counts a request's end.
+    pub fn ended(&self, reason: Reason) {
+        if let Some(counter) = self.reasons.get(reason.index()) {
+            counter.inc();
+        }
+    }
+
+    /// Notes a reload.
+    pub fn reloaded(&self, ok: bool) {
+        self.reloads.with_label_values(&[if ok { "taken" } else { "refused" }]).inc();
+        self.reload_ok.set(i64::from(ok));
+        if ok {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            self.reload_time.set(now.map_or(0.0, |d| d.as_secs_f64()));
+        }
+    }
+
+    /// Everything in Prometheus' text format; `targets` are upstream, target, healthy, active.
+    pub fn render(&self, targets: impl Iterator<Item = (String, String, bool, u32)>) -> Vec<u8> {
+        self.target_health.reset();
+        self.target_active.reset();
+        for (upstream, target, healthy, active) in targets {
+            self.target_health.with_label_values(&[&upstream, &target]).set(f64::from(u8::from(healthy)));
+            self.target_active.with_label_values(&[&upstream, &target]).set(f64::from(active));
+        }
+        let mut out = Vec::new();
+        // Writing into memory what was registered cannot fail.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut out);
+        out
+    }
+}
+
+/// Registers; a name that is there twice is a mistake in this file, which the test below finds.
+fn registered<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, collector: C) -> C {
+    let clash = registry.register(Box::new(collector.clone()));
+    debug_assert!(clash.is_ok(), "{clash:?}");
+    collector
+}
+
+#[allow(clippy::expect_used, reason = "the names are constants of this file and valid, as its test shows")]
+fn counters(r: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    registered(r, IntCounterVec::new(Opts::new(name, help), labels).expect("a valid name"))
+}
+
+#[allow(clippy::expect_used, reason = "the names are constants of this file and valid, as its test shows")]
+fn gauges(r: &Registry, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+    registered(r, GaugeVec::new(Opts::new(name, help), labels).expect("a valid name"))
+}
+
+#[allow(clippy::expect_used, reason = "the names are constants of this file and valid, as its test shows")]
+fn int_gauges(r: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::IntGaugeVec {
+    registered(r, prometheus::IntGaugeVec::new(Opts::new(name, help), labels).expect("a valid name"))
+}
+
+fn gauge(r: &Registry, name: &str, help: &str) -> IntGauge {
+    int_gauges(r, name, help, &[]).with_label_values(&[] as &[&str])
+}
+
+#[allow(clippy::expect_used, reason = "the names are constants of this file and valid, as its test shows")]
+fn histograms(r: &Registry, name: &str, help: &str, label: &str) -> HistogramVec {
+    let opts = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
+    registered(r, HistogramVec::new(opts, &[label]).expect("a valid name"))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_name_registers_and_shows() {
+        let metrics = super::Metrics::new();
+        metrics.route("r").observe(204, 0.01);
+        metrics.reloaded(true);
+        let text = metrics.render(std::iter::once(("u".into(), "t".into(), true, 3)));
+        let text = String::from_utf8(text).expect("text");
+        assert!(text.contains(r#"portcullis_requests_total{route="r",status="2xx"} 1"#));
+        assert!(text.contains(r#"portcullis_target_healthy{target="t",upstream="u"} 1"#));
+    }
+}

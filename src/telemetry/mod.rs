@@ -1,0 +1,8 @@
+//! What is told about traffic: metrics and the access log.
+
+mod access_log;
+pub mod metrics;
+mod record;
+
+pub use access_log::{AccessLog, Format, Sink};
+pub use record::Record;

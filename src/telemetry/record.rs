@@ -1,0 +1,287 @@
+//! What is known of a request when it has ended: the one source of its log line.
+
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::exchange::Reason;
+
+/// A request that has ended. Borrowed from where it stands; nothing is copied to be logged.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// When it ended.
+    pub time: SystemTime,
+    /// The client.
+    pub client: IpAddr,
+    /// `GET`.
+    pub method: &'a str,
+    /// The host that was asked for.
+    pub host: &'a str,
+    /// The path, in its one form where it has one.
+    pub path: &'a str,
+    /// Behind the `?`; secrets in it are masked in the line.
+    pub query: Option<&'a str>,
+    /// `HTTP/1.1`.
+    pub protocol: &'a str,
+    /// The answer's status; 0 when there was none.
+    pub status: u16,
+    /// How it ended.
+    pub reason: Reason,
+    /// What is known beyond the reason.
+    pub detail: Option<&'a str>,
+    /// The route.
+    pub route: Option<&'a str>,
+    /// The upstream.
+    pub upstream: Option<&'a str>,
+    /// The target.
+    pub target: Option<&'a str>,
+    /// Who it was from.
+    pub consumer: Option<&'a str>,
+    /// From its headers to the end of its answer.
+    pub duration: Duration,
+    /// From forwarding to the answer's headers.
+    pub upstream_time: Option<Duration>,
+    /// Attempts at targets.
+    pub tries: u32,
+    /// Bytes of the request's body.
+    pub bytes_in: u64,
+    /// Bytes of the answer's body.
+    pub bytes_out: u64,
+    /// Its id.
+    pub request_id: Option<&'a [u8]>,
+    /// Its trace.
+    pub trace_id: u128,
+    /// `User-Agent`.
+    pub user_agent: Option<&'a [u8]>,
+}
+
+impl Record<'_> {
+    /// Appends the line, with its newline, as one JSON object.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"time\":\"");
+        write_time(self.time, out);
+        out.push(b'"');
+        text(out, "client", &self.client);
+        string(out, "method", self.method.as_bytes());
+        string(out, "host", self.host.as_bytes());
+        string(out, "path", self.path.as_bytes());
+        if let Some(query) = self.query {
+            out.extend_from_slice(b",\"query\":\"");
+            masked(query, |part| escape(part.as_bytes(), out));
+            out.push(b'"');
+        }
+        string(out, "protocol", self.protocol.as_bytes());
+        number(out, "status", u64::from(self.status));
+        string(out, "reason", self.reason.code().as_bytes());
+        optional(out, "detail", self.detail.map(str::as_bytes));
+        optional(out, "route", self.route.map(str::as_bytes));
+        optional(out, "upstream", self.upstream.map(str::as_bytes));
+        optional(out, "target", self.target.map(str::as_bytes));
+        optional(out, "consumer", self.consumer.map(str::as_bytes));
+        milliseconds(out, "duration_ms", self.duration);
+        if let Some(time) = self.upstream_time {
+            milliseconds(out, "upstream_ms", time);
+        }
+        if self.tries > 1 {
+            number(out, "tries", u64::from(self.tries));
+        }
+        number(out, "bytes_in", self.bytes_in);
+        number(out, "bytes_out", self.bytes_out);
+        optional(out, "request_id", self.request_id);
+        if self.trace_id != 0 {
+            out.extend_from_slice(b",\"trace_id\":\"");
+            hex(self.trace_id, out);
+            out.push(b'"');
+        }
+        optional(out, "user_agent", self.user_agent);
+        out.extend_from_slice(b"}\n");
+    }
+
+    /// Appends the line for people.
+    pub fn write_text(&self, out: &mut Vec<u8>) {
+        use std::io::Write;
+        write_time(self.time, out);
+        let mut path = String::from(self.path);
+        if let Some(query) = self.query {
+            path.push('?');
+            masked(query, |part| path.push_str(part));
+        }
+        let mut safe = Vec::new();
+        escape(path.as_bytes(), &mut safe);
+        let millis = self.duration.as_secs_f64() * 1e3;
+        // A write into a Vec cannot fail.
+        let _ = write!(
+            out,
+            "  {:>3}  {:>8.2} ms  {:<7} {}  {}",
+            self.status, millis, self.method, String::from_utf8_lossy(&safe), self.reason.code()
+        );
+        for (name, value) in [("route", self.route), ("target", self.target), ("consumer", self.consumer), ("detail", self.detail)] {
+            if let Some(value) = value {
+                let _ = write!(out, "  {name}=");
+                escape(value.as_bytes(), out);
+            }
+        }
+        out.push(b'\n');
+    }
+}
+
+fn key(out: &mut Vec<u8>, name: &str) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+fn string(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    key(out, name);
+    out.push(b'"');
+    escape(value, out);
+    out.push(b'"');
+}
+
+fn text(out: &mut Vec<u8>, name: &str, value: &dyn std::fmt::Display) {
+    use std::io::Write;
+    key(out, name);
+    let _ = write!(out, "\"{value}\"");
+}
+
+fn optional(out: &mut Vec<u8>, name: &str, value: Option<&[u8]>) {
+    if let Some(value) = value {
+        string(out, name, value);
+    }
+}
+
+fn number(out: &mut Vec<u8>, name: &str, value: u64) {
+    key(out, name);
+    digits(out, value, 1);
+}
+
+fn milliseconds(out: &mut Vec<u8>, name: &str, value: Duration) {
+    key(out, name);
+    let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
+    digits(out, micros / 1_000, 1);
+    out.push(b'.');
+    digits(out, micros % 1_000, 3);
+}
+
+fn digits(out: &mut Vec<u8>, mut value: u64, least: usize) {
+    let mut text = [b'0'; 20];
+    let mut at = text.len();
+    while value > 0 || text.len() - at < least {
+        at -= 1;
+        text[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+    }
+    out.extend_from_slice(&text[at..]);
+}
+
+fn hex(value: u128, out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    out.extend((0..32).rev().map(|nibble| DIGITS[(value >> (nibble * 4) & 15) as usize]));
+}
+
+/// As in a JSON string; bytes that are no UTF-8 become the replacement character.
+fn escape(value: &[u8], out: &mut Vec<u8>) {
+    if value.iter().all(|b| matches!(b, 0x20..=0x7e) && *b != b'"' && *b != b'\\') {
+        return out.extend_from_slice(value);
+    }
+    for c in String::from_utf8_lossy(value).chars() {
+        match c {
+            '"' => out.extend_from_slice(b"\\\""),
+            '\\' => out.extend_from_slice(b"\\\\"),
+            c if c < ' ' || c == '\u{7f}' => out.extend_from_slice(format!("\\u{:04x}", u32::from(c)).as_bytes()),
+            c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+}
+
+/// Words in a parameter's name that make its value a secret.
+const SECRET_WORDS: &[&str] = &["token", "key", "secret", "pass", "auth", "sig", "code", "session", "credential"];
+
+/// Hands out the parts of a query, values of secret parameters as `***`.
+fn masked(query: &str, mut push: impl FnMut(&str)) {
+    for (count, pair) in query.split('&').enumerate() {
+        if count > 0 {
+            push("&");
+        }
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let decoded = percent_encoding::percent_decode_str(name).decode_utf8_lossy().to_ascii_lowercase();
+        if !value.is_empty() && SECRET_WORDS.iter().any(|word| decoded.contains(word)) {
+            push(name);
+            push("=***");
+        } else {
+            push(pair);
+        }
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds. The part down to the second is kept per thread.
+fn write_time(time: SystemTime, out: &mut Vec<u8>) {
+    thread_local! {
+        static SECOND: std::cell::RefCell<(u64, String)> = const { std::cell::RefCell::new((0, String::new())) };
+    }
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    SECOND.with_borrow_mut(|(second, text)| {
+        if *second != since.as_secs() || text.is_empty() {
+            let date = chrono::DateTime::from_timestamp(since.as_secs() as i64, 0).unwrap_or_default();
+            *text = date.format("%Y-%m-%dT%H:%M:%S.").to_string();
+            *second = since.as_secs();
+        }
+        out.extend_from_slice(text.as_bytes());
+    });
+    digits(out, u64::from(since.subsec_millis()), 3);
+    out.push(b'Z');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record<'static> {
+        Record {
+            time: UNIX_EPOCH + Duration::from_millis(1_700_000_000_007),
+            client: [127, 0, 0, 1].into(),
+            method: "GET",
+            host: "h",
+            path: "/a\"b\n",
+            query: Some("x=1&access_token=abc&Api%4bey=def&k"),
+            protocol: "HTTP/1.1",
+            status: 200,
+            reason: Reason::Forwarded,
+            detail: None,
+            route: Some("r"),
+            upstream: None,
+            target: None,
+            consumer: None,
+            duration: Duration::from_micros(1_234_005),
+            upstream_time: Some(Duration::from_micros(7)),
+            tries: 1,
+            bytes_in: 0,
+            bytes_out: 1024,
+            request_id: Some(b"id\xff"),
+            trace_id: 10,
+            user_agent: None,
+        }
+    }
+
+    #[test]
+    fn a_line_is_json_with_its_secrets_masked() {
+        let mut line = Vec::new();
+        record().write_json(&mut line);
+        let parsed: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
+        assert_eq!(parsed["time"], "2023-11-14T22:13:20.007Z");
+        assert_eq!(parsed["path"], "/a\"b\n");
+        assert_eq!(parsed["query"], "x=1&access_token=***&Api%4bey=***&k");
+        assert_eq!(parsed["duration_ms"], 1234.005);
+        assert_eq!(parsed["upstream_ms"], 0.007);
+        assert_eq!(parsed["trace_id"], "0000000000000000000000000000000a");
+        assert_eq!(parsed["request_id"], "id\u{fffd}");
+        assert_eq!(line.iter().filter(|b| **b == b'\n').count(), 1);
+    }
+
+    #[test]
+    fn a_line_for_people_is_one_line() {
+        let mut line = Vec::new();
+        record().write_text(&mut line);
+        assert_eq!(line.iter().filter(|b| **b == b'\n').count(), 1);
+        assert!(!String::from_utf8_lossy(&line).contains("abc"));
+    }
+}

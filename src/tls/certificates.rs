@@ -1,0 +1,105 @@
+//! PEM files.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use pingora::protocols::tls::CaType;
+use pingora::utils::tls::{WrappedX509, parse_x509};
+use rustls::RootCertStore;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+fn pem(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|e| format!("cannot read {}: {e}", path.display()))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let bytes = pem(path)?;
+    let found: Result<Vec<_>, _> = rustls_pemfile::certs(&mut bytes.as_slice()).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        _ => Err(format!("{} holds no certificate in PEM", path.display())),
+    }
+}
+
+/// A chain with its key, proved to belong together.
+///
+/// # Errors
+/// Says which file cannot be read, holds nothing usable, or does not fit the other.
+pub fn chain_and_key(cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, String> {
+    let chain = certificates(cert)?;
+    let bytes = pem(key)?;
+    let key_der: PrivateKeyDer<'static> = rustls_pemfile::private_key(&mut bytes.as_slice())
+        .ok()
+        .flatten()
+        .ok_or_else(|| format!("{} holds no private key in PEM", key.display()))?;
+    let signing = rustls::crypto::ring::sign::any_supported_type(&key_der)
+        .map_err(|_| format!("the key in {} is of no supported kind (RSA, ECDSA P-256 or P-384, Ed25519)", key.display()))?;
+    let certified = CertifiedKey::new(chain, signing);
+    match certified.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(Arc::new(certified)),
+        Err(_) => Err(format!("the key in {} does not belong to the certificate in {}", key.display(), cert.display())),
+    }
+}
+
+/// Authorities to trust, from a file, or the system's.
+///
+/// # Errors
+/// Says what is wrong with the file. A system without authorities gives an empty store.
+pub fn authorities(path: Option<&Path>) -> Result<RootCertStore, String> {
+    let mut store = RootCertStore::empty();
+    match path {
+        Some(path) => {
+            for certificate in certificates(path)? {
+                store.add(certificate).map_err(|e| format!("{} holds a certificate that is no authority: {e}", path.display()))?;
+            }
+        }
+        None => {
+            for certificate in pingora::tls::load_native_certs().unwrap_or_default() {
+                // One odd certificate in the system's store must not take the others with it.
+                let _ = store.add(certificate);
+            }
+        }
+    }
+    Ok(store)
+}
+
+/// Authorities in the form that Pingora's peers take; two are equal when their certificates are.
+#[derive(Clone, Debug)]
+pub struct PeerAuthorities {
+    /// The certificates.
+    pub certificates: Arc<CaType>,
+    digest: Vec<u8>,
+}
+
+impl PeerAuthorities {
+    /// Reads them from a file.
+    ///
+    /// # Errors
+    /// As for [`authorities`].
+    pub fn read(path: &Path) -> Result<Self, String> {
+        authorities(Some(path))?; // proves that each parses: parse_x509 would panic
+        let certificates = certificates(path)?;
+        let digest = certificates.iter().fold(Vec::new(), |mut all: Vec<u8>, c| {
+            all.extend_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, c.as_ref()).as_ref());
+            all
+        });
+        let wrapped: Vec<WrappedX509> =
+            certificates.into_iter().map(|c| WrappedX509::new(c.as_ref().to_vec(), parse_x509)).collect();
+        Ok(Self { certificates: wrapped.into(), digest })
+    }
+}
+
+impl PartialEq for PeerAuthorities {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl Eq for PeerAuthorities {}
+
+impl std::hash::Hash for PeerAuthorities {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.digest.hash(state);
+    }
+}

@@ -1,0 +1,17 @@
+//! TLS, behind one door: whatever names rustls or reads a PEM file is here.
+//!
+//! Certificates are read and proved when a configuration is compiled, so that nothing on a
+//! connection's path can fail for want of one.
+
+mod certificates;
+mod client;
+mod server;
+
+pub use certificates::{PeerAuthorities, authorities, chain_and_key};
+pub use client::client_config;
+pub use server::{CertificateTable, ServerSettings, server_config};
+
+/// Chooses the cryptography for the whole process. Called once at the start; again it does nothing.
+pub fn install_provider() {
+    let _ = rustls::crypto::CryptoProvider::install_default(rustls::crypto::ring::default_provider());
+}

@@ -1,0 +1,98 @@
+//! TLS towards clients: certificates by server name, exchangeable while it runs.
+
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use arc_swap::ArcSwap;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, version};
+
+/// Certificates by name. New handshakes see the table that was stored last.
+#[derive(Debug)]
+pub struct CertificateTable {
+    by_name: AHashMap<String, Arc<CertifiedKey>>,
+    first: Option<Arc<CertifiedKey>>,
+}
+
+impl CertificateTable {
+    /// Builds the table; the first certificate is also for unknown names. Where two certificates
+    /// are for one name, the earlier has it.
+    pub fn new(certificates: &[Arc<CertifiedKey>]) -> Self {
+        let mut by_name = AHashMap::new();
+        for certificate in certificates {
+            for name in names(certificate) {
+                by_name.entry(name).or_insert_with(|| Arc::clone(certificate));
+            }
+        }
+        Self { by_name, first: certificates.first().cloned() }
+    }
+
+    fn find(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
+        let by_name = name.and_then(|name| {
+            let name = name.to_ascii_lowercase();
+            let wildcard = name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
+            self.by_name.get(&name).or_else(|| self.by_name.get(&wildcard?))
+        });
+        by_name.or(self.first.as_ref()).cloned()
+    }
+}
+
+/// The DNS names of a certificate (RFC 5280, section 4.2.1.6), in lower case.
+fn names(certificate: &CertifiedKey) -> Vec<String> {
+    let Some(leaf) = certificate.cert.first() else { return Vec::new() };
+    let Ok(parsed) = rustls::server::ParsedCertificate::try_from(leaf) else { return Vec::new() };
+    drop(parsed);
+    subject_names(leaf.as_ref())
+}
+
+fn subject_names(der: &[u8]) -> Vec<String> {
+    let wrapped = pingora::utils::tls::WrappedX509::new(der.to_vec(), pingora::utils::tls::parse_x509);
+    let names = wrapped.borrow_cert().subject_alternative_name().ok().flatten();
+    let names = names.map(|extension| {
+        let dns = extension.value.general_names.iter().filter_map(|name| {
+            let text = name.to_string();
+            text.strip_prefix("DNSName(").and_then(|t| t.strip_suffix(')')).map(str::to_ascii_lowercase)
+        });
+        dns.collect()
+    });
+    names.unwrap_or_default()
+}
+
+struct Resolver(Arc<ArcSwap<CertificateTable>>);
+
+impl std::fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Resolver")
+    }
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.load().find(hello.server_name())
+    }
+}
+
+/// What a listener's TLS offers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// Whether TLS 1.2 is refused.
+    pub only_13: bool,
+    /// The protocols to negotiate, best first.
+    pub alpn: Vec<Vec<u8>>,
+}
+
+/// Builds a listener's TLS over a table of certificates that may be exchanged later.
+pub fn server_config(settings: &ServerSettings, table: Arc<ArcSwap<CertificateTable>>) -> Arc<ServerConfig> {
+    super::install_provider();
+    let versions: &[&rustls::SupportedProtocolVersion] =
+        if settings.only_13 { &[&version::TLS13] } else { &[&version::TLS12, &version::TLS13] };
+    let builder = ServerConfig::builder_with_protocol_versions(versions);
+    let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(Resolver(table)));
+    config.alpn_protocols.clone_from(&settings.alpn);
+    config.session_storage = rustls::server::ServerSessionMemoryCache::new(20_000);
+    if let Ok(ticketer) = rustls::crypto::ring::Ticketer::new() {
+        config.ticketer = ticketer;
+    }
+    Arc::new(config)
+}
