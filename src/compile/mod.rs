@@ -46,6 +46,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     }
     let process = &config.process;
     Ok(Snapshot {
+        places: listeners.iter().enumerate().map(|(i, l)| (l.name.clone(), i)).collect(),
         listeners,
         routers,
         routes,

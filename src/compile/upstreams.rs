@@ -11,7 +11,7 @@ use crate::notation::{Header, Mistakes, Place};
 use crate::snapshot::Upstream;
 use crate::telemetry::metrics::METRICS;
 use crate::tls::PeerAuthorities;
-use crate::upstreams::{ActiveProbe, Pool, PoolShape, ProbeKind, TargetSpec, Thresholds, Transport, TransportTls};
+use crate::upstreams::{ActiveProbe, PoolShape, ProbeKind, TargetSpec, Thresholds, Transport, TransportTls};
 
 pub fn compile(loaded: &Loaded, live: &Live, mistakes: &mut Mistakes) -> BTreeMap<String, Arc<Upstream>> {
     let mut out = BTreeMap::new();
@@ -20,7 +20,7 @@ pub fn compile(loaded: &Loaded, live: &Live, mistakes: &mut Mistakes) -> BTreeMa
         let place = all.key(name);
         mistakes.take(&place, config::is_name(name).map_err(|e| format!("expected {e}")));
         let shape = shape(loaded, name, upstream, &place, mistakes);
-        let pool = live.pool(&shape, || Pool::new(shape.clone(), live.pool_named(name).as_deref()));
+        let pool = live.pool(shape);
         out.insert(name.clone(), Arc::new(Upstream { name: name.clone(), pool, metrics: METRICS.upstream(name) }));
     }
     out

@@ -32,9 +32,8 @@ impl<'s> Checker<'s> {
         if let Value::Null = node.value {
             return mistakes.add(place, "has no value: give it one or leave the key out");
         }
-        let branches = schema.get("oneOf").or_else(|| schema.get("anyOf")).and_then(Json::as_array);
-        if let Some(branches) = branches {
-            return self.one_of(node, branches, place, mistakes);
+        if let Some(branches) = self.branches(schema) {
+            return self.one_of(node, &branches, place, mistakes);
         }
         match &node.value {
             Value::Map(members) if is(schema, "object") => self.map(members, schema, place, mistakes),
@@ -47,6 +46,13 @@ impl<'s> Checker<'s> {
             Value::Bool(_) if is(schema, "boolean") => {}
             other => mistakes.add(place, format!("expected {}, found {}", wanted(schema), other.kind())),
         }
+    }
+
+    /// The alternatives of a schema, those within alternatives among them; `None` if it has none.
+    fn branches(&self, schema: &'s Json) -> Option<Vec<&'s Json>> {
+        let listed = schema.get("oneOf").or_else(|| schema.get("anyOf")).and_then(Json::as_array)?;
+        let resolved = listed.iter().map(|b| self.resolve(b)).filter(|b| !is(b, "null"));
+        Some(resolved.flat_map(|b| self.branches(b).unwrap_or_else(|| vec![b])).collect())
     }
 
     fn map(&self, members: &[(super::tree::Key, Node)], schema: &'s Json, place: &Place, mistakes: &mut Mistakes) {
@@ -67,7 +73,10 @@ impl<'s> Checker<'s> {
         let required = schema.get("required").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str);
         for key in required.filter(|r| !members.iter().any(|(k, _)| k.text == *r)) {
             let schema = properties.get(key).map_or(&Json::Null, |s| self.resolve(s));
-            mistakes.add(place, format!("the key \"{key}\" is missing: {}", wanted(schema)));
+            let all = self.branches(schema).unwrap_or_else(|| vec![schema]);
+            let mut all: Vec<String> = all.into_iter().map(wanted).collect();
+            all.dedup();
+            mistakes.add(place, format!("the key \"{key}\" is missing: {}", all.join(" or ")));
         }
     }
 
@@ -113,13 +122,13 @@ impl<'s> Checker<'s> {
     }
 
     /// Takes the branch that the author evidently meant, by the value's kind and then by its key.
-    fn one_of(&self, node: &Node, branches: &'s [Json], place: &Place, mistakes: &mut Mistakes) {
-        let branches: Vec<&Json> = branches.iter().map(|b| self.resolve(b)).collect();
+    fn one_of(&self, node: &Node, branches: &[&'s Json], place: &Place, mistakes: &mut Mistakes) {
         let fits = |b: &&&Json| kind_fits(&node.value, b);
-        let fitting: Vec<&Json> = branches.iter().filter(fits).copied().collect();
+        let fitting: Vec<&'s Json> = branches.iter().filter(fits).copied().collect();
         match (&node.value, fitting.as_slice()) {
             (_, []) => {
-                let all: Vec<String> = branches.iter().map(|b| wanted(b)).filter(|w| !w.is_empty()).collect();
+                let mut all: Vec<String> = branches.iter().map(|b| wanted(b)).filter(|w| !w.is_empty()).collect();
+                all.dedup();
                 mistakes.add(place, format!("expected {}, found {}", all.join(" or "), node.value.kind()));
             }
             (_, [only]) => self.node(node, only, place, mistakes),
@@ -190,9 +199,6 @@ fn wanted(schema: &Json) -> String {
     }
     if let Some(allowed) = allowed(schema) {
         return format!("one of {}", words(allowed.iter()));
-    }
-    if schema.get("oneOf").or_else(|| schema.get("anyOf")).is_some() {
-        return "a value as documented in conf/portcullis.yaml".to_owned();
     }
     for (kind, text) in [
         ("object", "a mapping"),

@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
 use super::tree::{self, Node, Spot, Value};
 use super::{Config, check, include};
 use crate::notation::{Mistake, Mistakes, Place};
@@ -69,7 +67,8 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
     if !mistakes.is_empty() {
         return Err(locate(mistakes, &tree, &files));
     }
-    match Config::deserialize(tree.to_yaml()) {
+    // An enum is written as a mapping of one key, not as a YAML tag.
+    match serde_yaml::with::singleton_map_recursive::deserialize::<Config, _>(tree.to_yaml()) {
         Ok(config) => Ok(Loaded { config, base, files, tree }),
         // The check above takes what serde takes; should they ever differ, serde has the last word.
         Err(error) => Err(single(&files, Spot::default(), error.to_string())),

@@ -11,6 +11,8 @@ mod jwt;
 mod rate_limit;
 mod strip_fields;
 
+use std::sync::Arc;
+
 use pingora::http::{RequestHeader, ResponseHeader};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -132,7 +134,7 @@ impl Filter {
     ///
     /// # Errors
     /// The answer to give instead, when the body cannot be looked into.
-    pub fn on_body(&self, response: &mut ResponseHeader) -> Result<Option<&Fields>, Box<Rejection>> {
+    pub fn on_body(&self, response: &mut ResponseHeader) -> Result<Option<&Arc<Fields>>, Box<Rejection>> {
         match self {
             Self::StripFields(filter) => filter.on_response(response),
             _ => Ok(None),

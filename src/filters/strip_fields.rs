@@ -4,6 +4,8 @@
 //! looked into (an encoding that the gateway does not know, nesting beyond 2048 levels) is refused
 //! rather than passed on with the field still in it.
 
+use std::sync::Arc;
+
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_RANGE, RANGE,
 };
@@ -37,7 +39,7 @@ pub struct Config {
 /// The filter at work.
 #[derive(Debug)]
 pub struct Filter {
-    fields: Fields,
+    fields: Arc<Fields>,
 }
 
 impl Filter {
@@ -45,7 +47,7 @@ impl Filter {
     pub fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
         let paths: Vec<_> = config.response.iter().map(|f| f.0.clone()).collect();
         let place = context.place.key("response");
-        Some(Self { fields: context.mistakes.take(&place, Fields::new(&paths))? })
+        Some(Self { fields: Arc::new(context.mistakes.take(&place, Fields::new(&paths))?) })
     }
 
     /// Asks for the whole and plain document: a part or an encoded one could not be looked into.
@@ -56,7 +58,7 @@ impl Filter {
     }
 
     /// The fields to remove from this answer; its head is made ready for a body of another length.
-    pub fn on_response(&self, response: &mut ResponseHeader) -> Result<Option<&Fields>, Box<Rejection>> {
+    pub fn on_response(&self, response: &mut ResponseHeader) -> Result<Option<&Arc<Fields>>, Box<Rejection>> {
         if !is_json(response) {
             return Ok(None);
         }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -68,6 +68,7 @@ pub struct KeyStore {
     state: Mutex<FetchState>,
     wanted: Notify,
     rounds: watch::Sender<u64>,
+    started: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -93,7 +94,13 @@ impl KeyStore {
             state: Mutex::default(),
             wanted: Notify::new(),
             rounds: watch::channel(0).0,
+            started: AtomicBool::new(false),
         })
+    }
+
+    /// True for the first who asks: that one is to look after it.
+    pub fn start(&self) -> bool {
+        !self.started.swap(true, Ordering::AcqRel)
     }
 
     /// The present keys; `None` before the first fetch, and when they are too old to trust.

@@ -37,14 +37,10 @@ pub struct BucketShape {
 }
 
 impl Live {
-    /// The pool of that shape; `fresh` builds it when there is none.
-    pub fn pool(&self, shape: &PoolShape, fresh: impl FnOnce() -> Arc<Pool>) -> Arc<Pool> {
-        self.pools.get_or(shape, fresh)
-    }
-
-    /// A pool of that name, of whatever shape: its targets are taken over by a pool that replaces it.
-    pub fn pool_named(&self, name: &str) -> Option<Arc<Pool>> {
-        self.pools.find(|shape| shape.name == name)
+    /// The pool of that shape. A new one takes over the targets of a pool that has its name.
+    pub fn pool(&self, shape: PoolShape) -> Arc<Pool> {
+        let before = self.pools.find(|known| known.name == shape.name);
+        self.pools.get_or(&shape.clone(), || Pool::new(shape, before.as_deref()))
     }
 
     /// The buckets of that shape.

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use ahash::AHashMap;
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use rustls::sign::CertifiedKey;
@@ -30,6 +31,8 @@ pub use template::Template;
 pub struct Snapshot {
     /// Where connections are accepted.
     pub listeners: Vec<Listener>,
+    /// Their places, by name.
+    pub places: AHashMap<String, usize>,
     /// Routers, one for each listener, in the same order.
     pub routers: Vec<Router>,
     /// What a router's entries point to.
@@ -51,7 +54,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// The place of the listener of that name.
     pub fn listener(&self, name: &str) -> Option<usize> {
-        self.listeners.iter().position(|l| l.name == name)
+        self.places.get(name).copied()
     }
 }
 

@@ -80,6 +80,12 @@ impl AccessLog {
         Ok(Self { format, sink, shared, writer: Mutex::new(writer) })
     }
 
+    /// Whether a configuration that asks for this may go on with this log. A file is opened anew,
+    /// so that it can be rotated.
+    pub fn serves(&self, sink: &Sink, format: Format) -> bool {
+        self.sink == *sink && self.format == format && !matches!(sink, Sink::File(_))
+    }
+
     /// Adds a request.
     pub fn push(&self, record: &Record<'_>) {
         if self.sink == Sink::Off {
@@ -102,12 +108,21 @@ impl AccessLog {
     }
 }
 
-impl Drop for AccessLog {
-    fn drop(&mut self) {
+impl AccessLog {
+    /// Writes out what is there and ends. For the end of the process.
+    pub fn close(&self) {
         self.shared.stop.store(true, Ordering::Release);
         if let Some(writer) = self.writer.lock().take() {
             let _ = writer.join();
         }
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        // The writer ends by itself once all is written: a worker that drops the last reference
+        // does not wait for it.
+        self.shared.stop.store(true, Ordering::Release);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -198,6 +199,7 @@ pub struct Members {
 pub struct Pool {
     backends: Backends,
     members: Arc<Members>,
+    started: AtomicBool,
 }
 
 impl std::fmt::Debug for Pool {
@@ -218,7 +220,7 @@ impl Pool {
             let probe = Probe::new(active, &members.shape.transport, name, Arc::downgrade(&members));
             backends.set_health_check(Box::new(probe));
         }
-        Arc::new(Self { backends, members })
+        Arc::new(Self { backends, members, started: AtomicBool::new(false) })
     }
 
     /// Its shape.
@@ -252,6 +254,11 @@ impl Pool {
         let member = Arc::clone(choice.members.get(choice.balance.pick(&ask)?)?);
         let in_flight = member.target.begin();
         Some(Picked { member, in_flight })
+    }
+
+    /// True for the first who asks: that one is to look after it.
+    pub fn start(&self) -> bool {
+        !self.started.swap(true, Ordering::AcqRel)
     }
 
     /// Looks names up and probes every target once, so that the first request meets known targets.

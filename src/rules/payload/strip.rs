@@ -5,6 +5,8 @@
 //! text that is not JSON comes out as it went in, and a sloppy target cannot smuggle a member past
 //! by a slip of its syntax. What it holds back is one comma and one name.
 
+use std::ops::Deref;
+
 use super::fields::{Fields, State};
 
 /// Containers nested deeper than this are refused, so that memory stays bounded.
@@ -46,8 +48,8 @@ enum At {
 
 /// The state of one document.
 #[derive(Debug)]
-pub struct Stripper<'f> {
-    fields: &'f Fields,
+pub struct Stripper<F> {
+    fields: F,
     levels: Vec<Level>,
     at: At,
     /// A comma, white space and a name whose fate is open.
@@ -61,16 +63,16 @@ pub struct Stripper<'f> {
     removed: u64,
 }
 
-impl<'f> Stripper<'f> {
+impl<F: Deref<Target = Fields>> Stripper<F> {
     /// Starts a document.
-    pub fn new(fields: &'f Fields) -> Self {
+    pub fn new(fields: F) -> Self {
         Self {
+            below: fields.start(),
             fields,
             levels: Vec::new(),
             at: At::Value,
             held: Vec::new(),
             name_from: 0,
-            below: fields.start(),
             dropping: None,
             removed: 0,
         }

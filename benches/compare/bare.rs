@@ -1,0 +1,36 @@
+//! Bare Pingora: the floor under every measurement. It forwards everything to one address, on one
+//! worker thread, and does nothing else.
+//!
+//! `bare LISTEN TARGET`, for example `bare 127.0.0.1:8081 127.0.0.1:9000`.
+
+use async_trait::async_trait;
+use pingora::prelude::{HttpPeer, ProxyHttp, Result, Server, Session, http_proxy_service};
+use pingora::server::configuration::ServerConf;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+struct Bare(std::net::SocketAddr);
+
+#[async_trait]
+impl ProxyHttp for Bare {
+    type CTX = ();
+
+    fn new_ctx(&self) {}
+
+    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
+        Ok(Box::new(HttpPeer::new(self.0, false, String::new())))
+    }
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let (listen, target) = (arguments.next().expect("LISTEN"), arguments.next().expect("TARGET"));
+    let conf = ServerConf { threads: 1, upstream_keepalive_pool_size: 1024, ..ServerConf::default() };
+    let mut server = Server::new_with_opt_and_conf(None, conf);
+    server.bootstrap();
+    let mut service = http_proxy_service(&server.configuration, Bare(target.parse().expect("an address")));
+    service.add_tcp(&listen);
+    server.add_service(service);
+    server.run_forever();
+}

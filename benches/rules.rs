@@ -1,0 +1,116 @@
+//! Criterion benchmarks of the rules: routing, balance, limits, stripping.
+//!
+//! `cargo bench --bench rules`
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use http::{HeaderMap, Method};
+use portcullis::live::Buckets;
+use portcullis::notation::Rate;
+use portcullis::rules::balance::{Algorithm, Ask, Loads};
+use portcullis::rules::limits::Gcra;
+use portcullis::rules::payload::{Fields, Stripper};
+use portcullis::rules::routing::{Entry, Predicates, Question, Router, Verdict};
+
+/// Paths in the shape of the GitHub REST API, as many as are asked for.
+fn paths(count: usize) -> Vec<String> {
+    const SHAPES: &[&str] = &[
+        "/repos/{owner}/{repo}/KIND",
+        "/repos/{owner}/{repo}/KIND/{id}",
+        "/repos/{owner}/{repo}/KIND/{id}/comments",
+        "/orgs/{org}/KIND",
+        "/orgs/{org}/KIND/{id}",
+        "/users/{user}/KIND",
+        "/user/KIND/{id}",
+        "/KIND/{id}/*",
+        "/gists/{id}/KIND",
+        "/enterprises/{enterprise}/KIND/{id}/members/{member}",
+    ];
+    (0..count).map(|i| SHAPES[i % SHAPES.len()].replace("KIND", &format!("kind{}", i / SHAPES.len()))).collect()
+}
+
+fn router(count: usize) -> Router {
+    let predicates = Arc::new(Predicates::default());
+    let entry = |(route, path): (usize, String)| Entry {
+        host: "*".parse().expect("a host"),
+        path: path.parse().expect("a path"),
+        predicates: Arc::clone(&predicates),
+        route,
+    };
+    Router::new(paths(count).into_iter().enumerate().map(entry).collect())
+}
+
+fn routing(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("route");
+    for count in [10, 1_000, 100_000] {
+        let router = router(count);
+        let kind = (count / 10) / 2;
+        let path = format!("/repos/rust-lang/cargo/kind{kind}/17/comments");
+        let headers = HeaderMap::new();
+        let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let question = Question { host: "api.example.com", path: &path, query: None, method: &Method::GET, headers: &headers, client };
+        assert!(matches!(router.find(&question), Verdict::Found(_)));
+        group.bench_function(BenchmarkId::from_parameter(count), |b| b.iter(|| black_box(router.find(black_box(&question)))));
+    }
+    group.finish();
+    criterion.bench_function("build a router of 10,000 routes", |b| b.iter(|| router(10_000)));
+}
+
+struct Idle;
+
+impl Loads for Idle {
+    fn active(&self, index: usize) -> u32 {
+        (index % 7) as u32
+    }
+
+    fn latency(&self, _: usize) -> f64 {
+        0.0
+    }
+}
+
+fn balance(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("pick");
+    for (name, algorithm) in [("round_robin", Algorithm::RoundRobin), ("least_connections", Algorithm::LeastConnections)] {
+        for count in [10_u32, 1_000] {
+            let weights: Vec<u32> = (0..count).map(|i| 1 + i % 5).collect();
+            let balance = algorithm.build(&weights);
+            let ask = Ask { key: None, random: 7, loads: &Idle, tried: &[] };
+            group.bench_function(BenchmarkId::new(name, count), |b| b.iter(|| black_box(balance.pick(black_box(&ask)))));
+        }
+    }
+    group.finish();
+}
+
+fn limits(criterion: &mut Criterion) {
+    let gcra = Gcra::new(Rate { count: 1_000_000, period: std::time::Duration::from_secs(1) }, None);
+    let buckets = Buckets::default();
+    let mut now = 1_000_000_000_000;
+    criterion.bench_function("admit one of 1,000 keys", |b| {
+        b.iter(|| {
+            now += 1_000;
+            black_box(buckets.admit(gcra, &(now / 1_000 % 1_000).to_be_bytes(), now))
+        });
+    });
+}
+
+fn strip(criterion: &mut Criterion) {
+    let paths: Vec<_> = ["ssn", "**.internal"].iter().map(|p| p.parse().expect("a field")).collect();
+    let fields = Fields::new(&paths).expect("few steps");
+    let item = r#"{"id":1,"title":"a title of some length","internal":{"cost":7}}"#;
+    let document = format!(r#"{{"id":42,"name":"Ada","ssn":"078-05-1120","items":[{}]}}"#, vec![item; 14].join(","));
+    criterion.bench_function("strip 1 KB of JSON", |b| {
+        b.iter(|| {
+            let mut out = Vec::with_capacity(document.len());
+            let mut stripper = Stripper::new(&fields);
+            stripper.push(black_box(document.as_bytes()), &mut out).expect("shallow");
+            stripper.finish(&mut out);
+            out
+        });
+    });
+}
+
+criterion_group!(benches, routing, balance, limits, strip);
+criterion_main!(benches);

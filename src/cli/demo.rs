@@ -1,0 +1,113 @@
+//! `demo`: a gateway with sample targets, to try it.
+
+mod calls;
+mod targets;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+
+use crate::process::{self, Failure, Options, Source, Started};
+
+/// What the demo serves; the addresses in it are replaced by those that are free.
+const CONFIG: &str = include_str!("../../conf/examples/demo.yaml");
+
+/// Run a gateway with sample targets, to try it
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// The port of the gateway; 0 takes a free one
+    #[arg(long, default_value_t = 8080)]
+    pub port: u16,
+    /// The port for operators; 0 takes a free one
+    #[arg(long, default_value_t = 9901)]
+    pub admin_port: u16,
+    /// Make the calls that it would print, and exit with 0 if all answers are right
+    #[arg(long)]
+    pub check: bool,
+}
+
+impl Demo {
+    /// Runs until a signal, or checks.
+    pub fn execute(self) -> u8 {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        match runtime {
+            Ok(runtime) => {
+                let code = runtime.block_on(self.work());
+                runtime.shutdown_background();
+                code
+            }
+            Err(error) => fail(&error.to_string()),
+        }
+    }
+
+    async fn work(self) -> u8 {
+        let sample = match targets::start().await {
+            Ok(sample) => sample,
+            Err(error) => return fail(&format!("the sample targets cannot be started: {error}")),
+        };
+        let (port, admin) = if self.check { (0, 0) } else { (self.port, self.admin_port) };
+        let mut text = CONFIG
+            .replace("127.0.0.1:8080", &format!("127.0.0.1:{port}"))
+            .replace("127.0.0.1:9901", &format!("127.0.0.1:{admin}"));
+        for (written, running) in &sample {
+            text = text.replace(written, &running.to_string());
+        }
+        if self.check {
+            text = text.replace("output: stdout", "output: off");
+        }
+        let source = Source::Text { text, name: "conf/examples/demo.yaml".to_owned(), base: PathBuf::from(".") };
+        let started = match process::start(Options { source, upgrade: false }).await {
+            Ok(started) => started,
+            Err(Failure::Mistakes(mistakes)) => return fail(&mistakes.to_string()),
+            Err(Failure::Other(text)) => {
+                return fail(&format!("{text}\nAnother program may have the port: try `portcullis demo --port 0 --admin-port 0`"));
+            }
+        };
+        let Some((_, gateway)) = started.supervisor.addresses().into_iter().next() else { return fail("no listener came up") };
+        let calls = calls::all(gateway);
+        if self.check { check(&calls).await } else { show(&calls, gateway, &sample, started).await }
+    }
+}
+
+fn fail(text: &str) -> u8 {
+    eprintln!("portcullis: {text}");
+    1
+}
+
+async fn check(calls: &[calls::Call]) -> u8 {
+    let mut wrong = 0;
+    for call in calls {
+        let verdict = call.make().await;
+        let text = match &verdict {
+            Ok(()) => "ok".to_owned(),
+            Err(why) => {
+                wrong += 1;
+                format!("WRONG: {why}")
+            }
+        };
+        println!("{:<58} {text}", call.title);
+    }
+    println!("\n{} calls, {wrong} wrong", calls.len());
+    u8::from(wrong > 0)
+}
+
+async fn show(calls: &[calls::Call], gateway: SocketAddr, sample: &[(String, SocketAddr)], started: Started) -> u8 {
+    println!("\nPortcullis is running.\n");
+    println!("  {:<14} http://{gateway}", "gateway");
+    println!("  {:<14} http://{}/metrics", "operators", started.supervisor.admin_address());
+    for ((_, address), name) in sample.iter().zip(targets::NAMES) {
+        println!("  {name:<14} {address}");
+    }
+    println!("\nCalls to paste:\n");
+    for call in calls {
+        println!("  # {}\n  {}\n", call.title, call.curl());
+    }
+    println!("Ctrl-C ends it. The access log:\n");
+    let supervisor = Arc::clone(&started.supervisor);
+    let ended = tokio::spawn(process::listen_for_signals(supervisor));
+    started.until_end().await;
+    ended.abort();
+    0
+}

@@ -1,0 +1,153 @@
+//! `explain`: which route a request takes, and why, by the very code that serves traffic.
+
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use clap::Args;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+use crate::compile::compile;
+use crate::config::load;
+use crate::live::Live;
+use crate::rules::path::normalise;
+use crate::rules::routing::{Entry, Question, Router, Ruling, Verdict};
+use crate::snapshot::{Action, Route, Snapshot};
+
+/// Tell which route a request takes, through which filters, and which was the runner-up
+#[derive(Debug, Args)]
+#[command(after_help = "Example: portcullis explain -c conf/examples/demo.yaml GET http://localhost/api/v1/users/profile -H 'Accept: */*' --from 10.1.2.3")]
+pub struct Explain {
+    /// The configuration
+    #[arg(long, short, value_name = "FILE")]
+    pub config: PathBuf,
+    /// The method
+    pub method: Method,
+    /// The URL, or a path alone
+    pub url: String,
+    /// A header, as in curl; may be given several times
+    #[arg(long, short = 'H', value_name = "NAME: VALUE")]
+    pub header: Vec<String>,
+    /// The client's address
+    #[arg(long, default_value = "127.0.0.1")]
+    pub from: IpAddr,
+    /// The listener that it arrives at [default: the first]
+    #[arg(long)]
+    pub listener: Option<String>,
+}
+
+struct Asked {
+    host: String,
+    path: String,
+    query: Option<String>,
+    headers: HeaderMap,
+}
+
+impl Explain {
+    /// Explains. 0 when a route matches, 1 when none does.
+    pub fn execute(self) -> u8 {
+        crate::tls::install_provider();
+        let snapshot = match load(&self.config).and_then(|loaded| compile(&loaded, &Live::default())) {
+            Ok(snapshot) => snapshot,
+            Err(mistakes) => {
+                eprintln!("{mistakes}");
+                return 2;
+            }
+        };
+        match self.asked().and_then(|asked| self.explain(&snapshot, &asked)) {
+            Ok(found) => u8::from(!found),
+            Err(text) => {
+                eprintln!("portcullis: {text}");
+                1
+            }
+        }
+    }
+
+    fn asked(&self) -> Result<Asked, String> {
+        let uri: http::Uri = self.url.parse().map_err(|e| format!("{}: {e}", self.url))?;
+        let path = normalise(uri.path().as_bytes()).map_err(|e| format!("400 bad_path: {}", e.text()))?.into_owned();
+        let mut headers = HeaderMap::new();
+        for header in &self.header {
+            let (name, value) = header.split_once(':').ok_or_else(|| format!("expected NAME: VALUE, found {header}"))?;
+            let name: HeaderName = name.trim().parse().map_err(|_| format!("{name} names no header"))?;
+            let value = HeaderValue::from_str(value.trim()).map_err(|_| format!("{name} has no valid value"))?;
+            headers.append(name, value);
+        }
+        let named = headers.get(http::header::HOST).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let host = uri.host().unwrap_or(named).to_ascii_lowercase();
+        let host = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host.as_str(), |(h, _)| h);
+        Ok(Asked { host: host.to_owned(), path, query: uri.query().map(str::to_owned), headers })
+    }
+
+    fn explain(&self, snapshot: &Snapshot, asked: &Asked) -> Result<bool, String> {
+        let place = match &self.listener {
+            None => 0,
+            Some(name) => snapshot.listener(name).ok_or_else(|| format!("there is no listener {name}"))?,
+        };
+        let router = snapshot.routers.get(place).ok_or("there is no listener")?;
+        let question = Question {
+            host: &asked.host,
+            path: &asked.path,
+            query: asked.query.as_deref(),
+            method: &self.method,
+            headers: &asked.headers,
+            client: self.from,
+        };
+        println!("{} {} (host {:?}, from {}, listener {})", self.method, asked.path, asked.host, self.from, snapshot.listeners[place].name);
+        candidates(router, &question, snapshot);
+        match router.find(&question) {
+            Verdict::Found(entry) => {
+                tell_route(&snapshot.routes[router.entry(entry).route]);
+                Ok(true)
+            }
+            Verdict::NotFound => {
+                println!("\nanswer: 404 route_not_found");
+                Ok(false)
+            }
+            Verdict::MethodNotAllowed(methods) => {
+                let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
+                println!("\nanswer: 405 method_not_allowed, Allow: {}", names.join(", "));
+                Ok(false)
+            }
+        }
+    }
+}
+
+/// Whoever fits by host and path, best first, and what the rest of its conditions say.
+fn candidates(router: &Router, question: &Question<'_>, snapshot: &Snapshot) {
+    let mut rank = 0;
+    println!("\ncandidates by host and path, in the order of precedence:");
+    router.candidates(question, &mut |_, entry: &Entry| {
+        let text = match entry.predicates.judge(question) {
+            Ruling::Match => {
+                rank += 1;
+                match rank {
+                    1 => "taken".to_owned(),
+                    2 => "runner-up: matches too, with less precedence".to_owned(),
+                    _ => "matches too".to_owned(),
+                }
+            }
+            Ruling::Method => "not taken: its methods".to_owned(),
+            Ruling::No(what) => format!("not taken: its {what}"),
+        };
+        println!("  {:<24} {:<32} {text}", snapshot.routes[entry.route].name, format!("{}", entry.path));
+        ControlFlow::Continue(())
+    });
+}
+
+fn tell_route(route: &Route) {
+    println!("\nroute: {}", route.name);
+    for filter in &route.filters {
+        println!("  filter: {} ({:?})", filter.key(), filter.stage());
+    }
+    match &route.action {
+        Action::Forward(forward) => {
+            for upstream in &forward.upstreams {
+                let shape = upstream.pool.shape();
+                println!("  forward: {} ({:?}, {} targets)", upstream.name, shape.algorithm, shape.targets.len());
+            }
+        }
+        Action::Redirect { status, .. } => println!("  redirect: {status}"),
+        Action::Respond { status, .. } => println!("  respond: {status}"),
+    }
+}

@@ -1,0 +1,64 @@
+//! The command line, a file per subcommand.
+
+mod check;
+mod completions;
+mod demo;
+mod explain;
+mod run;
+mod schema;
+
+use std::io::Write;
+
+use clap::{Parser, Subcommand};
+
+/// A load balancer and API gateway in one binary.
+///
+/// Start with `portcullis demo`: it runs sample targets and a gateway before them, and prints calls
+/// to paste. Then copy conf/portcullis.yaml, which documents every key with its default.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version, arg_required_else_help = true, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Arguments {
+    /// Log warnings and errors only (RUST_LOG says more finely what is logged)
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 fine, 1 failure, 2 wrong configuration or command line.
+
+Signals of a running gateway: HUP reloads, TERM and INT drain and end, a second TERM ends at once.";
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve a configuration
+    Run(run::Run),
+    /// Read a configuration and tell every mistake in it
+    Check(check::Check),
+    /// Tell which route a request takes, through which filters, and which was the runner-up
+    Explain(explain::Explain),
+    /// Run a gateway with sample targets, to try it
+    Demo(demo::Demo),
+    /// Print the JSON Schema of a configuration, for editors
+    Schema(schema::Schema),
+    /// Print a completion script for a shell
+    Completions(completions::Completions),
+}
+
+/// Sends the process's own log to standard error.
+pub fn init_log(quiet: bool) {
+    // Pingora reports what single connections do wrong; that is counted, and not worth a line each.
+    let default = if quiet { "warn" } else { "info" };
+    let filters = format!("{default},pingora=off,pingora_core=off,pingora_proxy=off,pingora_load_balancing=off,pingora_cache=off");
+    let mut builder = env_logger::Builder::new();
+    builder.parse_filters(&std::env::var("RUST_LOG").unwrap_or(filters));
+    builder.format(|out, record| {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let now = chrono::DateTime::from_timestamp(since.as_secs() as i64, since.subsec_nanos()).unwrap_or_default();
+        writeln!(out, "{} {:<5} {}", now.format("%Y-%m-%dT%H:%M:%S%.3fZ"), record.level(), record.args())
+    });
+    // A test may have set one before.
+    let _ = builder.try_init();
+}

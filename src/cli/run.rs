@@ -1,0 +1,25 @@
+//! `run`: serves a configuration.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::process::{self, Options, Source};
+
+/// Serve a configuration until a signal ends it
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The configuration
+    #[arg(long, short, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Take the listeners over from the process that serves now (needs process.upgrade_socket)
+    #[arg(long)]
+    pub upgrade: bool,
+}
+
+impl Run {
+    /// Runs to the end.
+    pub fn execute(self) -> u8 {
+        process::run(Options { source: Source::File(self.config), upgrade: self.upgrade })
+    }
+}

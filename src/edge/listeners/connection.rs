@@ -1,0 +1,110 @@
+//! One client connection: who it is, and its present deadline.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::task::AtomicWaker;
+
+use super::clock;
+
+tokio::task_local! {
+    static CURRENT: Arc<Connection>;
+}
+
+/// Runs `work` for a connection, which [`current_connection`] then gives.
+pub async fn scope<F: Future>(connection: Arc<Connection>, work: F) -> F::Output {
+    CURRENT.scope(connection, work).await
+}
+
+/// The connection that the running task serves. `None` outside of one.
+pub fn current_connection() -> Option<Arc<Connection>> {
+    CURRENT.try_with(Arc::clone).ok()
+}
+
+/// A client connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// The name of its listener.
+    pub listener: Arc<str>,
+    /// Who is connected.
+    pub peer: SocketAddr,
+    /// Whether TLS is spoken.
+    pub secure: bool,
+    /// When the client has to have sent something, in milliseconds of [`clock`]; MAX is never.
+    deadline: AtomicU64,
+    /// Whether a request's head is awaited or under way.
+    in_head: AtomicBool,
+    /// Whether any byte of the present head has come.
+    head_begun: AtomicBool,
+    expired: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Connection {
+    /// A connection of which a first head is awaited within `head_time`.
+    pub fn new(listener: Arc<str>, peer: SocketAddr, secure: bool, head_time: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            listener,
+            peer,
+            secure,
+            deadline: AtomicU64::new(after(head_time)),
+            in_head: AtomicBool::new(true),
+            head_begun: AtomicBool::new(false),
+            expired: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        })
+    }
+
+    /// A next head is awaited, for at most `idle_time`.
+    pub fn await_head(&self, idle_time: Duration) {
+        self.head_begun.store(false, Ordering::Relaxed);
+        self.in_head.store(true, Ordering::Relaxed);
+        self.deadline.store(after(idle_time), Ordering::Relaxed);
+    }
+
+    /// Bytes of a head have come: the rest has to come within `head_time` of the first.
+    pub fn head_bytes(&self, head_time: Duration) {
+        if self.is_in_head() && !self.head_begun.swap(true, Ordering::Relaxed) {
+            self.deadline.store(after(head_time), Ordering::Relaxed);
+        }
+    }
+
+    /// The head is complete, or the connection is of a kind that has none.
+    pub fn head_complete(&self) {
+        self.in_head.store(false, Ordering::Relaxed);
+        self.deadline.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    /// Whether a head is awaited or under way.
+    pub fn is_in_head(&self) -> bool {
+        self.in_head.load(Ordering::Relaxed)
+    }
+
+    /// Whether a part of a head has come and the rest has not.
+    pub fn is_within_head(&self) -> bool {
+        self.is_in_head() && self.head_begun.load(Ordering::Relaxed)
+    }
+
+    /// Whether the deadline has passed; if not, the task is woken when it does.
+    pub fn poll_expired(&self, context: &std::task::Context<'_>) -> bool {
+        if !self.is_in_head() {
+            return false;
+        }
+        self.waker.register(context.waker());
+        self.expired.load(Ordering::Acquire)
+    }
+
+    /// Wakes the connection if its deadline has passed at `now`.
+    pub fn check(&self, now: u64) {
+        if self.deadline.load(Ordering::Relaxed) <= now {
+            self.expired.store(true, Ordering::Release);
+            self.waker.wake();
+        }
+    }
+}
+
+fn after(time: Duration) -> u64 {
+    clock::now().saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,174 @@
+//! The I/O of a connection as Pingora sees it: deadlines for heads, and one write for each answer.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID, UniqueIDType,
+};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use super::connection::Connection;
+
+/// Writes that are gathered before they are sent; a head and a small body together fit.
+const GATHER: usize = 8 * 1024;
+
+const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// A stream with its connection's deadlines.
+pub struct Guarded<S> {
+    inner: S,
+    connection: Arc<Connection>,
+    head_time: Duration,
+    /// Gathered writes; unused when the protocol above gathers by itself.
+    gathered: Vec<u8>,
+    gather: bool,
+    id: UniqueIDType,
+}
+
+impl<S> Guarded<S> {
+    /// Guards a stream. With `gather`, small writes wait for a flush.
+    pub fn new(inner: S, connection: Arc<Connection>, head_time: Duration, gather: bool, id: UniqueIDType) -> Self {
+        Self { inner, connection, head_time, gathered: Vec::new(), gather, id }
+    }
+}
+
+impl<S> fmt::Debug for Guarded<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guarded").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        match Pin::new(&mut self.inner).poll_read(context, buffer) {
+            Poll::Ready(result) => {
+                if buffer.filled().len() > before {
+                    self.connection.head_bytes(self.head_time);
+                }
+                Poll::Ready(result)
+            }
+            Poll::Pending if self.connection.poll_expired(context) => {
+                if self.connection.is_within_head() {
+                    // Best effort: the client is being closed on anyway.
+                    let _ = Pin::new(&mut self.inner).poll_write(context, TOO_SLOW);
+                    let _ = Pin::new(&mut self.inner).poll_flush(context);
+                }
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Guarded<S> {
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut sent = 0;
+        while sent < self.gathered.len() {
+            match Pin::new(&mut self.inner).poll_write(context, &self.gathered[sent..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(count)) => sent += count,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.gathered.drain(..sent);
+                    return Poll::Pending;
+                }
+            }
+        }
+        self.gathered.clear();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends what was gathered and `bytes` in one go where the socket takes it.
+    fn poll_send_with(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        while !self.gathered.is_empty() {
+            let held = self.gathered.len();
+            let parts = [IoSlice::new(&self.gathered), IoSlice::new(bytes)];
+            let count = ready!(Pin::new(&mut self.inner).poll_write_vectored(context, &parts))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.gathered.drain(..count.min(held));
+            if count > held {
+                return Poll::Ready(Ok(count - held));
+            }
+        }
+        Pin::new(&mut self.inner).poll_write(context, bytes)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.gather && self.gathered.len() + bytes.len() <= GATHER {
+            self.gathered.extend_from_slice(bytes);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        self.poll_send_with(context, bytes)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if self.gather || !self.gathered.is_empty() {
+            let first = parts.iter().find(|p| !p.is_empty()).map_or(&[][..], |p| p);
+            return self.poll_write(context, first);
+        }
+        Pin::new(&mut self.inner).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        !self.gather && self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(context))?;
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(context))?;
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+#[async_trait]
+impl<S: AsyncWrite + Unpin + Send> Shutdown for Guarded<S> {
+    async fn shutdown(&mut self) {
+        let _ = AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+impl<S> UniqueID for Guarded<S> {
+    fn id(&self) -> UniqueIDType {
+        self.id
+    }
+}
+
+// What Pingora would collect for every request here, the connection knows once.
+impl<S> Ssl for Guarded<S> {}
+
+impl<S> GetTimingDigest for Guarded<S> {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl<S> GetProxyDigest for Guarded<S> {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl<S> GetSocketDigest for Guarded<S> {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        None
+    }
+}
+
+#[async_trait]
+impl<S: Send> Peek for Guarded<S> {}

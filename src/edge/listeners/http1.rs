@@ -1,0 +1,36 @@
+//! HTTP/1: requests one after another on a connection.
+
+use std::sync::Arc;
+
+use pingora::apps::{HttpServerApp, ReusedHttpStream};
+use pingora::protocols::Stream;
+use pingora::protocols::http::ServerSession;
+
+use super::connection::Connection;
+use super::listening::Context;
+use crate::telemetry::metrics::METRICS;
+
+/// Serves a connection until either side closes it.
+pub async fn serve(stream: Stream, connection: &Arc<Connection>, context: &Context) {
+    let limits = context.limits();
+    let mut session = ServerSession::new_http1(stream);
+    // 0 is "no timer of Pingora's": the guard has the deadlines.
+    session.set_keepalive(Some(0));
+    session.set_keepalive_reuses_remaining(limits.requests_per_connection.map(|n| n.saturating_sub(1)));
+    session.set_pipelining_enabled(true);
+    loop {
+        let limits = context.limits();
+        session.set_read_timeout(Some(limits.body_idle_time));
+        session.set_write_timeout(Some(limits.body_idle_time));
+        let result = context.proxy.process_new_http(session, &context.shutdown).await;
+        if connection.is_within_head() {
+            METRICS.refused.with_label_values(&["head"]).inc();
+        }
+        let Some((stream, settings)) = result.map(ReusedHttpStream::consume) else { return };
+        connection.await_head(limits.idle_time);
+        session = ServerSession::new_http1(stream);
+        if let Some(settings) = settings {
+            settings.apply_to_session(&mut session);
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! A listener at work: its socket, its accept loop, and how it stops.
+
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::Mutex;
+use pingora::proxy::HttpProxy;
+use pingora::server::ShutdownWatch;
+use pingora::tls::TlsAcceptor;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, Semaphore, watch};
+
+use super::connection::{Connection, scope};
+use super::guard::Guarded;
+use super::{clock, http1, http2};
+use crate::edge::proxy::Gateway;
+use crate::snapshot::{Limits, Listener};
+use crate::telemetry::metrics::METRICS;
+use crate::tls::{CertificateTable, ServerSettings, server_config};
+
+/// Counts what is under way, so that draining ends with the last of it.
+#[derive(Debug, Default)]
+pub struct Drain {
+    count: AtomicUsize,
+    empty: Notify,
+}
+
+/// Something under way.
+#[derive(Debug)]
+pub struct DrainGuard(Arc<Drain>);
+
+impl Drain {
+    /// Counts something until the guard is dropped.
+    pub fn begin(self: &Arc<Self>) -> DrainGuard {
+        self.count.fetch_add(1, Ordering::AcqRel);
+        DrainGuard(Arc::clone(self))
+    }
+
+    /// How much is under way.
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Resolves when nothing is under way.
+    pub async fn empty(&self) {
+        loop {
+            let notified = self.empty.notified();
+            if self.count() == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+impl Drop for DrainGuard {
+    fn drop(&mut self) {
+        if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.empty.notify_waiters();
+        }
+    }
+}
+
+/// A socket that is bound and listens, and whose connections nobody accepts yet.
+#[derive(Debug)]
+pub struct Bound {
+    /// The listener's name.
+    pub name: String,
+    /// The address that was configured; its port may be 0.
+    pub configured: SocketAddr,
+    /// The socket.
+    pub socket: std::net::TcpListener,
+}
+
+/// What serving a connection needs.
+#[derive(Clone)]
+pub struct Context {
+    pub proxy: Arc<HttpProxy<Gateway>>,
+    pub shutdown: ShutdownWatch,
+    pub drain: Arc<Drain>,
+    settings: Arc<Settings>,
+}
+
+impl Context {
+    /// The listener's limits of this moment.
+    pub fn limits(&self) -> Limits {
+        **self.settings.limits.load()
+    }
+}
+
+/// What a reload may change of a listener that stays.
+struct Settings {
+    name: Arc<str>,
+    limits: ArcSwap<Limits>,
+    protocols: ArcSwap<(bool, bool)>,
+    tls: ArcSwapOption<Tls>,
+    certificates: Arc<ArcSwap<CertificateTable>>,
+}
+
+struct Tls {
+    settings: ServerSettings,
+    acceptor: TlsAcceptor,
+}
+
+/// A listener at work. Dropped, it stops accepting; its connections live on.
+pub struct Listening {
+    /// The name.
+    pub name: String,
+    /// The address that was configured.
+    pub configured: SocketAddr,
+    /// The address that it has.
+    pub address: SocketAddr,
+    settings: Arc<Settings>,
+    socket: Arc<TcpListener>,
+    stop: watch::Sender<bool>,
+}
+
+impl std::fmt::Debug for Listening {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Listening").field("name", &self.name).field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Listening {
+    /// Starts accepting on a socket. To be called within the runtime of the workers.
+    ///
+    /// # Errors
+    /// When the socket cannot be used.
+    pub fn start(bound: Bound, listener: &Listener, proxy: Arc<HttpProxy<Gateway>>, shutdown: ShutdownWatch, drain: Arc<Drain>) -> std::io::Result<Self> {
+        bound.socket.set_nonblocking(true)?;
+        let socket = Arc::new(TcpListener::from_std(bound.socket)?);
+        let settings = Arc::new(Settings {
+            name: listener.name.as_str().into(),
+            limits: ArcSwap::from_pointee(listener.limits),
+            protocols: ArcSwap::from_pointee((listener.http1, listener.http2)),
+            tls: ArcSwapOption::empty(),
+            certificates: Arc::new(ArcSwap::from_pointee(CertificateTable::new(&[]))),
+        });
+        settings.update(listener);
+        let (stop, stopped) = watch::channel(false);
+        let context = Context { proxy, shutdown, drain, settings: Arc::clone(&settings) };
+        tokio::spawn(accept(Arc::clone(&socket), context, stopped, listener.limits.connections));
+        Ok(Self { name: listener.name.clone(), configured: bound.configured, address: socket.local_addr()?, settings, socket, stop })
+    }
+
+    /// Takes the settings of a new configuration: limits, protocols, certificates.
+    pub fn update(&self, listener: &Listener) {
+        self.settings.update(listener);
+    }
+
+    /// The socket, for a successor.
+    pub fn fd(&self) -> std::os::fd::RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
+
+impl Settings {
+    fn update(&self, listener: &Listener) {
+        self.limits.store(Arc::new(listener.limits));
+        self.protocols.store(Arc::new((listener.http1, listener.http2)));
+        let Some((settings, certificates)) = &listener.tls else { return self.tls.store(None) };
+        self.certificates.store(Arc::new(CertificateTable::new(certificates)));
+        let same = self.tls.load().as_ref().is_some_and(|tls| tls.settings == *settings);
+        if !same {
+            let config = server_config(settings, Arc::clone(&self.certificates));
+            self.tls.store(Some(Arc::new(Tls { settings: settings.clone(), acceptor: TlsAcceptor::from(config) })));
+        }
+    }
+}
+
+/// Accepts until it is stopped. Over the limit of connections further ones wait in the kernel's queue.
+async fn accept(socket: Arc<TcpListener>, context: Context, mut stopped: watch::Receiver<bool>, most: usize) {
+    let places = Arc::new(Semaphore::new(most));
+    let connections: Arc<Mutex<Vec<Weak<Connection>>>> = Arc::default();
+    let watcher = tokio::spawn(watch_deadlines(Arc::clone(&connections)));
+    loop {
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (socket.accept().await, place)
+        };
+        let (accepted, place) = tokio::select! {
+            biased;
+            _ = stopped.changed() => break,
+            next = next => next,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let (context, connections) = (context.clone(), Arc::clone(&connections));
+                tokio::spawn(async move {
+                    let _place = place;
+                    let _under_way = context.drain.begin();
+                    let _open = Open::new();
+                    serve(stream, peer, context, &connections).await;
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: the connection stays in the queue meanwhile.
+                log::error!("listener {}: cannot accept: {error}", context.settings.name);
+                METRICS.refused.with_label_values(&["accept"]).inc();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    // Connections that are still open keep their deadlines until they are gone.
+    while connections.lock().iter().any(|c| c.strong_count() > 0) {
+        tokio::time::sleep(clock::TICK).await;
+    }
+    watcher.abort();
+}
+
+struct Open;
+
+impl Open {
+    fn new() -> Self {
+        METRICS.accepted.inc();
+        METRICS.open_connections.inc();
+        Self
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        METRICS.open_connections.dec();
+    }
+}
+
+/// Sets the clock and wakes whoever is late.
+async fn watch_deadlines(connections: Arc<Mutex<Vec<Weak<Connection>>>>) {
+    loop {
+        tokio::time::sleep(clock::TICK).await;
+        let now = clock::tick();
+        connections.lock().retain(|connection| {
+            let connection = connection.upgrade();
+            connection.inspect(|c| c.check(now)).is_some()
+        });
+    }
+}
+
+async fn serve(stream: TcpStream, peer: SocketAddr, context: Context, connections: &Mutex<Vec<Weak<Connection>>>) {
+    let limits = context.limits();
+    let _ = stream.set_nodelay(true);
+    let id = stream.as_raw_fd();
+    let tls = context.settings.tls.load_full();
+    let connection = Connection::new(Arc::clone(&context.settings.name), peer, tls.is_some(), limits.header_time);
+    connections.lock().push(Arc::downgrade(&connection));
+    let (http1, http2) = **context.settings.protocols.load();
+    let Some(tls) = tls else {
+        let is_h2 = http2 && (!http1 || speaks_h2(&stream, limits.header_time).await);
+        let guarded = Guarded::new(stream, Arc::clone(&connection), limits.header_time, !is_h2, id);
+        return run(Box::new(guarded), is_h2, connection, context).await;
+    };
+    match tokio::time::timeout(limits.header_time, tls.acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => {
+            let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2") || (http2 && !http1);
+            connection.await_head(limits.header_time);
+            let guarded = Guarded::new(stream, Arc::clone(&connection), limits.header_time, !is_h2, id);
+            run(Box::new(guarded), is_h2, connection, context).await;
+        }
+        Ok(Err(error)) => {
+            log::debug!("listener {}: TLS with {peer} failed: {error}", connection.listener);
+            METRICS.refused.with_label_values(&["tls"]).inc();
+        }
+        Err(_) => METRICS.refused.with_label_values(&["tls_timeout"]).inc(),
+    }
+}
+
+async fn run(stream: pingora::protocols::Stream, is_h2: bool, connection: Arc<Connection>, context: Context) {
+    scope(Arc::clone(&connection), async {
+        if is_h2 {
+            http2::serve(stream, &connection, &context).await;
+        } else {
+            http1::serve(stream, &connection, &context).await;
+        }
+    })
+    .await;
+}
+
+/// Looks, without taking anything, whether an HTTP/2 preface (RFC 9113, section 3.4) comes.
+async fn speaks_h2(stream: &TcpStream, limit: Duration) -> bool {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let look = async {
+        let mut seen = [0; PREFACE.len()];
+        loop {
+            match stream.peek(&mut seen).await {
+                Ok(0) | Err(_) => return false,
+                Ok(count) if seen[..count] != PREFACE[..count] => return false,
+                Ok(count) if count == PREFACE.len() => return true,
+                // A part of it: peeking again would return at once, so the socket is not asked in a spin.
+                Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    tokio::time::timeout(limit, look).await.unwrap_or(false)
+}

@@ -1,0 +1,11 @@
+//! Accepting connections: limits, TLS, and which protocol is spoken.
+
+mod clock;
+mod connection;
+mod guard;
+mod http1;
+pub mod http2;
+mod listening;
+
+pub use connection::{Connection, current_connection};
+pub use listening::{Bound, Drain, Listening};

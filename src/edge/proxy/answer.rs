@@ -1,0 +1,88 @@
+//! The target's answer on its way to the client.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{HeaderValue, TRANSFER_ENCODING};
+use http::{Method, StatusCode, Version};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::{Error, ErrorType, Result};
+
+use super::forward::refuse;
+use super::intake::X_REQUEST_ID;
+use super::{Context, Gateway};
+use crate::exchange::{Reason, Rejection};
+use crate::rules::payload::Stripper;
+
+impl Gateway {
+    /// The answer's head has come.
+    pub(super) fn answered(&self, response: &ResponseHeader, ctx: &mut Context) {
+        if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
+            return;
+        }
+        ctx.answered = Some(Instant::now());
+        if let (Some(upstream), Some(from)) = (&ctx.upstream, ctx.forwarded) {
+            upstream.metrics.response.observe(from.elapsed().as_secs_f64());
+        }
+    }
+
+    /// Edits the head: the route's filters, last first.
+    pub(super) fn edit_answer(&self, request: &RequestHeader, response: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
+        if response.status.is_informational() {
+            return Ok(());
+        }
+        ctx.status = response.status.as_u16();
+        ctx.exchange.reason = Reason::Forwarded;
+        if let Some(id) = &ctx.exchange.request_id {
+            response.insert_header(X_REQUEST_ID, id.clone())?;
+        }
+        if request.version == Version::HTTP_10 {
+            // Its client knows no chunks; the end of the connection is the end of the body.
+            response.remove_header(&TRANSFER_ENCODING);
+        }
+        let Some(route) = ctx.route.clone() else { return Ok(()) };
+        for filter in route.filters.iter().rev() {
+            filter.on_response(response, &ctx.exchange, false);
+            match filter.on_body(response) {
+                Ok(None) => {}
+                Ok(Some(fields)) => {
+                    ctx.strippers.push(Stripper::new(Arc::clone(fields)));
+                    frame_anew(request, response)?;
+                }
+                Err(rejection) => return Err(refuse(ctx, rejection)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Edits the body as it passes.
+    pub(super) fn edit_body(&self, body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
+        if ctx.deadline.is_some_and(|deadline| Instant::now() > deadline) {
+            return Err(refuse(ctx, Rejection::new(Reason::RouteTimeout, "")));
+        }
+        for stripper in &mut ctx.strippers {
+            let part = body.take().unwrap_or_default();
+            let mut out = Vec::with_capacity(part.len() + 64);
+            if stripper.push(&part, &mut out).is_err() {
+                ctx.exchange.reason = Reason::AnswerOpaque;
+                ctx.exchange.detail = Some("the document is nested too deep".to_owned());
+                return Error::e_explain(ErrorType::InvalidHTTPHeader, "the answer is nested too deep");
+            }
+            if end {
+                stripper.finish(&mut out);
+            }
+            *body = (!out.is_empty()).then(|| Bytes::from(out));
+        }
+        Ok(())
+    }
+}
+
+/// A body whose length is no longer known is sent in chunks where the client knows them.
+fn frame_anew(request: &RequestHeader, response: &mut ResponseHeader) -> Result<()> {
+    let bodiless = request.method == Method::HEAD || matches!(response.status.as_u16(), 204 | 304);
+    if request.version == Version::HTTP_11 && !bodiless {
+        response.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! What a request carries from phase to phase.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use pingora::http::RequestHeader;
+
+use crate::edge::listeners::current_connection;
+use crate::edge::listeners::http2::Progress;
+use crate::exchange::{Exchange, Rejection};
+use crate::rules::payload::{Fields, Stripper};
+use crate::snapshot::{Action, Forward, Limits, Listener, Route, Serving, Upstream};
+use crate::upstreams::Picked;
+
+/// The most attempts at targets for one request.
+pub const MAX_TRIES: u32 = 3;
+
+/// One request. The snapshot that it holds is the only one that it sees.
+#[derive(Debug)]
+pub struct Context {
+    /// The configuration of its whole life.
+    pub serving: Arc<Serving>,
+    /// Its listener's place in the snapshot; `None` when the listener is in it no more.
+    pub listener: Option<usize>,
+    /// What is known of it.
+    pub exchange: Exchange,
+    /// Its route.
+    pub route: Option<Arc<Route>>,
+    /// The router's entry that matched.
+    pub entry: usize,
+    /// The upstream that was chosen.
+    pub upstream: Option<Arc<Upstream>>,
+    /// The target that was picked last.
+    pub picked: Option<Picked>,
+    /// Targets that failed.
+    pub tried: Vec<SocketAddr>,
+    /// Attempts.
+    pub tries: u32,
+    /// When forwarding began.
+    pub forwarded: Option<Instant>,
+    /// When the answer's headers came.
+    pub answered: Option<Instant>,
+    /// When the route's time is over.
+    pub deadline: Option<Instant>,
+    /// Bytes that the request's body may have.
+    pub body_limit: u64,
+    /// Bytes that it had so far.
+    pub body_seen: u64,
+    /// The progress of the body on HTTP/2.
+    pub progress: Option<Arc<Progress>>,
+    /// Removers of fields from the answer's body.
+    pub strippers: Vec<Stripper<Arc<Fields>>>,
+    /// The answer to give where a phase can only fail.
+    pub rejection: Option<Box<Rejection>>,
+    /// The status of the answer.
+    pub status: u16,
+    /// The request's head, when the session has it no more.
+    pub head: Option<Box<RequestHeader>>,
+    /// Bytes that went through a tunnel, in and out.
+    pub tunnelled: Option<(u64, u64)>,
+    /// Whether it is counted as under way.
+    pub counted: bool,
+}
+
+impl Context {
+    /// A request on the running connection.
+    pub fn new(serving: Arc<Serving>) -> Self {
+        let connection = current_connection();
+        let (peer, secure) = match &connection {
+            Some(connection) => {
+                connection.head_complete();
+                (connection.peer, connection.secure)
+            }
+            None => (SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), false),
+        };
+        let listener = connection.and_then(|c| serving.snapshot.listener(&c.listener));
+        Self {
+            listener,
+            exchange: Exchange::new(peer, secure),
+            route: None,
+            entry: 0,
+            upstream: None,
+            picked: None,
+            tried: Vec::new(),
+            tries: 0,
+            forwarded: None,
+            answered: None,
+            deadline: None,
+            body_limit: u64::MAX,
+            body_seen: 0,
+            progress: Progress::current(),
+            strippers: Vec::new(),
+            rejection: None,
+            status: 0,
+            head: None,
+            tunnelled: None,
+            counted: false,
+            serving,
+        }
+    }
+
+    /// Its listener.
+    pub fn listener(&self) -> Option<&Listener> {
+        self.serving.snapshot.listeners.get(self.listener?)
+    }
+
+    /// Its listener's limits.
+    pub fn limits(&self) -> Option<&Limits> {
+        self.listener().map(|l| &l.limits)
+    }
+
+    /// How its route forwards, if it does.
+    pub fn forward(&self) -> Option<&Forward> {
+        match self.route.as_deref().map(|r| &r.action) {
+            Some(Action::Forward(forward)) => Some(forward),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        if let (true, Some(route)) = (self.counted, &self.route) {
+            route.metrics().in_flight.dec();
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! A request comes in: is it well-formed, what is asked for, by whom?
+
+use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::{Method, Version};
+use pingora::http::RequestHeader;
+use pingora::proxy::Session;
+
+use super::{Context, Gateway};
+use crate::exchange::{Reason, Rejection, Trace, new_request_id};
+use crate::rules::identity::client_address;
+use crate::rules::path::normalise;
+
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+type Checked = Result<(), Box<Rejection>>;
+
+fn bad(detail: &'static str) -> Box<Rejection> {
+    Rejection::new(Reason::BadRequest, detail)
+}
+
+impl Gateway {
+    /// Checks the request and notes what is known of it.
+    pub(super) fn intake(&self, session: &mut Session, ctx: &mut Context) -> Checked {
+        // First, so that even a refusal can be found again.
+        self.identify(session.req_header(), ctx);
+        if !session.is_http2() {
+            check_raw(session)?;
+        }
+        let request = session.req_header_mut();
+        drop_underscored(request);
+        ctx.exchange.host = host(request)?;
+        take_path(request)?;
+        self.shield(ctx)
+    }
+
+    /// Client, ids and protocol.
+    fn identify(&self, request: &RequestHeader, ctx: &mut Context) {
+        let peer = ctx.exchange.peer.ip().to_canonical();
+        let trusted = ctx.listener().map_or(&[][..], |l| l.trusted_proxies.as_slice());
+        let peer_trusted = trusted.iter().any(|net| net.contains(&peer));
+        let headers = &request.headers;
+        let client = if peer_trusted {
+            client_address(peer, trusted, headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes))
+        } else {
+            peer
+        };
+        let exchange = &mut ctx.exchange;
+        (exchange.client, exchange.peer_trusted) = (client, peer_trusted);
+        let came = headers.get(X_REQUEST_ID).filter(|id| peer_trusted && (8..=128).contains(&id.len()));
+        exchange.request_id = Some(came.cloned().unwrap_or_else(new_request_id));
+        exchange.trace = Trace::continue_or_start(headers.get(TRACEPARENT).map(HeaderValue::as_bytes));
+        exchange.grpc = headers.get(CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"));
+    }
+
+    /// The coarse limit of one address; of IPv6 one /64.
+    fn shield(&self, ctx: &Context) -> Checked {
+        let Some(limit) = ctx.serving.snapshot.shield else { return Ok(()) };
+        let key = match ctx.exchange.client {
+            std::net::IpAddr::V4(v4) => u64::from(u32::from(v4)),
+            std::net::IpAddr::V6(v6) => u64::from_be_bytes(v6.octets()[..8].try_into().unwrap_or_default()) | 1 << 63,
+        };
+        // The sketch counts in seconds; a limit for a longer time is its share of one, at least 1.
+        let per_second = (f64::from(limit.count) / limit.period.as_secs_f64()).max(1.0);
+        if self.shield.observe(&key, 1) as f64 > per_second {
+            return Err(Rejection::new(Reason::Shielded, "").header(http::header::RETRY_AFTER, HeaderValue::from(1)));
+        }
+        Ok(())
+    }
+}
+
+/// What Pingora lets through on HTTP/1 and stricter peers refuse, because a target might read it
+/// otherwise: each is a way to smuggle a request (RFC 9112, sections 2.2, 3.2 and 6).
+fn check_raw(session: &Session) -> Checked {
+    let Some(http1) = session.as_http1() else { return Ok(()) };
+    let raw = http1.get_headers_raw_bytes();
+    let bare = memchr::memchr_iter(b'\n', &raw).any(|at| at == 0 || raw[at - 1] != b'\r');
+    if bare {
+        return Err(bad("a line ends without a carriage return"));
+    }
+    let request = session.req_header();
+    if request.version == Version::HTTP_09 {
+        return Err(bad("HTTP/0.9 is not spoken here"));
+    }
+    if request.headers.contains_key(TRANSFER_ENCODING) {
+        let mut codings = request.headers.get_all(TRANSFER_ENCODING).iter();
+        let only = codings.next().is_some_and(|c| c.as_bytes().eq_ignore_ascii_case(b"chunked"));
+        if !only || codings.next().is_some() {
+            return Err(bad("the only transfer coding that is taken is chunked"));
+        }
+        // Pingora has removed the Content-Length by now, so the raw head is asked.
+        let has_length = raw.split(|b| *b == b'\n').any(|line| {
+            line.get(..15).is_some_and(|name| name.eq_ignore_ascii_case(b"content-length:"))
+        });
+        if has_length {
+            return Err(bad("both Content-Length and Transfer-Encoding are given"));
+        }
+    }
+    if request.version == Version::HTTP_11 && !request.headers.contains_key(HOST) {
+        return Err(bad("the Host header is missing"));
+    }
+    Ok(())
+}
+
+/// `X_Forwarded_For` is `X-Forwarded-For` to many a target: such twins are dropped, as nginx does.
+fn drop_underscored(request: &mut RequestHeader) {
+    let twin = |name: &&HeaderName| name.as_str().contains('_');
+    if request.headers.keys().any(|name| twin(&name)) {
+        let names: Vec<HeaderName> = request.headers.keys().filter(twin).cloned().collect();
+        for name in names {
+            request.remove_header(&name);
+        }
+    }
+}
+
+/// The host, in lower case and without its port.
+fn host(request: &RequestHeader) -> Result<String, Box<Rejection>> {
+    let authority = request.uri.authority().map(|a| a.as_str().as_bytes());
+    let Some(text) = authority.or_else(|| request.headers.get(HOST).map(HeaderValue::as_bytes)) else {
+        return Ok(String::new());
+    };
+    let name = match text.iter().rposition(|b| *b == b':') {
+        Some(at) if text[at + 1..].iter().all(u8::is_ascii_digit) => &text[..at],
+        _ => text,
+    };
+    let fine = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':' | b'[' | b']');
+    if !name.iter().all(fine) {
+        return Err(bad("the host is not valid"));
+    }
+    let name = name.strip_suffix(b".").unwrap_or(name);
+    let mut host = String::with_capacity(name.len());
+    host.extend(name.iter().map(|b| char::from(b.to_ascii_lowercase())));
+    Ok(host)
+}
+
+/// Gives the request its path in the one form that routes, filters and the target see.
+fn take_path(request: &mut RequestHeader) -> Checked {
+    if request.method == Method::CONNECT {
+        return Err(bad("CONNECT is not taken"));
+    }
+    let path = request.uri.path();
+    let normal = normalise(path.as_bytes()).map_err(|why| Rejection::new(Reason::BadPath, why.text()))?;
+    let same = matches!(normal, std::borrow::Cow::Borrowed(_));
+    if same && request.uri.authority().is_none() && request.raw_path().first() == Some(&b'/') {
+        return Ok(());
+    }
+    if request.raw_path().first() == Some(&b'*') {
+        return Err(Rejection::new(Reason::BadPath, "the request target must start with a slash"));
+    }
+    let target = match request.uri.query() {
+        Some(query) => format!("{normal}?{query}"),
+        None => normal.into_owned(),
+    };
+    // HTTP/2 keeps its authority, which is where the host stands there.
+    let mut parts = http::uri::Parts::default();
+    if request.version == Version::HTTP_2 {
+        parts.scheme = request.uri.scheme().cloned();
+        parts.authority = request.uri.authority().cloned();
+    }
+    let malformed = || Rejection::new(Reason::BadPath, "the request target is malformed");
+    parts.path_and_query = Some(target.parse().map_err(|_| malformed())?);
+    if parts.authority.is_none() {
+        parts.scheme = None;
+    }
+    let uri = http::Uri::from_parts(parts).map_err(|_| malformed())?;
+    request.set_uri(uri);
+    Ok(())
+}

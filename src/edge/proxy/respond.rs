@@ -1,0 +1,72 @@
+//! Answers of the gateway's own.
+
+use bytes::Bytes;
+use http::Method;
+use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+
+use super::intake::X_REQUEST_ID;
+use super::{Context, Gateway};
+use crate::exchange::{Reason, Rejection, render};
+
+impl Gateway {
+    /// Gives a rejection as the answer.
+    pub(super) async fn reject(&self, session: &mut Session, rejection: &Rejection, ctx: &mut Context) -> Result<()> {
+        let answer = render(rejection, &ctx.exchange);
+        ctx.exchange.detail.clone_from(&rejection.log);
+        self.respond(session, ctx, rejection.reason, answer.status, &answer.headers, answer.body).await
+    }
+
+    /// Writes an answer, with what the route's filters have to say on it.
+    pub(super) async fn respond(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        reason: Reason,
+        status: u16,
+        headers: &[(HeaderName, HeaderValue)],
+        body: Bytes,
+    ) -> Result<()> {
+        ctx.exchange.reason = reason;
+        ctx.status = status;
+        let mut response = ResponseHeader::build(status, Some(headers.len() + 8))?;
+        for (name, value) in headers {
+            response.append_header(name.clone(), value.clone())?;
+        }
+        if status != 204 && status != 304 {
+            response.insert_header(CONTENT_LENGTH, body.len())?;
+        }
+        if let Some(id) = &ctx.exchange.request_id {
+            response.insert_header(X_REQUEST_ID, id.clone())?;
+        }
+        if let Some(route) = &ctx.route {
+            for filter in route.filters.iter().rev() {
+                filter.on_response(&mut response, &ctx.exchange, true);
+            }
+        }
+        let bodiless = session.req_header().method == Method::HEAD || body.is_empty();
+        // A short body that is still to come is read away, so that the connection can be kept.
+        drain_short_body(session).await;
+        session.write_response_header(Box::new(response), bodiless).await?;
+        if !bodiless {
+            session.write_response_body(Some(body), true).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads a body away if its length is known and at most 64 KiB; otherwise the connection is closed
+/// after the answer. Waits at most 2 s for it.
+async fn drain_short_body(session: &mut Session) {
+    if session.is_body_done() {
+        return;
+    }
+    let length = session.req_header().headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    if length.is_none_or(|l| l > 64 * 1024) || session.req_header().headers.contains_key(http::header::EXPECT) {
+        return;
+    }
+    let drain = async { while let Ok(Some(_)) = session.read_request_body().await {} };
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), drain).await;
+}

@@ -1,0 +1,160 @@
+//! The way through: route, filters, action.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_LENGTH, HeaderValue, LOCATION};
+use http::Method;
+use pingora::Result;
+use pingora::http::RequestHeader;
+use pingora::proxy::Session;
+
+use super::{Context, Gateway};
+use crate::exchange::{Reason, Rejection};
+use crate::filters::is_preflight;
+use crate::rules::routing::{Question, Verdict};
+use crate::snapshot::{Action, Template};
+
+impl Gateway {
+    /// Decides what becomes of a request. True when it has been answered.
+    pub(super) async fn route(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        if let Err(rejection) = self.decide(session, ctx).await {
+            self.reject(session, &rejection, ctx).await?;
+            return Ok(true);
+        }
+        let Some(route) = ctx.route.clone() else { return Ok(false) };
+        match &route.action {
+            Action::Forward(_) if is_websocket(session) => self.tunnel(session, ctx).await,
+            Action::Forward(_) => Ok(false),
+            Action::Redirect { to, status } => {
+                let location = location(session.req_header(), ctx, to);
+                let headers = [(LOCATION, location)];
+                self.respond(session, ctx, Reason::Redirected, *status, &headers, Bytes::new()).await?;
+                Ok(true)
+            }
+            Action::Respond { status, headers, body } => {
+                self.respond(session, ctx, Reason::Responded, *status, headers, body.clone()).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn decide(&self, session: &mut Session, ctx: &mut Context) -> Result<(), Box<Rejection>> {
+        self.intake(session, ctx)?;
+        self.find_route(session.req_header(), ctx)?;
+        limit_body(session.req_header(), ctx)?;
+        if let (Some(progress), false) = (&ctx.progress, session.is_body_empty()) {
+            progress.note(true);
+        }
+        let Some(route) = ctx.route.clone() else { return Ok(()) };
+        for filter in &route.filters {
+            filter.on_request(session.req_header_mut(), &mut ctx.exchange).await?;
+            if filter.wants_decoded() {
+                session.upstream_compression.adjust_decompression(true);
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the route; a preflight is for the route of the request that it announces.
+    fn find_route(&self, request: &RequestHeader, ctx: &mut Context) -> Result<(), Box<Rejection>> {
+        let gone = || Rejection::new(Reason::RouteNotFound, "");
+        let snapshot = &ctx.serving.snapshot;
+        let router = ctx.listener.and_then(|l| snapshot.routers.get(l)).ok_or_else(gone)?;
+        let mut question = Question {
+            host: &ctx.exchange.host,
+            path: request.uri.path(),
+            query: request.uri.query(),
+            method: &request.method,
+            headers: &request.headers,
+            client: ctx.exchange.client,
+        };
+        let announced = is_preflight(request).then(|| announced_method(request)).flatten();
+        if let Some(method) = &announced {
+            let asked = Question { method, ..question };
+            if let Verdict::Found(entry) = router.find(&asked) {
+                let route = &snapshot.routes[router.entry(entry).route];
+                if route.cors {
+                    ctx.route = Some(std::sync::Arc::clone(route));
+                    ctx.entry = entry;
+                    return Ok(());
+                }
+            }
+        }
+        question.method = &request.method;
+        match router.find(&question) {
+            Verdict::Found(entry) => {
+                ctx.route = Some(std::sync::Arc::clone(&snapshot.routes[router.entry(entry).route]));
+                ctx.entry = entry;
+                Ok(())
+            }
+            Verdict::NotFound => Err(gone()),
+            Verdict::MethodNotAllowed(methods) => Err(method_not_allowed(&methods)),
+        }
+    }
+
+    /// Counts the request's body as it comes; over its limit it ends there.
+    pub(super) fn count_body(&self, _session: &mut Session, body: Option<&Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
+        ctx.body_seen += body.map_or(0, |b| b.len() as u64);
+        if let Some(progress) = &ctx.progress {
+            progress.note(!end);
+        }
+        if ctx.body_seen > ctx.body_limit {
+            ctx.rejection = Some(Rejection::new(Reason::BodyTooLarge, format!("at most {} bytes are taken here", ctx.body_limit)));
+            return pingora::Error::e_explain(pingora::ErrorType::HTTPStatus(413), "the request body is too large");
+        }
+        Ok(())
+    }
+}
+
+fn limit_body(request: &RequestHeader, ctx: &mut Context) -> Result<(), Box<Rejection>> {
+    let own = ctx.route.as_ref().and_then(|r| r.body);
+    ctx.body_limit = own.or_else(|| ctx.limits().map(|l| l.body)).unwrap_or(u64::MAX);
+    let length = request.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > ctx.body_limit) {
+        return Err(Rejection::new(Reason::BodyTooLarge, format!("at most {} bytes are taken here", ctx.body_limit)));
+    }
+    Ok(())
+}
+
+fn announced_method(request: &RequestHeader) -> Option<Method> {
+    let name = request.headers.get(http::header::ACCESS_CONTROL_REQUEST_METHOD)?;
+    Method::from_bytes(name.as_bytes()).ok()
+}
+
+fn method_not_allowed(methods: &[Method]) -> Box<Rejection> {
+    let mut names: Vec<&str> = methods.iter().map(Method::as_str).collect();
+    if names.contains(&"GET") && !names.contains(&"HEAD") {
+        names.push("HEAD");
+    }
+    let allow = names.join(", ");
+    let rejection = Rejection::new(Reason::MethodNotAllowed, format!("allowed here: {allow}"));
+    match HeaderValue::try_from(allow) {
+        Ok(allow) => rejection.header(ALLOW, allow),
+        Err(_) => rejection,
+    }
+}
+
+/// A WebSocket handshake (RFC 6455, section 4.1), the only upgrade that is forwarded.
+fn is_websocket(session: &Session) -> bool {
+    let upgrade = session.req_header().headers.get(http::header::UPGRADE);
+    !session.is_http2() && session.is_upgrade_req() && upgrade.is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// Where the client is sent. What it asked for is part of it only in its normal form.
+fn location(request: &RequestHeader, ctx: &Context, to: &Template) -> HeaderValue {
+    let path = request.uri.path();
+    let query = request.uri.query().map(|q| format!("?{q}")).unwrap_or_default();
+    let params = params(ctx, path);
+    let text = to.fill(|name| match name {
+        "host" => Some(ctx.exchange.host.as_str()),
+        "path" => Some(path),
+        "query" => Some(query.as_str()),
+        name => params.iter().find(|(n, _)| *n == name).map(|(_, v)| *v),
+    });
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("/"))
+}
+
+/// The parameters of the route's path.
+pub(super) fn params<'c>(ctx: &'c Context, path: &'c str) -> Vec<(&'c str, &'c str)> {
+    let router = ctx.listener.and_then(|l| ctx.serving.snapshot.routers.get(l));
+    router.map_or_else(Vec::new, |router| router.entry(ctx.entry).path.params(path).collect())
+}

@@ -1,0 +1,33 @@
+//! SIGHUP reloads; SIGTERM and SIGINT drain, and a second one ends at once.
+
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Supervisor;
+
+/// Listens for signals for as long as the process lives.
+pub async fn listen(supervisor: Arc<Supervisor>) -> std::io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut quit = signal(SignalKind::quit())?;
+    let mut ending = false;
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => {
+                let supervisor = Arc::clone(&supervisor);
+                tokio::spawn(async move { supervisor.reload().await });
+            }
+            _ = quit.recv() => log::warn!("SIGQUIT does nothing here: a successor started with `run --upgrade` takes over by itself"),
+            _ = async { tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} } } => {
+                if ending {
+                    log::warn!("ended at once by a second signal");
+                    std::process::exit(1);
+                }
+                ending = true;
+                supervisor.end();
+            }
+        }
+    }
+}
