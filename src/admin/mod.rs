@@ -33,7 +33,10 @@ pub trait Operated: Send + Sync {
     /// When the last reload was, and its mistakes if it was refused.
     fn last_reload(&self) -> (SystemTime, Option<String>);
     /// Reloads.
-    async fn reload(&self) -> Result<(), String>;
+    ///
+    /// # Errors
+    /// The mistakes, a line each.
+    async fn reload(&self) -> Result<(), Vec<String>>;
 }
 
 /// Serves operators for as long as the process lives.
@@ -87,10 +90,7 @@ async fn answer(request: &Request<Incoming>, operated: &dyn Operated) -> Answer 
         (&Method::GET, "/upstreams") => document(StatusCode::OK, &upstreams(operated)),
         (&Method::POST, "/reload") => match operated.reload().await {
             Ok(()) => document(StatusCode::OK, &json!({"reloaded": true})),
-            Err(mistakes) => {
-                let lines: Vec<&str> = mistakes.lines().collect();
-                document(StatusCode::UNPROCESSABLE_ENTITY, &json!({"reloaded": false, "mistakes": lines}))
-            }
+            Err(mistakes) => document(StatusCode::UNPROCESSABLE_ENTITY, &json!({"reloaded": false, "mistakes": mistakes})),
         },
         (_, "/metrics" | "/upstreams" | "/reload" | "/healthz" | "/readyz") => {
             document(StatusCode::METHOD_NOT_ALLOWED, &json!({"error": "GET, and POST for /reload"}))
@@ -151,4 +151,3 @@ fn upstreams(operated: &dyn Operated) -> serde_json::Value {
     };
     serving.snapshot.upstreams.iter().map(|u| of(u)).collect()
 }
-

@@ -13,7 +13,10 @@ pub struct Completions {
 impl Completions {
     /// Prints it.
     pub fn execute(self) -> u8 {
-        clap_complete::generate(self.shell, &mut super::Arguments::command(), "portcullis", &mut std::io::stdout());
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut super::Arguments::command(), "portcullis", &mut script);
+        // Whoever reads only the beginning has what they wanted.
+        let _ = std::io::Write::write_all(&mut std::io::stdout(), &script);
         0
     }
 }

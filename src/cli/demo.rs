@@ -48,9 +48,8 @@ impl Demo {
             Err(error) => return fail(&format!("the sample targets cannot be started: {error}")),
         };
         let (port, admin) = if self.check { (0, 0) } else { (self.port, self.admin_port) };
-        let mut text = CONFIG
-            .replace("127.0.0.1:8080", &format!("127.0.0.1:{port}"))
-            .replace("127.0.0.1:9901", &format!("127.0.0.1:{admin}"));
+        let mut text =
+            CONFIG.replace("127.0.0.1:8080", &format!("127.0.0.1:{port}")).replace("127.0.0.1:9901", &format!("127.0.0.1:{admin}"));
         for (written, running) in &sample {
             text = text.replace(written, &running.to_string());
         }

@@ -16,7 +16,9 @@ use crate::snapshot::{Action, Route, Snapshot};
 
 /// Tell which route a request takes, through which filters, and which was the runner-up
 #[derive(Debug, Args)]
-#[command(after_help = "Example: portcullis explain -c conf/examples/demo.yaml GET http://localhost/api/v1/users/profile -H 'Accept: */*' --from 10.1.2.3")]
+#[command(
+    after_help = "Example: portcullis explain -c conf/examples/demo.yaml GET http://localhost/api/v1/users/profile -H 'Accept: */*' --from 10.1.2.3"
+)]
 pub struct Explain {
     /// The configuration
     #[arg(long, short, value_name = "FILE")]
@@ -58,13 +60,17 @@ impl Explain {
             Ok(found) => u8::from(!found),
             Err(text) => {
                 eprintln!("portcullis: {text}");
-                1
+                2
             }
         }
     }
 
     fn asked(&self) -> Result<Asked, String> {
-        let uri: http::Uri = self.url.parse().map_err(|e| format!("{}: {e}", self.url))?;
+        let wanted = || format!("expected http://HOST/PATH or /PATH, found {}", self.url);
+        let uri: http::Uri = self.url.parse().map_err(|_| wanted())?;
+        if !self.url.starts_with('/') && !matches!(uri.scheme_str(), Some("http" | "https")) {
+            return Err(wanted());
+        }
         let path = normalise(uri.path().as_bytes()).map_err(|e| format!("400 bad_path: {}", e.text()))?.into_owned();
         let mut headers = HeaderMap::new();
         for header in &self.header {

@@ -14,7 +14,7 @@ pub fn text() -> String {
 impl Schema {
     /// Prints it.
     pub fn execute(self) -> u8 {
-        print!("{}", text());
+        let _ = std::io::Write::write_all(&mut std::io::stdout(), text().as_bytes());
         0
     }
 }

@@ -13,20 +13,19 @@ use crate::tls::{ServerSettings, chain_and_key};
 pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes) -> Vec<Listener> {
     let mut out = Vec::new();
     let (mut names, mut addresses) = (AHashMap::new(), AHashMap::new());
-    let all = Place::default().key("listeners");
-    if loaded.config.listeners.is_empty() {
+    if loaded.config.listeners.is_empty() && !loaded.is_partial("listeners") {
         mistakes.add(&Place::default(), "the key \"listeners\" is missing: a list with at least one listener");
     }
     for (index, listener) in loaded.config.listeners.iter().enumerate() {
-        let place = all.index(index);
+        let place = loaded.listener_place(index);
         if let Some(first) = names.insert(listener.name.0.clone(), index) {
             mistakes.add(&place.key("name"), format!("the name \"{}\" is taken by listeners[{first}]", listener.name.0));
         }
         let address = listener.address.0;
-        if address.port() != 0 {
-            if let Some(first) = addresses.insert(address, index) {
-                mistakes.add(&place.key("address"), format!("the address is taken by listeners[{first}]"));
-            }
+        if address.port() != 0
+            && let Some(first) = addresses.insert(address, index)
+        {
+            mistakes.add(&place.key("address"), format!("the address is taken by listeners[{first}]"));
         }
         out.push(one(loaded, listener, &place, mistakes));
     }
@@ -63,6 +62,7 @@ fn one(loaded: &Loaded, listener: &config::Listener, place: &Place, mistakes: &m
         limits: Limits {
             connections: limits.connections as usize,
             header_time: limits.header_time.0,
+            headers: usize::try_from(limits.headers.0).unwrap_or(usize::MAX).min(1 << 20),
             idle_time: limits.idle_time.0,
             body_idle_time: limits.body_idle_time.0,
             body: limits.body.0,

@@ -23,7 +23,7 @@ use crate::telemetry::{Format, Sink};
 /// All mistakes, each with its place.
 pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     let config = &loaded.config;
-    let mut mistakes = Mistakes::default();
+    let mut mistakes = loaded.mistakes.clone();
     let root = Place::default();
     let consumers = Arc::new(consumers(config, &mut mistakes));
     let listeners = listeners::compile(loaded, &mut mistakes);

@@ -32,9 +32,8 @@ impl Work<'_> {
         let mut entries: Vec<Vec<Entry>> = self.listeners.iter().map(|_| Vec::new()).collect();
         let mut routes = Vec::with_capacity(config.routes.len());
         let mut names = AHashMap::new();
-        let all = Place::default().key("routes");
         for (index, route) in config.routes.iter().enumerate() {
-            let place = all.index(index);
+            let place = self.loaded.route_place(index);
             if let Some(first) = names.insert(route.name.0.as_str(), index) {
                 self.mistakes.add(&place.key("name"), format!("the name \"{}\" is taken by routes[{first}]", route.name.0));
             }
@@ -59,6 +58,7 @@ impl Work<'_> {
         for (index, name) in route.listeners.iter().enumerate() {
             match self.listeners.iter().position(|l| l.name == *name) {
                 Some(listener) => bound.push(listener),
+                None if self.loaded.is_partial("listeners") => {}
                 None => {
                     let near = nearest(name, self.listeners.iter().map(|l| l.name.as_str()));
                     self.mistakes.add(&place.key("listeners").index(index), format!("there is no listener \"{name}\"{near}"));
@@ -150,8 +150,9 @@ impl Work<'_> {
         clashes.dedup_by_key(|(later, _)| *later);
         for (later, earlier) in clashes {
             let name = &self.loaded.config.routes[earlier].name.0;
-            let place = Place::default().key("routes").index(later).key("match");
-            self.mistakes.add(&place, format!("conflicts with the route \"{name}\": both match the same requests, so this one cannot be reached"));
+            let place = self.loaded.route_place(later).key("match");
+            self.mistakes
+                .add(&place, format!("conflicts with the route \"{name}\": both match the same requests, so this one cannot be reached"));
         }
     }
 
@@ -183,10 +184,10 @@ impl Work<'_> {
                 mistakes: self.mistakes,
             };
             let Some(filter) = config.compile(&mut context) else { continue };
-            if filter.stage() == Stage::Authenticate {
-                if let Some(other) = authenticated.replace(config.key()) {
-                    self.mistakes.add(&place, format!("the route already has {other}: a request would need both; use two routes for either"));
-                }
+            if filter.stage() == Stage::Authenticate
+                && let Some(other) = authenticated.replace(config.key())
+            {
+                self.mistakes.add(&place, format!("the route already has {other}: a request would need both; use two routes for either"));
             }
             filters.push(filter);
         }
@@ -253,6 +254,7 @@ impl Work<'_> {
                     weights.push(*weight);
                 }
                 Some(_) => {}
+                None if self.loaded.is_partial("upstreams") => {}
                 None => {
                     let near = nearest(name, self.upstreams.keys().map(String::as_str));
                     self.mistakes.add(place, format!("there is no upstream \"{name}\"{near}"));

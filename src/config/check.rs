@@ -93,11 +93,11 @@ impl<'s> Checker<'s> {
     }
 
     fn text(text: &str, schema: &Json, place: &Place, mistakes: &mut Mistakes) {
-        if let Some(allowed) = allowed(schema) {
-            if !allowed.iter().any(|a| a == text) {
-                let near = nearest(text, allowed.iter().map(String::as_str));
-                mistakes.add(place, format!("expected one of {}, found \"{text}\"{near}", words(allowed.iter())));
-            }
+        if let Some(allowed) = allowed(schema)
+            && !allowed.iter().any(|a| a == text)
+        {
+            let near = nearest(text, allowed.iter().map(String::as_str));
+            mistakes.add(place, format!("expected one of {}, found \"{text}\"{near}", words(allowed.iter())));
         }
         let format = schema.get("format").and_then(Json::as_str);
         if let Some(Err(expected)) = format.and_then(|f| check_format(f, text)) {

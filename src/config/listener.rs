@@ -82,6 +82,8 @@ pub struct ListenerLimits {
     /// From the first byte of a request to the end of its headers, also for the TLS handshake and
     /// the HTTP/2 preface. Default 10s.
     pub header_time: Duration,
+    /// The largest head of a request, names and values together. Default 64KiB, at most 1MiB.
+    pub headers: Size,
     /// How long a connection may be idle between requests. Default 60s.
     pub idle_time: Duration,
     /// The longest pause within a request body, and within an answer that the client does not read.
@@ -102,6 +104,7 @@ impl Default for ListenerLimits {
         Self {
             connections: 20_000,
             header_time: seconds(10),
+            headers: Size(64 << 10),
             idle_time: seconds(60),
             body_idle_time: seconds(30),
             body: Size(100 << 20),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::tree::{self, Node, Spot, Value};
 use super::{Config, check, include};
-use crate::notation::{Mistake, Mistakes, Place};
+use crate::notation::{Mistake, Mistakes, Place, Step};
 
 /// A configuration that was read, and where everything in it stands.
 #[derive(Debug)]
@@ -13,6 +13,9 @@ pub struct Loaded {
     pub config: Config,
     /// The folder that relative paths in it start from.
     pub base: PathBuf,
+    /// What is wrong already; the sections concerned are not in `config`.
+    pub mistakes: Mistakes,
+    left_out: LeftOut,
     files: Vec<PathBuf>,
     tree: Node,
 }
@@ -24,6 +27,21 @@ impl Loaded {
         locate(mistakes, &self.tree, &self.files)
     }
 
+    /// Where the route of that number stands in the text.
+    pub fn route_place(&self, index: usize) -> Place {
+        self.left_out.place("routes", index)
+    }
+
+    /// Where the listener of that number stands in the text.
+    pub fn listener_place(&self, index: usize) -> Place {
+        self.left_out.place("listeners", index)
+    }
+
+    /// Whether something of that section was left out, so that it may be wrong to miss it.
+    pub fn is_partial(&self, section: &str) -> bool {
+        self.left_out.0.iter().any(|(s, _)| s == section)
+    }
+
     /// The files that were read, the first one first.
     pub fn files(&self) -> &[PathBuf] {
         &self.files
@@ -33,7 +51,8 @@ impl Loaded {
 /// Reads a configuration from a file and all that it includes.
 ///
 /// # Errors
-/// Every mistake of syntax, shape and substitution, each with its place.
+/// What leaves nothing to look at further: no file, no YAML. All else is in [`Loaded::mistakes`], and
+/// `compile` adds what it finds in the rest.
 pub fn load(path: &Path) -> Result<Loaded, Mistakes> {
     let base = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
     let text = read(path).map_err(|text| {
@@ -60,28 +79,88 @@ fn read(path: &Path) -> Result<String, String> {
 fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistakes> {
     let mut files = vec![name];
     let mut tree = tree::parse(text, 0).map_err(|bad| single(&files, bad.spot, bad.text))?;
-    include_all(&mut tree, &base, &mut files)?;
-    let mut mistakes = Mistakes::default();
+    let mut mistakes = Mistakes(include_all(&mut tree, &base, &mut files));
     include::substitute(&mut tree, &base, &Place::default(), &mut mistakes);
     check::check(&tree, &super::schema(), &mut mistakes);
-    if !mistakes.is_empty() {
-        return Err(locate(mistakes, &tree, &files));
-    }
+    let mut sound = tree.clone();
+    let left_out = LeftOut::new(&mut sound, &mistakes);
     // An enum is written as a mapping of one key, not as a YAML tag.
-    match serde_yaml::with::singleton_map_recursive::deserialize::<Config, _>(tree.to_yaml()) {
-        Ok(config) => Ok(Loaded { config, base, files, tree }),
+    match serde_yaml::with::singleton_map_recursive::deserialize::<Config, _>(sound.to_yaml()) {
+        Ok(config) => Ok(Loaded { config, base, mistakes, left_out, files, tree }),
         // The check above takes what serde takes; should they ever differ, serde has the last word.
-        Err(error) => Err(single(&files, Spot::default(), error.to_string())),
+        Err(error) if mistakes.is_empty() => Err(single(&files, Spot::default(), error.to_string())),
+        Err(_) => Err(locate(mistakes, &tree, &files)),
     }
 }
 
-fn include_all(tree: &mut Node, base: &Path, files: &mut Vec<PathBuf>) -> Result<(), Mistakes> {
+/// What was left out of a configuration because it is wrong: sections, and in them keys or numbers.
+#[derive(Debug, Default)]
+struct LeftOut(Vec<(String, Option<Step>)>);
+
+impl LeftOut {
+    /// Takes out of the tree whatever a mistake is in: a route, an upstream, or else a whole section.
+    fn new(tree: &mut Node, mistakes: &Mistakes) -> Self {
+        let mut all = Vec::new();
+        for mistake in &mistakes.0 {
+            let Some(Step::Key(section)) = mistake.place.0.first() else { continue };
+            let of_many = matches!(section.as_str(), "routes" | "listeners" | "upstreams" | "consumers");
+            let entry = (section.clone(), if of_many { mistake.place.0.get(1).cloned() } else { None });
+            if !all.contains(&entry) {
+                all.push(entry);
+            }
+        }
+        let left_out = Self(all);
+        if let Value::Map(sections) = &mut tree.value {
+            sections.retain(|(key, _)| !left_out.0.iter().any(|(s, e)| *s == key.text && e.is_none()));
+            for (key, node) in sections {
+                left_out.prune(&key.text, node);
+            }
+        }
+        left_out
+    }
+
+    fn has(&self, section: &str, step: &Step) -> bool {
+        self.0.iter().any(|(s, e)| s == section && e.as_ref() == Some(step))
+    }
+
+    fn prune(&self, section: &str, node: &mut Node) {
+        match &mut node.value {
+            Value::Map(members) => members.retain(|(key, _)| !self.has(section, &Step::Key(key.text.clone()))),
+            Value::List(items) => {
+                let mut index = 0;
+                items.retain(|_| {
+                    index += 1;
+                    !self.has(section, &Step::Index(index - 1))
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// The place in the text of what is number `index` among those that were not left out.
+    fn place(&self, section: &str, index: usize) -> Place {
+        let mut left = index;
+        let mut number = 0;
+        loop {
+            if !self.has(section, &Step::Index(number)) {
+                if left == 0 {
+                    return Place::default().key(section).index(number);
+                }
+                left -= 1;
+            }
+            number += 1;
+        }
+    }
+}
+
+/// Joins the included files to the tree, and gives what is wrong with them.
+fn include_all(tree: &mut Node, base: &Path, files: &mut Vec<PathBuf>) -> Vec<Mistake> {
     let place = Place::default().key("include");
     let patterns = match &tree.value {
         Value::Map(members) => members.iter().find(|(k, _)| k.text == "include").map(|(_, n)| n.value.clone()),
         _ => None,
     };
-    let Some(Value::List(patterns)) = patterns else { return Ok(()) };
+    let Some(Value::List(patterns)) = patterns else { return Vec::new() };
     let mut wrong: Vec<(Place, Spot, String)> = Vec::new();
     for (index, pattern) in patterns.iter().enumerate() {
         let Value::Text(text) = &pattern.value else { continue };
@@ -94,11 +173,7 @@ fn include_all(tree: &mut Node, base: &Path, files: &mut Vec<PathBuf>) -> Result
             }
         }
     }
-    if wrong.is_empty() {
-        return Ok(());
-    }
-    let located = |(place, spot, text)| Mistake { place, text, location: location(spot, files) };
-    Err(Mistakes(wrong.into_iter().map(located).collect()))
+    wrong.into_iter().map(|(place, spot, text)| Mistake { place, text, location: location(spot, files) }).collect()
 }
 
 fn include_one(tree: &mut Node, path: PathBuf, from: Spot, files: &mut Vec<PathBuf>, wrong: &mut Vec<(Place, Spot, String)>) {
@@ -111,10 +186,10 @@ fn include_one(tree: &mut Node, path: PathBuf, from: Spot, files: &mut Vec<PathB
     match parsed {
         Err((spot, text)) => wrong.push((Place::default(), spot, text)),
         Ok(other) => {
-            if let Value::Map(members) = &other.value {
-                if let Some((key, _)) = members.iter().find(|(k, _)| k.text == "include") {
-                    return wrong.push((Place::default().key("include"), key.spot, "only the main file includes others".to_owned()));
-                }
+            if let Value::Map(members) = &other.value
+                && let Some((key, _)) = members.iter().find(|(k, _)| k.text == "include")
+            {
+                return wrong.push((Place::default().key("include"), key.spot, "only the main file includes others".to_owned()));
             }
             include::join(tree, other, &Place::default(), wrong);
         }
@@ -134,7 +209,9 @@ fn locate(mut mistakes: Mistakes, tree: &Node, files: &[PathBuf]) -> Mistakes {
     let mut spots: Vec<(Spot, Mistake)> = Vec::new();
     for mut mistake in mistakes.0.drain(..) {
         let spot = tree.spot_of(&mistake.place);
-        mistake.location = location(spot, files);
+        if mistake.location.is_none() {
+            mistake.location = location(spot, files);
+        }
         spots.push((spot, mistake));
     }
     spots.sort_by_key(|(spot, _)| (spot.file, spot.line, spot.column));

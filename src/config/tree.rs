@@ -68,9 +68,7 @@ impl Node {
         let (mut node, mut spot) = (self, self.spot);
         for step in &place.0 {
             let next = match (&node.value, step) {
-                (Value::Map(members), Step::Key(key)) => {
-                    members.iter().find(|(k, _)| k.text == *key).map(|(k, n)| (n, k.spot))
-                }
+                (Value::Map(members), Step::Key(key)) => members.iter().find(|(k, _)| k.text == *key).map(|(k, n)| (n, k.spot)),
                 (Value::List(items), Step::Index(index)) => items.get(*index).map(|n| (n, n.spot)),
                 _ => None,
             };
@@ -92,9 +90,7 @@ impl Node {
             Value::Float(f) => Yaml::Number((*f).into()),
             Value::Text(t) => Yaml::String(t.clone()),
             Value::List(items) => Yaml::Sequence(items.iter().map(Self::to_yaml).collect()),
-            Value::Map(members) => {
-                Yaml::Mapping(members.iter().map(|(k, n)| (Yaml::String(k.text.clone()), n.to_yaml())).collect())
-            }
+            Value::Map(members) => Yaml::Mapping(members.iter().map(|(k, n)| (Yaml::String(k.text.clone()), n.to_yaml())).collect()),
         }
     }
 }

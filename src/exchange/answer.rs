@@ -49,7 +49,8 @@ fn push(headers: &mut Vec<(HeaderName, HeaderValue)>, name: HeaderName, value: S
 fn grpc(rejection: &Rejection, headers: &mut Vec<(HeaderName, HeaderValue)>) {
     headers.push((CONTENT_TYPE, HeaderValue::from_static("application/grpc")));
     headers.push((GRPC_STATUS, HeaderValue::from(u16::from(rejection.reason.grpc_status()))));
-    let message = format!("{}: {}", rejection.reason.title(), rejection.detail);
+    let title = rejection.reason.title();
+    let message = if rejection.detail.is_empty() { title.to_owned() } else { format!("{title}: {}", rejection.detail) };
     // Percent-encoded as the gRPC protocol asks of Status-Message.
     let escaped = percent_encoding::utf8_percent_encode(&message, percent_encoding::CONTROLS);
     push(headers, GRPC_MESSAGE, escaped.to_string());

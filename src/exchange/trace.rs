@@ -9,7 +9,7 @@ pub struct Trace {
     pub trace_id: u128,
     /// The id of the gateway's span.
     pub span_id: u64,
-    /// The flags that came, or 0.
+    /// The flags that came; `sampled` for a trace that begins here, since its id is in the access log.
     pub flags: u8,
     /// Whether the trace came with the request; if not, a `tracestate` is not to be forwarded.
     pub continued: bool,
@@ -21,7 +21,7 @@ impl Trace {
         let span_id = fastrand::u64(1..);
         match came.and_then(parse) {
             Some((trace_id, flags)) => Self { trace_id, span_id, flags, continued: true },
-            None => Self { trace_id: fastrand::u128(1..), span_id, flags: 0, continued: false },
+            None => Self { trace_id: fastrand::u128(1..), span_id, flags: 1, continued: false },
         }
     }
 

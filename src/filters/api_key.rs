@@ -7,6 +7,7 @@ use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::edits::remove_parameter;
 use super::{CompileContext, Consumers, Verdict};
 use crate::exchange::{Exchange, Identity, Reason, Rejection};
 use crate::notation::Header;
@@ -87,19 +88,5 @@ impl Filter {
             Ok(challenge) => rejection.header(WWW_AUTHENTICATE, challenge),
             Err(_) => rejection,
         }
-    }
-}
-
-fn remove_parameter(request: &mut RequestHeader, name: &str) {
-    let Some(query) = request.uri.query() else { return };
-    let is_it = |pair: &&str| pair.split('=').next() == Some(name);
-    if !query.split('&').any(|pair| is_it(&pair)) {
-        return;
-    }
-    let kept: Vec<&str> = query.split('&').filter(|pair| !is_it(pair)).collect();
-    let path = request.uri.path();
-    let target = if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) };
-    if let Ok(uri) = target.parse() {
-        request.set_uri(uri);
     }
 }

@@ -1,11 +1,11 @@
 //! `cors`: lets pages of other origins read answers (the Fetch standard, section 3.2).
 
+use http::Method;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HeaderName,
     HeaderValue, ORIGIN, VARY,
 };
-use http::Method;
 use pingora::http::{RequestHeader, ResponseHeader};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -70,12 +70,16 @@ impl Filter {
             context.mistakes.add(&place, "expected * alone, or origins without it");
         }
         if any && config.credentials {
-            context.mistakes.add(&context.place.key("credentials").clone(), "credentials cannot be allowed to every origin: name the origins");
+            context
+                .mistakes
+                .add(&context.place.key("credentials").clone(), "credentials cannot be allowed to every origin: name the origins");
         }
         for (index, text) in config.origins.iter().enumerate().filter(|(_, o)| *o != "*") {
             match origin(text) {
                 Some(origin) => origins.push(origin),
-                None => context.mistakes.add(&place.index(index), format!("expected an origin such as https://app.example.com, found \"{text}\"")),
+                None => context
+                    .mistakes
+                    .add(&place.index(index), format!("expected an origin such as https://app.example.com, found \"{text}\"")),
             }
         }
         let methods = match &config.methods {
@@ -159,9 +163,7 @@ fn varies_on_origin(response: &ResponseHeader) -> bool {
 
 /// Whether the request asks, before the real one, what that one may do.
 pub(crate) fn is_preflight(request: &RequestHeader) -> bool {
-    request.method == Method::OPTIONS
-        && request.headers.contains_key(ORIGIN)
-        && request.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+    request.method == Method::OPTIONS && request.headers.contains_key(ORIGIN) && request.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 fn origin(text: &str) -> Option<Origin> {

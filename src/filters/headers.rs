@@ -68,11 +68,7 @@ fn pairs(edits: &BTreeMap<String, HeaderText>, place: &Place, mistakes: &mut Mis
 fn compile(edits: &Edits, place: &Place, mistakes: &mut Mistakes) -> Compiled {
     let removed = edits.remove.iter().enumerate();
     let remove = removed.filter_map(|(i, h)| name(h.0.as_str(), &place.key("remove").index(i), mistakes)).collect();
-    Compiled {
-        remove,
-        set: pairs(&edits.set, &place.key("set"), mistakes),
-        add: pairs(&edits.add, &place.key("add"), mistakes),
-    }
+    Compiled { remove, set: pairs(&edits.set, &place.key("set"), mistakes), add: pairs(&edits.add, &place.key("add"), mistakes) }
 }
 
 impl Filter {

@@ -14,13 +14,14 @@ use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::edits::{remove_cookie, remove_parameter};
 use super::{CompileContext, Verdict};
 use crate::exchange::{Exchange, Identity, Reason, Rejection};
 use crate::notation::{Duration, Header, KeySource, Secret};
 use crate::rules::routing::{cookie, parameter};
 
-pub use verifier::Verifier;
 use verifier::Refusal;
+pub use verifier::Verifier;
 
 /// Which tokens are accepted, and from where.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -151,7 +152,11 @@ impl Filter {
             Ok(None) => return Err(challenge(Reason::TokenMissing, None)),
             Err(why) => return Err(challenge(Reason::TokenInvalid, Some(why))),
         };
-        let verified = match self.verifier.verify(&token).await {
+        let verified = match self.verifier.remembered(&token) {
+            Some(verified) => Ok(verified),
+            None => Box::pin(self.verifier.verify(&token)).await,
+        };
+        let verified = match verified {
             Ok(verified) => verified,
             Err(Refusal::Unavailable(why)) => return Err(Rejection::new(Reason::AuthUnavailable, "").log(why)),
             Err(Refusal::Expired) => return Err(challenge(Reason::TokenExpired, Some("the token has expired"))),
@@ -163,6 +168,12 @@ impl Filter {
         }
         if !self.forward_token {
             request.remove_header(&self.header);
+            if let Some(name) = &self.query {
+                remove_parameter(request, name);
+            }
+            if let Some(name) = &self.cookie {
+                remove_cookie(request, name);
+            }
         }
         Ok(())
     }

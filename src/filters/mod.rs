@@ -6,6 +6,7 @@
 mod api_key;
 mod context;
 mod cors;
+mod edits;
 mod headers;
 mod jwt;
 mod rate_limit;

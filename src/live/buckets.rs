@@ -1,6 +1,5 @@
 //! The state of one rate limit: a number per key, exact, bounded, in shards.
 
-
 use ahash::{AHashMap, RandomState};
 use parking_lot::Mutex;
 
@@ -18,8 +17,15 @@ const MAX_KEYS_PER_SHARD: usize = 16_384;
 /// that is nearest to it.
 #[derive(Debug)]
 pub struct Buckets {
-    shards: Box<[Mutex<AHashMap<Box<[u8]>, u64>>]>,
+    shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    keys: AHashMap<Box<[u8]>, u64>,
+    /// When it was last cleared of keys that are back at their full burst.
+    cleared: u64,
 }
 
 impl Default for Buckets {
@@ -33,8 +39,8 @@ impl Buckets {
     /// decrement are one step under the shard's lock, so a limit of N admits N and not N+1.
     pub fn admit(&self, gcra: Gcra, key: &[u8], now: u64) -> Decision {
         let shard = self.hasher.hash_one(key) as usize % SHARDS;
-        let mut keys = self.shards[shard].lock();
-        if let Some(tat) = keys.get_mut(key) {
+        let mut shard = self.shards[shard].lock();
+        if let Some(tat) = shard.keys.get_mut(key) {
             let decision = gcra.decide(*tat, now);
             if let Some(next) = decision.tat {
                 *tat = next;
@@ -43,17 +49,17 @@ impl Buckets {
         }
         let decision = gcra.decide(0, now);
         if let Some(tat) = decision.tat {
-            if keys.len() >= MAX_KEYS_PER_SHARD {
-                evict(&mut keys, now);
+            if shard.keys.len() >= MAX_KEYS_PER_SHARD {
+                evict(&mut shard, now);
             }
-            keys.insert(key.into(), tat);
+            shard.keys.insert(key.into(), tat);
         }
         decision
     }
 
     /// How many keys are held.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|s| s.lock().len()).sum()
+        self.shards.iter().map(|s| s.lock().keys.len()).sum()
     }
 
     /// Whether no key is held.
@@ -62,13 +68,18 @@ impl Buckets {
     }
 }
 
-fn evict(keys: &mut AHashMap<Box<[u8]>, u64>, now: u64) {
-    keys.retain(|_, tat| *tat > now);
-    if keys.len() >= MAX_KEYS_PER_SHARD {
-        // A sample is near enough to the least, and keeps the cost of a flood of keys constant.
-        let nearest = keys.iter().take(64).min_by_key(|(_, tat)| **tat).map(|(key, _)| key.clone());
+/// Makes room: at most once a second by a look at all keys, otherwise by a sample, so that a flood of
+/// keys costs the same for each.
+fn evict(shard: &mut Shard, now: u64) {
+    const SECOND: u64 = 1_000_000_000;
+    if now.saturating_sub(shard.cleared) >= SECOND {
+        shard.keys.retain(|_, tat| *tat > now);
+        shard.cleared = now;
+    }
+    if shard.keys.len() >= MAX_KEYS_PER_SHARD {
+        let nearest = shard.keys.iter().take(64).min_by_key(|(_, tat)| **tat).map(|(key, _)| key.clone());
         if let Some(key) = nearest {
-            keys.remove(&key);
+            shard.keys.remove(&key);
         }
     }
 }

@@ -167,10 +167,10 @@ impl KeyStore {
         loop {
             let Some(this) = store.upgrade() else { return };
             let result = this.refresh().await;
-            if let Err(error) = &result {
-                if !failed_before {
-                    log::warn!("the keys of {} are not fresh: {error}", this.describe());
-                }
+            if let Err(error) = &result
+                && !failed_before
+            {
+                log::warn!("the keys of {} are not fresh: {error}", this.describe());
             }
             failed_before = result.is_err();
             let pause = match (&this.shape.source, &result) {

@@ -52,7 +52,6 @@ impl Live {
     pub fn keys(&self, shape: &KeyStoreShape, fresh: impl FnOnce() -> Arc<KeyStore>) -> Arc<KeyStore> {
         self.keys.get_or(shape, fresh)
     }
-
 }
 
 /// Things by shape, held only as long as someone uses them.

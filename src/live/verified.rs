@@ -16,8 +16,21 @@ const MAX_PER_SHARD: usize = 4_096;
 /// the present one.
 #[derive(Debug)]
 pub struct VerifiedTokens<T> {
-    shards: Box<[RwLock<AHashMap<[u8; 32], Entry<T>>>]>,
+    shards: Box<[RwLock<Shard<T>>]>,
     hasher: RandomState,
+}
+
+#[derive(Debug)]
+struct Shard<T> {
+    tokens: AHashMap<[u8; 32], Entry<T>>,
+    /// The second in which it was last cleared of what no longer counts.
+    cleared: u64,
+}
+
+impl<T> Default for Shard<T> {
+    fn default() -> Self {
+        Self { tokens: AHashMap::new(), cleared: 0 }
+    }
 }
 
 #[derive(Debug)]
@@ -37,23 +50,24 @@ impl<T> VerifiedTokens<T> {
     /// What the token said, if it was verified by key set `generation` and has not expired at `now` (seconds).
     pub fn get(&self, digest: &[u8; 32], generation: u64, now: u64) -> Option<Arc<T>> {
         let shard = self.shards[self.shard(digest)].read();
-        let entry = shard.get(digest)?;
+        let entry = shard.tokens.get(digest)?;
         (entry.generation == generation && now < entry.expires).then(|| Arc::clone(&entry.claims))
     }
 
     /// Remembers a token that was verified.
     pub fn insert(&self, digest: [u8; 32], claims: Arc<T>, generation: u64, expires: u64, now: u64) {
         let mut shard = self.shards[self.shard(&digest)].write();
-        if shard.len() >= MAX_PER_SHARD {
-            shard.retain(|_, e| e.generation == generation && now < e.expires);
+        if shard.tokens.len() >= MAX_PER_SHARD && shard.cleared != now {
+            shard.tokens.retain(|_, e| e.generation == generation && now < e.expires);
+            shard.cleared = now;
         }
-        if shard.len() >= MAX_PER_SHARD {
+        if shard.tokens.len() >= MAX_PER_SHARD {
             // All are current: any of them will do, it is only verified once more.
-            if let Some(any) = shard.keys().next().copied() {
-                shard.remove(&any);
+            if let Some(any) = shard.tokens.keys().next().copied() {
+                shard.tokens.remove(&any);
             }
         }
-        shard.insert(digest, Entry { claims, expires, generation });
+        shard.tokens.insert(digest, Entry { claims, expires, generation });
     }
 
     fn shard(&self, digest: &[u8; 32]) -> usize {
@@ -83,6 +97,6 @@ mod tests {
             digest[..8].copy_from_slice(&n.to_be_bytes());
             tokens.insert(digest, Arc::new(()), 1, 1_000, 0);
         }
-        assert!(tokens.shards.iter().all(|s| s.read().len() <= MAX_PER_SHARD));
+        assert!(tokens.shards.iter().all(|s| s.read().tokens.len() <= MAX_PER_SHARD));
     }
 }

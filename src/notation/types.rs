@@ -44,7 +44,7 @@ text_type!(
 text_type!(
     /// A regular expression (the syntax of Rust's `regex`: no look-around, linear in time).
     Pattern(regex::Regex), "regular-expression", ["^v[0-9]+$"], |text| {
-        regex::RegexBuilder::new(text).size_limit(1 << 20).build().map_err(|e| format!("a regular expression: {e}"))
+        regex::RegexBuilder::new(text).size_limit(1 << 20).build().map_err(|e| format!("a regular expression: {}", e.to_string().lines().last().unwrap_or_default()))
     }
 );
 

@@ -106,11 +106,11 @@ pub async fn start(options: Options) -> Result<Started, Failure> {
     look_after(&snapshot).await;
     let (upgrade_socket, admin_address) = (snapshot.process.upgrade_socket.clone(), snapshot.admin.address);
     let serving = Arc::new(ArcSwap::from_pointee(Serving { snapshot, access_log: Arc::new(access_log) }));
-    let (shutdown, watched) = watch::channel(false);
+    let shutdown = watch::channel(false).0;
     let supervisor = Arc::new(Supervisor {
         source: options.source,
         live,
-        proxy: proxy(Gateway::new(Arc::clone(&serving), watched), threads),
+        proxy: proxy(Gateway::new(Arc::clone(&serving)), threads),
         serving,
         listeners: Mutex::new(Vec::new()),
         workers: workers.handle().clone(),
@@ -162,7 +162,7 @@ impl Supervisor {
     /// Accepts from now on.
     fn begin(&self, bound: Vec<Bound>) {
         self.start_listeners(&self.serving.load_full(), bound);
-        METRICS.reloaded(true);
+        METRICS.loaded();
         self.ready.store(true, Ordering::Release);
     }
 }
@@ -199,6 +199,7 @@ pub fn run(options: Options) -> u8 {
         match start(options).await {
             Ok(started) => {
                 let listening = tokio::spawn(signals::listen(Arc::clone(&started.supervisor)));
+                log::info!("operators are served on {}", started.supervisor.admin_address());
                 log::info!("ready");
                 started.until_end().await;
                 listening.abort();

@@ -193,7 +193,13 @@ impl Supervisor {
     /// One store publishes the configuration; then the listeners follow it.
     fn publish(&self, serving: Serving, fresh: Vec<Bound>) {
         let serving = Arc::new(serving);
-        self.serving.store(Arc::clone(&serving));
+        let before = self.serving.swap(Arc::clone(&serving));
+        let present = &serving.snapshot.upstreams;
+        for old in before.snapshot.upstreams.iter().filter(|o| !present.iter().any(|n| Arc::ptr_eq(&n.pool, &o.pool))) {
+            old.pool.retire();
+        }
+        // What the old ones' last probes found counts for the new ones as well.
+        present.iter().for_each(|upstream| upstream.pool.refresh());
         let mut listeners = self.listeners.lock();
         listeners.retain(|l| serving.snapshot.listeners.iter().any(|c| c.name == l.name && c.address == l.configured));
         for listening in listeners.iter() {
@@ -226,8 +232,9 @@ impl Supervisor {
         let limit = self.serving.load().snapshot.process.drain_time;
         log::info!("draining: {} connections and streams are under way, for at most {limit:?}", self.drain.count());
         self.listeners.lock().clear();
+        // Pingora's own clean-up would cut connections whose request is on its way; our connections
+        // end by themselves: with the request that they have, or shortly after the drain began.
         self.shutdown.send_replace(true);
-        pingora::apps::HttpServerApp::http_cleanup(&*self.proxy).await;
         match tokio::time::timeout(limit, self.drain.empty()).await {
             Ok(()) => log::info!("drained: nothing is under way"),
             Err(_) => log::warn!("{} connections and streams were still under way and are cut", self.drain.count()),
@@ -285,7 +292,7 @@ impl crate::admin::Operated for Supervisor {
         (state.at, state.refused)
     }
 
-    async fn reload(&self) -> Result<(), String> {
-        Self::reload(self).await.map_err(|mistakes| mistakes.to_string())
+    async fn reload(&self) -> Result<(), Vec<String>> {
+        Self::reload(self).await.map_err(|mistakes| mistakes.0.iter().map(ToString::to_string).collect())
     }
 }

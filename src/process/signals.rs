@@ -23,6 +23,7 @@ pub async fn listen(supervisor: Arc<Supervisor>) -> std::io::Result<()> {
             _ = async { tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} } } => {
                 if ending {
                     log::warn!("ended at once by a second signal");
+                    #[expect(clippy::disallowed_methods, reason = "whoever asks twice does not want the drain")]
                     std::process::exit(1);
                 }
                 ending = true;

@@ -56,10 +56,10 @@ pub fn normalise(path: &[u8]) -> Result<Cow<'_, str>, BadPath> {
     if path.len() > MAX_PATH {
         return Err(BadPath::TooLong);
     }
-    if is_plain(path) {
-        if let Ok(text) = std::str::from_utf8(path) {
-            return Ok(Cow::Borrowed(text));
-        }
+    if is_plain(path)
+        && let Ok(text) = std::str::from_utf8(path)
+    {
+        return Ok(Cow::Borrowed(text));
     }
     let unescaped = unescape(path)?;
     Ok(Cow::Owned(remove_dots(&unescaped)?))

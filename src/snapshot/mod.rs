@@ -93,6 +93,8 @@ pub struct Limits {
     pub connections: usize,
     /// For headers, handshakes and prefaces.
     pub header_time: Duration,
+    /// Bytes of a request's head.
+    pub headers: usize,
     /// Between requests.
     pub idle_time: Duration,
     /// Between two parts of a body.

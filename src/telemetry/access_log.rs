@@ -149,6 +149,7 @@ fn write_out(shared: &Shared, mut out: Box<dyn Write + Send>) {
         if stop {
             return;
         }
+        #[expect(clippy::disallowed_methods, reason = "the writer's own thread")]
         std::thread::sleep(Duration::from_millis(50));
     }
 }

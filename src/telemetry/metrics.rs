@@ -99,11 +99,14 @@ impl Metrics {
             target_health: gauges(r, "portcullis_target_healthy", "1 if the target may be picked", &["upstream", "target"]),
             target_active: gauges(r, "portcullis_target_requests_in_flight", "Requests under way on the target", &["upstream", "target"]),
             open_connections: gauge(r, "portcullis_connections_open", "Client connections that are open"),
-            accepted: counters(r, "portcullis_connections_total", "Client connections that were accepted", &[]).with_label_values(&[] as &[&str]),
+            accepted: counters(r, "portcullis_connections_total", "Client connections that were accepted", &[])
+                .with_label_values(&[] as &[&str]),
             refused: counters(r, "portcullis_connections_refused_total", "Connections that ended before a request was read", &["cause"]),
-            log_dropped: counters(r, "portcullis_log_lines_dropped_total", "Access log lines that were dropped", &[]).with_label_values(&[] as &[&str]),
+            log_dropped: counters(r, "portcullis_log_lines_dropped_total", "Access log lines that were dropped", &[])
+                .with_label_values(&[] as &[&str]),
             reloads: counters(r, "portcullis_reloads_total", "Reloads by outcome", &["outcome"]),
-            reload_time: gauges(r, "portcullis_config_loaded_timestamp_seconds", "When the present configuration was taken", &[]).with_label_values(&[] as &[&str]),
+            reload_time: gauges(r, "portcullis_config_loaded_timestamp_seconds", "When the present configuration was taken", &[])
+                .with_label_values(&[] as &[&str]),
             reload_ok: gauge(r, "portcullis_config_last_reload_successful", "1 if the last reload succeeded"),
             routes: RwLock::default(),
             registry,
@@ -144,14 +147,17 @@ impl Metrics {
         }
     }
 
+    /// Notes that a configuration was taken.
+    pub fn loaded(&self) {
+        self.reload_ok.set(1);
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        self.reload_time.set(now.map_or(0.0, |d| d.as_secs_f64()));
+    }
+
     /// Notes a reload.
     pub fn reloaded(&self, ok: bool) {
         self.reloads.with_label_values(&[if ok { "taken" } else { "refused" }]).inc();
-        self.reload_ok.set(i64::from(ok));
-        if ok {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            self.reload_time.set(now.map_or(0.0, |d| d.as_secs_f64()));
-        }
+        if ok { self.loaded() } else { self.reload_ok.set(0) }
     }
 
     /// Everything in Prometheus' text format; `targets` are upstream, target, healthy, active.

@@ -112,7 +112,11 @@ impl Record<'_> {
         let _ = write!(
             out,
             "  {:>3}  {:>8.2} ms  {:<7} {}  {}",
-            self.status, millis, self.method, String::from_utf8_lossy(&safe), self.reason.code()
+            self.status,
+            millis,
+            self.method,
+            String::from_utf8_lossy(&safe),
+            self.reason.code()
         );
         for (name, value) in [("route", self.route), ("target", self.target), ("consumer", self.consumer), ("detail", self.detail)] {
             if let Some(value) = value {

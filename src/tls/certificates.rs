@@ -84,8 +84,7 @@ impl PeerAuthorities {
             all.extend_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, c.as_ref()).as_ref());
             all
         });
-        let wrapped: Vec<WrappedX509> =
-            certificates.into_iter().map(|c| WrappedX509::new(c.as_ref().to_vec(), parse_x509)).collect();
+        let wrapped: Vec<WrappedX509> = certificates.into_iter().map(|c| WrappedX509::new(c.as_ref().to_vec(), parse_x509)).collect();
         Ok(Self { certificates: wrapped.into(), digest })
     }
 }

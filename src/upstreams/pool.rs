@@ -130,6 +130,8 @@ impl Transport {
         let (least, most) = self.versions;
         peer.options.set_http_version(most, least);
         peer.options.max_h2_streams = 100;
+        // Upgrades have a tunnel of their own; Pingora's would lose some.
+        peer.options.http_upstream_request_policy = pingora::upstreams::peer::HttpUpstreamRequestPolicy::deny_upgrades();
         peer.options.connection_timeout = Some(self.connect);
         peer.options.total_connection_timeout = Some(self.connect);
         peer.options.read_timeout = Some(self.read);
@@ -199,7 +201,10 @@ pub struct Members {
 pub struct Pool {
     backends: Backends,
     members: Arc<Members>,
-    started: AtomicBool,
+    /// Whether a snapshot that serves has it.
+    wanted: AtomicBool,
+    /// Whether someone looks after it.
+    running: AtomicBool,
 }
 
 impl std::fmt::Debug for Pool {
@@ -216,11 +221,10 @@ impl Pool {
         let empty = Choice { members: Vec::new(), balance: shape.algorithm.build(&[]), total: 0 };
         let members = Arc::new(Members { shape, by_address: Mutex::new(known), choice: ArcSwap::from_pointee(empty) });
         if let Some(active) = &members.shape.probe {
-            let name = members.shape.targets.first().map_or("localhost", |t| t.host.as_str());
-            let probe = Probe::new(active, &members.shape.transport, name, Arc::downgrade(&members));
+            let probe = Probe::new(active, &members.shape.transport, &members.shape.targets, Arc::downgrade(&members));
             backends.set_health_check(Box::new(probe));
         }
-        Arc::new(Self { backends, members, started: AtomicBool::new(false) })
+        Arc::new(Self { backends, members, wanted: AtomicBool::new(true), running: AtomicBool::new(false) })
     }
 
     /// Its shape.
@@ -256,9 +260,21 @@ impl Pool {
         Some(Picked { member, in_flight })
     }
 
-    /// True for the first who asks: that one is to look after it.
+    /// It is wanted from now on. True if nobody looks after it: whoever asked is to do so.
     pub fn start(&self) -> bool {
-        !self.started.swap(true, Ordering::AcqRel)
+        self.wanted.store(true, Ordering::Release);
+        !self.running.swap(true, Ordering::AcqRel)
+    }
+
+    /// No snapshot that serves has it any more: its probes end, although requests may still hold it.
+    /// A pool that took its targets over must not share their probes' results with it.
+    pub fn retire(&self) {
+        self.wanted.store(false, Ordering::Release);
+    }
+
+    /// Looks at its targets' health anew.
+    pub fn refresh(&self) {
+        self.members.rebuild();
     }
 
     /// Looks names up and probes every target once, so that the first request meets known targets.
@@ -286,6 +302,9 @@ impl Pool {
             let pause = probe.unwrap_or(resolve).min(resolve);
             tokio::time::sleep(pause.mul_f64(fastrand::f64().mul_add(0.2, 0.9))).await;
             let Some(this) = pool.upgrade() else { return };
+            if !this.wanted.load(Ordering::Acquire) {
+                return this.running.store(false, Ordering::Release);
+            }
             if last_resolve.elapsed() >= resolve {
                 last_resolve = tokio::time::Instant::now();
                 this.discover().await;
@@ -331,8 +350,7 @@ impl Members {
     /// Builds the choice anew from the targets that are healthy now.
     fn rebuild(&self) {
         let known = self.by_address.lock();
-        let mut healthy: Vec<(&Arc<Target>, &TargetSpec)> =
-            known.values().filter(|(t, _)| t.is_healthy()).map(|(t, s)| (t, s)).collect();
+        let mut healthy: Vec<(&Arc<Target>, &TargetSpec)> = known.values().filter(|(t, _)| t.is_healthy()).map(|(t, s)| (t, s)).collect();
         healthy.sort_by_key(|(target, _)| target.address);
         let weights: Vec<u32> = healthy.iter().map(|(_, spec)| spec.weight).collect();
         let members = healthy.into_iter().map(|(target, spec)| Arc::new(self.member(target, spec))).collect();
@@ -350,4 +368,3 @@ impl Members {
         }
     }
 }
-

@@ -40,12 +40,7 @@ pub struct Target {
 impl Target {
     /// A target of which nothing is known yet; without probes it is healthy from the start.
     pub fn new(address: SocketAddr, probed: bool) -> Self {
-        Self {
-            address,
-            label: address.to_string(),
-            active: AtomicU32::new(0),
-            health: Mutex::new(HealthState::new(probed)),
-        }
+        Self { address, label: address.to_string(), active: AtomicU32::new(0), health: Mutex::new(HealthState::new(probed)) }
     }
 
     /// Requests that it is working on.

@@ -39,6 +39,8 @@ pub struct Connection {
     /// Whether any byte of the present head has come.
     head_begun: AtomicBool,
     expired: AtomicBool,
+    /// Whether the next flush may be left out.
+    corked: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -53,6 +55,7 @@ impl Connection {
             in_head: AtomicBool::new(true),
             head_begun: AtomicBool::new(false),
             expired: AtomicBool::new(false),
+            corked: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         })
     }
@@ -87,6 +90,16 @@ impl Connection {
         self.is_in_head() && self.head_begun.load(Ordering::Relaxed)
     }
 
+    /// The next flush, that of an answer's head, may be left out: its body follows at once.
+    pub fn cork(&self) {
+        self.corked.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this flush may be left out.
+    pub fn uncork(&self) -> bool {
+        self.corked.load(Ordering::Relaxed) && self.corked.swap(false, Ordering::Relaxed)
+    }
+
     /// Whether the deadline has passed; if not, the task is woken when it does.
     pub fn poll_expired(&self, context: &std::task::Context<'_>) -> bool {
         if !self.is_in_head() {
@@ -96,9 +109,11 @@ impl Connection {
         self.expired.load(Ordering::Acquire)
     }
 
-    /// Wakes the connection if its deadline has passed at `now`.
-    pub fn check(&self, now: u64) {
-        if self.deadline.load(Ordering::Relaxed) <= now {
+    /// Wakes the connection if its deadline has passed at `now`, or if it is to close when it is idle
+    /// and it is.
+    pub fn check(&self, now: u64, close_idle: bool) {
+        let idle = self.is_in_head() && !self.head_begun.load(Ordering::Relaxed);
+        if self.deadline.load(Ordering::Relaxed) <= now || (close_idle && idle) {
             self.expired.store(true, Ordering::Release);
             self.waker.wake();
         }

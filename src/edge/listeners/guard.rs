@@ -15,9 +15,16 @@ use pingora::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::connection::Connection;
+use crate::exchange::Reason;
+use crate::telemetry::metrics::METRICS;
 
 /// Writes that are gathered before they are sent; a head and a small body together fit.
 const GATHER: usize = 8 * 1024;
+
+/// What a client is told whose bytes are no request; Pingora's own words for it have no reason.
+const UNREADABLE: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: application/problem+json\r\n\
+content-length: 137\r\n\r\n{\"type\":\"urn:portcullis:bad_request\",\"title\":\"The request is malformed\",\"status\":400,\"reason\":\"bad_request\",\
+\"detail\":\"it is no HTTP/1.1\"}";
 
 const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
@@ -55,6 +62,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
                 }
                 Poll::Ready(result)
             }
+            // Nobody writes while this waits: what a left-out flush has left is sent now.
+            Poll::Pending if !self.gathered.is_empty() => match self.poll_send(context) {
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                _ => Poll::Pending,
+            },
             Poll::Pending if self.connection.poll_expired(context) => {
                 if self.connection.is_within_head() {
                     // Best effort: the client is being closed on anyway.
@@ -106,6 +118,12 @@ impl<S: AsyncWrite + Unpin> Guarded<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.gather && self.connection.is_within_head() && bytes.starts_with(b"HTTP/1.1 4") {
+            // Nobody but Pingora's parser writes before a head is complete.
+            METRICS.ended(Reason::BadRequest);
+            self.gathered.extend_from_slice(UNREADABLE);
+            return Poll::Ready(Ok(bytes.len()));
+        }
         if self.gather && self.gathered.len() + bytes.len() <= GATHER {
             self.gathered.extend_from_slice(bytes);
             return Poll::Ready(Ok(bytes.len()));
@@ -126,6 +144,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.gather && self.connection.uncork() {
+            return Poll::Ready(Ok(()));
+        }
         ready!(self.poll_send(context))?;
         Pin::new(&mut self.inner).poll_flush(context)
     }

@@ -26,6 +26,8 @@ tokio::task_local! {
 #[derive(Debug, Default)]
 pub struct Progress {
     awaited: AtomicBool,
+    /// The answer has begun: from then on the client may take its time, as streams do.
+    answered: AtomicBool,
     last: AtomicU64,
 }
 
@@ -41,12 +43,18 @@ impl Progress {
         self.awaited.store(more, Ordering::Relaxed);
     }
 
+    /// Notes that the answer has begun.
+    pub fn answer_begun(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
     async fn stalled(&self, limit: Duration) {
         let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         loop {
             tokio::time::sleep(limit).await;
             let since = clock::now().saturating_sub(self.last.load(Ordering::Relaxed));
-            if self.awaited.load(Ordering::Relaxed) && since >= limit_ms {
+            let waits = self.awaited.load(Ordering::Relaxed) && !self.answered.load(Ordering::Relaxed);
+            if waits && since >= limit_ms {
                 return;
             }
         }
@@ -77,6 +85,7 @@ pub async fn serve(stream: Stream, connection: &Arc<Connection>, context: &Conte
     connection.head_complete();
     let mut options = default_h2_options();
     options.max_concurrent_streams(limits.streams);
+    options.max_header_list_size(u32::try_from(limits.headers).unwrap_or(u32::MAX));
     let connected = tokio::time::timeout(limits.header_time, handshake(stream, Some(options))).await;
     let Ok(Ok(mut h2)) = connected else {
         return METRICS.refused.with_label_values(&["preface"]).inc();

@@ -97,6 +97,9 @@ struct Settings {
     name: Arc<str>,
     limits: ArcSwap<Limits>,
     protocols: ArcSwap<(bool, bool)>,
+    /// A place for each connection; changed with the limit.
+    places: Arc<Semaphore>,
+    most: AtomicUsize,
     tls: ArcSwapOption<Tls>,
     certificates: Arc<ArcSwap<CertificateTable>>,
 }
@@ -130,20 +133,28 @@ impl Listening {
     ///
     /// # Errors
     /// When the socket cannot be used.
-    pub fn start(bound: Bound, listener: &Listener, proxy: Arc<HttpProxy<Gateway>>, shutdown: ShutdownWatch, drain: Arc<Drain>) -> std::io::Result<Self> {
+    pub fn start(
+        bound: Bound,
+        listener: &Listener,
+        proxy: Arc<HttpProxy<Gateway>>,
+        shutdown: ShutdownWatch,
+        drain: Arc<Drain>,
+    ) -> std::io::Result<Self> {
         bound.socket.set_nonblocking(true)?;
         let socket = Arc::new(TcpListener::from_std(bound.socket)?);
         let settings = Arc::new(Settings {
             name: listener.name.as_str().into(),
             limits: ArcSwap::from_pointee(listener.limits),
             protocols: ArcSwap::from_pointee((listener.http1, listener.http2)),
+            places: Arc::new(Semaphore::new(listener.limits.connections)),
+            most: AtomicUsize::new(listener.limits.connections),
             tls: ArcSwapOption::empty(),
             certificates: Arc::new(ArcSwap::from_pointee(CertificateTable::new(&[]))),
         });
         settings.update(listener);
         let (stop, stopped) = watch::channel(false);
         let context = Context { proxy, shutdown, drain, settings: Arc::clone(&settings) };
-        tokio::spawn(accept(Arc::clone(&socket), context, stopped, listener.limits.connections));
+        tokio::spawn(accept(Arc::clone(&socket), context, stopped));
         Ok(Self { name: listener.name.clone(), configured: bound.configured, address: socket.local_addr()?, settings, socket, stop })
     }
 
@@ -165,8 +176,26 @@ impl Drop for Listening {
 }
 
 impl Settings {
+    /// Changes how many connections there may be. Fewer count as connections end: none is cut.
+    fn resize(&self, most: usize) {
+        let before = self.most.swap(most, Ordering::AcqRel);
+        if most >= before {
+            return self.places.add_permits(most - before);
+        }
+        let mut surplus = before - most;
+        surplus -= self.places.forget_permits(surplus);
+        let places = Arc::clone(&self.places);
+        tokio::spawn(async move {
+            for _ in 0..surplus {
+                let Ok(place) = places.acquire().await else { return };
+                place.forget();
+            }
+        });
+    }
+
     fn update(&self, listener: &Listener) {
         self.limits.store(Arc::new(listener.limits));
+        self.resize(listener.limits.connections);
         self.protocols.store(Arc::new((listener.http1, listener.http2)));
         let Some((settings, certificates)) = &listener.tls else { return self.tls.store(None) };
         self.certificates.store(Arc::new(CertificateTable::new(certificates)));
@@ -179,10 +208,10 @@ impl Settings {
 }
 
 /// Accepts until it is stopped. Over the limit of connections further ones wait in the kernel's queue.
-async fn accept(socket: Arc<TcpListener>, context: Context, mut stopped: watch::Receiver<bool>, most: usize) {
-    let places = Arc::new(Semaphore::new(most));
+async fn accept(socket: Arc<TcpListener>, context: Context, mut stopped: watch::Receiver<bool>) {
+    let places = Arc::clone(&context.settings.places);
     let connections: Arc<Mutex<Vec<Weak<Connection>>>> = Arc::default();
-    let watcher = tokio::spawn(watch_deadlines(Arc::clone(&connections)));
+    let watcher = tokio::spawn(watch_deadlines(Arc::clone(&connections), context.shutdown.clone()));
     loop {
         let next = async {
             let place = Arc::clone(&places).acquire_owned().await;
@@ -196,9 +225,10 @@ async fn accept(socket: Arc<TcpListener>, context: Context, mut stopped: watch::
         match accepted {
             Ok((stream, peer)) => {
                 let (context, connections) = (context.clone(), Arc::clone(&connections));
+                // Counted before its task runs: a drain must not end in between.
+                let under_way = context.drain.begin();
                 tokio::spawn(async move {
-                    let _place = place;
-                    let _under_way = context.drain.begin();
+                    let _counted = (place, under_way);
                     let _open = Open::new();
                     serve(stream, peer, context, &connections).await;
                 });
@@ -211,7 +241,8 @@ async fn accept(socket: Arc<TcpListener>, context: Context, mut stopped: watch::
             }
         }
     }
-    // Connections that are still open keep their deadlines until they are gone.
+    // The socket closes here; connections that are still open keep their deadlines until they are gone.
+    drop(socket);
     while connections.lock().iter().any(|c| c.strong_count() > 0) {
         tokio::time::sleep(clock::TICK).await;
     }
@@ -234,14 +265,23 @@ impl Drop for Open {
     }
 }
 
+/// How long a connection without a request may stay once the process drains: a request that is on its
+/// way when the drain begins is still answered, with `Connection: close`.
+const LINGER: Duration = Duration::from_millis(500);
+
 /// Sets the clock and wakes whoever is late.
-async fn watch_deadlines(connections: Arc<Mutex<Vec<Weak<Connection>>>>) {
+async fn watch_deadlines(connections: Arc<Mutex<Vec<Weak<Connection>>>>, shutdown: ShutdownWatch) {
+    let mut draining_since = None;
     loop {
         tokio::time::sleep(clock::TICK).await;
         let now = clock::tick();
+        if draining_since.is_none() && *shutdown.borrow() {
+            draining_since = Some(now);
+        }
+        let linger_is_over = draining_since.is_some_and(|since| now - since > LINGER.as_millis() as u64);
         connections.lock().retain(|connection| {
             let connection = connection.upgrade();
-            connection.inspect(|c| c.check(now)).is_some()
+            connection.inspect(|c| c.check(now, linger_is_over)).is_some()
         });
     }
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, StatusCode, Version};
+use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::{Error, ErrorType, Result};
 
 use super::forward::refuse;
 use super::intake::X_REQUEST_ID;
@@ -21,9 +21,10 @@ impl Gateway {
         if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
             return;
         }
-        ctx.answered = Some(Instant::now());
+        let now = Instant::now();
+        ctx.answered = Some(now);
         if let (Some(upstream), Some(from)) = (&ctx.upstream, ctx.forwarded) {
-            upstream.metrics.response.observe(from.elapsed().as_secs_f64());
+            upstream.metrics.response.observe(now.saturating_duration_since(from).as_secs_f64());
         }
     }
 
@@ -34,6 +35,9 @@ impl Gateway {
         }
         ctx.status = response.status.as_u16();
         ctx.exchange.reason = Reason::Forwarded;
+        if let Some(progress) = &ctx.progress {
+            progress.answer_begun();
+        }
         if let Some(id) = &ctx.exchange.request_id {
             response.insert_header(X_REQUEST_ID, id.clone())?;
         }
@@ -44,11 +48,16 @@ impl Gateway {
         let Some(route) = ctx.route.clone() else { return Ok(()) };
         for filter in route.filters.iter().rev() {
             filter.on_response(response, &ctx.exchange, false);
+            let whole = response.headers.contains_key(CONTENT_LENGTH);
             match filter.on_body(response) {
                 Ok(None) => {}
                 Ok(Some(fields)) => {
                     ctx.strippers.push(Stripper::new(Arc::clone(fields)));
                     frame_anew(request, response)?;
+                    if let (true, Some(connection)) = (whole, &ctx.connection) {
+                        // No stream of events: its head may wait for its body, and go out with it.
+                        connection.cork();
+                    }
                 }
                 Err(rejection) => return Err(refuse(ctx, rejection)),
             }
@@ -65,9 +74,7 @@ impl Gateway {
             let part = body.take().unwrap_or_default();
             let mut out = Vec::with_capacity(part.len() + 64);
             if stripper.push(&part, &mut out).is_err() {
-                ctx.exchange.reason = Reason::AnswerOpaque;
-                ctx.exchange.detail = Some("the document is nested too deep".to_owned());
-                return Error::e_explain(ErrorType::InvalidHTTPHeader, "the answer is nested too deep");
+                return Err(refuse(ctx, Rejection::new(Reason::AnswerOpaque, "").log("the document is nested too deep")));
             }
             if end {
                 stripper.finish(&mut out);

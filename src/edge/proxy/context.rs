@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use pingora::http::RequestHeader;
 
-use crate::edge::listeners::current_connection;
 use crate::edge::listeners::http2::Progress;
+use crate::edge::listeners::{Connection, current_connection};
 use crate::exchange::{Exchange, Rejection};
 use crate::rules::payload::{Fields, Stripper};
 use crate::snapshot::{Action, Forward, Limits, Listener, Route, Serving, Upstream};
@@ -21,6 +21,8 @@ pub const MAX_TRIES: u32 = 3;
 pub struct Context {
     /// The configuration of its whole life.
     pub serving: Arc<Serving>,
+    /// Its connection.
+    pub connection: Option<Arc<Connection>>,
     /// Its listener's place in the snapshot; `None` when the listener is in it no more.
     pub listener: Option<usize>,
     /// What is known of it.
@@ -61,6 +63,8 @@ pub struct Context {
     pub tunnelled: Option<(u64, u64)>,
     /// Whether it is counted as under way.
     pub counted: bool,
+    /// Whether it was counted and logged.
+    pub recorded: bool,
 }
 
 impl Context {
@@ -74,8 +78,9 @@ impl Context {
             }
             None => (SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), false),
         };
-        let listener = connection.and_then(|c| serving.snapshot.listener(&c.listener));
+        let listener = connection.as_ref().and_then(|c| serving.snapshot.listener(&c.listener));
         Self {
+            connection,
             listener,
             exchange: Exchange::new(peer, secure),
             route: None,
@@ -96,6 +101,7 @@ impl Context {
             head: None,
             tunnelled: None,
             counted: false,
+            recorded: false,
             serving,
         }
     }
@@ -115,14 +121,6 @@ impl Context {
         match self.route.as_deref().map(|r| &r.action) {
             Some(Action::Forward(forward)) => Some(forward),
             _ => None,
-        }
-    }
-}
-
-impl Drop for Context {
-    fn drop(&mut self) {
-        if let (true, Some(route)) = (self.counted, &self.route) {
-            route.metrics().in_flight.dec();
         }
     }
 }

@@ -27,13 +27,16 @@ impl Gateway {
             error.set_retry(false);
             return error;
         }
+        let another = exclude(ctx);
         if reused {
-            // The target closed an idle connection as the request was sent: that says nothing about
-            // the target, so it may be asked again on a fresh connection.
-            error.set_retry(ctx.tries < MAX_TRIES);
+            // The target closed an idle connection as the request was sent, which says nothing about
+            // it: with no other target left all may be asked again, until no kept connection is.
+            if !another {
+                ctx.tried.clear();
+            }
+            error.set_retry(ctx.tries < MAX_STALE);
         } else {
-            let again = exclude(ctx);
-            error.set_retry(again);
+            error.set_retry(another);
         }
         error
     }
@@ -43,7 +46,12 @@ impl Gateway {
         let rejection = match ctx.rejection.take() {
             Some(rejection) => rejection,
             None => {
-                let rejection = Rejection::new(reason(error), "");
+                let mut reason = reason(error);
+                let over = ctx.deadline.is_some_and(|deadline| std::time::Instant::now() >= deadline);
+                if over && matches!(reason, Reason::TargetTimeout | Reason::ConnectTimeout) {
+                    reason = Reason::RouteTimeout;
+                }
+                let rejection = Rejection::new(reason, "");
                 let target = picked_address(ctx).map(|a| format!("{a}: ")).unwrap_or_default();
                 rejection.log(format!("{target}{}", error.root_cause()))
             }
@@ -59,7 +67,7 @@ impl Gateway {
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         }
         let status = rejection.reason.status();
-        let written = self.reject(session, &rejection, ctx).await;
+        let written = Box::pin(self.reject(session, &rejection, ctx)).await;
         FailToProxy { error_code: status, can_reuse_downstream: written.is_ok() && session.is_body_done() }
     }
 }
@@ -69,9 +77,14 @@ fn exclude(ctx: &mut Context) -> bool {
     if let Some(address) = picked_address(ctx) {
         ctx.tried.push(address);
     }
-    let another = ctx.upstream.as_ref().is_some_and(|u| u.pool.choice().members.len() > ctx.tried.len());
+    // Asked of the members themselves: the one that failed may have been taken out meanwhile.
+    let fresh = |m: &std::sync::Arc<crate::upstreams::Member>| !ctx.tried.contains(&m.target.address);
+    let another = ctx.upstream.as_ref().is_some_and(|u| u.pool.choice().members.iter().any(fresh));
     another && ctx.tries < MAX_TRIES
 }
+
+/// Attempts when kept connections turn out to be closed, one after another.
+const MAX_STALE: u32 = 12;
 
 /// The reason behind an error of Pingora's.
 fn reason(error: &Error) -> Reason {

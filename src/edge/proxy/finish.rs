@@ -1,9 +1,11 @@
 //! The request has ended: metrics and the log line, from one record.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::Version;
 use pingora::Error;
+use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use super::{Context, Gateway};
@@ -14,51 +16,67 @@ use crate::telemetry::metrics::METRICS;
 impl Gateway {
     /// Counts and logs.
     pub(super) fn finish(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
-        // The guards go first: whoever sees the log line sees the counters without this request.
-        let target = ctx.picked.take().map(|p| std::sync::Arc::clone(&p.member));
-        if let (Some(_), Reason::Forwarded) = (error, ctx.exchange.reason) {
+        let broken_off = error.is_some() && ctx.exchange.reason == Reason::Forwarded;
+        if broken_off {
             // The answer had begun and was broken off without a word from the other phases.
             ctx.exchange.reason = Reason::TargetReset;
         }
-        let duration = ctx.exchange.started.elapsed();
-        let exchange = &ctx.exchange;
-        METRICS.ended(exchange.reason);
-        if let Some(route) = &ctx.route {
-            route.metrics().observe(ctx.status, duration.as_secs_f64());
+        let head = ctx.head.take();
+        let request = head.as_deref().unwrap_or_else(|| session.req_header());
+        let bytes = ctx.tunnelled.unwrap_or_else(|| (session.body_bytes_read() as u64, session.body_bytes_sent() as u64));
+        record(ctx, request, bytes);
+    }
+}
+
+/// Counts and logs a request, once.
+fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u64, u64)) {
+    ctx.recorded = true;
+    // The guards go first: whoever sees the log line sees the counters without this request.
+    let target = ctx.picked.take().map(|p| Arc::clone(&p.member));
+    let duration = ctx.exchange.started.elapsed();
+    let exchange = &ctx.exchange;
+    METRICS.ended(exchange.reason);
+    if let Some(route) = &ctx.route {
+        route.metrics().observe(ctx.status, duration.as_secs_f64());
+    }
+    let upstream_time = ctx.forwarded.zip(ctx.answered).map(|(from, to)| to.saturating_duration_since(from));
+    ctx.serving.access_log.push(&Record {
+        time: SystemTime::now(),
+        client: exchange.client,
+        method: request.method.as_str(),
+        host: &exchange.host,
+        path: request.uri.path(),
+        query: request.uri.query(),
+        protocol: protocol(request.version),
+        status: ctx.status,
+        reason: exchange.reason,
+        detail: exchange.detail.as_deref(),
+        route: ctx.route.as_ref().map(|r| r.name.as_str()),
+        upstream: ctx.upstream.as_ref().map(|u| u.name.as_str()),
+        target: target.as_ref().map(|m| m.target.label.as_str()),
+        consumer: exchange.identity.as_ref().map(|i| &*i.name),
+        duration,
+        upstream_time,
+        tries: ctx.tries,
+        bytes_in,
+        bytes_out,
+        request_id: exchange.request_id.as_ref().map(http::HeaderValue::as_bytes),
+        trace_id: exchange.trace.trace_id,
+        user_agent: request.headers.get(http::header::USER_AGENT).map(http::HeaderValue::as_bytes),
+    });
+}
+
+impl Drop for Context {
+    /// A request whose work was dropped in the middle, a stalled stream, is recorded here.
+    fn drop(&mut self) {
+        if let (false, Some(head)) = (self.recorded, self.head.take()) {
+            self.exchange.reason = Reason::ClientTimeout;
+            let bytes_in = self.body_seen;
+            record(self, &head, (bytes_in, 0));
         }
-        let request = match &ctx.head {
-            Some(head) => head.as_ref(),
-            None => session.req_header(),
-        };
-        let (bytes_in, bytes_out) = match ctx.tunnelled {
-            Some((bytes_in, bytes_out)) => (bytes_in, bytes_out),
-            None => (session.body_bytes_read() as u64, session.body_bytes_sent() as u64),
-        };
-        let upstream_time = ctx.forwarded.zip(ctx.answered).map(|(from, to)| to.saturating_duration_since(from));
-        ctx.serving.access_log.push(&Record {
-            time: SystemTime::now(),
-            client: exchange.client,
-            method: request.method.as_str(),
-            host: &exchange.host,
-            path: request.uri.path(),
-            query: request.uri.query(),
-            protocol: protocol(request.version),
-            status: ctx.status,
-            reason: exchange.reason,
-            detail: exchange.detail.as_deref(),
-            route: ctx.route.as_ref().map(|r| r.name.as_str()),
-            upstream: ctx.upstream.as_ref().map(|u| u.name.as_str()),
-            target: target.as_ref().map(|m| m.target.label.as_str()),
-            consumer: exchange.identity.as_ref().map(|i| &*i.name),
-            duration,
-            upstream_time,
-            tries: ctx.tries,
-            bytes_in,
-            bytes_out,
-            request_id: exchange.request_id.as_ref().map(http::HeaderValue::as_bytes),
-            trace_id: exchange.trace.trace_id,
-            user_agent: request.headers.get(http::header::USER_AGENT).map(http::HeaderValue::as_bytes),
-        });
+        if let (true, Some(route)) = (self.counted, &self.route) {
+            route.metrics().in_flight.dec();
+        }
     }
 }
 

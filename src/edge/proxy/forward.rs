@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use http::header::{HOST, HeaderName, HeaderValue, TE};
 use http::Version;
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, TE};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
-use super::intake::{TRACEPARENT, X_FORWARDED_FOR, X_REQUEST_ID};
+use super::intake::{TRACEPARENT, X_FORWARDED_FOR, X_REQUEST_ID, edit_headers};
 use super::route::params;
 use super::{Context, Gateway};
 use crate::exchange::{Reason, Rejection};
@@ -64,6 +64,8 @@ impl Gateway {
             }
         }
         ctx.tries += 1;
+        // Each attempt sends the body from its beginning.
+        ctx.body_seen = 0;
         ctx.forwarded = Some(now);
         let left = ctx.deadline.map(|deadline| deadline.saturating_duration_since(now));
         if left.is_some_and(|left| left.is_zero()) {
@@ -100,36 +102,53 @@ impl Gateway {
     pub(super) fn prepare(&self, came: &RequestHeader, request: &mut RequestHeader, ctx: &Context) -> Result<()> {
         let Some(forward) = ctx.forward() else { return Ok(()) };
         set_path(request, forward, ctx)?;
-        set_host(came, request, forward, ctx)?;
-        let exchange = &ctx.exchange;
-        let lines = came.headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
-        let list = forwarded_for(exchange.peer.ip(), lines);
-        let list = HeaderValue::from_maybe_shared(bytes::Bytes::from(list));
-        request.insert_header(X_FORWARDED_FOR, list.map_err(|_| Error::new(ErrorType::InvalidHTTPHeader))?)?;
-        request.insert_header(X_REAL_IP, address(exchange.client))?;
-        // Of the two families of forwarding headers one is kept, so that no target trusts the other.
-        request.remove_header(&FORWARDED);
-        if !(exchange.peer_trusted && came.headers.contains_key(X_FORWARDED_PROTO)) {
-            request.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(exchange.scheme()))?;
+        let host = host_for(came, forward, ctx);
+        if let (Some(host), true) = (&host, request.uri.authority().is_some()) {
+            set_authority(request, host);
         }
-        if !(exchange.peer_trusted && came.headers.contains_key(X_FORWARDED_HOST)) {
-            match HeaderValue::from_str(&exchange.host) {
-                Ok(host) if !host.is_empty() => request.insert_header(X_FORWARDED_HOST, host)?,
-                _ => _ = request.remove_header(&X_FORWARDED_HOST),
+        let asked_for = came.headers.get(HOST).cloned().or_else(|| {
+            let authority = came.uri.authority()?;
+            HeaderValue::from_str(authority.as_str()).ok()
+        });
+        edit_headers(request, |headers| {
+            if let Some(host) = host {
+                headers.insert(HOST, host);
             }
-        }
-        if let Some(id) = &exchange.request_id {
-            request.insert_header(X_REQUEST_ID, id.clone())?;
-        }
-        request.insert_header(TRACEPARENT, exchange.trace.header())?;
-        if !exchange.trace.continued {
-            request.remove_header(&TRACESTATE);
-        }
-        if exchange.grpc {
-            // Pingora drops it with the hop-by-hop headers; gRPC targets insist on it.
-            request.insert_header(TE, HeaderValue::from_static("trailers"))?;
-        }
+            tell(headers, asked_for, ctx);
+        });
         Ok(())
+    }
+}
+
+/// Who asks, and the ids that lead through logs and traces.
+fn tell(headers: &mut HeaderMap, asked_for: Option<HeaderValue>, ctx: &Context) {
+    let exchange = &ctx.exchange;
+    let list = forwarded_for(exchange.peer.ip(), headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes));
+    if let Ok(list) = HeaderValue::from_maybe_shared(bytes::Bytes::from(list)) {
+        headers.insert(X_FORWARDED_FOR, list);
+    }
+    headers.insert(X_REAL_IP, address(exchange.client));
+    // Of the two families of forwarding headers one is kept, so that no target trusts the other.
+    headers.remove(FORWARDED);
+    if !(exchange.peer_trusted && headers.contains_key(X_FORWARDED_PROTO)) {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(exchange.scheme()));
+    }
+    if !(exchange.peer_trusted && headers.contains_key(X_FORWARDED_HOST)) {
+        match asked_for {
+            Some(host) => headers.insert(X_FORWARDED_HOST, host),
+            None => headers.remove(X_FORWARDED_HOST),
+        };
+    }
+    if let Some(id) = &exchange.request_id {
+        headers.insert(X_REQUEST_ID, id.clone());
+    }
+    headers.insert(TRACEPARENT, exchange.trace.header());
+    if !exchange.trace.continued {
+        headers.remove(TRACESTATE);
+    }
+    if exchange.grpc {
+        // Pingora drops it with the hop-by-hop headers; gRPC targets insist on it.
+        headers.insert(TE, HeaderValue::from_static("trailers"));
     }
 }
 
@@ -147,13 +166,16 @@ fn no_target(ctx: &Context) -> Box<Rejection> {
     if total == 0 {
         return Rejection::new(Reason::DnsError, "").log(format!("upstream {name} has no targets: no name could be resolved"));
     }
-    Rejection::new(Reason::NoHealthyTarget, "").log(format!("upstream {name}: none of {total} targets may be picked, {} were tried", ctx.tried.len()))
+    Rejection::new(Reason::NoHealthyTarget, "")
+        .log(format!("upstream {name}: none of {total} targets may be picked, {} were tried", ctx.tried.len()))
 }
 
 /// No step may take longer than the route has left.
 fn cap(peer: &mut HttpPeer, left: Duration) {
     let options = &mut peer.options;
-    for limit in [&mut options.connection_timeout, &mut options.total_connection_timeout, &mut options.read_timeout, &mut options.write_timeout] {
+    for limit in
+        [&mut options.connection_timeout, &mut options.total_connection_timeout, &mut options.read_timeout, &mut options.write_timeout]
+    {
         *limit = Some(limit.map_or(left, |l| l.min(left)));
     }
 }
@@ -197,27 +219,24 @@ fn rest_of<'p>(ctx: &Context, path: &'p str) -> &'p str {
     rest
 }
 
-fn set_host(came: &RequestHeader, request: &mut RequestHeader, forward: &Forward, ctx: &Context) -> Result<()> {
-    let host = match &forward.host {
-        Host::Keep => match came.headers.get(HOST) {
-            Some(_) => None,
-            // HTTP/1.0 may come without; the target is told its own name then.
-            None if came.version != Version::HTTP_2 => ctx.picked.as_ref().map(|p| p.member.authority.clone()),
-            None => None,
-        },
-        Host::Target => ctx.picked.as_ref().map(|p| p.member.authority.clone()),
+/// `Host` for the target, where it is another than the client's.
+fn host_for(came: &RequestHeader, forward: &Forward, ctx: &Context) -> Option<HeaderValue> {
+    let own = || ctx.picked.as_ref().map(|p| p.member.authority.clone());
+    match &forward.host {
+        // HTTP/1.0 may come without; the target is told its own name then.
+        Host::Keep if came.version != Version::HTTP_2 && !came.headers.contains_key(HOST) => own(),
+        Host::Keep => None,
+        Host::Target => own(),
         Host::Text(text) => Some(text.clone()),
-    };
-    let Some(host) = host else { return Ok(()) };
-    if request.uri.authority().is_some() {
-        let mut parts = request.uri.clone().into_parts();
-        parts.authority = host.to_str().ok().and_then(|h| h.parse().ok());
-        if let Ok(uri) = http::Uri::from_parts(parts) {
-            request.set_uri(uri);
-        }
     }
-    request.insert_header(HOST, host)?;
-    Ok(())
+}
+
+fn set_authority(request: &mut RequestHeader, host: &HeaderValue) {
+    let mut parts = request.uri.clone().into_parts();
+    parts.authority = host.to_str().ok().and_then(|h| h.parse().ok());
+    if let Ok(uri) = http::Uri::from_parts(parts) {
+        request.set_uri(uri);
+    }
 }
 
 fn address(ip: std::net::IpAddr) -> HeaderValue {

@@ -1,6 +1,7 @@
 //! A request comes in: is it well-formed, what is asked for, by whom?
 
-use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::request::Parts as ReqParts;
 use http::{Method, Version};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
@@ -8,7 +9,7 @@ use pingora::proxy::Session;
 use super::{Context, Gateway};
 use crate::exchange::{Reason, Rejection, Trace, new_request_id};
 use crate::rules::identity::client_address;
-use crate::rules::path::normalise;
+use crate::rules::path::{BadPath, normalise};
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -26,12 +27,17 @@ impl Gateway {
         // First, so that even a refusal can be found again.
         self.identify(session.req_header(), ctx);
         if !session.is_http2() {
-            check_raw(session)?;
+            check_raw(session, ctx.limits().map_or(usize::MAX, |l| l.headers))?;
         }
         let request = session.req_header_mut();
-        drop_underscored(request);
         ctx.exchange.host = host(request)?;
         take_path(request)?;
+        edit_headers(request, |headers| {
+            drop_nominated(headers);
+            drop_underscored(headers);
+            // Room for what the target will be told, so that the map does not grow on the way.
+            headers.reserve(8);
+        });
         self.shield(ctx)
     }
 
@@ -72,9 +78,12 @@ impl Gateway {
 
 /// What Pingora lets through on HTTP/1 and stricter peers refuse, because a target might read it
 /// otherwise: each is a way to smuggle a request (RFC 9112, sections 2.2, 3.2 and 6).
-fn check_raw(session: &Session) -> Checked {
+fn check_raw(session: &Session, most: usize) -> Checked {
     let Some(http1) = session.as_http1() else { return Ok(()) };
     let raw = http1.get_headers_raw_bytes();
+    if raw.len() > most {
+        return Err(Rejection::new(Reason::HeadersTooLarge, format!("at most {most} bytes of headers are taken here")));
+    }
     let bare = memchr::memchr_iter(b'\n', &raw).any(|at| at == 0 || raw[at - 1] != b'\r');
     if bare {
         return Err(bad("a line ends without a carriage return"));
@@ -90,12 +99,15 @@ fn check_raw(session: &Session) -> Checked {
             return Err(bad("the only transfer coding that is taken is chunked"));
         }
         // Pingora has removed the Content-Length by now, so the raw head is asked.
-        let has_length = raw.split(|b| *b == b'\n').any(|line| {
-            line.get(..15).is_some_and(|name| name.eq_ignore_ascii_case(b"content-length:"))
-        });
+        let has_length =
+            raw.split(|b| *b == b'\n').any(|line| line.get(..15).is_some_and(|name| name.eq_ignore_ascii_case(b"content-length:")));
         if has_length {
             return Err(bad("both Content-Length and Transfer-Encoding are given"));
         }
+    }
+    let odd = |length: &HeaderValue| !length.as_bytes().iter().all(u8::is_ascii_digit);
+    if request.headers.get_all(CONTENT_LENGTH).iter().any(odd) || request.headers.get_all(CONTENT_LENGTH).iter().count() > 1 {
+        return Err(bad("the Content-Length is not one number"));
     }
     if request.version == Version::HTTP_11 && !request.headers.contains_key(HOST) {
         return Err(bad("the Host header is missing"));
@@ -103,15 +115,54 @@ fn check_raw(session: &Session) -> Checked {
     Ok(())
 }
 
-/// `X_Forwarded_For` is `X-Forwarded-For` to many a target: such twins are dropped, as nginx does.
-fn drop_underscored(request: &mut RequestHeader) {
-    let twin = |name: &&HeaderName| name.as_str().contains('_');
-    if request.headers.keys().any(|name| twin(&name)) {
-        let names: Vec<HeaderName> = request.headers.keys().filter(twin).cloned().collect();
-        for name in names {
-            request.remove_header(&name);
+/// Removes what `Connection` names (RFC 9110, section 7.6.1) before any filter runs, and the names
+/// with it: otherwise a client could name a header that a filter sets, and have it removed later.
+fn drop_nominated(headers: &mut HeaderMap) {
+    if !headers.contains_key(CONNECTION) {
+        return;
+    }
+    let lines: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
+    let mut upgrade = false;
+    for token in lines.iter().filter_map(|l| l.to_str().ok()).flat_map(|l| l.split(',')).map(str::trim) {
+        if token.eq_ignore_ascii_case("upgrade") {
+            upgrade = true;
+        } else if let Ok(name) = token.parse::<HeaderName>()
+            && name != HOST
+        {
+            headers.remove(name);
         }
     }
+    if upgrade {
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    } else {
+        headers.remove(CONNECTION);
+    }
+}
+
+/// `X_Forwarded_For` is `X-Forwarded-For` to many a target: such twins are dropped, as nginx does.
+fn drop_underscored(headers: &mut HeaderMap) {
+    let twin = |name: &&HeaderName| name.as_str().contains('_');
+    if headers.keys().any(|name| twin(&name)) {
+        let names: Vec<HeaderName> = headers.keys().filter(twin).cloned().collect();
+        for name in names {
+            headers.remove(name);
+        }
+    }
+}
+
+/// Edits headers in the map itself. Pingora keeps a second map with the case of every name, and an
+/// edit through it costs several times as much; without it names are sent in lower case, as HTTP/2
+/// has them anyway.
+pub(super) fn edit_headers<T>(request: &mut RequestHeader, edit: impl FnOnce(&mut HeaderMap) -> T) -> T {
+    let placeholder = RequestHeader::from(http::Request::new(()).into_parts().0);
+    let ends = request.send_end_stream();
+    let mut parts: ReqParts = std::mem::replace(request, placeholder).into();
+    let result = edit(&mut parts.headers);
+    *request = parts.into();
+    if let Some(ends) = ends {
+        request.set_send_end_stream(ends);
+    }
+    result
 }
 
 /// The host, in lower case and without its port.
@@ -139,14 +190,19 @@ fn take_path(request: &mut RequestHeader) -> Checked {
     if request.method == Method::CONNECT {
         return Err(bad("CONNECT is not taken"));
     }
+    let raw = request.raw_path();
+    let absolute = raw.starts_with(b"http://") || raw.starts_with(b"https://");
+    if request.version != Version::HTTP_2 && !absolute && raw.first() != Some(&b'/') {
+        return Err(Rejection::new(Reason::BadPath, BadPath::NotAbsolute.text()));
+    }
     let path = request.uri.path();
     let normal = normalise(path.as_bytes()).map_err(|why| Rejection::new(Reason::BadPath, why.text()))?;
     let same = matches!(normal, std::borrow::Cow::Borrowed(_));
+    if !request.raw_path_is_utf8() {
+        return Err(Rejection::new(Reason::BadPath, "the request target is no UTF-8"));
+    }
     if same && request.uri.authority().is_none() && request.raw_path().first() == Some(&b'/') {
         return Ok(());
-    }
-    if request.raw_path().first() == Some(&b'*') {
-        return Err(Rejection::new(Reason::BadPath, "the request target must start with a slash"));
     }
     let target = match request.uri.query() {
         Some(query) => format!("{normal}?{query}"),

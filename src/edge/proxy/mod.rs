@@ -36,40 +36,41 @@ pub struct Gateway {
     shield: Rate,
     /// Connections for what Pingora's proxy does not carry: WebSockets.
     connector: TransportConnector,
-    /// True once the process drains.
-    shutdown: pingora::server::ShutdownWatch,
 }
 
 impl Gateway {
     /// A gateway that serves whatever `serving` holds at a request's start.
-    pub fn new(serving: Arc<ArcSwap<Serving>>, shutdown: pingora::server::ShutdownWatch) -> Self {
+    pub fn new(serving: Arc<ArcSwap<Serving>>) -> Self {
         // Windows of a second: shorter ones panic under concurrency, longer ones are scaled below.
         // A wider sketch than the default keeps the error small at 100,000 addresses.
         let shield = Rate::new_with_estimator_config(Duration::from_secs(1), 4, 65_536);
-        Self { serving, shield, connector: TransportConnector::new(None), shutdown }
+        Self { serving, shield, connector: TransportConnector::new(None) }
     }
 }
 
 #[async_trait]
 impl ProxyHttp for Gateway {
-    type CTX = Context;
+    /// In a box: Pingora moves it from hand to hand, and a pointer is moved at no cost.
+    type CTX = Box<Context>;
 
-    fn new_ctx(&self) -> Context {
-        Context::new(self.serving.load_full())
+    fn new_ctx(&self) -> Box<Context> {
+        Box::new(Context::new(self.serving.load_full()))
     }
 
     /// None: Pingora's compression module would be asked on every message.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<bool> {
+        // The future of this hook is moved into a box by async_trait: whatever is rare is in a box of
+        // its own within, so that what is moved stays small.
         self.route(session, ctx).await
     }
 
-    async fn request_body_filter(&self, session: &mut Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
+    async fn request_body_filter(&self, session: &mut Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Box<Context>) -> Result<()> {
         self.count_body(session, body.as_ref(), end, ctx)
     }
 
-    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<Box<HttpPeer>> {
         self.pick(session, ctx)
     }
 
@@ -80,56 +81,73 @@ impl ProxyHttp for Gateway {
         _peer: &HttpPeer,
         _fd: std::os::fd::RawFd,
         _digest: Option<&Digest>,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<()> {
         self.connected(reused, ctx);
         Ok(())
     }
 
-    async fn upstream_request_filter(&self, session: &mut Session, request: &mut RequestHeader, ctx: &mut Context) -> Result<()> {
+    async fn upstream_request_filter(&self, session: &mut Session, request: &mut RequestHeader, ctx: &mut Box<Context>) -> Result<()> {
         self.prepare(session.req_header(), request, ctx)
     }
 
-    async fn upstream_response_filter(&self, _session: &mut Session, response: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
+    async fn upstream_response_filter(&self, _session: &mut Session, response: &mut ResponseHeader, ctx: &mut Box<Context>) -> Result<()> {
         self.answered(response, ctx);
         Ok(())
     }
 
-    async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
+    async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Box<Context>) -> Result<()> {
+        if session.req_header().version == http::Version::HTTP_10 {
+            // The end of the connection may be the end of the body.
+            session.set_keepalive(None);
+        }
         self.edit_answer(session.req_header(), response, ctx)
     }
 
-    fn response_body_filter(&self, _session: &mut Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result<Option<Duration>> {
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Box<Context>,
+    ) -> Result<Option<Duration>> {
         self.edit_body(body, end, ctx)?;
         Ok(None)
     }
 
-    fn fail_to_connect(&self, _session: &mut Session, _peer: &HttpPeer, ctx: &mut Context, error: Box<Error>) -> Box<Error> {
+    fn fail_to_connect(&self, _session: &mut Session, _peer: &HttpPeer, ctx: &mut Box<Context>, error: Box<Error>) -> Box<Error> {
         self.connect_failed(ctx, error)
     }
 
-    fn error_while_proxy(&self, _peer: &HttpPeer, session: &mut Session, error: Box<Error>, ctx: &mut Context, reused: bool) -> Box<Error> {
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        ctx: &mut Box<Context>,
+        reused: bool,
+    ) -> Box<Error> {
         self.exchange_failed(session, ctx, error, reused)
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Box<Context>) -> FailToProxy {
         self.answer_failure(session, error, ctx).await
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Box<Context>) {
         self.finish(session, error, ctx);
     }
 
     /// Every failure is in the access log with its reason; a second line for each would let anyone
     /// fill the disk.
-    fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Box<Context>, _error: &Error) -> bool {
         true
     }
 
     fn suppress_proxy_warn_log(
         &self,
         _session: &Session,
-        _ctx: &Context,
+        _ctx: &Box<Context>,
         _error: &Error,
         _context: pingora::proxy::ProxyWarnLogContext,
     ) -> bool {

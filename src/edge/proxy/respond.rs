@@ -15,6 +15,10 @@ impl Gateway {
     /// Gives a rejection as the answer.
     pub(super) async fn reject(&self, session: &mut Session, rejection: &Rejection, ctx: &mut Context) -> Result<()> {
         let answer = render(rejection, &ctx.exchange);
+        if matches!(rejection.reason, Reason::BadRequest | Reason::BadPath | Reason::HeadersTooLarge) {
+            // Where a request was read one way, what follows it may have been meant another.
+            session.set_keepalive(None);
+        }
         ctx.exchange.detail.clone_from(&rejection.log);
         self.respond(session, ctx, rejection.reason, answer.status, &answer.headers, answer.body).await
     }

@@ -1,12 +1,13 @@
 //! The way through: route, filters, action.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_LENGTH, HeaderValue, LOCATION};
 use http::Method;
+use http::header::{ALLOW, CONTENT_LENGTH, HeaderValue, LOCATION};
 use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
+use super::forward::refuse;
 use super::{Context, Gateway};
 use crate::exchange::{Reason, Rejection};
 use crate::filters::is_preflight;
@@ -17,21 +18,21 @@ impl Gateway {
     /// Decides what becomes of a request. True when it has been answered.
     pub(super) async fn route(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         if let Err(rejection) = self.decide(session, ctx).await {
-            self.reject(session, &rejection, ctx).await?;
+            Box::pin(self.reject(session, &rejection, ctx)).await?;
             return Ok(true);
         }
         let Some(route) = ctx.route.clone() else { return Ok(false) };
         match &route.action {
-            Action::Forward(_) if is_websocket(session) => self.tunnel(session, ctx).await,
+            Action::Forward(_) if is_websocket(session) => Box::pin(self.tunnel(session, ctx)).await,
             Action::Forward(_) => Ok(false),
             Action::Redirect { to, status } => {
                 let location = location(session.req_header(), ctx, to);
                 let headers = [(LOCATION, location)];
-                self.respond(session, ctx, Reason::Redirected, *status, &headers, Bytes::new()).await?;
+                Box::pin(self.respond(session, ctx, Reason::Redirected, *status, &headers, Bytes::new())).await?;
                 Ok(true)
             }
             Action::Respond { status, headers, body } => {
-                self.respond(session, ctx, Reason::Responded, *status, headers, body.clone()).await?;
+                Box::pin(self.respond(session, ctx, Reason::Responded, *status, headers, body.clone())).await?;
                 Ok(true)
             }
         }
@@ -43,6 +44,8 @@ impl Gateway {
         limit_body(session.req_header(), ctx)?;
         if let (Some(progress), false) = (&ctx.progress, session.is_body_empty()) {
             progress.note(true);
+            // Should the body stall, this is all that is left of the request to be logged.
+            ctx.head = Some(Box::new(session.req_header().clone()));
         }
         let Some(route) = ctx.route.clone() else { return Ok(()) };
         for filter in &route.filters {
@@ -97,6 +100,9 @@ impl Gateway {
         if let Some(progress) = &ctx.progress {
             progress.note(!end);
         }
+        if ctx.deadline.is_some_and(|deadline| std::time::Instant::now() > deadline) {
+            return Err(refuse(ctx, Rejection::new(Reason::RouteTimeout, "")));
+        }
         if ctx.body_seen > ctx.body_limit {
             ctx.rejection = Some(Rejection::new(Reason::BodyTooLarge, format!("at most {} bytes are taken here", ctx.body_limit)));
             return pingora::Error::e_explain(pingora::ErrorType::HTTPStatus(413), "the request body is too large");
@@ -135,8 +141,17 @@ fn method_not_allowed(methods: &[Method]) -> Box<Rejection> {
 
 /// A WebSocket handshake (RFC 6455, section 4.1), the only upgrade that is forwarded.
 fn is_websocket(session: &Session) -> bool {
-    let upgrade = session.req_header().headers.get(http::header::UPGRADE);
-    !session.is_http2() && session.is_upgrade_req() && upgrade.is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"))
+    let request = session.req_header();
+    let has = |name: &http::HeaderName| request.headers.contains_key(name);
+    let upgrade = request.headers.get(http::header::UPGRADE);
+    let asked = upgrade.is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    asked
+        && session.is_upgrade_req()
+        && request.version == http::Version::HTTP_11
+        && request.method == Method::GET
+        && has(&http::header::SEC_WEBSOCKET_KEY)
+        && !has(&CONTENT_LENGTH)
+        && !has(&http::header::TRANSFER_ENCODING)
 }
 
 /// Where the client is sent. What it asked for is part of it only in its normal form.

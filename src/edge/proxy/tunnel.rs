@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::FutureExt;
 use http::header::{CONNECTION, HeaderName, HeaderValue, UPGRADE};
+use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v1::client::HttpSession as ClientSession;
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
-use pingora::Result;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{Context, Gateway};
@@ -24,14 +24,13 @@ use crate::exchange::Reason;
 /// How long a tunnel may be silent in both directions, as HAProxy's `timeout tunnel` is usually set.
 const IDLE: Duration = Duration::from_secs(3600);
 
+/// How long one direction may go on once the other has ended.
+const HALF_CLOSED: Duration = Duration::from_secs(30);
+
 const BUFFER: usize = 8 * 1024;
 
-const HOP_BY_HOP: [HeaderName; 4] = [
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    http::header::TE,
-    http::header::TRAILER,
-];
+const HOP_BY_HOP: [HeaderName; 4] =
+    [HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection"), http::header::TE, http::header::TRAILER];
 
 impl Gateway {
     /// Carries a WebSocket. False when the target declined the upgrade in a way that leaves the
@@ -90,14 +89,20 @@ impl Gateway {
             let mut target = ClientSession::new(stream);
             target.read_timeout = peer.options.read_timeout;
             target.write_timeout = peer.options.write_timeout;
-            target.write_request_header(Box::new(request)).await.map_err(|e| e.into_up())?;
-            target.read_response().await.map_err(|e| e.into_up())?;
+            target.write_request_header(Box::new(request)).await.map_err(pingora::Error::into_up)?;
+            target.read_response().await.map_err(pingora::Error::into_up)?;
             return Ok(target);
         }
     }
 
     /// Passes on an answer other than 101.
-    async fn decline(&self, session: &mut Session, ctx: &mut Context, mut target: ClientSession, answer: pingora::http::ResponseHeader) -> Result<bool> {
+    async fn decline(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        mut target: ClientSession,
+        answer: pingora::http::ResponseHeader,
+    ) -> Result<bool> {
         let mut answer = answer;
         let request = session.req_header().clone();
         let edited = self.edit_answer(&request, &mut answer, ctx);
@@ -135,22 +140,13 @@ impl Gateway {
         let counts = (AtomicU64::new(0), AtomicU64::new(0));
         let (client_read, client_write) = tokio::io::split(client.into_inner());
         let (target_read, target_write) = tokio::io::split(target.into_inner());
-        let joined = async {
-            tokio::join!(
-                pump(client_read, target_write, early_in, &counts.0),
-                pump(target_read, client_write, early_out, &counts.1),
-            )
-        };
+        let inward = pump(client_read, target_write, early_in, &counts.0);
+        let outward = pump(target_read, client_write, early_out, &counts.1);
         tokio::select! {
-            _ = joined => {}
+            () = both(inward, outward) => {}
             () = silence(&counts, IDLE) => ctx.exchange.detail = Some("the tunnel was silent for an hour".to_owned()),
         }
         ctx.tunnelled = Some((counts.0.into_inner(), counts.1.into_inner()));
-    }
-
-    /// Whether the process is draining.
-    pub fn is_draining(&self) -> bool {
-        *self.shutdown.borrow()
     }
 }
 
@@ -177,7 +173,12 @@ fn strip_hop_by_hop(request: &mut RequestHeader) {
 }
 
 /// Copies one direction to its end, and then closes that direction alone.
-async fn pump(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, early: Option<Bytes>, count: &AtomicU64) -> std::io::Result<()> {
+async fn pump(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    early: Option<Bytes>,
+    count: &AtomicU64,
+) -> std::io::Result<()> {
     if let Some(early) = early {
         count.fetch_add(early.len() as u64, Ordering::Relaxed);
         to.write_all(&early).await?;
@@ -185,17 +186,23 @@ async fn pump(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
     }
     let mut buffer = vec![0; BUFFER];
     loop {
-        let taken = match from.read(&mut buffer).await {
-            Ok(taken) => taken,
-            // A reset ends the other direction as well, by the shutdown below.
-            Err(_) => 0,
-        };
+        // A reset is an end like any other: the shutdown below tells the other side.
+        let taken = from.read(&mut buffer).await.unwrap_or_default();
         if taken == 0 {
             return to.shutdown().await;
         }
         to.write_all(&buffer[..taken]).await?;
         to.flush().await?;
         count.fetch_add(taken as u64, Ordering::Relaxed);
+    }
+}
+
+/// Runs both directions; once one has ended the other has [`HALF_CLOSED`] to do so.
+async fn both(inward: impl Future, outward: impl Future) {
+    tokio::pin!(inward, outward);
+    tokio::select! {
+        _ = &mut inward => drop(tokio::time::timeout(HALF_CLOSED, outward).await),
+        _ = &mut outward => drop(tokio::time::timeout(HALF_CLOSED, inward).await),
     }
 }
 

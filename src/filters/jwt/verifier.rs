@@ -56,6 +56,7 @@ pub struct Verifier {
     kind: Option<String>,
     consumer_claim: String,
     known_consumers: bool,
+    required_claims: Vec<String>,
     forward: Vec<(String, HeaderName)>,
     consumers: Arc<Consumers>,
     remembered: VerifiedTokens<Verified>,
@@ -98,7 +99,10 @@ impl Verifier {
             Keys::Store(_) => true,
         };
         let shared = algorithms.iter().any(|a| matches!(a, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512));
-        if !fitting || algorithms.is_empty() || (shared && config.secret.is_none() && matches!(config.jwks, Some(KeySource(Source::Url(_))))) {
+        if !fitting
+            || algorithms.is_empty()
+            || (shared && config.secret.is_none() && matches!(config.jwks, Some(KeySource(Source::Url(_)))))
+        {
             context.mistakes.add(&place.key("algorithms"), "none of these algorithms can be used safely with the keys given");
             return None;
         }
@@ -109,6 +113,7 @@ impl Verifier {
             kind: config.kind.as_ref().map(|k| k.to_ascii_lowercase()),
             consumer_claim: config.consumer_claim.clone(),
             known_consumers: config.known_consumers,
+            required_claims: config.required_claims.clone(),
             forward: config.forward_claims.iter().map(|(c, h)| (c.clone(), h.0.clone())).collect(),
             consumers: Arc::clone(context.consumers),
             remembered: VerifiedTokens::default(),
@@ -123,22 +128,27 @@ impl Verifier {
         }
     }
 
+    /// What the token said when it was verified a moment ago.
+    pub fn remembered(&self, token: &[u8]) -> Option<Arc<Verified>> {
+        if token.len() > MAX_TOKEN {
+            return None;
+        }
+        let set = self.present_keys().ok()?;
+        self.remembered.get(&consumer_digest(token), set.generation, unix_now())
+    }
+
     /// Verifies a token.
     pub async fn verify(&self, token: &[u8]) -> Result<Arc<Verified>, Refusal> {
         if token.len() > MAX_TOKEN {
             return Err(Refusal::Invalid("the token is too long"));
         }
         let set = self.present_keys()?;
-        let digest = consumer_digest(token);
-        if let Some(verified) = self.remembered.get(&digest, set.generation, unix_now()) {
-            return Ok(verified);
-        }
         let head = self.head(token)?;
         let set = self.keys_for(&head, set).await?;
         let claims = self.check(token, &head, &set)?;
         let verified = Arc::new(self.accept(&claims)?);
         if let Some(expires) = claims.get("exp").and_then(Value::as_f64) {
-            self.remembered.insert(digest, Arc::clone(&verified), set.generation, expires as u64, unix_now());
+            self.remembered.insert(consumer_digest(token), Arc::clone(&verified), set.generation, expires as u64, unix_now());
         }
         Ok(verified)
     }
@@ -216,6 +226,10 @@ impl Verifier {
 
     /// Turns the claims of a good token into what the gateway needs of them.
     fn accept(&self, claims: &Map<String, Value>) -> Result<Verified, Refusal> {
+        // The crate looks at registered claims alone and passes over any other that is asked for.
+        if self.required_claims.iter().any(|name| claims.get(name).is_none_or(Value::is_null)) {
+            return Err(Refusal::Invalid("the token lacks a required claim"));
+        }
         let subject = claims.get(&self.consumer_claim).and_then(Value::as_str);
         let issuer = claims.get("iss").and_then(Value::as_str);
         let known = subject.and_then(|s| self.consumers.by_subject(s, issuer)).cloned();
@@ -226,7 +240,10 @@ impl Verifier {
             let value = HeaderValue::from_bytes(claim_text(claims.get(claim)?).as_bytes()).ok()?;
             Some((name.clone(), value))
         });
-        Ok(Verified { name: known.or_else(|| subject.map(Arc::from)), headers: headers.collect() })
+        // A subject without a consumer is told apart from all consumers, and from the same subject of
+        // another issuer: no consumer's name has a #.
+        let stranger = || subject.map(|s| Arc::from(format!("{}#{s}", issuer.unwrap_or_default())));
+        Ok(Verified { name: known.or_else(stranger), headers: headers.collect() })
     }
 }
 

@@ -81,14 +81,10 @@ fn smooth(weights: &[u64], total: u64, turn: &mut Vec<u32>) {
 
 impl Balance for RoundRobin {
     fn pick(&self, ask: &Ask<'_>) -> Option<usize> {
-        // A retry looks on from its place: at most one turn, so that every target was seen.
-        for _ in 0..self.turn.len() {
-            let place = self.next.fetch_add(1, Ordering::Relaxed) % self.turn.len();
-            let index = self.turn[place] as usize;
-            if ask.tried.is_empty() || !ask.was_tried(index) {
-                return Some(index);
-            }
-        }
-        None
+        let length = self.turn.len();
+        let first = self.next.fetch_add(1, Ordering::Relaxed).checked_rem(length)?;
+        // A retry looks on from its place by itself, so that nobody else's pick can lead it in a circle.
+        let mut places = (first..length).chain(0..first).map(|place| self.turn[place] as usize);
+        places.find(|index| ask.tried.is_empty() || !ask.was_tried(*index))
     }
 }

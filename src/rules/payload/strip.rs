@@ -25,7 +25,7 @@ pub struct TooDeep;
 #[derive(Clone, Copy, Debug)]
 struct Level {
     object: bool,
-    /// Whether a member was let through, so that the next one needs its comma.
+    /// Whether a member was let through.
     passed: bool,
     /// Whether a member was removed, so that the first that stays loses its comma.
     cut: bool,
@@ -38,12 +38,12 @@ enum At {
     Value,
     /// In an object where the next string is a name.
     Name,
-    /// Within a name; whether the last byte was a backslash.
-    InName(bool),
     /// Behind a name, before its colon and value.
     Colon,
-    /// Within a string that is a value.
-    InText(bool),
+    /// Within a string that is a value; whether the last byte was a backslash.
+    Text(bool),
+    /// Within a name that does not matter: too long to be known, or of a member that is dropped.
+    Unread(bool),
 }
 
 /// The state of one document.
@@ -52,10 +52,8 @@ pub struct Stripper<F> {
     fields: F,
     levels: Vec<Level>,
     at: At,
-    /// A comma, white space and a name whose fate is open.
+    /// A comma, white space and the beginning of a name, whose fate the next part decides.
     held: Vec<u8>,
-    /// Where in `held` the name begins.
-    name_from: usize,
     /// The state below the name that was read last.
     below: State,
     /// Some while a member is being dropped: the depth of its object.
@@ -63,19 +61,27 @@ pub struct Stripper<F> {
     removed: u64,
 }
 
+/// Where a scan stands in its part: bytes are copied in runs, and only where something is cut out.
+struct Run<'d> {
+    data: &'d [u8],
+    /// The first byte that has been neither copied nor dropped.
+    keep: usize,
+    /// In [`At::Name`]: where what goes with the next name begins, its comma first.
+    mark: usize,
+}
+
+impl Run<'_> {
+    fn copy_to(&mut self, end: usize, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.data[self.keep..end]);
+        self.keep = end;
+    }
+}
+
 impl<F: Deref<Target = Fields>> Stripper<F> {
     /// Starts a document.
     pub fn new(fields: F) -> Self {
-        Self {
-            below: fields.start(),
-            fields,
-            levels: Vec::new(),
-            at: At::Value,
-            held: Vec::new(),
-            name_from: 0,
-            dropping: None,
-            removed: 0,
-        }
+        let below = fields.start();
+        Self { fields, levels: Vec::new(), at: At::Value, held: Vec::new(), below, dropping: None, removed: 0 }
     }
 
     /// How many members were removed so far.
@@ -88,207 +94,174 @@ impl<F: Deref<Target = Fields>> Stripper<F> {
     /// # Errors
     /// [`TooDeep`]; the document is not to be continued then.
     pub fn push(&mut self, part: &[u8], out: &mut Vec<u8>) -> Result<(), TooDeep> {
-        let mut rest = part;
-        while let Some(&byte) = rest.first() {
-            let taken = match self.at {
-                At::InText(_) | At::InName(_) => self.within_string(rest, out),
-                At::Value | At::Name | At::Colon => {
-                    let run = rest.iter().position(|b| is_structural(*b)).unwrap_or(rest.len());
-                    if run > 0 {
-                        self.emit(&rest[..run], out);
-                        run
-                    } else {
-                        self.structural(byte, out)?;
-                        1
-                    }
-                }
-            };
-            rest = &rest[taken..];
+        if self.held.is_empty() {
+            return self.scan(part, out);
         }
+        let mut data = std::mem::take(&mut self.held);
+        data.extend_from_slice(part);
+        self.scan(&data, out)
+    }
+
+    /// Ends the document: whatever was held back comes out.
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.held);
+    }
+
+    fn scan(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), TooDeep> {
+        let mut run = Run { data, keep: 0, mark: 0 };
+        let mut place = 0;
+        while let Some(&byte) = data.get(place) {
+            place = match (self.at, byte) {
+                (At::Text(escaped) | At::Unread(escaped), _) => self.within_string(data, place, escaped),
+                (At::Name, b'"') => match self.name(&mut run, place, out) {
+                    Some(next) => next,
+                    None => break,
+                },
+                (_, b'"') => {
+                    self.at = At::Text(false);
+                    place + 1
+                }
+                (_, b'{' | b'[') => self.open(&mut run, place, byte == b'{')?,
+                (_, b'}' | b']' | b',') => self.separate(&mut run, place, byte == b','),
+                (At::Colon, b':') => {
+                    self.at = At::Value;
+                    place + 1
+                }
+                (At::Name, byte) => {
+                    if !byte.is_ascii_whitespace() {
+                        // A slip of the target's: what stands before it is as it came.
+                        run.mark = place + 1;
+                    }
+                    place + 1
+                }
+                (_, _) => place + 1,
+            };
+        }
+        self.leave(&mut run, out);
         Ok(())
     }
 
-    /// Ends the document: whatever was held back and not dropped comes out.
-    pub fn finish(&mut self, out: &mut Vec<u8>) {
-        if self.dropping.is_none() {
-            out.append(&mut self.held);
-        }
-        self.held.clear();
-    }
-
-    fn emit(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+    /// Copies what is decided, and holds back what is not.
+    fn leave(&mut self, run: &mut Run<'_>, out: &mut Vec<u8>) {
         if self.dropping.is_some() {
             return;
         }
         if self.at != At::Name {
-            out.extend_from_slice(bytes);
-        } else if !bytes.iter().all(u8::is_ascii_whitespace) {
-            // No name can follow but by a slip of the target's: what was held is as it came.
-            out.append(&mut self.held);
-            out.extend_from_slice(bytes);
-        } else if self.held.len() < MAX_SPACE {
-            // White space behind a held comma shares its fate. More of it than anyone writes is left out.
-            self.held.extend_from_slice(bytes);
+            return run.copy_to(run.data.len(), out);
+        }
+        let mark = run.mark.max(run.keep);
+        run.copy_to(mark, out);
+        self.held.extend_from_slice(&run.data[mark..]);
+        if !self.held.contains(&b'"') {
+            // More white space than anyone writes is left out.
+            self.held.truncate(MAX_SPACE);
         }
     }
 
-    /// Passes the inside of a string on, up to and with its closing quote or a backslash.
-    fn within_string(&mut self, rest: &[u8], out: &mut Vec<u8>) -> usize {
-        let name = matches!(self.at, At::InName(_));
-        if matches!(self.at, At::InText(true) | At::InName(true)) {
-            self.string_bytes(name, &rest[..1], out);
-            self.at = if name { At::InName(false) } else { At::InText(false) };
-            return 1;
+    /// Passes over the inside of a string, up to its closing quote or a backslash.
+    fn within_string(&mut self, data: &[u8], place: usize, escaped: bool) -> usize {
+        let unread = matches!(self.at, At::Unread(_));
+        let state = |escaped| if unread { At::Unread(escaped) } else { At::Text(escaped) };
+        if escaped {
+            self.at = state(false);
+            return place + 1;
         }
-        let end = memchr::memchr2(b'"', b'\\', rest);
-        let taken = end.map_or(rest.len(), |at| at + 1);
-        self.string_bytes(name, &rest[..taken], out);
-        match end.map(|at| rest[at]) {
-            Some(b'\\') => self.at = if name { At::InName(true) } else { At::InText(true) },
-            Some(_) if name => self.name_ends(out),
-            Some(_) => self.at = At::Value,
-            None => {}
-        }
-        taken
-    }
-
-    fn string_bytes(&mut self, name: bool, bytes: &[u8], out: &mut Vec<u8>) {
-        if self.dropping.is_some() {
-            return;
-        }
-        if !name {
-            out.extend_from_slice(bytes);
-        } else if self.held.is_empty() && self.name_from == usize::MAX {
-            out.extend_from_slice(bytes);
-        } else {
-            self.held.extend_from_slice(bytes);
-            // Six bytes of escape for each of the name: longer than that cannot be a known name.
-            if self.held.len() - self.name_from > self.fields.longest_name() * 6 + SLACK {
-                self.let_through(out);
-                self.name_from = usize::MAX;
+        match memchr::memchr2(b'"', b'\\', &data[place..]) {
+            None => data.len(),
+            Some(at) if data[place + at] == b'\\' => {
+                self.at = state(true);
+                place + at + 1
+            }
+            Some(at) => {
+                self.at = if unread { At::Colon } else { At::Value };
+                place + at + 1
             }
         }
     }
 
-    fn name_ends(&mut self, out: &mut Vec<u8>) {
-        self.at = At::Colon;
-        if self.dropping.is_some() {
-            return;
-        }
+    /// Reads the name that begins at `place`; `None` when its end is not there yet.
+    fn name(&mut self, run: &mut Run<'_>, place: usize, out: &mut Vec<u8>) -> Option<usize> {
+        let inside = &run.data[place + 1..];
+        // Six bytes of escape for each of the name: longer than that cannot be a known name.
+        let longest = self.fields.longest_name() * 6 + SLACK;
+        let end = if self.dropping.is_some() { None } else { string_end(&inside[..inside.len().min(longest)]) };
         let state = self.levels.last().map_or(0, |l| l.state);
-        let (below, meant) = if self.name_from == usize::MAX {
-            // Too long for any known name; `*` and `**` still take it.
-            self.fields.enter(state, &[0xff])
-        } else {
-            let raw = self.held.get(self.name_from + 1..self.held.len() - 1).unwrap_or_default();
-            if raw.contains(&b'\\') {
-                self.fields.enter(state, &unescaped(raw))
-            } else {
-                self.fields.enter(state, raw)
+        let Some(end) = end else {
+            if self.dropping.is_none() && inside.len() < longest {
+                return None;
             }
-        };
-        self.below = below;
-        if meant && self.name_from != usize::MAX {
-            self.held.clear();
-            self.removed += 1;
-            if let Some(level) = self.levels.last_mut() {
-                level.cut = true;
-            }
-            self.dropping = Some(self.levels.len());
-        } else {
-            self.let_through(out);
-        }
-    }
-
-    /// The member stays: its comma (unless nothing stayed before it) and its name come out.
-    fn let_through(&mut self, out: &mut Vec<u8>) {
-        let first = self.levels.last_mut().is_some_and(|level| !std::mem::replace(&mut level.passed, true) && level.cut);
-        let from = usize::from(first && self.held.first() == Some(&b','));
-        out.extend_from_slice(&self.held[from..]);
-        self.held.clear();
-    }
-
-    fn structural(&mut self, byte: u8, out: &mut Vec<u8>) -> Result<(), TooDeep> {
-        match byte {
-            b'"' => self.quote(out),
-            b'{' | b'[' => self.open(byte, out)?,
-            b'}' | b']' => self.close(byte, out),
-            b',' => self.comma(out),
-            _ => {
-                self.emit(&[byte], out);
-                self.at = At::Value;
-            }
-        }
-        Ok(())
-    }
-
-    fn quote(&mut self, out: &mut Vec<u8>) {
-        if self.at == At::Name {
+            self.at = At::Unread(false);
             if self.dropping.is_none() {
-                self.name_from = self.held.len();
-                self.held.push(b'"');
+                // `*` and `**` take it all the same.
+                let (below, meant) = self.fields.enter(state, &[0xff]);
+                self.decide(run, meant, out);
+                self.below = below;
             }
-            self.at = At::InName(false);
-        } else {
-            self.emit(b"\"", out);
-            self.at = At::InText(false);
+            return Some(place + 1);
+        };
+        let raw = &inside[..end];
+        let (below, meant) = if raw.contains(&b'\\') { self.fields.enter(state, &unescaped(raw)) } else { self.fields.enter(state, raw) };
+        self.at = At::Colon;
+        self.decide(run, meant, out);
+        self.below = below;
+        Some(place + 1 + end + 1)
+    }
+
+    /// Drops the member or lets it through, with its comma unless nothing stayed before it.
+    fn decide(&mut self, run: &mut Run<'_>, meant: bool, out: &mut Vec<u8>) {
+        let depth = self.levels.len();
+        let Some(level) = self.levels.last_mut() else { return };
+        if meant {
+            level.cut = true;
+            self.removed += 1;
+            self.dropping = Some(depth);
+            return run.copy_to(run.mark.max(run.keep), out);
+        }
+        let first = !std::mem::replace(&mut level.passed, true);
+        if first && level.cut && run.data.get(run.mark) == Some(&b',') {
+            run.copy_to(run.mark.max(run.keep), out);
+            run.keep = run.mark + 1;
         }
     }
 
-    fn open(&mut self, byte: u8, out: &mut Vec<u8>) -> Result<(), TooDeep> {
+    fn open(&mut self, run: &mut Run<'_>, place: usize, object: bool) -> Result<usize, TooDeep> {
         if self.levels.len() == MAX_DEPTH {
             return Err(TooDeep);
         }
-        if self.at == At::Name && self.dropping.is_none() {
-            self.let_through(out);
-        }
-        self.at = At::Value;
-        self.emit(&[byte], out);
         // Arrays are passed through: their elements stand where they stand.
-        self.levels.push(Level { object: byte == b'{', passed: false, cut: false, state: self.below });
-        self.at = if byte == b'{' { At::Name } else { At::Value };
-        Ok(())
+        self.levels.push(Level { object, passed: false, cut: false, state: self.below });
+        self.at = if object { At::Name } else { At::Value };
+        run.mark = place + 1;
+        Ok(place + 1)
     }
 
-    fn close(&mut self, byte: u8, out: &mut Vec<u8>) {
+    /// A comma, or the end of a container.
+    fn separate(&mut self, run: &mut Run<'_>, place: usize, comma: bool) -> usize {
         if self.dropping == Some(self.levels.len()) {
             self.dropping = None;
+            run.keep = place;
         }
-        if self.dropping.is_none() {
-            // White space before the brace, or a stray comma: as it came.
-            out.append(&mut self.held);
+        if !comma {
+            self.levels.pop();
         }
-        self.at = At::Value;
-        self.emit(&[byte], out);
-        self.levels.pop();
-        self.below = self.levels.last().map_or_else(|| self.fields.start(), |l| l.state);
-    }
-
-    fn comma(&mut self, out: &mut Vec<u8>) {
-        if self.dropping == Some(self.levels.len()) {
-            self.dropping = None;
-        }
-        let Some(level) = self.levels.last() else {
-            self.below = self.fields.start();
-            self.at = At::Value;
-            return self.emit(b",", out);
-        };
-        self.below = level.state;
-        if level.object {
-            if self.dropping.is_none() {
-                out.append(&mut self.held);
-                self.held.push(b',');
-            }
-            self.at = At::Name;
-        } else {
-            self.at = At::Value;
-            self.emit(b",", out);
-        }
+        let level = self.levels.last();
+        self.below = level.map_or_else(|| self.fields.start(), |l| l.state);
+        self.at = if comma && level.is_some_and(|l| l.object) { At::Name } else { At::Value };
+        run.mark = place;
+        place + 1
     }
 }
 
-fn is_structural(byte: u8) -> bool {
-    matches!(byte, b'"' | b'{' | b'}' | b'[' | b']' | b',' | b':')
+/// Where a string's closing quote is.
+fn string_end(inside: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    loop {
+        let at = from + memchr::memchr2(b'"', b'\\', inside.get(from..)?)?;
+        if inside[at] == b'"' {
+            return Some(at);
+        }
+        from = at + 2;
+    }
 }
 
 /// The name with its escapes resolved; an escape that is none stays as it is.

@@ -82,9 +82,7 @@ impl Predicates {
     }
 
     fn allows(&self, method: &Method) -> bool {
-        self.methods.is_empty()
-            || self.methods.contains(method)
-            || (method == Method::HEAD && self.methods.contains(&Method::GET))
+        self.methods.is_empty() || self.methods.contains(method) || (method == Method::HEAD && self.methods.contains(&Method::GET))
     }
 
     /// The part of a rank that the conditions give.
@@ -104,11 +102,7 @@ impl Predicates {
             (false, false) => self.methods.iter().any(|m| other.methods.contains(m)),
             _ => false,
         };
-        methods
-            && nets
-            && same(&self.headers, &other.headers)
-            && same(&self.cookies, &other.cookies)
-            && same(&self.query, &other.query)
+        methods && nets && same(&self.headers, &other.headers) && same(&self.cookies, &other.cookies) && same(&self.query, &other.query)
     }
 }
 

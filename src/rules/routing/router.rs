@@ -179,10 +179,10 @@ impl Router {
     }
 
     fn walk(&self, question: &Question<'_>, visit: &mut Visit<'_>) -> ControlFlow<()> {
-        if !self.exact.is_empty() {
-            if let Some(tree) = self.exact.get(question.host) {
-                tree.walk(&self.entries, question.path, visit)?;
-            }
+        if !self.exact.is_empty()
+            && let Some(tree) = self.exact.get(question.host)
+        {
+            tree.walk(&self.entries, question.path, visit)?;
         }
         if !self.below.is_empty() {
             let mut name = question.host;
