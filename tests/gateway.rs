@@ -1,0 +1,37 @@
+//! The gateway over real sockets.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "a test or a tool: what is not as it should be ends it"
+)]
+
+mod harness;
+
+#[path = "gateway/adversarial.rs"]
+mod adversarial;
+#[path = "gateway/authentication.rs"]
+mod authentication;
+#[path = "gateway/cases.rs"]
+mod cases;
+#[path = "gateway/configuration.rs"]
+mod configuration;
+#[path = "gateway/failover.rs"]
+mod failover;
+#[path = "gateway/http2.rs"]
+mod http2;
+#[path = "gateway/limits.rs"]
+mod limits;
+#[path = "gateway/process.rs"]
+mod process;
+#[path = "gateway/streams.rs"]
+mod streams;
+#[path = "gateway/telemetry.rs"]
+mod telemetry;
+#[path = "gateway/tls.rs"]
+mod tls;
+#[path = "gateway/websocket.rs"]
+mod websocket;

@@ -1,0 +1,210 @@
+//! HTTP/2 and gRPC, both ways.
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::harness::client::Connection;
+use super::harness::gateway::Gateway;
+use super::harness::target::Target;
+
+fn block<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work)
+}
+
+const H2C: &str = "\nlisteners: [{name: main, address: 127.0.0.1:0, protocols: [http1, http2], limits: {header_time: 500ms, idle_time: 700ms, body_idle_time: 700ms, streams: 8}}]";
+
+fn gateway(address: SocketAddr, upstream: &str, route: &str) -> Gateway {
+    Gateway::start(&format!(
+        "upstreams: {{one: {{targets: [\"{address}\"]{upstream}}}}}\nroutes: [{{name: all, {route} action: {{forward: one}}}}]{H2C}"
+    ))
+}
+
+type Got = (http::StatusCode, HeaderMap, Vec<u8>, Option<HeaderMap>);
+
+/// One request with that body over h2c with prior knowledge.
+async fn ask(address: SocketAddr, request: Request<()>, body: &[&'static [u8]]) -> Result<Got, h2::Error> {
+    let stream = TcpStream::connect(address).await.expect("a connection");
+    let (mut client, connection) = h2::client::handshake(stream).await?;
+    tokio::spawn(connection);
+    let (answer, mut send) = client.send_request(request, body.is_empty())?;
+    for (index, part) in body.iter().enumerate() {
+        send.send_data(Bytes::from_static(part), index + 1 == body.len())?;
+    }
+    let (head, mut stream) = answer.await?.into_parts();
+    let mut all = Vec::new();
+    while let Some(part) = stream.data().await {
+        let part = part?;
+        let _ = stream.flow_control().release_capacity(part.len());
+        all.extend_from_slice(&part);
+    }
+    let trailers = stream.trailers().await?;
+    Ok((head.status, head.headers, all, trailers))
+}
+
+/// A gRPC target: sends each message back as it comes, and its status in trailers.
+fn grpc_target() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.set_nonblocking(true).expect("set");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        block(async {
+            let listener = TcpListener::from_std(listener).expect("a listener");
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+                    while let Some(Ok((request, answer))) = connection.accept().await {
+                        tokio::spawn(reflect(request, answer));
+                    }
+                });
+            }
+        });
+    });
+    address
+}
+
+async fn reflect(request: Request<h2::RecvStream>, mut answer: h2::server::SendResponse<Bytes>) {
+    let te = request.headers().get("te").cloned();
+    let mut body = request.into_body();
+    let mut head = Response::builder().header("content-type", "application/grpc");
+    if let Some(te) = te {
+        head = head.header("x-te", te);
+    }
+    let Ok(mut send) = answer.send_response(head.body(()).expect("a head"), false) else { return };
+    while let Some(Ok(part)) = body.data().await {
+        let _ = body.flow_control().release_capacity(part.len());
+        let _ = send.send_data(part, false);
+    }
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", "0".parse().expect("a value"));
+    let _ = send.send_trailers(trailers);
+}
+
+fn grpc(address: SocketAddr) -> Request<()> {
+    Request::builder()
+        .method("POST")
+        .uri(format!("http://{address}/package.Service/Method"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .expect("a request")
+}
+
+#[test]
+fn http2_to_http1_targets() {
+    let target = Target::echo("a");
+    let gateway = gateway(target.address, "", "");
+    let address = gateway.address();
+    let request = Request::builder().uri(format!("http://shop.example.com:{}/x/../y?z=1", address.port())).body(()).expect("a request");
+    let (status, headers, body, _) = block(ask(address, request, &[])).expect("an answer");
+    assert_eq!(status, 200);
+    assert!(headers.contains_key("x-request-id") && !headers.contains_key("transfer-encoding"));
+    let seen: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+    assert_eq!(seen["target"], "/y?z=1");
+    assert_eq!(seen["headers"]["x-forwarded-host"], format!("shop.example.com:{}", address.port()));
+    let post = Request::builder().method("POST").uri(format!("http://{address}/p")).body(()).expect("a request");
+    let (_, _, body, _) = block(ask(address, post, &[b"hello ", b"world"])).expect("an answer");
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&body).expect("JSON")["body"], "hello world");
+    // A key in the query is taken out, and the host stays.
+    let keyed = Gateway::start(&format!(
+        "upstreams: {{one: {{targets: [\"{}\"]}}}}\nconsumers: {{a: {{credentials: [{{api_key: {{value: key-of-a}}}}]}}}}\nroutes: [{{name: all, filters: [{{api_key: {{query: key}}}}], action: {{forward: one}}}}]{H2C}",
+        target.address
+    ));
+    let request = Request::builder().uri(format!("http://{}/x?key=key-of-a&z=1", keyed.address())).body(()).expect("a request");
+    let (_, _, body, _) = block(ask(keyed.address(), request, &[])).expect("an answer");
+    let seen: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+    assert_eq!((seen["target"].as_str(), seen["headers"]["host"].as_str()), (Some("/x?z=1"), Some(keyed.address().to_string().as_str())));
+    // HTTP/1 on the same port.
+    assert_eq!(gateway.get("/").status, 200);
+    assert_eq!(gateway.access_log(3)[0]["protocol"], "HTTP/2");
+}
+
+#[test]
+fn grpc_passes_with_its_trailers() {
+    let target = grpc_target();
+    let gateway = gateway(target, ", protocol: http2", "filters: [{headers: {response: {set: {x-edge: here}}}}],");
+    let address = gateway.address();
+    let (status, headers, body, trailers) = block(ask(address, grpc(address), &[b"one", b"two"])).expect("an answer");
+    assert_eq!((status.as_u16(), body.as_slice()), (200, b"onetwo".as_slice()));
+    assert_eq!(headers["x-edge"], "here");
+    assert_eq!(headers["x-te"], "trailers", "the target did not see te: trailers");
+    assert_eq!(trailers.expect("trailers")["grpc-status"], "0");
+}
+
+#[test]
+fn grpc_streams_both_ways_at_once() {
+    let target = grpc_target();
+    let gateway = gateway(target, ", protocol: http2", "");
+    let address = gateway.address();
+    block(async {
+        let stream = TcpStream::connect(address).await.expect("a connection");
+        let (mut client, connection) = h2::client::handshake(stream).await.expect("a handshake");
+        tokio::spawn(connection);
+        let (answer, mut send) = client.send_request(grpc(address), false).expect("sent");
+        let mut body = answer.await.expect("the head comes before the request has ended").into_body();
+        for message in [&b"first"[..], b"second", b"third"] {
+            send.send_data(Bytes::from_static(message), false).expect("sent");
+            let part = body.data().await.expect("an echo").expect("an echo");
+            let _ = body.flow_control().release_capacity(part.len());
+            assert_eq!(part, message);
+        }
+        send.send_data(Bytes::new(), true).expect("sent");
+        while body.data().await.is_some() {}
+        assert_eq!(body.trailers().await.expect("trailers").expect("trailers")["grpc-status"], "0");
+    });
+}
+
+#[test]
+fn refusals_speak_the_callers_protocol() {
+    let target = grpc_target();
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{one: {{targets: [\"{target}\"], protocol: http2}}}}\nroutes: [{{name: all, match: {{path: /known/*}}, action: {{forward: one}}}}]{H2C}"
+    ));
+    let address = gateway.address();
+    let (status, headers, _, _) = block(ask(address, grpc(address), &[b"x"])).expect("an answer");
+    assert_eq!((status.as_u16(), headers["grpc-status"].as_bytes()), (200, b"12".as_slice()));
+    let plain = Request::builder().uri(format!("http://{address}/unknown")).body(()).expect("a request");
+    let (status, headers, body, _) = block(ask(address, plain, &[])).expect("an answer");
+    assert_eq!((status.as_u16(), headers["content-type"].as_bytes()), (404, b"application/problem+json".as_slice()));
+    assert!(String::from_utf8_lossy(&body).contains("route_not_found"));
+}
+
+#[test]
+fn silent_idle_and_stalled_connections_end() {
+    let target = Target::echo("a");
+    let gateway = gateway(target.address, "", "");
+    let address = gateway.address();
+    // Nothing at all, and a preface with nothing behind it.
+    let mut silent = Connection::open(address);
+    assert!(silent.is_closed());
+    let mut preface = Connection::open(address);
+    preface.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    let mut rest = Vec::new();
+    let _ = preface.stream.read_to_end(&mut rest);
+    // Idle after its handshake: GOAWAY and the end.
+    block(async {
+        let stream = TcpStream::connect(address).await.expect("a connection");
+        let (client, connection) = h2::client::handshake(stream).await.expect("a handshake");
+        let ended = tokio::time::timeout(Duration::from_secs(10), connection).await;
+        assert!(ended.is_ok(), "an idle connection stayed");
+        drop(client);
+    });
+    // A body that stops: its stream ends, its connection does not.
+    block(async {
+        let stream = TcpStream::connect(address).await.expect("a connection");
+        let (mut client, connection) = h2::client::handshake(stream).await.expect("a handshake");
+        tokio::spawn(connection);
+        let post = || Request::builder().method("POST").uri(format!("http://{address}/p")).body(()).expect("a request");
+        let (answer, mut send) = client.send_request(post(), false).expect("sent");
+        send.send_data(Bytes::from_static(b"half"), false).expect("sent");
+        let ended = tokio::time::timeout(Duration::from_secs(10), answer).await.expect("the stream ends");
+        assert!(ended.map_or(true, |a| a.status() == 408));
+        let (answer, _) =
+            client.send_request(Request::builder().uri(format!("http://{address}/ok")).body(()).expect("a request"), true).expect("sent");
+        assert_eq!(answer.await.expect("an answer").status(), 200);
+    });
+}

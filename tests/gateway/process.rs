@@ -1,0 +1,170 @@
+//! Reload, drain, hand-over.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::harness::client::{self, Connection, head};
+use super::harness::eventually;
+use super::harness::gateway::Gateway;
+use super::harness::target::{Target, answer};
+
+fn responding(text: &str) -> String {
+    format!("routes: [{{name: all, action: {{respond: {{body: {text}}}}}}}]")
+}
+
+#[test]
+fn a_reload_takes_the_new_or_keeps_the_old() {
+    let gateway = Gateway::start(&responding("one"));
+    let mut kept = Connection::open(gateway.address());
+    assert_eq!(kept.ask(head("GET", "/", &[])).text(), "one");
+    gateway.write_config(&responding("two"));
+    gateway.signal("-HUP");
+    eventually("the new one serves", || gateway.get("/").text() == "two");
+    assert_eq!(kept.ask(head("GET", "/", &[])).text(), "two", "the connection lives and sees it");
+    gateway.write_config("routes: [{name: all, acton: {}}]\nupstreams: {a: {targets: []}}");
+    let refused = gateway.reload();
+    assert_eq!(refused.status, 422);
+    let mistakes = refused.json()["mistakes"].to_string();
+    assert!(mistakes.contains("did you mean \\\"action\\\"") && mistakes.contains("upstreams.a.targets"), "{mistakes}");
+    assert!(mistakes.contains("portcullis.yaml:1:"), "{mistakes}");
+    assert_eq!(gateway.get("/").text(), "two");
+    assert!(gateway.metric("portcullis_config_last_reload_successful") < 0.5);
+    assert!((gateway.metric("portcullis_reloads_total{outcome=\"refused\"}") - 1.0).abs() < 0.1);
+    let ready = client::get(gateway.admin, "/readyz");
+    assert_eq!((ready.status, ready.json()["ready"].as_bool()), (200, Some(true)));
+    assert!(ready.json()["last_reload"]["refused"].is_string());
+}
+
+#[test]
+fn listeners_come_and_go_with_a_reload() {
+    let gateway = Gateway::start(&responding("one"));
+    let two = "\nlisteners: [{name: main, address: 127.0.0.1:0}, {name: other, address: 127.0.0.1:0}]";
+    gateway.write_config(&(responding("two") + two));
+    assert_eq!(gateway.reload().status, 200);
+    eventually("the other listens", || gateway.log().contains("listener other accepts on"));
+    let log = gateway.log();
+    let line = log.lines().find(|l| l.contains("listener other")).expect("the line");
+    let other: std::net::SocketAddr = line.rsplit(' ').next().expect("an address").parse().expect("an address");
+    assert_eq!(client::get(other, "/").text(), "two");
+    assert_eq!(gateway.get("/").text(), "two");
+    gateway.write_config(&responding("three"));
+    assert_eq!(gateway.reload().status, 200);
+    eventually("the other is gone", || Connection::try_open(other).is_err());
+    assert_eq!(gateway.get("/").text(), "three");
+}
+
+#[test]
+fn reloads_under_load_lose_nothing() {
+    let target = Target::echo("a");
+    let yaml = |n: usize| {
+        let routes: Vec<String> =
+            (0..200).map(|i| format!("{{name: r{i}-{n}, match: {{path: /r{i}}}, action: {{forward: echo}}}}")).collect();
+        format!(
+            "upstreams: {{echo: {{targets: [\"{}\"]}}}}\nroutes: [{}, {{name: all, action: {{forward: echo}}}}]",
+            target.address,
+            routes.join(", ")
+        )
+    };
+    let gateway = Gateway::start(&yaml(0));
+    let (stop, wrong, fine) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut connection = Connection::open(gateway.address());
+                while !stop.load(Ordering::Acquire) {
+                    let counter = if connection.ask(head("GET", "/r7", &[])).status == 200 { &fine } else { &wrong };
+                    counter.fetch_add(1, Ordering::Relaxed);
+                    let new = client::get(gateway.address(), "/x").status == 200;
+                    (if new { &fine } else { &wrong }).fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for n in 1..=20 {
+            gateway.write_config(&yaml(n));
+            assert_eq!(gateway.reload().status, 200);
+        }
+        stop.store(true, Ordering::Release);
+    });
+    assert_eq!(wrong.into_inner(), 0);
+    assert!(fine.into_inner() > 100);
+}
+
+#[test]
+fn a_drain_ends_with_the_last_request() {
+    let (release, gate) = std::sync::mpsc::channel::<()>();
+    let gate = std::sync::Mutex::new(gate);
+    let target = Target::new(move |stream, _| {
+        let _ = gate.lock().expect("the gate").recv_timeout(Duration::from_secs(20));
+        answer(stream, 200, &[], b"done")
+    });
+    let mut gateway = Gateway::start(&format!(
+        "upstreams: {{slow: {{targets: [\"{}\"]}}}}\nroutes: [{{name: all, action: {{forward: slow}}}}]",
+        target.address
+    ));
+    let address = gateway.address();
+    let mut idle = Connection::open(address);
+    let mut busy = Connection::open(address);
+    busy.send(head("GET", "/", &[]));
+    eventually("the request is under way", || target.count() == 1);
+    let _ = &mut idle;
+    gateway.signal("-TERM");
+    eventually("no new connection is taken", || Connection::try_open(address).is_err());
+    assert_eq!(gateway.child.try_wait().expect("a status"), None, "it left before the request was done");
+    let done = Instant::now();
+    release.send(()).expect("released");
+    assert_eq!(busy.receive().text(), "done");
+    assert_eq!(gateway.wait(), Some(0));
+    assert!(done.elapsed() < Duration::from_secs(5), "it waited for more than the last request");
+}
+
+#[test]
+fn a_successor_takes_over_and_no_connection_is_refused() {
+    let process = "\nprocess: {threads: 1, upgrade_socket: upgrade.sock, drain_time: 10s}";
+    let mut old = Gateway::start(&(responding("old") + process));
+    let (address, admin) = (old.address(), old.admin);
+    let (stop, new) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let wrong = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Acquire) {
+                    let answer = Connection::try_open(address).and_then(|mut c| {
+                        c.send(head("GET", "/", &[]));
+                        c.try_receive(false)
+                    });
+                    match answer.map(|a| a.text()).map_err(|e| e.to_string()).as_deref() {
+                        Ok("new") => _ = new.fetch_add(1, Ordering::Relaxed),
+                        Ok("old") => {}
+                        other => wrong.lock().expect("the list").push(format!("{other:?}")),
+                    }
+                }
+            });
+        }
+        let folder = tempfile::TempDir::new_in(old.folder.path()).expect("a folder");
+        let socket = old.folder.path().join("upgrade.sock");
+        let process = format!("\nprocess: {{threads: 1, upgrade_socket: {}, drain_time: 10s}}", socket.display());
+        // One that cannot start changes nothing.
+        let broken = tempfile::TempDir::new_in(old.folder.path()).expect("a folder");
+        let config = broken.path().join("c.yaml");
+        std::fs::write(
+            &config,
+            responding("broken")
+                + &process
+                + "\nlisteners: [{name: main, address: 127.0.0.1:0}, {name: taken, address: "
+                + &admin.to_string()
+                + "}]",
+        )
+        .expect("written");
+        let (code, _, _) = super::harness::gateway::run(&["run", "-c", &config.display().to_string(), "--upgrade"], None);
+        assert_eq!(code, 1);
+        let successor = Gateway::start_in(folder, &(responding("new") + &process), &["--upgrade"]);
+        assert_eq!(successor.address(), address);
+        assert_eq!(successor.admin, admin);
+        assert_eq!(old.wait(), Some(0));
+        let before = new.load(Ordering::Relaxed);
+        eventually("the successor serves", || new.load(Ordering::Relaxed) > before + 20);
+        stop.store(true, Ordering::Release);
+        let wrong = wrong.lock().expect("the list");
+        assert!(wrong.is_empty(), "{wrong:?}\n{}", old.log());
+    });
+}
