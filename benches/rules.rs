@@ -2,6 +2,15 @@
 //!
 //! `cargo bench --bench rules`
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "a test or a tool: what is not as it should be ends it"
+)]
+
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -87,7 +96,7 @@ fn balance(criterion: &mut Criterion) {
 fn limits(criterion: &mut Criterion) {
     let gcra = Gcra::new(Rate { count: 1_000_000, period: std::time::Duration::from_secs(1) }, None);
     let buckets = Buckets::default();
-    let mut now = 1_000_000_000_000;
+    let mut now: u64 = 1_000_000_000_000;
     criterion.bench_function("admit one of 1,000 keys", |b| {
         b.iter(|| {
             now += 1_000;

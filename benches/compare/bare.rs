@@ -3,6 +3,15 @@
 //!
 //! `bare LISTEN TARGET`, for example `bare 127.0.0.1:8081 127.0.0.1:9000`.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "a test or a tool: what is not as it should be ends it"
+)]
+
 use async_trait::async_trait;
 use pingora::prelude::{HttpPeer, ProxyHttp, Result, Server, Session, http_proxy_service};
 use pingora::server::configuration::ServerConf;

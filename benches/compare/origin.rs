@@ -3,6 +3,15 @@
 //! `origin LISTEN [json]`: 1 KiB of text, or a JSON document of 1 KiB. It reads whole heads and no
 //! bodies, so it is for GET alone, and costs as little as a target can.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "a test or a tool: what is not as it should be ends it"
+)]
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
