@@ -153,7 +153,12 @@ fn inherit(options: &Options, snapshot: &Snapshot) -> Result<(Vec<Bound>, Option
     let Some(path) = &snapshot.process.upgrade_socket else {
         return Err(Failure::Other("--upgrade needs process.upgrade_socket in the configuration".to_owned()));
     };
-    let taken = handover::take(path);
+    let taken = handover::take(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound => {
+            std::io::Error::other("nothing serves there; start without --upgrade")
+        }
+        _ => error,
+    });
     let (bound, predecessor) = io(&format!("taking over from {}", path.display()), taken)?;
     Ok((bound, Some(predecessor)))
 }

@@ -45,7 +45,12 @@ pub struct Fields {
     /// Bits of the places that are the last of their path.
     last: u128,
     longest_name: usize,
-    any_name: bool,
+    /// Bits of the places of `**`.
+    any: u128,
+    /// Whether there is a `*`.
+    one: bool,
+    /// Bits of the lengths that names have; the last is for all longer ones.
+    lengths: u64,
 }
 
 /// Where all paths stand on a level of the document.
@@ -69,14 +74,17 @@ impl Fields {
             }
             fields.last |= 1 << (fields.steps.len() - 1);
         }
-        fields.start = fields.closed(fields.start);
-        for step in &fields.steps {
+        for (place, step) in fields.steps.iter().enumerate() {
             match step {
-                Step::Name(name) => fields.longest_name = fields.longest_name.max(name.len()),
-                Step::One => fields.any_name = true,
-                Step::Any => {}
+                Step::Name(name) => {
+                    fields.longest_name = fields.longest_name.max(name.len());
+                    fields.lengths |= 1 << name.len().min(63);
+                }
+                Step::One => fields.one = true,
+                Step::Any => fields.any |= 1 << place,
             }
         }
+        fields.start = fields.closed(fields.start);
         Ok(fields)
     }
 
@@ -92,18 +100,20 @@ impl Fields {
 
     /// Takes the member `name` on a level in `state`: the state below it, and whether it is meant.
     pub fn enter(&self, state: State, name: &[u8]) -> (State, bool) {
-        let (mut below, mut meant) = (0, false);
-        let mut rest = state;
+        let mut below = state & self.any;
+        if !self.one && self.lengths >> name.len().min(63) & 1 == 0 {
+            // No step has a name of this length: most names of a document end here.
+            return (self.closed(below), false);
+        }
+        let mut meant = false;
+        let mut rest = state & !self.any;
         while rest != 0 {
             let place = rest.trailing_zeros() as usize;
             rest &= rest - 1;
             let fits = match &self.steps[place] {
                 Step::Name(wanted) => wanted.as_ref() == name,
                 Step::One => true,
-                Step::Any => {
-                    below |= 1 << place;
-                    false
-                }
+                Step::Any => false,
             };
             if fits && self.last >> place & 1 == 1 {
                 meant = true;
@@ -114,13 +124,9 @@ impl Fields {
         (self.closed(below), meant)
     }
 
-    /// `**` may also stand for nothing: whoever stands at it stands behind it too.
-    fn closed(&self, mut state: State) -> State {
-        for (place, step) in self.steps.iter().enumerate() {
-            if *step == Step::Any && state >> place & 1 == 1 {
-                state |= 1 << (place + 1);
-            }
-        }
-        state
+    /// `**` may also stand for nothing: whoever stands at it stands behind it too. It is never last and
+    /// never twice in a row.
+    fn closed(&self, state: State) -> State {
+        state | (state & self.any) << 1
     }
 }

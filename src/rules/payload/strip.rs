@@ -134,7 +134,10 @@ impl<F: Deref<Target = Fields>> Stripper<F> {
                     }
                     place + 1
                 }
-                (_, _) => place + 1,
+                (_, _) => {
+                    let rest = &data[place + 1..];
+                    place + 1 + rest.iter().position(|b| STRUCTURAL[usize::from(*b)]).unwrap_or(rest.len())
+                }
             };
         }
         self.leave(&mut run, out);
@@ -251,6 +254,18 @@ impl<F: Deref<Target = Fields>> Stripper<F> {
         place + 1
     }
 }
+
+/// The bytes at which something may change outside of strings.
+const STRUCTURAL: [bool; 256] = {
+    let mut table = [false; 256];
+    let bytes = b"\"{}[],:";
+    let mut at = 0;
+    while at < bytes.len() {
+        table[bytes[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
 
 /// Where a string's closing quote is.
 fn string_end(inside: &[u8]) -> Option<usize> {
