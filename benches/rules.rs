@@ -121,5 +121,28 @@ fn strip(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, routing, balance, limits, strip);
+/// From the text of 10,000 routes to what serves them.
+fn configuration(criterion: &mut Criterion) {
+    let routes: String = paths(10_000)
+        .iter()
+        .enumerate()
+        .map(|(i, path)| {
+            format!(
+                "  - {{name: r{i}, match: {{path: \"{path}\"}}, filters: [{{rate_limit: {{limit: 100/s}}}}], action: {{forward: one}}}}\n"
+            )
+        })
+        .collect();
+    let text =
+        format!("listeners: [{{name: main, address: 127.0.0.1:0}}]\nupstreams: {{one: {{targets: ['127.0.0.1:1']}}}}\nroutes:\n{routes}");
+    let load = || portcullis::config::load_text(&text, "bench.yaml", std::path::Path::new(".")).expect("YAML");
+    let loaded = load();
+    let mut group = criterion.benchmark_group("10,000 routes");
+    group.sample_size(10);
+    group.bench_function("read", |b| b.iter(load));
+    group
+        .bench_function("compile", |b| b.iter(|| portcullis::compile::compile(&loaded, &portcullis::live::Live::default()).expect("fine")));
+    group.finish();
+}
+
+criterion_group!(benches, routing, balance, limits, strip, configuration);
 criterion_main!(benches);

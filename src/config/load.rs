@@ -82,10 +82,15 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
     let mut mistakes = Mistakes(include_all(&mut tree, &base, &mut files));
     include::substitute(&mut tree, &base, &Place::default(), &mut mistakes);
     check::check(&tree, &super::schema(), &mut mistakes);
-    let mut sound = tree.clone();
-    let left_out = LeftOut::new(&mut sound, &mistakes);
+    let (yaml, left_out) = if mistakes.is_empty() {
+        (tree.to_yaml(), LeftOut::default())
+    } else {
+        let mut sound = tree.clone();
+        let left_out = LeftOut::new(&mut sound, &mistakes);
+        (sound.to_yaml(), left_out)
+    };
     // An enum is written as a mapping of one key, not as a YAML tag.
-    match serde_yaml::with::singleton_map_recursive::deserialize::<Config, _>(sound.to_yaml()) {
+    match serde_yaml::with::singleton_map_recursive::deserialize::<Config, _>(yaml) {
         Ok(config) => Ok(Loaded { config, base, mistakes, left_out, files, tree }),
         // The check above takes what serde takes; should they ever differ, serde has the last word.
         Err(error) if mistakes.is_empty() => Err(single(&files, Spot::default(), error.to_string())),
