@@ -5,10 +5,10 @@ use parking_lot::Mutex;
 
 use crate::rules::limits::{Decision, Gcra};
 
-const SHARDS: usize = 64;
+const SHARDS: usize = 16;
 
-/// Keys that one shard holds: 64 × 16384 is about a million keys.
-const MAX_KEYS_PER_SHARD: usize = 16_384;
+/// Keys that one shard holds: 16 × 65536 is about a million keys.
+const MAX_KEYS_PER_SHARD: usize = 65_536;
 
 /// The theoretical arrival times of all keys of a limit.
 ///

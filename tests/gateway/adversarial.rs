@@ -166,7 +166,7 @@ fn connections_over_the_limit_wait() {
 #[test]
 fn the_shield_holds_back_one_address_and_not_the_others() {
     let target = Target::echo("a");
-    let gateway = echoing(&target, "shield: {requests_per_address: 20/s}");
+    let gateway = echoing(&target, "shield: {requests_per_address: 1/s}");
     let mut connection = Connection::open(gateway.address());
     let answers: Vec<_> = (0..200).map(|_| connection.ask(head("GET", "/", &[]))).collect();
     let refused: Vec<_> = answers.iter().filter(|a| a.status == 429).collect();

@@ -45,7 +45,7 @@ fn a_target_that_fails_its_probes_is_out_and_comes_back() {
 fn the_first_probe_decides() {
     let refused = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
     let well = Target::echo("well");
-    let health = "health: {active: {interval: 1h, fall: 3}}";
+    let health = "health: {active: {interval: 1h, timeout: 10s, fall: 3}}";
     let gateway = Gateway::start(&config(&[refused, well.address], health));
     assert!((0..20).all(|_| gateway.get("/").status == 200));
     assert_eq!(gateway.access_log(20).iter().filter(|l| l["tries"].is_number()).count(), 0, "a dead target was tried");
@@ -56,7 +56,8 @@ fn dying_targets_cost_no_get() {
     let survivor = Target::echo("b");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
-    let gateway = Gateway::start(&config(&[address, survivor.address], "health: {active: {interval: 100ms, fall: 1, rise: 1}}"));
+    let gateway =
+        Gateway::start(&config(&[address, survivor.address], "health: {active: {interval: 100ms, timeout: 10s, fall: 1, rise: 1}}"));
     let (stop, errors, fine) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for _ in 0..8 {
