@@ -129,7 +129,7 @@ impl Gateway {
         }
     }
 
-    /// Joins the two streams until either side ends, both are silent, or the drain does.
+    /// Joins the two streams until both have ended or are silent; at the end of a drain they are cut.
     async fn join(&self, session: &mut Session, ctx: &mut Context, mut target: ClientSession) {
         // Bytes that came with the handshakes are the first of the tunnel.
         let early_in = session.read_request_body().now_or_never().and_then(Result::ok).flatten();
