@@ -43,6 +43,10 @@ pub struct Exchange {
     pub peer: SocketAddr,
     /// Whose request it is, behind trusted proxies.
     pub client: IpAddr,
+    /// The peer's address as text.
+    pub peer_text: HeaderValue,
+    /// The client's address as text.
+    pub client_text: HeaderValue,
     /// Whether the peer is a trusted proxy.
     pub peer_trusted: bool,
     /// Whether it came over TLS.
@@ -68,12 +72,14 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// A request from that peer.
-    pub fn new(peer: SocketAddr, secure: bool) -> Self {
+    /// A request from that peer, whose address as text is `peer_text`.
+    pub fn new(peer: SocketAddr, peer_text: HeaderValue, secure: bool) -> Self {
         Self {
             started: Instant::now(),
             peer,
             client: peer.ip().to_canonical(),
+            client_text: peer_text.clone(),
+            peer_text,
             peer_trusted: false,
             secure,
             host: String::new(),
@@ -96,6 +102,12 @@ impl Exchange {
 
 impl Default for Exchange {
     fn default() -> Self {
-        Self::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), false)
+        Self::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), HeaderValue::from_static("127.0.0.1"), false)
     }
+}
+
+/// An address as the value of a header; IPv4 in IPv6 as IPv4.
+pub fn address_text(address: IpAddr) -> HeaderValue {
+    let text = address.to_canonical().to_string();
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }

@@ -73,7 +73,8 @@ pub struct KeyStore {
 
 #[derive(Debug, Default)]
 struct FetchState {
-    asked: Option<Instant>,
+    /// When a token asked for a fetch, and the round before it.
+    asked: Option<(Instant, u64)>,
     succeeded: Option<Instant>,
     last_text: Vec<u8>,
 }
@@ -112,7 +113,7 @@ impl KeyStore {
     ///
     /// # Errors
     /// Says why there are no new keys; the old ones stay.
-    pub async fn refresh(&self) -> Result<(), KeyError> {
+    async fn refresh(&self) -> Result<(), KeyError> {
         let text = match (&self.shape.source, &self.fetcher) {
             (Source::Url(url), Some(fetcher)) => fetcher.get(url).await.map(|b| b.to_vec()),
             (Source::File(path), _) => tokio::fs::read(path).await.map_err(|e| e.to_string()),
@@ -145,18 +146,31 @@ impl KeyStore {
         }
     }
 
+    /// Waits until keys have been asked for once.
+    pub async fn first_round(&self) {
+        let _ = self.rounds.subscribe().wait_for(|round| *round > 0).await;
+    }
+
     /// Asks for a fetch because a token names an unknown key, and waits for it for at most two
-    /// seconds. At most one such fetch is made in `refetch_after`; in between this returns at once.
+    /// seconds. At most one such fetch is made in `refetch_after`: whoever comes while it is under way
+    /// waits for it too, later ones return at once.
     pub async fn refetch(&self) {
+        let mut rounds = self.rounds.subscribe();
         {
             let mut state = self.state.lock();
-            if state.asked.is_some_and(|at| at.elapsed() < self.shape.refetch_after) {
-                return;
+            let round = *rounds.borrow_and_update();
+            match state.asked {
+                Some((at, asked)) if at.elapsed() < self.shape.refetch_after => {
+                    if asked != round {
+                        return;
+                    }
+                }
+                _ => {
+                    state.asked = Some((Instant::now(), round));
+                    self.wanted.notify_one();
+                }
             }
-            state.asked = Some(Instant::now());
         }
-        let mut rounds = self.rounds.subscribe();
-        self.wanted.notify_one();
         let _ = tokio::time::timeout(Duration::from_secs(2), rounds.changed()).await;
     }
 

@@ -46,6 +46,7 @@ pub struct Started {
     pub supervisor: Arc<Supervisor>,
     /// Where requests are served; taken out when it ends.
     workers: Option<Runtime>,
+    offer: Option<handover::Offer>,
 }
 
 fn io<T>(what: &str, result: std::io::Result<T>) -> Result<T, Failure> {
@@ -128,10 +129,11 @@ pub async fn start(options: Options) -> Result<Started, Failure> {
     if let Some(predecessor) = predecessor {
         io("telling the predecessor", predecessor.ready())?;
     }
-    if let Some(path) = upgrade_socket {
-        io(&format!("the upgrade socket {}", path.display()), handover::offer(&path, Arc::clone(&supervisor)))?;
-    }
-    Ok(Started { supervisor, workers: Some(workers) })
+    let offer = match upgrade_socket {
+        Some(path) => Some(io(&format!("the upgrade socket {}", path.display()), handover::offer(&path, Arc::clone(&supervisor)))?),
+        None => None,
+    };
+    Ok(Started { supervisor, workers: Some(workers), offer })
 }
 
 /// The operators' socket, from the predecessor if it has one for that address.
@@ -177,6 +179,7 @@ impl Started {
     pub async fn until_end(self) {
         self.supervisor.ending.notified().await;
         self.supervisor.drain().await;
+        self.offer.iter().for_each(handover::Offer::withdraw);
     }
 }
 

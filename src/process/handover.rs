@@ -7,7 +7,7 @@
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,14 +31,22 @@ struct Handed {
     left: usize,
 }
 
+/// The socket at which a successor is awaited.
+#[derive(Debug)]
+pub struct Offer {
+    path: PathBuf,
+    inode: u64,
+}
+
 /// Waits for successors, on a thread of its own.
-pub fn offer(path: &Path, supervisor: Arc<Supervisor>) -> io::Result<()> {
+pub fn offer(path: &Path, supervisor: Arc<Supervisor>) -> io::Result<Offer> {
     // Bound beside and renamed, so that there is a socket at the path at every moment.
     let beside = path.with_extension("new");
     let _ = std::fs::remove_file(&beside);
     let listener = UnixListener::bind(&beside)?;
     restrict(&beside)?;
     std::fs::rename(&beside, path)?;
+    let offer = Offer { inode: inode(path)?, path: path.to_owned() };
     let serve = move || {
         for stream in listener.incoming() {
             let Ok(stream) = stream else { continue };
@@ -52,7 +60,22 @@ pub fn offer(path: &Path, supervisor: Arc<Supervisor>) -> io::Result<()> {
         }
     };
     std::thread::Builder::new().name("upgrade".to_owned()).spawn(serve)?;
-    Ok(())
+    Ok(offer)
+}
+
+impl Offer {
+    /// Removes the socket, so that the next start does not find one behind which nobody is. A
+    /// successor's own at the same path is not touched.
+    pub fn withdraw(&self) {
+        if inode(&self.path).is_ok_and(|now| now == self.inode) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn inode(path: &Path) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(std::fs::symlink_metadata(path)?.ino())
 }
 
 /// Only this user may take the sockets.

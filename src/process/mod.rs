@@ -265,9 +265,9 @@ async fn look_after(snapshot: &Snapshot) {
         if store.start() {
             let store = Arc::clone(store);
             first.push(tokio::spawn(async move {
-                // Whether it succeeds or not, the loop goes on from here; without keys nobody passes.
-                let _ = store.refresh().await;
                 tokio::spawn(crate::live::KeyStore::keep_fresh(Arc::downgrade(&store)));
+                // Whether it succeeds or not, the start goes on from here; without keys nobody passes.
+                store.first_round().await;
             }));
         }
     }

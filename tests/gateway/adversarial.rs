@@ -58,6 +58,17 @@ fn requests_that_two_readers_could_read_differently_are_refused() {
 }
 
 #[test]
+fn a_body_with_broken_chunks_is_answered_and_not_taken_as_whole() {
+    let target = Target::echo("a");
+    let gateway = echoing(&target, "");
+    let mut connection = Connection::open(gateway.address());
+    let answer = connection.ask("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n");
+    assert_eq!((answer.status, answer.reason().as_str()), (400, "bad_request"));
+    assert!(connection.is_closed());
+    assert_eq!(gateway.get("/").status, 200);
+}
+
+#[test]
 fn a_second_request_hidden_in_a_body_is_not_seen() {
     let target = Target::echo("a");
     let gateway = echoing(&target, "");

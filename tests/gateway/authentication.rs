@@ -1,8 +1,9 @@
 //! Tokens: what is accepted, and every way in which one is not.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -240,6 +241,32 @@ fn keys_by_url_rotate_and_outlive_their_issuer() {
     *keys.lock().expect("keys") = Value::Null;
     assert_eq!(bearer(&gateway, "/", &ed("three").token(Some("three"), &claims(json!({})))).status, 401);
     assert_eq!(bearer(&gateway, "/", &unknown).status, 200);
+}
+
+#[test]
+fn all_who_meet_a_refetch_wait_for_it() {
+    let target = Target::echo("a");
+    let (one, two) = (ec("one"), ed("two"));
+    let served = Arc::new(AtomicUsize::new(0));
+    let (rotated, counter) = (json!({"keys": [two.jwk]}).to_string(), Arc::clone(&served));
+    let first = json!({"keys": [one.jwk]}).to_string();
+    let issuer = Target::new(move |stream, _| {
+        if counter.fetch_add(1, Ordering::AcqRel) == 0 {
+            return answer(stream, 200, &[], first.as_bytes());
+        }
+        // Long enough for every client to arrive while it is under way.
+        std::thread::sleep(Duration::from_millis(500));
+        answer(stream, 200, &[], rotated.as_bytes())
+    });
+    let gateway = gateway(&target, &format!("{{jwks: 'http://{}/jwks', refresh: 1h, refetch_after: 1h}}", issuer.address));
+    let token = two.token(Some("two"), &claims(json!({})));
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| bearer(&gateway, "/", &token).status)).collect();
+        for client in clients {
+            assert_eq!(client.join().expect("an answer"), 200);
+        }
+    });
+    assert_eq!(served.load(Ordering::Acquire), 2);
 }
 
 #[test]

@@ -166,5 +166,11 @@ fn a_successor_takes_over_and_no_connection_is_refused() {
         stop.store(true, Ordering::Release);
         let wrong = wrong.lock().expect("the list");
         assert!(wrong.is_empty(), "{wrong:?}\n{}", old.log());
+        // The successor's own socket is there, and gone with it: the next start finds none that is dead.
+        assert!(socket.exists());
+        let mut successor = successor;
+        successor.signal("-TERM");
+        assert_eq!(successor.wait(), Some(0));
+        assert!(!socket.exists());
     });
 }

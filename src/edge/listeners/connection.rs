@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::task::AtomicWaker;
+use http::HeaderValue;
 
 use super::clock;
+use crate::exchange::address_text;
 
 tokio::task_local! {
     static CURRENT: Arc<Connection>;
@@ -30,6 +32,8 @@ pub struct Connection {
     pub listener: Arc<str>,
     /// Who is connected.
     pub peer: SocketAddr,
+    /// Its address as text, made once for all requests.
+    pub peer_text: HeaderValue,
     /// Whether TLS is spoken.
     pub secure: bool,
     /// When the client has to have sent something, in milliseconds of [`clock`]; MAX is never.
@@ -50,6 +54,7 @@ impl Connection {
         Arc::new(Self {
             listener,
             peer,
+            peer_text: address_text(peer.ip()),
             secure,
             deadline: AtomicU64::new(after(head_time)),
             in_head: AtomicBool::new(true),

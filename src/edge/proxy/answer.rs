@@ -10,7 +10,6 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::forward::refuse;
-use super::intake::X_REQUEST_ID;
 use super::{Context, Gateway};
 use crate::exchange::{Reason, Rejection};
 use crate::rules::payload::Stripper;
@@ -39,7 +38,8 @@ impl Gateway {
             progress.answer_begun();
         }
         if let Some(id) = &ctx.exchange.request_id {
-            response.insert_header(X_REQUEST_ID, id.clone())?;
+            // With its case given, Pingora has none to look up.
+            response.insert_header("X-Request-ID", id.clone())?;
         }
         if request.version == Version::HTTP_10 {
             // Its client knows no chunks; the end of the connection is the end of the body.

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::HeaderValue;
 use pingora::http::RequestHeader;
 
 use crate::edge::listeners::http2::Progress;
@@ -71,18 +72,18 @@ impl Context {
     /// A request on the running connection.
     pub fn new(serving: Arc<Serving>) -> Self {
         let connection = current_connection();
-        let (peer, secure) = match &connection {
+        let (peer, text, secure) = match &connection {
             Some(connection) => {
                 connection.head_complete();
-                (connection.peer, connection.secure)
+                (connection.peer, connection.peer_text.clone(), connection.secure)
             }
-            None => (SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), false),
+            None => (SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), HeaderValue::from_static("unknown"), false),
         };
         let listener = connection.as_ref().and_then(|c| serving.snapshot.listener(&c.listener));
         Self {
             connection,
             listener,
-            exchange: Exchange::new(peer, secure),
+            exchange: Exchange::new(peer, text, secure),
             route: None,
             entry: 0,
             upstream: None,

@@ -92,6 +92,7 @@ fn reason(error: &Error) -> Reason {
     match (error.esource(), error.etype()) {
         (ErrorSource::Downstream, E::ReadTimedout) => Reason::ClientTimeout,
         (ErrorSource::Downstream, E::InvalidHTTPHeader) => Reason::BadRequest,
+        (ErrorSource::Downstream, E::Custom("InvalidChunk")) => Reason::BadRequest,
         (ErrorSource::Downstream, _) => Reason::ClientGone,
         (_, E::ConnectTimedout | E::TLSHandshakeTimedout) => Reason::ConnectTimeout,
         (_, E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::BindError | E::SocketError) => Reason::ConnectRefused,

@@ -42,7 +42,7 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
     let upstream_time = ctx.forwarded.zip(ctx.answered).map(|(from, to)| to.saturating_duration_since(from));
     ctx.serving.access_log.push(&Record {
         time: SystemTime::now(),
-        client: exchange.client,
+        client: exchange.client_text.as_bytes(),
         method: request.method.as_str(),
         host: &exchange.host,
         path: request.uri.path(),

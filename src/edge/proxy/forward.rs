@@ -123,11 +123,12 @@ impl Gateway {
 /// Who asks, and the ids that lead through logs and traces.
 fn tell(headers: &mut HeaderMap, asked_for: Option<HeaderValue>, ctx: &Context) {
     let exchange = &ctx.exchange;
-    let list = forwarded_for(exchange.peer.ip(), headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes));
-    if let Ok(list) = HeaderValue::from_maybe_shared(bytes::Bytes::from(list)) {
-        headers.insert(X_FORWARDED_FOR, list);
-    }
-    headers.insert(X_REAL_IP, address(exchange.client));
+    let list = match headers.contains_key(X_FORWARDED_FOR) {
+        true => forwarded_for(headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes), exchange.peer_text.as_bytes()),
+        false => exchange.peer_text.clone(),
+    };
+    headers.insert(X_FORWARDED_FOR, list);
+    headers.insert(X_REAL_IP, exchange.client_text.clone());
     // Of the two families of forwarding headers one is kept, so that no target trusts the other.
     headers.remove(FORWARDED);
     if !(exchange.peer_trusted && headers.contains_key(X_FORWARDED_PROTO)) {
@@ -237,15 +238,6 @@ fn set_authority(request: &mut RequestHeader, host: &HeaderValue) {
     if let Ok(uri) = http::Uri::from_parts(parts) {
         request.set_uri(uri);
     }
-}
-
-fn address(ip: std::net::IpAddr) -> HeaderValue {
-    use std::io::Write;
-    let mut text = [0_u8; 48];
-    let mut rest = &mut text[..];
-    let _ = write!(rest, "{ip}");
-    let used = 48 - rest.len();
-    HeaderValue::from_bytes(&text[..used]).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
 /// The address of the target that was picked last.

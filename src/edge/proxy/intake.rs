@@ -7,7 +7,7 @@ use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use super::{Context, Gateway};
-use crate::exchange::{Reason, Rejection, Trace, new_request_id};
+use crate::exchange::{Reason, Rejection, Trace, address_text, new_request_id};
 use crate::rules::identity::client_address;
 use crate::rules::path::{BadPath, normalise};
 
@@ -54,6 +54,9 @@ impl Gateway {
         };
         let exchange = &mut ctx.exchange;
         (exchange.client, exchange.peer_trusted) = (client, peer_trusted);
+        if client != peer {
+            exchange.client_text = address_text(client);
+        }
         let came = headers.get(X_REQUEST_ID).filter(|id| peer_trusted && (8..=128).contains(&id.len()));
         exchange.request_id = Some(came.cloned().unwrap_or_else(new_request_id));
         exchange.trace = Trace::continue_or_start(headers.get(TRACEPARENT).map(HeaderValue::as_bytes));

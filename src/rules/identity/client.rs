@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use http::HeaderValue;
 use ipnet::IpNet;
 
 /// The address of the client.
@@ -39,15 +40,15 @@ fn parse(item: &[u8]) -> Option<IpAddr> {
 }
 
 /// The value to forward: what came, with the peer behind it.
-pub fn forwarded_for<'h>(peer: IpAddr, came: impl Iterator<Item = &'h [u8]>) -> Vec<u8> {
+pub fn forwarded_for<'h>(came: impl Iterator<Item = &'h [u8]>, peer: &[u8]) -> HeaderValue {
     let mut out = Vec::with_capacity(64);
     for line in came.filter(|l| !l.is_empty()) {
         out.extend_from_slice(line);
         out.extend_from_slice(b", ");
     }
-    // A write into a Vec cannot fail.
-    let _ = std::io::Write::write_fmt(&mut out, format_args!("{}", peer.to_canonical()));
-    out
+    out.extend_from_slice(peer);
+    // Made of header values, it is one.
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(out)).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
 #[cfg(test)]
@@ -75,8 +76,7 @@ mod tests {
 
     #[test]
     fn appends_the_peer() {
-        let peer = "::ffff:1.1.1.1".parse().expect("ip");
-        assert_eq!(forwarded_for(peer, [b"2.2.2.2".as_slice()].into_iter()), b"2.2.2.2, 1.1.1.1");
-        assert_eq!(forwarded_for(peer, [].into_iter()), b"1.1.1.1");
+        assert_eq!(forwarded_for([b"2.2.2.2".as_slice()].into_iter(), b"1.1.1.1"), "2.2.2.2, 1.1.1.1");
+        assert_eq!(forwarded_for([].into_iter(), b"1.1.1.1"), "1.1.1.1");
     }
 }

@@ -98,13 +98,20 @@ impl Fields {
         self.longest_name
     }
 
+    /// Whether any path could know a name of this many bytes.
+    #[inline]
+    pub fn may_know(&self, length: usize) -> bool {
+        self.one || self.lengths >> length.min(63) & 1 == 1
+    }
+
+    /// The state below a name that no path knows.
+    pub fn unknown(&self, state: State) -> State {
+        self.closed(state & self.any)
+    }
+
     /// Takes the member `name` on a level in `state`: the state below it, and whether it is meant.
     pub fn enter(&self, state: State, name: &[u8]) -> (State, bool) {
         let mut below = state & self.any;
-        if !self.one && self.lengths >> name.len().min(63) & 1 == 0 {
-            // No step has a name of this length: most names of a document end here.
-            return (self.closed(below), false);
-        }
         let mut meant = false;
         let mut rest = state & !self.any;
         while rest != 0 {

@@ -30,6 +30,8 @@ struct Level {
     /// Whether a member was removed, so that the first that stays loses its comma.
     cut: bool,
     state: State,
+    /// The state below a name that no path knows.
+    unknown: State,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,32 +111,28 @@ impl<F: Deref<Target = Fields>> Stripper<F> {
 
     fn scan(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), TooDeep> {
         let mut run = Run { data, keep: 0, mark: 0 };
-        let mut place = 0;
+        let mut place = self.resume(data);
         while let Some(&byte) = data.get(place) {
-            place = match (self.at, byte) {
-                (At::Text(escaped) | At::Unread(escaped), _) => self.within_string(data, place, escaped),
-                (At::Name, b'"') => match self.name(&mut run, place, out) {
+            place = match byte {
+                b'"' if self.at == At::Name => match self.name(&mut run, place, out) {
                     Some(next) => next,
                     None => break,
                 },
-                (_, b'"') => {
-                    self.at = At::Text(false);
-                    place + 1
-                }
-                (_, b'{' | b'[') => self.open(&mut run, place, byte == b'{')?,
-                (_, b'}' | b']' | b',') => self.separate(&mut run, place, byte == b','),
-                (At::Colon, b':') => {
+                b'"' => self.pass_string(data, place + 1, At::Text, At::Value),
+                b'{' | b'[' => self.open(&mut run, place, byte == b'{')?,
+                b'}' | b']' | b',' => self.separate(&mut run, place, byte == b','),
+                b':' if self.at == At::Colon => {
                     self.at = At::Value;
                     place + 1
                 }
-                (At::Name, byte) => {
+                _ if self.at == At::Name => {
                     if !byte.is_ascii_whitespace() {
                         // A slip of the target's: what stands before it is as it came.
                         run.mark = place + 1;
                     }
                     place + 1
                 }
-                (_, _) => {
+                _ => {
                     let rest = &data[place + 1..];
                     place + 1 + rest.iter().position(|b| STRUCTURAL[usize::from(*b)]).unwrap_or(rest.len())
                 }
@@ -142,6 +140,37 @@ impl<F: Deref<Target = Fields>> Stripper<F> {
         }
         self.leave(&mut run, out);
         Ok(())
+    }
+
+    /// Goes on with the string that the last part broke off in.
+    fn resume(&mut self, data: &[u8]) -> usize {
+        let (escaped, open, behind): (_, fn(bool) -> At, _) = match self.at {
+            At::Text(escaped) => (escaped, At::Text, At::Value),
+            At::Unread(escaped) => (escaped, At::Unread, At::Colon),
+            _ => return 0,
+        };
+        if escaped && !data.is_empty() {
+            self.at = open(false);
+            return self.pass_string(data, 1, open, behind);
+        }
+        self.pass_string(data, 0, open, behind)
+    }
+
+    /// Passes over the rest of a string, of which `from` is inside: to behind its quote, or the end.
+    fn pass_string(&mut self, data: &[u8], from: usize, open: fn(bool) -> At, behind: At) -> usize {
+        match string_end(&data[from..]) {
+            Ok(end) => {
+                self.at = behind;
+                from + end + 1
+            }
+            Err(escaped) => {
+                // Nothing came of an empty part: it stays as it was.
+                if from < data.len() || !matches!(self.at, At::Text(_) | At::Unread(_)) {
+                    self.at = open(escaped);
+                }
+                data.len()
+            }
+        }
     }
 
     /// Copies what is decided, and holds back what is not.
@@ -161,53 +190,39 @@ impl<F: Deref<Target = Fields>> Stripper<F> {
         }
     }
 
-    /// Passes over the inside of a string, up to its closing quote or a backslash.
-    fn within_string(&mut self, data: &[u8], place: usize, escaped: bool) -> usize {
-        let unread = matches!(self.at, At::Unread(_));
-        let state = |escaped| if unread { At::Unread(escaped) } else { At::Text(escaped) };
-        if escaped {
-            self.at = state(false);
-            return place + 1;
-        }
-        match memchr::memchr2(b'"', b'\\', &data[place..]) {
-            None => data.len(),
-            Some(at) if data[place + at] == b'\\' => {
-                self.at = state(true);
-                place + at + 1
-            }
-            Some(at) => {
-                self.at = if unread { At::Colon } else { At::Value };
-                place + at + 1
-            }
-        }
-    }
-
     /// Reads the name that begins at `place`; `None` when its end is not there yet.
+    #[inline]
     fn name(&mut self, run: &mut Run<'_>, place: usize, out: &mut Vec<u8>) -> Option<usize> {
         let inside = &run.data[place + 1..];
+        if self.dropping.is_some() {
+            return Some(self.pass_string(run.data, place + 1, At::Unread, At::Colon));
+        }
         // Six bytes of escape for each of the name: longer than that cannot be a known name.
         let longest = self.fields.longest_name() * 6 + SLACK;
-        let end = if self.dropping.is_some() { None } else { string_end(&inside[..inside.len().min(longest)]) };
-        let state = self.levels.last().map_or(0, |l| l.state);
-        let Some(end) = end else {
-            if self.dropping.is_none() && inside.len() < longest {
+        let Ok(end) = string_end(&inside[..inside.len().min(longest)]) else {
+            if inside.len() < longest {
                 return None;
             }
-            self.at = At::Unread(false);
-            if self.dropping.is_none() {
-                // `*` and `**` take it all the same.
-                let (below, meant) = self.fields.enter(state, &[0xff]);
-                self.decide(run, meant, out);
-                self.below = below;
-            }
-            return Some(place + 1);
+            // `*` and `**` take it all the same.
+            self.known(run, &[0xff], out);
+            return Some(self.pass_string(run.data, place + 1, At::Unread, At::Colon));
         };
-        let raw = &inside[..end];
-        let (below, meant) = if raw.contains(&b'\\') { self.fields.enter(state, &unescaped(raw)) } else { self.fields.enter(state, raw) };
         self.at = At::Colon;
+        let raw = &inside[..end];
+        match self.levels.last() {
+            // Most names of a document are of no length that is looked for, and end here. One with an
+            // escape is not, since it is longer than it says.
+            Some(level) if level.passed && !self.fields.may_know(raw.len()) && !raw.contains(&b'\\') => self.below = level.unknown,
+            _ if raw.contains(&b'\\') => self.known(run, &unescaped(raw), out),
+            _ => self.known(run, raw, out),
+        }
+        Some(place + 1 + end + 1)
+    }
+
+    fn known(&mut self, run: &mut Run<'_>, name: &[u8], out: &mut Vec<u8>) {
+        let (below, meant) = self.fields.enter(self.levels.last().map_or(0, |l| l.state), name);
         self.decide(run, meant, out);
         self.below = below;
-        Some(place + 1 + end + 1)
     }
 
     /// Drops the member or lets it through, with its comma unless nothing stayed before it.
@@ -232,7 +247,7 @@ impl<F: Deref<Target = Fields>> Stripper<F> {
             return Err(TooDeep);
         }
         // Arrays are passed through: their elements stand where they stand.
-        self.levels.push(Level { object, passed: false, cut: false, state: self.below });
+        self.levels.push(Level { object, passed: false, cut: false, state: self.below, unknown: self.fields.unknown(self.below) });
         self.at = if object { At::Name } else { At::Value };
         run.mark = place + 1;
         Ok(place + 1)
@@ -267,16 +282,40 @@ const STRUCTURAL: [bool; 256] = {
     table
 };
 
-/// Where a string's closing quote is.
-fn string_end(inside: &[u8]) -> Option<usize> {
+/// Where a string's closing quote is; if it is not there, whether the next byte is an escaped one.
+#[inline]
+fn string_end(inside: &[u8]) -> Result<usize, bool> {
     let mut from = 0;
     loop {
-        let at = from + memchr::memchr2(b'"', b'\\', inside.get(from..)?)?;
+        let rest = inside.get(from..).ok_or(true)?;
+        let at = from + quote_or_backslash(rest).ok_or(false)?;
         if inside[at] == b'"' {
-            return Some(at);
+            return Ok(at);
         }
         from = at + 2;
     }
+}
+
+/// The first of the two. Most strings are short, and eight bytes at a time do for them what a search
+/// made for long texts does only after a start that costs more.
+#[inline]
+fn quote_or_backslash(text: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 255;
+    // The lowest bit that is set belongs to the first zero byte ("Bit Twiddling Hacks", zero in word).
+    let zero = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7);
+    let mut rest = text;
+    while let Some((word, behind)) = rest.split_first_chunk::<8>() {
+        let word = u64::from_le_bytes(*word);
+        let hit = zero(word ^ (ONES * b'"' as u64)) | zero(word ^ (ONES * b'\\' as u64));
+        if hit != 0 {
+            return Some(text.len() - rest.len() + hit.trailing_zeros() as usize / 8);
+        }
+        rest = behind;
+        if text.len() - rest.len() == 32 {
+            return memchr::memchr2(b'"', b'\\', rest).map(|at| at + 32);
+        }
+    }
+    rest.iter().position(|b| matches!(b, b'"' | b'\\')).map(|at| at + text.len() - rest.len())
 }
 
 /// The name with its escapes resolved; an escape that is none stays as it is.
