@@ -19,7 +19,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, Method};
 use portcullis::live::Buckets;
 use portcullis::notation::Rate;
-use portcullis::rules::balance::{Algorithm, Ask, Loads};
+use portcullis::rules::balance::{Algorithm, Ask, Loads, Seat, hash_key};
 use portcullis::rules::limits::Gcra;
 use portcullis::rules::payload::{Fields, Stripper};
 use portcullis::rules::routing::{Entry, Predicates, Question, Router, Verdict};
@@ -75,19 +75,39 @@ impl Loads for Idle {
         (index % 7) as u32
     }
 
-    fn latency(&self, _: usize) -> f64 {
-        0.0
+    fn latency(&self, index: usize) -> f64 {
+        0.001 * (index % 5) as f64
+    }
+
+    fn total(&self) -> u32 {
+        100
     }
 }
 
 fn balance(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("pick");
-    for (name, algorithm) in [("round_robin", Algorithm::RoundRobin), ("least_connections", Algorithm::LeastConnections)] {
-        for count in [10_u32, 1_000] {
-            let weights: Vec<u32> = (0..count).map(|i| 1 + i % 5).collect();
-            let balance = algorithm.build(&weights);
-            let ask = Ask { key: None, random: 7, loads: &Idle, tried: &[] };
-            group.bench_function(BenchmarkId::new(name, count), |b| b.iter(|| black_box(balance.pick(black_box(&ask)))));
+    for (name, algorithm) in [
+        ("round_robin", Algorithm::RoundRobin),
+        ("least_connections", Algorithm::LeastConnections),
+        ("least_response_time", Algorithm::LeastResponseTime),
+        ("random", Algorithm::Random),
+        ("power_of_two", Algorithm::PowerOfTwo),
+        ("ring", Algorithm::Ring { load_factor: 0 }),
+        ("ring, bounded", Algorithm::Ring { load_factor: 150 }),
+        ("maglev", Algorithm::Maglev { load_factor: 0 }),
+        ("maglev, bounded", Algorithm::Maglev { load_factor: 150 }),
+    ] {
+        for count in [10_u32, 10_000] {
+            let seat = |i: u32| Seat { id: hash_key(&i.to_le_bytes()), weight: 1 + i % 5 };
+            let balance = algorithm.build(&(0..count).map(seat).collect::<Vec<_>>());
+            let mut random = 7_u64;
+            group.bench_function(BenchmarkId::new(name, count), |b| {
+                b.iter(|| {
+                    random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                    let ask = Ask { key: Some(random), random, loads: &Idle, tried: &[] };
+                    black_box(balance.pick(black_box(&ask)))
+                });
+            });
         }
     }
     group.finish();

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 
 use crate::filters::consumer_digest;
 use crate::snapshot::Serving;
-use crate::telemetry::metrics::METRICS;
+use crate::telemetry::metrics::{METRICS, UpstreamState};
 
 /// Connections at a time: operators are few.
 const MAX_CONNECTIONS: usize = 64;
@@ -126,28 +126,37 @@ fn ready(operated: &dyn Operated) -> Answer {
 
 fn metrics(operated: &dyn Operated) -> Answer {
     let serving = operated.serving();
-    let targets = serving.snapshot.upstreams.iter().flat_map(|upstream| {
-        let each = |(target, _): (Arc<crate::upstreams::Target>, u32)| {
-            (upstream.name.clone(), target.label.clone(), target.is_healthy(), target.active())
-        };
-        upstream.pool.targets().into_iter().map(each)
+    let states = serving.snapshot.upstreams.iter().map(|upstream| {
+        let pool = &upstream.pool;
+        let gate = pool.gate();
+        let targets = pool.targets().into_iter();
+        UpstreamState {
+            name: upstream.name.clone(),
+            gate: [gate.active(), gate.waiting(), gate.limit()],
+            breaker: pool.breaker().map(|b| match b.phase() {
+                "closed" => 0.0,
+                "open" => 1.0,
+                _ => 0.5,
+            }),
+            targets: targets.map(|t| (t.address.to_string(), t.eligible, t.in_flight, t.ejected.is_some())).collect(),
+        }
     });
-    text(StatusCode::OK, "text/plain; version=0.0.4", METRICS.render(targets))
+    text(StatusCode::OK, "text/plain; version=0.0.4", METRICS.render(states))
 }
 
 fn upstreams(operated: &dyn Operated) -> serde_json::Value {
     let serving = operated.serving();
-    let of = |upstream: &crate::snapshot::Upstream| {
-        let target = |(target, weight): &(Arc<crate::upstreams::Target>, u32)| {
-            json!({
-                "address": target.address,
-                "weight": weight,
-                "in_flight": target.active(),
-                "health": target.health(),
-            })
-        };
-        let targets: Vec<_> = upstream.pool.targets().iter().map(target).collect();
-        json!({"name": upstream.name, "targets": targets})
+    let of = |upstream: &Arc<crate::snapshot::Upstream>| {
+        let pool = &upstream.pool;
+        let choice = pool.choice();
+        json!({
+            "name": upstream.name,
+            "eligible": choice.eligible,
+            "panic": choice.panic,
+            "breaker": pool.breaker().map(crate::upstreams::SharedBreaker::phase),
+            "requests": {"active": pool.gate().active(), "pending": pool.gate().waiting(), "limit": pool.gate().limit()},
+            "targets": pool.targets(),
+        })
     };
-    serving.snapshot.upstreams.iter().map(|u| of(u)).collect()
+    serving.snapshot.upstreams.iter().map(of).collect()
 }

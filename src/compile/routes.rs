@@ -6,13 +6,15 @@ use std::sync::{Arc, OnceLock};
 use ahash::AHashMap;
 use http::HeaderName;
 
-use crate::config::{self, HostHeader, Loaded, OneOrMany, TextRule, TextTest};
+use super::upstreams::request_key;
+use crate::config::{self, HostHeader, Loaded, OneOrMany, RequestClass, TextRule, TextTest};
 use crate::filters::{CompileContext, Consumers, Filter, Stage, Verifier};
 use crate::live::Live;
 use crate::notation::{Header, Mistakes, Place, nearest};
-use crate::rules::balance::RoundRobin;
+use crate::rules::balance::{Algorithm, Seat, hash_key};
 use crate::rules::routing::{Entry, HostPattern, PathPattern, Predicates, Router, Segment, TextMatch};
-use crate::snapshot::{Action, Forward, Host, Listener, PathEdit, Route, Template, Upstream};
+use crate::snapshot::{Action, Forward, Host, Listener, Mirror, PathEdit, Route, Split, Template, Upstream};
+use crate::upstreams::Class;
 
 /// What the work on routes needs, and where it notes mistakes.
 pub struct Work<'w> {
@@ -262,7 +264,15 @@ impl Work<'_> {
             }
         }
         Forward {
-            split: (upstreams.len() > 1).then(|| RoundRobin::new(&weights)),
+            split: self.split(forward, &upstreams, &weights, place),
+            mirror: forward.mirror.as_ref().and_then(|m| self.mirror(m, &place.key("mirror"))),
+            class: match forward.class {
+                RequestClass::High => Class::High,
+                RequestClass::Normal => Class::Normal,
+                RequestClass::Low => Class::Low,
+            },
+            retry_methods: forward.retry_methods.as_ref().map(|list| list.iter().map(|m| m.0.clone()).collect()),
+            deadline_header: forward.deadline_header.as_ref().map(|h| h.0.clone()),
             upstreams,
             host: match &forward.host {
                 HostHeader::Keep => Host::Keep,
@@ -272,6 +282,33 @@ impl Work<'_> {
             path: self.path_edit(forward, entries, place),
             timeout: forward.timeout.as_ref().map(|t| t.0),
         }
+    }
+
+    /// The shares of a split; in turn, or by a key.
+    fn split(&mut self, forward: &config::ForwardTo, upstreams: &[Arc<Upstream>], weights: &[u32], place: &Place) -> Option<Split> {
+        if upstreams.len() < 2 {
+            if forward.split_by.is_some() && forward.split.is_empty() {
+                self.mistakes.add(&place.key("split_by"), "is only for a split");
+            }
+            return None;
+        }
+        let seat = |(upstream, weight): (&Arc<Upstream>, &u32)| Seat { id: hash_key(upstream.name.as_bytes()), weight: *weight };
+        let seats: Vec<Seat> = upstreams.iter().zip(weights).map(seat).collect();
+        let key = forward.split_by.as_ref().map(request_key);
+        let algorithm = if key.is_some() { Algorithm::Maglev { load_factor: 0 } } else { Algorithm::RoundRobin };
+        Some(Split { shares: algorithm.build(&seats), key })
+    }
+
+    fn mirror(&mut self, mirror: &config::Mirror, place: &Place) -> Option<Mirror> {
+        let Some(upstream) = self.upstreams.get(&mirror.upstream) else {
+            if !self.loaded.is_partial("upstreams") {
+                let near = nearest(&mirror.upstream, self.upstreams.keys().map(String::as_str));
+                self.mistakes.add(&place.key("upstream"), format!("there is no upstream \"{}\"{near}", mirror.upstream));
+            }
+            return None;
+        };
+        let share = (mirror.percent / 100.0 * f64::from(u32::MAX)).round() as u64 + 1;
+        Some(Mirror { upstream: Arc::clone(upstream), share, concurrent: mirror.concurrent, active: Arc::default() })
     }
 
     fn path_edit(&mut self, forward: &config::ForwardTo, entries: &[Entry], place: &Place) -> PathEdit {

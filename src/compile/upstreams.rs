@@ -5,28 +5,193 @@ use std::sync::Arc;
 
 use ahash::AHashSet;
 
-use crate::config::{self, Loaded, UpstreamProtocol};
+use crate::config::{self, Balance, HashTable, KeyBy, Loaded, ProbeMethod, RetryOn, SameSite, UpstreamProtocol};
+use crate::exchange::clock::nanos;
 use crate::live::Live;
-use crate::notation::{Header, Mistakes, Place};
-use crate::snapshot::Upstream;
+use crate::notation::{Duration, Header, Mistakes, Place, nearest};
+use crate::rules::balance::Algorithm;
+use crate::rules::identity::RequestKey;
+use crate::rules::resilience::{AdaptiveShape, BreakerShape, Budget, Deviation, FailureShare, OutlierShape};
+use crate::snapshot::{Retry, Sticky, Upstream};
 use crate::telemetry::metrics::METRICS;
 use crate::tls::PeerAuthorities;
-use crate::upstreams::{ActiveProbe, PoolShape, ProbeKind, TargetSpec, Thresholds, Transport, TransportTls};
+use crate::upstreams::{
+    ActiveProbe, GateShape, HttpProbe, PoolShape, ProbeKind, SessionKey, TargetSpec, Thresholds, Transport, TransportTls,
+};
 
 pub fn compile(loaded: &Loaded, live: &Live, mistakes: &mut Mistakes) -> BTreeMap<String, Arc<Upstream>> {
     let mut out = BTreeMap::new();
-    let all = Place::default().key("upstreams");
-    for (name, upstream) in &loaded.config.upstreams {
-        let place = all.key(name);
-        mistakes.take(&place, config::is_name(name).map_err(|e| format!("expected {e}")));
-        let shape = shape(loaded, name, upstream, &place, mistakes);
-        let pool = live.pool(shape);
-        out.insert(name.clone(), Arc::new(Upstream { name: name.clone(), pool, metrics: METRICS.upstream(name) }));
+    let all = &loaded.config.upstreams;
+    // Those that others fall back to come first; they have no backup themselves.
+    for backed in [false, true] {
+        for (name, upstream) in all.iter().filter(|(_, u)| u.backup.is_some() == backed) {
+            let place = Place::default().key("upstreams").key(name);
+            mistakes.take(&place, config::is_name(name).map_err(|e| format!("expected {e}")));
+            let backup = upstream.backup.as_ref().and_then(|name| backup(name, &out, loaded, &place.key("backup"), mistakes));
+            let pool = live.pool(shape(loaded, name, upstream, &place, mistakes));
+            let key = match &upstream.balance {
+                Balance::Hash(hash) => Some(request_key(&hash.by)),
+                _ => None,
+            };
+            let compiled = Upstream {
+                name: name.clone(),
+                pool,
+                key,
+                retry: retry(&upstream.retry, &place.key("retry"), mistakes),
+                sticky: upstream.sticky.as_ref().map(|s| sticky(s, name, live)),
+                backup,
+                metrics: METRICS.upstream(name),
+            };
+            out.insert(name.clone(), Arc::new(compiled));
+        }
     }
     out
 }
 
-fn shape(loaded: &Loaded, name: &str, upstream: &config::Upstream, place: &Place, mistakes: &mut Mistakes) -> PoolShape {
+fn backup(
+    name: &str,
+    known: &BTreeMap<String, Arc<Upstream>>,
+    loaded: &Loaded,
+    place: &Place,
+    mistakes: &mut Mistakes,
+) -> Option<Arc<Upstream>> {
+    match (known.get(name), loaded.config.upstreams.get(name)) {
+        (Some(found), Some(config)) if config.backup.is_none() => return Some(Arc::clone(found)),
+        (_, Some(_)) => mistakes.add(place, format!("the upstream \"{name}\" has a backup itself: a backup has none")),
+        (_, None) if loaded.is_partial("upstreams") => {}
+        (_, None) => {
+            let near = nearest(name, loaded.config.upstreams.keys().map(String::as_str));
+            mistakes.add(place, format!("there is no upstream \"{name}\"{near}"));
+        }
+    }
+    None
+}
+
+/// What requests are kept together by.
+pub fn request_key(by: &KeyBy) -> RequestKey {
+    match by {
+        KeyBy::Address => RequestKey::Address,
+        KeyBy::Consumer => RequestKey::Consumer,
+        KeyBy::Path => RequestKey::Path,
+        KeyBy::Header(name) => RequestKey::Header(name.0.clone()),
+        KeyBy::Cookie(name) => RequestKey::Cookie(name.clone()),
+        KeyBy::Query(name) => RequestKey::Query(name.clone()),
+    }
+}
+
+fn algorithm(balance: &Balance) -> Algorithm {
+    match balance {
+        Balance::RoundRobin => Algorithm::RoundRobin,
+        Balance::LeastConnections => Algorithm::LeastConnections,
+        Balance::LeastResponseTime => Algorithm::LeastResponseTime,
+        Balance::Random => Algorithm::Random,
+        Balance::PowerOfTwo => Algorithm::PowerOfTwo,
+        Balance::Hash(hash) => {
+            let load_factor = hash.load_factor.unwrap_or(0);
+            match hash.table {
+                HashTable::Maglev => Algorithm::Maglev { load_factor },
+                HashTable::Ring => Algorithm::Ring { load_factor },
+            }
+        }
+    }
+}
+
+fn retry(retry: &config::Retry, place: &Place, mistakes: &mut Mistakes) -> Retry {
+    if retry.per_try.as_ref().is_some_and(|t| t.0.is_zero()) {
+        mistakes.add(&place.key("per_try"), "expected a time longer than nothing");
+    }
+    let on = |what| retry.on.contains(&what);
+    Retry {
+        attempts: retry.attempts,
+        connect: on(RetryOn::Connect),
+        reset: on(RetryOn::Reset),
+        timeout: on(RetryOn::Timeout),
+        statuses: retry.statuses.clone(),
+        grpc_statuses: retry.grpc_statuses.clone(),
+        per_try: retry.per_try.as_ref().map(|t| t.0),
+        backoff: nanos(retry.backoff.0),
+        backoff_max: nanos(retry.backoff_max.0),
+        hedge_after: retry.hedge_after.as_ref().map(|t| t.0),
+    }
+}
+
+fn sticky(sticky: &config::Sticky, upstream: &str, live: &Live) -> Sticky {
+    let table = |key, ttl: &Duration| Sticky::Table { key, ttl: nanos(ttl.0), sessions: live.sessions(upstream) };
+    match sticky {
+        config::Sticky::Cookie(cookie) => {
+            let same_site = match cookie.same_site {
+                SameSite::Lax => "Lax",
+                SameSite::Strict => "Strict",
+                SameSite::None => "None",
+            };
+            let age = cookie.ttl.as_ref().map(|t| format!("; Max-Age={}", t.0.as_secs())).unwrap_or_default();
+            let attributes = format!("; Path={}{age}; HttpOnly; SameSite={same_site}", cookie.path);
+            Sticky::Cookie { name: cookie.name.0.clone(), attributes, secure: cookie.secure }
+        }
+        config::Sticky::Header(header) => table(RequestKey::Header(header.name.0.clone()), &header.ttl),
+        config::Sticky::Address(address) => table(RequestKey::Address, &address.ttl),
+    }
+}
+
+fn session_key(sticky: &config::Sticky) -> SessionKey {
+    match sticky {
+        config::Sticky::Cookie(cookie) => SessionKey::new(cookie.secret.as_ref().map(|s| s.0.reveal())),
+        _ => SessionKey::new(None),
+    }
+}
+
+fn breaker(breaker: &config::Breaker, place: &Place, mistakes: &mut Mistakes) -> BreakerShape {
+    if breaker.failures == 0 && breaker.ratio == 0 {
+        mistakes.add(place, "it can never open: give failures or ratio");
+    }
+    BreakerShape {
+        failures: breaker.failures,
+        ratio: breaker.ratio,
+        min_requests: breaker.min_requests,
+        window: nanos(breaker.window.0),
+        cool_down: nanos(breaker.cool_down.0),
+        probes: breaker.probes,
+    }
+}
+
+fn gate(limits: &config::UpstreamLimits, place: &Place, mistakes: &mut Mistakes) -> GateShape {
+    let adaptive = limits.adaptive.as_ref().map(|adaptive| {
+        if adaptive.min > adaptive.max {
+            mistakes.add(&place.key("adaptive"), "min is greater than max");
+        }
+        AdaptiveShape { min: adaptive.min, max: adaptive.max.max(adaptive.min), window: nanos(adaptive.window.0) }
+    });
+    GateShape {
+        requests: limits.requests,
+        per_target: limits.requests_per_target.unwrap_or(0),
+        pending: limits.pending.unwrap_or(if adaptive.is_some() { 0 } else { 1024 }),
+        pending_time: limits.pending_time.0,
+        adaptive,
+    }
+}
+
+fn outlier(passive: &config::PassiveHealth) -> OutlierShape {
+    OutlierShape {
+        failures: passive.failures,
+        gateway_failures: passive.gateway_failures,
+        interval: nanos(passive.interval.0),
+        base: nanos(passive.ejection.0),
+        max: nanos(passive.max_ejection.0),
+        max_percent: passive.max_ejected,
+        failure_share: passive.failure_percentage.as_ref().map(|f| FailureShare {
+            percent: f.percent,
+            min_targets: f.min_targets,
+            min_requests: f.min_requests,
+        }),
+        deviation: passive.success_rate.as_ref().map(|s| Deviation {
+            factor: (s.deviations * 1_000.0).round() as u32,
+            min_targets: s.min_targets,
+            min_requests: s.min_requests,
+        }),
+    }
+}
+
+fn targets(upstream: &config::Upstream, place: &Place, mistakes: &mut Mistakes) -> Vec<TargetSpec> {
     let mut seen = AHashSet::new();
     let mut targets = Vec::new();
     for (index, target) in upstream.targets.iter().enumerate() {
@@ -35,8 +200,45 @@ fn shape(loaded: &Loaded, name: &str, upstream: &config::Upstream, place: &Place
         if !seen.insert((host.clone(), port)) {
             mistakes.add(&place.key("targets").index(index), format!("the target {host}:{port} is there twice; give one a weight"));
         }
-        targets.push(TargetSpec { host, port, weight: target.weight });
+        let zone = target.zone.map(|z| z.0);
+        targets.push(TargetSpec { weight: target.weight, priority: target.priority, zone, ..TargetSpec::new(host, port) });
     }
+    if targets.is_empty() {
+        mistakes.add(&place.key("targets"), "expected at least one target");
+    }
+    targets
+}
+
+fn shape(loaded: &Loaded, name: &str, upstream: &config::Upstream, place: &Place, mistakes: &mut Mistakes) -> PoolShape {
+    let timeouts = &upstream.timeouts;
+    let health = &upstream.health;
+    let limits = place.key("limits");
+    PoolShape {
+        name: name.to_owned(),
+        algorithm: algorithm(&upstream.balance),
+        targets: targets(upstream, place, mistakes),
+        transport: transport(loaded, upstream, timeouts, place, mistakes),
+        probe: health.active.as_ref().map(|a| probe(a, &place.key("health").key("active"), mistakes)),
+        outlier: health.passive.as_ref().map(outlier),
+        panic_threshold: health.panic_threshold,
+        slow_start: health.slow_start.as_ref().map(|s| (nanos(s.window.0), (s.aggression * 1_000.0).round() as u32)),
+        breaker: upstream.breaker.as_ref().map(|b| breaker(b, &place.key("breaker"), mistakes)),
+        target_breaker: upstream.target_breaker.as_ref().map(|b| breaker(b, &place.key("target_breaker"), mistakes)),
+        gate: gate(&upstream.limits, &limits, mistakes),
+        budget: Budget { percent: upstream.retry.budget, min: upstream.retry.budget_min },
+        sessions: upstream.sticky.as_ref().map(session_key),
+        zone: loaded.config.process.zone.as_ref().map(|z| z.0.clone()),
+        resolve_interval: upstream.resolve_interval.0.max(std::time::Duration::from_millis(100)),
+    }
+}
+
+fn transport(
+    loaded: &Loaded,
+    upstream: &config::Upstream,
+    timeouts: &config::Timeouts,
+    place: &Place,
+    mistakes: &mut Mistakes,
+) -> Transport {
     let versions = match (upstream.protocol, &upstream.tls) {
         (UpstreamProtocol::Http1, _) => (1, 1),
         (UpstreamProtocol::Http2, _) => (2, 2),
@@ -50,57 +252,63 @@ fn shape(loaded: &Loaded, name: &str, upstream: &config::Upstream, place: &Place
         let ca = tls.ca.as_ref().and_then(|ca| mistakes.take(&place.key("tls").key("ca"), PeerAuthorities::read(&loaded.base.join(ca))));
         TransportTls { verify: tls.verify, name: tls.name.clone(), ca }
     });
-    let timeouts = &upstream.timeouts;
-    let probe = upstream.health.active.as_ref().map(|a| probe(a, &place.key("health").key("active"), mistakes));
-    PoolShape {
-        name: name.to_owned(),
-        algorithm: upstream.balance,
-        targets,
-        transport: Transport {
-            versions,
-            tls,
-            connect: timeouts.connect.0,
-            read: timeouts.read.0,
-            write: timeouts.write.0,
-            idle: timeouts.idle.0,
-        },
-        probe,
-        resolve_interval: upstream.resolve_interval.0.max(std::time::Duration::from_millis(100)),
-    }
+    Transport { versions, tls, connect: timeouts.connect.0, read: timeouts.read.0, write: timeouts.write.0, idle: timeouts.idle.0 }
 }
 
 fn probe(active: &config::ActiveHealth, place: &Place, mistakes: &mut Mistakes) -> ActiveProbe {
-    let kind = match &active.path {
-        Some(path) => {
+    let headers = active.headers.iter().filter_map(|(text, value)| {
+        let name: Result<Header, String> = text.parse();
+        let name = mistakes.take(&place.key("headers").key(text), name.map_err(|e| format!("expected {e}")))?;
+        Some((name.0, value.0.clone()))
+    });
+    let headers: Vec<_> = headers.collect();
+    let http_only = active.host.is_some() || active.expect_header.is_some() || active.expect_body.is_some() || !headers.is_empty();
+    let kind = match (&active.path, &active.grpc) {
+        (Some(path), None) => {
             if !path.starts_with('/') {
                 mistakes.add(&place.key("path"), "expected a path that starts with /");
             }
-            let headers = active.headers.iter().filter_map(|(text, value)| {
-                let name: Result<Header, String> = text.parse();
-                let name = mistakes.take(&place.key("headers").key(text), name.map_err(|e| format!("expected {e}")))?;
-                Some((name.0, value.0.clone()))
-            });
-            ProbeKind::Http {
+            ProbeKind::Http(HttpProbe {
+                method: match active.method {
+                    ProbeMethod::Get => http::Method::GET,
+                    ProbeMethod::Head => http::Method::HEAD,
+                    ProbeMethod::Options => http::Method::OPTIONS,
+                    ProbeMethod::Post => http::Method::POST,
+                },
                 path: path.clone(),
-                headers: headers.collect(),
+                headers,
                 host: active.host.as_ref().and_then(|h| h.0.to_str().ok()).map(str::to_owned),
                 status: active.status.clone(),
                 expect_header: active.expect_header.as_ref().map(|h| h.0.clone()),
-            }
+                expect_body: active.expect_body.as_ref().map(|p| p.0.clone()),
+            })
         }
-        None => {
-            if active.host.is_some() || active.expect_header.is_some() || !active.headers.is_empty() {
-                mistakes.add(place, "host, headers and expect_header are for HTTP probes: add a path");
-            }
+        (Some(_), Some(_)) => {
+            mistakes.add(place, "expected at most one of path and grpc");
             ProbeKind::Tcp
         }
+        (None, grpc) => {
+            if http_only {
+                mistakes.add(place, "host, headers, expect_header and expect_body are for HTTP probes: add a path");
+            }
+            grpc.as_ref().map_or(ProbeKind::Tcp, |service| {
+                if service.len() > 127 {
+                    mistakes.add(&place.key("grpc"), "expected a name of at most 127 bytes");
+                }
+                ProbeKind::Grpc { service: service.clone() }
+            })
+        }
     };
-    if active.interval.0.is_zero() || active.timeout.0.is_zero() {
-        mistakes.add(place, "expected an interval and a timeout longer than nothing");
+    let intervals = [Some(&active.interval), active.interval_changing.as_ref(), active.interval_down.as_ref(), Some(&active.timeout)];
+    if intervals.into_iter().flatten().any(|i| i.0.is_zero()) {
+        mistakes.add(place, "expected intervals and a timeout longer than nothing");
     }
+    let or_usual = |interval: &Option<Duration>| interval.as_ref().map_or(active.interval.0, |i| i.0);
     ActiveProbe {
         kind,
         interval: active.interval.0,
+        interval_changing: or_usual(&active.interval_changing),
+        interval_down: or_usual(&active.interval_down),
         timeout: active.timeout.0,
         thresholds: Thresholds { fall: active.fall, rise: active.rise },
     }

@@ -2,12 +2,15 @@
 //!
 //! Nothing here serves traffic: `compile` turns a [`Config`] into a snapshot.
 
+mod balance;
 mod check;
 mod consumer;
+mod health;
 mod include;
 mod listener;
 mod load;
 mod operation;
+mod resilience;
 mod route;
 mod tree;
 mod upstream;
@@ -19,12 +22,17 @@ use serde::Deserialize;
 
 use crate::notation::Name;
 
+pub use balance::{Balance, HashBalance, HashTable, KeyBy};
 pub use consumer::{ApiKeyCredential, Consumer, Credential, TokenCredential};
+pub use health::{ActiveHealth, Health, PassiveHealth, ProbeMethod};
 pub use listener::{Certificate, Listener, ListenerLimits, Protocol, Tls, TlsVersion};
 pub use load::{Loaded, load, load_text};
 pub use operation::{AccessLog, Admin, LogFormat, LogOutput, Logging, Process, Shield};
-pub use route::{Action, Forward, ForwardTo, HostHeader, Match, OneOrMany, Redirect, Respond, Route, Split, TextRule, TextTest};
-pub use upstream::{ActiveHealth, Health, Target, TargetText, Timeouts, Upstream, UpstreamProtocol, UpstreamTls};
+pub use resilience::{Breaker, Retry, RetryOn, SameSite, Sticky, StickyCookie, UpstreamLimits};
+pub use route::{
+    Action, Forward, ForwardTo, HostHeader, Match, Mirror, OneOrMany, Redirect, RequestClass, Respond, Route, Split, TextRule, TextTest,
+};
+pub use upstream::{Target, TargetText, Timeouts, Upstream, UpstreamProtocol, UpstreamTls};
 
 /// A whole configuration.
 #[derive(Debug, Default, Deserialize, JsonSchema)]

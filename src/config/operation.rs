@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::notation::{Duration, Listen, RateText, Secret};
+use crate::notation::{Duration, Listen, Name, RateText, Secret};
 
 /// A coarse limit before routing and authentication: approximate, and nearly free.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -89,10 +89,12 @@ pub struct Process {
     pub drain_time: Duration,
     /// The socket over which a new binary takes the listeners. Default: no upgrades.
     pub upgrade_socket: Option<PathBuf>,
+    /// The zone that this gateway is in: targets of it are preferred. Default: none.
+    pub zone: Option<Name>,
 }
 
 impl Default for Process {
     fn default() -> Self {
-        Self { threads: 0, drain_time: Duration(std::time::Duration::from_secs(30)), upgrade_socket: None }
+        Self { threads: 0, drain_time: Duration(std::time::Duration::from_secs(30)), upgrade_socket: None, zone: None }
     }
 }

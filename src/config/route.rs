@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::balance::KeyBy;
 use crate::filters::FilterConfig;
-use crate::notation::{Duration, HeaderText, Host, MethodName, Name, Network, Path, Pattern, Size};
+use crate::notation::{Duration, Header, HeaderText, Host, MethodName, Name, Network, Path, Pattern, Size};
 
 /// What is done with which request.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -129,6 +130,56 @@ pub struct ForwardTo {
     /// From the request's arrival to the end of its answer, retries included. Default: none, so that
     /// streams live. A stream is checked whenever it moves.
     pub timeout: Option<Duration>,
+    /// Keeps requests of the same key on the same share of a `split`. Default: each is assigned for itself.
+    pub split_by: Option<KeyBy>,
+    /// Sends copies of some requests to another upstream, whose answers nobody sees.
+    pub mirror: Option<Mirror>,
+    /// Who is let in first when the upstream's limits do not allow for all: `high` may exceed them by a
+    /// quarter, `low` has three quarters of them and never waits. Default `normal`.
+    pub class: RequestClass,
+    /// Methods of requests that may be sent a second time after they may have had an effect. Default:
+    /// those that are idempotent (RFC 9110, section 9.2.2).
+    pub retry_methods: Option<Vec<MethodName>>,
+    /// A header with which the client says how long it waits, as `250ms` or in seconds; it shortens
+    /// `timeout`, and is forwarded with what is left. `grpc-timeout` is always heeded.
+    pub deadline_header: Option<Header>,
+}
+
+/// Copies for another upstream. Of a body at most 64 KiB are kept; a longer request is not mirrored.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Mirror {
+    /// The upstream.
+    pub upstream: String,
+    /// Percent of the requests. Default 100.
+    #[serde(default = "all")]
+    #[schemars(range(min = 0.001, max = 100))]
+    pub percent: f64,
+    /// Copies at a time; further ones are not made. Default 100.
+    #[serde(default = "hundred")]
+    #[schemars(range(min = 1))]
+    pub concurrent: u32,
+}
+
+fn all() -> f64 {
+    100.0
+}
+
+fn hundred() -> u32 {
+    100
+}
+
+/// Who is let in first.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestClass {
+    /// Before all others.
+    High,
+    /// As usual.
+    #[default]
+    Normal,
+    /// After all others.
+    Low,
 }
 
 /// A share of the requests.

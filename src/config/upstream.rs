@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::notation::{Address, Duration, Header, HeaderText, Statuses};
-use crate::rules::balance::Algorithm;
+use super::balance::Balance;
+use super::health::Health;
+use super::resilience::{Breaker, Retry, Sticky, UpstreamLimits};
+use crate::notation::{Address, Duration, Name};
 
 /// A group of targets that answer the same requests.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -14,9 +16,9 @@ use crate::rules::balance::Algorithm;
 pub struct Upstream {
     /// How a target is picked. Default `round_robin`.
     #[serde(default)]
-    pub balance: Algorithm,
-    /// The targets.
-    #[schemars(length(min = 1))]
+    pub balance: Balance,
+    /// The targets that are known beforehand. May be empty with `discovery`.
+    #[serde(default)]
     pub targets: Vec<TargetText>,
     /// What is spoken to them. Default `http1`.
     #[serde(default)]
@@ -29,6 +31,20 @@ pub struct Upstream {
     /// How long each step may take.
     #[serde(default)]
     pub timeouts: Timeouts,
+    /// The breaker of the upstream as a whole. Default: none.
+    pub breaker: Option<Breaker>,
+    /// A breaker for each target. Default: none.
+    pub target_breaker: Option<Breaker>,
+    /// How many requests it works on at a time.
+    #[serde(default)]
+    pub limits: UpstreamLimits,
+    /// What is tried again.
+    #[serde(default)]
+    pub retry: Retry,
+    /// Keeps clients on their targets. Default: each request is balanced for itself.
+    pub sticky: Option<Sticky>,
+    /// The upstream that takes the requests for which this one has no target. It has no `backup` itself.
+    pub backup: Option<String>,
     /// How often host names are looked up again. Default 30s.
     #[serde(default = "default_resolve")]
     pub resolve_interval: Duration,
@@ -58,6 +74,12 @@ pub struct Target {
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 1000))]
     pub weight: u32,
+    /// 0 is asked first; higher numbers as far as too few of the lower ones are healthy. Default 0.
+    #[serde(default)]
+    #[schemars(range(max = 127))]
+    pub priority: u32,
+    /// Where it is; those in the gateway's own zone (`process.zone`) are preferred.
+    pub zone: Option<Name>,
 }
 
 fn one() -> u32 {
@@ -68,7 +90,7 @@ impl TargetText {
     /// Both forms as one.
     pub fn full(&self) -> Target {
         match self {
-            Self::Short(address) => Target { address: address.clone(), weight: 1 },
+            Self::Short(address) => Target { address: address.clone(), weight: 1, priority: 0, zone: None },
             Self::Full(target) => target.clone(),
         }
     }
@@ -102,56 +124,6 @@ pub struct UpstreamTls {
 impl Default for UpstreamTls {
     fn default() -> Self {
         Self { verify: true, name: None, ca: None }
-    }
-}
-
-/// Health checks.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Health {
-    /// Probes that the gateway sends. Without them every target is taken to be healthy.
-    pub active: Option<ActiveHealth>,
-}
-
-/// Active probes: HTTP when `path` is given, a TCP connection otherwise.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct ActiveHealth {
-    /// The path to `GET`. Without it a TCP (or TLS) connection is the probe.
-    pub path: Option<String>,
-    /// The `Host` to send. Default: the target's own name.
-    pub host: Option<HeaderText>,
-    /// Further headers to send.
-    pub headers: std::collections::BTreeMap<String, HeaderText>,
-    /// The statuses of a healthy target. Default `200-399`.
-    pub status: Statuses,
-    /// A header that a healthy answer has.
-    pub expect_header: Option<Header>,
-    /// Time between two probes of a target. Default 2s.
-    pub interval: Duration,
-    /// The longest that a probe may take. Default 1s.
-    pub timeout: Duration,
-    /// Failures in a row that take a healthy target out. Default 3.
-    #[schemars(range(min = 1, max = 100))]
-    pub fall: u32,
-    /// Successes in a row that bring an unhealthy target back. Default 2.
-    #[schemars(range(min = 1, max = 100))]
-    pub rise: u32,
-}
-
-impl Default for ActiveHealth {
-    fn default() -> Self {
-        Self {
-            path: None,
-            host: None,
-            headers: std::collections::BTreeMap::new(),
-            status: Statuses(vec![(200, 399)]),
-            expect_header: None,
-            interval: Duration(std::time::Duration::from_secs(2)),
-            timeout: Duration(std::time::Duration::from_secs(1)),
-            fall: 3,
-            rise: 2,
-        }
     }
 }
 

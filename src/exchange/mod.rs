@@ -1,6 +1,7 @@
 //! One request's state from its arrival to its log line, and the answers that the gateway gives itself.
 
 mod answer;
+pub mod clock;
 mod reason;
 mod rejection;
 mod request_id;

@@ -1,8 +1,8 @@
 //! `rate_limit`: an exact limit (GCRA), by address, consumer, header or route.
 
 use std::net::IpAddr;
-use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{CompileContext, Verdict};
-use crate::exchange::{Exchange, LimitNote, Reason, Rejection};
+use crate::exchange::{Exchange, LimitNote, Reason, Rejection, clock};
 use crate::live::{BucketShape, Buckets};
 use crate::notation::{Header, Name, RateText};
 use crate::rules::limits::{Decision, Gcra};
@@ -84,14 +84,6 @@ pub struct Filter {
     label: String,
 }
 
-/// Nanoseconds since the process began: the origin of all theoretical arrival times, plus a day, so
-/// that 0 is long ago.
-fn now() -> u64 {
-    static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
-    const DAY: u64 = 86_400_000_000_000;
-    DAY + u64::try_from(ORIGIN.elapsed().as_nanos()).unwrap_or(u64::MAX - DAY)
-}
-
 fn seconds_up(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
@@ -130,7 +122,7 @@ impl Filter {
     pub fn on_request(&self, request: &RequestHeader, exchange: &mut Exchange) -> Verdict {
         let mut key = [0_u8; MAX_HEADER + 64];
         let length = self.key(request, exchange, &mut key);
-        let decision = self.buckets.admit(self.gcra, &key[..length], now());
+        let decision = self.buckets.admit(self.gcra, &key[..length], clock::now());
         let note = self.note(&decision);
         if decision.tat.is_none() {
             exchange.limit = note;

@@ -5,6 +5,7 @@
 
 mod buckets;
 mod keys;
+mod sessions;
 mod verified;
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use crate::upstreams::{Pool, PoolShape};
 
 pub use buckets::Buckets;
 pub use keys::{KeyError, KeySet, KeyStore, KeyStoreShape, VerifyingKey, parse_jwks};
+pub use sessions::Sessions;
 pub use verified::VerifiedTokens;
 
 /// All that outlives a configuration.
@@ -25,6 +27,8 @@ pub struct Live {
     pools: Shelf<PoolShape, Pool>,
     buckets: Shelf<BucketShape, Buckets>,
     keys: Shelf<KeyStoreShape, KeyStore>,
+    /// Sessions by the upstream's name.
+    sessions: Shelf<String, Sessions>,
 }
 
 /// What makes two rate limits the same: their name (route and place, or a shared name) and shape.
@@ -46,6 +50,11 @@ impl Live {
     /// The buckets of that shape.
     pub fn buckets(&self, shape: &BucketShape) -> Arc<Buckets> {
         self.buckets.get_or(shape, || Arc::new(Buckets::default()))
+    }
+
+    /// The sessions of an upstream.
+    pub fn sessions(&self, upstream: &str) -> Arc<Sessions> {
+        self.sessions.get_or(&upstream.to_owned(), || Arc::new(Sessions::default()))
     }
 
     /// The key store of that shape.

@@ -8,4 +8,5 @@ pub mod identity;
 pub mod limits;
 pub mod path;
 pub mod payload;
+pub mod resilience;
 pub mod routing;

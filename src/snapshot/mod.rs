@@ -3,6 +3,7 @@
 //! Never here: mutable state. What changes lives in [`crate::live`] and is only pointed to.
 
 mod template;
+mod upstream;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,14 +18,16 @@ use rustls::sign::CertifiedKey;
 use crate::filters::Filter;
 use crate::live::KeyStore;
 use crate::notation::{Rate, SecretText};
-use crate::rules::balance::RoundRobin;
+use crate::rules::balance::Balance;
+use crate::rules::identity::RequestKey;
 use crate::rules::routing::Router;
-use crate::telemetry::metrics::{METRICS, RouteMetrics, UpstreamMetrics};
+use crate::telemetry::metrics::{METRICS, RouteMetrics};
 use crate::telemetry::{AccessLog, Format, Sink};
 use crate::tls::ServerSettings;
-use crate::upstreams::Pool;
+use crate::upstreams::Class;
 
 pub use template::Template;
+pub use upstream::{GRPC_TIMEOUT, Mirror, Retry, Sticky, Upstream, set_cookie};
 
 /// A whole configuration at work.
 #[derive(Debug)]
@@ -160,13 +163,35 @@ pub struct Forward {
     /// The upstreams.
     pub upstreams: Vec<Arc<Upstream>>,
     /// Which of them is next, by weight; without it there is one.
-    pub split: Option<RoundRobin>,
+    pub split: Option<Split>,
     /// `Host` for the target.
     pub host: Host,
     /// What becomes of the path.
     pub path: PathEdit,
     /// From arrival to the end of the answer.
     pub timeout: Option<Duration>,
+    /// Copies for another upstream.
+    pub mirror: Option<Mirror>,
+    /// Who is let in first.
+    pub class: Class,
+    /// Methods of requests that may be sent twice; `None` is the idempotent ones.
+    pub retry_methods: Option<Vec<http::Method>>,
+    /// Where the client says how long it waits.
+    pub deadline_header: Option<HeaderName>,
+}
+
+/// Several upstreams by weight.
+pub struct Split {
+    /// The shares.
+    pub shares: Box<dyn Balance>,
+    /// What keeps requests on the same share.
+    pub key: Option<RequestKey>,
+}
+
+impl std::fmt::Debug for Split {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Split").field("key", &self.key).finish_non_exhaustive()
+    }
 }
 
 /// `Host` for the target.
@@ -189,17 +214,6 @@ pub enum PathEdit {
     Strip(String),
     /// It is this, filled in.
     Rewrite(Template),
-}
-
-/// An upstream with its metrics.
-#[derive(Debug)]
-pub struct Upstream {
-    /// Its name.
-    pub name: String,
-    /// Its targets.
-    pub pool: Arc<Pool>,
-    /// Its metrics.
-    pub metrics: UpstreamMetrics,
 }
 
 /// The operators' listener.

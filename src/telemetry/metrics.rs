@@ -47,6 +47,27 @@ pub struct UpstreamMetrics {
     pub connections: IntCounter,
     /// Requests on a connection that was kept.
     pub reused: IntCounter,
+    /// Tries after the first.
+    pub retries: IntCounter,
+    /// Retries that the budget had no room for.
+    pub retries_denied: IntCounter,
+    /// Second targets that were asked because the first took long.
+    pub hedges: IntCounter,
+    /// Copies that were answered, and copies that were not.
+    pub mirrored: [IntCounter; 2],
+}
+
+/// What an upstream does at the moment of a scrape.
+#[derive(Debug)]
+pub struct UpstreamState {
+    /// Its name.
+    pub name: String,
+    /// Requests under way, requests that wait, and the limit.
+    pub gate: [u32; 3],
+    /// Whether its breaker is open or half-open, if it has one.
+    pub breaker: Option<f64>,
+    /// Its targets: address, eligible, requests under way, ejected.
+    pub targets: Vec<(String, bool, u32, bool)>,
 }
 
 /// All metrics of the process.
@@ -61,6 +82,13 @@ pub struct Metrics {
     response: HistogramVec,
     connections: IntCounterVec,
     reused: IntCounterVec,
+    retries: IntCounterVec,
+    hedges: IntCounterVec,
+    mirrored: IntCounterVec,
+    ejections: IntCounterVec,
+    gate: GaugeVec,
+    breaker: GaugeVec,
+    target_ejected: GaugeVec,
     target_health: GaugeVec,
     target_active: GaugeVec,
     /// Downstream connections that are open.
@@ -96,6 +124,38 @@ impl Metrics {
             response: histograms(r, "portcullis_upstream_response_seconds", "From forwarding to the answer's headers", "upstream"),
             connections: counters(r, "portcullis_upstream_connections_total", "Connections made to targets", &["upstream"]),
             reused: counters(r, "portcullis_upstream_reused_total", "Requests on a kept connection", &["upstream"]),
+            retries: counters(
+                r,
+                "portcullis_upstream_retries_total",
+                "Tries after the first, and those that the budget denied",
+                &["upstream", "outcome"],
+            ),
+            hedges: counters(
+                r,
+                "portcullis_upstream_hedges_total",
+                "Second targets that were asked while the first took long",
+                &["upstream"],
+            ),
+            mirrored: counters(r, "portcullis_mirrored_total", "Copies of requests", &["upstream", "outcome"]),
+            ejections: counters(
+                r,
+                "portcullis_target_ejections_total",
+                "Targets that were left out because of their answers",
+                &["upstream", "reason"],
+            ),
+            gate: gauges(
+                r,
+                "portcullis_upstream_requests",
+                "Requests under way, requests that wait, and the limit",
+                &["upstream", "state"],
+            ),
+            breaker: gauges(r, "portcullis_upstream_breaker_open", "1 if the breaker is open, 0.5 if it is half-open", &["upstream"]),
+            target_ejected: gauges(
+                r,
+                "portcullis_target_ejected",
+                "1 if the target is left out because of its answers",
+                &["upstream", "target"],
+            ),
             target_health: gauges(r, "portcullis_target_healthy", "1 if the target may be picked", &["upstream", "target"]),
             target_active: gauges(r, "portcullis_target_requests_in_flight", "Requests under way on the target", &["upstream", "target"]),
             open_connections: gauge(r, "portcullis_connections_open", "Client connections that are open"),
@@ -137,6 +197,10 @@ impl Metrics {
             response: self.response.with_label_values(&[name]),
             connections: self.connections.with_label_values(&[name]),
             reused: self.reused.with_label_values(&[name]),
+            retries: self.retries.with_label_values(&[name, "begun"]),
+            retries_denied: self.retries.with_label_values(&[name, "denied"]),
+            hedges: self.hedges.with_label_values(&[name]),
+            mirrored: ["answered", "failed"].map(|outcome| self.mirrored.with_label_values(&[name, outcome])),
         }
     }
 
@@ -160,13 +224,28 @@ impl Metrics {
         if ok { self.loaded() } else { self.reload_ok.set(0) }
     }
 
-    /// Everything in Prometheus' text format; `targets` are upstream, target, healthy, active.
-    pub fn render(&self, targets: impl Iterator<Item = (String, String, bool, u32)>) -> Vec<u8> {
-        self.target_health.reset();
-        self.target_active.reset();
-        for (upstream, target, healthy, active) in targets {
-            self.target_health.with_label_values(&[&upstream, &target]).set(f64::from(u8::from(healthy)));
-            self.target_active.with_label_values(&[&upstream, &target]).set(f64::from(active));
+    /// Counts an ejection.
+    pub fn ejected(&self, upstream: &str, reason: &str) {
+        self.ejections.with_label_values(&[upstream, reason]).inc();
+    }
+
+    /// Everything in Prometheus' text format.
+    pub fn render(&self, upstreams: impl Iterator<Item = UpstreamState>) -> Vec<u8> {
+        for gauges in [&self.target_health, &self.target_active, &self.target_ejected, &self.gate, &self.breaker] {
+            gauges.reset();
+        }
+        for UpstreamState { name, gate, breaker, targets } in upstreams {
+            for (state, value) in ["active", "pending", "limit"].iter().zip(gate) {
+                self.gate.with_label_values(&[&name, *state]).set(f64::from(value));
+            }
+            if let Some(open) = breaker {
+                self.breaker.with_label_values(&[&name]).set(open);
+            }
+            for (target, healthy, active, ejected) in targets {
+                self.target_health.with_label_values(&[&name, &target]).set(f64::from(u8::from(healthy)));
+                self.target_active.with_label_values(&[&name, &target]).set(f64::from(active));
+                self.target_ejected.with_label_values(&[&name, &target]).set(f64::from(u8::from(ejected)));
+            }
         }
         let mut out = Vec::new();
         // Writing into memory what was registered cannot fail.
@@ -214,7 +293,12 @@ mod tests {
         let metrics = super::Metrics::new();
         metrics.route("r").observe(204, 0.01);
         metrics.reloaded(true);
-        let text = metrics.render(std::iter::once(("u".into(), "t".into(), true, 3)));
+        let text = metrics.render(std::iter::once(super::UpstreamState {
+            name: "u".into(),
+            gate: [1, 0, 10],
+            breaker: Some(0.5),
+            targets: vec![("t".into(), true, 3, false)],
+        }));
         let text = String::from_utf8(text).expect("text");
         assert!(text.contains(r#"portcullis_requests_total{route="r",status="2xx"} 1"#));
         assert!(text.contains(r#"portcullis_target_healthy{target="t",upstream="u"} 1"#));

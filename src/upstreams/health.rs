@@ -13,8 +13,6 @@ pub struct Thresholds {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Status {
-    /// Not probed: healthy by declaration.
-    Assumed,
     /// To be probed, and not yet: not picked. The first result decides alone.
     Unknown,
     Healthy,
@@ -34,7 +32,7 @@ pub struct HealthState {
 /// A target's health, for people.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct HealthView {
-    /// `healthy`, `unhealthy`, `unknown` or `assumed`.
+    /// `healthy`, `unhealthy` or `unknown`.
     pub status: &'static str,
     /// Since when, in seconds of Unix time.
     pub since: u64,
@@ -49,15 +47,19 @@ fn seconds(time: SystemTime) -> u64 {
 }
 
 impl HealthState {
-    /// Of a target that is probed, or not.
-    pub fn new(probed: bool) -> Self {
-        let status = if probed { Status::Unknown } else { Status::Assumed };
-        Self { status, against: 0, since: SystemTime::now(), last: None }
+    /// Of a target that has not been probed yet.
+    pub fn new() -> Self {
+        Self { status: Status::Unknown, against: 0, since: SystemTime::now(), last: None }
     }
 
     /// Whether the target may be picked.
     pub fn is_healthy(&self) -> bool {
-        matches!(self.status, Status::Assumed | Status::Healthy)
+        self.status == Status::Healthy
+    }
+
+    /// Whether the last results speak against the status.
+    pub fn is_changing(&self) -> bool {
+        self.against > 0
     }
 
     /// Notes a probe's result. Whether the target may be picked changed by it.
@@ -65,7 +67,7 @@ impl HealthState {
         let good = result.is_ok();
         self.last = Some((SystemTime::now(), result));
         let (speaks_for, needed) = match self.status {
-            Status::Assumed | Status::Unknown => (false, 1),
+            Status::Unknown => (false, 1),
             Status::Healthy => (good, thresholds.fall),
             Status::Unhealthy => (!good, thresholds.rise),
         };
@@ -84,20 +86,10 @@ impl HealthState {
         before != self.is_healthy()
     }
 
-    /// From now on the target is probed, or it is not and taken to be healthy.
-    pub fn set_probed(&mut self, probed: bool) {
-        match (probed, self.status) {
-            (true, Status::Assumed) => *self = Self::new(true),
-            (false, _) if self.status != Status::Assumed => *self = Self::new(false),
-            _ => {}
-        }
-    }
-
     /// For people.
     pub fn view(&self) -> HealthView {
         HealthView {
             status: match self.status {
-                Status::Assumed => "assumed",
                 Status::Unknown => "unknown",
                 Status::Healthy => "healthy",
                 Status::Unhealthy => "unhealthy",
@@ -106,6 +98,12 @@ impl HealthState {
             last_probe: self.last.as_ref().map(|(at, _)| seconds(*at)),
             reason: self.last.as_ref().and_then(|(_, r)| r.clone().err()),
         }
+    }
+}
+
+impl Default for HealthState {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -121,10 +119,10 @@ mod tests {
 
     #[test]
     fn the_first_result_decides() {
-        let mut state = HealthState::new(true);
+        let mut state = HealthState::new();
         assert!(!state.is_healthy());
         assert!(state.observe(Ok(()), T) && state.is_healthy());
-        let mut state = HealthState::new(true);
+        let mut state = HealthState::new();
         assert!(!state.observe(bad(), T) && !state.is_healthy());
         assert_eq!(state.view().reason.as_deref(), Some("refused"));
         assert!(!state.observe(Ok(()), T) && state.observe(Ok(()), T));
@@ -132,7 +130,7 @@ mod tests {
 
     #[test]
     fn fall_and_rise_count_in_a_row() {
-        let mut state = HealthState::new(true);
+        let mut state = HealthState::new();
         state.observe(Ok(()), T);
         for result in [bad(), bad(), Ok(()), bad(), bad()] {
             assert!(!state.observe(result, T));

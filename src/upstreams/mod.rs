@@ -1,19 +1,36 @@
-//! Groups of targets: who belongs to one, who of them is healthy, and which one is next.
+//! Groups of targets: who belongs to one, who of them may be picked, and which one is next.
 //!
-//! Membership, readiness and probes stand on `pingora-load-balancing` (`Backends`,
-//! `ServiceDiscovery`, `HealthCheck`, `HealthRegistry`). Around three of its limits this room goes
-//! its own way, each in one place:
-//! * selection is by [`crate::rules::balance`] over the healthy targets alone ([`pool`]);
+//! Membership stands on `pingora-load-balancing` (`Backends`, `ServiceDiscovery`). Around three of its
+//! limits this room goes its own way, each in one place:
+//! * selection is by [`crate::rules::balance`] over the eligible targets alone ([`choice`]);
 //! * weight is no part of a backend's identity, so a new weight keeps health ([`discovery`]);
-//! * a target is unknown until its first probe, whose result counts at once, and the state machine
-//!   knows why and since when ([`health`]); the registry is handed its verdict.
+//! * its probes start every target as healthy, know no reason, cannot read a body and know one interval:
+//!   a [`watch`] is unknown until its first probe, whose result counts at once, is shared by all upstreams
+//!   that probe alike, and tells them why and since when.
 
+mod breaker;
+mod call;
+mod choice;
 mod discovery;
+mod gate;
 mod health;
+mod members;
 mod pool;
 mod probe;
+mod shape;
 mod target;
+mod view;
+mod watch;
 
-pub use health::{HealthState, HealthView, Thresholds};
-pub use pool::{ActiveProbe, Choice, Member, Picked, Pool, PoolShape, ProbeKind, Transport, TransportTls};
-pub use target::{InFlight, Target, TargetSpec};
+pub use breaker::SharedBreaker;
+pub use call::{Reply, call};
+pub use choice::{Choice, Member};
+pub use gate::{Class, Entered, Gate, GateShape};
+pub use health::{HealthView, Thresholds};
+pub use members::{NoPick, Picked, Wish};
+pub use pool::Pool;
+pub use probe::{HttpProbe, ProbeKind};
+pub use shape::{PoolShape, SessionKey, Transport, TransportTls};
+pub use target::{Outcome, Target, TargetSpec};
+pub use view::TargetView;
+pub use watch::ActiveProbe;

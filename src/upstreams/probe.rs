@@ -1,105 +1,214 @@
-//! Active probes.
+//! What one probe sends, and what a healthy target answers.
 
-use std::collections::HashMap;
-use std::sync::Weak;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use http::HeaderName;
-use pingora::http::ResponseHeader;
-use pingora::lb::Backend;
-use pingora::lb::health_check::{HealthCheck, HttpHealthCheck, TcpHealthCheck};
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE};
+use pingora::connectors::TransportConnector;
+use pingora::connectors::http::Connector;
+use pingora::http::RequestHeader;
 use pingora::upstreams::peer::HttpPeer;
 
-use super::health::Thresholds;
-use super::pool::{ActiveProbe, Members, ProbeKind, Transport};
-use super::target::TargetSpec;
+use super::call::{Reply, call};
+use super::watch::WatchShape;
 use crate::notation::Statuses;
 
-/// Sends Pingora's probe and reports to our own state machine, whose verdict the registry is handed.
+/// The most of a body that is read to find a text in it.
+const MAX_BODY: usize = 64 * 1024;
+
+/// What a probe sends and wants.
+#[derive(Clone, Debug)]
+pub enum ProbeKind {
+    /// A connection, with TLS where the upstream has it.
+    Tcp,
+    /// A request.
+    Http(HttpProbe),
+    /// `grpc.health.v1.Health/Check` (<https://github.com/grpc/grpc/blob/master/doc/health-checking.md>).
+    Grpc {
+        /// The service that is asked for; empty is the server as a whole.
+        service: String,
+    },
+}
+
+/// A request that a healthy target answers well.
+#[derive(Clone, Debug)]
+pub struct HttpProbe {
+    /// `GET`, `HEAD` …
+    pub method: http::Method,
+    /// The path, with its query.
+    pub path: String,
+    /// `Host`, instead of the target's own.
+    pub host: Option<String>,
+    /// Further headers.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The statuses of health.
+    pub status: Statuses,
+    /// A header that has to be there.
+    pub expect_header: Option<HeaderName>,
+    /// What the first 64 KiB of the body have to match.
+    pub expect_body: Option<regex::Regex>,
+}
+
+impl ProbeKind {
+    /// Expressions have no equality but that of their text.
+    fn key(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
+impl PartialEq for ProbeKind {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for ProbeKind {}
+
+impl std::hash::Hash for ProbeKind {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+/// A probe that is sent again and again.
 pub struct Probe {
-    /// A check for each configured name: names differ in what TLS verifies and in `Host`.
-    checks: HashMap<TargetSpec, Box<dyn HealthCheck + Send + Sync>>,
+    kind: ProbeKind,
+    peer: HttpPeer,
+    authority: String,
     timeout: Duration,
-    thresholds: Thresholds,
-    members: Weak<Members>,
 }
 
 impl Probe {
-    /// The probe that a configuration describes, for targets that are spoken to in this way.
-    pub fn new(active: &ActiveProbe, transport: &Transport, targets: &[TargetSpec], members: Weak<Members>) -> Self {
-        let check = |spec: &TargetSpec| (spec.clone(), check(active, transport, spec));
-        let checks = targets.iter().map(check).collect();
-        Self { checks, timeout: active.timeout, thresholds: active.thresholds, members }
-    }
-}
-
-fn check(active: &ActiveProbe, transport: &Transport, spec: &TargetSpec) -> Box<dyn HealthCheck + Send + Sync> {
-    let peer = transport.apply(HttpPeer::new((std::net::Ipv4Addr::UNSPECIFIED, 1), false, String::new()), &spec.host);
-    match &active.kind {
-        ProbeKind::Tcp => {
-            let mut check = if transport.tls.is_some() { TcpHealthCheck::new_tls(&peer.sni) } else { TcpHealthCheck::new() };
-            check.peer_template.options = peer.options;
-            check.peer_template.options.connection_timeout = Some(active.timeout);
-            check
+    /// The probe of a watch.
+    pub fn new(shape: &WatchShape) -> Self {
+        let mut peer = shape.transport.apply(HttpPeer::new(shape.address, false, String::new()), &shape.host);
+        let timeout = shape.probe.timeout;
+        peer.options.connection_timeout = Some(timeout);
+        peer.options.total_connection_timeout = Some(timeout);
+        peer.options.read_timeout = Some(timeout);
+        if matches!(shape.probe.kind, ProbeKind::Grpc { .. }) {
+            peer.options.set_http_version(2, 2);
         }
-        ProbeKind::Http { path, host, headers, status, expect_header } => {
-            let host = host.clone().unwrap_or_else(|| spec.authority());
-            let mut check = HttpHealthCheck::new(&host, transport.tls.is_some());
-            check.peer_template = peer;
-            check.peer_template.options.connection_timeout = Some(active.timeout);
-            check.peer_template.options.read_timeout = Some(active.timeout);
-            check.req.set_raw_path(path.as_bytes()).unwrap_or_default();
-            for (name, value) in headers {
-                let _ = check.req.insert_header(name.clone(), value.clone());
+        Self { kind: shape.probe.kind.clone(), peer, authority: shape.authority.clone(), timeout }
+    }
+
+    /// Sends it once.
+    ///
+    /// # Errors
+    /// Says what is wrong with the target.
+    pub async fn check(&self) -> Result<(), String> {
+        match tokio::time::timeout(self.timeout, self.send()).await {
+            Ok(result) => result,
+            Err(_) => Err(format!("no answer within {:?}", self.timeout)),
+        }
+    }
+
+    async fn send(&self) -> Result<(), String> {
+        match &self.kind {
+            ProbeKind::Tcp => {
+                // A new connection each time: that one can be made is what is asked.
+                let connector = TransportConnector::new(None);
+                connector.new_stream(&self.peer).await.map(drop).map_err(|e| cause(&e))
             }
-            check.validator = Some(validator(status.clone(), expect_header.clone()));
-            Box::new(check)
+            ProbeKind::Http(probe) => {
+                let most = if probe.expect_body.is_some() { MAX_BODY } else { 0 };
+                let reply = self.ask(probe.request(&self.authority)?, Bytes::new(), most).await?;
+                probe.judge(&reply)
+            }
+            ProbeKind::Grpc { service } => {
+                let reply = self.ask(grpc_request(&self.authority)?, grpc_question(service), MAX_BODY).await?;
+                grpc_judge(&reply)
+            }
         }
+    }
+
+    async fn ask(&self, request: RequestHeader, body: Bytes, most: usize) -> Result<Reply, String> {
+        let connector = Connector::new(None);
+        call(&connector, &self.peer, request, body, most).await.map_err(|e| cause(&e))
     }
 }
 
-/// What a healthy answer has to have.
-fn validator(status: Statuses, header: Option<HeaderName>) -> Validator {
-    let unhealthy = |what: String| pingora::Error::e_explain(pingora::ErrorType::Custom("unhealthy answer"), what);
-    Box::new(move |answer| {
-        if !status.contains(answer.status.as_u16()) {
-            return unhealthy(format!("status {}", answer.status.as_u16()));
+/// The cause at the root; what Pingora wraps it in shows whole structures.
+fn cause(error: &pingora::Error) -> String {
+    let root = error.root_cause();
+    let context = root.downcast_ref::<pingora::BError>().and_then(|e| e.context.as_ref()).map(|c| c.as_str().to_owned());
+    context.unwrap_or_else(|| root.to_string())
+}
+
+fn malformed<E: std::fmt::Display>(error: E) -> String {
+    format!("the probe is malformed: {error}")
+}
+
+impl HttpProbe {
+    fn request(&self, authority: &str) -> Result<RequestHeader, String> {
+        let mut request = RequestHeader::build(self.method.clone(), self.path.as_bytes(), None).map_err(malformed)?;
+        request.insert_header(HOST, self.host.as_deref().unwrap_or(authority)).map_err(malformed)?;
+        for (name, value) in &self.headers {
+            request.insert_header(name.clone(), value.clone()).map_err(malformed)?;
         }
-        match &header {
-            Some(name) if !answer.headers.contains_key(name) => unhealthy(format!("the header {name} is missing")),
+        Ok(request)
+    }
+
+    fn judge(&self, reply: &Reply) -> Result<(), String> {
+        let status = reply.head.status.as_u16();
+        if !self.status.contains(status) {
+            return Err(format!("status {status}"));
+        }
+        if let Some(name) = self.expect_header.as_ref().filter(|name| !reply.head.headers.contains_key(*name)) {
+            return Err(format!("the header {name} is missing"));
+        }
+        match &self.expect_body {
+            Some(pattern) if !pattern.is_match(&String::from_utf8_lossy(&reply.body)) => Err("the body does not match".to_owned()),
             _ => Ok(()),
         }
-    })
+    }
 }
 
-type Validator = Box<dyn Fn(&ResponseHeader) -> pingora::Result<()> + Send + Sync>;
+fn grpc_request(authority: &str) -> Result<RequestHeader, String> {
+    let mut request = RequestHeader::build("POST", b"/grpc.health.v1.Health/Check", None).map_err(malformed)?;
+    request.insert_header(HOST, authority).map_err(malformed)?;
+    request.insert_header(CONTENT_TYPE, "application/grpc").map_err(malformed)?;
+    request.insert_header(TE, "trailers").map_err(malformed)?;
+    Ok(request)
+}
 
-#[async_trait]
-impl HealthCheck for Probe {
-    async fn check(&self, backend: &Backend) -> pingora::Result<()> {
-        let Some(check) = backend.ext.get::<TargetSpec>().and_then(|spec| self.checks.get(spec)) else { return Ok(()) };
-        let result = match tokio::time::timeout(self.timeout, check.check(backend)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => {
-                // The cause at the root; what Pingora wraps it in shows whole structures.
-                let root = error.root_cause();
-                let context = root.downcast_ref::<pingora::BError>().and_then(|e| e.context.as_ref()).map(|c| c.as_str().to_owned());
-                Err(context.unwrap_or_else(|| root.to_string()))
-            }
-            Err(_) => Err(format!("no answer within {:?}", self.timeout)),
-        };
-        let Some(members) = self.members.upgrade() else { return Ok(()) };
-        let Some(target) = members.target(backend) else { return Ok(()) };
-        let failure = result.clone().err();
-        if target.probed(result, self.thresholds) {
-            members.health_changed(&target, failure.as_deref());
-        }
-        if target.is_healthy() { Ok(()) } else { pingora::Error::e_explain(pingora::ErrorType::ConnectError, failure.unwrap_or_default()) }
+/// A message of one field, number 1 of type string, behind the five bytes of its frame.
+fn grpc_question(service: &str) -> Bytes {
+    // A name of over 127 bytes would need a longer length; there is none.
+    let name = &service.as_bytes()[..service.len().min(127)];
+    let mut message = Vec::new();
+    if !name.is_empty() {
+        message.extend_from_slice(&[0x0a, name.len() as u8]);
+        message.extend_from_slice(name);
     }
+    let mut frame = vec![0, 0, 0, 0, message.len() as u8];
+    frame.append(&mut message);
+    frame.into()
+}
 
-    /// One: the counting is done by the target's own state machine.
-    fn health_threshold(&self, _success: bool) -> usize {
-        1
+/// `status: SERVING` is field 1 with the value 1.
+fn grpc_judge(reply: &Reply) -> Result<(), String> {
+    let from = |headers: &http::HeaderMap| headers.get("grpc-status").and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let status = reply.trailers.as_ref().and_then(from).or_else(|| from(&reply.head.headers));
+    match status.as_deref() {
+        Some("0") => {}
+        Some(other) => return Err(format!("grpc-status {other}")),
+        None => return Err(format!("no gRPC answer, status {}", reply.head.status.as_u16())),
+    }
+    match reply.body.get(5..) {
+        Some([0x08, 1, ..]) => Ok(()),
+        Some([0x08, other, ..]) => Err(format!("not serving, health status {other}")),
+        _ => Err("not serving, no health status".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_question_is_a_framed_message() {
+        assert_eq!(&grpc_question("")[..], &[0, 0, 0, 0, 0]);
+        assert_eq!(&grpc_question("ab")[..], &[0, 0, 0, 0, 4, 0x0a, 2, b'a', b'b']);
     }
 }

@@ -2,11 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::health::{HealthState, HealthView, Thresholds};
+use super::breaker::SharedBreaker;
+use crate::exchange::clock;
+use crate::rules::balance::{Ewma, hash_key};
+use crate::rules::resilience::{BreakerShape, Ejection, OutlierShape, Tally};
 
 /// A target as it was configured; a name may stand for several addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -17,30 +20,96 @@ pub struct TargetSpec {
     pub port: u16,
     /// Its share; at least 1.
     pub weight: u32,
+    /// 0 is asked first, and others as far as it is not healthy.
+    pub priority: u32,
+    /// Where it is.
+    pub zone: Option<String>,
+    /// Whether it takes no new sessions.
+    pub draining: bool,
 }
 
 impl TargetSpec {
+    /// A target of weight 1.
+    pub fn new(host: impl Into<String>, port: u16) -> Self {
+        Self { host: host.into(), port, weight: 1, priority: 0, zone: None, draining: false }
+    }
+
     /// What `Host` is for this target.
     pub fn authority(&self) -> String {
         if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
     }
 }
 
-/// One server: an address, its health and its load. Kept over reloads.
+/// How requests to a target ended, as far as it is to blame or to praise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It answered, with something below 500.
+    Good,
+    /// It answered with 5xx, but with none of the next kind.
+    Failed,
+    /// It could not be reached, broke off, took too long, or answered 502, 503 or 504.
+    GatewayFailed,
+}
+
+impl Outcome {
+    /// Of a status.
+    pub fn of_status(status: u16) -> Self {
+        match status {
+            502..=504 => Self::GatewayFailed,
+            500.. => Self::Failed,
+            _ => Self::Good,
+        }
+    }
+
+    /// Whether it is no failure.
+    pub fn is_good(self) -> bool {
+        self == Self::Good
+    }
+}
+
+/// One server: an address, how it behaves, and its load. Kept over reloads.
 #[derive(Debug)]
 pub struct Target {
     /// Where it is.
     pub address: SocketAddr,
     /// Its address as text, for logs and metrics.
     pub label: String,
+    /// Its number in tables of hashes.
+    pub id: u64,
+    /// Its response time.
+    pub latency: Ewma,
     active: AtomicU32,
-    health: Mutex<HealthState>,
+    /// Failures in a row, of all kinds and of the way to it.
+    in_a_row: AtomicU32,
+    gateway_in_a_row: AtomicU32,
+    good: AtomicU32,
+    bad: AtomicU32,
+    ejection: Mutex<(Ejection, &'static str)>,
+    ejected: AtomicBool,
+    /// When it became eligible after it was not, for a slow start; 0 is from the beginning.
+    started: AtomicU64,
+    breaker: Mutex<Option<Arc<SharedBreaker>>>,
 }
 
 impl Target {
-    /// A target of which nothing is known yet; without probes it is healthy from the start.
-    pub fn new(address: SocketAddr, probed: bool) -> Self {
-        Self { address, label: address.to_string(), active: AtomicU32::new(0), health: Mutex::new(HealthState::new(probed)) }
+    /// A target of which nothing is known yet.
+    pub fn new(address: SocketAddr) -> Self {
+        let label = address.to_string();
+        Self {
+            address,
+            id: hash_key(label.as_bytes()),
+            label,
+            latency: Ewma::new(clock::now()),
+            active: AtomicU32::new(0),
+            in_a_row: AtomicU32::new(0),
+            gateway_in_a_row: AtomicU32::new(0),
+            good: AtomicU32::new(0),
+            bad: AtomicU32::new(0),
+            ejection: Mutex::new((Ejection::default(), "")),
+            ejected: AtomicBool::new(false),
+            started: AtomicU64::new(0),
+            breaker: Mutex::new(None),
+        }
     }
 
     /// Requests that it is working on.
@@ -48,43 +117,116 @@ impl Target {
         self.active.load(Ordering::Relaxed)
     }
 
-    /// Whether it may be picked.
-    pub fn is_healthy(&self) -> bool {
-        self.health.lock().is_healthy()
-    }
-
-    /// Its health, for people.
-    pub fn health(&self) -> HealthView {
-        self.health.lock().view()
-    }
-
-    /// Notes the result of a probe. Whether its health changed by it.
-    pub fn probed(&self, result: Result<(), String>, thresholds: Thresholds) -> bool {
-        self.health.lock().observe(result, thresholds)
-    }
-
-    /// From now on it is probed (`true`) or taken to be healthy (`false`).
-    pub fn set_probed(&self, probed: bool) {
-        self.health.lock().set_probed(probed);
-    }
-
     /// Counts a request on it, for as long as the guard lives.
     pub fn begin(self: &Arc<Self>) -> InFlight {
         self.active.fetch_add(1, Ordering::Relaxed);
         InFlight(Arc::clone(self))
+    }
+
+    /// Its breaker of that shape; the one that it has goes on if it is of that shape.
+    pub fn breaker(&self, shape: BreakerShape) -> Arc<SharedBreaker> {
+        let mut breaker = self.breaker.lock();
+        match &*breaker {
+            Some(known) if *known.shape() == shape => Arc::clone(known),
+            _ => Arc::clone(breaker.insert(Arc::new(SharedBreaker::new(shape)))),
+        }
+    }
+
+    /// Whether it is left out because of its answers.
+    pub fn is_ejected(&self) -> bool {
+        self.ejected.load(Ordering::Acquire)
+    }
+
+    /// Why, and until when on [`clock`].
+    pub fn ejection(&self) -> Option<(&'static str, u64)> {
+        let (ejection, why) = *self.ejection.lock();
+        ejection.until().map(|until| (why, until))
+    }
+
+    /// Notes an outcome. Why it should be ejected, if it should.
+    pub fn observe(&self, outcome: Outcome, shape: &OutlierShape) -> Option<&'static str> {
+        if outcome.is_good() {
+            self.good.fetch_add(1, Ordering::Relaxed);
+            for row in [&self.in_a_row, &self.gateway_in_a_row] {
+                // Read first: a store would take the cache line from the other workers.
+                if row.load(Ordering::Relaxed) != 0 {
+                    row.store(0, Ordering::Relaxed);
+                }
+            }
+            return None;
+        }
+        self.bad.fetch_add(1, Ordering::Relaxed);
+        let row = self.in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
+        let gateway = if outcome == Outcome::GatewayFailed { self.gateway_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
+        if shape.failures > 0 && row >= shape.failures {
+            Some("consecutive_failures")
+        } else if shape.gateway_failures > 0 && gateway >= shape.gateway_failures {
+            Some("consecutive_gateway_failures")
+        } else {
+            None
+        }
+    }
+
+    /// What came in since this was last asked.
+    pub fn take_tally(&self) -> Tally {
+        Tally { good: self.good.swap(0, Ordering::Relaxed), bad: self.bad.swap(0, Ordering::Relaxed) }
+    }
+
+    /// Leaves it out for a time.
+    pub fn eject(&self, shape: &OutlierShape, why: &'static str) {
+        let mut ejection = self.ejection.lock();
+        ejection.0.eject(shape, clock::now());
+        ejection.1 = why;
+        self.ejected.store(true, Ordering::Release);
+        self.forget();
+    }
+
+    /// Lets it back if its time is over. Whether it came back.
+    pub fn release(&self, now: u64) -> bool {
+        self.is_ejected() && self.let_back(|ejection| ejection.release(now))
+    }
+
+    /// Lets it back at once: a probe has succeeded. Whether it came back.
+    pub fn pardon(&self) -> bool {
+        self.is_ejected() && self.let_back(Ejection::pardon)
+    }
+
+    fn let_back(&self, ask: impl FnOnce(&mut Ejection) -> bool) -> bool {
+        let mut ejection = self.ejection.lock();
+        let back = ask(&mut ejection.0);
+        if back {
+            self.ejected.store(false, Ordering::Release);
+            self.forget();
+        }
+        back
+    }
+
+    /// An interval has gone by without an ejection.
+    pub fn calm(&self) {
+        self.ejection.lock().0.calm();
+    }
+
+    fn forget(&self) {
+        for counter in [&self.in_a_row, &self.gateway_in_a_row, &self.good, &self.bad] {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// It is eligible from now on, and is to be started slowly.
+    pub fn start_slowly(&self) {
+        self.started.store(clock::now(), Ordering::Relaxed);
+    }
+
+    /// How long it has been eligible, if it was ever not.
+    pub fn started(&self, now: u64) -> Option<u64> {
+        let started = self.started.load(Ordering::Relaxed);
+        (started > 0).then(|| now.saturating_sub(started))
     }
 }
 
 /// A request on a target; dropped on whichever way out the request takes.
 #[derive(Debug)]
 pub struct InFlight(Arc<Target>);
-
-impl InFlight {
-    /// The target.
-    pub fn target(&self) -> &Arc<Target> {
-        &self.0
-    }
-}
 
 impl Drop for InFlight {
     fn drop(&mut self) {

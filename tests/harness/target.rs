@@ -2,8 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// A request as a target sees it.
@@ -23,6 +23,8 @@ pub struct Target {
     pub address: SocketAddr,
     pub requests: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
+    word: Arc<Mutex<String>>,
+    released: Arc<AtomicBool>,
 }
 
 impl Drop for Target {
@@ -55,7 +57,7 @@ impl Target {
                 });
             }
         });
-        Self { address, requests, stop }
+        Self { address, requests, stop, word: Arc::default(), released: Arc::default() }
     }
 
     pub fn count(&self) -> usize {
@@ -64,19 +66,7 @@ impl Target {
 
     /// Answers with what it saw, as JSON, and its name.
     pub fn echo(name: &'static str) -> Self {
-        Self::new(move |stream, seen| {
-            let headers: serde_json::Map<String, serde_json::Value> =
-                seen.headers.iter().map(|(n, v)| (n.to_ascii_lowercase(), v.clone().into())).collect();
-            let body = serde_json::json!({
-                "served_by": name,
-                "method": seen.method,
-                "target": seen.target,
-                "headers": headers,
-                "body": String::from_utf8_lossy(&seen.body),
-                "length": seen.body.len(),
-            });
-            answer(stream, 200, &[("content-type", "application/json"), ("x-target", name)], body.to_string().as_bytes())
-        })
+        Self::new(move |stream, seen| echo(stream, seen, name))
     }
 
     /// Answers with that status, those headers and that body.
@@ -86,50 +76,117 @@ impl Target {
 
     /// Answers with those bytes, and closes.
     pub fn raw(bytes: &'static [u8]) -> Self {
-        Self::new(move |stream, _| {
-            stream.write_all(bytes)?;
-            Err(std::io::ErrorKind::ConnectionAborted.into())
-        })
+        Self::new(move |stream, _| raw(stream, bytes))
     }
 
-    /// A target by the word that scenario files use for it.
+    /// A target by the word that scenario files use for it; its behaviour can be changed with
+    /// [`Target::become_`].
     pub fn named(word: &str, name: &'static str) -> Self {
-        match word {
-            "echo" => Self::echo(name),
-            "stall" => Self::new(|_, _| {
-                std::thread::sleep(Duration::from_secs(60));
-                Ok(())
-            }),
-            "reset" => Self::new(|stream, _| {
-                socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO))?;
-                Err(std::io::ErrorKind::ConnectionReset.into())
-            }),
-            "close" => Self::raw(b""),
-            "half" => Self::raw(b"HTTP/1.1 200 OK\r\ncontent-le"),
-            "short" => Self::raw(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this"),
-            "garbage" => Self::raw(b"\x16\x03\x01 this is no HTTP\r\n\r\n"),
-            "two_lengths" => Self::raw(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ncontent-length: 5\r\n\r\nabcde"),
-            "drip" => Self::new(|stream, _| {
-                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n")?;
-                for _ in 0..10 {
-                    stream.write_all(b"x")?;
-                    std::thread::sleep(Duration::from_millis(30));
-                }
-                Ok(())
-            }),
-            "refused" => {
-                // A port on which nobody listens, held so that nobody else gets it.
-                let target = Self::echo(name);
-                let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
-                Self { address: free, requests: Arc::clone(&target.requests), stop: Arc::clone(&target.stop) }
+        if word == "refused" {
+            // A port on which nobody listens, held so that nobody else gets it.
+            let target = Self::echo(name);
+            let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+            return Self {
+                address: free,
+                requests: Arc::clone(&target.requests),
+                stop: Arc::clone(&target.stop),
+                word: Arc::clone(&target.word),
+                released: Arc::clone(&target.released),
+            };
+        }
+        let present = Arc::new(Mutex::new(word.to_owned()));
+        let released = Arc::new(AtomicBool::new(false));
+        let (word, gate) = (Arc::clone(&present), Arc::clone(&released));
+        let count = AtomicUsize::new(0);
+        let mut target = Self::new(move |stream, seen| {
+            while seen.target.starts_with("/hold") && !gate.load(Ordering::Acquire) {
+                std::thread::sleep(Duration::from_millis(2));
             }
-            "user" => Self::fixed(
-                200,
-                &[("content-type", "application/json"), ("etag", "\"v1\"")],
-                br#"{"name":"Ada","ssn":"078-05-1120","deep":[{"internal":{"a":1},"b":2}]}"#,
-            ),
-            "text" => Self::fixed(200, &[("content-type", "text/plain")], b"{\"ssn\": plain}"),
-            status => Self::fixed(status.parse().unwrap_or_else(|_| panic!("no target is called {status}")), &[], b"as told"),
+            let word = word.lock().expect("the word").clone();
+            behave(&word, name, count.fetch_add(1, Ordering::Relaxed), stream, seen)
+        });
+        (target.word, target.released) = (present, released);
+        target
+    }
+
+    /// From now on it behaves as that word says.
+    pub fn become_(&self, word: &str) {
+        word.clone_into(&mut self.word.lock().expect("the word"));
+    }
+
+    /// Answers what is held.
+    pub fn release(&self) {
+        self.released.store(true, Ordering::Release);
+    }
+}
+
+/// Answers with what it saw, as JSON, and its name.
+fn echo(stream: &mut TcpStream, seen: &Seen, name: &str) -> std::io::Result<()> {
+    let headers: serde_json::Map<String, serde_json::Value> =
+        seen.headers.iter().map(|(n, v)| (n.to_ascii_lowercase(), v.clone().into())).collect();
+    let body = serde_json::json!({
+        "served_by": name,
+        "method": seen.method,
+        "target": seen.target,
+        "headers": headers,
+        "body": String::from_utf8_lossy(&seen.body),
+        "length": seen.body.len(),
+    });
+    answer(stream, 200, &[("content-type", "application/json"), ("x-target", name)], body.to_string().as_bytes())
+}
+
+fn raw(stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+    stream.write_all(bytes)?;
+    Err(std::io::ErrorKind::ConnectionAborted.into())
+}
+
+fn behave(word: &str, name: &'static str, count: usize, stream: &mut TcpStream, seen: &Seen) -> std::io::Result<()> {
+    let (word, number) = word.split_once(' ').unwrap_or((word, ""));
+    let number = || number.parse::<u64>().unwrap_or_else(|_| panic!("{word} needs a number"));
+    match word {
+        "echo" => echo(stream, seen, name),
+        // Milliseconds to the answer.
+        "slow" => {
+            std::thread::sleep(Duration::from_millis(number()));
+            echo(stream, seen, name)
+        }
+        // Percent of the answers are 500.
+        "flaky" if (count as u64 * 37) % 100 < number() => answer(stream, 500, &[("x-target", name)], b"flaky"),
+        "flaky" => echo(stream, seen, name),
+        "stall" => {
+            std::thread::sleep(Duration::from_secs(60));
+            Ok(())
+        }
+        "reset" => {
+            socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO))?;
+            Err(std::io::ErrorKind::ConnectionReset.into())
+        }
+        "close" => raw(stream, b""),
+        "half" => raw(stream, b"HTTP/1.1 200 OK\r\ncontent-le"),
+        "short" => raw(stream, b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this"),
+        "garbage" => raw(stream, b"\x16\x03\x01 this is no HTTP\r\n\r\n"),
+        "two_lengths" => raw(stream, b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ncontent-length: 5\r\n\r\nabcde"),
+        "drip" => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n")?;
+            for _ in 0..10 {
+                stream.write_all(b"x")?;
+                std::thread::sleep(Duration::from_millis(30));
+            }
+            Ok(())
+        }
+        "user" => answer(
+            stream,
+            200,
+            &[("content-type", "application/json"), ("etag", "\"v1\"")],
+            br#"{"name":"Ada","ssn":"078-05-1120","deep":[{"internal":{"a":1},"b":2}]}"#,
+        ),
+        "text" => answer(stream, 200, &[("content-type", "text/plain")], b"{\"ssn\": plain}"),
+        // A probe finds it healthy, a request does not.
+        "pretender" if seen.target == "/healthz" => answer(stream, 200, &[], b"ok"),
+        "pretender" => answer(stream, 500, &[("x-target", name)], b"no"),
+        status => {
+            let status = status.parse().unwrap_or_else(|_| panic!("no target is called {status}"));
+            answer(stream, status, &[("x-target", name)], b"as told")
         }
     }
 }

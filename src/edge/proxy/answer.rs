@@ -6,25 +6,34 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, StatusCode, Version};
-use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::Session;
+use pingora::{Error, ErrorType, Result};
 
-use super::forward::refuse;
+use super::pick::refuse;
 use super::{Context, Gateway};
 use crate::exchange::{Reason, Rejection};
 use crate::rules::payload::Stripper;
+use crate::upstreams::Outcome;
 
 impl Gateway {
-    /// The answer's head has come.
-    pub(super) fn answered(&self, response: &ResponseHeader, ctx: &mut Context) {
+    /// The answer's head has come. Fails when it is to be tried again.
+    pub(super) fn answered(&self, session: &Session, response: &ResponseHeader, ctx: &mut Context) -> Result<()> {
         if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
-            return;
+            return Ok(());
         }
         let now = Instant::now();
         ctx.answered = Some(now);
-        if let (Some(upstream), Some(from)) = (&ctx.upstream, ctx.forwarded) {
-            upstream.metrics.response.observe(now.saturating_duration_since(from).as_secs_f64());
+        let Some(upstream) = ctx.upstream.clone() else { return Ok(()) };
+        let seconds = ctx.forwarded.map(|from| now.saturating_duration_since(from).as_secs_f64());
+        upstream.metrics.response.observe(seconds.unwrap_or_default());
+        if let Some(picked) = &mut ctx.picked {
+            upstream.pool.report(picked, outcome(response), seconds);
         }
+        if self.retry_answer(session, response, ctx) {
+            return Error::e_explain(ErrorType::HTTPStatus(response.status.as_u16()), "an answer that is tried again");
+        }
+        Ok(())
     }
 
     /// Edits the head: the route's filters, last first.
@@ -44,6 +53,9 @@ impl Gateway {
         if request.version == Version::HTTP_10 {
             // Its client knows no chunks; the end of the connection is the end of the body.
             response.remove_header(&TRANSFER_ENCODING);
+        }
+        if let Some(upstream) = &ctx.upstream {
+            ctx.sticky.tell(upstream, ctx.exchange.secure, response);
         }
         let Some(route) = ctx.route.clone() else { return Ok(()) };
         for filter in route.filters.iter().rev() {
@@ -82,6 +94,17 @@ impl Gateway {
             *body = (!out.is_empty()).then(|| Bytes::from(out));
         }
         Ok(())
+    }
+}
+
+/// What an answer says of its target.
+fn outcome(response: &ResponseHeader) -> Outcome {
+    // A status of gRPC in the head is an answer without a message: UNAVAILABLE is what a proxy would
+    // say with 503, UNKNOWN, INTERNAL and DATA_LOSS what a server would say with 500.
+    match response.headers.get("grpc-status").map(HeaderValue::as_bytes) {
+        Some(b"14") => Outcome::GatewayFailed,
+        Some(b"2" | b"13" | b"15") => Outcome::Failed,
+        _ => Outcome::of_status(response.status.as_u16()),
     }
 }
 

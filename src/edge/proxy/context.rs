@@ -2,20 +2,19 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use pingora::http::RequestHeader;
 
+use super::mirror::Copy;
+use super::sticky::StickySession;
 use crate::edge::listeners::http2::Progress;
 use crate::edge::listeners::{Connection, current_connection};
 use crate::exchange::{Exchange, Rejection};
 use crate::rules::payload::{Fields, Stripper};
 use crate::snapshot::{Action, Forward, Limits, Listener, Route, Serving, Upstream};
-use crate::upstreams::Picked;
-
-/// The most attempts at targets for one request.
-pub const MAX_TRIES: u32 = 3;
+use crate::upstreams::{Entered, Picked};
 
 /// One request. The snapshot that it holds is the only one that it sees.
 #[derive(Debug)]
@@ -40,6 +39,16 @@ pub struct Context {
     pub tried: Vec<SocketAddr>,
     /// Attempts.
     pub tries: u32,
+    /// Its place among the requests of the upstream.
+    pub entered: Option<Entered>,
+    /// How long to wait before the next attempt.
+    pub backoff: Option<Duration>,
+    /// Whether the answer that has come is to be tried again.
+    pub again: bool,
+    /// The copy of it that is being made for a mirror.
+    pub copy: Option<Box<Copy>>,
+    /// Its session.
+    pub sticky: StickySession,
     /// When forwarding began.
     pub forwarded: Option<Instant>,
     /// When the answer's headers came.
@@ -90,6 +99,11 @@ impl Context {
             picked: None,
             tried: Vec::new(),
             tries: 0,
+            entered: None,
+            backoff: None,
+            again: false,
+            copy: None,
+            sticky: StickySession::default(),
             forwarded: None,
             answered: None,
             deadline: None,

@@ -1,17 +1,28 @@
 //! What failed becomes a reason, a second try or an answer.
 
+use std::time::Duration;
+
+use http::Method;
+use pingora::http::ResponseHeader;
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
 
-use super::context::MAX_TRIES;
-use super::forward::picked_address;
+use super::pick::picked_address;
 use super::{Context, Gateway};
 use crate::exchange::{Reason, Rejection};
+use crate::rules::resilience::backoff;
+use crate::upstreams::Outcome;
 
 impl Gateway {
-    /// No connection: the request was never sent, so another target may have it.
+    /// No connection: the request was never sent, so another target may have it at once, whatever it is.
+    /// The target had no work by it, so that it is no matter of the budget.
     pub(super) fn connect_failed(&self, ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
-        let again = exclude(ctx);
+        report_failure(ctx);
+        let wanted = ctx.upstream.as_ref().is_some_and(|u| u.retry.connect);
+        let again = exclude(ctx) && wanted;
+        if let (true, Some(upstream)) = (again, &ctx.upstream) {
+            upstream.metrics.retries.inc();
+        }
         error.set_retry(again);
         error
     }
@@ -19,26 +30,48 @@ impl Gateway {
     /// The exchange with the target failed. It is tried again only if nothing of an answer has been
     /// sent, the whole body can be sent again, and the method allows for it (RFC 9110, section 9.2.2).
     pub(super) fn exchange_failed(&self, session: &mut Session, ctx: &mut Context, mut error: Box<Error>, reused: bool) -> Box<Error> {
+        if std::mem::take(&mut ctx.again) {
+            // An answer that is tried again; all that allows for it was looked at when it came.
+            error.set_retry(true);
+            return error;
+        }
         let from_target = *error.esource() == ErrorSource::Upstream;
-        let timed_out = matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout);
-        let repeatable = session.req_header().method.is_idempotent() && !session.retry_buffer_truncated();
         let unanswered = session.response_written().is_none() && ctx.answered.is_none();
-        if !(from_target && repeatable && unanswered && !timed_out && ctx.rejection.is_none()) {
+        let timed_out = matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout);
+        // A kept connection that is closed as a request is sent says nothing about its target.
+        let stale = reused && !timed_out;
+        if from_target && unanswered && !stale {
+            report_failure(ctx);
+        }
+        let wanted = ctx.upstream.as_ref().is_some_and(|u| if timed_out { u.retry.timeout } else { u.retry.reset || stale });
+        if !(from_target && unanswered && wanted && is_repeatable(session, ctx) && ctx.rejection.is_none()) {
             error.set_retry(false);
             return error;
         }
         let another = exclude(ctx);
-        if reused {
-            // The target closed an idle connection as the request was sent, which says nothing about
-            // it: with no other target left all may be asked again, until no kept connection is.
+        if stale {
+            // With no other target left all may be asked again, until no kept connection is.
             if !another {
                 ctx.tried.clear();
             }
             error.set_retry(ctx.tries < MAX_STALE);
         } else {
-            error.set_retry(another);
+            error.set_retry(another && begin_retry(ctx));
         }
         error
+    }
+
+    /// Whether this answer is one that another target may do better, and may be asked to.
+    pub(super) fn retry_answer(&self, session: &Session, response: &ResponseHeader, ctx: &mut Context) -> bool {
+        let Some(upstream) = &ctx.upstream else { return false };
+        let status = upstream.retry.statuses.as_ref().is_some_and(|s| s.contains(response.status.as_u16()));
+        let grpc = || {
+            let code = response.headers.get("grpc-status").and_then(|v| v.to_str().ok()?.parse::<u32>().ok());
+            code.is_some_and(|code| upstream.retry.grpc_statuses.contains(&code))
+        };
+        let wanted = status || (!upstream.retry.grpc_statuses.is_empty() && grpc());
+        ctx.again = wanted && is_repeatable(session, ctx) && exclude(ctx) && begin_retry(ctx);
+        ctx.again
     }
 
     /// Gives the answer for a failure.
@@ -72,15 +105,46 @@ impl Gateway {
     }
 }
 
-/// Notes that the target failed. Whether there is another attempt and another target.
+/// Notes that the target failed.
+fn report_failure(ctx: &mut Context) {
+    if let (Some(upstream), Some(picked)) = (&ctx.upstream, &mut ctx.picked) {
+        upstream.pool.report(picked, Outcome::GatewayFailed, None);
+    }
+}
+
+/// Whether the request may be sent a second time, although the first may have had an effect.
+fn is_repeatable(session: &Session, ctx: &Context) -> bool {
+    let method = &session.req_header().method;
+    let allowed = match ctx.forward().and_then(|f| f.retry_methods.as_ref()) {
+        Some(methods) => methods.contains(method) || (*method == Method::HEAD && methods.contains(&Method::GET)),
+        None => method.is_idempotent(),
+    };
+    allowed && !session.retry_buffer_truncated()
+}
+
+/// Leaves the target out of further tries. Whether there is another attempt and another target.
 fn exclude(ctx: &mut Context) -> bool {
     if let Some(address) = picked_address(ctx) {
         ctx.tried.push(address);
     }
+    let Some(upstream) = &ctx.upstream else { return false };
     // Asked of the members themselves: the one that failed may have been taken out meanwhile.
-    let fresh = |m: &std::sync::Arc<crate::upstreams::Member>| !ctx.tried.contains(&m.target.address);
-    let another = ctx.upstream.as_ref().is_some_and(|u| u.pool.choice().members.iter().any(fresh));
-    another && ctx.tries < MAX_TRIES
+    let another = upstream.pool.choice().members().any(|m| !ctx.tried.contains(&m.target.address));
+    (another || upstream.backup.is_some()) && ctx.tries < upstream.retry.attempts
+}
+
+/// Begins a retry, if the budget has room for it, after a pause.
+fn begin_retry(ctx: &mut Context) -> bool {
+    let Some(upstream) = &ctx.upstream else { return false };
+    let allowed = upstream.pool.begin_retry();
+    if allowed {
+        upstream.metrics.retries.inc();
+        let pause = backoff(ctx.tries, upstream.retry.backoff, upstream.retry.backoff_max, fastrand::u64(..));
+        ctx.backoff = Some(Duration::from_nanos(pause));
+    } else {
+        upstream.metrics.retries_denied.inc();
+    }
+    allowed
 }
 
 /// Attempts when kept connections turn out to be closed, one after another.

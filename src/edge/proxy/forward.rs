@@ -1,22 +1,16 @@
-//! Towards the target: which one, and what it is told.
-
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+//! What the target is told: path, host, who asks, ids, how long it may take.
 
 use http::Version;
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, TE};
 use pingora::http::RequestHeader;
-use pingora::proxy::Session;
-use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
+use super::deadline::forward_deadline;
 use super::intake::{TRACEPARENT, X_FORWARDED_FOR, X_REQUEST_ID, edit_headers};
 use super::route::params;
 use super::{Context, Gateway};
-use crate::exchange::{Reason, Rejection};
-use crate::rules::balance::{Ask, Balance, Loads};
 use crate::rules::identity::forwarded_for;
-use crate::snapshot::{Forward, Host, PathEdit, Upstream};
+use crate::snapshot::{Forward, Host, PathEdit};
 
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -24,67 +18,7 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// A split is by weight alone.
-struct NoLoads;
-
-impl Loads for NoLoads {
-    fn active(&self, _: usize) -> u32 {
-        0
-    }
-
-    fn latency(&self, _: usize) -> f64 {
-        0.0
-    }
-}
-
-fn choose(forward: &Forward) -> Option<&std::sync::Arc<Upstream>> {
-    match &forward.split {
-        None => forward.upstreams.first(),
-        Some(split) => {
-            let ask = Ask { key: None, random: 0, loads: &NoLoads, tried: &[] };
-            forward.upstreams.get(split.pick(&ask)?)
-        }
-    }
-}
-
 impl Gateway {
-    /// Picks a target and says how to reach it.
-    pub(super) fn pick(&self, _session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
-        let now = Instant::now();
-        if ctx.upstream.is_none() {
-            let (upstream, timeout) = match ctx.forward() {
-                Some(forward) => (choose(forward).cloned(), forward.timeout),
-                None => (None, None),
-            };
-            ctx.deadline = timeout.map(|t| ctx.exchange.started + t);
-            ctx.upstream = upstream;
-            if let (Some(route), false) = (&ctx.route, ctx.counted) {
-                route.metrics().in_flight.inc();
-                ctx.counted = true;
-            }
-        }
-        ctx.tries += 1;
-        // Each attempt sends the body from its beginning.
-        ctx.body_seen = 0;
-        ctx.forwarded = Some(now);
-        let left = ctx.deadline.map(|deadline| deadline.saturating_duration_since(now));
-        if left.is_some_and(|left| left.is_zero()) {
-            return Err(refuse(ctx, Rejection::new(Reason::RouteTimeout, "")));
-        }
-        // The guard of an earlier attempt is let go before the next is counted.
-        ctx.picked = None;
-        ctx.picked = ctx.upstream.as_ref().and_then(|u| u.pool.pick(None, &ctx.tried));
-        let Some(picked) = &ctx.picked else {
-            let rejection = no_target(ctx);
-            return Err(refuse(ctx, rejection));
-        };
-        let mut peer = Box::new(picked.member.peer.clone());
-        if let Some(left) = left {
-            cap(&mut peer, left);
-        }
-        Ok(peer)
-    }
-
     /// Counts the connection.
     pub(super) fn connected(&self, reused: bool, ctx: &Context) {
         let Some(upstream) = &ctx.upstream else { return };
@@ -115,6 +49,7 @@ impl Gateway {
                 headers.insert(HOST, host);
             }
             tell(headers, asked_for, ctx);
+            forward_deadline(headers, forward, ctx);
         });
         Ok(())
     }
@@ -150,34 +85,6 @@ fn tell(headers: &mut HeaderMap, asked_for: Option<HeaderValue>, ctx: &Context) 
     if exchange.grpc {
         // Pingora drops it with the hop-by-hop headers; gRPC targets insist on it.
         headers.insert(TE, HeaderValue::from_static("trailers"));
-    }
-}
-
-/// Keeps a rejection for the answer, and fails with it.
-pub(super) fn refuse(ctx: &mut Context, rejection: Box<Rejection>) -> Box<Error> {
-    let status = rejection.reason.status();
-    ctx.rejection = Some(rejection);
-    Error::new(ErrorType::HTTPStatus(status))
-}
-
-/// Why there is no target: none that is healthy, none at all, or none that was not tried.
-fn no_target(ctx: &Context) -> Box<Rejection> {
-    let name = ctx.upstream.as_ref().map_or("", |u| u.name.as_str());
-    let total = ctx.upstream.as_ref().map_or(0, |u| u.pool.choice().total);
-    if total == 0 {
-        return Rejection::new(Reason::DnsError, "").log(format!("upstream {name} has no targets: no name could be resolved"));
-    }
-    Rejection::new(Reason::NoHealthyTarget, "")
-        .log(format!("upstream {name}: none of {total} targets may be picked, {} were tried", ctx.tried.len()))
-}
-
-/// No step may take longer than the route has left.
-fn cap(peer: &mut HttpPeer, left: Duration) {
-    let options = &mut peer.options;
-    for limit in
-        [&mut options.connection_timeout, &mut options.total_connection_timeout, &mut options.read_timeout, &mut options.write_timeout]
-    {
-        *limit = Some(limit.map_or(left, |l| l.min(left)));
     }
 }
 
@@ -238,9 +145,4 @@ fn set_authority(request: &mut RequestHeader, host: &HeaderValue) {
     if let Ok(uri) = http::Uri::from_parts(parts) {
         request.set_uri(uri);
     }
-}
-
-/// The address of the target that was picked last.
-pub(super) fn picked_address(ctx: &Context) -> Option<SocketAddr> {
-    ctx.picked.as_ref().map(|p| p.member.target.address)
 }

@@ -2,12 +2,16 @@
 
 mod answer;
 mod context;
+mod deadline;
 mod failure;
 mod finish;
 mod forward;
 mod intake;
+mod mirror;
+mod pick;
 mod respond;
 mod route;
+mod sticky;
 mod tunnel;
 
 use std::sync::Arc;
@@ -17,6 +21,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora::connectors::TransportConnector;
+use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -28,6 +33,7 @@ use pingora_limits::rate::Rate;
 use crate::snapshot::Serving;
 
 pub use context::Context;
+use mirror::Copy;
 
 /// The gateway as Pingora sees it.
 pub struct Gateway {
@@ -36,7 +42,12 @@ pub struct Gateway {
     shield: Rate,
     /// Connections for what Pingora's proxy does not carry: WebSockets.
     connector: TransportConnector,
+    /// Connections for requests of the gateway's own.
+    calls: Arc<Calls>,
 }
+
+/// A client with kept connections.
+type Calls = Connector<()>;
 
 impl Gateway {
     /// A gateway that serves whatever `serving` holds at a request's start.
@@ -44,7 +55,7 @@ impl Gateway {
         // Windows of a second: shorter ones panic under concurrency, longer ones are scaled below.
         // A wider sketch than the default keeps the error small at 100,000 addresses.
         let shield = Rate::new_with_estimator_config(Duration::from_secs(1), 4, 65_536);
-        Self { serving, shield, connector: TransportConnector::new(None) }
+        Self { serving, shield, connector: TransportConnector::new(None), calls: Arc::new(Connector::new(None)) }
     }
 }
 
@@ -71,7 +82,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<Box<HttpPeer>> {
-        self.pick(session, ctx)
+        self.pick(session, ctx).await
     }
 
     async fn connected_to_upstream(
@@ -88,12 +99,13 @@ impl ProxyHttp for Gateway {
     }
 
     async fn upstream_request_filter(&self, session: &mut Session, request: &mut RequestHeader, ctx: &mut Box<Context>) -> Result<()> {
-        self.prepare(session.req_header(), request, ctx)
+        self.prepare(session.req_header(), request, ctx)?;
+        ctx.copy = Copy::begin(ctx, request);
+        Ok(())
     }
 
-    async fn upstream_response_filter(&self, _session: &mut Session, response: &mut ResponseHeader, ctx: &mut Box<Context>) -> Result<()> {
-        self.answered(response, ctx);
-        Ok(())
+    async fn upstream_response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Box<Context>) -> Result<()> {
+        self.answered(session, response, ctx)
     }
 
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Box<Context>) -> Result<()> {

@@ -7,7 +7,7 @@ use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
-use super::forward::refuse;
+use super::pick::refuse;
 use super::{Context, Gateway};
 use crate::exchange::{Reason, Rejection};
 use crate::filters::is_preflight;
@@ -97,6 +97,7 @@ impl Gateway {
     /// Counts the request's body as it comes; over its limit it ends there.
     pub(super) fn count_body(&self, _session: &mut Session, body: Option<&Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
         ctx.body_seen += body.map_or(0, |b| b.len() as u64);
+        self.copy_body(ctx, body, end);
         if let Some(progress) = &ctx.progress {
             progress.note(!end);
         }

@@ -45,7 +45,7 @@ impl Gateway {
         };
         let answer = target.resp_header().cloned();
         let Some(mut answer) = answer else { return Ok(true) };
-        self.answered(&answer, ctx);
+        self.answered(session, &answer, ctx)?;
         if answer.status != http::StatusCode::SWITCHING_PROTOCOLS {
             return self.decline(session, ctx, target, answer).await;
         }
@@ -69,7 +69,7 @@ impl Gateway {
     /// Connects, with another target if one cannot be reached, and sends the handshake.
     async fn handshake(&self, session: &mut Session, ctx: &mut Context) -> Result<ClientSession> {
         loop {
-            let peer = self.pick(session, ctx)?;
+            let peer = self.pick(session, ctx).await?;
             let stream = match self.connector.new_stream(&http1(*peer.clone())).await {
                 Ok(stream) => stream,
                 Err(error) => {

@@ -1,15 +1,35 @@
 //! How a target is picked out of those that may be picked.
 //!
-//! A [`Balance`] is built from the weights of the eligible targets and rebuilt, off the request
-//! path, when a target becomes eligible, ceases to be, or changes its weight. So a pick never
-//! skips over the dead, and a table (a sequence, a ring, Maglev) always describes the living.
-//! Whatever varies from request to request comes in through [`Ask`].
+//! A [`Balance`] is built from the eligible targets and rebuilt, off the request path, when one
+//! becomes eligible, ceases to be, or changes its weight. So a pick never skips over the dead, and a
+//! table (a sequence, a ring, Maglev) always describes the living. Whatever varies from request to
+//! request comes in through [`Ask`]. A pick takes no lock, and its cost does not grow with the number
+//! of targets: those that compare loads look at all of a few, and at a few of many.
 
-mod least_connections;
+mod ewma;
+mod hash;
+mod least;
+mod maglev;
+mod random;
+mod ring;
 mod round_robin;
 
-pub use least_connections::LeastConnections;
+pub use ewma::{Ewma, TAU, UNKNOWN_LATENCY};
+pub use hash::{Hashed, hash_key};
+pub use least::{Cost, Least};
+pub use maglev::Maglev;
+pub use random::Random;
+pub use ring::Ring;
 pub use round_robin::RoundRobin;
+
+/// One eligible target, as an algorithm sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seat {
+    /// The same number for the same target at all times and in all gateways: tables hang on it.
+    pub id: u64,
+    /// Its share, relative to the others; at least 1.
+    pub weight: u32,
+}
 
 /// What a target does at the moment. Implemented by whoever counts.
 pub trait Loads {
@@ -18,6 +38,9 @@ pub trait Loads {
 
     /// Its recent response time in seconds, decayed to now.
     fn latency(&self, index: usize) -> f64;
+
+    /// Requests that all targets together are working on.
+    fn total(&self) -> u32;
 }
 
 /// One question: which target for this request?
@@ -28,12 +51,12 @@ pub struct Ask<'a> {
     pub random: u64,
     /// The targets' present loads.
     pub loads: &'a dyn Loads,
-    /// Targets that this request has tried already.
+    /// Targets that are not to be picked: this request has tried them, or they are full.
     pub tried: &'a [usize],
 }
 
 impl Ask<'_> {
-    /// Whether this request has tried the target.
+    /// Whether the target is not to be picked.
     pub fn was_tried(&self, index: usize) -> bool {
         self.tried.contains(&index)
     }
@@ -45,23 +68,43 @@ pub trait Balance: Send + Sync {
     fn pick(&self, ask: &Ask<'_>) -> Option<usize>;
 }
 
-/// The algorithms that a configuration can name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
+/// The algorithms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Algorithm {
     /// In turn; by smooth interleaving when weights differ.
     #[default]
     RoundRobin,
     /// The fewest requests in flight for its weight.
     LeastConnections,
+    /// The shortest expected answer: peak EWMA of the response time × requests in flight.
+    LeastResponseTime,
+    /// By chance, in proportion to weight.
+    Random,
+    /// The less loaded of two that are drawn by chance.
+    PowerOfTwo,
+    /// The same key to the same target, by a ring of hashes.
+    Ring {
+        /// The most that one target may have of the average load, in percent; 0 is no bound.
+        load_factor: u32,
+    },
+    /// The same key to the same target, by a Maglev table.
+    Maglev {
+        /// The most that one target may have of the average load, in percent; 0 is no bound.
+        load_factor: u32,
+    },
 }
 
 impl Algorithm {
-    /// Builds the algorithm for targets of these weights (each at least 1).
-    pub fn build(self, weights: &[u32]) -> Box<dyn Balance> {
+    /// Builds the algorithm for these targets.
+    pub fn build(self, seats: &[Seat]) -> Box<dyn Balance> {
         match self {
-            Self::RoundRobin => Box::new(RoundRobin::new(weights)),
-            Self::LeastConnections => Box::new(LeastConnections::new(weights)),
+            Self::RoundRobin => Box::new(RoundRobin::new(seats)),
+            Self::LeastConnections => Box::new(Least::new(seats, Cost::Requests)),
+            Self::LeastResponseTime => Box::new(Least::new(seats, Cost::Time)),
+            Self::Random => Box::new(Random::new(seats)),
+            Self::PowerOfTwo => Box::new(Least::of_two(seats)),
+            Self::Ring { load_factor } => Box::new(Hashed::new(Ring::new(seats), seats, load_factor)),
+            Self::Maglev { load_factor } => Box::new(Hashed::new(Maglev::new(seats), seats, load_factor)),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Ask, Balance};
+use super::{Ask, Balance, Seat};
 
 /// The longest turn that is written out. Heavier weights are scaled down to fit, at a precision
 /// of one in this many.
@@ -19,27 +19,32 @@ pub struct RoundRobin {
 }
 
 impl RoundRobin {
-    /// Writes out one turn: target `i` is in it in proportion to `weights[i]`, evenly spread.
-    pub fn new(weights: &[u32]) -> Self {
-        let weights = reduced(weights);
-        let total: u64 = weights.iter().sum();
-        let mut turn = Vec::with_capacity(usize::try_from(total).unwrap_or_default());
-        if weights.iter().all(|w| *w == 1) {
-            turn.extend((0..weights.len()).map(|i| i as u32));
-        } else {
-            smooth(&weights, total, &mut turn);
-        }
-        Self { turn: turn.into(), next: AtomicUsize::new(0) }
+    /// For these targets.
+    pub fn new(seats: &[Seat]) -> Self {
+        Self { turn: turn(seats), next: AtomicUsize::new(0) }
     }
 }
 
+/// Writes out one turn: target `i` is in it in proportion to its weight, evenly spread.
+pub(super) fn turn(seats: &[Seat]) -> Box<[u32]> {
+    let weights = reduced(seats);
+    let total: u64 = weights.iter().sum();
+    let mut turn = Vec::with_capacity(usize::try_from(total).unwrap_or_default());
+    if weights.iter().all(|w| *w == 1) {
+        turn.extend((0..weights.len()).map(|i| i as u32));
+    } else {
+        smooth(&weights, total, &mut turn);
+    }
+    turn.into()
+}
+
 /// The weights divided by what they have in common, and scaled to fit [`MAX_TURN`].
-fn reduced(weights: &[u32]) -> Vec<u64> {
+fn reduced(seats: &[Seat]) -> Vec<u64> {
     fn gcd(a: u64, b: u64) -> u64 {
         if b == 0 { a } else { gcd(b, a % b) }
     }
-    let common = weights.iter().fold(0, |g, w| gcd(g, u64::from(*w))).max(1);
-    let mut weights: Vec<u64> = weights.iter().map(|w| (u64::from(*w) / common).max(1)).collect();
+    let common = seats.iter().fold(0, |g, s| gcd(g, u64::from(s.weight))).max(1);
+    let mut weights: Vec<u64> = seats.iter().map(|s| (u64::from(s.weight) / common).max(1)).collect();
     let total: u64 = weights.iter().sum();
     let limit = MAX_TURN.max(weights.len() as u64);
     if total > limit {

@@ -1,0 +1,193 @@
+//! `health` of an upstream.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::notation::{Duration, Header, HeaderText, Pattern, Statuses};
+
+fn seconds(seconds: u64) -> Duration {
+    Duration(std::time::Duration::from_secs(seconds))
+}
+
+/// Health checks.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Health {
+    /// Probes that the gateway sends. Without them every target is taken to be healthy.
+    pub active: Option<ActiveHealth>,
+    /// Leaves targets out for a time because of their answers. Default: none is.
+    pub passive: Option<PassiveHealth>,
+    /// Percent of healthy targets below which health is ignored, so that the few that are left are
+    /// not drowned. Default 0: never, and without a healthy target the answer is 503.
+    #[schemars(range(max = 100))]
+    pub panic_threshold: u32,
+    /// Gives targets that have just become healthy their share little by little.
+    pub slow_start: Option<SlowStart>,
+}
+
+/// Active probes: gRPC when `grpc` is given, HTTP when `path` is, a TCP connection otherwise.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ActiveHealth {
+    /// The path to ask for. Without it, and without `grpc`, a TCP (or TLS) connection is the probe.
+    pub path: Option<String>,
+    /// The service to ask `grpc.health.v1.Health` for; an empty text is the server as a whole.
+    pub grpc: Option<String>,
+    /// `GET`, `HEAD`, `OPTIONS` or `POST`. Default `GET`.
+    pub method: ProbeMethod,
+    /// The `Host` to send. Default: the target's own name.
+    pub host: Option<HeaderText>,
+    /// Further headers to send.
+    pub headers: BTreeMap<String, HeaderText>,
+    /// The statuses of a healthy target. Default `200-399`.
+    pub status: Statuses,
+    /// A header that a healthy answer has.
+    pub expect_header: Option<Header>,
+    /// What the body of a healthy answer matches, in its first 64 KiB.
+    pub expect_body: Option<Pattern>,
+    /// Time between two probes of a target. Default 2s.
+    pub interval: Duration,
+    /// Time between two probes while the last results disagree with the status. Default: `interval`.
+    pub interval_changing: Option<Duration>,
+    /// Time between two probes of a target that is down. Default: `interval`.
+    pub interval_down: Option<Duration>,
+    /// The longest that a probe may take. Default 1s.
+    pub timeout: Duration,
+    /// Failures in a row that take a healthy target out. Default 3.
+    #[schemars(range(min = 1, max = 100))]
+    pub fall: u32,
+    /// Successes in a row that bring an unhealthy target back. Default 2.
+    #[schemars(range(min = 1, max = 100))]
+    pub rise: u32,
+}
+
+/// The method of a probe.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum ProbeMethod {
+    /// `GET`.
+    #[default]
+    Get,
+    /// `HEAD`.
+    Head,
+    /// `OPTIONS`.
+    Options,
+    /// `POST`, with no body.
+    Post,
+}
+
+impl Default for ActiveHealth {
+    fn default() -> Self {
+        Self {
+            path: None,
+            grpc: None,
+            method: ProbeMethod::Get,
+            host: None,
+            headers: BTreeMap::new(),
+            status: Statuses(vec![(200, 399)]),
+            expect_header: None,
+            expect_body: None,
+            interval: seconds(2),
+            interval_changing: None,
+            interval_down: None,
+            timeout: seconds(1),
+            fall: 3,
+            rise: 2,
+        }
+    }
+}
+
+/// Leaves targets out because of their answers, as Envoy's outlier detection does.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PassiveHealth {
+    /// Failures in a row (5xx, no connection, reset, time-out); 0 is never. Default 5.
+    pub failures: u32,
+    /// Failures of the way to the target in a row (502, 503, 504, no connection, reset, time-out); 0
+    /// is never. Default 5.
+    pub gateway_failures: u32,
+    /// Time between two comparisons of the targets. Default 10s.
+    pub interval: Duration,
+    /// How long the first ejection lasts; the n-th lasts n times as long. Default 30s.
+    pub ejection: Duration,
+    /// The longest ejection. Default 300s.
+    pub max_ejection: Duration,
+    /// The most of all targets that may be ejected at a time, in percent; one always may. Default 10.
+    #[schemars(range(max = 100))]
+    pub max_ejected: u32,
+    /// Ejects who fails too often in an interval. Default: nobody is compared so.
+    pub failure_percentage: Option<FailurePercentage>,
+    /// Ejects who succeeds less often than the others. Default: nobody is compared so.
+    pub success_rate: Option<SuccessRate>,
+}
+
+impl Default for PassiveHealth {
+    fn default() -> Self {
+        Self {
+            failures: 5,
+            gateway_failures: 5,
+            interval: seconds(10),
+            ejection: seconds(30),
+            max_ejection: seconds(300),
+            max_ejected: 10,
+            failure_percentage: None,
+            success_rate: None,
+        }
+    }
+}
+
+/// A bound on the share of failures.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct FailurePercentage {
+    /// Percent of an interval's requests. Default 85.
+    #[schemars(range(min = 1, max = 100))]
+    pub percent: u32,
+    /// Targets that have to have enough requests. Default 5.
+    pub min_targets: u32,
+    /// Requests that are enough. Default 50.
+    pub min_requests: u32,
+}
+
+impl Default for FailurePercentage {
+    fn default() -> Self {
+        Self { percent: 85, min_targets: 5, min_requests: 50 }
+    }
+}
+
+/// A bound on how far below the mean of all a target's share of successes may be.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SuccessRate {
+    /// Standard deviations below the mean. Default 1.9.
+    #[schemars(range(min = 0.1, max = 10))]
+    pub deviations: f64,
+    /// Targets that have to have enough requests. Default 5.
+    pub min_targets: u32,
+    /// Requests that are enough. Default 100.
+    pub min_requests: u32,
+}
+
+impl Default for SuccessRate {
+    fn default() -> Self {
+        Self { deviations: 1.9, min_targets: 5, min_requests: 100 }
+    }
+}
+
+/// Gives a target its share little by little.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SlowStart {
+    /// How long it takes to the whole share.
+    pub window: Duration,
+    /// 1 grows evenly, more grows faster at first. Default 1.
+    #[serde(default = "even")]
+    #[schemars(range(min = 0.1, max = 10))]
+    pub aggression: f64,
+}
+
+fn even() -> f64 {
+    1.0
+}

@@ -1,0 +1,79 @@
+//! How long a request may take: the route's time, and what the client says that it waits.
+
+use std::time::{Duration, Instant};
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use super::Context;
+use crate::snapshot::{Forward, GRPC_TIMEOUT};
+
+/// The end of the request's time: the earliest of the route's and the client's.
+pub(super) fn deadline(headers: &HeaderMap, forward: &Forward, started: Instant, grpc: bool) -> Option<Instant> {
+    let asked = forward.deadline_header.as_ref().and_then(|name| headers.get(name)).and_then(wait);
+    let grpc = if grpc { headers.get(GRPC_TIMEOUT).and_then(grpc_wait) } else { None };
+    let least = [forward.timeout, asked, grpc].into_iter().flatten().min()?;
+    started.checked_add(least)
+}
+
+/// Tells the target what is left of it.
+pub(super) fn forward_deadline(headers: &mut HeaderMap, forward: &Forward, ctx: &Context) {
+    let Some(deadline) = ctx.deadline else { return };
+    let left = deadline.saturating_duration_since(Instant::now()).as_millis();
+    let mut tell = |name: &HeaderName, text: String| {
+        if let (true, Ok(value)) = (headers.contains_key(name), HeaderValue::try_from(text)) {
+            headers.insert(name.clone(), value);
+        }
+    };
+    if let Some(name) = &forward.deadline_header {
+        tell(name, format!("{left}ms"));
+    }
+    if ctx.exchange.grpc {
+        tell(&GRPC_TIMEOUT, format!("{}m", left.min(99_999_999)));
+    }
+}
+
+/// `250ms`, `3s`, or a number of seconds.
+fn wait(value: &HeaderValue) -> Option<Duration> {
+    let text = value.to_str().ok()?.trim();
+    let millis = match text.strip_suffix("ms") {
+        Some(millis) => millis.parse::<f64>().ok()?,
+        None => text.strip_suffix('s').unwrap_or(text).parse::<f64>().ok()? * 1_000.0,
+    };
+    (millis.is_finite() && millis >= 0.0).then(|| Duration::from_secs_f64((millis / 1_000.0).min(86_400.0)))
+}
+
+/// At most eight digits and a unit (gRPC over HTTP/2, "Timeout").
+fn grpc_wait(value: &HeaderValue) -> Option<Duration> {
+    let text = value.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let count: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    let nanos: u64 = match unit {
+        "H" => 3_600_000_000_000,
+        "M" => 60_000_000_000,
+        "S" => 1_000_000_000,
+        "m" => 1_000_000,
+        "u" => 1_000,
+        "n" => 1,
+        _ => return None,
+    };
+    Some(Duration::from_nanos(count.saturating_mul(nanos)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_to_say_it() {
+        let of = |text: &'static str| HeaderValue::from_static(text);
+        assert_eq!(wait(&of("250ms")), Some(Duration::from_millis(250)));
+        assert_eq!(wait(&of("1.5")), Some(Duration::from_millis(1500)));
+        assert_eq!(wait(&of("2s")), Some(Duration::from_secs(2)));
+        assert_eq!(wait(&of("-1")), None);
+        assert_eq!(wait(&of("soon")), None);
+        assert_eq!(grpc_wait(&of("100m")), Some(Duration::from_millis(100)));
+        assert_eq!(grpc_wait(&of("1H")), Some(Duration::from_secs(3600)));
+        assert_eq!(grpc_wait(&of("123456789S")), None);
+        assert_eq!(grpc_wait(&of("")), None);
+    }
+}

@@ -1,0 +1,98 @@
+//! Copies of requests for another upstream. The client never waits for one, and never sees one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use pingora::http::RequestHeader;
+
+use super::{Context, Gateway};
+use crate::snapshot::{Mirror, Upstream};
+use crate::upstreams::{Outcome, Wish, call};
+
+/// The longest body of which a copy is made.
+const MAX_BODY: usize = 64 * 1024;
+
+/// A copy that is being made.
+#[derive(Debug)]
+pub struct Copy {
+    request: RequestHeader,
+    body: BytesMut,
+    upstream: Arc<Upstream>,
+    place: Place,
+}
+
+/// A place among the copies that there may be at a time.
+#[derive(Debug)]
+struct Place(Arc<AtomicU32>);
+
+impl Place {
+    fn take(mirror: &Mirror) -> Option<Self> {
+        let free = |active: u32| (active < mirror.concurrent).then(|| active + 1);
+        mirror.active.fetch_update(Ordering::AcqRel, Ordering::Relaxed, free).ok()?;
+        Some(Self(Arc::clone(&mirror.active)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Copy {
+    /// Begins a copy of the request as its target is told it, if one is to be made.
+    pub(super) fn begin(ctx: &Context, request: &RequestHeader) -> Option<Box<Self>> {
+        let mirror = ctx.forward()?.mirror.as_ref()?;
+        // Once for a request, whatever is tried again.
+        if ctx.tries > 1 || u64::from(fastrand::u32(..)) >= mirror.share {
+            return None;
+        }
+        let Some(place) = Place::take(mirror) else {
+            mirror.upstream.metrics.mirrored[1].inc();
+            return None;
+        };
+        let mut request = request.clone();
+        for name in [CONTENT_LENGTH, TRANSFER_ENCODING, EXPECT] {
+            request.remove_header(&name);
+        }
+        Some(Box::new(Self { request, body: BytesMut::new(), upstream: Arc::clone(&mirror.upstream), place }))
+    }
+}
+
+impl Gateway {
+    /// Takes a part of the body for the copy, and sends it off when that was the last.
+    pub(super) fn copy_body(&self, ctx: &mut Context, body: Option<&Bytes>, end: bool) {
+        let Some(copy) = &mut ctx.copy else { return };
+        if let Some(part) = body {
+            if copy.body.len() + part.len() > MAX_BODY {
+                copy.upstream.metrics.mirrored[1].inc();
+                ctx.copy = None;
+                return;
+            }
+            copy.body.extend_from_slice(part);
+        }
+        if let (true, Some(copy)) = (end, ctx.copy.take()) {
+            let calls = Arc::clone(&self.calls);
+            tokio::spawn(async move {
+                let metrics = &copy.upstream.metrics.mirrored;
+                metrics[usize::from(!send(&calls, &copy).await)].inc();
+                drop(copy.place);
+            });
+        }
+    }
+}
+
+/// Sends a copy and reads its answer, so that the connection can be kept. Whether there was one.
+async fn send(calls: &super::Calls, copy: &Copy) -> bool {
+    let pool = &copy.upstream.pool;
+    let Some(_entered) = pool.gate().try_now(crate::upstreams::Class::Low) else { return false };
+    let Ok(mut picked) = pool.pick(&Wish::default()) else { return false };
+    let begun = std::time::Instant::now();
+    let peer = picked.member.peer.clone();
+    let reply = call(calls, &peer, copy.request.clone(), copy.body.clone().freeze(), MAX_BODY).await;
+    let outcome = reply.as_ref().map_or(Outcome::GatewayFailed, |r| Outcome::of_status(r.head.status.as_u16()));
+    pool.report(&mut picked, outcome, reply.is_ok().then(|| begun.elapsed().as_secs_f64()));
+    reply.is_ok()
+}

@@ -1,0 +1,202 @@
+//! Which upstream, which target: the way in, once for a request, and the pick, once for a try.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::{HeaderValue, RETRY_AFTER};
+use pingora::http::RequestHeader;
+use pingora::proxy::Session;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, Result};
+
+use super::deadline::deadline;
+use super::sticky::StickySession;
+use super::{Context, Gateway};
+use crate::exchange::{Exchange, Reason, Rejection};
+use crate::rules::balance::{Ask, Loads};
+use crate::rules::routing::Question;
+use crate::snapshot::{Forward, Upstream};
+use crate::upstreams::{NoPick, Wish};
+
+/// A split is by weight alone.
+struct NoLoads;
+
+impl Loads for NoLoads {
+    fn active(&self, _: usize) -> u32 {
+        0
+    }
+
+    fn latency(&self, _: usize) -> f64 {
+        0.0
+    }
+
+    fn total(&self) -> u32 {
+        0
+    }
+}
+
+/// The request as rules see it.
+pub(super) fn question<'q>(request: &'q RequestHeader, exchange: &'q Exchange) -> Question<'q> {
+    Question {
+        host: &exchange.host,
+        path: request.uri.path(),
+        query: request.uri.query(),
+        method: &request.method,
+        headers: &request.headers,
+        client: exchange.client,
+    }
+}
+
+fn consumer(exchange: &Exchange) -> Option<&str> {
+    exchange.identity.as_ref().map(|i| &*i.name)
+}
+
+fn choose<'f>(forward: &'f Forward, request: &RequestHeader, exchange: &Exchange) -> Option<&'f Arc<Upstream>> {
+    let Some(split) = &forward.split else { return forward.upstreams.first() };
+    let key = split.key.as_ref().and_then(|key| key.hash(&question(request, exchange), consumer(exchange)));
+    let ask = Ask { key, random: fastrand::u64(..), loads: &NoLoads, tried: &[] };
+    forward.upstreams.get(split.shares.pick(&ask)?)
+}
+
+impl Gateway {
+    /// Picks a target and says how to reach it.
+    pub(super) async fn pick(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+        if ctx.upstream.is_none() {
+            self.enter(session.req_header(), ctx).await?;
+        } else if let Some(pause) = ctx.backoff.take() {
+            let left = ctx.deadline.map_or(pause, |deadline| deadline.saturating_duration_since(Instant::now()));
+            Box::pin(tokio::time::sleep(pause.min(left))).await;
+        }
+        ctx.tries += 1;
+        // Each attempt sends the body from its beginning.
+        ctx.body_seen = 0;
+        let now = Instant::now();
+        ctx.forwarded = Some(now);
+        ctx.answered = None;
+        let left = ctx.deadline.map(|deadline| deadline.saturating_duration_since(now));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(refuse(ctx, Rejection::new(Reason::RouteTimeout, "")));
+        }
+        self.pick_target(session.req_header(), ctx).await?;
+        let Some(picked) = &ctx.picked else { return Error::err(ErrorType::InternalError) };
+        let mut peer = Box::new(picked.member.peer.clone());
+        if let Some(per_try) = ctx.upstream.as_ref().and_then(|u| u.retry.per_try) {
+            peer.options.read_timeout = Some(peer.options.read_timeout.map_or(per_try, |read| read.min(per_try)));
+        }
+        if let Some(left) = left {
+            cap(&mut peer, left);
+        }
+        Ok(peer)
+    }
+
+    /// Chooses the upstream, and waits for its turn where there are too many.
+    async fn enter(&self, request: &RequestHeader, ctx: &mut Context) -> Result<()> {
+        let Some(route) = ctx.route.clone() else { return Error::err(ErrorType::InternalError) };
+        let Some(forward) = ctx.forward() else { return Error::err(ErrorType::InternalError) };
+        let upstream = choose(forward, request, &ctx.exchange).cloned();
+        let until = deadline(&request.headers, forward, ctx.exchange.started, ctx.exchange.grpc);
+        ctx.deadline = until;
+        if !ctx.counted {
+            route.metrics().in_flight.inc();
+            ctx.counted = true;
+        }
+        match upstream {
+            Some(upstream) => self.enter_upstream(upstream, request, ctx).await,
+            None => Err(refuse(ctx, Rejection::new(Reason::NoHealthyTarget, ""))),
+        }
+    }
+
+    async fn enter_upstream(&self, upstream: Arc<Upstream>, request: &RequestHeader, ctx: &mut Context) -> Result<()> {
+        let class = ctx.forward().map(|f| f.class).unwrap_or_default();
+        // The place of a request that goes over to the backup is free first.
+        ctx.entered = None;
+        let gate = upstream.pool.gate();
+        ctx.entered = match gate.try_now(class) {
+            Some(entered) => Some(entered),
+            None => match ctx.deadline {
+                Some(deadline) => Box::pin(tokio::time::timeout_at(deadline.into(), gate.enter(class))).await.unwrap_or_default(),
+                None => Box::pin(gate.enter(class)).await,
+            },
+        };
+        if upstream.sticky.is_some() {
+            ctx.sticky = StickySession::of(&upstream, request, ctx);
+        }
+        upstream.pool.count_request();
+        let entered = ctx.entered.is_some();
+        ctx.upstream = Some(upstream);
+        if entered { Ok(()) } else { Err(refuse(ctx, overloaded("too many requests are under way"))) }
+    }
+
+    /// Picks a target of the upstream, or of its backup when it has none.
+    async fn pick_target(&self, request: &RequestHeader, ctx: &mut Context) -> Result<()> {
+        loop {
+            // The guards of an earlier attempt are let go before the next is counted.
+            ctx.picked = None;
+            let Some(upstream) = ctx.upstream.clone() else { return Error::err(ErrorType::InternalError) };
+            let key = upstream.key.as_ref().and_then(|key| key.hash(&question(request, &ctx.exchange), consumer(&ctx.exchange)));
+            let why = match upstream.pool.pick(&Wish { key, session: ctx.sticky.tag(), tried: &ctx.tried }) {
+                Ok(picked) => {
+                    if upstream.sticky.is_some() {
+                        ctx.sticky.bind(&upstream, picked.member.tag);
+                    }
+                    ctx.picked = Some(picked);
+                    return Ok(());
+                }
+                Err(why) => why,
+            };
+            match &upstream.backup {
+                Some(backup) if why != NoPick::Full => self.enter_upstream(Arc::clone(backup), request, ctx).await?,
+                _ => {
+                    let rejection = no_target(&upstream, why, ctx.tried.len());
+                    return Err(refuse(ctx, rejection));
+                }
+            }
+        }
+    }
+}
+
+/// Keeps a rejection for the answer, and fails with it.
+pub(super) fn refuse(ctx: &mut Context, rejection: Box<Rejection>) -> Box<Error> {
+    let status = rejection.reason.status();
+    ctx.rejection = Some(rejection);
+    Error::new(ErrorType::HTTPStatus(status))
+}
+
+fn overloaded(why: &str) -> Box<Rejection> {
+    Rejection::new(Reason::Overloaded, "").log(why).header(RETRY_AFTER, HeaderValue::from(1))
+}
+
+/// Why there is no target: none that is healthy, none at all, none that was not tried, or none that
+/// may be asked.
+fn no_target(upstream: &Upstream, why: NoPick, tried: usize) -> Box<Rejection> {
+    let name = &upstream.name;
+    let total = upstream.pool.choice().total;
+    match why {
+        NoPick::Full => overloaded("every target has as many requests as it may have"),
+        NoPick::Open(nanos) => {
+            let seconds = nanos.div_ceil(1_000_000_000).max(1);
+            Rejection::new(Reason::BreakerOpen, "").log(format!("upstream {name}")).header(RETRY_AFTER, HeaderValue::from(seconds))
+        }
+        NoPick::NoTarget if total == 0 => {
+            Rejection::new(Reason::DnsError, "").log(format!("upstream {name} has no targets: no name could be resolved"))
+        }
+        NoPick::NoTarget => Rejection::new(Reason::NoHealthyTarget, "")
+            .log(format!("upstream {name}: none of {total} targets may be picked, {tried} were tried")),
+    }
+}
+
+/// No step may take longer than the route has left.
+fn cap(peer: &mut HttpPeer, left: Duration) {
+    let options = &mut peer.options;
+    for limit in
+        [&mut options.connection_timeout, &mut options.total_connection_timeout, &mut options.read_timeout, &mut options.write_timeout]
+    {
+        *limit = Some(limit.map_or(left, |l| l.min(left)));
+    }
+}
+
+/// The address of the target that was picked last.
+pub(super) fn picked_address(ctx: &Context) -> Option<SocketAddr> {
+    ctx.picked.as_ref().map(|p| p.member.target.address)
+}

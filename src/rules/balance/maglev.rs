@@ -1,0 +1,66 @@
+//! Maglev hashing (D. Eisenbud et al., NSDI 2016, section 3.4): a table that every target fills in
+//! the order of its own permutation, so that shares are even to about 1 % and few keys move.
+
+use super::Seat;
+use super::hash::{Table, mix};
+
+/// Places of the table: a prime, of which each target should have about a hundred.
+const SIZE: u64 = 65_537;
+
+/// The table.
+#[derive(Debug)]
+pub struct Maglev {
+    table: Box<[u32]>,
+}
+
+impl Maglev {
+    /// For these targets.
+    pub fn new(seats: &[Seat]) -> Self {
+        if seats.is_empty() {
+            return Self { table: Box::default() };
+        }
+        const EMPTY: u32 = u32::MAX;
+        let mut table = vec![EMPTY; SIZE as usize];
+        let heaviest = seats.iter().map(|s| u64::from(s.weight)).max().unwrap_or(1);
+        // Where each target stands in its permutation (offset + step · skip) mod size.
+        let mut next: Vec<(u64, u64)> = seats.iter().map(|s| (mix(s.id) % SIZE, mix(s.id ^ 0x9e37_79b9) % (SIZE - 1) + 1)).collect();
+        let mut credit = vec![0_u64; seats.len()];
+        // The order of the turns is that of the ids, not of the list, so that it is the same everywhere.
+        let mut order: Vec<usize> = (0..seats.len()).collect();
+        order.sort_by_key(|i| seats[*i].id);
+        let mut left = SIZE;
+        loop {
+            for &index in &order {
+                // A target takes a place each time its weight has added up to the heaviest one's.
+                credit[index] += u64::from(seats[index].weight);
+                if credit[index] < heaviest {
+                    continue;
+                }
+                credit[index] -= heaviest;
+                let (place, skip) = &mut next[index];
+                while table[*place as usize] != EMPTY {
+                    *place = (*place + *skip) % SIZE;
+                }
+                table[*place as usize] = index as u32;
+                left -= 1;
+                if left == 0 {
+                    return Self { table: table.into() };
+                }
+            }
+        }
+    }
+}
+
+impl Table for Maglev {
+    fn place(&self, key: u64) -> usize {
+        (key % SIZE) as usize
+    }
+
+    fn target(&self, place: usize) -> usize {
+        self.table[place] as usize
+    }
+
+    fn len(&self) -> usize {
+        self.table.len()
+    }
+}

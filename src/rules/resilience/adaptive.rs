@@ -1,0 +1,137 @@
+//! Adaptive concurrency: as many requests at a time as an upstream takes without getting slower.
+//!
+//! The gradient of Netflix' concurrency-limits and Envoy's filter: the best response time that was
+//! seen is what the upstream needs without a queue; how much longer it takes now says how far the
+//! limit is too high. limit = gradient · limit + √limit, once a window.
+
+/// The bounds of a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AdaptiveShape {
+    /// The lowest limit.
+    pub min: u32,
+    /// The highest limit.
+    pub max: u32,
+    /// Time between two adjustments, in nanoseconds.
+    pub window: u64,
+}
+
+/// How much longer than the best a response may take, as a part of it, before it counts.
+const BUFFER: f64 = 0.25;
+
+/// Windows after which the best response time is forgotten, so that an upstream that has become slower
+/// for good is not throttled for ever. As often the limit is halved for one window: under a steady load
+/// nobody would otherwise see again how fast the upstream is without a queue.
+const MEMORY: usize = 50;
+
+/// Samples that a window needs to be judged.
+const ENOUGH: u32 = 5;
+
+/// A limit.
+#[derive(Clone, Debug)]
+pub struct Gradient {
+    limit: f64,
+    /// The best time of each of the last windows, a ring.
+    best: Vec<f64>,
+    next: usize,
+    begun: u64,
+    sum: f64,
+    count: u32,
+    least: f64,
+    /// The most requests that were under way in this window.
+    peak: u32,
+    /// The limit to go back to after a window at half of it.
+    halved: Option<f64>,
+}
+
+impl Gradient {
+    /// Starts at a low limit; it grows quickly where nothing speaks against it.
+    pub fn new(shape: &AdaptiveShape, now: u64) -> Self {
+        let limit = f64::from(10_u32.clamp(shape.min, shape.max));
+        Self { limit, best: Vec::new(), next: 0, begun: now, sum: 0.0, count: 0, least: f64::MAX, peak: 0, halved: None }
+    }
+
+    /// The limit.
+    pub fn limit(&self) -> u32 {
+        self.limit as u32
+    }
+
+    /// Notes a response time in seconds, with the requests that were under way. The new limit when a
+    /// window has ended.
+    pub fn observe(&mut self, shape: &AdaptiveShape, seconds: f64, active: u32, now: u64) -> Option<u32> {
+        self.sum += seconds;
+        self.count += 1;
+        self.least = self.least.min(seconds);
+        self.peak = self.peak.max(active);
+        if now.saturating_sub(self.begun) < shape.window || self.count < ENOUGH {
+            return None;
+        }
+        self.remember();
+        match self.halved.take() {
+            Some(limit) => self.limit = limit,
+            None => self.adjust(shape),
+        }
+        *self = Self { begun: now, sum: 0.0, count: 0, least: f64::MAX, peak: 0, best: std::mem::take(&mut self.best), ..*self };
+        Some(self.limit())
+    }
+
+    fn remember(&mut self) {
+        if self.best.len() < MEMORY {
+            self.best.push(self.least);
+        } else {
+            self.best[self.next] = self.least;
+        }
+        self.next = (self.next + 1) % MEMORY;
+    }
+
+    fn adjust(&mut self, shape: &AdaptiveShape) {
+        let mean = self.sum / f64::from(self.count);
+        let best = self.best.iter().copied().fold(f64::MAX, f64::min);
+        let gradient = (best * (1.0 + BUFFER) / mean).clamp(0.5, 1.0);
+        let next = gradient.mul_add(self.limit, self.limit.sqrt());
+        let (min, max) = (f64::from(shape.min), f64::from(shape.max));
+        // A limit that nobody reaches proves nothing about what lies above it.
+        if next < self.limit || f64::from(self.peak) * 2.0 >= self.limit {
+            self.limit = next.clamp(min, max);
+        }
+        if self.next == 0 {
+            self.halved = Some(self.limit);
+            self.limit = (self.limit / 2.0).max(min);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: AdaptiveShape = AdaptiveShape { min: 4, max: 1_000, window: 100_000_000 };
+
+    /// An upstream that works on ten at a time, 20 ms each; beyond that it queues.
+    fn settle(gradient: &mut Gradient, windows: u64, from: u64, offered: u32) -> u32 {
+        for window in 0..windows {
+            for sample in 0..20_u64 {
+                let active = offered.min(gradient.limit());
+                let seconds = 0.020 * (f64::from(active) / 10.0).max(1.0);
+                let now = (from + window) * SHAPE.window + sample * SHAPE.window / 19;
+                gradient.observe(&SHAPE, seconds, active, now);
+            }
+        }
+        gradient.limit()
+    }
+
+    #[test]
+    fn settles_near_what_the_upstream_can_do() {
+        let mut gradient = Gradient::new(&SHAPE, 0);
+        for round in 0..20 {
+            let limit = settle(&mut gradient, 40, round * 40, 1_000);
+            assert!((8..=20).contains(&limit), "{limit} after {round} rounds");
+        }
+    }
+
+    #[test]
+    fn does_not_grow_unused() {
+        let mut gradient = Gradient::new(&SHAPE, 0);
+        let limit = settle(&mut gradient, 200, 0, 5);
+        assert!(limit <= 20, "{limit}");
+    }
+}

@@ -1,0 +1,206 @@
+//! A breaker: closed, open after failures, half-open with counted probes after a cool-down.
+//!
+//! After M. Nygard, "Release It!", with the two ways of tripping that Envoy's outlier detection and
+//! resilience4j have: failures in a row, and their share of a window. It always leaves the open
+//! state: by time alone, and probes that are never heard of again are given up by time as well.
+
+/// When a breaker opens and closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BreakerShape {
+    /// Failures in a row that open it; 0 is never.
+    pub failures: u32,
+    /// Percent of failures in a window that open it; 0 is never.
+    pub ratio: u32,
+    /// Requests that a window has to have before its share counts.
+    pub min_requests: u32,
+    /// The window, in nanoseconds.
+    pub window: u64,
+    /// How long it stays open, in nanoseconds.
+    pub cool_down: u64,
+    /// Requests that are let through half-open, all of which have to succeed.
+    pub probes: u32,
+}
+
+/// The answer to a request that asks to pass. To be given back with its outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It passes as any other.
+    Closed,
+    /// It passes as one of the probes of this round.
+    Probe(u32),
+    /// It does not pass; nanoseconds until it is worth another try.
+    Refused(u64),
+}
+
+/// Where a breaker stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Everything passes.
+    Closed,
+    /// Nothing passes until then.
+    Open {
+        /// The end of the cool-down.
+        until: u64,
+    },
+    /// Probes pass.
+    HalfOpen {
+        /// When the round began.
+        begun: u64,
+        /// Probes under way.
+        out: u32,
+        /// Probes that succeeded.
+        good: u32,
+    },
+}
+
+/// A breaker.
+#[derive(Clone, Copy, Debug)]
+pub struct Breaker {
+    phase: Phase,
+    /// Rounds of half-open so far: a late probe of an earlier one does not count.
+    round: u32,
+    in_a_row: u32,
+    window_begun: u64,
+    total: u32,
+    failed: u32,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { phase: Phase::Closed, round: 0, in_a_row: 0, window_begun: 0, total: 0, failed: 0 }
+    }
+}
+
+impl Breaker {
+    /// Where it stands.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Whether the next success changes nothing: all is well and nothing is counted.
+    pub fn is_calm(&self, shape: &BreakerShape) -> bool {
+        self.phase == Phase::Closed && self.in_a_row == 0 && shape.ratio == 0
+    }
+
+    /// Asks for a request to pass.
+    pub fn admit(&mut self, shape: &BreakerShape, now: u64) -> Admission {
+        match &mut self.phase {
+            Phase::Closed => Admission::Closed,
+            Phase::Open { until } if now < *until => Admission::Refused(*until - now),
+            Phase::Open { .. } => self.half_open(now),
+            Phase::HalfOpen { out, good, .. } if *out + *good < shape.probes => {
+                *out += 1;
+                Admission::Probe(self.round)
+            }
+            Phase::HalfOpen { begun, .. } if now.saturating_sub(*begun) >= shape.cool_down => self.half_open(now),
+            Phase::HalfOpen { begun, .. } => Admission::Refused((*begun + shape.cool_down).saturating_sub(now)),
+        }
+    }
+
+    fn half_open(&mut self, now: u64) -> Admission {
+        self.round = self.round.wrapping_add(1);
+        self.phase = Phase::HalfOpen { begun: now, out: 1, good: 0 };
+        Admission::Probe(self.round)
+    }
+
+    /// Notes the outcome of a request that passed; `None` when nothing is known of it. Whether the
+    /// breaker opened or closed by it.
+    pub fn record(&mut self, shape: &BreakerShape, now: u64, admission: Admission, success: Option<bool>) -> bool {
+        match (admission, self.phase) {
+            (Admission::Closed, Phase::Closed) => self.count(shape, now, success),
+            (Admission::Probe(round), Phase::HalfOpen { begun, out, good }) if round == self.round => {
+                let out = out.saturating_sub(1);
+                match success {
+                    None => self.phase = Phase::HalfOpen { begun, out, good },
+                    Some(false) => self.open(shape, now),
+                    Some(true) if good + 1 >= shape.probes => *self = Self { round: self.round, window_begun: now, ..Self::default() },
+                    Some(true) => self.phase = Phase::HalfOpen { begun, out, good: good + 1 },
+                }
+                !matches!(self.phase, Phase::HalfOpen { .. })
+            }
+            _ => false,
+        }
+    }
+
+    fn count(&mut self, shape: &BreakerShape, now: u64, success: Option<bool>) -> bool {
+        let Some(success) = success else { return false };
+        if now.saturating_sub(self.window_begun) >= shape.window {
+            (self.window_begun, self.total, self.failed) = (now, 0, 0);
+        }
+        self.total += 1;
+        if success {
+            self.in_a_row = 0;
+            return false;
+        }
+        self.failed += 1;
+        self.in_a_row += 1;
+        let row = shape.failures > 0 && self.in_a_row >= shape.failures;
+        let counts = shape.ratio > 0 && self.total >= shape.min_requests.max(1);
+        let share = counts && u64::from(self.failed) * 100 >= u64::from(shape.ratio) * u64::from(self.total);
+        if row || share {
+            self.open(shape, now);
+        }
+        row || share
+    }
+
+    fn open(&mut self, shape: &BreakerShape, now: u64) {
+        *self = Self { round: self.round, phase: Phase::Open { until: now + shape.cool_down }, ..Self::default() };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: u64 = 1_000_000_000;
+    const SHAPE: BreakerShape = BreakerShape { failures: 3, ratio: 50, min_requests: 10, window: 10 * S, cool_down: 5 * S, probes: 2 };
+
+    fn fail(breaker: &mut Breaker, now: u64) -> bool {
+        let admission = breaker.admit(&SHAPE, now);
+        breaker.record(&SHAPE, now, admission, Some(false))
+    }
+
+    fn succeed(breaker: &mut Breaker, now: u64) -> bool {
+        let admission = breaker.admit(&SHAPE, now);
+        breaker.record(&SHAPE, now, admission, Some(true))
+    }
+
+    #[test]
+    fn failures_in_a_row_open_it_and_probes_close_it() {
+        let mut breaker = Breaker::default();
+        assert!(!fail(&mut breaker, 0) && !fail(&mut breaker, 0) && !succeed(&mut breaker, 0));
+        assert!(!fail(&mut breaker, 0) && !fail(&mut breaker, 0) && fail(&mut breaker, 0));
+        assert_eq!(breaker.admit(&SHAPE, S), Admission::Refused(4 * S));
+        let (one, two) = (breaker.admit(&SHAPE, 5 * S), breaker.admit(&SHAPE, 5 * S));
+        assert!(matches!((one, two), (Admission::Probe(1), Admission::Probe(1))));
+        assert!(matches!(breaker.admit(&SHAPE, 6 * S), Admission::Refused(_)));
+        assert!(!breaker.record(&SHAPE, 6 * S, one, Some(true)) && breaker.record(&SHAPE, 6 * S, two, Some(true)));
+        assert_eq!(breaker.phase(), Phase::Closed);
+    }
+
+    #[test]
+    fn a_failed_probe_opens_it_again_and_lost_ones_do_not_hold_it() {
+        let mut breaker = Breaker::default();
+        (0..3).for_each(|_| _ = fail(&mut breaker, 0));
+        let probe = breaker.admit(&SHAPE, 5 * S);
+        assert!(breaker.record(&SHAPE, 5 * S, probe, Some(false)));
+        assert!(matches!(breaker.admit(&SHAPE, 9 * S), Admission::Refused(_)));
+        // Both probes of the next round are never heard of: the round after them begins by time.
+        let lost = [breaker.admit(&SHAPE, 10 * S), breaker.admit(&SHAPE, 10 * S)];
+        assert!(matches!(breaker.admit(&SHAPE, 14 * S), Admission::Refused(_)));
+        assert!(matches!(breaker.admit(&SHAPE, 15 * S), Admission::Probe(3)));
+        // And what comes of them late counts for nothing.
+        assert!(!breaker.record(&SHAPE, 15 * S, lost[0], Some(false)));
+        assert!(matches!(breaker.phase(), Phase::HalfOpen { .. }));
+    }
+
+    #[test]
+    fn a_share_of_failures_opens_it_once_there_are_enough() {
+        let mut breaker = Breaker::default();
+        for _ in 0..4 {
+            assert!(!fail(&mut breaker, 0) && !succeed(&mut breaker, 0));
+        }
+        assert!(!succeed(&mut breaker, 0));
+        assert!(fail(&mut breaker, 0), "5 of 10");
+    }
+}

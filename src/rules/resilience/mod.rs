@@ -1,0 +1,14 @@
+//! What keeps one failure from becoming many: breakers, ejection, retries, failover, slow start and
+//! adaptive concurrency. Time is a parameter, in nanoseconds of the caller's clock.
+
+mod adaptive;
+mod breaker;
+mod outlier;
+mod priority;
+mod retry;
+
+pub use adaptive::{AdaptiveShape, Gradient};
+pub use breaker::{Admission, Breaker, BreakerShape, Phase};
+pub use outlier::{Deviation, Ejection, FailureShare, OutlierShape, Tally, may_eject, outliers};
+pub use priority::{shares, slow_start};
+pub use retry::{Budget, Recent, backoff};

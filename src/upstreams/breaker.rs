@@ -1,0 +1,59 @@
+//! A breaker that all workers share.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::exchange::clock;
+use crate::rules::resilience::{Admission, Breaker, BreakerShape, Phase};
+
+/// The breaker of an upstream or a target. While all is well nobody takes its lock, unless shares of
+/// failures are counted.
+#[derive(Debug)]
+pub struct SharedBreaker {
+    shape: BreakerShape,
+    state: Mutex<Breaker>,
+    calm: AtomicBool,
+}
+
+impl SharedBreaker {
+    /// A closed one.
+    pub fn new(shape: BreakerShape) -> Self {
+        let state = Breaker::default();
+        Self { shape, calm: AtomicBool::new(state.is_calm(&shape)), state: Mutex::new(state) }
+    }
+
+    /// What it is.
+    pub fn shape(&self) -> &BreakerShape {
+        &self.shape
+    }
+
+    /// Asks for a request to pass.
+    pub fn admit(&self) -> Admission {
+        if self.calm.load(Ordering::Acquire) {
+            return Admission::Closed;
+        }
+        self.state.lock().admit(&self.shape, clock::now())
+    }
+
+    /// Notes an outcome. Whether it opened or closed by it.
+    pub fn record(&self, admission: Admission, success: Option<bool>) -> bool {
+        if success != Some(false) && self.calm.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut state = self.state.lock();
+        let changed = state.record(&self.shape, clock::now(), admission, success);
+        self.calm.store(state.is_calm(&self.shape), Ordering::Release);
+        changed
+    }
+
+    /// `closed`, `open` or `half_open`.
+    pub fn phase(&self) -> &'static str {
+        match self.state.lock().phase() {
+            Phase::Closed => "closed",
+            // Its time may be over; the next request finds out.
+            Phase::Open { .. } => "open",
+            Phase::HalfOpen { .. } => "half_open",
+        }
+    }
+}

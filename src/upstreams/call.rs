@@ -1,0 +1,87 @@
+//! One request of the gateway's own to a target, over Pingora's connectors.
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use pingora::Result;
+use pingora::connectors::http::Connector;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::client::HttpSession;
+use pingora::upstreams::peer::HttpPeer;
+
+/// What came back.
+#[derive(Debug)]
+pub struct Reply {
+    /// The head.
+    pub head: ResponseHeader,
+    /// The body, as far as it was wanted.
+    pub body: Bytes,
+    /// The trailers, on HTTP/2.
+    pub trailers: Option<HeaderMap>,
+}
+
+/// Sends a request and reads the answer, of its body at most `most` bytes. The connection is kept when
+/// the whole of the answer was read.
+pub async fn call(connector: &Connector<()>, peer: &HttpPeer, request: RequestHeader, body: Bytes, most: usize) -> Result<Reply> {
+    let (mut session, _) = connector.get_http_session(peer).await?;
+    session.set_read_timeout(peer.options.read_timeout);
+    session.set_write_timeout(peer.options.write_timeout);
+    send(&mut session, request, body).await?;
+    let mut head = read_head(&mut session).await?;
+    let mut taken = BytesMut::new();
+    let mut whole = true;
+    while taken.len() <= most {
+        let Some(part) = session.read_response_body().await? else { break };
+        whole = taken.len() + part.len() <= most;
+        taken.extend_from_slice(&part[..part.len().min(most.saturating_sub(taken.len()))]);
+        if !whole {
+            break;
+        }
+    }
+    let trailers = match &mut session {
+        HttpSession::H2(h2) if whole => h2.read_trailers().await?,
+        _ => None,
+    };
+    if whole && session.response_done() {
+        connector.release_http_session(session, peer, peer.options.idle_timeout).await;
+    } else {
+        session.shutdown().await;
+    }
+    head.remove_header("transfer-encoding");
+    Ok(Reply { head, body: taken.freeze(), trailers })
+}
+
+async fn send(session: &mut HttpSession<()>, mut request: RequestHeader, body: Bytes) -> Result<()> {
+    if let HttpSession::H2(_) = session {
+        // HTTP/2 has its authority in the target.
+        if let Some(host) = request.remove_header(&http::header::HOST) {
+            let authority = host.to_str().unwrap_or_default();
+            let path = request.uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
+            let uri = http::Uri::builder().scheme("http").authority(authority).path_and_query(path).build();
+            if let Ok(uri) = uri {
+                request.set_uri(uri);
+            }
+        }
+        request.set_version(http::Version::HTTP_2);
+        request.set_send_end_stream(body.is_empty());
+    } else if !body.is_empty() {
+        request.insert_header(http::header::CONTENT_LENGTH, body.len())?;
+    }
+    session.write_request_header(Box::new(request)).await?;
+    if !body.is_empty() {
+        session.write_request_body(body, true).await?;
+    }
+    session.finish_request_body().await
+}
+
+/// The head of the answer itself, past informational ones.
+async fn read_head(session: &mut HttpSession<()>) -> Result<ResponseHeader> {
+    loop {
+        session.read_response_header().await?;
+        let head = session.response_header().cloned();
+        match head {
+            Some(head) if !head.status.is_informational() => return Ok(head),
+            Some(_) => {}
+            None => return pingora::Error::e_explain(pingora::ErrorType::InvalidHTTPHeader, "there is no answer"),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The targets that may be picked at one time, in groups by priority and zone, with an algorithm over
+//! each group. Built anew, off the request path, when anything about it changes.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use pingora::upstreams::peer::HttpPeer;
+
+use super::breaker::SharedBreaker;
+use super::members::Known;
+use super::shape::PoolShape;
+use super::target::Target;
+use crate::rules::balance::{Algorithm, Ask, Balance, Loads, Seat};
+use crate::rules::resilience::{shares, slow_start};
+
+/// The precision of shares of the load.
+const WHOLE: u32 = 10_000;
+
+/// A target that may be picked, and how to reach it.
+#[derive(Debug)]
+pub struct Member {
+    /// The target.
+    pub target: Arc<Target>,
+    /// `Host` for it when the route asks for the target's own.
+    pub authority: http::HeaderValue,
+    /// Its peer, to be cloned for a request.
+    pub peer: HttpPeer,
+    /// What a session that is bound to it carries.
+    pub tag: u128,
+    /// Its breaker, if targets have any.
+    pub breaker: Option<Arc<SharedBreaker>>,
+    /// Whether it takes no new sessions.
+    pub draining: bool,
+}
+
+/// Targets among which an algorithm chooses.
+pub struct Group {
+    members: Vec<Arc<Member>>,
+    balance: Box<dyn Balance>,
+}
+
+/// Everything that may be picked at one time.
+#[derive(Default)]
+pub struct Choice {
+    /// Groups, each with the end of its share of [`WHOLE`].
+    groups: Vec<(u32, Group)>,
+    /// Every target that goes on with its sessions, by tag; empty where there are no sessions.
+    pub sessions: HashMap<u128, Arc<Member>>,
+    /// How many targets there are, eligible or not.
+    pub total: usize,
+    /// How many may be picked.
+    pub eligible: usize,
+    /// Whether health is ignored because too little is healthy.
+    pub panic: bool,
+    /// Whether a target is still being started slowly.
+    pub starting: bool,
+    timed: bool,
+}
+
+impl std::fmt::Debug for Choice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Choice").field("total", &self.total).field("eligible", &self.eligible).finish_non_exhaustive()
+    }
+}
+
+/// The loads of a group at one moment.
+struct GroupLoads<'g> {
+    members: &'g [Arc<Member>],
+    now: u64,
+    total: u32,
+}
+
+impl Loads for GroupLoads<'_> {
+    fn active(&self, index: usize) -> u32 {
+        self.members.get(index).map_or(u32::MAX, |m| m.target.active())
+    }
+
+    fn latency(&self, index: usize) -> f64 {
+        self.members.get(index).map_or(f64::MAX, |m| m.target.latency.read(self.now))
+    }
+
+    fn total(&self) -> u32 {
+        self.total
+    }
+}
+
+/// What a pick may depend on.
+pub struct Draw<'d> {
+    /// The key of a hash.
+    pub key: Option<u64>,
+    /// A fresh random number.
+    pub random: u64,
+    /// Targets that are not to be picked.
+    pub tried: &'d [SocketAddr],
+    /// Requests under way in the upstream.
+    pub active: u32,
+}
+
+impl Choice {
+    /// Picks a target that `take` takes: it may decline one that is full or broken, and then the
+    /// next best is asked.
+    pub fn pick<T>(&self, draw: &Draw<'_>, mut take: impl FnMut(&Arc<Member>) -> Option<T>) -> Option<T> {
+        let point = (draw.key.unwrap_or(draw.random) >> 17) as u32 % WHOLE;
+        let first = self.groups.iter().position(|(end, _)| point < *end).unwrap_or(0);
+        let count = self.groups.len();
+        // A group in which nobody is left gives the request to the next one.
+        (0..count).find_map(|step| self.groups[(first + step) % count].1.pick(draw, self.timed, &mut take))
+    }
+
+    /// The targets that may be picked.
+    pub fn members(&self) -> impl Iterator<Item = &Arc<Member>> {
+        self.groups.iter().flat_map(|(_, group)| &group.members)
+    }
+
+    /// Arranges the known targets.
+    pub fn build(shape: &PoolShape, known: &HashMap<SocketAddr, Known>, now: u64) -> Self {
+        let mut all: Vec<&Known> = known.values().collect();
+        all.sort_by_key(|k| k.target.address);
+        let mut choice = Self { total: all.len(), timed: shape.algorithm == Algorithm::LeastResponseTime, ..Self::default() };
+        if shape.sessions.is_some() {
+            let keeps = all.iter().filter(|k| k.is_eligible());
+            choice.sessions = keeps.map(|k| (k.member.tag, Arc::clone(&k.member))).collect();
+        }
+        all.retain(|k| !k.spec.draining);
+        let mut levels: Vec<u32> = all.iter().map(|k| k.spec.priority).collect();
+        levels.sort_unstable();
+        levels.dedup();
+        let of = |level: u32| all.iter().copied().filter(move |k| k.spec.priority == level);
+        let weigh = |list: &mut dyn Iterator<Item = &Known>| list.map(|k| u64::from(k.spec.weight)).sum::<u64>();
+        let mut health: Vec<(u64, u64)> =
+            levels.iter().map(|level| (weigh(&mut of(*level).filter(|k| k.is_eligible())), weigh(&mut of(*level)))).collect();
+        let calm = !in_panic(shape.panic_threshold, &mut health);
+        choice.panic = !calm;
+        let mut end = 0;
+        for (level, share) in levels.iter().zip(shares(&health)) {
+            let members: Vec<&Known> = of(*level).filter(|k| k.is_eligible() || !calm).collect();
+            choice.eligible += members.len();
+            for (part, members) in by_zone(shape, members, weigh(&mut of(*level).filter(|k| k.is_near(shape)))) {
+                end += share * part;
+                let group = Group::new(shape, &members, now);
+                choice.starting |= members.iter().any(|k| k.is_starting(shape, now));
+                choice.groups.push((end, group));
+            }
+        }
+        choice
+    }
+}
+
+/// Whether too little is healthy to be trusted with everything: then health is ignored in the
+/// priorities that are below the threshold (Envoy's panic threshold), and `health` says so.
+fn in_panic(threshold: u32, health: &mut [(u64, u64)]) -> bool {
+    let enough: u64 = health.iter().filter(|(_, total)| *total > 0).map(|(healthy, total)| (140 * healthy / total).min(100)).sum();
+    if enough >= 100 {
+        return false;
+    }
+    let mut panic = false;
+    for (healthy, total) in health {
+        if *healthy * 100 < u64::from(threshold) * *total {
+            *healthy = *total;
+            panic = true;
+        }
+    }
+    panic
+}
+
+/// The members of a priority in their groups with percent of its load: those of the own zone get all
+/// that they can take by the rule of priorities, and the others the rest.
+fn by_zone<'k>(shape: &PoolShape, members: Vec<&'k Known>, near_total: u64) -> Vec<(u32, Vec<&'k Known>)> {
+    if near_total == 0 || shape.zone.is_none() {
+        return vec![(100, members)];
+    }
+    let (near, far): (Vec<_>, Vec<_>) = members.into_iter().partition(|k| k.is_near(shape));
+    let weight = |list: &[&Known]| list.iter().map(|k| u64::from(k.spec.weight)).sum::<u64>();
+    let parts = shares(&[(weight(&near), near_total), (weight(&far), weight(&far))]);
+    vec![(parts[0], near), (parts[1], far)]
+}
+
+impl Group {
+    fn new(shape: &PoolShape, members: &[&Known], now: u64) -> Self {
+        let starting = members.iter().any(|k| k.is_starting(shape, now));
+        let seats: Vec<Seat> = members
+            .iter()
+            .map(|k| {
+                let part = if starting { k.ramp(shape, now) * 100.0 } else { 1.0 };
+                Seat { id: k.target.id, weight: (f64::from(k.spec.weight) * part).round().max(1.0) as u32 }
+            })
+            .collect();
+        Self { balance: shape.algorithm.build(&seats), members: members.iter().map(|k| Arc::clone(&k.member)).collect() }
+    }
+
+    fn pick<T>(&self, draw: &Draw<'_>, timed: bool, take: &mut impl FnMut(&Arc<Member>) -> Option<T>) -> Option<T> {
+        let now = if timed { crate::exchange::clock::now() } else { 0 };
+        let loads = GroupLoads { members: &self.members, now, total: draw.active };
+        let mut tried: Vec<usize> = if draw.tried.is_empty() {
+            Vec::new()
+        } else {
+            let was = |m: &Arc<Member>| draw.tried.contains(&m.target.address);
+            self.members.iter().enumerate().filter(|(_, m)| was(m)).map(|(i, _)| i).collect()
+        };
+        loop {
+            let ask = Ask { key: draw.key, random: draw.random, loads: &loads, tried: &tried };
+            let index = self.balance.pick(&ask)?;
+            if let Some(taken) = take(self.members.get(index)?) {
+                return Some(taken);
+            }
+            tried.push(index);
+        }
+    }
+}
+
+impl Known {
+    fn is_near(&self, shape: &PoolShape) -> bool {
+        shape.zone.is_some() && self.spec.zone == shape.zone
+    }
+
+    fn is_starting(&self, shape: &PoolShape, now: u64) -> bool {
+        let Some((window, _)) = shape.slow_start else { return false };
+        self.target.started(now).is_some_and(|passed| passed < window)
+    }
+
+    fn ramp(&self, shape: &PoolShape, now: u64) -> f64 {
+        let (Some((window, aggression)), Some(passed)) = (shape.slow_start, self.target.started(now)) else { return 1.0 };
+        slow_start(passed, window, f64::from(aggression) / 1_000.0)
+    }
+}

@@ -1,0 +1,249 @@
+//! How many requests an upstream works on at a time, and how many wait for their turn.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::exchange::clock;
+use crate::rules::resilience::{AdaptiveShape, Gradient};
+
+/// The bounds of a gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GateShape {
+    /// Requests at a time.
+    pub requests: u32,
+    /// Requests at a time on one target; 0 is any number.
+    pub per_target: u32,
+    /// Requests that wait.
+    pub pending: u32,
+    /// How long one waits at most.
+    pub pending_time: Duration,
+    /// The limit follows the upstream's response time.
+    pub adaptive: Option<AdaptiveShape>,
+}
+
+/// Who is let in first when not all can be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Class {
+    /// Beyond the limit by a quarter: for what must work when nothing else does.
+    High,
+    /// Up to the limit.
+    #[default]
+    Normal,
+    /// Up to three quarters of the limit, and never waiting.
+    Low,
+}
+
+impl Class {
+    fn share(self, limit: u32) -> u32 {
+        match self {
+            Self::High => limit.saturating_add(limit / 4),
+            Self::Normal => limit,
+            Self::Low => (limit - limit / 4).max(1),
+        }
+    }
+}
+
+/// The gate of one upstream.
+#[derive(Debug)]
+pub struct Gate {
+    shape: GateShape,
+    active: AtomicU32,
+    waiting: AtomicU32,
+    limit: AtomicU32,
+    /// The limit by the number of targets, and by their response time.
+    by_targets: AtomicU32,
+    by_time: AtomicU32,
+    freed: Notify,
+    gradient: Option<Mutex<Gradient>>,
+}
+
+/// A request that was let in, for as long as this lives.
+#[derive(Debug)]
+pub struct Entered(Arc<Gate>);
+
+impl Gate {
+    /// An open gate.
+    pub fn new(shape: GateShape) -> Arc<Self> {
+        let gradient = shape.adaptive.map(|adaptive| Gradient::new(&adaptive, clock::now()));
+        let by_time = gradient.as_ref().map_or(u32::MAX, Gradient::limit);
+        let gate = Self {
+            shape,
+            active: AtomicU32::new(0),
+            waiting: AtomicU32::new(0),
+            limit: AtomicU32::new(shape.requests.min(by_time)),
+            by_targets: AtomicU32::new(u32::MAX),
+            by_time: AtomicU32::new(by_time),
+            freed: Notify::new(),
+            gradient: gradient.map(Mutex::new),
+        };
+        Arc::new(gate)
+    }
+
+    /// Requests under way.
+    pub fn active(&self) -> u32 {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// Requests that wait.
+    pub fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// The present limit.
+    pub fn limit(&self) -> u32 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// There are so many targets now.
+    pub fn targets(&self, count: usize) {
+        if self.shape.per_target > 0 {
+            let limit = u32::try_from(count).unwrap_or(u32::MAX).saturating_mul(self.shape.per_target);
+            self.by_targets.store(limit, Ordering::Relaxed);
+            self.update();
+        }
+    }
+
+    /// Notes a response time in seconds.
+    pub fn observe(&self, seconds: f64) {
+        let (Some(gradient), Some(shape)) = (&self.gradient, &self.shape.adaptive) else { return };
+        // Whoever does not get the lock leaves its sample out: there are enough.
+        let Some(mut gradient) = gradient.try_lock() else { return };
+        if let Some(limit) = gradient.observe(shape, seconds, self.active(), clock::now()) {
+            drop(gradient);
+            self.by_time.store(limit, Ordering::Relaxed);
+            self.update();
+        }
+    }
+
+    fn update(&self) {
+        let least = self.by_targets.load(Ordering::Relaxed).min(self.by_time.load(Ordering::Relaxed));
+        let limit = self.shape.requests.min(least);
+        if self.limit.swap(limit, Ordering::Relaxed) < limit {
+            self.freed.notify_waiters();
+        }
+    }
+
+    fn try_enter(self: &Arc<Self>, class: Class) -> Option<Entered> {
+        let most = class.share(self.limit());
+        let entered = self.active.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |active| (active < most).then(|| active + 1));
+        entered.ok().map(|_| Entered(Arc::clone(self)))
+    }
+
+    /// Lets a request in at once, or not.
+    pub fn try_now(self: &Arc<Self>, class: Class) -> Option<Entered> {
+        // Who comes later does not pass those that wait.
+        if self.waiting() == 0 || class == Class::High { self.try_enter(class) } else { None }
+    }
+
+    /// Lets a request in, at once or after its turn; `None` when there are too many.
+    pub async fn enter(self: &Arc<Self>, class: Class) -> Option<Entered> {
+        if let Some(entered) = self.try_now(class) {
+            return Some(entered);
+        }
+        if class == Class::Low || self.shape.pending == 0 {
+            return None;
+        }
+        self.wait(class).await
+    }
+
+    async fn wait(self: &Arc<Self>, class: Class) -> Option<Entered> {
+        let waiting = Waiting::begin(self)?;
+        let deadline = Instant::now() + self.shape.pending_time;
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if let Some(entered) = self.try_enter(class) {
+                drop(waiting);
+                return Some(entered);
+            }
+            tokio::time::timeout_at(deadline, freed).await.ok()?;
+        }
+    }
+}
+
+/// A request that waits, for as long as this lives.
+struct Waiting<'g>(&'g Gate);
+
+impl<'g> Waiting<'g> {
+    fn begin(gate: &'g Gate) -> Option<Self> {
+        let most = gate.shape.pending;
+        let begun = gate.waiting.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |w| (w < most).then(|| w + 1));
+        begun.ok().map(|_| Self(gate))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+        // Should this one have been woken and given up at the same time, the next is woken instead.
+        self.0.freed.notify_one();
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::AcqRel);
+        if self.0.waiting() > 0 {
+            self.0.freed.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate(requests: u32, pending: u32) -> Arc<Gate> {
+        let pending_time = Duration::from_millis(50);
+        Gate::new(GateShape { requests, per_target: 0, pending, pending_time, adaptive: None })
+    }
+
+    #[tokio::test]
+    async fn lets_in_up_to_its_limit_and_queues_the_rest() {
+        let gate = gate(2, 1);
+        let (one, two) = (gate.enter(Class::Normal).await, gate.enter(Class::Normal).await);
+        assert!(one.is_some() && two.is_some());
+        let third = tokio::spawn({
+            let gate = Arc::clone(&gate);
+            async move { gate.enter(Class::Normal).await }
+        });
+        while gate.waiting() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(gate.enter(Class::Normal).await.is_none(), "the queue is full");
+        drop(one);
+        let third = third.await.expect("no panic");
+        assert!(third.is_some());
+        assert!(gate.enter(Class::Normal).await.is_none(), "nobody leaves in its time");
+        drop((two, third));
+        assert_eq!((gate.active(), gate.waiting()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn classes_are_shed_in_order() {
+        let gate = gate(4, 0);
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            held.push(gate.enter(Class::Low).await.expect("room"));
+        }
+        assert!(gate.enter(Class::Low).await.is_none());
+        held.push(gate.enter(Class::Normal).await.expect("room"));
+        assert!(gate.enter(Class::Normal).await.is_none());
+        held.push(gate.enter(Class::High).await.expect("room"));
+        assert!(gate.enter(Class::High).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn targets_bound_it() {
+        let pending_time = Duration::from_millis(50);
+        let gate = Gate::new(GateShape { requests: 100, per_target: 3, pending: 0, pending_time, adaptive: None });
+        gate.targets(2);
+        assert_eq!(gate.limit(), 6);
+    }
+}

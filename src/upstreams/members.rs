@@ -1,0 +1,323 @@
+//! The targets of an upstream: who they are, how they do, and the pick.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use pingora::lb::Backend;
+use pingora::upstreams::peer::HttpPeer;
+
+use super::breaker::SharedBreaker;
+use super::choice::{Choice, Draw, Member};
+use super::gate::Gate;
+use super::shape::PoolShape;
+use super::target::{InFlight, Outcome, Target, TargetSpec};
+use super::watch::{Watch, WatchShape};
+use crate::exchange::clock;
+use crate::rules::balance::Algorithm;
+use crate::rules::resilience::{Admission, OutlierShape, Recent, Tally, may_eject, outliers};
+use crate::telemetry::metrics::METRICS;
+
+/// A target with what a pool knows of it.
+#[derive(Debug)]
+pub struct Known {
+    /// The target.
+    pub target: Arc<Target>,
+    /// As it was configured or discovered.
+    pub spec: TargetSpec,
+    /// How it is probed, if it is.
+    pub watch: Option<Arc<Watch>>,
+    /// It, as requests see it.
+    pub member: Arc<Member>,
+}
+
+impl Known {
+    /// Whether it may be picked, draining apart.
+    pub fn is_eligible(&self) -> bool {
+        self.watch.as_ref().is_none_or(|w| w.is_healthy()) && !self.target.is_ejected()
+    }
+}
+
+/// What is asked of a pool for one try.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wish<'w> {
+    /// The key of a hash.
+    pub key: Option<u64>,
+    /// The tag of the session that the request belongs to.
+    pub session: Option<u128>,
+    /// Targets that the request has tried.
+    pub tried: &'w [SocketAddr],
+}
+
+/// Why nothing was picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoPick {
+    /// No target may be picked, or none is left.
+    NoTarget,
+    /// A breaker is open, for that many nanoseconds.
+    Open(u64),
+    /// Every target has as many requests as it may have.
+    Full,
+}
+
+/// The answer to a pick: the target, and the guards that count the request on it.
+#[derive(Debug)]
+pub struct Picked {
+    /// The target.
+    pub member: Arc<Member>,
+    /// Passes of the upstream's and the target's breakers; taken out when the outcome is known.
+    passes: [Option<(Arc<SharedBreaker>, Admission)>; 2],
+    _in_flight: InFlight,
+}
+
+impl Drop for Picked {
+    fn drop(&mut self) {
+        for (breaker, admission) in self.passes.iter_mut().filter_map(Option::take) {
+            breaker.record(admission, None);
+        }
+    }
+}
+
+/// The targets of a pool, by address.
+#[derive(Debug)]
+pub struct Members {
+    /// What the upstream is.
+    pub shape: PoolShape,
+    /// All targets.
+    pub by_address: Mutex<HashMap<SocketAddr, Known>>,
+    /// The eligible ones, arranged.
+    pub choice: ArcSwap<Choice>,
+    /// Who is let in.
+    pub gate: Arc<Gate>,
+    /// The upstream's breaker.
+    pub breaker: Option<Arc<SharedBreaker>>,
+    /// Requests and retries, for the budget.
+    pub requests: Recent,
+    /// Retries.
+    pub retries: Recent,
+    /// When targets were last compared with each other, on [`clock`].
+    compared: AtomicU64,
+}
+
+impl Members {
+    /// Of that shape, with the targets of `before`.
+    pub fn new(shape: PoolShape, before: Option<&Self>) -> Self {
+        let members = Self {
+            by_address: Mutex::default(),
+            choice: ArcSwap::from_pointee(Choice::default()),
+            gate: match before {
+                Some(before) if before.shape.gate == shape.gate => Arc::clone(&before.gate),
+                _ => Gate::new(shape.gate),
+            },
+            breaker: match (before, shape.breaker) {
+                (Some(before), Some(_)) if before.shape.breaker == shape.breaker => before.breaker.clone(),
+                (_, breaker) => breaker.map(|b| Arc::new(SharedBreaker::new(b))),
+            },
+            requests: Recent::default(),
+            retries: Recent::default(),
+            compared: AtomicU64::new(clock::now()),
+            shape,
+        };
+        if let Some(before) = before {
+            // Unwatched, until discovery says who stays: only what they are is taken over.
+            let known = before.by_address.lock();
+            let kept = known.iter().map(|(address, k)| (*address, members.known(&k.target, k.spec.clone(), None)));
+            *members.by_address.lock() = kept.collect();
+        }
+        members
+    }
+
+    fn known(&self, target: &Arc<Target>, spec: TargetSpec, watch: Option<Arc<Watch>>) -> Known {
+        let peer = HttpPeer::new(target.address, false, String::new());
+        let authority = http::HeaderValue::try_from(spec.authority());
+        let member = Member {
+            target: Arc::clone(target),
+            authority: authority.unwrap_or_else(|_| http::HeaderValue::from_static("target")),
+            peer: self.shape.transport.apply(peer, &spec.host),
+            tag: self.shape.sessions.as_ref().map_or(0, |key| key.tag(&target.label)),
+            breaker: self.shape.target_breaker.map(|shape| target.breaker(shape)),
+            draining: spec.draining,
+        };
+        Known { target: Arc::clone(target), spec, watch, member: Arc::new(member) }
+    }
+
+    /// Picks a target, that of the session if it goes on.
+    pub fn pick(&self, wish: &Wish<'_>) -> Result<Picked, NoPick> {
+        let admission = match &self.breaker {
+            Some(breaker) => match breaker.admit() {
+                Admission::Refused(left) => return Err(NoPick::Open(left)),
+                admission => Some((Arc::clone(breaker), admission)),
+            },
+            None => None,
+        };
+        let choice = self.choice.load();
+        let mut why = NoPick::NoTarget;
+        let mut take = |member: &Arc<Member>| self.take(member, &mut why);
+        let bound = wish.session.and_then(|tag| choice.sessions.get(&tag)).filter(|m| !wish.tried.contains(&m.target.address));
+        let draw = Draw { key: wish.key, random: fastrand::u64(..), tried: wish.tried, active: self.gate.active() };
+        let picked = bound.and_then(&mut take).or_else(|| choice.pick(&draw, take));
+        match (picked, admission) {
+            (Some(mut picked), admission) => {
+                picked.passes[0] = admission;
+                Ok(picked)
+            }
+            (None, Some((breaker, admission))) => {
+                breaker.record(admission, None);
+                Err(why)
+            }
+            (None, None) => Err(why),
+        }
+    }
+
+    /// Takes a target, unless it is full or its breaker is open.
+    fn take(&self, member: &Arc<Member>, why: &mut NoPick) -> Option<Picked> {
+        let cap = self.shape.gate.per_target;
+        if cap > 0 && member.target.active() >= cap {
+            *why = NoPick::Full;
+            return None;
+        }
+        let pass = match &member.breaker {
+            Some(breaker) => match breaker.admit() {
+                Admission::Refused(left) => {
+                    *why = match *why {
+                        NoPick::Open(other) => NoPick::Open(left.min(other)),
+                        _ => NoPick::Open(left),
+                    };
+                    return None;
+                }
+                admission => Some((Arc::clone(breaker), admission)),
+            },
+            None => None,
+        };
+        Some(Picked { member: Arc::clone(member), passes: [None, pass], _in_flight: member.target.begin() })
+    }
+
+    /// Notes how a try ended.
+    pub fn report(&self, picked: &mut Picked, outcome: Outcome, seconds: Option<f64>) {
+        let target = Arc::clone(&picked.member.target);
+        for (breaker, admission) in picked.passes.iter_mut().filter_map(Option::take) {
+            if breaker.record(admission, Some(outcome.is_good())) {
+                log::warn!("upstream {}: a breaker is {}, after target {}", self.shape.name, breaker.phase(), target.label);
+            }
+        }
+        if let Some(seconds) = seconds {
+            if self.shape.algorithm == Algorithm::LeastResponseTime {
+                target.latency.observe(seconds, clock::now());
+            }
+            self.gate.observe(seconds);
+        }
+        if let Some(shape) = &self.shape.outlier
+            && let Some(why) = target.observe(outcome, shape)
+        {
+            self.eject(&target, shape, why);
+        }
+    }
+
+    fn eject(&self, target: &Target, shape: &OutlierShape, why: &'static str) {
+        let known = self.by_address.lock();
+        let ejected = known.values().filter(|k| k.target.is_ejected()).count();
+        if target.is_ejected() || !may_eject(known.len(), ejected, shape.max_percent) {
+            return;
+        }
+        target.eject(shape, why);
+        drop(known);
+        log::warn!("upstream {}: target {} is ejected: {why}", self.shape.name, target.label);
+        METRICS.ejected(&self.shape.name, why);
+        self.rebuild();
+    }
+
+    /// What a probe found, and whether the target's health changed by it.
+    pub(super) fn probed(&self, address: SocketAddr, good: bool, changed: bool, failure: Option<&str>) {
+        let Some(target) = self.by_address.lock().get(&address).map(|k| Arc::clone(&k.target)) else { return };
+        let pardoned = good && target.pardon();
+        if !changed && !pardoned {
+            return;
+        }
+        match failure {
+            Some(why) => log::warn!("upstream {}: target {} is unhealthy: {why}", self.shape.name, target.label),
+            None => log::info!("upstream {}: target {} is healthy", self.shape.name, target.label),
+        }
+        if good {
+            target.start_slowly();
+        }
+        self.rebuild();
+    }
+
+    /// Takes a new membership: who stays keeps its health and its counters.
+    pub fn replace(self: &Arc<Self>, backends: &BTreeSet<Backend>) {
+        let mut known = self.by_address.lock();
+        let at_start = known.is_empty();
+        let mut next = HashMap::new();
+        for backend in backends {
+            let (Some(address), Some(spec)) = (backend.addr.as_inet(), backend.ext.get::<TargetSpec>()) else { continue };
+            let target = known.get(address).map_or_else(|| Arc::new(Target::new(*address)), |k| Arc::clone(&k.target));
+            if !at_start && !known.contains_key(address) {
+                target.start_slowly();
+            }
+            let watch = self.shape.probe.as_ref().map(|probe| {
+                let shape = WatchShape {
+                    address: *address,
+                    authority: spec.authority(),
+                    host: spec.host.clone(),
+                    probe: probe.clone(),
+                    transport: self.shape.transport.clone(),
+                };
+                Watch::of(shape, Arc::downgrade(self))
+            });
+            next.insert(*address, self.known(&target, spec.clone(), watch));
+        }
+        *known = next;
+        drop(known);
+        self.rebuild();
+    }
+
+    /// Arranges anew what may be picked now.
+    pub fn rebuild(&self) {
+        let known = self.by_address.lock();
+        let choice = Choice::build(&self.shape, &known, clock::now());
+        self.gate.targets(choice.eligible);
+        if choice.panic && !self.choice.load().panic {
+            log::warn!("upstream {}: too few targets are healthy, health is ignored", self.shape.name);
+        }
+        self.choice.store(Arc::new(choice));
+    }
+
+    /// Whether time alone changes anything.
+    pub fn is_moving(&self) -> bool {
+        self.choice.load().starting || self.by_address.lock().values().any(|k| k.target.is_ejected())
+    }
+
+    /// What time changes: ejections end, slow starts go on, targets are compared.
+    pub fn tick(&self) {
+        let now = clock::now();
+        let mut changed = self.choice.load().starting;
+        if let Some(shape) = &self.shape.outlier {
+            let known = self.by_address.lock();
+            for known in known.values().filter(|k| k.target.release(now)) {
+                log::info!("upstream {}: target {} is back from its ejection", self.shape.name, known.target.label);
+                known.target.start_slowly();
+                changed = true;
+            }
+            drop(known);
+            if now.saturating_sub(self.compared.load(Ordering::Relaxed)) >= shape.interval {
+                self.compared.store(now, Ordering::Relaxed);
+                self.compare(shape);
+            }
+        }
+        if changed {
+            self.rebuild();
+        }
+    }
+
+    fn compare(&self, shape: &OutlierShape) {
+        let targets: Vec<_> = self.by_address.lock().values().map(|k| Arc::clone(&k.target)).collect();
+        let tallies: Vec<Tally> = targets.iter().map(|t| t.take_tally()).collect();
+        targets.iter().for_each(|t| t.calm());
+        for (index, why) in outliers(shape, &tallies) {
+            self.eject(&targets[index], shape, why);
+        }
+    }
+}

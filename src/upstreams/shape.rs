@@ -1,0 +1,141 @@
+//! What an upstream is, as its configuration says: the part that decides whether it is the same one.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use aws_lc_rs::{digest, hmac, rand};
+use pingora::upstreams::peer::HttpPeer;
+
+use super::gate::GateShape;
+use super::target::TargetSpec;
+use super::watch::ActiveProbe;
+use crate::rules::balance::Algorithm;
+use crate::rules::resilience::{BreakerShape, Budget, OutlierShape};
+
+/// All that makes a pool what it is. Two configurations that ask for the same shape share the pool.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PoolShape {
+    /// The upstream's name.
+    pub name: String,
+    /// How a target is picked.
+    pub algorithm: Algorithm,
+    /// The targets that are written down.
+    pub targets: Vec<TargetSpec>,
+    /// How they are spoken to.
+    pub transport: Transport,
+    /// How they are probed.
+    pub probe: Option<ActiveProbe>,
+    /// When targets are left out because of their answers.
+    pub outlier: Option<OutlierShape>,
+    /// Percent of healthy targets below which health is ignored; 0 is never.
+    pub panic_threshold: u32,
+    /// How targets that have just become eligible are started: nanoseconds, thousandths of aggression.
+    pub slow_start: Option<(u64, u32)>,
+    /// The breaker of the whole upstream.
+    pub breaker: Option<BreakerShape>,
+    /// The breaker of each target.
+    pub target_breaker: Option<BreakerShape>,
+    /// How many requests there may be.
+    pub gate: GateShape,
+    /// How many of them may be retries.
+    pub budget: Budget,
+    /// The key of its sessions, if it has any.
+    pub sessions: Option<SessionKey>,
+    /// The zone that this gateway is in.
+    pub zone: Option<String>,
+    /// Time between two look-ups of host names.
+    pub resolve_interval: Duration,
+}
+
+/// What turns a target's address into the tag that its sessions carry: nobody without the key can
+/// make a tag, or read an address out of one.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct SessionKey([u8; 32]);
+
+impl std::fmt::Debug for SessionKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+impl SessionKey {
+    /// The key that a secret stands for; without one, a key that lives as long as the process.
+    pub fn new(secret: Option<&str>) -> Self {
+        static OWN: LazyLock<[u8; 32]> = LazyLock::new(|| {
+            let mut key = [0; 32];
+            // The system's generator fails where nothing else works either; a key of zeros still hides
+            // addresses from all who do not know that.
+            let _ = rand::fill(&mut key);
+            key
+        });
+        let Some(secret) = secret else { return Self(*OWN) };
+        let digest = digest::digest(&digest::SHA256, secret.as_bytes());
+        let mut key = [0; 32];
+        key.copy_from_slice(digest.as_ref());
+        Self(key)
+    }
+
+    /// The tag of a target.
+    pub fn tag(&self, label: &str) -> u128 {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.0);
+        let mut tag = [0; 16];
+        tag.copy_from_slice(&hmac::sign(&key, label.as_bytes()).as_ref()[..16]);
+        u128::from_be_bytes(tag)
+    }
+}
+
+/// How targets are spoken to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Transport {
+    /// The least and the greatest major version of HTTP.
+    pub versions: (u8, u8),
+    /// TLS, if any.
+    pub tls: Option<TransportTls>,
+    /// To connect, TLS included.
+    pub connect: Duration,
+    /// Between two reads.
+    pub read: Duration,
+    /// For one write.
+    pub write: Duration,
+    /// How long an unused connection is kept.
+    pub idle: Duration,
+}
+
+/// TLS towards targets.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TransportTls {
+    /// Whether the certificate is verified.
+    pub verify: bool,
+    /// The name to ask for and verify instead of the target's own.
+    pub name: Option<String>,
+    /// Authorities instead of the system's.
+    pub ca: Option<crate::tls::PeerAuthorities>,
+}
+
+impl Transport {
+    /// Gives a peer the settings of this transport; `host` is the target's configured name.
+    pub fn apply(&self, mut peer: HttpPeer, host: &str) -> HttpPeer {
+        if let Some(tls) = &self.tls {
+            peer.scheme = pingora::upstreams::peer::Scheme::HTTPS;
+            // Never empty: Pingora takes an empty name to mean that nothing is to be verified.
+            peer.sni = tls.name.clone().unwrap_or_else(|| host.to_owned());
+            peer.options.verify_cert = tls.verify;
+            peer.options.verify_hostname = tls.verify;
+            peer.options.ca = tls.ca.as_ref().map(|ca| Arc::clone(&ca.certificates));
+        }
+        let (least, most) = self.versions;
+        peer.options.set_http_version(most, least);
+        peer.options.max_h2_streams = 100;
+        // Upgrades have a tunnel of their own; Pingora's would lose some.
+        peer.options.http_upstream_request_policy = pingora::upstreams::peer::HttpUpstreamRequestPolicy::deny_upgrades();
+        peer.options.connection_timeout = Some(self.connect);
+        peer.options.total_connection_timeout = Some(self.connect);
+        peer.options.read_timeout = Some(self.read);
+        peer.options.write_timeout = Some(self.write);
+        peer.options.idle_timeout = Some(self.idle);
+        // Pingora's own hash leaves out authorities and protocol, so that a connection made under
+        // other terms could be reused; fixed seeds, since it has to be the same at every reload.
+        peer.group_key = ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one((&self.tls, self.versions));
+        peer
+    }
+}
