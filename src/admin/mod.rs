@@ -1,5 +1,7 @@
 //! The operators' listener: health, readiness, metrics, state, reload.
 
+mod targets;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::filters::consumer_digest;
-use crate::snapshot::Serving;
+use crate::snapshot::{Serving, Upstream};
 use crate::telemetry::metrics::{METRICS, UpstreamState};
 
 /// Connections at a time: operators are few.
@@ -53,7 +55,7 @@ pub async fn serve(listener: TcpListener, operated: Arc<dyn Operated>) {
             let _place = place;
             let answer = service_fn(|request| {
                 let operated = Arc::clone(&operated);
-                async move { Ok::<_, Infallible>(answer(&request, &*operated).await) }
+                async move { Ok::<_, Infallible>(answer(request, &*operated).await) }
             });
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
@@ -61,6 +63,18 @@ pub async fn serve(listener: TcpListener, operated: Arc<dyn Operated>) {
         });
     }
 }
+
+/// What there is to ask for.
+const KNOWN: &[&str] = &[
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/upstreams",
+    "POST /upstreams/{name}/targets",
+    "PATCH /upstreams/{name}/targets/{address}",
+    "DELETE /upstreams/{name}/targets/{address}",
+    "POST /reload",
+];
 
 type Answer = Response<Full<Bytes>>;
 
@@ -75,7 +89,7 @@ fn document(status: StatusCode, body: &serde_json::Value) -> Answer {
     text(status, "application/json", format!("{body}\n"))
 }
 
-async fn answer(request: &Request<Incoming>, operated: &dyn Operated) -> Answer {
+async fn answer(request: Request<Incoming>, operated: &dyn Operated) -> Answer {
     let path = request.uri().path();
     match (request.method(), path) {
         (&Method::GET, "/healthz") => return text(StatusCode::OK, "text/plain", "ok\n"),
@@ -92,10 +106,11 @@ async fn answer(request: &Request<Incoming>, operated: &dyn Operated) -> Answer 
             Ok(()) => document(StatusCode::OK, &json!({"reloaded": true})),
             Err(mistakes) => document(StatusCode::UNPROCESSABLE_ENTITY, &json!({"reloaded": false, "mistakes": mistakes})),
         },
+        (_, path) if path.starts_with("/upstreams/") => targets::answer(request, operated).await,
         (_, "/metrics" | "/upstreams" | "/reload" | "/healthz" | "/readyz") => {
             document(StatusCode::METHOD_NOT_ALLOWED, &json!({"error": "GET, and POST for /reload"}))
         }
-        _ => document(StatusCode::NOT_FOUND, &json!({"known": ["/healthz", "/readyz", "/metrics", "/upstreams", "POST /reload"]})),
+        _ => document(StatusCode::NOT_FOUND, &json!({"known": KNOWN})),
     }
 }
 
@@ -145,18 +160,18 @@ fn metrics(operated: &dyn Operated) -> Answer {
 }
 
 fn upstreams(operated: &dyn Operated) -> serde_json::Value {
-    let serving = operated.serving();
-    let of = |upstream: &Arc<crate::snapshot::Upstream>| {
-        let pool = &upstream.pool;
-        let choice = pool.choice();
-        json!({
-            "name": upstream.name,
-            "eligible": choice.eligible,
-            "panic": choice.panic,
-            "breaker": pool.breaker().map(crate::upstreams::SharedBreaker::phase),
-            "requests": {"active": pool.gate().active(), "pending": pool.gate().waiting(), "limit": pool.gate().limit()},
-            "targets": pool.targets(),
-        })
-    };
-    serving.snapshot.upstreams.iter().map(of).collect()
+    operated.serving().snapshot.upstreams.iter().map(|u| view(u)).collect()
+}
+
+fn view(upstream: &Upstream) -> serde_json::Value {
+    let pool = &upstream.pool;
+    let choice = pool.choice();
+    json!({
+        "name": upstream.name,
+        "eligible": choice.eligible,
+        "panic": choice.panic,
+        "breaker": pool.breaker().map(crate::upstreams::SharedBreaker::phase),
+        "requests": {"active": pool.gate().active(), "pending": pool.gate().waiting(), "limit": pool.gate().limit()},
+        "targets": pool.targets(),
+    })
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use ahash::AHashSet;
 
-use crate::config::{self, Balance, HashTable, KeyBy, Loaded, ProbeMethod, RetryOn, SameSite, UpstreamProtocol};
+use crate::clients::Resolver;
+use crate::config::{self, Balance, Discovery, HashTable, KeyBy, Loaded, ProbeMethod, RetryOn, SameSite, UpstreamProtocol};
 use crate::exchange::clock::nanos;
 use crate::live::Live;
 use crate::notation::{Duration, Header, Mistakes, Place, nearest};
@@ -16,7 +17,7 @@ use crate::snapshot::{Retry, Sticky, Upstream};
 use crate::telemetry::metrics::METRICS;
 use crate::tls::PeerAuthorities;
 use crate::upstreams::{
-    ActiveProbe, GateShape, HttpProbe, PoolShape, ProbeKind, SessionKey, TargetSpec, Thresholds, Transport, TransportTls,
+    ActiveProbe, DiscoveryShape, GateShape, HttpProbe, PoolShape, ProbeKind, SessionKey, TargetSpec, Thresholds, Transport, TransportTls,
 };
 
 pub fn compile(loaded: &Loaded, live: &Live, mistakes: &mut Mistakes) -> BTreeMap<String, Arc<Upstream>> {
@@ -195,15 +196,14 @@ fn targets(upstream: &config::Upstream, place: &Place, mistakes: &mut Mistakes) 
     let mut seen = AHashSet::new();
     let mut targets = Vec::new();
     for (index, target) in upstream.targets.iter().enumerate() {
-        let target = target.full();
-        let (host, port) = target.address.0;
-        if !seen.insert((host.clone(), port)) {
+        let spec = target.spec();
+        if !seen.insert((spec.host.clone(), spec.port)) {
+            let (host, port) = (&spec.host, spec.port);
             mistakes.add(&place.key("targets").index(index), format!("the target {host}:{port} is there twice; give one a weight"));
         }
-        let zone = target.zone.map(|z| z.0);
-        targets.push(TargetSpec { weight: target.weight, priority: target.priority, zone, ..TargetSpec::new(host, port) });
+        targets.push(spec);
     }
-    if targets.is_empty() {
+    if targets.is_empty() && upstream.discovery.is_none() {
         mistakes.add(&place.key("targets"), "expected at least one target");
     }
     targets
@@ -228,6 +228,14 @@ fn shape(loaded: &Loaded, name: &str, upstream: &config::Upstream, place: &Place
         budget: Budget { percent: upstream.retry.budget, min: upstream.retry.budget_min },
         sessions: upstream.sticky.as_ref().map(session_key),
         zone: loaded.config.process.zone.as_ref().map(|z| z.0.clone()),
+        discovery: upstream.discovery.as_ref().map(|d| match d {
+            Discovery::File(path) => DiscoveryShape::File(loaded.base.join(path)),
+            Discovery::Srv(name) => DiscoveryShape::Srv(name.clone()),
+        }),
+        resolver: match loaded.config.process.dns_servers.as_slice() {
+            [] => None,
+            servers => Some(Resolver::new(servers.iter().map(|s| s.0).collect())),
+        },
         resolve_interval: upstream.resolve_interval.0.max(std::time::Duration::from_millis(100)),
     }
 }

@@ -32,7 +32,7 @@ pub use resilience::{Breaker, Retry, RetryOn, SameSite, Sticky, StickyCookie, Up
 pub use route::{
     Action, Forward, ForwardTo, HostHeader, Match, Mirror, OneOrMany, Redirect, RequestClass, Respond, Route, Split, TextRule, TextTest,
 };
-pub use upstream::{Target, TargetText, Timeouts, Upstream, UpstreamProtocol, UpstreamTls};
+pub use upstream::{Discovery, Timeouts, Upstream, UpstreamProtocol, UpstreamTls};
 
 /// A whole configuration.
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -91,10 +91,18 @@ pub struct Process {
     pub upgrade_socket: Option<PathBuf>,
     /// The zone that this gateway is in: targets of it are preferred. Default: none.
     pub zone: Option<Name>,
+    /// The name servers to ask for targets. Default: those of `/etc/resolv.conf`.
+    pub dns_servers: Vec<Listen>,
 }
 
 impl Default for Process {
     fn default() -> Self {
-        Self { threads: 0, drain_time: Duration(std::time::Duration::from_secs(30)), upgrade_socket: None, zone: None }
+        Self {
+            threads: 0,
+            drain_time: Duration(std::time::Duration::from_secs(30)),
+            upgrade_socket: None,
+            zone: None,
+            dns_servers: Vec::new(),
+        }
     }
 }

@@ -8,7 +8,8 @@ use serde::Deserialize;
 use super::balance::Balance;
 use super::health::Health;
 use super::resilience::{Breaker, Retry, Sticky, UpstreamLimits};
-use crate::notation::{Address, Duration, Name};
+use crate::notation::Duration;
+use crate::upstreams::TargetText;
 
 /// A group of targets that answer the same requests.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -45,7 +46,10 @@ pub struct Upstream {
     pub sticky: Option<Sticky>,
     /// The upstream that takes the requests for which this one has no target. It has no `backup` itself.
     pub backup: Option<String>,
-    /// How often host names are looked up again. Default 30s.
+    /// Where further targets come from. Default: nowhere.
+    pub discovery: Option<Discovery>,
+    /// How often host names are looked up again that only the system knows (`/etc/hosts`, search
+    /// domains); those of name servers for as long as their records hold. Default 30s.
     #[serde(default = "default_resolve")]
     pub resolve_interval: Duration,
 }
@@ -54,46 +58,15 @@ fn default_resolve() -> Duration {
     Duration(std::time::Duration::from_secs(30))
 }
 
-/// A target: `address`, or `{address, weight}`.
+/// Where further targets come from.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum TargetText {
-    /// Just its address.
-    Short(Address),
-    /// With its weight.
-    Full(Target),
-}
-
-/// A target with its settings.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Target {
-    /// An address or a host name, with a port. Every address of a name becomes a target.
-    pub address: Address,
-    /// Its share relative to the others. Default 1.
-    #[serde(default = "one")]
-    #[schemars(range(min = 1, max = 1000))]
-    pub weight: u32,
-    /// 0 is asked first; higher numbers as far as too few of the lower ones are healthy. Default 0.
-    #[serde(default)]
-    #[schemars(range(max = 127))]
-    pub priority: u32,
-    /// Where it is; those in the gateway's own zone (`process.zone`) are preferred.
-    pub zone: Option<Name>,
-}
-
-fn one() -> u32 {
-    1
-}
-
-impl TargetText {
-    /// Both forms as one.
-    pub fn full(&self) -> Target {
-        match self {
-            Self::Short(address) => Target { address: address.clone(), weight: 1, priority: 0, zone: None },
-            Self::Full(target) => target.clone(),
-        }
-    }
+#[serde(rename_all = "snake_case")]
+pub enum Discovery {
+    /// A YAML or JSON file with a list as `targets` is. It is read again when it changes, and a
+    /// mistake in it leaves what was known.
+    File(PathBuf),
+    /// The SRV records of a service such as `_http._tcp.users.internal`, for as long as they hold.
+    Srv(String),
 }
 
 /// What is spoken to targets.

@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::upstreams::{Pool, PoolShape};
+use crate::upstreams::{Changes, Pool, PoolShape};
 
 pub use buckets::Buckets;
 pub use keys::{KeyError, KeySet, KeyStore, KeyStoreShape, VerifyingKey, parse_jwks};
@@ -26,6 +26,8 @@ pub use verified::VerifiedTokens;
 pub struct Live {
     pools: Shelf<PoolShape, Pool>,
     buckets: Shelf<BucketShape, Buckets>,
+    /// What operators changed, by the upstream's name; kept for as long as the process lives.
+    changes: Mutex<HashMap<String, Arc<Changes>>>,
     keys: Shelf<KeyStoreShape, KeyStore>,
     /// Sessions by the upstream's name.
     sessions: Shelf<String, Sessions>,
@@ -44,7 +46,8 @@ impl Live {
     /// The pool of that shape. A new one takes over the targets of a pool that has its name.
     pub fn pool(&self, shape: PoolShape) -> Arc<Pool> {
         let before = self.pools.find(|known| known.name == shape.name);
-        self.pools.get_or(&shape.clone(), || Pool::new(shape, before.as_deref()))
+        let changes = Arc::clone(self.changes.lock().entry(shape.name.clone()).or_default());
+        self.pools.get_or(&shape.clone(), || Pool::new(shape, before.as_deref(), changes))
     }
 
     /// The buckets of that shape.

@@ -3,7 +3,7 @@
 //! Membership stands on `pingora-load-balancing` (`Backends`, `ServiceDiscovery`). Around three of its
 //! limits this room goes its own way, each in one place:
 //! * selection is by [`crate::rules::balance`] over the eligible targets alone ([`choice`]);
-//! * weight is no part of a backend's identity, so a new weight keeps health ([`discovery`]);
+//! * a new weight keeps health, and a change of anything else is seen ([`discovery`]);
 //! * its probes start every target as healthy, know no reason, cannot read a body and know one interval:
 //!   a [`watch`] is unknown until its first probe, whose result counts at once, is shared by all upstreams
 //!   that probe alike, and tells them why and since when.
@@ -25,6 +25,7 @@ mod watch;
 pub use breaker::SharedBreaker;
 pub use call::{Reply, call};
 pub use choice::{Choice, Member};
+pub use discovery::{Change, Changes, DiscoveryShape, Found, Source, TargetText, WrittenTarget};
 pub use gate::{Class, Entered, Gate, GateShape};
 pub use health::{HealthView, Thresholds};
 pub use members::{NoPick, Picked, Wish};

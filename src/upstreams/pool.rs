@@ -1,5 +1,6 @@
 //! An upstream at work.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use pingora::lb::Backends;
 
 use super::breaker::SharedBreaker;
 use super::choice::Choice;
-use super::discovery::Names;
+use super::discovery::{Change, Changes, Discovery, Shared};
 use super::gate::Gate;
 use super::members::{Members, NoPick, Picked, Wish};
 use super::shape::PoolShape;
@@ -19,6 +20,7 @@ use crate::exchange::clock;
 /// An upstream at work.
 pub struct Pool {
     backends: Backends,
+    discovery: Arc<Discovery>,
     members: Arc<Members>,
     /// Whether a snapshot that serves has it.
     wanted: AtomicBool,
@@ -34,10 +36,12 @@ impl std::fmt::Debug for Pool {
 
 impl Pool {
     /// A pool of that shape, which takes over the targets that `before` has too.
-    pub fn new(shape: PoolShape, before: Option<&Self>) -> Arc<Self> {
-        let backends = Backends::new(Box::new(Names::new(shape.targets.clone())));
+    pub fn new(shape: PoolShape, before: Option<&Self>, changes: Arc<Changes>) -> Arc<Self> {
+        let (targets, further) = (shape.targets.clone(), shape.discovery.as_ref());
+        let discovery = Arc::new(Discovery::new(targets, further, shape.resolver.as_ref(), shape.resolve_interval, changes));
+        let backends = Backends::new(Box::new(Shared(Arc::clone(&discovery))));
         let members = Arc::new(Members::new(shape, before.map(|p| &*p.members)));
-        Arc::new(Self { backends, members, wanted: AtomicBool::new(true), running: AtomicBool::new(false) })
+        Arc::new(Self { backends, discovery, members, wanted: AtomicBool::new(true), running: AtomicBool::new(false) })
     }
 
     /// Its shape.
@@ -118,6 +122,12 @@ impl Pool {
         self.members.rebuild();
     }
 
+    /// Changes a target at run time. The change outlives reloads.
+    pub async fn change(&self, address: SocketAddr, change: impl FnOnce(&mut Change)) {
+        self.discovery.changes().change(address, change);
+        self.discover().await;
+    }
+
     async fn discover(&self) {
         // Our discovery has no failing way: what cannot be resolved keeps its addresses.
         let _ = self.backends.update(|backends| self.members.replace(&backends)).await;
@@ -125,19 +135,16 @@ impl Pool {
 
     /// Keeps membership, ejections and slow starts up to date until the pool is dropped.
     pub async fn keep_fresh(pool: Weak<Self>) {
-        let mut last_resolve = tokio::time::Instant::now();
         loop {
             let Some(this) = pool.upgrade() else { return };
             let pause = if this.members.is_moving() { Duration::from_millis(100) } else { Duration::from_secs(1) };
-            let resolve = this.shape().resolve_interval;
             drop(this);
-            tokio::time::sleep(pause.min(resolve)).await;
+            tokio::time::sleep(pause).await;
             let Some(this) = pool.upgrade() else { return };
             if !this.wanted.load(Ordering::Acquire) {
                 return this.running.store(false, Ordering::Release);
             }
-            if last_resolve.elapsed() >= resolve {
-                last_resolve = tokio::time::Instant::now();
+            if this.discovery.is_due() {
                 this.discover().await;
             }
             this.members.tick();

@@ -6,9 +6,11 @@ use std::time::Duration;
 use aws_lc_rs::{digest, hmac, rand};
 use pingora::upstreams::peer::HttpPeer;
 
+use super::discovery::DiscoveryShape;
 use super::gate::GateShape;
 use super::target::TargetSpec;
 use super::watch::ActiveProbe;
+use crate::clients::Resolver;
 use crate::rules::balance::Algorithm;
 use crate::rules::resilience::{BreakerShape, Budget, OutlierShape};
 
@@ -43,7 +45,11 @@ pub struct PoolShape {
     pub sessions: Option<SessionKey>,
     /// The zone that this gateway is in.
     pub zone: Option<String>,
-    /// Time between two look-ups of host names.
+    /// Where further targets come from.
+    pub discovery: Option<DiscoveryShape>,
+    /// Who knows host names, if not the system's name servers.
+    pub resolver: Option<Resolver>,
+    /// Time between two look-ups of host names that do not say how long they hold.
     pub resolve_interval: Duration,
 }
 

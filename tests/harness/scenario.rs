@@ -201,7 +201,10 @@ impl Run {
     fn text(&self, step: &Step) -> String {
         let (method, path) = step.request.split_once(' ').expect("METHOD PATH");
         let mut headers: Vec<(&str, &str)> = step.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        let length = step.body.len().to_string();
+        let fill =
+            |text: &str| self.targets.iter().fold(text.to_owned(), |t, (n, at)| t.replace(&format!("{{{n}}}"), &at.address.to_string()));
+        let body = fill(&step.body);
+        let length = body.len().to_string();
         if !step.body.is_empty() && !step.headers.contains_key("content-length") {
             headers.push(("content-length", &length));
         }
@@ -210,8 +213,7 @@ impl Run {
         if step.jar && !cookies.is_empty() {
             headers.push(("cookie", &cookies));
         }
-        let path = self.targets.iter().fold(path.to_owned(), |path, (n, t)| path.replace(&format!("{{{n}}}"), &t.address.to_string()));
-        head(method, &path, &headers) + &step.body
+        head(method, &fill(path), &headers) + &body
     }
 
     fn ask(&mut self, step: &Step) -> Answer {

@@ -1,0 +1,92 @@
+//! Targets changed at run time: added, removed, drained, given another weight. What is changed outlives
+//! reloads and ends with the process; a change to a target that its source no longer knows waits for it.
+
+use std::net::SocketAddr;
+
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Answer, Operated, document, view};
+use crate::upstreams::Change;
+
+/// The longest body of a change.
+const MAX_BODY: usize = 64 * 1024;
+
+/// A target to add, or what is to change about one.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    address: Option<SocketAddr>,
+    weight: Option<u32>,
+    draining: Option<bool>,
+}
+
+fn refuse(status: StatusCode, why: impl Into<String>) -> Answer {
+    document(status, &json!({"error": why.into()}))
+}
+
+/// Answers `/upstreams/{name}/targets…`.
+pub(super) async fn answer(request: Request<Incoming>, operated: &dyn Operated) -> Answer {
+    let path = request.uri().path().to_owned();
+    let parts: Vec<&str> = path.split('/').skip(2).collect();
+    let (name, address) = match parts.as_slice() {
+        [name, "targets"] => (*name, None),
+        [name, "targets", address] => (*name, Some(*address)),
+        _ => return refuse(StatusCode::NOT_FOUND, "expected /upstreams/{name}/targets"),
+    };
+    let serving = operated.serving();
+    let Some(upstream) = serving.snapshot.upstreams.iter().find(|u| u.name == name) else {
+        return refuse(StatusCode::NOT_FOUND, format!("there is no upstream \"{name}\""));
+    };
+    let known = |address: &SocketAddr| upstream.pool.targets().iter().any(|t| t.address == *address);
+    let method = request.method().clone();
+    let address = match address.map(str::parse::<SocketAddr>).transpose() {
+        Ok(address) => address,
+        Err(_) => return refuse(StatusCode::UNPROCESSABLE_ENTITY, "expected an address with a port, such as 10.0.0.11:9001"),
+    };
+    match (&method, address) {
+        (&Method::DELETE, Some(address)) if known(&address) => {
+            upstream.pool.change(address, |c| *c = Change { removed: !c.added, ..Change::default() }).await;
+        }
+        (&Method::POST, None) | (&Method::PATCH, Some(_)) => {
+            let wanted = match wanted(request).await {
+                Ok(wanted) => wanted,
+                Err(why) => return refuse(StatusCode::UNPROCESSABLE_ENTITY, why),
+            };
+            let Some(address) = address.or(wanted.address) else {
+                return refuse(StatusCode::UNPROCESSABLE_ENTITY, "the address is missing");
+            };
+            let adds = method == Method::POST;
+            if !adds && !known(&address) {
+                return refuse(StatusCode::NOT_FOUND, format!("there is no target {address}"));
+            }
+            let add = adds && !known(&address);
+            upstream.pool.change(address, |change| lay(change, &wanted, add)).await;
+        }
+        (&Method::DELETE, Some(address)) => return refuse(StatusCode::NOT_FOUND, format!("there is no target {address}")),
+        _ => return refuse(StatusCode::METHOD_NOT_ALLOWED, "POST to targets; PATCH and DELETE to targets/{address}"),
+    }
+    log::info!("upstream {name}: {method} {path} by an operator");
+    document(StatusCode::OK, &view(upstream))
+}
+
+fn lay(change: &mut Change, wanted: &Wanted, add: bool) {
+    if add {
+        // One that was removed before is there again; one that no source knows is added.
+        change.added = !std::mem::take(&mut change.removed);
+    }
+    change.weight = wanted.weight.or(change.weight);
+    change.draining = wanted.draining.or(change.draining).filter(|draining| *draining);
+}
+
+async fn wanted(request: Request<Incoming>) -> Result<Wanted, String> {
+    let body = Limited::new(request.into_body(), MAX_BODY).collect().await.map_err(|e| e.to_string())?.to_bytes();
+    let wanted: Wanted = serde_json::from_slice(&body).map_err(|e| format!("expected {{address, weight, draining}}: {e}"))?;
+    match wanted.weight {
+        Some(weight) if !(1..=1_000).contains(&weight) => Err("expected a weight from 1 to 1000".to_owned()),
+        _ => Ok(wanted),
+    }
+}

@@ -1,0 +1,182 @@
+//! Questions to name servers, with the time for which answers hold: the system's own look-up does not
+//! tell that, and knows no SRV records.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use simple_dns::rdata::RData;
+use simple_dns::{CLASS, Name, Packet, PacketFlag, Question, RCODE, TYPE};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+
+/// How long a server may take, and how often each is asked.
+const TIMEOUT: Duration = Duration::from_secs(2);
+const ROUNDS: usize = 2;
+
+/// The longest answer over UDP without extensions (RFC 1035, section 4.2.1), with room for servers
+/// that send more.
+const MAX_UDP: usize = 4096;
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DnsError {
+    /// There is no such name, or it has no such record.
+    NoName,
+    /// Nobody answered, or not with an answer.
+    Failed(String),
+}
+
+impl std::fmt::Display for DnsError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoName => f.write_str("there is no such name"),
+            Self::Failed(why) => f.write_str(why),
+        }
+    }
+}
+
+/// A server of a service (RFC 2782).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Lower ones are asked first.
+    pub priority: u16,
+    /// Its share among those of its priority.
+    pub weight: u16,
+    /// Its port.
+    pub port: u16,
+    /// Its name.
+    pub target: String,
+}
+
+/// Asks name servers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Resolver {
+    servers: Vec<SocketAddr>,
+}
+
+impl Resolver {
+    /// Asks these servers, in this order.
+    pub fn new(servers: Vec<SocketAddr>) -> Self {
+        Self { servers }
+    }
+
+    /// Asks the servers of the system (`/etc/resolv.conf`).
+    pub fn of_system() -> Self {
+        let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let servers = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse::<IpAddr>().ok());
+        Self { servers: servers.map(|ip| SocketAddr::new(ip, 53)).take(3).collect() }
+    }
+
+    /// All addresses of a name, and for how long they hold.
+    ///
+    /// # Errors
+    /// When there is no such name, or no server answers.
+    pub async fn addresses(&self, name: &str) -> Result<(Vec<IpAddr>, Duration), DnsError> {
+        let (four, six) = tokio::join!(self.ask(name, TYPE::A, address), self.ask(name, TYPE::AAAA, address));
+        let (mut found, ttl) = match (four, six) {
+            (Ok((mut four, a)), Ok((six, b))) => {
+                four.extend(six);
+                (four, a.min(b))
+            }
+            // A name often has one kind alone. But if the other kind could not be asked for, nothing is known.
+            (Ok(one), Err(DnsError::NoName)) | (Err(DnsError::NoName), Ok(one)) => one,
+            (Err(error @ DnsError::Failed(_)), _) | (_, Err(error)) => return Err(error),
+        };
+        found.sort_unstable();
+        found.dedup();
+        Ok((found, ttl))
+    }
+
+    /// The servers of a service, and for how long that holds.
+    ///
+    /// # Errors
+    /// When there is no such service, or no server answers.
+    pub async fn services(&self, name: &str) -> Result<(Vec<Service>, Duration), DnsError> {
+        self.ask(name, TYPE::SRV, service).await
+    }
+
+    async fn ask<T>(&self, name: &str, kind: TYPE, take: fn(&RData<'_>) -> Option<T>) -> Result<(Vec<T>, Duration), DnsError> {
+        let name = Name::new(name.trim_end_matches('.')).map_err(|e| DnsError::Failed(format!("{name} is no name: {e}")))?;
+        let id = fastrand::u16(..);
+        let mut question = Packet::new_query(id);
+        question.set_flags(PacketFlag::RECURSION_DESIRED);
+        question.questions.push(Question::new(name, kind.into(), CLASS::IN.into(), false));
+        let bytes = question.build_bytes_vec().map_err(|e| DnsError::Failed(e.to_string()))?;
+        let mut last = DnsError::Failed("no name server is configured".to_owned());
+        for server in self.servers.iter().cycle().take(self.servers.len() * ROUNDS) {
+            match tokio::time::timeout(TIMEOUT, exchange(*server, &bytes, id)).await {
+                Err(_) => last = DnsError::Failed(format!("{server} does not answer")),
+                Ok(Err(error)) => last = DnsError::Failed(format!("{server}: {error}")),
+                Ok(Ok(answer)) => match read(&answer, id, take) {
+                    Err(DnsError::Failed(why)) => last = DnsError::Failed(format!("{server}: {why}")),
+                    result => return result,
+                },
+            }
+        }
+        Err(last)
+    }
+}
+
+/// One question to one server: over UDP, and over TCP when the answer is too long for that.
+async fn exchange(server: SocketAddr, question: &[u8], id: u16) -> std::io::Result<Vec<u8>> {
+    let any: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
+    let socket = UdpSocket::bind(any).await?;
+    // Connected, so that only this server's answers come in.
+    socket.connect(server).await?;
+    socket.send(question).await?;
+    let mut buffer = vec![0; MAX_UDP];
+    loop {
+        let length = socket.recv(&mut buffer).await?;
+        let answer = &buffer[..length];
+        if simple_dns::header_buffer::id(answer).ok() != Some(id) {
+            continue;
+        }
+        if simple_dns::header_buffer::has_flags(answer, PacketFlag::TRUNCATION).unwrap_or(false) {
+            return over_tcp(server, question).await;
+        }
+        buffer.truncate(length);
+        return Ok(buffer);
+    }
+}
+
+async fn over_tcp(server: SocketAddr, question: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(server).await?;
+    let length = u16::try_from(question.len()).map_err(|_| std::io::ErrorKind::InvalidInput)?;
+    stream.write_all(&[&length.to_be_bytes(), question].concat()).await?;
+    let length = stream.read_u16().await?;
+    let mut answer = vec![0; usize::from(length)];
+    stream.read_exact(&mut answer).await?;
+    Ok(answer)
+}
+
+fn read<T>(answer: &[u8], id: u16, take: fn(&RData<'_>) -> Option<T>) -> Result<(Vec<T>, Duration), DnsError> {
+    let packet = Packet::parse(answer).map_err(|e| DnsError::Failed(format!("malformed answer: {e}")))?;
+    if packet.id() != id || !packet.has_flags(PacketFlag::RESPONSE) {
+        return Err(DnsError::Failed("an answer to something else".to_owned()));
+    }
+    match packet.rcode() {
+        RCODE::NoError => {}
+        RCODE::NameError => return Err(DnsError::NoName),
+        other => return Err(DnsError::Failed(format!("{other:?}"))),
+    }
+    // Aliases stand among the answers; each record's time bounds that of the whole.
+    let ttl = packet.answers.iter().map(|r| r.ttl).min().unwrap_or(0);
+    let found: Vec<T> = packet.answers.iter().filter_map(|r| take(&r.rdata)).collect();
+    if found.is_empty() { Err(DnsError::NoName) } else { Ok((found, Duration::from_secs(u64::from(ttl)))) }
+}
+
+fn address(data: &RData<'_>) -> Option<IpAddr> {
+    match data {
+        RData::A(a) => Some(IpAddr::from(a.address.to_be_bytes())),
+        RData::AAAA(aaaa) => Some(IpAddr::from(aaaa.address.to_be_bytes())),
+        _ => None,
+    }
+}
+
+fn service(data: &RData<'_>) -> Option<Service> {
+    let RData::SRV(srv) = data else { return None };
+    let target = srv.target.to_string();
+    // A root target says that there is no such service.
+    let some = !matches!(target.as_str(), "" | ".");
+    some.then_some(Service { priority: srv.priority, weight: srv.weight, port: srv.port, target })
+}

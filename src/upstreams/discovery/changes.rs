@@ -1,0 +1,52 @@
+//! What operators changed at run time. It outlives reloads, and ends with the process.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+
+use parking_lot::Mutex;
+
+use crate::upstreams::TargetSpec;
+
+/// A change to one target.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// It is there although no source knows it.
+    pub added: bool,
+    /// It is not there although a source knows it.
+    pub removed: bool,
+    /// Another weight.
+    pub weight: Option<u32>,
+    /// Whether it takes no new sessions.
+    pub draining: Option<bool>,
+}
+
+/// The changes of one upstream, by address.
+#[derive(Debug, Default)]
+pub struct Changes(Mutex<HashMap<SocketAddr, Change>>);
+
+impl Changes {
+    /// Adds to what was changed before of that target.
+    pub fn change(&self, address: SocketAddr, change: impl FnOnce(&mut Change)) {
+        let mut changes = self.0.lock();
+        change(changes.entry(address).or_default());
+        changes.retain(|_, change| *change != Change::default());
+    }
+
+    /// Lays the changes over what the sources know.
+    pub fn apply(&self, targets: &mut BTreeMap<SocketAddr, TargetSpec>) {
+        for (address, change) in &*self.0.lock() {
+            if change.removed {
+                targets.remove(address);
+                continue;
+            }
+            if change.added {
+                targets.entry(*address).or_insert_with(|| TargetSpec::new(address.ip().to_string(), address.port()));
+            }
+            // A change to a target that its source no longer knows waits for it to come back.
+            if let Some(spec) = targets.get_mut(address) {
+                spec.weight = change.weight.unwrap_or(spec.weight);
+                spec.draining = change.draining.unwrap_or(spec.draining);
+            }
+        }
+    }
+}
