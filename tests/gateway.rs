@@ -29,6 +29,8 @@ mod http2;
 mod limits;
 #[path = "gateway/process.rs"]
 mod process;
+#[path = "gateway/resilience.rs"]
+mod resilience;
 #[path = "gateway/streams.rs"]
 mod streams;
 #[path = "gateway/telemetry.rs"]

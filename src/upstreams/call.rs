@@ -19,34 +19,51 @@ pub struct Reply {
     pub trailers: Option<HeaderMap>,
 }
 
+/// A request that was sent, up to the head of its answer.
+pub struct Begun {
+    /// Where the rest of the answer comes from.
+    pub session: HttpSession<()>,
+    /// The head.
+    pub head: ResponseHeader,
+    /// Whether the connection had been kept.
+    pub reused: bool,
+}
+
+/// Sends a request and reads the head of the answer.
+pub async fn begin(connector: &Connector<()>, peer: &HttpPeer, request: RequestHeader, body: Bytes) -> Result<Begun> {
+    let (mut session, reused) = connector.get_http_session(peer).await?;
+    session.set_read_timeout(peer.options.read_timeout);
+    session.set_write_timeout(peer.options.write_timeout);
+    send(&mut session, request, body).await.map_err(pingora::Error::into_up)?;
+    let head = read_head(&mut session).await.map_err(pingora::Error::into_up)?;
+    Ok(Begun { session, head, reused })
+}
+
+/// Keeps the connection when the whole of the answer was read.
+pub async fn finish(connector: &Connector<()>, peer: &HttpPeer, mut session: HttpSession<()>) {
+    if session.response_done() {
+        connector.release_http_session(session, peer, peer.options.idle_timeout).await;
+    } else {
+        session.shutdown().await;
+    }
+}
+
 /// Sends a request and reads the answer, of its body at most `most` bytes. The connection is kept when
 /// the whole of the answer was read.
 pub async fn call(connector: &Connector<()>, peer: &HttpPeer, request: RequestHeader, body: Bytes, most: usize) -> Result<Reply> {
-    let (mut session, _) = connector.get_http_session(peer).await?;
-    session.set_read_timeout(peer.options.read_timeout);
-    session.set_write_timeout(peer.options.write_timeout);
-    send(&mut session, request, body).await?;
-    let mut head = read_head(&mut session).await?;
+    let Begun { mut session, head, .. } = begin(connector, peer, request, body).await?;
     let mut taken = BytesMut::new();
     let mut whole = true;
-    while taken.len() <= most {
+    while whole {
         let Some(part) = session.read_response_body().await? else { break };
         whole = taken.len() + part.len() <= most;
-        taken.extend_from_slice(&part[..part.len().min(most.saturating_sub(taken.len()))]);
-        if !whole {
-            break;
-        }
+        taken.extend_from_slice(&part[..part.len().min(most - taken.len())]);
     }
     let trailers = match &mut session {
         HttpSession::H2(h2) if whole => h2.read_trailers().await?,
         _ => None,
     };
-    if whole && session.response_done() {
-        connector.release_http_session(session, peer, peer.options.idle_timeout).await;
-    } else {
-        session.shutdown().await;
-    }
-    head.remove_header("transfer-encoding");
+    finish(connector, peer, session).await;
     Ok(Reply { head, body: taken.freeze(), trailers })
 }
 
@@ -63,8 +80,19 @@ async fn send(session: &mut HttpSession<()>, mut request: RequestHeader, body: B
         }
         request.set_version(http::Version::HTTP_2);
         request.set_send_end_stream(body.is_empty());
-    } else if !body.is_empty() {
-        request.insert_header(http::header::CONTENT_LENGTH, body.len())?;
+    } else {
+        if let (Some(authority), false) = (request.uri.authority(), request.headers.contains_key(http::header::HOST)) {
+            let host = authority.as_str().to_owned();
+            request.insert_header(http::header::HOST, host)?;
+        }
+        if request.uri.authority().is_some() {
+            let path = request.uri.path_and_query().map_or("/", |p| p.as_str()).as_bytes().to_vec();
+            request.set_raw_path(&path)?;
+        }
+        request.set_version(http::Version::HTTP_11);
+        if !body.is_empty() {
+            request.insert_header(http::header::CONTENT_LENGTH, body.len())?;
+        }
     }
     session.write_request_header(Box::new(request)).await?;
     if !body.is_empty() {

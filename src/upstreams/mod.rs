@@ -23,7 +23,7 @@ mod view;
 mod watch;
 
 pub use breaker::SharedBreaker;
-pub use call::{Reply, call};
+pub use call::{Begun, Reply, begin, call, finish};
 pub use choice::{Choice, Member};
 pub use discovery::{Change, Changes, DiscoveryShape, Found, Source, TargetText, WrittenTarget};
 pub use gate::{Class, Entered, Gate, GateShape};

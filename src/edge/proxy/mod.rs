@@ -6,6 +6,7 @@ mod deadline;
 mod failure;
 mod finish;
 mod forward;
+mod hedge;
 mod intake;
 mod mirror;
 mod pick;
@@ -143,6 +144,8 @@ impl ProxyHttp for Gateway {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Box<Context>) -> FailToProxy {
+        // Pingora closes the connection after a failure, whatever it is told here: the answer says so.
+        session.set_keepalive(None);
         self.answer_failure(session, error, ctx).await
     }
 

@@ -17,7 +17,7 @@ use crate::exchange::{Exchange, Reason, Rejection};
 use crate::rules::balance::{Ask, Loads};
 use crate::rules::routing::Question;
 use crate::snapshot::{Forward, Upstream};
-use crate::upstreams::{NoPick, Wish};
+use crate::upstreams::{Class, NoPick, Wish};
 
 /// A split is by weight alone.
 struct NoLoads;
@@ -59,15 +59,28 @@ fn choose<'f>(forward: &'f Forward, request: &RequestHeader, exchange: &Exchange
     forward.upstreams.get(split.shares.pick(&ask)?)
 }
 
+type Allowed = std::result::Result<(), Box<Rejection>>;
+
 impl Gateway {
-    /// Picks a target and says how to reach it.
+    /// Chooses the upstream, waits for its turn where there are too many, and picks the first target.
+    pub(super) async fn enter(&self, request: &RequestHeader, forward: &Forward, ctx: &mut Context) -> Allowed {
+        ctx.deadline = deadline(&request.headers, forward, ctx.exchange.started, ctx.exchange.grpc);
+        if let (Some(route), false) = (&ctx.route, ctx.counted) {
+            route.metrics().in_flight.inc();
+            ctx.counted = true;
+        }
+        let Some(upstream) = choose(forward, request, &ctx.exchange) else { return Err(Rejection::new(Reason::NoHealthyTarget, "")) };
+        self.enter_upstream(Arc::clone(upstream), forward.class, request, ctx).await?;
+        self.pick_target(request, forward.class, ctx).await
+    }
+
+    /// Says how to reach the target of this try; a try after the first picks another.
     pub(super) async fn pick(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
-        if ctx.upstream.is_none() {
-            self.enter(session.req_header(), ctx).await?;
-        } else if let Some(pause) = ctx.backoff.take() {
+        if let Some(pause) = ctx.backoff.take() {
             let left = ctx.deadline.map_or(pause, |deadline| deadline.saturating_duration_since(Instant::now()));
             Box::pin(tokio::time::sleep(pause.min(left))).await;
         }
+        let first = ctx.tries == 0;
         ctx.tries += 1;
         // Each attempt sends the body from its beginning.
         ctx.body_seen = 0;
@@ -78,7 +91,12 @@ impl Gateway {
         if left.is_some_and(|left| left.is_zero()) {
             return Err(refuse(ctx, Rejection::new(Reason::RouteTimeout, "")));
         }
-        self.pick_target(session.req_header(), ctx).await?;
+        if !first || ctx.picked.is_none() {
+            let class = ctx.forward().map(|f| f.class).unwrap_or_default();
+            if let Err(rejection) = self.pick_target(session.req_header(), class, ctx).await {
+                return Err(refuse(ctx, rejection));
+            }
+        }
         let Some(picked) = &ctx.picked else { return Error::err(ErrorType::InternalError) };
         let mut peer = Box::new(picked.member.peer.clone());
         if let Some(per_try) = ctx.upstream.as_ref().and_then(|u| u.retry.per_try) {
@@ -90,25 +108,7 @@ impl Gateway {
         Ok(peer)
     }
 
-    /// Chooses the upstream, and waits for its turn where there are too many.
-    async fn enter(&self, request: &RequestHeader, ctx: &mut Context) -> Result<()> {
-        let Some(route) = ctx.route.clone() else { return Error::err(ErrorType::InternalError) };
-        let Some(forward) = ctx.forward() else { return Error::err(ErrorType::InternalError) };
-        let upstream = choose(forward, request, &ctx.exchange).cloned();
-        let until = deadline(&request.headers, forward, ctx.exchange.started, ctx.exchange.grpc);
-        ctx.deadline = until;
-        if !ctx.counted {
-            route.metrics().in_flight.inc();
-            ctx.counted = true;
-        }
-        match upstream {
-            Some(upstream) => self.enter_upstream(upstream, request, ctx).await,
-            None => Err(refuse(ctx, Rejection::new(Reason::NoHealthyTarget, ""))),
-        }
-    }
-
-    async fn enter_upstream(&self, upstream: Arc<Upstream>, request: &RequestHeader, ctx: &mut Context) -> Result<()> {
-        let class = ctx.forward().map(|f| f.class).unwrap_or_default();
+    async fn enter_upstream(&self, upstream: Arc<Upstream>, class: Class, request: &RequestHeader, ctx: &mut Context) -> Allowed {
         // The place of a request that goes over to the backup is free first.
         ctx.entered = None;
         let gate = upstream.pool.gate();
@@ -123,17 +123,16 @@ impl Gateway {
             ctx.sticky = StickySession::of(&upstream, request, ctx);
         }
         upstream.pool.count_request();
-        let entered = ctx.entered.is_some();
         ctx.upstream = Some(upstream);
-        if entered { Ok(()) } else { Err(refuse(ctx, overloaded("too many requests are under way"))) }
+        if ctx.entered.is_some() { Ok(()) } else { Err(overloaded("too many requests are under way")) }
     }
 
     /// Picks a target of the upstream, or of its backup when it has none.
-    async fn pick_target(&self, request: &RequestHeader, ctx: &mut Context) -> Result<()> {
+    async fn pick_target(&self, request: &RequestHeader, class: Class, ctx: &mut Context) -> Allowed {
         loop {
             // The guards of an earlier attempt are let go before the next is counted.
             ctx.picked = None;
-            let Some(upstream) = ctx.upstream.clone() else { return Error::err(ErrorType::InternalError) };
+            let Some(upstream) = ctx.upstream.clone() else { return Err(Rejection::new(Reason::Internal, "")) };
             let key = upstream.key.as_ref().and_then(|key| key.hash(&question(request, &ctx.exchange), consumer(&ctx.exchange)));
             let why = match upstream.pool.pick(&Wish { key, session: ctx.sticky.tag(), tried: &ctx.tried }) {
                 Ok(picked) => {
@@ -146,11 +145,8 @@ impl Gateway {
                 Err(why) => why,
             };
             match &upstream.backup {
-                Some(backup) if why != NoPick::Full => self.enter_upstream(Arc::clone(backup), request, ctx).await?,
-                _ => {
-                    let rejection = no_target(&upstream, why, ctx.tried.len());
-                    return Err(refuse(ctx, rejection));
-                }
+                Some(backup) if why != NoPick::Full => self.enter_upstream(Arc::clone(backup), class, request, ctx).await?,
+                _ => return Err(no_target(&upstream, why, ctx.tried.len())),
             }
         }
     }

@@ -157,7 +157,7 @@ fn http1(mut peer: HttpPeer) -> HttpPeer {
 }
 
 /// Removes what belongs to the client's own connection, and what its `Connection` names.
-fn strip_hop_by_hop(request: &mut RequestHeader) {
+pub(super) fn strip_hop_by_hop(request: &mut RequestHeader) {
     let named: Vec<HeaderName> = request
         .headers
         .get_all(CONNECTION)

@@ -1,0 +1,167 @@
+//! Under load: a target is killed, one fails often, one is overloaded, one speaks gRPC.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::harness::client::{Connection, get, head};
+use super::harness::eventually;
+use super::harness::gateway::Gateway;
+use super::harness::target::{Target, answer};
+
+/// A process that answers everything, and can be killed.
+fn process() -> Gateway {
+    Gateway::start("routes: [{name: all, action: {respond: {body: fine}}}]")
+}
+
+/// Sends `method` requests at 2,000 a second over eight connections until told to stop; counts answers
+/// of 200, others, and connections that broke.
+fn load(gateway: &Gateway, method: &str, stop: &AtomicBool, counts: &[AtomicUsize; 3]) {
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut connection = Connection::open(gateway.address());
+                let mut next = Instant::now();
+                let request = head(method, "/", if method == "POST" { &[("content-length", "1")] } else { &[] });
+                let request = if method == "POST" { request + "x" } else { request };
+                while !stop.load(Ordering::Acquire) {
+                    connection.send(&request);
+                    match connection.try_receive(false) {
+                        Ok(answer) => {
+                            if answer.header("connection") == Some("close") {
+                                connection = Connection::open(gateway.address());
+                            }
+                            counts[usize::from(answer.status != 200)].fetch_add(1, Ordering::Relaxed)
+                        }
+                        Err(_) => {
+                            connection = Connection::open(gateway.address());
+                            counts[2].fetch_add(1, Ordering::Relaxed)
+                        }
+                    };
+                    next += Duration::from_millis(4);
+                    std::thread::sleep(next.saturating_duration_since(Instant::now()));
+                }
+            });
+        }
+    });
+}
+
+fn killed_under(method: &str) -> [usize; 3] {
+    let mut targets = [process(), process(), process()];
+    let addresses: Vec<String> = targets.iter().map(|t| format!("\"{}\"", t.address())).collect();
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{pool: {{targets: [{}], health: {{active: {{interval: 200ms, fall: 2}}}}}}}}\nroutes: [{{name: all, action: {{forward: pool}}}}]",
+        addresses.join(", ")
+    ));
+    let (stop, counts) = (AtomicBool::new(false), [const { AtomicUsize::new(0) }; 3]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| load(&gateway, method, &stop, &counts));
+        eventually("there is traffic", || counts[0].load(Ordering::Relaxed) > 1_000);
+        targets[0].child.kill().expect("killed");
+        let before = counts[0].load(Ordering::Relaxed);
+        eventually("the others go on", || counts[0].load(Ordering::Relaxed) > before + 2_000);
+        stop.store(true, Ordering::Release);
+    });
+    counts.map(AtomicUsize::into_inner)
+}
+
+#[test]
+fn a_killed_target_costs_no_get() {
+    let [fine, wrong, broken] = killed_under("GET");
+    assert_eq!((wrong, broken), (0, 0), "beside {fine} that were answered");
+}
+
+#[test]
+fn a_killed_target_costs_only_the_posts_that_it_had() {
+    let [fine, wrong, broken] = killed_under("POST");
+    assert_eq!(broken, 0);
+    assert!(wrong <= 8, "{wrong} of {fine}: more than the connections that there were");
+}
+
+#[test]
+fn who_fails_often_is_out_for_a_time_and_never_more_than_the_share() {
+    let (flaky, one, two) = (Target::named("flaky 30", "flaky"), Target::named("echo", "one"), Target::named("echo", "two"));
+    let also = Target::named("flaky 30", "also");
+    let addresses: Vec<String> = [&flaky, &one, &two, &also].iter().map(|t| format!("\"{}\"", t.address)).collect();
+    let passive = "passive: {failures: 0, gateway_failures: 0, interval: 1s, ejection: 2s, max_ejection: 2s, max_ejected: 25, failure_percentage: {percent: 20, min_targets: 3, min_requests: 10}}";
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{pool: {{targets: [{}], retry: {{attempts: 1}}, health: {{{passive}}}}}}}\nroutes: [{{name: all, action: {{forward: pool}}}}]",
+        addresses.join(", ")
+    ));
+    let ejected = || {
+        let targets = get(gateway.admin, "/upstreams").json()[0]["targets"].clone();
+        let out = targets.as_array().expect("targets").iter().filter(|t| t["ejected"].is_object()).count();
+        assert!(out <= 1, "more than a quarter: {targets}");
+        out
+    };
+    let ask = || (0..40).for_each(|_| drop(gateway.get("/")));
+    for _ in 0..2 {
+        eventually("one is out", || {
+            ask();
+            ejected() == 1
+        });
+        eventually("it is back", || ejected() == 0);
+    }
+    let failures = gateway.metric("portcullis_target_ejections_total{reason=\"failure_percentage\",upstream=\"pool\"}");
+    assert!(failures >= 2.0, "{failures}");
+}
+
+#[test]
+fn an_overloaded_upstream_sheds_and_stays_fast() {
+    // Ten at a time, 40 ms each; more wait.
+    let (working, waiting) = (std::sync::Mutex::new(0), std::sync::Condvar::new());
+    let target = Target::new(move |stream, _| {
+        let mut count = waiting.wait_while(working.lock().expect("the count"), |c| *c >= 10).expect("the count");
+        *count += 1;
+        drop(count);
+        std::thread::sleep(Duration::from_millis(40));
+        *working.lock().expect("the count") -= 1;
+        waiting.notify_one();
+        answer(stream, 200, &[], b"")
+    });
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{pool: {{targets: [\"{}\"], limits: {{adaptive: {{min: 4, max: 500}}}}}}}}\nroutes: [{{name: all, action: {{forward: pool}}}}]",
+        target.address
+    ));
+    // Requests a second for that long: the 99th percentile of what was accepted, and what was refused.
+    let run = |per_second: u64, time: Duration| {
+        let (accepted, refused) = (std::sync::Mutex::new(Vec::new()), AtomicUsize::new(0));
+        let clients = per_second / 10;
+        let end = Instant::now() + time;
+        std::thread::scope(|scope| {
+            for client in 0..clients {
+                let (accepted, refused, gateway) = (&accepted, &refused, &gateway);
+                scope.spawn(move || {
+                    let mut connection = Connection::open(gateway.address());
+                    let mut next = Instant::now() + Duration::from_micros(client * 100_000 / clients);
+                    while next < end {
+                        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+                        let begun = Instant::now();
+                        let answer = connection.ask(head("GET", "/", &[]));
+                        if answer.status == 200 {
+                            accepted.lock().expect("times").push(begun.elapsed());
+                        } else {
+                            assert_eq!((answer.status, answer.reason().as_str()), (503, "overloaded"));
+                            assert!(answer.header("retry-after").is_some());
+                            refused.fetch_add(1, Ordering::Relaxed);
+                        }
+                        next = (next + Duration::from_millis(100)).max(Instant::now());
+                    }
+                });
+            }
+        });
+        let mut times = accepted.into_inner().expect("times");
+        times.sort_unstable();
+        let p99 = times[(times.len() * 99 / 100).min(times.len() - 1)];
+        (p99, times.len(), refused.into_inner())
+    };
+    let (calm, _, _) = run(50, Duration::from_secs(2));
+    // It finds its limit within the first second; then the step is measured.
+    run(1_250, Duration::from_secs(1));
+    let (busy, accepted, refused) = run(1_250, Duration::from_secs(4));
+    assert!(refused > accepted, "{accepted} were accepted, {refused} were not");
+    assert!(accepted > 500, "{accepted}: less than half of what the target can do");
+    assert!(busy < calm * 3, "{busy:?} under load, {calm:?} without");
+    let (after, _, refused) = run(50, Duration::from_secs(2));
+    assert_eq!(refused, 0);
+    assert!(after < calm * 3, "{after:?} afterwards, {calm:?} before");
+}
