@@ -8,6 +8,10 @@ const DAY: u64 = 86_400_000_000_000;
 
 /// Now.
 pub fn now() -> u64 {
+    #[cfg(test)]
+    if let Some(now) = VIRTUAL.get() {
+        return now;
+    }
     static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
     DAY + nanos(ORIGIN.elapsed())
 }
@@ -15,4 +19,34 @@ pub fn now() -> u64 {
 /// A length of time on this clock.
 pub fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX - DAY)
+}
+
+#[cfg(test)]
+thread_local! {
+    static VIRTUAL: std::cell::Cell<Option<u64>> = const { std::cell::Cell::new(None) };
+}
+
+/// A clock of this thread that stands still until it is set, for as long as this lives.
+#[cfg(test)]
+pub struct VirtualClock(());
+
+#[cfg(test)]
+impl VirtualClock {
+    /// Stops the clock at a day.
+    pub fn start() -> Self {
+        VIRTUAL.set(Some(DAY));
+        Self(())
+    }
+
+    /// It is then from now on.
+    pub fn set(&self, now: u64) {
+        VIRTUAL.set(Some(now));
+    }
+}
+
+#[cfg(test)]
+impl Drop for VirtualClock {
+    fn drop(&mut self) {
+        VIRTUAL.set(None);
+    }
 }

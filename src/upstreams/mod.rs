@@ -35,3 +35,6 @@ pub use shape::{PoolShape, SessionKey, Transport, TransportTls};
 pub use target::{Outcome, Target, TargetSpec};
 pub use view::TargetView;
 pub use watch::ActiveProbe;
+
+#[cfg(test)]
+mod simulation;

@@ -2,6 +2,8 @@
 
 use std::io::Read;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +11,7 @@ use http::{HeaderMap, Request, Response};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::harness::client::Connection;
+use super::harness::eventually;
 use super::harness::gateway::Gateway;
 use super::harness::target::Target;
 
@@ -48,6 +51,12 @@ async fn ask(address: SocketAddr, request: Request<()>, body: &[&'static [u8]]) 
 
 /// A gRPC target: sends each message back as it comes, and its status in trailers.
 fn grpc_target() -> SocketAddr {
+    grpc_target_of_health(&Arc::new(AtomicU8::new(1)))
+}
+
+/// A gRPC target whose `grpc.health.v1.Health/Check` says that number; 1 is SERVING.
+fn grpc_target_of_health(health: &Arc<AtomicU8>) -> SocketAddr {
+    let health = Arc::clone(health);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.set_nonblocking(true).expect("set");
     let address = listener.local_addr().expect("an address");
@@ -55,16 +64,36 @@ fn grpc_target() -> SocketAddr {
         block(async {
             let listener = TcpListener::from_std(listener).expect("a listener");
             while let Ok((stream, _)) = listener.accept().await {
+                let health = Arc::clone(&health);
                 tokio::spawn(async move {
                     let Ok(mut connection) = h2::server::handshake(stream).await else { return };
                     while let Some(Ok((request, answer))) = connection.accept().await {
-                        tokio::spawn(reflect(request, answer));
+                        if request.uri().path() == "/grpc.health.v1.Health/Check" {
+                            tokio::spawn(check(request, answer, health.load(Ordering::Acquire)));
+                        } else {
+                            tokio::spawn(reflect(request, answer));
+                        }
                     }
                 });
             }
         });
     });
     address
+}
+
+async fn check(request: Request<h2::RecvStream>, mut answer: h2::server::SendResponse<Bytes>, health: u8) {
+    let mut body = request.into_body();
+    let mut question = Vec::new();
+    while let Some(Ok(part)) = body.data().await {
+        question.extend_from_slice(&part);
+    }
+    assert_eq!(question, b"\0\0\0\0\x05\x0a\x03abc");
+    let head = Response::builder().header("content-type", "application/grpc");
+    let Ok(mut send) = answer.send_response(head.body(()).expect("a head"), false) else { return };
+    let _ = send.send_data(Bytes::from(vec![0, 0, 0, 0, 2, 8, health]), false);
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", "0".parse().expect("a value"));
+    let _ = send.send_trailers(trailers);
 }
 
 async fn reflect(request: Request<h2::RecvStream>, mut answer: h2::server::SendResponse<Bytes>) {
@@ -121,6 +150,25 @@ fn http2_to_http1_targets() {
     // HTTP/1 on the same port.
     assert_eq!(gateway.get("/").status, 200);
     assert_eq!(gateway.access_log(3)[0]["protocol"], "HTTP/2");
+}
+
+#[test]
+fn grpc_health_is_asked_for() {
+    let health = Arc::new(AtomicU8::new(1));
+    let target = grpc_target_of_health(&health);
+    let gateway = gateway(target, ", protocol: http2, health: {active: {grpc: abc, interval: 50ms, fall: 1, rise: 1}}", "");
+    let status = || {
+        let (_, headers, _, trailers) = block(ask(gateway.address(), grpc(gateway.address()), &[b"\0\0\0\0\0"])).expect("an answer");
+        let status = trailers.as_ref().and_then(|t| t.get("grpc-status")).or_else(|| headers.get("grpc-status")).cloned();
+        status.and_then(|s| s.to_str().ok().map(str::to_owned))
+    };
+    assert_eq!(status().as_deref(), Some("0"));
+    health.store(2, Ordering::Release);
+    eventually("it is not serving", || status().as_deref() == Some("14"));
+    let state = super::harness::client::get(gateway.admin, "/upstreams").text();
+    assert!(state.contains("not serving, health status 2"), "{state}");
+    health.store(1, Ordering::Release);
+    eventually("it serves again", || status().as_deref() == Some("0"));
 }
 
 #[test]
