@@ -43,9 +43,8 @@ pub(super) async fn answer(request: Request<Incoming>, operated: &dyn Operated) 
     };
     let known = |address: &SocketAddr| upstream.pool.targets().iter().any(|t| t.address == *address);
     let method = request.method().clone();
-    let address = match address.map(str::parse::<SocketAddr>).transpose() {
-        Ok(address) => address,
-        Err(_) => return refuse(StatusCode::UNPROCESSABLE_ENTITY, "expected an address with a port, such as 10.0.0.11:9001"),
+    let Ok(address) = address.map(str::parse::<SocketAddr>).transpose() else {
+        return refuse(StatusCode::UNPROCESSABLE_ENTITY, "expected an address with a port, such as 10.0.0.11:9001");
     };
     match (&method, address) {
         (&Method::DELETE, Some(address)) if known(&address) => {

@@ -87,7 +87,7 @@ impl World {
         let count = random.usize(1..8);
         let backend = |port: usize| {
             let mut ext = Extensions::new();
-            let priority = if port % 3 == 0 { 1 } else { 0 };
+            let priority = u32::from(port.is_multiple_of(3));
             ext.insert(TargetSpec { priority, weight: 1 + port as u32 % 4, ..TargetSpec::new("127.0.0.1", port as u16) });
             Backend { addr: PingoraAddr::Inet(SocketAddr::from(([127, 0, 0, 1], port as u16))), weight: 1, ext }
         };
