@@ -107,9 +107,9 @@ impl LeftOut {
     fn new(tree: &mut Node, mistakes: &Mistakes) -> Self {
         let mut all = Vec::new();
         for mistake in &mistakes.0 {
-            let Some(Step::Key(section)) = mistake.place.0.first() else { continue };
+            let Some(Step::Key(section) | Step::Name(section)) = mistake.place.0.first() else { continue };
             let of_many = matches!(section.as_str(), "routes" | "listeners" | "upstreams" | "consumers");
-            let entry = (section.clone(), if of_many { mistake.place.0.get(1).cloned() } else { None });
+            let entry = (section.clone(), if of_many { mistake.place.0.get(1).map(Step::below) } else { None });
             if !all.contains(&entry) {
                 all.push(entry);
             }

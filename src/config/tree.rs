@@ -67,6 +67,9 @@ impl Node {
     pub fn spot_of(&self, place: &Place) -> Spot {
         let (mut node, mut spot) = (self, self.spot);
         for step in &place.0 {
+            if let (Value::Map(members), Step::Name(name)) = (&node.value, step) {
+                return members.iter().find(|(k, _)| k.text == *name).map_or(spot, |(k, _)| k.spot);
+            }
             let next = match (&node.value, step) {
                 (Value::Map(members), Step::Key(key)) => members.iter().find(|(k, _)| k.text == *key).map(|(k, n)| (n, k.spot)),
                 (Value::List(items), Step::Index(index)) => items.get(*index).map(|n| (n, n.spot)),

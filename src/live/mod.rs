@@ -45,7 +45,7 @@ pub struct BucketShape {
 impl Live {
     /// The pool of that shape. A new one takes over the targets of a pool that has its name.
     pub fn pool(&self, shape: PoolShape) -> Arc<Pool> {
-        let before = self.pools.find(|known| known.name == shape.name);
+        let before = self.pools.find(|known, pool| known.name == shape.name && pool.is_wanted());
         let changes = Arc::clone(self.changes.lock().entry(shape.name.clone()).or_default());
         self.pools.get_or(&shape.clone(), || Pool::new(shape, before.as_deref(), changes))
     }
@@ -88,8 +88,8 @@ impl<S: Clone + Eq + Hash, T> Shelf<S, T> {
         thing
     }
 
-    fn find(&self, wanted: impl Fn(&S) -> bool) -> Option<Arc<T>> {
+    fn find(&self, wanted: impl Fn(&S, &T) -> bool) -> Option<Arc<T>> {
         let things = self.0.lock();
-        things.iter().filter(|(shape, _)| wanted(shape)).find_map(|(_, thing)| thing.upgrade())
+        things.iter().find_map(|(shape, thing)| thing.upgrade().filter(|thing| wanted(shape, thing)))
     }
 }

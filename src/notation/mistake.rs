@@ -9,6 +9,18 @@ pub enum Step {
     Key(String),
     /// A place in a list.
     Index(usize),
+    /// A key itself, rather than what stands behind it.
+    Name(String),
+}
+
+impl Step {
+    /// The step to what stands behind a key.
+    pub fn below(&self) -> Self {
+        match self {
+            Self::Name(key) => Self::Key(key.clone()),
+            other => other.clone(),
+        }
+    }
 }
 
 /// The way to a value from the root: `routes[3].match.path`.
@@ -21,6 +33,14 @@ impl Place {
     pub fn key(&self, key: impl Into<String>) -> Self {
         let mut steps = self.0.clone();
         steps.push(Step::Key(key.into()));
+        Self(steps)
+    }
+
+    /// The place of the word `key` itself in the mapping at this place.
+    #[must_use]
+    pub fn name(&self, key: impl Into<String>) -> Self {
+        let mut steps = self.0.clone();
+        steps.push(Step::Name(key.into()));
         Self(steps)
     }
 
@@ -38,8 +58,8 @@ impl fmt::Display for Place {
         for (count, step) in self.0.iter().enumerate() {
             match step {
                 Step::Index(index) => write!(f, "[{index}]")?,
-                Step::Key(key) if count == 0 => write!(f, "{key}")?,
-                Step::Key(key) => write!(f, ".{key}")?,
+                Step::Key(key) | Step::Name(key) if count == 0 => write!(f, "{key}")?,
+                Step::Key(key) | Step::Name(key) => write!(f, ".{key}")?,
             }
         }
         Ok(())

@@ -103,6 +103,11 @@ impl Pool {
         !self.running.swap(true, Ordering::AcqRel)
     }
 
+    /// Whether a snapshot that serves has it, or is about to.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Acquire)
+    }
+
     /// No snapshot that serves has it any more: it ends, although requests may still hold it.
     pub fn retire(&self) {
         self.wanted.store(false, Ordering::Release);
