@@ -15,11 +15,13 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, Method};
 use portcullis::live::Buckets;
 use portcullis::notation::Rate;
-use portcullis::rules::balance::{Algorithm, Ask, Loads, Seat, hash_key};
+use portcullis::rules::balance::{Algorithm, Ask, Ewma, Loads, Seat, hash_key};
 use portcullis::rules::limits::Gcra;
 use portcullis::rules::payload::{Fields, Stripper};
 use portcullis::rules::routing::{Entry, Predicates, Question, Router, Verdict};
@@ -68,15 +70,22 @@ fn routing(criterion: &mut Criterion) {
     criterion.bench_function("build a router of 10,000 routes", |b| b.iter(|| router(10_000)));
 }
 
-struct Idle;
+/// What targets do, as the gateway counts it.
+struct Counted(Vec<(AtomicU32, Ewma)>);
 
-impl Loads for Idle {
+impl Counted {
+    fn new(count: u32) -> Self {
+        Self((0..count).map(|i| (AtomicU32::new(i % 7), Ewma::new(0))).collect())
+    }
+}
+
+impl Loads for Counted {
     fn active(&self, index: usize) -> u32 {
-        (index % 7) as u32
+        self.0[index].0.load(Ordering::Relaxed)
     }
 
     fn latency(&self, index: usize) -> f64 {
-        0.001 * (index % 5) as f64
+        self.0[index].1.read(1_000)
     }
 
     fn total(&self) -> u32 {
@@ -100,11 +109,12 @@ fn balance(criterion: &mut Criterion) {
         for count in [10_u32, 10_000] {
             let seat = |i: u32| Seat { id: hash_key(&i.to_le_bytes()), weight: 1 + i % 5 };
             let balance = algorithm.build(&(0..count).map(seat).collect::<Vec<_>>());
+            let loads = Counted::new(count);
             let mut random = 7_u64;
             group.bench_function(BenchmarkId::new(name, count), |b| {
                 b.iter(|| {
                     random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-                    let ask = Ask { key: Some(random), random, loads: &Idle, tried: &[] };
+                    let ask = Ask { key: Some(random), random, loads: &loads, tried: &[] };
                     black_box(balance.pick(black_box(&ask)))
                 });
             });

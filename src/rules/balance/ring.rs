@@ -18,6 +18,11 @@ const MAX_POINTS: u64 = 1 << 20;
 pub struct Ring {
     /// Hashes in order, with the target at each.
     points: Box<[(u64, u32)]>,
+    /// For each value of a hash's first bits, the first point that is not before them. Hashes are even,
+    /// so that from there it is a step or two.
+    starts: Box<[u32]>,
+    /// How far those bits are to be shifted.
+    shift: u32,
 }
 
 impl Ring {
@@ -35,13 +40,26 @@ impl Ring {
         }
         points.sort_unstable();
         points.dedup_by_key(|(hash, _)| *hash);
-        Self { points: points.into() }
+        let bits = points.len().max(2).ilog2();
+        let shift = 64 - bits;
+        let mut starts = Vec::with_capacity(1 << bits);
+        let mut at = 0;
+        for first in 0..1_u64 << bits {
+            while points.get(at).is_some_and(|(hash, _)| hash >> shift < first) {
+                at += 1;
+            }
+            starts.push(at as u32);
+        }
+        Self { points: points.into(), starts: starts.into(), shift }
     }
 }
 
 impl Table for Ring {
     fn place(&self, key: u64) -> usize {
-        let place = self.points.partition_point(|(hash, _)| *hash < key);
+        let mut place = self.starts[(key >> self.shift) as usize] as usize;
+        while self.points.get(place).is_some_and(|(hash, _)| *hash < key) {
+            place += 1;
+        }
         if place == self.points.len() { 0 } else { place }
     }
 
