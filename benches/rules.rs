@@ -106,7 +106,7 @@ fn balance(criterion: &mut Criterion) {
         ("maglev, bounded", Algorithm::Maglev { load_factor: 150 }),
     ] {
         for count in [10_u32, 10_000] {
-            let seat = |i: u32| Seat { id: hash_key(&i.to_le_bytes()), weight: 1 + i % 5 };
+            let seat = |i: u32| Seat::new(hash_key(&i.to_le_bytes()), 1 + i % 5);
             let balance = algorithm.build(&(0..count).map(seat).collect::<Vec<_>>());
             let loads = Counted::new(count);
             let mut random = 7_u64;

@@ -2,6 +2,7 @@
 //! reloads and ends with the process; a change to a target that its source no longer knows waits for it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
@@ -15,9 +16,21 @@ use crate::upstreams::Change;
 /// The longest body of a change.
 const MAX_BODY: usize = 64 * 1024;
 
+/// How long a body may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Targets that operators may add to an upstream's own.
+const MOST: usize = 10_000;
+
 /// A target to add, or what is to change about one.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Written {
+    address: Option<String>,
+    weight: Option<u32>,
+    draining: Option<bool>,
+}
+
 struct Wanted {
     address: Option<SocketAddr>,
     weight: Option<u32>,
@@ -63,6 +76,9 @@ pub(super) async fn answer(request: Request<Incoming>, operated: &dyn Operated) 
                 return refuse(StatusCode::NOT_FOUND, format!("there is no target {address}"));
             }
             let add = adds && !known(&address);
+            if address.port() == 0 || (add && upstream.pool.targets().len() >= MOST) {
+                return refuse(StatusCode::UNPROCESSABLE_ENTITY, format!("expected a port, and at most {MOST} targets"));
+            }
             upstream.pool.change(address, |change| lay(change, &wanted, add)).await;
         }
         (&Method::DELETE, Some(address)) => return refuse(StatusCode::NOT_FOUND, format!("there is no target {address}")),
@@ -82,8 +98,11 @@ fn lay(change: &mut Change, wanted: &Wanted, add: bool) {
 }
 
 async fn wanted(request: Request<Incoming>) -> Result<Wanted, String> {
-    let body = Limited::new(request.into_body(), MAX_BODY).collect().await.map_err(|e| e.to_string())?.to_bytes();
-    let wanted: Wanted = serde_json::from_slice(&body).map_err(|e| format!("expected {{address, weight, draining}}: {e}"))?;
+    let body = tokio::time::timeout(PATIENCE, Limited::new(request.into_body(), MAX_BODY).collect()).await;
+    let body = body.map_err(|_| "the body did not come in time".to_owned())?.map_err(|e| e.to_string())?.to_bytes();
+    let wanted: Written = serde_json::from_slice(&body).map_err(|e| format!("expected {{address, weight, draining}}: {e}"))?;
+    let address = |a: &String| a.parse::<SocketAddr>().map_err(|_| format!("expected an IP address with a port, found \"{a}\""));
+    let wanted = Wanted { address: wanted.address.as_ref().map(address).transpose()?, weight: wanted.weight, draining: wanted.draining };
     match wanted.weight {
         Some(weight) if !(1..=1_000).contains(&weight) => Err("expected a weight from 1 to 1000".to_owned()),
         _ => Ok(wanted),

@@ -96,8 +96,12 @@ impl Resolver {
     }
 
     async fn ask<T>(&self, name: &str, kind: TYPE, take: fn(&RData<'_>) -> Option<T>) -> Result<(Vec<T>, Duration), DnsError> {
-        let name = Name::new(name.trim_end_matches('.')).map_err(|e| DnsError::Failed(format!("{name} is no name: {e}")))?;
-        let id = fastrand::u16(..);
+        let owner = name.trim_end_matches('.');
+        let name = Name::new(owner).map_err(|e| DnsError::Failed(format!("{name} is no name: {e}")))?;
+        // From the system's generator: whoever could foresee it could answer first.
+        let mut random = [0; 2];
+        aws_lc_rs::rand::fill(&mut random).map_err(|_| DnsError::Failed("no random numbers".to_owned()))?;
+        let id = u16::from_be_bytes(random);
         let mut question = Packet::new_query(id);
         question.set_flags(PacketFlag::RECURSION_DESIRED);
         question.questions.push(Question::new(name, kind.into(), CLASS::IN.into(), false));
@@ -107,7 +111,7 @@ impl Resolver {
             match tokio::time::timeout(TIMEOUT, exchange(*server, &bytes, id)).await {
                 Err(_) => last = DnsError::Failed(format!("{server} does not answer")),
                 Ok(Err(error)) => last = DnsError::Failed(format!("{server}: {error}")),
-                Ok(Ok(answer)) => match read(&answer, id, take) {
+                Ok(Ok(answer)) => match read(&answer, id, owner, take) {
                     Err(DnsError::Failed(why)) => last = DnsError::Failed(format!("{server}: {why}")),
                     result => return result,
                 },
@@ -149,9 +153,10 @@ async fn over_tcp(server: SocketAddr, question: &[u8]) -> std::io::Result<Vec<u8
     Ok(answer)
 }
 
-fn read<T>(answer: &[u8], id: u16, take: fn(&RData<'_>) -> Option<T>) -> Result<(Vec<T>, Duration), DnsError> {
+fn read<T>(answer: &[u8], id: u16, owner: &str, take: fn(&RData<'_>) -> Option<T>) -> Result<(Vec<T>, Duration), DnsError> {
     let packet = Packet::parse(answer).map_err(|e| DnsError::Failed(format!("malformed answer: {e}")))?;
-    if packet.id() != id || !packet.has_flags(PacketFlag::RESPONSE) {
+    let asked = packet.questions.first().is_some_and(|q| q.qname.to_string().eq_ignore_ascii_case(owner));
+    if packet.id() != id || !packet.has_flags(PacketFlag::RESPONSE) || !asked {
         return Err(DnsError::Failed("an answer to something else".to_owned()));
     }
     match packet.rcode() {
@@ -161,7 +166,17 @@ fn read<T>(answer: &[u8], id: u16, take: fn(&RData<'_>) -> Option<T>) -> Result<
     }
     // Aliases stand among the answers; each record's time bounds that of the whole.
     let ttl = packet.answers.iter().map(|r| r.ttl).min().unwrap_or(0);
-    let found: Vec<T> = packet.answers.iter().filter_map(|r| take(&r.rdata)).collect();
+    // Records of the name itself, or of what it is another name for.
+    let mut names = vec![owner.to_ascii_lowercase()];
+    for record in &packet.answers {
+        if let RData::CNAME(alias) = &record.rdata
+            && names.contains(&record.name.to_string().to_ascii_lowercase())
+        {
+            names.push(alias.0.to_string().to_ascii_lowercase());
+        }
+    }
+    let own = packet.answers.iter().filter(|r| names.contains(&r.name.to_string().to_ascii_lowercase()));
+    let found: Vec<T> = own.filter_map(|r| take(&r.rdata)).collect();
     if found.is_empty() { Err(DnsError::NoName) } else { Ok((found, Duration::from_secs(u64::from(ttl)))) }
 }
 

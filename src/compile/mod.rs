@@ -5,6 +5,7 @@
 
 mod listeners;
 mod routes;
+mod upstream_checks;
 mod upstreams;
 
 use std::collections::HashMap;

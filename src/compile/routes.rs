@@ -263,6 +263,9 @@ impl Work<'_> {
                 }
             }
         }
+        if forward.timeout.as_ref().is_some_and(|t| t.0.is_zero()) {
+            self.mistakes.add(&place.key("timeout"), "expected a time longer than nothing; without the key there is none");
+        }
         Forward {
             split: self.split(forward, &upstreams, &weights, place),
             mirror: forward.mirror.as_ref().and_then(|m| self.mirror(m, &place.key("mirror"))),
@@ -292,7 +295,7 @@ impl Work<'_> {
             }
             return None;
         }
-        let seat = |(upstream, weight): (&Arc<Upstream>, &u32)| Seat { id: hash_key(upstream.name.as_bytes()), weight: *weight };
+        let seat = |(upstream, weight): (&Arc<Upstream>, &u32)| Seat::new(hash_key(upstream.name.as_bytes()), *weight);
         let seats: Vec<Seat> = upstreams.iter().zip(weights).map(seat).collect();
         let key = forward.split_by.as_ref().map(request_key);
         let algorithm = if key.is_some() { Algorithm::Maglev { load_factor: 0 } } else { Algorithm::RoundRobin };

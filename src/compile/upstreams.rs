@@ -28,6 +28,7 @@ pub fn compile(loaded: &Loaded, live: &Live, mistakes: &mut Mistakes) -> BTreeMa
         for (name, upstream) in all.iter().filter(|(_, u)| u.backup.is_some() == backed) {
             let place = Place::default().key("upstreams").key(name);
             mistakes.take(&place, config::is_name(name).map_err(|e| format!("expected {e}")));
+            super::upstream_checks::check(upstream, &place, mistakes);
             let backup = upstream.backup.as_ref().and_then(|name| backup(name, &out, loaded, &place.key("backup"), mistakes));
             let pool = live.pool(shape(loaded, name, upstream, &place, mistakes));
             let key = match &upstream.balance {
@@ -58,6 +59,9 @@ fn backup(
 ) -> Option<Arc<Upstream>> {
     match (known.get(name), loaded.config.upstreams.get(name)) {
         (Some(found), Some(config)) if config.backup.is_none() => return Some(Arc::clone(found)),
+        (_, Some(_)) if place.0.get(1) == Some(&crate::notation::Step::Key(name.to_owned())) => {
+            mistakes.add(place, "an upstream is no backup of itself");
+        }
         (_, Some(_)) => mistakes.add(place, format!("the upstream \"{name}\" has a backup itself: a backup has none")),
         (_, None) if loaded.is_partial("upstreams") => {}
         (_, None) => {

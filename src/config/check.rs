@@ -44,7 +44,7 @@ impl<'s> Checker<'s> {
             }
             Value::Float(_) if is(schema, "number") => {}
             Value::Bool(_) if is(schema, "boolean") => {}
-            other => mistakes.add(place, format!("expected {}, found {}", wanted(schema), other.kind())),
+            other => mistakes.add(place, format!("expected {}, found {}", wanted(schema), found(other))),
         }
     }
 
@@ -129,7 +129,7 @@ impl<'s> Checker<'s> {
             (_, []) => {
                 let mut all: Vec<String> = branches.iter().map(|b| wanted(b)).filter(|w| !w.is_empty()).collect();
                 all.dedup();
-                mistakes.add(place, format!("expected {}, found {}", all.join(" or "), node.value.kind()));
+                mistakes.add(place, format!("expected {}, found {}", all.join(" or "), found(&node.value)));
             }
             (_, [only]) => self.node(node, only, place, mistakes),
             (Value::Map(members), several) => self.variant(node, members, several, place, mistakes),
@@ -158,6 +158,14 @@ impl<'s> Checker<'s> {
                 mistakes.add(&place.name(&key.text), format!("expected one of {}{near}", words(tags.iter())));
             }
         }
+    }
+}
+
+/// What stands there; of a number, how it is a text.
+fn found(value: &Value) -> String {
+    match value {
+        Value::Integer(number) => format!("the number {number}; as a text it is \"{number}\""),
+        other => other.kind().to_owned(),
     }
 }
 

@@ -110,7 +110,8 @@ pub struct PassiveHealth {
     pub gateway_failures: u32,
     /// Time between two comparisons of the targets. Default 10s.
     pub interval: Duration,
-    /// How long the first ejection lasts; the n-th lasts n times as long. Default 30s.
+    /// How long the first ejection lasts; the n-th lasts n times as long. An active probe that succeeds
+    /// ends it, as in Envoy. Default 30s.
     pub ejection: Duration,
     /// The longest ejection. Default 300s.
     pub max_ejection: Duration,

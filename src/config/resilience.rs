@@ -80,7 +80,7 @@ impl Default for Adaptive {
     }
 }
 
-/// What is tried again, on another target where there is one. Never once a byte of the answer was sent,
+/// What is tried again, on another target while there is one, and on the same where there is none. Never once a byte of the answer was sent,
 /// and never a body that was longer than 64 KiB.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -94,7 +94,8 @@ pub struct Retry {
     pub statuses: Option<Statuses>,
     /// gRPC statuses that are tried again, when they come without a message. Default: none.
     pub grpc_statuses: Vec<u32>,
-    /// The longest that one try may take to the answer's head. Default: the upstream's read time-out.
+    /// How long a target may be silent in a try: to the answer's head, and between two parts of it.
+    /// Default: the upstream's read time-out.
     pub per_try: Option<Duration>,
     /// The pause before the n-th retry is drawn from 0 to (2^n − 1) times this. Default 25ms.
     pub backoff: Duration,

@@ -200,6 +200,11 @@ impl Supervisor {
         }
         // What the old ones' last probes found counts for the new ones as well.
         present.iter().for_each(|upstream| upstream.pool.refresh());
+        // And so does what an operator changed while this was being prepared.
+        for upstream in present {
+            let pool = Arc::clone(&upstream.pool);
+            tokio::spawn(async move { pool.discover().await });
+        }
         let mut listeners = self.listeners.lock();
         listeners.retain(|l| serving.snapshot.listeners.iter().any(|c| c.name == l.name && c.address == l.configured));
         for listening in listeners.iter() {

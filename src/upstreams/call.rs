@@ -1,5 +1,7 @@
 //! One request of the gateway's own to a target, over Pingora's connectors.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use pingora::Result;
@@ -49,7 +51,7 @@ pub async fn finish(connector: &Connector<()>, peer: &HttpPeer, mut session: Htt
 }
 
 /// Sends a request and reads the answer, of its body at most `most` bytes. The connection is kept when
-/// the whole of the answer was read.
+/// the whole of the answer was read and the peer says for how long.
 pub async fn call(connector: &Connector<()>, peer: &HttpPeer, request: RequestHeader, body: Bytes, most: usize) -> Result<Reply> {
     let Begun { mut session, head, .. } = begin(connector, peer, request, body).await?;
     let mut taken = BytesMut::new();
@@ -63,7 +65,11 @@ pub async fn call(connector: &Connector<()>, peer: &HttpPeer, request: RequestHe
         HttpSession::H2(h2) if whole => h2.read_trailers().await?,
         _ => None,
     };
-    finish(connector, peer, session).await;
+    if peer.options.idle_timeout == Some(Duration::ZERO) {
+        session.shutdown().await;
+    } else {
+        finish(connector, peer, session).await;
+    }
     Ok(Reply { head, body: taken.freeze(), trailers })
 }
 
@@ -107,6 +113,9 @@ async fn read_head(session: &mut HttpSession<()>) -> Result<ResponseHeader> {
         session.read_response_header().await?;
         let head = session.response_header().cloned();
         match head {
+            Some(head) if head.status == http::StatusCode::SWITCHING_PROTOCOLS => {
+                return pingora::Error::e_explain(pingora::ErrorType::InvalidHTTPHeader, "an upgrade that nobody asked for");
+            }
             Some(head) if !head.status.is_informational() => return Ok(head),
             Some(_) => {}
             None => return pingora::Error::e_explain(pingora::ErrorType::InvalidHTTPHeader, "there is no answer"),

@@ -11,8 +11,11 @@ use super::breaker::SharedBreaker;
 use super::members::Known;
 use super::shape::PoolShape;
 use super::target::Target;
-use crate::rules::balance::{Algorithm, Ask, Balance, Loads, Seat};
+use crate::rules::balance::{Algorithm, Ask, Balance, Loads, Seat, WHOLE_PART};
 use crate::rules::resilience::{shares, slow_start};
+
+/// How many targets may decline a request before the others are asked in any order.
+const DECLINES: usize = 16;
 
 /// The precision of shares of the load.
 const WHOLE: u32 = 10_000;
@@ -178,14 +181,8 @@ fn by_zone<'k>(shape: &PoolShape, members: Vec<&'k Known>, near_total: u64) -> V
 
 impl Group {
     fn new(shape: &PoolShape, members: &[&Known], now: u64) -> Self {
-        let starting = members.iter().any(|k| k.is_starting(shape, now));
-        let seats: Vec<Seat> = members
-            .iter()
-            .map(|k| {
-                let part = if starting { k.ramp(shape, now) * 100.0 } else { 1.0 };
-                Seat { id: k.target.id, weight: (f64::from(k.spec.weight) * part).round().max(1.0) as u32 }
-            })
-            .collect();
+        let seat = |k: &&Known| Seat { id: k.target.id, weight: k.spec.weight, part: (k.ramp(shape, now) * f64::from(WHOLE_PART)) as u32 };
+        let seats: Vec<Seat> = members.iter().map(seat).collect();
         Self { balance: shape.algorithm.build(&seats), members: members.iter().map(|k| Arc::clone(&k.member)).collect() }
     }
 
@@ -198,7 +195,7 @@ impl Group {
             let was = |m: &Arc<Member>| draw.tried.contains(&m.target.address);
             self.members.iter().enumerate().filter(|(_, m)| was(m)).map(|(i, _)| i).collect()
         };
-        loop {
+        for _ in 0..DECLINES {
             let ask = Ask { key: draw.key, random: draw.random, loads: &loads, tried: &tried };
             let index = self.balance.pick(&ask)?;
             if let Some(taken) = take(self.members.get(index)?) {
@@ -206,6 +203,11 @@ impl Group {
             }
             tried.push(index);
         }
+        // So many are full or broken that it no longer matters who is best: whoever takes it, has it.
+        let count = self.members.len();
+        let start = (draw.random % count.max(1) as u64) as usize;
+        let rest = (start..count).chain(0..start).filter(|index| !tried.contains(index));
+        rest.filter_map(|index| self.members.get(index)).find_map(take)
     }
 }
 

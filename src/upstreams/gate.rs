@@ -1,12 +1,12 @@
 //! How many requests an upstream works on at a time, and how many wait for their turn.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::sync::oneshot;
 
 use crate::exchange::clock;
 use crate::rules::resilience::{AdaptiveShape, Gradient};
@@ -58,7 +58,8 @@ pub struct Gate {
     /// The limit by the number of targets, and by their response time.
     by_targets: AtomicU32,
     by_time: AtomicU32,
-    freed: Notify,
+    /// Who waits, the first first. A place is handed over as what is sent.
+    queue: Mutex<VecDeque<(Class, oneshot::Sender<Entered>)>>,
     gradient: Option<Mutex<Gradient>>,
 }
 
@@ -78,7 +79,7 @@ impl Gate {
             limit: AtomicU32::new(shape.requests.min(by_time)),
             by_targets: AtomicU32::new(u32::MAX),
             by_time: AtomicU32::new(by_time),
-            freed: Notify::new(),
+            queue: Mutex::default(),
             gradient: gradient.map(Mutex::new),
         };
         Arc::new(gate)
@@ -99,17 +100,18 @@ impl Gate {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// There are so many targets now.
-    pub fn targets(&self, count: usize) {
+    /// There are so many targets now. With none it is for the pick to say so, and not for a queue.
+    pub fn targets(self: &Arc<Self>, count: usize) {
         if self.shape.per_target > 0 {
-            let limit = u32::try_from(count).unwrap_or(u32::MAX).saturating_mul(self.shape.per_target);
+            let count = if count == 0 { u32::MAX } else { u32::try_from(count).unwrap_or(u32::MAX) };
+            let limit = count.saturating_mul(self.shape.per_target);
             self.by_targets.store(limit, Ordering::Relaxed);
             self.update();
         }
     }
 
     /// Notes a response time in seconds.
-    pub fn observe(&self, seconds: f64) {
+    pub fn observe(self: &Arc<Self>, seconds: f64) {
         let (Some(gradient), Some(shape)) = (&self.gradient, &self.shape.adaptive) else { return };
         // Whoever does not get the lock leaves its sample out: there are enough.
         let Some(mut gradient) = gradient.try_lock() else { return };
@@ -120,18 +122,39 @@ impl Gate {
         }
     }
 
-    fn update(&self) {
+    fn update(self: &Arc<Self>) {
         let least = self.by_targets.load(Ordering::Relaxed).min(self.by_time.load(Ordering::Relaxed));
         let limit = self.shape.requests.min(least);
-        if self.limit.swap(limit, Ordering::Relaxed) < limit {
-            self.freed.notify_waiters();
+        if self.limit.swap(limit, Ordering::Relaxed) < limit && self.waiting() > 0 {
+            self.hand_on();
         }
     }
 
     fn try_enter(self: &Arc<Self>, class: Class) -> Option<Entered> {
         let most = class.share(self.limit());
-        let entered = self.active.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |active| (active < most).then(|| active + 1));
+        let entered = self.active.fetch_update(Ordering::SeqCst, Ordering::Relaxed, |active| (active < most).then(|| active + 1));
         entered.ok().map(|_| Entered(Arc::clone(self)))
+    }
+
+    /// Gives free places to those that wait.
+    fn hand_on(self: &Arc<Self>) {
+        let mut queue = self.queue.lock();
+        loop {
+            // Whoever has given up is passed over; one that gives up later drops its place, which comes
+            // through here again.
+            while queue.front().is_some_and(|(_, waiter)| waiter.is_closed()) {
+                queue.pop_front();
+            }
+            let Some((class, _)) = queue.front() else { return };
+            let Some(entered) = self.try_enter(*class) else { return };
+            let Some((_, waiter)) = queue.pop_front() else { return };
+            if let Err(late) = waiter.send(entered) {
+                // It gave up in between. Its place is dropped without the lock that the drop takes.
+                drop(queue);
+                drop(late);
+                queue = self.queue.lock();
+            }
+        }
     }
 
     /// Lets a request in at once, or not.
@@ -152,18 +175,12 @@ impl Gate {
     }
 
     async fn wait(self: &Arc<Self>, class: Class) -> Option<Entered> {
-        let waiting = Waiting::begin(self)?;
-        let deadline = Instant::now() + self.shape.pending_time;
-        loop {
-            let freed = self.freed.notified();
-            tokio::pin!(freed);
-            freed.as_mut().enable();
-            if let Some(entered) = self.try_enter(class) {
-                drop(waiting);
-                return Some(entered);
-            }
-            tokio::time::timeout_at(deadline, freed).await.ok()?;
-        }
+        let _waiting = Waiting::begin(self)?;
+        let (sender, turn) = oneshot::channel();
+        self.queue.lock().push_back((class, sender));
+        // A place may have become free since it was asked for.
+        self.hand_on();
+        tokio::time::timeout(self.shape.pending_time, turn).await.ok()?.ok()
     }
 }
 
@@ -173,24 +190,22 @@ struct Waiting<'g>(&'g Gate);
 impl<'g> Waiting<'g> {
     fn begin(gate: &'g Gate) -> Option<Self> {
         let most = gate.shape.pending;
-        let begun = gate.waiting.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |w| (w < most).then(|| w + 1));
+        let begun = gate.waiting.fetch_update(Ordering::SeqCst, Ordering::Relaxed, |w| (w < most).then(|| w + 1));
         begun.ok().map(|_| Self(gate))
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
-        // Should this one have been woken and given up at the same time, the next is woken instead.
-        self.0.freed.notify_one();
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Ordering::AcqRel);
-        if self.0.waiting() > 0 {
-            self.0.freed.notify_one();
+        self.0.active.fetch_sub(1, Ordering::SeqCst);
+        if self.0.waiting.load(Ordering::SeqCst) > 0 {
+            self.0.hand_on();
         }
     }
 }
@@ -226,6 +241,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn whoever_waits_longest_is_next_and_whoever_left_is_passed_over() {
+        let gate = gate(1, 10);
+        let first = gate.enter(Class::Normal).await.expect("room");
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let mut tasks = Vec::new();
+        for number in 0..5 {
+            let (waiting, noted) = (Arc::clone(&gate), Arc::clone(&order));
+            tasks.push(tokio::spawn(async move {
+                let entered = waiting.enter(Class::Normal).await;
+                noted.lock().push(number);
+                drop(entered);
+            }));
+            while gate.waiting() <= number {
+                tokio::task::yield_now().await;
+            }
+        }
+        let left = tasks.remove(1);
+        left.abort();
+        let _ = left.await;
+        assert!(gate.try_now(Class::Normal).is_none(), "nobody passes those that wait");
+        drop(first);
+        for task in tasks {
+            let _ = task.await;
+        }
+        assert_eq!(*order.lock(), [0, 2, 3, 4]);
+        assert_eq!((gate.active(), gate.waiting()), (0, 0));
+    }
+
+    #[tokio::test]
     async fn classes_are_shed_in_order() {
         let gate = gate(4, 0);
         let mut held = Vec::new();
@@ -245,5 +289,7 @@ mod tests {
         let gate = Gate::new(GateShape { requests: 100, per_target: 3, pending: 0, pending_time, adaptive: None });
         gate.targets(2);
         assert_eq!(gate.limit(), 6);
+        gate.targets(0);
+        assert_eq!(gate.limit(), 100);
     }
 }

@@ -17,7 +17,6 @@ use super::shape::PoolShape;
 use super::target::{InFlight, Outcome, Target, TargetSpec};
 use super::watch::{Watch, WatchShape};
 use crate::exchange::clock;
-use crate::rules::balance::Algorithm;
 use crate::rules::resilience::{Admission, OutlierShape, Recent, Tally, may_eject, outliers};
 use crate::telemetry::metrics::METRICS;
 
@@ -70,6 +69,8 @@ pub struct Picked {
     pub member: Arc<Member>,
     /// Passes of the upstream's and the target's breakers; taken out when the outcome is known.
     passes: [Option<(Arc<SharedBreaker>, Admission)>; 2],
+    /// Whether the session's own target is there, and just could not take this request.
+    pub away: bool,
     _in_flight: InFlight,
 }
 
@@ -156,12 +157,15 @@ impl Members {
         let choice = self.choice.load();
         let mut why = NoPick::NoTarget;
         let mut take = |member: &Arc<Member>| self.take(member, &mut why);
-        let bound = wish.session.and_then(|tag| choice.sessions.get(&tag)).filter(|m| !wish.tried.contains(&m.target.address));
+        let home = wish.session.and_then(|tag| choice.sessions.get(&tag));
+        let bound = home.filter(|m| !wish.tried.contains(&m.target.address));
         let draw = Draw { key: wish.key, random: fastrand::u64(..), tried: wish.tried, active: self.gate.active() };
         let picked = bound.and_then(&mut take).or_else(|| choice.pick(&draw, take));
         match (picked, admission) {
             (Some(mut picked), admission) => {
                 picked.passes[0] = admission;
+                // A target that is only busy at the moment, or failed this once, stays the session's.
+                picked.away = home.is_some_and(|home| home.tag != picked.member.tag);
                 Ok(picked)
             }
             (None, Some((breaker, admission))) => {
@@ -192,7 +196,7 @@ impl Members {
             },
             None => None,
         };
-        Some(Picked { member: Arc::clone(member), passes: [None, pass], _in_flight: member.target.begin() })
+        Some(Picked { member: Arc::clone(member), passes: [None, pass], away: false, _in_flight: member.target.begin() })
     }
 
     /// Notes how a try ended.
@@ -204,9 +208,7 @@ impl Members {
             }
         }
         if let Some(seconds) = seconds {
-            if self.shape.algorithm == Algorithm::LeastResponseTime {
-                target.latency.observe(seconds, clock::now());
-            }
+            target.latency.observe(seconds, clock::now());
             self.gate.observe(seconds);
         }
         if let Some(shape) = &self.shape.outlier
@@ -217,6 +219,9 @@ impl Members {
     }
 
     fn eject(&self, target: &Target, shape: &OutlierShape, why: &'static str) {
+        if target.is_ejected() {
+            return;
+        }
         let known = self.by_address.lock();
         let ejected = known.values().filter(|k| k.target.is_ejected()).count();
         if target.is_ejected() || !may_eject(known.len(), ejected, shape.max_percent) {
@@ -278,8 +283,9 @@ impl Members {
     pub fn rebuild(&self) {
         let known = self.by_address.lock();
         let choice = Choice::build(&self.shape, &known, clock::now());
-        self.gate.targets(choice.eligible);
-        if choice.panic && !self.choice.load().panic {
+        self.gate.targets(choice.eligible.max(choice.sessions.len()));
+        let before = self.choice.load();
+        if choice.panic && !before.panic && before.total > 0 {
             log::warn!("upstream {}: too few targets are healthy, health is ignored", self.shape.name);
         }
         self.choice.store(Arc::new(choice));
@@ -294,18 +300,18 @@ impl Members {
     pub fn tick(&self) {
         let now = clock::now();
         let mut changed = self.choice.load().starting;
-        if let Some(shape) = &self.shape.outlier {
-            let known = self.by_address.lock();
-            for known in known.values().filter(|k| k.target.release(now)) {
-                log::info!("upstream {}: target {} is back from its ejection", self.shape.name, known.target.label);
-                known.target.start_slowly();
-                changed = true;
-            }
-            drop(known);
-            if now.saturating_sub(self.compared.load(Ordering::Relaxed)) >= shape.interval {
-                self.compared.store(now, Ordering::Relaxed);
-                self.compare(shape);
-            }
+        // Where nobody is to be ejected any more, whoever is comes back at once.
+        let back = |target: &Target| if self.shape.outlier.is_some() { target.release(now) } else { target.pardon() };
+        for known in self.by_address.lock().values().filter(|k| back(&k.target)) {
+            log::info!("upstream {}: target {} is back from its ejection", self.shape.name, known.target.label);
+            known.target.start_slowly();
+            changed = true;
+        }
+        if let Some(shape) = &self.shape.outlier
+            && now.saturating_sub(self.compared.load(Ordering::Relaxed)) >= shape.interval
+        {
+            self.compared.store(now, Ordering::Relaxed);
+            self.compare(shape);
         }
         if changed {
             self.rebuild();

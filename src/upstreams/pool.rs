@@ -26,6 +26,8 @@ pub struct Pool {
     wanted: AtomicBool,
     /// Whether someone looks after it.
     running: AtomicBool,
+    /// One discovery at a time, so that no older answer comes after a newer one.
+    discovering: tokio::sync::Mutex<()>,
 }
 
 impl std::fmt::Debug for Pool {
@@ -41,7 +43,21 @@ impl Pool {
         let discovery = Arc::new(Discovery::new(targets, further, shape.resolver.as_ref(), shape.resolve_interval, changes));
         let backends = Backends::new(Box::new(Shared(Arc::clone(&discovery))));
         let members = Arc::new(Members::new(shape, before.map(|p| &*p.members)));
-        Arc::new(Self { backends, discovery, members, wanted: AtomicBool::new(true), running: AtomicBool::new(false) })
+        Arc::new(Self {
+            backends,
+            discovery,
+            members,
+            wanted: AtomicBool::new(true),
+            running: AtomicBool::new(false),
+            discovering: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// Whether its targets are known by names.
+    pub fn has_names(&self) -> bool {
+        let shape = self.shape();
+        let named = shape.targets.iter().any(|t| t.host.parse::<std::net::IpAddr>().is_err());
+        named || matches!(shape.discovery, Some(super::discovery::DiscoveryShape::Srv(_)))
     }
 
     /// Its shape.
@@ -99,8 +115,8 @@ impl Pool {
 
     /// It is wanted from now on. True if nobody looks after it: whoever asked is to do so.
     pub fn start(&self) -> bool {
-        self.wanted.store(true, Ordering::Release);
-        !self.running.swap(true, Ordering::AcqRel)
+        self.wanted.store(true, Ordering::SeqCst);
+        !self.running.swap(true, Ordering::SeqCst)
     }
 
     /// Whether a snapshot that serves has it, or is about to.
@@ -110,7 +126,7 @@ impl Pool {
 
     /// No snapshot that serves has it any more: it ends, although requests may still hold it.
     pub fn retire(&self) {
-        self.wanted.store(false, Ordering::Release);
+        self.wanted.store(false, Ordering::SeqCst);
     }
 
     /// Looks at its targets' health anew.
@@ -133,7 +149,9 @@ impl Pool {
         self.discover().await;
     }
 
-    async fn discover(&self) {
+    /// Asks its sources, and lays over what they say what operators changed.
+    pub async fn discover(&self) {
+        let _one = self.discovering.lock().await;
         // Our discovery has no failing way: what cannot be resolved keeps its addresses.
         let _ = self.backends.update(|backends| self.members.replace(&backends)).await;
     }
@@ -146,11 +164,17 @@ impl Pool {
             drop(this);
             tokio::time::sleep(pause).await;
             let Some(this) = pool.upgrade() else { return };
-            if !this.wanted.load(Ordering::Acquire) {
-                return this.running.store(false, Ordering::Release);
+            if !this.wanted.load(Ordering::SeqCst) {
+                this.running.store(false, Ordering::SeqCst);
+                // Whoever wants it in this very moment has found it running.
+                if !this.wanted.load(Ordering::SeqCst) || this.running.swap(true, Ordering::SeqCst) {
+                    return;
+                }
             }
-            if this.discovery.is_due() {
-                this.discover().await;
+            if this.discovery.is_due() && this.discovering.try_lock().is_ok() {
+                // Apart, so that a name server that is silent holds nothing else up.
+                let this = Arc::clone(&this);
+                tokio::spawn(async move { this.discover().await });
             }
             this.members.tick();
         }

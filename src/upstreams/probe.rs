@@ -1,5 +1,6 @@
 //! What one probe sends, and what a healthy target answers.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +16,9 @@ use crate::notation::Statuses;
 
 /// The most of a body that is read to find a text in it.
 const MAX_BODY: usize = 64 * 1024;
+
+/// What all probes go out by.
+static CONNECTORS: LazyLock<(TransportConnector, Connector<()>)> = LazyLock::new(|| (TransportConnector::new(None), Connector::new(None)));
 
 /// What a probe sends and wants.
 #[derive(Clone, Debug)]
@@ -86,6 +90,8 @@ impl Probe {
         peer.options.connection_timeout = Some(timeout);
         peer.options.total_connection_timeout = Some(timeout);
         peer.options.read_timeout = Some(timeout);
+        // Nothing is kept: that a connection can be made is part of what is asked.
+        peer.options.idle_timeout = Some(Duration::ZERO);
         if matches!(shape.probe.kind, ProbeKind::Grpc { .. }) {
             peer.options.set_http_version(2, 2);
         }
@@ -105,11 +111,7 @@ impl Probe {
 
     async fn send(&self) -> Result<(), String> {
         match &self.kind {
-            ProbeKind::Tcp => {
-                // A new connection each time: that one can be made is what is asked.
-                let connector = TransportConnector::new(None);
-                connector.new_stream(&self.peer).await.map(drop).map_err(|e| cause(&e))
-            }
+            ProbeKind::Tcp => CONNECTORS.0.new_stream(&self.peer).await.map(drop).map_err(|e| cause(&e)),
             ProbeKind::Http(probe) => {
                 let most = if probe.expect_body.is_some() { MAX_BODY } else { 0 };
                 let reply = self.ask(probe.request(&self.authority)?, Bytes::new(), most).await?;
@@ -123,8 +125,7 @@ impl Probe {
     }
 
     async fn ask(&self, request: RequestHeader, body: Bytes, most: usize) -> Result<Reply, String> {
-        let connector = Connector::new(None);
-        call(&connector, &self.peer, request, body, most).await.map_err(|e| cause(&e))
+        call(&CONNECTORS.1, &self.peer, request, body, most).await.map_err(|e| cause(&e))
     }
 }
 

@@ -158,9 +158,10 @@ impl Target {
         self.bad.fetch_add(1, Ordering::Relaxed);
         let row = self.in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
         let gateway = if outcome == Outcome::GatewayFailed { self.gateway_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
-        if shape.failures > 0 && row >= shape.failures {
+        // Where no more may be ejected now, the next row of failures asks again, and not each of them.
+        if shape.failures > 0 && row.is_multiple_of(shape.failures) {
             Some("consecutive_failures")
-        } else if shape.gateway_failures > 0 && gateway >= shape.gateway_failures {
+        } else if shape.gateway_failures > 0 && gateway > 0 && gateway.is_multiple_of(shape.gateway_failures) {
             Some("consecutive_gateway_failures")
         } else {
             None

@@ -24,7 +24,7 @@ pub struct TargetView {
     pub in_flight: u32,
     /// Whether it takes no new sessions.
     pub draining: bool,
-    /// Whether it may be picked, draining apart.
+    /// Whether it may be picked for a request without a session.
     pub eligible: bool,
     /// What probes say, if there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -35,8 +35,9 @@ pub struct TargetView {
     /// Its breaker, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub breaker: Option<&'static str>,
-    /// Its response time in milliseconds, as least_response_time has it.
-    pub latency_ms: f64,
+    /// Its response time in milliseconds, as least_response_time has it, once there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_ms: Option<f64>,
 }
 
 /// An ejection.
@@ -61,11 +62,11 @@ impl TargetView {
             zone: known.spec.zone.clone(),
             in_flight: target.active(),
             draining: known.spec.draining,
-            eligible: known.is_eligible(),
+            eligible: known.is_eligible() && !known.spec.draining && known.member.breaker.as_ref().is_none_or(|b| b.phase() != "open"),
             health: known.watch.as_ref().map(|w| w.view()),
             ejected: target.ejection().map(|(reason, until)| EjectedView { reason, seconds_left: left(until) }),
             breaker: known.member.breaker.as_ref().map(|b| b.phase()),
-            latency_ms: (target.latency.read(now) * 1e6).round() / 1e3,
+            latency_ms: target.latency.is_known().then(|| (target.latency.read(now) * 1e6).round() / 1e3),
         }
     }
 }

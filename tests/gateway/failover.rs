@@ -119,9 +119,10 @@ fn a_post_is_not_sent_twice() {
     let answer = gateway.request("POST", "/", &[("content-length", "0")]);
     assert_eq!((answer.status, answer.reason().as_str()), (502, "target_reset"));
     assert_eq!(seen.load(Ordering::Acquire), 1);
-    // A GET is, and to the other one.
+    // A GET is: to the other one, and once more when there is none that was not tried.
     assert_eq!(gateway.get("/").status, 502);
-    assert_eq!(seen.load(Ordering::Acquire), 3);
+    assert_eq!(seen.load(Ordering::Acquire), 4);
+    assert!(a.count() >= 1 && b.count() >= 1);
 }
 
 #[test]

@@ -256,3 +256,16 @@ fn silent_idle_and_stalled_connections_end() {
         assert_eq!(answer.await.expect("an answer").status(), 200);
     });
 }
+
+#[test]
+fn hedged_requests_cross_versions() {
+    // To HTTP/2 from HTTP/1, and to HTTP/1.0 from HTTP/1.1: the framing is the client's.
+    let target = grpc_target();
+    let gateway = gateway(target, ", protocol: http2, retry: {hedge_after: 1s}", "");
+    let answer = gateway.get("/");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let old = Target::raw(b"HTTP/1.0 200 OK\r\n\r\nold");
+    let gateway = self::gateway(old.address, ", retry: {hedge_after: 1s}", "");
+    let answer = gateway.get("/");
+    assert_eq!((answer.status, answer.text().as_str(), answer.header("transfer-encoding")), (200, "old", Some("chunked")));
+}

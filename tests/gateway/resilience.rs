@@ -165,3 +165,89 @@ fn an_overloaded_upstream_sheds_and_stays_fast() {
     assert_eq!(refused, 0);
     assert!(after < calm * 3, "{after:?} afterwards, {calm:?} before");
 }
+
+#[test]
+fn a_query_of_death_is_not_multiplied() {
+    // Answers, until it is asked for what kills it.
+    let targets: Vec<Target> = (0..2)
+        .map(|_| {
+            Target::new(|stream, seen| match seen.target.as_str() {
+                "/die" => Err(std::io::ErrorKind::ConnectionAborted.into()),
+                _ => answer(stream, 200, &[], b""),
+            })
+        })
+        .collect();
+    let addresses: Vec<String> = targets.iter().map(|t| format!("\"{}\"", t.address)).collect();
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{pool: {{targets: [{}], retry: {{attempts: 1}}, breaker: {{failures: 1, cool_down: 1h}}}}}}\nroutes: [{{name: all, action: {{forward: pool}}}}]",
+        addresses.join(", ")
+    ));
+    // Many kept connections, each of which could look stale.
+    std::thread::scope(|scope| {
+        (0..20).for_each(|_| _ = scope.spawn(|| assert_eq!(gateway.get("/").status, 200)));
+    });
+    let before: usize = targets.iter().map(Target::count).sum();
+    assert_eq!(gateway.get("/die").status, 502);
+    let sent = targets.iter().map(Target::count).sum::<usize>() - before;
+    assert!(sent <= 2, "it was sent {sent} times");
+    assert_eq!(gateway.get("/").reason(), "breaker_open", "the breaker was not told");
+}
+
+#[test]
+fn who_leaves_the_queue_is_not_forwarded() {
+    let target = Target::named("echo", "a");
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{pool: {{targets: [\"{}\"], limits: {{requests: 1, pending: 1, pending_time: 20s}}}}}}\nroutes: [{{name: all, action: {{forward: pool}}}}]",
+        target.address
+    ));
+    let mut first = Connection::open(gateway.address());
+    first.send(head("GET", "/hold", &[]));
+    eventually("the target has it", || target.count() == 1);
+    let mut left = Connection::open(gateway.address());
+    left.send(head("POST", "/left", &[("content-length", "1")]) + "x");
+    let pending = || gateway.metric("portcullis_upstream_requests{state=\"pending\",upstream=\"pool\"}");
+    eventually("it waits", || pending() > 0.5);
+    drop(left);
+    eventually("its place is free", || pending() < 0.5);
+    target.release();
+    assert_eq!(first.receive().status, 200);
+    assert_eq!(gateway.get("/next").status, 200);
+    assert_eq!(target.count(), 2, "what nobody waited for was forwarded");
+}
+
+#[test]
+fn a_reload_without_passive_health_ends_ejections() {
+    let (bad, good) = (Target::named("500", "bad"), Target::named("echo", "good"));
+    let config = |health: &str| {
+        format!(
+            "upstreams: {{pool: {{targets: [\"{}\", \"{}\"], retry: {{attempts: 1}}{health}}}}}\nroutes: [{{name: all, action: {{forward: pool}}}}]",
+            bad.address, good.address
+        )
+    };
+    let gateway = Gateway::start(&config(", health: {passive: {failures: 2, ejection: 1h, max_ejection: 1h, max_ejected: 50}}"));
+    eventually("it is out", || {
+        gateway.get("/");
+        get(gateway.admin, "/upstreams").text().contains("consecutive_failures")
+    });
+    bad.become_("echo");
+    gateway.write_config(&config(""));
+    assert_eq!(gateway.reload().status, 200);
+    eventually("it is back", || (0..4).any(|_| gateway.get("/").header("x-target") == Some("bad")));
+}
+
+#[test]
+fn probes_leave_no_connections_behind() {
+    let target = Target::named("echo", "a");
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{pool: {{targets: [\"{}\"], health: {{active: {{path: /probe, expect_body: served, interval: 20ms}}}}}}}}\nroutes: [{{name: all, action: {{forward: pool}}}}]",
+        target.address
+    ));
+    eventually("many probes were sent", || target.count() > 40);
+    let folder = format!("/proc/{}/fd", gateway.child.id());
+    let sockets = std::fs::read_dir(folder)
+        .expect("descriptors")
+        .flatten()
+        .filter(|f| std::fs::read_link(f.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:")));
+    let count = sockets.count();
+    assert!(count < 20, "{count} sockets are open");
+}

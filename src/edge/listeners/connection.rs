@@ -1,12 +1,14 @@
 //! One client connection: who it is, and its present deadline.
 
 use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::task::AtomicWaker;
 use http::HeaderValue;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::clock;
 use crate::exchange::address_text;
@@ -36,6 +38,8 @@ pub struct Connection {
     pub peer_text: HeaderValue,
     /// Whether TLS is spoken.
     pub secure: bool,
+    /// Its socket, which lives as long as the task that serves it.
+    fd: RawFd,
     /// When the client has to have sent something, in milliseconds of [`clock`]; MAX is never.
     deadline: AtomicU64,
     /// Whether a request's head is awaited or under way.
@@ -50,12 +54,13 @@ pub struct Connection {
 
 impl Connection {
     /// A connection of which a first head is awaited within `head_time`.
-    pub fn new(listener: Arc<str>, peer: SocketAddr, secure: bool, head_time: Duration) -> Arc<Self> {
+    pub fn new(listener: Arc<str>, (peer, fd): (SocketAddr, RawFd), secure: bool, head_time: Duration) -> Arc<Self> {
         Arc::new(Self {
             listener,
             peer,
             peer_text: address_text(peer.ip()),
             secure,
+            fd,
             deadline: AtomicU64::new(after(head_time)),
             in_head: AtomicBool::new(true),
             head_begun: AtomicBool::new(false),
@@ -63,6 +68,14 @@ impl Connection {
             corked: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         })
+    }
+
+    /// Whether the client has closed its side. To be asked only by the task that serves it.
+    pub fn is_gone(&self) -> bool {
+        // SAFETY: the socket is open for as long as the task that serves it runs, which is the caller.
+        let socket = unsafe { BorrowedFd::borrow_raw(self.fd) };
+        let mut asked = [PollFd::new(socket, PollFlags::from_bits_retain(nix::libc::POLLRDHUP))];
+        poll(&mut asked, PollTimeout::ZERO).is_ok_and(|count| count > 0)
     }
 
     /// A next head is awaited, for at most `idle_time`.

@@ -291,7 +291,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, context: Context, connection
     let _ = stream.set_nodelay(true);
     let id = stream.as_raw_fd();
     let tls = context.settings.tls.load_full();
-    let connection = Connection::new(Arc::clone(&context.settings.name), peer, tls.is_some(), limits.header_time);
+    let connection = Connection::new(Arc::clone(&context.settings.name), (peer, id), tls.is_some(), limits.header_time);
     connections.lock().push(Arc::downgrade(&connection));
     let (http1, http2) = **context.settings.protocols.load();
     let Some(tls) = tls else {

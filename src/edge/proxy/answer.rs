@@ -22,18 +22,23 @@ impl Gateway {
         if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
+        self.note_answer(response, ctx);
+        if self.retry_answer(session, response, ctx) {
+            return Error::e_explain(ErrorType::HTTPStatus(response.status.as_u16()), "an answer that is tried again");
+        }
+        Ok(())
+    }
+
+    /// Notes what an answer says of its target.
+    pub(super) fn note_answer(&self, response: &ResponseHeader, ctx: &mut Context) {
         let now = Instant::now();
         ctx.answered = Some(now);
-        let Some(upstream) = ctx.upstream.clone() else { return Ok(()) };
+        let Some(upstream) = &ctx.upstream else { return };
         let seconds = ctx.forwarded.map(|from| now.saturating_duration_since(from).as_secs_f64());
         upstream.metrics.response.observe(seconds.unwrap_or_default());
         if let Some(picked) = &mut ctx.picked {
             upstream.pool.report(picked, outcome(response), seconds);
         }
-        if self.retry_answer(session, response, ctx) {
-            return Error::e_explain(ErrorType::HTTPStatus(response.status.as_u16()), "an answer that is tried again");
-        }
-        Ok(())
     }
 
     /// Edits the head: the route's filters, last first.

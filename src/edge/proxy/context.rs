@@ -43,10 +43,14 @@ pub struct Context {
     pub entered: Option<Entered>,
     /// How long to wait before the next attempt.
     pub backoff: Option<Duration>,
+    /// Whether the next attempt is on a new connection, since a kept one was closed.
+    pub fresh: bool,
     /// Whether the answer that has come is to be tried again.
     pub again: bool,
     /// The copy of it that is being made for a mirror.
     pub copy: Option<Box<Copy>>,
+    /// Whether that was decided.
+    pub copied: bool,
     /// Its session.
     pub sticky: StickySession,
     /// When forwarding began.
@@ -101,8 +105,10 @@ impl Context {
             tries: 0,
             entered: None,
             backoff: None,
+            fresh: false,
             again: false,
             copy: None,
+            copied: false,
             sticky: StickySession::default(),
             forwarded: None,
             answered: None,
@@ -129,6 +135,11 @@ impl Context {
     /// Its listener's limits.
     pub fn limits(&self) -> Option<&Limits> {
         self.listener().map(|l| &l.limits)
+    }
+
+    /// Whether its client has closed its side.
+    pub fn is_client_gone(&self) -> bool {
+        self.connection.as_ref().is_some_and(|c| c.is_gone())
     }
 
     /// How its route forwards, if it does.

@@ -19,7 +19,13 @@ impl Gateway {
     pub(super) fn connect_failed(&self, ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
         report_failure(ctx);
         let wanted = ctx.upstream.as_ref().is_some_and(|u| u.retry.connect);
-        let again = exclude(ctx) && wanted;
+        let again = wanted
+            && match exclude(ctx) {
+                Next::Another => true,
+                // To the same one once more it is a retry as any other.
+                Next::Same => begin_retry(ctx),
+                Next::None => false,
+            };
         if let (true, Some(upstream)) = (again, &ctx.upstream) {
             upstream.metrics.retries.inc();
         }
@@ -38,8 +44,9 @@ impl Gateway {
         let from_target = *error.esource() == ErrorSource::Upstream;
         let unanswered = session.response_written().is_none() && ctx.answered.is_none();
         let timed_out = matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout);
-        // A kept connection that is closed as a request is sent says nothing about its target.
-        let stale = reused && !timed_out;
+        // A kept connection that is closed as a request is sent says nothing about its target: once, the
+        // request is sent again over a new one.
+        let stale = reused && !timed_out && !ctx.fresh;
         if from_target && unanswered && !stale {
             report_failure(ctx);
         }
@@ -48,29 +55,20 @@ impl Gateway {
             error.set_retry(false);
             return error;
         }
-        let another = exclude(ctx);
         if stale {
-            // With no other target left all may be asked again, until no kept connection is.
-            if !another {
-                ctx.tried.clear();
-            }
-            error.set_retry(ctx.tries < MAX_STALE);
+            ctx.fresh = true;
+            error.set_retry(true);
         } else {
-            error.set_retry(another && begin_retry(ctx));
+            error.set_retry(exclude(ctx) != Next::None && begin_retry(ctx));
         }
         error
     }
 
     /// Whether this answer is one that another target may do better, and may be asked to.
     pub(super) fn retry_answer(&self, session: &Session, response: &ResponseHeader, ctx: &mut Context) -> bool {
-        let Some(upstream) = &ctx.upstream else { return false };
-        let status = upstream.retry.statuses.as_ref().is_some_and(|s| s.contains(response.status.as_u16()));
-        let grpc = || {
-            let code = response.headers.get("grpc-status").and_then(|v| v.to_str().ok()?.parse::<u32>().ok());
-            code.is_some_and(|code| upstream.retry.grpc_statuses.contains(&code))
-        };
-        let wanted = status || (!upstream.retry.grpc_statuses.is_empty() && grpc());
-        ctx.again = wanted && is_repeatable(session, ctx) && exclude(ctx) && begin_retry(ctx);
+        let wanted = is_retried_answer(response, ctx);
+        // Not for the backup's sake: what the target has answered is an answer.
+        ctx.again = wanted && is_repeatable(session, ctx) && exclude(ctx) != Next::None && begin_retry(ctx);
         ctx.again
     }
 
@@ -112,25 +110,55 @@ fn report_failure(ctx: &mut Context) {
     }
 }
 
-/// Whether the request may be sent a second time, although the first may have had an effect.
-fn is_repeatable(session: &Session, ctx: &Context) -> bool {
-    let method = &session.req_header().method;
-    let allowed = match ctx.forward().and_then(|f| f.retry_methods.as_ref()) {
-        Some(methods) => methods.contains(method) || (*method == Method::HEAD && methods.contains(&Method::GET)),
-        None => method.is_idempotent(),
+/// Whether this answer is one that the upstream's retries are for.
+pub(super) fn is_retried_answer(response: &ResponseHeader, ctx: &Context) -> bool {
+    let Some(upstream) = &ctx.upstream else { return false };
+    let status = upstream.retry.statuses.as_ref().is_some_and(|s| s.contains(response.status.as_u16()));
+    let grpc = || {
+        let code = response.headers.get("grpc-status").and_then(|v| v.to_str().ok()?.parse::<u32>().ok());
+        code.is_some_and(|code| upstream.retry.grpc_statuses.contains(&code))
     };
-    allowed && !session.retry_buffer_truncated()
+    status || (!upstream.retry.grpc_statuses.is_empty() && grpc())
 }
 
-/// Leaves the target out of further tries. Whether there is another attempt and another target.
-fn exclude(ctx: &mut Context) -> bool {
-    if let Some(address) = picked_address(ctx) {
-        ctx.tried.push(address);
+/// Whether requests of this method may be sent a second time, although the first may have had an effect.
+pub(super) fn is_method_repeatable(method: &Method, ctx: &Context) -> bool {
+    match ctx.forward().and_then(|f| f.retry_methods.as_ref()) {
+        Some(methods) => methods.contains(method) || (*method == Method::HEAD && methods.contains(&Method::GET)),
+        None => method.is_idempotent(),
     }
-    let Some(upstream) = &ctx.upstream else { return false };
+}
+
+fn is_repeatable(session: &Session, ctx: &Context) -> bool {
+    is_method_repeatable(&session.req_header().method, ctx) && !session.retry_buffer_truncated()
+}
+
+/// Who is left to be asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// A target that was not tried.
+    Another,
+    /// Only those that were tried.
+    Same,
+    /// Nobody, or no attempt is left.
+    None,
+}
+
+/// Leaves the target out of further tries, for as long as another is left.
+fn exclude(ctx: &mut Context) -> Next {
+    ctx.tried.extend(picked_address(ctx));
+    let Some(upstream) = &ctx.upstream else { return Next::None };
+    // The stale try of a kept connection is not counted.
+    if ctx.tries - u32::from(ctx.fresh) >= upstream.retry.attempts {
+        return Next::None;
+    }
     // Asked of the members themselves: the one that failed may have been taken out meanwhile.
-    let another = upstream.pool.choice().members().any(|m| !ctx.tried.contains(&m.target.address));
-    (another || upstream.backup.is_some()) && ctx.tries < upstream.retry.attempts
+    let choice = upstream.pool.choice();
+    if choice.members().any(|m| !ctx.tried.contains(&m.target.address)) || (upstream.backup.is_some() && ctx.answered.is_none()) {
+        return Next::Another;
+    }
+    ctx.tried.clear();
+    if choice.eligible > 0 { Next::Same } else { Next::None }
 }
 
 /// Begins a retry, if the budget has room for it, after a pause.
@@ -146,9 +174,6 @@ fn begin_retry(ctx: &mut Context) -> bool {
     }
     allowed
 }
-
-/// Attempts when kept connections turn out to be closed, one after another.
-const MAX_STALE: u32 = 12;
 
 /// The reason behind an error of Pingora's.
 fn reason(error: &Error) -> Reason {

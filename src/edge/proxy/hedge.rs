@@ -2,30 +2,34 @@
 //! other target is let go (J. Dean, L. Barroso, "The Tail at Scale", 2013).
 //!
 //! Pingora's proxy speaks to one target for a request, so both are asked here, over its connectors.
+//! When neither answers, the request goes on as any other that is tried again.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::{Method, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, Result};
+use pingora::{Error, ErrorType, Result};
 
-use super::pick::picked_address;
+use super::failure::{is_method_repeatable, is_retried_answer};
+use super::pick::{LOOK, refuse};
 use super::tunnel::strip_hop_by_hop;
 use super::{Calls, Context, Gateway};
-use crate::upstreams::{Begun, Outcome, Picked, begin, finish};
+use crate::exchange::{Reason, Rejection};
+use crate::upstreams::{Begun, Outcome, Picked, Wish, begin, finish};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// One target that is asked.
 struct Try {
     peer: Box<HttpPeer>,
-    picked: Option<Picked>,
+    picked: Picked,
     request: RequestHeader,
     begun: Instant,
 }
@@ -37,83 +41,128 @@ impl Try {
     }
 }
 
+/// Whether a second target may be asked beside the first: without a body, and with no effect that could
+/// happen twice.
+pub(super) fn may_hedge(session: &mut Session, ctx: &Context) -> bool {
+    let wanted = ctx.upstream.as_ref().is_some_and(|u| u.retry.hedge_after.is_some() && u.retry.attempts > 1);
+    wanted && is_method_repeatable(&session.req_header().method, ctx) && session.is_body_empty()
+}
+
 impl Gateway {
-    /// Asks one target, and another when that takes long. Always true: the request is answered.
+    /// Asks one target, and another when that takes long. False when neither answered and the request is
+    /// to be tried further.
     pub(super) async fn hedge(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        let (won, begun) = match self.race(session, ctx).await {
+        let won = match self.race(session, ctx).await {
             Ok(won) => won,
+            Err(error) if error.retry() => return Ok(false),
             Err(error) => {
                 self.answer_failure(session, &error, ctx).await;
                 return Ok(true);
             }
         };
-        ctx.forwarded = Some(won.begun);
-        ctx.picked = won.picked;
+        let (Try { peer, picked, begun: at, .. }, begun) = won;
+        (ctx.forwarded, ctx.picked) = (Some(at), Some(picked));
         self.connected(begun.reused, ctx);
-        let peer = won.peer;
-        match self.pass_on(session, ctx, begun, &peer).await {
-            Ok(()) => Ok(true),
-            Err(error) => {
-                self.answer_failure(session, &error, ctx).await;
-                Err(error)
-            }
+        if let Err(error) = self.pass_on(session, ctx, begun, &peer).await {
+            self.answer_failure(session, &error, ctx).await;
+            session.set_keepalive(None);
         }
+        Ok(true)
     }
 
     /// The first answer of at most two targets. The other is dropped with what is under way.
     async fn race(&self, session: &mut Session, ctx: &mut Context) -> Result<(Try, Begun)> {
-        let first = self.prepare_try(session, ctx).await?;
-        let mut pause = ctx.upstream.as_ref().and_then(|u| u.retry.hedge_after);
+        let peer = self.pick(session, ctx).await?;
+        let picked = ctx.picked.take().ok_or_else(|| Error::new(ErrorType::InternalError))?;
         let mut asked = FuturesUnordered::new();
-        asked.push(first.ask(Arc::clone(&self.calls)).boxed());
+        asked.push(self.prepare_try(session, ctx, peer, picked)?.ask(Arc::clone(&self.calls)).boxed());
+        let mut pause = ctx.upstream.as_ref().and_then(|u| u.retry.hedge_after).map(|after| Instant::now() + after);
+        // An answer that is tried again is still better than none.
+        let mut poor = None;
         loop {
-            let next = match pause {
-                Some(pause) => tokio::time::timeout(pause, asked.next()).await.ok().flatten(),
-                None => asked.next().await,
-            };
-            let failed = match next {
-                Some((won, Ok(begun))) => return Ok((won, begun)),
-                Some((mut lost, Err(error))) => {
-                    if let (Some(upstream), Some(picked)) = (&ctx.upstream, &mut lost.picked) {
-                        upstream.pool.report(picked, Outcome::GatewayFailed, None);
-                    }
-                    Some((lost, error))
+            let failed = match self.next(&mut asked, pause, ctx).await? {
+                Some((won, Ok(begun))) if pause.is_none() && asked.is_empty() => return Ok((won, begun)),
+                Some((won, Ok(begun))) if !is_retried_answer(&begun.head, ctx) => return Ok((won, begun)),
+                Some((won, Ok(begun))) => {
+                    poor = Some((won, begun));
+                    None
                 }
+                Some((lost, Err(error))) => Some((lost, error)),
                 None => None,
             };
-            // One more is asked, once: when the first takes long, or has failed.
             if pause.take().is_some()
-                && let Some(second) = self.prepare_second(session, ctx).await
+                && let Some(second) = self.prepare_second(session, ctx)
             {
                 asked.push(second.ask(Arc::clone(&self.calls)).boxed());
             }
-            if let (Some((lost, error)), true) = (failed, asked.is_empty()) {
-                ctx.picked = lost.picked;
-                return Err(error);
+            match (failed, asked.is_empty()) {
+                (Some((lost, error)), true) if poor.is_none() => {
+                    ctx.picked = Some(lost.picked);
+                    let reused = false;
+                    return Err(self.exchange_failed(session, ctx, error.into_up(), reused));
+                }
+                (Some((mut lost, _)), _) => {
+                    if let Some(upstream) = &ctx.upstream {
+                        upstream.pool.report(&mut lost.picked, Outcome::GatewayFailed, None);
+                    }
+                }
+                (None, _) => {}
+            }
+            if let (true, Some(poor)) = (asked.is_empty(), poor.take()) {
+                return Ok(poor);
             }
         }
     }
 
-    async fn prepare_try(&self, session: &mut Session, ctx: &mut Context) -> Result<Try> {
-        let peer = self.pick(session, ctx).await?;
-        let mut request = session.req_header().clone();
-        strip_hop_by_hop(&mut request);
-        self.prepare(session.req_header(), &mut request, ctx)?;
-        ctx.tried.extend(picked_address(ctx));
-        Ok(Try { peer, picked: ctx.picked.take(), request, begun: Instant::now() })
+    /// The next result; `None` when it is time for a second target. Fails when the client is gone.
+    async fn next<F>(&self, asked: &mut FuturesUnordered<F>, pause: Option<Instant>, ctx: &mut Context) -> Result<Option<F::Output>>
+    where
+        F: Future + Send,
+    {
+        loop {
+            let look = pause.map_or(LOOK, |at| at.saturating_duration_since(Instant::now()).min(LOOK));
+            if let Ok(result) = tokio::time::timeout(look, asked.next()).await {
+                return Ok(result);
+            }
+            if ctx.is_client_gone() {
+                return Err(refuse(ctx, Rejection::new(Reason::ClientGone, "")));
+            }
+            if pause.is_some_and(|at| Instant::now() >= at) {
+                return Ok(None);
+            }
+        }
     }
 
-    /// A second target, if there is one and the budget of retries has room.
-    async fn prepare_second(&self, session: &mut Session, ctx: &mut Context) -> Option<Try> {
+    fn prepare_try(&self, session: &Session, ctx: &mut Context, peer: Box<HttpPeer>, picked: Picked) -> Result<Try> {
+        let mut request = session.req_header().clone();
+        strip_hop_by_hop(&mut request);
+        for name in [CONNECTION, UPGRADE, HTTP2_SETTINGS] {
+            request.remove_header(&name);
+        }
+        ctx.tried.push(picked.member.target.address);
+        ctx.picked = Some(picked);
+        let prepared = self.prepare(session.req_header(), &mut request, ctx);
+        let picked = ctx.picked.take().ok_or_else(|| Error::new(ErrorType::InternalError))?;
+        prepared.map(|()| Try { peer, picked, request, begun: Instant::now() })
+    }
+
+    /// A second target of the same upstream, if there is one and the budget of retries has room.
+    fn prepare_second(&self, session: &Session, ctx: &mut Context) -> Option<Try> {
         let upstream = ctx.upstream.clone()?;
-        let other = upstream.pool.choice().members().any(|m| !ctx.tried.contains(&m.target.address));
-        if !other || !upstream.pool.begin_retry() {
+        let left = ctx.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
             return None;
         }
-        let second = self.prepare_try(session, ctx).await;
-        // Had there been nobody, the first would still be under way: that is no refusal.
-        ctx.rejection = None;
-        let second = second.ok()?;
+        let picked = upstream.pool.pick(&Wish { tried: &ctx.tried, ..Wish::default() }).ok()?;
+        if !upstream.pool.begin_retry() {
+            upstream.metrics.retries_denied.inc();
+            return None;
+        }
+        let mut peer = Box::new(picked.member.peer.clone());
+        let read = [peer.options.read_timeout, upstream.retry.per_try, left].into_iter().flatten().min();
+        peer.options.read_timeout = read.or(Some(Duration::from_secs(60)));
+        ctx.tries += 1;
+        let second = self.prepare_try(session, ctx, peer, picked).ok()?;
         upstream.metrics.hedges.inc();
         Some(second)
     }
@@ -121,7 +170,7 @@ impl Gateway {
     /// Passes the winner's answer on, through the route's filters.
     async fn pass_on(&self, session: &mut Session, ctx: &mut Context, begun: Begun, peer: &HttpPeer) -> Result<()> {
         let Begun { session: mut target, mut head, .. } = begun;
-        self.answered(session, &head, ctx)?;
+        self.note_answer(&head, ctx);
         let request = session.req_header().clone();
         frame(&request, &mut head)?;
         self.edit_answer(&request, &mut head, ctx)?;
@@ -142,7 +191,8 @@ impl Gateway {
 
 /// The framing between target and gateway ends here; a body of unknown length is sent in chunks.
 fn frame(request: &RequestHeader, head: &mut ResponseHeader) -> Result<()> {
-    for name in [CONNECTION, KEEP_ALIVE, TRANSFER_ENCODING] {
+    head.set_version(Version::HTTP_11);
+    for name in [CONNECTION, KEEP_ALIVE, TRANSFER_ENCODING, UPGRADE] {
         head.remove_header(&name);
     }
     let bodiless = request.method == Method::HEAD || matches!(head.status.as_u16(), 204 | 304);

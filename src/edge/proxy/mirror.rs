@@ -45,8 +45,7 @@ impl Copy {
     /// Begins a copy of the request as its target is told it, if one is to be made.
     pub(super) fn begin(ctx: &Context, request: &RequestHeader) -> Option<Box<Self>> {
         let mirror = ctx.forward()?.mirror.as_ref()?;
-        // Once for a request, whatever is tried again.
-        if ctx.tries > 1 || u64::from(fastrand::u32(..)) >= mirror.share {
+        if u64::from(fastrand::u32(..)) >= mirror.share {
             return None;
         }
         let Some(place) = Place::take(mirror) else {

@@ -101,7 +101,10 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_request_filter(&self, session: &mut Session, request: &mut RequestHeader, ctx: &mut Box<Context>) -> Result<()> {
         self.prepare(session.req_header(), request, ctx)?;
-        ctx.copy = Copy::begin(ctx, request);
+        if !ctx.copied {
+            ctx.copy = Copy::begin(ctx, request);
+            ctx.copied = true;
+        }
         Ok(())
     }
 

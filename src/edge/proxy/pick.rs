@@ -17,7 +17,7 @@ use crate::exchange::{Exchange, Reason, Rejection};
 use crate::rules::balance::{Ask, Loads};
 use crate::rules::routing::Question;
 use crate::snapshot::{Forward, Upstream};
-use crate::upstreams::{Class, NoPick, Wish};
+use crate::upstreams::{Class, Entered, Gate, NoPick, Wish};
 
 /// A split is by weight alone.
 struct NoLoads;
@@ -99,6 +99,10 @@ impl Gateway {
         }
         let Some(picked) = &ctx.picked else { return Error::err(ErrorType::InternalError) };
         let mut peer = Box::new(picked.member.peer.clone());
+        if ctx.fresh {
+            // Under a key that no kept connection has.
+            peer.group_key = fastrand::u64(..);
+        }
         if let Some(per_try) = ctx.upstream.as_ref().and_then(|u| u.retry.per_try) {
             peer.options.read_timeout = Some(peer.options.read_timeout.map_or(per_try, |read| read.min(per_try)));
         }
@@ -114,17 +118,17 @@ impl Gateway {
         let gate = upstream.pool.gate();
         ctx.entered = match gate.try_now(class) {
             Some(entered) => Some(entered),
-            None => match ctx.deadline {
-                Some(deadline) => Box::pin(tokio::time::timeout_at(deadline.into(), gate.enter(class))).await.unwrap_or_default(),
-                None => Box::pin(gate.enter(class)).await,
-            },
+            None => Box::pin(turn(gate, class, ctx)).await?,
         };
         if upstream.sticky.is_some() {
             ctx.sticky = StickySession::of(&upstream, request, ctx);
         }
-        upstream.pool.count_request();
+        let entered = ctx.entered.is_some();
+        if entered {
+            upstream.pool.count_request();
+        }
         ctx.upstream = Some(upstream);
-        if ctx.entered.is_some() { Ok(()) } else { Err(overloaded("too many requests are under way")) }
+        if entered { Ok(()) } else { Err(overloaded("too many requests are under way")) }
     }
 
     /// Picks a target of the upstream, or of its backup when it has none.
@@ -136,7 +140,7 @@ impl Gateway {
             let key = upstream.key.as_ref().and_then(|key| key.hash(&question(request, &ctx.exchange), consumer(&ctx.exchange)));
             let why = match upstream.pool.pick(&Wish { key, session: ctx.sticky.tag(), tried: &ctx.tried }) {
                 Ok(picked) => {
-                    if upstream.sticky.is_some() {
+                    if upstream.sticky.is_some() && !picked.away {
                         ctx.sticky.bind(&upstream, picked.member.tag);
                     }
                     ctx.picked = Some(picked);
@@ -151,6 +155,27 @@ impl Gateway {
         }
     }
 }
+
+/// Waits for a turn, for as long as there is time and a client.
+async fn turn(gate: &Arc<Gate>, class: Class, ctx: &Context) -> std::result::Result<Option<Entered>, Box<Rejection>> {
+    let enter = gate.enter(class);
+    tokio::pin!(enter);
+    loop {
+        let look = tokio::time::timeout(LOOK, &mut enter).await;
+        if let Ok(entered) = look {
+            return Ok(entered);
+        }
+        if ctx.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(Rejection::new(Reason::RouteTimeout, ""));
+        }
+        if ctx.is_client_gone() {
+            return Err(Rejection::new(Reason::ClientGone, ""));
+        }
+    }
+}
+
+/// How often a request that waits looks whether its client is still there.
+pub(super) const LOOK: Duration = Duration::from_millis(50);
 
 /// Keeps a rejection for the answer, and fails with it.
 pub(super) fn refuse(ctx: &mut Context, rejection: Box<Rejection>) -> Box<Error> {
@@ -174,9 +199,10 @@ fn no_target(upstream: &Upstream, why: NoPick, tried: usize) -> Box<Rejection> {
             let seconds = nanos.div_ceil(1_000_000_000).max(1);
             Rejection::new(Reason::BreakerOpen, "").log(format!("upstream {name}")).header(RETRY_AFTER, HeaderValue::from(seconds))
         }
-        NoPick::NoTarget if total == 0 => {
+        NoPick::NoTarget if total == 0 && upstream.pool.has_names() => {
             Rejection::new(Reason::DnsError, "").log(format!("upstream {name} has no targets: no name could be resolved"))
         }
+        NoPick::NoTarget if total == 0 => Rejection::new(Reason::NoHealthyTarget, "").log(format!("upstream {name} has no targets")),
         NoPick::NoTarget => Rejection::new(Reason::NoHealthyTarget, "")
             .log(format!("upstream {name}: none of {total} targets may be picked, {tried} were tried")),
     }

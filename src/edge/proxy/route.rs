@@ -7,12 +7,13 @@ use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
+use super::hedge::may_hedge;
 use super::pick::refuse;
 use super::{Context, Gateway};
 use crate::exchange::{Reason, Rejection};
 use crate::filters::is_preflight;
 use crate::rules::routing::{Question, Verdict};
-use crate::snapshot::{Action, Forward, Template};
+use crate::snapshot::{Action, Template};
 
 impl Gateway {
     /// Decides what becomes of a request. True when it has been answered.
@@ -26,13 +27,18 @@ impl Gateway {
             // Here and not in `upstream_peer`: what is refused before there is a target keeps its
             // connection, which matters when much is.
             if let Err(rejection) = self.enter(session.req_header(), forward, ctx).await {
+                if rejection.reason == Reason::ClientGone {
+                    (ctx.exchange.reason, ctx.status) = (Reason::ClientGone, Reason::ClientGone.status());
+                    session.set_keepalive(None);
+                    return Ok(true);
+                }
                 Box::pin(self.reject(session, &rejection, ctx)).await?;
                 return Ok(true);
             }
         }
         match &route.action {
             Action::Forward(_) if is_websocket(session) => Box::pin(self.tunnel(session, ctx)).await,
-            Action::Forward(forward) if may_hedge(session, forward) => Box::pin(self.hedge(session, ctx)).await,
+            Action::Forward(_) if may_hedge(session, ctx) => Box::pin(self.hedge(session, ctx)).await,
             Action::Forward(_) => Ok(false),
             Action::Redirect { to, status } => {
                 let location = location(session.req_header(), ctx, to);
@@ -147,13 +153,6 @@ fn method_not_allowed(methods: &[Method]) -> Box<Rejection> {
         Ok(allow) => rejection.header(ALLOW, allow),
         Err(_) => rejection,
     }
-}
-
-/// Whether a second target may be asked beside the first: without a body, and with no effect that could
-/// happen twice.
-fn may_hedge(session: &mut Session, forward: &Forward) -> bool {
-    let wanted = forward.upstreams.iter().any(|u| u.retry.hedge_after.is_some());
-    wanted && session.req_header().method.is_idempotent() && session.is_body_empty()
 }
 
 /// A WebSocket handshake (RFC 6455, section 4.1), the only upgrade that is forwarded.

@@ -45,7 +45,7 @@ impl Gateway {
         };
         let answer = target.resp_header().cloned();
         let Some(mut answer) = answer else { return Ok(true) };
-        self.answered(session, &answer, ctx)?;
+        self.note_answer(&answer, ctx);
         if answer.status != http::StatusCode::SWITCHING_PROTOCOLS {
             return self.decline(session, ctx, target, answer).await;
         }
@@ -89,9 +89,15 @@ impl Gateway {
             let mut target = ClientSession::new(stream);
             target.read_timeout = peer.options.read_timeout;
             target.write_timeout = peer.options.write_timeout;
-            target.write_request_header(Box::new(request)).await.map_err(pingora::Error::into_up)?;
-            target.read_response().await.map_err(pingora::Error::into_up)?;
-            return Ok(target);
+            match shake(&mut target, request).await {
+                Ok(()) => return Ok(target),
+                Err(error) => {
+                    let error = self.exchange_failed(session, ctx, error.into_up(), false);
+                    if !error.retry() {
+                        return Err(error);
+                    }
+                }
+            }
         }
     }
 
@@ -147,6 +153,18 @@ impl Gateway {
             () = silence(&counts, IDLE) => ctx.exchange.detail = Some("the tunnel was silent for an hour".to_owned()),
         }
         ctx.tunnelled = Some((counts.0.into_inner(), counts.1.into_inner()));
+    }
+}
+
+/// Sends the handshake, and reads on past informational answers.
+async fn shake(target: &mut ClientSession, request: RequestHeader) -> Result<()> {
+    target.write_request_header(Box::new(request)).await?;
+    loop {
+        target.read_response().await?;
+        let status = target.resp_header().map(|head| head.status);
+        if status.is_none_or(|s| !s.is_informational() || s == http::StatusCode::SWITCHING_PROTOCOLS) {
+            return Ok(());
+        }
     }
 }
 

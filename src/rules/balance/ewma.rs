@@ -28,6 +28,11 @@ impl Ewma {
         Self { value: AtomicU64::new(UNKNOWN_LATENCY.to_bits()), at: AtomicU64::new(now) }
     }
 
+    /// Whether anything was observed.
+    pub fn is_known(&self) -> bool {
+        self.value.load(Ordering::Relaxed) != UNKNOWN_LATENCY.to_bits()
+    }
+
     /// The average at `now`, in seconds.
     pub fn read(&self, now: u64) -> f64 {
         let value = f64::from_bits(self.value.load(Ordering::Relaxed));

@@ -27,7 +27,13 @@ pub trait Table: Send + Sync {
 
     /// How many places there are.
     fn len(&self) -> usize;
+
+    /// How far the next place is where the target of one cannot take the key.
+    fn stride(&self) -> usize;
 }
+
+/// Places that are looked at before a bound is given up.
+const MAX_STEPS: usize = 4_096;
 
 /// A table at work.
 #[derive(Debug)]
@@ -41,8 +47,8 @@ pub struct Hashed<T> {
 impl<T: Table> Hashed<T> {
     /// With a bound of `load_factor` percent of the average load for each target; 0 is none.
     pub fn new(table: T, seats: &[Seat], load_factor: u32) -> Self {
-        let total: f64 = seats.iter().map(|s| f64::from(s.weight)).sum();
-        let shares = seats.iter().map(|s| f64::from(s.weight) / total).collect();
+        let total: f64 = seats.iter().map(|s| s.parts() as f64).sum();
+        let shares = seats.iter().map(|s| s.parts() as f64 / total).collect();
         Self { table, shares, factor: f64::from(load_factor) / 100.0 }
     }
 
@@ -66,8 +72,9 @@ impl<T: Table> Balance for Hashed<T> {
         let first = self.table.place(ask.key.unwrap_or(ask.random));
         let length = self.table.len();
         let mut fallback = None;
-        for step in 0..length {
-            let index = self.table.target((first + step) % length);
+        // Some target is under its bound; a table of which so much says otherwise describes the past.
+        for step in 0..length.min(MAX_STEPS.max(64 * self.shares.len())) {
+            let index = self.table.target((first + step * self.table.stride()) % length);
             if !ask.tried.is_empty() && ask.was_tried(index) {
                 continue;
             }

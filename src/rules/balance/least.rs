@@ -33,7 +33,7 @@ pub struct Least {
 impl Least {
     /// For these targets.
     pub fn new(seats: &[Seat], cost: Cost) -> Self {
-        Self { weights: seats.iter().map(|s| f64::from(s.weight)).collect(), cost, all: ALL, draws: DRAWS }
+        Self { weights: seats.iter().map(|s| s.parts() as f64).collect(), cost, all: ALL, draws: DRAWS }
     }
 
     /// The less loaded of two.

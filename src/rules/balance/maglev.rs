@@ -21,7 +21,7 @@ impl Maglev {
         }
         const EMPTY: u32 = u32::MAX;
         let mut table = vec![EMPTY; SIZE as usize];
-        let heaviest = seats.iter().map(|s| u64::from(s.weight)).max().unwrap_or(1);
+        let heaviest = seats.iter().map(Seat::parts).max().unwrap_or(1);
         // Where each target stands in its permutation (offset + step · skip) mod size.
         let mut next: Vec<(u64, u64)> = seats.iter().map(|s| (mix(s.id) % SIZE, mix(s.id ^ 0x9e37_79b9) % (SIZE - 1) + 1)).collect();
         let mut credit = vec![0_u64; seats.len()];
@@ -32,7 +32,7 @@ impl Maglev {
         loop {
             for &index in &order {
                 // A target takes a place each time its weight has added up to the heaviest one's.
-                credit[index] += u64::from(seats[index].weight);
+                credit[index] += seats[index].parts();
                 if credit[index] < heaviest {
                     continue;
                 }
@@ -62,5 +62,11 @@ impl Table for Maglev {
 
     fn len(&self) -> usize {
         self.table.len()
+    }
+
+    /// The table's size by the golden ratio: places beside each other may well be of few targets, where
+    /// the steps of their permutations are small.
+    fn stride(&self) -> usize {
+        40_503
     }
 }

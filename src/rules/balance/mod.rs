@@ -29,6 +29,23 @@ pub struct Seat {
     pub id: u64,
     /// Its share, relative to the others; at least 1.
     pub weight: u32,
+    /// The part of its weight that it has while it is started slowly, of [`WHOLE_PART`].
+    pub part: u32,
+}
+
+/// A whole part.
+pub const WHOLE_PART: u32 = 1_000;
+
+impl Seat {
+    /// A target with all of its weight.
+    pub fn new(id: u64, weight: u32) -> Self {
+        Self { id, weight, part: WHOLE_PART }
+    }
+
+    /// Its weight in parts.
+    fn parts(&self) -> u64 {
+        u64::from(self.weight.max(1)) * u64::from(self.part.clamp(1, WHOLE_PART))
+    }
 }
 
 /// What a target does at the moment. Implemented by whoever counts.

@@ -3,8 +3,8 @@
 //! A target's points depend on its own id and weight alone, so that whoever comes, goes or changes
 //! its weight moves no key but its own.
 
-use super::Seat;
 use super::hash::{Table, mix};
+use super::{Seat, WHOLE_PART};
 
 /// Points of a target for each unit of weight; as many as ketama has.
 const POINTS: u64 = 160;
@@ -35,7 +35,8 @@ impl Ring {
         }
         let mut points = Vec::new();
         for (index, seat) in seats.iter().enumerate() {
-            let count = each * u64::from(seat.weight);
+            // Its own part alone makes a target's points fewer: nobody else's move.
+            let count = (each * seat.parts() / u64::from(WHOLE_PART)).max(1);
             points.extend((0..count).map(|n| (mix(seat.id ^ mix(n + 1)), index as u32)));
         }
         points.sort_unstable();
@@ -69,5 +70,9 @@ impl Table for Ring {
 
     fn len(&self) -> usize {
         self.points.len()
+    }
+
+    fn stride(&self) -> usize {
+        1
     }
 }

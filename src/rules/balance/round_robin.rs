@@ -21,7 +21,8 @@ pub struct RoundRobin {
 impl RoundRobin {
     /// For these targets.
     pub fn new(seats: &[Seat]) -> Self {
-        Self { turn: turn(seats), next: AtomicUsize::new(0) }
+        // From anywhere: what is rebuilt often would otherwise always begin with its first target.
+        Self { turn: turn(seats), next: AtomicUsize::new(fastrand::usize(..)) }
     }
 }
 
@@ -43,8 +44,8 @@ fn reduced(seats: &[Seat]) -> Vec<u64> {
     fn gcd(a: u64, b: u64) -> u64 {
         if b == 0 { a } else { gcd(b, a % b) }
     }
-    let common = seats.iter().fold(0, |g, s| gcd(g, u64::from(s.weight))).max(1);
-    let mut weights: Vec<u64> = seats.iter().map(|s| (u64::from(s.weight) / common).max(1)).collect();
+    let common = seats.iter().fold(0, |g, s| gcd(g, s.parts())).max(1);
+    let mut weights: Vec<u64> = seats.iter().map(|s| (s.parts() / common).max(1)).collect();
     let total: u64 = weights.iter().sum();
     let limit = MAX_TURN.max(weights.len() as u64);
     if total > limit {

@@ -33,7 +33,7 @@ const ALGORITHMS: [Algorithm; 9] = [
 ];
 
 fn seats(weights: &[u32]) -> Vec<Seat> {
-    weights.iter().enumerate().map(|(i, w)| Seat { id: hash_key(format!("10.0.0.{i}:80").as_bytes()), weight: *w }).collect()
+    weights.iter().enumerate().map(|(i, w)| Seat::new(hash_key(format!("10.0.0.{i}:80").as_bytes()), *w)).collect()
 }
 
 fn run(algorithm: Algorithm, weights: &[u32], picks: usize, hold: bool) -> (Vec<usize>, Vec<u32>) {
@@ -131,6 +131,25 @@ fn a_target_that_goes_takes_only_its_keys() {
     // Maglev trades a few keys for evenness (section 5.3 of the paper).
     let few = moved(Algorithm::Maglev { load_factor: 0 });
     assert!(few < 20_000 * 4 / 100, "{few}");
+}
+
+#[test]
+fn a_slow_start_moves_only_its_own_keys() {
+    let all = seats(&[1, 2, 1, 1]);
+    let mut starting = all.clone();
+    starting[2].part = 100;
+    let ring = Algorithm::Ring { load_factor: 0 };
+    let (before, after) = (map(ring, &all, 20_000), map(ring, &starting, 20_000));
+    assert!(before.iter().zip(&after).all(|(b, a)| b == a || *b == all[2].id));
+    for algorithm in [ring, Algorithm::Maglev { load_factor: 0 }, Algorithm::Random] {
+        let balance = algorithm.build(&starting);
+        let loads = Counts(RefCell::new(vec![0; 4]), 0.1);
+        let mut random = fastrand::Rng::with_seed(3);
+        let ask = |random: u64| balance.pick(&Ask { key: Some(random), random, loads: &loads, tried: &[] });
+        let share = (0..20_000).filter(|_| ask(random.u64(..)) == Some(2)).count();
+        // 0.1 of 4.1.
+        assert!((250..=750).contains(&share), "{algorithm:?}: {share}");
+    }
 }
 
 #[test]

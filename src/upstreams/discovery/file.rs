@@ -36,8 +36,7 @@ impl TargetFile {
             return Ok(specs.clone());
         }
         let text = tokio::fs::read_to_string(&self.path).await.map_err(|e| e.to_string())?;
-        let targets: Vec<TargetText> = serde_yaml::from_str(&text).map_err(|e| format!("expected a list of targets: {e}"))?;
-        let specs: Vec<TargetSpec> = targets.iter().map(TargetText::spec).collect();
+        let specs = parse(&text)?;
         *self.read.lock() = Some((stamp.0, stamp.1, specs.clone()));
         Ok(specs)
     }
@@ -50,7 +49,54 @@ impl Source for TargetFile {
     }
 
     async fn discover(&self) -> Result<Found, String> {
-        let found = specs(&self.specs().await?, &self.lookup).await?;
+        let found = specs(&self.specs().await?, &self.lookup).await;
         Ok(Found { fresh_for: found.fresh_for.min(INTERVAL), ..found })
+    }
+}
+
+/// A list of targets, each as in the configuration.
+fn parse(text: &str) -> Result<Vec<TargetSpec>, String> {
+    let items: Vec<serde_yaml::Value> = serde_yaml::from_str(text).map_err(|e| format!("expected a list of targets: {e}"))?;
+    if items.is_empty() {
+        return Err("expected a list of targets with at least one".to_owned());
+    }
+    let mut specs: Vec<TargetSpec> = Vec::with_capacity(items.len());
+    for (index, item) in items.into_iter().enumerate() {
+        let wanted = "an address with a port, or {address, weight, priority, zone} with a weight from 1 to 1000";
+        let wrong = |why: &str| format!("expected a list of targets, and as [{index}] {wanted}: {why}");
+        // The error of the fuller form says more than that none of both fits.
+        let target = match item {
+            serde_yaml::Value::Mapping(_) => serde_yaml::from_value(item).map(TargetText::Full),
+            item => serde_yaml::from_value(item).map(TargetText::Short),
+        };
+        let target = target.map_err(|e| wrong(&e.to_string()))?;
+        if let TargetText::Full(full) = &target
+            && (!(1..=1_000).contains(&full.weight) || full.priority > 127)
+        {
+            return Err(wrong("its weight or priority is out of range"));
+        }
+        let spec = target.spec();
+        if specs.iter().any(|s| (&s.host, s.port) == (&spec.host, spec.port)) {
+            return Err(wrong("it is there twice"));
+        }
+        specs.push(spec);
+    }
+    Ok(specs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn a_file_is_checked_as_the_configuration_is() {
+        let specs = parse("- 10.0.0.1:80\n- {address: 'users.test:81', weight: 3, zone: a}\n").expect("a list");
+        assert_eq!((specs[0].port, specs[1].weight, specs[1].zone.as_deref()), (80, 3, Some("a")));
+        for wrong in
+            ["[]", "{}", "- {adress: x}", "- 10.0.0.1", "- {address: '10.0.0.1:80', weight: 0}", "[10.0.0.1:80, 10.0.0.1:80]", "[bad"]
+        {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+        assert!(parse("- 10.0.0.1:80\n- {adress: x}").expect_err("a mistake").contains("[1]"));
     }
 }

@@ -1,7 +1,10 @@
 //! The addresses of a host name.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::clients::{DnsError, Resolver};
 
@@ -16,12 +19,14 @@ pub struct Lookup {
     resolver: Resolver,
     /// How long an answer of the system's holds, which does not say it.
     interval: Duration,
+    /// What each name was last: one that cannot be looked up keeps that.
+    last: Mutex<HashMap<String, Vec<IpAddr>>>,
 }
 
 impl Lookup {
     /// At these servers, or at those of the system.
     pub fn new(resolver: Option<Resolver>, interval: Duration) -> Self {
-        Self { resolver: resolver.unwrap_or_else(Resolver::of_system), interval }
+        Self { resolver: resolver.unwrap_or_else(Resolver::of_system), interval, last: Mutex::default() }
     }
 
     /// Its name servers.
@@ -34,11 +39,23 @@ impl Lookup {
         ttl.clamp(BOUNDS.0, BOUNDS.1)
     }
 
-    /// The addresses of a host, and for how long they hold.
-    ///
-    /// # Errors
-    /// Says why nothing is known.
-    pub async fn addresses(&self, host: &str) -> Result<(Vec<IpAddr>, Duration), String> {
+    /// The addresses of a host, and for how long they hold; the last known ones when it cannot be looked
+    /// up, none when it never could.
+    pub async fn known(&self, host: &str) -> (Vec<IpAddr>, Duration) {
+        match self.addresses(host).await {
+            Ok((found, fresh_for)) => {
+                self.last.lock().insert(host.to_owned(), found.clone());
+                (found, fresh_for)
+            }
+            Err(error) => {
+                let kept = self.last.lock().get(host).cloned().unwrap_or_default();
+                log::warn!("{error}; {} known addresses are kept", kept.len());
+                (kept, super::AGAIN)
+            }
+        }
+    }
+
+    async fn addresses(&self, host: &str) -> Result<(Vec<IpAddr>, Duration), String> {
         if let Ok(address) = host.parse::<IpAddr>() {
             return Ok((vec![address], BOUNDS.1));
         }

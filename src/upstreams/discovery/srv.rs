@@ -39,7 +39,7 @@ impl Source for Services {
             ..TargetSpec::new(service.target.clone(), service.port)
         };
         let targets: Vec<TargetSpec> = services.iter().map(spec).collect();
-        let found = specs(&targets, &self.lookup).await?;
+        let found = specs(&targets, &self.lookup).await;
         Ok(Found { fresh_for: found.fresh_for.min(Lookup::fresh_for(ttl)), ..found })
     }
 }

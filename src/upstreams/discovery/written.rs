@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::StreamExt;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -58,29 +59,35 @@ impl TargetText {
     }
 }
 
-/// Looks up the names of targets: every address of a name is a target. Fails when no name of all could
-/// be looked up; a single one that cannot be is left out until it can.
-pub async fn specs(specs: &[TargetSpec], lookup: &Lookup) -> Result<Found, String> {
+/// Names that are looked up at a time.
+const AT_ONCE: usize = 16;
+
+/// Looks up the names of targets: every address of a name is a target. A name that was never known is
+/// left out until it is.
+pub async fn specs(specs: &[TargetSpec], lookup: &Lookup) -> Found {
+    let one = |spec: TargetSpec| async move {
+        let (addresses, fresh_for) = lookup.known(&spec.host).await;
+        (spec, addresses, fresh_for)
+    };
+    let mut looked_up: Vec<_> = futures::stream::iter(specs.iter().cloned()).map(one).buffered(AT_ONCE).collect().await;
     let mut found = Found { targets: Vec::new(), fresh_for: Duration::from_secs(3600) };
-    for spec in specs {
-        let (addresses, fresh_for) = lookup.addresses(&spec.host).await?;
+    for (spec, addresses, fresh_for) in looked_up.drain(..) {
         found.targets.extend(addresses.into_iter().map(|ip| ((ip, spec.port).into(), spec.clone())));
         found.fresh_for = found.fresh_for.min(fresh_for);
     }
-    Ok(found)
+    found
 }
 
-/// The targets that stand in the configuration. Each name keeps its own last addresses, so that one
-/// that fails does not keep the others from changing.
+/// The targets that stand in the configuration.
 pub struct Written {
-    names: Vec<(TargetSpec, parking_lot::Mutex<Found>)>,
+    specs: Vec<TargetSpec>,
     lookup: Arc<Lookup>,
 }
 
 impl Written {
     /// These.
-    pub fn new(targets: Vec<TargetSpec>, lookup: Arc<Lookup>) -> Self {
-        Self { names: targets.into_iter().map(|spec| (spec, parking_lot::Mutex::default())).collect(), lookup }
+    pub fn new(specs: Vec<TargetSpec>, lookup: Arc<Lookup>) -> Self {
+        Self { specs, lookup }
     }
 }
 
@@ -91,20 +98,6 @@ impl Source for Written {
     }
 
     async fn discover(&self) -> Result<Found, String> {
-        let mut all = Found { targets: Vec::new(), fresh_for: Duration::from_secs(3600) };
-        for (spec, last) in &self.names {
-            let result = specs(std::slice::from_ref(spec), &self.lookup).await;
-            let mut last = last.lock();
-            match result {
-                Ok(found) => *last = found,
-                Err(error) => {
-                    log::warn!("{error}; {} known addresses are kept", last.targets.len());
-                    last.fresh_for = super::AGAIN;
-                }
-            }
-            all.targets.extend(last.targets.iter().cloned());
-            all.fresh_for = all.fresh_for.min(last.fresh_for);
-        }
-        Ok(all)
+        Ok(specs(&self.specs, &self.lookup).await)
     }
 }

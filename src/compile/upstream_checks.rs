@@ -1,0 +1,53 @@
+//! What an upstream says against itself: values that are each right and together have no effect, or
+//! another than the words promise.
+
+use crate::config::{self, Discovery, SameSite, Sticky};
+use crate::notation::{Mistakes, Place};
+
+/// Notes what cannot be meant.
+pub fn check(upstream: &config::Upstream, place: &Place, mistakes: &mut Mistakes) {
+    let mut wrong = |key: &[&str], holds: bool, text: &str| {
+        if holds {
+            let place = key.iter().fold(place.clone(), |place, key| place.key(*key));
+            mistakes.add(&place, text);
+        }
+    };
+    let times = &upstream.timeouts;
+    for (key, time) in [("connect", &times.connect), ("read", &times.read), ("write", &times.write)] {
+        wrong(&["timeouts", key], time.0.is_zero(), "expected a time longer than nothing");
+    }
+    if let Some(active) = &upstream.health.active {
+        let head = matches!(active.method, config::ProbeMethod::Head) && active.expect_body.is_some();
+        wrong(&["health", "active", "expect_body"], head, "an answer to HEAD has no body");
+    }
+    if let Some(passive) = &upstream.health.passive {
+        let place = ["health", "passive"];
+        let never = passive.failures == 0 && passive.gateway_failures == 0;
+        let compares = passive.failure_percentage.is_some() || passive.success_rate.is_some();
+        wrong(&place, never && !compares, "nobody can ever be ejected: give failures, gateway_failures or a comparison");
+        wrong(&place, passive.max_ejection.0 < passive.ejection.0, "max_ejection is shorter than ejection");
+        wrong(&place, passive.interval.0.is_zero() || passive.ejection.0.is_zero(), "expected times longer than nothing");
+    }
+    let limits = &upstream.limits;
+    let per_target = limits.requests_per_target.is_some_and(|each| each > limits.requests);
+    wrong(&["limits", "requests_per_target"], per_target, "is more than requests, which all targets have together");
+    let adaptive = limits.adaptive.as_ref().is_some_and(|a| a.min > limits.requests);
+    wrong(&["limits", "adaptive", "min"], adaptive, "is more than requests");
+    let retry = &upstream.retry;
+    wrong(&["retry", "hedge_after"], retry.hedge_after.is_some() && retry.attempts < 2, "needs attempts of at least 2");
+    wrong(&["retry", "backoff"], retry.backoff.0 > retry.backoff_max.0, "is longer than backoff_max");
+    wrong(&["retry", "grpc_statuses"], retry.grpc_statuses.iter().any(|s| *s > 16), "expected statuses from 0 to 16");
+    for (key, breaker) in [("breaker", &upstream.breaker), ("target_breaker", &upstream.target_breaker)] {
+        let zero = breaker.as_ref().is_some_and(|b| b.cool_down.0.is_zero() || b.window.0.is_zero());
+        wrong(&[key], zero, "expected a window and a cool_down longer than nothing");
+    }
+    if let Some(Sticky::Cookie(cookie)) = &upstream.sticky {
+        let fine = cookie.path.starts_with('/') && cookie.path.bytes().all(|b| (0x21..0x7f).contains(&b) && b != b';');
+        wrong(&["sticky", "cookie", "path"], !fine, "expected a path that starts with /, without ; and spaces");
+        let dropped = matches!(cookie.same_site, SameSite::None) && cookie.secure == Some(false);
+        wrong(&["sticky", "cookie", "secure"], dropped, "browsers drop a cookie of same_site: none that is not secure");
+    }
+    if let Some(Discovery::Srv(name)) = &upstream.discovery {
+        wrong(&["discovery", "srv"], !name.starts_with('_'), "expected a service such as _http._tcp.users.internal");
+    }
+}
