@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
@@ -15,6 +15,8 @@ use super::{Context, Gateway};
 use crate::exchange::{Reason, Rejection};
 use crate::rules::payload::Stripper;
 use crate::upstreams::Outcome;
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 impl Gateway {
     /// The answer's head has come. Fails when it is to be tried again.
@@ -37,7 +39,7 @@ impl Gateway {
         let seconds = ctx.forwarded.map(|from| now.saturating_duration_since(from).as_secs_f64());
         upstream.metrics.response.observe(seconds.unwrap_or_default());
         if let Some(picked) = &mut ctx.picked {
-            upstream.pool.report(picked, outcome(response), seconds);
+            upstream.pool.report(picked, outcome(response, ctx.exchange.grpc), seconds);
         }
     }
 
@@ -103,13 +105,17 @@ impl Gateway {
 }
 
 /// What an answer says of its target.
-fn outcome(response: &ResponseHeader) -> Outcome {
+fn outcome(response: &ResponseHeader, grpc: bool) -> Outcome {
+    let status = Outcome::of_status(response.status.as_u16());
+    if !grpc {
+        return status;
+    }
     // A status of gRPC in the head is an answer without a message: UNAVAILABLE is what a proxy would
     // say with 503, UNKNOWN, INTERNAL and DATA_LOSS what a server would say with 500.
-    match response.headers.get("grpc-status").map(HeaderValue::as_bytes) {
+    match response.headers.get(GRPC_STATUS).map(HeaderValue::as_bytes) {
         Some(b"14") => Outcome::GatewayFailed,
         Some(b"2" | b"13" | b"15") => Outcome::Failed,
-        _ => Outcome::of_status(response.status.as_u16()),
+        _ => status,
     }
 }
 

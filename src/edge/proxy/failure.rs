@@ -21,14 +21,14 @@ impl Gateway {
         let wanted = ctx.upstream.as_ref().is_some_and(|u| u.retry.connect);
         let again = wanted
             && match exclude(ctx) {
-                Next::Another => true,
+                Next::Another => {
+                    ctx.upstream.iter().for_each(|u| u.metrics.retries.inc());
+                    true
+                }
                 // To the same one once more it is a retry as any other.
                 Next::Same => begin_retry(ctx),
                 Next::None => false,
             };
-        if let (true, Some(upstream)) = (again, &ctx.upstream) {
-            upstream.metrics.retries.inc();
-        }
         error.set_retry(again);
         error
     }
@@ -46,12 +46,13 @@ impl Gateway {
         let timed_out = matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout);
         // A kept connection that is closed as a request is sent says nothing about its target: once, the
         // request is sent again over a new one.
-        let stale = reused && !timed_out && !ctx.fresh;
+        let repeatable = is_repeatable(session, ctx);
+        let stale = reused && !timed_out && !ctx.fresh && repeatable;
         if from_target && unanswered && !stale {
             report_failure(ctx);
         }
         let wanted = ctx.upstream.as_ref().is_some_and(|u| if timed_out { u.retry.timeout } else { u.retry.reset || stale });
-        if !(from_target && unanswered && wanted && is_repeatable(session, ctx) && ctx.rejection.is_none()) {
+        if !(from_target && unanswered && wanted && repeatable && ctx.rejection.is_none()) {
             error.set_retry(false);
             return error;
         }
