@@ -82,7 +82,10 @@ impl<S: Clone + Eq + Hash, T> Shelf<S, T> {
         if let Some(thing) = things.get(shape).and_then(Weak::upgrade) {
             return thing;
         }
-        things.retain(|_, thing| thing.strong_count() > 0);
+        // Now and then, so that ten thousand new ones do not look at each other ten thousand times.
+        if things.len() == things.capacity() {
+            things.retain(|_, thing| thing.strong_count() > 0);
+        }
         let thing = fresh();
         things.insert(shape.clone(), Arc::downgrade(&thing));
         thing

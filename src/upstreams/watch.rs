@@ -64,7 +64,9 @@ impl Watch {
             watch.tell(members);
             return watch;
         }
-        watches.retain(|_, watch| watch.strong_count() > 0);
+        if watches.len() == watches.capacity() {
+            watches.retain(|_, watch| watch.strong_count() > 0);
+        }
         let watch = Arc::new(Self {
             shape: shape.clone(),
             health: Mutex::new(HealthState::new()),
