@@ -251,3 +251,26 @@ fn probes_leave_no_connections_behind() {
     let count = sockets.count();
     assert!(count < 20, "{count} sockets are open");
 }
+
+#[test]
+fn a_target_that_is_gone_moves_only_its_own_clients() {
+    let targets: Vec<Target> = ["a", "b", "c", "d"].into_iter().map(|name| Target::named("echo", name)).collect();
+    let addresses: Vec<String> = targets.iter().map(|t| format!("\"{}\"", t.address)).collect();
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{pool: {{balance: {{hash: {{by: {{header: x-user}}, table: ring}}}}, targets: [{}], health: {{active: {{path: /healthz, interval: 50ms, fall: 1, rise: 1}}}}}}}}\nroutes: [{{name: all, action: {{forward: pool}}}}]",
+        addresses.join(", ")
+    ));
+    let homes = || -> Vec<String> {
+        let home = |user: usize| gateway.request("GET", "/", &[("x-user", &user.to_string())]);
+        (0..60).map(|user| home(user).header("x-target").expect("a target").to_owned()).collect()
+    };
+    let before = homes();
+    assert!(["a", "b", "c", "d"].iter().all(|name| before.iter().any(|home| home == name)), "{before:?}");
+    targets[2].become_("503");
+    eventually("c is out", || homes().iter().all(|home| home != "c"));
+    for (was, is) in before.iter().zip(homes()) {
+        assert!(*was == is || was == "c", "{was} became {is}");
+    }
+    targets[2].become_("echo");
+    eventually("everyone is home again", || homes() == before);
+}
