@@ -274,7 +274,9 @@ fn probe(active: &config::ActiveHealth, place: &Place, mistakes: &mut Mistakes) 
         Some((name.0, value.0.clone()))
     });
     let headers: Vec<_> = headers.collect();
-    let http_only = active.host.is_some() || active.expect_header.is_some() || active.expect_body.is_some() || !headers.is_empty();
+    let usual = config::ActiveHealth::default();
+    let other = !matches!(active.method, ProbeMethod::Get) || active.status.0 != usual.status.0;
+    let http_only = other || active.host.is_some() || active.expect_header.is_some() || active.expect_body.is_some() || !headers.is_empty();
     let kind = match (&active.path, &active.grpc) {
         (Some(path), None) => {
             if !path.starts_with('/') {
@@ -301,7 +303,7 @@ fn probe(active: &config::ActiveHealth, place: &Place, mistakes: &mut Mistakes) 
         }
         (None, grpc) => {
             if http_only {
-                mistakes.add(place, "host, headers, expect_header and expect_body are for HTTP probes: add a path");
+                mistakes.add(place, "method, host, headers, status, expect_header and expect_body are for HTTP probes: add a path");
             }
             grpc.as_ref().map_or(ProbeKind::Tcp, |service| {
                 if service.len() > 127 {

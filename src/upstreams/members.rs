@@ -62,13 +62,25 @@ pub enum NoPick {
     Full,
 }
 
+/// What a breaker let through; to be given back with its outcome.
+type Pass = (Arc<SharedBreaker>, Admission);
+
+/// Asks a breaker, if there is one; fails with the nanoseconds for which it stays open.
+fn pass(breaker: Option<&Arc<SharedBreaker>>) -> Result<Option<Pass>, u64> {
+    let Some(breaker) = breaker else { return Ok(None) };
+    match breaker.admit() {
+        Admission::Refused(left) => Err(left),
+        admission => Ok(Some((Arc::clone(breaker), admission))),
+    }
+}
+
 /// The answer to a pick: the target, and the guards that count the request on it.
 #[derive(Debug)]
 pub struct Picked {
     /// The target.
     pub member: Arc<Member>,
     /// Passes of the upstream's and the target's breakers; taken out when the outcome is known.
-    passes: [Option<(Arc<SharedBreaker>, Admission)>; 2],
+    passes: [Option<Pass>; 2],
     /// Whether the session's own target is there, and just could not take this request.
     pub away: bool,
     _in_flight: InFlight,
@@ -147,13 +159,7 @@ impl Members {
 
     /// Picks a target, that of the session if it goes on.
     pub fn pick(&self, wish: &Wish<'_>) -> Result<Picked, NoPick> {
-        let admission = match &self.breaker {
-            Some(breaker) => match breaker.admit() {
-                Admission::Refused(left) => return Err(NoPick::Open(left)),
-                admission => Some((Arc::clone(breaker), admission)),
-            },
-            None => None,
-        };
+        let admission = pass(self.breaker.as_ref()).map_err(NoPick::Open)?;
         let choice = self.choice.load();
         let mut why = NoPick::NoTarget;
         let mut take = |member: &Arc<Member>| self.take(member, &mut why);
@@ -183,18 +189,15 @@ impl Members {
             *why = NoPick::Full;
             return None;
         }
-        let pass = match &member.breaker {
-            Some(breaker) => match breaker.admit() {
-                Admission::Refused(left) => {
-                    *why = match *why {
-                        NoPick::Open(other) => NoPick::Open(left.min(other)),
-                        _ => NoPick::Open(left),
-                    };
-                    return None;
-                }
-                admission => Some((Arc::clone(breaker), admission)),
-            },
-            None => None,
+        let pass = match pass(member.breaker.as_ref()) {
+            Ok(pass) => pass,
+            Err(left) => {
+                *why = match *why {
+                    NoPick::Open(other) => NoPick::Open(left.min(other)),
+                    _ => NoPick::Open(left),
+                };
+                return None;
+            }
         };
         Some(Picked { member: Arc::clone(member), passes: [None, pass], away: false, _in_flight: member.target.begin() })
     }

@@ -124,3 +124,17 @@ fn a_declined_upgrade_is_an_answer() {
     let none = Gateway::start("routes: [{name: all, action: {forward: none}}]\nupstreams: {none: {targets: [\"127.0.0.1:1\"]}}");
     assert_eq!(none.request("GET", "/", UPGRADE).reason(), "connect_refused");
 }
+
+#[test]
+fn a_tunnel_begins_a_session() {
+    let target = reflecting();
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{one: {{targets: [\"{}\"], sticky: {{cookie: {{name: lb}}}}}}}}\nroutes: [{{name: all, action: {{forward: one}}}}]",
+        target.address
+    ));
+    let answer = Connection::open(gateway.address()).ask(head("GET", "/", UPGRADE));
+    assert_eq!(answer.status, 101);
+    let cookie = answer.header("set-cookie").and_then(|c| c.split(';').next()).expect("a session").to_owned();
+    let again = [UPGRADE, &[("cookie", cookie.as_str())]].concat();
+    assert_eq!(Connection::open(gateway.address()).ask(head("GET", "/", &again)).header("set-cookie"), None);
+}

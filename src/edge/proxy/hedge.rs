@@ -5,7 +5,7 @@
 //! When neither answers, the request goes on as any other that is tried again.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
@@ -17,7 +17,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use super::failure::{is_method_repeatable, is_retried_answer};
-use super::pick::{LOOK, refuse};
+use super::pick::{LOOK, reach, refuse};
 use super::tunnel::strip_hop_by_hop;
 use super::{Calls, Context, Gateway};
 use crate::exchange::{Reason, Rejection};
@@ -158,9 +158,7 @@ impl Gateway {
             upstream.metrics.retries_denied.inc();
             return None;
         }
-        let mut peer = Box::new(picked.member.peer.clone());
-        let read = [peer.options.read_timeout, upstream.retry.per_try, left].into_iter().flatten().min();
-        peer.options.read_timeout = read.or(Some(Duration::from_secs(60)));
+        let peer = reach(&picked, ctx, left);
         ctx.tries += 1;
         let second = self.prepare_try(session, ctx, peer, picked).ok()?;
         upstream.metrics.hedges.inc();

@@ -17,7 +17,7 @@ use crate::exchange::{Exchange, Reason, Rejection};
 use crate::rules::balance::{Ask, Loads};
 use crate::rules::routing::Question;
 use crate::snapshot::{Forward, Upstream};
-use crate::upstreams::{Class, Entered, Gate, NoPick, Wish};
+use crate::upstreams::{Class, Entered, Gate, NoPick, Picked, Wish};
 
 /// A split is by weight alone.
 struct NoLoads;
@@ -98,18 +98,7 @@ impl Gateway {
             }
         }
         let Some(picked) = &ctx.picked else { return Error::err(ErrorType::InternalError) };
-        let mut peer = Box::new(picked.member.peer.clone());
-        if ctx.fresh {
-            // Under a key that no kept connection has.
-            peer.group_key = fastrand::u64(..);
-        }
-        if let Some(per_try) = ctx.upstream.as_ref().and_then(|u| u.retry.per_try) {
-            peer.options.read_timeout = Some(peer.options.read_timeout.map_or(per_try, |read| read.min(per_try)));
-        }
-        if let Some(left) = left {
-            cap(&mut peer, left);
-        }
-        Ok(peer)
+        Ok(reach(picked, ctx, left))
     }
 
     async fn enter_upstream(&self, upstream: Arc<Upstream>, class: Class, request: &RequestHeader, ctx: &mut Context) -> Allowed {
@@ -206,6 +195,22 @@ fn no_target(upstream: &Upstream, why: NoPick, tried: usize) -> Box<Rejection> {
         NoPick::NoTarget => Rejection::new(Reason::NoHealthyTarget, "")
             .log(format!("upstream {name}: none of {total} targets may be picked, {tried} were tried")),
     }
+}
+
+/// How the target is reached in a try that has so much time.
+pub(super) fn reach(picked: &Picked, ctx: &Context, left: Option<Duration>) -> Box<HttpPeer> {
+    let mut peer = Box::new(picked.member.peer.clone());
+    if ctx.fresh {
+        // Under a key that no kept connection has.
+        peer.group_key = fastrand::u64(..);
+    }
+    if let Some(per_try) = ctx.upstream.as_ref().and_then(|u| u.retry.per_try) {
+        peer.options.read_timeout = Some(peer.options.read_timeout.map_or(per_try, |read| read.min(per_try)));
+    }
+    if let Some(left) = left {
+        cap(&mut peer, left);
+    }
+    peer
 }
 
 /// No step may take longer than the route has left.

@@ -33,8 +33,8 @@ const HOP_BY_HOP: [HeaderName; 4] =
     [HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection"), http::header::TE, http::header::TRAILER];
 
 impl Gateway {
-    /// Carries a WebSocket. False when the target declined the upgrade in a way that leaves the
-    /// request to be forwarded as any other.
+    /// Carries a WebSocket, or passes on the answer of a target that declined it. Always true: the
+    /// request is answered.
     pub(super) async fn tunnel(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         let target = match self.handshake(session, ctx).await {
             Ok(target) => target,
@@ -51,6 +51,9 @@ impl Gateway {
         }
         if let Some(id) = &ctx.exchange.request_id {
             answer.insert_header(super::intake::X_REQUEST_ID, id.clone())?;
+        }
+        if let Some(upstream) = &ctx.upstream {
+            ctx.sticky.tell(upstream, ctx.exchange.secure, &mut answer);
         }
         if let Some(route) = &ctx.route {
             for filter in route.filters.iter().rev() {
