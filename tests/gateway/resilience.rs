@@ -274,3 +274,39 @@ fn a_target_that_is_gone_moves_only_its_own_clients() {
     targets[2].become_("echo");
     eventually("everyone is home again", || homes() == before);
 }
+
+#[test]
+fn who_stands_out_among_the_others_is_out() {
+    let words = ["echo", "echo", "echo", "echo", "flaky 50"];
+    let targets: Vec<Target> = words.into_iter().map(|word| Target::named(word, "t")).collect();
+    let addresses: Vec<String> = targets.iter().map(|t| format!("\"{}\"", t.address)).collect();
+    let passive =
+        "passive: {failures: 0, gateway_failures: 0, interval: 1s, success_rate: {deviations: 1, min_targets: 5, min_requests: 5}}";
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{pool: {{targets: [{}], retry: {{attempts: 1}}, health: {{{passive}}}}}}}\nroutes: [{{name: all, action: {{forward: pool}}}}]",
+        addresses.join(", ")
+    ));
+    let series = "portcullis_target_ejections_total{reason=\"success_rate\",upstream=\"pool\"}";
+    eventually("the odd one is out", || {
+        (0..50).for_each(|_| drop(gateway.get("/")));
+        gateway.metric(series) > 0.5
+    });
+    assert!((0..20).all(|_| gateway.get("/").status == 200));
+}
+
+#[test]
+fn a_grpc_status_is_tried_again_where_the_route_says_so() {
+    let unavailable = Target::fixed(200, &[("content-type", "application/grpc"), ("grpc-status", "14")], b"");
+    let well = Target::fixed(200, &[("content-type", "application/grpc"), ("grpc-status", "0")], b"");
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{pool: {{targets: [\"{}\", \"{}\"], retry: {{grpc_statuses: [14]}}}}}}\nroutes:\n  - {{name: again, match: {{path: /again}}, action: {{forward: {{upstream: pool, retry_methods: [POST]}}}}}}\n  - {{name: once, action: {{forward: pool}}}}",
+        unavailable.address, well.address
+    ));
+    let ask = |path: &str| {
+        let answer = gateway.request("POST", path, &[("content-type", "application/grpc"), ("content-length", "0")]);
+        answer.header("grpc-status").map(str::to_owned)
+    };
+    assert!((0..6).all(|_| ask("/again").as_deref() == Some("0")));
+    let once: Vec<_> = (0..2).map(|_| ask("/once").unwrap_or_default()).collect();
+    assert!(once.contains(&"14".to_owned()) && once.contains(&"0".to_owned()), "{once:?}");
+}
