@@ -13,6 +13,9 @@ fn main() -> std::process::ExitCode {
     let code = match arguments.command {
         Command::Run(run) => run.execute(),
         Command::Check(check) => check.execute(),
+        Command::Reload(reload) => reload.execute(),
+        Command::Diff(diff) => diff.execute(),
+        Command::Upgrade(upgrade) => upgrade.execute(),
         Command::Explain(explain) => explain.execute(),
         Command::Demo(demo) => demo.execute(),
         Command::Schema(schema) => schema.execute(),

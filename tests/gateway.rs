@@ -29,6 +29,8 @@ mod http2;
 mod limits;
 #[path = "gateway/process.rs"]
 mod process;
+#[path = "gateway/reload.rs"]
+mod reload;
 #[path = "gateway/resilience.rs"]
 mod resilience;
 #[path = "gateway/streams.rs"]
@@ -37,5 +39,7 @@ mod streams;
 mod telemetry;
 #[path = "gateway/tls.rs"]
 mod tls;
+#[path = "gateway/upgrade.rs"]
+mod upgrade;
 #[path = "gateway/websocket.rs"]
 mod websocket;

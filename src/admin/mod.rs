@@ -10,20 +10,24 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
+use crate::config::Flat;
 use crate::filters::consumer_digest;
 use crate::snapshot::{Serving, Upstream};
 use crate::telemetry::metrics::{METRICS, UpstreamState};
 
 /// Connections at a time: operators are few.
 const MAX_CONNECTIONS: usize = 64;
+
+/// Bytes of a configuration that is sent to be compared.
+const MAX_CONFIGURATION: usize = 64 << 20;
 
 /// What is operated: the process, as this room sees it.
 #[async_trait]
@@ -32,8 +36,10 @@ pub trait Operated: Send + Sync {
     fn serving(&self) -> Arc<Serving>;
     /// Whether requests are taken.
     fn is_ready(&self) -> bool;
-    /// When the last reload was, and its mistakes if it was refused.
-    fn last_reload(&self) -> (SystemTime, Option<String>);
+    /// When the last reload was; its mistakes if it was refused, and the files in which they are.
+    fn last_reload(&self) -> (SystemTime, Option<String>, Vec<String>);
+    /// The configuration that serves, flat.
+    fn flat(&self) -> Arc<Flat>;
     /// Reloads.
     ///
     /// # Errors
@@ -41,12 +47,19 @@ pub trait Operated: Send + Sync {
     async fn reload(&self) -> Result<(), Vec<String>>;
 }
 
-/// Serves operators for as long as the process lives.
-pub async fn serve(listener: TcpListener, operated: Arc<dyn Operated>) {
+/// Serves operators for as long as the process lives; while it is paused nobody new, since a successor
+/// has the socket too.
+pub async fn serve(listener: TcpListener, operated: Arc<dyn Operated>, mut paused: watch::Receiver<bool>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
+        let _ = paused.wait_for(|paused| !*paused).await;
+        let accepted = tokio::select! {
+            biased;
+            _ = paused.wait_for(|paused| *paused) => continue,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
@@ -74,6 +87,7 @@ const KNOWN: &[&str] = &[
     "PATCH /upstreams/{name}/targets/{address}",
     "DELETE /upstreams/{name}/targets/{address}",
     "POST /reload",
+    "POST /diff",
 ];
 
 type Answer = Response<Full<Bytes>>;
@@ -106,9 +120,10 @@ async fn answer(request: Request<Incoming>, operated: &dyn Operated) -> Answer {
             Ok(()) => document(StatusCode::OK, &json!({"reloaded": true})),
             Err(mistakes) => document(StatusCode::UNPROCESSABLE_ENTITY, &json!({"reloaded": false, "mistakes": mistakes})),
         },
+        (&Method::POST, "/diff") => diff(request, operated).await,
         (_, path) if path.starts_with("/upstreams/") => targets::answer(request, operated).await,
-        (_, "/metrics" | "/upstreams" | "/reload" | "/healthz" | "/readyz") => {
-            document(StatusCode::METHOD_NOT_ALLOWED, &json!({"error": "GET, and POST for /reload"}))
+        (_, "/metrics" | "/upstreams" | "/reload" | "/diff" | "/healthz" | "/readyz") => {
+            document(StatusCode::METHOD_NOT_ALLOWED, &json!({"error": "GET, and POST for /reload and /diff"}))
         }
         _ => document(StatusCode::NOT_FOUND, &json!({"known": KNOWN})),
     }
@@ -131,12 +146,26 @@ fn unix(time: SystemTime) -> u64 {
 }
 
 fn ready(operated: &dyn Operated) -> Answer {
-    let (at, refused) = operated.last_reload();
+    let (at, refused, files) = operated.last_reload();
     let ready = operated.is_ready();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     // Mistakes may quote the configuration: how many is told to everyone, what they are to operators.
     let mistakes = refused.map(|r| r.lines().last().unwrap_or_default().to_owned());
-    document(status, &json!({"ready": ready, "last_reload": {"at": unix(at), "refused": mistakes}}))
+    document(status, &json!({"ready": ready, "last_reload": {"at": unix(at), "refused": mistakes, "files": files}}))
+}
+
+/// How the configuration that serves differs from the one that is sent, flat. Secrets come as digests,
+/// and none goes.
+async fn diff(request: Request<Incoming>, operated: &dyn Operated) -> Answer {
+    let body = http_body_util::Limited::new(request.into_body(), MAX_CONFIGURATION);
+    let other = body.collect().await.ok().and_then(|body| serde_json::from_slice::<Flat>(&body.to_bytes()).ok());
+    match other {
+        Some(other) => {
+            let listeners: Vec<_> = operated.serving().snapshot.listeners.iter().map(|l| l.address).collect();
+            document(StatusCode::OK, &json!({"changes": operated.flat().changes(&other), "listeners": listeners}))
+        }
+        None => document(StatusCode::BAD_REQUEST, &json!({"error": "no flat configuration, as `portcullis diff` sends it"})),
+    }
 }
 
 fn metrics(operated: &dyn Operated) -> Answer {

@@ -1,12 +1,15 @@
-//! `check`: every mistake of a configuration.
+//! `check`: every mistake of a configuration, and what it would change.
 
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 
 use clap::Args;
 
+use super::operator::{Failed, Operator, fail, print_changes};
 use crate::compile::compile;
-use crate::config::load;
+use crate::config::{Loaded, load};
 use crate::live::Live;
+use crate::snapshot::Snapshot;
 
 /// Read a configuration and tell every mistake in it, each with file, line and column
 #[derive(Debug, Args)]
@@ -14,29 +17,50 @@ pub struct Check {
     /// The configuration
     #[arg(long, short, value_name = "FILE")]
     pub config: PathBuf,
+    /// Also tell what would change in the gateway that runs, and whether it could: a dry run of a reload
+    #[arg(long)]
+    pub against_running: bool,
+    /// The running gateway's admin listener, if it is not where the configuration says
+    #[arg(long, value_name = "ADDRESS", requires = "against_running")]
+    pub admin: Option<SocketAddr>,
 }
 
 impl Check {
-    /// Checks; nothing is started or connected to.
+    /// Checks; nothing is started, and without `--against-running` nothing connected to.
     pub fn execute(self) -> u8 {
+        self.check().err().unwrap_or(0)
+    }
+
+    fn check(self) -> Result<(), Failed> {
         crate::tls::install_provider();
         let result = load(&self.config).and_then(|loaded| compile(&loaded, &Live::default()).map(|s| (loaded, s)));
-        match result {
-            Ok((loaded, snapshot)) => {
-                println!(
-                    "{}: fine: {} listeners, {} routes, {} upstreams, in {} files",
-                    self.config.display(),
-                    snapshot.listeners.len(),
-                    snapshot.routes.len(),
-                    snapshot.upstreams.len(),
-                    loaded.files().len()
-                );
-                0
-            }
-            Err(mistakes) => {
-                eprintln!("{mistakes}");
-                2
-            }
+        let (loaded, snapshot) = result.map_err(|mistakes| {
+            eprintln!("{mistakes}");
+            2
+        })?;
+        println!(
+            "{}: fine: {} listeners, {} routes, {} upstreams, in {} files",
+            self.config.display(),
+            snapshot.listeners.len(),
+            snapshot.routes.len(),
+            snapshot.upstreams.len(),
+            loaded.files().len()
+        );
+        if self.against_running { self.dry_run(&loaded, &snapshot) } else { Ok(()) }
+    }
+
+    fn dry_run(self, loaded: &Loaded, snapshot: &Snapshot) -> Result<(), Failed> {
+        let operator = Operator { config: self.config, admin: self.admin };
+        let (_, running) = operator.post(loaded, "/diff", serde_json::to_vec(&loaded.flat()).map_err(fail)?)?;
+        let bound: Vec<SocketAddr> = serde_json::from_value(running["listeners"].clone()).unwrap_or_default();
+        let changes =
+            serde_json::from_value::<Vec<_>>(running["changes"].clone()).map_err(|_| fail("the running gateway knows no /diff"))?;
+        print_changes(&changes);
+        let wanted = snapshot.listeners.iter().map(|l| l.address).filter(|address| !bound.contains(address));
+        let taken: Vec<_> = wanted.filter_map(|address| Some((address, TcpListener::bind(address).err()?))).collect();
+        for (address, error) in &taken {
+            eprintln!("portcullis: cannot listen on {address}: {error}");
         }
+        if taken.is_empty() { Ok(()) } else { Err(2) }
     }
 }

@@ -3,9 +3,13 @@
 mod check;
 mod completions;
 mod demo;
+mod diff;
 mod explain;
+mod operator;
+mod reload;
 mod run;
 mod schema;
+mod upgrade;
 
 use std::io::Write;
 
@@ -28,7 +32,7 @@ pub struct Arguments {
 
 const EXIT_CODES: &str = "Exit codes: 0 fine, 1 failure, 2 wrong configuration or command line.
 
-Signals of a running gateway: HUP reloads, TERM and INT drain and end, a second TERM ends at once.";
+Signals of a running gateway: HUP reloads, USR2 upgrades, TERM and INT drain and end, a second TERM ends at once.";
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
@@ -37,6 +41,12 @@ pub enum Command {
     Run(run::Run),
     /// Read a configuration and tell every mistake in it
     Check(check::Check),
+    /// Let a running gateway read its configuration again
+    Reload(reload::Reload),
+    /// Show how a configuration differs from the one that runs
+    Diff(diff::Diff),
+    /// Replace a running gateway by the binary that is now at its path, losing nothing
+    Upgrade(upgrade::Upgrade),
     /// Tell which route a request takes, through which filters, and which was the runner-up
     Explain(explain::Explain),
     /// Run a gateway with sample targets, to try it

@@ -18,6 +18,9 @@ use crate::notation::{Mistakes, Place};
 use crate::snapshot::{Admin, Process, Snapshot};
 use crate::telemetry::{Format, Sink};
 
+/// The least time between two looks at the configuration's files.
+const MIN_WATCH: std::time::Duration = std::time::Duration::from_millis(50);
+
 /// Compiles a configuration, taking over from `live` whatever is still wanted.
 ///
 /// # Errors
@@ -59,7 +62,11 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         process: Process {
             threads: process.threads,
             drain_time: process.drain_time.0,
+            websocket_time: process.websocket_time.0,
             upgrade_socket: process.upgrade_socket.as_ref().map(|p| loaded.base.join(p)),
+            upgrade_time: process.upgrade_time.0,
+            standby_time: process.standby_time.0,
+            watch: process.watch.as_ref().map(|w| w.0.max(MIN_WATCH)),
         },
     })
 }

@@ -30,7 +30,7 @@ pub fn compile(loaded: &Loaded, live: &Live, mistakes: &mut Mistakes) -> BTreeMa
             mistakes.take(&place, config::is_name(name).map_err(|e| format!("expected {e}")));
             super::upstream_checks::check(upstream, &place, mistakes);
             let backup = upstream.backup.as_ref().and_then(|name| backup(name, &out, loaded, &place.key("backup"), mistakes));
-            let pool = live.pool(shape(loaded, name, upstream, &place, mistakes));
+            let pool = live.pool(shape(loaded, live, name, upstream, &place, mistakes));
             let key = match &upstream.balance {
                 Balance::Hash(hash) => Some(request_key(&hash.by)),
                 _ => None,
@@ -138,11 +138,12 @@ fn sticky(sticky: &config::Sticky, upstream: &str, live: &Live) -> Sticky {
     }
 }
 
-fn session_key(sticky: &config::Sticky) -> SessionKey {
-    match sticky {
-        config::Sticky::Cookie(cookie) => SessionKey::new(cookie.secret.as_ref().map(|s| s.0.reveal())),
-        _ => SessionKey::new(None),
-    }
+fn session_key(sticky: &config::Sticky, live: &Live) -> SessionKey {
+    let secret = match sticky {
+        config::Sticky::Cookie(cookie) => cookie.secret.as_ref().map(|s| s.0.reveal()),
+        _ => None,
+    };
+    SessionKey::new(secret, live.sticky_key())
 }
 
 fn breaker(breaker: &config::Breaker, place: &Place, mistakes: &mut Mistakes) -> BreakerShape {
@@ -213,7 +214,7 @@ fn targets(upstream: &config::Upstream, place: &Place, mistakes: &mut Mistakes) 
     targets
 }
 
-fn shape(loaded: &Loaded, name: &str, upstream: &config::Upstream, place: &Place, mistakes: &mut Mistakes) -> PoolShape {
+fn shape(loaded: &Loaded, live: &Live, name: &str, upstream: &config::Upstream, place: &Place, mistakes: &mut Mistakes) -> PoolShape {
     let timeouts = &upstream.timeouts;
     let health = &upstream.health;
     let limits = place.key("limits");
@@ -230,7 +231,7 @@ fn shape(loaded: &Loaded, name: &str, upstream: &config::Upstream, place: &Place
         target_breaker: upstream.target_breaker.as_ref().map(|b| breaker(b, &place.key("target_breaker"), mistakes)),
         gate: gate(&upstream.limits, &limits, mistakes),
         budget: Budget { percent: upstream.retry.budget, min: upstream.retry.budget_min },
-        sessions: upstream.sticky.as_ref().map(session_key),
+        sessions: upstream.sticky.as_ref().map(|sticky| session_key(sticky, live)),
         zone: loaded.config.process.zone.as_ref().map(|z| z.0.clone()),
         discovery: upstream.discovery.as_ref().map(|d| match d {
             Discovery::File(path) => DiscoveryShape::File(loaded.base.join(path)),

@@ -47,28 +47,30 @@ pub fn join(tree: &mut Node, other: Node, place: &Place, clashes: &mut Vec<(Plac
 }
 
 /// Replaces every `${env:NAME}` and `${file:PATH}` in the tree's texts.
-pub fn substitute(node: &mut Node, base: &Path, place: &Place, mistakes: &mut Mistakes) {
+/// Notes what is wrong, and which files it read.
+pub fn substitute(node: &mut Node, base: &Path, place: &Place, notes: &mut (&mut Mistakes, &mut Vec<String>)) {
     match &mut node.value {
         Value::Text(text) if text.contains("${") => {
-            if let Some(replaced) = mistakes.take(place, replace(text, base)) {
+            if let Some(replaced) = notes.0.take(place, replace(text, base, notes.1)) {
                 *text = replaced;
+                node.substituted = true;
             }
         }
         Value::List(items) => {
             for (index, item) in items.iter_mut().enumerate() {
-                substitute(item, base, &place.index(index), mistakes);
+                substitute(item, base, &place.index(index), notes);
             }
         }
         Value::Map(members) => {
             for (key, item) in members {
-                substitute(item, base, &place.key(&key.text), mistakes);
+                substitute(item, base, &place.key(&key.text), notes);
             }
         }
         _ => {}
     }
 }
 
-fn replace(text: &str, base: &Path) -> Result<String, String> {
+fn replace(text: &str, base: &Path, files: &mut Vec<String>) -> Result<String, String> {
     let mut out = String::new();
     let mut rest = text;
     while let Some((before, behind)) = rest.split_once("${") {
@@ -80,6 +82,7 @@ fn replace(text: &str, base: &Path) -> Result<String, String> {
                 out.push_str(&value);
             }
             Some(("file", path)) => {
+                files.push(path.to_owned());
                 let value = std::fs::read_to_string(base.join(path)).map_err(|e| format!("cannot read the file {path}: {e}"))?;
                 out.push_str(value.trim_end_matches(['\r', '\n']));
             }

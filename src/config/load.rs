@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::tree::{self, Node, Spot, Value};
-use super::{Config, check, include};
+use super::{Config, Flat, check, include};
 use crate::notation::{Mistake, Mistakes, Place, Step};
 
 /// A configuration that was read, and where everything in it stands.
@@ -17,6 +17,8 @@ pub struct Loaded {
     pub mistakes: Mistakes,
     left_out: LeftOut,
     files: Vec<PathBuf>,
+    /// The files that `${file:…}` names.
+    substituted: Vec<String>,
     tree: Node,
 }
 
@@ -40,6 +42,23 @@ impl Loaded {
     /// Whether something of that section was left out, so that it may be wrong to miss it.
     pub fn is_partial(&self, section: &str) -> bool {
         self.left_out.0.iter().any(|(s, _)| s == section)
+    }
+
+    /// Every value by its path.
+    pub fn flat(&self) -> Flat {
+        Flat::of(&self.tree)
+    }
+
+    /// The files and folders whose change may change what the configuration says.
+    pub fn watched(&self) -> Vec<PathBuf> {
+        let mut all = self.files.clone();
+        let patterns = self.config.include.iter().filter(|p| p.contains('*'));
+        all.extend(patterns.filter_map(|p| self.base.join(p).parent().map(Path::to_path_buf)));
+        let certificates = self.config.listeners.iter().filter_map(|l| l.tls.as_ref()).flat_map(|tls| &tls.certificates);
+        all.extend(certificates.flat_map(|c| [self.base.join(&c.cert), self.base.join(&c.key)]));
+        all.extend(self.substituted.iter().map(|path| self.base.join(path)));
+        all.extend(self.config.upstreams.values().filter_map(|u| u.tls.as_ref()?.ca.as_ref()).map(|ca| self.base.join(ca)));
+        all
     }
 
     /// The files that were read, the first one first.
@@ -80,7 +99,8 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
     let mut files = vec![name];
     let mut tree = tree::parse(text, 0).map_err(|bad| single(&files, bad.spot, bad.text))?;
     let mut mistakes = Mistakes(include_all(&mut tree, &base, &mut files));
-    include::substitute(&mut tree, &base, &Place::default(), &mut mistakes);
+    let mut substituted = Vec::new();
+    include::substitute(&mut tree, &base, &Place::default(), &mut (&mut mistakes, &mut substituted));
     check::check(&tree, &super::schema(), &mut mistakes);
     let (yaml, left_out) = if mistakes.is_empty() {
         (tree.to_yaml(), LeftOut::default())
@@ -91,7 +111,7 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
     };
     // An enum is written as a mapping of one key, not as a YAML tag.
     match serde_yaml::with::singleton_map_recursive::deserialize::<Config, _>(yaml) {
-        Ok(config) => Ok(Loaded { config, base, mistakes, left_out, files, tree }),
+        Ok(config) => Ok(Loaded { config, base, mistakes, left_out, files, substituted, tree }),
         // The check above takes what serde takes; should they ever differ, serde has the last word.
         Err(error) if mistakes.is_empty() => Err(single(&files, Spot::default(), error.to_string())),
         Err(_) => Err(locate(mistakes, &tree, &files)),

@@ -5,6 +5,7 @@
 mod balance;
 mod check;
 mod consumer;
+mod flat;
 mod health;
 mod include;
 mod listener;
@@ -24,6 +25,7 @@ use crate::notation::Name;
 
 pub use balance::{Balance, HashBalance, HashTable, KeyBy};
 pub use consumer::{ApiKeyCredential, Consumer, Credential, TokenCredential};
+pub use flat::{Change, Flat, Leaf};
 pub use health::{ActiveHealth, Health, PassiveHealth, ProbeMethod};
 pub use listener::{Certificate, Listener, ListenerLimits, Protocol, Tls, TlsVersion};
 pub use load::{Loaded, load, load_text};

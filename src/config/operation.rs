@@ -78,17 +78,29 @@ pub enum LogFormat {
     Text,
 }
 
-/// The process. Read at the start; `threads` and `upgrade_socket` do not change by a reload.
+/// The process. `threads` and `upgrade_socket` are read at the start and do not change by a reload.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Process {
     /// Worker threads; 0 is one for each core. Default 0.
     #[schemars(range(max = 1024))]
     pub threads: usize,
-    /// The longest that draining may take at SIGTERM; it ends with the last request. Default 30s.
+    /// The longest that draining may take, at SIGTERM and after an upgrade; it ends with the last
+    /// request. Default 30s.
     pub drain_time: Duration,
+    /// How long WebSockets may go on in a drain before they are closed with 1012 (service restart).
+    /// Default 20s.
+    pub websocket_time: Duration,
     /// The socket over which a new binary takes the listeners. Default: no upgrades.
     pub upgrade_socket: Option<PathBuf>,
+    /// How long a successor may take until it is ready. Default 60s.
+    pub upgrade_time: Duration,
+    /// How long this process stands by once a successor serves: should that end meanwhile, it goes on
+    /// serving. Default 3s.
+    pub standby_time: Duration,
+    /// How often the configuration's files are looked at: once they have changed and then stood still
+    /// for as long, they are loaded. Default: never.
+    pub watch: Option<Duration>,
     /// The zone that this gateway is in: targets of it are preferred. Default: none.
     pub zone: Option<Name>,
     /// The name servers to ask for targets. Default: those of `/etc/resolv.conf`.
@@ -100,7 +112,11 @@ impl Default for Process {
         Self {
             threads: 0,
             drain_time: Duration(std::time::Duration::from_secs(30)),
+            websocket_time: Duration(std::time::Duration::from_secs(20)),
             upgrade_socket: None,
+            upgrade_time: Duration(std::time::Duration::from_secs(60)),
+            standby_time: Duration(std::time::Duration::from_secs(3)),
+            watch: None,
             zone: None,
             dns_servers: Vec::new(),
         }

@@ -20,6 +20,15 @@ pub struct Spot {
 pub struct Node {
     pub spot: Spot,
     pub value: Value,
+    /// Whether a part of its text came from elsewhere, and may be a secret.
+    pub substituted: bool,
+}
+
+impl Node {
+    /// A value as it is written.
+    pub fn new(spot: Spot, value: Value) -> Self {
+        Self { spot, value, substituted: false }
+    }
 }
 
 /// A key and where it begins.
@@ -133,7 +142,7 @@ impl<'t> Builder<'t> {
             let (event, spot) = self.next()?;
             match event {
                 Event::StreamStart | Event::DocumentStart(_) | Event::Nothing => {}
-                Event::StreamEnd => return Ok(Node { spot: Spot { line: 1, column: 1, ..spot }, value: Value::Map(Vec::new()) }),
+                Event::StreamEnd => return Ok(Node::new(Spot { line: 1, column: 1, ..spot }, Value::Map(Vec::new()))),
                 event => {
                     let node = self.node(event, spot, 0)?;
                     return self.only(node);
@@ -172,7 +181,7 @@ impl<'t> Builder<'t> {
             }
             _ => return Err(BadYaml { spot, text: "no YAML: a value was expected".to_owned() }),
         };
-        let node = Node { spot, value };
+        let node = Node::new(spot, value);
         if anchor > 0 {
             self.anchors.push((anchor, node.clone()));
         }

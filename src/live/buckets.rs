@@ -1,8 +1,17 @@
 //! The state of one rate limit: a number per key, exact, bounded, in shards.
 
-use ahash::{AHashMap, RandomState};
-use parking_lot::Mutex;
+use std::sync::Arc;
 
+use ahash::{AHashMap, RandomState};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::BucketShape;
+use super::heritage::{Heritable, Part};
+use super::shelf::Shelf;
+use crate::exchange::clock;
 use crate::rules::limits::{Decision, Gcra};
 
 const SHARDS: usize = 16;
@@ -24,6 +33,8 @@ pub struct Buckets {
 #[derive(Debug, Default)]
 struct Shard {
     keys: AHashMap<Box<[u8]>, u64>,
+    /// What was added to keys since a successor was told last, in nanoseconds, if there is one.
+    added: Option<AHashMap<Box<[u8]>, u64>>,
     /// When it was last cleared of keys that are back at their full burst.
     cleared: u64,
 }
@@ -43,18 +54,40 @@ impl Buckets {
         if let Some(tat) = shard.keys.get_mut(key) {
             let decision = gcra.decide(*tat, now);
             if let Some(next) = decision.tat {
+                let more = next - (*tat).max(now);
                 *tat = next;
+                note(&mut shard, key, more);
             }
             return decision;
         }
         let decision = gcra.decide(0, now);
         if let Some(tat) = decision.tat {
-            if shard.keys.len() >= MAX_KEYS_PER_SHARD {
-                evict(&mut shard, now);
-            }
-            shard.keys.insert(key.into(), tat);
+            insert(&mut shard, key, tat, now);
+            note(&mut shard, key, tat - now);
         }
         decision
+    }
+
+    /// Adds what was counted elsewhere: a key's theoretical arrival time moves on by `more`.
+    fn add(&self, key: &[u8], more: u64, now: u64) {
+        let mut shard = self.shards[self.hasher.hash_one(key) as usize % SHARDS].lock();
+        let tat = shard.keys.get(key).map_or(now, |tat| (*tat).max(now)).saturating_add(more);
+        insert(&mut shard, key, tat, now);
+    }
+
+    /// What each key is behind by, or has come to be behind by since it was asked last.
+    fn give(&self, part: Part, now: u64) -> Vec<(String, u64)> {
+        let mut given = Vec::new();
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            let added = shard.added.replace(AHashMap::new());
+            let text = |key: &[u8]| STANDARD.encode(key);
+            match (part, added) {
+                (Part::Rest, Some(added)) => given.extend(added.iter().map(|(key, more)| (text(key), *more))),
+                _ => given.extend(shard.keys.iter().filter(|(_, tat)| **tat > now).map(|(key, tat)| (text(key), tat - now))),
+            }
+        }
+        given
     }
 
     /// How many keys are held.
@@ -65,6 +98,19 @@ impl Buckets {
     /// Whether no key is held.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+fn insert(shard: &mut Shard, key: &[u8], tat: u64, now: u64) {
+    if shard.keys.len() >= MAX_KEYS_PER_SHARD && !shard.keys.contains_key(key) {
+        evict(shard, now);
+    }
+    shard.keys.insert(key.into(), tat);
+}
+
+fn note(shard: &mut Shard, key: &[u8], more: u64) {
+    if let Some(added) = &mut shard.added {
+        *added.entry(key.into()).or_default() += more;
     }
 }
 
@@ -81,6 +127,58 @@ fn evict(shard: &mut Shard, now: u64) {
         if let Some(key) = nearest {
             shard.keys.remove(&key);
         }
+    }
+}
+
+/// All buckets of one limit, in a hand-over: keys in base64, and by how many nanoseconds each is behind.
+#[derive(Serialize, Deserialize)]
+struct Given {
+    limit: BucketShape,
+    keys: Vec<(String, u64)>,
+}
+
+impl Heritable for Shelf<BucketShape, Buckets> {
+    fn kind(&self) -> &'static str {
+        "rate_limits"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn give(&self, part: Part) -> serde_json::Result<Vec<u8>> {
+        let now = clock::now();
+        let given: Vec<Given> = self
+            .all()
+            .into_iter()
+            .map(|(limit, buckets)| Given { keys: buckets.give(part, now), limit })
+            .filter(|g| !g.keys.is_empty())
+            .collect();
+        serde_json::to_vec(&given)
+    }
+
+    fn take(&self, form: &[u8]) -> serde_json::Result<usize> {
+        let given: Vec<Given> = serde_json::from_slice(form)?;
+        let now = clock::now();
+        let mut taken = 0;
+        for limit in given {
+            let buckets = self.inherit(&limit.limit, || Arc::new(Buckets::default()));
+            for (key, more) in limit.keys.iter().filter_map(|(key, more)| Some((STANDARD.decode(key).ok()?, *more))) {
+                buckets.add(&key, more, now);
+                taken += 1;
+            }
+        }
+        Ok(taken)
+    }
+
+    fn keep(&self) {
+        for (_, buckets) in self.all() {
+            buckets.shards.iter().for_each(|shard| shard.lock().added = None);
+        }
+    }
+
+    fn settle(&self) {
+        self.settle();
     }
 }
 
@@ -109,6 +207,30 @@ mod tests {
             }
         });
         assert_eq!(admitted.into_inner(), 77);
+    }
+
+    #[test]
+    fn what_is_given_in_parts_is_what_was_admitted() {
+        let (old, new) = (Shelf::default(), Shelf::default());
+        let shape = BucketShape { name: "route a".to_owned(), gcra: limit(10) };
+        let buckets: Arc<Buckets> = old.get_or(&shape, Arc::default);
+        let spend = |buckets: &Buckets, key: &[u8], most: usize| {
+            (0..most).filter(|_| buckets.admit(limit(10), key, clock::now()).tat.is_some()).count()
+        };
+        assert_eq!((spend(&buckets, b"one", 3), spend(&buckets, b"two\xff", 1)), (3, 1));
+        new.take(&old.give(Part::Whole).expect("given")).expect("taken");
+        assert_eq!(spend(&buckets, b"one", 2), 2);
+        new.take(&old.give(Part::Rest).expect("given")).expect("taken");
+        // Nothing is told twice.
+        assert_eq!(new.take(&old.give(Part::Rest).expect("given")).expect("taken"), 0);
+        let heir: Arc<Buckets> = new.get_or(&shape, Arc::default);
+        Heritable::settle(&new);
+        assert_eq!((spend(&heir, b"one", 20), spend(&heir, b"two\xff", 20), spend(&heir, b"three", 20)), (5, 9, 10));
+        // A hand-over that failed leaves nothing behind, and the next one begins anew.
+        old.keep();
+        let third: Shelf<BucketShape, Buckets> = Shelf::default();
+        assert_eq!(third.take(&old.give(Part::Rest).expect("given")).expect("taken"), 2);
+        assert!(new.take(b"{}").is_err());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The keys of a token issuer: from the configuration, a file or a URL, and their rotation.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,6 +12,8 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use super::heritage::{Heritable, Part};
+use super::shelf::Shelf;
 use crate::clients::Fetcher;
 use crate::notation::Source;
 
@@ -97,6 +100,16 @@ impl KeyStore {
             rounds: watch::channel(0).0,
             started: AtomicBool::new(false),
         })
+    }
+
+    /// Takes a key set that a predecessor fetched so long ago.
+    fn inherit(&self, text: Vec<u8>, age: Duration) {
+        if age > self.shape.max_stale || self.set.load().is_some() || self.store(text).is_err() {
+            return;
+        }
+        self.state.lock().succeeded = Instant::now().checked_sub(age);
+        // A start need not wait for a fetch: there are keys.
+        self.rounds.send_modify(|round| *round += 1);
     }
 
     /// True for the first who asks: that one is to look after it.
@@ -211,6 +224,60 @@ impl KeyStore {
             // A query may hold a secret.
             Source::Url(url) => url.split('?').next().unwrap_or_default().to_owned(),
         }
+    }
+}
+
+/// All key stores, and what a predecessor left of them.
+#[derive(Debug, Default)]
+pub struct KeyStores {
+    shelf: Shelf<KeyStoreShape, KeyStore>,
+    waiting: Mutex<HashMap<String, (Vec<u8>, Duration)>>,
+}
+
+/// A key set in a hand-over: its shape in words, its text, its age in milliseconds.
+type GivenKeys = (String, String, u64);
+
+impl KeyStores {
+    /// The key store of that shape.
+    pub fn get_or(&self, shape: &KeyStoreShape, fresh: impl FnOnce() -> Arc<KeyStore>) -> Arc<KeyStore> {
+        let store = self.shelf.get_or(shape, fresh);
+        if let Some((text, age)) = self.waiting.lock().remove(&format!("{shape:?}")) {
+            store.inherit(text, age);
+        }
+        store
+    }
+}
+
+impl Heritable for KeyStores {
+    fn kind(&self) -> &'static str {
+        "key_sets"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn give(&self, part: Part) -> serde_json::Result<Vec<u8>> {
+        let stores = if part == Part::Whole { self.shelf.all() } else { Vec::new() };
+        let given = stores.into_iter().filter_map(|(shape, store)| {
+            store.keys()?;
+            let state = store.state.lock();
+            let age = state.succeeded?.elapsed().as_millis().try_into().ok()?;
+            Some((format!("{shape:?}"), String::from_utf8(state.last_text.clone()).ok()?, age))
+        });
+        serde_json::to_vec(&given.collect::<Vec<GivenKeys>>())
+    }
+
+    fn take(&self, form: &[u8]) -> serde_json::Result<usize> {
+        let given: Vec<GivenKeys> = serde_json::from_slice(form)?;
+        let count = given.len();
+        let entry = |(shape, text, age): GivenKeys| (shape, (text.into_bytes(), Duration::from_millis(age)));
+        self.waiting.lock().extend(given.into_iter().map(entry));
+        Ok(count)
+    }
+
+    fn settle(&self) {
+        self.waiting.lock().clear();
     }
 }
 

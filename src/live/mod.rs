@@ -1,40 +1,48 @@
-//! What a reload keeps: targets with their health and counters, buckets of limits, keys of issuers.
+//! What a reload and an upgrade keep: targets with their health and counters, buckets of limits, keys.
 //!
 //! Everything is found by its name and shape. What a new configuration asks for again is the very
 //! same object; what it no longer asks for is dropped with the last request that uses it.
 
 mod buckets;
+mod heritage;
 mod keys;
+mod pools;
+mod secrets;
 mod sessions;
+mod shelf;
 mod verified;
 
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
-use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
-use crate::upstreams::{Changes, Pool, PoolShape};
+use crate::tls::TicketKeys;
+use crate::upstreams::{Pool, PoolShape};
 
 pub use buckets::Buckets;
+pub use heritage::{Heritable, Part};
 pub use keys::{KeyError, KeySet, KeyStore, KeyStoreShape, VerifyingKey, parse_jwks};
 pub use sessions::Sessions;
 pub use verified::VerifiedTokens;
 
+use keys::KeyStores;
+use pools::Pools;
+use secrets::Secrets;
+use shelf::Shelf;
+
 /// All that outlives a configuration.
 #[derive(Debug, Default)]
 pub struct Live {
-    pools: Shelf<PoolShape, Pool>,
+    pools: Pools,
     buckets: Shelf<BucketShape, Buckets>,
-    /// What operators changed, by the upstream's name; kept for as long as the process lives.
-    changes: Mutex<HashMap<String, Arc<Changes>>>,
-    keys: Shelf<KeyStoreShape, KeyStore>,
+    keys: KeyStores,
     /// Sessions by the upstream's name.
     sessions: Shelf<String, Sessions>,
+    secrets: Secrets,
 }
 
 /// What makes two rate limits the same: their name (route and place, or a shared name) and shape.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct BucketShape {
     /// Whose limit it is.
     pub name: String,
@@ -45,9 +53,7 @@ pub struct BucketShape {
 impl Live {
     /// The pool of that shape. A new one takes over the targets of a pool that has its name.
     pub fn pool(&self, shape: PoolShape) -> Arc<Pool> {
-        let before = self.pools.find(|known, pool| known.name == shape.name && pool.is_wanted());
-        let changes = Arc::clone(self.changes.lock().entry(shape.name.clone()).or_default());
-        self.pools.get_or(&shape.clone(), || Pool::new(shape, before.as_deref(), changes))
+        self.pools.get(shape)
     }
 
     /// The buckets of that shape.
@@ -64,35 +70,19 @@ impl Live {
     pub fn keys(&self, shape: &KeyStoreShape, fresh: impl FnOnce() -> Arc<KeyStore>) -> Arc<KeyStore> {
         self.keys.get_or(shape, fresh)
     }
-}
 
-/// Things by shape, held only as long as someone uses them.
-#[derive(Debug)]
-struct Shelf<S, T>(Mutex<HashMap<S, Weak<T>>>);
-
-impl<S, T> Default for Shelf<S, T> {
-    fn default() -> Self {
-        Self(Mutex::new(HashMap::new()))
-    }
-}
-
-impl<S: Clone + Eq + Hash, T> Shelf<S, T> {
-    fn get_or(&self, shape: &S, fresh: impl FnOnce() -> Arc<T>) -> Arc<T> {
-        let mut things = self.0.lock();
-        if let Some(thing) = things.get(shape).and_then(Weak::upgrade) {
-            return thing;
-        }
-        // Now and then, so that ten thousand new ones do not look at each other ten thousand times.
-        if things.len() == things.capacity() {
-            things.retain(|_, thing| thing.strong_count() > 0);
-        }
-        let thing = fresh();
-        things.insert(shape.clone(), Arc::downgrade(&thing));
-        thing
+    /// The key of sticky sessions for which the configuration has none.
+    pub fn sticky_key(&self) -> [u8; 32] {
+        self.secrets.sticky()
     }
 
-    fn find(&self, wanted: impl Fn(&S, &T) -> bool) -> Option<Arc<T>> {
-        let things = self.0.lock();
-        things.iter().find_map(|(shape, thing)| thing.upgrade().filter(|thing| wanted(shape, thing)))
+    /// The keys of TLS session tickets.
+    pub fn ticket_keys(&self) -> Arc<TicketKeys> {
+        Arc::clone(&self.secrets.tickets)
+    }
+
+    /// Every kind of state that a successor takes over.
+    pub fn heritage(&self) -> [&dyn Heritable; 5] {
+        [&self.secrets, &self.buckets, &self.sessions, &self.pools, &self.keys]
     }
 }

@@ -77,6 +77,21 @@ pub struct Mistake {
     pub location: Option<String>,
 }
 
+impl Mistake {
+    /// The file of its location.
+    pub fn file(&self) -> Option<String> {
+        let location = self.location.as_deref()?;
+        let mut rest = location;
+        for _ in 0..2 {
+            match rest.rsplit_once(':') {
+                Some((before, number)) if number.bytes().all(|b| b.is_ascii_digit()) => rest = before,
+                _ => return Some(location.to_owned()),
+            }
+        }
+        Some(rest.to_owned())
+    }
+}
+
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(location) = &self.location {

@@ -2,22 +2,24 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch as channel;
 
-use super::handover::{self, Predecessor};
-use super::{ReloadState, Source, Supervisor, look_after, signals, single};
+use super::handover::{self, Heir};
+use super::reload::{look_after, single};
+use super::{Phase, ReloadState, Source, Supervisor, activation, notify, signals};
 use crate::compile::compile;
+use crate::config::Loaded;
 use crate::edge::{Bound, Drain, Gateway};
 use crate::live::Live;
 use crate::notation::{Mistakes, Place};
-use crate::snapshot::{Serving, Snapshot};
+use crate::snapshot::{Listener, Serving, Snapshot};
 use crate::telemetry::AccessLog;
 use crate::telemetry::metrics::METRICS;
 
@@ -39,6 +41,15 @@ pub enum Failure {
     Other(String),
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Mistakes(mistakes) => write!(f, "{mistakes}"),
+            Self::Other(text) => write!(f, "portcullis: {text}"),
+        }
+    }
+}
+
 /// A gateway that serves.
 #[derive(Debug)]
 pub struct Started {
@@ -46,7 +57,7 @@ pub struct Started {
     pub supervisor: Arc<Supervisor>,
     /// Where requests are served; taken out when it ends.
     workers: Option<Runtime>,
-    offer: Option<handover::Offer>,
+    offer: Option<Arc<handover::Offer>>,
 }
 
 fn io<T>(what: &str, result: std::io::Result<T>) -> Result<T, Failure> {
@@ -66,13 +77,20 @@ fn proxy(gateway: Gateway, threads: usize) -> Arc<HttpProxy<Gateway>> {
     Arc::new(proxy)
 }
 
+/// Whether a socket that somebody else has bound is a listener's: by its address, or, where the system
+/// chose the port or a service manager the address, by its name.
+fn is_for(bound: &Bound, listener: &Listener) -> bool {
+    let same_address = bound.configured == listener.address;
+    if listener.address.port() == 0 { bound.name == listener.name } else { same_address || bound.activated && bound.name == listener.name }
+}
+
 /// Sockets for every listener: inherited where the predecessor has one for that name and address.
 fn sockets(snapshot: &Snapshot, mut inherited: Vec<Bound>) -> Result<Vec<Bound>, Mistakes> {
     let (mut bound, mut mistakes) = (Vec::new(), Mistakes::default());
     for (index, listener) in snapshot.listeners.iter().enumerate() {
-        let place = inherited.iter().position(|b| b.name == listener.name && b.configured == listener.address);
+        let place = inherited.iter().position(|b| is_for(b, listener));
         match place {
-            Some(place) => bound.push(inherited.swap_remove(place)),
+            Some(place) => bound.push(Bound { name: listener.name.clone(), ..inherited.swap_remove(place) }),
             None => match super::sockets::bind(&listener.name, listener.address) {
                 Ok(socket) => bound.push(socket),
                 Err(error) => {
@@ -93,8 +111,34 @@ pub async fn start(options: Options) -> Result<Started, Failure> {
     crate::tls::install_provider();
     let live = Live::default();
     let loaded = options.source.load().map_err(Failure::Mistakes)?;
+    if !loaded.mistakes.is_empty() {
+        // Before anybody is asked for anything.
+        compile(&loaded, &live).map_err(Failure::Mistakes)?;
+    }
+    let (inherited, heir) = inherit(&options, &loaded, &live)?;
+    match begin(options, loaded, live, inherited, heir.as_ref()).await {
+        Ok((started, standby)) => {
+            if let Some(heir) = heir {
+                io("telling the old process", heir.serving(Arc::clone(&started.supervisor), standby))?;
+            }
+            started.make_offer()
+        }
+        Err(failure) => {
+            heir.iter().for_each(|heir| heir.failed(&failure.to_string()));
+            Err(failure)
+        }
+    }
+}
+
+/// Everything up to the point where it accepts.
+async fn begin(
+    options: Options,
+    loaded: Loaded,
+    live: Live,
+    mut inherited: Vec<Bound>,
+    heir: Option<&Heir>,
+) -> Result<(Started, Duration), Failure> {
     let snapshot = compile(&loaded, &live).map_err(Failure::Mistakes)?;
-    let (mut inherited, predecessor) = inherit(&options, &snapshot)?;
     let admin = admin_socket(&snapshot, &mut inherited)?;
     let bound = sockets(&snapshot, inherited).map_err(|m| Failure::Other(loaded.locate(m).to_string()))?;
     let (sink, format) = snapshot.log.clone();
@@ -105,35 +149,43 @@ pub async fn start(options: Options) -> Result<Started, Failure> {
     };
     let workers = io("the workers", Builder::new_multi_thread().worker_threads(threads).thread_name("worker").enable_all().build())?;
     look_after(&snapshot).await;
-    let (upgrade_socket, admin_address) = (snapshot.process.upgrade_socket.clone(), snapshot.admin.address);
+    if let Some(heir) = heir {
+        // From here to the first accept the old process accepts nothing: nothing slow may stand here.
+        io("taking over", heir.ready(&live))?;
+    }
+    let (admin_address, standby) = (snapshot.admin.address, snapshot.process.standby_time);
     let serving = Arc::new(ArcSwap::from_pointee(Serving { snapshot, access_log: Arc::new(access_log) }));
-    let shutdown = watch::channel(false).0;
+    let draining = channel::channel(false).0;
     let supervisor = Arc::new(Supervisor {
         source: options.source,
         live,
-        proxy: proxy(Gateway::new(Arc::clone(&serving)), threads),
+        proxy: proxy(Gateway::new(Arc::clone(&serving), draining.subscribe()), threads),
         serving,
+        flat: Mutex::new(Arc::new(loaded.flat())),
+        files: Mutex::new(loaded.watched()),
         listeners: Mutex::new(Vec::new()),
         workers: workers.handle().clone(),
         reloading: tokio::sync::Mutex::new(()),
-        last_reload: Mutex::new(ReloadState { at: SystemTime::now(), refused: None }),
+        last_reload: Mutex::new(ReloadState::new(None)),
         drain: Arc::new(Drain::default()),
-        shutdown,
+        phase: channel::channel(Phase::Serving).0,
+        draining,
+        admin_paused: channel::channel(false).0,
         ready: AtomicBool::new(false),
-        ending: Notify::new(),
-        admin: Bound { socket: io("the admin listener", admin.try_clone())?, name: ADMIN.to_owned(), configured: admin_address },
+        admin: Bound {
+            socket: io("the admin listener", admin.try_clone())?,
+            name: ADMIN.to_owned(),
+            configured: admin_address,
+            activated: false,
+        },
+        watched: Mutex::new(None),
     });
     supervisor.begin(bound);
     let admin = io("the admin listener", tokio::net::TcpListener::from_std(admin))?;
-    tokio::spawn(crate::admin::serve(admin, Arc::clone(&supervisor) as Arc<dyn crate::admin::Operated>));
-    if let Some(predecessor) = predecessor {
-        io("telling the predecessor", predecessor.ready())?;
-    }
-    let offer = match upgrade_socket {
-        Some(path) => Some(io(&format!("the upgrade socket {}", path.display()), handover::offer(&path, Arc::clone(&supervisor)))?),
-        None => None,
-    };
-    Ok(Started { supervisor, workers: Some(workers), offer })
+    let operated = Arc::clone(&supervisor) as Arc<dyn crate::admin::Operated>;
+    tokio::spawn(crate::admin::serve(admin, operated, supervisor.admin_paused.subscribe()));
+    tokio::spawn(super::watch::files(Arc::clone(&supervisor)));
+    Ok((Started { supervisor, workers: Some(workers), offer: None }, standby))
 }
 
 /// The operators' socket, from the predecessor if it has one for that address.
@@ -148,38 +200,49 @@ fn admin_socket(snapshot: &Snapshot, inherited: &mut Vec<Bound>) -> Result<std::
     Ok(socket)
 }
 
-fn inherit(options: &Options, snapshot: &Snapshot) -> Result<(Vec<Bound>, Option<Predecessor>), Failure> {
+/// Sockets and state of the process that serves now, if this one is to succeed it.
+fn inherit(options: &Options, loaded: &Loaded, live: &Live) -> Result<(Vec<Bound>, Option<Heir>), Failure> {
     if !options.upgrade {
-        return Ok((Vec::new(), None));
+        return Ok((activation::sockets().map_err(Failure::Other)?, None));
     }
-    let Some(path) = &snapshot.process.upgrade_socket else {
+    let Some(path) = loaded.config.process.upgrade_socket.as_ref().map(|p| loaded.base.join(p)) else {
         return Err(Failure::Other("--upgrade needs process.upgrade_socket in the configuration".to_owned()));
     };
-    let taken = handover::take(path).map_err(|error| match error.kind() {
+    let taken = handover::take(&path, live).map_err(|error| match error.kind() {
         std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound => {
             std::io::Error::other("nothing serves there; start without --upgrade")
         }
         _ => error,
     });
-    let (bound, predecessor) = io(&format!("taking over from {}", path.display()), taken)?;
-    Ok((bound, Some(predecessor)))
+    let (bound, heir) = io(&format!("taking over from {}", path.display()), taken)?;
+    Ok((bound, Some(heir)))
 }
 
 impl Supervisor {
     /// Accepts from now on.
     fn begin(&self, bound: Vec<Bound>) {
         self.start_listeners(&self.serving.load_full(), bound);
+        // Whatever was left and nobody has asked for is for nobody.
+        self.live.heritage().iter().for_each(|kind| kind.settle());
         METRICS.loaded();
         self.ready.store(true, Ordering::Release);
+        notify::ready();
     }
 }
 
 impl Started {
+    /// Awaits successors, where the configuration says.
+    fn make_offer(mut self) -> Result<Self, Failure> {
+        if let Some(path) = self.supervisor.serving().snapshot.process.upgrade_socket.clone() {
+            self.offer = Some(io(&format!("the upgrade socket {}", path.display()), handover::offer(&path, &self.supervisor))?);
+        }
+        Ok(self)
+    }
+
     /// Serves until a signal or a successor ends it, drains, and returns.
     pub async fn until_end(self) {
-        self.supervisor.ending.notified().await;
-        self.supervisor.drain().await;
-        self.offer.iter().for_each(handover::Offer::withdraw);
+        self.supervisor.serve_to_the_end().await;
+        self.offer.iter().for_each(|offer| offer.withdraw());
     }
 }
 
@@ -204,6 +267,8 @@ pub fn run(options: Options) -> u8 {
         }
     };
     let code = control.block_on(async {
+        handover::remember_executable();
+        super::sockets::raise_limit();
         match start(options).await {
             Ok(started) => {
                 let listening = tokio::spawn(signals::listen(Arc::clone(&started.supervisor)));
@@ -213,13 +278,9 @@ pub fn run(options: Options) -> u8 {
                 listening.abort();
                 0
             }
-            Err(Failure::Mistakes(mistakes)) => {
-                eprintln!("{mistakes}");
-                2
-            }
-            Err(Failure::Other(text)) => {
-                eprintln!("portcullis: {text}");
-                1
+            Err(failure) => {
+                eprintln!("{failure}");
+                if matches!(failure, Failure::Mistakes(_)) { 2 } else { 1 }
             }
         }
     });

@@ -1,30 +1,36 @@
 //! The process: boot, reload, hand-over to a successor, drain.
 
+mod activation;
 mod boot;
+mod drain;
 mod handover;
+mod notify;
+mod reload;
 mod signals;
 mod sockets;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::sync::mpsc::Sender;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pingora::proxy::HttpProxy;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch as channel;
 
-use crate::compile::compile;
-use crate::config::{Loaded, load, load_text};
+use crate::config::{Flat, Loaded, load, load_text};
 use crate::edge::{Bound, Drain, Gateway, Listening};
 use crate::live::Live;
-use crate::notation::{Mistake, Mistakes, Place};
-use crate::snapshot::{Serving, Snapshot};
-use crate::telemetry::AccessLog;
-use crate::telemetry::metrics::METRICS;
+use crate::notation::Mistakes;
+use crate::snapshot::Serving;
 
 pub use boot::{Failure, Options, Started, run, start};
+pub use drain::Phase;
+pub use handover::{Message, receive, send};
+pub use reload::ReloadState;
 pub use signals::listen as listen_for_signals;
 
 /// Where a configuration comes from.
@@ -52,16 +58,15 @@ impl Source {
     }
 }
 
-/// How long the first probes and look-ups of new upstreams are waited for.
-const FIRST_ROUND: Duration = Duration::from_secs(10);
-
-/// How the last reload went.
+/// How an upgrade goes, for whoever asked for it.
 #[derive(Clone, Debug)]
-pub struct ReloadState {
-    /// When.
-    pub at: SystemTime,
-    /// The mistakes, if it was refused.
-    pub refused: Option<String>,
+pub enum Progress {
+    /// A step was made.
+    Step(&'static str),
+    /// It is done.
+    Settled(String),
+    /// It came to nothing.
+    Failed(String),
 }
 
 /// Everything that runs.
@@ -69,19 +74,27 @@ pub struct Supervisor {
     source: Source,
     live: Live,
     serving: Arc<ArcSwap<Serving>>,
+    /// The configuration that serves, flat.
+    flat: Mutex<Arc<Flat>>,
+    /// The files that it is made of.
+    files: Mutex<Vec<PathBuf>>,
     proxy: Arc<HttpProxy<Gateway>>,
     listeners: Mutex<Vec<Listening>>,
     workers: tokio::runtime::Handle,
-    /// One reload at a time.
+    /// One reload or upgrade at a time.
     reloading: tokio::sync::Mutex<()>,
     last_reload: Mutex<ReloadState>,
     drain: Arc<Drain>,
-    shutdown: watch::Sender<bool>,
+    phase: channel::Sender<Phase>,
+    /// Whether tunnels are to end; told apart from the phase because requests look at it.
+    draining: channel::Sender<bool>,
+    /// Whether the operators' listener accepts nothing for now.
+    admin_paused: channel::Sender<bool>,
     ready: AtomicBool,
-    /// Told when the process is to drain and end.
-    ending: Notify,
     /// The operators' listener, for a successor.
     admin: Bound,
+    /// Who watches an upgrade.
+    watched: Mutex<Option<Sender<Progress>>>,
 }
 
 impl std::fmt::Debug for Supervisor {
@@ -108,7 +121,7 @@ impl Supervisor {
 
     /// Whether requests are taken.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire) && !*self.shutdown.borrow()
+        self.ready.load(Ordering::Acquire) && self.phase() == Phase::Serving
     }
 
     /// How the last reload went.
@@ -116,169 +129,21 @@ impl Supervisor {
         self.last_reload.lock().clone()
     }
 
-    /// Begins to end: drains, and then leaves.
-    pub fn end(&self) {
-        self.ending.notify_one();
+    /// Every socket, the operators' too, for a successor.
+    fn sockets(&self) -> std::io::Result<Vec<Bound>> {
+        let listeners = self.listeners.lock();
+        let of = |l: &Listening| Ok(Bound { name: l.name.clone(), configured: l.configured, activated: false, socket: l.share()? });
+        let admin = &self.admin;
+        let admin = Bound { name: admin.name.clone(), configured: admin.configured, activated: false, socket: admin.socket.try_clone()? };
+        listeners.iter().map(of).chain([Ok(admin)]).collect()
     }
 
-    /// Reads the configuration again and, if all of it is right, serves it from now on. Requests
-    /// under way keep the one that they began with.
-    ///
-    /// # Errors
-    /// All mistakes; what served before goes on serving.
-    pub async fn reload(&self) -> Result<(), Mistakes> {
-        let _one = self.reloading.lock().await;
-        let result = self.try_reload().await;
-        METRICS.reloaded(result.is_ok());
-        let refused = result.as_ref().err().map(ToString::to_string);
-        match &refused {
-            None => log::info!("the configuration was reloaded"),
-            Some(mistakes) => log::error!("the reload was refused, the configuration in use stays:\n{mistakes}"),
+    /// Tells whoever watches an upgrade how it goes.
+    fn progress(&self, progress: Progress) {
+        if let Some(watched) = &*self.watched.lock() {
+            // Whoever watched may have left.
+            let _ = watched.send(progress);
         }
-        *self.last_reload.lock() = ReloadState { at: SystemTime::now(), refused };
-        result
-    }
-
-    async fn try_reload(&self) -> Result<(), Mistakes> {
-        // Reading and compiling may take a while for a large configuration: not on a worker.
-        let loaded = self.source.load()?;
-        let snapshot = compile(&loaded, &self.live)?;
-        let fresh = self.bind_new(&snapshot).map_err(|mistakes| loaded.locate(mistakes))?;
-        let access_log = self.access_log(&snapshot).map_err(|e| single(&loaded, "log", format!("the access log cannot be opened: {e}")))?;
-        self.warn_of_fixed(&snapshot);
-        look_after(&snapshot).await;
-        self.publish(Serving { snapshot, access_log }, fresh);
-        Ok(())
-    }
-
-    /// Sockets for listeners that are new, or have a new address.
-    fn bind_new(&self, snapshot: &Snapshot) -> Result<Vec<Bound>, Mistakes> {
-        let known = self.listeners.lock();
-        let mut mistakes = Mistakes::default();
-        let mut fresh = Vec::new();
-        for (index, listener) in snapshot.listeners.iter().enumerate() {
-            if known.iter().any(|l| l.name == listener.name && l.configured == listener.address) {
-                continue;
-            }
-            match sockets::bind(&listener.name, listener.address) {
-                Ok(bound) => fresh.push(bound),
-                Err(error) => {
-                    let place = Place::default().key("listeners").index(index).key("address");
-                    mistakes.add(&place, format!("cannot listen on {}: {error}", listener.address));
-                }
-            }
-        }
-        if mistakes.is_empty() { Ok(fresh) } else { Err(mistakes) }
-    }
-
-    fn access_log(&self, snapshot: &Snapshot) -> std::io::Result<Arc<AccessLog>> {
-        let present = Arc::clone(&self.serving.load().access_log);
-        let (sink, format) = &snapshot.log;
-        if present.serves(sink, *format) { Ok(present) } else { Ok(Arc::new(AccessLog::open(sink.clone(), *format)?)) }
-    }
-
-    fn warn_of_fixed(&self, snapshot: &Snapshot) {
-        let now = self.serving.load();
-        let (old, new) = (&now.snapshot, snapshot);
-        let fixed = [
-            ("process.threads", old.process.threads != new.process.threads),
-            ("process.upgrade_socket", old.process.upgrade_socket != new.process.upgrade_socket),
-            ("admin.address", old.admin.address != new.admin.address),
-        ];
-        for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
-            log::warn!("{key} is read at the start only: the new value counts from the next start");
-        }
-    }
-
-    /// One store publishes the configuration; then the listeners follow it.
-    fn publish(&self, serving: Serving, fresh: Vec<Bound>) {
-        let serving = Arc::new(serving);
-        let before = self.serving.swap(Arc::clone(&serving));
-        let present = &serving.snapshot.upstreams;
-        for old in before.snapshot.upstreams.iter().filter(|o| !present.iter().any(|n| Arc::ptr_eq(&n.pool, &o.pool))) {
-            old.pool.retire();
-        }
-        // What the old ones' last probes found counts for the new ones as well.
-        present.iter().for_each(|upstream| upstream.pool.refresh());
-        // And so does what an operator changed while this was being prepared.
-        for upstream in present {
-            let pool = Arc::clone(&upstream.pool);
-            tokio::spawn(async move { pool.discover().await });
-        }
-        let mut listeners = self.listeners.lock();
-        listeners.retain(|l| serving.snapshot.listeners.iter().any(|c| c.name == l.name && c.address == l.configured));
-        for listening in listeners.iter() {
-            if let Some(place) = serving.snapshot.listener(&listening.name) {
-                listening.update(&serving.snapshot.listeners[place]);
-            }
-        }
-        drop(listeners);
-        self.start_listeners(&serving, fresh);
-    }
-
-    fn start_listeners(&self, serving: &Serving, fresh: Vec<Bound>) {
-        let _workers = self.workers.enter();
-        for bound in fresh {
-            let Some(place) = serving.snapshot.listener(&bound.name) else { continue };
-            let listener = &serving.snapshot.listeners[place];
-            let (proxy, shutdown, drain) = (Arc::clone(&self.proxy), self.shutdown.subscribe(), Arc::clone(&self.drain));
-            match Listening::start(bound, listener, proxy, shutdown, drain) {
-                Ok(listening) => {
-                    log::info!("listener {} accepts on {}", listening.name, listening.address);
-                    self.listeners.lock().push(listening);
-                }
-                Err(error) => log::error!("listener {} cannot be started: {error}", listener.name),
-            }
-        }
-    }
-
-    /// Stops accepting, lets what is under way end, and returns when it has or the time is over.
-    async fn drain(&self) {
-        let limit = self.serving.load().snapshot.process.drain_time;
-        log::info!("draining: {} connections and streams are under way, for at most {limit:?}", self.drain.count());
-        self.listeners.lock().clear();
-        // Pingora's own clean-up would cut connections whose request is on its way; our connections
-        // end by themselves: with the request that they have, or shortly after the drain began.
-        self.shutdown.send_replace(true);
-        match tokio::time::timeout(limit, self.drain.empty()).await {
-            Ok(()) => log::info!("drained: nothing is under way"),
-            Err(_) => log::warn!("{} connections and streams were still under way and are cut", self.drain.count()),
-        }
-        self.serving.load().access_log.close();
-    }
-}
-
-fn single(loaded: &Loaded, key: &str, text: String) -> Mistakes {
-    let place = Place::default().key(key);
-    loaded.locate(Mistakes(vec![Mistake { place, text, location: None }]))
-}
-
-/// Starts looking after what is new in a snapshot, and waits for a first round of it: a request never
-/// meets a target of which nothing is known because nobody asked.
-async fn look_after(snapshot: &Snapshot) {
-    let mut first = Vec::new();
-    for upstream in &snapshot.upstreams {
-        if upstream.pool.start() {
-            let pool = Arc::clone(&upstream.pool);
-            first.push(tokio::spawn(async move {
-                pool.first_round().await;
-                tokio::spawn(crate::upstreams::Pool::keep_fresh(Arc::downgrade(&pool)));
-            }));
-        }
-    }
-    for store in &snapshot.key_stores {
-        if store.start() {
-            let store = Arc::clone(store);
-            first.push(tokio::spawn(async move {
-                tokio::spawn(crate::live::KeyStore::keep_fresh(Arc::downgrade(&store)));
-                // Whether it succeeds or not, the start goes on from here; without keys nobody passes.
-                store.first_round().await;
-            }));
-        }
-    }
-    let all = futures::future::join_all(first);
-    if tokio::time::timeout(FIRST_ROUND, all).await.is_err() {
-        log::warn!("some upstreams or key sets did not answer within {FIRST_ROUND:?}; they are tried further in the background");
     }
 }
 
@@ -292,9 +157,13 @@ impl crate::admin::Operated for Supervisor {
         Self::is_ready(self)
     }
 
-    fn last_reload(&self) -> (SystemTime, Option<String>) {
+    fn last_reload(&self) -> (SystemTime, Option<String>, Vec<String>) {
         let state = Self::last_reload(self);
-        (state.at, state.refused)
+        (state.at, state.refused, state.files)
+    }
+
+    fn flat(&self) -> Arc<Flat> {
+        Self::flat(self)
     }
 
     async fn reload(&self) -> Result<(), Vec<String>> {

@@ -1,8 +1,9 @@
-//! Binding.
+//! Binding, and how many sockets there may be.
 
 use std::io;
 use std::net::SocketAddr;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::edge::Bound;
@@ -20,5 +21,14 @@ pub fn bind(name: &str, address: SocketAddr) -> io::Result<Bound> {
     }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    Ok(Bound { name: name.to_owned(), configured: address, socket: socket.into() })
+    Ok(Bound { name: name.to_owned(), configured: address, activated: false, socket: socket.into() })
+}
+
+/// As many file descriptors as the system allows: the soft limit is often 1,024, for the sake of
+/// programs that use select(2).
+pub fn raise_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        log::warn!("the limit of open files stays as it is: {error}");
+    }
 }

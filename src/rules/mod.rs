@@ -4,6 +4,7 @@
 //! lets `explain` run the code that serves traffic, and tests hold every rule against a naive model.
 
 pub mod balance;
+pub mod frames;
 pub mod identity;
 pub mod limits;
 pub mod path;

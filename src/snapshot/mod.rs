@@ -232,6 +232,14 @@ pub struct Process {
     pub threads: usize,
     /// The longest that draining may take.
     pub drain_time: Duration,
+    /// How long WebSockets may go on in a drain.
+    pub websocket_time: Duration,
     /// Where a successor asks for the listeners.
     pub upgrade_socket: Option<PathBuf>,
+    /// How long a successor may take until it is ready.
+    pub upgrade_time: Duration,
+    /// How long the process stands by once a successor serves.
+    pub standby_time: Duration,
+    /// How often the configuration's files are looked at.
+    pub watch: Option<Duration>,
 }

@@ -16,6 +16,12 @@ const BUCKETS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 
 /// Routes with a series of their own; the rest share `route="(other)"`.
 const MAX_ROUTES: usize = 2_000;
 
+/// The routes over the bound.
+const OTHER: &str = "(other)";
+
+/// The most files that are named after a refused reload.
+const MAX_BAD_FILES: usize = 10;
+
 const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// The metrics of one route, looked up once for a snapshot and never by name on a request.
@@ -102,6 +108,8 @@ pub struct Metrics {
     reloads: IntCounterVec,
     reload_time: Gauge,
     reload_ok: IntGauge,
+    bad_files: GaugeVec,
+    upstreams: RwLock<ahash::AHashSet<String>>,
     routes: RwLock<ahash::AHashMap<String, Arc<RouteMetrics>>>,
 }
 
@@ -168,6 +176,8 @@ impl Metrics {
             reload_time: gauges(r, "portcullis_config_loaded_timestamp_seconds", "When the present configuration was taken", &[])
                 .with_label_values(&[] as &[&str]),
             reload_ok: gauge(r, "portcullis_config_last_reload_successful", "1 if the last reload succeeded"),
+            bad_files: gauges(r, "portcullis_config_bad_file", "1 for a file for which the last reload was refused", &["file"]),
+            upstreams: RwLock::default(),
             routes: RwLock::default(),
             registry,
         }
@@ -179,7 +189,7 @@ impl Metrics {
             return Arc::clone(known);
         }
         let mut routes = self.routes.write();
-        let name = if routes.len() < MAX_ROUTES { name } else { "(other)" };
+        let name = if routes.len() < MAX_ROUTES { name } else { OTHER };
         let fresh = || {
             Arc::new(RouteMetrics {
                 by_class: CLASSES.map(|class| self.requests.with_label_values(&[name, class])),
@@ -192,6 +202,7 @@ impl Metrics {
 
     /// The metrics of an upstream.
     pub fn upstream(&self, name: &str) -> UpstreamMetrics {
+        self.upstreams.write().insert(name.to_owned());
         UpstreamMetrics {
             connect: self.connect.with_label_values(&[name]),
             response: self.response.with_label_values(&[name]),
@@ -218,10 +229,54 @@ impl Metrics {
         self.reload_time.set(now.map_or(0.0, |d| d.as_secs_f64()));
     }
 
-    /// Notes a reload.
-    pub fn reloaded(&self, ok: bool) {
+    /// Notes a reload, and the files for which it was refused.
+    pub fn reloaded(&self, ok: bool, bad_files: &[String]) {
         self.reloads.with_label_values(&[if ok { "taken" } else { "refused" }]).inc();
-        if ok { self.loaded() } else { self.reload_ok.set(0) }
+        if ok {
+            self.loaded();
+        } else {
+            self.reload_ok.set(0);
+        }
+        self.bad_files.reset();
+        for file in bad_files.iter().take(MAX_BAD_FILES) {
+            self.bad_files.with_label_values(&[file]).set(1.0);
+        }
+    }
+
+    /// Forgets the routes and upstreams that no configuration has any more.
+    pub fn retain(&self, has_route: impl Fn(&str) -> bool, has_upstream: impl Fn(&str) -> bool) {
+        self.routes.write().retain(|name, _| {
+            let stays = has_route(name) || name == OTHER;
+            if !stays {
+                for class in CLASSES {
+                    let _ = self.requests.remove_label_values(&[name, class]);
+                }
+                let _ = self.duration.remove_label_values(&[name]);
+                let _ = self.in_flight.remove_label_values(&[name]);
+            }
+            stays
+        });
+        self.upstreams.write().retain(|name| {
+            let stays = has_upstream(name);
+            if !stays {
+                self.forget_upstream(name);
+            }
+            stays
+        });
+    }
+
+    fn forget_upstream(&self, name: &str) {
+        for histogram in [&self.connect, &self.response] {
+            let _ = histogram.remove_label_values(&[name]);
+        }
+        for counter in [&self.connections, &self.reused, &self.hedges] {
+            let _ = counter.remove_label_values(&[name]);
+        }
+        for (counter, outcomes) in [(&self.retries, ["begun", "denied"]), (&self.mirrored, ["answered", "failed"])] {
+            for outcome in outcomes {
+                let _ = counter.remove_label_values(&[name, outcome]);
+            }
+        }
     }
 
     /// Counts an ejection.
@@ -291,7 +346,7 @@ mod tests {
     fn every_name_registers_and_shows() {
         let metrics = super::Metrics::new();
         metrics.route("r").observe(204, 0.01);
-        metrics.reloaded(true);
+        metrics.reloaded(true, &[]);
         let text = metrics.render(std::iter::once(super::UpstreamState {
             name: "u".into(),
             gate: [1, 0, 10],

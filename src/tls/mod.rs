@@ -6,10 +6,12 @@
 mod certificates;
 mod client;
 mod server;
+mod tickets;
 
 pub use certificates::{PeerAuthorities, authorities, chain_and_key};
 pub use client::client_config;
 pub use server::{CertificateTable, ServerSettings, server_config};
+pub use tickets::{GivenKeys, TicketKeys, Tickets};
 
 /// Chooses the cryptography for the whole process. Called once at the start; again it does nothing.
 pub fn install_provider() {

@@ -8,6 +8,8 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, version};
 
+use super::Tickets;
+
 /// Certificates by name. New handshakes see the table that was stored last.
 #[derive(Debug)]
 pub struct CertificateTable {
@@ -83,7 +85,7 @@ pub struct ServerSettings {
 }
 
 /// Builds a listener's TLS over a table of certificates that may be exchanged later.
-pub fn server_config(settings: &ServerSettings, table: Arc<ArcSwap<CertificateTable>>) -> Arc<ServerConfig> {
+pub fn server_config(settings: &ServerSettings, table: Arc<ArcSwap<CertificateTable>>, tickets: Tickets) -> Arc<ServerConfig> {
     super::install_provider();
     let versions: &[&rustls::SupportedProtocolVersion] =
         if settings.only_13 { &[&version::TLS13] } else { &[&version::TLS12, &version::TLS13] };
@@ -91,8 +93,6 @@ pub fn server_config(settings: &ServerSettings, table: Arc<ArcSwap<CertificateTa
     let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(Resolver(table)));
     config.alpn_protocols.clone_from(&settings.alpn);
     config.session_storage = rustls::server::ServerSessionMemoryCache::new(20_000);
-    if let Ok(ticketer) = rustls::crypto::ring::Ticketer::new() {
-        config.ticketer = ticketer;
-    }
+    config.ticketer = Arc::new(tickets);
     Arc::new(config)
 }

@@ -47,6 +47,22 @@ impl SharedBreaker {
         changed
     }
 
+    /// For how many nanoseconds it stays open; half-open it would be worth a try at once. `None` is closed.
+    pub fn open_for(&self) -> Option<u64> {
+        match self.state.lock().phase() {
+            Phase::Closed => None,
+            Phase::Open { until } => Some(until.saturating_sub(clock::now())),
+            Phase::HalfOpen { .. } => Some(0),
+        }
+    }
+
+    /// It is open for that many nanoseconds, but for no longer than it is when it opens by itself.
+    pub fn open_again(&self, left: u64) {
+        let mut state = self.state.lock();
+        *state = Breaker::opened(clock::now() + left.min(self.shape.cool_down));
+        self.calm.store(false, Ordering::Release);
+    }
+
     /// `closed`, `open` or `half_open`.
     pub fn phase(&self) -> &'static str {
         match self.state.lock().phase() {

@@ -47,14 +47,24 @@ fn seconds(time: SystemTime) -> u64 {
 }
 
 impl HealthState {
-    /// Of a target that has not been probed yet.
-    pub fn new() -> Self {
-        Self { status: Status::Unknown, against: 0, since: SystemTime::now(), last: None }
+    /// Of a target of which that is known.
+    pub fn new(healthy: Option<bool>) -> Self {
+        let status = match healthy {
+            None => Status::Unknown,
+            Some(true) => Status::Healthy,
+            Some(false) => Status::Unhealthy,
+        };
+        Self { status, against: 0, since: SystemTime::now(), last: None }
     }
 
     /// Whether the target may be picked.
     pub fn is_healthy(&self) -> bool {
         self.status == Status::Healthy
+    }
+
+    /// Whether it is healthy; `None` before the first probe.
+    pub fn known(&self) -> Option<bool> {
+        (self.status != Status::Unknown).then(|| self.is_healthy())
     }
 
     /// Whether the last results speak against the status.
@@ -101,12 +111,6 @@ impl HealthState {
     }
 }
 
-impl Default for HealthState {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,10 +123,10 @@ mod tests {
 
     #[test]
     fn the_first_result_decides() {
-        let mut state = HealthState::new();
+        let mut state = HealthState::new(None);
         assert!(!state.is_healthy());
         assert!(state.observe(Ok(()), T) && state.is_healthy());
-        let mut state = HealthState::new();
+        let mut state = HealthState::new(None);
         assert!(!state.observe(bad(), T) && !state.is_healthy());
         assert_eq!(state.view().reason.as_deref(), Some("refused"));
         assert!(!state.observe(Ok(()), T) && state.observe(Ok(()), T));
@@ -130,7 +134,7 @@ mod tests {
 
     #[test]
     fn fall_and_rise_count_in_a_row() {
-        let mut state = HealthState::new();
+        let mut state = HealthState::new(None);
         state.observe(Ok(()), T);
         for result in [bad(), bad(), Ok(()), bad(), bad()] {
             assert!(!state.observe(result, T));

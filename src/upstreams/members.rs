@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use pingora::lb::Backend;
 use pingora::upstreams::peer::HttpPeer;
 
+use super::bequest::TargetBequest;
 use super::breaker::SharedBreaker;
 use super::choice::{Choice, Draw, Member};
 use super::gate::Gate;
@@ -111,6 +112,8 @@ pub struct Members {
     pub requests: Recent,
     /// Retries.
     pub retries: Recent,
+    /// What a predecessor left for targets that are not known yet.
+    pub bequests: Mutex<HashMap<SocketAddr, TargetBequest>>,
     /// When targets were last compared with each other, on [`clock`].
     compared: AtomicU64,
 }
@@ -131,6 +134,7 @@ impl Members {
             },
             requests: Recent::default(),
             retries: Recent::default(),
+            bequests: Mutex::default(),
             compared: AtomicU64::new(clock::now()),
             shape,
         };
@@ -265,6 +269,7 @@ impl Members {
             if !at_start && !known.contains_key(address) {
                 target.start_slowly();
             }
+            let left = self.bequests.lock().remove(address);
             let watch = self.shape.probe.as_ref().map(|probe| {
                 let shape = WatchShape {
                     address: *address,
@@ -273,9 +278,13 @@ impl Members {
                     probe: probe.clone(),
                     transport: self.shape.transport.clone(),
                 };
-                Watch::of(shape, Arc::downgrade(self))
+                Watch::of(shape, Arc::downgrade(self), left.as_ref().and_then(|left| left.healthy))
             });
-            next.insert(*address, self.known(&target, spec.clone(), watch));
+            let fresh = self.known(&target, spec.clone(), watch);
+            if let Some(left) = left {
+                left.apply(&target, self, fresh.member.breaker.as_deref());
+            }
+            next.insert(*address, fresh);
         }
         *known = next;
         drop(known);

@@ -8,6 +8,7 @@
 //!   a [`watch`] is unknown until its first probe, whose result counts at once, is shared by all upstreams
 //!   that probe alike, and tells them why and since when.
 
+mod bequest;
 mod breaker;
 mod call;
 mod choice;
@@ -22,6 +23,7 @@ mod target;
 mod view;
 mod watch;
 
+pub use bequest::Bequest;
 pub use breaker::SharedBreaker;
 pub use call::{Begun, Reply, begin, call, finish};
 pub use choice::{Choice, Member};

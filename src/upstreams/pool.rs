@@ -53,6 +53,16 @@ impl Pool {
         })
     }
 
+    /// Its targets at work.
+    pub(super) fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// What operators changed of it.
+    pub(super) fn changes(&self) -> &Changes {
+        self.discovery.changes()
+    }
+
     /// Whether its targets are known by names.
     pub fn has_names(&self) -> bool {
         let shape = self.shape();

@@ -1,9 +1,9 @@
 //! What an upstream is, as its configuration says: the part that decides whether it is the same one.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::{digest, hmac, rand};
+use aws_lc_rs::{digest, hmac};
 use pingora::upstreams::peer::HttpPeer;
 
 use super::discovery::DiscoveryShape;
@@ -65,16 +65,9 @@ impl std::fmt::Debug for SessionKey {
 }
 
 impl SessionKey {
-    /// The key that a secret stands for; without one, a key that lives as long as the process.
-    pub fn new(secret: Option<&str>) -> Self {
-        static OWN: LazyLock<[u8; 32]> = LazyLock::new(|| {
-            let mut key = [0; 32];
-            // The system's generator fails where nothing else works either; a key of zeros still hides
-            // addresses from all who do not know that.
-            let _ = rand::fill(&mut key);
-            key
-        });
-        let Some(secret) = secret else { return Self(*OWN) };
+    /// The key that a secret stands for; without one, the gateway's own.
+    pub fn new(secret: Option<&str>, own: [u8; 32]) -> Self {
+        let Some(secret) = secret else { return Self(own) };
         let digest = digest::digest(&digest::SHA256, secret.as_bytes());
         let mut key = [0; 32];
         key.copy_from_slice(digest.as_ref());

@@ -33,7 +33,7 @@ fn breaker(random: &mut Rng) -> Option<BreakerShape> {
     })
 }
 
-fn shape(random: &mut Rng) -> PoolShape {
+pub(super) fn shape(random: &mut Rng) -> PoolShape {
     let seconds = |random: &mut Rng, range| nanos(Duration::from_secs(random.u64(range)));
     PoolShape {
         name: "simulated".to_owned(),

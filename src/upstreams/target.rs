@@ -143,6 +143,18 @@ impl Target {
         ejection.until().map(|until| (why, until))
     }
 
+    /// How often in a row it was ejected, until when on [`clock`], and why; `None` when it is not.
+    pub fn ejection_state(&self) -> Option<(u32, u64, &'static str)> {
+        let (ejection, why) = *self.ejection.lock();
+        ejection.until().map(|until| (ejection.times(), until, why))
+    }
+
+    /// It was ejected by a predecessor and is so until then.
+    pub fn stay_ejected(&self, times: u32, until: u64, why: &'static str) {
+        *self.ejection.lock() = (Ejection::until_then(times, until), why);
+        self.ejected.store(true, Ordering::Release);
+    }
+
     /// Notes an outcome. Why it should be ejected, if it should.
     pub fn observe(&self, outcome: Outcome, shape: &OutlierShape) -> Option<&'static str> {
         if outcome.is_good() {

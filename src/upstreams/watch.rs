@@ -57,8 +57,9 @@ pub struct Watch {
 static WATCHES: LazyLock<Mutex<HashMap<WatchShape, Weak<Watch>>>> = LazyLock::new(Mutex::default);
 
 impl Watch {
-    /// The watch of that shape, which from now on tells `members` as well. Begins to probe if it is new.
-    pub fn of(shape: WatchShape, members: Weak<Members>) -> Arc<Self> {
+    /// The watch of that shape, which from now on tells `members` as well. Begins to probe if it is
+    /// new; `healthy` is what a predecessor knew.
+    pub fn of(shape: WatchShape, members: Weak<Members>, healthy: Option<bool>) -> Arc<Self> {
         let mut watches = WATCHES.lock();
         if let Some(watch) = watches.get(&shape).and_then(Weak::upgrade) {
             watch.tell(members);
@@ -69,9 +70,9 @@ impl Watch {
         }
         let watch = Arc::new(Self {
             shape: shape.clone(),
-            health: Mutex::new(HealthState::new()),
+            health: Mutex::new(HealthState::new(healthy)),
             members: Mutex::new(vec![members]),
-            first: tokio::sync::watch::channel(false).0,
+            first: tokio::sync::watch::channel(healthy.is_some()).0,
         });
         watches.insert(shape, Arc::downgrade(&watch));
         tokio::spawn(probe(Arc::downgrade(&watch)));
@@ -87,6 +88,11 @@ impl Watch {
     /// Whether the target may be picked, as far as probes say.
     pub fn is_healthy(&self) -> bool {
         self.health.lock().is_healthy()
+    }
+
+    /// Whether the target is healthy; `None` before anything is known.
+    pub fn known(&self) -> Option<bool> {
+        self.health.lock().known()
     }
 
     /// For people.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::harness::client::{self, Connection, head};
 use super::harness::eventually;
 use super::harness::gateway::Gateway;
-use super::harness::target::{Target, answer};
+use super::harness::target::{Target, answer, refused};
 
 fn config(addresses: &[std::net::SocketAddr], rest: &str) -> String {
     let targets: Vec<String> = addresses.iter().map(|a| format!("\"{a}\"")).collect();
@@ -43,7 +43,7 @@ fn a_target_that_fails_its_probes_is_out_and_comes_back() {
 
 #[test]
 fn the_first_probe_decides() {
-    let refused = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let (_held, refused) = refused();
     let well = Target::echo("well");
     let health = "health: {active: {interval: 1h, timeout: 10s, fall: 3}}";
     let gateway = Gateway::start(&config(&[refused, well.address], health));

@@ -7,7 +7,7 @@ use super::harness::client::{Connection, head};
 use super::harness::gateway::Gateway;
 use super::harness::target::Target;
 
-const UPGRADE: &[(&str, &str)] = &[
+pub const UPGRADE: &[(&str, &str)] = &[
     ("connection", "Upgrade"),
     ("upgrade", "websocket"),
     ("sec-websocket-version", "13"),
@@ -15,7 +15,7 @@ const UPGRADE: &[(&str, &str)] = &[
 ];
 
 /// Answers the handshake at once, and then sends back whatever comes.
-fn reflecting() -> Target {
+pub fn reflecting() -> Target {
     Target::new(|stream, seen| {
         assert!(seen.headers.iter().any(|(n, v)| n.eq_ignore_ascii_case("upgrade") && v == "websocket"));
         // The first frame rides with the handshake, as a busy server's does.
@@ -137,4 +137,43 @@ fn a_tunnel_begins_a_session() {
     let cookie = answer.header("set-cookie").and_then(|c| c.split(';').next()).expect("a session").to_owned();
     let again = [UPGRADE, &[("cookie", cookie.as_str())]].concat();
     assert_eq!(Connection::open(gateway.address()).ask(head("GET", "/", &again)).header("set-cookie"), None);
+}
+
+#[test]
+fn a_drain_tells_websockets_and_waits_for_their_answer() {
+    // Sends frames without a pause: the close frame has to find its place between two of them.
+    let target = Target::new(|stream, _| {
+        stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")?;
+        let mut back = stream.try_clone()?;
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            let _ = back.read_to_end(&mut all);
+            all
+        });
+        let frame = [&[0x82, 126, 1, 0][..], &[7; 256]].concat();
+        while stream.write_all(&frame).is_ok() && !reader.is_finished() {}
+        let seen = reader.join().expect("what came");
+        // The masked close frame of a client that goes away.
+        assert!(seen.ends_with(&[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9]), "{seen:?}");
+        Err(std::io::ErrorKind::UnexpectedEof.into())
+    });
+    let mut gateway = Gateway::start(&format!(
+        "upstreams: {{one: {{targets: [\"{}\"]}}}}\nroutes: [{{name: all, action: {{forward: one}}}}]\nprocess: {{threads: 1, drain_time: 20s, websocket_time: 300ms}}",
+        target.address
+    ));
+    let mut socket = Connection::open(gateway.address());
+    assert_eq!(socket.ask(head("GET", "/", UPGRADE)).status, 101);
+    gateway.signal("-TERM");
+    let (mut seen, mut followed) = (Vec::new(), portcullis::rules::frames::Frames::default());
+    while !followed.is_closed() {
+        let part = socket.some().expect("frames up to the close frame");
+        followed.follow(&part);
+        seen.extend(part);
+    }
+    assert!(followed.at_boundary() && seen.ends_with(&[0x88, 2, 0x03, 0xf4]), "it ends with 1012, between two frames");
+    assert_eq!(gateway.child.try_wait().expect("a status"), None, "it waits for the answer");
+    socket.send([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xf4]);
+    let answered = std::time::Instant::now();
+    assert_eq!(gateway.wait(), Some(0));
+    assert!(answered.elapsed() < std::time::Duration::from_secs(4), "the drain ends with the last");
 }

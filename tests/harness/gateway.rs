@@ -30,8 +30,17 @@ impl Drop for Gateway {
     }
 }
 
+/// A process that is killed with its handle: a successor that nobody else waits for.
+pub struct Orphan(pub u32);
+
+impl Drop for Orphan {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-9", &self.0.to_string()]).status();
+    }
+}
+
 /// Adds what every test wants: free ports and a log of its own.
-fn complete(yaml: &str) -> String {
+pub fn complete(yaml: &str) -> String {
     let mut text = yaml.to_owned();
     if !text.contains("\nlisteners:") && !text.starts_with("listeners:") {
         text.push_str("\nlisteners: [{name: main, address: 127.0.0.1:0}]\n");
@@ -61,7 +70,15 @@ impl Gateway {
     pub fn start_in(folder: tempfile::TempDir, yaml: &str, arguments: &[&str]) -> Self {
         let config = folder.path().join("portcullis.yaml");
         std::fs::write(&config, complete(yaml)).expect("written");
-        let (child, lines) = spawn(&config, arguments);
+        let mut command = Command::new(BINARY);
+        command.args(["run", "-c"]).arg(config).args(arguments);
+        Self::start_by(folder, command)
+    }
+
+    /// Starts one by that command, whose configuration is in that folder.
+    #[track_caller]
+    pub fn start_by(folder: tempfile::TempDir, mut command: Command) -> Self {
+        let (child, lines) = spawn(&mut command);
         let mut gateway = Self { child, folder, listeners: Vec::new(), admin: ([127, 0, 0, 1], 0).into(), log: Arc::default() };
         gateway.await_ready(&lines);
         let log = Arc::clone(&gateway.log);
@@ -150,17 +167,9 @@ impl Gateway {
     }
 }
 
-fn spawn(config: &Path, arguments: &[&str]) -> (Child, Receiver<String>) {
-    let mut child = Command::new(BINARY)
-        .args(["run", "-c"])
-        .arg(config)
-        .args(arguments)
-        .env_remove("RUST_LOG")
-        .env("RUST_BACKTRACE", "0")
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary");
+fn spawn(command: &mut Command) -> (Child, Receiver<String>) {
+    let mut child =
+        command.env_remove("RUST_LOG").env("RUST_BACKTRACE", "0").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary");
     let stderr = child.stderr.take().expect("stderr");
     let (sender, lines) = channel();
     std::thread::spawn(move || {

@@ -25,6 +25,16 @@ pub struct Target {
     stop: Arc<AtomicBool>,
     word: Arc<Mutex<String>>,
     released: Arc<AtomicBool>,
+    /// A port on which nobody listens.
+    _held: Option<socket2::Socket>,
+}
+
+/// A port of 127.0.0.1 at which connections are refused, and that nobody else gets while the socket lives.
+pub fn refused() -> (socket2::Socket, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
+    let address = socket.local_addr().expect("an address").as_socket().expect("an address");
+    (socket, address)
 }
 
 impl Drop for Target {
@@ -57,7 +67,7 @@ impl Target {
                 });
             }
         });
-        Self { address, requests, stop, word: Arc::default(), released: Arc::default() }
+        Self { address, requests, stop, word: Arc::default(), released: Arc::default(), _held: None }
     }
 
     pub fn count(&self) -> usize {
@@ -83,16 +93,9 @@ impl Target {
     /// [`Target::become_`].
     pub fn named(word: &str, name: &'static str) -> Self {
         if word == "refused" {
-            // A port on which nobody listens, held so that nobody else gets it.
-            let target = Self::echo(name);
-            let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
-            return Self {
-                address: free,
-                requests: Arc::clone(&target.requests),
-                stop: Arc::clone(&target.stop),
-                word: Arc::clone(&target.word),
-                released: Arc::clone(&target.released),
-            };
+            let (socket, address) = refused();
+            let (word, released) = (Arc::default(), Arc::default());
+            return Self { address, requests: Arc::default(), stop: Arc::default(), word, released, _held: Some(socket) };
         }
         let present = Arc::new(Mutex::new(word.to_owned()));
         let released = Arc::new(AtomicBool::new(false));

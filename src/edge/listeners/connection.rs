@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use futures::task::AtomicWaker;
 use http::HeaderValue;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::clock;
 use crate::exchange::address_text;
+use crate::snapshot::Serving;
 
 tokio::task_local! {
     static CURRENT: Arc<Connection>;
@@ -27,11 +29,33 @@ pub fn current_connection() -> Option<Arc<Connection>> {
     CURRENT.try_with(Arc::clone).ok()
 }
 
+/// What a connection knows of its listener.
+#[derive(Debug)]
+pub struct Home {
+    /// The listener's name, which a reload may change.
+    pub name: ArcSwap<String>,
+    /// Once the listener is removed: the last configuration that had it. Connections that are still
+    /// open are served by it to their end.
+    pub last: ArcSwapOption<Serving>,
+}
+
+impl Home {
+    /// The configuration for a request on it, and its listener's place in that.
+    pub fn serving(&self, serving: Arc<Serving>) -> (Arc<Serving>, Option<usize>) {
+        if let Some(place) = serving.snapshot.listener(&self.name.load()) {
+            return (serving, Some(place));
+        }
+        let serving = self.last.load_full().unwrap_or(serving);
+        let place = serving.snapshot.listener(&self.name.load());
+        (serving, place)
+    }
+}
+
 /// A client connection.
 #[derive(Debug)]
 pub struct Connection {
-    /// The name of its listener.
-    pub listener: Arc<str>,
+    /// Its listener.
+    pub home: Arc<Home>,
     /// Who is connected.
     pub peer: SocketAddr,
     /// Its address as text, made once for all requests.
@@ -54,9 +78,9 @@ pub struct Connection {
 
 impl Connection {
     /// A connection of which a first head is awaited within `head_time`.
-    pub fn new(listener: Arc<str>, (peer, fd): (SocketAddr, RawFd), secure: bool, head_time: Duration) -> Arc<Self> {
+    pub fn new(home: Arc<Home>, (peer, fd): (SocketAddr, RawFd), secure: bool, head_time: Duration) -> Arc<Self> {
         Arc::new(Self {
-            listener,
+            home,
             peer,
             peer_text: address_text(peer.ip()),
             secure,

@@ -1,7 +1,7 @@
 //! A listener at work: its socket, its accept loop, and how it stops.
 
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -14,13 +14,13 @@ use pingora::tls::TlsAcceptor;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
 
-use super::connection::{Connection, scope};
+use super::connection::{Connection, Home, scope};
 use super::guard::Guarded;
 use super::{clock, http1, http2};
 use crate::edge::proxy::Gateway;
-use crate::snapshot::{Limits, Listener};
+use crate::snapshot::{Limits, Listener, Serving};
 use crate::telemetry::metrics::METRICS;
-use crate::tls::{CertificateTable, ServerSettings, server_config};
+use crate::tls::{CertificateTable, ServerSettings, TicketKeys, Tickets, server_config};
 
 /// Counts what is under way, so that draining ends with the last of it.
 #[derive(Debug, Default)]
@@ -72,17 +72,38 @@ pub struct Bound {
     pub name: String,
     /// The address that was configured; its port may be 0.
     pub configured: SocketAddr,
+    /// Whether a service manager has bound it, so that its name counts more than its address.
+    pub activated: bool,
     /// The socket.
     pub socket: std::net::TcpListener,
+}
+
+/// What all listeners of a process share.
+#[derive(Clone)]
+pub struct Shared {
+    /// The gateway.
+    pub proxy: Arc<HttpProxy<Gateway>>,
+    /// What is under way.
+    pub drain: Arc<Drain>,
+    /// The keys of TLS session tickets.
+    pub tickets: Arc<TicketKeys>,
 }
 
 /// What serving a connection needs.
 #[derive(Clone)]
 pub struct Context {
-    pub proxy: Arc<HttpProxy<Gateway>>,
+    shared: Shared,
+    /// Whether the listener is closing.
     pub shutdown: ShutdownWatch,
-    pub drain: Arc<Drain>,
     settings: Arc<Settings>,
+}
+
+impl std::ops::Deref for Context {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
 }
 
 impl Context {
@@ -94,7 +115,7 @@ impl Context {
 
 /// What a reload may change of a listener that stays.
 struct Settings {
-    name: Arc<str>,
+    home: Arc<Home>,
     limits: ArcSwap<Limits>,
     protocols: ArcSwap<(bool, bool)>,
     /// A place for each connection; changed with the limit.
@@ -102,6 +123,16 @@ struct Settings {
     most: AtomicUsize,
     tls: ArcSwapOption<Tls>,
     certificates: Arc<ArcSwap<CertificateTable>>,
+    tickets: Arc<TicketKeys>,
+}
+
+/// What an accept loop does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    Accept,
+    /// New connections wait in the kernel's queue, or go to whoever else has the socket.
+    Pause,
+    Stop,
 }
 
 struct Tls {
@@ -109,7 +140,7 @@ struct Tls {
     acceptor: TlsAcceptor,
 }
 
-/// A listener at work. Dropped, it stops accepting; its connections live on.
+/// A listener at work. Dropped, it stops accepting, and its connections end with the request that they have.
 pub struct Listening {
     /// The name.
     pub name: String,
@@ -119,7 +150,8 @@ pub struct Listening {
     pub address: SocketAddr,
     settings: Arc<Settings>,
     socket: Arc<TcpListener>,
-    stop: watch::Sender<bool>,
+    work: watch::Sender<Work>,
+    closing: watch::Sender<bool>,
 }
 
 impl std::fmt::Debug for Listening {
@@ -133,45 +165,63 @@ impl Listening {
     ///
     /// # Errors
     /// When the socket cannot be used.
-    pub fn start(
-        bound: Bound,
-        listener: &Listener,
-        proxy: Arc<HttpProxy<Gateway>>,
-        shutdown: ShutdownWatch,
-        drain: Arc<Drain>,
-    ) -> std::io::Result<Self> {
+    pub fn start(bound: Bound, listener: &Listener, shared: Shared) -> std::io::Result<Self> {
         bound.socket.set_nonblocking(true)?;
         let socket = Arc::new(TcpListener::from_std(bound.socket)?);
         let settings = Arc::new(Settings {
-            name: listener.name.as_str().into(),
+            home: Arc::new(Home { name: ArcSwap::from_pointee(listener.name.clone()), last: ArcSwapOption::empty() }),
             limits: ArcSwap::from_pointee(listener.limits),
             protocols: ArcSwap::from_pointee((listener.http1, listener.http2)),
             places: Arc::new(Semaphore::new(listener.limits.connections)),
             most: AtomicUsize::new(listener.limits.connections),
             tls: ArcSwapOption::empty(),
             certificates: Arc::new(ArcSwap::from_pointee(CertificateTable::new(&[]))),
+            tickets: Arc::clone(&shared.tickets),
         });
         settings.update(listener);
-        let (stop, stopped) = watch::channel(false);
-        let context = Context { proxy, shutdown, drain, settings: Arc::clone(&settings) };
-        tokio::spawn(accept(Arc::clone(&socket), context, stopped));
-        Ok(Self { name: listener.name.clone(), configured: bound.configured, address: socket.local_addr()?, settings, socket, stop })
+        let (work, told) = watch::channel(Work::Accept);
+        let (closing, shutdown) = watch::channel(false);
+        let context = Context { shared, shutdown, settings: Arc::clone(&settings) };
+        tokio::spawn(accept(Arc::clone(&socket), context, told));
+        let address = socket.local_addr()?;
+        Ok(Self { name: listener.name.clone(), configured: bound.configured, address, settings, socket, work, closing })
     }
 
-    /// Takes the settings of a new configuration: limits, protocols, certificates.
-    pub fn update(&self, listener: &Listener) {
+    /// Takes the settings of a new configuration: name, limits, protocols, certificates.
+    pub fn update(&mut self, listener: &Listener) {
+        self.name.clone_from(&listener.name);
         self.settings.update(listener);
     }
 
-    /// The socket, for a successor.
-    pub fn fd(&self) -> std::os::fd::RawFd {
-        self.socket.as_raw_fd()
+    /// No configuration has it any more: it accepts nothing, and its connections end with the request
+    /// that they have, served by the last configuration that had it.
+    pub fn retire(self, last: Arc<Serving>) {
+        self.settings.home.last.store(Some(last));
+    }
+
+    /// Lets its connections end with the request that they have; or lets them go on after all.
+    pub fn close(&self, closing: bool) {
+        self.closing.send_replace(closing);
+    }
+
+    /// Accepts nothing for now, or again. The socket stays open: nobody is refused meanwhile.
+    pub fn pause(&self, paused: bool) {
+        self.work.send_replace(if paused { Work::Pause } else { Work::Accept });
+    }
+
+    /// The socket once more, for a successor or under another name.
+    ///
+    /// # Errors
+    /// When there is no file descriptor left.
+    pub fn share(&self) -> std::io::Result<std::net::TcpListener> {
+        Ok(self.socket.as_fd().try_clone_to_owned()?.into())
     }
 }
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        self.stop.send_replace(true);
+        self.work.send_replace(Work::Stop);
+        self.closing.send_replace(true);
     }
 }
 
@@ -194,6 +244,7 @@ impl Settings {
     }
 
     fn update(&self, listener: &Listener) {
+        self.home.name.store(Arc::new(listener.name.clone()));
         self.limits.store(Arc::new(listener.limits));
         self.resize(listener.limits.connections);
         self.protocols.store(Arc::new((listener.http1, listener.http2)));
@@ -201,25 +252,40 @@ impl Settings {
         self.certificates.store(Arc::new(CertificateTable::new(certificates)));
         let same = self.tls.load().as_ref().is_some_and(|tls| tls.settings == *settings);
         if !same {
-            let config = server_config(settings, Arc::clone(&self.certificates));
+            let tickets = Tickets::new(Arc::clone(&self.tickets), &listener.name);
+            let config = server_config(settings, Arc::clone(&self.certificates), tickets);
             self.tls.store(Some(Arc::new(Tls { settings: settings.clone(), acceptor: TlsAcceptor::from(config) })));
         }
     }
 }
 
 /// Accepts until it is stopped. Over the limit of connections further ones wait in the kernel's queue.
-async fn accept(socket: Arc<TcpListener>, context: Context, mut stopped: watch::Receiver<bool>) {
+async fn accept(socket: Arc<TcpListener>, context: Context, mut work: watch::Receiver<Work>) {
     let places = Arc::clone(&context.settings.places);
     let connections: Arc<Mutex<Vec<Weak<Connection>>>> = Arc::default();
     let watcher = tokio::spawn(watch_deadlines(Arc::clone(&connections), context.shutdown.clone()));
     loop {
+        let now = *work.borrow_and_update();
+        match now {
+            Work::Stop => break,
+            Work::Pause => {
+                if work.changed().await.is_err() {
+                    break;
+                }
+                continue;
+            }
+            Work::Accept => {}
+        }
         let next = async {
             let place = Arc::clone(&places).acquire_owned().await;
             (socket.accept().await, place)
         };
         let (accepted, place) = tokio::select! {
             biased;
-            _ = stopped.changed() => break,
+            changed = work.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => break,
+            },
             next = next => next,
         };
         match accepted {
@@ -235,7 +301,7 @@ async fn accept(socket: Arc<TcpListener>, context: Context, mut stopped: watch::
             }
             Err(error) => {
                 // Out of file descriptors, most likely: the connection stays in the queue meanwhile.
-                log::error!("listener {}: cannot accept: {error}", context.settings.name);
+                log::error!("listener {}: cannot accept: {error}", context.settings.home.name.load());
                 METRICS.refused.with_label_values(&["accept"]).inc();
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -275,10 +341,9 @@ async fn watch_deadlines(connections: Arc<Mutex<Vec<Weak<Connection>>>>, shutdow
     loop {
         tokio::time::sleep(clock::TICK).await;
         let now = clock::tick();
-        if draining_since.is_none() && *shutdown.borrow() {
-            draining_since = Some(now);
-        }
-        let linger_is_over = draining_since.is_some_and(|since| now - since > LINGER.as_millis() as u64);
+        // A drain may be called off.
+        draining_since = if *shutdown.borrow() { draining_since.or(Some(now)) } else { None };
+        let linger_is_over = draining_since.is_some_and(|since: u64| now - since > LINGER.as_millis() as u64);
         connections.lock().retain(|connection| {
             let connection = connection.upgrade();
             connection.inspect(|c| c.check(now, linger_is_over)).is_some()
@@ -291,7 +356,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, context: Context, connection
     let _ = stream.set_nodelay(true);
     let id = stream.as_raw_fd();
     let tls = context.settings.tls.load_full();
-    let connection = Connection::new(Arc::clone(&context.settings.name), (peer, id), tls.is_some(), limits.header_time);
+    let connection = Connection::new(Arc::clone(&context.settings.home), (peer, id), tls.is_some(), limits.header_time);
     connections.lock().push(Arc::downgrade(&connection));
     let (http1, http2) = **context.settings.protocols.load();
     let Some(tls) = tls else {
@@ -307,7 +372,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, context: Context, connection
             run(Box::new(guarded), is_h2, connection, context).await;
         }
         Ok(Err(error)) => {
-            log::debug!("listener {}: TLS with {peer} failed: {error}", connection.listener);
+            log::debug!("listener {}: TLS with {peer} failed: {error}", connection.home.name.load());
             METRICS.refused.with_label_values(&["tls"]).inc();
         }
         Err(_) => METRICS.refused.with_label_values(&["tls_timeout"]).inc(),

@@ -8,4 +8,4 @@ pub mod http2;
 mod listening;
 
 pub use connection::{Connection, current_connection};
-pub use listening::{Bound, Drain, Listening};
+pub use listening::{Bound, Drain, Listening, Shared};

@@ -92,7 +92,10 @@ impl Context {
             }
             None => (SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), HeaderValue::from_static("unknown"), false),
         };
-        let listener = connection.as_ref().and_then(|c| serving.snapshot.listener(&c.listener));
+        let (serving, listener) = match &connection {
+            Some(connection) => connection.home.serving(serving),
+            None => (serving, None),
+        };
         Self {
             connection,
             listener,

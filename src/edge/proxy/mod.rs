@@ -30,6 +30,7 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
 use pingora_limits::rate::Rate;
+use tokio::sync::watch;
 
 use crate::snapshot::Serving;
 
@@ -45,6 +46,8 @@ pub struct Gateway {
     connector: TransportConnector,
     /// Connections for requests of the gateway's own.
     calls: Arc<Calls>,
+    /// Whether the process drains.
+    draining: watch::Receiver<bool>,
 }
 
 /// A client with kept connections.
@@ -52,11 +55,12 @@ type Calls = Connector<()>;
 
 impl Gateway {
     /// A gateway that serves whatever `serving` holds at a request's start.
-    pub fn new(serving: Arc<ArcSwap<Serving>>) -> Self {
+    pub fn new(serving: Arc<ArcSwap<Serving>>, draining: watch::Receiver<bool>) -> Self {
         // Windows of a second: shorter ones panic under concurrency, longer ones are scaled below.
         // A wider sketch than the default keeps the error small at 100,000 addresses.
         let shield = Rate::new_with_estimator_config(Duration::from_secs(1), 4, 65_536);
-        Self { serving, shield, connector: TransportConnector::new(None), calls: Arc::new(Connector::new(None)) }
+        let (connector, calls) = (TransportConnector::new(None), Arc::new(Connector::new(None)));
+        Self { serving, shield, connector, calls, draining }
     }
 }
 

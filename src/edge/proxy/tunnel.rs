@@ -17,9 +17,12 @@ use pingora::protocols::http::v1::client::HttpSession as ClientSession;
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
 
 use super::{Context, Gateway};
 use crate::exchange::Reason;
+use crate::rules::frames::close_code::{GOING_AWAY, SERVICE_RESTART};
+use crate::rules::frames::{Frames, close_frame};
 
 /// How long a tunnel may be silent in both directions, as HAProxy's `timeout tunnel` is usually set.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -28,6 +31,12 @@ const IDLE: Duration = Duration::from_secs(3600);
 const HALF_CLOSED: Duration = Duration::from_secs(30);
 
 const BUFFER: usize = 8 * 1024;
+
+/// How long a client may take to answer a close frame.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// How long a target may take for that, once the client has.
+const MOMENT: Duration = Duration::from_millis(300);
 
 const HOP_BY_HOP: [HeaderName; 4] =
     [HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection"), http::header::TE, http::header::TRAILER];
@@ -149,13 +158,37 @@ impl Gateway {
         let counts = (AtomicU64::new(0), AtomicU64::new(0));
         let (client_read, client_write) = tokio::io::split(client.into_inner());
         let (target_read, target_write) = tokio::io::split(target.into_inner());
-        let inward = pump(client_read, target_write, early_in, &counts.0);
-        let outward = pump(target_read, client_write, early_out, &counts.1);
+        let (stop, stopped) = watch::channel(false);
+        let inward = Pump { early: early_in, count: &counts.0, stop: stopped.clone(), farewell: close_frame(GOING_AWAY, true) };
+        let outward = Pump { early: early_out, count: &counts.1, stop: stopped.clone(), farewell: close_frame(SERVICE_RESTART, false) };
+        let told = async {
+            self.end_of_tunnels(ctx).await;
+            stop.send_replace(true);
+            tokio::time::sleep(CLOSING).await;
+        };
         tokio::select! {
-            () = both(inward, outward) => {}
+            () = both(inward.run(client_read, target_write), outward.run(target_read, client_write), stopped) => {}
             () = silence(&counts, IDLE) => ctx.exchange.detail = Some("the tunnel was silent for an hour".to_owned()),
+            () = told => {}
         }
         ctx.tunnelled = Some((counts.0.into_inner(), counts.1.into_inner()));
+    }
+}
+
+impl Gateway {
+    /// Resolves when the process has drained for as long as WebSockets may go on meanwhile.
+    async fn end_of_tunnels(&self, ctx: &Context) {
+        let mut draining = self.draining.clone();
+        loop {
+            if draining.wait_for(|draining| *draining).await.is_err() {
+                return std::future::pending().await;
+            }
+            let time = ctx.serving.snapshot.process.websocket_time;
+            // A drain may be called off.
+            if tokio::time::timeout(time, draining.wait_for(|draining| !*draining)).await.is_err() {
+                return;
+            }
+        }
     }
 }
 
@@ -193,36 +226,91 @@ pub(super) fn strip_hop_by_hop(request: &mut RequestHeader) {
     }
 }
 
-/// Copies one direction to its end, and then closes that direction alone.
-async fn pump(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
+/// One direction.
+struct Pump<'t> {
+    /// What came with the handshake.
     early: Option<Bytes>,
-    count: &AtomicU64,
-) -> std::io::Result<()> {
-    if let Some(early) = early {
-        count.fetch_add(early.len() as u64, Ordering::Relaxed);
-        to.write_all(&early).await?;
-        to.flush().await?;
-    }
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        // A reset is an end like any other: the shutdown below tells the other side.
-        let taken = from.read(&mut buffer).await.unwrap_or_default();
-        if taken == 0 {
-            return to.shutdown().await;
+    count: &'t AtomicU64,
+    /// Whether it is to end at the next frame's end.
+    stop: watch::Receiver<bool>,
+    /// The close frame that it then ends with.
+    farewell: Vec<u8>,
+}
+
+impl Pump<'_> {
+    /// Copies to the end, and then closes that direction alone.
+    async fn run(mut self, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> std::io::Result<()> {
+        let mut frames = Frames::default();
+        if let Some(early) = self.early.take() {
+            frames.follow(&early);
+            self.send(&early, &mut to).await?;
         }
-        to.write_all(&buffer[..taken]).await?;
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let stopping = *self.stop.borrow();
+            if stopping && frames.at_boundary() {
+                return self.take_leave(&mut frames, &mut from, &mut to, &mut buffer).await;
+            }
+            let read = from.read(&mut buffer);
+            let taken = tokio::select! {
+                // A reset is an end like any other: the shutdown below tells the other side.
+                taken = read => taken.unwrap_or_default(),
+                _ = self.stop.changed(), if !stopping => continue,
+            };
+            if taken == 0 {
+                return to.shutdown().await;
+            }
+            if !stopping {
+                frames.follow(&buffer[..taken]);
+                self.send(&buffer[..taken], &mut to).await?;
+                continue;
+            }
+            let end = frames.finish(&buffer[..taken]);
+            self.send(&buffer[..end], &mut to).await?;
+            if frames.at_boundary() {
+                frames.follow(&buffer[end..taken]);
+                return self.take_leave(&mut frames, &mut from, &mut to, &mut buffer).await;
+            }
+        }
+    }
+
+    async fn send(&self, bytes: &[u8], to: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
+        to.write_all(bytes).await?;
         to.flush().await?;
-        count.fetch_add(taken as u64, Ordering::Relaxed);
+        self.count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Says that it is over, and waits for the same from the other side, passing nothing on.
+    async fn take_leave(
+        &self,
+        frames: &mut Frames,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+        buffer: &mut [u8],
+    ) -> std::io::Result<()> {
+        to.write_all(&self.farewell).await?;
+        to.flush().await?;
+        while !frames.is_closed() {
+            let taken = from.read(buffer).await.unwrap_or_default();
+            if taken == 0 {
+                break;
+            }
+            frames.follow(&buffer[..taken]);
+        }
+        Ok(())
     }
 }
 
-/// Runs both directions; once one has ended the other has [`HALF_CLOSED`] to do so.
-async fn both(inward: impl Future, outward: impl Future) {
+/// Runs both directions; once one has ended the other has [`HALF_CLOSED`] to do so. In a drain the
+/// client's answer to its close frame is waited for, and the target's for a moment only.
+async fn both(inward: impl Future, outward: impl Future, stop: watch::Receiver<bool>) {
     tokio::pin!(inward, outward);
     tokio::select! {
-        _ = &mut inward => drop(tokio::time::timeout(HALF_CLOSED, outward).await),
+        _ = &mut inward => {
+            let time = if *stop.borrow() { MOMENT } else { HALF_CLOSED };
+            drop(tokio::time::timeout(time, outward).await);
+        }
         _ = &mut outward => drop(tokio::time::timeout(HALF_CLOSED, inward).await),
     }
 }

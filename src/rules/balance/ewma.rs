@@ -41,14 +41,19 @@ impl Ewma {
         if passed < TAU / 1_000.0 { value } else { value * (-passed / TAU).exp() }
     }
 
+    /// It is known to be so at `now`.
+    pub fn set(&self, seconds: f64, now: u64) {
+        self.value.store(seconds.to_bits(), Ordering::Relaxed);
+        self.at.store(now, Ordering::Relaxed);
+    }
+
     /// Notes a response time in seconds.
     pub fn observe(&self, seconds: f64, now: u64) {
         let value = f64::from_bits(self.value.load(Ordering::Relaxed));
         let passed = now.saturating_sub(self.at.load(Ordering::Relaxed)) as f64;
         let kept = (-passed / TAU).exp();
         let next = if seconds > value * kept { seconds } else { value.mul_add(kept, seconds * (1.0 - kept)) };
-        self.value.store(next.to_bits(), Ordering::Relaxed);
-        self.at.store(now, Ordering::Relaxed);
+        self.set(next, now);
     }
 }
 

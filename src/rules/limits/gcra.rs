@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::notation::Rate;
 
 /// A limit. Times are nanoseconds since an origin of the caller's choice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Gcra {
     /// T: nanoseconds between two at the steady rate.
     interval: u64,

@@ -72,6 +72,11 @@ impl Default for Breaker {
 }
 
 impl Breaker {
+    /// One that is open until then.
+    pub fn opened(until: u64) -> Self {
+        Self { phase: Phase::Open { until }, ..Self::default() }
+    }
+
     /// Where it stands.
     pub fn phase(&self) -> Phase {
         self.phase

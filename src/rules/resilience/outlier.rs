@@ -99,6 +99,16 @@ pub struct Ejection {
 }
 
 impl Ejection {
+    /// One that is out until then, for that many times in a row.
+    pub fn until_then(times: u32, until: u64) -> Self {
+        Self { times, until: Some(until) }
+    }
+
+    /// How many times in a row, as far as they are remembered.
+    pub fn times(&self) -> u32 {
+        self.times
+    }
+
     /// Whether it is out.
     pub fn is_out(&self) -> bool {
         self.until.is_some()

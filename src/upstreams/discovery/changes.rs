@@ -1,4 +1,4 @@
-//! What operators changed at run time. It outlives reloads, and ends with the process.
+//! What operators changed at run time. It outlives reloads and upgrades.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use crate::upstreams::TargetSpec;
 
 /// A change to one target.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Change {
     /// It is there although no source knows it.
     pub added: bool,
@@ -30,6 +30,11 @@ impl Changes {
         let mut changes = self.0.lock();
         change(changes.entry(address).or_default());
         changes.retain(|_, change| *change != Change::default());
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<(SocketAddr, Change)> {
+        self.0.lock().iter().map(|(address, change)| (*address, change.clone())).collect()
     }
 
     /// Lays the changes over what the sources know.

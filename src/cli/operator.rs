@@ -1,0 +1,107 @@
+//! Calls to a running gateway, over its operators' listener.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Args;
+use http::header::AUTHORIZATION;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+
+use crate::config::{Change, Loaded, load};
+
+/// The longest that an answer may take: a reload waits for the first probes of new upstreams.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Which gateway is meant.
+#[derive(Debug, Args)]
+pub struct Operator {
+    /// The configuration; it also says where the gateway's admin listener is, and its token
+    #[arg(long, short, value_name = "FILE")]
+    pub config: PathBuf,
+    /// The admin listener, if it is not where the configuration says
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin: Option<SocketAddr>,
+}
+
+/// Why nothing came of a call: the exit code. What is wrong has been said.
+pub type Failed = u8;
+
+/// Says what is wrong.
+pub fn fail(text: impl std::fmt::Display) -> Failed {
+    eprintln!("portcullis: {text}");
+    1
+}
+
+impl Operator {
+    /// The configuration, which may have mistakes.
+    ///
+    /// # Errors
+    /// 2 when there is nothing to be read; that has been said.
+    pub fn load(&self) -> Result<Loaded, Failed> {
+        load(&self.config).map_err(|mistakes| {
+            eprintln!("{mistakes}");
+            2
+        })
+    }
+
+    /// Posts something to the gateway.
+    ///
+    /// # Errors
+    /// 1 when it is not there or does not answer; that has been said.
+    pub fn post(&self, loaded: &Loaded, path: &str, body: Vec<u8>) -> Result<(StatusCode, Value), Failed> {
+        let admin = &loaded.config.admin;
+        let address = self.admin.unwrap_or(admin.address.0);
+        let mut request = Request::post(format!("http://{address}{path}"));
+        if let Some(token) = &admin.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {}", token.0.reveal()));
+        }
+        let request = request.body(Full::new(Bytes::from(body))).map_err(fail)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
+        let (status, body) = runtime
+            .block_on(async {
+                let client = Client::builder(TokioExecutor::new()).build_http();
+                let work = async {
+                    let answer =
+                        client.request(request).await.map_err(|_| "nothing serves there; is it running, and is this its address?")?;
+                    let status = answer.status();
+                    let body = answer.into_body().collect().await.map_err(|_| "the answer broke off")?;
+                    Ok::<_, &str>((status, body.to_bytes()))
+                };
+                tokio::time::timeout(PATIENCE, work).await.unwrap_or(Err("no answer came in time"))
+            })
+            .map_err(|text| fail(format!("{address}: {text}")))?;
+        if status == StatusCode::UNAUTHORIZED {
+            return Err(fail(format!("{address}: the admin token of this configuration is not that of the running gateway")));
+        }
+        let body = serde_json::from_slice(&body).map_err(|_| fail(format!("{address}: that is no portcullis")))?;
+        Ok((status, body))
+    }
+
+    /// How the running gateway's configuration differs from this one.
+    ///
+    /// # Errors
+    /// As for [`Self::post`].
+    pub fn changes(&self, loaded: &Loaded) -> Result<Vec<Change>, Failed> {
+        let flat = serde_json::to_vec(&loaded.flat()).map_err(fail)?;
+        let (_, mut answer) = self.post(loaded, "/diff", flat)?;
+        serde_json::from_value(answer["changes"].take()).map_err(|_| fail("the running gateway knows no /diff"))
+    }
+}
+
+/// Prints what would change.
+pub fn print_changes(changes: &[Change]) {
+    for change in changes {
+        println!("{change}");
+    }
+    match changes.len() {
+        0 => println!("nothing would change"),
+        1 => println!("1 change"),
+        count => println!("{count} changes"),
+    }
+}

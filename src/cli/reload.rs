@@ -1,0 +1,40 @@
+//! `reload`: a running gateway reads its configuration again.
+
+use clap::Args;
+use http::StatusCode;
+
+use super::operator::{Failed, Operator, fail};
+
+/// Let a running gateway read its configuration again
+#[derive(Debug, Args)]
+#[command(after_help = "With any mistake the gateway keeps what it has; the mistakes are told here, and the exit code is 2.")]
+pub struct Reload {
+    /// The gateway
+    #[command(flatten)]
+    pub operator: Operator,
+}
+
+impl Reload {
+    /// Reloads.
+    pub fn execute(self) -> u8 {
+        self.reload().err().unwrap_or(0)
+    }
+
+    fn reload(&self) -> Result<(), Failed> {
+        let loaded = self.operator.load()?;
+        let (status, answer) = self.operator.post(&loaded, "/reload", Vec::new())?;
+        match status {
+            StatusCode::OK => {
+                println!("reloaded");
+                Ok(())
+            }
+            StatusCode::UNPROCESSABLE_ENTITY => {
+                let mistakes = answer["mistakes"].as_array().map_or(&[][..], Vec::as_slice);
+                mistakes.iter().filter_map(|m| m.as_str()).for_each(|mistake| eprintln!("{mistake}"));
+                eprintln!("{} mistakes; the configuration in use stays", mistakes.len());
+                Err(2)
+            }
+            other => Err(fail(format!("the gateway answered {other}"))),
+        }
+    }
+}

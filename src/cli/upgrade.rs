@@ -1,0 +1,56 @@
+//! `upgrade`: a running gateway is followed by a new binary.
+
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::operator::{Failed, fail};
+use crate::compile::compile;
+use crate::config::load;
+use crate::live::Live;
+use crate::process::{Message, receive, send};
+
+/// Replace a running gateway by the binary that is now at its path, losing nothing
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The running gateway starts the successor with its own arguments, hands it the listeners and the state, and ends with its \
+last request. If the successor fails, the running gateway goes on; the exit code is 1. Needs process.upgrade_socket. SIGUSR2 does the same."
+)]
+pub struct Upgrade {
+    /// The configuration
+    #[arg(long, short, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+impl Upgrade {
+    /// Upgrades.
+    pub fn execute(self) -> u8 {
+        self.upgrade().err().unwrap_or(0)
+    }
+
+    fn upgrade(&self) -> Result<(), Failed> {
+        crate::tls::install_provider();
+        // By this binary, which is the new one: the successor will read the same.
+        let compiled = load(&self.config).and_then(|loaded| compile(&loaded, &Live::default()));
+        let snapshot = compiled.map_err(|mistakes| {
+            eprintln!("{mistakes}");
+            2
+        })?;
+        let path = snapshot.process.upgrade_socket.ok_or_else(|| fail("process.upgrade_socket is not set: there is nobody to ask"))?;
+        let broken = |error: std::io::Error| fail(format!("{}: {error}; does a gateway with this configuration run?", path.display()));
+        let stream = UnixStream::connect(&path).map_err(broken)?;
+        send(&stream, &Message::Upgrade, None).map_err(broken)?;
+        loop {
+            match receive(&stream).map_err(broken)?.0 {
+                Message::Progress { text } => println!("{text}"),
+                Message::Done { fine: true, text } => {
+                    println!("upgraded: {text}");
+                    return Ok(());
+                }
+                Message::Done { text, .. } => return Err(fail(format!("not upgraded, the running gateway goes on: {text}"))),
+                _ => return Err(fail("the running gateway says something else")),
+            }
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! A configuration as a list of paths and values, to tell two of them apart without telling secrets.
+
+use std::collections::BTreeMap;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
+
+use super::tree::{Node, Value};
+
+/// Where a secret may stand in plain text; what `${…}` brought in is one wherever it stands.
+const SECRETS: [&str; 4] = ["admin.token", ".api_key.value", ".cookie.secret", ".jwt.secret"];
+
+/// A value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Leaf {
+    /// As it is written.
+    Plain(String),
+    /// The SHA-256 digest of what nobody is to read. Never shown: it only tells whether two are the same.
+    Hidden([u8; 32]),
+}
+
+impl std::fmt::Display for Leaf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Plain(text) => f.write_str(text),
+            Self::Hidden(_) => f.write_str("(secret)"),
+        }
+    }
+}
+
+/// Every value of a configuration by its path. What has a name stands under it, and not under its number.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flat(BTreeMap<String, Leaf>);
+
+/// One difference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Where.
+    pub path: String,
+    /// What was there.
+    pub before: Option<String>,
+    /// What is there.
+    pub after: Option<String>,
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.before, &self.after) {
+            (None, Some(after)) => write!(f, "+ {}: {after}", self.path),
+            (Some(before), None) => write!(f, "- {}: {before}", self.path),
+            (before, after) => {
+                write!(f, "~ {}: {} -> {}", self.path, before.as_deref().unwrap_or_default(), after.as_deref().unwrap_or_default())
+            }
+        }
+    }
+}
+
+impl Flat {
+    /// Of a tree, in which everything is included and substituted.
+    pub(super) fn of(tree: &Node) -> Self {
+        let mut flat = Self::default();
+        flat.add(tree, &mut String::new());
+        flat
+    }
+
+    fn add(&mut self, node: &Node, path: &mut String) {
+        let length = path.len();
+        match &node.value {
+            Value::Map(members) if !members.is_empty() => {
+                for (key, below) in members {
+                    step(path, &key.text);
+                    self.add(below, path);
+                    path.truncate(length);
+                }
+            }
+            Value::List(items) if !items.is_empty() => {
+                for (index, below) in items.iter().enumerate() {
+                    step(path, &name(below).unwrap_or_else(|| index.to_string()));
+                    self.add(below, path);
+                    path.truncate(length);
+                }
+            }
+            value => {
+                let text = text(value);
+                let hidden = node.substituted || SECRETS.iter().any(|end| path.ends_with(end));
+                let leaf = if hidden { Leaf::Hidden(sha256(&text)) } else { Leaf::Plain(text) };
+                self.0.insert(path.clone(), leaf);
+            }
+        }
+    }
+
+    /// What is different in `after`. What is new or gone as a whole, a route or an upstream, is one change.
+    pub fn changes(&self, after: &Self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let paths: std::collections::BTreeSet<&String> = self.0.keys().chain(after.0.keys()).collect();
+        let mut whole: Option<String> = None;
+        for path in paths {
+            if whole.as_ref().is_some_and(|head| path.starts_with(head.as_str())) {
+                continue;
+            }
+            let (before, now) = (self.0.get(path), after.0.get(path));
+            if before == now {
+                continue;
+            }
+            let entry = entry(path).filter(|head| before.is_none() && !self.has(head) || now.is_none() && !after.has(head));
+            let size = |flat: &Self, head: &str| format!("{} keys", flat.below(head).count());
+            let text = |leaf: Option<&Leaf>| leaf.map(ToString::to_string);
+            changes.push(match entry {
+                Some(head) => {
+                    whole = Some(head.to_owned());
+                    let path = head.trim_end_matches('.').to_owned();
+                    Change { path, before: now.is_none().then(|| size(self, head)), after: now.map(|_| size(after, head)) }
+                }
+                None => Change { path: path.clone(), before: text(before), after: text(now) },
+            });
+        }
+        changes
+    }
+
+    fn below<'f>(&'f self, head: &'f str) -> impl Iterator<Item = &'f String> {
+        self.0.range(head.to_owned()..).map(|(path, _)| path).take_while(move |path| path.starts_with(head))
+    }
+
+    fn has(&self, head: &str) -> bool {
+        self.below(head).next().is_some()
+    }
+}
+
+/// A digest that stands for a text.
+fn sha256(text: &str) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
+    out
+}
+
+/// The section and the entry that a path is in, if it is below one: `routes.users.`
+fn entry(path: &str) -> Option<&str> {
+    let (section, rest) = path.split_once('.')?;
+    if !matches!(section, "routes" | "listeners" | "upstreams" | "consumers") {
+        return None;
+    }
+    rest.find('.').map(|end| &path[..section.len() + end + 2])
+}
+
+/// A point in a name would read as a step.
+fn step(path: &mut String, name: &str) {
+    if !path.is_empty() {
+        path.push('.');
+    }
+    if name.contains('.') {
+        path.push_str(&format!("\"{name}\""));
+    } else {
+        path.push_str(name);
+    }
+}
+
+fn name(node: &Node) -> Option<String> {
+    let Value::Map(members) = &node.value else { return None };
+    members.iter().find(|(key, _)| key.text == "name").map(|(_, node)| text(&node.value))
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(value) => value.to_string(),
+        Value::Integer(value) => value.to_string(),
+        Value::Float(value) => value.to_string(),
+        Value::Text(value) => value.clone(),
+        Value::List(_) => "[]".to_owned(),
+        Value::Map(_) => "{}".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flat(text: &str) -> Flat {
+        Flat::of(&super::super::tree::parse(text, 0).expect("YAML"))
+    }
+
+    fn told(before: &str, after: &str) -> Vec<String> {
+        flat(before).changes(&flat(after)).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn changes_are_told_by_name() {
+        let before = "routes: [{name: a, action: {forward: x}}, {name: b, action: {forward: y}}]\nadmin: {token: old}";
+        let after = "routes: [{name: c, match: {path: /}, action: {forward: z}}, {name: b, action: {forward: x}}]\nadmin: {token: new}";
+        let expected =
+            ["~ admin.token: (secret) -> (secret)", "- routes.a: 2 keys", "~ routes.b.action.forward: y -> x", "+ routes.c: 3 keys"];
+        assert_eq!(told(before, after), expected);
+        assert!(told(before, before).is_empty());
+        let moved = "routes: [{name: b, action: {forward: y}}, {name: a, action: {forward: x}}]\nadmin: {token: old}";
+        assert!(told(before, moved).is_empty());
+        assert_eq!(told("upstreams: {ab: {targets: [\"h:1\"]}}", "upstreams: {}"), ["+ upstreams: {}", "- upstreams.ab: 1 keys"]);
+        assert_eq!(told("process: {threads: 1}", "process: {threads: 2}"), ["~ process.threads: 1 -> 2"]);
+    }
+
+    #[test]
+    fn every_secret_of_the_schema_is_hidden() {
+        fn find(value: &serde_json::Value, name: &str, found: &mut std::collections::BTreeSet<String>) {
+            match value {
+                serde_json::Value::Object(members) => {
+                    if members.get("format").is_some_and(|f| f == "secret") || members.get("$ref").is_some_and(|r| r == "#/$defs/Secret") {
+                        found.insert(name.to_owned());
+                    }
+                    for (key, below) in members {
+                        find(below, if key == "anyOf" || key == "allOf" { name } else { key }, found);
+                    }
+                }
+                serde_json::Value::Array(items) => items.iter().for_each(|item| find(item, name, found)),
+                _ => {}
+            }
+        }
+        let mut found = std::collections::BTreeSet::new();
+        find(&super::super::schema(), "", &mut found);
+        found.remove("Secret");
+        let known: std::collections::BTreeSet<String> =
+            SECRETS.iter().filter_map(|end| end.rsplit('.').next()).map(str::to_owned).collect();
+        assert_eq!(found, known);
+    }
+}

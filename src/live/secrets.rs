@@ -1,0 +1,67 @@
+//! Secrets that a process draws for itself and its successors go on with.
+
+use std::sync::Arc;
+
+use aws_lc_rs::rand;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::heritage::{Heritable, Part};
+use crate::tls::{GivenKeys, TicketKeys};
+
+/// Drawn secrets.
+pub struct Secrets {
+    sticky: Mutex<[u8; 32]>,
+    /// The keys of TLS session tickets.
+    pub tickets: Arc<TicketKeys>,
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets(secret)")
+    }
+}
+
+impl Default for Secrets {
+    fn default() -> Self {
+        let mut sticky = [0; 32];
+        // The system's generator fails where nothing else works either; a key of zeros still hides
+        // addresses from all who do not know that.
+        let _ = rand::fill(&mut sticky);
+        Self { sticky: Mutex::new(sticky), tickets: Arc::default() }
+    }
+}
+
+impl Secrets {
+    /// The key of sticky sessions for which the configuration has none.
+    pub fn sticky(&self) -> [u8; 32] {
+        *self.sticky.lock()
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Given {
+    sticky: [u8; 32],
+    tickets: GivenKeys,
+}
+
+impl Heritable for Secrets {
+    fn kind(&self) -> &'static str {
+        "secrets"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn give(&self, _: Part) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(&Given { sticky: self.sticky(), tickets: self.tickets.give() })
+    }
+
+    fn take(&self, form: &[u8]) -> serde_json::Result<usize> {
+        let given: Given = serde_json::from_slice(form)?;
+        *self.sticky.lock() = given.sticky;
+        self.tickets.take(given.tickets);
+        Ok(2)
+    }
+}

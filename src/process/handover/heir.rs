@@ -1,0 +1,99 @@
+//! The successor's side.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::wire::{Message, PROTOCOL, incoming, receive, send, take_state};
+use crate::edge::Bound;
+use crate::live::Live;
+use crate::process::Supervisor;
+
+/// How long the old process may take for one message.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The line to the old process. Dropped before `serving`, the old process goes on as before.
+#[derive(Debug)]
+pub struct Heir(UnixStream);
+
+/// Takes sockets and state from the process behind `path`.
+///
+/// # Errors
+/// When nobody is there, or it does not give them.
+pub fn take(path: &Path, live: &Live) -> io::Result<(Vec<Bound>, Heir)> {
+    let stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    send(&stream, &Message::Take { protocol: PROTOCOL }, None)?;
+    let mut bound = Vec::new();
+    let heir = Heir(stream);
+    heir.take_all(live, &mut bound)?;
+    Ok((bound, heir))
+}
+
+impl Heir {
+    fn take_all(&self, live: &Live, bound: &mut Vec<Bound>) -> io::Result<()> {
+        loop {
+            match receive(&self.0)? {
+                (Message::Socket { name, configured }, Some(socket)) => {
+                    bound.push(Bound { name, configured, activated: false, socket: socket.into() });
+                }
+                (Message::State { kind, version, bytes }, _) => take_state(&self.0, live, (&kind, version, bytes))?,
+                (Message::Complete, _) => return Ok(()),
+                (Message::Failed { why }, _) => return Err(io::Error::other(why)),
+                _ => return Err(io::Error::other("the old process says something else")),
+            }
+        }
+    }
+
+    /// Says that it has started, and takes the rest of the state.
+    ///
+    /// # Errors
+    /// When the old process is gone or has given it up.
+    pub fn ready(&self, live: &Live) -> io::Result<()> {
+        send(&self.0, &Message::Ready, None)?;
+        self.take_all(live, &mut Vec::new())
+    }
+
+    /// Says why it goes no further.
+    pub fn failed(&self, why: &str) {
+        // The old process finds out either way.
+        let _ = send(&self.0, &Message::Failed { why: why.chars().take(4_000).collect() }, None);
+    }
+
+    /// Says that it accepts; takes what comes in at the old process until that ends, and lets it go
+    /// when `standby` is over or this process is to end.
+    ///
+    /// # Errors
+    /// When the old process is gone, or no thread can be had.
+    pub fn serving(self, supervisor: Arc<Supervisor>, standby: Duration) -> io::Result<()> {
+        send(&self.0, &Message::Serving, None)?;
+        let follow = move || {
+            let since = Instant::now();
+            let mut settled = false;
+            loop {
+                if !settled && (since.elapsed() >= standby || supervisor.is_ending()) {
+                    settled = true;
+                    let _ = send(&self.0, &Message::Settled, None);
+                }
+                if self.follow(&supervisor.live).is_err() {
+                    return log::info!("the predecessor has ended");
+                }
+            }
+        };
+        std::thread::Builder::new().name("heritage".to_owned()).spawn(follow)?;
+        Ok(())
+    }
+
+    /// Takes what has come, if anything comes soon.
+    fn follow(&self, live: &Live) -> io::Result<()> {
+        if !incoming(&self.0, Duration::from_millis(50))? {
+            return Ok(());
+        }
+        match receive(&self.0)?.0 {
+            Message::State { kind, version, bytes } => take_state(&self.0, live, (&kind, version, bytes)),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The old process's side.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+use parking_lot::Mutex;
+
+use super::spawn::start_successor;
+use super::wire::{Message, PROTOCOL, give, incoming, is_timeout, receive, send};
+use crate::live::Part;
+use crate::process::{Phase, Progress, Supervisor, notify};
+
+/// How long whoever connects may take to say what it wants.
+const GREETING: Duration = Duration::from_secs(5);
+
+/// How long a successor that has the rest may take to accept.
+const MOMENT: Duration = Duration::from_secs(10);
+
+/// How often the successor is told what came in meanwhile.
+const REST: Duration = Duration::from_millis(50);
+
+/// The socket at which successors and people are awaited.
+#[derive(Debug)]
+pub struct Offer {
+    path: PathBuf,
+    inode: Mutex<u64>,
+}
+
+/// Waits for successors, on a thread of its own.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub fn offer(path: &Path, supervisor: &Arc<Supervisor>) -> io::Result<Arc<Offer>> {
+    let offer = Arc::new(Offer { path: path.to_owned(), inode: Mutex::new(0) });
+    offer.renew(supervisor)?;
+    Ok(offer)
+}
+
+impl Offer {
+    /// Makes the socket (anew: a successor that has ended has put its own at the path).
+    fn renew(self: &Arc<Self>, supervisor: &Arc<Supervisor>) -> io::Result<()> {
+        // Bound beside and renamed, so that there is a socket at the path at every moment.
+        let beside = self.path.with_extension(format!("{}.new", std::process::id()));
+        let _ = std::fs::remove_file(&beside);
+        let listener = UnixListener::bind(&beside)?;
+        restrict(&beside)?;
+        std::fs::rename(&beside, &self.path)?;
+        *self.inode.lock() = inode(&self.path)?;
+        let (offer, supervisor) = (Arc::clone(self), Arc::clone(supervisor));
+        let wait = move || {
+            for stream in listener.incoming().flatten() {
+                let (offer, supervisor) = (Arc::clone(&offer), Arc::clone(&supervisor));
+                let serve = move || offer.serve(&stream, &supervisor);
+                if let Err(error) = std::thread::Builder::new().name("handover".to_owned()).spawn(serve) {
+                    log::error!("the hand-over failed: {error}");
+                }
+            }
+        };
+        std::thread::Builder::new().name("offer".to_owned()).spawn(wait)?;
+        Ok(())
+    }
+
+    /// Removes the socket, so that the next start does not find one behind which nobody is. A
+    /// successor's own at the same path is not touched.
+    pub fn withdraw(&self) {
+        if inode(&self.path).is_ok_and(|now| now == *self.inode.lock()) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+
+    fn serve(self: &Arc<Self>, stream: &UnixStream, supervisor: &Arc<Supervisor>) {
+        let greeting = stream.set_read_timeout(Some(GREETING)).and_then(|()| stream.set_write_timeout(Some(MOMENT)));
+        match greeting.and_then(|()| receive(stream)) {
+            Ok((Message::Upgrade, _)) => {
+                let tell = |text: &str| _ = send(stream, &Message::Progress { text: text.to_owned() }, None);
+                let (fine, text) = match start_successor(supervisor, &tell) {
+                    Ok(text) => (true, text),
+                    Err(text) => (false, text),
+                };
+                let _ = send(stream, &Message::Done { fine, text }, None);
+            }
+            Ok((Message::Take { protocol: PROTOCOL }, _)) => self.hand_over(stream, supervisor),
+            Ok((Message::Take { protocol }, _)) => {
+                let why = format!("the process that serves speaks version {PROTOCOL} of the hand-over, not {protocol}: start anew instead");
+                let _ = send(stream, &Message::Failed { why }, None);
+            }
+            Ok(_) | Err(_) => log::warn!("somebody at {} said nothing that is known here", self.path.display()),
+        }
+    }
+
+    fn hand_over(self: &Arc<Self>, stream: &UnixStream, supervisor: &Arc<Supervisor>) {
+        // One at a time, and no reload in between: the successor has what this process has.
+        let one = supervisor.reloading.try_lock();
+        let (Ok(one), Phase::Serving) = (one, supervisor.phase()) else {
+            let why = "a reload or another upgrade is under way".to_owned();
+            let _ = send(stream, &Message::Failed { why }, None);
+            return;
+        };
+        let result = lead(stream, supervisor);
+        drop(one);
+        match result {
+            Ok(()) => self.stand_by(stream, supervisor),
+            Err(error) => {
+                let why = why(&error);
+                supervisor.pause(false);
+                supervisor.live.heritage().iter().for_each(|kind| kind.keep());
+                supervisor.progress(Progress::Failed(why.clone()));
+                log::error!("the hand-over failed, this process goes on serving: the successor {why}");
+            }
+        }
+    }
+
+    /// Drains, and serves again should the successor end too soon.
+    fn stand_by(self: &Arc<Self>, stream: &UnixStream, supervisor: &Arc<Supervisor>) {
+        log::info!("a successor serves: this process drains, and stands by until it has settled");
+        supervisor.progress(Progress::Step("the successor serves; the old process stands by"));
+        supervisor.enter(Phase::StandingBy);
+        loop {
+            match incoming(stream, REST).and_then(|came| if came { receive(stream).map(Some) } else { Ok(None) }) {
+                Ok(Some((Message::Settled, _))) if supervisor.phase() == Phase::StandingBy => {
+                    let pid = getsockopt(&stream, PeerCredentials).map_or(0, |peer| peer.pid());
+                    // Not before: whoever started this process would take the successor's end for the service's.
+                    notify::main_pid(pid);
+                    log::info!("the successor, process {pid}, has settled: this process ends with its last request");
+                    supervisor
+                        .progress(Progress::Settled(format!("process {pid} has settled; the old process ends with its last request")));
+                    supervisor.enter(Phase::Leaving);
+                }
+                Err(_) => {
+                    if supervisor.phase() == Phase::StandingBy {
+                        self.come_back(supervisor);
+                    }
+                    return;
+                }
+                _ => {}
+            }
+            // An error shows at the next reading.
+            let _ = give(stream, &supervisor.live, Part::Rest);
+        }
+    }
+
+    fn come_back(self: &Arc<Self>, supervisor: &Arc<Supervisor>) {
+        log::error!("the successor ended before it had settled: this process goes on serving");
+        supervisor.live.heritage().iter().for_each(|kind| kind.keep());
+        supervisor.enter(Phase::Serving);
+        supervisor.progress(Progress::Failed("ended soon after it had taken over".to_owned()));
+        if let Err(error) = self.renew(supervisor) {
+            log::error!("the upgrade socket {} cannot be made again: {error}", self.path.display());
+        }
+    }
+}
+
+/// From the sockets to the successor's `serving`.
+fn lead(stream: &UnixStream, supervisor: &Supervisor) -> io::Result<()> {
+    supervisor.progress(Progress::Step("the successor takes sockets and state"));
+    for bound in supervisor.sockets()? {
+        let message = Message::Socket { name: bound.name, configured: bound.configured };
+        send(stream, &message, Some(bound.socket.as_raw_fd()))?;
+    }
+    give(stream, &supervisor.live, Part::Whole)?;
+    stream.set_read_timeout(Some(supervisor.serving().snapshot.process.upgrade_time))?;
+    await_message(stream, |message| matches!(message, Message::Ready))?;
+    supervisor.progress(Progress::Step("the successor is ready"));
+    stream.set_read_timeout(Some(MOMENT))?;
+    supervisor.pause(true);
+    give(stream, &supervisor.live, Part::Rest)?;
+    await_message(stream, |message| matches!(message, Message::Serving))
+}
+
+fn await_message(stream: &UnixStream, wanted: impl Fn(&Message) -> bool) -> io::Result<()> {
+    match receive(stream)?.0 {
+        message if wanted(&message) => Ok(()),
+        Message::Failed { why } => Err(io::Error::other(format!("says: {why}"))),
+        _ => Err(io::Error::other("said something else than was expected")),
+    }
+}
+
+fn why(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            "ended before it was ready; its own log says why".to_owned()
+        }
+        _ if is_timeout(error) => "was not ready in time (process.upgrade_time)".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+fn inode(path: &Path) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(std::fs::symlink_metadata(path)?.ino())
+}
+
+/// Only this user may take the sockets.
+fn restrict(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+}

@@ -1,0 +1,92 @@
+//! Starting a successor from within: the binary at this process's path, with its own arguments.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::process::{Progress, Supervisor, notify};
+
+/// Where the binary was when this process started: by now there may be another at that path, which is
+/// the one to start.
+static EXECUTABLE: OnceLock<PathBuf> = OnceLock::new();
+
+/// Notes where the binary is. To be called at the start.
+pub fn remember_executable() {
+    if let Ok(path) = std::env::current_exe() {
+        let _ = EXECUTABLE.set(path);
+    }
+}
+
+fn command() -> Result<Command, String> {
+    let path = EXECUTABLE.get().ok_or("this process does not know its own binary")?;
+    let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if !arguments.iter().any(|a| a == "--upgrade") {
+        arguments.push("--upgrade".into());
+    }
+    let mut command = Command::new(path);
+    command.args(arguments).stdin(Stdio::null());
+    // Sockets of an activation were for this process alone.
+    command.env_remove("LISTEN_FDS").env_remove("LISTEN_PID").env_remove("LISTEN_FDNAMES");
+    Ok(command)
+}
+
+/// Starts a successor and says how it goes, until it has settled.
+///
+/// # Errors
+/// Says why this process goes on serving.
+pub fn start_successor(supervisor: &Arc<Supervisor>, tell: &dyn Fn(&str)) -> Result<String, String> {
+    if std::process::id() == 1 {
+        return Err("this is process 1: a container ends with it. Start a second container instead".to_owned());
+    }
+    if supervisor.serving().snapshot.process.upgrade_socket.is_none() {
+        return Err("there is no process.upgrade_socket over which a successor could take the listeners".to_owned());
+    }
+    let (sender, events) = channel();
+    if supervisor.watched.lock().replace(sender).is_some() {
+        return Err("another upgrade is under way".to_owned());
+    }
+    notify::status("upgrading");
+    let result = command().and_then(|mut command| {
+        let mut child = command.spawn().map_err(|e| format!("the successor cannot be started: {e}"))?;
+        tell(&format!("process {} is started", child.id()));
+        follow(&mut child, &events, tell)
+    });
+    *supervisor.watched.lock() = None;
+    match &result {
+        Ok(text) => log::info!("upgraded: {text}"),
+        Err(why) => {
+            log::error!("the upgrade failed, this process goes on serving: {why}");
+            notify::status("serving; the last upgrade failed");
+        }
+    }
+    result
+}
+
+/// Passes on what is heard of a successor until it has settled, failed or ended.
+fn follow(child: &mut Child, events: &Receiver<Progress>, tell: &dyn Fn(&str)) -> Result<String, String> {
+    let mut connected = false;
+    loop {
+        match events.recv_timeout(Duration::from_millis(50)) {
+            Ok(Progress::Settled(text)) => return Ok(text),
+            Ok(Progress::Step(text)) => {
+                tell(text);
+                connected = true;
+            }
+            Ok(Progress::Failed(why)) => {
+                // It is not waited for: it may be anything that found the socket.
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(format!("the successor {why}"));
+            }
+            Err(RecvTimeoutError::Disconnected) => return Err("it was given up".to_owned()),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        // Once it has connected, its line says more than its end.
+        if let (false, Ok(Some(status))) = (connected, child.try_wait()) {
+            return Err(format!("the successor ended ({status}) before it took anything; its own log says why"));
+        }
+    }
+}

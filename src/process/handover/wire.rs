@@ -1,0 +1,179 @@
+//! What two processes say to each other: length and JSON, a socket beside, a state behind.
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
+use serde::{Deserialize, Serialize};
+
+use crate::live::{Live, Part};
+
+/// The version of what is said here. Both sides have to speak the same.
+pub const PROTOCOL: u32 = 2;
+
+/// The longest message; states come behind one, in pieces.
+const LONGEST: usize = 64 * 1024;
+
+/// A message.
+#[expect(missing_docs, reason = "the names of the fields say it")]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "says", rename_all = "snake_case")]
+pub enum Message {
+    /// A successor asks for everything.
+    Take { protocol: u32 },
+    /// A listener's socket; it travels with this.
+    Socket { name: String, configured: SocketAddr },
+    /// A state; its form follows, that many bytes.
+    State { kind: String, version: u32, bytes: usize },
+    /// That was all for now.
+    Complete,
+    /// The successor has started and accepts as soon as it has the rest.
+    Ready,
+    /// It accepts.
+    Serving,
+    /// It has served for a while: the old process may go.
+    Settled,
+    /// It goes no further.
+    Failed { why: String },
+    /// A person asks the process to start a successor.
+    Upgrade,
+    /// How that goes.
+    Progress { text: String },
+    /// How it ended.
+    Done { fine: bool, text: String },
+}
+
+/// Sends a message, and a socket with it.
+pub fn send(stream: &UnixStream, message: &Message, socket: Option<RawFd>) -> io::Result<()> {
+    let text = serde_json::to_vec(message)?;
+    let length = (text.len() as u32).to_be_bytes();
+    let fds: Vec<RawFd> = socket.into_iter().collect();
+    let beside = if fds.is_empty() { vec![] } else { vec![ControlMessage::ScmRights(&fds)] };
+    // The socket travels with the first bytes of its message.
+    let sent = sendmsg::<UnixAddr>(stream.as_raw_fd(), &[IoSlice::new(&length)], &beside, MsgFlags::MSG_NOSIGNAL, None)?;
+    (&mut &*stream).write_all(&length[sent..])?;
+    (&mut &*stream).write_all(&text)
+}
+
+/// Waits for a message, for as long as the stream's read time-out says.
+pub fn receive(stream: &UnixStream) -> io::Result<(Message, Option<OwnedFd>)> {
+    let mut length = [0; 4];
+    let mut space = nix::cmsg_space!([RawFd; 1]);
+    let (fd, count) = {
+        let mut parts = [IoSliceMut::new(&mut length)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_WAITALL;
+        let message = recvmsg::<UnixAddr>(stream.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+        let fds = message.cmsgs()?.find_map(|c| if let ControlMessageOwned::ScmRights(fds) = c { Some(fds) } else { None });
+        (fds.and_then(|fds| fds.first().copied()), message.bytes)
+    };
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    let fd = fd.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+    if count == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    (&mut &*stream).read_exact(&mut length[count..])?;
+    let length = u32::from_be_bytes(length) as usize;
+    if length > LONGEST {
+        return Err(io::Error::other("a message of another kind of program"));
+    }
+    let mut text = vec![0; length];
+    (&mut &*stream).read_exact(&mut text)?;
+    Ok((serde_json::from_slice(&text)?, fd))
+}
+
+/// Gives all states, or the rest of them.
+pub fn give(stream: &UnixStream, live: &Live, part: Part) -> io::Result<()> {
+    for kind in live.heritage() {
+        let form = kind.give(part)?;
+        send(stream, &Message::State { kind: kind.kind().to_owned(), version: kind.version(), bytes: form.len() }, None)?;
+        (&mut &*stream).write_all(&form)?;
+    }
+    send(stream, &Message::Complete, None)
+}
+
+/// Takes the form behind a message about a state, and gives it to its kind.
+pub fn take_state(stream: &UnixStream, live: &Live, (kind, version, bytes): (&str, u32, usize)) -> io::Result<()> {
+    // As it comes, so that a wrong length takes no memory.
+    let mut form = Vec::new();
+    (&mut &*stream).take(bytes as u64).read_to_end(&mut form)?;
+    if form.len() < bytes {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let ours = live.heritage().into_iter().find(|ours| ours.kind() == kind);
+    let fresh = |why: String| log::warn!("{kind}: this process starts afresh: {why}");
+    match ours {
+        None => fresh("it does not know what the predecessor kept".to_owned()),
+        Some(ours) if ours.version() != version => fresh(format!("it knows version {}, the predecessor has {version}", ours.version())),
+        Some(ours) => match ours.take(&form) {
+            Ok(count) => log::debug!("{kind}: {count} taken over"),
+            // Where in the form, and not what is there: a form may hold secrets.
+            Err(error) => fresh(format!("the form is another one, at byte {}", error.column())),
+        },
+    }
+    Ok(())
+}
+
+/// Whether something comes (or the other side ends) within that time.
+pub fn incoming(stream: &UnixStream, time: Duration) -> io::Result<bool> {
+    let time = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
+    match poll(&mut [PollFd::new(stream.as_fd(), PollFlags::POLLIN)], time) {
+        Ok(count) => Ok(count > 0),
+        Err(nix::errno::Errno::EINTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether an error only says that nothing came in time.
+pub fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_and_sockets_arrive() {
+        let (one, two) = UnixStream::pair().expect("a pair");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
+        let address = listener.local_addr().expect("an address");
+        send(&one, &Message::Socket { name: "main".to_owned(), configured: address }, Some(listener.as_raw_fd())).expect("sent");
+        send(&one, &Message::Ready, None).expect("sent");
+        let (message, fd) = receive(&two).expect("received");
+        assert!(matches!(message, Message::Socket { name, .. } if name == "main"));
+        let arrived: std::net::TcpListener = fd.expect("a socket").into();
+        assert_eq!(arrived.local_addr().expect("an address"), address);
+        assert!(matches!(receive(&two).expect("received"), (Message::Ready, None)));
+        drop(one);
+        assert_eq!(receive(&two).expect_err("the end").kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn states_arrive_or_start_afresh() {
+        let (old, new) = (Live::default(), Live::default());
+        let (one, two) = UnixStream::pair().expect("a pair");
+        give(&one, &old, Part::Whole).expect("given");
+        let mut kinds = 0;
+        loop {
+            match receive(&two).expect("received").0 {
+                Message::State { kind, version, bytes } => take_state(&two, &new, (&kind, version, bytes)).expect("taken"),
+                Message::Complete => break,
+                other => panic!("{other:?}"),
+            }
+            kinds += 1;
+        }
+        assert_eq!(kinds, old.heritage().len());
+        assert_eq!(old.sticky_key(), new.sticky_key());
+        // Another version, another form and an unknown kind change nothing, and are no end.
+        let before = new.sticky_key();
+        for (kind, version) in [("secrets", 99), ("secrets", 1), ("tomorrows", 1)] {
+            (&mut &one).write_all(b"[1]").expect("sent");
+            take_state(&two, &new, (kind, version, 3)).expect("passed over");
+        }
+        assert_eq!(new.sticky_key(), before);
+    }
+}

@@ -1,0 +1,173 @@
+//! Session tickets (RFC 5077, RFC 8446 section 4.6.1) under keys that a successor can take over.
+//!
+//! rustls has tickets of its own, but nothing gets at their keys: after every upgrade each client would
+//! make a full handshake.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::{hmac, rand};
+use parking_lot::RwLock;
+use rustls::server::ProducesTickets;
+use serde::{Deserialize, Serialize};
+
+/// How long a key makes tickets, and how long a ticket is taken.
+const ROTATION: Duration = Duration::from_secs(6 * 3600);
+
+/// The present key and its predecessor: a ticket is taken for one rotation at least.
+const KEPT: usize = 2;
+
+/// Bytes of a key's name, which is the start of each of its tickets.
+const NAME: usize = 16;
+
+/// One key.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct TicketKey {
+    name: [u8; NAME],
+    secret: [u8; 32],
+    /// Seconds of Unix time.
+    since: u64,
+}
+
+/// The keys of all listeners, newest first. They change every six hours.
+#[derive(Default)]
+pub struct TicketKeys(RwLock<Vec<TicketKey>>);
+
+impl std::fmt::Debug for TicketKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TicketKeys(secret)")
+    }
+}
+
+/// The keys, for a successor alone.
+#[derive(Serialize, Deserialize)]
+pub struct GivenKeys(Vec<TicketKey>);
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+impl TicketKeys {
+    /// All of them.
+    pub fn give(&self) -> GivenKeys {
+        GivenKeys(self.0.read().clone())
+    }
+
+    /// Those of a predecessor, in place of its own.
+    pub fn take(&self, given: GivenKeys) {
+        *self.0.write() = given.0;
+    }
+
+    fn newest(&self, now: u64) -> Option<TicketKey> {
+        let young = |keys: &[TicketKey]| keys.first().copied().filter(|k| now.saturating_sub(k.since) < ROTATION.as_secs());
+        if let Some(key) = young(&self.0.read()) {
+            return Some(key);
+        }
+        let mut keys = self.0.write();
+        if young(&keys).is_none() {
+            let mut key = TicketKey { name: [0; NAME], secret: [0; 32], since: now };
+            rand::fill(&mut key.name).ok()?;
+            rand::fill(&mut key.secret).ok()?;
+            keys.insert(0, key);
+            keys.truncate(KEPT);
+        }
+        keys.first().copied()
+    }
+
+    fn named(&self, name: &[u8]) -> Option<TicketKey> {
+        self.0.read().iter().find(|k| k.name == name).copied()
+    }
+}
+
+/// The tickets of one listener: no other listener takes them, whose terms may be stricter.
+#[derive(Debug)]
+pub struct Tickets {
+    keys: Arc<TicketKeys>,
+    listener: String,
+}
+
+impl Tickets {
+    /// Of the listener of that name.
+    pub fn new(keys: Arc<TicketKeys>, listener: &str) -> Self {
+        Self { keys, listener: listener.to_owned() }
+    }
+
+    fn aead(&self, key: &TicketKey) -> Option<LessSafeKey> {
+        let own = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key.secret), self.listener.as_bytes());
+        UnboundKey::new(&AES_256_GCM, own.as_ref()).ok().map(LessSafeKey::new)
+    }
+
+    fn seal(&self, plain: &[u8], now: u64) -> Option<Vec<u8>> {
+        let key = self.keys.newest(now)?;
+        let mut nonce = [0; NONCE_LEN];
+        rand::fill(&mut nonce).ok()?;
+        let mut sealed = plain.to_vec();
+        let nonce_used = Nonce::assume_unique_for_key(nonce);
+        self.aead(&key)?.seal_in_place_append_tag(nonce_used, Aad::from(&key.name), &mut sealed).ok()?;
+        Some([&key.name[..], &nonce, &sealed].concat())
+    }
+
+    fn open(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        let (name, rest) = ticket.split_at_checked(NAME)?;
+        let (nonce, sealed) = rest.split_at_checked(NONCE_LEN)?;
+        let key = self.keys.named(name)?;
+        let mut opened = sealed.to_vec();
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let length = self.aead(&key)?.open_in_place(nonce, Aad::from(&key.name), &mut opened).ok()?.len();
+        opened.truncate(length);
+        Some(opened)
+    }
+}
+
+impl ProducesTickets for Tickets {
+    fn enabled(&self) -> bool {
+        true
+    }
+
+    fn lifetime(&self) -> u32 {
+        ROTATION.as_secs() as u32
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        self.seal(plain, now())
+    }
+
+    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        self.open(ticket)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tickets_are_taken_by_their_listener_for_a_rotation_and_by_a_successor() {
+        let keys = Arc::new(TicketKeys::default());
+        let (main, other) = (Tickets::new(Arc::clone(&keys), "main"), Tickets::new(Arc::clone(&keys), "other"));
+        let hours = |n: u64| 1_000_000 + n * 3600;
+        let ticket = main.seal(b"a session", hours(0)).expect("sealed");
+        assert_eq!(main.open(&ticket).as_deref(), Some(&b"a session"[..]));
+        assert_eq!(other.open(&ticket), None);
+        let heir = Arc::new(TicketKeys::default());
+        heir.take(serde_json::from_slice(&serde_json::to_vec(&keys.give()).expect("JSON")).expect("keys"));
+        assert!(Tickets::new(heir, "main").open(&ticket).is_some());
+        main.seal(b"", hours(7)).expect("sealed");
+        assert!(main.open(&ticket).is_some());
+        main.seal(b"", hours(14)).expect("sealed");
+        assert_eq!(main.open(&ticket), None);
+    }
+
+    #[test]
+    fn a_changed_ticket_is_none() {
+        let tickets = Tickets::new(Arc::default(), "main");
+        let ticket = tickets.seal(b"a session", 1).expect("sealed");
+        for place in 0..ticket.len() {
+            let mut changed = ticket.clone();
+            changed[place] ^= 1;
+            assert_eq!(tickets.open(&changed), None);
+            assert_eq!(tickets.open(&ticket[..place]), None);
+        }
+    }
+}

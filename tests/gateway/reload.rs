@@ -1,0 +1,265 @@
+//! What a reload changes, and what it leaves alone.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::harness::client::{self, Connection, head};
+use super::harness::eventually;
+use super::harness::gateway::{BINARY, Gateway, complete, run};
+use super::harness::target::{Target, answer, refused};
+use super::websocket::{UPGRADE, reflecting};
+
+fn free() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address")
+}
+
+/// `portcullis COMMAND -c … --admin …`
+fn operate(gateway: &Gateway, command: &[&str]) -> (i32, String, String) {
+    let config = gateway.folder.path().join("portcullis.yaml").display().to_string();
+    let admin = gateway.admin.to_string();
+    run(&[command, &["-c", &config, "--admin", &admin]].concat(), None)
+}
+
+#[test]
+fn state_is_untouched() {
+    let (_held, dead) = refused();
+    // One that keeps its connections, and counts them.
+    let connections = Arc::new(Mutex::new(std::collections::HashSet::new()));
+    let seen = Arc::clone(&connections);
+    let kept = Target::new(move |stream, _| {
+        seen.lock().expect("the set").insert(stream.peer_addr().expect("a peer"));
+        answer(stream, 200, &[], b"kept")
+    });
+    let yaml = |n: usize| {
+        format!(
+            "upstreams:
+  dead: {{targets: [\"{dead}\"], retry: {{attempts: 1}}, breaker: {{failures: 2, cool_down: 1h}}}}
+  kept: {{targets: [\"{}\"], health: {{active: {{interval: 1h}}}}}}
+  other{n}: {{targets: [\"{dead}\"]}}
+routes:
+  - {{name: limited, match: {{path: /limited}}, filters: [{{rate_limit: {{limit: 10/h, by: address}}}}], action: {{respond: {{body: ok}}}}}}
+  - {{name: dead, match: {{path: /dead}}, action: {{forward: dead}}}}
+  - {{name: kept, match: {{path: /kept}}, action: {{forward: kept}}}}
+  - {{name: r{n}, match: {{path: /r{n}}}, action: {{forward: other{n}}}}}
+process: {{threads: 1, drain_time: 10s}}",
+            kept.address
+        )
+    };
+    let gateway = Gateway::start(&yaml(0));
+    eventually("the breaker opens", || gateway.get("/dead").reason() == "breaker_open");
+    assert_eq!(gateway.get("/kept").text(), "kept");
+    let probes = connections.lock().expect("the set").len();
+    for n in 1..=20 {
+        gateway.write_config(&yaml(n));
+        assert_eq!(gateway.reload().status, 200);
+        assert_eq!(gateway.get("/limited").status, if n <= 10 { 200 } else { 429 }, "request {n}");
+        assert_eq!(gateway.get("/dead").reason(), "breaker_open");
+        assert_eq!(gateway.get("/kept").text(), "kept");
+    }
+    assert_eq!(connections.lock().expect("the set").len(), probes, "a connection or a probe was made anew");
+}
+
+#[test]
+fn streams_and_websockets_live_through_reloads() {
+    let (sockets, go_on) = (reflecting(), Arc::new(AtomicUsize::new(0)));
+    let events = Arc::clone(&go_on);
+    let stream = Target::new(move |stream, _| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        for event in 0.. {
+            eventually("the next event", || events.load(Ordering::Acquire) >= event);
+            stream.write_all(b"9\r\ndata: x\n\n\r\n")?;
+        }
+        Ok(())
+    });
+    let yaml = |n: usize| {
+        format!(
+            "upstreams: {{sockets: {{targets: [\"{}\"]}}, stream: {{targets: [\"{}\"]}}}}
+routes:
+  - {{name: events{n}, match: {{path: /events}}, action: {{forward: stream}}}}
+  - {{name: all{n}, action: {{forward: sockets}}}}",
+            sockets.address, stream.address
+        )
+    };
+    let gateway = Gateway::start(&yaml(0));
+    let mut socket = Connection::open(gateway.address());
+    assert_eq!(socket.ask(head("GET", "/", UPGRADE)).status, 101);
+    assert_eq!(socket.some().expect("the first frame"), b"hello");
+    let mut events = Connection::open(gateway.address());
+    events.send(head("GET", "/events", &[]));
+    eventually("the stream has begun", || events.some().is_ok_and(|b| b.ends_with(b"data: x\n\n\r\n")));
+    for n in 1..=20 {
+        gateway.write_config(&yaml(n));
+        assert_eq!(gateway.reload().status, 200);
+        socket.send(b"again");
+        assert_eq!(socket.some().expect("a frame"), b"again");
+        go_on.store(n, Ordering::Release);
+        assert!(events.some().expect("an event").ends_with(b"data: x\n\n\r\n"));
+    }
+}
+
+#[test]
+fn listeners_are_renamed_and_change_protocol_in_place() {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("c.pem"), made.cert.pem()).expect("written");
+    std::fs::write(folder.path().join("c.key"), made.signing_key.serialize_pem()).expect("written");
+    let address = free();
+    let yaml = |body: &str, name: &str, tls: &str| {
+        format!(
+            "routes: [{{name: all, action: {{respond: {{body: {body}}}}}}}]\nlisteners: [{{name: {name}, address: \"{address}\"{tls}}}]"
+        )
+    };
+    let gateway = Gateway::start_in(folder, &yaml("one", "main", ""), &[]);
+    let mut kept = Connection::open(address);
+    assert_eq!(kept.ask(head("GET", "/", &[])).text(), "one");
+    gateway.write_config(&yaml("two", "renamed", ""));
+    assert_eq!(gateway.reload().status, 200);
+    assert_eq!(kept.ask(head("GET", "/", &[])).text(), "two");
+    assert_eq!(client::get(address, "/").text(), "two");
+    gateway.write_config(&yaml("three", "renamed", ", tls: {certificates: [{cert: c.pem, key: c.key}]}"));
+    assert_eq!(gateway.reload().status, 200);
+    // Who is connected speaks on as before; whoever connects now has to speak TLS.
+    assert_eq!(kept.ask(head("GET", "/", &[])).text(), "three");
+    let mut plain = Connection::open(address);
+    plain.send(head("GET", "/", &[]));
+    assert!(plain.try_receive(false).map_or(true, |answer| answer.status != 200));
+    gateway.write_config(&yaml("four", "renamed", ""));
+    assert_eq!(gateway.reload().status, 200);
+    assert_eq!(client::get(address, "/").text(), "four");
+}
+
+#[test]
+fn connections_of_a_removed_listener_end_with_their_request() {
+    let (address, other) = (free(), free());
+    let yaml = |body: &str, address: SocketAddr| {
+        format!(
+            "routes: [{{name: all, action: {{respond: {{body: {body}}}}}}}]\nlisteners: [{{name: stays, address: \"{other}\"}}, {{name: x, address: \"{address}\"}}]"
+        )
+    };
+    let gateway = Gateway::start(&yaml("before", address));
+    let mut kept = Connection::open(address);
+    assert_eq!(kept.ask(head("GET", "/", &[])).text(), "before");
+    gateway.write_config(&yaml("after", free()).replace("name: x", "name: y"));
+    assert_eq!(gateway.reload().status, 200);
+    // A request that was on its way is served as it would have been, and told that it was the last.
+    let last = kept.ask(head("GET", "/", &[]));
+    assert_eq!((last.text().as_str(), last.header("connection")), ("before", Some("close")));
+    eventually("nobody listens", || Connection::try_open(address).is_err());
+    assert_eq!(client::get(other, "/").text(), "after");
+}
+
+#[test]
+fn watched_files_are_loaded_and_a_bad_one_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("routes")).expect("a folder");
+    let part = |name: &str, body: &str| {
+        std::fs::write(
+            folder.path().join("routes").join(name),
+            format!("routes: [{{name: {body}, match: {{path: /{body}}}, action: {{respond: {{body: {body}}}}}}}]"),
+        )
+        .expect("written");
+    };
+    part("a.yaml", "a");
+    let yaml = "include: [routes/*.yaml]\nprocess: {threads: 1, watch: 50ms}";
+    let path = folder.path().to_path_buf();
+    let config = path.join("portcullis.yaml");
+    std::fs::write(&config, complete(yaml)).expect("written");
+    let mut command = Command::new(BINARY);
+    command.args(["run", "-c"]).arg(config);
+    let gateway = Gateway::start_by(tempfile::tempdir().expect("a folder"), command);
+    assert_eq!(gateway.get("/a").text(), "a");
+    // A file that is new, one that is changed, one that is wrong.
+    part("b.yaml", "b");
+    eventually("the new file is loaded", || gateway.get("/b").status == 200);
+    part("b.yaml", "other");
+    eventually("the change is loaded", || gateway.get("/other").status == 200 && gateway.get("/b").status == 404);
+    std::fs::write(path.join("routes/c.yaml"), "routes: [{name: c, acton: x}]").expect("written");
+    eventually("the bad file is named", || {
+        let ready = client::get(gateway.admin, "/readyz");
+        ready.json()["last_reload"]["files"][0].as_str().is_some_and(|f| f.ends_with("routes/c.yaml"))
+    });
+    let bad = path.join("routes/c.yaml").display().to_string();
+    assert!(gateway.metric(&format!("portcullis_config_bad_file{{file=\"{bad}\"}}")) > 0.5);
+    assert!(gateway.log().contains("routes/c.yaml:1:"));
+    assert_eq!((gateway.get("/a").text(), gateway.get("/other").text()), ("a".to_owned(), "other".to_owned()));
+    std::fs::remove_file(path.join("routes/c.yaml")).expect("removed");
+    eventually("all is well again", || {
+        client::get(gateway.admin, "/readyz").json()["last_reload"]["files"].as_array().is_some_and(Vec::is_empty)
+    });
+    assert!(gateway.metric(&format!("portcullis_config_bad_file{{file=\"{bad}\"}}")) < 0.5);
+}
+
+#[test]
+fn operators_see_what_would_change_and_reload() {
+    let address = free();
+    let yaml = |token: &str, action: &str, more: &str| {
+        format!(
+            "routes: [{{name: all, action: {{{action}}}}}{more}]\nadmin: {{address: 127.0.0.1:0, token: {token}}}\nlisteners: [{{name: main, address: \"{address}\"}}]"
+        )
+    };
+    let gateway = Gateway::start(&yaml("first-token", "respond: {body: one}", ""));
+    let (code, out, error) = operate(&gateway, &["diff"]);
+    assert_eq!((code, out.as_str()), (0, "nothing would change\n"), "{error}");
+    gateway.write_config(&yaml("first-token", "respond: {body: two}", ", {name: b, match: {path: /b}, action: {respond: {}}}"));
+    let (code, out, _) = operate(&gateway, &["diff"]);
+    assert_eq!((code, out.as_str()), (0, "~ routes.all.action.respond.body: one -> two\n+ routes.b: 3 keys\n2 changes\n"));
+    let (code, out, _) = operate(&gateway, &["check", "--against-running"]);
+    assert_eq!(code, 0);
+    assert!(out.contains("fine: 1 listeners") && out.contains("+ routes.b"), "{out}");
+    // An address that somebody else has is found without trying it in earnest.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = taken.local_addr().map(|a| (taken, a)).expect("an address");
+    let both = yaml("first-token", "respond: {body: two}", "")
+        .replace("listeners: [", &format!("listeners: [{{name: taken, address: \"{}\"}}, ", taken.1));
+    gateway.write_config(&both);
+    let (code, _, error) = operate(&gateway, &["check", "--against-running"]);
+    assert_eq!(code, 2);
+    assert!(error.contains("cannot listen on"), "{error}");
+    let (code, _, error) = operate(&gateway, &["reload"]);
+    assert_eq!(code, 2);
+    assert!(error.contains("cannot listen on") && error.contains("the configuration in use stays"), "{error}");
+    assert_eq!(gateway.get("/").text(), "one");
+    gateway.write_config(&yaml("first-token", "respond: {body: two}", ""));
+    let (code, out, error) = operate(&gateway, &["reload"]);
+    assert_eq!((code, out.as_str()), (0, "reloaded\n"), "{error}");
+    assert_eq!(gateway.get("/").text(), "two");
+    // Another token is a change, of which nobody is shown more; but it is not the key to the door.
+    gateway.write_config(&yaml("second-token", "respond: {body: two}", ""));
+    let (code, _, error) = operate(&gateway, &["diff"]);
+    assert_eq!(code, 1);
+    assert!(error.contains("is not that of the running gateway") && !error.contains("second-token"), "{error}");
+    drop(taken);
+    let (code, _, error) = run(&["reload", "-c", "conf/examples/api-gateway.yaml", "--admin", "127.0.0.1:1"], None);
+    assert_eq!(code, 1, "{error}");
+}
+
+#[test]
+fn memory_returns_after_many_reloads() {
+    let yaml = |n: usize| {
+        let routes: Vec<String> = (0..300)
+            .map(|i| format!("{{name: r{i}-{n}, match: {{path: /r{i}/{n}}}, filters: [{{rate_limit: {{limit: 5/s, by: address}}}}], action: {{forward: u}}}}"))
+            .collect();
+        format!("upstreams: {{u: {{targets: [\"127.0.0.1:1\"]}}}}\nroutes: [{}]\nprocess: {{threads: 1}}", routes.join(", "))
+    };
+    let gateway = Gateway::start(&yaml(0));
+    let memory = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.child.id())).expect("the status");
+        let line = status.lines().find(|l| l.starts_with("RssAnon")).expect("a line").to_owned();
+        line.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).expect("a number")
+    };
+    let reload = |n: usize| {
+        gateway.write_config(&yaml(n));
+        assert_eq!(gateway.reload().status, 200);
+    };
+    (1..=20).for_each(reload);
+    let early = memory();
+    (21..=120).for_each(reload);
+    let late = memory();
+    assert!(late < early + early / 4 + 4_096, "{early} KiB after 20 reloads, {late} KiB after 120");
+    // And the background work of configurations that serve no more has ended.
+    let threads = std::fs::read_dir(format!("/proc/{}/task", gateway.child.id())).expect("the threads").count();
+    assert!(threads < 12, "{threads} threads");
+}

@@ -1,0 +1,286 @@
+//! The hand-over to a successor: what it takes with it, and what happens when it fails.
+
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use portcullis::process::{Message, receive, send};
+
+use super::harness::client::{self, Connection, head};
+use super::harness::eventually;
+use super::harness::gateway::{BINARY, Gateway, Orphan, complete, run};
+use super::harness::target::{Target, refused};
+
+const PROCESS: &str = "\nprocess: {threads: 1, upgrade_socket: upgrade.sock, drain_time: 10s, standby_time: 300ms, upgrade_time: 1s}";
+
+fn socket(gateway: &Gateway) -> PathBuf {
+    gateway.folder.path().join("upgrade.sock")
+}
+
+/// Runs `portcullis upgrade`: the successor, and what was said.
+fn upgrade(gateway: &Gateway) -> (Orphan, String) {
+    let config = gateway.folder.path().join("portcullis.yaml").display().to_string();
+    let (code, out, error) = run(&["upgrade", "-c", &config], None);
+    assert_eq!(code, 0, "{out}{error}\n{}", gateway.log());
+    let pid = out.lines().find_map(|l| l.strip_prefix("process ")?.split(' ').next()?.parse().ok());
+    (Orphan(pid.expect("the successor's number")), out)
+}
+
+#[test]
+fn everything_that_matters_goes_over() {
+    let (_held, dead) = refused();
+    let (one, two) = (Target::echo("one"), Target::echo("two"));
+    let yaml = format!(
+        "upstreams:
+  broken: {{targets: [\"{dead}\"], retry: {{attempts: 1}}, breaker: {{failures: 3, cool_down: 1h}}}}
+  pair: {{targets: [\"{}\", \"{}\"], sticky: {{cookie: {{name: lb}}}}}}
+routes:
+  - {{name: limited, match: {{path: /limited}}, filters: [{{rate_limit: {{limit: 40/h, by: address}}}}], action: {{respond: {{body: ok}}}}}}
+  - {{name: broken, match: {{path: /broken}}, action: {{forward: broken}}}}
+  - {{name: pair, match: {{path: /pair}}, action: {{forward: pair}}}}{PROCESS}
+admin: {{address: 127.0.0.1:0}}",
+        one.address, two.address
+    );
+    let mut old = Gateway::start(&yaml);
+    let address = old.address();
+    let admitted = |count: usize| (0..count).filter(|_| client::get(address, "/limited").status == 200).count();
+    assert_eq!(admitted(15), 15);
+    eventually("the breaker opens", || old.get("/broken").reason() == "breaker_open");
+    let first = old.get("/pair");
+    let cookie = first.header("set-cookie").and_then(|c| c.split(';').next()).expect("a session").to_owned();
+    let served_by = first.json()["served_by"].clone();
+    // An operator takes the other target out.
+    let other = if served_by == "one" { &two } else { &one };
+    let gone = client::request(old.admin, "DELETE", &format!("/upstreams/pair/targets/{}", other.address), &[]);
+    assert_eq!(gone.status, 200, "{}", gone.text());
+
+    let (successor, said) = upgrade(&old);
+    assert!(said.contains("has settled") && said.contains(&format!("process {}", successor.0)), "{said}");
+    assert_eq!(old.wait(), Some(0), "{}", old.log());
+    // The old process is gone: what answers is the successor, on the same sockets.
+    assert_eq!(admitted(60), 25, "a limit of 40 admits 40");
+    assert_eq!(old.get("/broken").reason(), "breaker_open");
+    for _ in 0..6 {
+        let again = old.request("GET", "/pair", &[("cookie", &cookie)]);
+        assert_eq!((again.json()["served_by"].clone(), again.header("set-cookie")), (served_by.clone(), None));
+    }
+    assert!((0..6).all(|_| old.get("/pair").json()["served_by"] == served_by), "an operator's change is lost");
+    // And once more, from the successor to its own.
+    let (third, _) = upgrade(&old);
+    assert_ne!(third.0, successor.0);
+    assert_eq!(admitted(5), 0);
+    assert_eq!(old.get("/broken").reason(), "breaker_open");
+}
+
+#[test]
+fn a_count_is_exact_while_both_serve() {
+    let limit = "routes: [{name: limited, filters: [{rate_limit: {limit: 500/h, by: address}}], action: {respond: {body: ok}}}]";
+    let old = Gateway::start(&format!("{limit}{PROCESS}\nadmin: {{address: 127.0.0.1:0}}"));
+    let (address, stop) = (old.address(), std::sync::atomic::AtomicBool::new(false));
+    let (ok, asked) = (std::sync::atomic::AtomicUsize::new(0), std::sync::atomic::AtomicUsize::new(0));
+    let orphans = std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Acquire) {
+                    asked.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+                    match client::get(address, "/").status {
+                        200 => _ = ok.fetch_add(1, std::sync::atomic::Ordering::AcqRel),
+                        429 => std::thread::sleep(Duration::from_millis(1)),
+                        other => panic!("{other}"),
+                    }
+                }
+            });
+        }
+        let orphans = [upgrade(&old).0, upgrade(&old).0];
+        eventually("the limit is reached", || asked.load(std::sync::atomic::Ordering::Acquire) > 700);
+        stop.store(true, std::sync::atomic::Ordering::Release);
+        orphans
+    });
+    // 500 at once and one in each 7.2 s after that.
+    let ok = ok.into_inner();
+    assert!((500..=506).contains(&ok), "{ok} of a limit of 500 an hour");
+    drop(orphans);
+}
+
+#[test]
+fn two_hundred_listeners_go_over() {
+    let listeners: Vec<String> = (0..200).map(|n| format!("{{name: l{n}, address: 127.0.0.1:0}}")).collect();
+    let yaml = format!(
+        "routes: [{{name: all, action: {{respond: {{body: ok}}}}}}]\nlisteners: [{}]\nadmin: {{address: 127.0.0.1:0}}{PROCESS}",
+        listeners.join(", ")
+    );
+    let mut old = Gateway::start(&yaml);
+    assert_eq!(old.listeners.len(), 200);
+    let (_successor, _) = upgrade(&old);
+    assert_eq!(old.wait(), Some(0));
+    for (name, address) in &old.listeners {
+        assert_eq!(client::get(*address, "/").text(), "ok", "{name}");
+    }
+}
+
+/// A successor that is not one.
+struct Impostor(UnixStream);
+
+impl Impostor {
+    fn of(gateway: &Gateway) -> Self {
+        let stream = UnixStream::connect(socket(gateway)).expect("the upgrade socket");
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
+        Self(stream)
+    }
+
+    fn says(&self, message: &Message) {
+        send(&self.0, message, None).expect("sent");
+    }
+
+    /// Reads to the end of what is given; the states' forms are read past.
+    fn take(&self) {
+        loop {
+            match receive(&self.0).expect("a message").0 {
+                Message::State { bytes, .. } => {
+                    std::io::copy(&mut std::io::Read::take(&self.0, bytes as u64), &mut std::io::sink()).expect("the form");
+                }
+                Message::Complete => return,
+                Message::Socket { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_a_successor_does_the_old_process_serves() {
+    let old =
+        Gateway::start(&format!("routes: [{{name: all, action: {{respond: {{body: old}}}}}}]{PROCESS}\nadmin: {{address: 127.0.0.1:0}}"));
+    let serves = || assert_eq!(old.get("/").text(), "old", "{}", old.log());
+    let logged = |text: &str| eventually(text, || old.log().contains(text));
+
+    // It speaks another version.
+    let impostor = Impostor::of(&old);
+    impostor.says(&Message::Take { protocol: 99 });
+    assert!(matches!(receive(&impostor.0).expect("a message").0, Message::Failed { why } if why.contains("not 99")));
+    serves();
+    // It takes everything and ends.
+    let impostor = Impostor::of(&old);
+    impostor.says(&Message::Take { protocol: 2 });
+    impostor.take();
+    // Meanwhile nobody else gets anything.
+    let second = Impostor::of(&old);
+    second.says(&Message::Take { protocol: 2 });
+    assert!(matches!(receive(&second.0).expect("a message").0, Message::Failed { why } if why.contains("under way")));
+    drop(impostor);
+    logged("ended before it was ready");
+    serves();
+    // It says what is wrong with it.
+    let impostor = Impostor::of(&old);
+    impostor.says(&Message::Take { protocol: 2 });
+    impostor.take();
+    impostor.says(&Message::Failed { why: "no luck".to_owned() });
+    logged("says: no luck");
+    serves();
+    // It is never ready.
+    let impostor = Impostor::of(&old);
+    impostor.says(&Message::Take { protocol: 2 });
+    impostor.take();
+    logged("was not ready in time");
+    serves();
+    drop(impostor);
+    // It accepts, and ends soon after: connections that came in between were kept, not refused.
+    let mut kept = Connection::open(old.address());
+    let impostor = Impostor::of(&old);
+    impostor.says(&Message::Take { protocol: 2 });
+    impostor.take();
+    impostor.says(&Message::Ready);
+    impostor.take();
+    let mut queued = Connection::open(old.address());
+    queued.send(head("GET", "/", &[]));
+    impostor.says(&Message::Serving);
+    logged("this process drains, and stands by");
+    let answer = kept.ask(head("GET", "/", &[]));
+    assert_eq!((answer.text().as_str(), answer.header("connection")), ("old", Some("close")));
+    drop(impostor);
+    logged("the successor ended before it had settled");
+    assert_eq!(queued.receive().text(), "old");
+    serves();
+    assert_eq!(client::get(old.admin, "/readyz").status, 200);
+    // And a real one is still welcome.
+    let (_successor, _) = upgrade(&old);
+}
+
+#[test]
+fn a_successor_that_cannot_start_is_told_of() {
+    let old =
+        Gateway::start(&format!("routes: [{{name: all, action: {{respond: {{body: old}}}}}}]{PROCESS}\nadmin: {{address: 127.0.0.1:0}}"));
+    old.signal("-QUIT");
+    eventually("it is refused", || old.log().contains("SIGQUIT is refused"));
+    old.write_config("routes: [{nam: x}]");
+    let config = old.folder.path().join("portcullis.yaml").display().to_string();
+    let (code, _, error) = run(&["upgrade", "-c", &config], None);
+    assert_eq!(code, 2);
+    assert!(error.contains("did you mean \"name\""), "{error}");
+    old.signal("-USR2");
+    eventually("it has failed", || old.log().contains("the upgrade failed, this process goes on serving"));
+    assert!(old.log().contains("did you mean \"name\""), "{}", old.log());
+    assert_eq!(old.get("/").text(), "old");
+    // Without a socket there is nobody to ask.
+    old.write_config("routes: [{name: all, action: {respond: {body: old}}}]");
+    let (code, _, error) = run(&["upgrade", "-c", &config], None);
+    assert_eq!(code, 1);
+    assert!(error.contains("process.upgrade_socket is not set"), "{error}");
+}
+
+#[test]
+fn a_service_manager_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let manager = UnixDatagram::bind(folder.path().join("notify")).expect("a socket");
+    manager.set_read_timeout(Some(Duration::from_secs(20))).expect("a time-out");
+    let hears = |wanted: &str| {
+        let mut buffer = [0; 4096];
+        loop {
+            let count = manager.recv(&mut buffer).unwrap_or_else(|e| panic!("{wanted}: {e}"));
+            let text = String::from_utf8_lossy(&buffer[..count]).into_owned();
+            if text.lines().any(|l| l.starts_with(wanted)) {
+                return text;
+            }
+        }
+    };
+    let config = folder.path().join("portcullis.yaml");
+    let yaml = |route: &str| complete(&format!("routes: [{route}]{PROCESS}\nadmin: {{address: 127.0.0.1:0}}"));
+    std::fs::write(&config, yaml("{name: all, action: {respond: {body: ok}}}")).expect("written");
+    let mut command = Command::new(BINARY);
+    command.args(["run", "-c"]).arg(&config).env("NOTIFY_SOCKET", folder.path().join("notify"));
+    let mut gateway = Gateway::start_by(folder, command);
+    hears("READY=1");
+    gateway.signal("-HUP");
+    assert!(hears("RELOADING=1").contains("MONOTONIC_USEC="));
+    assert!(hears("READY=1").contains("STATUS=serving\n") || !gateway.log().contains("refused"));
+    std::fs::write(&config, yaml("{}")).expect("written");
+    gateway.signal("-HUP");
+    hears("RELOADING=1");
+    assert!(hears("READY=1").contains("refused"));
+    std::fs::write(&config, yaml("{name: all, action: {respond: {body: new}}}")).expect("written");
+    let (successor, _) = upgrade(&gateway);
+    assert_eq!(hears("MAINPID="), format!("MAINPID={}", successor.0));
+    assert_eq!(gateway.wait(), Some(0));
+    assert_eq!(gateway.get("/").text(), "new");
+    let ended = Command::new("kill").arg(successor.0.to_string()).status().expect("kill");
+    assert!(ended.success());
+    hears("STOPPING=1");
+}
+
+#[test]
+fn sockets_of_a_service_manager_are_used() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bound = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let address = bound.local_addr().expect("an address");
+    let config = folder.path().join("portcullis.yaml");
+    // The configuration's own address is another: the name counts.
+    let yaml = "routes: [{name: all, action: {respond: {body: activated}}}]\nlisteners: [{name: main, address: 127.0.0.1:1}]";
+    std::fs::write(&config, complete(yaml)).expect("written");
+    let mut command = Command::new("sh");
+    let script = "exec env LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=main \"$0\" run -c \"$1\" 3<&0";
+    command.args(["-c", script, BINARY]).arg(&config).stdin(std::os::fd::OwnedFd::from(bound));
+    let gateway = Gateway::start_by(folder, command);
+    assert_eq!(gateway.address(), address);
+    assert_eq!(client::get(address, "/").text(), "activated");
+}
