@@ -19,6 +19,8 @@ mod authentication;
 mod cases;
 #[path = "gateway/configuration.rs"]
 mod configuration;
+#[path = "gateway/crash.rs"]
+mod crash;
 #[path = "gateway/discovery.rs"]
 mod discovery;
 #[path = "gateway/failover.rs"]

@@ -113,6 +113,8 @@ reasons! {
     /// An answer that a filter has to look into, and cannot.
     AnswerOpaque: "answer_opaque", 502, "The target's answer could not be inspected", grpc 14, proxy Some("http_response_transform_error");
 
+    /// The gateway has no file descriptor, port or memory left for it.
+    Exhausted: "exhausted", 503, "The gateway has no sockets left", grpc 14, proxy Some("connection_limit_reached");
     /// The gateway is to blame.
     Internal: "internal", 500, "The gateway failed", grpc 13, proxy Some("proxy_internal_error");
 }

@@ -255,6 +255,12 @@ impl Drop for Started {
     }
 }
 
+/// Counts a panic and says where it was; not with which words, which may quote a request.
+fn note_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    METRICS.panics.inc();
+    log::error!("a panic at {}: please report it", panic.location().map(ToString::to_string).unwrap_or_default());
+}
+
 /// Runs a gateway to its end. The exit code: 0, or 2 for a wrong configuration, or 1.
 pub fn run(options: Options) -> u8 {
     // Health checks, look-ups, reloads and the admin listener have a thread of their own, so that
@@ -268,6 +274,7 @@ pub fn run(options: Options) -> u8 {
     };
     let code = control.block_on(async {
         handover::remember_executable();
+        std::panic::set_hook(Box::new(note_panic));
         super::sockets::raise_limit();
         match start(options).await {
             Ok(started) => {

@@ -2,6 +2,8 @@
 
 mod activation;
 mod boot;
+#[cfg(test)]
+mod crash_tests;
 mod drain;
 mod handover;
 mod notify;

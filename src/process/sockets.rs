@@ -29,6 +29,6 @@ pub fn bind(name: &str, address: SocketAddr) -> io::Result<Bound> {
 pub fn raise_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
-        log::warn!("the limit of open files stays as it is: {error}");
+        log::info!("the limit of open files stays as it is: {error}");
     }
 }

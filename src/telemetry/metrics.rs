@@ -103,6 +103,8 @@ pub struct Metrics {
     pub accepted: IntCounter,
     /// Connections that ended before a request could be read, by cause.
     pub refused: IntCounterVec,
+    /// Panics that were caught.
+    pub panics: IntCounter,
     /// Log lines that were dropped because the writer could not follow.
     pub log_dropped: IntCounter,
     reloads: IntCounterVec,
@@ -170,6 +172,8 @@ impl Metrics {
             accepted: counters(r, "portcullis_connections_total", "Client connections that were accepted", &[])
                 .with_label_values(&[] as &[&str]),
             refused: counters(r, "portcullis_connections_refused_total", "Connections that ended before a request was read", &["cause"]),
+            panics: counters(r, "portcullis_panics_total", "Panics: each is a defect of the gateway and cost one request", &[])
+                .with_label_values(&[] as &[&str]),
             log_dropped: counters(r, "portcullis_log_lines_dropped_total", "Access log lines that were dropped", &[])
                 .with_label_values(&[] as &[&str]),
             reloads: counters(r, "portcullis_reloads_total", "Reloads by outcome", &["outcome"]),

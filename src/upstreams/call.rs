@@ -41,6 +41,13 @@ pub async fn begin(connector: &Connector<()>, peer: &HttpPeer, request: RequestH
     Ok(Begun { session, head, reused })
 }
 
+/// Whether connecting failed for want of something of the gateway's own: Pingora calls it internal when no
+/// socket can be made or bound.
+pub fn is_exhaustion(error: &pingora::Error) -> bool {
+    use pingora::ErrorType::{BindError, InternalError, SocketError};
+    matches!(error.etype(), InternalError | SocketError | BindError)
+}
+
 /// Keeps the connection when the whole of the answer was read.
 pub async fn finish(connector: &Connector<()>, peer: &HttpPeer, mut session: HttpSession<()>) {
     if session.response_done() {

@@ -10,7 +10,7 @@ use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
 use pingora::upstreams::peer::HttpPeer;
 
-use super::call::{Reply, call};
+use super::call::{Reply, call, is_exhaustion};
 use super::watch::WatchShape;
 use crate::notation::Statuses;
 
@@ -129,8 +129,14 @@ impl Probe {
     }
 }
 
+/// What a probe fails with that could not be sent for want of a socket: it says nothing about the target.
+pub const UNSENT: &str = "no socket is left to probe it";
+
 /// The cause at the root; what Pingora wraps it in shows whole structures.
 fn cause(error: &pingora::Error) -> String {
+    if is_exhaustion(error) {
+        return UNSENT.to_owned();
+    }
     let root = error.root_cause();
     let context = root.downcast_ref::<pingora::BError>().and_then(|e| e.context.as_ref()).map(|c| c.as_str().to_owned());
     context.unwrap_or_else(|| root.to_string())

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::health::{HealthState, HealthView, Thresholds};
 use super::members::Members;
-use super::probe::{Probe, ProbeKind};
+use super::probe::{Probe, ProbeKind, UNSENT};
 use super::shape::Transport;
 
 /// An active probe.
@@ -136,7 +136,10 @@ async fn probe(watch: Weak<Watch>) {
     loop {
         let result = probe.check().await;
         let Some(this) = watch.upgrade() else { return };
-        this.observe(result);
+        match result {
+            Err(why) if why == UNSENT => log::warn!("the target {} keeps its health: {why}", this.shape.address),
+            result => this.observe(result),
+        }
         let pause = this.pause();
         drop(this);
         tokio::time::sleep(pause).await;

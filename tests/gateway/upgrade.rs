@@ -284,3 +284,46 @@ fn sockets_of_a_service_manager_are_used() {
     assert_eq!(gateway.address(), address);
     assert_eq!(client::get(address, "/").text(), "activated");
 }
+
+#[test]
+fn tls_sessions_are_resumed_by_the_successor() {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("c.pem"), made.cert.pem()).expect("written");
+    std::fs::write(folder.path().join("c.key"), made.signing_key.serialize_pem()).expect("written");
+    let yaml = format!(
+        "routes: [{{name: all, action: {{respond: {{body: ok}}}}}}]
+listeners: [{{name: main, address: 127.0.0.1:0, tls: {{certificates: [{{cert: c.pem, key: c.key}}]}}}}]
+admin: {{address: 127.0.0.1:0}}{PROCESS}"
+    );
+    let mut old = Gateway::start_in(folder, &yaml, &[]);
+    portcullis::tls::install_provider();
+    for (version, name) in [(&rustls::version::TLS13, "1.3"), (&rustls::version::TLS12, "1.2")] {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(made.cert.der().clone()).expect("an authority");
+        let config = rustls::ClientConfig::builder_with_protocol_versions(&[version]).with_root_certificates(roots).with_no_client_auth();
+        let config = std::sync::Arc::new(config);
+        assert_eq!(handshake(old.address(), &config), rustls::HandshakeKind::Full, "{name}");
+        assert_eq!(handshake(old.address(), &config), rustls::HandshakeKind::Resumed, "{name}");
+        if name == "1.3" {
+            let (_successor, _) = upgrade(&old);
+            assert_eq!(old.wait(), Some(0));
+            assert_eq!(handshake(old.address(), &config), rustls::HandshakeKind::Resumed, "after the upgrade");
+            old = Gateway::start_in(tempfile::TempDir::new_in(old.folder.path()).expect("a folder"), &yaml.replace("c.", "../c."), &[]);
+        }
+    }
+}
+
+/// One request over TLS, and how the handshake went.
+fn handshake(address: std::net::SocketAddr, config: &std::sync::Arc<rustls::ClientConfig>) -> rustls::HandshakeKind {
+    use std::io::{Read, Write};
+    let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
+    let mut client = rustls::ClientConnection::new(std::sync::Arc::clone(config), name).expect("a client");
+    let mut stream = std::net::TcpStream::connect(address).expect("a connection");
+    let mut tls = rustls::Stream::new(&mut client, &mut stream);
+    tls.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("sent");
+    let mut text = String::new();
+    let _ = tls.read_to_string(&mut text);
+    assert!(text.ends_with("ok"), "{text}");
+    client.handshake_kind().expect("a handshake")
+}

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::Method;
+use http::header::{HeaderValue, RETRY_AFTER};
 use pingora::http::ResponseHeader;
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
@@ -11,12 +12,16 @@ use super::pick::picked_address;
 use super::{Context, Gateway};
 use crate::exchange::{Reason, Rejection};
 use crate::rules::resilience::backoff;
-use crate::upstreams::Outcome;
+use crate::upstreams::{Outcome, is_exhaustion};
 
 impl Gateway {
     /// No connection: the request was never sent, so another target may have it at once, whatever it is.
     /// The target had no work by it, so that it is no matter of the budget.
     pub(super) fn connect_failed(&self, ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
+        if is_exhaustion(&error) {
+            // No target is to blame, and another would be of no help.
+            return exhausted(ctx, error);
+        }
         report_failure(ctx);
         let wanted = ctx.upstream.as_ref().is_some_and(|u| u.retry.connect);
         let again = wanted
@@ -102,6 +107,14 @@ impl Gateway {
         let written = Box::pin(self.reject(session, &rejection, ctx)).await;
         FailToProxy { error_code: status, can_reuse_downstream: written.is_ok() && session.is_body_done() }
     }
+}
+
+/// The gateway has nothing left to connect with.
+pub(super) fn exhausted(ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
+    let detail = "no file descriptor or port is left for a connection to a target";
+    ctx.rejection = Some(Rejection::new(Reason::Exhausted, "").header(RETRY_AFTER, HeaderValue::from(1)).log(detail));
+    error.set_retry(false);
+    error
 }
 
 /// Notes that the target failed.

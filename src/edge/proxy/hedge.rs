@@ -16,12 +16,12 @@ use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
-use super::failure::{is_method_repeatable, is_retried_answer};
+use super::failure::{exhausted, is_method_repeatable, is_retried_answer};
 use super::pick::{LOOK, reach, refuse};
 use super::tunnel::strip_hop_by_hop;
 use super::{Calls, Context, Gateway};
 use crate::exchange::{Reason, Rejection};
-use crate::upstreams::{Begun, Outcome, Picked, Wish, begin, finish};
+use crate::upstreams::{Begun, Outcome, Picked, Wish, begin, finish, is_exhaustion};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
@@ -96,6 +96,8 @@ impl Gateway {
                 asked.push(second.ask(Arc::clone(&self.calls)).boxed());
             }
             match (failed, asked.is_empty()) {
+                (Some((_, error)), true) if poor.is_none() && is_exhaustion(&error) => return Err(exhausted(ctx, error)),
+                (Some((_, error)), _) if is_exhaustion(&error) => {}
                 (Some((lost, error)), true) if poor.is_none() => {
                     ctx.picked = Some(lost.picked);
                     let reused = false;

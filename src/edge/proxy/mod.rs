@@ -9,6 +9,7 @@ mod forward;
 mod hedge;
 mod intake;
 mod mirror;
+mod panics;
 mod pick;
 mod respond;
 mod route;
@@ -36,6 +37,7 @@ use crate::snapshot::Serving;
 
 pub use context::Context;
 use mirror::Copy;
+use panics::{caught, caught_now, settle};
 
 /// The gateway as Pingora sees it.
 pub struct Gateway {
@@ -79,15 +81,15 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<bool> {
         // The future of this hook is moved into a box by async_trait: whatever is rare is in a box of
         // its own within, so that what is moved stays small.
-        self.route(session, ctx).await
+        settle(caught(self.route(session, ctx)).await, ctx)
     }
 
     async fn request_body_filter(&self, session: &mut Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Box<Context>) -> Result<()> {
-        self.count_body(session, body.as_ref(), end, ctx)
+        settle(caught_now(|| self.count_body(session, body.as_ref(), end, ctx)), ctx)
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<Box<HttpPeer>> {
-        self.pick(session, ctx).await
+        settle(caught(self.pick(session, ctx)).await, ctx)
     }
 
     async fn connected_to_upstream(
@@ -104,16 +106,19 @@ impl ProxyHttp for Gateway {
     }
 
     async fn upstream_request_filter(&self, session: &mut Session, request: &mut RequestHeader, ctx: &mut Box<Context>) -> Result<()> {
-        self.prepare(session.req_header(), request, ctx)?;
-        if !ctx.copied {
-            ctx.copy = Copy::begin(ctx, request);
-            ctx.copied = true;
-        }
-        Ok(())
+        let prepare = || {
+            self.prepare(session.req_header(), request, ctx)?;
+            if !ctx.copied {
+                ctx.copy = Copy::begin(ctx, request);
+                ctx.copied = true;
+            }
+            Ok(())
+        };
+        settle(caught_now(prepare), ctx)
     }
 
     async fn upstream_response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Box<Context>) -> Result<()> {
-        self.answered(session, response, ctx)
+        settle(caught_now(|| self.answered(session, response, ctx)), ctx)
     }
 
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Box<Context>) -> Result<()> {
@@ -121,7 +126,7 @@ impl ProxyHttp for Gateway {
             // The end of the connection may be the end of the body.
             session.set_keepalive(None);
         }
-        self.edit_answer(session.req_header(), response, ctx)
+        settle(caught_now(|| self.edit_answer(session.req_header(), response, ctx)), ctx)
     }
 
     fn response_body_filter(
@@ -131,7 +136,7 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut Box<Context>,
     ) -> Result<Option<Duration>> {
-        self.edit_body(body, end, ctx)?;
+        settle(caught_now(|| self.edit_body(body, end, ctx)), ctx)?;
         Ok(None)
     }
 
