@@ -1,7 +1,7 @@
 //! The target of measurements: answers every request on a connection with the same bytes.
 //!
 //! `origin LISTEN [json]`: 1 KiB of text, or a JSON document of 1 KiB. It reads whole heads and no
-//! bodies, so it is for GET alone, and costs as little as a target can.
+//! bodies, so it is for GET alone, and costs as little as a target can. /ws is a WebSocket.
 
 #![allow(
     clippy::expect_used,
@@ -29,7 +29,17 @@ fn answer(json: bool) -> Vec<u8> {
         "x".repeat(1024)
     };
     let kind = if json { "application/json" } else { "text/plain" };
-    format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nserver: origin\r\n\r\n{body}", body.len()).into_bytes()
+    format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nserver: origin\r\nx-internal: 1\r\n\r\n{body}", body.len())
+        .into_bytes()
+}
+
+/// A WebSocket that sends everything back.
+async fn reflect(mut stream: tokio::net::TcpStream) {
+    let answer = b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: x\r\n\r\n";
+    if stream.write_all(answer).await.is_ok() {
+        let (mut read, mut write) = stream.split();
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+    }
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -49,6 +59,9 @@ async fn main() {
                     Ok(_) => {}
                 }
                 while let Some(end) = head.windows(4).position(|w| w == b"\r\n\r\n") {
+                    if head.starts_with(b"GET /ws ") {
+                        return reflect(stream).await;
+                    }
                     head.drain(..end + 4);
                     if stream.write_all(answer).await.is_err() {
                         return;
