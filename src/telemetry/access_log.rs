@@ -86,11 +86,13 @@ impl AccessLog {
         self.sink == *sink && self.format == format && !matches!(sink, Sink::File(_))
     }
 
+    /// Whether nothing is logged.
+    pub fn is_off(&self) -> bool {
+        self.sink == Sink::Off
+    }
+
     /// Adds a request.
     pub fn push(&self, record: &Record<'_>) {
-        if self.sink == Sink::Off {
-            return;
-        }
         thread_local! {
             static OWN: usize = {
                 static NEXT: AtomicUsize = AtomicUsize::new(0);

@@ -1,9 +1,12 @@
 //! Clients that try to break things: smuggling, floods, slowness.
 
 use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::harness::client::{Connection, head};
+use super::harness::eventually;
 use super::harness::gateway::Gateway;
 use super::harness::target::Target;
 
@@ -201,4 +204,33 @@ fn a_panic_is_not_the_process() {
     // The head may have gone out: then the body is broken off, never ended as if it were whole.
     assert!(connection.try_receive(false).map_or(true, |a| a.status == 502));
     assert_eq!(gateway.access_log(1)[0]["reason"], "answer_opaque");
+}
+
+#[test]
+fn a_client_that_does_not_read_is_cut() {
+    let cut = Arc::new(AtomicBool::new(false));
+    let noticed = Arc::clone(&cut);
+    let target = Target::new(move |stream, _| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")?;
+        let part = [b'x'; 64 * 1024];
+        while stream.write_all(&part).is_ok() {}
+        noticed.store(true, Ordering::Release);
+        Ok(())
+    });
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{endless: {{targets: [\"{}\"]}}}}\nroutes: [{{name: all, action: {{forward: endless}}}}]\nlisteners: [{{name: main, address: 127.0.0.1:0, limits: {{body_idle_time: 300ms}}}}]",
+        target.address
+    ));
+    let mut slow = Connection::open(gateway.address());
+    slow.send(head("GET", "/", &[]));
+    // It reads a little every now and then, for longer than the limit, and is served.
+    for _ in 0..10 {
+        let mut some = vec![0; 1 << 20];
+        std::io::Read::read_exact(&mut slow.stream, &mut some).expect("some of it");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(!cut.load(Ordering::Acquire));
+    // And then nothing any more.
+    eventually("the target is let go", || cut.load(Ordering::Acquire));
+    assert_eq!(gateway.access_log(1)[0]["reason"], "client_gone");
 }

@@ -70,6 +70,10 @@ pub struct Connection {
     in_head: AtomicBool,
     /// Whether any byte of the present head has come.
     head_begun: AtomicBool,
+    /// When the client has to have taken something of what waits to be sent; MAX is never.
+    write_deadline: AtomicU64,
+    stalled: AtomicBool,
+    writer: AtomicWaker,
     expired: AtomicBool,
     /// Whether the next flush may be left out.
     corked: AtomicBool,
@@ -88,6 +92,9 @@ impl Connection {
             deadline: AtomicU64::new(after(head_time)),
             in_head: AtomicBool::new(true),
             head_begun: AtomicBool::new(false),
+            write_deadline: AtomicU64::new(u64::MAX),
+            stalled: AtomicBool::new(false),
+            writer: AtomicWaker::new(),
             expired: AtomicBool::new(false),
             corked: AtomicBool::new(false),
             waker: AtomicWaker::new(),
@@ -151,6 +158,23 @@ impl Connection {
         self.expired.load(Ordering::Acquire)
     }
 
+    /// The client takes nothing at the moment: it has `stall_time` to go on. Whether that is over.
+    pub fn poll_stalled(&self, context: &std::task::Context<'_>, stall_time: Duration) -> bool {
+        if self.write_deadline.load(Ordering::Relaxed) == u64::MAX {
+            self.write_deadline.store(after(stall_time), Ordering::Relaxed);
+        }
+        self.writer.register(context.waker());
+        self.stalled.load(Ordering::Acquire)
+    }
+
+    /// The client has taken something.
+    pub fn moved(&self) {
+        // Read first: most writes never wait.
+        if self.write_deadline.load(Ordering::Relaxed) != u64::MAX {
+            self.write_deadline.store(u64::MAX, Ordering::Relaxed);
+        }
+    }
+
     /// Wakes the connection if its deadline has passed at `now`, or if it is to close when it is idle
     /// and it is.
     pub fn check(&self, now: u64, close_idle: bool) {
@@ -158,6 +182,10 @@ impl Connection {
         if self.deadline.load(Ordering::Relaxed) <= now || (close_idle && idle) {
             self.expired.store(true, Ordering::Release);
             self.waker.wake();
+        }
+        if self.write_deadline.load(Ordering::Relaxed) <= now {
+            self.stalled.store(true, Ordering::Release);
+            self.writer.wake();
         }
     }
 }

@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::connection::Connection;
 use crate::exchange::Reason;
+use crate::snapshot::Limits;
 use crate::telemetry::metrics::METRICS;
 
 /// Writes that are gathered before they are sent; a head and a small body together fit.
@@ -33,6 +34,9 @@ pub struct Guarded<S> {
     inner: S,
     connection: Arc<Connection>,
     head_time: Duration,
+    /// How long the client may take nothing while something waits to be sent; `None` where the protocol
+    /// above looks after that.
+    stall_time: Option<Duration>,
     /// Gathered writes; unused when the protocol above gathers by itself.
     gathered: Vec<u8>,
     gather: bool,
@@ -40,9 +44,24 @@ pub struct Guarded<S> {
 }
 
 impl<S> Guarded<S> {
-    /// Guards a stream. With `gather`, small writes wait for a flush.
-    pub fn new(inner: S, connection: Arc<Connection>, head_time: Duration, gather: bool, id: UniqueIDType) -> Self {
-        Self { inner, connection, head_time, gathered: Vec::new(), gather, id }
+    /// Guards a stream. With `gather`, for HTTP/1, small writes wait for a flush and stalled ones are cut.
+    pub fn new(inner: S, connection: Arc<Connection>, limits: &Limits, gather: bool, id: UniqueIDType) -> Self {
+        let stall_time = gather.then_some(limits.body_idle_time);
+        Self { inner, connection, head_time: limits.header_time, stall_time, gathered: Vec::new(), gather, id }
+    }
+
+    /// Notes whether a write could go on; one that has waited for too long fails.
+    fn watch<T>(&self, context: &Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match (&outcome, self.stall_time) {
+            (Poll::Pending, Some(stall_time)) if self.connection.poll_stalled(context, stall_time) => {
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            (Poll::Ready(_), Some(_)) => {
+                self.connection.moved();
+                outcome
+            }
+            _ => outcome,
+        }
     }
 }
 
@@ -128,7 +147,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
             self.gathered.extend_from_slice(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }
-        self.poll_send_with(context, bytes)
+        let outcome = self.poll_send_with(context, bytes);
+        self.watch(context, outcome)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -147,8 +167,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         if self.gather && self.connection.uncork() {
             return Poll::Ready(Ok(()));
         }
-        ready!(self.poll_send(context))?;
-        Pin::new(&mut self.inner).poll_flush(context)
+        let outcome = match self.poll_send(context) {
+            Poll::Ready(Ok(())) => Pin::new(&mut self.inner).poll_flush(context),
+            other => other,
+        };
+        self.watch(context, outcome)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -21,7 +21,6 @@ pub async fn serve(stream: Stream, connection: &Arc<Connection>, context: &Conte
     loop {
         let limits = context.limits();
         session.set_read_timeout(Some(limits.body_idle_time));
-        session.set_write_timeout(Some(limits.body_idle_time));
         let result = context.proxy.process_new_http(session, &context.shutdown).await;
         if connection.is_within_head() {
             METRICS.refused.with_label_values(&["head"]).inc();

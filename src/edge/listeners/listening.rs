@@ -361,14 +361,14 @@ async fn serve(stream: TcpStream, peer: SocketAddr, context: Context, connection
     let (http1, http2) = **context.settings.protocols.load();
     let Some(tls) = tls else {
         let is_h2 = http2 && (!http1 || speaks_h2(&stream, limits.header_time).await);
-        let guarded = Guarded::new(stream, Arc::clone(&connection), limits.header_time, !is_h2, id);
+        let guarded = Guarded::new(stream, Arc::clone(&connection), &limits, !is_h2, id);
         return run(Box::new(guarded), is_h2, connection, context).await;
     };
     match tokio::time::timeout(limits.header_time, tls.acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
             let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2") || (http2 && !http1);
             connection.await_head(limits.header_time);
-            let guarded = Guarded::new(stream, Arc::clone(&connection), limits.header_time, !is_h2, id);
+            let guarded = Guarded::new(stream, Arc::clone(&connection), &limits, !is_h2, id);
             run(Box::new(guarded), is_h2, connection, context).await;
         }
         Ok(Err(error)) => {

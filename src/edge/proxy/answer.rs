@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::response::Parts as RespParts;
 use http::{Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
+use super::intake::X_REQUEST_ID;
 use super::pick::refuse;
 use super::{Context, Gateway};
 use crate::exchange::{Reason, Rejection};
@@ -20,7 +22,9 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 impl Gateway {
     /// The answer's head has come. Fails when it is to be tried again.
-    pub(super) fn answered(&self, session: &Session, response: &ResponseHeader, ctx: &mut Context) -> Result<()> {
+    pub(super) fn answered(&self, session: &Session, response: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
+        // Before Pingora copies it, with the case of every name.
+        edit_response(response, |_| {});
         if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
@@ -53,10 +57,12 @@ impl Gateway {
         if let Some(progress) = &ctx.progress {
             progress.answer_begun();
         }
-        if let Some(id) = &ctx.exchange.request_id {
-            // With its case given, Pingora has none to look up.
-            response.insert_header("X-Request-ID", id.clone())?;
-        }
+        edit_response(response, |headers| {
+            headers.reserve(ADDED);
+            if let Some(id) = &ctx.exchange.request_id {
+                headers.insert(X_REQUEST_ID, id.clone());
+            }
+        });
         if request.version == Version::HTTP_10 {
             // Its client knows no chunks; the end of the connection is the end of the body.
             response.remove_header(&TRANSFER_ENCODING);
@@ -101,6 +107,24 @@ impl Gateway {
             *body = (!out.is_empty()).then(|| Bytes::from(out));
         }
         Ok(())
+    }
+}
+
+/// Headers that an answer gets at most on its way: ours, Pingora's, and a little room for filters.
+const ADDED: usize = 6;
+
+/// Edits an answer's headers in the map itself, as [`super::intake::edit_headers`] does a request's: the names
+/// that are known are sent as they are usually written, others in lower case.
+fn edit_response(response: &mut ResponseHeader, edit: impl FnOnce(&mut HeaderMap)) {
+    let reason = response.get_reason_phrase();
+    let own_reason = reason.filter(|r| Some(*r) != response.status.canonical_reason()).map(str::to_owned);
+    let placeholder = ResponseHeader::from(http::Response::new(()).into_parts().0);
+    let mut parts: RespParts = std::mem::replace(response, placeholder).into();
+    edit(&mut parts.headers);
+    *response = parts.into();
+    if let Some(reason) = own_reason {
+        // It came as a reason, so it can be one.
+        let _ = response.set_reason_phrase(Some(&reason));
     }
 }
 

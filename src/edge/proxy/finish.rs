@@ -39,6 +39,9 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
     if let Some(route) = &ctx.route {
         route.metrics().observe(ctx.status, duration.as_secs_f64());
     }
+    if ctx.serving.access_log.is_off() {
+        return;
+    }
     let upstream_time = ctx.forwarded.zip(ctx.answered).map(|(from, to)| to.saturating_duration_since(from));
     ctx.serving.access_log.push(&Record {
         time: SystemTime::now(),

@@ -18,6 +18,9 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
+/// Headers that a target is told at most, and a little room for filters.
+const TOLD: usize = 9;
+
 impl Gateway {
     /// Counts the connection.
     pub(super) fn connected(&self, reused: bool, ctx: &Context) {
@@ -45,6 +48,8 @@ impl Gateway {
             HeaderValue::from_str(authority.as_str()).ok()
         });
         edit_headers(request, |headers| {
+            // Room for all that the target is told, so that the map grows once.
+            headers.reserve(TOLD);
             if let Some(host) = host {
                 headers.insert(HOST, host);
             }

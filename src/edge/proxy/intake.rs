@@ -15,6 +15,37 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
+/// What one look over the headers finds; each look-up of its own costs about as much as the whole look.
+#[derive(Default)]
+struct Seen<'h> {
+    request_id: Option<&'h HeaderValue>,
+    traceparent: Option<&'h HeaderValue>,
+    content_type: Option<&'h HeaderValue>,
+    connection: bool,
+    underscore: bool,
+}
+
+impl<'h> Seen<'h> {
+    fn of(headers: &'h HeaderMap) -> Self {
+        let mut seen = Self::default();
+        for (name, value) in headers {
+            // The first of several counts, as for a look-up.
+            if *name == CONTENT_TYPE {
+                seen.content_type.get_or_insert(value);
+            } else if *name == CONNECTION {
+                seen.connection = true;
+            } else if *name == X_REQUEST_ID {
+                seen.request_id.get_or_insert(value);
+            } else if *name == TRACEPARENT {
+                seen.traceparent.get_or_insert(value);
+            } else if memchr::memchr(b'_', name.as_str().as_bytes()).is_some() {
+                seen.underscore = true;
+            }
+        }
+        seen
+    }
+}
+
 type Checked = Result<(), Box<Rejection>>;
 
 fn bad(detail: &'static str) -> Box<Rejection> {
@@ -25,7 +56,7 @@ impl Gateway {
     /// Checks the request and notes what is known of it.
     pub(super) fn intake(&self, session: &mut Session, ctx: &mut Context) -> Checked {
         // First, so that even a refusal can be found again.
-        self.identify(session.req_header(), ctx);
+        let (connection, underscore) = self.identify(session.req_header(), ctx);
         if !session.is_http2() {
             check_raw(session, ctx.limits().map_or(usize::MAX, |l| l.headers))?;
         }
@@ -33,16 +64,18 @@ impl Gateway {
         ctx.exchange.host = host(request)?;
         take_path(request)?;
         edit_headers(request, |headers| {
-            drop_nominated(headers);
-            drop_underscored(headers);
-            // Room for what the target will be told, so that the map does not grow on the way.
-            headers.reserve(8);
+            if connection {
+                drop_nominated(headers);
+            }
+            if underscore {
+                drop_underscored(headers);
+            }
         });
         self.shield(ctx)
     }
 
-    /// Client, ids and protocol.
-    fn identify(&self, request: &RequestHeader, ctx: &mut Context) {
+    /// Client, ids and protocol; whether there is a `Connection`, and a name with `_`.
+    fn identify(&self, request: &RequestHeader, ctx: &mut Context) -> (bool, bool) {
         let peer = ctx.exchange.peer.ip().to_canonical();
         let trusted = ctx.listener().map_or(&[][..], |l| l.trusted_proxies.as_slice());
         let peer_trusted = trusted.iter().any(|net| net.contains(&peer));
@@ -57,10 +90,12 @@ impl Gateway {
         if client != peer {
             exchange.client_text = address_text(client);
         }
-        let came = headers.get(X_REQUEST_ID).filter(|id| peer_trusted && (8..=128).contains(&id.len()));
+        let seen = Seen::of(headers);
+        let came = seen.request_id.filter(|id| peer_trusted && (8..=128).contains(&id.len()));
         exchange.request_id = Some(came.cloned().unwrap_or_else(new_request_id));
-        exchange.trace = Trace::continue_or_start(headers.get(TRACEPARENT).map(HeaderValue::as_bytes));
-        exchange.grpc = headers.get(CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"));
+        exchange.trace = Trace::continue_or_start(seen.traceparent.map(HeaderValue::as_bytes));
+        exchange.grpc = seen.content_type.is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"));
+        (seen.connection, seen.underscore)
     }
 
     /// The coarse limit of one address; of IPv6 one /64.
@@ -121,9 +156,6 @@ fn check_raw(session: &Session, most: usize) -> Checked {
 /// Removes what `Connection` names (RFC 9110, section 7.6.1) before any filter runs, and the names
 /// with it: otherwise a client could name a header that a filter sets, and have it removed later.
 fn drop_nominated(headers: &mut HeaderMap) {
-    if !headers.contains_key(CONNECTION) {
-        return;
-    }
     let lines: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
     let mut upgrade = false;
     for token in lines.iter().filter_map(|l| l.to_str().ok()).flat_map(|l| l.split(',')).map(str::trim) {
@@ -144,12 +176,9 @@ fn drop_nominated(headers: &mut HeaderMap) {
 
 /// `X_Forwarded_For` is `X-Forwarded-For` to many a target: such twins are dropped, as nginx does.
 fn drop_underscored(headers: &mut HeaderMap) {
-    let twin = |name: &&HeaderName| name.as_str().contains('_');
-    if headers.keys().any(|name| twin(&name)) {
-        let names: Vec<HeaderName> = headers.keys().filter(twin).cloned().collect();
-        for name in names {
-            headers.remove(name);
-        }
+    let names: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
+    for name in names {
+        headers.remove(name);
     }
 }
 

@@ -98,7 +98,12 @@ impl Gateway {
             }
         }
         let Some(picked) = &ctx.picked else { return Error::err(ErrorType::InternalError) };
-        Ok(reach(picked, ctx, left))
+        let mut peer = reach(picked, ctx, left);
+        if session.is_body_empty() {
+            // What there is to write fits into any socket's buffer: no timer for it.
+            peer.options.write_timeout = None;
+        }
+        Ok(peer)
     }
 
     async fn enter_upstream(&self, upstream: Arc<Upstream>, class: Class, request: &RequestHeader, ctx: &mut Context) -> Allowed {

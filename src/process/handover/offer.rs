@@ -78,6 +78,8 @@ impl Offer {
         let greeting = stream.set_read_timeout(Some(GREETING)).and_then(|()| stream.set_write_timeout(Some(MOMENT)));
         match greeting.and_then(|()| receive(stream)) {
             Ok((Message::Upgrade, _)) => {
+                // This process does not end before it has told what became of it.
+                let _under_way = supervisor.drain.begin();
                 let tell = |text: &str| _ = send(stream, &Message::Progress { text: text.to_owned() }, None);
                 let (fine, text) = match start_successor(supervisor, &tell) {
                     Ok(text) => (true, text),
