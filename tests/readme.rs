@@ -79,11 +79,11 @@ fn every_command_of_the_readme_does_what_it_says() {
             assert!(std::path::Path::new(ROOT).join(script).exists(), "{script}");
             continue;
         }
-        let command = command
-            .replace("127.0.0.1:8080", &gateway)
-            .replace("127.0.0.1:9901", &operators)
-            .replace("portcullis explain", &format!("{BINARY} explain"))
-            .replace("portcullis check", &format!("{BINARY} check"));
+        let command = command.replace("127.0.0.1:8080", &gateway).replace("127.0.0.1:9901", &operators).replacen(
+            "portcullis ",
+            &format!("{BINARY} "),
+            usize::from(command.starts_with("portcullis ")),
+        );
         let output = Command::new("bash").args(["-c", &format!("{command} 2>&1")]).current_dir(ROOT).output().expect("bash");
         let printed = String::from_utf8_lossy(&output.stdout);
         let mut rest: &str = &printed;

@@ -1,7 +1,8 @@
 //! The gateway beside its peers, in one run.
 //!
 //! `compare run [SECONDS [ROUNDS]] [--only NAME,…]` measures; `compare table FILE` makes the table and the
-//! plot from what was measured; `compare soak BINARY [REQUESTS_PER_SECOND]` upgrades and reloads under load.
+//! plot from what was measured; `compare soak [REQUESTS_PER_SECOND [RUNS]]` upgrades and reloads under load, `compare reloads` reloads 10,000
+//! routes.
 
 #![allow(
     clippy::expect_used,
@@ -12,6 +13,7 @@
     reason = "a test or a tool: what is not as it should be ends it"
 )]
 
+mod large;
 mod load;
 mod measure;
 mod peers;
@@ -25,8 +27,11 @@ fn main() {
         ["run", options @ ..] => measure::run(options),
         ["table", file] => report::table(file),
         ["soak", options @ ..] => soak::run(options),
+        ["reloads"] => large::run(),
         _ => {
-            eprintln!("compare run [SECONDS [ROUNDS]] [--only NAME,…] | compare table FILE | compare soak [REQUESTS_PER_SECOND]");
+            eprintln!(
+                "compare run [SECONDS [ROUNDS]] [--only NAME,…] | compare table FILE | compare soak [REQUESTS_PER_SECOND [RUNS]] | compare reloads"
+            );
             std::process::exit(2);
         }
     }

@@ -24,7 +24,10 @@ use crate::snapshot::{Serving, Upstream};
 use crate::telemetry::metrics::{METRICS, UpstreamState};
 
 /// Connections at a time: operators are few.
-const MAX_CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS: usize = 256;
+
+/// The longest life of a connection; a client that keeps one makes another then. Longer than any reload.
+const MAX_TIME: Duration = Duration::from_secs(60);
 
 /// Bytes of a configuration that is sent to be compared.
 const MAX_CONFIGURATION: usize = 64 << 20;
@@ -40,23 +43,36 @@ pub trait Operated: Send + Sync {
     fn last_reload(&self) -> (SystemTime, Option<String>, Vec<String>);
     /// The configuration that serves, flat.
     fn flat(&self) -> Arc<Flat>;
-    /// Reloads.
+    /// Reloads; what of it does not count yet.
     ///
     /// # Errors
     /// The mistakes, a line each.
-    async fn reload(&self) -> Result<(), Vec<String>>;
+    async fn reload(&self) -> Result<Vec<String>, Vec<String>>;
 }
 
-/// Serves operators for as long as the process lives; while it is paused nobody new, since a successor
-/// has the socket too.
-pub async fn serve(listener: TcpListener, operated: Arc<dyn Operated>, mut paused: watch::Receiver<bool>) {
+/// Whether operators are let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// They are.
+    Open,
+    /// Not for now: a successor has the socket too.
+    Paused,
+    /// Not any more.
+    Closed,
+}
+
+/// Serves operators for as long as its door is not closed.
+pub async fn serve(listener: TcpListener, operated: Arc<dyn Operated>, mut door: watch::Receiver<Door>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let _ = paused.wait_for(|paused| !*paused).await;
+        match door.wait_for(|door| *door != Door::Paused).await {
+            Ok(now) if *now == Door::Open => {}
+            _ => return,
+        }
         let accepted = tokio::select! {
             biased;
-            _ = paused.wait_for(|paused| *paused) => continue,
+            _ = door.wait_for(|door| *door != Door::Open) => continue,
             accepted = listener.accept() => accepted,
         };
         let Ok((stream, _)) = accepted else {
@@ -64,6 +80,7 @@ pub async fn serve(listener: TcpListener, operated: Arc<dyn Operated>, mut pause
             continue;
         };
         let operated = Arc::clone(&operated);
+        let mut door = door.clone();
         tokio::spawn(async move {
             let _place = place;
             let answer = service_fn(|request| {
@@ -72,7 +89,18 @@ pub async fn serve(listener: TcpListener, operated: Arc<dyn Operated>, mut pause
             });
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
-            let _ = http.serve_connection(TokioIo::new(stream), answer).await;
+            let serving = http.serve_connection(TokioIo::new(stream), answer);
+            tokio::pin!(serving);
+            let work = async {
+                tokio::select! {
+                    _ = &mut serving => return,
+                    // Who asks again asks the process that serves then.
+                    _ = door.wait_for(|door| *door != Door::Open) => serving.as_mut().graceful_shutdown(),
+                }
+                let _ = serving.await;
+            };
+            // A place is not for ever, whatever is or is not read or sent.
+            let _ = tokio::time::timeout(MAX_TIME, work).await;
         });
     }
 }
@@ -117,7 +145,7 @@ async fn answer(request: Request<Incoming>, operated: &dyn Operated) -> Answer {
         (&Method::GET, "/metrics") => metrics(operated),
         (&Method::GET, "/upstreams") => document(StatusCode::OK, &upstreams(operated)),
         (&Method::POST, "/reload") => match operated.reload().await {
-            Ok(()) => document(StatusCode::OK, &json!({"reloaded": true})),
+            Ok(notes) => document(StatusCode::OK, &json!({"reloaded": true, "notes": notes})),
             Err(mistakes) => document(StatusCode::UNPROCESSABLE_ENTITY, &json!({"reloaded": false, "mistakes": mistakes})),
         },
         (&Method::POST, "/diff") => diff(request, operated).await,

@@ -105,7 +105,7 @@ async fn show(calls: &[calls::Call], gateway: SocketAddr, sample: &[(String, Soc
     }
     println!("Ctrl-C ends it. The access log:\n");
     let supervisor = Arc::clone(&started.supervisor);
-    let ended = tokio::spawn(process::listen_for_signals(supervisor));
+    let ended = tokio::spawn(process::listen_for_signals(process::Signals::new(), supervisor));
     started.until_end().await;
     ended.abort();
     0

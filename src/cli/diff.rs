@@ -18,7 +18,7 @@ pub struct Diff {
 impl Diff {
     /// Shows it. 0 whether there are differences or not.
     pub fn execute(self) -> u8 {
-        let result = self.operator.load().and_then(|loaded| self.operator.changes(&loaded));
+        let result = self.operator.load_right().and_then(|loaded| self.operator.changes(&loaded));
         result.map_or_else(
             |code| code,
             |changes| {

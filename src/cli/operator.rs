@@ -13,7 +13,10 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
+use crate::compile::compile;
 use crate::config::{Change, Loaded, load};
+use crate::live::Live;
+use crate::notation::Mistakes;
 
 /// The longest that an answer may take: a reload waits for the first probes of new upstreams.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -32,6 +35,12 @@ pub struct Operator {
 /// Why nothing came of a call: the exit code. What is wrong has been said.
 pub type Failed = u8;
 
+/// Says which mistakes there are.
+pub fn tell(mistakes: Mistakes) -> Failed {
+    eprintln!("{mistakes}");
+    2
+}
+
 /// Says what is wrong.
 pub fn fail(text: impl std::fmt::Display) -> Failed {
     eprintln!("portcullis: {text}");
@@ -44,10 +53,20 @@ impl Operator {
     /// # Errors
     /// 2 when there is nothing to be read; that has been said.
     pub fn load(&self) -> Result<Loaded, Failed> {
-        load(&self.config).map_err(|mistakes| {
-            eprintln!("{mistakes}");
-            2
-        })
+        let loaded = load(&self.config).map_err(tell)?;
+        // Who is to be asked must not be guessed.
+        if loaded.is_partial("admin") { Err(tell(loaded.mistakes)) } else { Ok(loaded) }
+    }
+
+    /// The configuration, without a mistake.
+    ///
+    /// # Errors
+    /// 2 when there is one; that has been said.
+    pub fn load_right(&self) -> Result<Loaded, Failed> {
+        crate::tls::install_provider();
+        let loaded = load(&self.config).map_err(tell)?;
+        compile(&loaded, &Live::default()).map_err(tell)?;
+        Ok(loaded)
     }
 
     /// Posts something to the gateway.
@@ -67,8 +86,9 @@ impl Operator {
             .block_on(async {
                 let client = Client::builder(TokioExecutor::new()).build_http();
                 let work = async {
-                    let answer =
-                        client.request(request).await.map_err(|_| "nothing serves there; is it running, and is this its address?")?;
+                    let answer = client.request(request).await.map_err(
+                        |_| "nothing serves there; is it running, and is this its address (--admin)? SIGHUP reloads without one",
+                    )?;
                     let status = answer.status();
                     let body = answer.into_body().collect().await.map_err(|_| "the answer broke off")?;
                     Ok::<_, &str>((status, body.to_bytes()))
@@ -77,7 +97,9 @@ impl Operator {
             })
             .map_err(|text| fail(format!("{address}: {text}")))?;
         if status == StatusCode::UNAUTHORIZED {
-            return Err(fail(format!("{address}: the admin token of this configuration is not that of the running gateway")));
+            return Err(fail(format!(
+                "{address}: the admin token of this configuration is not that of the running gateway; SIGHUP reloads without one"
+            )));
         }
         let body = serde_json::from_slice(&body).map_err(|_| fail(format!("{address}: that is no portcullis")))?;
         Ok((status, body))

@@ -26,12 +26,14 @@ impl Reload {
         match status {
             StatusCode::OK => {
                 println!("reloaded");
+                answer["notes"].as_array().into_iter().flatten().filter_map(|n| n.as_str()).for_each(|note| println!("{note}"));
                 Ok(())
             }
             StatusCode::UNPROCESSABLE_ENTITY => {
                 let mistakes = answer["mistakes"].as_array().map_or(&[][..], Vec::as_slice);
                 mistakes.iter().filter_map(|m| m.as_str()).for_each(|mistake| eprintln!("{mistake}"));
-                eprintln!("{} mistakes; the configuration in use stays", mistakes.len());
+                let plural = if mistakes.len() == 1 { "" } else { "s" };
+                eprintln!("{} mistake{plural}; the configuration in use stays", mistakes.len());
                 Err(2)
             }
             other => Err(fail(format!("the gateway answered {other}"))),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::operator::{Failed, fail};
+use super::operator::{Failed, fail, tell};
 use crate::compile::compile;
 use crate::config::load;
 use crate::live::Live;
@@ -21,6 +21,9 @@ pub struct Upgrade {
     /// The configuration
     #[arg(long, short, value_name = "FILE")]
     pub config: PathBuf,
+    /// Leave it to the successor to find mistakes: it has the running gateway's environment, not this one's
+    #[arg(long)]
+    pub no_check: bool,
 }
 
 impl Upgrade {
@@ -31,13 +34,13 @@ impl Upgrade {
 
     fn upgrade(&self) -> Result<(), Failed> {
         crate::tls::install_provider();
-        // By this binary, which is the new one: the successor will read the same.
-        let compiled = load(&self.config).and_then(|loaded| compile(&loaded, &Live::default()));
-        let snapshot = compiled.map_err(|mistakes| {
-            eprintln!("{mistakes}");
-            2
-        })?;
-        let path = snapshot.process.upgrade_socket.ok_or_else(|| fail("process.upgrade_socket is not set: there is nobody to ask"))?;
+        let loaded = load(&self.config).map_err(tell)?;
+        if !self.no_check {
+            // By this binary, which is the new one: the successor will read the same.
+            compile(&loaded, &Live::default()).map_err(tell)?;
+        }
+        let path = loaded.config.process.upgrade_socket.as_ref().map(|path| loaded.base.join(path));
+        let path = path.ok_or_else(|| fail("process.upgrade_socket is not set: there is nobody to ask"))?;
         let broken = |error: std::io::Error| fail(format!("{}: {error}; does a gateway with this configuration run?", path.display()));
         let stream = UnixStream::connect(&path).map_err(broken)?;
         send(&stream, &Message::Upgrade, None).map_err(broken)?;

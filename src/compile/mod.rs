@@ -109,7 +109,14 @@ fn admin(config: &Config, place: &Place, mistakes: &mut Mistakes) -> Admin {
 fn log(loaded: &Loaded, place: &Place, mistakes: &mut Mistakes) -> (Sink, Format) {
     let access = &loaded.config.log.access;
     let sink = match (access.output, &access.file) {
-        (LogOutput::File, Some(file)) => Sink::File(loaded.base.join(file)),
+        (LogOutput::File, Some(file)) => {
+            let path = loaded.base.join(file);
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            if folder.is_some_and(|folder| !folder.is_dir()) {
+                mistakes.add(&place.key("file"), format!("there is no folder for {}", path.display()));
+            }
+            Sink::File(path)
+        }
         (LogOutput::File, None) => {
             mistakes.add(place, "output: file needs the key \"file\"");
             Sink::Off

@@ -18,6 +18,8 @@ pub enum Leaf {
     Plain(String),
     /// The SHA-256 digest of what nobody is to read. Never shown: it only tells whether two are the same.
     Hidden([u8; 32]),
+    /// The SHA-256 digest of a file's content.
+    File([u8; 32]),
 }
 
 impl std::fmt::Display for Leaf {
@@ -25,6 +27,7 @@ impl std::fmt::Display for Leaf {
         match self {
             Self::Plain(text) => f.write_str(text),
             Self::Hidden(_) => f.write_str("(secret)"),
+            Self::File(digest) => write!(f, "(content {:02x}{:02x}{:02x}{:02x}…)", digest[0], digest[1], digest[2], digest[3]),
         }
     }
 }
@@ -64,6 +67,13 @@ impl Flat {
         flat
     }
 
+    /// Adds the content of a file that the configuration names; nothing for one that cannot be read.
+    pub(super) fn add_file(&mut self, path: &std::path::Path) {
+        if let Ok(content) = std::fs::read(path) {
+            self.0.insert(format!("file {}", path.display()), Leaf::File(sha256(&content)));
+        }
+    }
+
     fn add(&mut self, node: &Node, path: &mut String) {
         let length = path.len();
         match &node.value {
@@ -84,7 +94,7 @@ impl Flat {
             value => {
                 let text = text(value);
                 let hidden = node.substituted || SECRETS.iter().any(|end| path.ends_with(end));
-                let leaf = if hidden { Leaf::Hidden(sha256(&text)) } else { Leaf::Plain(text) };
+                let leaf = if hidden { Leaf::Hidden(sha256(text.as_bytes())) } else { Leaf::Plain(text) };
                 self.0.insert(path.clone(), leaf);
             }
         }
@@ -128,9 +138,9 @@ impl Flat {
 }
 
 /// A digest that stands for a text.
-fn sha256(text: &str) -> [u8; 32] {
+fn sha256(text: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
-    out.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
+    out.copy_from_slice(digest(&SHA256, text).as_ref());
     out
 }
 

@@ -46,7 +46,16 @@ impl Loaded {
 
     /// Every value by its path.
     pub fn flat(&self) -> Flat {
-        Flat::of(&self.tree)
+        let mut flat = Flat::of(&self.tree);
+        self.named_files().iter().for_each(|path| flat.add_file(path));
+        flat
+    }
+
+    /// Certificates, keys and authorities.
+    fn named_files(&self) -> Vec<PathBuf> {
+        let certificates = self.config.listeners.iter().filter_map(|l| l.tls.as_ref()).flat_map(|tls| &tls.certificates);
+        let authorities = self.config.upstreams.values().filter_map(|u| u.tls.as_ref()?.ca.as_ref());
+        certificates.flat_map(|c| [&c.cert, &c.key]).chain(authorities).map(|path| self.base.join(path)).collect()
     }
 
     /// The files and folders whose change may change what the configuration says.
@@ -54,10 +63,8 @@ impl Loaded {
         let mut all = self.files.clone();
         let patterns = self.config.include.iter().filter(|p| p.contains('*'));
         all.extend(patterns.filter_map(|p| self.base.join(p).parent().map(Path::to_path_buf)));
-        let certificates = self.config.listeners.iter().filter_map(|l| l.tls.as_ref()).flat_map(|tls| &tls.certificates);
-        all.extend(certificates.flat_map(|c| [self.base.join(&c.cert), self.base.join(&c.key)]));
+        all.extend(self.named_files());
         all.extend(self.substituted.iter().map(|path| self.base.join(path)));
-        all.extend(self.config.upstreams.values().filter_map(|u| u.tls.as_ref()?.ca.as_ref()).map(|ca| self.base.join(ca)));
         all
     }
 

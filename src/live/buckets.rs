@@ -1,6 +1,7 @@
 //! The state of one rate limit: a number per key, exact, bounded, in shards.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ahash::{AHashMap, RandomState};
 use base64::Engine;
@@ -28,6 +29,8 @@ const MAX_KEYS_PER_SHARD: usize = 65_536;
 pub struct Buckets {
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
+    /// Whether anything was noted for a successor since it was told last.
+    noted: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -41,7 +44,7 @@ struct Shard {
 
 impl Default for Buckets {
     fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new(), noted: AtomicBool::new(false) }
     }
 }
 
@@ -56,35 +59,56 @@ impl Buckets {
             if let Some(next) = decision.tat {
                 let more = next - (*tat).max(now);
                 *tat = next;
-                note(&mut shard, key, more);
+                self.note(&mut shard, key, more);
             }
             return decision;
         }
         let decision = gcra.decide(0, now);
         if let Some(tat) = decision.tat {
             insert(&mut shard, key, tat, now);
-            note(&mut shard, key, tat - now);
+            self.note(&mut shard, key, tat - now);
         }
         decision
     }
 
-    /// Adds what was counted elsewhere: a key's theoretical arrival time moves on by `more`.
-    fn add(&self, key: &[u8], more: u64, now: u64) {
+    fn note(&self, shard: &mut Shard, key: &[u8], more: u64) {
+        if let Some(added) = &mut shard.added {
+            *added.entry(key.into()).or_default() += more;
+            self.noted.store(true, Ordering::Release);
+        }
+    }
+
+    /// Takes what was counted elsewhere. While that alone counted, a key is behind by as much as it was
+    /// there; once both count, by so much more.
+    fn take(&self, part: GivenPart, key: &[u8], behind: u64, now: u64) {
         let mut shard = self.shards[self.hasher.hash_one(key) as usize % SHARDS].lock();
-        let tat = shard.keys.get(key).map_or(now, |tat| (*tat).max(now)).saturating_add(more);
+        let own = shard.keys.get(key).map_or(now, |tat| (*tat).max(now));
+        let tat = match part {
+            GivenPart::Behind => own.max(now.saturating_add(behind)),
+            GivenPart::More => own.saturating_add(behind),
+        };
         insert(&mut shard, key, tat, now);
     }
 
-    /// What each key is behind by, or has come to be behind by since it was asked last.
+    /// By how many nanoseconds keys are behind: all, those that have changed, or how much more each is since
+    /// it was asked last.
     fn give(&self, part: Part, now: u64) -> Vec<(String, u64)> {
+        if part == Part::Late && !self.noted.swap(false, Ordering::AcqRel) {
+            return Vec::new();
+        }
         let mut given = Vec::new();
         for shard in &self.shards {
             let mut shard = shard.lock();
             let added = shard.added.replace(AHashMap::new());
             let text = |key: &[u8]| STANDARD.encode(key);
+            let behind = |tat: u64| tat.checked_sub(now).filter(|behind| *behind > 0);
             match (part, added) {
-                (Part::Rest, Some(added)) => given.extend(added.iter().map(|(key, more)| (text(key), *more))),
-                _ => given.extend(shard.keys.iter().filter(|(_, tat)| **tat > now).map(|(key, tat)| (text(key), tat - now))),
+                (Part::Late, Some(added)) => given.extend(added.iter().map(|(key, more)| (text(key), *more))),
+                (Part::Last, Some(added)) => {
+                    let changed = added.keys().filter_map(|key| Some((text(key), behind(*shard.keys.get(key)?)?)));
+                    given.extend(changed);
+                }
+                _ => given.extend(shard.keys.iter().filter_map(|(key, tat)| Some((text(key), behind(*tat)?)))),
             }
         }
         given
@@ -108,12 +132,6 @@ fn insert(shard: &mut Shard, key: &[u8], tat: u64, now: u64) {
     shard.keys.insert(key.into(), tat);
 }
 
-fn note(shard: &mut Shard, key: &[u8], more: u64) {
-    if let Some(added) = &mut shard.added {
-        *added.entry(key.into()).or_default() += more;
-    }
-}
-
 /// Makes room: at most once a second by a look at all keys, otherwise by a sample, so that a flood of
 /// keys costs the same for each.
 fn evict(shard: &mut Shard, now: u64) {
@@ -130,10 +148,21 @@ fn evict(shard: &mut Shard, now: u64) {
     }
 }
 
-/// All buckets of one limit, in a hand-over: keys in base64, and by how many nanoseconds each is behind.
+/// What the numbers of a hand-over mean.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum GivenPart {
+    /// By how much a key is behind.
+    Behind,
+    /// By how much more, since that was said.
+    More,
+}
+
+/// All buckets of one limit, in a hand-over: keys in base64, and nanoseconds.
 #[derive(Serialize, Deserialize)]
 struct Given {
     limit: BucketShape,
+    part: GivenPart,
     keys: Vec<(String, u64)>,
 }
 
@@ -146,15 +175,12 @@ impl Heritable for Shelf<BucketShape, Buckets> {
         1
     }
 
-    fn give(&self, part: Part) -> serde_json::Result<Vec<u8>> {
+    fn give(&self, part: Part) -> serde_json::Result<Option<Vec<u8>>> {
         let now = clock::now();
-        let given: Vec<Given> = self
-            .all()
-            .into_iter()
-            .map(|(limit, buckets)| Given { keys: buckets.give(part, now), limit })
-            .filter(|g| !g.keys.is_empty())
-            .collect();
-        serde_json::to_vec(&given)
+        let numbers = if part == Part::Late { GivenPart::More } else { GivenPart::Behind };
+        let all = self.all().into_iter().map(|(limit, buckets)| Given { limit, part: numbers, keys: buckets.give(part, now) });
+        let given: Vec<Given> = all.filter(|given| !given.keys.is_empty()).collect();
+        if given.is_empty() { Ok(None) } else { serde_json::to_vec(&given).map(Some) }
     }
 
     fn take(&self, form: &[u8]) -> serde_json::Result<usize> {
@@ -162,9 +188,9 @@ impl Heritable for Shelf<BucketShape, Buckets> {
         let now = clock::now();
         let mut taken = 0;
         for limit in given {
-            let buckets = self.inherit(&limit.limit, || Arc::new(Buckets::default()));
-            for (key, more) in limit.keys.iter().filter_map(|(key, more)| Some((STANDARD.decode(key).ok()?, *more))) {
-                buckets.add(&key, more, now);
+            let Some(buckets) = self.inherit(&limit.limit, || Arc::new(Buckets::default())) else { continue };
+            for (key, nanos) in limit.keys.iter().filter_map(|(key, nanos)| Some((STANDARD.decode(key).ok()?, *nanos))) {
+                buckets.take(limit.part, &key, nanos, now);
                 taken += 1;
             }
         }
@@ -209,6 +235,10 @@ mod tests {
         assert_eq!(admitted.into_inner(), 77);
     }
 
+    fn hand(old: &Shelf<BucketShape, Buckets>, new: &Shelf<BucketShape, Buckets>, part: Part) -> usize {
+        old.give(part).expect("given").map_or(0, |form| new.take(&form).expect("taken"))
+    }
+
     #[test]
     fn what_is_given_in_parts_is_what_was_admitted() {
         let (old, new) = (Shelf::default(), Shelf::default());
@@ -218,19 +248,40 @@ mod tests {
             (0..most).filter(|_| buckets.admit(limit(10), key, clock::now()).tat.is_some()).count()
         };
         assert_eq!((spend(&buckets, b"one", 3), spend(&buckets, b"two\xff", 1)), (3, 1));
-        new.take(&old.give(Part::Whole).expect("given")).expect("taken");
+        assert_eq!(hand(&old, &new, Part::Whole), 2);
         assert_eq!(spend(&buckets, b"one", 2), 2);
-        new.take(&old.give(Part::Rest).expect("given")).expect("taken");
-        // Nothing is told twice.
-        assert_eq!(new.take(&old.give(Part::Rest).expect("given")).expect("taken"), 0);
+        assert_eq!((hand(&old, &new, Part::Last), hand(&old, &new, Part::Late)), (1, 0));
         let heir: Arc<Buckets> = new.get_or(&shape, Arc::default);
         Heritable::settle(&new);
-        assert_eq!((spend(&heir, b"one", 20), spend(&heir, b"two\xff", 20), spend(&heir, b"three", 20)), (5, 9, 10));
+        // Both count from now on.
+        assert_eq!((spend(&buckets, b"one", 1), spend(&heir, b"one", 1)), (1, 1));
+        assert_eq!((hand(&old, &new, Part::Late), hand(&old, &new, Part::Late)), (1, 0));
+        assert_eq!((spend(&heir, b"one", 20), spend(&heir, b"two\xff", 20), spend(&heir, b"three", 20)), (3, 9, 10));
         // A hand-over that failed leaves nothing behind, and the next one begins anew.
         old.keep();
         let third: Shelf<BucketShape, Buckets> = Shelf::default();
-        assert_eq!(third.take(&old.give(Part::Rest).expect("given")).expect("taken"), 2);
+        assert_eq!(hand(&old, &third, Part::Last), 2);
         assert!(new.take(b"{}").is_err());
+    }
+
+    #[test]
+    fn time_goes_by_for_what_was_given() {
+        let clock = clock::VirtualClock::start();
+        let start = clock::now();
+        let (old, new): (Shelf<BucketShape, Buckets>, Shelf<BucketShape, Buckets>) = Default::default();
+        // Ten a second, and never more than that: a start of five seconds in between changes nothing.
+        let gcra = Gcra::new(crate::notation::Rate { count: 10, period: Duration::from_secs(1) }, None);
+        let shape = BucketShape { name: "route a".to_owned(), gcra };
+        let buckets = old.get_or(&shape, Arc::default);
+        hand(&old, &new, Part::Whole);
+        for tenth in 0..50 {
+            clock.set(start + tenth * 100_000_000);
+            assert!(buckets.admit(gcra, b"one", clock::now()).tat.is_some());
+        }
+        hand(&old, &new, Part::Last);
+        let heir: Arc<Buckets> = new.get_or(&shape, Arc::default);
+        let room = (0..20).filter(|_| heir.admit(gcra, b"one", clock::now()).tat.is_some()).count();
+        assert_eq!(room, 9);
     }
 
     #[test]

@@ -5,10 +5,12 @@ use serde_json::Result;
 /// How much of a state is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// All of it. What comes in from now on is noted for [`Part::Rest`].
+    /// All of it, while this process serves. What changes from now on is noted.
     Whole,
-    /// What came in since it was given last.
-    Rest,
+    /// What has changed since, in the moment in which nobody accepts.
+    Last,
+    /// What this process counts while it drains and the successor serves: to be added to what that counts.
+    Late,
 }
 
 /// A kind of state that outlives its process. To join, a kind implements this and stands in
@@ -24,19 +26,19 @@ pub trait Heritable {
     /// The version of its form. A successor that knows another one starts this kind afresh, and says so.
     fn version(&self) -> u32;
 
-    /// What a successor is to know.
+    /// What a successor is to know; `None` when that is nothing.
     ///
     /// # Errors
     /// When it cannot be written as JSON.
-    fn give(&self, part: Part) -> Result<Vec<u8>>;
+    fn give(&self, part: Part) -> Result<Option<Vec<u8>>>;
 
-    /// Takes what a predecessor gave, the whole first and then rests; how many entries it had.
+    /// Takes what a predecessor gave, part after part; how many entries it had.
     ///
     /// # Errors
     /// When it is of another form; nothing is taken then.
     fn take(&self, form: &[u8]) -> Result<usize>;
 
-    /// The hand-over came to nothing: what was noted for the rest is not needed.
+    /// The hand-over came to nothing: what was noted is not needed.
     fn keep(&self) {}
 
     /// The first configuration serves: what nobody has asked for until now is not needed.

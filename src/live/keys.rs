@@ -257,15 +257,17 @@ impl Heritable for KeyStores {
         1
     }
 
-    fn give(&self, part: Part) -> serde_json::Result<Vec<u8>> {
-        let stores = if part == Part::Whole { self.shelf.all() } else { Vec::new() };
-        let given = stores.into_iter().filter_map(|(shape, store)| {
+    fn give(&self, part: Part) -> serde_json::Result<Option<Vec<u8>>> {
+        if part != Part::Whole {
+            return Ok(None);
+        }
+        let given = self.shelf.all().into_iter().filter_map(|(shape, store)| {
             store.keys()?;
             let state = store.state.lock();
             let age = state.succeeded?.elapsed().as_millis().try_into().ok()?;
             Some((format!("{shape:?}"), String::from_utf8(state.last_text.clone()).ok()?, age))
         });
-        serde_json::to_vec(&given.collect::<Vec<GivenKeys>>())
+        serde_json::to_vec(&given.collect::<Vec<GivenKeys>>()).map(Some)
     }
 
     fn take(&self, form: &[u8]) -> serde_json::Result<usize> {

@@ -1,7 +1,7 @@
 //! Upstreams at work, and what a predecessor left of them.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
@@ -13,6 +13,8 @@ use crate::upstreams::{Bequest, Changes, Pool, PoolShape};
 #[derive(Debug, Default)]
 pub struct Pools {
     shelf: Shelf<PoolShape, Pool>,
+    /// The same by name; of one name there may be several while a reload is prepared.
+    by_name: Mutex<HashMap<String, Vec<Weak<Pool>>>>,
     /// What operators changed, by the upstream's name.
     changes: Mutex<HashMap<String, Arc<Changes>>>,
     /// What a predecessor left, by the upstream's name.
@@ -22,14 +24,37 @@ pub struct Pools {
 impl Pools {
     /// The pool of that shape. A new one takes over the targets of a pool that has its name.
     pub fn get(&self, shape: PoolShape) -> Arc<Pool> {
-        let before = self.shelf.find(|known, pool| known.name == shape.name && pool.is_wanted());
-        let changes = Arc::clone(self.changes.lock().entry(shape.name.clone()).or_default());
-        let left = self.waiting.lock().remove(&shape.name);
+        let name = shape.name.clone();
+        let before = self.present(&name).filter(|pool| pool.is_wanted());
+        let changes = Arc::clone(self.changes.lock().entry(name.clone()).or_default());
+        let left = self.waiting.lock().remove(&name);
         let pool = self.shelf.get_or(&shape.clone(), || Pool::new(shape, before.as_deref(), changes));
+        self.note(name, &pool);
         if let Some(left) = left {
             pool.inherit(left);
         }
         pool
+    }
+
+    fn note(&self, name: String, pool: &Arc<Pool>) {
+        let mut by_name = self.by_name.lock();
+        // Now and then, as on the shelf.
+        if by_name.len() == by_name.capacity() {
+            by_name.retain(|_, pools| pools.iter().any(|pool| pool.strong_count() > 0));
+        }
+        let pools = by_name.entry(name).or_default();
+        if !pools.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(pool))) {
+            pools.push(Arc::downgrade(pool));
+        }
+    }
+
+    /// The pool of that name that serves, or else the last one of that name.
+    fn present(&self, name: &str) -> Option<Arc<Pool>> {
+        let mut by_name = self.by_name.lock();
+        let pools = by_name.get_mut(name)?;
+        pools.retain(|pool| pool.strong_count() > 0);
+        let alive: Vec<_> = pools.iter().filter_map(Weak::upgrade).collect();
+        alive.iter().find(|pool| pool.is_wanted()).or(alive.last()).cloned()
     }
 }
 
@@ -42,17 +67,20 @@ impl Heritable for Pools {
         1
     }
 
-    fn give(&self, _: Part) -> serde_json::Result<Vec<u8>> {
+    fn give(&self, part: Part) -> serde_json::Result<Option<Vec<u8>>> {
+        // Once the successor serves it knows its targets better than a process that has no traffic.
+        if part == Part::Late {
+            return Ok(None);
+        }
         let wanted = self.shelf.all().into_iter().filter(|(_, pool)| pool.is_wanted());
-        serde_json::to_vec(&wanted.map(|(_, pool)| pool.bequeath()).collect::<Vec<_>>())
+        serde_json::to_vec(&wanted.map(|(_, pool)| pool.bequeath()).collect::<Vec<_>>()).map(Some)
     }
 
     fn take(&self, form: &[u8]) -> serde_json::Result<usize> {
         let given: Vec<Bequest> = serde_json::from_slice(form)?;
         let count = given.len();
-        let pools: HashMap<String, Arc<Pool>> = self.shelf.all().into_iter().map(|(shape, pool)| (shape.name, pool)).collect();
         for left in given {
-            match pools.get(&left.upstream) {
+            match self.present(&left.upstream) {
                 Some(pool) => pool.inherit(left),
                 None => _ = self.waiting.lock().insert(left.upstream.clone(), left),
             }

@@ -54,8 +54,10 @@ impl Heritable for Secrets {
         1
     }
 
-    fn give(&self, _: Part) -> serde_json::Result<Vec<u8>> {
-        serde_json::to_vec(&Given { sticky: self.sticky(), tickets: self.tickets.give() })
+    fn give(&self, part: Part) -> serde_json::Result<Option<Vec<u8>>> {
+        // Once the successor serves it draws its own.
+        let wanted = part != Part::Late;
+        wanted.then(|| serde_json::to_vec(&Given { sticky: self.sticky(), tickets: self.tickets.give() })).transpose()
     }
 
     fn take(&self, form: &[u8]) -> serde_json::Result<usize> {

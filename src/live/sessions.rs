@@ -99,17 +99,18 @@ impl Heritable for Shelf<String, Sessions> {
         1
     }
 
-    fn give(&self, part: Part) -> serde_json::Result<Vec<u8>> {
+    fn give(&self, part: Part) -> serde_json::Result<Option<Vec<u8>>> {
         let now = clock::now();
-        let given: Vec<Given> = self.all().into_iter().map(|(upstream, all)| Given { sessions: all.give(part, now), upstream }).collect();
-        serde_json::to_vec(&given)
+        let all = self.all().into_iter().map(|(upstream, all)| Given { sessions: all.give(part, now), upstream });
+        let given: Vec<Given> = all.filter(|given| !given.sessions.is_empty()).collect();
+        if given.is_empty() { Ok(None) } else { serde_json::to_vec(&given).map(Some) }
     }
 
     fn take(&self, form: &[u8]) -> serde_json::Result<usize> {
         let given: Vec<Given> = serde_json::from_slice(form)?;
         let now = clock::now();
         for upstream in &given {
-            let sessions = self.inherit(&upstream.upstream, || Arc::new(Sessions::default()));
+            let Some(sessions) = self.inherit(&upstream.upstream, || Arc::new(Sessions::default())) else { continue };
             for (key, tag, age) in &upstream.sessions {
                 if let Ok(tag) = u128::from_str_radix(tag, 16) {
                     sessions.bind(*key, tag, now.saturating_sub(*age));
@@ -143,9 +144,9 @@ mod tests {
         let (old, new): (Shelf<String, Sessions>, Shelf<String, Sessions>) = Default::default();
         let sessions = old.get_or(&"users".to_owned(), Arc::default);
         sessions.bind(7, 1 << 100, clock::now());
-        assert_eq!(new.take(&old.give(Part::Whole).expect("given")).expect("taken"), 1);
+        assert_eq!(new.take(&old.give(Part::Whole).expect("given").expect("a form")).expect("taken"), 1);
         sessions.bind(8, 2, clock::now());
-        new.take(&old.give(Part::Rest).expect("given")).expect("taken");
+        new.take(&old.give(Part::Late).expect("given").expect("a form")).expect("taken");
         let heir = new.get_or(&"users".to_owned(), Arc::default);
         let day = 86_400_000_000_000;
         assert_eq!((heir.find(7, day, clock::now()), heir.find(8, day, clock::now())), (Some(1 << 100), Some(2)));

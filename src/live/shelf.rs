@@ -10,13 +10,13 @@ use parking_lot::Mutex;
 #[derive(Debug)]
 pub struct Shelf<S, T> {
     things: Mutex<HashMap<S, Weak<T>>>,
-    /// What a predecessor left, until a configuration has asked for it.
-    inherited: Mutex<Vec<Arc<T>>>,
+    /// What a predecessor left, until the first configuration serves; `None` from then on.
+    inherited: Mutex<Option<Vec<Arc<T>>>>,
 }
 
 impl<S, T> Default for Shelf<S, T> {
     fn default() -> Self {
-        Self { things: Mutex::default(), inherited: Mutex::default() }
+        Self { things: Mutex::default(), inherited: Mutex::new(Some(Vec::new())) }
     }
 }
 
@@ -36,22 +36,18 @@ impl<S: Clone + Eq + Hash, T> Shelf<S, T> {
         thing
     }
 
-    /// As [`Self::get_or`], and keeps it until [`Self::settle`].
-    pub fn inherit(&self, shape: &S, fresh: impl FnOnce() -> Arc<T>) -> Arc<T> {
+    /// As [`Self::get_or`], and keeps it until [`Self::settle`]; after that only what is in use.
+    pub fn inherit(&self, shape: &S, fresh: impl FnOnce() -> Arc<T>) -> Option<Arc<T>> {
+        let mut inherited = self.inherited.lock();
+        let Some(kept) = &mut *inherited else { return self.things.lock().get(shape).and_then(Weak::upgrade) };
         let thing = self.get_or(shape, fresh);
-        self.inherited.lock().push(Arc::clone(&thing));
-        thing
+        kept.push(Arc::clone(&thing));
+        Some(thing)
     }
 
     /// Whatever a predecessor left and nobody uses goes.
     pub fn settle(&self) {
-        self.inherited.lock().clear();
-    }
-
-    /// The first that is as wanted.
-    pub fn find(&self, wanted: impl Fn(&S, &T) -> bool) -> Option<Arc<T>> {
-        let things = self.things.lock();
-        things.iter().find_map(|(shape, thing)| thing.upgrade().filter(|thing| wanted(shape, thing)))
+        *self.inherited.lock() = None;
     }
 
     /// All that are in use.

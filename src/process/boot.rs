@@ -1,7 +1,7 @@
 //! From nothing to serving, and to the end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -12,8 +12,9 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch as channel;
 
 use super::handover::{self, Heir};
-use super::reload::{look_after, single};
+use super::reload::{Fixed, look_after, unwritable};
 use super::{Phase, ReloadState, Source, Supervisor, activation, notify, signals};
+use crate::admin::Door;
 use crate::compile::compile;
 use crate::config::Loaded;
 use crate::edge::{Bound, Drain, Gateway};
@@ -90,7 +91,11 @@ fn sockets(snapshot: &Snapshot, mut inherited: Vec<Bound>) -> Result<Vec<Bound>,
     for (index, listener) in snapshot.listeners.iter().enumerate() {
         let place = inherited.iter().position(|b| is_for(b, listener));
         match place {
-            Some(place) => bound.push(Bound { name: listener.name.clone(), ..inherited.swap_remove(place) }),
+            // From now on it is known by what the configuration says.
+            Some(place) => {
+                let found = inherited.swap_remove(place);
+                bound.push(Bound { name: listener.name.clone(), configured: listener.address, ..found });
+            }
             None => match super::sockets::bind(&listener.name, listener.address) {
                 Ok(socket) => bound.push(socket),
                 Err(error) => {
@@ -119,7 +124,7 @@ pub async fn start(options: Options) -> Result<Started, Failure> {
     match begin(options, loaded, live, inherited, heir.as_ref()).await {
         Ok((started, standby)) => {
             if let Some(heir) = heir {
-                io("telling the old process", heir.serving(Arc::clone(&started.supervisor), standby))?;
+                io("following the old process", heir.follow(Arc::clone(&started.supervisor), standby))?;
             }
             started.make_offer()
         }
@@ -138,11 +143,12 @@ async fn begin(
     mut inherited: Vec<Bound>,
     heir: Option<&Heir>,
 ) -> Result<(Started, Duration), Failure> {
+    let files = super::watch::look(&loaded.watched());
     let snapshot = compile(&loaded, &live).map_err(Failure::Mistakes)?;
     let admin = admin_socket(&snapshot, &mut inherited)?;
     let bound = sockets(&snapshot, inherited).map_err(|m| Failure::Other(loaded.locate(m).to_string()))?;
     let (sink, format) = snapshot.log.clone();
-    let access_log = AccessLog::open(sink, format).map_err(|e| Failure::Mistakes(single(&loaded, "log", e.to_string())))?;
+    let access_log = AccessLog::open(sink, format).map_err(|e| Failure::Mistakes(unwritable(&loaded, &e)))?;
     let threads = match snapshot.process.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
@@ -153,6 +159,7 @@ async fn begin(
         // From here to the first accept the old process accepts nothing: nothing slow may stand here.
         io("taking over", heir.ready(&live))?;
     }
+    let fixed = Fixed::of(&snapshot);
     let (admin_address, standby) = (snapshot.admin.address, snapshot.process.standby_time);
     let serving = Arc::new(ArcSwap::from_pointee(Serving { snapshot, access_log: Arc::new(access_log) }));
     let draining = channel::channel(false).0;
@@ -161,8 +168,9 @@ async fn begin(
         live,
         proxy: proxy(Gateway::new(Arc::clone(&serving), draining.subscribe()), threads),
         serving,
+        fixed,
         flat: Mutex::new(Arc::new(loaded.flat())),
-        files: Mutex::new(loaded.watched()),
+        files: Mutex::new(files),
         listeners: Mutex::new(Vec::new()),
         workers: workers.handle().clone(),
         reloading: tokio::sync::Mutex::new(()),
@@ -170,20 +178,25 @@ async fn begin(
         drain: Arc::new(Drain::default()),
         phase: channel::channel(Phase::Serving).0,
         draining,
-        admin_paused: channel::channel(false).0,
+        admin_door: channel::channel(Door::Open).0,
+        successor: AtomicI32::new(0),
         ready: AtomicBool::new(false),
-        admin: Bound {
+        admin_address: io("the admin listener", admin.local_addr())?,
+        admin: Mutex::new(Some(Bound {
             socket: io("the admin listener", admin.try_clone())?,
             name: ADMIN.to_owned(),
             configured: admin_address,
             activated: false,
-        },
+        })),
         watched: Mutex::new(None),
     });
+    if let Some(heir) = heir {
+        io("taking over", heir.announce())?;
+    }
     supervisor.begin(bound);
     let admin = io("the admin listener", tokio::net::TcpListener::from_std(admin))?;
     let operated = Arc::clone(&supervisor) as Arc<dyn crate::admin::Operated>;
-    tokio::spawn(crate::admin::serve(admin, operated, supervisor.admin_paused.subscribe()));
+    tokio::spawn(crate::admin::serve(admin, operated, supervisor.admin_door.subscribe()));
     tokio::spawn(super::watch::files(Arc::clone(&supervisor)));
     Ok((Started { supervisor, workers: Some(workers), offer: None }, standby))
 }
@@ -273,12 +286,14 @@ pub fn run(options: Options) -> u8 {
         }
     };
     let code = control.block_on(async {
+        // Before anything takes time: a signal that nobody waits for ends a process.
+        let signals = signals::Signals::new();
         handover::remember_executable();
         std::panic::set_hook(Box::new(note_panic));
         super::sockets::raise_limit();
         match start(options).await {
             Ok(started) => {
-                let listening = tokio::spawn(signals::listen(Arc::clone(&started.supervisor)));
+                let listening = tokio::spawn(signals::listen(signals, Arc::clone(&started.supervisor)));
                 log::info!("operators are served on {}", started.supervisor.admin_address());
                 log::info!("ready");
                 started.until_end().await;

@@ -1,6 +1,7 @@
 //! From serving to the end, and back again when a successor fails.
 
 use super::{Supervisor, notify};
+use crate::admin::Door;
 
 /// Where a process stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +45,7 @@ impl Supervisor {
     /// Accepts nothing for now, or again.
     pub(super) fn pause(&self, paused: bool) {
         self.listeners.lock().iter().for_each(|l| l.pause(paused));
-        self.admin_paused.send_replace(paused);
+        self.admin_door.send_replace(if paused { Door::Paused } else { Door::Open });
     }
 
     /// Lets everything that is under way end, or go on after all.
@@ -57,14 +58,17 @@ impl Supervisor {
     pub(super) async fn serve_to_the_end(&self) {
         let mut phase = self.phase.subscribe();
         loop {
-            let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
-            self.pause(true);
+            let left = phase.wait_for(|phase| *phase != Phase::Serving).await.map_or(Phase::Leaving, |phase| *phase);
+            self.listeners.lock().iter().for_each(|l| l.pause(true));
+            // Where no successor has it, the operators' listener goes on: it says that this process drains.
+            let handed = left == Phase::StandingBy;
+            self.admin_door.send_replace(if handed { Door::Paused } else { Door::Open });
             // Pingora's own clean-up would cut connections whose request is on its way; our connections
             // end by themselves: with the request that they have, or shortly after the drain began.
             self.close(true);
             let mut back = self.phase.subscribe();
             tokio::select! {
-                () = self.leave() => break,
+                () = self.leave(handed) => break,
                 _ = back.wait_for(|phase| *phase == Phase::Serving) => {
                     self.close(false);
                     self.pause(false);
@@ -74,17 +78,21 @@ impl Supervisor {
         self.serving.load().access_log.close();
     }
 
-    /// Waits until nothing is under way or the time is over, and until it may leave.
-    async fn leave(&self) {
-        let mut phase = self.phase.subscribe();
-        if *phase.borrow() == Phase::Leaving {
-            // Nobody else has these sockets, or whoever has them has settled.
-            self.listeners.lock().clear();
-        }
+    /// Waits until nothing is under way or the time is over, and until it may leave. From then on it has no
+    /// listening socket: whoever has them besides may end as well.
+    async fn leave(&self, handed: bool) {
         let limit = self.serving.load().snapshot.process.drain_time;
         log::info!("draining: {} connections and streams are under way, for at most {limit:?}", self.drain.count());
-        let drained = tokio::time::timeout(limit, self.drain.empty()).await;
-        let _ = phase.wait_for(|phase| *phase == Phase::Leaving).await;
+        let mut phase = self.phase.subscribe();
+        let may_leave = async {
+            let _ = phase.wait_for(|phase| *phase == Phase::Leaving).await;
+            self.listeners.lock().clear();
+            if handed {
+                *self.admin.lock() = None;
+                self.admin_door.send_replace(Door::Closed);
+            }
+        };
+        let (drained, ()) = tokio::join!(tokio::time::timeout(limit, self.drain.empty()), may_leave);
         match drained {
             Ok(()) => log::info!("drained: nothing is under way"),
             Err(_) => log::warn!("{} connections and streams were still under way and are cut", self.drain.count()),

@@ -12,9 +12,10 @@ mod signals;
 mod sockets;
 mod watch;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::SystemTime;
 
@@ -23,6 +24,7 @@ use parking_lot::Mutex;
 use pingora::proxy::HttpProxy;
 use tokio::sync::watch as channel;
 
+use crate::admin::Door;
 use crate::config::{Flat, Loaded, load, load_text};
 use crate::edge::{Bound, Drain, Gateway, Listening};
 use crate::live::Live;
@@ -33,7 +35,7 @@ pub use boot::{Failure, Options, Started, run, start};
 pub use drain::Phase;
 pub use handover::{Message, receive, send};
 pub use reload::ReloadState;
-pub use signals::listen as listen_for_signals;
+pub use signals::{Signals, listen as listen_for_signals};
 
 /// Where a configuration comes from.
 #[derive(Clone, Debug)]
@@ -76,10 +78,11 @@ pub struct Supervisor {
     source: Source,
     live: Live,
     serving: Arc<ArcSwap<Serving>>,
+    fixed: reload::Fixed,
     /// The configuration that serves, flat.
     flat: Mutex<Arc<Flat>>,
-    /// The files that it is made of.
-    files: Mutex<Vec<PathBuf>>,
+    /// The files that it is made of, as they were when it was read.
+    files: Mutex<watch::Seen>,
     proxy: Arc<HttpProxy<Gateway>>,
     listeners: Mutex<Vec<Listening>>,
     workers: tokio::runtime::Handle,
@@ -90,11 +93,14 @@ pub struct Supervisor {
     phase: channel::Sender<Phase>,
     /// Whether tunnels are to end; told apart from the phase because requests look at it.
     draining: channel::Sender<bool>,
-    /// Whether the operators' listener accepts nothing for now.
-    admin_paused: channel::Sender<bool>,
+    /// Whether the operators' listener accepts.
+    admin_door: channel::Sender<Door>,
     ready: AtomicBool,
-    /// The operators' listener, for a successor.
-    admin: Bound,
+    admin_address: SocketAddr,
+    /// The operators' listener, for a successor; nothing once one has settled.
+    admin: Mutex<Option<Bound>>,
+    /// The process that serves once this one does not; 0 is none.
+    successor: AtomicI32,
     /// Who watches an upgrade.
     watched: Mutex<Option<Sender<Progress>>>,
 }
@@ -117,8 +123,8 @@ impl Supervisor {
     }
 
     /// The address of the operators' listener.
-    pub fn admin_address(&self) -> std::net::SocketAddr {
-        self.admin.socket.local_addr().unwrap_or(self.admin.configured)
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
     }
 
     /// Whether requests are taken.
@@ -135,9 +141,10 @@ impl Supervisor {
     fn sockets(&self) -> std::io::Result<Vec<Bound>> {
         let listeners = self.listeners.lock();
         let of = |l: &Listening| Ok(Bound { name: l.name.clone(), configured: l.configured, activated: false, socket: l.share()? });
-        let admin = &self.admin;
-        let admin = Bound { name: admin.name.clone(), configured: admin.configured, activated: false, socket: admin.socket.try_clone()? };
-        listeners.iter().map(of).chain([Ok(admin)]).collect()
+        let admin = self.admin.lock();
+        let again =
+            |b: &Bound| Ok(Bound { name: b.name.clone(), configured: b.configured, activated: false, socket: b.socket.try_clone()? });
+        listeners.iter().map(of).chain(admin.iter().map(again)).collect()
     }
 
     /// Tells whoever watches an upgrade how it goes.
@@ -168,7 +175,7 @@ impl crate::admin::Operated for Supervisor {
         Self::flat(self)
     }
 
-    async fn reload(&self) -> Result<(), Vec<String>> {
+    async fn reload(&self) -> Result<Vec<String>, Vec<String>> {
         Self::reload(self).await.map_err(|mistakes| mistakes.0.iter().map(ToString::to_string).collect())
     }
 }

@@ -1,9 +1,10 @@
 //! A new configuration in place of the one that serves.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use super::{Supervisor, notify, sockets};
+use super::{Phase, Supervisor, notify, sockets};
 use crate::compile::compile;
 use crate::config::{Flat, Loaded};
 use crate::edge::{Bound, Listening, Shared};
@@ -12,8 +13,27 @@ use crate::snapshot::{Listener, Serving, Snapshot};
 use crate::telemetry::AccessLog;
 use crate::telemetry::metrics::METRICS;
 
+/// How long a reload waits for another, or for an upgrade.
+const TURN: Duration = Duration::from_secs(15);
+
 /// How long the first probes and look-ups of new upstreams are waited for.
 const FIRST_ROUND: Duration = Duration::from_secs(10);
+
+/// What is read at the start only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fixed {
+    threads: usize,
+    upgrade_socket: Option<std::path::PathBuf>,
+    admin_address: std::net::SocketAddr,
+}
+
+impl Fixed {
+    /// As a configuration has it.
+    pub fn of(snapshot: &Snapshot) -> Self {
+        let (process, admin_address) = (&snapshot.process, snapshot.admin.address);
+        Self { threads: process.threads, upgrade_socket: process.upgrade_socket.clone(), admin_address }
+    }
+}
 
 /// How the last reload went.
 #[derive(Clone, Debug)]
@@ -41,14 +61,20 @@ impl Supervisor {
     ///
     /// # Errors
     /// All mistakes; what served before goes on serving.
-    pub async fn reload(&self) -> Result<(), Mistakes> {
-        let _one = self.reloading.lock().await;
+    pub async fn reload(&self) -> Result<Vec<String>, Mistakes> {
+        let one = tokio::time::timeout(TURN, self.reloading.lock()).await;
+        if one.is_err() || self.phase() != Phase::Serving {
+            // It would take addresses from the process that serves.
+            let mut busy = Mistakes::default();
+            busy.add(&Place::default(), "an upgrade is under way: this process is about to be followed by another, or is already");
+            return Err(busy);
+        }
         notify::reloading();
         let result = self.try_reload().await;
         let state = ReloadState::new(result.as_ref().err());
         METRICS.reloaded(result.is_ok(), &state.files);
         match &result {
-            Ok(()) => {
+            Ok(_) => {
                 log::info!("the configuration was reloaded");
                 notify::ready();
             }
@@ -61,18 +87,35 @@ impl Supervisor {
         result
     }
 
-    async fn try_reload(&self) -> Result<(), Mistakes> {
-        // Reading and compiling may take a while for a large configuration: not on a worker.
-        let loaded = self.source.load()?;
-        let snapshot = compile(&loaded, &self.live)?;
+    async fn try_reload(&self) -> Result<Vec<String>, Mistakes> {
+        // Reading and compiling may take a while for a large configuration, or a disk that does not answer:
+        // everything else goes on meanwhile.
+        let (loaded, files, snapshot) = tokio::task::block_in_place(|| {
+            let loaded = self.source.load()?;
+            let files = super::watch::look(&loaded.watched());
+            let snapshot = compile(&loaded, &self.live)?;
+            Ok((loaded, files, snapshot))
+        })?;
         let fresh = self.bind_new(&snapshot).map_err(|mistakes| loaded.locate(mistakes))?;
-        let access_log = self.access_log(&snapshot).map_err(|e| single(&loaded, "log", format!("the access log cannot be opened: {e}")))?;
-        self.warn_of_fixed(&snapshot);
+        let access_log = self.access_log(&snapshot).map_err(|e| unwritable(&loaded, &e))?;
+        let notes = self.fixed_notes(&snapshot);
         look_after(&snapshot).await;
         self.publish(Serving { snapshot, access_log }, fresh);
         *self.flat.lock() = Arc::new(loaded.flat());
-        *self.files.lock() = loaded.watched();
-        Ok(())
+        *self.files.lock() = files;
+        Ok(notes)
+    }
+
+    /// Reloads; where another process serves, that does.
+    pub async fn reload_or_pass_on(&self) {
+        let successor = self.successor.load(Ordering::Acquire);
+        if self.phase() != Phase::Serving && successor > 0 {
+            log::info!("SIGHUP is passed on to process {successor}, which serves");
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(successor), nix::sys::signal::Signal::SIGHUP);
+            return;
+        }
+        // What comes of it is in the log.
+        let _ = self.reload().await;
     }
 
     /// What the configuration that serves says, flat.
@@ -106,17 +149,20 @@ impl Supervisor {
         if present.serves(sink, *format) { Ok(present) } else { Ok(Arc::new(AccessLog::open(sink.clone(), *format)?)) }
     }
 
-    fn warn_of_fixed(&self, snapshot: &Snapshot) {
-        let now = self.serving.load();
-        let (old, new) = (&now.snapshot, snapshot);
+    /// What of a configuration does not count before the next start.
+    fn fixed_notes(&self, snapshot: &Snapshot) -> Vec<String> {
+        let (now, wanted) = (&self.fixed, Fixed::of(snapshot));
         let fixed = [
-            ("process.threads", old.process.threads != new.process.threads),
-            ("process.upgrade_socket", old.process.upgrade_socket != new.process.upgrade_socket),
-            ("admin.address", old.admin.address != new.admin.address),
+            ("process.threads", now.threads != wanted.threads),
+            ("process.upgrade_socket", now.upgrade_socket != wanted.upgrade_socket),
+            ("admin.address", now.admin_address != wanted.admin_address),
         ];
-        for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
-            log::warn!("{key} is read at the start only: the new value counts from the next start or upgrade");
-        }
+        let differs = fixed.iter().filter(|(_, differs)| *differs);
+        let notes: Vec<String> = differs
+            .map(|(key, _)| format!("{key} is read at the start only: the new value counts from the next start or upgrade"))
+            .collect();
+        notes.iter().for_each(|note| log::warn!("{note}"));
+        notes
     }
 
     /// One store publishes the configuration; then the listeners follow it.
@@ -178,8 +224,10 @@ fn stays(listening: &Listening, listener: &Listener) -> bool {
     listening.configured == listener.address && (listener.address.port() != 0 || listening.name == listener.name)
 }
 
-pub fn single(loaded: &Loaded, key: &str, text: String) -> Mistakes {
-    let place = Place::default().key(key);
+/// The access log cannot be opened.
+pub fn unwritable(loaded: &Loaded, error: &std::io::Error) -> Mistakes {
+    let place = Place::default().key("log").key("access").key("file");
+    let text = format!("the access log cannot be opened: {error}");
     loaded.locate(Mistakes(vec![Mistake { place, text, location: None }]))
 }
 

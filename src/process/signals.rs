@@ -2,24 +2,42 @@
 
 use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Supervisor;
 use super::handover::start_successor;
 
+/// The signals that a gateway knows; from its making on none of them ends the process by itself.
+pub struct Signals([std::io::Result<Signal>; 5]);
+
+impl Signals {
+    /// To be called within a runtime.
+    pub fn new() -> Self {
+        let kinds =
+            [SignalKind::hangup(), SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit(), SignalKind::user_defined2()];
+        Self(kinds.map(signal))
+    }
+}
+
+impl Default for Signals {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Listens for signals for as long as the process lives.
-pub async fn listen(supervisor: Arc<Supervisor>) -> std::io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut quit = signal(SignalKind::quit())?;
-    let mut upgrade = signal(SignalKind::user_defined2())?;
+///
+/// # Errors
+/// When the system does not let it.
+pub async fn listen(signals: Signals, supervisor: Arc<Supervisor>) -> std::io::Result<()> {
+    let [hangup, terminate, interrupt, quit, upgrade] = signals.0;
+    let (mut hangup, mut terminate, mut interrupt, mut quit, mut upgrade) = (hangup?, terminate?, interrupt?, quit?, upgrade?);
     let mut ending = false;
     loop {
         tokio::select! {
             _ = hangup.recv() => {
                 let supervisor = Arc::clone(&supervisor);
-                tokio::spawn(async move { supervisor.reload().await });
+                tokio::spawn(async move { supervisor.reload_or_pass_on().await });
             }
             _ = upgrade.recv() => {
                 let supervisor = Arc::clone(&supervisor);

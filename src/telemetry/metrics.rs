@@ -108,6 +108,7 @@ pub struct Metrics {
     /// Log lines that were dropped because the writer could not follow.
     pub log_dropped: IntCounter,
     reloads: IntCounterVec,
+    upgrades: IntCounterVec,
     reload_time: Gauge,
     reload_ok: IntGauge,
     bad_files: GaugeVec,
@@ -177,6 +178,7 @@ impl Metrics {
             log_dropped: counters(r, "portcullis_log_lines_dropped_total", "Access log lines that were dropped", &[])
                 .with_label_values(&[] as &[&str]),
             reloads: counters(r, "portcullis_reloads_total", "Reloads by outcome", &["outcome"]),
+            upgrades: counters(r, "portcullis_upgrades_total", "Successors that this process started, by outcome", &["outcome"]),
             reload_time: gauges(r, "portcullis_config_loaded_timestamp_seconds", "When the present configuration was taken", &[])
                 .with_label_values(&[] as &[&str]),
             reload_ok: gauge(r, "portcullis_config_last_reload_successful", "1 if the last reload succeeded"),
@@ -245,6 +247,11 @@ impl Metrics {
         for file in bad_files.iter().take(MAX_BAD_FILES) {
             self.bad_files.with_label_values(&[file]).set(1.0);
         }
+    }
+
+    /// Notes an upgrade that was asked for.
+    pub fn upgraded(&self, settled: bool) {
+        self.upgrades.with_label_values(&[if settled { "settled" } else { "failed" }]).inc();
     }
 
     /// Forgets the routes and upstreams that no configuration has any more.

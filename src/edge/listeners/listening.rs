@@ -264,6 +264,7 @@ async fn accept(socket: Arc<TcpListener>, context: Context, mut work: watch::Rec
     let places = Arc::clone(&context.settings.places);
     let connections: Arc<Mutex<Vec<Weak<Connection>>>> = Arc::default();
     let watcher = tokio::spawn(watch_deadlines(Arc::clone(&connections), context.shutdown.clone()));
+    let mut failing = false;
     loop {
         let now = *work.borrow_and_update();
         match now {
@@ -290,6 +291,9 @@ async fn accept(socket: Arc<TcpListener>, context: Context, mut work: watch::Rec
         };
         match accepted {
             Ok((stream, peer)) => {
+                if std::mem::take(&mut failing) {
+                    log::info!("listener {}: accepts again", context.settings.home.name.load());
+                }
                 let (context, connections) = (context.clone(), Arc::clone(&connections));
                 // Counted before its task runs: a drain must not end in between.
                 let under_way = context.drain.begin();
@@ -300,8 +304,11 @@ async fn accept(socket: Arc<TcpListener>, context: Context, mut work: watch::Rec
                 });
             }
             Err(error) => {
-                // Out of file descriptors, most likely: the connection stays in the queue meanwhile.
-                log::error!("listener {}: cannot accept: {error}", context.settings.home.name.load());
+                // Out of file descriptors, most likely: the connection stays in the queue meanwhile. One
+                // line for as long as it lasts.
+                if !std::mem::replace(&mut failing, true) {
+                    log::error!("listener {}: cannot accept: {error}", context.settings.home.name.load());
+                }
                 METRICS.refused.with_label_values(&["accept"]).inc();
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }

@@ -47,7 +47,7 @@ impl Heir {
         }
     }
 
-    /// Says that it has started, and takes the rest of the state.
+    /// Says that it has started, and takes the last of the state.
     ///
     /// # Errors
     /// When the old process is gone or has given it up.
@@ -62,23 +62,46 @@ impl Heir {
         let _ = send(&self.0, &Message::Failed { why: why.chars().take(4_000).collect() }, None);
     }
 
-    /// Says that it accepts; takes what comes in at the old process until that ends, and lets it go
-    /// when `standby` is over or this process is to end.
+    /// Says that it accepts. To be called right before it does: nobody else accepts now.
     ///
     /// # Errors
-    /// When the old process is gone, or no thread can be had.
-    pub fn serving(self, supervisor: Arc<Supervisor>, standby: Duration) -> io::Result<()> {
-        send(&self.0, &Message::Serving, None)?;
+    /// When the old process has given this one up, and serves itself. That it is gone is no error: somebody has
+    /// to serve.
+    pub fn announce(&self) -> io::Result<()> {
+        if send(&self.0, &Message::Serving, None).is_ok() && !incoming(&self.0, Duration::ZERO)? {
+            return Ok(());
+        }
+        match receive(&self.0) {
+            Ok((Message::Failed { why }, _)) => Err(io::Error::other(format!("it has given this process up, which {why}"))),
+            Ok(_) => Ok(()),
+            Err(error) => {
+                log::warn!("the predecessor is gone ({error}); this process serves");
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes what comes in at the old process until that ends, and lets it go when `standby` is over or this
+    /// process is to end.
+    ///
+    /// # Errors
+    /// When no thread can be had.
+    pub fn follow(self, supervisor: Arc<Supervisor>, standby: Duration) -> io::Result<()> {
         let follow = move || {
             let since = Instant::now();
-            let mut settled = false;
+            let (mut settled, mut understood) = (false, true);
             loop {
                 if !settled && (since.elapsed() >= standby || supervisor.is_ending()) {
                     settled = true;
                     let _ = send(&self.0, &Message::Settled, None);
                 }
-                if self.follow(&supervisor.live).is_err() {
-                    return log::info!("the predecessor has ended");
+                match self.take_late(&supervisor.live, understood) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof || error.kind() == io::ErrorKind::ConnectionReset => {
+                        return log::info!("the predecessor has ended");
+                    }
+                    // What cannot be read any more is read past: the line still says who is alive.
+                    Err(_) => understood = false,
                 }
             }
         };
@@ -87,9 +110,14 @@ impl Heir {
     }
 
     /// Takes what has come, if anything comes soon.
-    fn follow(&self, live: &Live) -> io::Result<()> {
+    fn take_late(&self, live: &Live, understood: bool) -> io::Result<()> {
         if !incoming(&self.0, Duration::from_millis(50))? {
             return Ok(());
+        }
+        if !understood {
+            let mut past = [0; 64 * 1024];
+            let count = io::Read::read(&mut &self.0, &mut past)?;
+            return if count == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) };
         }
         match receive(&self.0)?.0 {
             Message::State { kind, version, bytes } => take_state(&self.0, live, (&kind, version, bytes)),

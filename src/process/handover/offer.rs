@@ -5,10 +5,11 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{Shutdown, getsockopt, shutdown};
 use parking_lot::Mutex;
 
 use super::spawn::start_successor;
@@ -23,13 +24,19 @@ const GREETING: Duration = Duration::from_secs(5);
 const MOMENT: Duration = Duration::from_secs(10);
 
 /// How often the successor is told what came in meanwhile.
-const REST: Duration = Duration::from_millis(50);
+const LATE: Duration = Duration::from_millis(50);
+
+/// Conversations at a time; more are hung up on.
+const MOST: usize = 16;
 
 /// The socket at which successors and people are awaited.
 #[derive(Debug)]
 pub struct Offer {
     path: PathBuf,
     inode: Mutex<u64>,
+    /// The socket that is waited at; changed when it is made anew.
+    listener: Mutex<Option<UnixListener>>,
+    talking: AtomicUsize,
 }
 
 /// Waits for successors, on a thread of its own.
@@ -37,7 +44,8 @@ pub struct Offer {
 /// # Errors
 /// When the socket cannot be made.
 pub fn offer(path: &Path, supervisor: &Arc<Supervisor>) -> io::Result<Arc<Offer>> {
-    let offer = Arc::new(Offer { path: path.to_owned(), inode: Mutex::new(0) });
+    let offer = Offer { path: path.to_owned(), inode: Mutex::new(0), listener: Mutex::default(), talking: AtomicUsize::new(0) };
+    let offer = Arc::new(offer);
     offer.renew(supervisor)?;
     Ok(offer)
 }
@@ -52,18 +60,39 @@ impl Offer {
         restrict(&beside)?;
         std::fs::rename(&beside, &self.path)?;
         *self.inode.lock() = inode(&self.path)?;
+        if let Some(before) = self.listener.lock().replace(listener.try_clone()?) {
+            // Whoever waits there wakes up, and ends.
+            let _ = shutdown(before.as_raw_fd(), Shutdown::Both);
+        }
         let (offer, supervisor) = (Arc::clone(self), Arc::clone(supervisor));
-        let wait = move || {
-            for stream in listener.incoming().flatten() {
-                let (offer, supervisor) = (Arc::clone(&offer), Arc::clone(&supervisor));
-                let serve = move || offer.serve(&stream, &supervisor);
-                if let Err(error) = std::thread::Builder::new().name("handover".to_owned()).spawn(serve) {
-                    log::error!("the hand-over failed: {error}");
-                }
-            }
-        };
-        std::thread::Builder::new().name("offer".to_owned()).spawn(wait)?;
+        std::thread::Builder::new().name("offer".to_owned()).spawn(move || offer.wait(&listener, &supervisor))?;
         Ok(())
+    }
+
+    fn wait(self: &Arc<Self>, listener: &UnixListener, supervisor: &Arc<Supervisor>) {
+        loop {
+            match listener.accept() {
+                Ok((stream, _)) if self.talking.load(Ordering::Acquire) < MOST => self.talk(stream, supervisor),
+                Ok(_) => {}
+                // It was shut down.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => return,
+                #[expect(clippy::disallowed_methods, reason = "a thread of its own")]
+                Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
+    }
+
+    fn talk(self: &Arc<Self>, stream: UnixStream, supervisor: &Arc<Supervisor>) {
+        let (offer, supervisor) = (Arc::clone(self), Arc::clone(supervisor));
+        self.talking.fetch_add(1, Ordering::AcqRel);
+        let serve = move || {
+            offer.serve(&stream, &supervisor);
+            offer.talking.fetch_sub(1, Ordering::AcqRel);
+        };
+        if let Err(error) = std::thread::Builder::new().name("handover".to_owned()).spawn(serve) {
+            self.talking.fetch_sub(1, Ordering::AcqRel);
+            log::error!("nobody can be talked to at {}: {error}", self.path.display());
+        }
     }
 
     /// Removes the socket, so that the next start does not find one behind which nobody is. A
@@ -112,8 +141,10 @@ impl Offer {
                 let why = why(&error);
                 supervisor.pause(false);
                 supervisor.live.heritage().iter().for_each(|kind| kind.keep());
-                supervisor.progress(Progress::Failed(why.clone()));
+                // So that it does not take the end of this line for the end of this process, and serve.
+                let _ = send(stream, &Message::Failed { why: why.clone() }, None);
                 log::error!("the hand-over failed, this process goes on serving: the successor {why}");
+                supervisor.progress(Progress::Failed(why));
             }
         }
     }
@@ -121,12 +152,15 @@ impl Offer {
     /// Drains, and serves again should the successor end too soon.
     fn stand_by(self: &Arc<Self>, stream: &UnixStream, supervisor: &Arc<Supervisor>) {
         log::info!("a successor serves: this process drains, and stands by until it has settled");
+        let pid = getsockopt(&stream, PeerCredentials).map_or(0, |peer| peer.pid());
+        supervisor.successor.store(pid, Ordering::Release);
         supervisor.progress(Progress::Step("the successor serves; the old process stands by"));
         supervisor.enter(Phase::StandingBy);
+        // What comes in here is told as long as it is heard; that it is not heard is no end of the successor.
+        let mut heard = stream.set_write_timeout(Some(GREETING)).is_ok();
         loop {
-            match incoming(stream, REST).and_then(|came| if came { receive(stream).map(Some) } else { Ok(None) }) {
+            match incoming(stream, LATE).and_then(|came| if came { receive(stream).map(Some) } else { Ok(None) }) {
                 Ok(Some((Message::Settled, _))) if supervisor.phase() == Phase::StandingBy => {
-                    let pid = getsockopt(&stream, PeerCredentials).map_or(0, |peer| peer.pid());
                     // Not before: whoever started this process would take the successor's end for the service's.
                     notify::main_pid(pid);
                     log::info!("the successor, process {pid}, has settled: this process ends with its last request");
@@ -142,8 +176,7 @@ impl Offer {
                 }
                 _ => {}
             }
-            // An error shows at the next reading.
-            let _ = give(stream, &supervisor.live, Part::Rest);
+            heard = heard && give(stream, &supervisor.live, Part::Late).is_ok();
         }
     }
 
@@ -166,12 +199,14 @@ fn lead(stream: &UnixStream, supervisor: &Supervisor) -> io::Result<()> {
         send(stream, &message, Some(bound.socket.as_raw_fd()))?;
     }
     give(stream, &supervisor.live, Part::Whole)?;
+    send(stream, &Message::Complete, None)?;
     stream.set_read_timeout(Some(supervisor.serving().snapshot.process.upgrade_time))?;
     await_message(stream, |message| matches!(message, Message::Ready))?;
     supervisor.progress(Progress::Step("the successor is ready"));
     stream.set_read_timeout(Some(MOMENT))?;
     supervisor.pause(true);
-    give(stream, &supervisor.live, Part::Rest)?;
+    give(stream, &supervisor.live, Part::Last)?;
+    send(stream, &Message::Complete, None)?;
     await_message(stream, |message| matches!(message, Message::Serving))
 }
 

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::process::{Progress, Supervisor, notify};
+use crate::process::{Phase, Progress, Supervisor, notify};
+use crate::telemetry::metrics::METRICS;
 
 /// Where the binary was when this process started: by now there may be another at that path, which is
 /// the one to start.
@@ -38,23 +39,19 @@ fn command() -> Result<Command, String> {
 /// # Errors
 /// Says why this process goes on serving.
 pub fn start_successor(supervisor: &Arc<Supervisor>, tell: &dyn Fn(&str)) -> Result<String, String> {
-    if std::process::id() == 1 {
-        return Err("this is process 1: a container ends with it. Start a second container instead".to_owned());
-    }
-    if supervisor.serving().snapshot.process.upgrade_socket.is_none() {
-        return Err("there is no process.upgrade_socket over which a successor could take the listeners".to_owned());
-    }
     let (sender, events) = channel();
-    if supervisor.watched.lock().replace(sender).is_some() {
-        return Err("another upgrade is under way".to_owned());
+    may_start(supervisor)?;
+    {
+        let mut watched = supervisor.watched.lock();
+        if watched.is_some() || supervisor.phase() != Phase::Serving {
+            return Err("another upgrade is under way".to_owned());
+        }
+        *watched = Some(sender);
     }
     notify::status("upgrading");
-    let result = command().and_then(|mut command| {
-        let mut child = command.spawn().map_err(|e| format!("the successor cannot be started: {e}"))?;
-        tell(&format!("process {} is started", child.id()));
-        follow(&mut child, &events, tell)
-    });
+    let result = run(supervisor, &events, tell);
     *supervisor.watched.lock() = None;
+    METRICS.upgraded(result.is_ok());
     match &result {
         Ok(text) => log::info!("upgraded: {text}"),
         Err(why) => {
@@ -65,8 +62,33 @@ pub fn start_successor(supervisor: &Arc<Supervisor>, tell: &dyn Fn(&str)) -> Res
     result
 }
 
-/// Passes on what is heard of a successor until it has settled, failed or ended.
-fn follow(child: &mut Child, events: &Receiver<Progress>, tell: &dyn Fn(&str)) -> Result<String, String> {
+fn may_start(supervisor: &Supervisor) -> Result<(), String> {
+    if std::process::id() == 1 {
+        return Err("this is process 1: a container ends with it. Start a second container instead".to_owned());
+    }
+    if supervisor.serving().snapshot.process.upgrade_socket.is_none() {
+        return Err("there is no process.upgrade_socket over which a successor could take the listeners".to_owned());
+    }
+    Ok(())
+}
+
+fn run(supervisor: &Supervisor, events: &Receiver<Progress>, tell: &dyn Fn(&str)) -> Result<String, String> {
+    let patience = supervisor.serving().snapshot.process.upgrade_time;
+    let mut child = command()?.spawn().map_err(|e| format!("the successor cannot be started: {e}"))?;
+    tell(&format!("process {} is started", child.id()));
+    let result = follow(&mut child, patience, events, tell);
+    if result.is_err() {
+        // Nobody waits for it any more; most often it has ended by itself.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    result
+}
+
+/// Passes on what is heard of a successor until it has settled, failed, ended, or taken too long to say a
+/// first word; after that the hand-over has the time in its eye.
+fn follow(child: &mut Child, patience: Duration, events: &Receiver<Progress>, tell: &dyn Fn(&str)) -> Result<String, String> {
+    let begun = Instant::now();
     let mut connected = false;
     loop {
         match events.recv_timeout(Duration::from_millis(50)) {
@@ -75,18 +97,17 @@ fn follow(child: &mut Child, events: &Receiver<Progress>, tell: &dyn Fn(&str)) -
                 tell(text);
                 connected = true;
             }
-            Ok(Progress::Failed(why)) => {
-                // It is not waited for: it may be anything that found the socket.
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(format!("the successor {why}"));
-            }
+            Ok(Progress::Failed(why)) => return Err(format!("the successor {why}")),
             Err(RecvTimeoutError::Disconnected) => return Err("it was given up".to_owned()),
-            Err(RecvTimeoutError::Timeout) => {}
-        }
-        // Once it has connected, its line says more than its end.
-        if let (false, Ok(Some(status))) = (connected, child.try_wait()) {
-            return Err(format!("the successor ended ({status}) before it took anything; its own log says why"));
+            Err(RecvTimeoutError::Timeout) if connected => {}
+            Err(RecvTimeoutError::Timeout) => {
+                if let Ok(Some(status)) = child.try_wait() {
+                    return Err(format!("the successor ended ({status}) before it took anything; its own log says why"));
+                }
+                if begun.elapsed() >= patience {
+                    return Err("the successor was not ready in time (process.upgrade_time)".to_owned());
+                }
+            }
         }
     }
 }
