@@ -65,8 +65,7 @@ fn a_full_disk_costs_log_lines_and_no_request() {
     assert_eq!(gateway.get("/last").text(), "ok");
     assert_eq!(gateway.access_log(1)[0]["path"], "/last");
     // One that cannot even be opened is a mistake, and changes nothing.
-    gateway
-        .write_config("routes: [{name: all, action: {respond: {body: other}}}]\nlog: {access: {output: file, file: /proc/all.log}}");
+    gateway.write_config("routes: [{name: all, action: {respond: {body: other}}}]\nlog: {access: {output: file, file: /proc/all.log}}");
     let refused = gateway.reload();
     assert_eq!(refused.status, 422);
     assert!(refused.text().contains("the access log cannot be opened"), "{}", refused.text());

@@ -187,6 +187,7 @@ fn whatever_a_successor_does_the_old_process_serves() {
     drop(impostor);
     // It accepts, and ends soon after: connections that came in between were kept, not refused.
     let mut kept = Connection::open(old.address());
+    assert_eq!(kept.ask(head("GET", "/", &[])).text(), "old");
     let impostor = Impostor::of(&old);
     impostor.says(&Message::Take { protocol: 2 });
     impostor.take();
@@ -326,4 +327,105 @@ fn handshake(address: std::net::SocketAddr, config: &std::sync::Arc<rustls::Clie
     let _ = tls.read_to_string(&mut text);
     assert!(text.ends_with("ok"), "{text}");
     client.handshake_kind().expect("a handshake")
+}
+
+/// A gateway from a binary of its own, which the test may replace.
+fn replaceable(yaml: &str) -> (Gateway, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let binary = folder.path().join("portcullis");
+    std::fs::copy(BINARY, &binary).expect("a copy");
+    let config = folder.path().join("portcullis.yaml");
+    std::fs::write(&config, complete(yaml)).expect("written");
+    let mut command = Command::new(&binary);
+    command.args(["run", "-c"]).arg(&config);
+    (Gateway::start_by(folder, command), binary)
+}
+
+/// Puts a script in a binary's place.
+fn replace(binary: &std::path::Path, script: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    let beside = binary.with_extension("new");
+    std::fs::write(&beside, format!("#!/bin/sh\n{script}\n")).expect("written");
+    std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    std::fs::rename(&beside, binary).expect("replaced");
+}
+
+#[test]
+fn a_slow_successor_has_its_time_and_a_second_upgrade_does_not_disturb_it() {
+    let route = "routes: [{name: all, action: {respond: {body: ok}}}]\nadmin: {address: 127.0.0.1:0}";
+    let process = PROCESS.replace("upgrade_time: 1s", "upgrade_time: 4s");
+    let (mut gateway, binary) = replaceable(&format!("{route}{process}"));
+    let begun_file = gateway.folder.path().join("begun");
+    let config = gateway.folder.path().join("portcullis.yaml").display().to_string();
+    // It never says a word.
+    replace(&binary, "exec sleep 60");
+    let begun = std::time::Instant::now();
+    let (code, _, error) = run(&["upgrade", "-c", &config], None);
+    assert_eq!(code, 1);
+    assert!(error.contains("was not ready in time") && begun.elapsed() < Duration::from_secs(20), "{error}");
+    assert!(gateway.metric("portcullis_upgrades_total{outcome=\"failed\"}") > 0.5);
+    // It takes a while, and meanwhile somebody else asks for the same.
+    replace(&binary, &format!("touch {}\nsleep 1\nexec {BINARY} \"$@\"", begun_file.display()));
+    let (code, out, error) = std::thread::scope(|scope| {
+        let first = scope.spawn(|| run(&["upgrade", "-c", &config], None));
+        eventually("the first is under way", || begun_file.exists());
+        let (code, _, error) = run(&["upgrade", "-c", &config], None);
+        assert_eq!(code, 1);
+        assert!(error.contains("another upgrade is under way"), "{error}");
+        first.join().expect("the first")
+    });
+    assert_eq!(code, 0, "{out}{error}\n{}", gateway.log());
+    let pid = out.lines().find_map(|l| l.strip_prefix("process ")?.split(' ').next()?.parse().ok());
+    let _successor = Orphan(pid.expect("the successor"));
+    assert_eq!(gateway.wait(), Some(0));
+    assert_eq!(gateway.get("/").text(), "ok");
+}
+
+#[test]
+fn a_process_that_leaves_has_neither_sockets_nor_a_say() {
+    let target = super::websocket::reflecting();
+    let yaml = |body: &str| {
+        complete(&format!(
+            "upstreams: {{ws: {{targets: [\"{}\"]}}}}
+routes: [{{name: ws, match: {{path: /ws}}, action: {{forward: ws}}}}, {{name: all, action: {{respond: {{body: {body}}}}}}}]
+process: {{threads: 1, upgrade_socket: upgrade.sock, drain_time: 30s, websocket_time: 30s, standby_time: 300ms, watch: 50ms}}
+admin: {{address: 127.0.0.1:0}}",
+            target.address
+        ))
+    };
+    let old = Gateway::start(&yaml("one"));
+    let mut socket = Connection::open(old.address());
+    assert_eq!(socket.ask(head("GET", "/ws", super::websocket::UPGRADE)).status, 101);
+    let mut operator = Connection::open(old.admin);
+    assert_eq!(operator.ask(head("GET", "/readyz", &[])).status, 200);
+    let (successor, _) = upgrade(&old);
+    // The operators' kept connections end, so that they ask the process that serves.
+    assert!(operator.is_closed());
+    assert_eq!(client::get(old.admin, "/readyz").status, 200);
+    // A change is the successor's to load, and a SIGHUP to the old process reaches it.
+    old.write_config(&yaml("two"));
+    eventually("the change is loaded", || old.get("/").text() == "two");
+    old.signal("-HUP");
+    eventually("the successor has reloaded", || old.metric("portcullis_reloads_total{outcome=\"taken\"}") > 1.5);
+    assert!(old.log().contains("SIGHUP is passed on"), "{}", old.log());
+    socket.send(b"still here");
+    // The successor ends: nobody listens, and a fresh start has the ports.
+    drop(successor);
+    eventually("nobody listens", || Connection::try_open(old.address()).is_err() && Connection::try_open(old.admin).is_err());
+    assert!(socket.some().is_ok_and(|bytes| bytes.ends_with(b"still here") || bytes == b"hello"));
+}
+
+#[test]
+fn operators_are_answered_while_it_drains() {
+    let target = super::websocket::reflecting();
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{ws: {{targets: [\"{}\"]}}}}\nroutes: [{{name: all, action: {{forward: ws}}}}]\nprocess: {{threads: 1, drain_time: 20s, websocket_time: 20s}}",
+        target.address
+    ));
+    let mut socket = Connection::open(gateway.address());
+    assert_eq!(socket.ask(head("GET", "/", super::websocket::UPGRADE)).status, 101);
+    gateway.signal("-TERM");
+    eventually("it is not ready any more", || client::get(gateway.admin, "/readyz").status == 503);
+    assert_eq!(client::get(gateway.admin, "/healthz").status, 200);
+    eventually("nobody listens", || Connection::try_open(gateway.address()).is_err());
 }

@@ -124,6 +124,9 @@ struct Settings {
     tls: ArcSwapOption<Tls>,
     certificates: Arc<ArcSwap<CertificateTable>>,
     tickets: Arc<TicketKeys>,
+    /// Held from the end of the listener until the last connection of its queue is served: a drain must not
+    /// end in between.
+    stopping: Mutex<Option<DrainGuard>>,
 }
 
 /// What an accept loop does.
@@ -152,6 +155,7 @@ pub struct Listening {
     socket: Arc<TcpListener>,
     work: watch::Sender<Work>,
     closing: watch::Sender<bool>,
+    drain: Arc<Drain>,
 }
 
 impl std::fmt::Debug for Listening {
@@ -177,14 +181,16 @@ impl Listening {
             tls: ArcSwapOption::empty(),
             certificates: Arc::new(ArcSwap::from_pointee(CertificateTable::new(&[]))),
             tickets: Arc::clone(&shared.tickets),
+            stopping: Mutex::default(),
         });
         settings.update(listener);
         let (work, told) = watch::channel(Work::Accept);
         let (closing, shutdown) = watch::channel(false);
+        let drain = Arc::clone(&shared.drain);
         let context = Context { shared, shutdown, settings: Arc::clone(&settings) };
         tokio::spawn(accept(Arc::clone(&socket), context, told));
         let address = socket.local_addr()?;
-        Ok(Self { name: listener.name.clone(), configured: bound.configured, address, settings, socket, work, closing })
+        Ok(Self { name: listener.name.clone(), configured: bound.configured, address, settings, socket, work, closing, drain })
     }
 
     /// Takes the settings of a new configuration: name, limits, protocols, certificates.
@@ -220,6 +226,7 @@ impl Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
+        *self.settings.stopping.lock() = Some(self.drain.begin());
         self.work.send_replace(Work::Stop);
         self.closing.send_replace(true);
     }
@@ -262,7 +269,7 @@ impl Settings {
 /// Accepts until it is stopped. Over the limit of connections further ones wait in the kernel's queue.
 async fn accept(socket: Arc<TcpListener>, context: Context, mut work: watch::Receiver<Work>) {
     let places = Arc::clone(&context.settings.places);
-    let connections: Arc<Mutex<Vec<Weak<Connection>>>> = Arc::default();
+    let connections = Connections::default();
     let watcher = tokio::spawn(watch_deadlines(Arc::clone(&connections), context.shutdown.clone()));
     let mut failing = false;
     loop {
@@ -294,14 +301,7 @@ async fn accept(socket: Arc<TcpListener>, context: Context, mut work: watch::Rec
                 if std::mem::take(&mut failing) {
                     log::info!("listener {}: accepts again", context.settings.home.name.load());
                 }
-                let (context, connections) = (context.clone(), Arc::clone(&connections));
-                // Counted before its task runs: a drain must not end in between.
-                let under_way = context.drain.begin();
-                tokio::spawn(async move {
-                    let _counted = (place, under_way);
-                    let _open = Open::new();
-                    serve(stream, peer, context, &connections).await;
-                });
+                admit(stream, peer, place.ok(), &context, &connections);
             }
             Err(error) => {
                 // Out of file descriptors, most likely: the connection stays in the queue meanwhile. One
@@ -314,12 +314,40 @@ async fn accept(socket: Arc<TcpListener>, context: Context, mut work: watch::Rec
             }
         }
     }
+    // Whoever has got into the queue is served, and not reset.
+    while let Some((stream, peer)) = queued(&socket) {
+        admit(stream, peer, None, &context, &connections);
+    }
+    context.settings.stopping.lock().take();
     // The socket closes here; connections that are still open keep their deadlines until they are gone.
     drop(socket);
     while connections.lock().iter().any(|c| c.strong_count() > 0) {
         tokio::time::sleep(clock::TICK).await;
     }
     watcher.abort();
+}
+
+/// A connection that is in the queue already, whether the runtime has heard of it or not.
+fn queued(socket: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
+    let (stream, peer) = socket2::SockRef::from(socket).accept().ok()?;
+    stream.set_nonblocking(true).ok()?;
+    Some((TcpStream::from_std(stream.into()).ok()?, peer.as_socket()?))
+}
+
+type Place = tokio::sync::OwnedSemaphorePermit;
+
+type Connections = Arc<Mutex<Vec<Weak<Connection>>>>;
+
+/// Serves a connection in a task of its own.
+fn admit(stream: TcpStream, peer: SocketAddr, place: Option<Place>, context: &Context, connections: &Connections) {
+    let (context, connections) = (context.clone(), Arc::clone(connections));
+    // Counted before its task runs: a drain must not end in between.
+    let under_way = context.drain.begin();
+    tokio::spawn(async move {
+        let _counted = (place, under_way);
+        let _open = Open::new();
+        serve(stream, peer, context, &connections).await;
+    });
 }
 
 struct Open;
