@@ -13,6 +13,9 @@ pub use client::client_config;
 pub use server::{CertificateTable, ServerSettings, server_config};
 pub use tickets::{GivenKeys, TicketKeys, Tickets};
 
+/// A client's TLS connection.
+pub type TlsStream<S> = pingora::tls::ServerTlsStream<S>;
+
 /// Chooses the cryptography for the whole process. Called once at the start; again it does nothing.
 pub fn install_provider() {
     let _ = rustls::crypto::CryptoProvider::install_default(rustls::crypto::ring::default_provider());

@@ -74,6 +74,10 @@ pub struct Connection {
     write_deadline: AtomicU64,
     stalled: AtomicBool,
     writer: AtomicWaker,
+    /// Bytes that came since the present head was awaited, and how many of them are the request, where that is
+    /// known: if they are as many, nothing of a next request has been read.
+    came: AtomicU64,
+    expected: AtomicU64,
     expired: AtomicBool,
     /// Whether the next flush may be left out.
     corked: AtomicBool,
@@ -95,6 +99,8 @@ impl Connection {
             write_deadline: AtomicU64::new(u64::MAX),
             stalled: AtomicBool::new(false),
             writer: AtomicWaker::new(),
+            came: AtomicU64::new(0),
+            expected: AtomicU64::new(u64::MAX),
             expired: AtomicBool::new(false),
             corked: AtomicBool::new(false),
             waker: AtomicWaker::new(),
@@ -111,13 +117,27 @@ impl Connection {
 
     /// A next head is awaited, for at most `idle_time`.
     pub fn await_head(&self, idle_time: Duration) {
+        self.came.store(0, Ordering::Relaxed);
+        self.expected.store(u64::MAX, Ordering::Relaxed);
         self.head_begun.store(false, Ordering::Relaxed);
         self.in_head.store(true, Ordering::Relaxed);
         self.deadline.store(after(idle_time), Ordering::Relaxed);
     }
 
-    /// Bytes of a head have come: the rest has to come within `head_time` of the first.
-    pub fn head_bytes(&self, head_time: Duration) {
+    /// The request is that many bytes: a head without a body.
+    pub fn expect(&self, bytes: usize) {
+        self.expected.store(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Whether it is known that nothing behind the request has been read.
+    pub fn has_read_nothing_more(&self) -> bool {
+        self.came.load(Ordering::Relaxed) == self.expected.load(Ordering::Relaxed)
+    }
+
+    /// Bytes have come. Of a head the rest has to come within `head_time` of the first.
+    pub fn bytes(&self, count: usize, head_time: Duration) {
+        // Only the connection's own task writes it.
+        self.came.store(self.came.load(Ordering::Relaxed) + count as u64, Ordering::Relaxed);
         if self.is_in_head() && !self.head_begun.swap(true, Ordering::Relaxed) {
             self.deadline.store(after(head_time), Ordering::Relaxed);
         }

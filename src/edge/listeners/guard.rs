@@ -8,16 +8,19 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use pingora::protocols::Stream;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID, UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::connection::Connection;
 use crate::exchange::Reason;
 use crate::snapshot::Limits;
 use crate::telemetry::metrics::METRICS;
+use crate::tls::TlsStream;
 
 /// Writes that are gathered before they are sent; a head and a small body together fit.
 const GATHER: usize = 8 * 1024;
@@ -71,13 +74,50 @@ impl<S> fmt::Debug for Guarded<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
+/// A stream that knows whether there is something to be read, without reading it.
+pub trait Readable {
+    /// Ready when a read would bring bytes, an end or an error; now and then it would bring nothing.
+    fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+impl Readable for TcpStream {
+    fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_read_ready(context)
+    }
+}
+
+impl Readable for TlsStream<TcpStream> {
+    fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (socket, session) = self.get_mut();
+        match session.process_new_packets() {
+            Ok(state) if state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed() => socket.poll_readable(context),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+/// Waits until there is something to be read. What waits in a session of Pingora's holds some twenty
+/// kilobytes, what waits here next to nothing.
+///
+/// # Errors
+/// When the connection's time is over, or it is broken.
+pub async fn readable(stream: &mut Stream) -> io::Result<()> {
+    std::future::poll_fn(|context| Pin::new(&mut *stream).poll_read(context, &mut ReadBuf::new(&mut []))).await
+}
+
+impl<S: AsyncRead + AsyncWrite + Readable + Unpin> AsyncRead for Guarded<S> {
+    /// A read into nothing only waits until there is something to be read.
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        match Pin::new(&mut self.inner).poll_read(context, buffer) {
+        let outcome = match buffer.capacity() {
+            0 => self.inner.poll_readable(context),
+            _ => Pin::new(&mut self.inner).poll_read(context, buffer),
+        };
+        match outcome {
             Poll::Ready(result) => {
-                if buffer.filled().len() > before {
-                    self.connection.head_bytes(self.head_time);
+                let came = buffer.filled().len() - before;
+                if came > 0 {
+                    self.connection.bytes(came, self.head_time);
                 }
                 Poll::Ready(result)
             }

@@ -58,7 +58,10 @@ impl Gateway {
         // First, so that even a refusal can be found again.
         let (connection, underscore) = self.identify(session.req_header(), ctx);
         if !session.is_http2() {
-            check_raw(session, ctx.limits().map_or(usize::MAX, |l| l.headers))?;
+            let length = check_raw(session, ctx.limits().map_or(usize::MAX, |l| l.headers))?;
+            if let (true, Some(connection)) = (session.is_body_empty(), &ctx.connection) {
+                connection.expect(length);
+            }
         }
         let request = session.req_header_mut();
         ctx.exchange.host = host(request)?;
@@ -114,10 +117,10 @@ impl Gateway {
     }
 }
 
-/// What Pingora lets through on HTTP/1 and stricter peers refuse, because a target might read it
+/// The length of a head. What Pingora lets through on HTTP/1 and stricter peers refuse, because a target might read it
 /// otherwise: each is a way to smuggle a request (RFC 9112, sections 2.2, 3.2 and 6).
-fn check_raw(session: &Session, most: usize) -> Checked {
-    let Some(http1) = session.as_http1() else { return Ok(()) };
+fn check_raw(session: &Session, most: usize) -> Result<usize, Box<Rejection>> {
+    let Some(http1) = session.as_http1() else { return Ok(0) };
     let raw = http1.get_headers_raw_bytes();
     if raw.len() > most {
         return Err(Rejection::new(Reason::HeadersTooLarge, format!("at most {most} bytes of headers are taken here")));
@@ -150,7 +153,7 @@ fn check_raw(session: &Session, most: usize) -> Checked {
     if request.version == Version::HTTP_11 && !request.headers.contains_key(HOST) {
         return Err(bad("the Host header is missing"));
     }
-    Ok(())
+    Ok(raw.len())
 }
 
 /// Removes what `Connection` names (RFC 9110, section 7.6.1) before any filter runs, and the names
