@@ -67,6 +67,7 @@ impl Supervisor {
             // It would take addresses from the process that serves.
             let mut busy = Mistakes::default();
             busy.add(&Place::default(), "an upgrade is under way: this process is about to be followed by another, or is already");
+            log::warn!("a reload was refused:\n{busy}");
             return Err(busy);
         }
         notify::reloading();

@@ -14,7 +14,7 @@ use crate::process::Supervisor;
 /// How long the old process may take for one message.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The line to the old process. Dropped before `serving`, the old process goes on as before.
+/// The line to the old process. Dropped before it has announced this one, the old process goes on as before.
 #[derive(Debug)]
 pub struct Heir(UnixStream);
 

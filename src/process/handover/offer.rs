@@ -139,7 +139,10 @@ impl Offer {
             Ok(()) => self.stand_by(stream, supervisor),
             Err(error) => {
                 let why = why(&error);
-                supervisor.pause(false);
+                // It may have been told to end meanwhile; then nobody is to be let in again.
+                if supervisor.phase() == Phase::Serving {
+                    supervisor.pause(false);
+                }
                 supervisor.live.heritage().iter().for_each(|kind| kind.keep());
                 // So that it does not take the end of this line for the end of this process, and serve.
                 let _ = send(stream, &Message::Failed { why: why.clone() }, None);
