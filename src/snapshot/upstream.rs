@@ -28,7 +28,7 @@ pub struct Upstream {
     /// Who takes what this one has no target for.
     pub backup: Option<Arc<Self>>,
     /// Its metrics.
-    pub metrics: UpstreamMetrics,
+    pub metrics: Arc<UpstreamMetrics>,
 }
 
 /// What is tried again.

@@ -7,18 +7,17 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::Record;
+use super::cells::{Own, own_each, slot};
 use super::metrics::METRICS;
 
-/// Bytes that one buffer holds at most; there are [`BUFFERS`] of them.
+/// Bytes that one worker's buffer holds at most.
 const MAX_BUFFER: usize = 2 << 20;
-
-const BUFFERS: usize = 8;
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +43,8 @@ pub enum Sink {
 
 #[derive(Debug)]
 struct Shared {
-    buffers: [Mutex<Vec<u8>>; BUFFERS],
+    /// One for each worker.
+    buffers: Box<[Own<Mutex<Vec<u8>>>]>,
     stop: AtomicBool,
 }
 
@@ -63,7 +63,7 @@ impl AccessLog {
     /// # Errors
     /// When the file cannot be opened or the thread not started.
     pub fn open(sink: Sink, format: Format) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { buffers: Default::default(), stop: AtomicBool::new(false) });
+        let shared = Arc::new(Shared { buffers: own_each(Mutex::default), stop: AtomicBool::new(false) });
         let out: Option<Box<dyn Write + Send>> = match &sink {
             Sink::Stdout => Some(Box::new(std::io::stdout())),
             Sink::Stderr => Some(Box::new(std::io::stderr())),
@@ -93,13 +93,7 @@ impl AccessLog {
 
     /// Adds a request.
     pub fn push(&self, record: &Record<'_>) {
-        thread_local! {
-            static OWN: usize = {
-                static NEXT: AtomicUsize = AtomicUsize::new(0);
-                NEXT.fetch_add(1, Ordering::Relaxed) % BUFFERS
-            };
-        }
-        let mut buffer = self.shared.buffers[OWN.with(|own| *own)].lock();
+        let mut buffer = self.shared.buffers[slot()].0.lock();
         if buffer.len() >= MAX_BUFFER {
             return METRICS.log_dropped.inc();
         }
@@ -135,7 +129,7 @@ fn write_out(shared: &Shared, mut out: Box<dyn Write + Send>) {
         // Read before the buffers are: what was pushed before the stop is written.
         let stop = shared.stop.load(Ordering::Acquire);
         for buffer in &shared.buffers {
-            std::mem::swap(&mut *buffer.lock(), &mut taken);
+            std::mem::swap(&mut *buffer.0.lock(), &mut taken);
             if !taken.is_empty() {
                 let result = out.write_all(&taken).and_then(|()| out.flush());
                 if let (Err(error), false) = (&result, failing) {

@@ -1,17 +1,16 @@
 //! The one registry of metric names. Labels are bounded: names from the configuration, the closed
 //! list of reasons, classes of status.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use parking_lot::RwLock;
-use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
-};
+use prometheus::proto::{Metric, MetricFamily};
+use prometheus::{Encoder, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
+use super::cells::{Cells, Counter, Level, Timings};
+use super::family;
 use crate::exchange::Reason;
-
-/// Bounds in seconds, from a cached answer to a long poll.
-const BUCKETS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 /// Routes with a series of their own; the rest share `route="(other)"`.
 const MAX_ROUTES: usize = 2_000;
@@ -25,42 +24,42 @@ const MAX_BAD_FILES: usize = 10;
 const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// The metrics of one route, looked up once for a snapshot and never by name on a request.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct RouteMetrics {
-    by_class: [IntCounter; 6],
-    duration: Histogram,
+    by_class: Cells<{ CLASSES.len() }>,
+    duration: Timings,
     /// Requests under way.
-    pub in_flight: IntGauge,
+    pub in_flight: Level,
 }
 
 impl RouteMetrics {
     /// Counts an answer.
     pub fn observe(&self, status: u16, seconds: f64) {
         let class = usize::from(status / 100);
-        self.by_class[if class < 6 { class } else { 0 }].inc();
+        self.by_class.add(if class < CLASSES.len() { class } else { 0 }, 1);
         self.duration.observe(seconds);
     }
 }
 
-/// The metrics of one upstream.
-#[derive(Debug)]
+/// The metrics of one upstream, looked up once for a snapshot.
+#[derive(Debug, Default)]
 pub struct UpstreamMetrics {
     /// Seconds to connect, for connections that were not reused.
-    pub connect: Histogram,
+    pub connect: Timings,
     /// Seconds from the request to the answer's headers.
-    pub response: Histogram,
+    pub response: Timings,
     /// Connections that were made.
-    pub connections: IntCounter,
+    pub connections: Counter,
     /// Requests on a connection that was kept.
-    pub reused: IntCounter,
+    pub reused: Counter,
     /// Tries after the first.
-    pub retries: IntCounter,
+    pub retries: Counter,
     /// Retries that the budget had no room for.
-    pub retries_denied: IntCounter,
+    pub retries_denied: Counter,
     /// Second targets that were asked because the first took long.
-    pub hedges: IntCounter,
+    pub hedges: Counter,
     /// Copies that were answered, and copies that were not.
-    pub mirrored: [IntCounter; 2],
+    pub mirrored: [Counter; 2],
 }
 
 /// What an upstream does at the moment of a scrape.
@@ -80,17 +79,7 @@ pub struct UpstreamState {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    requests: IntCounterVec,
-    duration: HistogramVec,
-    in_flight: prometheus::IntGaugeVec,
-    reasons: Vec<IntCounter>,
-    connect: HistogramVec,
-    response: HistogramVec,
-    connections: IntCounterVec,
-    reused: IntCounterVec,
-    retries: IntCounterVec,
-    hedges: IntCounterVec,
-    mirrored: IntCounterVec,
+    reasons: Cells<{ Reason::ALL.len() }>,
     ejections: IntCounterVec,
     gate: GaugeVec,
     breaker: GaugeVec,
@@ -98,9 +87,9 @@ pub struct Metrics {
     target_health: GaugeVec,
     target_active: GaugeVec,
     /// Downstream connections that are open.
-    pub open_connections: IntGauge,
+    pub open_connections: Level,
     /// Downstream connections that were accepted.
-    pub accepted: IntCounter,
+    pub accepted: Counter,
     /// Connections that ended before a request could be read, by cause.
     pub refused: IntCounterVec,
     /// Panics that were caught.
@@ -112,8 +101,8 @@ pub struct Metrics {
     reload_time: Gauge,
     reload_ok: IntGauge,
     bad_files: GaugeVec,
-    upstreams: RwLock<ahash::AHashSet<String>>,
-    routes: RwLock<ahash::AHashMap<String, Arc<RouteMetrics>>>,
+    upstreams: RwLock<BTreeMap<String, Arc<UpstreamMetrics>>>,
+    routes: RwLock<BTreeMap<String, Arc<RouteMetrics>>>,
 }
 
 /// The process's metrics.
@@ -124,30 +113,8 @@ impl Metrics {
     fn new() -> Self {
         let registry = Registry::new();
         let r = &registry;
-        let reasons_vec = counters(r, "portcullis_requests_ended_total", "Requests by the reason with which they ended", &["reason"]);
-        let reasons = Reason::ALL.iter().map(|reason| reasons_vec.with_label_values(&[reason.code()])).collect();
         Self {
-            requests: counters(r, "portcullis_requests_total", "Requests by route and class of status", &["route", "status"]),
-            duration: histograms(r, "portcullis_request_duration_seconds", "From a request's headers to the end of its answer", "route"),
-            in_flight: int_gauges(r, "portcullis_requests_in_flight", "Requests under way", &["route"]),
-            reasons,
-            connect: histograms(r, "portcullis_upstream_connect_seconds", "To connect to a target", "upstream"),
-            response: histograms(r, "portcullis_upstream_response_seconds", "From forwarding to the answer's headers", "upstream"),
-            connections: counters(r, "portcullis_upstream_connections_total", "Connections made to targets", &["upstream"]),
-            reused: counters(r, "portcullis_upstream_reused_total", "Requests on a kept connection", &["upstream"]),
-            retries: counters(
-                r,
-                "portcullis_upstream_retries_total",
-                "Tries after the first, and those that the budget denied",
-                &["upstream", "outcome"],
-            ),
-            hedges: counters(
-                r,
-                "portcullis_upstream_hedges_total",
-                "Second targets that were asked while the first took long",
-                &["upstream"],
-            ),
-            mirrored: counters(r, "portcullis_mirrored_total", "Copies of requests", &["upstream", "outcome"]),
+            reasons: Cells::default(),
             ejections: counters(
                 r,
                 "portcullis_target_ejections_total",
@@ -169,9 +136,8 @@ impl Metrics {
             ),
             target_health: gauges(r, "portcullis_target_healthy", "1 if the target may be picked", &["upstream", "target"]),
             target_active: gauges(r, "portcullis_target_requests_in_flight", "Requests under way on the target", &["upstream", "target"]),
-            open_connections: gauge(r, "portcullis_connections_open", "Client connections that are open"),
-            accepted: counters(r, "portcullis_connections_total", "Client connections that were accepted", &[])
-                .with_label_values(&[] as &[&str]),
+            open_connections: Level::default(),
+            accepted: Counter::default(),
             refused: counters(r, "portcullis_connections_refused_total", "Connections that ended before a request was read", &["cause"]),
             panics: counters(r, "portcullis_panics_total", "Panics: each is a defect of the gateway and cost one request", &[])
                 .with_label_values(&[] as &[&str]),
@@ -196,36 +162,17 @@ impl Metrics {
         }
         let mut routes = self.routes.write();
         let name = if routes.len() < MAX_ROUTES { name } else { OTHER };
-        let fresh = || {
-            Arc::new(RouteMetrics {
-                by_class: CLASSES.map(|class| self.requests.with_label_values(&[name, class])),
-                duration: self.duration.with_label_values(&[name]),
-                in_flight: self.in_flight.with_label_values(&[name]),
-            })
-        };
-        Arc::clone(routes.entry(name.to_owned()).or_insert_with(fresh))
+        Arc::clone(routes.entry(name.to_owned()).or_default())
     }
 
     /// The metrics of an upstream.
-    pub fn upstream(&self, name: &str) -> UpstreamMetrics {
-        self.upstreams.write().insert(name.to_owned());
-        UpstreamMetrics {
-            connect: self.connect.with_label_values(&[name]),
-            response: self.response.with_label_values(&[name]),
-            connections: self.connections.with_label_values(&[name]),
-            reused: self.reused.with_label_values(&[name]),
-            retries: self.retries.with_label_values(&[name, "begun"]),
-            retries_denied: self.retries.with_label_values(&[name, "denied"]),
-            hedges: self.hedges.with_label_values(&[name]),
-            mirrored: ["answered", "failed"].map(|outcome| self.mirrored.with_label_values(&[name, outcome])),
-        }
+    pub fn upstream(&self, name: &str) -> Arc<UpstreamMetrics> {
+        Arc::clone(self.upstreams.write().entry(name.to_owned()).or_default())
     }
 
     /// Counts a request's end.
     pub fn ended(&self, reason: Reason) {
-        if let Some(counter) = self.reasons.get(reason.index()) {
-            counter.inc();
-        }
+        self.reasons.add(reason.index(), 1);
     }
 
     /// Notes that a configuration was taken.
@@ -256,38 +203,8 @@ impl Metrics {
 
     /// Forgets the routes and upstreams that no configuration has any more.
     pub fn retain(&self, has_route: impl Fn(&str) -> bool, has_upstream: impl Fn(&str) -> bool) {
-        self.routes.write().retain(|name, _| {
-            let stays = has_route(name) || name == OTHER;
-            if !stays {
-                for class in CLASSES {
-                    let _ = self.requests.remove_label_values(&[name, class]);
-                }
-                let _ = self.duration.remove_label_values(&[name]);
-                let _ = self.in_flight.remove_label_values(&[name]);
-            }
-            stays
-        });
-        self.upstreams.write().retain(|name| {
-            let stays = has_upstream(name);
-            if !stays {
-                self.forget_upstream(name);
-            }
-            stays
-        });
-    }
-
-    fn forget_upstream(&self, name: &str) {
-        for histogram in [&self.connect, &self.response] {
-            let _ = histogram.remove_label_values(&[name]);
-        }
-        for counter in [&self.connections, &self.reused, &self.hedges] {
-            let _ = counter.remove_label_values(&[name]);
-        }
-        for (counter, outcomes) in [(&self.retries, ["begun", "denied"]), (&self.mirrored, ["answered", "failed"])] {
-            for outcome in outcomes {
-                let _ = counter.remove_label_values(&[name, outcome]);
-            }
-        }
+        self.routes.write().retain(|name, _| has_route(name) || name == OTHER);
+        self.upstreams.write().retain(|name, _| has_upstream(name));
     }
 
     /// Counts an ejection.
@@ -313,11 +230,92 @@ impl Metrics {
                 self.target_ejected.with_label_values(&[&name, &target]).set(f64::from(u8::from(ejected)));
             }
         }
+        let mut families = self.registry.gather();
+        families.extend(self.counted());
+        families.retain(|family| !family.get_metric().is_empty());
+        families.sort_by(|a, b| a.name().cmp(b.name()));
         let mut out = Vec::new();
-        // Writing into memory what was registered cannot fail.
-        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut out);
+        // Writing families that have a metric into memory cannot fail.
+        let _ = TextEncoder::new().encode(&families, &mut out);
         out
     }
+
+    /// What is counted for each worker.
+    fn counted(&self) -> Vec<MetricFamily> {
+        let reasons = Reason::ALL.iter().zip(self.reasons.sums());
+        let reasons = reasons.map(|(reason, count)| family::counter(&[("reason", reason.code())], count)).collect();
+        let mut all = vec![
+            family::counters("portcullis_requests_ended_total", "Requests by the reason with which they ended", reasons),
+            family::gauges(
+                "portcullis_connections_open",
+                "Client connections that are open",
+                vec![family::gauge(&[], self.open_connections.get())],
+            ),
+            family::counters(
+                "portcullis_connections_total",
+                "Client connections that were accepted",
+                vec![family::counter(&[], self.accepted.get())],
+            ),
+        ];
+        all.extend(of_routes(&self.routes.read()));
+        all.extend(of_upstreams(&self.upstreams.read()));
+        all
+    }
+}
+
+fn of_routes(routes: &BTreeMap<String, Arc<RouteMetrics>>) -> [MetricFamily; 3] {
+    let by_class = routes.iter().flat_map(|(name, route)| {
+        let counts = CLASSES.iter().zip(route.by_class.sums());
+        counts.map(move |(class, count)| family::counter(&[("route", name), ("status", class)], count))
+    });
+    let durations = routes.iter().map(|(name, route)| family::histogram(&[("route", name)], &route.duration));
+    let in_flight = routes.iter().map(|(name, route)| family::gauge(&[("route", name)], route.in_flight.get()));
+    [
+        family::counters("portcullis_requests_total", "Requests by route and class of status", by_class.collect()),
+        family::histograms("portcullis_request_duration_seconds", "From a request's headers to the end of its answer", durations.collect()),
+        family::gauges("portcullis_requests_in_flight", "Requests under way", in_flight.collect()),
+    ]
+}
+
+fn of_upstreams(upstreams: &BTreeMap<String, Arc<UpstreamMetrics>>) -> Vec<MetricFamily> {
+    let each = |metric: &dyn Fn(&str, &UpstreamMetrics) -> Vec<Metric>| -> Vec<Metric> {
+        upstreams.iter().flat_map(|(name, upstream)| metric(name, upstream)).collect()
+    };
+    let times = |name: &str, timings: &Timings| vec![family::histogram(&[("upstream", name)], timings)];
+    let count = |name: &str, counter: &Counter| vec![family::counter(&[("upstream", name)], counter.get())];
+    let outcomes = |name: &str, counters: [(&str, &Counter); 2]| {
+        let metrics = counters.map(|(outcome, counter)| family::counter(&[("outcome", outcome), ("upstream", name)], counter.get()));
+        metrics.to_vec()
+    };
+    vec![
+        family::histograms("portcullis_upstream_connect_seconds", "To connect to a target", each(&|name, u| times(name, &u.connect))),
+        family::histograms(
+            "portcullis_upstream_response_seconds",
+            "From forwarding to the answer's headers",
+            each(&|name, u| times(name, &u.response)),
+        ),
+        family::counters(
+            "portcullis_upstream_connections_total",
+            "Connections made to targets",
+            each(&|name, u| count(name, &u.connections)),
+        ),
+        family::counters("portcullis_upstream_reused_total", "Requests on a kept connection", each(&|name, u| count(name, &u.reused))),
+        family::counters(
+            "portcullis_upstream_hedges_total",
+            "Second targets that were asked while the first took long",
+            each(&|name, u| count(name, &u.hedges)),
+        ),
+        family::counters(
+            "portcullis_upstream_retries_total",
+            "Tries after the first, and those that the budget denied",
+            each(&|name, u| outcomes(name, [("begun", &u.retries), ("denied", &u.retries_denied)])),
+        ),
+        family::counters(
+            "portcullis_mirrored_total",
+            "Copies of requests",
+            each(&|name, u| outcomes(name, [("answered", &u.mirrored[0]), ("failed", &u.mirrored[1])])),
+        ),
+    ]
 }
 
 /// Registers. A name that is malformed or there twice is a mistake in this file, which the test below
@@ -344,11 +342,6 @@ fn int_gauges(r: &Registry, name: &str, help: &str, labels: &[&str]) -> promethe
 
 fn gauge(r: &Registry, name: &str, help: &str) -> IntGauge {
     int_gauges(r, name, help, &[]).with_label_values(&[] as &[&str])
-}
-
-fn histograms(r: &Registry, name: &str, help: &str, label: &str) -> HistogramVec {
-    let opts = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
-    registered(r, HistogramVec::new(opts, &[label]))
 }
 
 #[cfg(test)]

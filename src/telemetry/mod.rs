@@ -1,6 +1,8 @@
 //! What is told about traffic: metrics and the access log.
 
 mod access_log;
+mod cells;
+mod family;
 pub mod metrics;
 mod record;
 
