@@ -20,8 +20,8 @@ tokio::task_local! {
 }
 
 /// Runs `work` for a connection, which [`current_connection`] then gives.
-pub async fn scope<F: Future>(connection: Arc<Connection>, work: F) -> F::Output {
-    CURRENT.scope(connection, work).await
+pub fn scope<F: Future>(connection: &Arc<Connection>, work: F) -> impl Future<Output = F::Output> + use<F> {
+    CURRENT.scope(Arc::clone(connection), work)
 }
 
 /// The connection that the running task serves. `None` outside of one.

@@ -134,12 +134,51 @@ impl<S: AsyncRead + AsyncWrite + Readable + Unpin> AsyncRead for Guarded<S> {
                 }
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                if buffer.capacity() == 0 {
+                    spare::give(std::mem::take(&mut self.gathered));
+                }
+                Poll::Pending
+            }
         }
     }
 }
 
+/// Buffers that no connection of this thread needs at the moment: an idle one holds none.
+mod spare {
+    use std::cell::RefCell;
+
+    /// The most that are kept: a worker writes to one connection at a time.
+    const MOST: usize = 16;
+
+    thread_local! {
+        static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// An empty buffer.
+    pub fn take() -> Vec<u8> {
+        SPARE.with_borrow_mut(|spare| spare.pop().unwrap_or_default())
+    }
+
+    /// Gives an empty buffer back.
+    pub fn give(buffer: Vec<u8>) {
+        SPARE.with_borrow_mut(|spare| {
+            if buffer.capacity() > 0 && spare.len() < MOST {
+                spare.push(buffer);
+            }
+        });
+    }
+}
+
 impl<S: AsyncWrite + Unpin> Guarded<S> {
+    /// Keeps bytes back until a flush.
+    fn keep_back(&mut self, bytes: &[u8]) {
+        if self.gathered.capacity() == 0 {
+            self.gathered = spare::take();
+        }
+        self.gathered.extend_from_slice(bytes);
+    }
+
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut sent = 0;
         while sent < self.gathered.len() {
@@ -180,11 +219,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         if self.gather && self.connection.is_within_head() && bytes.starts_with(b"HTTP/1.1 4") {
             // Nobody but Pingora's parser writes before a head is complete.
             METRICS.ended(Reason::BadRequest);
-            self.gathered.extend_from_slice(UNREADABLE);
+            self.keep_back(UNREADABLE);
             return Poll::Ready(Ok(bytes.len()));
         }
         if self.gather && self.gathered.len() + bytes.len() <= GATHER {
-            self.gathered.extend_from_slice(bytes);
+            self.keep_back(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }
         let outcome = self.poll_send_with(context, bytes);

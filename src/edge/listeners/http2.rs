@@ -139,7 +139,7 @@ fn spawn(session: HttpSession, guard: ActiveGuard, connection: &Arc<Connection>,
         let mut session = ServerSession::new_http2(session);
         session.set_write_timeout(Some(stall));
         let work = PROGRESS.scope(Arc::clone(&progress), context.proxy.process_new_http(session, &context.shutdown));
-        scope(connection, async {
+        scope(&connection, async {
             tokio::select! {
                 _ = work => {}
                 // Dropping the work resets the stream.

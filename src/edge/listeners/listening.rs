@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
+use pingora::protocols::Stream;
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
 use pingora::tls::TlsAcceptor;
@@ -386,43 +387,53 @@ async fn watch_deadlines(connections: Arc<Mutex<Vec<Weak<Connection>>>>, shutdow
     }
 }
 
+/// What is rare or soon over is in a box: the task of a connection is as large as the largest of its parts, for as
+/// long as the connection is open.
 async fn serve(stream: TcpStream, peer: SocketAddr, context: Context, connections: &Mutex<Vec<Weak<Connection>>>) {
-    let limits = context.limits();
     let _ = stream.set_nodelay(true);
-    let id = stream.as_raw_fd();
     let tls = context.settings.tls.load_full();
-    let connection = Connection::new(Arc::clone(&context.settings.home), (peer, id), tls.is_some(), limits.header_time);
+    let header_time = context.limits().header_time;
+    let home = Arc::clone(&context.settings.home);
+    let connection = Connection::new(home, (peer, stream.as_raw_fd()), tls.is_some(), header_time);
     connections.lock().push(Arc::downgrade(&connection));
-    let (http1, http2) = **context.settings.protocols.load();
-    let Some(tls) = tls else {
-        let is_h2 = http2 && (!http1 || speaks_h2(&stream, limits.header_time).await);
-        let guarded = Guarded::new(stream, Arc::clone(&connection), &limits, !is_h2, id);
-        return run(Box::new(guarded), is_h2, connection, context).await;
+    let greeted = match tls {
+        Some(tls) => Box::pin(greet_tls(stream, &tls, &connection, &context)).await,
+        None => Some(Box::pin(greet(stream, &connection, &context)).await),
     };
+    match greeted {
+        Some((stream, true)) => Box::pin(scope(&connection, http2::serve(stream, &connection, &context))).await,
+        Some((stream, false)) => scope(&connection, http1::serve(stream, &connection, &context)).await,
+        None => {}
+    }
+}
+
+/// A stream without TLS, and whether HTTP/2 is spoken on it.
+async fn greet(stream: TcpStream, connection: &Arc<Connection>, context: &Context) -> (Stream, bool) {
+    let (http1, http2) = **context.settings.protocols.load();
+    let limits = context.limits();
+    let is_h2 = http2 && (!http1 || speaks_h2(&stream, limits.header_time).await);
+    let id = stream.as_raw_fd();
+    (Box::new(Guarded::new(stream, Arc::clone(connection), &limits, !is_h2, id)), is_h2)
+}
+
+/// A stream with TLS, and whether HTTP/2 is spoken on it; `None` when there was no agreement.
+async fn greet_tls(stream: TcpStream, tls: &Tls, connection: &Arc<Connection>, context: &Context) -> Option<(Stream, bool)> {
+    let (http1, http2) = **context.settings.protocols.load();
+    let limits = context.limits();
+    let id = stream.as_raw_fd();
     match tokio::time::timeout(limits.header_time, tls.acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
             let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2") || (http2 && !http1);
             connection.await_head(limits.header_time);
-            let guarded = Guarded::new(stream, Arc::clone(&connection), &limits, !is_h2, id);
-            run(Box::new(guarded), is_h2, connection, context).await;
+            return Some((Box::new(Guarded::new(stream, Arc::clone(connection), &limits, !is_h2, id)), is_h2));
         }
         Ok(Err(error)) => {
-            log::debug!("listener {}: TLS with {peer} failed: {error}", connection.home.name.load());
+            log::debug!("listener {}: TLS with {} failed: {error}", connection.home.name.load(), connection.peer);
             METRICS.refused.with_label_values(&["tls"]).inc();
         }
         Err(_) => METRICS.refused.with_label_values(&["tls_timeout"]).inc(),
     }
-}
-
-async fn run(stream: pingora::protocols::Stream, is_h2: bool, connection: Arc<Connection>, context: Context) {
-    scope(Arc::clone(&connection), async {
-        if is_h2 {
-            http2::serve(stream, &connection, &context).await;
-        } else {
-            http1::serve(stream, &connection, &context).await;
-        }
-    })
-    .await;
+    None
 }
 
 /// Looks, without taking anything, whether an HTTP/2 preface (RFC 9113, section 3.4) comes.
