@@ -84,7 +84,14 @@ pub struct Picked {
     passes: [Option<Pass>; 2],
     /// Whether the session's own target is there, and just could not take this request.
     pub away: bool,
-    _in_flight: InFlight,
+    in_flight: Option<InFlight>,
+}
+
+impl Picked {
+    /// The target has nothing more to do with the request: it is counted on it no longer.
+    pub fn release(&mut self) {
+        self.in_flight = None;
+    }
 }
 
 impl Drop for Picked {
@@ -203,7 +210,7 @@ impl Members {
                 return None;
             }
         };
-        Some(Picked { member: Arc::clone(member), passes: [None, pass], away: false, _in_flight: member.target.begin() })
+        Some(Picked { member: Arc::clone(member), passes: [None, pass], away: false, in_flight: Some(member.target.begin()) })
     }
 
     /// Notes how a try ended.

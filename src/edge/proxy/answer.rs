@@ -70,6 +70,9 @@ impl Gateway {
         if let Some(upstream) = &ctx.upstream {
             ctx.sticky.tell(upstream, ctx.exchange.secure, response);
         }
+        if is_bodiless(request, response) {
+            ctx.release_target();
+        }
         let Some(route) = ctx.route.clone() else { return Ok(()) };
         for filter in route.filters.iter().rev() {
             filter.on_response(response, &ctx.exchange, false);
@@ -105,6 +108,10 @@ impl Gateway {
                 stripper.finish(&mut out);
             }
             *body = (!out.is_empty()).then(|| Bytes::from(out));
+        }
+        if end {
+            // Before the client has the last of it: a next request of its own never finds this one in its way.
+            ctx.release_target();
         }
         Ok(())
     }
@@ -143,10 +150,15 @@ fn outcome(response: &ResponseHeader, grpc: bool) -> Outcome {
     }
 }
 
+/// Whether an answer ends with its head (RFC 9112, section 6.3).
+fn is_bodiless(request: &RequestHeader, response: &ResponseHeader) -> bool {
+    let empty = || response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
+    request.method == Method::HEAD || matches!(response.status.as_u16(), 204 | 304) || empty()
+}
+
 /// A body whose length is no longer known is sent in chunks where the client knows them.
 fn frame_anew(request: &RequestHeader, response: &mut ResponseHeader) -> Result<()> {
-    let bodiless = request.method == Method::HEAD || matches!(response.status.as_u16(), 204 | 304);
-    if request.version == Version::HTTP_11 && !bodiless {
+    if request.version == Version::HTTP_11 && !is_bodiless(request, response) {
         response.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
     }
     Ok(())

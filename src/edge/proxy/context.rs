@@ -145,6 +145,12 @@ impl Context {
         self.connection.as_ref().is_some_and(|c| c.is_gone())
     }
 
+    /// The target has answered to the end: neither it nor the upstream has this request under way any longer.
+    pub fn release_target(&mut self) {
+        self.entered = None;
+        self.picked.iter_mut().for_each(Picked::release);
+    }
+
     /// How its route forwards, if it does.
     pub fn forward(&self) -> Option<&Forward> {
         match self.route.as_deref().map(|r| &r.action) {
