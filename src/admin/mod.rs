@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
-use crate::config::Flat;
+use crate::config::{Flat, FlatLater};
 use crate::filters::consumer_digest;
 use crate::snapshot::{Serving, Upstream};
 use crate::telemetry::metrics::{METRICS, UpstreamState};
@@ -42,7 +42,7 @@ pub trait Operated: Send + Sync {
     /// When the last reload was; its mistakes if it was refused, and the files in which they are.
     fn last_reload(&self) -> (SystemTime, Option<String>, Vec<String>);
     /// The configuration that serves, flat.
-    fn flat(&self) -> Arc<Flat>;
+    fn flat(&self) -> FlatLater;
     /// Reloads; what of it does not count yet.
     ///
     /// # Errors

@@ -38,6 +38,7 @@ impl Check {
             eprintln!("{mistakes}");
             2
         })?;
+        snapshot.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
         println!(
             "{}: fine: {} listeners, {} routes, {} upstreams, in {} files",
             self.config.display(),

@@ -28,6 +28,7 @@ const MIN_WATCH: std::time::Duration = std::time::Duration::from_millis(50);
 pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     let config = &loaded.config;
     let mut mistakes = loaded.mistakes.clone();
+    let mut warnings = Mistakes::default();
     let root = Place::default();
     let consumers = Arc::new(consumers(config, &mut mistakes));
     let listeners = listeners::compile(loaded, &mut mistakes);
@@ -41,6 +42,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         upstreams: &upstreams,
         listeners: &listeners,
         mistakes: &mut mistakes,
+        warnings: &mut warnings,
         verifiers: HashMap::new(),
     };
     let (routes, routers) = work.compile();
@@ -48,8 +50,13 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     if !mistakes.is_empty() {
         return Err(loaded.locate(mistakes));
     }
+    // The table alone holds it: no route, no backup and no mirror does.
+    for (name, _) in upstreams.iter().filter(|(_, upstream)| Arc::strong_count(upstream) == 1) {
+        warnings.add(&root.key("upstreams").key(name), "nothing uses this upstream");
+    }
     let process = &config.process;
     Ok(Snapshot {
+        warnings: loaded.locate(warnings).0.iter().map(ToString::to_string).collect(),
         places: listeners.iter().enumerate().map(|(i, l)| (l.name.clone(), i)).collect(),
         listeners,
         routers,

@@ -24,6 +24,8 @@ pub struct Work<'w> {
     pub upstreams: &'w BTreeMap<String, Arc<Upstream>>,
     pub listeners: &'w [Listener],
     pub mistakes: &'w mut Mistakes,
+    /// What is no mistake and most likely not meant.
+    pub warnings: &'w mut Mistakes,
     pub verifiers: HashMap<[u8; 32], Arc<Verifier>>,
 }
 
@@ -321,6 +323,8 @@ impl Work<'_> {
                 let fine = prefix.starts_with('/') && !prefix.ends_with('/') && prefix.parse::<PathPattern>().is_ok();
                 if !fine || prefix.contains(['*', '{', '~']) {
                     self.mistakes.add(&place.key("strip_prefix"), format!("expected a prefix such as /api, found \"{prefix}\""));
+                } else if !entries.iter().any(|entry| entry.path.may_begin_with(prefix)) {
+                    self.warnings.add(&place.key("strip_prefix"), "no path of this route begins with it: nothing is stripped");
                 }
                 PathEdit::Strip(prefix.clone())
             }

@@ -5,32 +5,34 @@
 
 use serde_json::{Map, Value as Json};
 
+use super::trail::Trail;
 use super::tree::{Node, Value};
-use crate::notation::{Mistakes, Place, check_format, nearest};
+use crate::notation::{Mistakes, check_format, nearest};
 
 /// Notes the mistakes of `tree`.
 pub fn check(tree: &Node, schema: &Json, mistakes: &mut Mistakes) {
-    let checker = Checker { root: schema };
-    checker.node(tree, schema, &Place::default(), mistakes);
+    let definitions = schema.get("$defs").and_then(Json::as_object).into_iter().flatten();
+    let checker = Checker { definitions: definitions.map(|(name, schema)| (name.as_str(), schema)).collect() };
+    checker.node(tree, schema, &Trail::Root, mistakes);
 }
 
 struct Checker<'s> {
-    root: &'s Json,
+    definitions: ahash::AHashMap<&'s str, &'s Json>,
 }
 
 impl<'s> Checker<'s> {
     fn resolve(&self, mut schema: &'s Json) -> &'s Json {
         while let Some(reference) = schema.get("$ref").and_then(Json::as_str) {
-            let pointer = reference.trim_start_matches('#');
-            schema = self.root.pointer(pointer).unwrap_or(&Json::Null);
+            let name = reference.trim_start_matches("#/$defs/");
+            schema = self.definitions.get(name).copied().unwrap_or(&Json::Null);
         }
         schema
     }
 
-    fn node(&self, node: &Node, schema: &'s Json, place: &Place, mistakes: &mut Mistakes) {
+    fn node(&self, node: &Node, schema: &'s Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
         let schema = self.resolve(schema);
         if let Value::Null = node.value {
-            return mistakes.add(place, "has no value: give it one or leave the key out");
+            return mistakes.add(&place.place(), "has no value: give it one or leave the key out");
         }
         if let Some(branches) = self.branches(schema) {
             return self.one_of(node, &branches, place, mistakes);
@@ -44,7 +46,7 @@ impl<'s> Checker<'s> {
             }
             Value::Float(_) if is(schema, "number") => {}
             Value::Bool(_) if is(schema, "boolean") => {}
-            other => mistakes.add(place, format!("expected {}, found {}", wanted(schema), found(other))),
+            other => mistakes.add(&place.place(), format!("expected {}, found {}", wanted(schema), found(other))),
         }
     }
 
@@ -55,18 +57,18 @@ impl<'s> Checker<'s> {
         Some(resolved.flat_map(|b| self.branches(b).unwrap_or_else(|| vec![b])).collect())
     }
 
-    fn map(&self, members: &[(super::tree::Key, Node)], schema: &'s Json, place: &Place, mistakes: &mut Mistakes) {
+    fn map(&self, members: &[(super::tree::Key, Node)], schema: &'s Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
         let none = Map::new();
         let properties = schema.get("properties").and_then(Json::as_object).unwrap_or(&none);
         let others = schema.get("additionalProperties").filter(|s| s.is_object());
         for (key, node) in members {
-            let below = place.key(&key.text);
+            let below = Trail::Key(place, &key.text);
             match (properties.get(&key.text), others) {
                 (Some(schema), _) | (None, Some(schema)) => self.node(node, schema, &below, mistakes),
                 (None, None) => {
                     let near = nearest(&key.text, properties.keys().map(String::as_str));
                     let known = if near.is_empty() { format!("; known here: {}", words(properties.keys())) } else { near };
-                    mistakes.add(&place.name(&key.text), format!("unknown key{known}"));
+                    mistakes.add(&place.place().name(&key.text), format!("unknown key{known}"));
                 }
             }
         }
@@ -76,38 +78,38 @@ impl<'s> Checker<'s> {
             let all = self.branches(schema).unwrap_or_else(|| vec![schema]);
             let mut all: Vec<String> = all.into_iter().map(wanted).collect();
             all.dedup();
-            mistakes.add(place, format!("the key \"{key}\" is missing: {}", all.join(" or ")));
+            mistakes.add(&place.place(), format!("the key \"{key}\" is missing: {}", all.join(" or ")));
         }
     }
 
-    fn list(&self, items: &[Node], schema: &'s Json, place: &Place, mistakes: &mut Mistakes) {
+    fn list(&self, items: &[Node], schema: &'s Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
         if let Some(schema) = schema.get("items") {
             for (index, item) in items.iter().enumerate() {
-                self.node(item, schema, &place.index(index), mistakes);
+                self.node(item, schema, &Trail::Index(place, index), mistakes);
             }
         }
         let least = schema.get("minItems").and_then(Json::as_u64).unwrap_or(0);
         if (items.len() as u64) < least {
-            mistakes.add(place, format!("expected at least {least} in this list"));
+            mistakes.add(&place.place(), format!("expected at least {least} in this list"));
         }
     }
 
-    fn text(text: &str, schema: &Json, place: &Place, mistakes: &mut Mistakes) {
+    fn text(text: &str, schema: &Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
         if let Some(allowed) = allowed(schema)
             && !allowed.iter().any(|a| a == text)
         {
             let near = nearest(text, allowed.iter().map(String::as_str));
-            mistakes.add(place, format!("expected one of {}, found \"{text}\"{near}", words(allowed.iter())));
+            mistakes.add(&place.place(), format!("expected one of {}, found \"{text}\"{near}", words(allowed.iter())));
         }
         let format = schema.get("format").and_then(Json::as_str);
         if let Some(Err(expected)) = format.and_then(|f| check_format(f, text)) {
             // A secret that does not parse is not repeated.
             let found = if format == Some("secret") { String::new() } else { format!(", found \"{text}\"") };
-            mistakes.add(place, format!("expected {expected}{found}"));
+            mistakes.add(&place.place(), format!("expected {expected}{found}"));
         }
     }
 
-    fn number(number: i64, schema: &Json, place: &Place, mistakes: &mut Mistakes) {
+    fn number(number: i64, schema: &Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
         let bound = |key: &str| schema.get(key).and_then(Json::as_f64);
         let (least, most) = (bound("minimum"), bound("maximum"));
         let number = number as f64;
@@ -117,19 +119,19 @@ impl<'s> Checker<'s> {
                 (Some(l), None) => format!("of at least {l}"),
                 (_, m) => format!("of at most {}", m.unwrap_or_default()),
             };
-            mistakes.add(place, format!("expected a number {range}, found {number}"));
+            mistakes.add(&place.place(), format!("expected a number {range}, found {number}"));
         }
     }
 
     /// Takes the branch that the author evidently meant, by the value's kind and then by its key.
-    fn one_of(&self, node: &Node, branches: &[&'s Json], place: &Place, mistakes: &mut Mistakes) {
+    fn one_of(&self, node: &Node, branches: &[&'s Json], place: &Trail<'_>, mistakes: &mut Mistakes) {
         let fits = |b: &&&Json| kind_fits(&node.value, b);
         let fitting: Vec<&'s Json> = branches.iter().filter(fits).copied().collect();
         match (&node.value, fitting.as_slice()) {
             (_, []) => {
                 let mut all: Vec<String> = branches.iter().map(|b| wanted(b)).filter(|w| !w.is_empty()).collect();
                 all.dedup();
-                mistakes.add(place, format!("expected {}, found {}", all.join(" or "), found(&node.value)));
+                mistakes.add(&place.place(), format!("expected {}, found {}", all.join(" or "), found(&node.value)));
             }
             (_, [only]) => self.node(node, only, place, mistakes),
             (Value::Map(members), several) => self.variant(node, members, several, place, mistakes),
@@ -137,7 +139,7 @@ impl<'s> Checker<'s> {
                 let allowed: Vec<String> = several.iter().filter_map(|b| allowed(b)).flatten().collect();
                 if !allowed.is_empty() && !allowed.contains(text) {
                     let near = nearest(text, allowed.iter().map(String::as_str));
-                    mistakes.add(place, format!("expected one of {}, found \"{text}\"{near}", words(allowed.iter())));
+                    mistakes.add(&place.place(), format!("expected one of {}, found \"{text}\"{near}", words(allowed.iter())));
                 }
             }
             (_, [first, ..]) => self.node(node, first, place, mistakes),
@@ -145,17 +147,24 @@ impl<'s> Checker<'s> {
     }
 
     /// An enum that is written as a mapping of one key: `- jwt: {…}`.
-    fn variant(&self, node: &Node, members: &[(super::tree::Key, Node)], branches: &[&'s Json], place: &Place, mistakes: &mut Mistakes) {
+    fn variant(
+        &self,
+        node: &Node,
+        members: &[(super::tree::Key, Node)],
+        branches: &[&'s Json],
+        place: &Trail<'_>,
+        mistakes: &mut Mistakes,
+    ) {
         let tag = |b: &Json| b.get("required").and_then(|r| r.get(0)).and_then(Json::as_str).map(str::to_owned);
         let tags: Vec<String> = branches.iter().filter_map(|b| tag(b)).collect();
         let [(key, _)] = members else {
-            return mistakes.add(place, format!("expected exactly one of {}, found {} keys", words(tags.iter()), members.len()));
+            return mistakes.add(&place.place(), format!("expected exactly one of {}, found {} keys", words(tags.iter()), members.len()));
         };
         match branches.iter().find(|b| tag(b).as_deref() == Some(&key.text)) {
             Some(branch) => self.node(node, branch, place, mistakes),
             None => {
                 let near = nearest(&key.text, tags.iter().map(String::as_str));
-                mistakes.add(&place.name(&key.text), format!("expected one of {}{near}", words(tags.iter())));
+                mistakes.add(&place.place().name(&key.text), format!("expected one of {}{near}", words(tags.iter())));
             }
         }
     }

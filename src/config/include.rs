@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::trail::Trail;
 use super::tree::{Node, Value};
 use crate::notation::{Mistakes, Place};
 
@@ -48,22 +49,23 @@ pub fn join(tree: &mut Node, other: Node, place: &Place, clashes: &mut Vec<(Plac
 
 /// Replaces every `${env:NAME}` and `${file:PATH}` in the tree's texts.
 /// Notes what is wrong, and which files it read.
-pub fn substitute(node: &mut Node, base: &Path, place: &Place, notes: &mut (&mut Mistakes, &mut Vec<String>)) {
+pub fn substitute(node: &mut Node, base: &Path, trail: &Trail<'_>, notes: &mut (&mut Mistakes, &mut Vec<String>)) {
     match &mut node.value {
-        Value::Text(text) if text.contains("${") => {
-            if let Some(replaced) = notes.0.take(place, replace(text, base, notes.1)) {
+        Value::Text(text) if text.contains("${") => match replace(text, base, notes.1) {
+            Ok(replaced) => {
                 *text = replaced;
                 node.substituted = true;
             }
-        }
+            Err(why) => notes.0.add(&trail.place(), why),
+        },
         Value::List(items) => {
             for (index, item) in items.iter_mut().enumerate() {
-                substitute(item, base, &place.index(index), notes);
+                substitute(item, base, &Trail::Index(trail, index), notes);
             }
         }
         Value::Map(members) => {
             for (key, item) in members {
-                substitute(item, base, &place.key(&key.text), notes);
+                substitute(item, base, &Trail::Key(trail, &key.text), notes);
             }
         }
         _ => {}

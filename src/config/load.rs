@@ -1,9 +1,11 @@
 //! From files to a [`Config`], with every mistake at once.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
 
+use super::trail::Trail;
 use super::tree::{self, Node, Spot, Value};
-use super::{Config, Flat, check, include};
+use super::{Config, Flat, check, include, read};
 use crate::notation::{Mistake, Mistakes, Place, Step};
 
 /// A configuration that was read, and where everything in it stands.
@@ -51,6 +53,11 @@ impl Loaded {
         flat
     }
 
+    /// Every value by its path, made by whoever asks first: for a large configuration that takes a while.
+    pub fn flat_later(self) -> FlatLater {
+        Arc::new(LazyLock::new(Box::new(move || self.flat())))
+    }
+
     /// Certificates, keys and authorities.
     fn named_files(&self) -> Vec<PathBuf> {
         let certificates = self.config.listeners.iter().filter_map(|l| l.tls.as_ref()).flat_map(|tls| &tls.certificates);
@@ -74,6 +81,9 @@ impl Loaded {
     }
 }
 
+/// A flat configuration that is made at the first look.
+pub type FlatLater = Arc<LazyLock<Flat, Box<dyn FnOnce() -> Flat + Send>>>;
+
 /// Reads a configuration from a file and all that it includes.
 ///
 /// # Errors
@@ -81,7 +91,7 @@ impl Loaded {
 /// `compile` adds what it finds in the rest.
 pub fn load(path: &Path) -> Result<Loaded, Mistakes> {
     let base = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
-    let text = read(path).map_err(|text| {
+    let text = text_of(path).map_err(|text| {
         let mut mistakes = Mistakes::default();
         mistakes.add(&Place::default(), text);
         mistakes
@@ -97,7 +107,7 @@ pub fn load_text(text: &str, name: &str, base: &Path) -> Result<Loaded, Mistakes
     load_tree(text, PathBuf::from(name), base.to_path_buf())
 }
 
-fn read(path: &Path) -> Result<String, String> {
+fn text_of(path: &Path) -> Result<String, String> {
     let bytes = std::fs::read(path).map_err(|e| format!("{}: cannot be read: {e}", path.display()))?;
     String::from_utf8(bytes).map_err(|_| format!("{}: is no UTF-8 text", path.display()))
 }
@@ -107,17 +117,16 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
     let mut tree = tree::parse(text, 0).map_err(|bad| single(&files, bad.spot, bad.text))?;
     let mut mistakes = Mistakes(include_all(&mut tree, &base, &mut files));
     let mut substituted = Vec::new();
-    include::substitute(&mut tree, &base, &Place::default(), &mut (&mut mistakes, &mut substituted));
+    include::substitute(&mut tree, &base, &Trail::Root, &mut (&mut mistakes, &mut substituted));
     check::check(&tree, &super::schema(), &mut mistakes);
-    let (yaml, left_out) = if mistakes.is_empty() {
-        (tree.to_yaml(), LeftOut::default())
+    let (config, left_out) = if mistakes.is_empty() {
+        (read::read(&tree), LeftOut::default())
     } else {
         let mut sound = tree.clone();
         let left_out = LeftOut::new(&mut sound, &mistakes);
-        (sound.to_yaml(), left_out)
+        (read::read(&sound), left_out)
     };
-    // An enum is written as a mapping of one key, not as a YAML tag.
-    match serde_yaml::with::singleton_map_recursive::deserialize::<Config, _>(yaml) {
+    match config {
         Ok(config) => Ok(Loaded { config, base, mistakes, left_out, files, substituted, tree }),
         // The check above takes what serde takes; should they ever differ, serde has the last word.
         Err(error) if mistakes.is_empty() => Err(single(&files, Spot::default(), error.to_string())),
@@ -214,7 +223,7 @@ fn include_one(tree: &mut Node, path: PathBuf, from: Spot, files: &mut Vec<PathB
     }
     let number = files.len() as u32;
     files.push(path.clone());
-    let parsed = read(&path).map_err(|text| (from, text)).and_then(|text| tree::parse(&text, number).map_err(|b| (b.spot, b.text)));
+    let parsed = text_of(&path).map_err(|text| (from, text)).and_then(|text| tree::parse(&text, number).map_err(|b| (b.spot, b.text)));
     match parsed {
         Err((spot, text)) => wrong.push((Place::default(), spot, text)),
         Ok(other) => {

@@ -11,8 +11,10 @@ mod include;
 mod listener;
 mod load;
 mod operation;
+mod read;
 mod resilience;
 mod route;
+mod trail;
 mod tree;
 mod upstream;
 
@@ -28,7 +30,7 @@ pub use consumer::{ApiKeyCredential, Consumer, Credential, TokenCredential};
 pub use flat::{Change, Flat, Leaf};
 pub use health::{ActiveHealth, Health, PassiveHealth, ProbeMethod};
 pub use listener::{Certificate, Listener, ListenerLimits, Protocol, Tls, TlsVersion};
-pub use load::{Loaded, load, load_text};
+pub use load::{FlatLater, Loaded, load, load_text};
 pub use operation::{AccessLog, Admin, LogFormat, LogOutput, Logging, Process, Shield};
 pub use resilience::{Breaker, Retry, RetryOn, SameSite, Sticky, StickyCookie, UpstreamLimits};
 pub use route::{

@@ -91,20 +91,6 @@ impl Node {
         }
         spot
     }
-
-    /// The tree without its places, for serde.
-    pub fn to_yaml(&self) -> serde_yaml::Value {
-        use serde_yaml::Value as Yaml;
-        match &self.value {
-            Value::Null => Yaml::Null,
-            Value::Bool(b) => Yaml::Bool(*b),
-            Value::Integer(i) => Yaml::Number((*i).into()),
-            Value::Float(f) => Yaml::Number((*f).into()),
-            Value::Text(t) => Yaml::String(t.clone()),
-            Value::List(items) => Yaml::Sequence(items.iter().map(Self::to_yaml).collect()),
-            Value::Map(members) => Yaml::Mapping(members.iter().map(|(k, n)| (Yaml::String(k.text.clone()), n.to_yaml())).collect()),
-        }
-    }
 }
 
 /// Parses one document.

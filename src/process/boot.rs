@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch as channel;
 
 use super::handover::{self, Heir};
-use super::reload::{Fixed, look_after, unwritable};
+use super::reload::{Fixed, flat_soon, look_after, told, unwritable};
 use super::{Phase, ReloadState, Source, Supervisor, activation, notify, signals};
 use crate::admin::Door;
 use crate::compile::compile;
@@ -145,6 +145,7 @@ async fn begin(
 ) -> Result<(Started, Duration), Failure> {
     let files = super::watch::look(&loaded.watched());
     let snapshot = compile(&loaded, &live).map_err(Failure::Mistakes)?;
+    told(&snapshot);
     let admin = admin_socket(&snapshot, &mut inherited)?;
     let bound = sockets(&snapshot, inherited).map_err(|m| Failure::Other(loaded.locate(m).to_string()))?;
     let (sink, format) = snapshot.log.clone();
@@ -169,7 +170,7 @@ async fn begin(
         proxy: proxy(Gateway::new(Arc::clone(&serving), draining.subscribe()), threads),
         serving,
         fixed,
-        flat: Mutex::new(Arc::new(loaded.flat())),
+        flat: Mutex::new(flat_soon(loaded)),
         files: Mutex::new(files),
         listeners: Mutex::new(Vec::new()),
         workers: workers.handle().clone(),

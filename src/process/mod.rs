@@ -25,7 +25,7 @@ use pingora::proxy::HttpProxy;
 use tokio::sync::watch as channel;
 
 use crate::admin::Door;
-use crate::config::{Flat, Loaded, load, load_text};
+use crate::config::{FlatLater, Loaded, load, load_text};
 use crate::edge::{Bound, Drain, Gateway, Listening};
 use crate::live::Live;
 use crate::notation::Mistakes;
@@ -80,7 +80,7 @@ pub struct Supervisor {
     serving: Arc<ArcSwap<Serving>>,
     fixed: reload::Fixed,
     /// The configuration that serves, flat.
-    flat: Mutex<Arc<Flat>>,
+    flat: Mutex<FlatLater>,
     /// The files that it is made of, as they were when it was read.
     files: Mutex<watch::Seen>,
     proxy: Arc<HttpProxy<Gateway>>,
@@ -171,7 +171,7 @@ impl crate::admin::Operated for Supervisor {
         (state.at, state.refused, state.files)
     }
 
-    fn flat(&self) -> Arc<Flat> {
+    fn flat(&self) -> FlatLater {
         Self::flat(self)
     }
 

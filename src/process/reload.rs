@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{Phase, Supervisor, notify, sockets};
 use crate::compile::compile;
-use crate::config::{Flat, Loaded};
+use crate::config::{FlatLater, Loaded};
 use crate::edge::{Bound, Listening, Shared};
 use crate::notation::{Mistake, Mistakes, Place};
 use crate::snapshot::{Listener, Serving, Snapshot};
@@ -99,10 +99,11 @@ impl Supervisor {
         })?;
         let fresh = self.bind_new(&snapshot).map_err(|mistakes| loaded.locate(mistakes))?;
         let access_log = self.access_log(&snapshot).map_err(|e| unwritable(&loaded, &e))?;
-        let notes = self.fixed_notes(&snapshot);
+        let mut notes = self.fixed_notes(&snapshot);
+        notes.extend(told(&snapshot));
         look_after(&snapshot).await;
         self.publish(Serving { snapshot, access_log }, fresh);
-        *self.flat.lock() = Arc::new(loaded.flat());
+        *self.flat.lock() = flat_soon(loaded);
         *self.files.lock() = files;
         Ok(notes)
     }
@@ -120,7 +121,7 @@ impl Supervisor {
     }
 
     /// What the configuration that serves says, flat.
-    pub fn flat(&self) -> Arc<Flat> {
+    pub fn flat(&self) -> FlatLater {
         Arc::clone(&self.flat.lock())
     }
 
@@ -171,9 +172,8 @@ impl Supervisor {
         let serving = Arc::new(serving);
         let before = self.serving.swap(Arc::clone(&serving));
         let present = &serving.snapshot.upstreams;
-        for old in before.snapshot.upstreams.iter().filter(|o| !present.iter().any(|n| Arc::ptr_eq(&n.pool, &o.pool))) {
-            old.pool.retire();
-        }
+        let kept: ahash::AHashSet<_> = present.iter().map(|upstream| Arc::as_ptr(&upstream.pool)).collect();
+        before.snapshot.upstreams.iter().filter(|old| !kept.contains(&Arc::as_ptr(&old.pool))).for_each(|old| old.pool.retire());
         // What the old ones' last probes found counts for the new ones as well.
         present.iter().for_each(|upstream| upstream.pool.refresh());
         // And so does what an operator changed while this was being prepared.
@@ -223,6 +223,22 @@ impl Supervisor {
 /// with a port of the system's choice by its name as well.
 fn stays(listening: &Listening, listener: &Listener) -> bool {
     listening.configured == listener.address && (listener.address.port() != 0 || listening.name == listener.name)
+}
+
+/// What a configuration says, flat, made beside whatever goes on: nobody waits for it who does not ask.
+pub fn flat_soon(loaded: Loaded) -> FlatLater {
+    let flat = loaded.flat_later();
+    let making = Arc::clone(&flat);
+    tokio::task::spawn_blocking(move || {
+        std::sync::LazyLock::force(&making);
+    });
+    flat
+}
+
+/// Logs what a configuration most likely does not mean, and gives it.
+pub fn told(snapshot: &Snapshot) -> Vec<String> {
+    let warnings = snapshot.warnings.iter().map(|warning| format!("the configuration: {warning}"));
+    warnings.inspect(|warning| log::warn!("{warning}")).collect()
 }
 
 /// The access log cannot be opened.

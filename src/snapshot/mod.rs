@@ -52,6 +52,8 @@ pub struct Snapshot {
     pub log: (Sink, Format),
     /// Threads, draining, upgrades.
     pub process: Process,
+    /// What is no mistake and most likely not meant, each with its place.
+    pub warnings: Vec<String>,
 }
 
 impl Snapshot {

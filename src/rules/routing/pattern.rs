@@ -128,6 +128,17 @@ impl FromStr for PathPattern {
 }
 
 impl PathPattern {
+    /// Whether a path that matches may begin with that prefix, by segments. Of a regular expression nothing is known.
+    pub fn may_begin_with(&self, prefix: &str) -> bool {
+        let Self::Segments { segments, rest } = self else { return true };
+        let mut steps = prefix.split('/').skip(1);
+        let agree = segments.iter().zip(&mut steps).all(|(segment, step)| match segment {
+            Segment::Literal(text) => text == step,
+            Segment::Param(_) => !step.is_empty(),
+        });
+        agree && (*rest || steps.next().is_none())
+    }
+
     fn segment(step: &str, whole: &str) -> Result<Segment, String> {
         if step == "*" {
             return Ok(Segment::Param(String::new()));
