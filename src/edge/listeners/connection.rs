@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -79,8 +79,8 @@ pub struct Connection {
     came: AtomicU64,
     expected: AtomicU64,
     expired: AtomicBool,
-    /// Whether the next flush may be left out.
-    corked: AtomicBool,
+    /// How many of the next flushes may be left out.
+    corks: AtomicU8,
     waker: AtomicWaker,
 }
 
@@ -102,7 +102,7 @@ impl Connection {
             came: AtomicU64::new(0),
             expected: AtomicU64::new(u64::MAX),
             expired: AtomicBool::new(false),
-            corked: AtomicBool::new(false),
+            corks: AtomicU8::new(0),
             waker: AtomicWaker::new(),
         })
     }
@@ -117,6 +117,7 @@ impl Connection {
 
     /// A next head is awaited, for at most `idle_time`.
     pub fn await_head(&self, idle_time: Duration) {
+        self.corks.store(0, Ordering::Relaxed);
         self.came.store(0, Ordering::Relaxed);
         self.expected.store(u64::MAX, Ordering::Relaxed);
         self.head_begun.store(false, Ordering::Relaxed);
@@ -159,14 +160,19 @@ impl Connection {
         self.is_in_head() && self.head_begun.load(Ordering::Relaxed)
     }
 
-    /// The next flush, that of an answer's head, may be left out: its body follows at once.
+    /// One more of the next flushes may be left out, because something follows at once: that of a head before its
+    /// body, or of a body before its end.
     pub fn cork(&self) {
-        self.corked.store(true, Ordering::Relaxed);
+        self.corks.store(self.corks.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed);
     }
 
     /// Whether this flush may be left out.
     pub fn uncork(&self) -> bool {
-        self.corked.load(Ordering::Relaxed) && self.corked.swap(false, Ordering::Relaxed)
+        let corks = self.corks.load(Ordering::Relaxed);
+        if corks > 0 {
+            self.corks.store(corks - 1, Ordering::Relaxed);
+        }
+        corks > 0
     }
 
     /// Whether the deadline has passed; if not, the task is woken when it does.

@@ -110,6 +110,10 @@ impl Gateway {
             *body = (!out.is_empty()).then(|| Bytes::from(out));
         }
         if end {
+            if let (Some(_), false, Some(connection)) = (&body, ctx.strippers.is_empty(), &ctx.connection) {
+                // The last chunk follows at once.
+                connection.cork();
+            }
             // Before the client has the last of it: a next request of its own never finds this one in its way.
             ctx.release_target();
         }
