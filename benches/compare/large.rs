@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::load::{self, Plan};
+use super::load::{self, Outcome, Plan};
 use super::measure::{block, ground, plan};
 use super::peers::{Running, Scenario, memory_of};
 
@@ -12,6 +12,8 @@ const ROUTES: usize = 10_000;
 const FEW: usize = 200;
 const RELOADS: usize = 1_000;
 const RATE: f64 = 2_000.0;
+const PHASE: Duration = Duration::from_secs(4);
+const ROUNDS: usize = 5;
 
 struct Gateway<'g> {
     running: Running,
@@ -59,20 +61,26 @@ pub fn run() {
     while std::net::TcpStream::connect(address).is_err() {
         std::thread::sleep(Duration::from_millis(20));
     }
-    let plan = Plan { rate: Some(RATE), time: Duration::from_secs(5), ..plan(Scenario::Plain, &gateway.running, folder.path(), &token) };
-    let mut calm = block(load::run(&plan));
-    let client = std::thread::spawn({
-        let plan = plan.clone();
-        move || block(load::run(&plan))
-    });
+    let plan = Plan { rate: Some(RATE), time: PHASE, ..plan(Scenario::Plain, &gateway.running, folder.path(), &token) };
     let mut times = Vec::new();
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(4) {
-        gateway.write(ROUTES, times.len() + 1);
-        times.push(gateway.reload());
-        std::thread::sleep(Duration::from_millis(400));
+    let mut outcomes = [Outcome::default(), Outcome::default()];
+    // By turns, so that what the machine does meanwhile meets both; the file is written in both.
+    for phase in 0..2 * ROUNDS {
+        let client = std::thread::spawn({
+            let plan = plan.clone();
+            move || block(load::run(&plan))
+        });
+        let begun = Instant::now();
+        while begun.elapsed() < PHASE - Duration::from_secs(1) {
+            gateway.write(ROUTES, times.len() + 1);
+            if phase % 2 == 1 {
+                times.push(gateway.reload());
+            }
+            std::thread::sleep(Duration::from_millis(400));
+        }
+        outcomes[phase % 2].add(client.join().expect("the client"));
     }
-    let mut busy = client.join().expect("the client");
+    let [mut calm, mut busy] = outcomes;
     assert!(calm.failed.is_empty() && busy.failed.is_empty(), "{:?} {:?}", calm.failed, busy.failed);
     times.sort();
     println!("{ROUTES} routes: {} reloads, median {:.0?}, longest {:.0?}", times.len(), times[times.len() / 2], times[times.len() - 1]);

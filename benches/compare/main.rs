@@ -13,6 +13,7 @@
     reason = "a test or a tool: what is not as it should be ends it"
 )]
 
+mod configs;
 mod large;
 mod load;
 mod measure;

@@ -41,6 +41,11 @@ fn base64(bytes: &[u8]) -> String {
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
 }
 
+/// Where benches/compare/pgo.sh puts what it builds.
+fn profiled() -> PathBuf {
+    PathBuf::from("target/pgo/portcullis")
+}
+
 /// Keys, certificates and the target.
 pub fn ground(folder: &Path) -> (Ground, [Running; 2], String) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
@@ -74,7 +79,8 @@ pub fn ground(folder: &Path) -> (Ground, [Running; 2], String) {
         origin: targets[0].address,
         json: targets[1].address,
         binaries,
-        portcullis: binary("portcullis"),
+        portcullis: std::env::var_os("PORTCULLIS").map_or_else(|| binary("portcullis"), PathBuf::from),
+        profiled: profiled(),
         bare: binary("bare"),
         modulus: base64(&modulus),
     };
@@ -159,9 +165,10 @@ fn selected(options: &[&str]) -> (Vec<Peer>, Vec<Scenario>) {
     let words: Vec<String> =
         place.and_then(|p| options.get(p + 1)).map_or_else(Vec::new, |w| w.split(',').map(str::to_lowercase).collect());
     let named = |name: String| words.is_empty() || words.contains(&name.to_lowercase());
-    let peers: Vec<Peer> = PEERS.into_iter().filter(|p| named(format!("{p:?}"))).collect();
+    let there: Vec<Peer> = PEERS.into_iter().filter(|p| *p != Peer::Profiled || profiled().exists()).collect();
+    let peers: Vec<Peer> = there.iter().copied().filter(|p| named(format!("{p:?}"))).collect();
     let scenarios: Vec<Scenario> = SCENARIOS.into_iter().filter(|s| named(format!("{s:?}"))).collect();
-    (if peers.is_empty() { PEERS.to_vec() } else { peers }, if scenarios.is_empty() { SCENARIOS.to_vec() } else { scenarios })
+    (if peers.is_empty() { there } else { peers }, if scenarios.is_empty() { SCENARIOS.to_vec() } else { scenarios })
 }
 
 pub fn run(options: &[&str]) {

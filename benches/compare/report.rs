@@ -32,14 +32,21 @@ impl Results {
         self.rows.get(&(format!("{scenario:?}"), format!("{peer:?}")))?[key].as_f64()
     }
 
+    /// Those that were measured.
+    fn peers(&self) -> Vec<Peer> {
+        let has = |peer: &Peer| self.rows.keys().any(|(_, p)| *p == format!("{peer:?}"));
+        PEERS.into_iter().filter(has).collect()
+    }
+
     fn table(&self, title: &str, cell: impl Fn(Scenario, Peer) -> Option<String>) -> String {
         let mut out = format!("| {title} |");
-        PEERS.iter().for_each(|p| _ = write!(out, " {} |", p.name()));
+        let peers = self.peers();
+        peers.iter().for_each(|p| _ = write!(out, " {} |", p.name()));
         out.push_str("\n|---|");
-        PEERS.iter().for_each(|_| out.push_str("--:|"));
+        peers.iter().for_each(|_| out.push_str("--:|"));
         for scenario in SCENARIOS {
             let _ = write!(out, "\n| {} |", scenario.name());
-            PEERS.iter().for_each(|p| _ = write!(out, " {} |", cell(scenario, *p).unwrap_or_else(|| "–".to_owned())));
+            peers.iter().for_each(|p| _ = write!(out, " {} |", cell(scenario, *p).unwrap_or_else(|| "–".to_owned())));
         }
         out + "\n"
     }
@@ -69,16 +76,17 @@ pub fn table(file: &str) {
         })
     );
     let mut memory = "| memory |".to_owned();
-    PEERS.iter().for_each(|p| _ = write!(memory, " {} |", p.name()));
+    let peers = results.peers();
+    peers.iter().for_each(|p| _ = write!(memory, " {} |", p.name()));
     memory.push_str("\n|---|");
-    PEERS.iter().for_each(|_| memory.push_str("--:|"));
+    peers.iter().for_each(|_| memory.push_str("--:|"));
     for (title, key, scale) in [
         ("empty, MiB", "empty_kib", 1024.0),
         ("10,000 idle connections, MiB", "full_kib", 1024.0),
         ("bytes per connection", "bytes_per_connection", 1.0),
     ] {
         let _ = write!(memory, "\n| {title} |");
-        for peer in PEERS {
+        for peer in &peers {
             let value = results.memory.get(&format!("{peer:?}")).and_then(|m| m[key].as_f64());
             let _ = write!(
                 memory,
@@ -94,44 +102,49 @@ pub fn table(file: &str) {
     eprintln!("the plot is in {}", path.display());
 }
 
-/// The promises, and what was measured.
+/// The aims, and what was measured, as it is usually built and with a profile.
 fn bars(results: &Results) -> String {
-    use Peer::{Bare, Caddy, Envoy, Haproxy, Nginx, Portcullis, Traefik};
-    let ratio = |s: Scenario, p: Peer| Some(results.get(s, Portcullis, "cpu_us_median")? / results.get(s, p, "cpu_us_median")?);
+    let peers = [Peer::Portcullis, Peer::Profiled];
+    let all: Vec<Vec<(String, Option<f64>, f64)>> = peers.iter().map(|own| ratios(results, *own)).collect();
+    let mut out = "| CPU time, Portcullis to | aim | as built by cargo | with PGO |\n|---|--:|--:|--:|\n".to_owned();
+    for (usual, profiled) in all[0].iter().zip(&all[1]) {
+        let (name, _, aim) = usual;
+        let cell = |value: Option<f64>| match value {
+            Some(value) => format!("{value:.2}, {}", if value <= *aim { "met" } else { "missed" }),
+            None => "–".to_owned(),
+        };
+        if usual.1.is_some() || profiled.1.is_some() {
+            let _ = writeln!(out, "| {name} | ≤ {aim} | {} | {} |", cell(usual.1), cell(profiled.1));
+        }
+    }
+    out
+}
+
+fn ratios(results: &Results, own: Peer) -> Vec<(String, Option<f64>, f64)> {
+    use Peer::{Bare, Caddy, Envoy, Haproxy, Nginx, Traefik};
+    let cpu = |s: Scenario, p: Peer| results.get(s, p, "cpu_us_median");
+    let divided = |a: Option<f64>, b: Option<f64>| a.zip(b).map(|(a, b)| a / b);
+    let ratio = |s: Scenario, p: Peer| divided(cpu(s, own), cpu(s, p));
     let memory = |p: Peer| results.memory.get(&format!("{p:?}")).and_then(|m| m["bytes_per_connection"].as_f64());
-    let one = |s: Scenario| results.get(s, Portcullis, "cpu_us_median");
-    let mut out = "| CPU time, Portcullis to | measured | aim | |\n|---|--:|--:|---|\n".to_owned();
+    let strip = cpu(Scenario::Strip, own).zip(cpu(Scenario::Json, own)).map(|(a, b)| a - b);
     let rows = [
         ("bare Pingora, plain", ratio(Scenario::Plain, Bare), 1.05),
-        (
-            "bare Pingora, JWT, limit and 1,000 routes",
-            results
-                .get(Scenario::Full, Portcullis, "cpu_us_median")
-                .zip(results.get(Scenario::Plain, Bare, "cpu_us_median"))
-                .map(|(a, b)| a / b),
-            1.35,
-        ),
+        ("bare Pingora, JWT, limit and 1,000 routes", divided(cpu(Scenario::Full, own), cpu(Scenario::Plain, Bare)), 1.35),
         ("Envoy, plain", ratio(Scenario::Plain, Envoy), 0.55),
         ("Traefik, plain", ratio(Scenario::Plain, Traefik), 0.45),
         ("Caddy, plain", ratio(Scenario::Plain, Caddy), 0.45),
         ("HAProxy, plain", ratio(Scenario::Plain, Haproxy), 1.5),
         ("HAProxy, JWT + rate limit", ratio(Scenario::Jwt, Haproxy), 0.75),
         ("Envoy, JWT + rate limit", ratio(Scenario::Jwt, Envoy), 0.45),
-        ("itself with one route, 1,000 routes", one(Scenario::Routes).zip(one(Scenario::Plain)).map(|(a, b)| a / b), 1.03),
+        ("itself with one route, 1,000 routes", divided(cpu(Scenario::Routes, own), cpu(Scenario::Plain, own)), 1.03),
         ("nginx, TLS keep-alive", ratio(Scenario::Tls, Nginx), 1.3),
-        ("nginx, memory per idle connection", memory(Portcullis).zip(memory(Nginx)).map(|(a, b)| a / b), 2.0),
+        ("nginx, memory per idle connection", divided(memory(own), memory(Nginx)), 2.0),
+        ("an answer of JSON as it is, stripped: µs more", strip, 8.0),
     ];
-    if let Some(strip) = one(Scenario::Strip).zip(one(Scenario::Json)).map(|(a, b)| a - b) {
-        let _ = writeln!(out, "| stripping 1 KiB of JSON, µs more | {strip:.1} | ≤ 8 | {} |", if strip <= 8.0 { "met" } else { "missed" });
-    }
-    for (name, value, aim) in rows {
-        let Some(value) = value else { continue };
-        let _ = writeln!(out, "| {name} | {value:.2} | ≤ {aim} | {} |", if value <= aim { "met" } else { "missed" });
-    }
-    out
+    rows.into_iter().map(|(name, value, aim)| (name.to_owned(), value, aim)).collect()
 }
 
-const COLOURS: [&str; 7] = ["#9e9e9e", "#1565c0", "#2e7d32", "#6a1b9a", "#d84315", "#00838f", "#f9a825"];
+const COLOURS: [&str; 8] = ["#9e9e9e", "#1565c0", "#64b5f6", "#2e7d32", "#6a1b9a", "#d84315", "#00838f", "#f9a825"];
 
 /// Bars of CPU time, shorter is better; each scenario has a scale of its own.
 fn plot(results: &Results) -> String {

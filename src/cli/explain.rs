@@ -144,13 +144,13 @@ fn candidates(router: &Router, question: &Question<'_>, snapshot: &Snapshot) {
 fn tell_route(route: &Route) {
     println!("\nroute: {}", route.name);
     for filter in &route.filters {
-        println!("  filter: {} ({:?})", filter.key(), filter.stage());
+        println!("  filter: {} ({})", filter.key(), filter.stage());
     }
     match &route.action {
         Action::Forward(forward) => {
             for upstream in &forward.upstreams {
                 let shape = upstream.pool.shape();
-                println!("  forward: {} ({:?}, {} targets)", upstream.name, shape.algorithm, shape.targets.len());
+                println!("  forward: {} ({}, {} targets)", upstream.name, shape.algorithm, shape.targets.len());
             }
         }
         Action::Redirect { status, .. } => println!("  redirect: {status}"),

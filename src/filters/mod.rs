@@ -12,6 +12,7 @@ mod jwt;
 mod rate_limit;
 mod strip_fields;
 
+use std::fmt;
 use std::sync::Arc;
 
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -37,6 +38,17 @@ pub enum Stage {
     Limit,
     /// Edits last, so that whoever decides sees what the client sent.
     Edit,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cors => "cross-origin rules",
+            Self::Authenticate => "who is it?",
+            Self::Limit => "within the limits?",
+            Self::Edit => "edits",
+        })
+    }
 }
 
 /// A filter's outcome: on, or the gateway's own answer.

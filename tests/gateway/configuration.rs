@@ -90,7 +90,9 @@ fn explain_tells_the_route_and_the_runner_up() {
     let explain = |arguments: &[&str]| run(&[&["explain", "-c", "conf/examples/demo.yaml"], arguments].concat(), None);
     let (code, out, _) = explain(&["GET", "http://localhost/api/v1/users/profile"]);
     assert_eq!(code, 0);
-    for part in ["route: users", "filter: cors", "filter: jwt", "filter: rate_limit", "forward: users"] {
+    for part in
+        ["route: users", "filter: cors", "filter: jwt (who is it?)", "filter: rate_limit", "forward: users (round_robin, 2 targets)"]
+    {
         assert!(out.contains(part), "{part} is not in {out}");
     }
     let (code, out, _) = explain(&["DELETE", "/api/v1/users/profile"]);

@@ -14,6 +14,8 @@ mod random;
 mod ring;
 mod round_robin;
 
+use std::fmt;
+
 pub use ewma::{Ewma, TAU, UNKNOWN_LATENCY};
 pub use hash::{Hashed, hash_key};
 pub use least::{Cost, Least};
@@ -109,6 +111,21 @@ pub enum Algorithm {
         /// The most that one target may have of the average load, in percent; 0 is no bound.
         load_factor: u32,
     },
+}
+
+impl fmt::Display for Algorithm {
+    /// As the configuration names it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RoundRobin => "round_robin",
+            Self::LeastConnections => "least_connections",
+            Self::LeastResponseTime => "least_response_time",
+            Self::Random => "random",
+            Self::PowerOfTwo => "power_of_two",
+            Self::Ring { .. } => "hash over a ring",
+            Self::Maglev { .. } => "hash over a Maglev table",
+        })
+    }
 }
 
 impl Algorithm {
