@@ -107,6 +107,11 @@ impl Connection {
         })
     }
 
+    /// Its socket.
+    pub fn fd(&self) -> RawFd {
+        self.fd
+    }
+
     /// Whether the client has closed its side. To be asked only by the task that serves it.
     pub fn is_gone(&self) -> bool {
         // SAFETY: the socket is open for as long as the task that serves it runs, which is the caller.

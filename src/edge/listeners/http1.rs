@@ -7,49 +7,79 @@ use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 
-use super::connection::Connection;
+use super::admit::Held;
+use super::connection::{Connection, scope};
 use super::guard::readable;
 use super::listening::Context;
 use crate::telemetry::metrics::METRICS;
 
-/// Serves a connection until either side closes it.
-pub async fn serve(mut stream: Stream, connection: &Arc<Connection>, context: &Context) {
-    let mut settings = None;
-    if readable(&mut stream).await.is_err() {
-        return;
-    }
-    loop {
-        let reused = serve_one(stream, settings, context).await;
-        if connection.is_within_head() {
-            METRICS.refused.with_label_values(&["head"]).inc();
-        }
-        let Some(reused) = reused.map(ReusedHttpStream::consume) else { return };
-        (stream, settings) = reused;
-        // What was read of a next request is in the settings: it is not waited for.
-        let nothing_more = connection.has_read_nothing_more();
-        connection.await_head(context.limits().idle_time);
-        if nothing_more && readable(&mut stream).await.is_err() {
-            return;
-        }
-    }
+/// A connection between requests, which is where most are at any time: what is here is what an idle one costs.
+struct Idle {
+    stream: Option<Stream>,
+    settings: Option<HttpPersistentSettings>,
+    connection: Arc<Connection>,
+    context: Arc<Context>,
+    _held: Held,
 }
 
 type Work<'w> = Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'w>>;
 
-/// Serves the next request. What a session holds is in the box, and not in the connection's task, which idles
-/// without one most of the time.
-fn serve_one(stream: Stream, settings: Option<HttpPersistentSettings>, context: &Context) -> Work<'_> {
-    let limits = context.limits();
-    let mut session = ServerSession::new_http1(stream);
-    match settings {
-        Some(settings) => settings.apply_to_session(&mut session),
-        None => {
-            // 0 is "no timer of Pingora's": the guard has the deadlines.
-            session.set_keepalive(Some(0));
-            session.set_keepalive_reuses_remaining(limits.requests_per_connection.map(|n| n.saturating_sub(1)));
-            session.set_pipelining_enabled(true);
+/// Serves a connection until either side closes it.
+pub fn spawn(stream: Stream, connection: Arc<Connection>, context: Arc<Context>, held: Held) {
+    let scoped = Arc::clone(&connection);
+    let mut idle = Idle { stream: Some(stream), settings: None, connection, context, _held: held };
+    let serving = async move {
+        let mut wait = true;
+        while !wait || idle.readable().await {
+            let Some(work) = idle.serve_one() else { return };
+            let Some(reused) = work.await else { return idle.note_end() };
+            wait = idle.keep(reused);
+        }
+    };
+    tokio::spawn(scope(&scoped, serving));
+}
+
+impl Idle {
+    /// Waits for a request; whether one comes.
+    async fn readable(&mut self) -> bool {
+        match &mut self.stream {
+            Some(stream) => readable(stream).await.is_ok(),
+            None => false,
         }
     }
-    session.set_read_timeout(Some(limits.body_idle_time));
-    context.proxy.process_new_http(session, &context.shutdown)
+
+    /// Serves the next request. What a session holds is in the box.
+    fn serve_one(&mut self) -> Option<Work<'_>> {
+        let limits = self.context.limits();
+        let mut session = ServerSession::new_http1(self.stream.take()?);
+        match self.settings.take() {
+            Some(settings) => settings.apply_to_session(&mut session),
+            None => {
+                // 0 is "no timer of Pingora's": the guard has the deadlines.
+                session.set_keepalive(Some(0));
+                session.set_keepalive_reuses_remaining(limits.requests_per_connection.map(|n| n.saturating_sub(1)));
+                session.set_pipelining_enabled(true);
+            }
+        }
+        session.set_read_timeout(Some(limits.body_idle_time));
+        Some(self.context.proxy.process_new_http(session, &self.context.shutdown))
+    }
+
+    /// Keeps the connection for a next request; whether that is to be waited for.
+    fn keep(&mut self, reused: ReusedHttpStream) -> bool {
+        self.note_end();
+        let (stream, settings) = reused.consume();
+        (self.stream, self.settings) = (Some(stream), settings);
+        // What was read of a next request is in the settings: it is not waited for.
+        let nothing_more = self.connection.has_read_nothing_more();
+        self.connection.await_head(self.context.limits().idle_time);
+        nothing_more
+    }
+
+    /// Counts a head that was begun and not finished.
+    fn note_end(&self) {
+        if self.connection.is_within_head() {
+            METRICS.refused.with_label_values(&["head"]).inc();
+        }
+    }
 }

@@ -79,7 +79,7 @@ impl Drop for ActiveGuard {
 }
 
 /// Serves a connection until either side closes it.
-pub async fn serve(stream: Stream, connection: &Arc<Connection>, context: &Context) {
+pub async fn serve(stream: Stream, connection: &Arc<Connection>, context: &Arc<Context>) {
     let limits = context.limits();
     // The guard's deadlines are for heads of HTTP/1.
     connection.head_complete();
@@ -130,8 +130,8 @@ pub async fn serve(stream: Stream, connection: &Arc<Connection>, context: &Conte
     }
 }
 
-fn spawn(session: HttpSession, guard: ActiveGuard, connection: &Arc<Connection>, context: &Context, stall: Duration) {
-    let (connection, context) = (Arc::clone(connection), context.clone());
+fn spawn(session: HttpSession, guard: ActiveGuard, connection: &Arc<Connection>, context: &Arc<Context>, stall: Duration) {
+    let (connection, context) = (Arc::clone(connection), Arc::clone(context));
     let in_flight = context.drain.begin();
     tokio::spawn(async move {
         let _guards = (guard, in_flight);

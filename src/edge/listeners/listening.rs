@@ -1,23 +1,22 @@
 //! A listener at work: its socket, its accept loop, and how it stops.
 
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
-use pingora::protocols::Stream;
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
 use pingora::tls::TlsAcceptor;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
 
-use super::connection::{Connection, Home, scope};
-use super::guard::Guarded;
-use super::{clock, http1, http2};
+use super::admit::admit;
+use super::clock;
+use super::connection::{Connection, Home};
 use crate::edge::proxy::Gateway;
 use crate::snapshot::{Limits, Listener, Serving};
 use crate::telemetry::metrics::METRICS;
@@ -91,12 +90,12 @@ pub struct Shared {
 }
 
 /// What serving a connection needs.
-#[derive(Clone)]
 pub struct Context {
     shared: Shared,
     /// Whether the listener is closing.
     pub shutdown: ShutdownWatch,
-    settings: Arc<Settings>,
+    /// What is set for the listener at the moment.
+    pub settings: Arc<Settings>,
 }
 
 impl std::ops::Deref for Context {
@@ -115,14 +114,17 @@ impl Context {
 }
 
 /// What a reload may change of a listener that stays.
-struct Settings {
-    home: Arc<Home>,
+pub struct Settings {
+    /// What connections know of it.
+    pub home: Arc<Home>,
     limits: ArcSwap<Limits>,
-    protocols: ArcSwap<(bool, bool)>,
+    /// Whether HTTP/1 is spoken, and whether HTTP/2 is.
+    pub protocols: ArcSwap<(bool, bool)>,
     /// A place for each connection; changed with the limit.
     places: Arc<Semaphore>,
     most: AtomicUsize,
-    tls: ArcSwapOption<Tls>,
+    /// If TLS is spoken.
+    pub tls: ArcSwapOption<Tls>,
     certificates: Arc<ArcSwap<CertificateTable>>,
     tickets: Arc<TicketKeys>,
     /// Held from the end of the listener until the last connection of its queue is served: a drain must not
@@ -139,9 +141,11 @@ enum Work {
     Stop,
 }
 
-struct Tls {
+/// How TLS is spoken.
+pub struct Tls {
     settings: ServerSettings,
-    acceptor: TlsAcceptor,
+    /// Does the hand-shake.
+    pub acceptor: TlsAcceptor,
 }
 
 /// A listener at work. Dropped, it stops accepting, and its connections end with the request that they have.
@@ -188,7 +192,7 @@ impl Listening {
         let (work, told) = watch::channel(Work::Accept);
         let (closing, shutdown) = watch::channel(false);
         let drain = Arc::clone(&shared.drain);
-        let context = Context { shared, shutdown, settings: Arc::clone(&settings) };
+        let context = Arc::new(Context { shared, shutdown, settings: Arc::clone(&settings) });
         tokio::spawn(accept(Arc::clone(&socket), context, told));
         let address = socket.local_addr()?;
         Ok(Self { name: listener.name.clone(), configured: bound.configured, address, settings, socket, work, closing, drain })
@@ -268,7 +272,7 @@ impl Settings {
 }
 
 /// Accepts until it is stopped. Over the limit of connections further ones wait in the kernel's queue.
-async fn accept(socket: Arc<TcpListener>, context: Context, mut work: watch::Receiver<Work>) {
+async fn accept(socket: Arc<TcpListener>, context: Arc<Context>, mut work: watch::Receiver<Work>) {
     let places = Arc::clone(&context.settings.places);
     let connections = Connections::default();
     let watcher = tokio::spawn(watch_deadlines(Arc::clone(&connections), context.shutdown.clone()));
@@ -335,44 +339,15 @@ fn queued(socket: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
     Some((TcpStream::from_std(stream.into()).ok()?, peer.as_socket()?))
 }
 
-type Place = tokio::sync::OwnedSemaphorePermit;
-
-type Connections = Arc<Mutex<Vec<Weak<Connection>>>>;
-
-/// Serves a connection in a task of its own.
-fn admit(stream: TcpStream, peer: SocketAddr, place: Option<Place>, context: &Context, connections: &Connections) {
-    let (context, connections) = (context.clone(), Arc::clone(connections));
-    // Counted before its task runs: a drain must not end in between.
-    let under_way = context.drain.begin();
-    tokio::spawn(async move {
-        let _counted = (place, under_way);
-        let _open = Open::new();
-        serve(stream, peer, context, &connections).await;
-    });
-}
-
-struct Open;
-
-impl Open {
-    fn new() -> Self {
-        METRICS.accepted.inc();
-        METRICS.open_connections.inc();
-        Self
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        METRICS.open_connections.dec();
-    }
-}
+/// The connections of a listener.
+pub type Connections = Arc<Mutex<Vec<Weak<Connection>>>>;
 
 /// How long a connection without a request may stay once the process drains: a request that is on its
 /// way when the drain begins is still answered, with `Connection: close`.
 const LINGER: Duration = Duration::from_millis(500);
 
 /// Sets the clock and wakes whoever is late.
-async fn watch_deadlines(connections: Arc<Mutex<Vec<Weak<Connection>>>>, shutdown: ShutdownWatch) {
+async fn watch_deadlines(connections: Connections, shutdown: ShutdownWatch) {
     let mut draining_since = None;
     loop {
         tokio::time::sleep(clock::TICK).await;
@@ -385,71 +360,4 @@ async fn watch_deadlines(connections: Arc<Mutex<Vec<Weak<Connection>>>>, shutdow
             connection.inspect(|c| c.check(now, linger_is_over)).is_some()
         });
     }
-}
-
-/// What is rare or soon over is in a box: the task of a connection is as large as the largest of its parts, for as
-/// long as the connection is open.
-async fn serve(stream: TcpStream, peer: SocketAddr, context: Context, connections: &Mutex<Vec<Weak<Connection>>>) {
-    let _ = stream.set_nodelay(true);
-    let tls = context.settings.tls.load_full();
-    let header_time = context.limits().header_time;
-    let home = Arc::clone(&context.settings.home);
-    let connection = Connection::new(home, (peer, stream.as_raw_fd()), tls.is_some(), header_time);
-    connections.lock().push(Arc::downgrade(&connection));
-    let greeted = match tls {
-        Some(tls) => Box::pin(greet_tls(stream, &tls, &connection, &context)).await,
-        None => Some(Box::pin(greet(stream, &connection, &context)).await),
-    };
-    match greeted {
-        Some((stream, true)) => Box::pin(scope(&connection, http2::serve(stream, &connection, &context))).await,
-        Some((stream, false)) => scope(&connection, http1::serve(stream, &connection, &context)).await,
-        None => {}
-    }
-}
-
-/// A stream without TLS, and whether HTTP/2 is spoken on it.
-async fn greet(stream: TcpStream, connection: &Arc<Connection>, context: &Context) -> (Stream, bool) {
-    let (http1, http2) = **context.settings.protocols.load();
-    let limits = context.limits();
-    let is_h2 = http2 && (!http1 || speaks_h2(&stream, limits.header_time).await);
-    let id = stream.as_raw_fd();
-    (Box::new(Guarded::new(stream, Arc::clone(connection), &limits, !is_h2, id)), is_h2)
-}
-
-/// A stream with TLS, and whether HTTP/2 is spoken on it; `None` when there was no agreement.
-async fn greet_tls(stream: TcpStream, tls: &Tls, connection: &Arc<Connection>, context: &Context) -> Option<(Stream, bool)> {
-    let (http1, http2) = **context.settings.protocols.load();
-    let limits = context.limits();
-    let id = stream.as_raw_fd();
-    match tokio::time::timeout(limits.header_time, tls.acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => {
-            let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2") || (http2 && !http1);
-            connection.await_head(limits.header_time);
-            return Some((Box::new(Guarded::new(stream, Arc::clone(connection), &limits, !is_h2, id)), is_h2));
-        }
-        Ok(Err(error)) => {
-            log::debug!("listener {}: TLS with {} failed: {error}", connection.home.name.load(), connection.peer);
-            METRICS.refused.with_label_values(&["tls"]).inc();
-        }
-        Err(_) => METRICS.refused.with_label_values(&["tls_timeout"]).inc(),
-    }
-    None
-}
-
-/// Looks, without taking anything, whether an HTTP/2 preface (RFC 9113, section 3.4) comes.
-async fn speaks_h2(stream: &TcpStream, limit: Duration) -> bool {
-    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    let look = async {
-        let mut seen = [0; PREFACE.len()];
-        loop {
-            match stream.peek(&mut seen).await {
-                Ok(0) | Err(_) => return false,
-                Ok(count) if seen[..count] != PREFACE[..count] => return false,
-                Ok(count) if count == PREFACE.len() => return true,
-                // A part of it: peeking again would return at once, so the socket is not asked in a spin.
-                Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        }
-    };
-    tokio::time::timeout(limit, look).await.unwrap_or(false)
 }

@@ -1,5 +1,6 @@
 //! Accepting connections: limits, TLS, and which protocol is spoken.
 
+mod admit;
 mod clock;
 mod connection;
 mod guard;
