@@ -43,6 +43,8 @@ pub trait Operated: Send + Sync {
     fn last_reload(&self) -> (SystemTime, Option<String>, Vec<String>);
     /// The configuration that serves, flat.
     fn flat(&self) -> FlatLater;
+    /// The file that is read at a reload.
+    fn source(&self) -> String;
     /// Reloads; what of it does not count yet.
     ///
     /// # Errors
@@ -145,7 +147,7 @@ async fn answer(request: Request<Incoming>, operated: &dyn Operated) -> Answer {
         (&Method::GET, "/metrics") => metrics(operated),
         (&Method::GET, "/upstreams") => document(StatusCode::OK, &upstreams(operated)),
         (&Method::POST, "/reload") => match operated.reload().await {
-            Ok(notes) => document(StatusCode::OK, &json!({"reloaded": true, "notes": notes})),
+            Ok(notes) => document(StatusCode::OK, &json!({"reloaded": true, "file": operated.source(), "notes": notes})),
             Err(mistakes) => document(StatusCode::UNPROCESSABLE_ENTITY, &json!({"reloaded": false, "mistakes": mistakes})),
         },
         (&Method::POST, "/diff") => diff(request, operated).await,

@@ -1,5 +1,6 @@
 //! `listeners`.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ahash::AHashMap;
@@ -12,7 +13,7 @@ use crate::tls::{ServerSettings, chain_and_key};
 
 pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes) -> Vec<Listener> {
     let mut out = Vec::new();
-    let (mut names, mut addresses) = (AHashMap::new(), AHashMap::new());
+    let (mut names, mut addresses) = (AHashMap::new(), Vec::new());
     if loaded.config.listeners.is_empty() && !loaded.is_partial("listeners") {
         mistakes.add(&Place::default(), "the key \"listeners\" is missing: a list with at least one listener");
     }
@@ -22,14 +23,23 @@ pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes) -> Vec<Listener> {
             mistakes.add(&place.key("name"), format!("the name \"{}\" is taken by listeners[{first}]", listener.name.0));
         }
         let address = listener.address.0;
-        if address.port() != 0
-            && let Some(first) = addresses.insert(address, index)
-        {
+        if let Some(first) = addresses.iter().position(|other| overlap(*other, address)) {
             mistakes.add(&place.key("address"), format!("the address is taken by listeners[{first}]"));
+        }
+        addresses.push(address);
+        if overlap(address, loaded.config.admin.address.0) {
+            mistakes.add(&Place::default().key("admin").key("address"), format!("the address is taken by listeners[{index}]"));
         }
         out.push(one(loaded, listener, &place, mistakes));
     }
     out
+}
+
+/// Whether the system would refuse the second of two sockets: one for all addresses takes the port of each.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_kind = one.is_ipv4() == other.is_ipv4();
+    let all = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && (one.ip() == other.ip() || (all && same_kind))
 }
 
 fn one(loaded: &Loaded, listener: &config::Listener, place: &Place, mistakes: &mut Mistakes) -> Listener {

@@ -34,6 +34,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     let listeners = listeners::compile(loaded, &mut mistakes);
     let upstreams = upstreams::compile(loaded, live, &mut mistakes);
     let admin = admin(config, &root.key("admin"), &mut mistakes);
+    upgrade_socket(loaded, &root.key("process").key("upgrade_socket"), &mut mistakes);
     let log = log(loaded, &root.key("log").key("access"), &mut mistakes);
     let mut work = routes::Work {
         loaded,
@@ -111,6 +112,15 @@ fn admin(config: &Config, place: &Place, mistakes: &mut Mistakes) -> Admin {
         mistakes.add(&place.key("address"), "an address that others can reach needs a token: set admin.token");
     }
     Admin { address: admin.address.0, token: admin.token.as_ref().map(|t| t.0.clone()) }
+}
+
+fn upgrade_socket(loaded: &Loaded, place: &Place, mistakes: &mut Mistakes) {
+    let Some(path) = &loaded.config.process.upgrade_socket else { return };
+    let path = loaded.base.join(path);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if path.file_name().is_none() || folder.is_some_and(|folder| !folder.is_dir()) {
+        mistakes.add(place, format!("there is no folder for {}", path.display()));
+    }
 }
 
 fn log(loaded: &Loaded, place: &Place, mistakes: &mut Mistakes) -> (Sink, Format) {

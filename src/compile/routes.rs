@@ -8,7 +8,7 @@ use http::HeaderName;
 
 use super::upstreams::request_key;
 use crate::config::{self, HostHeader, Loaded, OneOrMany, RequestClass, TextRule, TextTest};
-use crate::filters::{CompileContext, Consumers, Filter, Stage, Verifier};
+use crate::filters::{CompileContext, Consumers, Filter, Stage, Verifier, editable};
 use crate::live::Live;
 use crate::notation::{Header, Mistakes, Place, nearest};
 use crate::rules::balance::{Algorithm, Seat, hash_key};
@@ -220,11 +220,10 @@ impl Work<'_> {
             }
             config::Action::Respond(respond) => {
                 let place = place.key("respond").key("headers");
-                let headers = respond.headers.iter().filter_map(|(text, value)| {
-                    let name: Result<Header, String> = text.parse();
-                    let name = self.mistakes.take(&place.key(text), name.map_err(|e| format!("expected {e}")))?;
-                    Some((name.0, value.0.clone()))
-                });
+                let headers = respond
+                    .headers
+                    .iter()
+                    .filter_map(|(text, value)| Some((editable(text, &place.key(text), self.mistakes)?, value.0.clone())));
                 Action::Respond { status: respond.status, headers: headers.collect(), body: respond.body.clone().into() }
             }
         }

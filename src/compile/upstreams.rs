@@ -1,7 +1,7 @@
 //! `upstreams`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ahash::AHashSet;
 
@@ -14,7 +14,6 @@ use crate::rules::balance::Algorithm;
 use crate::rules::identity::RequestKey;
 use crate::rules::resilience::{AdaptiveShape, BreakerShape, Budget, Deviation, FailureShare, OutlierShape};
 use crate::snapshot::{Retry, Sticky, Upstream};
-use crate::telemetry::metrics::METRICS;
 use crate::tls::PeerAuthorities;
 use crate::upstreams::{
     ActiveProbe, DiscoveryShape, GateShape, HttpProbe, PoolShape, ProbeKind, SessionKey, TargetSpec, Thresholds, Transport, TransportTls,
@@ -42,7 +41,7 @@ pub fn compile(loaded: &Loaded, live: &Live, mistakes: &mut Mistakes) -> BTreeMa
                 retry: retry(&upstream.retry, &place.key("retry"), mistakes),
                 sticky: upstream.sticky.as_ref().map(|s| sticky(s, name, live)),
                 backup,
-                metrics: METRICS.upstream(name),
+                metrics: OnceLock::new(),
             };
             out.insert(name.clone(), Arc::new(compiled));
         }

@@ -42,11 +42,11 @@ impl<'s> Checker<'s> {
             Value::List(items) if is(schema, "array") => self.list(items, schema, place, mistakes),
             Value::Text(text) if is(schema, "string") => Self::text(text, schema, place, mistakes),
             Value::Integer(number) if is(schema, "integer") || is(schema, "number") => {
-                Self::number(*number, schema, place, mistakes);
+                Self::number(*number as f64, schema, place, mistakes);
             }
-            Value::Float(_) if is(schema, "number") => {}
+            Value::Float(number) if is(schema, "number") => Self::number(*number, schema, place, mistakes),
             Value::Bool(_) if is(schema, "boolean") => {}
-            other => mistakes.add(&place.place(), format!("expected {}, found {}", wanted(schema), found(other))),
+            other => mistakes.add(&place.place(), format!("expected {}, found {}", wanted(schema), found(other, &[schema]))),
         }
     }
 
@@ -109,11 +109,18 @@ impl<'s> Checker<'s> {
         }
     }
 
-    fn number(number: i64, schema: &Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
+    fn number(number: f64, schema: &Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
         let bound = |key: &str| schema.get(key).and_then(Json::as_f64);
-        let (least, most) = (bound("minimum"), bound("maximum"));
-        let number = number as f64;
-        if least.is_some_and(|l| number < l) || most.is_some_and(|m| number > m) {
+        let width = match schema.get("format").and_then(Json::as_str) {
+            Some("uint8") => Some(f64::from(u8::MAX)),
+            Some("uint16") => Some(f64::from(u16::MAX)),
+            Some("uint32") => Some(f64::from(u32::MAX)),
+            _ => None,
+        };
+        let (least, most) = (bound("minimum"), bound("maximum").or(width.filter(|width| number > *width)));
+        if !number.is_finite() {
+            mistakes.add(&place.place(), "expected a number that is finite");
+        } else if least.is_some_and(|l| number < l) || most.is_some_and(|m| number > m) {
             let range = match (least, most) {
                 (Some(l), Some(m)) => format!("from {l} to {m}"),
                 (Some(l), None) => format!("of at least {l}"),
@@ -131,7 +138,7 @@ impl<'s> Checker<'s> {
             (_, []) => {
                 let mut all: Vec<String> = branches.iter().map(|b| wanted(b)).filter(|w| !w.is_empty()).collect();
                 all.dedup();
-                mistakes.add(&place.place(), format!("expected {}, found {}", all.join(" or "), found(&node.value)));
+                mistakes.add(&place.place(), format!("expected {}, found {}", all.join(" or "), found(&node.value, branches)));
             }
             (_, [only]) => self.node(node, only, place, mistakes),
             (Value::Map(members), several) => self.variant(node, members, several, place, mistakes),
@@ -170,10 +177,15 @@ impl<'s> Checker<'s> {
     }
 }
 
-/// What stands there; of a number, how it is a text.
-fn found(value: &Value) -> String {
+/// What stands there; of a number, how it is a text, if it could be one here.
+fn found(value: &Value, wanted: &[&Json]) -> String {
+    let takes = |text: &str| {
+        let format = |schema: &&Json| schema.get("format").and_then(Json::as_str).and_then(|f| check_format(f, text));
+        wanted.iter().filter(|schema| is(schema, "string")).any(|schema| format(schema).is_none_or(|checked| checked.is_ok()))
+    };
     match value {
-        Value::Integer(number) => format!("the number {number}; as a text it is \"{number}\""),
+        Value::Integer(number) if takes(&number.to_string()) => format!("the number {number}; as a text it is \"{number}\""),
+        Value::Integer(number) => format!("the number {number}"),
         other => other.kind().to_owned(),
     }
 }
@@ -212,7 +224,8 @@ fn allowed(schema: &Json) -> Option<Vec<String>> {
 fn wanted(schema: &Json) -> String {
     if let Some(example) = schema.get("examples").and_then(|e| e.get(0)).and_then(Json::as_str) {
         let format = schema.get("format").and_then(Json::as_str).unwrap_or("text").replace('-', " ");
-        return format!("a {format} such as {example}");
+        let article = if format.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+        return format!("{article} {format} such as {example}");
     }
     if let Some(allowed) = allowed(schema) {
         return format!("one of {}", words(allowed.iter()));

@@ -25,6 +25,7 @@ pub enum Leaf {
 impl std::fmt::Display for Leaf {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Plain(text) if text.contains(char::is_control) => write!(f, "{text:?}"),
             Self::Plain(text) => f.write_str(text),
             Self::Hidden(_) => f.write_str("(secret)"),
             Self::File(digest) => write!(f, "(content {:02x}{:02x}{:02x}{:02x}…)", digest[0], digest[1], digest[2], digest[3]),

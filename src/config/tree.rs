@@ -7,6 +7,12 @@ use crate::notation::{Place, Step};
 /// The most values that a configuration may have, aliases counted each time they are used.
 const MAX_NODES: usize = 4_000_000;
 
+/// The most bytes of text that it may have, counted in the same way.
+const MAX_TEXT: usize = 256 << 20;
+
+/// How deep it may be: whoever walks it has a stack.
+const MAX_DEPTH: usize = 64;
+
 /// A place in a text: the file's number, line and column, both from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spot {
@@ -95,7 +101,7 @@ impl Node {
 
 /// Parses one document.
 pub fn parse(text: &str, file: u32) -> Result<Node, BadYaml> {
-    let mut builder = Builder { parser: Parser::new_from_str(text), file, anchors: Vec::new(), nodes: 0 };
+    let mut builder = Builder { parser: Parser::new_from_str(text), file, anchors: Vec::new(), size: Size::default() };
     builder.document()
 }
 
@@ -103,7 +109,15 @@ struct Builder<'t> {
     parser: Parser<'t, StrInput<'t>>,
     file: u32,
     anchors: Vec<(usize, Node)>,
+    size: Size,
+}
+
+/// How large a tree is.
+#[derive(Clone, Copy, Default)]
+struct Size {
     nodes: usize,
+    text: usize,
+    depth: usize,
 }
 
 impl<'t> Builder<'t> {
@@ -150,20 +164,19 @@ impl<'t> Builder<'t> {
     }
 
     fn node(&mut self, event: Event<'t>, spot: Spot, depth: usize) -> Result<Node, BadYaml> {
-        self.nodes += 1;
-        if depth > 64 || self.nodes > MAX_NODES {
-            return Err(BadYaml { spot, text: "a configuration that is too deep or too large".to_owned() });
-        }
+        let text = if let Event::Scalar(text, ..) = &event { text.len() } else { 0 };
+        grow(&mut self.size, Size { nodes: 1, text, depth }, spot)?;
         let (value, anchor) = match event {
             Event::Scalar(text, style, anchor, _) => (scalar(&text, style), anchor),
             Event::SequenceStart(anchor, _) => (self.list(depth)?, anchor),
             Event::MappingStart(anchor, _) => (self.map(depth)?, anchor),
             Event::Alias(id) => {
-                let found = self.anchors.iter().rev().find(|(anchor, _)| *anchor == id);
-                let node = found.map(|(_, node)| node.clone());
-                let node = node.ok_or_else(|| BadYaml { spot, text: "an alias of an anchor that is not there".to_owned() })?;
-                self.nodes += count(&node);
-                return Ok(node);
+                let found = self.anchors.iter().rev().find(|(anchor, _)| *anchor == id).map(|(_, node)| node);
+                let node = found.ok_or_else(|| BadYaml { spot, text: "an alias of an anchor that is not there".to_owned() })?;
+                // Before it is copied: what is small as a text may be large as a tree.
+                let size = size(node);
+                grow(&mut self.size, Size { depth: depth + size.depth, ..size }, spot)?;
+                return Ok(node.clone());
             }
             _ => return Err(BadYaml { spot, text: "no YAML: a value was expected".to_owned() }),
         };
@@ -205,11 +218,31 @@ impl<'t> Builder<'t> {
     }
 }
 
-fn count(node: &Node) -> usize {
-    1 + match &node.value {
-        Value::List(items) => items.iter().map(count).sum(),
-        Value::Map(members) => members.iter().map(|(_, n)| count(n)).sum(),
-        _ => 0,
+/// Counts a part of a tree at its depth.
+fn grow(all: &mut Size, part: Size, spot: Spot) -> Result<(), BadYaml> {
+    all.nodes += part.nodes;
+    all.text += part.text;
+    if part.depth > MAX_DEPTH || all.nodes > MAX_NODES || all.text > MAX_TEXT {
+        return Err(BadYaml { spot, text: "a configuration that is too deep or too large".to_owned() });
+    }
+    Ok(())
+}
+
+/// How large a tree is that is no deeper than it may be.
+fn size(node: &Node) -> Size {
+    let add = |all: Size, below: &Node| {
+        let part = size(below);
+        Size { nodes: all.nodes + part.nodes, text: all.text + part.text, depth: all.depth.max(1 + part.depth) }
+    };
+    let one = Size { nodes: 1, text: 0, depth: 0 };
+    match &node.value {
+        Value::List(items) => items.iter().fold(one, add),
+        Value::Map(members) => {
+            let keys = members.iter().map(|(key, _)| key.text.len()).sum();
+            members.iter().map(|(_, below)| below).fold(Size { text: keys, ..one }, add)
+        }
+        Value::Text(text) => Size { text: text.len(), ..one },
+        _ => one,
     }
 }
 

@@ -49,7 +49,8 @@ pub struct Filter {
     response: Compiled,
 }
 
-fn name(text: &str, place: &Place, mistakes: &mut Mistakes) -> Option<HeaderName> {
+/// A header that a configuration may set.
+pub fn editable(text: &str, place: &Place, mistakes: &mut Mistakes) -> Option<HeaderName> {
     let parsed: Result<Header, String> = text.parse();
     let name = mistakes.take(place, parsed.map_err(|e| format!("expected {e}")))?.0;
     if FRAMING.contains(&name.as_str()) {
@@ -61,13 +62,13 @@ fn name(text: &str, place: &Place, mistakes: &mut Mistakes) -> Option<HeaderName
 }
 
 fn pairs(edits: &BTreeMap<String, HeaderText>, place: &Place, mistakes: &mut Mistakes) -> Vec<(HeaderName, HeaderValue)> {
-    let pair = |(text, value): (&String, &HeaderText)| Some((name(text, &place.key(text), mistakes)?, value.0.clone()));
+    let pair = |(text, value): (&String, &HeaderText)| Some((editable(text, &place.key(text), mistakes)?, value.0.clone()));
     edits.iter().filter_map(pair).collect()
 }
 
 fn compile(edits: &Edits, place: &Place, mistakes: &mut Mistakes) -> Compiled {
     let removed = edits.remove.iter().enumerate();
-    let remove = removed.filter_map(|(i, h)| name(h.0.as_str(), &place.key("remove").index(i), mistakes)).collect();
+    let remove = removed.filter_map(|(i, h)| editable(h.0.as_str(), &place.key("remove").index(i), mistakes)).collect();
     Compiled { remove, set: pairs(&edits.set, &place.key("set"), mistakes), add: pairs(&edits.add, &place.key("add"), mistakes) }
 }
 

@@ -24,6 +24,7 @@ use crate::rules::payload::Fields;
 
 pub use context::{CompileContext, Consumers, consumer_digest};
 pub(crate) use cors::is_preflight;
+pub(crate) use headers::editable;
 pub use jwt::Verifier;
 
 /// The stages, in the order in which they run.

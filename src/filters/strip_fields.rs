@@ -1,7 +1,8 @@
 //! `strip_fields`: removes members from JSON answers, at any depth, while they stream by.
 //!
 //! The document is never held, so there is no size beyond which anything changes. What cannot be
-//! looked into (an encoding that the gateway does not know, nesting beyond 2048 levels) is refused
+//! looked into (an encoding that the gateway does not know, another character set than UTF-8, nesting
+//! beyond 2048 levels) is refused
 //! rather than passed on with the field still in it.
 
 use std::sync::Arc;
@@ -31,7 +32,7 @@ const DIGESTS: [HeaderName; 4] = [
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Members of JSON answers: `ssn` (of the document, or of each in a list), `user.address.street`,
-    /// `items.*.cost`, `**.internal` (at any depth).
+    /// `items.*.cost` (`*` is one name, or any element of a list), `**.internal` (at any depth).
     #[schemars(length(min = 1))]
     pub response: Vec<Field>,
 }
@@ -62,6 +63,9 @@ impl Filter {
         if !is_json(response) {
             return Ok(None);
         }
+        if is_other_charset(response) {
+            return Err(Rejection::new(Reason::AnswerOpaque, "").log("the answer is JSON that is no UTF-8"));
+        }
         let encoded = response.headers.get_all(CONTENT_ENCODING).iter().any(|e| !e.as_bytes().eq_ignore_ascii_case(b"identity"));
         if encoded || response.status == http::StatusCode::PARTIAL_CONTENT {
             let what = "the answer is encoded or partial although neither was asked for";
@@ -81,6 +85,16 @@ fn is_json(response: &ResponseHeader) -> bool {
     let kind = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     matches!(kind.as_str(), "application/json" | "text/json" | "application/x-ndjson" | "application/jsonl" | "application/json-seq")
         || kind.ends_with("+json")
+}
+
+/// Whether another encoding than UTF-8 is named, which is the only one of JSON (RFC 8259, section 8.1).
+fn is_other_charset(response: &ResponseHeader) -> bool {
+    let Some(value) = response.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()) else { return false };
+    let charset = value.split(';').skip(1).filter_map(|p| p.split_once('=')).find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"));
+    charset.is_some_and(|(_, charset)| {
+        let charset = charset.trim().trim_matches('"');
+        !["utf-8", "utf8", "us-ascii", "iso-8859-1", "latin1"].iter().any(|fine| charset.eq_ignore_ascii_case(fine))
+    })
 }
 
 /// The body is another than the target's, so its strong validator is not ours (RFC 9110, section 8.8.1).

@@ -175,6 +175,13 @@ impl crate::admin::Operated for Supervisor {
         Self::flat(self)
     }
 
+    fn source(&self) -> String {
+        match &self.source {
+            Source::File(path) => std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string(),
+            Source::Text { name, .. } => name.clone(),
+        }
+    }
+
     async fn reload(&self) -> Result<Vec<String>, Vec<String>> {
         Self::reload(self).await.map_err(|mistakes| mistakes.0.iter().map(ToString::to_string).collect())
     }

@@ -1,7 +1,7 @@
 //! An upstream as routes see it: its pool, and the rules of what is tried again, kept together, handed on.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue};
 use crate::live::Sessions;
 use crate::notation::Statuses;
 use crate::rules::identity::RequestKey;
-use crate::telemetry::metrics::UpstreamMetrics;
+use crate::telemetry::metrics::{METRICS, UpstreamMetrics};
 use crate::upstreams::Pool;
 
 /// An upstream with its metrics.
@@ -27,8 +27,15 @@ pub struct Upstream {
     pub sticky: Option<Sticky>,
     /// Who takes what this one has no target for.
     pub backup: Option<Arc<Self>>,
-    /// Its metrics.
-    pub metrics: Arc<UpstreamMetrics>,
+    /// Its metrics; see [`Upstream::metrics`].
+    pub metrics: OnceLock<Arc<UpstreamMetrics>>,
+}
+
+impl Upstream {
+    /// Its metrics; made when it is first used, so that a configuration that is never taken leaves none.
+    pub fn metrics(&self) -> &UpstreamMetrics {
+        self.metrics.get_or_init(|| METRICS.upstream(&self.name))
+    }
 }
 
 /// What is tried again.

@@ -2,7 +2,7 @@
 //! list of reasons, classes of status.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use parking_lot::RwLock;
 use prometheus::proto::{Metric, MetricFamily};
@@ -17,6 +17,9 @@ const MAX_ROUTES: usize = 2_000;
 
 /// The routes over the bound.
 const OTHER: &str = "(other)";
+
+/// Requests that have no route.
+const NONE: &str = "(none)";
 
 /// The most files that are named after a refused reload.
 const MAX_BAD_FILES: usize = 10;
@@ -103,6 +106,7 @@ pub struct Metrics {
     bad_files: GaugeVec,
     upstreams: RwLock<BTreeMap<String, Arc<UpstreamMetrics>>>,
     routes: RwLock<BTreeMap<String, Arc<RouteMetrics>>>,
+    unrouted: OnceLock<Arc<RouteMetrics>>,
 }
 
 /// The process's metrics.
@@ -151,6 +155,7 @@ impl Metrics {
             bad_files: gauges(r, "portcullis_config_bad_file", "1 for a file for which the last reload was refused", &["file"]),
             upstreams: RwLock::default(),
             routes: RwLock::default(),
+            unrouted: OnceLock::new(),
             registry,
         }
     }
@@ -168,6 +173,11 @@ impl Metrics {
     /// The metrics of an upstream.
     pub fn upstream(&self, name: &str) -> Arc<UpstreamMetrics> {
         Arc::clone(self.upstreams.write().entry(name.to_owned()).or_default())
+    }
+
+    /// The metrics of requests without a route.
+    pub fn unrouted(&self) -> &RouteMetrics {
+        self.unrouted.get_or_init(|| Arc::clone(self.routes.write().entry(NONE.to_owned()).or_default()))
     }
 
     /// Counts a request's end.
@@ -203,7 +213,7 @@ impl Metrics {
 
     /// Forgets the routes and upstreams that no configuration has any more.
     pub fn retain(&self, has_route: impl Fn(&str) -> bool, has_upstream: impl Fn(&str) -> bool) {
-        self.routes.write().retain(|name, _| has_route(name) || name == OTHER);
+        self.routes.write().retain(|name, _| has_route(name) || name == OTHER || name == NONE);
         self.upstreams.write().retain(|name, _| has_upstream(name));
     }
 

@@ -234,3 +234,50 @@ fn a_client_that_does_not_read_is_cut() {
     eventually("the target is let go", || cut.load(Ordering::Acquire));
     assert_eq!(gateway.access_log(1)[0]["reason"], "client_gone");
 }
+
+/// What was read behind a request is the next one: it is answered without a further byte.
+#[test]
+fn pipelined_requests_are_all_answered() {
+    let target = Target::echo("a");
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{pool: {{targets: [\"{}\"]}}}}\nroutes: [{{name: all, action: {{forward: pool}}}}]",
+        target.address
+    ));
+    let next = head("GET", "/n", &[]);
+    // A target that Pingora encodes is longer in its hands than it was on the wire, by two bytes a space.
+    for spaces in 1..=next.len() {
+        let first = format!("GET /r?{}x HTTP/1.1\r\nHost: a\r\n\r\n", " ".repeat(spaces));
+        let mut connection = Connection::open(gateway.address());
+        connection.send(first + &next);
+        let statuses = [connection.receive().status, connection.receive().status];
+        assert!(statuses == [200, 200], "{spaces} spaces: {statuses:?}");
+    }
+    // A part of the next request comes with the first, and the rest of it with one that is as long as that part.
+    for part in [1, next.len() / 2, next.len() - 1] {
+        let third = head("GET", &format!("/{}", "t".repeat(200 + part)), &[]);
+        let second = head("GET", &format!("/{}", "s".repeat(third.len())), &[]);
+        for cut in [third.len() - 1, third.len(), third.len() + 1] {
+            let mut connection = Connection::open(gateway.address());
+            connection.send(head("GET", "/first", &[]) + &second[..cut]);
+            assert_eq!(connection.receive().status, 200);
+            connection.send(second[cut..].to_owned() + &third);
+            assert_eq!([connection.receive().status, connection.receive().status], [200, 200], "cut at {cut}");
+        }
+    }
+}
+
+/// The rest of a head that has begun has the time for heads, also where it began behind another request.
+#[test]
+fn a_head_that_began_behind_a_request_has_no_more_time() {
+    let target = Target::echo("a");
+    let gateway = Gateway::start(&format!(
+        "listeners: [{{name: main, address: '127.0.0.1:0', limits: {{header_time: 300ms, idle_time: 1h}}}}]
+upstreams: {{pool: {{targets: [\"{}\"]}}}}
+routes: [{{name: all, action: {{forward: pool}}}}]",
+        target.address
+    ));
+    let mut connection = Connection::open(gateway.address());
+    connection.send(head("GET", "/", &[]) + "GET / HTTP/1.1\r\nHo");
+    assert_eq!(connection.receive().status, 200);
+    assert_eq!(connection.receive().status, 408);
+}

@@ -179,3 +179,20 @@ warning: c.yaml:11:83: routes[3].action.forward.strip_prefix: {nothing}
         )
     );
 }
+
+/// What is small as a text and large as a tree is refused before it is one: a reload must not end the process.
+#[test]
+fn aliases_do_not_make_a_configuration_endless() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let nested = |inner: &str| format!("{}{inner}{}", "[".repeat(60), "]".repeat(60));
+    let mut deep = String::from("routes:\n  - &a0 x\n");
+    (1..400).for_each(|n| deep.push_str(&format!("  - &a{n} {}\n", nested(&format!("*a{}", n - 1)))));
+    let mut large = format!("routes:\n  - &a {}\n", "x".repeat(100_000));
+    (0..20_000).for_each(|_| large.push_str("  - *a\n"));
+    for text in [deep, large] {
+        std::fs::write(folder.path().join("c.yaml"), text).expect("written");
+        let (code, _, told) = run(&["check", "-c", "c.yaml"], Some(folder.path()));
+        assert_eq!(code, 2, "{told}");
+        assert!(told.contains("too deep or too large"), "{}", &told[..told.len().min(300)]);
+    }
+}

@@ -310,3 +310,52 @@ fn a_grpc_status_is_tried_again_where_the_route_says_so() {
     let once: Vec<_> = (0..2).map(|_| ask("/once").unwrap_or_default()).collect();
     assert!(once.contains(&"14".to_owned()) && once.contains(&"0".to_owned()), "{once:?}");
 }
+
+/// A target that answers before it has the body still has the request: whoever uploads slowly passes no limit.
+#[test]
+fn an_early_answer_does_not_make_room() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let target = listener.local_addr().expect("an address");
+    // It ends with the gateway's last connection and this test's own.
+    let answering = std::thread::spawn(move || {
+        let mut held = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            let mut some = [0; 4096];
+            if matches!(std::io::Read::read(&mut stream, &mut some), Ok(0) | Err(_)) {
+                return;
+            }
+            answer(&mut stream, 200, &[], b"early").expect("answered");
+            held.push(stream);
+        }
+    });
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{pool: {{targets: [\"{target}\"], limits: {{requests: 2, pending: 0}}}}}}\nroutes: [{{name: all, action: {{forward: pool}}}}]"
+    ));
+    let upload = || {
+        let mut connection = Connection::open(gateway.address());
+        connection.send(head("POST", "/", &[("content-length", "1000")]) + "part");
+        (connection.receive().status, connection)
+    };
+    let held: Vec<_> = (0..3).map(|_| upload()).collect();
+    assert_eq!(held.iter().map(|(status, _)| *status).collect::<Vec<_>>(), [200, 200, 503]);
+    drop(held);
+    eventually("there is room", || upload().0 == 200);
+    drop(std::net::TcpStream::connect(target).expect("a connection"));
+    answering.join().expect("the target");
+}
+
+/// An answer that breaks off does not look whole, whoever asked for it.
+#[test]
+fn a_hedged_answer_that_breaks_off_is_broken_off() {
+    let target = Target::raw(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n");
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{pool: {{targets: [\"{}\"], retry: {{hedge_after: 1s}}}}}}\nroutes: [{{name: all, action: {{forward: pool}}}}]",
+        target.address
+    ));
+    let mut connection = Connection::open(gateway.address());
+    connection.send(head("GET", "/", &[]));
+    let bytes = connection.rest();
+    let text = String::from_utf8_lossy(&bytes);
+    assert!(text.starts_with("HTTP/1.1 200") && text.contains("hello") && !text.ends_with("0\r\n\r\n"), "{text}");
+    assert_eq!(gateway.access_log(1)[0]["reason"], "target_reset");
+}

@@ -89,7 +89,10 @@ fn a_continue_passes() {
     connection.send(head("POST", "/", &[("content-length", "5"), ("expect", "100-continue")]));
     assert_eq!(connection.receive().status, 100);
     connection.send("hello");
-    assert_eq!(connection.receive().json()["body"], "hello");
+    let answer = connection.receive();
+    assert_eq!((answer.json()["body"].as_str(), answer.header("connection")), (Some("hello"), Some("keep-alive")));
+    // And the connection goes on.
+    assert_eq!(connection.ask(head("GET", "/next", &[])).status, 200);
 }
 
 #[test]

@@ -74,10 +74,10 @@ pub struct Connection {
     write_deadline: AtomicU64,
     stalled: AtomicBool,
     writer: AtomicWaker,
-    /// Bytes that came since the present head was awaited, and how many of them are the request, where that is
-    /// known: if they are as many, nothing of a next request has been read.
+    /// Bytes that came, and how many of them belong to the requests so far, where that is known of all of them: if
+    /// they are as many, nothing of a next request has been read.
     came: AtomicU64,
-    expected: AtomicU64,
+    known: AtomicU64,
     expired: AtomicBool,
     /// How many of the next flushes may be left out.
     corks: AtomicU8,
@@ -100,7 +100,7 @@ impl Connection {
             stalled: AtomicBool::new(false),
             writer: AtomicWaker::new(),
             came: AtomicU64::new(0),
-            expected: AtomicU64::new(u64::MAX),
+            known: AtomicU64::new(0),
             expired: AtomicBool::new(false),
             corks: AtomicU8::new(0),
             waker: AtomicWaker::new(),
@@ -120,24 +120,29 @@ impl Connection {
         poll(&mut asked, PollTimeout::ZERO).is_ok_and(|count| count > 0)
     }
 
-    /// A next head is awaited, for at most `idle_time`.
-    pub fn await_head(&self, idle_time: Duration) {
-        self.corks.store(0, Ordering::Relaxed);
-        self.came.store(0, Ordering::Relaxed);
-        self.expected.store(u64::MAX, Ordering::Relaxed);
-        self.head_begun.store(false, Ordering::Relaxed);
+    /// A next head is awaited, for at most `idle_time`; if some of it is there, the rest for `head_time`.
+    pub fn await_head(&self, idle_time: Duration, head_time: Duration) {
+        self.clear_corks();
+        let begun = self.has_read_more();
+        self.head_begun.store(begun, Ordering::Relaxed);
         self.in_head.store(true, Ordering::Relaxed);
-        self.deadline.store(after(idle_time), Ordering::Relaxed);
+        self.deadline.store(after(if begun { head_time } else { idle_time }), Ordering::Relaxed);
     }
 
-    /// The request is that many bytes: a head without a body.
-    pub fn expect(&self, bytes: usize) {
-        self.expected.store(bytes as u64, Ordering::Relaxed);
+    /// A request was that many bytes, its body among them; `None` if nobody knows. Only its own task says so.
+    pub fn count_request(&self, bytes: Option<usize>) {
+        let known = self.known.load(Ordering::Relaxed);
+        self.known.store(bytes.map_or(u64::MAX, |bytes| known.saturating_add(bytes as u64)), Ordering::Relaxed);
     }
 
-    /// Whether it is known that nothing behind the request has been read.
+    /// Whether it is known that nothing behind the requests so far has been read.
     pub fn has_read_nothing_more(&self) -> bool {
-        self.came.load(Ordering::Relaxed) == self.expected.load(Ordering::Relaxed)
+        self.came.load(Ordering::Relaxed) == self.known.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is known that something behind them has been read.
+    fn has_read_more(&self) -> bool {
+        self.came.load(Ordering::Relaxed) > self.known.load(Ordering::Relaxed)
     }
 
     /// Bytes have come. Of a head the rest has to come within `head_time` of the first.
@@ -169,6 +174,11 @@ impl Connection {
     /// body, or of a body before its end.
     pub fn cork(&self) {
         self.corks.store(self.corks.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// No flush may be left out.
+    pub fn clear_corks(&self) {
+        self.corks.store(0, Ordering::Relaxed);
     }
 
     /// Whether this flush may be left out.

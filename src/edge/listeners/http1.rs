@@ -16,7 +16,10 @@ use crate::telemetry::metrics::METRICS;
 /// A connection between requests, which is where most are at any time: what is here is what an idle one costs.
 struct Idle {
     stream: Option<Stream>,
-    settings: Option<HttpPersistentSettings>,
+    /// With what was read of a next request, if anything was.
+    settings: Option<Box<HttpPersistentSettings>>,
+    /// Requests that it had.
+    served: u32,
     connection: Arc<Connection>,
     context: Arc<Context>,
     _held: Held,
@@ -27,7 +30,7 @@ type Work<'w> = Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + '
 /// Serves a connection until either side closes it.
 pub fn spawn(stream: Stream, connection: Arc<Connection>, context: Arc<Context>, held: Held) {
     let scoped = Arc::clone(&connection);
-    let mut idle = Idle { stream: Some(stream), settings: None, connection, context, _held: held };
+    let mut idle = Idle { stream: Some(stream), settings: None, served: 0, connection, context, _held: held };
     let serving = async move {
         let mut wait = true;
         while !wait || idle.readable().await {
@@ -52,15 +55,13 @@ impl Idle {
     fn serve_one(&mut self) -> Option<Work<'_>> {
         let limits = self.context.limits();
         let mut session = ServerSession::new_http1(self.stream.take()?);
-        match self.settings.take() {
-            Some(settings) => settings.apply_to_session(&mut session),
-            None => {
-                // 0 is "no timer of Pingora's": the guard has the deadlines.
-                session.set_keepalive(Some(0));
-                session.set_keepalive_reuses_remaining(limits.requests_per_connection.map(|n| n.saturating_sub(1)));
-                session.set_pipelining_enabled(true);
-            }
+        if let Some(settings) = self.settings.take() {
+            settings.apply_to_session(&mut session);
         }
+        // 0 is "no timer of Pingora's": the guard has the deadlines.
+        session.set_keepalive(Some(0));
+        session.set_keepalive_reuses_remaining(limits.requests_per_connection.map(|most| most.saturating_sub(1 + self.served)));
+        session.set_pipelining_enabled(true);
         session.set_read_timeout(Some(limits.body_idle_time));
         Some(self.context.proxy.process_new_http(session, &self.context.shutdown))
     }
@@ -69,10 +70,13 @@ impl Idle {
     fn keep(&mut self, reused: ReusedHttpStream) -> bool {
         self.note_end();
         let (stream, settings) = reused.consume();
-        (self.stream, self.settings) = (Some(stream), settings);
         // What was read of a next request is in the settings: it is not waited for.
         let nothing_more = self.connection.has_read_nothing_more();
-        self.connection.await_head(self.context.limits().idle_time);
+        self.stream = Some(stream);
+        self.settings = settings.filter(|_| !nothing_more).map(Box::new);
+        self.served = self.served.saturating_add(1);
+        let limits = self.context.limits();
+        self.connection.await_head(limits.idle_time, limits.header_time);
         nothing_more
     }
 

@@ -11,6 +11,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
+use super::context::Side;
 use super::intake::X_REQUEST_ID;
 use super::pick::refuse;
 use super::{Context, Gateway};
@@ -41,7 +42,7 @@ impl Gateway {
         ctx.answered = Some(now);
         let Some(upstream) = &ctx.upstream else { return };
         let seconds = ctx.forwarded.map(|from| now.saturating_duration_since(from).as_secs_f64());
-        upstream.metrics.response.observe(seconds.unwrap_or_default());
+        upstream.metrics().response.observe(seconds.unwrap_or_default());
         if let Some(picked) = &mut ctx.picked {
             upstream.pool.report(picked, outcome(response, ctx.exchange.grpc), seconds);
         }
@@ -71,7 +72,7 @@ impl Gateway {
             ctx.sticky.tell(upstream, ctx.exchange.secure, response);
         }
         if is_bodiless(request, response) {
-            ctx.release_target();
+            ctx.end_of(Side::Answer);
         }
         let Some(route) = ctx.route.clone() else { return Ok(()) };
         for filter in route.filters.iter().rev() {
@@ -101,8 +102,8 @@ impl Gateway {
         for stripper in &mut ctx.strippers {
             let part = body.take().unwrap_or_default();
             let mut out = Vec::with_capacity(part.len() + 64);
-            if stripper.push(&part, &mut out).is_err() {
-                return Err(refuse(ctx, Rejection::new(Reason::AnswerOpaque, "").log("the document is nested too deep")));
+            if let Err(why) = stripper.push(&part, &mut out) {
+                return Err(refuse(ctx, Rejection::new(Reason::AnswerOpaque, "").log(why.text())));
             }
             if end {
                 stripper.finish(&mut out);
@@ -115,7 +116,7 @@ impl Gateway {
                 connection.cork();
             }
             // Before the client has the last of it: a next request of its own never finds this one in its way.
-            ctx.release_target();
+            ctx.end_of(Side::Answer);
         }
         Ok(())
     }

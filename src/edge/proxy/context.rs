@@ -16,6 +16,15 @@ use crate::rules::payload::{Fields, Stripper};
 use crate::snapshot::{Action, Forward, Limits, Listener, Route, Serving, Upstream};
 use crate::upstreams::{Entered, Picked};
 
+/// A direction in which a body goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// To the target.
+    Request,
+    /// To the client.
+    Answer,
+}
+
 /// One request. The snapshot that it holds is the only one that it sees.
 #[derive(Debug)]
 pub struct Context {
@@ -75,6 +84,12 @@ pub struct Context {
     pub head: Option<Box<RequestHeader>>,
     /// Bytes that went through a tunnel, in and out.
     pub tunnelled: Option<(u64, u64)>,
+    /// Whether its body has ended.
+    request_over: bool,
+    /// Whether the target's answer has.
+    answer_over: bool,
+    /// Whether the client's connection was to be kept, as it was before an interim answer.
+    pub kept: Option<Option<u64>>,
     /// Whether it is counted as under way.
     pub counted: bool,
     /// Whether it was counted and logged.
@@ -124,6 +139,9 @@ impl Context {
             status: 0,
             head: None,
             tunnelled: None,
+            request_over: false,
+            answer_over: false,
+            kept: None,
             counted: false,
             recorded: false,
             serving,
@@ -145,10 +163,17 @@ impl Context {
         self.connection.as_ref().is_some_and(|c| c.is_gone())
     }
 
-    /// The target has answered to the end: neither it nor the upstream has this request under way any longer.
-    pub fn release_target(&mut self) {
-        self.entered = None;
-        self.picked.iter_mut().for_each(Picked::release);
+    /// The request's body, or the target's answer, has come to its end. After both neither the target nor the
+    /// upstream has it under way any longer, however long the client takes for the rest of the answer.
+    pub fn end_of(&mut self, side: Side) {
+        match side {
+            Side::Request => self.request_over = true,
+            Side::Answer => self.answer_over = true,
+        }
+        if self.request_over && self.answer_over {
+            self.entered = None;
+            self.picked.iter_mut().for_each(Picked::release);
+        }
     }
 
     /// How its route forwards, if it does.

@@ -27,7 +27,7 @@ impl Gateway {
         let again = wanted
             && match exclude(ctx) {
                 Next::Another => {
-                    ctx.upstream.iter().for_each(|u| u.metrics.retries.inc());
+                    ctx.upstream.iter().for_each(|u| u.metrics().retries.inc());
                     true
                 }
                 // To the same one once more it is a retry as any other.
@@ -180,11 +180,11 @@ fn begin_retry(ctx: &mut Context) -> bool {
     let Some(upstream) = &ctx.upstream else { return false };
     let allowed = upstream.pool.begin_retry();
     if allowed {
-        upstream.metrics.retries.inc();
+        upstream.metrics().retries.inc();
         let pause = backoff(ctx.tries, upstream.retry.backoff, upstream.retry.backoff_max, fastrand::u64(..));
         ctx.backoff = Some(Duration::from_nanos(pause));
     } else {
-        upstream.metrics.retries_denied.inc();
+        upstream.metrics().retries_denied.inc();
     }
     allowed
 }

@@ -36,9 +36,8 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
     let duration = ctx.exchange.started.elapsed();
     let exchange = &ctx.exchange;
     METRICS.ended(exchange.reason);
-    if let Some(route) = &ctx.route {
-        route.metrics().observe(ctx.status, duration.as_secs_f64());
-    }
+    let metrics = ctx.route.as_ref().map_or_else(|| METRICS.unrouted(), |route| route.metrics());
+    metrics.observe(ctx.status, duration.as_secs_f64());
     if ctx.serving.access_log.is_off() {
         return;
     }

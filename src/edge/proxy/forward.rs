@@ -26,11 +26,11 @@ impl Gateway {
     pub(super) fn connected(&self, reused: bool, ctx: &Context) {
         let Some(upstream) = &ctx.upstream else { return };
         if reused {
-            upstream.metrics.reused.inc();
+            upstream.metrics().reused.inc();
         } else {
-            upstream.metrics.connections.inc();
+            upstream.metrics().connections.inc();
             if let Some(from) = ctx.forwarded {
-                upstream.metrics.connect.observe(from.elapsed().as_secs_f64());
+                upstream.metrics().connect.observe(from.elapsed().as_secs_f64());
             }
         }
     }

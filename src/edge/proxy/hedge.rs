@@ -16,6 +16,7 @@ use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
+use super::context::Side;
 use super::failure::{exhausted, is_method_repeatable, is_retried_answer};
 use super::pick::{LOOK, reach, refuse};
 use super::tunnel::strip_hop_by_hop;
@@ -63,7 +64,13 @@ impl Gateway {
         let (Try { peer, picked, begun: at, .. }, begun) = won;
         (ctx.forwarded, ctx.picked) = (Some(at), Some(picked));
         self.connected(begun.reused, ctx);
+        // There is no body to wait for.
+        ctx.end_of(Side::Request);
         if let Err(error) = self.pass_on(session, ctx, begun, &peer).await {
+            if session.response_written().is_some() {
+                // It is not to look whole.
+                return Err(error);
+            }
             self.answer_failure(session, &error, ctx).await;
             session.set_keepalive(None);
         }
@@ -157,13 +164,13 @@ impl Gateway {
         }
         let picked = upstream.pool.pick(&Wish { tried: &ctx.tried, ..Wish::default() }).ok()?;
         if !upstream.pool.begin_retry() {
-            upstream.metrics.retries_denied.inc();
+            upstream.metrics().retries_denied.inc();
             return None;
         }
         let peer = reach(&picked, ctx, left);
         ctx.tries += 1;
         let second = self.prepare_try(session, ctx, peer, picked).ok()?;
-        upstream.metrics.hedges.inc();
+        upstream.metrics().hedges.inc();
         Some(second)
     }
 
@@ -174,6 +181,8 @@ impl Gateway {
         let request = session.req_header().clone();
         frame(&request, &mut head)?;
         self.edit_answer(&request, &mut head, ctx)?;
+        // Nobody reads from the client meanwhile, so nobody would send a head that is kept back.
+        ctx.connection.iter().for_each(|connection| connection.clear_corks());
         session.write_response_header(Box::new(head), false).await?;
         loop {
             let mut body = target.read_response_body().await.map_err(Error::into_up)?;

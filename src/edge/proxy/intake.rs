@@ -59,8 +59,8 @@ impl Gateway {
         let (connection, underscore) = self.identify(session.req_header(), ctx);
         if !session.is_http2() {
             let length = check_raw(session, ctx.limits().map_or(usize::MAX, |l| l.headers))?;
-            if let (true, Some(connection)) = (session.is_body_empty(), &ctx.connection) {
-                connection.expect(length);
+            if let Some(connection) = &ctx.connection {
+                connection.count_request(request_length(session, length));
             }
         }
         let request = session.req_header_mut();
@@ -154,6 +154,20 @@ fn check_raw(session: &Session, most: usize) -> Result<usize, Box<Rejection>> {
         return Err(bad("the Host header is missing"));
     }
     Ok(raw.len())
+}
+
+/// How many bytes of the connection the request is, where that is known before its body has come. To be asked once
+/// the head is checked.
+fn request_length(session: &mut Session, head: usize) -> Option<usize> {
+    if session.req_header().raw_path().contains(&b'%') {
+        // Pingora encodes what may not stand in a target: the head may be longer than what came.
+        return None;
+    }
+    if session.is_body_empty() {
+        return Some(head);
+    }
+    let body: usize = session.req_header().headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
+    head.checked_add(body)
 }
 
 /// Removes what `Connection` names (RFC 9110, section 7.6.1) before any filter runs, and the names

@@ -49,7 +49,7 @@ impl Copy {
             return None;
         }
         let Some(place) = Place::take(mirror) else {
-            mirror.upstream.metrics.mirrored[1].inc();
+            mirror.upstream.metrics().mirrored[1].inc();
             return None;
         };
         let mut request = request.clone();
@@ -66,7 +66,7 @@ impl Gateway {
         let Some(copy) = &mut ctx.copy else { return };
         if let Some(part) = body {
             if copy.body.len() + part.len() > MAX_BODY {
-                copy.upstream.metrics.mirrored[1].inc();
+                copy.upstream.metrics().mirrored[1].inc();
                 ctx.copy = None;
                 return;
             }
@@ -75,7 +75,7 @@ impl Gateway {
         if let (true, Some(copy)) = (end, ctx.copy.take()) {
             let calls = Arc::clone(&self.calls);
             tokio::spawn(async move {
-                let metrics = &copy.upstream.metrics.mirrored;
+                let metrics = &copy.upstream.metrics().mirrored;
                 metrics[usize::from(!send(&calls, &copy).await)].inc();
                 drop(copy.place);
             });

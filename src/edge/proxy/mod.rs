@@ -52,6 +52,18 @@ pub struct Gateway {
     draining: watch::Receiver<bool>,
 }
 
+/// Pingora takes an interim answer for one before the end of the request, and would close the connection: once the
+/// body has come it is kept after all.
+fn keep_after_interim(session: &mut Session, response: &ResponseHeader, ctx: &mut Context) {
+    if response.status.is_informational() {
+        ctx.kept.get_or_insert(session.get_keepalive());
+    } else if let Some(kept) = ctx.kept.take()
+        && session.is_body_done()
+    {
+        session.set_keepalive(kept);
+    }
+}
+
 /// A client with kept connections.
 type Calls = Connector<()>;
 
@@ -126,6 +138,7 @@ impl ProxyHttp for Gateway {
             // The end of the connection may be the end of the body.
             session.set_keepalive(None);
         }
+        keep_after_interim(session, response, ctx);
         settle(caught_now(|| self.edit_answer(session.req_header(), response, ctx)), ctx)
     }
 

@@ -7,6 +7,7 @@ use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
+use super::context::Side;
 use super::hedge::may_hedge;
 use super::pick::refuse;
 use super::{Context, Gateway};
@@ -112,6 +113,9 @@ impl Gateway {
     /// Counts the request's body as it comes; over its limit it ends there.
     pub(super) fn count_body(&self, _session: &mut Session, body: Option<&Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
         ctx.body_seen += body.map_or(0, |b| b.len() as u64);
+        if end {
+            ctx.end_of(Side::Request);
+        }
         self.copy_body(ctx, body, end);
         if let Some(progress) = &ctx.progress {
             progress.note(!end);

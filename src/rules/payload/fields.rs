@@ -2,8 +2,8 @@
 
 use std::str::FromStr;
 
-/// One way to a member: names from the root, arrays being passed through; `*` is any one name
-/// and `**` any number of them.
+/// One way to a member: names from the root, arrays being passed through; `*` is any one name, or, before the last
+/// step, any element of an array, and `**` any number of names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FieldPath(Vec<Step>);
 
@@ -129,6 +129,23 @@ impl Fields {
             }
         }
         (self.closed(below), meant)
+    }
+
+    /// The state of an array's elements: they stand where the array stands, and a `*` may take one of them.
+    pub fn element(&self, state: State) -> State {
+        if !self.one {
+            return state;
+        }
+        let mut below = state;
+        let mut rest = state & !self.last;
+        while rest != 0 {
+            let place = rest.trailing_zeros() as usize;
+            rest &= rest - 1;
+            if self.steps[place] == Step::One {
+                below |= 1 << (place + 1);
+            }
+        }
+        self.closed(below)
     }
 
     /// `**` may also stand for nothing: whoever stands at it stands behind it too. It is never last and

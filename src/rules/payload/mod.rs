@@ -4,4 +4,4 @@ mod fields;
 mod strip;
 
 pub use fields::{FieldPath, Fields};
-pub use strip::{Stripper, TooDeep};
+pub use strip::{Opaque, Stripper};

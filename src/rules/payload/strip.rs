@@ -12,15 +12,33 @@ use super::fields::{Fields, State};
 /// Containers nested deeper than this are refused, so that memory stays bounded.
 pub const MAX_DEPTH: usize = 2_048;
 
+/// The first bytes of a document that tell its encoding.
+const FIRST: usize = 4;
+
 /// White space between members that is kept, in bytes.
 const MAX_SPACE: usize = 4_096;
 
 /// A name over this many bytes is passed on without being compared.
 const SLACK: usize = 16;
 
-/// The document is nested deeper than [`MAX_DEPTH`].
+/// Why a document cannot be looked into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooDeep;
+pub enum Opaque {
+    /// It is nested deeper than [`MAX_DEPTH`].
+    TooDeep,
+    /// It begins as UTF-16 or UTF-32 does, which some readers of JSON find out by themselves.
+    NotUtf8,
+}
+
+impl Opaque {
+    /// In words.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::TooDeep => "the document is nested too deep",
+            Self::NotUtf8 => "the document is no UTF-8",
+        }
+    }
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Level {
@@ -61,6 +79,8 @@ pub struct Stripper<F> {
     /// Some while a member is being dropped: the depth of its object.
     dropping: Option<usize>,
     removed: u64,
+    /// How many of the first bytes have been seen.
+    seen: usize,
 }
 
 /// Where a scan stands in its part: bytes are copied in runs, and only where something is cut out.
@@ -83,7 +103,7 @@ impl<F: Deref<Target = Fields>> Stripper<F> {
     /// Starts a document.
     pub fn new(fields: F) -> Self {
         let below = fields.start();
-        Self { fields, levels: Vec::new(), at: At::Value, held: Vec::new(), below, dropping: None, removed: 0 }
+        Self { fields, levels: Vec::new(), at: At::Value, held: Vec::new(), below, dropping: None, removed: 0, seen: 0 }
     }
 
     /// How many members were removed so far.
@@ -94,8 +114,11 @@ impl<F: Deref<Target = Fields>> Stripper<F> {
     /// Takes the next part of the document and appends to `out` what stays of it.
     ///
     /// # Errors
-    /// [`TooDeep`]; the document is not to be continued then.
-    pub fn push(&mut self, part: &[u8], out: &mut Vec<u8>) -> Result<(), TooDeep> {
+    /// [`Opaque`]; the document is not to be continued then.
+    pub fn push(&mut self, part: &[u8], out: &mut Vec<u8>) -> Result<(), Opaque> {
+        if self.seen < FIRST {
+            self.look(part)?;
+        }
         if self.held.is_empty() {
             return self.scan(part, out);
         }
@@ -104,12 +127,19 @@ impl<F: Deref<Target = Fields>> Stripper<F> {
         self.scan(&data, out)
     }
 
+    /// Looks at the first bytes: JSON in UTF-16 or UTF-32 has a NUL, or a byte order mark, among them.
+    fn look(&mut self, part: &[u8]) -> Result<(), Opaque> {
+        let first = &part[..part.len().min(FIRST - self.seen)];
+        self.seen += first.len();
+        if first.iter().any(|byte| matches!(byte, 0 | 0xfe | 0xff)) { Err(Opaque::NotUtf8) } else { Ok(()) }
+    }
+
     /// Ends the document: whatever was held back comes out.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         out.append(&mut self.held);
     }
 
-    fn scan(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), TooDeep> {
+    fn scan(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), Opaque> {
         let mut run = Run { data, keep: 0, mark: 0 };
         let mut place = self.resume(data);
         while let Some(&byte) = data.get(place) {
@@ -242,12 +272,14 @@ impl<F: Deref<Target = Fields>> Stripper<F> {
         }
     }
 
-    fn open(&mut self, run: &mut Run<'_>, place: usize, object: bool) -> Result<usize, TooDeep> {
+    fn open(&mut self, run: &mut Run<'_>, place: usize, object: bool) -> Result<usize, Opaque> {
         if self.levels.len() == MAX_DEPTH {
-            return Err(TooDeep);
+            return Err(Opaque::TooDeep);
         }
-        // Arrays are passed through: their elements stand where they stand.
-        self.levels.push(Level { object, passed: false, cut: false, state: self.below, unknown: self.fields.unknown(self.below) });
+        // Arrays are passed through: their elements stand where they stand, or are what a `*` takes.
+        let state = if object { self.below } else { self.fields.element(self.below) };
+        self.below = state;
+        self.levels.push(Level { object, passed: false, cut: false, state, unknown: self.fields.unknown(state) });
         self.at = if object { At::Name } else { At::Value };
         run.mark = place + 1;
         Ok(place + 1)

@@ -40,6 +40,9 @@ fn by_example() {
     becomes(&["**.ssn"], r#"{"a":{"ssn":1,"b":[{"ssn":2},{"c":3,"ssn":4}]}}"#, r#"{"a":{"b":[{},{"c":3}]}}"#);
     becomes(&["a.b"], r#"{"a":{"b":1,"c":2},"b":3}"#, r#"{"a":{"c":2},"b":3}"#);
     becomes(&["a.*.x"], r#"{"a":{"p":{"x":1},"x":2}}"#, r#"{"a":{"p":{},"x":2}}"#);
+    becomes(&["items.*.x"], r#"{"items":[{"x":1,"y":2},{"z":{"x":3}}],"x":4}"#, r#"{"items":[{"y":2},{"z":{}}],"x":4}"#);
+    becomes(&["a.*.*.x"], r#"{"a":[[{"x":1}],{"b":{"x":2}}]}"#, r#"{"a":[[{}],{"b":{}}]}"#);
+    becomes(&["a.*"], r#"{"a":[{"x":1},2]}"#, r#"{"a":[{},2]}"#);
     becomes(&["ssn"], r#"[{"ssn":1},{"ssn":2,"a":3}]"#, r#"[{},{"a":3}]"#);
     let long = format!(r#"{{"s":{{"short":1,"{}":"SECRET"}},"k":1}}"#, "n".repeat(60));
     becomes(&["s.*"], &long, r#"{"s":{},"k":1}"#);
@@ -59,8 +62,26 @@ fn escapes_and_tricks() {
 
 #[test]
 fn what_is_not_json_is_unharmed() {
-    for text in ["", "plain, text: \"ssn\"", "<a href=\"x\">ssn</a>", "ssn=1,2", "\"", "]]}}", "\u{0}\u{1}"] {
+    for text in ["", "plain, text: \"ssn\"", "<a href=\"x\">ssn</a>", "ssn=1,2", "\"", "]]}}", "\u{1}\u{2}"] {
         becomes(&["ssn", "**.x"], text, text);
+    }
+}
+
+#[test]
+fn other_encodings_are_refused() {
+    let fields = fields(&["ssn"]);
+    let text = r#"{"ssn":1}"#;
+    let wide: Vec<u16> = text.encode_utf16().collect();
+    let little: Vec<u8> = wide.iter().flat_map(|unit| unit.to_le_bytes()).collect();
+    let big: Vec<u8> = wide.iter().flat_map(|unit| unit.to_be_bytes()).collect();
+    let marked = [&[0xff, 0xfe], little.as_slice()].concat();
+    let widest: Vec<u8> = text.chars().flat_map(|c| u32::from(c).to_le_bytes()).collect();
+    for bytes in [little, big, marked, widest] {
+        for cut in 1..5 {
+            let mut stripper = Stripper::new(&fields);
+            let refused = bytes.chunks(cut).any(|part| stripper.push(part, &mut Vec::new()) == Err(Opaque::NotUtf8));
+            assert!(refused, "{bytes:?} cut at {cut}");
+        }
     }
 }
 
@@ -70,7 +91,7 @@ fn depth_is_bounded() {
     let mut stripper = Stripper::new(&fields);
     let deep = "[".repeat(MAX_DEPTH);
     assert_eq!(stripper.push(deep.as_bytes(), &mut Vec::new()), Ok(()));
-    assert_eq!(stripper.push(b"[", &mut Vec::new()), Err(TooDeep));
+    assert_eq!(stripper.push(b"[", &mut Vec::new()), Err(Opaque::TooDeep));
 }
 
 /// Removes `ssn` at any depth and `a.b` from the root, on the parsed document.
