@@ -91,12 +91,13 @@ impl Supervisor {
     async fn try_reload(&self) -> Result<Vec<String>, Mistakes> {
         // Reading and compiling may take a while for a large configuration, or a disk that does not answer:
         // everything else goes on meanwhile.
-        let (loaded, files, snapshot) = tokio::task::block_in_place(|| {
+        let read = || {
             let loaded = self.source.load()?;
             let files = super::watch::look(&loaded.watched());
             let snapshot = compile(&loaded, &self.live)?;
             Ok((loaded, files, snapshot))
-        })?;
+        };
+        let (loaded, files, snapshot) = tokio::task::block_in_place(|| behind_traffic(read))?;
         let fresh = self.bind_new(&snapshot).map_err(|mistakes| loaded.locate(mistakes))?;
         let access_log = self.access_log(&snapshot).map_err(|e| unwritable(&loaded, &e))?;
         let mut notes = self.fixed_notes(&snapshot);
@@ -223,6 +224,23 @@ impl Supervisor {
 /// with a port of the system's choice by its name as well.
 fn stays(listening: &Listening, listener: &Listener) -> bool {
     listening.configured == listener.address && (listener.address.port() != 0 || listening.name == listener.name)
+}
+
+/// How far work that can wait stands back behind the workers (`nice`): beside one of them it gets a quarter.
+const NICE: nix::libc::c_int = 5;
+
+/// Does work on a thread of its own that stands back behind those that serve.
+fn behind_traffic<T: Send>(work: impl FnOnce() -> Result<T, Mistakes> + Send) -> Result<T, Mistakes> {
+    let runtime = tokio::runtime::Handle::current();
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            let _runtime = runtime.enter();
+            // SAFETY: it concerns the calling thread alone (0), and passes numbers. Where it is refused nothing changes.
+            unsafe { nix::libc::setpriority(nix::libc::PRIO_PROCESS, 0, NICE) };
+            work()
+        });
+        worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// What a configuration says, flat, made beside whatever goes on: nobody waits for it who does not ask.
