@@ -51,7 +51,7 @@ pub fn join(tree: &mut Node, other: Node, place: &Place, clashes: &mut Vec<(Plac
 /// Notes what is wrong, and which files it read.
 pub fn substitute(node: &mut Node, base: &Path, trail: &Trail<'_>, notes: &mut (&mut Mistakes, &mut Vec<String>)) {
     match &mut node.value {
-        Value::Text(text) if text.contains("${") => match replace(text, base, notes.1) {
+        Value::Text(text) if text.contains('$') && text.contains("${") => match replace(text, base, notes.1) {
             Ok(replaced) => {
                 *text = replaced;
                 node.substituted = true;

@@ -13,6 +13,9 @@ const MAX_TEXT: usize = 256 << 20;
 /// How deep it may be: whoever walks it has a stack.
 const MAX_DEPTH: usize = 64;
 
+/// How many keys of a mapping are compared one by one.
+const FEW: usize = 16;
+
 /// A place in a text: the file's number, line and column, both from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spot {
@@ -200,6 +203,7 @@ impl<'t> Builder<'t> {
 
     fn map(&mut self, depth: usize) -> Result<Value, BadYaml> {
         let mut members: Vec<(Key, Node)> = Vec::new();
+        // Of a few keys each is compared with all; a set is made where there are many.
         let mut seen = ahash::AHashSet::new();
         loop {
             let (event, spot) = self.next()?;
@@ -208,7 +212,14 @@ impl<'t> Builder<'t> {
                 Event::Scalar(text, ..) => text.into_owned(),
                 _ => return Err(BadYaml { spot, text: "a key that is a text".to_owned() }),
             };
-            if !seen.insert(text.clone()) {
+            if members.len() == FEW {
+                seen.extend(members.iter().map(|(key, _): &(Key, Node)| key.text.clone()));
+            }
+            let again = match members.len() {
+                ..FEW => members.iter().any(|(key, _)| key.text == text),
+                _ => !seen.insert(text.clone()),
+            };
+            if again {
                 return Err(BadYaml { spot, text: format!("the key \"{text}\" for the second time in one mapping") });
             }
             let (event, value_spot) = self.next()?;

@@ -200,6 +200,8 @@ impl Supervisor {
         }
         drop(listeners);
         self.start_listeners(&serving, fresh);
+        // What was large takes a while to go.
+        tokio::task::spawn_blocking(move || drop(before));
     }
 
     /// Accepts on further sockets.
