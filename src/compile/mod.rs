@@ -9,6 +9,7 @@ mod upstream_checks;
 mod upstreams;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::{Config, Credential, Loaded, LogFormat, LogOutput};
@@ -117,6 +118,11 @@ fn admin(config: &Config, place: &Place, mistakes: &mut Mistakes) -> Admin {
 fn upgrade_socket(loaded: &Loaded, place: &Place, mistakes: &mut Mistakes) {
     let Some(path) = &loaded.config.process.upgrade_socket else { return };
     let path = loaded.base.join(path);
+    in_folder(&path, place, mistakes);
+}
+
+/// Notes a path at which no file could be made, because its folder is not there.
+fn in_folder(path: &Path, place: &Place, mistakes: &mut Mistakes) {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     if path.file_name().is_none() || folder.is_some_and(|folder| !folder.is_dir()) {
         mistakes.add(place, format!("there is no folder for {}", path.display()));
@@ -128,10 +134,7 @@ fn log(loaded: &Loaded, place: &Place, mistakes: &mut Mistakes) -> (Sink, Format
     let sink = match (access.output, &access.file) {
         (LogOutput::File, Some(file)) => {
             let path = loaded.base.join(file);
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            if folder.is_some_and(|folder| !folder.is_dir()) {
-                mistakes.add(&place.key("file"), format!("there is no folder for {}", path.display()));
-            }
+            in_folder(&path, &place.key("file"), mistakes);
             Sink::File(path)
         }
         (LogOutput::File, None) => {

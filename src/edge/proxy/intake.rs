@@ -58,10 +58,12 @@ impl Gateway {
         // First, so that even a refusal can be found again.
         let (connection, underscore) = self.identify(session.req_header(), ctx);
         if !session.is_http2() {
-            let length = check_raw(session, ctx.limits().map_or(usize::MAX, |l| l.headers))?;
+            let checked = check_raw(session, ctx.limits().map_or(usize::MAX, |l| l.headers));
             if let Some(connection) = &ctx.connection {
-                connection.count_request(request_length(session, length));
+                // Of one that is refused for how it is written nobody knows where it ends.
+                connection.count_request(checked.as_ref().ok().and_then(|length| request_length(session, *length)));
             }
+            checked?;
         }
         let request = session.req_header_mut();
         ctx.exchange.host = host(request)?;
