@@ -19,8 +19,9 @@ use crate::exchange::{Reason, Rejection};
 use crate::notation::Field;
 use crate::rules::payload::Fields;
 
-/// Digests of the body, which are no longer right.
-const DIGESTS: [HeaderName; 4] = [
+/// What is said of a body and is no longer right, but for its length.
+static SPOILED: [HeaderName; 5] = [
+    ACCEPT_RANGES,
     HeaderName::from_static("content-md5"),
     HeaderName::from_static("digest"),
     HeaderName::from_static("content-digest"),
@@ -71,20 +72,28 @@ impl Filter {
             let what = "the answer is encoded or partial although neither was asked for";
             return Err(Rejection::new(Reason::AnswerOpaque, "").log(what));
         }
-        for name in DIGESTS.iter().chain([&CONTENT_LENGTH, &ACCEPT_RANGES]) {
-            response.remove_header(name);
+        response.remove_header(&CONTENT_LENGTH);
+        // An answer has few headers, and seldom one of these: one look at each of them is less than a search for each of these.
+        if response.headers.keys().any(|name| SPOILED.contains(name)) {
+            for name in &SPOILED {
+                response.remove_header(name);
+            }
         }
         weaken_etag(response);
         Ok(Some(&self.fields))
     }
 }
 
+const KINDS: [&str; 5] = ["application/json", "text/json", "application/x-ndjson", "application/jsonl", "application/json-seq"];
+
+const SUFFIX: &[u8] = b"+json";
+
 /// `application/json`, `text/json` and everything with `+json` (RFC 6839); also its streams of documents.
 fn is_json(response: &ResponseHeader) -> bool {
     let Some(value) = response.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()) else { return false };
-    let kind = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    matches!(kind.as_str(), "application/json" | "text/json" | "application/x-ndjson" | "application/jsonl" | "application/json-seq")
-        || kind.ends_with("+json")
+    let kind = value.split_once(';').map_or(value, |(kind, _)| kind).trim();
+    let suffix = kind.len().checked_sub(SUFFIX.len()).and_then(|at| kind.as_bytes().get(at..));
+    KINDS.iter().any(|json| kind.eq_ignore_ascii_case(json)) || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(SUFFIX))
 }
 
 /// Whether another encoding than UTF-8 is named, which is the only one of JSON (RFC 8259, section 8.1).

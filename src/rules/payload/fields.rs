@@ -115,17 +115,17 @@ impl Fields {
         let mut meant = false;
         let mut rest = state & !self.any;
         while rest != 0 {
-            let place = rest.trailing_zeros() as usize;
-            rest &= rest - 1;
-            let fits = match &self.steps[place] {
+            let bit = rest & rest.wrapping_neg();
+            rest ^= bit;
+            let fits = match &self.steps[bit.trailing_zeros() as usize] {
                 Step::Name(wanted) => wanted.as_ref() == name,
                 Step::One => true,
                 Step::Any => false,
             };
-            if fits && self.last >> place & 1 == 1 {
+            if fits && self.last & bit != 0 {
                 meant = true;
             } else if fits {
-                below |= 1 << (place + 1);
+                below |= bit << 1;
             }
         }
         (self.closed(below), meant)
@@ -139,10 +139,10 @@ impl Fields {
         let mut below = state;
         let mut rest = state & !self.last;
         while rest != 0 {
-            let place = rest.trailing_zeros() as usize;
-            rest &= rest - 1;
-            if self.steps[place] == Step::One {
-                below |= 1 << (place + 1);
+            let bit = rest & rest.wrapping_neg();
+            rest ^= bit;
+            if self.steps[bit.trailing_zeros() as usize] == Step::One {
+                below |= bit << 1;
             }
         }
         self.closed(below)

@@ -5,6 +5,7 @@
 //! text that is not JSON comes out as it went in, and a sloppy target cannot smuggle a member past
 //! by a slip of its syntax. What it holds back is one comma and one name.
 
+use std::borrow::Cow;
 use std::ops::Deref;
 
 use super::fields::{Fields, State};
@@ -50,6 +51,13 @@ struct Level {
     state: State,
     /// The state below a name that no path knows.
     unknown: State,
+}
+
+impl Level {
+    /// Whether the next member that stays keeps its comma, if it has one.
+    fn keeps_commas(&self) -> bool {
+        self.passed || !self.cut
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,10 +170,7 @@ impl<F: Deref<Target = Fields>> Stripper<F> {
                     }
                     place + 1
                 }
-                _ => {
-                    let rest = &data[place + 1..];
-                    place + 1 + rest.iter().position(|b| STRUCTURAL[usize::from(*b)]).unwrap_or(rest.len())
-                }
+                _ => place + 1 + plain(&data[place + 1..]),
             };
         }
         self.leave(&mut run, out);
@@ -227,26 +232,68 @@ impl<F: Deref<Target = Fields>> Stripper<F> {
         if self.dropping.is_some() {
             return Some(self.pass_string(run.data, place + 1, At::Unread, At::Colon));
         }
-        // Six bytes of escape for each of the name: longer than that cannot be a known name.
-        let longest = self.fields.longest_name() * 6 + SLACK;
-        let Ok(end) = string_end(&inside[..inside.len().min(longest)]) else {
-            if inside.len() < longest {
-                return None;
+        let end = match short_string_end(inside) {
+            Some(end) => {
+                self.look_up(run, &inside[..end], out);
+                end
             }
-            // `*` and `**` take it all the same.
-            self.known(run, &[0xff], out);
-            return Some(self.pass_string(run.data, place + 1, At::Unread, At::Colon));
+            None => match self.long_name(run, inside, out)? {
+                Some(end) => end,
+                None => return Some(self.pass_string(run.data, place + 1, At::Unread, At::Colon)),
+            },
         };
         self.at = At::Colon;
-        let raw = &inside[..end];
-        match self.levels.last() {
-            // Most names of a document are of no length that is looked for, and end here. One with an
-            // escape is not, since it is longer than it says.
-            Some(level) if level.passed && !self.fields.may_know(raw.len()) && !raw.contains(&b'\\') => self.below = level.unknown,
-            _ if raw.contains(&b'\\') => self.known(run, &unescaped(raw), out),
-            _ => self.known(run, raw, out),
+        let behind = place + 1 + end + 1;
+        if self.dropping.is_some() {
+            return Some(value_end(run.data, behind, MAX_DEPTH - self.levels.len()).unwrap_or(behind));
         }
-        Some(place + 1 + end + 1)
+        Some(self.pass_scalar(run.data, behind))
+    }
+
+    /// As [`Self::name`], for one that may have escapes: where it ends, or `Some(None)` if it is longer
+    /// than any that is looked for.
+    #[cold]
+    fn long_name(&mut self, run: &mut Run<'_>, inside: &[u8], out: &mut Vec<u8>) -> Option<Option<usize>> {
+        // Six bytes of escape for each of the name: longer than that cannot be a known name.
+        let longest = self.fields.longest_name() * 6 + SLACK;
+        match string_end(&inside[..inside.len().min(longest)]) {
+            Ok(end) => {
+                self.look_up(run, &unescaped(&inside[..end]), out);
+                Some(Some(end))
+            }
+            Err(_) if inside.len() < longest => None,
+            Err(_) => {
+                // `*` and `**` take it all the same.
+                self.known(run, &[0xff], out);
+                Some(None)
+            }
+        }
+    }
+
+    /// Most names of a document are of no length that is looked for, and end here.
+    #[inline]
+    fn look_up(&mut self, run: &mut Run<'_>, name: &[u8], out: &mut Vec<u8>) {
+        match self.levels.last_mut() {
+            Some(level) if level.keeps_commas() && !self.fields.may_know(name.len()) => {
+                level.passed = true;
+                self.below = level.unknown;
+            }
+            _ => self.known(run, name, out),
+        }
+    }
+
+    /// Passes over a colon and, if it follows at once, a string or what else is no container.
+    #[inline]
+    fn pass_scalar(&mut self, data: &[u8], colon: usize) -> usize {
+        let value = colon + 1;
+        match (data.get(colon), data.get(value)) {
+            (Some(b':'), Some(b'"')) => self.pass_string(data, value + 1, At::Text, At::Value),
+            (Some(b':'), Some(_)) => {
+                self.at = At::Value;
+                value + plain(&data[value..])
+            }
+            _ => colon,
+        }
     }
 
     fn known(&mut self, run: &mut Run<'_>, name: &[u8], out: &mut Vec<u8>) {
@@ -265,8 +312,9 @@ impl<F: Deref<Target = Fields>> Stripper<F> {
             self.dropping = Some(depth);
             return run.copy_to(run.mark.max(run.keep), out);
         }
-        let first = !std::mem::replace(&mut level.passed, true);
-        if first && level.cut && run.data.get(run.mark) == Some(&b',') {
+        let keeps = level.keeps_commas();
+        level.passed = true;
+        if !keeps && run.data.get(run.mark) == Some(&b',') {
             run.copy_to(run.mark.max(run.keep), out);
             run.keep = run.mark + 1;
         }
@@ -314,13 +362,59 @@ const STRUCTURAL: [bool; 256] = {
     table
 };
 
+/// How many bytes there are before the next of [`STRUCTURAL`].
+#[inline]
+fn plain(data: &[u8]) -> usize {
+    data.iter().position(|byte| STRUCTURAL[usize::from(*byte)]).unwrap_or(data.len())
+}
+
+/// The comma or bracket behind the value that begins at `from`, if it is there and the value is no
+/// deeper than `depth`. It finds what the levels would, for a value whose names do not matter.
+fn value_end(data: &[u8], from: usize, depth: usize) -> Option<usize> {
+    let mut open = 0;
+    let mut place = from;
+    loop {
+        place += plain(data.get(place..)?);
+        match data.get(place)? {
+            b'"' => place += string_end(&data[place + 1..]).ok()? + 1,
+            b'{' | b'[' if open == depth => return None,
+            b'{' | b'[' => open += 1,
+            b'}' | b']' | b',' if open == 0 => return Some(place),
+            b'}' | b']' => open -= 1,
+            _ => {}
+        }
+        place += 1;
+    }
+}
+
 /// Where a string's closing quote is; if it is not there, whether the next byte is an escaped one.
 #[inline]
 fn string_end(inside: &[u8]) -> Result<usize, bool> {
+    short_string_end(inside).map_or_else(|| long_string_end(inside), Ok)
+}
+
+/// Where the closing quote of a short string without escapes is. Most strings are, and looking at a few
+/// words does for them what a search made for long texts does only after a start that costs more.
+#[inline]
+fn short_string_end(inside: &[u8]) -> Option<usize> {
+    for (at, word) in inside.as_chunks::<8>().0.iter().take(SHORT).enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let quotes = zero_bytes(word ^ (ONES * b'"' as u64));
+        let hits = quotes | zero_bytes(word ^ (ONES * b'\\' as u64));
+        if hits != 0 {
+            let first = hits.trailing_zeros();
+            return (quotes >> first & 1 == 1).then_some(at * 8 + first as usize / 8);
+        }
+    }
+    None
+}
+
+#[inline(never)]
+fn long_string_end(inside: &[u8]) -> Result<usize, bool> {
     let mut from = 0;
     loop {
         let rest = inside.get(from..).ok_or(true)?;
-        let at = from + quote_or_backslash(rest).ok_or(false)?;
+        let at = from + memchr::memchr2(b'"', b'\\', rest).ok_or(false)?;
         if inside[at] == b'"' {
             return Ok(at);
         }
@@ -328,32 +422,25 @@ fn string_end(inside: &[u8]) -> Result<usize, bool> {
     }
 }
 
-/// The first of the two. Most strings are short, and eight bytes at a time do for them what a search
-/// made for long texts does only after a start that costs more.
+/// What a short string is, in words of eight bytes.
+const SHORT: usize = 2;
+
+const ONES: u64 = u64::MAX / 255;
+
+/// The highest bit of each byte that is zero, and perhaps of bytes above it ("Bit Twiddling Hacks",
+/// zero in word): the lowest of them is right.
 #[inline]
-fn quote_or_backslash(text: &[u8]) -> Option<usize> {
-    const ONES: u64 = u64::MAX / 255;
-    // The lowest bit that is set belongs to the first zero byte ("Bit Twiddling Hacks", zero in word).
-    let zero = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7);
-    let mut rest = text;
-    while let Some((word, behind)) = rest.split_first_chunk::<8>() {
-        let word = u64::from_le_bytes(*word);
-        let hit = zero(word ^ (ONES * b'"' as u64)) | zero(word ^ (ONES * b'\\' as u64));
-        if hit != 0 {
-            return Some(text.len() - rest.len() + hit.trailing_zeros() as usize / 8);
-        }
-        rest = behind;
-        if text.len() - rest.len() == 32 {
-            return memchr::memchr2(b'"', b'\\', rest).map(|at| at + 32);
-        }
-    }
-    rest.iter().position(|b| matches!(b, b'"' | b'\\')).map(|at| at + text.len() - rest.len())
+fn zero_bytes(word: u64) -> u64 {
+    word.wrapping_sub(ONES) & !word & (ONES << 7)
 }
 
 /// The name with its escapes resolved; an escape that is none stays as it is.
-fn unescaped(raw: &[u8]) -> Vec<u8> {
+fn unescaped(raw: &[u8]) -> Cow<'_, [u8]> {
+    if !raw.contains(&b'\\') {
+        return Cow::Borrowed(raw);
+    }
     let quoted = [b"\"", raw, b"\""].concat();
-    serde_json::from_slice::<String>(&quoted).map_or_else(|_| raw.to_vec(), String::into_bytes)
+    serde_json::from_slice::<String>(&quoted).map_or(Cow::Borrowed(raw), |name| Cow::Owned(name.into_bytes()))
 }
 
 #[cfg(test)]
