@@ -1,11 +1,13 @@
 //! `portcullis`: one match on the subcommand.
 
+mod allocator;
+
 use clap::Parser;
 use portcullis::cli::{self, Command};
 
 /// Faster than the system's by about a tenth of a request's CPU time (benches/results).
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 fn main() -> std::process::ExitCode {
     let arguments = cli::Arguments::parse();

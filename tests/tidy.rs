@@ -16,7 +16,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Rooms from the top down; a room uses those below it and those on its own line.
 const ORDER: &[&[&str]] = &[
-    &["main", "cli"],
+    &["main", "cli", "allocator"],
     &["process"],
     &["edge", "admin"],
     &["compile"],

@@ -1,5 +1,5 @@
 //! Bare Pingora: the floor under every measurement. It forwards everything to one address, on one
-//! worker thread, and does nothing else.
+//! worker thread, with the gateway's allocator, and does nothing else.
 //!
 //! `bare LISTEN TARGET`, for example `bare 127.0.0.1:8081 127.0.0.1:9000`.
 
@@ -12,12 +12,15 @@
     reason = "a test or a tool: what is not as it should be ends it"
 )]
 
+#[path = "../../src/allocator.rs"]
+mod allocator;
+
 use async_trait::async_trait;
 use pingora::prelude::{HttpPeer, ProxyHttp, Result, Server, Session, http_proxy_service};
 use pingora::server::configuration::ServerConf;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 struct Bare(std::net::SocketAddr);
 
