@@ -81,7 +81,7 @@ pub fn table(file: &str) {
     memory.push_str("\n|---|");
     peers.iter().for_each(|_| memory.push_str("--:|"));
     for (title, key, scale) in [
-        ("empty, MiB", "empty_kib", 1024.0),
+        ("idle after first requests, MiB", "empty_kib", 1024.0),
         ("10,000 idle connections, MiB", "full_kib", 1024.0),
         ("bytes per connection", "bytes_per_connection", 1.0),
     ] {
