@@ -31,7 +31,7 @@ pub struct Work<'w> {
 
 impl Work<'_> {
     /// Compiles all routes, and a router for each listener.
-    pub fn compile(&mut self) -> (Vec<Arc<Route>>, Vec<Router>) {
+    pub fn compile(&mut self) -> (Vec<Route>, Vec<Router>) {
         let config = &self.loaded.config;
         let mut entries: Vec<Vec<Entry>> = self.listeners.iter().map(|_| Vec::new()).collect();
         let mut routes = Vec::with_capacity(config.routes.len());
@@ -45,7 +45,7 @@ impl Work<'_> {
             for listener in self.bound(route, &place) {
                 entries[listener].extend(own.iter().cloned());
             }
-            routes.push(Arc::new(self.route(route, &own, &place)));
+            routes.push(self.route(route, &own, &place));
         }
         for list in &entries {
             self.conflicts(list);

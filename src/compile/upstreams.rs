@@ -24,7 +24,7 @@ pub fn compile(loaded: &Loaded, live: &Live, mistakes: &mut Mistakes) -> BTreeMa
     let all = &loaded.config.upstreams;
     // Those that others fall back to come first; they have no backup themselves.
     for backed in [false, true] {
-        for (name, upstream) in all.iter().filter(|(_, u)| u.backup.is_some() == backed) {
+        for (index, (name, upstream)) in all.iter().enumerate().filter(|(_, (_, u))| u.backup.is_some() == backed) {
             let place = Place::default().key("upstreams").key(name);
             mistakes.take(&place, config::is_name(name).map_err(|e| format!("expected {e}")));
             super::upstream_checks::check(upstream, &place, mistakes);
@@ -36,6 +36,7 @@ pub fn compile(loaded: &Loaded, live: &Live, mistakes: &mut Mistakes) -> BTreeMa
             };
             let compiled = Upstream {
                 name: name.clone(),
+                place: index,
                 pool,
                 key,
                 retry: retry(&upstream.retry, &place.key("retry"), mistakes),

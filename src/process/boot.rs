@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
@@ -20,7 +19,7 @@ use crate::config::Loaded;
 use crate::edge::{Bound, Drain, Gateway};
 use crate::live::Live;
 use crate::notation::{Mistakes, Place};
-use crate::snapshot::{Listener, Serving, Snapshot};
+use crate::snapshot::{Current, Listener, Serving, Snapshot};
 use crate::telemetry::AccessLog;
 use crate::telemetry::metrics::METRICS;
 
@@ -162,7 +161,7 @@ async fn begin(
     }
     let fixed = Fixed::of(&snapshot);
     let (admin_address, standby) = (snapshot.admin.address, snapshot.process.standby_time);
-    let serving = Arc::new(ArcSwap::from_pointee(Serving { snapshot, access_log: Arc::new(access_log) }));
+    let serving = Arc::new(Current::new(&Arc::new(Serving { snapshot, access_log: Arc::new(access_log) })));
     let draining = channel::channel(false).0;
     let supervisor = Arc::new(Supervisor {
         source: options.source,
@@ -235,7 +234,7 @@ fn inherit(options: &Options, loaded: &Loaded, live: &Live) -> Result<(Vec<Bound
 impl Supervisor {
     /// Accepts from now on.
     fn begin(&self, bound: Vec<Bound>) {
-        self.start_listeners(&self.serving.load_full(), bound);
+        self.start_listeners(&self.serving.serving(), bound);
         // Whatever was left and nobody has asked for is for nobody.
         self.live.heritage().iter().for_each(|kind| kind.settle());
         METRICS.loaded();

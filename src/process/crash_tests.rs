@@ -35,13 +35,13 @@ async fn a_panic_is_one_request_s_failure() {
     let mut snapshot = compile(&source.load().expect("loaded"), &Live::default()).expect("compiled");
     snapshot.routes.clear();
     let sound = supervisor.serving();
-    supervisor.serving.store(Arc::new(Serving { snapshot, access_log: Arc::clone(&sound.access_log) }));
+    supervisor.serving.replace(&Arc::new(Serving { snapshot, access_log: Arc::clone(&sound.access_log) }));
     for _ in 0..3 {
         let answer = ask(address).await;
         assert!(answer.starts_with("HTTP/1.1 500") && answer.contains("\"reason\":\"internal\""), "{answer}");
         assert!(!answer.contains("index out of bounds"));
     }
-    supervisor.serving.store(sound);
+    supervisor.serving.replace(&sound);
     assert!(ask(address).await.ends_with("fine"), "the process lives");
     supervisor.end();
     tokio::time::timeout(Duration::from_secs(10), started.until_end()).await.expect("nothing is left under way");

@@ -75,13 +75,13 @@ impl Supervisor {
                 }
             }
         }
-        self.serving.load().access_log.close();
+        self.serving().access_log.close();
     }
 
     /// Waits until nothing is under way or the time is over, and until it may leave. From then on it has no
     /// listening socket: whoever has them besides may end as well.
     async fn leave(&self, handed: bool) {
-        let limit = self.serving.load().snapshot.process.drain_time;
+        let limit = self.serving().snapshot.process.drain_time;
         log::info!("draining: {} connections and streams are under way, for at most {limit:?}", self.drain.count());
         let mut phase = self.phase.subscribe();
         let may_leave = async {

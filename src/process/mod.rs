@@ -19,7 +19,6 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::SystemTime;
 
-use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pingora::proxy::HttpProxy;
 use tokio::sync::watch as channel;
@@ -29,7 +28,7 @@ use crate::config::{FlatLater, Loaded, load, load_text};
 use crate::edge::{Bound, Drain, Gateway, Listening};
 use crate::live::Live;
 use crate::notation::Mistakes;
-use crate::snapshot::Serving;
+use crate::snapshot::{Current, Serving};
 
 pub use boot::{Failure, Options, Started, run, start};
 pub use drain::Phase;
@@ -77,7 +76,7 @@ pub enum Progress {
 pub struct Supervisor {
     source: Source,
     live: Live,
-    serving: Arc<ArcSwap<Serving>>,
+    serving: Arc<Current>,
     fixed: reload::Fixed,
     /// The configuration that serves, flat.
     flat: Mutex<FlatLater>,
@@ -114,7 +113,7 @@ impl std::fmt::Debug for Supervisor {
 impl Supervisor {
     /// The configuration that serves.
     pub fn serving(&self) -> Arc<Serving> {
-        self.serving.load_full()
+        self.serving.serving()
     }
 
     /// Names and addresses of the listeners, as they are bound.

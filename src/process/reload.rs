@@ -147,7 +147,7 @@ impl Supervisor {
     }
 
     fn access_log(&self, snapshot: &Snapshot) -> std::io::Result<Arc<AccessLog>> {
-        let present = Arc::clone(&self.serving.load().access_log);
+        let present = Arc::clone(&self.serving().access_log);
         let (sink, format) = &snapshot.log;
         if present.serves(sink, *format) { Ok(present) } else { Ok(Arc::new(AccessLog::open(sink.clone(), *format)?)) }
     }
@@ -171,7 +171,7 @@ impl Supervisor {
     /// One store publishes the configuration; then the listeners follow it.
     fn publish(&self, serving: Serving, fresh: Vec<Bound>) {
         let serving = Arc::new(serving);
-        let before = self.serving.swap(Arc::clone(&serving));
+        let before = self.serving.replace(&serving);
         let present = &serving.snapshot.upstreams;
         let kept: ahash::AHashSet<_> = present.iter().map(|upstream| Arc::as_ptr(&upstream.pool)).collect();
         before.snapshot.upstreams.iter().filter(|old| !kept.contains(&Arc::as_ptr(&old.pool))).for_each(|old| old.pool.retire());

@@ -2,6 +2,7 @@
 //!
 //! Never here: mutable state. What changes lives in [`crate::live`] and is only pointed to.
 
+mod current;
 mod template;
 mod upstream;
 
@@ -26,6 +27,7 @@ use crate::telemetry::{AccessLog, Format, Sink};
 use crate::tls::ServerSettings;
 use crate::upstreams::Class;
 
+pub use current::{Current, Held};
 pub use template::Template;
 pub use upstream::{GRPC_TIMEOUT, Mirror, Retry, Sticky, Upstream, set_cookie};
 
@@ -39,7 +41,7 @@ pub struct Snapshot {
     /// Routers, one for each listener, in the same order.
     pub routers: Vec<Router>,
     /// What a router's entries point to.
-    pub routes: Vec<Arc<Route>>,
+    pub routes: Vec<Route>,
     /// Every upstream.
     pub upstreams: Vec<Arc<Upstream>>,
     /// Key sets that are kept fresh for it.
@@ -70,6 +72,18 @@ pub struct Serving {
     pub snapshot: Snapshot,
     /// Its access log.
     pub access_log: Arc<AccessLog>,
+}
+
+impl Serving {
+    /// The route at that place.
+    pub fn route(&self, place: Option<usize>) -> Option<&Route> {
+        self.snapshot.routes.get(place?)
+    }
+
+    /// The upstream at that place.
+    pub fn upstream(&self, place: Option<usize>) -> Option<&Upstream> {
+        self.snapshot.upstreams.get(place?).map(|upstream| &**upstream)
+    }
 }
 
 /// One address to accept connections on.

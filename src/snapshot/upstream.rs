@@ -17,6 +17,8 @@ use crate::upstreams::Pool;
 pub struct Upstream {
     /// Its name.
     pub name: String,
+    /// Its place in [`Snapshot::upstreams`](super::Snapshot::upstreams).
+    pub place: usize,
     /// Its targets.
     pub pool: Arc<Pool>,
     /// What a hash is taken over.

@@ -1,7 +1,7 @@
 //! What is told about traffic: metrics and the access log.
 
 mod access_log;
-mod cells;
+pub mod cells;
 mod family;
 pub mod metrics;
 mod record;

@@ -63,7 +63,7 @@ impl Pool {
                 healthy: known.watch.as_ref().and_then(|watch| watch.known()),
                 ejected,
                 open_for: known.member.breaker.as_deref().and_then(SharedBreaker::open_for),
-                latency: target.latency.is_known().then(|| target.latency.read(now)),
+                latency: target.latency().is_known().then(|| target.latency().read(now)),
             }
         });
         Bequest {
@@ -109,7 +109,7 @@ impl TargetBequest {
             breaker.open_again(left);
         }
         if let Some(seconds) = self.latency.filter(|s| s.is_finite()) {
-            target.latency.set(seconds, now);
+            target.latency().set(seconds, now);
         }
     }
 }

@@ -80,7 +80,7 @@ impl Loads for GroupLoads<'_> {
     }
 
     fn latency(&self, index: usize) -> f64 {
-        self.members.get(index).map_or(f64::MAX, |m| m.target.latency.read(self.now))
+        self.members.get(index).map_or(f64::MAX, |m| m.target.latency().read(self.now))
     }
 
     fn total(&self) -> u32 {

@@ -15,10 +15,11 @@ use super::breaker::SharedBreaker;
 use super::choice::{Choice, Draw, Member};
 use super::gate::Gate;
 use super::shape::PoolShape;
-use super::target::{InFlight, Outcome, Target, TargetSpec};
+use super::target::{Outcome, Target, TargetSpec};
 use super::watch::{Watch, WatchShape};
 use crate::exchange::clock;
 use crate::rules::resilience::{Admission, OutlierShape, Recent, Tally, may_eject, outliers};
+use crate::telemetry::cells::{Own, own_each, slot};
 use crate::telemetry::metrics::METRICS;
 
 /// A target with what a pool knows of it.
@@ -84,21 +85,32 @@ pub struct Picked {
     passes: [Option<Pass>; 2],
     /// Whether the session's own target is there, and just could not take this request.
     pub away: bool,
-    in_flight: Option<InFlight>,
+    /// Whether it is counted on the target.
+    counted: bool,
 }
 
 impl Picked {
     /// The target has nothing more to do with the request: it is counted on it no longer.
     pub fn release(&mut self) {
-        self.in_flight = None;
+        if std::mem::take(&mut self.counted) {
+            self.member.target.end();
+        }
+    }
+}
+
+impl Picked {
+    /// Nothing more is known of the request: it is no longer counted, and its outcome, if none was noted, is none.
+    pub fn let_go(&mut self) {
+        self.release();
+        for (breaker, admission) in self.passes.iter_mut().filter_map(Option::take) {
+            breaker.record(admission, None);
+        }
     }
 }
 
 impl Drop for Picked {
     fn drop(&mut self) {
-        for (breaker, admission) in self.passes.iter_mut().filter_map(Option::take) {
-            breaker.record(admission, None);
-        }
+        self.let_go();
     }
 }
 
@@ -115,10 +127,10 @@ pub struct Members {
     pub gate: Arc<Gate>,
     /// The upstream's breaker.
     pub breaker: Option<Arc<SharedBreaker>>,
-    /// Requests and retries, for the budget.
-    pub requests: Recent,
+    /// Requests, for the budget of retries: each worker counts its own.
+    requests: Box<[Own<Recent>]>,
     /// Retries.
-    pub retries: Recent,
+    retries: Recent,
     /// What a predecessor left for targets that are not known yet.
     pub bequests: Mutex<HashMap<SocketAddr, TargetBequest>>,
     /// When targets were last compared with each other, on [`clock`].
@@ -139,7 +151,7 @@ impl Members {
                 (Some(before), Some(_)) if before.shape.breaker == shape.breaker => before.breaker.clone(),
                 (_, breaker) => breaker.map(|b| Arc::new(SharedBreaker::new(b))),
             },
-            requests: Recent::default(),
+            requests: own_each(Recent::default),
             retries: Recent::default(),
             bequests: Mutex::default(),
             compared: AtomicU64::new(clock::now()),
@@ -210,25 +222,41 @@ impl Members {
                 return None;
             }
         };
-        Some(Picked { member: Arc::clone(member), passes: [None, pass], away: false, in_flight: Some(member.target.begin()) })
+        member.target.begin();
+        Some(Picked { member: Arc::clone(member), passes: [None, pass], away: false, counted: true })
+    }
+
+    /// Counts a request, for the budget of retries.
+    pub fn count_request(&self, now: u64) {
+        self.requests[slot()].0.add(now);
+    }
+
+    /// Counts a retry, if the budget has room for one.
+    pub fn begin_retry(&self, now: u64) -> bool {
+        let requests = self.requests.iter().map(|own| own.0.count(now)).sum();
+        let allowed = self.shape.budget.allows(requests, self.retries.count(now));
+        if allowed {
+            self.retries.add(now);
+        }
+        allowed
     }
 
     /// Notes how a try ended.
     pub fn report(&self, picked: &mut Picked, outcome: Outcome, seconds: Option<f64>) {
-        let target = Arc::clone(&picked.member.target);
+        let target = &picked.member.target;
         for (breaker, admission) in picked.passes.iter_mut().filter_map(Option::take) {
             if breaker.record(admission, Some(outcome.is_good())) {
                 log::warn!("upstream {}: a breaker is {}, after target {}", self.shape.name, breaker.phase(), target.label);
             }
         }
         if let Some(seconds) = seconds {
-            target.latency.observe(seconds, clock::now());
+            target.latency().observe(seconds, clock::now());
             self.gate.observe(seconds);
         }
         if let Some(shape) = &self.shape.outlier
             && let Some(why) = target.observe(outcome, shape)
         {
-            self.eject(&target, shape, why);
+            self.eject(target, shape, why);
         }
     }
 

@@ -105,17 +105,12 @@ impl Pool {
 
     /// Counts a request, for the budget of retries.
     pub fn count_request(&self) {
-        self.members.requests.add(clock::now());
+        self.members.count_request(clock::now());
     }
 
     /// Counts a retry, if the budget has room for one.
     pub fn begin_retry(&self) -> bool {
-        let (members, now) = (&self.members, clock::now());
-        let allowed = members.shape.budget.allows(members.requests.count(now), members.retries.count(now));
-        if allowed {
-            members.retries.add(now);
-        }
-        allowed
+        self.members.begin_retry(clock::now())
     }
 
     /// Notes how a try ended: `seconds` is the time to the answer's head, if there was one.

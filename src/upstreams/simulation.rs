@@ -103,7 +103,7 @@ impl World {
     }
 
     fn pick(&mut self, random: &mut Rng) {
-        self.members.requests.add(self.now);
+        self.members.count_request(self.now);
         self.requests.push(self.now);
         let wish = Wish { key: random.bool().then(|| random.u64(..)), ..Wish::default() };
         let Ok(picked) = self.members.pick(&wish) else { return };
@@ -136,14 +136,13 @@ impl World {
 
     /// The budget, beside a model that remembers every moment.
     fn retry(&mut self) {
-        let members = &self.members;
-        let allowed = members.shape.budget.allows(members.requests.count(self.now), members.retries.count(self.now));
+        let allowed = self.members.begin_retry(self.now);
         let second = self.now / 1_000_000_000;
         let recent = |times: &[u64]| times.iter().filter(|t| second - **t / 1_000_000_000 < 10).count() as u64;
-        let budget = recent(&self.requests) * u64::from(members.shape.budget.percent) / 100 + u64::from(members.shape.budget.min) * 10;
+        let shape = &self.members.shape.budget;
+        let budget = recent(&self.requests) * u64::from(shape.percent) / 100 + u64::from(shape.min) * 10;
         assert_eq!(allowed, recent(&self.retries) < budget, "the budget and its model differ");
         if allowed {
-            members.retries.add(self.now);
             self.retries.push(self.now);
         }
     }

@@ -67,6 +67,20 @@ impl Outcome {
     }
 }
 
+/// What every request writes: apart from what every request reads, so that the one does not take the other's
+/// cache line from the other workers. Processors fetch lines in pairs.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Counts {
+    latency: Ewma,
+    active: AtomicU32,
+    /// Failures in a row, of all kinds and of the way to it.
+    in_a_row: AtomicU32,
+    gateway_in_a_row: AtomicU32,
+    good: AtomicU32,
+    bad: AtomicU32,
+}
+
 /// One server: an address, how it behaves, and its load. Kept over reloads.
 #[derive(Debug)]
 pub struct Target {
@@ -76,14 +90,7 @@ pub struct Target {
     pub label: String,
     /// Its number in tables of hashes.
     pub id: u64,
-    /// Its response time.
-    pub latency: Ewma,
-    active: AtomicU32,
-    /// Failures in a row, of all kinds and of the way to it.
-    in_a_row: AtomicU32,
-    gateway_in_a_row: AtomicU32,
-    good: AtomicU32,
-    bad: AtomicU32,
+    counts: Counts,
     ejection: Mutex<(Ejection, &'static str)>,
     ejected: AtomicBool,
     /// When it became eligible after it was not, for a slow start; 0 is from the beginning.
@@ -99,12 +106,14 @@ impl Target {
             address,
             id: hash_key(label.as_bytes()),
             label,
-            latency: Ewma::new(clock::now()),
-            active: AtomicU32::new(0),
-            in_a_row: AtomicU32::new(0),
-            gateway_in_a_row: AtomicU32::new(0),
-            good: AtomicU32::new(0),
-            bad: AtomicU32::new(0),
+            counts: Counts {
+                latency: Ewma::new(clock::now()),
+                active: AtomicU32::new(0),
+                in_a_row: AtomicU32::new(0),
+                gateway_in_a_row: AtomicU32::new(0),
+                good: AtomicU32::new(0),
+                bad: AtomicU32::new(0),
+            },
             ejection: Mutex::new((Ejection::default(), "")),
             ejected: AtomicBool::new(false),
             started: AtomicU64::new(0),
@@ -112,15 +121,24 @@ impl Target {
         }
     }
 
-    /// Requests that it is working on.
-    pub fn active(&self) -> u32 {
-        self.active.load(Ordering::Relaxed)
+    /// Its response time.
+    pub fn latency(&self) -> &Ewma {
+        &self.counts.latency
     }
 
-    /// Counts a request on it, for as long as the guard lives.
-    pub fn begin(self: &Arc<Self>) -> InFlight {
-        self.active.fetch_add(1, Ordering::Relaxed);
-        InFlight(Arc::clone(self))
+    /// Requests that it is working on.
+    pub fn active(&self) -> u32 {
+        self.counts.active.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request on it, until [`Self::end`]: [`Picked`](super::Picked) says both.
+    pub fn begin(&self) {
+        self.counts.active.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request is on it no longer.
+    pub fn end(&self) {
+        self.counts.active.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Its breaker of that shape; the one that it has goes on if it is of that shape.
@@ -158,8 +176,8 @@ impl Target {
     /// Notes an outcome. Why it should be ejected, if it should.
     pub fn observe(&self, outcome: Outcome, shape: &OutlierShape) -> Option<&'static str> {
         if outcome.is_good() {
-            self.good.fetch_add(1, Ordering::Relaxed);
-            for row in [&self.in_a_row, &self.gateway_in_a_row] {
+            self.counts.good.fetch_add(1, Ordering::Relaxed);
+            for row in [&self.counts.in_a_row, &self.counts.gateway_in_a_row] {
                 // Read first: a store would take the cache line from the other workers.
                 if row.load(Ordering::Relaxed) != 0 {
                     row.store(0, Ordering::Relaxed);
@@ -167,9 +185,9 @@ impl Target {
             }
             return None;
         }
-        self.bad.fetch_add(1, Ordering::Relaxed);
-        let row = self.in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
-        let gateway = if outcome == Outcome::GatewayFailed { self.gateway_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
+        self.counts.bad.fetch_add(1, Ordering::Relaxed);
+        let row = self.counts.in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
+        let gateway = if outcome == Outcome::GatewayFailed { self.counts.gateway_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
         // Where no more may be ejected now, the next row of failures asks again, and not each of them.
         if shape.failures > 0 && row.is_multiple_of(shape.failures) {
             Some("consecutive_failures")
@@ -182,7 +200,7 @@ impl Target {
 
     /// What came in since this was last asked.
     pub fn take_tally(&self) -> Tally {
-        Tally { good: self.good.swap(0, Ordering::Relaxed), bad: self.bad.swap(0, Ordering::Relaxed) }
+        Tally { good: self.counts.good.swap(0, Ordering::Relaxed), bad: self.counts.bad.swap(0, Ordering::Relaxed) }
     }
 
     /// Leaves it out for a time.
@@ -220,7 +238,7 @@ impl Target {
     }
 
     fn forget(&self) {
-        for counter in [&self.in_a_row, &self.gateway_in_a_row, &self.good, &self.bad] {
+        for counter in [&self.counts.in_a_row, &self.counts.gateway_in_a_row, &self.counts.good, &self.counts.bad] {
             counter.store(0, Ordering::Relaxed);
         }
     }
@@ -234,15 +252,5 @@ impl Target {
     pub fn started(&self, now: u64) -> Option<u64> {
         let started = self.started.load(Ordering::Relaxed);
         (started > 0).then(|| now.saturating_sub(started))
-    }
-}
-
-/// A request on a target; dropped on whichever way out the request takes.
-#[derive(Debug)]
-pub struct InFlight(Arc<Target>);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -66,7 +66,7 @@ impl TargetView {
             health: known.watch.as_ref().map(|w| w.view()),
             ejected: target.ejection().map(|(reason, until)| EjectedView { reason, seconds_left: left(until) }),
             breaker: known.member.breaker.as_ref().map(|b| b.phase()),
-            latency_ms: target.latency.is_known().then(|| (target.latency.read(now) * 1e6).round() / 1e3),
+            latency_ms: target.latency().is_known().then(|| (target.latency().read(now) * 1e6).round() / 1e3),
         }
     }
 }

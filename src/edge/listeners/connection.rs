@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::clock;
 use crate::exchange::address_text;
-use crate::snapshot::Serving;
+use crate::snapshot::Held;
 
 tokio::task_local! {
     static CURRENT: Arc<Connection>;
@@ -36,12 +36,12 @@ pub struct Home {
     pub name: ArcSwap<String>,
     /// Once the listener is removed: the last configuration that had it. Connections that are still
     /// open are served by it to their end.
-    pub last: ArcSwapOption<Serving>,
+    pub last: ArcSwapOption<Held>,
 }
 
 impl Home {
     /// The configuration for a request on it, and its listener's place in that.
-    pub fn serving(&self, serving: Arc<Serving>) -> (Arc<Serving>, Option<usize>) {
+    pub fn serving(&self, serving: Arc<Held>) -> (Arc<Held>, Option<usize>) {
         if let Some(place) = serving.snapshot.listener(&self.name.load()) {
             return (serving, Some(place));
         }

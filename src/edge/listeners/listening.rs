@@ -18,7 +18,7 @@ use super::admit::admit;
 use super::clock;
 use super::connection::{Connection, Home};
 use crate::edge::proxy::Gateway;
-use crate::snapshot::{Limits, Listener, Serving};
+use crate::snapshot::{Held, Limits, Listener, Serving};
 use crate::telemetry::metrics::METRICS;
 use crate::tls::{CertificateTable, ServerSettings, TicketKeys, Tickets, server_config};
 
@@ -207,7 +207,7 @@ impl Listening {
     /// No configuration has it any more: it accepts nothing, and its connections end with the request
     /// that they have, served by the last configuration that had it.
     pub fn retire(self, last: Arc<Serving>) {
-        self.settings.home.last.store(Some(last));
+        self.settings.home.last.store(Some(Held::new(last)));
     }
 
     /// Lets its connections end with the request that they have; or lets them go on after all.

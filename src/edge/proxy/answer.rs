@@ -40,7 +40,7 @@ impl Gateway {
     pub(super) fn note_answer(&self, response: &ResponseHeader, ctx: &mut Context) {
         let now = Instant::now();
         ctx.answered = Some(now);
-        let Some(upstream) = &ctx.upstream else { return };
+        let Some(upstream) = ctx.serving.upstream(ctx.upstream) else { return };
         let seconds = ctx.forwarded.map(|from| now.saturating_duration_since(from).as_secs_f64());
         upstream.metrics().response.observe(seconds.unwrap_or_default());
         if let Some(picked) = &mut ctx.picked {
@@ -68,19 +68,22 @@ impl Gateway {
             // Its client knows no chunks; the end of the connection is the end of the body.
             response.remove_header(&TRANSFER_ENCODING);
         }
-        if let Some(upstream) = &ctx.upstream {
+        if let Some(upstream) = ctx.upstream() {
             ctx.sticky.tell(upstream, ctx.exchange.secure, response);
         }
         if is_bodiless(request, response) {
             ctx.end_of(Side::Answer);
         }
-        let Some(route) = ctx.route.clone() else { return Ok(()) };
+        let serving = Arc::clone(&ctx.serving);
+        let Some(route) = serving.route(ctx.route) else { return Ok(()) };
         for filter in route.filters.iter().rev() {
             filter.on_response(response, &ctx.exchange, false);
             let whole = response.headers.contains_key(CONTENT_LENGTH);
             match filter.on_body(response) {
                 Ok(None) => {}
                 Ok(Some(fields)) => {
+                    // Seldom is there a second one, and a list that grows makes room for four.
+                    ctx.strippers.reserve_exact(1);
                     ctx.strippers.push(Stripper::new(Arc::clone(fields)));
                     frame_anew(request, response)?;
                     if let (true, Some(connection)) = (whole, &ctx.connection) {

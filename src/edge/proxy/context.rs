@@ -13,7 +13,7 @@ use crate::edge::listeners::http2::Progress;
 use crate::edge::listeners::{Connection, current_connection};
 use crate::exchange::{Exchange, Rejection};
 use crate::rules::payload::{Fields, Stripper};
-use crate::snapshot::{Action, Forward, Limits, Listener, Route, Serving, Upstream};
+use crate::snapshot::{Action, Forward, Held, Limits, Listener, Route, Upstream};
 use crate::upstreams::{Entered, Picked};
 
 /// A direction in which a body goes.
@@ -29,19 +29,19 @@ pub enum Side {
 #[derive(Debug)]
 pub struct Context {
     /// The configuration of its whole life.
-    pub serving: Arc<Serving>,
+    pub serving: Arc<Held>,
     /// Its connection.
     pub connection: Option<Arc<Connection>>,
     /// Its listener's place in the snapshot; `None` when the listener is in it no more.
     pub listener: Option<usize>,
     /// What is known of it.
     pub exchange: Exchange,
-    /// Its route.
-    pub route: Option<Arc<Route>>,
+    /// Its route's place in the snapshot.
+    pub route: Option<usize>,
     /// The router's entry that matched.
     pub entry: usize,
-    /// The upstream that was chosen.
-    pub upstream: Option<Arc<Upstream>>,
+    /// The place of the upstream that was chosen.
+    pub upstream: Option<usize>,
     /// The target that was picked last.
     pub picked: Option<Picked>,
     /// Targets that failed.
@@ -98,7 +98,7 @@ pub struct Context {
 
 impl Context {
     /// A request on the running connection.
-    pub fn new(serving: Arc<Serving>) -> Self {
+    pub fn new(serving: Arc<Held>) -> Self {
         let connection = current_connection();
         let (peer, text, secure) = match &connection {
             Some(connection) => {
@@ -153,6 +153,16 @@ impl Context {
         self.serving.snapshot.listeners.get(self.listener?)
     }
 
+    /// Its route.
+    pub fn route(&self) -> Option<&Route> {
+        self.serving.route(self.route)
+    }
+
+    /// The upstream that was chosen.
+    pub fn upstream(&self) -> Option<&Upstream> {
+        self.serving.upstream(self.upstream)
+    }
+
     /// Its listener's limits.
     pub fn limits(&self) -> Option<&Limits> {
         self.listener().map(|l| &l.limits)
@@ -178,7 +188,7 @@ impl Context {
 
     /// How its route forwards, if it does.
     pub fn forward(&self) -> Option<&Forward> {
-        match self.route.as_deref().map(|r| &r.action) {
+        match self.route().map(|r| &r.action) {
             Some(Action::Forward(forward)) => Some(forward),
             _ => None,
         }

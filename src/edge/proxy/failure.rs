@@ -23,11 +23,11 @@ impl Gateway {
             return exhausted(ctx, error);
         }
         report_failure(ctx);
-        let wanted = ctx.upstream.as_ref().is_some_and(|u| u.retry.connect);
+        let wanted = ctx.upstream().is_some_and(|u| u.retry.connect);
         let again = wanted
             && match exclude(ctx) {
                 Next::Another => {
-                    ctx.upstream.iter().for_each(|u| u.metrics().retries.inc());
+                    ctx.upstream().iter().for_each(|u| u.metrics().retries.inc());
                     true
                 }
                 // To the same one once more it is a retry as any other.
@@ -56,7 +56,7 @@ impl Gateway {
         if from_target && unanswered && !stale {
             report_failure(ctx);
         }
-        let wanted = ctx.upstream.as_ref().is_some_and(|u| if timed_out { u.retry.timeout } else { u.retry.reset || stale });
+        let wanted = ctx.upstream().is_some_and(|u| if timed_out { u.retry.timeout } else { u.retry.reset || stale });
         if !(from_target && unanswered && wanted && repeatable && ctx.rejection.is_none()) {
             error.set_retry(false);
             return error;
@@ -119,14 +119,14 @@ pub(super) fn exhausted(ctx: &mut Context, mut error: Box<Error>) -> Box<Error> 
 
 /// Notes that the target failed.
 fn report_failure(ctx: &mut Context) {
-    if let (Some(upstream), Some(picked)) = (&ctx.upstream, &mut ctx.picked) {
+    if let (Some(upstream), Some(picked)) = (ctx.serving.upstream(ctx.upstream), &mut ctx.picked) {
         upstream.pool.report(picked, Outcome::GatewayFailed, None);
     }
 }
 
 /// Whether this answer is one that the upstream's retries are for.
 pub(super) fn is_retried_answer(response: &ResponseHeader, ctx: &Context) -> bool {
-    let Some(upstream) = &ctx.upstream else { return false };
+    let Some(upstream) = ctx.upstream() else { return false };
     let status = upstream.retry.statuses.as_ref().is_some_and(|s| s.contains(response.status.as_u16()));
     let grpc = || {
         let code = response.headers.get("grpc-status").and_then(|v| v.to_str().ok()?.parse::<u32>().ok());
@@ -161,7 +161,7 @@ enum Next {
 /// Leaves the target out of further tries, for as long as another is left.
 fn exclude(ctx: &mut Context) -> Next {
     ctx.tried.extend(picked_address(ctx));
-    let Some(upstream) = &ctx.upstream else { return Next::None };
+    let Some(upstream) = ctx.serving.upstream(ctx.upstream) else { return Next::None };
     // The stale try of a kept connection is not counted.
     if ctx.tries - u32::from(ctx.fresh) >= upstream.retry.attempts {
         return Next::None;
@@ -177,7 +177,7 @@ fn exclude(ctx: &mut Context) -> Next {
 
 /// Begins a retry, if the budget has room for it, after a pause.
 fn begin_retry(ctx: &mut Context) -> bool {
-    let Some(upstream) = &ctx.upstream else { return false };
+    let Some(upstream) = ctx.serving.upstream(ctx.upstream) else { return false };
     let allowed = upstream.pool.begin_retry();
     if allowed {
         upstream.metrics().retries.inc();

@@ -1,6 +1,5 @@
 //! The request has ended: metrics and the log line, from one record.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::Version;
@@ -12,6 +11,7 @@ use super::{Context, Gateway};
 use crate::exchange::Reason;
 use crate::telemetry::Record;
 use crate::telemetry::metrics::METRICS;
+use crate::upstreams::Picked;
 
 impl Gateway {
     /// Counts and logs.
@@ -32,11 +32,11 @@ impl Gateway {
 fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u64, u64)) {
     ctx.recorded = true;
     // The guards go first: whoever sees the log line sees the counters without this request.
-    let target = ctx.picked.take().map(|p| Arc::clone(&p.member));
+    ctx.picked.iter_mut().for_each(Picked::let_go);
     let duration = ctx.exchange.started.elapsed();
     let exchange = &ctx.exchange;
     METRICS.ended(exchange.reason);
-    let metrics = ctx.route.as_ref().map_or_else(|| METRICS.unrouted(), |route| route.metrics());
+    let metrics = ctx.route().map_or_else(|| METRICS.unrouted(), |route| route.metrics());
     metrics.observe(ctx.status, duration.as_secs_f64());
     if ctx.serving.access_log.is_off() {
         return;
@@ -53,9 +53,9 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
         status: ctx.status,
         reason: exchange.reason,
         detail: exchange.detail.as_deref(),
-        route: ctx.route.as_ref().map(|r| r.name.as_str()),
-        upstream: ctx.upstream.as_ref().map(|u| u.name.as_str()),
-        target: target.as_ref().map(|m| m.target.label.as_str()),
+        route: ctx.route().map(|r| r.name.as_str()),
+        upstream: ctx.upstream().map(|u| u.name.as_str()),
+        target: ctx.picked.as_ref().map(|p| p.member.target.label.as_str()),
         consumer: exchange.identity.as_ref().map(|i| &*i.name),
         duration,
         upstream_time,
@@ -76,7 +76,7 @@ impl Drop for Context {
             let bytes_in = self.body_seen;
             record(self, &head, (bytes_in, 0));
         }
-        if let (true, Some(route)) = (self.counted, &self.route) {
+        if let (true, Some(route)) = (self.counted, self.route()) {
             route.metrics().in_flight.dec();
         }
     }

@@ -24,7 +24,7 @@ const TOLD: usize = 9;
 impl Gateway {
     /// Counts the connection.
     pub(super) fn connected(&self, reused: bool, ctx: &Context) {
-        let Some(upstream) = &ctx.upstream else { return };
+        let Some(upstream) = ctx.upstream() else { return };
         if reused {
             upstream.metrics().reused.inc();
         } else {

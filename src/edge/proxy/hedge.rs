@@ -45,7 +45,7 @@ impl Try {
 /// Whether a second target may be asked beside the first: without a body, and with no effect that could
 /// happen twice.
 pub(super) fn may_hedge(session: &mut Session, ctx: &Context) -> bool {
-    let wanted = ctx.upstream.as_ref().is_some_and(|u| u.retry.hedge_after.is_some() && u.retry.attempts > 1);
+    let wanted = ctx.upstream().is_some_and(|u| u.retry.hedge_after.is_some() && u.retry.attempts > 1);
     wanted && is_method_repeatable(&session.req_header().method, ctx) && session.is_body_empty()
 }
 
@@ -83,7 +83,7 @@ impl Gateway {
         let picked = ctx.picked.take().ok_or_else(|| Error::new(ErrorType::InternalError))?;
         let mut asked = FuturesUnordered::new();
         asked.push(self.prepare_try(session, ctx, peer, picked)?.ask(Arc::clone(&self.calls)).boxed());
-        let mut pause = ctx.upstream.as_ref().and_then(|u| u.retry.hedge_after).map(|after| Instant::now() + after);
+        let mut pause = ctx.upstream().and_then(|u| u.retry.hedge_after).map(|after| Instant::now() + after);
         // An answer that is tried again is still better than none.
         let mut poor = None;
         loop {
@@ -111,7 +111,7 @@ impl Gateway {
                     return Err(self.exchange_failed(session, ctx, error.into_up(), reused));
                 }
                 (Some((mut lost, _)), _) => {
-                    if let Some(upstream) = &ctx.upstream {
+                    if let Some(upstream) = ctx.upstream() {
                         upstream.pool.report(&mut lost.picked, Outcome::GatewayFailed, None);
                     }
                 }
@@ -157,7 +157,8 @@ impl Gateway {
 
     /// A second target of the same upstream, if there is one and the budget of retries has room.
     fn prepare_second(&self, session: &Session, ctx: &mut Context) -> Option<Try> {
-        let upstream = ctx.upstream.clone()?;
+        let serving = Arc::clone(&ctx.serving);
+        let upstream = serving.upstream(ctx.upstream)?;
         let left = ctx.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         if left.is_some_and(|left| left.is_zero()) {
             return None;

@@ -19,7 +19,6 @@ mod tunnel;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora::connectors::TransportConnector;
@@ -33,7 +32,7 @@ use pingora::{Error, Result};
 use pingora_limits::rate::Rate;
 use tokio::sync::watch;
 
-use crate::snapshot::Serving;
+use crate::snapshot::Current;
 
 pub use context::Context;
 use mirror::Copy;
@@ -41,7 +40,7 @@ use panics::{caught, caught_now, settle};
 
 /// The gateway as Pingora sees it.
 pub struct Gateway {
-    serving: Arc<ArcSwap<Serving>>,
+    serving: Arc<Current>,
     /// Requests by address, coarsely; the exact limits are filters.
     shield: Rate,
     /// Connections for what Pingora's proxy does not carry: WebSockets.
@@ -69,7 +68,7 @@ type Calls = Connector<()>;
 
 impl Gateway {
     /// A gateway that serves whatever `serving` holds at a request's start.
-    pub fn new(serving: Arc<ArcSwap<Serving>>, draining: watch::Receiver<bool>) -> Self {
+    pub fn new(serving: Arc<Current>, draining: watch::Receiver<bool>) -> Self {
         // Windows of a second: shorter ones panic under concurrency, longer ones are scaled below.
         // A wider sketch than the default keeps the error small at 100,000 addresses.
         let shield = Rate::new_with_estimator_config(Duration::from_secs(1), 4, 65_536);
@@ -84,7 +83,7 @@ impl ProxyHttp for Gateway {
     type CTX = Box<Context>;
 
     fn new_ctx(&self) -> Box<Context> {
-        Box::new(Context::new(self.serving.load_full()))
+        Box::new(Context::new(self.serving.held()))
     }
 
     /// None: Pingora's compression module would be asked on every message.

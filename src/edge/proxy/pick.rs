@@ -65,13 +65,13 @@ impl Gateway {
     /// Chooses the upstream, waits for its turn where there are too many, and picks the first target.
     pub(super) async fn enter(&self, request: &RequestHeader, forward: &Forward, ctx: &mut Context) -> Allowed {
         ctx.deadline = deadline(&request.headers, forward, ctx.exchange.started, ctx.exchange.grpc);
-        if let (Some(route), false) = (&ctx.route, ctx.counted) {
+        if let (Some(route), false) = (ctx.serving.route(ctx.route), ctx.counted) {
             route.metrics().in_flight.inc();
             ctx.counted = true;
         }
         let Some(upstream) = choose(forward, request, &ctx.exchange) else { return Err(Rejection::new(Reason::NoHealthyTarget, "")) };
-        self.enter_upstream(Arc::clone(upstream), forward.class, request, ctx).await?;
-        self.pick_target(request, forward.class, ctx).await
+        self.enter_upstream(upstream, forward.class, request, ctx).await?;
+        self.pick_target(upstream, request, forward.class, ctx).await
     }
 
     /// Says how to reach the target of this try; a try after the first picks another.
@@ -93,7 +93,9 @@ impl Gateway {
         }
         if !first || ctx.picked.is_none() {
             let class = ctx.forward().map(|f| f.class).unwrap_or_default();
-            if let Err(rejection) = self.pick_target(session.req_header(), class, ctx).await {
+            let serving = Arc::clone(&ctx.serving);
+            let Some(upstream) = serving.upstream(ctx.upstream) else { return Error::err(ErrorType::InternalError) };
+            if let Err(rejection) = self.pick_target(upstream, session.req_header(), class, ctx).await {
                 return Err(refuse(ctx, rejection));
             }
         }
@@ -106,7 +108,7 @@ impl Gateway {
         Ok(peer)
     }
 
-    async fn enter_upstream(&self, upstream: Arc<Upstream>, class: Class, request: &RequestHeader, ctx: &mut Context) -> Allowed {
+    async fn enter_upstream(&self, upstream: &Upstream, class: Class, request: &RequestHeader, ctx: &mut Context) -> Allowed {
         // The place of a request that goes over to the backup is free first.
         ctx.entered = None;
         let gate = upstream.pool.gate();
@@ -115,27 +117,26 @@ impl Gateway {
             None => Box::pin(turn(gate, class, ctx)).await?,
         };
         if upstream.sticky.is_some() {
-            ctx.sticky = StickySession::of(&upstream, request, ctx);
+            ctx.sticky = StickySession::of(upstream, request, ctx);
         }
         let entered = ctx.entered.is_some();
         if entered {
             upstream.pool.count_request();
         }
-        ctx.upstream = Some(upstream);
+        ctx.upstream = Some(upstream.place);
         if entered { Ok(()) } else { Err(overloaded("too many requests are under way")) }
     }
 
     /// Picks a target of the upstream, or of its backup when it has none.
-    async fn pick_target(&self, request: &RequestHeader, class: Class, ctx: &mut Context) -> Allowed {
+    async fn pick_target(&self, mut upstream: &Upstream, request: &RequestHeader, class: Class, ctx: &mut Context) -> Allowed {
         loop {
             // The guards of an earlier attempt are let go before the next is counted.
             ctx.picked = None;
-            let Some(upstream) = ctx.upstream.clone() else { return Err(Rejection::new(Reason::Internal, "")) };
             let key = upstream.key.as_ref().and_then(|key| key.hash(&question(request, &ctx.exchange), consumer(&ctx.exchange)));
             let why = match upstream.pool.pick(&Wish { key, session: ctx.sticky.tag(), tried: &ctx.tried }) {
                 Ok(picked) => {
                     if upstream.sticky.is_some() && !picked.away {
-                        ctx.sticky.bind(&upstream, picked.member.tag);
+                        ctx.sticky.bind(upstream, picked.member.tag);
                     }
                     ctx.picked = Some(picked);
                     return Ok(());
@@ -143,8 +144,11 @@ impl Gateway {
                 Err(why) => why,
             };
             match &upstream.backup {
-                Some(backup) if why != NoPick::Full => self.enter_upstream(Arc::clone(backup), class, request, ctx).await?,
-                _ => return Err(no_target(&upstream, why, ctx.tried.len())),
+                Some(backup) if why != NoPick::Full => {
+                    upstream = backup;
+                    self.enter_upstream(upstream, class, request, ctx).await?;
+                }
+                _ => return Err(no_target(upstream, why, ctx.tried.len())),
             }
         }
     }
@@ -209,7 +213,7 @@ pub(super) fn reach(picked: &Picked, ctx: &Context, left: Option<Duration>) -> B
         // Under a key that no kept connection has.
         peer.group_key = fastrand::u64(..);
     }
-    if let Some(per_try) = ctx.upstream.as_ref().and_then(|u| u.retry.per_try) {
+    if let Some(per_try) = ctx.upstream().and_then(|u| u.retry.per_try) {
         peer.options.read_timeout = Some(peer.options.read_timeout.map_or(per_try, |read| read.min(per_try)));
     }
     if let Some(left) = left {

@@ -45,7 +45,7 @@ impl Gateway {
         if let Some(id) = &ctx.exchange.request_id {
             response.insert_header(X_REQUEST_ID, id.clone())?;
         }
-        if let Some(route) = &ctx.route {
+        if let Some(route) = ctx.route() {
             for filter in route.filters.iter().rev() {
                 filter.on_response(&mut response, &ctx.exchange, true);
             }

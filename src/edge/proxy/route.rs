@@ -1,5 +1,7 @@
 //! The way through: route, filters, action.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::Method;
 use http::header::{ALLOW, CONTENT_LENGTH, HeaderValue, LOCATION};
@@ -23,7 +25,8 @@ impl Gateway {
             Box::pin(self.reject(session, &rejection, ctx)).await?;
             return Ok(true);
         }
-        let Some(route) = ctx.route.clone() else { return Ok(false) };
+        let serving = Arc::clone(&ctx.serving);
+        let Some(route) = serving.route(ctx.route) else { return Ok(false) };
         if let Action::Forward(forward) = &route.action {
             // Here and not in `upstream_peer`: what is refused before there is a target keeps its
             // connection, which matters when much is.
@@ -56,14 +59,15 @@ impl Gateway {
 
     async fn decide(&self, session: &mut Session, ctx: &mut Context) -> Result<(), Box<Rejection>> {
         self.intake(session, ctx)?;
-        self.find_route(session.req_header(), ctx)?;
-        limit_body(session.req_header(), ctx)?;
+        let (place, entry) = self.find_route(session.req_header(), ctx)?;
+        let route = &ctx.serving.snapshot.routes[place];
+        (ctx.route, ctx.entry) = (Some(place), entry);
+        ctx.body_limit = body_limit(session.req_header(), ctx)?;
         if let (Some(progress), false) = (&ctx.progress, session.is_body_empty()) {
             progress.note(true);
             // Should the body stall, this is all that is left of the request to be logged.
             ctx.head = Some(Box::new(session.req_header().clone()));
         }
-        let Some(route) = ctx.route.clone() else { return Ok(()) };
         for filter in &route.filters {
             filter.on_request(session.req_header_mut(), &mut ctx.exchange).await?;
             if filter.wants_decoded() {
@@ -73,8 +77,9 @@ impl Gateway {
         Ok(())
     }
 
-    /// Finds the route; a preflight is for the route of the request that it announces.
-    fn find_route(&self, request: &RequestHeader, ctx: &mut Context) -> Result<(), Box<Rejection>> {
+    /// The places of the route, and of the router's entry for it; a preflight is for the route of the request that
+    /// it announces.
+    fn find_route(&self, request: &RequestHeader, ctx: &Context) -> Result<(usize, usize), Box<Rejection>> {
         let gone = || Rejection::new(Reason::RouteNotFound, "");
         let snapshot = &ctx.serving.snapshot;
         let router = ctx.listener.and_then(|l| snapshot.routers.get(l)).ok_or_else(gone)?;
@@ -90,21 +95,15 @@ impl Gateway {
         if let Some(method) = &announced {
             let asked = Question { method, ..question };
             if let Verdict::Found(entry) = router.find(&asked) {
-                let route = &snapshot.routes[router.entry(entry).route];
-                if route.cors {
-                    ctx.route = Some(std::sync::Arc::clone(route));
-                    ctx.entry = entry;
-                    return Ok(());
+                let place = router.entry(entry).route;
+                if snapshot.routes[place].cors {
+                    return Ok((place, entry));
                 }
             }
         }
         question.method = &request.method;
         match router.find(&question) {
-            Verdict::Found(entry) => {
-                ctx.route = Some(std::sync::Arc::clone(&snapshot.routes[router.entry(entry).route]));
-                ctx.entry = entry;
-                Ok(())
-            }
+            Verdict::Found(entry) => Ok((router.entry(entry).route, entry)),
             Verdict::NotFound => Err(gone()),
             Verdict::MethodNotAllowed(methods) => Err(method_not_allowed(&methods)),
         }
@@ -131,14 +130,15 @@ impl Gateway {
     }
 }
 
-fn limit_body(request: &RequestHeader, ctx: &mut Context) -> Result<(), Box<Rejection>> {
-    let own = ctx.route.as_ref().and_then(|r| r.body);
-    ctx.body_limit = own.or_else(|| ctx.limits().map(|l| l.body)).unwrap_or(u64::MAX);
+/// Bytes that the body may have.
+fn body_limit(request: &RequestHeader, ctx: &Context) -> Result<u64, Box<Rejection>> {
+    let own = ctx.route().and_then(|r| r.body);
+    let most = own.or_else(|| ctx.limits().map(|l| l.body)).unwrap_or(u64::MAX);
     let length = request.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > ctx.body_limit) {
-        return Err(Rejection::new(Reason::BodyTooLarge, format!("at most {} bytes are taken here", ctx.body_limit)));
+    if length.is_some_and(|length| length > most) {
+        return Err(Rejection::new(Reason::BodyTooLarge, format!("at most {most} bytes are taken here")));
     }
-    Ok(())
+    Ok(most)
 }
 
 fn announced_method(request: &RequestHeader) -> Option<Method> {

@@ -61,10 +61,10 @@ impl Gateway {
         if let Some(id) = &ctx.exchange.request_id {
             answer.insert_header(super::intake::X_REQUEST_ID, id.clone())?;
         }
-        if let Some(upstream) = &ctx.upstream {
+        if let Some(upstream) = ctx.upstream() {
             ctx.sticky.tell(upstream, ctx.exchange.secure, &mut answer);
         }
-        if let Some(route) = &ctx.route {
+        if let Some(route) = ctx.route() {
             for filter in route.filters.iter().rev() {
                 filter.on_response(&mut answer, &ctx.exchange, false);
             }
