@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -133,9 +133,18 @@ fn document(status: StatusCode, body: &serde_json::Value) -> Answer {
     text(status, "application/json", format!("{body}\n"))
 }
 
+/// These methods are allowed there.
+fn not_allowed(methods: &'static str) -> Answer {
+    let mut answer = document(StatusCode::METHOD_NOT_ALLOWED, &json!({"error": format!("expected {methods}")}));
+    answer.headers_mut().insert(ALLOW, http::HeaderValue::from_static(methods));
+    answer
+}
+
 async fn answer(request: Request<Incoming>, operated: &dyn Operated) -> Answer {
     let path = request.uri().path();
-    match (request.method(), path) {
+    // Without its body, which hyper leaves out.
+    let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
+    match (method, path) {
         (&Method::GET, "/healthz") => return text(StatusCode::OK, "text/plain", "ok\n"),
         (&Method::GET, "/readyz") => return ready(operated),
         _ => {}
@@ -143,7 +152,7 @@ async fn answer(request: Request<Incoming>, operated: &dyn Operated) -> Answer {
     if !is_allowed(request.headers(), operated) {
         return document(StatusCode::UNAUTHORIZED, &json!({"error": "send Authorization: Bearer with the admin token"}));
     }
-    match (request.method(), path) {
+    match (method, path) {
         (&Method::GET, "/metrics") => metrics(operated),
         (&Method::GET, "/upstreams") => document(StatusCode::OK, &upstreams(operated)),
         (&Method::POST, "/reload") => match operated.reload().await {
@@ -152,9 +161,8 @@ async fn answer(request: Request<Incoming>, operated: &dyn Operated) -> Answer {
         },
         (&Method::POST, "/diff") => diff(request, operated).await,
         (_, path) if path.starts_with("/upstreams/") => targets::answer(request, operated).await,
-        (_, "/metrics" | "/upstreams" | "/reload" | "/diff" | "/healthz" | "/readyz") => {
-            document(StatusCode::METHOD_NOT_ALLOWED, &json!({"error": "GET, and POST for /reload and /diff"}))
-        }
+        (_, "/metrics" | "/upstreams" | "/healthz" | "/readyz") => not_allowed("GET, HEAD"),
+        (_, "/reload" | "/diff") => not_allowed("POST"),
         _ => document(StatusCode::NOT_FOUND, &json!({"known": KNOWN})),
     }
 }

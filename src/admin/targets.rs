@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Answer, Operated, document, view};
+use super::{Answer, Operated, document, not_allowed, view};
 use crate::upstreams::Change;
 
 /// The longest body of a change.
@@ -82,7 +82,8 @@ pub(super) async fn answer(request: Request<Incoming>, operated: &dyn Operated) 
             upstream.pool.change(address, |change| lay(change, &wanted, add)).await;
         }
         (&Method::DELETE, Some(address)) => return refuse(StatusCode::NOT_FOUND, format!("there is no target {address}")),
-        _ => return refuse(StatusCode::METHOD_NOT_ALLOWED, "POST to targets; PATCH and DELETE to targets/{address}"),
+        (_, None) => return not_allowed("POST"),
+        (_, Some(_)) => return not_allowed("PATCH, DELETE"),
     }
     log::info!("upstream {name}: {method} {path} by an operator");
     document(StatusCode::OK, &view(upstream))
