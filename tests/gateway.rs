@@ -13,6 +13,8 @@ mod harness;
 
 #[path = "gateway/adversarial.rs"]
 mod adversarial;
+#[path = "gateway/answers.rs"]
+mod answers;
 #[path = "gateway/authentication.rs"]
 mod authentication;
 #[path = "gateway/cases.rs"]

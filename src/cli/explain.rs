@@ -11,7 +11,7 @@ use crate::compile::compile;
 use crate::config::load;
 use crate::live::Live;
 use crate::rules::path::normalise;
-use crate::rules::routing::{Entry, Question, Router, Ruling, Verdict};
+use crate::rules::routing::{Entry, Question, Router, Ruling, Verdict, allow};
 use crate::snapshot::{Action, Route, Snapshot};
 
 /// Tell which route a request takes, through which filters, and which was the runner-up
@@ -101,7 +101,7 @@ impl Explain {
         };
         println!("{} {} (host {:?}, from {}, listener {})", self.method, asked.path, asked.host, self.from, snapshot.listeners[place].name);
         candidates(router, &question, snapshot);
-        match router.find(&question) {
+        match snapshot.find(router, &question) {
             Verdict::Found(entry) => {
                 tell_route(&snapshot.routes[router.entry(entry).route]);
                 Ok(true)
@@ -111,8 +111,7 @@ impl Explain {
                 Ok(false)
             }
             Verdict::MethodNotAllowed(methods) => {
-                let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
-                println!("\nanswer: 405 method_not_allowed, Allow: {}", names.join(", "));
+                println!("\nanswer: 405 method_not_allowed, Allow: {}", allow(&methods));
                 Ok(false)
             }
         }

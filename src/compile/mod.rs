@@ -46,6 +46,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         mistakes: &mut mistakes,
         warnings: &mut warnings,
         verifiers: HashMap::new(),
+        limits: HashMap::new(),
     };
     let (routes, routers) = work.compile();
     let key_stores = work.verifiers.values().filter_map(|v| v.key_store()).collect();
@@ -59,7 +60,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     let process = &config.process;
     Ok(Snapshot {
         warnings: loaded.locate(warnings).0.iter().map(ToString::to_string).collect(),
-        places: listeners.iter().enumerate().map(|(i, l)| (l.name.clone(), i)).collect(),
+        places: listeners.iter().enumerate().map(|(i, l)| (l.key(), i)).collect(),
         listeners,
         routers,
         routes,

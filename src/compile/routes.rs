@@ -12,6 +12,7 @@ use crate::filters::{CompileContext, Consumers, Filter, Stage, Verifier, editabl
 use crate::live::Live;
 use crate::notation::{Header, Mistakes, Place, nearest};
 use crate::rules::balance::{Algorithm, Seat, hash_key};
+use crate::rules::limits::Gcra;
 use crate::rules::routing::{Entry, HostPattern, PathPattern, Predicates, Router, Segment, TextMatch};
 use crate::snapshot::{Action, Forward, Host, Listener, Mirror, PathEdit, Route, Split, Template, Upstream};
 use crate::upstreams::Class;
@@ -27,6 +28,8 @@ pub struct Work<'w> {
     /// What is no mistake and most likely not meant.
     pub warnings: &'w mut Mistakes,
     pub verifiers: HashMap<[u8; 32], Arc<Verifier>>,
+    /// Limits, by name.
+    pub limits: HashMap<String, (Gcra, Place)>,
 }
 
 impl Work<'_> {
@@ -185,6 +188,7 @@ impl Work<'_> {
                 live: self.live,
                 consumers: self.consumers,
                 verifiers: &mut self.verifiers,
+                limits: &mut self.limits,
                 mistakes: self.mistakes,
             };
             let Some(filter) = config.compile(&mut context) else { continue };
@@ -257,7 +261,7 @@ impl Work<'_> {
                     weights.push(*weight);
                 }
                 Some(_) => {}
-                None if self.loaded.is_partial("upstreams") => {}
+                None if self.loaded.is_left_out("upstreams", name) => {}
                 None => {
                     let near = nearest(name, self.upstreams.keys().map(String::as_str));
                     self.mistakes.add(place, format!("there is no upstream \"{name}\"{near}"));
@@ -305,7 +309,7 @@ impl Work<'_> {
 
     fn mirror(&mut self, mirror: &config::Mirror, place: &Place) -> Option<Mirror> {
         let Some(upstream) = self.upstreams.get(&mirror.upstream) else {
-            if !self.loaded.is_partial("upstreams") {
+            if !self.loaded.is_left_out("upstreams", &mirror.upstream) {
                 let near = nearest(&mirror.upstream, self.upstreams.keys().map(String::as_str));
                 self.mistakes.add(&place.key("upstream"), format!("there is no upstream \"{}\"{near}", mirror.upstream));
             }

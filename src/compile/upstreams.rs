@@ -63,7 +63,7 @@ fn backup(
             mistakes.add(place, "an upstream is no backup of itself");
         }
         (_, Some(_)) => mistakes.add(place, format!("the upstream \"{name}\" has a backup itself: a backup has none")),
-        (_, None) if loaded.is_partial("upstreams") => {}
+        (_, None) if loaded.is_left_out("upstreams", name) => {}
         (_, None) => {
             let near = nearest(name, loaded.config.upstreams.keys().map(String::as_str));
             mistakes.add(place, format!("there is no upstream \"{name}\"{near}"));

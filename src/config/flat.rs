@@ -20,6 +20,8 @@ pub enum Leaf {
     Hidden([u8; 32]),
     /// The SHA-256 digest of a file's content.
     File([u8; 32]),
+    /// Names of a list whose order counts.
+    Order(Vec<String>),
 }
 
 impl std::fmt::Display for Leaf {
@@ -28,6 +30,7 @@ impl std::fmt::Display for Leaf {
             Self::Plain(text) if text.contains(char::is_control) => write!(f, "{text:?}"),
             Self::Plain(text) => f.write_str(text),
             Self::Hidden(_) => f.write_str("(secret)"),
+            Self::Order(names) => f.write_str(&names.join(", ")),
             Self::File(digest) => write!(f, "(content {:02x}{:02x}{:02x}{:02x}…)", digest[0], digest[1], digest[2], digest[3]),
         }
     }
@@ -86,6 +89,10 @@ impl Flat {
                 }
             }
             Value::List(items) if !items.is_empty() => {
+                if path == "routes" {
+                    // Where nothing else decides, the first of them does.
+                    self.0.insert(ORDER.to_owned(), Leaf::Order(items.iter().filter_map(name).collect()));
+                }
                 for (index, below) in items.iter().enumerate() {
                     step(path, &name(below).unwrap_or_else(|| index.to_string()));
                     self.add(below, path);
@@ -114,6 +121,10 @@ impl Flat {
             if before == now {
                 continue;
             }
+            if path == ORDER {
+                changes.extend(moved(before, now));
+                continue;
+            }
             let entry = entry(path).filter(|head| before.is_none() && !self.has(head) || now.is_none() && !after.has(head));
             let size = |flat: &Self, head: &str| format!("{} keys", flat.below(head).count());
             let text = |leaf: Option<&Leaf>| leaf.map(ToString::to_string);
@@ -136,6 +147,30 @@ impl Flat {
     fn has(&self, head: &str) -> bool {
         self.below(head).next().is_some()
     }
+}
+
+/// Where the order of the routes stands.
+const ORDER: &str = "routes, their order";
+
+/// The most names of an order that are shown.
+const SHOWN: usize = 8;
+
+/// How those that are in both come in another order.
+fn moved(before: Option<&Leaf>, after: Option<&Leaf>) -> Option<Change> {
+    let (Some(Leaf::Order(before)), Some(Leaf::Order(after))) = (before, after) else { return None };
+    let both = |list: &[String], other: &[String]| -> Vec<String> {
+        let known: std::collections::HashSet<&String> = other.iter().collect();
+        list.iter().filter(|name| known.contains(name)).cloned().collect()
+    };
+    let (before, after) = (both(before, after), both(after, before));
+    let first = before.iter().zip(&after).position(|(b, a)| b != a)?;
+    let last = before.iter().zip(&after).rposition(|(b, a)| b != a)?;
+    let text = |list: &[String]| {
+        let names = &list[first..=last];
+        let more = if names.len() > SHOWN { ", …" } else { "" };
+        format!("{}{more}", names[..names.len().min(SHOWN)].join(", "))
+    };
+    Some(Change { path: ORDER.to_owned(), before: Some(text(&before)), after: Some(text(&after)) })
 }
 
 /// A digest that stands for a text.
@@ -204,7 +239,7 @@ mod tests {
         assert_eq!(told(before, after), expected);
         assert!(told(before, before).is_empty());
         let moved = "routes: [{name: b, action: {forward: y}}, {name: a, action: {forward: x}}]\nadmin: {token: old}";
-        assert!(told(before, moved).is_empty());
+        assert_eq!(told(before, moved), ["~ routes, their order: a, b -> b, a"]);
         assert_eq!(told("upstreams: {ab: {targets: [\"h:1\"]}}", "upstreams: {}"), ["+ upstreams: {}", "- upstreams.ab: 1 keys"]);
         assert_eq!(told("process: {threads: 1}", "process: {threads: 2}"), ["~ process.threads: 1 -> 2"]);
     }

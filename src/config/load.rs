@@ -46,6 +46,12 @@ impl Loaded {
         self.left_out.0.iter().any(|(s, _)| s == section)
     }
 
+    /// Whether the entry of that name, or its whole section, was left out, so that it may be wrong to miss it.
+    pub fn is_left_out(&self, section: &str, name: &str) -> bool {
+        let named = |step: &Step| matches!(step, Step::Key(key) | Step::Name(key) if key == name);
+        self.left_out.0.iter().any(|(s, entry)| s == section && entry.as_ref().is_none_or(named))
+    }
+
     /// Every value by its path.
     pub fn flat(&self) -> Flat {
         let mut flat = Flat::of(&self.tree);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::live::Live;
 use crate::notation::{Mistakes, Place};
+use crate::rules::limits::Gcra;
 
 /// What a filter may look at while it is compiled, and where it notes its mistakes.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub struct CompileContext<'c> {
     pub consumers: &'c Arc<Consumers>,
     /// Verifiers of tokens that routes compiled before, by the digest of their settings.
     pub verifiers: &'c mut HashMap<[u8; 32], Arc<super::jwt::Verifier>>,
+    /// Limits of routes compiled before, by name, each with its place.
+    pub limits: &'c mut HashMap<String, (Gcra, Place)>,
     /// Mistakes so far.
     pub mistakes: &'c mut Mistakes,
 }

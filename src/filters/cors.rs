@@ -1,5 +1,6 @@
 //! `cors`: lets pages of other origins read answers (the Fetch standard, section 3.2).
 
+use http::HeaderMap;
 use http::Method;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -117,7 +118,7 @@ impl Filter {
         if self.allows(origin.as_bytes()) {
             exchange.cors_origin = Some(if self.any { HeaderValue::from_static("*") } else { origin.clone() });
         }
-        if is_preflight(request) { Err(self.preflight(request, exchange)) } else { Ok(()) }
+        if is_preflight(&request.method, &request.headers) { Err(self.preflight(request, exchange)) } else { Ok(()) }
     }
 
     fn preflight(&self, request: &RequestHeader, exchange: &Exchange) -> Box<Rejection> {
@@ -162,8 +163,14 @@ fn varies_on_origin(response: &ResponseHeader) -> bool {
 }
 
 /// Whether the request asks, before the real one, what that one may do.
-pub(crate) fn is_preflight(request: &RequestHeader) -> bool {
-    request.method == Method::OPTIONS && request.headers.contains_key(ORIGIN) && request.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    *method == Method::OPTIONS && headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// The method of the real request, if this is one that asks before it.
+pub fn announced_method(method: &Method, headers: &HeaderMap) -> Option<Method> {
+    let name = headers.get(ACCESS_CONTROL_REQUEST_METHOD).filter(|_| is_preflight(method, headers))?;
+    Method::from_bytes(name.as_bytes()).ok()
 }
 
 fn origin(text: &str) -> Option<Origin> {

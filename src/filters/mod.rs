@@ -13,19 +13,18 @@ mod rate_limit;
 mod strip_fields;
 
 use std::fmt;
-use std::sync::Arc;
 
 use pingora::http::{RequestHeader, ResponseHeader};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::exchange::{Exchange, Rejection};
-use crate::rules::payload::Fields;
 
 pub use context::{CompileContext, Consumers, consumer_digest};
-pub(crate) use cors::is_preflight;
+pub use cors::announced_method;
 pub(crate) use headers::editable;
 pub use jwt::Verifier;
+pub use strip_fields::Strip;
 
 /// The stages, in the order in which they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -148,15 +147,10 @@ impl Filter {
     ///
     /// # Errors
     /// The answer to give instead, when the body cannot be looked into.
-    pub fn on_body(&self, response: &mut ResponseHeader) -> Result<Option<&Arc<Fields>>, Box<Rejection>> {
+    pub fn on_body(&self, response: &mut ResponseHeader) -> Result<Option<Strip<'_>>, Box<Rejection>> {
         match self {
             Self::StripFields(filter) => filter.on_response(response),
             _ => Ok(None),
         }
-    }
-
-    /// Whether an encoded answer has to be decoded before the filter sees it.
-    pub fn wants_decoded(&self) -> bool {
-        matches!(self, Self::StripFields(_))
     }
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::{CompileContext, Verdict};
 use crate::exchange::{Exchange, LimitNote, Reason, Rejection, clock};
-use crate::live::{BucketShape, Buckets};
+use crate::live::Buckets;
 use crate::notation::{Header, Name, RateText};
 use crate::rules::limits::{Decision, Gcra};
 
@@ -106,16 +106,14 @@ impl Filter {
             Some(name) => format!("name:{}", name.0),
             None => format!("route:{}:{}", context.route, context.index),
         };
+        let same = context.limits.entry(name.clone()).or_insert_with(|| (gcra, context.place.clone()));
+        if same.0 != gcra {
+            let why = format!("limits of one name count together, and this one is another than {}", same.1);
+            context.mistakes.add(&context.place.key("limit"), why);
+        }
         let window = config.limit.0.period.as_secs().max(1);
         let policy = format!("\"{label}\";q={};w={window}", config.limit.0.count);
-        Some(Self {
-            gcra,
-            parts,
-            header,
-            buckets: context.live.buckets(&BucketShape { name, gcra }),
-            policy: HeaderValue::try_from(policy).ok()?,
-            label,
-        })
+        Some(Self { gcra, parts, header, buckets: context.live.buckets(&name), policy: HeaderValue::try_from(policy).ok()?, label })
     }
 
     /// Counts the request, or refuses it.

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use super::CompileContext;
 use crate::exchange::{Reason, Rejection};
 use crate::notation::Field;
-use crate::rules::payload::Fields;
+use crate::rules::payload::{Decoder, Fields};
 
 /// What is said of a body and is no longer right, but for its length.
 static SPOILED: [HeaderName; 5] = [
@@ -36,6 +36,15 @@ pub struct Config {
     /// `items.*.cost` (`*` is one name, or any element of a list), `**.internal` (at any depth).
     #[schemars(length(min = 1))]
     pub response: Vec<Field>,
+}
+
+/// How an answer's body is edited.
+#[derive(Debug)]
+pub struct Strip<'f> {
+    /// What is removed.
+    pub fields: &'f Arc<Fields>,
+    /// What takes its coding off first.
+    pub decoder: Option<Decoder>,
 }
 
 /// The filter at work.
@@ -60,18 +69,18 @@ impl Filter {
     }
 
     /// The fields to remove from this answer; its head is made ready for a body of another length.
-    pub fn on_response(&self, response: &mut ResponseHeader) -> Result<Option<&Arc<Fields>>, Box<Rejection>> {
-        if !is_json(response) {
+    pub fn on_response(&self, response: &mut ResponseHeader) -> Result<Option<Strip<'_>>, Box<Rejection>> {
+        let empty = response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
+        if empty || !is_json(response) {
             return Ok(None);
         }
         if is_other_charset(response) {
             return Err(Rejection::new(Reason::AnswerOpaque, "").log("the answer is JSON that is no UTF-8"));
         }
-        let encoded = response.headers.get_all(CONTENT_ENCODING).iter().any(|e| !e.as_bytes().eq_ignore_ascii_case(b"identity"));
-        if encoded || response.status == http::StatusCode::PARTIAL_CONTENT {
-            let what = "the answer is encoded or partial although neither was asked for";
-            return Err(Rejection::new(Reason::AnswerOpaque, "").log(what));
+        if response.status == http::StatusCode::PARTIAL_CONTENT {
+            return Err(Rejection::new(Reason::AnswerOpaque, "").log("the answer is partial although the whole was asked for"));
         }
+        let decoder = decoder(response)?;
         response.remove_header(&CONTENT_LENGTH);
         // An answer has few headers, and seldom one of these: one look at each of them is less than a search for each of these.
         if response.headers.keys().any(|name| SPOILED.contains(name)) {
@@ -80,20 +89,50 @@ impl Filter {
             }
         }
         weaken_etag(response);
-        Ok(Some(&self.fields))
+        Ok(Some(Strip { fields: &self.fields, decoder }))
     }
 }
 
-const KINDS: [&str; 5] = ["application/json", "text/json", "application/x-ndjson", "application/jsonl", "application/json-seq"];
+const KINDS: [&str; 7] = [
+    "application/json",
+    "text/json",
+    "application/x-ndjson",
+    "application/jsonl",
+    "application/json-seq",
+    "text/x-json",
+    "application/x-json",
+];
 
-const SUFFIX: &[u8] = b"+json";
+const SUFFIXES: [&str; 2] = ["+json", "+json-seq"];
 
-/// `application/json`, `text/json` and everything with `+json` (RFC 6839); also its streams of documents.
+/// `application/json`, `text/json` and everything with `+json` (RFC 6839); also its streams of documents. What says
+/// nothing of its kind, or several things of which this is one, may be read as JSON.
 fn is_json(response: &ResponseHeader) -> bool {
-    let Some(value) = response.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()) else { return false };
-    let kind = value.split_once(';').map_or(value, |(kind, _)| kind).trim();
-    let suffix = kind.len().checked_sub(SUFFIX.len()).and_then(|at| kind.as_bytes().get(at..));
-    KINDS.iter().any(|json| kind.eq_ignore_ascii_case(json)) || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(SUFFIX))
+    let mut values = response.headers.get_all(CONTENT_TYPE).iter().peekable();
+    values.peek().is_none() || values.any(|value| value.as_bytes().split(|byte| *byte == b',').any(is_json_type))
+}
+
+fn is_json_type(value: &[u8]) -> bool {
+    let kind = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    let ends = |suffix: &str| kind.len() >= suffix.len() && kind[kind.len() - suffix.len()..].eq_ignore_ascii_case(suffix.as_bytes());
+    KINDS.iter().any(|json| kind.eq_ignore_ascii_case(json.as_bytes())) || SUFFIXES.into_iter().any(ends)
+}
+
+/// What takes the answer's coding off, if it has one although none was asked for.
+fn decoder(response: &mut ResponseHeader) -> Result<Option<Decoder>, Box<Rejection>> {
+    let opaque = || Rejection::new(Reason::AnswerOpaque, "").log("the answer is encoded although that was not asked for");
+    let mut codings = Vec::new();
+    for value in response.headers.get_all(CONTENT_ENCODING) {
+        let text = value.to_str().map_err(|_| opaque())?;
+        codings.extend(text.split(',').map(str::trim).filter(|c| !c.is_empty() && !c.eq_ignore_ascii_case("identity")));
+    }
+    let decoder = match codings.as_slice() {
+        [] => return Ok(None),
+        [one] => Decoder::of(one).ok_or_else(opaque)?,
+        _ => return Err(opaque()),
+    };
+    response.remove_header(&CONTENT_ENCODING);
+    Ok(Some(decoder))
 }
 
 /// Whether another encoding than UTF-8 is named, which is the only one of JSON (RFC 8259, section 8.1).

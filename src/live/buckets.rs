@@ -9,7 +9,6 @@ use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::BucketShape;
 use super::heritage::{Heritable, Part};
 use super::shelf::Shelf;
 use crate::exchange::clock;
@@ -57,7 +56,8 @@ impl Buckets {
         if let Some(tat) = shard.keys.get_mut(key) {
             let decision = gcra.decide(*tat, now);
             if let Some(next) = decision.tat {
-                let more = next - (*tat).max(now);
+                // Less, where another limit had put it far ahead: that is no news for a successor.
+                let more = next.saturating_sub((*tat).max(now));
                 *tat = next;
                 self.note(&mut shard, key, more);
             }
@@ -161,18 +161,18 @@ enum GivenPart {
 /// All buckets of one limit, in a hand-over: keys in base64, and nanoseconds.
 #[derive(Serialize, Deserialize)]
 struct Given {
-    limit: BucketShape,
+    limit: String,
     part: GivenPart,
     keys: Vec<(String, u64)>,
 }
 
-impl Heritable for Shelf<BucketShape, Buckets> {
+impl Heritable for Shelf<String, Buckets> {
     fn kind(&self) -> &'static str {
         "rate_limits"
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn give(&self, part: Part) -> serde_json::Result<Option<Vec<u8>>> {
@@ -235,14 +235,14 @@ mod tests {
         assert_eq!(admitted.into_inner(), 77);
     }
 
-    fn hand(old: &Shelf<BucketShape, Buckets>, new: &Shelf<BucketShape, Buckets>, part: Part) -> usize {
+    fn hand(old: &Shelf<String, Buckets>, new: &Shelf<String, Buckets>, part: Part) -> usize {
         old.give(part).expect("given").map_or(0, |form| new.take(&form).expect("taken"))
     }
 
     #[test]
     fn what_is_given_in_parts_is_what_was_admitted() {
         let (old, new) = (Shelf::default(), Shelf::default());
-        let shape = BucketShape { name: "route a".to_owned(), gcra: limit(10) };
+        let shape = "route a".to_owned();
         let buckets: Arc<Buckets> = old.get_or(&shape, Arc::default);
         let spend = |buckets: &Buckets, key: &[u8], most: usize| {
             (0..most).filter(|_| buckets.admit(limit(10), key, clock::now()).tat.is_some()).count()
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!((spend(&heir, b"one", 20), spend(&heir, b"two\xff", 20), spend(&heir, b"three", 20)), (3, 9, 10));
         // A hand-over that failed leaves nothing behind, and the next one begins anew.
         old.keep();
-        let third: Shelf<BucketShape, Buckets> = Shelf::default();
+        let third: Shelf<String, Buckets> = Shelf::default();
         assert_eq!(hand(&old, &third, Part::Last), 2);
         assert!(new.take(b"{}").is_err());
     }
@@ -268,10 +268,10 @@ mod tests {
     fn time_goes_by_for_what_was_given() {
         let clock = clock::VirtualClock::start();
         let start = clock::now();
-        let (old, new): (Shelf<BucketShape, Buckets>, Shelf<BucketShape, Buckets>) = Default::default();
+        let (old, new): (Shelf<String, Buckets>, Shelf<String, Buckets>) = Default::default();
         // Ten a second, and never more than that: a start of five seconds in between changes nothing.
         let gcra = Gcra::new(crate::notation::Rate { count: 10, period: Duration::from_secs(1) }, None);
-        let shape = BucketShape { name: "route a".to_owned(), gcra };
+        let shape = "route a".to_owned();
         let buckets = old.get_or(&shape, Arc::default);
         hand(&old, &new, Part::Whole);
         for tenth in 0..50 {

@@ -14,8 +14,6 @@ mod verified;
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use crate::tls::TicketKeys;
 use crate::upstreams::{Pool, PoolShape};
 
@@ -34,20 +32,13 @@ use shelf::Shelf;
 #[derive(Debug, Default)]
 pub struct Live {
     pools: Pools,
-    buckets: Shelf<BucketShape, Buckets>,
+    /// By the limit's name: its route and place, or a shared name. A limit that a reload changes goes on with what
+    /// was counted.
+    buckets: Shelf<String, Buckets>,
     keys: KeyStores,
     /// Sessions by the upstream's name.
     sessions: Shelf<String, Sessions>,
     secrets: Secrets,
-}
-
-/// What makes two rate limits the same: their name (route and place, or a shared name) and shape.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct BucketShape {
-    /// Whose limit it is.
-    pub name: String,
-    /// The limit itself: a bucket's content means nothing under another.
-    pub gcra: crate::rules::limits::Gcra,
 }
 
 impl Live {
@@ -56,9 +47,9 @@ impl Live {
         self.pools.get(shape)
     }
 
-    /// The buckets of that shape.
-    pub fn buckets(&self, shape: &BucketShape) -> Arc<Buckets> {
-        self.buckets.get_or(shape, || Arc::new(Buckets::default()))
+    /// The buckets of the limit of that name.
+    pub fn buckets(&self, name: &str) -> Arc<Buckets> {
+        self.buckets.get_or(&name.to_owned(), || Arc::new(Buckets::default()))
     }
 
     /// The sessions of an upstream.

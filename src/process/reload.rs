@@ -9,7 +9,7 @@ use crate::compile::compile;
 use crate::config::{FlatLater, Loaded};
 use crate::edge::{Bound, Listening, Shared};
 use crate::notation::{Mistake, Mistakes, Place};
-use crate::snapshot::{Listener, Serving, Snapshot};
+use crate::snapshot::{Serving, Snapshot};
 use crate::telemetry::AccessLog;
 use crate::telemetry::metrics::METRICS;
 
@@ -132,7 +132,7 @@ impl Supervisor {
         let mut mistakes = Mistakes::default();
         let mut fresh = Vec::new();
         for (index, listener) in snapshot.listeners.iter().enumerate() {
-            if known.iter().any(|l| stays(l, listener)) {
+            if known.iter().any(|l| l.is(listener)) {
                 continue;
             }
             match sockets::bind(&listener.name, listener.address) {
@@ -168,9 +168,10 @@ impl Supervisor {
         notes
     }
 
-    /// One store publishes the configuration; then the listeners follow it.
+    /// Publishes the configuration. What is left out ends before it, with the one that it has; the rest follows it.
     fn publish(&self, serving: Serving, fresh: Vec<Bound>) {
         let serving = Arc::new(serving);
+        self.retire_listeners(&serving.snapshot);
         let before = self.serving.replace(&serving);
         let present = &serving.snapshot.upstreams;
         let kept: ahash::AHashSet<_> = present.iter().map(|upstream| Arc::as_ptr(&upstream.pool)).collect();
@@ -185,23 +186,26 @@ impl Supervisor {
         let names: ahash::AHashSet<&str> = serving.snapshot.routes.iter().map(|r| r.name.as_str()).collect();
         let upstreams: ahash::AHashSet<&str> = present.iter().map(|u| u.name.as_str()).collect();
         METRICS.retain(|route| names.contains(route), |upstream| upstreams.contains(upstream));
-        let mut listeners = self.listeners.lock();
-        for mut listening in std::mem::take(&mut *listeners) {
-            match serving.snapshot.listeners.iter().find(|l| stays(&listening, l)) {
-                Some(listener) => {
-                    listening.update(listener);
-                    listeners.push(listening);
-                }
-                None => {
-                    log::info!("listener {} on {} is closed", listening.name, listening.address);
-                    listening.retire(Arc::clone(&before));
-                }
+        for listening in self.listeners.lock().iter_mut() {
+            if let Some(listener) = serving.snapshot.listeners.iter().find(|l| listening.is(l)) {
+                listening.update(listener);
             }
         }
-        drop(listeners);
         self.start_listeners(&serving, fresh);
-        // What was large takes a while to go.
-        tokio::task::spawn_blocking(move || drop(before));
+        tokio::spawn(let_go(before));
+    }
+
+    /// Ends the listeners that a new configuration has no more. Their connections have to know before it counts:
+    /// they are not in it.
+    fn retire_listeners(&self, next: &Snapshot) {
+        let mut listeners = self.listeners.lock();
+        let (stay, go) = std::mem::take(&mut *listeners).into_iter().partition(|listening| next.listeners.iter().any(|l| listening.is(l)));
+        *listeners = stay;
+        drop(listeners);
+        for listening in go {
+            log::info!("listener {} on {} is closed", listening.name, listening.address);
+            listening.retire(self.serving());
+        }
     }
 
     /// Accepts on further sockets.
@@ -222,10 +226,16 @@ impl Supervisor {
     }
 }
 
-/// Whether a listener at work is the one that is configured: by its address, so that it may be renamed;
-/// with a port of the system's choice by its name as well.
-fn stays(listening: &Listening, listener: &Listener) -> bool {
-    listening.configured == listener.address && (listener.address.port() != 0 || listening.name == listener.name)
+/// How often it is looked whether a configuration of before is still in use.
+const STILL_USED: Duration = Duration::from_millis(100);
+
+/// Lets go of a configuration once no request has it any more. What was large takes a while to go, which no worker
+/// is to spend between two requests.
+async fn let_go(serving: Arc<Serving>) {
+    while Arc::strong_count(&serving) > 1 {
+        tokio::time::sleep(STILL_USED).await;
+    }
+    tokio::task::spawn_blocking(move || drop(serving));
 }
 
 /// How far work that can wait stands back behind the workers (`nice`): beside one of them it gets a quarter.

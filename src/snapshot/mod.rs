@@ -16,12 +16,12 @@ use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use rustls::sign::CertifiedKey;
 
-use crate::filters::Filter;
+use crate::filters::{Filter, announced_method};
 use crate::live::KeyStore;
 use crate::notation::{Rate, SecretText};
 use crate::rules::balance::Balance;
 use crate::rules::identity::RequestKey;
-use crate::rules::routing::Router;
+use crate::rules::routing::{Question, Router, Verdict};
 use crate::telemetry::metrics::{METRICS, RouteMetrics};
 use crate::telemetry::{AccessLog, Format, Sink};
 use crate::tls::ServerSettings;
@@ -36,8 +36,8 @@ pub use upstream::{GRPC_TIMEOUT, Mirror, Retry, Sticky, Upstream, set_cookie};
 pub struct Snapshot {
     /// Where connections are accepted.
     pub listeners: Vec<Listener>,
-    /// Their places, by name.
-    pub places: AHashMap<String, usize>,
+    /// Their places.
+    pub places: AHashMap<ListenerKey, usize>,
     /// Routers, one for each listener, in the same order.
     pub routers: Vec<Router>,
     /// What a router's entries point to.
@@ -59,9 +59,26 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Which entry of a listener's router takes the request. A preflight is for the route of the request that it
+    /// announces, if that answers preflights.
+    pub fn find(&self, router: &Router, question: &Question<'_>) -> Verdict {
+        if let Some(method) = announced_method(question.method, question.headers)
+            && let Verdict::Found(entry) = router.find(&Question { method: &method, ..*question })
+            && self.routes[router.entry(entry).route].cors
+        {
+            return Verdict::Found(entry);
+        }
+        router.find(question)
+    }
+
+    /// The place of a listener.
+    pub fn place(&self, listener: &ListenerKey) -> Option<usize> {
+        self.places.get(listener).copied()
+    }
+
     /// The place of the listener of that name.
     pub fn listener(&self, name: &str) -> Option<usize> {
-        self.places.get(name).copied()
+        self.listeners.iter().position(|l| l.name == name)
     }
 }
 
@@ -86,6 +103,11 @@ impl Serving {
     }
 }
 
+/// What a listener is known by over reloads: its address, so that it may be renamed; with a port of the system's
+/// choice its name as well.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerKey(SocketAddr, Option<String>);
+
 /// One address to accept connections on.
 #[derive(Clone, Debug)]
 pub struct Listener {
@@ -103,6 +125,13 @@ pub struct Listener {
     pub trusted_proxies: Vec<IpNet>,
     /// Limits.
     pub limits: Limits,
+}
+
+impl Listener {
+    /// What it is known by.
+    pub fn key(&self) -> ListenerKey {
+        ListenerKey(self.address, (self.address.port() == 0).then(|| self.name.clone()))
+    }
 }
 
 /// Limits of a listener.

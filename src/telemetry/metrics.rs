@@ -213,7 +213,9 @@ impl Metrics {
 
     /// Forgets the routes and upstreams that no configuration has any more.
     pub fn retain(&self, has_route: impl Fn(&str) -> bool, has_upstream: impl Fn(&str) -> bool) {
-        self.routes.write().retain(|name, _| has_route(name) || name == OTHER || name == NONE);
+        // Requests of a route that is gone are counted to their end.
+        let is_used = |route: &RouteMetrics| route.in_flight.get() > 0;
+        self.routes.write().retain(|name, route| has_route(name) || name == OTHER || name == NONE || is_used(route));
         self.upstreams.write().retain(|name, _| has_upstream(name));
     }
 

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::harness::client::{self, Connection, head};
@@ -149,6 +149,89 @@ fn connections_of_a_removed_listener_end_with_their_request() {
     assert_eq!((last.text().as_str(), last.header("connection")), ("before", Some("close")));
     eventually("nobody listens", || Connection::try_open(address).is_err());
     assert_eq!(client::get(other, "/").text(), "after");
+}
+
+/// A listener is where it is, and not what it is called.
+#[test]
+fn a_name_that_goes_to_another_listener_takes_no_connection_with_it() {
+    let (one, two) = (free(), free());
+    let yaml = |when: &str, names: &[(&str, SocketAddr)]| {
+        let listeners: Vec<String> = names.iter().map(|(name, address)| format!("{{name: {name}, address: \"{address}\"}}")).collect();
+        format!(
+            "routes:\n  - {{name: a, listeners: [x], action: {{respond: {{body: {when}-of-x}}}}}}\n  - {{name: b, listeners: [y], action: {{respond: {{body: {when}-of-y}}}}}}\nlisteners: [{}]",
+            listeners.join(", ")
+        )
+    };
+    let gateway = Gateway::start(&yaml("first", &[("x", one), ("y", two)]));
+    let mut kept = Connection::open(one);
+    assert_eq!(kept.ask(head("GET", "/", &[])).text(), "first-of-x");
+    gateway.write_config(&yaml("then", &[("y", one), ("x", two)]));
+    assert_eq!(gateway.reload().status, 200);
+    assert_eq!(kept.ask(head("GET", "/", &[])).text(), "then-of-y");
+    // It is removed, and another has its name from now on: who is connected is served as before.
+    gateway.write_config(&yaml("last", &[("y", two), ("x", free())]));
+    assert_eq!(gateway.reload().status, 200);
+    let last = kept.ask(head("GET", "/", &[]));
+    assert_eq!((last.text().as_str(), last.header("connection")), ("then-of-y", Some("close")));
+    assert_eq!(client::get(two, "/").text(), "last-of-y");
+}
+
+/// Names come and go while requests are under way on connections that stay.
+#[test]
+fn renaming_answers_every_request() {
+    let address = free();
+    let yaml = |n: usize| {
+        let upstreams: Vec<String> = (0..100).map(|i| format!("u{i}: {{targets: [\"127.0.0.1:9\"]}}")).collect();
+        let routes: Vec<String> = (0..100).map(|i| format!("{{name: r{i}, match: {{path: /{i}}}, action: {{forward: u{i}}}}}")).collect();
+        format!(
+            "upstreams: {{{}}}\nroutes: [{{name: all, action: {{respond: {{body: fine}}}}}}, {}]\nlisteners: [{{name: n{n}, address: \"{address}\"}}]",
+            upstreams.join(", "),
+            routes.join(", ")
+        )
+    };
+    let gateway = Gateway::start(&yaml(0));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut connection = Connection::open(address);
+                    let mut count = 0;
+                    while !stop.load(Ordering::Acquire) {
+                        assert_eq!(connection.ask(head("GET", "/", &[])).text(), "fine");
+                        count += 1;
+                    }
+                    count
+                })
+            })
+            .collect();
+        for n in 1..=20 {
+            gateway.write_config(&yaml(n));
+            assert_eq!(gateway.reload().status, 200);
+        }
+        stop.store(true, Ordering::Release);
+        assert!(clients.into_iter().all(|client| client.join().expect("every answer is fine") > 0));
+    });
+}
+
+#[test]
+fn a_limit_that_changes_goes_on_with_what_was_counted() {
+    let yaml = |limit: &str| {
+        format!("routes: [{{name: a, filters: [{{rate_limit: {{limit: {limit}, by: address}}}}], action: {{respond: {{body: ok}}}}}}]")
+    };
+    let gateway = Gateway::start(&yaml("3/h"));
+    assert_eq!([1, 2, 3, 4].map(|_| gateway.get("/").status), [200, 200, 200, 429]);
+    for limit in ["2/h", "5/h"] {
+        gateway.write_config(&yaml(limit));
+        assert_eq!(gateway.reload().status, 200);
+        assert_eq!(gateway.get("/").status, 429, "{limit}");
+    }
+    // Of an hour's debt nothing is left where three come back each second.
+    gateway.write_config(&yaml("3/s"));
+    assert_eq!(gateway.reload().status, 200);
+    for _ in 0..3 {
+        eventually("what is spent comes back at the new rate", || gateway.get("/").status == 200);
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::clock;
 use crate::exchange::address_text;
-use crate::snapshot::Held;
+use crate::snapshot::{Held, ListenerKey};
 
 tokio::task_local! {
     static CURRENT: Arc<Connection>;
@@ -32,7 +32,9 @@ pub fn current_connection() -> Option<Arc<Connection>> {
 /// What a connection knows of its listener.
 #[derive(Debug)]
 pub struct Home {
-    /// The listener's name, which a reload may change.
+    /// What the listener is known by.
+    pub key: ListenerKey,
+    /// Its name, which a reload may change.
     pub name: ArcSwap<String>,
     /// Once the listener is removed: the last configuration that had it. Connections that are still
     /// open are served by it to their end.
@@ -42,11 +44,8 @@ pub struct Home {
 impl Home {
     /// The configuration for a request on it, and its listener's place in that.
     pub fn serving(&self, serving: Arc<Held>) -> (Arc<Held>, Option<usize>) {
-        if let Some(place) = serving.snapshot.listener(&self.name.load()) {
-            return (serving, Some(place));
-        }
         let serving = self.last.load_full().unwrap_or(serving);
-        let place = serving.snapshot.listener(&self.name.load());
+        let place = serving.snapshot.place(&self.key);
         (serving, place)
     }
 }

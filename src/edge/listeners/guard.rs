@@ -30,7 +30,9 @@ const UNREADABLE: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncon
 content-length: 137\r\n\r\n{\"type\":\"urn:portcullis:bad_request\",\"title\":\"The request is malformed\",\"status\":400,\"reason\":\"bad_request\",\
 \"detail\":\"it is no HTTP/1.1\"}";
 
-const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: application/problem+json\r\n\
+content-length: 170\r\n\r\n{\"type\":\"urn:portcullis:client_timeout\",\"title\":\"The request took too long to arrive\",\"status\":408,\
+\"reason\":\"client_timeout\",\"detail\":\"its head was not complete in time\"}";
 
 /// A stream with its connection's deadlines.
 pub struct Guarded<S> {

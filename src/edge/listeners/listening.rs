@@ -178,7 +178,7 @@ impl Listening {
         bound.socket.set_nonblocking(true)?;
         let socket = Arc::new(TcpListener::from_std(bound.socket)?);
         let settings = Arc::new(Settings {
-            home: Arc::new(Home { name: ArcSwap::from_pointee(listener.name.clone()), last: ArcSwapOption::empty() }),
+            home: Arc::new(Home { key: listener.key(), name: ArcSwap::from_pointee(listener.name.clone()), last: ArcSwapOption::empty() }),
             limits: ArcSwap::from_pointee(listener.limits),
             protocols: ArcSwap::from_pointee((listener.http1, listener.http2)),
             places: Arc::new(Semaphore::new(listener.limits.connections)),
@@ -202,6 +202,11 @@ impl Listening {
     pub fn update(&mut self, listener: &Listener) {
         self.name.clone_from(&listener.name);
         self.settings.update(listener);
+    }
+
+    /// Whether it is the one that is configured so.
+    pub fn is(&self, listener: &Listener) -> bool {
+        self.settings.home.key == listener.key()
     }
 
     /// No configuration has it any more: it accepts nothing, and its connections end with the request

@@ -12,10 +12,12 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
 use super::context::Side;
+use super::failure::report_failure;
 use super::intake::X_REQUEST_ID;
 use super::pick::refuse;
 use super::{Context, Gateway};
 use crate::exchange::{Reason, Rejection};
+use crate::filters::Strip;
 use crate::rules::payload::Stripper;
 use crate::upstreams::Outcome;
 
@@ -28,6 +30,10 @@ impl Gateway {
         edit_response(response, |_| {});
         if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
+        }
+        if let Some(why) = misframed(response) {
+            report_failure(ctx);
+            return Err(refuse(ctx, Rejection::new(Reason::TargetProtocol, "").log(why)));
         }
         self.note_answer(response, ctx);
         if self.retry_answer(session, response, ctx) {
@@ -55,6 +61,13 @@ impl Gateway {
         }
         ctx.status = response.status.as_u16();
         ctx.exchange.reason = Reason::Forwarded;
+        // What is said to a client is in the version that is spoken with it (RFC 9112, section 2.3).
+        response.set_version(Version::HTTP_11);
+        if response.status == StatusCode::NO_CONTENT {
+            // RFC 9110, section 8.6, and RFC 9112, section 6.1.
+            response.remove_header(&CONTENT_LENGTH);
+            response.remove_header(&TRANSFER_ENCODING);
+        }
         if let Some(progress) = &ctx.progress {
             progress.answer_begun();
         }
@@ -81,7 +94,9 @@ impl Gateway {
             let whole = response.headers.contains_key(CONTENT_LENGTH);
             match filter.on_body(response) {
                 Ok(None) => {}
-                Ok(Some(fields)) => {
+                Ok(Some(Strip { fields, decoder })) => {
+                    // Whichever filter comes first finds it, and leaves none for the next.
+                    ctx.decoder = ctx.decoder.take().or(decoder);
                     // Seldom is there a second one, and a list that grows makes room for four.
                     ctx.strippers.reserve_exact(1);
                     ctx.strippers.push(Stripper::new(Arc::clone(fields)));
@@ -101,6 +116,15 @@ impl Gateway {
     pub(super) fn edit_body(&self, body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
         if ctx.deadline.is_some_and(|deadline| Instant::now() > deadline) {
             return Err(refuse(ctx, Rejection::new(Reason::RouteTimeout, "")));
+        }
+        if let Some(decoder) = &mut ctx.decoder {
+            match decoder.push(&body.take().unwrap_or_default(), end) {
+                Ok(plain) => *body = (!plain.is_empty()).then(|| Bytes::from(plain)),
+                Err(error) => {
+                    let why = format!("the coding of the answer cannot be taken off: {error}");
+                    return Err(refuse(ctx, Rejection::new(Reason::AnswerOpaque, "").log(why)));
+                }
+            }
         }
         for stripper in &mut ctx.strippers {
             let part = body.take().unwrap_or_default();
@@ -141,6 +165,16 @@ fn edit_response(response: &mut ResponseHeader, edit: impl FnOnce(&mut HeaderMap
         // It came as a reason, so it can be one.
         let _ = response.set_reason_phrase(Some(&reason));
     }
+}
+
+/// Why nobody knows where an answer ends: an upgrade that was not asked for, since those that are go another way; or
+/// chunks in a version that has none (RFC 9112, section 6.1).
+fn misframed(response: &ResponseHeader) -> Option<&'static str> {
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Some("the target switched to a protocol that was not asked for");
+    }
+    let chunked = response.headers.contains_key(TRANSFER_ENCODING);
+    (response.version == Version::HTTP_10 && chunked).then_some("the target sent Transfer-Encoding with HTTP/1.0")
 }
 
 /// What an answer says of its target.

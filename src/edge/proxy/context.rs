@@ -12,7 +12,7 @@ use super::sticky::StickySession;
 use crate::edge::listeners::http2::Progress;
 use crate::edge::listeners::{Connection, current_connection};
 use crate::exchange::{Exchange, Rejection};
-use crate::rules::payload::{Fields, Stripper};
+use crate::rules::payload::{Decoder, Fields, Stripper};
 use crate::snapshot::{Action, Forward, Held, Limits, Listener, Route, Upstream};
 use crate::upstreams::{Entered, Picked};
 
@@ -74,6 +74,8 @@ pub struct Context {
     pub body_seen: u64,
     /// The progress of the body on HTTP/2.
     pub progress: Option<Arc<Progress>>,
+    /// What takes the coding of the answer's body off, for the removers.
+    pub decoder: Option<Decoder>,
     /// Removers of fields from the answer's body.
     pub strippers: Vec<Stripper<Arc<Fields>>>,
     /// The answer to give where a phase can only fail.
@@ -134,6 +136,7 @@ impl Context {
             body_limit: u64::MAX,
             body_seen: 0,
             progress: Progress::current(),
+            decoder: None,
             strippers: Vec::new(),
             rejection: None,
             status: 0,

@@ -118,7 +118,7 @@ pub(super) fn exhausted(ctx: &mut Context, mut error: Box<Error>) -> Box<Error> 
 }
 
 /// Notes that the target failed.
-fn report_failure(ctx: &mut Context) {
+pub(super) fn report_failure(ctx: &mut Context) {
     if let (Some(upstream), Some(picked)) = (ctx.serving.upstream(ctx.upstream), &mut ctx.picked) {
         upstream.pool.report(picked, Outcome::GatewayFailed, None);
     }

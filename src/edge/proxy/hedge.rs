@@ -18,6 +18,7 @@ use pingora::{Error, ErrorType, Result};
 
 use super::context::Side;
 use super::failure::{exhausted, is_method_repeatable, is_retried_answer};
+use super::mirror::Copy;
 use super::pick::{LOOK, reach, refuse};
 use super::tunnel::strip_hop_by_hop;
 use super::{Calls, Context, Gateway};
@@ -151,6 +152,10 @@ impl Gateway {
         ctx.tried.push(picked.member.target.address);
         ctx.picked = Some(picked);
         let prepared = self.prepare(session.req_header(), &mut request, ctx);
+        if !std::mem::replace(&mut ctx.copied, true) {
+            ctx.copy = Copy::begin(ctx, &request);
+            self.copy_body(ctx, None, true);
+        }
         let picked = ctx.picked.take().ok_or_else(|| Error::new(ErrorType::InternalError))?;
         prepared.map(|()| Try { peer, picked, request, begun: Instant::now() })
     }
@@ -182,6 +187,10 @@ impl Gateway {
         let request = session.req_header().clone();
         frame(&request, &mut head)?;
         self.edit_answer(&request, &mut head, ctx)?;
+        if request.version == http::Version::HTTP_10 {
+            // As without hedging: the end of the connection may be the end of the body.
+            session.set_keepalive(None);
+        }
         // Nobody reads from the client meanwhile, so nobody would send a head that is kept back.
         ctx.connection.iter().for_each(|connection| connection.clear_corks());
         session.write_response_header(Box::new(head), false).await?;

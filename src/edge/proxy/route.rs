@@ -14,8 +14,7 @@ use super::hedge::may_hedge;
 use super::pick::refuse;
 use super::{Context, Gateway};
 use crate::exchange::{Reason, Rejection};
-use crate::filters::is_preflight;
-use crate::rules::routing::{Question, Verdict};
+use crate::rules::routing::{Question, Verdict, allow};
 use crate::snapshot::{Action, Template};
 
 impl Gateway {
@@ -70,9 +69,6 @@ impl Gateway {
         }
         for filter in &route.filters {
             filter.on_request(session.req_header_mut(), &mut ctx.exchange).await?;
-            if filter.wants_decoded() {
-                session.upstream_compression.adjust_decompression(true);
-            }
         }
         Ok(())
     }
@@ -83,7 +79,7 @@ impl Gateway {
         let gone = || Rejection::new(Reason::RouteNotFound, "");
         let snapshot = &ctx.serving.snapshot;
         let router = ctx.listener.and_then(|l| snapshot.routers.get(l)).ok_or_else(gone)?;
-        let mut question = Question {
+        let question = Question {
             host: &ctx.exchange.host,
             path: request.uri.path(),
             query: request.uri.query(),
@@ -91,18 +87,7 @@ impl Gateway {
             headers: &request.headers,
             client: ctx.exchange.client,
         };
-        let announced = is_preflight(request).then(|| announced_method(request)).flatten();
-        if let Some(method) = &announced {
-            let asked = Question { method, ..question };
-            if let Verdict::Found(entry) = router.find(&asked) {
-                let place = router.entry(entry).route;
-                if snapshot.routes[place].cors {
-                    return Ok((place, entry));
-                }
-            }
-        }
-        question.method = &request.method;
-        match router.find(&question) {
+        match snapshot.find(router, &question) {
             Verdict::Found(entry) => Ok((router.entry(entry).route, entry)),
             Verdict::NotFound => Err(gone()),
             Verdict::MethodNotAllowed(methods) => Err(method_not_allowed(&methods)),
@@ -141,17 +126,8 @@ fn body_limit(request: &RequestHeader, ctx: &Context) -> Result<u64, Box<Rejecti
     Ok(most)
 }
 
-fn announced_method(request: &RequestHeader) -> Option<Method> {
-    let name = request.headers.get(http::header::ACCESS_CONTROL_REQUEST_METHOD)?;
-    Method::from_bytes(name.as_bytes()).ok()
-}
-
 fn method_not_allowed(methods: &[Method]) -> Box<Rejection> {
-    let mut names: Vec<&str> = methods.iter().map(Method::as_str).collect();
-    if names.contains(&"GET") && !names.contains(&"HEAD") {
-        names.push("HEAD");
-    }
-    let allow = names.join(", ");
+    let allow = allow(methods);
     let rejection = Rejection::new(Reason::MethodNotAllowed, format!("allowed here: {allow}"));
     match HeaderValue::try_from(allow) {
         Ok(allow) => rejection.header(ALLOW, allow),

@@ -45,6 +45,9 @@ impl Gcra {
     /// Judges one more at `now` for a key whose theoretical arrival time is `tat` (0 for a new key).
     pub fn decide(&self, tat: u64, now: u64) -> Decision {
         let tolerance = self.interval.saturating_mul(u64::from(self.burst) - 1);
+        let full = tolerance.saturating_add(self.interval);
+        // So far ahead only another limit has put it, under which the key was counted before: it has one left.
+        let tat = if tat > now.saturating_add(full.saturating_mul(2)) { now.saturating_add(tolerance) } else { tat };
         let earliest = tat.saturating_sub(tolerance);
         if now < earliest {
             return Decision {
@@ -55,7 +58,7 @@ impl Gcra {
             };
         }
         let tat = tat.max(now).saturating_add(self.interval);
-        let room = tolerance.saturating_add(self.interval).saturating_sub(tat - now);
+        let room = full.saturating_sub(tat - now);
         Decision {
             tat: Some(tat),
             remaining: u32::try_from(room / self.interval).unwrap_or(u32::MAX),
@@ -90,6 +93,16 @@ mod tests {
         assert_eq!(refused.retry_after, Duration::from_millis(200));
         assert_eq!(refused.reset, Duration::from_secs(1));
         assert!(gcra.decide(tat, SECOND + SECOND / 5).tat.is_some());
+    }
+
+    #[test]
+    fn what_was_spent_under_another_limit_is_spent_and_no_more() {
+        let (slow, fast) = (limit(3, 3600, None), limit(3, 1, None));
+        let spent = (0..3).fold(0, |tat, _| slow.decide(tat, SECOND).tat.expect("within the limit"));
+        let last = fast.decide(spent, SECOND);
+        assert_eq!((last.remaining, last.reset), (0, Duration::from_nanos(fast.interval * 3)));
+        assert!(fast.decide(last.tat.expect("one is left"), SECOND).tat.is_none());
+        assert!(limit(5, 3600, None).decide(spent, SECOND).tat.is_none() && limit(2, 3600, None).decide(spent, SECOND).tat.is_none());
     }
 
     /// A bucket of tokens in exact arithmetic: one token is `interval` units, one unit flows in a nanosecond.

@@ -1,7 +1,9 @@
-//! What is done to a payload: removing fields from JSON as it flows by.
+//! What is done to a payload as it flows by: taking its coding off, removing fields from JSON.
 
+mod decode;
 mod fields;
 mod strip;
 
+pub use decode::Decoder;
 pub use fields::{FieldPath, Fields};
 pub use strip::{Opaque, Stripper};

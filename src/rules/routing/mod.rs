@@ -20,4 +20,4 @@ mod router;
 
 pub use pattern::{HostPattern, PathPattern, Segment};
 pub use predicate::{Predicates, Ruling, TextMatch, cookie, parameter};
-pub use router::{Entry, Question, Rank, Router, Verdict};
+pub use router::{Entry, Question, Rank, Router, Verdict, allow};

@@ -92,6 +92,15 @@ pub enum Verdict {
     NotFound,
 }
 
+/// `Allow` for methods that are known: whoever takes GET takes HEAD (RFC 9110, section 9.3.2).
+pub fn allow(methods: &[Method]) -> String {
+    let mut names: Vec<&str> = methods.iter().map(Method::as_str).collect();
+    if names.contains(&"GET") && !names.contains(&"HEAD") {
+        names.push("HEAD");
+    }
+    names.join(", ")
+}
+
 #[derive(Debug, Default)]
 struct Node {
     literals: AHashMap<Box<str>, usize>,
