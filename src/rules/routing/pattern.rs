@@ -155,13 +155,13 @@ impl PathPattern {
             return Err("a segment that is a text, {name} or *, not a mixture (or use ~ and an expression)".to_owned());
         }
         // A literal that no normal path can hold would make the route unreachable without a word.
-        let rooted = format!("/{step}");
-        let normal = path::normalise(rooted.as_bytes()).map_err(|e| format!("a path that can arrive: {}", e.text()))?;
-        let dotted = step == "." || step == "..";
+        let dotted = matches!(step.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
         let inner_empty = step.is_empty() && !(whole.ends_with('/') && whole.matches("//").count() == 0);
         if dotted || inner_empty {
             return Err("a path that can arrive: empty and dotted segments are removed before routes are matched".to_owned());
         }
+        let rooted = format!("/{step}");
+        let normal = path::normalise(rooted.as_bytes()).map_err(|e| format!("a path that can arrive: {}", e.text()))?;
         if &normal[1..] != step {
             return Err(format!("a path in the form in which it arrives; write {:?} for {step:?}", &normal[1..]));
         }
@@ -271,6 +271,9 @@ mod tests {
         }
         for wrong in ["", "a", "/a?b", "/a//b", "/../a", "/a{x}", "/{x}/{x}", "/{}", "/%41", "/a%2fb", "~(", "/a b"] {
             assert!(wrong.parse::<PathPattern>().is_err(), "{wrong}");
+        }
+        for dotted in ["/a/../b", "/%2e/b", "/a/.%2E"] {
+            assert!(dotted.parse::<PathPattern>().is_err_and(|why| why.contains("dotted segments")), "{dotted}");
         }
         let pattern: PathPattern = "/v/{a}/x/{b}".parse().expect("fine");
         assert_eq!(pattern.params("/v/1/x/2").collect::<Vec<_>>(), [("a", "1"), ("b", "2")]);
