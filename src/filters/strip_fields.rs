@@ -74,7 +74,7 @@ impl Filter {
         if empty || !is_json(response) {
             return Ok(None);
         }
-        if is_other_charset(response) {
+        if is_other_charset(response, &self.fields) {
             return Err(Rejection::new(Reason::AnswerOpaque, "").log("the answer is JSON that is no UTF-8"));
         }
         if response.status == http::StatusCode::PARTIAL_CONTENT {
@@ -93,20 +93,8 @@ impl Filter {
     }
 }
 
-const KINDS: [&str; 7] = [
-    "application/json",
-    "text/json",
-    "application/x-ndjson",
-    "application/jsonl",
-    "application/json-seq",
-    "text/x-json",
-    "application/x-json",
-];
-
-const SUFFIXES: [&str; 2] = ["+json", "+json-seq"];
-
-/// `application/json`, `text/json` and everything with `+json` (RFC 6839); also its streams of documents. What says
-/// nothing of its kind, or several things of which this is one, may be read as JSON.
+/// Whether an answer may be read as JSON: `application/json`, everything with `+json` (RFC 6839), and its streams of
+/// documents, which have many names. What says nothing of its kind, or several things of which this is one, may be too.
 fn is_json(response: &ResponseHeader) -> bool {
     let mut values = response.headers.get_all(CONTENT_TYPE).iter().peekable();
     values.peek().is_none() || values.any(|value| value.as_bytes().split(|byte| *byte == b',').any(is_json_type))
@@ -114,8 +102,7 @@ fn is_json(response: &ResponseHeader) -> bool {
 
 fn is_json_type(value: &[u8]) -> bool {
     let kind = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    let ends = |suffix: &str| kind.len() >= suffix.len() && kind[kind.len() - suffix.len()..].eq_ignore_ascii_case(suffix.as_bytes());
-    KINDS.iter().any(|json| kind.eq_ignore_ascii_case(json.as_bytes())) || SUFFIXES.into_iter().any(ends)
+    kind.is_empty() || kind.windows(4).any(|word| word.eq_ignore_ascii_case(b"json"))
 }
 
 /// What takes the answer's coding off, if it has one although none was asked for.
@@ -135,13 +122,20 @@ fn decoder(response: &mut ResponseHeader) -> Result<Option<Decoder>, Box<Rejecti
     Ok(Some(decoder))
 }
 
-/// Whether another encoding than UTF-8 is named, which is the only one of JSON (RFC 8259, section 8.1).
-fn is_other_charset(response: &ResponseHeader) -> bool {
-    let Some(value) = response.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()) else { return false };
-    let charset = value.split(';').skip(1).filter_map(|p| p.split_once('=')).find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"));
-    charset.is_some_and(|(_, charset)| {
-        let charset = charset.trim().trim_matches('"');
-        !["utf-8", "utf8", "us-ascii", "iso-8859-1", "latin1"].iter().any(|fine| charset.eq_ignore_ascii_case(fine))
+/// Whether another encoding than UTF-8 is named, which is the only one of JSON (RFC 8259, section 8.1). Latin-1 is as
+/// good for names that are ASCII, and old frameworks say it of all that they send.
+fn is_other_charset(response: &ResponseHeader, fields: &Fields) -> bool {
+    let fine = |charset: &[u8]| {
+        let is = |name: &&str| charset.eq_ignore_ascii_case(name.as_bytes());
+        ["utf-8", "utf8", "us-ascii"].iter().any(is) || (fields.is_ascii() && ["iso-8859-1", "latin1"].iter().any(is))
+    };
+    let mut parameters =
+        response.headers.get_all(CONTENT_TYPE).iter().flat_map(|value| value.as_bytes().split(|b| matches!(b, b';' | b',')));
+    parameters.any(|parameter| {
+        let Some(at) = memchr::memchr(b'=', parameter) else { return false };
+        let (name, charset) = (parameter[..at].trim_ascii(), parameter[at + 1..].trim_ascii());
+        let charset = charset.strip_prefix(b"\"").and_then(|c| c.strip_suffix(b"\"")).unwrap_or(charset);
+        name.eq_ignore_ascii_case(b"charset") && !fine(charset)
     })
 }
 

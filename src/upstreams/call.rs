@@ -120,12 +120,36 @@ async fn read_head(session: &mut HttpSession<()>) -> Result<ResponseHeader> {
         session.read_response_header().await?;
         let head = session.response_header().cloned();
         match head {
-            Some(head) if head.status == http::StatusCode::SWITCHING_PROTOCOLS => {
-                return pingora::Error::e_explain(pingora::ErrorType::InvalidHTTPHeader, "an upgrade that nobody asked for");
+            Some(head) => {
+                if let Some(why) = misframed(&head) {
+                    return pingora::Error::e_explain(pingora::ErrorType::InvalidHTTPHeader, why);
+                }
+                if !head.status.is_informational() {
+                    return Ok(head);
+                }
             }
-            Some(head) if !head.status.is_informational() => return Ok(head),
-            Some(_) => {}
             None => return pingora::Error::e_explain(pingora::ErrorType::InvalidHTTPHeader, "there is no answer"),
         }
     }
+}
+
+/// Why nobody knows where an answer ends, or not everybody the same: an upgrade that was not asked for, since those that
+/// are go another way; a transfer coding other than chunks, or in a version that has none; a length that is no number
+/// (RFC 9112, sections 6.1 and 6.3).
+pub fn misframed(response: &ResponseHeader) -> Option<&'static str> {
+    if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
+        return Some("the target switched to a protocol that was not asked for");
+    }
+    let headers = &response.headers;
+    if let Some(length) = headers.get(http::header::CONTENT_LENGTH) {
+        let number = !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
+        return (!number).then_some("the target sent a Content-Length that is not one number");
+    }
+    let coding = headers.get(http::header::TRANSFER_ENCODING)?;
+    if response.version == http::Version::HTTP_10 {
+        return Some("the target sent Transfer-Encoding with HTTP/1.0");
+    }
+    let plain = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")
+        && headers.get_all(http::header::TRANSFER_ENCODING).iter().count() == 1;
+    (!plain).then_some("the target sent a transfer coding other than chunked")
 }

@@ -53,6 +53,20 @@ fn requests_that_two_readers_could_read_differently_are_refused() {
     connection.send("GET / HTTP/1.1\nHost: a\n\nGET /second HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(connection.receive().status, 400);
     assert!(connection.rest().is_empty());
+    for (path, framing) in [
+        ("/p", "Connection: content-length\r\nContent-Length: 34"),
+        ("/p%20q", "Connection: content-length\r\nContent-Length: 34"),
+        ("/%20", "Connection: close, Content-Length\r\nContent-Length: 34"),
+        ("/p%20q", "Connection: x\r\nConnection: transfer-encoding\r\nTransfer-Encoding: chunked"),
+        ("/p", "Connection: upgrade, content-length\r\nUpgrade: websocket\r\nContent-Length: 34"),
+    ] {
+        let mut connection = Connection::open(gateway.address());
+        connection.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\nGET /hidden HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_eq!(connection.receive().status, 400, "{path}: {framing}");
+        let rest = connection.rest();
+        assert!(rest.is_empty(), "{path}: {framing}: {}", String::from_utf8_lossy(&rest));
+    }
+    assert_eq!(target.count(), 0, "a target saw what was hidden");
     // Also Pingora's own refusals have a reason, and not its name.
     let answer = Connection::open(gateway.address()).ask("rubbish\r\n\r\n");
     assert_eq!((answer.status, answer.reason().as_str(), answer.header("server")), (400, "bad_request", None));

@@ -76,11 +76,26 @@ fn what_may_be_read_as_json_is_stripped_and_nothing_else_is_touched() {
         let text = all_of(&gateway);
         assert!(text.contains("{\"a\":2}") && !text.contains("ssn"), "{kind}: {text}");
     }
-    for kind in
-        ["content-type: text/x-json\r\n", "content-type: application/geo+json-seq; a=b\r\n", "content-type: Application/Problem+JSON\r\n"]
-    {
-        let (_target, gateway) = stripping(answer(kind, json.as_bytes()), "");
-        assert!(!all_of(&gateway).contains("ssn"), "{kind}");
+    for kind in [
+        "text/x-json",
+        "application/geo+json-seq; a=b",
+        "Application/Problem+JSON",
+        "",
+        "; application/json",
+        "\"application/json\"",
+        "application/json charset=utf-8",
+        "json",
+        "application/ndjson",
+        "application/x-jsonlines",
+    ] {
+        let (_target, gateway) = stripping(answer(&format!("content-type: {kind}\r\n"), json.as_bytes()), "");
+        let text = all_of(&gateway);
+        assert!(text.starts_with("HTTP/1.1 200") && !text.contains("ssn"), "{kind}: {text}");
+    }
+    for kind in ["application/json; charset=utf-16", "application/json\r\ncontent-type: application/json; charset=utf-7"] {
+        let (_target, gateway) = stripping(answer(&format!("content-type: {kind}\r\n"), json.as_bytes()), "");
+        let text = all_of(&gateway);
+        assert!(text.starts_with("HTTP/1.1 502") && text.contains("answer_opaque"), "{kind}: {text}");
     }
     let packed = packed(b"{\"ssn\":1}", 6);
     let (_target, gateway) = stripping(answer("content-type: text/plain\r\ncontent-encoding: gzip\r\n", &packed), "");
@@ -93,9 +108,19 @@ fn what_may_be_read_as_json_is_stripped_and_nothing_else_is_touched() {
 fn an_answer_whose_end_nobody_knows_is_refused() {
     let switched = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: foo\r\n\r\nhello".into();
     let chunked = "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n".into();
-    for (bytes, retry) in
-        [(switched, ""), (chunked, ""), (b"HTTP/1.1 101 Switching Protocols\r\n\r\n".to_vec(), ", retry: {hedge_after: 1s}")]
-    {
+    let hedged = ", retry: {hedge_after: 1s}";
+    let framed = |head: &str| format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n5\r\nhello\r\n0\r\n\r\n").into_bytes();
+    for (bytes, retry) in [
+        (switched, ""),
+        (chunked, ""),
+        (b"HTTP/1.1 101 Switching Protocols\r\n\r\n".to_vec(), hedged),
+        (framed("transfer-encoding: deflate, chunked"), ""),
+        (framed("transfer-encoding: deflate, chunked"), hedged),
+        (framed("transfer-encoding: identity"), ""),
+        (framed("transfer-encoding: chunked\r\ntransfer-encoding: gzip"), ""),
+        (framed("content-length: 5, 5"), ""),
+        (framed("content-length: 5, 5"), hedged),
+    ] {
         let (_target, gateway) = stripping(bytes, retry);
         let text = all_of(&gateway);
         assert!(text.starts_with("HTTP/1.1 502") && text.contains("target_protocol") && !text.contains("hello"), "{text}");

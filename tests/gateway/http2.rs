@@ -4,7 +4,7 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -268,4 +268,102 @@ fn hedged_requests_cross_versions() {
     let gateway = self::gateway(old.address, ", retry: {hedge_after: 1s}", "");
     let answer = gateway.get("/");
     assert_eq!((answer.status, answer.text().as_str(), answer.header("transfer-encoding")), (200, "old", Some("chunked")));
+}
+
+/// Frames of HTTP/2 (RFC 9113, section 4.1), for what no client does.
+mod frames {
+    pub const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    pub const GOAWAY: u8 = 7;
+
+    /// A whole request for `/`.
+    pub fn get(stream: u32) -> Vec<u8> {
+        // :method GET, :scheme http, :path / and :authority a, by the tables of HPACK.
+        let fields = [0x82, 0x86, 0x84, 0x41, 1, b'a'];
+        let mut frame = vec![0, 0, fields.len() as u8, 1, 5];
+        frame.extend(stream.to_be_bytes());
+        frame.extend(fields);
+        frame
+    }
+}
+
+/// Opens another stream every so often, answers no PING, and gives the kinds of all frames that came.
+fn open_streams_until_closed(address: SocketAddr) -> Vec<u8> {
+    use std::io::Write;
+    let mut stream = std::net::TcpStream::connect(address).expect("a connection");
+    stream.set_read_timeout(Some(Duration::from_millis(100))).expect("a time");
+    stream.write_all(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frames::SETTINGS].concat()).expect("sent");
+    let (mut came, mut buffer, mut kinds) = (Vec::new(), [0; 4096], Vec::new());
+    let began = Instant::now();
+    let mut id = 1;
+    'open: while stream.write_all(&frames::get(id)).is_ok() {
+        assert!(began.elapsed() < Duration::from_secs(30), "the connection lives for ever");
+        id += 2;
+        loop {
+            match stream.read(&mut buffer) {
+                Ok(0) => break 'open,
+                Ok(count) => came.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(_) => break 'open,
+            }
+        }
+        while came.len() >= 9 {
+            let length = usize::from(came[0]) << 16 | usize::from(came[1]) << 8 | usize::from(came[2]);
+            if came.len() < 9 + length {
+                break;
+            }
+            kinds.push(came[3]);
+            came.drain(..9 + length);
+        }
+    }
+    kinds
+}
+
+#[test]
+fn a_client_that_ignores_goaway_is_not_served_for_ever() {
+    let target = Target::fixed(200, &[], b"");
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{one: {{targets: [\"{}\"]}}}}\nroutes: [{{name: all, action: {{forward: one}}}}]\nlisteners: [{{name: main, address: 127.0.0.1:0, protocols: [http2], limits: {{requests_per_connection: 3}}}}]",
+        target.address
+    ));
+    let kinds = open_streams_until_closed(gateway.address());
+    assert!(kinds.contains(&frames::GOAWAY), "{kinds:?}");
+    // Those that may have crossed the GOAWAY were answered, and what came after its time was not.
+    assert!(target.count() >= 3);
+    eventually("its place is free", || gateway.metric("portcullis_connections_open{listener=\"main\"}") < 0.5);
+}
+
+/// Resets 20 requests of one connection, and waits with the connection still open.
+fn reset_many(address: SocketAddr, is_over: impl Fn() -> bool) {
+    block(async {
+        let stream = TcpStream::connect(address).await.expect("a connection");
+        let (client, connection) = h2::client::handshake(stream).await.expect("a handshake");
+        let connection = tokio::spawn(connection);
+        let mut client = client.ready().await.expect("ready");
+        let answers: Vec<_> = (0..20)
+            .map(|_| {
+                client.send_request(Request::get(format!("http://{address}/hold")).body(()).expect("a request"), true).expect("sent").0
+            })
+            .collect();
+        tokio::time::timeout(Duration::from_millis(300), futures::future::select_all(answers)).await.expect_err("all are held");
+        // Dropped, they were reset.
+        let began = Instant::now();
+        while !is_over() {
+            assert!(began.elapsed() < Duration::from_secs(10), "what was reset is still under way");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(!connection.is_finished());
+    });
+}
+
+#[test]
+fn a_reset_stream_ends_what_is_done_for_it() {
+    for upstream in ["retry: {hedge_after: 30s}", "limits: {requests: 1, pending: 100, pending_time: 60s}"] {
+        let target = Target::named("echo", "a");
+        let gateway = Gateway::start(&format!(
+            "upstreams: {{one: {{targets: [\"{}\"], {upstream}}}}}\nroutes: [{{name: all, action: {{forward: one}}}}]\nlisteners: [{{name: main, address: 127.0.0.1:0, protocols: [http2], limits: {{idle_time: 20s}}}}]",
+            target.address
+        ));
+        reset_many(gateway.address(), || gateway.metric("portcullis_requests_in_flight{route=\"all\"}") < 0.5);
+        target.release();
+    }
 }

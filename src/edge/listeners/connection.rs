@@ -111,9 +111,10 @@ impl Connection {
         self.fd
     }
 
-    /// Whether the client has closed its side. To be asked only by the task that serves it.
+    /// Whether the client has closed its side. To be asked only by who holds the stream: a request of HTTP/1 through
+    /// its session, never one of HTTP/2, which may outlive the connection.
     pub fn is_gone(&self) -> bool {
-        // SAFETY: the socket is open for as long as the task that serves it runs, which is the caller.
+        // SAFETY: the caller holds the stream, and the stream holds the socket open.
         let socket = unsafe { BorrowedFd::borrow_raw(self.fd) };
         let mut asked = [PollFd::new(socket, PollFlags::from_bits_retain(nix::libc::POLLRDHUP))];
         poll(&mut asked, PollTimeout::ZERO).is_ok_and(|count| count > 0)

@@ -123,26 +123,31 @@ impl<S: AsyncRead + AsyncWrite + Readable + Unpin> AsyncRead for Guarded<S> {
                 }
                 Poll::Ready(result)
             }
-            // Nobody writes while this waits: what a left-out flush has left is sent now.
-            Poll::Pending if !self.gathered.is_empty() => match self.poll_send(context) {
-                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-                _ => Poll::Pending,
-            },
-            Poll::Pending if self.connection.poll_expired(context) => {
-                if self.connection.is_within_head() {
-                    // Best effort: the client is being closed on anyway.
-                    let _ = Pin::new(&mut self.inner).poll_write(context, TOO_SLOW);
-                    let _ = Pin::new(&mut self.inner).poll_flush(context);
-                }
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-            }
-            Poll::Pending => {
-                if buffer.capacity() == 0 {
-                    spare::give(std::mem::take(&mut self.gathered));
-                }
-                Poll::Pending
-            }
+            Poll::Pending => self.poll_waiting(context, buffer.capacity() == 0),
         }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Guarded<S> {
+    /// Nothing comes at the moment. Ready only with an error.
+    fn poll_waiting(&mut self, context: &mut Context<'_>, between: bool) -> Poll<io::Result<()>> {
+        if !self.gathered.is_empty() {
+            // Nobody writes while this waits: what a left-out flush has left is sent now.
+            let sent = self.poll_send(context);
+            ready!(self.watch(context, sent))?;
+        }
+        if self.connection.poll_expired(context) {
+            if self.connection.is_within_head() {
+                // Best effort: the client is being closed on anyway.
+                let _ = Pin::new(&mut self.inner).poll_write(context, TOO_SLOW);
+                let _ = Pin::new(&mut self.inner).poll_flush(context);
+            }
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        if between {
+            spare::give(std::mem::take(&mut self.gathered));
+        }
+        Poll::Pending
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
@@ -17,6 +17,13 @@ use super::clock;
 use super::connection::{Connection, scope};
 use super::listening::Context;
 use crate::telemetry::metrics::METRICS;
+
+/// How long after a GOAWAY streams are still taken that may have crossed it (RFC 9113, section 6.8). A client that
+/// opens them for longer, as one that answers no PING may, has them refused.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How long a client that was told to close and has no stream is waited for.
+const LINGER: Duration = Duration::from_secs(1);
 
 tokio::task_local! {
     static PROGRESS: Arc<Progress>;
@@ -68,6 +75,12 @@ struct Active {
     idle: Notify,
 }
 
+impl Active {
+    fn is_idle(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
+    }
+}
+
 struct ActiveGuard(Arc<Active>);
 
 impl Drop for ActiveGuard {
@@ -93,39 +106,52 @@ pub async fn serve(stream: Stream, connection: &Arc<Connection>, context: &Arc<C
     let digest = Arc::new(Digest::default());
     let active = Arc::new(Active::default());
     let mut shutdown = context.shutdown.clone();
-    let mut closing = *shutdown.borrow();
-    if closing {
+    // Since when a GOAWAY tells the client to open no more streams here.
+    let mut closing: Option<Instant> = None;
+    if *shutdown.borrow() {
         h2.graceful_shutdown();
+        closing = Some(Instant::now());
     }
     let mut requests = 0_u32;
     loop {
+        let late = closing.is_some_and(|since| since.elapsed() >= GRACE);
+        if late && active.is_idle() {
+            return;
+        }
+        let quiet = if closing.is_some() { LINGER } else { limits.idle_time };
         let accepted = tokio::select! {
             biased;
-            _ = shutdown.changed(), if !closing => {
-                closing = true;
-                h2.graceful_shutdown();
-                continue;
-            }
-            accepted = HttpSession::from_h2_conn(&mut h2, Arc::clone(&digest)) => accepted,
-            () = idle(&active, limits.idle_time), if !closing => {
-                h2.graceful_shutdown();
-                // A peer that does not close after GOAWAY is not waited for.
-                let _ = tokio::time::timeout(Duration::from_secs(1), HttpSession::from_h2_conn(&mut h2, Arc::clone(&digest))).await;
-                return;
-            }
+            _ = shutdown.changed(), if closing.is_none() => None,
+            accepted = HttpSession::from_h2_conn(&mut h2, Arc::clone(&digest)) => Some(accepted),
+            () = idle(&active, quiet) => match closing {
+                Some(_) => return,
+                None => None,
+            },
         };
         match accepted {
-            Ok(Some(H2Accept::Session(session))) => {
+            None => {}
+            Some(Ok(Some(H2Accept::Session(mut session)))) if late => {
+                session.shutdown_with_reason(h2::Reason::REFUSED_STREAM);
+                continue;
+            }
+            Some(Ok(Some(H2Accept::Session(session)))) => {
                 requests += 1;
-                if limits.requests_per_connection.is_some_and(|most| requests >= most) && !closing {
-                    closing = true;
-                    h2.graceful_shutdown();
-                }
                 active.count.fetch_add(1, Ordering::AcqRel);
                 spawn(session, ActiveGuard(Arc::clone(&active)), connection, context, limits.body_idle_time);
+                if limits.requests_per_connection.is_none_or(|most| requests < most) {
+                    continue;
+                }
             }
-            Ok(Some(H2Accept::Rejected)) => METRICS.refused.with_label_values(&["head"]).inc(),
-            Ok(None) | Err(_) => return,
+            Some(Ok(Some(H2Accept::Rejected))) => {
+                METRICS.refused.with_label_values(&["head"]).inc();
+                continue;
+            }
+            Some(Ok(None) | Err(_)) => return,
+        }
+        // It has had its time or its requests, or the listener closes.
+        if closing.is_none() {
+            h2.graceful_shutdown();
+            closing = Some(Instant::now());
         }
     }
 }
@@ -153,11 +179,11 @@ fn spawn(session: HttpSession, guard: ActiveGuard, connection: &Arc<Connection>,
 /// Resolves when no stream has been under way for that long.
 async fn idle(active: &Active, time: Duration) {
     loop {
-        while active.count.load(Ordering::Acquire) > 0 {
+        while !active.is_idle() {
             active.idle.notified().await;
         }
         tokio::time::sleep(time).await;
-        if active.count.load(Ordering::Acquire) == 0 {
+        if active.is_idle() {
             return;
         }
     }

@@ -19,7 +19,7 @@ use super::{Context, Gateway};
 use crate::exchange::{Reason, Rejection};
 use crate::filters::Strip;
 use crate::rules::payload::Stripper;
-use crate::upstreams::Outcome;
+use crate::upstreams::{Outcome, misframed};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
@@ -165,16 +165,6 @@ fn edit_response(response: &mut ResponseHeader, edit: impl FnOnce(&mut HeaderMap
         // It came as a reason, so it can be one.
         let _ = response.set_reason_phrase(Some(&reason));
     }
-}
-
-/// Why nobody knows where an answer ends: an upgrade that was not asked for, since those that are go another way; or
-/// chunks in a version that has none (RFC 9112, section 6.1).
-fn misframed(response: &ResponseHeader) -> Option<&'static str> {
-    if response.status == StatusCode::SWITCHING_PROTOCOLS {
-        return Some("the target switched to a protocol that was not asked for");
-    }
-    let chunked = response.headers.contains_key(TRANSFER_ENCODING);
-    (response.version == Version::HTTP_10 && chunked).then_some("the target sent Transfer-Encoding with HTTP/1.0")
 }
 
 /// What an answer says of its target.

@@ -171,11 +171,6 @@ impl Context {
         self.listener().map(|l| &l.limits)
     }
 
-    /// Whether its client has closed its side.
-    pub fn is_client_gone(&self) -> bool {
-        self.connection.as_ref().is_some_and(|c| c.is_gone())
-    }
-
     /// The request's body, or the target's answer, has come to its end. After both neither the target nor the
     /// upstream has it under way any longer, however long the client takes for the rest of the answer.
     pub fn end_of(&mut self, side: Side) {

@@ -89,8 +89,11 @@ impl Gateway {
                     reason = Reason::RouteTimeout;
                 }
                 let rejection = Rejection::new(reason, "");
-                let target = picked_address(ctx).map(|a| format!("{a}: ")).unwrap_or_default();
-                rejection.log(format!("{target}{}", error.root_cause()))
+                let who = match error.esource() {
+                    ErrorSource::Downstream => "client: ".to_owned(),
+                    _ => picked_address(ctx).map(|a| format!("{a}: ")).unwrap_or_default(),
+                };
+                rejection.log(format!("{who}{}", error.root_cause()))
             }
         };
         ctx.exchange.reason = rejection.reason;

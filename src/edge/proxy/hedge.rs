@@ -19,8 +19,9 @@ use pingora::{Error, ErrorType, Result};
 use super::context::Side;
 use super::failure::{exhausted, is_method_repeatable, is_retried_answer};
 use super::mirror::Copy;
-use super::pick::{LOOK, reach, refuse};
+use super::pick::{reach, refuse};
 use super::tunnel::strip_hop_by_hop;
+use super::waiting::{Waited, wait};
 use super::{Calls, Context, Gateway};
 use crate::exchange::{Reason, Rejection};
 use crate::upstreams::{Begun, Outcome, Picked, Wish, begin, finish, is_exhaustion};
@@ -88,7 +89,7 @@ impl Gateway {
         // An answer that is tried again is still better than none.
         let mut poor = None;
         loop {
-            let failed = match self.next(&mut asked, pause, ctx).await? {
+            let failed = match self.next(&mut asked, pause, session, ctx).await? {
                 Some((won, Ok(begun))) if pause.is_none() && asked.is_empty() => return Ok((won, begun)),
                 Some((won, Ok(begun))) if !is_retried_answer(&begun.head, ctx) => return Ok((won, begun)),
                 Some((won, Ok(begun))) => {
@@ -125,21 +126,20 @@ impl Gateway {
     }
 
     /// The next result; `None` when it is time for a second target. Fails when the client is gone.
-    async fn next<F>(&self, asked: &mut FuturesUnordered<F>, pause: Option<Instant>, ctx: &mut Context) -> Result<Option<F::Output>>
+    async fn next<F>(
+        &self,
+        asked: &mut FuturesUnordered<F>,
+        pause: Option<Instant>,
+        session: &mut Session,
+        ctx: &mut Context,
+    ) -> Result<Option<F::Output>>
     where
         F: Future + Send,
     {
-        loop {
-            let look = pause.map_or(LOOK, |at| at.saturating_duration_since(Instant::now()).min(LOOK));
-            if let Ok(result) = tokio::time::timeout(look, asked.next()).await {
-                return Ok(result);
-            }
-            if ctx.is_client_gone() {
-                return Err(refuse(ctx, Rejection::new(Reason::ClientGone, "")));
-            }
-            if pause.is_some_and(|at| Instant::now() >= at) {
-                return Ok(None);
-            }
+        match wait(session, ctx, pause, asked.next()).await {
+            Waited::Done(result) => Ok(result),
+            Waited::Late => Ok(None),
+            Waited::Gone => Err(refuse(ctx, Rejection::new(Reason::ClientGone, ""))),
         }
     }
 
@@ -195,7 +195,11 @@ impl Gateway {
         ctx.connection.iter().for_each(|connection| connection.clear_corks());
         session.write_response_header(Box::new(head), false).await?;
         loop {
-            let mut body = target.read_response_body().await.map_err(Error::into_up)?;
+            let mut body = match wait(session, ctx, ctx.deadline, target.read_response_body()).await {
+                Waited::Done(body) => body.map_err(Error::into_up)?,
+                Waited::Late => return Err(refuse(ctx, Rejection::new(Reason::RouteTimeout, ""))),
+                Waited::Gone => return Err(refuse(ctx, Rejection::new(Reason::ClientGone, ""))),
+            };
             let end = body.is_none() || target.response_done();
             self.edit_body(&mut body, end, ctx)?;
             session.write_response_body(body, end).await?;

@@ -59,9 +59,12 @@ impl Gateway {
         let (connection, underscore) = self.identify(session.req_header(), ctx);
         if !session.is_http2() {
             let checked = check_raw(session, ctx.limits().map_or(usize::MAX, |l| l.headers));
+            // Asked first, Pingora takes from the headers how the body is framed: before any of them is edited.
+            let bodiless = session.is_body_empty();
             if let Some(connection) = &ctx.connection {
                 // Of one that is refused for how it is written nobody knows where it ends.
-                connection.count_request(checked.as_ref().ok().and_then(|length| request_length(session, *length)));
+                let head = checked.as_ref().ok();
+                connection.count_request(head.and_then(|head| request_length(session.req_header(), *head, bodiless)));
             }
             checked?;
         }
@@ -69,13 +72,11 @@ impl Gateway {
         ctx.exchange.host = host(request)?;
         take_path(request)?;
         edit_headers(request, |headers| {
-            if connection {
-                drop_nominated(headers);
-            }
             if underscore {
                 drop_underscored(headers);
             }
-        });
+            if connection { drop_nominated(headers) } else { Ok(()) }
+        })?;
         self.shield(ctx)
     }
 
@@ -158,23 +159,23 @@ fn check_raw(session: &Session, most: usize) -> Result<usize, Box<Rejection>> {
     Ok(raw.len())
 }
 
-/// How many bytes of the connection the request is, where that is known before its body has come. To be asked once
-/// the head is checked.
-fn request_length(session: &mut Session, head: usize) -> Option<usize> {
-    if session.req_header().raw_path().contains(&b'%') {
+/// How many bytes of the connection the request is, where that is known before its body has come.
+fn request_length(request: &RequestHeader, head: usize, bodiless: bool) -> Option<usize> {
+    if request.raw_path().contains(&b'%') {
         // Pingora encodes what may not stand in a target: the head may be longer than what came.
         return None;
     }
-    if session.is_body_empty() {
+    if bodiless {
         return Some(head);
     }
-    let body: usize = session.req_header().headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
+    let body: usize = request.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
     head.checked_add(body)
 }
 
 /// Removes what `Connection` names (RFC 9110, section 7.6.1) before any filter runs, and the names
-/// with it: otherwise a client could name a header that a filter sets, and have it removed later.
-fn drop_nominated(headers: &mut HeaderMap) {
+/// with it: otherwise a client could name a header that a filter sets, and have it removed later. What frames the
+/// request belongs to every connection: a proxy that removes it sees another request than one that does not.
+fn drop_nominated(headers: &mut HeaderMap) -> Checked {
     let lines: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
     let mut upgrade = false;
     for token in lines.iter().filter_map(|l| l.to_str().ok()).flat_map(|l| l.split(',')).map(str::trim) {
@@ -183,6 +184,9 @@ fn drop_nominated(headers: &mut HeaderMap) {
         } else if let Ok(name) = token.parse::<HeaderName>()
             && name != HOST
         {
+            if name == CONTENT_LENGTH || name == TRANSFER_ENCODING {
+                return Err(bad("Connection names a header that frames the request"));
+            }
             headers.remove(name);
         }
     }
@@ -191,6 +195,7 @@ fn drop_nominated(headers: &mut HeaderMap) {
     } else {
         headers.remove(CONNECTION);
     }
+    Ok(())
 }
 
 /// `X_Forwarded_For` is `X-Forwarded-For` to many a target: such twins are dropped, as nginx does.

@@ -15,6 +15,7 @@ mod respond;
 mod route;
 mod sticky;
 mod tunnel;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -12,6 +12,7 @@ use pingora::{Error, ErrorType, Result};
 
 use super::deadline::deadline;
 use super::sticky::StickySession;
+use super::waiting::{Waited, wait};
 use super::{Context, Gateway};
 use crate::exchange::{Exchange, Reason, Rejection};
 use crate::rules::balance::{Ask, Loads};
@@ -63,15 +64,16 @@ type Allowed = std::result::Result<(), Box<Rejection>>;
 
 impl Gateway {
     /// Chooses the upstream, waits for its turn where there are too many, and picks the first target.
-    pub(super) async fn enter(&self, request: &RequestHeader, forward: &Forward, ctx: &mut Context) -> Allowed {
-        ctx.deadline = deadline(&request.headers, forward, ctx.exchange.started, ctx.exchange.grpc);
+    pub(super) async fn enter(&self, session: &mut Session, forward: &Forward, ctx: &mut Context) -> Allowed {
+        ctx.deadline = deadline(&session.req_header().headers, forward, ctx.exchange.started, ctx.exchange.grpc);
         if let (Some(route), false) = (ctx.serving.route(ctx.route), ctx.counted) {
             route.metrics().in_flight.inc();
             ctx.counted = true;
         }
-        let Some(upstream) = choose(forward, request, &ctx.exchange) else { return Err(Rejection::new(Reason::NoHealthyTarget, "")) };
-        self.enter_upstream(upstream, forward.class, request, ctx).await?;
-        self.pick_target(upstream, request, forward.class, ctx).await
+        let chosen = choose(forward, session.req_header(), &ctx.exchange);
+        let Some(upstream) = chosen else { return Err(Rejection::new(Reason::NoHealthyTarget, "")) };
+        self.enter_upstream(upstream, forward.class, session, ctx).await?;
+        self.pick_target(upstream, session, forward.class, ctx).await
     }
 
     /// Says how to reach the target of this try; a try after the first picks another.
@@ -95,7 +97,7 @@ impl Gateway {
             let class = ctx.forward().map(|f| f.class).unwrap_or_default();
             let serving = Arc::clone(&ctx.serving);
             let Some(upstream) = serving.upstream(ctx.upstream) else { return Error::err(ErrorType::InternalError) };
-            if let Err(rejection) = self.pick_target(upstream, session.req_header(), class, ctx).await {
+            if let Err(rejection) = self.pick_target(upstream, session, class, ctx).await {
                 return Err(refuse(ctx, rejection));
             }
         }
@@ -108,16 +110,16 @@ impl Gateway {
         Ok(peer)
     }
 
-    async fn enter_upstream(&self, upstream: &Upstream, class: Class, request: &RequestHeader, ctx: &mut Context) -> Allowed {
+    async fn enter_upstream(&self, upstream: &Upstream, class: Class, session: &mut Session, ctx: &mut Context) -> Allowed {
         // The place of a request that goes over to the backup is free first.
         ctx.entered = None;
         let gate = upstream.pool.gate();
         ctx.entered = match gate.try_now(class) {
             Some(entered) => Some(entered),
-            None => Box::pin(turn(gate, class, ctx)).await?,
+            None => Box::pin(turn(gate, class, session, ctx)).await?,
         };
         if upstream.sticky.is_some() {
-            ctx.sticky = StickySession::of(upstream, request, ctx);
+            ctx.sticky = StickySession::of(upstream, session.req_header(), ctx);
         }
         let entered = ctx.entered.is_some();
         if entered {
@@ -128,11 +130,12 @@ impl Gateway {
     }
 
     /// Picks a target of the upstream, or of its backup when it has none.
-    async fn pick_target(&self, mut upstream: &Upstream, request: &RequestHeader, class: Class, ctx: &mut Context) -> Allowed {
+    async fn pick_target(&self, mut upstream: &Upstream, session: &mut Session, class: Class, ctx: &mut Context) -> Allowed {
         loop {
             // The guards of an earlier attempt are let go before the next is counted.
             ctx.picked = None;
-            let key = upstream.key.as_ref().and_then(|key| key.hash(&question(request, &ctx.exchange), consumer(&ctx.exchange)));
+            let question = question(session.req_header(), &ctx.exchange);
+            let key = upstream.key.as_ref().and_then(|key| key.hash(&question, consumer(&ctx.exchange)));
             let why = match upstream.pool.pick(&Wish { key, session: ctx.sticky.tag(), tried: &ctx.tried }) {
                 Ok(picked) => {
                     if upstream.sticky.is_some() && !picked.away {
@@ -146,7 +149,7 @@ impl Gateway {
             match &upstream.backup {
                 Some(backup) if why != NoPick::Full => {
                     upstream = backup;
-                    self.enter_upstream(upstream, class, request, ctx).await?;
+                    self.enter_upstream(upstream, class, session, ctx).await?;
                 }
                 _ => return Err(no_target(upstream, why, ctx.tried.len())),
             }
@@ -154,26 +157,19 @@ impl Gateway {
     }
 }
 
-/// Waits for a turn, for as long as there is time and a client.
-async fn turn(gate: &Arc<Gate>, class: Class, ctx: &Context) -> std::result::Result<Option<Entered>, Box<Rejection>> {
-    let enter = gate.enter(class);
-    tokio::pin!(enter);
-    loop {
-        let look = tokio::time::timeout(LOOK, &mut enter).await;
-        if let Ok(entered) = look {
-            return Ok(entered);
-        }
-        if ctx.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return Err(Rejection::new(Reason::RouteTimeout, ""));
-        }
-        if ctx.is_client_gone() {
-            return Err(Rejection::new(Reason::ClientGone, ""));
-        }
+/// Waits for a turn.
+async fn turn(
+    gate: &Arc<Gate>,
+    class: Class,
+    session: &mut Session,
+    ctx: &Context,
+) -> std::result::Result<Option<Entered>, Box<Rejection>> {
+    match wait(session, ctx, ctx.deadline, gate.enter(class)).await {
+        Waited::Done(entered) => Ok(entered),
+        Waited::Late => Err(Rejection::new(Reason::RouteTimeout, "")),
+        Waited::Gone => Err(Rejection::new(Reason::ClientGone, "")),
     }
 }
-
-/// How often a request that waits looks whether its client is still there.
-pub(super) const LOOK: Duration = Duration::from_millis(50);
 
 /// Keeps a rejection for the answer, and fails with it.
 pub(super) fn refuse(ctx: &mut Context, rejection: Box<Rejection>) -> Box<Error> {

@@ -29,7 +29,7 @@ impl Gateway {
         if let Action::Forward(forward) = &route.action {
             // Here and not in `upstream_peer`: what is refused before there is a target keeps its
             // connection, which matters when much is.
-            if let Err(rejection) = self.enter(session.req_header(), forward, ctx).await {
+            if let Err(rejection) = self.enter(session, forward, ctx).await {
                 if rejection.reason == Reason::ClientGone {
                     (ctx.exchange.reason, ctx.status) = (Reason::ClientGone, Reason::ClientGone.status());
                     session.set_keepalive(None);

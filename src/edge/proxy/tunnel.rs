@@ -23,6 +23,7 @@ use super::{Context, Gateway};
 use crate::exchange::Reason;
 use crate::rules::frames::close_code::{GOING_AWAY, SERVICE_RESTART};
 use crate::rules::frames::{Frames, close_frame};
+use crate::upstreams::misframed;
 
 /// How long a tunnel may be silent in both directions, as HAProxy's `timeout tunnel` is usually set.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -197,8 +198,14 @@ async fn shake(target: &mut ClientSession, request: RequestHeader) -> Result<()>
     target.write_request_header(Box::new(request)).await?;
     loop {
         target.read_response().await?;
-        let status = target.resp_header().map(|head| head.status);
-        if status.is_none_or(|s| !s.is_informational() || s == http::StatusCode::SWITCHING_PROTOCOLS) {
+        let Some(head) = target.resp_header() else { return Ok(()) };
+        if head.status == http::StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        if let Some(why) = misframed(head) {
+            return pingora::Error::e_explain(pingora::ErrorType::InvalidHTTPHeader, why);
+        }
+        if !head.status.is_informational() {
             return Ok(());
         }
     }

@@ -6,7 +6,7 @@ use brotli_decompressor::DecompressorWriter;
 use flate2::write::MultiGzDecoder;
 
 /// The most that one part may become, in bytes: what packs more tightly than that is made to fill memory.
-const MOST: usize = 32 << 20;
+const MOST: usize = 4 << 20;
 
 /// Takes a coding off. What is damaged, or ends before its end, is an error and never passed on.
 pub struct Decoder {

@@ -104,6 +104,11 @@ impl Fields {
         self.one || self.lengths >> length.min(63) & 1 == 1
     }
 
+    /// Whether all names are ASCII.
+    pub fn is_ascii(&self) -> bool {
+        self.steps.iter().all(|step| !matches!(step, Step::Name(name) if !name.is_ascii()))
+    }
+
     /// The state below a name that no path knows.
     pub fn unknown(&self, state: State) -> State {
         self.closed(state & self.any)
