@@ -150,7 +150,11 @@ async fn answer(request: Request<Incoming>, operated: &dyn Operated) -> Answer {
         _ => {}
     }
     if !is_allowed(request.headers(), operated) {
-        return document(StatusCode::UNAUTHORIZED, &json!({"error": "send Authorization: Bearer with the admin token"}));
+        let error = match request.headers().contains_key(http::header::ORIGIN) {
+            true => "requests of pages, with an Origin, are refused",
+            false => "send Authorization: Bearer with the admin token",
+        };
+        return document(StatusCode::UNAUTHORIZED, &json!({"error": error}));
     }
     match (method, path) {
         (&Method::GET, "/metrics") => metrics(operated),

@@ -23,7 +23,7 @@ pub struct Demo {
     /// The port for operators; 0 takes a free one
     #[arg(long, default_value_t = 9901)]
     pub admin_port: u16,
-    /// Make the calls that it would print, and exit with 0 if all answers are right
+    /// Make the calls that it would print, on ports that are free, and exit with 0 if all answers are right
     #[arg(long)]
     pub check: bool,
 }

@@ -20,26 +20,31 @@ pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes) -> Vec<Listener> {
     for (index, listener) in loaded.config.listeners.iter().enumerate() {
         let place = loaded.listener_place(index);
         if let Some(first) = names.insert(listener.name.0.clone(), index) {
-            mistakes.add(&place.key("name"), format!("the name \"{}\" is taken by listeners[{first}]", listener.name.0));
+            mistakes.add(&place.key("name"), format!("the name \"{}\" is taken by {}", listener.name.0, loaded.listener_place(first)));
         }
         let address = listener.address.0;
         if let Some(first) = addresses.iter().position(|other| overlap(*other, address)) {
-            mistakes.add(&place.key("address"), format!("the address is taken by listeners[{first}]"));
+            mistakes.add(&place.key("address"), taken(&loaded.listener_place(first), addresses[first] != address));
         }
         addresses.push(address);
         if overlap(address, loaded.config.admin.address.0) {
-            mistakes.add(&Place::default().key("admin").key("address"), format!("the address is taken by listeners[{index}]"));
+            mistakes.add(&Place::default().key("admin").key("address"), taken(&place, address != loaded.config.admin.address.0));
         }
         out.push(one(loaded, listener, &place, mistakes));
     }
     out
 }
 
-/// Whether the system would refuse the second of two sockets: one for all addresses takes the port of each.
+/// Whether the system would refuse the second of two sockets: one for all addresses takes the port of each, and `[::]`
+/// is for those of IPv4 too.
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
-    let same_kind = one.is_ipv4() == other.is_ipv4();
-    let all = one.ip().is_unspecified() || other.ip().is_unspecified();
-    one.port() != 0 && one.port() == other.port() && (one.ip() == other.ip() || (all && same_kind))
+    let covers = |all: SocketAddr, one: SocketAddr| all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4());
+    one.port() != 0 && one.port() == other.port() && (one.ip() == other.ip() || covers(one, other) || covers(other, one))
+}
+
+fn taken(by: &Place, all: bool) -> String {
+    let why = if all { "; 0.0.0.0 is every address of IPv4, and [::] every address" } else { "" };
+    format!("the address is taken by {by}{why}")
 }
 
 fn one(loaded: &Loaded, listener: &config::Listener, place: &Place, mistakes: &mut Mistakes) -> Listener {

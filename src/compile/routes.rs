@@ -42,7 +42,8 @@ impl Work<'_> {
         for (index, route) in config.routes.iter().enumerate() {
             let place = self.loaded.route_place(index);
             if let Some(first) = names.insert(route.name.0.as_str(), index) {
-                self.mistakes.add(&place.key("name"), format!("the name \"{}\" is taken by routes[{first}]", route.name.0));
+                self.mistakes
+                    .add(&place.key("name"), format!("the name \"{}\" is taken by {}", route.name.0, self.loaded.route_place(first)));
             }
             let own = self.entries(route, index, &place.key("match"));
             for listener in self.bound(route, &place) {
@@ -118,9 +119,13 @@ impl Work<'_> {
 
     fn header_tests(&mut self, tests: &BTreeMap<String, TextTest>, place: &Place) -> Vec<(HeaderName, TextMatch)> {
         let tests = self.tests(tests, place);
+        let mut names = std::collections::HashSet::new();
         let named = tests.into_iter().filter_map(|(text, test)| {
             let name: Result<Header, String> = text.parse();
             let name = self.mistakes.take(&place.key(&text), name.map_err(|e| format!("expected {e}")))?;
+            if !names.insert(name.0.clone()) {
+                self.mistakes.add(&place.key(&text), "this header is there a second time: their names are the same in any case");
+            }
             Some((name.0, test))
         });
         named.collect()
@@ -187,6 +192,8 @@ impl Work<'_> {
                 base: &self.loaded.base,
                 live: self.live,
                 consumers: self.consumers,
+                is_partial: self.loaded.is_partial("consumers"),
+                methods: &route.matches.methods,
                 verifiers: &mut self.verifiers,
                 limits: &mut self.limits,
                 mistakes: self.mistakes,

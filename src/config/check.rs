@@ -65,6 +65,9 @@ impl<'s> Checker<'s> {
             let below = Trail::Key(place, &key.text);
             match (properties.get(&key.text), others) {
                 (Some(schema), _) | (None, Some(schema)) => self.node(node, schema, &below, mistakes),
+                (None, None) if key.text == "<<" => {
+                    mistakes.add(&place.place().name("<<"), "mappings are not merged: an alias stands for a whole value");
+                }
                 (None, None) => {
                     let near = nearest(&key.text, properties.keys().map(String::as_str));
                     let known = if near.is_empty() { format!("; known here: {}", words(properties.keys())) } else { near };
@@ -186,6 +189,7 @@ fn found(value: &Value, wanted: &[&Json]) -> String {
     match value {
         Value::Integer(number) if takes(&number.to_string()) => format!("the number {number}; as a text it is \"{number}\""),
         Value::Integer(number) => format!("the number {number}"),
+        Value::Float(number) if takes(&number.to_string()) => format!("the number {number}; as a text it is \"{number}\""),
         other => other.kind().to_owned(),
     }
 }

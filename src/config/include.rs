@@ -9,16 +9,24 @@ use crate::notation::{Mistakes, Place};
 /// The most files that one configuration may have.
 pub const MAX_FILES: usize = 1_000;
 
+/// The folder that a file is in.
+pub fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// The files that an `include` names, in order.
 pub fn expand(base: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
     let path = base.join(pattern);
     let Some(name) = path.file_name().and_then(|n| n.to_str()) else {
         return Err("expected a file, or a last part with a * in it".to_owned());
     };
+    let folder = self::folder(&path);
+    if folder.to_string_lossy().contains('*') {
+        return Err("expected a * in the last part of the path alone".to_owned());
+    }
     let Some((before, after)) = name.split_once('*') else {
         return Ok(vec![path]);
     };
-    let folder = path.parent().unwrap_or(base);
     let entries = std::fs::read_dir(folder).map_err(|e| format!("cannot read the folder {}: {e}", folder.display()))?;
     let mut found: Vec<PathBuf> = entries
         .filter_map(|entry| entry.ok().map(|e| e.path()))

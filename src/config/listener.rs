@@ -21,6 +21,7 @@ pub struct Listener {
     /// Certificates; without them the listener is plain.
     pub tls: Option<Tls>,
     /// Whose `X-Forwarded-*` headers are believed. Default: nobody's.
+    /// What others send of `X-Forwarded-For` is passed on before their own address.
     #[serde(default)]
     pub trusted_proxies: Vec<Network>,
     /// What a connection and a request may cost.

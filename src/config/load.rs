@@ -75,7 +75,7 @@ impl Loaded {
     pub fn watched(&self) -> Vec<PathBuf> {
         let mut all = self.files.clone();
         let patterns = self.config.include.iter().filter(|p| p.contains('*'));
-        all.extend(patterns.filter_map(|p| self.base.join(p).parent().map(Path::to_path_buf)));
+        all.extend(patterns.map(|p| include::folder(&self.base.join(p)).to_path_buf()));
         all.extend(self.named_files());
         all.extend(self.substituted.iter().map(|path| self.base.join(path)));
         all
@@ -97,11 +97,7 @@ pub type FlatLater = Arc<LazyLock<Flat, Box<dyn FnOnce() -> Flat + Send>>>;
 /// `compile` adds what it finds in the rest.
 pub fn load(path: &Path) -> Result<Loaded, Mistakes> {
     let base = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
-    let text = text_of(path).map_err(|text| {
-        let mut mistakes = Mistakes::default();
-        mistakes.add(&Place::default(), text);
-        mistakes
-    })?;
+    let text = text_of(path).map_err(|text| single(&[path.to_path_buf()], Spot::default(), text))?;
     load_tree(&text, path.to_path_buf(), base)
 }
 
@@ -114,8 +110,8 @@ pub fn load_text(text: &str, name: &str, base: &Path) -> Result<Loaded, Mistakes
 }
 
 fn text_of(path: &Path) -> Result<String, String> {
-    let bytes = std::fs::read(path).map_err(|e| format!("{}: cannot be read: {e}", path.display()))?;
-    String::from_utf8(bytes).map_err(|_| format!("{}: is no UTF-8 text", path.display()))
+    let bytes = std::fs::read(path).map_err(|e| format!("cannot be read: {e}"))?;
+    String::from_utf8(bytes).map_err(|_| "is no UTF-8 text".to_owned())
 }
 
 fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistakes> {
@@ -124,7 +120,14 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
     let mut mistakes = Mistakes(include_all(&mut tree, &base, &mut files));
     let mut substituted = Vec::new();
     include::substitute(&mut tree, &base, &Trail::Root, &mut (&mut mistakes, &mut substituted));
+    let unknown: Vec<Place> = mistakes.0.iter().map(|m| m.place.clone()).filter(|place| !place.0.is_empty()).collect();
     check::check(&tree, &super::schema(), &mut mistakes);
+    // Of a text that could not be put together nobody knows what else it is.
+    let mut seen = 0;
+    mistakes.0.retain(|m| {
+        seen += 1;
+        seen <= unknown.len() || !unknown.contains(&m.place)
+    });
     let (config, left_out) = if mistakes.is_empty() {
         (read::read(&tree), LeftOut::default())
     } else {
@@ -229,7 +232,9 @@ fn include_one(tree: &mut Node, path: PathBuf, from: Spot, files: &mut Vec<PathB
     }
     let number = files.len() as u32;
     files.push(path.clone());
-    let parsed = text_of(&path).map_err(|text| (from, text)).and_then(|text| tree::parse(&text, number).map_err(|b| (b.spot, b.text)));
+    let parsed = text_of(&path)
+        .map_err(|text| (from, format!("{}: {text}", path.display())))
+        .and_then(|text| tree::parse(&text, number).map_err(|b| (b.spot, b.text)));
     match parsed {
         Err((spot, text)) => wrong.push((Place::default(), spot, text)),
         Ok(other) => {

@@ -59,6 +59,7 @@ pub struct Match {
     /// Any of these paths.
     pub path: Option<OneOrMany<Path>>,
     /// Any of these methods; `GET` includes `HEAD`.
+    #[schemars(length(min = 1))]
     pub methods: Vec<MethodName>,
     /// All of these headers.
     pub headers: BTreeMap<String, TextTest>,

@@ -134,7 +134,12 @@ impl<'t> Builder<'t> {
             Some(Err(error)) => {
                 let at = error.marker();
                 let spot = Spot { file: self.file, line: at.line() as u32, column: at.col() as u32 + 1 };
-                Err(BadYaml { spot, text: format!("no YAML: {}", error.info()) })
+                let hint = if ["anchor", "alias"].iter().any(|word| error.info().contains(word)) {
+                    "; a text that begins with * or & is written in quotes"
+                } else {
+                    ""
+                };
+                Err(BadYaml { spot, text: format!("no YAML: {}{hint}", error.info()) })
             }
             None => Err(BadYaml { spot: Spot::default(), text: "no YAML: it ends too early".to_owned() }),
         }

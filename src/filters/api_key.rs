@@ -46,7 +46,7 @@ pub struct Filter {
 impl Filter {
     /// Compiles it.
     pub fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
-        if !context.consumers.has_keys() {
+        if !context.consumers.has_keys() && !context.is_partial {
             let place = context.place.clone();
             context.mistakes.add(&place, "no consumer has an api_key, so this would refuse everyone");
             return None;
@@ -57,6 +57,11 @@ impl Filter {
             forward: config.forward,
             consumers: Arc::clone(context.consumers),
         })
+    }
+
+    /// The query parameter in which a key may come.
+    pub fn query(&self) -> Option<&str> {
+        self.query.as_deref()
     }
 
     /// Finds out whose key it is.

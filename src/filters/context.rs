@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::live::Live;
-use crate::notation::{Mistakes, Place};
+use crate::notation::{MethodName, Mistakes, Place};
 use crate::rules::limits::Gcra;
 
 /// What a filter may look at while it is compiled, and where it notes its mistakes.
@@ -23,6 +23,10 @@ pub struct CompileContext<'c> {
     pub live: &'c Live,
     /// Who calls.
     pub consumers: &'c Arc<Consumers>,
+    /// Whether some of them are left out, because they are wrong.
+    pub is_partial: bool,
+    /// The methods that the route is for; none are all.
+    pub methods: &'c [MethodName],
     /// Verifiers of tokens that routes compiled before, by the digest of their settings.
     pub verifiers: &'c mut HashMap<[u8; 32], Arc<super::jwt::Verifier>>,
     /// Limits of routes compiled before, by name, each with its place.

@@ -22,7 +22,7 @@ pub struct Config {
     /// Origins such as `https://app.example.com`, `https://*.example.com`, or `*` alone for any.
     #[schemars(length(min = 1))]
     pub origins: Vec<String>,
-    /// Methods that a page may use. Default: GET, HEAD, POST, PUT, PATCH, DELETE.
+    /// Methods that a page may use. Default: those of the route, or GET, HEAD, POST, PUT, PATCH, DELETE.
     pub methods: Option<Vec<MethodName>>,
     /// Headers that a page may send. Default: those that it asks for.
     pub headers: Option<Vec<Header>>,
@@ -85,6 +85,8 @@ impl Filter {
         }
         let methods = match &config.methods {
             Some(methods) => list(methods.iter().map(|m| m.0.as_str())),
+            // Of other methods a preflight asks another route.
+            None if !context.methods.is_empty() => list(context.methods.iter().map(|m| m.0.as_str())),
             None => HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE"),
         };
         let seconds = config.max_age.as_ref().map_or(600, |d| d.0.as_secs());

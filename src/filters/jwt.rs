@@ -142,6 +142,11 @@ impl Filter {
         })
     }
 
+    /// The query parameter in which a token may come.
+    pub fn query(&self) -> Option<&str> {
+        self.query.as_deref()
+    }
+
     /// Verifies the request's token.
     pub async fn on_request(&self, request: &mut RequestHeader, exchange: &mut Exchange) -> Verdict {
         for name in &self.claims {

@@ -96,6 +96,17 @@ macro_rules! filters {
     };
 }
 
+impl Filter {
+    /// The query parameter in which a credential may come.
+    pub fn secret_parameter(&self) -> Option<&str> {
+        match self {
+            Self::Jwt(jwt) => jwt.query(),
+            Self::ApiKey(key) => key.query(),
+            _ => None,
+        }
+    }
+}
+
 filters! {
     /// Lets pages of other origins read answers.
     Cors(cors), Cors;

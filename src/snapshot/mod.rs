@@ -46,6 +46,8 @@ pub struct Snapshot {
     pub upstreams: Vec<Arc<Upstream>>,
     /// Key sets that are kept fresh for it.
     pub key_stores: Vec<Arc<KeyStore>>,
+    /// Query parameters that credentials come in: their values are in no log.
+    pub secret_parameters: Vec<String>,
     /// The coarse limit of one address.
     pub shield: Option<Rate>,
     /// The operators' listener.

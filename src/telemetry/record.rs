@@ -19,6 +19,8 @@ pub struct Record<'a> {
     pub path: &'a str,
     /// Behind the `?`; secrets in it are masked in the line.
     pub query: Option<&'a str>,
+    /// Names of parameters in it whose values are secrets, beside those that look like it.
+    pub secret_parameters: &'a [String],
     /// `HTTP/1.1`.
     pub protocol: &'a str,
     /// The answer's status; 0 when there was none.
@@ -74,7 +76,7 @@ impl Record<'_> {
         if let Some(query) = self.query {
             out.extend_from_slice(key!("query"));
             out.push(b'"');
-            masked(query, |part| escape(part.as_bytes(), out));
+            masked(query, self.secret_parameters, |part| escape(part.as_bytes(), out));
             out.push(b'"');
         }
         plain(out, key!("protocol"), self.protocol.as_bytes());
@@ -112,7 +114,7 @@ impl Record<'_> {
         let mut path = String::from(self.path);
         if let Some(query) = self.query {
             path.push('?');
-            masked(query, |part| path.push_str(part));
+            masked(query, self.secret_parameters, |part| path.push_str(part));
         }
         let mut safe = Vec::new();
         escape(path.as_bytes(), &mut safe);
@@ -208,14 +210,15 @@ fn escape(value: &[u8], out: &mut Vec<u8>) {
 const SECRET_WORDS: &[&str] = &["token", "key", "secret", "pass", "auth", "sig", "code", "session", "credential"];
 
 /// Hands out the parts of a query, values of secret parameters as `***`.
-fn masked(query: &str, mut push: impl FnMut(&str)) {
+fn masked(query: &str, names: &[String], mut push: impl FnMut(&str)) {
     for (count, pair) in query.split('&').enumerate() {
         if count > 0 {
             push("&");
         }
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let decoded = percent_encoding::percent_decode_str(name).decode_utf8_lossy().to_ascii_lowercase();
-        if !value.is_empty() && SECRET_WORDS.iter().any(|word| decoded.contains(word)) {
+        let is_secret = SECRET_WORDS.iter().any(|word| decoded.contains(word)) || names.iter().any(|n| n.eq_ignore_ascii_case(&decoded));
+        if !value.is_empty() && is_secret {
             push(name);
             push("=***");
         } else {
@@ -253,7 +256,8 @@ mod tests {
             method: "GET",
             host: "h",
             path: "/a\"b\n",
-            query: Some("x=1&access_token=abc&Api%4bey=def&k"),
+            query: Some("x=1&access_token=abc&Api%4bey=def&k&%74ok=ghi"),
+            secret_parameters: Box::leak(Box::new(["tok".to_owned()])),
             protocol: "HTTP/1.1",
             status: 200,
             reason: Reason::Forwarded,
@@ -280,7 +284,7 @@ mod tests {
         let parsed: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
         assert_eq!(parsed["time"], "2023-11-14T22:13:20.007Z");
         assert_eq!(parsed["path"], "/a\"b\n");
-        assert_eq!(parsed["query"], "x=1&access_token=***&Api%4bey=***&k");
+        assert_eq!(parsed["query"], "x=1&access_token=***&Api%4bey=***&k&%74ok=***");
         assert_eq!(parsed["duration_ms"], 1234.005);
         assert_eq!(parsed["upstream_ms"], 0.007);
         assert_eq!(parsed["trace_id"], "0000000000000000000000000000000a");

@@ -27,8 +27,11 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 /// # Errors
 /// Says which file cannot be read, holds nothing usable, or does not fit the other.
 pub fn chain_and_key(cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, String> {
-    let chain = certificates(cert)?;
-    let bytes = pem(key)?;
+    let (chain, bytes) = match (certificates(cert), pem(key)) {
+        (Ok(chain), Ok(bytes)) => (chain, bytes),
+        (Err(one), Err(other)) if one != other => return Err(format!("{one}; {other}")),
+        (Err(why), _) | (_, Err(why)) => return Err(why),
+    };
     let key_der: PrivateKeyDer<'static> = rustls_pemfile::private_key(&mut bytes.as_slice())
         .ok()
         .flatten()

@@ -118,6 +118,11 @@ fn files_include_files() {
     let (code, out, told) = run(&["check", "-c", "main.yaml"], Some(folder.path()));
     assert_eq!(code, 0, "{told}");
     assert!(out.contains("2 routes") && out.contains("in 3 files"), "{out}");
+    // Beside the main file, which is called by its bare name.
+    write("extra-a.yaml", "routes: [{name: c, match: {path: /c}, action: {respond: {}}}]\n");
+    write("main.yaml", "include: [extra-*.yaml]\nlisteners: [{name: a, address: 127.0.0.1:0}]\n");
+    let (code, out, told) = run(&["check", "-c", "main.yaml"], Some(folder.path()));
+    assert!(code == 0 && out.contains("in 2 files"), "{out}{told}");
 }
 
 #[test]

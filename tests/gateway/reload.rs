@@ -276,6 +276,20 @@ fn watched_files_are_loaded_and_a_bad_one_is_named() {
 }
 
 #[test]
+fn a_missing_file_is_named() {
+    let gateway = Gateway::start("routes: [{name: all, action: {respond: {body: a}}}]");
+    let (file, away) = (gateway.config(), gateway.config().with_extension("away"));
+    std::fs::rename(&file, &away).expect("moved");
+    assert_eq!(gateway.reload().status, 422);
+    let ready = client::get(gateway.admin, "/readyz").json();
+    let name = file.display().to_string();
+    assert_eq!(ready["last_reload"]["files"], serde_json::json!([name]));
+    assert!(gateway.metric(&format!("portcullis_config_bad_file{{file=\"{name}\"}}")) > 0.5);
+    std::fs::rename(&away, &file).expect("moved");
+    assert_eq!(gateway.reload().status, 200);
+}
+
+#[test]
 fn operators_see_what_would_change_and_reload() {
     let address = free();
     let yaml = |token: &str, action: &str, more: &str| {

@@ -11,15 +11,15 @@ fn a_line_for_every_request_with_its_secrets_masked() {
     let gateway = Gateway::start(&format!(
         "upstreams: {{echo: {{targets: [\"{}\"]}}}}\n\
          consumers: {{one: {{credentials: [{{api_key: {{value: very-secret-key}}}}]}}}}\n\
-         routes: [{{name: keyed, match: {{path: /keyed}}, filters: [{{api_key: {{query: api_key}}}}], action: {{forward: echo}}}}]",
+         routes: [{{name: keyed, match: {{path: /keyed}}, filters: [{{api_key: {{query: k}}}}], action: {{forward: echo}}}}]",
         target.address
     ));
-    let answer =
-        gateway.request("GET", "/keyed?a=1&api_key=very-secret-key", &[("user-agent", "ua \"x\""), ("authorization", "Bearer hidden")]);
+    let answer = gateway.request("GET", "/keyed?a=1&k=very-secret-key", &[("user-agent", "ua \"x\""), ("authorization", "Bearer hidden")]);
     assert_eq!(answer.status, 200);
-    gateway.get("/unknown");
+    gateway.get("/unknown?k=very-secret-key");
+    assert_eq!(gateway.get("/keyed?K=x&k=not-very-secret-key").status, 401);
     assert_eq!(Connection::open(gateway.address()).ask("GET / HTTP/1.1\r\n\r\n").status, 400);
-    let lines = gateway.access_log(3);
+    let lines = gateway.access_log(4);
     // Lines of several workers are in order only roughly.
     let by = |reason: &str| lines.iter().find(|l| l["reason"] == reason).expect("the line");
     let line = by("forwarded");
@@ -35,6 +35,8 @@ fn a_line_for_every_request_with_its_secrets_masked() {
     let trace = answer.json()["headers"]["traceparent"].as_str().expect("a trace").to_owned();
     assert_eq!(trace.split('-').nth(1), line["trace_id"].as_str());
     assert!(by("route_not_found")["route"].is_null());
+    assert_eq!(by("route_not_found")["query"], "k=***");
+    assert_eq!(by("api_key_invalid")["query"], "K=***&k=***");
     assert_eq!(by("bad_request")["status"], 400);
     let everything = format!("{lines:?} {} {}", gateway.log(), client::get(gateway.admin, "/metrics").text());
     assert!(!everything.contains("very-secret-key") && !everything.contains("hidden"));

@@ -125,7 +125,12 @@ impl Gateway {
 
     /// Replaces the configuration's file.
     pub fn write_config(&self, yaml: &str) {
-        std::fs::write(self.folder.path().join("portcullis.yaml"), complete(yaml)).expect("written");
+        std::fs::write(self.config(), complete(yaml)).expect("written");
+    }
+
+    /// The configuration's file.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("portcullis.yaml")
     }
 
     /// Asks for a reload.

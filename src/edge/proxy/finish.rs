@@ -49,6 +49,7 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
         host: &exchange.host,
         path: request.uri.path(),
         query: request.uri.query(),
+        secret_parameters: &ctx.serving.snapshot.secret_parameters,
         protocol: protocol(request.version),
         status: ctx.status,
         reason: exchange.reason,
