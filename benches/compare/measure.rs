@@ -153,6 +153,17 @@ fn verify(peer: Peer, scenario: Scenario, plan: &Plan) {
     assert!(outcome.fine == 0 && refused && !outcome.failed.is_empty(), "{} lets anybody in: {outcome:?}", peer.name());
 }
 
+/// Waits until it answers as planned: Traefik accepts connections before it knows its routes.
+fn wait_until_served(peer: Peer, plan: &Plan) {
+    let mut plan = plan.clone();
+    (plan.connections, plan.rate, plan.time) = (1, Some(20.0), Duration::from_millis(200));
+    let served = || {
+        let outcome = block(load::run(&plan));
+        outcome.fine > 0 && outcome.failed.is_empty()
+    };
+    assert!((0..50).any(|_| served()), "{} does not answer", peer.name());
+}
+
 fn measured(peer: Peer, scenario: Scenario, plan: &Plan) -> load::Outcome {
     let outcome = block(load::run(plan));
     assert!(outcome.failed.is_empty(), "{}, {}: {:?}", peer.name(), scenario.name(), outcome.failed);
@@ -201,6 +212,7 @@ pub fn run(options: &[&str]) {
             running.iter().map(|(peer, running)| (*peer, plan(scenario, running, folder.path(), &token))).collect();
         let mut cpu: BTreeMap<Peer, Vec<f64>> = BTreeMap::new();
         for (peer, plan) in &plans {
+            wait_until_served(*peer, plan);
             verify(*peer, scenario, plan);
             let mut warm = plan.clone();
             warm.rate = Some(HANDSHAKES);
@@ -236,6 +248,7 @@ pub fn run(options: &[&str]) {
     for peer in peers {
         let running = ground.start(peer, Scenario::Plain);
         let plan = plan(Scenario::Plain, &running, folder.path(), &token);
+        wait_until_served(peer, &plan);
         // What is touched by the first requests, code and each worker's memory, is no matter of how many connections there are.
         drop(block(load::idle(&plan, FIRST)));
         std::thread::sleep(Duration::from_secs(1));

@@ -217,10 +217,14 @@ impl Connection {
     }
 
     /// Wakes the connection if its deadline has passed at `now`, or if it is to close when it is idle
-    /// and it is.
-    pub fn check(&self, now: u64, close_idle: bool) {
-        let idle = self.is_in_head() && !self.head_begun.load(Ordering::Relaxed);
-        if self.deadline.load(Ordering::Relaxed) <= now || (close_idle && idle) {
+    /// and it is. Of one that is new the first request may be on its way: for that it has `linger` milliseconds.
+    pub fn check(&self, now: u64, close_idle: bool, linger: u64) {
+        let idle = close_idle && self.is_in_head() && !self.head_begun.load(Ordering::Relaxed);
+        let new = self.came.load(Ordering::Relaxed) == 0;
+        if idle && new {
+            self.deadline.fetch_min(now + linger, Ordering::Relaxed);
+        }
+        if self.deadline.load(Ordering::Relaxed) <= now || (idle && !new) {
             self.expired.store(true, Ordering::Release);
             self.waker.wake();
         }

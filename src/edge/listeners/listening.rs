@@ -359,10 +359,11 @@ async fn watch_deadlines(connections: Connections, shutdown: ShutdownWatch) {
         let now = clock::tick();
         // A drain may be called off.
         draining_since = if *shutdown.borrow() { draining_since.or(Some(now)) } else { None };
-        let linger_is_over = draining_since.is_some_and(|since: u64| now - since > LINGER.as_millis() as u64);
+        let linger = LINGER.as_millis() as u64;
+        let linger_is_over = draining_since.is_some_and(|since: u64| now - since > linger);
         connections.lock().retain(|connection| {
             let connection = connection.upgrade();
-            connection.inspect(|c| c.check(now, linger_is_over)).is_some()
+            connection.inspect(|c| c.check(now, linger_is_over, linger)).is_some()
         });
     }
 }
