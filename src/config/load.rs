@@ -118,21 +118,23 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
     let mut files = vec![name];
     let mut tree = tree::parse(text, 0).map_err(|bad| single(&files, bad.spot, bad.text))?;
     let mut mistakes = Mistakes(include_all(&mut tree, &base, &mut files));
+    let include = Place::default().key("include");
+    let lacks_files = mistakes.0.iter().any(|m| m.place.0.is_empty() || m.place.0.starts_with(&include.0));
     let mut substituted = Vec::new();
     include::substitute(&mut tree, &base, &Trail::Root, &mut (&mut mistakes, &mut substituted));
-    let unknown: Vec<Place> = mistakes.0.iter().map(|m| m.place.clone()).filter(|place| !place.0.is_empty()).collect();
-    check::check(&tree, &super::schema(), &mut mistakes);
+    let mut seen = Mistakes::default();
+    check::check(&tree, &super::schema(), &mut seen);
     // Of a text that could not be put together nobody knows what else it is.
-    let mut seen = 0;
-    mistakes.0.retain(|m| {
-        seen += 1;
-        seen <= unknown.len() || !unknown.contains(&m.place)
-    });
+    seen.0.retain(|m| mistakes.0.iter().all(|unknown| unknown.place.0.is_empty() || unknown.place != m.place));
+    mistakes.0.append(&mut seen.0);
     let (config, left_out) = if mistakes.is_empty() {
         (read::read(&tree), LeftOut::default())
     } else {
         let mut sound = tree.clone();
-        let left_out = LeftOut::new(&mut sound, &mistakes);
+        let mut left_out = LeftOut::new(&mut sound, &mistakes);
+        if lacks_files {
+            left_out.0.extend(["listeners", "upstreams", "consumers"].map(|section| (section.to_owned(), None)));
+        }
         (read::read(&sound), left_out)
     };
     match config {
@@ -211,14 +213,14 @@ fn include_all(tree: &mut Node, base: &Path, files: &mut Vec<PathBuf>) -> Vec<Mi
         _ => None,
     };
     let Some(Value::List(patterns)) = patterns else { return Vec::new() };
-    let mut wrong: Vec<(Place, Spot, String)> = Vec::new();
+    let mut wrong: Vec<Wrong> = Vec::new();
     for (index, pattern) in patterns.iter().enumerate() {
         let Value::Text(text) = &pattern.value else { continue };
         match include::expand(base, text) {
             Err(text) => wrong.push((place.index(index), pattern.spot, text)),
             Ok(found) => {
                 for path in found {
-                    include_one(tree, path, pattern.spot, files, &mut wrong);
+                    include_one(tree, path, (place.index(index), pattern.spot), files, &mut wrong);
                 }
             }
         }
@@ -226,17 +228,21 @@ fn include_all(tree: &mut Node, base: &Path, files: &mut Vec<PathBuf>) -> Vec<Mi
     wrong.into_iter().map(|(place, spot, text)| Mistake { place, text, location: location(spot, files) }).collect()
 }
 
-fn include_one(tree: &mut Node, path: PathBuf, from: Spot, files: &mut Vec<PathBuf>, wrong: &mut Vec<(Place, Spot, String)>) {
+/// What is wrong with an include: where in the tree, where in its file, and the words for it.
+type Wrong = (Place, Spot, String);
+
+fn include_one(tree: &mut Node, path: PathBuf, (place, spot): (Place, Spot), files: &mut Vec<PathBuf>, wrong: &mut Vec<Wrong>) {
     if files.len() >= include::MAX_FILES || files.contains(&path) {
-        return wrong.push((Place::default(), from, format!("{} is included twice, or there are too many files", path.display())));
+        return wrong.push((place, spot, format!("{} is included twice, or there are too many files", path.display())));
     }
     let number = files.len() as u32;
     files.push(path.clone());
-    let parsed = text_of(&path)
-        .map_err(|text| (from, format!("{}: {text}", path.display())))
-        .and_then(|text| tree::parse(&text, number).map_err(|b| (b.spot, b.text)));
-    match parsed {
-        Err((spot, text)) => wrong.push((Place::default(), spot, text)),
+    let text = match text_of(&path) {
+        Ok(text) => text,
+        Err(text) => return wrong.push((place, spot, format!("{}: {text}", path.display()))),
+    };
+    match tree::parse(&text, number) {
+        Err(bad) => wrong.push((Place::default(), bad.spot, bad.text)),
         Ok(other) => {
             if let Value::Map(members) = &other.value
                 && let Some((key, _)) = members.iter().find(|(k, _)| k.text == "include")
