@@ -10,6 +10,7 @@ use pingora::server::configuration::ServerConf;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch as channel;
 
+use super::background::Background;
 use super::handover::{self, Heir};
 use super::reload::{Fixed, flat_soon, look_after, told, unwritable};
 use super::{Phase, ReloadState, Source, Supervisor, activation, notify, signals};
@@ -163,13 +164,15 @@ async fn begin(
     let (admin_address, standby) = (snapshot.admin.address, snapshot.process.standby_time);
     let serving = Arc::new(Current::new(&Arc::new(Serving { snapshot, access_log: Arc::new(access_log) })));
     let draining = channel::channel(false).0;
+    let background = Arc::new(io("a thread", Background::start())?);
     let supervisor = Arc::new(Supervisor {
         source: options.source,
-        live,
+        live: Arc::new(live),
+        flat: Mutex::new(flat_soon(loaded, &background)),
+        background,
         proxy: proxy(Gateway::new(Arc::clone(&serving), draining.subscribe()), threads),
         serving,
         fixed,
-        flat: Mutex::new(flat_soon(loaded)),
         files: Mutex::new(files),
         listeners: Mutex::new(Vec::new()),
         workers: workers.handle().clone(),

@@ -1,6 +1,7 @@
 //! The process: boot, reload, hand-over to a successor, drain.
 
 mod activation;
+mod background;
 mod boot;
 #[cfg(test)]
 mod crash_tests;
@@ -29,6 +30,7 @@ use crate::edge::{Bound, Drain, Gateway, Listening};
 use crate::live::Live;
 use crate::notation::Mistakes;
 use crate::snapshot::{Current, Serving};
+use background::Background;
 
 pub use boot::{Failure, Options, Started, run, start};
 pub use drain::Phase;
@@ -75,7 +77,8 @@ pub enum Progress {
 /// Everything that runs.
 pub struct Supervisor {
     source: Source,
-    live: Live,
+    live: Arc<Live>,
+    background: Arc<Background>,
     serving: Arc<Current>,
     fixed: reload::Fixed,
     /// The configuration that serves, flat.

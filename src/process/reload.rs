@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
+use super::background::Background;
 use super::{Phase, Supervisor, notify, sockets};
 use crate::compile::compile;
 use crate::config::{FlatLater, Loaded};
@@ -91,20 +92,22 @@ impl Supervisor {
     async fn try_reload(&self) -> Result<Vec<String>, Mistakes> {
         // Reading and compiling may take a while for a large configuration, or a disk that does not answer:
         // everything else goes on meanwhile.
-        let read = || {
-            let loaded = self.source.load()?;
+        let (source, live) = (self.source.clone(), Arc::clone(&self.live));
+        let read = move || {
+            let loaded = source.load()?;
             let files = super::watch::look(&loaded.watched());
-            let snapshot = compile(&loaded, &self.live)?;
+            let snapshot = compile(&loaded, &live)?;
             Ok((loaded, files, snapshot))
         };
-        let (loaded, files, snapshot) = tokio::task::block_in_place(|| behind_traffic(read))?;
+        let (loaded, files, snapshot) = self.background.run(read).await.unwrap_or_else(|| Err(broken()))?;
         let fresh = self.bind_new(&snapshot).map_err(|mistakes| loaded.locate(mistakes))?;
         let access_log = self.access_log(&snapshot).map_err(|e| unwritable(&loaded, &e))?;
         let mut notes = self.fixed_notes(&snapshot);
         notes.extend(told(&snapshot));
         look_after(&snapshot).await;
         self.publish(Serving { snapshot, access_log }, fresh);
-        *self.flat.lock() = flat_soon(loaded);
+        let flat = std::mem::replace(&mut *self.flat.lock(), flat_soon(loaded, &self.background));
+        self.background.later(move || drop(flat));
         *self.files.lock() = files;
         Ok(notes)
     }
@@ -192,7 +195,7 @@ impl Supervisor {
             }
         }
         self.start_listeners(&serving, fresh);
-        tokio::spawn(let_go(before));
+        tokio::spawn(let_go(before, Arc::clone(&self.background)));
     }
 
     /// Ends the listeners that a new configuration has no more. Their connections have to know before it counts:
@@ -231,38 +234,28 @@ const STILL_USED: Duration = Duration::from_millis(100);
 
 /// Lets go of a configuration once no request has it any more. What was large takes a while to go, which no worker
 /// is to spend between two requests.
-async fn let_go(serving: Arc<Serving>) {
+async fn let_go(serving: Arc<Serving>, background: Arc<Background>) {
     while Arc::strong_count(&serving) > 1 {
         tokio::time::sleep(STILL_USED).await;
     }
-    tokio::task::spawn_blocking(move || drop(serving));
-}
-
-/// How far work that can wait stands back behind the workers (`nice`): beside one of them it gets a quarter.
-const NICE: nix::libc::c_int = 5;
-
-/// Does work on a thread of its own that stands back behind those that serve.
-fn behind_traffic<T: Send>(work: impl FnOnce() -> Result<T, Mistakes> + Send) -> Result<T, Mistakes> {
-    let runtime = tokio::runtime::Handle::current();
-    std::thread::scope(|scope| {
-        let worker = scope.spawn(|| {
-            let _runtime = runtime.enter();
-            // SAFETY: it concerns the calling thread alone (0), and passes numbers. Where it is refused nothing changes.
-            unsafe { nix::libc::setpriority(nix::libc::PRIO_PROCESS, 0, NICE) };
-            work()
-        });
-        worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+    background.later(move || drop(serving));
 }
 
 /// What a configuration says, flat, made beside whatever goes on: nobody waits for it who does not ask.
-pub fn flat_soon(loaded: Loaded) -> FlatLater {
+pub fn flat_soon(loaded: Loaded, background: &Background) -> FlatLater {
     let flat = loaded.flat_later();
     let making = Arc::clone(&flat);
-    tokio::task::spawn_blocking(move || {
+    background.later(move || {
         std::sync::LazyLock::force(&making);
     });
     flat
+}
+
+/// To read it ended in a panic, which is logged.
+fn broken() -> Mistakes {
+    let mut mistakes = Mistakes::default();
+    mistakes.add(&Place::default(), "it cannot be read for a mistake in the gateway itself, which the log names; please report it");
+    mistakes
 }
 
 /// Logs what a configuration most likely does not mean, and gives it.
