@@ -5,15 +5,15 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::load::{self, Outcome, Plan};
-use super::measure::{block, ground, plan};
+use super::measure::{block, ground, median, plan};
 use super::peers::{Running, Scenario, memory_of};
 
 const ROUTES: usize = 10_000;
 const FEW: usize = 200;
 const RELOADS: usize = 1_000;
 const RATE: f64 = 2_000.0;
-const PHASE: Duration = Duration::from_secs(4);
-const ROUNDS: usize = 5;
+const PHASE: Duration = Duration::from_secs(3);
+const ROUNDS: usize = 11;
 
 struct Gateway<'g> {
     running: Running,
@@ -47,6 +47,27 @@ impl Gateway<'_> {
     }
 }
 
+/// Load for a while, and reloads if there is room for their times.
+fn phase(gateway: &Gateway<'_>, plan: &Plan, mut times: Option<&mut Vec<Duration>>) -> Outcome {
+    let client = std::thread::spawn({
+        let plan = plan.clone();
+        move || block(load::run(&plan))
+    });
+    let begun = Instant::now();
+    let mut generation = 0;
+    while begun.elapsed() < PHASE - Duration::from_secs(1) {
+        generation += 1;
+        gateway.write(ROUTES, generation);
+        if let Some(times) = &mut times {
+            times.push(gateway.reload());
+        }
+        std::thread::sleep(Duration::from_millis(400));
+    }
+    let outcome = client.join().expect("the client");
+    assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
+    outcome
+}
+
 pub fn run() {
     let folder = tempfile::tempdir().expect("a folder");
     let (ground, _targets, token) = ground(folder.path());
@@ -65,33 +86,20 @@ pub fn run() {
     // What a start costs is not what is asked for here.
     block(load::run(&Plan { time: Duration::from_secs(1), ..plan.clone() }));
     let mut times = Vec::new();
-    let mut outcomes = [Outcome::default(), Outcome::default()];
+    let mut rounds: Vec<[Outcome; 2]> = Vec::new();
     // By turns, so that what the machine does meanwhile meets both; the file is written in both.
-    for phase in 0..2 * ROUNDS {
-        let client = std::thread::spawn({
-            let plan = plan.clone();
-            move || block(load::run(&plan))
-        });
-        let begun = Instant::now();
-        while begun.elapsed() < PHASE - Duration::from_secs(1) {
-            gateway.write(ROUTES, times.len() + 1);
-            if phase % 2 == 1 {
-                times.push(gateway.reload());
-            }
-            std::thread::sleep(Duration::from_millis(400));
-        }
-        outcomes[phase % 2].add(client.join().expect("the client"));
+    for _ in 0..ROUNDS {
+        rounds.push([false, true].map(|reloads| phase(&gateway, &plan, reloads.then_some(&mut times))));
     }
-    let [mut calm, mut busy] = outcomes;
-    assert!(calm.failed.is_empty() && busy.failed.is_empty(), "{:?} {:?}", calm.failed, busy.failed);
     times.sort();
     println!("{ROUTES} routes: {} reloads, median {:.0?}, longest {:.0?}", times.len(), times[times.len() / 2], times[times.len() - 1]);
     for share in [0.5, 0.99, 0.999] {
-        let (calm, busy) = (calm.percentile(share), busy.percentile(share));
+        let both: Vec<[u32; 2]> = rounds.iter_mut().map(|round| round.each_mut().map(|outcome| outcome.percentile(share))).collect();
+        let [calm, busy] = [0, 1].map(|side| median(&mut both.iter().map(|round| f64::from(round[side])).collect::<Vec<_>>()));
+        let ratio = median(&mut both.iter().map(|[calm, busy]| f64::from(*busy) / f64::from(*calm)).collect::<Vec<_>>());
         println!(
-            "  p{:<4} of {RATE} requests/s: {calm} µs without, {busy} µs with reloads, {:.2} times",
-            share * 100.0,
-            f64::from(busy) / f64::from(calm)
+            "  p{:<4} of {RATE} requests/s: {calm} µs without, {busy} µs with reloads, {ratio:.2} times in the median of {ROUNDS} rounds",
+            share * 100.0
         );
     }
     let pid = gateway.running.child.id();

@@ -170,7 +170,7 @@ fn measured(peer: Peer, scenario: Scenario, plan: &Plan) -> load::Outcome {
     outcome
 }
 
-fn median(values: &mut [f64]) -> f64 {
+pub fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }

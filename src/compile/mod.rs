@@ -55,7 +55,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     }
     // The table alone holds it: no route, no backup and no mirror does.
     for (name, _) in upstreams.iter().filter(|(_, upstream)| Arc::strong_count(upstream) == 1) {
-        warnings.add(&root.key("upstreams").key(name), "nothing uses this upstream");
+        warnings.add(&root.key("upstreams").key(name.clone()), "nothing uses this upstream");
     }
     let process = &config.process;
     Ok(Snapshot {
@@ -93,7 +93,7 @@ fn secret_parameters(routes: &[Route]) -> Vec<String> {
 fn consumers(config: &Config, mistakes: &mut Mistakes) -> Consumers {
     let mut consumers = Consumers::default();
     for (name, consumer) in &config.consumers {
-        let place = Place::default().key("consumers").key(name);
+        let place = Place::default().key("consumers").key(name.clone());
         mistakes.take(&place, crate::config::is_name(name).map_err(|e| format!("expected {e}")));
         let owner: Arc<str> = name.as_str().into();
         for (index, credential) in consumer.credentials.iter().enumerate() {

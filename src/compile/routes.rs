@@ -108,7 +108,7 @@ impl Work<'_> {
                 TextTest::Rule(TextRule::Regex(pattern)) => TextMatch::Regex(pattern.0.clone()),
                 TextTest::Rule(TextRule::Present(true)) => TextMatch::Present,
                 TextTest::Rule(TextRule::Present(false)) => {
-                    self.mistakes.add(&place.key(name), "expected true: a route cannot ask for something not to be there");
+                    self.mistakes.add(&place.key(name.clone()), "expected true: a route cannot ask for something not to be there");
                     continue;
                 }
             };
@@ -122,9 +122,9 @@ impl Work<'_> {
         let mut names = std::collections::HashSet::new();
         let named = tests.into_iter().filter_map(|(text, test)| {
             let name: Result<Header, String> = text.parse();
-            let name = self.mistakes.take(&place.key(&text), name.map_err(|e| format!("expected {e}")))?;
+            let name = self.mistakes.take(&place.key(text.clone()), name.map_err(|e| format!("expected {e}")))?;
             if !names.insert(name.0.clone()) {
-                self.mistakes.add(&place.key(&text), "this header is there a second time: their names are the same in any case");
+                self.mistakes.add(&place.key(text.clone()), "this header is there a second time: their names are the same in any case");
             }
             Some((name.0, test))
         });
@@ -234,7 +234,7 @@ impl Work<'_> {
                 let headers = respond
                     .headers
                     .iter()
-                    .filter_map(|(text, value)| Some((editable(text, &place.key(text), self.mistakes)?, value.0.clone())));
+                    .filter_map(|(text, value)| Some((editable(text, &place.key(text.clone()), self.mistakes)?, value.0.clone())));
                 Action::Respond { status: respond.status, headers: headers.collect(), body: respond.body.clone().into() }
             }
         }

@@ -6,7 +6,7 @@ use crate::notation::{Mistakes, Place};
 
 /// Notes what cannot be meant.
 pub fn check(upstream: &config::Upstream, place: &Place, mistakes: &mut Mistakes) {
-    let mut wrong = |key: &[&str], holds: bool, text: &str| {
+    let mut wrong = |key: &[&'static str], holds: bool, text: &str| {
         if holds {
             let place = key.iter().fold(place.clone(), |place, key| place.key(*key));
             mistakes.add(&place, text);

@@ -25,7 +25,7 @@ pub fn compile(loaded: &Loaded, live: &Live, mistakes: &mut Mistakes) -> BTreeMa
     // Those that others fall back to come first; they have no backup themselves.
     for backed in [false, true] {
         for (index, (name, upstream)) in all.iter().enumerate().filter(|(_, (_, u))| u.backup.is_some() == backed) {
-            let place = Place::default().key("upstreams").key(name);
+            let place = Place::default().key("upstreams").key(name.clone());
             mistakes.take(&place, config::is_name(name).map_err(|e| format!("expected {e}")));
             super::upstream_checks::check(upstream, &place, mistakes);
             let backup = upstream.backup.as_ref().and_then(|name| backup(name, &out, loaded, &place.key("backup"), mistakes));
@@ -59,7 +59,7 @@ fn backup(
 ) -> Option<Arc<Upstream>> {
     match (known.get(name), loaded.config.upstreams.get(name)) {
         (Some(found), Some(config)) if config.backup.is_none() => return Some(Arc::clone(found)),
-        (_, Some(_)) if place.0.get(1) == Some(&crate::notation::Step::Key(name.to_owned())) => {
+        (_, Some(_)) if place.0.get(1) == Some(&crate::notation::Step::Key(name.to_owned().into())) => {
             mistakes.add(place, "an upstream is no backup of itself");
         }
         (_, Some(_)) => mistakes.add(place, format!("the upstream \"{name}\" has a backup itself: a backup has none")),
@@ -271,7 +271,7 @@ fn transport(
 fn probe(active: &config::ActiveHealth, place: &Place, mistakes: &mut Mistakes) -> ActiveProbe {
     let headers = active.headers.iter().filter_map(|(text, value)| {
         let name: Result<Header, String> = text.parse();
-        let name = mistakes.take(&place.key("headers").key(text), name.map_err(|e| format!("expected {e}")))?;
+        let name = mistakes.take(&place.key("headers").key(text.clone()), name.map_err(|e| format!("expected {e}")))?;
         Some((name.0, value.0.clone()))
     });
     let headers: Vec<_> = headers.collect();

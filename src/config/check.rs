@@ -71,7 +71,7 @@ impl<'s> Checker<'s> {
                 (None, None) => {
                     let near = nearest(&key.text, properties.keys().map(String::as_str));
                     let known = if near.is_empty() { format!("; known here: {}", words(properties.keys())) } else { near };
-                    mistakes.add(&place.place().name(&key.text), format!("unknown key{known}"));
+                    mistakes.add(&place.place().name(key.text.clone()), format!("unknown key{known}"));
                 }
             }
         }
@@ -174,7 +174,7 @@ impl<'s> Checker<'s> {
             Some(branch) => self.node(node, branch, place, mistakes),
             None => {
                 let near = nearest(&key.text, tags.iter().map(String::as_str));
-                mistakes.add(&place.place().name(&key.text), format!("expected one of {}{near}", words(tags.iter())));
+                mistakes.add(&place.place().name(key.text.clone()), format!("expected one of {}{near}", words(tags.iter())));
             }
         }
     }

@@ -45,7 +45,7 @@ pub fn join(tree: &mut Node, other: Node, place: &Place, clashes: &mut Vec<(Plac
         (Value::Map(members), Value::Map(others)) => {
             for (key, node) in others {
                 match members.iter_mut().find(|(k, _)| k.text == key.text) {
-                    Some((_, own)) => join(own, node, &place.key(&key.text), clashes),
+                    Some((_, own)) => join(own, node, &place.key(key.text.clone()), clashes),
                     None => members.push((key, node)),
                 }
             }

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use super::trail::Trail;
 use super::tree::{self, Node, Spot, Value};
 use super::{Config, Flat, check, include, read};
-use crate::notation::{Mistake, Mistakes, Place, Step};
+use crate::notation::{Mistake, Mistakes, Place, Step, Word};
 
 /// A configuration that was read, and where everything in it stands.
 #[derive(Debug)]
@@ -133,7 +133,7 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
         let mut sound = tree.clone();
         let mut left_out = LeftOut::new(&mut sound, &mistakes);
         if lacks_files {
-            left_out.0.extend(["listeners", "upstreams", "consumers"].map(|section| (section.to_owned(), None)));
+            left_out.0.extend(["listeners", "upstreams", "consumers"].map(|section| (section.into(), None)));
         }
         (read::read(&sound), left_out)
     };
@@ -147,7 +147,7 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
 
 /// What was left out of a configuration because it is wrong: sections, and in them keys or numbers.
 #[derive(Debug, Default)]
-struct LeftOut(Vec<(String, Option<Step>)>);
+struct LeftOut(Vec<(Word, Option<Step>)>);
 
 impl LeftOut {
     /// Takes out of the tree whatever a mistake is in: a route, an upstream, or else a whole section.
@@ -155,7 +155,7 @@ impl LeftOut {
         let mut all = Vec::new();
         for mistake in &mistakes.0 {
             let Some(Step::Key(section) | Step::Name(section)) = mistake.place.0.first() else { continue };
-            let of_many = matches!(section.as_str(), "routes" | "listeners" | "upstreams" | "consumers");
+            let of_many = matches!(&**section, "routes" | "listeners" | "upstreams" | "consumers");
             let entry = (section.clone(), if of_many { mistake.place.0.get(1).map(Step::below) } else { None });
             if !all.contains(&entry) {
                 all.push(entry);
@@ -177,7 +177,7 @@ impl LeftOut {
 
     fn prune(&self, section: &str, node: &mut Node) {
         match &mut node.value {
-            Value::Map(members) => members.retain(|(key, _)| !self.has(section, &Step::Key(key.text.clone()))),
+            Value::Map(members) => members.retain(|(key, _)| !self.has(section, &Step::Key(key.text.clone().into()))),
             Value::List(items) => {
                 let mut index = 0;
                 items.retain(|_| {
@@ -190,18 +190,13 @@ impl LeftOut {
     }
 
     /// The place in the text of what is number `index` among those that were not left out.
-    fn place(&self, section: &str, index: usize) -> Place {
-        let mut left = index;
-        let mut number = 0;
-        loop {
-            if !self.has(section, &Step::Index(number)) {
-                if left == 0 {
-                    return Place::default().key(section).index(number);
-                }
-                left -= 1;
-            }
-            number += 1;
-        }
+    fn place(&self, section: &'static str, index: usize) -> Place {
+        let of_section = self.0.iter().filter(|(s, _)| s == section);
+        let mut gone: Vec<usize> =
+            of_section.filter_map(|(_, entry)| if let Some(Step::Index(i)) = entry { Some(*i) } else { None }).collect();
+        gone.sort_unstable();
+        let number = gone.iter().fold(index, |number, gone| number + usize::from(*gone <= number));
+        Place::default().key(section).index(number)
     }
 }
 

@@ -19,7 +19,7 @@ impl Trail<'_> {
     pub fn place(&self) -> Place {
         let (mut place, step) = match self {
             Self::Root => return Place::default(),
-            Self::Key(above, key) => (above.place(), Step::Key((*key).to_owned())),
+            Self::Key(above, key) => (above.place(), Step::Key((*key).to_owned().into())),
             Self::Index(above, index) => (above.place(), Step::Index(*index)),
         };
         place.0.push(step);

@@ -200,6 +200,8 @@ impl<'t> Builder<'t> {
         loop {
             let (event, spot) = self.next()?;
             if matches!(event, Event::SequenceEnd) {
+                // Most are short, and what a list has as room for more adds up.
+                items.shrink_to_fit();
                 return Ok(Value::List(items));
             }
             items.push(self.node(event, spot, depth + 1)?);
@@ -213,7 +215,10 @@ impl<'t> Builder<'t> {
         loop {
             let (event, spot) = self.next()?;
             let text = match event {
-                Event::MappingEnd => return Ok(Value::Map(members)),
+                Event::MappingEnd => {
+                    members.shrink_to_fit();
+                    return Ok(Value::Map(members));
+                }
                 Event::Scalar(text, ..) => text.into_owned(),
                 _ => return Err(BadYaml { spot, text: "a key that is a text".to_owned() }),
             };

@@ -62,7 +62,7 @@ pub fn editable(text: &str, place: &Place, mistakes: &mut Mistakes) -> Option<He
 }
 
 fn pairs(edits: &BTreeMap<String, HeaderText>, place: &Place, mistakes: &mut Mistakes) -> Vec<(HeaderName, HeaderValue)> {
-    let pair = |(text, value): (&String, &HeaderText)| Some((editable(text, &place.key(text), mistakes)?, value.0.clone()));
+    let pair = |(text, value): (&String, &HeaderText)| Some((editable(text, &place.key(text.clone()), mistakes)?, value.0.clone()));
     edits.iter().filter_map(pair).collect()
 }
 

@@ -1,17 +1,21 @@
 //! A mistake in a configuration, and where it is.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// One step on the way to a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// A key of a mapping.
-    Key(String),
+    Key(Word),
     /// A place in a list.
     Index(usize),
     /// A key itself, rather than what stands behind it.
-    Name(String),
+    Name(Word),
 }
+
+/// A key, which the gateway mostly knows itself.
+pub type Word = Cow<'static, str>;
 
 impl Step {
     /// The step to what stands behind a key.
@@ -30,25 +34,26 @@ pub struct Place(pub Vec<Step>);
 impl Place {
     /// The place of `key` in the mapping at this place.
     #[must_use]
-    pub fn key(&self, key: impl Into<String>) -> Self {
-        let mut steps = self.0.clone();
-        steps.push(Step::Key(key.into()));
-        Self(steps)
+    pub fn key(&self, key: impl Into<Word>) -> Self {
+        self.step(Step::Key(key.into()))
     }
 
     /// The place of the word `key` itself in the mapping at this place.
     #[must_use]
-    pub fn name(&self, key: impl Into<String>) -> Self {
-        let mut steps = self.0.clone();
-        steps.push(Step::Name(key.into()));
-        Self(steps)
+    pub fn name(&self, key: impl Into<Word>) -> Self {
+        self.step(Step::Name(key.into()))
     }
 
     /// The place of an element of the list at this place.
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
-        let mut steps = self.0.clone();
-        steps.push(Step::Index(index));
+        self.step(Step::Index(index))
+    }
+
+    fn step(&self, step: Step) -> Self {
+        let mut steps = Vec::with_capacity(self.0.len() + 1);
+        steps.extend_from_slice(&self.0);
+        steps.push(step);
         Self(steps)
     }
 }
