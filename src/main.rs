@@ -10,6 +10,7 @@ use portcullis::cli::{self, Command};
 static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 fn main() -> std::process::ExitCode {
+    allocator::keep_memory();
     let arguments = cli::Arguments::parse();
     cli::init_log(arguments.quiet);
     let code = match arguments.command {
