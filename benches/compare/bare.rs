@@ -36,6 +36,7 @@ impl ProxyHttp for Bare {
 }
 
 fn main() {
+    allocator::keep_memory();
     let mut arguments = std::env::args().skip(1);
     let (listen, target) = (arguments.next().expect("LISTEN"), arguments.next().expect("TARGET"));
     let conf = ServerConf { threads: 1, upstream_keepalive_pool_size: 1024, ..ServerConf::default() };
