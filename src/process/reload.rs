@@ -159,14 +159,14 @@ impl Supervisor {
     fn fixed_notes(&self, snapshot: &Snapshot) -> Vec<String> {
         let (now, wanted) = (&self.fixed, Fixed::of(snapshot));
         let fixed = [
-            ("process.threads", now.threads != wanted.threads),
-            ("process.upgrade_socket", now.upgrade_socket != wanted.upgrade_socket),
-            ("admin.address", now.admin_address != wanted.admin_address),
+            ("process.threads", "start or upgrade", now.threads != wanted.threads),
+            // A successor looks for its predecessor where its own configuration says.
+            ("process.upgrade_socket", "start, and until then no upgrade finds this process", now.upgrade_socket != wanted.upgrade_socket),
+            ("admin.address", "start or upgrade", now.admin_address != wanted.admin_address),
         ];
-        let differs = fixed.iter().filter(|(_, differs)| *differs);
-        let notes: Vec<String> = differs
-            .map(|(key, _)| format!("{key} is read at the start only: the new value counts from the next start or upgrade"))
-            .collect();
+        let differs = fixed.iter().filter(|(_, _, differs)| *differs);
+        let notes: Vec<String> =
+            differs.map(|(key, when, _)| format!("{key} is read at the start only: the new value counts from the next {when}")).collect();
         notes.iter().for_each(|note| log::warn!("{note}"));
         notes
     }

@@ -290,6 +290,17 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
+fn what_is_read_at_the_start_only_is_told() {
+    let route = "routes: [{name: all, action: {respond: {body: a}}}]";
+    let gateway = Gateway::start(route);
+    gateway.write_config(&format!("{route}\nprocess: {{threads: 7, upgrade_socket: other.sock}}"));
+    let notes = gateway.reload().json()["notes"].to_string();
+    assert!(notes.contains("process.threads is read at the start only: the new value counts from the next start or upgrade"), "{notes}");
+    assert!(notes.contains("process.upgrade_socket is read at the start only: the new value counts from the next start, and"), "{notes}");
+    assert!(!notes.contains("admin.address"), "{notes}");
+}
+
+#[test]
 fn operators_see_what_would_change_and_reload() {
     let address = free();
     let yaml = |token: &str, action: &str, more: &str| {
