@@ -67,7 +67,11 @@ impl Supervisor {
         if one.is_err() || self.phase() != Phase::Serving {
             // It would take addresses from the process that serves.
             let mut busy = Mistakes::default();
-            busy.add(&Place::default(), "an upgrade is under way: this process is about to be followed by another, or is already");
+            let why = match one {
+                Err(_) => format!("other reloads, or an upgrade, have been under way for {TURN:?}: try again"),
+                Ok(_) => "an upgrade is under way: this process is about to be followed by another, or is already".to_owned(),
+            };
+            busy.add(&Place::default(), why);
             log::warn!("a reload was refused:\n{busy}");
             return Err(busy);
         }
