@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::load::{self, Outcome, Plan};
@@ -12,8 +14,10 @@ const ROUTES: usize = 10_000;
 const FEW: usize = 200;
 const RELOADS: usize = 1_000;
 const RATE: f64 = 2_000.0;
-const PHASE: Duration = Duration::from_secs(3);
-const ROUNDS: usize = 11;
+/// What a reload is compared with: as much time before it.
+const CALM: Duration = Duration::from_secs(1);
+/// What follows a reload, such as letting go of what was before, is within this.
+const AFTER: Duration = Duration::from_millis(200);
 
 struct Gateway<'g> {
     running: Running,
@@ -47,25 +51,71 @@ impl Gateway<'_> {
     }
 }
 
-/// Load for a while, and reloads if there is room for their times.
-fn phase(gateway: &Gateway<'_>, plan: &Plan, mut times: Option<&mut Vec<Duration>>) -> Outcome {
+/// How long each reload took, and of the undisturbed ones what was due in the second before, and during it with
+/// what is left to do after it.
+struct Rounds {
+    times: Vec<Duration>,
+    undisturbed: Vec<[Outcome; 2]>,
+}
+
+/// Time that the host took from this machine, as a count of ticks (proc(5), `steal`).
+fn stolen() -> u64 {
+    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    text.split_whitespace().nth(8).and_then(|ticks| ticks.parse().ok()).unwrap_or(0)
+}
+
+/// Reloads with that much time before each, until so many were undisturbed: where the host took the machine's time,
+/// latencies tell of the host.
+fn rounds(gateway: &Gateway<'_>, plan: &Plan, count: usize, apart: Duration) -> Rounds {
+    let stop = Arc::new(AtomicBool::new(false));
     let client = std::thread::spawn({
-        let plan = plan.clone();
+        let plan = Plan { time: Duration::from_secs(3600), stop: Some(Arc::clone(&stop)), ..plan.clone() };
         move || block(load::run(&plan))
     });
-    let begun = Instant::now();
-    let mut generation = 0;
-    while begun.elapsed() < PHASE - Duration::from_secs(1) {
-        generation += 1;
-        gateway.write(ROUTES, generation);
-        if let Some(times) = &mut times {
-            times.push(gateway.reload());
-        }
-        std::thread::sleep(Duration::from_millis(400));
+    let (mut windows, mut times, mut disturbed) = (Vec::new(), Vec::new(), 0);
+    while windows.len() < count && disturbed < 2 * count {
+        gateway.write(ROUTES, windows.len() + disturbed + 1);
+        std::thread::sleep(apart - CALM);
+        let before = stolen();
+        std::thread::sleep(CALM);
+        let begun = Instant::now();
+        times.push(gateway.reload());
+        std::thread::sleep(AFTER);
+        if stolen() == before { windows.push([begun - CALM..begun, begun..Instant::now()]) } else { disturbed += 1 }
     }
+    stop.store(true, Ordering::Release);
     let outcome = client.join().expect("the client");
     assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
-    outcome
+    times.sort();
+    Rounds { times, undisturbed: windows.iter().map(|windows| windows.each_ref().map(|window| outcome.within(window))).collect() }
+}
+
+impl Rounds {
+    fn tell(mut self, apart: Duration) {
+        let (count, median_time, longest) = (self.times.len(), self.times[self.times.len() / 2], self.times[self.times.len() - 1]);
+        println!(
+            "{count} reloads of {ROUTES} routes, {apart:?} apart: median {median_time:.0?}, longest {longest:.0?}; {} undisturbed",
+            self.undisturbed.len()
+        );
+        if self.undisturbed.is_empty() {
+            return println!("  the host is busy with other things: nothing can be said of latencies");
+        }
+        for share in [0.5, 0.99] {
+            let each: Vec<[u32; 2]> =
+                self.undisturbed.iter_mut().map(|both| both.each_mut().map(|outcome| outcome.percentile(share))).collect();
+            let [calm, busy] = [0, 1].map(|side| {
+                let mut all = Outcome::default();
+                self.undisturbed.iter().for_each(|both| all.add(both[side].clone()));
+                all.percentile(share)
+            });
+            let ratio = median(&mut each.iter().map(|[calm, busy]| f64::from(*busy) / f64::from(*calm)).collect::<Vec<_>>());
+            println!(
+                "  p{:<3} of {RATE} requests/s: {calm} µs before, {busy} µs during all: {:.2} times; {ratio:.2} times in the median of them",
+                share * 100.0,
+                f64::from(busy) / f64::from(calm)
+            );
+        }
+    }
 }
 
 pub fn run() {
@@ -82,25 +132,11 @@ pub fn run() {
     while std::net::TcpStream::connect(address).is_err() {
         std::thread::sleep(Duration::from_millis(20));
     }
-    let plan = Plan { rate: Some(RATE), time: PHASE, ..plan(Scenario::Plain, &gateway.running, folder.path(), &token) };
+    let plan = Plan { rate: Some(RATE), ..plan(Scenario::Plain, &gateway.running, folder.path(), &token) };
     // What a start costs is not what is asked for here.
     block(load::run(&Plan { time: Duration::from_secs(1), ..plan.clone() }));
-    let mut times = Vec::new();
-    let mut rounds: Vec<[Outcome; 2]> = Vec::new();
-    // By turns, so that what the machine does meanwhile meets both; the file is written in both.
-    for _ in 0..ROUNDS {
-        rounds.push([false, true].map(|reloads| phase(&gateway, &plan, reloads.then_some(&mut times))));
-    }
-    times.sort();
-    println!("{ROUTES} routes: {} reloads, median {:.0?}, longest {:.0?}", times.len(), times[times.len() / 2], times[times.len() - 1]);
-    for share in [0.5, 0.99, 0.999] {
-        let both: Vec<[u32; 2]> = rounds.iter_mut().map(|round| round.each_mut().map(|outcome| outcome.percentile(share))).collect();
-        let [calm, busy] = [0, 1].map(|side| median(&mut both.iter().map(|round| f64::from(round[side])).collect::<Vec<_>>()));
-        let ratio = median(&mut both.iter().map(|[calm, busy]| f64::from(*busy) / f64::from(*calm)).collect::<Vec<_>>());
-        println!(
-            "  p{:<4} of {RATE} requests/s: {calm} µs without, {busy} µs with reloads, {ratio:.2} times in the median of {ROUNDS} rounds",
-            share * 100.0
-        );
+    for (count, apart) in [(40, Duration::from_secs(1) + CALM), (20, Duration::from_secs(12))] {
+        rounds(&gateway, &plan, count, apart).tell(apart);
     }
     let pid = gateway.running.child.id();
     for generation in 0..10 {

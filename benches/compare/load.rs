@@ -49,8 +49,8 @@ pub struct Plan {
 pub struct Outcome {
     pub fine: u64,
     pub failed: BTreeMap<String, u64>,
-    /// Microseconds.
-    pub latencies: Vec<u32>,
+    /// When each right answer's request was due, and the microseconds from then to the answer.
+    pub latencies: Vec<(Instant, u32)>,
     pub elapsed: Duration,
 }
 
@@ -61,9 +61,15 @@ impl Outcome {
 
     /// The latency that this share of all answers stays below, in microseconds.
     pub fn percentile(&mut self, share: f64) -> u32 {
-        self.latencies.sort_unstable();
+        self.latencies.sort_unstable_by_key(|(_, latency)| *latency);
         let place = ((self.latencies.len() as f64 * share).ceil() as usize).clamp(1, self.latencies.len().max(1));
-        self.latencies.get(place - 1).copied().unwrap_or(0)
+        self.latencies.get(place - 1).map_or(0, |(_, latency)| *latency)
+    }
+
+    /// What was due within that time.
+    pub fn within(&self, time: &std::ops::Range<Instant>) -> Self {
+        let latencies: Vec<_> = self.latencies.iter().filter(|(due, _)| time.contains(due)).copied().collect();
+        Self { fine: latencies.len() as u64, latencies, elapsed: time.end - time.start, ..Self::default() }
     }
 
     fn fail(&mut self, why: impl Into<String>) {
@@ -181,7 +187,7 @@ async fn http1(plan: Arc<Plan>, pace: Arc<Pace>, number: usize) -> Outcome {
         match result {
             Ok((stream, keep)) => {
                 outcome.fine += 1;
-                outcome.latencies.push(due.elapsed().as_micros() as u32);
+                outcome.latencies.push((due, due.elapsed().as_micros() as u32));
                 kept = (keep && plan.protocol == Protocol::Http1).then_some(stream);
             }
             Err(why) => outcome.fail(why),
@@ -232,7 +238,7 @@ async fn http2(plan: Arc<Plan>, pace: Arc<Pace>) -> Outcome {
         match http2_exchange(&plan, &mut kept).await {
             Ok(()) => {
                 outcome.fine += 1;
-                outcome.latencies.push(due.elapsed().as_micros() as u32);
+                outcome.latencies.push((due, due.elapsed().as_micros() as u32));
             }
             Err(why) => {
                 kept = None;

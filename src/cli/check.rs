@@ -1,14 +1,16 @@
 //! `check`: every mistake of a configuration, and what it would change.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::operator::{Failed, Operator, fail, print_changes};
+use super::operator::{Failed, Operator, fail, print_changes, tell};
 use crate::compile::compile;
-use crate::config::{Loaded, load};
+use crate::config::{Change, Loaded, load};
 use crate::live::Live;
+use crate::notation::Mistakes;
+use crate::process::bind_listener;
 use crate::snapshot::Snapshot;
 
 /// Read a configuration and tell every mistake in it, each with file, line and column
@@ -34,11 +36,9 @@ impl Check {
     fn check(self) -> Result<(), Failed> {
         crate::tls::install_provider();
         let result = load(&self.config).and_then(|loaded| compile(&loaded, &Live::default()).map(|s| (loaded, s)));
-        let (loaded, snapshot) = result.map_err(|mistakes| {
-            eprintln!("{mistakes}");
-            2
-        })?;
+        let (loaded, snapshot) = result.map_err(tell)?;
         snapshot.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        let changes = if self.against_running { Some(self.dry_run(&loaded, &snapshot)?) } else { None };
         println!(
             "{}: fine: {} listeners, {} routes, {} upstreams, in {} files",
             self.config.display(),
@@ -47,21 +47,22 @@ impl Check {
             snapshot.upstreams.len(),
             loaded.files().len()
         );
-        if self.against_running { self.dry_run(&loaded, &snapshot) } else { Ok(()) }
+        changes.iter().for_each(|changes| print_changes(changes));
+        Ok(())
     }
 
-    fn dry_run(self, loaded: &Loaded, snapshot: &Snapshot) -> Result<(), Failed> {
-        let operator = Operator { config: self.config, admin: self.admin };
+    /// What would change, if all of it could.
+    fn dry_run(&self, loaded: &Loaded, snapshot: &Snapshot) -> Result<Vec<Change>, Failed> {
+        let operator = Operator { config: self.config.clone(), admin: self.admin };
         let (_, running) = operator.post(loaded, "/diff", serde_json::to_vec(&loaded.flat()).map_err(fail)?)?;
         let bound: Vec<SocketAddr> = serde_json::from_value(running["listeners"].clone()).unwrap_or_default();
-        let changes =
-            serde_json::from_value::<Vec<_>>(running["changes"].clone()).map_err(|_| fail("the running gateway knows no /diff"))?;
-        print_changes(&changes);
-        let wanted = snapshot.listeners.iter().map(|l| l.address).filter(|address| !bound.contains(address));
-        let taken: Vec<_> = wanted.filter_map(|address| Some((address, TcpListener::bind(address).err()?))).collect();
-        for (address, error) in &taken {
-            eprintln!("portcullis: cannot listen on {address}: {error}");
+        let mut mistakes = Mistakes::default();
+        for (index, listener) in snapshot.listeners.iter().enumerate().filter(|(_, listener)| !bound.contains(&listener.address)) {
+            bind_listener(index, listener, &mut mistakes);
         }
-        if taken.is_empty() { Ok(()) } else { Err(2) }
+        if !mistakes.is_empty() {
+            return Err(tell(loaded.locate(mistakes)));
+        }
+        serde_json::from_value(running["changes"].clone()).map_err(|_| fail("the running gateway knows no /diff"))
     }
 }

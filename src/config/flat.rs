@@ -59,7 +59,18 @@ impl std::fmt::Display for Change {
             (before, after) => {
                 write!(f, "~ {}: {} -> {}", self.path, before.as_deref().unwrap_or_default(), after.as_deref().unwrap_or_default())
             }
-        }
+        }?;
+        read_at_start(&self.path).map_or(Ok(()), |when| write!(f, " (from the next {when})"))
+    }
+}
+
+/// From which event on a new value of a key counts that a running gateway does not read again.
+pub fn read_at_start(path: &str) -> Option<&'static str> {
+    match path {
+        "process.threads" | "admin.address" => Some("start or upgrade"),
+        // A successor looks for its predecessor where its own configuration says.
+        "process.upgrade_socket" => Some("start, and until then no upgrade finds this process"),
+        _ => None,
     }
 }
 
@@ -241,7 +252,7 @@ mod tests {
         let moved = "routes: [{name: b, action: {forward: y}}, {name: a, action: {forward: x}}]\nadmin: {token: old}";
         assert_eq!(told(before, moved), ["~ routes, their order: a, b -> b, a"]);
         assert_eq!(told("upstreams: {ab: {targets: [\"h:1\"]}}", "upstreams: {}"), ["+ upstreams: {}", "- upstreams.ab: 1 keys"]);
-        assert_eq!(told("process: {threads: 1}", "process: {threads: 2}"), ["~ process.threads: 1 -> 2"]);
+        assert_eq!(told("process: {threads: 1}", "process: {threads: 2}"), ["~ process.threads: 1 -> 2 (from the next start or upgrade)"]);
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::notation::Name;
 
 pub use balance::{Balance, HashBalance, HashTable, KeyBy};
 pub use consumer::{ApiKeyCredential, Consumer, Credential, TokenCredential};
-pub use flat::{Change, Flat, Leaf};
+pub use flat::{Change, Flat, Leaf, read_at_start};
 pub use health::{ActiveHealth, Health, PassiveHealth, ProbeMethod};
 pub use listener::{Certificate, Listener, ListenerLimits, Protocol, Tls, TlsVersion};
 pub use load::{FlatLater, Loaded, load, load_text};

@@ -19,7 +19,7 @@ use crate::compile::compile;
 use crate::config::Loaded;
 use crate::edge::{Bound, Drain, Gateway};
 use crate::live::Live;
-use crate::notation::{Mistakes, Place};
+use crate::notation::Mistakes;
 use crate::snapshot::{Current, Listener, Serving, Snapshot};
 use crate::telemetry::AccessLog;
 use crate::telemetry::metrics::METRICS;
@@ -96,13 +96,7 @@ fn sockets(snapshot: &Snapshot, mut inherited: Vec<Bound>) -> Result<Vec<Bound>,
                 let found = inherited.swap_remove(place);
                 bound.push(Bound { name: listener.name.clone(), configured: listener.address, ..found });
             }
-            None => match super::sockets::bind(&listener.name, listener.address) {
-                Ok(socket) => bound.push(socket),
-                Err(error) => {
-                    let place = Place::default().key("listeners").index(index).key("address");
-                    mistakes.add(&place, format!("cannot listen on {}: {error}", listener.address));
-                }
-            },
+            None => bound.extend(super::sockets::bind_listener(index, listener, &mut mistakes)),
         }
     }
     if mistakes.is_empty() { Ok(bound) } else { Err(mistakes) }

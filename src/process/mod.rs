@@ -37,6 +37,7 @@ pub use drain::Phase;
 pub use handover::{Message, receive, send};
 pub use reload::ReloadState;
 pub use signals::{Signals, listen as listen_for_signals};
+pub use sockets::bind_listener;
 
 /// Where a configuration comes from.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::background::Background;
 use super::{Phase, Supervisor, notify, sockets};
 use crate::compile::compile;
-use crate::config::{FlatLater, Loaded};
+use crate::config::{FlatLater, Loaded, read_at_start};
 use crate::edge::{Bound, Listening, Shared};
 use crate::notation::{Mistake, Mistakes, Place};
 use crate::snapshot::{Serving, Snapshot};
@@ -139,15 +139,8 @@ impl Supervisor {
         let mut mistakes = Mistakes::default();
         let mut fresh = Vec::new();
         for (index, listener) in snapshot.listeners.iter().enumerate() {
-            if known.iter().any(|l| l.is(listener)) {
-                continue;
-            }
-            match sockets::bind(&listener.name, listener.address) {
-                Ok(bound) => fresh.push(bound),
-                Err(error) => {
-                    let place = Place::default().key("listeners").index(index).key("address");
-                    mistakes.add(&place, format!("cannot listen on {}: {error}", listener.address));
-                }
+            if !known.iter().any(|l| l.is(listener)) {
+                fresh.extend(sockets::bind_listener(index, listener, &mut mistakes));
             }
         }
         if mistakes.is_empty() { Ok(fresh) } else { Err(mistakes) }
@@ -163,14 +156,13 @@ impl Supervisor {
     fn fixed_notes(&self, snapshot: &Snapshot) -> Vec<String> {
         let (now, wanted) = (&self.fixed, Fixed::of(snapshot));
         let fixed = [
-            ("process.threads", "start or upgrade", now.threads != wanted.threads),
-            // A successor looks for its predecessor where its own configuration says.
-            ("process.upgrade_socket", "start, and until then no upgrade finds this process", now.upgrade_socket != wanted.upgrade_socket),
-            ("admin.address", "start or upgrade", now.admin_address != wanted.admin_address),
+            ("process.threads", now.threads != wanted.threads),
+            ("process.upgrade_socket", now.upgrade_socket != wanted.upgrade_socket),
+            ("admin.address", now.admin_address != wanted.admin_address),
         ];
-        let differs = fixed.iter().filter(|(_, _, differs)| *differs);
+        let differing = fixed.iter().filter(|(_, differs)| *differs).filter_map(|(key, _)| Some((key, read_at_start(key)?)));
         let notes: Vec<String> =
-            differs.map(|(key, when, _)| format!("{key} is read at the start only: the new value counts from the next {when}")).collect();
+            differing.map(|(key, when)| format!("{key} is read at the start only: the new value counts from the next {when}")).collect();
         notes.iter().for_each(|note| log::warn!("{note}"));
         notes
     }

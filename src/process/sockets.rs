@@ -7,11 +7,22 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::edge::Bound;
+use crate::notation::{Mistakes, Place};
+use crate::snapshot::Listener;
 
 /// Connections that the kernel queues while the gateway is busy; the kernel caps it at `somaxconn`.
 const BACKLOG: i32 = 65_535;
 
-/// Binds a listener's socket.
+/// Binds the socket of a listener, which is that one of the configuration; why it cannot is a mistake there.
+pub fn bind_listener(index: usize, listener: &Listener, mistakes: &mut Mistakes) -> Option<Bound> {
+    let tell = |error: io::Error| {
+        let place = Place::default().key("listeners").index(index).key("address");
+        mistakes.add(&place, format!("cannot listen on {}: {error}", listener.address));
+    };
+    bind(&listener.name, listener.address).map_err(tell).ok()
+}
+
+/// Binds a socket of that name.
 pub fn bind(name: &str, address: SocketAddr) -> io::Result<Bound> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;

@@ -294,6 +294,9 @@ fn what_is_read_at_the_start_only_is_told() {
     let route = "routes: [{name: all, action: {respond: {body: a}}}]";
     let gateway = Gateway::start(route);
     gateway.write_config(&format!("{route}\nprocess: {{threads: 7, upgrade_socket: other.sock}}"));
+    let (_, changes, _) = operate(&gateway, &["diff"]);
+    assert!(changes.contains(" -> 7 (from the next start or upgrade)\n"), "{changes}");
+    assert!(changes.contains("other.sock (from the next start, and until then no upgrade finds this process)\n"), "{changes}");
     let notes = gateway.reload().json()["notes"].to_string();
     assert!(notes.contains("process.threads is read at the start only: the new value counts from the next start or upgrade"), "{notes}");
     assert!(notes.contains("process.upgrade_socket is read at the start only: the new value counts from the next start, and"), "{notes}");
@@ -323,9 +326,9 @@ fn operators_see_what_would_change_and_reload() {
     let both = yaml("first-token", "respond: {body: two}", "")
         .replace("listeners: [", &format!("listeners: [{{name: taken, address: \"{}\"}}, ", taken.1));
     gateway.write_config(&both);
-    let (code, _, error) = operate(&gateway, &["check", "--against-running"]);
-    assert_eq!(code, 2);
-    assert!(error.contains("cannot listen on"), "{error}");
+    let (code, out, error) = operate(&gateway, &["check", "--against-running"]);
+    assert_eq!((code, out.as_str()), (2, ""), "what cannot be served is not called fine");
+    assert!(error.contains("portcullis.yaml:3:") && error.contains("listeners[0].address: cannot listen on"), "{error}");
     let (code, _, error) = operate(&gateway, &["reload"]);
     assert_eq!(code, 2);
     assert!(error.contains("cannot listen on") && error.contains("the configuration in use stays"), "{error}");
