@@ -43,7 +43,7 @@ impl Gateway<'_> {
     fn reload(&self) -> Duration {
         let begun = Instant::now();
         let mut stream = std::net::TcpStream::connect(self.admin).expect("the admin listener");
-        stream.write_all(b"POST /reload HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").expect("sent");
+        stream.write_all(b"POST /reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").expect("sent");
         let mut text = String::new();
         stream.read_to_string(&mut text).expect("an answer");
         assert!(text.starts_with("HTTP/1.1 200"), "{text}");

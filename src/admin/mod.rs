@@ -29,6 +29,12 @@ const MAX_CONNECTIONS: usize = 256;
 /// The longest life of a connection; a client that keeps one makes another then. Longer than any reload.
 const MAX_TIME: Duration = Duration::from_secs(60);
 
+/// How long a body may take, and those who come before.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Comparisons at a time.
+static DIFFS: Semaphore = Semaphore::const_new(1);
+
 /// Bytes of a configuration that is sent to be compared.
 const MAX_CONFIGURATION: usize = 64 << 20;
 
@@ -49,7 +55,7 @@ pub trait Operated: Send + Sync {
     ///
     /// # Errors
     /// The mistakes, a line each.
-    async fn reload(&self) -> Result<Vec<String>, Vec<String>>;
+    async fn reload(self: Arc<Self>) -> Result<Vec<String>, Vec<String>>;
 }
 
 /// Whether operators are let in.
@@ -87,7 +93,7 @@ pub async fn serve(listener: TcpListener, operated: Arc<dyn Operated>, mut door:
             let _place = place;
             let answer = service_fn(|request| {
                 let operated = Arc::clone(&operated);
-                async move { Ok::<_, Infallible>(answer(request, &*operated).await) }
+                async move { Ok::<_, Infallible>(answer(request, operated).await) }
             });
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
@@ -140,7 +146,8 @@ fn not_allowed(methods: &'static str) -> Answer {
     answer
 }
 
-async fn answer(request: Request<Incoming>, operated: &dyn Operated) -> Answer {
+async fn answer(request: Request<Incoming>, shared: Arc<dyn Operated>) -> Answer {
+    let operated = &*shared;
     let path = request.uri().path();
     // Without its body, which hyper leaves out.
     let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
@@ -152,6 +159,7 @@ async fn answer(request: Request<Incoming>, operated: &dyn Operated) -> Answer {
     if !is_allowed(request.headers(), operated) {
         let error = match request.headers().contains_key(http::header::ORIGIN) {
             true => "requests of pages, with an Origin, are refused",
+            false if operated.serving().snapshot.admin.token.is_none() => "without an admin token, ask by an address or localhost",
             false => "send Authorization: Bearer with the admin token",
         };
         return document(StatusCode::UNAUTHORIZED, &json!({"error": error}));
@@ -159,7 +167,7 @@ async fn answer(request: Request<Incoming>, operated: &dyn Operated) -> Answer {
     match (method, path) {
         (&Method::GET, "/metrics") => metrics(operated),
         (&Method::GET, "/upstreams") => document(StatusCode::OK, &upstreams(operated)),
-        (&Method::POST, "/reload") => match operated.reload().await {
+        (&Method::POST, "/reload") => match Arc::clone(&shared).reload().await {
             Ok(notes) => document(StatusCode::OK, &json!({"reloaded": true, "file": operated.source(), "notes": notes})),
             Err(mistakes) => document(StatusCode::UNPROCESSABLE_ENTITY, &json!({"reloaded": false, "mistakes": mistakes})),
         },
@@ -178,9 +186,18 @@ fn is_allowed(headers: &HeaderMap, operated: &dyn Operated) -> bool {
         return false;
     }
     let serving = operated.serving();
-    let Some(token) = &serving.snapshot.admin.token else { return true };
+    let Some(token) = &serving.snapshot.admin.token else { return is_no_name(headers) };
     let came = headers.get(AUTHORIZATION).and_then(|v| v.as_bytes().strip_prefix(b"Bearer "));
     came.is_some_and(|came| consumer_digest(came) == consumer_digest(token.reveal().as_bytes()))
+}
+
+/// Whether a request is for an address: a page can have a name of its own stand for this one (DNS rebinding), and
+/// then reads what is here.
+fn is_no_name(headers: &HeaderMap) -> bool {
+    let host = headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let host = host.parse::<http::uri::Authority>().map_or_else(|_| String::new(), |authority| authority.host().to_owned());
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host.is_empty() || host.eq_ignore_ascii_case("localhost") || address.parse::<std::net::IpAddr>().is_ok()
 }
 
 fn unix(time: SystemTime) -> u64 {
@@ -199,15 +216,21 @@ fn ready(operated: &dyn Operated) -> Answer {
 /// How the configuration that serves differs from the one that is sent, flat. Secrets come as digests,
 /// and none goes.
 async fn diff(request: Request<Incoming>, operated: &dyn Operated) -> Answer {
-    let body = http_body_util::Limited::new(request.into_body(), MAX_CONFIGURATION);
-    let other = body.collect().await.ok().and_then(|body| serde_json::from_slice::<Flat>(&body.to_bytes()).ok());
-    match other {
-        Some(other) => {
-            let listeners: Vec<_> = operated.serving().snapshot.listeners.iter().map(|l| l.address).collect();
-            document(StatusCode::OK, &json!({"changes": operated.flat().changes(&other), "listeners": listeners}))
-        }
-        None => document(StatusCode::BAD_REQUEST, &json!({"error": "no flat configuration, as `portcullis diff` sends it"})),
-    }
+    // A large one takes a hundred times its size for a while.
+    let Ok(_turn) = tokio::time::timeout(PATIENCE, DIFFS.acquire()).await else {
+        return document(StatusCode::SERVICE_UNAVAILABLE, &json!({"error": "other comparisons are under way: try again"}));
+    };
+    let body = http_body_util::Limited::new(request.into_body(), MAX_CONFIGURATION).collect();
+    let body = tokio::time::timeout(PATIENCE, body).await.ok().and_then(Result::ok).map(http_body_util::Collected::to_bytes);
+    let (serving, flat) = (operated.serving(), operated.flat());
+    // Not here, where health checks and signals wait as well.
+    let compare = move || {
+        let other = serde_json::from_slice::<Flat>(&body?).ok()?;
+        let listeners: Vec<_> = serving.snapshot.listeners.iter().map(|l| l.address).collect();
+        Some(document(StatusCode::OK, &json!({"changes": flat.changes(&other), "listeners": listeners})))
+    };
+    let answer = tokio::task::spawn_blocking(compare).await.ok().flatten();
+    answer.unwrap_or_else(|| document(StatusCode::BAD_REQUEST, &json!({"error": "no flat configuration, as `portcullis diff` sends it"})))
 }
 
 fn metrics(operated: &dyn Operated) -> Answer {

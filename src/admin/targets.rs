@@ -2,7 +2,6 @@
 //! reloads and ends with the process; a change to a target that its source no longer knows waits for it.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
@@ -10,14 +9,11 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Answer, Operated, document, not_allowed, view};
+use super::{Answer, Operated, PATIENCE, document, not_allowed, view};
 use crate::upstreams::Change;
 
 /// The longest body of a change.
 const MAX_BODY: usize = 64 * 1024;
-
-/// How long a body may take.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Targets that operators may add to an upstream's own.
 const MOST: usize = 10_000;

@@ -51,7 +51,7 @@ impl Upgrade {
                     println!("upgraded: {text}");
                     return Ok(());
                 }
-                Message::Done { text, .. } => return Err(fail(format!("not upgraded, the running gateway goes on: {text}"))),
+                Message::Done { text, .. } => return Err(fail(format!("not upgraded, the running gateway goes on as before: {text}"))),
                 _ => return Err(fail("the running gateway says something else")),
             }
         }

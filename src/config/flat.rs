@@ -10,6 +10,18 @@ use super::tree::{Node, Value};
 /// Where a secret may stand in plain text; what `${…}` brought in is one wherever it stands.
 const SECRETS: [&str; 4] = ["admin.token", ".api_key.value", ".cookie.secret", ".jwt.secret"];
 
+/// Header fields whose value is a credential most often.
+const CREDENTIALS: [&str; 7] = ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "apikey", "x-auth-token"];
+
+/// Whether it is the value of such a field.
+fn is_credential(path: &str) -> bool {
+    let mut steps = path.rsplit('.');
+    let last = steps.next().unwrap_or_default();
+    // One of several values of a field has its number last.
+    let name = if last.bytes().all(|b| b.is_ascii_digit()) { steps.next().unwrap_or_default() } else { last };
+    CREDENTIALS.iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
 /// A value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -112,7 +124,7 @@ impl Flat {
             }
             value => {
                 let text = text(value);
-                let hidden = node.substituted || SECRETS.iter().any(|end| path.ends_with(end));
+                let hidden = node.substituted || SECRETS.iter().any(|end| path.ends_with(end)) || is_credential(path);
                 let leaf = if hidden { Leaf::Hidden(sha256(text.as_bytes())) } else { Leaf::Plain(text) };
                 self.0.insert(path.clone(), leaf);
             }

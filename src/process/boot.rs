@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use pingora::proxy::HttpProxy;
@@ -11,8 +10,9 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch as channel;
 
 use super::background::Background;
-use super::handover::{self, Heir};
+use super::handover::{self, Follower, Heir, Offer, Prepared};
 use super::reload::{Fixed, flat_soon, look_after, told, unwritable};
+use super::watch::Seen;
 use super::{Phase, ReloadState, Source, Supervisor, activation, notify, signals};
 use crate::admin::Door;
 use crate::compile::compile;
@@ -56,9 +56,20 @@ impl std::fmt::Display for Failure {
 pub struct Started {
     /// Everything that runs.
     pub supervisor: Arc<Supervisor>,
-    /// Where requests are served; taken out when it ends.
-    workers: Option<Runtime>,
-    offer: Option<Arc<handover::Offer>>,
+    _workers: Workers,
+    offer: Option<Arc<Offer>>,
+}
+
+/// Where requests are served. A runtime must not be waited for within another.
+#[derive(Debug)]
+struct Workers(Option<Runtime>);
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        if let Some(workers) = self.0.take() {
+            workers.shutdown_background();
+        }
+    }
 }
 
 fn io<T>(what: &str, result: std::io::Result<T>) -> Result<T, Failure> {
@@ -109,67 +120,88 @@ fn sockets(snapshot: &Snapshot, mut inherited: Vec<Bound>) -> Result<Vec<Bound>,
 pub async fn start(options: Options) -> Result<Started, Failure> {
     crate::tls::install_provider();
     let live = Live::default();
-    let loaded = options.source.load().map_err(Failure::Mistakes)?;
+    let read = super::watch::load(&options.source, &[]).map_err(Failure::Mistakes)?;
+    let loaded = &read.0;
     if !loaded.mistakes.is_empty() {
         // Before anybody is asked for anything.
-        compile(&loaded, &live).map_err(Failure::Mistakes)?;
+        compile(loaded, &live).map_err(Failure::Mistakes)?;
     }
-    let (inherited, heir) = inherit(&options, &loaded, &live)?;
-    match begin(options, loaded, live, inherited, heir.as_ref()).await {
-        Ok((started, standby)) => {
-            if let Some(heir) = heir {
-                io("following the old process", heir.follow(Arc::clone(&started.supervisor), standby))?;
-            }
-            started.make_offer()
-        }
-        Err(failure) => {
-            heir.iter().for_each(|heir| heir.failed(&failure.to_string()));
-            Err(failure)
-        }
+    let (inherited, heir) = inherit(&options, loaded, &live)?;
+    let begun = begin(options.source, read, live, inherited, heir.as_ref()).await;
+    if let (Err(failure), Some(heir)) = (&begun, &heir) {
+        heir.failed(&failure.to_string());
     }
+    begun
 }
 
-/// Everything up to the point where it accepts.
-async fn begin(
-    options: Options,
-    loaded: Loaded,
-    live: Live,
-    mut inherited: Vec<Bound>,
-    heir: Option<&Heir>,
-) -> Result<(Started, Duration), Failure> {
-    let files = super::watch::look(&loaded.watched());
-    let snapshot = compile(&loaded, &live).map_err(Failure::Mistakes)?;
-    told(&snapshot);
-    let admin = admin_socket(&snapshot, &mut inherited)?;
-    let bound = sockets(&snapshot, inherited).map_err(|m| Failure::Other(loaded.locate(m).to_string()))?;
+/// What may be refused by the system, before this process says that it is ready.
+struct Means {
+    admin: std::net::TcpListener,
+    operators: tokio::net::TcpListener,
+    access_log: AccessLog,
+    workers: Workers,
+    accepting: tokio::runtime::Handle,
+    threads: usize,
+    background: Arc<Background>,
+    offer: Option<Prepared>,
+    follower: Option<Follower>,
+}
+
+fn means(loaded: &Loaded, snapshot: &Snapshot, inherited: &mut Vec<Bound>, heir: Option<&Heir>) -> Result<Means, Failure> {
+    let admin = admin_socket(snapshot, inherited)?;
+    let again = io("the admin listener", admin.try_clone())?;
     let (sink, format) = snapshot.log.clone();
-    let access_log = AccessLog::open(sink, format).map_err(|e| Failure::Mistakes(unwritable(&loaded, &e)))?;
     let threads = match snapshot.process.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
     let workers = io("the workers", Builder::new_multi_thread().worker_threads(threads).thread_name("worker").enable_all().build())?;
+    let offered = |path: &std::path::PathBuf| io(&format!("the upgrade socket {}", path.display()), Prepared::new(path));
+    Ok(Means {
+        operators: io("the admin listener", tokio::net::TcpListener::from_std(again))?,
+        admin,
+        access_log: AccessLog::open(sink, format).map_err(|e| Failure::Mistakes(unwritable(loaded, &e)))?,
+        accepting: workers.handle().clone(),
+        workers: Workers(Some(workers)),
+        threads,
+        background: Arc::new(io("a thread", Background::start())?),
+        offer: snapshot.process.upgrade_socket.as_ref().map(offered).transpose()?,
+        follower: heir.map(|heir| io("following the old process", heir.follower(snapshot.process.standby_time))).transpose()?,
+    })
+}
+
+/// Everything up to the point where it accepts, and that.
+async fn begin(
+    source: Source,
+    (loaded, files): (Loaded, Seen),
+    live: Live,
+    mut inherited: Vec<Bound>,
+    heir: Option<&Heir>,
+) -> Result<Started, Failure> {
+    let snapshot = compile(&loaded, &live).map_err(Failure::Mistakes)?;
+    told(&snapshot);
+    let means = means(&loaded, &snapshot, &mut inherited, heir)?;
+    let bound = sockets(&snapshot, inherited).map_err(|m| Failure::Other(loaded.locate(m).to_string()))?;
     look_after(&snapshot).await;
     if let Some(heir) = heir {
         // From here to the first accept the old process accepts nothing: nothing slow may stand here.
         io("taking over", heir.ready(&live))?;
     }
     let fixed = Fixed::of(&snapshot);
-    let (admin_address, standby) = (snapshot.admin.address, snapshot.process.standby_time);
-    let serving = Arc::new(Current::new(&Arc::new(Serving { snapshot, access_log: Arc::new(access_log) })));
+    let admin_address = snapshot.admin.address;
+    let serving = Arc::new(Current::new(&Arc::new(Serving { snapshot, access_log: Arc::new(means.access_log) })));
     let draining = channel::channel(false).0;
-    let background = Arc::new(io("a thread", Background::start())?);
     let supervisor = Arc::new(Supervisor {
-        source: options.source,
+        source,
         live: Arc::new(live),
-        flat: Mutex::new(flat_soon(loaded, &background)),
-        background,
-        proxy: proxy(Gateway::new(Arc::clone(&serving), draining.subscribe()), threads),
+        flat: Mutex::new(flat_soon(loaded, &means.background)),
+        background: means.background,
+        proxy: proxy(Gateway::new(Arc::clone(&serving), draining.subscribe()), means.threads),
         serving,
         fixed,
         files: Mutex::new(files),
         listeners: Mutex::new(Vec::new()),
-        workers: workers.handle().clone(),
+        workers: means.accepting,
         reloading: tokio::sync::Mutex::new(()),
         last_reload: Mutex::new(ReloadState::new(None)),
         drain: Arc::new(Drain::default()),
@@ -178,24 +210,21 @@ async fn begin(
         admin_door: channel::channel(Door::Open).0,
         successor: AtomicI32::new(0),
         ready: AtomicBool::new(false),
-        admin_address: io("the admin listener", admin.local_addr())?,
-        admin: Mutex::new(Some(Bound {
-            socket: io("the admin listener", admin.try_clone())?,
-            name: ADMIN.to_owned(),
-            configured: admin_address,
-            activated: false,
-        })),
+        admin_address: io("the admin listener", means.admin.local_addr())?,
+        admin: Mutex::new(Some(Bound { socket: means.admin, name: ADMIN.to_owned(), configured: admin_address, activated: false })),
         watched: Mutex::new(None),
     });
     if let Some(heir) = heir {
         io("taking over", heir.announce())?;
     }
     supervisor.begin(bound);
-    let admin = io("the admin listener", tokio::net::TcpListener::from_std(admin))?;
     let operated = Arc::clone(&supervisor) as Arc<dyn crate::admin::Operated>;
-    tokio::spawn(crate::admin::serve(admin, operated, supervisor.admin_door.subscribe()));
+    tokio::spawn(crate::admin::serve(means.operators, operated, supervisor.admin_door.subscribe()));
     tokio::spawn(super::watch::files(Arc::clone(&supervisor)));
-    Ok((Started { supervisor, workers: Some(workers), offer: None }, standby))
+    // The thread waits for it.
+    means.follower.iter().for_each(|follower| _ = follower.send(Arc::clone(&supervisor)));
+    let offer = means.offer.and_then(|offer| supervisor.open(&offer));
+    Ok(Started { supervisor, _workers: means.workers, offer })
 }
 
 /// The operators' socket, from the predecessor if it has one for that address.
@@ -238,30 +267,18 @@ impl Supervisor {
         self.ready.store(true, Ordering::Release);
         notify::ready();
     }
+
+    /// Awaits successors. It serves by now, and without one it goes on doing so.
+    fn open(self: &Arc<Self>, offer: &Prepared) -> Option<Arc<Offer>> {
+        offer.open(self).map_err(|error| log::error!("no successor can be awaited: the upgrade socket: {error}")).ok()
+    }
 }
 
 impl Started {
-    /// Awaits successors, where the configuration says.
-    fn make_offer(mut self) -> Result<Self, Failure> {
-        if let Some(path) = self.supervisor.serving().snapshot.process.upgrade_socket.clone() {
-            self.offer = Some(io(&format!("the upgrade socket {}", path.display()), handover::offer(&path, &self.supervisor))?);
-        }
-        Ok(self)
-    }
-
     /// Serves until a signal or a successor ends it, drains, and returns.
     pub async fn until_end(self) {
         self.supervisor.serve_to_the_end().await;
         self.offer.iter().for_each(|offer| offer.withdraw());
-    }
-}
-
-impl Drop for Started {
-    /// A runtime must not be waited for within another.
-    fn drop(&mut self) {
-        if let Some(workers) = self.workers.take() {
-            workers.shutdown_background();
-        }
     }
 }
 

@@ -27,6 +27,11 @@ impl Supervisor {
             if changes {
                 *now = phase;
             }
+            if changes && phase == Phase::Serving {
+                // Here, and not by whoever drains: it may not have seen that there was something to come back from.
+                self.close(false);
+                self.pause(false);
+            }
             changes
         });
     }

@@ -62,6 +62,14 @@ impl Source {
             Self::Text { text, name, base } => load_text(text, name, base),
         }
     }
+
+    /// The file.
+    fn path(&self) -> Option<PathBuf> {
+        match self {
+            Self::File(path) => Some(path.clone()),
+            Self::Text { .. } => None,
+        }
+    }
 }
 
 /// How an upgrade goes, for whoever asked for it.
@@ -185,7 +193,7 @@ impl crate::admin::Operated for Supervisor {
         }
     }
 
-    async fn reload(&self) -> Result<Vec<String>, Vec<String>> {
-        Self::reload(self).await.map_err(|mistakes| mistakes.0.iter().map(ToString::to_string).collect())
+    async fn reload(self: Arc<Self>) -> Result<Vec<String>, Vec<String>> {
+        Self::reload(&self).await.map_err(|mistakes| mistakes.0.iter().map(ToString::to_string).collect())
     }
 }

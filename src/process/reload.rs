@@ -20,6 +20,10 @@ const TURN: Duration = Duration::from_secs(15);
 /// How long the first probes and look-ups of new upstreams are waited for.
 const FIRST_ROUND: Duration = Duration::from_secs(10);
 
+/// How often, and with what pause, a taken address is tried again.
+const LEAVING_TRIES: usize = 5;
+const LEAVING: Duration = Duration::from_millis(50);
+
 /// What is read at the start only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fixed {
@@ -61,20 +65,46 @@ impl Supervisor {
     /// under way keep the one that they began with.
     ///
     /// # Errors
-    /// All mistakes; what served before goes on serving.
-    pub async fn reload(&self) -> Result<Vec<String>, Mistakes> {
-        let one = tokio::time::timeout(TURN, self.reloading.lock()).await;
-        if one.is_err() || self.phase() != Phase::Serving {
-            // It would take addresses from the process that serves.
-            let mut busy = Mistakes::default();
-            let why = match one {
-                Err(_) => format!("other reloads, or an upgrade, have been under way for {TURN:?}: try again"),
-                Ok(_) => "an upgrade is under way: this process is about to be followed by another, or is already".to_owned(),
+    /// All mistakes, or that it is not the time for it; what served before goes on serving.
+    pub async fn reload(self: &Arc<Self>) -> Result<Vec<String>, Mistakes> {
+        let supervisor = Arc::clone(self);
+        let work = async move {
+            let turn = tokio::time::timeout(TURN, supervisor.reloading.lock()).await;
+            let why = match (&turn, supervisor.phase()) {
+                (Err(_), _) => format!("other reloads, or an upgrade, have been under way for {TURN:?}: try again"),
+                (Ok(_), Phase::Serving) => return supervisor.reload_now().await,
+                // It would take addresses from the process that serves.
+                (Ok(_), _) => supervisor.not_serving(),
             };
+            let mut busy = Mistakes::default();
             busy.add(&Place::default(), why);
             log::warn!("a reload was refused:\n{busy}");
-            return Err(busy);
+            Err(busy)
+        };
+        // Whoever has asked may be gone before it is done, which ends no reload midway.
+        tokio::spawn(work).await.unwrap_or_else(|_| Err(broken()))
+    }
+
+    /// Why nothing is reloaded here.
+    pub(super) fn not_serving(&self) -> String {
+        match self.successor.load(Ordering::Acquire) {
+            0 => "this process is ending".to_owned(),
+            successor => format!("since an upgrade process {successor} serves, and this one is ending"),
         }
+    }
+
+    /// Reloads when it is its turn, however long that takes; whether this process serves by then.
+    pub async fn reload_in_turn(&self) -> bool {
+        let _turn = self.reloading.lock().await;
+        let serves = self.phase() == Phase::Serving;
+        if serves {
+            // What comes of it is in the log.
+            let _ = self.reload_now().await;
+        }
+        serves
+    }
+
+    async fn reload_now(&self) -> Result<Vec<String>, Mistakes> {
         notify::reloading();
         let result = self.try_reload().await;
         let state = ReloadState::new(result.as_ref().err());
@@ -96,15 +126,14 @@ impl Supervisor {
     async fn try_reload(&self) -> Result<Vec<String>, Mistakes> {
         // Reading and compiling may take a while for a large configuration, or a disk that does not answer:
         // everything else goes on meanwhile.
-        let (source, live) = (self.source.clone(), Arc::clone(&self.live));
+        let (source, live, known) = (self.source.clone(), Arc::clone(&self.live), self.files.lock().clone());
         let read = move || {
-            let loaded = source.load()?;
-            let files = super::watch::look(&loaded.watched());
+            let (loaded, files) = super::watch::load(&source, &known)?;
             let snapshot = compile(&loaded, &live)?;
             Ok((loaded, files, snapshot))
         };
         let (loaded, files, snapshot) = self.background.run(read).await.unwrap_or_else(|| Err(broken()))?;
-        let fresh = self.bind_new(&snapshot).map_err(|mistakes| loaded.locate(mistakes))?;
+        let fresh = self.bind_soon(&snapshot).await.map_err(|mistakes| loaded.locate(mistakes))?;
         let access_log = self.access_log(&snapshot).map_err(|e| unwritable(&loaded, &e))?;
         let mut notes = self.fixed_notes(&snapshot);
         notes.extend(told(&snapshot));
@@ -118,19 +147,32 @@ impl Supervisor {
 
     /// Reloads; where another process serves, that does.
     pub async fn reload_or_pass_on(&self) {
-        let successor = self.successor.load(Ordering::Acquire);
-        if self.phase() != Phase::Serving && successor > 0 {
-            log::info!("SIGHUP is passed on to process {successor}, which serves");
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(successor), nix::sys::signal::Signal::SIGHUP);
+        if self.reload_in_turn().await {
             return;
         }
-        // What comes of it is in the log.
-        let _ = self.reload().await;
+        match self.successor.load(Ordering::Acquire) {
+            0 => log::warn!("SIGHUP reloads nothing: {}", self.not_serving()),
+            successor => {
+                log::info!("SIGHUP is passed on to process {successor}, which serves");
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(successor), nix::sys::signal::Signal::SIGHUP);
+            }
+        }
     }
 
     /// What the configuration that serves says, flat.
     pub fn flat(&self) -> FlatLater {
         Arc::clone(&self.flat.lock())
+    }
+
+    /// As [`Self::bind_new`]; an address that a listener has just left is free a moment later.
+    async fn bind_soon(&self, snapshot: &Snapshot) -> Result<Vec<Bound>, Mistakes> {
+        for _ in 0..LEAVING_TRIES {
+            if let Ok(fresh) = self.bind_new(snapshot) {
+                return Ok(fresh);
+            }
+            tokio::time::sleep(LEAVING).await;
+        }
+        self.bind_new(snapshot)
     }
 
     /// Sockets for listeners that are new, or have a new address.

@@ -44,7 +44,7 @@ pub async fn listen(signals: Signals, supervisor: Arc<Supervisor>) -> std::io::R
                 // What comes of it is in the log.
                 tokio::task::spawn_blocking(move || start_successor(&supervisor, &|text| log::info!("{text}")));
             }
-            _ = quit.recv() => log::warn!("SIGQUIT is refused: a process ends for a successor when that serves (SIGUSR2, `portcullis upgrade`)"),
+            _ = quit.recv() => log::warn!("SIGQUIT is refused: a process ends for a successor when that serves (SIGUSR2, `portcullis upgrade`); SIGTERM drains and ends it"),
             _ = async { tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} } } => {
                 if ending {
                     log::warn!("ended at once by a second signal");

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Phase, Supervisor};
+use super::{Phase, Source, Supervisor};
+use crate::config::Loaded;
+use crate::notation::Mistakes;
 
 /// What shows that a file is another one: its time, its length, its number.
 type Stamp = Option<(SystemTime, u64, u64)>;
@@ -26,6 +28,21 @@ pub fn look(files: &[PathBuf]) -> Seen {
     files.iter().map(|path| (path.clone(), stamp(path))).collect()
 }
 
+/// Loads, with the files as they were before that: what changes meanwhile is a change still.
+///
+/// # Errors
+/// As for [`Source::load`].
+pub fn load(source: &Source, known: &[(PathBuf, Stamp)]) -> Result<(Loaded, Seen), Mistakes> {
+    let paths: Vec<PathBuf> = known.iter().map(|(path, _)| path.clone()).chain(source.path()).collect();
+    let before: ahash::AHashMap<PathBuf, Stamp> = look(&paths).into_iter().collect();
+    let loaded = source.load()?;
+    let mut files = look(&loaded.watched());
+    for (path, stamp) in &mut files {
+        *stamp = before.get(path).map_or(*stamp, |earlier| *earlier);
+    }
+    Ok((loaded, files))
+}
+
 /// Looks at the files for as long as the process lives: polling, since a file on a network or behind the
 /// symbolic links of a mounted volume changes without an event.
 pub async fn files(supervisor: Arc<Supervisor>) {
@@ -41,12 +58,15 @@ pub async fn files(supervisor: Arc<Supervisor>) {
         // What is being written changes between two looks.
         let is_still = now == before;
         before.clone_from(&now);
-        if pause.is_none() || now == loaded || now == tried || !is_still || supervisor.phase() != Phase::Serving {
+        // What is as it was when it was loaded is nothing new, unless something else was refused in between.
+        let is_known = now == tried || now == loaded && supervisor.last_reload().refused.is_none();
+        if pause.is_none() || is_known || !is_still || supervisor.phase() != Phase::Serving {
             continue;
         }
         log::info!("the configuration's files have changed");
         // Mistakes are told where every reload's are.
-        let _ = supervisor.reload().await;
-        tried = now;
+        if supervisor.reload_in_turn().await {
+            tried = now;
+        }
     }
 }

@@ -136,7 +136,7 @@ impl Gateway {
     /// Asks for a reload.
     #[track_caller]
     pub fn reload(&self) -> Answer {
-        client::Connection::open(self.admin).ask("POST /reload HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+        client::Connection::open(self.admin).ask("POST /reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
     }
 
     /// The value of a metric, 0 if it is not there.

@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use super::wire::{Message, PROTOCOL, incoming, receive, send, take_state};
@@ -16,7 +17,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The line to the old process. Dropped before it has announced this one, the old process goes on as before.
 #[derive(Debug)]
-pub struct Heir(UnixStream);
+pub struct Heir(Arc<UnixStream>);
+
+/// A thread that waits for what there is to be followed with; dropped, it ends.
+pub type Follower = Sender<Arc<Supervisor>>;
 
 /// Takes sockets and state from the process behind `path`.
 ///
@@ -27,7 +31,7 @@ pub fn take(path: &Path, live: &Live) -> io::Result<(Vec<Bound>, Heir)> {
     stream.set_read_timeout(Some(PATIENCE))?;
     send(&stream, &Message::Take { protocol: PROTOCOL }, None)?;
     let mut bound = Vec::new();
-    let heir = Heir(stream);
+    let heir = Heir(Arc::new(stream));
     heir.take_all(live, &mut bound)?;
     Ok((bound, heir))
 }
@@ -81,32 +85,41 @@ impl Heir {
         }
     }
 
-    /// Takes what comes in at the old process until that ends, and lets it go when `standby` is over or this
-    /// process is to end.
+    /// A thread that follows the old process as soon as it is told that this one serves.
     ///
     /// # Errors
     /// When no thread can be had.
-    pub fn follow(self, supervisor: Arc<Supervisor>, standby: Duration) -> io::Result<()> {
+    pub fn follower(&self, standby: Duration) -> io::Result<Follower> {
+        let (sender, serving) = channel::<Arc<Supervisor>>();
+        let heir = Self(Arc::clone(&self.0));
         let follow = move || {
-            let since = Instant::now();
-            let (mut settled, mut understood) = (false, true);
-            loop {
-                if !settled && (since.elapsed() >= standby || supervisor.is_ending()) {
-                    settled = true;
-                    let _ = send(&self.0, &Message::Settled, None);
-                }
-                match self.take_late(&supervisor.live, understood) {
-                    Ok(()) => {}
-                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof || error.kind() == io::ErrorKind::ConnectionReset => {
-                        return log::info!("the predecessor has ended");
-                    }
-                    // What cannot be read any more is read past: the line still says who is alive.
-                    Err(_) => understood = false,
-                }
+            if let Ok(supervisor) = serving.recv() {
+                heir.follow(&supervisor, standby);
             }
         };
         std::thread::Builder::new().name("heritage".to_owned()).spawn(follow)?;
-        Ok(())
+        Ok(sender)
+    }
+
+    /// Takes what comes in at the old process until that ends, and lets it go when `standby` is over or this
+    /// process is to end.
+    fn follow(&self, supervisor: &Supervisor, standby: Duration) {
+        let since = Instant::now();
+        let (mut settled, mut understood) = (false, true);
+        loop {
+            if !settled && (since.elapsed() >= standby || supervisor.is_ending()) {
+                settled = true;
+                let _ = send(&self.0, &Message::Settled, None);
+            }
+            match self.take_late(&supervisor.live, understood) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof || error.kind() == io::ErrorKind::ConnectionReset => {
+                    return log::info!("the predecessor has ended");
+                }
+                // What cannot be read any more is read past: the line still says who is alive.
+                Err(_) => understood = false,
+            }
+        }
     }
 
     /// Takes what has come, if anything comes soon.
@@ -116,7 +129,7 @@ impl Heir {
         }
         if !understood {
             let mut past = [0; 64 * 1024];
-            let count = io::Read::read(&mut &self.0, &mut past)?;
+            let count = io::Read::read(&mut &*self.0, &mut past)?;
             return if count == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) };
         }
         match receive(&self.0)?.0 {

@@ -17,7 +17,7 @@ mod offer;
 mod spawn;
 mod wire;
 
-pub use heir::{Heir, take};
-pub use offer::{Offer, offer};
+pub use heir::{Follower, Heir, take};
+pub use offer::{Offer, Prepared};
 pub use spawn::{remember_executable, start_successor};
 pub use wire::{Message, receive, send};

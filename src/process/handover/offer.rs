@@ -39,26 +39,52 @@ pub struct Offer {
     talking: AtomicUsize,
 }
 
-/// Waits for successors, on a thread of its own.
-///
-/// # Errors
-/// When the socket cannot be made.
-pub fn offer(path: &Path, supervisor: &Arc<Supervisor>) -> io::Result<Arc<Offer>> {
-    let offer = Offer { path: path.to_owned(), inode: Mutex::new(0), listener: Mutex::default(), talking: AtomicUsize::new(0) };
-    let offer = Arc::new(offer);
-    offer.renew(supervisor)?;
-    Ok(offer)
+/// A socket beside the path where it is to be, so that there is one at the path at every moment, and so that what
+/// can go wrong about it goes wrong before anybody relies on it. Removed if it does not come to its path.
+#[derive(Debug)]
+pub struct Prepared {
+    path: PathBuf,
+    beside: PathBuf,
+    listener: UnixListener,
+}
+
+impl Prepared {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn new(path: &Path) -> io::Result<Self> {
+        let beside = path.with_extension(format!("{}.new", std::process::id()));
+        let _ = std::fs::remove_file(&beside);
+        let prepared = Self { path: path.to_owned(), listener: UnixListener::bind(&beside)?, beside };
+        restrict(&prepared.beside)?;
+        Ok(prepared)
+    }
+
+    /// Puts it at its path and waits there for successors, on a thread of its own.
+    ///
+    /// # Errors
+    /// When it cannot be put there, or no thread can be had.
+    pub fn open(&self, supervisor: &Arc<Supervisor>) -> io::Result<Arc<Offer>> {
+        let offer = Offer { path: self.path.clone(), inode: Mutex::new(0), listener: Mutex::default(), talking: AtomicUsize::new(0) };
+        let offer = Arc::new(offer);
+        offer.put(self, supervisor)?;
+        Ok(offer)
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        // It is not there any more where all went well.
+        let _ = std::fs::remove_file(&self.beside);
+    }
 }
 
 impl Offer {
-    /// Makes the socket (anew: a successor that has ended has put its own at the path).
-    fn renew(self: &Arc<Self>, supervisor: &Arc<Supervisor>) -> io::Result<()> {
-        // Bound beside and renamed, so that there is a socket at the path at every moment.
-        let beside = self.path.with_extension(format!("{}.new", std::process::id()));
-        let _ = std::fs::remove_file(&beside);
-        let listener = UnixListener::bind(&beside)?;
-        restrict(&beside)?;
-        std::fs::rename(&beside, &self.path)?;
+    /// Puts a socket at the path (a second time where a successor that has ended has put its own there).
+    fn put(self: &Arc<Self>, prepared: &Prepared, supervisor: &Arc<Supervisor>) -> io::Result<()> {
+        let listener = prepared.listener.try_clone()?;
+        std::fs::rename(&prepared.beside, &self.path)?;
         *self.inode.lock() = inode(&self.path)?;
         if let Some(before) = self.listener.lock().replace(listener.try_clone()?) {
             // Whoever waits there wakes up, and ends.
@@ -133,10 +159,12 @@ impl Offer {
             let _ = send(stream, &Message::Failed { why }, None);
             return;
         };
-        let result = lead(stream, supervisor);
-        drop(one);
-        match result {
-            Ok(()) => self.stand_by(stream, supervisor),
+        match lead(stream, supervisor) {
+            Ok(()) => {
+                stand_back(stream, supervisor);
+                drop(one);
+                self.stand_by(stream, supervisor);
+            }
             Err(error) => {
                 let why = why(&error);
                 // It may have been told to end meanwhile; then nobody is to be let in again.
@@ -154,11 +182,7 @@ impl Offer {
 
     /// Drains, and serves again should the successor end too soon.
     fn stand_by(self: &Arc<Self>, stream: &UnixStream, supervisor: &Arc<Supervisor>) {
-        log::info!("a successor serves: this process drains, and stands by until it has settled");
-        let pid = getsockopt(&stream, PeerCredentials).map_or(0, |peer| peer.pid());
-        supervisor.successor.store(pid, Ordering::Release);
-        supervisor.progress(Progress::Step("the successor serves; the old process stands by"));
-        supervisor.enter(Phase::StandingBy);
+        let pid = supervisor.successor.load(Ordering::Acquire);
         // What comes in here is told as long as it is heard; that it is not heard is no end of the successor.
         let mut heard = stream.set_write_timeout(Some(GREETING)).is_ok();
         loop {
@@ -186,12 +210,22 @@ impl Offer {
     fn come_back(self: &Arc<Self>, supervisor: &Arc<Supervisor>) {
         log::error!("the successor ended before it had settled: this process goes on serving");
         supervisor.live.heritage().iter().for_each(|kind| kind.keep());
+        supervisor.successor.store(0, Ordering::Release);
         supervisor.enter(Phase::Serving);
         supervisor.progress(Progress::Failed("ended soon after it had taken over".to_owned()));
-        if let Err(error) = self.renew(supervisor) {
+        if let Err(error) = Prepared::new(&self.path).and_then(|prepared| self.put(&prepared, supervisor)) {
             log::error!("the upgrade socket {} cannot be made again: {error}", self.path.display());
         }
     }
+}
+
+/// Leaves what comes to the successor.
+fn stand_back(stream: &UnixStream, supervisor: &Supervisor) {
+    log::info!("a successor serves: this process drains, and stands by until it has settled");
+    let pid = getsockopt(&stream, PeerCredentials).map_or(0, |peer| peer.pid());
+    supervisor.successor.store(pid, Ordering::Release);
+    supervisor.progress(Progress::Step("the successor serves; the old process stands by"));
+    supervisor.enter(Phase::StandingBy);
 }
 
 /// From the sockets to the successor's `serving`.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -40,14 +40,7 @@ fn command() -> Result<Command, String> {
 /// Says why this process goes on serving.
 pub fn start_successor(supervisor: &Arc<Supervisor>, tell: &dyn Fn(&str)) -> Result<String, String> {
     let (sender, events) = channel();
-    may_start(supervisor)?;
-    {
-        let mut watched = supervisor.watched.lock();
-        if watched.is_some() || supervisor.phase() != Phase::Serving {
-            return Err("another upgrade is under way".to_owned());
-        }
-        *watched = Some(sender);
-    }
+    may_start(supervisor).and_then(|()| watch(supervisor, sender)).inspect_err(|why| log::warn!("no upgrade: {why}"))?;
     notify::status("upgrading");
     let result = run(supervisor, &events, tell);
     *supervisor.watched.lock() = None;
@@ -62,7 +55,19 @@ pub fn start_successor(supervisor: &Arc<Supervisor>, tell: &dyn Fn(&str)) -> Res
     result
 }
 
+fn watch(supervisor: &Supervisor, sender: Sender<Progress>) -> Result<(), String> {
+    let mut watched = supervisor.watched.lock();
+    if watched.is_some() {
+        return Err("another upgrade is under way".to_owned());
+    }
+    *watched = Some(sender);
+    Ok(())
+}
+
 fn may_start(supervisor: &Supervisor) -> Result<(), String> {
+    if supervisor.phase() != Phase::Serving {
+        return Err(supervisor.not_serving());
+    }
     if std::process::id() == 1 {
         return Err("this is process 1: a container ends with it. Start a second container instead".to_owned());
     }
@@ -74,7 +79,9 @@ fn may_start(supervisor: &Supervisor) -> Result<(), String> {
 
 fn run(supervisor: &Supervisor, events: &Receiver<Progress>, tell: &dyn Fn(&str)) -> Result<String, String> {
     let patience = supervisor.serving().snapshot.process.upgrade_time;
-    let mut child = command()?.spawn().map_err(|e| format!("the successor cannot be started: {e}"))?;
+    let mut command = command()?;
+    let path = command.get_program().to_owned();
+    let mut child = command.spawn().map_err(|e| format!("the successor cannot be started: {}: {e}", path.display()))?;
     tell(&format!("process {} is started", child.id()));
     let result = follow(&mut child, patience, events, tell);
     if result.is_err() {

@@ -59,19 +59,24 @@ pub fn send(stream: &UnixStream, message: &Message, socket: Option<RawFd>) -> io
     (&mut &*stream).write_all(&text)
 }
 
+/// The most descriptors that the kernel lets one message have (`SCM_MAX_FD`).
+const MOST_DESCRIPTORS: usize = 253;
+
 /// Waits for a message, for as long as the stream's read time-out says.
 pub fn receive(stream: &UnixStream) -> io::Result<(Message, Option<OwnedFd>)> {
     let mut length = [0; 4];
-    let mut space = nix::cmsg_space!([RawFd; 1]);
-    let (fd, count) = {
+    // As many as one message can have, so that none is cut off: every one that comes is ours to close.
+    let mut space = nix::cmsg_space!([RawFd; MOST_DESCRIPTORS]);
+    let (fds, count) = {
         let mut parts = [IoSliceMut::new(&mut length)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_WAITALL;
         let message = recvmsg::<UnixAddr>(stream.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
-        let fds = message.cmsgs()?.find_map(|c| if let ControlMessageOwned::ScmRights(fds) = c { Some(fds) } else { None });
-        (fds.and_then(|fds| fds.first().copied()), message.bytes)
+        let rights = message.cmsgs()?.filter_map(|c| if let ControlMessageOwned::ScmRights(fds) = c { Some(fds) } else { None });
+        // SAFETY: the kernel has just made these descriptors for us, and nobody else knows them.
+        let fds: Vec<OwnedFd> = rights.flatten().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect();
+        (fds, message.bytes)
     };
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
-    let fd = fd.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+    let fd = fds.into_iter().next();
     if count == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
