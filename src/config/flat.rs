@@ -261,6 +261,16 @@ mod tests {
             ["~ admin.token: (secret) -> (secret)", "- routes.a: 2 keys", "~ routes.b.action.forward: y -> x", "+ routes.c: 3 keys"];
         assert_eq!(told(before, after), expected);
         assert!(told(before, before).is_empty());
+        let with = |value: &str| {
+            format!("routes: [{{name: a, filters: [{{headers: {{request: {{set: {{Authorization: {value}, x-a: {value}}}}}}}}}]}}]")
+        };
+        assert_eq!(
+            told(&with("one"), &with("two")),
+            [
+                "~ routes.a.filters.0.headers.request.set.Authorization: (secret) -> (secret)",
+                "~ routes.a.filters.0.headers.request.set.x-a: one -> two"
+            ]
+        );
         let moved = "routes: [{name: b, action: {forward: y}}, {name: a, action: {forward: x}}]\nadmin: {token: old}";
         assert_eq!(told(before, moved), ["~ routes, their order: a, b -> b, a"]);
         assert_eq!(told("upstreams: {ab: {targets: [\"h:1\"]}}", "upstreams: {}"), ["+ upstreams: {}", "- upstreams.ab: 1 keys"]);

@@ -70,3 +70,27 @@ pub async fn files(supervisor: Arc<Supervisor>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_while_it_is_read_is_a_change_still() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (main, slow) = (folder.path().join("main.yaml"), folder.path().join("slow.yaml"));
+        std::fs::write(&main, "include: [slow.yaml]").expect("written");
+        nix::unistd::mkfifo(&slow, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+        let source = Source::File(main.clone());
+        let reading = std::thread::spawn(move || load(&source, &[]));
+        // To open it waits for the reader, who has read the other file by then.
+        let mut writer = std::fs::OpenOptions::new().write(true).open(&slow).expect("opened");
+        std::fs::write(&main, "include: [slow.yaml] # another").expect("written");
+        std::io::Write::write_all(&mut writer, b"routes: [{name: a, action: {respond: {}}}]").expect("written");
+        drop(writer);
+        let (_, files) = reading.join().expect("no panic").expect("no mistakes");
+        let paths: Vec<PathBuf> = files.iter().map(|(path, _)| path.clone()).collect();
+        let changed: Vec<PathBuf> = look(&paths).into_iter().zip(&files).filter(|(now, then)| now != *then).map(|(now, _)| now.0).collect();
+        assert!(changed.contains(&main), "{changed:?} of {paths:?}");
+    }
+}

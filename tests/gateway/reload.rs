@@ -273,6 +273,34 @@ fn watched_files_are_loaded_and_a_bad_one_is_named() {
         client::get(gateway.admin, "/readyz").json()["last_reload"]["files"].as_array().is_some_and(Vec::is_empty)
     });
     assert!(gateway.metric(&format!("portcullis_config_bad_file{{file=\"{bad}\"}}")) < 0.5);
+    // What goes away and comes back as it was is no mistake any more.
+    let refused = || !client::get(gateway.admin, "/readyz").json()["last_reload"]["refused"].is_null();
+    for name in ["portcullis.yaml", "routes"] {
+        std::fs::rename(path.join(name), path.join("away")).expect("moved");
+        eventually("it is missed", refused);
+        std::fs::rename(path.join("away"), path.join(name)).expect("moved");
+        eventually("it is back", || !refused());
+    }
+}
+
+#[test]
+fn a_reload_goes_on_when_nobody_waits_for_it() {
+    let gateway = Gateway::start("routes: [{name: all, action: {respond: {body: before}}}]");
+    let target = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    gateway.write_config(&format!(
+        "upstreams: {{one: {{targets: [\"{}\"], health: {{active: {{timeout: 9s}}}}}}}}
+routes: [{{name: one, match: {{path: /one}}, action: {{forward: one}}}}, {{name: all, action: {{respond: {{body: after}}}}}}]",
+        target.local_addr().expect("an address")
+    ));
+    let mut asking = Connection::open(gateway.admin);
+    asking.send("POST /reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+    let probe = target.accept().expect("the first probe, which the reload waits for");
+    drop(asking);
+    assert_eq!(gateway.get("/").text(), "before");
+    // The thread that answers these has seen the end of that connection as well.
+    (0..20).for_each(|_| assert_eq!(client::get(gateway.admin, "/readyz").status, 200));
+    drop(probe);
+    eventually("the reload is done", || gateway.get("/").text() == "after");
 }
 
 #[test]

@@ -212,6 +212,45 @@ fn whatever_a_successor_does_the_old_process_serves() {
 }
 
 #[test]
+fn a_successor_that_ends_at_once_leaves_nothing_paused() {
+    let old =
+        Gateway::start(&format!("routes: [{{name: all, action: {{respond: {{body: old}}}}}}]{PROCESS}\nadmin: {{address: 127.0.0.1:0}}"));
+    for count in 1..=20 {
+        let impostor = Impostor::of(&old);
+        impostor.says(&Message::Take { protocol: 2 });
+        impostor.take();
+        impostor.says(&Message::Ready);
+        impostor.take();
+        impostor.says(&Message::Serving);
+        drop(impostor);
+        assert_eq!(old.get("/").text(), "old", "{count}: {}", old.log());
+        assert_eq!(client::get(old.admin, "/readyz").status, 200);
+        eventually("it has come back", || old.log().matches("awaited again").count() == count);
+    }
+}
+
+#[test]
+fn a_reload_that_is_asked_for_during_a_hand_over_comes_after_it() {
+    let yaml = |body: &str| format!("routes: [{{name: all, action: {{respond: {{body: {body}}}}}}}]\nadmin: {{address: 127.0.0.1:0}}");
+    let process = |more: &str| PROCESS.replace("upgrade_time: 1s", &format!("upgrade_time: 20s{more}"));
+    for (by, more) in [("a signal", ""), ("a look at the files", ", watch: 20ms")] {
+        let old = Gateway::start(&format!("{}{}", yaml("before"), process(more)));
+        let impostor = Impostor::of(&old);
+        impostor.says(&Message::Take { protocol: 2 });
+        impostor.take();
+        old.write_config(&format!("{}{}", yaml("after"), process(more)));
+        if more.is_empty() {
+            old.signal("-HUP");
+        } else {
+            eventually("the change is seen", || old.log().contains("files have changed"));
+        }
+        assert_eq!(old.get("/").text(), "before");
+        drop(impostor);
+        eventually(by, || old.get("/").text() == "after");
+    }
+}
+
+#[test]
 fn a_successor_that_cannot_start_is_told_of() {
     let old =
         Gateway::start(&format!("routes: [{{name: all, action: {{respond: {{body: old}}}}}}]{PROCESS}\nadmin: {{address: 127.0.0.1:0}}"));

@@ -213,8 +213,9 @@ impl Offer {
         supervisor.successor.store(0, Ordering::Release);
         supervisor.enter(Phase::Serving);
         supervisor.progress(Progress::Failed("ended soon after it had taken over".to_owned()));
-        if let Err(error) = Prepared::new(&self.path).and_then(|prepared| self.put(&prepared, supervisor)) {
-            log::error!("the upgrade socket {} cannot be made again: {error}", self.path.display());
+        match Prepared::new(&self.path).and_then(|prepared| self.put(&prepared, supervisor)) {
+            Ok(()) => log::info!("successors are awaited again at {}", self.path.display()),
+            Err(error) => log::error!("the upgrade socket {} cannot be made again: {error}", self.path.display()),
         }
     }
 }

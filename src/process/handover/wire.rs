@@ -142,6 +142,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn descriptors_that_nobody_asked_for_are_closed() {
+        use nix::sys::socket::{ControlMessage, sendmsg};
+        let (here, there) = UnixStream::pair().expect("a pair");
+        for count in 1..=4 {
+            let (mut kept, given): (Vec<_>, Vec<_>) = (0..count).map(|_| UnixStream::pair().expect("a pair")).unzip();
+            let fds: Vec<RawFd> = given.iter().map(AsRawFd::as_raw_fd).collect();
+            let text = b"{\"ready\":null}";
+            let text = [&(text.len() as u32).to_be_bytes()[..], text].concat();
+            let parts = [std::io::IoSlice::new(&text)];
+            sendmsg::<UnixAddr>(here.as_raw_fd(), &parts, &[ControlMessage::ScmRights(&fds)], MsgFlags::empty(), None).expect("sent");
+            drop(given);
+            drop(receive(&there));
+            for stream in &mut kept {
+                stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a time");
+                assert_eq!(stream.read(&mut [0]).expect("the end"), 0, "the other end of {count} is closed");
+            }
+        }
+    }
+
+    #[test]
     fn messages_and_sockets_arrive() {
         let (one, two) = UnixStream::pair().expect("a pair");
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
