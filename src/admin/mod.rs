@@ -47,8 +47,8 @@ pub trait Operated: Send + Sync {
     fn is_ready(&self) -> bool;
     /// When the last reload was; its mistakes if it was refused, and the files in which they are.
     fn last_reload(&self) -> (SystemTime, Option<String>, Vec<String>);
-    /// The configuration that serves, flat.
-    fn flat(&self) -> FlatLater;
+    /// The configuration that serves, flat, and what of the start's is in use whatever that says.
+    fn flat(&self) -> (FlatLater, Arc<Flat>);
     /// The file that is read at a reload.
     fn source(&self) -> String;
     /// Reloads; what of it does not count yet.
@@ -222,12 +222,12 @@ async fn diff(request: Request<Incoming>, operated: &dyn Operated) -> Answer {
     };
     let body = http_body_util::Limited::new(request.into_body(), MAX_CONFIGURATION).collect();
     let body = tokio::time::timeout(PATIENCE, body).await.ok().and_then(Result::ok).map(http_body_util::Collected::to_bytes);
-    let (serving, flat) = (operated.serving(), operated.flat());
+    let (serving, (flat, started)) = (operated.serving(), operated.flat());
     // Not here, where health checks and signals wait as well.
     let compare = move || {
         let other = serde_json::from_slice::<Flat>(&body?).ok()?;
         let listeners: Vec<_> = serving.snapshot.listeners.iter().map(|l| l.address).collect();
-        Some(document(StatusCode::OK, &json!({"changes": flat.changes(&other), "listeners": listeners})))
+        Some(document(StatusCode::OK, &json!({"changes": flat.changes(&other, &started), "listeners": listeners})))
     };
     let answer = tokio::task::spawn_blocking(compare).await.ok().flatten();
     answer.unwrap_or_else(|| document(StatusCode::BAD_REQUEST, &json!({"error": "no flat configuration, as `portcullis diff` sends it"})))

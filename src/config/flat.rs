@@ -94,6 +94,17 @@ impl Flat {
         flat
     }
 
+    /// What of a tree is read at the start only.
+    pub(super) fn at_start(tree: &Node) -> Self {
+        let mut flat = Self::default();
+        if let Value::Map(members) = &tree.value {
+            let sections = members.iter().filter(|(key, _)| ["process", "admin"].contains(&key.text.as_str()));
+            sections.for_each(|(key, node)| flat.add(node, &mut key.text.clone()));
+        }
+        flat.0.retain(|path, _| read_at_start(path).is_some());
+        flat
+    }
+
     /// Adds the content of a file that the configuration names; nothing for one that cannot be read.
     pub(super) fn add_file(&mut self, path: &std::path::Path) {
         if let Ok(content) = std::fs::read(path) {
@@ -131,16 +142,18 @@ impl Flat {
         }
     }
 
-    /// What is different in `after`. What is new or gone as a whole, a route or an upstream, is one change.
-    pub fn changes(&self, after: &Self) -> Vec<Change> {
+    /// What is different in `after`. What is new or gone as a whole, a route or an upstream, is one change. What is
+    /// read at the start only is compared with what it was then ([`Self::at_start`]), however often it was loaded since.
+    pub fn changes(&self, after: &Self, started: &Self) -> Vec<Change> {
         let mut changes = Vec::new();
-        let paths: std::collections::BTreeSet<&String> = self.0.keys().chain(after.0.keys()).collect();
+        let paths: std::collections::BTreeSet<&String> = self.0.keys().chain(after.0.keys()).chain(started.0.keys()).collect();
         let mut whole: Option<String> = None;
         for path in paths {
             if whole.as_ref().is_some_and(|head| path.starts_with(head.as_str())) {
                 continue;
             }
-            let (before, now) = (self.0.get(path), after.0.get(path));
+            let in_use = if read_at_start(path).is_some() { started } else { self };
+            let (before, now) = (in_use.0.get(path), after.0.get(path));
             if before == now {
                 continue;
             }
@@ -250,7 +263,8 @@ mod tests {
     }
 
     fn told(before: &str, after: &str) -> Vec<String> {
-        flat(before).changes(&flat(after)).iter().map(ToString::to_string).collect()
+        let started = Flat::at_start(&super::super::tree::parse(before, 0).expect("YAML"));
+        flat(before).changes(&flat(after), &started).iter().map(ToString::to_string).collect()
     }
 
     #[test]

@@ -59,6 +59,11 @@ impl Loaded {
         flat
     }
 
+    /// What a process that starts with this has for as long as it lives.
+    pub fn at_start(&self) -> Flat {
+        Flat::at_start(&self.tree)
+    }
+
     /// Every value by its path, made by whoever asks first: for a large configuration that takes a while.
     pub fn flat_later(self) -> FlatLater {
         Arc::new(LazyLock::new(Box::new(move || self.flat())))

@@ -194,6 +194,7 @@ async fn begin(
     let supervisor = Arc::new(Supervisor {
         source,
         live: Arc::new(live),
+        started: Arc::new(loaded.at_start()),
         flat: Mutex::new(flat_soon(loaded, &means.background)),
         background: means.background,
         proxy: proxy(Gateway::new(Arc::clone(&serving), draining.subscribe()), means.threads),

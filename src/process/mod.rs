@@ -25,7 +25,7 @@ use pingora::proxy::HttpProxy;
 use tokio::sync::watch as channel;
 
 use crate::admin::Door;
-use crate::config::{FlatLater, Loaded, load, load_text};
+use crate::config::{Flat, FlatLater, Loaded, load, load_text};
 use crate::edge::{Bound, Drain, Gateway, Listening};
 use crate::live::Live;
 use crate::notation::Mistakes;
@@ -90,6 +90,8 @@ pub struct Supervisor {
     background: Arc<Background>,
     serving: Arc<Current>,
     fixed: reload::Fixed,
+    /// The same as it was written.
+    started: Arc<Flat>,
     /// The configuration that serves, flat.
     flat: Mutex<FlatLater>,
     /// The files that it is made of, as they were when it was read.
@@ -182,8 +184,8 @@ impl crate::admin::Operated for Supervisor {
         (state.at, state.refused, state.files)
     }
 
-    fn flat(&self) -> FlatLater {
-        Self::flat(self)
+    fn flat(&self) -> (FlatLater, Arc<Flat>) {
+        (Self::flat(self), Arc::clone(&self.started))
     }
 
     fn source(&self) -> String {

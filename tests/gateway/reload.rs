@@ -323,12 +323,17 @@ fn what_is_read_at_the_start_only_is_told() {
     let gateway = Gateway::start(route);
     gateway.write_config(&format!("{route}\nprocess: {{threads: 7, upgrade_socket: other.sock}}"));
     let (_, changes, _) = operate(&gateway, &["diff"]);
-    assert!(changes.contains(" -> 7 (from the next start or upgrade)\n"), "{changes}");
+    assert!(changes.contains("7 (from the next start or upgrade)\n"), "{changes}");
     assert!(changes.contains("other.sock (from the next start, and until then no upgrade finds this process)\n"), "{changes}");
     let notes = gateway.reload().json()["notes"].to_string();
     assert!(notes.contains("process.threads is read at the start only: the new value counts from the next start or upgrade"), "{notes}");
     assert!(notes.contains("process.upgrade_socket is read at the start only: the new value counts from the next start, and"), "{notes}");
     assert!(!notes.contains("admin.address"), "{notes}");
+    // That it was loaded changes nothing about it; to take it back does.
+    let (_, changes, _) = operate(&gateway, &["diff"]);
+    assert!(changes.contains("7 (from the next start or upgrade)\n"), "{changes}");
+    gateway.write_config(route);
+    assert!(!operate(&gateway, &["diff"]).1.contains("from the next"));
 }
 
 #[test]
