@@ -37,6 +37,8 @@ struct Shard {
     keys: AHashMap<Box<[u8]>, u64>,
     /// What was added to keys since a successor was told last, in nanoseconds, if there is one.
     added: Option<AHashMap<Box<[u8]>, u64>>,
+    /// By what the keys are counted.
+    limit: Option<Gcra>,
     /// When it was last cleared of keys that are back at their full burst.
     cleared: u64,
 }
@@ -51,12 +53,16 @@ impl Buckets {
     /// Counts one more for `key` at `now` (nanoseconds), if the limit allows it. Decision and
     /// decrement are one step under the shard's lock, so a limit of N admits N and not N+1.
     pub fn admit(&self, gcra: Gcra, key: &[u8], now: u64) -> Decision {
-        let shard = self.hasher.hash_one(key) as usize % SHARDS;
-        let mut shard = self.shards[shard].lock();
+        let place = self.hasher.hash_one(key) as usize % SHARDS;
+        let mut shard = self.shards[place].lock();
+        if shard.limit != Some(gcra) {
+            drop(shard);
+            self.count_by(gcra, now);
+            shard = self.shards[place].lock();
+        }
         if let Some(tat) = shard.keys.get_mut(key) {
             let decision = gcra.decide(*tat, now);
             if let Some(next) = decision.tat {
-                // Less, where another limit had put it far ahead: that is no news for a successor.
                 let more = next.saturating_sub((*tat).max(now));
                 *tat = next;
                 self.note(&mut shard, key, more);
@@ -71,6 +77,17 @@ impl Buckets {
         decision
     }
 
+    /// Keys are counted by that limit from now on, and what was counted by another is carried over: all at once, for
+    /// a successor is given all of it as one limit's.
+    fn count_by(&self, gcra: Gcra, now: u64) {
+        let mut shards: Vec<_> = self.shards.iter().map(Mutex::lock).collect();
+        for shard in shards.iter_mut().filter(|shard| shard.limit != Some(gcra)) {
+            let before = shard.limit.replace(gcra);
+            shard.keys.values_mut().for_each(|tat| *tat = now + gcra.carried(tat.saturating_sub(now), before));
+            shard.added.iter_mut().flat_map(|added| added.values_mut()).for_each(|more| *more = gcra.carried(*more, before));
+        }
+    }
+
     fn note(&self, shard: &mut Shard, key: &[u8], more: u64) {
         if let Some(added) = &mut shard.added {
             *added.entry(key.into()).or_default() += more;
@@ -80,10 +97,15 @@ impl Buckets {
 
     /// Takes what was counted elsewhere. While that alone counted, a key is behind by as much as it was
     /// there; once both count, by so much more.
-    fn take(&self, part: GivenPart, key: &[u8], behind: u64, now: u64) {
+    fn take(&self, given: &Given, key: &[u8], behind: u64, now: u64) {
         let mut shard = self.shards[self.hasher.hash_one(key) as usize % SHARDS].lock();
+        shard.limit = shard.limit.or(given.counted);
+        let behind = match shard.limit {
+            Some(own) if given.counted.is_some_and(|theirs| theirs != own) => own.carried(behind, given.counted),
+            _ => behind,
+        };
         let own = shard.keys.get(key).map_or(now, |tat| (*tat).max(now));
-        let tat = match part {
+        let tat = match given.part {
             GivenPart::Behind => own.max(now.saturating_add(behind)),
             GivenPart::More => own.saturating_add(behind),
         };
@@ -112,6 +134,11 @@ impl Buckets {
             }
         }
         given
+    }
+
+    /// By what they are counted, if anything was.
+    fn limit(&self) -> Option<Gcra> {
+        self.shards.iter().find_map(|shard| shard.lock().limit)
     }
 
     /// How many keys are held.
@@ -163,6 +190,9 @@ enum GivenPart {
 struct Given {
     limit: String,
     part: GivenPart,
+    /// By what they are counted; nothing from a predecessor that did not say.
+    #[serde(default)]
+    counted: Option<Gcra>,
     keys: Vec<(String, u64)>,
 }
 
@@ -178,7 +208,8 @@ impl Heritable for Shelf<String, Buckets> {
     fn give(&self, part: Part) -> serde_json::Result<Option<Vec<u8>>> {
         let now = clock::now();
         let numbers = if part == Part::Late { GivenPart::More } else { GivenPart::Behind };
-        let all = self.all().into_iter().map(|(limit, buckets)| Given { limit, part: numbers, keys: buckets.give(part, now) });
+        let all = self.all().into_iter();
+        let all = all.map(|(limit, buckets)| Given { limit, part: numbers, counted: buckets.limit(), keys: buckets.give(part, now) });
         let given: Vec<Given> = all.filter(|given| !given.keys.is_empty()).collect();
         if given.is_empty() { Ok(None) } else { serde_json::to_vec(&given).map(Some) }
     }
@@ -190,7 +221,7 @@ impl Heritable for Shelf<String, Buckets> {
         for limit in given {
             let Some(buckets) = self.inherit(&limit.limit, || Arc::new(Buckets::default())) else { continue };
             for (key, nanos) in limit.keys.iter().filter_map(|(key, nanos)| Some((STANDARD.decode(key).ok()?, *nanos))) {
-                buckets.take(limit.part, &key, nanos, now);
+                buckets.take(&limit, &key, nanos, now);
                 taken += 1;
             }
         }
@@ -262,6 +293,26 @@ mod tests {
         let third: Shelf<String, Buckets> = Shelf::default();
         assert_eq!(hand(&old, &third, Part::Last), 2);
         assert!(new.take(b"{}").is_err());
+    }
+
+    #[test]
+    fn a_successor_with_another_limit_counts_on() {
+        let (old, new): (Shelf<String, Buckets>, Shelf<String, Buckets>) = Default::default();
+        let shape = "route a".to_owned();
+        let spend = |buckets: &Buckets, count: u32, most: usize| {
+            (0..most).filter(|_| buckets.admit(limit(count), b"one", clock::now()).tat.is_some()).count()
+        };
+        let buckets = old.get_or(&shape, Arc::default);
+        assert_eq!(spend(&buckets, 10, 4), 4);
+        assert_eq!(hand(&old, &new, Part::Whole), 1);
+        hand(&old, &new, Part::Last);
+        let heir: Arc<Buckets> = new.get_or(&shape, Arc::default);
+        assert_eq!(spend(&heir, 20, 6), 6);
+        // What comes late comes in the predecessor's unit.
+        assert_eq!(spend(&buckets, 10, 3), 3);
+        assert_eq!(hand(&old, &new, Part::Late), 1);
+        assert_eq!(spend(&heir, 20, 20), 20 - 4 - 6 - 3);
+        assert_eq!(spend(&heir, 100, 200), 80, "20 of the 100 are counted already");
     }
 
     #[test]

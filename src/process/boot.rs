@@ -105,10 +105,17 @@ fn sockets(snapshot: &Snapshot, mut inherited: Vec<Bound>) -> Result<Vec<Bound>,
             // From now on it is known by what the configuration says.
             Some(place) => {
                 let found = inherited.swap_remove(place);
+                if found.activated && found.configured != listener.address {
+                    let (name, here, there) = (&listener.name, found.configured, listener.address);
+                    log::warn!("listener {name} is on {here}, where the service manager has its socket, and not on {there}");
+                }
                 bound.push(Bound { name: listener.name.clone(), configured: listener.address, ..found });
             }
             None => bound.extend(super::sockets::bind_listener(index, listener, &mut mistakes)),
         }
+    }
+    for unused in inherited.iter().filter(|socket| socket.activated) {
+        log::warn!("the service manager's socket \"{}\" on {} is for no listener: nobody answers there", unused.name, unused.configured);
     }
     if mistakes.is_empty() { Ok(bound) } else { Err(mistakes) }
 }

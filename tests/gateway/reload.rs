@@ -221,11 +221,15 @@ fn a_limit_that_changes_goes_on_with_what_was_counted() {
     };
     let gateway = Gateway::start(&yaml("3/h"));
     assert_eq!([1, 2, 3, 4].map(|_| gateway.get("/").status), [200, 200, 200, 429]);
-    for limit in ["2/h", "5/h"] {
+    for (limit, left) in [("3/h, burst: 3", 0), ("5/h", 2), ("4/h", 0), ("100/h", 96)] {
         gateway.write_config(&yaml(limit));
         assert_eq!(gateway.reload().status, 200);
-        assert_eq!(gateway.get("/").status, 429, "{limit}");
+        let passed = (0..left).filter(|_| gateway.get("/").status == 200).count();
+        assert_eq!((passed, gateway.get("/").status), (left, 429), "{limit}");
     }
+    gateway.write_config(&yaml("3/h"));
+    assert_eq!(gateway.reload().status, 200);
+    assert_eq!(gateway.get("/").status, 429, "of more than all of it, all is spent");
     // Of an hour's debt nothing is left where three come back each second.
     gateway.write_config(&yaml("3/s"));
     assert_eq!(gateway.reload().status, 200);

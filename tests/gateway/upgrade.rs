@@ -321,11 +321,17 @@ fn sockets_of_a_service_manager_are_used() {
     let yaml = "routes: [{name: all, action: {respond: {body: activated}}}]\nlisteners: [{name: main, address: 127.0.0.1:1}]";
     std::fs::write(&config, complete(yaml)).expect("written");
     let mut command = Command::new("sh");
-    let script = "exec env LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=main \"$0\" run -c \"$1\" 3<&0";
+    let script = "exec env LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=main:other \"$0\" run -c \"$1\" 3<&0 4<&0";
     command.args(["-c", script, BINARY]).arg(&config).stdin(std::os::fd::OwnedFd::from(bound));
     let gateway = Gateway::start_by(folder, command);
     assert_eq!(gateway.address(), address);
     assert_eq!(client::get(address, "/").text(), "activated");
+    let log = gateway.log();
+    assert!(
+        log.contains(&format!("listener main is on {address}, where the service manager has its socket, and not on 127.0.0.1:1")),
+        "{log}"
+    );
+    assert!(log.contains(&format!("the service manager's socket \"other\" on {address} is for no listener")), "{log}");
 }
 
 #[test]

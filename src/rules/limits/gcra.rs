@@ -42,12 +42,22 @@ impl Gcra {
         self.burst
     }
 
+    /// All that may be spent, in nanoseconds.
+    fn full(&self) -> u64 {
+        self.interval.saturating_mul(u64::from(self.burst))
+    }
+
+    /// How far ahead a key is under this limit that was `ahead` under another (or one that nobody knows): as many are
+    /// counted as were there, but no more than all that may be.
+    pub fn carried(&self, ahead: u64, before: Option<Self>) -> u64 {
+        let interval = before.map_or(self.interval, |before| before.interval.max(1));
+        let counted = u128::from(ahead) * u128::from(self.interval) / u128::from(interval);
+        u64::try_from(counted).unwrap_or(u64::MAX).min(self.full())
+    }
+
     /// Judges one more at `now` for a key whose theoretical arrival time is `tat` (0 for a new key).
     pub fn decide(&self, tat: u64, now: u64) -> Decision {
         let tolerance = self.interval.saturating_mul(u64::from(self.burst) - 1);
-        let full = tolerance.saturating_add(self.interval);
-        // So far ahead only another limit has put it, under which the key was counted before: it has one left.
-        let tat = if tat > now.saturating_add(full.saturating_mul(2)) { now.saturating_add(tolerance) } else { tat };
         let earliest = tat.saturating_sub(tolerance);
         if now < earliest {
             return Decision {
@@ -58,7 +68,7 @@ impl Gcra {
             };
         }
         let tat = tat.max(now).saturating_add(self.interval);
-        let room = full.saturating_sub(tat - now);
+        let room = self.full().saturating_sub(tat - now);
         Decision {
             tat: Some(tat),
             remaining: u32::try_from(room / self.interval).unwrap_or(u32::MAX),
@@ -96,13 +106,19 @@ mod tests {
     }
 
     #[test]
-    fn what_was_spent_under_another_limit_is_spent_and_no_more() {
-        let (slow, fast) = (limit(3, 3600, None), limit(3, 1, None));
-        let spent = (0..3).fold(0, |tat, _| slow.decide(tat, SECOND).tat.expect("within the limit"));
-        let last = fast.decide(spent, SECOND);
-        assert_eq!((last.remaining, last.reset), (0, Duration::from_nanos(fast.interval * 3)));
-        assert!(fast.decide(last.tat.expect("one is left"), SECOND).tat.is_none());
-        assert!(limit(5, 3600, None).decide(spent, SECOND).tat.is_none() && limit(2, 3600, None).decide(spent, SECOND).tat.is_none());
+    fn what_was_counted_by_another_limit_is_counted_and_no_more() {
+        let slow = limit(3, 3600, None);
+        let spent = (0..3).fold(SECOND, |tat, _| slow.decide(tat, SECOND).tat.expect("within the limit"));
+        for (count, seconds, left) in [(3, 1, 0), (2, 3600, 0), (5, 3600, 2), (1000, 60, 997)] {
+            let other = limit(count, seconds, None);
+            let mut tat = SECOND + other.carried(spent - SECOND, Some(slow));
+            assert!(tat <= SECOND + other.full(), "no more than all of it is to be paid back");
+            for _ in 0..left {
+                tat = other.decide(tat, SECOND).tat.expect("what is left");
+            }
+            assert_eq!(other.decide(tat, SECOND).tat, None, "{count} in {seconds} s");
+        }
+        assert_eq!(slow.carried(u64::MAX, None), slow.full());
     }
 
     /// A bucket of tokens in exact arithmetic: one token is `interval` units, one unit flows in a nanosecond.
