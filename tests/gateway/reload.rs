@@ -292,7 +292,7 @@ fn a_reload_goes_on_when_nobody_waits_for_it() {
     let gateway = Gateway::start("routes: [{name: all, action: {respond: {body: before}}}]");
     let target = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     gateway.write_config(&format!(
-        "upstreams: {{one: {{targets: [\"{}\"], health: {{active: {{timeout: 9s}}}}}}}}
+        "upstreams: {{one: {{targets: [\"{}\"], health: {{active: {{path: /, timeout: 9s, interval: 10s}}}}}}}}
 routes: [{{name: one, match: {{path: /one}}, action: {{forward: one}}}}, {{name: all, action: {{respond: {{body: after}}}}}}]",
         target.local_addr().expect("an address")
     ));
@@ -303,7 +303,7 @@ routes: [{{name: one, match: {{path: /one}}, action: {{forward: one}}}}, {{name:
     assert_eq!(gateway.get("/").text(), "before");
     // The thread that answers these has seen the end of that connection as well.
     (0..20).for_each(|_| assert_eq!(client::get(gateway.admin, "/readyz").status, 200));
-    drop(probe);
+    drop((probe, target));
     eventually("the reload is done", || gateway.get("/").text() == "after");
 }
 
