@@ -186,18 +186,22 @@ fn is_allowed(headers: &HeaderMap, operated: &dyn Operated) -> bool {
         return false;
     }
     let serving = operated.serving();
-    let Some(token) = &serving.snapshot.admin.token else { return is_no_name(headers) };
+    let Some(token) = &serving.snapshot.admin.token else { return is_by_address(headers) };
     let came = headers.get(AUTHORIZATION).and_then(|v| v.as_bytes().strip_prefix(b"Bearer "));
     came.is_some_and(|came| consumer_digest(came) == consumer_digest(token.reveal().as_bytes()))
 }
 
 /// Whether a request is for an address: a page can have a name of its own stand for this one (DNS rebinding), and
 /// then reads what is here.
-fn is_no_name(headers: &HeaderMap) -> bool {
-    let host = headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let host = host.parse::<http::uri::Authority>().map_or_else(|_| String::new(), |authority| authority.host().to_owned());
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host.is_empty() || host.eq_ignore_ascii_case("localhost") || address.parse::<std::net::IpAddr>().is_ok()
+fn is_by_address(headers: &HeaderMap) -> bool {
+    // No browser leaves it out.
+    let Some(host) = headers.get(http::header::HOST) else { return true };
+    let authority = host.to_str().ok().and_then(|host| host.parse::<http::uri::Authority>().ok());
+    authority.is_some_and(|authority| {
+        let host = authority.host();
+        let address = host.trim_start_matches('[').trim_end_matches(']');
+        host.eq_ignore_ascii_case("localhost") || address.parse::<std::net::IpAddr>().is_ok()
+    })
 }
 
 fn unix(time: SystemTime) -> u64 {

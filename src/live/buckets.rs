@@ -83,7 +83,7 @@ impl Buckets {
         let mut shards: Vec<_> = self.shards.iter().map(Mutex::lock).collect();
         for shard in shards.iter_mut().filter(|shard| shard.limit != Some(gcra)) {
             let before = shard.limit.replace(gcra);
-            shard.keys.values_mut().for_each(|tat| *tat = now + gcra.carried(tat.saturating_sub(now), before));
+            shard.keys.values_mut().for_each(|tat| *tat = now.saturating_add(gcra.carried(tat.saturating_sub(now), before)));
             shard.added.iter_mut().flat_map(|added| added.values_mut()).for_each(|more| *more = gcra.carried(*more, before));
         }
     }

@@ -87,6 +87,7 @@ fn operators_without_a_token_ask_by_an_address() {
     let by = |host: &str| client::request(gateway.admin, "GET", "/upstreams", &[("host", host)]).status;
     // Any page can have its own name stand for this address, and then reads what is here.
     assert_eq!((by("evil.example"), by("evil.example:9000"), by("127.0.0.1.evil.example")), (401, 401, 401));
+    assert_eq!((by("evil example"), by("")), (401, 401), "what is no host at all");
     assert_eq!((by("127.0.0.1"), by("localhost:1"), by("[::1]:1"), by("10.0.0.1")), (200, 200, 200, 200));
     assert_eq!(client::request(gateway.admin, "GET", "/readyz", &[("host", "evil.example")]).status, 200);
 }
