@@ -27,6 +27,8 @@ mod crash;
 mod discovery;
 #[path = "gateway/failover.rs"]
 mod failover;
+#[path = "gateway/handover.rs"]
+mod handover;
 #[path = "gateway/http2.rs"]
 mod http2;
 #[path = "gateway/limits.rs"]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::operator::{Failed, Operator, fail, print_changes, tell};
+use super::operator::{Failed, Operator, print_changes, tell};
 use crate::compile::compile;
 use crate::config::{Change, Loaded, load};
 use crate::live::Live;
@@ -54,15 +54,12 @@ impl Check {
     /// What would change, if all of it could.
     fn dry_run(&self, loaded: &Loaded, snapshot: &Snapshot) -> Result<Vec<Change>, Failed> {
         let operator = Operator { config: self.config.clone(), admin: self.admin };
-        let (_, running) = operator.post(loaded, "/diff", serde_json::to_vec(&loaded.flat()).map_err(fail)?)?;
-        let bound: Vec<SocketAddr> = serde_json::from_value(running["listeners"].clone()).unwrap_or_default();
+        let running = operator.compare(loaded)?;
         let mut mistakes = Mistakes::default();
-        for (index, listener) in snapshot.listeners.iter().enumerate().filter(|(_, listener)| !bound.contains(&listener.address)) {
+        let fresh = snapshot.listeners.iter().enumerate().filter(|(_, listener)| !running.listeners.contains(&listener.address));
+        for (index, listener) in fresh {
             bind_listener(index, listener, &mut mistakes);
         }
-        if !mistakes.is_empty() {
-            return Err(tell(loaded.locate(mistakes)));
-        }
-        serde_json::from_value(running["changes"].clone()).map_err(|_| fail("the running gateway knows no /diff"))
+        if mistakes.is_empty() { Ok(running.changes) } else { Err(tell(loaded.locate(mistakes))) }
     }
 }

@@ -18,11 +18,11 @@ pub struct Diff {
 impl Diff {
     /// Shows it. 0 whether there are differences or not.
     pub fn execute(self) -> u8 {
-        let result = self.operator.load_right().and_then(|loaded| self.operator.changes(&loaded));
+        let result = self.operator.load_right().and_then(|loaded| self.operator.compare(&loaded));
         result.map_or_else(
             |code| code,
-            |changes| {
-                print_changes(&changes);
+            |comparison| {
+                print_changes(&comparison.changes);
                 0
             },
         )

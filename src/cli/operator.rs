@@ -11,6 +11,7 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::compile::compile;
@@ -30,6 +31,15 @@ pub struct Operator {
     /// The admin listener, if it is not where the configuration says
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<SocketAddr>,
+}
+
+/// What a running gateway says of a configuration.
+#[derive(Debug, Deserialize)]
+pub struct Comparison {
+    /// What is different in it.
+    pub changes: Vec<Change>,
+    /// Where the gateway listens.
+    pub listeners: Vec<SocketAddr>,
 }
 
 /// Why nothing came of a call: the exit code. What is wrong has been said.
@@ -108,11 +118,14 @@ impl Operator {
     /// How the running gateway's configuration differs from this one.
     ///
     /// # Errors
-    /// As for [`Self::post`].
-    pub fn changes(&self, loaded: &Loaded) -> Result<Vec<Change>, Failed> {
+    /// As for [`Self::post`], and 1 when the gateway does not compare them; that has been said.
+    pub fn compare(&self, loaded: &Loaded) -> Result<Comparison, Failed> {
         let flat = serde_json::to_vec(&loaded.flat()).map_err(fail)?;
-        let (_, mut answer) = self.post(loaded, "/diff", flat)?;
-        serde_json::from_value(answer["changes"].take()).map_err(|_| fail("the running gateway knows no /diff"))
+        let (status, answer) = self.post(loaded, "/diff", flat)?;
+        if status != StatusCode::OK {
+            return Err(fail(answer["error"].as_str().unwrap_or("the running gateway knows no /diff")));
+        }
+        serde_json::from_value(answer).map_err(|_| fail("the running gateway says something else than was expected"))
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::watch as channel;
 
 use super::background::Background;
 use super::handover::{self, Follower, Heir, Offer, Prepared};
-use super::reload::{Fixed, flat_soon, look_after, told, unwritable};
+use super::reload::{flat_soon, look_after, told, unwritable};
 use super::watch::Seen;
 use super::{Phase, ReloadState, Source, Supervisor, activation, notify, signals};
 use crate::admin::Door;
@@ -194,7 +194,6 @@ async fn begin(
         // From here to the first accept the old process accepts nothing: nothing slow may stand here.
         io("taking over", heir.ready(&live))?;
     }
-    let fixed = Fixed::of(&snapshot);
     let admin_address = snapshot.admin.address;
     let serving = Arc::new(Current::new(&Arc::new(Serving { snapshot, access_log: Arc::new(means.access_log) })));
     let draining = channel::channel(false).0;
@@ -206,9 +205,9 @@ async fn begin(
         background: means.background,
         proxy: proxy(Gateway::new(Arc::clone(&serving), draining.subscribe()), means.threads),
         serving,
-        fixed,
         files: Mutex::new(files),
-        listeners: Mutex::new(Vec::new()),
+        listeners: Mutex::default(),
+        leaving: Mutex::default(),
         workers: means.accepting,
         reloading: tokio::sync::Mutex::new(()),
         last_reload: Mutex::new(ReloadState::new(None)),

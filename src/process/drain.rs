@@ -74,6 +74,7 @@ impl Supervisor {
             let mut back = self.phase.subscribe();
             tokio::select! {
                 () = self.leave(handed) => break,
+                // As in `enter`, which may have come between the first look at the phase and the closing above.
                 _ = back.wait_for(|phase| *phase == Phase::Serving) => {
                     self.close(false);
                     self.pause(false);

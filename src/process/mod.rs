@@ -89,8 +89,7 @@ pub struct Supervisor {
     live: Arc<Live>,
     background: Arc<Background>,
     serving: Arc<Current>,
-    fixed: reload::Fixed,
-    /// The same as it was written.
+    /// What is read at the start only, as it was then.
     started: Arc<Flat>,
     /// The configuration that serves, flat.
     flat: Mutex<FlatLater>,
@@ -98,6 +97,8 @@ pub struct Supervisor {
     files: Mutex<watch::Seen>,
     proxy: Arc<HttpProxy<Gateway>>,
     listeners: Mutex<Vec<Listening>>,
+    /// Those that the last reload has ended, until each has left its address.
+    leaving: Mutex<Vec<tokio::task::JoinHandle<()>>>,
     workers: tokio::runtime::Handle,
     /// One reload or upgrade at a time.
     reloading: tokio::sync::Mutex<()>,

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::background::Background;
 use super::{Phase, Supervisor, notify, sockets};
 use crate::compile::compile;
-use crate::config::{FlatLater, Loaded, read_at_start};
+use crate::config::{Flat, FlatLater, Loaded, read_at_start};
 use crate::edge::{Bound, Listening, Shared};
 use crate::notation::{Mistake, Mistakes, Place};
 use crate::snapshot::{Serving, Snapshot};
@@ -19,26 +19,6 @@ const TURN: Duration = Duration::from_secs(15);
 
 /// How long the first probes and look-ups of new upstreams are waited for.
 const FIRST_ROUND: Duration = Duration::from_secs(10);
-
-/// How often, and with what pause, a taken address is tried again.
-const LEAVING_TRIES: usize = 5;
-const LEAVING: Duration = Duration::from_millis(50);
-
-/// What is read at the start only.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fixed {
-    threads: usize,
-    upgrade_socket: Option<std::path::PathBuf>,
-    admin_address: std::net::SocketAddr,
-}
-
-impl Fixed {
-    /// As a configuration has it.
-    pub fn of(snapshot: &Snapshot) -> Self {
-        let (process, admin_address) = (&snapshot.process, snapshot.admin.address);
-        Self { threads: process.threads, upgrade_socket: process.upgrade_socket.clone(), admin_address }
-    }
-}
 
 /// How the last reload went.
 #[derive(Clone, Debug)]
@@ -133,9 +113,10 @@ impl Supervisor {
             Ok((loaded, files, snapshot))
         };
         let (loaded, files, snapshot) = self.background.run(read).await.unwrap_or_else(|| Err(broken()))?;
-        let fresh = self.bind_soon(&snapshot).await.map_err(|mistakes| loaded.locate(mistakes))?;
+        self.left().await;
+        let fresh = self.bind_new(&snapshot).map_err(|mistakes| loaded.locate(mistakes))?;
         let access_log = self.access_log(&snapshot).map_err(|e| unwritable(&loaded, &e))?;
-        let mut notes = self.fixed_notes(&snapshot);
+        let mut notes = self.until_the_next_start(&loaded.at_start());
         notes.extend(told(&snapshot));
         look_after(&snapshot).await;
         self.publish(Serving { snapshot, access_log }, fresh);
@@ -164,15 +145,10 @@ impl Supervisor {
         Arc::clone(&self.flat.lock())
     }
 
-    /// As [`Self::bind_new`]; an address that a listener has just left is free a moment later.
-    async fn bind_soon(&self, snapshot: &Snapshot) -> Result<Vec<Bound>, Mistakes> {
-        for _ in 0..LEAVING_TRIES {
-            if let Ok(fresh) = self.bind_new(snapshot) {
-                return Ok(fresh);
-            }
-            tokio::time::sleep(LEAVING).await;
-        }
-        self.bind_new(snapshot)
+    /// Waits until the listeners that a reload before has ended have left their addresses.
+    async fn left(&self) {
+        let leaving = std::mem::take(&mut *self.leaving.lock());
+        futures::future::join_all(leaving).await;
     }
 
     /// Sockets for listeners that are new, or have a new address.
@@ -195,18 +171,11 @@ impl Supervisor {
     }
 
     /// What of a configuration does not count before the next start.
-    fn fixed_notes(&self, snapshot: &Snapshot) -> Vec<String> {
-        let (now, wanted) = (&self.fixed, Fixed::of(snapshot));
-        let fixed = [
-            ("process.threads", now.threads != wanted.threads),
-            ("process.upgrade_socket", now.upgrade_socket != wanted.upgrade_socket),
-            ("admin.address", now.admin_address != wanted.admin_address),
-        ];
-        let differing = fixed.iter().filter(|(_, differs)| *differs).filter_map(|(key, _)| Some((key, read_at_start(key)?)));
-        let notes: Vec<String> =
-            differing.map(|(key, when)| format!("{key} is read at the start only: the new value counts from the next {when}")).collect();
-        notes.iter().for_each(|note| log::warn!("{note}"));
-        notes
+    fn until_the_next_start(&self, wanted: &Flat) -> Vec<String> {
+        let changes = self.started.changes(wanted, &self.started);
+        let differing = changes.iter().filter_map(|change| Some((&change.path, read_at_start(&change.path)?)));
+        let notes = differing.map(|(key, when)| format!("{key} is read at the start only: the new value counts from the next {when}"));
+        notes.inspect(|note| log::warn!("{note}")).collect()
     }
 
     /// Publishes the configuration. What is left out ends before it, with the one that it has; the rest follows it.
@@ -245,7 +214,7 @@ impl Supervisor {
         drop(listeners);
         for listening in go {
             log::info!("listener {} on {} is closed", listening.name, listening.address);
-            listening.retire(self.serving());
+            self.leaving.lock().extend(listening.retire(self.serving()));
         }
     }
 

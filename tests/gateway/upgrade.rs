@@ -1,25 +1,19 @@
 //! The hand-over to a successor: what it takes with it, and what happens when it fails.
 
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
-
-use portcullis::process::{Message, receive, send};
 
 use super::harness::client::{self, Connection, head};
 use super::harness::eventually;
 use super::harness::gateway::{BINARY, Gateway, Orphan, complete, run};
 use super::harness::target::{Target, refused};
 
-const PROCESS: &str = "\nprocess: {threads: 1, upgrade_socket: upgrade.sock, drain_time: 10s, standby_time: 300ms, upgrade_time: 1s}";
-
-fn socket(gateway: &Gateway) -> PathBuf {
-    gateway.folder.path().join("upgrade.sock")
-}
+pub const PROCESS: &str = "\nprocess: {threads: 1, upgrade_socket: upgrade.sock, drain_time: 10s, standby_time: 300ms, upgrade_time: 1s}";
 
 /// Runs `portcullis upgrade`: the successor, and what was said.
-fn upgrade(gateway: &Gateway) -> (Orphan, String) {
+pub fn upgrade(gateway: &Gateway) -> (Orphan, String) {
     let config = gateway.folder.path().join("portcullis.yaml").display().to_string();
     let (code, out, error) = run(&["upgrade", "-c", &config], None);
     assert_eq!(code, 0, "{out}{error}\n{}", gateway.log());
@@ -116,137 +110,6 @@ fn two_hundred_listeners_go_over() {
     assert_eq!(old.wait(), Some(0));
     for (name, address) in &old.listeners {
         assert_eq!(client::get(*address, "/").text(), "ok", "{name}");
-    }
-}
-
-/// A successor that is not one.
-struct Impostor(UnixStream);
-
-impl Impostor {
-    fn of(gateway: &Gateway) -> Self {
-        let stream = UnixStream::connect(socket(gateway)).expect("the upgrade socket");
-        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
-        Self(stream)
-    }
-
-    fn says(&self, message: &Message) {
-        send(&self.0, message, None).expect("sent");
-    }
-
-    /// Reads to the end of what is given; the states' forms are read past.
-    fn take(&self) {
-        loop {
-            match receive(&self.0).expect("a message").0 {
-                Message::State { bytes, .. } => {
-                    std::io::copy(&mut std::io::Read::take(&self.0, bytes as u64), &mut std::io::sink()).expect("the form");
-                }
-                Message::Complete => return,
-                Message::Socket { .. } => {}
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-}
-
-#[test]
-fn whatever_a_successor_does_the_old_process_serves() {
-    let old =
-        Gateway::start(&format!("routes: [{{name: all, action: {{respond: {{body: old}}}}}}]{PROCESS}\nadmin: {{address: 127.0.0.1:0}}"));
-    let serves = || assert_eq!(old.get("/").text(), "old", "{}", old.log());
-    let logged = |text: &str| eventually(text, || old.log().contains(text));
-
-    // It speaks another version.
-    let impostor = Impostor::of(&old);
-    impostor.says(&Message::Take { protocol: 99 });
-    assert!(matches!(receive(&impostor.0).expect("a message").0, Message::Failed { why } if why.contains("not 99")));
-    serves();
-    // It takes everything and ends.
-    let impostor = Impostor::of(&old);
-    impostor.says(&Message::Take { protocol: 2 });
-    impostor.take();
-    // Meanwhile nobody else gets anything.
-    let second = Impostor::of(&old);
-    second.says(&Message::Take { protocol: 2 });
-    assert!(matches!(receive(&second.0).expect("a message").0, Message::Failed { why } if why.contains("under way")));
-    drop(impostor);
-    logged("ended before it was ready");
-    serves();
-    // It says what is wrong with it.
-    let impostor = Impostor::of(&old);
-    impostor.says(&Message::Take { protocol: 2 });
-    impostor.take();
-    impostor.says(&Message::Failed { why: "no luck".to_owned() });
-    logged("says: no luck");
-    serves();
-    // It is never ready.
-    let impostor = Impostor::of(&old);
-    impostor.says(&Message::Take { protocol: 2 });
-    impostor.take();
-    logged("was not ready in time");
-    serves();
-    drop(impostor);
-    // It accepts, and ends soon after: connections that came in between were kept, not refused.
-    let mut kept = Connection::open(old.address());
-    assert_eq!(kept.ask(head("GET", "/", &[])).text(), "old");
-    let impostor = Impostor::of(&old);
-    impostor.says(&Message::Take { protocol: 2 });
-    impostor.take();
-    impostor.says(&Message::Ready);
-    impostor.take();
-    let mut queued = Connection::open(old.address());
-    queued.send(head("GET", "/", &[]));
-    impostor.says(&Message::Serving);
-    logged("this process drains, and stands by");
-    eventually("its connections are told to end", || {
-        let answer = kept.ask(head("GET", "/", &[]));
-        assert_eq!(answer.text(), "old");
-        answer.header("connection") == Some("close")
-    });
-    drop(impostor);
-    logged("the successor ended before it had settled");
-    assert_eq!(queued.receive().text(), "old");
-    serves();
-    assert_eq!(client::get(old.admin, "/readyz").status, 200);
-    // And a real one is still welcome.
-    let (_successor, _) = upgrade(&old);
-}
-
-#[test]
-fn a_successor_that_ends_at_once_leaves_nothing_paused() {
-    let old =
-        Gateway::start(&format!("routes: [{{name: all, action: {{respond: {{body: old}}}}}}]{PROCESS}\nadmin: {{address: 127.0.0.1:0}}"));
-    for count in 1..=20 {
-        let impostor = Impostor::of(&old);
-        impostor.says(&Message::Take { protocol: 2 });
-        impostor.take();
-        impostor.says(&Message::Ready);
-        impostor.take();
-        impostor.says(&Message::Serving);
-        drop(impostor);
-        assert_eq!(old.get("/").text(), "old", "{count}: {}", old.log());
-        assert_eq!(client::get(old.admin, "/readyz").status, 200);
-        eventually("it has come back", || old.log().matches("awaited again").count() == count);
-    }
-}
-
-#[test]
-fn a_reload_that_is_asked_for_during_a_hand_over_comes_after_it() {
-    let yaml = |body: &str| format!("routes: [{{name: all, action: {{respond: {{body: {body}}}}}}}]\nadmin: {{address: 127.0.0.1:0}}");
-    let process = |more: &str| PROCESS.replace("upgrade_time: 1s", &format!("upgrade_time: 20s{more}"));
-    for (by, more) in [("a signal", ""), ("a look at the files", ", watch: 20ms")] {
-        let old = Gateway::start(&format!("{}{}", yaml("before"), process(more)));
-        let impostor = Impostor::of(&old);
-        impostor.says(&Message::Take { protocol: 2 });
-        impostor.take();
-        old.write_config(&format!("{}{}", yaml("after"), process(more)));
-        if more.is_empty() {
-            old.signal("-HUP");
-        } else {
-            eventually("the change is seen", || old.log().contains("files have changed"));
-        }
-        assert_eq!(old.get("/").text(), "before");
-        drop(impostor);
-        eventually(by, || old.get("/").text() == "after");
     }
 }
 

@@ -13,6 +13,7 @@ use pingora::server::ShutdownWatch;
 use pingora::tls::TlsAcceptor;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinHandle;
 
 use super::admit::admit;
 use super::clock;
@@ -161,6 +162,8 @@ pub struct Listening {
     work: watch::Sender<Work>,
     closing: watch::Sender<bool>,
     drain: Arc<Drain>,
+    /// Ends when the socket has no use any more; nothing once somebody waits for that.
+    accepting: Option<JoinHandle<()>>,
 }
 
 impl std::fmt::Debug for Listening {
@@ -193,9 +196,10 @@ impl Listening {
         let (closing, shutdown) = watch::channel(false);
         let drain = Arc::clone(&shared.drain);
         let context = Arc::new(Context { shared, shutdown, settings: Arc::clone(&settings) });
-        tokio::spawn(accept(Arc::clone(&socket), context, told));
         let address = socket.local_addr()?;
-        Ok(Self { name: listener.name.clone(), configured: bound.configured, address, settings, socket, work, closing, drain })
+        let accepting = Some(tokio::spawn(accept(Arc::clone(&socket), context, told)));
+        let (name, configured) = (listener.name.clone(), bound.configured);
+        Ok(Self { name, configured, address, settings, socket, work, closing, drain, accepting })
     }
 
     /// Takes the settings of a new configuration: name, limits, protocols, certificates.
@@ -210,9 +214,11 @@ impl Listening {
     }
 
     /// No configuration has it any more: it accepts nothing, and its connections end with the request
-    /// that they have, served by the last configuration that had it.
-    pub fn retire(self, last: Arc<Serving>) {
+    /// that they have, served by the last configuration that had it. Once what this gives has ended, its address
+    /// is free.
+    pub fn retire(mut self, last: Arc<Serving>) -> Option<JoinHandle<()>> {
         self.settings.home.last.store(Some(Held::new(last)));
+        self.accepting.take()
     }
 
     /// Lets its connections end with the request that they have; or lets them go on after all.
@@ -329,12 +335,13 @@ async fn accept(socket: Arc<TcpListener>, context: Arc<Context>, mut work: watch
         admit(stream, peer, None, &context, &connections);
     }
     context.settings.stopping.lock().take();
-    // The socket closes here; connections that are still open keep their deadlines until they are gone.
-    drop(socket);
-    while connections.lock().iter().any(|c| c.strong_count() > 0) {
-        tokio::time::sleep(clock::TICK).await;
-    }
-    watcher.abort();
+    // The socket closes with this; connections that are still open keep their deadlines until they are gone.
+    tokio::spawn(async move {
+        while connections.lock().iter().any(|c| c.strong_count() > 0) {
+            tokio::time::sleep(clock::TICK).await;
+        }
+        watcher.abort();
+    });
 }
 
 /// A connection that is in the queue already, whether the runtime has heard of it or not.

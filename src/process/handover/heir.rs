@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::wire::{Message, PROTOCOL, incoming, receive, send, take_state};
 use crate::edge::Bound;
 use crate::live::Live;
-use crate::process::Supervisor;
+use crate::process::{Phase, Supervisor};
 
 /// How long the old process may take for one message.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -111,7 +111,7 @@ impl Heir {
                 settled = true;
                 let _ = send(&self.0, &Message::Settled, None);
             }
-            match self.take_late(&supervisor.live, understood) {
+            match self.take_late(supervisor, understood) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof || error.kind() == io::ErrorKind::ConnectionReset => {
                     return log::info!("the predecessor has ended");
@@ -123,7 +123,7 @@ impl Heir {
     }
 
     /// Takes what has come, if anything comes soon.
-    fn take_late(&self, live: &Live, understood: bool) -> io::Result<()> {
+    fn take_late(&self, supervisor: &Supervisor, understood: bool) -> io::Result<()> {
         if !incoming(&self.0, Duration::from_millis(50))? {
             return Ok(());
         }
@@ -133,7 +133,13 @@ impl Heir {
             return if count == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) };
         }
         match receive(&self.0)?.0 {
-            Message::State { kind, version, bytes } => take_state(&self.0, live, (&kind, version, bytes)),
+            Message::State { kind, version, bytes } => take_state(&self.0, &supervisor.live, (&kind, version, bytes)),
+            // Its patience and this process's first word have crossed: one of the two has to go.
+            Message::Failed { why } => {
+                log::error!("the predecessor serves again, and this process ends: it {why}");
+                supervisor.enter(Phase::Leaving);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }

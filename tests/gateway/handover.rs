@@ -1,0 +1,190 @@
+//! Each side of the hand-over with one at the other end that does not do as it should.
+
+use std::os::fd::AsRawFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use portcullis::process::{Message, receive, send};
+use tempfile::TempDir;
+
+use super::harness::client::{self, Connection, head};
+use super::harness::eventually;
+use super::harness::gateway::{BINARY, Gateway, complete};
+use super::upgrade::{PROCESS, upgrade};
+
+/// The path of the upgrade socket.
+fn socket(folder: &TempDir) -> PathBuf {
+    folder.path().join("upgrade.sock")
+}
+
+/// One side of a hand-over, played by the test.
+struct Impostor(UnixStream);
+
+impl Impostor {
+    fn of(gateway: &Gateway) -> Self {
+        Self::on(UnixStream::connect(socket(&gateway.folder)).expect("the upgrade socket"))
+    }
+
+    fn on(stream: UnixStream) -> Self {
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
+        Self(stream)
+    }
+
+    fn hears(&self) -> Message {
+        receive(&self.0).expect("a message").0
+    }
+
+    fn says(&self, message: &Message) {
+        send(&self.0, message, None).expect("sent");
+    }
+
+    /// Reads to the end of what is given; the states' forms are read past.
+    fn take(&self) {
+        loop {
+            match self.hears() {
+                Message::State { bytes, .. } => {
+                    std::io::copy(&mut std::io::Read::take(&self.0, bytes as u64), &mut std::io::sink()).expect("the form");
+                }
+                Message::Complete => return,
+                Message::Socket { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_a_successor_does_the_old_process_serves() {
+    let old =
+        Gateway::start(&format!("routes: [{{name: all, action: {{respond: {{body: old}}}}}}]{PROCESS}\nadmin: {{address: 127.0.0.1:0}}"));
+    let serves = || assert_eq!(old.get("/").text(), "old", "{}", old.log());
+    let logged = |text: &str| eventually(text, || old.log().contains(text));
+
+    // It speaks another version.
+    let impostor = Impostor::of(&old);
+    impostor.says(&Message::Take { protocol: 99 });
+    assert!(matches!(impostor.hears(), Message::Failed { why } if why.contains("not 99")));
+    serves();
+    // It takes everything and ends.
+    let impostor = Impostor::of(&old);
+    impostor.says(&Message::Take { protocol: 2 });
+    impostor.take();
+    // Meanwhile nobody else gets anything.
+    let second = Impostor::of(&old);
+    second.says(&Message::Take { protocol: 2 });
+    assert!(matches!(second.hears(), Message::Failed { why } if why.contains("under way")));
+    drop(impostor);
+    logged("ended before it was ready");
+    serves();
+    // It says what is wrong with it.
+    let impostor = Impostor::of(&old);
+    impostor.says(&Message::Take { protocol: 2 });
+    impostor.take();
+    impostor.says(&Message::Failed { why: "no luck".to_owned() });
+    logged("says: no luck");
+    serves();
+    // It is never ready.
+    let impostor = Impostor::of(&old);
+    impostor.says(&Message::Take { protocol: 2 });
+    impostor.take();
+    logged("was not ready in time");
+    serves();
+    drop(impostor);
+    // It accepts, and ends soon after: connections that came in between were kept, not refused.
+    let mut kept = Connection::open(old.address());
+    assert_eq!(kept.ask(head("GET", "/", &[])).text(), "old");
+    let impostor = Impostor::of(&old);
+    impostor.says(&Message::Take { protocol: 2 });
+    impostor.take();
+    impostor.says(&Message::Ready);
+    impostor.take();
+    let mut queued = Connection::open(old.address());
+    queued.send(head("GET", "/", &[]));
+    impostor.says(&Message::Serving);
+    logged("this process drains, and stands by");
+    eventually("its connections are told to end", || {
+        let answer = kept.ask(head("GET", "/", &[]));
+        assert_eq!(answer.text(), "old");
+        answer.header("connection") == Some("close")
+    });
+    drop(impostor);
+    logged("the successor ended before it had settled");
+    assert_eq!(queued.receive().text(), "old");
+    serves();
+    assert_eq!(client::get(old.admin, "/readyz").status, 200);
+    // And a real one is still welcome.
+    let (_successor, _) = upgrade(&old);
+}
+
+#[test]
+fn a_successor_that_ends_at_once_leaves_nothing_paused() {
+    let old =
+        Gateway::start(&format!("routes: [{{name: all, action: {{respond: {{body: old}}}}}}]{PROCESS}\nadmin: {{address: 127.0.0.1:0}}"));
+    for count in 1..=20 {
+        let impostor = Impostor::of(&old);
+        impostor.says(&Message::Take { protocol: 2 });
+        impostor.take();
+        impostor.says(&Message::Ready);
+        impostor.take();
+        impostor.says(&Message::Serving);
+        drop(impostor);
+        assert_eq!(old.get("/").text(), "old", "{count}: {}", old.log());
+        assert_eq!(client::get(old.admin, "/readyz").status, 200);
+        eventually("it has come back", || old.log().matches("awaited again").count() == count);
+    }
+}
+
+#[test]
+fn a_reload_that_is_asked_for_during_a_hand_over_comes_after_it() {
+    let yaml = |body: &str| format!("routes: [{{name: all, action: {{respond: {{body: {body}}}}}}}]\nadmin: {{address: 127.0.0.1:0}}");
+    let process = |more: &str| PROCESS.replace("upgrade_time: 1s", &format!("upgrade_time: 20s{more}"));
+    for (by, more) in [("a signal", ""), ("a look at the files", ", watch: 20ms")] {
+        let old = Gateway::start(&format!("{}{}", yaml("before"), process(more)));
+        let impostor = Impostor::of(&old);
+        impostor.says(&Message::Take { protocol: 2 });
+        impostor.take();
+        old.write_config(&format!("{}{}", yaml("after"), process(more)));
+        if more.is_empty() {
+            old.signal("-HUP");
+        } else {
+            eventually("the change is seen", || old.log().contains("files have changed"));
+        }
+        assert_eq!(old.get("/").text(), "before");
+        drop(impostor);
+        eventually(by, || old.get("/").text() == "after");
+    }
+}
+
+#[test]
+fn of_two_that_serve_the_one_that_was_given_up_goes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let main = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let configured = main.local_addr().expect("an address");
+    let yaml = format!(
+        "routes: [{{name: all, action: {{respond: {{body: new}}}}}}]\nlisteners: [{{name: main, address: \"{configured}\"}}]{PROCESS}"
+    );
+    let config = folder.path().join("portcullis.yaml");
+    std::fs::write(&config, complete(&yaml)).expect("written");
+    let awaited = UnixListener::bind(socket(&folder)).expect("the upgrade socket");
+    let mut command = Command::new(BINARY);
+    command.args(["run", "--upgrade", "-c"]).arg(config);
+    let predecessor = std::thread::spawn(move || {
+        let heir = Impostor::on(awaited.accept().expect("a successor").0);
+        assert!(matches!(heir.hears(), Message::Take { .. }));
+        let message = Message::Socket { name: "main".to_owned(), configured };
+        send(&heir.0, &message, Some(main.as_raw_fd())).expect("sent");
+        heir.says(&Message::Complete);
+        assert!(matches!(heir.hears(), Message::Ready));
+        heir.says(&Message::Complete);
+        assert!(matches!(heir.hears(), Message::Serving));
+        (heir, main)
+    });
+    let mut new = Gateway::start_by(folder, command);
+    let (heir, _main) = predecessor.join().expect("the predecessor");
+    assert_eq!(new.get("/").text(), "new");
+    heir.says(&Message::Failed { why: "was not ready in time".to_owned() });
+    assert_eq!(new.wait(), Some(0));
+    assert!(new.log().contains("the predecessor serves again"), "{}", new.log());
+}
