@@ -385,6 +385,16 @@ fn operators_see_what_would_change_and_reload() {
 }
 
 #[test]
+fn why_a_gateway_does_not_compare_is_told() {
+    let busy = Target::fixed(503, &[], b"{\"error\": \"other comparisons are under way: try again\"}");
+    let config = ["-c", "conf/examples/api-gateway.yaml", "--admin", &busy.address.to_string()];
+    for command in [&["diff"][..], &["check", "--against-running"]] {
+        let (code, out, error) = run(&[command, &config].concat(), None);
+        assert_eq!((code, out.as_str(), error.as_str()), (1, "", "portcullis: other comparisons are under way: try again\n"));
+    }
+}
+
+#[test]
 fn memory_returns_after_many_reloads() {
     let yaml = |n: usize| {
         let routes: Vec<String> = (0..300)
