@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 static DIFFS: Semaphore = Semaphore::const_new(1);
 
 /// Bytes of a configuration that is sent to be compared.
-const MAX_CONFIGURATION: usize = 64 << 20;
+pub const MAX_CONFIGURATION: usize = 64 << 20;
 
 /// What is operated: the process, as this room sees it.
 #[async_trait]
@@ -162,7 +162,7 @@ async fn answer(request: Request<Incoming>, shared: Arc<dyn Operated>) -> Answer
             false if operated.serving().snapshot.admin.token.is_none() => "without an admin token, ask by an address or localhost",
             false => "send Authorization: Bearer with the admin token",
         };
-        return document(StatusCode::UNAUTHORIZED, &json!({"error": error}));
+        return refuse(request, StatusCode::UNAUTHORIZED, error).await;
     }
     match (method, path) {
         (&Method::GET, "/metrics") => metrics(operated),
@@ -217,21 +217,30 @@ fn ready(operated: &dyn Operated) -> Answer {
     document(status, &json!({"ready": ready, "last_reload": {"at": unix(at), "refused": mistakes, "files": files}}))
 }
 
+/// Says why nothing comes of a request, once its body is read past: who still sends may not hear it otherwise.
+async fn refuse(request: Request<Incoming>, status: StatusCode, why: &str) -> Answer {
+    let mut body = http_body_util::Limited::new(request.into_body(), MAX_CONFIGURATION);
+    let read_past = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = tokio::time::timeout(PATIENCE, read_past).await;
+    document(status, &json!({"error": why}))
+}
+
 /// How the configuration that serves differs from the one that is sent, flat. Secrets come as digests,
 /// and none goes.
 async fn diff(request: Request<Incoming>, operated: &dyn Operated) -> Answer {
     // A large one takes a hundred times its size for a while.
     let Ok(_turn) = tokio::time::timeout(PATIENCE, DIFFS.acquire()).await else {
-        return document(StatusCode::SERVICE_UNAVAILABLE, &json!({"error": "other comparisons are under way: try again"}));
+        return refuse(request, StatusCode::SERVICE_UNAVAILABLE, "other comparisons are under way: try again").await;
     };
     let body = http_body_util::Limited::new(request.into_body(), MAX_CONFIGURATION).collect();
     let body = tokio::time::timeout(PATIENCE, body).await.ok().and_then(Result::ok).map(http_body_util::Collected::to_bytes);
-    let (serving, (flat, started)) = (operated.serving(), operated.flat());
+    let (serving, file, (flat, started)) = (operated.serving(), operated.source(), operated.flat());
     // Not here, where health checks and signals wait as well.
     let compare = move || {
         let other = serde_json::from_slice::<Flat>(&body?).ok()?;
         let listeners: Vec<_> = serving.snapshot.listeners.iter().map(|l| l.address).collect();
-        Some(document(StatusCode::OK, &json!({"changes": flat.changes(&other, &started), "listeners": listeners})))
+        let answer = json!({"changes": flat.changes(&other, &started), "listeners": listeners, "file": file});
+        Some(document(StatusCode::OK, &answer))
     };
     let answer = tokio::task::spawn_blocking(compare).await.ok().flatten();
     answer.unwrap_or_else(|| document(StatusCode::BAD_REQUEST, &json!({"error": "no flat configuration, as `portcullis diff` sends it"})))

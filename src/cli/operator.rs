@@ -1,7 +1,7 @@
 //! Calls to a running gateway, over its operators' listener.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::admin::MAX_CONFIGURATION;
 use crate::compile::compile;
 use crate::config::{Change, Loaded, load};
 use crate::live::Live;
@@ -40,6 +41,8 @@ pub struct Comparison {
     pub changes: Vec<Change>,
     /// Where the gateway listens.
     pub listeners: Vec<SocketAddr>,
+    /// The file that the gateway reads.
+    file: String,
 }
 
 /// Why nothing came of a call: the exit code. What is wrong has been said.
@@ -121,11 +124,24 @@ impl Operator {
     /// As for [`Self::post`], and 1 when the gateway does not compare them; that has been said.
     pub fn compare(&self, loaded: &Loaded) -> Result<Comparison, Failed> {
         let flat = serde_json::to_vec(&loaded.flat()).map_err(fail)?;
+        if flat.len() > MAX_CONFIGURATION {
+            return Err(fail(format!("{} MiB cannot be compared: {} MiB can", flat.len() >> 20, MAX_CONFIGURATION >> 20)));
+        }
         let (status, answer) = self.post(loaded, "/diff", flat)?;
         if status != StatusCode::OK {
             return Err(fail(answer["error"].as_str().unwrap_or("the running gateway knows no /diff")));
         }
-        serde_json::from_value(answer).map_err(|_| fail("the running gateway says something else than was expected"))
+        let comparison: Comparison =
+            serde_json::from_value(answer).map_err(|_| fail("the running gateway says something else than was expected"))?;
+        self.tell_other_file(&comparison.file);
+        Ok(comparison)
+    }
+
+    /// Says so where the gateway reads another file than the one that is meant here.
+    pub fn tell_other_file(&self, file: &str) {
+        if self.config.canonicalize().ok() != Path::new(file).canonicalize().ok() {
+            eprintln!("the gateway reads another file than {}, whose changes do not count: {file}", self.config.display());
+        }
     }
 }
 

@@ -27,10 +27,7 @@ impl Reload {
             StatusCode::OK => {
                 let file = answer["file"].as_str().unwrap_or_default();
                 println!("reloaded {file}");
-                let other = |own: &std::path::Path| own.canonicalize().ok() != std::path::Path::new(file).canonicalize().ok();
-                if other(&self.operator.config) {
-                    println!("the gateway reads another file than {}, whose changes do not count", self.operator.config.display());
-                }
+                self.operator.tell_other_file(file);
                 answer["notes"].as_array().into_iter().flatten().filter_map(|n| n.as_str()).for_each(|note| println!("{note}"));
                 Ok(())
             }

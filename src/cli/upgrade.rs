@@ -40,6 +40,9 @@ impl Upgrade {
             compile(&loaded, &Live::default()).map_err(tell)?;
         }
         let path = loaded.config.process.upgrade_socket.as_ref().map(|path| loaded.base.join(path));
+        if path.is_none() && loaded.is_partial("process") {
+            return Err(tell(loaded.mistakes));
+        }
         let path = path.ok_or_else(|| fail("process.upgrade_socket is not set: there is nobody to ask"))?;
         let broken = |error: std::io::Error| fail(format!("{}: {error}; does a gateway with this configuration run?", path.display()));
         let stream = UnixStream::connect(&path).map_err(broken)?;
@@ -51,7 +54,7 @@ impl Upgrade {
                     println!("upgraded: {text}");
                     return Ok(());
                 }
-                Message::Done { text, .. } => return Err(fail(format!("not upgraded, the running gateway goes on as before: {text}"))),
+                Message::Done { text, .. } => return Err(fail(format!("not upgraded, {text}"))),
                 _ => return Err(fail("the running gateway says something else")),
             }
         }

@@ -1,10 +1,12 @@
 //! A configuration as a list of paths and values, to tell two of them apart without telling secrets.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
+use super::Config;
 use super::tree::{Node, Value};
 
 /// Where a secret may stand in plain text; what `${…}` brought in is one wherever it stands.
@@ -94,19 +96,25 @@ impl Flat {
         flat
     }
 
-    /// What of a tree is read at the start only.
-    pub(super) fn at_start(tree: &Node) -> Self {
-        let mut flat = Self::default();
-        if let Value::Map(members) = &tree.value {
-            let sections = members.iter().filter(|(key, _)| ["process", "admin"].contains(&key.text.as_str()));
-            sections.for_each(|(key, node)| flat.add(node, &mut key.text.clone()));
-        }
-        flat.0.retain(|path, _| read_at_start(path).is_some());
-        flat
+    /// What is read at the start only, as it counts and not as it is written.
+    pub(super) fn at_start(config: &Config, base: &Path) -> Self {
+        let socket = config.process.upgrade_socket.as_ref().map(|path| base.join(path));
+        let socket = socket.map(|path| std::path::absolute(&path).unwrap_or(path).display().to_string());
+        let values = [
+            ("process.threads", Some(config.process.threads.to_string())),
+            ("process.upgrade_socket", socket),
+            ("admin.address", Some(config.admin.address.0.to_string())),
+        ];
+        Self(values.into_iter().filter_map(|(path, value)| Some((path.to_owned(), Leaf::Plain(value?)))).collect())
+    }
+
+    /// Puts the values of another one in the place of its own.
+    pub(super) fn overlay(&mut self, other: Self) {
+        self.0.extend(other.0);
     }
 
     /// Adds the content of a file that the configuration names; nothing for one that cannot be read.
-    pub(super) fn add_file(&mut self, path: &std::path::Path) {
+    pub(super) fn add_file(&mut self, path: &Path) {
         if let Ok(content) = std::fs::read(path) {
             self.0.insert(format!("file {}", path.display()), Leaf::File(sha256(&content)));
         }
@@ -263,8 +271,7 @@ mod tests {
     }
 
     fn told(before: &str, after: &str) -> Vec<String> {
-        let started = Flat::at_start(&super::super::tree::parse(before, 0).expect("YAML"));
-        flat(before).changes(&flat(after), &started).iter().map(ToString::to_string).collect()
+        flat(before).changes(&flat(after), &flat(before)).iter().map(ToString::to_string).collect()
     }
 
     #[test]

@@ -55,13 +55,14 @@ impl Loaded {
     /// Every value by its path.
     pub fn flat(&self) -> Flat {
         let mut flat = Flat::of(&self.tree);
+        flat.overlay(self.at_start());
         self.named_files().iter().for_each(|path| flat.add_file(path));
         flat
     }
 
     /// What a process that starts with this has for as long as it lives.
     pub fn at_start(&self) -> Flat {
-        Flat::at_start(&self.tree)
+        Flat::at_start(&self.config, &self.base)
     }
 
     /// Every value by its path, made by whoever asks first: for a large configuration that takes a while.

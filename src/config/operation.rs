@@ -85,8 +85,8 @@ pub struct Process {
     /// Worker threads; 0 is one for each core. Default 0.
     #[schemars(range(max = 1024))]
     pub threads: usize,
-    /// The longest that draining may take, at SIGTERM and after an upgrade; it ends with the last
-    /// request. Default 30s.
+    /// The longest that draining may take, at SIGTERM and after an upgrade, where it is no shorter than
+    /// `standby_time`. It ends with the last request; what is still under way then is cut. Default 30s.
     pub drain_time: Duration,
     /// How long WebSockets may go on in a drain before they are closed with 1012 (service restart).
     /// Default 20s.
@@ -95,8 +95,8 @@ pub struct Process {
     pub upgrade_socket: Option<PathBuf>,
     /// How long a successor may take until it is ready. Default 60s.
     pub upgrade_time: Duration,
-    /// How long this process stands by once a successor serves: should that end meanwhile, it goes on
-    /// serving. Default 3s.
+    /// How long this process stands by once a successor serves: should that crash or hang meanwhile, it
+    /// goes on serving. Default 3s.
     pub standby_time: Duration,
     /// How often the configuration's files are looked at: once they have changed and then stood still
     /// for as long, they are loaded. Default: never.

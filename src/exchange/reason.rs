@@ -88,6 +88,9 @@ reasons! {
     /// The client went away.
     ClientGone: "client_gone", 499, "The client closed the connection", grpc 1, proxy None;
 
+    /// The process ended before the answer did: its drain took too long.
+    Cut: "cut", 499, "The gateway ended before the answer did", grpc 14, proxy None;
+
     /// No target may be picked.
     NoHealthyTarget: "no_healthy_target", 503, "No healthy target is available", grpc 14, proxy Some("destination_unavailable");
     /// The breaker of the upstream, or those of all its targets, are open.

@@ -46,7 +46,7 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Mistakes(mistakes) => write!(f, "{mistakes}"),
-            Self::Other(text) => write!(f, "portcullis: {text}"),
+            Self::Other(text) => f.write_str(text),
         }
     }
 }
@@ -154,7 +154,7 @@ struct Means {
     follower: Option<Follower>,
 }
 
-fn means(loaded: &Loaded, snapshot: &Snapshot, inherited: &mut Vec<Bound>, heir: Option<&Heir>) -> Result<Means, Failure> {
+fn means(loaded: &Loaded, snapshot: &Snapshot, inherited: &mut Vec<Bound>, heir: Option<&Arc<Heir>>) -> Result<Means, Failure> {
     let admin = admin_socket(snapshot, inherited)?;
     let again = io("the admin listener", admin.try_clone())?;
     let (sink, format) = snapshot.log.clone();
@@ -183,13 +183,15 @@ async fn begin(
     (loaded, files): (Loaded, Seen),
     live: Live,
     mut inherited: Vec<Bound>,
-    heir: Option<&Heir>,
+    heir: Option<&Arc<Heir>>,
 ) -> Result<Started, Failure> {
     let snapshot = compile(&loaded, &live).map_err(Failure::Mistakes)?;
     told(&snapshot);
     let means = means(&loaded, &snapshot, &mut inherited, heir)?;
     let bound = sockets(&snapshot, inherited).map_err(|m| Failure::Other(loaded.locate(m).to_string()))?;
     look_after(&snapshot).await;
+    // Who has been told to end by now takes nothing over.
+    tokio::task::yield_now().await;
     if let Some(heir) = heir {
         // From here to the first accept the old process accepts nothing: nothing slow may stand here.
         io("taking over", heir.ready(&live))?;
@@ -214,6 +216,8 @@ async fn begin(
         drain: Arc::new(Drain::default()),
         phase: channel::channel(Phase::Serving).0,
         draining,
+        asked: Arc::default(),
+        predecessor: Mutex::new(heir.map(Arc::clone)),
         admin_door: channel::channel(Door::Open).0,
         successor: AtomicI32::new(0),
         ready: AtomicBool::new(false),
@@ -247,7 +251,7 @@ fn admin_socket(snapshot: &Snapshot, inherited: &mut Vec<Bound>) -> Result<std::
 }
 
 /// Sockets and state of the process that serves now, if this one is to succeed it.
-fn inherit(options: &Options, loaded: &Loaded, live: &Live) -> Result<(Vec<Bound>, Option<Heir>), Failure> {
+fn inherit(options: &Options, loaded: &Loaded, live: &Live) -> Result<(Vec<Bound>, Option<Arc<Heir>>), Failure> {
     if !options.upgrade {
         return Ok((activation::sockets().map_err(Failure::Other)?, None));
     }
@@ -261,7 +265,7 @@ fn inherit(options: &Options, loaded: &Loaded, live: &Live) -> Result<(Vec<Bound
         _ => error,
     });
     let (bound, heir) = io(&format!("taking over from {}", path.display()), taken)?;
-    Ok((bound, Some(heir)))
+    Ok((bound, Some(Arc::new(heir))))
 }
 
 impl Supervisor {
@@ -308,11 +312,19 @@ pub fn run(options: Options) -> u8 {
     };
     let code = control.block_on(async {
         // Before anything takes time: a signal that nobody waits for ends a process.
-        let signals = signals::Signals::new();
+        let mut signals = signals::Signals::new();
         handover::remember_executable();
         std::panic::set_hook(Box::new(note_panic));
         super::sockets::raise_limit();
-        match start(options).await {
+        let started = tokio::select! {
+            biased;
+            started = start(options) => started,
+            () = signals.told_to_end() => {
+                log::info!("told to end before it served");
+                return 0;
+            }
+        };
+        match started {
             Ok(started) => {
                 let listening = tokio::spawn(signals::listen(signals, Arc::clone(&started.supervisor)));
                 log::info!("operators are served on {}", started.supervisor.admin_address());
@@ -321,9 +333,13 @@ pub fn run(options: Options) -> u8 {
                 listening.abort();
                 0
             }
-            Err(failure) => {
-                eprintln!("{failure}");
-                if matches!(failure, Failure::Mistakes(_)) { 2 } else { 1 }
+            Err(Failure::Mistakes(mistakes)) => {
+                eprintln!("{mistakes}");
+                2
+            }
+            Err(Failure::Other(text)) => {
+                eprintln!("portcullis: {text}");
+                1
             }
         }
     });

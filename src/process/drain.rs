@@ -1,7 +1,16 @@
 //! From serving to the end, and back again when a successor fails.
 
-use super::{Supervisor, notify};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+
+use super::{Progress, Supervisor, notify};
 use crate::admin::Door;
+
+/// What is left to do at the very end has at least that long: to take what waits in the queues, to write down what
+/// was cut, to tell whoever asked for an upgrade how it went.
+const LAST: Duration = Duration::from_millis(500);
 
 /// Where a process stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +29,8 @@ impl Supervisor {
         *self.phase.borrow()
     }
 
-    /// From now on it stands there. Nothing leads back from leaving.
-    pub(super) fn enter(&self, phase: Phase) {
+    /// From now on it stands there. Nothing leads back from leaving. Whether that is a change.
+    pub(super) fn enter(&self, phase: Phase) -> bool {
         self.phase.send_if_modified(|now| {
             let changes = *now != phase && *now != Phase::Leaving;
             if changes {
@@ -33,13 +42,50 @@ impl Supervisor {
                 self.pause(false);
             }
             changes
-        });
+        })
     }
 
-    /// Begins to end: drains, and then leaves.
+    /// Accepts again after a hand-over that came to nothing, unless it was told to end meanwhile; whether it does.
+    pub(super) fn resume(&self) -> bool {
+        let mut serves = false;
+        self.phase.send_if_modified(|now| {
+            serves = *now == Phase::Serving;
+            if serves {
+                self.pause(false);
+            }
+            false
+        });
+        serves
+    }
+
+    /// Begins to end: drains, and then leaves. Where a successor serves, that goes on; a predecessor that stands by
+    /// is not to come back.
     pub fn end(&self) {
-        notify::stopping();
+        match self.phase() {
+            Phase::Serving => {
+                notify::stopping();
+                self.settle();
+                self.enter(Phase::Leaving);
+            }
+            Phase::StandingBy => self.leave_it_to_the_successor("serves, and the old process was told to end"),
+            Phase::Leaving => {}
+        }
+    }
+
+    /// Ends with the last request: the successor is the service.
+    pub(super) fn leave_it_to_the_successor(&self, why: &str) {
+        let pid = self.successor.load(Ordering::Acquire);
+        // Before this process ends: whoever started it would take its end for the service's. And not before there
+        // is no way back.
+        notify::main_pid(pid);
+        log::info!("the successor, process {pid}, {why}: this process ends with its last request");
+        self.progress(Progress::Settled(format!("process {pid} {why}; the old process ends with its last request")));
         self.enter(Phase::Leaving);
+    }
+
+    /// Lets the predecessor go, if it stands by.
+    pub(super) fn settle(&self) {
+        self.predecessor.lock().iter().for_each(|heir| heir.settle());
     }
 
     /// Whether it ends.
@@ -88,20 +134,23 @@ impl Supervisor {
     /// listening socket: whoever has them besides may end as well.
     async fn leave(&self, handed: bool) {
         let limit = self.serving().snapshot.process.drain_time;
+        let begun = Instant::now();
         log::info!("draining: {} connections and streams are under way, for at most {limit:?}", self.drain.count());
         let mut phase = self.phase.subscribe();
-        let may_leave = async {
-            let _ = phase.wait_for(|phase| *phase == Phase::Leaving).await;
-            self.listeners.lock().clear();
-            if handed {
-                *self.admin.lock() = None;
-                self.admin_door.send_replace(Door::Closed);
-            }
-        };
-        let (drained, ()) = tokio::join!(tokio::time::timeout(limit, self.drain.empty()), may_leave);
-        match drained {
-            Ok(()) => log::info!("drained: nothing is under way"),
-            Err(_) => log::warn!("{} connections and streams were still under way and are cut", self.drain.count()),
+        let _ = phase.wait_for(|phase| *phase == Phase::Leaving).await;
+        self.listeners.lock().clear();
+        if handed {
+            *self.admin.lock() = None;
+            self.admin_door.send_replace(Door::Closed);
         }
+        let left = limit.saturating_sub(begun.elapsed()).max(LAST);
+        if timeout(left, self.drain.empty()).await.is_ok() {
+            log::info!("drained: nothing is under way");
+        } else {
+            log::warn!("{} connections and streams were still under way and are cut", self.drain.count());
+            self.drain.cut();
+            let _ = timeout(LAST, self.drain.empty()).await;
+        }
+        let _ = timeout(LAST, self.asked.empty()).await;
     }
 }

@@ -31,6 +31,7 @@ use crate::live::Live;
 use crate::notation::Mistakes;
 use crate::snapshot::{Current, Serving};
 use background::Background;
+use handover::Heir;
 
 pub use boot::{Failure, Options, Started, run, start};
 pub use drain::Phase;
@@ -103,7 +104,10 @@ pub struct Supervisor {
     /// One reload or upgrade at a time.
     reloading: tokio::sync::Mutex<()>,
     last_reload: Mutex<ReloadState>,
+    /// Connections and streams.
     drain: Arc<Drain>,
+    /// Whoever has asked for an upgrade, and is to hear what becomes of it.
+    asked: Arc<Drain>,
     phase: channel::Sender<Phase>,
     /// Whether tunnels are to end; told apart from the phase because requests look at it.
     draining: channel::Sender<bool>,
@@ -113,6 +117,8 @@ pub struct Supervisor {
     admin_address: SocketAddr,
     /// The operators' listener, for a successor; nothing once one has settled.
     admin: Mutex<Option<Bound>>,
+    /// The process before this one, until it has ended.
+    predecessor: Mutex<Option<Arc<Heir>>>,
     /// The process that serves once this one does not; 0 is none.
     successor: AtomicI32,
     /// Who watches an upgrade.
@@ -161,12 +167,9 @@ impl Supervisor {
         listeners.iter().map(of).chain(admin.iter().map(again)).collect()
     }
 
-    /// Tells whoever watches an upgrade how it goes.
-    fn progress(&self, progress: Progress) {
-        if let Some(watched) = &*self.watched.lock() {
-            // Whoever watched may have left.
-            let _ = watched.send(progress);
-        }
+    /// Tells whoever watches an upgrade how it goes; whether there is anybody.
+    fn progress(&self, progress: Progress) -> bool {
+        self.watched.lock().as_ref().is_some_and(|watched| watched.send(progress).is_ok())
     }
 }
 

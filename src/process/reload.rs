@@ -17,6 +17,10 @@ use crate::telemetry::metrics::METRICS;
 /// How long a reload waits for another, or for an upgrade.
 const TURN: Duration = Duration::from_secs(15);
 
+/// How long reading and compiling may take: a file that does not answer, on a network or a pipe, is not to stand in
+/// the way of an upgrade.
+const READING: Duration = Duration::from_secs(45);
+
 /// How long the first probes and look-ups of new upstreams are waited for.
 const FIRST_ROUND: Duration = Duration::from_secs(10);
 
@@ -56,13 +60,12 @@ impl Supervisor {
                 // It would take addresses from the process that serves.
                 (Ok(_), _) => supervisor.not_serving(),
             };
-            let mut busy = Mistakes::default();
-            busy.add(&Place::default(), why);
+            let busy = said(why);
             log::warn!("a reload was refused:\n{busy}");
             Err(busy)
         };
         // Whoever has asked may be gone before it is done, which ends no reload midway.
-        tokio::spawn(work).await.unwrap_or_else(|_| Err(broken()))
+        tokio::spawn(work).await.unwrap_or_else(|_| Err(said(BROKEN)))
     }
 
     /// Why nothing is reloaded here.
@@ -90,14 +93,14 @@ impl Supervisor {
         let state = ReloadState::new(result.as_ref().err());
         METRICS.reloaded(result.is_ok(), &state.files);
         match &result {
-            Ok(_) => {
-                log::info!("the configuration was reloaded");
-                notify::ready();
-            }
-            Err(mistakes) => {
-                log::error!("the reload was refused, the configuration in use stays:\n{mistakes}");
-                notify::refused(mistakes.0.len());
-            }
+            Ok(_) => log::info!("the configuration was reloaded"),
+            Err(mistakes) => log::error!("the reload was refused, the configuration in use stays:\n{mistakes}"),
+        }
+        match &result {
+            // It has said that it ends.
+            _ if self.phase() != Phase::Serving => {}
+            Ok(_) => notify::ready(),
+            Err(mistakes) => notify::refused(mistakes.0.len()),
         }
         *self.last_reload.lock() = state;
         result
@@ -112,13 +115,20 @@ impl Supervisor {
             let snapshot = compile(&loaded, &live)?;
             Ok((loaded, files, snapshot))
         };
-        let (loaded, files, snapshot) = self.background.run(read).await.unwrap_or_else(|| Err(broken()))?;
+        let reading = tokio::time::timeout(READING, self.background.run(read)).await;
+        let (loaded, files, snapshot) = match reading {
+            Ok(read) => read.unwrap_or_else(|| Err(said(BROKEN)))?,
+            Err(_) => return Err(said(format!("reading it takes longer than {READING:?}: one of its files does not answer"))),
+        };
         self.left().await;
         let fresh = self.bind_new(&snapshot).map_err(|mistakes| loaded.locate(mistakes))?;
         let access_log = self.access_log(&snapshot).map_err(|e| unwritable(&loaded, &e))?;
         let mut notes = self.until_the_next_start(&loaded.at_start());
         notes.extend(told(&snapshot));
         look_after(&snapshot).await;
+        if self.phase() != Phase::Serving {
+            return Err(said(self.not_serving()));
+        }
         self.publish(Serving { snapshot, access_log }, fresh);
         let flat = std::mem::replace(&mut *self.flat.lock(), flat_soon(loaded, &self.background));
         self.background.later(move || drop(flat));
@@ -221,6 +231,9 @@ impl Supervisor {
     /// Accepts on further sockets.
     pub(super) fn start_listeners(&self, serving: &Serving, fresh: Vec<Bound>) {
         let _workers = self.workers.enter();
+        let mut listeners = self.listeners.lock();
+        // Who ends has let go of all of them, or does so next.
+        let fresh = if self.phase() == Phase::Leaving { Vec::new() } else { fresh };
         for bound in fresh {
             let Some(place) = serving.snapshot.listener(&bound.name) else { continue };
             let listener = &serving.snapshot.listeners[place];
@@ -228,7 +241,7 @@ impl Supervisor {
             match Listening::start(bound, listener, shared) {
                 Ok(listening) => {
                     log::info!("listener {} accepts on {}", listening.name, listening.address);
-                    self.listeners.lock().push(listening);
+                    listeners.push(listening);
                 }
                 Err(error) => log::error!("listener {} cannot be started: {error}", listener.name),
             }
@@ -258,10 +271,13 @@ pub fn flat_soon(loaded: Loaded, background: &Background) -> FlatLater {
     flat
 }
 
-/// To read it ended in a panic, which is logged.
-fn broken() -> Mistakes {
+/// A panic, which is logged.
+const BROKEN: &str = "it cannot be read for a mistake in the gateway itself, which the log names; please report it";
+
+/// What is wrong, and nowhere in a file.
+fn said(why: impl Into<String>) -> Mistakes {
     let mut mistakes = Mistakes::default();
-    mistakes.add(&Place::default(), "it cannot be read for a mistake in the gateway itself, which the log names; please report it");
+    mistakes.add(&Place::default(), why);
     mistakes
 }
 

@@ -17,6 +17,19 @@ impl Signals {
             [SignalKind::hangup(), SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit(), SignalKind::user_defined2()];
         Self(kinds.map(signal))
     }
+
+    /// Resolves at the first signal that ends a process.
+    pub async fn told_to_end(&mut self) {
+        let [_, terminate, interrupt, ..] = &mut self.0;
+        tokio::select! { () = first(terminate) => {}, () = first(interrupt) => {} }
+    }
+}
+
+async fn first(signal: &mut std::io::Result<Signal>) {
+    match signal {
+        Ok(signal) => _ = signal.recv().await,
+        Err(_) => std::future::pending().await,
+    }
 }
 
 impl Default for Signals {

@@ -1,5 +1,6 @@
 //! A breaker that all workers share.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
@@ -23,9 +24,13 @@ impl SharedBreaker {
         Self { shape, calm: AtomicBool::new(state.is_calm(&shape)), state: Mutex::new(state) }
     }
 
-    /// What it is.
-    pub fn shape(&self) -> &BreakerShape {
-        &self.shape
+    /// This one if it is of that shape, or one of that shape that stands where this one does.
+    pub fn reshaped(self: &Arc<Self>, shape: BreakerShape) -> Arc<Self> {
+        if self.shape == shape {
+            return Arc::clone(self);
+        }
+        let state = self.state.lock().reshaped(&shape, clock::now());
+        Arc::new(Self { shape, calm: AtomicBool::new(state.is_calm(&shape)), state: Mutex::new(state) })
     }
 
     /// Asks for a request to pass.

@@ -147,10 +147,10 @@ impl Members {
                 Some(before) if before.shape.gate == shape.gate => Arc::clone(&before.gate),
                 _ => Gate::new(shape.gate),
             },
-            breaker: match (before, shape.breaker) {
-                (Some(before), Some(_)) if before.shape.breaker == shape.breaker => before.breaker.clone(),
-                (_, breaker) => breaker.map(|b| Arc::new(SharedBreaker::new(b))),
-            },
+            breaker: shape.breaker.map(|shape| match before.and_then(|before| before.breaker.as_ref()) {
+                Some(known) => known.reshaped(shape),
+                None => Arc::new(SharedBreaker::new(shape)),
+            }),
             requests: own_each(Recent::default),
             retries: Recent::default(),
             bequests: Mutex::default(),

@@ -141,13 +141,11 @@ impl Target {
         self.counts.active.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Its breaker of that shape; the one that it has goes on if it is of that shape.
+    /// Its breaker of that shape, which goes on from where the one stands that it has.
     pub fn breaker(&self, shape: BreakerShape) -> Arc<SharedBreaker> {
         let mut breaker = self.breaker.lock();
-        match &*breaker {
-            Some(known) if *known.shape() == shape => Arc::clone(known),
-            _ => Arc::clone(breaker.insert(Arc::new(SharedBreaker::new(shape)))),
-        }
+        let of_shape = breaker.as_ref().map_or_else(|| Arc::new(SharedBreaker::new(shape)), |known| known.reshaped(shape));
+        Arc::clone(breaker.insert(of_shape))
     }
 
     /// Whether it is left out because of its answers.

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::harness::client::{self, Connection, head};
 use super::harness::eventually;
-use super::harness::gateway::{BINARY, Gateway, complete};
+use super::harness::gateway::{BINARY, Gateway, Orphan, complete, run};
 use super::upgrade::{PROCESS, upgrade};
 
 /// The path of the upgrade socket.
@@ -69,25 +69,25 @@ fn whatever_a_successor_does_the_old_process_serves() {
     serves();
     // It takes everything and ends.
     let impostor = Impostor::of(&old);
-    impostor.says(&Message::Take { protocol: 2 });
+    impostor.says(&Message::Take { protocol: 3 });
     impostor.take();
     // Meanwhile nobody else gets anything.
     let second = Impostor::of(&old);
-    second.says(&Message::Take { protocol: 2 });
+    second.says(&Message::Take { protocol: 3 });
     assert!(matches!(second.hears(), Message::Failed { why } if why.contains("under way")));
     drop(impostor);
     logged("ended before it was ready");
     serves();
     // It says what is wrong with it.
     let impostor = Impostor::of(&old);
-    impostor.says(&Message::Take { protocol: 2 });
+    impostor.says(&Message::Take { protocol: 3 });
     impostor.take();
     impostor.says(&Message::Failed { why: "no luck".to_owned() });
     logged("says: no luck");
     serves();
     // It is never ready.
     let impostor = Impostor::of(&old);
-    impostor.says(&Message::Take { protocol: 2 });
+    impostor.says(&Message::Take { protocol: 3 });
     impostor.take();
     logged("was not ready in time");
     serves();
@@ -96,7 +96,7 @@ fn whatever_a_successor_does_the_old_process_serves() {
     let mut kept = Connection::open(old.address());
     assert_eq!(kept.ask(head("GET", "/", &[])).text(), "old");
     let impostor = Impostor::of(&old);
-    impostor.says(&Message::Take { protocol: 2 });
+    impostor.says(&Message::Take { protocol: 3 });
     impostor.take();
     impostor.says(&Message::Ready);
     impostor.take();
@@ -124,7 +124,7 @@ fn a_successor_that_ends_at_once_leaves_nothing_paused() {
         Gateway::start(&format!("routes: [{{name: all, action: {{respond: {{body: old}}}}}}]{PROCESS}\nadmin: {{address: 127.0.0.1:0}}"));
     for count in 1..=20 {
         let impostor = Impostor::of(&old);
-        impostor.says(&Message::Take { protocol: 2 });
+        impostor.says(&Message::Take { protocol: 3 });
         impostor.take();
         impostor.says(&Message::Ready);
         impostor.take();
@@ -143,7 +143,7 @@ fn a_reload_that_is_asked_for_during_a_hand_over_comes_after_it() {
     for (by, more) in [("a signal", ""), ("a look at the files", ", watch: 20ms")] {
         let old = Gateway::start(&format!("{}{}", yaml("before"), process(more)));
         let impostor = Impostor::of(&old);
-        impostor.says(&Message::Take { protocol: 2 });
+        impostor.says(&Message::Take { protocol: 3 });
         impostor.take();
         old.write_config(&format!("{}{}", yaml("after"), process(more)));
         if more.is_empty() {
@@ -187,4 +187,126 @@ fn of_two_that_serve_the_one_that_was_given_up_goes() {
     heir.says(&Message::Failed { why: "was not ready in time".to_owned() });
     assert_eq!(new.wait(), Some(0));
     assert!(new.log().contains("the predecessor serves again"), "{}", new.log());
+}
+
+/// A gateway that is replaced and stands by for a while, and the process that serves now.
+fn replaced() -> (Gateway, std::thread::JoinHandle<(i32, String, String)>, Orphan) {
+    let process = PROCESS.replace("standby_time: 300ms", "standby_time: 60s");
+    let old = Gateway::start(&format!("routes: [{{name: all, action: {{respond: {{}}}}}}]{process}\nadmin: {{address: 127.0.0.1:0}}"));
+    let (asking, successor) = ask(&old);
+    (old, asking, successor)
+}
+
+/// `portcullis upgrade`, until the successor serves.
+fn ask(old: &Gateway) -> (std::thread::JoinHandle<(i32, String, String)>, Orphan) {
+    let config = old.config().display().to_string();
+    let before = serving(old);
+    let asking = std::thread::spawn(move || run(&["upgrade", "-c", &config], None));
+    eventually("the successor serves", || serving(old).is_some_and(|now| Some(now) != before));
+    let pid = serving(old).expect("its number");
+    (asking, Orphan(pid))
+}
+
+/// The process that answers at the upgrade socket.
+fn serving(gateway: &Gateway) -> Option<u32> {
+    let stream = UnixStream::connect(socket(&gateway.folder)).ok()?;
+    let peer = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials).ok()?;
+    u32::try_from(peer.pid()).ok()
+}
+
+fn kill(signal: &str, pid: u32) {
+    assert!(Command::new("kill").args([signal, &pid.to_string()]).status().expect("kill").success());
+}
+
+#[test]
+fn a_successor_that_is_told_to_end_ends_the_service_once_it_serves() {
+    let (mut old, asking, successor) = replaced();
+    kill("-TERM", successor.0);
+    let (code, out, error) = asking.join().expect("the command");
+    assert_eq!(code, 0, "{error}");
+    assert!(out.contains("has settled"), "{out}");
+    assert_eq!(old.wait(), Some(0));
+    assert!(!old.log().contains("are cut"), "nothing was under way: {}", old.log());
+    eventually("nobody listens", || Connection::try_open(old.address()).is_err());
+}
+
+#[test]
+fn a_successor_that_is_told_to_end_before_it_serves_takes_nothing() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let process = PROCESS.replace("upgrade_time: 1s", "upgrade_time: 60s");
+    let yaml = format!("routes: [{{name: all, action: {{respond: {{body: old}}}}}}]{process}\nadmin: {{address: 127.0.0.1:0}}");
+    let old = Gateway::start(&yaml);
+    old.write_config(&format!(
+        "upstreams: {{one: {{targets: [\"{}\"], health: {{active: {{path: /, timeout: 9s, interval: 10s}}}}}}}}\n{}",
+        silent.local_addr().expect("an address"),
+        yaml.replace("respond: {body: old}", "forward: one")
+    ));
+    let mut successor = Command::new(BINARY).args(["run", "--upgrade", "-q", "-c"]).arg(old.config()).spawn().expect("started");
+    let _probe = silent.accept().expect("the first probe, which the start waits for");
+    kill("-TERM", successor.id());
+    assert_eq!(successor.wait().expect("a status").code(), Some(0));
+    eventually("it is told", || old.log().contains("the successor ended before it was ready"));
+    assert_eq!(old.get("/").text(), "old");
+}
+
+#[test]
+fn an_old_process_that_is_told_to_end_leaves_the_service_to_its_successor() {
+    let (mut old, asking, _successor) = replaced();
+    old.signal("-TERM");
+    let (code, out, error) = asking.join().expect("the command");
+    assert_eq!(code, 0, "{error}");
+    assert!(out.contains("serves, and the old process was told to end"), "{out}");
+    assert_eq!(old.wait(), Some(0));
+    assert!(!old.log().contains("are cut"), "nothing was under way: {}", old.log());
+    assert_eq!(old.get("/").status, 200);
+}
+
+#[test]
+fn an_old_process_that_is_told_to_end_gives_nothing_any_more() {
+    let process = PROCESS.replace("upgrade_time: 1s", "upgrade_time: 60s");
+    let mut old = Gateway::start(&format!("routes: [{{name: all, action: {{respond: {{}}}}}}]{process}\nadmin: {{address: 127.0.0.1:0}}"));
+    let impostor = Impostor::of(&old);
+    impostor.says(&Message::Take { protocol: 3 });
+    impostor.take();
+    old.signal("-TERM");
+    assert!(matches!(impostor.hears(), Message::Failed { why } if why.contains("was told to end")));
+    assert_eq!(old.wait(), Some(0));
+}
+
+#[test]
+fn of_three_processes_the_last_serves() {
+    let (mut old, asking, second) = replaced();
+    let (waiting, third) = ask(&old);
+    let (code, out, error) = asking.join().expect("the first command");
+    assert!(code == 0 && out.contains("has settled"), "{out}{error}");
+    assert_eq!(old.wait(), Some(0));
+    kill("-KILL", second.0);
+    let (code, ..) = waiting.join().expect("the second command");
+    assert_eq!(code, 1, "who was asked is gone");
+    assert_eq!(old.get("/").status, 200);
+    assert_eq!(serving(&old), Some(third.0));
+}
+
+#[test]
+fn a_successor_that_hangs_is_given_up() {
+    let old =
+        Gateway::start(&format!("routes: [{{name: all, action: {{respond: {{body: old}}}}}}]{PROCESS}\nadmin: {{address: 127.0.0.1:0}}"));
+    // Once it serves, and before: by then it may have put its own socket in the place.
+    for serves in [true, false] {
+        let impostor = Impostor::of(&old);
+        impostor.says(&Message::Take { protocol: 3 });
+        impostor.take();
+        impostor.says(&Message::Ready);
+        impostor.take();
+        if serves {
+            impostor.says(&Message::Serving);
+        }
+        std::fs::remove_file(socket(&old.folder)).expect("removed");
+        let _own = UnixListener::bind(socket(&old.folder)).expect("a socket");
+        let gives_up = || matches!(receive(&impostor.0), Ok((Message::Failed { why }, _)) if why.contains("said nothing for 10s"));
+        eventually("it is given up", gives_up);
+        assert_eq!(old.get("/").text(), "old", "{}", old.log());
+        eventually("the socket is the old one's", || serving(&old) == Some(old.child.id()));
+    }
+    let (_successor, _) = upgrade(&old);
 }

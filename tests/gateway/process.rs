@@ -1,5 +1,6 @@
 //! Reload, drain, hand-over.
 
+use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -115,6 +116,37 @@ fn a_drain_ends_with_the_last_request() {
     assert_eq!(busy.receive().text(), "done");
     assert_eq!(gateway.wait(), Some(0));
     assert!(done.elapsed() < Duration::from_secs(5), "it waited for more than the last request");
+}
+
+#[test]
+fn what_a_drain_cuts_is_logged() {
+    // One that never answers, and one whose answer never ends.
+    let silent = Target::named("echo", "held");
+    let begun = Target::new(|stream, _| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nsome")?;
+        // Until it is hung up on.
+        stream.read(&mut [0]).map(|_| ())
+    });
+    let mut gateway = Gateway::start(&format!(
+        "upstreams: {{silent: {{targets: [\"{}\"]}}, begun: {{targets: [\"{}\"]}}}}
+routes: [{{name: silent, match: {{path: /hold}}, action: {{forward: silent}}}}, {{name: begun, action: {{forward: begun}}}}]
+process: {{threads: 1, drain_time: 100ms}}",
+        silent.address, begun.address
+    ));
+    let mut clients = ["/hold", "/begun"].map(|path| {
+        let mut client = Connection::open(gateway.address());
+        client.send(head("GET", path, &[]));
+        client
+    });
+    eventually("both are under way", || silent.count() == 1 && begun.count() == 1);
+    assert!(clients[1].some().is_ok_and(|bytes| !bytes.is_empty()));
+    gateway.signal("-TERM");
+    assert_eq!(gateway.wait(), Some(0));
+    assert!(gateway.log().contains("still under way and are cut"), "{}", gateway.log());
+    let mut lines: Vec<_> = gateway.access_log(2).iter().map(|line| (line["path"].to_string(), line["reason"].to_string())).collect();
+    lines.sort();
+    assert_eq!(lines, [("\"/begun\"", "\"cut\""), ("\"/hold\"", "\"cut\"")].map(|(a, b)| (a.to_owned(), b.to_owned())));
+    silent.release();
 }
 
 #[test]

@@ -308,6 +308,40 @@ routes: [{{name: one, match: {{path: /one}}, action: {{forward: one}}}}, {{name:
 }
 
 #[test]
+fn a_reload_that_is_under_way_opens_nothing_in_a_process_that_ends() {
+    let held = Target::named("echo", "one");
+    let yaml = |more: &str| {
+        format!(
+            "upstreams: {{held: {{targets: [\"{}\"]}}{more}}}
+routes: [{{name: held, action: {{forward: held}}}}]
+process: {{threads: 1, drain_time: 20s}}",
+            held.address
+        )
+    };
+    let mut gateway = Gateway::start(&yaml(""));
+    let mut client = Connection::open(gateway.address());
+    client.send(head("GET", "/hold", &[]));
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let further = format!(
+        ", one: {{targets: [\"{}\"], health: {{active: {{path: /, timeout: 9s, interval: 10s}}}}}}",
+        silent.local_addr().expect("an address")
+    );
+    let listeners = "\nlisteners: [{name: main, address: 127.0.0.1:0}, {name: further, address: 127.0.0.1:0}]";
+    gateway.write_config(&(yaml(&further) + listeners));
+    let mut asking = Connection::open(gateway.admin);
+    asking.send("POST /reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+    let probe = silent.accept().expect("the first probe, which the reload waits for");
+    gateway.signal("-TERM");
+    eventually("it drains", || gateway.log().contains("draining"));
+    drop((probe, silent));
+    assert!(asking.receive().text().contains("this process is ending"));
+    held.release();
+    assert_eq!(client.receive().status, 200);
+    assert_eq!(gateway.wait(), Some(0));
+    assert!(!gateway.log().contains("listener further"), "{}", gateway.log());
+}
+
+#[test]
 fn a_missing_file_is_named() {
     let gateway = Gateway::start("routes: [{name: all, action: {respond: {body: a}}}]");
     let (file, away) = (gateway.config(), gateway.config().with_extension("away"));
@@ -336,8 +370,10 @@ fn what_is_read_at_the_start_only_is_told() {
     // That it was loaded changes nothing about it; to take it back does.
     let (_, changes, _) = operate(&gateway, &["diff"]);
     assert!(changes.contains("7 (from the next start or upgrade)\n"), "{changes}");
-    gateway.write_config(route);
+    // And neither does another word for what is in use.
+    gateway.write_config(&format!("{route}\nprocess: {{threads: 2}}\nadmin: {{address: \"127.0.0.1:0\"}}"));
     assert!(!operate(&gateway, &["diff"]).1.contains("from the next"));
+    assert_eq!(gateway.reload().json()["notes"].to_string(), "[]");
 }
 
 #[test]
@@ -391,6 +427,34 @@ fn why_a_gateway_does_not_compare_is_told() {
     for command in [&["diff"][..], &["check", "--against-running"]] {
         let (code, out, error) = run(&[command, &config].concat(), None);
         assert_eq!((code, out.as_str(), error.as_str()), (1, "", "portcullis: other comparisons are under way: try again\n"));
+    }
+}
+
+#[test]
+fn a_refusal_is_heard_however_much_was_to_be_sent() {
+    let yaml = |token: &str, routes: usize| {
+        let routes: Vec<String> =
+            (0..routes).map(|n| format!("{{name: route{n}, match: {{path: /{n}}}, action: {{respond: {{}}}}}}")).collect();
+        format!("routes: [{}]\nadmin: {{address: 127.0.0.1:0, token: {token}}}", routes.join(", "))
+    };
+    let gateway = Gateway::start(&yaml("first-token", 1));
+    gateway.write_config(&yaml("second-token", 20_000));
+    for _ in 0..3 {
+        let (code, _, error) = operate(&gateway, &["diff"]);
+        assert!(code == 1 && error.contains("the admin token of this configuration is not that"), "{error}");
+    }
+}
+
+#[test]
+fn that_the_gateway_reads_another_file_is_told() {
+    let gateway = Gateway::start("routes: [{name: all, action: {respond: {body: a}}}]");
+    let (config, admin) = (gateway.folder.path().join("other.yaml"), gateway.admin.to_string());
+    std::fs::copy(gateway.config(), &config).expect("a copy");
+    let other = ["-c", &config.display().to_string(), "--admin", &admin];
+    for command in [&["diff"][..], &["check", "--against-running"], &["reload"]] {
+        let (code, _, error) = run(&[command, &other].concat(), None);
+        assert_eq!(code, 0, "{error}");
+        assert!(error.contains("the gateway reads another file than") && error.trim_end().ends_with("portcullis.yaml"), "{error}");
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::harness::client::{Connection, get, head};
 use super::harness::eventually;
 use super::harness::gateway::Gateway;
-use super::harness::target::{Target, answer};
+use super::harness::target::{Target, answer, refused};
 
 /// A process that answers everything, and can be killed.
 fn process() -> Gateway {
@@ -233,6 +233,36 @@ fn a_reload_without_passive_health_ends_ejections() {
     gateway.write_config(&config(""));
     assert_eq!(gateway.reload().status, 200);
     eventually("it is back", || (0..4).any(|_| gateway.get("/").header("x-target") == Some("bad")));
+}
+
+#[test]
+fn a_breaker_stands_where_it_stood_when_its_settings_change() {
+    let (_held, dead) = refused();
+    let yaml = |settings: &str| {
+        format!(
+            "upstreams:
+  whole: {{targets: [\"{dead}\"], retry: {{attempts: 1}}, breaker: {{{settings}}}}}
+  each: {{targets: [\"{dead}\"], retry: {{attempts: 1}}, target_breaker: {{{settings}}}}}
+routes: [{{name: each, match: {{path: /each}}, action: {{forward: each}}}}, {{name: whole, action: {{forward: whole}}}}]"
+        )
+    };
+    let gateway = Gateway::start(&yaml("failures: 3, cool_down: 1h"));
+    for path in ["/whole", "/each"] {
+        (0..2).for_each(|_| assert_eq!(gateway.get(path).reason(), "connect_refused"));
+    }
+    gateway.write_config(&yaml("failures: 4, cool_down: 1h"));
+    assert_eq!(gateway.reload().status, 200);
+    for path in ["/whole", "/each"] {
+        (0..2).for_each(|_| assert_eq!(gateway.get(path).reason(), "connect_refused", "two of four were before"));
+        assert_eq!(gateway.get(path).reason(), "breaker_open");
+    }
+    gateway.write_config(&yaml("failures: 4, cool_down: 30m"));
+    assert_eq!(gateway.reload().status, 200);
+    assert_eq!(["/whole", "/each"].map(|path| gateway.get(path).reason()), ["breaker_open", "breaker_open"]);
+    // A shorter time counts from now on.
+    gateway.write_config(&yaml("failures: 4, cool_down: 1ms"));
+    assert_eq!(gateway.reload().status, 200);
+    eventually("its time is over", || ["/whole", "/each"].iter().all(|path| gateway.get(path).reason() == "connect_refused"));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use futures::task::AtomicWaker;
 use http::HeaderValue;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{Shutdown, shutdown};
 
 use super::clock;
 use crate::exchange::address_text;
@@ -78,6 +79,7 @@ pub struct Connection {
     came: AtomicU64,
     known: AtomicU64,
     expired: AtomicBool,
+    cut: AtomicBool,
     /// How many of the next flushes may be left out.
     corks: AtomicU8,
     waker: AtomicWaker,
@@ -101,6 +103,7 @@ impl Connection {
             came: AtomicU64::new(0),
             known: AtomicU64::new(0),
             expired: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
             corks: AtomicU8::new(0),
             waker: AtomicWaker::new(),
         })
@@ -118,6 +121,19 @@ impl Connection {
         let socket = unsafe { BorrowedFd::borrow_raw(self.fd) };
         let mut asked = [PollFd::new(socket, PollFlags::from_bits_retain(nix::libc::POLLRDHUP))];
         poll(&mut asked, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+    }
+
+    /// Ends it in the middle of what it does: its task finds it as if the client had gone. To be called when the
+    /// process ends; of one whose stream is gone the socket may by then be another one, which ends as well.
+    pub fn cut(&self) {
+        if !self.cut.swap(true, Ordering::AcqRel) {
+            let _ = shutdown(self.fd, Shutdown::Both);
+        }
+    }
+
+    /// Whether it was ended so.
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Acquire)
     }
 
     /// A next head is awaited, for at most `idle_time`; if some of it is there, the rest for `head_time`.

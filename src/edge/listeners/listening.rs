@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use crate::tls::{CertificateTable, ServerSettings, TicketKeys, Tickets, server_c
 pub struct Drain {
     count: AtomicUsize,
     empty: Notify,
+    is_over: AtomicBool,
 }
 
 /// Something under way.
@@ -44,6 +45,11 @@ impl Drain {
     /// How much is under way.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::Acquire)
+    }
+
+    /// Ends every connection in the middle of what it does, within a [`clock::TICK`].
+    pub fn cut(&self) {
+        self.is_over.store(true, Ordering::Release);
     }
 
     /// Resolves when nothing is under way.
@@ -286,7 +292,7 @@ impl Settings {
 async fn accept(socket: Arc<TcpListener>, context: Arc<Context>, mut work: watch::Receiver<Work>) {
     let places = Arc::clone(&context.settings.places);
     let connections = Connections::default();
-    let watcher = tokio::spawn(watch_deadlines(Arc::clone(&connections), context.shutdown.clone()));
+    let watcher = tokio::spawn(watch_deadlines(Arc::clone(&connections), context.shutdown.clone(), Arc::clone(&context.drain)));
     let mut failing = false;
     loop {
         let now = *work.borrow_and_update();
@@ -359,7 +365,7 @@ pub type Connections = Arc<Mutex<Vec<Weak<Connection>>>>;
 const LINGER: Duration = Duration::from_millis(500);
 
 /// Sets the clock and wakes whoever is late.
-async fn watch_deadlines(connections: Connections, shutdown: ShutdownWatch) {
+async fn watch_deadlines(connections: Connections, shutdown: ShutdownWatch, drain: Arc<Drain>) {
     let mut draining_since = None;
     loop {
         tokio::time::sleep(clock::TICK).await;
@@ -368,9 +374,14 @@ async fn watch_deadlines(connections: Connections, shutdown: ShutdownWatch) {
         draining_since = if *shutdown.borrow() { draining_since.or(Some(now)) } else { None };
         let linger = LINGER.as_millis() as u64;
         let linger_is_over = draining_since.is_some_and(|since: u64| now - since > linger);
+        let all_is_over = drain.is_over.load(Ordering::Acquire);
         connections.lock().retain(|connection| {
-            let connection = connection.upgrade();
-            connection.inspect(|c| c.check(now, linger_is_over, linger)).is_some()
+            let Some(connection) = connection.upgrade() else { return false };
+            connection.check(now, linger_is_over, linger);
+            if all_is_over {
+                connection.cut();
+            }
+            true
         });
     }
 }

@@ -21,6 +21,9 @@ impl Gateway {
             // The answer had begun and was broken off without a word from the other phases.
             ctx.exchange.reason = Reason::TargetReset;
         }
+        if ctx.connection.as_ref().is_some_and(|connection| connection.is_cut()) {
+            ctx.exchange.reason = Reason::Cut;
+        }
         let head = ctx.head.take();
         let request = head.as_deref().unwrap_or_else(|| session.req_header());
         let bytes = ctx.tunnelled.unwrap_or_else(|| (session.body_bytes_read() as u64, session.body_bytes_sent() as u64));

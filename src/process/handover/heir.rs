@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use super::wire::{Message, PROTOCOL, incoming, receive, send, take_state};
 use crate::edge::Bound;
 use crate::live::Live;
@@ -15,9 +17,16 @@ use crate::process::{Phase, Supervisor};
 /// How long the old process may take for one message.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often the old process hears that this one is alive, as long as it stands by.
+const ALIVE: Duration = Duration::from_secs(1);
+
 /// The line to the old process. Dropped before it has announced this one, the old process goes on as before.
 #[derive(Debug)]
-pub struct Heir(Arc<UnixStream>);
+pub struct Heir {
+    stream: UnixStream,
+    /// Whether the old process has been let go. Two threads speak on this line.
+    settled: Mutex<bool>,
+}
 
 /// A thread that waits for what there is to be followed with; dropped, it ends.
 pub type Follower = Sender<Arc<Supervisor>>;
@@ -31,7 +40,7 @@ pub fn take(path: &Path, live: &Live) -> io::Result<(Vec<Bound>, Heir)> {
     stream.set_read_timeout(Some(PATIENCE))?;
     send(&stream, &Message::Take { protocol: PROTOCOL }, None)?;
     let mut bound = Vec::new();
-    let heir = Heir(Arc::new(stream));
+    let heir = Heir { stream, settled: Mutex::new(false) };
     heir.take_all(live, &mut bound)?;
     Ok((bound, heir))
 }
@@ -39,11 +48,11 @@ pub fn take(path: &Path, live: &Live) -> io::Result<(Vec<Bound>, Heir)> {
 impl Heir {
     fn take_all(&self, live: &Live, bound: &mut Vec<Bound>) -> io::Result<()> {
         loop {
-            match receive(&self.0)? {
+            match receive(&self.stream)? {
                 (Message::Socket { name, configured }, Some(socket)) => {
                     bound.push(Bound { name, configured, activated: false, socket: socket.into() });
                 }
-                (Message::State { kind, version, bytes }, _) => take_state(&self.0, live, (&kind, version, bytes))?,
+                (Message::State { kind, version, bytes }, _) => take_state(&self.stream, live, (&kind, version, bytes))?,
                 (Message::Complete, _) => return Ok(()),
                 (Message::Failed { why }, _) => return Err(io::Error::other(why)),
                 _ => return Err(io::Error::other("the old process says something else")),
@@ -56,14 +65,14 @@ impl Heir {
     /// # Errors
     /// When the old process is gone or has given it up.
     pub fn ready(&self, live: &Live) -> io::Result<()> {
-        send(&self.0, &Message::Ready, None)?;
+        send(&self.stream, &Message::Ready, None)?;
         self.take_all(live, &mut Vec::new())
     }
 
     /// Says why it goes no further.
     pub fn failed(&self, why: &str) {
         // The old process finds out either way.
-        let _ = send(&self.0, &Message::Failed { why: why.chars().take(4_000).collect() }, None);
+        let _ = send(&self.stream, &Message::Failed { why: why.chars().take(4_000).collect() }, None);
     }
 
     /// Says that it accepts. To be called right before it does: nobody else accepts now.
@@ -72,10 +81,10 @@ impl Heir {
     /// When the old process has given this one up, and serves itself. That it is gone is no error: somebody has
     /// to serve.
     pub fn announce(&self) -> io::Result<()> {
-        if send(&self.0, &Message::Serving, None).is_ok() && !incoming(&self.0, Duration::ZERO)? {
+        if send(&self.stream, &Message::Serving, None).is_ok() && !incoming(&self.stream, Duration::ZERO)? {
             return Ok(());
         }
-        match receive(&self.0) {
+        match receive(&self.stream) {
             Ok((Message::Failed { why }, _)) => Err(io::Error::other(format!("it has given this process up, which {why}"))),
             Ok(_) => Ok(()),
             Err(error) => {
@@ -85,34 +94,51 @@ impl Heir {
         }
     }
 
+    /// Lets the old process go.
+    pub fn settle(&self) {
+        self.say(&Message::Settled);
+    }
+
+    fn say(&self, message: &Message) {
+        let mut settled = self.settled.lock();
+        if !*settled {
+            *settled = matches!(message, Message::Settled);
+            // Where it is gone, it need not hear it.
+            let _ = send(&self.stream, message, None);
+        }
+    }
+
     /// A thread that follows the old process as soon as it is told that this one serves.
     ///
     /// # Errors
     /// When no thread can be had.
-    pub fn follower(&self, standby: Duration) -> io::Result<Follower> {
+    pub fn follower(self: &Arc<Self>, standby: Duration) -> io::Result<Follower> {
         let (sender, serving) = channel::<Arc<Supervisor>>();
-        let heir = Self(Arc::clone(&self.0));
+        let heir = Arc::clone(self);
         let follow = move || {
             if let Ok(supervisor) = serving.recv() {
                 heir.follow(&supervisor, standby);
+                *supervisor.predecessor.lock() = None;
             }
         };
         std::thread::Builder::new().name("heritage".to_owned()).spawn(follow)?;
         Ok(sender)
     }
 
-    /// Takes what comes in at the old process until that ends, and lets it go when `standby` is over or this
-    /// process is to end.
+    /// Takes what comes in at the old process until that ends, and lets it go when `standby` is over.
     fn follow(&self, supervisor: &Supervisor, standby: Duration) {
         let since = Instant::now();
-        let (mut settled, mut understood) = (false, true);
+        let (mut told, mut understood) = (since, true);
         loop {
-            if !settled && (since.elapsed() >= standby || supervisor.is_ending()) {
-                settled = true;
-                let _ = send(&self.0, &Message::Settled, None);
+            if since.elapsed() >= standby {
+                self.settle();
+            } else if told.elapsed() >= ALIVE {
+                self.say(&Message::Serving);
+                told = Instant::now();
             }
             match self.take_late(supervisor, understood) {
-                Ok(()) => {}
+                Ok(true) => {}
+                Ok(false) => return,
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof || error.kind() == io::ErrorKind::ConnectionReset => {
                     return log::info!("the predecessor has ended");
                 }
@@ -122,25 +148,25 @@ impl Heir {
         }
     }
 
-    /// Takes what has come, if anything comes soon.
-    fn take_late(&self, supervisor: &Supervisor, understood: bool) -> io::Result<()> {
-        if !incoming(&self.0, Duration::from_millis(50))? {
-            return Ok(());
+    /// Takes what has come, if anything comes soon; whether there is more to come.
+    fn take_late(&self, supervisor: &Supervisor, understood: bool) -> io::Result<bool> {
+        if !incoming(&self.stream, Duration::from_millis(50))? {
+            return Ok(true);
         }
         if !understood {
             let mut past = [0; 64 * 1024];
-            let count = io::Read::read(&mut &*self.0, &mut past)?;
-            return if count == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) };
+            let count = io::Read::read(&mut &self.stream, &mut past)?;
+            return if count == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(true) };
         }
-        match receive(&self.0)?.0 {
-            Message::State { kind, version, bytes } => take_state(&self.0, &supervisor.live, (&kind, version, bytes)),
+        match receive(&self.stream)?.0 {
+            Message::State { kind, version, bytes } => take_state(&self.stream, &supervisor.live, (&kind, version, bytes)).map(|()| true),
             // Its patience and this process's first word have crossed: one of the two has to go.
             Message::Failed { why } => {
                 log::error!("the predecessor serves again, and this process ends: it {why}");
                 supervisor.enter(Phase::Leaving);
-                Ok(())
+                Ok(false)
             }
-            _ => Ok(()),
+            _ => Ok(true),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{Shutdown, getsockopt, shutdown};
@@ -15,12 +15,12 @@ use parking_lot::Mutex;
 use super::spawn::start_successor;
 use super::wire::{Message, PROTOCOL, give, incoming, is_timeout, receive, send};
 use crate::live::Part;
-use crate::process::{Phase, Progress, Supervisor, notify};
+use crate::process::{Phase, Progress, Supervisor};
 
 /// How long whoever connects may take to say what it wants.
 const GREETING: Duration = Duration::from_secs(5);
 
-/// How long a successor that has the rest may take to accept.
+/// How long a successor that has the rest may take to accept, and later may say nothing at all.
 const MOMENT: Duration = Duration::from_secs(10);
 
 /// How often the successor is told what came in meanwhile.
@@ -124,8 +124,20 @@ impl Offer {
     /// Removes the socket, so that the next start does not find one behind which nobody is. A
     /// successor's own at the same path is not touched.
     pub fn withdraw(&self) {
-        if inode(&self.path).is_ok_and(|now| now == *self.inode.lock()) {
+        if self.is_in_place() {
             let _ = std::fs::remove_file(&self.path);
+        }
+    }
+
+    /// Whether the socket at the path is this one.
+    fn is_in_place(&self) -> bool {
+        inode(&self.path).is_ok_and(|now| now == *self.inode.lock())
+    }
+
+    fn put_again(self: &Arc<Self>, supervisor: &Arc<Supervisor>) {
+        match Prepared::new(&self.path).and_then(|prepared| self.put(&prepared, supervisor)) {
+            Ok(()) => log::info!("successors are awaited again at {}", self.path.display()),
+            Err(error) => log::error!("the upgrade socket {} cannot be made again: {error}", self.path.display()),
         }
     }
 
@@ -134,10 +146,11 @@ impl Offer {
         match greeting.and_then(|()| receive(stream)) {
             Ok((Message::Upgrade, _)) => {
                 // This process does not end before it has told what became of it.
-                let _under_way = supervisor.drain.begin();
+                let _asked = supervisor.asked.begin();
                 let tell = |text: &str| _ = send(stream, &Message::Progress { text: text.to_owned() }, None);
                 let (fine, text) = match start_successor(supervisor, &tell) {
                     Ok(text) => (true, text),
+                    Err(text) if supervisor.phase() == Phase::Serving => (false, format!("the running gateway goes on as before: {text}")),
                     Err(text) => (false, text),
                 };
                 let _ = send(stream, &Message::Done { fine, text }, None);
@@ -155,67 +168,77 @@ impl Offer {
         // One at a time, and no reload in between: the successor has what this process has.
         let one = supervisor.reloading.try_lock();
         let (Ok(one), Phase::Serving) = (one, supervisor.phase()) else {
-            let why = "a reload or another upgrade is under way".to_owned();
+            let why = match supervisor.phase() {
+                Phase::Serving => "a reload or another upgrade is under way".to_owned(),
+                _ => supervisor.not_serving(),
+            };
             let _ = send(stream, &Message::Failed { why }, None);
             return;
         };
+        // This process does not end before the successor knows.
+        let asked = supervisor.asked.begin();
+        // Only the last of three may be the one that serves.
+        supervisor.settle();
         match lead(stream, supervisor) {
             Ok(()) => {
                 stand_back(stream, supervisor);
-                drop(one);
+                drop((one, asked));
                 self.stand_by(stream, supervisor);
             }
             Err(error) => {
                 let why = why(&error);
-                // It may have been told to end meanwhile; then nobody is to be let in again.
-                if supervisor.phase() == Phase::Serving {
-                    supervisor.pause(false);
-                }
+                let serves = supervisor.resume();
                 supervisor.live.heritage().iter().for_each(|kind| kind.keep());
                 // So that it does not take the end of this line for the end of this process, and serve.
                 let _ = send(stream, &Message::Failed { why: why.clone() }, None);
-                log::error!("the hand-over failed, this process goes on serving: the successor {why}");
-                supervisor.progress(Progress::Failed(why));
+                // It may have served for a moment, and have put its own socket there.
+                if serves && !self.is_in_place() {
+                    self.put_again(supervisor);
+                }
+                // Whoever watches logs it.
+                if !supervisor.progress(Progress::Failed(why.clone())) {
+                    log::error!("the hand-over failed, this process goes on serving: the successor {why}");
+                }
             }
         }
     }
 
-    /// Drains, and serves again should the successor end too soon.
+    /// Drains, and serves again should the successor end, or hang, too soon.
     fn stand_by(self: &Arc<Self>, stream: &UnixStream, supervisor: &Arc<Supervisor>) {
-        let pid = supervisor.successor.load(Ordering::Acquire);
         // What comes in here is told as long as it is heard; that it is not heard is no end of the successor.
         let mut heard = stream.set_write_timeout(Some(GREETING)).is_ok();
+        let mut last_word = Instant::now();
         loop {
-            match incoming(stream, LATE).and_then(|came| if came { receive(stream).map(Some) } else { Ok(None) }) {
-                Ok(Some((Message::Settled, _))) if supervisor.phase() == Phase::StandingBy => {
-                    // Not before: whoever started this process would take the successor's end for the service's.
-                    notify::main_pid(pid);
-                    log::info!("the successor, process {pid}, has settled: this process ends with its last request");
-                    supervisor
-                        .progress(Progress::Settled(format!("process {pid} has settled; the old process ends with its last request")));
-                    supervisor.enter(Phase::Leaving);
-                }
-                Err(_) => {
-                    if supervisor.phase() == Phase::StandingBy {
-                        self.come_back(supervisor);
+            let word = incoming(stream, LATE).and_then(|came| if came { receive(stream).map(Some) } else { Ok(None) });
+            let stands_by = supervisor.phase() == Phase::StandingBy;
+            match word {
+                Ok(Some((message, _))) => {
+                    last_word = Instant::now();
+                    if stands_by && matches!(message, Message::Settled) {
+                        supervisor.leave_it_to_the_successor("has settled");
                     }
-                    return;
                 }
-                _ => {}
+                Ok(None) if stands_by && last_word.elapsed() >= MOMENT => {
+                    let why = format!("said nothing for {MOMENT:?}");
+                    let _ = send(stream, &Message::Failed { why: why.clone() }, None);
+                    return self.come_back(supervisor, &why);
+                }
+                Ok(None) => {}
+                Err(_) if stands_by => return self.come_back(supervisor, "ended before it had settled"),
+                Err(_) => return,
             }
             heard = heard && give(stream, &supervisor.live, Part::Late).is_ok();
         }
     }
 
-    fn come_back(self: &Arc<Self>, supervisor: &Arc<Supervisor>) {
-        log::error!("the successor ended before it had settled: this process goes on serving");
+    fn come_back(self: &Arc<Self>, supervisor: &Arc<Supervisor>, why: &str) {
         supervisor.live.heritage().iter().for_each(|kind| kind.keep());
-        supervisor.successor.store(0, Ordering::Release);
-        supervisor.enter(Phase::Serving);
-        supervisor.progress(Progress::Failed("ended soon after it had taken over".to_owned()));
-        match Prepared::new(&self.path).and_then(|prepared| self.put(&prepared, supervisor)) {
-            Ok(()) => log::info!("successors are awaited again at {}", self.path.display()),
-            Err(error) => log::error!("the upgrade socket {} cannot be made again: {error}", self.path.display()),
+        // Unless it has been told to end right now.
+        if supervisor.enter(Phase::Serving) {
+            log::error!("the successor {why}: this process goes on serving");
+            supervisor.successor.store(0, Ordering::Release);
+            supervisor.progress(Progress::Failed(why.to_owned()));
+            self.put_again(supervisor);
         }
     }
 }
@@ -226,7 +249,9 @@ fn stand_back(stream: &UnixStream, supervisor: &Supervisor) {
     let pid = getsockopt(&stream, PeerCredentials).map_or(0, |peer| peer.pid());
     supervisor.successor.store(pid, Ordering::Release);
     supervisor.progress(Progress::Step("the successor serves; the old process stands by"));
-    supervisor.enter(Phase::StandingBy);
+    if !supervisor.enter(Phase::StandingBy) {
+        supervisor.leave_it_to_the_successor("serves, and the old process was told to end");
+    }
 }
 
 /// From the sockets to the successor's `serving`.
@@ -238,14 +263,28 @@ fn lead(stream: &UnixStream, supervisor: &Supervisor) -> io::Result<()> {
     }
     give(stream, &supervisor.live, Part::Whole)?;
     send(stream, &Message::Complete, None)?;
-    stream.set_read_timeout(Some(supervisor.serving().snapshot.process.upgrade_time))?;
+    await_start(stream, supervisor)?;
+    stream.set_read_timeout(Some(MOMENT))?;
     await_message(stream, |message| matches!(message, Message::Ready))?;
     supervisor.progress(Progress::Step("the successor is ready"));
-    stream.set_read_timeout(Some(MOMENT))?;
     supervisor.pause(true);
     give(stream, &supervisor.live, Part::Last)?;
     send(stream, &Message::Complete, None)?;
     await_message(stream, |message| matches!(message, Message::Serving))
+}
+
+/// Waits for the successor's first word, for as long as it may take, and as this process is to serve.
+fn await_start(stream: &UnixStream, supervisor: &Supervisor) -> io::Result<()> {
+    let (begun, limit) = (Instant::now(), supervisor.serving().snapshot.process.upgrade_time);
+    while !incoming(stream, LATE)? {
+        if supervisor.is_ending() {
+            return Err(io::Error::other("is not needed: the old process was told to end"));
+        }
+        if begun.elapsed() >= limit {
+            return Err(io::Error::other("was not ready in time (process.upgrade_time)"));
+        }
+    }
+    Ok(())
 }
 
 fn await_message(stream: &UnixStream, wanted: impl Fn(&Message) -> bool) -> io::Result<()> {
@@ -261,7 +300,7 @@ fn why(error: &io::Error) -> String {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
             "ended before it was ready; its own log says why".to_owned()
         }
-        _ if is_timeout(error) => "was not ready in time (process.upgrade_time)".to_owned(),
+        _ if is_timeout(error) => format!("said nothing for {MOMENT:?}"),
         _ => error.to_string(),
     }
 }

@@ -46,7 +46,7 @@ pub fn start_successor(supervisor: &Arc<Supervisor>, tell: &dyn Fn(&str)) -> Res
     *supervisor.watched.lock() = None;
     METRICS.upgraded(result.is_ok());
     match &result {
-        Ok(text) => log::info!("upgraded: {text}"),
+        Ok(_) => {}
         Err(why) => {
             log::error!("the upgrade failed, this process goes on serving: {why}");
             notify::status("serving; the last upgrade failed");
@@ -82,8 +82,9 @@ fn run(supervisor: &Supervisor, events: &Receiver<Progress>, tell: &dyn Fn(&str)
     let mut command = command()?;
     let path = command.get_program().to_owned();
     let mut child = command.spawn().map_err(|e| format!("the successor cannot be started: {}: {e}", path.display()))?;
-    tell(&format!("process {} is started", child.id()));
-    let result = follow(&mut child, patience, events, tell);
+    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).map(|word| word.to_string_lossy()).collect();
+    tell(&format!("process {} is started: {}", child.id(), words.join(" ")));
+    let result = follow(&mut child, (patience, &|| supervisor.is_ending()), events, tell);
     if result.is_err() {
         // Nobody waits for it any more; most often it has ended by itself.
         let _ = child.kill();
@@ -94,7 +95,12 @@ fn run(supervisor: &Supervisor, events: &Receiver<Progress>, tell: &dyn Fn(&str)
 
 /// Passes on what is heard of a successor until it has settled, failed, ended, or taken too long to say a
 /// first word; after that the hand-over has the time in its eye.
-fn follow(child: &mut Child, patience: Duration, events: &Receiver<Progress>, tell: &dyn Fn(&str)) -> Result<String, String> {
+fn follow(
+    child: &mut Child,
+    (patience, is_ending): (Duration, &dyn Fn() -> bool),
+    events: &Receiver<Progress>,
+    tell: &dyn Fn(&str),
+) -> Result<String, String> {
     let begun = Instant::now();
     let mut connected = false;
     loop {
@@ -110,6 +116,9 @@ fn follow(child: &mut Child, patience: Duration, events: &Receiver<Progress>, te
             Err(RecvTimeoutError::Timeout) => {
                 if let Ok(Some(status)) = child.try_wait() {
                     return Err(format!("the successor ended ({status}) before it took anything; its own log says why"));
+                }
+                if is_ending() {
+                    return Err("the old process was told to end".to_owned());
                 }
                 if begun.elapsed() >= patience {
                     return Err("the successor was not ready in time (process.upgrade_time)".to_owned());

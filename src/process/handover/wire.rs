@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::live::{Live, Part};
 
 /// The version of what is said here. Both sides have to speak the same.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// The longest message; states come behind one, in pieces.
 const LONGEST: usize = 64 * 1024;
@@ -33,7 +33,7 @@ pub enum Message {
     Complete,
     /// The successor has started and accepts as soon as it has the rest.
     Ready,
-    /// It accepts.
+    /// It accepts, and still does: said again and again until it has settled.
     Serving,
     /// It has served for a while: the old process may go.
     Settled,

@@ -77,6 +77,18 @@ impl Breaker {
         Self { phase: Phase::Open { until }, ..Self::default() }
     }
 
+    /// The same one for another shape: open for no longer than that says. Probes that are out are not waited for:
+    /// their outcome is another breaker's.
+    #[must_use]
+    pub fn reshaped(self, shape: &BreakerShape, now: u64) -> Self {
+        let phase = match self.phase {
+            Phase::Closed => Phase::Closed,
+            Phase::Open { until } => Phase::Open { until: until.min(now.saturating_add(shape.cool_down)) },
+            Phase::HalfOpen { .. } => Phase::Open { until: now },
+        };
+        Self { phase, ..self }
+    }
+
     /// Where it stands.
     pub fn phase(&self) -> Phase {
         self.phase
@@ -197,6 +209,22 @@ mod tests {
         // And what comes of them late counts for nothing.
         assert!(!breaker.record(&SHAPE, 15 * S, lost[0], Some(false)));
         assert!(matches!(breaker.phase(), Phase::HalfOpen { .. }));
+    }
+
+    #[test]
+    fn another_shape_takes_over_where_it_stands() {
+        let shorter = BreakerShape { cool_down: S, ..SHAPE };
+        let longer = BreakerShape { cool_down: 99 * S, ..SHAPE };
+        let mut breaker = Breaker::default();
+        (0..2).for_each(|_| _ = fail(&mut breaker, 0));
+        assert!(fail(&mut breaker.reshaped(&longer, 0), 0), "the third in a row");
+        assert!(fail(&mut breaker, 0));
+        let until = |breaker: Breaker| if let Phase::Open { until } = breaker.phase() { until } else { 0 };
+        assert_eq!(until(breaker.reshaped(&longer, 0)), SHAPE.cool_down);
+        assert_eq!(until(breaker.reshaped(&shorter, 2 * S)), 3 * S);
+        breaker.admit(&SHAPE, 5 * S);
+        let mut reshaped = breaker.reshaped(&longer, 6 * S);
+        assert!(matches!(reshaped.admit(&longer, 6 * S), Admission::Probe(_)), "the probe that is out is another's");
     }
 
     #[test]
