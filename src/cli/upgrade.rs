@@ -44,8 +44,13 @@ impl Upgrade {
             return Err(tell(loaded.mistakes));
         }
         let path = path.ok_or_else(|| fail("process.upgrade_socket is not set: there is nobody to ask"))?;
-        let broken = |error: std::io::Error| fail(format!("{}: {error}; does a gateway with this configuration run?", path.display()));
-        let stream = UnixStream::connect(&path).map_err(broken)?;
+        let stream = UnixStream::connect(&path).map_err(|error| {
+            let path = path.display();
+            fail(format!(
+                "{path}: {error}; does a gateway run that was started with this process.upgrade_socket? If not, SIGUSR2 asks for the same"
+            ))
+        })?;
+        let broken = |error: std::io::Error| fail(format!("{}: the running gateway has hung up: {error}", path.display()));
         send(&stream, &Message::Upgrade, None).map_err(broken)?;
         loop {
             match receive(&stream).map_err(broken)?.0 {

@@ -82,8 +82,7 @@ impl std::fmt::Display for Change {
 pub fn read_at_start(path: &str) -> Option<&'static str> {
     match path {
         "process.threads" | "admin.address" => Some("start or upgrade"),
-        // A successor looks for its predecessor where its own configuration says.
-        "process.upgrade_socket" => Some("start, and until then no upgrade finds this process"),
+        "process.upgrade_socket" => Some("start or upgrade, which until then SIGUSR2 asks for"),
         _ => None,
     }
 }

@@ -196,7 +196,7 @@ async fn begin(
         // From here to the first accept the old process accepts nothing: nothing slow may stand here.
         io("taking over", heir.ready(&live))?;
     }
-    let admin_address = snapshot.admin.address;
+    let (admin_address, upgrade_socket) = (snapshot.admin.address, snapshot.process.upgrade_socket.clone());
     let serving = Arc::new(Current::new(&Arc::new(Serving { snapshot, access_log: Arc::new(means.access_log) })));
     let draining = channel::channel(false).0;
     let supervisor = Arc::new(Supervisor {
@@ -217,6 +217,7 @@ async fn begin(
         phase: channel::channel(Phase::Serving).0,
         draining,
         asked: Arc::default(),
+        upgrade_socket,
         predecessor: Mutex::new(heir.map(Arc::clone)),
         admin_door: channel::channel(Door::Open).0,
         successor: AtomicI32::new(0),
@@ -255,7 +256,8 @@ fn inherit(options: &Options, loaded: &Loaded, live: &Live) -> Result<(Vec<Bound
     if !options.upgrade {
         return Ok((activation::sockets().map_err(Failure::Other)?, None));
     }
-    let Some(path) = loaded.config.process.upgrade_socket.as_ref().map(|p| loaded.base.join(p)) else {
+    let configured = loaded.config.process.upgrade_socket.as_ref().map(|p| loaded.base.join(p));
+    let Some(path) = handover::predecessor().or(configured) else {
         return Err(Failure::Other("--upgrade needs process.upgrade_socket in the configuration".to_owned()));
     };
     let taken = handover::take(&path, live).map_err(|error| match error.kind() {

@@ -117,6 +117,8 @@ pub struct Supervisor {
     admin_address: SocketAddr,
     /// The operators' listener, for a successor; nothing once one has settled.
     admin: Mutex<Option<Bound>>,
+    /// Where successors are awaited.
+    upgrade_socket: Option<PathBuf>,
     /// The process before this one, until it has ended.
     predecessor: Mutex<Option<Arc<Heir>>>,
     /// The process that serves once this one does not; 0 is none.

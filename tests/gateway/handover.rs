@@ -2,7 +2,7 @@
 
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -209,7 +209,11 @@ fn ask(old: &Gateway) -> (std::thread::JoinHandle<(i32, String, String)>, Orphan
 
 /// The process that answers at the upgrade socket.
 fn serving(gateway: &Gateway) -> Option<u32> {
-    let stream = UnixStream::connect(socket(&gateway.folder)).ok()?;
+    process_at(&socket(&gateway.folder))
+}
+
+fn process_at(path: &Path) -> Option<u32> {
+    let stream = UnixStream::connect(path).ok()?;
     let peer = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials).ok()?;
     u32::try_from(peer.pid()).ok()
 }
@@ -309,4 +313,20 @@ fn a_successor_that_hangs_is_given_up() {
         eventually("the socket is the old one's", || serving(&old) == Some(old.child.id()));
     }
     let (_successor, _) = upgrade(&old);
+}
+
+#[test]
+fn an_upgrade_socket_moves_with_an_upgrade() {
+    let yaml = |process: &str| format!("routes: [{{name: all, action: {{respond: {{}}}}}}]{process}\nadmin: {{address: 127.0.0.1:0}}");
+    let mut old = Gateway::start(&yaml(PROCESS));
+    let elsewhere = socket(&old.folder).with_file_name("elsewhere.sock");
+    old.write_config(&yaml(&PROCESS.replace("upgrade.sock", "elsewhere.sock")));
+    assert_eq!(old.reload().status, 200);
+    let (code, _, error) = run(&["upgrade", "-c", &old.config().display().to_string()], None);
+    assert!(code == 1 && error.contains("SIGUSR2"), "{error}");
+    old.signal("-USR2");
+    assert_eq!(old.wait(), Some(0));
+    let _successor = Orphan(process_at(&elsewhere).expect("the successor"));
+    assert_eq!(old.get("/").status, 200);
+    assert!(!socket(&old.folder).exists(), "nobody is there");
 }

@@ -19,5 +19,5 @@ mod wire;
 
 pub use heir::{Follower, Heir, take};
 pub use offer::{Offer, Prepared};
-pub use spawn::{remember_executable, start_successor};
+pub use spawn::{predecessor, remember_executable, start_successor};
 pub use wire::{Message, receive, send};

@@ -1,7 +1,7 @@
 //! Starting a successor from within: the binary at this process's path, with its own arguments.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, OnceLock};
@@ -14,6 +14,14 @@ use crate::telemetry::metrics::METRICS;
 /// the one to start.
 static EXECUTABLE: OnceLock<PathBuf> = OnceLock::new();
 
+/// Tells a successor where its predecessor is: the configuration may say something else by now.
+const PREDECESSOR: &str = "PORTCULLIS_PREDECESSOR";
+
+/// Where the process is that has started this one.
+pub fn predecessor() -> Option<PathBuf> {
+    std::env::var_os(PREDECESSOR).map(PathBuf::from)
+}
+
 /// Notes where the binary is. To be called at the start.
 pub fn remember_executable() {
     if let Ok(path) = std::env::current_exe() {
@@ -21,14 +29,14 @@ pub fn remember_executable() {
     }
 }
 
-fn command() -> Result<Command, String> {
+fn command(socket: &Path) -> Result<Command, String> {
     let path = EXECUTABLE.get().ok_or("this process does not know its own binary")?;
     let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     if !arguments.iter().any(|a| a == "--upgrade") {
         arguments.push("--upgrade".into());
     }
     let mut command = Command::new(path);
-    command.args(arguments).stdin(Stdio::null());
+    command.args(arguments).env(PREDECESSOR, socket).stdin(Stdio::null());
     // Sockets of an activation were for this process alone.
     command.env_remove("LISTEN_FDS").env_remove("LISTEN_PID").env_remove("LISTEN_FDNAMES");
     Ok(command)
@@ -71,15 +79,13 @@ fn may_start(supervisor: &Supervisor) -> Result<(), String> {
     if std::process::id() == 1 {
         return Err("this is process 1: a container ends with it. Start a second container instead".to_owned());
     }
-    if supervisor.serving().snapshot.process.upgrade_socket.is_none() {
-        return Err("there is no process.upgrade_socket over which a successor could take the listeners".to_owned());
-    }
     Ok(())
 }
 
 fn run(supervisor: &Supervisor, events: &Receiver<Progress>, tell: &dyn Fn(&str)) -> Result<String, String> {
     let patience = supervisor.serving().snapshot.process.upgrade_time;
-    let mut command = command()?;
+    let socket = supervisor.upgrade_socket.as_ref();
+    let mut command = command(socket.ok_or("there was no process.upgrade_socket when this process started: a successor cannot reach it")?)?;
     let path = command.get_program().to_owned();
     let mut child = command.spawn().map_err(|e| format!("the successor cannot be started: {}: {e}", path.display()))?;
     let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).map(|word| word.to_string_lossy()).collect();
