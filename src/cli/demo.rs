@@ -59,10 +59,10 @@ impl Demo {
         let source = Source::Text { text, name: "conf/examples/demo.yaml".to_owned(), base: PathBuf::from(".") };
         let started = match process::start(Options { source, upgrade: false }).await {
             Ok(started) => started,
-            Err(Failure::Mistakes(mistakes)) => return fail(&mistakes.to_string()),
             Err(Failure::Other(text)) => {
                 return fail(&format!("{text}\nAnother program may have the port: try `portcullis demo --port 0 --admin-port 0`"));
             }
+            Err(other) => return fail(&other.to_string()),
         };
         let Some((_, gateway)) = started.supervisor.addresses().into_iter().next() else { return fail("no listener came up") };
         let calls = calls::all(gateway);

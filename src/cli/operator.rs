@@ -41,7 +41,8 @@ pub struct Comparison {
     pub changes: Vec<Change>,
     /// Where the gateway listens.
     pub listeners: Vec<SocketAddr>,
-    /// The file that the gateway reads.
+    /// The file that the gateway reads; one of before says nothing of it.
+    #[serde(default)]
     file: String,
 }
 
@@ -137,9 +138,11 @@ impl Operator {
         Ok(comparison)
     }
 
-    /// Says so where the gateway reads another file than the one that is meant here.
+    /// Says so where the gateway reads another file than the one that is meant here. Of a gateway elsewhere, or in a
+    /// container, that cannot be told.
     pub fn tell_other_file(&self, file: &str) {
-        if self.config.canonicalize().ok() != Path::new(file).canonicalize().ok() {
+        let there = Path::new(file).canonicalize();
+        if there.is_ok_and(|there| self.config.canonicalize().is_ok_and(|here| here != there)) {
             eprintln!("the gateway reads another file than {}, whose changes do not count: {file}", self.config.display());
         }
     }

@@ -2,8 +2,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
 
 use nix::libc;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
 
 /// How far it stands back (`nice`): beside a worker it gets a quarter of a processor.
 const NICE: i32 = 5;
@@ -17,7 +20,19 @@ type Job = Box<dyn FnOnce() + Send>;
 /// The thread, which ends with this. One and not one for each work, so that two never take two processors, and so
 /// that what one work has freed is at hand for the next.
 #[derive(Debug)]
-pub struct Background(Sender<Job>);
+pub struct Background {
+    jobs: Mutex<Sender<Job>>,
+    runtime: Handle,
+}
+
+/// Why nothing came of a work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It has panicked.
+    Panicked,
+    /// It took too long, and is left to itself.
+    TooLong,
+}
 
 impl Background {
     /// Starts it. To be called within the runtime that its work is to reach.
@@ -25,33 +40,52 @@ impl Background {
     /// # Errors
     /// The system has no thread left.
     pub fn start() -> std::io::Result<Self> {
-        let runtime = tokio::runtime::Handle::current();
-        let (sender, jobs) = channel::<Job>();
-        std::thread::Builder::new().name("background".to_owned()).spawn(move || {
-            let _runtime = runtime.enter();
-            stand_back();
-            for job in jobs {
-                // The hook has told of it, and whoever waits for the work learns that it has ended.
-                let _ = catch_unwind(AssertUnwindSafe(job));
-            }
-        })?;
-        Ok(Self(sender))
+        let runtime = Handle::current();
+        Ok(Self { jobs: Mutex::new(spawn(&runtime)?), runtime })
     }
 
     /// Does it when what came before is done.
     pub fn later(&self, work: impl FnOnce() + Send + 'static) {
         // The thread lives for as long as this.
-        let _ = self.0.send(Box::new(work));
+        let _ = self.jobs.lock().send(Box::new(work));
     }
 
-    /// Does it and waits for what comes of it, which is nothing after a panic.
-    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    /// Does it and waits for what comes of it.
+    ///
+    /// # Errors
+    /// When it panics, or is not done within `limit`: a file that does not answer holds a thread for as long as it
+    /// likes. What comes next has another thread then.
+    pub async fn run<T: Send + 'static>(&self, limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Ended> {
         let (sender, result) = tokio::sync::oneshot::channel();
         self.later(move || {
             let _ = sender.send(work());
         });
-        result.await.ok()
+        match tokio::time::timeout(limit, result).await {
+            Ok(result) => result.map_err(|_| Ended::Panicked),
+            Err(_) => {
+                match spawn(&self.runtime) {
+                    // The old one ends with what it has.
+                    Ok(jobs) => *self.jobs.lock() = jobs,
+                    Err(error) => log::error!("no other thread for what is done in the background: {error}"),
+                }
+                Err(Ended::TooLong)
+            }
+        }
     }
+}
+
+fn spawn(runtime: &Handle) -> std::io::Result<Sender<Job>> {
+    let (sender, jobs) = channel::<Job>();
+    let runtime = runtime.clone();
+    std::thread::Builder::new().name("background".to_owned()).spawn(move || {
+        let _runtime = runtime.enter();
+        stand_back();
+        for job in jobs {
+            // The hook has told of it, and whoever waits for the work learns that it has ended.
+            let _ = catch_unwind(AssertUnwindSafe(job));
+        }
+    })?;
+    Ok(sender)
 }
 
 fn stand_back() {
@@ -79,9 +113,20 @@ mod tests {
         let background = Background::start().expect("started");
         // SAFETY: it passes numbers.
         let priority = || unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
-        assert_eq!(background.run(priority).await, Some(NICE));
+        let long = Duration::from_secs(60);
+        assert_eq!(background.run(long, priority).await, Ok(NICE));
         assert_ne!(priority(), NICE, "the others do not");
-        assert_eq!(background.run(|| -> u32 { panic!("on purpose") }).await, None);
-        assert_eq!(background.run(|| 7).await, Some(7));
+        assert_eq!(background.run(long, || -> u32 { panic!("on purpose") }).await, Err(Ended::Panicked));
+        assert_eq!(background.run(long, || 7).await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn what_hangs_holds_nothing_else_up() {
+        let background = Background::start().expect("started");
+        let (let_go, held) = channel::<()>();
+        let hangs = move || held.recv().is_ok();
+        assert_eq!(background.run(Duration::from_millis(1), hangs).await, Err(Ended::TooLong));
+        assert_eq!(background.run(Duration::from_secs(60), || 7).await, Ok(7));
+        drop(let_go);
     }
 }

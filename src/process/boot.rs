@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use pingora::proxy::HttpProxy;
@@ -40,6 +41,8 @@ pub enum Failure {
     Mistakes(Mistakes),
     /// Something else is.
     Other(String),
+    /// Nothing is wrong: it was told to end.
+    ToldToEnd,
 }
 
 impl std::fmt::Display for Failure {
@@ -47,6 +50,7 @@ impl std::fmt::Display for Failure {
         match self {
             Self::Mistakes(mistakes) => write!(f, "{mistakes}"),
             Self::Other(text) => f.write_str(text),
+            Self::ToldToEnd => f.write_str("was told to end before it served"),
         }
     }
 }
@@ -126,19 +130,39 @@ fn sockets(snapshot: &Snapshot, mut inherited: Vec<Bound>) -> Result<Vec<Bound>,
 /// Mistakes of the configuration, or what the system refuses.
 pub async fn start(options: Options) -> Result<Started, Failure> {
     crate::tls::install_provider();
-    let live = Live::default();
-    let read = super::watch::load(&options.source, &[]).map_err(Failure::Mistakes)?;
-    let loaded = &read.0;
-    if !loaded.mistakes.is_empty() {
-        // Before anybody is asked for anything.
-        compile(loaded, &live).map_err(Failure::Mistakes)?;
-    }
-    let (inherited, heir) = inherit(&options, loaded, &live)?;
-    let begun = begin(options.source, read, live, inherited, heir.as_ref()).await;
+    let (live, background) = (Arc::new(Live::default()), Arc::new(io("a thread", Background::start())?));
+    let (source, known) = (options.source.clone(), Arc::clone(&live));
+    let read = beside(&background, move || {
+        let read = super::watch::load(&source, &[])?;
+        if !read.0.mistakes.is_empty() {
+            // Before anybody is asked for anything.
+            compile(&read.0, &known)?;
+        }
+        Ok(read)
+    });
+    let read = read.await?;
+    let (inherited, heir) = inherit(&options, &read.0, &live)?;
+    let begun = begin(options.source, read, (live, background), inherited, heir.as_ref()).await;
     if let (Err(failure), Some(heir)) = (&begun, &heir) {
         heir.failed(&failure.to_string());
     }
     begun
+}
+
+/// Reads files in the background, for as long as they take: a start can be told to end meanwhile.
+async fn beside<T: Send + 'static>(
+    background: &Background,
+    work: impl FnOnce() -> Result<T, Mistakes> + Send + 'static,
+) -> Result<T, Failure> {
+    match background.run(Duration::MAX, work).await {
+        Ok(result) => result.map_err(Failure::Mistakes),
+        Err(_) => Err(Failure::Other("a mistake in the gateway itself, told of above; please report it".to_owned())),
+    }
+}
+
+/// Whether it goes on. Asked in passing too, where nothing waits.
+fn unless_told_to_end() -> Result<(), Failure> {
+    if signals::told_to_end() { Err(Failure::ToldToEnd) } else { Ok(()) }
 }
 
 /// What may be refused by the system, before this process says that it is ready.
@@ -149,7 +173,6 @@ struct Means {
     workers: Workers,
     accepting: tokio::runtime::Handle,
     threads: usize,
-    background: Arc<Background>,
     offer: Option<Prepared>,
     follower: Option<Follower>,
 }
@@ -171,7 +194,6 @@ fn means(loaded: &Loaded, snapshot: &Snapshot, inherited: &mut Vec<Bound>, heir:
         accepting: workers.handle().clone(),
         workers: Workers(Some(workers)),
         threads,
-        background: Arc::new(io("a thread", Background::start())?),
         offer: snapshot.process.upgrade_socket.as_ref().map(offered).transpose()?,
         follower: heir.map(|heir| io("following the old process", heir.follower(snapshot.process.standby_time))).transpose()?,
     })
@@ -181,17 +203,18 @@ fn means(loaded: &Loaded, snapshot: &Snapshot, inherited: &mut Vec<Bound>, heir:
 async fn begin(
     source: Source,
     (loaded, files): (Loaded, Seen),
-    live: Live,
+    (live, background): (Arc<Live>, Arc<Background>),
     mut inherited: Vec<Bound>,
     heir: Option<&Arc<Heir>>,
 ) -> Result<Started, Failure> {
-    let snapshot = compile(&loaded, &live).map_err(Failure::Mistakes)?;
+    let known = Arc::clone(&live);
+    let compiled = beside(&background, move || compile(&loaded, &known).map(|snapshot| (loaded, snapshot)));
+    let (loaded, snapshot) = compiled.await?;
     told(&snapshot);
     let means = means(&loaded, &snapshot, &mut inherited, heir)?;
     let bound = sockets(&snapshot, inherited).map_err(|m| Failure::Other(loaded.locate(m).to_string()))?;
     look_after(&snapshot).await;
-    // Who has been told to end by now takes nothing over.
-    tokio::task::yield_now().await;
+    unless_told_to_end()?;
     if let Some(heir) = heir {
         // From here to the first accept the old process accepts nothing: nothing slow may stand here.
         io("taking over", heir.ready(&live))?;
@@ -201,10 +224,10 @@ async fn begin(
     let draining = channel::channel(false).0;
     let supervisor = Arc::new(Supervisor {
         source,
-        live: Arc::new(live),
+        live,
         started: Arc::new(loaded.at_start()),
-        flat: Mutex::new(flat_soon(loaded, &means.background)),
-        background: means.background,
+        flat: Mutex::new(flat_soon(loaded, &background)),
+        background,
         proxy: proxy(Gateway::new(Arc::clone(&serving), draining.subscribe()), means.threads),
         serving,
         files: Mutex::new(files),
@@ -227,6 +250,8 @@ async fn begin(
         watched: Mutex::new(None),
     });
     if let Some(heir) = heir {
+        // Who has been told to end takes nothing over.
+        unless_told_to_end()?;
         io("taking over", heir.announce())?;
     }
     supervisor.begin(bound);
@@ -321,10 +346,7 @@ pub fn run(options: Options) -> u8 {
         let started = tokio::select! {
             biased;
             started = start(options) => started,
-            () = signals.told_to_end() => {
-                log::info!("told to end before it served");
-                return 0;
-            }
+            () = signals.told_to_end() => Err(Failure::ToldToEnd),
         };
         match started {
             Ok(started) => {
@@ -342,6 +364,10 @@ pub fn run(options: Options) -> u8 {
             Err(Failure::Other(text)) => {
                 eprintln!("portcullis: {text}");
                 1
+            }
+            Err(Failure::ToldToEnd) => {
+                log::info!("told to end before it served");
+                0
             }
         }
     });

@@ -37,7 +37,6 @@ impl Supervisor {
                 *now = phase;
             }
             if changes && phase == Phase::Serving {
-                // Here, and not by whoever drains: it may not have seen that there was something to come back from.
                 self.close(false);
                 self.pause(false);
             }
@@ -61,12 +60,18 @@ impl Supervisor {
     /// Begins to end: drains, and then leaves. Where a successor serves, that goes on; a predecessor that stands by
     /// is not to come back.
     pub fn end(&self) {
-        match self.phase() {
-            Phase::Serving => {
-                notify::stopping();
-                self.settle();
-                self.enter(Phase::Leaving);
+        // First: it would take the end of this process for a reason to come back.
+        self.settle();
+        let mut before = Phase::Leaving;
+        self.phase.send_if_modified(|now| {
+            before = *now;
+            if before == Phase::Serving {
+                *now = Phase::Leaving;
             }
+            before == Phase::Serving
+        });
+        match before {
+            Phase::Serving => notify::stopping(),
             Phase::StandingBy => self.leave_it_to_the_successor("serves, and the old process was told to end"),
             Phase::Leaving => {}
         }
@@ -109,25 +114,36 @@ impl Supervisor {
     pub(super) async fn serve_to_the_end(&self) {
         let mut phase = self.phase.subscribe();
         loop {
-            let left = phase.wait_for(|phase| *phase != Phase::Serving).await.map_or(Phase::Leaving, |phase| *phase);
-            self.listeners.lock().iter().for_each(|l| l.pause(true));
-            // Where no successor has it, the operators' listener goes on: it says that this process drains.
-            let handed = left == Phase::StandingBy;
-            self.admin_door.send_replace(if handed { Door::Paused } else { Door::Open });
-            // Pingora's own clean-up would cut connections whose request is on its way; our connections
-            // end by themselves: with the request that they have, or shortly after the drain began.
-            self.close(true);
+            let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
+            let Some(handed) = self.stop_accepting() else { continue };
             let mut back = self.phase.subscribe();
             tokio::select! {
                 () = self.leave(handed) => break,
-                // As in `enter`, which may have come between the first look at the phase and the closing above.
-                _ = back.wait_for(|phase| *phase == Phase::Serving) => {
-                    self.close(false);
-                    self.pause(false);
-                }
+                _ = back.wait_for(|phase| *phase == Phase::Serving) => {}
             }
         }
         self.serving().access_log.close();
+    }
+
+    /// Accepts nothing any more and lets what is under way end, unless it serves again by now; whether that is for a
+    /// successor.
+    fn stop_accepting(&self) -> Option<bool> {
+        let mut left = None;
+        // With the phase in hand: who comes back does so before this or after it.
+        self.phase.send_if_modified(|now| {
+            if *now != Phase::Serving {
+                let handed = *now == Phase::StandingBy;
+                self.listeners.lock().iter().for_each(|l| l.pause(true));
+                // Where no successor has it, the operators' listener goes on: it says that this process drains.
+                self.admin_door.send_replace(if handed { Door::Paused } else { Door::Open });
+                // Pingora's own clean-up would cut connections whose request is on its way; our connections
+                // end by themselves: with the request that they have, or shortly after the drain began.
+                self.close(true);
+                left = Some(handed);
+            }
+            false
+        });
+        left
     }
 
     /// Waits until nothing is under way or the time is over, and until it may leave. From then on it has no

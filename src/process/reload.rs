@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use super::background::Background;
+use super::background::{Background, Ended};
 use super::{Phase, Supervisor, notify, sockets};
 use crate::compile::compile;
 use crate::config::{Flat, FlatLater, Loaded, read_at_start};
@@ -115,10 +115,12 @@ impl Supervisor {
             let snapshot = compile(&loaded, &live)?;
             Ok((loaded, files, snapshot))
         };
-        let reading = tokio::time::timeout(READING, self.background.run(read)).await;
-        let (loaded, files, snapshot) = match reading {
-            Ok(read) => read.unwrap_or_else(|| Err(said(BROKEN)))?,
-            Err(_) => return Err(said(format!("reading it takes longer than {READING:?}: one of its files does not answer"))),
+        let (loaded, files, snapshot) = match self.background.run(READING, read).await {
+            Ok(read) => read?,
+            Err(Ended::Panicked) => return Err(said(BROKEN)),
+            Err(Ended::TooLong) => {
+                return Err(said(format!("reading it takes longer than {READING:?}: one of its files does not answer")));
+            }
         };
         self.left().await;
         let fresh = self.bind_new(&snapshot).map_err(|mistakes| loaded.locate(mistakes))?;
@@ -231,9 +233,11 @@ impl Supervisor {
     /// Accepts on further sockets.
     pub(super) fn start_listeners(&self, serving: &Serving, fresh: Vec<Bound>) {
         let _workers = self.workers.enter();
+        // The phase before the listeners, as wherever both are held.
+        let phase = self.phase.borrow();
         let mut listeners = self.listeners.lock();
         // Who ends has let go of all of them, or does so next.
-        let fresh = if self.phase() == Phase::Leaving { Vec::new() } else { fresh };
+        let fresh = if *phase == Phase::Leaving { Vec::new() } else { fresh };
         for bound in fresh {
             let Some(place) = serving.snapshot.listener(&bound.name) else { continue };
             let listener = &serving.snapshot.listeners[place];

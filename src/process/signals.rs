@@ -1,11 +1,22 @@
 //! SIGHUP reloads; SIGUSR2 upgrades; SIGTERM and SIGINT drain, and a second one ends at once.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::libc::{SIGINT, SIGTERM};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Supervisor;
 use super::handover::start_successor;
+
+/// Whether a signal that ends a process has come, from the moment in which it comes: before anything serves nobody may
+/// have the time to wait for it.
+static TOLD_TO_END: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process has been told to end.
+pub fn told_to_end() -> bool {
+    TOLD_TO_END.load(Ordering::Acquire)
+}
 
 /// The signals that a gateway knows; from its making on none of them ends the process by itself.
 pub struct Signals([std::io::Result<Signal>; 5]);
@@ -15,6 +26,11 @@ impl Signals {
     pub fn new() -> Self {
         let kinds =
             [SignalKind::hangup(), SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit(), SignalKind::user_defined2()];
+        for number in [SIGTERM, SIGINT] {
+            // SAFETY: what is called within a signal handler stores to an atomic, and nothing else. Where it is refused,
+            // only the waiting below is left.
+            let _ = unsafe { signal_hook_registry::register(number, || TOLD_TO_END.store(true, Ordering::Release)) };
+        }
         Self(kinds.map(signal))
     }
 

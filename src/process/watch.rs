@@ -54,7 +54,8 @@ pub async fn files(supervisor: Arc<Supervisor>) {
         tokio::time::sleep(pause.unwrap_or(ASK)).await;
         let loaded = supervisor.files.lock().clone();
         let paths: Vec<PathBuf> = loaded.iter().map(|(path, _)| path.clone()).collect();
-        let now = look(&paths);
+        // A disk that does not answer holds nothing else up.
+        let Ok(now) = tokio::task::spawn_blocking(move || look(&paths)).await else { continue };
         // What is being written changes between two looks.
         let is_still = now == before;
         before.clone_from(&now);

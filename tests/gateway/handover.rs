@@ -132,7 +132,7 @@ fn a_successor_that_ends_at_once_leaves_nothing_paused() {
         drop(impostor);
         assert_eq!(old.get("/").text(), "old", "{count}: {}", old.log());
         assert_eq!(client::get(old.admin, "/readyz").status, 200);
-        eventually("it has come back", || old.log().matches("awaited again").count() == count);
+        eventually("it has come back", || old.log().matches("ended before it had settled").count() == count);
     }
 }
 
@@ -254,6 +254,24 @@ fn a_successor_that_is_told_to_end_before_it_serves_takes_nothing() {
 }
 
 #[test]
+fn a_successor_that_is_told_to_end_while_it_takes_over_takes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("portcullis.yaml");
+    std::fs::write(&config, complete(&format!("routes: [{{name: all, action: {{respond: {{}}}}}}]{PROCESS}"))).expect("written");
+    let awaited = UnixListener::bind(socket(&folder)).expect("the upgrade socket");
+    let mut successor = Command::new(BINARY).args(["run", "--upgrade", "-q", "-c"]).arg(config).spawn().expect("started");
+    let heir = Impostor::on(awaited.accept().expect("a successor").0);
+    assert!(matches!(heir.hears(), Message::Take { .. }));
+    heir.says(&Message::Complete);
+    assert!(matches!(heir.hears(), Message::Ready));
+    kill("-TERM", successor.id());
+    heir.says(&Message::Complete);
+    let heard = heir.hears();
+    assert!(matches!(&heard, Message::Failed { why } if why.contains("told to end")), "{heard:?}");
+    assert_eq!(successor.wait().expect("a status").code(), Some(0));
+}
+
+#[test]
 fn an_old_process_that_is_told_to_end_leaves_the_service_to_its_successor() {
     let (mut old, asking, _successor) = replaced();
     old.signal("-TERM");
@@ -311,6 +329,10 @@ fn a_successor_that_hangs_is_given_up() {
         eventually("it is given up", gives_up);
         assert_eq!(old.get("/").text(), "old", "{}", old.log());
         eventually("the socket is the old one's", || serving(&old) == Some(old.child.id()));
+        // It had not heard of it, and takes its own socket away as it ends.
+        std::fs::remove_file(socket(&old.folder)).expect("removed");
+        drop(impostor);
+        eventually("the socket is the old one's again", || serving(&old) == Some(old.child.id()));
     }
     let (_successor, _) = upgrade(&old);
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::harness::client::{self, Connection, head};
 use super::harness::eventually;
-use super::harness::gateway::Gateway;
+use super::harness::gateway::{BINARY, Gateway, complete};
 use super::harness::target::{Target, answer};
 
 fn responding(text: &str) -> String {
@@ -223,4 +223,49 @@ fn whoever_is_in_the_queue_when_it_ends_is_served() {
         assert_eq!((answer.text().as_str(), answer.header("connection")), ("ok", Some("close")));
     }
     assert_eq!(gateway.wait(), Some(0));
+}
+
+/// A part of the configuration that nobody ever writes: whoever reads it waits.
+fn pipe(folder: &std::path::Path) -> std::path::PathBuf {
+    let path = folder.join("slow.yaml");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    path
+}
+
+#[test]
+fn a_reload_whose_file_does_not_answer_is_given_up_and_holds_nothing_else_up() {
+    let gateway = Gateway::start(&responding("before"));
+    pipe(gateway.folder.path());
+    gateway.write_config(&format!("include: [slow.yaml]\n{}", responding("never")));
+    // It may take longer than any other answer here.
+    let mut operator = std::net::TcpStream::connect(gateway.admin).expect("the admin listener");
+    operator.write_all(b"POST /reload HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").expect("asked");
+    let mut refused = String::new();
+    operator.read_to_string(&mut refused).expect("an answer");
+    assert!(refused.contains("422") && refused.contains("one of its files does not answer"), "{refused}");
+    assert_eq!(gateway.get("/").text(), "before");
+    gateway.write_config(&responding("after"));
+    assert_eq!(gateway.reload().status, 200);
+    assert_eq!(gateway.get("/").text(), "after");
+}
+
+#[test]
+fn a_start_that_waits_for_a_file_can_be_told_to_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let slow = pipe(folder.path());
+    let config = folder.path().join("portcullis.yaml");
+    std::fs::write(&config, complete(&format!("include: [slow.yaml]\n{}", responding("never")))).expect("written");
+    let mut starting = std::process::Command::new(BINARY).args(["run", "-q", "-c"]).arg(&config).spawn().expect("started");
+    // To open it without waiting takes a reader.
+    let reads = || {
+        let flags = nix::fcntl::OFlag::O_WRONLY | nix::fcntl::OFlag::O_NONBLOCK;
+        nix::fcntl::open(&slow, flags, nix::sys::stat::Mode::empty())
+    };
+    let mut held = None;
+    eventually("it reads", || {
+        held = reads().ok();
+        held.is_some()
+    });
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(starting.id() as i32), nix::sys::signal::Signal::SIGTERM).expect("told");
+    assert_eq!(starting.wait().expect("a status").code(), Some(0));
 }

@@ -4,10 +4,9 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
 
 use super::wire::{Message, PROTOCOL, incoming, receive, send, take_state};
 use crate::edge::Bound;
@@ -17,6 +16,9 @@ use crate::process::{Phase, Supervisor};
 /// How long the old process may take for one message.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a message, which is short, may wait for room: an old process that hangs is to hold nothing up.
+const MOMENT: Duration = Duration::from_secs(1);
+
 /// How often the old process hears that this one is alive, as long as it stands by.
 const ALIVE: Duration = Duration::from_secs(1);
 
@@ -24,8 +26,8 @@ const ALIVE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Heir {
     stream: UnixStream,
-    /// Whether the old process has been let go. Two threads speak on this line.
-    settled: Mutex<bool>,
+    /// Whether the old process has been let go.
+    settled: AtomicBool,
 }
 
 /// A thread that waits for what there is to be followed with; dropped, it ends.
@@ -38,9 +40,10 @@ pub type Follower = Sender<Arc<Supervisor>>;
 pub fn take(path: &Path, live: &Live) -> io::Result<(Vec<Bound>, Heir)> {
     let stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(MOMENT))?;
     send(&stream, &Message::Take { protocol: PROTOCOL }, None)?;
     let mut bound = Vec::new();
-    let heir = Heir { stream, settled: Mutex::new(false) };
+    let heir = Heir { stream, settled: AtomicBool::new(false) };
     heir.take_all(live, &mut bound)?;
     Ok((bound, heir))
 }
@@ -96,15 +99,16 @@ impl Heir {
 
     /// Lets the old process go.
     pub fn settle(&self) {
-        self.say(&Message::Settled);
+        if !self.settled.swap(true, Ordering::AcqRel) {
+            // Where it is gone, it need not hear it.
+            let _ = send(&self.stream, &Message::Settled, None);
+        }
     }
 
-    fn say(&self, message: &Message) {
-        let mut settled = self.settled.lock();
-        if !*settled {
-            *settled = matches!(message, Message::Settled);
-            // Where it is gone, it need not hear it.
-            let _ = send(&self.stream, message, None);
+    /// Says that this process is alive, as long as the old one stands by.
+    fn lives(&self) {
+        if !self.settled.load(Ordering::Acquire) {
+            let _ = send(&self.stream, &Message::Serving, None);
         }
     }
 
@@ -133,7 +137,7 @@ impl Heir {
             if since.elapsed() >= standby {
                 self.settle();
             } else if told.elapsed() >= ALIVE {
-                self.say(&Message::Serving);
+                self.lives();
                 told = Instant::now();
             }
             match self.take_late(supervisor, understood) {
@@ -168,5 +172,36 @@ impl Heir {
             }
             _ => Ok(true),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_process_that_hangs_holds_nothing_up() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("upgrade.sock");
+        let awaited = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+        let hangs = std::thread::spawn(move || {
+            let (stream, _) = awaited.accept().expect("a successor");
+            send(&stream, &Message::Complete, None).expect("sent");
+            stream
+        });
+        let (_, heir) = take(&path, &Live::default()).expect("taken");
+        let stream = hangs.join().expect("no panic");
+        // Until there is room for nothing more.
+        while send(&heir.stream, &Message::Serving, None).is_ok() {}
+        let begun = Instant::now();
+        heir.settle();
+        assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+        // What there was no room for has left nothing behind.
+        let mut heard = 0;
+        while incoming(&stream, Duration::ZERO).expect("asked") {
+            receive(&stream).expect("a message");
+            heard += 1;
+        }
+        assert!(heard > 1);
     }
 }

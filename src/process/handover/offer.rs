@@ -186,20 +186,41 @@ impl Offer {
                 self.stand_by(stream, supervisor);
             }
             Err(error) => {
-                let why = why(&error);
-                let serves = supervisor.resume();
+                let why = why(&error, "ended before it was ready; its own log says why");
+                supervisor.resume();
                 supervisor.live.heritage().iter().for_each(|kind| kind.keep());
-                // So that it does not take the end of this line for the end of this process, and serve.
-                let _ = send(stream, &Message::Failed { why: why.clone() }, None);
-                // It may have served for a moment, and have put its own socket there.
-                if serves && !self.is_in_place() {
-                    self.put_again(supervisor);
-                }
                 // Whoever watches logs it.
                 if !supervisor.progress(Progress::Failed(why.clone())) {
                     log::error!("the hand-over failed, this process goes on serving: the successor {why}");
                 }
+                drop(one);
+                self.see_off(stream, supervisor, why);
+                drop(asked);
             }
+        }
+    }
+
+    /// Gives a successor up. However late it hears that, and whatever it does before: in the end this process is the
+    /// one that is found at the path.
+    fn see_off(self: &Arc<Self>, stream: &UnixStream, supervisor: &Arc<Supervisor>, why: String) {
+        // So that it does not take the end of this line for the end of this process, and serve.
+        let failed = Message::Failed { why };
+        let told = send(stream, &failed, None).is_ok();
+        self.keep_in_place(supervisor);
+        // From here on it has all the time that it likes.
+        let patient = stream.set_read_timeout(None).and_then(|()| stream.set_write_timeout(None)).is_ok();
+        if patient && (told || send(stream, &failed, None).is_ok()) {
+            let _ = io::copy(&mut &*stream, &mut io::sink());
+        }
+        self.keep_in_place(supervisor);
+    }
+
+    /// Sees to it that the socket at the path is the one of this process, if that serves.
+    fn keep_in_place(self: &Arc<Self>, supervisor: &Arc<Supervisor>) {
+        // Not while another is about to be there.
+        let _one = supervisor.reloading.blocking_lock();
+        if supervisor.phase() == Phase::Serving && !self.is_in_place() {
+            self.put_again(supervisor);
         }
     }
 
@@ -219,26 +240,24 @@ impl Offer {
                     }
                 }
                 Ok(None) if stands_by && last_word.elapsed() >= MOMENT => {
-                    let why = format!("said nothing for {MOMENT:?}");
-                    let _ = send(stream, &Message::Failed { why: why.clone() }, None);
-                    return self.come_back(supervisor, &why);
+                    return self.come_back(stream, supervisor, format!("said nothing for {MOMENT:?}"));
                 }
                 Ok(None) => {}
-                Err(_) if stands_by => return self.come_back(supervisor, "ended before it had settled"),
+                Err(error) if stands_by => return self.come_back(stream, supervisor, why(&error, "ended before it had settled")),
                 Err(_) => return,
             }
             heard = heard && give(stream, &supervisor.live, Part::Late).is_ok();
         }
     }
 
-    fn come_back(self: &Arc<Self>, supervisor: &Arc<Supervisor>, why: &str) {
+    fn come_back(self: &Arc<Self>, stream: &UnixStream, supervisor: &Arc<Supervisor>, why: String) {
         supervisor.live.heritage().iter().for_each(|kind| kind.keep());
         // Unless it has been told to end right now.
         if supervisor.enter(Phase::Serving) {
             log::error!("the successor {why}: this process goes on serving");
             supervisor.successor.store(0, Ordering::Release);
-            supervisor.progress(Progress::Failed(why.to_owned()));
-            self.put_again(supervisor);
+            supervisor.progress(Progress::Failed(why.clone()));
+            self.see_off(stream, supervisor, why);
         }
     }
 }
@@ -295,11 +314,10 @@ fn await_message(stream: &UnixStream, wanted: impl Fn(&Message) -> bool) -> io::
     }
 }
 
-fn why(error: &io::Error) -> String {
+/// What an error on the line says of the successor, for which its end is `ended`.
+fn why(error: &io::Error, ended: &str) -> String {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-            "ended before it was ready; its own log says why".to_owned()
-        }
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => ended.to_owned(),
         _ if is_timeout(error) => format!("said nothing for {MOMENT:?}"),
         _ => error.to_string(),
     }

@@ -55,10 +55,11 @@ pub fn start_successor(supervisor: &Arc<Supervisor>, tell: &dyn Fn(&str)) -> Res
     METRICS.upgraded(result.is_ok());
     match &result {
         Ok(_) => {}
-        Err(why) => {
+        Err(why) if supervisor.phase() == Phase::Serving => {
             log::error!("the upgrade failed, this process goes on serving: {why}");
             notify::status("serving; the last upgrade failed");
         }
+        Err(why) => log::error!("the upgrade failed: {why}"),
     }
     result
 }

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
@@ -50,13 +51,24 @@ pub enum Message {
 /// Sends a message, and a socket with it.
 pub fn send(stream: &UnixStream, message: &Message, socket: Option<RawFd>) -> io::Result<()> {
     let text = serde_json::to_vec(message)?;
-    let length = (text.len() as u32).to_be_bytes();
+    // In one piece, so that two threads may speak on one line, and that what there is no room for leaves nothing behind.
+    let text = [&(text.len() as u32).to_be_bytes()[..], &text].concat();
     let fds: Vec<RawFd> = socket.into_iter().collect();
     let beside = if fds.is_empty() { vec![] } else { vec![ControlMessage::ScmRights(&fds)] };
     // The socket travels with the first bytes of its message.
-    let sent = sendmsg::<UnixAddr>(stream.as_raw_fd(), &[IoSlice::new(&length)], &beside, MsgFlags::MSG_NOSIGNAL, None)?;
-    (&mut &*stream).write_all(&length[sent..])?;
-    (&mut &*stream).write_all(&text)
+    let parts = [IoSlice::new(&text)];
+    let sent = again(|| sendmsg::<UnixAddr>(stream.as_raw_fd(), &parts, &beside, MsgFlags::MSG_NOSIGNAL, None))?;
+    (&mut &*stream).write_all(&text[sent..])
+}
+
+/// What a signal interrupts is done again.
+fn again<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            result => return result,
+        }
+    }
 }
 
 /// The most descriptors that the kernel lets one message have (`SCM_MAX_FD`).
@@ -67,15 +79,15 @@ pub fn receive(stream: &UnixStream) -> io::Result<(Message, Option<OwnedFd>)> {
     let mut length = [0; 4];
     // As many as one message can have, so that none is cut off: every one that comes is ours to close.
     let mut space = nix::cmsg_space!([RawFd; MOST_DESCRIPTORS]);
-    let (fds, count) = {
+    let (fds, count) = again(|| {
         let mut parts = [IoSliceMut::new(&mut length)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_WAITALL;
         let message = recvmsg::<UnixAddr>(stream.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
         let rights = message.cmsgs()?.filter_map(|c| if let ControlMessageOwned::ScmRights(fds) = c { Some(fds) } else { None });
         // SAFETY: the kernel has just made these descriptors for us, and nobody else knows them.
         let fds: Vec<OwnedFd> = rights.flatten().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect();
-        (fds, message.bytes)
-    };
+        Ok((fds, message.bytes))
+    })?;
     let fd = fds.into_iter().next();
     if count == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -127,7 +139,7 @@ pub fn incoming(stream: &UnixStream, time: Duration) -> io::Result<bool> {
     let time = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
     match poll(&mut [PollFd::new(stream.as_fd(), PollFlags::POLLIN)], time) {
         Ok(count) => Ok(count > 0),
-        Err(nix::errno::Errno::EINTR) => Ok(false),
+        Err(Errno::EINTR) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
