@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::config::{Flat, FlatLater};
 use crate::filters::consumer_digest;
+use crate::notation::Mistakes;
 use crate::snapshot::{Serving, Upstream};
 use crate::telemetry::metrics::{METRICS, UpstreamState};
 
@@ -54,8 +55,17 @@ pub trait Operated: Send + Sync {
     /// Reloads; what of it does not count yet.
     ///
     /// # Errors
-    /// The mistakes, a line each.
-    async fn reload(self: Arc<Self>) -> Result<Vec<String>, Vec<String>>;
+    /// What is in the way.
+    async fn reload(self: Arc<Self>) -> Result<Vec<String>, Refused>;
+}
+
+/// Why nothing was reloaded.
+#[derive(Debug)]
+pub enum Refused {
+    /// The configuration has mistakes.
+    Mistakes(Mistakes),
+    /// It is not the time for it, whatever the configuration says.
+    NotNow(String),
 }
 
 /// Whether operators are let in.
@@ -169,7 +179,11 @@ async fn answer(request: Request<Incoming>, shared: Arc<dyn Operated>) -> Answer
         (&Method::GET, "/upstreams") => document(StatusCode::OK, &upstreams(operated)),
         (&Method::POST, "/reload") => match Arc::clone(&shared).reload().await {
             Ok(notes) => document(StatusCode::OK, &json!({"reloaded": true, "file": operated.source(), "notes": notes})),
-            Err(mistakes) => document(StatusCode::UNPROCESSABLE_ENTITY, &json!({"reloaded": false, "mistakes": mistakes})),
+            Err(Refused::Mistakes(mistakes)) => {
+                let mistakes: Vec<String> = mistakes.0.iter().map(ToString::to_string).collect();
+                document(StatusCode::UNPROCESSABLE_ENTITY, &json!({"reloaded": false, "mistakes": mistakes}))
+            }
+            Err(Refused::NotNow(why)) => document(StatusCode::SERVICE_UNAVAILABLE, &json!({"reloaded": false, "error": why})),
         },
         (&Method::POST, "/diff") => diff(request, operated).await,
         (_, path) if path.starts_with("/upstreams/") => targets::answer(request, operated).await,

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::operator::{Failed, Operator, print_changes, tell};
+use super::operator::{Failed, Operator, counted, print_changes, tell};
 use crate::compile::compile;
 use crate::config::{Change, Loaded, load};
 use crate::live::Live;
 use crate::notation::Mistakes;
-use crate::process::bind_listener;
+use crate::process::{bind_listener, overlap};
 use crate::snapshot::Snapshot;
 
 /// Read a configuration and tell every mistake in it, each with file, line and column
@@ -40,12 +40,12 @@ impl Check {
         snapshot.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
         let changes = if self.against_running { Some(self.dry_run(&loaded, &snapshot)?) } else { None };
         println!(
-            "{}: fine: {} listeners, {} routes, {} upstreams, in {} files",
+            "{}: fine: {}, {}, {}, in {}",
             self.config.display(),
-            snapshot.listeners.len(),
-            snapshot.routes.len(),
-            snapshot.upstreams.len(),
-            loaded.files().len()
+            counted(snapshot.listeners.len(), "listener"),
+            counted(snapshot.routes.len(), "route"),
+            counted(snapshot.upstreams.len(), "upstream"),
+            counted(loaded.files().len(), "file")
         );
         changes.iter().for_each(|changes| print_changes(changes));
         Ok(())
@@ -56,9 +56,13 @@ impl Check {
         let operator = Operator { config: self.config.clone(), admin: self.admin };
         let running = operator.compare(loaded)?;
         let mut mistakes = Mistakes::default();
-        let fresh = snapshot.listeners.iter().enumerate().filter(|(_, listener)| !running.listeners.contains(&listener.address));
-        for (index, listener) in fresh {
-            bind_listener(index, listener, &mut mistakes);
+        // What it leaves is free for it.
+        let is_its_own = |wanted: SocketAddr| {
+            let stays = |address| snapshot.listeners.iter().any(|l| l.address == address);
+            running.listeners.iter().any(|&there| there == wanted || overlap(there, wanted) && !stays(there))
+        };
+        for (index, listener) in snapshot.listeners.iter().enumerate().filter(|(_, listener)| !is_its_own(listener.address)) {
+            bind_listener(index, listener, &[], &mut mistakes);
         }
         if mistakes.is_empty() { Ok(running.changes) } else { Err(tell(loaded.locate(mistakes))) }
     }

@@ -155,7 +155,12 @@ pub fn print_changes(changes: &[Change]) {
     }
     match changes.len() {
         0 => println!("nothing would change"),
-        1 => println!("1 change"),
-        count => println!("{count} changes"),
+        count => println!("{}", counted(count, "change")),
     }
+}
+
+/// So many of them, in words.
+pub fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
 }

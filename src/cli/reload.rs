@@ -3,11 +3,13 @@
 use clap::Args;
 use http::StatusCode;
 
-use super::operator::{Failed, Operator, fail};
+use super::operator::{Failed, Operator, counted, fail};
 
 /// Let a running gateway read its configuration again
 #[derive(Debug, Args)]
-#[command(after_help = "With any mistake the gateway keeps what it has; the mistakes are told here, and the exit code is 2.")]
+#[command(
+    after_help = "With any mistake the gateway keeps what it has; the mistakes are told here, and the exit code is 2. It is 1 when the gateway cannot be asked, or reloads nothing now."
+)]
 pub struct Reload {
     /// The gateway
     #[command(flatten)]
@@ -34,10 +36,10 @@ impl Reload {
             StatusCode::UNPROCESSABLE_ENTITY => {
                 let mistakes = answer["mistakes"].as_array().map_or(&[][..], Vec::as_slice);
                 mistakes.iter().filter_map(|m| m.as_str()).for_each(|mistake| eprintln!("{mistake}"));
-                let plural = if mistakes.len() == 1 { "" } else { "s" };
-                eprintln!("{} mistake{plural}; the configuration in use stays", mistakes.len());
+                eprintln!("{}; the configuration in use stays", counted(mistakes.len(), "mistake"));
                 Err(2)
             }
+            StatusCode::SERVICE_UNAVAILABLE => Err(fail(answer["error"].as_str().unwrap_or("the gateway reloads nothing now"))),
             other => Err(fail(format!("the gateway answered {other}"))),
         }
     }

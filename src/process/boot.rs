@@ -115,7 +115,7 @@ fn sockets(snapshot: &Snapshot, mut inherited: Vec<Bound>) -> Result<Vec<Bound>,
                 }
                 bound.push(Bound { name: listener.name.clone(), configured: listener.address, ..found });
             }
-            None => bound.extend(super::sockets::bind_listener(index, listener, &mut mistakes)),
+            None => bound.extend(super::sockets::bind_listener(index, listener, &[], &mut mistakes)),
         }
     }
     for unused in inherited.iter().filter(|socket| socket.activated) {
@@ -270,7 +270,7 @@ fn admin_socket(snapshot: &Snapshot, inherited: &mut Vec<Bound>) -> Result<std::
     let place = inherited.iter().position(|b| b.name == ADMIN && b.configured == address);
     let socket = match place {
         Some(place) => inherited.swap_remove(place).socket,
-        None => io(&format!("the admin listener on {address}"), super::sockets::bind(ADMIN, address))?.socket,
+        None => io(&format!("the admin listener on {address}"), super::sockets::bind(ADMIN, address, &[]))?.socket,
     };
     io("the admin listener", socket.set_nonblocking(true))?;
     Ok(socket)

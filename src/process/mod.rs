@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use pingora::proxy::HttpProxy;
 use tokio::sync::watch as channel;
 
-use crate::admin::Door;
+use crate::admin::{Door, Refused};
 use crate::config::{Flat, FlatLater, Loaded, load, load_text};
 use crate::edge::{Bound, Drain, Gateway, Listening};
 use crate::live::Live;
@@ -38,7 +38,7 @@ pub use drain::Phase;
 pub use handover::{Message, receive, send};
 pub use reload::ReloadState;
 pub use signals::{Signals, listen as listen_for_signals};
-pub use sockets::bind_listener;
+pub use sockets::{bind_listener, overlap};
 
 /// Where a configuration comes from.
 #[derive(Clone, Debug)]
@@ -201,7 +201,7 @@ impl crate::admin::Operated for Supervisor {
         }
     }
 
-    async fn reload(self: Arc<Self>) -> Result<Vec<String>, Vec<String>> {
-        Self::reload(&self).await.map_err(|mistakes| mistakes.0.iter().map(ToString::to_string).collect())
+    async fn reload(self: Arc<Self>) -> Result<Vec<String>, Refused> {
+        Self::reload(&self).await
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::background::{Background, Ended};
 use super::{Phase, Supervisor, notify, sockets};
+use crate::admin::Refused;
 use crate::compile::compile;
 use crate::config::{Flat, FlatLater, Loaded, read_at_start};
 use crate::edge::{Bound, Listening, Shared};
@@ -45,27 +46,29 @@ impl ReloadState {
 }
 
 impl Supervisor {
-    /// Reads the configuration again and, if all of it is right, serves it from now on. Requests
+    /// For an operator: reads the configuration again and, if all of it is right, serves it from now on. Requests
     /// under way keep the one that they began with.
     ///
     /// # Errors
     /// All mistakes, or that it is not the time for it; what served before goes on serving.
-    pub async fn reload(self: &Arc<Self>) -> Result<Vec<String>, Mistakes> {
+    pub async fn reload(self: &Arc<Self>) -> Result<Vec<String>, Refused> {
         let supervisor = Arc::clone(self);
         let work = async move {
             let turn = tokio::time::timeout(TURN, supervisor.reloading.lock()).await;
             let why = match (&turn, supervisor.phase()) {
                 (Err(_), _) => format!("other reloads, or an upgrade, have been under way for {TURN:?}: try again"),
-                (Ok(_), Phase::Serving) => return supervisor.reload_now().await,
+                (Ok(_), Phase::Serving) => {
+                    log::info!("an operator asks for a reload");
+                    return supervisor.reload_now().await.map_err(Refused::Mistakes);
+                }
                 // It would take addresses from the process that serves.
                 (Ok(_), _) => supervisor.not_serving(),
             };
-            let busy = said(why);
-            log::warn!("a reload was refused:\n{busy}");
-            Err(busy)
+            log::warn!("a reload was refused: {why}");
+            Err(Refused::NotNow(why))
         };
         // Whoever has asked may be gone before it is done, which ends no reload midway.
-        tokio::spawn(work).await.unwrap_or_else(|_| Err(said(BROKEN)))
+        tokio::spawn(work).await.unwrap_or_else(|_| Err(Refused::NotNow(BROKEN.to_owned())))
     }
 
     /// Why nothing is reloaded here.
@@ -123,7 +126,6 @@ impl Supervisor {
             }
         };
         self.left().await;
-        let fresh = self.bind_new(&snapshot).map_err(|mistakes| loaded.locate(mistakes))?;
         let access_log = self.access_log(&snapshot).map_err(|e| unwritable(&loaded, &e))?;
         let mut notes = self.until_the_next_start(&loaded.at_start());
         notes.extend(told(&snapshot));
@@ -131,6 +133,8 @@ impl Supervisor {
         if self.phase() != Phase::Serving {
             return Err(said(self.not_serving()));
         }
+        // Last, since from here on there may be connections that wait for it to count.
+        let fresh = self.bind_new(&snapshot).map_err(|mistakes| loaded.locate(mistakes))?;
         self.publish(Serving { snapshot, access_log }, fresh);
         let flat = std::mem::replace(&mut *self.flat.lock(), flat_soon(loaded, &self.background));
         self.background.later(move || drop(flat));
@@ -140,6 +144,7 @@ impl Supervisor {
 
     /// Reloads; where another process serves, that does.
     pub async fn reload_or_pass_on(&self) {
+        log::info!("SIGHUP asks for a reload");
         if self.reload_in_turn().await {
             return;
         }
@@ -166,11 +171,13 @@ impl Supervisor {
     /// Sockets for listeners that are new, or have a new address.
     fn bind_new(&self, snapshot: &Snapshot) -> Result<Vec<Bound>, Mistakes> {
         let known = self.listeners.lock();
+        let going: Vec<_> = known.iter().filter(|known| !snapshot.listeners.iter().any(|l| known.is(l))).collect();
         let mut mistakes = Mistakes::default();
         let mut fresh = Vec::new();
         for (index, listener) in snapshot.listeners.iter().enumerate() {
             if !known.iter().any(|l| l.is(listener)) {
-                fresh.extend(sockets::bind_listener(index, listener, &mut mistakes));
+                let going: Vec<_> = going.iter().filter(|l| sockets::overlap(l.address, listener.address)).map(|l| l.socket()).collect();
+                fresh.extend(sockets::bind_listener(index, listener, &going, &mut mistakes));
             }
         }
         if mistakes.is_empty() { Ok(fresh) } else { Err(mistakes) }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::harness::client::{self, Connection, head};
 use super::harness::eventually;
-use super::harness::gateway::{BINARY, Gateway, complete};
+use super::harness::gateway::{BINARY, Gateway, complete, run};
 use super::harness::target::{Target, answer};
 
 fn responding(text: &str) -> String {
@@ -51,6 +51,30 @@ fn listeners_come_and_go_with_a_reload() {
     gateway.write_config(&responding("three"));
     assert_eq!(gateway.reload().status, 200);
     eventually("the other is gone", || Connection::try_open(other).is_err());
+    assert_eq!(gateway.get("/").text(), "three");
+}
+
+#[test]
+fn a_listener_moves_to_an_address_that_its_own_is_in_the_way_of() {
+    let gateway = Gateway::start(&responding("zero"));
+    let port = gateway.address().port();
+    let with = |text: &str, address: &str| format!("{}\nlisteners: [{{name: main, address: \"{address}:{port}\"}}]", responding(text));
+    for (text, address) in [("one", "127.0.0.1"), ("two", "[::ffff:127.0.0.1]"), ("three", "127.0.0.1")] {
+        gateway.write_config(&with(text, address));
+        let config = gateway.config().display().to_string();
+        let (code, _, error) = run(&["check", "--against-running", "--admin", &gateway.admin.to_string(), "-c", &config], None);
+        // The system has chosen the first port, and the configuration does not know it.
+        assert_eq!(code, if text == "one" { 2 } else { 0 }, "{error}");
+        let answer = gateway.reload();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        eventually("it answers", || gateway.get("/").text() == text);
+        assert!(std::net::TcpListener::bind(gateway.address()).is_err(), "and nobody has the port by mistake");
+    }
+    // Two that stay are in each other's way.
+    let two = format!("{{name: main, address: \"127.0.0.1:{port}\"}}, {{name: other, address: \"[::ffff:127.0.0.1]:{port}\"}}");
+    gateway.write_config(&format!("{}\nlisteners: [{two}]", responding("four")));
+    let refused = gateway.reload();
+    assert!(refused.status == 422 && refused.text().contains("cannot listen on [::ffff:127.0.0.1]"), "{}", refused.text());
     assert_eq!(gateway.get("/").text(), "three");
 }
 

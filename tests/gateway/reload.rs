@@ -335,6 +335,8 @@ process: {{threads: 1, drain_time: 20s}}",
     eventually("it drains", || gateway.log().contains("draining"));
     drop((probe, silent));
     assert!(asking.receive().text().contains("this process is ending"));
+    let (code, _, error) = operate(&gateway, &["reload"]);
+    assert!(code == 1 && error.contains("this process is ending"), "it is no mistake of the configuration: {error}");
     held.release();
     assert_eq!(client.receive().status, 200);
     assert_eq!(gateway.wait(), Some(0));
@@ -395,7 +397,7 @@ fn operators_see_what_would_change_and_reload() {
     assert_eq!((code, out.as_str()), (0, "~ routes.all.action.respond.body: one -> two\n+ routes.b: 3 keys\n2 changes\n"));
     let (code, out, _) = operate(&gateway, &["check", "--against-running"]);
     assert_eq!(code, 0);
-    assert!(out.contains("fine: 1 listeners") && out.contains("+ routes.b"), "{out}");
+    assert!(out.contains("fine: 1 listener,") && out.contains("+ routes.b"), "{out}");
     // An address that somebody else has is found without trying it in earnest.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = taken.local_addr().map(|a| (taken, a)).expect("an address");

@@ -1,7 +1,7 @@
 //! A listener at work: its socket, its accept loop, and how it stops.
 
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -235,6 +235,11 @@ impl Listening {
     /// Accepts nothing for now, or again. The socket stays open: nobody is refused meanwhile.
     pub fn pause(&self, paused: bool) {
         self.work.send_replace(if paused { Work::Pause } else { Work::Accept });
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     /// The socket once more, for a successor or under another name.
