@@ -41,6 +41,8 @@ mod reload;
 mod resilience;
 #[path = "gateway/streams.rs"]
 mod streams;
+#[path = "gateway/succession.rs"]
+mod succession;
 #[path = "gateway/telemetry.rs"]
 mod telemetry;
 #[path = "gateway/tls.rs"]

@@ -27,8 +27,12 @@ use crate::telemetry::metrics::{METRICS, UpstreamState};
 /// Connections at a time: operators are few.
 const MAX_CONNECTIONS: usize = 256;
 
-/// The longest life of a connection; a client that keeps one makes another then. Longer than any reload.
-const MAX_TIME: Duration = Duration::from_secs(60);
+/// The longest life of a connection; a client that keeps one makes another then. Longer than any reload, which waits for
+/// its turn, its files, and the first look at new upstreams.
+const MAX_TIME: Duration = Duration::from_secs(110);
+
+/// How long a first request may be on its way when another process is to be asked.
+const LINGER: Duration = Duration::from_millis(300);
 
 /// How long a body may take, and those who come before.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -113,7 +117,10 @@ pub async fn serve(listener: TcpListener, operated: Arc<dyn Operated>, mut door:
                 tokio::select! {
                     _ = &mut serving => return,
                     // Who asks again asks the process that serves then.
-                    _ = door.wait_for(|door| *door != Door::Open) => serving.as_mut().graceful_shutdown(),
+                    () = async {
+                        let _ = door.wait_for(|door| *door != Door::Open).await;
+                        tokio::time::sleep(LINGER).await;
+                    } => serving.as_mut().graceful_shutdown(),
                 }
                 let _ = serving.await;
             };

@@ -9,8 +9,7 @@ use super::operator::{Failed, Operator, counted, print_changes, tell};
 use crate::compile::compile;
 use crate::config::{Change, Loaded, load};
 use crate::live::Live;
-use crate::notation::Mistakes;
-use crate::process::{bind_listener, overlap};
+use crate::process::{Wanted, bind_listeners, overlap};
 use crate::snapshot::Snapshot;
 
 /// Read a configuration and tell every mistake in it, each with file, line and column
@@ -55,15 +54,14 @@ impl Check {
     fn dry_run(&self, loaded: &Loaded, snapshot: &Snapshot) -> Result<Vec<Change>, Failed> {
         let operator = Operator { config: self.config.clone(), admin: self.admin };
         let running = operator.compare(loaded)?;
-        let mut mistakes = Mistakes::default();
         // What it leaves is free for it.
         let is_its_own = |wanted: SocketAddr| {
             let stays = |address| snapshot.listeners.iter().any(|l| l.address == address);
             running.listeners.iter().any(|&there| there == wanted || overlap(there, wanted) && !stays(there))
         };
-        for (index, listener) in snapshot.listeners.iter().enumerate().filter(|(_, listener)| !is_its_own(listener.address)) {
-            bind_listener(index, listener, &[], &mut mistakes);
-        }
-        if mistakes.is_empty() { Ok(running.changes) } else { Err(tell(loaded.locate(mistakes))) }
+        let new = snapshot.listeners.iter().enumerate().filter(|(_, listener)| !is_its_own(listener.address));
+        let new = new.map(|(index, listener)| Wanted { index, listener, going: Vec::new() });
+        bind_listeners(new.collect()).map_err(|mistakes| tell(loaded.locate(mistakes)))?;
+        Ok(running.changes)
     }
 }

@@ -100,9 +100,10 @@ impl Operator {
             .block_on(async {
                 let client = Client::builder(TokioExecutor::new()).build_http();
                 let work = async {
-                    let answer = client.request(request).await.map_err(
-                        |_| "nothing serves there; is it running, and is this its address (--admin)? SIGHUP reloads without one",
-                    )?;
+                    let answer = client.request(request).await.map_err(|error| match error.is_connect() {
+                        true => "nothing serves there; is it running, and is this its address (--admin)? SIGHUP reloads without one",
+                        false => "it has hung up without an answer; its log says what became of this",
+                    })?;
                     let status = answer.status();
                     let body = answer.into_body().collect().await.map_err(|_| "the answer broke off")?;
                     Ok::<_, &str>((status, body.to_bytes()))

@@ -182,11 +182,14 @@ impl<'s> Checker<'s> {
 
 /// What stands there; of a number, how it is a text, if it could be one here.
 fn found(value: &Value, wanted: &[&Json]) -> String {
+    // A secret is not repeated.
+    let secret = wanted.iter().any(|schema| schema.get("format").is_some_and(|format| format == "secret"));
     let takes = |text: &str| {
         let format = |schema: &&Json| schema.get("format").and_then(Json::as_str).and_then(|f| check_format(f, text));
         wanted.iter().filter(|schema| is(schema, "string")).any(|schema| format(schema).is_none_or(|checked| checked.is_ok()))
     };
     match value {
+        Value::Integer(_) | Value::Float(_) if secret => "a number; as a text it needs quotes".to_owned(),
         Value::Integer(number) if takes(&number.to_string()) => format!("the number {number}; as a text it is \"{number}\""),
         Value::Integer(number) => format!("the number {number}"),
         Value::Float(number) if takes(&number.to_string()) => format!("the number {number}; as a text it is \"{number}\""),

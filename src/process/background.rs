@@ -1,6 +1,7 @@
 //! Work that can wait, on one thread that stands back behind those that serve.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ const NICE: i32 = 5;
 /// processor from it as soon as there is something to do (Linux 6.12 and later; before, this says nothing).
 const SLICE: u64 = 100_000_000;
 
+/// Threads that may be held by what does not answer; one more waits for that.
+const MOST_HELD: usize = 8;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// The thread, which ends with this. One and not one for each work, so that two never take two processors, and so
@@ -22,6 +26,8 @@ type Job = Box<dyn FnOnce() + Send>;
 #[derive(Debug)]
 pub struct Background {
     jobs: Mutex<Sender<Job>>,
+    /// Held by each thread.
+    threads: Arc<()>,
     runtime: Handle,
 }
 
@@ -41,7 +47,8 @@ impl Background {
     /// The system has no thread left.
     pub fn start() -> std::io::Result<Self> {
         let runtime = Handle::current();
-        Ok(Self { jobs: Mutex::new(spawn(&runtime)?), runtime })
+        let threads = Arc::new(());
+        Ok(Self { jobs: Mutex::new(spawn(&runtime, &threads)?), threads, runtime })
     }
 
     /// Does it when what came before is done.
@@ -63,10 +70,12 @@ impl Background {
         match tokio::time::timeout(limit, result).await {
             Ok(result) => result.map_err(|_| Ended::Panicked),
             Err(_) => {
-                match spawn(&self.runtime) {
-                    // The old one ends with what it has.
-                    Ok(jobs) => *self.jobs.lock() = jobs,
-                    Err(error) => log::error!("no other thread for what is done in the background: {error}"),
+                if Arc::strong_count(&self.threads) <= MOST_HELD {
+                    match spawn(&self.runtime, &self.threads) {
+                        // The old one ends with what it has.
+                        Ok(jobs) => *self.jobs.lock() = jobs,
+                        Err(error) => log::error!("no other thread for what is done in the background: {error}"),
+                    }
                 }
                 Err(Ended::TooLong)
             }
@@ -74,11 +83,11 @@ impl Background {
     }
 }
 
-fn spawn(runtime: &Handle) -> std::io::Result<Sender<Job>> {
+fn spawn(runtime: &Handle, threads: &Arc<()>) -> std::io::Result<Sender<Job>> {
     let (sender, jobs) = channel::<Job>();
-    let runtime = runtime.clone();
+    let (runtime, here) = (runtime.clone(), Arc::clone(threads));
     std::thread::Builder::new().name("background".to_owned()).spawn(move || {
-        let _runtime = runtime.enter();
+        let (_runtime, _here) = (runtime.enter(), here);
         stand_back();
         for job in jobs {
             // The hook has told of it, and whoever waits for the work learns that it has ended.

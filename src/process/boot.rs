@@ -1,5 +1,6 @@
 //! From nothing to serving, and to the end.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tokio::sync::watch as channel;
 use super::background::Background;
 use super::handover::{self, Follower, Heir, Offer, Prepared};
 use super::reload::{flat_soon, look_after, told, unwritable};
+use super::sockets::{Wanted, bind_listeners};
 use super::watch::Seen;
 use super::{Phase, ReloadState, Source, Supervisor, activation, notify, signals};
 use crate::admin::Door;
@@ -102,7 +104,7 @@ fn is_for(bound: &Bound, listener: &Listener) -> bool {
 
 /// Sockets for every listener: inherited where the predecessor has one for that name and address.
 fn sockets(snapshot: &Snapshot, mut inherited: Vec<Bound>) -> Result<Vec<Bound>, Mistakes> {
-    let (mut bound, mut mistakes) = (Vec::new(), Mistakes::default());
+    let (mut bound, mut wanted) = (Vec::new(), Vec::new());
     for (index, listener) in snapshot.listeners.iter().enumerate() {
         let place = inherited.iter().position(|b| is_for(b, listener));
         match place {
@@ -115,13 +117,14 @@ fn sockets(snapshot: &Snapshot, mut inherited: Vec<Bound>) -> Result<Vec<Bound>,
                 }
                 bound.push(Bound { name: listener.name.clone(), configured: listener.address, ..found });
             }
-            None => bound.extend(super::sockets::bind_listener(index, listener, &[], &mut mistakes)),
+            None => wanted.push(Wanted { index, listener, going: Vec::new() }),
         }
     }
     for unused in inherited.iter().filter(|socket| socket.activated) {
         log::warn!("the service manager's socket \"{}\" on {} is for no listener: nobody answers there", unused.name, unused.configured);
     }
-    if mistakes.is_empty() { Ok(bound) } else { Err(mistakes) }
+    bound.extend(bind_listeners(wanted)?);
+    Ok(bound)
 }
 
 /// Starts. To be called within the runtime that the control work is to run on.
@@ -212,12 +215,14 @@ async fn begin(
     let (loaded, snapshot) = compiled.await?;
     told(&snapshot);
     let means = means(&loaded, &snapshot, &mut inherited, heir)?;
+    let had = addresses(&inherited);
     let bound = sockets(&snapshot, inherited).map_err(|m| Failure::Other(loaded.locate(m).to_string()))?;
     look_after(&snapshot).await;
     unless_told_to_end()?;
     if let Some(heir) = heir {
         // From here to the first accept the old process accepts nothing: nothing slow may stand here.
-        io("taking over", heir.ready(&live))?;
+        let takes = addresses(&bound).into_iter().filter(|address| had.contains(address)).collect();
+        io("taking over", heir.ready(&live, takes))?;
     }
     let (admin_address, upgrade_socket) = (snapshot.admin.address, snapshot.process.upgrade_socket.clone());
     let serving = Arc::new(Current::new(&Arc::new(Serving { snapshot, access_log: Arc::new(means.access_log) })));
@@ -245,6 +250,8 @@ async fn begin(
         admin_door: channel::channel(Door::Open).0,
         successor: AtomicI32::new(0),
         ready: AtomicBool::new(false),
+        left: AtomicBool::new(false),
+        hung_up: AtomicBool::new(false),
         admin_address: io("the admin listener", means.admin.local_addr())?,
         admin: Mutex::new(Some(Bound { socket: means.admin, name: ADMIN.to_owned(), configured: admin_address, activated: false })),
         watched: Mutex::new(None),
@@ -258,10 +265,15 @@ async fn begin(
     let operated = Arc::clone(&supervisor) as Arc<dyn crate::admin::Operated>;
     tokio::spawn(crate::admin::serve(means.operators, operated, supervisor.admin_door.subscribe()));
     tokio::spawn(super::watch::files(Arc::clone(&supervisor)));
-    // The thread waits for it.
-    means.follower.iter().for_each(|follower| _ = follower.send(Arc::clone(&supervisor)));
     let offer = means.offer.and_then(|offer| supervisor.open(&offer));
+    // The thread waits for it. Now that this process is found in its place, the predecessor may go.
+    means.follower.iter().for_each(|follower| _ = follower.send(Arc::clone(&supervisor)));
     Ok(Started { supervisor, _workers: means.workers, offer })
+}
+
+/// The addresses that sockets have.
+fn addresses(bound: &[Bound]) -> Vec<SocketAddr> {
+    bound.iter().filter_map(|bound| bound.socket.local_addr().ok()).collect()
 }
 
 /// The operators' socket, from the predecessor if it has one for that address.
@@ -270,7 +282,7 @@ fn admin_socket(snapshot: &Snapshot, inherited: &mut Vec<Bound>) -> Result<std::
     let place = inherited.iter().position(|b| b.name == ADMIN && b.configured == address);
     let socket = match place {
         Some(place) => inherited.swap_remove(place).socket,
-        None => io(&format!("the admin listener on {address}"), super::sockets::bind(ADMIN, address, &[]))?.socket,
+        None => io(&format!("the admin listener on {address}"), super::sockets::bind(ADMIN, address))?.socket,
     };
     io("the admin listener", socket.set_nonblocking(true))?;
     Ok(socket)
@@ -361,11 +373,12 @@ pub fn run(options: Options) -> u8 {
                 eprintln!("{mistakes}");
                 2
             }
-            Err(Failure::Other(text)) => {
+            Err(Failure::Other(text)) if !signals::told_to_end() => {
                 eprintln!("portcullis: {text}");
                 1
             }
-            Err(Failure::ToldToEnd) => {
+            // Whatever else went wrong did so since, or because of it.
+            Err(Failure::Other(_) | Failure::ToldToEnd) => {
                 log::info!("told to end before it served");
                 0
             }

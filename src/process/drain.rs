@@ -1,5 +1,6 @@
 //! From serving to the end, and back again when a successor fails.
 
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use tokio::time::timeout;
 
 use super::{Progress, Supervisor, notify};
 use crate::admin::Door;
+use crate::edge::Listening;
 
 /// What is left to do at the very end has at least that long: to take what waits in the queues, to write down what
 /// was cut, to tell whoever asked for an upgrade how it went.
@@ -61,7 +63,7 @@ impl Supervisor {
     /// is not to come back.
     pub fn end(&self) {
         // First: it would take the end of this process for a reason to come back.
-        self.settle();
+        self.settle(true);
         let mut before = Phase::Leaving;
         self.phase.send_if_modified(|now| {
             before = *now;
@@ -86,11 +88,31 @@ impl Supervisor {
         log::info!("the successor, process {pid}, {why}: this process ends with its last request");
         self.progress(Progress::Settled(format!("process {pid} {why}; the old process ends with its last request")));
         self.enter(Phase::Leaving);
+        self.leave_operators();
     }
 
-    /// Lets the predecessor go, if it stands by.
-    pub(super) fn settle(&self) {
-        self.predecessor.lock().iter().for_each(|heir| heir.settle());
+    /// Ends, since the predecessor serves again, which has the sockets of these addresses as well.
+    pub(super) fn make_way(&self, predecessor: i32, taken: &[SocketAddr]) {
+        self.successor.store(predecessor, Ordering::Release);
+        self.share(taken);
+        self.enter(Phase::Leaving);
+        self.leave_operators();
+    }
+
+    /// From now on another process has the sockets of these addresses as well, and of no others.
+    pub(super) fn share(&self, addresses: &[SocketAddr]) {
+        self.listeners.lock().iter().for_each(|l| l.share_with_another(addresses.contains(&l.address)));
+    }
+
+    /// Operators are for whoever serves.
+    fn leave_operators(&self) {
+        *self.admin.lock() = None;
+        self.admin_door.send_replace(Door::Closed);
+    }
+
+    /// Lets the predecessor go, if it stands by; whether because this process was told to end.
+    pub(super) fn settle(&self, ends: bool) {
+        self.predecessor.lock().iter().for_each(|heir| heir.settle(ends));
     }
 
     /// Whether it ends.
@@ -115,50 +137,51 @@ impl Supervisor {
         let mut phase = self.phase.subscribe();
         loop {
             let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
-            let Some(handed) = self.stop_accepting() else { continue };
             let mut back = self.phase.subscribe();
+            if !self.stop_accepting() {
+                continue;
+            }
+            // It may have been back, and stand by for another by now.
+            let is_back = async { while back.changed().await.is_ok() && *back.borrow_and_update() == Phase::Leaving {} };
             tokio::select! {
-                () = self.leave(handed) => break,
-                _ = back.wait_for(|phase| *phase == Phase::Serving) => {}
+                () = self.leave() => break,
+                () = is_back => {}
             }
         }
         self.serving().access_log.close();
     }
 
-    /// Accepts nothing any more and lets what is under way end, unless it serves again by now; whether that is for a
-    /// successor.
-    fn stop_accepting(&self) -> Option<bool> {
-        let mut left = None;
+    /// Accepts nothing any more and lets what is under way end, unless it serves again by now.
+    fn stop_accepting(&self) -> bool {
+        let mut stops = false;
         // With the phase in hand: who comes back does so before this or after it.
         self.phase.send_if_modified(|now| {
-            if *now != Phase::Serving {
-                let handed = *now == Phase::StandingBy;
+            stops = *now != Phase::Serving;
+            if stops {
                 self.listeners.lock().iter().for_each(|l| l.pause(true));
-                // Where no successor has it, the operators' listener goes on: it says that this process drains.
-                self.admin_door.send_replace(if handed { Door::Paused } else { Door::Open });
+                // Where no other process has it, the operators' listener goes on: it says that this process drains.
+                let others = if self.successor.load(Ordering::Acquire) == 0 { Door::Open } else { Door::Paused };
+                self.admin_door.send_if_modified(|door| *door != Door::Closed && std::mem::replace(door, others) != others);
                 // Pingora's own clean-up would cut connections whose request is on its way; our connections
                 // end by themselves: with the request that they have, or shortly after the drain began.
                 self.close(true);
-                left = Some(handed);
             }
             false
         });
-        left
+        stops
     }
 
     /// Waits until nothing is under way or the time is over, and until it may leave. From then on it has no
     /// listening socket: whoever has them besides may end as well.
-    async fn leave(&self, handed: bool) {
+    async fn leave(&self) {
         let limit = self.serving().snapshot.process.drain_time;
         let begun = Instant::now();
         log::info!("draining: {} connections and streams are under way, for at most {limit:?}", self.drain.count());
         let mut phase = self.phase.subscribe();
         let _ = phase.wait_for(|phase| *phase == Phase::Leaving).await;
-        self.listeners.lock().clear();
-        if handed {
-            *self.admin.lock() = None;
-            self.admin_door.send_replace(Door::Closed);
-        }
+        let ended: Vec<_> = std::mem::take(&mut *self.listeners.lock()).into_iter().filter_map(Listening::end).collect();
+        futures::future::join_all(ended).await;
+        self.left.store(true, Ordering::Release);
         let left = limit.saturating_sub(begun.elapsed()).max(LAST);
         if timeout(left, self.drain.empty()).await.is_ok() {
             log::info!("drained: nothing is under way");

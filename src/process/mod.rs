@@ -38,7 +38,7 @@ pub use drain::Phase;
 pub use handover::{Message, receive, send};
 pub use reload::ReloadState;
 pub use signals::{Signals, listen as listen_for_signals};
-pub use sockets::{bind_listener, overlap};
+pub use sockets::{Wanted, bind_listeners, overlap};
 
 /// Where a configuration comes from.
 #[derive(Clone, Debug)]
@@ -119,10 +119,14 @@ pub struct Supervisor {
     admin: Mutex<Option<Bound>>,
     /// Where successors are awaited.
     upgrade_socket: Option<PathBuf>,
-    /// The process before this one, until it has ended.
+    /// The process before this one, until it has no listening socket any more.
     predecessor: Mutex<Option<Arc<Heir>>>,
     /// The process that serves once this one does not; 0 is none.
     successor: AtomicI32,
+    /// Whether it has no listening socket any more.
+    left: AtomicBool,
+    /// Whether a SIGHUP waits for its turn.
+    hung_up: AtomicBool,
     /// Who watches an upgrade.
     watched: Mutex<Option<Sender<Progress>>>,
 }

@@ -18,7 +18,8 @@ pub fn reloading() {
 
 /// A reload was refused: what served before goes on.
 pub fn refused(mistakes: usize) {
-    tell(&format!("READY=1\nSTATUS=serving; the last reload was refused for {mistakes} mistakes"));
+    let plural = if mistakes == 1 { "" } else { "s" };
+    tell(&format!("READY=1\nSTATUS=serving; the last reload was refused for {mistakes} mistake{plural}"));
 }
 
 /// It drains, and ends.
@@ -28,7 +29,8 @@ pub fn stopping() {
 
 /// A successor is the service from now on.
 pub fn main_pid(pid: i32) {
-    tell(&format!("MAINPID={pid}"));
+    // What that one has said of itself was not heard: it was not the main process yet.
+    tell(&format!("MAINPID={pid}\nSTATUS=serving"));
 }
 
 /// A line for people.

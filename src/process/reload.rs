@@ -82,6 +82,7 @@ impl Supervisor {
     /// Reloads when it is its turn, however long that takes; whether this process serves by then.
     pub async fn reload_in_turn(&self) -> bool {
         let _turn = self.reloading.lock().await;
+        self.hung_up.store(false, Ordering::Release);
         let serves = self.phase() == Phase::Serving;
         if serves {
             // What comes of it is in the log.
@@ -130,6 +131,7 @@ impl Supervisor {
         let mut notes = self.until_the_next_start(&loaded.at_start());
         notes.extend(told(&snapshot));
         look_after(&snapshot).await;
+        self.leave_none_to_the_predecessor(&snapshot).await;
         if self.phase() != Phase::Serving {
             return Err(said(self.not_serving()));
         }
@@ -144,6 +146,9 @@ impl Supervisor {
 
     /// Reloads; where another process serves, that does.
     pub async fn reload_or_pass_on(&self) {
+        if self.hung_up.swap(true, Ordering::AcqRel) {
+            return log::info!("SIGHUP asks for a reload, and one is to come already");
+        }
         log::info!("SIGHUP asks for a reload");
         if self.reload_in_turn().await {
             return;
@@ -168,19 +173,33 @@ impl Supervisor {
         futures::future::join_all(leaving).await;
     }
 
+    /// Lets a predecessor that stands by go before a listener does: it has the socket too, and nobody would accept there.
+    async fn leave_none_to_the_predecessor(&self, snapshot: &Snapshot) {
+        let stays = |known: &Listening| snapshot.listeners.iter().any(|l| known.is(l));
+        if self.predecessor.lock().is_none() || self.listeners.lock().iter().all(stays) {
+            return;
+        }
+        self.settle(false);
+        let gone = async {
+            while self.predecessor.lock().is_some() {
+                tokio::time::sleep(STILL_USED).await;
+            }
+        };
+        if tokio::time::timeout(FIRST_ROUND, gone).await.is_err() {
+            log::warn!("the predecessor has not left its listeners within {FIRST_ROUND:?}");
+        }
+    }
+
     /// Sockets for listeners that are new, or have a new address.
     fn bind_new(&self, snapshot: &Snapshot) -> Result<Vec<Bound>, Mistakes> {
         let known = self.listeners.lock();
         let going: Vec<_> = known.iter().filter(|known| !snapshot.listeners.iter().any(|l| known.is(l))).collect();
-        let mut mistakes = Mistakes::default();
-        let mut fresh = Vec::new();
-        for (index, listener) in snapshot.listeners.iter().enumerate() {
-            if !known.iter().any(|l| l.is(listener)) {
-                let going: Vec<_> = going.iter().filter(|l| sockets::overlap(l.address, listener.address)).map(|l| l.socket()).collect();
-                fresh.extend(sockets::bind_listener(index, listener, &going, &mut mistakes));
-            }
-        }
-        if mistakes.is_empty() { Ok(fresh) } else { Err(mistakes) }
+        let new = snapshot.listeners.iter().enumerate().filter(|(_, listener)| !known.iter().any(|l| l.is(listener)));
+        let new = new.map(|(index, listener)| {
+            let in_the_way = going.iter().filter(|l| sockets::overlap(l.address, listener.address));
+            sockets::Wanted { index, listener, going: in_the_way.map(|l| l.socket()).collect() }
+        });
+        sockets::bind_listeners(new.collect())
     }
 
     fn access_log(&self, snapshot: &Snapshot) -> std::io::Result<Arc<AccessLog>> {

@@ -1,4 +1,5 @@
-//! SIGHUP reloads; SIGUSR2 upgrades; SIGTERM and SIGINT drain, and a second one ends at once.
+//! SIGHUP reloads; SIGUSR2 upgrades; SIGTERM and SIGINT drain, and a second one ends at once; SIGQUIT and SIGUSR1, which
+//! mean something to other gateways, are refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,13 +20,19 @@ pub fn told_to_end() -> bool {
 }
 
 /// The signals that a gateway knows; from its making on none of them ends the process by itself.
-pub struct Signals([std::io::Result<Signal>; 5]);
+pub struct Signals([std::io::Result<Signal>; 6]);
 
 impl Signals {
     /// To be called within a runtime.
     pub fn new() -> Self {
-        let kinds =
-            [SignalKind::hangup(), SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit(), SignalKind::user_defined2()];
+        let kinds = [
+            SignalKind::hangup(),
+            SignalKind::terminate(),
+            SignalKind::interrupt(),
+            SignalKind::quit(),
+            SignalKind::user_defined1(),
+            SignalKind::user_defined2(),
+        ];
         for number in [SIGTERM, SIGINT] {
             // SAFETY: what is called within a signal handler stores to an atomic, and nothing else. Where it is refused,
             // only the waiting below is left.
@@ -59,8 +66,9 @@ impl Default for Signals {
 /// # Errors
 /// When the system does not let it.
 pub async fn listen(signals: Signals, supervisor: Arc<Supervisor>) -> std::io::Result<()> {
-    let [hangup, terminate, interrupt, quit, upgrade] = signals.0;
-    let (mut hangup, mut terminate, mut interrupt, mut quit, mut upgrade) = (hangup?, terminate?, interrupt?, quit?, upgrade?);
+    let [hangup, terminate, interrupt, quit, rotate, upgrade] = signals.0;
+    let (mut hangup, mut terminate, mut interrupt) = (hangup?, terminate?, interrupt?);
+    let (mut quit, mut rotate, mut upgrade) = (quit?, rotate?, upgrade?);
     let mut ending = false;
     loop {
         tokio::select! {
@@ -68,6 +76,7 @@ pub async fn listen(signals: Signals, supervisor: Arc<Supervisor>) -> std::io::R
                 let supervisor = Arc::clone(&supervisor);
                 tokio::spawn(async move { supervisor.reload_or_pass_on().await });
             }
+            _ = rotate.recv() => log::warn!("SIGUSR1 is refused: SIGHUP opens the access log anew, as it reloads everything"),
             _ = upgrade.recv() => {
                 let supervisor = Arc::clone(&supervisor);
                 // What comes of it is in the log.

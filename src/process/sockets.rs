@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::setsockopt;
@@ -16,14 +16,43 @@ use crate::snapshot::Listener;
 /// Connections that the kernel queues while the gateway is busy; the kernel caps it at `somaxconn`.
 const BACKLOG: i32 = 65_535;
 
-/// Binds the socket of a listener, which is that one of the configuration; why it cannot is a mistake there. Sockets
-/// that are about to go are not in the way.
-pub fn bind_listener(index: usize, listener: &Listener, going: &[BorrowedFd<'_>], mistakes: &mut Mistakes) -> Option<Bound> {
-    let tell = |error: io::Error| {
-        let place = Place::default().key("listeners").index(index).key("address");
-        mistakes.add(&place, format!("cannot listen on {}: {error}", listener.address));
+/// A socket that a listener needs.
+pub struct Wanted<'a> {
+    /// Which one of the configuration it is.
+    pub index: usize,
+    /// The listener.
+    pub listener: &'a Listener,
+    /// What is in its way, and about to go.
+    pub going: Vec<BorrowedFd<'a>>,
+}
+
+/// Binds sockets: all, or none. Before all of them are bound none listens, so that what is refused has taken nothing
+/// from whoever has a wider or a narrower address.
+///
+/// # Errors
+/// What cannot be bound, at its place in the configuration.
+pub fn bind_listeners(mut wanted: Vec<Wanted<'_>>) -> Result<Vec<Bound>, Mistakes> {
+    let mut mistakes = Mistakes::default();
+    let mut tell = |wanted: &Wanted<'_>, error: io::Error| {
+        let place = Place::default().key("listeners").index(wanted.index).key("address");
+        mistakes.add(&place, format!("cannot listen on {}: {error}", wanted.listener.address));
     };
-    bind(&listener.name, listener.address, going).map_err(tell).ok()
+    // Those for which another socket has to share its port come last.
+    wanted.sort_by_key(|wanted| !wanted.going.is_empty());
+    let mut bound = Vec::new();
+    for wanted in &wanted {
+        match unlistened(wanted.listener.address, &wanted.going) {
+            Ok(socket) => bound.push((wanted, socket)),
+            Err(error) => tell(wanted, error),
+        }
+    }
+    if bound.len() == wanted.len() {
+        for (wanted, socket) in &bound {
+            let _ = socket.listen(BACKLOG).map_err(|error| tell(wanted, error));
+        }
+    }
+    let named = bound.into_iter().map(|(wanted, socket)| named(&wanted.listener.name, wanted.listener.address, socket));
+    if mistakes.is_empty() { Ok(named.collect()) } else { Err(mistakes) }
 }
 
 /// Whether two addresses cannot be listened on at a time, as 0.0.0.0 and one of this machine cannot.
@@ -33,20 +62,35 @@ pub fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 }
 
 /// Binds a socket of that name.
-pub fn bind(name: &str, address: SocketAddr, going: &[BorrowedFd<'_>]) -> io::Result<Bound> {
+pub fn bind(name: &str, address: SocketAddr) -> io::Result<Bound> {
+    let socket = unlistened(address, &[])?;
+    socket.listen(BACKLOG)?;
+    Ok(named(name, address, socket))
+}
+
+fn named(name: &str, address: SocketAddr, socket: Socket) -> Bound {
+    Bound { name: name.to_owned(), configured: address, activated: false, socket: socket.into() }
+}
+
+/// Binds a socket.
+fn unlistened(address: SocketAddr, going: &[BorrowedFd<'_>]) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         // As the address says: [::] is IPv6 and, where the system allows it, IPv4 as well.
         socket.set_only_v6(false)?;
     }
+    let share = |shared| going.iter().try_for_each(|fd| setsockopt(fd, ReusePort, &shared));
     if !going.is_empty() {
         // Only then: whoever runs as the same user and asks for it as well can have the port from now on.
-        going.iter().chain([&socket.as_fd()]).try_for_each(|fd| setsockopt(fd, ReusePort, &true))?;
+        setsockopt(&socket, ReusePort, &true)?;
+        share(true)?;
     }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(Bound { name: name.to_owned(), configured: address, activated: false, socket: socket.into() })
+    if let Err(error) = socket.bind(&address.into()) {
+        share(false)?;
+        return Err(error);
+    }
+    Ok(socket)
 }
 
 /// As many file descriptors as the system allows: the soft limit is often 1,024, for the sake of

@@ -15,39 +15,55 @@ use super::harness::gateway::{BINARY, Gateway, Orphan, complete, run};
 use super::upgrade::{PROCESS, upgrade};
 
 /// The path of the upgrade socket.
-fn socket(folder: &TempDir) -> PathBuf {
+pub fn socket(folder: &TempDir) -> PathBuf {
     folder.path().join("upgrade.sock")
 }
 
 /// One side of a hand-over, played by the test.
-struct Impostor(UnixStream);
+pub struct Impostor(pub UnixStream);
 
 impl Impostor {
-    fn of(gateway: &Gateway) -> Self {
+    pub fn of(gateway: &Gateway) -> Self {
         Self::on(UnixStream::connect(socket(&gateway.folder)).expect("the upgrade socket"))
     }
 
-    fn on(stream: UnixStream) -> Self {
+    pub fn on(stream: UnixStream) -> Self {
         stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
         Self(stream)
     }
 
-    fn hears(&self) -> Message {
+    pub fn hears(&self) -> Message {
         receive(&self.0).expect("a message").0
     }
 
-    fn says(&self, message: &Message) {
+    pub fn says(&self, message: &Message) {
         send(&self.0, message, None).expect("sent");
     }
 
     /// Reads to the end of what is given; the states' forms are read past.
-    fn take(&self) {
+    pub fn take(&self) {
+        self.take_sockets();
+    }
+
+    /// As [`Self::take`]; the listening socket that has that address.
+    pub fn take_admin(&self, address: std::net::SocketAddr) -> std::net::TcpListener {
+        let mut sockets = self.take_sockets();
+        let place = sockets.iter().position(|socket| socket.local_addr().is_ok_and(|a| a == address));
+        let admin = sockets.swap_remove(place.expect("the socket"));
+        admin.set_nonblocking(false).expect("set");
+        admin
+    }
+
+    fn take_sockets(&self) -> Vec<std::net::TcpListener> {
+        let mut sockets = Vec::new();
         loop {
-            match self.hears() {
+            let (message, socket) = receive(&self.0).expect("a message");
+            sockets.extend(socket.map(std::net::TcpListener::from));
+            match message {
                 Message::State { bytes, .. } => {
                     std::io::copy(&mut std::io::Read::take(&self.0, bytes as u64), &mut std::io::sink()).expect("the form");
                 }
-                Message::Complete => return,
+                Message::Complete => return sockets,
                 Message::Socket { .. } => {}
                 other => panic!("{other:?}"),
             }
@@ -69,25 +85,25 @@ fn whatever_a_successor_does_the_old_process_serves() {
     serves();
     // It takes everything and ends.
     let impostor = Impostor::of(&old);
-    impostor.says(&Message::Take { protocol: 3 });
+    impostor.says(&Message::Take { protocol: 4 });
     impostor.take();
     // Meanwhile nobody else gets anything.
     let second = Impostor::of(&old);
-    second.says(&Message::Take { protocol: 3 });
+    second.says(&Message::Take { protocol: 4 });
     assert!(matches!(second.hears(), Message::Failed { why } if why.contains("under way")));
     drop(impostor);
     logged("ended before it was ready");
     serves();
     // It says what is wrong with it.
     let impostor = Impostor::of(&old);
-    impostor.says(&Message::Take { protocol: 3 });
+    impostor.says(&Message::Take { protocol: 4 });
     impostor.take();
     impostor.says(&Message::Failed { why: "no luck".to_owned() });
     logged("says: no luck");
     serves();
     // It is never ready.
     let impostor = Impostor::of(&old);
-    impostor.says(&Message::Take { protocol: 3 });
+    impostor.says(&Message::Take { protocol: 4 });
     impostor.take();
     logged("was not ready in time");
     serves();
@@ -96,9 +112,9 @@ fn whatever_a_successor_does_the_old_process_serves() {
     let mut kept = Connection::open(old.address());
     assert_eq!(kept.ask(head("GET", "/", &[])).text(), "old");
     let impostor = Impostor::of(&old);
-    impostor.says(&Message::Take { protocol: 3 });
+    impostor.says(&Message::Take { protocol: 4 });
     impostor.take();
-    impostor.says(&Message::Ready);
+    impostor.says(&Message::Ready { takes: Vec::new() });
     impostor.take();
     let mut queued = Connection::open(old.address());
     queued.send(head("GET", "/", &[]));
@@ -124,9 +140,9 @@ fn a_successor_that_ends_at_once_leaves_nothing_paused() {
         Gateway::start(&format!("routes: [{{name: all, action: {{respond: {{body: old}}}}}}]{PROCESS}\nadmin: {{address: 127.0.0.1:0}}"));
     for count in 1..=20 {
         let impostor = Impostor::of(&old);
-        impostor.says(&Message::Take { protocol: 3 });
+        impostor.says(&Message::Take { protocol: 4 });
         impostor.take();
-        impostor.says(&Message::Ready);
+        impostor.says(&Message::Ready { takes: Vec::new() });
         impostor.take();
         impostor.says(&Message::Serving);
         drop(impostor);
@@ -143,7 +159,7 @@ fn a_reload_that_is_asked_for_during_a_hand_over_comes_after_it() {
     for (by, more) in [("a signal", ""), ("a look at the files", ", watch: 20ms")] {
         let old = Gateway::start(&format!("{}{}", yaml("before"), process(more)));
         let impostor = Impostor::of(&old);
-        impostor.says(&Message::Take { protocol: 3 });
+        impostor.says(&Message::Take { protocol: 4 });
         impostor.take();
         old.write_config(&format!("{}{}", yaml("after"), process(more)));
         if more.is_empty() {
@@ -176,7 +192,7 @@ fn of_two_that_serve_the_one_that_was_given_up_goes() {
         let message = Message::Socket { name: "main".to_owned(), configured };
         send(&heir.0, &message, Some(main.as_raw_fd())).expect("sent");
         heir.says(&Message::Complete);
-        assert!(matches!(heir.hears(), Message::Ready));
+        assert!(matches!(heir.hears(), Message::Ready { .. }));
         heir.says(&Message::Complete);
         assert!(matches!(heir.hears(), Message::Serving));
         (heir, main)
@@ -198,7 +214,7 @@ fn replaced() -> (Gateway, std::thread::JoinHandle<(i32, String, String)>, Orpha
 }
 
 /// `portcullis upgrade`, until the successor serves.
-fn ask(old: &Gateway) -> (std::thread::JoinHandle<(i32, String, String)>, Orphan) {
+pub fn ask(old: &Gateway) -> (std::thread::JoinHandle<(i32, String, String)>, Orphan) {
     let config = old.config().display().to_string();
     let before = serving(old);
     let asking = std::thread::spawn(move || run(&["upgrade", "-c", &config], None));
@@ -218,7 +234,7 @@ fn process_at(path: &Path) -> Option<u32> {
     u32::try_from(peer.pid()).ok()
 }
 
-fn kill(signal: &str, pid: u32) {
+pub fn kill(signal: &str, pid: u32) {
     assert!(Command::new("kill").args([signal, &pid.to_string()]).status().expect("kill").success());
 }
 
@@ -228,7 +244,7 @@ fn a_successor_that_is_told_to_end_ends_the_service_once_it_serves() {
     kill("-TERM", successor.0);
     let (code, out, error) = asking.join().expect("the command");
     assert_eq!(code, 0, "{error}");
-    assert!(out.contains("has settled"), "{out}");
+    assert!(out.contains("was told to end, and the service with it"), "{out}");
     assert_eq!(old.wait(), Some(0));
     assert!(!old.log().contains("are cut"), "nothing was under way: {}", old.log());
     eventually("nobody listens", || Connection::try_open(old.address()).is_err());
@@ -263,9 +279,8 @@ fn a_successor_that_is_told_to_end_while_it_takes_over_takes_nothing() {
     let heir = Impostor::on(awaited.accept().expect("a successor").0);
     assert!(matches!(heir.hears(), Message::Take { .. }));
     heir.says(&Message::Complete);
-    assert!(matches!(heir.hears(), Message::Ready));
+    assert!(matches!(heir.hears(), Message::Ready { .. }));
     kill("-TERM", successor.id());
-    heir.says(&Message::Complete);
     let heard = heir.hears();
     assert!(matches!(&heard, Message::Failed { why } if why.contains("told to end")), "{heard:?}");
     assert_eq!(successor.wait().expect("a status").code(), Some(0));
@@ -288,7 +303,7 @@ fn an_old_process_that_is_told_to_end_gives_nothing_any_more() {
     let process = PROCESS.replace("upgrade_time: 1s", "upgrade_time: 60s");
     let mut old = Gateway::start(&format!("routes: [{{name: all, action: {{respond: {{}}}}}}]{process}\nadmin: {{address: 127.0.0.1:0}}"));
     let impostor = Impostor::of(&old);
-    impostor.says(&Message::Take { protocol: 3 });
+    impostor.says(&Message::Take { protocol: 4 });
     impostor.take();
     old.signal("-TERM");
     assert!(matches!(impostor.hears(), Message::Failed { why } if why.contains("was told to end")));
@@ -316,9 +331,9 @@ fn a_successor_that_hangs_is_given_up() {
     // Once it serves, and before: by then it may have put its own socket in the place.
     for serves in [true, false] {
         let impostor = Impostor::of(&old);
-        impostor.says(&Message::Take { protocol: 3 });
+        impostor.says(&Message::Take { protocol: 4 });
         impostor.take();
-        impostor.says(&Message::Ready);
+        impostor.says(&Message::Ready { takes: Vec::new() });
         impostor.take();
         if serves {
             impostor.says(&Message::Serving);

@@ -79,6 +79,33 @@ fn a_listener_moves_to_an_address_that_its_own_is_in_the_way_of() {
 }
 
 #[test]
+fn a_request_under_way_when_its_listener_ends_is_the_last_of_its_connection() {
+    let target = Target::named("echo", "one");
+    let yaml = |more: &str| {
+        format!(
+            "upstreams: {{held: {{targets: [\"{}\"]}}}}
+routes: [{{name: held, action: {{forward: held}}}}]
+listeners: [{{name: main, address: 127.0.0.1:0}}{more}]",
+            target.address
+        )
+    };
+    let mut gateway = Gateway::start(&yaml(", {name: other, address: 127.0.0.1:0}"));
+    let mut held: Vec<Connection> = gateway.listeners.iter().map(|(_, address)| Connection::open(*address)).collect();
+    held.iter_mut().for_each(|connection| connection.send(head("GET", "/hold", &[])));
+    eventually("the target has them", || target.requests.load(Ordering::Acquire) == 2);
+    gateway.write_config(&yaml(""));
+    assert_eq!(gateway.reload().status, 200);
+    gateway.signal("-TERM");
+    eventually("it drains", || gateway.log().contains("draining"));
+    target.release();
+    for connection in &mut held {
+        let answer = connection.receive();
+        assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    }
+    assert_eq!(gateway.wait(), Some(0));
+}
+
+#[test]
 fn reloads_under_load_lose_nothing() {
     let target = Target::echo("a");
     let yaml = |n: usize| {

@@ -166,7 +166,7 @@ fn a_service_manager_is_told() {
     assert!(hears("READY=1").contains("refused"));
     std::fs::write(&config, yaml("{name: all, action: {respond: {body: new}}}")).expect("written");
     let (successor, _) = upgrade(&gateway);
-    assert_eq!(hears("MAINPID="), format!("MAINPID={}", successor.0));
+    assert_eq!(hears("MAINPID="), format!("MAINPID={}\nSTATUS=serving", successor.0));
     assert_eq!(gateway.wait(), Some(0));
     assert_eq!(gateway.get("/").text(), "new");
     let ended = Command::new("kill").arg(successor.0.to_string()).status().expect("kill");

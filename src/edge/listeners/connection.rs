@@ -40,6 +40,8 @@ pub struct Home {
     /// Once the listener is removed: the last configuration that had it. Connections that are still
     /// open are served by it to their end.
     pub last: ArcSwapOption<Held>,
+    /// Whether its connections are to end with the request that they have.
+    pub closing: AtomicBool,
 }
 
 impl Home {
@@ -107,6 +109,11 @@ impl Connection {
             corks: AtomicU8::new(0),
             waker: AtomicWaker::new(),
         })
+    }
+
+    /// Whether it is to end with the request that it has.
+    pub fn is_closing(&self) -> bool {
+        self.home.closing.load(Ordering::Relaxed)
     }
 
     /// Its socket.
@@ -232,15 +239,13 @@ impl Connection {
         }
     }
 
-    /// Wakes the connection if its deadline has passed at `now`, or if it is to close when it is idle
-    /// and it is. Of one that is new the first request may be on its way: for that it has `linger` milliseconds.
+    /// Wakes the connection if its deadline has passed at `now`. If it is to close when it is idle, and it is, a request
+    /// may be on its way, since the client may not know: for that it has `linger` milliseconds.
     pub fn check(&self, now: u64, close_idle: bool, linger: u64) {
-        let idle = close_idle && self.is_in_head() && !self.head_begun.load(Ordering::Relaxed);
-        let new = self.came.load(Ordering::Relaxed) == 0;
-        if idle && new {
+        if close_idle && self.is_in_head() && !self.head_begun.load(Ordering::Relaxed) {
             self.deadline.fetch_min(now + linger, Ordering::Relaxed);
         }
-        if self.deadline.load(Ordering::Relaxed) <= now || (idle && !new) {
+        if self.deadline.load(Ordering::Relaxed) <= now {
             self.expired.store(true, Ordering::Release);
             self.waker.wake();
         }

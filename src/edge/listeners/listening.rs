@@ -145,7 +145,10 @@ enum Work {
     Accept,
     /// New connections wait in the kernel's queue, or go to whoever else has the socket.
     Pause,
+    /// What waits in the queue is served first: it is reset with the socket.
     Stop,
+    /// What waits in the queue is another's, who has the socket too.
+    Leave,
 }
 
 /// How TLS is spoken.
@@ -168,6 +171,8 @@ pub struct Listening {
     work: watch::Sender<Work>,
     closing: watch::Sender<bool>,
     drain: Arc<Drain>,
+    /// Whether another process has the socket too, and serves.
+    shared: AtomicBool,
     /// Ends when the socket has no use any more; nothing once somebody waits for that.
     accepting: Option<JoinHandle<()>>,
 }
@@ -187,7 +192,12 @@ impl Listening {
         bound.socket.set_nonblocking(true)?;
         let socket = Arc::new(TcpListener::from_std(bound.socket)?);
         let settings = Arc::new(Settings {
-            home: Arc::new(Home { key: listener.key(), name: ArcSwap::from_pointee(listener.name.clone()), last: ArcSwapOption::empty() }),
+            home: Arc::new(Home {
+                key: listener.key(),
+                name: ArcSwap::from_pointee(listener.name.clone()),
+                last: ArcSwapOption::empty(),
+                closing: AtomicBool::new(false),
+            }),
             limits: ArcSwap::from_pointee(listener.limits),
             protocols: ArcSwap::from_pointee((listener.http1, listener.http2)),
             places: Arc::new(Semaphore::new(listener.limits.connections)),
@@ -205,7 +215,7 @@ impl Listening {
         let address = socket.local_addr()?;
         let accepting = Some(tokio::spawn(accept(Arc::clone(&socket), context, told)));
         let (name, configured) = (listener.name.clone(), bound.configured);
-        Ok(Self { name, configured, address, settings, socket, work, closing, drain, accepting })
+        Ok(Self { name, configured, address, settings, socket, work, closing, drain, shared: AtomicBool::new(false), accepting })
     }
 
     /// Takes the settings of a new configuration: name, limits, protocols, certificates.
@@ -222,13 +232,24 @@ impl Listening {
     /// No configuration has it any more: it accepts nothing, and its connections end with the request
     /// that they have, served by the last configuration that had it. Once what this gives has ended, its address
     /// is free.
-    pub fn retire(mut self, last: Arc<Serving>) -> Option<JoinHandle<()>> {
+    pub fn retire(self, last: Arc<Serving>) -> Option<JoinHandle<()>> {
         self.settings.home.last.store(Some(Held::new(last)));
+        self.end()
+    }
+
+    /// It accepts nothing any more. Once what this gives has ended, its socket is closed.
+    pub fn end(mut self) -> Option<JoinHandle<()>> {
         self.accepting.take()
+    }
+
+    /// Whether another process has the socket too: what waits in the queue is left to that at the end.
+    pub fn share_with_another(&self, shared: bool) {
+        self.shared.store(shared, Ordering::Release);
     }
 
     /// Lets its connections end with the request that they have; or lets them go on after all.
     pub fn close(&self, closing: bool) {
+        self.settings.home.closing.store(closing, Ordering::Relaxed);
         self.closing.send_replace(closing);
     }
 
@@ -254,8 +275,8 @@ impl Listening {
 impl Drop for Listening {
     fn drop(&mut self) {
         *self.settings.stopping.lock() = Some(self.drain.begin());
-        self.work.send_replace(Work::Stop);
-        self.closing.send_replace(true);
+        self.work.send_replace(if self.shared.load(Ordering::Acquire) { Work::Leave } else { Work::Stop });
+        self.close(true);
     }
 }
 
@@ -299,13 +320,13 @@ async fn accept(socket: Arc<TcpListener>, context: Arc<Context>, mut work: watch
     let connections = Connections::default();
     let watcher = tokio::spawn(watch_deadlines(Arc::clone(&connections), context.shutdown.clone(), Arc::clone(&context.drain)));
     let mut failing = false;
-    loop {
+    let last = loop {
         let now = *work.borrow_and_update();
         match now {
-            Work::Stop => break,
+            Work::Stop | Work::Leave => break now,
             Work::Pause => {
                 if work.changed().await.is_err() {
-                    break;
+                    break now;
                 }
                 continue;
             }
@@ -319,7 +340,7 @@ async fn accept(socket: Arc<TcpListener>, context: Arc<Context>, mut work: watch
             biased;
             changed = work.changed() => match changed {
                 Ok(()) => continue,
-                Err(_) => break,
+                Err(_) => break now,
             },
             next = next => next,
         };
@@ -340,9 +361,9 @@ async fn accept(socket: Arc<TcpListener>, context: Arc<Context>, mut work: watch
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
-    }
+    };
     // Whoever has got into the queue is served, and not reset.
-    while let Some((stream, peer)) = queued(&socket) {
+    while let Some((stream, peer)) = if last == Work::Leave { None } else { queued(&socket) } {
         admit(stream, peer, None, &context, &connections);
     }
     context.settings.stopping.lock().take();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use pingora::http::RequestHeader;
+use pingora::proxy::Session;
 
 use super::mirror::Copy;
 use super::sticky::StickySession;
@@ -99,6 +100,13 @@ pub struct Context {
 }
 
 impl Context {
+    /// Has the connection end with this answer, and say so, if its listener is closing by now.
+    pub fn end_with_the_listener(&self, session: &mut Session) {
+        if self.connection.as_ref().is_some_and(|connection| connection.is_closing()) {
+            session.set_keepalive(None);
+        }
+    }
+
     /// A request on the running connection.
     pub fn new(serving: Arc<Held>) -> Self {
         let connection = current_connection();

@@ -191,6 +191,7 @@ impl Gateway {
             // As without hedging: the end of the connection may be the end of the body.
             session.set_keepalive(None);
         }
+        ctx.end_with_the_listener(session);
         // Nobody reads from the client meanwhile, so nobody would send a head that is kept back.
         ctx.connection.iter().for_each(|connection| connection.clear_corks());
         session.write_response_header(Box::new(head), false).await?;

@@ -139,6 +139,7 @@ impl ProxyHttp for Gateway {
             session.set_keepalive(None);
         }
         keep_after_interim(session, response, ctx);
+        ctx.end_with_the_listener(session);
         settle(caught_now(|| self.edit_answer(session.req_header(), response, ctx)), ctx)
     }
 

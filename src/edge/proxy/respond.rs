@@ -35,6 +35,7 @@ impl Gateway {
     ) -> Result<()> {
         ctx.exchange.reason = reason;
         ctx.status = status;
+        ctx.end_with_the_listener(session);
         let mut response = ResponseHeader::build(status, Some(headers.len() + 8))?;
         for (name, value) in headers {
             response.append_header(name.clone(), value.clone())?;

@@ -1,23 +1,31 @@
 //! The successor's side.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 
 use super::wire::{Message, PROTOCOL, incoming, receive, send, take_state};
 use crate::edge::Bound;
 use crate::live::Live;
-use crate::process::{Phase, Supervisor};
+use crate::process::Supervisor;
+use crate::process::signals::told_to_end;
 
 /// How long the old process may take for one message.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a message, which is short, may wait for room: an old process that hangs is to hold nothing up.
 const MOMENT: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether there is a word, or a signal.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// How often the old process hears that this one is alive, as long as it stands by.
 const ALIVE: Duration = Duration::from_secs(1);
@@ -28,6 +36,25 @@ pub struct Heir {
     stream: UnixStream,
     /// Whether the old process has been let go.
     settled: AtomicBool,
+    /// Where both processes listen.
+    taken: OnceLock<Vec<SocketAddr>>,
+}
+
+/// The old process has given this one up.
+fn given_up(why: &str) -> io::Error {
+    io::Error::other(format!("it has given this process up, which {why}"))
+}
+
+/// That the old process is gone is no error: somebody has to serve.
+fn unless_gone(result: io::Result<()>) -> io::Result<()> {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    match result {
+        Err(error) if matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof) => {
+            log::warn!("the predecessor is gone ({error}); this process serves");
+            Ok(())
+        }
+        result => result,
+    }
 }
 
 /// A thread that waits for what there is to be followed with; dropped, it ends.
@@ -43,7 +70,7 @@ pub fn take(path: &Path, live: &Live) -> io::Result<(Vec<Bound>, Heir)> {
     stream.set_write_timeout(Some(MOMENT))?;
     send(&stream, &Message::Take { protocol: PROTOCOL }, None)?;
     let mut bound = Vec::new();
-    let heir = Heir { stream, settled: AtomicBool::new(false) };
+    let heir = Heir { stream, settled: AtomicBool::new(false), taken: OnceLock::new() };
     heir.take_all(live, &mut bound)?;
     Ok((bound, heir))
 }
@@ -51,25 +78,42 @@ pub fn take(path: &Path, live: &Live) -> io::Result<(Vec<Bound>, Heir)> {
 impl Heir {
     fn take_all(&self, live: &Live, bound: &mut Vec<Bound>) -> io::Result<()> {
         loop {
+            self.await_word()?;
             match receive(&self.stream)? {
                 (Message::Socket { name, configured }, Some(socket)) => {
                     bound.push(Bound { name, configured, activated: false, socket: socket.into() });
                 }
                 (Message::State { kind, version, bytes }, _) => take_state(&self.stream, live, (&kind, version, bytes))?,
                 (Message::Complete, _) => return Ok(()),
-                (Message::Failed { why }, _) => return Err(io::Error::other(why)),
+                (Message::Failed { why }, _) => return Err(given_up(&why)),
                 _ => return Err(io::Error::other("the old process says something else")),
             }
         }
     }
 
-    /// Says that it has started, and takes the last of the state.
+    /// Waits until the old process says something, which a signal ends.
+    fn await_word(&self) -> io::Result<()> {
+        let since = Instant::now();
+        while !incoming(&self.stream, LOOK)? {
+            if told_to_end() {
+                return Err(io::Error::other("told to end meanwhile"));
+            }
+            if since.elapsed() >= PATIENCE {
+                return Err(io::Error::other(format!("the old process said nothing for {PATIENCE:?}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that it has started and accepts on these addresses too, and takes the last of the state.
     ///
     /// # Errors
-    /// When the old process is gone or has given it up.
-    pub fn ready(&self, live: &Live) -> io::Result<()> {
-        send(&self.stream, &Message::Ready, None)?;
-        self.take_all(live, &mut Vec::new())
+    /// When the old process has given it up. That it is gone is no error.
+    pub fn ready(&self, live: &Live, takes: Vec<SocketAddr>) -> io::Result<()> {
+        let _ = self.taken.set(takes.clone());
+        // Where it is gone, what it has said last is still to be read.
+        let _ = send(&self.stream, &Message::Ready { takes }, None);
+        unless_gone(self.take_all(live, &mut Vec::new()))
     }
 
     /// Says why it goes no further.
@@ -87,21 +131,17 @@ impl Heir {
         if send(&self.stream, &Message::Serving, None).is_ok() && !incoming(&self.stream, Duration::ZERO)? {
             return Ok(());
         }
-        match receive(&self.stream) {
-            Ok((Message::Failed { why }, _)) => Err(io::Error::other(format!("it has given this process up, which {why}"))),
-            Ok(_) => Ok(()),
-            Err(error) => {
-                log::warn!("the predecessor is gone ({error}); this process serves");
-                Ok(())
-            }
-        }
+        unless_gone(receive(&self.stream).and_then(|(message, _)| match message {
+            Message::Failed { why } => Err(given_up(&why)),
+            _ => Ok(()),
+        }))
     }
 
-    /// Lets the old process go.
-    pub fn settle(&self) {
+    /// Lets the old process go; whether because this one was told to end.
+    pub fn settle(&self, ends: bool) {
         if !self.settled.swap(true, Ordering::AcqRel) {
             // Where it is gone, it need not hear it.
-            let _ = send(&self.stream, &Message::Settled, None);
+            let _ = send(&self.stream, &Message::Settled { ends }, None);
         }
     }
 
@@ -135,7 +175,7 @@ impl Heir {
         let (mut told, mut understood) = (since, true);
         loop {
             if since.elapsed() >= standby {
-                self.settle();
+                self.settle(false);
             } else if told.elapsed() >= ALIVE {
                 self.lives();
                 told = Instant::now();
@@ -154,7 +194,7 @@ impl Heir {
 
     /// Takes what has come, if anything comes soon; whether there is more to come.
     fn take_late(&self, supervisor: &Supervisor, understood: bool) -> io::Result<bool> {
-        if !incoming(&self.stream, Duration::from_millis(50))? {
+        if !incoming(&self.stream, LOOK)? {
             return Ok(true);
         }
         if !understood {
@@ -164,10 +204,15 @@ impl Heir {
         }
         match receive(&self.stream)?.0 {
             Message::State { kind, version, bytes } => take_state(&self.stream, &supervisor.live, (&kind, version, bytes)).map(|()| true),
+            Message::Left => {
+                *supervisor.predecessor.lock() = None;
+                Ok(true)
+            }
             // Its patience and this process's first word have crossed: one of the two has to go.
             Message::Failed { why } => {
                 log::error!("the predecessor serves again, and this process ends: it {why}");
-                supervisor.enter(Phase::Leaving);
+                let pid = getsockopt(&self.stream, PeerCredentials).map_or(0, |peer| peer.pid());
+                supervisor.make_way(pid, self.taken.get().map_or(&[], Vec::as_slice));
                 Ok(false)
             }
             _ => Ok(true),
@@ -194,7 +239,7 @@ mod tests {
         // Until there is room for nothing more.
         while send(&heir.stream, &Message::Serving, None).is_ok() {}
         let begun = Instant::now();
-        heir.settle();
+        heir.settle(true);
         assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
         // What there was no room for has left nothing behind.
         let mut heard = 0;

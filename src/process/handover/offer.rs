@@ -6,6 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::sockopt::PeerCredentials;
@@ -177,8 +178,6 @@ impl Offer {
         };
         // This process does not end before the successor knows.
         let asked = supervisor.asked.begin();
-        // Only the last of three may be the one that serves.
-        supervisor.settle();
         match lead(stream, supervisor) {
             Ok(()) => {
                 stand_back(stream, supervisor);
@@ -187,29 +186,44 @@ impl Offer {
             }
             Err(error) => {
                 let why = why(&error, "ended before it was ready; its own log says why");
+                supervisor.share(&[]);
                 supervisor.resume();
                 supervisor.live.heritage().iter().for_each(|kind| kind.keep());
+                // So that it does not take the end of this line for the end of this process, and serve.
+                let _ = send(stream, &Message::Failed { why: why.clone() }, None);
                 // Whoever watches logs it.
                 if !supervisor.progress(Progress::Failed(why.clone())) {
                     log::error!("the hand-over failed, this process goes on serving: the successor {why}");
                 }
-                drop(one);
-                self.see_off(stream, supervisor, why);
-                drop(asked);
+                drop((one, asked));
+                self.see_off(stream, supervisor);
             }
         }
     }
 
-    /// Gives a successor up. However late it hears that, and whatever it does before: in the end this process is the
-    /// one that is found at the path.
-    fn see_off(self: &Arc<Self>, stream: &UnixStream, supervisor: &Arc<Supervisor>, why: String) {
-        // So that it does not take the end of this line for the end of this process, and serve.
-        let failed = Message::Failed { why };
-        let told = send(stream, &failed, None).is_ok();
+    /// Drains, and serves again should the successor end, or hang, too soon.
+    fn stand_by(self: &Arc<Self>, stream: &UnixStream, supervisor: &Arc<Supervisor>) {
+        let (give_up, given_up) = channel();
+        // A successor that hangs holds up who tells it things, for as long as it likes, and nobody else.
+        let patient = stream.set_write_timeout(None);
+        std::thread::scope(|scope| {
+            let tell = move || patient.and_then(|()| tell_late(stream, supervisor, &given_up));
+            let telling = std::thread::Builder::new().name("late".to_owned()).spawn_scoped(scope, tell);
+            let _ = telling.inspect_err(|error| log::error!("the successor is not told what comes in here: {error}"));
+            if let Some(why) = await_end(stream, supervisor).filter(|why| come_back(supervisor, why)) {
+                // It may be alive, and is to hear that it is not the one any more.
+                let _ = give_up.send(why);
+                self.see_off(stream, supervisor);
+            }
+            drop(give_up);
+        });
+    }
+
+    /// Waits for the end of a successor that was given up. However late it hears that, and whatever it does before: this
+    /// process is the one that is found at the path.
+    fn see_off(self: &Arc<Self>, stream: &UnixStream, supervisor: &Arc<Supervisor>) {
         self.keep_in_place(supervisor);
-        // From here on it has all the time that it likes.
-        let patient = stream.set_read_timeout(None).and_then(|()| stream.set_write_timeout(None)).is_ok();
-        if patient && (told || send(stream, &failed, None).is_ok()) {
+        if stream.set_read_timeout(None).is_ok() {
             let _ = io::copy(&mut &*stream, &mut io::sink());
         }
         self.keep_in_place(supervisor);
@@ -223,52 +237,72 @@ impl Offer {
             self.put_again(supervisor);
         }
     }
+}
 
-    /// Drains, and serves again should the successor end, or hang, too soon.
-    fn stand_by(self: &Arc<Self>, stream: &UnixStream, supervisor: &Arc<Supervisor>) {
-        // What comes in here is told as long as it is heard; that it is not heard is no end of the successor.
-        let mut heard = stream.set_write_timeout(Some(GREETING)).is_ok();
-        let mut last_word = Instant::now();
-        loop {
-            let word = incoming(stream, LATE).and_then(|came| if came { receive(stream).map(Some) } else { Ok(None) });
-            let stands_by = supervisor.phase() == Phase::StandingBy;
-            match word {
-                Ok(Some((message, _))) => {
-                    last_word = Instant::now();
-                    if stands_by && matches!(message, Message::Settled) {
-                        supervisor.leave_it_to_the_successor("has settled");
-                    }
+/// Waits until the successor has ended; why it is given up, if it ends or hangs too soon.
+fn await_end(stream: &UnixStream, supervisor: &Supervisor) -> Option<String> {
+    let mut last_word = Instant::now();
+    loop {
+        let word = incoming(stream, LATE).and_then(|came| if came { receive(stream).map(Some) } else { Ok(None) });
+        let stands_by = supervisor.phase() == Phase::StandingBy;
+        match word {
+            Ok(Some((message, _))) => {
+                last_word = Instant::now();
+                if let (true, Message::Settled { ends }) = (stands_by, message) {
+                    let why = if ends { "was told to end, and the service with it" } else { "has settled" };
+                    supervisor.leave_it_to_the_successor(why);
                 }
-                Ok(None) if stands_by && last_word.elapsed() >= MOMENT => {
-                    return self.come_back(stream, supervisor, format!("said nothing for {MOMENT:?}"));
-                }
-                Ok(None) => {}
-                Err(error) if stands_by => return self.come_back(stream, supervisor, why(&error, "ended before it had settled")),
-                Err(_) => return,
             }
-            heard = heard && give(stream, &supervisor.live, Part::Late).is_ok();
-        }
-    }
-
-    fn come_back(self: &Arc<Self>, stream: &UnixStream, supervisor: &Arc<Supervisor>, why: String) {
-        supervisor.live.heritage().iter().for_each(|kind| kind.keep());
-        // Unless it has been told to end right now.
-        if supervisor.enter(Phase::Serving) {
-            log::error!("the successor {why}: this process goes on serving");
-            supervisor.successor.store(0, Ordering::Release);
-            supervisor.progress(Progress::Failed(why.clone()));
-            self.see_off(stream, supervisor, why);
+            Ok(None) if stands_by && last_word.elapsed() >= MOMENT => return Some(format!("said nothing for {MOMENT:?}")),
+            Ok(None) => {}
+            Err(error) if stands_by => return Some(why(&error, "ended before it had settled")),
+            Err(_) => {
+                // Whoever serves now, if anybody does, is not known here.
+                supervisor.successor.store(0, Ordering::Release);
+                return None;
+            }
         }
     }
 }
 
+/// Tells the successor what comes in here, and at the end that it was given up.
+fn tell_late(stream: &UnixStream, supervisor: &Supervisor, given_up: &Receiver<String>) -> io::Result<()> {
+    let mut has_left = false;
+    loop {
+        match given_up.recv_timeout(LATE) {
+            Ok(why) => return send(stream, &Message::Failed { why }, None),
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Err(RecvTimeoutError::Timeout) => give(stream, &supervisor.live, Part::Late)?,
+        }
+        if !has_left && supervisor.left.load(Ordering::Acquire) {
+            has_left = true;
+            send(stream, &Message::Left, None)?;
+        }
+    }
+}
+
+/// Serves again; whether it does.
+fn come_back(supervisor: &Supervisor, why: &str) -> bool {
+    supervisor.live.heritage().iter().for_each(|kind| kind.keep());
+    supervisor.share(&[]);
+    // Unless it has been told to end right now.
+    let serves = supervisor.enter(Phase::Serving);
+    if serves {
+        log::error!("the successor {why}: this process goes on serving");
+        supervisor.successor.store(0, Ordering::Release);
+        supervisor.progress(Progress::Failed(why.to_owned()));
+    }
+    serves
+}
+
 /// Leaves what comes to the successor.
 fn stand_back(stream: &UnixStream, supervisor: &Supervisor) {
-    log::info!("a successor serves: this process drains, and stands by until it has settled");
     let pid = getsockopt(&stream, PeerCredentials).map_or(0, |peer| peer.pid());
     supervisor.successor.store(pid, Ordering::Release);
-    supervisor.progress(Progress::Step("the successor serves; the old process stands by"));
-    if !supervisor.enter(Phase::StandingBy) {
+    if supervisor.enter(Phase::StandingBy) {
+        log::info!("a successor serves: this process drains, and stands by until it has settled");
+        supervisor.progress(Progress::Step("the successor serves; the old process stands by"));
+    } else {
         supervisor.leave_it_to_the_successor("serves, and the old process was told to end");
     }
 }
@@ -284,12 +318,21 @@ fn lead(stream: &UnixStream, supervisor: &Supervisor) -> io::Result<()> {
     send(stream, &Message::Complete, None)?;
     await_start(stream, supervisor)?;
     stream.set_read_timeout(Some(MOMENT))?;
-    await_message(stream, |message| matches!(message, Message::Ready))?;
+    let takes = match receive(stream)?.0 {
+        Message::Ready { takes } => takes,
+        other => return Err(unexpected(other)),
+    };
+    // Only the last of three may be the one that serves.
+    supervisor.settle(false);
+    supervisor.share(&takes);
     supervisor.progress(Progress::Step("the successor is ready"));
     supervisor.pause(true);
     give(stream, &supervisor.live, Part::Last)?;
     send(stream, &Message::Complete, None)?;
-    await_message(stream, |message| matches!(message, Message::Serving))
+    match receive(stream)?.0 {
+        Message::Serving => Ok(()),
+        other => Err(unexpected(other)),
+    }
 }
 
 /// Waits for the successor's first word, for as long as it may take, and as this process is to serve.
@@ -306,11 +349,10 @@ fn await_start(stream: &UnixStream, supervisor: &Supervisor) -> io::Result<()> {
     Ok(())
 }
 
-fn await_message(stream: &UnixStream, wanted: impl Fn(&Message) -> bool) -> io::Result<()> {
-    match receive(stream)?.0 {
-        message if wanted(&message) => Ok(()),
-        Message::Failed { why } => Err(io::Error::other(format!("says: {why}"))),
-        _ => Err(io::Error::other("said something else than was expected")),
+fn unexpected(message: Message) -> io::Error {
+    match message {
+        Message::Failed { why } => io::Error::other(format!("says: {why}")),
+        _ => io::Error::other("said something else than was expected"),
     }
 }
 

@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use crate::live::{Live, Part};
 
 /// The version of what is said here. Both sides have to speak the same.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// The longest message; states come behind one, in pieces.
-const LONGEST: usize = 64 * 1024;
+const LONGEST: usize = 1 << 20;
 
 /// A message.
 #[expect(missing_docs, reason = "the names of the fields say it")]
@@ -32,12 +32,14 @@ pub enum Message {
     State { kind: String, version: u32, bytes: usize },
     /// That was all for now.
     Complete,
-    /// The successor has started and accepts as soon as it has the rest.
-    Ready,
+    /// The successor has started and accepts as soon as it has the rest: on the sockets of these addresses too.
+    Ready { takes: Vec<SocketAddr> },
     /// It accepts, and still does: said again and again until it has settled.
     Serving,
-    /// It has served for a while: the old process may go.
-    Settled,
+    /// The old process may go: this one has served for a while, or was told to end and the service with it.
+    Settled { ends: bool },
+    /// The old process goes, and has no listening socket any more.
+    Left,
     /// It goes no further.
     Failed { why: String },
     /// A person asks the process to start a successor.
@@ -179,12 +181,12 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
         let address = listener.local_addr().expect("an address");
         send(&one, &Message::Socket { name: "main".to_owned(), configured: address }, Some(listener.as_raw_fd())).expect("sent");
-        send(&one, &Message::Ready, None).expect("sent");
+        send(&one, &Message::Serving, None).expect("sent");
         let (message, fd) = receive(&two).expect("received");
         assert!(matches!(message, Message::Socket { name, .. } if name == "main"));
         let arrived: std::net::TcpListener = fd.expect("a socket").into();
         assert_eq!(arrived.local_addr().expect("an address"), address);
-        assert!(matches!(receive(&two).expect("received"), (Message::Ready, None)));
+        assert!(matches!(receive(&two).expect("received"), (Message::Serving, None)));
         drop(one);
         assert_eq!(receive(&two).expect_err("the end").kind(), io::ErrorKind::UnexpectedEof);
     }
