@@ -32,7 +32,7 @@ pub fn expand(base: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
         .filter_map(|entry| entry.ok().map(|e| e.path()))
         .filter(|p| {
             let name = p.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-            name.len() >= before.len() + after.len() && name.starts_with(before) && name.ends_with(after) && p.is_file()
+            name.len() >= before.len() + after.len() && name.starts_with(before) && name.ends_with(after) && is_meant(p)
         })
         .collect();
     found.sort();
@@ -102,4 +102,9 @@ fn replace(text: &str, base: &Path, files: &mut Vec<String>) -> Result<String, S
     }
     out.push_str(rest);
     Ok(out)
+}
+
+/// Whether a pattern means it: files, and links that lead nowhere, which is a mistake and not a configuration without them.
+fn is_meant(path: &Path) -> bool {
+    path.is_file() || path.is_symlink() && !path.exists()
 }

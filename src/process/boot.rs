@@ -14,7 +14,7 @@ use tokio::sync::watch as channel;
 use super::background::Background;
 use super::handover::{self, Follower, Heir, Offer, Prepared};
 use super::reload::{flat_soon, look_after, told, unwritable};
-use super::sockets::{Wanted, bind_listeners};
+use super::sockets::{Wanted, bind_listeners, overlap};
 use super::watch::Seen;
 use super::{Phase, ReloadState, Source, Supervisor, activation, notify, signals};
 use crate::admin::Door;
@@ -22,7 +22,7 @@ use crate::compile::compile;
 use crate::config::Loaded;
 use crate::edge::{Bound, Drain, Gateway};
 use crate::live::Live;
-use crate::notation::Mistakes;
+use crate::notation::{Mistakes, Place};
 use crate::snapshot::{Current, Listener, Serving, Snapshot};
 use crate::telemetry::AccessLog;
 use crate::telemetry::metrics::METRICS;
@@ -123,7 +123,17 @@ fn sockets(snapshot: &Snapshot, mut inherited: Vec<Bound>) -> Result<Vec<Bound>,
     for unused in inherited.iter().filter(|socket| socket.activated) {
         log::warn!("the service manager's socket \"{}\" on {} is for no listener: nobody answers there", unused.name, unused.configured);
     }
-    bound.extend(bind_listeners(wanted)?);
+    let in_the_way = |wanted: &Wanted<'_>| inherited.iter().find(|b| overlap(b.configured, wanted.listener.address)).map(|b| b.configured);
+    let in_the_way = wanted.iter().find_map(in_the_way);
+    bound.extend(bind_listeners(wanted).map_err(|mut mistakes| {
+        if let Some(address) = in_the_way {
+            mistakes.add(
+                &Place::default(),
+                format!("the gateway that runs has {address} itself, which is in the way: reload it first, then upgrade"),
+            );
+        }
+        mistakes
+    })?);
     Ok(bound)
 }
 

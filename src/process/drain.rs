@@ -158,9 +158,11 @@ impl Supervisor {
         self.phase.send_if_modified(|now| {
             stops = *now != Phase::Serving;
             if stops {
-                self.listeners.lock().iter().for_each(|l| l.pause(true));
+                let alone = self.successor.load(Ordering::Acquire) == 0;
+                // What a successor has not taken nobody else answers while it may be needed again.
+                self.listeners.lock().iter().for_each(|l| l.pause(alone || l.is_shared()));
                 // Where no other process has it, the operators' listener goes on: it says that this process drains.
-                let others = if self.successor.load(Ordering::Acquire) == 0 { Door::Open } else { Door::Paused };
+                let others = if alone { Door::Open } else { Door::Paused };
                 self.admin_door.send_if_modified(|door| *door != Door::Closed && std::mem::replace(door, others) != others);
                 // Pingora's own clean-up would cut connections whose request is on its way; our connections
                 // end by themselves: with the request that they have, or shortly after the drain began.

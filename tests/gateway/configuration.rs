@@ -159,6 +159,18 @@ fn secrets_come_from_elsewhere_and_are_not_repeated() {
 }
 
 #[test]
+fn a_link_that_leads_nowhere_is_no_configuration_without_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = "include: ['*.part.yaml']\nlisteners: [{name: a, address: 127.0.0.1:0}]\nroutes: [{name: a, action: {respond: {}}}]\n";
+    std::fs::write(folder.path().join("c.yaml"), text).expect("written");
+    std::fs::create_dir(folder.path().join("folder.part.yaml")).expect("a folder");
+    assert_eq!(run(&["check", "-c", "c.yaml"], Some(folder.path())).0, 0);
+    std::os::unix::fs::symlink("away.yaml", folder.path().join("one.part.yaml")).expect("a link");
+    let (code, _, told) = run(&["check", "-c", "c.yaml"], Some(folder.path()));
+    assert!(code == 2 && told.contains("one.part.yaml"), "{told}");
+}
+
+#[test]
 fn what_is_most_likely_not_meant_is_a_warning() {
     let folder = tempfile::tempdir().expect("a folder");
     let text = "listeners: [{name: main, address: '127.0.0.1:0'}]

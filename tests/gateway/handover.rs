@@ -228,7 +228,7 @@ fn serving(gateway: &Gateway) -> Option<u32> {
     process_at(&socket(&gateway.folder))
 }
 
-fn process_at(path: &Path) -> Option<u32> {
+pub fn process_at(path: &Path) -> Option<u32> {
     let stream = UnixStream::connect(path).ok()?;
     let peer = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials).ok()?;
     u32::try_from(peer.pid()).ok()
@@ -340,7 +340,7 @@ fn a_successor_that_hangs_is_given_up() {
         }
         std::fs::remove_file(socket(&old.folder)).expect("removed");
         let _own = UnixListener::bind(socket(&old.folder)).expect("a socket");
-        let gives_up = || matches!(receive(&impostor.0), Ok((Message::Failed { why }, _)) if why.contains("said nothing for 10s"));
+        let gives_up = || matches!(receive(&impostor.0), Ok((Message::Failed { why }, _)) if why.contains("said nothing for 5s"));
         eventually("it is given up", gives_up);
         assert_eq!(old.get("/").text(), "old", "{}", old.log());
         eventually("the socket is the old one's", || serving(&old) == Some(old.child.id()));

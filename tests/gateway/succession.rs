@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 
 use portcullis::process::Message;
 
-use super::handover::{Impostor, ask, kill, socket};
+use super::handover::{Impostor, ask, kill, process_at, socket};
 use super::harness::client::{self, Connection, head};
 use super::harness::eventually;
-use super::harness::gateway::{BINARY, Gateway, complete, run};
+use super::harness::gateway::{BINARY, Gateway, Orphan, complete, run};
 use super::harness::target::Target;
 use super::upgrade::PROCESS;
 
@@ -167,4 +167,48 @@ fn signals_that_mean_something_elsewhere_end_nothing() {
     let (code, _, error) = run(&["check", "-c", &gateway.config().display().to_string()], None);
     assert_eq!((code, error.as_str()), (0, ""));
     assert_eq!(gateway.get("/").status, 200);
+}
+
+#[test]
+fn what_an_upgrade_drops_is_answered_until_its_successor_has_settled() {
+    let yaml = |body: &str, more: &str| {
+        format!(
+            "routes: [{{name: all, action: {{respond: {{body: {body}}}}}}}]
+listeners: [{{name: main, address: 127.0.0.1:0}}{more}]
+admin: {{address: 127.0.0.1:0}}{}",
+            patient()
+        )
+    };
+    let mut old = Gateway::start(&yaml("old", ", {name: other, address: 127.0.0.1:0}"));
+    let other = old.listeners[1].1;
+    old.write_config(&yaml("new", ""));
+    let (asking, _successor) = ask(&old);
+    eventually("the successor answers", || old.get("/").text() == "new");
+    assert_eq!(client::get(other, "/").text(), "old");
+    old.signal("-TERM");
+    assert_eq!(asking.join().expect("the command").0, 0);
+    assert_eq!(old.wait(), Some(0));
+    assert!(Connection::try_open(other).is_err());
+}
+
+#[test]
+fn an_upgrade_that_moves_a_listener_into_its_own_way_says_what_to_do() {
+    let yaml = |address: &str| {
+        format!(
+            "routes: [{{name: all, action: {{respond: {{}}}}}}]
+listeners: [{{name: main, address: \"{address}\"}}]
+admin: {{address: 127.0.0.1:0}}{PROCESS}"
+        )
+    };
+    let old = Gateway::start(&yaml("127.0.0.1:0"));
+    let port = old.address().port();
+    old.write_config(&yaml(&format!("127.0.0.1:{port}")));
+    assert_eq!(old.reload().status, 200);
+    old.write_config(&yaml(&format!("[::ffff:127.0.0.1]:{port}")));
+    let (code, _, error) = run(&["upgrade", "-c", &old.config().display().to_string()], None);
+    assert!(code == 1 && error.contains("reload it first, then upgrade"), "{error}");
+    assert_eq!(old.reload().status, 200);
+    assert_eq!(run(&["upgrade", "-c", &old.config().display().to_string()], None).0, 0);
+    let _successor = Orphan(process_at(&socket(&old.folder)).expect("the successor"));
+    assert_eq!(old.get("/").status, 200);
 }

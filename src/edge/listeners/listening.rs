@@ -247,6 +247,11 @@ impl Listening {
         self.shared.store(shared, Ordering::Release);
     }
 
+    /// Whether another process has the socket too.
+    pub fn is_shared(&self) -> bool {
+        self.shared.load(Ordering::Acquire)
+    }
+
     /// Lets its connections end with the request that they have; or lets them go on after all.
     pub fn close(&self, closing: bool) {
         self.settings.home.closing.store(closing, Ordering::Relaxed);
@@ -275,7 +280,7 @@ impl Listening {
 impl Drop for Listening {
     fn drop(&mut self) {
         *self.settings.stopping.lock() = Some(self.drain.begin());
-        self.work.send_replace(if self.shared.load(Ordering::Acquire) { Work::Leave } else { Work::Stop });
+        self.work.send_replace(if self.is_shared() { Work::Leave } else { Work::Stop });
         self.close(true);
     }
 }
@@ -362,9 +367,8 @@ async fn accept(socket: Arc<TcpListener>, context: Arc<Context>, mut work: watch
             }
         }
     };
-    // Whoever has got into the queue is served, and not reset.
-    while let Some((stream, peer)) = if last == Work::Leave { None } else { queued(&socket) } {
-        admit(stream, peer, None, &context, &connections);
+    if last != Work::Leave {
+        empty(socket, |stream, peer| admit(stream, peer, None, &context, &connections)).await;
     }
     context.settings.stopping.lock().take();
     // The socket closes with this; connections that are still open keep their deadlines until they are gone.
@@ -376,9 +380,30 @@ async fn accept(socket: Arc<TcpListener>, context: Arc<Context>, mut work: watch
     });
 }
 
+/// Serves whoever has got into the queue, and closes the socket right behind the last: who comes in between is reset.
+async fn empty(mut socket: Arc<TcpListener>, serve: impl Fn(TcpStream, SocketAddr)) {
+    let only = loop {
+        while let Some((stream, peer)) = queued(&socket) {
+            serve(stream, peer);
+        }
+        match Arc::try_unwrap(socket) {
+            Ok(only) => break only,
+            // Whoever ends the listener lets go of it in a moment.
+            Err(shared) => socket = shared,
+        }
+        tokio::task::yield_now().await;
+    };
+    // What takes time about closing is done before.
+    if let Ok(only) = only.into_std() {
+        while let Some((stream, peer)) = queued(&only) {
+            serve(stream, peer);
+        }
+    }
+}
+
 /// A connection that is in the queue already, whether the runtime has heard of it or not.
-fn queued(socket: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
-    let (stream, peer) = socket2::SockRef::from(socket).accept().ok()?;
+fn queued<'s>(socket: impl Into<socket2::SockRef<'s>>) -> Option<(TcpStream, SocketAddr)> {
+    let (stream, peer) = socket.into().accept().ok()?;
     stream.set_nonblocking(true).ok()?;
     Some((TcpStream::from_std(stream.into()).ok()?, peer.as_socket()?))
 }

@@ -21,7 +21,11 @@ use crate::process::{Phase, Progress, Supervisor};
 /// How long whoever connects may take to say what it wants.
 const GREETING: Duration = Duration::from_secs(5);
 
-/// How long a successor that has the rest may take to accept, and later may say nothing at all.
+/// How long a successor that has the rest may take to accept, and later may say nothing at all: meanwhile nobody accepts,
+/// if it hangs.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// How long it may take what it is given.
 const MOMENT: Duration = Duration::from_secs(10);
 
 /// How often the successor is told what came in meanwhile.
@@ -253,7 +257,7 @@ fn await_end(stream: &UnixStream, supervisor: &Supervisor) -> Option<String> {
                     supervisor.leave_it_to_the_successor(why);
                 }
             }
-            Ok(None) if stands_by && last_word.elapsed() >= MOMENT => return Some(format!("said nothing for {MOMENT:?}")),
+            Ok(None) if stands_by && last_word.elapsed() >= SILENCE => return Some(format!("said nothing for {SILENCE:?}")),
             Ok(None) => {}
             Err(error) if stands_by => return Some(why(&error, "ended before it had settled")),
             Err(_) => {
@@ -317,7 +321,7 @@ fn lead(stream: &UnixStream, supervisor: &Supervisor) -> io::Result<()> {
     give(stream, &supervisor.live, Part::Whole)?;
     send(stream, &Message::Complete, None)?;
     await_start(stream, supervisor)?;
-    stream.set_read_timeout(Some(MOMENT))?;
+    stream.set_read_timeout(Some(SILENCE))?;
     let takes = match receive(stream)?.0 {
         Message::Ready { takes } => takes,
         other => return Err(unexpected(other)),
@@ -360,7 +364,7 @@ fn unexpected(message: Message) -> io::Error {
 fn why(error: &io::Error, ended: &str) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => ended.to_owned(),
-        _ if is_timeout(error) => format!("said nothing for {MOMENT:?}"),
+        _ if is_timeout(error) => format!("said nothing for {SILENCE:?}"),
         _ => error.to_string(),
     }
 }
