@@ -40,11 +40,6 @@ pub struct Heir {
     taken: OnceLock<Vec<SocketAddr>>,
 }
 
-/// The old process has given this one up.
-fn given_up(why: &str) -> io::Error {
-    io::Error::other(format!("it has given this process up, which {why}"))
-}
-
 /// That the old process is gone is no error: somebody has to serve.
 fn unless_gone(result: io::Result<()>) -> io::Result<()> {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
@@ -85,7 +80,7 @@ impl Heir {
                 }
                 (Message::State { kind, version, bytes }, _) => take_state(&self.stream, live, (&kind, version, bytes))?,
                 (Message::Complete, _) => return Ok(()),
-                (Message::Failed { why }, _) => return Err(given_up(&why)),
+                (Message::Failed { why }, _) => return Err(io::Error::other(why)),
                 _ => return Err(io::Error::other("the old process says something else")),
             }
         }
@@ -132,7 +127,7 @@ impl Heir {
             return Ok(());
         }
         unless_gone(receive(&self.stream).and_then(|(message, _)| match message {
-            Message::Failed { why } => Err(given_up(&why)),
+            Message::Failed { why } => Err(io::Error::other(format!("it has given this process up, which {why}"))),
             _ => Ok(()),
         }))
     }
