@@ -181,7 +181,7 @@ impl Work<'_> {
     }
 
     fn filters(&mut self, route: &config::Route, place: &Place) -> Vec<Filter> {
-        let mut filters = Vec::new();
+        let mut filters = Vec::with_capacity(route.filters.len());
         let mut authenticated: Option<&str> = None;
         for (index, config) in route.filters.iter().enumerate() {
             let place = place.key("filters").index(index).key(config.key());

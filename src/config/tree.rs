@@ -219,7 +219,8 @@ impl<'t> Builder<'t> {
                     members.shrink_to_fit();
                     return Ok(Value::Map(members));
                 }
-                Event::Scalar(text, ..) => text.into_owned(),
+                // Copied, as the parser's has room for a line.
+                Event::Scalar(text, ..) => (*text).to_owned(),
                 _ => return Err(BadYaml { spot, text: "a key that is a text".to_owned() }),
             };
             if members.len() == FEW {
