@@ -24,5 +24,6 @@ fn main() -> std::process::ExitCode {
         Command::Schema(schema) => schema.execute(),
         Command::Completions(completions) => completions.execute(),
     };
+    portcullis::telemetry::finish_log();
     code.into()
 }

@@ -25,6 +25,8 @@ mod configuration;
 mod crash;
 #[path = "gateway/discovery.rs"]
 mod discovery;
+#[path = "gateway/ends.rs"]
+mod ends;
 #[path = "gateway/failover.rs"]
 mod failover;
 #[path = "gateway/handover.rs"]

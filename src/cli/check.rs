@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::operator::{Failed, Operator, counted, print_changes, tell};
+use super::operator::{Failed, Operator, address, counted, print_changes, tell};
 use crate::compile::compile;
 use crate::config::{Change, Loaded, load};
 use crate::live::Live;
 use crate::process::{Wanted, bind_listeners, overlap};
 use crate::snapshot::Snapshot;
+use crate::telemetry::{complain, say};
 
 /// Read a configuration and tell every mistake in it, each with file, line and column
 #[derive(Debug, Args)]
@@ -22,7 +23,7 @@ pub struct Check {
     #[arg(long)]
     pub against_running: bool,
     /// The running gateway's admin listener, if it is not where the configuration says
-    #[arg(long, value_name = "ADDRESS", requires = "against_running")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address, requires = "against_running")]
     pub admin: Option<SocketAddr>,
 }
 
@@ -36,9 +37,9 @@ impl Check {
         crate::tls::install_provider();
         let result = load(&self.config).and_then(|loaded| compile(&loaded, &Live::default()).map(|s| (loaded, s)));
         let (loaded, snapshot) = result.map_err(tell)?;
-        snapshot.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        snapshot.warnings.iter().for_each(|warning| complain!("warning: {warning}"));
         let changes = if self.against_running { Some(self.dry_run(&loaded, &snapshot)?) } else { None };
-        println!(
+        say!(
             "{}: fine: {}, {}, {}, in {}",
             self.config.display(),
             counted(snapshot.listeners.len(), "listener"),

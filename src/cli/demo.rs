@@ -10,6 +10,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use crate::process::{self, Failure, Options, Source, Started};
+use crate::telemetry::{complain, say};
 
 /// What the demo serves; the addresses in it are replaced by those that are free.
 const CONFIG: &str = include_str!("../../conf/examples/demo.yaml");
@@ -71,7 +72,7 @@ impl Demo {
 }
 
 fn fail(text: &str) -> u8 {
-    eprintln!("portcullis: {text}");
+    complain!("portcullis: {text}");
     1
 }
 
@@ -86,24 +87,24 @@ async fn check(calls: &[calls::Call]) -> u8 {
                 format!("WRONG: {why}")
             }
         };
-        println!("{:<58} {text}", call.title);
+        say!("{:<58} {text}", call.title);
     }
-    println!("\n{} calls, {wrong} wrong", calls.len());
+    say!("\n{} calls, {wrong} wrong", calls.len());
     u8::from(wrong > 0)
 }
 
 async fn show(calls: &[calls::Call], gateway: SocketAddr, sample: &[(String, SocketAddr)], started: Started) -> u8 {
-    println!("\nPortcullis is running.\n");
-    println!("  {:<14} http://{gateway}", "gateway");
-    println!("  {:<14} http://{}/metrics", "operators", started.supervisor.admin_address());
+    say!("\nPortcullis is running.\n");
+    say!("  {:<14} http://{gateway}", "gateway");
+    say!("  {:<14} http://{}/metrics", "operators", started.supervisor.admin_address());
     for ((_, address), name) in sample.iter().zip(targets::NAMES) {
-        println!("  {name:<14} {address}");
+        say!("  {name:<14} {address}");
     }
-    println!("\nCalls to paste:\n");
+    say!("\nCalls to paste:\n");
     for call in calls {
-        println!("  # {}\n  {}\n", call.title, call.curl());
+        say!("  # {}\n  {}\n", call.title, call.curl());
     }
-    println!("Ctrl-C ends it. The access log:\n");
+    say!("Ctrl-C ends it. The access log:\n");
     let supervisor = Arc::clone(&started.supervisor);
     let ended = tokio::spawn(process::listen_for_signals(process::Signals::new(), supervisor));
     started.until_end().await;

@@ -13,6 +13,7 @@ use crate::live::Live;
 use crate::rules::path::normalise;
 use crate::rules::routing::{Entry, Question, Router, Ruling, Verdict, allow};
 use crate::snapshot::{Action, Route, Snapshot};
+use crate::telemetry::{complain, say};
 
 /// Tell which route a request takes, through which filters, and which was the runner-up
 #[derive(Debug, Args)]
@@ -52,14 +53,14 @@ impl Explain {
         let snapshot = match load(&self.config).and_then(|loaded| compile(&loaded, &Live::default())) {
             Ok(snapshot) => snapshot,
             Err(mistakes) => {
-                eprintln!("{mistakes}");
+                complain!("{mistakes}");
                 return 2;
             }
         };
         match self.asked().and_then(|asked| self.explain(&snapshot, &asked)) {
             Ok(found) => u8::from(!found),
             Err(text) => {
-                eprintln!("portcullis: {text}");
+                complain!("portcullis: {text}");
                 2
             }
         }
@@ -99,7 +100,7 @@ impl Explain {
             headers: &asked.headers,
             client: self.from,
         };
-        println!("{} {} (host {:?}, from {}, listener {})", self.method, asked.path, asked.host, self.from, snapshot.listeners[place].name);
+        say!("{} {} (host {:?}, from {}, listener {})", self.method, asked.path, asked.host, self.from, snapshot.listeners[place].name);
         candidates(router, &question, snapshot);
         match snapshot.find(router, &question) {
             Verdict::Found(entry) => {
@@ -107,11 +108,11 @@ impl Explain {
                 Ok(true)
             }
             Verdict::NotFound => {
-                println!("\nanswer: 404 route_not_found");
+                say!("\nanswer: 404 route_not_found");
                 Ok(false)
             }
             Verdict::MethodNotAllowed(methods) => {
-                println!("\nanswer: 405 method_not_allowed, Allow: {}", allow(&methods));
+                say!("\nanswer: 405 method_not_allowed, Allow: {}", allow(&methods));
                 Ok(false)
             }
         }
@@ -121,7 +122,7 @@ impl Explain {
 /// Whoever fits by host and path, best first, and what the rest of its conditions say.
 fn candidates(router: &Router, question: &Question<'_>, snapshot: &Snapshot) {
     let mut rank = 0;
-    println!("\ncandidates by host and path, in the order of precedence:");
+    say!("\ncandidates by host and path, in the order of precedence:");
     router.candidates(question, &mut |_, entry: &Entry| {
         let text = match entry.predicates.judge(question) {
             Ruling::Match => {
@@ -135,24 +136,24 @@ fn candidates(router: &Router, question: &Question<'_>, snapshot: &Snapshot) {
             Ruling::Method => "not taken: its methods".to_owned(),
             Ruling::No(what) => format!("not taken: its {what}"),
         };
-        println!("  {:<24} {:<32} {text}", snapshot.routes[entry.route].name, format!("{}", entry.path));
+        say!("  {:<24} {:<32} {text}", snapshot.routes[entry.route].name, format!("{}", entry.path));
         ControlFlow::Continue(())
     });
 }
 
 fn tell_route(route: &Route) {
-    println!("\nroute: {}", route.name);
+    say!("\nroute: {}", route.name);
     for filter in &route.filters {
-        println!("  filter: {} ({})", filter.key(), filter.stage());
+        say!("  filter: {} ({})", filter.key(), filter.stage());
     }
     match &route.action {
         Action::Forward(forward) => {
             for upstream in &forward.upstreams {
                 let shape = upstream.pool.shape();
-                println!("  forward: {} ({}, {} targets)", upstream.name, shape.algorithm, shape.targets.len());
+                say!("  forward: {} ({}, {} targets)", upstream.name, shape.algorithm, shape.targets.len());
             }
         }
-        Action::Redirect { status, .. } => println!("  redirect: {status}"),
-        Action::Respond { status, .. } => println!("  respond: {status}"),
+        Action::Redirect { status, .. } => say!("  redirect: {status}"),
+        Action::Respond { status, .. } => say!("  respond: {status}"),
     }
 }

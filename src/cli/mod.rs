@@ -63,6 +63,7 @@ pub fn init_log(quiet: bool) {
     let default = if quiet { "warn" } else { "info" };
     let filters = format!("{default},pingora=off,pingora_core=off,pingora_proxy=off,pingora_load_balancing=off,pingora_cache=off");
     let mut builder = env_logger::Builder::new();
+    builder.target(crate::telemetry::log_target());
     builder.parse_filters(&std::env::var("RUST_LOG").unwrap_or(filters));
     builder.format(|out, record| {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();

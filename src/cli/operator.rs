@@ -19,6 +19,7 @@ use crate::compile::compile;
 use crate::config::{Change, Loaded, load};
 use crate::live::Live;
 use crate::notation::Mistakes;
+use crate::telemetry::{complain, say};
 
 /// The longest that an answer may take: a reload waits for the first probes of new upstreams.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -30,8 +31,18 @@ pub struct Operator {
     #[arg(long, short, value_name = "FILE")]
     pub config: PathBuf,
     /// The admin listener, if it is not where the configuration says
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub admin: Option<SocketAddr>,
+}
+
+/// An address, whose host may be a name.
+///
+/// # Errors
+/// When it is none.
+pub fn address(text: &str) -> Result<SocketAddr, String> {
+    #[expect(clippy::disallowed_methods, reason = "a command, which has nothing else to do")]
+    let found = std::net::ToSocketAddrs::to_socket_addrs(text).ok().and_then(|mut all| all.next());
+    found.ok_or_else(|| "expected an address such as 127.0.0.1:9901 or localhost:9901".to_owned())
 }
 
 /// What a running gateway says of a configuration.
@@ -51,13 +62,13 @@ pub type Failed = u8;
 
 /// Says which mistakes there are.
 pub fn tell(mistakes: Mistakes) -> Failed {
-    eprintln!("{mistakes}");
+    complain!("{mistakes}");
     2
 }
 
 /// Says what is wrong.
 pub fn fail(text: impl std::fmt::Display) -> Failed {
-    eprintln!("portcullis: {text}");
+    complain!("portcullis: {text}");
     1
 }
 
@@ -69,7 +80,7 @@ impl Operator {
     pub fn load(&self) -> Result<Loaded, Failed> {
         let loaded = load(&self.config).map_err(tell)?;
         // Who is to be asked must not be guessed.
-        if loaded.is_partial("admin") { Err(tell(loaded.mistakes)) } else { Ok(loaded) }
+        if loaded.is_partial("admin") { Err(tell(loaded.locate(loaded.mistakes.clone()))) } else { Ok(loaded) }
     }
 
     /// The configuration, without a mistake.
@@ -101,8 +112,10 @@ impl Operator {
                 let client = Client::builder(TokioExecutor::new()).build_http();
                 let work = async {
                     let answer = client.request(request).await.map_err(|error| match error.is_connect() {
-                        true => "nothing serves there; is it running, and is this its address (--admin)? SIGHUP reloads without one",
-                        false => "it has hung up without an answer; its log says what became of this",
+                        true => "nothing serves there; is the gateway running, and is this its admin listener (--admin)?",
+                        false => {
+                            "it has hung up without an answer; if this is the gateway's admin listener, its log says what became of it"
+                        }
                     })?;
                     let status = answer.status();
                     let body = answer.into_body().collect().await.map_err(|_| "the answer broke off")?;
@@ -115,6 +128,9 @@ impl Operator {
             return Err(fail(format!(
                 "{address}: the admin token of this configuration is not that of the running gateway; SIGHUP reloads without one"
             )));
+        }
+        if status == StatusCode::NOT_FOUND {
+            return Err(fail(format!("{address}: that is no gateway's admin listener, or one of another version: it knows no {path}")));
         }
         let body = serde_json::from_slice(&body).map_err(|_| fail(format!("{address}: that is no portcullis")))?;
         Ok((status, body))
@@ -144,7 +160,7 @@ impl Operator {
     pub fn tell_other_file(&self, file: &str) {
         let there = Path::new(file).canonicalize();
         if there.is_ok_and(|there| self.config.canonicalize().is_ok_and(|here| here != there)) {
-            eprintln!("the gateway reads another file than {}, whose changes do not count: {file}", self.config.display());
+            complain!("the gateway reads another file than {}, whose changes do not count: {file}", self.config.display());
         }
     }
 }
@@ -152,11 +168,11 @@ impl Operator {
 /// Prints what would change.
 pub fn print_changes(changes: &[Change]) {
     for change in changes {
-        println!("{change}");
+        say!("{change}");
     }
     match changes.len() {
-        0 => println!("nothing would change"),
-        count => println!("{}", counted(count, "change")),
+        0 => say!("nothing would change"),
+        count => say!("{}", counted(count, "change")),
     }
 }
 

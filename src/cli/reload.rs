@@ -4,6 +4,7 @@ use clap::Args;
 use http::StatusCode;
 
 use super::operator::{Failed, Operator, counted, fail};
+use crate::telemetry::{complain, say};
 
 /// Let a running gateway read its configuration again
 #[derive(Debug, Args)]
@@ -28,15 +29,15 @@ impl Reload {
         match status {
             StatusCode::OK => {
                 let file = answer["file"].as_str().unwrap_or_default();
-                println!("reloaded {file}");
+                say!("reloaded {file}");
                 self.operator.tell_other_file(file);
-                answer["notes"].as_array().into_iter().flatten().filter_map(|n| n.as_str()).for_each(|note| println!("{note}"));
+                answer["notes"].as_array().into_iter().flatten().filter_map(|n| n.as_str()).for_each(|note| say!("{note}"));
                 Ok(())
             }
             StatusCode::UNPROCESSABLE_ENTITY => {
                 let mistakes = answer["mistakes"].as_array().map_or(&[][..], Vec::as_slice);
-                mistakes.iter().filter_map(|m| m.as_str()).for_each(|mistake| eprintln!("{mistake}"));
-                eprintln!("{}; the configuration in use stays", counted(mistakes.len(), "mistake"));
+                mistakes.iter().filter_map(|m| m.as_str()).for_each(|mistake| complain!("{mistake}"));
+                complain!("{}; the configuration in use stays", counted(mistakes.len(), "mistake"));
                 Err(2)
             }
             StatusCode::SERVICE_UNAVAILABLE => Err(fail(answer["error"].as_str().unwrap_or("the gateway reloads nothing now"))),

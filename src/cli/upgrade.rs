@@ -1,5 +1,6 @@
 //! `upgrade`: a running gateway is followed by a new binary.
 
+use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
@@ -9,7 +10,9 @@ use super::operator::{Failed, fail, tell};
 use crate::compile::compile;
 use crate::config::load;
 use crate::live::Live;
+use crate::notation::{Mistakes, Place};
 use crate::process::{Message, receive, send};
+use crate::telemetry::say;
 
 /// Replace a running gateway by the binary that is now at its path, losing nothing
 #[derive(Debug, Args)]
@@ -24,6 +27,16 @@ pub struct Upgrade {
     /// Leave it to the successor to find mistakes: it has the running gateway's environment, not this one's
     #[arg(long)]
     pub no_check: bool,
+}
+
+/// What may be behind it that nobody is reached.
+fn hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::PermissionDenied => "the user as whom the gateway runs may ask, and root",
+        _ => {
+            "does a gateway run that was started with this process.upgrade_socket? If it does, and its socket was removed, send it SIGUSR2"
+        }
+    }
 }
 
 impl Upgrade {
@@ -41,22 +54,21 @@ impl Upgrade {
         }
         let path = loaded.config.process.upgrade_socket.as_ref().map(|path| loaded.base.join(path));
         if path.is_none() && loaded.is_partial("process") {
-            return Err(tell(loaded.mistakes));
+            return Err(tell(loaded.locate(loaded.mistakes.clone())));
         }
-        let path = path.ok_or_else(|| fail("process.upgrade_socket is not set: there is nobody to ask"))?;
-        let stream = UnixStream::connect(&path).map_err(|error| {
-            let path = path.display();
-            fail(format!(
-                "{path}: {error}; does a gateway run that was started with this process.upgrade_socket? If not, SIGUSR2 asks for the same"
-            ))
-        })?;
+        let Some(path) = path else {
+            let mut mistakes = Mistakes::default();
+            mistakes.add(&Place::default().key("process"), "an upgrade_socket is missing: there is nobody to ask");
+            return Err(tell(loaded.locate(mistakes)));
+        };
+        let stream = UnixStream::connect(&path).map_err(|error| fail(format!("{}: {error}; {}", path.display(), hint(&error))))?;
         let broken = |error: std::io::Error| fail(format!("{}: the running gateway has hung up: {error}", path.display()));
         send(&stream, &Message::Upgrade, None).map_err(broken)?;
         loop {
             match receive(&stream).map_err(broken)?.0 {
-                Message::Progress { text } => println!("{text}"),
+                Message::Progress { text } => say!("{text}"),
                 Message::Done { fine: true, text } => {
-                    println!("upgraded: {text}");
+                    say!("upgraded: {text}");
                     return Ok(());
                 }
                 Message::Done { text, .. } => return Err(fail(format!("not upgraded, {text}"))),

@@ -9,6 +9,7 @@ mod upstream_checks;
 mod upstreams;
 
 use std::collections::HashMap;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,6 +22,9 @@ use crate::telemetry::{Format, Sink};
 
 /// The least time between two looks at the configuration's files.
 const MIN_WATCH: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// What unix(7) allows for the path of a socket, less what the one is called for that is to come there.
+const MAX_SOCKET_PATH: usize = 107 - ".4194304.new".len();
 
 /// Compiles a configuration, taking over from `live` whatever is still wanted.
 ///
@@ -35,6 +39,9 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     let listeners = listeners::compile(loaded, &mut mistakes);
     let upstreams = upstreams::compile(loaded, live, &mut mistakes);
     let admin = admin(config, &root.key("admin"), &mut mistakes);
+    if config.process.watch.as_ref().is_some_and(|watch| watch.0.is_zero()) {
+        mistakes.add(&root.key("process").key("watch"), "expected a time longer than nothing; without the key nothing is watched");
+    }
     upgrade_socket(loaded, &root.key("process").key("upgrade_socket"), &mut mistakes);
     let log = log(loaded, &root.key("log").key("access"), &mut mistakes);
     let mut work = routes::Work {
@@ -129,6 +136,13 @@ fn upgrade_socket(loaded: &Loaded, place: &Place, mistakes: &mut Mistakes) {
     let Some(path) = &loaded.config.process.upgrade_socket else { return };
     let path = loaded.base.join(path);
     in_folder(&path, place, mistakes);
+    let length = path.as_os_str().len();
+    if length > MAX_SOCKET_PATH {
+        mistakes.add(place, format!("expected at most {MAX_SOCKET_PATH} bytes, as a socket's path is short: these are {length}"));
+    }
+    if std::fs::symlink_metadata(&path).is_ok_and(|there| !there.file_type().is_socket()) {
+        mistakes.add(place, format!("{} is there already, and is no socket", path.display()));
+    }
 }
 
 /// Notes a path at which no file could be made, because its folder is not there.

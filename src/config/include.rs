@@ -32,7 +32,9 @@ pub fn expand(base: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
         .filter_map(|entry| entry.ok().map(|e| e.path()))
         .filter(|p| {
             let name = p.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-            name.len() >= before.len() + after.len() && name.starts_with(before) && name.ends_with(after) && is_meant(p)
+            // As in a shell: what begins with a dot is hidden, such as the locks and copies of editors.
+            let hidden = before.is_empty() && name.starts_with('.');
+            !hidden && name.len() >= before.len() + after.len() && name.starts_with(before) && name.ends_with(after) && is_meant(p)
         })
         .collect();
     found.sort();

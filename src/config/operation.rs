@@ -88,8 +88,8 @@ pub struct Process {
     /// The longest that draining may take, at SIGTERM and after an upgrade, where it is no shorter than
     /// `standby_time`. It ends with the last request; what is still under way then is cut. Default 30s.
     pub drain_time: Duration,
-    /// How long WebSockets may go on in a drain before they are closed with 1012 (service restart).
-    /// Default 20s.
+    /// How long WebSockets may go on in a drain before they are closed with 1012 (service restart), at the
+    /// latest 5s before `drain_time` is over. Default 20s.
     pub websocket_time: Duration,
     /// The socket over which a new binary takes the listeners. Default: no upgrades.
     pub upgrade_socket: Option<PathBuf>,

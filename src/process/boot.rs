@@ -1,8 +1,8 @@
 //! From nothing to serving, and to the end.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch as channel;
 
 use super::background::Background;
-use super::handover::{self, Follower, Heir, Offer, Prepared};
+use super::handover::{self, Follower, Heir, Prepared, unless_anothers};
 use super::reload::{flat_soon, look_after, told, unwritable};
 use super::sockets::{Wanted, bind_listeners, overlap};
 use super::watch::Seen;
@@ -25,6 +25,7 @@ use crate::live::Live;
 use crate::notation::{Mistakes, Place};
 use crate::snapshot::{Current, Listener, Serving, Snapshot};
 use crate::telemetry::AccessLog;
+use crate::telemetry::complain;
 use crate::telemetry::metrics::METRICS;
 
 /// How to start.
@@ -63,7 +64,6 @@ pub struct Started {
     /// Everything that runs.
     pub supervisor: Arc<Supervisor>,
     _workers: Workers,
-    offer: Option<Arc<Offer>>,
 }
 
 /// Where requests are served. A runtime must not be waited for within another.
@@ -199,7 +199,10 @@ fn means(loaded: &Loaded, snapshot: &Snapshot, inherited: &mut Vec<Bound>, heir:
         threads => threads,
     };
     let workers = io("the workers", Builder::new_multi_thread().worker_threads(threads).thread_name("worker").enable_all().build())?;
-    let offered = |path: &std::path::PathBuf| io(&format!("the upgrade socket {}", path.display()), Prepared::new(path));
+    let offered = |path: &std::path::PathBuf| {
+        let prepared = unless_anothers(path, heir.map(Arc::as_ref)).and_then(|()| Prepared::new(path));
+        io(&format!("the upgrade socket {}", path.display()), prepared)
+    };
     Ok(Means {
         operators: io("the admin listener", tokio::net::TcpListener::from_std(again))?,
         admin,
@@ -255,7 +258,9 @@ async fn begin(
         phase: channel::channel(Phase::Serving).0,
         draining,
         asked: Arc::default(),
+        leading: Arc::default(),
         upgrade_socket,
+        offer: OnceLock::new(),
         predecessor: Mutex::new(heir.map(Arc::clone)),
         admin_door: channel::channel(Door::Open).0,
         successor: AtomicI32::new(0),
@@ -275,10 +280,10 @@ async fn begin(
     let operated = Arc::clone(&supervisor) as Arc<dyn crate::admin::Operated>;
     tokio::spawn(crate::admin::serve(means.operators, operated, supervisor.admin_door.subscribe()));
     tokio::spawn(super::watch::files(Arc::clone(&supervisor)));
-    let offer = means.offer.and_then(|offer| supervisor.open(&offer));
+    means.offer.iter().for_each(|offer| supervisor.open(offer));
     // The thread waits for it. Now that this process is found in its place, the predecessor may go.
     means.follower.iter().for_each(|follower| _ = follower.send(Arc::clone(&supervisor)));
-    Ok(Started { supervisor, _workers: means.workers, offer })
+    Ok(Started { supervisor, _workers: means.workers })
 }
 
 /// The addresses that sockets have.
@@ -305,7 +310,9 @@ fn inherit(options: &Options, loaded: &Loaded, live: &Live) -> Result<(Vec<Bound
     }
     let configured = loaded.config.process.upgrade_socket.as_ref().map(|p| loaded.base.join(p));
     let Some(path) = handover::predecessor().or(configured) else {
-        return Err(Failure::Other("--upgrade needs process.upgrade_socket in the configuration".to_owned()));
+        let mut mistakes = Mistakes::default();
+        mistakes.add(&Place::default().key("process"), "--upgrade needs an upgrade_socket");
+        return Err(Failure::Mistakes(loaded.locate(mistakes)));
     };
     let taken = handover::take(&path, live).map_err(|error| match error.kind() {
         std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound => {
@@ -329,8 +336,11 @@ impl Supervisor {
     }
 
     /// Awaits successors. It serves by now, and without one it goes on doing so.
-    fn open(self: &Arc<Self>, offer: &Prepared) -> Option<Arc<Offer>> {
-        offer.open(self).map_err(|error| log::error!("no successor can be awaited: the upgrade socket: {error}")).ok()
+    fn open(self: &Arc<Self>, offer: &Prepared) {
+        match offer.open(self) {
+            Ok(offer) => _ = self.offer.set(offer),
+            Err(error) => log::error!("no successor can be awaited: the upgrade socket: {error}"),
+        }
     }
 }
 
@@ -338,7 +348,7 @@ impl Started {
     /// Serves until a signal or a successor ends it, drains, and returns.
     pub async fn until_end(self) {
         self.supervisor.serve_to_the_end().await;
-        self.offer.iter().for_each(|offer| offer.withdraw());
+        self.supervisor.offer.get().iter().for_each(|offer| offer.withdraw());
     }
 }
 
@@ -355,7 +365,7 @@ pub fn run(options: Options) -> u8 {
     let control = match Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build() {
         Ok(control) => control,
         Err(error) => {
-            eprintln!("portcullis: {error}");
+            complain!("portcullis: {error}");
             return 1;
         }
     };
@@ -370,6 +380,9 @@ pub fn run(options: Options) -> u8 {
             started = start(options) => started,
             () = signals.told_to_end() => Err(Failure::ToldToEnd),
         };
+        if started.is_err() {
+            crate::telemetry::finish_log();
+        }
         match started {
             Ok(started) => {
                 let listening = tokio::spawn(signals::listen(signals, Arc::clone(&started.supervisor)));
@@ -380,11 +393,11 @@ pub fn run(options: Options) -> u8 {
                 0
             }
             Err(Failure::Mistakes(mistakes)) => {
-                eprintln!("{mistakes}");
+                complain!("{mistakes}");
                 2
             }
             Err(Failure::Other(text)) if !signals::told_to_end() => {
-                eprintln!("portcullis: {text}");
+                complain!("portcullis: {text}");
                 1
             }
             // Whatever else went wrong did so since, or because of it.

@@ -1,6 +1,7 @@
 //! From serving to the end, and back again when a successor fails.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,15 @@ use crate::edge::Listening;
 /// What is left to do at the very end has at least that long: to take what waits in the queues, to write down what
 /// was cut, to tell whoever asked for an upgrade how it went.
 const LAST: Duration = Duration::from_millis(500);
+
+/// How long the last lines of the access log may take.
+const TAKEN: Duration = Duration::from_secs(2);
+
+/// How long a hand-over that is under way may take to come to its end, and a predecessor to leave its listeners.
+const TOGETHER: Duration = Duration::from_secs(8);
+
+/// How often it is looked whether that is so.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Where a process stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,9 +83,8 @@ impl Supervisor {
             before == Phase::Serving
         });
         match before {
-            Phase::Serving => notify::stopping(),
+            Phase::Serving | Phase::Leaving => {}
             Phase::StandingBy => self.leave_it_to_the_successor("serves, and the old process was told to end"),
-            Phase::Leaving => {}
         }
     }
 
@@ -115,6 +124,18 @@ impl Supervisor {
         self.predecessor.lock().iter().for_each(|heir| heir.settle(ends));
     }
 
+    /// Waits until the predecessor has no listening socket any more, if it was let go.
+    pub(super) async fn predecessor_leaves(&self) {
+        let gone = async {
+            while self.predecessor.lock().is_some() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        if timeout(TOGETHER, gone).await.is_err() {
+            log::warn!("the predecessor has not left its listeners within {TOGETHER:?}");
+        }
+    }
+
     /// Whether it ends.
     pub(super) fn is_ending(&self) -> bool {
         self.phase() == Phase::Leaving
@@ -148,7 +169,8 @@ impl Supervisor {
                 () = is_back => {}
             }
         }
-        self.serving().access_log.close();
+        let access_log = Arc::clone(&self.serving().access_log);
+        access_log.close(TAKEN).await;
     }
 
     /// Accepts nothing any more and lets what is under way end, unless it serves again by now.
@@ -181,6 +203,12 @@ impl Supervisor {
         log::info!("draining: {} connections and streams are under way, for at most {limit:?}", self.drain.count());
         let mut phase = self.phase.subscribe();
         let _ = phase.wait_for(|phase| *phase == Phase::Leaving).await;
+        // Who else has these sockets, if anybody, is not known before: what waits in their queues is left to nobody.
+        let _ = timeout(TOGETHER, self.leading.empty()).await;
+        if self.successor.load(Ordering::Acquire) == 0 {
+            notify::stopping();
+        }
+        self.predecessor_leaves().await;
         let ended: Vec<_> = std::mem::take(&mut *self.listeners.lock()).into_iter().filter_map(Listening::end).collect();
         futures::future::join_all(ended).await;
         self.left.store(true, Ordering::Release);

@@ -15,9 +15,9 @@ mod watch;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
@@ -31,7 +31,7 @@ use crate::live::Live;
 use crate::notation::Mistakes;
 use crate::snapshot::{Current, Serving};
 use background::Background;
-use handover::Heir;
+use handover::{Heir, Offer};
 
 pub use boot::{Failure, Options, Started, run, start};
 pub use drain::Phase;
@@ -104,6 +104,8 @@ pub struct Supervisor {
     /// One reload or upgrade at a time.
     reloading: tokio::sync::Mutex<()>,
     last_reload: Mutex<ReloadState>,
+    /// A hand-over to a successor, until it is known which of the two serves.
+    leading: Arc<Drain>,
     /// Connections and streams.
     drain: Arc<Drain>,
     /// Whoever has asked for an upgrade, and is to hear what becomes of it.
@@ -119,6 +121,8 @@ pub struct Supervisor {
     admin: Mutex<Option<Bound>>,
     /// Where successors are awaited.
     upgrade_socket: Option<PathBuf>,
+    /// Who awaits them, from the first request on.
+    offer: OnceLock<Arc<Offer>>,
     /// The process before this one, until it has no listening socket any more.
     predecessor: Mutex<Option<Arc<Heir>>>,
     /// The process that serves once this one does not; 0 is none.
@@ -201,7 +205,7 @@ impl crate::admin::Operated for Supervisor {
     fn source(&self) -> String {
         match &self.source {
             Source::File(path) => std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string(),
-            Source::Text { name, .. } => name.clone(),
+            Source::Text { name, .. } => format!("{name}, which is part of the binary"),
         }
     }
 

@@ -173,20 +173,14 @@ impl Supervisor {
         futures::future::join_all(leaving).await;
     }
 
-    /// Lets a predecessor that stands by go before a listener does: it has the socket too, and nobody would accept there.
+    /// Lets a predecessor that stands by go before a listener goes or comes: it has the sockets too, and where a
+    /// listener goes nobody would accept; those that only it has may be in the way of one that comes.
     async fn leave_none_to_the_predecessor(&self, snapshot: &Snapshot) {
         let stays = |known: &Listening| snapshot.listeners.iter().any(|l| known.is(l));
-        if self.predecessor.lock().is_none() || self.listeners.lock().iter().all(stays) {
-            return;
-        }
-        self.settle(false);
-        let gone = async {
-            while self.predecessor.lock().is_some() {
-                tokio::time::sleep(STILL_USED).await;
-            }
-        };
-        if tokio::time::timeout(FIRST_ROUND, gone).await.is_err() {
-            log::warn!("the predecessor has not left its listeners within {FIRST_ROUND:?}");
+        let same = |listeners: &[Listening]| listeners.len() == snapshot.listeners.len() && listeners.iter().all(stays);
+        if !same(&self.listeners.lock()) {
+            self.settle(false);
+            self.predecessor_leaves().await;
         }
     }
 
@@ -252,6 +246,12 @@ impl Supervisor {
         drop(listeners);
         for listening in go {
             log::info!("listener {} on {} is closed", listening.name, listening.address);
+            if listening.activated {
+                log::warn!(
+                    "the service manager still has the socket on {}: whoever connects there waits, and it comes back by a restart only",
+                    listening.address
+                );
+            }
             self.leaving.lock().extend(listening.retire(self.serving()));
         }
     }

@@ -86,6 +86,7 @@ pub async fn listen(signals: Signals, supervisor: Arc<Supervisor>) -> std::io::R
             _ = async { tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} } } => {
                 if ending {
                     log::warn!("ended at once by a second signal");
+                    crate::telemetry::finish_log();
                     #[expect(clippy::disallowed_methods, reason = "whoever asks twice does not want the drain")]
                     std::process::exit(1);
                 }

@@ -51,8 +51,12 @@ pub fn bind_listeners(mut wanted: Vec<Wanted<'_>>) -> Result<Vec<Bound>, Mistake
             let _ = socket.listen(BACKLOG).map_err(|error| tell(wanted, error));
         }
     }
+    if !mistakes.is_empty() {
+        let _ = wanted.iter().try_for_each(|wanted| share(&wanted.going, false));
+        return Err(mistakes);
+    }
     let named = bound.into_iter().map(|(wanted, socket)| named(&wanted.listener.name, wanted.listener.address, socket));
-    if mistakes.is_empty() { Ok(named.collect()) } else { Err(mistakes) }
+    Ok(named.collect())
 }
 
 /// Whether two addresses cannot be listened on at a time, as 0.0.0.0 and one of this machine cannot.
@@ -80,17 +84,18 @@ fn unlistened(address: SocketAddr, going: &[BorrowedFd<'_>]) -> io::Result<Socke
         // As the address says: [::] is IPv6 and, where the system allows it, IPv4 as well.
         socket.set_only_v6(false)?;
     }
-    let share = |shared| going.iter().try_for_each(|fd| setsockopt(fd, ReusePort, &shared));
     if !going.is_empty() {
         // Only then: whoever runs as the same user and asks for it as well can have the port from now on.
         setsockopt(&socket, ReusePort, &true)?;
-        share(true)?;
+        share(going, true)?;
     }
-    if let Err(error) = socket.bind(&address.into()) {
-        share(false)?;
-        return Err(error);
-    }
+    socket.bind(&address.into())?;
     Ok(socket)
+}
+
+/// Lets others have the port too, or no more.
+fn share(sockets: &[BorrowedFd<'_>], shared: bool) -> io::Result<()> {
+    Ok(sockets.iter().try_for_each(|fd| setsockopt(fd, ReusePort, &shared))?)
 }
 
 /// As many file descriptors as the system allows: the soft limit is often 1,024, for the sake of
@@ -99,5 +104,38 @@ pub fn raise_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
         log::info!("the limit of open files stays as it is: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use nix::sys::socket::getsockopt;
+
+    use super::*;
+    use crate::config::load_text;
+
+    #[test]
+    fn what_is_refused_leaves_nobody_sharing_a_port() {
+        let ours = unlistened(([127, 0, 0, 1], 0).into(), &[]).expect("a socket");
+        ours.listen(1).expect("it listens");
+        let port = ours.local_addr().ok().and_then(|a| a.as_socket()).expect("an address").port();
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let other = taken.local_addr().expect("an address");
+        let text = format!(
+            "listeners: [{{name: a, address: \"0.0.0.0:{port}\"}}, {{name: b, address: \"{other}\"}}]\nroutes: [{{name: a, action: {{respond: {{}}}}}}]"
+        );
+        let loaded = load_text(&text, "c.yaml", std::path::Path::new("")).expect("a configuration");
+        let snapshot = crate::compile::compile(&loaded, &crate::live::Live::default()).expect("a right one");
+        let wanted = |index: usize, going| Wanted { index, listener: &snapshot.listeners[index], going };
+        let both = |fails: bool| {
+            let second = fails.then(|| wanted(1, Vec::new()));
+            bind_listeners(std::iter::once(wanted(0, vec![ours.as_fd()])).chain(second).collect())
+        };
+        assert!(both(true).is_err());
+        assert!(!getsockopt(&ours, ReusePort).expect("asked"));
+        assert!(both(false).is_ok());
+        assert!(getsockopt(&ours, ReusePort).expect("asked"));
     }
 }

@@ -105,11 +105,18 @@ impl AccessLog {
 }
 
 impl AccessLog {
-    /// Writes out what is there and ends. For the end of the process.
-    pub fn close(&self) {
+    /// Writes out what is there and ends. For the end of the process, which does not wait for longer than that for
+    /// whoever takes the lines: a full pipe may be full for good.
+    pub async fn close(&self, patience: Duration) {
         self.shared.stop.store(true, Ordering::Release);
-        if let Some(writer) = self.writer.lock().take() {
-            let _ = writer.join();
+        let writer = self.writer.lock().take();
+        let written = async {
+            while writer.as_ref().is_some_and(|writer| !writer.is_finished()) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if tokio::time::timeout(patience, written).await.is_err() {
+            log::error!("nobody has taken the last lines of the access log within {patience:?}: they are lost");
         }
     }
 }

@@ -145,8 +145,13 @@ impl Metrics {
             refused: counters(r, "portcullis_connections_refused_total", "Connections that ended before a request was read", &["cause"]),
             panics: counters(r, "portcullis_panics_total", "Panics: each is a defect of the gateway and cost one request", &[])
                 .with_label_values(&[] as &[&str]),
-            log_dropped: counters(r, "portcullis_log_lines_dropped_total", "Access log lines that were dropped", &[])
-                .with_label_values(&[] as &[&str]),
+            log_dropped: counters(
+                r,
+                "portcullis_log_lines_dropped_total",
+                "Lines of the access log, and of the process's own, that were dropped",
+                &[],
+            )
+            .with_label_values(&[] as &[&str]),
             reloads: counters(r, "portcullis_reloads_total", "Reloads by outcome", &["outcome"]),
             upgrades: counters(r, "portcullis_upgrades_total", "Successors that this process started, by outcome", &["outcome"]),
             reload_time: gauges(r, "portcullis_config_loaded_timestamp_seconds", "When the present configuration was taken", &[])

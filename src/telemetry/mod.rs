@@ -1,10 +1,13 @@
-//! What is told about traffic: metrics and the access log.
+//! What is told: metrics, the access log, the process's own log, and the words of a command.
 
 mod access_log;
 pub mod cells;
 mod family;
 pub mod metrics;
 mod record;
+mod words;
 
 pub use access_log::{AccessLog, Format, Sink};
 pub use record::Record;
+pub(crate) use words::{complain, say};
+pub use words::{finish_log, log_target};

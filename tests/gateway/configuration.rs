@@ -165,6 +165,9 @@ fn a_link_that_leads_nowhere_is_no_configuration_without_it() {
     std::fs::write(folder.path().join("c.yaml"), text).expect("written");
     std::fs::create_dir(folder.path().join("folder.part.yaml")).expect("a folder");
     assert_eq!(run(&["check", "-c", "c.yaml"], Some(folder.path())).0, 0);
+    // What an editor has open, and what it keeps.
+    std::os::unix::fs::symlink("somebody@somewhere.1234", folder.path().join(".#a.part.yaml")).expect("a link");
+    assert_eq!(run(&["check", "-c", "c.yaml"], Some(folder.path())).0, 0);
     std::os::unix::fs::symlink("away.yaml", folder.path().join("one.part.yaml")).expect("a link");
     let (code, _, told) = run(&["check", "-c", "c.yaml"], Some(folder.path()));
     assert!(code == 2 && told.contains("one.part.yaml"), "{told}");

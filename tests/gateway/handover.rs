@@ -105,7 +105,7 @@ fn whatever_a_successor_does_the_old_process_serves() {
     let impostor = Impostor::of(&old);
     impostor.says(&Message::Take { protocol: 4 });
     impostor.take();
-    logged("was not ready in time");
+    logged("was not ready within");
     serves();
     drop(impostor);
     // It accepts, and ends soon after: connections that came in between were kept, not refused.
@@ -200,7 +200,7 @@ fn of_two_that_serve_the_one_that_was_given_up_goes() {
     let mut new = Gateway::start_by(folder, command);
     let (heir, _main) = predecessor.join().expect("the predecessor");
     assert_eq!(new.get("/").text(), "new");
-    heir.says(&Message::Failed { why: "was not ready in time".to_owned() });
+    heir.says(&Message::Failed { why: "was not ready within".to_owned() });
     assert_eq!(new.wait(), Some(0));
     assert!(new.log().contains("the predecessor serves again"), "{}", new.log());
 }

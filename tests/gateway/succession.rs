@@ -14,7 +14,7 @@ use super::harness::target::Target;
 use super::upgrade::PROCESS;
 
 /// A process that stands by for as long as a test likes.
-fn patient() -> String {
+pub fn patient() -> String {
     PROCESS.replace("standby_time: 300ms", "standby_time: 60s")
 }
 
@@ -83,7 +83,7 @@ admin: {{address: 127.0.0.1:0}}{}",
 }
 
 /// A successor, and the predecessor that the test plays.
-fn succeed() -> (tempfile::TempDir, Command, std::os::unix::net::UnixListener) {
+pub fn succeed() -> (tempfile::TempDir, Command, std::os::unix::net::UnixListener) {
     let folder = tempfile::tempdir().expect("a folder");
     let config = folder.path().join("portcullis.yaml");
     std::fs::write(&config, complete(&format!("routes: [{{name: all, action: {{respond: {{}}}}}}]{PROCESS}"))).expect("written");

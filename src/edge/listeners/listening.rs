@@ -166,6 +166,8 @@ pub struct Listening {
     pub configured: SocketAddr,
     /// The address that it has.
     pub address: SocketAddr,
+    /// Whether a service manager has the socket too.
+    pub activated: bool,
     settings: Arc<Settings>,
     socket: Arc<TcpListener>,
     work: watch::Sender<Work>,
@@ -214,8 +216,8 @@ impl Listening {
         let context = Arc::new(Context { shared, shutdown, settings: Arc::clone(&settings) });
         let address = socket.local_addr()?;
         let accepting = Some(tokio::spawn(accept(Arc::clone(&socket), context, told)));
-        let (name, configured) = (listener.name.clone(), bound.configured);
-        Ok(Self { name, configured, address, settings, socket, work, closing, drain, shared: AtomicBool::new(false), accepting })
+        let (name, configured, activated) = (listener.name.clone(), bound.configured, bound.activated);
+        Ok(Self { name, configured, address, activated, settings, socket, work, closing, drain, shared: AtomicBool::new(false), accepting })
     }
 
     /// Takes the settings of a new configuration: name, limits, protocols, certificates.

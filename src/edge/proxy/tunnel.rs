@@ -184,7 +184,9 @@ impl Gateway {
             if draining.wait_for(|draining| *draining).await.is_err() {
                 return std::future::pending().await;
             }
-            let time = ctx.serving.snapshot.process.websocket_time;
+            let process = &ctx.serving.snapshot.process;
+            // In time before whatever is still under way is cut.
+            let time = process.websocket_time.min(process.drain_time.saturating_sub(CLOSING));
             // A drain may be called off.
             if tokio::time::timeout(time, draining.wait_for(|draining| !*draining)).await.is_err() {
                 return;

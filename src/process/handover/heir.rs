@@ -9,10 +9,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::getsockopt;
-use nix::sys::socket::sockopt::PeerCredentials;
-
-use super::wire::{Message, PROTOCOL, incoming, receive, send, take_state};
+use super::wire::{Message, PROTOCOL, incoming, pid_of, receive, send, take_state};
 use crate::edge::Bound;
 use crate::live::Live;
 use crate::process::Supervisor;
@@ -98,6 +95,11 @@ impl Heir {
             }
         }
         Ok(())
+    }
+
+    /// The old process.
+    pub fn predecessor(&self) -> i32 {
+        pid_of(&self.stream)
     }
 
     /// Says that it has started and accepts on these addresses too, and takes the last of the state.
@@ -206,8 +208,7 @@ impl Heir {
             // Its patience and this process's first word have crossed: one of the two has to go.
             Message::Failed { why } => {
                 log::error!("the predecessor serves again, and this process ends: it {why}");
-                let pid = getsockopt(&self.stream, PeerCredentials).map_or(0, |peer| peer.pid());
-                supervisor.make_way(pid, self.taken.get().map_or(&[], Vec::as_slice));
+                supervisor.make_way(self.predecessor(), self.taken.get().map_or(&[], Vec::as_slice));
                 Ok(false)
             }
             _ => Ok(true),

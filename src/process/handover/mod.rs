@@ -18,6 +18,6 @@ mod spawn;
 mod wire;
 
 pub use heir::{Follower, Heir, take};
-pub use offer::{Offer, Prepared};
+pub use offer::{Offer, Prepared, unless_anothers};
 pub use spawn::{predecessor, remember_executable, start_successor};
 pub use wire::{Message, receive, send};

@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::sockopt::PeerCredentials;
-use nix::sys::socket::{Shutdown, getsockopt, shutdown};
+use nix::sys::socket::{Shutdown, shutdown};
 use parking_lot::Mutex;
 
+use super::heir::Heir;
 use super::spawn::start_successor;
-use super::wire::{Message, PROTOCOL, give, incoming, is_timeout, receive, send};
+use super::wire::{Message, PROTOCOL, give, incoming, is_timeout, pid_of, receive, send};
 use crate::live::Part;
 use crate::process::{Phase, Progress, Supervisor};
 
@@ -78,6 +78,19 @@ impl Prepared {
     }
 }
 
+/// That no other gateway awaits its successor at a path, unless it is the one that is succeeded.
+///
+/// # Errors
+/// When one does: it would not be found any more.
+pub fn unless_anothers(path: &Path, heir: Option<&Heir>) -> io::Result<()> {
+    let Ok(there) = UnixStream::connect(path) else { return Ok(()) };
+    let pid = pid_of(&there);
+    if heir.is_some_and(|heir| heir.predecessor() == pid) {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("process {pid} awaits its successor there: follow it with --upgrade, or give this one another path")))
+}
+
 impl Drop for Prepared {
     fn drop(&mut self) {
         // It is not there any more where all went well.
@@ -139,6 +152,13 @@ impl Offer {
         inode(&self.path).is_ok_and(|now| now == *self.inode.lock())
     }
 
+    /// Sees to it that there is a socket at the path: a cleaner of old files may have been there.
+    pub fn be_there(self: &Arc<Self>, supervisor: &Arc<Supervisor>) {
+        if inode(&self.path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            self.keep_in_place(supervisor);
+        }
+    }
+
     fn put_again(self: &Arc<Self>, supervisor: &Arc<Supervisor>) {
         match Prepared::new(&self.path).and_then(|prepared| self.put(&prepared, supervisor)) {
             Ok(()) => log::info!("successors are awaited again at {}", self.path.display()),
@@ -165,6 +185,8 @@ impl Offer {
                 let why = format!("the process that serves speaks version {PROTOCOL} of the hand-over, not {protocol}: start anew instead");
                 let _ = send(stream, &Message::Failed { why }, None);
             }
+            // Somebody looks whether there is anybody.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
             Ok(_) | Err(_) => log::warn!("somebody at {} said nothing that is known here", self.path.display()),
         }
     }
@@ -181,17 +203,18 @@ impl Offer {
             return;
         };
         // This process does not end before the successor knows.
-        let asked = supervisor.asked.begin();
+        let (asked, leading) = (supervisor.asked.begin(), supervisor.leading.begin());
         match lead(stream, supervisor) {
             Ok(()) => {
                 stand_back(stream, supervisor);
-                drop((one, asked));
+                drop((one, asked, leading));
                 self.stand_by(stream, supervisor);
             }
             Err(error) => {
                 let why = why(&error, "ended before it was ready; its own log says why");
                 supervisor.share(&[]);
                 supervisor.resume();
+                drop(leading);
                 supervisor.live.heritage().iter().for_each(|kind| kind.keep());
                 // So that it does not take the end of this line for the end of this process, and serve.
                 let _ = send(stream, &Message::Failed { why: why.clone() }, None);
@@ -292,7 +315,7 @@ fn come_back(supervisor: &Supervisor, why: &str) -> bool {
     // Unless it has been told to end right now.
     let serves = supervisor.enter(Phase::Serving);
     if serves {
-        log::error!("the successor {why}: this process goes on serving");
+        log::error!("the successor {why}: this process goes on serving, with the configuration that it had");
         supervisor.successor.store(0, Ordering::Release);
         supervisor.progress(Progress::Failed(why.to_owned()));
     }
@@ -301,7 +324,7 @@ fn come_back(supervisor: &Supervisor, why: &str) -> bool {
 
 /// Leaves what comes to the successor.
 fn stand_back(stream: &UnixStream, supervisor: &Supervisor) {
-    let pid = getsockopt(&stream, PeerCredentials).map_or(0, |peer| peer.pid());
+    let pid = pid_of(stream);
     supervisor.successor.store(pid, Ordering::Release);
     if supervisor.enter(Phase::StandingBy) {
         log::info!("a successor serves: this process drains, and stands by until it has settled");
@@ -314,7 +337,11 @@ fn stand_back(stream: &UnixStream, supervisor: &Supervisor) {
 /// From the sockets to the successor's `serving`.
 fn lead(stream: &UnixStream, supervisor: &Supervisor) -> io::Result<()> {
     supervisor.progress(Progress::Step("the successor takes sockets and state"));
-    for bound in supervisor.sockets()? {
+    // Only the last of three may be the one that serves, and has what the others had.
+    supervisor.settle(false);
+    supervisor.workers.block_on(supervisor.predecessor_leaves());
+    let sockets = supervisor.sockets().map_err(|error| io::Error::other(format!("cannot be given the sockets: {error}")))?;
+    for bound in sockets {
         let message = Message::Socket { name: bound.name, configured: bound.configured };
         send(stream, &message, Some(bound.socket.as_raw_fd()))?;
     }
@@ -326,8 +353,6 @@ fn lead(stream: &UnixStream, supervisor: &Supervisor) -> io::Result<()> {
         Message::Ready { takes } => takes,
         other => return Err(unexpected(other)),
     };
-    // Only the last of three may be the one that serves.
-    supervisor.settle(false);
     supervisor.share(&takes);
     supervisor.progress(Progress::Step("the successor is ready"));
     supervisor.pause(true);
@@ -347,7 +372,7 @@ fn await_start(stream: &UnixStream, supervisor: &Supervisor) -> io::Result<()> {
             return Err(io::Error::other("is not needed: the old process was told to end"));
         }
         if begun.elapsed() >= limit {
-            return Err(io::Error::other("was not ready in time (process.upgrade_time)"));
+            return Err(io::Error::other(format!("was not ready within {limit:?} (process.upgrade_time)")));
         }
     }
     Ok(())

@@ -25,8 +25,18 @@ pub fn predecessor() -> Option<PathBuf> {
 /// Notes where the binary is. To be called at the start.
 pub fn remember_executable() {
     if let Ok(path) = std::env::current_exe() {
-        let _ = EXECUTABLE.set(path);
+        let _ = EXECUTABLE.set(as_called(&path).unwrap_or(path));
     }
+}
+
+/// The path by which this process was called, if it is that of its binary: a link on it may lead to another by now.
+fn as_called(binary: &Path) -> Option<PathBuf> {
+    let called = PathBuf::from(std::env::args_os().next()?);
+    let is_it = |path: &PathBuf| path.canonicalize().is_ok_and(|path| path == binary);
+    if called.components().count() > 1 {
+        return std::path::absolute(called).ok().filter(is_it);
+    }
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(&called)).find(is_it)
 }
 
 fn command(socket: &Path) -> Result<Command, String> {
@@ -50,6 +60,7 @@ pub fn start_successor(supervisor: &Arc<Supervisor>, tell: &dyn Fn(&str)) -> Res
     let (sender, events) = channel();
     may_start(supervisor).and_then(|()| watch(supervisor, sender)).inspect_err(|why| log::warn!("no upgrade: {why}"))?;
     notify::status("upgrading");
+    supervisor.offer.get().iter().for_each(|offer| offer.be_there(supervisor));
     let result = run(supervisor, &events, tell);
     *supervisor.watched.lock() = None;
     METRICS.upgraded(result.is_ok());
@@ -128,7 +139,7 @@ fn follow(
                     return Err("the old process was told to end".to_owned());
                 }
                 if begun.elapsed() >= patience {
-                    return Err("the successor was not ready in time (process.upgrade_time)".to_owned());
+                    return Err(format!("the successor was not ready within {patience:?} (process.upgrade_time)"));
                 }
             }
         }

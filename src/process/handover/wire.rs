@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, getsockopt, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
 
 use crate::live::{Live, Part};
@@ -144,6 +145,11 @@ pub fn incoming(stream: &UnixStream, time: Duration) -> io::Result<bool> {
         Err(Errno::EINTR) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The process at the other end; 0 where that is not known.
+pub fn pid_of(stream: &UnixStream) -> i32 {
+    getsockopt(stream, PeerCredentials).map_or(0, |peer| peer.pid())
 }
 
 /// Whether an error only says that nothing came in time.

@@ -1,0 +1,88 @@
+//! Words for people: the process's own log, and what a command prints. Whoever logs waits for nobody who reads, and
+//! that nobody reads ends nothing.
+
+use std::io::Write;
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use super::metrics::METRICS;
+
+/// Lines of the process's own log that may wait for whoever reads it; further ones are dropped, and counted.
+const MOST: usize = 4_096;
+
+/// How long the end of a process waits for what it has logged to be taken.
+const LAST: Duration = Duration::from_millis(500);
+
+/// What is on its way to standard error.
+enum Line {
+    Text(Vec<u8>),
+    /// Everything before it is written: whoever waits hears so.
+    Written(SyncSender<()>),
+}
+
+static LINES: OnceLock<SyncSender<Line>> = OnceLock::new();
+
+/// Hands lines to the thread that writes them. Each comes as one write.
+struct Lines;
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        let sent = LINES.get().map(|lines| lines.try_send(Line::Text(line.to_vec())));
+        if let Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) = sent {
+            METRICS.log_dropped.inc();
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn write_out(lines: &Receiver<Line>) {
+    for line in lines {
+        match line {
+            Line::Text(text) => _ = std::io::stderr().write_all(&text),
+            Line::Written(heard) => _ = heard.send(()),
+        }
+    }
+}
+
+/// Where the process's own log goes: to standard error, by a thread of its own.
+pub fn log_target() -> env_logger::Target {
+    let (sender, lines) = sync_channel(MOST);
+    let writer = std::thread::Builder::new().name("log".to_owned()).spawn(move || write_out(&lines));
+    if writer.is_err() || LINES.set(sender).is_err() {
+        return env_logger::Target::Stderr;
+    }
+    env_logger::Target::Pipe(Box::new(Lines))
+}
+
+/// Waits, for a moment, until what was logged is written: before the process ends, and before it says something beside
+/// the log.
+pub fn finish_log() {
+    let Some(lines) = LINES.get() else { return };
+    let (heard, written) = sync_channel(1);
+    if lines.try_send(Line::Written(heard)).is_ok() {
+        let _ = written.recv_timeout(LAST);
+    }
+}
+
+/// Prints a line, as `println!` does, but that nobody reads it ends nothing.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($words)*);
+    }};
+}
+
+/// Prints a line to standard error, as `eprintln!` does, but that nobody reads it ends nothing.
+macro_rules! complain {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($words)*);
+    }};
+}
+
+pub(crate) use {complain, say};
