@@ -37,10 +37,14 @@ pub fn bind_listeners(mut wanted: Vec<Wanted<'_>>) -> Result<Vec<Bound>, Mistake
         let place = Place::default().key("listeners").index(wanted.index).key("address");
         mistakes.add(&place, format!("cannot listen on {}: {error}", wanted.listener.address));
     };
-    // Those for which another socket has to share its port come last.
+    // Those for which another socket has to share its port come last, and not at all where the rest has a mistake: once
+    // a port was shared, the system lets it be shared for as long as somebody has it.
     wanted.sort_by_key(|wanted| !wanted.going.is_empty());
     let mut bound = Vec::new();
-    for wanted in &wanted {
+    for (number, wanted) in wanted.iter().enumerate() {
+        if bound.len() < number && !wanted.going.is_empty() {
+            break;
+        }
         match unlistened(wanted.listener.address, &wanted.going) {
             Ok(socket) => bound.push((wanted, socket)),
             Err(error) => tell(wanted, error),
@@ -51,12 +55,8 @@ pub fn bind_listeners(mut wanted: Vec<Wanted<'_>>) -> Result<Vec<Bound>, Mistake
             let _ = socket.listen(BACKLOG).map_err(|error| tell(wanted, error));
         }
     }
-    if !mistakes.is_empty() {
-        let _ = wanted.iter().try_for_each(|wanted| share(&wanted.going, false));
-        return Err(mistakes);
-    }
     let named = bound.into_iter().map(|(wanted, socket)| named(&wanted.listener.name, wanted.listener.address, socket));
-    Ok(named.collect())
+    if mistakes.is_empty() { Ok(named.collect()) } else { Err(mistakes) }
 }
 
 /// Whether two addresses cannot be listened on at a time, as 0.0.0.0 and one of this machine cannot.
@@ -84,18 +84,17 @@ fn unlistened(address: SocketAddr, going: &[BorrowedFd<'_>]) -> io::Result<Socke
         // As the address says: [::] is IPv6 and, where the system allows it, IPv4 as well.
         socket.set_only_v6(false)?;
     }
+    let share = |shared| going.iter().try_for_each(|fd| setsockopt(fd, ReusePort, &shared));
     if !going.is_empty() {
         // Only then: whoever runs as the same user and asks for it as well can have the port from now on.
         setsockopt(&socket, ReusePort, &true)?;
-        share(going, true)?;
+        share(true)?;
     }
-    socket.bind(&address.into())?;
+    if let Err(error) = socket.bind(&address.into()) {
+        share(false)?;
+        return Err(error);
+    }
     Ok(socket)
-}
-
-/// Lets others have the port too, or no more.
-fn share(sockets: &[BorrowedFd<'_>], shared: bool) -> io::Result<()> {
-    Ok(sockets.iter().try_for_each(|fd| setsockopt(fd, ReusePort, &shared))?)
 }
 
 /// As many file descriptors as the system allows: the soft limit is often 1,024, for the sake of
@@ -110,8 +109,6 @@ pub fn raise_limit() {
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
-
-    use nix::sys::socket::getsockopt;
 
     use super::*;
     use crate::config::load_text;
@@ -133,9 +130,14 @@ mod tests {
             let second = fails.then(|| wanted(1, Vec::new()));
             bind_listeners(std::iter::once(wanted(0, vec![ours.as_fd()])).chain(second).collect())
         };
+        let anybody_else = || {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            setsockopt(&socket, ReusePort, &true)?;
+            socket.bind(&ours.local_addr()?)
+        };
         assert!(both(true).is_err());
-        assert!(!getsockopt(&ours, ReusePort).expect("asked"));
+        assert!(anybody_else().is_err());
         assert!(both(false).is_ok());
-        assert!(getsockopt(&ours, ReusePort).expect("asked"));
+        assert!(anybody_else().is_ok());
     }
 }

@@ -213,14 +213,15 @@ impl Offer {
             Err(error) => {
                 let why = why(&error, "ended before it was ready; its own log says why");
                 supervisor.share(&[]);
-                supervisor.resume();
+                let serves = supervisor.resume();
                 drop(leading);
                 supervisor.live.heritage().iter().for_each(|kind| kind.keep());
                 // So that it does not take the end of this line for the end of this process, and serve.
                 let _ = send(stream, &Message::Failed { why: why.clone() }, None);
                 // Whoever watches logs it.
                 if !supervisor.progress(Progress::Failed(why.clone())) {
-                    log::error!("the hand-over failed, this process goes on serving: the successor {why}");
+                    let goes_on = if serves { ", this process goes on serving" } else { "" };
+                    log::error!("the hand-over failed{goes_on}: the successor {why}");
                 }
                 drop((one, asked));
                 self.see_off(stream, supervisor);
