@@ -41,7 +41,9 @@ pub struct Operator {
 /// When it is none.
 pub fn address(text: &str) -> Result<SocketAddr, String> {
     #[expect(clippy::disallowed_methods, reason = "a command, which has nothing else to do")]
-    let found = std::net::ToSocketAddrs::to_socket_addrs(text).ok().and_then(|mut all| all.next());
+    let all: Vec<_> = std::net::ToSocketAddrs::to_socket_addrs(text).into_iter().flatten().collect();
+    // A name is mostly localhost, and admin listeners are mostly on 127.0.0.1.
+    let found = all.iter().find(|address| address.is_ipv4()).or(all.first()).copied();
     found.ok_or_else(|| "expected an address such as 127.0.0.1:9901 or localhost:9901".to_owned())
 }
 

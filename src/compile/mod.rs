@@ -23,8 +23,8 @@ use crate::telemetry::{Format, Sink};
 /// The least time between two looks at the configuration's files.
 const MIN_WATCH: std::time::Duration = std::time::Duration::from_millis(50);
 
-/// What unix(7) allows for the path of a socket, less what the one is called for that is to come there.
-const MAX_SOCKET_PATH: usize = 107 - ".4194304.new".len();
+/// What unix(7) allows for the path of a socket.
+const MAX_SOCKET_PATH: usize = 107;
 
 /// Compiles a configuration, taking over from `live` whatever is still wanted.
 ///
@@ -136,11 +136,12 @@ fn upgrade_socket(loaded: &Loaded, place: &Place, mistakes: &mut Mistakes) {
     let Some(path) = &loaded.config.process.upgrade_socket else { return };
     let path = loaded.base.join(path);
     in_folder(&path, place, mistakes);
-    let length = path.as_os_str().len();
+    // With what it is called before it comes to its path.
+    let length = path.with_extension("4194304.new").as_os_str().len().max(path.as_os_str().len());
     if length > MAX_SOCKET_PATH {
-        mistakes.add(place, format!("expected at most {MAX_SOCKET_PATH} bytes, as a socket's path is short: these are {length}"));
+        mistakes.add(place, format!("is too long for a socket by {} bytes", length - MAX_SOCKET_PATH));
     }
-    if std::fs::symlink_metadata(&path).is_ok_and(|there| !there.file_type().is_socket()) {
+    if std::fs::metadata(&path).is_ok_and(|there| !there.file_type().is_socket()) {
         mistakes.add(place, format!("{} is there already, and is no socket", path.display()));
     }
 }

@@ -89,7 +89,7 @@ pub struct Process {
     /// `standby_time`. It ends with the last request; what is still under way then is cut. Default 30s.
     pub drain_time: Duration,
     /// How long WebSockets may go on in a drain before they are closed with 1012 (service restart), at the
-    /// latest 5s before `drain_time` is over. Default 20s.
+    /// latest when half of `drain_time`, or all but 5s of it, is over. Default 20s.
     pub websocket_time: Duration,
     /// The socket over which a new binary takes the listeners. Default: no upgrades.
     pub upgrade_socket: Option<PathBuf>,

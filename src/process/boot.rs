@@ -25,7 +25,7 @@ use crate::live::Live;
 use crate::notation::{Mistakes, Place};
 use crate::snapshot::{Current, Listener, Serving, Snapshot};
 use crate::telemetry::AccessLog;
-use crate::telemetry::complain;
+use crate::telemetry::last_words;
 use crate::telemetry::metrics::METRICS;
 
 /// How to start.
@@ -365,7 +365,7 @@ pub fn run(options: Options) -> u8 {
     let control = match Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build() {
         Ok(control) => control,
         Err(error) => {
-            complain!("portcullis: {error}");
+            last_words(&format!("portcullis: {error}"));
             return 1;
         }
     };
@@ -380,9 +380,6 @@ pub fn run(options: Options) -> u8 {
             started = start(options) => started,
             () = signals.told_to_end() => Err(Failure::ToldToEnd),
         };
-        if started.is_err() {
-            crate::telemetry::finish_log();
-        }
         match started {
             Ok(started) => {
                 let listening = tokio::spawn(signals::listen(signals, Arc::clone(&started.supervisor)));
@@ -393,11 +390,11 @@ pub fn run(options: Options) -> u8 {
                 0
             }
             Err(Failure::Mistakes(mistakes)) => {
-                complain!("{mistakes}");
+                last_words(&mistakes.to_string());
                 2
             }
             Err(Failure::Other(text)) if !signals::told_to_end() => {
-                complain!("portcullis: {text}");
+                last_words(&format!("portcullis: {text}"));
                 1
             }
             // Whatever else went wrong did so since, or because of it.

@@ -19,7 +19,7 @@ const LAST: Duration = Duration::from_millis(500);
 const TAKEN: Duration = Duration::from_secs(2);
 
 /// How long a hand-over that is under way may take to come to its end, and a predecessor to leave its listeners.
-const TOGETHER: Duration = Duration::from_secs(8);
+pub(super) const TOGETHER: Duration = Duration::from_secs(8);
 
 /// How often it is looked whether that is so.
 const LOOK: Duration = Duration::from_millis(10);
@@ -124,15 +124,15 @@ impl Supervisor {
         self.predecessor.lock().iter().for_each(|heir| heir.settle(ends));
     }
 
-    /// Waits until the predecessor has no listening socket any more, if it was let go.
-    pub(super) async fn predecessor_leaves(&self) {
+    /// Waits until the predecessor, which was let go, has no listening socket any more.
+    pub(super) async fn predecessor_leaves(&self, until: Instant) {
         let gone = async {
             while self.predecessor.lock().is_some() {
                 tokio::time::sleep(LOOK).await;
             }
         };
-        if timeout(TOGETHER, gone).await.is_err() {
-            log::warn!("the predecessor has not left its listeners within {TOGETHER:?}");
+        if tokio::time::timeout_at(until.into(), gone).await.is_err() {
+            log::warn!("the predecessor has not left its listeners in time");
         }
     }
 
@@ -176,13 +176,15 @@ impl Supervisor {
     /// Accepts nothing any more and lets what is under way end, unless it serves again by now.
     fn stop_accepting(&self) -> bool {
         let mut stops = false;
+        // Until the predecessor has left, as it was told to, nobody else may be there.
+        let goes_on = self.predecessor.lock().is_some();
         // With the phase in hand: who comes back does so before this or after it.
         self.phase.send_if_modified(|now| {
             stops = *now != Phase::Serving;
             if stops {
                 let alone = self.successor.load(Ordering::Acquire) == 0;
                 // What a successor has not taken nobody else answers while it may be needed again.
-                self.listeners.lock().iter().for_each(|l| l.pause(alone || l.is_shared()));
+                self.listeners.lock().iter().for_each(|l| l.pause(alone && !goes_on || l.is_shared()));
                 // Where no other process has it, the operators' listener goes on: it says that this process drains.
                 let others = if alone { Door::Open } else { Door::Paused };
                 self.admin_door.send_if_modified(|door| *door != Door::Closed && std::mem::replace(door, others) != others);
@@ -204,11 +206,14 @@ impl Supervisor {
         let mut phase = self.phase.subscribe();
         let _ = phase.wait_for(|phase| *phase == Phase::Leaving).await;
         // Who else has these sockets, if anybody, is not known before: what waits in their queues is left to nobody.
-        let _ = timeout(TOGETHER, self.leading.empty()).await;
+        let together = begun + TOGETHER.min(limit);
+        let _ = tokio::time::timeout_at(together.into(), self.leading.empty()).await;
         if self.successor.load(Ordering::Acquire) == 0 {
             notify::stopping();
+            // Nobody succeeds it any more, and another may be started meanwhile.
+            self.offer.get().iter().for_each(|offer| offer.withdraw());
         }
-        self.predecessor_leaves().await;
+        self.predecessor_leaves(together).await;
         let ended: Vec<_> = std::mem::take(&mut *self.listeners.lock()).into_iter().filter_map(Listening::end).collect();
         futures::future::join_all(ended).await;
         self.left.store(true, Ordering::Release);

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::background::{Background, Ended};
+use super::drain::TOGETHER;
 use super::{Phase, Supervisor, notify, sockets};
 use crate::admin::Refused;
 use crate::compile::compile;
@@ -180,7 +181,7 @@ impl Supervisor {
         let same = |listeners: &[Listening]| listeners.len() == snapshot.listeners.len() && listeners.iter().all(stays);
         if !same(&self.listeners.lock()) {
             self.settle(false);
-            self.predecessor_leaves().await;
+            self.predecessor_leaves(Instant::now() + TOGETHER).await;
         }
     }
 

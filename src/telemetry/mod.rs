@@ -10,4 +10,4 @@ mod words;
 pub use access_log::{AccessLog, Format, Sink};
 pub use record::Record;
 pub(crate) use words::{complain, say};
-pub use words::{finish_log, log_target};
+pub use words::{finish_log, last_words, log_target};

@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::metrics::METRICS;
 
@@ -13,6 +13,22 @@ const MOST: usize = 4_096;
 
 /// How long the end of a process waits for what it has logged to be taken.
 const LAST: Duration = Duration::from_millis(500);
+
+/// Prints a line, as `println!` does, but that nobody reads it ends nothing.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($words)*);
+    }};
+}
+
+/// Prints a line to standard error, as `eprintln!` does, but that nobody reads it ends nothing.
+macro_rules! complain {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($words)*);
+    }};
+}
 
 /// What is on its way to standard error.
 enum Line {
@@ -43,7 +59,8 @@ impl Write for Lines {
 fn write_out(lines: &Receiver<Line>) {
     for line in lines {
         match line {
-            Line::Text(text) => _ = std::io::stderr().write_all(&text),
+            Line::Text(text) if std::io::stderr().write_all(&text).is_err() => METRICS.log_dropped.inc(),
+            Line::Text(_) => {}
             Line::Written(heard) => _ = heard.send(()),
         }
     }
@@ -59,30 +76,33 @@ pub fn log_target() -> env_logger::Target {
     env_logger::Target::Pipe(Box::new(Lines))
 }
 
-/// Waits, for a moment, until what was logged is written: before the process ends, and before it says something beside
-/// the log.
-pub fn finish_log() {
-    let Some(lines) = LINES.get() else { return };
-    let (heard, written) = sync_channel(1);
-    if lines.try_send(Line::Written(heard)).is_ok() {
-        let _ = written.recv_timeout(LAST);
+/// Puts a line behind the others, for which there may be room in a moment.
+fn put(lines: &SyncSender<Line>, mut line: Line) {
+    let begun = Instant::now();
+    while let Err(TrySendError::Full(again)) = lines.try_send(line) {
+        if begun.elapsed() >= LAST {
+            return METRICS.log_dropped.inc();
+        }
+        line = again;
+        #[expect(clippy::disallowed_methods, reason = "the end of a process, which has nothing else to do")]
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Prints a line, as `println!` does, but that nobody reads it ends nothing.
-macro_rules! say {
-    ($($words:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stdout(), $($words)*);
-    }};
+/// Waits, for a moment, until what was logged is written: before the process ends.
+pub fn finish_log() {
+    let Some(lines) = LINES.get() else { return };
+    let (heard, written) = sync_channel(1);
+    put(lines, Line::Written(heard));
+    let _ = written.recv_timeout(LAST);
 }
 
-/// Prints a line to standard error, as `eprintln!` does, but that nobody reads it ends nothing.
-macro_rules! complain {
-    ($($words:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), $($words)*);
-    }};
+/// Says why a process ends, behind what it has logged.
+pub fn last_words(text: &str) {
+    match LINES.get() {
+        Some(lines) => put(lines, Line::Text(format!("{text}\n").into_bytes())),
+        None => complain!("{text}"),
+    }
 }
 
 pub(crate) use {complain, say};

@@ -96,6 +96,45 @@ fn is_zombie(pid: u32) -> bool {
 }
 
 #[test]
+fn a_process_that_was_told_to_end_is_succeeded_by_nobody() {
+    let (folder, command, awaited) = succeed();
+    let predecessor = std::thread::spawn(move || {
+        let heir = Impostor::on(awaited.accept().expect("a successor").0);
+        heir.hears();
+        heir.says(&Message::Complete);
+        heir.hears();
+        heir.says(&Message::Complete);
+        heir.hears();
+        heir
+    });
+    let mut new = Gateway::start_by(folder, command);
+    let heir = predecessor.join().expect("no panic");
+    // It waits for a predecessor that does not leave, and is told to end meanwhile.
+    let third = Impostor::of(&new);
+    third.says(&Message::Take { protocol: 4 });
+    while !matches!(heir.hears(), Message::Settled { ends: false }) {}
+    new.signal("-TERM");
+    eventually("it drains", || new.log().contains("draining"));
+    assert_eq!(new.get("/").status, 200, "it is there until its predecessor has left");
+    heir.says(&Message::Left);
+    assert!(matches!(third.hears(), Message::Failed { why } if why.contains("was told to end")));
+    assert_eq!(new.wait(), Some(0));
+}
+
+#[test]
+fn a_start_that_fails_waits_for_no_reader() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("c.yaml"), "routes: [{nam: x}]").expect("written");
+    let (_reader, mut writer) = std::io::pipe().expect("a pipe");
+    nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).expect("a small one");
+    std::io::Write::write_all(&mut writer, &[b'x'; 4096]).expect("it is full");
+    let mut start = Command::new(BINARY);
+    let mut start = start.args(["run", "-c", "c.yaml"]).current_dir(folder.path()).stderr(writer).spawn().expect("started");
+    eventually("it ends", || start.try_wait().expect("a status").is_some());
+    assert_eq!(start.wait().expect("a status").code(), Some(2));
+}
+
+#[test]
 fn what_an_upgrade_has_dropped_can_be_had_again_at_once() {
     let yaml = |body: &str, more: &str| {
         format!(

@@ -163,7 +163,7 @@ impl Gateway {
         let inward = Pump { early: early_in, count: &counts.0, stop: stopped.clone(), farewell: close_frame(GOING_AWAY, true) };
         let outward = Pump { early: early_out, count: &counts.1, stop: stopped.clone(), farewell: close_frame(SERVICE_RESTART, false) };
         let told = async {
-            self.end_of_tunnels(ctx).await;
+            self.end_of_tunnels().await;
             stop.send_replace(true);
             tokio::time::sleep(CLOSING).await;
         };
@@ -178,15 +178,16 @@ impl Gateway {
 
 impl Gateway {
     /// Resolves when the process has drained for as long as WebSockets may go on meanwhile.
-    async fn end_of_tunnels(&self, ctx: &Context) {
+    async fn end_of_tunnels(&self) {
         let mut draining = self.draining.clone();
         loop {
             if draining.wait_for(|draining| *draining).await.is_err() {
                 return std::future::pending().await;
             }
-            let process = &ctx.serving.snapshot.process;
+            let process = &self.serving.serving().snapshot.process;
             // In time before whatever is still under way is cut.
-            let time = process.websocket_time.min(process.drain_time.saturating_sub(CLOSING));
+            let latest = process.drain_time.saturating_sub(CLOSING).max(process.drain_time / 2);
+            let time = process.websocket_time.min(latest);
             // A drain may be called off.
             if tokio::time::timeout(time, draining.wait_for(|draining| !*draining)).await.is_err() {
                 return;

@@ -16,6 +16,7 @@ use super::heir::Heir;
 use super::spawn::start_successor;
 use super::wire::{Message, PROTOCOL, give, incoming, is_timeout, pid_of, receive, send};
 use crate::live::Part;
+use crate::process::drain::TOGETHER;
 use crate::process::{Phase, Progress, Supervisor};
 
 /// How long whoever connects may take to say what it wants.
@@ -340,7 +341,8 @@ fn lead(stream: &UnixStream, supervisor: &Supervisor) -> io::Result<()> {
     supervisor.progress(Progress::Step("the successor takes sockets and state"));
     // Only the last of three may be the one that serves, and has what the others had.
     supervisor.settle(false);
-    supervisor.workers.block_on(supervisor.predecessor_leaves());
+    supervisor.workers.block_on(supervisor.predecessor_leaves(Instant::now() + TOGETHER));
+    needed(supervisor)?;
     let sockets = supervisor.sockets().map_err(|error| io::Error::other(format!("cannot be given the sockets: {error}")))?;
     for bound in sockets {
         let message = Message::Socket { name: bound.name, configured: bound.configured };
@@ -369,14 +371,17 @@ fn lead(stream: &UnixStream, supervisor: &Supervisor) -> io::Result<()> {
 fn await_start(stream: &UnixStream, supervisor: &Supervisor) -> io::Result<()> {
     let (begun, limit) = (Instant::now(), supervisor.serving().snapshot.process.upgrade_time);
     while !incoming(stream, LATE)? {
-        if supervisor.is_ending() {
-            return Err(io::Error::other("is not needed: the old process was told to end"));
-        }
+        needed(supervisor)?;
         if begun.elapsed() >= limit {
             return Err(io::Error::other(format!("was not ready within {limit:?} (process.upgrade_time)")));
         }
     }
-    Ok(())
+    needed(supervisor)
+}
+
+/// Nobody succeeds a process that was told to end.
+fn needed(supervisor: &Supervisor) -> io::Result<()> {
+    if supervisor.is_ending() { Err(io::Error::other("is not needed: the old process was told to end")) } else { Ok(()) }
 }
 
 fn unexpected(message: Message) -> io::Error {

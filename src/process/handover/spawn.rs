@@ -12,10 +12,13 @@ use crate::telemetry::metrics::METRICS;
 
 /// Where the binary was when this process started: by now there may be another at that path, which is
 /// the one to start.
-static EXECUTABLE: OnceLock<PathBuf> = OnceLock::new();
+static EXECUTABLE: OnceLock<(Option<PathBuf>, PathBuf)> = OnceLock::new();
 
 /// Tells a successor where its predecessor is: the configuration may say something else by now.
 const PREDECESSOR: &str = "PORTCULLIS_PREDECESSOR";
+
+/// How long a successor that has failed may take to end by itself.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Where the process is that has started this one.
 pub fn predecessor() -> Option<PathBuf> {
@@ -25,7 +28,7 @@ pub fn predecessor() -> Option<PathBuf> {
 /// Notes where the binary is. To be called at the start.
 pub fn remember_executable() {
     if let Ok(path) = std::env::current_exe() {
-        let _ = EXECUTABLE.set(as_called(&path).unwrap_or(path));
+        let _ = EXECUTABLE.set((as_called(&path), path));
     }
 }
 
@@ -40,7 +43,8 @@ fn as_called(binary: &Path) -> Option<PathBuf> {
 }
 
 fn command(socket: &Path) -> Result<Command, String> {
-    let path = EXECUTABLE.get().ok_or("this process does not know its own binary")?;
+    let (called, binary) = EXECUTABLE.get().ok_or("this process does not know its own binary")?;
+    let path = called.as_ref().filter(|path| path.exists()).unwrap_or(binary);
     let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     if !arguments.iter().any(|a| a == "--upgrade") {
         arguments.push("--upgrade".into());
@@ -104,7 +108,12 @@ fn run(supervisor: &Supervisor, events: &Receiver<Progress>, tell: &dyn Fn(&str)
     tell(&format!("process {} is started: {}", child.id(), words.join(" ")));
     let result = follow(&mut child, (patience, &|| supervisor.is_ending()), events, tell);
     if result.is_err() {
-        // Nobody waits for it any more; most often it has ended by itself.
+        // Most often it ends by itself, and has something to say first.
+        let begun = Instant::now();
+        while begun.elapsed() < LAST_WORDS && matches!(child.try_wait(), Ok(None)) {
+            #[expect(clippy::disallowed_methods, reason = "a thread of its own")]
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let _ = child.kill();
         let _ = child.wait();
     }
