@@ -337,7 +337,7 @@ fn of_upstreams(upstreams: &BTreeMap<String, Arc<UpstreamMetrics>>) -> Vec<Metri
 
 /// Registers. A name that is malformed or there twice is a mistake in this file, which the test below
 /// finds: nothing that comes from outside is part of one.
-#[allow(clippy::expect_used, reason = "names and label sets are constants of this file, made once, and the test makes them all")]
+#[expect(clippy::expect_used, reason = "names and label sets are constants of this file, made once, and the test makes them all")]
 fn registered<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
     let collector = made.expect("a valid name");
     let clash = registry.register(Box::new(collector.clone()));

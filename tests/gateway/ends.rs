@@ -6,11 +6,11 @@ use std::process::{Command, Stdio};
 
 use portcullis::process::Message;
 
-use super::handover::{Impostor, ask, process_at, socket};
+use super::handover::{Impostor, process_at, socket};
 use super::harness::client::{self, Connection, head};
 use super::harness::eventually;
 use super::harness::gateway::{BINARY, Gateway, Orphan, complete, run};
-use super::succession::{patient, succeed};
+use super::succession::{answers, drops_a_listener, succeed};
 use super::upgrade::PROCESS;
 
 const ROUTE: &str = "routes: [{name: all, action: {respond: {body: ok}}}]\nadmin: {address: 127.0.0.1:0}";
@@ -136,19 +136,8 @@ fn a_start_that_fails_waits_for_no_reader() {
 
 #[test]
 fn what_an_upgrade_has_dropped_can_be_had_again_at_once() {
-    let yaml = |body: &str, more: &str| {
-        format!(
-            "routes: [{{name: all, action: {{respond: {{body: {body}}}}}}}]
-listeners: [{{name: main, address: 127.0.0.1:0}}{more}]
-admin: {{address: 127.0.0.1:0}}{}",
-            patient()
-        )
-    };
-    let mut old = Gateway::start(&yaml("old", ", {name: other, address: 127.0.0.1:0}"));
-    let other = old.listeners[1].1;
-    old.write_config(&yaml("new", ""));
-    let (asking, _successor) = ask(&old);
-    old.write_config(&yaml("new", &format!(", {{name: other, address: \"{other}\"}}")));
+    let (mut old, other, asking, _successor) = drops_a_listener();
+    old.write_config(&answers("new", &format!(", {{name: other, address: \"{other}\"}}")));
     let answer = client::request(old.admin, "POST", "/reload", &[]);
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(client::get(other, "/").text(), "new");

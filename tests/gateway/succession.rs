@@ -14,7 +14,7 @@ use super::harness::target::Target;
 use super::upgrade::PROCESS;
 
 /// A process that stands by for as long as a test likes.
-pub fn patient() -> String {
+fn patient() -> String {
     PROCESS.replace("standby_time: 300ms", "standby_time: 60s")
 }
 
@@ -59,14 +59,7 @@ admin: {{address: 127.0.0.1:0}}{}",
 
 #[test]
 fn a_listener_that_a_successor_drops_is_dropped_by_its_predecessor_too() {
-    let yaml = |more: &str| {
-        format!(
-            "routes: [{{name: all, action: {{respond: {{}}}}}}]
-listeners: [{{name: main, address: 127.0.0.1:0}}{more}]
-admin: {{address: 127.0.0.1:0}}{}",
-            patient()
-        )
-    };
+    let yaml = |more: &str| answers("ok", more);
     let mut old = Gateway::start(&yaml(", {name: other, address: 127.0.0.1:0}"));
     let other = old.listeners[1].1;
     let (asking, _successor) = ask(&old);
@@ -80,6 +73,26 @@ admin: {{address: 127.0.0.1:0}}{}",
     let answer = client::request(old.admin, "POST", "/reload", &[]);
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(client::get(other, "/").status, 200);
+}
+
+/// A configuration that answers with that body, on `main` and on whatever else.
+pub fn answers(body: &str, more: &str) -> String {
+    format!(
+        "routes: [{{name: all, action: {{respond: {{body: {body}}}}}}}]
+listeners: [{{name: main, address: 127.0.0.1:0}}{more}]
+admin: {{address: 127.0.0.1:0}}{}",
+        patient()
+    )
+}
+
+/// An upgrade to a configuration without the listener `other`: the old process, that listener's address, whoever asks,
+/// and the successor.
+pub fn drops_a_listener() -> (Gateway, std::net::SocketAddr, std::thread::JoinHandle<(i32, String, String)>, Orphan) {
+    let old = Gateway::start(&answers("old", ", {name: other, address: 127.0.0.1:0}"));
+    let other = old.listeners[1].1;
+    old.write_config(&answers("new", ""));
+    let (asking, successor) = ask(&old);
+    (old, other, asking, successor)
 }
 
 /// A successor, and the predecessor that the test plays.
@@ -171,18 +184,7 @@ fn signals_that_mean_something_elsewhere_end_nothing() {
 
 #[test]
 fn what_an_upgrade_drops_is_answered_until_its_successor_has_settled() {
-    let yaml = |body: &str, more: &str| {
-        format!(
-            "routes: [{{name: all, action: {{respond: {{body: {body}}}}}}}]
-listeners: [{{name: main, address: 127.0.0.1:0}}{more}]
-admin: {{address: 127.0.0.1:0}}{}",
-            patient()
-        )
-    };
-    let mut old = Gateway::start(&yaml("old", ", {name: other, address: 127.0.0.1:0}"));
-    let other = old.listeners[1].1;
-    old.write_config(&yaml("new", ""));
-    let (asking, _successor) = ask(&old);
+    let (mut old, other, asking, _successor) = drops_a_listener();
     eventually("the successor answers", || old.get("/").text() == "new");
     assert_eq!(client::get(other, "/").text(), "old");
     old.signal("-TERM");

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use crate::process::{Phase, Progress, Supervisor, notify};
 use crate::telemetry::metrics::METRICS;
 
-/// Where the binary was when this process started: by now there may be another at that path, which is
-/// the one to start.
+/// Where the binary was when this process started, by the path by which it was called, if that was its, and by its
+/// own: by now there may be another, which is the one to start.
 static EXECUTABLE: OnceLock<(Option<PathBuf>, PathBuf)> = OnceLock::new();
 
 /// Tells a successor where its predecessor is: the configuration may say something else by now.
