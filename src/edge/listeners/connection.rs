@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -82,6 +83,9 @@ pub struct Connection {
     known: AtomicU64,
     expired: AtomicBool,
     cut: AtomicBool,
+    /// Whether the client of HTTP/2 does what nobody has to put up with, and who waits to hear of it.
+    violated: AtomicBool,
+    violation: AtomicWaker,
     /// How many of the next flushes may be left out.
     corks: AtomicU8,
     waker: AtomicWaker,
@@ -106,6 +110,8 @@ impl Connection {
             known: AtomicU64::new(0),
             expired: AtomicBool::new(false),
             cut: AtomicBool::new(false),
+            violated: AtomicBool::new(false),
+            violation: AtomicWaker::new(),
             corks: AtomicU8::new(0),
             waker: AtomicWaker::new(),
         })
@@ -141,6 +147,25 @@ impl Connection {
     /// Whether it was ended so.
     pub fn is_cut(&self) -> bool {
         self.cut.load(Ordering::Acquire)
+    }
+
+    /// Has it end with GOAWAY.
+    pub fn violate(&self) {
+        self.violated.store(true, Ordering::Release);
+        self.violation.wake();
+    }
+
+    /// Whether it has to end with GOAWAY.
+    pub fn has_violated(&self) -> bool {
+        self.violated.load(Ordering::Acquire)
+    }
+
+    /// Resolves once it has to end with GOAWAY.
+    pub fn violated(&self) -> impl Future<Output = ()> + '_ {
+        std::future::poll_fn(|context| {
+            self.violation.register(context.waker());
+            if self.violated.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+        })
     }
 
     /// A next head is awaited, for at most `idle_time`; if some of it is there, the rest for `head_time`.

@@ -7,6 +7,8 @@ mod guard;
 mod http1;
 pub mod http2;
 mod listening;
+mod sending;
+mod stream;
 
 pub use connection::{Connection, current_connection};
 pub use listening::{Bound, Drain, Listening, Shared};

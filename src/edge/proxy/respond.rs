@@ -5,6 +5,7 @@ use http::Method;
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use pingora::Result;
 use pingora::http::ResponseHeader;
+use pingora::protocols::http::HttpTask;
 use pingora::proxy::Session;
 
 use super::intake::X_REQUEST_ID;
@@ -54,10 +55,12 @@ impl Gateway {
         let bodiless = session.req_header().method == Method::HEAD || body.is_empty();
         // A short body that is still to come is read away, so that the connection can be kept.
         drain_short_body(session).await;
-        session.write_response_header(Box::new(response), bodiless).await?;
+        // As tasks: Pingora's `write_response_header` forgets on HTTP/2 that the head is the end.
+        let mut tasks = vec![HttpTask::Header(Box::new(response), bodiless)];
         if !bodiless {
-            session.write_response_body(Some(body), true).await?;
+            tasks.push(HttpTask::Body(Some(body), true));
         }
+        session.write_response_tasks(tasks).await?;
         Ok(())
     }
 }
