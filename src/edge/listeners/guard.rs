@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use h2::Reason;
 use pingora::protocols::Stream;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
@@ -18,8 +19,8 @@ use tokio::net::TcpStream;
 
 use super::clock;
 use super::connection::Connection;
-use crate::exchange::Reason;
-use crate::rules::protocols::FrameScanner;
+use crate::exchange;
+use crate::rules::protocols::{FrameScanner, Violation};
 use crate::snapshot::Limits;
 use crate::telemetry::metrics::METRICS;
 use crate::tls::TlsStream;
@@ -84,7 +85,8 @@ impl<S> Guarded<S> {
         let scanned = frames.scanner.scan(came, age, frames.sent);
         if let Err(why) = scanned {
             log::debug!("{}: HTTP/2: {why:?}", self.connection.peer);
-            self.connection.violate();
+            let code = if why == Violation::PseudoTrailer { Reason::PROTOCOL_ERROR } else { Reason::ENHANCE_YOUR_CALM };
+            self.connection.violate(code.into());
         }
         scanned.is_ok()
     }
@@ -272,8 +274,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.gather && self.connection.is_within_head() && bytes.starts_with(b"HTTP/1.1 4") {
             // Nobody but Pingora's parser writes before a head is complete.
-            METRICS.ended(Reason::BadRequest);
+            METRICS.ended(exchange::Reason::BadRequest);
             self.keep_back(UNREADABLE);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        if self.gather
+            && let Some(date) = self.connection.take_date()
+        {
+            let at = self.gathered.len();
+            self.keep_back(bytes);
+            set_date(&mut self.gathered[at..], date.as_bytes());
             return Poll::Ready(Ok(bytes.len()));
         }
         if self.gather && self.gathered.len() + bytes.len() <= GATHER {
@@ -313,6 +323,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_send(context))?;
         Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+/// Puts a date into a head that has another. Both are of the one length that RFC 9110, section 5.6.7, has for a date; of
+/// the obsolete forms none is kept.
+fn set_date(head: &mut [u8], date: &[u8]) {
+    const LENGTH: usize = "Tue, 15 Nov 1994 08:12:31 GMT".len();
+    let name = memchr::memmem::find(head, b"\r\nDate: ").or_else(|| memchr::memmem::find(head, b"\r\ndate: "));
+    if let Some(at) = name.map(|at| at + "\r\nDate: ".len())
+        && let (Some(place), LENGTH) = (head.get_mut(at..at + LENGTH), date.len())
+    {
+        place.copy_from_slice(date);
     }
 }
 

@@ -26,7 +26,7 @@ use crate::snapshot::Limits;
 use crate::telemetry::metrics::METRICS;
 
 /// How many malformed requests a connection may have before it ends.
-const MALFORMED: usize = 32;
+const MALFORMED: usize = 100;
 
 /// What may be received of bodies before it is read: of one stream, and of all of a connection, so that one whose body
 /// nobody reads does not hold up the others.
@@ -179,9 +179,9 @@ pub async fn serve(stream: Stream, connection: &Arc<Connection>, context: &Arc<C
             biased;
             _ = shutdown.changed(), if closing.is_none() => None,
             accepted = h2.accept() => Some(accepted),
-            () = connection.violated(), if !ended => {
+            code = connection.violated(), if !ended => {
                 METRICS.refused.with_label_values(&["h2_abuse"]).inc();
-                h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                h2.abrupt_shutdown(code.into());
                 ended = true;
                 continue;
             }
@@ -202,7 +202,7 @@ pub async fn serve(stream: Stream, connection: &Arc<Connection>, context: &Arc<C
                 active.count.fetch_add(1, Ordering::AcqRel);
                 spawn(request, Progress::new(response), ActiveGuard(Arc::clone(&active)), connection, context);
                 if active.malformed.load(Ordering::Relaxed) >= MALFORMED {
-                    connection.violate();
+                    connection.violate(Reason::ENHANCE_YOUR_CALM.into());
                 }
                 if limits.requests_per_connection.is_none_or(|most| requests < most) {
                     continue;
@@ -225,8 +225,7 @@ fn options(limits: &Limits) -> Builder {
         .max_header_list_size(u32::try_from(limits.headers).unwrap_or(u32::MAX))
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buffer_size(SEND_BUFFER)
-        .max_local_error_reset_streams(Some(MALFORMED));
+        .max_send_buffer_size(SEND_BUFFER);
     options
 }
 

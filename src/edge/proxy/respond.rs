@@ -1,8 +1,8 @@
 //! Answers of the gateway's own.
 
 use bytes::Bytes;
-use http::Method;
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
+use http::{Method, Version};
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::HttpTask;
@@ -37,11 +37,15 @@ impl Gateway {
         ctx.exchange.reason = reason;
         ctx.status = status;
         ctx.end_with_the_listener(session);
+        // A response of the target's that this one replaces may have had a date.
+        ctx.connection.iter().for_each(|connection| drop(connection.take_date()));
         let mut response = ResponseHeader::build(status, Some(headers.len() + 8))?;
         for (name, value) in headers {
             response.append_header(name.clone(), value.clone())?;
         }
-        if status != 204 && status != 304 {
+        // A response of gRPC is its head alone there ("Trailers-Only"), and has no length.
+        let is_grpc = ctx.exchange.grpc && session.req_header().version == Version::HTTP_2;
+        if status != 204 && status != 304 && !is_grpc {
             response.insert_header(CONTENT_LENGTH, body.len())?;
         }
         if let Some(id) = &ctx.exchange.request_id {
