@@ -29,7 +29,7 @@ function unary(name, message, metadata, ms, tell) {
 
 function clientStream(name, messages, metadata) {
   return new Promise((done) => {
-    const call = client.makeClientStreamRequest('/test.Echo/ClientStream', same, same, metadata, within(8000), (error, reply) => {
+    const call = client.makeClientStreamRequest('/test.Echo/ClientStream', same, same, metadata, within(5000), (error, reply) => {
       if (error) return fail(name, error, done);
       say({ call: name, code: 'OK', reply: reply.toString().slice(0, 100) });
       done();
@@ -57,14 +57,14 @@ function replies(name, call, done, onReply = () => {}) {
 
 function serverStream(name, message, metadata, onReply) {
   return new Promise((done) => {
-    const call = client.makeServerStreamRequest('/test.Echo/ServerStream', same, same, message, metadata, within(8000));
+    const call = client.makeServerStreamRequest('/test.Echo/ServerStream', same, same, message, metadata, within(5000));
     replies(name, call, done, () => onReply?.(call));
   });
 }
 
 function bidi(name, count, metadata, message) {
   return new Promise((done) => {
-    const call = client.makeBidiStreamRequest('/test.Echo/Bidi', same, same, metadata, within(8000));
+    const call = client.makeBidiStreamRequest('/test.Echo/Bidi', same, same, metadata, within(5000));
     const next = (number) => (number < count ? call.write(message ?? Buffer.from(String(number))) : call.end());
     replies(name, call, done, next);
     next(0);
@@ -76,7 +76,7 @@ const scenarios = {
     const metadata = new grpc.Metadata();
     headers.forEach((header) => metadata.set(...header.split(': ')));
     const message = Buffer.alloc(Number(size), 'm');
-    await unary('unary', message, metadata, 8000, (reply) => ({ reply: reply.toString().slice(0, 100) }));
+    await unary('unary', message, metadata, 5000, (reply) => ({ reply: reply.toString().slice(0, 100) }));
     await serverStream('server_stream', message, metadata);
     await clientStream('client_stream', [message, message, message], metadata);
     await bidi('bidi', 3, metadata, message);
@@ -84,13 +84,13 @@ const scenarios = {
   async works() {
     const none = new grpc.Metadata();
     const trailers = (status) => Object.keys(status.metadata.getMap()).sort();
-    await unary('unary', Buffer.from('hello'), none, 8000, (reply, status) => ({ reply: reply.toString(), trailing: trailers(status) }));
+    await unary('unary', Buffer.from('hello'), none, 5000, (reply, status) => ({ reply: reply.toString(), trailing: trailers(status) }));
     await serverStream('server_stream', Buffer.from('3'), none);
     await clientStream('client_stream', ['a', 'b', 'c'].map((text) => Buffer.from(text)), none);
     await bidi('bidi', 5, none);
-    await unary('large', Buffer.alloc(3_000_000, 'x'), none, 8000, (reply) => ({ length: reply.length }));
+    await unary('large', Buffer.alloc(3_000_000, 'x'), none, 5000, (reply) => ({ length: reply.length }));
     await serverStream('empty', Buffer.from('0'), none);
-    await unary('status', Buffer.from('fail:'), none, 8000, () => ({}));
+    await unary('status', Buffer.from('fail:'), none, 5000, () => ({}));
     await unary('deadline', Buffer.from('wait'), none, 500, () => ({}));
     await serverStream('cancelled', Buffer.from('1'), none, (call) => call.cancel());
   },

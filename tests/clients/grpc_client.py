@@ -30,16 +30,16 @@ def rejections(to, size, *headers):
     message, metadata = b"m" * int(size), pairs(headers)
 
     def unary():
-        return {"reply": one.unary_unary("/test.Echo/Unary")(message, timeout=8, metadata=metadata).decode()[:100]}
+        return {"reply": one.unary_unary("/test.Echo/Unary")(message, timeout=5, metadata=metadata).decode()[:100]}
 
     def server_stream():
-        return {"replies": len(list(one.unary_stream("/test.Echo/ServerStream")(message, timeout=8, metadata=metadata)))}
+        return {"replies": len(list(one.unary_stream("/test.Echo/ServerStream")(message, timeout=5, metadata=metadata)))}
 
     def client_stream():
-        return {"reply": one.stream_unary("/test.Echo/ClientStream")(iter([message] * 3), timeout=8, metadata=metadata).decode()[:100]}
+        return {"reply": one.stream_unary("/test.Echo/ClientStream")(iter([message] * 3), timeout=5, metadata=metadata).decode()[:100]}
 
     def bidi():
-        return {"replies": len(list(one.stream_stream("/test.Echo/Bidi")(iter([message] * 3), timeout=8, metadata=metadata)))}
+        return {"replies": len(list(one.stream_stream("/test.Echo/Bidi")(iter([message] * 3), timeout=5, metadata=metadata)))}
 
     with channel(to) as one:
         for name, call in (("unary", unary), ("server_stream", server_stream), ("client_stream", client_stream), ("bidi", bidi)):
@@ -51,7 +51,7 @@ def works(to):
         unary = one.unary_unary("/test.Echo/Unary")
 
         def plain():
-            reply, call = unary.with_call(b"hello", timeout=8)
+            reply, call = unary.with_call(b"hello", timeout=5)
             return {"reply": reply.decode(), "trailing": sorted([k, str(v)] for k, v in call.trailing_metadata())}
 
         def turns():
@@ -60,27 +60,27 @@ def works(to):
 
             def messages():
                 for number in range(5):
-                    go.acquire(timeout=8)
+                    go.acquire(timeout=5)
                     yield b"%d" % number
 
-            for reply in one.stream_stream("/test.Echo/Bidi")(messages(), timeout=8):
+            for reply in one.stream_stream("/test.Echo/Bidi")(messages(), timeout=5):
                 replies.append(reply.decode())
                 go.release()
             return {"replies": replies}
 
         def cancelled():
-            call = one.unary_stream("/test.Echo/ServerStream")(b"1", timeout=8)
+            call = one.unary_stream("/test.Echo/ServerStream")(b"1", timeout=5)
             next(call)
             call.cancel()
             return {"replies": len(list(call))}
 
         outcome("unary", plain)
-        outcome("server_stream", lambda: {"replies": [r.decode() for r in one.unary_stream("/test.Echo/ServerStream")(b"3", timeout=8)]})
-        outcome("client_stream", lambda: {"reply": one.stream_unary("/test.Echo/ClientStream")(iter([b"a", b"b", b"c"]), timeout=8).decode()})
+        outcome("server_stream", lambda: {"replies": [r.decode() for r in one.unary_stream("/test.Echo/ServerStream")(b"3", timeout=5)]})
+        outcome("client_stream", lambda: {"reply": one.stream_unary("/test.Echo/ClientStream")(iter([b"a", b"b", b"c"]), timeout=5).decode()})
         outcome("bidi", turns)
-        outcome("large", lambda: {"length": len(unary(b"x" * 3_000_000, timeout=8))})
-        outcome("empty", lambda: {"replies": len(list(one.unary_stream("/test.Echo/ServerStream")(b"0", timeout=8)))})
-        outcome("status", lambda: {"reply": unary(b"fail:", timeout=8).decode()})
+        outcome("large", lambda: {"length": len(unary(b"x" * 3_000_000, timeout=5))})
+        outcome("empty", lambda: {"replies": len(list(one.unary_stream("/test.Echo/ServerStream")(b"0", timeout=5)))})
+        outcome("status", lambda: {"reply": unary(b"fail:", timeout=5).decode()})
         outcome("deadline", lambda: {"reply": unary(b"wait", timeout=0.5).decode()})
         outcome("cancelled", cancelled)
 

@@ -8,8 +8,7 @@ from common import end_with_parent, say
 
 
 def unary(request, context):
-    metadata = dict(context.invocation_metadata())
-    say(method="unary", length=len(request), te=metadata.get("te"), remaining=context.time_remaining())
+    say(method="unary", length=len(request), remaining=context.time_remaining())
     context.set_trailing_metadata((("x-trailer", "t"), ("x-bin-bin", b"\x00\xff")))
     if request.startswith(b"fail:"):
         context.abort(grpc.StatusCode.FAILED_PRECONDITION, "as told: ümlaut")

@@ -431,6 +431,19 @@ def expect_continue(to, path):
     stream.say()
 
 
+def cancel_upload(to, path):
+    """Is reset when a part of the body is at the target; the connection goes on."""
+    client = Client(to)
+    stream = client.open("POST", path)
+    client.data(stream, b"hello")
+    client.ping()
+    client.h2.reset_stream(stream.number, 8)
+    client.flush()
+    other = client.open("GET", "/next", end=True)
+    client.wait(other)
+    other.say()
+
+
 def cancel_download(to, path):
     client = Client(to)
     stream = client.open("GET", path, end=True)

@@ -1,5 +1,6 @@
 """A client on httpx, over HTTP/1.1 or HTTP/2: `httpx_client.py SCENARIO http1|http2 ADDRESS [ARGUMENT...]`."""
 
+import asyncio
 import hashlib
 import sys
 
@@ -47,6 +48,28 @@ def upload(version, to, path, size):
 def upload_of_length(version, to, path, size):
     with client(version) as one:
         tell(one.post(f"http://{to}{path}", content=b"".join(parts(int(size)))))
+
+
+def many(version, to, path, count):
+    """Uploads of a length that is unknown, and downloads, many at a time."""
+
+    async def work():
+        async def body(number):
+            for _ in range(number % 4):
+                yield b"%08d" % number
+
+        limits = httpx.Limits(max_connections=20)
+        async with httpx.AsyncClient(http1=version == "http1", http2=version == "http2", timeout=10, trust_env=False, limits=limits) as one:
+
+            async def request(number):
+                response = await one.post(f"http://{to}{path}?{number}", content=body(number))
+                line = response.json() if response.status_code == 200 else {}
+                right = line and line["length"] == 8 * (number % 4) and line["target"] == f"{path}?{number}"
+                return right or say(wrong=response.status_code, body=response.text)
+
+            return sum(map(bool, await asyncio.gather(*(request(number) for number in range(int(count))))))
+
+    say(right=asyncio.run(work()))
 
 
 def download(version, to, path):

@@ -72,6 +72,14 @@ const scenarios = {
     })();
     await finish(await answer);
   },
+  // That many downloads at a time, over one connection if it is HTTP/2.
+  async downloads(path, count) {
+    await Promise.all(Array.from({ length: Number(count) }, async () => {
+      const { request, answer } = open('GET', path);
+      request.end();
+      await finish(await answer);
+    }));
+  },
   async download(path) {
     const { request, answer } = open('GET', path);
     request.end();

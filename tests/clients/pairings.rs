@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde_json::Value;
 
 use super::harness::gateway::Gateway;
-use super::programs::{Server, before, before_http2, run, run_one};
+use super::programs::{Between, Server, before, before_http2, finish, run, run_one};
 
 const SIZE: usize = 4_000_000;
 /// Of `SIZE` bytes, byte i being i modulo 251.
@@ -115,4 +115,61 @@ fn trailers_do_no_harm_over_http1() {
     assert_eq!(lines[0]["status"], 200, "{lines:?}");
     recorder.assert_clean();
     assert_eq!(recorder.await_line("the upload", |l| l["target"] == "/upload")["body"], "hello");
+}
+
+/// Many streams of one connection, each with its own body.
+#[test]
+fn many_requests_at_a_time() {
+    for (name, _server, gateway) in targets().into_iter().take(2) {
+        let address = gateway.address().to_string();
+        for version in ["http1", "http2"] {
+            let lines = run("httpx_client.py", &["many", version, &address, "/many", "200"]);
+            assert_eq!(lines.last().map(|l| &l["right"]), Some(&200.into()), "{name} {version}: {lines:?}");
+            let lines = run("node_client.js", &["downloads", version, &address, "/download?bytes=300000", "30"]);
+            let whole = lines.iter().filter(|l| l["status"] == 200 && l["length"] == 300_000).count();
+            assert_eq!(whole, 30, "{name} {version}: {lines:?}");
+        }
+    }
+}
+
+/// A certificate that signs itself is its own authority: `openssl req -x509` makes it, OpenSSL's and Go's clients take it.
+#[test]
+fn targets_with_a_certificate_of_their_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    for name in ["one", "other"] {
+        let (key, cert) = (path(&format!("{name}.key")), path(&format!("{name}.pem")));
+        let mut openssl = std::process::Command::new("openssl");
+        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]);
+        openssl.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", &key, "-out", &cert]);
+        let done = finish(&mut openssl, b"");
+        assert_eq!(done.code, 0, "{done:?}");
+    }
+    let target = Server::start("targets.js", &["https", &path("one.pem"), &path("one.key")]);
+    for (authority, status) in [("one.pem", 200), ("other.pem", 502)] {
+        let upstream = format!(", tls: {{name: localhost, ca: \"{}\"}}", path(authority));
+        let gateway = Between { upstream: &upstream, ..Between::default() }.start(target.address);
+        let answer = gateway.get("/");
+        assert_eq!(answer.status, status, "{authority}: {}", answer.text());
+    }
+}
+
+/// Mirrors get bodies that come in several parts.
+#[test]
+fn mirrors_get_bodies_of_several_parts() {
+    let (one, two) = (Server::recorder(), Server::recorder());
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{one: {{targets: [\"{}\"]}}, two: {{targets: [\"{}\"]}}}}\n\
+         routes: [{{name: all, action: {{forward: {{upstream: one, mirror: {{upstream: two}}}}}}}}]\n\
+         listeners: [{{name: main, address: \"127.0.0.1:0\", protocols: [http1, http2]}}]",
+        one.address, two.address
+    ));
+    for version in ["http1", "http2"] {
+        let path = format!("/{version}");
+        let line = run_one("httpx_client.py", &["iterator", version, &gateway.address().to_string(), &path, "1"]);
+        assert_eq!(line["status"], 200, "{version}: {line}");
+        let copy = two.await_line("the copy", |l| l["target"] == path.as_str());
+        assert_eq!(copy["body"], "hello", "{version}: {copy}");
+    }
+    two.assert_clean();
 }

@@ -22,6 +22,12 @@ FIXED = {
     "/no-date": b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
     "/hints": HINTS + b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
     "/two-hints": HINTS + HINTS + b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+    # Ends too early, by each way of framing; and one that ends rightly with its connection.
+    "/cut-length": b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello",
+    "/cut-chunks": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n",
+    "/cut-chunk": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\na\r\nhello",
+    "/to-the-end": b"HTTP/1.1 200 OK\r\n\r\nhello",
+    "/early": b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nearly",
     "/hops": b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: keep-alive, x-of-this-hop\r\nx-of-this-hop: 1\r\n"
     b"keep-alive: timeout=77\r\nproxy-connection: keep-alive\r\nte: trailers\r\nupgrade: h2c\r\nx-end-to-end: 1\r\n\r\nok",
 }
@@ -81,6 +87,12 @@ class Connection:
             say(connection=self.number, target=target, head_only=True)
             while self.sock.recv(1):
                 time.sleep(60)
+        if target == "/early":
+            # Answers before the body is there, and reads on so that nothing is reset.
+            self.sock.sendall(FIXED[target])
+            while self.sock.recv(65536):
+                pass
+            return False
         try:
             body, framed = self.body(named)
         except (Gone, OSError):
@@ -132,7 +144,7 @@ class Connection:
         elif method == "HEAD":
             fixed = fixed[: fixed.rindex(b"\r\n\r\n") + 4]
         self.sock.sendall(fixed)
-        return True
+        return not path.startswith(("/cut", "/to-the-end"))
 
 
 end_with_parent()

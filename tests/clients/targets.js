@@ -98,6 +98,12 @@ function serve(request, response) {
       }
       response.addTrailers({ 'x-sum': '42' });
       return response.end();
+    // Ends in the middle of its response.
+    case '/reset':
+      response.write('hello', () => (h2 ? response.stream.close(http2.constants.NGHTTP2_INTERNAL_ERROR) : request.socket.destroy()));
+      return undefined;
+    // Answers before the body is there.
+    case '/early': return response.end('early');
     // Nothing is ever answered; whether the request ends is seen by the line above.
     case '/hang':
       say({ target: request.url, hanging: true });

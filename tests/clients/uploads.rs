@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::harness::gateway::Gateway;
-use super::programs::{Between, Server, before, curl, curl_with, run};
+use super::programs::{Between, Server, before, before_http2, curl, curl_with, run};
 
 const ENDINGS: &[(&str, &str)] = &[
     ("upload_with_empty_end", "5\r\nhello\r\n0\r\n\r\n"),
@@ -15,6 +15,15 @@ const ENDINGS: &[(&str, &str)] = &[
 /// Asserts that another client's request on the connection of an upload is answered.
 #[track_caller]
 fn assert_next_is_answered(gateway: &Gateway, target: &Server) {
+    assert_next_is_well(gateway, target);
+    // What came too much would have ended the connection.
+    let lines = target.lines();
+    let connection = |method: &str| lines.iter().rfind(|l| l["method"] == method).map(|l| l["connection"].clone());
+    assert_eq!(connection("GET"), connection("POST"), "the connection is used again: {lines:?}");
+}
+
+#[track_caller]
+fn assert_next_is_well(gateway: &Gateway, target: &Server) {
     let next = curl(&["-w", "%{http_code}", "-o", "/dev/null", &format!("http://{}/next", gateway.address())]);
     assert_eq!((next.code, next.out.as_str()), (0, "200"), "the next request: {next:?}; the target got {:?}", target.lines());
 }
@@ -166,10 +175,28 @@ fn hedged_uploads_have_one_closing_chunk() {
             .start(target.address);
     let lines = run("h2_client.py", &["upload_with_empty_end", &gateway.address().to_string(), "/upload?delay=4", "3"]);
     assert!(lines.iter().all(|l| l["status"] == 200), "{lines:?}");
-    assert_next_is_answered(&gateway, &target);
+    assert_next_is_well(&gateway, &target);
     target.assert_clean();
     let bodies: Vec<Value> = target.lines().iter().filter(|l| l["method"] == "POST").map(|l| l["body"].clone()).collect();
     assert_eq!(bodies, ["hello"; 3], "{:?}", target.lines());
+}
+
+/// HTTP/2 targets get the same ends of streams.
+#[test]
+fn http2_targets_get_every_kind_of_end() {
+    for (name, arguments) in [("targets.js", &["http2"][..]), ("asgi.py", &["hypercorn"][..])] {
+        let target = Server::start(name, arguments);
+        let gateway = before_http2(target.address);
+        let address = gateway.address().to_string();
+        for (scenario, framed) in ENDINGS {
+            let path = format!("/{scenario}");
+            let lines = run("h2_client.py", &[scenario, &address, &path, "4"]);
+            assert!(lines.iter().all(|l| l["status"] == 200 && l["ended"] == true), "{name} {scenario}: {lines:?}");
+            let length = if framed.contains("hello") { 5 } else { 0 };
+            let seen: Vec<Value> = target.lines().into_iter().filter(|l| l["target"] == path.as_str()).collect();
+            assert!(seen.len() == 4 && seen.iter().all(|l| l["length"] == length), "{name} {scenario}: {seen:?}");
+        }
+    }
 }
 
 /// A request without a body says so to HTTP/1 targets where its method gives a body a meaning (RFC 9110 §8.6).
