@@ -60,7 +60,7 @@ function serve(request, response) {
   request.on('error', () => {});
   response.on('error', () => {});
   response.on('close', () => {
-    if (!response.writableFinished) say({ target: request.url, aborted: true, code: h2 ? response.stream?.rstCode : undefined });
+    if (request.aborted || !response.writableFinished) say({ target: request.url, aborted: true, code: h2 ? response.stream?.rstCode : undefined });
   });
   switch (url.pathname) {
     case '/mirror': return mirror(request, response);
