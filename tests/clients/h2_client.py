@@ -84,9 +84,14 @@ class Client:
                 self.read()
 
     def read(self):
-        part = self.socket.recv(65536)
+        try:
+            part = self.socket.recv(65536)
+        except TimeoutError:
+            part = b""
         if not part:
-            raise EOFError("the connection was closed")
+            for stream in self.streams.values():
+                stream.say(hangs=True, goaway=self.goaway)
+            raise SystemExit("it hangs, or is closed")
         self.note(part)
         for event in self.h2.receive_data(part):
             self.take(event)

@@ -16,6 +16,7 @@ function open(method, path, headers = {}) {
       const informational = [];
       request.on('information', (info) => informational.push({ status: info.statusCode, link: info.headers.link }));
       request.on('error', fail);
+      request.on('close', () => fail(new Error('closed without a response')));
       request.on('response', (response) => done({ status: response.statusCode, headers: response.headers, informational, stream: response, trailers: () => response.trailers }));
     });
     return { request, answer };
@@ -29,6 +30,7 @@ function open(method, path, headers = {}) {
     request.on('headers', (info) => informational.push({ status: info[':status'], link: info.link }));
     request.on('trailers', (fields) => { trailers = fields; });
     request.on('error', fail);
+    request.on('close', () => fail(new Error('closed without a response')));
     request.on('response', (fields) => done({ status: fields[':status'], headers: fields, informational, stream: request, trailers: () => trailers }));
   });
   return { request, answer };
@@ -95,7 +97,7 @@ const scenarios = {
       try {
         await finish(await answer);
       } catch (error) {
-        say({ error: error.code });
+        say({ error: error.code ?? error.message });
       }
     }
   },

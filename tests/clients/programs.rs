@@ -169,7 +169,7 @@ pub fn finish(command: &mut Command, input: &[u8]) -> Done {
 #[track_caller]
 pub fn run(name: &str, arguments: &[&str]) -> Vec<Value> {
     let done = finish(&mut script(name, arguments), b"");
-    assert_eq!(done.code, 0, "{name} {arguments:?} failed: {}{}", done.out, done.errors);
+    assert_eq!(done.code, 0, "{name} {arguments:?} failed: {}{}", done.errors, done.out);
     done.json()
 }
 
