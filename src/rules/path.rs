@@ -4,6 +4,7 @@
 //! disagree about what was asked for (RFC 3986, section 6.2.2; the order is that of section 5.2.4):
 //!
 //! * `%41` is `A`: escaped unreserved characters are written plainly, other escapes in upper case;
+//! * characters that no path may have, such as `"`, `<` or `^`, are escaped (RFC 3986, section 3.3);
 //! * `//` is `/`, `/./` and `/%2e/` vanish, `/../` removes a segment;
 //! * an encoded slash `%2F` stays as it is: it is data within a segment, never a separator;
 //! * refused: a path without a leading `/`, one that climbs above the root, a backslash
@@ -70,7 +71,7 @@ fn is_plain(path: &[u8]) -> bool {
     let mut previous = 0;
     for &byte in path {
         let dull = match byte {
-            b'%' | b'\\' | 0..=0x20 | 0x7f.. => false,
+            b'%' | b'\\' | b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}' | 0..=0x20 | 0x7f.. => false,
             b'/' | b'.' => previous != b'/',
             _ => true,
         };
@@ -103,7 +104,7 @@ fn unescape(path: &[u8]) -> Result<String, BadPath> {
             0..=0x1f | 0x7f => return Err(BadPath::Control),
             b'\\' => return Err(BadPath::Backslash),
             b'-' | b'.' | b'_' | b'~' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => out.push(byte.into()),
-            b' ' | 0x80.. => push_escape(&mut out, byte),
+            b' ' | b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x80.. => push_escape(&mut out, byte),
             _ if escaped => push_escape(&mut out, byte),
             _ => out.push(byte.into()),
         }
@@ -166,6 +167,8 @@ mod tests {
             ("/a/...", "/a/..."),
             ("//", "/"),
             ("/a b\u{e9}", "/a%20b%C3%A9"),
+            ("/\"<>^`{|}", "/%22%3C%3E%5E%60%7B%7C%7D"),
+            ("/%22%3c", "/%22%3C"),
         ] {
             assert_eq!(normalise(given.as_bytes()).as_deref(), Ok(wanted), "{given}");
         }

@@ -94,7 +94,7 @@ async fn shake_hands(stream: TcpStream, tls: &Tls, connection: &Arc<Connection>,
     match tokio::time::timeout(header_time, tls.acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
             let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2") || (http2 && !http1);
-            connection.await_head(header_time, header_time);
+            connection.await_head(header_time);
             return Some((guard(stream, connection, context, is_h2), is_h2));
         }
         Ok(Err(error)) => {

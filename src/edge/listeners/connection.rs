@@ -11,8 +11,10 @@ use futures::task::AtomicWaker;
 use http::HeaderValue;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Shutdown, shutdown};
+use parking_lot::Mutex;
 
 use super::clock;
+use super::wire::Wire;
 use crate::exchange::address_text;
 use crate::snapshot::{Held, ListenerKey};
 
@@ -71,15 +73,20 @@ pub struct Connection {
     /// Whether a request's head is awaited or under way.
     in_head: AtomicBool,
     /// Whether any byte of the present head has come.
-    head_begun: AtomicBool,
+    pub(super) head_begun: AtomicBool,
     /// When the client has to have taken something of what waits to be sent; MAX is never.
     write_deadline: AtomicU64,
     stalled: AtomicBool,
     writer: AtomicWaker,
     /// Bytes that came, and how many of them belong to the requests so far, where that is known of all of them: if
     /// they are as many, nothing of a next request has been read.
-    came: AtomicU64,
-    known: AtomicU64,
+    pub(super) came: AtomicU64,
+    pub(super) known: AtomicU64,
+    /// Whether the present request has said how it is framed.
+    pub(super) framed: AtomicBool,
+    /// Whether something is read again before anything else is.
+    pub(super) replays: AtomicBool,
+    pub(super) wire: Mutex<Wire>,
     expired: AtomicBool,
     cut: AtomicBool,
     /// How many of the next flushes may be left out.
@@ -104,6 +111,9 @@ impl Connection {
             writer: AtomicWaker::new(),
             came: AtomicU64::new(0),
             known: AtomicU64::new(0),
+            framed: AtomicBool::new(false),
+            replays: AtomicBool::new(false),
+            wire: Mutex::default(),
             expired: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             corks: AtomicU8::new(0),
@@ -143,35 +153,16 @@ impl Connection {
         self.cut.load(Ordering::Acquire)
     }
 
-    /// A next head is awaited, for at most `idle_time`; if some of it is there, the rest for `head_time`.
-    pub fn await_head(&self, idle_time: Duration, head_time: Duration) {
+    /// A next head is awaited, for at most `idle_time`.
+    pub fn await_head(&self, idle_time: Duration) {
         self.clear_corks();
-        let begun = self.has_read_more();
-        self.head_begun.store(begun, Ordering::Relaxed);
+        self.head_begun.store(false, Ordering::Relaxed);
         self.in_head.store(true, Ordering::Relaxed);
-        self.deadline.store(after(if begun { head_time } else { idle_time }), Ordering::Relaxed);
+        self.deadline.store(after(idle_time), Ordering::Relaxed);
     }
 
-    /// A request was that many bytes, its body among them; `None` if nobody knows. Only its own task says so.
-    pub fn count_request(&self, bytes: Option<usize>) {
-        let known = self.known.load(Ordering::Relaxed);
-        self.known.store(bytes.map_or(u64::MAX, |bytes| known.saturating_add(bytes as u64)), Ordering::Relaxed);
-    }
-
-    /// Whether it is known that nothing behind the requests so far has been read.
-    pub fn has_read_nothing_more(&self) -> bool {
-        self.came.load(Ordering::Relaxed) == self.known.load(Ordering::Relaxed)
-    }
-
-    /// Whether it is known that something behind them has been read.
-    fn has_read_more(&self) -> bool {
-        self.came.load(Ordering::Relaxed) > self.known.load(Ordering::Relaxed)
-    }
-
-    /// Bytes have come. Of a head the rest has to come within `head_time` of the first.
-    pub fn bytes(&self, count: usize, head_time: Duration) {
-        // Only the connection's own task writes it.
-        self.came.store(self.came.load(Ordering::Relaxed) + count as u64, Ordering::Relaxed);
+    /// Something has come. Of a head the rest has to come within `head_time` of its first octet.
+    pub fn something_came(&self, head_time: Duration) {
         if self.is_in_head() && !self.head_begun.swap(true, Ordering::Relaxed) {
             self.deadline.store(after(head_time), Ordering::Relaxed);
         }

@@ -19,7 +19,7 @@ use super::admit::admit;
 use super::clock;
 use super::connection::{Connection, Home};
 use crate::edge::proxy::Gateway;
-use crate::snapshot::{Held, Limits, Listener, Serving};
+use crate::snapshot::{Current, Held, Limits, Listener, Serving};
 use crate::telemetry::metrics::METRICS;
 use crate::tls::{CertificateTable, ServerSettings, TicketKeys, Tickets, server_config};
 
@@ -90,6 +90,8 @@ pub struct Bound {
 pub struct Shared {
     /// The gateway.
     pub proxy: Arc<HttpProxy<Gateway>>,
+    /// The configuration at work.
+    pub serving: Arc<Current>,
     /// What is under way.
     pub drain: Arc<Drain>,
     /// The keys of TLS session tickets.

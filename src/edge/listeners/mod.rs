@@ -6,7 +6,11 @@ mod connection;
 mod guard;
 mod http1;
 pub mod http2;
+mod linger;
 mod listening;
+mod spare;
+mod wire;
 
 pub use connection::{Connection, current_connection};
 pub use listening::{Bound, Drain, Listening, Shared};
+pub use wire::Framing;

@@ -11,6 +11,7 @@ use pingora::proxy::Session;
 
 use super::context::Side;
 use super::hedge::may_hedge;
+use super::intake::is_asterisk;
 use super::pick::refuse;
 use super::{Context, Gateway};
 use crate::exchange::{Reason, Rejection};
@@ -25,7 +26,11 @@ impl Gateway {
             return Ok(true);
         }
         let serving = Arc::clone(&ctx.serving);
-        let Some(route) = serving.route(ctx.route) else { return Ok(false) };
+        let Some(route) = serving.route(ctx.route) else {
+            // `OPTIONS *` is about the gateway itself (RFC 9110, section 9.3.7).
+            Box::pin(self.respond(session, ctx, Reason::Responded, 200, &[], Bytes::new())).await?;
+            return Ok(true);
+        };
         if let Action::Forward(forward) = &route.action {
             // Here and not in `upstream_peer`: what is refused before there is a target keeps its
             // connection, which matters when much is.
@@ -44,6 +49,11 @@ impl Gateway {
             Action::Forward(_) if may_hedge(session, ctx) => Box::pin(self.hedge(session, ctx)).await,
             Action::Forward(_) => Ok(false),
             Action::Redirect { to, status } => {
+                if ctx.exchange.host.is_empty() && to.names("host") {
+                    let nowhere = Rejection::new(Reason::BadRequest, "the Host header is missing");
+                    Box::pin(self.reject(session, &nowhere, ctx)).await?;
+                    return Ok(true);
+                }
                 let location = location(session.req_header(), ctx, to);
                 let headers = [(LOCATION, location)];
                 Box::pin(self.respond(session, ctx, Reason::Redirected, *status, &headers, Bytes::new())).await?;
@@ -58,6 +68,9 @@ impl Gateway {
 
     async fn decide(&self, session: &mut Session, ctx: &mut Context) -> Result<(), Box<Rejection>> {
         self.intake(session, ctx)?;
+        if is_asterisk(session.req_header()) {
+            return Ok(());
+        }
         let (place, entry) = self.find_route(session.req_header(), ctx)?;
         let route = &ctx.serving.snapshot.routes[place];
         (ctx.route, ctx.entry) = (Some(place), entry);
@@ -146,7 +159,7 @@ fn is_websocket(session: &Session) -> bool {
         && request.version == http::Version::HTTP_11
         && request.method == Method::GET
         && has(&http::header::SEC_WEBSOCKET_KEY)
-        && !has(&CONTENT_LENGTH)
+        && request.headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0")
         && !has(&http::header::TRANSFER_ENCODING)
 }
 
