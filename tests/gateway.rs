@@ -43,6 +43,8 @@ mod process;
 mod reload;
 #[path = "gateway/resilience.rs"]
 mod resilience;
+#[path = "gateway/room.rs"]
+mod room;
 #[path = "gateway/streams.rs"]
 mod streams;
 #[path = "gateway/succession.rs"]

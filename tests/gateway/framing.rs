@@ -327,3 +327,70 @@ fn a_probe_that_posts_says_that_it_has_no_body() {
     super::harness::eventually("a probe", || target.count() > 1);
     assert_eq!(gateway.request("POST", "/", &[]).status, 200);
 }
+
+#[test]
+fn headers_that_say_what_was_asked_for_come_from_trusted_proxies_alone() {
+    let target = Target::echo("a");
+    let headers = [("x-original-url", "/admin"), ("x-rewrite-url", "/admin"), ("x-forwarded-port", "1"), ("x-original-uri", "/kept")];
+    for trusted in [false, true] {
+        let listener =
+            format!("listeners: [{{name: main, address: 127.0.0.1:0{}}}]", if trusted { ", trusted_proxies: [127.0.0.0/8]" } else { "" });
+        let seen = echoing(&target, &listener).request("GET", "/", &headers).json();
+        for (name, value) in headers {
+            let expected = if trusted || name == "x-original-uri" { serde_json::json!(value) } else { serde_json::Value::Null };
+            assert_eq!(seen["headers"][name], expected, "{name}");
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_is_not_json_is_rejected_where_that_is_asked_for() {
+    let json = Target::named("user", "a");
+    let text = Target::named("text", "b");
+    let empty = Target::fixed(200, &[("content-type", "text/plain")], b"");
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{json: {{targets: [\"{}\"]}}, text: {{targets: [\"{}\"]}}, empty: {{targets: [\"{}\"]}}}}
+routes:
+  - {{name: json, match: {{path: /json}}, filters: [{{strip_fields: {{response: [ssn], other: reject}}}}], action: {{forward: json}}}}
+  - {{name: text, match: {{path: /text}}, filters: [{{strip_fields: {{response: [ssn], other: reject}}}}], action: {{forward: text}}}}
+  - {{name: empty, match: {{path: /empty}}, filters: [{{strip_fields: {{response: [ssn], other: reject}}}}], action: {{forward: empty}}}}
+  - {{name: kept, match: {{path: /kept}}, filters: [{{strip_fields: {{response: [ssn]}}}}], action: {{forward: text}}}}",
+        json.address, text.address, empty.address
+    ));
+    let got = gateway.get("/json");
+    assert!(got.status == 200 && got.json()["name"] == "Ada" && got.json()["ssn"].is_null());
+    let got = gateway.get("/text");
+    assert_eq!((got.status, got.reason().as_str()), (502, "answer_opaque"));
+    assert!(!got.text().contains("ssn"));
+    assert_eq!(gateway.get("/empty").status, 200);
+    assert!(gateway.get("/kept").text().contains("ssn"));
+}
+
+#[test]
+fn a_route_around_one_that_authenticates_is_warned_of() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let check = |paths: &str| {
+        let yaml = format!(
+            "listeners: [{{name: main, address: 127.0.0.1:0}}]
+consumers: {{a: {{credentials: [{{api_key: {{value: secret-of-a}}}}]}}}}
+upstreams: {{one: {{targets: [\"127.0.0.1:1\"]}}, two: {{targets: [\"127.0.0.1:2\"]}}}}
+{paths}
+routes:
+  - {{name: keyed, match: {{path: /keyed/*}}, filters: [{{api_key: {{}}}}], action: {{forward: one}}}}
+  - {{name: other, match: {{path: /x/*}}, action: {{forward: one}}}}
+  - {{name: elsewhere, match: {{host: b, path: /*}}, action: {{forward: one}}}}
+  - {{name: open, match: {{path: /*}}, action: {{forward: one}}}}
+  - {{name: harmless, match: {{path: /*, methods: [PUT]}}, action: {{forward: two}}}}
+"
+        );
+        let file = folder.path().join("portcullis.yaml");
+        std::fs::write(&file, yaml).expect("written");
+        let (code, out, err) = super::harness::gateway::run(&["check", "-c", "portcullis.yaml"], Some(folder.path()));
+        assert_eq!(code, 0, "{out}{err}");
+        out + &err
+    };
+    let said = check("");
+    let warnings: Vec<&str> = said.lines().filter(|l| l.contains("warning")).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains("routes[3]") && warnings[0].contains("\"keyed\""), "{said}");
+    assert!(!check("paths: {encoded_slash: reject, parameters: reject}").contains("warning"));
+}

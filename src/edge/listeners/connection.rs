@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -55,6 +56,9 @@ impl Home {
     }
 }
 
+/// Where no HTTP/2 is spoken.
+const NO_STREAMS: usize = usize::MAX;
+
 /// A client connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -88,6 +92,12 @@ pub struct Connection {
     pub(super) replays: AtomicBool,
     pub(super) wire: Mutex<Wire>,
     expired: AtomicBool,
+    /// Since when it is idle, if it is.
+    since: AtomicU64,
+    /// Streams of HTTP/2; [`NO_STREAMS`] where another protocol is spoken.
+    streams: AtomicUsize,
+    /// Whether it is to make room for another one, as long as it is idle.
+    evicted: AtomicBool,
     cut: AtomicBool,
     /// How many of the next flushes may be left out.
     corks: AtomicU8,
@@ -115,6 +125,9 @@ impl Connection {
             replays: AtomicBool::new(false),
             wire: Mutex::default(),
             expired: AtomicBool::new(false),
+            since: AtomicU64::new(clock::now()),
+            streams: AtomicUsize::new(NO_STREAMS),
+            evicted: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             corks: AtomicU8::new(0),
             waker: AtomicWaker::new(),
@@ -158,7 +171,53 @@ impl Connection {
         self.clear_corks();
         self.head_begun.store(false, Ordering::Relaxed);
         self.in_head.store(true, Ordering::Relaxed);
+        self.since.store(clock::now(), Ordering::Relaxed);
         self.deadline.store(after(idle_time), Ordering::Relaxed);
+    }
+
+    /// HTTP/2 is spoken from now on.
+    pub fn begin_http2(&self) {
+        self.head_complete();
+        self.since.store(clock::now(), Ordering::Relaxed);
+        self.streams.store(0, Ordering::Relaxed);
+    }
+
+    /// A stream of HTTP/2 has begun.
+    pub fn begin_stream(&self) {
+        self.streams.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A stream of HTTP/2 has ended.
+    pub fn end_stream(&self) {
+        self.since.store(clock::now(), Ordering::Relaxed);
+        self.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Since when it is idle: between requests, without streams, or before it has said anything.
+    pub fn idle_since(&self) -> Option<u64> {
+        let idle = match self.is_in_head() {
+            true => !self.head_begun.load(Ordering::Relaxed),
+            false => self.streams.load(Ordering::Relaxed) == 0,
+        };
+        idle.then(|| self.since.load(Ordering::Relaxed))
+    }
+
+    /// Ends it to make room for another, if it is idle. One that is so no more by then goes on until it is idle again.
+    pub fn end_if_idle(&self) -> bool {
+        let idle = self.idle_since().is_some() && !self.evicted.swap(true, Ordering::AcqRel);
+        if idle {
+            self.waker.wake();
+        }
+        idle
+    }
+
+    /// Resolves when it is to make room, for as long as nothing reads from its guard.
+    pub async fn evicted(&self) {
+        std::future::poll_fn(|context| {
+            self.waker.register(context.waker());
+            if self.evicted.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// Something has come. Of a head the rest has to come within `head_time` of its first octet.
@@ -206,11 +265,13 @@ impl Connection {
 
     /// Whether the deadline has passed; if not, the task is woken when it does.
     pub fn poll_expired(&self, context: &std::task::Context<'_>) -> bool {
-        if !self.is_in_head() {
+        let in_head = self.is_in_head();
+        if !in_head && self.streams.load(Ordering::Relaxed) == NO_STREAMS {
             return false;
         }
         self.waker.register(context.waker());
-        self.expired.load(Ordering::Acquire)
+        let expired = in_head && self.expired.load(Ordering::Acquire);
+        expired || (self.evicted.load(Ordering::Acquire) && self.idle_since().is_some())
     }
 
     /// The client takes nothing at the moment: it has `stall_time` to go on. Whether that is over.

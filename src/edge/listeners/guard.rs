@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 
 use super::connection::Connection;
 use super::spare;
+use super::wire::Fault;
 use crate::exchange::{Exchange, Reason, Rejection, render};
 use crate::snapshot::Limits;
 use crate::tls::TlsStream;
@@ -227,9 +228,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         if self.gather && self.connection.is_within_head() && bytes.starts_with(b"HTTP/1.1 4") {
             // Nobody but Pingora's parser writes before a head is complete.
             let fault = self.connection.fault();
-            let reason = fault.map_or(Reason::BadRequest, |fault| fault.reason());
+            let reason = fault.map_or(Reason::BadRequest, Fault::reason);
             self.connection.note_rejected(reason);
-            let rejection = early_rejection(reason, fault.map_or("it is no HTTP/1.1", |fault| fault.text()));
+            let rejection = early_rejection(reason, fault.map_or("it is no HTTP/1.1", Fault::text));
             self.keep_back(&rejection);
             return Poll::Ready(Ok(bytes.len()));
         }

@@ -13,6 +13,7 @@ use super::connection::{Connection, scope};
 use super::guard::readable;
 use super::linger::linger;
 use super::listening::Context;
+use super::wire::Fault;
 use crate::exchange::Reason;
 use crate::telemetry::Record;
 use crate::telemetry::metrics::METRICS;
@@ -118,7 +119,7 @@ fn log_rejection(context: &Context, connection: &Connection, reason: Reason) {
         protocol: "HTTP/1.1",
         status: reason.status(),
         reason,
-        detail: connection.fault().map(|fault| fault.text()),
+        detail: connection.fault().map(Fault::text),
         route: None,
         upstream: None,
         target: None,

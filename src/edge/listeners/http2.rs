@@ -69,10 +69,11 @@ impl Progress {
 }
 
 /// Counts streams under way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Active {
     count: AtomicUsize,
     idle: Notify,
+    connection: Arc<Connection>,
 }
 
 impl Active {
@@ -85,6 +86,7 @@ struct ActiveGuard(Arc<Active>);
 
 impl Drop for ActiveGuard {
     fn drop(&mut self) {
+        self.0.connection.end_stream();
         if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.idle.notify_one();
         }
@@ -95,7 +97,7 @@ impl Drop for ActiveGuard {
 pub async fn serve(stream: Stream, connection: &Arc<Connection>, context: &Arc<Context>) {
     let limits = context.limits();
     // The guard's deadlines are for heads of HTTP/1.
-    connection.head_complete();
+    connection.begin_http2();
     let mut options = default_h2_options();
     options.max_concurrent_streams(limits.streams);
     options.max_header_list_size(u32::try_from(limits.headers).unwrap_or(u32::MAX));
@@ -104,7 +106,7 @@ pub async fn serve(stream: Stream, connection: &Arc<Connection>, context: &Arc<C
         return METRICS.refused.with_label_values(&["preface"]).inc();
     };
     let digest = Arc::new(Digest::default());
-    let active = Arc::new(Active::default());
+    let active = Arc::new(Active { count: AtomicUsize::new(0), idle: Notify::new(), connection: Arc::clone(connection) });
     let mut shutdown = context.shutdown.clone();
     // Since when a GOAWAY tells the client to open no more streams here.
     let mut closing: Option<Instant> = None;
@@ -137,6 +139,7 @@ pub async fn serve(stream: Stream, connection: &Arc<Connection>, context: &Arc<C
             Some(Ok(Some(H2Accept::Session(session)))) => {
                 requests += 1;
                 active.count.fetch_add(1, Ordering::AcqRel);
+                connection.begin_stream();
                 spawn(session, ActiveGuard(Arc::clone(&active)), connection, context, limits.body_idle_time);
                 if limits.requests_per_connection.is_none_or(|most| requests < most) {
                     continue;

@@ -3,6 +3,7 @@
 mod admit;
 mod clock;
 mod connection;
+mod evict;
 mod guard;
 mod http1;
 pub mod http2;

@@ -10,13 +10,15 @@ use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use super::context::Side;
+use super::forward::rest_of;
 use super::hedge::may_hedge;
 use super::intake::is_asterisk;
 use super::pick::refuse;
 use super::{Context, Gateway};
 use crate::exchange::{Reason, Rejection};
+use crate::rules::path::{Ambiguity, hides_dot_segments};
 use crate::rules::routing::{Question, Verdict, allow};
-use crate::snapshot::{Action, Template};
+use crate::snapshot::{Action, Forward, PathEdit, Route, Template};
 
 impl Gateway {
     /// Decides what becomes of a request. True when it has been answered.
@@ -74,6 +76,7 @@ impl Gateway {
         let (place, entry) = self.find_route(session.req_header(), ctx)?;
         let route = &ctx.serving.snapshot.routes[place];
         (ctx.route, ctx.entry) = (Some(place), entry);
+        check_path(session.req_header(), ctx, route)?;
         ctx.body_limit = body_limit(session.req_header(), ctx)?;
         if let (Some(progress), false) = (&ctx.progress, session.is_body_empty()) {
             progress.note(true);
@@ -126,6 +129,25 @@ impl Gateway {
         }
         Ok(())
     }
+}
+
+/// Rejects a path that the target may read otherwise than the gateway, as far as the route says so; and in any case one of
+/// which a part that leads elsewhere would be filled into another path.
+fn check_path(request: &RequestHeader, ctx: &Context, route: &Route) -> Result<(), Box<Rejection>> {
+    let path = request.uri.path();
+    if memchr::memchr2(b'%', b';', path.as_bytes()).is_none() {
+        return Ok(());
+    }
+    if Ambiguity::of(path).is_rejected_by(route.paths) {
+        return Err(Rejection::new(Reason::BadPath, "the path has an encoded slash or parameters, which are not taken here"));
+    }
+    let Action::Forward(Forward { path: PathEdit::Rewrite(to), .. }) = &route.action else { return Ok(()) };
+    let leads_elsewhere =
+        |(name, value): &(&str, &str)| to.names(name) && (Ambiguity::of(value).encoded_slash || hides_dot_segments(value));
+    if params(ctx, path).iter().any(leads_elsewhere) || (to.names("*") && hides_dot_segments(rest_of(ctx, path))) {
+        return Err(Rejection::new(Reason::BadPath, "a part of the path has an encoded slash or dot segment"));
+    }
+    Ok(())
 }
 
 /// Bytes that the body may have.
