@@ -31,6 +31,8 @@ mod ends;
 mod failover;
 #[path = "gateway/frames.rs"]
 mod frames;
+#[path = "gateway/framing.rs"]
+mod framing;
 #[path = "gateway/handover.rs"]
 mod handover;
 #[path = "gateway/http2.rs"]
@@ -43,6 +45,8 @@ mod process;
 mod reload;
 #[path = "gateway/resilience.rs"]
 mod resilience;
+#[path = "gateway/room.rs"]
+mod room;
 #[path = "gateway/streams.rs"]
 mod streams;
 #[path = "gateway/succession.rs"]

@@ -3,12 +3,17 @@
 mod admit;
 mod clock;
 mod connection;
+mod evict;
 mod guard;
 mod http1;
 pub mod http2;
+mod linger;
 mod listening;
 mod sending;
+mod spare;
 mod stream;
+mod wire;
 
 pub use connection::{Connection, current_connection};
 pub use listening::{Bound, Drain, Listening, Shared};
+pub use wire::Framing;

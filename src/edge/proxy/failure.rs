@@ -84,11 +84,15 @@ impl Gateway {
             Some(rejection) => rejection,
             None => {
                 let mut reason = reason(error);
+                let fault = ctx.connection.as_ref().and_then(|connection| connection.fault());
+                if fault.is_some() && *error.esource() == ErrorSource::Downstream {
+                    reason = Reason::BadRequest;
+                }
                 let over = ctx.deadline.is_some_and(|deadline| std::time::Instant::now() >= deadline);
                 if over && matches!(reason, Reason::TargetTimeout | Reason::ConnectTimeout) {
                     reason = Reason::RouteTimeout;
                 }
-                let rejection = Rejection::new(reason, "");
+                let rejection = Rejection::new(reason, fault.map_or("", |fault| fault.text()));
                 let who = match error.esource() {
                     ErrorSource::Downstream => "client: ".to_owned(),
                     _ => picked_address(ctx).map(|a| format!("{a}: ")).unwrap_or_default(),
