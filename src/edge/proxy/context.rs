@@ -93,6 +93,8 @@ pub struct Context {
     answer_over: bool,
     /// Whether the client's connection was to be kept, as it was before an interim answer.
     pub kept: Option<Option<u64>>,
+    /// Whether the response ended with a reset that only says so.
+    pub ended_by_reset: bool,
     /// Whether it is counted as under way.
     pub counted: bool,
     /// Whether it was counted and logged.
@@ -153,6 +155,7 @@ impl Context {
             request_over: false,
             answer_over: false,
             kept: None,
+            ended_by_reset: false,
             counted: false,
             recorded: false,
             serving,

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use http::header::{HeaderValue, RETRY_AFTER};
+use http::header::{CONTENT_LENGTH, HeaderValue, RETRY_AFTER};
 use http::{Method, Version};
 use pingora::http::ResponseHeader;
 use pingora::proxy::{FailToProxy, Session};
-use pingora::{Error, ErrorSource, ErrorType};
+use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use super::pick::picked_address;
 use super::{Context, Gateway};
@@ -78,6 +78,13 @@ impl Gateway {
         ctx.again
     }
 
+    /// Sends what is left of a response whose target has sent all.
+    async fn end_response(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+        let mut rest = None;
+        self.edit_body(&mut rest, true, ctx)?;
+        session.write_response_body(rest, true).await
+    }
+
     /// Gives the answer for a failure.
     pub(super) async fn answer_failure(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
         let rejection = match ctx.rejection.take() {
@@ -103,6 +110,11 @@ impl Gateway {
         ctx.exchange.reason = rejection.reason;
         ctx.exchange.detail.clone_from(&rejection.log);
         let begun = session.response_written().is_some_and(|r| !r.status.is_informational());
+        if begun && is_end(session, error) && self.end_response(session, ctx).await.is_ok() {
+            ctx.exchange.reason = Reason::Forwarded;
+            ctx.ended_by_reset = true;
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        }
         if begun || rejection.reason == Reason::ClientGone {
             // What has begun can only be broken off, so that the client knows it is not whole.
             if rejection.reason == Reason::ClientGone && !begun {
@@ -116,6 +128,15 @@ impl Gateway {
         let is_over = session.req_header().version == Version::HTTP_2 || session.is_body_done();
         FailToProxy { error_code: status, can_reuse_downstream: written.is_ok() && is_over }
     }
+}
+
+/// Whether an error is the end of the response. HTTP/2 targets that have sent all of it may reset the stream with NO_ERROR
+/// (RFC 9113, section 8.1); what is read after that is an error to the `h2` crate, and to Pingora.
+fn is_end(session: &Session, error: &Error) -> bool {
+    let reset = error.root_cause().downcast_ref::<h2::Error>();
+    let no_error = reset.is_some_and(|e| e.is_reset() && e.is_remote() && e.reason() == Some(h2::Reason::NO_ERROR));
+    let length = session.response_written().and_then(|head| head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse::<usize>().ok());
+    no_error && length.is_none_or(|length| length == session.body_bytes_sent())
 }
 
 /// The gateway has nothing left to connect with.
