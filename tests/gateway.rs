@@ -29,6 +29,8 @@ mod discovery;
 mod ends;
 #[path = "gateway/failover.rs"]
 mod failover;
+#[path = "gateway/families.rs"]
+mod families;
 #[path = "gateway/handover.rs"]
 mod handover;
 #[path = "gateway/http2.rs"]

@@ -3,5 +3,5 @@
 mod dns;
 mod fetch;
 
-pub use dns::{DnsError, Resolver, Service};
+pub use dns::{Addresses, DnsError, Family, Resolver, Service};
 pub use fetch::{FetchError, Fetcher};
