@@ -39,10 +39,14 @@ mod http2;
 mod limits;
 #[path = "gateway/process.rs"]
 mod process;
+#[path = "gateway/references.rs"]
+mod references;
 #[path = "gateway/reload.rs"]
 mod reload;
 #[path = "gateway/resilience.rs"]
 mod resilience;
+#[path = "gateway/sizes.rs"]
+mod sizes;
 #[path = "gateway/streams.rs"]
 mod streams;
 #[path = "gateway/succession.rs"]

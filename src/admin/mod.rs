@@ -187,8 +187,8 @@ async fn answer(request: Request<Incoming>, shared: Arc<dyn Operated>) -> Answer
         (&Method::POST, "/reload") => match Arc::clone(&shared).reload().await {
             Ok(notes) => document(StatusCode::OK, &json!({"reloaded": true, "file": operated.source(), "notes": notes})),
             Err(Refused::Mistakes(mistakes)) => {
-                let mistakes: Vec<String> = mistakes.0.iter().map(ToString::to_string).collect();
-                document(StatusCode::UNPROCESSABLE_ENTITY, &json!({"reloaded": false, "mistakes": mistakes}))
+                let body = json!({"reloaded": false, "count": mistakes.count(), "mistakes": mistakes.lines()});
+                document(StatusCode::UNPROCESSABLE_ENTITY, &body)
             }
             Err(Refused::NotNow(why)) => document(StatusCode::SERVICE_UNAVAILABLE, &json!({"reloaded": false, "error": why})),
         },

@@ -17,6 +17,15 @@ use crate::rules::routing::{Entry, HostPattern, PathPattern, Predicates, Router,
 use crate::snapshot::{Action, Forward, Host, Listener, Mirror, PathEdit, Route, Split, Template, Upstream};
 use crate::upstreams::Class;
 
+/// The most routes of a configuration.
+const MAX_ROUTES: usize = 100_000;
+
+/// The most combinations of a host and a path that one route may be for.
+const MAX_COMBINATIONS: usize = 10_000;
+
+/// The most of them on all listeners together: each is an entry of a table, of about 1 KiB with all that leads to it.
+const MAX_ENTRIES: usize = 500_000;
+
 /// What the work on routes needs, and where it notes mistakes.
 pub struct Work<'w> {
     pub loaded: &'w Loaded,
@@ -39,6 +48,12 @@ impl Work<'_> {
         let mut entries: Vec<Vec<Entry>> = self.listeners.iter().map(|_| Vec::new()).collect();
         let mut routes = Vec::with_capacity(config.routes.len());
         let mut names = AHashMap::new();
+        if config.routes.len() > MAX_ROUTES {
+            let text = format!("{} routes are too many: at most {MAX_ROUTES} are taken", config.routes.len());
+            self.mistakes.add(&Place::default().key("routes"), text);
+            return (routes, Vec::new());
+        }
+        let mut count = 0;
         for (index, route) in config.routes.iter().enumerate() {
             let place = self.loaded.route_place(index);
             if let Some(first) = names.insert(route.name.0.as_str(), index) {
@@ -46,7 +61,17 @@ impl Work<'_> {
                     .add(&place.key("name"), format!("the name \"{}\" is taken by {}", route.name.0, self.loaded.route_place(first)));
             }
             let own = self.entries(route, index, &place.key("match"));
-            for listener in self.bound(route, &place) {
+            let bound = self.bound(route, &place);
+            count += own.len() * bound.len();
+            if count > MAX_ENTRIES {
+                let text = format!(
+                    "with this route there are more than {MAX_ENTRIES} combinations of listener, host and path: use a pattern, or \
+                     name the listeners that a route is for"
+                );
+                self.mistakes.add(&place.key("match"), text);
+                return (routes, Vec::new());
+            }
+            for listener in bound {
                 entries[listener].extend(own.iter().cloned());
             }
             routes.push(self.route(route, &own, &place));
@@ -66,7 +91,7 @@ impl Work<'_> {
         for (index, name) in route.listeners.iter().enumerate() {
             match self.listeners.iter().position(|l| l.name == *name) {
                 Some(listener) => bound.push(listener),
-                None if self.loaded.is_partial("listeners") => {}
+                None if self.loaded.is_partial("listeners") || self.listeners.len() < self.loaded.config.listeners.len() => {}
                 None => {
                     let near = nearest(name, self.listeners.iter().map(|l| l.name.as_str()));
                     self.mistakes.add(&place.key("listeners").index(index), format!("there is no listener \"{name}\"{near}"));
@@ -86,6 +111,14 @@ impl Work<'_> {
             query: self.tests(&m.query, &place.key("query")),
             clients: m.client.as_ref().map_or_else(Vec::new, |c| c.as_slice().iter().map(|n| n.0).collect()),
         });
+        let listed_len = |list: Option<usize>| list.unwrap_or(1);
+        let lengths = [listed_len(m.host.as_ref().map(|h| h.as_slice().len())), listed_len(m.path.as_ref().map(|p| p.as_slice().len()))];
+        if lengths[0].saturating_mul(lengths[1]) > MAX_COMBINATIONS {
+            let [hosts, paths] = lengths;
+            let text = format!("{hosts} hosts times {paths} paths are too many: at most {MAX_COMBINATIONS} combinations of one route");
+            self.mistakes.add(place, text);
+            return Vec::new();
+        }
         let hosts: Vec<HostPattern> = listed(m.host.as_ref(), |h| h.0.clone()).unwrap_or_else(|| vec![HostPattern::Any]);
         let everything = PathPattern::Segments { segments: Vec::new(), rest: true };
         let paths: Vec<PathPattern> = listed(m.path.as_ref(), |p| p.0.clone()).unwrap_or_else(|| vec![everything]);

@@ -40,13 +40,13 @@ impl<'s> Checker<'s> {
         match &node.value {
             Value::Map(members) if is(schema, "object") => self.map(members, schema, place, mistakes),
             Value::List(items) if is(schema, "array") => self.list(items, schema, place, mistakes),
-            Value::Text(text) if is(schema, "string") => Self::text(text, schema, place, mistakes),
+            Value::Text(text) if is(schema, "string") => Self::text((node, text), schema, place, mistakes),
             Value::Integer(number) if is(schema, "integer") || is(schema, "number") => {
                 Self::number(*number as f64, schema, place, mistakes);
             }
             Value::Float(number) if is(schema, "number") => Self::number(*number, schema, place, mistakes),
             Value::Bool(_) if is(schema, "boolean") => {}
-            other => mistakes.add(&place.place(), format!("expected {}, found {}", wanted(schema), found(other, &[schema]))),
+            _ => mistakes.add(&place.place(), format!("expected {}, found {}", wanted(schema), found(node, &[schema]))),
         }
     }
 
@@ -97,15 +97,18 @@ impl<'s> Checker<'s> {
         }
     }
 
-    fn text(text: &str, schema: &Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
+    fn text((node, text): (&Node, &str), schema: &Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
         if let Some(allowed) = allowed(schema)
             && !allowed.iter().any(|a| a == text)
         {
-            let near = nearest(text, allowed.iter().map(String::as_str));
-            mistakes.add(&place.place(), format!("expected one of {}, found \"{text}\"{near}", words(allowed.iter())));
+            mistakes.add(&place.place(), unknown(node, text, &allowed));
         }
         let format = schema.get("format").and_then(Json::as_str);
         if let Some(Err(expected)) = format.and_then(|f| check_format(f, text)) {
+            if let Some(written) = &node.written {
+                // What a format expects instead may have a part of the value in it.
+                return mistakes.add(&place.place(), format!("expected {}, found what {written} stands for", wanted(schema)));
+            }
             // A secret that does not parse is not repeated.
             let found = if format == Some("secret") { String::new() } else { format!(", found \"{text}\"") };
             mistakes.add(&place.place(), format!("expected {expected}{found}"));
@@ -141,15 +144,14 @@ impl<'s> Checker<'s> {
             (_, []) => {
                 let mut all: Vec<String> = branches.iter().map(|b| wanted(b)).filter(|w| !w.is_empty()).collect();
                 all.dedup();
-                mistakes.add(&place.place(), format!("expected {}, found {}", all.join(" or "), found(&node.value, branches)));
+                mistakes.add(&place.place(), format!("expected {}, found {}", all.join(" or "), found(node, branches)));
             }
             (_, [only]) => self.node(node, only, place, mistakes),
             (Value::Map(members), several) => self.variant(node, members, several, place, mistakes),
             (Value::Text(text), several) => {
                 let allowed: Vec<String> = several.iter().filter_map(|b| allowed(b)).flatten().collect();
                 if !allowed.is_empty() && !allowed.contains(text) {
-                    let near = nearest(text, allowed.iter().map(String::as_str));
-                    mistakes.add(&place.place(), format!("expected one of {}, found \"{text}\"{near}", words(allowed.iter())));
+                    mistakes.add(&place.place(), unknown(node, text, &allowed));
                 }
             }
             (_, [first, ..]) => self.node(node, first, place, mistakes),
@@ -180,8 +182,21 @@ impl<'s> Checker<'s> {
     }
 }
 
+/// What is said of a text that is none of those that are allowed.
+fn unknown(node: &Node, text: &str, allowed: &[String]) -> String {
+    let (known, near) = (words(allowed.iter()), || nearest(text, allowed.iter().map(String::as_str)));
+    match &node.written {
+        Some(written) => format!("expected one of {known}, found what {written} stands for"),
+        None => format!("expected one of {known}, found \"{text}\"{}", near()),
+    }
+}
+
 /// What stands there; of a number, how it is a text, if it could be one here.
-fn found(value: &Value, wanted: &[&Json]) -> String {
+fn found(node: &Node, wanted: &[&Json]) -> String {
+    if let Some(written) = &node.written {
+        return format!("the text that {written} stands for");
+    }
+    let value = &node.value;
     // A secret is not repeated.
     let secret = wanted.iter().any(|schema| schema.get("format").is_some_and(|format| format == "secret"));
     let takes = |text: &str| {

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 
 use super::heritage::{Heritable, Part};
 use super::shelf::Shelf;
-use crate::clients::Fetcher;
+use crate::clients::{Fetcher, MAX_MATERIAL, read_file};
 use crate::notation::Source;
 
 /// A key that may verify a token.
@@ -129,7 +129,11 @@ impl KeyStore {
     async fn refresh(&self) -> Result<(), KeyError> {
         let text = match (&self.shape.source, &self.fetcher) {
             (Source::Url(url), Some(fetcher)) => fetcher.get(url).await.map(|b| b.to_vec()),
-            (Source::File(path), _) => tokio::fs::read(path).await.map_err(|e| e.to_string()),
+            (Source::File(path), _) => {
+                let path = path.clone();
+                let read = tokio::task::spawn_blocking(move || read_file(&path, MAX_MATERIAL)).await;
+                read.unwrap_or_else(|e| Err(e.to_string()))
+            }
             (Source::Url(_), None) => Err("no client".to_owned()),
         };
         let result = text.and_then(|text| self.store(text));

@@ -201,7 +201,7 @@ fn means(loaded: &Loaded, snapshot: &Snapshot, inherited: &mut Vec<Bound>, heir:
     let workers = io("the workers", Builder::new_multi_thread().worker_threads(threads).thread_name("worker").enable_all().build())?;
     let offered = |path: &std::path::PathBuf| {
         let prepared = unless_anothers(path, heir.map(Arc::as_ref)).and_then(|()| Prepared::new(path));
-        io(&format!("the upgrade socket {}", path.display()), prepared)
+        io(&loaded.redact(&format!("the upgrade socket {}", path.display())), prepared)
     };
     Ok(Means {
         operators: io("the admin listener", tokio::net::TcpListener::from_std(again))?,

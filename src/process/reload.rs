@@ -105,7 +105,7 @@ impl Supervisor {
             // It has said that it ends.
             _ if self.phase() != Phase::Serving => {}
             Ok(_) => notify::ready(),
-            Err(mistakes) => notify::refused(mistakes.0.len()),
+            Err(mistakes) => notify::refused(mistakes.count()),
         }
         *self.last_reload.lock() = state;
         result
@@ -322,7 +322,7 @@ pub fn told(snapshot: &Snapshot) -> Vec<String> {
 pub fn unwritable(loaded: &Loaded, error: &std::io::Error) -> Mistakes {
     let place = Place::default().key("log").key("access").key("file");
     let text = format!("the access log cannot be opened: {error}");
-    loaded.locate(Mistakes(vec![Mistake { place, text, location: None }]))
+    loaded.locate(Mistakes::of(vec![Mistake { place, text, location: None }]))
 }
 
 /// Starts looking after what is new in a snapshot, and waits for a first round of it: a request never

@@ -10,6 +10,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::{Map, Value};
 
 use super::{AlgorithmName, Audience, Config};
+use crate::clients::{MAX_MATERIAL, read_file};
 use crate::filters::{CompileContext, Consumers, consumer_digest};
 use crate::live::{KeySet, KeyStore, KeyStoreShape, VerifiedTokens, VerifyingKey};
 use crate::notation::{KeySource, Source};
@@ -334,7 +335,7 @@ fn store(config: &Config, source: Source, context: &mut CompileContext<'_>) -> O
     let source = match source {
         Source::File(path) => {
             let path = context.base.join(path);
-            let text = std::fs::read(&path).map_err(|e| format!("cannot read {}: {e}", path.display()));
+            let text = read_file(&path, MAX_MATERIAL).map_err(|e| format!("cannot read {}: {e}", path.display()));
             let keys = text.and_then(|t| crate::live::parse_jwks(&t).map_err(|e| format!("{}: {e}", path.display())));
             context.mistakes.take(&place, keys)?;
             Source::File(path)
