@@ -51,6 +51,8 @@ mod sizes;
 mod streams;
 #[path = "gateway/succession.rs"]
 mod succession;
+#[path = "gateway/target_tls.rs"]
+mod target_tls;
 #[path = "gateway/telemetry.rs"]
 mod telemetry;
 #[path = "gateway/tls.rs"]

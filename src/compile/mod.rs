@@ -64,6 +64,12 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     for (name, _) in upstreams.iter().filter(|(_, upstream)| Arc::strong_count(upstream) == 1) {
         warnings.add(&root.key("upstreams").key(name.clone()), "nothing uses this upstream");
     }
+    for (name, _) in config.upstreams.iter().filter(|(_, u)| u.tls.as_ref().is_some_and(|tls| tls.verify && tls.ca.is_none())) {
+        if crate::tls::system_roots().is_empty() {
+            let place = root.key("upstreams").key(name.clone()).key("tls");
+            warnings.add(&place, "the system has no CA certificates, so that no target can be verified: set ca, or install them");
+        }
+    }
     let process = &config.process;
     Ok(Snapshot {
         warnings: loaded.locate(warnings).0.iter().map(ToString::to_string).collect(),

@@ -89,7 +89,8 @@ const ADMIN: &str = "(admin)";
 const KEPT: usize = 1024;
 
 fn proxy(gateway: Gateway, threads: usize) -> Arc<HttpProxy<Gateway>> {
-    let conf = ServerConf { threads, upstream_keepalive_pool_size: KEPT, ..ServerConf::default() };
+    let ca_file = Some(crate::tls::system_roots().pem_path());
+    let conf = ServerConf { threads, upstream_keepalive_pool_size: KEPT, ca_file, ..ServerConf::default() };
     let mut proxy = HttpProxy::new(gateway, Arc::new(conf));
     proxy.handle_init_modules();
     Arc::new(proxy)
