@@ -35,6 +35,8 @@ mod families;
 mod handover;
 #[path = "gateway/http2.rs"]
 mod http2;
+#[path = "gateway/key_sets.rs"]
+mod key_sets;
 #[path = "gateway/limits.rs"]
 mod limits;
 #[path = "gateway/process.rs"]

@@ -56,7 +56,10 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         limits: HashMap::new(),
     };
     let (routes, routers) = work.compile();
-    let key_stores = work.verifiers.values().filter_map(|v| v.key_store()).collect();
+    let mut key_stores: Vec<_> = work.verifiers.values().filter_map(|v| v.key_store()).collect();
+    key_stores.sort_unstable_by_key(Arc::as_ptr);
+    key_stores.dedup_by_key(|store| Arc::as_ptr(store));
+    key_stores.iter().for_each(|store| store.call_it(|source| loaded.redact(source)));
     if !mistakes.is_empty() {
         return Err(loaded.locate(mistakes));
     }

@@ -346,6 +346,9 @@ pub async fn look_after(snapshot: &Snapshot) {
                 // Whether it succeeds or not, the start goes on from here; without keys nobody passes.
                 store.first_round().await;
             }));
+        } else {
+            let store = Arc::clone(store);
+            first.push(tokio::spawn(async move { store.fetch_anew().await }));
         }
     }
     let all = futures::future::join_all(first);

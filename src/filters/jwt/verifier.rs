@@ -18,9 +18,6 @@ use crate::notation::{KeySource, Source};
 /// Longer tokens are refused unread.
 const MAX_TOKEN: usize = 8 * 1024;
 
-/// Keys that are tried for a token that names none.
-const MAX_TRIES: usize = 8;
-
 /// What a verified token said.
 #[derive(Debug)]
 pub struct Verified {
@@ -195,7 +192,8 @@ impl Verifier {
         Ok(Head { algorithm, kid: text("kid").map(str::to_owned) })
     }
 
-    /// Checks signature and claims with the keys that may be meant.
+    /// Checks signature and claims with the keys that may be meant: for a token that names none all that are for its
+    /// algorithm, of which a set has few ([`crate::live::MAX_KEYS`]).
     fn check(&self, token: &[u8], head: &Head, set: &KeySet) -> Result<Map<String, Value>, Refusal> {
         use jsonwebtoken::errors::ErrorKind;
         let meant = |key: &&VerifyingKey| match (&head.kid, &key.id) {
@@ -206,7 +204,7 @@ impl Verifier {
         let mut validation = self.validation.clone();
         validation.algorithms = vec![head.algorithm];
         let mut last = Refusal::Invalid("the token's key is not known");
-        for key in set.keys.iter().filter(meant).filter(fits).take(MAX_TRIES) {
+        for key in set.keys.iter().filter(meant).filter(fits) {
             match jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, &validation) {
                 Ok(data) => return Ok(data.claims),
                 Err(error) => {
@@ -227,6 +225,10 @@ impl Verifier {
 
     /// Turns the claims of a good token into what the gateway needs of them.
     fn accept(&self, claims: &Map<String, Value>) -> Result<Verified, Refusal> {
+        // It is one text (RFC 7519, section 4.1.1); the crate takes a list with the issuer in it.
+        if claims.get("iss").is_some_and(|issuer| !issuer.is_string()) {
+            return Err(Refusal::Invalid("the token's issuer is not a text"));
+        }
         // The crate looks at registered claims alone and passes over any other that is asked for.
         if self.required_claims.iter().any(|name| claims.get(name).is_none_or(Value::is_null)) {
             return Err(Refusal::Invalid("the token lacks a required claim"));
