@@ -59,6 +59,8 @@ mod target_tls;
 mod telemetry;
 #[path = "gateway/tls.rs"]
 mod tls;
+#[path = "gateway/tracing.rs"]
+mod tracing;
 #[path = "gateway/upgrade.rs"]
 mod upgrade;
 #[path = "gateway/websocket.rs"]

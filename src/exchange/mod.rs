@@ -17,7 +17,7 @@ pub use answer::{Answer, render};
 pub use reason::Reason;
 pub use rejection::Rejection;
 pub use request_id::new_request_id;
-pub use trace::Trace;
+pub use trace::{Trace, TraceState, tracestate};
 
 /// Who a request is from, as far as it was verified.
 #[derive(Clone, Debug)]

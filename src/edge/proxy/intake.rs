@@ -20,6 +20,8 @@ pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 struct Seen<'h> {
     request_id: Option<&'h HeaderValue>,
     traceparent: Option<&'h HeaderValue>,
+    /// Whether there are several, so that none is valid.
+    traceparents: bool,
     content_type: Option<&'h HeaderValue>,
     connection: bool,
     underscore: bool,
@@ -37,7 +39,7 @@ impl<'h> Seen<'h> {
             } else if *name == X_REQUEST_ID {
                 seen.request_id.get_or_insert(value);
             } else if *name == TRACEPARENT {
-                seen.traceparent.get_or_insert(value);
+                seen.traceparents = seen.traceparent.replace(value).is_some();
             } else if memchr::memchr(b'_', name.as_str().as_bytes()).is_some() {
                 seen.underscore = true;
             }
@@ -99,7 +101,7 @@ impl Gateway {
         let seen = Seen::of(headers);
         let came = seen.request_id.filter(|id| peer_trusted && (8..=128).contains(&id.len()));
         exchange.request_id = Some(came.cloned().unwrap_or_else(new_request_id));
-        exchange.trace = Trace::continue_or_start(seen.traceparent.map(HeaderValue::as_bytes));
+        exchange.trace = Trace::continue_or_start(seen.traceparent.filter(|_| !seen.traceparents).map(HeaderValue::as_bytes));
         exchange.grpc = seen.content_type.is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"));
         (seen.connection, seen.underscore)
     }
