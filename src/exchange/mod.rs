@@ -33,6 +33,8 @@ pub struct LimitNote {
     pub policy: HeaderValue,
     /// `RateLimit`.
     pub state: HeaderValue,
+    /// How many more requests it allows now.
+    pub remaining: u32,
 }
 
 /// One request from its arrival on.
