@@ -41,6 +41,8 @@ mod key_sets;
 mod limits;
 #[path = "gateway/process.rs"]
 mod process;
+#[path = "gateway/query_keys.rs"]
+mod query_keys;
 #[path = "gateway/references.rs"]
 mod references;
 #[path = "gateway/reload.rs"]

@@ -5,6 +5,7 @@
 
 mod listeners;
 mod routes;
+mod underscores;
 mod upstream_checks;
 mod upstreams;
 
@@ -60,6 +61,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     key_stores.sort_unstable_by_key(Arc::as_ptr);
     key_stores.dedup_by_key(|store| Arc::as_ptr(store));
     key_stores.iter().for_each(|store| store.call_it(|source| loaded.redact(source)));
+    let underscored = underscores::compile(loaded, &mut mistakes);
     if !mistakes.is_empty() {
         return Err(loaded.locate(mistakes));
     }
@@ -80,6 +82,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         listeners,
         routers,
         secret_parameters: secret_parameters(&routes),
+        underscored,
         routes,
         upstreams: upstreams.into_values().collect(),
         key_stores,

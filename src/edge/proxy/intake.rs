@@ -75,7 +75,7 @@ impl Gateway {
         take_path(request)?;
         edit_headers(request, |headers| {
             if underscore {
-                drop_underscored(headers);
+                drop_underscored(headers, &ctx.serving.snapshot.underscored);
             }
             if connection { drop_nominated(headers) } else { Ok(()) }
         })?;
@@ -200,11 +200,15 @@ fn drop_nominated(headers: &mut HeaderMap) -> Checked {
     Ok(())
 }
 
-/// `X_Forwarded_For` is `X-Forwarded-For` to many a target: such twins are dropped, as nginx does.
-fn drop_underscored(headers: &mut HeaderMap) {
+/// `X_Forwarded_For` is `X-Forwarded-For` to many a target: such twins are dropped, as nginx does. Of those that the
+/// configuration names, `let_in`, the twin with `-` is dropped instead: a target never sees both.
+fn drop_underscored(headers: &mut HeaderMap, let_in: &[(HeaderName, HeaderName)]) {
     let names: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
     for name in names {
-        headers.remove(name);
+        match let_in.iter().find(|(known, _)| *known == name) {
+            Some((_, twin)) => headers.remove(twin),
+            None => headers.remove(name),
+        };
     }
 }
 
