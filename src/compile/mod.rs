@@ -55,6 +55,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         warnings: &mut warnings,
         verifiers: HashMap::new(),
         limits: HashMap::new(),
+        keyed_splits: 0,
     };
     let (routes, routers) = work.compile();
     let mut key_stores: Vec<_> = work.verifiers.values().filter_map(|v| v.key_store()).collect();

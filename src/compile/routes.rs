@@ -26,6 +26,9 @@ const MAX_COMBINATIONS: usize = 10_000;
 /// The most of them on all listeners together: each is an entry of a table, of about 1 KiB with all that leads to it.
 const MAX_ENTRIES: usize = 500_000;
 
+/// The most splits by a key: each has a table of 256 KiB.
+const MAX_KEYED_SPLITS: usize = 1_000;
+
 /// What the work on routes needs, and where it notes mistakes.
 pub struct Work<'w> {
     pub loaded: &'w Loaded,
@@ -39,6 +42,8 @@ pub struct Work<'w> {
     pub verifiers: HashMap<[u8; 32], Arc<Verifier>>,
     /// Limits, by name.
     pub limits: HashMap<String, (Gcra, Place)>,
+    /// Splits by a key so far.
+    pub keyed_splits: usize,
 }
 
 impl Work<'_> {
@@ -301,7 +306,7 @@ impl Work<'_> {
                     weights.push(*weight);
                 }
                 Some(_) => {}
-                None if self.loaded.is_left_out("upstreams", name) => {}
+                None if self.is_unread(name) => {}
                 None => {
                     let near = nearest(name, self.upstreams.keys().map(String::as_str));
                     self.mistakes.add(place, format!("there is no upstream \"{name}\"{near}"));
@@ -332,6 +337,11 @@ impl Work<'_> {
         }
     }
 
+    /// Whether there is an upstream of that name, or there may be, which was not compiled.
+    fn is_unread(&self, upstream: &str) -> bool {
+        self.loaded.is_left_out("upstreams", upstream) || self.loaded.config.upstreams.contains_key(upstream)
+    }
+
     /// The shares of a split; in turn, or by a key.
     fn split(&mut self, forward: &config::ForwardTo, upstreams: &[Arc<Upstream>], weights: &[u32], place: &Place) -> Option<Split> {
         if upstreams.len() < 2 {
@@ -343,13 +353,18 @@ impl Work<'_> {
         let seat = |(upstream, weight): (&Arc<Upstream>, &u32)| Seat::new(hash_key(upstream.name.as_bytes()), *weight);
         let seats: Vec<Seat> = upstreams.iter().zip(weights).map(seat).collect();
         let key = forward.split_by.as_ref().map(request_key);
+        self.keyed_splits += usize::from(key.is_some());
+        if self.keyed_splits > MAX_KEYED_SPLITS {
+            self.mistakes.add(&place.key("split_by"), format!("more than {MAX_KEYED_SPLITS} splits by a key are too many"));
+            return None;
+        }
         let algorithm = if key.is_some() { Algorithm::Maglev { load_factor: 0 } } else { Algorithm::RoundRobin };
         Some(Split { shares: algorithm.build(&seats), key })
     }
 
     fn mirror(&mut self, mirror: &config::Mirror, place: &Place) -> Option<Mirror> {
         let Some(upstream) = self.upstreams.get(&mirror.upstream) else {
-            if !self.loaded.is_left_out("upstreams", &mirror.upstream) {
+            if !self.is_unread(&mirror.upstream) {
                 let near = nearest(&mirror.upstream, self.upstreams.keys().map(String::as_str));
                 self.mistakes.add(&place.key("upstream"), format!("there is no upstream \"{}\"{near}", mirror.upstream));
             }

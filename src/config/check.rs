@@ -3,21 +3,29 @@
 //! It knows the part of JSON Schema that `schemars` writes for our types, and the formats of
 //! [`crate::notation`]. What passes here is what serde will take.
 
+use std::cell::Cell;
+
 use serde_json::{Map, Value as Json};
 
 use super::trail::Trail;
 use super::tree::{Node, Value};
-use crate::notation::{Mistakes, check_format, nearest};
+use crate::notation::{Mistakes, check_format, expression_of, expression_size, nearest};
 
 /// Notes the mistakes of `tree`.
 pub fn check(tree: &Node, schema: &Json, mistakes: &mut Mistakes) {
     let definitions = schema.get("$defs").and_then(Json::as_object).into_iter().flatten();
-    let checker = Checker { definitions: definitions.map(|(name, schema)| (name.as_str(), schema)).collect() };
+    let definitions = definitions.map(|(name, schema)| (name.as_str(), schema)).collect();
+    let checker = Checker { definitions, expressions: Cell::new(0) };
     checker.node(tree, schema, &Trail::Root, mistakes);
 }
 
+/// The most bytes of all regular expressions together, compiled: one of ten letters can take a megabyte.
+const MAX_EXPRESSIONS: u64 = 128 << 20;
+
 struct Checker<'s> {
     definitions: ahash::AHashMap<&'s str, &'s Json>,
+    /// Bytes of the regular expressions so far.
+    expressions: Cell<u64>,
 }
 
 impl<'s> Checker<'s> {
@@ -40,7 +48,7 @@ impl<'s> Checker<'s> {
         match &node.value {
             Value::Map(members) if is(schema, "object") => self.map(members, schema, place, mistakes),
             Value::List(items) if is(schema, "array") => self.list(items, schema, place, mistakes),
-            Value::Text(text) if is(schema, "string") => Self::text((node, text), schema, place, mistakes),
+            Value::Text(text) if is(schema, "string") => self.text((node, text), schema, place, mistakes),
             Value::Integer(number) if is(schema, "integer") || is(schema, "number") => {
                 Self::number(*number as f64, schema, place, mistakes);
             }
@@ -97,13 +105,24 @@ impl<'s> Checker<'s> {
         }
     }
 
-    fn text((node, text): (&Node, &str), schema: &Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
+    fn text(&self, (node, text): (&Node, &str), schema: &Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
         if let Some(allowed) = allowed(schema)
             && !allowed.iter().any(|a| a == text)
         {
             mistakes.add(&place.place(), unknown(node, text, &allowed));
         }
         let format = schema.get("format").and_then(Json::as_str);
+        let expression = format.and_then(|format| expression_of(format, text));
+        if let Some(expression) = expression {
+            // Before it is compiled, and once more when it is read.
+            if self.expressions.get() <= MAX_EXPRESSIONS {
+                self.expressions.set(self.expressions.get() + expression_size(expression));
+            }
+            if self.expressions.get() > MAX_EXPRESSIONS {
+                let most = MAX_EXPRESSIONS >> 20;
+                return mistakes.add(&place.place(), format!("with this one, all regular expressions together take more than {most} MiB"));
+            }
+        }
         if let Some(Err(expected)) = format.and_then(|f| check_format(f, text)) {
             if let Some(written) = &node.written {
                 // What a format expects instead may have a part of the value in it.

@@ -9,6 +9,6 @@ mod types;
 mod units;
 
 pub use mistake::{Mistake, Mistakes, Place, SHOWN, Step, Word, nearest};
-pub use text::check_format;
+pub use text::{check_format, expression_of, expression_size};
 pub use types::*;
 pub use units::Rate;

@@ -115,3 +115,31 @@ fn of_100_000_mistakes_the_first_are_told_and_all_are_counted() {
     assert_eq!(document["mistakes"].as_array().map(Vec::len), Some(101));
     assert_eq!(gateway.get("/").text(), "ok");
 }
+
+/// What is small as a text and large as what is made of it.
+#[test]
+fn expressions_and_tables_are_bounded_together() {
+    let mut routes = format!("{LISTENERS}routes:\n");
+    for n in 0..400 {
+        let headers = format!("{{x-a: {{regex: '^{n}\\w{{20}}$'}}}}");
+        writeln!(routes, "- {{name: r{n}, match: {{path: /{n}, headers: {headers}}}, action: {{respond: {{}}}}}}").expect("a text");
+    }
+    let text = told(&routes);
+    assert!(text.contains("all regular expressions together take more than 128 MiB"), "{}", &text[..text.len().min(500)]);
+    assert!(!text.contains("routes[0]."), "the first ones are fine");
+    let upstreams = |balance: &str, count: usize| -> String {
+        let one = |n| format!("  u{n}: {{balance: {balance}, targets: [{{address: 'h:1', weight: 1000}}]}}\n");
+        format!("{LISTENERS}upstreams:\n{}", (0..count).map(one).collect::<String>())
+    };
+    for (balance, count) in [("{hash: {}}", 2_049), ("{hash: {table: ring}}", 200)] {
+        let text = told(&format!("{}routes: [{{name: a, action: {{respond: {{}}}}}}]\n", upstreams(balance, count)));
+        assert!(text.contains("are too large: at most 512 MiB together"), "{balance}: {}", &text[..text.len().min(500)]);
+    }
+    let mut splits = format!("{}routes:\n", upstreams("random", 2));
+    for n in 0..1_001 {
+        let split = "split: [{upstream: u0, weight: 1}, {upstream: u1, weight: 1}], split_by: address";
+        writeln!(splits, "- {{name: r{n}, match: {{path: /{n}}}, action: {{forward: {{{split}}}}}}}").expect("a text");
+    }
+    let text = told(&splits);
+    assert!(text.contains("routes[1000].action.forward.split_by: more than 1000 splits by a key are too many"), "{text}");
+}

@@ -70,6 +70,7 @@ fn parse(text: &str) -> Result<Vec<TargetSpec>, String> {
         return Err("expected a list of targets with at least one".to_owned());
     }
     let mut specs: Vec<TargetSpec> = Vec::with_capacity(items.len());
+    let mut seen = ahash::AHashSet::new();
     for (index, item) in items.into_iter().enumerate() {
         let wanted = "an address with a port, or {address, weight, priority, zone} with a weight from 1 to 1000";
         let wrong = |why: &str| format!("expected a list of targets, and as [{index}] {wanted}: {why}");
@@ -89,7 +90,7 @@ fn parse(text: &str) -> Result<Vec<TargetSpec>, String> {
             return Err(wrong("its weight or priority is out of range"));
         }
         let spec = target.spec();
-        if specs.iter().any(|s| (&s.host, s.port) == (&spec.host, spec.port)) {
+        if !seen.insert((spec.host.clone(), spec.port)) {
             return Err(wrong("it is there twice"));
         }
         specs.push(spec);
