@@ -13,7 +13,7 @@ const SHORT: usize = 4;
 #[derive(Default)]
 pub struct Redactor(BTreeMap<Longest, String>);
 
-/// A value, of which the longest comes first: what is a part of another is replaced with that.
+/// A value in lower case, of which the longest comes first: what is a part of another is replaced with that.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Longest(Reverse<usize>, String);
 
@@ -31,20 +31,23 @@ impl Redactor {
         // What is left of `file:PATH`, and of a URL without its query.
         let parts = [value.strip_prefix("file:").unwrap_or_default(), value.split('?').next().unwrap_or_default()];
         for value in names.chain(parts).chain([value]).filter(|value| !value.is_empty()) {
-            self.0.entry(Longest(Reverse(value.len()), value.to_owned())).or_insert_with(|| written.to_owned());
+            let value = value.to_ascii_lowercase();
+            // As `{:?}` shows it.
+            let shown = format!("{value:?}");
+            for form in [&shown[1..shown.len() - 1], &value] {
+                self.0.entry(Longest(Reverse(form.len()), form.to_owned())).or_insert_with(|| written.to_owned());
+            }
         }
     }
 
     /// Returns the text with every resolved value replaced by its reference.
     pub fn redact(&self, text: &str) -> String {
-        let mut text = text.to_owned();
+        let (mut text, mut lower) = (text.to_owned(), text.to_ascii_lowercase());
         for (Longest(_, value), written) in &self.0 {
-            text = replace(&text, value, written, value.len() < SHORT);
-            // As `{:?}` shows it.
-            let shown = format!("{value:?}");
-            let shown = &shown[1..shown.len() - 1];
-            if shown != value {
-                text = replace(&text, shown, written, false);
+            // There may be 100,000 of them, of which a message has one.
+            if lower.contains(value.as_str()) {
+                text = replace(&text, value, written, value.len() < SHORT);
+                lower = text.to_ascii_lowercase();
             }
         }
         text
@@ -62,12 +65,12 @@ impl Redactor {
     }
 }
 
-/// Replaces `value`, in any case; if it is `whole`, only where neither a letter nor a digit is beside it.
+/// Replaces `value`, which is in lower case, in any case; if it is `whole`, only where neither a letter nor a digit is beside it.
 fn replace(text: &str, value: &str, by: &str, whole: bool) -> String {
-    let (lower, value) = (text.to_ascii_lowercase(), value.to_ascii_lowercase());
+    let lower = text.to_ascii_lowercase();
     let is_word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
     let (mut out, mut at) = (String::with_capacity(text.len()), 0);
-    while let Some(found) = lower[at..].find(&value).map(|found| at + found) {
+    while let Some(found) = lower[at..].find(value).map(|found| at + found) {
         let end = found + value.len();
         let inside = whole && !(text[..found].ends_with('"') && text[end..].starts_with('"'));
         let beside = is_word(text[..found].chars().next_back()) || is_word(text[end..].chars().next());

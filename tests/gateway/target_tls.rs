@@ -232,3 +232,42 @@ fn without_certificates_of_the_system_only_what_needs_them_fails() {
     let (code, _, told) = run(&["check", "-c", &config.display().to_string()], None);
     assert_eq!(code, 0, "{told}");
 }
+
+/// Streams of one connection must not go out beside the one that finds it wrong.
+#[test]
+fn over_http2_too_and_for_every_stream() {
+    let folder = tempfile::tempdir().expect("a folder");
+    own(folder.path(), "own");
+    own(folder.path(), "impostor");
+    let read = |file: &str| std::fs::read(folder.path().join(file)).expect("the file");
+    let target = |name: &str| {
+        let place = tempfile::tempdir().expect("a folder");
+        for kind in ["pem", "key"] {
+            std::fs::write(place.path().join(format!("tls.{kind}")), read(&format!("{name}.{kind}"))).expect("written");
+        }
+        let listener = "{name: main, address: '127.0.0.1:0', tls: {certificates: [{cert: tls.pem, key: tls.key}]}}";
+        let yaml = format!("listeners: [{listener}]\nroutes: [{{name: a, action: {{respond: {{body: {name}}}}}}}]");
+        Gateway::start_in(place, &yaml, &[])
+    };
+    let (good, bad) = (target("own"), target("impostor"));
+    let tls = "tls: {ca: own.pem, name: localhost}";
+    let yaml = format!(
+        "upstreams:\n  http2: {{targets: ['{good}'], protocol: http2, {tls}}}\n  auto: {{targets: ['{good}'], protocol: auto, {tls}}}\n  \
+         impostor: {{targets: ['{bad}'], protocol: http2, {tls}}}\n{}",
+        routes(&["http2", "auto", "impostor"]),
+        good = good.address(),
+        bad = bad.address(),
+    );
+    let gateway = Gateway::start_in(folder, &yaml, &[]);
+    for name in ["http2", "auto", "http2"] {
+        assert_eq!(gateway.get(&format!("/{name}")).text(), "own", "{name}");
+    }
+    std::thread::scope(|scope| {
+        let clients: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| (0..5).map(|_| gateway.get("/impostor").reason()).collect::<Vec<_>>())).collect();
+        for client in clients {
+            assert_eq!(client.join().expect("responses"), ["target_tls"; 5]);
+        }
+    });
+    assert_eq!(bad.metric("portcullis_requests_total{route=\"a\",status=\"2xx\"}"), 0.0, "nothing was sent");
+}
