@@ -12,7 +12,7 @@ use super::pick::picked_address;
 use super::{Context, Gateway};
 use crate::exchange::{Reason, Rejection};
 use crate::rules::resilience::backoff;
-use crate::upstreams::{Outcome, is_exhaustion};
+use crate::upstreams::{Outcome, error_text, is_exhaustion};
 
 impl Gateway {
     /// No connection: the request was never sent, so another target may have it at once, whatever it is.
@@ -104,7 +104,7 @@ impl Gateway {
                     ErrorSource::Downstream => "client: ".to_owned(),
                     _ => picked_address(ctx).map(|a| format!("{a}: ")).unwrap_or_default(),
                 };
-                rejection.log(format!("{who}{}", error.root_cause()))
+                rejection.log(format!("{who}{}", error_text(error)))
             }
         };
         ctx.exchange.reason = rejection.reason;
