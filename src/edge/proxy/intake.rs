@@ -67,7 +67,7 @@ impl Gateway {
     pub(super) fn intake(&self, session: &mut Session, ctx: &mut Context) -> Checked {
         // First, so that even a refusal can be found again.
         let (connection, underscore, rewritten) = self.identify(session.req_header(), ctx);
-        if !session.is_http2() {
+        if session.as_http1().is_some() {
             let checked = check_raw(session, ctx.limits().map_or(usize::MAX, |l| l.headers));
             // Asked first, Pingora takes from the headers how the body is framed: before any of them is edited.
             let bodiless = session.is_body_empty();
@@ -77,7 +77,7 @@ impl Gateway {
                 let framed = head.and_then(|head| Some((*head, framing(session.req_header(), bodiless)?)));
                 let begun = connection.begin_request(framed);
                 if let Some(fault) = begun.err().or_else(|| connection.fault()) {
-                    return Err(Rejection::new(fault.reason(), fault.text()));
+                    return Err(Rejection::new(fault.reason(), fault.text()).log(fault.text()));
                 }
             }
             checked?;
