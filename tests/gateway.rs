@@ -29,6 +29,8 @@ mod discovery;
 mod ends;
 #[path = "gateway/failover.rs"]
 mod failover;
+#[path = "gateway/frames.rs"]
+mod frames;
 #[path = "gateway/framing.rs"]
 mod framing;
 #[path = "gateway/handover.rs"]

@@ -9,7 +9,9 @@ mod http1;
 pub mod http2;
 mod linger;
 mod listening;
+mod sending;
 mod spare;
+mod stream;
 mod wire;
 
 pub use connection::{Connection, current_connection};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, DATE, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::response::Parts as RespParts;
 use http::{Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -82,6 +82,9 @@ impl Gateway {
                 headers.insert(X_REQUEST_ID, id.clone());
             }
         });
+        if let (true, Some(date), Some(connection)) = (request.version != Version::HTTP_2, response.headers.get(DATE), &ctx.connection) {
+            connection.keep_date(date.clone());
+        }
         if request.version == Version::HTTP_10 {
             // Its client knows no chunks; the end of the connection is the end of the body.
             response.remove_header(&TRANSFER_ENCODING);

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use http::Method;
 use http::header::{HeaderValue, RETRY_AFTER};
+use http::{Method, Version};
 use pingora::http::ResponseHeader;
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
@@ -113,7 +113,9 @@ impl Gateway {
         }
         let status = rejection.reason.status();
         let written = Box::pin(self.reject(session, &rejection, ctx)).await;
-        FailToProxy { error_code: status, can_reuse_downstream: written.is_ok() && session.is_body_done() }
+        // A stream of HTTP/2 is ended in good order whatever of its body is still to come.
+        let is_over = session.req_header().version == Version::HTTP_2 || session.is_body_done();
+        FailToProxy { error_code: status, can_reuse_downstream: written.is_ok() && is_over }
     }
 }
 

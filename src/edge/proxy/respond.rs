@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Method;
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
+use http::{Method, Version};
 use pingora::Result;
 use pingora::http::ResponseHeader;
+use pingora::protocols::http::HttpTask;
 use pingora::proxy::Session;
 
 use super::intake::X_REQUEST_ID;
@@ -38,11 +39,15 @@ impl Gateway {
         ctx.exchange.reason = reason;
         ctx.status = status;
         ctx.end_with_the_listener(session);
+        // A response of the target's that this one replaces may have had a date.
+        ctx.connection.iter().for_each(|connection| drop(connection.take_date()));
         let mut response = ResponseHeader::build(status, Some(headers.len() + 8))?;
         for (name, value) in headers {
             response.append_header(name.clone(), value.clone())?;
         }
-        if status != 204 && status != 304 {
+        // A response of gRPC is its head alone there ("Trailers-Only"), and has no length.
+        let is_grpc = ctx.exchange.grpc && session.req_header().version == Version::HTTP_2;
+        if status != 204 && status != 304 && !is_grpc {
             response.insert_header(CONTENT_LENGTH, body.len())?;
         }
         if let Some(id) = &ctx.exchange.request_id {
@@ -54,21 +59,19 @@ impl Gateway {
             }
         }
         let bodiless = session.req_header().method == Method::HEAD || body.is_empty();
-        // Asked before the response is written, which ends what can be said of the request.
-        let short = has_short_rest(session);
-        if short {
+        // Asked before the response is written, which ends what can be said of the request. On HTTP/2 the stream looks
+        // after what is left of its body.
+        if has_short_rest(session) {
             // Pingora reads the rest away when the response is sent, and keeps the connection.
             session.set_close_on_response_before_downstream_finish(false);
             session.set_total_drain_timeout(Some(DRAIN_TIME));
         }
-        session.write_response_header(Box::new(response), bodiless).await?;
+        // As tasks: Pingora's `write_response_header` forgets on HTTP/2 that the head is the end.
+        let mut tasks = vec![HttpTask::Header(Box::new(response), bodiless)];
         if !bodiless {
-            session.write_response_body(Some(body), true).await?;
+            tasks.push(HttpTask::Body(Some(body), true));
         }
-        if short && session.as_http1().is_none() {
-            let drain = async { while let Ok(Some(_)) = session.read_request_body().await {} };
-            let _ = tokio::time::timeout(DRAIN_TIME, drain).await;
-        }
+        session.write_response_tasks(tasks).await?;
         Ok(())
     }
 }

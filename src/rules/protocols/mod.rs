@@ -1,9 +1,13 @@
-//! Framing of HTTP/1 messages, octet by octet: what Pingora's parser repairs or lets through is decided here first.
+//! What is said on the wire, octet by octet: what a parser behind it repairs, lets through or builds too much of is
+//! decided here first.
 
 mod chunks;
+mod field_block;
+mod h2_frames;
 mod request_line;
 
 pub use chunks::{Chunks, Malformed};
+pub use h2_frames::{FrameScanner, Violation};
 pub use request_line::{Line, RequestLine, TargetFault};
 
 /// Whether an octet may stand in a token (RFC 9110, section 5.6.2).
