@@ -244,6 +244,9 @@ fn a_websocket_handshake_with_a_length_of_0_is_one() {
     }
     assert!(seen == large);
     sending.join().expect("sent");
+    // With a body it is none, and goes on without the upgrade.
+    let target = Target::echo("a");
+    let gateway = echoing(&target, "");
     let with_body: Vec<_> = UPGRADE.iter().copied().chain([("content-length", "3")]).collect();
     assert_ne!(Connection::open(gateway.address()).ask(head("GET", "/", &with_body) + "abc").status, 101);
 }

@@ -3,12 +3,13 @@
 //! Pingora's parser repairs request lines and takes anything in a chunk line, so both are looked at before it has them.
 //! For that the connection follows the framing itself: it knows the length of each head from intake, the body from its
 //! Content-Length or its chunks, and keeps a copy of what was read behind the end of a request. That copy is what the
-//! next request begins with; Pingora's own is dropped. A read that ends with its head, as that of every plain GET does, is
-//! not copied.
+//! next request begins with; Pingora's own is dropped. Nothing of a head is copied, and so nothing of a plain GET.
 
 use std::os::fd::OwnedFd;
+use std::sync::LazyLock;
 use std::sync::atomic::Ordering;
 
+use memchr::memmem::Finder;
 use tokio::io::ReadBuf;
 
 use super::connection::Connection;
@@ -22,6 +23,54 @@ use crate::rules::protocols::{Chunks, Malformed, RequestLine, TargetFault};
 const MOST_BEHIND: usize = 256 * 1024;
 
 const HEAD_END: &[u8] = b"\r\n\r\n";
+
+static FIND_HEAD_END: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(HEAD_END));
+
+/// Finds the first end of a head through as many parts as it comes in.
+#[derive(Clone, Copy, Debug, Default)]
+struct HeadEnd {
+    /// How many octets of it have come.
+    matched: u8,
+    found: bool,
+}
+
+impl HeadEnd {
+    /// The place in `bytes` behind it, or of all of them once it has come; `None` as long as it has not.
+    fn follow(&mut self, bytes: &[u8]) -> Option<usize> {
+        if self.found {
+            return Some(0);
+        }
+        let mut begun = 0;
+        while self.matched > 0 && begun < bytes.len() {
+            self.step(bytes[begun]);
+            begun += 1;
+            if self.found {
+                return Some(begun);
+            }
+        }
+        let rest = &bytes[begun..];
+        let at = match end_with_head(rest) {
+            true => Some(rest.len() - HEAD_END.len()),
+            false => FIND_HEAD_END.find(rest),
+        };
+        self.found = at.is_some();
+        if at.is_none() {
+            rest[rest.len().saturating_sub(HEAD_END.len() - 1)..].iter().for_each(|byte| self.step(*byte));
+        }
+        at.map(|at| begun + at + HEAD_END.len())
+    }
+
+    fn step(&mut self, byte: u8) {
+        self.matched = match byte {
+            byte if byte == HEAD_END[usize::from(self.matched)] => self.matched + 1,
+            b'\r' => 1,
+            _ => 0,
+        };
+        if usize::from(self.matched) == HEAD_END.len() {
+            (self.matched, self.found) = (0, true);
+        }
+    }
+}
 
 /// Whether octets end with the first end of a head in them. Sometimes false where they do.
 fn end_with_head(bytes: &[u8]) -> bool {
@@ -71,6 +120,7 @@ impl Fault {
 #[derive(Debug, Default)]
 pub struct Wire {
     line: RequestLine,
+    end: HeadEnd,
     /// What most connections never need, and idle ones not at the moment.
     more: Option<Box<More>>,
 }
@@ -224,9 +274,11 @@ impl Connection {
         let to = at + bytes.len() as u64;
         self.came.store(to, Ordering::Relaxed);
         if self.is_in_head() {
-            let begun = self.head_begun.load(Ordering::Relaxed);
-            if begun || !end_with_head(bytes) {
-                self.wire.lock().more().keep(at, bytes);
+            let wire = &mut *self.wire.lock();
+            if let Some(end) = wire.end.follow(bytes)
+                && end < bytes.len()
+            {
+                wire.more().keep(at + end as u64, &bytes[end..]);
             }
             return Ok(());
         }
@@ -362,7 +414,7 @@ impl Connection {
         if !framed || known > came || unfinished {
             return false;
         }
-        wire.line = RequestLine::default();
+        (wire.line, wire.end) = (RequestLine::default(), HeadEnd::default());
         let Some(mut more) = wire.more.take() else { return known == came };
         if !more.take_back(known, came) {
             return false;
@@ -389,6 +441,28 @@ mod tests {
     fn the_end_of_a_head() {
         for whole in ["GET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\nA: b\r\nC: d\r\n\r\n", "\r\n\r\n"] {
             assert!(end_with_head(whole.as_bytes()), "{whole:?}");
+        }
+        let ends: &[(&str, Option<usize>)] = &[
+            ("a\r\n\r\nbody", Some(5)),
+            ("\r\r\n\r\nb", Some(5)),
+            ("\r\n\r\r\n\r\nb", Some(7)),
+            ("a\r\nb\r\n\r\n", Some(8)),
+            ("a\r\n\r\nb\r\n\r\n", Some(5)),
+            ("a\r\n\rb\r\n", None),
+            ("\n\n\r\n", None),
+        ];
+        for (head, end) in ends {
+            for cut in 0..head.len() {
+                for second in cut..head.len() {
+                    let (mut finder, mut at, mut found) = (HeadEnd::default(), 0, None);
+                    for part in [&head[..cut], &head[cut..second], &head[second..]] {
+                        let seen = finder.follow(part.as_bytes());
+                        found = found.or(seen.map(|place| at + place));
+                        at += part.len();
+                    }
+                    assert_eq!(found, *end, "{head:?} cut at {cut} and {second}");
+                }
+            }
         }
         for other in ["", "\r\n", "GET / HTTP/1.1\r\n", "a\r\n\r\nb\r\n\r\n", "a\r\n\r\nb", "\r\n\r\n\r\n\r\n", "a\r\n\r\n\r\n"] {
             assert!(!end_with_head(other.as_bytes()), "{other:?}");
