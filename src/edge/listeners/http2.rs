@@ -209,9 +209,6 @@ pub async fn serve(stream: Stream, connection: &Arc<Connection>, context: &Arc<C
                 active.count.fetch_add(1, Ordering::AcqRel);
                 connection.begin_stream();
                 spawn(request, Progress::new(response), ActiveGuard(Arc::clone(&active)), connection, context);
-                if active.malformed.load(Ordering::Relaxed) >= MALFORMED {
-                    connection.violate(Reason::ENHANCE_YOUR_CALM.into());
-                }
                 if limits.requests_per_connection.is_none_or(|most| requests < most) {
                     continue;
                 }
@@ -248,7 +245,9 @@ fn spawn(request: Request<RecvStream>, progress: Arc<Progress>, guard: ActiveGua
             Ok(Ok(session)) => session,
             Ok(Err(Malformed)) => {
                 progress.sending.reset(Reason::PROTOCOL_ERROR);
-                guard.0.malformed.fetch_add(1, Ordering::Relaxed);
+                if guard.0.malformed.fetch_add(1, Ordering::Relaxed) + 1 == MALFORMED {
+                    connection.violate(Reason::ENHANCE_YOUR_CALM.into());
+                }
                 return METRICS.refused.with_label_values(&["malformed"]).inc();
             }
             Err(_) => return METRICS.refused.with_label_values(&["body_stalled"]).inc(),
