@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use crate::compile::compile;
 use crate::config::{Loaded, load};
 use crate::live::Live;
-use crate::rules::path::normalise;
+use crate::rules::path::{Ambiguity, normalise};
 use crate::rules::routing::{Entry, Question, Router, Ruling, Verdict, allow};
 use crate::snapshot::{Action, Route, Snapshot};
 use crate::telemetry::{complain, say};
@@ -106,8 +106,13 @@ impl Explain {
         candidates(router, &question, loaded, snapshot);
         match snapshot.find(router, &question) {
             Verdict::Found(entry) => {
-                tell_route(loaded, &snapshot.routes[router.entry(entry).route]);
-                Ok(true)
+                let route = &snapshot.routes[router.entry(entry).route];
+                tell_route(loaded, route);
+                let rejected = Ambiguity::of(&asked.path).is_rejected_by(route.paths);
+                if rejected {
+                    say!("\nanswer: 400 bad_path: the path has an encoded slash or parameters, which the route rejects");
+                }
+                Ok(!rejected)
             }
             Verdict::NotFound => {
                 say!("\nanswer: 404 route_not_found");

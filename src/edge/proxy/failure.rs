@@ -91,9 +91,10 @@ impl Gateway {
             Some(rejection) => rejection,
             None => {
                 let mut reason = reason(error);
-                let fault = ctx.connection.as_ref().and_then(|connection| connection.fault());
-                if fault.is_some() && *error.esource() == ErrorSource::Downstream {
-                    reason = Reason::BadRequest;
+                let from_client = *error.esource() == ErrorSource::Downstream;
+                let fault = ctx.connection.as_ref().filter(|_| from_client).and_then(|connection| connection.fault());
+                if let Some(fault) = fault {
+                    reason = fault.reason();
                 }
                 let over = ctx.deadline.is_some_and(|deadline| std::time::Instant::now() >= deadline);
                 if over && matches!(reason, Reason::TargetTimeout | Reason::ConnectTimeout) {

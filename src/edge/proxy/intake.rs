@@ -81,7 +81,7 @@ impl Gateway {
                 let framed = head.and_then(|head| Some((*head, framing(session.req_header(), bodiless)?)));
                 let begun = connection.begin_request(framed);
                 if let Some(fault) = begun.err().or_else(|| connection.fault()) {
-                    return Err(Rejection::new(fault.reason(), fault.text()));
+                    return Err(Rejection::new(fault.reason(), fault.text()).log(fault.text()));
                 }
             }
             checked?;
