@@ -21,6 +21,8 @@ mod authentication;
 mod cases;
 #[path = "gateway/configuration.rs"]
 mod configuration;
+#[path = "gateway/connecting.rs"]
+mod connecting;
 #[path = "gateway/crash.rs"]
 mod crash;
 #[path = "gateway/discovery.rs"]
@@ -51,5 +53,7 @@ mod telemetry;
 mod tls;
 #[path = "gateway/upgrade.rs"]
 mod upgrade;
+#[path = "gateway/uploads.rs"]
+mod uploads;
 #[path = "gateway/websocket.rs"]
 mod websocket;

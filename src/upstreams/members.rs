@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -176,6 +176,7 @@ impl Members {
             tag: self.shape.sessions.as_ref().map_or(0, |key| key.tag(&target.label)),
             breaker: self.shape.target_breaker.map(|shape| target.breaker(shape)),
             draining: spec.draining,
+            opener: OnceLock::new(),
         };
         Known { target: Arc::clone(target), spec, watch, member: Arc::new(member) }
     }

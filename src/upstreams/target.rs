@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use super::breaker::SharedBreaker;
 use crate::exchange::clock;
@@ -96,7 +97,12 @@ pub struct Target {
     /// When it became eligible after it was not, for a slow start; 0 is from the beginning.
     started: AtomicU64,
     breaker: Mutex<Option<Arc<SharedBreaker>>>,
+    /// A place for each socket that is being connected to it.
+    pub connecting: Semaphore,
 }
+
+/// How many sockets may be on their way to one target. Further requests wait, for as long as connecting may take.
+const CONNECTING: usize = 256;
 
 impl Target {
     /// A target of which nothing is known yet.
@@ -118,6 +124,7 @@ impl Target {
             ejected: AtomicBool::new(false),
             started: AtomicU64::new(0),
             breaker: Mutex::new(None),
+            connecting: Semaphore::new(CONNECTING),
         }
     }
 

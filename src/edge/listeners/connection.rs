@@ -13,6 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Shutdown, shutdown};
 
 use super::clock;
+use super::pace::Pace;
 use crate::exchange::address_text;
 use crate::snapshot::{Held, ListenerKey};
 
@@ -28,6 +29,11 @@ pub fn scope<F: Future>(connection: &Arc<Connection>, work: F) -> impl Future<Ou
 /// The connection that the running task serves. `None` outside of one.
 pub fn current_connection() -> Option<Arc<Connection>> {
     CURRENT.try_with(Arc::clone).ok()
+}
+
+/// Does something with the connection that the running task serves.
+pub fn with_current<T>(work: impl FnOnce(&Connection) -> T) -> Option<T> {
+    CURRENT.try_with(|connection| work(connection)).ok()
 }
 
 /// What a connection knows of its listener.
@@ -85,6 +91,8 @@ pub struct Connection {
     /// How many of the next flushes may be left out.
     corks: AtomicU8,
     waker: AtomicWaker,
+    /// The pace of its request, on HTTP/1.
+    pub pace: Pace,
 }
 
 impl Connection {
@@ -108,6 +116,7 @@ impl Connection {
             cut: AtomicBool::new(false),
             corks: AtomicU8::new(0),
             waker: AtomicWaker::new(),
+            pace: Pace::default(),
         })
     }
 

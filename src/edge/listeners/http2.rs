@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use super::clock;
 use super::connection::{Connection, scope};
 use super::listening::Context;
+use super::pace::Pace;
 use crate::telemetry::metrics::METRICS;
 
 /// How long after a GOAWAY streams are still taken that may have crossed it (RFC 9113, section 6.8). A client that
@@ -36,12 +37,24 @@ pub struct Progress {
     /// The answer has begun: from then on the client may take its time, as streams do.
     answered: AtomicBool,
     last: AtomicU64,
+    /// The pace of its response.
+    pub pace: Pace,
 }
 
 impl Progress {
     /// The running stream's; `None` on HTTP/1, where Pingora has a time-out of its own.
     pub fn current() -> Option<Arc<Self>> {
         PROGRESS.try_with(Arc::clone).ok()
+    }
+
+    /// Does something with the running stream's.
+    pub fn with_current<T>(work: impl FnOnce(&Self) -> T) -> Option<T> {
+        PROGRESS.try_with(|progress| work(progress)).ok()
+    }
+
+    /// Ready when the client has reset the stream, or is gone.
+    pub fn poll_gone(&self, _context: &mut std::task::Context<'_>) -> std::task::Poll<()> {
+        std::task::Poll::Pending
     }
 
     /// Notes that a part of the body has come (or is awaited from now on), and whether more is to come.

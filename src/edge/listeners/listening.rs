@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use super::admit::admit;
 use super::clock;
 use super::connection::{Connection, Home};
-use crate::edge::proxy::Gateway;
+use crate::edge::proxy::{Gateway, Targets};
 use crate::snapshot::{Held, Limits, Listener, Serving};
 use crate::telemetry::metrics::METRICS;
 use crate::tls::{CertificateTable, ServerSettings, TicketKeys, Tickets, server_config};
@@ -89,7 +89,7 @@ pub struct Bound {
 #[derive(Clone)]
 pub struct Shared {
     /// The gateway.
-    pub proxy: Arc<HttpProxy<Gateway>>,
+    pub proxy: Arc<HttpProxy<Gateway, Targets>>,
     /// What is under way.
     pub drain: Arc<Drain>,
     /// The keys of TLS session tickets.

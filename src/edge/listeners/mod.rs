@@ -7,6 +7,10 @@ mod guard;
 mod http1;
 pub mod http2;
 mod listening;
+mod pace;
+mod presence;
 
 pub use connection::{Connection, current_connection};
 pub use listening::{Bound, Drain, Listening, Shared};
+pub use pace::{AHEAD, Pace, with_pace};
+pub use presence::{LOOK, client_gone};

@@ -28,6 +28,7 @@ impl Gateway {
     pub(super) fn answered(&self, session: &Session, response: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
         // Before Pingora copies it, with the case of every name.
         edit_response(response, |_| {});
+        ctx.pace().iter().for_each(|pace| pace.end_head(response.status.is_informational()));
         if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
@@ -114,6 +115,7 @@ impl Gateway {
 
     /// Edits the body as it passes.
     pub(super) fn edit_body(&self, body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
+        ctx.pace().iter().for_each(|pace| pace.pass());
         if ctx.deadline.is_some_and(|deadline| Instant::now() > deadline) {
             return Err(refuse(ctx, Rejection::new(Reason::RouteTimeout, "")));
         }

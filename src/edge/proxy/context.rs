@@ -11,7 +11,7 @@ use pingora::proxy::Session;
 use super::mirror::Copy;
 use super::sticky::StickySession;
 use crate::edge::listeners::http2::Progress;
-use crate::edge::listeners::{Connection, current_connection};
+use crate::edge::listeners::{Connection, Pace, current_connection};
 use crate::exchange::{Exchange, Rejection};
 use crate::rules::payload::{Decoder, Fields, Stripper};
 use crate::snapshot::{Action, Forward, Held, Limits, Listener, Route, Upstream};
@@ -55,6 +55,8 @@ pub struct Context {
     pub backoff: Option<Duration>,
     /// Whether the next attempt is on a new connection, since a kept one was closed.
     pub fresh: bool,
+    /// Whether the connection of the present attempt had been kept.
+    pub reused: bool,
     /// Whether the answer that has come is to be tried again.
     pub again: bool,
     /// The copy of it that is being made for a mirror.
@@ -134,6 +136,7 @@ impl Context {
             entered: None,
             backoff: None,
             fresh: false,
+            reused: false,
             again: false,
             copy: None,
             copied: false,
@@ -184,12 +187,26 @@ impl Context {
     pub fn end_of(&mut self, side: Side) {
         match side {
             Side::Request => self.request_over = true,
-            Side::Answer => self.answer_over = true,
+            Side::Answer => {
+                self.answer_over = true;
+                self.pace().iter().for_each(|pace| pace.end());
+            }
         }
         if self.request_over && self.answer_over {
-            self.entered = None;
-            self.picked.iter_mut().for_each(Picked::release);
+            self.leave_upstream();
         }
+    }
+
+    /// The pace at which its response is read.
+    pub fn pace(&self) -> Option<&Pace> {
+        let of_stream = self.progress.as_ref().map(|progress| &progress.pace);
+        of_stream.or_else(|| self.connection.as_ref().map(|connection| &connection.pace))
+    }
+
+    /// Frees the request's places at the upstream and at the target.
+    pub fn leave_upstream(&mut self) {
+        self.entered = None;
+        self.picked.iter_mut().for_each(Picked::release);
     }
 
     /// How its route forwards, if it does.

@@ -8,7 +8,9 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
 
+use super::connect::CLIENT_GONE;
 use super::pick::picked_address;
+use super::waiting::is_client_gone;
 use super::{Context, Gateway};
 use crate::exchange::{Reason, Rejection};
 use crate::rules::resilience::backoff;
@@ -17,7 +19,10 @@ use crate::upstreams::{Outcome, is_exhaustion};
 impl Gateway {
     /// No connection: the request was never sent, so another target may have it at once, whatever it is.
     /// The target had no work by it, so that it is no matter of the budget.
-    pub(super) fn connect_failed(&self, ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
+    pub(super) fn connect_failed(&self, session: &mut Session, ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
+        if *error.etype() == CLIENT_GONE || is_client_gone(session, ctx) {
+            return gone(ctx, error);
+        }
         if is_exhaustion(&error) {
             // No target is to blame, and another would be of no help.
             return exhausted(ctx, error);
@@ -61,6 +66,9 @@ impl Gateway {
             error.set_retry(false);
             return error;
         }
+        if is_client_gone(session, ctx) {
+            return gone(ctx, error);
+        }
         if stale {
             ctx.fresh = true;
             error.set_retry(true);
@@ -80,6 +88,8 @@ impl Gateway {
 
     /// Gives the answer for a failure.
     pub(super) async fn answer_failure(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+        // The target has nothing to do with it any more, however long the client takes for the rejection.
+        ctx.leave_upstream();
         let rejection = match ctx.rejection.take() {
             Some(rejection) => rejection,
             None => {
@@ -110,6 +120,13 @@ impl Gateway {
         let written = Box::pin(self.reject(session, &rejection, ctx)).await;
         FailToProxy { error_code: status, can_reuse_downstream: written.is_ok() && session.is_body_done() }
     }
+}
+
+/// There is nobody left to try anything for.
+fn gone(ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
+    ctx.rejection = Some(Rejection::new(Reason::ClientGone, ""));
+    error.set_retry(false);
+    error
 }
 
 /// The gateway has nothing left to connect with.

@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use pingora::http::RequestHeader;
 
+use super::connect::opener;
 use super::{Context, Gateway};
 use crate::snapshot::{Mirror, Upstream};
 use crate::upstreams::{Outcome, Wish, call};
@@ -89,7 +90,8 @@ async fn send(calls: &super::Calls, copy: &Copy) -> bool {
     let Some(_entered) = pool.gate().try_now(crate::upstreams::Class::Low) else { return false };
     let Ok(mut picked) = pool.pick(&Wish::default()) else { return false };
     let begun = std::time::Instant::now();
-    let peer = picked.member.peer.clone();
+    let mut peer = picked.member.peer.clone();
+    peer.options.custom_l4 = Some(opener(&picked.member));
     let reply = call(calls, &peer, copy.request.clone(), copy.body.clone().freeze(), MAX_BODY).await;
     let outcome = reply.as_ref().map_or(Outcome::GatewayFailed, |r| Outcome::of_status(r.head.status.as_u16()));
     pool.report(&mut picked, outcome, reply.is_ok().then(|| begun.elapsed().as_secs_f64()));

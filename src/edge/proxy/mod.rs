@@ -1,6 +1,7 @@
 //! The phases of Pingora's `ProxyHttp`, a file per phase; this one only says which is which.
 
 mod answer;
+mod connect;
 mod context;
 mod deadline;
 mod failure;
@@ -8,12 +9,14 @@ mod finish;
 mod forward;
 mod hedge;
 mod intake;
+mod kept;
 mod mirror;
 mod panics;
 mod pick;
 mod respond;
 mod route;
 mod sticky;
+mod targets;
 mod tunnel;
 mod waiting;
 
@@ -38,6 +41,7 @@ use crate::snapshot::Current;
 pub use context::Context;
 use mirror::Copy;
 use panics::{caught, caught_now, settle};
+pub use targets::Targets;
 
 /// The gateway as Pingora sees it.
 pub struct Gateway {
@@ -96,24 +100,34 @@ impl ProxyHttp for Gateway {
         settle(caught(self.route(session, ctx)).await, ctx)
     }
 
+    /// Every error here ends the exchange with the target at once. Pingora does so with HTTP/2 targets only for errors
+    /// that are the client's (`proxy_h2.rs`, cloudflare/pingora#692): with others it goes on waiting for the response.
     async fn request_body_filter(&self, session: &mut Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Box<Context>) -> Result<()> {
-        settle(caught_now(|| self.count_body(session, body.as_ref(), end, ctx)), ctx)
+        settle(caught_now(|| self.count_body(session, body.as_ref(), end, ctx)), ctx).map_err(Error::into_down)
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<Box<HttpPeer>> {
-        settle(caught(self.pick(session, ctx)).await, ctx)
+        let mut peer = settle(caught(self.pick(session, ctx)).await, ctx)?;
+        targets::pace(&mut peer);
+        Ok(peer)
     }
 
     async fn connected_to_upstream(
         &self,
         _session: &mut Session,
         reused: bool,
-        _peer: &HttpPeer,
+        peer: &HttpPeer,
         _fd: std::os::fd::RawFd,
         _digest: Option<&Digest>,
         ctx: &mut Box<Context>,
     ) -> Result<()> {
-        self.connected(reused, ctx);
+        // Pingora knows only of connections that it has kept itself.
+        let kept = ctx.pace().is_some_and(|pace| {
+            pace.begin(peer.options.read_timeout);
+            pace.take_reused()
+        });
+        ctx.reused = reused || kept;
+        self.connected(ctx.reused, ctx);
         Ok(())
     }
 
@@ -154,8 +168,8 @@ impl ProxyHttp for Gateway {
         Ok(None)
     }
 
-    fn fail_to_connect(&self, _session: &mut Session, _peer: &HttpPeer, ctx: &mut Box<Context>, error: Box<Error>) -> Box<Error> {
-        self.connect_failed(ctx, error)
+    fn fail_to_connect(&self, session: &mut Session, _peer: &HttpPeer, ctx: &mut Box<Context>, error: Box<Error>) -> Box<Error> {
+        self.connect_failed(session, ctx, error)
     }
 
     fn error_while_proxy(
@@ -164,8 +178,9 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         error: Box<Error>,
         ctx: &mut Box<Context>,
-        reused: bool,
+        _reused: bool,
     ) -> Box<Error> {
+        let reused = ctx.reused;
         self.exchange_failed(session, ctx, error, reused)
     }
 

@@ -19,6 +19,7 @@ use pingora::upstreams::peer::HttpPeer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
+use super::connect::while_client;
 use super::{Context, Gateway};
 use crate::exchange::Reason;
 use crate::rules::frames::close_code::{GOING_AWAY, SERVICE_RESTART};
@@ -83,10 +84,10 @@ impl Gateway {
     async fn handshake(&self, session: &mut Session, ctx: &mut Context) -> Result<ClientSession> {
         loop {
             let peer = self.pick(session, ctx).await?;
-            let stream = match self.connector.new_stream(&http1(*peer.clone())).await {
+            let stream = match while_client(self.connector.new_stream(&http1(*peer.clone()))).await {
                 Ok(stream) => stream,
                 Err(error) => {
-                    let error = self.connect_failed(ctx, error.into_up());
+                    let error = self.connect_failed(session, ctx, error.into_up());
                     if error.retry() {
                         continue;
                     }
