@@ -31,10 +31,14 @@ mod discovery;
 mod ends;
 #[path = "gateway/failover.rs"]
 mod failover;
+#[path = "gateway/frames.rs"]
+mod frames;
 #[path = "gateway/handover.rs"]
 mod handover;
 #[path = "gateway/http2.rs"]
 mod http2;
+#[path = "gateway/interim.rs"]
+mod interim;
 #[path = "gateway/limits.rs"]
 mod limits;
 #[path = "gateway/process.rs"]

@@ -33,6 +33,9 @@ pub fn render(rejection: &Rejection, exchange: &Exchange) -> Answer {
         grpc(rejection, &mut headers);
         // A trailers-only answer: its HTTP status is always 200 (gRPC over HTTP/2, "Responses").
         return Answer { status: 200, headers, body: Bytes::new() };
+    } else if let Some(web) = exchange.grpc_web {
+        headers.push((CONTENT_TYPE, HeaderValue::from_static(web.content_type())));
+        return Answer { status: 200, headers, body: web.trailers(reason.grpc_status(), &grpc_message(rejection)) };
     } else {
         headers.push((CONTENT_TYPE, HeaderValue::from_static("application/problem+json")));
         problem(rejection, exchange)
@@ -49,11 +52,15 @@ fn push(headers: &mut Vec<(HeaderName, HeaderValue)>, name: HeaderName, value: S
 fn grpc(rejection: &Rejection, headers: &mut Vec<(HeaderName, HeaderValue)>) {
     headers.push((CONTENT_TYPE, HeaderValue::from_static("application/grpc")));
     headers.push((GRPC_STATUS, HeaderValue::from(u16::from(rejection.reason.grpc_status()))));
+    push(headers, GRPC_MESSAGE, grpc_message(rejection));
+}
+
+/// Percent-encoded as the gRPC protocol asks of Status-Message: what is no printable ASCII, and the percent sign.
+fn grpc_message(rejection: &Rejection) -> String {
+    const ENCODED: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%');
     let title = rejection.reason.title();
     let message = if rejection.detail.is_empty() { title.to_owned() } else { format!("{title}: {}", rejection.detail) };
-    // Percent-encoded as the gRPC protocol asks of Status-Message.
-    let escaped = percent_encoding::utf8_percent_encode(&message, percent_encoding::CONTROLS);
-    push(headers, GRPC_MESSAGE, escaped.to_string());
+    percent_encoding::utf8_percent_encode(&message, ENCODED).to_string()
 }
 
 fn problem(rejection: &Rejection, exchange: &Exchange) -> Bytes {

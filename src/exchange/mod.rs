@@ -2,6 +2,7 @@
 
 mod answer;
 pub mod clock;
+mod grpc;
 mod reason;
 mod rejection;
 mod request_id;
@@ -14,6 +15,7 @@ use std::time::Instant;
 use http::HeaderValue;
 
 pub use answer::{Answer, render};
+pub use grpc::{GrpcWeb, is_grpc};
 pub use reason::Reason;
 pub use rejection::Rejection;
 pub use request_id::new_request_id;
@@ -60,6 +62,8 @@ pub struct Exchange {
     pub trace: Trace,
     /// Whether the caller speaks gRPC.
     pub grpc: bool,
+    /// Whether the caller speaks gRPC-Web, and how.
+    pub grpc_web: Option<GrpcWeb>,
     /// Who it is from.
     pub identity: Option<Identity>,
     /// What a limit has to say in the answer.
@@ -87,6 +91,7 @@ impl Exchange {
             request_id: None,
             trace: Trace::default(),
             grpc: false,
+            grpc_web: None,
             identity: None,
             limit: None,
             cors_origin: None,

@@ -9,5 +9,6 @@ pub mod identity;
 pub mod limits;
 pub mod path;
 pub mod payload;
+pub mod protocols;
 pub mod resilience;
 pub mod routing;

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -11,6 +12,7 @@ use futures::task::AtomicWaker;
 use http::HeaderValue;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Shutdown, shutdown};
+use parking_lot::Mutex;
 
 use super::clock;
 use super::pace::Pace;
@@ -88,6 +90,12 @@ pub struct Connection {
     known: AtomicU64,
     expired: AtomicBool,
     cut: AtomicBool,
+    /// The error code of HTTP/2 with which it has to end, 0 if it does not, and what waits for that.
+    violated: AtomicU32,
+    violation: AtomicWaker,
+    /// The `Date` of the response that comes next, and whether there is one.
+    has_date: AtomicBool,
+    date: Mutex<Option<HeaderValue>>,
     /// How many of the next flushes may be left out.
     corks: AtomicU8,
     waker: AtomicWaker,
@@ -114,6 +122,10 @@ impl Connection {
             known: AtomicU64::new(0),
             expired: AtomicBool::new(false),
             cut: AtomicBool::new(false),
+            violated: AtomicU32::new(0),
+            violation: AtomicWaker::new(),
+            has_date: AtomicBool::new(false),
+            date: Mutex::new(None),
             corks: AtomicU8::new(0),
             waker: AtomicWaker::new(),
             pace: Pace::default(),
@@ -150,6 +162,28 @@ impl Connection {
     /// Whether it was ended so.
     pub fn is_cut(&self) -> bool {
         self.cut.load(Ordering::Acquire)
+    }
+
+    /// Has it end with a GOAWAY of this error code (RFC 9113, section 7).
+    pub fn violate(&self, code: u32) {
+        self.violated.store(code, Ordering::Release);
+        self.violation.wake();
+    }
+
+    /// Whether it has to end with GOAWAY.
+    pub fn has_violated(&self) -> bool {
+        self.violated.load(Ordering::Acquire) != 0
+    }
+
+    /// Resolves to the error code once it has to end with GOAWAY.
+    pub fn violated(&self) -> impl Future<Output = u32> + '_ {
+        std::future::poll_fn(|context| {
+            self.violation.register(context.waker());
+            match self.violated.load(Ordering::Acquire) {
+                0 => Poll::Pending,
+                code => Poll::Ready(code),
+            }
+        })
     }
 
     /// A next head is awaited, for at most `idle_time`; if some of it is there, the rest for `head_time`.
@@ -202,6 +236,21 @@ impl Connection {
         self.is_in_head() && self.head_begun.load(Ordering::Relaxed)
     }
 
+    /// Has the response that comes next keep this `Date`: Pingora's session of HTTP/1 overwrites it, and has no switch.
+    pub fn keep_date(&self, date: HeaderValue) {
+        *self.date.lock() = Some(date);
+        self.has_date.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns the `Date` that the response whose head is written now is to have, if it has one of its own.
+    pub fn take_date(&self) -> Option<HeaderValue> {
+        if !self.has_date.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.has_date.store(false, Ordering::Relaxed);
+        self.date.lock().take()
+    }
+
     /// One more of the next flushes may be left out, because something follows at once: that of a head before its
     /// body, or of a body before its end.
     pub fn cork(&self) {
@@ -235,6 +284,7 @@ impl Connection {
     pub fn poll_stalled(&self, context: &std::task::Context<'_>, stall_time: Duration) -> bool {
         if self.write_deadline.load(Ordering::Relaxed) == u64::MAX {
             self.write_deadline.store(after(stall_time), Ordering::Relaxed);
+            self.pace.set_stalled(true);
         }
         self.writer.register(context.waker());
         self.stalled.load(Ordering::Acquire)
@@ -245,6 +295,7 @@ impl Connection {
         // Read first: most writes never wait.
         if self.write_deadline.load(Ordering::Relaxed) != u64::MAX {
             self.write_deadline.store(u64::MAX, Ordering::Relaxed);
+            self.pace.set_stalled(false);
         }
     }
 

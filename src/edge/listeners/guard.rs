@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use h2::Reason;
 use pingora::protocols::Stream;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
@@ -16,8 +17,10 @@ use pingora::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::clock;
 use super::connection::Connection;
-use crate::exchange::Reason;
+use crate::exchange;
+use crate::rules::protocols::{FrameScanner, Violation};
 use crate::snapshot::Limits;
 use crate::telemetry::metrics::METRICS;
 use crate::tls::TlsStream;
@@ -45,14 +48,53 @@ pub struct Guarded<S> {
     /// Gathered writes; unused when the protocol above gathers by itself.
     gathered: Vec<u8>,
     gather: bool,
+    /// Looks at what a client of HTTP/2 sends.
+    frames: Option<Box<Frames>>,
     id: UniqueIDType,
+}
+
+/// The frames of an HTTP/2 client.
+struct Frames {
+    scanner: FrameScanner,
+    since: u64,
+    sent: u64,
+}
+
+impl Frames {
+    /// Header fields of a request, as on HTTP/1.
+    const FIELDS: u32 = 256;
+
+    fn new() -> Box<Self> {
+        // Beside them there are up to five pseudo-headers.
+        Box::new(Self { scanner: FrameScanner::new(Self::FIELDS + 5), since: clock::now(), sent: 0 })
+    }
 }
 
 impl<S> Guarded<S> {
     /// Guards a stream. With `gather`, for HTTP/1, small writes wait for a flush and stalled ones are cut.
     pub fn new(inner: S, connection: Arc<Connection>, limits: &Limits, gather: bool, id: UniqueIDType) -> Self {
         let stall_time = gather.then_some(limits.body_idle_time);
-        Self { inner, connection, head_time: limits.header_time, stall_time, gathered: Vec::new(), gather, id }
+        let frames = (!gather).then(Frames::new);
+        Self { inner, connection, head_time: limits.header_time, stall_time, gathered: Vec::new(), gather, frames, id }
+    }
+
+    /// Whether what has come may be read; if not, the connection ends with GOAWAY.
+    fn is_read_further(&mut self, came: &[u8]) -> bool {
+        let Some(frames) = &mut self.frames else { return true };
+        let age = clock::now().saturating_sub(frames.since);
+        let scanned = frames.scanner.scan(came, age, frames.sent);
+        if let Err(why) = scanned {
+            log::debug!("{}: HTTP/2: {why:?}", self.connection.peer);
+            let code = if why == Violation::PseudoTrailer { Reason::PROTOCOL_ERROR } else { Reason::ENHANCE_YOUR_CALM };
+            self.connection.violate(code.into());
+        }
+        scanned.is_ok()
+    }
+
+    fn count_sent(&mut self, outcome: &Poll<io::Result<usize>>) {
+        if let (Some(frames), Poll::Ready(Ok(count))) = (&mut self.frames, outcome) {
+            frames.sent += *count as u64;
+        }
     }
 
     /// Notes whether a write could go on; one that has waited for too long fails.
@@ -111,6 +153,9 @@ impl<S: AsyncRead + AsyncWrite + Readable + Unpin> AsyncRead for Guarded<S> {
     /// A read into nothing only waits until there is something to be read.
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
+        if self.frames.is_some() && self.connection.has_violated() {
+            return Poll::Pending;
+        }
         let outcome = match buffer.capacity() {
             0 => self.inner.poll_readable(context),
             _ => Pin::new(&mut self.inner).poll_read(context, buffer),
@@ -119,6 +164,10 @@ impl<S: AsyncRead + AsyncWrite + Readable + Unpin> AsyncRead for Guarded<S> {
             Poll::Ready(result) => {
                 let came = buffer.filled().len() - before;
                 if came > 0 {
+                    if !self.is_read_further(&buffer.filled()[before..]) {
+                        buffer.set_filled(before);
+                        return Poll::Pending;
+                    }
                     self.connection.bytes(came, self.head_time);
                 }
                 Poll::Ready(result)
@@ -225,8 +274,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.gather && self.connection.is_within_head() && bytes.starts_with(b"HTTP/1.1 4") {
             // Nobody but Pingora's parser writes before a head is complete.
-            METRICS.ended(Reason::BadRequest);
+            METRICS.ended(exchange::Reason::BadRequest);
             self.keep_back(UNREADABLE);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        if self.gather
+            && let Some(date) = self.connection.take_date()
+        {
+            let at = self.gathered.len();
+            self.keep_back(bytes);
+            set_date(&mut self.gathered[at..], date.as_bytes());
             return Poll::Ready(Ok(bytes.len()));
         }
         if self.gather && self.gathered.len() + bytes.len() <= GATHER {
@@ -234,6 +291,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
             return Poll::Ready(Ok(bytes.len()));
         }
         let outcome = self.poll_send_with(context, bytes);
+        self.count_sent(&outcome);
         self.watch(context, outcome)
     }
 
@@ -242,7 +300,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
             let first = parts.iter().find(|p| !p.is_empty()).map_or(&[][..], |p| p);
             return self.poll_write(context, first);
         }
-        Pin::new(&mut self.inner).poll_write_vectored(context, parts)
+        let outcome = Pin::new(&mut self.inner).poll_write_vectored(context, parts);
+        self.count_sent(&outcome);
+        outcome
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -263,6 +323,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_send(context))?;
         Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+/// Puts a date into a head that has another. Both are of the one length that RFC 9110, section 5.6.7, has for a date; of
+/// the obsolete forms none is kept.
+fn set_date(head: &mut [u8], date: &[u8]) {
+    const LENGTH: usize = "Tue, 15 Nov 1994 08:12:31 GMT".len();
+    let name = memchr::memmem::find(head, b"\r\nDate: ").or_else(|| memchr::memmem::find(head, b"\r\ndate: "));
+    if let Some(at) = name.map(|at| at + "\r\nDate: ".len())
+        && let (Some(place), LENGTH) = (head.get_mut(at..at + LENGTH), date.len())
+    {
+        place.copy_from_slice(date);
     }
 }
 

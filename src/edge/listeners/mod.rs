@@ -9,8 +9,10 @@ pub mod http2;
 mod listening;
 mod pace;
 mod presence;
+mod sending;
+mod stream;
 
 pub use connection::{Connection, current_connection};
 pub use listening::{Bound, Drain, Listening, Shared};
-pub use pace::{AHEAD, Pace, with_pace};
+pub use pace::{Pace, with_pace};
 pub use presence::{LOOK, client_gone};

@@ -14,7 +14,17 @@ use super::connection::with_current;
 use super::http2::Progress;
 
 /// Bytes that may be read ahead. One part of as much waits in Pingora's pipe while another one is written.
-pub const AHEAD: usize = 32 * 1024;
+const AHEAD: usize = 16 * 1024;
+
+/// The same for a client that has taken [`TRUSTED`] bytes without a pause: fewer and larger parts cost less.
+const AHEAD_OF_FAST: usize = 64 * 1024;
+
+/// More than sockets hold for a client that takes nothing.
+const TRUSTED: u32 = 8 * 1024 * 1024;
+
+/// Bytes of the body that may be read before the first of them goes to the client; more than Pingora takes for the line
+/// before a chunk.
+const FIRST: usize = 12 * 1024;
 
 /// Not a byte of a head has come.
 const AWAITED: u64 = 0;
@@ -27,6 +37,10 @@ const COMPLETE: u64 = u64::MAX;
 pub struct Pace {
     /// Bytes of the body that were read since the last of them went to the client.
     ahead: AtomicU32,
+    /// Bytes of the body that were read since the client last kept a part waiting.
+    steady: AtomicU32,
+    /// Whether something of the response waits for the client to take it.
+    stalled: AtomicBool,
     /// Milliseconds that a head may take from its first byte on.
     head_time: AtomicU32,
     /// When the first byte of the present head came, on [`clock`].
@@ -44,6 +58,8 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             ahead: AtomicU32::new(0),
+            steady: AtomicU32::new(0),
+            stalled: AtomicBool::new(false),
             head_time: AtomicU32::new(u32::MAX),
             head: AtomicU64::new(COMPLETE),
             late: AtomicBool::new(false),
@@ -59,7 +75,10 @@ impl Pace {
     pub fn begin(&self, head_time: Option<Duration>) {
         let most = head_time.and_then(|time| u32::try_from(time.as_millis()).ok()).unwrap_or(u32::MAX);
         self.head_time.store(most, Ordering::Relaxed);
-        self.ahead.store(0, Ordering::Relaxed);
+        // What comes with the head is gathered into one buffer, which stays with the session.
+        self.ahead.store((AHEAD - FIRST) as u32, Ordering::Relaxed);
+        self.steady.store(0, Ordering::Relaxed);
+        self.stalled.store(false, Ordering::Relaxed);
         self.late.store(false, Ordering::Relaxed);
         self.over.store(false, Ordering::Relaxed);
         self.head.store(AWAITED, Ordering::Relaxed);
@@ -72,18 +91,35 @@ impl Pace {
 
     /// How many bytes of the body may be read now. If there are none, the task is woken when there are.
     pub fn allowance(&self, context: &Context<'_>) -> usize {
-        let left = AHEAD.saturating_sub(self.ahead.load(Ordering::Relaxed) as usize);
+        let most = match self.stalled.load(Ordering::Relaxed) {
+            true => 0,
+            false if self.steady.load(Ordering::Relaxed) < TRUSTED => AHEAD,
+            false => AHEAD_OF_FAST,
+        };
+        let left = most.saturating_sub(self.ahead.load(Ordering::Relaxed) as usize);
         if left == 0 {
             self.reader.register(context.waker());
         }
         left
     }
 
+    /// Something of the response waits for the client to take it, or no longer does. Only the request's own task says so.
+    pub fn set_stalled(&self, stalled: bool) {
+        let before = self.stalled.swap(stalled, Ordering::Relaxed);
+        if stalled {
+            self.steady.store(0, Ordering::Relaxed);
+        } else if before {
+            self.reader.wake();
+        }
+    }
+
     /// Bytes of the body have been read.
     pub fn read(&self, count: usize) {
         // Only the request's own task does so.
-        let ahead = self.ahead.load(Ordering::Relaxed);
-        self.ahead.store(ahead.saturating_add(u32::try_from(count).unwrap_or(u32::MAX)), Ordering::Relaxed);
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        for sum in [&self.ahead, &self.steady] {
+            sum.store(sum.load(Ordering::Relaxed).saturating_add(count), Ordering::Relaxed);
+        }
     }
 
     /// A part of the body goes to the client, and all parts before it have gone.

@@ -12,7 +12,7 @@ pub const LOOK: Duration = Duration::from_millis(50);
 /// none. To be awaited by a request's own task alone, which holds the stream.
 pub async fn client_gone() {
     if let Some(progress) = Progress::current() {
-        return std::future::poll_fn(|context| progress.poll_gone(context)).await;
+        return progress.gone().await;
     }
     loop {
         tokio::time::sleep(LOOK).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, DATE, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::response::Parts as RespParts;
 use http::{Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -15,7 +15,7 @@ use super::context::Side;
 use super::failure::report_failure;
 use super::intake::X_REQUEST_ID;
 use super::pick::refuse;
-use super::{Context, Gateway};
+use super::{Context, Gateway, interim};
 use crate::exchange::{Reason, Rejection};
 use crate::filters::Strip;
 use crate::rules::payload::Stripper;
@@ -30,10 +30,15 @@ impl Gateway {
         edit_response(response, |_| {});
         ctx.pace().iter().for_each(|pace| pace.end_head(response.status.is_informational()));
         if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(());
+            ctx.interim += 1;
+            if ctx.interim <= interim::MOST {
+                return Ok(());
+            }
+            report_failure(ctx, Outcome::GatewayFailed);
+            return Err(refuse(ctx, Rejection::new(Reason::TargetProtocol, "").log("the target sent too many interim responses")));
         }
         if let Some(why) = misframed(response) {
-            report_failure(ctx);
+            report_failure(ctx, Outcome::GatewayFailed);
             return Err(refuse(ctx, Rejection::new(Reason::TargetProtocol, "").log(why)));
         }
         self.note_answer(response, ctx);
@@ -78,6 +83,9 @@ impl Gateway {
                 headers.insert(X_REQUEST_ID, id.clone());
             }
         });
+        if let (true, Some(date), Some(connection)) = (request.version != Version::HTTP_2, response.headers.get(DATE), &ctx.connection) {
+            connection.keep_date(date.clone());
+        }
         if request.version == Version::HTTP_10 {
             // Its client knows no chunks; the end of the connection is the end of the body.
             response.remove_header(&TRANSFER_ENCODING);

@@ -93,6 +93,10 @@ pub struct Context {
     request_over: bool,
     /// Whether the target's answer has.
     answer_over: bool,
+    /// Interim responses that its target has sent.
+    pub interim: u32,
+    /// Whether the gateway has told the client to go on with its body.
+    pub continued: bool,
     /// Whether the client's connection was to be kept, as it was before an interim answer.
     pub kept: Option<Option<u64>>,
     /// Whether it is counted as under way.
@@ -155,6 +159,8 @@ impl Context {
             tunnelled: None,
             request_over: false,
             answer_over: false,
+            interim: 0,
+            continued: false,
             kept: None,
             counted: false,
             recorded: false,

@@ -12,6 +12,7 @@ use super::connect::CLIENT_GONE;
 use super::pick::picked_address;
 use super::waiting::is_client_gone;
 use super::{Context, Gateway};
+use crate::edge::listeners::Pace;
 use crate::exchange::{Reason, Rejection};
 use crate::rules::resilience::backoff;
 use crate::upstreams::{Outcome, is_exhaustion};
@@ -27,7 +28,7 @@ impl Gateway {
             // No target is to blame, and another would be of no help.
             return exhausted(ctx, error);
         }
-        report_failure(ctx);
+        report_failure(ctx, Outcome::GatewayFailed);
         let wanted = ctx.upstream().is_some_and(|u| u.retry.connect);
         let again = wanted
             && match exclude(ctx) {
@@ -53,13 +54,14 @@ impl Gateway {
         }
         let from_target = *error.esource() == ErrorSource::Upstream;
         let unanswered = session.response_written().is_none() && ctx.answered.is_none();
-        let timed_out = matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout);
+        let late = ctx.pace().is_some_and(Pace::is_late);
+        let timed_out = late || matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout);
         // A kept connection that is closed as a request is sent says nothing about its target: once, the
         // request is sent again over a new one.
         let repeatable = is_repeatable(session, ctx);
         let stale = reused && !timed_out && !ctx.fresh && repeatable;
         if from_target && unanswered && !stale {
-            report_failure(ctx);
+            report_failure(ctx, if timed_out { Outcome::TimedOut } else { Outcome::GatewayFailed });
         }
         let wanted = ctx.upstream().is_some_and(|u| if timed_out { u.retry.timeout } else { u.retry.reset || stale });
         if !(from_target && unanswered && wanted && repeatable && ctx.rejection.is_none()) {
@@ -93,7 +95,8 @@ impl Gateway {
         let rejection = match ctx.rejection.take() {
             Some(rejection) => rejection,
             None => {
-                let mut reason = reason(error);
+                let late = *error.esource() == ErrorSource::Upstream && ctx.pace().is_some_and(Pace::is_late);
+                let mut reason = if late { Reason::TargetTimeout } else { reason(error) };
                 let over = ctx.deadline.is_some_and(|deadline| std::time::Instant::now() >= deadline);
                 if over && matches!(reason, Reason::TargetTimeout | Reason::ConnectTimeout) {
                     reason = Reason::RouteTimeout;
@@ -138,9 +141,9 @@ pub(super) fn exhausted(ctx: &mut Context, mut error: Box<Error>) -> Box<Error> 
 }
 
 /// Notes that the target failed.
-pub(super) fn report_failure(ctx: &mut Context) {
+pub(super) fn report_failure(ctx: &mut Context, outcome: Outcome) {
     if let (Some(upstream), Some(picked)) = (ctx.serving.upstream(ctx.upstream), &mut ctx.picked) {
-        upstream.pool.report(picked, Outcome::GatewayFailed, None);
+        upstream.pool.report(picked, outcome, None);
     }
 }
 

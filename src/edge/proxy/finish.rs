@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use futures::FutureExt;
 use http::Version;
 use pingora::Error;
 use pingora::http::RequestHeader;
@@ -76,7 +77,8 @@ impl Drop for Context {
     /// A request whose work was dropped in the middle, a stalled stream, is recorded here.
     fn drop(&mut self) {
         if let (false, Some(head)) = (self.recorded, self.head.take()) {
-            self.exchange.reason = Reason::ClientTimeout;
+            let gone = self.progress.as_ref().is_some_and(|progress| progress.gone().now_or_never().is_some());
+            self.exchange.reason = if gone { Reason::ClientGone } else { Reason::ClientTimeout };
             let bytes_in = self.body_seen;
             record(self, &head, (bytes_in, 0));
         }

@@ -7,7 +7,7 @@ use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use super::{Context, Gateway};
-use crate::exchange::{Reason, Rejection, Trace, address_text, new_request_id};
+use crate::exchange::{GrpcWeb, Reason, Rejection, Trace, address_text, is_grpc, new_request_id};
 use crate::rules::identity::client_address;
 use crate::rules::path::{BadPath, normalise};
 
@@ -57,7 +57,9 @@ impl Gateway {
     pub(super) fn intake(&self, session: &mut Session, ctx: &mut Context) -> Checked {
         // First, so that even a refusal can be found again.
         let (connection, underscore) = self.identify(session.req_header(), ctx);
-        if !session.is_http2() {
+        if session.req_header().version == Version::HTTP_2 {
+            check_http2(session.req_header())?;
+        } else {
             let checked = check_raw(session, ctx.limits().map_or(usize::MAX, |l| l.headers));
             // Asked first, Pingora takes from the headers how the body is framed: before any of them is edited.
             let bodiless = session.is_body_empty();
@@ -100,7 +102,9 @@ impl Gateway {
         let came = seen.request_id.filter(|id| peer_trusted && (8..=128).contains(&id.len()));
         exchange.request_id = Some(came.cloned().unwrap_or_else(new_request_id));
         exchange.trace = Trace::continue_or_start(seen.traceparent.map(HeaderValue::as_bytes));
-        exchange.grpc = seen.content_type.is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"));
+        let content_type = seen.content_type.map(HeaderValue::as_bytes);
+        exchange.grpc = content_type.is_some_and(is_grpc);
+        exchange.grpc_web = content_type.and_then(GrpcWeb::of);
         (seen.connection, seen.underscore)
     }
 
@@ -157,6 +161,26 @@ fn check_raw(session: &Session, most: usize) -> Result<usize, Box<Rejection>> {
         return Err(bad("the Host header is missing"));
     }
     Ok(raw.len())
+}
+
+/// Headers of a request, as on HTTP/1.
+const FIELDS: usize = 256;
+
+/// What the `h2` crate lets through and an intermediary must not forward (RFC 9113, sections 8.1.1 and 8.3.1).
+fn check_http2(request: &RequestHeader) -> Checked {
+    if request.headers.len() > FIELDS {
+        return Err(Rejection::new(Reason::HeadersTooLarge, format!("at most {FIELDS} headers are taken here")));
+    }
+    let mut hosts = request.headers.get_all(HOST).iter();
+    let host = hosts.next().ok_or_else(|| bad("the authority is missing"))?;
+    let named = request.uri.authority().is_none_or(|authority| authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()));
+    if hosts.next().is_some() || !named || host.as_bytes().contains(&b'@') {
+        return Err(bad("the authority and Host are not one host"));
+    }
+    if request.raw_path().iter().any(|octet| *octet <= b' ' || *octet == 0x7f) {
+        return Err(Rejection::new(Reason::BadPath, "the request target has a control character"));
+    }
+    Ok(())
 }
 
 /// How many bytes of the connection the request is, where that is known before its body has come.

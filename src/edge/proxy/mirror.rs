@@ -43,6 +43,11 @@ impl Drop for Place {
 }
 
 impl Copy {
+    /// The request is sent again, with its body from the beginning.
+    pub(super) fn begin_anew(&mut self) {
+        self.body.clear();
+    }
+
     /// Begins a copy of the request as its target is told it, if one is to be made.
     pub(super) fn begin(ctx: &Context, request: &RequestHeader) -> Option<Box<Self>> {
         let mirror = ctx.forward()?.mirror.as_ref()?;
@@ -73,7 +78,7 @@ impl Gateway {
             }
             copy.body.extend_from_slice(part);
         }
-        if let (true, Some(copy)) = (end, ctx.copy.take()) {
+        if end && let Some(copy) = ctx.copy.take() {
             let calls = Arc::clone(&self.calls);
             tokio::spawn(async move {
                 let metrics = &copy.upstream.metrics().mirrored;

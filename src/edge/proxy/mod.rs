@@ -9,6 +9,7 @@ mod finish;
 mod forward;
 mod hedge;
 mod intake;
+mod interim;
 mod kept;
 mod mirror;
 mod panics;
@@ -36,6 +37,7 @@ use pingora::{Error, Result};
 use pingora_limits::rate::Rate;
 use tokio::sync::watch;
 
+use crate::edge::listeners::Pace;
 use crate::snapshot::Current;
 
 pub use context::Context;
@@ -54,18 +56,6 @@ pub struct Gateway {
     calls: Arc<Calls>,
     /// Whether the process drains.
     draining: watch::Receiver<bool>,
-}
-
-/// Pingora takes an interim answer for one before the end of the request, and would close the connection: once the
-/// body has come it is kept after all.
-fn keep_after_interim(session: &mut Session, response: &ResponseHeader, ctx: &mut Context) {
-    if response.status.is_informational() {
-        ctx.kept.get_or_insert(session.get_keepalive());
-    } else if let Some(kept) = ctx.kept.take()
-        && session.is_body_done()
-    {
-        session.set_keepalive(kept);
-    }
 }
 
 /// A client with kept connections.
@@ -116,17 +106,13 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         reused: bool,
-        peer: &HttpPeer,
+        _peer: &HttpPeer,
         _fd: std::os::fd::RawFd,
         _digest: Option<&Digest>,
         ctx: &mut Box<Context>,
     ) -> Result<()> {
         // Pingora knows only of connections that it has kept itself.
-        let kept = ctx.pace().is_some_and(|pace| {
-            pace.begin(peer.options.read_timeout);
-            pace.take_reused()
-        });
-        ctx.reused = reused || kept;
+        ctx.reused = ctx.pace().is_some_and(Pace::take_reused) || reused;
         self.connected(ctx.reused, ctx);
         Ok(())
     }
@@ -140,7 +126,12 @@ impl ProxyHttp for Gateway {
             }
             Ok(())
         };
-        settle(caught_now(prepare), ctx)
+        settle(caught_now(prepare), ctx)?;
+        if request.version == http::Version::HTTP_2 && session.is_body_empty() {
+            // Pingora asks no filter about a body that HTTP/2 targets do not get.
+            settle(caught_now(|| self.count_body(session, None, true, ctx)), ctx)?;
+        }
+        interim::expect(session, request, ctx).await
     }
 
     async fn upstream_response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Box<Context>) -> Result<()> {
@@ -152,7 +143,7 @@ impl ProxyHttp for Gateway {
             // The end of the connection may be the end of the body.
             session.set_keepalive(None);
         }
-        keep_after_interim(session, response, ctx);
+        interim::keep_after(session, response, ctx);
         ctx.end_with_the_listener(session);
         settle(caught_now(|| self.edit_answer(session.req_header(), response, ctx)), ctx)
     }

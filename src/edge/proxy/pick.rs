@@ -90,6 +90,7 @@ impl Gateway {
         ctx.tries += 1;
         // Each attempt sends the body from its beginning.
         ctx.body_seen = 0;
+        ctx.copy.iter_mut().for_each(|copy| copy.begin_anew());
         let now = Instant::now();
         ctx.forwarded = Some(now);
         ctx.answered = None;
@@ -107,6 +108,7 @@ impl Gateway {
         }
         let Some(picked) = &ctx.picked else { return Error::err(ErrorType::InternalError) };
         let mut peer = reach(picked, ctx, left);
+        ctx.pace().iter().for_each(|pace| pace.begin(peer.options.read_timeout));
         if session.is_body_empty() {
             // What there is to write fits into any socket's buffer: no timer for it.
             peer.options.write_timeout = None;

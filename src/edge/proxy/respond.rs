@@ -1,10 +1,11 @@
 //! Answers of the gateway's own.
 
 use bytes::Bytes;
-use http::Method;
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
+use http::{Method, Version};
 use pingora::Result;
 use pingora::http::ResponseHeader;
+use pingora::protocols::http::HttpTask;
 use pingora::proxy::Session;
 
 use super::intake::X_REQUEST_ID;
@@ -36,11 +37,15 @@ impl Gateway {
         ctx.exchange.reason = reason;
         ctx.status = status;
         ctx.end_with_the_listener(session);
+        // A response of the target's that this one replaces may have had a date.
+        ctx.connection.iter().for_each(|connection| drop(connection.take_date()));
         let mut response = ResponseHeader::build(status, Some(headers.len() + 8))?;
         for (name, value) in headers {
             response.append_header(name.clone(), value.clone())?;
         }
-        if status != 204 && status != 304 {
+        // A response of gRPC is its head alone there ("Trailers-Only"), and has no length.
+        let is_grpc = ctx.exchange.grpc && session.req_header().version == Version::HTTP_2;
+        if status != 204 && status != 304 && !is_grpc {
             response.insert_header(CONTENT_LENGTH, body.len())?;
         }
         if let Some(id) = &ctx.exchange.request_id {
@@ -54,10 +59,12 @@ impl Gateway {
         let bodiless = session.req_header().method == Method::HEAD || body.is_empty();
         // A short body that is still to come is read away, so that the connection can be kept.
         drain_short_body(session).await;
-        session.write_response_header(Box::new(response), bodiless).await?;
+        // As tasks: Pingora's `write_response_header` forgets on HTTP/2 that the head is the end.
+        let mut tasks = vec![HttpTask::Header(Box::new(response), bodiless)];
         if !bodiless {
-            session.write_response_body(Some(body), true).await?;
+            tasks.push(HttpTask::Body(Some(body), true));
         }
+        session.write_response_tasks(tasks).await?;
         Ok(())
     }
 }

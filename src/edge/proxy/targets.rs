@@ -28,7 +28,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::Gateway;
 use super::connect::while_client;
 use super::kept::Kept;
-use crate::edge::listeners::{AHEAD, Pace, with_pace};
+use crate::edge::listeners::{Pace, with_pace};
 
 /// The protocol by which Pingora knows that [`Targets`] is to be asked; no target ever sees it.
 static PACED: LazyLock<ALPN> = LazyLock::new(|| ALPN::Custom(CustomALPN::new(b"paced".to_vec())));
@@ -175,7 +175,7 @@ impl AsyncRead for Paced {
         if buffer.remaining() >= BODY_READ {
             return match with_pace(|pace| pace.allowance(context)) {
                 Some(0) => Poll::Pending,
-                Some(most) => self.poll_body(context, buffer, most.min(AHEAD)),
+                Some(most) => self.poll_body(context, buffer, most),
                 None => self.open()?.poll_read(context, buffer),
             };
         }

@@ -36,9 +36,9 @@ pub(super) async fn wait<F: Future>(session: &mut Session, ctx: &Context, until:
 }
 
 /// Whether the client has closed its side or, on HTTP/2, reset the stream.
-pub(super) fn is_client_gone(session: &mut Session, ctx: &Context) -> bool {
-    match session.watch_h2_stream_close() {
-        Some(closed) => closed.now_or_never().is_some(),
+pub(super) fn is_client_gone(_session: &mut Session, ctx: &Context) -> bool {
+    match &ctx.progress {
+        Some(progress) => progress.gone().now_or_never().is_some(),
         // On HTTP/1 the session, which is borrowed here, holds the socket that is asked.
         None => ctx.connection.as_ref().is_some_and(|connection| connection.is_gone()),
     }

@@ -1,0 +1,484 @@
+//! One HTTP/2 stream as Pingora's proxy sees it: a server session of our own over the `h2` crate.
+//!
+//! Pingora 0.9.1 has one too, and this is the one place that goes round its faults. It hands an empty last DATA frame
+//! on as a part of the body, so that an HTTP/1 target gets two closing chunks (pingora#935); it takes a request with
+//! `content-length: 0` for one without a body, whatever follows; it drops interim responses; it loses the END_STREAM
+//! of a response without a body; it overwrites `Date`.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::{FutureExt, Stream};
+use h2::{Reason, RecvStream};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{Method, Request, Response, StatusCode};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::Digest;
+use pingora::protocols::http::HttpTask;
+use pingora::protocols::http::custom::CustomMessageWrite;
+use pingora::protocols::http::custom::server::Session;
+use pingora::protocols::http::date::get_cached_date;
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::{Error, ErrorType, OrErr, Result};
+
+use super::http2::Progress;
+
+/// Fields that belong to a connection of HTTP/1 and make a response of HTTP/2 malformed (RFC 9113, section 8.2.2).
+const HOP_BY_HOP: [HeaderName; 6] =
+    [CONNECTION, TRANSFER_ENCODING, UPGRADE, TE, HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection")];
+
+/// The most of a body that is looked at before the request is forwarded, where it has come with the head.
+const EARLY: usize = 16 * 1024;
+
+/// The longest body that is kept for a second try, as on HTTP/1.
+const RETRY: usize = 64 * 1024;
+
+/// A stream.
+pub struct Http2Stream {
+    request: RequestHeader,
+    body: RecvStream,
+    /// Parts of the body that were taken before they were asked for.
+    early: VecDeque<Bytes>,
+    body_over: bool,
+    progress: Arc<Progress>,
+    /// The head of the final response.
+    written: Option<Box<ResponseHeader>>,
+    /// Whether the response has ended.
+    ended: bool,
+    read: usize,
+    sent: usize,
+    retry: Option<RetryBuffer>,
+    read_timeout: Option<Duration>,
+    write_timeout: Option<Duration>,
+    drain_timeout: Option<Duration>,
+}
+
+/// What came of the body so far, for as long as it is short enough to be sent again.
+#[derive(Default)]
+struct RetryBuffer {
+    bytes: BytesMut,
+    truncated: bool,
+}
+
+impl RetryBuffer {
+    fn push(&mut self, part: &[u8]) {
+        if self.truncated {
+            return;
+        }
+        self.truncated = self.bytes.len() + part.len() > RETRY;
+        if self.truncated {
+            self.bytes = BytesMut::new();
+        } else {
+            self.bytes.extend_from_slice(part);
+        }
+    }
+}
+
+/// A request that is malformed (RFC 9113, section 8.1.1); the stream is reset.
+pub struct Malformed;
+
+impl Http2Stream {
+    /// Takes a stream that was accepted. What has come of its body with the head is looked at first: the `h2` crate
+    /// counts the body against the content-length, and what is malformed by then is never forwarded.
+    ///
+    /// # Errors
+    /// When the request is malformed.
+    pub async fn begin(request: Request<RecvStream>, progress: Arc<Progress>) -> std::result::Result<Self, Malformed> {
+        let (mut head, body) = request.into_parts();
+        join_cookies(&mut head.headers);
+        name_host(&mut head);
+        let body_over = body.is_end_stream();
+        let mut stream = Self {
+            request: RequestHeader::from(head),
+            body,
+            early: VecDeque::new(),
+            body_over,
+            progress,
+            written: None,
+            ended: false,
+            read: 0,
+            sent: 0,
+            retry: None,
+            read_timeout: None,
+            write_timeout: None,
+            drain_timeout: None,
+        };
+        if !body_over {
+            stream.take_early().await?;
+        }
+        Ok(stream)
+    }
+
+    async fn take_early(&mut self) -> std::result::Result<(), Malformed> {
+        let mut taken = 0;
+        // No part can follow, so that the end is all there is to wait for.
+        let is_empty = self.request.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
+        while !self.body_over && taken < EARLY {
+            let part = match is_empty {
+                true => Some(self.body.data().await),
+                false => self.body.data().now_or_never(),
+            };
+            match part {
+                None => break,
+                Some(Some(Ok(part))) => {
+                    self.body_over = self.body.is_end_stream();
+                    taken += part.len();
+                    if !part.is_empty() {
+                        self.early.push_back(part);
+                    }
+                }
+                Some(Some(Err(_))) => return Err(Malformed),
+                Some(None) => self.body_over = true,
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the next part of the body that is not empty; `None` at its end.
+    async fn next_part(&mut self) -> Result<Option<Bytes>> {
+        if let Some(part) = self.early.pop_front() {
+            return Ok(Some(self.hand_out(part)));
+        }
+        while !self.body_over {
+            match self.body.data().await.transpose().or_err(ErrorType::ReadError, "while reading the request body")? {
+                None => self.body_over = true,
+                Some(part) => {
+                    self.body_over = self.body.is_end_stream();
+                    if !part.is_empty() {
+                        return Ok(Some(self.hand_out(part)));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn hand_out(&mut self, part: Bytes) -> Bytes {
+        self.read += part.len();
+        if let Some(retry) = &mut self.retry {
+            retry.push(&part);
+        }
+        // An error is that of a stream that has ended.
+        let _ = self.body.flow_control().release_capacity(part.len());
+        part
+    }
+
+    /// Whether the response has no body, whatever its head says of one (RFC 9110, section 6.4.1).
+    fn is_bodiless(&self, status: StatusCode) -> bool {
+        self.request.method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+    }
+
+    fn write_head(&mut self, mut head: Box<ResponseHeader>, end: bool) -> Result<()> {
+        if self.written.is_some() || self.ended || head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        for name in &HOP_BY_HOP {
+            head.remove_header(name);
+        }
+        if head.status.is_informational() {
+            return self.progress.sending.interim(Response::from_parts(head.as_owned_parts(), ())).or_err(ErrorType::WriteError, SENDING);
+        }
+        if !head.headers.contains_key(DATE) {
+            head.insert_header(DATE, get_cached_date())?;
+        }
+        let end = end || self.is_bodiless(head.status);
+        self.progress.sending.head(Response::from_parts(head.as_owned_parts(), ()), end).or_err(ErrorType::WriteError, SENDING)?;
+        (self.written, self.ended) = (Some(head), end);
+        Ok(())
+    }
+
+    async fn write_part(&mut self, mut data: Bytes, end: bool) -> Result<()> {
+        if self.ended || (data.is_empty() && !end) {
+            return Ok(());
+        }
+        self.sent += data.len();
+        while !data.is_empty() {
+            let room = self.room(data.len()).await?;
+            let part = data.split_to(room.min(data.len()));
+            self.progress.sending.data(part, end && data.is_empty()).or_err(ErrorType::WriteError, SENDING)?;
+            self.ended = end && data.is_empty();
+        }
+        if end && !self.ended {
+            self.end()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the client takes something.
+    async fn room(&self, wanted: usize) -> Result<usize> {
+        let sending = &self.progress.sending;
+        sending.reserve(wanted);
+        let mut ready = std::future::poll_fn(|context| sending.poll_capacity(context));
+        let capacity = match (&mut ready).now_or_never() {
+            Some(capacity) => capacity,
+            None => {
+                self.progress.set_stalled(true);
+                let capacity = within(self.write_timeout, ready).await;
+                self.progress.set_stalled(false);
+                capacity?
+            }
+        };
+        match capacity {
+            Some(capacity) => capacity.or_err(ErrorType::WriteError, SENDING),
+            None => Error::e_explain(ErrorType::ConnectionClosed, "the client has reset the stream"),
+        }
+    }
+
+    fn end(&mut self) -> Result<()> {
+        if self.written.is_some() && !std::mem::replace(&mut self.ended, true) {
+            self.progress.sending.data(Bytes::new(), true).or_err(ErrorType::WriteError, SENDING)?;
+        }
+        Ok(())
+    }
+
+    async fn write_task(&mut self, task: HttpTask, last: bool) -> Result<bool> {
+        match task {
+            HttpTask::Header(head, end) => {
+                let end = end || (last && !head.status.is_informational());
+                self.write_head(head, end)?;
+                Ok(end)
+            }
+            HttpTask::Body(data, end) => {
+                self.write_part(data.unwrap_or_default(), end || last).await?;
+                Ok(end)
+            }
+            HttpTask::Trailer(Some(trailers)) => {
+                if self.written.is_some() && !std::mem::replace(&mut self.ended, true) {
+                    self.progress.sending.trailers(*trailers).or_err(ErrorType::WriteError, SENDING)?;
+                }
+                Ok(true)
+            }
+            HttpTask::Trailer(None) | HttpTask::Done => Ok(true),
+            HttpTask::Failed(error) => Err(error),
+            HttpTask::UpgradedBody(..) => Error::e_explain(ErrorType::InternalError, "an upgraded body on HTTP/2"),
+        }
+    }
+}
+
+const SENDING: &str = "while sending to the client";
+
+async fn within<T>(limit: Option<Duration>, work: impl Future<Output = T>) -> Result<T> {
+    match limit {
+        Some(limit) => tokio::time::timeout(limit, work).await.or_err(ErrorType::WriteTimedout, SENDING),
+        None => Ok(work.await),
+    }
+}
+
+/// Whether a task says no more than that the response has ended.
+fn is_end(task: &HttpTask) -> bool {
+    match task {
+        HttpTask::Done | HttpTask::Trailer(None) => true,
+        HttpTask::Body(data, end) => *end && data.as_ref().is_none_or(Bytes::is_empty),
+        _ => false,
+    }
+}
+
+/// Makes one field of the cookie's crumbs (RFC 9113, section 8.2.3), which is how HTTP/1 and every rule knows it.
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs = headers.get_all(http::header::COOKIE);
+    if crumbs.iter().nth(1).is_none() {
+        return;
+    }
+    let joined = crumbs.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
+    if let Ok(value) = HeaderValue::from_bytes(&joined) {
+        headers.insert(http::header::COOKIE, value);
+    }
+}
+
+/// Gives the request a `Host` where it has but an authority: what is asked for stands in one place then.
+fn name_host(head: &mut http::request::Parts) {
+    if !head.headers.contains_key(HOST)
+        && let Some(Ok(host)) = head.uri.authority().map(|authority| HeaderValue::from_str(authority.as_str()))
+    {
+        head.headers.insert(HOST, host);
+    }
+}
+
+#[async_trait]
+impl Session for Http2Stream {
+    fn req_header(&self) -> &RequestHeader {
+        &self.request
+    }
+
+    fn req_header_mut(&mut self) -> &mut RequestHeader {
+        &mut self.request
+    }
+
+    async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
+        self.next_part().await
+    }
+
+    async fn drain_request_body(&mut self) -> Result<()> {
+        let limit = self.drain_timeout;
+        let drain = async {
+            while self.next_part().await?.is_some() {}
+            Ok(())
+        };
+        match limit {
+            Some(limit) => tokio::time::timeout(limit, drain).await.or_err(ErrorType::ReadTimedout, "while draining the request body")?,
+            None => drain.await,
+        }
+    }
+
+    async fn write_response_header(&mut self, head: Box<ResponseHeader>, end: bool) -> Result<()> {
+        self.write_head(head, end).map_err(pingora::Error::into_down)
+    }
+
+    async fn write_response_header_ref(&mut self, head: &ResponseHeader, end: bool) -> Result<()> {
+        self.write_head(Box::new(head.clone()), end).map_err(pingora::Error::into_down)
+    }
+
+    async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
+        self.write_part(data, end).await.map_err(pingora::Error::into_down)
+    }
+
+    async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        self.write_task(HttpTask::Trailer(Some(Box::new(trailers))), true).await.map(|_| ()).map_err(pingora::Error::into_down)
+    }
+
+    async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        let mut ended = false;
+        let mut tasks = tasks.into_iter().peekable();
+        while let Some(task) = tasks.next() {
+            // The end goes out with what is before it.
+            let last = tasks.peek().is_some_and(is_end);
+            let failed = matches!(task, HttpTask::Failed(_));
+            let done = self.write_task(task, last).await;
+            ended |= if failed { done? } else { done.map_err(pingora::Error::into_down)? };
+        }
+        if ended {
+            self.end().map_err(pingora::Error::into_down)?;
+        }
+        Ok(ended)
+    }
+
+    fn set_read_timeout(&mut self, timeout: Option<Duration>) {
+        self.read_timeout = timeout;
+    }
+
+    fn get_read_timeout(&self) -> Option<Duration> {
+        self.read_timeout
+    }
+
+    fn set_write_timeout(&mut self, timeout: Option<Duration>) {
+        self.write_timeout = timeout;
+    }
+
+    fn get_write_timeout(&self) -> Option<Duration> {
+        self.write_timeout
+    }
+
+    fn set_total_drain_timeout(&mut self, timeout: Option<Duration>) {
+        self.drain_timeout = timeout;
+    }
+
+    fn get_total_drain_timeout(&self) -> Option<Duration> {
+        self.drain_timeout
+    }
+
+    fn request_summary(&self) -> String {
+        format!("{} {}", self.request.method, self.request.uri.path())
+    }
+
+    fn response_written(&self) -> Option<&ResponseHeader> {
+        self.written.as_deref()
+    }
+
+    async fn shutdown(&mut self, _code: u32, _context: &str) {
+        if !self.ended {
+            self.progress.sending.reset(Reason::INTERNAL_ERROR);
+        }
+    }
+
+    fn is_body_done(&mut self) -> bool {
+        self.body_over && self.early.is_empty()
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        self.end()
+    }
+
+    fn is_body_empty(&mut self) -> bool {
+        self.read == 0 && self.is_body_done()
+    }
+
+    async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
+        if no_body_expected || self.is_body_done() {
+            self.progress.gone().await;
+            return Error::e_explain(ErrorType::ConnectionClosed, "the client has reset the stream");
+        }
+        self.next_part().await
+    }
+
+    fn body_bytes_sent(&self) -> usize {
+        self.sent
+    }
+
+    fn body_bytes_read(&self) -> usize {
+        self.read
+    }
+
+    fn digest(&self) -> Option<&Digest> {
+        None
+    }
+
+    fn digest_mut(&mut self) -> Option<&mut Digest> {
+        None
+    }
+
+    fn client_addr(&self) -> Option<&SocketAddr> {
+        None
+    }
+
+    fn server_addr(&self) -> Option<&SocketAddr> {
+        None
+    }
+
+    /// Only subrequests of Pingora's would read it.
+    fn pseudo_raw_h1_request_header(&self) -> Bytes {
+        let mut raw = BytesMut::new();
+        raw.put_slice(self.request.method.as_str().as_bytes());
+        raw.put_u8(b' ');
+        raw.put_slice(self.request.uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes());
+        raw.put_slice(b" HTTP/1.1\r\n");
+        self.request.header_to_h1_wire(&mut raw);
+        raw.put_slice(b"\r\n");
+        raw.freeze()
+    }
+
+    fn enable_retry_buffering(&mut self) {
+        self.retry.get_or_insert_default();
+    }
+
+    fn retry_buffer_truncated(&self) -> bool {
+        self.retry.as_ref().is_some_and(|retry| retry.truncated)
+    }
+
+    fn get_retry_buffer(&self) -> Option<Bytes> {
+        let retry = self.retry.as_ref()?;
+        (!retry.truncated && !retry.bytes.is_empty()).then(|| retry.bytes.clone().freeze())
+    }
+
+    async fn finish_custom(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn take_custom_message_reader(&mut self) -> Option<Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>> {
+        None
+    }
+
+    fn restore_custom_message_reader(&mut self, _: Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>) -> Result<()> {
+        Ok(())
+    }
+
+    fn take_custom_message_writer(&mut self) -> Option<Box<dyn CustomMessageWrite>> {
+        None
+    }
+
+    fn restore_custom_message_writer(&mut self, _: Box<dyn CustomMessageWrite>) -> Result<()> {
+        Ok(())
+    }
+}
