@@ -21,6 +21,8 @@ mod authentication;
 mod cases;
 #[path = "gateway/configuration.rs"]
 mod configuration;
+#[path = "gateway/connecting.rs"]
+mod connecting;
 #[path = "gateway/crash.rs"]
 mod crash;
 #[path = "gateway/discovery.rs"]
@@ -39,6 +41,8 @@ mod framing;
 mod handover;
 #[path = "gateway/http2.rs"]
 mod http2;
+#[path = "gateway/interim.rs"]
+mod interim;
 #[path = "gateway/key_sets.rs"]
 mod key_sets;
 #[path = "gateway/limits.rs"]
@@ -71,5 +75,7 @@ mod tls;
 mod tracing;
 #[path = "gateway/upgrade.rs"]
 mod upgrade;
+#[path = "gateway/uploads.rs"]
+mod uploads;
 #[path = "gateway/websocket.rs"]
 mod websocket;

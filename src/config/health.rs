@@ -111,7 +111,8 @@ pub struct PassiveHealth {
     /// Time between two comparisons of the targets. Default 10s.
     pub interval: Duration,
     /// How long the first ejection lasts; the n-th lasts n times as long. An active probe that succeeds
-    /// ends it, as in Envoy. Default 30s.
+    /// ends it, as in Envoy; one for time-outs only if the probe is HTTP or gRPC, since a process that hangs can be
+    /// connected to. Default 30s.
     pub ejection: Duration,
     /// The longest ejection. Default 300s.
     pub max_ejection: Duration,

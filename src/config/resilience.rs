@@ -88,7 +88,7 @@ pub struct Retry {
     /// Attempts, the first included; 1 is no retry. Default 3.
     #[schemars(range(min = 1, max = 10))]
     pub attempts: u32,
-    /// What is tried again. Default `[connect, reset]`.
+    /// What is tried again. Default `[connect, reset, timeout]`.
     pub on: Vec<RetryOn>,
     /// Statuses that are tried again, such as `502-504`. Default: none.
     pub statuses: Option<Statuses>,
@@ -117,7 +117,7 @@ impl Default for Retry {
     fn default() -> Self {
         Self {
             attempts: 3,
-            on: vec![RetryOn::Connect, RetryOn::Reset],
+            on: vec![RetryOn::Connect, RetryOn::Reset, RetryOn::Timeout],
             statuses: None,
             grpc_statuses: Vec::new(),
             per_try: None,

@@ -8,4 +8,4 @@ pub mod listeners;
 pub mod proxy;
 
 pub use listeners::{Bound, Drain, Listening, Shared};
-pub use proxy::Gateway;
+pub use proxy::{Gateway, Targets};

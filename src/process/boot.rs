@@ -20,7 +20,7 @@ use super::{Phase, ReloadState, Source, Supervisor, activation, notify, signals}
 use crate::admin::Door;
 use crate::compile::compile;
 use crate::config::Loaded;
-use crate::edge::{Bound, Drain, Gateway};
+use crate::edge::{Bound, Drain, Gateway, Targets};
 use crate::live::Live;
 use crate::notation::{Mistakes, Place};
 use crate::snapshot::{Current, Listener, Serving, Snapshot};
@@ -88,12 +88,10 @@ const ADMIN: &str = "(admin)";
 /// Connections to targets that are kept for each worker and target group.
 const KEPT: usize = 1024;
 
-fn proxy(gateway: Gateway, threads: usize) -> Arc<HttpProxy<Gateway>> {
+fn proxy(gateway: Gateway, threads: usize) -> Arc<HttpProxy<Gateway, Targets>> {
     let ca_file = Some(crate::tls::system_roots().pem_path());
     let conf = ServerConf { threads, upstream_keepalive_pool_size: KEPT, ca_file, ..ServerConf::default() };
-    let mut proxy = HttpProxy::new(gateway, Arc::new(conf));
-    proxy.handle_init_modules();
-    Arc::new(proxy)
+    Arc::new(Targets::proxy(gateway, &Arc::new(conf)))
 }
 
 /// Whether a socket that somebody else has bound is a listener's: by its address, or, where the system

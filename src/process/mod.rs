@@ -26,7 +26,7 @@ use tokio::sync::watch as channel;
 
 use crate::admin::{Door, Refused};
 use crate::config::{Flat, FlatLater, Loaded, load, load_text};
-use crate::edge::{Bound, Drain, Gateway, Listening};
+use crate::edge::{Bound, Drain, Gateway, Listening, Targets};
 use crate::live::Live;
 use crate::notation::Mistakes;
 use crate::snapshot::{Current, Serving};
@@ -96,7 +96,7 @@ pub struct Supervisor {
     flat: Mutex<FlatLater>,
     /// The files that it is made of, as they were when it was read.
     files: Mutex<watch::Seen>,
-    proxy: Arc<HttpProxy<Gateway>>,
+    proxy: Arc<HttpProxy<Gateway, Targets>>,
     listeners: Mutex<Vec<Listening>>,
     /// Those that the last reload has ended, until each has left its address.
     leaving: Mutex<Vec<tokio::task::JoinHandle<()>>>,

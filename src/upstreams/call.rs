@@ -33,8 +33,14 @@ pub struct Begun {
     pub reused: bool,
 }
 
-/// Sends a request and reads the head of the answer.
-pub async fn begin(connector: &Connector<()>, peer: &HttpPeer, request: RequestHeader, body: Bytes) -> Result<Begun> {
+/// The most interim responses to one request.
+const MAX_INTERIM: u32 = 16;
+
+/// What is done with the heads of interim responses.
+pub type Interim<'i> = &'i mut (dyn FnMut(ResponseHeader) + Send);
+
+/// Sends a request and reads the head of the answer. Interim ones before it go to `interim`.
+pub async fn begin(connector: &Connector<()>, peer: &HttpPeer, request: RequestHeader, body: Bytes, interim: Interim<'_>) -> Result<Begun> {
     let (mut session, reused) = connector.get_http_session(peer).await?;
     if is_verified_later(peer) {
         Box::pin(verify_own_certificate(peer, session.digest())).await?;
@@ -42,7 +48,7 @@ pub async fn begin(connector: &Connector<()>, peer: &HttpPeer, request: RequestH
     session.set_read_timeout(peer.options.read_timeout);
     session.set_write_timeout(peer.options.write_timeout);
     send(&mut session, request, body).await.map_err(pingora::Error::into_up)?;
-    let head = read_head(&mut session).await.map_err(pingora::Error::into_up)?;
+    let head = read_head(&mut session, peer.options.read_timeout, interim).await.map_err(pingora::Error::into_up)?;
     Ok(Begun { session, head, reused })
 }
 
@@ -87,7 +93,7 @@ pub async fn finish(connector: &Connector<()>, peer: &HttpPeer, mut session: Htt
 /// Sends a request and reads the answer, of its body at most `most` bytes. The connection is kept when
 /// the whole of the answer was read and the peer says for how long.
 pub async fn call(connector: &Connector<()>, peer: &HttpPeer, request: RequestHeader, body: Bytes, most: usize) -> Result<Reply> {
-    let Begun { mut session, head, .. } = begin(connector, peer, request, body).await?;
+    let Begun { mut session, head, .. } = begin(connector, peer, request, body, &mut |_| {}).await?;
     let mut taken = BytesMut::new();
     let mut whole = true;
     while whole {
@@ -141,10 +147,18 @@ async fn send(session: &mut HttpSession<()>, mut request: RequestHeader, body: B
     session.finish_request_body().await
 }
 
-/// The head of the answer itself, past informational ones.
-async fn read_head(session: &mut HttpSession<()>) -> Result<ResponseHeader> {
-    loop {
-        session.read_response_header().await?;
+/// The head of the answer itself, past informational ones. Each may take that long as a whole: Pingora's time-out is
+/// for each part of it that comes.
+async fn read_head(session: &mut HttpSession<()>, limit: Option<Duration>, interim: Interim<'_>) -> Result<ResponseHeader> {
+    for _ in 0..=MAX_INTERIM {
+        let reading = session.read_response_header();
+        match limit {
+            Some(limit) => match tokio::time::timeout(limit, reading).await {
+                Ok(read) => read?,
+                Err(_) => return pingora::Error::e_explain(pingora::ErrorType::ReadTimedout, "the head of the response took too long"),
+            },
+            None => reading.await?,
+        }
         let head = session.response_header().cloned();
         match head {
             Some(head) => {
@@ -154,10 +168,12 @@ async fn read_head(session: &mut HttpSession<()>) -> Result<ResponseHeader> {
                 if !head.status.is_informational() {
                     return Ok(head);
                 }
+                interim(head);
             }
             None => return pingora::Error::e_explain(pingora::ErrorType::InvalidHTTPHeader, "there is no answer"),
         }
     }
+    pingora::Error::e_explain(pingora::ErrorType::InvalidHTTPHeader, "the target sent too many interim responses")
 }
 
 /// Why nobody knows where an answer ends, or not everybody the same: an upgrade that was not asked for, since those that

@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use pingora::connectors::L4Connect;
 use pingora::upstreams::peer::HttpPeer;
 
 use super::breaker::SharedBreaker;
@@ -35,6 +36,8 @@ pub struct Member {
     pub breaker: Option<Arc<SharedBreaker>>,
     /// Whether it takes no new sessions.
     pub draining: bool,
+    /// What opens its sockets, once somebody has said so.
+    pub opener: OnceLock<Arc<dyn L4Connect + Send + Sync>>,
 }
 
 /// Targets among which an algorithm chooses.

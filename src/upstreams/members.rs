@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -14,6 +14,7 @@ use super::bequest::TargetBequest;
 use super::breaker::SharedBreaker;
 use super::choice::{Choice, Draw, Member};
 use super::gate::Gate;
+use super::probe::ProbeKind;
 use super::shape::PoolShape;
 use super::target::{Outcome, Target, TargetSpec};
 use super::watch::{Watch, WatchShape};
@@ -176,6 +177,7 @@ impl Members {
             tag: self.shape.sessions.as_ref().map_or(0, |key| key.tag(&target.label)),
             breaker: self.shape.target_breaker.map(|shape| target.breaker(shape)),
             draining: spec.draining,
+            opener: OnceLock::new(),
         };
         Known { target: Arc::clone(target), spec, watch, member: Arc::new(member) }
     }
@@ -278,8 +280,9 @@ impl Members {
 
     /// What a probe found, and whether the target's health changed by it.
     pub(super) fn probed(&self, address: SocketAddr, good: bool, changed: bool, failure: Option<&str>) {
+        let answered = !matches!(self.shape.probe.as_ref().map(|probe| &probe.kind), Some(ProbeKind::Tcp));
         let Some(target) = self.by_address.lock().get(&address).map(|k| Arc::clone(&k.target)) else { return };
-        let pardoned = good && target.pardon();
+        let pardoned = good && target.pardon(answered);
         if !changed && !pardoned {
             return;
         }
@@ -348,7 +351,7 @@ impl Members {
         let now = clock::now();
         let mut changed = self.choice.load().starting;
         // Where nobody is to be ejected any more, whoever is comes back at once.
-        let back = |target: &Target| if self.shape.outlier.is_some() { target.release(now) } else { target.pardon() };
+        let back = |target: &Target| if self.shape.outlier.is_some() { target.release(now) } else { target.pardon(true) };
         for known in self.by_address.lock().values().filter(|k| back(&k.target)) {
             log::info!("upstream {}: target {} is back from its ejection", self.shape.name, known.target.label);
             known.target.start_slowly();

@@ -15,6 +15,12 @@ use crate::rules::balance::Algorithm;
 use crate::rules::resilience::{BreakerShape, Budget, OutlierShape};
 use crate::tls::{PeerAuthorities, system_roots};
 
+/// What an HTTP/2 target may send before it is read: of one response, and of all on a connection. Pingora does not read
+/// the response while it waits to send a part of the request, so that a window has to be a good deal larger than that of
+/// the target: one that sends back what it gets would stand still for ever otherwise.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 8 * STREAM_WINDOW;
+
 /// All that makes a pool what it is. Two configurations that ask for the same shape share the pool.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PoolShape {
@@ -132,6 +138,9 @@ impl Transport {
         let (least, most) = self.versions;
         peer.options.set_http_version(most, least);
         peer.options.max_h2_streams = 100;
+        // What may come before it is read, and so before the client takes it: Pingora's own is 8 MiB for each response.
+        peer.options.h2_stream_window_size = Some(STREAM_WINDOW);
+        peer.options.h2_connection_window_size = Some(CONNECTION_WINDOW);
         // Upgrades have a tunnel of their own; Pingora's would lose some.
         peer.options.http_upstream_request_policy = pingora::upstreams::peer::HttpUpstreamRequestPolicy::deny_upgrades();
         peer.options.connection_timeout = Some(self.connect);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use super::breaker::SharedBreaker;
 use crate::exchange::clock;
@@ -47,8 +48,10 @@ pub enum Outcome {
     Good,
     /// It answered with 5xx, but with none of the next kind.
     Failed,
-    /// It could not be reached, broke off, took too long, or answered 502, 503 or 504.
+    /// It could not be reached, broke off, or answered 502, 503 or 504.
     GatewayFailed,
+    /// It was reached, and took too long to answer. Counts as the one before.
+    TimedOut,
 }
 
 impl Outcome {
@@ -59,6 +62,11 @@ impl Outcome {
             500.. => Self::Failed,
             _ => Self::Good,
         }
+    }
+
+    /// Whether it is one that a gateway in front of the target would tell with 502, 503 or 504.
+    pub fn is_gateway_failure(self) -> bool {
+        matches!(self, Self::GatewayFailed | Self::TimedOut)
     }
 
     /// Whether it is no failure.
@@ -93,10 +101,17 @@ pub struct Target {
     counts: Counts,
     ejection: Mutex<(Ejection, &'static str)>,
     ejected: AtomicBool,
+    /// Whether its last failure was a time-out: that it can be connected to does not speak against that.
+    timed_out: AtomicBool,
     /// When it became eligible after it was not, for a slow start; 0 is from the beginning.
     started: AtomicU64,
     breaker: Mutex<Option<Arc<SharedBreaker>>>,
+    /// A place for each socket that is being connected to it.
+    pub connecting: Semaphore,
 }
+
+/// How many sockets may be on their way to one target. Further requests wait, for as long as connecting may take.
+const CONNECTING: usize = 256;
 
 impl Target {
     /// A target of which nothing is known yet.
@@ -116,8 +131,10 @@ impl Target {
             },
             ejection: Mutex::new((Ejection::default(), "")),
             ejected: AtomicBool::new(false),
+            timed_out: AtomicBool::new(false),
             started: AtomicU64::new(0),
             breaker: Mutex::new(None),
+            connecting: Semaphore::new(CONNECTING),
         }
     }
 
@@ -184,8 +201,9 @@ impl Target {
             return None;
         }
         self.counts.bad.fetch_add(1, Ordering::Relaxed);
+        self.timed_out.store(outcome == Outcome::TimedOut, Ordering::Relaxed);
         let row = self.counts.in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
-        let gateway = if outcome == Outcome::GatewayFailed { self.counts.gateway_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
+        let gateway = if outcome.is_gateway_failure() { self.counts.gateway_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
         // Where no more may be ejected now, the next row of failures asks again, and not each of them.
         if shape.failures > 0 && row.is_multiple_of(shape.failures) {
             Some("consecutive_failures")
@@ -215,9 +233,11 @@ impl Target {
         self.is_ejected() && self.let_back(|ejection| ejection.release(now))
     }
 
-    /// Lets it back at once: a probe has succeeded. Whether it came back.
-    pub fn pardon(&self) -> bool {
-        self.is_ejected() && self.let_back(Ejection::pardon)
+    /// Lets it back at once: a probe has succeeded, and was answered if it asked for that. Whether it came back. One
+    /// that takes too long to answer comes back only when a probe is answered: a stopped process can be connected to.
+    pub fn pardon(&self, answered: bool) -> bool {
+        let shown = answered || !self.timed_out.load(Ordering::Relaxed);
+        self.is_ejected() && shown && self.let_back(Ejection::pardon)
     }
 
     fn let_back(&self, ask: impl FnOnce(&mut Ejection) -> bool) -> bool {

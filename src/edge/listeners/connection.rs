@@ -15,6 +15,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use parking_lot::Mutex;
 
 use super::clock;
+use super::pace::Pace;
 use super::wire::Wire;
 use crate::exchange::address_text;
 use crate::snapshot::{Held, ListenerKey};
@@ -31,6 +32,11 @@ pub fn scope<F: Future>(connection: &Arc<Connection>, work: F) -> impl Future<Ou
 /// The connection that the running task serves. `None` outside of one.
 pub fn current_connection() -> Option<Arc<Connection>> {
     CURRENT.try_with(Arc::clone).ok()
+}
+
+/// Does something with the connection that the running task serves.
+pub fn with_current<T>(work: impl FnOnce(&Connection) -> T) -> Option<T> {
+    CURRENT.try_with(|connection| work(connection)).ok()
 }
 
 /// What a connection knows of its listener.
@@ -108,6 +114,8 @@ pub struct Connection {
     /// How many of the next flushes may be left out.
     corks: AtomicU8,
     waker: AtomicWaker,
+    /// The pace of its request, on HTTP/1.
+    pub pace: Pace,
 }
 
 impl Connection {
@@ -141,6 +149,7 @@ impl Connection {
             date: Mutex::new(None),
             corks: AtomicU8::new(0),
             waker: AtomicWaker::new(),
+            pace: Pace::default(),
         })
     }
 
@@ -325,6 +334,7 @@ impl Connection {
     pub fn poll_stalled(&self, context: &std::task::Context<'_>, stall_time: Duration) -> bool {
         if self.write_deadline.load(Ordering::Relaxed) == u64::MAX {
             self.write_deadline.store(after(stall_time), Ordering::Relaxed);
+            self.pace.set_stalled(true);
         }
         self.writer.register(context.waker());
         self.stalled.load(Ordering::Acquire)
@@ -335,6 +345,7 @@ impl Connection {
         // Read first: most writes never wait.
         if self.write_deadline.load(Ordering::Relaxed) != u64::MAX {
             self.write_deadline.store(u64::MAX, Ordering::Relaxed);
+            self.pace.set_stalled(false);
         }
     }
 

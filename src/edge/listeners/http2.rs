@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use super::clock;
 use super::connection::{Connection, scope};
 use super::listening::Context;
+use super::pace::Pace;
 use super::sending::Sending;
 use super::stream::{Http2Stream, Malformed};
 use crate::snapshot::Limits;
@@ -56,20 +57,21 @@ tokio::task_local! {
 pub struct Progress {
     /// Its sending side.
     pub sending: Sending,
-    /// Whether a part of the response waits for the client to take it.
-    stalled: AtomicBool,
     /// Whether a body is awaited.
     awaited: AtomicBool,
     /// The answer has begun: from then on the client may take its time, as streams do.
     answered: AtomicBool,
     /// When a part of the body came last.
     last: AtomicU64,
+    /// The pace of its response.
+    pub pace: Pace,
 }
 
 impl Progress {
     fn new(response: SendResponse<Bytes>) -> Arc<Self> {
-        let (stalled, awaited, answered) = (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Self { sending: Sending::new(response), stalled, awaited, answered, last: AtomicU64::new(clock::now()) })
+        let (awaited, answered) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (sending, last, pace) = (Sending::new(response), AtomicU64::new(clock::now()), Pace::default());
+        Arc::new(Self { sending, awaited, answered, last, pace })
     }
 
     /// Returns ready once the client has reset the stream, or the connection has ended.
@@ -84,7 +86,7 @@ impl Progress {
 
     /// Notes whether a part of the response waits for the client to take it.
     pub fn set_stalled(&self, stalled: bool) {
-        self.stalled.store(stalled, Ordering::Release);
+        self.pace.set_stalled(stalled);
     }
 
     /// Resolves once the client is gone and the request, whose body was awaited, has not noticed: nobody reads a body
@@ -100,6 +102,11 @@ impl Progress {
     /// The running stream's; `None` on HTTP/1, where Pingora has a time-out of its own.
     pub fn current() -> Option<Arc<Self>> {
         PROGRESS.try_with(Arc::clone).ok()
+    }
+
+    /// Does something with the running stream's.
+    pub fn with_current<T>(work: impl FnOnce(&Self) -> T) -> Option<T> {
+        PROGRESS.try_with(|progress| work(progress)).ok()
     }
 
     /// Notes that a part of the body has come (or is awaited from now on), and whether more is to come.

@@ -20,7 +20,7 @@ use super::admit::admit;
 use super::clock;
 use super::connection::{Connection, Home};
 use super::evict::{AddressPlace, Addresses, Idlers, Queue};
-use crate::edge::proxy::Gateway;
+use crate::edge::proxy::{Gateway, Targets};
 use crate::snapshot::{Current, Held, Limits, Listener, Serving};
 use crate::telemetry::metrics::METRICS;
 use crate::tls::{CertificateTable, ServerSettings, TicketKeys, Tickets, server_config};
@@ -91,7 +91,7 @@ pub struct Bound {
 #[derive(Clone)]
 pub struct Shared {
     /// The gateway.
-    pub proxy: Arc<HttpProxy<Gateway>>,
+    pub proxy: Arc<HttpProxy<Gateway, Targets>>,
     /// The configuration at work.
     pub serving: Arc<Current>,
     /// What is under way.

@@ -9,6 +9,8 @@ mod http1;
 pub mod http2;
 mod linger;
 mod listening;
+mod pace;
+mod presence;
 mod sending;
 mod spare;
 mod stream;
@@ -16,4 +18,6 @@ mod wire;
 
 pub use connection::{Connection, current_connection};
 pub use listening::{Bound, Drain, Listening, Shared};
+pub use pace::{Pace, with_pace};
+pub use presence::{LOOK, client_gone};
 pub use wire::Framing;

@@ -16,7 +16,7 @@ use super::failure::report_failure;
 use super::hop_by_hop::{drop_from_response, drop_hop_by_hop};
 use super::intake::X_REQUEST_ID;
 use super::pick::refuse;
-use super::{Context, Gateway};
+use super::{Context, Gateway, interim};
 use crate::exchange::{Reason, Rejection};
 use crate::filters::Strip;
 use crate::rules::payload::Stripper;
@@ -29,11 +29,17 @@ impl Gateway {
     pub(super) fn answered(&self, session: &Session, response: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
         // Before Pingora copies it, with the case of every name.
         edit_response(response, |_| {});
+        ctx.pace().iter().for_each(|pace| pace.end_head(response.status.is_informational()));
         if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(());
+            ctx.interim += 1;
+            if ctx.interim <= interim::MOST {
+                return Ok(());
+            }
+            report_failure(ctx, Outcome::GatewayFailed);
+            return Err(refuse(ctx, Rejection::new(Reason::TargetProtocol, "").log("the target sent too many interim responses")));
         }
         if let Some(why) = misframed(response) {
-            report_failure(ctx);
+            report_failure(ctx, Outcome::GatewayFailed);
             return Err(refuse(ctx, Rejection::new(Reason::TargetProtocol, "").log(why)));
         }
         self.note_answer(response, ctx);
@@ -122,6 +128,7 @@ impl Gateway {
 
     /// Edits the body as it passes.
     pub(super) fn edit_body(&self, body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
+        ctx.pace().iter().for_each(|pace| pace.pass());
         if ctx.deadline.is_some_and(|deadline| Instant::now() > deadline) {
             return Err(refuse(ctx, Rejection::new(Reason::RouteTimeout, "")));
         }

@@ -11,7 +11,7 @@ use pingora::proxy::Session;
 use super::mirror::Copy;
 use super::sticky::StickySession;
 use crate::edge::listeners::http2::Progress;
-use crate::edge::listeners::{Connection, current_connection};
+use crate::edge::listeners::{Connection, Pace, current_connection};
 use crate::exchange::{Exchange, Rejection};
 use crate::rules::payload::{Decoder, Fields, Stripper};
 use crate::snapshot::{Action, Forward, Held, Limits, Listener, Route, Upstream};
@@ -55,6 +55,8 @@ pub struct Context {
     pub backoff: Option<Duration>,
     /// Whether the next attempt is on a new connection, since a kept one was closed.
     pub fresh: bool,
+    /// Whether the connection of the present attempt had been kept.
+    pub reused: bool,
     /// Whether the answer that has come is to be tried again.
     pub again: bool,
     /// The copy of it that is being made for a mirror.
@@ -91,6 +93,10 @@ pub struct Context {
     request_over: bool,
     /// Whether the target's answer has.
     answer_over: bool,
+    /// Interim responses that its target has sent.
+    pub interim: u32,
+    /// Whether the gateway has told the client to go on with its body.
+    pub continued: bool,
     /// Whether the client's connection was to be kept, as it was before an interim answer.
     pub kept: Option<Option<u64>>,
     /// Whether the response ended with a reset that only says so.
@@ -136,6 +142,7 @@ impl Context {
             entered: None,
             backoff: None,
             fresh: false,
+            reused: false,
             again: false,
             copy: None,
             copied: false,
@@ -154,6 +161,8 @@ impl Context {
             tunnelled: None,
             request_over: false,
             answer_over: false,
+            interim: 0,
+            continued: false,
             kept: None,
             ended_by_reset: false,
             counted: false,
@@ -187,12 +196,26 @@ impl Context {
     pub fn end_of(&mut self, side: Side) {
         match side {
             Side::Request => self.request_over = true,
-            Side::Answer => self.answer_over = true,
+            Side::Answer => {
+                self.answer_over = true;
+                self.pace().iter().for_each(|pace| pace.end());
+            }
         }
         if self.request_over && self.answer_over {
-            self.entered = None;
-            self.picked.iter_mut().for_each(Picked::release);
+            self.leave_upstream();
         }
+    }
+
+    /// The pace at which its response is read.
+    pub fn pace(&self) -> Option<&Pace> {
+        let of_stream = self.progress.as_ref().map(|progress| &progress.pace);
+        of_stream.or_else(|| self.connection.as_ref().map(|connection| &connection.pace))
+    }
+
+    /// Frees the request's places at the upstream and at the target.
+    pub fn leave_upstream(&mut self) {
+        self.entered = None;
+        self.picked.iter_mut().for_each(Picked::release);
     }
 
     /// How its route forwards, if it does.

@@ -8,8 +8,11 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
+use super::connect::CLIENT_GONE;
 use super::pick::picked_address;
+use super::waiting::is_client_gone;
 use super::{Context, Gateway};
+use crate::edge::listeners::Pace;
 use crate::exchange::{Reason, Rejection};
 use crate::rules::resilience::backoff;
 use crate::upstreams::{Outcome, error_text, is_exhaustion};
@@ -17,12 +20,15 @@ use crate::upstreams::{Outcome, error_text, is_exhaustion};
 impl Gateway {
     /// No connection: the request was never sent, so another target may have it at once, whatever it is.
     /// The target had no work by it, so that it is no matter of the budget.
-    pub(super) fn connect_failed(&self, ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
+    pub(super) fn connect_failed(&self, session: &mut Session, ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
+        if *error.etype() == CLIENT_GONE || is_client_gone(session, ctx) {
+            return gone(ctx, error);
+        }
         if is_exhaustion(&error) {
             // No target is to blame, and another would be of no help.
             return exhausted(ctx, error);
         }
-        report_failure(ctx);
+        report_failure(ctx, Outcome::GatewayFailed);
         let wanted = ctx.upstream().is_some_and(|u| u.retry.connect);
         let again = wanted
             && match exclude(ctx) {
@@ -48,18 +54,22 @@ impl Gateway {
         }
         let from_target = *error.esource() == ErrorSource::Upstream;
         let unanswered = session.response_written().is_none() && ctx.answered.is_none();
-        let timed_out = matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout);
+        let late = ctx.pace().is_some_and(Pace::is_late);
+        let timed_out = late || matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout);
         // A kept connection that is closed as a request is sent says nothing about its target: once, the
         // request is sent again over a new one.
         let repeatable = is_repeatable(session, ctx);
         let stale = reused && !timed_out && !ctx.fresh && repeatable;
         if from_target && unanswered && !stale {
-            report_failure(ctx);
+            report_failure(ctx, if timed_out { Outcome::TimedOut } else { Outcome::GatewayFailed });
         }
         let wanted = ctx.upstream().is_some_and(|u| if timed_out { u.retry.timeout } else { u.retry.reset || stale });
         if !(from_target && unanswered && wanted && repeatable && ctx.rejection.is_none()) {
             error.set_retry(false);
             return error;
+        }
+        if is_client_gone(session, ctx) {
+            return gone(ctx, error);
         }
         if stale {
             ctx.fresh = true;
@@ -87,10 +97,13 @@ impl Gateway {
 
     /// Gives the answer for a failure.
     pub(super) async fn answer_failure(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+        // The target has nothing to do with it any more, however long the client takes for the rejection.
+        ctx.leave_upstream();
         let rejection = match ctx.rejection.take() {
             Some(rejection) => rejection,
             None => {
-                let mut reason = reason(error);
+                let late = *error.esource() == ErrorSource::Upstream && ctx.pace().is_some_and(Pace::is_late);
+                let mut reason = if late { Reason::TargetTimeout } else { reason(error) };
                 let from_client = *error.esource() == ErrorSource::Downstream;
                 let fault = ctx.connection.as_ref().filter(|_| from_client).and_then(|connection| connection.fault());
                 if let Some(fault) = fault {
@@ -140,6 +153,13 @@ fn is_end(session: &Session, error: &Error) -> bool {
     no_error && length.is_none_or(|length| length == session.body_bytes_sent())
 }
 
+/// There is nobody left to try anything for.
+fn gone(ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
+    ctx.rejection = Some(Rejection::new(Reason::ClientGone, ""));
+    error.set_retry(false);
+    error
+}
+
 /// The gateway has nothing left to connect with.
 pub(super) fn exhausted(ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
     let detail = "no file descriptor or port is left for a connection to a target";
@@ -149,9 +169,9 @@ pub(super) fn exhausted(ctx: &mut Context, mut error: Box<Error>) -> Box<Error> 
 }
 
 /// Notes that the target failed.
-pub(super) fn report_failure(ctx: &mut Context) {
+pub(super) fn report_failure(ctx: &mut Context, outcome: Outcome) {
     if let (Some(upstream), Some(picked)) = (ctx.serving.upstream(ctx.upstream), &mut ctx.picked) {
-        upstream.pool.report(picked, Outcome::GatewayFailed, None);
+        upstream.pool.report(picked, outcome, None);
     }
 }
 

@@ -15,6 +15,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::context::Side;
 use super::failure::{exhausted, is_method_repeatable, is_retried_answer};
@@ -22,7 +23,7 @@ use super::mirror::Copy;
 use super::pick::{reach, refuse};
 use super::tunnel::strip_hop_by_hop;
 use super::waiting::{Waited, wait};
-use super::{Calls, Context, Gateway};
+use super::{Calls, Context, Gateway, interim};
 use crate::exchange::{Reason, Rejection};
 use crate::upstreams::{Begun, Outcome, Picked, Wish, begin, finish, is_exhaustion};
 
@@ -37,10 +38,20 @@ struct Try {
 }
 
 impl Try {
-    async fn ask(self, calls: Arc<Calls>) -> (Self, Result<Begun>) {
-        let result = begin(&calls, &self.peer, self.request.clone(), bytes::Bytes::new()).await;
+    async fn ask(self, calls: Arc<Calls>, interim: Sender<ResponseHeader>) -> (Self, Result<Begun>) {
+        // There is room for as many as a target may send; those of a second one are hints as well.
+        let mut pass = |head| drop(interim.try_send(head));
+        let result = begin(&calls, &self.peer, self.request.clone(), bytes::Bytes::new(), &mut pass).await;
         (self, result)
     }
+}
+
+/// What comes of targets that are asked.
+enum Came<T> {
+    /// A head, or a failure.
+    Result(Option<T>),
+    /// The head of an interim response.
+    Interim(ResponseHeader),
 }
 
 /// Whether a second target may be asked beside the first: without a body, and with no effect that could
@@ -83,12 +94,13 @@ impl Gateway {
         let peer = self.pick(session, ctx).await?;
         let picked = ctx.picked.take().ok_or_else(|| Error::new(ErrorType::InternalError))?;
         let mut asked = FuturesUnordered::new();
-        asked.push(self.prepare_try(session, ctx, peer, picked)?.ask(Arc::clone(&self.calls)).boxed());
+        let (sender, mut interim) = channel(interim::MOST as usize);
+        asked.push(self.prepare_try(session, ctx, peer, picked)?.ask(Arc::clone(&self.calls), sender.clone()).boxed());
         let mut pause = ctx.upstream().and_then(|u| u.retry.hedge_after).map(|after| Instant::now() + after);
         // An answer that is tried again is still better than none.
         let mut poor = None;
         loop {
-            let failed = match self.next(&mut asked, pause, session, ctx).await? {
+            let failed = match self.next(&mut asked, &mut interim, pause, session, ctx).await? {
                 Some((won, Ok(begun))) if pause.is_none() && asked.is_empty() => return Ok((won, begun)),
                 Some((won, Ok(begun))) if !is_retried_answer(&begun.head, ctx) => return Ok((won, begun)),
                 Some((won, Ok(begun))) => {
@@ -101,7 +113,7 @@ impl Gateway {
             if pause.take().is_some()
                 && let Some(second) = self.prepare_second(session, ctx)
             {
-                asked.push(second.ask(Arc::clone(&self.calls)).boxed());
+                asked.push(second.ask(Arc::clone(&self.calls), sender.clone()).boxed());
             }
             match (failed, asked.is_empty()) {
                 (Some((_, error)), true) if poor.is_none() && is_exhaustion(&error) => return Err(exhausted(ctx, error)),
@@ -111,9 +123,11 @@ impl Gateway {
                     let reused = false;
                     return Err(self.exchange_failed(session, ctx, error.into_up(), reused));
                 }
-                (Some((mut lost, _)), _) => {
+                (Some((mut lost, error)), _) => {
                     if let Some(upstream) = ctx.upstream() {
-                        upstream.pool.report(&mut lost.picked, Outcome::GatewayFailed, None);
+                        let late = *error.etype() == ErrorType::ReadTimedout;
+                        let outcome = if late { Outcome::TimedOut } else { Outcome::GatewayFailed };
+                        upstream.pool.report(&mut lost.picked, outcome, None);
                     }
                 }
                 (None, _) => {}
@@ -128,6 +142,7 @@ impl Gateway {
     async fn next<F>(
         &self,
         asked: &mut FuturesUnordered<F>,
+        interim: &mut Receiver<ResponseHeader>,
         pause: Option<Instant>,
         session: &mut Session,
         ctx: &mut Context,
@@ -135,10 +150,26 @@ impl Gateway {
     where
         F: Future + Send,
     {
-        match wait(session, ctx, pause, asked.next()).await {
-            Waited::Done(result) => Ok(result),
-            Waited::Late => Ok(None),
-            Waited::Gone => Err(refuse(ctx, Rejection::new(Reason::ClientGone, ""))),
+        loop {
+            let next = async {
+                tokio::select! {
+                    biased;
+                    Some(head) = interim.recv() => Came::Interim(head),
+                    result = asked.next() => Came::Result(result),
+                }
+            };
+            match wait(session, ctx, pause, next).await {
+                Waited::Done(Came::Result(result)) => {
+                    // They may have come in one go.
+                    while let Ok(head) = interim.try_recv() {
+                        interim::pass(session, head, ctx).await?;
+                    }
+                    return Ok(result);
+                }
+                Waited::Done(Came::Interim(head)) => interim::pass(session, head, ctx).await?,
+                Waited::Late => return Ok(None),
+                Waited::Gone => return Err(refuse(ctx, Rejection::new(Reason::ClientGone, ""))),
+            }
         }
     }
 
@@ -190,6 +221,7 @@ impl Gateway {
             // As without hedging: the end of the connection may be the end of the body.
             session.set_keepalive(None);
         }
+        interim::keep_after(session, &head, ctx);
         ctx.end_with_the_listener(session);
         // Nobody reads from the client meanwhile, so nobody would send a head that is kept back.
         ctx.connection.iter().for_each(|connection| connection.clear_corks());

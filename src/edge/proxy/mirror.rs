@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use pingora::http::RequestHeader;
 
+use super::connect::opener;
 use super::{Context, Gateway};
 use crate::snapshot::{Mirror, Upstream};
 use crate::upstreams::{Outcome, Wish, call};
@@ -42,6 +43,11 @@ impl Drop for Place {
 }
 
 impl Copy {
+    /// The request is sent again, with its body from the beginning.
+    pub(super) fn begin_anew(&mut self) {
+        self.body.clear();
+    }
+
     /// Begins a copy of the request as its target is told it, if one is to be made.
     pub(super) fn begin(ctx: &Context, request: &RequestHeader) -> Option<Box<Self>> {
         let mirror = ctx.forward()?.mirror.as_ref()?;
@@ -72,7 +78,7 @@ impl Gateway {
             }
             copy.body.extend_from_slice(part);
         }
-        if let (true, Some(copy)) = (end, ctx.copy.take()) {
+        if end && let Some(copy) = ctx.copy.take() {
             let calls = Arc::clone(&self.calls);
             tokio::spawn(async move {
                 let metrics = &copy.upstream.metrics().mirrored;
@@ -89,7 +95,8 @@ async fn send(calls: &super::Calls, copy: &Copy) -> bool {
     let Some(_entered) = pool.gate().try_now(crate::upstreams::Class::Low) else { return false };
     let Ok(mut picked) = pool.pick(&Wish::default()) else { return false };
     let begun = std::time::Instant::now();
-    let peer = picked.member.peer.clone();
+    let mut peer = picked.member.peer.clone();
+    peer.options.custom_l4 = Some(opener(&picked.member));
     let reply = call(calls, &peer, copy.request.clone(), copy.body.clone().freeze(), MAX_BODY).await;
     let outcome = reply.as_ref().map_or(Outcome::GatewayFailed, |r| Outcome::of_status(r.head.status.as_u16()));
     pool.report(&mut picked, outcome, reply.is_ok().then(|| begun.elapsed().as_secs_f64()));

@@ -1,6 +1,7 @@
 //! The phases of Pingora's `ProxyHttp`, a file per phase; this one only says which is which.
 
 mod answer;
+mod connect;
 mod context;
 mod deadline;
 mod failure;
@@ -9,12 +10,15 @@ mod forward;
 mod hedge;
 mod hop_by_hop;
 mod intake;
+mod interim;
+mod kept;
 mod mirror;
 mod panics;
 mod pick;
 mod respond;
 mod route;
 mod sticky;
+mod targets;
 mod tunnel;
 mod waiting;
 
@@ -36,12 +40,14 @@ use pingora::{Error, Result};
 use pingora_limits::rate::Rate;
 use tokio::sync::watch;
 
+use crate::edge::listeners::Pace;
 use crate::snapshot::Current;
 use crate::tls::{connector_options, is_verified_later, verify_own_certificate};
 
 pub use context::Context;
 use mirror::Copy;
 use panics::{caught, caught_now, settle};
+pub use targets::Targets;
 
 /// The gateway as Pingora sees it.
 pub struct Gateway {
@@ -54,18 +60,6 @@ pub struct Gateway {
     calls: Arc<Calls>,
     /// Whether the process drains.
     draining: watch::Receiver<bool>,
-}
-
-/// Pingora takes an interim answer for one before the end of the request, and would close the connection: once the
-/// body has come it is kept after all.
-fn keep_after_interim(session: &mut Session, response: &ResponseHeader, ctx: &mut Context) {
-    if response.status.is_informational() {
-        ctx.kept.get_or_insert(session.get_keepalive());
-    } else if let Some(kept) = ctx.kept.take()
-        && session.is_body_done()
-    {
-        session.set_keepalive(kept);
-    }
 }
 
 /// A client with kept connections.
@@ -100,12 +94,16 @@ impl ProxyHttp for Gateway {
         settle(caught(self.route(session, ctx)).await, ctx)
     }
 
+    /// Every error here ends the exchange with the target at once. Pingora does so with HTTP/2 targets only for errors
+    /// that are the client's (`proxy_h2.rs`, cloudflare/pingora#692): with others it goes on waiting for the response.
     async fn request_body_filter(&self, session: &mut Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Box<Context>) -> Result<()> {
-        settle(caught_now(|| self.count_body(session, body.as_ref(), end, ctx)), ctx)
+        settle(caught_now(|| self.count_body(session, body.as_ref(), end, ctx)), ctx).map_err(Error::into_down)
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<Box<HttpPeer>> {
-        settle(caught(self.pick(session, ctx)).await, ctx)
+        let mut peer = settle(caught(self.pick(session, ctx)).await, ctx)?;
+        targets::pace(&mut peer);
+        Ok(peer)
     }
 
     async fn connected_to_upstream(
@@ -120,7 +118,9 @@ impl ProxyHttp for Gateway {
         if is_verified_later(peer) {
             Box::pin(verify_own_certificate(peer, digest)).await.map_err(Error::into_up)?;
         }
-        self.connected(reused, ctx);
+        // Pingora knows only of connections that it has kept itself.
+        ctx.reused = ctx.pace().is_some_and(Pace::take_reused) || reused;
+        self.connected(ctx.reused, ctx);
         Ok(())
     }
 
@@ -139,7 +139,12 @@ impl ProxyHttp for Gateway {
             }
             Ok(())
         };
-        settle(caught_now(prepare), ctx)
+        settle(caught_now(prepare), ctx)?;
+        if request.version == http::Version::HTTP_2 && session.is_body_empty() {
+            // Pingora asks no filter about a body that HTTP/2 targets do not get.
+            settle(caught_now(|| self.count_body(session, None, true, ctx)), ctx)?;
+        }
+        interim::expect(session, request, ctx).await
     }
 
     async fn upstream_response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Box<Context>) -> Result<()> {
@@ -151,7 +156,7 @@ impl ProxyHttp for Gateway {
             // The end of the connection may be the end of the body.
             session.set_keepalive(None);
         }
-        keep_after_interim(session, response, ctx);
+        interim::keep_after(session, response, ctx);
         ctx.end_with_the_listener(session);
         settle(caught_now(|| self.edit_answer(session.req_header(), response, ctx)), ctx)
     }
@@ -167,8 +172,8 @@ impl ProxyHttp for Gateway {
         Ok(None)
     }
 
-    fn fail_to_connect(&self, _session: &mut Session, _peer: &HttpPeer, ctx: &mut Box<Context>, error: Box<Error>) -> Box<Error> {
-        self.connect_failed(ctx, error)
+    fn fail_to_connect(&self, session: &mut Session, _peer: &HttpPeer, ctx: &mut Box<Context>, error: Box<Error>) -> Box<Error> {
+        self.connect_failed(session, ctx, error)
     }
 
     fn error_while_proxy(
@@ -177,8 +182,9 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         error: Box<Error>,
         ctx: &mut Box<Context>,
-        reused: bool,
+        _reused: bool,
     ) -> Box<Error> {
+        let reused = ctx.reused;
         self.exchange_failed(session, ctx, error, reused)
     }
 

@@ -10,6 +10,7 @@ use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
+use super::connect::opener;
 use super::deadline::deadline;
 use super::sticky::StickySession;
 use super::waiting::{Waited, wait};
@@ -80,12 +81,16 @@ impl Gateway {
     pub(super) async fn pick(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
         if let Some(pause) = ctx.backoff.take() {
             let left = ctx.deadline.map_or(pause, |deadline| deadline.saturating_duration_since(Instant::now()));
-            Box::pin(tokio::time::sleep(pause.min(left))).await;
+            let until = Instant::now() + pause.min(left);
+            if let Waited::Gone = Box::pin(wait(session, ctx, Some(until), std::future::pending::<()>())).await {
+                return Err(refuse(ctx, Rejection::new(Reason::ClientGone, "")));
+            }
         }
         let first = ctx.tries == 0;
         ctx.tries += 1;
         // Each attempt sends the body from its beginning.
         ctx.body_seen = 0;
+        ctx.copy.iter_mut().for_each(|copy| copy.begin_anew());
         let now = Instant::now();
         ctx.forwarded = Some(now);
         ctx.answered = None;
@@ -103,6 +108,7 @@ impl Gateway {
         }
         let Some(picked) = &ctx.picked else { return Error::err(ErrorType::InternalError) };
         let mut peer = reach(picked, ctx, left);
+        ctx.pace().iter().for_each(|pace| pace.begin(peer.options.read_timeout));
         if session.is_body_empty() {
             // What there is to write fits into any socket's buffer: no timer for it.
             peer.options.write_timeout = None;
@@ -205,6 +211,7 @@ fn no_target(upstream: &Upstream, why: NoPick, tried: usize) -> Box<Rejection> {
 /// How the target is reached in a try that has so much time.
 pub(super) fn reach(picked: &Picked, ctx: &Context, left: Option<Duration>) -> Box<HttpPeer> {
     let mut peer = Box::new(picked.member.peer.clone());
+    peer.options.custom_l4 = Some(opener(&picked.member));
     if ctx.fresh {
         // Under a key that no kept connection has.
         peer.group_key = fastrand::u64(..);

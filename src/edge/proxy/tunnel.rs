@@ -20,6 +20,7 @@ use pingora::upstreams::peer::HttpPeer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
+use super::connect::while_client;
 use super::hop_by_hop::drop_from_response;
 use super::{Context, Gateway};
 use crate::exchange::Reason;
@@ -95,10 +96,10 @@ impl Gateway {
     async fn handshake(&self, session: &mut Session, ctx: &mut Context) -> Result<ClientSession> {
         loop {
             let peer = self.pick(session, ctx).await?;
-            let stream = match self.connect_tunnel(&http1(*peer.clone())).await {
+            let stream = match while_client(self.connect_tunnel(&http1(*peer.clone()))).await {
                 Ok(stream) => stream,
                 Err(error) => {
-                    let error = self.connect_failed(ctx, error.into_up());
+                    let error = self.connect_failed(session, ctx, error.into_up());
                     if error.retry() {
                         continue;
                     }

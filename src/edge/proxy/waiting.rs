@@ -1,14 +1,12 @@
 //! Waiting for something else than the client, for as long as there is a client.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::FutureExt;
 use pingora::proxy::Session;
 
 use super::Context;
-
-/// How often a request that waits looks whether its client is still there.
-const LOOK: Duration = Duration::from_millis(50);
+use crate::edge::listeners::LOOK;
 
 /// How waiting has ended.
 pub(super) enum Waited<T> {
@@ -38,7 +36,7 @@ pub(super) async fn wait<F: Future>(session: &mut Session, ctx: &Context, until:
 }
 
 /// Whether the client has closed its side or, on HTTP/2, reset the stream.
-fn is_client_gone(_session: &mut Session, ctx: &Context) -> bool {
+pub(super) fn is_client_gone(_session: &mut Session, ctx: &Context) -> bool {
     match &ctx.progress {
         Some(progress) => progress.gone().now_or_never().is_some(),
         // On HTTP/1 the session, which is borrowed here, holds the socket that is asked.

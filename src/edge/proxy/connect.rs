@@ -1,0 +1,86 @@
+//! Connecting to targets, for as long as there is a client.
+//!
+//! Pingora awaits a connection without a look at the client, opens any number of sockets to a target that does not
+//! answer, and takes the last descriptor of the process for it.
+
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use pingora::connectors::L4Connect;
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::protocols::l4::stream::Stream;
+use pingora::{Error, ErrorType, OrErr, Result};
+use tokio::net::TcpSocket;
+
+use crate::edge::listeners::client_gone;
+use crate::upstreams::{Member, Target};
+
+/// The error of work that has ended because its client is gone.
+pub(super) const CLIENT_GONE: ErrorType = ErrorType::Custom("ClientGone");
+
+/// Descriptors that connections to targets leave to clients and operators: an eighth, and never more than this.
+const RESERVE: u64 = 1024;
+
+/// How a target's sockets are opened.
+#[derive(Debug)]
+struct Opener(Arc<Target>);
+
+/// How the sockets of a target are opened, for its peers.
+pub(super) fn opener(member: &Member) -> Arc<dyn L4Connect + Send + Sync> {
+    Arc::clone(member.opener.get_or_init(|| Arc::new(Opener(Arc::clone(&member.target)))))
+}
+
+/// Does `work` unless the client of the running task goes.
+pub(super) async fn while_client<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        biased;
+        done = work => done,
+        () = client_gone() => Error::e_explain(CLIENT_GONE, "the client has gone while the target was connected to"),
+    }
+}
+
+#[async_trait]
+impl L4Connect for Opener {
+    async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
+        let SocketAddr::Inet(address) = address else { return Error::e_explain(ErrorType::SocketError, "no address of a network") };
+        while_client(self.open(*address)).await
+    }
+}
+
+impl Opener {
+    /// Waits for a place among the sockets that are being connected, which Pingora's time-out for the whole ends.
+    async fn open(&self, address: std::net::SocketAddr) -> Result<Stream> {
+        let _place = self.0.connecting.acquire().await.or_err(ErrorType::InternalError, "no place")?;
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+        let socket = socket.or_err(ErrorType::SocketError, "failed to create socket")?;
+        if is_reserved(socket.as_raw_fd()) {
+            return Error::e_explain(ErrorType::SocketError, "the last file descriptors are kept for clients and operators");
+        }
+        match socket.connect(address).await {
+            Ok(stream) => Ok(stream.into()),
+            Err(error) => Error::e_because(kind(&error), format!("Fail to connect to {address}"), error),
+        }
+    }
+}
+
+/// Whether a descriptor is one of the last that the process may have: the lowest that is free is given out.
+fn is_reserved(descriptor: i32) -> bool {
+    let Ok((limit, _)) = getrlimit(Resource::RLIMIT_NOFILE) else { return false };
+    limit != RLIM_INFINITY && u64::try_from(descriptor).unwrap_or(0) >= limit - (limit / 8).min(RESERVE)
+}
+
+/// The kind of error as Pingora has it for its own connects (`l4/ext.rs`).
+fn kind(error: &std::io::Error) -> ErrorType {
+    use nix::libc::{EHOSTUNREACH, ENETUNREACH};
+    use std::io::ErrorKind as K;
+    match (error.kind(), error.raw_os_error()) {
+        (K::ConnectionRefused, _) => ErrorType::ConnectRefused,
+        (K::TimedOut, _) => ErrorType::ConnectTimedout,
+        (K::AddrNotAvailable, _) => ErrorType::BindError,
+        (K::PermissionDenied | K::AddrInUse, _) => ErrorType::InternalError,
+        (_, Some(ENETUNREACH | EHOSTUNREACH)) => ErrorType::ConnectNoRoute,
+        _ => ErrorType::ConnectError,
+    }
+}

@@ -1,0 +1,59 @@
+//! Interim responses (RFC 9110, section 15.2) and the expectation of one (section 10.1.1).
+
+use http::Version;
+use http::header::EXPECT;
+use pingora::Result;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::Session;
+
+use super::Context;
+
+/// The most interim responses that a target may send to a request.
+pub(super) const MOST: u32 = 16;
+
+/// Pingora takes an interim response for one before the end of the request, and would close the connection: once the
+/// body has come it is kept after all.
+pub(super) fn keep_after(session: &mut Session, response: &ResponseHeader, ctx: &mut Context) {
+    if response.status.is_informational() {
+        ctx.kept.get_or_insert(session.get_keepalive());
+    } else if let Some(kept) = ctx.kept.take()
+        && session.is_body_done()
+    {
+        session.set_keepalive(kept);
+    }
+}
+
+/// Answers an expectation that the target is not to be asked about. A client of HTTP/1.0 has none, and gets no interim
+/// response. Those of HTTP/2 targets are lost, since Pingora never reads them (`v2/client.rs`): the gateway says itself
+/// that it takes the body.
+pub(super) async fn expect(session: &mut Session, request: &mut RequestHeader, ctx: &mut Context) -> Result<()> {
+    let old = session.req_header().version == Version::HTTP_10;
+    if old {
+        session.set_ignore_info_resp(true);
+    }
+    if !request.headers.contains_key(EXPECT) {
+        return Ok(());
+    }
+    let bodiless = session.is_body_empty();
+    if old || bodiless || request.version == Version::HTTP_2 {
+        request.remove_header(&EXPECT);
+    }
+    if old {
+        // Pingora would pass a 100 on to whoever has an expectation.
+        session.req_header_mut().remove_header(&EXPECT);
+    } else if !bodiless && request.version == Version::HTTP_2 && !std::mem::replace(&mut ctx.continued, true) {
+        let answer = ResponseHeader::build(100, Some(0))?;
+        keep_after(session, &answer, ctx);
+        session.as_mut().write_response_header(Box::new(answer)).await?;
+    }
+    Ok(())
+}
+
+/// Passes an interim response on to a client that knows of them (RFC 9110, section 15.2).
+pub(super) async fn pass(session: &mut Session, head: ResponseHeader, ctx: &mut Context) -> Result<()> {
+    if session.req_header().version == Version::HTTP_10 || head.status == http::StatusCode::CONTINUE {
+        return Ok(());
+    }
+    keep_after(session, &head, ctx);
+    session.as_mut().write_response_header(Box::new(head)).await
+}
