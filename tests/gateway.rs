@@ -33,6 +33,8 @@ mod ends;
 mod failover;
 #[path = "gateway/frames.rs"]
 mod frames;
+#[path = "gateway/framing.rs"]
+mod framing;
 #[path = "gateway/handover.rs"]
 mod handover;
 #[path = "gateway/http2.rs"]
@@ -47,6 +49,8 @@ mod process;
 mod reload;
 #[path = "gateway/resilience.rs"]
 mod resilience;
+#[path = "gateway/room.rs"]
+mod room;
 #[path = "gateway/streams.rs"]
 mod streams;
 #[path = "gateway/succession.rs"]

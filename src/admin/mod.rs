@@ -1,9 +1,11 @@
 //! The operators' listener: health, readiness, metrics, state, reload.
 
+mod guests;
 mod targets;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -18,6 +20,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
+use self::guests::{Guest, Guests};
 use crate::config::{Flat, FlatLater};
 use crate::filters::consumer_digest;
 use crate::notation::Mistakes;
@@ -86,7 +89,11 @@ pub enum Door {
 /// Serves operators for as long as its door is not closed.
 pub async fn serve(listener: TcpListener, operated: Arc<dyn Operated>, mut door: watch::Receiver<Door>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut guests = Guests::default();
     loop {
+        if places.available_permits() == 0 {
+            guests.end_oldest();
+        }
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match door.wait_for(|door| *door != Door::Paused).await {
             Ok(now) if *now == Door::Open => {}
@@ -103,11 +110,12 @@ pub async fn serve(listener: TcpListener, operated: Arc<dyn Operated>, mut door:
         };
         let operated = Arc::clone(&operated);
         let mut door = door.clone();
+        let guest = guests.enter();
         tokio::spawn(async move {
             let _place = place;
             let answer = service_fn(|request| {
-                let operated = Arc::clone(&operated);
-                async move { Ok::<_, Infallible>(answer(request, operated).await) }
+                let (operated, guest) = (Arc::clone(&operated), Arc::clone(&guest));
+                async move { Ok::<_, Infallible>(answer(request, operated, &guest).await) }
             });
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
@@ -116,6 +124,7 @@ pub async fn serve(listener: TcpListener, operated: Arc<dyn Operated>, mut door:
             let work = async {
                 tokio::select! {
                     _ = &mut serving => return,
+                    () = guest.leave.notified() => return,
                     // Who asks again asks the process that serves then.
                     () = async {
                         let _ = door.wait_for(|door| *door != Door::Open).await;
@@ -163,7 +172,7 @@ fn not_allowed(methods: &'static str) -> Answer {
     answer
 }
 
-async fn answer(request: Request<Incoming>, shared: Arc<dyn Operated>) -> Answer {
+async fn answer(request: Request<Incoming>, shared: Arc<dyn Operated>, guest: &Guest) -> Answer {
     let operated = &*shared;
     let path = request.uri().path();
     // Without its body, which hyper leaves out.
@@ -181,6 +190,7 @@ async fn answer(request: Request<Incoming>, shared: Arc<dyn Operated>) -> Answer
         };
         return refuse(request, StatusCode::UNAUTHORIZED, error).await;
     }
+    guest.known.store(true, Ordering::Relaxed);
     match (method, path) {
         (&Method::GET, "/metrics") => metrics(operated),
         (&Method::GET, "/upstreams") => document(StatusCode::OK, &upstreams(operated)),

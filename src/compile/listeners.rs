@@ -67,6 +67,10 @@ fn one(loaded: &Loaded, listener: &config::Listener, place: &Place, mistakes: &m
         (settings, certificates(loaded, tls, &place.key("tls").key("certificates"), mistakes))
     });
     let limits = &listener.limits;
+    if limits.connections_per_address.is_some_and(|most| most > limits.connections) {
+        let place = place.key("limits").key("connections_per_address");
+        mistakes.add(&place, format!("is over the {} connections that there may be in all", limits.connections));
+    }
     Listener {
         name: listener.name.0.clone(),
         address: listener.address.0,
@@ -76,6 +80,7 @@ fn one(loaded: &Loaded, listener: &config::Listener, place: &Place, mistakes: &m
         trusted_proxies: listener.trusted_proxies.iter().map(|n| n.0).collect(),
         limits: Limits {
             connections: limits.connections as usize,
+            connections_per_address: limits.connections_per_address.unwrap_or((limits.connections / 2).max(64)),
             header_time: limits.header_time.0,
             headers: usize::try_from(limits.headers.0).unwrap_or(usize::MAX).min(1 << 20),
             idle_time: limits.idle_time.0,

@@ -4,6 +4,7 @@
 //! state is only asked for what is there already.
 
 mod listeners;
+mod paths;
 mod routes;
 mod upstream_checks;
 mod upstreams;

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use ahash::AHashMap;
 use http::HeaderName;
 
+use super::paths::{bypasses, path_rules};
 use super::upstreams::request_key;
 use crate::config::{self, HostHeader, Loaded, OneOrMany, RequestClass, TextRule, TextTest};
 use crate::filters::{CompileContext, Consumers, Filter, Stage, Verifier, editable};
@@ -53,6 +54,14 @@ impl Work<'_> {
         }
         for list in &entries {
             self.conflicts(list);
+        }
+        for (open, keyed) in bypasses(&entries, &routes) {
+            let keyed = &routes[keyed].name;
+            let text = format!(
+                "takes paths such as /x%2Fy and /x;y, which a target may read as ones of the route \"{keyed}\", to the same \
+                 upstream without its authentication: set paths: {{encoded_slash: reject, parameters: reject}}"
+            );
+            self.warnings.add(&self.loaded.route_place(open), text);
         }
         (routes, entries.into_iter().map(Router::new).collect())
     }
@@ -170,8 +179,10 @@ impl Work<'_> {
 
     fn route(&mut self, route: &config::Route, entries: &[Entry], place: &Place) -> Route {
         let filters = self.filters(route, place);
+        let authenticates = filters.iter().any(|f| f.stage() == Stage::Authenticate);
         Route {
             name: route.name.0.clone(),
+            paths: path_rules(&route.paths, &self.loaded.config.paths, authenticates),
             action: self.action(&route.action, entries, &place.key("action")),
             body: route.body.as_ref().map(|b| b.0),
             cors: filters.iter().any(|f| f.stage() == Stage::Cors),

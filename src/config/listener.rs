@@ -77,9 +77,14 @@ pub struct Certificate {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListenerLimits {
-    /// Connections at a time; further ones wait in the kernel's queue. Default 20000.
+    /// Connections at a time. When there are as many, the one that has been idle for longest makes room for the next;
+    /// where none is idle, further ones wait in the kernel's queue. Default 20000.
     #[schemars(range(min = 1))]
     pub connections: u32,
+    /// Connections at a time of one client address, of IPv6 one /64; further ones are closed. Those of `trusted_proxies`
+    /// are not counted. Default: half of `connections`, and 64 where that is less.
+    #[schemars(range(min = 1))]
+    pub connections_per_address: Option<u32>,
     /// From the first byte of a request to the end of its headers, also for the TLS handshake and
     /// the HTTP/2 preface. Default 10s.
     pub header_time: Duration,
@@ -104,6 +109,7 @@ impl Default for ListenerLimits {
         let seconds = |s| Duration(std::time::Duration::from_secs(s));
         Self {
             connections: 20_000,
+            connections_per_address: None,
             header_time: seconds(10),
             headers: Size(64 << 10),
             idle_time: seconds(60),

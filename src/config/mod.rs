@@ -34,7 +34,8 @@ pub use load::{FlatLater, Loaded, load, load_text};
 pub use operation::{AccessLog, Admin, LogFormat, LogOutput, Logging, Process, Shield};
 pub use resilience::{Breaker, Retry, RetryOn, SameSite, Sticky, StickyCookie, UpstreamLimits};
 pub use route::{
-    Action, Forward, ForwardTo, HostHeader, Match, Mirror, OneOrMany, Redirect, RequestClass, Respond, Route, Split, TextRule, TextTest,
+    Action, Forward, ForwardTo, HostHeader, Match, Mirror, OneOrMany, PathRule, Paths, Redirect, RequestClass, Respond, Route, Split,
+    TextRule, TextTest,
 };
 pub use upstream::{Discovery, Timeouts, Upstream, UpstreamProtocol, UpstreamTls};
 
@@ -54,6 +55,8 @@ pub struct Config {
     pub consumers: BTreeMap<String, Consumer>,
     /// What is done with which request.
     pub routes: Vec<Route>,
+    /// What becomes of paths that a target may read otherwise than the gateway, where a route does not say.
+    pub paths: Paths,
     /// The coarse shield before everything.
     pub shield: Shield,
     /// The listener for operators.

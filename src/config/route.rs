@@ -28,6 +28,30 @@ pub struct Route {
     pub action: Action,
     /// The largest request body. Default: the listener's.
     pub body: Option<Size>,
+    /// What becomes of paths that the target may read otherwise than the gateway. Default: that of the configuration.
+    #[serde(default)]
+    pub paths: Paths,
+}
+
+/// What becomes of paths that a target may read otherwise than the gateway. Default: `reject` on routes that
+/// authenticate (`jwt`, `api_key`), `keep` on others.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Paths {
+    /// A slash that is data (`%2F`), and `/`, `.`, `;` and a backslash that are encoded twice (`%252F`).
+    pub encoded_slash: Option<PathRule>,
+    /// Parameters of a segment (`/a;x=1`).
+    pub parameters: Option<PathRule>,
+}
+
+/// What becomes of such a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PathRule {
+    /// 400.
+    Reject,
+    /// It is forwarded as it is.
+    Keep,
 }
 
 /// One or several, written as a value or a list.

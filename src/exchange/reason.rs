@@ -57,6 +57,8 @@ reasons! {
     BadRequest: "bad_request", 400, "The request is malformed", grpc 13, proxy Some("http_request_error");
     /// The path has no normal form.
     BadPath: "bad_path", 400, "The path is malformed", grpc 13, proxy Some("http_request_error");
+    /// The request target is longer than is taken.
+    UriTooLong: "uri_too_long", 414, "The request target is too long", grpc 8, proxy Some("http_request_error");
     /// The request's head is over its limit.
     HeadersTooLarge: "headers_too_large", 431, "The request's headers are too large", grpc 8, proxy Some("http_request_error");
     /// No route matches.

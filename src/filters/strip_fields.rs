@@ -36,6 +36,21 @@ pub struct Config {
     /// `items.*.cost` (`*` is one name, or any element of a list), `**.internal` (at any depth).
     #[schemars(length(min = 1))]
     pub response: Vec<Field>,
+    /// What becomes of answers in another form than JSON, in which the members may stand as well: for routes whose
+    /// clients can choose the form (`Accept`, a suffix, a parameter). Default `keep`.
+    #[serde(default)]
+    pub other: Other,
+}
+
+/// What becomes of an answer that is not JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Other {
+    /// It passes as it is.
+    #[default]
+    Keep,
+    /// 502 in its place.
+    Reject,
 }
 
 /// How an answer's body is edited.
@@ -51,6 +66,7 @@ pub struct Strip<'f> {
 #[derive(Debug)]
 pub struct Filter {
     fields: Arc<Fields>,
+    other: Other,
 }
 
 impl Filter {
@@ -58,7 +74,7 @@ impl Filter {
     pub fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
         let paths: Vec<_> = config.response.iter().map(|f| f.0.clone()).collect();
         let place = context.place.key("response");
-        Some(Self { fields: Arc::new(context.mistakes.take(&place, Fields::new(&paths))?) })
+        Some(Self { fields: Arc::new(context.mistakes.take(&place, Fields::new(&paths))?), other: config.other })
     }
 
     /// Asks for the whole and plain document: a part or an encoded one could not be looked into.
@@ -71,8 +87,14 @@ impl Filter {
     /// The fields to remove from this answer; its head is made ready for a body of another length.
     pub fn on_response(&self, response: &mut ResponseHeader) -> Result<Option<Strip<'_>>, Box<Rejection>> {
         let empty = response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
-        if empty || !is_json(response) {
+        if empty {
             return Ok(None);
+        }
+        if !is_json(response) {
+            return match self.other {
+                Other::Keep => Ok(None),
+                Other::Reject => Err(Rejection::new(Reason::AnswerOpaque, "").log("the answer is not JSON")),
+            };
         }
         if is_other_charset(response, &self.fields) {
             return Err(Rejection::new(Reason::AnswerOpaque, "").log("the answer is JSON that is no UTF-8"));

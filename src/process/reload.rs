@@ -268,7 +268,12 @@ impl Supervisor {
         for bound in fresh {
             let Some(place) = serving.snapshot.listener(&bound.name) else { continue };
             let listener = &serving.snapshot.listeners[place];
-            let shared = Shared { proxy: Arc::clone(&self.proxy), drain: Arc::clone(&self.drain), tickets: self.live.ticket_keys() };
+            let shared = Shared {
+                proxy: Arc::clone(&self.proxy),
+                serving: Arc::clone(&self.serving),
+                drain: Arc::clone(&self.drain),
+                tickets: self.live.ticket_keys(),
+            };
             match Listening::start(bound, listener, shared) {
                 Ok(listening) => {
                     log::info!("listener {} accepts on {}", listening.name, listening.address);

@@ -4,6 +4,7 @@
 //! disagree about what was asked for (RFC 3986, section 6.2.2; the order is that of section 5.2.4):
 //!
 //! * `%41` is `A`: escaped unreserved characters are written plainly, other escapes in upper case;
+//! * characters that no path may have, such as `"`, `<` or `^`, are escaped (RFC 3986, section 3.3);
 //! * `//` is `/`, `/./` and `/%2e/` vanish, `/../` removes a segment;
 //! * an encoded slash `%2F` stays as it is: it is data within a segment, never a separator;
 //! * refused: a path without a leading `/`, one that climbs above the root, a backslash
@@ -70,7 +71,7 @@ fn is_plain(path: &[u8]) -> bool {
     let mut previous = 0;
     for &byte in path {
         let dull = match byte {
-            b'%' | b'\\' | 0..=0x20 | 0x7f.. => false,
+            b'%' | b'\\' | b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}' | 0..=0x20 | 0x7f.. => false,
             b'/' | b'.' => previous != b'/',
             _ => true,
         };
@@ -103,7 +104,7 @@ fn unescape(path: &[u8]) -> Result<String, BadPath> {
             0..=0x1f | 0x7f => return Err(BadPath::Control),
             b'\\' => return Err(BadPath::Backslash),
             b'-' | b'.' | b'_' | b'~' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => out.push(byte.into()),
-            b' ' | 0x80.. => push_escape(&mut out, byte),
+            b' ' | b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x80.. => push_escape(&mut out, byte),
             _ if escaped => push_escape(&mut out, byte),
             _ => out.push(byte.into()),
         }
@@ -145,10 +146,107 @@ fn remove_dots(path: &str) -> Result<String, BadPath> {
     Ok(out)
 }
 
+/// What in a path a target may read otherwise than the gateway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ambiguity {
+    /// A slash that is data here: `%2F`, or a `/`, `.`, `;` or backslash that is encoded more than once, such as `%252F`.
+    pub encoded_slash: bool,
+    /// Parameters of a segment (RFC 3986, section 3.3): `;x=1` or `%3B`.
+    pub parameters: bool,
+}
+
+impl Ambiguity {
+    /// Returns what of it there is in a path that has its one form.
+    pub fn of(path: &str) -> Self {
+        let bytes = path.as_bytes();
+        let mut found = Self::default();
+        for at in memchr::memchr2_iter(b'%', b';', bytes) {
+            match bytes[at] {
+                b';' => found.parameters = true,
+                _ => match (escaped(bytes, at + 1), repeatedly_escaped(bytes, at + 1)) {
+                    (Some(b'/'), _) | (_, Some(b'/' | b'.' | b';' | b'\\')) => found.encoded_slash = true,
+                    (Some(b';'), _) => found.parameters = true,
+                    _ => {}
+                },
+            }
+        }
+        found
+    }
+
+    /// Whether `rules` reject this.
+    pub fn is_rejected_by(self, rules: PathRules) -> bool {
+        (self.encoded_slash && rules.reject_encoded_slash) || (self.parameters && rules.reject_parameters)
+    }
+}
+
+/// What is rejected of what a target may read otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathRules {
+    /// Rejects [`Ambiguity::encoded_slash`].
+    pub reject_encoded_slash: bool,
+    /// Rejects [`Ambiguity::parameters`].
+    pub reject_parameters: bool,
+}
+
+/// The octet whose two hexadecimal digits stand there.
+fn escaped(bytes: &[u8], at: usize) -> Option<u8> {
+    Some(hex(bytes.get(at)).ok()? << 4 | hex(bytes.get(at + 1)).ok()?)
+}
+
+/// The octet that is left when a `%` that is encoded itself is decoded as often as it is encoded.
+fn repeatedly_escaped(bytes: &[u8], mut at: usize) -> Option<u8> {
+    let mut times = 0;
+    while bytes.get(at..at + 2) == Some(b"25") {
+        (at, times) = (at + 2, times + 1);
+    }
+    if times == 0 { None } else { escaped(bytes, at) }
+}
+
+/// Whether a target that decodes `text` may find a dot segment in it.
+pub fn hides_dot_segments(text: &str) -> bool {
+    let mut plain = Vec::with_capacity(text.len());
+    let (bytes, mut at) = (text.as_bytes(), 0);
+    while let Some(&byte) = bytes.get(at) {
+        at += 1;
+        if byte != b'%' {
+            plain.push(byte);
+            continue;
+        }
+        while bytes.get(at..at + 2) == Some(b"25") {
+            at += 2;
+        }
+        plain.extend(escaped(bytes, at));
+        at += 2;
+    }
+    // Some cut the parameters of a segment off before they look at it.
+    let name = |segment: &[u8]| segment.split(|b| *b == b';').next().map(<[u8]>::to_vec).unwrap_or_default();
+    plain.split(|b| matches!(b, b'/' | b'\\')).any(|segment| matches!(name(segment).as_slice(), b"." | b".."))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_a_target_may_read_otherwise() {
+        let of = |path: &str| (Ambiguity::of(path).encoded_slash, Ambiguity::of(path).parameters);
+        for path in ["/a", "/a%20b", "/a%25", "/a%2520b", "/a%2541", "/100%25", "/a%25zz"] {
+            assert_eq!(of(path), (false, false), "{path}");
+        }
+        for path in ["/a%2Fb", "/a%252fb", "/a%252Fb", "/a%25252Fb", "/%252e%252e", "/a%253Bx", "/a%255cb"] {
+            assert_eq!(of(path), (true, false), "{path}");
+        }
+        assert_eq!(of("/a;x=1"), (false, true));
+        assert_eq!(of("/a%3Bx"), (false, true));
+        assert_eq!(of("/a;x%2Fb"), (true, true));
+        for hidden in ["..%2F..%2Fadmin", "..%2fadmin", "a%2F..", "..", ".", "%252e%252e%252fx", "..;x%2Fa", "a%5C..%5Cb", "%2E%2E%2F"] {
+            assert!(hides_dot_segments(hidden), "{hidden}");
+        }
+        for plain in ["a%2Fb", "a..b", "...", "a/b", "a%20", "%", "%2"] {
+            assert!(!hides_dot_segments(plain), "{plain}");
+        }
+    }
 
     #[test]
     fn the_one_form() {
@@ -166,6 +264,8 @@ mod tests {
             ("/a/...", "/a/..."),
             ("//", "/"),
             ("/a b\u{e9}", "/a%20b%C3%A9"),
+            ("/\"<>^`{|}", "/%22%3C%3E%5E%60%7B%7C%7D"),
+            ("/%22%3c", "/%22%3C"),
         ] {
             assert_eq!(normalise(given.as_bytes()).as_deref(), Ok(wanted), "{given}");
         }

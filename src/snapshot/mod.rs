@@ -21,6 +21,7 @@ use crate::live::KeyStore;
 use crate::notation::{Rate, SecretText};
 use crate::rules::balance::Balance;
 use crate::rules::identity::RequestKey;
+use crate::rules::path::PathRules;
 use crate::rules::routing::{Question, Router, Verdict};
 use crate::telemetry::metrics::{METRICS, RouteMetrics};
 use crate::telemetry::{AccessLog, Format, Sink};
@@ -141,6 +142,8 @@ impl Listener {
 pub struct Limits {
     /// Connections at a time.
     pub connections: usize,
+    /// Connections of one address at a time.
+    pub connections_per_address: u32,
     /// For headers, handshakes and prefaces.
     pub header_time: Duration,
     /// Bytes of a request's head.
@@ -168,6 +171,8 @@ pub struct Route {
     pub action: Action,
     /// Bytes of a request body, if other than the listener's.
     pub body: Option<u64>,
+    /// What of its paths is rejected.
+    pub paths: PathRules,
     /// Whether it has a `cors` filter, and so answers preflights.
     pub cors: bool,
     /// The pattern of the path for each router entry of it, for its parameters.

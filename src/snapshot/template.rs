@@ -37,6 +37,11 @@ impl Template {
         Self(Vec::new())
     }
 
+    /// Whether that name stands in it.
+    pub fn names(&self, name: &str) -> bool {
+        self.0.iter().any(|part| matches!(part, Part::Name(n) if n == name))
+    }
+
     /// Fills it in.
     pub fn fill<'v>(&self, value: impl Fn(&str) -> Option<&'v str>) -> String {
         let mut out = String::new();

@@ -150,6 +150,10 @@ impl HttpProbe {
     fn request(&self, authority: &str) -> Result<RequestHeader, String> {
         let mut request = RequestHeader::build(self.method.clone(), self.path.as_bytes(), None).map_err(malformed)?;
         request.insert_header(HOST, self.host.as_deref().unwrap_or(authority)).map_err(malformed)?;
+        if matches!(self.method, http::Method::POST | http::Method::PUT | http::Method::PATCH) {
+            // Without it a body may be awaited (RFC 9110, section 8.6).
+            request.insert_header(http::header::CONTENT_LENGTH, "0").map_err(malformed)?;
+        }
         for (name, value) in &self.headers {
             request.insert_header(name.clone(), value.clone()).map_err(malformed)?;
         }

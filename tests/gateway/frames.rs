@@ -157,9 +157,12 @@ fn a_connection_has_a_budget_of_malformed_requests() {
     let target = Target::echo("one");
     let gateway = gateway(&target);
     let mut raw = Raw::open(gateway.address());
-    for stream in 0..128 {
-        raw.send(HEADERS, END_HEADERS, 2 * stream + 1, &request("POST", "/", &[("content-length", "0")]));
-        raw.send(DATA, END_STREAM, 2 * stream + 1, b"hello");
+    for stream in (1..200).step_by(2) {
+        raw.send(HEADERS, END_HEADERS, stream, &request("POST", "/", &[("content-length", "0")]));
+        raw.send(DATA, END_STREAM, stream, b"hello");
+        if stream < 199 {
+            assert_eq!(raw.await_frame(RST_STREAM).2, stream);
+        }
     }
     assert_eq!(raw.await_goaway(), ENHANCE_YOUR_CALM);
     assert_eq!(target.count(), 0);

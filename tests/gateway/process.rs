@@ -260,15 +260,21 @@ fn a_successor_takes_over_and_no_connection_is_refused() {
 
 #[test]
 fn whoever_is_in_the_queue_when_it_ends_is_served() {
-    // One place: the second connection waits in the kernel's queue.
-    let mut gateway = Gateway::start(
-        "routes: [{name: all, action: {respond: {body: ok}}}]\nlisteners: [{name: main, address: 127.0.0.1:0, limits: {connections: 1}}]\nprocess: {threads: 1, drain_time: 10s}",
-    );
+    // One place, and that is in use: the second connection waits in the kernel's queue.
+    let target = Target::named("echo", "one");
+    let mut gateway = Gateway::start(&format!(
+        "upstreams: {{held: {{targets: [\"{}\"]}}}}\nroutes: [{{name: held, match: {{path: /hold}}, action: {{forward: held}}}}, {{name: all, action: {{respond: {{body: ok}}}}}}]\nlisteners: [{{name: main, address: 127.0.0.1:0, limits: {{connections: 1}}}}]\nprocess: {{threads: 1, drain_time: 10s}}",
+        target.address
+    ));
     let mut first = Connection::open(gateway.address());
-    assert_eq!(first.ask(head("GET", "/", &[])).text(), "ok");
+    first.send(head("GET", "/hold", &[]));
+    eventually("the target has it", || target.count() == 1);
     let mut queued: Vec<Connection> = (0..5).map(|_| Connection::open(gateway.address())).collect();
     queued.iter_mut().for_each(|c| c.send(head("GET", "/", &[])));
     gateway.signal("-TERM");
+    eventually("it drains", || gateway.log().contains("drain"));
+    target.release();
+    assert_eq!(first.receive().status, 200);
     for connection in &mut queued {
         let answer = connection.receive();
         assert_eq!((answer.text().as_str(), answer.header("connection")), ("ok", Some("close")));

@@ -10,22 +10,24 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::connection::{Connection, scope};
+use super::evict::AddressPlace;
 use super::guard::Guarded;
-use super::listening::{Connections, Context, DrainGuard, Tls};
+use super::listening::{Connections, Context, DrainGuard, Tls, TooMany};
 use super::{http1, http2};
 use crate::telemetry::metrics::METRICS;
 
 /// What counts a connection for as long as it is open.
 pub struct Held {
     _place: Option<OwnedSemaphorePermit>,
+    _address: Option<AddressPlace>,
     _under_way: DrainGuard,
 }
 
 impl Held {
-    fn new(place: Option<OwnedSemaphorePermit>, under_way: DrainGuard) -> Self {
+    fn new(place: Option<OwnedSemaphorePermit>, address: Option<AddressPlace>, under_way: DrainGuard) -> Self {
         METRICS.accepted.inc();
         METRICS.open_connections.inc();
-        Self { _place: place, _under_way: under_way }
+        Self { _place: place, _address: address, _under_way: under_way }
     }
 }
 
@@ -37,9 +39,13 @@ impl Drop for Held {
 
 /// Serves a connection in a task of its own. It is counted before that runs: a drain must not end in between.
 pub fn admit(stream: TcpStream, peer: SocketAddr, place: Option<OwnedSemaphorePermit>, context: &Arc<Context>, connections: &Connections) {
-    let _ = stream.set_nodelay(true);
-    let held = Held::new(place, context.drain.begin());
     let settings = &context.settings;
+    let address = match settings.enter(peer.ip()) {
+        Ok(address) => address,
+        Err(TooMany) => return METRICS.refused.with_label_values(&["address"]).inc(),
+    };
+    let _ = stream.set_nodelay(true);
+    let held = Held::new(place, address, context.drain.begin());
     let tls = settings.tls.load_full();
     let home = Arc::clone(&settings.home);
     let connection = Connection::new(home, (peer, stream.as_raw_fd()), tls.is_some(), context.limits().header_time);
@@ -57,9 +63,15 @@ pub fn admit(stream: TcpStream, peer: SocketAddr, place: Option<OwnedSemaphorePe
 /// Finds out what is spoken. A connection idles in a task that is no larger than it has to be: that of HTTP/1 is
 /// another one.
 async fn greet(stream: TcpStream, tls: Option<Arc<Tls>>, connection: Arc<Connection>, context: Arc<Context>, held: Held) {
-    let greeted = match tls {
-        Some(tls) => shake_hands(stream, &tls, &connection, &context).await,
-        None => Some(look(stream, &connection, &context).await),
+    let greeting = async {
+        match tls {
+            Some(tls) => shake_hands(stream, &tls, &connection, &context).await,
+            None => Some(look(stream, &connection, &context).await),
+        }
+    };
+    let greeted = tokio::select! {
+        greeted = greeting => greeted,
+        () = connection.evicted() => None,
     };
     match greeted {
         Some((stream, true)) => {
@@ -94,7 +106,7 @@ async fn shake_hands(stream: TcpStream, tls: &Tls, connection: &Arc<Connection>,
     match tokio::time::timeout(header_time, tls.acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
             let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2") || (http2 && !http1);
-            connection.await_head(header_time, header_time);
+            connection.await_head(header_time);
             return Some((guard(stream, connection, context, is_h2), is_h2));
         }
         Ok(Err(error)) => {

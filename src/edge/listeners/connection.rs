@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use super::clock;
 use super::pace::Pace;
+use super::wire::Wire;
 use crate::exchange::address_text;
 use crate::snapshot::{Held, ListenerKey};
 
@@ -61,6 +62,9 @@ impl Home {
     }
 }
 
+/// Where no HTTP/2 is spoken.
+const NO_STREAMS: usize = usize::MAX;
+
 /// A client connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -79,16 +83,27 @@ pub struct Connection {
     /// Whether a request's head is awaited or under way.
     in_head: AtomicBool,
     /// Whether any byte of the present head has come.
-    head_begun: AtomicBool,
+    pub(super) head_begun: AtomicBool,
     /// When the client has to have taken something of what waits to be sent; MAX is never.
     write_deadline: AtomicU64,
     stalled: AtomicBool,
     writer: AtomicWaker,
     /// Bytes that came, and how many of them belong to the requests so far, where that is known of all of them: if
     /// they are as many, nothing of a next request has been read.
-    came: AtomicU64,
-    known: AtomicU64,
+    pub(super) came: AtomicU64,
+    pub(super) known: AtomicU64,
+    /// Whether the present request has said how it is framed.
+    pub(super) framed: AtomicBool,
+    /// Whether something is read again before anything else is.
+    pub(super) replays: AtomicBool,
+    pub(super) wire: Mutex<Wire>,
     expired: AtomicBool,
+    /// Since when it is idle, if it is.
+    since: AtomicU64,
+    /// Streams of HTTP/2; [`NO_STREAMS`] where another protocol is spoken.
+    streams: AtomicUsize,
+    /// Whether it is to make room for another one, as long as it is idle.
+    evicted: AtomicBool,
     cut: AtomicBool,
     /// The error code of HTTP/2 with which it has to end, 0 if it does not, and what waits for that.
     violated: AtomicU32,
@@ -120,7 +135,13 @@ impl Connection {
             writer: AtomicWaker::new(),
             came: AtomicU64::new(0),
             known: AtomicU64::new(0),
+            framed: AtomicBool::new(false),
+            replays: AtomicBool::new(false),
+            wire: Mutex::default(),
             expired: AtomicBool::new(false),
+            since: AtomicU64::new(clock::now()),
+            streams: AtomicUsize::new(NO_STREAMS),
+            evicted: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             violated: AtomicU32::new(0),
             violation: AtomicWaker::new(),
@@ -186,35 +207,62 @@ impl Connection {
         })
     }
 
-    /// A next head is awaited, for at most `idle_time`; if some of it is there, the rest for `head_time`.
-    pub fn await_head(&self, idle_time: Duration, head_time: Duration) {
+    /// A next head is awaited, for at most `idle_time`.
+    pub fn await_head(&self, idle_time: Duration) {
         self.clear_corks();
-        let begun = self.has_read_more();
-        self.head_begun.store(begun, Ordering::Relaxed);
+        self.head_begun.store(false, Ordering::Relaxed);
         self.in_head.store(true, Ordering::Relaxed);
-        self.deadline.store(after(if begun { head_time } else { idle_time }), Ordering::Relaxed);
+        self.since.store(clock::now(), Ordering::Relaxed);
+        self.deadline.store(after(idle_time), Ordering::Relaxed);
     }
 
-    /// A request was that many bytes, its body among them; `None` if nobody knows. Only its own task says so.
-    pub fn count_request(&self, bytes: Option<usize>) {
-        let known = self.known.load(Ordering::Relaxed);
-        self.known.store(bytes.map_or(u64::MAX, |bytes| known.saturating_add(bytes as u64)), Ordering::Relaxed);
+    /// HTTP/2 is spoken from now on.
+    pub fn begin_http2(&self) {
+        self.head_complete();
+        self.since.store(clock::now(), Ordering::Relaxed);
+        self.streams.store(0, Ordering::Relaxed);
     }
 
-    /// Whether it is known that nothing behind the requests so far has been read.
-    pub fn has_read_nothing_more(&self) -> bool {
-        self.came.load(Ordering::Relaxed) == self.known.load(Ordering::Relaxed)
+    /// A stream of HTTP/2 has begun.
+    pub fn begin_stream(&self) {
+        self.streams.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether it is known that something behind them has been read.
-    fn has_read_more(&self) -> bool {
-        self.came.load(Ordering::Relaxed) > self.known.load(Ordering::Relaxed)
+    /// A stream of HTTP/2 has ended.
+    pub fn end_stream(&self) {
+        self.since.store(clock::now(), Ordering::Relaxed);
+        self.streams.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Bytes have come. Of a head the rest has to come within `head_time` of the first.
-    pub fn bytes(&self, count: usize, head_time: Duration) {
-        // Only the connection's own task writes it.
-        self.came.store(self.came.load(Ordering::Relaxed) + count as u64, Ordering::Relaxed);
+    /// Since when it is idle: between requests, without streams, or before it has said anything.
+    pub fn idle_since(&self) -> Option<u64> {
+        let idle = match self.is_in_head() {
+            true => !self.head_begun.load(Ordering::Relaxed),
+            false => self.streams.load(Ordering::Relaxed) == 0,
+        };
+        idle.then(|| self.since.load(Ordering::Relaxed))
+    }
+
+    /// Ends it to make room for another, if it is idle. One that is so no more by then goes on until it is idle again.
+    pub fn end_if_idle(&self) -> bool {
+        let idle = self.idle_since().is_some() && !self.evicted.swap(true, Ordering::AcqRel);
+        if idle {
+            self.waker.wake();
+        }
+        idle
+    }
+
+    /// Resolves when it is to make room, for as long as nothing reads from its guard.
+    pub async fn evicted(&self) {
+        std::future::poll_fn(|context| {
+            self.waker.register(context.waker());
+            if self.evicted.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Something has come. Of a head the rest has to come within `head_time` of its first octet.
+    pub fn something_came(&self, head_time: Duration) {
         if self.is_in_head() && !self.head_begun.swap(true, Ordering::Relaxed) {
             self.deadline.store(after(head_time), Ordering::Relaxed);
         }
@@ -273,11 +321,13 @@ impl Connection {
 
     /// Whether the deadline has passed; if not, the task is woken when it does.
     pub fn poll_expired(&self, context: &std::task::Context<'_>) -> bool {
-        if !self.is_in_head() {
+        let in_head = self.is_in_head();
+        if !in_head && self.streams.load(Ordering::Relaxed) == NO_STREAMS {
             return false;
         }
         self.waker.register(context.waker());
-        self.expired.load(Ordering::Acquire)
+        let expired = in_head && self.expired.load(Ordering::Acquire);
+        expired || (self.evicted.load(Ordering::Acquire) && self.idle_since().is_some())
     }
 
     /// The client takes nothing at the moment: it has `stall_time` to go on. Whether that is over.

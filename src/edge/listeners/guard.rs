@@ -8,7 +8,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use h2::Reason;
 use pingora::protocols::Stream;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
@@ -19,23 +18,26 @@ use tokio::net::TcpStream;
 
 use super::clock;
 use super::connection::Connection;
-use crate::exchange;
+use super::spare;
+use super::wire::Fault;
+use crate::exchange::{Exchange, Reason, Rejection, render};
 use crate::rules::protocols::{FrameScanner, Violation};
 use crate::snapshot::Limits;
-use crate::telemetry::metrics::METRICS;
 use crate::tls::TlsStream;
 
 /// Writes that are gathered before they are sent; a head and a small body together fit.
 const GATHER: usize = 8 * 1024;
 
-/// What a client is told whose bytes are no request; Pingora's own words for it have no reason.
-const UNREADABLE: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: application/problem+json\r\n\
-content-length: 137\r\n\r\n{\"type\":\"urn:portcullis:bad_request\",\"title\":\"The request is malformed\",\"status\":400,\"reason\":\"bad_request\",\
-\"detail\":\"it is no HTTP/1.1\"}";
-
-const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: application/problem+json\r\n\
-content-length: 170\r\n\r\n{\"type\":\"urn:portcullis:client_timeout\",\"title\":\"The request took too long to arrive\",\"status\":408,\
-\"reason\":\"client_timeout\",\"detail\":\"its head was not complete in time\"}";
+/// The response to a request that no phase of the proxy has seen.
+fn early_rejection(reason: Reason, detail: &str) -> Vec<u8> {
+    let rendered = render(&Rejection::new(reason, detail.to_owned()), &Exchange::default());
+    let (status, length) = (rendered.status, rendered.body.len());
+    let phrase = http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or_default();
+    let head = format!(
+        "HTTP/1.1 {status} {phrase}\r\nconnection: close\r\ncontent-type: application/problem+json\r\ncontent-length: {length}\r\n\r\n"
+    );
+    [head.as_bytes(), &rendered.body].concat()
+}
 
 /// A stream with its connection's deadlines.
 pub struct Guarded<S> {
@@ -85,7 +87,7 @@ impl<S> Guarded<S> {
         let scanned = frames.scanner.scan(came, age, frames.sent);
         if let Err(why) = scanned {
             log::debug!("{}: HTTP/2: {why:?}", self.connection.peer);
-            let code = if why == Violation::PseudoTrailer { Reason::PROTOCOL_ERROR } else { Reason::ENHANCE_YOUR_CALM };
+            let code = if why == Violation::PseudoTrailer { h2::Reason::PROTOCOL_ERROR } else { h2::Reason::ENHANCE_YOUR_CALM };
             self.connection.violate(code.into());
         }
         scanned.is_ok()
@@ -108,6 +110,14 @@ impl<S> Guarded<S> {
                 outcome
             }
             _ => outcome,
+        }
+    }
+}
+
+impl<S> Drop for Guarded<S> {
+    fn drop(&mut self) {
+        if self.gather {
+            self.connection.close_softly();
         }
     }
 }
@@ -156,24 +166,39 @@ impl<S: AsyncRead + AsyncWrite + Readable + Unpin> AsyncRead for Guarded<S> {
         if self.frames.is_some() && self.connection.has_violated() {
             return Poll::Pending;
         }
+        let again = self.connection.has_replay();
         let outcome = match buffer.capacity() {
+            0 if again => Poll::Ready(Ok(())),
             0 => self.inner.poll_readable(context),
+            _ if again => {
+                self.connection.replay(buffer);
+                Poll::Ready(Ok(()))
+            }
             _ => Pin::new(&mut self.inner).poll_read(context, buffer),
         };
         match outcome {
-            Poll::Ready(result) => {
-                let came = buffer.filled().len() - before;
-                if came > 0 {
-                    if !self.is_read_further(&buffer.filled()[before..]) {
-                        buffer.set_filled(before);
-                        return Poll::Pending;
-                    }
-                    self.connection.bytes(came, self.head_time);
-                }
-                Poll::Ready(result)
+            Poll::Ready(Ok(())) if !self.is_read_further(&buffer.filled()[before..]) => {
+                buffer.set_filled(before);
+                Poll::Pending
             }
+            Poll::Ready(result) => Poll::Ready(result.and_then(|()| self.note_read(buffer, before, again))),
             Poll::Pending => self.poll_waiting(context, buffer.capacity() == 0),
         }
+    }
+}
+
+impl<S> Guarded<S> {
+    /// Notes what was read. What is wrong with it ends the connection where the request cannot be rejected.
+    fn note_read(&self, buffer: &mut ReadBuf<'_>, before: usize, again: bool) -> io::Result<()> {
+        if buffer.filled().len() == before || !self.gather {
+            return Ok(());
+        }
+        let noted = match again {
+            true => self.connection.note_read(buffer, before),
+            false => self.connection.take_in(buffer, before),
+        };
+        self.connection.something_came(self.head_time);
+        noted.map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault.text()))
     }
 }
 
@@ -188,7 +213,9 @@ impl<S: AsyncWrite + Unpin> Guarded<S> {
         if self.connection.poll_expired(context) {
             if self.connection.is_within_head() {
                 // Best effort: the client is being closed on anyway.
-                let _ = Pin::new(&mut self.inner).poll_write(context, TOO_SLOW);
+                self.connection.note_rejected(Reason::ClientTimeout);
+                let late = early_rejection(Reason::ClientTimeout, "its head was not complete in time");
+                let _ = Pin::new(&mut self.inner).poll_write(context, &late);
                 let _ = Pin::new(&mut self.inner).poll_flush(context);
             }
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -197,32 +224,6 @@ impl<S: AsyncWrite + Unpin> Guarded<S> {
             spare::give(std::mem::take(&mut self.gathered));
         }
         Poll::Pending
-    }
-}
-
-/// Buffers that no connection of this thread needs at the moment: an idle one holds none.
-mod spare {
-    use std::cell::RefCell;
-
-    /// The most that are kept: a worker writes to one connection at a time.
-    const MOST: usize = 16;
-
-    thread_local! {
-        static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
-    }
-
-    /// An empty buffer.
-    pub fn take() -> Vec<u8> {
-        SPARE.with_borrow_mut(|spare| spare.pop().unwrap_or_default())
-    }
-
-    /// Gives an empty buffer back.
-    pub fn give(buffer: Vec<u8>) {
-        SPARE.with_borrow_mut(|spare| {
-            if buffer.capacity() > 0 && spare.len() < MOST {
-                spare.push(buffer);
-            }
-        });
     }
 }
 
@@ -274,8 +275,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.gather && self.connection.is_within_head() && bytes.starts_with(b"HTTP/1.1 4") {
             // Nobody but Pingora's parser writes before a head is complete.
-            METRICS.ended(exchange::Reason::BadRequest);
-            self.keep_back(UNREADABLE);
+            let fault = self.connection.fault();
+            let reason = fault.map_or(Reason::BadRequest, Fault::reason);
+            self.connection.note_rejected(reason);
+            let rejection = early_rejection(reason, fault.map_or("it is no HTTP/1.1", Fault::text));
+            self.keep_back(&rejection);
             return Poll::Ready(Ok(bytes.len()));
         }
         if self.gather

@@ -2,22 +2,25 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
+use pingora::apps::{HttpServerApp, ReusedHttpStream};
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 
 use super::admit::Held;
 use super::connection::{Connection, scope};
 use super::guard::readable;
+use super::linger::linger;
 use super::listening::Context;
+use super::wire::Fault;
+use crate::exchange::Reason;
+use crate::telemetry::Record;
 use crate::telemetry::metrics::METRICS;
 
 /// A connection between requests, which is where most are at any time: what is here is what an idle one costs.
 struct Idle {
     stream: Option<Stream>,
-    /// With what was read of a next request, if anything was.
-    settings: Option<Box<HttpPersistentSettings>>,
     /// Requests that it had.
     served: u32,
     connection: Arc<Connection>,
@@ -30,14 +33,16 @@ type Work<'w> = Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + '
 /// Serves a connection until either side closes it.
 pub fn spawn(stream: Stream, connection: Arc<Connection>, context: Arc<Context>, held: Held) {
     let scoped = Arc::clone(&connection);
-    let mut idle = Idle { stream: Some(stream), settings: None, served: 0, connection, context, _held: held };
+    let mut idle = Idle { stream: Some(stream), served: 0, connection, context, _held: held };
     let serving = async move {
-        let mut wait = true;
-        while !wait || idle.readable().await {
-            let Some(work) = idle.serve_one() else { return };
-            let Some(reused) = work.await else { return idle.note_end() };
-            wait = idle.keep(reused);
+        while idle.readable().await {
+            let Some(work) = idle.serve_one() else { break };
+            let reused = work.await;
+            if !reused.is_some_and(|reused| idle.keep(reused)) {
+                break;
+            }
         }
+        idle.end().await;
     };
     tokio::spawn(scope(&scoped, serving));
 }
@@ -55,9 +60,6 @@ impl Idle {
     fn serve_one(&mut self) -> Option<Work<'_>> {
         let limits = self.context.limits();
         let mut session = ServerSession::new_http1(self.stream.take()?);
-        if let Some(settings) = self.settings.take() {
-            settings.apply_to_session(&mut session);
-        }
         // 0 is "no timer of Pingora's": the guard has the deadlines.
         session.set_keepalive(Some(0));
         session.set_keepalive_reuses_remaining(limits.requests_per_connection.map(|most| most.saturating_sub(1 + self.served)));
@@ -66,24 +68,69 @@ impl Idle {
         Some(self.context.proxy.process_new_http(session, &self.context.shutdown))
     }
 
-    /// Keeps the connection for a next request; whether that is to be waited for.
+    /// Keeps the connection for a next request; whether it can be.
     fn keep(&mut self, reused: ReusedHttpStream) -> bool {
-        self.note_end();
-        let (stream, settings) = reused.consume();
-        // What was read of a next request is in the settings: it is not waited for.
-        let nothing_more = self.connection.has_read_nothing_more();
+        // What Pingora has read of a next request the connection has as well, and gives to it as if it came then.
+        let (stream, _) = reused.consume();
         self.stream = Some(stream);
-        self.settings = settings.filter(|_| !nothing_more).map(Box::new);
         self.served = self.served.saturating_add(1);
-        let limits = self.context.limits();
-        self.connection.await_head(limits.idle_time, limits.header_time);
-        nothing_more
+        self.connection.await_head(self.context.limits().idle_time);
+        self.connection.rewind()
     }
 
-    /// Counts a head that was begun and not finished.
-    fn note_end(&self) {
-        if self.connection.is_within_head() {
-            METRICS.refused.with_label_values(&["head"]).inc();
+    /// Ends the connection.
+    async fn end(mut self) {
+        self.note_end();
+        // A stream that is not dropped yet tells only then whether more may come on it.
+        self.stream = None;
+        if let Some(left) = self.connection.take_left() {
+            Box::pin(linger(left)).await;
         }
     }
+
+    /// Counts a head that was begun and not finished, and logs the rejection that it was given.
+    fn note_end(&self) {
+        if !self.connection.is_within_head() {
+            return;
+        }
+        METRICS.refused.with_label_values(&["head"]).inc();
+        if let Some(reason) = self.connection.take_rejected() {
+            log_rejection(&self.context, &self.connection, reason);
+        }
+    }
+}
+
+/// Counts and logs a request that was rejected before it was known what it asks for.
+fn log_rejection(context: &Context, connection: &Connection, reason: Reason) {
+    METRICS.ended(reason);
+    METRICS.unrouted().observe(reason.status(), 0.0);
+    let serving = context.serving.serving();
+    if serving.access_log.is_off() {
+        return;
+    }
+    serving.access_log.push(&Record {
+        time: SystemTime::now(),
+        client: connection.peer_text.as_bytes(),
+        method: "-",
+        host: "",
+        path: "-",
+        query: None,
+        secret_parameters: &[],
+        protocol: "HTTP/1.1",
+        status: reason.status(),
+        reason,
+        detail: connection.fault().map(Fault::text),
+        route: None,
+        upstream: None,
+        target: None,
+        consumer: None,
+        duration: Duration::ZERO,
+        upstream_time: None,
+        tries: 0,
+        bytes_in: 0,
+        bytes_out: 0,
+        request_id: None,
+        trace_id: 0,
+        user_agent: None,
+    });
 }

@@ -134,14 +134,20 @@ impl Progress {
 }
 
 /// Counts streams under way, and requests that were malformed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Active {
     count: AtomicUsize,
     idle: Notify,
     malformed: AtomicUsize,
+    connection: Arc<Connection>,
 }
 
 impl Active {
+    fn new(connection: &Arc<Connection>) -> Self {
+        let (count, malformed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { count, idle: Notify::new(), malformed, connection: Arc::clone(connection) }
+    }
+
     fn is_idle(&self) -> bool {
         self.count.load(Ordering::Acquire) == 0
     }
@@ -151,6 +157,7 @@ struct ActiveGuard(Arc<Active>);
 
 impl Drop for ActiveGuard {
     fn drop(&mut self) {
+        self.0.connection.end_stream();
         if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.idle.notify_one();
         }
@@ -161,12 +168,12 @@ impl Drop for ActiveGuard {
 pub async fn serve(stream: Stream, connection: &Arc<Connection>, context: &Arc<Context>) {
     let limits = context.limits();
     // The guard's deadlines are for heads of HTTP/1.
-    connection.head_complete();
+    connection.begin_http2();
     let connected = tokio::time::timeout(limits.header_time, options(&limits).handshake::<_, Bytes>(stream)).await;
     let Ok(Ok(mut h2)) = connected else {
         return METRICS.refused.with_label_values(&["preface"]).inc();
     };
-    let active = Arc::new(Active::default());
+    let active = Arc::new(Active::new(connection));
     let mut shutdown = context.shutdown.clone();
     // Since when a GOAWAY tells the client to open no more streams here.
     let mut closing: Option<Instant> = None;
@@ -207,10 +214,8 @@ pub async fn serve(stream: Stream, connection: &Arc<Connection>, context: &Arc<C
             Some(Some(Ok((request, response)))) => {
                 requests += 1;
                 active.count.fetch_add(1, Ordering::AcqRel);
+                connection.begin_stream();
                 spawn(request, Progress::new(response), ActiveGuard(Arc::clone(&active)), connection, context);
-                if active.malformed.load(Ordering::Relaxed) >= MALFORMED {
-                    connection.violate(Reason::ENHANCE_YOUR_CALM.into());
-                }
                 if limits.requests_per_connection.is_none_or(|most| requests < most) {
                     continue;
                 }
@@ -247,7 +252,9 @@ fn spawn(request: Request<RecvStream>, progress: Arc<Progress>, guard: ActiveGua
             Ok(Ok(session)) => session,
             Ok(Err(Malformed)) => {
                 progress.sending.reset(Reason::PROTOCOL_ERROR);
-                guard.0.malformed.fetch_add(1, Ordering::Relaxed);
+                if guard.0.malformed.fetch_add(1, Ordering::Relaxed) + 1 == MALFORMED {
+                    connection.violate(Reason::ENHANCE_YOUR_CALM.into());
+                }
                 return METRICS.refused.with_label_values(&["malformed"]).inc();
             }
             Err(_) => return METRICS.refused.with_label_values(&["body_stalled"]).inc(),

@@ -1,25 +1,27 @@
 //! A listener at work: its socket, its accept loop, and how it stops.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
 use pingora::tls::TlsAcceptor;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use super::admit::admit;
 use super::clock;
 use super::connection::{Connection, Home};
+use super::evict::{AddressPlace, Addresses, Idlers, Queue};
 use crate::edge::proxy::{Gateway, Targets};
-use crate::snapshot::{Held, Limits, Listener, Serving};
+use crate::snapshot::{Current, Held, Limits, Listener, Serving};
 use crate::telemetry::metrics::METRICS;
 use crate::tls::{CertificateTable, ServerSettings, TicketKeys, Tickets, server_config};
 
@@ -90,6 +92,8 @@ pub struct Bound {
 pub struct Shared {
     /// The gateway.
     pub proxy: Arc<HttpProxy<Gateway, Targets>>,
+    /// The configuration at work.
+    pub serving: Arc<Current>,
     /// What is under way.
     pub drain: Arc<Drain>,
     /// The keys of TLS session tickets.
@@ -130,6 +134,9 @@ pub struct Settings {
     /// A place for each connection; changed with the limit.
     places: Arc<Semaphore>,
     most: AtomicUsize,
+    /// Whose connections are not counted by address, and the others' count.
+    trusted: ArcSwap<Vec<IpNet>>,
+    addresses: Arc<Addresses>,
     /// If TLS is spoken.
     pub tls: ArcSwapOption<Tls>,
     certificates: Arc<ArcSwap<CertificateTable>>,
@@ -204,6 +211,8 @@ impl Listening {
             protocols: ArcSwap::from_pointee((listener.http1, listener.http2)),
             places: Arc::new(Semaphore::new(listener.limits.connections)),
             most: AtomicUsize::new(listener.limits.connections),
+            trusted: ArcSwap::default(),
+            addresses: Arc::default(),
             tls: ArcSwapOption::empty(),
             certificates: Arc::new(ArcSwap::from_pointee(CertificateTable::new(&[]))),
             tickets: Arc::clone(&shared.tickets),
@@ -305,10 +314,20 @@ impl Settings {
         });
     }
 
+    /// Counts a connection of that address, unless proxies are trusted there: behind one are many clients.
+    pub(super) fn enter(&self, address: IpAddr) -> Result<Option<AddressPlace>, TooMany> {
+        let canonical = address.to_canonical();
+        if self.trusted.load().iter().any(|net| net.contains(&canonical)) {
+            return Ok(None);
+        }
+        self.addresses.enter(address, self.limits.load().connections_per_address).map(Some).ok_or(TooMany)
+    }
+
     fn update(&self, listener: &Listener) {
         self.home.name.store(Arc::new(listener.name.clone()));
         self.limits.store(Arc::new(listener.limits));
         self.resize(listener.limits.connections);
+        self.trusted.store(Arc::new(listener.trusted_proxies.clone()));
         self.protocols.store(Arc::new((listener.http1, listener.http2)));
         let Some((settings, certificates)) = &listener.tls else { return self.tls.store(None) };
         self.certificates.store(Arc::new(CertificateTable::new(certificates)));
@@ -321,12 +340,46 @@ impl Settings {
     }
 }
 
-/// Accepts until it is stopped. Over the limit of connections further ones wait in the kernel's queue.
+/// An address has as many connections as it may have.
+#[derive(Debug)]
+pub struct TooMany;
+
+/// Waits for a place. When there is none and somebody waits for it, the connection that has been idle for longest ends.
+async fn place(
+    places: &Arc<Semaphore>,
+    socket: &TcpListener,
+    full: &mut Option<Queue>,
+    idlers: &mut Idlers,
+) -> Option<OwnedSemaphorePermit> {
+    if let Ok(place) = Arc::clone(places).try_acquire_owned() {
+        return Some(place);
+    }
+    if full.is_none() {
+        *full = Queue::of(socket).ok();
+    }
+    if let Some(queue) = full {
+        tokio::select! {
+            biased;
+            place = Arc::clone(places).acquire_owned() => return place.ok(),
+            () = queue.somebody() => {}
+        }
+    }
+    loop {
+        idlers.end_one();
+        if let Ok(place) = tokio::time::timeout(clock::TICK, Arc::clone(places).acquire_owned()).await {
+            return place.ok();
+        }
+    }
+}
+
+/// Accepts until it is stopped. Over the limit of connections idle ones make room; where none is, further ones wait in the
+/// kernel's queue.
 async fn accept(socket: Arc<TcpListener>, context: Arc<Context>, mut work: watch::Receiver<Work>) {
     let places = Arc::clone(&context.settings.places);
     let connections = Connections::default();
     let watcher = tokio::spawn(watch_deadlines(Arc::clone(&connections), context.shutdown.clone(), Arc::clone(&context.drain)));
     let mut failing = false;
+    let (mut full, mut idlers) = (None, Idlers::new(Arc::clone(&connections)));
     let last = loop {
         let now = *work.borrow_and_update();
         match now {
@@ -340,7 +393,7 @@ async fn accept(socket: Arc<TcpListener>, context: Arc<Context>, mut work: watch
             Work::Accept => {}
         }
         let next = async {
-            let place = Arc::clone(&places).acquire_owned().await;
+            let place = place(&places, &socket, &mut full, &mut idlers).await;
             (socket.accept().await, place)
         };
         let (accepted, place) = tokio::select! {
@@ -356,7 +409,7 @@ async fn accept(socket: Arc<TcpListener>, context: Arc<Context>, mut work: watch
                 if std::mem::take(&mut failing) {
                     log::info!("listener {}: accepts again", context.settings.home.name.load());
                 }
-                admit(stream, peer, place.ok(), &context, &connections);
+                admit(stream, peer, place, &context, &connections);
             }
             Err(error) => {
                 // Out of file descriptors, most likely: the connection stays in the queue meanwhile. One
@@ -369,6 +422,8 @@ async fn accept(socket: Arc<TcpListener>, context: Arc<Context>, mut work: watch
             }
         }
     };
+    // It has the socket too.
+    drop(full);
     if last != Work::Leave {
         empty(socket, |stream, peer| admit(stream, peer, None, &context, &connections)).await;
     }

@@ -3,16 +3,21 @@
 mod admit;
 mod clock;
 mod connection;
+mod evict;
 mod guard;
 mod http1;
 pub mod http2;
+mod linger;
 mod listening;
 mod pace;
 mod presence;
 mod sending;
+mod spare;
 mod stream;
+mod wire;
 
 pub use connection::{Connection, current_connection};
 pub use listening::{Bound, Drain, Listening, Shared};
 pub use pace::{Pace, with_pace};
 pub use presence::{LOOK, client_gone};
+pub use wire::Framing;

@@ -33,6 +33,10 @@ const HOP_BY_HOP: [HeaderName; 6] =
 /// The most of a body that is looked at before the request is forwarded, where it has come with the head.
 const EARLY: usize = 16 * 1024;
 
+/// What is read at most of a body that nobody waits for any longer, and for how long.
+const LINGER_BYTES: usize = 1024 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
 /// The longest body that is kept for a second try, as on HTTP/1.
 const RETRY: usize = 64 * 1024;
 
@@ -234,6 +238,19 @@ impl Http2Stream {
         Ok(())
     }
 
+    /// Reads for a while what a client still sends after the response: some read no response before they have sent all,
+    /// and some forget it with the reset that ends them (as RFC 9112, section 9.6, has it for HTTP/1).
+    async fn linger(&mut self) {
+        let discard = async {
+            let mut left = LINGER_BYTES;
+            while let (Some(Ok(part)), true) = (self.body.data().await, left > 0) {
+                let _ = self.body.flow_control().release_capacity(part.len());
+                left = left.saturating_sub(part.len());
+            }
+        };
+        let _ = tokio::time::timeout(LINGER_TIME, discard).await;
+    }
+
     async fn write_task(&mut self, task: HttpTask, last: bool) -> Result<bool> {
         match task {
             HttpTask::Header(head, end) => {
@@ -398,7 +415,12 @@ impl Session for Http2Stream {
     }
 
     async fn finish(&mut self) -> Result<()> {
-        self.end()
+        self.end()?;
+        if self.ended && !self.body_over {
+            self.early.clear();
+            self.linger().await;
+        }
+        Ok(())
     }
 
     fn is_body_empty(&mut self) -> bool {

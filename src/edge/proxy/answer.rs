@@ -13,6 +13,7 @@ use pingora::{Error, ErrorType, Result};
 
 use super::context::Side;
 use super::failure::report_failure;
+use super::hop_by_hop::{drop_from_response, drop_hop_by_hop};
 use super::intake::X_REQUEST_ID;
 use super::pick::refuse;
 use super::{Context, Gateway, interim};
@@ -63,6 +64,9 @@ impl Gateway {
     /// Edits the head: the route's filters, last first.
     pub(super) fn edit_answer(&self, request: &RequestHeader, response: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
         if response.status.is_informational() {
+            if response.status != StatusCode::SWITCHING_PROTOCOLS {
+                drop_from_response(response);
+            }
             return Ok(());
         }
         ctx.status = response.status.as_u16();
@@ -78,6 +82,7 @@ impl Gateway {
             progress.answer_begun();
         }
         edit_response(response, |headers| {
+            drop_hop_by_hop(headers);
             headers.reserve(ADDED);
             if let Some(id) = &ctx.exchange.request_id {
                 headers.insert(X_REQUEST_ID, id.clone());
@@ -164,7 +169,7 @@ const ADDED: usize = 6;
 
 /// Edits an answer's headers in the map itself, as [`super::intake::edit_headers`] does a request's: the names
 /// that are known are sent as they are usually written, others in lower case.
-fn edit_response(response: &mut ResponseHeader, edit: impl FnOnce(&mut HeaderMap)) {
+pub(super) fn edit_response(response: &mut ResponseHeader, edit: impl FnOnce(&mut HeaderMap)) {
     let reason = response.get_reason_phrase();
     let own_reason = reason.filter(|r| Some(*r) != response.status.canonical_reason()).map(str::to_owned);
     let placeholder = ResponseHeader::from(http::Response::new(()).into_parts().0);

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use http::Method;
 use http::header::{HeaderValue, RETRY_AFTER};
+use http::{Method, Version};
 use pingora::http::ResponseHeader;
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
@@ -97,11 +97,15 @@ impl Gateway {
             None => {
                 let late = *error.esource() == ErrorSource::Upstream && ctx.pace().is_some_and(Pace::is_late);
                 let mut reason = if late { Reason::TargetTimeout } else { reason(error) };
+                let fault = ctx.connection.as_ref().and_then(|connection| connection.fault());
+                if fault.is_some() && *error.esource() == ErrorSource::Downstream {
+                    reason = Reason::BadRequest;
+                }
                 let over = ctx.deadline.is_some_and(|deadline| std::time::Instant::now() >= deadline);
                 if over && matches!(reason, Reason::TargetTimeout | Reason::ConnectTimeout) {
                     reason = Reason::RouteTimeout;
                 }
-                let rejection = Rejection::new(reason, "");
+                let rejection = Rejection::new(reason, fault.map_or("", |fault| fault.text()));
                 let who = match error.esource() {
                     ErrorSource::Downstream => "client: ".to_owned(),
                     _ => picked_address(ctx).map(|a| format!("{a}: ")).unwrap_or_default(),
@@ -121,7 +125,9 @@ impl Gateway {
         }
         let status = rejection.reason.status();
         let written = Box::pin(self.reject(session, &rejection, ctx)).await;
-        FailToProxy { error_code: status, can_reuse_downstream: written.is_ok() && session.is_body_done() }
+        // A stream of HTTP/2 is ended in good order whatever of its body is still to come.
+        let is_over = session.req_header().version == Version::HTTP_2 || session.is_body_done();
+        FailToProxy { error_code: status, can_reuse_downstream: written.is_ok() && is_over }
     }
 }
 

@@ -121,7 +121,7 @@ fn set_path(request: &mut RequestHeader, forward: &Forward, ctx: &Context) -> Re
 }
 
 /// What the `/*` of the route's path took, without its slash.
-fn rest_of<'p>(ctx: &Context, path: &'p str) -> &'p str {
+pub(super) fn rest_of<'p>(ctx: &Context, path: &'p str) -> &'p str {
     use crate::rules::routing::PathPattern;
     let router = ctx.listener.and_then(|l| ctx.serving.snapshot.routers.get(l));
     let Some(PathPattern::Segments { segments, rest: true }) = router.map(|r| &r.entry(ctx.entry).path) else { return "" };

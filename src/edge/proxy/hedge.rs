@@ -27,7 +27,6 @@ use super::{Calls, Context, Gateway, interim};
 use crate::exchange::{Reason, Rejection};
 use crate::upstreams::{Begun, Outcome, Picked, Wish, begin, finish, is_exhaustion};
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// One target that is asked.
@@ -248,9 +247,7 @@ impl Gateway {
 /// The framing between target and gateway ends here; a body of unknown length is sent in chunks.
 fn frame(request: &RequestHeader, head: &mut ResponseHeader) -> Result<()> {
     head.set_version(Version::HTTP_11);
-    for name in [CONNECTION, KEEP_ALIVE, TRANSFER_ENCODING, UPGRADE] {
-        head.remove_header(&name);
-    }
+    head.remove_header(&TRANSFER_ENCODING);
     let bodiless = request.method == Method::HEAD || matches!(head.status.as_u16(), 204 | 304);
     if request.version == Version::HTTP_11 && !bodiless && !head.headers.contains_key(CONTENT_LENGTH) {
         head.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;

@@ -7,13 +7,19 @@ use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use super::{Context, Gateway};
+use crate::edge::listeners::Framing;
 use crate::exchange::{GrpcWeb, Reason, Rejection, Trace, address_text, is_grpc, new_request_id};
-use crate::rules::identity::client_address;
+use crate::rules::identity::{client_address, host_name};
 use crate::rules::path::{BadPath, normalise};
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// Headers that some targets believe more than the request line or the connection; let through from trusted proxies
+/// alone.
+static REWRITTEN: [HeaderName; 3] =
+    [HeaderName::from_static("x-original-url"), HeaderName::from_static("x-rewrite-url"), HeaderName::from_static("x-forwarded-port")];
 
 /// What one look over the headers finds; each look-up of its own costs about as much as the whole look.
 #[derive(Default)]
@@ -23,6 +29,8 @@ struct Seen<'h> {
     content_type: Option<&'h HeaderValue>,
     connection: bool,
     underscore: bool,
+    /// A header by which a proxy in front says what was asked for.
+    rewritten: bool,
 }
 
 impl<'h> Seen<'h> {
@@ -40,6 +48,8 @@ impl<'h> Seen<'h> {
                 seen.traceparent.get_or_insert(value);
             } else if memchr::memchr(b'_', name.as_str().as_bytes()).is_some() {
                 seen.underscore = true;
+            } else if matches!(name.as_str().len(), 13 | 14 | 16) && REWRITTEN.contains(name) {
+                seen.rewritten = true;
             }
         }
         seen
@@ -56,7 +66,7 @@ impl Gateway {
     /// Checks the request and notes what is known of it.
     pub(super) fn intake(&self, session: &mut Session, ctx: &mut Context) -> Checked {
         // First, so that even a refusal can be found again.
-        let (connection, underscore) = self.identify(session.req_header(), ctx);
+        let (connection, underscore, rewritten) = self.identify(session.req_header(), ctx);
         if session.req_header().version == Version::HTTP_2 {
             check_http2(session.req_header())?;
         } else {
@@ -64,9 +74,13 @@ impl Gateway {
             // Asked first, Pingora takes from the headers how the body is framed: before any of them is edited.
             let bodiless = session.is_body_empty();
             if let Some(connection) = &ctx.connection {
-                // Of one that is refused for how it is written nobody knows where it ends.
+                // Of one that is rejected for how it is written nobody knows where it ends.
                 let head = checked.as_ref().ok();
-                connection.count_request(head.and_then(|head| request_length(session.req_header(), *head, bodiless)));
+                let framed = head.and_then(|head| Some((*head, framing(session.req_header(), bodiless)?)));
+                let begun = connection.begin_request(framed);
+                if let Some(fault) = begun.err().or_else(|| connection.fault()) {
+                    return Err(Rejection::new(fault.reason(), fault.text()));
+                }
             }
             checked?;
         }
@@ -77,13 +91,17 @@ impl Gateway {
             if underscore {
                 drop_underscored(headers);
             }
+            if rewritten {
+                REWRITTEN.iter().for_each(|name| _ = headers.remove(name));
+            }
             if connection { drop_nominated(headers) } else { Ok(()) }
         })?;
         self.shield(ctx)
     }
 
-    /// Client, ids and protocol; whether there is a `Connection`, and a name with `_`.
-    fn identify(&self, request: &RequestHeader, ctx: &mut Context) -> (bool, bool) {
+    /// Client, ids and protocol; whether there is a `Connection`, a name with `_`, and one of [`REWRITTEN`] that nobody
+    /// may send.
+    fn identify(&self, request: &RequestHeader, ctx: &mut Context) -> (bool, bool, bool) {
         let peer = ctx.exchange.peer.ip().to_canonical();
         let trusted = ctx.listener().map_or(&[][..], |l| l.trusted_proxies.as_slice());
         let peer_trusted = trusted.iter().any(|net| net.contains(&peer));
@@ -105,7 +123,7 @@ impl Gateway {
         let content_type = seen.content_type.map(HeaderValue::as_bytes);
         exchange.grpc = content_type.is_some_and(is_grpc);
         exchange.grpc_web = content_type.and_then(GrpcWeb::of);
-        (seen.connection, seen.underscore)
+        (seen.connection, seen.underscore, seen.rewritten && !peer_trusted)
     }
 
     /// The coarse limit of one address; of IPv6 one /64.
@@ -183,17 +201,15 @@ fn check_http2(request: &RequestHeader) -> Checked {
     Ok(())
 }
 
-/// How many bytes of the connection the request is, where that is known before its body has come.
-fn request_length(request: &RequestHeader, head: usize, bodiless: bool) -> Option<usize> {
-    if request.raw_path().contains(&b'%') {
-        // Pingora encodes what may not stand in a target: the head may be longer than what came.
-        return None;
-    }
+/// How the body is framed (RFC 9112, section 6.3).
+fn framing(request: &RequestHeader, bodiless: bool) -> Option<Framing> {
     if bodiless {
-        return Some(head);
+        return Some(Framing::Length(0));
     }
-    let body: usize = request.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
-    head.checked_add(body)
+    match request.headers.get(CONTENT_LENGTH) {
+        Some(length) => length.to_str().ok()?.parse().ok().map(Framing::Length),
+        None => Some(Framing::Chunked),
+    }
 }
 
 /// Removes what `Connection` names (RFC 9110, section 7.6.1) before any filter runs, and the names
@@ -251,18 +267,15 @@ fn host(request: &RequestHeader) -> Result<String, Box<Rejection>> {
     let Some(text) = authority.or_else(|| request.headers.get(HOST).map(HeaderValue::as_bytes)) else {
         return Ok(String::new());
     };
-    let name = match text.iter().rposition(|b| *b == b':') {
-        Some(at) if text[at + 1..].iter().all(u8::is_ascii_digit) => &text[..at],
-        _ => text,
-    };
-    let fine = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':' | b'[' | b']');
-    if !name.iter().all(fine) {
-        return Err(bad("the host is not valid"));
-    }
-    let name = name.strip_suffix(b".").unwrap_or(name);
+    let name = host_name(text).ok_or_else(|| bad("the host is not valid"))?;
     let mut host = String::with_capacity(name.len());
     host.extend(name.iter().map(|b| char::from(b.to_ascii_lowercase())));
     Ok(host)
+}
+
+/// Whether the request is about the gateway as a whole.
+pub(super) fn is_asterisk(request: &RequestHeader) -> bool {
+    request.method == Method::OPTIONS && request.uri.path() == "*"
 }
 
 /// Gives the request its path in the one form that routes, filters and the target see.
@@ -270,13 +283,19 @@ fn take_path(request: &mut RequestHeader) -> Checked {
     if request.method == Method::CONNECT {
         return Err(bad("CONNECT is not taken"));
     }
+    if is_asterisk(request) {
+        return Ok(());
+    }
     let raw = request.raw_path();
     let absolute = raw.starts_with(b"http://") || raw.starts_with(b"https://");
     if request.version != Version::HTTP_2 && !absolute && raw.first() != Some(&b'/') {
         return Err(Rejection::new(Reason::BadPath, BadPath::NotAbsolute.text()));
     }
     let path = request.uri.path();
-    let normal = normalise(path.as_bytes()).map_err(|why| Rejection::new(Reason::BadPath, why.text()))?;
+    let normal = normalise(path.as_bytes()).map_err(|why| {
+        let reason = if why == BadPath::TooLong { Reason::UriTooLong } else { Reason::BadPath };
+        Rejection::new(reason, why.text())
+    })?;
     let same = matches!(normal, std::borrow::Cow::Borrowed(_));
     if !request.raw_path_is_utf8() {
         return Err(Rejection::new(Reason::BadPath, "the request target is no UTF-8"));

@@ -8,6 +8,7 @@ mod failure;
 mod finish;
 mod forward;
 mod hedge;
+mod hop_by_hop;
 mod intake;
 mod interim;
 mod kept;
@@ -26,6 +27,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::Method;
+use http::header::{CONTENT_LENGTH, HeaderValue};
 use pingora::connectors::TransportConnector;
 use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -118,8 +121,14 @@ impl ProxyHttp for Gateway {
     }
 
     async fn upstream_request_filter(&self, session: &mut Session, request: &mut RequestHeader, ctx: &mut Box<Context>) -> Result<()> {
+        // The only ones for which a length of 0 says something (RFC 9110, section 8.6).
+        let may_be_empty = matches!(request.method, Method::POST | Method::PUT | Method::PATCH);
+        let empty = may_be_empty && session.is_body_empty();
         let prepare = || {
             self.prepare(session.req_header(), request, ctx)?;
+            if empty {
+                request.insert_header(CONTENT_LENGTH, HeaderValue::from_static("0"))?;
+            }
             if !ctx.copied {
                 ctx.copy = Copy::begin(ctx, request);
                 ctx.copied = true;

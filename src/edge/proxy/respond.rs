@@ -1,5 +1,7 @@
 //! Answers of the gateway's own.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use http::{Method, Version};
@@ -57,8 +59,13 @@ impl Gateway {
             }
         }
         let bodiless = session.req_header().method == Method::HEAD || body.is_empty();
-        // A short body that is still to come is read away, so that the connection can be kept.
-        drain_short_body(session).await;
+        // Asked before the response is written, which ends what can be said of the request. On HTTP/2 the stream looks
+        // after what is left of its body.
+        if has_short_rest(session) {
+            // Pingora reads the rest away when the response is sent, and keeps the connection.
+            session.set_close_on_response_before_downstream_finish(false);
+            session.set_total_drain_timeout(Some(DRAIN_TIME));
+        }
         // As tasks: Pingora's `write_response_header` forgets on HTTP/2 that the head is the end.
         let mut tasks = vec![HttpTask::Header(Box::new(response), bodiless)];
         if !bodiless {
@@ -69,16 +76,20 @@ impl Gateway {
     }
 }
 
-/// Reads a body away if its length is known and at most 64 KiB; otherwise the connection is closed
-/// after the answer. Waits at most 2 s for it.
-async fn drain_short_body(session: &mut Session) {
+/// How long the rest of a short body is waited for once the response is sent.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+
+/// The longest body that is read away so that the connection can be kept.
+const SHORT: u64 = 64 * 1024;
+
+/// Whether the rest of the body is to be read away: its length is known and short. Otherwise the connection is closed
+/// behind the response. A client that waits for 100 (Continue) may send its body or not, so that nobody knows what
+/// comes next (RFC 9110, section 10.1.1).
+fn has_short_rest(session: &mut Session) -> bool {
     if session.is_body_done() {
-        return;
+        return false;
     }
-    let length = session.req_header().headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    if length.is_none_or(|l| l > 64 * 1024) || session.req_header().headers.contains_key(http::header::EXPECT) {
-        return;
-    }
-    let drain = async { while let Ok(Some(_)) = session.read_request_body().await {} };
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), drain).await;
+    let request = session.req_header();
+    let length = request.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    length.is_some_and(|length| length <= SHORT) && !request.headers.contains_key(http::header::EXPECT)
 }

@@ -10,12 +10,15 @@ use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use super::context::Side;
+use super::forward::rest_of;
 use super::hedge::may_hedge;
+use super::intake::is_asterisk;
 use super::pick::refuse;
 use super::{Context, Gateway};
 use crate::exchange::{Reason, Rejection};
+use crate::rules::path::{Ambiguity, hides_dot_segments};
 use crate::rules::routing::{Question, Verdict, allow};
-use crate::snapshot::{Action, Template};
+use crate::snapshot::{Action, Forward, PathEdit, Route, Template};
 
 impl Gateway {
     /// Decides what becomes of a request. True when it has been answered.
@@ -25,7 +28,11 @@ impl Gateway {
             return Ok(true);
         }
         let serving = Arc::clone(&ctx.serving);
-        let Some(route) = serving.route(ctx.route) else { return Ok(false) };
+        let Some(route) = serving.route(ctx.route) else {
+            // `OPTIONS *` is about the gateway itself (RFC 9110, section 9.3.7).
+            Box::pin(self.respond(session, ctx, Reason::Responded, 200, &[], Bytes::new())).await?;
+            return Ok(true);
+        };
         if let Action::Forward(forward) = &route.action {
             // Here and not in `upstream_peer`: what is refused before there is a target keeps its
             // connection, which matters when much is.
@@ -44,6 +51,11 @@ impl Gateway {
             Action::Forward(_) if may_hedge(session, ctx) => Box::pin(self.hedge(session, ctx)).await,
             Action::Forward(_) => Ok(false),
             Action::Redirect { to, status } => {
+                if ctx.exchange.host.is_empty() && to.names("host") {
+                    let nowhere = Rejection::new(Reason::BadRequest, "the Host header is missing");
+                    Box::pin(self.reject(session, &nowhere, ctx)).await?;
+                    return Ok(true);
+                }
                 let location = location(session.req_header(), ctx, to);
                 let headers = [(LOCATION, location)];
                 Box::pin(self.respond(session, ctx, Reason::Redirected, *status, &headers, Bytes::new())).await?;
@@ -58,9 +70,13 @@ impl Gateway {
 
     async fn decide(&self, session: &mut Session, ctx: &mut Context) -> Result<(), Box<Rejection>> {
         self.intake(session, ctx)?;
+        if is_asterisk(session.req_header()) {
+            return Ok(());
+        }
         let (place, entry) = self.find_route(session.req_header(), ctx)?;
         let route = &ctx.serving.snapshot.routes[place];
         (ctx.route, ctx.entry) = (Some(place), entry);
+        check_path(session.req_header(), ctx, route)?;
         ctx.body_limit = body_limit(session.req_header(), ctx)?;
         if let (Some(progress), false) = (&ctx.progress, session.is_body_empty()) {
             progress.note(true);
@@ -115,6 +131,25 @@ impl Gateway {
     }
 }
 
+/// Rejects a path that the target may read otherwise than the gateway, as far as the route says so; and in any case one of
+/// which a part that leads elsewhere would be filled into another path.
+fn check_path(request: &RequestHeader, ctx: &Context, route: &Route) -> Result<(), Box<Rejection>> {
+    let path = request.uri.path();
+    if memchr::memchr2(b'%', b';', path.as_bytes()).is_none() {
+        return Ok(());
+    }
+    if Ambiguity::of(path).is_rejected_by(route.paths) {
+        return Err(Rejection::new(Reason::BadPath, "the path has an encoded slash or parameters, which are not taken here"));
+    }
+    let Action::Forward(Forward { path: PathEdit::Rewrite(to), .. }) = &route.action else { return Ok(()) };
+    let leads_elsewhere =
+        |(name, value): &(&str, &str)| to.names(name) && (Ambiguity::of(value).encoded_slash || hides_dot_segments(value));
+    if params(ctx, path).iter().any(leads_elsewhere) || (to.names("*") && hides_dot_segments(rest_of(ctx, path))) {
+        return Err(Rejection::new(Reason::BadPath, "a part of the path has an encoded slash or dot segment"));
+    }
+    Ok(())
+}
+
 /// Bytes that the body may have.
 fn body_limit(request: &RequestHeader, ctx: &Context) -> Result<u64, Box<Rejection>> {
     let own = ctx.route().and_then(|r| r.body);
@@ -146,7 +181,7 @@ fn is_websocket(session: &Session) -> bool {
         && request.version == http::Version::HTTP_11
         && request.method == Method::GET
         && has(&http::header::SEC_WEBSOCKET_KEY)
-        && !has(&CONTENT_LENGTH)
+        && request.headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0")
         && !has(&http::header::TRANSFER_ENCODING)
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
-use http::header::{CONNECTION, HeaderName, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, UPGRADE};
 use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
 use super::connect::while_client;
+use super::hop_by_hop::drop_from_response;
 use super::{Context, Gateway};
 use crate::exchange::Reason;
 use crate::rules::frames::close_code::{GOING_AWAY, SERVICE_RESTART};
@@ -71,6 +72,8 @@ impl Gateway {
                 filter.on_response(&mut answer, &ctx.exchange, false);
             }
         }
+        drop_from_response(&mut answer);
+        answer.insert_header(UPGRADE, HeaderValue::from_static("websocket"))?;
         answer.insert_header(CONNECTION, HeaderValue::from_static("Upgrade"))?;
         ctx.status = 101;
         ctx.exchange.reason = Reason::Upgraded;
@@ -97,6 +100,8 @@ impl Gateway {
             self.connected(false, ctx);
             let mut request = session.req_header().clone();
             strip_hop_by_hop(&mut request);
+            // Other proxies send one of 0; a handshake has no body.
+            request.remove_header(&CONTENT_LENGTH);
             self.prepare(session.req_header(), &mut request, ctx)?;
             request.insert_header(CONNECTION, HeaderValue::from_static("Upgrade"))?;
             request.insert_header(UPGRADE, HeaderValue::from_static("websocket"))?;
@@ -151,6 +156,9 @@ impl Gateway {
 
     /// Joins the two streams until both have ended or are silent; at the end of a drain they are cut.
     async fn join(&self, session: &mut Session, ctx: &mut Context, mut target: ClientSession) {
+        if let Some(connection) = &ctx.connection {
+            connection.follow_no_more();
+        }
         // Bytes that came with the handshakes are the first of the tunnel.
         let early_in = session.read_request_body().now_or_never().and_then(Result::ok).flatten();
         let early_out = target.read_body_bytes().now_or_never().and_then(Result::ok).flatten();

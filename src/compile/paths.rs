@@ -1,0 +1,80 @@
+//! `paths`: what a target may read otherwise than the gateway.
+
+use ahash::AHashMap;
+
+use crate::config::{PathRule, Paths};
+use crate::filters::Stage;
+use crate::rules::path::PathRules;
+use crate::rules::routing::{Entry, HostPattern, PathPattern, Segment};
+use crate::snapshot::{Action, Route};
+
+/// What is rejected on a route: what it says itself, or else what is said for all, or else what is safe.
+pub fn path_rules(own: &Paths, all: &Paths, authenticates: bool) -> PathRules {
+    let rejects = |own: Option<PathRule>, all: Option<PathRule>| match own.or(all) {
+        Some(rule) => rule == PathRule::Reject,
+        None => authenticates,
+    };
+    PathRules {
+        reject_encoded_slash: rejects(own.encoded_slash, all.encoded_slash),
+        reject_parameters: rejects(own.parameters, all.parameters),
+    }
+}
+
+/// Routes without authentication that take everything below a path to an upstream, with one each that authenticates for
+/// a path below that to the same upstream. Each open route is listed once, in the order of the text.
+pub fn bypasses(listeners: &[Vec<Entry>], routes: &[Route]) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    for entries in listeners {
+        let open = open_entries(entries, routes);
+        for entry in entries.iter().filter(|entry| authenticates(&routes[entry.route])) {
+            let PathPattern::Segments { segments, .. } = &entry.path else { continue };
+            for (upstream, depth) in upstreams(&routes[entry.route]).flat_map(|u| (0..segments.len()).map(move |d| (u, d))) {
+                for host in [&entry.host, &HostPattern::Any] {
+                    let above = open.get(&(upstream, host.clone(), steps(&segments[..depth])));
+                    found.extend(above.map(|open| (*open, entry.route)));
+                }
+            }
+        }
+    }
+    found.sort_unstable();
+    found.dedup_by_key(|(open, _)| *open);
+    found
+}
+
+type Key<'r> = (&'r str, HostPattern, Vec<Option<String>>);
+
+/// The open routes by upstream, host and path.
+fn open_entries<'r>(entries: &[Entry], routes: &'r [Route]) -> AHashMap<Key<'r>, usize> {
+    let mut open = AHashMap::new();
+    for entry in entries {
+        let route = &routes[entry.route];
+        let rejects = route.paths.reject_encoded_slash && route.paths.reject_parameters;
+        if let (PathPattern::Segments { segments, rest: true }, false) = (&entry.path, rejects || authenticates(route)) {
+            for upstream in upstreams(route) {
+                open.entry((upstream, entry.host.clone(), steps(segments))).or_insert(entry.route);
+            }
+        }
+    }
+    open
+}
+
+/// Segments without the names of their parameters.
+fn steps(segments: &[Segment]) -> Vec<Option<String>> {
+    let step = |segment: &Segment| match segment {
+        Segment::Literal(text) => Some(text.clone()),
+        Segment::Param(_) => None,
+    };
+    segments.iter().map(step).collect()
+}
+
+fn authenticates(route: &Route) -> bool {
+    route.filters.iter().any(|filter| filter.stage() == Stage::Authenticate)
+}
+
+fn upstreams(route: &Route) -> impl Iterator<Item = &str> {
+    let upstreams = match &route.action {
+        Action::Forward(forward) => forward.upstreams.as_slice(),
+        _ => &[],
+    };
+    upstreams.iter().map(|upstream| upstream.name.as_str())
+}

@@ -1,0 +1,157 @@
+//! Room at a full listener: who has been idle for longest makes room for who comes, and no address has more places than
+//! its share.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Weak};
+
+use ahash::AHashMap;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use parking_lot::Mutex;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpListener;
+
+use super::clock;
+use super::connection::Connection;
+use super::listening::Connections;
+use crate::telemetry::metrics::METRICS;
+
+/// The least number of idle connections that one look over all of them finds.
+const BATCH: usize = 256;
+
+/// Idle connections of a listener in the order in which they may be ended. All connections are looked at once a
+/// [`clock::TICK`] at most, however many come meanwhile.
+pub struct Idlers {
+    connections: Connections,
+    found: Vec<Weak<Connection>>,
+    looked: u64,
+}
+
+impl Idlers {
+    /// Those among `connections`.
+    pub fn new(connections: Connections) -> Self {
+        Self { connections, found: Vec::new(), looked: 0 }
+    }
+
+    /// Ends the connection that has been idle for longest, if there is any.
+    pub fn end_one(&mut self) {
+        loop {
+            while let Some(idler) = self.found.pop() {
+                if idler.upgrade().is_some_and(|connection| connection.end_if_idle()) {
+                    METRICS.refused.with_label_values(&["idle"]).inc();
+                    return;
+                }
+            }
+            let now = clock::now();
+            if self.looked == now {
+                return;
+            }
+            self.looked = now;
+            self.look();
+            if self.found.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Finds those that have been idle for longest.
+    fn look(&mut self) {
+        let connections = self.connections.lock();
+        let since = |(place, connection): (usize, &Weak<Connection>)| Some((connection.upgrade()?.idle_since()?, place));
+        let mut idle: Vec<(u64, usize)> = connections.iter().enumerate().filter_map(since).collect();
+        let batch = BATCH.max(idle.len() / 16);
+        if idle.len() > batch {
+            idle.select_nth_unstable(batch);
+            idle.truncate(batch);
+        }
+        idle.sort_unstable_by(|a, b| b.cmp(a));
+        self.found = idle.into_iter().map(|(_, place)| connections[place].clone()).collect();
+    }
+}
+
+/// Tells whether somebody waits at a socket without accepting anybody: what is not accepted may be another process's.
+pub struct Queue(AsyncFd<OwnedFd>);
+
+impl Queue {
+    /// That of a listening socket.
+    ///
+    /// # Errors
+    /// When there is no file descriptor left.
+    pub fn of(socket: &TcpListener) -> std::io::Result<Self> {
+        let socket = socket.as_fd().try_clone_to_owned()?;
+        // SAFETY: the descriptor is owned by what is registered, which nobody takes it from.
+        Ok(Self(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?))
+    }
+
+    /// Resolves when somebody waits.
+    pub async fn somebody(&self) {
+        loop {
+            let Ok(mut ready) = self.0.readable().await else { return };
+            let mut asked = [PollFd::new(self.0.get_ref().as_fd(), PollFlags::POLLIN)];
+            if poll(&mut asked, PollTimeout::ZERO).is_ok_and(|count| count > 0) {
+                return;
+            }
+            ready.clear_ready();
+        }
+    }
+}
+
+/// How many connections each address has.
+#[derive(Debug, Default)]
+pub struct Addresses(Mutex<AHashMap<u64, u32>>);
+
+/// One connection of an address.
+#[derive(Debug)]
+pub struct AddressPlace {
+    addresses: Arc<Addresses>,
+    address: u64,
+}
+
+impl Addresses {
+    /// Counts a connection of that address; of IPv6 a /64 is one. `None` where it has as many as it may have.
+    pub fn enter(self: &Arc<Self>, address: IpAddr, most: u32) -> Option<AddressPlace> {
+        let address = match address.to_canonical() {
+            IpAddr::V4(v4) => u64::from(u32::from(v4)),
+            IpAddr::V6(v6) => u64::from_be_bytes(v6.octets()[..8].try_into().unwrap_or_default()) | 1 << 63,
+        };
+        let mut counts = self.0.lock();
+        let count = counts.entry(address).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(AddressPlace { addresses: Arc::clone(self), address })
+    }
+}
+
+impl Drop for AddressPlace {
+    fn drop(&mut self) {
+        let mut counts = self.addresses.0.lock();
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_its_share_and_not_more() {
+        let addresses = Arc::new(Addresses::default());
+        let one: IpAddr = "10.0.0.1".parse().expect("an address");
+        let held: Vec<_> = (0..3).filter_map(|_| addresses.enter(one, 2)).collect();
+        assert_eq!(held.len(), 2);
+        assert!(addresses.enter("::ffff:10.0.0.1".parse().expect("an address"), 2).is_none());
+        assert!(addresses.enter("10.0.0.2".parse().expect("an address"), 2).is_some());
+        let six = addresses.enter("2001:db8::1".parse().expect("an address"), 1);
+        assert!(six.is_some() && addresses.enter("2001:db8::2".parse().expect("an address"), 1).is_none());
+        drop((held, six));
+        assert!(addresses.0.lock().is_empty());
+    }
+}

@@ -1,0 +1,46 @@
+//! Closing a connection whose client may still be sending (RFC 9112, section 9.6).
+//!
+//! A socket that is closed with unread data in it is reset, and the client may lose a response that it has not read.
+//! So the writing half is closed first, and what comes is read away, for a bounded time and up to a bounded size.
+
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use nix::sys::socket::{Shutdown, shutdown};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+/// How long a client may go on sending.
+const LINGER_TIME: Duration = Duration::from_secs(10);
+
+/// How long it may pause.
+const LINGER_PAUSE: Duration = Duration::from_secs(2);
+
+/// How much of it is read away.
+const LINGER_SIZE: usize = 64 << 20;
+
+const BUFFER: usize = 32 * 1024;
+
+/// Closes the writing half of a socket that is about to be closed, and returns a handle that keeps the rest open.
+pub fn half_close(socket: RawFd) -> Option<OwnedFd> {
+    // SAFETY: the caller holds the stream, and the stream holds the socket open.
+    let kept = unsafe { BorrowedFd::borrow_raw(socket) }.try_clone_to_owned().ok()?;
+    shutdown(socket, Shutdown::Write).ok()?;
+    Some(kept)
+}
+
+/// Reads away what comes until the client closes or a bound is reached.
+pub async fn linger(socket: OwnedFd) {
+    let Ok(mut stream) = TcpStream::from_std(socket.into()) else { return };
+    let mut buffer = vec![0; BUFFER];
+    let read_away = async {
+        let mut size = 0;
+        while size < LINGER_SIZE {
+            match tokio::time::timeout(LINGER_PAUSE, stream.read(&mut buffer)).await {
+                Ok(Ok(count)) if count > 0 => size += count,
+                _ => return,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER_TIME, read_away).await;
+}

@@ -1,0 +1,80 @@
+//! Fields of a response that belong to the connection with the target (RFC 9110, section 7.6.1), dropped in one place for
+//! every way that a response can take.
+
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
+use pingora::http::ResponseHeader;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Whether a name is one that no response may carry further. `Transfer-Encoding` is another matter: the framing.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    match name.as_str().len() {
+        2 => *name == TE,
+        7 => *name == UPGRADE,
+        10 => *name == CONNECTION || *name == KEEP_ALIVE,
+        16 => *name == PROXY_CONNECTION,
+        _ => false,
+    }
+}
+
+/// Drops the hop-by-hop fields and those that `Connection` names.
+pub(super) fn drop_hop_by_hop(headers: &mut HeaderMap) {
+    // A response has few headers and most have none of these.
+    if headers.keys().any(is_hop_by_hop) {
+        drop_found(headers);
+    }
+}
+
+/// Drops the same from a response that is not edited otherwise.
+pub(super) fn drop_from_response(response: &mut ResponseHeader) {
+    if response.headers.keys().any(is_hop_by_hop) {
+        super::answer::edit_response(response, drop_found);
+    }
+}
+
+fn drop_found(headers: &mut HeaderMap) {
+    let lines = headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok());
+    let named: Vec<HeaderName> = lines
+        .flat_map(|line| line.split(','))
+        .map(str::trim)
+        // What servers usually say names no field.
+        .filter(|token| !token.eq_ignore_ascii_case("close") && !token.eq_ignore_ascii_case("keep-alive"))
+        .filter_map(|token| token.parse().ok())
+        .filter(|name| *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING)
+        .collect();
+    for name in named.iter().chain(&[CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, UPGRADE]) {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn what_is_of_the_connection_goes_and_the_rest_stays() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "keep-alive, X-Hop,, content-length"),
+            ("connection", "x-other"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "close"),
+            ("te", "trailers"),
+            ("upgrade", "h2c"),
+            ("x-hop", "1"),
+            ("x-other", "2"),
+            ("content-length", "3"),
+            ("trailer", "x"),
+            ("proxy-authenticate", "Basic"),
+            ("server", "y"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        drop_hop_by_hop(&mut headers);
+        let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["content-length", "proxy-authenticate", "server", "trailer"]);
+    }
+}

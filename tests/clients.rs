@@ -1,0 +1,32 @@
+//! The gateway between clients and servers of other people: curl, httpx, python h2, grpcio, grpc-js and
+//! Node.js. `.ci/setup clients` installs them; the scripts are in tests/clients.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "a test or a tool: what is not as it should be ends it"
+)]
+
+mod harness;
+
+#[path = "clients/cancellation.rs"]
+mod cancellation;
+#[path = "clients/fields.rs"]
+mod fields;
+#[path = "clients/grpc.rs"]
+mod grpc;
+#[path = "clients/informational.rs"]
+mod informational;
+#[path = "clients/malformed.rs"]
+mod malformed;
+#[path = "clients/pairings.rs"]
+mod pairings;
+#[path = "clients/programs.rs"]
+mod programs;
+#[path = "clients/rejections.rs"]
+mod rejections;
+#[path = "clients/uploads.rs"]
+mod uploads;
