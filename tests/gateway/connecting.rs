@@ -67,6 +67,34 @@ fn who_leaves_ends_the_connect() {
 }
 
 #[test]
+fn who_resets_a_stream_ends_its_connect() {
+    let silent = Silent::new();
+    let listeners = "\nlisteners: [{name: main, address: 127.0.0.1:0, protocols: [http1, http2]}]";
+    let gateway = Gateway::start(&(config(silent.address, ", timeouts: {connect: 1m}, retry: {attempts: 3}") + listeners));
+    let before = connecting(silent.address);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(gateway.address()).await.expect("a connection");
+        let (mut client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        let mut answers = Vec::new();
+        for _ in 0..20 {
+            client = client.ready().await.expect("ready");
+            let request = http::Request::get(format!("http://{}/", gateway.address())).body(()).expect("a request");
+            answers.push(client.send_request(request, true).expect("sent"));
+        }
+        while connecting(silent.address) < before + 20 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        answers.iter_mut().for_each(|(_, send)| send.send_reset(h2::Reason::CANCEL));
+        while connecting(silent.address) > before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    assert!(gateway.access_log(20).iter().all(|line| line["reason"] == "client_gone"));
+}
+
+#[test]
 fn who_leaves_ends_a_handshake() {
     // Somebody who accepts, and says nothing.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -19,6 +19,10 @@ const AHEAD: usize = 16 * 1024;
 /// The same for a client that has taken [`TRUSTED`] bytes without a pause: fewer and larger parts cost less.
 const AHEAD_OF_FAST: usize = 64 * 1024;
 
+/// The same for as long as the request is still coming: Pingora reads nothing of a response while it waits to send a part
+/// of the request, and a target that sends back what it gets would in the end wait for it as well.
+const AHEAD_WHILE_SENDING: usize = 256 * 1024;
+
 /// More than sockets hold for a client that takes nothing.
 const TRUSTED: u32 = 8 * 1024 * 1024;
 
@@ -47,6 +51,8 @@ pub struct Pace {
     head: AtomicU64,
     /// Whether a head took too long.
     late: AtomicBool,
+    /// Whether the request is still coming.
+    sending: AtomicBool,
     /// Whether the response is over.
     over: AtomicBool,
     /// Whether the connection to the target had been kept.
@@ -63,6 +69,7 @@ impl Default for Pace {
             head_time: AtomicU32::new(u32::MAX),
             head: AtomicU64::new(COMPLETE),
             late: AtomicBool::new(false),
+            sending: AtomicBool::new(false),
             over: AtomicBool::new(false),
             reused: AtomicBool::new(false),
             reader: AtomicWaker::new(),
@@ -71,8 +78,9 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// A request goes to a target, whose response head may take that long.
-    pub fn begin(&self, head_time: Option<Duration>) {
+    /// A request goes to a target, whose response head may take that long, and is still coming or is not.
+    pub fn begin(&self, head_time: Option<Duration>, sending: bool) {
+        self.sending.store(sending, Ordering::Relaxed);
         let most = head_time.and_then(|time| u32::try_from(time.as_millis()).ok()).unwrap_or(u32::MAX);
         self.head_time.store(most, Ordering::Relaxed);
         // What comes with the head is gathered into one buffer, which stays with the session.
@@ -84,6 +92,11 @@ impl Pace {
         self.head.store(AWAITED, Ordering::Relaxed);
     }
 
+    /// The request has come to its end.
+    pub fn end_request(&self) {
+        self.sending.store(false, Ordering::Relaxed);
+    }
+
     /// A head is complete; another one follows an informational one.
     pub fn end_head(&self, informational: bool) {
         self.head.store(if informational { AWAITED } else { COMPLETE }, Ordering::Relaxed);
@@ -92,6 +105,7 @@ impl Pace {
     /// How many bytes of the body may be read now. If there are none, the task is woken when there are.
     pub fn allowance(&self, context: &Context<'_>) -> usize {
         let most = match self.stalled.load(Ordering::Relaxed) {
+            _ if self.sending.load(Ordering::Relaxed) => AHEAD_WHILE_SENDING,
             true => 0,
             false if self.steady.load(Ordering::Relaxed) < TRUSTED => AHEAD,
             false => AHEAD_OF_FAST,

@@ -8,14 +8,19 @@ use super::http2::Progress;
 /// How often a request that waits looks whether its client is still there.
 pub const LOOK: Duration = Duration::from_millis(50);
 
+/// When it looks for the first time: many a client that leaves does so at once.
+const FIRST_LOOK: Duration = Duration::from_millis(2);
+
 /// Resolves when the client of the running task has gone or, on HTTP/2, has reset the stream; never where the task has
 /// none. To be awaited by a request's own task alone, which holds the stream.
 pub async fn client_gone() {
     if let Some(progress) = Progress::current() {
         return progress.gone().await;
     }
+    let mut pause = FIRST_LOOK;
     loop {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(pause).await;
+        pause = LOOK.min(pause * 2);
         match with_current(super::connection::Connection::is_gone) {
             Some(false) => {}
             Some(true) => return,

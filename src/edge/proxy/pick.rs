@@ -108,7 +108,8 @@ impl Gateway {
         }
         let Some(picked) = &ctx.picked else { return Error::err(ErrorType::InternalError) };
         let mut peer = reach(picked, ctx, left);
-        ctx.pace().iter().for_each(|pace| pace.begin(peer.options.read_timeout));
+        let sending = !session.is_body_done();
+        ctx.pace().iter().for_each(|pace| pace.begin(peer.options.read_timeout, sending));
         if session.is_body_empty() {
             // What there is to write fits into any socket's buffer: no timer for it.
             peer.options.write_timeout = None;
