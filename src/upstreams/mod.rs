@@ -33,7 +33,7 @@ pub use health::{HealthView, Thresholds};
 pub use members::{NoPick, Picked, Wish};
 pub use pool::Pool;
 pub use probe::{HttpProbe, ProbeKind};
-pub use shape::{PoolShape, SessionKey, Transport, TransportTls};
+pub use shape::{PoolShape, SessionKey, Transport, TransportTls, widen_window};
 pub use target::{Outcome, Target, TargetSpec};
 pub use view::TargetView;
 pub use watch::ActiveProbe;

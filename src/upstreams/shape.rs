@@ -15,13 +15,27 @@ use crate::rules::balance::Algorithm;
 use crate::rules::resilience::{BreakerShape, Budget, OutlierShape};
 use crate::tls::{PeerAuthorities, system_roots};
 
-/// What an HTTP/2 target may send of a response before it is read. Pingora does not read the response while it waits to
-/// send a part of the request, so that the window has to be a good deal larger than that of the target: one that sends back
-/// what it gets would stand still for ever otherwise.
-const STREAM_WINDOW: u32 = 256 * 1024;
-
-/// Streams of a connection.
+/// What an HTTP/2 target may send of a response before it is read, and so before the client takes it; and the streams of a
+/// connection, so that none waits for the client of another one.
+const STREAM_WINDOW: u32 = 128 * 1024;
 const STREAMS: u32 = 100;
+
+/// The same for a request whose body is still coming.
+const DUPLEX_WINDOW: u32 = 8 * 1024 * 1024;
+
+/// What tells connections with such a window from the others of a target.
+const DUPLEX_KEY: u64 = 0x6475_706c_6578;
+
+/// Has a request whose body is still coming take a connection with a large window: Pingora does not read the response while
+/// it waits to send a part of the request, so that with a target that sends back what it gets both would wait for each
+/// other.
+pub fn widen_window(peer: &mut HttpPeer) {
+    if peer.options.alpn.get_max_http_version() == 2 {
+        peer.options.h2_stream_window_size = Some(DUPLEX_WINDOW);
+        peer.options.h2_connection_window_size = Some(4 * DUPLEX_WINDOW);
+        peer.group_key ^= DUPLEX_KEY;
+    }
+}
 
 /// All that makes a pool what it is. Two configurations that ask for the same shape share the pool.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

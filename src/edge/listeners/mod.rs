@@ -11,6 +11,7 @@ mod linger;
 mod listening;
 mod pace;
 mod presence;
+mod retry;
 mod sending;
 mod spare;
 mod stream;

@@ -25,6 +25,7 @@ use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, OrErr, Result};
 
 use super::http2::Progress;
+use super::retry::RetryBuffer;
 
 /// Fields that belong to a connection of HTTP/1 and make a response of HTTP/2 malformed (RFC 9113, section 8.2.2).
 const HOP_BY_HOP: [HeaderName; 6] =
@@ -36,9 +37,6 @@ const EARLY: usize = 16 * 1024;
 /// What is read at most of a body that nobody waits for any longer, and for how long.
 const LINGER_BYTES: usize = 1024 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
-
-/// The longest body that is kept for a second try, as on HTTP/1.
-const RETRY: usize = 64 * 1024;
 
 /// A stream.
 pub struct Http2Stream {
@@ -58,27 +56,6 @@ pub struct Http2Stream {
     read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
     drain_timeout: Option<Duration>,
-}
-
-/// What came of the body so far, for as long as it is short enough to be sent again.
-#[derive(Default)]
-struct RetryBuffer {
-    bytes: BytesMut,
-    truncated: bool,
-}
-
-impl RetryBuffer {
-    fn push(&mut self, part: &[u8]) {
-        if self.truncated {
-            return;
-        }
-        self.truncated = self.bytes.len() + part.len() > RETRY;
-        if self.truncated {
-            self.bytes = BytesMut::new();
-        } else {
-            self.bytes.extend_from_slice(part);
-        }
-    }
 }
 
 /// A request that is malformed (RFC 9113, section 8.1.1); the stream is reset.
@@ -476,12 +453,11 @@ impl Session for Http2Stream {
     }
 
     fn retry_buffer_truncated(&self) -> bool {
-        self.retry.as_ref().is_some_and(|retry| retry.truncated)
+        self.retry.as_ref().is_some_and(RetryBuffer::is_truncated)
     }
 
     fn get_retry_buffer(&self) -> Option<Bytes> {
-        let retry = self.retry.as_ref()?;
-        (!retry.truncated && !retry.bytes.is_empty()).then(|| retry.bytes.clone().freeze())
+        self.retry.as_ref()?.whole()
     }
 
     async fn finish_custom(&mut self) -> Result<()> {

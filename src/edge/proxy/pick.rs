@@ -19,7 +19,7 @@ use crate::exchange::{Exchange, Reason, Rejection};
 use crate::rules::balance::{Ask, Loads};
 use crate::rules::routing::Question;
 use crate::snapshot::{Forward, Upstream};
-use crate::upstreams::{Class, Entered, Gate, NoPick, Picked, Wish};
+use crate::upstreams::{Class, Entered, Gate, NoPick, Picked, Wish, widen_window};
 
 /// A split is by weight alone.
 struct NoLoads;
@@ -109,6 +109,9 @@ impl Gateway {
         let Some(picked) = &ctx.picked else { return Error::err(ErrorType::InternalError) };
         let mut peer = reach(picked, ctx, left);
         let sending = !session.is_body_done();
+        if sending {
+            widen_window(&mut peer);
+        }
         ctx.pace().iter().for_each(|pace| pace.begin(peer.options.read_timeout, sending));
         if session.is_body_empty() {
             // What there is to write fits into any socket's buffer: no timer for it.

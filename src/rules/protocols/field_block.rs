@@ -254,9 +254,9 @@ mod tests {
             }
             Written::NameOf { index, adds, value } => {
                 if *adds {
-                    integer(out, 0x40, 6, *index)
+                    integer(out, 0x40, 6, *index);
                 } else {
-                    integer(out, 0x10, 4, *index)
+                    integer(out, 0x10, 4, *index);
                 }
                 string(out, value);
                 table.extend(adds.then_some(*index <= 14));

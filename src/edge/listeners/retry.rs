@@ -1,0 +1,38 @@
+//! The body of a request, for as long as it is short enough to be sent again.
+
+use bytes::{Bytes, BytesMut};
+
+/// The longest body that is kept for a second try, as Pingora has it on HTTP/1.
+const MOST: usize = 64 * 1024;
+
+/// What came of a body so far.
+#[derive(Default)]
+pub struct RetryBuffer {
+    bytes: BytesMut,
+    truncated: bool,
+}
+
+impl RetryBuffer {
+    /// A part of the body has come. One that is too long is no longer kept.
+    pub fn push(&mut self, part: &[u8]) {
+        if self.truncated {
+            return;
+        }
+        self.truncated = self.bytes.len() + part.len() > MOST;
+        if self.truncated {
+            self.bytes = BytesMut::new();
+        } else {
+            self.bytes.extend_from_slice(part);
+        }
+    }
+
+    /// Whether the body is too long to be sent again.
+    pub fn is_truncated(&self) -> bool {
+        self.truncated
+    }
+
+    /// Returns all that came, unless that is nothing or too long.
+    pub fn whole(&self) -> Option<Bytes> {
+        (!self.bytes.is_empty()).then(|| self.bytes.clone().freeze())
+    }
+}
