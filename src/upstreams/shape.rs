@@ -125,9 +125,6 @@ impl Transport {
         let (least, most) = self.versions;
         peer.options.set_http_version(most, least);
         peer.options.max_h2_streams = 100;
-        // What may come before it is read, and so before the client takes it: Pingora's own is 8 MiB for each response.
-        peer.options.h2_stream_window_size = Some(64 * 1024);
-        peer.options.h2_connection_window_size = Some(1024 * 1024);
         // Upgrades have a tunnel of their own; Pingora's would lose some.
         peer.options.http_upstream_request_policy = pingora::upstreams::peer::HttpUpstreamRequestPolicy::deny_upgrades();
         peer.options.connection_timeout = Some(self.connect);

@@ -41,6 +41,8 @@ pub struct Pace {
     steady: AtomicU32,
     /// Whether something of the response waits for the client to take it.
     stalled: AtomicBool,
+    /// Whether the request's body is under way.
+    sending: AtomicBool,
     /// Milliseconds that a head may take from its first byte on.
     head_time: AtomicU32,
     /// When the first byte of the present head came, on [`clock`].
@@ -60,6 +62,7 @@ impl Default for Pace {
             ahead: AtomicU32::new(0),
             steady: AtomicU32::new(0),
             stalled: AtomicBool::new(false),
+            sending: AtomicBool::new(false),
             head_time: AtomicU32::new(u32::MAX),
             head: AtomicU64::new(COMPLETE),
             late: AtomicBool::new(false),
@@ -71,8 +74,9 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// A request goes to a target, whose response head may take that long.
-    pub fn begin(&self, head_time: Option<Duration>) {
+    /// A request goes to a target, with a body or without, and the response's head may take that long.
+    pub fn begin(&self, head_time: Option<Duration>, has_body: bool) {
+        self.sending.store(has_body, Ordering::Relaxed);
         let most = head_time.and_then(|time| u32::try_from(time.as_millis()).ok()).unwrap_or(u32::MAX);
         self.head_time.store(most, Ordering::Relaxed);
         // What comes with the head is gathered into one buffer, which stays with the session.
@@ -89,8 +93,19 @@ impl Pace {
         self.head.store(if informational { AWAITED } else { COMPLETE }, Ordering::Relaxed);
     }
 
+    /// The request's body is over.
+    pub fn end_body(&self) {
+        self.sending.store(false, Ordering::Relaxed);
+    }
+
     /// How many bytes of the body may be read now. If there are none, the task is woken when there are.
+    ///
+    /// Any number while the request's body is under way: Pingora reads nothing of a response while it waits to send
+    /// (`proxy_h1.rs`), and a target that sends back what it gets would wait for the one, and Pingora for the other.
     pub fn allowance(&self, context: &Context<'_>) -> usize {
+        if self.sending.load(Ordering::Relaxed) {
+            return usize::MAX;
+        }
         let most = match self.stalled.load(Ordering::Relaxed) {
             true => 0,
             false if self.steady.load(Ordering::Relaxed) < TRUSTED => AHEAD,

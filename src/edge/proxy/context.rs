@@ -192,7 +192,10 @@ impl Context {
     /// upstream has it under way any longer, however long the client takes for the rest of the answer.
     pub fn end_of(&mut self, side: Side) {
         match side {
-            Side::Request => self.request_over = true,
+            Side::Request => {
+                self.request_over = true;
+                self.pace().iter().for_each(|pace| pace.end_body());
+            }
             Side::Answer => {
                 self.answer_over = true;
                 self.pace().iter().for_each(|pace| pace.end());
