@@ -31,6 +31,8 @@ mod discovery;
 mod ends;
 #[path = "gateway/failover.rs"]
 mod failover;
+#[path = "gateway/families.rs"]
+mod families;
 #[path = "gateway/frames.rs"]
 mod frames;
 #[path = "gateway/framing.rs"]
@@ -41,24 +43,36 @@ mod handover;
 mod http2;
 #[path = "gateway/interim.rs"]
 mod interim;
+#[path = "gateway/key_sets.rs"]
+mod key_sets;
 #[path = "gateway/limits.rs"]
 mod limits;
 #[path = "gateway/process.rs"]
 mod process;
+#[path = "gateway/query_keys.rs"]
+mod query_keys;
+#[path = "gateway/references.rs"]
+mod references;
 #[path = "gateway/reload.rs"]
 mod reload;
 #[path = "gateway/resilience.rs"]
 mod resilience;
 #[path = "gateway/room.rs"]
 mod room;
+#[path = "gateway/sizes.rs"]
+mod sizes;
 #[path = "gateway/streams.rs"]
 mod streams;
 #[path = "gateway/succession.rs"]
 mod succession;
+#[path = "gateway/target_tls.rs"]
+mod target_tls;
 #[path = "gateway/telemetry.rs"]
 mod telemetry;
 #[path = "gateway/tls.rs"]
 mod tls;
+#[path = "gateway/tracing.rs"]
+mod tracing;
 #[path = "gateway/upgrade.rs"]
 mod upgrade;
 #[path = "gateway/uploads.rs"]

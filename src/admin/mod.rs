@@ -145,6 +145,7 @@ const KNOWN: &[&str] = &[
     "/readyz",
     "/metrics",
     "/upstreams",
+    "/key_sets",
     "POST /upstreams/{name}/targets",
     "PATCH /upstreams/{name}/targets/{address}",
     "DELETE /upstreams/{name}/targets/{address}",
@@ -194,17 +195,18 @@ async fn answer(request: Request<Incoming>, shared: Arc<dyn Operated>, guest: &G
     match (method, path) {
         (&Method::GET, "/metrics") => metrics(operated),
         (&Method::GET, "/upstreams") => document(StatusCode::OK, &upstreams(operated)),
+        (&Method::GET, "/key_sets") => document(StatusCode::OK, &key_sets(operated)),
         (&Method::POST, "/reload") => match Arc::clone(&shared).reload().await {
             Ok(notes) => document(StatusCode::OK, &json!({"reloaded": true, "file": operated.source(), "notes": notes})),
             Err(Refused::Mistakes(mistakes)) => {
-                let mistakes: Vec<String> = mistakes.0.iter().map(ToString::to_string).collect();
-                document(StatusCode::UNPROCESSABLE_ENTITY, &json!({"reloaded": false, "mistakes": mistakes}))
+                let body = json!({"reloaded": false, "count": mistakes.count(), "mistakes": mistakes.lines()});
+                document(StatusCode::UNPROCESSABLE_ENTITY, &body)
             }
             Err(Refused::NotNow(why)) => document(StatusCode::SERVICE_UNAVAILABLE, &json!({"reloaded": false, "error": why})),
         },
         (&Method::POST, "/diff") => diff(request, operated).await,
         (_, path) if path.starts_with("/upstreams/") => targets::answer(request, operated).await,
-        (_, "/metrics" | "/upstreams" | "/healthz" | "/readyz") => not_allowed("GET, HEAD"),
+        (_, "/metrics" | "/upstreams" | "/key_sets" | "/healthz" | "/readyz") => not_allowed("GET, HEAD"),
         (_, "/reload" | "/diff") => not_allowed("POST"),
         _ => document(StatusCode::NOT_FOUND, &json!({"known": KNOWN})),
     }
@@ -294,7 +296,13 @@ fn metrics(operated: &dyn Operated) -> Answer {
             targets: targets.map(|t| (t.address.to_string(), t.eligible, t.in_flight, t.ejected.is_some())).collect(),
         }
     });
-    text(StatusCode::OK, "text/plain; version=0.0.4", METRICS.render(states))
+    let views = serving.snapshot.key_stores.iter().map(|store| store.view());
+    let ages = views.filter_map(|view| Some((view.source, view.age_seconds?)));
+    text(StatusCode::OK, "text/plain; version=0.0.4", METRICS.render(states, ages))
+}
+
+fn key_sets(operated: &dyn Operated) -> serde_json::Value {
+    operated.serving().snapshot.key_stores.iter().map(|store| json!(store.view())).collect()
 }
 
 fn upstreams(operated: &dyn Operated) -> serde_json::Value {

@@ -8,9 +8,9 @@ use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::compile::compile;
-use crate::config::load;
+use crate::config::{Loaded, load};
 use crate::live::Live;
-use crate::rules::path::normalise;
+use crate::rules::path::{Ambiguity, normalise};
 use crate::rules::routing::{Entry, Question, Router, Ruling, Verdict, allow};
 use crate::snapshot::{Action, Route, Snapshot};
 use crate::telemetry::{complain, say};
@@ -50,14 +50,15 @@ impl Explain {
     /// Explains. 0 when a route matches, 1 when none does.
     pub fn execute(self) -> u8 {
         crate::tls::install_provider();
-        let snapshot = match load(&self.config).and_then(|loaded| compile(&loaded, &Live::default())) {
-            Ok(snapshot) => snapshot,
+        let compiled = load(&self.config).and_then(|loaded| compile(&loaded, &Live::default()).map(|snapshot| (loaded, snapshot)));
+        let (loaded, snapshot) = match compiled {
+            Ok(compiled) => compiled,
             Err(mistakes) => {
                 complain!("{mistakes}");
                 return 2;
             }
         };
-        match self.asked().and_then(|asked| self.explain(&snapshot, &asked)) {
+        match self.asked().and_then(|asked| self.explain(&loaded, &snapshot, &asked)) {
             Ok(found) => u8::from(!found),
             Err(text) => {
                 complain!("portcullis: {text}");
@@ -86,7 +87,7 @@ impl Explain {
         Ok(Asked { host: host.to_owned(), path, query: uri.query().map(str::to_owned), headers })
     }
 
-    fn explain(&self, snapshot: &Snapshot, asked: &Asked) -> Result<bool, String> {
+    fn explain(&self, loaded: &Loaded, snapshot: &Snapshot, asked: &Asked) -> Result<bool, String> {
         let place = match &self.listener {
             None => 0,
             Some(name) => snapshot.listener(name).ok_or_else(|| format!("there is no listener {name}"))?,
@@ -100,12 +101,18 @@ impl Explain {
             headers: &asked.headers,
             client: self.from,
         };
-        say!("{} {} (host {:?}, from {}, listener {})", self.method, asked.path, asked.host, self.from, snapshot.listeners[place].name);
-        candidates(router, &question, snapshot);
+        let listener = loaded.redact(&snapshot.listeners[place].name);
+        say!("{} {} (host {:?}, from {}, listener {listener})", self.method, asked.path, asked.host, self.from);
+        candidates(router, &question, loaded, snapshot);
         match snapshot.find(router, &question) {
             Verdict::Found(entry) => {
-                tell_route(&snapshot.routes[router.entry(entry).route]);
-                Ok(true)
+                let route = &snapshot.routes[router.entry(entry).route];
+                tell_route(loaded, route);
+                let rejected = Ambiguity::of(&asked.path).is_rejected_by(route.paths);
+                if rejected {
+                    say!("\nanswer: 400 bad_path: the path has an encoded slash or parameters, which the route rejects");
+                }
+                Ok(!rejected)
             }
             Verdict::NotFound => {
                 say!("\nanswer: 404 route_not_found");
@@ -120,7 +127,7 @@ impl Explain {
 }
 
 /// Whoever fits by host and path, best first, and what the rest of its conditions say.
-fn candidates(router: &Router, question: &Question<'_>, snapshot: &Snapshot) {
+fn candidates(router: &Router, question: &Question<'_>, loaded: &Loaded, snapshot: &Snapshot) {
     let mut rank = 0;
     say!("\ncandidates by host and path, in the order of precedence:");
     router.candidates(question, &mut |_, entry: &Entry| {
@@ -136,13 +143,14 @@ fn candidates(router: &Router, question: &Question<'_>, snapshot: &Snapshot) {
             Ruling::Method => "not taken: its methods".to_owned(),
             Ruling::No(what) => format!("not taken: its {what}"),
         };
-        say!("  {:<24} {:<32} {text}", snapshot.routes[entry.route].name, format!("{}", entry.path));
+        let (name, path) = (loaded.redact(&snapshot.routes[entry.route].name), loaded.redact(&entry.path.to_string()));
+        say!("  {name:<24} {path:<32} {text}");
         ControlFlow::Continue(())
     });
 }
 
-fn tell_route(route: &Route) {
-    say!("\nroute: {}", route.name);
+fn tell_route(loaded: &Loaded, route: &Route) {
+    say!("\nroute: {}", loaded.redact(&route.name));
     for filter in &route.filters {
         say!("  filter: {} ({})", filter.key(), filter.stage());
     }
@@ -150,7 +158,8 @@ fn tell_route(route: &Route) {
         Action::Forward(forward) => {
             for upstream in &forward.upstreams {
                 let shape = upstream.pool.shape();
-                say!("  forward: {} ({}, {} targets)", upstream.name, shape.algorithm, shape.targets.len());
+                let name = loaded.redact(&upstream.name);
+                say!("  forward: {name} ({}, {} targets)", shape.algorithm, shape.targets.len());
             }
         }
         Action::Redirect { status, .. } => say!("  redirect: {status}"),

@@ -37,7 +37,8 @@ impl Reload {
             StatusCode::UNPROCESSABLE_ENTITY => {
                 let mistakes = answer["mistakes"].as_array().map_or(&[][..], Vec::as_slice);
                 mistakes.iter().filter_map(|m| m.as_str()).for_each(|mistake| complain!("{mistake}"));
-                complain!("{}; the configuration in use stays", counted(mistakes.len(), "mistake"));
+                let count = answer["count"].as_u64().map_or(mistakes.len(), |count| count as usize);
+                complain!("{}; the configuration in use stays", counted(count, "mistake"));
                 Err(2)
             }
             StatusCode::SERVICE_UNAVAILABLE => Err(fail(answer["error"].as_str().unwrap_or("the gateway reloads nothing now"))),

@@ -13,6 +13,42 @@ use tokio::net::{TcpStream, UdpSocket};
 const TIMEOUT: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 2;
 
+/// How long the answer for one family is waited for once that for the other has come.
+const BEHIND: Duration = Duration::from_millis(1_500);
+
+/// After what time a name is looked up again of which one family is not known.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// The addresses of one family, and for how long they hold.
+type Answered = Result<(Vec<IpAddr>, Duration), DnsError>;
+
+/// A family of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Whether an address is of it.
+    pub fn has(self, address: &IpAddr) -> bool {
+        address.is_ipv4() == (self == Self::V4)
+    }
+}
+
+/// The addresses of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// They themselves, in order.
+    pub found: Vec<IpAddr>,
+    /// For how long they hold.
+    pub fresh_for: Duration,
+    /// The family of which nobody could say anything.
+    pub unknown: Option<Family>,
+}
+
 /// The longest answer over UDP without extensions (RFC 1035, section 4.2.1), with room for servers
 /// that send more.
 const MAX_UDP: usize = 4096;
@@ -67,24 +103,46 @@ impl Resolver {
         Self { servers: servers.map(|ip| SocketAddr::new(ip, 53)).take(3).collect() }
     }
 
-    /// All addresses of a name, and for how long they hold.
+    /// All addresses of a name that are known. Where one family cannot be asked for, or is not answered for long, those
+    /// of the other are: name servers that fail for AAAA alone are not rare.
     ///
     /// # Errors
     /// When there is no such name, or no server answers.
-    pub async fn addresses(&self, name: &str) -> Result<(Vec<IpAddr>, Duration), DnsError> {
-        let (four, six) = tokio::join!(self.ask(name, TYPE::A, address), self.ask(name, TYPE::AAAA, address));
-        let (mut found, ttl) = match (four, six) {
+    pub async fn addresses(&self, name: &str) -> Result<Addresses, DnsError> {
+        let (four, six) = self.both(name).await;
+        let (mut found, fresh_for, unknown) = match (four, six) {
             (Ok((mut four, a)), Ok((six, b))) => {
                 four.extend(six);
-                (four, a.min(b))
+                (four, a.min(b), None)
             }
-            // A name often has one kind alone. But if the other kind could not be asked for, nothing is known.
-            (Ok(one), Err(DnsError::NoName)) | (Err(DnsError::NoName), Ok(one)) => one,
+            // A name often has one family alone.
+            (Ok((one, ttl)), Err(DnsError::NoName)) | (Err(DnsError::NoName), Ok((one, ttl))) => (one, ttl, None),
+            (Ok((four, ttl)), Err(DnsError::Failed(_))) => (four, ttl.min(RETRY), Some(Family::V6)),
+            (Err(DnsError::Failed(_)), Ok((six, ttl))) => (six, ttl.min(RETRY), Some(Family::V4)),
             (Err(error @ DnsError::Failed(_)), _) | (_, Err(error)) => return Err(error),
         };
         found.sort_unstable();
         found.dedup();
-        Ok((found, ttl))
+        Ok(Addresses { found, fresh_for, unknown })
+    }
+
+    /// Asks for both families. Once one has addresses, the other has [`BEHIND`] for its own.
+    async fn both(&self, name: &str) -> (Answered, Answered) {
+        let (four, six) = (self.ask(name, TYPE::A, address), self.ask(name, TYPE::AAAA, address));
+        tokio::pin!(four, six);
+        let late = || DnsError::Failed("no answer came in time".to_owned());
+        tokio::select! {
+            four = &mut four => {
+                let rest = async { if four.is_ok() { tokio::time::timeout(BEHIND, &mut six).await } else { Ok(six.await) } };
+                let six = rest.await.unwrap_or_else(|_| Err(late()));
+                (four, six)
+            }
+            six = &mut six => {
+                let rest = async { if six.is_ok() { tokio::time::timeout(BEHIND, &mut four).await } else { Ok(four.await) } };
+                let four = rest.await.unwrap_or_else(|_| Err(late()));
+                (four, six)
+            }
+        }
     }
 
     /// The servers of a service, and for how long that holds.

@@ -2,6 +2,8 @@
 
 mod dns;
 mod fetch;
+mod file;
 
-pub use dns::{DnsError, Resolver, Service};
+pub use dns::{Addresses, DnsError, Family, Resolver, Service};
 pub use fetch::{FetchError, Fetcher};
+pub use file::{MAX_MATERIAL, read_file, read_text};

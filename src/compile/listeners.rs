@@ -11,8 +11,16 @@ use crate::notation::{Mistakes, Place};
 use crate::snapshot::{Limits, Listener};
 use crate::tls::{ServerSettings, chain_and_key};
 
+/// The most listeners of a configuration.
+const MAX_LISTENERS: usize = 1_000;
+
 pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes) -> Vec<Listener> {
     let mut out = Vec::new();
+    if loaded.config.listeners.len() > MAX_LISTENERS {
+        let text = format!("{} listeners are too many: at most {MAX_LISTENERS} are taken", loaded.config.listeners.len());
+        mistakes.add(&Place::default().key("listeners"), text);
+        return out;
+    }
     let (mut names, mut addresses) = (AHashMap::new(), Vec::new());
     if loaded.config.listeners.is_empty() && !loaded.is_partial("listeners") {
         mistakes.add(&Place::default(), "the key \"listeners\" is missing: a list with at least one listener");

@@ -6,6 +6,7 @@
 mod listeners;
 mod paths;
 mod routes;
+mod underscores;
 mod upstream_checks;
 mod upstreams;
 
@@ -55,15 +56,26 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         warnings: &mut warnings,
         verifiers: HashMap::new(),
         limits: HashMap::new(),
+        keyed_splits: 0,
     };
     let (routes, routers) = work.compile();
-    let key_stores = work.verifiers.values().filter_map(|v| v.key_store()).collect();
+    let mut key_stores: Vec<_> = work.verifiers.values().filter_map(|v| v.key_store()).collect();
+    key_stores.sort_unstable_by_key(Arc::as_ptr);
+    key_stores.dedup_by_key(|store| Arc::as_ptr(store));
+    key_stores.iter().for_each(|store| store.call_it(|source| loaded.redact(source)));
+    let underscored = underscores::compile(loaded, &mut mistakes);
     if !mistakes.is_empty() {
         return Err(loaded.locate(mistakes));
     }
     // The table alone holds it: no route, no backup and no mirror does.
     for (name, _) in upstreams.iter().filter(|(_, upstream)| Arc::strong_count(upstream) == 1) {
         warnings.add(&root.key("upstreams").key(name.clone()), "nothing uses this upstream");
+    }
+    for (name, _) in config.upstreams.iter().filter(|(_, u)| u.tls.as_ref().is_some_and(|tls| tls.verify && tls.ca.is_none())) {
+        if crate::tls::system_roots().is_empty() {
+            let place = root.key("upstreams").key(name.clone()).key("tls");
+            warnings.add(&place, "the system has no CA certificates, so that no target can be verified: set ca, or install them");
+        }
     }
     let process = &config.process;
     Ok(Snapshot {
@@ -72,6 +84,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         listeners,
         routers,
         secret_parameters: secret_parameters(&routes),
+        underscored,
         routes,
         upstreams: upstreams.into_values().collect(),
         key_stores,

@@ -26,6 +26,9 @@ pub fn bypasses(listeners: &[Vec<Entry>], routes: &[Route]) -> Vec<(usize, usize
     let mut found = Vec::new();
     for entries in listeners {
         let open = open_entries(entries, routes);
+        if open.is_empty() {
+            continue;
+        }
         for entry in entries.iter().filter(|entry| authenticates(&routes[entry.route])) {
             let PathPattern::Segments { segments, .. } = &entry.path else { continue };
             for (upstream, depth) in upstreams(&routes[entry.route]).flat_map(|u| (0..segments.len()).map(move |d| (u, d))) {

@@ -18,6 +18,18 @@ use crate::rules::routing::{Entry, HostPattern, PathPattern, Predicates, Router,
 use crate::snapshot::{Action, Forward, Host, Listener, Mirror, PathEdit, Route, Split, Template, Upstream};
 use crate::upstreams::Class;
 
+/// The most routes of a configuration.
+const MAX_ROUTES: usize = 100_000;
+
+/// The most combinations of a host and a path that one route may be for.
+const MAX_COMBINATIONS: usize = 10_000;
+
+/// The most of them on all listeners together: each is an entry of a table, of about 1 KiB with all that leads to it.
+const MAX_ENTRIES: usize = 500_000;
+
+/// The most splits by a key: each has a table of 256 KiB.
+const MAX_KEYED_SPLITS: usize = 1_000;
+
 /// What the work on routes needs, and where it notes mistakes.
 pub struct Work<'w> {
     pub loaded: &'w Loaded,
@@ -31,6 +43,8 @@ pub struct Work<'w> {
     pub verifiers: HashMap<[u8; 32], Arc<Verifier>>,
     /// Limits, by name.
     pub limits: HashMap<String, (Gcra, Place)>,
+    /// Splits by a key so far.
+    pub keyed_splits: usize,
 }
 
 impl Work<'_> {
@@ -40,6 +54,12 @@ impl Work<'_> {
         let mut entries: Vec<Vec<Entry>> = self.listeners.iter().map(|_| Vec::new()).collect();
         let mut routes = Vec::with_capacity(config.routes.len());
         let mut names = AHashMap::new();
+        if config.routes.len() > MAX_ROUTES {
+            let text = format!("{} routes are too many: at most {MAX_ROUTES} are taken", config.routes.len());
+            self.mistakes.add(&Place::default().key("routes"), text);
+            return (routes, Vec::new());
+        }
+        let mut count = 0;
         for (index, route) in config.routes.iter().enumerate() {
             let place = self.loaded.route_place(index);
             if let Some(first) = names.insert(route.name.0.as_str(), index) {
@@ -47,7 +67,17 @@ impl Work<'_> {
                     .add(&place.key("name"), format!("the name \"{}\" is taken by {}", route.name.0, self.loaded.route_place(first)));
             }
             let own = self.entries(route, index, &place.key("match"));
-            for listener in self.bound(route, &place) {
+            let bound = self.bound(route, &place);
+            count += own.len() * bound.len();
+            if count > MAX_ENTRIES {
+                let text = format!(
+                    "with this route there are more than {MAX_ENTRIES} combinations of listener, host and path: use a pattern, or \
+                     name the listeners that a route is for"
+                );
+                self.mistakes.add(&place.key("match"), text);
+                return (routes, Vec::new());
+            }
+            for listener in bound {
                 entries[listener].extend(own.iter().cloned());
             }
             routes.push(self.route(route, &own, &place));
@@ -75,7 +105,7 @@ impl Work<'_> {
         for (index, name) in route.listeners.iter().enumerate() {
             match self.listeners.iter().position(|l| l.name == *name) {
                 Some(listener) => bound.push(listener),
-                None if self.loaded.is_partial("listeners") => {}
+                None if self.loaded.is_partial("listeners") || self.listeners.len() < self.loaded.config.listeners.len() => {}
                 None => {
                     let near = nearest(name, self.listeners.iter().map(|l| l.name.as_str()));
                     self.mistakes.add(&place.key("listeners").index(index), format!("there is no listener \"{name}\"{near}"));
@@ -95,6 +125,14 @@ impl Work<'_> {
             query: self.tests(&m.query, &place.key("query")),
             clients: m.client.as_ref().map_or_else(Vec::new, |c| c.as_slice().iter().map(|n| n.0).collect()),
         });
+        let listed_len = |list: Option<usize>| list.unwrap_or(1);
+        let lengths = [listed_len(m.host.as_ref().map(|h| h.as_slice().len())), listed_len(m.path.as_ref().map(|p| p.as_slice().len()))];
+        if lengths[0].saturating_mul(lengths[1]) > MAX_COMBINATIONS {
+            let [hosts, paths] = lengths;
+            let text = format!("{hosts} hosts times {paths} paths are too many: at most {MAX_COMBINATIONS} combinations of one route");
+            self.mistakes.add(place, text);
+            return Vec::new();
+        }
         let hosts: Vec<HostPattern> = listed(m.host.as_ref(), |h| h.0.clone()).unwrap_or_else(|| vec![HostPattern::Any]);
         let everything = PathPattern::Segments { segments: Vec::new(), rest: true };
         let paths: Vec<PathPattern> = listed(m.path.as_ref(), |p| p.0.clone()).unwrap_or_else(|| vec![everything]);
@@ -279,7 +317,7 @@ impl Work<'_> {
                     weights.push(*weight);
                 }
                 Some(_) => {}
-                None if self.loaded.is_left_out("upstreams", name) => {}
+                None if self.is_unread(name) => {}
                 None => {
                     let near = nearest(name, self.upstreams.keys().map(String::as_str));
                     self.mistakes.add(place, format!("there is no upstream \"{name}\"{near}"));
@@ -310,6 +348,11 @@ impl Work<'_> {
         }
     }
 
+    /// Whether there is an upstream of that name, or there may be, which was not compiled.
+    fn is_unread(&self, upstream: &str) -> bool {
+        self.loaded.is_left_out("upstreams", upstream) || self.loaded.config.upstreams.contains_key(upstream)
+    }
+
     /// The shares of a split; in turn, or by a key.
     fn split(&mut self, forward: &config::ForwardTo, upstreams: &[Arc<Upstream>], weights: &[u32], place: &Place) -> Option<Split> {
         if upstreams.len() < 2 {
@@ -321,13 +364,18 @@ impl Work<'_> {
         let seat = |(upstream, weight): (&Arc<Upstream>, &u32)| Seat::new(hash_key(upstream.name.as_bytes()), *weight);
         let seats: Vec<Seat> = upstreams.iter().zip(weights).map(seat).collect();
         let key = forward.split_by.as_ref().map(request_key);
+        self.keyed_splits += usize::from(key.is_some());
+        if self.keyed_splits > MAX_KEYED_SPLITS {
+            self.mistakes.add(&place.key("split_by"), format!("more than {MAX_KEYED_SPLITS} splits by a key are too many"));
+            return None;
+        }
         let algorithm = if key.is_some() { Algorithm::Maglev { load_factor: 0 } } else { Algorithm::RoundRobin };
         Some(Split { shares: algorithm.build(&seats), key })
     }
 
     fn mirror(&mut self, mirror: &config::Mirror, place: &Place) -> Option<Mirror> {
         let Some(upstream) = self.upstreams.get(&mirror.upstream) else {
-            if !self.loaded.is_left_out("upstreams", &mirror.upstream) {
+            if !self.is_unread(&mirror.upstream) {
                 let near = nearest(&mirror.upstream, self.upstreams.keys().map(String::as_str));
                 self.mistakes.add(&place.key("upstream"), format!("there is no upstream \"{}\"{near}", mirror.upstream));
             }

@@ -19,8 +19,37 @@ use crate::upstreams::{
     ActiveProbe, DiscoveryShape, GateShape, HttpProbe, PoolShape, ProbeKind, SessionKey, TargetSpec, Thresholds, Transport, TransportTls,
 };
 
+/// The most upstreams of a configuration.
+const MAX_UPSTREAMS: usize = 50_000;
+
+/// The most bytes of the hash tables of all upstreams together.
+const MAX_TABLES: u64 = 512 << 20;
+
+/// About how many bytes the hash table of an upstream has.
+fn table_size(upstream: &config::Upstream) -> u64 {
+    let Balance::Hash(hash) = &upstream.balance else { return 0 };
+    match hash.table {
+        HashTable::Maglev => 256 << 10,
+        // 160 points for each unit of weight, as many as a ring has at most, of 20 bytes.
+        HashTable::Ring => {
+            let weight: u64 = upstream.targets.iter().map(|target| u64::from(target.spec().weight)).sum();
+            (160 * weight).min(1 << 20) * 20
+        }
+    }
+}
+
 pub fn compile(loaded: &Loaded, live: &Live, mistakes: &mut Mistakes) -> BTreeMap<String, Arc<Upstream>> {
     let mut out = BTreeMap::new();
+    let tables: u64 = loaded.config.upstreams.values().map(table_size).sum();
+    if tables > MAX_TABLES {
+        let (size, most) = (tables >> 20, MAX_TABLES >> 20);
+        mistakes.add(&Place::default().key("upstreams"), format!("hash tables of {size} MiB are too large: at most {most} MiB together"));
+    }
+    if loaded.config.upstreams.len() > MAX_UPSTREAMS {
+        let text = format!("{} upstreams are too many: at most {MAX_UPSTREAMS} are taken", loaded.config.upstreams.len());
+        mistakes.add(&Place::default().key("upstreams"), text);
+        return out;
+    }
     let all = &loaded.config.upstreams;
     // Those that others fall back to come first; they have no backup themselves.
     for backed in [false, true] {

@@ -3,21 +3,29 @@
 //! It knows the part of JSON Schema that `schemars` writes for our types, and the formats of
 //! [`crate::notation`]. What passes here is what serde will take.
 
+use std::cell::Cell;
+
 use serde_json::{Map, Value as Json};
 
 use super::trail::Trail;
 use super::tree::{Node, Value};
-use crate::notation::{Mistakes, check_format, nearest};
+use crate::notation::{Mistakes, check_format, expression_of, expression_size, nearest};
 
 /// Notes the mistakes of `tree`.
 pub fn check(tree: &Node, schema: &Json, mistakes: &mut Mistakes) {
     let definitions = schema.get("$defs").and_then(Json::as_object).into_iter().flatten();
-    let checker = Checker { definitions: definitions.map(|(name, schema)| (name.as_str(), schema)).collect() };
+    let definitions = definitions.map(|(name, schema)| (name.as_str(), schema)).collect();
+    let checker = Checker { definitions, expressions: Cell::new(0) };
     checker.node(tree, schema, &Trail::Root, mistakes);
 }
 
+/// The most bytes of all regular expressions together, compiled: one of ten letters can take a megabyte.
+const MAX_EXPRESSIONS: u64 = 128 << 20;
+
 struct Checker<'s> {
     definitions: ahash::AHashMap<&'s str, &'s Json>,
+    /// Bytes of the regular expressions so far.
+    expressions: Cell<u64>,
 }
 
 impl<'s> Checker<'s> {
@@ -40,13 +48,13 @@ impl<'s> Checker<'s> {
         match &node.value {
             Value::Map(members) if is(schema, "object") => self.map(members, schema, place, mistakes),
             Value::List(items) if is(schema, "array") => self.list(items, schema, place, mistakes),
-            Value::Text(text) if is(schema, "string") => Self::text(text, schema, place, mistakes),
+            Value::Text(text) if is(schema, "string") => self.text((node, text), schema, place, mistakes),
             Value::Integer(number) if is(schema, "integer") || is(schema, "number") => {
                 Self::number(*number as f64, schema, place, mistakes);
             }
             Value::Float(number) if is(schema, "number") => Self::number(*number, schema, place, mistakes),
             Value::Bool(_) if is(schema, "boolean") => {}
-            other => mistakes.add(&place.place(), format!("expected {}, found {}", wanted(schema), found(other, &[schema]))),
+            _ => mistakes.add(&place.place(), format!("expected {}, found {}", wanted(schema), found(node, &[schema]))),
         }
     }
 
@@ -97,15 +105,29 @@ impl<'s> Checker<'s> {
         }
     }
 
-    fn text(text: &str, schema: &Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
+    fn text(&self, (node, text): (&Node, &str), schema: &Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
         if let Some(allowed) = allowed(schema)
             && !allowed.iter().any(|a| a == text)
         {
-            let near = nearest(text, allowed.iter().map(String::as_str));
-            mistakes.add(&place.place(), format!("expected one of {}, found \"{text}\"{near}", words(allowed.iter())));
+            mistakes.add(&place.place(), unknown(node, text, &allowed));
         }
         let format = schema.get("format").and_then(Json::as_str);
+        let expression = format.and_then(|format| expression_of(format, text));
+        if let Some(expression) = expression {
+            // Before it is compiled, and once more when it is read.
+            if self.expressions.get() <= MAX_EXPRESSIONS {
+                self.expressions.set(self.expressions.get() + expression_size(expression));
+            }
+            if self.expressions.get() > MAX_EXPRESSIONS {
+                let most = MAX_EXPRESSIONS >> 20;
+                return mistakes.add(&place.place(), format!("with this one, all regular expressions together take more than {most} MiB"));
+            }
+        }
         if let Some(Err(expected)) = format.and_then(|f| check_format(f, text)) {
+            if let Some(written) = &node.written {
+                // What a format expects instead may have a part of the value in it.
+                return mistakes.add(&place.place(), format!("expected {}, found what {written} stands for", wanted(schema)));
+            }
             // A secret that does not parse is not repeated.
             let found = if format == Some("secret") { String::new() } else { format!(", found \"{text}\"") };
             mistakes.add(&place.place(), format!("expected {expected}{found}"));
@@ -141,15 +163,14 @@ impl<'s> Checker<'s> {
             (_, []) => {
                 let mut all: Vec<String> = branches.iter().map(|b| wanted(b)).filter(|w| !w.is_empty()).collect();
                 all.dedup();
-                mistakes.add(&place.place(), format!("expected {}, found {}", all.join(" or "), found(&node.value, branches)));
+                mistakes.add(&place.place(), format!("expected {}, found {}", all.join(" or "), found(node, branches)));
             }
             (_, [only]) => self.node(node, only, place, mistakes),
             (Value::Map(members), several) => self.variant(node, members, several, place, mistakes),
             (Value::Text(text), several) => {
                 let allowed: Vec<String> = several.iter().filter_map(|b| allowed(b)).flatten().collect();
                 if !allowed.is_empty() && !allowed.contains(text) {
-                    let near = nearest(text, allowed.iter().map(String::as_str));
-                    mistakes.add(&place.place(), format!("expected one of {}, found \"{text}\"{near}", words(allowed.iter())));
+                    mistakes.add(&place.place(), unknown(node, text, &allowed));
                 }
             }
             (_, [first, ..]) => self.node(node, first, place, mistakes),
@@ -180,8 +201,21 @@ impl<'s> Checker<'s> {
     }
 }
 
+/// What is said of a text that is none of those that are allowed.
+fn unknown(node: &Node, text: &str, allowed: &[String]) -> String {
+    let (known, near) = (words(allowed.iter()), || nearest(text, allowed.iter().map(String::as_str)));
+    match &node.written {
+        Some(written) => format!("expected one of {known}, found what {written} stands for"),
+        None => format!("expected one of {known}, found \"{text}\"{}", near()),
+    }
+}
+
 /// What stands there; of a number, how it is a text, if it could be one here.
-fn found(value: &Value, wanted: &[&Json]) -> String {
+fn found(node: &Node, wanted: &[&Json]) -> String {
+    if let Some(written) = &node.written {
+        return format!("the text that {written} stands for");
+    }
+    let value = &node.value;
     // A secret is not repeated.
     let secret = wanted.iter().any(|schema| schema.get("format").is_some_and(|format| format == "secret"));
     let takes = |text: &str| {

@@ -7,7 +7,10 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
 use super::Config;
+use super::redact::Redactor;
 use super::tree::{Node, Value};
+use crate::clients::{MAX_MATERIAL, read_file};
+use crate::notation::Place;
 
 /// Where a secret may stand in plain text; what `${…}` brought in is one wherever it stands.
 const SECRETS: [&str; 4] = ["admin.token", ".api_key.value", ".cookie.secret", ".jwt.secret"];
@@ -96,7 +99,7 @@ impl Flat {
     }
 
     /// What is read at the start only, as it counts and not as it is written.
-    pub(super) fn at_start(config: &Config, base: &Path) -> Self {
+    pub(super) fn at_start(config: &Config, base: &Path, tree: &Node) -> Self {
         let socket = config.process.upgrade_socket.as_ref().map(|path| base.join(path));
         let socket = socket.map(|path| std::path::absolute(&path).unwrap_or(path).display().to_string());
         let values = [
@@ -104,7 +107,12 @@ impl Flat {
             ("process.upgrade_socket", socket),
             ("admin.address", Some(config.admin.address.0.to_string())),
         ];
-        Self(values.into_iter().filter_map(|(path, value)| Some((path.to_owned(), Leaf::Plain(value?)))).collect())
+        let leaf = |path: &'static str, value: String| {
+            let place = path.split('.').fold(Place::default(), |place, key| place.key(key));
+            let hidden = tree.at(&place).is_some_and(|node| node.written.is_some());
+            if hidden { Leaf::Hidden(sha256(value.as_bytes())) } else { Leaf::Plain(value) }
+        };
+        Self(values.into_iter().filter_map(|(path, value)| Some((path.to_owned(), leaf(path, value?)))).collect())
     }
 
     /// Puts the values of another one in the place of its own.
@@ -113,9 +121,10 @@ impl Flat {
     }
 
     /// Adds the content of a file that the configuration names; nothing for one that cannot be read.
-    pub(super) fn add_file(&mut self, path: &Path) {
-        if let Ok(content) = std::fs::read(path) {
-            self.0.insert(format!("file {}", path.display()), Leaf::File(sha256(&content)));
+    pub(super) fn add_file(&mut self, path: &Path, redactor: &Redactor) {
+        if let Ok(content) = read_file(path, MAX_MATERIAL) {
+            let name = redactor.redact(&format!("file {}", path.display()));
+            self.0.insert(name, Leaf::File(sha256(&content)));
         }
     }
 
@@ -142,7 +151,7 @@ impl Flat {
             }
             value => {
                 let text = text(value);
-                let hidden = node.substituted || SECRETS.iter().any(|end| path.ends_with(end)) || is_credential(path);
+                let hidden = node.written.is_some() || SECRETS.iter().any(|end| path.ends_with(end)) || is_credential(path);
                 let leaf = if hidden { Leaf::Hidden(sha256(text.as_bytes())) } else { Leaf::Plain(text) };
                 self.0.insert(path.clone(), leaf);
             }
@@ -246,7 +255,9 @@ fn step(path: &mut String, name: &str) {
 
 fn name(node: &Node) -> Option<String> {
     let Value::Map(members) = &node.value else { return None };
-    members.iter().find(|(key, _)| key.text == "name").map(|(_, node)| text(&node.value))
+    let named = members.iter().find(|(key, _)| key.text == "name").map(|(_, node)| node)?;
+    // What a reference stands for is shown nowhere.
+    Some(named.written.as_deref().map_or_else(|| text(&named.value), str::to_owned))
 }
 
 fn text(value: &Value) -> String {

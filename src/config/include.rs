@@ -2,9 +2,26 @@
 
 use std::path::{Path, PathBuf};
 
+use super::redact::Redactor;
 use super::trail::Trail;
-use super::tree::{Node, Value};
+use super::tree::{Node, Size, Value};
+use crate::clients::read_text;
 use crate::notation::{Mistakes, Place};
+
+/// The largest file that a `${file:…}` stands for.
+const MAX_SUBSTITUTED: u64 = 1 << 20;
+
+/// What a walk over the tree's texts notes.
+pub struct Substitution<'n> {
+    /// What is wrong.
+    pub mistakes: &'n mut Mistakes,
+    /// How large the configuration is by now.
+    pub size: &'n mut Size,
+    /// The files that were read.
+    pub files: Vec<String>,
+    /// What they and the variables hold.
+    pub redactor: Redactor,
+}
 
 /// The most files that one configuration may have.
 pub const MAX_FILES: usize = 1_000;
@@ -58,15 +75,15 @@ pub fn join(tree: &mut Node, other: Node, place: &Place, clashes: &mut Vec<(Plac
 }
 
 /// Replaces every `${env:NAME}` and `${file:PATH}` in the tree's texts.
-/// Notes what is wrong, and which files it read.
-pub fn substitute(node: &mut Node, base: &Path, trail: &Trail<'_>, notes: &mut (&mut Mistakes, &mut Vec<String>)) {
+/// Notes what is wrong, which files it read, and what they hold.
+pub fn substitute(node: &mut Node, base: &Path, trail: &Trail<'_>, notes: &mut Substitution<'_>) {
     match &mut node.value {
-        Value::Text(text) if text.contains('$') && text.contains("${") => match replace(text, base, notes.1) {
+        Value::Text(text) if text.contains('$') && text.contains("${") => match notes.replace(text, base) {
             Ok(replaced) => {
-                *text = replaced;
-                node.substituted = true;
+                notes.redactor.note(&replaced, text);
+                node.written = Some(std::mem::replace(text, replaced).into());
             }
-            Err(why) => notes.0.add(&trail.place(), why),
+            Err(why) => notes.mistakes.add(&trail.place(), why),
         },
         Value::List(items) => {
             for (index, item) in items.iter_mut().enumerate() {
@@ -82,28 +99,31 @@ pub fn substitute(node: &mut Node, base: &Path, trail: &Trail<'_>, notes: &mut (
     }
 }
 
-fn replace(text: &str, base: &Path, files: &mut Vec<String>) -> Result<String, String> {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some((before, behind)) = rest.split_once("${") {
-        let (inner, after) = behind.split_once('}').ok_or("expected a } behind ${")?;
-        out.push_str(before);
-        match inner.split_once(':') {
-            Some(("env", name)) => {
-                let value = std::env::var(name).map_err(|_| format!("the environment variable {name} is not set"))?;
-                out.push_str(&value);
-            }
-            Some(("file", path)) => {
-                files.push(path.to_owned());
-                let value = std::fs::read_to_string(base.join(path)).map_err(|e| format!("cannot read the file {path}: {e}"))?;
-                out.push_str(value.trim_end_matches(['\r', '\n']));
-            }
-            _ => return Err(format!("expected ${{env:NAME}} or ${{file:PATH}}, found ${{{inner}}}")),
+impl Substitution<'_> {
+    fn replace(&mut self, text: &str, base: &Path) -> Result<String, String> {
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some((before, behind)) = rest.split_once("${") {
+            let (inner, after) = behind.split_once('}').ok_or("expected a } behind ${")?;
+            out.push_str(before);
+            let value = match inner.split_once(':') {
+                Some(("env", name)) => std::env::var(name).map_err(|_| format!("the environment variable {name} is not set"))?,
+                Some(("file", path)) => {
+                    self.files.push(path.to_owned());
+                    let read = read_text(&base.join(path), MAX_SUBSTITUTED);
+                    read.map_err(|e| format!("cannot read the file {path}: {e}"))?
+                }
+                _ => return Err(format!("expected ${{env:NAME}} or ${{file:PATH}}, found ${{{inner}}}")),
+            };
+            let value = if inner.starts_with("file:") { value.trim_end_matches(['\r', '\n']) } else { &value };
+            self.size.add_text(value.len())?;
+            self.redactor.note(value, &format!("${{{inner}}}"));
+            out.push_str(value);
+            rest = after;
         }
-        rest = after;
+        out.push_str(rest);
+        Ok(out)
     }
-    out.push_str(rest);
-    Ok(out)
 }
 
 /// Whether a pattern means it: files, and links that lead nowhere, which is a mistake and not a configuration without them.

@@ -3,10 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
+use super::include::Substitution;
+use super::redact::Redactor;
 use super::trail::Trail;
-use super::tree::{self, Node, Spot, Value};
+use super::tree::{self, Node, Size, Spot, Value};
 use super::{Config, Flat, check, include, read};
+use crate::clients::read_text;
 use crate::notation::{Mistake, Mistakes, Place, Step, Word};
+
+/// The most bytes of all files of a configuration.
+const MAX_FILES_TEXT: u64 = 64 << 20;
 
 /// A configuration that was read, and where everything in it stands.
 #[derive(Debug)]
@@ -21,14 +27,21 @@ pub struct Loaded {
     files: Vec<PathBuf>,
     /// The files that `${file:…}` names.
     substituted: Vec<String>,
+    redactor: Redactor,
     tree: Node,
 }
 
 impl Loaded {
-    /// Gives each mistake its file, line and column, and puts them in the order of the text.
+    /// Gives each mistake its file, line and column, and puts them in the order of the text, of which the first are
+    /// kept. None of them repeats what a reference stands for.
     #[must_use]
     pub fn locate(&self, mistakes: Mistakes) -> Mistakes {
-        locate(mistakes, &self.tree, &self.files)
+        locate(mistakes, &self.tree, &self.files, &self.redactor)
+    }
+
+    /// Returns the text with the reference, `${env:NAME}`, in the place of what it stands for.
+    pub fn redact(&self, text: &str) -> String {
+        self.redactor.redact(text)
     }
 
     /// Where the route of that number stands in the text.
@@ -56,13 +69,13 @@ impl Loaded {
     pub fn flat(&self) -> Flat {
         let mut flat = Flat::of(&self.tree);
         flat.overlay(self.at_start());
-        self.named_files().iter().for_each(|path| flat.add_file(path));
+        self.named_files().iter().for_each(|path| flat.add_file(path, &self.redactor));
         flat
     }
 
     /// What a process that starts with this has for as long as it lives.
     pub fn at_start(&self) -> Flat {
-        Flat::at_start(&self.config, &self.base)
+        Flat::at_start(&self.config, &self.base, &self.tree)
     }
 
     /// Every value by its path, made by whoever asks first: for a large configuration that takes a while.
@@ -103,7 +116,7 @@ pub type FlatLater = Arc<LazyLock<Flat, Box<dyn FnOnce() -> Flat + Send>>>;
 /// `compile` adds what it finds in the rest.
 pub fn load(path: &Path) -> Result<Loaded, Mistakes> {
     let base = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
-    let text = text_of(path).map_err(|text| single(&[path.to_path_buf()], Spot::default(), text))?;
+    let text = read_text(path, MAX_FILES_TEXT).map_err(|why| single(&[path.to_path_buf()], Spot::default(), unreadable(&why)))?;
     load_tree(&text, path.to_path_buf(), base)
 }
 
@@ -115,24 +128,32 @@ pub fn load_text(text: &str, name: &str, base: &Path) -> Result<Loaded, Mistakes
     load_tree(text, PathBuf::from(name), base.to_path_buf())
 }
 
-fn text_of(path: &Path) -> Result<String, String> {
-    let bytes = std::fs::read(path).map_err(|e| format!("cannot be read: {e}"))?;
-    String::from_utf8(bytes).map_err(|_| "is no UTF-8 text".to_owned())
+fn unreadable(why: &str) -> String {
+    format!("cannot be read: {why}")
 }
 
 fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistakes> {
+    let schema = super::schema();
+    let sections: Vec<&str> = schema["properties"].as_object().map(|p| p.keys().map(String::as_str).collect()).unwrap_or_default();
     let mut files = vec![name];
-    let mut tree = tree::parse(text, 0).map_err(|bad| single(&files, bad.spot, bad.text))?;
-    let mut mistakes = Mistakes(include_all(&mut tree, &base, &mut files));
+    let mut size = Size::default();
+    let mut tree = tree::parse_within(text, 0, &sections, &mut size).map_err(|bad| single(&files, bad.spot, bad.text))?;
+    let mut reading = Reading { sections: &sections, left: MAX_FILES_TEXT.saturating_sub(text.len() as u64), size: &mut size };
+    let mut mistakes = Mistakes::of(include_all(&mut tree, &base, &mut files, &mut reading));
     let include = Place::default().key("include");
     let lacks_files = mistakes.0.iter().any(|m| m.place.0.is_empty() || m.place.0.starts_with(&include.0));
-    let mut substituted = Vec::new();
-    include::substitute(&mut tree, &base, &Trail::Root, &mut (&mut mistakes, &mut substituted));
+    let mut notes = Substitution { mistakes: &mut mistakes, size: &mut size, files: Vec::new(), redactor: Redactor::default() };
+    include::substitute(&mut tree, &base, &Trail::Root, &mut notes);
+    let Substitution { files: substituted, redactor, .. } = notes;
     let mut seen = Mistakes::default();
-    check::check(&tree, &super::schema(), &mut seen);
+    check::check(&tree, &schema, &mut seen);
     // Of a text that could not be put together nobody knows what else it is.
     seen.0.retain(|m| mistakes.0.iter().all(|unknown| unknown.place.0.is_empty() || unknown.place != m.place));
-    mistakes.0.append(&mut seen.0);
+    mistakes.append(seen);
+    if mistakes.is_cut() {
+        // Where all of them are is not known, and so not what of the configuration is right.
+        return Err(locate(mistakes, &tree, &files, &redactor));
+    }
     let (config, left_out) = if mistakes.is_empty() {
         (read::read(&tree), LeftOut::default())
     } else {
@@ -144,10 +165,10 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
         (read::read(&sound), left_out)
     };
     match config {
-        Ok(config) => Ok(Loaded { config, base, mistakes, left_out, files, substituted, tree }),
+        Ok(config) => Ok(Loaded { config, base, mistakes, left_out, files, substituted, redactor, tree }),
         // The check above takes what serde takes; should they ever differ, serde has the last word.
-        Err(error) if mistakes.is_empty() => Err(single(&files, Spot::default(), error.to_string())),
-        Err(_) => Err(locate(mistakes, &tree, &files)),
+        Err(error) if mistakes.is_empty() => Err(single(&files, Spot::default(), redactor.redact(&error.to_string()))),
+        Err(_) => Err(locate(mistakes, &tree, &files, &redactor)),
     }
 }
 
@@ -207,7 +228,7 @@ impl LeftOut {
 }
 
 /// Joins the included files to the tree, and gives what is wrong with them.
-fn include_all(tree: &mut Node, base: &Path, files: &mut Vec<PathBuf>) -> Vec<Mistake> {
+fn include_all(tree: &mut Node, base: &Path, files: &mut Vec<PathBuf>, reading: &mut Reading<'_>) -> Vec<Mistake> {
     let place = Place::default().key("include");
     let patterns = match &tree.value {
         Value::Map(members) => members.iter().find(|(k, _)| k.text == "include").map(|(_, n)| n.value.clone()),
@@ -221,7 +242,7 @@ fn include_all(tree: &mut Node, base: &Path, files: &mut Vec<PathBuf>) -> Vec<Mi
             Err(text) => wrong.push((place.index(index), pattern.spot, text)),
             Ok(found) => {
                 for path in found {
-                    include_one(tree, path, (place.index(index), pattern.spot), files, &mut wrong);
+                    include_one(tree, path, (place.index(index), pattern.spot), (files, reading), &mut wrong);
                 }
             }
         }
@@ -232,17 +253,35 @@ fn include_all(tree: &mut Node, base: &Path, files: &mut Vec<PathBuf>) -> Vec<Mi
 /// What is wrong with an include: where in the tree, where in its file, and the words for it.
 type Wrong = (Place, Spot, String);
 
-fn include_one(tree: &mut Node, path: PathBuf, (place, spot): (Place, Spot), files: &mut Vec<PathBuf>, wrong: &mut Vec<Wrong>) {
+/// What a configuration may still be read of.
+struct Reading<'r> {
+    sections: &'r [&'r str],
+    /// Bytes of files.
+    left: u64,
+    size: &'r mut Size,
+}
+
+fn include_one(
+    tree: &mut Node,
+    path: PathBuf,
+    (place, spot): (Place, Spot),
+    (files, reading): (&mut Vec<PathBuf>, &mut Reading<'_>),
+    wrong: &mut Vec<Wrong>,
+) {
     if files.len() >= include::MAX_FILES || files.contains(&path) {
         return wrong.push((place, spot, format!("{} is included twice, or there are too many files", path.display())));
     }
     let number = files.len() as u32;
     files.push(path.clone());
-    let text = match text_of(&path) {
+    let text = match read_text(&path, reading.left) {
         Ok(text) => text,
-        Err(text) => return wrong.push((place, spot, format!("{}: {text}", path.display()))),
+        Err(why) => {
+            let all = if why.contains("too large") { format!(" of the {MAX_FILES_TEXT} of all files together") } else { String::new() };
+            return wrong.push((place, spot, format!("{}: {}{all}", path.display(), unreadable(&why))));
+        }
     };
-    match tree::parse(&text, number) {
+    reading.left = reading.left.saturating_sub(text.len() as u64);
+    match tree::parse_within(&text, number, reading.sections, reading.size) {
         Err(bad) => wrong.push((Place::default(), bad.spot, bad.text)),
         Ok(other) => {
             if let Value::Map(members) = &other.value
@@ -261,12 +300,12 @@ fn location(spot: Spot, files: &[PathBuf]) -> Option<String> {
 }
 
 fn single(files: &[PathBuf], spot: Spot, text: String) -> Mistakes {
-    Mistakes(vec![Mistake { place: Place::default(), text, location: location(spot, files) }])
+    Mistakes::of(vec![Mistake { place: Place::default(), text, location: location(spot, files) }])
 }
 
-fn locate(mut mistakes: Mistakes, tree: &Node, files: &[PathBuf]) -> Mistakes {
+fn locate(mut mistakes: Mistakes, tree: &Node, files: &[PathBuf], redactor: &Redactor) -> Mistakes {
     let mut spots: Vec<(Spot, Mistake)> = Vec::new();
-    for mut mistake in mistakes.0.drain(..) {
+    for mut mistake in std::mem::take(&mut mistakes.0) {
         let spot = tree.spot_of(&mistake.place);
         if mistake.location.is_none() {
             mistake.location = location(spot, files);
@@ -275,5 +314,10 @@ fn locate(mut mistakes: Mistakes, tree: &Node, files: &[PathBuf]) -> Mistakes {
     }
     spots.sort_by_key(|(spot, _)| (spot.file, spot.line, spot.column));
     spots.dedup_by(|a, b| a.1 == b.1);
-    Mistakes(spots.into_iter().map(|(_, mistake)| mistake).collect())
+    mistakes.0 = spots.into_iter().map(|(_, mistake)| mistake).collect();
+    let mut mistakes = mistakes.cut();
+    for mistake in &mut mistakes.0 {
+        mistake.text = redactor.redact_at(tree, &mistake.place, &mistake.text);
+    }
+    mistakes
 }

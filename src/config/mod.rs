@@ -12,6 +12,7 @@ mod listener;
 mod load;
 mod operation;
 mod read;
+mod redact;
 mod resilience;
 mod route;
 mod trail;

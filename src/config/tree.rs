@@ -4,10 +4,10 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput};
 
 use crate::notation::{Place, Step};
 
-/// The most values that a configuration may have, aliases counted each time they are used.
+/// The most values that a configuration may have in all its files, aliases counted each time they are used.
 const MAX_NODES: usize = 4_000_000;
 
-/// The most bytes of text that it may have, counted in the same way.
+/// The most bytes of text that it may have, counted in the same way, with what references bring in.
 const MAX_TEXT: usize = 256 << 20;
 
 /// How deep it may be: whoever walks it has a stack.
@@ -29,14 +29,14 @@ pub struct Spot {
 pub struct Node {
     pub spot: Spot,
     pub value: Value,
-    /// Whether a part of its text came from elsewhere, and may be a secret.
-    pub substituted: bool,
+    /// The text as it is written, where a part of it came from elsewhere and may be a secret.
+    pub written: Option<Box<str>>,
 }
 
 impl Node {
     /// A value as it is written.
     pub fn new(spot: Spot, value: Value) -> Self {
-        Self { spot, value, substituted: false }
+        Self { spot, value, written: None }
     }
 }
 
@@ -81,6 +81,15 @@ pub struct BadYaml {
 }
 
 impl Node {
+    /// The value at a place, if there is one.
+    pub fn at(&self, place: &Place) -> Option<&Self> {
+        place.0.iter().try_fold(self, |node, step| match (&node.value, step) {
+            (Value::Map(members), Step::Key(key)) => members.iter().find(|(k, _)| k.text == *key).map(|(_, n)| n),
+            (Value::List(items), Step::Index(index)) => items.get(*index),
+            _ => None,
+        })
+    }
+
     /// The value at a place, or its nearest ancestor's: where to point when it is not there.
     pub fn spot_of(&self, place: &Place) -> Spot {
         let (mut node, mut spot) = (self, self.spot);
@@ -103,9 +112,22 @@ impl Node {
 }
 
 /// Parses one document.
+#[cfg(test)]
 pub fn parse(text: &str, file: u32) -> Result<Node, BadYaml> {
-    let mut builder = Builder { parser: Parser::new_from_str(text), file, anchors: Vec::new(), size: Size::default() };
-    builder.document()
+    parse_within(text, file, &[], &mut Size::default())
+}
+
+/// Parses one document of a configuration of which `size` was read before. Of a text that is no configuration, since
+/// none of its keys is one of the `sections`, nothing is quoted: it may be any file.
+pub fn parse_within(text: &str, file: u32, sections: &[&str], size: &mut Size) -> Result<Node, BadYaml> {
+    let mut builder = Builder { parser: Parser::new_from_str(text), file, anchors: Vec::new(), size: *size, sections, known: file == 0 };
+    let node = builder.document()?;
+    *size = builder.size;
+    if !builder.known {
+        let some = sections.join(", ");
+        return Err(BadYaml { spot: node.spot, text: format!("is no configuration: expected a mapping with some of the keys {some}") });
+    }
+    Ok(node)
 }
 
 struct Builder<'t> {
@@ -113,14 +135,33 @@ struct Builder<'t> {
     file: u32,
     anchors: Vec<(usize, Node)>,
     size: Size,
+    sections: &'t [&'t str],
+    /// Whether it is known to be a configuration.
+    known: bool,
 }
 
 /// How large a tree is.
-#[derive(Clone, Copy, Default)]
-struct Size {
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Size {
     nodes: usize,
     text: usize,
     depth: usize,
+}
+
+impl Size {
+    /// Counts so many bytes of text that were not in a file of the configuration.
+    ///
+    /// # Errors
+    /// When the whole is too large by now.
+    pub fn add_text(&mut self, bytes: usize) -> Result<(), String> {
+        self.text += bytes;
+        if self.text > MAX_TEXT { Err(too_large()) } else { Ok(()) }
+    }
+}
+
+fn too_large() -> String {
+    let (values, text) = (MAX_NODES, MAX_TEXT >> 20);
+    format!("a configuration that is too large: at most {values} values and {text} MiB of text, each alias counted as what it stands for")
 }
 
 impl<'t> Builder<'t> {
@@ -139,7 +180,9 @@ impl<'t> Builder<'t> {
                 } else {
                     ""
                 };
-                Err(BadYaml { spot, text: format!("no YAML: {}{hint}", error.info()) })
+                // It quotes the file nowhere but here.
+                let info = if error.info().starts_with("unexpected character") { "unexpected character" } else { error.info() };
+                Err(BadYaml { spot, text: format!("no YAML: {info}{hint}") })
             }
             None => Err(BadYaml { spot: Spot::default(), text: "no YAML: it ends too early".to_owned() }),
         }
@@ -150,7 +193,10 @@ impl<'t> Builder<'t> {
             let (event, spot) = self.next()?;
             match event {
                 Event::StreamStart | Event::DocumentStart(_) | Event::Nothing => {}
-                Event::StreamEnd => return Ok(Node::new(Spot { line: 1, column: 1, ..spot }, Value::Map(Vec::new()))),
+                Event::StreamEnd => {
+                    self.known = true;
+                    return Ok(Node::new(Spot { line: 1, column: 1, ..spot }, Value::Map(Vec::new())));
+                }
                 event => {
                     let node = self.node(event, spot, 0)?;
                     return self.only(node);
@@ -231,8 +277,10 @@ impl<'t> Builder<'t> {
                 _ => !seen.insert(text.clone()),
             };
             if again {
-                return Err(BadYaml { spot, text: format!("the key \"{text}\" for the second time in one mapping") });
+                let key = if self.known { format!("the key \"{text}\"") } else { "a key".to_owned() };
+                return Err(BadYaml { spot, text: format!("{key} for the second time in one mapping") });
             }
+            self.known |= depth == 0 && self.sections.contains(&text.as_str());
             let (event, value_spot) = self.next()?;
             let node = self.node(event, value_spot, depth + 1)?;
             members.push((Key { spot, text }, node));
@@ -244,10 +292,13 @@ impl<'t> Builder<'t> {
 fn grow(all: &mut Size, part: Size, spot: Spot) -> Result<(), BadYaml> {
     all.nodes += part.nodes;
     all.text += part.text;
-    if part.depth > MAX_DEPTH || all.nodes > MAX_NODES || all.text > MAX_TEXT {
-        return Err(BadYaml { spot, text: "a configuration that is too deep or too large".to_owned() });
+    if part.depth > MAX_DEPTH {
+        return Err(BadYaml {
+            spot,
+            text: format!("a configuration that is too deep: at most {MAX_DEPTH} mappings and lists in each other"),
+        });
     }
-    Ok(())
+    if all.nodes > MAX_NODES || all.text > MAX_TEXT { Err(BadYaml { spot, text: too_large() }) } else { Ok(()) }
 }
 
 /// How large a tree is that is no deeper than it may be.

@@ -19,7 +19,7 @@ pub use grpc::{GrpcWeb, is_grpc};
 pub use reason::Reason;
 pub use rejection::Rejection;
 pub use request_id::new_request_id;
-pub use trace::Trace;
+pub use trace::{Trace, TraceState, tracestate};
 
 /// Who a request is from, as far as it was verified.
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ pub struct LimitNote {
     pub policy: HeaderValue,
     /// `RateLimit`.
     pub state: HeaderValue,
+    /// How many more requests it allows now.
+    pub remaining: u32,
 }
 
 /// One request from its arrival on.

@@ -62,6 +62,65 @@ fn parse(text: &[u8]) -> Option<(u128, u8)> {
     Some((trace_id, u8::from_str_radix(flags, 16).ok()?))
 }
 
+/// The most members of a `tracestate` (W3C Trace Context, section 3.3.1.1).
+const MAX_MEMBERS: usize = 32;
+
+/// What becomes of the `tracestate` of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TraceState {
+    /// It is passed on as it came.
+    Valid,
+    /// This is passed on: several lines as one, without members of a key that is there already.
+    Other(HeaderValue),
+    /// It is not passed on.
+    Invalid,
+}
+
+/// Reads the lines of a `tracestate` (section 3.3.1). One with a member that is malformed, or with more members than it
+/// may have, is invalid as a whole (section 3.3.1.5).
+pub fn tracestate(lines: &http::header::GetAll<'_, HeaderValue>) -> TraceState {
+    let mut members: [&[u8]; MAX_MEMBERS] = [&[]; MAX_MEMBERS];
+    let (mut count, mut repeated) = (0, false);
+    let mut lines_seen = 0;
+    for line in lines {
+        lines_seen += 1;
+        for member in line.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|m| !m.is_empty()) {
+            let Some(key) = member_key(member) else { return TraceState::Invalid };
+            if members[..count].iter().any(|known| member_key(known) == Some(key)) {
+                // One entry for each key; the first is the newest.
+                repeated = true;
+            } else if count == MAX_MEMBERS {
+                return TraceState::Invalid;
+            } else {
+                members[count] = member;
+                count += 1;
+            }
+        }
+    }
+    match (count, lines_seen, repeated) {
+        (0, ..) => TraceState::Invalid,
+        (_, 1, false) => TraceState::Valid,
+        _ => HeaderValue::from_bytes(&members[..count].join(&b","[..])).map_or(TraceState::Invalid, TraceState::Other),
+    }
+}
+
+/// The key of a well-formed member (section 3.3.1.3).
+fn member_key(member: &[u8]) -> Option<&[u8]> {
+    let at = memchr::memchr(b'=', member)?;
+    let (key, value) = (&member[..at], &member[at + 1..]);
+    let start = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let part = |text: &[u8], most: usize| {
+        let rest = |b: &u8| start(*b) || matches!(b, b'_' | b'-' | b'*' | b'/');
+        text.first().is_some_and(|b| start(*b)) && text.len() <= most && text.iter().all(rest)
+    };
+    let is_key = match memchr::memchr(b'@', key) {
+        None => part(key, 256),
+        Some(at) => part(&key[..at], 241) && part(&key[at + 1..], 14),
+    };
+    let is_value = (1..=256).contains(&value.len()) && value.iter().all(|b| matches!(b, 0x20..=0x7e) && !matches!(b, b',' | b'='));
+    (is_key && is_value).then_some(key)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,5 +146,56 @@ mod tests {
             assert!(!Trace::continue_or_start(Some(wrong.as_bytes())).continued, "{wrong}");
         }
         assert!(Trace::continue_or_start(Some(b"01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x")).continued);
+    }
+
+    fn state(lines: &[&str]) -> TraceState {
+        let mut headers = http::HeaderMap::new();
+        lines.iter().for_each(|line| _ = headers.append("tracestate", HeaderValue::from_str(line).expect("a value")));
+        tracestate(&headers.get_all("tracestate"))
+    }
+
+    #[test]
+    fn a_state_is_passed_on_when_it_is_well_formed() {
+        let long = |count: usize| (0..count).map(|n| format!("k{n}=v")).collect::<Vec<_>>().join(",");
+        for valid in [
+            "foo=1",
+            "foo=1,bar=2",
+            "foo=1 \t , \t bar=2, \t baz=3",
+            "foo=1,,bar=2,",
+            "a_-*/0@z_-*/=!+~ x",
+            &long(32),
+            &format!("{}=1", "z".repeat(256)),
+            &format!("{}@{}=1", "t".repeat(241), "v".repeat(14)),
+            &format!("foo={}", "v".repeat(256)),
+        ] {
+            assert_eq!(state(&[valid]), TraceState::Valid, "{valid}");
+        }
+        for invalid in [
+            "",
+            "foo",
+            "foo=",
+            "=1",
+            "foo =1",
+            "FOO=1",
+            "foo.bar=1",
+            "foo@=1,bar=2",
+            "@foo=1,bar=2",
+            "foo@@bar=1",
+            "foo@bar@baz=1",
+            "foo=bar=baz",
+            "foo=,bar=3",
+            "foo=a\tb",
+            &long(33),
+            &format!("{}=1", "z".repeat(257)),
+            &format!("{}@v=1", "t".repeat(242)),
+            &format!("t@{}=1", "v".repeat(15)),
+            &format!("foo={}", "v".repeat(257)),
+        ] {
+            assert_eq!(state(&[invalid]), TraceState::Invalid, "{invalid}");
+        }
+        let other = |text: &'static str| TraceState::Other(HeaderValue::from_static(text));
+        assert_eq!(state(&["foo=1", "", "bar=2"]), other("foo=1,bar=2"));
+        assert_eq!(state(&["foo=1,bar=2, foo=3"]), other("foo=1,bar=2"));
+        assert_eq!(state(&["foo=1", "FOO=2"]), TraceState::Invalid);
     }
 }

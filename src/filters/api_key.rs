@@ -1,8 +1,10 @@
 //! `api_key`: requires a key that belongs to a consumer.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::header::{HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use percent_encoding::percent_decode;
 use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -11,7 +13,7 @@ use super::edits::remove_parameter;
 use super::{CompileContext, Consumers, Verdict};
 use crate::exchange::{Exchange, Identity, Reason, Rejection};
 use crate::notation::Header;
-use crate::rules::routing::parameter;
+use crate::rules::routing::{form_decode, raw_parameter};
 
 /// Longer keys are refused unread.
 const MAX_KEY: usize = 512;
@@ -22,7 +24,7 @@ const MAX_KEY: usize = 512;
 pub struct Config {
     /// The header with the key. Default `x-api-key`.
     pub header: Header,
-    /// A query parameter that may hold it instead. Default: none, because URLs are logged everywhere.
+    /// A query parameter that may hold it instead, encoded as client libraries do (`%2B` for `+`). Default: none, because URLs are logged everywhere.
     pub query: Option<String>,
     /// Whether the target sees the key. Default false.
     pub forward: bool,
@@ -66,13 +68,16 @@ impl Filter {
 
     /// Finds out whose key it is.
     pub fn on_request(&self, request: &mut RequestHeader, exchange: &mut Exchange) -> Verdict {
-        let query = request.uri.query();
         let header = request.headers.get(&self.header).map(HeaderValue::as_bytes);
-        let key = header.or_else(|| parameter(query, self.query.as_deref()?)).filter(|k| !k.is_empty());
+        let raw = if header.is_none() { self.query.as_deref().and_then(|name| raw_parameter(request.uri.query(), name)) } else { None };
+        let key = header.map(Cow::Borrowed).or_else(|| raw.map(form_decode)).filter(|k| !k.is_empty());
         let Some(key) = key else {
             return Err(self.refuse(Reason::ApiKeyMissing));
         };
-        let name = (key.len() <= MAX_KEY).then(|| self.consumers.by_key(key)).flatten();
+        let owner = |key: &[u8]| (key.len() <= MAX_KEY).then(|| self.consumers.by_key(key)).flatten();
+        // A + that nobody has encoded may be meant as itself: URLs that are put together by hand have it so.
+        let by_hand = || raw.filter(|raw| raw.contains(&b'+')).and_then(|raw| owner(&percent_decode(raw).collect::<Vec<u8>>()));
+        let name = owner(&key).or_else(by_hand);
         let Some(name) = name else {
             return Err(self.refuse(Reason::ApiKeyInvalid));
         };

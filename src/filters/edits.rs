@@ -3,10 +3,12 @@
 use http::header::{COOKIE, HeaderValue};
 use pingora::http::RequestHeader;
 
+use crate::rules::routing::is_named;
+
 /// Removes every query parameter of that name.
 pub fn remove_parameter(request: &mut RequestHeader, name: &str) {
     let Some(query) = request.uri.query() else { return };
-    let is_it = |pair: &&str| pair.split('=').next() == Some(name);
+    let is_it = |pair: &&str| pair.split('=').next().is_some_and(|key| is_named(key, name));
     if !query.split('&').any(|pair| is_it(&pair)) {
         return;
     }
@@ -48,7 +50,7 @@ mod tests {
 
     #[test]
     fn what_is_removed_and_what_stays() {
-        let mut request = RequestHeader::build("GET", b"/p?a=1&t=x&b&t=y", None).expect("a request");
+        let mut request = RequestHeader::build("GET", b"/p?a=1&t=x&b&t=y&%74=z", None).expect("a request");
         request.append_header(COOKIE, "a=1; t=x; b=2").expect("a cookie");
         request.append_header(COOKIE, "t=y").expect("a cookie");
         remove_parameter(&mut request, "t");

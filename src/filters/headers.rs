@@ -23,6 +23,15 @@ pub struct Config {
     pub response: Edits,
 }
 
+impl Config {
+    /// The headers of requests that it edits.
+    pub fn of_requests(&self) -> Vec<HeaderName> {
+        let Edits { remove, set, add } = &self.request;
+        let edited = set.keys().chain(add.keys()).filter_map(|name| name.parse().ok());
+        remove.iter().map(|name| name.0.clone()).chain(edited).collect()
+    }
+}
+
 /// Edits, in the order remove, set, add.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

@@ -5,6 +5,7 @@
 
 mod verifier;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -202,7 +203,7 @@ impl Filter {
         }
         let cookie = self.cookie.as_deref().and_then(|name| cookie(&request.headers, name));
         let query = self.query.as_deref().and_then(|name| parameter(request.uri.query(), name));
-        Ok(cookie.or(query).filter(|t| !t.is_empty()).map(<[u8]>::to_vec))
+        Ok(cookie.map(<[u8]>::to_vec).or_else(|| query.map(Cow::into_owned)).filter(|t| !t.is_empty()))
     }
 }
 

@@ -14,6 +14,7 @@ mod strip_fields;
 
 use std::fmt;
 
+use http::HeaderName;
 use pingora::http::{RequestHeader, ResponseHeader};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -94,6 +95,30 @@ macro_rules! filters {
             }
         }
     };
+}
+
+impl FilterConfig {
+    /// The headers of a request that it reads, each with the keys that lead to its name.
+    pub fn headers_read(&self) -> Vec<(HeaderName, &'static [&'static str])> {
+        match self {
+            Self::Cors(cors) => {
+                cors.headers.iter().flatten().map(|name| (name.0.clone(), &["headers"] as &'static [&'static str])).collect()
+            }
+            Self::Jwt(jwt) => vec![(jwt.header.0.clone(), &["header"])],
+            Self::ApiKey(key) => vec![(key.header.0.clone(), &["header"])],
+            Self::RateLimit(limit) => limit.header().map(|name| (name.clone(), &["by", "header"] as _)).into_iter().collect(),
+            Self::Headers(_) | Self::StripFields(_) => Vec::new(),
+        }
+    }
+
+    /// The headers of a request that it sets or removes for the target.
+    pub fn headers_written(&self) -> Vec<HeaderName> {
+        match self {
+            Self::Jwt(jwt) => jwt.forward_claims.values().map(|name| name.0.clone()).collect(),
+            Self::Headers(headers) => headers.of_requests(),
+            Self::Cors(_) | Self::ApiKey(_) | Self::RateLimit(_) | Self::StripFields(_) => Vec::new(),
+        }
+    }
 }
 
 impl Filter {

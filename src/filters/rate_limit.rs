@@ -41,6 +41,16 @@ fn by_address() -> By {
     By::One(Part::Address)
 }
 
+impl Config {
+    /// The header that requests are counted by.
+    pub fn header(&self) -> Option<&HeaderName> {
+        match &self.by {
+            By::Header(part) => Some(&part.header.0),
+            By::One(_) | By::Several(_) => None,
+        }
+    }
+}
+
 /// One part or several.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
@@ -128,8 +138,12 @@ impl Filter {
             let detail = format!("try again in {seconds} s");
             return Err(Rejection::new(Reason::RateLimited, detail).header(RETRY_AFTER, HeaderValue::from(seconds)));
         }
-        // Of several limits the one that was passed last is told; a refusal always tells its own.
-        exchange.limit = note;
+        // Of several limits the one with the least left is told, and the first of them; a rejection always tells its own.
+        if let Some(note) = note
+            && exchange.limit.as_ref().is_none_or(|told| note.remaining < told.remaining)
+        {
+            exchange.limit = Some(note);
+        }
         Ok(())
     }
 
@@ -137,7 +151,8 @@ impl Filter {
         use std::io::Write;
         let mut text = Vec::with_capacity(self.label.len() + 32);
         let _ = write!(text, "\"{}\";r={};t={}", self.label, decision.remaining, seconds_up(decision.reset));
-        Some(LimitNote { policy: self.policy.clone(), state: HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).ok()? })
+        let remaining = decision.remaining;
+        Some(LimitNote { remaining, policy: self.policy.clone(), state: HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).ok()? })
     }
 
     /// Writes the key of a request; each part with a tag, so that no two keys of different kinds meet.

@@ -10,11 +10,12 @@ use arc_swap::ArcSwapOption;
 use jsonwebtoken::jwk::{AlgorithmParameters, JwkSet};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use parking_lot::Mutex;
+use serde::Serialize;
 use tokio::sync::{Notify, watch};
 
 use super::heritage::{Heritable, Part};
 use super::shelf::Shelf;
-use crate::clients::Fetcher;
+use crate::clients::{Fetcher, MAX_MATERIAL, read_file};
 use crate::notation::Source;
 
 /// A key that may verify a token.
@@ -72,10 +73,31 @@ pub struct KeyStore {
     wanted: Notify,
     rounds: watch::Sender<u64>,
     started: AtomicBool,
+    /// What it is called for operators.
+    label: Mutex<String>,
+    /// Held by who fetches: what was asked for earlier never replaces what was asked for later.
+    fetching: tokio::sync::Mutex<()>,
+}
+
+/// A key set as operators see it.
+#[derive(Clone, Debug, Serialize)]
+pub struct KeyStoreView {
+    /// The file, or the URL without its query.
+    pub source: String,
+    /// Whether tokens are verified with it; not before the first fetch, nor once it is too old.
+    pub usable: bool,
+    /// Its keys.
+    pub keys: usize,
+    /// Seconds since it was last fetched or read.
+    pub age_seconds: Option<f64>,
+    /// Why the last fetch failed, if it did.
+    pub error: Option<String>,
 }
 
 #[derive(Debug, Default)]
 struct FetchState {
+    /// Why the last fetch failed, if it did.
+    error: Option<String>,
     /// When a token asked for a fetch, and the round before it.
     asked: Option<(Instant, u64)>,
     succeeded: Option<Instant>,
@@ -91,6 +113,8 @@ impl KeyStore {
         let remote = matches!(shape.source, Source::Url(_));
         let fetcher = if remote { Some(Fetcher::new(shape.ca.as_deref())?) } else { None };
         Ok(Self {
+            label: Mutex::new(describe(&shape.source)),
+            fetching: tokio::sync::Mutex::default(),
             shape,
             fetcher,
             set: ArcSwapOption::empty(),
@@ -122,17 +146,50 @@ impl KeyStore {
         self.set.load_full()
     }
 
+    /// Says what operators are to know it by.
+    pub fn call_it(&self, label: impl FnOnce(&str) -> String) {
+        let mut known = self.label.lock();
+        *known = label(&describe(&self.shape.source));
+    }
+
+    /// It for operators.
+    pub fn view(&self) -> KeyStoreView {
+        let set = self.keys();
+        let state = self.state.lock();
+        KeyStoreView {
+            source: self.label.lock().clone(),
+            usable: set.is_some(),
+            keys: set.map_or(0, |set| set.keys.len()),
+            age_seconds: state.succeeded.map(|at| (at.elapsed().as_secs_f64() * 1e3).round() / 1e3),
+            error: state.error.clone(),
+        }
+    }
+
+    /// Fetches the keys now, because an operator asks for it: a key that was withdrawn is taken no longer. Where that
+    /// fails, the old ones stay for as long as they would have.
+    pub async fn fetch_anew(&self) {
+        if let Err(error) = self.refresh().await {
+            log::warn!("the keys of {} could not be fetched anew, the old ones stay: {error}", self.describe());
+        }
+    }
+
     /// Fetches the keys once.
     ///
     /// # Errors
     /// Says why there are no new keys; the old ones stay.
     async fn refresh(&self) -> Result<(), KeyError> {
+        let _turn = self.fetching.lock().await;
         let text = match (&self.shape.source, &self.fetcher) {
             (Source::Url(url), Some(fetcher)) => fetcher.get(url).await.map(|b| b.to_vec()),
-            (Source::File(path), _) => tokio::fs::read(path).await.map_err(|e| e.to_string()),
+            (Source::File(path), _) => {
+                let path = path.clone();
+                let read = tokio::task::spawn_blocking(move || read_file(&path, MAX_MATERIAL)).await;
+                read.unwrap_or_else(|e| Err(e.to_string()))
+            }
             (Source::Url(_), None) => Err("no client".to_owned()),
         };
         let result = text.and_then(|text| self.store(text));
+        self.state.lock().error = result.as_ref().err().cloned();
         if result.is_err() {
             self.forget_when_stale();
         }
@@ -219,13 +276,26 @@ impl KeyStore {
     }
 
     fn describe(&self) -> String {
-        match &self.shape.source {
-            Source::File(path) => path.display().to_string(),
-            // A query may hold a secret.
-            Source::Url(url) => url.split('?').next().unwrap_or_default().to_owned(),
+        self.label.lock().clone()
+    }
+}
+
+fn describe(source: &Source) -> String {
+    match source {
+        Source::File(path) => path.display().to_string(),
+        Source::Url(url) => {
+            // A query and what stands before an @ may be secrets.
+            let url = url.split('?').next().unwrap_or_default();
+            let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+            let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+            format!("{scheme}://{host}{path}")
         }
     }
 }
+
+/// The most keys of a set: a token that names none is tried with all of them.
+pub const MAX_KEYS: usize = 256;
 
 /// All key stores, and what a predecessor left of them.
 #[derive(Debug, Default)]
@@ -296,7 +366,11 @@ pub fn parse_jwks(text: &[u8]) -> Result<Vec<VerifyingKey>, KeyError> {
         let Ok(set) = serde_json::from_value::<JwkSet>(one) else { continue };
         keys.extend(set.keys.iter().filter_map(verifying_key));
     }
-    if keys.is_empty() { Err("no key in the set can verify a token".to_owned()) } else { Ok(keys) }
+    match keys.len() {
+        0 => Err("no key in the set can verify a token".to_owned()),
+        count if count > MAX_KEYS => Err(format!("{count} keys are too many: at most {MAX_KEYS} are taken")),
+        _ => Ok(keys),
+    }
 }
 
 fn verifying_key(jwk: &jsonwebtoken::jwk::Jwk) -> Option<VerifyingKey> {

@@ -109,14 +109,64 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// All mistakes that were found.
+/// How many mistakes are shown; of further ones the number is.
+pub const SHOWN: usize = 100;
+
+/// How many are kept to choose those from that come first in the text. A generated configuration may have one in
+/// each of 100,000 routes.
+const MAX_KEPT: usize = 1_000;
+
+/// The mistakes that were found: the first ones, and how many more there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Mistakes(pub Vec<Mistake>);
+pub struct Mistakes(pub Vec<Mistake>, usize);
 
 impl Mistakes {
+    /// All of these.
+    pub fn of(all: Vec<Mistake>) -> Self {
+        Self(all, 0)
+    }
+
     /// Adds one.
     pub fn add(&mut self, place: &Place, text: impl Into<String>) {
-        self.0.push(Mistake { place: place.clone(), text: text.into(), location: None });
+        self.push(Mistake { place: place.clone(), text: text.into(), location: None });
+    }
+
+    fn push(&mut self, mistake: Mistake) {
+        if self.0.len() < MAX_KEPT {
+            self.0.push(mistake);
+        } else {
+            self.1 += 1;
+        }
+    }
+
+    /// Adds those of another list.
+    pub fn append(&mut self, other: Self) {
+        self.1 += other.1;
+        other.0.into_iter().for_each(|mistake| self.push(mistake));
+    }
+
+    /// How many there are, those among them that were only counted.
+    pub fn count(&self) -> usize {
+        self.0.len() + self.1
+    }
+
+    /// Whether some were only counted, so that the places of all are not known.
+    pub fn is_cut(&self) -> bool {
+        self.1 > 0
+    }
+
+    /// Keeps those that are shown, and counts the others.
+    #[must_use]
+    pub fn cut(mut self) -> Self {
+        self.1 += self.0.len().saturating_sub(SHOWN);
+        self.0.truncate(SHOWN);
+        self
+    }
+
+    /// Each as a line, and a last one that says how many are not among them.
+    pub fn lines(&self) -> Vec<String> {
+        let more = (self.1 > 0).then(|| format!("and {} more, which are not shown", self.1));
+        self.0.iter().map(ToString::to_string).chain(more).collect()
     }
 
     /// Takes the value of a result, or notes its error at `place`.
@@ -132,10 +182,10 @@ impl Mistakes {
 
 impl fmt::Display for Mistakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for mistake in &self.0 {
-            writeln!(f, "{mistake}")?;
+        for line in self.lines() {
+            writeln!(f, "{line}")?;
         }
-        let count = self.0.len();
+        let count = self.count();
         write!(f, "{count} mistake{}", if count == 1 { "" } else { "s" })
     }
 }

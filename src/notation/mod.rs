@@ -8,7 +8,7 @@ mod text;
 mod types;
 mod units;
 
-pub use mistake::{Mistake, Mistakes, Place, Step, Word, nearest};
-pub use text::check_format;
+pub use mistake::{Mistake, Mistakes, Place, SHOWN, Step, Word, nearest};
+pub use text::{check_format, expression_of, expression_size};
 pub use types::*;
 pub use units::Rate;

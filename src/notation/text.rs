@@ -33,6 +33,22 @@ pub fn check_format(format: &str, text: &str) -> Option<Result<(), String>> {
     })
 }
 
+/// The regular expression in a text of that format, if it is one.
+pub fn expression_of<'t>(format: &str, text: &'t str) -> Option<&'t str> {
+    match format {
+        Pattern::FORMAT => Some(text),
+        Path::FORMAT => text.strip_prefix('~'),
+        _ => None,
+    }
+}
+
+/// About how many bytes a regular expression takes once it is compiled, which no expression tells of itself; 0 for one
+/// that does not compile.
+pub fn expression_size(expression: &str) -> u64 {
+    let fits = |most: &u64| regex::RegexBuilder::new(expression).size_limit(*most as usize).build().is_ok();
+    [8 << 10, 64 << 10, 256 << 10, 1 << 20].into_iter().find(fits).unwrap_or(0)
+}
+
 /// Defines a type that is written as text: `text_type!(Doc, Name(Inner), "format", ["example"], parser)`.
 macro_rules! text_type {
     ($(#[$doc:meta])* $name:ident($inner:ty), $format:literal, [$($example:literal),*], $parse:expr) => {

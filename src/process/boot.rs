@@ -89,7 +89,8 @@ const ADMIN: &str = "(admin)";
 const KEPT: usize = 1024;
 
 fn proxy(gateway: Gateway, threads: usize) -> Arc<HttpProxy<Gateway, Targets>> {
-    let conf = ServerConf { threads, upstream_keepalive_pool_size: KEPT, ..ServerConf::default() };
+    let ca_file = Some(crate::tls::system_roots().pem_path());
+    let conf = ServerConf { threads, upstream_keepalive_pool_size: KEPT, ca_file, ..ServerConf::default() };
     Arc::new(Targets::proxy(gateway, &Arc::new(conf)))
 }
 
@@ -199,7 +200,7 @@ fn means(loaded: &Loaded, snapshot: &Snapshot, inherited: &mut Vec<Bound>, heir:
     let workers = io("the workers", Builder::new_multi_thread().worker_threads(threads).thread_name("worker").enable_all().build())?;
     let offered = |path: &std::path::PathBuf| {
         let prepared = unless_anothers(path, heir.map(Arc::as_ref)).and_then(|()| Prepared::new(path));
-        io(&format!("the upgrade socket {}", path.display()), prepared)
+        io(&loaded.redact(&format!("the upgrade socket {}", path.display())), prepared)
     };
     Ok(Means {
         operators: io("the admin listener", tokio::net::TcpListener::from_std(again))?,

@@ -105,7 +105,7 @@ impl Supervisor {
             // It has said that it ends.
             _ if self.phase() != Phase::Serving => {}
             Ok(_) => notify::ready(),
-            Err(mistakes) => notify::refused(mistakes.0.len()),
+            Err(mistakes) => notify::refused(mistakes.count()),
         }
         *self.last_reload.lock() = state;
         result
@@ -327,7 +327,7 @@ pub fn told(snapshot: &Snapshot) -> Vec<String> {
 pub fn unwritable(loaded: &Loaded, error: &std::io::Error) -> Mistakes {
     let place = Place::default().key("log").key("access").key("file");
     let text = format!("the access log cannot be opened: {error}");
-    loaded.locate(Mistakes(vec![Mistake { place, text, location: None }]))
+    loaded.locate(Mistakes::of(vec![Mistake { place, text, location: None }]))
 }
 
 /// Starts looking after what is new in a snapshot, and waits for a first round of it: a request never
@@ -351,6 +351,9 @@ pub async fn look_after(snapshot: &Snapshot) {
                 // Whether it succeeds or not, the start goes on from here; without keys nobody passes.
                 store.first_round().await;
             }));
+        } else {
+            let store = Arc::clone(store);
+            first.push(tokio::spawn(async move { store.fetch_anew().await }));
         }
     }
     let all = futures::future::join_all(first);

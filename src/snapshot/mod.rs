@@ -49,6 +49,8 @@ pub struct Snapshot {
     pub key_stores: Vec<Arc<KeyStore>>,
     /// Query parameters that credentials come in: their values are in no log.
     pub secret_parameters: Vec<String>,
+    /// Header names with `_` that the configuration reads, each with its twin that has `-` instead.
+    pub underscored: Vec<(HeaderName, HeaderName)>,
     /// The coarse limit of one address.
     pub shield: Option<Rate>,
     /// The operators' listener.

@@ -85,6 +85,7 @@ pub struct Metrics {
     reasons: Cells<{ Reason::ALL.len() }>,
     ejections: IntCounterVec,
     gate: GaugeVec,
+    jwks_age: GaugeVec,
     breaker: GaugeVec,
     target_ejected: GaugeVec,
     target_health: GaugeVec,
@@ -131,6 +132,7 @@ impl Metrics {
                 "Requests under way, requests that wait, and the limit",
                 &["upstream", "state"],
             ),
+            jwks_age: gauges(r, "portcullis_jwks_age_seconds", "Seconds since the key set was last fetched or read", &["source"]),
             breaker: gauges(r, "portcullis_upstream_breaker_open", "1 if the breaker is open, 0.5 if it is half-open", &["upstream"]),
             target_ejected: gauges(
                 r,
@@ -230,9 +232,12 @@ impl Metrics {
     }
 
     /// Everything in Prometheus' text format.
-    pub fn render(&self, upstreams: impl Iterator<Item = UpstreamState>) -> Vec<u8> {
-        for gauges in [&self.target_health, &self.target_active, &self.target_ejected, &self.gate, &self.breaker] {
+    pub fn render(&self, upstreams: impl Iterator<Item = UpstreamState>, key_sets: impl Iterator<Item = (String, f64)>) -> Vec<u8> {
+        for gauges in [&self.target_health, &self.target_active, &self.target_ejected, &self.gate, &self.breaker, &self.jwks_age] {
             gauges.reset();
+        }
+        for (source, age) in key_sets {
+            self.jwks_age.with_label_values(&[&source]).set(age);
         }
         for UpstreamState { name, gate, breaker, targets } in upstreams {
             for (state, value) in ["active", "pending", "limit"].iter().zip(gate) {
@@ -368,14 +373,18 @@ mod tests {
         let metrics = super::Metrics::new();
         metrics.route("r").observe(204, 0.01);
         metrics.reloaded(true, &[]);
-        let text = metrics.render(std::iter::once(super::UpstreamState {
-            name: "u".into(),
-            gate: [1, 0, 10],
-            breaker: Some(0.5),
-            targets: vec![("t".into(), true, 3, false)],
-        }));
+        let text = metrics.render(
+            std::iter::once(super::UpstreamState {
+                name: "u".into(),
+                gate: [1, 0, 10],
+                breaker: Some(0.5),
+                targets: vec![("t".into(), true, 3, false)],
+            }),
+            std::iter::once(("https://id.test/jwks".into(), 2.5)),
+        );
         let text = String::from_utf8(text).expect("text");
         assert!(text.contains(r#"portcullis_requests_total{route="r",status="2xx"} 1"#));
+        assert!(text.contains(r#"portcullis_jwks_age_seconds{source="https://id.test/jwks"} 2.5"#));
         assert!(text.contains(r#"portcullis_target_healthy{target="t",upstream="u"} 1"#));
     }
 }

@@ -1,7 +1,7 @@
 //! PEM files.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use pingora::protocols::tls::CaType;
 use pingora::utils::tls::{WrappedX509, parse_x509};
@@ -9,8 +9,11 @@ use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
+use super::own_certificate::may_be_own;
+use crate::clients::{MAX_MATERIAL, read_file};
+
 fn pem(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|e| format!("cannot read {}: {e}", path.display()))
+    read_file(path, MAX_MATERIAL).map_err(|e| format!("cannot read {}: {e}", path.display()))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -72,23 +75,45 @@ pub fn authorities(path: Option<&Path>) -> Result<RootCertStore, String> {
 pub struct PeerAuthorities {
     /// The certificates.
     pub certificates: Arc<CaType>,
+    /// Whether one of them may be the certificate of a target itself, which Pingora cannot verify.
+    pub may_be_own: bool,
     digest: Vec<u8>,
 }
 
 impl PeerAuthorities {
+    /// Returns one for peers that are not verified on a system without authorities: Pingora's connector makes a
+    /// verifier even then, and rustls makes none without an authority (pingora-core 0.9.1, `connectors/tls/rustls`).
+    /// The key of the certificate was never kept.
+    pub fn placeholder() -> &'static Self {
+        static PLACEHOLDER: LazyLock<PeerAuthorities> = LazyLock::new(|| {
+            let found = rustls_pemfile::certs(&mut include_bytes!("placeholder.pem").as_slice()).flatten().collect();
+            PeerAuthorities::of(found)
+        });
+        &PLACEHOLDER
+    }
+
+    /// Whether these are what [`Self::placeholder`] gives.
+    pub fn is_placeholder(certificates: &Arc<CaType>) -> bool {
+        Arc::ptr_eq(certificates, &Self::placeholder().certificates)
+    }
+
     /// Reads them from a file.
     ///
     /// # Errors
     /// As for [`authorities`].
     pub fn read(path: &Path) -> Result<Self, String> {
         authorities(Some(path))?; // proves that each parses: parse_x509 would panic
-        let certificates = certificates(path)?;
+        Ok(Self::of(certificates(path)?))
+    }
+
+    fn of(certificates: Vec<CertificateDer<'static>>) -> Self {
         let digest = certificates.iter().fold(Vec::new(), |mut all: Vec<u8>, c| {
             all.extend_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, c.as_ref()).as_ref());
             all
         });
         let wrapped: Vec<WrappedX509> = certificates.into_iter().map(|c| WrappedX509::new(c.as_ref().to_vec(), parse_x509)).collect();
-        Ok(Self { certificates: wrapped.into(), digest })
+        let may_be_own = wrapped.iter().any(may_be_own);
+        Self { certificates: wrapped.into(), may_be_own, digest }
     }
 }
 

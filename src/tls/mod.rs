@@ -5,11 +5,15 @@
 
 mod certificates;
 mod client;
+mod own_certificate;
+mod roots;
 mod server;
 mod tickets;
 
 pub use certificates::{PeerAuthorities, authorities, chain_and_key};
 pub use client::client_config;
+pub use own_certificate::{is_verified_later, verify_own_certificate};
+pub use roots::{connector_options, system_roots};
 pub use server::{CertificateTable, ServerSettings, server_config};
 pub use tickets::{GivenKeys, TicketKeys, Tickets};
 

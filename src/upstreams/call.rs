@@ -10,6 +10,8 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::client::HttpSession;
 use pingora::upstreams::peer::HttpPeer;
 
+use crate::tls::{is_verified_later, verify_own_certificate};
+
 /// What came back.
 #[derive(Debug)]
 pub struct Reply {
@@ -40,6 +42,9 @@ pub type Interim<'i> = &'i mut (dyn FnMut(ResponseHeader) + Send);
 /// Sends a request and reads the head of the answer. Interim ones before it go to `interim`.
 pub async fn begin(connector: &Connector<()>, peer: &HttpPeer, request: RequestHeader, body: Bytes, interim: Interim<'_>) -> Result<Begun> {
     let (mut session, reused) = connector.get_http_session(peer).await?;
+    if is_verified_later(peer) {
+        Box::pin(verify_own_certificate(peer, session.digest())).await?;
+    }
     session.set_read_timeout(peer.options.read_timeout);
     session.set_write_timeout(peer.options.write_timeout);
     send(&mut session, request, body).await.map_err(pingora::Error::into_up)?;
@@ -52,6 +57,28 @@ pub async fn begin(connector: &Connector<()>, peer: &HttpPeer, request: RequestH
 pub fn is_exhaustion(error: &pingora::Error) -> bool {
     use pingora::ErrorType::{BindError, InternalError, SocketError};
     matches!(error.etype(), InternalError | SocketError | BindError)
+}
+
+/// Returns the reason of a failure in words: why TLS failed, or else the error at the root of the others.
+///
+/// With TLS, Pingora keeps the reason in the middle of the text of an error, and the error at its root tells the local
+/// address alone.
+pub fn error_text(error: &pingora::Error) -> String {
+    use pingora::ErrorType::{HandshakeError, InvalidCert, TLSHandshakeFailure};
+    if matches!(error.etype(), TLSHandshakeFailure | InvalidCert | HandshakeError) {
+        let mut at = error;
+        while let Some(below) = at.cause.as_ref().and_then(|cause| cause.downcast_ref::<pingora::BError>()) {
+            at = below;
+        }
+        if let Some(context) = &at.context {
+            let text = context.as_str();
+            let text = text.rsplit_once(", SNI: ").map_or(text, |(text, _)| text);
+            return format!("TLS: {}", text.rsplit_once(" cause: ").map_or(text, |(_, reason)| reason));
+        }
+    }
+    let root = error.root_cause();
+    let context = root.downcast_ref::<pingora::BError>().and_then(|e| e.context.as_ref());
+    context.map_or_else(|| root.to_string(), |c| c.as_str().to_owned())
 }
 
 /// Keeps the connection when the whole of the answer was read.

@@ -25,7 +25,7 @@ mod watch;
 
 pub use bequest::Bequest;
 pub use breaker::SharedBreaker;
-pub use call::{Begun, Reply, begin, call, finish, is_exhaustion, misframed};
+pub use call::{Begun, Reply, begin, call, error_text, finish, is_exhaustion, misframed};
 pub use choice::{Choice, Member};
 pub use discovery::{Change, Changes, DiscoveryShape, Found, Source, TargetText, WrittenTarget};
 pub use gate::{Class, Entered, Gate, GateShape};

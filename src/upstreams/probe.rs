@@ -8,17 +8,20 @@ use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE};
 use pingora::connectors::TransportConnector;
 use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
+use pingora::protocols::Digest;
 use pingora::upstreams::peer::HttpPeer;
 
-use super::call::{Reply, call, is_exhaustion};
+use super::call::{Reply, call, error_text, is_exhaustion};
 use super::watch::WatchShape;
 use crate::notation::Statuses;
+use crate::tls::{connector_options, verify_own_certificate};
 
 /// The most of a body that is read to find a text in it.
 const MAX_BODY: usize = 64 * 1024;
 
 /// What all probes go out by.
-static CONNECTORS: LazyLock<(TransportConnector, Connector<()>)> = LazyLock::new(|| (TransportConnector::new(None), Connector::new(None)));
+static CONNECTORS: LazyLock<(TransportConnector, Connector<()>)> =
+    LazyLock::new(|| (TransportConnector::new(connector_options()), Connector::new(connector_options())));
 
 /// What a probe sends and wants.
 #[derive(Clone, Debug)]
@@ -111,7 +114,11 @@ impl Probe {
 
     async fn send(&self) -> Result<(), String> {
         match &self.kind {
-            ProbeKind::Tcp => CONNECTORS.0.new_stream(&self.peer).await.map(drop).map_err(|e| cause(&e)),
+            ProbeKind::Tcp => {
+                let stream = CONNECTORS.0.new_stream(&self.peer).await.map_err(|e| cause(&e))?;
+                let digest = Digest { ssl_digest: stream.get_ssl_digest(), ..Digest::default() };
+                verify_own_certificate(&self.peer, Some(&digest)).await.map_err(|e| cause(&e))
+            }
             ProbeKind::Http(probe) => {
                 let most = if probe.expect_body.is_some() { MAX_BODY } else { 0 };
                 let reply = self.ask(probe.request(&self.authority)?, Bytes::new(), most).await?;
@@ -132,14 +139,12 @@ impl Probe {
 /// What a probe fails with that could not be sent for want of a socket: it says nothing about the target.
 pub const UNSENT: &str = "no socket is left to probe it";
 
-/// The cause at the root; what Pingora wraps it in shows whole structures.
+/// Why a probe failed.
 fn cause(error: &pingora::Error) -> String {
     if is_exhaustion(error) {
         return UNSENT.to_owned();
     }
-    let root = error.root_cause();
-    let context = root.downcast_ref::<pingora::BError>().and_then(|e| e.context.as_ref()).map(|c| c.as_str().to_owned());
-    context.unwrap_or_else(|| root.to_string())
+    error_text(error)
 }
 
 fn malformed<E: std::fmt::Display>(error: E) -> String {

@@ -13,6 +13,15 @@ use super::watch::ActiveProbe;
 use crate::clients::Resolver;
 use crate::rules::balance::Algorithm;
 use crate::rules::resilience::{BreakerShape, Budget, OutlierShape};
+use crate::tls::{PeerAuthorities, system_roots};
+
+/// What an HTTP/2 target may send of a response before it is read. Pingora does not read the response while it waits to
+/// send a part of the request, so that the window has to be a good deal larger than that of the target: one that sends back
+/// what it gets would stand still for ever otherwise.
+const STREAM_WINDOW: u32 = 256 * 1024;
+
+/// Streams of a connection.
+const STREAMS: u32 = 100;
 
 /// All that makes a pool what it is. Two configurations that ask for the same shape share the pool.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -108,7 +117,7 @@ pub struct TransportTls {
     /// The name to ask for and verify instead of the target's own.
     pub name: Option<String>,
     /// Authorities instead of the system's.
-    pub ca: Option<crate::tls::PeerAuthorities>,
+    pub ca: Option<PeerAuthorities>,
 }
 
 impl Transport {
@@ -118,13 +127,23 @@ impl Transport {
             peer.scheme = pingora::upstreams::peer::Scheme::HTTPS;
             // Never empty: Pingora takes an empty name to mean that nothing is to be verified.
             peer.sni = tls.name.clone().unwrap_or_else(|| host.to_owned());
-            peer.options.verify_cert = tls.verify;
-            peer.options.verify_hostname = tls.verify;
-            peer.options.ca = tls.ca.as_ref().map(|ca| Arc::clone(&ca.certificates));
+            // With authorities and without verification, it is `verify_own_certificate` that verifies.
+            let by_pingora = tls.verify && tls.ca.as_ref().is_none_or(|ca| !ca.may_be_own);
+            peer.options.verify_cert = by_pingora;
+            peer.options.verify_hostname = by_pingora;
+            peer.options.ca = match &tls.ca {
+                Some(ca) if tls.verify => Some(Arc::clone(&ca.certificates)),
+                _ if !tls.verify && system_roots().is_empty() => Some(Arc::clone(&PeerAuthorities::placeholder().certificates)),
+                _ => None,
+            };
         }
         let (least, most) = self.versions;
         peer.options.set_http_version(most, least);
-        peer.options.max_h2_streams = 100;
+        peer.options.max_h2_streams = STREAMS as usize;
+        // What may come before it is read, and so before the client takes it: Pingora's own is 8 MiB for each response.
+        peer.options.h2_stream_window_size = Some(STREAM_WINDOW);
+        // Of all its streams, so that none waits for a client of another one.
+        peer.options.h2_connection_window_size = Some(STREAMS * STREAM_WINDOW);
         // Upgrades have a tunnel of their own; Pingora's would lose some.
         peer.options.http_upstream_request_policy = pingora::upstreams::peer::HttpUpstreamRequestPolicy::deny_upgrades();
         peer.options.connection_timeout = Some(self.connect);

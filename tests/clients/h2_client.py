@@ -449,6 +449,16 @@ def cancel_upload(to, path):
     other.say()
 
 
+def downloads(to, path, count):
+    """That many at a time on one connection."""
+    client = Client(to)
+    streams = [client.open("GET", path, end=True, flush=False) for _ in range(int(count))]
+    client.flush()
+    client.wait(*streams)
+    for stream in streams:
+        say(status=stream.status, length=len(stream.body), ended=stream.ended, reset=stream.reset, frames=stream.frames[-3:])
+
+
 def cancel_download(to, path):
     client = Client(to)
     stream = client.open("GET", path, end=True)

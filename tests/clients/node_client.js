@@ -45,7 +45,7 @@ async function finish(answer, more = {}) {
     length += part.length;
     if (body.length < 2000) body += part.toString('latin1');
   }
-  say({ status: answer.status, headers: { ...answer.headers }, informational: answer.informational, trailers: { ...answer.trailers() }, length, sha256: hash.digest('hex'), body, ...more });
+  say({ status: answer.status, headers: { ...answer.headers }, informational: answer.informational, trailers: { ...answer.trailers() }, length, sha256: hash.digest('hex'), body, reset: answer.stream.rstCode || undefined, ...more });
 }
 
 const scenarios = {
@@ -118,6 +118,6 @@ setTimeout(() => {
   process.exit(1);
 }, 10000).unref();
 scenarios[scenario](...rest).then(() => session?.close() ?? http.globalAgent.destroy(), (error) => {
-  say({ error: error.code, message: error.message });
+  say({ error: error.code ?? error.message });
   process.exit(1);
 });

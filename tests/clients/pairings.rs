@@ -122,12 +122,16 @@ fn trailers_do_no_harm_over_http1() {
 fn many_requests_at_a_time() {
     for (name, _server, gateway) in targets().into_iter().take(2) {
         let address = gateway.address().to_string();
+        let lines = run("h2_client.py", &["downloads", &address, "/download?bytes=300000", "30"]);
+        let wrong: Vec<_> = lines.iter().filter(|l| l["length"] != 300_000 || l["ended"] != true).collect();
+        assert!(lines.len() == 30 && wrong.is_empty(), "{name}: {} of 30 are wrong: {wrong:?}", wrong.len());
         for version in ["http1", "http2"] {
             let lines = run("httpx_client.py", &["many", version, &address, "/many", "200"]);
             assert_eq!(lines.last().map(|l| &l["right"]), Some(&200.into()), "{name} {version}: {lines:?}");
             let lines = run("node_client.js", &["downloads", version, &address, "/download?bytes=300000", "30"]);
-            let whole = lines.iter().filter(|l| l["status"] == 200 && l["length"] == 300_000).count();
-            assert_eq!(whole, 30, "{name} {version}: {lines:?}");
+            let wrong: Vec<_> = lines.iter().filter(|l| l["status"] != 200 || l["length"] != 300_000).collect();
+            let lengths: Vec<_> = wrong.iter().map(|l| format!("{} {} {} {}", l["status"], l["length"], l["reset"], l["error"])).collect();
+            assert!(lines.len() == 30 && wrong.is_empty(), "{name} {version}: of {} these are wrong: {lengths:?}", lines.len());
         }
     }
 }

@@ -78,9 +78,9 @@ fn bodies_over_their_limit_free_their_places() {
 /// A 413 by Content-Length can be read by the page that caused it.
 #[test]
 fn cors_fields_are_on_every_413() {
-    let (_held, away) = refused();
+    let target = Server::recorder();
     let route = ", filters: [{cors: {origins: [\"https://app.example.com\"]}}], body: 1KiB";
-    let gateway = Between { route, ..Between::default() }.start(away);
+    let gateway = Between { route, ..Between::default() }.start(target.address);
     let url = format!("http://{}/", gateway.address());
     for flag in ["--http1.1", "--http2-prior-knowledge"] {
         // Of a known length, and of none.

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use super::harness::client::Connection;
 use super::harness::gateway::Gateway;
 use super::harness::target::Target;
 
@@ -166,4 +167,53 @@ fn a_connection_has_a_budget_of_malformed_requests() {
     }
     assert_eq!(raw.await_goaway(), ENHANCE_YOUR_CALM);
     assert_eq!(target.count(), 0);
+}
+
+/// An HTTP/2 target whose response, and the reset behind it, come in one part.
+fn resetting_target(length: Option<&'static str>, body: &'static [u8], code: u8) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut raw = Raw(stream);
+            let mut preface = [0; 24];
+            if raw.0.read_exact(&mut preface).is_err() {
+                continue;
+            }
+            raw.send(4, 0, 0, &[]);
+            while let Some((kind, _, id, _)) = raw.frame() {
+                if kind == HEADERS {
+                    let length = length.map(|length| field("content-length", length)).unwrap_or_default();
+                    let head = [field(":status", "200"), length].concat();
+                    let mut whole = Vec::new();
+                    let reset = [0, 0, 0, code];
+                    for (kind, flags, payload) in [(HEADERS, END_HEADERS, &head[..]), (DATA, 0, body), (RST_STREAM, 0, &reset)] {
+                        whole.extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
+                        whole.extend([kind, flags]);
+                        whole.extend(id.to_be_bytes());
+                        whole.extend_from_slice(payload);
+                    }
+                    let _ = raw.0.write_all(&whole);
+                }
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn a_reset_without_an_error_is_the_end_of_a_response() {
+    for (length, code, whole) in [(Some("5"), 0, true), (None, 0, true), (Some("9"), 0, false), (None, 2, false)] {
+        let target = resetting_target(length, b"hello", code);
+        let gateway = Gateway::start(&format!(
+            "upstreams: {{one: {{protocol: http2, targets: [\"{target}\"], retry: {{attempts: 1}}}}}}\n\
+             routes: [{{name: all, match: {{path: /*}}, action: {{forward: one}}}}]"
+        ));
+        let mut connection = Connection::open(gateway.address());
+        connection.send("GET / HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        let got = connection.try_receive(false);
+        assert_eq!(got.is_ok_and(|answer| answer.body == b"hello"), whole, "{length:?} {code}");
+        let reason = if whole { "forwarded" } else { "target_reset" };
+        assert_eq!(gateway.access_log(1)[0]["reason"], reason, "{length:?} {code}");
+    }
 }

@@ -244,6 +244,9 @@ fn a_websocket_handshake_with_a_length_of_0_is_one() {
     }
     assert!(seen == large);
     sending.join().expect("sent");
+    // With a body it is none, and goes on without the upgrade.
+    let target = Target::echo("a");
+    let gateway = echoing(&target, "");
     let with_body: Vec<_> = UPGRADE.iter().copied().chain([("content-length", "3")]).collect();
     assert_ne!(Connection::open(gateway.address()).ask(head("GET", "/", &with_body) + "abc").status, 101);
 }
@@ -393,4 +396,47 @@ routes:
     let warnings: Vec<&str> = said.lines().filter(|l| l.contains("warning")).collect();
     assert!(warnings.len() == 1 && warnings[0].contains("routes[3]") && warnings[0].contains("\"keyed\""), "{said}");
     assert!(!check("paths: {encoded_slash: reject, parameters: reject}").contains("warning"));
+}
+
+#[test]
+fn an_http2_target_never_has_the_end_of_a_malformed_body() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.set_nonblocking(true).expect("set");
+    let address = listener.local_addr().expect("an address");
+    let (ended, ends) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+            while let Ok((stream, _)) = listener.accept().await {
+                let ended = ended.clone();
+                tokio::spawn(async move {
+                    let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+                    while let Some(Ok((request, mut respond))) = connection.accept().await {
+                        let ended = ended.clone();
+                        tokio::spawn(async move {
+                            let (mut body, mut whole) = (request.into_body(), true);
+                            while let (true, Some(part)) = (whole, body.data().await) {
+                                whole = part.is_ok();
+                            }
+                            let _ = ended.send(whole);
+                            let _ = respond.send_response(http::Response::new(()), true);
+                        });
+                    }
+                });
+            }
+        });
+    });
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{two: {{targets: [\"{address}\"], protocol: http2}}}}\nroutes: [{{name: all, action: {{forward: two}}}}]"
+    ));
+    let mut connection = Connection::open(gateway.address());
+    connection.send(format!("{CHUNKED}5\r\nhello\r\n"));
+    std::thread::sleep(Duration::from_millis(50));
+    connection.send("5;\nhello\r\n0\r\n\r\n");
+    assert_eq!(connection.receive().status, 400);
+    assert_eq!(ends.recv_timeout(Duration::from_secs(10)), Ok(false), "the target has a whole request");
+    let mut connection = Connection::open(gateway.address());
+    assert_eq!(connection.ask(format!("{CHUNKED}5\r\nhello\r\n0\r\n\r\n")).status, 200);
+    assert_eq!(ends.recv_timeout(Duration::from_secs(10)), Ok(true));
 }

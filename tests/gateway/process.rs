@@ -282,24 +282,42 @@ fn whoever_is_in_the_queue_when_it_ends_is_served() {
     assert_eq!(gateway.wait(), Some(0));
 }
 
-/// A part of the configuration that nobody ever writes: whoever reads it waits.
-fn pipe(folder: &std::path::Path) -> std::path::PathBuf {
-    let path = folder.join("slow.yaml");
-    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
-    path
+/// A file whose opening waits for as long as this lives, at most for the kernel's 45 s: it is under a lease, fcntl(2).
+struct Leased(std::fs::File);
+
+impl Leased {
+    fn new(path: &std::path::Path, content: &str) -> Self {
+        use nix::libc;
+        use std::os::fd::AsRawFd;
+        std::fs::write(path, content).expect("written");
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(path).expect("opened");
+        // SAFETY: numbers are passed. Whoever opens the file has SIGIO sent here, which by default ends the process.
+        let leased = unsafe {
+            libc::signal(libc::SIGIO, libc::SIG_IGN);
+            libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK)
+        };
+        assert_eq!(leased, 0, "a lease: {}", std::io::Error::last_os_error());
+        Self(file)
+    }
+
+    /// Whether somebody waits to open it.
+    fn is_wanted(&self) -> bool {
+        use nix::libc;
+        use std::os::fd::AsRawFd;
+        // SAFETY: numbers are passed.
+        unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_GETLEASE) != libc::F_WRLCK }
+    }
 }
 
 #[test]
-fn a_reload_whose_file_does_not_answer_is_given_up_and_holds_nothing_else_up() {
+fn a_reload_that_names_a_pipe_or_a_device_is_rejected_at_once() {
     let gateway = Gateway::start(&responding("before"));
-    pipe(gateway.folder.path());
-    gateway.write_config(&format!("include: [slow.yaml]\n{}", responding("never")));
-    // It may take longer than any other answer here.
-    let mut operator = std::net::TcpStream::connect(gateway.admin).expect("the admin listener");
-    operator.write_all(b"POST /reload HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").expect("asked");
-    let mut refused = String::new();
-    operator.read_to_string(&mut refused).expect("an answer");
-    assert!(refused.contains("422") && refused.contains("one of its files does not answer"), "{refused}");
+    nix::unistd::mkfifo(&gateway.folder.path().join("slow.yaml"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    for file in ["slow.yaml", "/dev/zero"] {
+        gateway.write_config(&format!("include: [{file}]\n{}", responding("never")));
+        let refused = gateway.reload();
+        assert!(refused.status == 422 && refused.text().contains("no regular file"), "{}", refused.text());
+    }
     assert_eq!(gateway.get("/").text(), "before");
     gateway.write_config(&responding("after"));
     assert_eq!(gateway.reload().status, 200);
@@ -309,20 +327,11 @@ fn a_reload_whose_file_does_not_answer_is_given_up_and_holds_nothing_else_up() {
 #[test]
 fn a_start_that_waits_for_a_file_can_be_told_to_end() {
     let folder = tempfile::tempdir().expect("a folder");
-    let slow = pipe(folder.path());
+    let slow = Leased::new(&folder.path().join("slow.yaml"), "routes: []");
     let config = folder.path().join("portcullis.yaml");
     std::fs::write(&config, complete(&format!("include: [slow.yaml]\n{}", responding("never")))).expect("written");
     let mut starting = std::process::Command::new(BINARY).args(["run", "-q", "-c"]).arg(&config).spawn().expect("started");
-    // To open it without waiting takes a reader.
-    let reads = || {
-        let flags = nix::fcntl::OFlag::O_WRONLY | nix::fcntl::OFlag::O_NONBLOCK;
-        nix::fcntl::open(&slow, flags, nix::sys::stat::Mode::empty())
-    };
-    let mut held = None;
-    eventually("it reads", || {
-        held = reads().ok();
-        held.is_some()
-    });
+    eventually("it reads", || slow.is_wanted());
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(starting.id() as i32), nix::sys::signal::Signal::SIGTERM).expect("told");
     assert_eq!(starting.wait().expect("a status").code(), Some(0));
 }

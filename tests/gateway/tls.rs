@@ -14,7 +14,7 @@ fn certificate(names: &[&str]) -> (String, String) {
     (made.cert.pem(), made.signing_key.serialize_pem())
 }
 
-fn write(folder: &std::path::Path, name: &str, pair: &(String, String)) {
+pub(super) fn write(folder: &std::path::Path, name: &str, pair: &(String, String)) {
     std::fs::write(folder.join(format!("{name}.pem")), &pair.0).expect("written");
     std::fs::write(folder.join(format!("{name}.key")), &pair.1).expect("written");
 }
@@ -92,7 +92,7 @@ fn certificates_by_name_and_by_reload() {
 }
 
 /// A target that speaks TLS with that certificate.
-fn tls_target(pair: &(String, String)) -> std::net::SocketAddr {
+pub(super) fn tls_target(pair: &(String, String)) -> std::net::SocketAddr {
     portcullis::tls::install_provider();
     let chain: Vec<_> = rustls_pemfile::certs(&mut pair.0.as_bytes()).map(|c| c.expect("a certificate")).collect();
     let key = rustls_pemfile::private_key(&mut pair.1.as_bytes()).expect("PEM").expect("a key");

@@ -1,5 +1,6 @@
 //! HTTP/1: requests one after another on a connection.
 
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -42,7 +43,9 @@ pub fn spawn(stream: Stream, connection: Arc<Connection>, context: Arc<Context>,
                 break;
             }
         }
-        idle.end().await;
+        if let Some(left) = idle.end() {
+            Box::pin(linger(left, &idle.connection)).await;
+        }
     };
     tokio::spawn(scope(&scoped, serving));
 }
@@ -78,14 +81,12 @@ impl Idle {
         self.connection.rewind()
     }
 
-    /// Ends the connection.
-    async fn end(mut self) {
+    /// Ends the connection. What is left of its socket where the client may still be sending.
+    fn end(&mut self) -> Option<OwnedFd> {
         self.note_end();
         // A stream that is not dropped yet tells only then whether more may come on it.
         self.stream = None;
-        if let Some(left) = self.connection.take_left() {
-            Box::pin(linger(left)).await;
-        }
+        self.connection.take_left()
     }
 
     /// Counts a head that was begun and not finished, and logs the rejection that it was given.

@@ -10,6 +10,8 @@ use nix::sys::socket::{Shutdown, shutdown};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
+use super::connection::Connection;
+
 /// How long a client may go on sending.
 const LINGER_TIME: Duration = Duration::from_secs(10);
 
@@ -30,12 +32,12 @@ pub fn half_close(socket: RawFd) -> Option<OwnedFd> {
 }
 
 /// Reads away what comes until the client closes or a bound is reached.
-pub async fn linger(socket: OwnedFd) {
+pub async fn linger(socket: OwnedFd, connection: &Connection) {
     let Ok(mut stream) = TcpStream::from_std(socket.into()) else { return };
     let mut buffer = vec![0; BUFFER];
     let read_away = async {
         let mut size = 0;
-        while size < LINGER_SIZE {
+        while size < LINGER_SIZE && !connection.is_cut() {
             match tokio::time::timeout(LINGER_PAUSE, stream.read(&mut buffer)).await {
                 Ok(Ok(count)) if count > 0 => size += count,
                 _ => return,

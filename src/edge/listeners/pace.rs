@@ -19,6 +19,10 @@ const AHEAD: usize = 16 * 1024;
 /// The same for a client that has taken [`TRUSTED`] bytes without a pause: fewer and larger parts cost less.
 const AHEAD_OF_FAST: usize = 64 * 1024;
 
+/// The same for as long as the request is still coming: Pingora reads nothing of a response while it waits to send a part
+/// of the request, and a target that sends back what it gets would in the end wait for it as well.
+const AHEAD_WHILE_SENDING: usize = 256 * 1024;
+
 /// More than sockets hold for a client that takes nothing.
 const TRUSTED: u32 = 8 * 1024 * 1024;
 
@@ -41,14 +45,14 @@ pub struct Pace {
     steady: AtomicU32,
     /// Whether something of the response waits for the client to take it.
     stalled: AtomicBool,
-    /// Whether the request's body is under way.
-    sending: AtomicBool,
     /// Milliseconds that a head may take from its first byte on.
     head_time: AtomicU32,
     /// When the first byte of the present head came, on [`clock`].
     head: AtomicU64,
     /// Whether a head took too long.
     late: AtomicBool,
+    /// Whether the request is still coming.
+    sending: AtomicBool,
     /// Whether the response is over.
     over: AtomicBool,
     /// Whether the connection to the target had been kept.
@@ -62,10 +66,10 @@ impl Default for Pace {
             ahead: AtomicU32::new(0),
             steady: AtomicU32::new(0),
             stalled: AtomicBool::new(false),
-            sending: AtomicBool::new(false),
             head_time: AtomicU32::new(u32::MAX),
             head: AtomicU64::new(COMPLETE),
             late: AtomicBool::new(false),
+            sending: AtomicBool::new(false),
             over: AtomicBool::new(false),
             reused: AtomicBool::new(false),
             reader: AtomicWaker::new(),
@@ -74,9 +78,9 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// A request goes to a target, with a body or without, and the response's head may take that long.
-    pub fn begin(&self, head_time: Option<Duration>, has_body: bool) {
-        self.sending.store(has_body, Ordering::Relaxed);
+    /// A request goes to a target, whose response head may take that long, and is still coming or is not.
+    pub fn begin(&self, head_time: Option<Duration>, sending: bool) {
+        self.sending.store(sending, Ordering::Relaxed);
         let most = head_time.and_then(|time| u32::try_from(time.as_millis()).ok()).unwrap_or(u32::MAX);
         self.head_time.store(most, Ordering::Relaxed);
         // What comes with the head is gathered into one buffer, which stays with the session.
@@ -88,25 +92,20 @@ impl Pace {
         self.head.store(AWAITED, Ordering::Relaxed);
     }
 
+    /// The request has come to its end.
+    pub fn end_request(&self) {
+        self.sending.store(false, Ordering::Relaxed);
+    }
+
     /// A head is complete; another one follows an informational one.
     pub fn end_head(&self, informational: bool) {
         self.head.store(if informational { AWAITED } else { COMPLETE }, Ordering::Relaxed);
     }
 
-    /// The request's body is over.
-    pub fn end_body(&self) {
-        self.sending.store(false, Ordering::Relaxed);
-    }
-
     /// How many bytes of the body may be read now. If there are none, the task is woken when there are.
-    ///
-    /// Any number while the request's body is under way: Pingora reads nothing of a response while it waits to send
-    /// (`proxy_h1.rs`), and a target that sends back what it gets would wait for the one, and Pingora for the other.
     pub fn allowance(&self, context: &Context<'_>) -> usize {
-        if self.sending.load(Ordering::Relaxed) {
-            return usize::MAX;
-        }
         let most = match self.stalled.load(Ordering::Relaxed) {
+            _ if self.sending.load(Ordering::Relaxed) => AHEAD_WHILE_SENDING,
             true => 0,
             false if self.steady.load(Ordering::Relaxed) < TRUSTED => AHEAD,
             false => AHEAD_OF_FAST,

@@ -99,6 +99,8 @@ pub struct Context {
     pub continued: bool,
     /// Whether the client's connection was to be kept, as it was before an interim answer.
     pub kept: Option<Option<u64>>,
+    /// Whether the response ended with a reset that only says so.
+    pub ended_by_reset: bool,
     /// Whether it is counted as under way.
     pub counted: bool,
     /// Whether it was counted and logged.
@@ -162,6 +164,7 @@ impl Context {
             interim: 0,
             continued: false,
             kept: None,
+            ended_by_reset: false,
             counted: false,
             recorded: false,
             serving,
@@ -194,7 +197,7 @@ impl Context {
         match side {
             Side::Request => {
                 self.request_over = true;
-                self.pace().iter().for_each(|pace| pace.end_body());
+                self.pace().iter().for_each(|pace| pace.end_request());
             }
             Side::Answer => {
                 self.answer_over = true;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use http::header::{HeaderValue, RETRY_AFTER};
+use http::header::{CONTENT_LENGTH, HeaderValue, RETRY_AFTER};
 use http::{Method, Version};
 use pingora::http::ResponseHeader;
 use pingora::proxy::{FailToProxy, Session};
-use pingora::{Error, ErrorSource, ErrorType};
+use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use super::connect::CLIENT_GONE;
 use super::pick::picked_address;
@@ -15,7 +15,7 @@ use super::{Context, Gateway};
 use crate::edge::listeners::Pace;
 use crate::exchange::{Reason, Rejection};
 use crate::rules::resilience::backoff;
-use crate::upstreams::{Outcome, is_exhaustion};
+use crate::upstreams::{Outcome, error_text, is_exhaustion};
 
 impl Gateway {
     /// No connection: the request was never sent, so another target may have it at once, whatever it is.
@@ -88,6 +88,13 @@ impl Gateway {
         ctx.again
     }
 
+    /// Sends what is left of a response whose target has sent all.
+    async fn end_response(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+        let mut rest = None;
+        self.edit_body(&mut rest, true, ctx)?;
+        session.write_response_body(rest, true).await
+    }
+
     /// Gives the answer for a failure.
     pub(super) async fn answer_failure(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
         // The target has nothing to do with it any more, however long the client takes for the rejection.
@@ -97,9 +104,10 @@ impl Gateway {
             None => {
                 let late = *error.esource() == ErrorSource::Upstream && ctx.pace().is_some_and(Pace::is_late);
                 let mut reason = if late { Reason::TargetTimeout } else { reason(error) };
-                let fault = ctx.connection.as_ref().and_then(|connection| connection.fault());
-                if fault.is_some() && *error.esource() == ErrorSource::Downstream {
-                    reason = Reason::BadRequest;
+                let from_client = *error.esource() == ErrorSource::Downstream;
+                let fault = ctx.connection.as_ref().filter(|_| from_client).and_then(|connection| connection.fault());
+                if let Some(fault) = fault {
+                    reason = fault.reason();
                 }
                 let over = ctx.deadline.is_some_and(|deadline| std::time::Instant::now() >= deadline);
                 if over && matches!(reason, Reason::TargetTimeout | Reason::ConnectTimeout) {
@@ -110,12 +118,17 @@ impl Gateway {
                     ErrorSource::Downstream => "client: ".to_owned(),
                     _ => picked_address(ctx).map(|a| format!("{a}: ")).unwrap_or_default(),
                 };
-                rejection.log(format!("{who}{}", error.root_cause()))
+                rejection.log(format!("{who}{}", error_text(error)))
             }
         };
         ctx.exchange.reason = rejection.reason;
         ctx.exchange.detail.clone_from(&rejection.log);
         let begun = session.response_written().is_some_and(|r| !r.status.is_informational());
+        if begun && is_end(session, error) && self.end_response(session, ctx).await.is_ok() {
+            ctx.exchange.reason = Reason::Forwarded;
+            ctx.ended_by_reset = true;
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        }
         if begun || rejection.reason == Reason::ClientGone {
             // What has begun can only be broken off, so that the client knows it is not whole.
             if rejection.reason == Reason::ClientGone && !begun {
@@ -129,6 +142,15 @@ impl Gateway {
         let is_over = session.req_header().version == Version::HTTP_2 || session.is_body_done();
         FailToProxy { error_code: status, can_reuse_downstream: written.is_ok() && is_over }
     }
+}
+
+/// Whether an error is the end of the response. HTTP/2 targets that have sent all of it may reset the stream with NO_ERROR
+/// (RFC 9113, section 8.1); what is read after that is an error to the `h2` crate, and to Pingora.
+fn is_end(session: &Session, error: &Error) -> bool {
+    let reset = error.root_cause().downcast_ref::<h2::Error>();
+    let no_error = reset.is_some_and(|e| e.is_reset() && e.is_remote() && e.reason() == Some(h2::Reason::NO_ERROR));
+    let length = session.response_written().and_then(|head| head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse::<usize>().ok());
+    no_error && length.is_none_or(|length| length == session.body_bytes_sent())
 }
 
 /// There is nobody left to try anything for.

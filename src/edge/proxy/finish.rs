@@ -17,7 +17,7 @@ use crate::upstreams::Picked;
 impl Gateway {
     /// Counts and logs.
     pub(super) fn finish(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
-        let broken_off = error.is_some() && ctx.exchange.reason == Reason::Forwarded;
+        let broken_off = error.is_some() && ctx.exchange.reason == Reason::Forwarded && !ctx.ended_by_reset;
         if broken_off {
             // The answer had begun and was broken off without a word from the other phases.
             ctx.exchange.reason = Reason::TargetReset;

@@ -9,6 +9,7 @@ use super::deadline::forward_deadline;
 use super::intake::{TRACEPARENT, X_FORWARDED_FOR, X_REQUEST_ID, edit_headers};
 use super::route::params;
 use super::{Context, Gateway};
+use crate::exchange::{TraceState, tracestate};
 use crate::rules::identity::forwarded_for;
 use crate::snapshot::{Forward, Host, PathEdit};
 
@@ -84,8 +85,13 @@ fn tell(headers: &mut HeaderMap, asked_for: Option<HeaderValue>, ctx: &Context) 
         headers.insert(X_REQUEST_ID, id.clone());
     }
     headers.insert(TRACEPARENT, exchange.trace.header());
-    if !exchange.trace.continued {
-        headers.remove(TRACESTATE);
+    if headers.contains_key(TRACESTATE) {
+        let came = if exchange.trace.continued { tracestate(&headers.get_all(TRACESTATE)) } else { TraceState::Invalid };
+        match came {
+            TraceState::Valid => {}
+            TraceState::Other(value) => _ = headers.insert(TRACESTATE, value),
+            TraceState::Invalid => _ = headers.remove(TRACESTATE),
+        }
     }
     if exchange.grpc {
         // Pingora drops it with the hop-by-hop headers; gRPC targets insist on it.

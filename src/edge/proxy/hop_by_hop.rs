@@ -34,18 +34,25 @@ pub(super) fn drop_from_response(response: &mut ResponseHeader) {
 }
 
 fn drop_found(headers: &mut HeaderMap) {
-    let lines = headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok());
-    let named: Vec<HeaderName> = lines
-        .flat_map(|line| line.split(','))
-        .map(str::trim)
-        // What servers usually say names no field.
-        .filter(|token| !token.eq_ignore_ascii_case("close") && !token.eq_ignore_ascii_case("keep-alive"))
-        .filter_map(|token| token.parse().ok())
-        .filter(|name| *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING)
-        .collect();
-    for name in named.iter().chain(&[CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, UPGRADE]) {
-        headers.remove(name);
+    let mut lines = headers.get_all(CONNECTION).iter();
+    // What most servers say, and it names nothing.
+    let usual = match (lines.next(), lines.next()) {
+        (Some(only), None) => matches!(only.as_bytes(), b"keep-alive" | b"Keep-Alive" | b"close"),
+        (first, _) => first.is_none(),
+    };
+    if !usual {
+        named(headers).iter().for_each(|name| _ = headers.remove(name));
     }
+    while let Some(name) = headers.keys().find(|name| is_hop_by_hop(name)).cloned() {
+        headers.remove(&name);
+    }
+}
+
+/// The fields that `Connection` names, but for those that frame the response.
+fn named(headers: &HeaderMap) -> Vec<HeaderName> {
+    let lines = headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok());
+    let names = lines.flat_map(|line| line.split(',')).filter_map(|token| token.trim().parse().ok());
+    names.filter(|name| *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING).collect()
 }
 
 #[cfg(test)]

@@ -26,6 +26,8 @@ static REWRITTEN: [HeaderName; 3] =
 struct Seen<'h> {
     request_id: Option<&'h HeaderValue>,
     traceparent: Option<&'h HeaderValue>,
+    /// Whether there are several, so that none is valid.
+    traceparents: bool,
     content_type: Option<&'h HeaderValue>,
     connection: bool,
     underscore: bool,
@@ -45,7 +47,7 @@ impl<'h> Seen<'h> {
             } else if *name == X_REQUEST_ID {
                 seen.request_id.get_or_insert(value);
             } else if *name == TRACEPARENT {
-                seen.traceparent.get_or_insert(value);
+                seen.traceparents = seen.traceparent.replace(value).is_some();
             } else if memchr::memchr(b'_', name.as_str().as_bytes()).is_some() {
                 seen.underscore = true;
             } else if matches!(name.as_str().len(), 13 | 14 | 16) && REWRITTEN.contains(name) {
@@ -79,7 +81,7 @@ impl Gateway {
                 let framed = head.and_then(|head| Some((*head, framing(session.req_header(), bodiless)?)));
                 let begun = connection.begin_request(framed);
                 if let Some(fault) = begun.err().or_else(|| connection.fault()) {
-                    return Err(Rejection::new(fault.reason(), fault.text()));
+                    return Err(Rejection::new(fault.reason(), fault.text()).log(fault.text()));
                 }
             }
             checked?;
@@ -89,7 +91,7 @@ impl Gateway {
         take_path(request)?;
         edit_headers(request, |headers| {
             if underscore {
-                drop_underscored(headers);
+                drop_underscored(headers, &ctx.serving.snapshot.underscored);
             }
             if rewritten {
                 REWRITTEN.iter().for_each(|name| _ = headers.remove(name));
@@ -119,7 +121,7 @@ impl Gateway {
         let seen = Seen::of(headers);
         let came = seen.request_id.filter(|id| peer_trusted && (8..=128).contains(&id.len()));
         exchange.request_id = Some(came.cloned().unwrap_or_else(new_request_id));
-        exchange.trace = Trace::continue_or_start(seen.traceparent.map(HeaderValue::as_bytes));
+        exchange.trace = Trace::continue_or_start(seen.traceparent.filter(|_| !seen.traceparents).map(HeaderValue::as_bytes));
         let content_type = seen.content_type.map(HeaderValue::as_bytes);
         exchange.grpc = content_type.is_some_and(is_grpc);
         exchange.grpc_web = content_type.and_then(GrpcWeb::of);
@@ -238,11 +240,15 @@ fn drop_nominated(headers: &mut HeaderMap) -> Checked {
     Ok(())
 }
 
-/// `X_Forwarded_For` is `X-Forwarded-For` to many a target: such twins are dropped, as nginx does.
-fn drop_underscored(headers: &mut HeaderMap) {
+/// `X_Forwarded_For` is `X-Forwarded-For` to many a target: such twins are dropped, as nginx does. Of those that the
+/// configuration names, `let_in`, the twin with `-` is dropped instead: a target never sees both.
+fn drop_underscored(headers: &mut HeaderMap, let_in: &[(HeaderName, HeaderName)]) {
     let names: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
     for name in names {
-        headers.remove(name);
+        match let_in.iter().find(|(known, _)| *known == name) {
+            Some((_, twin)) => headers.remove(twin),
+            None => headers.remove(name),
+        };
     }
 }
 

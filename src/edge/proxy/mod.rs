@@ -42,6 +42,7 @@ use tokio::sync::watch;
 
 use crate::edge::listeners::Pace;
 use crate::snapshot::Current;
+use crate::tls::{connector_options, is_verified_later, verify_own_certificate};
 
 pub use context::Context;
 use mirror::Copy;
@@ -70,7 +71,7 @@ impl Gateway {
         // Windows of a second: shorter ones panic under concurrency, longer ones are scaled below.
         // A wider sketch than the default keeps the error small at 100,000 addresses.
         let shield = Rate::new_with_estimator_config(Duration::from_secs(1), 4, 65_536);
-        let (connector, calls) = (TransportConnector::new(None), Arc::new(Connector::new(None)));
+        let (connector, calls) = (TransportConnector::new(connector_options()), Arc::new(Connector::new(connector_options())));
         Self { serving, shield, connector, calls, draining }
     }
 }
@@ -109,11 +110,14 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         reused: bool,
-        _peer: &HttpPeer,
+        peer: &HttpPeer,
         _fd: std::os::fd::RawFd,
-        _digest: Option<&Digest>,
+        digest: Option<&Digest>,
         ctx: &mut Box<Context>,
     ) -> Result<()> {
+        if is_verified_later(peer) {
+            Box::pin(verify_own_certificate(peer, digest)).await.map_err(Error::into_up)?;
+        }
         // Pingora knows only of connections that it has kept itself.
         ctx.reused = ctx.pace().is_some_and(Pace::take_reused) || reused;
         self.connected(ctx.reused, ctx);

@@ -108,9 +108,9 @@ impl Gateway {
         }
         let Some(picked) = &ctx.picked else { return Error::err(ErrorType::InternalError) };
         let mut peer = reach(picked, ctx, left);
-        let has_body = !session.is_body_empty();
-        ctx.pace().iter().for_each(|pace| pace.begin(peer.options.read_timeout, has_body));
-        if !has_body {
+        let sending = !session.is_body_done();
+        ctx.pace().iter().for_each(|pace| pace.begin(peer.options.read_timeout, sending));
+        if session.is_body_empty() {
             // What there is to write fits into any socket's buffer: no timer for it.
             peer.options.write_timeout = None;
         }

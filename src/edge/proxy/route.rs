@@ -16,6 +16,7 @@ use super::intake::is_asterisk;
 use super::pick::refuse;
 use super::{Context, Gateway};
 use crate::exchange::{Reason, Rejection};
+use crate::filters::Stage;
 use crate::rules::path::{Ambiguity, hides_dot_segments};
 use crate::rules::routing::{Question, Verdict, allow};
 use crate::snapshot::{Action, Forward, PathEdit, Route, Template};
@@ -77,7 +78,14 @@ impl Gateway {
         let route = &ctx.serving.snapshot.routes[place];
         (ctx.route, ctx.entry) = (Some(place), entry);
         check_path(session.req_header(), ctx, route)?;
-        ctx.body_limit = body_limit(session.req_header(), ctx)?;
+        ctx.body_limit = route.body.or_else(|| ctx.limits().map(|l| l.body)).unwrap_or(u64::MAX);
+        if let Some(rejection) = over_limit(session.req_header(), ctx.body_limit) {
+            // A page of another origin is to be able to read it.
+            for filter in route.filters.iter().filter(|filter| filter.stage() == Stage::Cors) {
+                filter.on_request(session.req_header_mut(), &mut ctx.exchange).await?;
+            }
+            return Err(rejection);
+        }
         if let (Some(progress), false) = (&ctx.progress, session.is_body_empty()) {
             progress.note(true);
             // Should the body stall, this is all that is left of the request to be logged.
@@ -150,15 +158,10 @@ fn check_path(request: &RequestHeader, ctx: &Context, route: &Route) -> Result<(
     Ok(())
 }
 
-/// Bytes that the body may have.
-fn body_limit(request: &RequestHeader, ctx: &Context) -> Result<u64, Box<Rejection>> {
-    let own = ctx.route().and_then(|r| r.body);
-    let most = own.or_else(|| ctx.limits().map(|l| l.body)).unwrap_or(u64::MAX);
-    let length = request.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > most) {
-        return Err(Rejection::new(Reason::BodyTooLarge, format!("at most {most} bytes are taken here")));
-    }
-    Ok(most)
+/// The rejection of a request whose body is said to be larger than it may be.
+fn over_limit(request: &RequestHeader, most: u64) -> Option<Box<Rejection>> {
+    let length = request.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok()?;
+    (length > most).then(|| Rejection::new(Reason::BodyTooLarge, format!("at most {most} bytes are taken here")))
 }
 
 fn method_not_allowed(methods: &[Method]) -> Box<Rejection> {

@@ -29,6 +29,7 @@ use super::Gateway;
 use super::connect::while_client;
 use super::kept::Kept;
 use crate::edge::listeners::{Pace, with_pace};
+use crate::tls::connector_options;
 
 /// The protocol by which Pingora knows that [`Targets`] is to be asked; no target ever sees it.
 static PACED: LazyLock<ALPN> = LazyLock::new(|| ALPN::Custom(CustomALPN::new(b"paced".to_vec())));
@@ -52,7 +53,7 @@ pub struct Targets {
 impl Targets {
     /// A connector that keeps at most so many connections for each worker.
     pub fn new(most: usize) -> Self {
-        Self { transport: TransportConnector::new(None), kept: Kept::new(most) }
+        Self { transport: TransportConnector::new(connector_options()), kept: Kept::new(most) }
     }
 
     /// Pingora's proxy for the gateway, over this connector. Pingora makes one only within a service of its own, which

@@ -14,6 +14,7 @@ use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v1::client::HttpSession as ClientSession;
+use pingora::protocols::{Digest, Stream};
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -25,6 +26,7 @@ use super::{Context, Gateway};
 use crate::exchange::Reason;
 use crate::rules::frames::close_code::{GOING_AWAY, SERVICE_RESTART};
 use crate::rules::frames::{Frames, close_frame};
+use crate::tls::verify_own_certificate;
 use crate::upstreams::misframed;
 
 /// How long a tunnel may be silent in both directions, as HAProxy's `timeout tunnel` is usually set.
@@ -83,11 +85,18 @@ impl Gateway {
         Ok(true)
     }
 
+    async fn connect_tunnel(&self, peer: &HttpPeer) -> Result<Stream> {
+        let stream = self.connector.new_stream(peer).await?;
+        let digest = Digest { ssl_digest: stream.get_ssl_digest(), ..Digest::default() };
+        verify_own_certificate(peer, Some(&digest)).await?;
+        Ok(stream)
+    }
+
     /// Connects, with another target if one cannot be reached, and sends the handshake.
     async fn handshake(&self, session: &mut Session, ctx: &mut Context) -> Result<ClientSession> {
         loop {
             let peer = self.pick(session, ctx).await?;
-            let stream = match while_client(self.connector.new_stream(&http1(*peer.clone()))).await {
+            let stream = match while_client(self.connect_tunnel(&http1(*peer.clone()))).await {
                 Ok(stream) => stream,
                 Err(error) => {
                     let error = self.connect_failed(session, ctx, error.into_up());

@@ -10,15 +10,13 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::{Map, Value};
 
 use super::{AlgorithmName, Audience, Config};
+use crate::clients::{MAX_MATERIAL, read_file};
 use crate::filters::{CompileContext, Consumers, consumer_digest};
 use crate::live::{KeySet, KeyStore, KeyStoreShape, VerifiedTokens, VerifyingKey};
 use crate::notation::{KeySource, Source};
 
 /// Longer tokens are refused unread.
 const MAX_TOKEN: usize = 8 * 1024;
-
-/// Keys that are tried for a token that names none.
-const MAX_TRIES: usize = 8;
 
 /// What a verified token said.
 #[derive(Debug)]
@@ -194,7 +192,8 @@ impl Verifier {
         Ok(Head { algorithm, kid: text("kid").map(str::to_owned) })
     }
 
-    /// Checks signature and claims with the keys that may be meant.
+    /// Checks signature and claims with the keys that may be meant: for a token that names none all that are for its
+    /// algorithm, of which a set has few ([`crate::live::MAX_KEYS`]).
     fn check(&self, token: &[u8], head: &Head, set: &KeySet) -> Result<Map<String, Value>, Refusal> {
         use jsonwebtoken::errors::ErrorKind;
         let meant = |key: &&VerifyingKey| match (&head.kid, &key.id) {
@@ -205,7 +204,7 @@ impl Verifier {
         let mut validation = self.validation.clone();
         validation.algorithms = vec![head.algorithm];
         let mut last = Refusal::Invalid("the token's key is not known");
-        for key in set.keys.iter().filter(meant).filter(fits).take(MAX_TRIES) {
+        for key in set.keys.iter().filter(meant).filter(fits) {
             match jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, &validation) {
                 Ok(data) => return Ok(data.claims),
                 Err(error) => {
@@ -226,6 +225,10 @@ impl Verifier {
 
     /// Turns the claims of a good token into what the gateway needs of them.
     fn accept(&self, claims: &Map<String, Value>) -> Result<Verified, Refusal> {
+        // It is one text (RFC 7519, section 4.1.1); the crate takes a list with the issuer in it.
+        if claims.get("iss").is_some_and(|issuer| !issuer.is_string()) {
+            return Err(Refusal::Invalid("the token's issuer is not a text"));
+        }
         // The crate looks at registered claims alone and passes over any other that is asked for.
         if self.required_claims.iter().any(|name| claims.get(name).is_none_or(Value::is_null)) {
             return Err(Refusal::Invalid("the token lacks a required claim"));
@@ -334,7 +337,7 @@ fn store(config: &Config, source: Source, context: &mut CompileContext<'_>) -> O
     let source = match source {
         Source::File(path) => {
             let path = context.base.join(path);
-            let text = std::fs::read(&path).map_err(|e| format!("cannot read {}: {e}", path.display()));
+            let text = read_file(&path, MAX_MATERIAL).map_err(|e| format!("cannot read {}: {e}", path.display()));
             let keys = text.and_then(|t| crate::live::parse_jwks(&t).map_err(|e| format!("{}: {e}", path.display())));
             context.mistakes.take(&place, keys)?;
             Source::File(path)

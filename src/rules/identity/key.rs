@@ -20,7 +20,7 @@ pub enum RequestKey {
     Header(HeaderName),
     /// A cookie's value.
     Cookie(String),
-    /// A query parameter's raw value.
+    /// A query parameter's value, decoded.
     Query(String),
 }
 
@@ -36,7 +36,7 @@ impl RequestKey {
             Self::Path => Some(hash_key(request.path.as_bytes())),
             Self::Header(name) => request.headers.get(name).map(|v| hash_key(v.as_bytes())),
             Self::Cookie(name) => cookie(request.headers, name).map(hash_key),
-            Self::Query(name) => parameter(request.query, name).map(hash_key),
+            Self::Query(name) => parameter(request.query, name).map(|v| hash_key(&v)),
         }
     }
 }

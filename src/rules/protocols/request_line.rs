@@ -71,11 +71,25 @@ const ODD: [bool; 256] = {
     odd
 };
 
+/// Whether a head begins with a whole line in which nothing is to be done, as nearly every one does.
+fn is_usual(head: &[u8]) -> bool {
+    const VERSION: &[u8] = b" HTTP/1.1\r";
+    let Some(end) = memchr::memchr(b'\n', head) else { return false };
+    let Some((line, version)) = head[..end].split_at_checked(end.saturating_sub(VERSION.len())) else { return false };
+    let Some(space) = line.iter().position(|byte| *byte == b' ') else { return false };
+    let odd = |odd, byte: &u8| odd | ODD[usize::from(*byte)];
+    space > 0 && version == VERSION && line.len() < MAX_TARGET as usize && !line[space + 1..].iter().fold(false, odd)
+}
+
 const MINOR: &[u8] = b"HTTP/1.";
 
 impl RequestLine {
     /// Follows a part of the head. A higher minor version is made 1 in place.
     pub fn follow(&mut self, bytes: &mut [u8]) -> Line {
+        if self.state == State::Begin && is_usual(bytes) {
+            self.state = State::Done;
+            return Line::default();
+        }
         let (mut line, mut at) = (Line::default(), 0);
         while at < bytes.len() && self.state != State::Done {
             if self.state == State::Target {

@@ -1,5 +1,6 @@
 //! What else a route asks of a request, once host and path fit.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, Method};
@@ -72,7 +73,7 @@ impl Predicates {
         if !self.cookies.iter().all(|(name, m)| cookie(question.headers, name).is_some_and(|v| m.holds(v))) {
             return Ruling::No("cookies");
         }
-        if !self.query.iter().all(|(name, m)| parameter(question.query, name).is_some_and(|v| m.holds(v))) {
+        if !self.query.iter().all(|(name, m)| parameter(question.query, name).is_some_and(|v| m.holds(&v))) {
             return Ruling::No("query");
         }
         if !self.clients.is_empty() && !self.clients.iter().any(|net| net.contains(&plain(question.client))) {
@@ -126,10 +127,32 @@ pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
     })
 }
 
-/// The raw value of the first query parameter of that name.
-pub fn parameter<'q>(query: Option<&'q str>, name: &str) -> Option<&'q [u8]> {
+/// The value of the first query parameter of that name, decoded as [`form_decode`] does.
+pub fn parameter<'q>(query: Option<&'q str>, name: &str) -> Option<Cow<'q, [u8]>> {
+    raw_parameter(query, name).map(form_decode)
+}
+
+/// The value of the first query parameter of that name, as it is written; the names are compared decoded.
+pub fn raw_parameter<'q>(query: Option<&'q str>, name: &str) -> Option<&'q [u8]> {
     query?.split('&').find_map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (key == name).then_some(value.as_bytes())
+        is_named(key, name).then_some(value.as_bytes())
     })
+}
+
+/// Whether the name of a query parameter, as it is written, is this one.
+pub fn is_named(key: &str, name: &str) -> bool {
+    key == name || *form_decode(key.as_bytes()) == *name.as_bytes()
+}
+
+/// A name or a value of a query as `application/x-www-form-urlencoded` has it (the URL standard, section 5.1), which is
+/// what client libraries write: `%2B` is `+`, and `+` is a space.
+pub fn form_decode(text: &[u8]) -> Cow<'_, [u8]> {
+    match memchr::memchr2(b'%', b'+', text) {
+        None => Cow::Borrowed(text),
+        Some(_) => {
+            let spaced: Vec<u8> = text.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
+            Cow::Owned(percent_encoding::percent_decode(&spaced).collect())
+        }
+    }
 }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::written::{TargetText, specs};
 use super::{Found, Lookup, Source};
+use crate::clients::{MAX_MATERIAL, read_text};
 use crate::upstreams::TargetSpec;
 
 /// How often the file is looked at.
@@ -35,7 +36,11 @@ impl TargetFile {
         {
             return Ok(specs.clone());
         }
-        let text = tokio::fs::read_to_string(&self.path).await.map_err(|e| e.to_string())?;
+        let text = {
+            let path = self.path.clone();
+            let read = tokio::task::spawn_blocking(move || read_text(&path, MAX_MATERIAL)).await;
+            read.unwrap_or_else(|e| Err(e.to_string()))?
+        };
         let specs = parse(&text)?;
         *self.read.lock() = Some((stamp.0, stamp.1, specs.clone()));
         Ok(specs)
@@ -56,11 +61,16 @@ impl Source for TargetFile {
 
 /// A list of targets, each as in the configuration.
 fn parse(text: &str) -> Result<Vec<TargetSpec>, String> {
-    let items: Vec<serde_yaml::Value> = serde_yaml::from_str(text).map_err(|e| format!("expected a list of targets: {e}"))?;
+    let items: Vec<serde_yaml::Value> = serde_yaml::from_str(text).map_err(|error| {
+        // The words of the error may quote the file, which may be any.
+        let at = error.location().map(|at| format!(", from line {} column {} on", at.line(), at.column()));
+        format!("expected a list of targets in YAML{}", at.unwrap_or_default())
+    })?;
     if items.is_empty() {
         return Err("expected a list of targets with at least one".to_owned());
     }
     let mut specs: Vec<TargetSpec> = Vec::with_capacity(items.len());
+    let mut seen = ahash::AHashSet::new();
     for (index, item) in items.into_iter().enumerate() {
         let wanted = "an address with a port, or {address, weight, priority, zone} with a weight from 1 to 1000";
         let wrong = |why: &str| format!("expected a list of targets, and as [{index}] {wanted}: {why}");
@@ -69,14 +79,18 @@ fn parse(text: &str) -> Result<Vec<TargetSpec>, String> {
             serde_yaml::Value::Mapping(_) => serde_yaml::from_value(item).map(TargetText::Full),
             item => serde_yaml::from_value(item).map(TargetText::Short),
         };
-        let target = target.map_err(|e| wrong(&e.to_string()))?;
+        let target = target.map_err(|error| {
+            let why = error.to_string();
+            let quotes_nothing = ["expected ", "missing field "].iter().any(|start| why.starts_with(start));
+            wrong(if quotes_nothing { &why } else { "it is something else" })
+        })?;
         if let TargetText::Full(full) = &target
             && (!(1..=1_000).contains(&full.weight) || full.priority > 127)
         {
             return Err(wrong("its weight or priority is out of range"));
         }
         let spec = target.spec();
-        if specs.iter().any(|s| (&s.host, s.port) == (&spec.host, spec.port)) {
+        if !seen.insert((spec.host.clone(), spec.port)) {
             return Err(wrong("it is there twice"));
         }
         specs.push(spec);

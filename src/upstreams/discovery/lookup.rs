@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::clients::{DnsError, Resolver};
+use crate::clients::{Addresses, DnsError, Resolver};
 
 /// The bounds of a record's time: what says 0 is not asked for all the time, what says a week is
 /// looked at every hour.
@@ -43,8 +43,13 @@ impl Lookup {
     /// up, none when it never could.
     pub async fn known(&self, host: &str) -> (Vec<IpAddr>, Duration) {
         match self.addresses(host).await {
-            Ok((found, fresh_for)) => {
-                self.last.lock().insert(host.to_owned(), found.clone());
+            Ok(Addresses { mut found, fresh_for, unknown }) => {
+                let mut last = self.last.lock();
+                if let (Some(family), Some(before)) = (unknown, last.get(host)) {
+                    found.extend(before.iter().filter(|address| family.has(address)));
+                    found.sort_unstable();
+                }
+                last.insert(host.to_owned(), found.clone());
                 (found, fresh_for)
             }
             Err(error) => {
@@ -55,15 +60,15 @@ impl Lookup {
         }
     }
 
-    async fn addresses(&self, host: &str) -> Result<(Vec<IpAddr>, Duration), String> {
+    async fn addresses(&self, host: &str) -> Result<Addresses, String> {
         if let Ok(address) = host.parse::<IpAddr>() {
-            return Ok((vec![address], BOUNDS.1));
+            return Ok(Addresses { found: vec![address], fresh_for: BOUNDS.1, unknown: None });
         }
         if in_hosts_file(host).await {
             return self.by_system(host).await;
         }
         match self.resolver.addresses(host).await {
-            Ok((found, ttl)) => Ok((found, Self::fresh_for(ttl))),
+            Ok(found) => Ok(Addresses { fresh_for: Self::fresh_for(found.fresh_for), ..found }),
             Err(error) => match self.by_system(host).await {
                 Ok(found) => Ok(found),
                 Err(_) if error == DnsError::NoName => Err(format!("{host}: {error}")),
@@ -72,12 +77,12 @@ impl Lookup {
         }
     }
 
-    async fn by_system(&self, host: &str) -> Result<(Vec<IpAddr>, Duration), String> {
+    async fn by_system(&self, host: &str) -> Result<Addresses, String> {
         let found = tokio::net::lookup_host((host, 0)).await.map_err(|e| e.to_string())?;
         let mut found: Vec<IpAddr> = found.map(|a| a.ip()).collect();
         found.sort_unstable();
         found.dedup();
-        Ok((found, self.interval))
+        Ok(Addresses { found, fresh_for: self.interval, unknown: None })
     }
 }
 

@@ -1,0 +1,121 @@
+//! Names of headers with `_`.
+//!
+//! To many a target `x_user` and `x-user` are one header, so that what comes with `_` is dropped, unless the
+//! configuration reads it under that name; then its twin is dropped.
+
+use ahash::AHashMap;
+use http::HeaderName;
+
+use crate::config::{Balance, Forward, ForwardTo, KeyBy, Loaded, Sticky};
+use crate::filters::FilterConfig;
+use crate::notation::{Mistakes, Place};
+
+/// Names that frame a message or that the gateway itself writes: no client may send one in other letters.
+const RESERVED: &[&str] = &[
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "transfer-encoding",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authorization",
+    "grpc-timeout",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "x-request-id",
+];
+
+/// Names that the configuration mentions.
+#[derive(Default)]
+struct Mentioned {
+    /// Those of requests, as clients send them, each with its place.
+    read: Vec<(HeaderName, Place)>,
+    /// Those that targets are sent, or not sent, whatever the client says.
+    written: Vec<HeaderName>,
+}
+
+/// Returns the names with `_` that requests may have, each with its twin.
+pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes) -> Vec<(HeaderName, HeaderName)> {
+    let mentioned = Mentioned::of(loaded);
+    let mut let_in: Vec<(HeaderName, HeaderName)> = Vec::new();
+    let mut twins: AHashMap<String, Vec<&HeaderName>> = AHashMap::new();
+    for name in &mentioned.written {
+        let twins = twins.entry(dashed(name)).or_default();
+        if !twins.contains(&name) {
+            twins.push(name);
+        }
+    }
+    for (name, place) in mentioned.read.iter().filter(|(name, _)| name.as_str().contains('_')) {
+        let twin = dashed(name);
+        if RESERVED.contains(&twin.as_str()) {
+            mistakes.add(place, format!("{name} is {twin} to many targets, so that it is never taken from a client"));
+        } else if let Some(other) = twins.get(&twin).and_then(|all| all.iter().find(|other| **other != name)) {
+            mistakes.add(place, format!("{name} and {other}, which targets are sent, are one header to many of them: use one name"));
+        } else if let Ok(twin) = twin.parse()
+            && !let_in.iter().any(|(known, _)| known == name)
+        {
+            let_in.push((name.clone(), twin));
+        }
+    }
+    let_in
+}
+
+fn dashed(name: &HeaderName) -> String {
+    name.as_str().replace('_', "-")
+}
+
+impl Mentioned {
+    fn of(loaded: &Loaded) -> Self {
+        let mut all = Self::default();
+        let root = Place::default();
+        for (name, upstream) in &loaded.config.upstreams {
+            let place = root.key("upstreams").key(name.clone());
+            if let Balance::Hash(hash) = &upstream.balance {
+                all.key_by(&hash.by, &place.key("balance").key("hash").key("by"));
+            }
+            if let Some(Sticky::Header(header)) = &upstream.sticky {
+                all.read.push((header.name.0.clone(), place.key("sticky").key("header").key("name")));
+            }
+        }
+        for (index, route) in loaded.config.routes.iter().enumerate() {
+            let place = loaded.route_place(index);
+            for name in route.matches.headers.keys() {
+                if let Ok(parsed) = name.parse() {
+                    all.read.push((parsed, place.key("match").key("headers").key(name.clone())));
+                }
+            }
+            for (index, filter) in route.filters.iter().enumerate() {
+                all.filter(filter, &place.key("filters").index(index).key(filter.key()));
+            }
+            if let crate::config::Action::Forward(Forward::To(forward)) = &route.action {
+                all.forward(forward, &place.key("action").key("forward"));
+            }
+        }
+        all
+    }
+
+    fn key_by(&mut self, by: &KeyBy, place: &Place) {
+        if let KeyBy::Header(name) = by {
+            self.read.push((name.0.clone(), place.key("header")));
+        }
+    }
+
+    fn forward(&mut self, forward: &ForwardTo, place: &Place) {
+        if let Some(by) = &forward.split_by {
+            self.key_by(by, &place.key("split_by"));
+        }
+        if let Some(name) = &forward.deadline_header {
+            self.read.push((name.0.clone(), place.key("deadline_header")));
+        }
+    }
+
+    fn filter(&mut self, filter: &FilterConfig, place: &Place) {
+        for (name, key) in filter.headers_read() {
+            self.read.push((name, key.iter().fold(place.clone(), |place, key| place.key(*key))));
+        }
+        self.written.extend(filter.headers_written());
+    }
+}

@@ -1,0 +1,129 @@
+//! Targets whose certificate is its own authority, as `openssl req -x509` makes it.
+//!
+//! OpenSSL and Go accept a certificate that is itself trusted, whatever it may be used for. webpki accepts none that is
+//! marked as an authority for a server (`CaUsedAsEndEntity`), and Pingora's rustls connector has no hook for a verifier of
+//! our own (pingora-core 0.9.1, `connectors/tls/rustls`). So to targets whose `ca` may be such a certificate connections are
+//! made without verification, and are verified here before anything is sent over them: the certificate that was shown, of
+//! which the handshake has proved that the target has its key, is one of `ca` by itself, or is verified as usual, by a
+//! handshake of our own.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::digest::{Context, SHA256, digest};
+use parking_lot::Mutex;
+use pingora::protocols::Digest;
+use pingora::protocols::tls::CaType;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::utils::tls::WrappedX509;
+use pingora::{Error, ErrorType, Result};
+use rustls::client::verify_server_name;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::ParsedCertificate;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+
+use super::PeerAuthorities;
+
+/// How long a certificate is known to be right that was verified as usual.
+const KNOWN_FOR: Duration = Duration::from_secs(300);
+
+/// How many of those are remembered.
+const MAX_KNOWN: usize = 10_000;
+
+/// Certificates that were verified as usual, by the digest of all that it was done with.
+static KNOWN: LazyLock<Mutex<HashMap<[u8; 32], Instant>>> = LazyLock::new(Mutex::default);
+
+/// Whether a certificate of `ca` may be that of a server itself: it is marked as an authority, has signed itself, and is
+/// for a name.
+pub fn may_be_own(certificate: &WrappedX509) -> bool {
+    let certificate = certificate.borrow_cert();
+    let named = certificate.subject_alternative_name().ok().flatten().is_some_and(|names| !names.value.general_names.is_empty());
+    certificate.is_ca() && certificate.subject() == certificate.issuer() && named
+}
+
+/// Whether connections to the peer are made without verification, for [`verify_own_certificate`] to do it: the settings
+/// that `Transport::apply` gives such a peer.
+pub fn is_verified_later(peer: &HttpPeer) -> bool {
+    !peer.options.verify_cert && peer.options.ca.as_ref().is_some_and(|ca| !PeerAuthorities::is_placeholder(ca))
+}
+
+/// Verifies the certificate of a new or kept connection, if that was made without verification.
+///
+/// # Errors
+/// Says why it is not right. Nothing may be sent then.
+pub async fn verify_own_certificate(peer: &HttpPeer, digest: Option<&Digest>) -> Result<()> {
+    let Some(ca) = peer.options.ca.as_ref().filter(|_| is_verified_later(peer)) else { return Ok(()) };
+    let shown = digest.and_then(|digest| digest.ssl_digest.as_ref()).map(|tls| tls.cert_digest.as_slice());
+    let Some(shown) = shown.filter(|shown| !shown.is_empty()) else { return refuse("the target has shown no certificate") };
+    if let Some(own) = ca.iter().find(|certificate| sha256(certificate.borrow_raw_cert()) == shown) {
+        return verify_named(own, &peer.sni).or_else(|why| refuse(&why));
+    }
+    let key = key(ca, &peer.sni, shown);
+    let now = Instant::now();
+    if KNOWN.lock().get(&key).is_some_and(|until| *until > now) {
+        return Ok(());
+    }
+    let time = peer.options.total_connection_timeout.unwrap_or(Duration::from_secs(5));
+    let verified = tokio::time::timeout(time, verify_as_usual(peer, ca, shown)).await;
+    verified.unwrap_or_else(|_| Err("the target's certificate could not be verified in time".to_owned())).or_else(|why| refuse(&why))?;
+    let mut known = KNOWN.lock();
+    if known.len() >= MAX_KNOWN {
+        known.clear();
+    }
+    known.insert(key, now + KNOWN_FOR);
+    Ok(())
+}
+
+fn refuse(why: &str) -> Result<()> {
+    Error::e_explain(ErrorType::InvalidCert, why.to_owned())
+}
+
+fn sha256(bytes: &[u8]) -> Vec<u8> {
+    digest(&SHA256, bytes).as_ref().to_vec()
+}
+
+/// Verifies name and validity of a certificate that is trusted by itself.
+fn verify_named(own: &WrappedX509, name: &str) -> std::result::Result<(), String> {
+    let certificate = CertificateDer::from(own.borrow_raw_cert().as_slice());
+    let parsed = ParsedCertificate::try_from(&certificate).map_err(|e| e.to_string())?;
+    let name = ServerName::try_from(name).map_err(|e| e.to_string())?;
+    verify_server_name(&parsed, &name).map_err(|e| e.to_string())?;
+    let validity = own.borrow_cert().validity();
+    if validity.is_valid() {
+        Ok(())
+    } else {
+        Err(format!("invalid peer certificate: it is valid from {} to {}", validity.not_before, validity.not_after))
+    }
+}
+
+fn key(ca: &CaType, name: &str, shown: &[u8]) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
+    ca.iter().for_each(|certificate| context.update(&sha256(certificate.borrow_raw_cert())));
+    context.update(shown);
+    context.update(name.as_bytes());
+    let mut key = [0; 32];
+    key.copy_from_slice(context.finish().as_ref());
+    key
+}
+
+/// Verifies, over a connection for this alone, that the target has a certificate of those authorities, and that it is
+/// the one that was shown.
+async fn verify_as_usual(peer: &HttpPeer, ca: &CaType, shown: &[u8]) -> std::result::Result<(), String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in ca {
+        roots.add(CertificateDer::from(certificate.borrow_raw_cert().clone())).map_err(|e| e.to_string())?;
+    }
+    let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let address = peer._address.as_inet().ok_or("the target has no address")?;
+    let name = ServerName::try_from(peer.sni.clone()).map_err(|e| e.to_string())?;
+    let stream = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
+    let stream = pingora::tls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|e| e.to_string())?;
+    let own = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    if own.is_some_and(|own| sha256(own.as_ref()) == shown) {
+        Ok(())
+    } else {
+        Err("the target has shown another certificate before".to_owned())
+    }
+}
