@@ -15,14 +15,6 @@ use crate::rules::balance::Algorithm;
 use crate::rules::resilience::{BreakerShape, Budget, OutlierShape};
 use crate::tls::{PeerAuthorities, system_roots};
 
-/// What an HTTP/2 target may send of a response before it is read. Pingora does not read the response while it waits to
-/// send a part of the request, so that the window has to be a good deal larger than that of the target: one that sends back
-/// what it gets would stand still for ever otherwise.
-const STREAM_WINDOW: u32 = 256 * 1024;
-
-/// Streams of a connection.
-const STREAMS: u32 = 100;
-
 /// All that makes a pool what it is. Two configurations that ask for the same shape share the pool.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PoolShape {
@@ -139,11 +131,9 @@ impl Transport {
         }
         let (least, most) = self.versions;
         peer.options.set_http_version(most, least);
-        peer.options.max_h2_streams = STREAMS as usize;
-        // What may come before it is read, and so before the client takes it: Pingora's own is 8 MiB for each response.
-        peer.options.h2_stream_window_size = Some(STREAM_WINDOW);
-        // Of all its streams, so that none waits for a client of another one.
-        peer.options.h2_connection_window_size = Some(STREAMS * STREAM_WINDOW);
+        peer.options.max_h2_streams = 100;
+        // The windows are Pingora's, 8 MiB: it reads nothing of a response while it waits to send a part of the request
+        // (`proxy_h2.rs`), and with smaller ones a target that sends back what it gets and Pingora wait for each other.
         // Upgrades have a tunnel of their own; Pingora's would lose some.
         peer.options.http_upstream_request_policy = pingora::upstreams::peer::HttpUpstreamRequestPolicy::deny_upgrades();
         peer.options.connection_timeout = Some(self.connect);
