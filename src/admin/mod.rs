@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Body as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -191,7 +192,9 @@ async fn answer(request: Request<Incoming>, shared: Arc<dyn Operated>, guest: &G
         };
         return refuse(request, StatusCode::UNAUTHORIZED, error).await;
     }
-    guest.known.store(true, Ordering::Relaxed);
+    // Without a token anyone is allowed: whoever keeps it waiting for a body is no operator yet.
+    let known = operated.serving().snapshot.admin.token.is_some() || request.body().is_end_stream();
+    guest.known.store(known, Ordering::Relaxed);
     match (method, path) {
         (&Method::GET, "/metrics") => metrics(operated),
         (&Method::GET, "/upstreams") => document(StatusCode::OK, &upstreams(operated)),

@@ -17,7 +17,7 @@ use crate::tls::{PeerAuthorities, system_roots};
 
 /// What an HTTP/2 target may send of a response before it is read, and so before the client takes it; and the streams of a
 /// connection, so that none waits for the client of another one.
-const STREAM_WINDOW: u32 = 128 * 1024;
+const STREAM_WINDOW: u32 = 64 * 1024;
 const STREAMS: u32 = 100;
 
 /// The same for a request whose body is still coming.

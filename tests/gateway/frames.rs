@@ -217,3 +217,83 @@ fn a_reset_without_an_error_is_the_end_of_a_response() {
         assert_eq!(gateway.access_log(1)[0]["reason"], reason, "{length:?} {code}");
     }
 }
+
+#[test]
+fn a_length_that_is_given_twice_is_not_forwarded() {
+    let target = Target::echo("one");
+    let gateway = gateway(&target);
+    let mut raw = Raw::open(gateway.address());
+    raw.send(HEADERS, END_HEADERS, 1, &request("POST", "/", &[("content-length", "5"), ("content-length", "5")]));
+    raw.send(DATA, END_STREAM, 1, b"hello");
+    assert_eq!(raw.await_frame(HEADERS).2, 1);
+    assert_eq!(target.count(), 0);
+    assert_eq!(gateway.access_log(1)[0]["reason"], "bad_request");
+}
+
+/// Frames in place of a response to that stream: kind, stream, payload.
+type Refusal = fn(u32) -> Vec<(u8, u32, Vec<u8>)>;
+
+/// An HTTP/2 target that ends its first stream with these frames, and answers all others.
+fn refusing_target(frames: Refusal) -> (SocketAddr, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let count = std::sync::Arc::new(AtomicUsize::new(0));
+    let counted = std::sync::Arc::clone(&count);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let counted = std::sync::Arc::clone(&counted);
+            std::thread::spawn(move || {
+                let mut raw = Raw(stream);
+                let mut preface = [0; 24];
+                if raw.0.read_exact(&mut preface).is_err() {
+                    return;
+                }
+                raw.send(4, 0, 0, &[]);
+                while let Some((kind, flags, id, _)) = raw.frame() {
+                    match kind {
+                        HEADERS if counted.fetch_add(1, Ordering::AcqRel) == 0 => {
+                            frames(id).iter().for_each(|(kind, stream, payload)| raw.send(*kind, 0, *stream, payload));
+                        }
+                        HEADERS | DATA if flags & END_STREAM != 0 => {
+                            raw.send(HEADERS, END_HEADERS | END_STREAM, id, &field(":status", "200"));
+                        }
+                        _ => {}
+                    }
+                }
+            });
+        }
+    });
+    (address, count)
+}
+
+#[test]
+fn what_a_target_has_not_processed_is_sent_again_whatever_it_is() {
+    let goaway = |_| vec![(GOAWAY, 0, vec![0; 8])];
+    let refused = |id| vec![(RST_STREAM, id, vec![0, 0, 0, 7])];
+    let internal = |id| vec![(RST_STREAM, id, vec![0, 0, 0, 2])];
+    let cases: [(Refusal, u16, usize); 3] = [(goaway, 200, 2), (refused, 200, 2), (internal, 502, 1)];
+    for (frames, status, requests) in cases {
+        let (target, count) = refusing_target(frames);
+        let gateway = Gateway::start(&format!(
+            "upstreams: {{one: {{protocol: http2, targets: [\"{target}\"]}}}}\n\
+             routes: [{{name: all, match: {{path: /*}}, action: {{forward: one}}}}]"
+        ));
+        let mut connection = Connection::open(gateway.address());
+        let answer = connection.ask("POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\n\r\nhello");
+        assert_eq!((answer.status, count.load(std::sync::atomic::Ordering::Acquire)), (status, requests));
+    }
+}
+
+#[test]
+fn clients_of_http_1_0_get_no_chunks_of_http2_targets() {
+    let target = resetting_target(None, b"hello", 0);
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{one: {{protocol: http2, targets: [\"{target}\"]}}}}\n\
+         routes: [{{name: all, match: {{path: /*}}, action: {{forward: one}}}}]"
+    ));
+    let mut connection = Connection::open(gateway.address());
+    connection.send("GET / HTTP/1.0\r\nhost: localhost\r\n\r\n");
+    let whole = String::from_utf8(connection.rest()).expect("text").to_ascii_lowercase();
+    assert!(!whole.contains("transfer-encoding") && whole.ends_with("\r\n\r\nhello"), "{whole}");
+}

@@ -16,12 +16,13 @@ use super::http2::Progress;
 /// Bytes that may be read ahead. One part of as much waits in Pingora's pipe while another one is written.
 const AHEAD: usize = 16 * 1024;
 
-/// The same for a client that has taken [`TRUSTED`] bytes without a pause: fewer and larger parts cost less.
+/// The same for a client that has taken [`TRUSTED`] bytes without a pause: fewer and larger parts cost less. And for as
+/// long as the request is still coming: Pingora reads nothing of a response while it waits to send a part of the request,
+/// and a target that sends back what it gets would in the end wait for it as well.
 const AHEAD_OF_FAST: usize = 64 * 1024;
 
-/// The same for as long as the request is still coming: Pingora reads nothing of a response while it waits to send a part
-/// of the request, and a target that sends back what it gets would in the end wait for it as well.
-const AHEAD_WHILE_SENDING: usize = 256 * 1024;
+/// The same for a response that is unpacked on its way: what it becomes may be a hundred times as long.
+const AHEAD_PACKED: usize = 8 * 1024;
 
 /// More than sockets hold for a client that takes nothing.
 const TRUSTED: u32 = 8 * 1024 * 1024;
@@ -53,6 +54,8 @@ pub struct Pace {
     late: AtomicBool,
     /// Whether the request is still coming.
     sending: AtomicBool,
+    /// Whether the response is unpacked on its way.
+    packed: AtomicBool,
     /// Whether the response is over.
     over: AtomicBool,
     /// Whether the connection to the target had been kept.
@@ -70,6 +73,7 @@ impl Default for Pace {
             head: AtomicU64::new(COMPLETE),
             late: AtomicBool::new(false),
             sending: AtomicBool::new(false),
+            packed: AtomicBool::new(false),
             over: AtomicBool::new(false),
             reused: AtomicBool::new(false),
             reader: AtomicWaker::new(),
@@ -81,6 +85,7 @@ impl Pace {
     /// A request goes to a target, whose response head may take that long, and is still coming or is not.
     pub fn begin(&self, head_time: Option<Duration>, sending: bool) {
         self.sending.store(sending, Ordering::Relaxed);
+        self.packed.store(false, Ordering::Relaxed);
         let most = head_time.and_then(|time| u32::try_from(time.as_millis()).ok()).unwrap_or(u32::MAX);
         self.head_time.store(most, Ordering::Relaxed);
         // What comes with the head is gathered into one buffer, which stays with the session.
@@ -90,6 +95,11 @@ impl Pace {
         self.late.store(false, Ordering::Relaxed);
         self.over.store(false, Ordering::Relaxed);
         self.head.store(AWAITED, Ordering::Relaxed);
+    }
+
+    /// The response is unpacked on its way.
+    pub fn unpack(&self) {
+        self.packed.store(true, Ordering::Relaxed);
     }
 
     /// The request has come to its end.
@@ -105,8 +115,9 @@ impl Pace {
     /// How many bytes of the body may be read now. If there are none, the task is woken when there are.
     pub fn allowance(&self, context: &Context<'_>) -> usize {
         let most = match self.stalled.load(Ordering::Relaxed) {
-            _ if self.sending.load(Ordering::Relaxed) => AHEAD_WHILE_SENDING,
             true => 0,
+            false if self.packed.load(Ordering::Relaxed) => AHEAD_PACKED,
+            false if self.sending.load(Ordering::Relaxed) => AHEAD_OF_FAST,
             false if self.steady.load(Ordering::Relaxed) < TRUSTED => AHEAD,
             false => AHEAD_OF_FAST,
         };
@@ -138,7 +149,7 @@ impl Pace {
 
     /// A part of the body goes to the client, and all parts before it have gone.
     pub fn pass(&self) {
-        if self.ahead.swap(0, Ordering::Relaxed) as usize >= AHEAD {
+        if self.ahead.swap(0, Ordering::Relaxed) as usize >= AHEAD_PACKED {
             self.reader.wake();
         }
     }

@@ -306,6 +306,9 @@ impl Session for Http2Stream {
     }
 
     async fn drain_request_body(&mut self) -> Result<()> {
+        if self.ended {
+            return self.finish().await;
+        }
         let limit = self.drain_timeout;
         let drain = async {
             while self.next_part().await?.is_some() {}

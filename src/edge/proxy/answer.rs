@@ -84,6 +84,7 @@ impl Gateway {
         edit_response(response, |headers| {
             drop_hop_by_hop(headers);
             headers.reserve(ADDED);
+            join_lengths(headers);
             if let Some(id) = &ctx.exchange.request_id {
                 headers.insert(X_REQUEST_ID, id.clone());
             }
@@ -111,6 +112,9 @@ impl Gateway {
                 Ok(Some(Strip { fields, decoder })) => {
                     // Whichever filter comes first finds it, and leaves none for the next.
                     ctx.decoder = ctx.decoder.take().or(decoder);
+                    if ctx.decoder.is_some() {
+                        ctx.pace().iter().for_each(|pace| pace.unpack());
+                    }
                     // Seldom is there a second one, and a list that grows makes room for four.
                     ctx.strippers.reserve_exact(1);
                     ctx.strippers.push(Stripper::new(Arc::clone(fields)));
@@ -161,6 +165,14 @@ impl Gateway {
             ctx.end_of(Side::Answer);
         }
         Ok(())
+    }
+}
+
+/// Makes one of equal lengths (RFC 9110, section 8.6); where they differ the response is not taken.
+fn join_lengths(headers: &mut HeaderMap) {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    if let (Some(length), Some(_)) = (lengths.next().cloned(), lengths.next()) {
+        headers.insert(CONTENT_LENGTH, length);
     }
 }
 

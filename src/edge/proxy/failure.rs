@@ -53,18 +53,26 @@ impl Gateway {
             return error;
         }
         let from_target = *error.esource() == ErrorSource::Upstream;
-        let unanswered = session.response_written().is_none() && ctx.answered.is_none();
+        // An interim response is none (RFC 9110, section 15.2).
+        let unanswered = session.response_written().is_none_or(|head| head.status.is_informational()) && ctx.answered.is_none();
         let late = ctx.pace().is_some_and(Pace::is_late);
         let timed_out = late || matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout);
+        let unprocessed = is_unprocessed(&error);
         // A kept connection that is closed as a request is sent says nothing about its target: once, the
         // request is sent again over a new one.
-        let repeatable = is_repeatable(session, ctx);
-        let stale = reused && !timed_out && !ctx.fresh && repeatable;
+        let repeatable = (unprocessed || is_method_repeatable(&session.req_header().method, ctx)) && !session.retry_buffer_truncated();
+        let wanted = ctx.upstream().is_some_and(|u| match (unprocessed, timed_out) {
+            (true, _) => u.retry.connect || u.retry.reset,
+            (false, true) => u.retry.timeout,
+            (false, false) => u.retry.reset,
+        });
+        let again = from_target && unanswered && wanted && repeatable && ctx.rejection.is_none();
+        let left = ctx.upstream().is_some_and(|u| ctx.tries < u.retry.attempts);
+        let stale = again && left && (unprocessed || (reused && !timed_out && !ctx.fresh && !is_stream_reset(&error)));
         if from_target && unanswered && !stale {
             report_failure(ctx, if timed_out { Outcome::TimedOut } else { Outcome::GatewayFailed });
         }
-        let wanted = ctx.upstream().is_some_and(|u| if timed_out { u.retry.timeout } else { u.retry.reset || stale });
-        if !(from_target && unanswered && wanted && repeatable && ctx.rejection.is_none()) {
+        if !again {
             error.set_retry(false);
             return error;
         }
@@ -138,8 +146,12 @@ impl Gateway {
         }
         let status = rejection.reason.status();
         let written = Box::pin(self.reject(session, &rejection, ctx)).await;
-        // A stream of HTTP/2 is ended in good order whatever of its body is still to come.
-        let is_over = session.req_header().version == Version::HTTP_2 || session.is_body_done();
+        let is_http2 = session.req_header().version == Version::HTTP_2;
+        if is_http2 && written.is_ok() {
+            // What the client still sends is read for a while: Pingora drops the stream as it is.
+            let _ = Box::pin(session.as_mut().drain_request_body()).await;
+        }
+        let is_over = is_http2 || session.is_body_done();
         FailToProxy { error_code: status, can_reuse_downstream: written.is_ok() && is_over }
     }
 }
@@ -151,6 +163,22 @@ fn is_end(session: &Session, error: &Error) -> bool {
     let no_error = reset.is_some_and(|e| e.is_reset() && e.is_remote() && e.reason() == Some(h2::Reason::NO_ERROR));
     let length = session.response_written().and_then(|head| head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse::<usize>().ok());
     no_error && length.is_none_or(|length| length == session.body_bytes_sent())
+}
+
+/// Whether the target has said that it has not processed the request, so that it may be sent again whatever it is: the
+/// stream is beyond the last of a GOAWAY, or was refused (RFC 9113, sections 6.8 and 8.7).
+fn is_unprocessed(error: &Error) -> bool {
+    let by_target = error.root_cause().downcast_ref::<h2::Error>().filter(|cause| cause.is_remote());
+    by_target.is_some_and(|cause| match cause.reason() {
+        Some(h2::Reason::NO_ERROR) => cause.is_go_away(),
+        Some(h2::Reason::REFUSED_STREAM) => cause.is_reset(),
+        _ => false,
+    })
+}
+
+/// Whether the target has ended this stream of HTTP/2 alone.
+fn is_stream_reset(error: &Error) -> bool {
+    error.root_cause().downcast_ref::<h2::Error>().is_some_and(|cause| cause.is_remote() && cause.is_reset())
 }
 
 /// There is nobody left to try anything for.
@@ -213,8 +241,7 @@ enum Next {
 fn exclude(ctx: &mut Context) -> Next {
     ctx.tried.extend(picked_address(ctx));
     let Some(upstream) = ctx.serving.upstream(ctx.upstream) else { return Next::None };
-    // The stale try of a kept connection is not counted.
-    if ctx.tries - u32::from(ctx.fresh) >= upstream.retry.attempts {
+    if ctx.tries >= upstream.retry.attempts {
         return Next::None;
     }
     // Asked of the members themselves: the one that failed may have been taken out meanwhile.
@@ -252,6 +279,7 @@ fn reason(error: &Error) -> Reason {
         (_, E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::BindError | E::SocketError) => Reason::ConnectRefused,
         (_, E::TLSHandshakeFailure | E::InvalidCert | E::HandshakeError | E::TLSWantX509Lookup) => Reason::TargetTls,
         (ErrorSource::Upstream, E::ReadTimedout | E::WriteTimedout) => Reason::TargetTimeout,
+        (ErrorSource::Upstream, _) if is_stream_reset(error) || is_unprocessed(error) => Reason::TargetReset,
         (ErrorSource::Upstream, E::ConnectionClosed | E::ReadError | E::WriteError) => Reason::TargetReset,
         (ErrorSource::Upstream, _) => Reason::TargetProtocol,
         _ => Reason::Internal,

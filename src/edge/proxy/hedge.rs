@@ -55,8 +55,13 @@ enum Came<T> {
 }
 
 /// Whether a second target may be asked beside the first: without a body, and with no effect that could
-/// happen twice.
+/// happen twice. And whether the response of an HTTP/2 target is for a client of HTTP/1.0: Pingora's proxy would send it
+/// in chunks, of which that client knows nothing (RFC 9112, section 6.1).
 pub(super) fn may_hedge(session: &mut Session, ctx: &Context) -> bool {
+    let speaks_http2 = || ctx.picked.as_ref().is_some_and(|picked| picked.member.peer.options.alpn.get_max_http_version() == 2);
+    if session.req_header().version == Version::HTTP_10 && speaks_http2() {
+        return session.is_body_empty();
+    }
     let wanted = ctx.upstream().is_some_and(|u| u.retry.hedge_after.is_some() && u.retry.attempts > 1);
     wanted && is_method_repeatable(&session.req_header().method, ctx) && session.is_body_empty()
 }

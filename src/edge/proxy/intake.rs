@@ -197,6 +197,9 @@ fn check_http2(request: &RequestHeader) -> Checked {
     if hosts.next().is_some() || !named || host.as_bytes().contains(&b'@') {
         return Err(bad("the authority and Host are not one host"));
     }
+    if request.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(bad("the Content-Length is given twice"));
+    }
     if request.raw_path().iter().any(|octet| *octet <= b' ' || *octet == 0x7f) {
         return Err(Rejection::new(Reason::BadPath, "the request target has a control character"));
     }
@@ -220,7 +223,9 @@ fn framing(request: &RequestHeader, bodiless: bool) -> Option<Framing> {
 fn drop_nominated(headers: &mut HeaderMap) -> Checked {
     let lines: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
     let mut upgrade = false;
-    for token in lines.iter().filter_map(|l| l.to_str().ok()).flat_map(|l| l.split(',')).map(str::trim) {
+    let malformed = |_| bad("Connection is malformed");
+    let texts = lines.iter().map(HeaderValue::to_str).collect::<Result<Vec<_>, _>>().map_err(malformed)?;
+    for token in texts.iter().flat_map(|l| l.split(',')).map(str::trim) {
         if token.eq_ignore_ascii_case("upgrade") {
             upgrade = true;
         } else if let Ok(name) = token.parse::<HeaderName>()
