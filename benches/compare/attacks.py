@@ -20,6 +20,19 @@ def listen(backlog=1024):
     return s
 
 
+def two_ports():
+    """The first of two ports that nobody has."""
+    while True:
+        with listen() as one:
+            port = one.getsockname()[1]
+            with socket.socket() as two:
+                try:
+                    two.bind(("127.0.0.1", port + 1))
+                    return port
+                except OSError:
+                    continue
+
+
 def target():
     """Answers /big with a megabyte and anything else with two bytes."""
     s = listen()
@@ -211,8 +224,8 @@ def main():
         for name, command in [("portcullis", portcullis), ("haproxy", haproxy)]:
             good, (away, _held) = target(), silent()
             with tempfile.TemporaryDirectory() as folder:
-                port = 20_000 + os.getpid() % 20_000
-                process = subprocess.Popen(command(good, away.getsockname()[1], folder, port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                port = two_ports()
+                process = subprocess.Popen(command(good, away.getsockname()[1], folder, port), stdout=subprocess.DEVNULL)
                 try:
                     if not any(get(port, b"/good", 0.2) or time.sleep(0.05) for _ in range(100)):
                         raise SystemExit(f"{name} does not serve")
