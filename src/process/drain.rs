@@ -94,10 +94,10 @@ impl Supervisor {
         // Before this process ends: whoever started it would take its end for the service's. And not before there
         // is no way back.
         notify::main_pid(pid);
-        log::info!("the successor, process {pid}, {why}: this process ends with its last request");
         self.progress(Progress::Settled(format!("process {pid} {why}; the old process ends with its last request")));
         self.enter(Phase::Leaving);
         self.leave_operators();
+        log::info!("the successor, process {pid}, {why}: this process ends with its last request");
     }
 
     /// Ends, since the predecessor serves again, which has the sockets of these addresses as well.
