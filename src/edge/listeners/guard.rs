@@ -25,6 +25,9 @@ use crate::rules::protocols::{FrameScanner, Violation};
 use crate::snapshot::Limits;
 use crate::tls::TlsStream;
 
+/// Header fields that a request may have: on HTTP/1 it is Pingora that counts them.
+pub const MOST_FIELDS: usize = 256;
+
 /// Writes that are gathered before they are sent; a head and a small body together fit.
 const GATHER: usize = 8 * 1024;
 
@@ -63,12 +66,9 @@ struct Frames {
 }
 
 impl Frames {
-    /// Header fields of a request, as on HTTP/1.
-    const FIELDS: u32 = 256;
-
     fn new() -> Box<Self> {
         // Beside them there are up to five pseudo-headers.
-        Box::new(Self { scanner: FrameScanner::new(Self::FIELDS + 5), since: clock::now(), sent: 0 })
+        Box::new(Self { scanner: FrameScanner::new(MOST_FIELDS as u32 + 5), since: clock::now(), sent: 0 })
     }
 }
 

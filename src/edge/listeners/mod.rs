@@ -18,6 +18,7 @@ mod stream;
 mod wire;
 
 pub use connection::{Connection, current_connection};
+pub use guard::MOST_FIELDS;
 pub use listening::{Bound, Drain, Listening, Shared};
 pub use pace::{Pace, with_pace};
 pub use presence::{LOOK, client_gone};

@@ -53,7 +53,6 @@ pub struct Http2Stream {
     read: usize,
     sent: usize,
     retry: Option<RetryBuffer>,
-    read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
     drain_timeout: Option<Duration>,
 }
@@ -83,7 +82,6 @@ impl Http2Stream {
             read: 0,
             sent: 0,
             retry: None,
-            read_timeout: None,
             write_timeout: None,
             drain_timeout: None,
         };
@@ -352,12 +350,11 @@ impl Session for Http2Stream {
         Ok(ended)
     }
 
-    fn set_read_timeout(&mut self, timeout: Option<Duration>) {
-        self.read_timeout = timeout;
-    }
+    /// A body that stalls ends with [`Progress`], as the listener's limits have it.
+    fn set_read_timeout(&mut self, _: Option<Duration>) {}
 
     fn get_read_timeout(&self) -> Option<Duration> {
-        self.read_timeout
+        None
     }
 
     fn set_write_timeout(&mut self, timeout: Option<Duration>) {

@@ -60,7 +60,7 @@ impl Gateway {
         let unprocessed = is_unprocessed(&error);
         // A kept connection that is closed as a request is sent says nothing about its target: once, the
         // request is sent again over a new one.
-        let repeatable = (unprocessed || is_method_repeatable(&session.req_header().method, ctx)) && !session.retry_buffer_truncated();
+        let repeatable = is_repeatable(session, ctx) || (unprocessed && !session.retry_buffer_truncated());
         let wanted = ctx.upstream().is_some_and(|u| match (unprocessed, timed_out) {
             (true, _) => u.retry.connect || u.retry.reset,
             (false, true) => u.retry.timeout,

@@ -7,7 +7,7 @@ use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use super::{Context, Gateway};
-use crate::edge::listeners::Framing;
+use crate::edge::listeners::{Framing, MOST_FIELDS};
 use crate::exchange::{GrpcWeb, Reason, Rejection, Trace, address_text, is_grpc, new_request_id};
 use crate::rules::identity::{client_address, host_name};
 use crate::rules::path::{BadPath, normalise};
@@ -183,13 +183,10 @@ fn check_raw(session: &Session, most: usize) -> Result<usize, Box<Rejection>> {
     Ok(raw.len())
 }
 
-/// Headers of a request, as on HTTP/1.
-const FIELDS: usize = 256;
-
 /// What the `h2` crate lets through and an intermediary must not forward (RFC 9113, sections 8.1.1 and 8.3.1).
 fn check_http2(request: &RequestHeader) -> Checked {
-    if request.headers.len() > FIELDS {
-        return Err(Rejection::new(Reason::HeadersTooLarge, format!("at most {FIELDS} headers are taken here")));
+    if request.headers.len() > MOST_FIELDS {
+        return Err(Rejection::new(Reason::HeadersTooLarge, format!("at most {MOST_FIELDS} headers are taken here")));
     }
     let mut hosts = request.headers.get_all(HOST).iter();
     let host = hosts.next().ok_or_else(|| bad("the authority is missing"))?;
