@@ -17,6 +17,7 @@ mod panics;
 mod pick;
 mod respond;
 mod route;
+mod service;
 mod sticky;
 mod targets;
 mod tunnel;
@@ -47,6 +48,7 @@ use crate::tls::{connector_options, is_verified_later, verify_own_certificate};
 pub use context::Context;
 use mirror::Copy;
 use panics::{caught, caught_now, settle};
+pub use service::http_service;
 pub use targets::Targets;
 
 /// The gateway as Pingora sees it.
