@@ -9,135 +9,38 @@
     reason = "a test or a tool: what is not as it should be ends it"
 )]
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+#[path = "tidy/imports.rs"]
+mod imports;
+#[path = "tidy/source.rs"]
+mod source;
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
-/// Rooms from the top down; a room uses those below it and those on its own line.
-const ORDER: &[&[&str]] = &[
-    &["main", "cli", "allocator"],
-    &["process"],
-    &["edge", "admin"],
-    &["compile"],
-    &["snapshot", "config"],
-    &["filters"],
-    &["upstreams", "clients", "telemetry", "live", "tls"],
-    &["exchange"],
-    &["notation", "rules"],
-];
-
-fn sources() -> Vec<(PathBuf, String)> {
-    let mut out = Vec::new();
-    let mut folders = vec![Path::new(ROOT).join("src")];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).expect("the folder") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "rs") {
-                let text = std::fs::read_to_string(&path).expect("the file");
-                out.push((path.strip_prefix(Path::new(ROOT).join("src")).expect("below src").to_path_buf(), text));
-            }
-        }
-    }
-    out.sort();
-    out
-}
-
-fn rank(room: &str) -> Option<usize> {
-    ORDER.iter().position(|line| line.contains(&room))
-}
-
-fn room_of(path: &Path) -> String {
-    path.components().next().map(|c| c.as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned()).unwrap_or_default()
-}
+use imports::{Modules, circles};
+use source::{ROOT, Source, sources};
 
 #[test]
-fn imports_run_downwards() {
-    let mut wrong = Vec::new();
-    for (path, text) in sources() {
-        let room = room_of(&path);
-        if room == "lib" {
-            continue;
-        }
-        let own = rank(&room).unwrap_or_else(|| panic!("the room {room} is not in the order"));
-        for (number, line) in text.lines().enumerate().filter(|(_, l)| !l.trim_start().starts_with("//")) {
-            for used in line.split("crate::").skip(1) {
-                let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-                if rank(&used).is_some_and(|r| r < own) {
-                    wrong.push(format!("{}:{}: {room} uses {used}, which is above it", path.display(), number + 1));
-                }
-            }
+fn explore() {
+    let all = sources("src");
+    let modules = Modules::of(&all);
+    let mut files: BTreeMap<Vec<String>, BTreeSet<Vec<String>>> = BTreeMap::new();
+    let mut rooms: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for s in all.iter().filter(|s| !s.is_test()) {
+        for e in modules.edges(s).into_iter().filter(|e| !e.in_test) {
+            files.entry(s.module()).or_default().insert(e.to.clone());
+            if let Some(r) = e.to.first() { if *r != s.room() { rooms.entry(s.room()).or_default().insert(r.clone()); } }
         }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-#[test]
-fn pingoras_proxy_stays_at_the_edge() {
-    let above = |path: &Path| !matches!(room_of(path).as_str(), "edge" | "process");
-    for (path, text) in sources().into_iter().filter(|(p, _)| above(p)) {
-        for name in ["pingora::proxy", "pingora_proxy::", "pingora::server"] {
-            assert!(!text.contains(name), "{} names {name}", path.display());
+    println!("ROOMS {:#?}", circles(&rooms));
+    for c in circles(&files) { println!("CIRCLE {:?}", c.iter().map(|m| m.join("/")).collect::<Vec<_>>()); }
+    for folder in ["src", "tests", "benches"] {
+        for s in sources(folder) {
+            let n = s.text.lines().count();
+            if n > 450 { println!("FILE {folder}/{} {n}", s.path.display()); }
+            for f in s.functions() { if f.lines > 65 { println!("FN {folder}/{}:{} {} {}", s.path.display(), f.line, f.name, f.lines); } }
         }
     }
-}
-
-#[test]
-fn rules_are_pure() {
-    for (path, text) in sources().into_iter().filter(|(p, _)| p.starts_with("rules") && !p.to_string_lossy().contains("test")) {
-        for name in ["tokio", "std::fs", "std::env", "Instant", "SystemTime", "TcpStream", "Mutex", "println!"] {
-            let used = text.lines().any(|l| !l.trim_start().starts_with("//") && l.contains(name));
-            assert!(!used, "{} uses {name}", path.display());
-        }
-    }
-}
-
-#[test]
-fn files_and_functions_stay_small() {
-    let mut wrong = Vec::new();
-    for (path, text) in sources() {
-        let lines: Vec<&str> = text.lines().collect();
-        if lines.len() > 500 {
-            wrong.push(format!("{}: {} lines; 500 are the most", path.display(), lines.len()));
-        }
-        for (start, line) in lines.iter().enumerate() {
-            let indent = line.len() - line.trim_start().len();
-            let is_fn = line.trim_start().split("fn ").count() > 1 && line.ends_with('{') && !line.trim_start().starts_with("//");
-            if is_fn {
-                let close = format!("{}}}", " ".repeat(indent));
-                let length = lines[start..].iter().position(|l| **l == close).unwrap_or(0);
-                if length > 70 {
-                    wrong.push(format!("{}:{}: a function of {length} lines; 70 are the most", path.display(), start + 1));
-                }
-            }
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-#[test]
-fn every_file_says_what_it_is() {
-    for (path, text) in sources() {
-        assert!(text.starts_with("//!"), "{} does not begin with //!", path.display());
-    }
-}
-
-#[test]
-fn nothing_is_left_undone() {
-    let words = ["todo!(", "unimplemented!(", "FIXME", "XXX", "dbg!("];
-    for (path, text) in sources() {
-        for word in words {
-            assert!(!text.contains(word), "{} has {word}", path.display());
-        }
-    }
-}
-
-#[test]
-fn metric_names_are_in_one_file() {
-    let holders: Vec<_> = sources().into_iter().filter(|(_, t)| t.contains("\"portcullis_")).map(|(p, _)| p).collect();
-    assert_eq!(holders, [Path::new("telemetry/metrics.rs")]);
 }
 
 /// Licences, sources and duplicates of all dependencies, from what cargo has on disk already.
