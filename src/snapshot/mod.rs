@@ -282,6 +282,8 @@ pub struct Admin {
 pub struct Process {
     /// Worker threads.
     pub threads: usize,
+    /// Bytes of all request bodies that are held whole.
+    pub body_memory: u64,
     /// The longest that draining may take.
     pub drain_time: Duration,
     /// How long WebSockets may go on in a drain.

@@ -10,6 +10,7 @@ use pingora::proxy::Session;
 
 use super::mirror::Copy;
 use super::sticky::StickySession;
+use super::whole::WholeBody;
 use crate::edge::listeners::http2::Progress;
 use crate::edge::listeners::{Connection, Pace, current_connection};
 use crate::exchange::{Exchange, Rejection};
@@ -82,6 +83,8 @@ pub struct Context {
     pub body: BodyChain,
     /// What filters remember of it.
     pub memories: Memories,
+    /// Its body, if that is held whole.
+    pub whole: Option<Box<WholeBody>>,
     /// The answer to give where a phase can only fail.
     pub rejection: Option<Box<Rejection>>,
     /// The status of the answer.
@@ -112,8 +115,14 @@ impl Context {
     /// Has the connection end with this answer, and say so, if its listener is closing by now.
     pub fn end_with_the_listener(&self, session: &mut Session) {
         if self.connection.as_ref().is_some_and(|connection| connection.is_closing()) {
-            session.set_keepalive(None);
+            self.close_after(session);
         }
+    }
+
+    /// Has the client's connection closed after the response.
+    pub fn close_after(&self, session: &mut Session) {
+        session.set_keepalive(None);
+        self.whole.iter().for_each(|whole| whole.close());
     }
 
     /// A request on the running connection.
@@ -156,6 +165,7 @@ impl Context {
             progress: Progress::current(),
             body: BodyChain::default(),
             memories: Memories::default(),
+            whole: None,
             rejection: None,
             status: 0,
             head: None,
