@@ -81,3 +81,5 @@ mod upgrade;
 mod uploads;
 #[path = "gateway/websocket.rs"]
 mod websocket;
+#[path = "gateway/whole_bodies.rs"]
+mod whole_bodies;

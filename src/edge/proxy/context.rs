@@ -9,9 +9,11 @@ use pingora::proxy::Session;
 
 use super::mirror::Copy;
 use super::sticky::StickySession;
+use super::whole::WholeBody;
 use crate::edge::listeners::{Connection, Pace, Progress, current_connection};
 use crate::exchange::{Client, Exchange, Rejection};
-use crate::rules::payload::{Decoder, Fields, Stripper};
+use crate::filters::Memories;
+use crate::rules::payload::BodyChain;
 use crate::snapshot::{Action, Forward, Held, Limits, Listener, Route, Upstream};
 use crate::upstreams::{Entered, Picked};
 
@@ -75,10 +77,12 @@ pub struct Context {
     pub body_seen: u64,
     /// The progress of the body on HTTP/2.
     pub progress: Option<Arc<Progress>>,
-    /// What takes the coding of the answer's body off, for the removers.
-    pub decoder: Option<Decoder>,
-    /// Removers of fields from the answer's body.
-    pub strippers: Vec<Stripper<Arc<Fields>>>,
+    /// How the response's body is changed.
+    pub body: BodyChain,
+    /// What filters remember of it.
+    pub memories: Memories,
+    /// Its body, if that is held whole.
+    pub whole: Option<Box<WholeBody>>,
     /// The answer to give where a phase can only fail.
     pub rejection: Option<Box<Rejection>>,
     /// The status of the answer.
@@ -109,8 +113,14 @@ impl Context {
     /// Has the connection end with this answer, and say so, if its listener is closing by now.
     pub fn end_with_the_listener(&self, session: &mut Session) {
         if self.connection.as_ref().is_some_and(|connection| connection.is_closing()) {
-            session.set_keepalive(None);
+            self.close_after(session);
         }
+    }
+
+    /// Has the client's connection closed after the response.
+    pub fn close_after(&self, session: &mut Session) {
+        session.set_keepalive(None);
+        self.whole.iter().for_each(|whole| whole.close());
     }
 
     /// A request on the running connection.
@@ -151,8 +161,9 @@ impl Context {
             body_limit: u64::MAX,
             body_seen: 0,
             progress: Progress::current(),
-            decoder: None,
-            strippers: Vec::new(),
+            body: BodyChain::default(),
+            memories: Memories::default(),
+            whole: None,
             rejection: None,
             status: 0,
             head: None,
