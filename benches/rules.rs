@@ -19,7 +19,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, Method};
 use portcullis::live::Buckets;
-use portcullis::notation::Rate;
 use portcullis::rules::balance::{Algorithm, Ask, Ewma, Loads, Seat, hash_key};
 use portcullis::rules::limits::Gcra;
 use portcullis::rules::payload::{Fields, Stripper};
@@ -123,7 +122,7 @@ fn balance(criterion: &mut Criterion) {
 }
 
 fn limits(criterion: &mut Criterion) {
-    let gcra = Gcra::new(Rate { count: 1_000_000, period: std::time::Duration::from_secs(1) }, None);
+    let gcra = Gcra::new(1_000_000, std::time::Duration::from_secs(1), None);
     let buckets = Buckets::default();
     let mut now: u64 = 1_000_000_000_000;
     criterion.bench_function("admit one of 1,000 keys", |b| {

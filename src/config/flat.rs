@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::Config;
 use super::redact::Redactor;
 use super::tree::{Node, Value};
-use crate::clients::{MAX_MATERIAL, read_file};
 use crate::notation::Place;
+use crate::tls::{MAX_MATERIAL, read_file};
 
 /// Where a secret may stand in plain text; what `${…}` brought in is one wherever it stands.
 const SECRETS: [&str; 4] = ["admin.token", ".api_key.value", ".cookie.secret", ".jwt.secret"];

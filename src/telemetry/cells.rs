@@ -167,7 +167,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn times_are_counted_as_prometheus_counts_them(times in prop::collection::vec(prop_oneof![0.0..40.0f64, prop::sample::select(BOUNDS.to_vec())], 0..50)) {
+        fn times_are_counted_as_prometheus_counts_them(
+            times in prop::collection::vec(prop_oneof![0.0..40.0f64, prop::sample::select(BOUNDS.to_vec())], 0..50),
+        ) {
             let timings = Timings::default();
             let options = prometheus::HistogramOpts::new("model", "model").buckets(BOUNDS.to_vec());
             let model = prometheus::Histogram::with_opts(options).expect("a histogram");
