@@ -20,19 +20,38 @@
 //!   workers, a panic.
 //! * A secret in a log, an error, a metric or `Debug`.
 
-pub mod admin;
-pub mod cli;
-pub mod clients;
-pub mod compile;
-pub mod config;
-pub mod edge;
-pub mod exchange;
-pub mod filters;
-pub mod live;
-pub mod notation;
-pub mod process;
-pub mod rules;
-pub mod snapshot;
-pub mod telemetry;
-pub mod tls;
-pub mod upstreams;
+mod admin;
+mod cli;
+mod clients;
+mod compile;
+mod config;
+mod edge;
+mod exchange;
+mod filters;
+mod live;
+mod notation;
+mod process;
+mod rules;
+mod snapshot;
+mod telemetry;
+mod tls;
+mod upstreams;
+
+pub use cli::{Arguments, Command, init_log};
+pub use telemetry::finish_log;
+
+/// The parts that tests and benches use on their own. Everything else is private, so that rustc names what is unused.
+#[doc(hidden)]
+pub mod parts {
+    pub use crate::clients::{Addresses, DnsError, Family, Resolver};
+    pub use crate::compile::compile;
+    pub use crate::config::{Flat, load_text, schema};
+    pub use crate::live::{Buckets, Live};
+    pub use crate::process::{Message, Options, Source, receive, send, start};
+    pub use crate::rules::balance::{Algorithm, Ask, Ewma, Loads, Seat, hash_key};
+    pub use crate::rules::frames::Frames;
+    pub use crate::rules::limits::Gcra;
+    pub use crate::rules::payload::{Fields, Stripper};
+    pub use crate::rules::routing::{Entry, Predicates, Question, Router, Verdict};
+    pub use crate::tls::install_provider;
+}
