@@ -47,6 +47,8 @@ mod interim;
 mod key_sets;
 #[path = "gateway/limits.rs"]
 mod limits;
+#[path = "gateway/listeners.rs"]
+mod listeners;
 #[path = "gateway/process.rs"]
 mod process;
 #[path = "gateway/query_keys.rs"]

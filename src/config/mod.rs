@@ -30,7 +30,7 @@ pub use balance::{Balance, HashBalance, HashTable, KeyBy};
 pub use consumer::{ApiKeyCredential, Consumer, Credential, TokenCredential};
 pub use flat::{Change, Flat, Leaf, read_at_start};
 pub use health::{ActiveHealth, Health, PassiveHealth, ProbeMethod};
-pub use listener::{Certificate, Listener, ListenerLimits, Protocol, Tls, TlsVersion};
+pub use listener::{Certificate, Listener, ListenerKind, ListenerLimits, Protocol, Tls, TlsVersion};
 pub use load::{FlatLater, Loaded, load, load_text};
 pub use operation::{AccessLog, Admin, LogFormat, LogOutput, Logging, Process, Shield};
 pub use resilience::{Breaker, Retry, RetryOn, SameSite, Sticky, StickyCookie, UpstreamLimits};

@@ -1,19 +1,17 @@
 //! What a request carries from phase to phase.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use super::mirror::Copy;
 use super::sticky::StickySession;
 use super::whole::WholeBody;
-use crate::edge::listeners::http2::Progress;
-use crate::edge::listeners::{Connection, Pace, current_connection};
-use crate::exchange::{Exchange, Rejection};
+use crate::edge::listeners::{Connection, Pace, Progress, current_connection};
+use crate::exchange::{Client, Exchange, Rejection};
 use crate::filters::Memories;
 use crate::rules::payload::BodyChain;
 use crate::snapshot::{Action, Forward, Held, Limits, Listener, Route, Upstream};
@@ -128,12 +126,12 @@ impl Context {
     /// A request on the running connection.
     pub fn new(serving: Arc<Held>) -> Self {
         let connection = current_connection();
-        let (peer, text, secure) = match &connection {
+        let client = match &connection {
             Some(connection) => {
                 connection.head_complete();
-                (connection.peer, connection.peer_text.clone(), connection.secure)
+                connection.client()
             }
-            None => (SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), HeaderValue::from_static("unknown"), false),
+            None => Client::unknown(),
         };
         let (serving, listener) = match &connection {
             Some(connection) => connection.home.serving(serving),
@@ -142,7 +140,7 @@ impl Context {
         Self {
             connection,
             listener,
-            exchange: Exchange::new(peer, text, secure),
+            exchange: Exchange::new(client),
             route: None,
             entry: 0,
             upstream: None,
@@ -199,7 +197,7 @@ impl Context {
 
     /// Its listener's limits.
     pub fn limits(&self) -> Option<&Limits> {
-        self.listener().map(|l| &l.limits)
+        self.listener()?.http().map(|http| &http.limits)
     }
 
     /// The request's body, or the target's answer, has come to its end. After both neither the target nor the

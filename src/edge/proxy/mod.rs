@@ -18,6 +18,7 @@ mod pick;
 mod replay;
 mod respond;
 mod route;
+mod service;
 mod sticky;
 mod targets;
 mod tunnel;
@@ -49,6 +50,7 @@ use crate::tls::{connector_options, is_verified_later, verify_own_certificate};
 pub use context::Context;
 use mirror::Copy;
 use panics::{caught, caught_now, settle};
+pub use service::http_service;
 pub use targets::Targets;
 use whole::BodyBudget;
 
