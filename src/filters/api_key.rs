@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::edits::remove_parameter;
 use super::{CompileContext, Consumers, Verdict};
 use crate::exchange::{Exchange, Identity, Reason, Rejection};
-use crate::notation::Header;
+use crate::notation::{Header, SecretParameter};
 use crate::rules::routing::{form_decode, raw_parameter};
 
 /// Longer keys are refused unread.
@@ -25,7 +25,7 @@ pub struct Config {
     /// The header with the key. Default `x-api-key`.
     pub header: Header,
     /// A query parameter that may hold it instead, encoded as client libraries do (`%2B` for `+`). Default: none, because URLs are logged everywhere.
-    pub query: Option<String>,
+    pub query: Option<SecretParameter>,
     /// Whether the target sees the key. Default false.
     pub forward: bool,
 }
@@ -55,15 +55,10 @@ impl Filter {
         }
         Some(Self {
             header: config.header.0.clone(),
-            query: config.query.clone(),
+            query: config.query.as_ref().map(|query| query.0.clone()),
             forward: config.forward,
             consumers: Arc::clone(context.consumers),
         })
-    }
-
-    /// The query parameter in which a key may come.
-    pub fn query(&self) -> Option<&str> {
-        self.query.as_deref()
     }
 
     /// Finds out whose key it is.

@@ -29,10 +29,30 @@ pub struct CompileContext<'c> {
     pub methods: &'c [MethodName],
     /// Verifiers of tokens that routes compiled before, by the digest of their settings.
     pub verifiers: &'c mut HashMap<[u8; 32], Arc<super::jwt::Verifier>>,
+    /// What tells settings apart from all others.
+    pub identities: Identities<'c>,
     /// Limits of routes compiled before, by name, each with its place.
     pub limits: &'c mut HashMap<String, (Gcra, Place)>,
     /// Mistakes so far.
     pub mistakes: &'c mut Mistakes,
+}
+
+/// Gives the identity of settings by their place: the digest of all that they say, secrets and the contents of files that
+/// they name among it.
+#[derive(Clone, Copy)]
+pub struct Identities<'c>(pub &'c dyn Fn(&Place) -> [u8; 32]);
+
+impl std::fmt::Debug for Identities<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Identities")
+    }
+}
+
+impl CompileContext<'_> {
+    /// Returns the identity of the filter's settings: filters of the same identity may share what they compile.
+    pub fn identity(&self) -> [u8; 32] {
+        (self.identities.0)(&self.place)
+    }
 }
 
 /// Consumers by what they are known by.

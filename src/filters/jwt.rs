@@ -7,7 +7,6 @@ mod verifier;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue, WWW_AUTHENTICATE};
@@ -18,7 +17,7 @@ use serde::Deserialize;
 use super::edits::{remove_cookie, remove_parameter};
 use super::{CompileContext, Verdict};
 use crate::exchange::{Exchange, Identity, Reason, Rejection};
-use crate::notation::{Duration, Header, KeySource, Secret};
+use crate::notation::{Duration, File, Header, KeySource, Secret, SecretParameter};
 use crate::rules::routing::{cookie, parameter};
 
 use verifier::Refusal;
@@ -46,7 +45,7 @@ pub struct Config {
     /// A cookie that may hold it instead.
     pub cookie: Option<String>,
     /// A query parameter that may hold it instead (for WebSockets of browsers; RFC 6750 advises against it).
-    pub query: Option<String>,
+    pub query: Option<SecretParameter>,
     /// By how much clocks may differ, at most 60s. Default 30s.
     pub leeway: Option<Duration>,
     /// The `typ` that a token has to have, such as `at+jwt` (RFC 9068). Default: any.
@@ -69,7 +68,7 @@ pub struct Config {
     #[serde(default = "yes")]
     pub forward_token: bool,
     /// Authorities (PEM) for the TLS of `jwks`. Default: the system's.
-    pub ca: Option<PathBuf>,
+    pub ca: Option<File>,
     /// Time between two fetches of `jwks`. Default 5m.
     pub refresh: Option<Duration>,
     /// The least time between two fetches that an unknown key id causes. Default 10s.
@@ -137,15 +136,10 @@ impl Filter {
             verifier,
             header: config.header.0.clone(),
             cookie: config.cookie.clone(),
-            query: config.query.clone(),
+            query: config.query.as_ref().map(|query| query.0.clone()),
             claims: config.forward_claims.values().map(|h| h.0.clone()).collect(),
             forward_token: config.forward_token,
         })
-    }
-
-    /// The query parameter in which a token may come.
-    pub fn query(&self) -> Option<&str> {
-        self.query.as_deref()
     }
 
     /// Verifies the request's token.

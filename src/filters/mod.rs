@@ -21,7 +21,7 @@ use serde::Deserialize;
 
 use crate::exchange::{Exchange, Rejection};
 
-pub use context::{CompileContext, Consumers, consumer_digest};
+pub use context::{CompileContext, Consumers, Identities, consumer_digest};
 pub use cors::announced_method;
 pub(crate) use headers::editable;
 pub use jwt::Verifier;
@@ -117,17 +117,6 @@ impl FilterConfig {
             Self::Jwt(jwt) => jwt.forward_claims.values().map(|name| name.0.clone()).collect(),
             Self::Headers(headers) => headers.of_requests(),
             Self::Cors(_) | Self::ApiKey(_) | Self::RateLimit(_) | Self::StripFields(_) => Vec::new(),
-        }
-    }
-}
-
-impl Filter {
-    /// The query parameter in which a credential may come.
-    pub fn secret_parameter(&self) -> Option<&str> {
-        match self {
-            Self::Jwt(jwt) => jwt.query(),
-            Self::ApiKey(key) => key.query(),
-            _ => None,
         }
     }
 }
