@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use brotli_decompressor::DecompressorWriter;
 use flate2::write::MultiGzDecoder;
 
+use super::{Opaque, Step};
+
 /// The most that one part may become, in bytes: what packs more tightly than that is made to fill memory.
 const MOST: usize = 4 << 20;
 
@@ -85,6 +87,18 @@ impl Decoder {
                 Ok(std::mem::take(&mut brotli.get_mut().0))
             }
         }
+    }
+}
+
+impl Step for Decoder {
+    fn push(&mut self, part: &[u8], end: bool, out: &mut Vec<u8>) -> Result<(), Opaque> {
+        let plain = Self::push(self, part, end).map_err(|error| Opaque::Coding(error.to_string()))?;
+        if out.is_empty() {
+            *out = plain;
+        } else {
+            out.extend(plain);
+        }
+        Ok(())
     }
 }
 

@@ -2,8 +2,10 @@
 
 mod decode;
 mod fields;
+mod step;
 mod strip;
 
 pub use decode::Decoder;
 pub use fields::{FieldPath, Fields};
+pub use step::{BodyChain, Step};
 pub use strip::{Opaque, Stripper};

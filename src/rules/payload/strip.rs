@@ -6,8 +6,10 @@
 //! by a slip of its syntax. What it holds back is one comma and one name.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::ops::Deref;
 
+use super::Step;
 use super::fields::{Fields, State};
 
 /// Containers nested deeper than this are refused, so that memory stays bounded.
@@ -23,20 +25,22 @@ const MAX_SPACE: usize = 4_096;
 const SLACK: usize = 16;
 
 /// Why a document cannot be looked into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Opaque {
     /// It is nested deeper than [`MAX_DEPTH`].
     TooDeep,
     /// It begins as UTF-16 or UTF-32 does, which some readers of JSON find out by themselves.
     NotUtf8,
+    /// Its content coding cannot be taken off; why.
+    Coding(String),
 }
 
-impl Opaque {
-    /// In words.
-    pub fn text(self) -> &'static str {
+impl fmt::Display for Opaque {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooDeep => "the document is nested too deep",
-            Self::NotUtf8 => "the document is no UTF-8",
+            Self::TooDeep => f.write_str("the document is nested too deep"),
+            Self::NotUtf8 => f.write_str("the document is not UTF-8"),
+            Self::Coding(why) => write!(f, "the content coding cannot be decoded: {why}"),
         }
     }
 }
@@ -104,6 +108,16 @@ impl Run<'_> {
     fn copy_to(&mut self, end: usize, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.data[self.keep..end]);
         self.keep = end;
+    }
+}
+
+impl<F: Deref<Target = Fields> + Send + Sync + fmt::Debug> Step for Stripper<F> {
+    fn push(&mut self, part: &[u8], end: bool, out: &mut Vec<u8>) -> Result<(), Opaque> {
+        Self::push(self, part, out)?;
+        if end {
+            self.finish(out);
+        }
+        Ok(())
     }
 }
 
