@@ -96,11 +96,6 @@ pub trait HttpFilter: Sized {
         Needs::Heads
     }
 
-    /// Returns the query parameters in which credentials may come: their values are in no log.
-    fn secret_parameters(&self) -> Vec<&str> {
-        Vec::new()
-    }
-
     /// Returns the edits of every request that it lets through.
     fn edits(&self) -> Option<&Arc<[Edit]>> {
         None

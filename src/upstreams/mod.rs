@@ -32,7 +32,7 @@ pub use gate::{Class, Entered, Gate, GateShape};
 pub use health::{HealthView, Thresholds};
 pub use members::{NoPick, Picked, Wish};
 pub use pool::Pool;
-pub use probe::{HttpProbe, ProbeKind};
+pub use probe::{Expression, HttpProbe, ProbeKind};
 pub use shape::{PoolShape, SessionKey, Transport, TransportTls, widen_window};
 pub use target::{Outcome, Target, TargetSpec};
 pub use view::TargetView;
