@@ -19,7 +19,7 @@ use super::pick::refuse;
 use super::{Context, Gateway, interim};
 use crate::exchange::{Reason, Rejection};
 use crate::filters::Strip;
-use crate::rules::payload::Stripper;
+use crate::rules::payload::{Step, Stripper};
 use crate::upstreams::{Outcome, misframed};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -137,22 +137,17 @@ impl Gateway {
             return Err(refuse(ctx, Rejection::new(Reason::RouteTimeout, "")));
         }
         if let Some(decoder) = &mut ctx.decoder {
-            match decoder.push(&body.take().unwrap_or_default(), end) {
-                Ok(plain) => *body = (!plain.is_empty()).then(|| Bytes::from(plain)),
-                Err(error) => {
-                    let why = format!("the coding of the answer cannot be taken off: {error}");
-                    return Err(refuse(ctx, Rejection::new(Reason::AnswerOpaque, "").log(why)));
-                }
+            let mut plain = Vec::new();
+            match decoder.push(&body.take().unwrap_or_default(), end, &mut plain) {
+                Ok(()) => *body = (!plain.is_empty()).then(|| Bytes::from(plain)),
+                Err(why) => return Err(refuse(ctx, Rejection::new(Reason::AnswerOpaque, "").log(why.text()))),
             }
         }
         for stripper in &mut ctx.strippers {
             let part = body.take().unwrap_or_default();
             let mut out = Vec::with_capacity(part.len() + 64);
-            if let Err(why) = stripper.push(&part, &mut out) {
+            if let Err(why) = stripper.push(&part, end, &mut out) {
                 return Err(refuse(ctx, Rejection::new(Reason::AnswerOpaque, "").log(why.text())));
-            }
-            if end {
-                stripper.finish(&mut out);
             }
             *body = (!out.is_empty()).then(|| Bytes::from(out));
         }
