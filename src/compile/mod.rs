@@ -10,13 +10,12 @@ mod underscores;
 mod upstream_checks;
 mod upstreams;
 
-use std::collections::HashMap;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::{Config, Credential, Loaded, LogFormat, LogOutput};
-use crate::filters::{Consumers, consumer_digest};
+use crate::filters::{Consumers, Shared, consumer_digest};
 use crate::live::Live;
 use crate::notation::{Mistakes, Place};
 use crate::snapshot::{Admin, Process, Route, Snapshot};
@@ -54,15 +53,12 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         listeners: &listeners,
         mistakes: &mut mistakes,
         warnings: &mut warnings,
-        verifiers: HashMap::new(),
-        limits: HashMap::new(),
+        shared: Shared::default(),
         keyed_splits: 0,
     };
     let (routes, routers) = work.compile();
-    let mut key_stores: Vec<_> = work.verifiers.values().filter_map(|v| v.key_store()).collect();
-    key_stores.sort_unstable_by_key(Arc::as_ptr);
-    key_stores.dedup_by_key(|store| Arc::as_ptr(store));
-    key_stores.iter().for_each(|store| store.call_it(|source| loaded.redact(source)));
+    let kept = work.shared.kept;
+    kept.iter().for_each(|kept| kept.name_for_operators(&|source| loaded.redact(source)));
     let underscored = underscores::compile(loaded, &mut mistakes);
     if !mistakes.is_empty() {
         return Err(loaded.locate(mistakes));
@@ -87,7 +83,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         underscored,
         routes,
         upstreams: upstreams.into_values().collect(),
-        key_stores,
+        kept,
         shield: config.shield.requests_per_address.as_ref().map(|r| r.0),
         admin,
         log,
@@ -104,8 +100,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
 }
 
 fn secret_parameters(routes: &[Route]) -> Vec<String> {
-    let mut names: Vec<String> =
-        routes.iter().flat_map(|route| &route.filters).filter_map(|f| f.secret_parameter().map(str::to_owned)).collect();
+    let mut names: Vec<String> = routes.iter().flat_map(|route| route.filters.secret_parameters()).map(str::to_owned).collect();
     names.sort_unstable();
     names.dedup();
     names

@@ -2,6 +2,7 @@
 
 mod answer;
 pub mod clock;
+mod edits;
 mod grpc;
 mod reason;
 mod rejection;
@@ -15,6 +16,7 @@ use std::time::Instant;
 use http::HeaderValue;
 
 pub use answer::{Answer, render};
+pub use edits::{Edit, Edits};
 pub use grpc::{GrpcWeb, is_grpc};
 pub use reason::Reason;
 pub use rejection::Rejection;
@@ -70,8 +72,8 @@ pub struct Exchange {
     pub identity: Option<Identity>,
     /// What a limit has to say in the answer.
     pub limit: Option<LimitNote>,
-    /// The `Origin` that may read the answer, when CORS allows one.
-    pub cors_origin: Option<HeaderValue>,
+    /// Edits of what the target is sent.
+    pub edits: Edits,
     /// How it ends; refined as it goes.
     pub reason: Reason,
     /// What the log is told beyond the reason; never shown to the client.
@@ -96,7 +98,7 @@ impl Exchange {
             grpc_web: None,
             identity: None,
             limit: None,
-            cors_origin: None,
+            edits: Edits::default(),
             reason: Reason::Internal,
             detail: None,
         }

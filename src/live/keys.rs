@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use futures::future::{BoxFuture, FutureExt};
 use jsonwebtoken::jwk::{AlgorithmParameters, JwkSet};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use parking_lot::Mutex;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use tokio::sync::{Notify, watch};
 
 use super::heritage::{Heritable, Part};
+use super::kept::Kept;
 use super::shelf::Shelf;
 use crate::clients::{Fetcher, MAX_MATERIAL, read_file};
 use crate::notation::Source;
@@ -137,7 +139,7 @@ impl KeyStore {
     }
 
     /// True for the first who asks: that one is to look after it.
-    pub fn start(&self) -> bool {
+    fn start(&self) -> bool {
         !self.started.swap(true, Ordering::AcqRel)
     }
 
@@ -146,14 +148,7 @@ impl KeyStore {
         self.set.load_full()
     }
 
-    /// Says what operators are to know it by.
-    pub fn call_it(&self, label: impl FnOnce(&str) -> String) {
-        let mut known = self.label.lock();
-        *known = label(&describe(&self.shape.source));
-    }
-
-    /// It for operators.
-    pub fn view(&self) -> KeyStoreView {
+    fn operators_view(&self) -> KeyStoreView {
         let set = self.keys();
         let state = self.state.lock();
         KeyStoreView {
@@ -167,7 +162,7 @@ impl KeyStore {
 
     /// Fetches the keys now, because an operator asks for it: a key that was withdrawn is taken no longer. Where that
     /// fails, the old ones stay for as long as they would have.
-    pub async fn fetch_anew(&self) {
+    async fn fetch_anew(&self) {
         if let Err(error) = self.refresh().await {
             log::warn!("the keys of {} could not be fetched anew, the old ones stay: {error}", self.describe());
         }
@@ -217,7 +212,7 @@ impl KeyStore {
     }
 
     /// Waits until keys have been asked for once.
-    pub async fn first_round(&self) {
+    async fn first_round(&self) {
         let _ = self.rounds.subscribe().wait_for(|round| *round > 0).await;
     }
 
@@ -246,7 +241,7 @@ impl KeyStore {
 
     /// Keeps a store fresh until it is dropped. A file is looked at every second, a URL fetched
     /// every `refresh`, sooner after a failure and when [`KeyStore::refetch`] asks.
-    pub async fn keep_fresh(store: std::sync::Weak<Self>) {
+    async fn keep_fresh(store: std::sync::Weak<Self>) {
         let mut failed_before = false;
         loop {
             let Some(this) = store.upgrade() else { return };
@@ -277,6 +272,38 @@ impl KeyStore {
 
     fn describe(&self) -> String {
         self.label.lock().clone()
+    }
+}
+
+impl Kept for KeyStore {
+    fn kind(&self) -> &'static str {
+        "key_set"
+    }
+
+    fn look_after(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        async move {
+            if self.start() {
+                tokio::spawn(Self::keep_fresh(Arc::downgrade(&self)));
+                // Whether it succeeds or not, the start goes on from here; without keys nobody passes.
+                self.first_round().await;
+            } else {
+                self.fetch_anew().await;
+            }
+        }
+        .boxed()
+    }
+
+    fn view(&self) -> serde_json::Value {
+        serde_json::json!(self.operators_view())
+    }
+
+    fn age(&self) -> Option<(String, f64)> {
+        let view = self.operators_view();
+        Some((view.source, view.age_seconds?))
+    }
+
+    fn name_for_operators(&self, label: &dyn Fn(&str) -> String) {
+        *self.label.lock() = label(&describe(&self.shape.source));
     }
 }
 

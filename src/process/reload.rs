@@ -343,19 +343,7 @@ pub async fn look_after(snapshot: &Snapshot) {
             }));
         }
     }
-    for store in &snapshot.key_stores {
-        if store.start() {
-            let store = Arc::clone(store);
-            first.push(tokio::spawn(async move {
-                tokio::spawn(crate::live::KeyStore::keep_fresh(Arc::downgrade(&store)));
-                // Whether it succeeds or not, the start goes on from here; without keys nobody passes.
-                store.first_round().await;
-            }));
-        } else {
-            let store = Arc::clone(store);
-            first.push(tokio::spawn(async move { store.fetch_anew().await }));
-        }
-    }
+    first.extend(snapshot.kept.iter().map(|kept| tokio::spawn(Arc::clone(kept).look_after())));
     let all = futures::future::join_all(first);
     if tokio::time::timeout(FIRST_ROUND, all).await.is_err() {
         log::warn!("some upstreams or key sets did not answer within {FIRST_ROUND:?}; they are tried further in the background");

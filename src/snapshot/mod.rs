@@ -16,8 +16,8 @@ use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use rustls::sign::CertifiedKey;
 
-use crate::filters::{Filter, announced_method};
-use crate::live::KeyStore;
+use crate::filters::{Chain, Stage, announced_method};
+use crate::live::Kept;
 use crate::notation::{Rate, SecretText};
 use crate::rules::balance::Balance;
 use crate::rules::identity::RequestKey;
@@ -45,8 +45,8 @@ pub struct Snapshot {
     pub routes: Vec<Route>,
     /// Every upstream.
     pub upstreams: Vec<Arc<Upstream>>,
-    /// Key sets that are kept fresh for it.
-    pub key_stores: Vec<Arc<KeyStore>>,
+    /// What is kept up to date for it in the background.
+    pub kept: Vec<Arc<dyn Kept>>,
     /// Query parameters that credentials come in: their values are in no log.
     pub secret_parameters: Vec<String>,
     /// Header names with `_` that the configuration reads, each with its twin that has `-` instead.
@@ -69,7 +69,7 @@ impl Snapshot {
     pub fn find(&self, router: &Router, question: &Question<'_>) -> Verdict {
         if let Some(method) = announced_method(question.method, question.headers)
             && let Verdict::Found(entry) = router.find(&Question { method: &method, ..*question })
-            && self.routes[router.entry(entry).route].cors
+            && self.routes[router.entry(entry).route].filters.has(Stage::Cors)
         {
             return Verdict::Found(entry);
         }
@@ -167,16 +167,14 @@ pub struct Limits {
 pub struct Route {
     /// Its name.
     pub name: String,
-    /// Filters in the order in which they run on requests.
-    pub filters: Vec<Filter>,
+    /// Its filters.
+    pub filters: Chain,
     /// What ends a request.
     pub action: Action,
     /// Bytes of a request body, if other than the listener's.
     pub body: Option<u64>,
     /// What of its paths is rejected.
     pub paths: PathRules,
-    /// Whether it has a `cors` filter, and so answers preflights.
-    pub cors: bool,
     /// The pattern of the path for each router entry of it, for its parameters.
     pub metrics: OnceLock<Arc<RouteMetrics>>,
 }

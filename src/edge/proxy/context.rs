@@ -13,7 +13,8 @@ use super::sticky::StickySession;
 use crate::edge::listeners::http2::Progress;
 use crate::edge::listeners::{Connection, Pace, current_connection};
 use crate::exchange::{Exchange, Rejection};
-use crate::rules::payload::{Decoder, Fields, Stripper};
+use crate::filters::Memories;
+use crate::rules::payload::BodyChain;
 use crate::snapshot::{Action, Forward, Held, Limits, Listener, Route, Upstream};
 use crate::upstreams::{Entered, Picked};
 
@@ -77,10 +78,10 @@ pub struct Context {
     pub body_seen: u64,
     /// The progress of the body on HTTP/2.
     pub progress: Option<Arc<Progress>>,
-    /// What takes the coding of the answer's body off, for the removers.
-    pub decoder: Option<Decoder>,
-    /// Removers of fields from the answer's body.
-    pub strippers: Vec<Stripper<Arc<Fields>>>,
+    /// How the response's body is changed.
+    pub body: BodyChain,
+    /// What filters remember of it.
+    pub memories: Memories,
     /// The answer to give where a phase can only fail.
     pub rejection: Option<Box<Rejection>>,
     /// The status of the answer.
@@ -153,8 +154,8 @@ impl Context {
             body_limit: u64::MAX,
             body_seen: 0,
             progress: Progress::current(),
-            decoder: None,
-            strippers: Vec::new(),
+            body: BodyChain::default(),
+            memories: Memories::default(),
             rejection: None,
             status: 0,
             head: None,

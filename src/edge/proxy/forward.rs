@@ -39,6 +39,7 @@ impl Gateway {
     /// Writes what the target is told: path, host, who asks, ids.
     pub(super) fn prepare(&self, came: &RequestHeader, request: &mut RequestHeader, ctx: &Context) -> Result<()> {
         let Some(forward) = ctx.forward() else { return Ok(()) };
+        ctx.exchange.edits.apply_to_query(request);
         set_path(request, forward, ctx)?;
         let host = host_for(came, forward, ctx);
         if let (Some(host), true) = (&host, request.uri.authority().is_some()) {
@@ -51,6 +52,7 @@ impl Gateway {
         edit_headers(request, |headers| {
             // Room for all that the target is told, so that the map grows once.
             headers.reserve(TOLD);
+            ctx.exchange.edits.apply_to_headers(headers);
             if let Some(host) = host {
                 headers.insert(HOST, host);
             }

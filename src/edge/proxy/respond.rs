@@ -13,6 +13,7 @@ use pingora::proxy::Session;
 use super::intake::X_REQUEST_ID;
 use super::{Context, Gateway};
 use crate::exchange::{Reason, Rejection, render};
+use crate::filters::ResponseView;
 
 impl Gateway {
     /// Gives a rejection as the answer.
@@ -53,10 +54,9 @@ impl Gateway {
         if let Some(id) = &ctx.exchange.request_id {
             response.insert_header(X_REQUEST_ID, id.clone())?;
         }
-        if let Some(route) = ctx.route() {
-            for filter in route.filters.iter().rev() {
-                filter.on_response(&mut response, &ctx.exchange, true);
-            }
+        if let Some(route) = ctx.serving.route(ctx.route) {
+            let view = ResponseView { request: session.req_header(), exchange: &ctx.exchange, own: true };
+            route.filters.on_head(&mut response, &view, &mut ctx.memories);
         }
         let bodiless = session.req_header().method == Method::HEAD || body.is_empty();
         // Asked before the response is written, which ends what can be said of the request. On HTTP/2 the stream looks

@@ -16,7 +16,6 @@ use super::intake::is_asterisk;
 use super::pick::refuse;
 use super::{Context, Gateway};
 use crate::exchange::{Reason, Rejection};
-use crate::filters::Stage;
 use crate::rules::path::{Ambiguity, hides_dot_segments};
 use crate::rules::routing::{Question, Verdict, allow};
 use crate::snapshot::{Action, Forward, PathEdit, Route, Template};
@@ -81,9 +80,7 @@ impl Gateway {
         ctx.body_limit = route.body.or_else(|| ctx.limits().map(|l| l.body)).unwrap_or(u64::MAX);
         if let Some(rejection) = over_limit(session.req_header(), ctx.body_limit) {
             // A page of another origin is to be able to read it.
-            for filter in route.filters.iter().filter(|filter| filter.stage() == Stage::Cors) {
-                filter.on_request(session.req_header_mut(), &mut ctx.exchange).await?;
-            }
+            route.filters.before_rejection(session.req_header(), &mut ctx.exchange, &mut ctx.memories).await?;
             return Err(rejection);
         }
         if let (Some(progress), false) = (&ctx.progress, session.is_body_empty()) {
@@ -91,10 +88,7 @@ impl Gateway {
             // Should the body stall, this is all that is left of the request to be logged.
             ctx.head = Some(Box::new(session.req_header().clone()));
         }
-        for filter in &route.filters {
-            filter.on_request(session.req_header_mut(), &mut ctx.exchange).await?;
-        }
-        Ok(())
+        route.filters.on_request(session.req_header(), &mut ctx.exchange, &mut ctx.memories).await
     }
 
     /// The places of the route, and of the router's entry for it; a preflight is for the route of the request that

@@ -24,6 +24,7 @@ use super::connect::while_client;
 use super::hop_by_hop::drop_from_response;
 use super::{Context, Gateway};
 use crate::exchange::Reason;
+use crate::filters::ResponseView;
 use crate::rules::frames::close_code::{GOING_AWAY, SERVICE_RESTART};
 use crate::rules::frames::{Frames, close_frame};
 use crate::tls::verify_own_certificate;
@@ -69,10 +70,9 @@ impl Gateway {
         if let Some(upstream) = ctx.upstream() {
             ctx.sticky.tell(upstream, ctx.exchange.secure, &mut answer);
         }
-        if let Some(route) = ctx.route() {
-            for filter in route.filters.iter().rev() {
-                filter.on_response(&mut answer, &ctx.exchange, false);
-            }
+        if let Some(route) = ctx.serving.route(ctx.route) {
+            let view = ResponseView { request: session.req_header(), exchange: &ctx.exchange, own: false };
+            route.filters.on_head(&mut answer, &view, &mut ctx.memories);
         }
         drop_from_response(&mut answer);
         answer.insert_header(UPGRADE, HeaderValue::from_static("websocket"))?;

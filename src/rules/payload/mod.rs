@@ -19,5 +19,5 @@ pub use fields::{FieldPath, Fields};
 pub use mask::{MaskText, Masks};
 pub use rename::Renames;
 pub use scan::{Editor, MAX_DEPTH, MemberChange, MemberEdit};
-pub use step::{Opaque, Step};
+pub use step::{BodyChain, Opaque, Step};
 pub use strip::Stripper;

@@ -88,7 +88,7 @@ type ValueOf<E> = <<E as Deref>::Target as MemberEdit>::Value;
 /// What happens to the members that a set of paths names.
 pub trait MemberEdit {
     /// The state of one value that is being replaced.
-    type Value: Send + fmt::Debug;
+    type Value: Send + Sync + fmt::Debug;
 
     /// Returns the paths of the members.
     fn fields(&self) -> &Fields;
@@ -130,7 +130,7 @@ impl Run<'_> {
 
 impl<E> Step for Editor<E>
 where
-    E: Deref + Send + fmt::Debug,
+    E: Deref + Send + Sync + fmt::Debug,
     E::Target: MemberEdit,
 {
     fn push(&mut self, part: &[u8], end: bool, out: &mut Vec<u8>) -> Result<(), Opaque> {
