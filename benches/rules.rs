@@ -18,11 +18,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, Method};
-use portcullis::live::Buckets;
-use portcullis::rules::balance::{Algorithm, Ask, Ewma, Loads, Seat, hash_key};
-use portcullis::rules::limits::Gcra;
-use portcullis::rules::payload::{Fields, Stripper};
-use portcullis::rules::routing::{Entry, Predicates, Question, Router, Verdict};
+use portcullis::parts::Buckets;
+use portcullis::parts::Gcra;
+use portcullis::parts::payload::{Fields, Step, Stripper};
+use portcullis::parts::{Algorithm, Ask, Ewma, Loads, Seat, hash_key};
+use portcullis::parts::{Entry, Predicates, Question, Router, Verdict};
 
 /// Paths in the shape of the GitHub REST API, as many as are asked for.
 fn paths(count: usize) -> Vec<String> {
@@ -142,8 +142,7 @@ fn strip(criterion: &mut Criterion) {
         b.iter(|| {
             let mut out = Vec::with_capacity(document.len());
             let mut stripper = Stripper::new(&fields);
-            stripper.push(black_box(document.as_bytes()), &mut out).expect("shallow");
-            stripper.finish(&mut out);
+            stripper.push(black_box(document.as_bytes()), true, &mut out).expect("shallow");
             out
         });
     });
@@ -162,13 +161,12 @@ fn configuration(criterion: &mut Criterion) {
         .collect();
     let text =
         format!("listeners: [{{name: main, address: 127.0.0.1:0}}]\nupstreams: {{one: {{targets: ['127.0.0.1:1']}}}}\nroutes:\n{routes}");
-    let load = || portcullis::config::load_text(&text, "bench.yaml", std::path::Path::new(".")).expect("YAML");
+    let load = || portcullis::parts::Configuration::read(&text, std::path::Path::new(".")).unwrap_or_else(|errors| panic!("{errors:?}"));
     let loaded = load();
     let mut group = criterion.benchmark_group("10,000 routes");
     group.sample_size(10);
     group.bench_function("read", |b| b.iter(load));
-    group
-        .bench_function("compile", |b| b.iter(|| portcullis::compile::compile(&loaded, &portcullis::live::Live::default()).expect("fine")));
+    group.bench_function("compile", |b| b.iter(|| loaded.compile().expect("fine")));
     group.finish();
 }
 

@@ -30,6 +30,8 @@ mod exchange;
 mod filters;
 mod live;
 mod notation;
+#[doc(hidden)]
+pub mod parts;
 mod process;
 mod rules;
 mod snapshot;
@@ -39,19 +41,3 @@ mod upstreams;
 
 pub use cli::{Arguments, Command, init_log};
 pub use telemetry::finish_log;
-
-/// The parts that tests and benches use on their own. Everything else is private, so that rustc names what is unused.
-#[doc(hidden)]
-pub mod parts {
-    pub use crate::clients::{Addresses, DnsError, Family, Resolver};
-    pub use crate::compile::compile;
-    pub use crate::config::{Flat, load_text, schema};
-    pub use crate::live::{Buckets, Live};
-    pub use crate::process::{Message, Options, Source, receive, send, start};
-    pub use crate::rules::balance::{Algorithm, Ask, Ewma, Loads, Seat, hash_key};
-    pub use crate::rules::frames::Frames;
-    pub use crate::rules::limits::Gcra;
-    pub use crate::rules::payload::{Fields, Stripper};
-    pub use crate::rules::routing::{Entry, Predicates, Question, Router, Verdict};
-    pub use crate::tls::install_provider;
-}

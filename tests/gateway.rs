@@ -29,6 +29,8 @@ mod crash;
 mod discovery;
 #[path = "gateway/ends.rs"]
 mod ends;
+#[path = "gateway/facts.rs"]
+mod facts;
 #[path = "gateway/failover.rs"]
 mod failover;
 #[path = "gateway/families.rs"]

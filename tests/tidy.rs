@@ -21,7 +21,7 @@ use source::{ROOT, Source, sources};
 
 /// Rooms from the top down; a room uses those below it and those on its own line, and no two use each other.
 const ORDER: &[&[&str]] = &[
-    &["main", "cli", "allocator"],
+    &["main", "parts", "cli", "allocator"],
     &["process"],
     &["edge", "admin"],
     &["compile"],
@@ -194,6 +194,24 @@ fn every_file_says_what_it_is() {
     for source in sources("src") {
         assert!(source.text.starts_with("//!"), "{} does not begin with //!", source.path.display());
     }
+}
+
+/// rustc asks for this only where the crate itself is public.
+#[test]
+fn what_other_files_see_is_documented() {
+    let kinds = ["fn ", "struct ", "enum ", "trait ", "const ", "static ", "type ", "async fn ", "const fn ", "unsafe fn "];
+    let mut wrong = Vec::new();
+    for source in sources("src").into_iter().filter(|s| !s.is_test()) {
+        let lines: Vec<&str> = source.text.lines().map(str::trim_start).collect();
+        for (at, line) in lines.iter().enumerate() {
+            let item = line.strip_prefix("pub ").filter(|item| kinds.iter().any(|kind| item.starts_with(kind)));
+            let mut above = lines[..at].iter().rev().take_while(|l| !l.is_empty() && !l.ends_with(['{', '}']));
+            if item.is_some_and(|item| !item.contains('$')) && !above.any(|l| l.starts_with("///")) {
+                wrong.push(format!("{}:{}: {line}", source.path.display(), at + 1));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]

@@ -4,4 +4,4 @@ mod dns;
 mod fetch;
 
 pub use dns::{Addresses, DnsError, Family, Resolver, Service};
-pub use fetch::{FetchError, Fetcher};
+pub use fetch::Fetcher;

@@ -18,7 +18,7 @@ use crate::config::{Config, Credential, Loaded, LogFormat, LogOutput};
 use crate::filters::{Consumers, Shared, consumer_digest};
 use crate::live::Live;
 use crate::notation::{Mistakes, Place};
-use crate::snapshot::{Admin, Process, Route, Snapshot};
+use crate::snapshot::{Admin, Process, Snapshot};
 use crate::telemetry::{Format, Sink};
 
 /// The least time between two looks at the configuration's files.
@@ -79,7 +79,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         places: listeners.iter().enumerate().map(|(i, l)| (l.key(), i)).collect(),
         listeners,
         routers,
-        secret_parameters: secret_parameters(&routes),
+        secret_parameters: loaded.secret_parameters().to_vec(),
         underscored,
         routes,
         upstreams: upstreams.into_values().collect(),
@@ -98,13 +98,6 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
             watch: process.watch.as_ref().map(|w| w.0.max(MIN_WATCH)),
         },
     })
-}
-
-fn secret_parameters(routes: &[Route]) -> Vec<String> {
-    let mut names: Vec<String> = routes.iter().flat_map(|route| route.filters.secret_parameters()).map(str::to_owned).collect();
-    names.sort_unstable();
-    names.dedup();
-    names
 }
 
 fn consumers(config: &Config, mistakes: &mut Mistakes) -> Consumers {

@@ -9,7 +9,7 @@ use http::HeaderName;
 use super::paths::{bypasses, path_rules};
 use super::upstreams::request_key;
 use crate::config::{self, HostHeader, Loaded, OneOrMany, RequestClass, TextRule, TextTest};
-use crate::filters::{Chain, CompileContext, Consumers, Filter, FilterConfig, Needs, Shared, Stage, editable};
+use crate::filters::{Chain, CompileContext, Consumers, Filter, FilterConfig, Identities, Needs, Shared, Stage, editable};
 use crate::live::Live;
 use crate::notation::{Header, Mistakes, Place, nearest};
 use crate::rules::balance::{Algorithm, Seat, hash_key};
@@ -178,7 +178,7 @@ impl Work<'_> {
 
     /// Notes entries that nothing but their order tells apart: the later one can never be reached.
     fn conflicts(&mut self, entries: &[Entry]) {
-        let mut by_key: AHashMap<String, Vec<&Entry>> = AHashMap::new();
+        let mut by_key: AHashMap<(&HostPattern, String), Vec<&Entry>> = AHashMap::new();
         for entry in entries {
             // Parameters match alike whatever their names are.
             let path = match &entry.path {
@@ -192,7 +192,7 @@ impl Work<'_> {
                     .collect(),
                 PathPattern::Regex(_) => entry.path.to_string(),
             };
-            by_key.entry(format!("{:?} {path}", entry.host)).or_default().push(entry);
+            by_key.entry((&entry.host, path)).or_default().push(entry);
         }
         let mut clashes = Vec::new();
         for same in by_key.values() {
@@ -228,6 +228,8 @@ impl Work<'_> {
 
     fn filters(&mut self, route: &config::Route, place: &Place) -> Chain {
         let mut filters = Vec::with_capacity(route.filters.len());
+        let loaded = self.loaded;
+        let identity = |place: &Place| loaded.identity(place);
         let authenticated = route.filters.iter().find(|config| config.stage() == Stage::Authenticate);
         for (index, config) in route.filters.iter().enumerate() {
             let place = place.key("filters").index(index).key(config.key());
@@ -240,6 +242,7 @@ impl Work<'_> {
                 consumers: self.consumers,
                 is_partial: self.loaded.is_partial("consumers"),
                 methods: &route.matches.methods,
+                identities: Identities(&identity),
                 shared: &mut self.shared,
                 mistakes: self.mistakes,
             };

@@ -16,7 +16,8 @@ use crate::rules::resilience::{AdaptiveShape, BreakerShape, Budget, Deviation, F
 use crate::snapshot::{Retry, Sticky, Upstream};
 use crate::tls::PeerAuthorities;
 use crate::upstreams::{
-    ActiveProbe, DiscoveryShape, GateShape, HttpProbe, PoolShape, ProbeKind, SessionKey, TargetSpec, Thresholds, Transport, TransportTls,
+    ActiveProbe, DiscoveryShape, Expression, GateShape, HttpProbe, PoolShape, ProbeKind, SessionKey, TargetSpec, Thresholds, Transport,
+    TransportTls,
 };
 
 /// The most upstreams of a configuration.
@@ -38,6 +39,7 @@ fn table_size(upstream: &config::Upstream) -> u64 {
     }
 }
 
+/// Returns the upstreams by name, with every error in them among `mistakes`.
 pub fn compile(loaded: &Loaded, live: &Live, mistakes: &mut Mistakes) -> BTreeMap<String, Arc<Upstream>> {
     let mut out = BTreeMap::new();
     let tables: u64 = loaded.config.upstreams.values().map(table_size).sum();
@@ -324,7 +326,7 @@ fn probe(active: &config::ActiveHealth, place: &Place, mistakes: &mut Mistakes) 
                 host: active.host.as_ref().and_then(|h| h.0.to_str().ok()).map(str::to_owned),
                 status: active.status.clone(),
                 expect_header: active.expect_header.as_ref().map(|h| h.0.clone()),
-                expect_body: active.expect_body.as_ref().map(|p| p.0.clone()),
+                expect_body: active.expect_body.as_ref().map(|p| Expression(p.0.clone())),
             })
         }
         (Some(_), Some(_)) => {

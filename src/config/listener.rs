@@ -1,11 +1,9 @@
 //! `listeners`: where connections are accepted.
 
-use std::path::PathBuf;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::notation::{Duration, Listen, Name, Network, Size};
+use crate::notation::{Duration, File, Listen, Name, Network, Size};
 
 /// One address to accept connections on.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -80,9 +78,9 @@ pub enum TlsVersion {
 #[serde(deny_unknown_fields)]
 pub struct Certificate {
     /// The chain, the server's own certificate first.
-    pub cert: PathBuf,
+    pub cert: File,
     /// The private key.
-    pub key: PathBuf,
+    pub key: File,
 }
 
 /// Limits of a listener.

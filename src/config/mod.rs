@@ -5,6 +5,7 @@
 mod balance;
 mod check;
 mod consumer;
+mod facts;
 mod flat;
 mod health;
 mod include;
@@ -26,19 +27,17 @@ use serde::Deserialize;
 
 use crate::notation::Name;
 
-pub use balance::{Balance, HashBalance, HashTable, KeyBy};
-pub use consumer::{ApiKeyCredential, Consumer, Credential, TokenCredential};
-pub use flat::{Change, Flat, Leaf, read_at_start};
-pub use health::{ActiveHealth, Health, PassiveHealth, ProbeMethod};
-pub use listener::{Certificate, Listener, ListenerKind, ListenerLimits, Protocol, Tls, TlsVersion};
+pub use balance::{Balance, HashTable, KeyBy};
+pub use consumer::{Consumer, Credential};
+pub use facts::read_at_start;
+pub use flat::{Change, Flat};
+pub use health::{ActiveHealth, PassiveHealth, ProbeMethod};
+pub use listener::{Certificate, Listener, ListenerKind, Protocol, Tls, TlsVersion};
 pub use load::{FlatLater, Loaded, load, load_text};
-pub use operation::{AccessLog, Admin, LogFormat, LogOutput, Logging, Process, Shield};
-pub use resilience::{Breaker, Retry, RetryOn, SameSite, Sticky, StickyCookie, UpstreamLimits};
-pub use route::{
-    Action, Forward, ForwardTo, HostHeader, Match, Mirror, OneOrMany, PathRule, Paths, Redirect, RequestClass, Respond, Route, Split,
-    TextRule, TextTest,
-};
-pub use upstream::{Discovery, Timeouts, Upstream, UpstreamProtocol, UpstreamTls};
+pub use operation::{Admin, LogFormat, LogOutput, Logging, Process, Shield};
+pub use resilience::{Breaker, Retry, RetryOn, SameSite, Sticky, UpstreamLimits};
+pub use route::{Action, Forward, ForwardTo, HostHeader, Mirror, OneOrMany, PathRule, Paths, RequestClass, Route, TextRule, TextTest};
+pub use upstream::{Discovery, Timeouts, Upstream, UpstreamProtocol};
 
 /// A whole configuration.
 #[derive(Debug, Default, Deserialize, JsonSchema)]

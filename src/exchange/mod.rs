@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use http::HeaderValue;
 
-pub use answer::{Answer, render};
+pub use answer::render;
 pub use client::{Client, TlsFacts, address_text};
 pub use edits::{Edit, Edits};
 pub use grpc::{GrpcWeb, is_grpc};

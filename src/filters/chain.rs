@@ -70,11 +70,6 @@ impl Chain {
         self.request_body
     }
 
-    /// Returns the query parameters in which credentials may come.
-    pub fn secret_parameters(&self) -> impl Iterator<Item = &str> {
-        self.filters.iter().flat_map(Filter::secret_parameters)
-    }
-
     /// Decides on a request, in the order of the stages. Who calls, and the edits for the target, are noted in `exchange`.
     ///
     /// # Errors

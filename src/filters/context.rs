@@ -29,13 +29,31 @@ pub struct CompileContext<'c> {
     pub is_partial: bool,
     /// The methods that the route is for; none are all.
     pub methods: &'c [MethodName],
+    /// What tells settings apart from all others.
+    pub identities: Identities<'c>,
     /// What filters of all routes share.
     pub shared: &'c mut Shared,
     /// Errors so far.
     pub mistakes: &'c mut Mistakes,
 }
 
+/// Gives the identity of settings by their place: the digest of all that they say, secrets and the contents of files that
+/// they name among it.
+#[derive(Clone, Copy)]
+pub struct Identities<'c>(pub &'c dyn Fn(&Place) -> [u8; 32]);
+
+impl fmt::Debug for Identities<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Identities")
+    }
+}
+
 impl CompileContext<'_> {
+    /// Returns the identity of the filter's settings: filters of the same identity may share what they compile.
+    pub fn identity(&self) -> [u8; 32] {
+        (self.identities.0)(&self.place)
+    }
+
     /// Returns what filters with that key share, which `make` makes once; `None` where it cannot.
     pub fn shared<T: Any + Send + Sync>(&mut self, key: &[u8], make: impl FnOnce(&mut Self) -> Option<T>) -> Option<Arc<T>> {
         let key = (TypeId::of::<T>(), key.to_vec());

@@ -62,6 +62,7 @@ pub type BodyStep = Result<Option<Box<dyn Step>>, Box<Rejection>>;
 #[derive(Debug)]
 pub struct ResponseView<'r> {
     /// The request's head as the client sent it.
+    #[allow(dead_code, reason = "filters that negotiate the response look at it")]
     pub request: &'r RequestHeader,
     /// What is known of the request.
     pub exchange: &'r Exchange,
@@ -94,11 +95,6 @@ pub trait HttpFilter: Sized {
     /// Returns what it has to be given besides the heads.
     fn needs(&self) -> Needs {
         Needs::Heads
-    }
-
-    /// Returns the query parameters in which credentials may come: their values are in no log.
-    fn secret_parameters(&self) -> Vec<&str> {
-        Vec::new()
     }
 
     /// Returns the edits of every request that it lets through.

@@ -27,7 +27,7 @@ use crate::exchange::Exchange;
 pub use authenticate::{Authenticated, Refusal};
 pub use chain::{Chain, Memories};
 pub use consumers::{Consumers, consumer_digest};
-pub use context::{CompileContext, Shared};
+pub use context::{CompileContext, Identities, Shared};
 pub use cors::announced_method;
 pub(crate) use headers::editable;
 pub use hooks::{BodyStep, HttpFilter, Needs, ResponseView, Stage, Verdict};
@@ -98,10 +98,6 @@ macro_rules! filters {
             /// Returns what it has to be given besides the heads.
             pub fn needs(&self) -> Needs {
                 match self { $(Self::$variant(filter) => filter.needs(),)* }
-            }
-
-            fn secret_parameters(&self) -> Vec<&str> {
-                match self { $(Self::$variant(filter) => filter.secret_parameters(),)* }
             }
 
             fn edits(&self) -> Option<&std::sync::Arc<[crate::exchange::Edit]>> {

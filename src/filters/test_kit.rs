@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use pingora::http::{RequestHeader, ResponseHeader};
 
-use super::{Chain, CompileContext, Consumers, FilterConfig, Memories, ResponseView, Shared, consumer_digest};
+use super::{Chain, CompileContext, Consumers, FilterConfig, Identities, Memories, ResponseView, Shared, consumer_digest};
 use crate::exchange::{Exchange, Rejection};
 use crate::live::Live;
 use crate::notation::{Mistakes, Place};
@@ -59,6 +59,7 @@ pub(super) fn compile(yaml: &str) -> Result<Kit, String> {
             consumers: &consumers,
             is_partial: false,
             methods: &[],
+            identities: Identities(&|place| consumer_digest(place.to_string().as_bytes())),
             shared: &mut shared,
             mistakes: &mut mistakes,
         };

@@ -1,7 +1,6 @@
 //! The keys of a token issuer: from the configuration, a file or a URL, and their rotation.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -19,7 +18,7 @@ use super::kept::Kept;
 use super::shelf::Shelf;
 use crate::clients::Fetcher;
 use crate::notation::Source;
-use crate::tls::{MAX_MATERIAL, read_file};
+use crate::tls::{FileVersion, MAX_MATERIAL, read_file};
 
 /// A key that may verify a token.
 #[derive(Clone)]
@@ -51,18 +50,26 @@ pub struct KeySet {
 pub type KeyError = String;
 
 /// What makes two key stores the same.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct KeyStoreShape {
     /// Where the keys come from.
     pub source: Source,
     /// Authorities for its TLS.
-    pub ca: Option<PathBuf>,
+    pub ca: Option<FileVersion>,
     /// Time between two fetches.
     pub refresh: Duration,
     /// The least time between two fetches that an unknown key causes.
     pub refetch_after: Duration,
     /// How long keys are used after the last fetch that succeeded.
     pub max_stale: Duration,
+}
+
+impl KeyStoreShape {
+    /// Returns the shape in the form in which a successor knows it again.
+    fn form(&self) -> String {
+        // A path that is no text has no form; its keys are fetched anew.
+        serde_json::to_string(self).unwrap_or_default()
+    }
 }
 
 /// An issuer's keys, kept fresh in the background.
@@ -114,7 +121,7 @@ impl KeyStore {
     /// Says what is wrong with the authorities' file.
     pub fn new(shape: KeyStoreShape) -> Result<Self, String> {
         let remote = matches!(shape.source, Source::Url(_));
-        let fetcher = if remote { Some(Fetcher::new(shape.ca.as_deref())?) } else { None };
+        let fetcher = if remote { Some(Fetcher::new(shape.ca.as_ref().map(|ca| ca.path.as_path()))?) } else { None };
         Ok(Self {
             label: Mutex::new(describe(&shape.source)),
             fetching: tokio::sync::Mutex::default(),
@@ -137,6 +144,19 @@ impl KeyStore {
         self.state.lock().succeeded = Instant::now().checked_sub(age);
         // A start need not wait for a fetch: there are keys.
         self.rounds.send_modify(|round| *round += 1);
+    }
+
+    /// Takes the keys of a store of the same source whose other settings were others, until there is a fetch with its own:
+    /// should that fail, they hold for as long as they would have.
+    fn follow(&self, earlier: &Self) {
+        let (text, succeeded) = {
+            let state = earlier.state.lock();
+            (state.last_text.clone(), state.succeeded)
+        };
+        let is_fresh = succeeded.is_some_and(|at| at.elapsed() <= self.shape.max_stale);
+        if earlier.set.load().is_some() && is_fresh && self.store(text).is_ok() {
+            self.state.lock().succeeded = succeeded;
+        }
     }
 
     /// True for the first who asks: that one is to look after it.
@@ -332,14 +352,24 @@ pub struct KeyStores {
     waiting: Mutex<HashMap<String, (Vec<u8>, Duration)>>,
 }
 
-/// A key set in a hand-over: its shape in words, its text, its age in milliseconds.
+/// A key set in a hand-over: its shape as JSON, its text, its age in milliseconds.
 type GivenKeys = (String, String, u64);
 
 impl KeyStores {
     /// The key store of that shape.
     pub fn get_or(&self, shape: &KeyStoreShape, fresh: impl FnOnce() -> Arc<KeyStore>) -> Arc<KeyStore> {
-        let store = self.shelf.get_or(shape, fresh);
-        if let Some((text, age)) = self.waiting.lock().remove(&format!("{shape:?}")) {
+        // Before it is on the shelf itself.
+        let others = self.shelf.all().into_iter().filter(|(known, _)| known != shape && known.source == shape.source);
+        // A configuration of before may still be there besides the one that serves.
+        let earlier = others.map(|(_, store)| store).max_by_key(|store| store.state.lock().succeeded);
+        let store = self.shelf.get_or(shape, || {
+            let store = fresh();
+            if let Some(earlier) = earlier {
+                store.follow(&earlier);
+            }
+            store
+        });
+        if let Some((text, age)) = self.waiting.lock().remove(&shape.form()) {
             store.inherit(text, age);
         }
         store
@@ -352,7 +382,7 @@ impl Heritable for KeyStores {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn give(&self, part: Part) -> serde_json::Result<Option<Vec<u8>>> {
@@ -363,7 +393,7 @@ impl Heritable for KeyStores {
             store.keys()?;
             let state = store.state.lock();
             let age = state.succeeded?.elapsed().as_millis().try_into().ok()?;
-            Some((format!("{shape:?}"), String::from_utf8(state.last_text.clone()).ok()?, age))
+            Some((shape.form(), String::from_utf8(state.last_text.clone()).ok()?, age))
         });
         serde_json::to_vec(&given.collect::<Vec<GivenKeys>>()).map(Some)
     }

@@ -70,11 +70,6 @@ impl Counter {
         self.0.add(0, 1);
     }
 
-    /// So many more.
-    pub fn inc_by(&self, count: u64) {
-        self.0.add(0, count);
-    }
-
     /// How many there were.
     pub fn get(&self) -> u64 {
         self.0.sums()[0]

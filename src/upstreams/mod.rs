@@ -25,17 +25,16 @@ mod watch;
 
 pub use bequest::Bequest;
 pub use breaker::SharedBreaker;
-pub use call::{Begun, Reply, begin, call, error_text, finish, is_exhaustion, misframed};
-pub use choice::{Choice, Member};
-pub use discovery::{Change, Changes, DiscoveryShape, Found, Source, TargetText, WrittenTarget};
+pub use call::{Begun, begin, call, error_text, finish, is_exhaustion, misframed};
+pub use choice::Member;
+pub use discovery::{Change, Changes, DiscoveryShape, TargetText};
 pub use gate::{Class, Entered, Gate, GateShape};
-pub use health::{HealthView, Thresholds};
+pub use health::Thresholds;
 pub use members::{NoPick, Picked, Wish};
 pub use pool::Pool;
-pub use probe::{HttpProbe, ProbeKind};
+pub use probe::{Expression, HttpProbe, ProbeKind};
 pub use shape::{PoolShape, SessionKey, Transport, TransportTls, widen_window};
 pub use target::{Outcome, Target, TargetSpec};
-pub use view::TargetView;
 pub use watch::ActiveProbe;
 
 #[cfg(test)]

@@ -259,7 +259,7 @@ impl Source {
                     return at + 1;
                 }
                 name if is_name(name) => {
-                    if !(name == "self" && !segments.is_empty()) {
+                    if name != "self" || segments.is_empty() {
                         segments.push(name.to_owned());
                     }
                     at += 1;

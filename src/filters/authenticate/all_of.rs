@@ -41,10 +41,6 @@ impl HttpFilter for Filter {
         Members::headers_written(&config.0)
     }
 
-    fn secret_parameters(&self) -> Vec<&str> {
-        self.members.secret_parameters()
-    }
-
     fn edits(&self) -> Option<&Arc<[Edit]>> {
         Some(self.members.edits())
     }

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::{Authenticated, Refusal};
 use crate::exchange::{Edit, Exchange, Identity, Reason, Rejection};
 use crate::filters::{CompileContext, Consumers, HttpFilter, Stage};
-use crate::notation::Header;
+use crate::notation::{Header, SecretParameter};
 use crate::rules::routing::{form_decode, raw_parameter};
 
 /// Longer keys are refused unread.
@@ -26,7 +26,7 @@ pub struct Config {
     pub header: Header,
     /// A query parameter that may hold it instead, encoded as client libraries do (`%2B` for `+`). Default: none,
     /// because URLs are logged everywhere.
-    pub query: Option<String>,
+    pub query: Option<SecretParameter>,
     /// Whether the target sees the key. Default false.
     pub forward: bool,
 }
@@ -60,11 +60,11 @@ impl HttpFilter for Filter {
         let mut edits = Vec::new();
         if !config.forward {
             edits.push(Edit::Remove(config.header.0.clone()));
-            edits.extend(config.query.iter().map(|name| Edit::RemoveParameter(name.as_str().into())));
+            edits.extend(config.query.iter().map(|name| Edit::RemoveParameter(name.0.as_str().into())));
         }
         Some(Self {
             header: config.header.0.clone(),
-            query: config.query.clone(),
+            query: config.query.as_ref().map(|query| query.0.clone()),
             edits: edits.into(),
             consumers: Arc::clone(context.consumers),
         })
@@ -72,10 +72,6 @@ impl HttpFilter for Filter {
 
     fn headers_read(config: &Config) -> Vec<(HeaderName, Vec<String>)> {
         vec![(config.header.0.clone(), vec!["header".to_owned()])]
-    }
-
-    fn secret_parameters(&self) -> Vec<&str> {
-        self.query.iter().map(String::as_str).collect()
     }
 
     fn edits(&self) -> Option<&Arc<[Edit]>> {

@@ -7,7 +7,6 @@ mod verifier;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue, WWW_AUTHENTICATE};
@@ -19,7 +18,7 @@ use smallvec::smallvec;
 use super::{Authenticated, Refusal};
 use crate::exchange::{Edit, Exchange, Identity, Reason, Rejection};
 use crate::filters::{CompileContext, HttpFilter, Stage};
-use crate::notation::{Duration, Header, KeySource, Secret};
+use crate::notation::{Duration, File, Header, KeySource, Secret, SecretParameter};
 use crate::rules::routing::{cookie, parameter};
 
 use verifier::{Unverified, Verifier};
@@ -46,7 +45,7 @@ pub struct Config {
     /// A cookie that may hold it instead.
     pub cookie: Option<String>,
     /// A query parameter that may hold it instead (for WebSockets of browsers; RFC 6750 advises against it).
-    pub query: Option<String>,
+    pub query: Option<SecretParameter>,
     /// By how much clocks may differ, at most 60s. Default 30s.
     pub leeway: Option<Duration>,
     /// The `typ` that a token has to have, such as `at+jwt` (RFC 9068). Default: any.
@@ -69,7 +68,7 @@ pub struct Config {
     #[serde(default = "yes")]
     pub forward_token: bool,
     /// Authorities (PEM) for the TLS of `jwks`. Default: the system's.
-    pub ca: Option<PathBuf>,
+    pub ca: Option<File>,
     /// Time between two fetches of `jwks`. Default 5m.
     pub refresh: Option<Duration>,
     /// The least time between two fetches that an unknown key id causes. Default 10s.
@@ -140,14 +139,14 @@ impl HttpFilter for Filter {
         let mut edits: Vec<Edit> = config.forward_claims.values().map(|header| Edit::Remove(header.0.clone())).collect();
         if !config.forward_token {
             edits.push(Edit::Remove(config.header.0.clone()));
-            edits.extend(config.query.iter().map(|name| Edit::RemoveParameter(name.as_str().into())));
+            edits.extend(config.query.iter().map(|name| Edit::RemoveParameter(name.0.as_str().into())));
             edits.extend(config.cookie.iter().map(|name| Edit::RemoveCookie(name.as_str().into())));
         }
         Some(Self {
             verifier,
             header: config.header.0.clone(),
             cookie: config.cookie.clone(),
-            query: config.query.clone(),
+            query: config.query.as_ref().map(|query| query.0.clone()),
             edits: edits.into(),
         })
     }
@@ -158,10 +157,6 @@ impl HttpFilter for Filter {
 
     fn headers_written(config: &Config) -> Vec<HeaderName> {
         config.forward_claims.values().map(|name| name.0.clone()).collect()
-    }
-
-    fn secret_parameters(&self) -> Vec<&str> {
-        self.query.iter().map(String::as_str).collect()
     }
 
     fn edits(&self) -> Option<&Arc<[Edit]>> {

@@ -53,11 +53,6 @@ impl Members {
         &self.edits
     }
 
-    /// Returns the query parameters in which credentials may come.
-    pub fn secret_parameters(&self) -> Vec<&str> {
-        self.filters.iter().flat_map(Filter::secret_parameters).collect()
-    }
-
     /// Returns the headers that they read, each with the keys that lead to its name.
     pub fn headers_read(configs: &[FilterConfig]) -> Vec<(HeaderName, Vec<String>)> {
         let below = |(index, config): (usize, &FilterConfig)| {

@@ -14,7 +14,7 @@ use crate::exchange::Edit;
 use crate::filters::{CompileContext, Consumers, consumer_digest};
 use crate::live::{KeySet, KeyStore, KeyStoreShape, VerifiedTokens, VerifyingKey};
 use crate::notation::{KeySource, Source};
-use crate::tls::{MAX_MATERIAL, read_file};
+use crate::tls::{FileVersion, MAX_MATERIAL, read_file};
 
 /// Longer tokens are refused unread.
 const MAX_TOKEN: usize = 8 * 1024;
@@ -73,10 +73,7 @@ fn algorithm(name: AlgorithmName) -> Option<Algorithm> {
 impl Verifier {
     /// Compiles it, or gives the one that another route with the same settings has.
     pub fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Arc<Self>> {
-        let secret = config.secret.as_ref().map_or("", |s| s.0.reveal());
-        // Debug shows every setting but the secret, which is added by its digest.
-        let identity = [format!("{config:?}").as_bytes(), &consumer_digest(secret.as_bytes())].concat();
-        let identity = consumer_digest(&identity);
+        let identity = context.identity();
         context.shared(&identity, |context| Self::build(config, context))
     }
 
@@ -335,7 +332,8 @@ fn store(config: &Config, source: Source, context: &mut CompileContext<'_>) -> O
     let time = |given: &Option<crate::notation::Duration>, default| given.as_ref().map_or(Duration::from_secs(default), |d| d.0);
     let shape = KeyStoreShape {
         source,
-        ca: config.ca.as_ref().map(|ca| context.base.join(ca)),
+        // Before it is read for use: what changes in between is a change at the next reload.
+        ca: config.ca.as_ref().map(|ca| FileVersion::of(context.base.join(ca))),
         refresh: time(&config.refresh, 300),
         refetch_after: time(&config.refetch_after, 10),
         max_stale: time(&config.max_stale, 86_400),
