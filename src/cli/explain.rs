@@ -154,15 +154,7 @@ fn tell_route(loaded: &Loaded, route: &Route) {
     for filter in route.filters.filters() {
         say!("  filter: {} ({})", filter.key(), filter.stage());
     }
-    match &route.action {
-        Action::Forward(forward) => {
-            for upstream in &forward.upstreams {
-                let shape = upstream.pool.shape();
-                let name = loaded.redact(&upstream.name);
-                say!("  forward: {name} ({}, {} targets)", shape.algorithm, shape.targets.len());
-            }
-        }
-        Action::Redirect { status, .. } => say!("  redirect: {status}"),
-        Action::Respond { status, .. } => say!("  respond: {status}"),
+    for line in route.action.describe() {
+        say!("  {}", loaded.redact(&line));
     }
 }

@@ -4,7 +4,6 @@
 
 mod current;
 mod listener;
-mod template;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -28,7 +27,6 @@ use crate::upstreams::Class;
 
 pub use current::{Current, Held};
 pub use listener::{HttpListener, Kind, Limits, Listener, ListenerKey, Room, Transport};
-pub use template::Template;
 pub use upstream::{GRPC_TIMEOUT, Mirror, Retry, Sticky, Upstream, set_cookie};
 
 /// A whole configuration at work.
@@ -129,88 +127,6 @@ impl Route {
     pub fn metrics(&self) -> &RouteMetrics {
         self.metrics.get_or_init(|| METRICS.route(&self.name))
     }
-}
-
-/// What ends a request.
-#[derive(Debug)]
-pub enum Action {
-    /// It is sent to an upstream.
-    Forward(Forward),
-    /// The client is sent elsewhere.
-    Redirect {
-        /// `Location`.
-        to: Template,
-        /// The status.
-        status: u16,
-    },
-    /// A fixed answer.
-    Respond {
-        /// The status.
-        status: u16,
-        /// Its headers.
-        headers: Vec<(HeaderName, HeaderValue)>,
-        /// Its body.
-        body: bytes::Bytes,
-    },
-}
-
-/// Where and how a request is forwarded.
-#[derive(Debug)]
-pub struct Forward {
-    /// The upstreams.
-    pub upstreams: Vec<Arc<Upstream>>,
-    /// Which of them is next, by weight; without it there is one.
-    pub split: Option<Split>,
-    /// `Host` for the target.
-    pub host: Host,
-    /// What becomes of the path.
-    pub path: PathEdit,
-    /// From arrival to the end of the answer.
-    pub timeout: Option<Duration>,
-    /// Copies for another upstream.
-    pub mirror: Option<Mirror>,
-    /// Who is let in first.
-    pub class: Class,
-    /// Methods of requests that may be sent twice; `None` is the idempotent ones.
-    pub retry_methods: Option<Vec<http::Method>>,
-    /// Where the client says how long it waits.
-    pub deadline_header: Option<HeaderName>,
-}
-
-/// Several upstreams by weight.
-pub struct Split {
-    /// The shares.
-    pub shares: Box<dyn Balance>,
-    /// What keeps requests on the same share.
-    pub key: Option<RequestKey>,
-}
-
-impl std::fmt::Debug for Split {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Split").field("key", &self.key).finish_non_exhaustive()
-    }
-}
-
-/// `Host` for the target.
-#[derive(Clone, Debug)]
-pub enum Host {
-    /// The client's.
-    Keep,
-    /// The target's own.
-    Target,
-    /// This one.
-    Text(HeaderValue),
-}
-
-/// What becomes of the path.
-#[derive(Debug)]
-pub enum PathEdit {
-    /// It stays.
-    Keep,
-    /// It loses this prefix.
-    Strip(String),
-    /// It is this, filled in.
-    Rewrite(Template),
 }
 
 /// The operators' listener.
