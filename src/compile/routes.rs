@@ -15,8 +15,8 @@ use crate::notation::{Header, Mistakes, Place, nearest};
 use crate::rules::balance::{Algorithm, Seat, hash_key};
 use crate::rules::limits::Gcra;
 use crate::rules::routing::{Entry, HostPattern, PathPattern, Predicates, Router, Segment, TextMatch};
-use crate::snapshot::{Action, Forward, Host, Listener, Mirror, PathEdit, Route, Split, Template, Upstream};
-use crate::upstreams::Class;
+use crate::snapshot::{Action, Forward, Host, Listener, Mirror, PathEdit, Route, Split, Template};
+use crate::upstreams::{Class, Upstream};
 
 /// The most routes of a configuration.
 const MAX_ROUTES: usize = 100_000;

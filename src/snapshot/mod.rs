@@ -3,8 +3,8 @@
 //! Never here: mutable state. What changes lives in [`crate::live`] and is only pointed to.
 
 mod current;
+mod mirror;
 mod template;
-mod upstream;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,11 +26,11 @@ use crate::rules::routing::{Question, Router, Verdict};
 use crate::telemetry::metrics::{METRICS, RouteMetrics};
 use crate::telemetry::{AccessLog, Format, Sink};
 use crate::tls::ServerSettings;
-use crate::upstreams::Class;
+use crate::upstreams::{Class, Upstream};
 
 pub use current::{Current, Held};
+pub use mirror::Mirror;
 pub use template::Template;
-pub use upstream::{GRPC_TIMEOUT, Mirror, Retry, Sticky, Upstream, set_cookie};
 
 /// A whole configuration at work.
 #[derive(Debug)]
@@ -100,11 +100,6 @@ impl Serving {
     /// The route at that place.
     pub fn route(&self, place: Option<usize>) -> Option<&Route> {
         self.snapshot.routes.get(place?)
-    }
-
-    /// The upstream at that place.
-    pub fn upstream(&self, place: Option<usize>) -> Option<&Upstream> {
-        self.snapshot.upstreams.get(place?).map(|upstream| &**upstream)
     }
 }
 

@@ -12,6 +12,7 @@ use super::{Context, Gateway};
 use crate::exchange::{TraceState, tracestate};
 use crate::rules::identity::forwarded_for;
 use crate::snapshot::{Forward, Host, PathEdit};
+use crate::upstreams::Visit;
 
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -23,19 +24,6 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const TOLD: usize = 9;
 
 impl Gateway {
-    /// Counts the connection.
-    pub(super) fn connected(&self, reused: bool, ctx: &Context) {
-        let Some(upstream) = ctx.upstream() else { return };
-        if reused {
-            upstream.metrics().reused.inc();
-        } else {
-            upstream.metrics().connections.inc();
-            if let Some(from) = ctx.forwarded {
-                upstream.metrics().connect.observe(from.elapsed().as_secs_f64());
-            }
-        }
-    }
-
     /// Writes what the target is told: path, host, who asks, ids.
     pub(super) fn prepare(&self, came: &RequestHeader, request: &mut RequestHeader, ctx: &Context) -> Result<()> {
         let Some(forward) = ctx.forward() else { return Ok(()) };
@@ -55,7 +43,7 @@ impl Gateway {
                 headers.insert(HOST, host);
             }
             tell(headers, asked_for, ctx);
-            forward_deadline(headers, forward, ctx);
+            forward_deadline(headers, forward, ctx.deadline(), ctx.exchange.grpc);
         });
         Ok(())
     }
@@ -130,7 +118,7 @@ fn set_path(request: &mut RequestHeader, forward: &Forward, ctx: &Context) -> Re
 pub(super) fn rest_of<'p>(ctx: &Context, path: &'p str) -> &'p str {
     use crate::rules::routing::PathPattern;
     let router = ctx.listener.and_then(|l| ctx.serving.snapshot.routers.get(l));
-    let Some(PathPattern::Segments { segments, rest: true }) = router.map(|r| &r.entry(ctx.entry).path) else { return "" };
+    let Some(PathPattern::Segments { segments, rest: true }) = router.map(|r| &r.entry(ctx.matched.entry).path) else { return "" };
     let mut rest = path.get(1..).unwrap_or_default();
     for _ in segments {
         rest = rest.split_once('/').map_or("", |(_, rest)| rest);
@@ -140,7 +128,7 @@ pub(super) fn rest_of<'p>(ctx: &Context, path: &'p str) -> &'p str {
 
 /// `Host` for the target, where it is another than the client's.
 fn host_for(came: &RequestHeader, forward: &Forward, ctx: &Context) -> Option<HeaderValue> {
-    let own = || ctx.picked.as_ref().map(|p| p.member.authority.clone());
+    let own = || ctx.visit.as_ref().and_then(Visit::member).map(|member| member.authority.clone());
     match &forward.host {
         // HTTP/1.0 may come without; the target is told its own name then.
         Host::Keep if came.version != Version::HTTP_2 && !came.headers.contains_key(HOST) => own(),

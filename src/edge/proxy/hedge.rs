@@ -4,6 +4,7 @@
 //! Pingora's proxy speaks to one target for a request, so both are asked here, over its connectors.
 //! When neither answers, the request goes on as any other that is tried again.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,27 +18,26 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
+use super::connect::opener;
 use super::context::Side;
-use super::failure::{exhausted, is_method_repeatable, is_retried_answer};
-use super::mirror::Copy;
-use super::pick::{reach, refuse};
+use super::failure::is_method_repeatable;
+use super::pick::refuse;
 use super::tunnel::strip_hop_by_hop;
 use super::waiting::{Waited, wait};
-use super::{Calls, Context, Gateway, interim};
+use super::{Calls, Context, Gateway, interim, mirror};
 use crate::exchange::{Reason, Rejection};
-use crate::upstreams::{Begun, Outcome, Picked, Wish, begin, finish, is_exhaustion};
+use crate::upstreams::{Begun, Outcome, Try, Visit, begin, exhausted, finish, is_exhaustion};
 
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// One target that is asked.
-struct Try {
+struct Asked {
     peer: Box<HttpPeer>,
-    picked: Picked,
+    attempt: Try,
     request: RequestHeader,
-    begun: Instant,
 }
 
-impl Try {
+impl Asked {
     async fn ask(self, calls: Arc<Calls>, interim: Sender<ResponseHeader>) -> (Self, Result<Begun>) {
         // There is room for as many as a target may send; those of a second one are hints as well.
         let mut pass = |head| drop(interim.try_send(head));
@@ -58,7 +58,8 @@ enum Came<T> {
 /// happen twice. And whether the response of an HTTP/2 target is for a client of HTTP/1.0: Pingora's proxy would send it
 /// in chunks, of which that client knows nothing (RFC 9112, section 6.1).
 pub(super) fn may_hedge(session: &mut Session, ctx: &Context) -> bool {
-    let speaks_http2 = || ctx.picked.as_ref().is_some_and(|picked| picked.member.peer.options.alpn.get_max_http_version() == 2);
+    let speaks_http2 =
+        || ctx.visit.as_ref().and_then(Visit::member).is_some_and(|member| member.peer.options.alpn.get_max_http_version() == 2);
     if session.req_header().version == Version::HTTP_10 && speaks_http2() {
         return session.is_body_empty();
     }
@@ -78,9 +79,11 @@ impl Gateway {
                 return Ok(true);
             }
         };
-        let (Try { peer, picked, begun: at, .. }, begun) = won;
-        (ctx.forwarded, ctx.picked) = (Some(at), Some(picked));
-        self.connected(begun.reused, ctx);
+        let (Asked { peer, attempt, .. }, begun) = won;
+        if let Some(visit) = &mut ctx.visit {
+            visit.set_try(attempt);
+            visit.note_connection(begun.reused);
+        }
         // There is no body to wait for.
         ctx.end_of(Side::Request);
         if let Err(error) = self.pass_on(session, ctx, begun, &peer).await {
@@ -95,19 +98,21 @@ impl Gateway {
     }
 
     /// The first answer of at most two targets. The other is dropped with what is under way.
-    async fn race(&self, session: &mut Session, ctx: &mut Context) -> Result<(Try, Begun)> {
+    async fn race(&self, session: &mut Session, ctx: &mut Context) -> Result<(Asked, Begun)> {
         let peer = self.pick(session, ctx).await?;
-        let picked = ctx.picked.take().ok_or_else(|| Error::new(ErrorType::InternalError))?;
+        let first = ctx.visit.as_ref().and_then(Visit::address);
         let mut asked = FuturesUnordered::new();
         let (sender, mut interim) = channel(interim::MOST as usize);
-        asked.push(self.prepare_try(session, ctx, peer, picked)?.ask(Arc::clone(&self.calls), sender.clone()).boxed());
+        asked.push(self.prepare_try(session, ctx, peer)?.ask(Arc::clone(&self.calls), sender.clone()).boxed());
         let mut pause = ctx.upstream().and_then(|u| u.retry.hedge_after).map(|after| Instant::now() + after);
         // An answer that is tried again is still better than none.
         let mut poor = None;
         loop {
             let failed = match self.next(&mut asked, &mut interim, pause, session, ctx).await? {
                 Some((won, Ok(begun))) if pause.is_none() && asked.is_empty() => return Ok((won, begun)),
-                Some((won, Ok(begun))) if !is_retried_answer(&begun.head, ctx) => return Ok((won, begun)),
+                Some((won, Ok(begun))) if !ctx.visit.as_ref().is_some_and(|visit| visit.is_retried(&begun.head)) => {
+                    return Ok((won, begun));
+                }
                 Some((won, Ok(begun))) => {
                     poor = Some((won, begun));
                     None
@@ -116,23 +121,23 @@ impl Gateway {
                 None => None,
             };
             if pause.take().is_some()
-                && let Some(second) = self.prepare_second(session, ctx)
+                && let Some(second) = self.prepare_second(session, first, ctx)
             {
                 asked.push(second.ask(Arc::clone(&self.calls), sender.clone()).boxed());
             }
             match (failed, asked.is_empty()) {
-                (Some((_, error)), true) if poor.is_none() && is_exhaustion(&error) => return Err(exhausted(ctx, error)),
+                (Some((_, error)), true) if poor.is_none() && is_exhaustion(&error) => return Err(refuse(ctx, exhausted())),
                 (Some((_, error)), _) if is_exhaustion(&error) => {}
                 (Some((lost, error)), true) if poor.is_none() => {
-                    ctx.picked = Some(lost.picked);
-                    let reused = false;
-                    return Err(self.exchange_failed(session, ctx, error.into_up(), reused));
+                    if let Some(visit) = &mut ctx.visit {
+                        visit.set_try(lost.attempt);
+                    }
+                    return Err(self.exchange_failed(session, ctx, error.into_up()));
                 }
                 (Some((mut lost, error)), _) => {
-                    if let Some(upstream) = ctx.upstream() {
+                    if let Some(visit) = &ctx.visit {
                         let late = *error.etype() == ErrorType::ReadTimedout;
-                        let outcome = if late { Outcome::TimedOut } else { Outcome::GatewayFailed };
-                        upstream.pool.report(&mut lost.picked, outcome, None);
+                        visit.report_try(&mut lost.attempt, if late { Outcome::TimedOut } else { Outcome::GatewayFailed });
                     }
                 }
                 (None, _) => {}
@@ -163,7 +168,7 @@ impl Gateway {
                     result = asked.next() => Came::Result(result),
                 }
             };
-            match wait(session, ctx, pause, next).await {
+            match wait(&ctx.downstream, pause, next).await {
                 Waited::Done(Came::Result(result)) => {
                     // They may have come in one go.
                     while let Ok(head) = interim.try_recv() {
@@ -178,41 +183,28 @@ impl Gateway {
         }
     }
 
-    fn prepare_try(&self, session: &Session, ctx: &mut Context, peer: Box<HttpPeer>, picked: Picked) -> Result<Try> {
+    fn prepare_try(&self, session: &Session, ctx: &mut Context, peer: Box<HttpPeer>) -> Result<Asked> {
         let mut request = session.req_header().clone();
         strip_hop_by_hop(&mut request);
         for name in [CONNECTION, UPGRADE, HTTP2_SETTINGS] {
             request.remove_header(&name);
         }
-        ctx.tried.push(picked.member.target.address);
-        ctx.picked = Some(picked);
         let prepared = self.prepare(session.req_header(), &mut request, ctx);
-        if !std::mem::replace(&mut ctx.copied, true) {
-            ctx.copy = Copy::begin(ctx, &request);
-            self.copy_body(ctx, None, true);
-        }
-        let picked = ctx.picked.take().ok_or_else(|| Error::new(ErrorType::InternalError))?;
-        prepared.map(|()| Try { peer, picked, request, begun: Instant::now() })
+        mirror::begin(ctx, &request);
+        self.copy_body(ctx, None, true);
+        prepared?;
+        let attempt = ctx.visit.as_mut().and_then(Visit::take_try).ok_or_else(|| Error::new(ErrorType::InternalError))?;
+        Ok(Asked { peer, attempt, request })
     }
 
     /// A second target of the same upstream, if there is one and the budget of retries has room.
-    fn prepare_second(&self, session: &Session, ctx: &mut Context) -> Option<Try> {
-        let serving = Arc::clone(&ctx.serving);
-        let upstream = serving.upstream(ctx.upstream)?;
-        let left = ctx.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if left.is_some_and(|left| left.is_zero()) {
-            return None;
-        }
-        let picked = upstream.pool.pick(&Wish { tried: &ctx.tried, ..Wish::default() }).ok()?;
-        if !upstream.pool.begin_retry() {
-            upstream.metrics().retries_denied.inc();
-            return None;
-        }
-        let peer = reach(&picked, ctx, left);
-        ctx.tries += 1;
-        let second = self.prepare_try(session, ctx, peer, picked).ok()?;
-        upstream.metrics().hedges.inc();
-        Some(second)
+    fn prepare_second(&self, session: &Session, first: Option<SocketAddr>, ctx: &mut Context) -> Option<Asked> {
+        let (visit, now) = (ctx.visit.as_mut()?, Instant::now());
+        let beside = visit.try_beside(first?, now)?;
+        let mut peer = visit.peer_of(&beside, now);
+        peer.options.custom_l4 = Some(opener(&beside.picked.member));
+        visit.set_try(beside);
+        self.prepare_try(session, ctx, peer).ok()
     }
 
     /// Passes the winner's answer on, through the route's filters.
@@ -229,10 +221,10 @@ impl Gateway {
         interim::keep_after(session, &head, ctx);
         ctx.end_with_the_listener(session);
         // Nobody reads from the client meanwhile, so nobody would send a head that is kept back.
-        ctx.connection.iter().for_each(|connection| connection.clear_corks());
+        ctx.downstream.connection.iter().for_each(|connection| connection.clear_corks());
         session.write_response_header(Box::new(head), false).await?;
         loop {
-            let mut body = match wait(session, ctx, ctx.deadline, target.read_response_body()).await {
+            let mut body = match wait(&ctx.downstream, ctx.deadline(), target.read_response_body()).await {
                 Waited::Done(body) => body.map_err(Error::into_up)?,
                 Waited::Late => return Err(refuse(ctx, Rejection::new(Reason::RouteTimeout, ""))),
                 Waited::Gone => return Err(refuse(ctx, Rejection::new(Reason::ClientGone, ""))),

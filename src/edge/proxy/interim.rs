@@ -11,12 +11,23 @@ use super::Context;
 /// The most interim responses that a target may send to a request.
 pub(super) const MOST: u32 = 16;
 
+/// The interim responses to a request.
+#[derive(Debug, Default)]
+pub struct Interims {
+    /// How many its target has sent.
+    pub count: u32,
+    /// Whether the gateway itself has asked the client for its body.
+    continued: bool,
+    /// Whether the client's connection was to be kept, as it was before an interim response.
+    kept: Option<Option<u64>>,
+}
+
 /// Pingora takes an interim response for one before the end of the request, and would close the connection: once the
 /// body has come it is kept after all.
 pub(super) fn keep_after(session: &mut Session, response: &ResponseHeader, ctx: &mut Context) {
     if response.status.is_informational() {
-        ctx.kept.get_or_insert(session.get_keepalive());
-    } else if let Some(kept) = ctx.kept.take()
+        ctx.interims.kept.get_or_insert(session.get_keepalive());
+    } else if let Some(kept) = ctx.interims.kept.take()
         && session.is_body_done()
     {
         session.set_keepalive(kept);
@@ -41,7 +52,7 @@ pub(super) async fn expect(session: &mut Session, request: &mut RequestHeader, c
     if old {
         // Pingora would pass a 100 on to whoever has an expectation.
         session.req_header_mut().remove_header(&EXPECT);
-    } else if !bodiless && request.version == Version::HTTP_2 && !std::mem::replace(&mut ctx.continued, true) {
+    } else if !bodiless && request.version == Version::HTTP_2 && !std::mem::replace(&mut ctx.interims.continued, true) {
         let answer = ResponseHeader::build(100, Some(0))?;
         keep_after(session, &answer, ctx);
         session.as_mut().write_response_header(Box::new(answer)).await?;

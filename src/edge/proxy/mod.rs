@@ -17,7 +17,6 @@ mod panics;
 mod pick;
 mod respond;
 mod route;
-mod sticky;
 mod targets;
 mod tunnel;
 mod waiting;
@@ -45,7 +44,6 @@ use crate::snapshot::Current;
 use crate::tls::{connector_options, is_verified_later, verify_own_certificate};
 
 pub use context::Context;
-use mirror::Copy;
 use panics::{caught, caught_now, settle};
 pub use targets::Targets;
 
@@ -119,8 +117,8 @@ impl ProxyHttp for Gateway {
             Box::pin(verify_own_certificate(peer, digest)).await.map_err(Error::into_up)?;
         }
         // Pingora knows only of connections that it has kept itself.
-        ctx.reused = ctx.pace().is_some_and(Pace::take_reused) || reused;
-        self.connected(ctx.reused, ctx);
+        let reused = ctx.pace().is_some_and(Pace::take_reused) || reused;
+        ctx.visit.iter_mut().for_each(|visit| visit.note_connection(reused));
         Ok(())
     }
 
@@ -133,10 +131,7 @@ impl ProxyHttp for Gateway {
             if empty {
                 request.insert_header(CONTENT_LENGTH, HeaderValue::from_static("0"))?;
             }
-            if !ctx.copied {
-                ctx.copy = Copy::begin(ctx, request);
-                ctx.copied = true;
-            }
+            mirror::begin(ctx, request);
             Ok(())
         };
         settle(caught_now(prepare), ctx)?;
@@ -172,8 +167,8 @@ impl ProxyHttp for Gateway {
         Ok(None)
     }
 
-    fn fail_to_connect(&self, session: &mut Session, _peer: &HttpPeer, ctx: &mut Box<Context>, error: Box<Error>) -> Box<Error> {
-        self.connect_failed(session, ctx, error)
+    fn fail_to_connect(&self, _session: &mut Session, _peer: &HttpPeer, ctx: &mut Box<Context>, error: Box<Error>) -> Box<Error> {
+        self.connect_failed(ctx, error)
     }
 
     fn error_while_proxy(
@@ -184,8 +179,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Box<Context>,
         _reused: bool,
     ) -> Box<Error> {
-        let reused = ctx.reused;
-        self.exchange_failed(session, ctx, error, reused)
+        self.exchange_failed(session, ctx, error)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Box<Context>) -> FailToProxy {

@@ -40,7 +40,7 @@ impl Gateway {
         ctx.status = status;
         ctx.end_with_the_listener(session);
         // A response of the target's that this one replaces may have had a date.
-        ctx.connection.iter().for_each(|connection| drop(connection.take_date()));
+        ctx.downstream.connection.iter().for_each(|connection| drop(connection.take_date()));
         let mut response = ResponseHeader::build(status, Some(headers.len() + 8))?;
         for (name, value) in headers {
             response.append_header(name.clone(), value.clone())?;

@@ -29,7 +29,7 @@ impl Gateway {
             return Ok(true);
         }
         let serving = Arc::clone(&ctx.serving);
-        let Some(route) = serving.route(ctx.route) else {
+        let Some(route) = serving.route(ctx.matched.route) else {
             // `OPTIONS *` is about the gateway itself (RFC 9110, section 9.3.7).
             Box::pin(self.respond(session, ctx, Reason::Responded, 200, &[], Bytes::new())).await?;
             return Ok(true);
@@ -76,20 +76,20 @@ impl Gateway {
         }
         let (place, entry) = self.find_route(session.req_header(), ctx)?;
         let route = &ctx.serving.snapshot.routes[place];
-        (ctx.route, ctx.entry) = (Some(place), entry);
+        (ctx.matched.route, ctx.matched.entry) = (Some(place), entry);
         check_path(session.req_header(), ctx, route)?;
-        ctx.body_limit = route.body.or_else(|| ctx.limits().map(|l| l.body)).unwrap_or(u64::MAX);
-        if let Some(rejection) = over_limit(session.req_header(), ctx.body_limit) {
+        ctx.body.limit = route.body.or_else(|| ctx.limits().map(|l| l.body)).unwrap_or(u64::MAX);
+        if let Some(rejection) = over_limit(session.req_header(), ctx.body.limit) {
             // A page of another origin is to be able to read it.
             for filter in route.filters.iter().filter(|filter| filter.stage() == Stage::Cors) {
                 filter.on_request(session.req_header_mut(), &mut ctx.exchange).await?;
             }
             return Err(rejection);
         }
-        if let (Some(progress), false) = (&ctx.progress, session.is_body_empty()) {
+        if let (Some(progress), false) = (&ctx.downstream.progress, session.is_body_empty()) {
             progress.note(true);
             // Should the body stall, this is all that is left of the request to be logged.
-            ctx.head = Some(Box::new(session.req_header().clone()));
+            ctx.ending.head = Some(Box::new(session.req_header().clone()));
         }
         for filter in &route.filters {
             filter.on_request(session.req_header_mut(), &mut ctx.exchange).await?;
@@ -120,19 +120,19 @@ impl Gateway {
 
     /// Counts the request's body as it comes; over its limit it ends there.
     pub(super) fn count_body(&self, _session: &mut Session, body: Option<&Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
-        ctx.body_seen += body.map_or(0, |b| b.len() as u64);
+        ctx.body.seen += body.map_or(0, |b| b.len() as u64);
         if end {
             ctx.end_of(Side::Request);
         }
         self.copy_body(ctx, body, end);
-        if let Some(progress) = &ctx.progress {
+        if let Some(progress) = &ctx.downstream.progress {
             progress.note(!end);
         }
-        if ctx.deadline.is_some_and(|deadline| std::time::Instant::now() > deadline) {
+        if ctx.deadline().is_some_and(|deadline| std::time::Instant::now() > deadline) {
             return Err(refuse(ctx, Rejection::new(Reason::RouteTimeout, "")));
         }
-        if ctx.body_seen > ctx.body_limit {
-            ctx.rejection = Some(Rejection::new(Reason::BodyTooLarge, format!("at most {} bytes are taken here", ctx.body_limit)));
+        if ctx.body.seen > ctx.body.limit {
+            ctx.rejection = Some(Rejection::new(Reason::BodyTooLarge, format!("at most {} bytes are taken here", ctx.body.limit)));
             return pingora::Error::e_explain(pingora::ErrorType::HTTPStatus(413), "the request body is too large");
         }
         Ok(())
@@ -205,5 +205,5 @@ fn location(request: &RequestHeader, ctx: &Context, to: &Template) -> HeaderValu
 /// The parameters of the route's path.
 pub(super) fn params<'c>(ctx: &'c Context, path: &'c str) -> Vec<(&'c str, &'c str)> {
     let router = ctx.listener.and_then(|l| ctx.serving.snapshot.routers.get(l));
-    router.map_or_else(Vec::new, |router| router.entry(ctx.entry).path.params(path).collect())
+    router.map_or_else(Vec::new, |router| router.entry(ctx.matched.entry).path.params(path).collect())
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, SET_COOKIE, UPGRADE};
 use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
@@ -66,8 +66,8 @@ impl Gateway {
         if let Some(id) = &ctx.exchange.request_id {
             answer.insert_header(super::intake::X_REQUEST_ID, id.clone())?;
         }
-        if let Some(upstream) = ctx.upstream() {
-            ctx.sticky.tell(upstream, ctx.exchange.secure, &mut answer);
+        if let Some(cookie) = ctx.visit.as_ref().and_then(|visit| visit.session_cookie(ctx.exchange.secure)) {
+            let _ = answer.append_header(SET_COOKIE, cookie);
         }
         if let Some(route) = ctx.route() {
             for filter in route.filters.iter().rev() {
@@ -80,7 +80,7 @@ impl Gateway {
         ctx.status = 101;
         ctx.exchange.reason = Reason::Upgraded;
         session.write_response_header(Box::new(answer), false).await?;
-        ctx.head = Some(Box::new(session.req_header().clone()));
+        ctx.ending.head = Some(Box::new(session.req_header().clone()));
         self.join(session, ctx, target).await;
         Ok(true)
     }
@@ -99,14 +99,14 @@ impl Gateway {
             let stream = match while_client(self.connect_tunnel(&http1(*peer.clone()))).await {
                 Ok(stream) => stream,
                 Err(error) => {
-                    let error = self.connect_failed(session, ctx, error.into_up());
+                    let error = self.connect_failed(ctx, error.into_up());
                     if error.retry() {
                         continue;
                     }
                     return Err(error);
                 }
             };
-            self.connected(false, ctx);
+            ctx.visit.iter_mut().for_each(|visit| visit.note_connection(false));
             let mut request = session.req_header().clone();
             strip_hop_by_hop(&mut request);
             // Other proxies send one of 0; a handshake has no body.
@@ -120,7 +120,7 @@ impl Gateway {
             match shake(&mut target, request).await {
                 Ok(()) => return Ok(target),
                 Err(error) => {
-                    let error = self.exchange_failed(session, ctx, error.into_up(), false);
+                    let error = self.exchange_failed(session, ctx, error.into_up());
                     if !error.retry() {
                         return Err(error);
                     }
@@ -165,7 +165,7 @@ impl Gateway {
 
     /// Joins the two streams until both have ended or are silent; at the end of a drain they are cut.
     async fn join(&self, session: &mut Session, ctx: &mut Context, mut target: ClientSession) {
-        if let Some(connection) = &ctx.connection {
+        if let Some(connection) = &ctx.downstream.connection {
             connection.follow_no_more();
         }
         // Bytes that came with the handshakes are the first of the tunnel.
@@ -190,7 +190,7 @@ impl Gateway {
             () = silence(&counts, IDLE) => ctx.exchange.detail = Some("the tunnel was silent for an hour".to_owned()),
             () = told => {}
         }
-        ctx.tunnelled = Some((counts.0.into_inner(), counts.1.into_inner()));
+        ctx.ending.tunnelled = Some((counts.0.into_inner(), counts.1.into_inner()));
     }
 }
 
