@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use http::header::{HeaderValue, RETRY_AFTER};
 use pingora::{Error, ErrorSource, ErrorType};
 
-use super::call::{error_text, is_exhaustion};
+use super::call::error_text;
 use crate::exchange::{Reason, Rejection};
 
 /// The error of work that has ended because its client is gone.
@@ -64,9 +64,6 @@ pub fn reason_of(error: &Error) -> Reason {
 
 /// Returns the rejection for the error of a try at that target.
 pub fn rejection_of(error: &Error, target: Option<SocketAddr>, deadline_passed: bool) -> Box<Rejection> {
-    if is_exhaustion(error) {
-        return exhausted();
-    }
     let mut reason = reason_of(error);
     if deadline_passed && matches!(reason, Reason::TargetTimeout | Reason::ConnectTimeout) {
         reason = Reason::RouteTimeout;

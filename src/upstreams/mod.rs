@@ -8,6 +8,7 @@
 //!   a [`watch`] is unknown until its first probe, whose result counts at once, is shared by all upstreams
 //!   that probe alike, and tells them why and since when.
 
+mod ask;
 mod bequest;
 mod breaker;
 mod call;
@@ -28,9 +29,10 @@ mod view;
 mod visit;
 mod watch;
 
+pub use ask::{Asked, Calls, Response};
 pub use bequest::Bequest;
 pub use breaker::SharedBreaker;
-pub use call::{Begun, Reply, begin, call, error_text, finish, is_exhaustion, misframed};
+pub use call::{MAX_INTERIM, Reply, call, error_text, is_exhaustion, misframed};
 pub use choice::{Choice, Member};
 pub use discovery::{Change, Changes, DiscoveryShape, Found, Source, TargetText, WrittenTarget};
 pub use failure::{CLIENT_GONE, Failure, exhausted, reason_of, rejection_of};

@@ -1,5 +1,7 @@
 //! What the target is told: path, host, who asks, ids, how long it may take.
 
+use std::time::Instant;
+
 use http::Version;
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, TE};
 use pingora::http::RequestHeader;
@@ -12,7 +14,7 @@ use super::{Context, Gateway};
 use crate::exchange::{TraceState, tracestate};
 use crate::rules::identity::forwarded_for;
 use crate::snapshot::{Forward, Host, PathEdit};
-use crate::upstreams::Visit;
+use crate::upstreams::Member;
 
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -25,10 +27,17 @@ const TOLD: usize = 9;
 
 impl Gateway {
     /// Writes what the target is told: path, host, who asks, ids.
-    pub(super) fn prepare(&self, came: &RequestHeader, request: &mut RequestHeader, ctx: &Context) -> Result<()> {
+    pub(super) fn prepare(
+        &self,
+        came: &RequestHeader,
+        request: &mut RequestHeader,
+        member: &Member,
+        deadline: Option<Instant>,
+        ctx: &Context,
+    ) -> Result<()> {
         let Some(forward) = ctx.forward() else { return Ok(()) };
         set_path(request, forward, ctx)?;
-        let host = host_for(came, forward, ctx);
+        let host = host_for(came, forward, member);
         if let (Some(host), true) = (&host, request.uri.authority().is_some()) {
             set_authority(request, host);
         }
@@ -43,7 +52,7 @@ impl Gateway {
                 headers.insert(HOST, host);
             }
             tell(headers, asked_for, ctx);
-            forward_deadline(headers, forward, ctx.deadline(), ctx.exchange.grpc);
+            forward_deadline(headers, forward, deadline, ctx.exchange.grpc);
         });
         Ok(())
     }
@@ -127,8 +136,8 @@ pub(super) fn rest_of<'p>(ctx: &Context, path: &'p str) -> &'p str {
 }
 
 /// `Host` for the target, where it is another than the client's.
-fn host_for(came: &RequestHeader, forward: &Forward, ctx: &Context) -> Option<HeaderValue> {
-    let own = || ctx.visit.as_ref().and_then(Visit::member).map(|member| member.authority.clone());
+fn host_for(came: &RequestHeader, forward: &Forward, member: &Member) -> Option<HeaderValue> {
+    let own = || Some(member.authority.clone());
     match &forward.host {
         // HTTP/1.0 may come without; the target is told its own name then.
         Host::Keep if came.version != Version::HTTP_2 && !came.headers.contains_key(HOST) => own(),

@@ -6,10 +6,10 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 
-use super::Context;
+use crate::upstreams::MAX_INTERIM;
 
 /// The most interim responses that a target may send to a request.
-pub(super) const MOST: u32 = 16;
+pub(super) const MOST: u32 = MAX_INTERIM;
 
 /// The interim responses to a request.
 #[derive(Debug, Default)]
@@ -24,10 +24,10 @@ pub struct Interims {
 
 /// Pingora takes an interim response for one before the end of the request, and would close the connection: once the
 /// body has come it is kept after all.
-pub(super) fn keep_after(session: &mut Session, response: &ResponseHeader, ctx: &mut Context) {
+pub(super) fn keep_after(session: &mut Session, response: &ResponseHeader, interims: &mut Interims) {
     if response.status.is_informational() {
-        ctx.interims.kept.get_or_insert(session.get_keepalive());
-    } else if let Some(kept) = ctx.interims.kept.take()
+        interims.kept.get_or_insert(session.get_keepalive());
+    } else if let Some(kept) = interims.kept.take()
         && session.is_body_done()
     {
         session.set_keepalive(kept);
@@ -37,7 +37,7 @@ pub(super) fn keep_after(session: &mut Session, response: &ResponseHeader, ctx: 
 /// Answers an expectation that the target is not to be asked about. A client of HTTP/1.0 has none, and gets no interim
 /// response. Those of HTTP/2 targets are lost, since Pingora never reads them (`v2/client.rs`): the gateway says itself
 /// that it takes the body.
-pub(super) async fn expect(session: &mut Session, request: &mut RequestHeader, ctx: &mut Context) -> Result<()> {
+pub(super) async fn expect(session: &mut Session, request: &mut RequestHeader, interims: &mut Interims) -> Result<()> {
     let old = session.req_header().version == Version::HTTP_10;
     if old {
         session.set_ignore_info_resp(true);
@@ -52,19 +52,19 @@ pub(super) async fn expect(session: &mut Session, request: &mut RequestHeader, c
     if old {
         // Pingora would pass a 100 on to whoever has an expectation.
         session.req_header_mut().remove_header(&EXPECT);
-    } else if !bodiless && request.version == Version::HTTP_2 && !std::mem::replace(&mut ctx.interims.continued, true) {
+    } else if !bodiless && request.version == Version::HTTP_2 && !std::mem::replace(&mut interims.continued, true) {
         let answer = ResponseHeader::build(100, Some(0))?;
-        keep_after(session, &answer, ctx);
+        keep_after(session, &answer, interims);
         session.as_mut().write_response_header(Box::new(answer)).await?;
     }
     Ok(())
 }
 
 /// Passes an interim response on to a client that knows of them (RFC 9110, section 15.2).
-pub(super) async fn pass(session: &mut Session, head: ResponseHeader, ctx: &mut Context) -> Result<()> {
+pub(super) async fn pass(session: &mut Session, head: ResponseHeader, interims: &mut Interims) -> Result<()> {
     if session.req_header().version == Version::HTTP_10 || head.status == http::StatusCode::CONTINUE {
         return Ok(());
     }
-    keep_after(session, &head, ctx);
+    keep_after(session, &head, interims);
     session.as_mut().write_response_header(Box::new(head)).await
 }

@@ -7,10 +7,9 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use pingora::http::RequestHeader;
 
-use super::connect::opener;
 use super::{Context, Gateway};
 use crate::snapshot::Mirror;
-use crate::upstreams::{Outcome, Upstream, Wish, call};
+use crate::upstreams::{Asked, Caller, Calls, Class, Upstream, Visit};
 
 /// The longest body of which a copy is made.
 const MAX_BODY: usize = 64 * 1024;
@@ -112,16 +111,23 @@ impl Gateway {
     }
 }
 
-/// Sends a copy and reads its answer, so that the connection can be kept. Whether there was one.
-async fn send(calls: &super::Calls, copy: &Copy) -> bool {
-    let pool = &copy.upstream.pool;
-    let Some(_entered) = pool.gate().try_now(crate::upstreams::Class::Low) else { return false };
-    let Ok(mut picked) = pool.pick(&Wish::default()) else { return false };
-    let begun = std::time::Instant::now();
-    let mut peer = picked.member.peer.clone();
-    peer.options.custom_l4 = Some(opener(&picked.member));
-    let reply = call(calls, &peer, copy.request.clone(), copy.body.clone().freeze(), MAX_BODY).await;
-    let outcome = reply.as_ref().map_or(Outcome::GatewayFailed, |r| Outcome::of_status(r.head.status.as_u16()));
-    pool.report(&mut picked, outcome, reply.is_ok().then(|| begun.elapsed().as_secs_f64()));
-    reply.is_ok()
+/// Sends a copy and reads the response, so that the connection can be kept. Whether there was one.
+async fn send(calls: &Calls, copy: &Copy) -> bool {
+    let mut visit = Visit::single(Arc::clone(&copy.upstream), Class::Low, None);
+    let asked = Asked {
+        head: &copy.request,
+        body: copy.body.clone().freeze(),
+        caller: Caller::default(),
+        safe: false,
+        hedged: false,
+        upgrade: false,
+        grpc: false,
+        edit: &|_, _, _| Ok(()),
+        interim: None,
+        is_wanted: &|| true,
+    };
+    let Ok(mut response) = calls.ask(&mut visit, &asked).await else { return false };
+    let read = response.read(MAX_BODY).await;
+    calls.release(response).await;
+    read.is_ok()
 }

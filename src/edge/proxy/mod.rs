@@ -1,5 +1,6 @@
 //! The phases of Pingora's `ProxyHttp`, a file per phase; this one only says which is which.
 
+mod admission;
 mod answer;
 mod connect;
 mod context;
@@ -7,7 +8,6 @@ mod deadline;
 mod failure;
 mod finish;
 mod forward;
-mod hedge;
 mod hop_by_hop;
 mod intake;
 mod interim;
@@ -15,6 +15,7 @@ mod kept;
 mod mirror;
 mod panics;
 mod pick;
+mod relay;
 mod respond;
 mod route;
 mod targets;
@@ -28,8 +29,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
 use http::header::{CONTENT_LENGTH, HeaderValue};
-use pingora::connectors::TransportConnector;
-use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -42,6 +41,7 @@ use tokio::sync::watch;
 use crate::edge::listeners::Pace;
 use crate::snapshot::Current;
 use crate::tls::{connector_options, is_verified_later, verify_own_certificate};
+use crate::upstreams::Calls;
 
 pub use context::Context;
 use panics::{caught, caught_now, settle};
@@ -52,16 +52,11 @@ pub struct Gateway {
     serving: Arc<Current>,
     /// Requests by address, coarsely; the exact limits are filters.
     shield: Rate,
-    /// Connections for what Pingora's proxy does not carry: WebSockets.
-    connector: TransportConnector,
-    /// Connections for requests of the gateway's own.
+    /// Connections for what Pingora's proxy does not carry.
     calls: Arc<Calls>,
     /// Whether the process drains.
     draining: watch::Receiver<bool>,
 }
-
-/// A client with kept connections.
-type Calls = Connector<()>;
 
 impl Gateway {
     /// A gateway that serves whatever `serving` holds at a request's start.
@@ -69,8 +64,8 @@ impl Gateway {
         // Windows of a second: shorter ones panic under concurrency, longer ones are scaled below.
         // A wider sketch than the default keeps the error small at 100,000 addresses.
         let shield = Rate::new_with_estimator_config(Duration::from_secs(1), 4, 65_536);
-        let (connector, calls) = (TransportConnector::new(connector_options()), Arc::new(Connector::new(connector_options())));
-        Self { serving, shield, connector, calls, draining }
+        let calls = Arc::new(Calls::new(connector_options(), connect::opener));
+        Self { serving, shield, calls, draining }
     }
 }
 
@@ -96,6 +91,10 @@ impl ProxyHttp for Gateway {
     /// that are the client's (`proxy_h2.rs`, cloudflare/pingora#692): with others it goes on waiting for the response.
     async fn request_body_filter(&self, session: &mut Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Box<Context>) -> Result<()> {
         settle(caught_now(|| self.count_body(session, body.as_ref(), end, ctx)), ctx).map_err(Error::into_down)
+    }
+
+    async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<bool> {
+        settle(caught(self.admit(session, ctx)).await, ctx)
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<Box<HttpPeer>> {
@@ -127,7 +126,9 @@ impl ProxyHttp for Gateway {
         let may_be_empty = matches!(request.method, Method::POST | Method::PUT | Method::PATCH);
         let empty = may_be_empty && session.is_body_empty();
         let prepare = || {
-            self.prepare(session.req_header(), request, ctx)?;
+            if let Some((visit, member)) = ctx.visit.as_ref().and_then(|visit| Some((visit, visit.member()?))) {
+                self.prepare(session.req_header(), request, member, visit.deadline(), ctx)?;
+            }
             if empty {
                 request.insert_header(CONTENT_LENGTH, HeaderValue::from_static("0"))?;
             }
@@ -139,7 +140,7 @@ impl ProxyHttp for Gateway {
             // Pingora asks no filter about a body that HTTP/2 targets do not get.
             settle(caught_now(|| self.count_body(session, None, true, ctx)), ctx)?;
         }
-        interim::expect(session, request, ctx).await
+        interim::expect(session, request, &mut ctx.interims).await
     }
 
     async fn upstream_response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Box<Context>) -> Result<()> {
@@ -151,7 +152,7 @@ impl ProxyHttp for Gateway {
             // The end of the connection may be the end of the body.
             session.set_keepalive(None);
         }
-        interim::keep_after(session, response, ctx);
+        interim::keep_after(session, response, &mut ctx.interims);
         ctx.end_with_the_listener(session);
         settle(caught_now(|| self.edit_answer(session.req_header(), response, ctx)), ctx)
     }
@@ -183,6 +184,9 @@ impl ProxyHttp for Gateway {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Box<Context>) -> FailToProxy {
+        if *error.etype() == admission::OVER {
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        }
         // Pingora closes the connection after a failure, whatever it is told here: the answer says so.
         session.set_keepalive(None);
         self.answer_failure(session, error, ctx).await

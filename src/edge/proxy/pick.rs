@@ -1,6 +1,5 @@
-//! Which upstream, which target: the admission, once for a request, and the pick, once for a try.
+//! The target of a try.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use pingora::http::RequestHeader;
@@ -10,34 +9,14 @@ use pingora::{Error, ErrorType, Result};
 
 use super::connect::opener;
 use super::context::Downstream;
-use super::deadline::deadline;
 use super::waiting::{Waited, wait};
 use super::{Context, Gateway};
 use crate::exchange::{Exchange, Reason, Rejection};
-use crate::rules::balance::{Ask, Loads};
 use crate::rules::routing::Question;
-use crate::snapshot::Forward;
-use crate::upstreams::{Caller, Upstream, Visit, widen_window};
-
-/// A split is by weight alone.
-struct NoLoads;
-
-impl Loads for NoLoads {
-    fn active(&self, _: usize) -> u32 {
-        0
-    }
-
-    fn latency(&self, _: usize) -> f64 {
-        0.0
-    }
-
-    fn total(&self) -> u32 {
-        0
-    }
-}
+use crate::upstreams::{Caller, widen_window};
 
 /// The request as rules see it.
-fn question<'q>(request: &'q RequestHeader, exchange: &'q Exchange) -> Question<'q> {
+pub(super) fn question<'q>(request: &'q RequestHeader, exchange: &'q Exchange) -> Question<'q> {
     Question {
         host: &exchange.host,
         path: request.uri.path(),
@@ -53,38 +32,14 @@ pub(super) fn caller<'r>(request: &'r RequestHeader, exchange: &'r Exchange) -> 
     Caller { request: Some(question(request, exchange)), consumer: consumer(exchange) }
 }
 
-fn consumer(exchange: &Exchange) -> Option<&str> {
+pub(super) fn consumer(exchange: &Exchange) -> Option<&str> {
     exchange.identity.as_ref().map(|i| &*i.name)
 }
 
-fn choose<'f>(forward: &'f Forward, request: &RequestHeader, exchange: &Exchange) -> Option<&'f Arc<Upstream>> {
-    let Some(split) = &forward.split else { return forward.upstreams.first() };
-    let key = split.key.as_ref().and_then(|key| key.hash(&question(request, exchange), consumer(exchange)));
-    let ask = Ask { key, random: fastrand::u64(..), loads: &NoLoads, tried: &[] };
-    forward.upstreams.get(split.shares.pick(&ask)?)
-}
-
-type Allowed = std::result::Result<(), Box<Rejection>>;
+/// Whether a request goes on.
+pub(super) type Allowed = std::result::Result<(), Box<Rejection>>;
 
 impl Gateway {
-    /// Chooses the upstream, waits for its turn where there are too many, and picks the first target.
-    pub(super) async fn enter(&self, session: &mut Session, forward: &Forward, ctx: &mut Context) -> Allowed {
-        let request = session.req_header();
-        let deadline = deadline(&request.headers, forward, ctx.exchange.started, ctx.exchange.grpc);
-        if let (Some(route), false) = (ctx.serving.route(ctx.matched.route), ctx.matched.counted) {
-            route.metrics().in_flight.inc();
-            ctx.matched.counted = true;
-        }
-        let chosen = choose(forward, request, &ctx.exchange);
-        let Some(upstream) = chosen else { return Err(Rejection::new(Reason::NoHealthyTarget, "")) };
-        let visit = ctx.visit.insert(Visit::new(Arc::clone(upstream), forward.class, deadline));
-        let caller = caller(request, &ctx.exchange);
-        match visit.try_admit(&caller) {
-            Some(admitted) => admitted,
-            None => Box::pin(while_wanted(&ctx.downstream, visit.admit(&caller))).await,
-        }
-    }
-
     /// Begins a try, and returns how its target is reached.
     pub(super) async fn pick(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
         // Each try sends the body from its beginning.
@@ -120,7 +75,7 @@ impl Gateway {
 }
 
 /// Waits for a target for as long as there is a client.
-async fn while_wanted(downstream: &Downstream, work: impl Future<Output = Allowed>) -> Allowed {
+pub(super) async fn while_wanted(downstream: &Downstream, work: impl Future<Output = Allowed>) -> Allowed {
     match wait(downstream, None, work).await {
         Waited::Done(done) => done,
         Waited::Late | Waited::Gone => Err(Rejection::new(Reason::ClientGone, "")),

@@ -11,7 +11,6 @@ use pingora::proxy::Session;
 
 use super::context::Side;
 use super::forward::rest_of;
-use super::hedge::may_hedge;
 use super::intake::is_asterisk;
 use super::pick::refuse;
 use super::{Context, Gateway};
@@ -34,22 +33,8 @@ impl Gateway {
             Box::pin(self.respond(session, ctx, Reason::Responded, 200, &[], Bytes::new())).await?;
             return Ok(true);
         };
-        if let Action::Forward(forward) = &route.action {
-            // Here and not in `upstream_peer`: what is refused before there is a target keeps its
-            // connection, which matters when much is.
-            if let Err(rejection) = self.enter(session, forward, ctx).await {
-                if rejection.reason == Reason::ClientGone {
-                    (ctx.exchange.reason, ctx.status) = (Reason::ClientGone, Reason::ClientGone.status());
-                    session.set_keepalive(None);
-                    return Ok(true);
-                }
-                Box::pin(self.reject(session, &rejection, ctx)).await?;
-                return Ok(true);
-            }
-        }
         match &route.action {
-            Action::Forward(_) if is_websocket(session) => Box::pin(self.tunnel(session, ctx)).await,
-            Action::Forward(_) if may_hedge(session, ctx) => Box::pin(self.hedge(session, ctx)).await,
+            // Its admission comes after a look-up in a cache.
             Action::Forward(_) => Ok(false),
             Action::Redirect { to, status } => {
                 if ctx.exchange.host.is_empty() && to.names("host") {
@@ -171,21 +156,6 @@ fn method_not_allowed(methods: &[Method]) -> Box<Rejection> {
         Ok(allow) => rejection.header(ALLOW, allow),
         Err(_) => rejection,
     }
-}
-
-/// A WebSocket handshake (RFC 6455, section 4.1), the only upgrade that is forwarded.
-fn is_websocket(session: &Session) -> bool {
-    let request = session.req_header();
-    let has = |name: &http::HeaderName| request.headers.contains_key(name);
-    let upgrade = request.headers.get(http::header::UPGRADE);
-    let asked = upgrade.is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    asked
-        && session.is_upgrade_req()
-        && request.version == http::Version::HTTP_11
-        && request.method == Method::GET
-        && has(&http::header::SEC_WEBSOCKET_KEY)
-        && request.headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0")
-        && !has(&http::header::TRANSFER_ENCODING)
 }
 
 /// Where the client is sent. What it asked for is part of it only in its normal form.

@@ -96,6 +96,14 @@ impl Try {
     pub fn address(&self) -> SocketAddr {
         self.picked.member.target.address
     }
+
+    /// Notes that it has its connection.
+    pub(super) fn note_connection(&mut self, upstream: &Upstream, reused: bool) {
+        self.reused = reused;
+        // The time is asked for where it is of use.
+        let took = if reused { Duration::ZERO } else { self.begun.map_or(Duration::ZERO, |begun| begun.elapsed()) };
+        upstream.count_connection(reused, took);
+    }
 }
 
 /// One request's dealings with one upstream.

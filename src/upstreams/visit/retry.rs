@@ -12,11 +12,9 @@ use crate::upstreams::target::Outcome;
 impl Visit {
     /// Notes that the present try has its connection.
     pub fn note_connection(&mut self, reused: bool) {
-        let Some(current) = &mut self.current else { return };
-        current.reused = reused;
-        // The time is asked for where it is of use.
-        let took = if reused { Duration::ZERO } else { current.begun.map_or(Duration::ZERO, |begun| begun.elapsed()) };
-        self.upstream.count_connection(reused, took);
+        if let Some(current) = &mut self.current {
+            current.note_connection(&self.upstream, reused);
+        }
     }
 
     /// Notes the head of the response to the present try.
