@@ -29,6 +29,8 @@ mod crash;
 mod discovery;
 #[path = "gateway/ends.rs"]
 mod ends;
+#[path = "gateway/facts.rs"]
+mod facts;
 #[path = "gateway/failover.rs"]
 mod failover;
 #[path = "gateway/families.rs"]
@@ -47,12 +49,16 @@ mod interim;
 mod key_sets;
 #[path = "gateway/limits.rs"]
 mod limits;
+#[path = "gateway/listeners.rs"]
+mod listeners;
 #[path = "gateway/process.rs"]
 mod process;
 #[path = "gateway/query_keys.rs"]
 mod query_keys;
 #[path = "gateway/references.rs"]
 mod references;
+#[path = "gateway/relay.rs"]
+mod relay;
 #[path = "gateway/reload.rs"]
 mod reload;
 #[path = "gateway/resilience.rs"]
@@ -79,3 +85,5 @@ mod upgrade;
 mod uploads;
 #[path = "gateway/websocket.rs"]
 mod websocket;
+#[path = "gateway/whole_bodies.rs"]
+mod whole_bodies;

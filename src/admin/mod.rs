@@ -300,13 +300,13 @@ fn metrics(operated: &dyn Operated) -> Answer {
             targets: targets.map(|t| (t.address.to_string(), t.eligible, t.in_flight, t.ejected.is_some())).collect(),
         }
     });
-    let views = serving.snapshot.key_stores.iter().map(|store| store.view());
-    let ages = views.filter_map(|view| Some((view.source, view.age_seconds?)));
+    let ages = serving.snapshot.kept.iter().filter(|kept| kept.kind() == "key_set").filter_map(|kept| kept.age());
     text(StatusCode::OK, "text/plain; version=0.0.4", METRICS.render(states, ages))
 }
 
 fn key_sets(operated: &dyn Operated) -> serde_json::Value {
-    operated.serving().snapshot.key_stores.iter().map(|store| json!(store.view())).collect()
+    let serving = operated.serving();
+    serving.snapshot.kept.iter().filter(|kept| kept.kind() == "key_set").map(|kept| kept.view()).collect()
 }
 
 fn upstreams(operated: &dyn Operated) -> serde_json::Value {

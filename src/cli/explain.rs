@@ -151,7 +151,7 @@ fn candidates(router: &Router, question: &Question<'_>, loaded: &Loaded, snapsho
 
 fn tell_route(loaded: &Loaded, route: &Route) {
     say!("\nroute: {}", loaded.redact(&route.name));
-    for filter in &route.filters {
+    for filter in route.filters.filters() {
         say!("  filter: {} ({})", filter.key(), filter.stage());
     }
     match &route.action {

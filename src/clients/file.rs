@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The largest file of certificates, keys or a key set.
 pub const MAX_MATERIAL: u64 = 16 << 20;
@@ -40,6 +40,27 @@ pub fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, String> {
 /// As for [`read_file`], and when the content is not UTF-8.
 pub fn read_text(path: &Path, most: u64) -> Result<String, String> {
     String::from_utf8(read_file(path, most)?).map_err(|_| "it is no UTF-8 text".to_owned())
+}
+
+/// A file as it was at one time: two are the same when path and content are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+pub struct FileVersion {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The SHA-256 digest of its content; `None` of a file that cannot be read.
+    digest: Option<[u8; 32]>,
+}
+
+impl FileVersion {
+    /// Returns the present version of a file of at most [`MAX_MATERIAL`] bytes.
+    pub fn of(path: PathBuf) -> Self {
+        let digest = read_file(&path, MAX_MATERIAL).ok().map(|content| {
+            let mut digest = [0; 32];
+            digest.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &content).as_ref());
+            digest
+        });
+        Self { path, digest }
+    }
 }
 
 #[cfg(test)]

@@ -6,4 +6,4 @@ mod file;
 
 pub use dns::{Addresses, DnsError, Family, Resolver, Service};
 pub use fetch::{FetchError, Fetcher};
-pub use file::{MAX_MATERIAL, read_file, read_text};
+pub use file::{FileVersion, MAX_MATERIAL, read_file, read_text};

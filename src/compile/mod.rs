@@ -10,16 +10,15 @@ mod underscores;
 mod upstream_checks;
 mod upstreams;
 
-use std::collections::HashMap;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::{Config, Credential, Loaded, LogFormat, LogOutput};
-use crate::filters::{Consumers, consumer_digest};
+use crate::filters::{Consumers, Shared, consumer_digest};
 use crate::live::Live;
 use crate::notation::{Mistakes, Place};
-use crate::snapshot::{Admin, Process, Route, Snapshot};
+use crate::snapshot::{Admin, Process, Snapshot};
 use crate::telemetry::{Format, Sink};
 
 /// The least time between two looks at the configuration's files.
@@ -54,15 +53,12 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         listeners: &listeners,
         mistakes: &mut mistakes,
         warnings: &mut warnings,
-        verifiers: HashMap::new(),
-        limits: HashMap::new(),
+        shared: Shared::default(),
         keyed_splits: 0,
     };
     let (routes, routers) = work.compile();
-    let mut key_stores: Vec<_> = work.verifiers.values().filter_map(|v| v.key_store()).collect();
-    key_stores.sort_unstable_by_key(Arc::as_ptr);
-    key_stores.dedup_by_key(|store| Arc::as_ptr(store));
-    key_stores.iter().for_each(|store| store.call_it(|source| loaded.redact(source)));
+    let kept = work.shared.kept;
+    kept.iter().for_each(|kept| kept.name_for_operators(&|source| loaded.redact(source)));
     let underscored = underscores::compile(loaded, &mut mistakes);
     if !mistakes.is_empty() {
         return Err(loaded.locate(mistakes));
@@ -83,16 +79,17 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         places: listeners.iter().enumerate().map(|(i, l)| (l.key(), i)).collect(),
         listeners,
         routers,
-        secret_parameters: secret_parameters(&routes),
+        secret_parameters: loaded.secret_parameters().to_vec(),
         underscored,
         routes,
         upstreams: upstreams.into_values().collect(),
-        key_stores,
+        kept,
         shield: config.shield.requests_per_address.as_ref().map(|r| r.0),
         admin,
         log,
         process: Process {
             threads: process.threads,
+            body_memory: process.body_memory.0,
             drain_time: process.drain_time.0,
             websocket_time: process.websocket_time.0,
             upgrade_socket: process.upgrade_socket.as_ref().map(|p| loaded.base.join(p)),
@@ -101,14 +98,6 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
             watch: process.watch.as_ref().map(|w| w.0.max(MIN_WATCH)),
         },
     })
-}
-
-fn secret_parameters(routes: &[Route]) -> Vec<String> {
-    let mut names: Vec<String> =
-        routes.iter().flat_map(|route| &route.filters).filter_map(|f| f.secret_parameter().map(str::to_owned)).collect();
-    names.sort_unstable();
-    names.dedup();
-    names
 }
 
 fn consumers(config: &Config, mistakes: &mut Mistakes) -> Consumers {

@@ -71,7 +71,7 @@ fn steps(segments: &[Segment]) -> Vec<Option<String>> {
 }
 
 fn authenticates(route: &Route) -> bool {
-    route.filters.iter().any(|filter| filter.stage() == Stage::Authenticate)
+    route.filters.has(Stage::Authenticate)
 }
 
 fn upstreams(route: &Route) -> impl Iterator<Item = &str> {

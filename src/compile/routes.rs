@@ -1,6 +1,6 @@
 //! `routes`: matches, filters, actions, and the routers of the listeners.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use ahash::AHashMap;
@@ -9,11 +9,10 @@ use http::HeaderName;
 use super::paths::{bypasses, path_rules};
 use super::upstreams::request_key;
 use crate::config::{self, HostHeader, Loaded, OneOrMany, RequestClass, TextRule, TextTest};
-use crate::filters::{CompileContext, Consumers, Filter, Stage, Verifier, editable};
+use crate::filters::{Chain, CompileContext, Consumers, Filter, FilterConfig, Identities, Needs, Shared, Stage, editable};
 use crate::live::Live;
 use crate::notation::{Header, Mistakes, Place, nearest};
 use crate::rules::balance::{Algorithm, Seat, hash_key};
-use crate::rules::limits::Gcra;
 use crate::rules::routing::{Entry, HostPattern, PathPattern, Predicates, Router, Segment, TextMatch};
 use crate::snapshot::{Action, Forward, Host, Listener, Mirror, PathEdit, Route, Split, Template};
 use crate::upstreams::{Class, Upstream};
@@ -40,9 +39,8 @@ pub struct Work<'w> {
     pub mistakes: &'w mut Mistakes,
     /// What is no mistake and most likely not meant.
     pub warnings: &'w mut Mistakes,
-    pub verifiers: HashMap<[u8; 32], Arc<Verifier>>,
-    /// Limits, by name.
-    pub limits: HashMap<String, (Gcra, Place)>,
+    /// What filters of all routes share.
+    pub shared: Shared,
     /// Splits by a key so far.
     pub keyed_splits: usize,
 }
@@ -180,7 +178,7 @@ impl Work<'_> {
 
     /// Notes entries that nothing but their order tells apart: the later one can never be reached.
     fn conflicts(&mut self, entries: &[Entry]) {
-        let mut by_key: AHashMap<String, Vec<&Entry>> = AHashMap::new();
+        let mut by_key: AHashMap<(&HostPattern, String), Vec<&Entry>> = AHashMap::new();
         for entry in entries {
             // Parameters match alike whatever their names are.
             let path = match &entry.path {
@@ -194,7 +192,7 @@ impl Work<'_> {
                     .collect(),
                 PathPattern::Regex(_) => entry.path.to_string(),
             };
-            by_key.entry(format!("{:?} {path}", entry.host)).or_default().push(entry);
+            by_key.entry((&entry.host, path)).or_default().push(entry);
         }
         let mut clashes = Vec::new();
         for same in by_key.values() {
@@ -217,21 +215,22 @@ impl Work<'_> {
 
     fn route(&mut self, route: &config::Route, entries: &[Entry], place: &Place) -> Route {
         let filters = self.filters(route, place);
-        let authenticates = filters.iter().any(|f| f.stage() == Stage::Authenticate);
+        let authenticates = filters.has(Stage::Authenticate);
         Route {
             name: route.name.0.clone(),
             paths: path_rules(&route.paths, &self.loaded.config.paths, authenticates),
             action: self.action(&route.action, entries, &place.key("action")),
             body: route.body.as_ref().map(|b| b.0),
-            cors: filters.iter().any(|f| f.stage() == Stage::Cors),
             filters,
             metrics: OnceLock::new(),
         }
     }
 
-    fn filters(&mut self, route: &config::Route, place: &Place) -> Vec<Filter> {
+    fn filters(&mut self, route: &config::Route, place: &Place) -> Chain {
         let mut filters = Vec::with_capacity(route.filters.len());
-        let mut authenticated: Option<&str> = None;
+        let loaded = self.loaded;
+        let identity = |place: &Place| loaded.identity(place);
+        let authenticated = route.filters.iter().find(|config| config.stage() == Stage::Authenticate);
         for (index, config) in route.filters.iter().enumerate() {
             let place = place.key("filters").index(index).key(config.key());
             let mut context = CompileContext {
@@ -243,20 +242,44 @@ impl Work<'_> {
                 consumers: self.consumers,
                 is_partial: self.loaded.is_partial("consumers"),
                 methods: &route.matches.methods,
-                verifiers: &mut self.verifiers,
-                limits: &mut self.limits,
+                identities: Identities(&identity),
+                shared: &mut self.shared,
                 mistakes: self.mistakes,
             };
             let Some(filter) = config.compile(&mut context) else { continue };
+            self.fits(config, &filter, route, &place);
             if filter.stage() == Stage::Authenticate
-                && let Some(other) = authenticated.replace(config.key())
+                && let Some(other) = authenticated.filter(|first| !std::ptr::eq(*first, config))
             {
-                self.mistakes.add(&place, format!("the route already has {other}: a request would need both; use two routes for either"));
+                let text = format!("the route already has {}: put both below any_of if either is enough, or below all_of", other.key());
+                self.mistakes.add(&place, text);
             }
+            self.reads_claims(config, authenticated, &place);
             filters.push(filter);
         }
-        filters.sort_by_key(Filter::stage);
-        filters
+        Chain::new(filters)
+    }
+
+    /// Notes a filter that has nothing to work on where the route does not forward.
+    fn fits(&mut self, config: &FilterConfig, filter: &Filter, route: &config::Route, place: &Place) {
+        let forwards = matches!(route.action, config::Action::Forward(_));
+        if !forwards && filter.needs() == Needs::ResponseBody {
+            let text = format!("{} changes responses of targets, and this route does not forward", config.key());
+            self.mistakes.add(place, text);
+        }
+    }
+
+    /// Notes a filter that reads a header which authentication sets for the target: the filter sees what the client sends
+    /// under that name, which may be anything.
+    fn reads_claims(&mut self, config: &FilterConfig, authenticated: Option<&FilterConfig>, place: &Place) {
+        let Some(authenticator) = authenticated.filter(|_| config.stage() > Stage::Authenticate) else { return };
+        let written = authenticator.headers_written();
+        for (name, keys) in config.headers_read().into_iter().filter(|(name, _)| written.contains(name)) {
+            let place = keys.into_iter().fold(place.clone(), |place, key| place.key(key));
+            let text =
+                format!("{} sets {name} for the target only; here it is what the client sends: use by: consumer", authenticator.key());
+            self.mistakes.add(&place, text);
+        }
     }
 
     fn action(&mut self, action: &config::Action, entries: &[Entry], place: &Place) -> Action {

@@ -114,7 +114,7 @@ impl Mentioned {
 
     fn filter(&mut self, filter: &FilterConfig, place: &Place) {
         for (name, key) in filter.headers_read() {
-            self.read.push((name, key.iter().fold(place.clone(), |place, key| place.key(*key))));
+            self.read.push((name, key.iter().fold(place.clone(), |place, key| place.key(key.clone()))));
         }
         self.written.extend(filter.headers_written());
     }

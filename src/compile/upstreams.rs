@@ -15,8 +15,8 @@ use crate::rules::identity::RequestKey;
 use crate::rules::resilience::{AdaptiveShape, BreakerShape, Budget, Deviation, FailureShare, OutlierShape};
 use crate::tls::PeerAuthorities;
 use crate::upstreams::{
-    ActiveProbe, DiscoveryShape, GateShape, HttpProbe, PoolShape, ProbeKind, Retry, SessionKey, Sticky, TargetSpec, Thresholds, Transport,
-    TransportTls, Upstream,
+    ActiveProbe, DiscoveryShape, Expression, GateShape, HttpProbe, PoolShape, ProbeKind, Retry, SessionKey, Sticky, TargetSpec, Thresholds,
+    Transport, TransportTls, Upstream,
 };
 
 /// The most upstreams of a configuration.
@@ -323,7 +323,7 @@ fn probe(active: &config::ActiveHealth, place: &Place, mistakes: &mut Mistakes) 
                 host: active.host.as_ref().and_then(|h| h.0.to_str().ok()).map(str::to_owned),
                 status: active.status.clone(),
                 expect_header: active.expect_header.as_ref().map(|h| h.0.clone()),
-                expect_body: active.expect_body.as_ref().map(|p| p.0.clone()),
+                expect_body: active.expect_body.as_ref().map(|p| Expression(p.0.clone())),
             })
         }
         (Some(_), Some(_)) => {

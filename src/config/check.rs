@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json};
 
 use super::trail::Trail;
 use super::tree::{Node, Value};
-use crate::notation::{Mistakes, check_format, expression_of, expression_size, nearest};
+use crate::notation::{Fact, Mistakes, check_format, expression_of, expression_size, fact_of, nearest};
 
 /// Notes the mistakes of `tree`.
 pub fn check(tree: &Node, schema: &Json, mistakes: &mut Mistakes) {
@@ -217,10 +217,13 @@ fn found(node: &Node, wanted: &[&Json]) -> String {
     }
     let value = &node.value;
     // A secret is not repeated.
-    let secret = wanted.iter().any(|schema| schema.get("format").is_some_and(|format| format == "secret"));
+    fn format<'s>(schema: &&'s Json) -> Option<&'s str> {
+        schema.get("format").and_then(Json::as_str)
+    }
+    let secret = wanted.iter().filter_map(format).any(|format| fact_of(format, "") == Some(Fact::Secret));
     let takes = |text: &str| {
-        let format = |schema: &&Json| schema.get("format").and_then(Json::as_str).and_then(|f| check_format(f, text));
-        wanted.iter().filter(|schema| is(schema, "string")).any(|schema| format(schema).is_none_or(|checked| checked.is_ok()))
+        let checked = |schema: &&Json| format(schema).and_then(|format| check_format(format, text));
+        wanted.iter().filter(|schema| is(schema, "string")).any(|schema| checked(schema).is_none_or(|checked| checked.is_ok()))
     };
     match value {
         Value::Integer(_) | Value::Float(_) if secret => "a number; as a text it needs quotes".to_owned(),

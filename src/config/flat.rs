@@ -6,26 +6,10 @@ use std::path::Path;
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
-use super::Config;
+use super::facts::{self, Type, read_at_start};
 use super::redact::Redactor;
 use super::tree::{Node, Value};
 use crate::clients::{MAX_MATERIAL, read_file};
-use crate::notation::Place;
-
-/// Where a secret may stand in plain text; what `${…}` brought in is one wherever it stands.
-const SECRETS: [&str; 4] = ["admin.token", ".api_key.value", ".cookie.secret", ".jwt.secret"];
-
-/// Header fields whose value is a credential most often.
-const CREDENTIALS: [&str; 7] = ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "apikey", "x-auth-token"];
-
-/// Whether it is the value of such a field.
-fn is_credential(path: &str) -> bool {
-    let mut steps = path.rsplit('.');
-    let last = steps.next().unwrap_or_default();
-    // One of several values of a field has its number last.
-    let name = if last.bytes().all(|b| b.is_ascii_digit()) { steps.next().unwrap_or_default() } else { last };
-    CREDENTIALS.iter().any(|known| name.eq_ignore_ascii_case(known))
-}
 
 /// A value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,38 +65,19 @@ impl std::fmt::Display for Change {
     }
 }
 
-/// From which event on a new value of a key counts that a running gateway does not read again.
-pub fn read_at_start(path: &str) -> Option<&'static str> {
-    match path {
-        "process.threads" | "admin.address" => Some("start or upgrade"),
-        "process.upgrade_socket" => Some("start or upgrade, which until then SIGUSR2 asks for"),
-        _ => None,
-    }
-}
-
 impl Flat {
     /// Of a tree, in which everything is included and substituted.
     pub(super) fn of(tree: &Node) -> Self {
         let mut flat = Self::default();
-        flat.add(tree, &mut String::new());
+        flat.add(tree, &Type::root(), &mut String::new());
         flat
     }
 
     /// What is read at the start only, as it counts and not as it is written.
-    pub(super) fn at_start(config: &Config, base: &Path, tree: &Node) -> Self {
-        let socket = config.process.upgrade_socket.as_ref().map(|path| base.join(path));
-        let socket = socket.map(|path| std::path::absolute(&path).unwrap_or(path).display().to_string());
-        let values = [
-            ("process.threads", Some(config.process.threads.to_string())),
-            ("process.upgrade_socket", socket),
-            ("admin.address", Some(config.admin.address.0.to_string())),
-        ];
-        let leaf = |path: &'static str, value: String| {
-            let place = path.split('.').fold(Place::default(), |place, key| place.key(key));
-            let hidden = tree.at(&place).is_some_and(|node| node.written.is_some());
-            if hidden { Leaf::Hidden(sha256(value.as_bytes())) } else { Leaf::Plain(value) }
-        };
-        Self(values.into_iter().filter_map(|(path, value)| Some((path.to_owned(), leaf(path, value?)))).collect())
+    pub(super) fn at_start(tree: &Node, base: &Path) -> Self {
+        let leaf = |(value, hidden): (String, bool)| if hidden { Leaf::Hidden(sha256(value.as_bytes())) } else { Leaf::Plain(value) };
+        let values = facts::at_start().iter().filter_map(|setting| Some((setting.path.clone(), leaf(setting.value(tree, base)?))));
+        Self(values.collect())
     }
 
     /// Puts the values of another one in the place of its own.
@@ -128,13 +93,13 @@ impl Flat {
         }
     }
 
-    fn add(&mut self, node: &Node, path: &mut String) {
+    fn add(&mut self, node: &Node, at: &Type, path: &mut String) {
         let length = path.len();
         match &node.value {
             Value::Map(members) if !members.is_empty() => {
                 for (key, below) in members {
                     step(path, &key.text);
-                    self.add(below, path);
+                    self.add(below, &at.key(&key.text), path);
                     path.truncate(length);
                 }
             }
@@ -143,15 +108,16 @@ impl Flat {
                     // Where nothing else decides, the first of them does.
                     self.0.insert(ORDER.to_owned(), Leaf::Order(items.iter().filter_map(name).collect()));
                 }
+                let item = at.item();
                 for (index, below) in items.iter().enumerate() {
                     step(path, &name(below).unwrap_or_else(|| index.to_string()));
-                    self.add(below, path);
+                    self.add(below, &item, path);
                     path.truncate(length);
                 }
             }
             value => {
-                let text = text(value);
-                let hidden = node.written.is_some() || SECRETS.iter().any(|end| path.ends_with(end)) || is_credential(path);
+                let text = value.text();
+                let hidden = node.written.is_some() || at.is_secret(&text);
                 let leaf = if hidden { Leaf::Hidden(sha256(text.as_bytes())) } else { Leaf::Plain(text) };
                 self.0.insert(path.clone(), leaf);
             }
@@ -257,19 +223,7 @@ fn name(node: &Node) -> Option<String> {
     let Value::Map(members) = &node.value else { return None };
     let named = members.iter().find(|(key, _)| key.text == "name").map(|(_, node)| node)?;
     // What a reference stands for is shown nowhere.
-    Some(named.written.as_deref().map_or_else(|| text(&named.value), str::to_owned))
-}
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::Null => "null".to_owned(),
-        Value::Bool(value) => value.to_string(),
-        Value::Integer(value) => value.to_string(),
-        Value::Float(value) => value.to_string(),
-        Value::Text(value) => value.clone(),
-        Value::List(_) => "[]".to_owned(),
-        Value::Map(_) => "{}".to_owned(),
-    }
+    Some(named.written.as_deref().map_or_else(|| named.value.text(), str::to_owned))
 }
 
 #[cfg(test)]
@@ -306,29 +260,5 @@ mod tests {
         assert_eq!(told(before, moved), ["~ routes, their order: a, b -> b, a"]);
         assert_eq!(told("upstreams: {ab: {targets: [\"h:1\"]}}", "upstreams: {}"), ["+ upstreams: {}", "- upstreams.ab: 1 keys"]);
         assert_eq!(told("process: {threads: 1}", "process: {threads: 2}"), ["~ process.threads: 1 -> 2 (from the next start or upgrade)"]);
-    }
-
-    #[test]
-    fn every_secret_of_the_schema_is_hidden() {
-        fn find(value: &serde_json::Value, name: &str, found: &mut std::collections::BTreeSet<String>) {
-            match value {
-                serde_json::Value::Object(members) => {
-                    if members.get("format").is_some_and(|f| f == "secret") || members.get("$ref").is_some_and(|r| r == "#/$defs/Secret") {
-                        found.insert(name.to_owned());
-                    }
-                    for (key, below) in members {
-                        find(below, if key == "anyOf" || key == "allOf" { name } else { key }, found);
-                    }
-                }
-                serde_json::Value::Array(items) => items.iter().for_each(|item| find(item, name, found)),
-                _ => {}
-            }
-        }
-        let mut found = std::collections::BTreeSet::new();
-        find(&super::super::schema(), "", &mut found);
-        found.remove("Secret");
-        let known: std::collections::BTreeSet<String> =
-            SECRETS.iter().filter_map(|end| end.rsplit('.').next()).map(str::to_owned).collect();
-        assert_eq!(found, known);
     }
 }

@@ -1,11 +1,9 @@
 //! `listeners`: where connections are accepted.
 
-use std::path::PathBuf;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::notation::{Duration, Listen, Name, Network, Size};
+use crate::notation::{Duration, File, Listen, Name, Network, Size};
 
 /// One address to accept connections on.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -15,6 +13,9 @@ pub struct Listener {
     pub name: Name,
     /// The address and port.
     pub address: Listen,
+    /// What it speaks. Default `http`, the only kind so far.
+    #[serde(default)]
+    pub kind: ListenerKind,
     /// The protocols; over TLS they are negotiated (ALPN), without TLS `http2` is h2c with prior
     /// knowledge. Default: both over TLS, `http1` without.
     pub protocols: Option<Vec<Protocol>>,
@@ -27,6 +28,15 @@ pub struct Listener {
     /// What a connection and a request may cost.
     #[serde(default)]
     pub limits: ListenerLimits,
+}
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ListenerKind {
+    /// HTTP over TCP, with or without TLS.
+    #[default]
+    Http,
 }
 
 /// A protocol that a listener speaks.
@@ -68,9 +78,9 @@ pub enum TlsVersion {
 #[serde(deny_unknown_fields)]
 pub struct Certificate {
     /// The chain, the server's own certificate first.
-    pub cert: PathBuf,
+    pub cert: File,
     /// The private key.
-    pub key: PathBuf,
+    pub key: File,
 }
 
 /// Limits of a listener.

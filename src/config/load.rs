@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
+use super::facts::{self, Named, SCHEMA};
 use super::include::Substitution;
 use super::redact::Redactor;
 use super::trail::Trail;
@@ -29,6 +30,7 @@ pub struct Loaded {
     substituted: Vec<String>,
     redactor: Redactor,
     tree: Node,
+    named: Named,
 }
 
 impl Loaded {
@@ -69,13 +71,13 @@ impl Loaded {
     pub fn flat(&self) -> Flat {
         let mut flat = Flat::of(&self.tree);
         flat.overlay(self.at_start());
-        self.named_files().iter().for_each(|path| flat.add_file(path, &self.redactor));
+        self.named.files.iter().for_each(|path| flat.add_file(&self.base.join(path), &self.redactor));
         flat
     }
 
     /// What a process that starts with this has for as long as it lives.
     pub fn at_start(&self) -> Flat {
-        Flat::at_start(&self.config, &self.base, &self.tree)
+        Flat::at_start(&self.tree, &self.base)
     }
 
     /// Every value by its path, made by whoever asks first: for a large configuration that takes a while.
@@ -83,11 +85,14 @@ impl Loaded {
         Arc::new(LazyLock::new(Box::new(move || self.flat())))
     }
 
-    /// Certificates, keys and authorities.
-    fn named_files(&self) -> Vec<PathBuf> {
-        let certificates = self.config.listeners.iter().filter_map(|l| l.tls.as_ref()).flat_map(|tls| &tls.certificates);
-        let authorities = self.config.upstreams.values().filter_map(|u| u.tls.as_ref()?.ca.as_ref());
-        certificates.flat_map(|c| [&c.cert, &c.key]).chain(authorities).map(|path| self.base.join(path)).collect()
+    /// Returns a digest of all that stands at a place, with the contents of the files that it names.
+    pub fn identity(&self, place: &Place) -> [u8; 32] {
+        facts::identity(&self.tree, place, &self.base)
+    }
+
+    /// Returns the query parameters whose values are credentials.
+    pub fn secret_parameters(&self) -> &[String] {
+        &self.named.secret_parameters
     }
 
     /// The files and folders whose change may change what the configuration says.
@@ -95,8 +100,9 @@ impl Loaded {
         let mut all = self.files.clone();
         let patterns = self.config.include.iter().filter(|p| p.contains('*'));
         all.extend(patterns.map(|p| include::folder(&self.base.join(p)).to_path_buf()));
-        all.extend(self.named_files());
-        all.extend(self.substituted.iter().map(|path| self.base.join(path)));
+        all.extend(
+            self.named.files.iter().map(PathBuf::as_path).chain(self.substituted.iter().map(Path::new)).map(|path| self.base.join(path)),
+        );
         all
     }
 
@@ -133,7 +139,7 @@ fn unreadable(why: &str) -> String {
 }
 
 fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistakes> {
-    let schema = super::schema();
+    let schema = &*SCHEMA;
     let sections: Vec<&str> = schema["properties"].as_object().map(|p| p.keys().map(String::as_str).collect()).unwrap_or_default();
     let mut files = vec![name];
     let mut size = Size::default();
@@ -146,7 +152,7 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
     include::substitute(&mut tree, &base, &Trail::Root, &mut notes);
     let Substitution { files: substituted, redactor, .. } = notes;
     let mut seen = Mistakes::default();
-    check::check(&tree, &schema, &mut seen);
+    check::check(&tree, schema, &mut seen);
     // Of a text that could not be put together nobody knows what else it is.
     seen.0.retain(|m| mistakes.0.iter().all(|unknown| unknown.place.0.is_empty() || unknown.place != m.place));
     mistakes.append(seen);
@@ -165,7 +171,10 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
         (read::read(&sound), left_out)
     };
     match config {
-        Ok(config) => Ok(Loaded { config, base, mistakes, left_out, files, substituted, redactor, tree }),
+        Ok(config) => {
+            let named = Named::of(&tree);
+            Ok(Loaded { config, base, mistakes, left_out, files, substituted, redactor, tree, named })
+        }
         // The check above takes what serde takes; should they ever differ, serde has the last word.
         Err(error) if mistakes.is_empty() => Err(single(&files, Spot::default(), redactor.redact(&error.to_string()))),
         Err(_) => Err(locate(mistakes, &tree, &files, &redactor)),

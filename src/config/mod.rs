@@ -5,6 +5,7 @@
 mod balance;
 mod check;
 mod consumer;
+mod facts;
 mod flat;
 mod health;
 mod include;
@@ -28,9 +29,10 @@ use crate::notation::Name;
 
 pub use balance::{Balance, HashBalance, HashTable, KeyBy};
 pub use consumer::{ApiKeyCredential, Consumer, Credential, TokenCredential};
-pub use flat::{Change, Flat, Leaf, read_at_start};
+pub use facts::read_at_start;
+pub use flat::{Change, Flat, Leaf};
 pub use health::{ActiveHealth, Health, PassiveHealth, ProbeMethod};
-pub use listener::{Certificate, Listener, ListenerLimits, Protocol, Tls, TlsVersion};
+pub use listener::{Certificate, Listener, ListenerKind, ListenerLimits, Protocol, Tls, TlsVersion};
 pub use load::{FlatLater, Loaded, load, load_text};
 pub use operation::{AccessLog, Admin, LogFormat, LogOutput, Logging, Process, Shield};
 pub use resilience::{Breaker, Retry, RetryOn, SameSite, Sticky, StickyCookie, UpstreamLimits};

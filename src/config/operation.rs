@@ -1,11 +1,9 @@
 //! `shield`, `admin`, `log` and `process`: running the gateway.
 
-use std::path::PathBuf;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::notation::{Duration, Listen, Name, RateText, Secret};
+use crate::notation::{Duration, FilePath, Listen, Name, RateText, Secret, Size};
 
 /// A coarse limit before routing and authentication: approximate, and nearly free.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -21,6 +19,7 @@ pub struct Shield {
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
     /// Its address, read at the start. Anything but loopback needs a `token`; without one, requests by a name other than `localhost` are refused. Default `127.0.0.1:9901`.
+    #[schemars(extend("x-read-at-start" = "start or upgrade"))]
     pub address: Listen,
     /// What `Authorization: Bearer` has to carry for anything but `/healthz` and `/readyz`.
     pub token: Option<Secret>,
@@ -47,7 +46,7 @@ pub struct AccessLog {
     /// Where to. Default `stdout`.
     pub output: LogOutput,
     /// The file when `output` is `file`; it is opened again at every reload.
-    pub file: Option<PathBuf>,
+    pub file: Option<FilePath>,
     /// How. Default `json`.
     pub format: LogFormat,
 }
@@ -83,8 +82,11 @@ pub enum LogFormat {
 #[serde(deny_unknown_fields, default)]
 pub struct Process {
     /// Worker threads; 0 is one for each core. Default 0.
-    #[schemars(range(max = 1024))]
+    #[schemars(range(max = 1024), extend("x-read-at-start" = "start or upgrade"))]
     pub threads: usize,
+    /// The memory of all request bodies together that filters need whole; where there is none left, requests are rejected
+    /// with 503. Default 256MiB.
+    pub body_memory: Size,
     /// The longest that draining may take, at SIGTERM and after an upgrade, where it is no shorter than
     /// `standby_time`. It ends with the last request; what is still under way then is cut. Default 30s.
     pub drain_time: Duration,
@@ -92,7 +94,8 @@ pub struct Process {
     /// latest when half of `drain_time`, or all but 5s of it, is over. Default 20s.
     pub websocket_time: Duration,
     /// The socket over which a new binary takes the listeners. Default: no upgrades.
-    pub upgrade_socket: Option<PathBuf>,
+    #[schemars(extend("x-read-at-start" = "start or upgrade, which until then SIGUSR2 asks for"))]
+    pub upgrade_socket: Option<FilePath>,
     /// How long a successor may take until it is ready. Default 60s.
     pub upgrade_time: Duration,
     /// How long this process stands by once a successor serves: should that crash or hang meanwhile, it
@@ -111,6 +114,7 @@ impl Default for Process {
     fn default() -> Self {
         Self {
             threads: 0,
+            body_memory: Size(256 << 20),
             drain_time: Duration(std::time::Duration::from_secs(30)),
             websocket_time: Duration(std::time::Duration::from_secs(20)),
             upgrade_socket: None,

@@ -60,6 +60,19 @@ pub enum Value {
 }
 
 impl Value {
+    /// Returns a value as it is written in one line; of a list or a mapping only which of them it is.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Null => "null".to_owned(),
+            Self::Bool(value) => value.to_string(),
+            Self::Integer(value) => value.to_string(),
+            Self::Float(value) => value.to_string(),
+            Self::Text(value) => value.clone(),
+            Self::List(_) => "[]".to_owned(),
+            Self::Map(_) => "{}".to_owned(),
+        }
+    }
+
     /// What a value is called in a message.
     pub fn kind(&self) -> &'static str {
         match self {

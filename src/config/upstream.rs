@@ -1,14 +1,12 @@
 //! `upstreams`: groups of targets.
 
-use std::path::PathBuf;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::balance::Balance;
 use super::health::Health;
 use super::resilience::{Breaker, Retry, Sticky, UpstreamLimits};
-use crate::notation::Duration;
+use crate::notation::{Duration, File, FollowedFile};
 use crate::upstreams::TargetText;
 
 /// A group of targets that answer the same requests.
@@ -64,7 +62,7 @@ fn default_resolve() -> Duration {
 pub enum Discovery {
     /// A YAML or JSON file with a list as `targets` is. It is read again when it changes, and a
     /// mistake in it leaves what was known.
-    File(PathBuf),
+    File(FollowedFile),
     /// The SRV records of a service such as `_http._tcp.users.internal`, for as long as they hold.
     Srv(String),
 }
@@ -91,7 +89,7 @@ pub struct UpstreamTls {
     /// The name that is asked for and verified. Default: the host name of the target.
     pub name: Option<String>,
     /// A PEM file of the authorities to trust instead of the system's.
-    pub ca: Option<PathBuf>,
+    pub ca: Option<File>,
 }
 
 impl Default for UpstreamTls {

@@ -1,14 +1,16 @@
 //! What a filter is compiled with.
 
+use std::any::{Any, TypeId};
 use std::collections::HashMap;
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::live::Live;
+use super::Consumers;
+use crate::live::{Kept, Live};
 use crate::notation::{MethodName, Mistakes, Place};
-use crate::rules::limits::Gcra;
 
-/// What a filter may look at while it is compiled, and where it notes its mistakes.
+/// What a filter may look at while it is compiled, and where it notes its errors.
 #[derive(Debug)]
 pub struct CompileContext<'c> {
     /// The route's name.
@@ -27,58 +29,61 @@ pub struct CompileContext<'c> {
     pub is_partial: bool,
     /// The methods that the route is for; none are all.
     pub methods: &'c [MethodName],
-    /// Verifiers of tokens that routes compiled before, by the digest of their settings.
-    pub verifiers: &'c mut HashMap<[u8; 32], Arc<super::jwt::Verifier>>,
-    /// Limits of routes compiled before, by name, each with its place.
-    pub limits: &'c mut HashMap<String, (Gcra, Place)>,
-    /// Mistakes so far.
+    /// What tells settings apart from all others.
+    pub identities: Identities<'c>,
+    /// What filters of all routes share.
+    pub shared: &'c mut Shared,
+    /// Errors so far.
     pub mistakes: &'c mut Mistakes,
 }
 
-/// Consumers by what they are known by.
-#[derive(Debug, Default)]
-pub struct Consumers {
-    by_key: HashMap<[u8; 32], Arc<str>, ahash::RandomState>,
-    by_subject: HashMap<String, Vec<(Option<String>, Arc<str>)>, ahash::RandomState>,
+/// Gives the identity of settings by their place: the digest of all that they say, secrets and the contents of files that
+/// they name among it.
+#[derive(Clone, Copy)]
+pub struct Identities<'c>(pub &'c dyn Fn(&Place) -> [u8; 32]);
+
+impl fmt::Debug for Identities<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Identities")
+    }
 }
 
-/// The digest by which an API key is known. A lookup by it takes no time that depends on how much of
-/// a wrong key is right, since the digest of a near miss is nowhere near.
-pub fn consumer_digest(key: &[u8]) -> [u8; 32] {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key);
-    let mut out = [0; 32];
-    out.copy_from_slice(digest.as_ref());
-    out
+impl CompileContext<'_> {
+    /// Returns the identity of the filter's settings: filters of the same identity may share what they compile.
+    pub fn identity(&self) -> [u8; 32] {
+        (self.identities.0)(&self.place)
+    }
+
+    /// Returns what filters with that key share, which `make` makes once; `None` where it cannot.
+    pub fn shared<T: Any + Send + Sync>(&mut self, key: &[u8], make: impl FnOnce(&mut Self) -> Option<T>) -> Option<Arc<T>> {
+        let key = (TypeId::of::<T>(), key.to_vec());
+        if let Some(known) = self.shared.known.get(&key) {
+            return Arc::clone(known).downcast().ok();
+        }
+        let made = Arc::new(make(self)?);
+        self.shared.known.insert(key, Arc::clone(&made) as Arc<dyn Any + Send + Sync>);
+        Some(made)
+    }
+
+    /// Notes what is to be kept up to date in the background for as long as the configuration serves.
+    pub fn keep(&mut self, kept: Arc<dyn Kept>) {
+        let is_known = self.shared.kept.iter().any(|known| std::ptr::addr_eq(Arc::as_ptr(known), Arc::as_ptr(&kept)));
+        if !is_known {
+            self.shared.kept.push(kept);
+        }
+    }
 }
 
-impl Consumers {
-    /// Adds an API key. False when it belongs to someone already.
-    pub fn add_key(&mut self, digest: [u8; 32], name: &Arc<str>) -> bool {
-        self.by_key.insert(digest, Arc::clone(name)).is_none()
-    }
+/// What filters of all routes share.
+#[derive(Default)]
+pub struct Shared {
+    known: HashMap<(TypeId, Vec<u8>), Arc<dyn Any + Send + Sync>>,
+    /// What is kept up to date in the background.
+    pub kept: Vec<Arc<dyn Kept>>,
+}
 
-    /// Adds a token's subject. False when it belongs to someone already.
-    pub fn add_subject(&mut self, subject: &str, issuer: Option<&str>, name: &Arc<str>) -> bool {
-        let known = self.by_subject.entry(subject.to_owned()).or_default();
-        let clash = known.iter().any(|(other, _)| other.as_deref() == issuer);
-        known.push((issuer.map(str::to_owned), Arc::clone(name)));
-        !clash
-    }
-
-    /// Whose API key it is.
-    pub fn by_key(&self, key: &[u8]) -> Option<&Arc<str>> {
-        self.by_key.get(&consumer_digest(key))
-    }
-
-    /// Whose token it is: an entry for its issuer before one for any.
-    pub fn by_subject(&self, subject: &str, issuer: Option<&str>) -> Option<&Arc<str>> {
-        let known = self.by_subject.get(subject)?;
-        let exact = known.iter().find(|(i, _)| i.is_some() && i.as_deref() == issuer);
-        exact.or_else(|| known.iter().find(|(i, _)| i.is_none())).map(|(_, name)| name)
-    }
-
-    /// Whether anyone has an API key.
-    pub fn has_keys(&self) -> bool {
-        !self.by_key.is_empty()
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("kept", &self.kept).finish_non_exhaustive()
     }
 }

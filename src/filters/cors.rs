@@ -11,7 +11,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{CompileContext, Verdict};
+use super::{CompileContext, HttpFilter, ResponseView, Stage, Verdict};
 use crate::exchange::{Exchange, Reason, Rejection};
 use crate::notation::{Duration, Header, MethodName};
 
@@ -43,7 +43,7 @@ enum Origin {
     Below(String, String),
 }
 
-/// The filter at work.
+/// The compiled filter.
 #[derive(Debug)]
 pub struct Filter {
     any: bool,
@@ -61,9 +61,13 @@ fn list<T: AsRef<str>>(items: impl Iterator<Item = T>) -> HeaderValue {
     HeaderValue::try_from(joined.join(", ")).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-impl Filter {
-    /// Compiles it.
-    pub fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
+impl HttpFilter for Filter {
+    type Config = Config;
+    /// The `Origin` that may read the response.
+    type Memory = Option<HeaderValue>;
+    const STAGE: Stage = Stage::Cors;
+
+    fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
         let mut origins = Vec::new();
         let any = config.origins.iter().any(|o| o == "*");
         let place = context.place.key("origins");
@@ -101,6 +105,41 @@ impl Filter {
         })
     }
 
+    fn headers_read(config: &Config) -> Vec<(HeaderName, Vec<String>)> {
+        config.headers.iter().flatten().map(|name| (name.0.clone(), vec!["headers".to_owned()])).collect()
+    }
+
+    /// Responds to a preflight; remembers who may read the response to anything else.
+    async fn on_request(&self, request: &RequestHeader, _exchange: &mut Exchange, allowed: &mut Self::Memory) -> Verdict {
+        let Some(origin) = request.headers.get(ORIGIN) else { return Ok(()) };
+        if self.allows(origin.as_bytes()) {
+            *allowed = Some(if self.any { HeaderValue::from_static("*") } else { origin.clone() });
+        }
+        if is_preflight(&request.method, &request.headers) { Err(self.preflight(request, allowed.is_some())) } else { Ok(()) }
+    }
+
+    /// Says who may read the response. The gateway is the one that decides: what the target said is replaced.
+    fn on_response(&self, response: &mut ResponseHeader, _view: &ResponseView<'_>, allowed: &Self::Memory) {
+        response.remove_header(&ACCESS_CONTROL_ALLOW_ORIGIN);
+        response.remove_header(&ACCESS_CONTROL_ALLOW_CREDENTIALS);
+        if !self.any && !varies_on_origin(response) {
+            let _ = response.append_header(VARY, HeaderValue::from_static("Origin"));
+        }
+        let Some(origin) = allowed else { return };
+        let mut set = |name: HeaderName, value: HeaderValue| {
+            let _ = response.insert_header(name, value);
+        };
+        set(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        if self.credentials {
+            set(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
+        if let Some(expose) = &self.expose {
+            set(ACCESS_CONTROL_EXPOSE_HEADERS, expose.clone());
+        }
+    }
+}
+
+impl Filter {
     fn allows(&self, origin: &[u8]) -> bool {
         let Ok(origin) = std::str::from_utf8(origin) else { return false };
         self.any
@@ -114,19 +153,10 @@ impl Filter {
             })
     }
 
-    /// Answers a preflight; notes who may read the answer to anything else.
-    pub fn on_request(&self, request: &RequestHeader, exchange: &mut Exchange) -> Verdict {
-        let Some(origin) = request.headers.get(ORIGIN) else { return Ok(()) };
-        if self.allows(origin.as_bytes()) {
-            exchange.cors_origin = Some(if self.any { HeaderValue::from_static("*") } else { origin.clone() });
-        }
-        if is_preflight(&request.method, &request.headers) { Err(self.preflight(request, exchange)) } else { Ok(()) }
-    }
-
-    fn preflight(&self, request: &RequestHeader, exchange: &Exchange) -> Box<Rejection> {
+    fn preflight(&self, request: &RequestHeader, is_allowed: bool) -> Box<Rejection> {
         const VARY_ON: &str = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers";
         let mut answer = Rejection::new(Reason::Preflight, "").header(VARY, HeaderValue::from_static(VARY_ON));
-        if exchange.cors_origin.is_none() {
+        if !is_allowed {
             // Without Access-Control-Allow-Origin the browser refuses: that is the answer.
             return answer.log("the origin is not allowed");
         }
@@ -136,26 +166,6 @@ impl Filter {
             answer = answer.header(ACCESS_CONTROL_ALLOW_HEADERS, headers.clone());
         }
         answer.header(ACCESS_CONTROL_MAX_AGE, self.max_age.clone())
-    }
-
-    /// Says who may read the answer. The gateway is the one that decides: what the target said is replaced.
-    pub fn on_response(&self, response: &mut ResponseHeader, exchange: &Exchange) {
-        response.remove_header(&ACCESS_CONTROL_ALLOW_ORIGIN);
-        response.remove_header(&ACCESS_CONTROL_ALLOW_CREDENTIALS);
-        if !self.any && !varies_on_origin(response) {
-            let _ = response.append_header(VARY, HeaderValue::from_static("Origin"));
-        }
-        let Some(origin) = &exchange.cors_origin else { return };
-        let mut set = |name: HeaderName, value: HeaderValue| {
-            let _ = response.insert_header(name, value);
-        };
-        set(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        if self.credentials {
-            set(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-        }
-        if let Some(expose) = &self.expose {
-            set(ACCESS_CONTROL_EXPOSE_HEADERS, expose.clone());
-        }
     }
 }
 

@@ -1,13 +1,15 @@
 //! `headers`: sets, adds and removes headers, both ways.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use http::header::{HeaderName, HeaderValue};
-use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::http::ResponseHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::CompileContext;
+use super::{CompileContext, HttpFilter, ResponseView, Stage};
+use crate::exchange::Edit;
 use crate::notation::{Header, HeaderText, Mistakes, Place};
 
 /// Headers that frame a message or belong to a connection: edited, they would break it.
@@ -23,15 +25,6 @@ pub struct Config {
     pub response: Edits,
 }
 
-impl Config {
-    /// The headers of requests that it edits.
-    pub fn of_requests(&self) -> Vec<HeaderName> {
-        let Edits { remove, set, add } = &self.request;
-        let edited = set.keys().chain(add.keys()).filter_map(|name| name.parse().ok());
-        remove.iter().map(|name| name.0.clone()).chain(edited).collect()
-    }
-}
-
 /// Edits, in the order remove, set, add.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -44,18 +37,11 @@ pub struct Edits {
     pub add: BTreeMap<String, HeaderText>,
 }
 
-#[derive(Debug)]
-struct Compiled {
-    remove: Vec<HeaderName>,
-    set: Vec<(HeaderName, HeaderValue)>,
-    add: Vec<(HeaderName, HeaderValue)>,
-}
-
-/// The filter at work.
+/// The compiled filter.
 #[derive(Debug)]
 pub struct Filter {
-    request: Compiled,
-    response: Compiled,
+    request: Arc<[Edit]>,
+    response: Arc<[Edit]>,
 }
 
 /// A header that a configuration may set.
@@ -70,49 +56,56 @@ pub fn editable(text: &str, place: &Place, mistakes: &mut Mistakes) -> Option<He
     Some(name)
 }
 
-fn pairs(edits: &BTreeMap<String, HeaderText>, place: &Place, mistakes: &mut Mistakes) -> Vec<(HeaderName, HeaderValue)> {
-    let pair = |(text, value): (&String, &HeaderText)| Some((editable(text, &place.key(text.clone()), mistakes)?, value.0.clone()));
+type Pairs<'e> = &'e BTreeMap<String, HeaderText>;
+
+fn pairs(edits: Pairs<'_>, place: &Place, edit: fn(HeaderName, HeaderValue) -> Edit, mistakes: &mut Mistakes) -> Vec<Edit> {
+    let pair = |(text, value): (&String, &HeaderText)| Some(edit(editable(text, &place.key(text.clone()), mistakes)?, value.0.clone()));
     edits.iter().filter_map(pair).collect()
 }
 
-fn compile(edits: &Edits, place: &Place, mistakes: &mut Mistakes) -> Compiled {
+fn compile(edits: &Edits, place: &Place, mistakes: &mut Mistakes) -> Arc<[Edit]> {
     let removed = edits.remove.iter().enumerate();
-    let remove = removed.filter_map(|(i, h)| editable(h.0.as_str(), &place.key("remove").index(i), mistakes)).collect();
-    Compiled { remove, set: pairs(&edits.set, &place.key("set"), mistakes), add: pairs(&edits.add, &place.key("add"), mistakes) }
+    let names = removed.filter_map(|(i, h)| editable(h.0.as_str(), &place.key("remove").index(i), mistakes));
+    let mut list: Vec<Edit> = names.map(Edit::Remove).collect();
+    list.extend(pairs(&edits.set, &place.key("set"), Edit::Set, mistakes));
+    list.extend(pairs(&edits.add, &place.key("add"), Edit::Add, mistakes));
+    list.into()
 }
 
-impl Filter {
-    /// Compiles it.
-    pub fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
+impl HttpFilter for Filter {
+    type Config = Config;
+    type Memory = ();
+    const STAGE: Stage = Stage::Edit;
+
+    fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
         Some(Self {
             request: compile(&config.request, &context.place.key("request"), context.mistakes),
             response: compile(&config.response, &context.place.key("response"), context.mistakes),
         })
     }
 
-    /// Edits the request. The names are valid and few, so nothing here can fail.
-    pub fn on_request(&self, request: &mut RequestHeader) {
-        for name in &self.request.remove {
-            request.remove_header(name);
-        }
-        for (name, value) in &self.request.set {
-            let _ = request.insert_header(name.clone(), value.clone());
-        }
-        for (name, value) in &self.request.add {
-            let _ = request.append_header(name.clone(), value.clone());
-        }
+    fn headers_written(config: &Config) -> Vec<HeaderName> {
+        let Edits { remove, set, add } = &config.request;
+        let edited = set.keys().chain(add.keys()).filter_map(|name| name.parse().ok());
+        remove.iter().map(|name| name.0.clone()).chain(edited).collect()
     }
 
-    /// Edits the answer.
-    pub fn on_response(&self, response: &mut ResponseHeader) {
-        for name in &self.response.remove {
-            response.remove_header(name);
+    fn edits(&self) -> Option<&Arc<[Edit]>> {
+        Some(&self.request)
+    }
+
+    fn on_response(&self, response: &mut ResponseHeader, view: &ResponseView<'_>, (): &()) {
+        if view.own {
+            return;
         }
-        for (name, value) in &self.response.set {
-            let _ = response.insert_header(name.clone(), value.clone());
-        }
-        for (name, value) in &self.response.add {
-            let _ = response.append_header(name.clone(), value.clone());
+        for edit in self.response.iter() {
+            // The names are valid and few, so that nothing here can fail.
+            match edit {
+                Edit::Set(name, value) => _ = response.insert_header(name.clone(), value.clone()),
+                Edit::Add(name, value) => _ = response.append_header(name.clone(), value.clone()),
+                Edit::Remove(name) => _ = response.remove_header(name),
+                Edit::RemoveCookie(_) | Edit::RemoveParameter(_) => {}
+            }
         }
     }
 }

@@ -1,192 +1,169 @@
-//! What is done to requests and answers on their way, a file per filter.
+//! What is done to requests and responses on their way, a file per filter.
 //!
-//! A filter is its file and one row in [`filters!`]. The stages run in the order of [`Stage`]; inside
-//! a stage filters run in the order of the configuration. On answers they run in reverse.
+//! A filter is its file and one row in [`filters!`]. The stages run in the order of [`Stage`]; inside a stage filters run
+//! in the order of the configuration. On responses they run in reverse.
 
-mod api_key;
+mod authenticate;
+mod chain;
+mod consumers;
 mod context;
 mod cors;
-mod edits;
 mod headers;
-mod jwt;
+mod hooks;
+mod json;
+mod json_limits;
 mod rate_limit;
 mod strip_fields;
-
-use std::fmt;
+#[cfg(test)]
+mod test_kit;
 
 use http::HeaderName;
 use pingora::http::{RequestHeader, ResponseHeader};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::exchange::{Exchange, Rejection};
+use crate::exchange::Exchange;
 
-pub use context::{CompileContext, Consumers, consumer_digest};
+pub use authenticate::{Authenticated, Refusal};
+pub use chain::{Chain, Memories};
+pub use consumers::{Consumers, consumer_digest};
+pub use context::{CompileContext, Identities, Shared};
 pub use cors::announced_method;
 pub(crate) use headers::editable;
-pub use jwt::Verifier;
-pub use strip_fields::Strip;
+pub use hooks::{BodyStep, HttpFilter, Needs, ResponseView, Stage, Verdict};
 
-/// The stages, in the order in which they run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
-    /// CORS first: a preflight carries no credentials, so nothing that needs them may come before it.
-    Cors,
-    /// Who is it? Before all that depends on who it is.
-    Authenticate,
-    /// Within the limits? Behind authentication, because limits are by consumer, and because a
-    /// stranger must not use up the quota of another.
-    Limit,
-    /// Edits last, so that whoever decides sees what the client sent.
-    Edit,
-}
+use chain::Slot;
+use hooks::misplaced;
 
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Cors => "cross-origin rules",
-            Self::Authenticate => "who is it?",
-            Self::Limit => "within the limits?",
-            Self::Edit => "edits",
-        })
-    }
-}
-
-/// A filter's outcome: on, or the gateway's own answer.
-pub type Verdict = Result<(), Box<Rejection>>;
-
-/// The table of filters: variant, key in the YAML, module, stage.
+/// The table of filters: variant, key in the YAML, module. It writes every hook for every variant, so that none can be
+/// forgotten, and dispatches statically: no allocation and no indirect call on a request.
 macro_rules! filters {
-    ($($(#[$doc:meta])* $variant:ident($module:ident), $stage:ident;)*) => {
+    ($($(#[$doc:meta])* $variant:ident = $key:literal: $($module:ident)::+;)*) => {
         /// A filter as it is configured.
         #[derive(Clone, Debug, Deserialize, JsonSchema)]
-        #[serde(rename_all = "snake_case")]
         pub enum FilterConfig {
-            $($(#[$doc])* $variant($module::Config),)*
+            $($(#[$doc])* #[serde(rename = $key)] $variant($($module)::+::Config),)*
         }
 
-        /// A filter at work. An enum and not a boxed trait: no allocation and no indirect call on a request.
+        /// A filter that is compiled.
         #[derive(Debug)]
         pub enum Filter {
-            $($(#[$doc])* $variant($module::Filter),)*
+            $($(#[$doc])* $variant($($module)::+::Filter),)*
+        }
+
+        /// What a filter remembers of one request.
+        #[derive(Debug)]
+        enum Memory {
+            $($variant(<$($module)::+::Filter as HttpFilter>::Memory),)*
         }
 
         impl FilterConfig {
-            /// The key in the YAML.
+            /// Returns its key in the YAML.
             pub fn key(&self) -> &'static str {
-                match self { $(Self::$variant(_) => stringify!($module),)* }
+                match self { $(Self::$variant(_) => $key,)* }
             }
 
-            /// Compiles it; `None` when mistakes were noted.
+            /// Returns the stage in which it runs.
+            pub fn stage(&self) -> Stage {
+                match self { $(Self::$variant(_) => <$($module)::+::Filter as HttpFilter>::STAGE,)* }
+            }
+
+            /// Compiles it; `None` when errors were noted.
             pub fn compile(&self, context: &mut CompileContext<'_>) -> Option<Filter> {
-                match self { $(Self::$variant(config) => $module::Filter::compile(config, context).map(Filter::$variant),)* }
+                match self { $(Self::$variant(config) => HttpFilter::compile(config, context).map(Filter::$variant),)* }
+            }
+
+            /// Returns the headers of a request that it reads, each with the keys that lead to its name.
+            pub fn headers_read(&self) -> Vec<(HeaderName, Vec<String>)> {
+                match self { $(Self::$variant(config) => <$($module)::+::Filter as HttpFilter>::headers_read(config),)* }
+            }
+
+            /// Returns the headers of a request that it sets or removes for the target.
+            pub fn headers_written(&self) -> Vec<HeaderName> {
+                match self { $(Self::$variant(config) => <$($module)::+::Filter as HttpFilter>::headers_written(config),)* }
             }
         }
 
         impl Filter {
-            /// Where in the order it stands.
+            /// Returns the stage in which it runs.
             pub fn stage(&self) -> Stage {
-                match self { $(Self::$variant(_) => Stage::$stage,)* }
+                match self { $(Self::$variant(_) => <$($module)::+::Filter as HttpFilter>::STAGE,)* }
             }
 
-            /// What it is called in the configuration.
+            /// Returns its key in the YAML.
             pub fn key(&self) -> &'static str {
-                match self { $(Self::$variant(_) => stringify!($module),)* }
+                match self { $(Self::$variant(_) => $key,)* }
+            }
+
+            /// Returns what it has to be given besides the heads.
+            pub fn needs(&self) -> Needs {
+                match self { $(Self::$variant(filter) => filter.needs(),)* }
+            }
+
+            fn edits(&self) -> Option<&std::sync::Arc<[crate::exchange::Edit]>> {
+                match self { $(Self::$variant(filter) => filter.edits(),)* }
+            }
+
+            async fn authenticate(&self, request: &RequestHeader, exchange: &Exchange) -> Result<Authenticated, Refusal> {
+                match self { $(Self::$variant(filter) => filter.authenticate(request, exchange).await,)* }
+            }
+
+            async fn on_request(&self, request: &RequestHeader, exchange: &mut Exchange, memory: Slot<'_>) -> Verdict {
+                match self {
+                    $(Self::$variant(filter) => {
+                        let remembers = size_of::<<$($module)::+::Filter as HttpFilter>::Memory>() > 0;
+                        if !remembers {
+                            return filter.on_request(request, exchange, &mut Default::default()).await;
+                        }
+                        match memory.get(|| Memory::$variant(Default::default())) {
+                            Memory::$variant(memory) => filter.on_request(request, exchange, memory).await,
+                            _ => Err(misplaced()),
+                        }
+                    })*
+                }
+            }
+
+            fn on_request_body(&self, body: &[u8], request: &RequestHeader, exchange: &mut Exchange) -> Verdict {
+                match self { $(Self::$variant(filter) => filter.on_request_body(body, request, exchange),)* }
+            }
+
+            fn on_response(&self, response: &mut ResponseHeader, view: &ResponseView<'_>, memory: Slot<'_>) {
+                match self {
+                    $(Self::$variant(filter) => {
+                        let remembers = size_of::<<$($module)::+::Filter as HttpFilter>::Memory>() > 0;
+                        if !remembers {
+                            filter.on_response(response, view, &Default::default());
+                        } else if let Memory::$variant(memory) = memory.get(|| Memory::$variant(Default::default())) {
+                            filter.on_response(response, view, memory);
+                        }
+                    })*
+                }
+            }
+
+            fn on_response_body(&self, response: &mut ResponseHeader, view: &ResponseView<'_>) -> BodyStep {
+                match self { $(Self::$variant(filter) => filter.on_response_body(response, view),)* }
             }
         }
     };
 }
 
-impl FilterConfig {
-    /// The headers of a request that it reads, each with the keys that lead to its name.
-    pub fn headers_read(&self) -> Vec<(HeaderName, &'static [&'static str])> {
-        match self {
-            Self::Cors(cors) => {
-                cors.headers.iter().flatten().map(|name| (name.0.clone(), &["headers"] as &'static [&'static str])).collect()
-            }
-            Self::Jwt(jwt) => vec![(jwt.header.0.clone(), &["header"])],
-            Self::ApiKey(key) => vec![(key.header.0.clone(), &["header"])],
-            Self::RateLimit(limit) => limit.header().map(|name| (name.clone(), &["by", "header"] as _)).into_iter().collect(),
-            Self::Headers(_) | Self::StripFields(_) => Vec::new(),
-        }
-    }
-
-    /// The headers of a request that it sets or removes for the target.
-    pub fn headers_written(&self) -> Vec<HeaderName> {
-        match self {
-            Self::Jwt(jwt) => jwt.forward_claims.values().map(|name| name.0.clone()).collect(),
-            Self::Headers(headers) => headers.of_requests(),
-            Self::Cors(_) | Self::ApiKey(_) | Self::RateLimit(_) | Self::StripFields(_) => Vec::new(),
-        }
-    }
-}
-
-impl Filter {
-    /// The query parameter in which a credential may come.
-    pub fn secret_parameter(&self) -> Option<&str> {
-        match self {
-            Self::Jwt(jwt) => jwt.query(),
-            Self::ApiKey(key) => key.query(),
-            _ => None,
-        }
-    }
-}
-
 filters! {
-    /// Lets pages of other origins read answers.
-    Cors(cors), Cors;
+    /// Lets pages of other origins read responses.
+    Cors = "cors": cors;
     /// Requires a JSON Web Token.
-    Jwt(jwt), Authenticate;
+    Jwt = "jwt": authenticate::jwt;
     /// Requires an API key.
-    ApiKey(api_key), Authenticate;
+    ApiKey = "api_key": authenticate::api_key;
+    /// Requires what any one of several authenticators accepts.
+    AnyOf = "any_of": authenticate::any_of;
+    /// Requires what every one of several authenticators accepts.
+    AllOf = "all_of": authenticate::all_of;
     /// Limits requests, exactly.
-    RateLimit(rate_limit), Limit;
+    RateLimit = "rate_limit": rate_limit;
+    /// Limits the shape of JSON request bodies.
+    JsonLimits = "json_limits": json_limits;
     /// Sets, adds and removes headers.
-    Headers(headers), Edit;
-    /// Removes members from JSON answers.
-    StripFields(strip_fields), Edit;
-}
-
-impl Filter {
-    /// Decides on a request, and edits it.
-    ///
-    /// # Errors
-    /// The answer to give instead of going on.
-    pub async fn on_request(&self, request: &mut RequestHeader, exchange: &mut Exchange) -> Verdict {
-        match self {
-            Self::Cors(filter) => filter.on_request(request, exchange),
-            Self::Jwt(filter) => filter.on_request(request, exchange).await,
-            Self::ApiKey(filter) => filter.on_request(request, exchange),
-            Self::RateLimit(filter) => filter.on_request(request, exchange),
-            Self::Headers(filter) => {
-                filter.on_request(request);
-                Ok(())
-            }
-            Self::StripFields(filter) => {
-                filter.on_request(request);
-                Ok(())
-            }
-        }
-    }
-
-    /// Edits an answer's head; `own` when the answer is the gateway's own.
-    pub fn on_response(&self, response: &mut ResponseHeader, exchange: &Exchange, own: bool) {
-        match self {
-            Self::Cors(filter) => filter.on_response(response, exchange),
-            Self::RateLimit(filter) => filter.on_response(response, exchange),
-            Self::Headers(filter) if !own => filter.on_response(response),
-            _ => {}
-        }
-    }
-
-    /// The fields that it wants removed from this answer's body.
-    ///
-    /// # Errors
-    /// The answer to give instead, when the body cannot be looked into.
-    pub fn on_body(&self, response: &mut ResponseHeader) -> Result<Option<Strip<'_>>, Box<Rejection>> {
-        match self {
-            Self::StripFields(filter) => filter.on_response(response),
-            _ => Ok(None),
-        }
-    }
+    Headers = "headers": headers;
+    /// Removes members from JSON responses.
+    StripFields = "strip_fields": strip_fields;
 }

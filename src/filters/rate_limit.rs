@@ -9,10 +9,10 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{CompileContext, Verdict};
+use super::{CompileContext, HttpFilter, ResponseView, Stage, Verdict};
 use crate::exchange::{Exchange, LimitNote, Reason, Rejection, clock};
 use crate::live::Buckets;
-use crate::notation::{Header, Name, RateText};
+use crate::notation::{Header, Name, Place, RateText};
 use crate::rules::limits::{Decision, Gcra};
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -39,16 +39,6 @@ pub struct Config {
 
 fn by_address() -> By {
     By::One(Part::Address)
-}
-
-impl Config {
-    /// The header that requests are counted by.
-    pub fn header(&self) -> Option<&HeaderName> {
-        match &self.by {
-            By::Header(part) => Some(&part.header.0),
-            By::One(_) | By::Several(_) => None,
-        }
-    }
 }
 
 /// One part or several.
@@ -83,7 +73,7 @@ pub struct HeaderPart {
     pub header: Header,
 }
 
-/// The filter at work.
+/// The compiled filter.
 #[derive(Debug)]
 pub struct Filter {
     gcra: Gcra,
@@ -98,9 +88,18 @@ fn seconds_up(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
-impl Filter {
-    /// Compiles it.
-    pub fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
+/// A limit of which several filters are one.
+struct Named {
+    gcra: Gcra,
+    place: Place,
+}
+
+impl HttpFilter for Filter {
+    type Config = Config;
+    type Memory = ();
+    const STAGE: Stage = Stage::Limit;
+
+    fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
         let (parts, header) = match &config.by {
             By::One(part) => (vec![*part], None),
             By::Several(parts) if parts.is_empty() => {
@@ -116,9 +115,9 @@ impl Filter {
             Some(name) => format!("name:{}", name.0),
             None => format!("route:{}:{}", context.route, context.index),
         };
-        let same = context.limits.entry(name.clone()).or_insert_with(|| (gcra, context.place.clone()));
-        if same.0 != gcra {
-            let why = format!("limits of one name count together, and this one is another than {}", same.1);
+        let same = context.shared(name.as_bytes(), |context| Some(Named { gcra, place: context.place.clone() }))?;
+        if same.gcra != gcra {
+            let why = format!("limits of one name count together, and this one is another than {}", same.place);
             context.mistakes.add(&context.place.key("limit"), why);
         }
         let window = config.limit.0.period.as_secs().max(1);
@@ -126,8 +125,15 @@ impl Filter {
         Some(Self { gcra, parts, header, buckets: context.live.buckets(&name), policy: HeaderValue::try_from(policy).ok()?, label })
     }
 
-    /// Counts the request, or refuses it.
-    pub fn on_request(&self, request: &RequestHeader, exchange: &mut Exchange) -> Verdict {
+    fn headers_read(config: &Config) -> Vec<(HeaderName, Vec<String>)> {
+        match &config.by {
+            By::Header(part) => vec![(part.header.0.clone(), vec!["by".to_owned(), "header".to_owned()])],
+            By::One(_) | By::Several(_) => Vec::new(),
+        }
+    }
+
+    /// Counts the request, or rejects it.
+    async fn on_request(&self, request: &RequestHeader, exchange: &mut Exchange, (): &mut ()) -> Verdict {
         let mut key = [0_u8; MAX_HEADER + 64];
         let length = self.key(request, exchange, &mut key);
         let decision = self.buckets.admit(self.gcra, &key[..length], clock::now());
@@ -147,6 +153,16 @@ impl Filter {
         Ok(())
     }
 
+    /// Says where the client stands (IETF httpapi, RateLimit header fields).
+    fn on_response(&self, response: &mut ResponseHeader, view: &ResponseView<'_>, (): &()) {
+        if let Some(note) = &view.exchange.limit {
+            let _ = response.insert_header(POLICY, note.policy.clone());
+            let _ = response.insert_header(STATE, note.state.clone());
+        }
+    }
+}
+
+impl Filter {
     fn note(&self, decision: &Decision) -> Option<LimitNote> {
         use std::io::Write;
         let mut text = Vec::with_capacity(self.label.len() + 32);
@@ -185,13 +201,5 @@ impl Filter {
             }
         }
         at
-    }
-
-    /// Tells the client where it stands (IETF httpapi, RateLimit header fields).
-    pub fn on_response(&self, response: &mut ResponseHeader, exchange: &Exchange) {
-        if let Some(note) = &exchange.limit {
-            let _ = response.insert_header(POLICY, note.policy.clone());
-            let _ = response.insert_header(STATE, note.state.clone());
-        }
     }
 }

@@ -1,12 +1,12 @@
 //! The keys of a token issuer: from the configuration, a file or a URL, and their rotation.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use futures::future::{BoxFuture, FutureExt};
 use jsonwebtoken::jwk::{AlgorithmParameters, JwkSet};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use parking_lot::Mutex;
@@ -14,8 +14,9 @@ use serde::Serialize;
 use tokio::sync::{Notify, watch};
 
 use super::heritage::{Heritable, Part};
+use super::kept::Kept;
 use super::shelf::Shelf;
-use crate::clients::{Fetcher, MAX_MATERIAL, read_file};
+use crate::clients::{Fetcher, FileVersion, MAX_MATERIAL, read_file};
 use crate::notation::Source;
 
 /// A key that may verify a token.
@@ -48,18 +49,26 @@ pub struct KeySet {
 pub type KeyError = String;
 
 /// What makes two key stores the same.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct KeyStoreShape {
     /// Where the keys come from.
     pub source: Source,
     /// Authorities for its TLS.
-    pub ca: Option<PathBuf>,
+    pub ca: Option<FileVersion>,
     /// Time between two fetches.
     pub refresh: Duration,
     /// The least time between two fetches that an unknown key causes.
     pub refetch_after: Duration,
     /// How long keys are used after the last fetch that succeeded.
     pub max_stale: Duration,
+}
+
+impl KeyStoreShape {
+    /// Returns the shape in the form in which a successor knows it again.
+    fn form(&self) -> String {
+        // A path that is no text has no form; its keys are fetched anew.
+        serde_json::to_string(self).unwrap_or_default()
+    }
 }
 
 /// An issuer's keys, kept fresh in the background.
@@ -111,7 +120,7 @@ impl KeyStore {
     /// Says what is wrong with the authorities' file.
     pub fn new(shape: KeyStoreShape) -> Result<Self, String> {
         let remote = matches!(shape.source, Source::Url(_));
-        let fetcher = if remote { Some(Fetcher::new(shape.ca.as_deref())?) } else { None };
+        let fetcher = if remote { Some(Fetcher::new(shape.ca.as_ref().map(|ca| ca.path.as_path()))?) } else { None };
         Ok(Self {
             label: Mutex::new(describe(&shape.source)),
             fetching: tokio::sync::Mutex::default(),
@@ -136,8 +145,21 @@ impl KeyStore {
         self.rounds.send_modify(|round| *round += 1);
     }
 
+    /// Takes the keys of a store of the same source whose other settings were others, until there is a fetch with its own:
+    /// should that fail, they hold for as long as they would have.
+    fn follow(&self, earlier: &Self) {
+        let (text, succeeded) = {
+            let state = earlier.state.lock();
+            (state.last_text.clone(), state.succeeded)
+        };
+        let is_fresh = succeeded.is_some_and(|at| at.elapsed() <= self.shape.max_stale);
+        if earlier.set.load().is_some() && is_fresh && self.store(text).is_ok() {
+            self.state.lock().succeeded = succeeded;
+        }
+    }
+
     /// True for the first who asks: that one is to look after it.
-    pub fn start(&self) -> bool {
+    fn start(&self) -> bool {
         !self.started.swap(true, Ordering::AcqRel)
     }
 
@@ -146,14 +168,7 @@ impl KeyStore {
         self.set.load_full()
     }
 
-    /// Says what operators are to know it by.
-    pub fn call_it(&self, label: impl FnOnce(&str) -> String) {
-        let mut known = self.label.lock();
-        *known = label(&describe(&self.shape.source));
-    }
-
-    /// It for operators.
-    pub fn view(&self) -> KeyStoreView {
+    fn operators_view(&self) -> KeyStoreView {
         let set = self.keys();
         let state = self.state.lock();
         KeyStoreView {
@@ -167,7 +182,7 @@ impl KeyStore {
 
     /// Fetches the keys now, because an operator asks for it: a key that was withdrawn is taken no longer. Where that
     /// fails, the old ones stay for as long as they would have.
-    pub async fn fetch_anew(&self) {
+    async fn fetch_anew(&self) {
         if let Err(error) = self.refresh().await {
             log::warn!("the keys of {} could not be fetched anew, the old ones stay: {error}", self.describe());
         }
@@ -217,7 +232,7 @@ impl KeyStore {
     }
 
     /// Waits until keys have been asked for once.
-    pub async fn first_round(&self) {
+    async fn first_round(&self) {
         let _ = self.rounds.subscribe().wait_for(|round| *round > 0).await;
     }
 
@@ -246,7 +261,7 @@ impl KeyStore {
 
     /// Keeps a store fresh until it is dropped. A file is looked at every second, a URL fetched
     /// every `refresh`, sooner after a failure and when [`KeyStore::refetch`] asks.
-    pub async fn keep_fresh(store: std::sync::Weak<Self>) {
+    async fn keep_fresh(store: std::sync::Weak<Self>) {
         let mut failed_before = false;
         loop {
             let Some(this) = store.upgrade() else { return };
@@ -280,6 +295,38 @@ impl KeyStore {
     }
 }
 
+impl Kept for KeyStore {
+    fn kind(&self) -> &'static str {
+        "key_set"
+    }
+
+    fn look_after(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        async move {
+            if self.start() {
+                tokio::spawn(Self::keep_fresh(Arc::downgrade(&self)));
+                // Whether it succeeds or not, the start goes on from here; without keys nobody passes.
+                self.first_round().await;
+            } else {
+                self.fetch_anew().await;
+            }
+        }
+        .boxed()
+    }
+
+    fn view(&self) -> serde_json::Value {
+        serde_json::json!(self.operators_view())
+    }
+
+    fn age(&self) -> Option<(String, f64)> {
+        let view = self.operators_view();
+        Some((view.source, view.age_seconds?))
+    }
+
+    fn name_for_operators(&self, label: &dyn Fn(&str) -> String) {
+        *self.label.lock() = label(&describe(&self.shape.source));
+    }
+}
+
 fn describe(source: &Source) -> String {
     match source {
         Source::File(path) => path.display().to_string(),
@@ -304,14 +351,24 @@ pub struct KeyStores {
     waiting: Mutex<HashMap<String, (Vec<u8>, Duration)>>,
 }
 
-/// A key set in a hand-over: its shape in words, its text, its age in milliseconds.
+/// A key set in a hand-over: its shape as JSON, its text, its age in milliseconds.
 type GivenKeys = (String, String, u64);
 
 impl KeyStores {
     /// The key store of that shape.
     pub fn get_or(&self, shape: &KeyStoreShape, fresh: impl FnOnce() -> Arc<KeyStore>) -> Arc<KeyStore> {
-        let store = self.shelf.get_or(shape, fresh);
-        if let Some((text, age)) = self.waiting.lock().remove(&format!("{shape:?}")) {
+        // Before it is on the shelf itself.
+        let others = self.shelf.all().into_iter().filter(|(known, _)| known != shape && known.source == shape.source);
+        // A configuration of before may still be there besides the one that serves.
+        let earlier = others.map(|(_, store)| store).max_by_key(|store| store.state.lock().succeeded);
+        let store = self.shelf.get_or(shape, || {
+            let store = fresh();
+            if let Some(earlier) = earlier {
+                store.follow(&earlier);
+            }
+            store
+        });
+        if let Some((text, age)) = self.waiting.lock().remove(&shape.form()) {
             store.inherit(text, age);
         }
         store
@@ -324,7 +381,7 @@ impl Heritable for KeyStores {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn give(&self, part: Part) -> serde_json::Result<Option<Vec<u8>>> {
@@ -335,7 +392,7 @@ impl Heritable for KeyStores {
             store.keys()?;
             let state = store.state.lock();
             let age = state.succeeded?.elapsed().as_millis().try_into().ok()?;
-            Some((format!("{shape:?}"), String::from_utf8(state.last_text.clone()).ok()?, age))
+            Some((shape.form(), String::from_utf8(state.last_text.clone()).ok()?, age))
         });
         serde_json::to_vec(&given.collect::<Vec<GivenKeys>>()).map(Some)
     }

@@ -5,6 +5,7 @@
 
 mod buckets;
 mod heritage;
+mod kept;
 mod keys;
 mod pools;
 mod secrets;
@@ -19,6 +20,7 @@ use crate::upstreams::{Pool, PoolShape, Sessions};
 
 pub use buckets::Buckets;
 pub use heritage::{Heritable, Part};
+pub use kept::Kept;
 pub use keys::{KeyError, KeySet, KeyStore, KeyStoreShape, KeyStoreView, MAX_KEYS, VerifyingKey, parse_jwks};
 pub use verified::VerifiedTokens;
 

@@ -3,12 +3,14 @@
 //!
 //! Never here: a file, an environment variable, a decision about traffic.
 
+mod header_names;
 mod mistake;
 mod text;
 mod types;
 mod units;
 
+pub use header_names::carries_credentials;
 pub use mistake::{Mistake, Mistakes, Place, SHOWN, Step, Word, nearest};
-pub use text::{check_format, expression_of, expression_size};
+pub use text::{Fact, check_format, expression_of, expression_size, fact_of, normal_form};
 pub use types::*;
 pub use units::Rate;

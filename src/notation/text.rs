@@ -29,8 +29,52 @@ pub fn check_format(format: &str, text: &str) -> Option<Result<(), String>> {
         Statuses::FORMAT => parses::<Statuses>(text),
         Name::FORMAT => parses::<Name>(text),
         Secret::FORMAT => parses::<Secret>(text),
+        File::FORMAT => parses::<File>(text),
+        FollowedFile::FORMAT => parses::<FollowedFile>(text),
+        FilePath::FORMAT => parses::<FilePath>(text),
+        SecretParameter::FORMAT => parses::<SecretParameter>(text),
         _ => return None,
     })
+}
+
+/// What a text is by its type, besides a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fact<'t> {
+    /// A secret: nothing shows it.
+    Secret,
+    /// The path of a file that is read when the configuration is loaded: its content is a part of the configuration.
+    File(&'t str),
+    /// The path of a file that is read again by itself whenever it changes.
+    FollowedFile(&'t str),
+    /// A path at which something is made; its content does not count.
+    Path(&'t str),
+    /// The name of a query parameter whose values are secrets.
+    SecretParameter(&'t str),
+}
+
+/// Returns what a text of that format is besides a value, if it is anything.
+pub fn fact_of<'t>(format: &str, text: &'t str) -> Option<Fact<'t>> {
+    match format {
+        Secret::FORMAT => Some(Fact::Secret),
+        File::FORMAT => Some(Fact::File(text)),
+        FollowedFile::FORMAT => Some(Fact::FollowedFile(text)),
+        FilePath::FORMAT => Some(Fact::Path(text)),
+        SecretParameter::FORMAT => Some(Fact::SecretParameter(text)),
+        KeySource::FORMAT => match text.strip_prefix("file:") {
+            Some(path) => Some(Fact::FollowedFile(path)),
+            // The query of a URL, and what stands before an @, may be credentials.
+            None => text.contains(['?', '@']).then_some(Fact::Secret),
+        },
+        _ => None,
+    }
+}
+
+/// Returns the one form of a text of that format for all texts that mean the same, where the format has one.
+pub fn normal_form(format: &str, text: &str) -> Option<String> {
+    match format {
+        Listen::FORMAT => text.parse::<Listen>().ok().map(|listen| listen.0.to_string()),
+        _ => None,
+    }
 }
 
 /// The regular expression in a text of that format, if it is one.

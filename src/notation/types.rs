@@ -119,7 +119,7 @@ text_type!(
 );
 
 /// Where a key set comes from.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 pub enum Source {
     /// A file, read again when it changes.
     File(PathBuf),
@@ -142,6 +142,7 @@ text_type!(
 
 text_type!(
     /// Statuses: `200`, `200-299`, `2xx`, or several with commas.
+    #[derive(PartialEq, Eq, Hash)]
     Statuses(Vec<(u16, u16)>), "statuses", ["200-399", "2xx,404"], |text| {
         let wanted = || "statuses such as 200, 200-299, 2xx or 2xx,404".to_owned();
         let one = |part: &str| -> Option<(u16, u16)> {
@@ -199,3 +200,51 @@ text_type!(
         if text.is_empty() { Err("a secret that is not empty".to_owned()) } else { Ok(SecretText(text.to_owned())) }
     }
 );
+
+text_type!(
+    /// The path of a file that is read when the configuration is loaded. What is in it is a part of the configuration: a
+    /// file that has changed is loaded by the next reload, and by `process.watch`.
+    File(PathBuf), "file", ["tls/api.pem"], |text| {
+        if text.is_empty() { Err("the path of a file".to_owned()) } else { Ok(text.into()) }
+    }
+);
+
+text_type!(
+    /// The path of a file that is read again by itself whenever it changes, without a reload.
+    FollowedFile(PathBuf), "followed-file", ["targets.yaml"], |text| {
+        if text.is_empty() { Err("the path of a file".to_owned()) } else { Ok(text.into()) }
+    }
+);
+
+text_type!(
+    /// A path at which the gateway makes something, such as a log or a socket.
+    FilePath(PathBuf), "path", ["access.log"], |text| {
+        if text.is_empty() { Err("a path".to_owned()) } else { Ok(text.into()) }
+    }
+);
+
+text_type!(
+    /// The name of a query parameter whose value is a credential: no log shows it.
+    SecretParameter(String), "secret-parameter", ["access_token"], |text| {
+        if text.is_empty() { Err("the name of a query parameter".to_owned()) } else { Ok(text.to_owned()) }
+    }
+);
+
+macro_rules! as_path {
+    ($($name:ident),*) => {
+        $(impl AsRef<std::path::Path> for $name {
+            fn as_ref(&self) -> &std::path::Path {
+                &self.0
+            }
+        })*
+    };
+}
+
+as_path!(File, FollowedFile, FilePath);
+
+// The schema has the defaults of what can be written as it is read.
+impl serde::Serialize for Listen {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}

@@ -191,7 +191,8 @@ impl Supervisor {
         let going: Vec<_> = known.iter().filter(|known| !snapshot.listeners.iter().any(|l| known.is(l))).collect();
         let new = snapshot.listeners.iter().enumerate().filter(|(_, listener)| !known.iter().any(|l| l.is(listener)));
         let new = new.map(|(index, listener)| {
-            let in_the_way = going.iter().filter(|l| sockets::overlap(l.address, listener.address));
+            let in_the_way =
+                going.iter().filter(|l| l.transport() == listener.transport() && sockets::overlap(l.address, listener.address));
             sockets::Wanted { index, listener, going: in_the_way.map(|l| l.socket()).collect() }
         });
         sockets::bind_listeners(new.collect())
@@ -269,7 +270,7 @@ impl Supervisor {
             let Some(place) = serving.snapshot.listener(&bound.name) else { continue };
             let listener = &serving.snapshot.listeners[place];
             let shared = Shared {
-                proxy: Arc::clone(&self.proxy),
+                http: Arc::clone(&self.http),
                 serving: Arc::clone(&self.serving),
                 drain: Arc::clone(&self.drain),
                 tickets: self.live.ticket_keys(),
@@ -343,19 +344,7 @@ pub async fn look_after(snapshot: &Snapshot) {
             }));
         }
     }
-    for store in &snapshot.key_stores {
-        if store.start() {
-            let store = Arc::clone(store);
-            first.push(tokio::spawn(async move {
-                tokio::spawn(crate::live::KeyStore::keep_fresh(Arc::downgrade(&store)));
-                // Whether it succeeds or not, the start goes on from here; without keys nobody passes.
-                store.first_round().await;
-            }));
-        } else {
-            let store = Arc::clone(store);
-            first.push(tokio::spawn(async move { store.fetch_anew().await }));
-        }
-    }
+    first.extend(snapshot.kept.iter().map(|kept| tokio::spawn(Arc::clone(kept).look_after())));
     let all = futures::future::join_all(first);
     if tokio::time::timeout(FIRST_ROUND, all).await.is_err() {
         log::warn!("some upstreams or key sets did not answer within {FIRST_ROUND:?}; they are tried further in the background");

@@ -8,8 +8,9 @@ use super::{Phase, Source, Supervisor};
 use crate::config::Loaded;
 use crate::notation::Mistakes;
 
-/// What shows that a file is another one: its time, its length, its number.
-type Stamp = Option<(SystemTime, u64, u64)>;
+/// What shows that a file is another one: its time, the time at which that or anything else of it was last changed, its
+/// length, its number.
+type Stamp = Option<(SystemTime, (i64, i64), u64, u64)>;
 
 /// Files as they were at one time.
 pub type Seen = Vec<(PathBuf, Stamp)>;
@@ -20,7 +21,7 @@ const ASK: Duration = Duration::from_secs(1);
 fn stamp(path: &Path) -> Stamp {
     use std::os::unix::fs::MetadataExt;
     let data = std::fs::metadata(path).ok()?;
-    Some((data.modified().ok()?, data.len(), data.ino()))
+    Some((data.modified().ok()?, (data.ctime(), data.ctime_nsec()), data.len(), data.ino()))
 }
 
 /// The files as they are now.

@@ -3,6 +3,7 @@
 //! Never here: mutable state. What changes lives in [`crate::live`] and is only pointed to.
 
 mod current;
+mod listener;
 mod mirror;
 mod template;
 
@@ -13,11 +14,9 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 use http::{HeaderName, HeaderValue};
-use ipnet::IpNet;
-use rustls::sign::CertifiedKey;
 
-use crate::filters::{Filter, announced_method};
-use crate::live::KeyStore;
+use crate::filters::{Chain, Stage, announced_method};
+use crate::live::Kept;
 use crate::notation::{Rate, SecretText};
 use crate::rules::balance::Balance;
 use crate::rules::identity::RequestKey;
@@ -25,10 +24,10 @@ use crate::rules::path::PathRules;
 use crate::rules::routing::{Question, Router, Verdict};
 use crate::telemetry::metrics::{METRICS, RouteMetrics};
 use crate::telemetry::{AccessLog, Format, Sink};
-use crate::tls::ServerSettings;
 use crate::upstreams::{Class, Upstream};
 
 pub use current::{Current, Held};
+pub use listener::{HttpListener, Kind, Limits, Listener, ListenerKey, Room, Transport};
 pub use mirror::Mirror;
 pub use template::Template;
 
@@ -45,8 +44,8 @@ pub struct Snapshot {
     pub routes: Vec<Route>,
     /// Every upstream.
     pub upstreams: Vec<Arc<Upstream>>,
-    /// Key sets that are kept fresh for it.
-    pub key_stores: Vec<Arc<KeyStore>>,
+    /// What is kept up to date for it in the background.
+    pub kept: Vec<Arc<dyn Kept>>,
     /// Query parameters that credentials come in: their values are in no log.
     pub secret_parameters: Vec<String>,
     /// Header names with `_` that the configuration reads, each with its twin that has `-` instead.
@@ -69,7 +68,7 @@ impl Snapshot {
     pub fn find(&self, router: &Router, question: &Question<'_>) -> Verdict {
         if let Some(method) = announced_method(question.method, question.headers)
             && let Verdict::Found(entry) = router.find(&Question { method: &method, ..*question })
-            && self.routes[router.entry(entry).route].cors
+            && self.routes[router.entry(entry).route].filters.has(Stage::Cors)
         {
             return Verdict::Found(entry);
         }
@@ -103,75 +102,19 @@ impl Serving {
     }
 }
 
-/// What a listener is known by over reloads: its address, so that it may be renamed; with a port of the system's
-/// choice its name as well.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ListenerKey(SocketAddr, Option<String>);
-
-/// One address to accept connections on.
-#[derive(Clone, Debug)]
-pub struct Listener {
-    /// Its name.
-    pub name: String,
-    /// Its address.
-    pub address: SocketAddr,
-    /// HTTP/1 is spoken.
-    pub http1: bool,
-    /// HTTP/2 is spoken.
-    pub http2: bool,
-    /// TLS, with its certificates.
-    pub tls: Option<(ServerSettings, Vec<Arc<CertifiedKey>>)>,
-    /// Whose forwarding headers are believed.
-    pub trusted_proxies: Vec<IpNet>,
-    /// Limits.
-    pub limits: Limits,
-}
-
-impl Listener {
-    /// What it is known by.
-    pub fn key(&self) -> ListenerKey {
-        ListenerKey(self.address, (self.address.port() == 0).then(|| self.name.clone()))
-    }
-}
-
-/// Limits of a listener.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Connections at a time.
-    pub connections: usize,
-    /// Connections of one address at a time.
-    pub connections_per_address: u32,
-    /// For headers, handshakes and prefaces.
-    pub header_time: Duration,
-    /// Bytes of a request's head.
-    pub headers: usize,
-    /// Between requests.
-    pub idle_time: Duration,
-    /// Between two parts of a body.
-    pub body_idle_time: Duration,
-    /// Bytes of a request body.
-    pub body: u64,
-    /// Requests on a connection; `None` is any number.
-    pub requests_per_connection: Option<u32>,
-    /// Streams on an HTTP/2 connection.
-    pub streams: u32,
-}
-
 /// What is done with requests of a kind.
 #[derive(Debug)]
 pub struct Route {
     /// Its name.
     pub name: String,
-    /// Filters in the order in which they run on requests.
-    pub filters: Vec<Filter>,
+    /// Its filters.
+    pub filters: Chain,
     /// What ends a request.
     pub action: Action,
     /// Bytes of a request body, if other than the listener's.
     pub body: Option<u64>,
     /// What of its paths is rejected.
     pub paths: PathRules,
-    /// Whether it has a `cors` filter, and so answers preflights.
-    pub cors: bool,
     /// The pattern of the path for each router entry of it, for its parameters.
     pub metrics: OnceLock<Arc<RouteMetrics>>,
 }
@@ -279,6 +222,8 @@ pub struct Admin {
 pub struct Process {
     /// Worker threads.
     pub threads: usize,
+    /// Bytes of all request bodies that are held whole.
+    pub body_memory: u64,
     /// The longest that draining may take.
     pub drain_time: Duration,
     /// How long WebSockets may go on in a drain.

@@ -40,7 +40,7 @@ pub use gate::{Class, Entered, Gate, GateShape};
 pub use health::{HealthView, Thresholds};
 pub use members::{NoPick, Picked, Wish};
 pub use pool::Pool;
-pub use probe::{HttpProbe, ProbeKind};
+pub use probe::{Expression, HttpProbe, ProbeKind};
 pub use sessions::Sessions;
 pub use shape::{PoolShape, SessionKey, Transport, TransportTls, widen_window};
 pub use sticky::Sticky;

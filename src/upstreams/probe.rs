@@ -24,7 +24,7 @@ static CONNECTORS: LazyLock<(TransportConnector, Connector<()>)> =
     LazyLock::new(|| (TransportConnector::new(connector_options()), Connector::new(connector_options())));
 
 /// What a probe sends and wants.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ProbeKind {
     /// A connection, with TLS where the upstream has it.
     Tcp,
@@ -38,7 +38,7 @@ pub enum ProbeKind {
 }
 
 /// A request that a healthy target answers well.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HttpProbe {
     /// `GET`, `HEAD` …
     pub method: http::Method,
@@ -53,27 +53,24 @@ pub struct HttpProbe {
     /// A header that has to be there.
     pub expect_header: Option<HeaderName>,
     /// What the first 64 KiB of the body have to match.
-    pub expect_body: Option<regex::Regex>,
+    pub expect_body: Option<Expression>,
 }
 
-impl ProbeKind {
-    /// Expressions have no equality but that of their text.
-    fn key(&self) -> String {
-        format!("{self:?}")
-    }
-}
+/// An expression, equal to those of the same text.
+#[derive(Clone, Debug)]
+pub struct Expression(pub regex::Regex);
 
-impl PartialEq for ProbeKind {
+impl PartialEq for Expression {
     fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
+        self.0.as_str() == other.0.as_str()
     }
 }
 
-impl Eq for ProbeKind {}
+impl Eq for Expression {}
 
-impl std::hash::Hash for ProbeKind {
+impl std::hash::Hash for Expression {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.key().hash(state);
+        self.0.as_str().hash(state);
     }
 }
 
@@ -174,7 +171,7 @@ impl HttpProbe {
             return Err(format!("the header {name} is missing"));
         }
         match &self.expect_body {
-            Some(pattern) if !pattern.is_match(&String::from_utf8_lossy(&reply.body)) => Err("the body does not match".to_owned()),
+            Some(pattern) if !pattern.0.is_match(&String::from_utf8_lossy(&reply.body)) => Err("the body does not match".to_owned()),
             _ => Ok(()),
         }
     }

@@ -13,13 +13,13 @@ use super::harness::eventually;
 use super::harness::gateway::{Gateway, complete};
 use super::harness::target::{Target, answer};
 
-struct Pair {
-    signing: EncodingKey,
-    jwk: Value,
+pub(super) struct Pair {
+    pub(super) signing: EncodingKey,
+    pub(super) jwk: Value,
 }
 
 impl Pair {
-    fn new(kid: Option<&str>) -> Self {
+    pub(super) fn new(kid: Option<&str>) -> Self {
         let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
         let raw = pair.public_key_raw();
         let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
@@ -31,7 +31,7 @@ impl Pair {
     }
 
     /// A token with these claims beside the usual ones.
-    fn token(&self, kid: Option<&str>, more: &Value) -> String {
+    pub(super) fn token(&self, kid: Option<&str>, more: &Value) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
         let mut claims = json!({"sub": "ada", "iss": "https://id.test", "exp": now + 600});
         more.as_object().into_iter().flatten().for_each(|(name, value)| claims[name] = value.clone());
@@ -56,7 +56,7 @@ fn config(issuer: &Target, more: &str) -> String {
     )
 }
 
-fn status(gateway: &Gateway, token: &str) -> u16 {
+pub(super) fn status(gateway: &Gateway, token: &str) -> u16 {
     gateway.request("GET", "/", &[("authorization", &format!("Bearer {token}"))]).status
 }
 

@@ -17,8 +17,7 @@ use super::intake::X_REQUEST_ID;
 use super::pick::refuse;
 use super::{Context, Gateway, interim};
 use crate::exchange::{Reason, Rejection};
-use crate::filters::Strip;
-use crate::rules::payload::Stripper;
+use crate::filters::ResponseView;
 use crate::upstreams::{Outcome, misframed};
 
 impl Gateway {
@@ -90,7 +89,7 @@ impl Gateway {
             // Its client knows no chunks; the end of the connection is the end of the body.
             response.remove_header(&TRANSFER_ENCODING);
         }
-        if let Some(cookie) = ctx.visit.as_ref().and_then(|visit| visit.session_cookie(ctx.exchange.secure)) {
+        if let Some(cookie) = ctx.visit.as_ref().and_then(|visit| visit.session_cookie(ctx.exchange.peer.is_secure())) {
             let _ = response.append_header(SET_COOKIE, cookie);
         }
         if is_bodiless(request, response) {
@@ -98,27 +97,20 @@ impl Gateway {
         }
         let serving = Arc::clone(&ctx.serving);
         let Some(route) = serving.route(ctx.matched.route) else { return Ok(()) };
-        for filter in route.filters.iter().rev() {
-            filter.on_response(response, &ctx.exchange, false);
-            let whole = response.headers.contains_key(CONTENT_LENGTH);
-            match filter.on_body(response) {
-                Ok(None) => {}
-                Ok(Some(Strip { fields, decoder })) => {
-                    // Whichever filter comes first finds it, and leaves none for the next.
-                    ctx.decoder = ctx.decoder.take().or(decoder);
-                    if ctx.decoder.is_some() {
-                        ctx.pace().iter().for_each(|pace| pace.unpack());
-                    }
-                    // Seldom is there a second one, and a list that grows makes room for four.
-                    ctx.strippers.reserve_exact(1);
-                    ctx.strippers.push(Stripper::new(Arc::clone(fields)));
-                    frame_anew(request, response)?;
-                    if let (true, Some(connection)) = (whole, &ctx.downstream.connection) {
-                        // No stream of events: its head may wait for its body, and go out with it.
-                        connection.cork();
-                    }
-                }
-                Err(rejection) => return Err(refuse(ctx, rejection)),
+        let whole = response.headers.contains_key(CONTENT_LENGTH);
+        let view = ResponseView { request, exchange: &ctx.exchange, own: false };
+        match route.filters.on_response(response, &view, &mut ctx.memories) {
+            Ok(body) => ctx.body = body,
+            Err(rejection) => return Err(refuse(ctx, rejection)),
+        }
+        if !ctx.body.is_empty() {
+            if ctx.body.decodes() {
+                ctx.pace().iter().for_each(|pace| pace.unpack());
+            }
+            frame_anew(request, response)?;
+            if let (true, Some(connection)) = (whole, &ctx.downstream.connection) {
+                // No stream of events: its head may wait for its body, and go out with it.
+                connection.cork();
             }
         }
         Ok(())
@@ -130,28 +122,11 @@ impl Gateway {
         if ctx.deadline().is_some_and(|deadline| Instant::now() > deadline) {
             return Err(refuse(ctx, Rejection::new(Reason::RouteTimeout, "")));
         }
-        if let Some(decoder) = &mut ctx.decoder {
-            match decoder.push(&body.take().unwrap_or_default(), end) {
-                Ok(plain) => *body = (!plain.is_empty()).then(|| Bytes::from(plain)),
-                Err(error) => {
-                    let why = format!("the coding of the answer cannot be taken off: {error}");
-                    return Err(refuse(ctx, Rejection::new(Reason::AnswerOpaque, "").log(why)));
-                }
-            }
-        }
-        for stripper in &mut ctx.strippers {
-            let part = body.take().unwrap_or_default();
-            let mut out = Vec::with_capacity(part.len() + 64);
-            if let Err(why) = stripper.push(&part, &mut out) {
-                return Err(refuse(ctx, Rejection::new(Reason::AnswerOpaque, "").log(why.text())));
-            }
-            if end {
-                stripper.finish(&mut out);
-            }
-            *body = (!out.is_empty()).then(|| Bytes::from(out));
+        if let Err(why) = ctx.body.push(body, end) {
+            return Err(refuse(ctx, Rejection::new(Reason::AnswerOpaque, "").log(why.to_string())));
         }
         if end {
-            if let (Some(_), false, Some(connection)) = (&body, ctx.strippers.is_empty(), &ctx.downstream.connection) {
+            if let (Some(_), false, Some(connection)) = (&body, ctx.body.is_empty(), &ctx.downstream.connection) {
                 // The last chunk follows at once.
                 connection.cork();
             }

@@ -1,20 +1,19 @@
 //! What a request carries from phase to phase.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use futures::FutureExt;
-use http::HeaderValue;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use super::interim::Interims;
 use super::mirror::Mirroring;
-use crate::edge::listeners::http2::Progress;
-use crate::edge::listeners::{Connection, Pace, current_connection};
-use crate::exchange::{Exchange, Rejection};
-use crate::rules::payload::{Decoder, Fields, Stripper};
+use super::whole::WholeBody;
+use crate::edge::listeners::{Connection, Pace, Progress, current_connection};
+use crate::exchange::{Client, Exchange, Rejection};
+use crate::filters::Memories;
+use crate::rules::payload::BodyChain;
 use crate::snapshot::{Action, Forward, Held, Limits, Listener, Route};
 use crate::upstreams::{Upstream, Visit};
 
@@ -107,12 +106,14 @@ pub struct Context {
     pub visit: Option<Visit>,
     /// The copy of it for a mirror.
     pub mirroring: Mirroring,
-    /// Its body.
-    pub body: RequestBody,
-    /// What decodes the response's body, for the removers.
-    pub decoder: Option<Decoder>,
-    /// Removers of fields from the response's body.
-    pub strippers: Vec<Stripper<Arc<Fields>>>,
+    /// Its body, as it passes.
+    pub request_body: RequestBody,
+    /// Its body, if that is held whole.
+    pub whole: Option<Box<WholeBody>>,
+    /// How the response's body is changed.
+    pub body: BodyChain,
+    /// What filters remember of it.
+    pub memories: Memories,
     /// Interim responses.
     pub interims: Interims,
     /// The response to give where a phase can only fail.
@@ -127,19 +128,25 @@ impl Context {
     /// Has the connection end with this response, and say so, if its listener is closing by now.
     pub fn end_with_the_listener(&self, session: &mut Session) {
         if self.downstream.connection.as_ref().is_some_and(|connection| connection.is_closing()) {
-            session.set_keepalive(None);
+            self.close_after(session);
         }
+    }
+
+    /// Has the client's connection closed after the response.
+    pub fn close_after(&self, session: &mut Session) {
+        session.set_keepalive(None);
+        self.whole.iter().for_each(|whole| whole.close());
     }
 
     /// A request on the running connection.
     pub fn new(serving: Arc<Held>) -> Self {
         let connection = current_connection();
-        let (peer, text, secure) = match &connection {
+        let client = match &connection {
             Some(connection) => {
                 connection.head_complete();
-                (connection.peer, connection.peer_text.clone(), connection.secure)
+                connection.client()
             }
-            None => (SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), HeaderValue::from_static("unknown"), false),
+            None => Client::unknown(),
         };
         let (serving, listener) = match &connection {
             Some(connection) => connection.home.serving(serving),
@@ -148,13 +155,14 @@ impl Context {
         Self {
             downstream: Downstream { connection, progress: Progress::current() },
             listener,
-            exchange: Exchange::new(peer, text, secure),
+            exchange: Exchange::new(client),
             matched: Matched::default(),
             visit: None,
             mirroring: Mirroring::default(),
-            body: RequestBody { limit: u64::MAX, seen: 0, over: false },
-            decoder: None,
-            strippers: Vec::new(),
+            request_body: RequestBody { limit: u64::MAX, seen: 0, over: false },
+            whole: None,
+            body: BodyChain::default(),
+            memories: Memories::default(),
             interims: Interims::default(),
             rejection: None,
             status: 0,
@@ -185,7 +193,7 @@ impl Context {
 
     /// Its listener's limits.
     pub fn limits(&self) -> Option<&Limits> {
-        self.listener().map(|l| &l.limits)
+        self.listener()?.http().map(|http| &http.limits)
     }
 
     /// The request's body, or the target's response, has come to its end. After both neither the target nor the
@@ -193,7 +201,7 @@ impl Context {
     pub fn end_of(&mut self, side: Side) {
         match side {
             Side::Request => {
-                self.body.over = true;
+                self.request_body.over = true;
                 self.pace().iter().for_each(|pace| pace.end_request());
             }
             Side::Answer => {
@@ -201,7 +209,7 @@ impl Context {
                 self.pace().iter().for_each(|pace| pace.end());
             }
         }
-        if self.body.over && self.ending.response_over {
+        if self.request_body.over && self.ending.response_over {
             self.leave_upstream();
         }
     }

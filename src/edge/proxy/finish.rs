@@ -54,6 +54,7 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
         query: request.uri.query(),
         secret_parameters: &ctx.serving.snapshot.secret_parameters,
         protocol: protocol(request.version),
+        tls: exchange.peer.tls.as_deref(),
         status: ctx.status,
         reason: exchange.reason,
         detail: exchange.detail.as_deref(),
@@ -78,7 +79,7 @@ impl Drop for Context {
         if let (false, Some(head)) = (self.ending.recorded, self.ending.head.take()) {
             let gone = self.downstream.progress.is_some() && self.downstream.is_gone();
             self.exchange.reason = if gone { Reason::ClientGone } else { Reason::ClientTimeout };
-            let bytes_in = self.body.seen;
+            let bytes_in = self.request_body.seen;
             record(self, &head, (bytes_in, 0));
         }
         if let (true, Some(route)) = (self.matched.counted, self.route()) {

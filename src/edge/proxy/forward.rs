@@ -36,6 +36,7 @@ impl Gateway {
         ctx: &Context,
     ) -> Result<()> {
         let Some(forward) = ctx.forward() else { return Ok(()) };
+        ctx.exchange.edits.apply_to_query(request);
         set_path(request, forward, ctx)?;
         let host = host_for(came, forward, member);
         if let (Some(host), true) = (&host, request.uri.authority().is_some()) {
@@ -48,6 +49,7 @@ impl Gateway {
         edit_headers(request, |headers| {
             // Room for all that the target is told, so that the map grows once.
             headers.reserve(TOLD);
+            ctx.exchange.edits.apply_to_headers(headers);
             if let Some(host) = host {
                 headers.insert(HOST, host);
             }
@@ -62,8 +64,8 @@ impl Gateway {
 fn tell(headers: &mut HeaderMap, asked_for: Option<HeaderValue>, ctx: &Context) {
     let exchange = &ctx.exchange;
     let list = match headers.contains_key(X_FORWARDED_FOR) {
-        true => forwarded_for(headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes), exchange.peer_text.as_bytes()),
-        false => exchange.peer_text.clone(),
+        true => forwarded_for(headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes), exchange.peer.text.as_bytes()),
+        false => exchange.peer.text.clone(),
     };
     headers.insert(X_FORWARDED_FOR, list);
     headers.insert(X_REAL_IP, exchange.client_text.clone());

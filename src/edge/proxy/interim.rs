@@ -6,6 +6,7 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 
+use super::Context;
 use crate::upstreams::MAX_INTERIM;
 
 /// The most interim responses that a target may send to a request.
@@ -27,7 +28,14 @@ pub struct Interims {
 pub(super) fn keep_after(session: &mut Session, response: &ResponseHeader, interims: &mut Interims) {
     if response.status.is_informational() {
         interims.kept.get_or_insert(session.get_keepalive());
-    } else if let Some(kept) = interims.kept.take()
+    } else {
+        keep(session, interims);
+    }
+}
+
+/// Keeps the connection as it was before an interim response, once the body has come.
+pub(super) fn keep(session: &mut Session, interims: &mut Interims) {
+    if let Some(kept) = interims.kept.take()
         && session.is_body_done()
     {
         session.set_keepalive(kept);
@@ -37,7 +45,7 @@ pub(super) fn keep_after(session: &mut Session, response: &ResponseHeader, inter
 /// Answers an expectation that the target is not to be asked about. A client of HTTP/1.0 has none, and gets no interim
 /// response. Those of HTTP/2 targets are lost, since Pingora never reads them (`v2/client.rs`): the gateway says itself
 /// that it takes the body.
-pub(super) async fn expect(session: &mut Session, request: &mut RequestHeader, interims: &mut Interims) -> Result<()> {
+pub(super) async fn expect(session: &mut Session, request: &mut RequestHeader, ctx: &mut Context) -> Result<()> {
     let old = session.req_header().version == Version::HTTP_10;
     if old {
         session.set_ignore_info_resp(true);
@@ -46,18 +54,26 @@ pub(super) async fn expect(session: &mut Session, request: &mut RequestHeader, i
         return Ok(());
     }
     let bodiless = session.is_body_empty();
-    if old || bodiless || request.version == Version::HTTP_2 {
+    if old || bodiless || ctx.whole.is_some() || request.version == Version::HTTP_2 {
         request.remove_header(&EXPECT);
     }
     if old {
         // Pingora would pass a 100 on to whoever has an expectation.
         session.req_header_mut().remove_header(&EXPECT);
-    } else if !bodiless && request.version == Version::HTTP_2 && !std::mem::replace(&mut interims.continued, true) {
-        let answer = ResponseHeader::build(100, Some(0))?;
-        keep_after(session, &answer, interims);
-        session.as_mut().write_response_header(Box::new(answer)).await?;
+    } else if !bodiless && request.version == Version::HTTP_2 {
+        go_on(session, &mut ctx.interims).await?;
     }
     Ok(())
+}
+
+/// Has the client go on with its body, once.
+pub(super) async fn go_on(session: &mut Session, interims: &mut Interims) -> Result<()> {
+    if std::mem::replace(&mut interims.continued, true) {
+        return Ok(());
+    }
+    let head = ResponseHeader::build(100, Some(0))?;
+    keep_after(session, &head, interims);
+    session.as_mut().write_response_header(Box::new(head)).await
 }
 
 /// Passes an interim response on to a client that knows of them (RFC 9110, section 15.2).

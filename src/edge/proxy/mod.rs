@@ -16,11 +16,14 @@ mod mirror;
 mod panics;
 mod pick;
 mod relay;
+mod replay;
 mod respond;
 mod route;
+mod service;
 mod targets;
 mod tunnel;
 mod waiting;
+mod whole;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +31,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
-use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -45,7 +48,9 @@ use crate::upstreams::Calls;
 
 pub use context::Context;
 use panics::{caught, caught_now, settle};
+pub use service::http_service;
 pub use targets::Targets;
+use whole::BodyBudget;
 
 /// The gateway as Pingora sees it.
 pub struct Gateway {
@@ -54,6 +59,8 @@ pub struct Gateway {
     shield: Rate,
     /// Connections for what Pingora's proxy does not carry.
     calls: Arc<Calls>,
+    /// The memory of request bodies that are held whole.
+    bodies: Arc<BodyBudget>,
     /// Whether the process drains.
     draining: watch::Receiver<bool>,
 }
@@ -65,7 +72,7 @@ impl Gateway {
         // A wider sketch than the default keeps the error small at 100,000 addresses.
         let shield = Rate::new_with_estimator_config(Duration::from_secs(1), 4, 65_536);
         let calls = Arc::new(Calls::new(connector_options(), connect::opener));
-        Self { serving, shield, calls, draining }
+        Self { serving, shield, calls, bodies: Arc::default(), draining }
     }
 }
 
@@ -132,6 +139,10 @@ impl ProxyHttp for Gateway {
             if empty {
                 request.insert_header(CONTENT_LENGTH, HeaderValue::from_static("0"))?;
             }
+            if let Some(whole) = &ctx.whole {
+                request.remove_header(&TRANSFER_ENCODING);
+                request.insert_header(CONTENT_LENGTH, whole.length())?;
+            }
             mirror::begin(ctx, request);
             Ok(())
         };
@@ -140,7 +151,7 @@ impl ProxyHttp for Gateway {
             // Pingora asks no filter about a body that HTTP/2 targets do not get.
             settle(caught_now(|| self.count_body(session, None, true, ctx)), ctx)?;
         }
-        interim::expect(session, request, &mut ctx.interims).await
+        interim::expect(session, request, ctx).await
     }
 
     async fn upstream_response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Box<Context>) -> Result<()> {
@@ -150,7 +161,7 @@ impl ProxyHttp for Gateway {
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Box<Context>) -> Result<()> {
         if session.req_header().version == http::Version::HTTP_10 {
             // The end of the connection may be the end of the body.
-            session.set_keepalive(None);
+            ctx.close_after(session);
         }
         interim::keep_after(session, response, &mut ctx.interims);
         ctx.end_with_the_listener(session);
@@ -188,12 +199,15 @@ impl ProxyHttp for Gateway {
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         }
         // Pingora closes the connection after a failure, whatever it is told here: the answer says so.
-        session.set_keepalive(None);
+        ctx.close_after(session);
         self.answer_failure(session, error, ctx).await
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Box<Context>) {
         self.finish(session, error, ctx);
+        if let Some(whole) = ctx.whole.take() {
+            whole.end(session);
+        }
     }
 
     /// Every failure is in the access log with its reason; a second line for each would let anyone

@@ -43,7 +43,7 @@ impl Gateway {
     /// Begins a try, and returns how its target is reached.
     pub(super) async fn pick(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
         // Each try sends the body from its beginning.
-        ctx.body.seen = 0;
+        ctx.request_body.seen = 0;
         ctx.mirroring.begin_anew();
         let Some(visit) = &mut ctx.visit else { return Error::err(ErrorType::InternalError) };
         let caller = caller(session.req_header(), &ctx.exchange);
@@ -61,7 +61,7 @@ impl Gateway {
         }
         let (Some(mut peer), Some(member)) = (visit.peer(now), visit.member()) else { return Error::err(ErrorType::InternalError) };
         peer.options.custom_l4 = Some(opener(member));
-        let sending = !session.is_body_done();
+        let sending = !session.is_body_done() || ctx.whole.is_some();
         if sending {
             widen_window(&mut peer);
         }

@@ -152,7 +152,7 @@ impl Gateway {
             return Err(error);
         }
         self.answer_failure(session, &error, ctx).await;
-        session.set_keepalive(None);
+        ctx.close_after(session);
         Ok(())
     }
 
@@ -165,7 +165,7 @@ impl Gateway {
         self.edit_answer(&request, &mut head, ctx)?;
         if request.version == Version::HTTP_10 {
             // The end of the connection may be the end of the body.
-            session.set_keepalive(None);
+            ctx.close_after(session);
         }
         interim::keep_after(session, &head, &mut ctx.interims);
         ctx.end_with_the_listener(session);

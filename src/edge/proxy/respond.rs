@@ -13,6 +13,7 @@ use pingora::proxy::Session;
 use super::intake::X_REQUEST_ID;
 use super::{Context, Gateway};
 use crate::exchange::{Reason, Rejection, render};
+use crate::filters::ResponseView;
 
 impl Gateway {
     /// Gives a rejection as the answer.
@@ -20,7 +21,7 @@ impl Gateway {
         let answer = render(rejection, &ctx.exchange);
         if matches!(rejection.reason, Reason::BadRequest | Reason::BadPath | Reason::HeadersTooLarge) {
             // Where a request was read one way, what follows it may have been meant another.
-            session.set_keepalive(None);
+            ctx.close_after(session);
         }
         ctx.exchange.detail.clone_from(&rejection.log);
         self.respond(session, ctx, rejection.reason, answer.status, &answer.headers, answer.body).await
@@ -53,10 +54,9 @@ impl Gateway {
         if let Some(id) = &ctx.exchange.request_id {
             response.insert_header(X_REQUEST_ID, id.clone())?;
         }
-        if let Some(route) = ctx.route() {
-            for filter in route.filters.iter().rev() {
-                filter.on_response(&mut response, &ctx.exchange, true);
-            }
+        if let Some(route) = ctx.serving.route(ctx.matched.route) {
+            let view = ResponseView { request: session.req_header(), exchange: &ctx.exchange, own: true };
+            route.filters.on_head(&mut response, &view, &mut ctx.memories);
         }
         let bodiless = session.req_header().method == Method::HEAD || body.is_empty();
         // Asked before the response is written, which ends what can be said of the request. On HTTP/2 the stream looks

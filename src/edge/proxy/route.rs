@@ -15,7 +15,6 @@ use super::intake::is_asterisk;
 use super::pick::refuse;
 use super::{Context, Gateway};
 use crate::exchange::{Reason, Rejection};
-use crate::filters::Stage;
 use crate::rules::path::{Ambiguity, hides_dot_segments};
 use crate::rules::routing::{Question, Verdict, allow};
 use crate::snapshot::{Action, Forward, PathEdit, Route, Template};
@@ -33,6 +32,12 @@ impl Gateway {
             Box::pin(self.respond(session, ctx, Reason::Responded, 200, &[], Bytes::new())).await?;
             return Ok(true);
         };
+        if let Some(most) = route.filters.request_body()
+            && let Err(rejection) = Box::pin(self.judge_body(session, ctx, route, most)).await?
+        {
+            Box::pin(self.reject(session, &rejection, ctx)).await?;
+            return Ok(true);
+        }
         match &route.action {
             // Its admission comes after a look-up in a cache.
             Action::Forward(_) => Ok(false),
@@ -63,12 +68,10 @@ impl Gateway {
         let route = &ctx.serving.snapshot.routes[place];
         (ctx.matched.route, ctx.matched.entry) = (Some(place), entry);
         check_path(session.req_header(), ctx, route)?;
-        ctx.body.limit = route.body.or_else(|| ctx.limits().map(|l| l.body)).unwrap_or(u64::MAX);
-        if let Some(rejection) = over_limit(session.req_header(), ctx.body.limit) {
+        ctx.request_body.limit = route.body.or_else(|| ctx.limits().map(|l| l.body)).unwrap_or(u64::MAX);
+        if let Some(rejection) = over_limit(session.req_header(), ctx.request_body.limit) {
             // A page of another origin is to be able to read it.
-            for filter in route.filters.iter().filter(|filter| filter.stage() == Stage::Cors) {
-                filter.on_request(session.req_header_mut(), &mut ctx.exchange).await?;
-            }
+            route.filters.before_rejection(session.req_header(), &mut ctx.exchange, &mut ctx.memories).await?;
             return Err(rejection);
         }
         if let (Some(progress), false) = (&ctx.downstream.progress, session.is_body_empty()) {
@@ -76,10 +79,7 @@ impl Gateway {
             // Should the body stall, this is all that is left of the request to be logged.
             ctx.ending.head = Some(Box::new(session.req_header().clone()));
         }
-        for filter in &route.filters {
-            filter.on_request(session.req_header_mut(), &mut ctx.exchange).await?;
-        }
-        Ok(())
+        route.filters.on_request(session.req_header(), &mut ctx.exchange, &mut ctx.memories).await
     }
 
     /// The places of the route, and of the router's entry for it; a preflight is for the route of the request that
@@ -105,7 +105,7 @@ impl Gateway {
 
     /// Counts the request's body as it comes; over its limit it ends there.
     pub(super) fn count_body(&self, _session: &mut Session, body: Option<&Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
-        ctx.body.seen += body.map_or(0, |b| b.len() as u64);
+        ctx.request_body.seen += body.map_or(0, |b| b.len() as u64);
         if end {
             ctx.end_of(Side::Request);
         }
@@ -116,8 +116,8 @@ impl Gateway {
         if ctx.deadline().is_some_and(|deadline| std::time::Instant::now() > deadline) {
             return Err(refuse(ctx, Rejection::new(Reason::RouteTimeout, "")));
         }
-        if ctx.body.seen > ctx.body.limit {
-            ctx.rejection = Some(Rejection::new(Reason::BodyTooLarge, format!("at most {} bytes are taken here", ctx.body.limit)));
+        if ctx.request_body.seen > ctx.request_body.limit {
+            ctx.rejection = Some(Rejection::new(Reason::BodyTooLarge, format!("at most {} bytes are taken here", ctx.request_body.limit)));
             return pingora::Error::e_explain(pingora::ErrorType::HTTPStatus(413), "the request body is too large");
         }
         Ok(())

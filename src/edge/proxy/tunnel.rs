@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use super::hop_by_hop::drop_from_response;
 use super::{Context, Gateway};
 use crate::exchange::Reason;
+use crate::filters::ResponseView;
 use crate::rules::frames::close_code::{GOING_AWAY, SERVICE_RESTART};
 use crate::rules::frames::{Frames, close_frame};
 
@@ -55,13 +56,12 @@ impl Gateway {
         if let Some(id) = &ctx.exchange.request_id {
             head.insert_header(super::intake::X_REQUEST_ID, id.clone())?;
         }
-        if let Some(cookie) = ctx.visit.as_ref().and_then(|visit| visit.session_cookie(ctx.exchange.secure)) {
+        if let Some(cookie) = ctx.visit.as_ref().and_then(|visit| visit.session_cookie(ctx.exchange.peer.is_secure())) {
             head.append_header(SET_COOKIE, cookie)?;
         }
-        if let Some(route) = ctx.route() {
-            for filter in route.filters.iter().rev() {
-                filter.on_response(&mut head, &ctx.exchange, false);
-            }
+        if let Some(route) = ctx.serving.route(ctx.matched.route) {
+            let view = ResponseView { request: session.req_header(), exchange: &ctx.exchange, own: false };
+            route.filters.on_head(&mut head, &view, &mut ctx.memories);
         }
         drop_from_response(&mut head);
         head.insert_header(UPGRADE, HeaderValue::from_static("websocket"))?;

@@ -9,10 +9,10 @@ use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::edits::remove_parameter;
-use super::{CompileContext, Consumers, Verdict};
-use crate::exchange::{Exchange, Identity, Reason, Rejection};
-use crate::notation::Header;
+use super::{Authenticated, Refusal};
+use crate::exchange::{Edit, Exchange, Identity, Reason, Rejection};
+use crate::filters::{CompileContext, Consumers, HttpFilter, Stage};
+use crate::notation::{Header, SecretParameter};
 use crate::rules::routing::{form_decode, raw_parameter};
 
 /// Longer keys are refused unread.
@@ -25,7 +25,7 @@ pub struct Config {
     /// The header with the key. Default `x-api-key`.
     pub header: Header,
     /// A query parameter that may hold it instead, encoded as client libraries do (`%2B` for `+`). Default: none, because URLs are logged everywhere.
-    pub query: Option<String>,
+    pub query: Option<SecretParameter>,
     /// Whether the target sees the key. Default false.
     pub forward: bool,
 }
@@ -36,62 +36,66 @@ impl Default for Config {
     }
 }
 
-/// The filter at work.
+/// The compiled filter.
 #[derive(Debug)]
 pub struct Filter {
     header: HeaderName,
     query: Option<String>,
-    forward: bool,
+    edits: Arc<[Edit]>,
     consumers: Arc<Consumers>,
 }
 
-impl Filter {
-    /// Compiles it.
-    pub fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
+impl HttpFilter for Filter {
+    type Config = Config;
+    type Memory = ();
+    const STAGE: Stage = Stage::Authenticate;
+
+    fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
         if !context.consumers.has_keys() && !context.is_partial {
             let place = context.place.clone();
             context.mistakes.add(&place, "no consumer has an api_key, so this would refuse everyone");
             return None;
         }
+        let mut edits = Vec::new();
+        if !config.forward {
+            edits.push(Edit::Remove(config.header.0.clone()));
+            edits.extend(config.query.iter().map(|name| Edit::RemoveParameter(name.0.as_str().into())));
+        }
         Some(Self {
             header: config.header.0.clone(),
-            query: config.query.clone(),
-            forward: config.forward,
+            query: config.query.as_ref().map(|query| query.0.clone()),
+            edits: edits.into(),
             consumers: Arc::clone(context.consumers),
         })
     }
 
-    /// The query parameter in which a key may come.
-    pub fn query(&self) -> Option<&str> {
-        self.query.as_deref()
+    fn headers_read(config: &Config) -> Vec<(HeaderName, Vec<String>)> {
+        vec![(config.header.0.clone(), vec!["header".to_owned()])]
     }
 
-    /// Finds out whose key it is.
-    pub fn on_request(&self, request: &mut RequestHeader, exchange: &mut Exchange) -> Verdict {
+    fn edits(&self) -> Option<&Arc<[Edit]>> {
+        Some(&self.edits)
+    }
+
+    async fn authenticate(&self, request: &RequestHeader, _exchange: &Exchange) -> Result<Authenticated, Refusal> {
         let header = request.headers.get(&self.header).map(HeaderValue::as_bytes);
         let raw = if header.is_none() { self.query.as_deref().and_then(|name| raw_parameter(request.uri.query(), name)) } else { None };
         let key = header.map(Cow::Borrowed).or_else(|| raw.map(form_decode)).filter(|k| !k.is_empty());
         let Some(key) = key else {
-            return Err(self.refuse(Reason::ApiKeyMissing));
+            return Err(Refusal::missing(self.challenge(Reason::ApiKeyMissing)));
         };
         let owner = |key: &[u8]| (key.len() <= MAX_KEY).then(|| self.consumers.by_key(key)).flatten();
         // A + that nobody has encoded may be meant as itself: URLs that are put together by hand have it so.
         let by_hand = || raw.filter(|raw| raw.contains(&b'+')).and_then(|raw| owner(&percent_decode(raw).collect::<Vec<u8>>()));
-        let name = owner(&key).or_else(by_hand);
-        let Some(name) = name else {
-            return Err(self.refuse(Reason::ApiKeyInvalid));
+        let Some(name) = owner(&key).or_else(by_hand) else {
+            return Err(Refusal::invalid(self.challenge(Reason::ApiKeyInvalid)));
         };
-        exchange.identity = Some(Identity { name: Arc::clone(name) });
-        if !self.forward {
-            request.remove_header(&self.header);
-            if let Some(parameter) = &self.query {
-                remove_parameter(request, parameter);
-            }
-        }
-        Ok(())
+        Ok(Authenticated { identity: Some(Identity { name: Arc::clone(name) }), ..Authenticated::default() })
     }
+}
 
-    fn refuse(&self, reason: Reason) -> Box<Rejection> {
+impl Filter {
+    fn challenge(&self, reason: Reason) -> Box<Rejection> {
         let challenge = HeaderValue::try_from(format!("ApiKey header=\"{}\"", self.header));
         let rejection = Rejection::new(reason, format!("send a valid key in the header {}", self.header));
         match challenge {

@@ -10,7 +10,8 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::{Map, Value};
 
 use super::{AlgorithmName, Audience, Config};
-use crate::clients::{MAX_MATERIAL, read_file};
+use crate::clients::{FileVersion, MAX_MATERIAL, read_file};
+use crate::exchange::Edit;
 use crate::filters::{CompileContext, Consumers, consumer_digest};
 use crate::live::{KeySet, KeyStore, KeyStoreShape, VerifiedTokens, VerifyingKey};
 use crate::notation::{KeySource, Source};
@@ -24,12 +25,12 @@ pub struct Verified {
     /// Who it is.
     pub name: Option<Arc<str>>,
     /// Headers for the target.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub edits: Arc<[Edit]>,
 }
 
 /// Why a token was not accepted. The texts are fit for the client.
 #[derive(Debug)]
-pub enum Refusal {
+pub enum Unverified {
     /// It cannot be checked at the moment.
     Unavailable(&'static str),
     /// Its time is over.
@@ -72,16 +73,8 @@ fn algorithm(name: AlgorithmName) -> Option<Algorithm> {
 impl Verifier {
     /// Compiles it, or gives the one that another route with the same settings has.
     pub fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Arc<Self>> {
-        let secret = config.secret.as_ref().map_or("", |s| s.0.reveal());
-        // Debug shows every setting but the secret, which is added by its digest.
-        let identity = [format!("{config:?}").as_bytes(), &consumer_digest(secret.as_bytes())].concat();
-        let identity = consumer_digest(&identity);
-        if let Some(known) = context.verifiers.get(&identity) {
-            return Some(Arc::clone(known));
-        }
-        let verifier = Arc::new(Self::build(config, context)?);
-        context.verifiers.insert(identity, Arc::clone(&verifier));
-        Some(verifier)
+        let identity = context.identity();
+        context.shared(&identity, |context| Self::build(config, context))
     }
 
     fn build(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
@@ -118,14 +111,6 @@ impl Verifier {
         })
     }
 
-    /// The store that keeps its keys fresh, if they come from elsewhere.
-    pub fn key_store(&self) -> Option<Arc<KeyStore>> {
-        match &self.keys {
-            Keys::Fixed(_) => None,
-            Keys::Store(store) => Some(Arc::clone(store)),
-        }
-    }
-
     /// What the token said when it was verified a moment ago.
     pub fn remembered(&self, token: &[u8]) -> Option<Arc<Verified>> {
         if token.len() > MAX_TOKEN {
@@ -136,9 +121,9 @@ impl Verifier {
     }
 
     /// Verifies a token.
-    pub async fn verify(&self, token: &[u8]) -> Result<Arc<Verified>, Refusal> {
+    pub async fn verify(&self, token: &[u8]) -> Result<Arc<Verified>, Unverified> {
         if token.len() > MAX_TOKEN {
-            return Err(Refusal::Invalid("the token is too long"));
+            return Err(Unverified::Invalid("the token is too long"));
         }
         let set = self.present_keys()?;
         let head = self.head(token)?;
@@ -151,15 +136,15 @@ impl Verifier {
         Ok(verified)
     }
 
-    fn present_keys(&self) -> Result<Arc<KeySet>, Refusal> {
+    fn present_keys(&self) -> Result<Arc<KeySet>, Unverified> {
         match &self.keys {
             Keys::Fixed(set) => Ok(Arc::clone(set)),
-            Keys::Store(store) => store.keys().ok_or(Refusal::Unavailable("the issuer's keys are not there")),
+            Keys::Store(store) => store.keys().ok_or(Unverified::Unavailable("the issuer's keys are not there")),
         }
     }
 
     /// The keys among which the token's is, after one more fetch if it names an unknown one.
-    async fn keys_for(&self, head: &Head, set: Arc<KeySet>) -> Result<Arc<KeySet>, Refusal> {
+    async fn keys_for(&self, head: &Head, set: Arc<KeySet>) -> Result<Arc<KeySet>, Unverified> {
         match (&self.keys, &head.kid) {
             (Keys::Store(store), Some(kid)) if !set.keys.iter().any(|k| k.id.as_ref() == Some(kid)) => {
                 store.refetch().await;
@@ -170,23 +155,23 @@ impl Verifier {
     }
 
     /// Reads the token's head and holds it against the configuration.
-    fn head(&self, token: &[u8]) -> Result<Head, Refusal> {
-        let wrong = Refusal::Invalid("the token is malformed");
+    fn head(&self, token: &[u8]) -> Result<Head, Unverified> {
+        let wrong = Unverified::Invalid("the token is malformed");
         let end = token.iter().position(|b| *b == b'.');
         let Some(json) = end.and_then(|end| URL_SAFE_NO_PAD.decode(&token[..end]).ok()) else { return Err(wrong) };
         let Ok(Value::Object(head)) = serde_json::from_slice(&json) else { return Err(wrong) };
         let text = |name: &str| head.get(name).and_then(Value::as_str);
         let algorithm = text("alg").and_then(|a| a.parse::<Algorithm>().ok());
         let Some(algorithm) = algorithm.filter(|a| self.algorithms.contains(a)) else {
-            return Err(Refusal::Invalid("the token's algorithm is not allowed"));
+            return Err(Unverified::Invalid("the token's algorithm is not allowed"));
         };
         if head.contains_key("crit") {
-            return Err(Refusal::Invalid("the token has a critical extension that is not known"));
+            return Err(Unverified::Invalid("the token has a critical extension that is not known"));
         }
         if let Some(kind) = &self.kind {
             let came = text("typ").unwrap_or_default().to_ascii_lowercase();
             if came.trim_start_matches("application/") != kind.trim_start_matches("application/") {
-                return Err(Refusal::Invalid("the token is of another type"));
+                return Err(Unverified::Invalid("the token is of another type"));
             }
         }
         Ok(Head { algorithm, kid: text("kid").map(str::to_owned) })
@@ -194,7 +179,7 @@ impl Verifier {
 
     /// Checks signature and claims with the keys that may be meant: for a token that names none all that are for its
     /// algorithm, of which a set has few ([`crate::live::MAX_KEYS`]).
-    fn check(&self, token: &[u8], head: &Head, set: &KeySet) -> Result<Map<String, Value>, Refusal> {
+    fn check(&self, token: &[u8], head: &Head, set: &KeySet) -> Result<Map<String, Value>, Unverified> {
         use jsonwebtoken::errors::ErrorKind;
         let meant = |key: &&VerifyingKey| match (&head.kid, &key.id) {
             (Some(asked), Some(id)) => asked == id,
@@ -203,19 +188,19 @@ impl Verifier {
         let fits = |key: &&VerifyingKey| key.algorithms.contains(&head.algorithm);
         let mut validation = self.validation.clone();
         validation.algorithms = vec![head.algorithm];
-        let mut last = Refusal::Invalid("the token's key is not known");
+        let mut last = Unverified::Invalid("the token's key is not known");
         for key in set.keys.iter().filter(meant).filter(fits) {
             match jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, &validation) {
                 Ok(data) => return Ok(data.claims),
                 Err(error) => {
                     last = match error.kind() {
-                        ErrorKind::ExpiredSignature => return Err(Refusal::Expired),
-                        ErrorKind::ImmatureSignature => return Err(Refusal::Invalid("the token is not valid yet")),
-                        ErrorKind::InvalidIssuer => return Err(Refusal::Invalid("the token is from another issuer")),
-                        ErrorKind::InvalidAudience => return Err(Refusal::Invalid("the token is for another audience")),
-                        ErrorKind::MissingRequiredClaim(_) => return Err(Refusal::Invalid("the token lacks a required claim")),
-                        ErrorKind::InvalidSignature => Refusal::Invalid("the token's signature is wrong"),
-                        _ => Refusal::Invalid("the token is malformed"),
+                        ErrorKind::ExpiredSignature => return Err(Unverified::Expired),
+                        ErrorKind::ImmatureSignature => return Err(Unverified::Invalid("the token is not valid yet")),
+                        ErrorKind::InvalidIssuer => return Err(Unverified::Invalid("the token is from another issuer")),
+                        ErrorKind::InvalidAudience => return Err(Unverified::Invalid("the token is for another audience")),
+                        ErrorKind::MissingRequiredClaim(_) => return Err(Unverified::Invalid("the token lacks a required claim")),
+                        ErrorKind::InvalidSignature => Unverified::Invalid("the token's signature is wrong"),
+                        _ => Unverified::Invalid("the token is malformed"),
                     };
                 }
             }
@@ -224,29 +209,29 @@ impl Verifier {
     }
 
     /// Turns the claims of a good token into what the gateway needs of them.
-    fn accept(&self, claims: &Map<String, Value>) -> Result<Verified, Refusal> {
+    fn accept(&self, claims: &Map<String, Value>) -> Result<Verified, Unverified> {
         // It is one text (RFC 7519, section 4.1.1); the crate takes a list with the issuer in it.
         if claims.get("iss").is_some_and(|issuer| !issuer.is_string()) {
-            return Err(Refusal::Invalid("the token's issuer is not a text"));
+            return Err(Unverified::Invalid("the token's issuer is not a text"));
         }
         // The crate looks at registered claims alone and passes over any other that is asked for.
         if self.required_claims.iter().any(|name| claims.get(name).is_none_or(Value::is_null)) {
-            return Err(Refusal::Invalid("the token lacks a required claim"));
+            return Err(Unverified::Invalid("the token lacks a required claim"));
         }
         let subject = claims.get(&self.consumer_claim).and_then(Value::as_str);
         let issuer = claims.get("iss").and_then(Value::as_str);
         let known = subject.and_then(|s| self.consumers.by_subject(s, issuer)).cloned();
         if known.is_none() && self.known_consumers {
-            return Err(Refusal::Invalid("the token is not of a known consumer"));
+            return Err(Unverified::Invalid("the token is not of a known consumer"));
         }
-        let headers = self.forward.iter().filter_map(|(claim, name)| {
+        let edits = self.forward.iter().filter_map(|(claim, name)| {
             let value = HeaderValue::from_bytes(claim_text(claims.get(claim)?).as_bytes()).ok()?;
-            Some((name.clone(), value))
+            Some(Edit::Set(name.clone(), value))
         });
         // A subject without a consumer is told apart from all consumers, and from the same subject of
         // another issuer: no consumer's name has a #.
         let stranger = || subject.map(|s| Arc::from(format!("{}#{s}", issuer.unwrap_or_default())));
-        Ok(Verified { name: known.or_else(stranger), headers: headers.collect() })
+        Ok(Verified { name: known.or_else(stranger), edits: edits.collect() })
     }
 }
 
@@ -347,11 +332,14 @@ fn store(config: &Config, source: Source, context: &mut CompileContext<'_>) -> O
     let time = |given: &Option<crate::notation::Duration>, default| given.as_ref().map_or(Duration::from_secs(default), |d| d.0);
     let shape = KeyStoreShape {
         source,
-        ca: config.ca.as_ref().map(|ca| context.base.join(ca)),
+        // Before it is read for use: what changes in between is a change at the next reload.
+        ca: config.ca.as_ref().map(|ca| FileVersion::of(context.base.join(ca))),
         refresh: time(&config.refresh, 300),
         refetch_after: time(&config.refetch_after, 10),
         max_stale: time(&config.max_stale, 86_400),
     };
     let fresh = context.mistakes.take(&place, KeyStore::new(shape.clone()))?;
-    Some(Keys::Store(context.live.keys(&shape, || Arc::new(fresh))))
+    let store = context.live.keys(&shape, || Arc::new(fresh));
+    context.keep(store.clone());
+    Some(Keys::Store(store))
 }

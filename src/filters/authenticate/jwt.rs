@@ -7,22 +7,21 @@ mod verifier;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use smallvec::smallvec;
 
-use super::edits::{remove_cookie, remove_parameter};
-use super::{CompileContext, Verdict};
-use crate::exchange::{Exchange, Identity, Reason, Rejection};
-use crate::notation::{Duration, Header, KeySource, Secret};
+use super::{Authenticated, Refusal};
+use crate::exchange::{Edit, Exchange, Identity, Reason, Rejection};
+use crate::filters::{CompileContext, HttpFilter, Stage};
+use crate::notation::{Duration, File, Header, KeySource, Secret, SecretParameter};
 use crate::rules::routing::{cookie, parameter};
 
-use verifier::Refusal;
-pub use verifier::Verifier;
+use verifier::{Unverified, Verifier};
 
 /// Which tokens are accepted, and from where.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -46,7 +45,7 @@ pub struct Config {
     /// A cookie that may hold it instead.
     pub cookie: Option<String>,
     /// A query parameter that may hold it instead (for WebSockets of browsers; RFC 6750 advises against it).
-    pub query: Option<String>,
+    pub query: Option<SecretParameter>,
     /// By how much clocks may differ, at most 60s. Default 30s.
     pub leeway: Option<Duration>,
     /// The `typ` that a token has to have, such as `at+jwt` (RFC 9068). Default: any.
@@ -69,7 +68,7 @@ pub struct Config {
     #[serde(default = "yes")]
     pub forward_token: bool,
     /// Authorities (PEM) for the TLS of `jwks`. Default: the system's.
-    pub ca: Option<PathBuf>,
+    pub ca: Option<File>,
     /// Time between two fetches of `jwks`. Default 5m.
     pub refresh: Option<Duration>,
     /// The least time between two fetches that an unknown key id causes. Default 10s.
@@ -118,72 +117,75 @@ pub enum AlgorithmName {
     EdDSA,
 }
 
-/// The filter at work.
+/// The compiled filter.
 #[derive(Debug)]
 pub struct Filter {
     verifier: Arc<Verifier>,
     header: HeaderName,
     cookie: Option<String>,
     query: Option<String>,
-    claims: Vec<HeaderName>,
-    forward_token: bool,
+    /// What no target is to see: claims that the client sends by itself, and perhaps the token.
+    edits: Arc<[Edit]>,
 }
 
-impl Filter {
-    /// Compiles it. Routes with the same settings share one verifier, and so what it remembers.
-    pub fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
+impl HttpFilter for Filter {
+    type Config = Config;
+    type Memory = ();
+    const STAGE: Stage = Stage::Authenticate;
+
+    /// Routes with the same settings share one verifier, and so what it remembers.
+    fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
         let verifier = Verifier::compile(config, context)?;
+        let mut edits: Vec<Edit> = config.forward_claims.values().map(|header| Edit::Remove(header.0.clone())).collect();
+        if !config.forward_token {
+            edits.push(Edit::Remove(config.header.0.clone()));
+            edits.extend(config.query.iter().map(|name| Edit::RemoveParameter(name.0.as_str().into())));
+            edits.extend(config.cookie.iter().map(|name| Edit::RemoveCookie(name.as_str().into())));
+        }
         Some(Self {
             verifier,
             header: config.header.0.clone(),
             cookie: config.cookie.clone(),
-            query: config.query.clone(),
-            claims: config.forward_claims.values().map(|h| h.0.clone()).collect(),
-            forward_token: config.forward_token,
+            query: config.query.as_ref().map(|query| query.0.clone()),
+            edits: edits.into(),
         })
     }
 
-    /// The query parameter in which a token may come.
-    pub fn query(&self) -> Option<&str> {
-        self.query.as_deref()
+    fn headers_read(config: &Config) -> Vec<(HeaderName, Vec<String>)> {
+        vec![(config.header.0.clone(), vec!["header".to_owned()])]
     }
 
-    /// Verifies the request's token.
-    pub async fn on_request(&self, request: &mut RequestHeader, exchange: &mut Exchange) -> Verdict {
-        for name in &self.claims {
-            request.remove_header(name);
-        }
+    fn headers_written(config: &Config) -> Vec<HeaderName> {
+        config.forward_claims.values().map(|name| name.0.clone()).collect()
+    }
+
+    fn edits(&self) -> Option<&Arc<[Edit]>> {
+        Some(&self.edits)
+    }
+
+    async fn authenticate(&self, request: &RequestHeader, _exchange: &Exchange) -> Result<Authenticated, Refusal> {
         let token = match self.token(request) {
             Ok(Some(token)) => token,
-            Ok(None) => return Err(challenge(Reason::TokenMissing, None)),
-            Err(why) => return Err(challenge(Reason::TokenInvalid, Some(why))),
+            Ok(None) => return Err(Refusal::missing(challenge(Reason::TokenMissing, None))),
+            Err(why) => return Err(Refusal::invalid(challenge(Reason::TokenInvalid, Some(why)))),
         };
         let verified = match self.verifier.remembered(&token) {
             Some(verified) => Ok(verified),
             None => Box::pin(self.verifier.verify(&token)).await,
         };
-        let verified = match verified {
-            Ok(verified) => verified,
-            Err(Refusal::Unavailable(why)) => return Err(Rejection::new(Reason::AuthUnavailable, "").log(why)),
-            Err(Refusal::Expired) => return Err(challenge(Reason::TokenExpired, Some("the token has expired"))),
-            Err(Refusal::Invalid(why)) => return Err(challenge(Reason::TokenInvalid, Some(why))),
-        };
-        exchange.identity = verified.name.as_ref().map(|name| Identity { name: Arc::clone(name) });
-        for (name, value) in &verified.headers {
-            let _ = request.insert_header(name.clone(), value.clone());
+        match verified {
+            Ok(verified) => Ok(Authenticated {
+                identity: verified.name.as_ref().map(|name| Identity { name: Arc::clone(name) }),
+                edits: smallvec![Arc::clone(&verified.edits)],
+            }),
+            Err(Unverified::Unavailable(why)) => Err(Refusal::unavailable(why)),
+            Err(Unverified::Expired) => Err(Refusal::invalid(challenge(Reason::TokenExpired, Some("the token has expired")))),
+            Err(Unverified::Invalid(why)) => Err(Refusal::invalid(challenge(Reason::TokenInvalid, Some(why)))),
         }
-        if !self.forward_token {
-            request.remove_header(&self.header);
-            if let Some(name) = &self.query {
-                remove_parameter(request, name);
-            }
-            if let Some(name) = &self.cookie {
-                remove_cookie(request, name);
-            }
-        }
-        Ok(())
     }
+}
 
+impl Filter {
     /// The token, from the first place that has one.
     fn token(&self, request: &RequestHeader) -> Result<Option<Vec<u8>>, &'static str> {
         let mut values = request.headers.get_all(&self.header).iter();

@@ -1,0 +1,137 @@
+//! Edits of the request that its target is sent. The client's own head stays as it came, so that whatever decides later
+//! (limits, hash keys, cache keys, the access log) sees what the client sent.
+
+use std::sync::Arc;
+
+use http::header::{COOKIE, HeaderMap, HeaderName, HeaderValue};
+use pingora::http::RequestHeader;
+use smallvec::SmallVec;
+
+use crate::rules::routing::is_named;
+
+/// One edit of the copy of a request that goes to its target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// Sets a header, replacing what is there.
+    Set(HeaderName, HeaderValue),
+    /// Adds a value to what is there.
+    Add(HeaderName, HeaderValue),
+    /// Removes a header, however often it is there.
+    Remove(HeaderName),
+    /// Removes every cookie of that name.
+    RemoveCookie(Box<str>),
+    /// Removes every query parameter of that name.
+    RemoveParameter(Box<str>),
+}
+
+/// The edits of one request, in the order of its filters. Most lists are made when the configuration is compiled, and
+/// are only pointed to.
+#[derive(Debug, Default)]
+pub struct Edits(SmallVec<[Arc<[Edit]>; 4]>);
+
+impl Edits {
+    /// Adds a list of edits behind those that are there.
+    pub fn push(&mut self, edits: &Arc<[Edit]>) {
+        if !edits.is_empty() {
+            self.0.push(Arc::clone(edits));
+        }
+    }
+
+    /// Applies the edits of headers.
+    pub fn apply_to_headers(&self, headers: &mut HeaderMap) {
+        for edit in self.0.iter().flat_map(|list| list.iter()) {
+            match edit {
+                Edit::Set(name, value) => _ = headers.insert(name.clone(), value.clone()),
+                Edit::Add(name, value) => _ = headers.append(name.clone(), value.clone()),
+                Edit::Remove(name) => _ = headers.remove(name),
+                Edit::RemoveCookie(name) => remove_cookie(headers, name),
+                Edit::RemoveParameter(_) => {}
+            }
+        }
+    }
+
+    /// Applies the edits of the query.
+    pub fn apply_to_query(&self, request: &mut RequestHeader) {
+        for edit in self.0.iter().flat_map(|list| list.iter()) {
+            if let Edit::RemoveParameter(name) = edit {
+                remove_parameter(request, name);
+            }
+        }
+    }
+}
+
+/// Removes every query parameter of that name.
+fn remove_parameter(request: &mut RequestHeader, name: &str) {
+    let Some(query) = request.uri.query() else { return };
+    let is_it = |pair: &&str| pair.split('=').next().is_some_and(|key| is_named(key, name));
+    if !query.split('&').any(|pair| is_it(&pair)) {
+        return;
+    }
+    let kept: Vec<&str> = query.split('&').filter(|pair| !is_it(pair)).collect();
+    let path = request.uri.path();
+    let target = if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) };
+    // Scheme and authority stay: on HTTP/2 the host stands there.
+    let mut parts = request.uri.clone().into_parts();
+    parts.path_and_query = target.parse().ok();
+    if let Ok(uri) = http::Uri::from_parts(parts) {
+        request.set_uri(uri);
+    }
+}
+
+/// Removes every cookie of that name.
+fn remove_cookie(headers: &mut HeaderMap, name: &str) {
+    let lines: Vec<String> = headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .map(|line| {
+            let kept = line.split(';').map(str::trim).filter(|pair| pair.split('=').next() != Some(name));
+            kept.collect::<Vec<_>>().join("; ")
+        })
+        .filter(|line| !line.is_empty())
+        .collect();
+    headers.remove(&COOKIE);
+    for line in lines {
+        if let Ok(value) = HeaderValue::try_from(line) {
+            headers.append(COOKIE, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edited(request: &mut RequestHeader, lists: &[&[Edit]]) {
+        let mut edits = Edits::default();
+        lists.iter().for_each(|list| edits.push(&Arc::from(*list)));
+        edits.apply_to_query(request);
+        let mut headers = request.headers.clone();
+        edits.apply_to_headers(&mut headers);
+        let names: Vec<HeaderName> = request.headers.keys().cloned().collect();
+        names.iter().for_each(|name| _ = request.remove_header(name));
+        for (name, value) in &headers {
+            request.append_header(name.clone(), value.clone()).expect("a header");
+        }
+    }
+
+    #[test]
+    fn credentials_are_removed_and_the_rest_stays() {
+        let mut request = RequestHeader::build("GET", b"/p?a=1&t=x&b&t=y&%74=z", None).expect("a request");
+        request.append_header(COOKIE, "a=1; t=x; b=2").expect("a cookie");
+        request.append_header(COOKIE, "t=y").expect("a cookie");
+        edited(&mut request, &[&[Edit::RemoveParameter("t".into()), Edit::RemoveCookie("t".into())]]);
+        assert_eq!(request.uri, "/p?a=1&b");
+        assert_eq!(request.headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2"]);
+    }
+
+    #[test]
+    fn later_edits_see_what_earlier_ones_did() {
+        let mut request = RequestHeader::build("GET", b"/", None).expect("a request");
+        request.append_header("x-a", "client").expect("a header");
+        let (name, value) = (HeaderName::from_static("x-a"), HeaderValue::from_static);
+        let first = [Edit::Remove(name.clone()), Edit::Set(name.clone(), value("1"))];
+        edited(&mut request, &[&first, &[Edit::Add(name.clone(), value("2"))]]);
+        assert_eq!(request.headers.get_all(&name).iter().collect::<Vec<_>>(), ["1", "2"]);
+    }
+}

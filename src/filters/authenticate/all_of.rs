@@ -1,0 +1,61 @@
+//! `all_of`: requires what every one of several authenticators accepts.
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+use http::HeaderName;
+use pingora::http::RequestHeader;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::Authenticated;
+use super::members::{Authenticating, Members};
+use crate::exchange::{Edit, Exchange};
+use crate::filters::{CompileContext, FilterConfig, HttpFilter, Stage};
+
+/// Authenticators; the first that knows a consumer says who calls.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Config(#[schemars(length(min = 2))] Vec<FilterConfig>);
+
+/// The compiled filter.
+#[derive(Debug)]
+pub struct Filter {
+    members: Members,
+}
+
+impl HttpFilter for Filter {
+    type Config = Config;
+    type Memory = ();
+    const STAGE: Stage = Stage::Authenticate;
+
+    fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
+        Some(Self { members: Members::compile(&config.0, context)? })
+    }
+
+    fn headers_read(config: &Config) -> Vec<(HeaderName, Vec<String>)> {
+        Members::headers_read(&config.0)
+    }
+
+    fn headers_written(config: &Config) -> Vec<HeaderName> {
+        Members::headers_written(&config.0)
+    }
+
+    fn edits(&self) -> Option<&Arc<[Edit]>> {
+        Some(self.members.edits())
+    }
+
+    #[expect(refining_impl_trait, reason = "a member may be one of these itself: the type of its future has to have an end")]
+    fn authenticate<'a>(&'a self, request: &'a RequestHeader, exchange: &'a Exchange) -> Authenticating<'a> {
+        async move {
+            let mut all = Authenticated::default();
+            for filter in self.members.filters() {
+                let authenticated = filter.authenticate(request, exchange).await?;
+                all.identity = all.identity.or(authenticated.identity);
+                all.edits.extend(authenticated.edits);
+            }
+            Ok(all)
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,62 @@
+//! `any_of`: requires what any one of several authenticators accepts, in their order.
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+use http::HeaderName;
+use pingora::http::RequestHeader;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::Refusal;
+use super::members::{Authenticating, Members};
+use crate::exchange::{Edit, Exchange};
+use crate::filters::{CompileContext, FilterConfig, HttpFilter, Stage};
+
+/// Authenticators; the first that accepts the request says who calls.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Config(#[schemars(length(min = 2))] Vec<FilterConfig>);
+
+/// The compiled filter.
+#[derive(Debug)]
+pub struct Filter {
+    members: Members,
+}
+
+impl HttpFilter for Filter {
+    type Config = Config;
+    type Memory = ();
+    const STAGE: Stage = Stage::Authenticate;
+
+    fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
+        Some(Self { members: Members::compile(&config.0, context)? })
+    }
+
+    fn headers_read(config: &Config) -> Vec<(HeaderName, Vec<String>)> {
+        Members::headers_read(&config.0)
+    }
+
+    fn headers_written(config: &Config) -> Vec<HeaderName> {
+        Members::headers_written(&config.0)
+    }
+
+    fn edits(&self) -> Option<&Arc<[Edit]>> {
+        Some(self.members.edits())
+    }
+
+    #[expect(refining_impl_trait, reason = "a member may be one of these itself: the type of its future has to have an end")]
+    fn authenticate<'a>(&'a self, request: &'a RequestHeader, exchange: &'a Exchange) -> Authenticating<'a> {
+        async move {
+            let mut refusals = Vec::new();
+            for filter in self.members.filters() {
+                match filter.authenticate(request, exchange).await {
+                    Ok(authenticated) => return Ok(authenticated),
+                    Err(refusal) => refusals.push(refusal),
+                }
+            }
+            Err(Refusal::join(refusals))
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,42 @@
+//! What filters that edit JSON responses have in common.
+
+use std::sync::Arc;
+
+use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, IF_RANGE, RANGE};
+use pingora::http::ResponseHeader;
+
+use crate::exchange::Edit;
+
+/// Returns the edits that ask a target for the whole and plain document: a part of one could not be looked into.
+pub(super) fn whole_and_plain() -> Arc<[Edit]> {
+    [ACCEPT_ENCODING, RANGE, IF_RANGE].map(Edit::Remove).into()
+}
+
+/// Returns whether a response may be read as JSON: `application/json`, everything with `+json` (RFC 6839), and its streams of
+/// documents, which have many names. What says nothing of its kind, or several things of which this is one, may be too.
+pub(super) fn is_json(response: &ResponseHeader) -> bool {
+    let mut values = response.headers.get_all(CONTENT_TYPE).iter().peekable();
+    values.peek().is_none() || values.any(|value| value.as_bytes().split(|byte| *byte == b',').any(is_json_type))
+}
+
+fn is_json_type(value: &[u8]) -> bool {
+    let kind = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    kind.is_empty() || kind.windows(4).any(|word| word.eq_ignore_ascii_case(b"json"))
+}
+
+/// Returns whether another encoding than UTF-8 is named, which is the only one of JSON (RFC 8259, section 8.1). Latin-1 is as
+/// good for names that are ASCII (`ascii`), and old frameworks say it of all that they send.
+pub(super) fn is_other_charset(response: &ResponseHeader, ascii: bool) -> bool {
+    let fine = |charset: &[u8]| {
+        let is = |name: &&str| charset.eq_ignore_ascii_case(name.as_bytes());
+        ["utf-8", "utf8", "us-ascii"].iter().any(is) || (ascii && ["iso-8859-1", "latin1"].iter().any(is))
+    };
+    let mut parameters =
+        response.headers.get_all(CONTENT_TYPE).iter().flat_map(|value| value.as_bytes().split(|b| matches!(b, b';' | b',')));
+    parameters.any(|parameter| {
+        let Some(at) = memchr::memchr(b'=', parameter) else { return false };
+        let (name, charset) = (parameter[..at].trim_ascii(), parameter[at + 1..].trim_ascii());
+        let charset = charset.strip_prefix(b"\"").and_then(|c| c.strip_suffix(b"\"")).unwrap_or(charset);
+        name.eq_ignore_ascii_case(b"charset") && !fine(charset)
+    })
+}

@@ -1,0 +1,182 @@
+//! A kit to test one filter alone: YAML, a request and a response, and what the filter makes of them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use pingora::http::{RequestHeader, ResponseHeader};
+
+use super::{Chain, CompileContext, Consumers, FilterConfig, Identities, Memories, ResponseView, Shared, consumer_digest};
+use crate::exchange::{Exchange, Rejection};
+use crate::live::Live;
+use crate::notation::{Mistakes, Place};
+
+/// A chain of filters with the consumers `one` and `two`, whose API keys are `key-of-one` and `key-of-two`.
+pub(super) struct Kit {
+    chain: Chain,
+    /// What is known of the request that the filters see.
+    pub exchange: Exchange,
+    memories: Memories,
+    request: RequestHeader,
+}
+
+/// A response as the client would get it.
+#[derive(Debug)]
+pub(super) struct Changed {
+    pub head: ResponseHeader,
+    pub body: Vec<u8>,
+}
+
+impl Changed {
+    /// Returns a header, or `-`.
+    pub fn header(&self, name: &str) -> &str {
+        self.head.headers.get(name).map_or("-", |value| value.to_str().expect("text"))
+    }
+}
+
+/// Compiles a list of filters in YAML.
+///
+/// # Errors
+/// What is wrong with them, as text.
+pub(super) fn compile(yaml: &str) -> Result<Kit, String> {
+    let configs: Vec<FilterConfig> = serde_yaml::with::singleton_map_recursive::deserialize(serde_yaml::Deserializer::from_str(yaml))
+        .map_err(|error| error.to_string())?;
+    let mut consumers = Consumers::default();
+    for name in ["one", "two"] {
+        consumers.add_key(consumer_digest(format!("key-of-{name}").as_bytes()), &Arc::from(name));
+    }
+    let (live, consumers) = (Live::default(), Arc::new(consumers));
+    let (mut shared, mut mistakes) = (Shared::default(), Mistakes::default());
+    let mut filters = Vec::new();
+    for (index, config) in configs.iter().enumerate() {
+        let mut context = CompileContext {
+            route: "r",
+            index,
+            place: Place::default().key("filters").index(index).key(config.key()),
+            base: Path::new("."),
+            live: &live,
+            consumers: &consumers,
+            is_partial: false,
+            methods: &[],
+            identities: Identities(&|place| consumer_digest(place.to_string().as_bytes())),
+            shared: &mut shared,
+            mistakes: &mut mistakes,
+        };
+        filters.extend(config.compile(&mut context));
+    }
+    if !mistakes.is_empty() {
+        return Err(mistakes.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+    }
+    let request = RequestHeader::build("GET", b"/", None).expect("a request");
+    Ok(Kit { chain: Chain::new(filters), exchange: Exchange::default(), memories: Memories::default(), request })
+}
+
+/// Builds the head of a request: `GET /path`, and headers.
+pub(super) fn request(line: &str, headers: &[(&str, &str)]) -> RequestHeader {
+    let (method, path) = line.split_once(' ').expect("a method and a path");
+    let mut request = RequestHeader::build(method, path.as_bytes(), None).expect("a request");
+    for (name, value) in headers {
+        request.append_header((*name).to_owned(), *value).expect("a header");
+    }
+    request
+}
+
+/// Builds the head of a response.
+pub(super) fn response(status: u16, headers: &[(&str, &str)]) -> ResponseHeader {
+    let mut response = ResponseHeader::build(status, None).expect("a response");
+    for (name, value) in headers {
+        response.append_header((*name).to_owned(), *value).expect("a header");
+    }
+    response
+}
+
+impl Kit {
+    /// Has the filters decide on a request whose check does not wait.
+    pub fn on_request(&mut self, request: RequestHeader) -> Result<(), Box<Rejection>> {
+        self.request = request;
+        self.chain.on_request(&self.request, &mut self.exchange, &mut self.memories).now_or_never().expect("it does not wait")
+    }
+
+    /// Has the filters decide on the request's whole body.
+    pub fn on_request_body(&mut self, body: &[u8]) -> Result<(), Box<Rejection>> {
+        self.chain.on_request_body(body, &self.request, &mut self.exchange)
+    }
+
+    /// Returns the head that the target is sent.
+    pub fn sent(&self) -> RequestHeader {
+        let mut request = self.request.clone();
+        self.exchange.edits.apply_to_query(&mut request);
+        let mut headers = request.headers.clone();
+        self.exchange.edits.apply_to_headers(&mut headers);
+        for name in self.request.headers.keys() {
+            request.remove_header(name);
+        }
+        for (name, value) in &headers {
+            request.append_header(name.clone(), value.clone()).expect("a header");
+        }
+        request
+    }
+
+    /// Returns a response of the target as the client gets it, its body having come in parts of so many bytes.
+    pub fn on_response(&mut self, mut head: ResponseHeader, body: &[u8], cut: usize) -> Result<Changed, Box<Rejection>> {
+        let view = ResponseView { request: &self.request, exchange: &self.exchange, own: false };
+        let mut chain = self.chain.on_response(&mut head, &view, &mut self.memories)?;
+        let mut out = Vec::new();
+        for part in body.chunks(cut.max(1)) {
+            let mut part = Some(Bytes::copy_from_slice(part));
+            chain.push(&mut part, false).expect("a body that can be looked into");
+            out.extend(part.unwrap_or_default());
+        }
+        let mut last = None;
+        chain.push(&mut last, true).expect("a body that can be looked into");
+        out.extend(last.unwrap_or_default());
+        Ok(Changed { head, body: out })
+    }
+}
+
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_target_sees_the_edits_and_the_filters_do_not() {
+        let mut kit = compile("[{api_key: {query: key}}, {headers: {request: {set: {x-a: b}}}}]").expect("filters");
+        kit.on_request(request("GET /p?key=key-of-one&a=1", &[("x-a", "client")])).expect("let in");
+        assert_eq!(kit.exchange.identity.as_ref().map(|i| &*i.name), Some("one"));
+        assert_eq!(kit.request.uri, "/p?key=key-of-one&a=1");
+        let sent = kit.sent();
+        assert_eq!((sent.uri.to_string().as_str(), sent.headers["x-a"].to_str().expect("text")), ("/p?a=1", "b"));
+    }
+
+    #[test]
+    fn a_chain_of_body_changes_repairs_the_head_once() {
+        let mut kit = compile("[{strip_fields: {response: [a]}}, {strip_fields: {response: [b]}}]").expect("filters");
+        kit.on_request(request("GET /", &[("accept-encoding", "br")])).expect("let in");
+        assert!(kit.sent().headers.get("accept-encoding").is_none());
+        let head = response(200, &[("content-type", "application/json"), ("content-length", "20"), ("etag", "\"1\""), ("digest", "x")]);
+        let changed = kit.on_response(head, br#"{"a":1,"b":2,"c":3}"#, 3).expect("JSON");
+        assert_eq!(String::from_utf8_lossy(&changed.body), r#"{"c":3}"#);
+        assert_eq!([changed.header("content-length"), changed.header("etag"), changed.header("digest")], ["-", "W/\"1\"", "-"]);
+    }
+
+    #[test]
+    fn any_of_lets_in_whom_one_lets_in_and_joins_the_challenges() {
+        let yaml = "[{any_of: [{jwt: {secret: 0123456789abcdef0123456789abcdef, forward_claims: {sub: x-user}}}, {api_key: {}}]}]";
+        let mut kit = compile(yaml).expect("filters");
+        let nobody = kit.on_request(request("GET /", &[])).expect_err("nobody");
+        assert_eq!(nobody.reason.code(), "token_missing");
+        let challenges: Vec<_> = nobody.headers.iter().map(|(_, value)| value.to_str().expect("text")).collect();
+        assert_eq!(challenges, ["Bearer realm=\"portcullis\"", "ApiKey header=\"x-api-key\""]);
+        let wrong = kit.on_request(request("GET /", &[("x-api-key", "nobody's")])).expect_err("nobody");
+        assert_eq!(wrong.reason.code(), "api_key_invalid");
+        kit.on_request(request("GET /", &[("x-api-key", "key-of-two"), ("x-user", "forged")])).expect("two");
+        assert_eq!(kit.exchange.identity.as_ref().map(|i| &*i.name), Some("two"));
+        assert!(kit.sent().headers.get("x-user").is_none(), "only the filter sets it");
+    }
+
+    #[test]
+    fn what_does_not_authenticate_cannot_be_combined() {
+        assert!(compile("[{any_of: [{api_key: {}}, {headers: {}}]}]").err().expect("an error").contains("headers does not authenticate"));
+        assert!(compile("[{all_of: [{api_key: {}}]}]").err().expect("an error").contains("at least two"));
+    }
+}

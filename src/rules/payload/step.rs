@@ -1,0 +1,128 @@
+//! One step of a body's change, and a chain of them.
+
+use std::fmt;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::Decoder;
+
+/// One step of a body's change, part by part.
+pub trait Step: Send + Sync + fmt::Debug {
+    /// Takes the next part, the last if `end`, and appends to `out` what becomes of it.
+    ///
+    /// A step is not used again after an error or after the end.
+    ///
+    /// # Errors
+    /// [`Opaque`]; nothing more of the body is to be passed on then.
+    fn push(&mut self, part: &[u8], end: bool, out: &mut Vec<u8>) -> Result<(), Opaque>;
+}
+
+/// Why a body cannot be looked into or changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opaque {
+    /// The document is nested deeper than [`super::MAX_DEPTH`].
+    TooDeep,
+    /// It begins as UTF-16 or UTF-32 does, which some readers of JSON find out by themselves.
+    NotUtf8,
+    /// Its content coding is damaged or ends too early.
+    Damaged,
+    /// One part of it becomes more than [`super::MAX_DECODED`] when it is decoded.
+    TooDense,
+    /// No content coding can be put on it.
+    Unencodable,
+}
+
+impl fmt::Display for Opaque {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooDeep => "the document is nested too deep",
+            Self::NotUtf8 => "the document is not UTF-8",
+            Self::Damaged => "the content coding of the body is damaged, or ends too early",
+            Self::TooDense => "the body becomes too large when it is decoded",
+            Self::Unencodable => "no content coding can be put on the body",
+        })
+    }
+}
+
+/// The steps that the body of one message goes through, in order.
+#[derive(Debug, Default)]
+pub struct BodyChain {
+    steps: SmallVec<[Box<dyn Step>; 2]>,
+    decodes: bool,
+}
+
+/// Bytes that a step may add to a part without its buffer growing.
+const SLACK: usize = 64;
+
+impl BodyChain {
+    /// Adds a step behind those that are there.
+    pub fn add(&mut self, step: Box<dyn Step>) {
+        self.steps.push(step);
+    }
+
+    /// Adds what takes a content coding off.
+    pub fn decode(&mut self, decoder: Decoder) {
+        self.decodes = true;
+        self.add(Box::new(decoder));
+    }
+
+    /// Returns whether the body passes as it is.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Returns whether a content coding is taken off, so that a small part may become a large one.
+    pub fn decodes(&self) -> bool {
+        self.decodes
+    }
+
+    /// Replaces a part of the body, the last if `end`, with what becomes of it.
+    ///
+    /// # Errors
+    /// [`Opaque`]; nothing more of the body is to be passed on then.
+    pub fn push(&mut self, body: &mut Option<Bytes>, end: bool) -> Result<(), Opaque> {
+        for step in &mut self.steps {
+            let part = body.take().unwrap_or_default();
+            let mut out = Vec::with_capacity(part.len() + SLACK);
+            step.push(&part, end, &mut out)?;
+            *body = (!out.is_empty()).then(|| Bytes::from(out));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Doubles every byte, and says at the end how many came.
+    #[derive(Debug, Default)]
+    struct Doubling(usize);
+
+    impl Step for Doubling {
+        fn push(&mut self, part: &[u8], end: bool, out: &mut Vec<u8>) -> Result<(), Opaque> {
+            self.0 += part.len();
+            out.extend(part.iter().flat_map(|byte| [*byte, *byte]));
+            if end {
+                out.extend(self.0.to_string().bytes());
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn each_step_sees_what_the_one_before_it_made() {
+        let mut chain = BodyChain::default();
+        assert!(chain.is_empty());
+        chain.add(Box::new(Doubling::default()));
+        chain.add(Box::new(Doubling::default()));
+        let mut out = Vec::new();
+        for (part, end) in [("ab", false), ("", false), ("c", true)] {
+            let mut body = (!part.is_empty()).then(|| Bytes::from(part));
+            chain.push(&mut body, end).expect("never opaque");
+            out.extend(body.unwrap_or_default());
+        }
+        assert_eq!(String::from_utf8_lossy(&out), "aaaabbbbcccc337");
+    }
+}
