@@ -57,6 +57,8 @@ mod process;
 mod query_keys;
 #[path = "gateway/references.rs"]
 mod references;
+#[path = "gateway/relay.rs"]
+mod relay;
 #[path = "gateway/reload.rs"]
 mod reload;
 #[path = "gateway/resilience.rs"]

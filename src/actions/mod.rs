@@ -182,7 +182,7 @@ pub struct ActionContext<'c> {
 
 impl ActionContext<'_> {
     /// Compiles a text in which these names may stand in braces.
-    fn template(&mut self, text: &str, known: &[&str], key: &str) -> Template {
+    fn template(&mut self, text: &str, known: &[&str], key: &'static str) -> Template {
         let compiled = Template::new(text, known);
         self.mistakes.take(&self.place.key(key), compiled).unwrap_or_else(Template::empty)
     }

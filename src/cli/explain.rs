@@ -12,7 +12,7 @@ use crate::config::{Loaded, load};
 use crate::live::Live;
 use crate::rules::path::{Ambiguity, normalise};
 use crate::rules::routing::{Entry, Question, Router, Ruling, Verdict, allow};
-use crate::snapshot::{Action, Route, Snapshot};
+use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::{complain, say};
 
 /// Tell which route a request takes, through which filters, and which was the runner-up

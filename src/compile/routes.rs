@@ -9,11 +9,12 @@ use http::HeaderName;
 use super::paths::{bypasses, path_rules};
 use crate::actions::{Action, ActionConfig, ActionContext};
 use crate::config::{self, Loaded, OneOrMany, TextRule, TextTest};
-use crate::filters::{Chain, CompileContext, Consumers, Filter, FilterConfig, Identities, Needs, Shared, Stage, editable};
+use crate::filters::{Chain, CompileContext, Consumers, Filter, FilterConfig, Identities, Needs, Shared, Stage};
 use crate::live::Live;
 use crate::notation::{Header, Mistakes, Place, nearest};
 use crate::rules::routing::{Entry, HostPattern, PathPattern, Predicates, Router, Segment, TextMatch};
-use crate::snapshot::{Listener, Route, Upstream};
+use crate::snapshot::{Listener, Route};
+use crate::upstreams::Upstream;
 
 /// The most routes of a configuration.
 const MAX_ROUTES: usize = 100_000;

@@ -13,11 +13,10 @@ use crate::notation::{Duration, Header, Mistakes, Place, nearest};
 use crate::rules::balance::Algorithm;
 use crate::rules::identity::RequestKey;
 use crate::rules::resilience::{AdaptiveShape, BreakerShape, Budget, Deviation, FailureShare, OutlierShape};
-use crate::snapshot::{Retry, Sticky, Upstream};
 use crate::tls::PeerAuthorities;
 use crate::upstreams::{
-    ActiveProbe, DiscoveryShape, Expression, GateShape, HttpProbe, PoolShape, ProbeKind, SessionKey, TargetSpec, Thresholds, Transport,
-    TransportTls,
+    ActiveProbe, DiscoveryShape, Expression, GateShape, HttpProbe, PoolShape, ProbeKind, Retry, SessionKey, Sticky, TargetSpec, Thresholds,
+    Transport, TransportTls, Upstream,
 };
 
 /// The most upstreams of a configuration.
@@ -54,7 +53,7 @@ pub fn compile(loaded: &Loaded, live: &Live, mistakes: &mut Mistakes) -> BTreeMa
     let all = &loaded.config.upstreams;
     // Those that others fall back to come first; they have no backup themselves.
     for backed in [false, true] {
-        for (index, (name, upstream)) in all.iter().enumerate().filter(|(_, (_, u))| u.backup.is_some() == backed) {
+        for (name, upstream) in all.iter().filter(|(_, u)| u.backup.is_some() == backed) {
             let place = Place::default().key("upstreams").key(name.clone());
             mistakes.take(&place, config::is_name(name).map_err(|e| format!("expected {e}")));
             super::upstream_checks::check(upstream, &place, mistakes);
@@ -66,7 +65,6 @@ pub fn compile(loaded: &Loaded, live: &Live, mistakes: &mut Mistakes) -> BTreeMa
             };
             let compiled = Upstream {
                 name: name.clone(),
-                place: index,
                 pool,
                 key,
                 retry: retry(&upstream.retry, &place.key("retry"), mistakes),

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::actions::ActionConfig;
 use crate::filters::FilterConfig;
-use crate::notation::{Duration, Header, HeaderText, Host, MethodName, Name, Network, Path, Pattern, Size};
+use crate::notation::{Host, MethodName, Name, Network, Path, Pattern, Size};
 
 /// What is done with which request.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

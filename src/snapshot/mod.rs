@@ -4,7 +4,6 @@
 
 mod current;
 mod listener;
-mod upstream;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,22 +11,20 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ahash::AHashMap;
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
 
+use crate::actions::Action;
 use crate::filters::{Chain, Stage, announced_method};
 use crate::live::Kept;
 use crate::notation::{Rate, SecretText};
-use crate::rules::balance::Balance;
-use crate::rules::identity::RequestKey;
 use crate::rules::path::PathRules;
 use crate::rules::routing::{Question, Router, Verdict};
 use crate::telemetry::metrics::{METRICS, RouteMetrics};
 use crate::telemetry::{AccessLog, Format, Sink};
-use crate::upstreams::Class;
+use crate::upstreams::Upstream;
 
 pub use current::{Current, Held};
 pub use listener::{HttpListener, Kind, Limits, Listener, ListenerKey, Room, Transport};
-pub use upstream::{GRPC_TIMEOUT, Mirror, Retry, Sticky, Upstream, set_cookie};
 
 /// A whole configuration at work.
 #[derive(Debug)]
@@ -97,11 +94,6 @@ impl Serving {
     /// The route at that place.
     pub fn route(&self, place: Option<usize>) -> Option<&Route> {
         self.snapshot.routes.get(place?)
-    }
-
-    /// The upstream at that place.
-    pub fn upstream(&self, place: Option<usize>) -> Option<&Upstream> {
-        self.snapshot.upstreams.get(place?).map(|upstream| &**upstream)
     }
 }
 
