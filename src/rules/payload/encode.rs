@@ -78,6 +78,17 @@ impl Encoder {
         Ok(Self { coding, flushes, ended: false })
     }
 
+    /// Returns how many bytes of memory an encoder takes at most, by the measurements above.
+    pub fn cost(coding: Coding, level: Level) -> u64 {
+        match (coding, level) {
+            (Coding::Gzip, _) => 350 << 10,
+            (Coding::Br, Level::Fast) => 1 << 20,
+            (Coding::Br, Level::Balanced) => 2_200 << 10,
+            (Coding::Br, Level::Best) => 4_400 << 10,
+            (Coding::Zstd, _) => 640 << 10,
+        }
+    }
+
     fn encode(&mut self, part: &[u8], end: bool, out: &mut Vec<u8>) -> io::Result<()> {
         let flushes = self.flushes && !part.is_empty();
         match &mut self.coding {
