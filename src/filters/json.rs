@@ -49,8 +49,9 @@ pub(super) fn is_editable(response: &ResponseHeader, other: Other, ascii: bool) 
     Ok(true)
 }
 
-/// Returns whether a response may be read as JSON: `application/json`, everything with `+json` (RFC 6839), and its streams of
-/// documents, which have many names. What says nothing of its kind, or several things of which this is one, may be too.
+/// Returns whether a response may be read as JSON: `application/json`, everything with `+json` (RFC 6839), and its
+/// streams of documents, which have many names. What says nothing of its kind, or several things of which this is one,
+/// may be too.
 fn is_json(response: &ResponseHeader) -> bool {
     let mut values = response.headers.get_all(CONTENT_TYPE).iter().peekable();
     values.peek().is_none() || values.any(|value| value.as_bytes().split(|byte| *byte == b',').any(is_json_type))
@@ -61,8 +62,8 @@ fn is_json_type(value: &[u8]) -> bool {
     kind.is_empty() || kind.windows(4).any(|word| word.eq_ignore_ascii_case(b"json"))
 }
 
-/// Returns whether another encoding than UTF-8 is named, which is the only one of JSON (RFC 8259, section 8.1). Latin-1 is as
-/// good for names that are ASCII (`ascii`), and old frameworks say it of all that they send.
+/// Returns whether another encoding than UTF-8 is named, which is the only one of JSON (RFC 8259, section 8.1). Latin-1
+/// is as good for names that are ASCII (`ascii`), and old frameworks say it of all that they send.
 fn is_other_charset(response: &ResponseHeader, ascii: bool) -> bool {
     let fine = |charset: &[u8]| {
         let is = |name: &&str| charset.eq_ignore_ascii_case(name.as_bytes());

@@ -1,4 +1,4 @@
-//! Responses are compressed, renamed and masked on their way: whole and in parts, over HTTP/1 and HTTP/2, also for curl.
+//! Responses are compressed and their members renamed and masked: whole and in parts, over HTTP/1 and HTTP/2, for curl.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -17,7 +17,8 @@ const BOTH: &str = "\nlisteners: [{name: main, address: 127.0.0.1:0, protocols: 
 
 fn forwarding(target: &Target, filters: &str) -> Gateway {
     Gateway::start(&format!(
-        "upstreams: {{one: {{targets: [\"{}\"]}}}}\nroutes: [{{name: all, filters: [{filters}], action: {{forward: one}}}}]{BOTH}",
+        "upstreams: {{one: {{targets: [\"{}\"]}}}}
+routes: [{{name: all, filters: [{filters}], action: {{forward: one}}}}]{BOTH}",
         target.address
     ))
 }
@@ -96,8 +97,8 @@ fn edits_are_chained_and_a_coding_of_the_target_is_decoded_first() {
     let target = Target::new(serve);
     let gateway = forwarding(
         &target,
-        "{compress: {}}, {rename_fields: {response: {'**.name': first}}}, {mask_fields: {response: [{field: items.card, keep_last: 4}]}}, \
-         {strip_fields: {response: ['**.internal']}}",
+        "{compress: {}}, {rename_fields: {response: {'**.name': first}}}, \
+         {mask_fields: {response: [{field: items.card, keep_last: 4}]}}, {strip_fields: {response: ['**.internal']}}",
     );
     let wanted = edited();
     for version in ["--http1.1", "--http2-prior-knowledge"] {
@@ -215,7 +216,10 @@ fn beyond_their_memory_responses_pass_as_they_are() {
     let text = Target::fixed(200, &[("content-type", "text/plain")], &[b'.'; 4000]);
     let gateway = Gateway::start(&format!(
         "upstreams: {{events: {{targets: [\"{}\"]}}, text: {{targets: [\"{}\"]}}}}\nroutes:
-  - {{name: events, match: {{path: /events}}, filters: [{{compress: {{codings: [gzip], memory: 400KiB}}}}], action: {{forward: events}}}}
+  - name: events
+    match: {{path: /events}}
+    filters: [{{compress: {{codings: [gzip], memory: 400KiB}}}}]
+    action: {{forward: events}}
   - {{name: text, filters: [{{compress: {{codings: [gzip], memory: 400KiB}}}}], action: {{forward: text}}}}",
         target.address, text.address
     ));

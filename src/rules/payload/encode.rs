@@ -360,7 +360,8 @@ mod tests {
             level in 0_usize..3,
         ) {
             for coding in Coding::ALL {
-                let (mut encoder, mut out) = (Encoder::new(coding, LEVELS[level], flushes).expect("memory"), Vec::new());
+                let mut encoder = Encoder::new(coding, LEVELS[level], flushes).expect("memory");
+                let mut out = Vec::new();
                 for (at, part) in parts.iter().enumerate() {
                     encoder.push(part, at + 1 == parts.len(), &mut out).expect("encodes");
                 }
