@@ -14,6 +14,9 @@
 //! | zstd, balanced   | 0.58 MiB         | 6 µs   | 0.17 ms, 18.9 KB | 2.3 ms |
 //! | zstd, best       | 0.61 MiB         | 13 µs  | 0.81 ms, 18.2 KB | 9.6 ms |
 //!
+//! Of 300 streams of events at a time, at the level `balanced`, each took 0.37 (gzip), 0.2 (zstd) and 0.94 MiB (br) of
+//! resident memory more than without a coding.
+//!
 //! A new context of zstd costs 8 to 17 µs more, so each thread keeps a few (the numbers are with one that is kept).
 
 use std::cell::RefCell;
