@@ -20,6 +20,7 @@
 //!   workers, a panic.
 //! * A secret in a log, an error, a metric or `Debug`.
 
+mod actions;
 mod admin;
 mod cli;
 mod clients;

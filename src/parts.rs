@@ -10,7 +10,7 @@ pub use crate::process::{Message, receive, send};
 pub use crate::rules::balance::{Algorithm, Ask, Ewma, Loads, Seat, hash_key};
 pub use crate::rules::frames::Frames;
 pub use crate::rules::limits::Gcra;
-pub use crate::rules::payload;
+pub use crate::rules::payload::{Coding, Decoder, Editor, Encoder, Fields, Level, MaskText, Masks, Renames, Step, Stripper};
 pub use crate::rules::routing::{Entry, Predicates, Question, Router, Verdict};
 pub use crate::tls::install_provider;
 

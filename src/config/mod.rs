@@ -27,7 +27,7 @@ use serde::Deserialize;
 
 use crate::notation::Name;
 
-pub use balance::{Balance, HashTable, KeyBy};
+pub use balance::{Balance, HashTable};
 pub use consumer::{Consumer, Credential};
 pub use facts::read_at_start;
 pub use flat::{Change, Flat};
@@ -36,7 +36,7 @@ pub use listener::{Certificate, Listener, ListenerKind, Protocol, Tls, TlsVersio
 pub use load::{FlatLater, Loaded, load, load_text};
 pub use operation::{Admin, LogFormat, LogOutput, Logging, Process, Shield};
 pub use resilience::{Breaker, Retry, RetryOn, SameSite, Sticky, UpstreamLimits};
-pub use route::{Action, Forward, ForwardTo, HostHeader, Mirror, OneOrMany, PathRule, Paths, RequestClass, Route, TextRule, TextTest};
+pub use route::{OneOrMany, PathRule, Paths, Route, TextRule, TextTest};
 pub use upstream::{Discovery, Timeouts, Upstream, UpstreamProtocol};
 
 /// A whole configuration.

@@ -62,7 +62,6 @@ pub type BodyStep = Result<Option<Box<dyn Step>>, Box<Rejection>>;
 #[derive(Debug)]
 pub struct ResponseView<'r> {
     /// The request's head as the client sent it.
-    #[allow(dead_code, reason = "filters that negotiate the response look at it")]
     pub request: &'r RequestHeader,
     /// What is known of the request.
     pub exchange: &'r Exchange,

@@ -16,13 +16,12 @@ mod verified;
 use std::sync::Arc;
 
 use crate::tls::TicketKeys;
-use crate::upstreams::{Pool, PoolShape};
+use crate::upstreams::{Pool, PoolShape, Sessions};
 
 pub use buckets::Buckets;
 pub use heritage::{Heritable, Part};
 pub use kept::Kept;
 pub use keys::{KeySet, KeyStore, KeyStoreShape, VerifyingKey, parse_jwks};
-pub use sessions::Sessions;
 pub use verified::VerifiedTokens;
 
 use keys::KeyStores;
