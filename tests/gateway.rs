@@ -51,6 +51,8 @@ mod key_sets;
 mod limits;
 #[path = "gateway/listeners.rs"]
 mod listeners;
+#[path = "gateway/payload.rs"]
+mod payload;
 #[path = "gateway/process.rs"]
 mod process;
 #[path = "gateway/query_keys.rs"]

@@ -12,7 +12,7 @@ use crate::config::{Loaded, load};
 use crate::live::Live;
 use crate::rules::path::{Ambiguity, normalise};
 use crate::rules::routing::{Entry, Question, Router, Ruling, Verdict, allow};
-use crate::snapshot::{Action, Route, Snapshot};
+use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::{complain, say};
 
 /// Tell which route a request takes, through which filters, and which was the runner-up
@@ -154,15 +154,7 @@ fn tell_route(loaded: &Loaded, route: &Route) {
     for filter in route.filters.filters() {
         say!("  filter: {} ({})", filter.key(), filter.stage());
     }
-    match &route.action {
-        Action::Forward(forward) => {
-            for upstream in &forward.upstreams {
-                let shape = upstream.pool.shape();
-                let name = loaded.redact(&upstream.name);
-                say!("  forward: {name} ({}, {} targets)", shape.algorithm, shape.targets.len());
-            }
-        }
-        Action::Redirect { status, .. } => say!("  redirect: {status}"),
-        Action::Respond { status, .. } => say!("  respond: {status}"),
+    for line in route.action.describe() {
+        say!("  {}", loaded.redact(&line));
     }
 }

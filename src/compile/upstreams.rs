@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use ahash::AHashSet;
 
 use crate::clients::Resolver;
-use crate::config::{self, Balance, Discovery, HashTable, KeyBy, Loaded, ProbeMethod, RetryOn, SameSite, UpstreamProtocol};
+use crate::config::{self, Balance, Discovery, HashTable, Loaded, ProbeMethod, RetryOn, SameSite, UpstreamProtocol};
 use crate::exchange::clock::nanos;
 use crate::live::Live;
 use crate::notation::{Duration, Header, Mistakes, Place, nearest};
@@ -60,7 +60,7 @@ pub fn compile(loaded: &Loaded, live: &Live, mistakes: &mut Mistakes) -> BTreeMa
             let backup = upstream.backup.as_ref().and_then(|name| backup(name, &out, loaded, &place.key("backup"), mistakes));
             let pool = live.pool(shape(loaded, live, name, upstream, &place, mistakes));
             let key = match &upstream.balance {
-                Balance::Hash(hash) => Some(request_key(&hash.by)),
+                Balance::Hash(hash) => Some(hash.by.request_key()),
                 _ => None,
             };
             let compiled = Upstream {
@@ -98,18 +98,6 @@ fn backup(
         }
     }
     None
-}
-
-/// What requests are kept together by.
-pub fn request_key(by: &KeyBy) -> RequestKey {
-    match by {
-        KeyBy::Address => RequestKey::Address,
-        KeyBy::Consumer => RequestKey::Consumer,
-        KeyBy::Path => RequestKey::Path,
-        KeyBy::Header(name) => RequestKey::Header(name.0.clone()),
-        KeyBy::Cookie(name) => RequestKey::Cookie(name.clone()),
-        KeyBy::Query(name) => RequestKey::Query(name.clone()),
-    }
 }
 
 fn algorithm(balance: &Balance) -> Algorithm {

@@ -13,9 +13,9 @@ use super::deadline::deadline;
 use super::pick::{Allowed, caller, consumer, question, refuse, while_wanted};
 use super::relay::is_relayed;
 use super::{Context, Gateway};
+use crate::actions::Forward;
 use crate::exchange::{Exchange, Reason, Rejection};
 use crate::rules::balance::{Ask, Loads};
-use crate::snapshot::{Action, Forward};
 use crate::upstreams::{Upstream, Visit};
 
 /// The error of an exchange that is over without anything for Pingora to write: the client is gone, or its connection is.
@@ -53,7 +53,7 @@ impl Gateway {
     /// Where its response was broken off, or where nothing is left to be responded to.
     pub(super) async fn admit(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         let serving = Arc::clone(&ctx.serving);
-        let Some(Action::Forward(forward)) = serving.route(ctx.matched.route).map(|route| &route.action) else { return Ok(true) };
+        let Some(forward) = serving.route(ctx.matched.route).and_then(|route| route.action.forward()) else { return Ok(true) };
         if let Err(rejection) = self.enter(session, forward, ctx).await {
             if rejection.reason == Reason::ClientGone {
                 return Err(refuse(ctx, rejection));

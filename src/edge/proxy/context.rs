@@ -10,11 +10,13 @@ use pingora::proxy::Session;
 use super::interim::Interims;
 use super::mirror::Mirroring;
 use super::whole::WholeBody;
+use crate::actions::Forward;
 use crate::edge::listeners::{Connection, Pace, Progress, current_connection};
 use crate::exchange::{Client, Exchange, Rejection};
 use crate::filters::Memories;
 use crate::rules::payload::BodyChain;
-use crate::snapshot::{Action, Forward, Held, Limits, Listener, Route};
+use crate::rules::routing::PathPattern;
+use crate::snapshot::{Held, Limits, Listener, Route};
 use crate::upstreams::{Upstream, Visit};
 
 /// A direction in which a body goes.
@@ -226,9 +228,13 @@ impl Context {
 
     /// How its route forwards, if it does.
     pub fn forward(&self) -> Option<&Forward> {
-        match self.route().map(|r| &r.action) {
-            Some(Action::Forward(forward)) => Some(forward),
-            _ => None,
-        }
+        self.route()?.action.forward()
+    }
+
+    /// Returns the pattern of the path that took the request.
+    pub fn pattern(&self) -> Option<&PathPattern> {
+        self.matched.route?;
+        let router = self.serving.snapshot.routers.get(self.listener?)?;
+        Some(&router.entry(self.matched.entry).path)
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::snapshot::Forward;
+use crate::actions::Forward;
 
 /// Where a client of gRPC says how long it waits (gRPC over HTTP/2, "Timeout").
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");

@@ -9,11 +9,11 @@ use pingora::{Error, ErrorType, Result};
 
 use super::deadline::forward_deadline;
 use super::intake::{TRACEPARENT, X_FORWARDED_FOR, X_REQUEST_ID, edit_headers};
-use super::route::params;
 use super::{Context, Gateway};
+use crate::actions::{Forward, Host, PathEdit};
 use crate::exchange::{TraceState, tracestate};
 use crate::rules::identity::forwarded_for;
-use crate::snapshot::{Forward, Host, PathEdit};
+
 use crate::upstreams::Member;
 
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
@@ -108,8 +108,8 @@ fn set_path(request: &mut RequestHeader, forward: &Forward, ctx: &Context) -> Re
             _ => return Ok(()),
         },
         PathEdit::Rewrite(template) => {
-            let params = params(ctx, path);
-            let rest = rest_of(ctx, path);
+            let Some(pattern) = ctx.pattern() else { return Ok(()) };
+            let (params, rest) = (pattern.params(path).collect::<Vec<_>>(), pattern.rest(path));
             template.fill(|name| if name == "*" { Some(rest) } else { params.iter().find(|(n, _)| *n == name).map(|(_, v)| *v) })
         }
     };
@@ -123,18 +123,6 @@ fn set_path(request: &mut RequestHeader, forward: &Forward, ctx: &Context) -> Re
     let uri = http::Uri::from_parts(parts).map_err(|_| Error::new(ErrorType::InternalError))?;
     request.set_uri(uri);
     Ok(())
-}
-
-/// What the `/*` of the route's path took, without its slash.
-pub(super) fn rest_of<'p>(ctx: &Context, path: &'p str) -> &'p str {
-    use crate::rules::routing::PathPattern;
-    let router = ctx.listener.and_then(|l| ctx.serving.snapshot.routers.get(l));
-    let Some(PathPattern::Segments { segments, rest: true }) = router.map(|r| &r.entry(ctx.matched.entry).path) else { return "" };
-    let mut rest = path.get(1..).unwrap_or_default();
-    for _ in segments {
-        rest = rest.split_once('/').map_or("", |(_, rest)| rest);
-    }
-    rest
 }
 
 /// `Host` for the target, where it is another than the client's.

@@ -8,7 +8,7 @@ use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use pingora::http::RequestHeader;
 
 use super::{Context, Gateway};
-use crate::snapshot::Mirror;
+use crate::actions::Mirror;
 use crate::upstreams::{Asked, Caller, Calls, Class, Upstream, Visit};
 
 /// The longest body of which a copy is made.

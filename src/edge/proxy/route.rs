@@ -4,20 +4,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Method;
-use http::header::{ALLOW, CONTENT_LENGTH, HeaderValue, LOCATION};
+use http::header::{ALLOW, CONTENT_LENGTH, HeaderValue};
 use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use super::context::Side;
-use super::forward::rest_of;
 use super::intake::is_asterisk;
 use super::pick::refuse;
 use super::{Context, Gateway};
+use crate::actions::{Forward, Matched, Outcome, PathEdit};
 use crate::exchange::{Reason, Rejection};
 use crate::rules::path::{Ambiguity, hides_dot_segments};
 use crate::rules::routing::{Question, Verdict, allow};
-use crate::snapshot::{Action, Forward, PathEdit, Route, Template};
+use crate::snapshot::Route;
 
 impl Gateway {
     /// Decides what becomes of a request. True when it has been answered.
@@ -38,25 +38,17 @@ impl Gateway {
             Box::pin(self.reject(session, &rejection, ctx)).await?;
             return Ok(true);
         }
-        match &route.action {
+        let outcome = match ctx.pattern() {
+            Some(pattern) => route.action.on_request(&Matched { request: session.req_header(), exchange: &ctx.exchange, pattern }),
+            None => Outcome::Reject(Rejection::new(Reason::Internal, "")),
+        };
+        match outcome {
             // Its admission comes after a look-up in a cache.
-            Action::Forward(_) => Ok(false),
-            Action::Redirect { to, status } => {
-                if ctx.exchange.host.is_empty() && to.names("host") {
-                    let nowhere = Rejection::new(Reason::BadRequest, "the Host header is missing");
-                    Box::pin(self.reject(session, &nowhere, ctx)).await?;
-                    return Ok(true);
-                }
-                let location = location(session.req_header(), ctx, to);
-                let headers = [(LOCATION, location)];
-                Box::pin(self.respond(session, ctx, Reason::Redirected, *status, &headers, Bytes::new())).await?;
-                Ok(true)
-            }
-            Action::Respond { status, headers, body } => {
-                Box::pin(self.respond(session, ctx, Reason::Responded, *status, headers, body.clone())).await?;
-                Ok(true)
-            }
+            Outcome::Forward(_) => return Ok(false),
+            Outcome::Reject(rejection) => Box::pin(self.reject(session, &rejection, ctx)).await?,
+            Outcome::Respond(own) => Box::pin(self.respond(session, ctx, own.reason, own.status, &own.headers, own.body)).await?,
         }
+        Ok(true)
     }
 
     async fn decide(&self, session: &mut Session, ctx: &mut Context) -> Result<(), Box<Rejection>> {
@@ -134,10 +126,11 @@ fn check_path(request: &RequestHeader, ctx: &Context, route: &Route) -> Result<(
     if Ambiguity::of(path).is_rejected_by(route.paths) {
         return Err(Rejection::new(Reason::BadPath, "the path has an encoded slash or parameters, which are not taken here"));
     }
-    let Action::Forward(Forward { path: PathEdit::Rewrite(to), .. }) = &route.action else { return Ok(()) };
+    let Some(Forward { path: PathEdit::Rewrite(to), .. }) = route.action.forward() else { return Ok(()) };
+    let Some(pattern) = ctx.pattern() else { return Ok(()) };
     let leads_elsewhere =
         |(name, value): &(&str, &str)| to.names(name) && (Ambiguity::of(value).encoded_slash || hides_dot_segments(value));
-    if params(ctx, path).iter().any(leads_elsewhere) || (to.names("*") && hides_dot_segments(rest_of(ctx, path))) {
+    if pattern.params(path).any(|param| leads_elsewhere(&param)) || (to.names("*") && hides_dot_segments(pattern.rest(path))) {
         return Err(Rejection::new(Reason::BadPath, "a part of the path has an encoded slash or dot segment"));
     }
     Ok(())
@@ -156,24 +149,4 @@ fn method_not_allowed(methods: &[Method]) -> Box<Rejection> {
         Ok(allow) => rejection.header(ALLOW, allow),
         Err(_) => rejection,
     }
-}
-
-/// Where the client is sent. What it asked for is part of it only in its normal form.
-fn location(request: &RequestHeader, ctx: &Context, to: &Template) -> HeaderValue {
-    let path = request.uri.path();
-    let query = request.uri.query().map(|q| format!("?{q}")).unwrap_or_default();
-    let params = params(ctx, path);
-    let text = to.fill(|name| match name {
-        "host" => Some(ctx.exchange.host.as_str()),
-        "path" => Some(path),
-        "query" => Some(query.as_str()),
-        name => params.iter().find(|(n, _)| *n == name).map(|(_, v)| *v),
-    });
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("/"))
-}
-
-/// The parameters of the route's path.
-pub(super) fn params<'c>(ctx: &'c Context, path: &'c str) -> Vec<(&'c str, &'c str)> {
-    let router = ctx.listener.and_then(|l| ctx.serving.snapshot.routers.get(l));
-    router.map_or_else(Vec::new, |router| router.entry(ctx.matched.entry).path.params(path).collect())
 }

@@ -14,7 +14,7 @@ use super::deadline::deadline;
 use super::replay::Replay;
 use super::{Context, Gateway, interim};
 use crate::exchange::{Reason, Rejection};
-use crate::snapshot::{Action, Route};
+use crate::snapshot::Route;
 
 /// Room that is made at once for a body of a known length, in bytes.
 const FIRST: u64 = 256 * 1024;
@@ -81,10 +81,10 @@ impl Gateway {
         if session.is_body_empty() {
             return Ok(route.filters.on_request_body(&[], session.req_header(), &mut ctx.exchange));
         }
-        let deadline = match &route.action {
-            Action::Forward(forward) => deadline(&session.req_header().headers, forward, ctx.exchange.started, ctx.exchange.grpc),
-            _ => None,
-        };
+        let deadline = route
+            .action
+            .forward()
+            .and_then(|forward| deadline(&session.req_header().headers, forward, ctx.exchange.started, ctx.exchange.grpc));
         let mut share = Share { budget: Arc::clone(&self.bodies), bytes: 0 };
         let body = match self.read_whole(session, ctx, (most.min(ctx.request_body.limit), deadline), &mut share).await? {
             Ok(body) => body,
