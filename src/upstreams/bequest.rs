@@ -119,7 +119,8 @@ mod tests {
     use super::super::simulation;
     use super::*;
     use crate::rules::resilience::{BreakerShape, OutlierShape};
-    use crate::upstreams::{Changes, NoPick, Outcome, TargetSpec, Wish};
+    use crate::upstreams::members::{NoPick, Wish};
+    use crate::upstreams::{Changes, Outcome, TargetSpec};
     use std::sync::Arc;
 
     const S: u64 = 1_000_000_000;

@@ -38,7 +38,6 @@ pub use discovery::{Change, Changes, DiscoveryShape, Found, Source, TargetText, 
 pub use failure::{CLIENT_GONE, Failure, exhausted, reason_of, rejection_of};
 pub use gate::{Class, Entered, Gate, GateShape};
 pub use health::{HealthView, Thresholds};
-pub use members::{NoPick, Picked, Wish};
 pub use pool::Pool;
 pub use probe::{Expression, HttpProbe, ProbeKind};
 pub use sessions::Sessions;

@@ -39,7 +39,7 @@ impl Gateway {
             return Err(refuse(ctx, Rejection::new(Reason::TargetProtocol, "").log(why)));
         }
         self.note_answer(response, ctx);
-        if self.retry_answer(session, response, ctx) {
+        if self.retry_response(session, response, ctx) {
             return Error::e_explain(ErrorType::HTTPStatus(response.status.as_u16()), "an answer that is tried again");
         }
         Ok(())
