@@ -35,6 +35,8 @@ mod facts;
 mod failover;
 #[path = "gateway/families.rs"]
 mod families;
+#[path = "gateway/filter_sets.rs"]
+mod filter_sets;
 #[path = "gateway/frames.rs"]
 mod frames;
 #[path = "gateway/framing.rs"]

@@ -3,6 +3,7 @@
 //! All mistakes are noted, none ends the work early. Nothing is started or changed here: the live
 //! state is only asked for what is there already.
 
+mod filters;
 mod listeners;
 mod paths;
 mod routes;
@@ -20,6 +21,8 @@ use crate::live::Live;
 use crate::notation::{Mistakes, Place};
 use crate::snapshot::{Admin, Process, Snapshot};
 use crate::telemetry::{Format, Sink};
+
+pub use filters::{Inherited, Selected};
 
 /// The least time between two looks at the configuration's files.
 const MIN_WATCH: std::time::Duration = std::time::Duration::from_millis(50);

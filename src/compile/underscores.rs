@@ -6,6 +6,7 @@
 use ahash::AHashMap;
 use http::HeaderName;
 
+use super::filters::written;
 use crate::config::{Balance, Forward, ForwardTo, KeyBy, Loaded, Sticky};
 use crate::filters::FilterConfig;
 use crate::notation::{Mistakes, Place};
@@ -87,12 +88,12 @@ impl Mentioned {
                     all.read.push((parsed, place.key("match").key("headers").key(name.clone())));
                 }
             }
-            for (index, filter) in route.filters.iter().enumerate() {
-                all.filter(filter, &place.key("filters").index(index).key(filter.key()));
-            }
             if let crate::config::Action::Forward(Forward::To(forward)) = &route.action {
                 all.forward(forward, &place.key("action").key("forward"));
             }
+        }
+        for (filter, place) in written(loaded) {
+            all.filter(filter, &place);
         }
         all
     }

@@ -26,7 +26,7 @@ use crate::exchange::Exchange;
 pub use authenticate::{Authenticated, Refusal};
 pub use chain::{Chain, Memories};
 pub use consumers::{Consumers, consumer_digest};
-pub use context::{CompileContext, Identities, Shared};
+pub use context::{CompileContext, Identities, RouteFacts, Shared};
 pub use cors::announced_method;
 pub(crate) use headers::editable;
 pub use hooks::{BodyStep, HttpFilter, Needs, ResponseView, Stage, Verdict};
@@ -57,6 +57,9 @@ macro_rules! filters {
         }
 
         impl FilterConfig {
+            /// The keys of all filters in the YAML.
+            pub const KEYS: &[&str] = &[$($key),*];
+
             /// Returns its key in the YAML.
             pub fn key(&self) -> &'static str {
                 match self { $(Self::$variant(_) => $key,)* }
