@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::{Config, Credential, Loaded, LogFormat, LogOutput};
-use crate::filters::{Consumers, Shared, consumer_digest};
+use crate::filters::{Consumers, MAX_USERNAME, Shared, consumer_digest};
 use crate::live::Live;
 use crate::notation::{Mistakes, Place};
 use crate::snapshot::{Admin, Process, Snapshot};
@@ -119,6 +119,15 @@ fn consumers(config: &Config, mistakes: &mut Mistakes) -> Consumers {
                         true
                     }
                 },
+                Credential::Basic(basic) => {
+                    let place = place.key("basic").key("username");
+                    if basic.username.is_empty() || basic.username.len() > MAX_USERNAME {
+                        mistakes.add(&place, format!("expected a name of at most {MAX_USERNAME} bytes"));
+                    } else if basic.username.contains(|c: char| c == ':' || c.is_control()) {
+                        mistakes.add(&place, "expected a name without colons and control characters (RFC 7617, section 2)");
+                    }
+                    consumers.add_username(&basic.username, basic.hash.0.clone(), &owner)
+                }
                 Credential::Jwt(token) => consumers.add_subject(&token.subject, token.issuer.as_deref(), &owner),
             };
             if !fresh {

@@ -30,7 +30,7 @@ use crate::filters::FilterConfig;
 use crate::notation::Name;
 
 pub use balance::{Balance, HashBalance, HashTable, KeyBy};
-pub use consumer::{ApiKeyCredential, Consumer, Credential, TokenCredential};
+pub use consumer::{ApiKeyCredential, BasicCredential, Consumer, Credential, TokenCredential};
 pub use facts::read_at_start;
 pub use filters::{Defaults, FilterEntry, SetEntry};
 pub use flat::{Change, Flat, Leaf};

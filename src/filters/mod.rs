@@ -23,6 +23,7 @@ use serde::Deserialize;
 
 use crate::exchange::Exchange;
 
+pub use authenticate::basic::MAX_USERNAME;
 pub use authenticate::{Authenticated, Refusal};
 pub use chain::{Chain, Memories};
 pub use consumers::{Consumers, consumer_digest};
@@ -156,6 +157,8 @@ filters! {
     Jwt = "jwt": authenticate::jwt;
     /// Requires an API key.
     ApiKey = "api_key": authenticate::api_key;
+    /// Requires a name and a password.
+    Basic = "basic": authenticate::basic;
     /// Requires what any one of several authenticators accepts.
     AnyOf = "any_of": authenticate::any_of;
     /// Requires what every one of several authenticators accepts.
