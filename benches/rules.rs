@@ -22,7 +22,7 @@ use portcullis::live::Buckets;
 use portcullis::notation::Rate;
 use portcullis::rules::balance::{Algorithm, Ask, Ewma, Loads, Seat, hash_key};
 use portcullis::rules::limits::Gcra;
-use portcullis::rules::payload::{Fields, Stripper};
+use portcullis::rules::payload::{Fields, Step, Stripper};
 use portcullis::rules::routing::{Entry, Predicates, Question, Router, Verdict};
 
 /// Paths in the shape of the GitHub REST API, as many as are asked for.
@@ -143,8 +143,7 @@ fn strip(criterion: &mut Criterion) {
         b.iter(|| {
             let mut out = Vec::with_capacity(document.len());
             let mut stripper = Stripper::new(&fields);
-            stripper.push(black_box(document.as_bytes()), &mut out).expect("shallow");
-            stripper.finish(&mut out);
+            stripper.push(black_box(document.as_bytes()), true, &mut out).expect("shallow");
             out
         });
     });

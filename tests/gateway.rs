@@ -53,6 +53,8 @@ mod interim;
 mod key_sets;
 #[path = "gateway/limits.rs"]
 mod limits;
+#[path = "gateway/listeners.rs"]
+mod listeners;
 #[path = "gateway/process.rs"]
 mod process;
 #[path = "gateway/query_keys.rs"]
@@ -85,3 +87,5 @@ mod upgrade;
 mod uploads;
 #[path = "gateway/websocket.rs"]
 mod websocket;
+#[path = "gateway/whole_bodies.rs"]
+mod whole_bodies;

@@ -1,4 +1,5 @@
-//! The README is executed: its commands run against a demo, and what they are said to print is looked for.
+//! The README and the guides are executed: their files are written, their commands run, and what they are said to print
+//! is looked for.
 
 #![allow(
     clippy::expect_used,
@@ -12,47 +13,117 @@
 mod harness;
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
-use harness::gateway::{BINARY, run};
+use harness::eventually;
+use harness::gateway::{BINARY, Gateway, run};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The blocks of a language: each command with the comment behind it.
-fn commands(text: &str) -> Vec<(String, String)> {
-    let mut out: Vec<(String, String)> = Vec::new();
-    let mut inside = false;
-    for line in text.lines() {
-        match line {
-            "```sh" => inside = true,
-            "```" => inside = false,
-            _ if !inside || line.is_empty() => {}
-            _ => match line.strip_prefix("# ") {
-                Some(comment) => out.last_mut().expect("a command before its comment").1.push_str(comment),
-                None => out.push((line.to_owned(), String::new())),
-            },
+/// A part of a page, in the order of the page.
+#[derive(Debug, PartialEq)]
+enum Step {
+    /// A block of YAML, whose first line names the file.
+    File { name: String, text: String },
+    /// A line of a shell block, with the comment below it: what it prints.
+    Command { line: String, prints: String },
+}
+
+fn steps(page: &str) -> Vec<Step> {
+    let (mut out, mut lines) = (Vec::new(), page.lines());
+    while let Some(line) = lines.next() {
+        let block: Vec<&str> = match line {
+            "```sh" | "```yaml" => lines.by_ref().take_while(|l| *l != "```").collect(),
+            _ => continue,
+        };
+        if line == "```yaml" {
+            let name = block[0].strip_prefix("# ").unwrap_or("portcullis.yaml").to_owned();
+            out.push(Step::File { name, text: block.join("\n") + "\n" });
+            continue;
+        }
+        for line in block.into_iter().filter(|l| !l.is_empty()) {
+            match (line.strip_prefix("# "), out.last_mut()) {
+                (Some(comment), Some(Step::Command { prints, .. })) => prints.push_str(comment),
+                (Some(comment), _) => panic!("no command before: {comment}"),
+                _ => out.push(Step::Command { line: line.split("  # ").next().unwrap_or(line).trim().to_owned(), prints: String::new() }),
+            }
         }
     }
     out
 }
 
-fn readme() -> String {
-    std::fs::read_to_string(format!("{ROOT}/README.md")).expect("the README")
+/// Where the commands of a page run, and the processes that they have started.
+struct Place {
+    folder: PathBuf,
+    background: Vec<Child>,
 }
 
-struct Demo(std::process::Child);
-
-impl Drop for Demo {
+impl Drop for Place {
+    /// Ends what was started in the background, successors included.
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        for child in &mut self.background {
+            let _ = Command::new("kill").args(["-9", "--", &format!("-{}", child.id())]).status();
+            let _ = child.wait();
+        }
     }
 }
 
+impl Place {
+    fn shell(&self, line: &str) -> Command {
+        let path = format!("{}:{}", Path::new(BINARY).parent().expect("a folder").display(), std::env::var("PATH").unwrap_or_default());
+        let mut command = Command::new("bash");
+        command.args(["-c", &format!("{line} 2>&1")]).current_dir(&self.folder).env("PATH", path).env_remove("RUST_LOG");
+        command
+    }
+
+    /// Runs a command, and looks for what it is said to print: the parts between the ellipses, in their order.
+    fn run(&mut self, line: &str, prints: &str) {
+        if let Some(line) = line.strip_suffix(" &") {
+            return self.start(line, prints);
+        }
+        let output = self.shell(line).output().expect("bash");
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() || !prints.is_empty(), "{line}: {printed}");
+        let mut rest: &str = &printed;
+        for part in prints.split('…').map(str::trim).filter(|p| !p.is_empty()) {
+            if let Some(gone) = part.strip_prefix("and no ") {
+                assert!(!printed.contains(gone), "{line}: {gone} is in {printed}");
+                continue;
+            }
+            let at = rest.find(part).unwrap_or_else(|| panic!("{line}: {part:?} is not in {printed}"));
+            rest = &rest[at + part.len()..];
+        }
+    }
+
+    /// Starts a command of the background, and waits until it accepts on the address that it is said to print.
+    fn start(&mut self, line: &str, prints: &str) {
+        let address: SocketAddr = prints.rsplit(' ').next().and_then(|a| a.parse().ok()).expect("the address at which it accepts");
+        let child = self.shell(&format!("exec {line}")).process_group(0).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        self.background.push(child.expect("bash"));
+        eventually(line, || TcpStream::connect(address).is_ok());
+    }
+}
+
+/// A free port of that address, which nothing else uses.
+fn free(ip: Ipv4Addr) -> SocketAddr {
+    TcpListener::bind((ip, 0)).and_then(|l| l.local_addr()).expect("a free port")
+}
+
+fn replaced(text: &str, addresses: &[(&str, SocketAddr)]) -> String {
+    addresses.iter().fold(text.to_owned(), |text, (written, actual)| {
+        let slash = |address: &str| address.replace(':', "/");
+        text.replace(written, &actual.to_string()).replace(&slash(written), &slash(&actual.to_string()))
+    })
+}
+
 /// A demo on free ports: the addresses of the gateway and of the operators' listener.
-fn demo() -> (Demo, String, String) {
+fn demo() -> (Place, SocketAddr, SocketAddr) {
     let mut child = Command::new(BINARY)
         .args(["demo", "--port", "0", "--admin-port", "0"])
+        .process_group(0)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -60,64 +131,145 @@ fn demo() -> (Demo, String, String) {
     let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines().map_while(Result::ok);
     let mut after = |word: &str| {
         let line = lines.find(|l| l.trim_start().starts_with(word)).expect("the table");
-        line.split("http://").nth(1).expect("a URL").trim_end_matches("/metrics").to_owned()
+        let url = line.split("http://").nth(1).expect("a URL").trim_end_matches("/metrics");
+        url.parse().expect("an address")
     };
     let (gateway, operators) = (after("gateway"), after("operators"));
     std::thread::spawn(move || lines.for_each(drop));
-    (Demo(child), gateway, operators)
+    (Place { folder: ROOT.into(), background: vec![child] }, gateway, operators)
+}
+
+/// What the README begins with is what runs this test; that it is there is checked.
+fn builds(line: &str) -> bool {
+    if line == "cargo install --locked --path ." {
+        assert!(Path::new(ROOT).join("Cargo.lock").exists() && BINARY.ends_with("/portcullis"));
+        return true;
+    }
+    let script = line.split_whitespace().next().expect("a command");
+    assert!(!script.starts_with(".ci/") || Path::new(ROOT).join(script).exists(), "{script}");
+    script.starts_with(".ci/")
 }
 
 #[test]
 fn every_command_of_the_readme_does_what_it_says() {
-    let (_demo, gateway, operators) = demo();
-    let all = commands(&readme());
-    assert!(all.len() >= 9);
-    for (command, promised) in all {
-        if command.starts_with(".ci/") {
-            // Themselves what runs this test, or checked below.
-            let script = command.split_whitespace().next().expect("a command");
-            assert!(std::path::Path::new(ROOT).join(script).exists(), "{script}");
-            continue;
-        }
-        let command = command.replace("127.0.0.1:8080", &gateway).replace("127.0.0.1:9901", &operators).replacen(
-            "portcullis ",
-            &format!("{BINARY} "),
-            usize::from(command.starts_with("portcullis ")),
-        );
-        let output = Command::new("bash").args(["-c", &format!("{command} 2>&1")]).current_dir(ROOT).output().expect("bash");
-        let printed = String::from_utf8_lossy(&output.stdout);
-        let mut rest: &str = &printed;
-        for part in promised.split('…').map(str::trim).filter(|p| !p.is_empty()) {
-            if let Some(gone) = part.strip_prefix("and no ") {
-                assert!(!printed.contains(gone), "{command}: {gone} is in {printed}");
-                continue;
+    let readme = std::fs::read_to_string(format!("{ROOT}/README.md")).expect("the README");
+    let (mut place, gateway, operators) = demo();
+    let ip = own_address(0);
+    let samples = [free(ip), free(ip), free(ip)];
+    let folder = tempfile::tempdir().expect("a folder");
+    let targets = folder.path().join("targets.yaml");
+    let addresses = [
+        ("127.0.0.1:8080", gateway),
+        ("127.0.0.1:9901", operators),
+        ("127.0.0.1:9001", samples[0]),
+        ("127.0.0.1:9002", samples[1]),
+        ("127.0.0.1:9003", samples[2]),
+    ];
+    let example = std::fs::read_to_string(format!("{ROOT}/conf/examples/targets.yaml")).expect("the example");
+    std::fs::write(&targets, replaced(&example, &addresses)).expect("written");
+    let mut made = 0;
+    for step in steps(&replaced(&readme, &addresses)) {
+        match step {
+            Step::Command { line, .. } if builds(&line) => {}
+            Step::Command { line, prints } => {
+                place.run(&line.replace("conf/examples/targets.yaml", &targets.display().to_string()), &prints);
+                made += 1;
             }
-            let at = rest.find(part).unwrap_or_else(|| panic!("{command}: {part:?} is not in {printed}"));
-            rest = &rest[at + part.len()..];
+            Step::File { name, text } => {
+                std::fs::write(folder.path().join(&name), text).expect("written");
+                let (code, _, printed) = run(&["check", "-c", &name], Some(folder.path()));
+                assert_eq!(code, 0, "{printed}");
+            }
+        }
+    }
+    assert!(made >= 12);
+}
+
+/// An address of this machine that nothing but one page of this process uses.
+fn own_address(page: u8) -> Ipv4Addr {
+    let [.., high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 100 + page, high, low)
+}
+
+/// Runs one guide in a folder of its own that shows the checkout's `conf` and `systemd`.
+fn follow(page: &str, number: u8, samples: &Gateway) {
+    let folder = tempfile::tempdir().expect("a folder");
+    for shown in ["conf", "systemd"] {
+        std::os::unix::fs::symlink(Path::new(ROOT).join(shown), folder.path().join(shown)).expect("a link");
+    }
+    let ip = own_address(number);
+    let addresses = [
+        ("127.0.0.1:8080", free(ip)),
+        ("127.0.0.1:8443", free(ip)),
+        ("127.0.0.1:9901", free(ip)),
+        ("127.0.0.1:9001", samples.listeners[0].1),
+        ("127.0.0.1:9002", samples.listeners[1].1),
+        ("127.0.0.1:9003", samples.listeners[2].1),
+    ];
+    let mut place = Place { folder: folder.path().to_owned(), background: Vec::new() };
+    for step in steps(&replaced(page, &addresses)) {
+        match step {
+            Step::File { name, text } => std::fs::write(folder.path().join(name), text).expect("written"),
+            Step::Command { line, prints } => place.run(&below(&line, folder.path()), &prints),
         }
     }
 }
 
+/// A command of an administrator, for a system below that folder.
+fn below(line: &str, root: &Path) -> String {
+    let Some(line) = line.strip_prefix("sudo ") else { return line.to_owned() };
+    let root = root.display();
+    if let Some(rest) = line.strip_prefix("systemctl ") {
+        let offline = format!("systemctl --root={root} {}", rest.replace("--now ", ""));
+        return format!("command -v systemctl >/dev/null || exit 0; {offline}");
+    }
+    line.replace("~/.cargo/bin/portcullis", BINARY).replace(" /usr/", &format!(" {root}/usr/")).replace(" /etc/", &format!(" {root}/etc/"))
+}
+
 #[test]
-fn the_configuration_of_the_readme_is_right() {
-    let text = readme();
-    let yaml = text.split("```yaml\n").nth(1).and_then(|t| t.split("```").next()).expect("a configuration");
-    let folder = tempfile::tempdir().expect("a folder");
-    std::fs::write(folder.path().join("c.yaml"), yaml).expect("written");
-    let (code, _, told) = run(&["check", "-c", "c.yaml"], Some(folder.path()));
-    assert_eq!(code, 0, "{told}");
+fn every_guide_can_be_followed() {
+    let example = std::fs::read_to_string(format!("{ROOT}/conf/examples/targets.yaml")).expect("the example");
+    let samples = Gateway::start(&(1..=3).fold(example, |text, n| text.replace(&format!(":900{n}"), ":0")));
+    let readme = std::fs::read_to_string(format!("{ROOT}/README.md")).expect("the README");
+    let folder = std::fs::read_dir(format!("{ROOT}/conf/guides")).expect("the guides");
+    let mut guides: Vec<PathBuf> = folder.map(|e| e.expect("an entry").path()).collect();
+    guides.sort();
+    assert!(guides.len() >= 13);
+    for (number, guide) in guides.iter().enumerate() {
+        let name = guide.file_name().and_then(|n| n.to_str()).expect("a name");
+        assert!(readme.contains(&format!("(conf/guides/{name})")), "the README does not name {name}");
+        println!("guide {name}");
+        let page = std::fs::read_to_string(guide).expect("the guide");
+        follow(&page, 1 + number as u8, &samples);
+    }
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let pages = ["README.md".to_owned(), "benches/README.md".to_owned()].into_iter();
+    let guides = std::fs::read_dir(format!("{ROOT}/conf/guides")).expect("the guides");
+    let guides = guides.map(|e| format!("conf/guides/{}", e.expect("an entry").file_name().to_string_lossy()));
+    for page in pages.chain(guides) {
+        let text = std::fs::read_to_string(Path::new(ROOT).join(&page)).expect("the page");
+        let links = text.split("](").skip(1).filter_map(|l| l.split(')').next());
+        for link in links.filter(|l| !l.starts_with("https://")) {
+            let to = Path::new(ROOT).join(&page).parent().expect("a folder").join(link);
+            assert!(to.exists(), "{page}: {link}");
+        }
+    }
 }
 
 #[test]
 fn the_printed_calls_of_the_demo_can_be_pasted() {
     let mut child = Command::new(BINARY)
         .args(["demo", "--port", "0", "--admin-port", "0"])
+        .process_group(0)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .expect("the binary");
     let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines().map_while(Result::ok);
-    let _demo = Demo(child);
+    let _demo = Place { folder: ROOT.into(), background: vec![child] };
     let mut calls = Vec::new();
     for line in lines.by_ref() {
         if line.contains("Ctrl-C") {

@@ -8,7 +8,7 @@ use rustls::sign::CertifiedKey;
 
 use crate::config::{self, Loaded, Protocol, TlsVersion};
 use crate::notation::{Mistakes, Place};
-use crate::snapshot::{Limits, Listener};
+use crate::snapshot::{HttpListener, Kind, Limits, Listener, Room, Transport};
 use crate::tls::{ServerSettings, chain_and_key};
 
 /// The most listeners of a configuration.
@@ -21,7 +21,7 @@ pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes) -> Vec<Listener> {
         mistakes.add(&Place::default().key("listeners"), text);
         return out;
     }
-    let (mut names, mut addresses) = (AHashMap::new(), Vec::new());
+    let (mut names, mut taken_by) = (AHashMap::new(), Vec::<(Transport, SocketAddr)>::new());
     if loaded.config.listeners.is_empty() && !loaded.is_partial("listeners") {
         mistakes.add(&Place::default(), "the key \"listeners\" is missing: a list with at least one listener");
     }
@@ -30,15 +30,18 @@ pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes) -> Vec<Listener> {
         if let Some(first) = names.insert(listener.name.0.clone(), index) {
             mistakes.add(&place.key("name"), format!("the name \"{}\" is taken by {}", listener.name.0, loaded.listener_place(first)));
         }
-        let address = listener.address.0;
-        if let Some(first) = addresses.iter().position(|other| overlap(*other, address)) {
-            mistakes.add(&place.key("address"), taken(&loaded.listener_place(first), addresses[first] != address));
+        let compiled = one(loaded, listener, &place, mistakes);
+        let (transport, address) = (compiled.transport(), compiled.address);
+        let is_taken = |(t, other): &(Transport, SocketAddr)| *t == transport && overlap(*other, address);
+        if let Some(first) = taken_by.iter().position(is_taken) {
+            mistakes.add(&place.key("address"), taken(&loaded.listener_place(first), taken_by[first].1 != address));
         }
-        addresses.push(address);
-        if overlap(address, loaded.config.admin.address.0) {
-            mistakes.add(&Place::default().key("admin").key("address"), taken(&place, address != loaded.config.admin.address.0));
+        taken_by.push((transport, address));
+        let admin = loaded.config.admin.address.0;
+        if transport == Transport::Tcp && overlap(address, admin) {
+            mistakes.add(&Place::default().key("admin").key("address"), taken(&place, address != admin));
         }
-        out.push(one(loaded, listener, &place, mistakes));
+        out.push(compiled);
     }
     out
 }
@@ -56,6 +59,26 @@ fn taken(by: &Place, all: bool) -> String {
 }
 
 fn one(loaded: &Loaded, listener: &config::Listener, place: &Place, mistakes: &mut Mistakes) -> Listener {
+    let limits = &listener.limits;
+    if limits.connections_per_address.is_some_and(|most| most > limits.connections) {
+        let place = place.key("limits").key("connections_per_address");
+        mistakes.add(&place, format!("is over the {} connections that there may be in all", limits.connections));
+    }
+    Listener {
+        name: listener.name.0.clone(),
+        address: listener.address.0,
+        kind: match listener.kind {
+            config::ListenerKind::Http => Kind::Http(http(loaded, listener, place, mistakes)),
+        },
+        trusted_proxies: listener.trusted_proxies.iter().map(|n| n.0).collect(),
+        room: Room {
+            connections: limits.connections as usize,
+            per_address: limits.connections_per_address.unwrap_or((limits.connections / 2).max(64)),
+        },
+    }
+}
+
+fn http(loaded: &Loaded, listener: &config::Listener, place: &Place, mistakes: &mut Mistakes) -> HttpListener {
     let (http1, http2) = match &listener.protocols {
         None => (true, listener.tls.is_some()),
         Some(list) => (list.contains(&Protocol::Http1), list.contains(&Protocol::Http2)),
@@ -75,29 +98,16 @@ fn one(loaded: &Loaded, listener: &config::Listener, place: &Place, mistakes: &m
         (settings, certificates(loaded, tls, &place.key("tls").key("certificates"), mistakes))
     });
     let limits = &listener.limits;
-    if limits.connections_per_address.is_some_and(|most| most > limits.connections) {
-        let place = place.key("limits").key("connections_per_address");
-        mistakes.add(&place, format!("is over the {} connections that there may be in all", limits.connections));
-    }
-    Listener {
-        name: listener.name.0.clone(),
-        address: listener.address.0,
-        http1,
-        http2,
-        tls,
-        trusted_proxies: listener.trusted_proxies.iter().map(|n| n.0).collect(),
-        limits: Limits {
-            connections: limits.connections as usize,
-            connections_per_address: limits.connections_per_address.unwrap_or((limits.connections / 2).max(64)),
-            header_time: limits.header_time.0,
-            headers: usize::try_from(limits.headers.0).unwrap_or(usize::MAX).min(1 << 20),
-            idle_time: limits.idle_time.0,
-            body_idle_time: limits.body_idle_time.0,
-            body: limits.body.0,
-            requests_per_connection: (limits.requests_per_connection > 0).then_some(limits.requests_per_connection),
-            streams: limits.streams,
-        },
-    }
+    let limits = Limits {
+        header_time: limits.header_time.0,
+        headers: usize::try_from(limits.headers.0).unwrap_or(usize::MAX).min(1 << 20),
+        idle_time: limits.idle_time.0,
+        body_idle_time: limits.body_idle_time.0,
+        body: limits.body.0,
+        requests_per_connection: (limits.requests_per_connection > 0).then_some(limits.requests_per_connection),
+        streams: limits.streams,
+    };
+    HttpListener { http1, http2, tls, limits }
 }
 
 fn certificates(loaded: &Loaded, tls: &config::Tls, place: &Place, mistakes: &mut Mistakes) -> Vec<Arc<CertifiedKey>> {

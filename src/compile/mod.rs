@@ -92,6 +92,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         log,
         process: Process {
             threads: process.threads,
+            body_memory: process.body_memory.0,
             drain_time: process.drain_time.0,
             websocket_time: process.websocket_time.0,
             upgrade_socket: process.upgrade_socket.as_ref().map(|p| loaded.base.join(p)),

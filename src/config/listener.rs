@@ -14,6 +14,9 @@ pub struct Listener {
     pub name: Name,
     /// The address and port.
     pub address: Listen,
+    /// What it speaks. Default `http`, the only kind so far.
+    #[serde(default)]
+    pub kind: ListenerKind,
     /// The protocols; over TLS they are negotiated (ALPN), without TLS `http2` is h2c with prior
     /// knowledge. Default: both over TLS, `http1` without.
     pub protocols: Option<Vec<Protocol>>,
@@ -29,6 +32,15 @@ pub struct Listener {
     /// What a connection and a request may cost.
     #[serde(default)]
     pub limits: ListenerLimits,
+}
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ListenerKind {
+    /// HTTP over TCP, with or without TLS.
+    #[default]
+    Http,
 }
 
 /// A protocol that a listener speaks.

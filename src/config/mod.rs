@@ -35,7 +35,7 @@ pub use facts::read_at_start;
 pub use filters::{Defaults, FilterEntry, SetEntry};
 pub use flat::{Change, Flat, Leaf};
 pub use health::{ActiveHealth, Health, PassiveHealth, ProbeMethod};
-pub use listener::{Certificate, Listener, ListenerLimits, Protocol, Tls, TlsVersion};
+pub use listener::{Certificate, Listener, ListenerKind, ListenerLimits, Protocol, Tls, TlsVersion};
 pub use load::{FlatLater, Loaded, load, load_text};
 pub use operation::{AccessLog, Admin, LogFormat, LogOutput, Logging, Process, Shield};
 pub use resilience::{Breaker, Retry, RetryOn, SameSite, Sticky, StickyCookie, UpstreamLimits};

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::notation::{Duration, FilePath, Listen, Name, RateText, Secret};
+use crate::notation::{Duration, FilePath, Listen, Name, RateText, Secret, Size};
 
 /// A coarse limit before routing and authentication: approximate, and nearly free.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -84,6 +84,9 @@ pub struct Process {
     /// Worker threads; 0 is one for each core. Default 0.
     #[schemars(range(max = 1024), extend("x-read-at-start" = "start or upgrade"))]
     pub threads: usize,
+    /// The memory of all request bodies together that filters need whole; where there is none left, requests are rejected
+    /// with 503. Default 256MiB.
+    pub body_memory: Size,
     /// The longest that draining may take, at SIGTERM and after an upgrade, where it is no shorter than
     /// `standby_time`. It ends with the last request; what is still under way then is cut. Default 30s.
     pub drain_time: Duration,
@@ -111,6 +114,7 @@ impl Default for Process {
     fn default() -> Self {
         Self {
             threads: 0,
+            body_memory: Size(256 << 20),
             drain_time: Duration(std::time::Duration::from_secs(30)),
             websocket_time: Duration(std::time::Duration::from_secs(20)),
             upgrade_socket: None,

@@ -7,5 +7,5 @@
 pub mod listeners;
 pub mod proxy;
 
-pub use listeners::{Bound, Drain, Listening, Shared};
-pub use proxy::{Gateway, Targets};
+pub use listeners::{Bound, Drain, Listening, ServeHttp, Shared};
+pub use proxy::{Gateway, http_service};

@@ -1,6 +1,7 @@
 //! One request's state from its arrival to its log line, and the answers that the gateway gives itself.
 
 mod answer;
+mod client;
 pub mod clock;
 mod edits;
 mod grpc;
@@ -16,6 +17,7 @@ use std::time::Instant;
 use http::HeaderValue;
 
 pub use answer::{Answer, render};
+pub use client::{Client, TlsFacts};
 pub use edits::{Edit, Edits};
 pub use grpc::{GrpcWeb, is_grpc};
 pub use reason::Reason;
@@ -46,18 +48,14 @@ pub struct LimitNote {
 pub struct Exchange {
     /// When its headers were complete.
     pub started: Instant,
-    /// Who is connected.
-    pub peer: SocketAddr,
+    /// The client of its connection: who is connected.
+    pub peer: Client,
     /// Whose request it is, behind trusted proxies.
     pub client: IpAddr,
-    /// The peer's address as text.
-    pub peer_text: HeaderValue,
     /// The client's address as text.
     pub client_text: HeaderValue,
     /// Whether the peer is a trusted proxy.
     pub peer_trusted: bool,
-    /// Whether it came over TLS.
-    pub secure: bool,
     /// The host that was asked for: lower case, no port.
     pub host: String,
     /// Its id, in the answer, the log and at the target.
@@ -81,16 +79,14 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// A request from that peer, whose address as text is `peer_text`.
-    pub fn new(peer: SocketAddr, peer_text: HeaderValue, secure: bool) -> Self {
+    /// A request on a connection of that client.
+    pub fn new(peer: Client) -> Self {
         Self {
             started: Instant::now(),
+            client: peer.address.ip().to_canonical(),
+            client_text: peer.text.clone(),
             peer,
-            client: peer.ip().to_canonical(),
-            client_text: peer_text.clone(),
-            peer_text,
             peer_trusted: false,
-            secure,
             host: String::new(),
             request_id: None,
             trace: Trace::default(),
@@ -106,13 +102,13 @@ impl Exchange {
 
     /// `https` or `http`.
     pub fn scheme(&self) -> &'static str {
-        if self.secure { "https" } else { "http" }
+        if self.peer.is_secure() { "https" } else { "http" }
     }
 }
 
 impl Default for Exchange {
     fn default() -> Self {
-        Self::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), HeaderValue::from_static("127.0.0.1"), false)
+        Self::new(Client::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None))
     }
 }
 

@@ -91,6 +91,12 @@ reasons! {
     Shielded: "shielded", 429, "Too many requests from this address", grpc 8, proxy None;
     /// The request body is over its limit.
     BodyTooLarge: "body_too_large", 413, "The request body is too large", grpc 8, proxy Some("http_request_denied");
+    /// The request body is not what the route takes.
+    BodyInvalid: "body_invalid", 400, "The request body is not valid", grpc 3, proxy Some("http_request_error");
+    /// The request body is of a kind, or in a coding, that the route does not take.
+    MediaType: "media_type", 415, "This kind of request body is not taken here", grpc 3, proxy Some("http_request_error");
+    /// The gateway holds as many request bodies as it may.
+    BuffersFull: "buffers_full", 503, "The gateway holds too many request bodies", grpc 8, proxy None;
     /// The client sent too slowly.
     ClientTimeout: "client_timeout", 408, "The request took too long to arrive", grpc 4, proxy None;
     /// The client went away.

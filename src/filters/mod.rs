@@ -11,6 +11,7 @@ mod cors;
 mod headers;
 mod hooks;
 mod json;
+mod json_limits;
 mod rate_limit;
 mod strip_fields;
 #[cfg(test)]
@@ -165,6 +166,8 @@ filters! {
     AllOf = "all_of": authenticate::all_of;
     /// Limits requests, exactly.
     RateLimit = "rate_limit": rate_limit;
+    /// Limits the shape of JSON request bodies.
+    JsonLimits = "json_limits": json_limits;
     /// Sets, adds and removes headers.
     Headers = "headers": headers;
     /// Removes members from JSON responses.

@@ -39,5 +39,5 @@ fn bound(fd: RawFd, name: &str) -> Result<Bound, String> {
     // Children must not have it.
     let flags = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC);
     nix::fcntl::fcntl(&socket, flags).map_err(|e| format!("the socket \"{name}\" of the service manager: {e}"))?;
-    Ok(Bound { name: name.to_owned(), configured: address, activated: true, socket })
+    Ok(Bound { name: name.to_owned(), configured: address, activated: true, socket: socket.into() })
 }

@@ -6,7 +6,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch as channel;
@@ -14,16 +13,16 @@ use tokio::sync::watch as channel;
 use super::background::Background;
 use super::handover::{self, Follower, Heir, Prepared, unless_anothers};
 use super::reload::{flat_soon, look_after, told, unwritable};
-use super::sockets::{Wanted, bind_listeners, overlap};
+use super::sockets::for_listeners;
 use super::watch::Seen;
 use super::{Phase, ReloadState, Source, Supervisor, activation, notify, signals};
 use crate::admin::Door;
 use crate::compile::compile;
 use crate::config::Loaded;
-use crate::edge::{Bound, Drain, Gateway, Targets};
+use crate::edge::{Bound, Drain, Gateway, ServeHttp, http_service};
 use crate::live::Live;
 use crate::notation::{Mistakes, Place};
-use crate::snapshot::{Current, Listener, Serving, Snapshot};
+use crate::snapshot::{Current, Serving, Snapshot, Transport};
 use crate::telemetry::AccessLog;
 use crate::telemetry::last_words;
 use crate::telemetry::metrics::METRICS;
@@ -88,52 +87,10 @@ const ADMIN: &str = "(admin)";
 /// Connections to targets that are kept for each worker and target group.
 const KEPT: usize = 1024;
 
-fn proxy(gateway: Gateway, threads: usize) -> Arc<HttpProxy<Gateway, Targets>> {
+fn proxy(gateway: Gateway, threads: usize) -> Arc<dyn ServeHttp> {
     let ca_file = Some(crate::tls::system_roots().pem_path());
     let conf = ServerConf { threads, upstream_keepalive_pool_size: KEPT, ca_file, ..ServerConf::default() };
-    Arc::new(Targets::proxy(gateway, &Arc::new(conf)))
-}
-
-/// Whether a socket that somebody else has bound is a listener's: by its address, or, where the system
-/// chose the port or a service manager the address, by its name.
-fn is_for(bound: &Bound, listener: &Listener) -> bool {
-    let same_address = bound.configured == listener.address;
-    if listener.address.port() == 0 { bound.name == listener.name } else { same_address || bound.activated && bound.name == listener.name }
-}
-
-/// Sockets for every listener: inherited where the predecessor has one for that name and address.
-fn sockets(snapshot: &Snapshot, mut inherited: Vec<Bound>) -> Result<Vec<Bound>, Mistakes> {
-    let (mut bound, mut wanted) = (Vec::new(), Vec::new());
-    for (index, listener) in snapshot.listeners.iter().enumerate() {
-        let place = inherited.iter().position(|b| is_for(b, listener));
-        match place {
-            // From now on it is known by what the configuration says.
-            Some(place) => {
-                let found = inherited.swap_remove(place);
-                if found.activated && found.configured != listener.address {
-                    let (name, here, there) = (&listener.name, found.configured, listener.address);
-                    log::warn!("listener {name} is on {here}, where the service manager has its socket, and not on {there}");
-                }
-                bound.push(Bound { name: listener.name.clone(), configured: listener.address, ..found });
-            }
-            None => wanted.push(Wanted { index, listener, going: Vec::new() }),
-        }
-    }
-    for unused in inherited.iter().filter(|socket| socket.activated) {
-        log::warn!("the service manager's socket \"{}\" on {} is for no listener: nobody answers there", unused.name, unused.configured);
-    }
-    let in_the_way = |wanted: &Wanted<'_>| inherited.iter().find(|b| overlap(b.configured, wanted.listener.address)).map(|b| b.configured);
-    let in_the_way = wanted.iter().find_map(in_the_way);
-    bound.extend(bind_listeners(wanted).map_err(|mut mistakes| {
-        if let Some(address) = in_the_way {
-            mistakes.add(
-                &Place::default(),
-                format!("the gateway that runs has {address} itself, which is in the way: reload it first, then upgrade"),
-            );
-        }
-        mistakes
-    })?);
-    Ok(bound)
+    http_service(gateway, &Arc::new(conf))
 }
 
 /// Starts. To be called within the runtime that the control work is to run on.
@@ -228,7 +185,7 @@ async fn begin(
     told(&snapshot);
     let means = means(&loaded, &snapshot, &mut inherited, heir)?;
     let had = addresses(&inherited);
-    let bound = sockets(&snapshot, inherited).map_err(|m| Failure::Other(loaded.locate(m).to_string()))?;
+    let bound = for_listeners(&snapshot, inherited).map_err(|m| Failure::Other(loaded.locate(m).to_string()))?;
     look_after(&snapshot).await;
     unless_told_to_end()?;
     if let Some(heir) = heir {
@@ -245,7 +202,7 @@ async fn begin(
         started: Arc::new(loaded.at_start()),
         flat: Mutex::new(flat_soon(loaded, &background)),
         background,
-        proxy: proxy(Gateway::new(Arc::clone(&serving), draining.subscribe()), means.threads),
+        http: proxy(Gateway::new(Arc::clone(&serving), draining.subscribe()), means.threads),
         serving,
         files: Mutex::new(files),
         listeners: Mutex::default(),
@@ -267,7 +224,7 @@ async fn begin(
         left: AtomicBool::new(false),
         hung_up: AtomicBool::new(false),
         admin_address: io("the admin listener", means.admin.local_addr())?,
-        admin: Mutex::new(Some(Bound { socket: means.admin, name: ADMIN.to_owned(), configured: admin_address, activated: false })),
+        admin: Mutex::new(Some(Bound { socket: means.admin.into(), name: ADMIN.to_owned(), configured: admin_address, activated: false })),
         watched: Mutex::new(None),
     });
     if let Some(heir) = heir {
@@ -285,19 +242,20 @@ async fn begin(
     Ok(Started { supervisor, _workers: means.workers })
 }
 
-/// The addresses that sockets have.
+/// The addresses that sockets of TCP have.
 fn addresses(bound: &[Bound]) -> Vec<SocketAddr> {
-    bound.iter().filter_map(|bound| bound.socket.local_addr().ok()).collect()
+    bound.iter().filter(|bound| bound.transport().is_ok_and(|t| t == Transport::Tcp)).filter_map(|bound| bound.address().ok()).collect()
 }
 
 /// The operators' socket, from the predecessor if it has one for that address.
 fn admin_socket(snapshot: &Snapshot, inherited: &mut Vec<Bound>) -> Result<std::net::TcpListener, Failure> {
     let address = snapshot.admin.address;
     let place = inherited.iter().position(|b| b.name == ADMIN && b.configured == address);
-    let socket = match place {
-        Some(place) => inherited.swap_remove(place).socket,
-        None => io(&format!("the admin listener on {address}"), super::sockets::bind(ADMIN, address))?.socket,
+    let bound = match place {
+        Some(place) => inherited.swap_remove(place),
+        None => io(&format!("the admin listener on {address}"), super::sockets::bind(ADMIN, address))?,
     };
+    let socket = std::net::TcpListener::from(bound.socket);
     io("the admin listener", socket.set_nonblocking(true))?;
     Ok(socket)
 }

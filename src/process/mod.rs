@@ -21,12 +21,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
-use pingora::proxy::HttpProxy;
 use tokio::sync::watch as channel;
 
 use crate::admin::{Door, Refused};
 use crate::config::{Flat, FlatLater, Loaded, load, load_text};
-use crate::edge::{Bound, Drain, Gateway, Listening, Targets};
+use crate::edge::{Bound, Drain, Listening, ServeHttp};
 use crate::live::Live;
 use crate::notation::Mistakes;
 use crate::snapshot::{Current, Serving};
@@ -96,7 +95,7 @@ pub struct Supervisor {
     flat: Mutex<FlatLater>,
     /// The files that it is made of, as they were when it was read.
     files: Mutex<watch::Seen>,
-    proxy: Arc<HttpProxy<Gateway, Targets>>,
+    http: Arc<dyn ServeHttp>,
     listeners: Mutex<Vec<Listening>>,
     /// Those that the last reload has ended, until each has left its address.
     leaving: Mutex<Vec<tokio::task::JoinHandle<()>>>,
@@ -170,11 +169,8 @@ impl Supervisor {
     /// Every socket, the operators' too, for a successor.
     fn sockets(&self) -> std::io::Result<Vec<Bound>> {
         let listeners = self.listeners.lock();
-        let of = |l: &Listening| Ok(Bound { name: l.name.clone(), configured: l.configured, activated: false, socket: l.share()? });
         let admin = self.admin.lock();
-        let again =
-            |b: &Bound| Ok(Bound { name: b.name.clone(), configured: b.configured, activated: false, socket: b.socket.try_clone()? });
-        listeners.iter().map(of).chain(admin.iter().map(again)).collect()
+        listeners.iter().map(Listening::share).chain(admin.iter().map(Bound::share)).collect()
     }
 
     /// Tells whoever watches an upgrade how it goes; whether there is anybody.

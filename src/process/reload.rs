@@ -191,7 +191,8 @@ impl Supervisor {
         let going: Vec<_> = known.iter().filter(|known| !snapshot.listeners.iter().any(|l| known.is(l))).collect();
         let new = snapshot.listeners.iter().enumerate().filter(|(_, listener)| !known.iter().any(|l| l.is(listener)));
         let new = new.map(|(index, listener)| {
-            let in_the_way = going.iter().filter(|l| sockets::overlap(l.address, listener.address));
+            let in_the_way =
+                going.iter().filter(|l| l.transport() == listener.transport() && sockets::overlap(l.address, listener.address));
             sockets::Wanted { index, listener, going: in_the_way.map(|l| l.socket()).collect() }
         });
         sockets::bind_listeners(new.collect())
@@ -269,7 +270,7 @@ impl Supervisor {
             let Some(place) = serving.snapshot.listener(&bound.name) else { continue };
             let listener = &serving.snapshot.listeners[place];
             let shared = Shared {
-                proxy: Arc::clone(&self.proxy),
+                http: Arc::clone(&self.http),
                 serving: Arc::clone(&self.serving),
                 drain: Arc::clone(&self.drain),
                 tickets: self.live.ticket_keys(),

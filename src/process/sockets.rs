@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::edge::Bound;
 use crate::notation::{Mistakes, Place};
-use crate::snapshot::Listener;
+use crate::snapshot::{Listener, Snapshot, Transport};
 
 /// Connections that the kernel queues while the gateway is busy; the kernel caps it at `somaxconn`.
 const BACKLOG: i32 = 65_535;
@@ -24,6 +24,59 @@ pub struct Wanted<'a> {
     pub listener: &'a Listener,
     /// What is in its way, and about to go.
     pub going: Vec<BorrowedFd<'a>>,
+}
+
+/// Whether a socket that another process has bound is a listener's: by its transport and its address, or, where the
+/// system chose the port or a service manager the address, by its name.
+fn is_for(bound: &Bound, listener: &Listener) -> bool {
+    if !bound.transport().is_ok_and(|transport| transport == listener.transport()) {
+        return false;
+    }
+    let same_address = bound.configured == listener.address;
+    if listener.address.port() == 0 { bound.name == listener.name } else { same_address || bound.activated && bound.name == listener.name }
+}
+
+/// Whether a socket that another process has bound keeps a listener from its address.
+fn is_in_the_way(bound: &Bound, listener: &Listener) -> bool {
+    bound.transport().is_ok_and(|transport| transport == listener.transport()) && overlap(bound.configured, listener.address)
+}
+
+/// Returns a socket for every listener: inherited where the predecessor has one for that name and address.
+///
+/// # Errors
+/// What cannot be bound.
+pub fn for_listeners(snapshot: &Snapshot, mut inherited: Vec<Bound>) -> Result<Vec<Bound>, Mistakes> {
+    let (mut bound, mut wanted) = (Vec::new(), Vec::new());
+    for (index, listener) in snapshot.listeners.iter().enumerate() {
+        let place = inherited.iter().position(|b| is_for(b, listener));
+        match place {
+            // From now on it is known by what the configuration says.
+            Some(place) => {
+                let found = inherited.swap_remove(place);
+                if found.activated && found.configured != listener.address {
+                    let (name, here, there) = (&listener.name, found.configured, listener.address);
+                    log::warn!("listener {name} is on {here}, where the service manager has its socket, and not on {there}");
+                }
+                bound.push(Bound { name: listener.name.clone(), configured: listener.address, ..found });
+            }
+            None => wanted.push(Wanted { index, listener, going: Vec::new() }),
+        }
+    }
+    for unused in inherited.iter().filter(|socket| socket.activated) {
+        log::warn!("the service manager's socket \"{}\" on {} is for no listener: nobody answers there", unused.name, unused.configured);
+    }
+    let in_the_way = |wanted: &Wanted<'_>| inherited.iter().find(|b| is_in_the_way(b, wanted.listener)).map(|b| b.configured);
+    let in_the_way = wanted.iter().find_map(in_the_way);
+    bound.extend(bind_listeners(wanted).map_err(|mut mistakes| {
+        if let Some(address) = in_the_way {
+            mistakes.add(
+                &Place::default(),
+                format!("the gateway that runs has {address} itself, which is in the way: reload it first, then upgrade"),
+            );
+        }
+        mistakes
+    })?);
+    Ok(bound)
 }
 
 /// Binds sockets: all, or none. Before all of them are bound none listens, so that what is refused has taken nothing
@@ -45,14 +98,14 @@ pub fn bind_listeners(mut wanted: Vec<Wanted<'_>>) -> Result<Vec<Bound>, Mistake
         if bound.len() < number && !wanted.going.is_empty() {
             break;
         }
-        match unlistened(wanted.listener.address, &wanted.going) {
+        match unlistened((wanted.listener.transport(), wanted.listener.address), &wanted.going) {
             Ok(socket) => bound.push((wanted, socket)),
             Err(error) => tell(wanted, error),
         }
     }
     if bound.len() == wanted.len() {
         for (wanted, socket) in &bound {
-            let _ = socket.listen(BACKLOG).map_err(|error| tell(wanted, error));
+            let _ = listen(socket, wanted.listener.transport()).map_err(|error| tell(wanted, error));
         }
     }
     let named = bound.into_iter().map(|(wanted, socket)| named(&wanted.listener.name, wanted.listener.address, socket));
@@ -65,10 +118,10 @@ pub fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() == other.port() && (here == there || here.is_unspecified() || there.is_unspecified())
 }
 
-/// Binds a socket of that name.
+/// Binds a socket of that name, over TCP.
 pub fn bind(name: &str, address: SocketAddr) -> io::Result<Bound> {
-    let socket = unlistened(address, &[])?;
-    socket.listen(BACKLOG)?;
+    let socket = unlistened((Transport::Tcp, address), &[])?;
+    listen(&socket, Transport::Tcp)?;
     Ok(named(name, address, socket))
 }
 
@@ -76,9 +129,21 @@ fn named(name: &str, address: SocketAddr, socket: Socket) -> Bound {
     Bound { name: name.to_owned(), configured: address, activated: false, socket: socket.into() }
 }
 
+/// Has connections queue from now on, where the transport has any.
+fn listen(socket: &Socket, transport: Transport) -> io::Result<()> {
+    match transport {
+        Transport::Tcp => socket.listen(BACKLOG),
+        Transport::Udp => Ok(()),
+    }
+}
+
 /// Binds a socket.
-fn unlistened(address: SocketAddr, going: &[BorrowedFd<'_>]) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+fn unlistened((transport, address): (Transport, SocketAddr), going: &[BorrowedFd<'_>]) -> io::Result<Socket> {
+    let (kind, protocol) = match transport {
+        Transport::Tcp => (Type::STREAM, Protocol::TCP),
+        Transport::Udp => (Type::DGRAM, Protocol::UDP),
+    };
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         // As the address says: [::] is IPv6 and, where the system allows it, IPv4 as well.
@@ -115,7 +180,7 @@ mod tests {
 
     #[test]
     fn what_is_refused_leaves_nobody_sharing_a_port() {
-        let ours = unlistened(([127, 0, 0, 1], 0).into(), &[]).expect("a socket");
+        let ours = unlistened((Transport::Tcp, ([127, 0, 0, 1], 0).into()), &[]).expect("a socket");
         ours.listen(1).expect("it listens");
         let port = ours.local_addr().ok().and_then(|a| a.as_socket()).expect("an address").port();
         let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -3,6 +3,7 @@
 //! Never here: mutable state. What changes lives in [`crate::live`] and is only pointed to.
 
 mod current;
+mod listener;
 mod template;
 mod upstream;
 
@@ -13,8 +14,6 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 use http::{HeaderName, HeaderValue};
-use ipnet::IpNet;
-use rustls::sign::CertifiedKey;
 
 use crate::filters::{Chain, Stage, announced_method};
 use crate::live::Kept;
@@ -25,10 +24,10 @@ use crate::rules::path::PathRules;
 use crate::rules::routing::{Question, Router, Verdict};
 use crate::telemetry::metrics::{METRICS, RouteMetrics};
 use crate::telemetry::{AccessLog, Format, Sink};
-use crate::tls::ServerSettings;
 use crate::upstreams::Class;
 
 pub use current::{Current, Held};
+pub use listener::{HttpListener, Kind, Limits, Listener, ListenerKey, Room, Transport};
 pub use template::Template;
 pub use upstream::{GRPC_TIMEOUT, Mirror, Retry, Sticky, Upstream, set_cookie};
 
@@ -107,60 +106,6 @@ impl Serving {
     pub fn upstream(&self, place: Option<usize>) -> Option<&Upstream> {
         self.snapshot.upstreams.get(place?).map(|upstream| &**upstream)
     }
-}
-
-/// What a listener is known by over reloads: its address, so that it may be renamed; with a port of the system's
-/// choice its name as well.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ListenerKey(SocketAddr, Option<String>);
-
-/// One address to accept connections on.
-#[derive(Clone, Debug)]
-pub struct Listener {
-    /// Its name.
-    pub name: String,
-    /// Its address.
-    pub address: SocketAddr,
-    /// HTTP/1 is spoken.
-    pub http1: bool,
-    /// HTTP/2 is spoken.
-    pub http2: bool,
-    /// TLS, with its certificates.
-    pub tls: Option<(ServerSettings, Vec<Arc<CertifiedKey>>)>,
-    /// Whose forwarding headers are believed.
-    pub trusted_proxies: Vec<IpNet>,
-    /// Limits.
-    pub limits: Limits,
-}
-
-impl Listener {
-    /// What it is known by.
-    pub fn key(&self) -> ListenerKey {
-        ListenerKey(self.address, (self.address.port() == 0).then(|| self.name.clone()))
-    }
-}
-
-/// Limits of a listener.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Connections at a time.
-    pub connections: usize,
-    /// Connections of one address at a time.
-    pub connections_per_address: u32,
-    /// For headers, handshakes and prefaces.
-    pub header_time: Duration,
-    /// Bytes of a request's head.
-    pub headers: usize,
-    /// Between requests.
-    pub idle_time: Duration,
-    /// Between two parts of a body.
-    pub body_idle_time: Duration,
-    /// Bytes of a request body.
-    pub body: u64,
-    /// Requests on a connection; `None` is any number.
-    pub requests_per_connection: Option<u32>,
-    /// Streams on an HTTP/2 connection.
-    pub streams: u32,
 }
 
 /// What is done with requests of a kind.
@@ -305,6 +250,8 @@ pub struct Admin {
 pub struct Process {
     /// Worker threads.
     pub threads: usize,
+    /// Bytes of all request bodies that are held whole.
+    pub body_memory: u64,
     /// The longest that draining may take.
     pub drain_time: Duration,
     /// How long WebSockets may go on in a drain.

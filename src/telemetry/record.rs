@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::exchange::Reason;
+use crate::exchange::{Reason, TlsFacts};
 
 /// A request that has ended. Borrowed from where it stands; nothing is copied to be logged.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +23,8 @@ pub struct Record<'a> {
     pub secret_parameters: &'a [String],
     /// `HTTP/1.1`.
     pub protocol: &'a str,
+    /// What is known of the client's TLS; `None` without TLS.
+    pub tls: Option<&'a TlsFacts>,
     /// The answer's status; 0 when there was none.
     pub status: u16,
     /// How it ended.
@@ -80,6 +82,10 @@ impl Record<'_> {
             out.push(b'"');
         }
         plain(out, key!("protocol"), self.protocol.as_bytes());
+        if let Some(tls) = self.tls {
+            plain(out, key!("tls"), tls.version.as_bytes());
+            optional(out, key!("server_name"), tls.server_name.as_deref().map(str::as_bytes));
+        }
         number(out, key!("status"), u64::from(self.status));
         plain(out, key!("reason"), self.reason.code().as_bytes());
         optional(out, key!("detail"), self.detail.map(str::as_bytes));
@@ -259,6 +265,7 @@ mod tests {
             query: Some("x=1&access_token=abc&Api%4bey=def&k&%74ok=ghi"),
             secret_parameters: Box::leak(Box::new(["tok".to_owned()])),
             protocol: "HTTP/1.1",
+            tls: None,
             status: 200,
             reason: Reason::Forwarded,
             detail: None,

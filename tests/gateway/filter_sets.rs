@@ -87,7 +87,7 @@ route c
 #[test]
 fn a_set_that_nothing_names_is_a_warning() {
     let folder = tempfile::tempdir().expect("a folder");
-    let yaml = format!("{YAML}").replace("defaults:", "  idle: [{headers: {}}]\ndefaults:");
+    let yaml = YAML.replace("defaults:", "  idle: [{headers: {}}]\ndefaults:");
     std::fs::write(folder.path().join("c.yaml"), yaml).expect("written");
     let (code, _, told) = run(&["check", "-c", "c.yaml"], Some(folder.path()));
     assert_eq!((code, told.as_str()), (0, "warning: c.yaml:11:3: filter_sets.idle: nothing uses this filter set\n"));

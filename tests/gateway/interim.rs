@@ -87,14 +87,14 @@ fn curl_uploads_to_http2_targets_without_a_pause() {
         std::fs::write(file.path(), &body).expect("written");
         let begun = Instant::now();
         let output = Command::new("curl")
-            .args(["-sS", version, "-H", "Expect: 100-continue", "-o", "/dev/null", "-w", "%{http_code}", "--data-binary"])
+            .args(["-sS", version, "--expect100-timeout", "60", "-H", "Expect: 100-continue", "-o", "/dev/null", "-w", "%{http_code}", "--data-binary"])
             .args([format!("@{}", file.path().display()), url.clone()])
             .output();
         let Ok(output) = output else { return };
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(String::from_utf8_lossy(&output.stdout), "200", "{version}: {errors}");
-        // It waits for a second where nothing comes.
-        assert!(begun.elapsed() < Duration::from_millis(900), "{version}: {:?}", begun.elapsed());
+        // It waits for a minute where nothing comes.
+        assert!(begun.elapsed() < Duration::from_secs(30), "{version}: {:?}", begun.elapsed());
     }
 }
 
@@ -280,7 +280,7 @@ fn a_stopped_target_comes_back_when_it_answers() {
         });
         let other = Target::echo("b");
         let gateway = Gateway::start(&format!(
-            "upstreams: {{one: {{targets: [\"{}\", \"{}\"], timeouts: {{read: 100ms}}, retry: {{attempts: 1}},
+            "upstreams: {{one: {{targets: [\"{}\", \"{}\"], timeouts: {{read: 400ms}}, retry: {{attempts: 1}},
   health: {{active: {probe}, passive: {{failures: 1, gateway_failures: 1, ejection: 1h, max_ejection: 1h, max_ejected: 50}}}}}}}}
 routes: [{{name: all, action: {{forward: one}}}}]",
             target.address, other.address

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::harness::gateway::Gateway;
 
 /// A certificate for those names, with its key, in PEM; it is its own authority.
-fn certificate(names: &[&str]) -> (String, String) {
+pub(super) fn certificate(names: &[&str]) -> (String, String) {
     let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
     let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
     (made.cert.pem(), made.signing_key.serialize_pem())
@@ -20,7 +20,7 @@ pub(super) fn write(folder: &std::path::Path, name: &str, pair: &(String, String
 }
 
 /// One request over TLS: the answer, and the certificate that was shown.
-async fn get(
+pub(super) async fn get(
     address: std::net::SocketAddr,
     name: &str,
     alpn: &[&[u8]],
@@ -49,7 +49,7 @@ async fn get(
     Ok((String::from_utf8_lossy(&text).into_owned(), shown, protocol))
 }
 
-fn block<T>(work: impl Future<Output = T>) -> T {
+pub(super) fn block<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work)
 }
 

@@ -13,8 +13,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::TcpListener;
 
 use super::clock;
-use super::connection::Connection;
-use super::listening::Connections;
+use super::connection::{Connection, Connections};
 use crate::telemetry::metrics::METRICS;
 
 /// The least number of idle connections that one look over all of them finds.

@@ -86,7 +86,7 @@ impl<S> Guarded<S> {
         let age = clock::now().saturating_sub(frames.since);
         let scanned = frames.scanner.scan(came, age, frames.sent);
         if let Err(why) = scanned {
-            log::debug!("{}: HTTP/2: {why:?}", self.connection.peer);
+            log::debug!("{}: HTTP/2: {why:?}", self.connection.client().address);
             let code = if why == Violation::PseudoTrailer { h2::Reason::PROTOCOL_ERROR } else { h2::Reason::ENHANCE_YOUR_CALM };
             self.connection.violate(code.into());
         }

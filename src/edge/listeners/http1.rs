@@ -1,19 +1,18 @@
 //! HTTP/1: requests one after another on a connection.
 
 use std::os::fd::OwnedFd;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use pingora::apps::{HttpServerApp, ReusedHttpStream};
+use pingora::apps::ReusedHttpStream;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 
-use super::admit::Held;
+use super::admit::Admitted;
 use super::connection::{Connection, scope};
 use super::guard::readable;
 use super::linger::linger;
-use super::listening::Context;
+use super::service::{HttpService, RequestWork};
 use super::wire::Fault;
 use crate::exchange::Reason;
 use crate::telemetry::Record;
@@ -25,16 +24,14 @@ struct Idle {
     /// Requests that it had.
     served: u32,
     connection: Arc<Connection>,
-    context: Arc<Context>,
-    _held: Held,
+    service: Arc<HttpService>,
+    _admitted: Admitted,
 }
 
-type Work<'w> = Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'w>>;
-
 /// Serves a connection until either side closes it.
-pub fn spawn(stream: Stream, connection: Arc<Connection>, context: Arc<Context>, held: Held) {
+pub fn spawn(stream: Stream, connection: Arc<Connection>, service: Arc<HttpService>, admitted: Admitted) {
     let scoped = Arc::clone(&connection);
-    let mut idle = Idle { stream: Some(stream), served: 0, connection, context, _held: held };
+    let mut idle = Idle { stream: Some(stream), served: 0, connection, service, _admitted: admitted };
     let serving = async move {
         while idle.readable().await {
             let Some(work) = idle.serve_one() else { break };
@@ -60,15 +57,15 @@ impl Idle {
     }
 
     /// Serves the next request. What a session holds is in the box.
-    fn serve_one(&mut self) -> Option<Work<'_>> {
-        let limits = self.context.limits();
+    fn serve_one(&mut self) -> Option<RequestWork<'_>> {
+        let limits = self.service.limits();
         let mut session = ServerSession::new_http1(self.stream.take()?);
         // 0 is "no timer of Pingora's": the guard has the deadlines.
         session.set_keepalive(Some(0));
         session.set_keepalive_reuses_remaining(limits.requests_per_connection.map(|most| most.saturating_sub(1 + self.served)));
         session.set_pipelining_enabled(true);
         session.set_read_timeout(Some(limits.body_idle_time));
-        Some(self.context.proxy.process_new_http(session, &self.context.shutdown))
+        Some(self.service.http.serve(session, &self.service.shutdown))
     }
 
     /// Keeps the connection for a next request; whether it can be.
@@ -77,7 +74,7 @@ impl Idle {
         let (stream, _) = reused.consume();
         self.stream = Some(stream);
         self.served = self.served.saturating_add(1);
-        self.connection.await_head(self.context.limits().idle_time);
+        self.connection.await_head(self.service.limits().idle_time);
         self.connection.rewind()
     }
 
@@ -96,28 +93,30 @@ impl Idle {
         }
         METRICS.refused.with_label_values(&["head"]).inc();
         if let Some(reason) = self.connection.take_rejected() {
-            log_rejection(&self.context, &self.connection, reason);
+            log_rejection(&self.service, &self.connection, reason);
         }
     }
 }
 
 /// Counts and logs a request that was rejected before it was known what it asks for.
-fn log_rejection(context: &Context, connection: &Connection, reason: Reason) {
+fn log_rejection(service: &HttpService, connection: &Connection, reason: Reason) {
     METRICS.ended(reason);
     METRICS.unrouted().observe(reason.status(), 0.0);
-    let serving = context.serving.serving();
+    let serving = service.serving.serving();
     if serving.access_log.is_off() {
         return;
     }
+    let client = connection.client();
     serving.access_log.push(&Record {
         time: SystemTime::now(),
-        client: connection.peer_text.as_bytes(),
+        client: client.text.as_bytes(),
         method: "-",
         host: "",
         path: "-",
         query: None,
         secret_parameters: &[],
         protocol: "HTTP/1.1",
+        tls: client.tls.as_deref(),
         status: reason.status(),
         reason,
         detail: connection.fault().map(Fault::text),

@@ -4,24 +4,20 @@
 //! body has stalled, open for minutes; and so is the session that a stream becomes (`stream.rs`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context as TaskContext, Poll};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use h2::server::{Builder, SendResponse};
+use h2::server::Builder;
 use h2::{Reason, RecvStream};
 use http::Request;
-use pingora::apps::HttpServerApp;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use tokio::sync::Notify;
 
-use super::clock;
 use super::connection::{Connection, scope};
-use super::listening::Context;
-use super::pace::Pace;
-use super::sending::Sending;
+use super::progress::Progress;
+use super::service::HttpService;
 use super::stream::{Http2Stream, Malformed};
 use crate::snapshot::Limits;
 use crate::telemetry::metrics::METRICS;
@@ -37,101 +33,12 @@ const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
 /// The most of a response that waits in the protocol's own buffer.
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// How long a request whose client has reset it may take to notice by itself.
-const NOTICE: Duration = Duration::from_millis(100);
-
 /// How long after a GOAWAY streams are still taken that may have crossed it (RFC 9113, section 6.8). A client that
 /// opens them for longer, as one that answers no PING may, has them refused.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// How long a client that was told to close and has no stream is waited for.
 const LINGER: Duration = Duration::from_secs(1);
-
-tokio::task_local! {
-    static PROGRESS: Arc<Progress>;
-}
-
-/// What is known of a stream beside its request: whether its client is there, takes what it is sent, and sends what is
-/// awaited.
-#[derive(Debug)]
-pub struct Progress {
-    /// Its sending side.
-    pub sending: Sending,
-    /// Whether a body is awaited.
-    awaited: AtomicBool,
-    /// The answer has begun: from then on the client may take its time, as streams do.
-    answered: AtomicBool,
-    /// When a part of the body came last.
-    last: AtomicU64,
-    /// The pace of its response.
-    pub pace: Pace,
-}
-
-impl Progress {
-    fn new(response: SendResponse<Bytes>) -> Arc<Self> {
-        let (awaited, answered) = (AtomicBool::new(false), AtomicBool::new(false));
-        let (sending, last, pace) = (Sending::new(response), AtomicU64::new(clock::now()), Pace::default());
-        Arc::new(Self { sending, awaited, answered, last, pace })
-    }
-
-    /// Returns ready once the client has reset the stream, or the connection has ended.
-    pub fn poll_gone(&self, context: &mut TaskContext<'_>) -> Poll<()> {
-        self.sending.poll_gone(context)
-    }
-
-    /// Resolves once the client has reset the stream, or the connection has ended.
-    pub fn gone(&self) -> impl Future<Output = ()> + '_ {
-        std::future::poll_fn(|context| self.poll_gone(context))
-    }
-
-    /// Notes whether a part of the response waits for the client to take it.
-    pub fn set_stalled(&self, stalled: bool) {
-        self.pace.set_stalled(stalled);
-    }
-
-    /// Resolves once the client is gone and the request, whose body was awaited, has not noticed: nobody reads a body
-    /// while the target takes nothing of it, and what has come of it holds the connection's window (pingora#910).
-    async fn abandoned(&self) {
-        self.gone().await;
-        tokio::time::sleep(NOTICE).await;
-        if !self.awaited.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
-        }
-    }
-
-    /// The running stream's; `None` on HTTP/1, where Pingora has a time-out of its own.
-    pub fn current() -> Option<Arc<Self>> {
-        PROGRESS.try_with(Arc::clone).ok()
-    }
-
-    /// Does something with the running stream's.
-    pub fn with_current<T>(work: impl FnOnce(&Self) -> T) -> Option<T> {
-        PROGRESS.try_with(|progress| work(progress)).ok()
-    }
-
-    /// Notes that a part of the body has come (or is awaited from now on), and whether more is to come.
-    pub fn note(&self, more: bool) {
-        self.last.store(clock::now(), Ordering::Relaxed);
-        self.awaited.store(more, Ordering::Relaxed);
-    }
-
-    /// Notes that the answer has begun.
-    pub fn answer_begun(&self) {
-        self.answered.store(true, Ordering::Relaxed);
-    }
-
-    async fn stalled(&self, limit: Duration) {
-        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        loop {
-            tokio::time::sleep(limit).await;
-            let since = clock::now().saturating_sub(self.last.load(Ordering::Relaxed));
-            let waits = self.awaited.load(Ordering::Relaxed) && !self.answered.load(Ordering::Relaxed);
-            if waits && since >= limit_ms {
-                return;
-            }
-        }
-    }
-}
 
 /// Counts streams under way, and requests that were malformed.
 #[derive(Debug)]
@@ -165,8 +72,8 @@ impl Drop for ActiveGuard {
 }
 
 /// Serves a connection until either side closes it.
-pub async fn serve(stream: Stream, connection: &Arc<Connection>, context: &Arc<Context>) {
-    let limits = context.limits();
+pub async fn serve(stream: Stream, connection: &Arc<Connection>, service: &Arc<HttpService>) {
+    let limits = service.limits();
     // The guard's deadlines are for heads of HTTP/1.
     connection.begin_http2();
     let connected = tokio::time::timeout(limits.header_time, options(&limits).handshake::<_, Bytes>(stream)).await;
@@ -174,7 +81,7 @@ pub async fn serve(stream: Stream, connection: &Arc<Connection>, context: &Arc<C
         return METRICS.refused.with_label_values(&["preface"]).inc();
     };
     let active = Arc::new(Active::new(connection));
-    let mut shutdown = context.shutdown.clone();
+    let mut shutdown = service.shutdown.clone();
     // Since when a GOAWAY tells the client to open no more streams here.
     let mut closing: Option<Instant> = None;
     if *shutdown.borrow() {
@@ -215,7 +122,7 @@ pub async fn serve(stream: Stream, connection: &Arc<Connection>, context: &Arc<C
                 requests += 1;
                 active.count.fetch_add(1, Ordering::AcqRel);
                 connection.begin_stream();
-                spawn(request, Progress::new(response), ActiveGuard(Arc::clone(&active)), connection, context);
+                spawn(request, Progress::new(response), ActiveGuard(Arc::clone(&active)), connection, service);
                 if limits.requests_per_connection.is_none_or(|most| requests < most) {
                     continue;
                 }
@@ -241,10 +148,16 @@ fn options(limits: &Limits) -> Builder {
     options
 }
 
-fn spawn(request: Request<RecvStream>, progress: Arc<Progress>, guard: ActiveGuard, connection: &Arc<Connection>, context: &Arc<Context>) {
-    let (connection, context) = (Arc::clone(connection), Arc::clone(context));
-    let in_flight = context.drain.begin();
-    let stall = context.limits().body_idle_time;
+fn spawn(
+    request: Request<RecvStream>,
+    progress: Arc<Progress>,
+    guard: ActiveGuard,
+    connection: &Arc<Connection>,
+    service: &Arc<HttpService>,
+) {
+    let (connection, service) = (Arc::clone(connection), Arc::clone(service));
+    let in_flight = service.drain.begin();
+    let stall = service.limits().body_idle_time;
     tokio::spawn(async move {
         let _in_flight = in_flight;
         let begun = tokio::time::timeout(stall, Http2Stream::begin(request, Arc::clone(&progress))).await;
@@ -261,7 +174,7 @@ fn spawn(request: Request<RecvStream>, progress: Arc<Progress>, guard: ActiveGua
         };
         let mut session = ServerSession::new_custom(Box::new(session));
         session.set_write_timeout(Some(stall));
-        let work = PROGRESS.scope(Arc::clone(&progress), context.proxy.process_new_http(session, &context.shutdown));
+        let work = progress.scope(service.http.serve(session, &service.shutdown));
         scope(&connection, async {
             // Dropping the work resets the stream.
             tokio::select! {

@@ -10,8 +10,6 @@ use std::time::Duration;
 use futures::task::AtomicWaker;
 
 use super::clock;
-use super::connection::with_current;
-use super::http2::Progress;
 
 /// Bytes that may be read ahead. One part of as much waits in Pingora's pipe while another one is written.
 const AHEAD: usize = 16 * 1024;
@@ -196,10 +194,4 @@ impl Pace {
     pub fn is_late(&self) -> bool {
         self.late.load(Ordering::Relaxed)
     }
-}
-
-/// Does something with the pace of the request that the running task serves. Nothing where there is no client, as
-/// with a connection that is kept for a next request.
-pub fn with_pace<T>(work: impl Fn(&Pace) -> T) -> Option<T> {
-    Progress::with_current(|progress| work(&progress.pace)).or_else(|| with_current(|connection| work(&connection.pace)))
 }

@@ -1,9 +1,10 @@
-//! Whether there still is a client, for work that a client waits for.
+//! The client of the running task: whether it is still there, and how fast it reads.
 
 use std::time::Duration;
 
-use super::connection::with_current;
-use super::http2::Progress;
+use super::connection::{Connection, with_current};
+use super::pace::Pace;
+use super::progress::Progress;
 
 /// How often a request that waits looks whether its client is still there.
 pub const LOOK: Duration = Duration::from_millis(50);
@@ -21,10 +22,16 @@ pub async fn client_gone() {
     loop {
         tokio::time::sleep(pause).await;
         pause = LOOK.min(pause * 2);
-        match with_current(super::connection::Connection::is_gone) {
+        match with_current(Connection::is_gone) {
             Some(false) => {}
             Some(true) => return,
             None => std::future::pending().await,
         }
     }
+}
+
+/// Does something with the pace of the request that the running task serves. Nothing where there is no client, as
+/// with a connection that is kept for a next request.
+pub fn with_pace<T>(work: impl Fn(&Pace) -> T) -> Option<T> {
+    Progress::with_current(|progress| work(&progress.pace)).or_else(|| with_current(|connection| work(&connection.pace)))
 }

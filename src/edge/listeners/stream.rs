@@ -24,7 +24,7 @@ use pingora::protocols::http::date::get_cached_date;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, OrErr, Result};
 
-use super::http2::Progress;
+use super::progress::Progress;
 use super::retry::RetryBuffer;
 
 /// Fields that belong to a connection of HTTP/1 and make a response of HTTP/2 malformed (RFC 9113, section 8.2.2).

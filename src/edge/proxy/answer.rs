@@ -96,7 +96,7 @@ impl Gateway {
             response.remove_header(&TRANSFER_ENCODING);
         }
         if let Some(upstream) = ctx.upstream() {
-            ctx.sticky.tell(upstream, ctx.exchange.secure, response);
+            ctx.sticky.tell(upstream, ctx.exchange.peer.is_secure(), response);
         }
         if is_bodiless(request, response) {
             ctx.end_of(Side::Answer);

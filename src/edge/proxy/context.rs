@@ -1,18 +1,17 @@
 //! What a request carries from phase to phase.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use super::mirror::Copy;
 use super::sticky::StickySession;
-use crate::edge::listeners::http2::Progress;
-use crate::edge::listeners::{Connection, Pace, current_connection};
-use crate::exchange::{Exchange, Rejection};
+use super::whole::WholeBody;
+use crate::edge::listeners::{Connection, Pace, Progress, current_connection};
+use crate::exchange::{Client, Exchange, Rejection};
 use crate::filters::Memories;
 use crate::rules::payload::BodyChain;
 use crate::snapshot::{Action, Forward, Held, Limits, Listener, Route, Upstream};
@@ -82,6 +81,8 @@ pub struct Context {
     pub body: BodyChain,
     /// What filters remember of it.
     pub memories: Memories,
+    /// Its body, if that is held whole.
+    pub whole: Option<Box<WholeBody>>,
     /// The answer to give where a phase can only fail.
     pub rejection: Option<Box<Rejection>>,
     /// The status of the answer.
@@ -112,19 +113,25 @@ impl Context {
     /// Has the connection end with this answer, and say so, if its listener is closing by now.
     pub fn end_with_the_listener(&self, session: &mut Session) {
         if self.connection.as_ref().is_some_and(|connection| connection.is_closing()) {
-            session.set_keepalive(None);
+            self.close_after(session);
         }
+    }
+
+    /// Has the client's connection closed after the response.
+    pub fn close_after(&self, session: &mut Session) {
+        session.set_keepalive(None);
+        self.whole.iter().for_each(|whole| whole.close());
     }
 
     /// A request on the running connection.
     pub fn new(serving: Arc<Held>) -> Self {
         let connection = current_connection();
-        let (peer, text, secure) = match &connection {
+        let client = match &connection {
             Some(connection) => {
                 connection.head_complete();
-                (connection.peer, connection.peer_text.clone(), connection.secure)
+                connection.client()
             }
-            None => (SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), HeaderValue::from_static("unknown"), false),
+            None => Client::unknown(),
         };
         let (serving, listener) = match &connection {
             Some(connection) => connection.home.serving(serving),
@@ -133,7 +140,7 @@ impl Context {
         Self {
             connection,
             listener,
-            exchange: Exchange::new(peer, text, secure),
+            exchange: Exchange::new(client),
             route: None,
             entry: 0,
             upstream: None,
@@ -156,6 +163,7 @@ impl Context {
             progress: Progress::current(),
             body: BodyChain::default(),
             memories: Memories::default(),
+            whole: None,
             rejection: None,
             status: 0,
             head: None,
@@ -189,7 +197,7 @@ impl Context {
 
     /// Its listener's limits.
     pub fn limits(&self) -> Option<&Limits> {
-        self.listener().map(|l| &l.limits)
+        self.listener()?.http().map(|http| &http.limits)
     }
 
     /// The request's body, or the target's answer, has come to its end. After both neither the target nor the

@@ -67,8 +67,8 @@ impl Gateway {
 fn tell(headers: &mut HeaderMap, asked_for: Option<HeaderValue>, ctx: &Context) {
     let exchange = &ctx.exchange;
     let list = match headers.contains_key(X_FORWARDED_FOR) {
-        true => forwarded_for(headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes), exchange.peer_text.as_bytes()),
-        false => exchange.peer_text.clone(),
+        true => forwarded_for(headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes), exchange.peer.text.as_bytes()),
+        false => exchange.peer.text.clone(),
     };
     headers.insert(X_FORWARDED_FOR, list);
     headers.insert(X_REAL_IP, exchange.client_text.clone());

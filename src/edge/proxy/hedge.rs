@@ -89,7 +89,7 @@ impl Gateway {
                 return Err(error);
             }
             self.answer_failure(session, &error, ctx).await;
-            session.set_keepalive(None);
+            ctx.close_after(session);
         }
         Ok(true)
     }
@@ -224,7 +224,7 @@ impl Gateway {
         self.edit_answer(&request, &mut head, ctx)?;
         if request.version == http::Version::HTTP_10 {
             // As without hedging: the end of the connection may be the end of the body.
-            session.set_keepalive(None);
+            ctx.close_after(session);
         }
         interim::keep_after(session, &head, ctx);
         ctx.end_with_the_listener(session);

@@ -104,7 +104,7 @@ impl Gateway {
     /// Client, ids and protocol; whether there is a `Connection`, a name with `_`, and one of [`REWRITTEN`] that nobody
     /// may send.
     fn identify(&self, request: &RequestHeader, ctx: &mut Context) -> (bool, bool, bool) {
-        let peer = ctx.exchange.peer.ip().to_canonical();
+        let peer = ctx.exchange.peer.address.ip().to_canonical();
         let trusted = ctx.listener().map_or(&[][..], |l| l.trusted_proxies.as_slice());
         let peer_trusted = trusted.iter().any(|net| net.contains(&peer));
         let headers = &request.headers;

@@ -16,7 +16,14 @@ pub(super) const MOST: u32 = 16;
 pub(super) fn keep_after(session: &mut Session, response: &ResponseHeader, ctx: &mut Context) {
     if response.status.is_informational() {
         ctx.kept.get_or_insert(session.get_keepalive());
-    } else if let Some(kept) = ctx.kept.take()
+    } else {
+        keep(session, ctx);
+    }
+}
+
+/// Keeps the connection as it was before an interim response, once the body has come.
+pub(super) fn keep(session: &mut Session, ctx: &mut Context) {
+    if let Some(kept) = ctx.kept.take()
         && session.is_body_done()
     {
         session.set_keepalive(kept);
@@ -35,18 +42,26 @@ pub(super) async fn expect(session: &mut Session, request: &mut RequestHeader, c
         return Ok(());
     }
     let bodiless = session.is_body_empty();
-    if old || bodiless || request.version == Version::HTTP_2 {
+    if old || bodiless || ctx.whole.is_some() || request.version == Version::HTTP_2 {
         request.remove_header(&EXPECT);
     }
     if old {
         // Pingora would pass a 100 on to whoever has an expectation.
         session.req_header_mut().remove_header(&EXPECT);
-    } else if !bodiless && request.version == Version::HTTP_2 && !std::mem::replace(&mut ctx.continued, true) {
-        let answer = ResponseHeader::build(100, Some(0))?;
-        keep_after(session, &answer, ctx);
-        session.as_mut().write_response_header(Box::new(answer)).await?;
+    } else if !bodiless && request.version == Version::HTTP_2 {
+        go_on(session, ctx).await?;
     }
     Ok(())
+}
+
+/// Has the client go on with its body, once.
+pub(super) async fn go_on(session: &mut Session, ctx: &mut Context) -> Result<()> {
+    if std::mem::replace(&mut ctx.continued, true) {
+        return Ok(());
+    }
+    let head = ResponseHeader::build(100, Some(0))?;
+    keep_after(session, &head, ctx);
+    session.as_mut().write_response_header(Box::new(head)).await
 }
 
 /// Passes an interim response on to a client that knows of them (RFC 9110, section 15.2).

@@ -15,12 +15,15 @@ mod kept;
 mod mirror;
 mod panics;
 mod pick;
+mod replay;
 mod respond;
 mod route;
+mod service;
 mod sticky;
 mod targets;
 mod tunnel;
 mod waiting;
+mod whole;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +31,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
-use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use pingora::connectors::TransportConnector;
 use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -47,7 +50,9 @@ use crate::tls::{connector_options, is_verified_later, verify_own_certificate};
 pub use context::Context;
 use mirror::Copy;
 use panics::{caught, caught_now, settle};
+pub use service::http_service;
 pub use targets::Targets;
+use whole::BodyBudget;
 
 /// The gateway as Pingora sees it.
 pub struct Gateway {
@@ -58,6 +63,8 @@ pub struct Gateway {
     connector: TransportConnector,
     /// Connections for requests of the gateway's own.
     calls: Arc<Calls>,
+    /// The memory of request bodies that are held whole.
+    bodies: Arc<BodyBudget>,
     /// Whether the process drains.
     draining: watch::Receiver<bool>,
 }
@@ -72,7 +79,7 @@ impl Gateway {
         // A wider sketch than the default keeps the error small at 100,000 addresses.
         let shield = Rate::new_with_estimator_config(Duration::from_secs(1), 4, 65_536);
         let (connector, calls) = (TransportConnector::new(connector_options()), Arc::new(Connector::new(connector_options())));
-        Self { serving, shield, connector, calls, draining }
+        Self { serving, shield, connector, calls, bodies: Arc::default(), draining }
     }
 }
 
@@ -133,6 +140,10 @@ impl ProxyHttp for Gateway {
             if empty {
                 request.insert_header(CONTENT_LENGTH, HeaderValue::from_static("0"))?;
             }
+            if let Some(whole) = &ctx.whole {
+                request.remove_header(&TRANSFER_ENCODING);
+                request.insert_header(CONTENT_LENGTH, whole.length())?;
+            }
             if !ctx.copied {
                 ctx.copy = Copy::begin(ctx, request);
                 ctx.copied = true;
@@ -154,7 +165,7 @@ impl ProxyHttp for Gateway {
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Box<Context>) -> Result<()> {
         if session.req_header().version == http::Version::HTTP_10 {
             // The end of the connection may be the end of the body.
-            session.set_keepalive(None);
+            ctx.close_after(session);
         }
         interim::keep_after(session, response, ctx);
         ctx.end_with_the_listener(session);
@@ -190,12 +201,15 @@ impl ProxyHttp for Gateway {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Box<Context>) -> FailToProxy {
         // Pingora closes the connection after a failure, whatever it is told here: the answer says so.
-        session.set_keepalive(None);
+        ctx.close_after(session);
         self.answer_failure(session, error, ctx).await
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Box<Context>) {
         self.finish(session, error, ctx);
+        if let Some(whole) = ctx.whole.take() {
+            whole.end(session);
+        }
     }
 
     /// Every failure is in the access log with its reason; a second line for each would let anyone

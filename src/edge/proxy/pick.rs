@@ -108,7 +108,7 @@ impl Gateway {
         }
         let Some(picked) = &ctx.picked else { return Error::err(ErrorType::InternalError) };
         let mut peer = reach(picked, ctx, left);
-        let sending = !session.is_body_done();
+        let sending = !session.is_body_done() || ctx.whole.is_some();
         if sending {
             widen_window(&mut peer);
         }

@@ -21,7 +21,7 @@ impl Gateway {
         let answer = render(rejection, &ctx.exchange);
         if matches!(rejection.reason, Reason::BadRequest | Reason::BadPath | Reason::HeadersTooLarge) {
             // Where a request was read one way, what follows it may have been meant another.
-            session.set_keepalive(None);
+            ctx.close_after(session);
         }
         ctx.exchange.detail.clone_from(&rejection.log);
         self.respond(session, ctx, rejection.reason, answer.status, &answer.headers, answer.body).await

@@ -33,13 +33,19 @@ impl Gateway {
             Box::pin(self.respond(session, ctx, Reason::Responded, 200, &[], Bytes::new())).await?;
             return Ok(true);
         };
+        if let Some(most) = route.filters(ctx.listener).request_body()
+            && let Err(rejection) = Box::pin(self.judge_body(session, ctx, route, most)).await?
+        {
+            Box::pin(self.reject(session, &rejection, ctx)).await?;
+            return Ok(true);
+        }
         if let Action::Forward(forward) = &route.action {
             // Here and not in `upstream_peer`: what is refused before there is a target keeps its
             // connection, which matters when much is.
             if let Err(rejection) = self.enter(session, forward, ctx).await {
                 if rejection.reason == Reason::ClientGone {
                     (ctx.exchange.reason, ctx.status) = (Reason::ClientGone, Reason::ClientGone.status());
-                    session.set_keepalive(None);
+                    ctx.close_after(session);
                     return Ok(true);
                 }
                 Box::pin(self.reject(session, &rejection, ctx)).await?;

@@ -68,7 +68,7 @@ impl Gateway {
             answer.insert_header(super::intake::X_REQUEST_ID, id.clone())?;
         }
         if let Some(upstream) = ctx.upstream() {
-            ctx.sticky.tell(upstream, ctx.exchange.secure, &mut answer);
+            ctx.sticky.tell(upstream, ctx.exchange.peer.is_secure(), &mut answer);
         }
         if let Some(route) = ctx.serving.route(ctx.route) {
             let view = ResponseView { request: session.req_header(), exchange: &ctx.exchange, own: false };

@@ -73,7 +73,7 @@ impl Heir {
             self.await_word()?;
             match receive(&self.stream)? {
                 (Message::Socket { name, configured }, Some(socket)) => {
-                    bound.push(Bound { name, configured, activated: false, socket: socket.into() });
+                    bound.push(Bound { name, configured, activated: false, socket });
                 }
                 (Message::State { kind, version, bytes }, _) => take_state(&self.stream, live, (&kind, version, bytes))?,
                 (Message::Complete, _) => return Ok(()),

@@ -1,25 +1,32 @@
-//! Content codings, taken off a body while it streams by (RFC 9110, section 8.4.1).
+//! Content codings, decoded while a body streams by (RFC 9110, section 8.4.1).
 
 use std::io::{self, Write};
 
 use brotli_decompressor::DecompressorWriter;
 use flate2::write::MultiGzDecoder;
+use zstd::stream::raw::{self, DParameter, InBuffer, Operation, OutBuffer};
 
-use super::{Opaque, Step};
+use super::accept::Coding;
+use super::step::{Opaque, Step};
 
 /// The most that one part may become, in bytes: what packs more tightly than that is made to fill memory.
-const MOST: usize = 4 << 20;
+pub const MAX_DECODED: usize = 4 << 20;
 
-/// Takes a coding off. What is damaged, or ends before its end, is an error and never passed on.
+/// The largest window of zstd that is decoded, as a power of two: 8 MiB, which every decoder of HTTP has to support
+/// and no sender may exceed (RFC 9659, section 3).
+const ZSTD_WINDOW: u32 = 23;
+
+/// Decodes one content coding. What is damaged, or ends before its end, is an error and never passed on.
 pub struct Decoder {
-    coding: Coding,
+    coding: Decoding,
     begun: bool,
     ended: bool,
 }
 
-enum Coding {
-    Gzip(MultiGzDecoder<Part>),
-    Brotli(Box<DecompressorWriter<Part>>),
+enum Decoding {
+    Gzip(MultiGzDecoder<Decoded>),
+    Brotli(Box<DecompressorWriter<Decoded>>),
+    Zstd(Box<ZstdFrames>),
 }
 
 impl std::fmt::Debug for Decoder {
@@ -28,16 +35,19 @@ impl std::fmt::Debug for Decoder {
     }
 }
 
-/// What has been decoded of one part.
+/// Takes what is decoded of one part, and no more than [`MAX_DECODED`].
 #[derive(Default)]
-struct Part(Vec<u8>);
+struct Decoded {
+    out: Vec<u8>,
+    most: usize,
+}
 
-impl Write for Part {
+impl Write for Decoded {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MOST {
+        if self.out.len() + bytes.len() > self.most {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        self.0.extend_from_slice(bytes);
+        self.out.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -47,58 +57,93 @@ impl Write for Part {
 }
 
 impl Decoder {
-    /// Of the coding of that name, `gzip` or `br`; `None` for another.
+    /// Returns the decoder of the coding of that name (`gzip`, `br` or `zstd`), `None` for another.
     pub fn of(coding: &str) -> Option<Self> {
-        let is = |name: &str| coding.trim().eq_ignore_ascii_case(name);
-        let coding = if is("gzip") || is("x-gzip") {
-            Coding::Gzip(MultiGzDecoder::new(Part::default()))
-        } else if is("br") {
-            Coding::Brotli(Box::new(DecompressorWriter::new(Part::default(), 0)))
-        } else {
-            return None;
+        let coding = match Coding::of(coding)? {
+            Coding::Gzip => Decoding::Gzip(MultiGzDecoder::new(Decoded::default())),
+            Coding::Br => Decoding::Brotli(Box::new(DecompressorWriter::new(Decoded::default(), 0))),
+            Coding::Zstd => Decoding::Zstd(Box::new(ZstdFrames::new()?)),
         };
         Some(Self { coding, begun: false, ended: false })
     }
 
-    /// Takes the next part, the last if `end`, and gives what it stands for. A body of no bytes at all is one of none.
-    ///
-    /// # Errors
-    /// When it is damaged, ends too early, or becomes too much at once; nothing more is to be passed on then.
-    pub fn push(&mut self, part: &[u8], end: bool) -> io::Result<Vec<u8>> {
-        self.begun |= !part.is_empty();
-        if !self.begun || self.ended {
-            return Ok(Vec::new());
-        }
-        self.ended = end;
+    fn decode(&mut self, part: &[u8], end: bool, out: &mut Vec<u8>) -> io::Result<()> {
+        let most = out.len() + MAX_DECODED;
         match &mut self.coding {
-            Coding::Gzip(gzip) => {
-                gzip.write_all(part)?;
-                gzip.flush()?;
-                if end {
-                    gzip.try_finish()?;
-                }
-                Ok(std::mem::take(&mut gzip.get_mut().0))
+            Decoding::Gzip(gzip) => {
+                *gzip.get_mut() = Decoded { out: std::mem::take(out), most };
+                let done = gzip.write_all(part).and_then(|()| gzip.flush()).and_then(|()| if end { gzip.try_finish() } else { Ok(()) });
+                *out = std::mem::take(&mut gzip.get_mut().out);
+                done
             }
-            Coding::Brotli(brotli) => {
-                brotli.write_all(part)?;
-                if end {
-                    brotli.close()?;
-                }
-                Ok(std::mem::take(&mut brotli.get_mut().0))
+            Decoding::Brotli(brotli) => {
+                *brotli.get_mut() = Decoded { out: std::mem::take(out), most };
+                let done = brotli.write_all(part).and_then(|()| if end { brotli.close() } else { push_out(brotli) });
+                *out = std::mem::take(&mut brotli.get_mut().out);
+                done
             }
+            Decoding::Zstd(zstd) => zstd.decode(part, end, most, out),
+        }
+    }
+}
+
+/// Takes what is decoded already: the decoder asks for more input as soon as its buffer of 4 KiB is full, and would
+/// keep what is beyond it until that comes.
+fn push_out(brotli: &mut DecompressorWriter<Decoded>) -> io::Result<()> {
+    loop {
+        let before = brotli.get_ref().out.len();
+        let _ = brotli.write(b"")?;
+        if brotli.get_ref().out.len() == before {
+            return Ok(());
         }
     }
 }
 
 impl Step for Decoder {
+    /// Decodes the part. A body of no bytes at all is one of none.
     fn push(&mut self, part: &[u8], end: bool, out: &mut Vec<u8>) -> Result<(), Opaque> {
-        let plain = Self::push(self, part, end).map_err(|error| Opaque::Coding(error.to_string()))?;
-        if out.is_empty() {
-            *out = plain;
-        } else {
-            out.extend(plain);
+        self.begun |= !part.is_empty();
+        if !self.begun || self.ended {
+            return Ok(());
         }
-        Ok(())
+        self.ended = end;
+        self.decode(part, end, out).map_err(|error| match error.kind() {
+            io::ErrorKind::FileTooLarge => Opaque::TooDense,
+            _ => Opaque::Damaged,
+        })
+    }
+}
+
+/// The frames of zstd, one after the other (RFC 8878, section 3.1).
+struct ZstdFrames {
+    decoder: raw::Decoder<'static>,
+    /// Whether the last frame that was begun is complete.
+    complete: bool,
+}
+
+impl ZstdFrames {
+    fn new() -> Option<Self> {
+        let mut decoder = raw::Decoder::new().ok()?;
+        decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW)).ok()?;
+        Some(Self { decoder, complete: false })
+    }
+
+    fn decode(&mut self, part: &[u8], end: bool, most: usize, out: &mut Vec<u8>) -> io::Result<()> {
+        let mut input = InBuffer::around(part);
+        // Even when all has been read: what has not found room comes out of the next round.
+        let mut pending = !part.is_empty();
+        while pending {
+            if out.len() >= most {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            out.reserve((2 * part.len()).clamp(512, 32 << 10));
+            let from = out.len();
+            let mut output = OutBuffer::around_pos(out, from);
+            self.complete = self.decoder.run(&mut input, &mut output)? == 0;
+            let full = output.pos() == output.capacity();
+            pending = input.pos() < part.len() || (full && !self.complete);
+        }
+        if end && !self.complete { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
 }
 
@@ -109,6 +154,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn packed(coding: &str, text: &[u8]) -> Vec<u8> {
+        if coding == "zstd" {
+            return zstd::encode_all(text, 3).expect("zstd");
+        }
         if coding == "br" {
             let mut out = Vec::new();
             brotli::BrotliCompress(&mut &*text, &mut out, &brotli::enc::BrotliEncoderParams::default()).expect("brotli");
@@ -119,20 +167,20 @@ mod tests {
         gzip.finish().expect("gzip")
     }
 
-    fn unpacked(coding: &str, packed: &[u8], cut: usize) -> io::Result<Vec<u8>> {
+    fn unpacked(coding: &str, packed: &[u8], cut: usize) -> Result<Vec<u8>, Opaque> {
         let mut decoder = Decoder::of(coding).expect("a known coding");
         let mut out = Vec::new();
         for part in packed.chunks(cut) {
-            out.extend(decoder.push(part, false)?);
+            decoder.push(part, false, &mut out)?;
         }
-        out.extend(decoder.push(b"", true)?);
+        decoder.push(b"", true, &mut out)?;
         Ok(out)
     }
 
     proptest! {
         #[test]
         fn gives_back_what_was_packed(text in proptest::collection::vec(0_u8..4, 0..3000), cut in 1_usize..200) {
-            for coding in ["gzip", "br"] {
+            for coding in ["gzip", "br", "zstd"] {
                 prop_assert_eq!(&unpacked(coding, &packed(coding, &text), cut).expect(coding), &text);
             }
         }
@@ -144,7 +192,7 @@ mod tests {
             let at = at.min(whole.len() - 1);
             damaged[at] ^= 0x55;
             prop_assert!(unpacked("gzip", &damaged, cut).is_err(), "a checksum tells");
-            for coding in ["gzip", "br"] {
+            for coding in ["gzip", "br", "zstd"] {
                 let whole = packed(coding, text.as_bytes());
                 prop_assert!(unpacked(coding, &whole[..whole.len() - 1], cut).is_err(), "{} that ends too early", coding);
             }
@@ -153,20 +201,35 @@ mod tests {
 
     #[test]
     fn members_follow_one_another_and_nothing_else_does() {
-        let two = [packed("gzip", b"one "), packed("gzip", b"two")].concat();
-        for cut in 1..two.len() {
-            assert_eq!(unpacked("gzip", &two, cut).expect("two members"), b"one two", "cut at {cut}");
+        for coding in ["gzip", "zstd"] {
+            let two = [packed(coding, b"one "), packed(coding, b"two")].concat();
+            for cut in 1..=two.len() {
+                assert_eq!(unpacked(coding, &two, cut).expect("two members"), b"one two", "{coding} cut at {cut}");
+            }
         }
-        assert!(unpacked("gzip", b"{\"plain\":1}", 4).is_err());
-        assert!(unpacked("br", b"{\"plain\":1}", 4).is_err());
-        assert_eq!(unpacked("gzip", b"", 1).expect("no body"), b"");
-        assert!(Decoder::of("zstd").is_none());
+        for coding in ["gzip", "br", "zstd"] {
+            assert_eq!(unpacked(coding, b"{\"plain\":1}", 4), Err(Opaque::Damaged), "{coding}");
+            assert_eq!(unpacked(coding, b"", 1).expect("no body"), b"");
+        }
+        assert!(Decoder::of("compress").is_none());
     }
 
     #[test]
-    fn what_would_fill_memory_is_refused() {
-        let bomb = packed("gzip", &vec![0; 2 * MOST]);
-        assert!(unpacked("gzip", &bomb, bomb.len()).is_err());
-        assert_eq!(unpacked("gzip", &bomb, 1024).expect("in smaller parts").len(), 2 * MOST);
+    fn what_would_fill_memory_is_rejected() {
+        for coding in ["gzip", "br", "zstd"] {
+            let bomb = packed(coding, &vec![0; 2 * MAX_DECODED]);
+            assert_eq!(unpacked(coding, &bomb, bomb.len()), Err(Opaque::TooDense), "{coding}");
+        }
+        let bomb = packed("gzip", &vec![0; 2 * MAX_DECODED]);
+        assert_eq!(unpacked("gzip", &bomb, 1024).expect("in smaller parts").len(), 2 * MAX_DECODED);
+    }
+
+    #[test]
+    fn a_window_that_no_sender_may_use_is_rejected() {
+        let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).expect("zstd");
+        encoder.window_log(ZSTD_WINDOW + 1).expect("a window");
+        encoder.write_all(b"text").expect("zstd");
+        let packed = encoder.finish().expect("zstd");
+        assert_eq!(unpacked("zstd", &packed, packed.len()), Err(Opaque::Damaged));
     }
 }

@@ -5,10 +5,10 @@ use std::str::FromStr;
 /// One way to a member: names from the root, arrays being passed through; `*` is any one name, or, before the last
 /// step, any element of an array, and `**` any number of names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct FieldPath(Vec<Step>);
+pub struct FieldPath(Vec<Segment>);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Step {
+enum Segment {
     Name(Box<[u8]>),
     One,
     Any,
@@ -23,23 +23,30 @@ impl FromStr for FieldPath {
         for step in text.split('.') {
             steps.push(match step {
                 "" => return Err(wrong()),
-                "*" => Step::One,
-                "**" if steps.last() == Some(&Step::Any) => continue,
-                "**" => Step::Any,
-                name => Step::Name(name.as_bytes().into()),
+                "*" => Segment::One,
+                "**" if steps.last() == Some(&Segment::Any) => continue,
+                "**" => Segment::Any,
+                name => Segment::Name(name.as_bytes().into()),
             });
         }
-        if steps.last() == Some(&Step::Any) || steps.len() > 32 {
+        if steps.last() == Some(&Segment::Any) || steps.len() > 32 {
             return Err(wrong());
         }
         Ok(Self(steps))
     }
 }
 
+impl FieldPath {
+    /// Whether the path ends with `*`, so that it may take several members of one object.
+    pub fn ends_with_any_name(&self) -> bool {
+        self.0.last() == Some(&Segment::One)
+    }
+}
+
 /// A set of paths as one automaton. A state is the set of places, as bits, where the paths stand.
 #[derive(Clone, Debug, Default)]
 pub struct Fields {
-    steps: Vec<Step>,
+    steps: Vec<Segment>,
     /// Bits of the places where a path begins, or continues after a leading `**`.
     start: u128,
     /// Bits of the places that are the last of their path.
@@ -55,6 +62,10 @@ pub struct Fields {
 
 /// Where all paths stand on a level of the document.
 pub type State = u128;
+
+/// The last step of one path of a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place(u8);
 
 impl Fields {
     /// The most steps that all paths of one set may have together.
@@ -76,16 +87,21 @@ impl Fields {
         }
         for (place, step) in fields.steps.iter().enumerate() {
             match step {
-                Step::Name(name) => {
+                Segment::Name(name) => {
                     fields.longest_name = fields.longest_name.max(name.len());
                     fields.lengths |= 1 << name.len().min(63);
                 }
-                Step::One => fields.one = true,
-                Step::Any => fields.any |= 1 << place,
+                Segment::One => fields.one = true,
+                Segment::Any => fields.any |= 1 << place,
             }
         }
         fields.start = fields.closed(fields.start);
         Ok(fields)
+    }
+
+    /// Returns the number, from 0, of the path that ends at `place`.
+    pub fn path_at(&self, place: Place) -> usize {
+        (self.last & ((1 << place.0) - 1)).count_ones() as usize
     }
 
     /// The state at the root.
@@ -106,7 +122,7 @@ impl Fields {
 
     /// Whether all names are ASCII.
     pub fn is_ascii(&self) -> bool {
-        self.steps.iter().all(|step| !matches!(step, Step::Name(name) if !name.is_ascii()))
+        self.steps.iter().all(|step| !matches!(step, Segment::Name(name) if !name.is_ascii()))
     }
 
     /// The state below a name that no path knows.
@@ -114,21 +130,23 @@ impl Fields {
         self.closed(state & self.any)
     }
 
-    /// Takes the member `name` on a level in `state`: the state below it, and whether it is meant.
-    pub fn enter(&self, state: State, name: &[u8]) -> (State, bool) {
+    /// Enters the member `name` on a level in `state`: returns the state below it and, if a path ends at it, the place
+    /// of that path's last step. Of several paths the first counts.
+    pub fn enter(&self, state: State, name: &[u8]) -> (State, Option<Place>) {
         let mut below = state & self.any;
-        let mut meant = false;
+        let mut meant = None;
         let mut rest = state & !self.any;
         while rest != 0 {
             let bit = rest & rest.wrapping_neg();
             rest ^= bit;
-            let fits = match &self.steps[bit.trailing_zeros() as usize] {
-                Step::Name(wanted) => wanted.as_ref() == name,
-                Step::One => true,
-                Step::Any => false,
+            let place = bit.trailing_zeros();
+            let fits = match &self.steps[place as usize] {
+                Segment::Name(wanted) => wanted.as_ref() == name,
+                Segment::One => true,
+                Segment::Any => false,
             };
             if fits && self.last & bit != 0 {
-                meant = true;
+                meant = meant.or(Some(Place(place as u8)));
             } else if fits {
                 below |= bit << 1;
             }
@@ -146,7 +164,7 @@ impl Fields {
         while rest != 0 {
             let bit = rest & rest.wrapping_neg();
             rest ^= bit;
-            if self.steps[bit.trailing_zeros() as usize] == Step::One {
+            if self.steps[bit.trailing_zeros() as usize] == Segment::One {
                 below |= bit << 1;
             }
         }

@@ -1,19 +1,48 @@
 //! One step of a body's change, and a chain of them.
 
-use std::fmt::Debug;
+use std::fmt;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::{Decoder, Opaque};
+use super::Decoder;
 
 /// One step of a body's change, part by part.
-pub trait Step: Send + Sync + Debug {
+pub trait Step: Send + Sync + fmt::Debug {
     /// Takes the next part, the last if `end`, and appends to `out` what becomes of it.
+    ///
+    /// A step is not used again after an error or after the end.
     ///
     /// # Errors
     /// [`Opaque`]; nothing more of the body is to be passed on then.
     fn push(&mut self, part: &[u8], end: bool, out: &mut Vec<u8>) -> Result<(), Opaque>;
+}
+
+/// Why a body cannot be looked into or changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opaque {
+    /// The document is nested deeper than [`super::MAX_DEPTH`].
+    TooDeep,
+    /// It begins as UTF-16 or UTF-32 does, which some readers of JSON find out by themselves.
+    NotUtf8,
+    /// Its content coding is damaged or ends too early.
+    Damaged,
+    /// One part of it becomes more than [`super::MAX_DECODED`] when it is decoded.
+    TooDense,
+    /// No content coding can be put on it.
+    Unencodable,
+}
+
+impl fmt::Display for Opaque {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooDeep => "the document is nested too deep",
+            Self::NotUtf8 => "the document is not UTF-8",
+            Self::Damaged => "the content coding of the body is damaged, or ends too early",
+            Self::TooDense => "the body becomes too large when it is decoded",
+            Self::Unencodable => "no content coding can be put on the body",
+        })
+    }
 }
 
 /// The steps that the body of one message goes through, in order.

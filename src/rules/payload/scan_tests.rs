@@ -1,5 +1,6 @@
-//! The stripper against a model that parses the whole document, and against anything else.
+//! The scanner, removing members, against a model that parses the whole document, and against anything else.
 
+use super::super::Stripper;
 use super::*;
 use proptest::prelude::*;
 use serde_json::Value;
@@ -13,9 +14,9 @@ fn strip(fields: &Fields, text: &[u8], cut: usize) -> Vec<u8> {
     let mut out = Vec::new();
     let mut stripper = Stripper::new(fields);
     for part in text.chunks(cut.max(1)) {
-        stripper.push(part, &mut out).expect("shallow");
+        stripper.push(part, false, &mut out).expect("shallow");
     }
-    stripper.finish(&mut out);
+    stripper.push(b"", true, &mut out).expect("nothing more");
     out
 }
 
@@ -91,7 +92,7 @@ fn other_encodings_are_refused() {
     for bytes in [little, big, marked, widest] {
         for cut in 1..5 {
             let mut stripper = Stripper::new(&fields);
-            let refused = bytes.chunks(cut).any(|part| stripper.push(part, &mut Vec::new()) == Err(Opaque::NotUtf8));
+            let refused = bytes.chunks(cut).any(|part| stripper.push(part, false, &mut Vec::new()) == Err(Opaque::NotUtf8));
             assert!(refused, "{bytes:?} cut at {cut}");
         }
     }
@@ -102,11 +103,11 @@ fn depth_is_bounded() {
     let fields = fields(&["**.x"]);
     let mut stripper = Stripper::new(&fields);
     let deep = "[".repeat(MAX_DEPTH);
-    assert_eq!(stripper.push(deep.as_bytes(), &mut Vec::new()), Ok(()));
-    assert_eq!(stripper.push(b"[", &mut Vec::new()), Err(Opaque::TooDeep));
+    assert_eq!(stripper.push(deep.as_bytes(), false, &mut Vec::new()), Ok(()));
+    assert_eq!(stripper.push(b"[", false, &mut Vec::new()), Err(Opaque::TooDeep));
     for (inner, wanted) in [(MAX_DEPTH - 1, Ok(())), (MAX_DEPTH, Err(Opaque::TooDeep))] {
         let dropped = format!(r#"{{"x":{}}}"#, "[".repeat(inner) + &"]".repeat(inner));
-        assert_eq!(Stripper::new(&fields).push(dropped.as_bytes(), &mut Vec::new()), wanted, "{inner} levels that are dropped");
+        assert_eq!(Stripper::new(&fields).push(dropped.as_bytes(), false, &mut Vec::new()), wanted, "{inner} levels that are dropped");
     }
 }
 

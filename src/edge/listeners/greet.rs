@@ -1,0 +1,128 @@
+//! The first steps of a connection for HTTP: TLS, which protocol is spoken, and the task that serves it.
+
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora::protocols::Stream;
+use rustls::ProtocolVersion;
+use tokio::net::TcpStream;
+
+use super::admit::Admitted;
+use super::connection::{Connection, Home, scope};
+use super::guard::Guarded;
+use super::service::{HttpService, Tls};
+use super::{http1, http2};
+use crate::exchange::{Client, TlsFacts};
+use crate::telemetry::metrics::METRICS;
+
+/// Serves a connection that was just accepted.
+pub fn begin(stream: TcpStream, peer: SocketAddr, home: &Arc<Home>, service: &Arc<HttpService>, admitted: Admitted) {
+    let tls = service.tls.load_full();
+    let connection = Connection::new(Arc::clone(home), stream.as_raw_fd(), service.limits().header_time);
+    service.connections.lock().push(Arc::downgrade(&connection));
+    let service = Arc::clone(service);
+    let Some(tls) = tls else {
+        connection.set_client(Client::new(peer, None));
+        if let (_, false) = **service.protocols.load() {
+            let guarded = guard(stream, &connection, &service, false);
+            return http1::spawn(guarded, connection, service, admitted);
+        }
+        tokio::spawn(greet(stream, None, connection, service, admitted));
+        return;
+    };
+    tokio::spawn(greet(stream, Some((tls, peer)), connection, service, admitted));
+}
+
+/// Finds out what is spoken. A connection idles in a task that is no larger than it has to be: that of HTTP/1 is
+/// another one.
+async fn greet(
+    stream: TcpStream,
+    tls: Option<(Arc<Tls>, SocketAddr)>,
+    connection: Arc<Connection>,
+    service: Arc<HttpService>,
+    admitted: Admitted,
+) {
+    let greeting = async {
+        match tls {
+            Some((tls, peer)) => shake_hands(stream, peer, &tls, &connection, &service).await,
+            None => Some(look(stream, &connection, &service).await),
+        }
+    };
+    let greeted = tokio::select! {
+        greeted = greeting => greeted,
+        () = connection.evicted() => None,
+    };
+    match greeted {
+        Some((stream, true)) => {
+            let serving = http2::serve(stream, &connection, &service);
+            Box::pin(scope(&connection, serving)).await;
+            drop(admitted);
+        }
+        Some((stream, false)) => http1::spawn(stream, connection, service, admitted),
+        None => {}
+    }
+}
+
+fn guard<S>(stream: S, connection: &Arc<Connection>, service: &HttpService, is_h2: bool) -> Stream
+where
+    Guarded<S>: pingora::protocols::IO + 'static,
+{
+    let id = connection.fd();
+    Box::new(Guarded::new(stream, Arc::clone(connection), &service.limits(), !is_h2, id))
+}
+
+/// A stream without TLS, and whether HTTP/2 is spoken on it.
+async fn look(stream: TcpStream, connection: &Arc<Connection>, service: &HttpService) -> (Stream, bool) {
+    let (http1, http2) = **service.protocols.load();
+    let is_h2 = http2 && (!http1 || speaks_h2(&stream, service.limits().header_time).await);
+    (guard(stream, connection, service, is_h2), is_h2)
+}
+
+/// A stream with TLS, and whether HTTP/2 is spoken on it; `None` when there was no agreement.
+async fn shake_hands(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: &Tls,
+    connection: &Arc<Connection>,
+    service: &HttpService,
+) -> Option<(Stream, bool)> {
+    let (http1, http2) = **service.protocols.load();
+    let header_time = service.limits().header_time;
+    match tokio::time::timeout(header_time, tls.acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => {
+            let session = stream.get_ref().1;
+            let is_h2 = session.alpn_protocol() == Some(b"h2") || (http2 && !http1);
+            let version = if session.protocol_version() == Some(ProtocolVersion::TLSv1_3) { "1.3" } else { "1.2" };
+            let server_name = session.server_name().map(str::to_owned);
+            connection.set_client(Client::new(peer, Some(TlsFacts { version, server_name })));
+            connection.await_head(header_time);
+            return Some((guard(stream, connection, service, is_h2), is_h2));
+        }
+        Ok(Err(error)) => {
+            log::debug!("listener {}: TLS with {peer} failed: {error}", connection.home.name.load());
+            METRICS.refused.with_label_values(&["tls"]).inc();
+        }
+        Err(_) => METRICS.refused.with_label_values(&["tls_timeout"]).inc(),
+    }
+    None
+}
+
+/// Looks, without taking anything, whether an HTTP/2 preface (RFC 9113, section 3.4) comes.
+async fn speaks_h2(stream: &TcpStream, limit: Duration) -> bool {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let look = async {
+        let mut seen = [0; PREFACE.len()];
+        loop {
+            match stream.peek(&mut seen).await {
+                Ok(0) | Err(_) => return false,
+                Ok(count) if seen[..count] != PREFACE[..count] => return false,
+                Ok(count) if count == PREFACE.len() => return true,
+                // A part of it: peeking again would return at once, so the socket is not asked in a spin.
+                Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    tokio::time::timeout(limit, look).await.unwrap_or(false)
+}

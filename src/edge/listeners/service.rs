@@ -1,0 +1,131 @@
+//! What serves the connections of a listener, by its kind, and what a reload may change of that.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use pingora::apps::ReusedHttpStream;
+use pingora::protocols::http::ServerSession;
+use pingora::server::ShutdownWatch;
+use pingora::tls::TlsAcceptor;
+
+use super::connection::Connections;
+use super::drain::Drain;
+use crate::snapshot::{Current, HttpListener, Kind, Limits};
+use crate::tls::{CertificateTable, ServerSettings, TicketKeys, Tickets, server_config};
+
+/// One request at work. It resolves to the connection if another request may follow on it.
+pub type RequestWork<'w> = Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'w>>;
+
+/// What serves HTTP requests. The listeners know nothing else of the proxy.
+pub trait ServeHttp: Send + Sync {
+    /// Serves one request.
+    fn serve<'w>(&'w self, session: ServerSession, shutdown: &'w ShutdownWatch) -> RequestWork<'w>;
+}
+
+/// What all listeners of a process share.
+#[derive(Clone)]
+pub struct Shared {
+    /// What serves HTTP requests.
+    pub http: Arc<dyn ServeHttp>,
+    /// The configuration at work.
+    pub serving: Arc<Current>,
+    /// What is under way.
+    pub drain: Arc<Drain>,
+    /// The keys of TLS session tickets.
+    pub tickets: Arc<TicketKeys>,
+}
+
+/// What serves the connections of a listener. A further kind is a variant here: the compiler names each place that has
+/// to know of it.
+pub enum Service {
+    /// HTTP/1 and HTTP/2 over TCP.
+    Http(Arc<HttpService>),
+}
+
+impl Service {
+    /// Returns the service of a listener of that kind and name; `shutdown` says whether it closes.
+    pub fn new(kind: &Kind, name: &str, shared: Shared, shutdown: ShutdownWatch) -> Self {
+        match kind {
+            Kind::Http(http) => Self::Http(Arc::new(HttpService::new(http, name, shared, shutdown))),
+        }
+    }
+
+    /// Takes the settings of a new configuration.
+    pub fn update(&self, kind: &Kind, name: &str) {
+        match (self, kind) {
+            (Self::Http(service), Kind::Http(http)) => service.update(http, name),
+        }
+    }
+
+    /// Returns the connections that it has, for their deadlines and for making room.
+    pub fn connections(&self) -> &Connections {
+        match self {
+            Self::Http(service) => &service.connections,
+        }
+    }
+}
+
+/// How TLS is spoken.
+pub struct Tls {
+    settings: ServerSettings,
+    /// Does the handshake.
+    pub acceptor: TlsAcceptor,
+}
+
+/// What serves the connections of a listener for HTTP.
+pub struct HttpService {
+    shared: Shared,
+    /// Whether the listener closes.
+    pub shutdown: ShutdownWatch,
+    /// Its connections.
+    pub connections: Connections,
+    limits: ArcSwap<Limits>,
+    /// Whether HTTP/1 is spoken, and whether HTTP/2 is.
+    pub protocols: ArcSwap<(bool, bool)>,
+    /// If TLS is spoken.
+    pub tls: ArcSwapOption<Tls>,
+    certificates: Arc<ArcSwap<CertificateTable>>,
+}
+
+impl std::ops::Deref for HttpService {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+impl HttpService {
+    fn new(listener: &HttpListener, name: &str, shared: Shared, shutdown: ShutdownWatch) -> Self {
+        let service = Self {
+            shared,
+            shutdown,
+            connections: Connections::default(),
+            limits: ArcSwap::from_pointee(listener.limits),
+            protocols: ArcSwap::from_pointee((listener.http1, listener.http2)),
+            tls: ArcSwapOption::empty(),
+            certificates: Arc::new(ArcSwap::from_pointee(CertificateTable::new(&[]))),
+        };
+        service.update(listener, name);
+        service
+    }
+
+    /// Returns the limits of this moment.
+    pub fn limits(&self) -> Limits {
+        **self.limits.load()
+    }
+
+    fn update(&self, listener: &HttpListener, name: &str) {
+        self.limits.store(Arc::new(listener.limits));
+        self.protocols.store(Arc::new((listener.http1, listener.http2)));
+        let Some((settings, certificates)) = &listener.tls else { return self.tls.store(None) };
+        self.certificates.store(Arc::new(CertificateTable::new(certificates)));
+        let same = self.tls.load().as_ref().is_some_and(|tls| tls.settings == *settings);
+        if !same {
+            let tickets = Tickets::new(Arc::clone(&self.tickets), name);
+            let config = server_config(settings, Arc::clone(&self.certificates), tickets);
+            self.tls.store(Some(Arc::new(Tls { settings: settings.clone(), acceptor: TlsAcceptor::from(config) })));
+        }
+    }
+}

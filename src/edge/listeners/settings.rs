@@ -1,0 +1,101 @@
+//! What an accept loop knows of its listener; a reload may change most of it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use ipnet::IpNet;
+use parking_lot::Mutex;
+use pingora::server::ShutdownWatch;
+use tokio::sync::Semaphore;
+
+use super::connection::Home;
+use super::drain::DrainGuard;
+use super::evict::{AddressPlace, Addresses};
+use super::service::{Service, Shared};
+use crate::snapshot::Listener;
+
+/// What is set for a listener at the moment.
+pub struct Settings {
+    /// What connections know of it.
+    pub home: Arc<Home>,
+    /// What serves its connections.
+    pub service: Service,
+    /// A place for each connection; changed with the limit.
+    pub places: Arc<Semaphore>,
+    most: AtomicUsize,
+    per_address: AtomicU32,
+    /// Whose connections are not counted by address, and the others' count.
+    trusted: ArcSwap<Vec<IpNet>>,
+    addresses: Arc<Addresses>,
+    /// Held from the end of the listener until the last connection of its queue is served: a drain must not
+    /// end in between.
+    pub stopping: Mutex<Option<DrainGuard>>,
+}
+
+/// An address has as many connections as it may have.
+#[derive(Debug)]
+pub struct TooMany;
+
+impl Settings {
+    /// Returns the settings of a listener that is about to start; `shutdown` says whether it closes.
+    pub fn new(listener: &Listener, shared: Shared, shutdown: ShutdownWatch) -> Self {
+        let settings = Self {
+            home: Arc::new(Home {
+                key: listener.key(),
+                name: ArcSwap::from_pointee(listener.name.clone()),
+                last: ArcSwapOption::empty(),
+                closing: AtomicBool::new(false),
+            }),
+            service: Service::new(&listener.kind, &listener.name, shared, shutdown),
+            places: Arc::new(Semaphore::new(listener.room.connections)),
+            most: AtomicUsize::new(listener.room.connections),
+            per_address: AtomicU32::default(),
+            trusted: ArcSwap::default(),
+            addresses: Arc::default(),
+            stopping: Mutex::default(),
+        };
+        settings.take(listener);
+        settings
+    }
+
+    /// Takes what a new configuration says.
+    pub fn update(&self, listener: &Listener) {
+        self.take(listener);
+        self.service.update(&listener.kind, &listener.name);
+    }
+
+    fn take(&self, listener: &Listener) {
+        self.home.name.store(Arc::new(listener.name.clone()));
+        self.resize(listener.room.connections);
+        self.per_address.store(listener.room.per_address, Ordering::Relaxed);
+        self.trusted.store(Arc::new(listener.trusted_proxies.clone()));
+    }
+
+    /// Changes how many connections there may be. Fewer count as connections end: none is cut.
+    fn resize(&self, most: usize) {
+        let before = self.most.swap(most, Ordering::AcqRel);
+        if most >= before {
+            return self.places.add_permits(most - before);
+        }
+        let mut surplus = before - most;
+        surplus -= self.places.forget_permits(surplus);
+        let places = Arc::clone(&self.places);
+        tokio::spawn(async move {
+            for _ in 0..surplus {
+                let Ok(place) = places.acquire().await else { return };
+                place.forget();
+            }
+        });
+    }
+
+    /// Counts a connection of that address, unless proxies are trusted there: behind one are many clients.
+    pub fn enter(&self, address: IpAddr) -> Result<Option<AddressPlace>, TooMany> {
+        let canonical = address.to_canonical();
+        if self.trusted.load().iter().any(|net| net.contains(&canonical)) {
+            return Ok(None);
+        }
+        self.addresses.enter(address, self.per_address.load(Ordering::Relaxed)).map(Some).ok_or(TooMany)
+    }
+}

@@ -1,0 +1,53 @@
+//! A socket that is bound, apart from what will be spoken on it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use socket2::{SockRef, Type};
+
+use crate::snapshot::Transport;
+
+/// A socket that is bound, and that nothing serves yet. One of TCP listens.
+#[derive(Debug)]
+pub struct Bound {
+    /// The listener's name.
+    pub name: String,
+    /// The address that was configured; its port may be 0.
+    pub configured: SocketAddr,
+    /// Whether a service manager has bound it, so that its name counts more than its address.
+    pub activated: bool,
+    /// The socket.
+    pub socket: OwnedFd,
+}
+
+impl Bound {
+    /// Returns the transport, as the socket itself says: a predecessor of any version hands over the right one.
+    pub fn transport(&self) -> io::Result<Transport> {
+        match SockRef::from(&self.socket).r#type()? {
+            Type::STREAM => Ok(Transport::Tcp),
+            Type::DGRAM => Ok(Transport::Udp),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Returns the address that it has.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        SockRef::from(&self.socket).local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
+    }
+
+    /// Returns the same socket once more, for a successor.
+    ///
+    /// # Errors
+    /// When no file descriptor is left.
+    pub fn share(&self) -> io::Result<Self> {
+        let socket = self.socket.try_clone()?;
+        Ok(Self { name: self.name.clone(), configured: self.configured, activated: false, socket })
+    }
+}
+
+impl AsFd for Bound {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

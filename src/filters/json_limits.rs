@@ -1,0 +1,156 @@
+//! `json_limits`: rejects JSON request bodies that are malformed, or of a shape that is made to hurt a parser.
+
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
+use pingora::http::RequestHeader;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{CompileContext, HttpFilter, Needs, Stage, Verdict};
+use crate::exchange::{Exchange, Reason, Rejection};
+use crate::notation::Size;
+use crate::rules::payload::{JsonLimits, MAX_JSON_DEPTH};
+
+/// What a JSON body may be.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The longest body, which is held whole. Default 1MiB.
+    pub max_size: Size,
+    /// The deepest nesting, 127 at most. Default 32.
+    #[schemars(range(min = 1, max = 127))]
+    pub max_depth: u32,
+    /// The most members of an object. Default 1000.
+    pub max_members: u32,
+    /// The most elements of a list. Default 10000.
+    pub max_elements: u32,
+    /// The longest name, in bytes. Default 256.
+    pub max_name: u32,
+    /// The longest text, in bytes. Default 1048576.
+    pub max_text: u32,
+    /// What becomes of an object with two members of one name, of which some parsers take the first and some the last.
+    /// Default `reject`.
+    pub duplicate_names: DuplicateNames,
+    /// What becomes of a body that is not JSON by its `Content-Type`. Default `keep`.
+    pub other: OtherBody,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_size: Size(1 << 20),
+            max_depth: 32,
+            max_members: 1_000,
+            max_elements: 10_000,
+            max_name: 256,
+            max_text: 1 << 20,
+            duplicate_names: DuplicateNames::Reject,
+            other: OtherBody::Keep,
+        }
+    }
+}
+
+/// What becomes of an object with two members of one name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DuplicateNames {
+    /// 400.
+    Reject,
+    /// It passes.
+    Keep,
+}
+
+/// What becomes of a request body that is not JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OtherBody {
+    /// It passes unchecked.
+    Keep,
+    /// 415.
+    Reject,
+}
+
+/// The compiled filter.
+#[derive(Debug)]
+pub struct Filter {
+    limits: JsonLimits,
+    size: u64,
+    other: OtherBody,
+}
+
+impl HttpFilter for Filter {
+    type Config = Config;
+    type Memory = ();
+    const STAGE: Stage = Stage::Validate;
+
+    fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
+        if config.max_depth > MAX_JSON_DEPTH {
+            context.mistakes.add(&context.place.key("max_depth"), format!("expected at most {MAX_JSON_DEPTH}"));
+        }
+        let limits = JsonLimits {
+            depth: config.max_depth,
+            members: config.max_members,
+            elements: config.max_elements,
+            name: config.max_name,
+            text: config.max_text,
+            duplicate_names: config.duplicate_names == DuplicateNames::Keep,
+        };
+        Some(Self { limits, size: config.max_size.0, other: config.other })
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::RequestBody(self.size)
+    }
+
+    fn on_request_body(&self, body: &[u8], request: &RequestHeader, _exchange: &mut Exchange) -> Verdict {
+        if body.is_empty() {
+            return Ok(());
+        }
+        if !is_json(request) {
+            return match self.other {
+                OtherBody::Keep => Ok(()),
+                OtherBody::Reject => Err(Rejection::new(Reason::MediaType, "send JSON, as application/json")),
+            };
+        }
+        if request.headers.get_all(CONTENT_ENCODING).iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            // RFC 7694, section 3.
+            let rejection = Rejection::new(Reason::MediaType, "send the body without a content coding");
+            return Err(rejection.header(ACCEPT_ENCODING, HeaderValue::from_static("identity")));
+        }
+        self.limits.check(body).map_err(|why| Rejection::new(Reason::BodyInvalid, why))
+    }
+}
+
+/// Returns whether a body may be read as JSON: it says so, or says nothing of its kind.
+fn is_json(request: &RequestHeader) -> bool {
+    let mut kinds = request.headers.get_all(CONTENT_TYPE).iter().peekable();
+    let is = |kind: &HeaderValue| {
+        let kind = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        kind.is_empty() || kind.windows(4).any(|word| word.eq_ignore_ascii_case(b"json"))
+    };
+    kinds.peek().is_none() || kinds.any(is)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::filters::test_kit::{compile, request};
+
+    #[test]
+    fn a_body_is_judged_by_its_kind_and_shape() {
+        let json = [("content-type", "application/json; charset=utf-8")];
+        let judge = |yaml: &str, headers: &[(&str, &str)], body: &str| {
+            let mut kit = compile(yaml).expect("a filter");
+            kit.on_request(request("POST /", headers)).expect("the head is fine");
+            kit.on_request_body(body.as_bytes()).err().map(|rejection| (rejection.reason.code(), rejection.detail.into_owned()))
+        };
+        let yaml = "[{json_limits: {max_depth: 2, other: reject}}]";
+        assert_eq!(judge(yaml, &json, "[[1]]"), None);
+        assert_eq!(judge(yaml, &json, ""), None);
+        let deep = judge(yaml, &json, "[[[1]]]").expect("a rejection");
+        assert_eq!(deep, ("body_invalid", "the document is nested deeper than 2 levels at line 1 column 3".to_owned()));
+        assert_eq!(judge(yaml, &[], "{").expect("a rejection").0, "body_invalid");
+        assert_eq!(judge(yaml, &[("content-type", "text/plain")], "{").expect("a rejection").0, "media_type");
+        assert_eq!(judge("[{json_limits: {}}]", &[("content-type", "text/plain")], "{"), None);
+        let packed = [json[0], ("content-encoding", "gzip")];
+        assert_eq!(judge(yaml, &packed, "[]").expect("a rejection").0, "media_type");
+    }
+}

@@ -1,0 +1,333 @@
+//! Replaces values of JSON members by a mask, of which the last characters may be those of the value.
+
+use std::collections::VecDeque;
+
+use super::fields::{FieldPath, Fields, Place};
+use super::lex::escaped;
+use super::scan::{MemberChange, MemberEdit};
+
+/// What stands in place of a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MaskText {
+    /// JSON: a string, or another scalar.
+    text: Box<[u8]>,
+    /// How many characters of the value follow, at most.
+    keep_last: usize,
+}
+
+impl MaskText {
+    /// The most characters of a value that are kept.
+    pub const MAX_KEPT: usize = 32;
+
+    /// Returns the mask of that text, a JSON string, followed by the last `keep_last` characters of a string or number.
+    ///
+    /// A value of less than twice as many characters is masked whole, so that at least half of every value is hidden.
+    /// Of other values nothing is kept.
+    ///
+    /// # Errors
+    /// When more than [`MaskText::MAX_KEPT`] characters are to be kept.
+    pub fn of_text(text: &str, keep_last: usize) -> Result<Self, String> {
+        if keep_last > Self::MAX_KEPT {
+            return Err(format!("at most {} characters can be kept", Self::MAX_KEPT));
+        }
+        Ok(Self { text: [b"\"", escaped(text).as_slice(), b"\""].concat().into(), keep_last })
+    }
+
+    /// Returns the mask `null`.
+    pub fn null() -> Self {
+        Self { text: b"null".as_slice().into(), keep_last: 0 }
+    }
+}
+
+/// Paths of members, each with the mask of its value.
+///
+/// Objects and arrays are replaced as a whole, and so is a value that is no JSON. Of a value that is kept in part at
+/// most [`MaskText::MAX_KEPT`] characters of 12 bytes are held.
+#[derive(Debug)]
+pub struct Masks {
+    fields: Fields,
+    /// One for each path.
+    masks: Box<[MaskText]>,
+}
+
+impl Masks {
+    /// Compiles pairs of path and mask. Of several paths that take one member the first counts.
+    ///
+    /// # Errors
+    /// When the paths have too many steps together.
+    pub fn new(masks: &[(FieldPath, MaskText)]) -> Result<Self, String> {
+        let paths: Vec<_> = masks.iter().map(|(path, _)| path.clone()).collect();
+        Ok(Self { fields: Fields::new(&paths)?, masks: masks.iter().map(|(_, mask)| mask.clone()).collect() })
+    }
+}
+
+impl MemberEdit for Masks {
+    type Value = Masked;
+
+    fn fields(&self) -> &Fields {
+        &self.fields
+    }
+
+    fn action(&self, place: Place) -> MemberChange<'_, Masked> {
+        let path = self.fields.path_at(place);
+        self.masks.get(path).map_or(MemberChange::Remove, |mask| MemberChange::Replace(Masked::new(path, mask.keep_last)))
+    }
+
+    fn replace(&self, value: &mut Masked, part: &[u8], end: bool, out: &mut Vec<u8>) {
+        let mut rest = part;
+        while let Some((first, behind)) = rest.split_first() {
+            rest = match value.stage {
+                Stage::Lead if first.is_ascii_whitespace() || *first == b':' => {
+                    out.push(*first);
+                    behind
+                }
+                Stage::Lead => {
+                    value.stage = value.begin(*first);
+                    if value.stage == Stage::Text { behind } else { rest }
+                }
+                Stage::Whole => value.pass_space(rest),
+                Stage::Number if first.is_ascii_whitespace() => {
+                    value.stage = Stage::Behind;
+                    rest
+                }
+                Stage::Number if first.is_ascii_alphanumeric() || b"+-.".contains(first) => {
+                    value.kept.take(*first, false);
+                    behind
+                }
+                Stage::Text if *first == b'"' && !value.kept.escapes() => {
+                    value.stage = Stage::Behind;
+                    behind
+                }
+                Stage::Text => {
+                    value.kept.take(*first, true);
+                    behind
+                }
+                Stage::Behind if first.is_ascii_whitespace() => value.pass_space(rest),
+                // No number, or more than one value where one should be: nothing of it is kept.
+                Stage::Number | Stage::Behind => {
+                    value.kept.wanted = 0;
+                    value.stage = Stage::Whole;
+                    rest
+                }
+            };
+        }
+        if let (true, Some(mask)) = (end && value.stage != Stage::Lead, self.masks.get(value.path)) {
+            value.write(&mask.text, out);
+        }
+    }
+}
+
+/// White space behind a value that is kept, in bytes.
+const MAX_SPACE: usize = 4_096;
+
+/// The state of one value that is being masked.
+#[derive(Debug)]
+pub struct Masked {
+    path: usize,
+    stage: Stage,
+    kept: Kept,
+    /// The white space that was read last.
+    space: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Before the value: white space and the colon.
+    Lead,
+    /// In a value of which nothing is kept.
+    Whole,
+    Number,
+    Text,
+    /// Behind a string or number.
+    Behind,
+}
+
+impl Masked {
+    fn new(path: usize, keep_last: usize) -> Self {
+        Self { path, stage: Stage::Lead, kept: Kept::new(keep_last), space: Vec::new() }
+    }
+
+    /// Returns the stage that a value with this first byte begins with.
+    fn begin(&mut self, first: u8) -> Stage {
+        match first {
+            b'"' if self.kept.wanted > 0 => Stage::Text,
+            b'-' | b'0'..=b'9' if self.kept.wanted > 0 => Stage::Number,
+            _ => {
+                self.kept.wanted = 0;
+                Stage::Whole
+            }
+        }
+    }
+
+    /// Passes over the part of a value, and keeps the white space at its end, which is not the value's.
+    fn pass_space<'p>(&mut self, part: &'p [u8]) -> &'p [u8] {
+        let end = match self.stage {
+            Stage::Behind => part.iter().take_while(|byte| byte.is_ascii_whitespace()).count(),
+            _ => part.len(),
+        };
+        let (now, rest) = part.split_at(end);
+        let space = now.len() - now.trim_ascii_end().len();
+        if space < now.len() {
+            self.space.clear();
+        }
+        let room = MAX_SPACE - self.space.len();
+        self.space.extend_from_slice(&now[now.len() - space..][..space.min(room)]);
+        rest
+    }
+
+    /// Writes the mask, with what is kept of the value before its closing quote, and the white space behind.
+    fn write(&mut self, text: &[u8], out: &mut Vec<u8>) {
+        match text.split_last() {
+            Some((quote, text)) if self.kept.is_enough() => {
+                out.extend_from_slice(text);
+                self.kept.last().for_each(|one| out.extend_from_slice(one.bytes()));
+                out.push(*quote);
+            }
+            _ => out.extend_from_slice(text),
+        }
+        out.append(&mut self.space);
+    }
+}
+
+/// The last characters of a string or number, as they are written.
+#[derive(Debug)]
+struct Kept {
+    wanted: usize,
+    seen: usize,
+    characters: VecDeque<Character>,
+    /// What the next byte belongs to.
+    next: Next,
+}
+
+/// What a byte of a string may continue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Nothing: it begins a character.
+    First,
+    /// UTF-8 of so many bytes more.
+    Utf8(u8),
+    /// A backslash.
+    Escape,
+    /// `\u`, of so many digits more.
+    Digit(u8),
+}
+
+impl Kept {
+    fn new(wanted: usize) -> Self {
+        Self { wanted, seen: 0, characters: VecDeque::with_capacity(if wanted > 0 { wanted + 1 } else { 0 }), next: Next::First }
+    }
+
+    /// Whether the next byte is escaped by a backslash.
+    fn escapes(&self) -> bool {
+        self.next == Next::Escape
+    }
+
+    /// Whether anything is to be kept: at least half of the value is hidden then.
+    fn is_enough(&self) -> bool {
+        self.wanted > 0 && self.seen >= 2 * self.wanted
+    }
+
+    /// Takes a byte of a string, or of a number.
+    fn take(&mut self, byte: u8, string: bool) {
+        let next = match (self.next, byte) {
+            (Next::Escape, b'u') => Next::Digit(4),
+            (Next::Escape, _) => Next::First,
+            (Next::Digit(more), _) if byte.is_ascii_hexdigit() => more_of(more, Next::Digit),
+            (Next::Utf8(more), 0x80..=0xbf) => more_of(more, Next::Utf8),
+            _ => return self.begin(byte, string),
+        };
+        let joins = matches!(self.next, Next::Digit(1));
+        self.next = next;
+        if let Some(last) = self.characters.back_mut() {
+            last.push(byte);
+        }
+        if joins {
+            self.join_surrogates();
+        }
+    }
+
+    /// Begins a character.
+    fn begin(&mut self, byte: u8, string: bool) {
+        self.next = match byte {
+            _ if !string => Next::First,
+            b'\\' => Next::Escape,
+            0xc2..=0xdf => Next::Utf8(1),
+            0xe0..=0xef => Next::Utf8(2),
+            0xf0..=0xf4 => Next::Utf8(3),
+            _ => Next::First,
+        };
+        self.seen += 1;
+        self.characters.push_back(Character::of(byte));
+        // One more than is wanted, since two may turn out to be one.
+        if self.characters.len() > self.wanted + 1 {
+            self.characters.pop_front();
+        }
+    }
+}
+
+/// The state after one more of `more` bytes.
+fn more_of(more: u8, next: fn(u8) -> Next) -> Next {
+    if more > 1 { next(more - 1) } else { Next::First }
+}
+
+impl Kept {
+    /// Makes one character of the last two if they are the halves of a surrogate pair (RFC 8259, section 7).
+    fn join_surrogates(&mut self) {
+        let half = |at: Option<&Character>| at.and_then(Character::surrogate);
+        let last = self.characters.len();
+        if last < 2 || half(self.characters.get(last - 2)) != Some(true) || half(self.characters.back()) != Some(false) {
+            return;
+        }
+        if let (Some(low), Some(high)) = (self.characters.pop_back(), self.characters.back_mut()) {
+            low.bytes().iter().for_each(|byte| high.push(*byte));
+            self.seen -= 1;
+        }
+    }
+
+    /// Returns the characters that are kept, once all have been taken.
+    fn last(&self) -> impl Iterator<Item = &Character> {
+        self.characters.iter().skip(self.characters.len().saturating_sub(self.wanted))
+    }
+}
+
+/// One character as it is written: at most two escapes of six bytes.
+#[derive(Clone, Copy, Debug)]
+struct Character {
+    bytes: [u8; 12],
+    len: u8,
+}
+
+impl Character {
+    fn of(first: u8) -> Self {
+        let mut bytes = [0; 12];
+        bytes[0] = first;
+        Self { bytes, len: 1 }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
+    fn push(&mut self, byte: u8) {
+        if let Some(place) = self.bytes.get_mut(usize::from(self.len)) {
+            *place = byte;
+            self.len += 1;
+        }
+    }
+
+    /// Whether the escape is the first half of a surrogate pair (true) or the second (false).
+    fn surrogate(&self) -> Option<bool> {
+        match self.bytes() {
+            [b'\\', b'u', b'd' | b'D', digit, _, _] => match digit.to_ascii_lowercase() {
+                b'8' | b'9' | b'a' | b'b' => Some(true),
+                b'c'..=b'f' => Some(false),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "mask_tests.rs"]
+mod tests;

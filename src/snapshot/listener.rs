@@ -1,0 +1,115 @@
+//! Listeners: what each is known by, and what it speaks.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use rustls::sign::CertifiedKey;
+
+use crate::tls::ServerSettings;
+
+/// The transport of a socket. Two sockets may have the same address if their transports differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// TCP (RFC 9293).
+    Tcp,
+    /// UDP (RFC 768).
+    Udp,
+}
+
+/// What a listener is known by over reloads: its transport and its address, so that it may be renamed; with a port of
+/// the system's choice its name as well.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerKey(Transport, SocketAddr, Option<String>);
+
+impl ListenerKey {
+    /// Returns the transport of the socket.
+    pub fn transport(&self) -> Transport {
+        self.0
+    }
+}
+
+/// One address to accept connections on.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: SocketAddr,
+    /// What it speaks.
+    pub kind: Kind,
+    /// Whose word about the client counts. Their connections are not counted by address.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How many connections it has room for.
+    pub room: Room,
+}
+
+impl Listener {
+    /// Returns what it is known by.
+    pub fn key(&self) -> ListenerKey {
+        ListenerKey(self.transport(), self.address, (self.address.port() == 0).then(|| self.name.clone()))
+    }
+
+    /// Returns the transport of its socket.
+    pub fn transport(&self) -> Transport {
+        match self.kind {
+            Kind::Http(_) => Transport::Tcp,
+        }
+    }
+
+    /// Returns its settings for HTTP, if it speaks that.
+    pub fn http(&self) -> Option<&HttpListener> {
+        match &self.kind {
+            Kind::Http(http) => Some(http),
+        }
+    }
+}
+
+/// What a listener speaks. A further kind is a variant here, and a file in `edge/listeners`.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// HTTP/1 and HTTP/2 over TCP, with or without TLS.
+    Http(HttpListener),
+}
+
+/// A listener for HTTP.
+#[derive(Clone, Debug)]
+pub struct HttpListener {
+    /// HTTP/1 is spoken.
+    pub http1: bool,
+    /// HTTP/2 is spoken.
+    pub http2: bool,
+    /// TLS, with its certificates.
+    pub tls: Option<(ServerSettings, Vec<Arc<CertifiedKey>>)>,
+    /// Limits.
+    pub limits: Limits,
+}
+
+/// How many connections a listener has room for.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Connections at a time.
+    pub connections: usize,
+    /// Connections of one address at a time.
+    pub per_address: u32,
+}
+
+/// Limits of a listener for HTTP.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For headers, handshakes and prefaces.
+    pub header_time: Duration,
+    /// Bytes of a request's head.
+    pub headers: usize,
+    /// Between requests.
+    pub idle_time: Duration,
+    /// Between two parts of a body.
+    pub body_idle_time: Duration,
+    /// Bytes of a request body.
+    pub body: u64,
+    /// Requests on a connection; `None` is any number.
+    pub requests_per_connection: Option<u32>,
+    /// Streams on an HTTP/2 connection.
+    pub streams: u32,
+}
