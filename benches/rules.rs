@@ -1,4 +1,4 @@
-//! Criterion benchmarks of the rules: routing, balance, limits, stripping.
+//! Criterion benchmarks of the rules: routing, balance, limits, payloads.
 //!
 //! `cargo bench --bench rules`
 
@@ -22,7 +22,7 @@ use portcullis::live::Buckets;
 use portcullis::notation::Rate;
 use portcullis::rules::balance::{Algorithm, Ask, Ewma, Loads, Seat, hash_key};
 use portcullis::rules::limits::Gcra;
-use portcullis::rules::payload::{Fields, Step, Stripper};
+use portcullis::rules::payload::{Coding, Editor, Encoder, Fields, Level, MaskText, Masks, Renames, Step, Stripper};
 use portcullis::rules::routing::{Entry, Predicates, Question, Router, Verdict};
 
 /// Paths in the shape of the GitHub REST API, as many as are asked for.
@@ -134,7 +134,7 @@ fn limits(criterion: &mut Criterion) {
     });
 }
 
-fn strip(criterion: &mut Criterion) {
+fn payload(criterion: &mut Criterion) {
     let paths: Vec<_> = ["ssn", "**.internal"].iter().map(|p| p.parse().expect("a field")).collect();
     let fields = Fields::new(&paths).expect("few steps");
     let item = r#"{"id":1,"title":"a title of some length","internal":{"cost":7}}"#;
@@ -147,6 +147,33 @@ fn strip(criterion: &mut Criterion) {
             out
         });
     });
+    let renames = Renames::new(&[("**.title".parse().expect("a field"), "name")]).expect("few steps");
+    criterion.bench_function("rename in 1 KB of JSON", |b| {
+        b.iter(|| {
+            let mut out = Vec::with_capacity(document.len());
+            Editor::new(&renames).push(black_box(document.as_bytes()), true, &mut out).expect("shallow");
+            out
+        });
+    });
+    let mask = MaskText::of_text("***", 4).expect("a mask");
+    let masks = Masks::new(&[("**.title".parse().expect("a field"), mask)]).expect("few steps");
+    criterion.bench_function("mask in 1 KB of JSON", |b| {
+        b.iter(|| {
+            let mut out = Vec::with_capacity(document.len());
+            Editor::new(&masks).push(black_box(document.as_bytes()), true, &mut out).expect("shallow");
+            out
+        });
+    });
+    for coding in Coding::ALL {
+        criterion.bench_function(&format!("encode 1 KB of JSON, {}", coding.name()), |b| {
+            b.iter(|| {
+                let mut out = Vec::with_capacity(document.len());
+                let mut encoder = Encoder::new(coding, Level::Balanced, false).expect("memory");
+                encoder.push(black_box(document.as_bytes()), true, &mut out).expect("encodes");
+                out
+            });
+        });
+    }
 }
 
 /// From the text of 10,000 routes to what serves them.
@@ -172,5 +199,5 @@ fn configuration(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, routing, balance, limits, strip, configuration);
+criterion_group!(benches, routing, balance, limits, payload, configuration);
 criterion_main!(benches);

@@ -20,6 +20,7 @@
 //!   workers, a panic.
 //! * A secret in a log, an error, a metric or `Debug`.
 
+pub mod actions;
 pub mod admin;
 pub mod cli;
 pub mod clients;

@@ -55,12 +55,16 @@ mod key_sets;
 mod limits;
 #[path = "gateway/listeners.rs"]
 mod listeners;
+#[path = "gateway/payload.rs"]
+mod payload;
 #[path = "gateway/process.rs"]
 mod process;
 #[path = "gateway/query_keys.rs"]
 mod query_keys;
 #[path = "gateway/references.rs"]
 mod references;
+#[path = "gateway/relay.rs"]
+mod relay;
 #[path = "gateway/reload.rs"]
 mod reload;
 #[path = "gateway/resilience.rs"]

@@ -21,7 +21,7 @@ const ORDER: &[&[&str]] = &[
     &["edge", "admin"],
     &["compile"],
     &["snapshot", "config"],
-    &["filters"],
+    &["actions", "filters"],
     &["upstreams", "clients", "telemetry", "live", "tls"],
     &["exchange"],
     &["notation", "rules"],

@@ -25,8 +25,9 @@ use self::guests::{Guest, Guests};
 use crate::config::{Flat, FlatLater};
 use crate::filters::consumer_digest;
 use crate::notation::Mistakes;
-use crate::snapshot::{Serving, Upstream};
+use crate::snapshot::Serving;
 use crate::telemetry::metrics::{METRICS, UpstreamState};
+use crate::upstreams::Upstream;
 
 /// Connections at a time: operators are few.
 const MAX_CONNECTIONS: usize = 256;

@@ -13,7 +13,7 @@ use crate::live::Live;
 use crate::notation::Mistakes;
 use crate::rules::path::{Ambiguity, normalise};
 use crate::rules::routing::{Entry, Question, Router, Ruling, Verdict, allow};
-use crate::snapshot::{Action, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::telemetry::{complain, say};
 
 /// Tell which route a request takes, through which filters, and which was the runner-up
@@ -166,15 +166,7 @@ fn tell_route(loaded: &Loaded, snapshot: &Snapshot, index: usize, listener: usiz
     for filter in filters(loaded, snapshot, &inherited, index, listener) {
         say!("  filter: {filter}");
     }
-    match &route.action {
-        Action::Forward(forward) => {
-            for upstream in &forward.upstreams {
-                let shape = upstream.pool.shape();
-                let name = loaded.redact(&upstream.name);
-                say!("  forward: {name} ({}, {} targets)", shape.algorithm, shape.targets.len());
-            }
-        }
-        Action::Redirect { status, .. } => say!("  redirect: {status}"),
-        Action::Respond { status, .. } => say!("  respond: {status}"),
+    for line in route.action.describe() {
+        say!("  {}", loaded.redact(&line));
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use ahash::AHashSet;
 
 use super::routes::Work;
+use crate::actions::ActionConfig;
 use crate::config::{self, FilterEntry, Loaded};
 use crate::filters::{Chain, CompileContext, Filter, FilterConfig, Identities, Needs, RouteFacts, Stage};
 use crate::notation::{Mistakes, Place, nearest};
@@ -352,7 +353,7 @@ impl<'w> Work<'w> {
 
     /// Whether a filter has something to work on; noted where the route has it itself, and does not forward.
     fn fits(&mut self, filter: &Filter, route: &config::Route, one: &Selected<'_>) -> bool {
-        let fits = matches!(route.action, config::Action::Forward(_)) || filter.needs() != Needs::ResponseBody;
+        let fits = matches!(route.action, ActionConfig::Forward(_)) || filter.needs() != Needs::ResponseBody;
         if !fits && one.is_own() {
             let text = format!("{} changes responses of targets, and this route does not forward", one.config.key());
             self.note(&one.place, text);

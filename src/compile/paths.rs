@@ -6,7 +6,7 @@ use crate::config::{PathRule, Paths};
 use crate::filters::Stage;
 use crate::rules::path::PathRules;
 use crate::rules::routing::{Entry, HostPattern, PathPattern, Segment};
-use crate::snapshot::{Action, Route};
+use crate::snapshot::Route;
 
 /// What is rejected on a route: what it says itself, or else what is said for all, or else what is safe.
 pub fn path_rules(own: &Paths, all: &Paths, authenticates: bool) -> PathRules {
@@ -75,9 +75,6 @@ fn authenticates(route: &Route, listener: usize) -> bool {
 }
 
 fn upstreams(route: &Route) -> impl Iterator<Item = &str> {
-    let upstreams = match &route.action {
-        Action::Forward(forward) => forward.upstreams.as_slice(),
-        _ => &[],
-    };
+    let upstreams = route.action.forward().map_or(&[][..], |forward| forward.upstreams.as_slice());
     upstreams.iter().map(|upstream| upstream.name.as_str())
 }

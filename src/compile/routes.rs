@@ -8,15 +8,14 @@ use http::HeaderName;
 
 use super::filters::Inherited;
 use super::paths::{bypasses, path_rules};
-use super::upstreams::request_key;
-use crate::config::{self, HostHeader, Loaded, OneOrMany, RequestClass, TextRule, TextTest};
-use crate::filters::{Consumers, Shared, Stage, editable};
+use crate::actions::{Action, ActionConfig, ActionContext};
+use crate::config::{self, Loaded, OneOrMany, TextRule, TextTest};
+use crate::filters::{Consumers, Shared, Stage};
 use crate::live::Live;
 use crate::notation::{Header, Mistakes, Place, nearest};
-use crate::rules::balance::{Algorithm, Seat, hash_key};
 use crate::rules::routing::{Entry, HostPattern, PathPattern, Predicates, Router, Segment, TextMatch};
-use crate::snapshot::{Action, Chains, Forward, Host, Listener, Mirror, PathEdit, Route, Split, Template, Upstream};
-use crate::upstreams::Class;
+use crate::snapshot::{Chains, Listener, Route};
+use crate::upstreams::Upstream;
 
 /// The most routes of a configuration.
 const MAX_ROUTES: usize = 100_000;
@@ -26,9 +25,6 @@ const MAX_COMBINATIONS: usize = 10_000;
 
 /// The most of them on all listeners together: each is an entry of a table, of about 1 KiB with all that leads to it.
 const MAX_ENTRIES: usize = 500_000;
-
-/// The most splits by a key: each has a table of 256 KiB.
-const MAX_KEYED_SPLITS: usize = 1_000;
 
 /// What the work on routes needs, and where it notes mistakes.
 pub struct Work<'w> {
@@ -222,193 +218,29 @@ impl<'w> Work<'w> {
         Route {
             name: route.name.0.clone(),
             paths: path_rules(&route.paths, &self.loaded.config.paths, authenticates),
-            action: self.action(&route.action, entries, &place.key("action")),
+            action: self.action(&route.action, entries, place.key("action")),
             body: route.body.as_ref().map(|b| b.0),
             chains,
             metrics: OnceLock::new(),
         }
     }
 
-    fn action(&mut self, action: &config::Action, entries: &[Entry], place: &Place) -> Action {
-        match action {
-            config::Action::Forward(forward) => {
-                let full = match forward {
-                    config::Forward::Name(name) => &config::ForwardTo { upstream: Some(name.clone()), ..Default::default() },
-                    config::Forward::To(full) => full.as_ref(),
-                };
-                Action::Forward(self.forward(full, entries, &place.key("forward")))
-            }
-            config::Action::Redirect(redirect) => {
-                let place = place.key("redirect");
-                if !matches!(redirect.status, 301 | 302 | 303 | 307 | 308) {
-                    self.mistakes.add(&place.key("status"), format!("expected 301, 302, 303, 307 or 308, found {}", redirect.status));
-                }
-                let mut known = vec!["host", "path", "query"];
-                known.extend(params(entries));
-                let to = self.template(&redirect.to, &known, &place.key("to"));
-                Action::Redirect { to, status: redirect.status }
-            }
-            config::Action::Respond(respond) => {
-                let place = place.key("respond").key("headers");
-                let headers = respond
-                    .headers
-                    .iter()
-                    .filter_map(|(text, value)| Some((editable(text, &place.key(text.clone()), self.mistakes)?, value.0.clone())));
-                Action::Respond { status: respond.status, headers: headers.collect(), body: respond.body.clone().into() }
-            }
-        }
-    }
-
-    fn template(&mut self, text: &str, known: &[&str], place: &Place) -> Template {
-        let compiled = Template::new(text, known);
-        self.mistakes.take(place, compiled).unwrap_or_else(Template::empty)
-    }
-
-    fn forward(&mut self, forward: &config::ForwardTo, entries: &[Entry], place: &Place) -> Forward {
-        let named: Vec<(&str, u32, Place)> = match (&forward.upstream, forward.split.as_slice()) {
-            (Some(name), []) => vec![(name, 1, place.clone())],
-            (None, split) if !split.is_empty() => {
-                let at = |i: usize| place.key("split").index(i).key("upstream");
-                split.iter().enumerate().map(|(i, s)| (s.upstream.as_str(), s.weight, at(i))).collect()
-            }
-            _ => {
-                self.mistakes.add(place, "expected exactly one of upstream and split");
-                Vec::new()
-            }
-        };
-        if !named.is_empty() && named.iter().all(|(_, weight, _)| *weight == 0) {
-            self.mistakes.add(place, "all weights are 0: nothing would be forwarded");
-        }
-        let (mut upstreams, mut weights) = (Vec::new(), Vec::new());
-        for (name, weight, place) in &named {
-            match self.upstreams.get(*name) {
-                Some(upstream) if *weight > 0 => {
-                    upstreams.push(Arc::clone(upstream));
-                    weights.push(*weight);
-                }
-                Some(_) => {}
-                None if self.is_unread(name) => {}
-                None => {
-                    let near = nearest(name, self.upstreams.keys().map(String::as_str));
-                    self.mistakes.add(place, format!("there is no upstream \"{name}\"{near}"));
-                }
-            }
-        }
-        if forward.timeout.as_ref().is_some_and(|t| t.0.is_zero()) {
-            self.mistakes.add(&place.key("timeout"), "expected a time longer than nothing; without the key there is none");
-        }
-        Forward {
-            split: self.split(forward, &upstreams, &weights, place),
-            mirror: forward.mirror.as_ref().and_then(|m| self.mirror(m, &place.key("mirror"))),
-            class: match forward.class {
-                RequestClass::High => Class::High,
-                RequestClass::Normal => Class::Normal,
-                RequestClass::Low => Class::Low,
-            },
-            retry_methods: forward.retry_methods.as_ref().map(|list| list.iter().map(|m| m.0.clone()).collect()),
-            deadline_header: forward.deadline_header.as_ref().map(|h| h.0.clone()),
-            upstreams,
-            host: match &forward.host {
-                HostHeader::Keep => Host::Keep,
-                HostHeader::Target => Host::Target,
-                HostHeader::Text(text) => Host::Text(text.clone()),
-            },
-            path: self.path_edit(forward, entries, place),
-            timeout: forward.timeout.as_ref().map(|t| t.0),
-        }
-    }
-
-    /// Whether there is an upstream of that name, or there may be, which was not compiled.
-    fn is_unread(&self, upstream: &str) -> bool {
-        self.loaded.is_left_out("upstreams", upstream) || self.loaded.config.upstreams.contains_key(upstream)
-    }
-
-    /// The shares of a split; in turn, or by a key.
-    fn split(&mut self, forward: &config::ForwardTo, upstreams: &[Arc<Upstream>], weights: &[u32], place: &Place) -> Option<Split> {
-        if upstreams.len() < 2 {
-            if forward.split_by.is_some() && forward.split.is_empty() {
-                self.mistakes.add(&place.key("split_by"), "is only for a split");
-            }
-            return None;
-        }
-        let seat = |(upstream, weight): (&Arc<Upstream>, &u32)| Seat::new(hash_key(upstream.name.as_bytes()), *weight);
-        let seats: Vec<Seat> = upstreams.iter().zip(weights).map(seat).collect();
-        let key = forward.split_by.as_ref().map(request_key);
-        self.keyed_splits += usize::from(key.is_some());
-        if self.keyed_splits > MAX_KEYED_SPLITS {
-            self.mistakes.add(&place.key("split_by"), format!("more than {MAX_KEYED_SPLITS} splits by a key are too many"));
-            return None;
-        }
-        let algorithm = if key.is_some() { Algorithm::Maglev { load_factor: 0 } } else { Algorithm::RoundRobin };
-        Some(Split { shares: algorithm.build(&seats), key })
-    }
-
-    fn mirror(&mut self, mirror: &config::Mirror, place: &Place) -> Option<Mirror> {
-        let Some(upstream) = self.upstreams.get(&mirror.upstream) else {
-            if !self.is_unread(&mirror.upstream) {
-                let near = nearest(&mirror.upstream, self.upstreams.keys().map(String::as_str));
-                self.mistakes.add(&place.key("upstream"), format!("there is no upstream \"{}\"{near}", mirror.upstream));
-            }
-            return None;
-        };
-        let share = (mirror.percent / 100.0 * f64::from(u32::MAX)).round() as u64 + 1;
-        Some(Mirror { upstream: Arc::clone(upstream), share, concurrent: mirror.concurrent, active: Arc::default() })
-    }
-
-    fn path_edit(&mut self, forward: &config::ForwardTo, entries: &[Entry], place: &Place) -> PathEdit {
-        match (&forward.strip_prefix, &forward.rewrite) {
-            (None, None) => PathEdit::Keep,
-            (Some(prefix), None) => {
-                let fine = prefix.starts_with('/') && !prefix.ends_with('/') && prefix.parse::<PathPattern>().is_ok();
-                if !fine || prefix.contains(['*', '{', '~']) {
-                    self.mistakes.add(&place.key("strip_prefix"), format!("expected a prefix such as /api, found \"{prefix}\""));
-                } else if !entries.iter().any(|entry| entry.path.may_begin_with(prefix)) {
-                    self.warnings.add(&place.key("strip_prefix"), "no path of this route begins with it: nothing is stripped");
-                }
-                PathEdit::Strip(prefix.clone())
-            }
-            (None, Some(text)) => {
-                let place = place.key("rewrite");
-                if !text.starts_with('/') {
-                    self.mistakes.add(&place, format!("expected a path that starts with /, found \"{text}\""));
-                }
-                let mut known = params(entries);
-                let rest = |e: &Entry| matches!(e.path, PathPattern::Segments { rest: true, .. });
-                if entries.iter().all(rest) {
-                    known.push("*");
-                }
-                PathEdit::Rewrite(self.template(text, &known, &place))
-            }
-            (Some(_), Some(_)) => {
-                self.mistakes.add(place, "expected at most one of strip_prefix and rewrite");
-                PathEdit::Keep
-            }
-        }
+    fn action(&mut self, action: &ActionConfig, entries: &[Entry], place: Place) -> Action {
+        let loaded = self.loaded;
+        // Those with errors of their own were noted where they are.
+        let is_unread = |name: &str| loaded.is_left_out("upstreams", name) || loaded.config.upstreams.contains_key(name);
+        action.compile(&mut ActionContext {
+            place,
+            entries,
+            upstreams: self.upstreams,
+            is_unread: &is_unread,
+            keyed_splits: &mut self.keyed_splits,
+            mistakes: self.mistakes,
+            warnings: self.warnings,
+        })
     }
 }
 
 fn listed<T, U>(given: Option<&OneOrMany<T>>, take: impl Fn(&T) -> U) -> Option<Vec<U>> {
     given.map(|list| list.as_slice().iter().map(take).collect())
-}
-
-/// Names of parameters that every path of the route has.
-fn params(entries: &[Entry]) -> Vec<&str> {
-    let named = |entry: &'_ Entry| -> Vec<String> {
-        match &entry.path {
-            PathPattern::Segments { segments, .. } => {
-                let name = |s: &Segment| if let Segment::Param(name) = s { Some(name.clone()) } else { None };
-                segments.iter().filter_map(name).filter(|n| !n.is_empty()).collect()
-            }
-            PathPattern::Regex(_) => Vec::new(),
-        }
-    };
-    let Some(first) = entries.first() else { return Vec::new() };
-    let PathPattern::Segments { segments, .. } = &first.path else { return Vec::new() };
-    let everywhere = |name: &&str| entries.iter().all(|e| named(e).iter().any(|n| n == name));
-    segments
-        .iter()
-        .filter_map(|s| if let Segment::Param(name) = s { Some(name.as_str()) } else { None })
-        .filter(|n| !n.is_empty())
-        .filter(everywhere)
-        .collect()
 }

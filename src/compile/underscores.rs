@@ -7,9 +7,9 @@ use ahash::AHashMap;
 use http::HeaderName;
 
 use super::filters::written;
-use crate::config::{Balance, Forward, ForwardTo, KeyBy, Loaded, Sticky};
+use crate::config::{Balance, Loaded, Sticky};
 use crate::filters::FilterConfig;
-use crate::notation::{Mistakes, Place};
+use crate::notation::{KeyBy, Mistakes, Place};
 
 /// Names that frame a message or that the gateway itself writes: no client may send one in other letters.
 const RESERVED: &[&str] = &[
@@ -88,9 +88,7 @@ impl Mentioned {
                     all.read.push((parsed, place.key("match").key("headers").key(name.clone())));
                 }
             }
-            if let crate::config::Action::Forward(Forward::To(forward)) = &route.action {
-                all.forward(forward, &place.key("action").key("forward"));
-            }
+            read(&mut all.read, route.action.headers_read(), &place.key("action").key(route.action.key()));
         }
         for (filter, place) in written(loaded) {
             all.filter(filter, &place);
@@ -104,19 +102,14 @@ impl Mentioned {
         }
     }
 
-    fn forward(&mut self, forward: &ForwardTo, place: &Place) {
-        if let Some(by) = &forward.split_by {
-            self.key_by(by, &place.key("split_by"));
-        }
-        if let Some(name) = &forward.deadline_header {
-            self.read.push((name.0.clone(), place.key("deadline_header")));
-        }
-    }
-
     fn filter(&mut self, filter: &FilterConfig, place: &Place) {
-        for (name, key) in filter.headers_read() {
-            self.read.push((name, key.iter().fold(place.clone(), |place, key| place.key(key.clone()))));
-        }
+        read(&mut self.read, filter.headers_read(), place);
         self.written.extend(filter.headers_written());
     }
+}
+
+/// Adds names, each with the keys below `place` that lead to it.
+fn read(all: &mut Vec<(HeaderName, Place)>, names: Vec<(HeaderName, Vec<String>)>, place: &Place) {
+    let at = |keys: Vec<String>| keys.into_iter().fold(place.clone(), |place, key| place.key(key));
+    all.extend(names.into_iter().map(|(name, keys)| (name, at(keys))));
 }

@@ -6,18 +6,17 @@ use std::sync::{Arc, OnceLock};
 use ahash::AHashSet;
 
 use crate::clients::Resolver;
-use crate::config::{self, Balance, Discovery, HashTable, KeyBy, Loaded, ProbeMethod, RetryOn, SameSite, UpstreamProtocol};
+use crate::config::{self, Balance, Discovery, HashTable, Loaded, ProbeMethod, RetryOn, SameSite, UpstreamProtocol};
 use crate::exchange::clock::nanos;
 use crate::live::Live;
 use crate::notation::{Duration, Header, Mistakes, Place, nearest};
 use crate::rules::balance::Algorithm;
 use crate::rules::identity::RequestKey;
 use crate::rules::resilience::{AdaptiveShape, BreakerShape, Budget, Deviation, FailureShare, OutlierShape};
-use crate::snapshot::{Retry, Sticky, Upstream};
 use crate::tls::PeerAuthorities;
 use crate::upstreams::{
-    ActiveProbe, DiscoveryShape, Expression, GateShape, HttpProbe, PoolShape, ProbeKind, SessionKey, TargetSpec, Thresholds, Transport,
-    TransportTls,
+    ActiveProbe, DiscoveryShape, Expression, GateShape, HttpProbe, PoolShape, ProbeKind, Retry, SessionKey, Sticky, TargetSpec, Thresholds,
+    Transport, TransportTls, Upstream,
 };
 
 /// The most upstreams of a configuration.
@@ -54,19 +53,18 @@ pub fn compile(loaded: &Loaded, live: &Live, mistakes: &mut Mistakes) -> BTreeMa
     let all = &loaded.config.upstreams;
     // Those that others fall back to come first; they have no backup themselves.
     for backed in [false, true] {
-        for (index, (name, upstream)) in all.iter().enumerate().filter(|(_, (_, u))| u.backup.is_some() == backed) {
+        for (name, upstream) in all.iter().filter(|(_, u)| u.backup.is_some() == backed) {
             let place = Place::default().key("upstreams").key(name.clone());
             mistakes.take(&place, config::is_name(name).map_err(|e| format!("expected {e}")));
             super::upstream_checks::check(upstream, &place, mistakes);
             let backup = upstream.backup.as_ref().and_then(|name| backup(name, &out, loaded, &place.key("backup"), mistakes));
             let pool = live.pool(shape(loaded, live, name, upstream, &place, mistakes));
             let key = match &upstream.balance {
-                Balance::Hash(hash) => Some(request_key(&hash.by)),
+                Balance::Hash(hash) => Some(hash.by.request_key()),
                 _ => None,
             };
             let compiled = Upstream {
                 name: name.clone(),
-                place: index,
                 pool,
                 key,
                 retry: retry(&upstream.retry, &place.key("retry"), mistakes),
@@ -100,18 +98,6 @@ fn backup(
         }
     }
     None
-}
-
-/// What requests are kept together by.
-pub fn request_key(by: &KeyBy) -> RequestKey {
-    match by {
-        KeyBy::Address => RequestKey::Address,
-        KeyBy::Consumer => RequestKey::Consumer,
-        KeyBy::Path => RequestKey::Path,
-        KeyBy::Header(name) => RequestKey::Header(name.0.clone()),
-        KeyBy::Cookie(name) => RequestKey::Cookie(name.clone()),
-        KeyBy::Query(name) => RequestKey::Query(name.clone()),
-    }
 }
 
 fn algorithm(balance: &Balance) -> Algorithm {

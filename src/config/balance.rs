@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::notation::Header;
+use crate::notation::KeyBy;
 
 /// How a target is picked.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -49,23 +49,4 @@ pub enum HashTable {
     Maglev,
     /// A ring of hashes: no key moves that need not, shares are within about a tenth.
     Ring,
-}
-
-/// What requests are kept together by.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum KeyBy {
-    /// The client's address.
-    #[default]
-    Address,
-    /// The consumer.
-    Consumer,
-    /// The path.
-    Path,
-    /// A header's value.
-    Header(Header),
-    /// A cookie's value.
-    Cookie(String),
-    /// A query parameter's value.
-    Query(String),
 }

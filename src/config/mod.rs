@@ -29,7 +29,7 @@ use serde::Deserialize;
 use crate::filters::FilterConfig;
 use crate::notation::Name;
 
-pub use balance::{Balance, HashBalance, HashTable, KeyBy};
+pub use balance::{Balance, HashBalance, HashTable};
 pub use consumer::{ApiKeyCredential, BasicCredential, Consumer, Credential, TokenCredential};
 pub use facts::read_at_start;
 pub use filters::{Defaults, FilterEntry, SetEntry};
@@ -39,10 +39,7 @@ pub use listener::{Certificate, Listener, ListenerKind, ListenerLimits, Protocol
 pub use load::{FlatLater, Loaded, load, load_text};
 pub use operation::{AccessLog, Admin, LogFormat, LogOutput, Logging, Process, Shield};
 pub use resilience::{Breaker, Retry, RetryOn, SameSite, Sticky, StickyCookie, UpstreamLimits};
-pub use route::{
-    Action, Forward, ForwardTo, HostHeader, Match, Mirror, OneOrMany, PathRule, Paths, Redirect, RequestClass, Respond, Route, Split,
-    TextRule, TextTest,
-};
+pub use route::{Match, OneOrMany, PathRule, Paths, Route, TextRule, TextTest};
 pub use upstream::{Discovery, Timeouts, Upstream, UpstreamProtocol, UpstreamTls};
 
 /// A whole configuration.

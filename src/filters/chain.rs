@@ -176,7 +176,7 @@ fn repair(response: &mut ResponseHeader) {
 }
 
 /// Weakens the validator: the body is another than the target's, so its strong one does not hold (RFC 9110, section 8.8.1).
-fn weaken_etag(response: &mut ResponseHeader) {
+pub(super) fn weaken_etag(response: &mut ResponseHeader) {
     let Some(etag) = response.headers.get(ETAG).filter(|etag| !etag.as_bytes().starts_with(b"W/")) else { return };
     if let Ok(weak) = HeaderValue::from_bytes(&[b"W/", etag.as_bytes()].concat()) {
         let _ = response.insert_header(ETAG, weak);

@@ -2,19 +2,57 @@
 
 use std::sync::Arc;
 
-use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, IF_RANGE, RANGE};
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, IF_RANGE, RANGE};
 use pingora::http::ResponseHeader;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-use crate::exchange::Edit;
+use crate::exchange::{Edit, Reason, Rejection};
+
+/// What becomes of a response that is not JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Other {
+    /// It passes as it is.
+    #[default]
+    Keep,
+    /// 502 in its place.
+    Reject,
+}
 
 /// Returns the edits that ask a target for the whole and plain document: a part of one could not be looked into.
 pub(super) fn whole_and_plain() -> Arc<[Edit]> {
     [ACCEPT_ENCODING, RANGE, IF_RANGE].map(Edit::Remove).into()
 }
 
-/// Returns whether a response may be read as JSON: `application/json`, everything with `+json` (RFC 6839), and its streams of
-/// documents, which have many names. What says nothing of its kind, or several things of which this is one, may be too.
-pub(super) fn is_json(response: &ResponseHeader) -> bool {
+/// Returns whether the body of a response is JSON that can be edited; `ascii` where all that is looked for is ASCII.
+///
+/// # Errors
+/// The response to give instead, when it has to be edited and cannot be.
+pub(super) fn is_editable(response: &ResponseHeader, other: Other, ascii: bool) -> Result<bool, Box<Rejection>> {
+    let opaque = |why| Err(Rejection::new(Reason::AnswerOpaque, "").log(why));
+    if response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0") {
+        return Ok(false);
+    }
+    if !is_json(response) {
+        return match other {
+            Other::Keep => Ok(false),
+            Other::Reject => opaque("the response is not JSON"),
+        };
+    }
+    if is_other_charset(response, ascii) {
+        return opaque("the response is JSON that is not UTF-8");
+    }
+    if response.status == http::StatusCode::PARTIAL_CONTENT {
+        return opaque("the response is partial although the whole was asked for");
+    }
+    Ok(true)
+}
+
+/// Returns whether a response may be read as JSON: `application/json`, everything with `+json` (RFC 6839), and its
+/// streams of documents, which have many names. What says nothing of its kind, or several things of which this is one,
+/// may be too.
+fn is_json(response: &ResponseHeader) -> bool {
     let mut values = response.headers.get_all(CONTENT_TYPE).iter().peekable();
     values.peek().is_none() || values.any(|value| value.as_bytes().split(|byte| *byte == b',').any(is_json_type))
 }
@@ -24,9 +62,9 @@ fn is_json_type(value: &[u8]) -> bool {
     kind.is_empty() || kind.windows(4).any(|word| word.eq_ignore_ascii_case(b"json"))
 }
 
-/// Returns whether another encoding than UTF-8 is named, which is the only one of JSON (RFC 8259, section 8.1). Latin-1 is as
-/// good for names that are ASCII (`ascii`), and old frameworks say it of all that they send.
-pub(super) fn is_other_charset(response: &ResponseHeader, ascii: bool) -> bool {
+/// Returns whether another encoding than UTF-8 is named, which is the only one of JSON (RFC 8259, section 8.1). Latin-1
+/// is as good for names that are ASCII (`ascii`), and old frameworks say it of all that they send.
+fn is_other_charset(response: &ResponseHeader, ascii: bool) -> bool {
     let fine = |charset: &[u8]| {
         let is = |name: &&str| charset.eq_ignore_ascii_case(name.as_bytes());
         ["utf-8", "utf8", "us-ascii"].iter().any(is) || (ascii && ["iso-8859-1", "latin1"].iter().any(is))

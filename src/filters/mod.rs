@@ -5,6 +5,7 @@
 
 mod authenticate;
 mod chain;
+mod compress;
 mod consumers;
 mod context;
 mod cors;
@@ -12,7 +13,9 @@ mod headers;
 mod hooks;
 mod json;
 mod json_limits;
+mod mask_fields;
 mod rate_limit;
+mod rename_fields;
 mod strip_fields;
 #[cfg(test)]
 mod test_kit;
@@ -172,4 +175,10 @@ filters! {
     Headers = "headers": headers;
     /// Removes members from JSON responses.
     StripFields = "strip_fields": strip_fields;
+    /// Renames members of JSON responses.
+    RenameFields = "rename_fields": rename_fields;
+    /// Replaces values in JSON responses by a mask.
+    MaskFields = "mask_fields": mask_fields;
+    /// Puts content codings on responses.
+    Compress = "compress": compress;
 }

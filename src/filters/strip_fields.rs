@@ -2,19 +2,17 @@
 //!
 //! The document is never held, so there is no size beyond which anything changes. What cannot be
 //! looked into (an encoding that the gateway does not know, another character set than UTF-8, nesting
-//! beyond 2048 levels) is
-//! rejected rather than passed on with the field still in it.
+//! beyond 2048 levels) is rejected rather than passed on with the field still in it.
 
 use std::sync::Arc;
 
-use http::header::CONTENT_LENGTH;
 use pingora::http::ResponseHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::json::{is_json, is_other_charset, whole_and_plain};
+use super::json::{Other, is_editable, whole_and_plain};
 use super::{BodyStep, CompileContext, HttpFilter, Needs, ResponseView, Stage};
-use crate::exchange::{Edit, Reason, Rejection};
+use crate::exchange::Edit;
 use crate::notation::Field;
 use crate::rules::payload::{Fields, Stripper};
 
@@ -30,17 +28,6 @@ pub struct Config {
     /// clients can choose the form (`Accept`, a suffix, a parameter). Default `keep`.
     #[serde(default)]
     pub other: Other,
-}
-
-/// What becomes of an answer that is not JSON.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Other {
-    /// It passes as it is.
-    #[default]
-    Keep,
-    /// 502 in its place.
-    Reject,
 }
 
 /// The compiled filter.
@@ -72,23 +59,7 @@ impl HttpFilter for Filter {
     }
 
     fn on_response_body(&self, response: &mut ResponseHeader, _view: &ResponseView<'_>) -> BodyStep {
-        let opaque = |why| Err(Rejection::new(Reason::AnswerOpaque, "").log(why));
-        let empty = response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
-        if empty {
-            return Ok(None);
-        }
-        if !is_json(response) {
-            return match self.other {
-                Other::Keep => Ok(None),
-                Other::Reject => opaque("the response is not JSON"),
-            };
-        }
-        if is_other_charset(response, self.fields.is_ascii()) {
-            return opaque("the response is JSON that is not UTF-8");
-        }
-        if response.status == http::StatusCode::PARTIAL_CONTENT {
-            return opaque("the response is partial although the whole was asked for");
-        }
-        Ok(Some(Box::new(Stripper::new(Arc::clone(&self.fields)))))
+        let editable = is_editable(response, self.other, self.fields.is_ascii())?;
+        Ok(editable.then(|| Box::new(Stripper::new(Arc::clone(&self.fields))) as _))
     }
 }

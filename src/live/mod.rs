@@ -17,14 +17,13 @@ mod verified;
 use std::sync::Arc;
 
 use crate::tls::TicketKeys;
-use crate::upstreams::{Pool, PoolShape};
+use crate::upstreams::{Pool, PoolShape, Sessions};
 
 pub use buckets::Buckets;
 pub use heritage::{Heritable, Part};
 pub use kept::Kept;
 pub use keys::{KeyError, KeySet, KeyStore, KeyStoreShape, KeyStoreView, MAX_KEYS, VerifyingKey, parse_jwks};
 pub use passwords::{PasswordVerdict, Passwords};
-pub use sessions::Sessions;
 pub use verified::VerifiedTokens;
 
 use keys::KeyStores;

@@ -4,13 +4,17 @@
 //! Never here: a file, an environment variable, a decision about traffic.
 
 mod header_names;
+mod key_by;
 mod mistake;
+mod template;
 mod text;
 mod types;
 mod units;
 
 pub use header_names::carries_credentials;
+pub use key_by::KeyBy;
 pub use mistake::{Mistake, Mistakes, Place, SHOWN, Step, Word, nearest};
+pub use template::Template;
 pub use text::{Fact, check_format, expression_of, expression_size, fact_of, normal_form};
 pub use types::*;
 pub use units::Rate;

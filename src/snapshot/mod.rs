@@ -4,8 +4,6 @@
 
 mod current;
 mod listener;
-mod template;
-mod upstream;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,23 +11,20 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ahash::AHashMap;
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
 
+use crate::actions::Action;
 use crate::filters::{Chain, Stage, announced_method};
 use crate::live::Kept;
 use crate::notation::{Rate, SecretText};
-use crate::rules::balance::Balance;
-use crate::rules::identity::RequestKey;
 use crate::rules::path::PathRules;
 use crate::rules::routing::{Question, Router, Verdict};
 use crate::telemetry::metrics::{METRICS, RouteMetrics};
 use crate::telemetry::{AccessLog, Format, Sink};
-use crate::upstreams::Class;
+use crate::upstreams::Upstream;
 
 pub use current::{Current, Held};
 pub use listener::{HttpListener, Kind, Limits, Listener, ListenerKey, Room, Transport};
-pub use template::Template;
-pub use upstream::{GRPC_TIMEOUT, Mirror, Retry, Sticky, Upstream, set_cookie};
 
 /// A whole configuration at work.
 #[derive(Debug)]
@@ -101,11 +96,6 @@ impl Serving {
     pub fn route(&self, place: Option<usize>) -> Option<&Route> {
         self.snapshot.routes.get(place?)
     }
-
-    /// The upstream at that place.
-    pub fn upstream(&self, place: Option<usize>) -> Option<&Upstream> {
-        self.snapshot.upstreams.get(place?).map(|upstream| &**upstream)
-    }
 }
 
 /// What is done with requests of a kind.
@@ -152,88 +142,6 @@ impl Route {
     pub fn metrics(&self) -> &RouteMetrics {
         self.metrics.get_or_init(|| METRICS.route(&self.name))
     }
-}
-
-/// What ends a request.
-#[derive(Debug)]
-pub enum Action {
-    /// It is sent to an upstream.
-    Forward(Forward),
-    /// The client is sent elsewhere.
-    Redirect {
-        /// `Location`.
-        to: Template,
-        /// The status.
-        status: u16,
-    },
-    /// A fixed answer.
-    Respond {
-        /// The status.
-        status: u16,
-        /// Its headers.
-        headers: Vec<(HeaderName, HeaderValue)>,
-        /// Its body.
-        body: bytes::Bytes,
-    },
-}
-
-/// Where and how a request is forwarded.
-#[derive(Debug)]
-pub struct Forward {
-    /// The upstreams.
-    pub upstreams: Vec<Arc<Upstream>>,
-    /// Which of them is next, by weight; without it there is one.
-    pub split: Option<Split>,
-    /// `Host` for the target.
-    pub host: Host,
-    /// What becomes of the path.
-    pub path: PathEdit,
-    /// From arrival to the end of the answer.
-    pub timeout: Option<Duration>,
-    /// Copies for another upstream.
-    pub mirror: Option<Mirror>,
-    /// Who is let in first.
-    pub class: Class,
-    /// Methods of requests that may be sent twice; `None` is the idempotent ones.
-    pub retry_methods: Option<Vec<http::Method>>,
-    /// Where the client says how long it waits.
-    pub deadline_header: Option<HeaderName>,
-}
-
-/// Several upstreams by weight.
-pub struct Split {
-    /// The shares.
-    pub shares: Box<dyn Balance>,
-    /// What keeps requests on the same share.
-    pub key: Option<RequestKey>,
-}
-
-impl std::fmt::Debug for Split {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Split").field("key", &self.key).finish_non_exhaustive()
-    }
-}
-
-/// `Host` for the target.
-#[derive(Clone, Debug)]
-pub enum Host {
-    /// The client's.
-    Keep,
-    /// The target's own.
-    Target,
-    /// This one.
-    Text(HeaderValue),
-}
-
-/// What becomes of the path.
-#[derive(Debug)]
-pub enum PathEdit {
-    /// It stays.
-    Keep,
-    /// It loses this prefix.
-    Strip(String),
-    /// It is this, filled in.
-    Rewrite(Template),
 }
 
 /// The operators' listener.

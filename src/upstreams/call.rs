@@ -23,33 +23,35 @@ pub struct Reply {
     pub trailers: Option<HeaderMap>,
 }
 
-/// A request that was sent, up to the head of its answer.
-pub struct Begun {
-    /// Where the rest of the answer comes from.
-    pub session: HttpSession<()>,
-    /// The head.
-    pub head: ResponseHeader,
-    /// Whether the connection had been kept.
-    pub reused: bool,
-}
-
 /// The most interim responses to one request.
-const MAX_INTERIM: u32 = 16;
+pub const MAX_INTERIM: u32 = 16;
 
 /// What is done with the heads of interim responses.
 pub type Interim<'i> = &'i mut (dyn FnMut(ResponseHeader) + Send);
 
-/// Sends a request and reads the head of the answer. Interim ones before it go to `interim`.
-pub async fn begin(connector: &Connector<()>, peer: &HttpPeer, request: RequestHeader, body: Bytes, interim: Interim<'_>) -> Result<Begun> {
+/// Connects to a target. Whether the connection had been kept.
+pub async fn connect(connector: &Connector<()>, peer: &HttpPeer) -> Result<(HttpSession<()>, bool)> {
     let (mut session, reused) = connector.get_http_session(peer).await?;
     if is_verified_later(peer) {
         Box::pin(verify_own_certificate(peer, session.digest())).await?;
     }
     session.set_read_timeout(peer.options.read_timeout);
     session.set_write_timeout(peer.options.write_timeout);
-    send(&mut session, request, body).await.map_err(pingora::Error::into_up)?;
-    let head = read_head(&mut session, peer.options.read_timeout, interim).await.map_err(pingora::Error::into_up)?;
-    Ok(Begun { session, head, reused })
+    Ok((session, reused))
+}
+
+/// Sends a request and reads the head of the response, each within `limit`. Interim ones before it go to `interim`. A response
+/// that switches protocols is one to an `upgrade`.
+pub async fn exchange(
+    session: &mut HttpSession<()>,
+    request: RequestHeader,
+    body: Bytes,
+    upgrade: bool,
+    limit: Option<Duration>,
+    interim: Interim<'_>,
+) -> Result<ResponseHeader> {
+    send(session, request, body, upgrade).await.map_err(pingora::Error::into_up)?;
+    read_head(session, limit, upgrade, interim).await.map_err(pingora::Error::into_up)
 }
 
 /// Whether connecting failed for want of something of the gateway's own: Pingora calls it internal when no
@@ -81,8 +83,8 @@ pub fn error_text(error: &pingora::Error) -> String {
     context.map_or_else(|| root.to_string(), |c| c.as_str().to_owned())
 }
 
-/// Keeps the connection when the whole of the answer was read.
-pub async fn finish(connector: &Connector<()>, peer: &HttpPeer, mut session: HttpSession<()>) {
+/// Keeps the connection when the whole of the response was read.
+pub async fn release(connector: &Connector<()>, peer: &HttpPeer, mut session: HttpSession<()>) {
     if session.response_done() {
         connector.release_http_session(session, peer, peer.options.idle_timeout).await;
     } else {
@@ -90,10 +92,8 @@ pub async fn finish(connector: &Connector<()>, peer: &HttpPeer, mut session: Htt
     }
 }
 
-/// Sends a request and reads the answer, of its body at most `most` bytes. The connection is kept when
-/// the whole of the answer was read and the peer says for how long.
-pub async fn call(connector: &Connector<()>, peer: &HttpPeer, request: RequestHeader, body: Bytes, most: usize) -> Result<Reply> {
-    let Begun { mut session, head, .. } = begin(connector, peer, request, body, &mut |_| {}).await?;
+/// Reads at most `most` bytes of the body. Whether that is the whole of it.
+pub async fn read_body(session: &mut HttpSession<()>, most: usize) -> Result<(Bytes, bool)> {
     let mut taken = BytesMut::new();
     let mut whole = true;
     while whole {
@@ -101,6 +101,15 @@ pub async fn call(connector: &Connector<()>, peer: &HttpPeer, request: RequestHe
         whole = taken.len() + part.len() <= most;
         taken.extend_from_slice(&part[..part.len().min(most - taken.len())]);
     }
+    Ok((taken.freeze(), whole))
+}
+
+/// Sends a request and reads the response, of its body at most `most` bytes. The connection is kept when the whole of the
+/// response was read and the peer says for how long.
+pub async fn call(connector: &Connector<()>, peer: &HttpPeer, request: RequestHeader, body: Bytes, most: usize) -> Result<Reply> {
+    let (mut session, _) = connect(connector, peer).await?;
+    let head = exchange(&mut session, request, body, false, peer.options.read_timeout, &mut |_| {}).await?;
+    let (body, whole) = read_body(&mut session, most).await?;
     let trailers = match &mut session {
         HttpSession::H2(h2) if whole => h2.read_trailers().await?,
         _ => None,
@@ -108,12 +117,12 @@ pub async fn call(connector: &Connector<()>, peer: &HttpPeer, request: RequestHe
     if peer.options.idle_timeout == Some(Duration::ZERO) {
         session.shutdown().await;
     } else {
-        finish(connector, peer, session).await;
+        release(connector, peer, session).await;
     }
-    Ok(Reply { head, body: taken.freeze(), trailers })
+    Ok(Reply { head, body, trailers })
 }
 
-async fn send(session: &mut HttpSession<()>, mut request: RequestHeader, body: Bytes) -> Result<()> {
+async fn send(session: &mut HttpSession<()>, mut request: RequestHeader, body: Bytes, upgrade: bool) -> Result<()> {
     if let HttpSession::H2(_) = session {
         // HTTP/2 has its authority in the target.
         if let Some(host) = request.remove_header(&http::header::HOST) {
@@ -141,15 +150,19 @@ async fn send(session: &mut HttpSession<()>, mut request: RequestHeader, body: B
         }
     }
     session.write_request_header(Box::new(request)).await?;
+    if upgrade {
+        // Such a request has no end.
+        return Ok(());
+    }
     if !body.is_empty() {
         session.write_request_body(body, true).await?;
     }
     session.finish_request_body().await
 }
 
-/// The head of the answer itself, past informational ones. Each may take that long as a whole: Pingora's time-out is
-/// for each part of it that comes.
-async fn read_head(session: &mut HttpSession<()>, limit: Option<Duration>, interim: Interim<'_>) -> Result<ResponseHeader> {
+/// Returns the head of the final response. Each head may take that long as a whole: Pingora's time-out is for each part of
+/// it that comes.
+async fn read_head(session: &mut HttpSession<()>, limit: Option<Duration>, upgrade: bool, interim: Interim<'_>) -> Result<ResponseHeader> {
     for _ in 0..=MAX_INTERIM {
         let reading = session.read_response_header();
         match limit {
@@ -159,19 +172,19 @@ async fn read_head(session: &mut HttpSession<()>, limit: Option<Duration>, inter
             },
             None => reading.await?,
         }
-        let head = session.response_header().cloned();
-        match head {
-            Some(head) => {
-                if let Some(why) = misframed(&head) {
-                    return pingora::Error::e_explain(pingora::ErrorType::InvalidHTTPHeader, why);
-                }
-                if !head.status.is_informational() {
-                    return Ok(head);
-                }
-                interim(head);
-            }
-            None => return pingora::Error::e_explain(pingora::ErrorType::InvalidHTTPHeader, "there is no answer"),
+        let Some(head) = session.response_header().cloned() else {
+            return pingora::Error::e_explain(pingora::ErrorType::InvalidHTTPHeader, "there is no response");
+        };
+        if upgrade && head.status == http::StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(head);
         }
+        if let Some(why) = misframed(&head) {
+            return pingora::Error::e_explain(pingora::ErrorType::InvalidHTTPHeader, why);
+        }
+        if !head.status.is_informational() {
+            return Ok(head);
+        }
+        interim(head);
     }
     pingora::Error::e_explain(pingora::ErrorType::InvalidHTTPHeader, "the target sent too many interim responses")
 }

@@ -157,6 +157,11 @@ impl Gate {
         }
     }
 
+    /// Whether a request of that class waits where it is not let in at once.
+    pub fn has_queue(&self, class: Class) -> bool {
+        class != Class::Low && self.shape.pending > 0
+    }
+
     /// Lets a request in at once, or not.
     pub fn try_now(self: &Arc<Self>, class: Class) -> Option<Entered> {
         // Who comes later does not pass those that wait.
@@ -168,10 +173,7 @@ impl Gate {
         if let Some(entered) = self.try_now(class) {
             return Some(entered);
         }
-        if class == Class::Low || self.shape.pending == 0 {
-            return None;
-        }
-        self.wait(class).await
+        if self.has_queue(class) { self.wait(class).await } else { None }
     }
 
     async fn wait(self: &Arc<Self>, class: Class) -> Option<Entered> {

@@ -8,34 +8,46 @@
 //!   a [`watch`] is unknown until its first probe, whose result counts at once, is shared by all upstreams
 //!   that probe alike, and tells them why and since when.
 
+mod ask;
 mod bequest;
 mod breaker;
 mod call;
 mod choice;
 mod discovery;
+mod failure;
 mod gate;
 mod health;
 mod members;
 mod pool;
 mod probe;
+mod sessions;
 mod shape;
+mod sticky;
 mod target;
+mod upstream;
 mod view;
+mod visit;
 mod watch;
 
+pub use ask::{Asked, Calls, Response};
 pub use bequest::Bequest;
 pub use breaker::SharedBreaker;
-pub use call::{Begun, Reply, begin, call, error_text, finish, is_exhaustion, misframed};
+pub use call::{MAX_INTERIM, Reply, call, error_text, is_exhaustion, misframed};
 pub use choice::{Choice, Member};
 pub use discovery::{Change, Changes, DiscoveryShape, Found, Source, TargetText, WrittenTarget};
+pub use failure::{CLIENT_GONE, Failure, exhausted, reason_of, rejection_of};
 pub use gate::{Class, Entered, Gate, GateShape};
 pub use health::{HealthView, Thresholds};
 pub use members::{NoPick, Picked, Wish};
 pub use pool::Pool;
 pub use probe::{Expression, HttpProbe, ProbeKind};
+pub use sessions::Sessions;
 pub use shape::{PoolShape, SessionKey, Transport, TransportTls, widen_window};
+pub use sticky::Sticky;
 pub use target::{Outcome, Target, TargetSpec};
+pub use upstream::{Retry, Upstream};
 pub use view::TargetView;
+pub use visit::{Again, Caller, Replay, Try, Visit};
 pub use watch::ActiveProbe;
 
 #[cfg(test)]

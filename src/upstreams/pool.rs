@@ -54,7 +54,7 @@ impl Pool {
     }
 
     /// Its targets at work.
-    pub(super) fn members(&self) -> &Members {
+    pub(super) fn members(&self) -> &Arc<Members> {
         &self.members
     }
 

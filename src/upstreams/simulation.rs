@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,6 +73,17 @@ pub(super) fn shape(random: &mut Rng) -> PoolShape {
     }
 }
 
+/// Targets on those ports, of several priorities and weights.
+pub(super) fn backends(ports: RangeInclusive<usize>) -> BTreeSet<Backend> {
+    let backend = |port: usize| {
+        let mut ext = Extensions::new();
+        let priority = u32::from(port.is_multiple_of(3));
+        ext.insert(TargetSpec { priority, weight: 1 + port as u32 % 4, ..TargetSpec::new("127.0.0.1", port as u16) });
+        Backend { addr: PingoraAddr::Inet(SocketAddr::from(([127, 0, 0, 1], port as u16))), weight: 1, ext }
+    };
+    ports.map(backend).collect()
+}
+
 struct World {
     members: Arc<Members>,
     failing: Vec<bool>,
@@ -85,13 +97,7 @@ impl World {
     fn new(random: &mut Rng) -> Self {
         let members = Arc::new(Members::new(shape(random), None));
         let count = random.usize(1..8);
-        let backend = |port: usize| {
-            let mut ext = Extensions::new();
-            let priority = u32::from(port.is_multiple_of(3));
-            ext.insert(TargetSpec { priority, weight: 1 + port as u32 % 4, ..TargetSpec::new("127.0.0.1", port as u16) });
-            Backend { addr: PingoraAddr::Inet(SocketAddr::from(([127, 0, 0, 1], port as u16))), weight: 1, ext }
-        };
-        members.replace(&(1..=count).map(backend).collect::<BTreeSet<_>>());
+        members.replace(&backends(1..=count));
         Self {
             members,
             failing: vec![false; count + 1],

@@ -64,6 +64,21 @@ impl Outcome {
         }
     }
 
+    /// Of the head of a response, to a caller that speaks gRPC or does not. A status of gRPC in the head is a response
+    /// without a message: UNAVAILABLE is what a proxy would say with 503; UNKNOWN, INTERNAL and DATA_LOSS are what a server
+    /// would say with 500.
+    pub fn of_response(head: &http::response::Parts, grpc: bool) -> Self {
+        let status = Self::of_status(head.status.as_u16());
+        if !grpc {
+            return status;
+        }
+        match head.headers.get("grpc-status").map(http::HeaderValue::as_bytes) {
+            Some(b"14") => Self::GatewayFailed,
+            Some(b"2" | b"13" | b"15") => Self::Failed,
+            _ => status,
+        }
+    }
+
     /// Whether it is one that a gateway in front of the target would tell with 502, 503 or 504.
     pub fn is_gateway_failure(self) -> bool {
         matches!(self, Self::GatewayFailed | Self::TimedOut)

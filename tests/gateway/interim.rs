@@ -87,7 +87,19 @@ fn curl_uploads_to_http2_targets_without_a_pause() {
         std::fs::write(file.path(), &body).expect("written");
         let begun = Instant::now();
         let output = Command::new("curl")
-            .args(["-sS", version, "--expect100-timeout", "60", "-H", "Expect: 100-continue", "-o", "/dev/null", "-w", "%{http_code}", "--data-binary"])
+            .args([
+                "-sS",
+                version,
+                "--expect100-timeout",
+                "60",
+                "-H",
+                "Expect: 100-continue",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}",
+                "--data-binary",
+            ])
             .args([format!("@{}", file.path().display()), url.clone()])
             .output();
         let Ok(output) = output else { return };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, DATE, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, DATE, HeaderMap, HeaderValue, SET_COOKIE, TRANSFER_ENCODING};
 use http::response::Parts as RespParts;
 use http::{Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -12,7 +12,6 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
 use super::context::Side;
-use super::failure::report_failure;
 use super::hop_by_hop::{drop_from_response, drop_hop_by_hop};
 use super::intake::X_REQUEST_ID;
 use super::pick::refuse;
@@ -21,8 +20,6 @@ use crate::exchange::{Reason, Rejection};
 use crate::filters::ResponseView;
 use crate::upstreams::{Outcome, misframed};
 
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-
 impl Gateway {
     /// The answer's head has come. Fails when it is to be tried again.
     pub(super) fn answered(&self, session: &Session, response: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
@@ -30,15 +27,15 @@ impl Gateway {
         edit_response(response, |_| {});
         ctx.pace().iter().for_each(|pace| pace.end_head(response.status.is_informational()));
         if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
-            ctx.interim += 1;
-            if ctx.interim <= interim::MOST {
+            ctx.interims.count += 1;
+            if ctx.interims.count <= interim::MOST {
                 return Ok(());
             }
-            report_failure(ctx, Outcome::GatewayFailed);
+            ctx.visit.iter_mut().for_each(|visit| visit.report(Outcome::GatewayFailed));
             return Err(refuse(ctx, Rejection::new(Reason::TargetProtocol, "").log("the target sent too many interim responses")));
         }
         if let Some(why) = misframed(response) {
-            report_failure(ctx, Outcome::GatewayFailed);
+            ctx.visit.iter_mut().for_each(|visit| visit.report(Outcome::GatewayFailed));
             return Err(refuse(ctx, Rejection::new(Reason::TargetProtocol, "").log(why)));
         }
         self.note_answer(response, ctx);
@@ -50,13 +47,8 @@ impl Gateway {
 
     /// Notes what an answer says of its target.
     pub(super) fn note_answer(&self, response: &ResponseHeader, ctx: &mut Context) {
-        let now = Instant::now();
-        ctx.answered = Some(now);
-        let Some(upstream) = ctx.serving.upstream(ctx.upstream) else { return };
-        let seconds = ctx.forwarded.map(|from| now.saturating_duration_since(from).as_secs_f64());
-        upstream.metrics().response.observe(seconds.unwrap_or_default());
-        if let Some(picked) = &mut ctx.picked {
-            upstream.pool.report(picked, outcome(response, ctx.exchange.grpc), seconds);
+        if let Some(visit) = &mut ctx.visit {
+            visit.note_response(response, ctx.exchange.grpc, Instant::now());
         }
     }
 
@@ -77,7 +69,7 @@ impl Gateway {
             response.remove_header(&CONTENT_LENGTH);
             response.remove_header(&TRANSFER_ENCODING);
         }
-        if let Some(progress) = &ctx.progress {
+        if let Some(progress) = &ctx.downstream.progress {
             progress.answer_begun();
         }
         edit_response(response, |headers| {
@@ -88,21 +80,23 @@ impl Gateway {
                 headers.insert(X_REQUEST_ID, id.clone());
             }
         });
-        if let (true, Some(date), Some(connection)) = (request.version != Version::HTTP_2, response.headers.get(DATE), &ctx.connection) {
+        if let (true, Some(date), Some(connection)) =
+            (request.version != Version::HTTP_2, response.headers.get(DATE), &ctx.downstream.connection)
+        {
             connection.keep_date(date.clone());
         }
         if request.version == Version::HTTP_10 {
             // Its client knows no chunks; the end of the connection is the end of the body.
             response.remove_header(&TRANSFER_ENCODING);
         }
-        if let Some(upstream) = ctx.upstream() {
-            ctx.sticky.tell(upstream, ctx.exchange.peer.is_secure(), response);
+        if let Some(cookie) = ctx.visit.as_ref().and_then(|visit| visit.session_cookie(ctx.exchange.peer.is_secure())) {
+            let _ = response.append_header(SET_COOKIE, cookie);
         }
         if is_bodiless(request, response) {
             ctx.end_of(Side::Answer);
         }
         let serving = Arc::clone(&ctx.serving);
-        let Some(route) = serving.route(ctx.route) else { return Ok(()) };
+        let Some(route) = serving.route(ctx.matched.route) else { return Ok(()) };
         let whole = response.headers.contains_key(CONTENT_LENGTH);
         let view = ResponseView { request, exchange: &ctx.exchange, own: false };
         match route.filters(ctx.listener).on_response(response, &view, &mut ctx.memories) {
@@ -114,7 +108,7 @@ impl Gateway {
                 ctx.pace().iter().for_each(|pace| pace.unpack());
             }
             frame_anew(request, response)?;
-            if let (true, Some(connection)) = (whole, &ctx.connection) {
+            if let (true, Some(connection)) = (whole, &ctx.downstream.connection) {
                 // No stream of events: its head may wait for its body, and go out with it.
                 connection.cork();
             }
@@ -125,14 +119,14 @@ impl Gateway {
     /// Edits the body as it passes.
     pub(super) fn edit_body(&self, body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
         ctx.pace().iter().for_each(|pace| pace.pass());
-        if ctx.deadline.is_some_and(|deadline| Instant::now() > deadline) {
+        if ctx.deadline().is_some_and(|deadline| Instant::now() > deadline) {
             return Err(refuse(ctx, Rejection::new(Reason::RouteTimeout, "")));
         }
         if let Err(why) = ctx.body.push(body, end) {
             return Err(refuse(ctx, Rejection::new(Reason::AnswerOpaque, "").log(why.to_string())));
         }
         if end {
-            if let (Some(_), false, Some(connection)) = (&body, ctx.body.is_empty(), &ctx.connection) {
+            if let (Some(_), false, Some(connection)) = (&body, ctx.body.is_empty(), &ctx.downstream.connection) {
                 // The last chunk follows at once.
                 connection.cork();
             }
@@ -166,21 +160,6 @@ pub(super) fn edit_response(response: &mut ResponseHeader, edit: impl FnOnce(&mu
     if let Some(reason) = own_reason {
         // It came as a reason, so it can be one.
         let _ = response.set_reason_phrase(Some(&reason));
-    }
-}
-
-/// What an answer says of its target.
-fn outcome(response: &ResponseHeader, grpc: bool) -> Outcome {
-    let status = Outcome::of_status(response.status.as_u16());
-    if !grpc {
-        return status;
-    }
-    // A status of gRPC in the head is an answer without a message: UNAVAILABLE is what a proxy would
-    // say with 503, UNKNOWN, INTERNAL and DATA_LOSS what a server would say with 500.
-    match response.headers.get(GRPC_STATUS).map(HeaderValue::as_bytes) {
-        Some(b"14") => Outcome::GatewayFailed,
-        Some(b"2" | b"13" | b"15") => Outcome::Failed,
-        _ => status,
     }
 }
 

@@ -15,10 +15,7 @@ use pingora::{Error, ErrorType, OrErr, Result};
 use tokio::net::TcpSocket;
 
 use crate::edge::listeners::client_gone;
-use crate::upstreams::{Member, Target};
-
-/// The error of work that has ended because its client is gone.
-pub(super) const CLIENT_GONE: ErrorType = ErrorType::Custom("ClientGone");
+use crate::upstreams::{CLIENT_GONE, Member, Target};
 
 /// Descriptors that connections to targets leave to clients and operators: an eighth, and never more than this.
 const RESERVE: u64 = 1024;

@@ -1,21 +1,23 @@
 //! What a request carries from phase to phase.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use futures::FutureExt;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
-use super::mirror::Copy;
-use super::sticky::StickySession;
+use super::interim::Interims;
+use super::mirror::Mirroring;
 use super::whole::WholeBody;
+use crate::actions::Forward;
 use crate::edge::listeners::{Connection, Pace, Progress, current_connection};
 use crate::exchange::{Client, Exchange, Rejection};
 use crate::filters::Memories;
 use crate::rules::payload::BodyChain;
-use crate::snapshot::{Action, Forward, Held, Limits, Listener, Route, Upstream};
-use crate::upstreams::{Entered, Picked};
+use crate::rules::routing::PathPattern;
+use crate::snapshot::{Held, Limits, Listener, Route};
+use crate::upstreams::{Upstream, Visit};
 
 /// A direction in which a body goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,93 +28,108 @@ pub enum Side {
     Answer,
 }
 
+/// The side that waits for the response.
+#[derive(Debug)]
+pub struct Downstream {
+    /// Its connection.
+    pub connection: Option<Arc<Connection>>,
+    /// The progress of the stream, on HTTP/2.
+    pub progress: Option<Arc<Progress>>,
+}
+
+impl Downstream {
+    /// Whether the client has closed its side or, on HTTP/2, reset the stream.
+    pub fn is_gone(&self) -> bool {
+        match &self.progress {
+            Some(progress) => progress.gone().now_or_never().is_some(),
+            // On HTTP/1 the session holds the socket that is asked.
+            None => self.connection.as_ref().is_some_and(|connection| connection.is_gone()),
+        }
+    }
+
+    /// Returns the pace at which the response is read.
+    pub fn pace(&self) -> Option<&Pace> {
+        let of_stream = self.progress.as_ref().map(|progress| &progress.pace);
+        of_stream.or_else(|| self.connection.as_ref().map(|connection| &connection.pace))
+    }
+}
+
+/// The route that takes the request.
+#[derive(Debug, Default)]
+pub struct Matched {
+    /// Its place in the snapshot, once there is one.
+    pub route: Option<usize>,
+    /// The router's entry that matched.
+    pub entry: usize,
+    /// Whether the request is counted as under way on it.
+    pub counted: bool,
+}
+
+/// The request's body, as it passes.
+#[derive(Debug)]
+pub struct RequestBody {
+    /// Bytes that it may have.
+    pub limit: u64,
+    /// Bytes that it had so far, in the present try.
+    pub seen: u64,
+    /// Whether it has ended.
+    over: bool,
+}
+
+/// How the request ends, for its log line, which is written once.
+#[derive(Debug, Default)]
+pub struct Ending {
+    /// The request's head, when the session has it no more.
+    pub head: Option<Box<RequestHeader>>,
+    /// Bytes that went through a tunnel, in and out.
+    pub tunnelled: Option<(u64, u64)>,
+    /// Whether the target's response has ended.
+    response_over: bool,
+    /// Whether it ended with a reset that only says so.
+    pub ended_by_reset: bool,
+    /// Whether it was counted and logged.
+    pub recorded: bool,
+}
+
 /// One request. The snapshot that it holds is the only one that it sees.
 #[derive(Debug)]
 pub struct Context {
     /// The configuration of its whole life.
     pub serving: Arc<Held>,
-    /// Its connection.
-    pub connection: Option<Arc<Connection>>,
+    /// Who waits for the response.
+    pub downstream: Downstream,
     /// Its listener's place in the snapshot; `None` when the listener is in it no more.
     pub listener: Option<usize>,
     /// What is known of it.
     pub exchange: Exchange,
-    /// Its route's place in the snapshot.
-    pub route: Option<usize>,
-    /// The router's entry that matched.
-    pub entry: usize,
-    /// The place of the upstream that was chosen.
-    pub upstream: Option<usize>,
-    /// The target that was picked last.
-    pub picked: Option<Picked>,
-    /// Targets that failed.
-    pub tried: Vec<SocketAddr>,
-    /// Attempts.
-    pub tries: u32,
-    /// Its place among the requests of the upstream.
-    pub entered: Option<Entered>,
-    /// How long to wait before the next attempt.
-    pub backoff: Option<Duration>,
-    /// Whether the next attempt is on a new connection, since a kept one was closed.
-    pub fresh: bool,
-    /// Whether the connection of the present attempt had been kept.
-    pub reused: bool,
-    /// Whether the answer that has come is to be tried again.
-    pub again: bool,
-    /// The copy of it that is being made for a mirror.
-    pub copy: Option<Box<Copy>>,
-    /// Whether that was decided.
-    pub copied: bool,
-    /// Its session.
-    pub sticky: StickySession,
-    /// When forwarding began.
-    pub forwarded: Option<Instant>,
-    /// When the answer's headers came.
-    pub answered: Option<Instant>,
-    /// When the route's time is over.
-    pub deadline: Option<Instant>,
-    /// Bytes that the request's body may have.
-    pub body_limit: u64,
-    /// Bytes that it had so far.
-    pub body_seen: u64,
-    /// The progress of the body on HTTP/2.
-    pub progress: Option<Arc<Progress>>,
+    /// Its route.
+    pub matched: Matched,
+    /// What it has to do with an upstream.
+    pub visit: Option<Visit>,
+    /// The copy of it for a mirror.
+    pub mirroring: Mirroring,
+    /// Its body, as it passes.
+    pub request_body: RequestBody,
+    /// Its body, if that is held whole.
+    pub whole: Option<Box<WholeBody>>,
     /// How the response's body is changed.
     pub body: BodyChain,
     /// What filters remember of it.
     pub memories: Memories,
-    /// Its body, if that is held whole.
-    pub whole: Option<Box<WholeBody>>,
-    /// The answer to give where a phase can only fail.
+    /// Interim responses.
+    pub interims: Interims,
+    /// The response to give where a phase can only fail.
     pub rejection: Option<Box<Rejection>>,
-    /// The status of the answer.
+    /// The status of the response.
     pub status: u16,
-    /// The request's head, when the session has it no more.
-    pub head: Option<Box<RequestHeader>>,
-    /// Bytes that went through a tunnel, in and out.
-    pub tunnelled: Option<(u64, u64)>,
-    /// Whether its body has ended.
-    request_over: bool,
-    /// Whether the target's answer has.
-    answer_over: bool,
-    /// Interim responses that its target has sent.
-    pub interim: u32,
-    /// Whether the gateway has told the client to go on with its body.
-    pub continued: bool,
-    /// Whether the client's connection was to be kept, as it was before an interim answer.
-    pub kept: Option<Option<u64>>,
-    /// Whether the response ended with a reset that only says so.
-    pub ended_by_reset: bool,
-    /// Whether it is counted as under way.
-    pub counted: bool,
-    /// Whether it was counted and logged.
-    pub recorded: bool,
+    /// How it ends.
+    pub ending: Ending,
 }
 
 impl Context {
-    /// Has the connection end with this answer, and say so, if its listener is closing by now.
+    /// Has the connection end with this response, and say so, if its listener is closing by now.
     pub fn end_with_the_listener(&self, session: &mut Session) {
-        if self.connection.as_ref().is_some_and(|connection| connection.is_closing()) {
+        if self.downstream.connection.as_ref().is_some_and(|connection| connection.is_closing()) {
             self.close_after(session);
         }
     }
@@ -138,44 +155,20 @@ impl Context {
             None => (serving, None),
         };
         Self {
-            connection,
+            downstream: Downstream { connection, progress: Progress::current() },
             listener,
             exchange: Exchange::new(client),
-            route: None,
-            entry: 0,
-            upstream: None,
-            picked: None,
-            tried: Vec::new(),
-            tries: 0,
-            entered: None,
-            backoff: None,
-            fresh: false,
-            reused: false,
-            again: false,
-            copy: None,
-            copied: false,
-            sticky: StickySession::default(),
-            forwarded: None,
-            answered: None,
-            deadline: None,
-            body_limit: u64::MAX,
-            body_seen: 0,
-            progress: Progress::current(),
+            matched: Matched::default(),
+            visit: None,
+            mirroring: Mirroring::default(),
+            request_body: RequestBody { limit: u64::MAX, seen: 0, over: false },
+            whole: None,
             body: BodyChain::default(),
             memories: Memories::default(),
-            whole: None,
+            interims: Interims::default(),
             rejection: None,
             status: 0,
-            head: None,
-            tunnelled: None,
-            request_over: false,
-            answer_over: false,
-            interim: 0,
-            continued: false,
-            kept: None,
-            ended_by_reset: false,
-            counted: false,
-            recorded: false,
+            ending: Ending::default(),
             serving,
         }
     }
@@ -187,12 +180,17 @@ impl Context {
 
     /// Its route.
     pub fn route(&self) -> Option<&Route> {
-        self.serving.route(self.route)
+        self.serving.route(self.matched.route)
     }
 
     /// The upstream that was chosen.
     pub fn upstream(&self) -> Option<&Upstream> {
-        self.serving.upstream(self.upstream)
+        self.visit.as_ref().map(|visit| &**visit.upstream())
+    }
+
+    /// When the route's time is over.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.visit.as_ref().and_then(Visit::deadline)
     }
 
     /// Its listener's limits.
@@ -200,41 +198,43 @@ impl Context {
         self.listener()?.http().map(|http| &http.limits)
     }
 
-    /// The request's body, or the target's answer, has come to its end. After both neither the target nor the
-    /// upstream has it under way any longer, however long the client takes for the rest of the answer.
+    /// The request's body, or the target's response, has come to its end. After both neither the target nor the
+    /// upstream has it under way any longer, however long the client takes for the rest of the response.
     pub fn end_of(&mut self, side: Side) {
         match side {
             Side::Request => {
-                self.request_over = true;
+                self.request_body.over = true;
                 self.pace().iter().for_each(|pace| pace.end_request());
             }
             Side::Answer => {
-                self.answer_over = true;
+                self.ending.response_over = true;
                 self.pace().iter().for_each(|pace| pace.end());
             }
         }
-        if self.request_over && self.answer_over {
+        if self.request_body.over && self.ending.response_over {
             self.leave_upstream();
         }
     }
 
     /// The pace at which its response is read.
     pub fn pace(&self) -> Option<&Pace> {
-        let of_stream = self.progress.as_ref().map(|progress| &progress.pace);
-        of_stream.or_else(|| self.connection.as_ref().map(|connection| &connection.pace))
+        self.downstream.pace()
     }
 
     /// Frees the request's places at the upstream and at the target.
     pub fn leave_upstream(&mut self) {
-        self.entered = None;
-        self.picked.iter_mut().for_each(Picked::release);
+        self.visit.iter_mut().for_each(Visit::leave);
     }
 
     /// How its route forwards, if it does.
     pub fn forward(&self) -> Option<&Forward> {
-        match self.route().map(|r| &r.action) {
-            Some(Action::Forward(forward)) => Some(forward),
-            _ => None,
-        }
+        self.route()?.action.forward()
+    }
+
+    /// Returns the pattern of the path that took the request.
+    pub fn pattern(&self) -> Option<&PathPattern> {
+        self.matched.route?;
+        let router = self.serving.snapshot.routers.get(self.listener?)?;
+        Some(&router.entry(self.matched.entry).path)
     }
 }

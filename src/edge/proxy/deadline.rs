@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::Context;
-use crate::snapshot::{Forward, GRPC_TIMEOUT};
+use crate::actions::Forward;
+
+/// Where a client of gRPC says how long it waits (gRPC over HTTP/2, "Timeout").
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// The end of the request's time: the earliest of the route's and the client's.
 pub(super) fn deadline(headers: &HeaderMap, forward: &Forward, started: Instant, grpc: bool) -> Option<Instant> {
@@ -15,20 +17,20 @@ pub(super) fn deadline(headers: &HeaderMap, forward: &Forward, started: Instant,
     started.checked_add(least)
 }
 
-/// Tells the target what is left of it.
-pub(super) fn forward_deadline(headers: &mut HeaderMap, forward: &Forward, ctx: &Context) {
-    let Some(deadline) = ctx.deadline else { return };
+/// Writes what is left of it into the fields by which the client said how long it waits.
+pub(super) fn forward_deadline(headers: &mut HeaderMap, forward: &Forward, deadline: Option<Instant>, grpc: bool) {
+    let Some(deadline) = deadline else { return };
     let left = deadline.saturating_duration_since(Instant::now()).as_millis();
-    let mut tell = |name: &HeaderName, text: String| {
+    let mut write = |name: &HeaderName, text: String| {
         if let (true, Ok(value)) = (headers.contains_key(name), HeaderValue::try_from(text)) {
             headers.insert(name.clone(), value);
         }
     };
     if let Some(name) = &forward.deadline_header {
-        tell(name, format!("{left}ms"));
+        write(name, format!("{left}ms"));
     }
-    if ctx.exchange.grpc {
-        tell(&GRPC_TIMEOUT, format!("{}m", left.min(99_999_999)));
+    if grpc {
+        write(&GRPC_TIMEOUT, format!("{}m", left.min(99_999_999)));
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::time::SystemTime;
 
-use futures::FutureExt;
 use http::Version;
 use pingora::Error;
 use pingora::http::RequestHeader;
@@ -12,31 +11,31 @@ use super::{Context, Gateway};
 use crate::exchange::Reason;
 use crate::telemetry::Record;
 use crate::telemetry::metrics::METRICS;
-use crate::upstreams::Picked;
+use crate::upstreams::Visit;
 
 impl Gateway {
     /// Counts and logs.
     pub(super) fn finish(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
-        let broken_off = error.is_some() && ctx.exchange.reason == Reason::Forwarded && !ctx.ended_by_reset;
+        let broken_off = error.is_some() && ctx.exchange.reason == Reason::Forwarded && !ctx.ending.ended_by_reset;
         if broken_off {
             // The answer had begun and was broken off without a word from the other phases.
             ctx.exchange.reason = Reason::TargetReset;
         }
-        if ctx.connection.as_ref().is_some_and(|connection| connection.is_cut()) {
+        if ctx.downstream.connection.as_ref().is_some_and(|connection| connection.is_cut()) {
             ctx.exchange.reason = Reason::Cut;
         }
-        let head = ctx.head.take();
+        let head = ctx.ending.head.take();
         let request = head.as_deref().unwrap_or_else(|| session.req_header());
-        let bytes = ctx.tunnelled.unwrap_or_else(|| (session.body_bytes_read() as u64, session.body_bytes_sent() as u64));
+        let bytes = ctx.ending.tunnelled.unwrap_or_else(|| (session.body_bytes_read() as u64, session.body_bytes_sent() as u64));
         record(ctx, request, bytes);
     }
 }
 
 /// Counts and logs a request, once.
 fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u64, u64)) {
-    ctx.recorded = true;
+    ctx.ending.recorded = true;
     // The guards go first: whoever sees the log line sees the counters without this request.
-    ctx.picked.iter_mut().for_each(Picked::let_go);
+    ctx.visit.iter_mut().for_each(Visit::end);
     let duration = ctx.exchange.started.elapsed();
     let exchange = &ctx.exchange;
     METRICS.ended(exchange.reason);
@@ -45,7 +44,7 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
     if ctx.serving.access_log.is_off() {
         return;
     }
-    let upstream_time = ctx.forwarded.zip(ctx.answered).map(|(from, to)| to.saturating_duration_since(from));
+    let visit = ctx.visit.as_ref();
     ctx.serving.access_log.push(&Record {
         time: SystemTime::now(),
         client: exchange.client_text.as_bytes(),
@@ -60,12 +59,12 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
         reason: exchange.reason,
         detail: exchange.detail.as_deref(),
         route: ctx.route().map(|r| r.name.as_str()),
-        upstream: ctx.upstream().map(|u| u.name.as_str()),
-        target: ctx.picked.as_ref().map(|p| p.member.target.label.as_str()),
+        upstream: visit.map(|visit| visit.upstream().name.as_str()),
+        target: visit.and_then(Visit::member).map(|member| member.target.label.as_str()),
         consumer: exchange.identity.as_ref().map(|i| &*i.name),
         duration,
-        upstream_time,
-        tries: ctx.tries,
+        upstream_time: visit.and_then(Visit::response_time),
+        tries: visit.map_or(0, Visit::tries),
         bytes_in,
         bytes_out,
         request_id: exchange.request_id.as_ref().map(http::HeaderValue::as_bytes),
@@ -77,13 +76,13 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
 impl Drop for Context {
     /// A request whose work was dropped in the middle, a stalled stream, is recorded here.
     fn drop(&mut self) {
-        if let (false, Some(head)) = (self.recorded, self.head.take()) {
-            let gone = self.progress.as_ref().is_some_and(|progress| progress.gone().now_or_never().is_some());
+        if let (false, Some(head)) = (self.ending.recorded, self.ending.head.take()) {
+            let gone = self.downstream.progress.is_some() && self.downstream.is_gone();
             self.exchange.reason = if gone { Reason::ClientGone } else { Reason::ClientTimeout };
-            let bytes_in = self.body_seen;
+            let bytes_in = self.request_body.seen;
             record(self, &head, (bytes_in, 0));
         }
-        if let (true, Some(route)) = (self.counted, self.route()) {
+        if let (true, Some(route)) = (self.matched.counted, self.route()) {
             route.metrics().in_flight.dec();
         }
     }

@@ -1,5 +1,7 @@
 //! What the target is told: path, host, who asks, ids, how long it may take.
 
+use std::time::Instant;
+
 use http::Version;
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, TE};
 use pingora::http::RequestHeader;
@@ -7,11 +9,12 @@ use pingora::{Error, ErrorType, Result};
 
 use super::deadline::forward_deadline;
 use super::intake::{TRACEPARENT, X_FORWARDED_FOR, X_REQUEST_ID, edit_headers};
-use super::route::params;
 use super::{Context, Gateway};
+use crate::actions::{Forward, Host, PathEdit};
 use crate::exchange::{TraceState, tracestate};
 use crate::rules::identity::forwarded_for;
-use crate::snapshot::{Forward, Host, PathEdit};
+
+use crate::upstreams::Member;
 
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -23,25 +26,19 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const TOLD: usize = 9;
 
 impl Gateway {
-    /// Counts the connection.
-    pub(super) fn connected(&self, reused: bool, ctx: &Context) {
-        let Some(upstream) = ctx.upstream() else { return };
-        if reused {
-            upstream.metrics().reused.inc();
-        } else {
-            upstream.metrics().connections.inc();
-            if let Some(from) = ctx.forwarded {
-                upstream.metrics().connect.observe(from.elapsed().as_secs_f64());
-            }
-        }
-    }
-
     /// Writes what the target is told: path, host, who asks, ids.
-    pub(super) fn prepare(&self, came: &RequestHeader, request: &mut RequestHeader, ctx: &Context) -> Result<()> {
+    pub(super) fn prepare(
+        &self,
+        came: &RequestHeader,
+        request: &mut RequestHeader,
+        member: &Member,
+        deadline: Option<Instant>,
+        ctx: &Context,
+    ) -> Result<()> {
         let Some(forward) = ctx.forward() else { return Ok(()) };
         ctx.exchange.edits.apply_to_query(request);
         set_path(request, forward, ctx)?;
-        let host = host_for(came, forward, ctx);
+        let host = host_for(came, forward, member);
         if let (Some(host), true) = (&host, request.uri.authority().is_some()) {
             set_authority(request, host);
         }
@@ -57,7 +54,7 @@ impl Gateway {
                 headers.insert(HOST, host);
             }
             tell(headers, asked_for, ctx);
-            forward_deadline(headers, forward, ctx);
+            forward_deadline(headers, forward, deadline, ctx.exchange.grpc);
         });
         Ok(())
     }
@@ -111,8 +108,8 @@ fn set_path(request: &mut RequestHeader, forward: &Forward, ctx: &Context) -> Re
             _ => return Ok(()),
         },
         PathEdit::Rewrite(template) => {
-            let params = params(ctx, path);
-            let rest = rest_of(ctx, path);
+            let Some(pattern) = ctx.pattern() else { return Ok(()) };
+            let (params, rest) = (pattern.params(path).collect::<Vec<_>>(), pattern.rest(path));
             template.fill(|name| if name == "*" { Some(rest) } else { params.iter().find(|(n, _)| *n == name).map(|(_, v)| *v) })
         }
     };
@@ -128,21 +125,9 @@ fn set_path(request: &mut RequestHeader, forward: &Forward, ctx: &Context) -> Re
     Ok(())
 }
 
-/// What the `/*` of the route's path took, without its slash.
-pub(super) fn rest_of<'p>(ctx: &Context, path: &'p str) -> &'p str {
-    use crate::rules::routing::PathPattern;
-    let router = ctx.listener.and_then(|l| ctx.serving.snapshot.routers.get(l));
-    let Some(PathPattern::Segments { segments, rest: true }) = router.map(|r| &r.entry(ctx.entry).path) else { return "" };
-    let mut rest = path.get(1..).unwrap_or_default();
-    for _ in segments {
-        rest = rest.split_once('/').map_or("", |(_, rest)| rest);
-    }
-    rest
-}
-
 /// `Host` for the target, where it is another than the client's.
-fn host_for(came: &RequestHeader, forward: &Forward, ctx: &Context) -> Option<HeaderValue> {
-    let own = || ctx.picked.as_ref().map(|p| p.member.authority.clone());
+fn host_for(came: &RequestHeader, forward: &Forward, member: &Member) -> Option<HeaderValue> {
+    let own = || Some(member.authority.clone());
     match &forward.host {
         // HTTP/1.0 may come without; the target is told its own name then.
         Host::Keep if came.version != Version::HTTP_2 && !came.headers.contains_key(HOST) => own(),

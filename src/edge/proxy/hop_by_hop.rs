@@ -1,11 +1,14 @@
-//! Fields of a response that belong to the connection with the target (RFC 9110, section 7.6.1), dropped in one place for
-//! every way that a response can take.
+//! Fields that belong to one connection (RFC 9110, section 7.6.1), dropped in one place for every way that a message can take.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
-use pingora::http::ResponseHeader;
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use pingora::http::{RequestHeader, ResponseHeader};
 
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Fields of a request that go no further in any case.
+const OF_REQUESTS: [HeaderName; 7] = [CONNECTION, HTTP2_SETTINGS, KEEP_ALIVE, PROXY_CONNECTION, TE, TRAILER, UPGRADE];
 
 /// Whether a name is one that no response may carry further. `Transfer-Encoding` is another matter: the framing.
 fn is_hop_by_hop(name: &HeaderName) -> bool {
@@ -30,6 +33,22 @@ pub(super) fn drop_hop_by_hop(headers: &mut HeaderMap) {
 pub(super) fn drop_from_response(response: &mut ResponseHeader) {
     if response.headers.keys().any(is_hop_by_hop) {
         super::answer::edit_response(response, drop_found);
+    }
+}
+
+/// Drops from a request the fields that belong to the client's own connection, and what its `Connection` names.
+pub(super) fn drop_from_request(request: &mut RequestHeader) {
+    let named: Vec<HeaderName> = request
+        .headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .filter_map(|n| n.trim().parse().ok())
+        .filter(|n| *n != HOST)
+        .collect();
+    for name in named.iter().chain(&OF_REQUESTS) {
+        request.remove_header(name);
     }
 }
 

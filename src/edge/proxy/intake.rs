@@ -75,7 +75,7 @@ impl Gateway {
             let checked = check_raw(session, ctx.limits().map_or(usize::MAX, |l| l.headers));
             // Asked first, Pingora takes from the headers how the body is framed: before any of them is edited.
             let bodiless = session.is_body_empty();
-            if let Some(connection) = &ctx.connection {
+            if let Some(connection) = &ctx.downstream.connection {
                 // Of one that is rejected for how it is written nobody knows where it ends.
                 let head = checked.as_ref().ok();
                 let framed = head.and_then(|head| Some((*head, framing(session.req_header(), bodiless)?)));

@@ -7,23 +7,35 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 
 use super::Context;
+use crate::upstreams::MAX_INTERIM;
 
 /// The most interim responses that a target may send to a request.
-pub(super) const MOST: u32 = 16;
+pub(super) const MOST: u32 = MAX_INTERIM;
+
+/// The interim responses to a request.
+#[derive(Debug, Default)]
+pub struct Interims {
+    /// How many its target has sent.
+    pub count: u32,
+    /// Whether the gateway itself has asked the client for its body.
+    continued: bool,
+    /// Whether the client's connection was to be kept, as it was before an interim response.
+    kept: Option<Option<u64>>,
+}
 
 /// Pingora takes an interim response for one before the end of the request, and would close the connection: once the
 /// body has come it is kept after all.
-pub(super) fn keep_after(session: &mut Session, response: &ResponseHeader, ctx: &mut Context) {
+pub(super) fn keep_after(session: &mut Session, response: &ResponseHeader, interims: &mut Interims) {
     if response.status.is_informational() {
-        ctx.kept.get_or_insert(session.get_keepalive());
+        interims.kept.get_or_insert(session.get_keepalive());
     } else {
-        keep(session, ctx);
+        keep(session, interims);
     }
 }
 
 /// Keeps the connection as it was before an interim response, once the body has come.
-pub(super) fn keep(session: &mut Session, ctx: &mut Context) {
-    if let Some(kept) = ctx.kept.take()
+pub(super) fn keep(session: &mut Session, interims: &mut Interims) {
+    if let Some(kept) = interims.kept.take()
         && session.is_body_done()
     {
         session.set_keepalive(kept);
@@ -49,26 +61,26 @@ pub(super) async fn expect(session: &mut Session, request: &mut RequestHeader, c
         // Pingora would pass a 100 on to whoever has an expectation.
         session.req_header_mut().remove_header(&EXPECT);
     } else if !bodiless && request.version == Version::HTTP_2 {
-        go_on(session, ctx).await?;
+        go_on(session, &mut ctx.interims).await?;
     }
     Ok(())
 }
 
 /// Has the client go on with its body, once.
-pub(super) async fn go_on(session: &mut Session, ctx: &mut Context) -> Result<()> {
-    if std::mem::replace(&mut ctx.continued, true) {
+pub(super) async fn go_on(session: &mut Session, interims: &mut Interims) -> Result<()> {
+    if std::mem::replace(&mut interims.continued, true) {
         return Ok(());
     }
     let head = ResponseHeader::build(100, Some(0))?;
-    keep_after(session, &head, ctx);
+    keep_after(session, &head, interims);
     session.as_mut().write_response_header(Box::new(head)).await
 }
 
 /// Passes an interim response on to a client that knows of them (RFC 9110, section 15.2).
-pub(super) async fn pass(session: &mut Session, head: ResponseHeader, ctx: &mut Context) -> Result<()> {
+pub(super) async fn pass(session: &mut Session, head: ResponseHeader, interims: &mut Interims) -> Result<()> {
     if session.req_header().version == Version::HTTP_10 || head.status == http::StatusCode::CONTINUE {
         return Ok(());
     }
-    keep_after(session, &head, ctx);
+    keep_after(session, &head, interims);
     session.as_mut().write_response_header(Box::new(head)).await
 }

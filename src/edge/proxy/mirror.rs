@@ -7,10 +7,9 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use pingora::http::RequestHeader;
 
-use super::connect::opener;
 use super::{Context, Gateway};
-use crate::snapshot::{Mirror, Upstream};
-use crate::upstreams::{Outcome, Wish, call};
+use crate::actions::Mirror;
+use crate::upstreams::{Asked, Caller, Calls, Class, Upstream, Visit};
 
 /// The longest body of which a copy is made.
 const MAX_BODY: usize = 64 * 1024;
@@ -22,6 +21,34 @@ pub struct Copy {
     body: BytesMut,
     upstream: Arc<Upstream>,
     place: Place,
+}
+
+/// The copy of a request, if one is made.
+#[derive(Debug, Default)]
+pub enum Mirroring {
+    /// It has not been decided.
+    #[default]
+    Open,
+    /// It is being made.
+    Copying(Box<Copy>),
+    /// There is none, or it has been sent.
+    Over,
+}
+
+impl Mirroring {
+    /// Begins again with the body, which is sent again.
+    pub(super) fn begin_anew(&mut self) {
+        if let Self::Copying(copy) = self {
+            copy.body.clear();
+        }
+    }
+}
+
+/// Decides, once for a request, whether a copy is made of it as its target gets it.
+pub(super) fn begin(ctx: &mut Context, request: &RequestHeader) {
+    if matches!(ctx.mirroring, Mirroring::Open) {
+        ctx.mirroring = Copy::begin(ctx, request).map_or(Mirroring::Over, Mirroring::Copying);
+    }
 }
 
 /// A place among the copies that there may be at a time.
@@ -43,13 +70,8 @@ impl Drop for Place {
 }
 
 impl Copy {
-    /// The request is sent again, with its body from the beginning.
-    pub(super) fn begin_anew(&mut self) {
-        self.body.clear();
-    }
-
-    /// Begins a copy of the request as its target is told it, if one is to be made.
-    pub(super) fn begin(ctx: &Context, request: &RequestHeader) -> Option<Box<Self>> {
+    /// Begins a copy of a request, if one is to be made.
+    fn begin(ctx: &Context, request: &RequestHeader) -> Option<Box<Self>> {
         let mirror = ctx.forward()?.mirror.as_ref()?;
         if u64::from(fastrand::u32(..)) >= mirror.share {
             return None;
@@ -69,16 +91,16 @@ impl Copy {
 impl Gateway {
     /// Takes a part of the body for the copy, and sends it off when that was the last.
     pub(super) fn copy_body(&self, ctx: &mut Context, body: Option<&Bytes>, end: bool) {
-        let Some(copy) = &mut ctx.copy else { return };
+        let Mirroring::Copying(copy) = &mut ctx.mirroring else { return };
         if let Some(part) = body {
             if copy.body.len() + part.len() > MAX_BODY {
                 copy.upstream.metrics().mirrored[1].inc();
-                ctx.copy = None;
+                ctx.mirroring = Mirroring::Over;
                 return;
             }
             copy.body.extend_from_slice(part);
         }
-        if end && let Some(copy) = ctx.copy.take() {
+        if end && let Mirroring::Copying(copy) = std::mem::replace(&mut ctx.mirroring, Mirroring::Over) {
             let calls = Arc::clone(&self.calls);
             tokio::spawn(async move {
                 let metrics = &copy.upstream.metrics().mirrored;
@@ -89,16 +111,23 @@ impl Gateway {
     }
 }
 
-/// Sends a copy and reads its answer, so that the connection can be kept. Whether there was one.
-async fn send(calls: &super::Calls, copy: &Copy) -> bool {
-    let pool = &copy.upstream.pool;
-    let Some(_entered) = pool.gate().try_now(crate::upstreams::Class::Low) else { return false };
-    let Ok(mut picked) = pool.pick(&Wish::default()) else { return false };
-    let begun = std::time::Instant::now();
-    let mut peer = picked.member.peer.clone();
-    peer.options.custom_l4 = Some(opener(&picked.member));
-    let reply = call(calls, &peer, copy.request.clone(), copy.body.clone().freeze(), MAX_BODY).await;
-    let outcome = reply.as_ref().map_or(Outcome::GatewayFailed, |r| Outcome::of_status(r.head.status.as_u16()));
-    pool.report(&mut picked, outcome, reply.is_ok().then(|| begun.elapsed().as_secs_f64()));
-    reply.is_ok()
+/// Sends a copy and reads the response, so that the connection can be kept. Whether there was one.
+async fn send(calls: &Calls, copy: &Copy) -> bool {
+    let mut visit = Visit::single(Arc::clone(&copy.upstream), Class::Low, None);
+    let asked = Asked {
+        head: &copy.request,
+        body: copy.body.clone().freeze(),
+        caller: Caller::default(),
+        safe: false,
+        hedged: false,
+        upgrade: false,
+        grpc: false,
+        edit: &|_, _, _| Ok(()),
+        interim: None,
+        is_wanted: &|| true,
+    };
+    let Ok(mut response) = calls.ask(&mut visit, &asked).await else { return false };
+    let read = response.read(MAX_BODY).await;
+    calls.release(response).await;
+    read.is_ok()
 }

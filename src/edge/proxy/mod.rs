@@ -1,5 +1,6 @@
 //! The phases of Pingora's `ProxyHttp`, a file per phase; this one only says which is which.
 
+mod admission;
 mod answer;
 mod connect;
 mod context;
@@ -7,7 +8,6 @@ mod deadline;
 mod failure;
 mod finish;
 mod forward;
-mod hedge;
 mod hop_by_hop;
 mod intake;
 mod interim;
@@ -15,11 +15,11 @@ mod kept;
 mod mirror;
 mod panics;
 mod pick;
+mod relay;
 mod replay;
 mod respond;
 mod route;
 mod service;
-mod sticky;
 mod targets;
 mod tunnel;
 mod waiting;
@@ -32,8 +32,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
 use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
-use pingora::connectors::TransportConnector;
-use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -46,9 +44,9 @@ use tokio::sync::watch;
 use crate::edge::listeners::Pace;
 use crate::snapshot::Current;
 use crate::tls::{connector_options, is_verified_later, verify_own_certificate};
+use crate::upstreams::Calls;
 
 pub use context::Context;
-use mirror::Copy;
 use panics::{caught, caught_now, settle};
 pub use service::http_service;
 pub use targets::Targets;
@@ -59,9 +57,7 @@ pub struct Gateway {
     serving: Arc<Current>,
     /// Requests by address, coarsely; the exact limits are filters.
     shield: Rate,
-    /// Connections for what Pingora's proxy does not carry: WebSockets.
-    connector: TransportConnector,
-    /// Connections for requests of the gateway's own.
+    /// Connections for what Pingora's proxy does not carry.
     calls: Arc<Calls>,
     /// The memory of request bodies that are held whole.
     bodies: Arc<BodyBudget>,
@@ -69,17 +65,14 @@ pub struct Gateway {
     draining: watch::Receiver<bool>,
 }
 
-/// A client with kept connections.
-type Calls = Connector<()>;
-
 impl Gateway {
     /// A gateway that serves whatever `serving` holds at a request's start.
     pub fn new(serving: Arc<Current>, draining: watch::Receiver<bool>) -> Self {
         // Windows of a second: shorter ones panic under concurrency, longer ones are scaled below.
         // A wider sketch than the default keeps the error small at 100,000 addresses.
         let shield = Rate::new_with_estimator_config(Duration::from_secs(1), 4, 65_536);
-        let (connector, calls) = (TransportConnector::new(connector_options()), Arc::new(Connector::new(connector_options())));
-        Self { serving, shield, connector, calls, bodies: Arc::default(), draining }
+        let calls = Arc::new(Calls::new(connector_options(), connect::opener));
+        Self { serving, shield, calls, bodies: Arc::default(), draining }
     }
 }
 
@@ -107,6 +100,10 @@ impl ProxyHttp for Gateway {
         settle(caught_now(|| self.count_body(session, body.as_ref(), end, ctx)), ctx).map_err(Error::into_down)
     }
 
+    async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<bool> {
+        settle(caught(self.admit(session, ctx)).await, ctx)
+    }
+
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<Box<HttpPeer>> {
         let mut peer = settle(caught(self.pick(session, ctx)).await, ctx)?;
         targets::pace(&mut peer);
@@ -126,8 +123,8 @@ impl ProxyHttp for Gateway {
             Box::pin(verify_own_certificate(peer, digest)).await.map_err(Error::into_up)?;
         }
         // Pingora knows only of connections that it has kept itself.
-        ctx.reused = ctx.pace().is_some_and(Pace::take_reused) || reused;
-        self.connected(ctx.reused, ctx);
+        let reused = ctx.pace().is_some_and(Pace::take_reused) || reused;
+        ctx.visit.iter_mut().for_each(|visit| visit.note_connection(reused));
         Ok(())
     }
 
@@ -136,7 +133,9 @@ impl ProxyHttp for Gateway {
         let may_be_empty = matches!(request.method, Method::POST | Method::PUT | Method::PATCH);
         let empty = may_be_empty && session.is_body_empty();
         let prepare = || {
-            self.prepare(session.req_header(), request, ctx)?;
+            if let Some((visit, member)) = ctx.visit.as_ref().and_then(|visit| Some((visit, visit.member()?))) {
+                self.prepare(session.req_header(), request, member, visit.deadline(), ctx)?;
+            }
             if empty {
                 request.insert_header(CONTENT_LENGTH, HeaderValue::from_static("0"))?;
             }
@@ -144,10 +143,7 @@ impl ProxyHttp for Gateway {
                 request.remove_header(&TRANSFER_ENCODING);
                 request.insert_header(CONTENT_LENGTH, whole.length())?;
             }
-            if !ctx.copied {
-                ctx.copy = Copy::begin(ctx, request);
-                ctx.copied = true;
-            }
+            mirror::begin(ctx, request);
             Ok(())
         };
         settle(caught_now(prepare), ctx)?;
@@ -167,7 +163,7 @@ impl ProxyHttp for Gateway {
             // The end of the connection may be the end of the body.
             ctx.close_after(session);
         }
-        interim::keep_after(session, response, ctx);
+        interim::keep_after(session, response, &mut ctx.interims);
         ctx.end_with_the_listener(session);
         settle(caught_now(|| self.edit_answer(session.req_header(), response, ctx)), ctx)
     }
@@ -183,8 +179,8 @@ impl ProxyHttp for Gateway {
         Ok(None)
     }
 
-    fn fail_to_connect(&self, session: &mut Session, _peer: &HttpPeer, ctx: &mut Box<Context>, error: Box<Error>) -> Box<Error> {
-        self.connect_failed(session, ctx, error)
+    fn fail_to_connect(&self, _session: &mut Session, _peer: &HttpPeer, ctx: &mut Box<Context>, error: Box<Error>) -> Box<Error> {
+        self.connect_failed(ctx, error)
     }
 
     fn error_while_proxy(
@@ -195,11 +191,13 @@ impl ProxyHttp for Gateway {
         ctx: &mut Box<Context>,
         _reused: bool,
     ) -> Box<Error> {
-        let reused = ctx.reused;
-        self.exchange_failed(session, ctx, error, reused)
+        self.exchange_failed(session, ctx, error)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Box<Context>) -> FailToProxy {
+        if *error.etype() == admission::OVER {
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        }
         // Pingora closes the connection after a failure, whatever it is told here: the answer says so.
         ctx.close_after(session);
         self.answer_failure(session, error, ctx).await

@@ -41,7 +41,7 @@ impl Gateway {
         ctx.status = status;
         ctx.end_with_the_listener(session);
         // A response of the target's that this one replaces may have had a date.
-        ctx.connection.iter().for_each(|connection| drop(connection.take_date()));
+        ctx.downstream.connection.iter().for_each(|connection| drop(connection.take_date()));
         let mut response = ResponseHeader::build(status, Some(headers.len() + 8))?;
         for (name, value) in headers {
             response.append_header(name.clone(), value.clone())?;
@@ -54,7 +54,7 @@ impl Gateway {
         if let Some(id) = &ctx.exchange.request_id {
             response.insert_header(X_REQUEST_ID, id.clone())?;
         }
-        if let Some(route) = ctx.serving.route(ctx.route) {
+        if let Some(route) = ctx.serving.route(ctx.matched.route) {
             let view = ResponseView { request: session.req_header(), exchange: &ctx.exchange, own: true };
             route.filters(ctx.listener).on_head(&mut response, &view, &mut ctx.memories);
         }

@@ -4,21 +4,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Method;
-use http::header::{ALLOW, CONTENT_LENGTH, HeaderValue, LOCATION};
+use http::header::{ALLOW, CONTENT_LENGTH, HeaderValue};
 use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use super::context::Side;
-use super::forward::rest_of;
-use super::hedge::may_hedge;
 use super::intake::is_asterisk;
 use super::pick::refuse;
 use super::{Context, Gateway};
+use crate::actions::{Forward, Matched, Outcome, PathEdit};
 use crate::exchange::{Reason, Rejection};
 use crate::rules::path::{Ambiguity, hides_dot_segments};
 use crate::rules::routing::{Question, Verdict, allow};
-use crate::snapshot::{Action, Forward, PathEdit, Route, Template};
+use crate::snapshot::Route;
 
 impl Gateway {
     /// Decides what becomes of a request. True when it has been answered.
@@ -28,7 +27,7 @@ impl Gateway {
             return Ok(true);
         }
         let serving = Arc::clone(&ctx.serving);
-        let Some(route) = serving.route(ctx.route) else {
+        let Some(route) = serving.route(ctx.matched.route) else {
             // `OPTIONS *` is about the gateway itself (RFC 9110, section 9.3.7).
             Box::pin(self.respond(session, ctx, Reason::Responded, 200, &[], Bytes::new())).await?;
             return Ok(true);
@@ -39,39 +38,17 @@ impl Gateway {
             Box::pin(self.reject(session, &rejection, ctx)).await?;
             return Ok(true);
         }
-        if let Action::Forward(forward) = &route.action {
-            // Here and not in `upstream_peer`: what is refused before there is a target keeps its
-            // connection, which matters when much is.
-            if let Err(rejection) = self.enter(session, forward, ctx).await {
-                if rejection.reason == Reason::ClientGone {
-                    (ctx.exchange.reason, ctx.status) = (Reason::ClientGone, Reason::ClientGone.status());
-                    ctx.close_after(session);
-                    return Ok(true);
-                }
-                Box::pin(self.reject(session, &rejection, ctx)).await?;
-                return Ok(true);
-            }
+        let outcome = match ctx.pattern() {
+            Some(pattern) => route.action.on_request(&Matched { request: session.req_header(), exchange: &ctx.exchange, pattern }),
+            None => Outcome::Reject(Rejection::new(Reason::Internal, "")),
+        };
+        match outcome {
+            // Its admission comes after a look-up in a cache.
+            Outcome::Forward(_) => return Ok(false),
+            Outcome::Reject(rejection) => Box::pin(self.reject(session, &rejection, ctx)).await?,
+            Outcome::Respond(own) => Box::pin(self.respond(session, ctx, own.reason, own.status, &own.headers, own.body)).await?,
         }
-        match &route.action {
-            Action::Forward(_) if is_websocket(session) => Box::pin(self.tunnel(session, ctx)).await,
-            Action::Forward(_) if may_hedge(session, ctx) => Box::pin(self.hedge(session, ctx)).await,
-            Action::Forward(_) => Ok(false),
-            Action::Redirect { to, status } => {
-                if ctx.exchange.host.is_empty() && to.names("host") {
-                    let nowhere = Rejection::new(Reason::BadRequest, "the Host header is missing");
-                    Box::pin(self.reject(session, &nowhere, ctx)).await?;
-                    return Ok(true);
-                }
-                let location = location(session.req_header(), ctx, to);
-                let headers = [(LOCATION, location)];
-                Box::pin(self.respond(session, ctx, Reason::Redirected, *status, &headers, Bytes::new())).await?;
-                Ok(true)
-            }
-            Action::Respond { status, headers, body } => {
-                Box::pin(self.respond(session, ctx, Reason::Responded, *status, headers, body.clone())).await?;
-                Ok(true)
-            }
-        }
+        Ok(true)
     }
 
     async fn decide(&self, session: &mut Session, ctx: &mut Context) -> Result<(), Box<Rejection>> {
@@ -81,18 +58,18 @@ impl Gateway {
         }
         let (place, entry) = self.find_route(session.req_header(), ctx)?;
         let route = &ctx.serving.snapshot.routes[place];
-        (ctx.route, ctx.entry) = (Some(place), entry);
+        (ctx.matched.route, ctx.matched.entry) = (Some(place), entry);
         check_path(session.req_header(), ctx, route)?;
-        ctx.body_limit = route.body.or_else(|| ctx.limits().map(|l| l.body)).unwrap_or(u64::MAX);
-        if let Some(rejection) = over_limit(session.req_header(), ctx.body_limit) {
+        ctx.request_body.limit = route.body.or_else(|| ctx.limits().map(|l| l.body)).unwrap_or(u64::MAX);
+        if let Some(rejection) = over_limit(session.req_header(), ctx.request_body.limit) {
             // A page of another origin is to be able to read it.
             route.filters(ctx.listener).before_rejection(session.req_header(), &mut ctx.exchange, &mut ctx.memories).await?;
             return Err(rejection);
         }
-        if let (Some(progress), false) = (&ctx.progress, session.is_body_empty()) {
+        if let (Some(progress), false) = (&ctx.downstream.progress, session.is_body_empty()) {
             progress.note(true);
             // Should the body stall, this is all that is left of the request to be logged.
-            ctx.head = Some(Box::new(session.req_header().clone()));
+            ctx.ending.head = Some(Box::new(session.req_header().clone()));
         }
         route.filters(ctx.listener).on_request(session.req_header(), &mut ctx.exchange, &mut ctx.memories).await
     }
@@ -121,19 +98,19 @@ impl Gateway {
 
     /// Counts the request's body as it comes; over its limit it ends there.
     pub(super) fn count_body(&self, _session: &mut Session, body: Option<&Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
-        ctx.body_seen += body.map_or(0, |b| b.len() as u64);
+        ctx.request_body.seen += body.map_or(0, |b| b.len() as u64);
         if end {
             ctx.end_of(Side::Request);
         }
         self.copy_body(ctx, body, end);
-        if let Some(progress) = &ctx.progress {
+        if let Some(progress) = &ctx.downstream.progress {
             progress.note(!end);
         }
-        if ctx.deadline.is_some_and(|deadline| std::time::Instant::now() > deadline) {
+        if ctx.deadline().is_some_and(|deadline| std::time::Instant::now() > deadline) {
             return Err(refuse(ctx, Rejection::new(Reason::RouteTimeout, "")));
         }
-        if ctx.body_seen > ctx.body_limit {
-            ctx.rejection = Some(Rejection::new(Reason::BodyTooLarge, format!("at most {} bytes are taken here", ctx.body_limit)));
+        if ctx.request_body.seen > ctx.request_body.limit {
+            ctx.rejection = Some(Rejection::new(Reason::BodyTooLarge, format!("at most {} bytes are taken here", ctx.request_body.limit)));
             return pingora::Error::e_explain(pingora::ErrorType::HTTPStatus(413), "the request body is too large");
         }
         Ok(())
@@ -150,10 +127,11 @@ fn check_path(request: &RequestHeader, ctx: &Context, route: &Route) -> Result<(
     if Ambiguity::of(path).is_rejected_by(route.paths) {
         return Err(Rejection::new(Reason::BadPath, "the path has an encoded slash or parameters, which are not taken here"));
     }
-    let Action::Forward(Forward { path: PathEdit::Rewrite(to), .. }) = &route.action else { return Ok(()) };
+    let Some(Forward { path: PathEdit::Rewrite(to), .. }) = route.action.forward() else { return Ok(()) };
+    let Some(pattern) = ctx.pattern() else { return Ok(()) };
     let leads_elsewhere =
         |(name, value): &(&str, &str)| to.names(name) && (Ambiguity::of(value).encoded_slash || hides_dot_segments(value));
-    if params(ctx, path).iter().any(leads_elsewhere) || (to.names("*") && hides_dot_segments(rest_of(ctx, path))) {
+    if pattern.params(path).any(|param| leads_elsewhere(&param)) || (to.names("*") && hides_dot_segments(pattern.rest(path))) {
         return Err(Rejection::new(Reason::BadPath, "a part of the path has an encoded slash or dot segment"));
     }
     Ok(())
@@ -172,39 +150,4 @@ fn method_not_allowed(methods: &[Method]) -> Box<Rejection> {
         Ok(allow) => rejection.header(ALLOW, allow),
         Err(_) => rejection,
     }
-}
-
-/// A WebSocket handshake (RFC 6455, section 4.1), the only upgrade that is forwarded.
-fn is_websocket(session: &Session) -> bool {
-    let request = session.req_header();
-    let has = |name: &http::HeaderName| request.headers.contains_key(name);
-    let upgrade = request.headers.get(http::header::UPGRADE);
-    let asked = upgrade.is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    asked
-        && session.is_upgrade_req()
-        && request.version == http::Version::HTTP_11
-        && request.method == Method::GET
-        && has(&http::header::SEC_WEBSOCKET_KEY)
-        && request.headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0")
-        && !has(&http::header::TRANSFER_ENCODING)
-}
-
-/// Where the client is sent. What it asked for is part of it only in its normal form.
-fn location(request: &RequestHeader, ctx: &Context, to: &Template) -> HeaderValue {
-    let path = request.uri.path();
-    let query = request.uri.query().map(|q| format!("?{q}")).unwrap_or_default();
-    let params = params(ctx, path);
-    let text = to.fill(|name| match name {
-        "host" => Some(ctx.exchange.host.as_str()),
-        "path" => Some(path),
-        "query" => Some(query.as_str()),
-        name => params.iter().find(|(n, _)| *n == name).map(|(_, v)| *v),
-    });
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("/"))
-}
-
-/// The parameters of the route's path.
-pub(super) fn params<'c>(ctx: &'c Context, path: &'c str) -> Vec<(&'c str, &'c str)> {
-    let router = ctx.listener.and_then(|l| ctx.serving.snapshot.routers.get(l));
-    router.map_or_else(Vec::new, |router| router.entry(ctx.entry).path.params(path).collect())
 }

@@ -1,34 +1,28 @@
 //! WebSockets, in a tunnel of our own.
 //!
 //! Pingora drops a tunnel right after its 101 when the target answers before Pingora has noted that
-//! the request has no body (cloudflare/pingora#946). So the handshake is made here, over Pingora's
-//! connector and HTTP/1 session, and then the two streams are joined.
+//! the request has no body (cloudflare/pingora#946). So the relay makes the handshake, over Pingora's
+//! connector and HTTP/1 session, and then the two streams are joined here.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, UPGRADE};
-use pingora::Result;
-use pingora::http::RequestHeader;
+use http::header::{CONNECTION, HeaderValue, SET_COOKIE, UPGRADE};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v1::client::HttpSession as ClientSession;
-use pingora::protocols::{Digest, Stream};
 use pingora::proxy::Session;
-use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, Result};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
-use super::connect::while_client;
 use super::hop_by_hop::drop_from_response;
 use super::{Context, Gateway};
 use crate::exchange::Reason;
 use crate::filters::ResponseView;
 use crate::rules::frames::close_code::{GOING_AWAY, SERVICE_RESTART};
 use crate::rules::frames::{Frames, close_frame};
-use crate::tls::verify_own_certificate;
-use crate::upstreams::misframed;
 
 /// How long a tunnel may be silent in both directions, as HAProxy's `timeout tunnel` is usually set.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -44,128 +38,45 @@ const CLOSING: Duration = Duration::from_secs(5);
 /// How long a target may take for that, once the client has.
 const MOMENT: Duration = Duration::from_millis(300);
 
-const HOP_BY_HOP: [HeaderName; 4] =
-    [HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection"), http::header::TE, http::header::TRAILER];
-
 impl Gateway {
-    /// Carries a WebSocket, or passes on the answer of a target that declined it. Always true: the
-    /// request is answered.
-    pub(super) async fn tunnel(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        let target = match self.handshake(session, ctx).await {
-            Ok(target) => target,
+    /// Carries a WebSocket, or passes on the response of a target that declined it.
+    pub(super) async fn tunnel(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+        let response = match self.fetch(session, ctx, false, true).await {
+            Ok(response) => response,
             Err(error) => {
                 self.answer_failure(session, &error, ctx).await;
-                return Ok(true);
+                return Ok(());
             }
         };
-        let answer = target.resp_header().cloned();
-        let Some(mut answer) = answer else { return Ok(true) };
-        self.note_answer(&answer, ctx);
-        if answer.status != http::StatusCode::SWITCHING_PROTOCOLS {
-            return self.decline(session, ctx, target, answer).await;
+        if response.head.status != http::StatusCode::SWITCHING_PROTOCOLS {
+            return self.pass_on(session, ctx, response).await;
         }
+        let mut head = response.head.clone();
+        let Some(target) = response.into_http1() else { return Error::err(ErrorType::InternalError) };
         if let Some(id) = &ctx.exchange.request_id {
-            answer.insert_header(super::intake::X_REQUEST_ID, id.clone())?;
+            head.insert_header(super::intake::X_REQUEST_ID, id.clone())?;
         }
-        if let Some(upstream) = ctx.upstream() {
-            ctx.sticky.tell(upstream, ctx.exchange.peer.is_secure(), &mut answer);
+        if let Some(cookie) = ctx.visit.as_ref().and_then(|visit| visit.session_cookie(ctx.exchange.peer.is_secure())) {
+            head.append_header(SET_COOKIE, cookie)?;
         }
-        if let Some(route) = ctx.serving.route(ctx.route) {
+        if let Some(route) = ctx.serving.route(ctx.matched.route) {
             let view = ResponseView { request: session.req_header(), exchange: &ctx.exchange, own: false };
-            route.filters(ctx.listener).on_head(&mut answer, &view, &mut ctx.memories);
+            route.filters(ctx.listener).on_head(&mut head, &view, &mut ctx.memories);
         }
-        drop_from_response(&mut answer);
-        answer.insert_header(UPGRADE, HeaderValue::from_static("websocket"))?;
-        answer.insert_header(CONNECTION, HeaderValue::from_static("Upgrade"))?;
+        drop_from_response(&mut head);
+        head.insert_header(UPGRADE, HeaderValue::from_static("websocket"))?;
+        head.insert_header(CONNECTION, HeaderValue::from_static("Upgrade"))?;
         ctx.status = 101;
         ctx.exchange.reason = Reason::Upgraded;
-        session.write_response_header(Box::new(answer), false).await?;
-        ctx.head = Some(Box::new(session.req_header().clone()));
+        session.write_response_header(Box::new(head), false).await?;
+        ctx.ending.head = Some(Box::new(session.req_header().clone()));
         self.join(session, ctx, target).await;
-        Ok(true)
-    }
-
-    async fn connect_tunnel(&self, peer: &HttpPeer) -> Result<Stream> {
-        let stream = self.connector.new_stream(peer).await?;
-        let digest = Digest { ssl_digest: stream.get_ssl_digest(), ..Digest::default() };
-        verify_own_certificate(peer, Some(&digest)).await?;
-        Ok(stream)
-    }
-
-    /// Connects, with another target if one cannot be reached, and sends the handshake.
-    async fn handshake(&self, session: &mut Session, ctx: &mut Context) -> Result<ClientSession> {
-        loop {
-            let peer = self.pick(session, ctx).await?;
-            let stream = match while_client(self.connect_tunnel(&http1(*peer.clone()))).await {
-                Ok(stream) => stream,
-                Err(error) => {
-                    let error = self.connect_failed(session, ctx, error.into_up());
-                    if error.retry() {
-                        continue;
-                    }
-                    return Err(error);
-                }
-            };
-            self.connected(false, ctx);
-            let mut request = session.req_header().clone();
-            strip_hop_by_hop(&mut request);
-            // Other proxies send one of 0; a handshake has no body.
-            request.remove_header(&CONTENT_LENGTH);
-            self.prepare(session.req_header(), &mut request, ctx)?;
-            request.insert_header(CONNECTION, HeaderValue::from_static("Upgrade"))?;
-            request.insert_header(UPGRADE, HeaderValue::from_static("websocket"))?;
-            let mut target = ClientSession::new(stream);
-            target.read_timeout = peer.options.read_timeout;
-            target.write_timeout = peer.options.write_timeout;
-            match shake(&mut target, request).await {
-                Ok(()) => return Ok(target),
-                Err(error) => {
-                    let error = self.exchange_failed(session, ctx, error.into_up(), false);
-                    if !error.retry() {
-                        return Err(error);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Passes on an answer other than 101.
-    async fn decline(
-        &self,
-        session: &mut Session,
-        ctx: &mut Context,
-        mut target: ClientSession,
-        answer: pingora::http::ResponseHeader,
-    ) -> Result<bool> {
-        let mut answer = answer;
-        let request = session.req_header().clone();
-        let edited = self.edit_answer(&request, &mut answer, ctx);
-        if let Err(error) = edited {
-            self.answer_failure(session, &error, ctx).await;
-            return Ok(true);
-        }
-        session.write_response_header(Box::new(answer), false).await?;
-        loop {
-            let part = match target.read_body_bytes().await {
-                Ok(part) => part,
-                Err(error) => {
-                    ctx.exchange.reason = Reason::TargetReset;
-                    return Err(error.into_up());
-                }
-            };
-            let end = part.is_none();
-            let mut body = part;
-            self.edit_body(&mut body, end, ctx)?;
-            session.write_response_body(body, end).await?;
-            if end {
-                return Ok(true);
-            }
-        }
+        Ok(())
     }
 
     /// Joins the two streams until both have ended or are silent; at the end of a drain they are cut.
     async fn join(&self, session: &mut Session, ctx: &mut Context, mut target: ClientSession) {
-        if let Some(connection) = &ctx.connection {
+        if let Some(connection) = &ctx.downstream.connection {
             connection.follow_no_more();
         }
         // Bytes that came with the handshakes are the first of the tunnel.
@@ -190,7 +101,7 @@ impl Gateway {
             () = silence(&counts, IDLE) => ctx.exchange.detail = Some("the tunnel was silent for an hour".to_owned()),
             () = told => {}
         }
-        ctx.tunnelled = Some((counts.0.into_inner(), counts.1.into_inner()));
+        ctx.ending.tunnelled = Some((counts.0.into_inner(), counts.1.into_inner()));
     }
 }
 
@@ -211,46 +122,6 @@ impl Gateway {
                 return;
             }
         }
-    }
-}
-
-/// Sends the handshake, and reads on past informational answers.
-async fn shake(target: &mut ClientSession, request: RequestHeader) -> Result<()> {
-    target.write_request_header(Box::new(request)).await?;
-    loop {
-        target.read_response().await?;
-        let Some(head) = target.resp_header() else { return Ok(()) };
-        if head.status == http::StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(());
-        }
-        if let Some(why) = misframed(head) {
-            return pingora::Error::e_explain(pingora::ErrorType::InvalidHTTPHeader, why);
-        }
-        if !head.status.is_informational() {
-            return Ok(());
-        }
-    }
-}
-
-/// A handshake is HTTP/1.1 whatever else is spoken to the target.
-fn http1(mut peer: HttpPeer) -> HttpPeer {
-    peer.options.set_http_version(1, 1);
-    peer
-}
-
-/// Removes what belongs to the client's own connection, and what its `Connection` names.
-pub(super) fn strip_hop_by_hop(request: &mut RequestHeader) {
-    let named: Vec<HeaderName> = request
-        .headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|v| v.to_str().ok())
-        .flat_map(|v| v.split(','))
-        .filter_map(|n| n.trim().parse().ok())
-        .filter(|n| *n != UPGRADE && *n != http::header::HOST)
-        .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
-        request.remove_header(name);
     }
 }
 

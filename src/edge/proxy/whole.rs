@@ -14,7 +14,7 @@ use super::deadline::deadline;
 use super::replay::Replay;
 use super::{Context, Gateway, interim};
 use crate::exchange::{Reason, Rejection};
-use crate::snapshot::{Action, Route};
+use crate::snapshot::Route;
 
 /// Room that is made at once for a body of a known length, in bytes.
 const FIRST: u64 = 256 * 1024;
@@ -81,15 +81,16 @@ impl Gateway {
         if session.is_body_empty() {
             return Ok(route.filters(ctx.listener).on_request_body(&[], session.req_header(), &mut ctx.exchange));
         }
-        if let Action::Forward(forward) = &route.action {
-            ctx.deadline = deadline(&session.req_header().headers, forward, ctx.exchange.started, ctx.exchange.grpc);
-        }
+        let deadline = route
+            .action
+            .forward()
+            .and_then(|forward| deadline(&session.req_header().headers, forward, ctx.exchange.started, ctx.exchange.grpc));
         let mut share = Share { budget: Arc::clone(&self.bodies), bytes: 0 };
-        let body = match self.read_whole(session, ctx, most.min(ctx.body_limit), &mut share).await? {
+        let body = match self.read_whole(session, ctx, (most.min(ctx.request_body.limit), deadline), &mut share).await? {
             Ok(body) => body,
             Err(rejection) => return Ok(Err(rejection)),
         };
-        interim::keep(session, ctx);
+        interim::keep(session, &mut ctx.interims);
         let judged = route.filters(ctx.listener).on_request_body(&body, session.req_header(), &mut ctx.exchange);
         if judged.is_ok() {
             ctx.whole = Some(Box::new(WholeBody { _share: share, replay: Replay::begin(session, body) }));
@@ -101,7 +102,7 @@ impl Gateway {
         &self,
         session: &mut Session,
         ctx: &mut Context,
-        most: u64,
+        (most, deadline): (u64, Option<Instant>),
         share: &mut Share,
     ) -> Result<std::result::Result<Bytes, Box<Rejection>>> {
         let too_large = || Rejection::new(Reason::BodyTooLarge, format!("at most {most} bytes are taken here"));
@@ -111,13 +112,13 @@ impl Gateway {
             return Ok(Err(too_large()));
         }
         if headers.contains_key(EXPECT) && session.req_header().version != Version::HTTP_10 {
-            interim::go_on(session, ctx).await?;
+            interim::go_on(session, &mut ctx.interims).await?;
         }
         let memory = ctx.serving.snapshot.process.body_memory;
         let mut body = BytesMut::with_capacity(length.unwrap_or(0).min(FIRST) as usize);
         loop {
             let read = session.downstream_session.read_request_body();
-            let part = match ctx.deadline {
+            let part = match deadline {
                 Some(deadline) => match tokio::time::timeout_at(deadline.into(), read).await {
                     Ok(part) => part,
                     Err(_) => return Ok(Err(Rejection::new(Reason::RouteTimeout, ""))),
@@ -125,7 +126,7 @@ impl Gateway {
                 None => read.await,
             };
             let Some(part) = part.map_err(pingora::Error::into_down)? else { break };
-            ctx.progress.iter().for_each(|progress| progress.note(true));
+            ctx.downstream.progress.iter().for_each(|progress| progress.note(true));
             if (body.len() + part.len()) as u64 > most {
                 return Ok(Err(too_large()));
             }
@@ -134,8 +135,8 @@ impl Gateway {
             }
             body.extend_from_slice(&part);
         }
-        ctx.progress.iter().for_each(|progress| progress.note(false));
-        let late = ctx.deadline.is_some_and(|deadline| Instant::now() > deadline);
+        ctx.downstream.progress.iter().for_each(|progress| progress.note(false));
+        let late = deadline.is_some_and(|deadline| Instant::now() > deadline);
         Ok(if late { Err(Rejection::new(Reason::RouteTimeout, "")) } else { Ok(body.freeze()) })
     }
 }

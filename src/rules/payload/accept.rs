@@ -142,9 +142,13 @@ mod tests {
     proptest! {
         /// Against a model that sorts.
         #[test]
-        fn the_best_of_all(weights in proptest::collection::vec(0_u16..=1000, 4), order in Just(Coding::ALL.to_vec()).prop_shuffle()) {
+        fn the_best_of_all(
+            weights in proptest::collection::vec(0_u16..=1000, 4),
+            order in Just(Coding::ALL.to_vec()).prop_shuffle(),
+        ) {
             let text = |name: &str, weight: u16| format!("{name};q={}.{:03}", weight / 1000, weight % 1000);
-            let mut value: Vec<_> = Coding::ALL.iter().zip(&weights).map(|(coding, weight)| text(coding.name(), *weight)).collect();
+            let named = Coding::ALL.iter().zip(&weights);
+            let mut value: Vec<_> = named.map(|(coding, weight)| text(coding.name(), *weight)).collect();
             value.push(text("identity", weights[3]));
             let mut all: Vec<_> = order.iter().map(|coding| (weights[*coding as usize], Some(*coding))).collect();
             all.push((weights[3], None));

@@ -41,6 +41,12 @@ impl FieldPath {
     pub fn ends_with_any_name(&self) -> bool {
         self.0.last() == Some(&Segment::One)
     }
+
+    /// Returns how much the path leaves open, for an order in which the narrowest comes first: its `**`, then its `*`.
+    pub fn breadth(&self) -> (usize, usize) {
+        let count = |segment| self.0.iter().filter(|one| **one == segment).count();
+        (count(Segment::Any), count(Segment::One))
+    }
 }
 
 /// A set of paths as one automaton. A state is the set of places, as bits, where the paths stand.

@@ -22,6 +22,9 @@ pub(super) fn plain(data: &[u8]) -> usize {
 
 /// The comma or bracket behind the value that begins at `from`, if it is there and the value is no
 /// deeper than `depth`. It finds what the levels would, for a value whose names do not matter.
+///
+/// Inlined, because most values are so short that a call would be a good part of the work.
+#[inline(always)]
 pub(super) fn value_end(data: &[u8], from: usize, depth: usize) -> Option<usize> {
     let mut open = 0;
     let mut place = from;

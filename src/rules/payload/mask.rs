@@ -9,7 +9,7 @@ use super::scan::{MemberChange, MemberEdit};
 /// What stands in place of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MaskText {
-    /// JSON: a string, or another scalar.
+    /// A JSON string.
     text: Box<[u8]>,
     /// How many characters of the value follow, at most.
     keep_last: usize,
@@ -31,11 +31,6 @@ impl MaskText {
             return Err(format!("at most {} characters can be kept", Self::MAX_KEPT));
         }
         Ok(Self { text: [b"\"", escaped(text).as_slice(), b"\""].concat().into(), keep_last })
-    }
-
-    /// Returns the mask `null`.
-    pub fn null() -> Self {
-        Self { text: b"null".as_slice().into(), keep_last: 0 }
     }
 }
 

@@ -133,7 +133,8 @@ proptest! {
     /// Back and forth gives every byte back, white space and number formats included.
     #[test]
     fn back_and_forth(value in document(), pretty: bool, cut in 1_usize..40) {
-        let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.expect("json");
+        let write = if pretty { serde_json::to_string_pretty } else { serde_json::to_string };
+        let text = write(&value).expect("json");
         let there = rename(&renames(&[("**.a", "q")]).expect("renames"), text.as_bytes(), cut);
         let back = rename(&renames(&[("**.q", "a")]).expect("renames"), &there, cut);
         prop_assert_eq!(String::from_utf8_lossy(&back), text);

@@ -168,6 +168,28 @@ impl PathPattern {
         Ok(Segment::Literal(step.to_owned()))
     }
 
+    /// Returns the names of its parameters.
+    pub fn param_names(&self) -> impl Iterator<Item = &str> {
+        let segments: &[Segment] = match self {
+            Self::Segments { segments, .. } => segments,
+            Self::Regex(_) => &[],
+        };
+        segments.iter().filter_map(|segment| match segment {
+            Segment::Param(name) if !name.is_empty() => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Returns what its final `/*` takes of a path, without the slash before it.
+    pub fn rest<'p>(&self, path: &'p str) -> &'p str {
+        let Self::Segments { segments, rest: true } = self else { return "" };
+        let mut rest = path.get(1..).unwrap_or_default();
+        for _ in segments {
+            rest = rest.split_once('/').map_or("", |(_, rest)| rest);
+        }
+        rest
+    }
+
     /// The values of the named parameters in `path`, in the order of the pattern.
     pub fn params<'p, 's>(&'s self, path: &'p str) -> impl Iterator<Item = (&'s str, &'p str)> {
         let segments: &[Segment] = match self {

@@ -21,7 +21,7 @@ impl Template {
         while let Some((before, behind)) = rest.split_once('{') {
             let (name, after) = behind.split_once('}').ok_or("expected a } behind {")?;
             if !known.contains(&name) {
-                let near = crate::notation::nearest(name, known.iter().copied());
+                let near = super::nearest(name, known.iter().copied());
                 return Err(format!("nothing here is called {{{name}}}{near}; known: {}", known.join(", ")));
             }
             parts.push(Part::Text(before.to_owned()));
@@ -32,7 +32,7 @@ impl Template {
         Ok(Self(parts))
     }
 
-    /// Nothing: what stands in for a text that did not compile until the mistake is told.
+    /// Nothing: what stands in for a text that did not compile until the error is reported.
     pub fn empty() -> Self {
         Self(Vec::new())
     }

@@ -1,0 +1,257 @@
+//! `forward`: sends the request to an upstream.
+
+mod config;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+
+use super::{ActionContext, HttpAction, Matched, Outcome};
+use crate::notation::{Place, Template, nearest};
+use crate::rules::balance::{Algorithm, Balance, Seat, hash_key};
+use crate::rules::identity::RequestKey;
+use crate::rules::routing::PathPattern;
+use crate::upstreams::{Class, Upstream};
+
+pub use config::Config;
+use config::{ForwardTo, HostHeader, MirrorConfig, RequestClass};
+
+/// The most splits by a key: each has a table of 256 KiB.
+const MAX_KEYED_SPLITS: usize = 1_000;
+
+/// Where and how a request is forwarded.
+#[derive(Debug)]
+pub struct Forward {
+    /// The upstreams.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// Which of them is next, by weight; without it there is one.
+    pub split: Option<Split>,
+    /// `Host` for the target.
+    pub host: Host,
+    /// What becomes of the path.
+    pub path: PathEdit,
+    /// From arrival to the end of the response.
+    pub timeout: Option<Duration>,
+    /// Copies for another upstream.
+    pub mirror: Option<Mirror>,
+    /// Who is let in first.
+    pub class: Class,
+    /// Methods of requests that may be sent twice; `None` is the idempotent ones.
+    pub retry_methods: Option<Vec<http::Method>>,
+    /// Where the client says how long it waits.
+    pub deadline_header: Option<HeaderName>,
+}
+
+/// Several upstreams by weight.
+pub struct Split {
+    /// The shares.
+    pub shares: Box<dyn Balance>,
+    /// What keeps requests on the same share.
+    pub key: Option<RequestKey>,
+}
+
+impl std::fmt::Debug for Split {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Split").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// `Host` for the target.
+#[derive(Clone, Debug)]
+pub enum Host {
+    /// The client's.
+    Keep,
+    /// The target's own.
+    Target,
+    /// This one.
+    Text(HeaderValue),
+}
+
+/// What becomes of the path.
+#[derive(Debug)]
+pub enum PathEdit {
+    /// It stays.
+    Keep,
+    /// It loses this prefix.
+    Strip(String),
+    /// It is this, filled in.
+    Rewrite(Template),
+}
+
+/// Copies for another upstream.
+#[derive(Debug)]
+pub struct Mirror {
+    /// The upstream.
+    pub upstream: Arc<Upstream>,
+    /// The share of requests, of 2³².
+    pub share: u64,
+    /// Copies at a time.
+    pub concurrent: u32,
+    /// Copies under way.
+    pub active: Arc<AtomicU32>,
+}
+
+impl HttpAction for Forward {
+    type Config = Config;
+
+    fn compile(config: &Config, context: &mut ActionContext<'_>) -> Self {
+        let forward = config.settings();
+        let (upstreams, weights) = upstreams(&forward, context);
+        if forward.timeout.as_ref().is_some_and(|t| t.0.is_zero()) {
+            let text = "expected a time longer than nothing; without the key there is none";
+            context.mistakes.add(&context.place.key("timeout"), text);
+        }
+        Self {
+            split: split(&forward, &upstreams, &weights, context),
+            mirror: forward.mirror.as_ref().and_then(|m| mirror(m, context)),
+            class: match forward.class {
+                RequestClass::High => Class::High,
+                RequestClass::Normal => Class::Normal,
+                RequestClass::Low => Class::Low,
+            },
+            retry_methods: forward.retry_methods.as_ref().map(|list| list.iter().map(|m| m.0.clone()).collect()),
+            deadline_header: forward.deadline_header.as_ref().map(|h| h.0.clone()),
+            upstreams,
+            host: match &forward.host {
+                HostHeader::Keep => Host::Keep,
+                HostHeader::Target => Host::Target,
+                HostHeader::Text(text) => Host::Text(text.clone()),
+            },
+            path: path_edit(&forward, context),
+            timeout: forward.timeout.as_ref().map(|t| t.0),
+        }
+    }
+
+    fn headers_read(config: &Config) -> Vec<(HeaderName, Vec<String>)> {
+        let forward = config.settings();
+        let key = forward.split_by.as_ref().and_then(|by| by.header());
+        let split = key.map(|name| (name.clone(), vec!["split_by".to_owned(), "header".to_owned()]));
+        let deadline = forward.deadline_header.as_ref().map(|name| (name.0.clone(), vec!["deadline_header".to_owned()]));
+        split.into_iter().chain(deadline).collect()
+    }
+
+    fn on_request(&self, _matched: &Matched<'_>) -> Outcome<'_> {
+        Outcome::Forward(self)
+    }
+
+    fn describe(&self) -> Vec<String> {
+        let line = |upstream: &Arc<Upstream>| {
+            let shape = upstream.pool.shape();
+            format!("forward: {} ({}, {} targets)", upstream.name, shape.algorithm, shape.targets.len())
+        };
+        self.upstreams.iter().map(line).collect()
+    }
+}
+
+impl Config {
+    fn settings(&self) -> Cow<'_, ForwardTo> {
+        match self {
+            Self::Name(name) => Cow::Owned(ForwardTo { upstream: Some(name.clone()), ..ForwardTo::default() }),
+            Self::To(settings) => Cow::Borrowed(settings),
+        }
+    }
+}
+
+/// Returns the upstreams that take a share, with their weights.
+fn upstreams(forward: &ForwardTo, context: &mut ActionContext<'_>) -> (Vec<Arc<Upstream>>, Vec<u32>) {
+    let place = &context.place;
+    let named: Vec<(&str, u32, Place)> = match (&forward.upstream, forward.split.as_slice()) {
+        (Some(name), []) => vec![(name, 1, place.clone())],
+        (None, split) if !split.is_empty() => {
+            let at = |i: usize| place.key("split").index(i).key("upstream");
+            split.iter().enumerate().map(|(i, s)| (s.upstream.as_str(), s.weight, at(i))).collect()
+        }
+        _ => {
+            context.mistakes.add(place, "expected exactly one of upstream and split");
+            Vec::new()
+        }
+    };
+    if !named.is_empty() && named.iter().all(|(_, weight, _)| *weight == 0) {
+        context.mistakes.add(place, "all weights are 0: nothing would be forwarded");
+    }
+    let (mut upstreams, mut weights) = (Vec::new(), Vec::new());
+    for (name, weight, place) in &named {
+        match find(name, place, context) {
+            Some(upstream) if *weight > 0 => {
+                upstreams.push(upstream);
+                weights.push(*weight);
+            }
+            _ => {}
+        }
+    }
+    (upstreams, weights)
+}
+
+/// Returns the upstream of that name, and notes where there is none.
+fn find(name: &str, place: &Place, context: &mut ActionContext<'_>) -> Option<Arc<Upstream>> {
+    let found = context.upstreams.get(name).cloned();
+    if found.is_none() && !(context.is_unread)(name) {
+        let near = nearest(name, context.upstreams.keys().map(String::as_str));
+        context.mistakes.add(place, format!("there is no upstream \"{name}\"{near}"));
+    }
+    found
+}
+
+/// Returns the shares of a split; in turn, or by a key.
+fn split(forward: &ForwardTo, upstreams: &[Arc<Upstream>], weights: &[u32], context: &mut ActionContext<'_>) -> Option<Split> {
+    let place = context.place.key("split_by");
+    if upstreams.len() < 2 {
+        if forward.split_by.is_some() && forward.split.is_empty() {
+            context.mistakes.add(&place, "is only for a split");
+        }
+        return None;
+    }
+    let seat = |(upstream, weight): (&Arc<Upstream>, &u32)| Seat::new(hash_key(upstream.name.as_bytes()), *weight);
+    let seats: Vec<Seat> = upstreams.iter().zip(weights).map(seat).collect();
+    let key = forward.split_by.as_ref().map(crate::notation::KeyBy::request_key);
+    *context.keyed_splits += usize::from(key.is_some());
+    if *context.keyed_splits > MAX_KEYED_SPLITS {
+        context.mistakes.add(&place, format!("more than {MAX_KEYED_SPLITS} splits by a key are too many"));
+        return None;
+    }
+    let algorithm = if key.is_some() { Algorithm::Maglev { load_factor: 0 } } else { Algorithm::RoundRobin };
+    Some(Split { shares: algorithm.build(&seats), key })
+}
+
+fn mirror(mirror: &MirrorConfig, context: &mut ActionContext<'_>) -> Option<Mirror> {
+    let place = context.place.key("mirror").key("upstream");
+    let upstream = find(&mirror.upstream, &place, context)?;
+    let share = (mirror.percent / 100.0 * f64::from(u32::MAX)).round() as u64 + 1;
+    Some(Mirror { upstream, share, concurrent: mirror.concurrent, active: Arc::default() })
+}
+
+fn path_edit(forward: &ForwardTo, context: &mut ActionContext<'_>) -> PathEdit {
+    let entries = context.entries;
+    match (&forward.strip_prefix, &forward.rewrite) {
+        (None, None) => PathEdit::Keep,
+        (Some(prefix), None) => {
+            let place = context.place.key("strip_prefix");
+            let fine = prefix.starts_with('/') && !prefix.ends_with('/') && prefix.parse::<PathPattern>().is_ok();
+            if !fine || prefix.contains(['*', '{', '~']) {
+                context.mistakes.add(&place, format!("expected a prefix such as /api, found \"{prefix}\""));
+            } else if !entries.iter().any(|entry| entry.path.may_begin_with(prefix)) {
+                context.warnings.add(&place, "no path of this route begins with it: nothing is stripped");
+            }
+            PathEdit::Strip(prefix.clone())
+        }
+        (None, Some(text)) => {
+            if !text.starts_with('/') {
+                let place = context.place.key("rewrite");
+                context.mistakes.add(&place, format!("expected a path that starts with /, found \"{text}\""));
+            }
+            let mut known = super::params(entries);
+            let takes_rest = |path: &PathPattern| matches!(path, PathPattern::Segments { rest: true, .. });
+            if entries.iter().all(|entry| takes_rest(&entry.path)) {
+                known.push("*");
+            }
+            PathEdit::Rewrite(context.template(text, &known, "rewrite"))
+        }
+        (Some(_), Some(_)) => {
+            context.mistakes.add(&context.place.clone(), "expected at most one of strip_prefix and rewrite");
+            PathEdit::Keep
+        }
+    }
+}

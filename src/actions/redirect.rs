@@ -1,0 +1,74 @@
+//! `redirect`: sends the client elsewhere (RFC 9110, section 15.4).
+
+use std::borrow::Cow;
+
+use http::header::{HeaderValue, LOCATION};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{ActionContext, HttpAction, Matched, Outcome, OwnResponse};
+use crate::exchange::{Reason, Rejection};
+use crate::notation::Template;
+
+/// Where the client is sent.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Redirect")]
+pub struct Config {
+    /// The `Location`, with `{host}`, `{path}`, `{query}` (with its `?`) and the `{params}` of the match.
+    pub to: String,
+    /// 301, 302, 303, 307 or 308. Default 308.
+    #[serde(default = "permanent")]
+    pub status: u16,
+}
+
+fn permanent() -> u16 {
+    308
+}
+
+/// The compiled action.
+#[derive(Debug)]
+pub struct Redirect {
+    to: Template,
+    status: u16,
+}
+
+impl HttpAction for Redirect {
+    type Config = Config;
+
+    fn compile(config: &Config, context: &mut ActionContext<'_>) -> Self {
+        if !matches!(config.status, 301 | 302 | 303 | 307 | 308) {
+            let text = format!("expected 301, 302, 303, 307 or 308, found {}", config.status);
+            context.mistakes.add(&context.place.key("status"), text);
+        }
+        let entries = context.entries;
+        let mut known = vec!["host", "path", "query"];
+        known.extend(super::params(entries));
+        Self { to: context.template(&config.to, &known, "to"), status: config.status }
+    }
+
+    fn on_request(&self, matched: &Matched<'_>) -> Outcome<'_> {
+        if matched.exchange.host.is_empty() && self.to.names("host") {
+            return Outcome::Reject(Rejection::new(Reason::BadRequest, "the Host header is missing"));
+        }
+        let headers = Cow::Owned(vec![(LOCATION, location(matched, &self.to))]);
+        Outcome::Respond(OwnResponse { reason: Reason::Redirected, status: self.status, headers, body: bytes::Bytes::new() })
+    }
+
+    fn describe(&self) -> Vec<String> {
+        vec![format!("redirect: {}", self.status)]
+    }
+}
+
+/// Returns where the client is sent. What it asked for is part of that only in its normal form.
+fn location(matched: &Matched<'_>, to: &Template) -> HeaderValue {
+    let query = matched.request.uri.query().map(|q| format!("?{q}")).unwrap_or_default();
+    let params = matched.params();
+    let text = to.fill(|name| match name {
+        "host" => Some(matched.exchange.host.as_str()),
+        "path" => Some(matched.request.uri.path()),
+        "query" => Some(query.as_str()),
+        name => params.iter().find(|(n, _)| *n == name).map(|(_, v)| *v),
+    });
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("/"))
+}

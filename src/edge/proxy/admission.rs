@@ -1,0 +1,108 @@
+//! Admission to the upstream, once for a request: which upstream, whose turn, which first target, and by which way it goes
+//! there. It comes after all that may respond without an upstream.
+
+use std::sync::Arc;
+
+use http::Method;
+use http::header::CONTENT_LENGTH;
+use pingora::http::RequestHeader;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorType, Result};
+
+use super::deadline::deadline;
+use super::pick::{Allowed, caller, consumer, question, refuse, while_wanted};
+use super::relay::is_relayed;
+use super::{Context, Gateway};
+use crate::actions::Forward;
+use crate::exchange::{Exchange, Reason, Rejection};
+use crate::rules::balance::{Ask, Loads};
+use crate::upstreams::{Upstream, Visit};
+
+/// The error of an exchange that is over without anything for Pingora to write: the client is gone, or its connection is.
+pub(super) const OVER: ErrorType = ErrorType::Custom("Over");
+
+/// A split is by weight alone.
+struct NoLoads;
+
+impl Loads for NoLoads {
+    fn active(&self, _: usize) -> u32 {
+        0
+    }
+
+    fn latency(&self, _: usize) -> f64 {
+        0.0
+    }
+
+    fn total(&self) -> u32 {
+        0
+    }
+}
+
+fn choose<'f>(forward: &'f Forward, request: &RequestHeader, exchange: &Exchange) -> Option<&'f Arc<Upstream>> {
+    let Some(split) = &forward.split else { return forward.upstreams.first() };
+    let key = split.key.as_ref().and_then(|key| key.hash(&question(request, exchange), consumer(exchange)));
+    let ask = Ask { key, random: fastrand::u64(..), loads: &NoLoads, tried: &[] };
+    forward.upstreams.get(split.shares.pick(&ask)?)
+}
+
+impl Gateway {
+    /// Lets a request in. Whether Pingora's proxy is to carry it: what is rejected here keeps its connection, which matters
+    /// when much is.
+    ///
+    /// # Errors
+    /// Where its response was broken off, or where nothing is left to be responded to.
+    pub(super) async fn admit(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        let serving = Arc::clone(&ctx.serving);
+        let Some(forward) = serving.route(ctx.matched.route).and_then(|route| route.action.forward()) else { return Ok(true) };
+        if let Err(rejection) = self.enter(session, forward, ctx).await {
+            if rejection.reason == Reason::ClientGone {
+                return Err(refuse(ctx, rejection));
+            }
+            Box::pin(self.reject(session, &rejection, ctx)).await?;
+        } else if is_websocket(session) {
+            Box::pin(self.tunnel(session, ctx)).await?;
+        } else if is_relayed(session, ctx) {
+            Box::pin(self.relay(session, ctx)).await?;
+        } else {
+            return Ok(true);
+        }
+        if session.response_written().is_none() {
+            // Pingora would write a 502.
+            return Error::err(OVER);
+        }
+        Ok(false)
+    }
+
+    /// Chooses the upstream, waits for its turn where there are too many, and picks the first target.
+    pub(super) async fn enter(&self, session: &mut Session, forward: &Forward, ctx: &mut Context) -> Allowed {
+        let request = session.req_header();
+        let deadline = deadline(&request.headers, forward, ctx.exchange.started, ctx.exchange.grpc);
+        if let (Some(route), false) = (ctx.serving.route(ctx.matched.route), ctx.matched.counted) {
+            route.metrics().in_flight.inc();
+            ctx.matched.counted = true;
+        }
+        let chosen = choose(forward, request, &ctx.exchange);
+        let Some(upstream) = chosen else { return Err(Rejection::new(Reason::NoHealthyTarget, "")) };
+        let visit = ctx.visit.insert(Visit::new(Arc::clone(upstream), forward.class, deadline));
+        let caller = caller(request, &ctx.exchange);
+        match visit.try_admit(&caller) {
+            Some(admitted) => admitted,
+            None => Box::pin(while_wanted(&ctx.downstream, visit.admit(&caller))).await,
+        }
+    }
+}
+
+/// A WebSocket handshake (RFC 6455, section 4.1), the only upgrade that is forwarded.
+fn is_websocket(session: &Session) -> bool {
+    let request = session.req_header();
+    let has = |name: &http::HeaderName| request.headers.contains_key(name);
+    let upgrade = request.headers.get(http::header::UPGRADE);
+    let asked = upgrade.is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    asked
+        && session.is_upgrade_req()
+        && request.version == http::Version::HTTP_11
+        && request.method == Method::GET
+        && has(&http::header::SEC_WEBSOCKET_KEY)
+        && request.headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0")
+        && !has(&http::header::TRANSFER_ENCODING)
+}

@@ -1,0 +1,217 @@
+//! The one forwarder beside Pingora's own: it asks the targets of a request's visit, and passes on what they respond.
+//!
+//! Pingora's proxy speaks to one target for a request, and loses tunnels. So hedged requests and WebSockets take this way, and
+//! whatever else has a response of its own to pass on. What is decided for them all, once: the fields of connections, the
+//! framing for each version of HTTP, interim responses, who waits and for how long, and what becomes of both connections.
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::{Method, Version};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::Session;
+use pingora::{Error, ErrorType, Result};
+use tokio::sync::mpsc::channel;
+
+use super::context::Side;
+use super::failure::is_method_repeatable;
+use super::hop_by_hop::drop_from_request;
+use super::interim::Interims;
+use super::pick::{caller, refuse};
+use super::waiting::{Waited, wait};
+use super::{Context, Gateway, interim, mirror};
+use crate::exchange::{Reason, Rejection};
+use crate::upstreams::{Asked, Member, Response, Visit};
+
+/// Whether a second target may be asked beside the first: without a body, and with no effect that could happen twice.
+fn may_hedge(session: &mut Session, ctx: &Context) -> bool {
+    let wanted = ctx.upstream().is_some_and(|u| u.retry.hedge_after.is_some() && u.retry.attempts > 1);
+    wanted && is_method_repeatable(&session.req_header().method, ctx) && session.is_body_empty()
+}
+
+/// Whether a request is relayed: one that is hedged; and one of HTTP/1.0 to an HTTP/2 target, whose response Pingora's proxy
+/// would send in chunks, of which that client knows nothing (RFC 9112, section 6.1).
+pub(super) fn is_relayed(session: &mut Session, ctx: &Context) -> bool {
+    let speaks_http2 = |member: &Member| member.peer.options.alpn.get_max_http_version() == 2;
+    if session.req_header().version == Version::HTTP_10 && ctx.visit.as_ref().and_then(Visit::member).is_some_and(|m| speaks_http2(m)) {
+        return session.is_body_empty();
+    }
+    may_hedge(session, ctx)
+}
+
+impl Gateway {
+    /// Asks the targets of the request's visit, and passes the response on.
+    pub(super) async fn relay(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+        let hedged = may_hedge(session, ctx);
+        match self.fetch(session, ctx, hedged, false).await {
+            Ok(response) => self.pass_on(session, ctx, response).await,
+            Err(error) => {
+                self.answer_failure(session, &error, ctx).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Asks the targets of the request's visit for a response, while the client waits for it: it gets the interim ones. An
+    /// upgrade is one to WebSocket.
+    pub(super) async fn fetch(&self, session: &mut Session, ctx: &mut Context, hedged: bool, upgrade: bool) -> Result<Response> {
+        let mut head = session.req_header().clone();
+        drop_from_request(&mut head);
+        if upgrade {
+            // Some clients send one of 0; such a request has no body.
+            head.remove_header(&CONTENT_LENGTH);
+        }
+        let Some(mut visit) = ctx.visit.take() else { return Error::err(ErrorType::InternalError) };
+        if !upgrade {
+            self.mirror_relayed(&head, &visit, ctx)?;
+        }
+        ctx.pace().iter().for_each(|pace| pace.begin(None, false));
+        let mut interims = std::mem::take(&mut ctx.interims);
+        let asking = Asking { head: &head, hedged, upgrade };
+        let fetched = self.fetch_for(session, &*ctx, (&mut visit, &mut interims), &asking).await;
+        (ctx.visit, ctx.interims) = (Some(visit), interims);
+        match fetched {
+            Ok(response) => Ok(response?),
+            Err(rejection) => Err(refuse(ctx, rejection)),
+        }
+    }
+
+    async fn fetch_for(
+        &self,
+        session: &mut Session,
+        ctx: &Context,
+        (visit, interims): (&mut Visit, &mut Interims),
+        asking: &Asking<'_>,
+    ) -> std::result::Result<Result<Response>, Box<Rejection>> {
+        let (sender, mut interim) = channel(interim::MOST as usize);
+        let asked = Asked {
+            head: asking.head,
+            body: Bytes::new(),
+            caller: caller(asking.head, &ctx.exchange),
+            safe: is_method_repeatable(&asking.head.method, ctx),
+            hedged: asking.hedged,
+            upgrade: asking.upgrade,
+            grpc: ctx.exchange.grpc,
+            edit: &|request, member, deadline| {
+                self.prepare(asking.head, request, member, deadline, ctx)?;
+                if asking.upgrade {
+                    request.insert_header(CONNECTION, HeaderValue::from_static("Upgrade"))?;
+                    request.insert_header(UPGRADE, HeaderValue::from_static("websocket"))?;
+                }
+                Ok(())
+            },
+            interim: Some(sender),
+            is_wanted: &|| !ctx.downstream.is_gone(),
+        };
+        let mut response = std::pin::pin!(self.calls.ask(visit, &asked));
+        loop {
+            let next = async {
+                tokio::select! {
+                    biased;
+                    Some(head) = interim.recv() => Came::Interim(head),
+                    response = &mut response => Came::Response(Box::new(response)),
+                }
+            };
+            match wait(&ctx.downstream, None, next).await {
+                Waited::Done(Came::Response(response)) => {
+                    // They may have come in one go.
+                    while let Ok(head) = interim.try_recv() {
+                        if let Err(error) = interim::pass(session, head, interims).await {
+                            return Ok(Err(error));
+                        }
+                    }
+                    return response.map(Ok);
+                }
+                Waited::Done(Came::Interim(head)) => {
+                    if let Err(error) = interim::pass(session, head, interims).await {
+                        return Ok(Err(error));
+                    }
+                }
+                Waited::Late | Waited::Gone => return Err(Rejection::new(Reason::ClientGone, "")),
+            }
+        }
+    }
+
+    /// Sends a copy to the route's mirror, if it has one, of the request as its first target gets it.
+    fn mirror_relayed(&self, head: &RequestHeader, visit: &Visit, ctx: &mut Context) -> Result<()> {
+        if let (true, Some(member)) = (ctx.forward().is_some_and(|forward| forward.mirror.is_some()), visit.member()) {
+            let mut request = head.clone();
+            self.prepare(head, &mut request, member, visit.deadline(), ctx)?;
+            mirror::begin(ctx, &request);
+            self.copy_body(ctx, None, true);
+        }
+        Ok(())
+    }
+
+    /// Passes a response on, through the route's filters.
+    ///
+    /// # Errors
+    /// Where it has begun and cannot come to its end, which the client is to see.
+    pub(super) async fn pass_on(&self, session: &mut Session, ctx: &mut Context, response: Response) -> Result<()> {
+        let Err(error) = self.send(session, ctx, response).await else { return Ok(()) };
+        if session.response_written().is_some_and(|head| !head.status.is_informational()) {
+            return Err(error);
+        }
+        self.answer_failure(session, &error, ctx).await;
+        ctx.close_after(session);
+        Ok(())
+    }
+
+    async fn send(&self, session: &mut Session, ctx: &mut Context, mut response: Response) -> Result<()> {
+        // There is no body to wait for.
+        ctx.end_of(Side::Request);
+        let request = session.req_header().clone();
+        let mut head = response.head.clone();
+        frame(&request, &mut head)?;
+        self.edit_answer(&request, &mut head, ctx)?;
+        if request.version == Version::HTTP_10 {
+            // The end of the connection may be the end of the body.
+            ctx.close_after(session);
+        }
+        interim::keep_after(session, &head, &mut ctx.interims);
+        ctx.end_with_the_listener(session);
+        // Nobody reads from the client meanwhile, so nobody would send a head that is kept back.
+        ctx.downstream.connection.iter().for_each(|connection| connection.clear_corks());
+        session.write_response_header(Box::new(head), false).await?;
+        loop {
+            let mut body = match wait(&ctx.downstream, ctx.deadline(), response.part()).await {
+                Waited::Done(body) => body?,
+                Waited::Late => return Err(refuse(ctx, Rejection::new(Reason::RouteTimeout, ""))),
+                Waited::Gone => return Err(refuse(ctx, Rejection::new(Reason::ClientGone, ""))),
+            };
+            let end = body.is_none() || response.is_done();
+            self.edit_body(&mut body, end, ctx)?;
+            session.write_response_body(body, end).await?;
+            if end {
+                break;
+            }
+        }
+        self.calls.release(response).await;
+        Ok(())
+    }
+}
+
+/// What is asked for with a request.
+struct Asking<'a> {
+    head: &'a RequestHeader,
+    hedged: bool,
+    upgrade: bool,
+}
+
+/// What comes of targets that are asked.
+enum Came<T> {
+    /// The response, or why there is none.
+    Response(Box<T>),
+    /// The head of an interim response.
+    Interim(ResponseHeader),
+}
+
+/// The framing between target and gateway ends here; a body of unknown length is sent in chunks.
+fn frame(request: &RequestHeader, head: &mut ResponseHeader) -> Result<()> {
+    head.set_version(Version::HTTP_11);
+    head.remove_header(&TRANSFER_ENCODING);
+    let bodiless = request.method == Method::HEAD || matches!(head.status.as_u16(), 204 | 304);
+    if request.version == Version::HTTP_11 && !bodiless && !head.headers.contains_key(CONTENT_LENGTH) {
+        head.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,309 @@
+//! `compress`: puts a content coding that the client accepts on responses of targets, while they stream by.
+//!
+//! A body whose length is not known is flushed with every part that comes, so that events and messages arrive at once.
+//! A body that has a coding, a part of a body, and what its sender forbids to transform stay as they are (RFC 9110,
+//! sections 7.7, 8.4 and 15.3.7).
+//!
+//! Where a response holds a secret beside text that a stranger chooses, its compressed length says something of the
+//! secret (the attack BREACH); do not compress such routes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, VARY,
+};
+use http::{Method, StatusCode};
+use pingora::http::ResponseHeader;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::chain::weaken_etag;
+use super::{BodyStep, CompileContext, HttpFilter, Needs, ResponseView, Stage};
+use crate::notation::Size;
+use crate::rules::payload::{Coding, Encoder, Level, Opaque, Step, choose_coding};
+
+/// What is compressed, and how.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The codings, the best first: it is taken where the client likes several equally well. Default zstd, br, gzip.
+    #[schemars(length(min = 1))]
+    pub codings: Vec<CodingName>,
+    /// Media types: `application/json`, `text/*`, `*+json`, or `*` for all. Default: texts and fonts that are not
+    /// compressed by themselves.
+    #[schemars(length(min = 1))]
+    pub types: Vec<String>,
+    /// Shorter bodies stay as they are. Default 1KiB.
+    pub min_size: Size,
+    /// How much time is spent for smaller bodies. Default `balanced`.
+    pub level: LevelName,
+    /// The memory of all responses together that are compressed at a time; further ones stay as they are. Default
+    /// 256MiB.
+    pub memory: Size,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            codings: vec![CodingName::Zstd, CodingName::Br, CodingName::Gzip],
+            types: TYPES.iter().map(|name| (*name).to_owned()).collect(),
+            min_size: Size(1 << 10),
+            level: LevelName::Balanced,
+            memory: Size(256 << 20),
+        }
+    }
+}
+
+/// The media types that are compressed by default.
+const TYPES: [&str; 15] = [
+    "text/*",
+    "*+json",
+    "*+xml",
+    "*+text",
+    "application/json",
+    "application/x-ndjson",
+    "application/json-seq",
+    "application/javascript",
+    "application/xml",
+    "application/yaml",
+    "application/wasm",
+    "font/ttf",
+    "font/otf",
+    "image/bmp",
+    "image/x-icon",
+];
+
+/// A content coding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CodingName {
+    /// The fastest, and as small as br: for clients that know it.
+    Zstd,
+    /// For browsers over TLS.
+    Br,
+    /// Every client knows it.
+    Gzip,
+}
+
+/// How much time is spent for smaller bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LevelName {
+    /// The least time: gzip 1, br 1, zstd 1.
+    Fast,
+    /// gzip 4, br 4, zstd 3.
+    Balanced,
+    /// The smallest bodies for which a client may still wait: gzip 6, br 5, zstd 6.
+    Best,
+}
+
+/// Media types as they are written in the configuration.
+#[derive(Debug, PartialEq, Eq)]
+enum TypePattern {
+    All,
+    /// One type.
+    One(Box<str>),
+    /// `text/`, of `text/*`.
+    Begins(Box<str>),
+    /// `+json`, of `*+json`.
+    Ends(Box<str>),
+}
+
+impl TypePattern {
+    fn parse(text: &str) -> Result<Self, String> {
+        let is_token = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-._".contains(&b));
+        match text.split_once('/') {
+            Some((kind, "*")) if is_token(kind) => Ok(Self::Begins(format!("{kind}/").into())),
+            Some((kind, name)) if is_token(kind) && is_token(name) => Ok(Self::One(text.into())),
+            None if text == "*" => Ok(Self::All),
+            None if text.starts_with("*+") && is_token(&text[2..]) => Ok(Self::Ends(text[1..].into())),
+            _ => Err("expected a media type such as application/json, text/* or *+json".to_owned()),
+        }
+    }
+
+    /// Returns whether it takes that type, which has no parameters.
+    fn takes(&self, kind: &[u8]) -> bool {
+        match self {
+            Self::All => true,
+            Self::One(one) => kind.eq_ignore_ascii_case(one.as_bytes()),
+            Self::Begins(start) => kind.get(..start.len()).is_some_and(|part| part.eq_ignore_ascii_case(start.as_bytes())),
+            Self::Ends(end) => {
+                let from = kind.len().checked_sub(end.len());
+                from.is_some_and(|from| kind[from..].eq_ignore_ascii_case(end.as_bytes()))
+            }
+        }
+    }
+}
+
+/// The compiled filter.
+#[derive(Debug)]
+pub struct Filter {
+    codings: Vec<Coding>,
+    types: Vec<TypePattern>,
+    min_size: u64,
+    level: Level,
+    memory: u64,
+}
+
+impl HttpFilter for Filter {
+    type Config = Config;
+    type Memory = ();
+    const STAGE: Stage = Stage::Encode;
+
+    fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
+        let level = match config.level {
+            LevelName::Fast => Level::Fast,
+            LevelName::Balanced => Level::Balanced,
+            LevelName::Best => Level::Best,
+        };
+        let mut codings = Vec::new();
+        for (index, name) in config.codings.iter().enumerate() {
+            let coding = match name {
+                CodingName::Zstd => Coding::Zstd,
+                CodingName::Br => Coding::Br,
+                CodingName::Gzip => Coding::Gzip,
+            };
+            if codings.contains(&coding) {
+                context.mistakes.add(&context.place.key("codings").index(index), "the coding is there already".to_owned());
+            }
+            let cost = Encoder::cost(coding, level);
+            if cost > config.memory.0 {
+                let text = format!("expected at least {}KiB, which one response with {} takes", cost >> 10, coding.name());
+                context.mistakes.add(&context.place.key("memory"), text);
+            }
+            codings.push(coding);
+        }
+        let mut types = Vec::new();
+        for (index, text) in config.types.iter().enumerate() {
+            let place = context.place.key("types").index(index);
+            types.extend(context.mistakes.take(&place, TypePattern::parse(text)));
+        }
+        Some(Self { codings, types, min_size: config.min_size.0.max(1), level, memory: config.memory.0 })
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::ResponseBody
+    }
+
+    fn on_response_body(&self, response: &mut ResponseHeader, view: &ResponseView<'_>) -> BodyStep {
+        if !self.may_encode(response, view) {
+            return Ok(None);
+        }
+        add_vary(response);
+        let accepted = view.request.headers.get_all(ACCEPT_ENCODING).iter().map(HeaderValue::as_bytes);
+        let Some(coding) = choose_coding(accepted, &self.codings) else { return Ok(None) };
+        if response.status == StatusCode::NOT_MODIFIED {
+            // The validator of the response that it confirms, which was encoded (RFC 9111, section 4.3.4).
+            weaken_etag(response);
+            return Ok(None);
+        }
+        let Some(reserved) = Reserved::take(&IN_USE, Encoder::cost(coding, self.level), self.memory) else { return Ok(None) };
+        let flushes = length_of(response).is_none();
+        if response.insert_header(CONTENT_ENCODING, HeaderValue::from_static(coding.name())).is_err() {
+            return Ok(None);
+        }
+        // What HEAD describes is described only: it gets no encoder.
+        let encoder = if view.request.method == Method::HEAD { None } else { Some(Encoder::new(coding, self.level, flushes)) };
+        match encoder.transpose() {
+            Ok(encoder) => Ok(Some(Box::new(Compressing { encoder, _reserved: reserved }))),
+            Err(_) => {
+                response.remove_header(&CONTENT_ENCODING);
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl Filter {
+    /// Returns whether a client that accepts codings may get this response with one.
+    fn may_encode(&self, response: &ResponseHeader, view: &ResponseView<'_>) -> bool {
+        let status = response.status;
+        if status.is_informational() || matches!(status.as_u16(), 204..=206) || view.exchange.grpc {
+            return false;
+        }
+        let confirms = status == StatusCode::NOT_MODIFIED;
+        if !confirms && length_of(response).is_some_and(|length| length < self.min_size) {
+            return false;
+        }
+        let headers = &response.headers;
+        if headers.contains_key(CONTENT_ENCODING) || headers.contains_key(CONTENT_RANGE) {
+            return false;
+        }
+        if has_member(headers, &CACHE_CONTROL, b"no-transform") || has_member(&view.request.headers, &CACHE_CONTROL, b"no-transform") {
+            return false;
+        }
+        match headers.get(CONTENT_TYPE) {
+            // A 304 has no type as a rule.
+            None => confirms,
+            Some(value) => {
+                let kind = value.as_bytes().split(|byte| matches!(byte, b';' | b',')).next().unwrap_or_default().trim_ascii();
+                !is_grpc(kind) && self.types.iter().any(|pattern| pattern.takes(kind))
+            }
+        }
+    }
+}
+
+/// Messages of gRPC have codings of their own.
+fn is_grpc(kind: &[u8]) -> bool {
+    kind.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
+}
+
+/// Returns the length of the body, if it is known.
+fn length_of(response: &ResponseHeader) -> Option<u64> {
+    response.headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// Returns whether a list has that member, in whatever case.
+fn has_member(headers: &HeaderMap, name: &HeaderName, member: &[u8]) -> bool {
+    headers.get_all(name).iter().any(|value| value.as_bytes().split(|b| *b == b',').any(|m| m.trim_ascii().eq_ignore_ascii_case(member)))
+}
+
+/// Notes that the response is chosen by `Accept-Encoding` (RFC 9110, section 12.5.5).
+fn add_vary(response: &mut ResponseHeader) {
+    if !has_member(&response.headers, &VARY, b"accept-encoding") && !has_member(&response.headers, &VARY, b"*") {
+        let _ = response.append_header(VARY, HeaderValue::from_static("accept-encoding"));
+    }
+}
+
+/// The memory of all encoders that are at work, in bytes.
+static IN_USE: AtomicU64 = AtomicU64::new(0);
+
+/// Memory of one encoder, which is given back when it is dropped.
+#[derive(Debug)]
+struct Reserved {
+    in_use: &'static AtomicU64,
+    cost: u64,
+}
+
+impl Reserved {
+    fn take(in_use: &'static AtomicU64, cost: u64, most: u64) -> Option<Self> {
+        let sum = in_use.fetch_add(cost, Ordering::Relaxed) + cost;
+        let reserved = Self { in_use, cost };
+        // Where it is too much it is dropped, and given back.
+        (sum <= most).then_some(reserved)
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.in_use.fetch_sub(self.cost, Ordering::Relaxed);
+    }
+}
+
+/// One body that is compressed.
+#[derive(Debug)]
+struct Compressing {
+    /// None where there is no body.
+    encoder: Option<Encoder>,
+    _reserved: Reserved,
+}
+
+impl Step for Compressing {
+    fn push(&mut self, part: &[u8], end: bool, out: &mut Vec<u8>) -> Result<(), Opaque> {
+        self.encoder.as_mut().map_or(Ok(()), |encoder| encoder.push(part, end, out))
+    }
+}
+
+#[cfg(test)]
+#[path = "compress_tests.rs"]
+mod tests;

@@ -1,0 +1,128 @@
+//! `rename_fields`: gives members of JSON responses other names, at any depth, while they stream by.
+//!
+//! Every other byte stays as it is, and what cannot be looked into is rejected, as with `strip_fields`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pingora::http::ResponseHeader;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::json::{Other, is_editable, whole_and_plain};
+use super::{BodyStep, CompileContext, HttpFilter, Needs, ResponseView, Stage};
+use crate::exchange::Edit;
+use crate::notation::Field;
+use crate::rules::payload::{Editor, FieldPath, MemberEdit, Renames};
+
+/// What is renamed.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Members of JSON responses, as in `strip_fields`, and the name that each gets: `user.mail: email`. The paths are
+    /// those of the document as it comes in. Where several take one member, the one without `*` counts. A member that
+    /// has the new name already stays.
+    #[schemars(length(min = 1))]
+    pub response: BTreeMap<String, String>,
+    /// What becomes of responses in another form than JSON. Default `keep`.
+    #[serde(default)]
+    pub other: Other,
+}
+
+/// The longest new name, in bytes.
+const MAX_NAME: usize = 256;
+
+/// The compiled filter.
+#[derive(Debug)]
+pub struct Filter {
+    renames: Arc<Renames>,
+    other: Other,
+    edits: Arc<[Edit]>,
+}
+
+impl HttpFilter for Filter {
+    type Config = Config;
+    type Memory = ();
+    const STAGE: Stage = Stage::Edit;
+
+    fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
+        let place = context.place.key("response");
+        let mut pairs: Vec<(FieldPath, &str)> = Vec::new();
+        for (text, name) in &config.response {
+            let place = place.key(text.clone());
+            let field = text.parse::<Field>().map_err(|wanted| format!("expected {wanted}"));
+            let path = context.mistakes.take(&place, field.and_then(|field| check_pair(field.0, name)));
+            pairs.extend(path.map(|path| (path, name.as_str())));
+        }
+        if pairs.len() < config.response.len() {
+            return None;
+        }
+        pairs.sort_by_key(|(path, _)| path.breadth());
+        let renames = context.mistakes.take(&place, Renames::new(&pairs))?;
+        Some(Self { renames: Arc::new(renames), other: config.other, edits: whole_and_plain() })
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::ResponseBody
+    }
+
+    fn edits(&self) -> Option<&Arc<[Edit]>> {
+        Some(&self.edits)
+    }
+
+    fn on_response_body(&self, response: &mut ResponseHeader, _view: &ResponseView<'_>) -> BodyStep {
+        let editable = is_editable(response, self.other, self.renames.fields().is_ascii())?;
+        Ok(editable.then(|| Box::new(Editor::new(Arc::clone(&self.renames))) as _))
+    }
+}
+
+fn check_pair(path: FieldPath, name: &str) -> Result<FieldPath, String> {
+    if path.ends_with_any_name() {
+        return Err("a path that ends with * would give several members the same name".to_owned());
+    }
+    if name.is_empty() || name.len() > MAX_NAME || name.contains(['.', '*']) {
+        return Err(format!("expected a name without . and *, for a member stays where it is; found {name:?}"));
+    }
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_kit::{compile, request, response};
+
+    fn renamed(filters: &str, body: &str, cut: usize) -> String {
+        let mut kit = compile(filters).expect("filters");
+        kit.on_request(request("GET /", &[])).expect("let in");
+        let head = response(200, &[("content-type", "application/json"), ("content-length", "9"), ("etag", "\"1\"")]);
+        let changed = kit.on_response(head, body.as_bytes(), cut).expect("JSON");
+        assert_eq!([changed.header("content-length"), changed.header("etag")], ["-", "W/\"1\""]);
+        String::from_utf8(changed.body).expect("UTF-8")
+    }
+
+    #[test]
+    fn the_narrowest_path_counts_and_the_rest_stays() {
+        let filters = "[{rename_fields: {response: {'**.id': key, 'user.id': user_key, 'user.*.id': part_key, old: new}}}]";
+        for cut in 1..40 {
+            let body = r#"{ "id":1,"user":{"id":2,"x":{"id":3,"y":{"id":4}}},"old":[{"id":5}] }"#;
+            let wanted = r#"{ "key":1,"user":{"user_key":2,"x":{"part_key":3,"y":{"key":4}}},"new":[{"key":5}] }"#;
+            assert_eq!(renamed(filters, body, cut), wanted, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn the_last_filter_runs_first_on_responses() {
+        // What has the new name already goes first, and then the other takes its place.
+        let filters = "[{rename_fields: {response: {a: b}}}, {strip_fields: {response: [b]}}]";
+        assert_eq!(renamed(filters, r#"{"b":1,"a":2}"#, 3), r#"{"b":2}"#);
+    }
+
+    #[test]
+    fn what_cannot_be_a_name_is_rejected() {
+        for (pair, why) in
+            [("a.*: b", "several members"), ("a: b.c", "without . and *"), ("a: ''", "without . and *"), ("a..b: c", "expected")]
+        {
+            let error = compile(&format!("[{{rename_fields: {{response: {{{pair}}}}}}}]")).err().expect(pair);
+            assert!(error.contains(why), "{pair}: {error}");
+        }
+    }
+}
