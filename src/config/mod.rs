@@ -6,6 +6,7 @@ mod balance;
 mod check;
 mod consumer;
 mod facts;
+mod filters;
 mod flat;
 mod health;
 mod include;
@@ -25,11 +26,13 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::filters::FilterConfig;
 use crate::notation::Name;
 
 pub use balance::{Balance, HashTable};
 pub use consumer::{Consumer, Credential};
 pub use facts::read_at_start;
+pub use filters::{Defaults, FilterEntry};
 pub use flat::{Change, Flat};
 pub use health::{ActiveHealth, PassiveHealth, ProbeMethod};
 pub use listener::{Certificate, Listener, ListenerKind, Protocol, Tls, TlsVersion};
@@ -53,6 +56,10 @@ pub struct Config {
     pub upstreams: BTreeMap<String, Upstream>,
     /// Who calls, by name.
     pub consumers: BTreeMap<String, Consumer>,
+    /// Named groups of filters, for `- set: NAME` in a list of filters. A set has no sets in it.
+    pub filter_sets: BTreeMap<String, Vec<FilterConfig>>,
+    /// What holds for all routes.
+    pub defaults: Defaults,
     /// What is done with which request.
     pub routes: Vec<Route>,
     /// What becomes of paths that a target may read otherwise than the gateway, where a route does not say.

@@ -189,9 +189,9 @@ async fn read_head(session: &mut HttpSession<()>, limit: Option<Duration>, upgra
     pingora::Error::e_explain(pingora::ErrorType::InvalidHTTPHeader, "the target sent too many interim responses")
 }
 
-/// Why nobody knows where an answer ends, or not everybody the same: an upgrade that was not asked for, since those that
-/// are go another way; a transfer coding other than chunks, or in a version that has none; a length that is no number
-/// (RFC 9112, sections 6.1 and 6.3).
+/// Returns why the end of a response cannot be known, or may be read differently by others: an upgrade that was not asked
+/// for; a transfer coding other than chunked, or in a version that has none; a length that is no number (RFC 9112, sections
+/// 6.1 and 6.3).
 pub fn misframed(response: &ResponseHeader) -> Option<&'static str> {
     if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
         return Some("the target switched to a protocol that was not asked for");

@@ -77,7 +77,7 @@ fn pass(breaker: Option<&Arc<SharedBreaker>>) -> Result<Option<Pass>, u64> {
     }
 }
 
-/// The answer to a pick: the target, and the guards that count the request on it.
+/// A target that was picked, and the guards that count the request on it.
 #[derive(Debug)]
 pub struct Picked {
     /// The target.

@@ -113,7 +113,7 @@ impl Pool {
         self.members.begin_retry(clock::now())
     }
 
-    /// Notes how a try ended: `seconds` is the time to the answer's head, if there was one.
+    /// Notes how a try ended: `seconds` is the time to the head of the response, if there was one.
     pub fn report(&self, picked: &mut Picked, outcome: Outcome, seconds: Option<f64>) {
         self.members.report(picked, outcome, seconds);
     }

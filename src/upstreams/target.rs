@@ -44,13 +44,13 @@ impl TargetSpec {
 /// How requests to a target ended, as far as it is to blame or to praise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It answered, with something below 500.
+    /// It responded, with something below 500.
     Good,
-    /// It answered with 5xx, but with none of the next kind.
+    /// It responded with 5xx, but with none of the next kind.
     Failed,
-    /// It could not be reached, broke off, or answered 502, 503 or 504.
+    /// It could not be reached, broke off, or responded with 502, 503 or 504.
     GatewayFailed,
-    /// It was reached, and took too long to answer. Counts as the one before.
+    /// It was reached, and took too long to respond. Counts as the one before.
     TimedOut,
 }
 
@@ -79,7 +79,7 @@ impl Outcome {
         }
     }
 
-    /// Whether it is one that a gateway in front of the target would tell with 502, 503 or 504.
+    /// Whether it is one that a gateway in front of the target would report with 502, 503 or 504.
     pub fn is_gateway_failure(self) -> bool {
         matches!(self, Self::GatewayFailed | Self::TimedOut)
     }
@@ -180,7 +180,7 @@ impl Target {
         Arc::clone(breaker.insert(of_shape))
     }
 
-    /// Whether it is left out because of its answers.
+    /// Whether it is left out because of its responses.
     pub fn is_ejected(&self) -> bool {
         self.ejected.load(Ordering::Acquire)
     }
@@ -248,8 +248,8 @@ impl Target {
         self.is_ejected() && self.let_back(|ejection| ejection.release(now))
     }
 
-    /// Lets it back at once: a probe has succeeded, and was answered if it asked for that. Whether it came back. One
-    /// that takes too long to answer comes back only when a probe is answered: a stopped process can be connected to.
+    /// Lets it back at once: a probe has succeeded, and was responded to if it asked for that. Whether it came
+    /// back. One that takes too long to respond comes back only when a probe is responded to: a stopped process can be connected to.
     pub fn pardon(&self, answered: bool) -> bool {
         let shown = answered || !self.timed_out.load(Ordering::Relaxed);
         self.is_ejected() && shown && self.let_back(Ejection::pardon)

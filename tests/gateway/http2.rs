@@ -264,6 +264,11 @@ fn hedged_requests_cross_versions() {
     let gateway = gateway(target, ", protocol: http2, retry: {hedge_after: 1s}", "");
     let answer = gateway.get("/");
     assert_eq!(answer.status, 200, "{}", answer.text());
+    // Trailers are for clients of HTTP/2.
+    let request = Request::builder().uri(format!("http://{}/", gateway.address())).body(()).expect("a request");
+    let (status, _, _, trailers) = block(ask(gateway.address(), request, &[])).expect("a response");
+    let status_of_grpc = trailers.and_then(|trailers| trailers.get("grpc-status").cloned()).expect("trailers");
+    assert_eq!((status.as_u16(), status_of_grpc.as_bytes()), (200, b"0".as_slice()));
     let old = Target::raw(b"HTTP/1.0 200 OK\r\n\r\nold");
     let gateway = self::gateway(old.address, ", retry: {hedge_after: 1s}", "");
     let answer = gateway.get("/");

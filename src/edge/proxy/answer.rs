@@ -39,7 +39,7 @@ impl Gateway {
             return Err(refuse(ctx, Rejection::new(Reason::TargetProtocol, "").log(why)));
         }
         self.note_answer(response, ctx);
-        if self.retry_answer(session, response, ctx) {
+        if self.retry_response(session, response, ctx) {
             return Error::e_explain(ErrorType::HTTPStatus(response.status.as_u16()), "an answer that is tried again");
         }
         Ok(())
@@ -99,7 +99,7 @@ impl Gateway {
         let Some(route) = serving.route(ctx.matched.route) else { return Ok(()) };
         let whole = response.headers.contains_key(CONTENT_LENGTH);
         let view = ResponseView { request, exchange: &ctx.exchange, own: false };
-        match route.filters.on_response(response, &view, &mut ctx.memories) {
+        match route.filters(ctx.listener).on_response(response, &view, &mut ctx.memories) {
             Ok(body) => ctx.body = body,
             Err(rejection) => return Err(refuse(ctx, rejection)),
         }

@@ -1,4 +1,4 @@
-//! What failed becomes a reason, a second try or an answer.
+//! What failed becomes a reason, and another try or a response.
 
 use std::time::Instant;
 
@@ -50,7 +50,7 @@ impl Gateway {
     }
 
     /// Whether this response is one that another target may do better, and may be asked to.
-    pub(super) fn retry_answer(&self, session: &Session, response: &ResponseHeader, ctx: &mut Context) -> bool {
+    pub(super) fn retry_response(&self, session: &Session, response: &ResponseHeader, ctx: &mut Context) -> bool {
         // Asked first, since few responses are.
         let wanted = ctx.visit.as_ref().is_some_and(|visit| visit.is_retried(response));
         let replay = if wanted { replay(session, ctx) } else { return false };
@@ -64,7 +64,7 @@ impl Gateway {
         session.write_response_body(rest, true).await
     }
 
-    /// Gives the answer for a failure.
+    /// Responds to the client for a failure.
     pub(super) async fn answer_failure(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
         // The target has nothing to do with it any more, however long the client takes for the rejection.
         ctx.leave_upstream();
@@ -126,7 +126,7 @@ fn is_end(session: &Session, error: &Error) -> bool {
     no_error && length.is_none_or(|length| length == session.body_bytes_sent())
 }
 
-/// There is nobody left to try anything for.
+/// Ends a request whose client is gone.
 fn gone(ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
     ctx.rejection = Some(Rejection::new(Reason::ClientGone, ""));
     error.set_retry(false);

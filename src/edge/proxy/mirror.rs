@@ -1,4 +1,4 @@
-//! Copies of requests for another upstream. The client never waits for one, and never sees one.
+//! Copies of requests for another upstream. The client never waits for one, and never sees its response.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::{Method, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::HttpTask;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 use tokio::sync::mpsc::channel;
@@ -179,8 +180,13 @@ impl Gateway {
                 Waited::Gone => return Err(refuse(ctx, Rejection::new(Reason::ClientGone, ""))),
             };
             let end = body.is_none() || response.is_done();
+            // Pingora sends none on HTTP/1.
+            let trailers = if body.is_none() && request.version == Version::HTTP_2 { response.trailers().await? } else { None };
             self.edit_body(&mut body, end, ctx)?;
-            session.write_response_body(body, end).await?;
+            session.write_response_body(body, end && trailers.is_none()).await?;
+            if let Some(trailers) = trailers {
+                session.write_response_tasks(vec![HttpTask::Trailer(Some(Box::new(trailers)))]).await?;
+            }
             if end {
                 break;
             }

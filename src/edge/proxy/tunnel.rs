@@ -1,6 +1,6 @@
 //! WebSockets, in a tunnel of our own.
 //!
-//! Pingora drops a tunnel right after its 101 when the target answers before Pingora has noted that
+//! Pingora drops a tunnel right after its 101 when the target responds before Pingora has noted that
 //! the request has no body (cloudflare/pingora#946). So the relay makes the handshake, over Pingora's
 //! connector and HTTP/1 session, and then the two streams are joined here.
 
@@ -25,18 +25,18 @@ use crate::rules::frames::close_code::{GOING_AWAY, SERVICE_RESTART};
 use crate::rules::frames::{Frames, close_frame};
 
 /// How long a tunnel may be silent in both directions, as HAProxy's `timeout tunnel` is usually set.
-const IDLE: Duration = Duration::from_secs(3600);
+const IDLE_TIME: Duration = Duration::from_secs(3600);
 
 /// How long one direction may go on once the other has ended.
-const HALF_CLOSED: Duration = Duration::from_secs(30);
+const HALF_CLOSED_TIME: Duration = Duration::from_secs(30);
 
 const BUFFER: usize = 8 * 1024;
 
-/// How long a client may take to answer a close frame.
-const CLOSING: Duration = Duration::from_secs(5);
+/// How long a client may take to respond to a close frame (RFC 6455, section 5.5.1).
+const CLIENT_CLOSE_TIME: Duration = Duration::from_secs(5);
 
-/// How long a target may take for that, once the client has.
-const MOMENT: Duration = Duration::from_millis(300);
+/// How long a target may take for that, once the client has responded.
+const TARGET_CLOSE_TIME: Duration = Duration::from_millis(300);
 
 impl Gateway {
     /// Carries a WebSocket, or passes on the response of a target that declined it.
@@ -61,7 +61,7 @@ impl Gateway {
         }
         if let Some(route) = ctx.serving.route(ctx.matched.route) {
             let view = ResponseView { request: session.req_header(), exchange: &ctx.exchange, own: false };
-            route.filters.on_head(&mut head, &view, &mut ctx.memories);
+            route.filters(ctx.listener).on_head(&mut head, &view, &mut ctx.memories);
         }
         drop_from_response(&mut head);
         head.insert_header(UPGRADE, HeaderValue::from_static("websocket"))?;
@@ -89,17 +89,17 @@ impl Gateway {
         let (client_read, client_write) = tokio::io::split(client.into_inner());
         let (target_read, target_write) = tokio::io::split(target.into_inner());
         let (stop, stopped) = watch::channel(false);
-        let inward = Pump { early: early_in, count: &counts.0, stop: stopped.clone(), farewell: close_frame(GOING_AWAY, true) };
-        let outward = Pump { early: early_out, count: &counts.1, stop: stopped.clone(), farewell: close_frame(SERVICE_RESTART, false) };
-        let told = async {
+        let inward = Pump { early: early_in, count: &counts.0, stop: stopped.clone(), close_frame: close_frame(GOING_AWAY, true) };
+        let outward = Pump { early: early_out, count: &counts.1, stop: stopped.clone(), close_frame: close_frame(SERVICE_RESTART, false) };
+        let drained = async {
             self.end_of_tunnels().await;
             stop.send_replace(true);
-            tokio::time::sleep(CLOSING).await;
+            tokio::time::sleep(CLIENT_CLOSE_TIME).await;
         };
         tokio::select! {
             () = both(inward.run(client_read, target_write), outward.run(target_read, client_write), stopped) => {}
-            () = silence(&counts, IDLE) => ctx.exchange.detail = Some("the tunnel was silent for an hour".to_owned()),
-            () = told => {}
+            () = silence(&counts, IDLE_TIME) => ctx.exchange.detail = Some("the tunnel was silent for an hour".to_owned()),
+            () = drained => {}
         }
         ctx.ending.tunnelled = Some((counts.0.into_inner(), counts.1.into_inner()));
     }
@@ -115,7 +115,7 @@ impl Gateway {
             }
             let process = &self.serving.serving().snapshot.process;
             // In time before whatever is still under way is cut.
-            let latest = process.drain_time.saturating_sub(CLOSING).max(process.drain_time / 2);
+            let latest = process.drain_time.saturating_sub(CLIENT_CLOSE_TIME).max(process.drain_time / 2);
             let time = process.websocket_time.min(latest);
             // A drain may be called off.
             if tokio::time::timeout(time, draining.wait_for(|draining| !*draining)).await.is_err() {
@@ -132,8 +132,8 @@ struct Pump<'t> {
     count: &'t AtomicU64,
     /// Whether it is to end at the next frame's end.
     stop: watch::Receiver<bool>,
-    /// The close frame that it then ends with.
-    farewell: Vec<u8>,
+    /// The close frame with which it then ends.
+    close_frame: Vec<u8>,
 }
 
 impl Pump<'_> {
@@ -148,11 +148,11 @@ impl Pump<'_> {
         loop {
             let stopping = *self.stop.borrow();
             if stopping && frames.at_boundary() {
-                return self.take_leave(&mut frames, &mut from, &mut to, &mut buffer).await;
+                return self.close_handshake(&mut frames, &mut from, &mut to, &mut buffer).await;
             }
             let read = from.read(&mut buffer);
             let taken = tokio::select! {
-                // A reset is an end like any other: the shutdown below tells the other side.
+                // A reset is an end like any other: the shutdown below lets the other side know.
                 taken = read => taken.unwrap_or_default(),
                 _ = self.stop.changed(), if !stopping => continue,
             };
@@ -168,7 +168,7 @@ impl Pump<'_> {
             self.send(&buffer[..end], &mut to).await?;
             if frames.at_boundary() {
                 frames.follow(&buffer[end..taken]);
-                return self.take_leave(&mut frames, &mut from, &mut to, &mut buffer).await;
+                return self.close_handshake(&mut frames, &mut from, &mut to, &mut buffer).await;
             }
         }
     }
@@ -180,15 +180,15 @@ impl Pump<'_> {
         Ok(())
     }
 
-    /// Says that it is over, and waits for the same from the other side, passing nothing on.
-    async fn take_leave(
+    /// Sends the close frame, and waits for the one of the other side, passing nothing on (RFC 6455, section 7.1.2).
+    async fn close_handshake(
         &self,
         frames: &mut Frames,
         from: &mut (impl AsyncRead + Unpin),
         to: &mut (impl AsyncWrite + Unpin),
         buffer: &mut [u8],
     ) -> std::io::Result<()> {
-        to.write_all(&self.farewell).await?;
+        to.write_all(&self.close_frame).await?;
         to.flush().await?;
         while !frames.is_closed() {
             let taken = from.read(buffer).await.unwrap_or_default();
@@ -201,16 +201,16 @@ impl Pump<'_> {
     }
 }
 
-/// Runs both directions; once one has ended the other has [`HALF_CLOSED`] to do so. In a drain the
-/// client's answer to its close frame is waited for, and the target's for a moment only.
+/// Runs both directions; once one has ended the other has [`HALF_CLOSED_TIME`] to do so. In a drain the
+/// client's response to its close frame is waited for, and the target's for [`TARGET_CLOSE_TIME`] only.
 async fn both(inward: impl Future, outward: impl Future, stop: watch::Receiver<bool>) {
     tokio::pin!(inward, outward);
     tokio::select! {
         _ = &mut inward => {
-            let time = if *stop.borrow() { MOMENT } else { HALF_CLOSED };
+            let time = if *stop.borrow() { TARGET_CLOSE_TIME } else { HALF_CLOSED_TIME };
             drop(tokio::time::timeout(time, outward).await);
         }
-        _ = &mut outward => drop(tokio::time::timeout(HALF_CLOSED, inward).await),
+        _ = &mut outward => drop(tokio::time::timeout(HALF_CLOSED_TIME, inward).await),
     }
 }
 
