@@ -25,6 +25,7 @@ use tokio::time::timeout_at;
 use super::call::{connect, error_text, exchange, is_exhaustion, read_body, release};
 use super::choice::Member;
 use super::failure::{CLIENT_GONE, Failure, exhausted, rejection_of};
+use super::shape::widen_window;
 use super::target::Outcome;
 use super::upstream::Upstream;
 use super::visit::{Caller, Replay, Try, Visit};
@@ -212,6 +213,9 @@ impl Calls {
             // Such a request is one of HTTP/1.1, and its connection is no other request's before or after.
             peer.options.set_http_version(1, 1);
             peer.group_key = fastrand::u64(..);
+        }
+        if !asked.body.is_empty() {
+            widen_window(&mut peer);
         }
         let mut request = asked.head.clone();
         let edited = (asked.edit)(&mut request, &attempt.picked.member, deadline);
