@@ -21,6 +21,7 @@ fn main() -> std::process::ExitCode {
         Command::Upgrade(upgrade) => upgrade.execute(),
         Command::Explain(explain) => explain.execute(),
         Command::Demo(demo) => demo.execute(),
+        Command::Hash(hash) => hash.execute(),
         Command::Schema(schema) => schema.execute(),
         Command::Completions(completions) => completions.execute(),
     };

@@ -17,6 +17,8 @@ mod adversarial;
 mod answers;
 #[path = "gateway/authentication.rs"]
 mod authentication;
+#[path = "gateway/basic.rs"]
+mod basic;
 #[path = "gateway/cases.rs"]
 mod cases;
 #[path = "gateway/configuration.rs"]
@@ -35,6 +37,8 @@ mod facts;
 mod failover;
 #[path = "gateway/families.rs"]
 mod families;
+#[path = "gateway/filter_sets.rs"]
+mod filter_sets;
 #[path = "gateway/frames.rs"]
 mod frames;
 #[path = "gateway/framing.rs"]

@@ -164,6 +164,7 @@ fn dependencies_are_as_agreed() {
     /// Two versions at a time, each because crates of Pingora's or of their kind have not met yet.
     const TWICE: &[&str] = &[
         "base64",
+        "blake2",
         "block-buffer",
         "core-foundation",
         "cpufeatures",

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::explain::filters;
 use super::operator::{Failed, Operator, address, counted, print_changes, tell};
-use crate::compile::compile;
+use crate::compile::{Inherited, compile};
 use crate::config::{Change, Loaded, load};
 use crate::live::Live;
+use crate::notation::Mistakes;
 use crate::process::{Wanted, bind_listeners, overlap};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{complain, say};
@@ -19,6 +21,9 @@ pub struct Check {
     /// The configuration
     #[arg(long, short, value_name = "FILE")]
     pub config: PathBuf,
+    /// Also list the routes, each with its filters in the order in which they run, and where those come from
+    #[arg(long)]
+    pub routes: bool,
     /// Also tell what would change in the gateway that runs, and whether it could: a dry run of a reload
     #[arg(long)]
     pub against_running: bool,
@@ -47,6 +52,9 @@ impl Check {
             counted(snapshot.upstreams.len(), "upstream"),
             counted(loaded.files().len(), "file")
         );
+        if self.routes {
+            list(&loaded, &snapshot);
+        }
         changes.iter().for_each(|changes| print_changes(changes));
         Ok(())
     }
@@ -64,5 +72,21 @@ impl Check {
         let new = new.map(|(index, listener)| Wanted { index, listener, going: Vec::new() });
         bind_listeners(new.collect()).map_err(|mistakes| tell(loaded.locate(mistakes)))?;
         Ok(running.changes)
+    }
+}
+
+/// Lists the routes with their filters; where those differ between listeners, for each of them.
+fn list(loaded: &Loaded, snapshot: &Snapshot) {
+    let inherited = Inherited::new(loaded, &snapshot.listeners, &mut Mistakes::default());
+    for (index, route) in loaded.config.routes.iter().enumerate() {
+        let name = loaded.redact(&route.name.0);
+        let bound = snapshot.listeners.iter().enumerate().filter(|(_, l)| route.listeners.is_empty() || route.listeners.contains(&l.name));
+        let lists: Vec<_> = bound.map(|(place, listener)| (listener, filters(loaded, snapshot, &inherited, index, place))).collect();
+        let is_one = lists.windows(2).all(|pair| pair[0].1 == pair[1].1);
+        for (listener, list) in lists.iter().take(if is_one { 1 } else { usize::MAX }) {
+            let on = if is_one { String::new() } else { format!(", on the listener {}", loaded.redact(&listener.name)) };
+            say!("route {name}{on}");
+            list.iter().for_each(|filter| say!("  {filter}"));
+        }
     }
 }

@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use crate::compile::compile;
+use crate::compile::{Inherited, compile};
 use crate::config::{Loaded, load};
 use crate::live::Live;
+use crate::notation::Mistakes;
 use crate::rules::path::{Ambiguity, normalise};
 use crate::rules::routing::{Entry, Question, Router, Ruling, Verdict, allow};
-use crate::snapshot::{Route, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::telemetry::{complain, say};
 
 /// Tell which route a request takes, through which filters, and which was the runner-up
@@ -104,10 +105,10 @@ impl Explain {
         let listener = loaded.redact(&snapshot.listeners[place].name);
         say!("{} {} (host {:?}, from {}, listener {listener})", self.method, asked.path, asked.host, self.from);
         candidates(router, &question, loaded, snapshot);
-        match snapshot.find(router, &question) {
+        match snapshot.find(place, &question) {
             Verdict::Found(entry) => {
                 let route = &snapshot.routes[router.entry(entry).route];
-                tell_route(loaded, route);
+                tell_route(loaded, snapshot, router.entry(entry).route, place);
                 let rejected = Ambiguity::of(&asked.path).is_rejected_by(route.paths);
                 if rejected {
                     say!("\nanswer: 400 bad_path: the path has an encoded slash or parameters, which the route rejects");
@@ -149,10 +150,21 @@ fn candidates(router: &Router, question: &Question<'_>, loaded: &Loaded, snapsho
     });
 }
 
-fn tell_route(loaded: &Loaded, route: &Route) {
+/// Returns the filters of a route in the order in which they run on requests of a listener, and where each comes from.
+pub fn filters(loaded: &Loaded, snapshot: &Snapshot, inherited: &Inherited<'_>, route: usize, listener: usize) -> Vec<String> {
+    let mut running = snapshot.routes[route].filters(Some(listener)).filters().iter().peekable();
+    let selected = inherited.effective(route, listener);
+    // What has nothing to work on in this route does not run.
+    let runs = selected.into_iter().filter(|one| running.next_if(|filter| filter.key() == one.config.key()).is_some());
+    runs.map(|one| loaded.redact(&format!("{} ({}){one}", one.config.key(), one.config.stage()))).collect()
+}
+
+fn tell_route(loaded: &Loaded, snapshot: &Snapshot, index: usize, listener: usize) {
+    let route = &snapshot.routes[index];
     say!("\nroute: {}", loaded.redact(&route.name));
-    for filter in route.filters.filters() {
-        say!("  filter: {} ({})", filter.key(), filter.stage());
+    let inherited = Inherited::new(loaded, &snapshot.listeners, &mut Mistakes::default());
+    for filter in filters(loaded, snapshot, &inherited, index, listener) {
+        say!("  filter: {filter}");
     }
     for line in route.action.describe() {
         say!("  {}", loaded.redact(&line));

@@ -5,6 +5,7 @@ mod completions;
 mod demo;
 mod diff;
 mod explain;
+mod hash;
 mod operator;
 mod reload;
 mod run;
@@ -51,6 +52,8 @@ pub enum Command {
     Explain(explain::Explain),
     /// Run a gateway with sample targets, to try it
     Demo(demo::Demo),
+    /// Print the hash of a password for a consumer
+    Hash(hash::Hash),
     /// Print the JSON Schema of a configuration, for editors
     Schema(schema::Schema),
     /// Print a completion script for a shell

@@ -3,6 +3,7 @@
 //! All mistakes are noted, none ends the work early. Nothing is started or changed here: the live
 //! state is only asked for what is there already.
 
+mod filters;
 mod listeners;
 mod paths;
 mod routes;
@@ -15,11 +16,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::{Config, Credential, Loaded, LogFormat, LogOutput};
-use crate::filters::{Consumers, Shared, consumer_digest};
+use crate::filters::{Consumers, MAX_USERNAME, Shared, consumer_digest};
 use crate::live::Live;
 use crate::notation::{Mistakes, Place};
 use crate::snapshot::{Admin, Process, Snapshot};
 use crate::telemetry::{Format, Sink};
+
+pub use filters::{Inherited, Selected};
 
 /// The least time between two looks at the configuration's files.
 const MIN_WATCH: std::time::Duration = std::time::Duration::from_millis(50);
@@ -117,6 +120,15 @@ fn consumers(config: &Config, mistakes: &mut Mistakes) -> Consumers {
                         true
                     }
                 },
+                Credential::Basic(basic) => {
+                    let place = place.key("basic").key("username");
+                    if basic.username.is_empty() || basic.username.len() > MAX_USERNAME {
+                        mistakes.add(&place, format!("expected a name of at most {MAX_USERNAME} bytes"));
+                    } else if basic.username.contains(|c: char| c == ':' || c.is_control()) {
+                        mistakes.add(&place, "expected a name without colons and control characters (RFC 7617, section 2)");
+                    }
+                    consumers.add_username(&basic.username, basic.hash.0.clone(), &owner)
+                }
                 Credential::Jwt(token) => consumers.add_subject(&token.subject, token.issuer.as_deref(), &owner),
             };
             if !fresh {

@@ -24,12 +24,12 @@ pub fn path_rules(own: &Paths, all: &Paths, authenticates: bool) -> PathRules {
 /// a path below that to the same upstream. Each open route is listed once, in the order of the text.
 pub fn bypasses(listeners: &[Vec<Entry>], routes: &[Route]) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
-    for entries in listeners {
-        let open = open_entries(entries, routes);
+    for (listener, entries) in listeners.iter().enumerate() {
+        let open = open_entries(listener, entries, routes);
         if open.is_empty() {
             continue;
         }
-        for entry in entries.iter().filter(|entry| authenticates(&routes[entry.route])) {
+        for entry in entries.iter().filter(|entry| authenticates(&routes[entry.route], listener)) {
             let PathPattern::Segments { segments, .. } = &entry.path else { continue };
             for (upstream, depth) in upstreams(&routes[entry.route]).flat_map(|u| (0..segments.len()).map(move |d| (u, d))) {
                 for host in [&entry.host, &HostPattern::Any] {
@@ -47,12 +47,12 @@ pub fn bypasses(listeners: &[Vec<Entry>], routes: &[Route]) -> Vec<(usize, usize
 type Key<'r> = (&'r str, HostPattern, Vec<Option<String>>);
 
 /// The open routes by upstream, host and path.
-fn open_entries<'r>(entries: &[Entry], routes: &'r [Route]) -> AHashMap<Key<'r>, usize> {
+fn open_entries<'r>(listener: usize, entries: &[Entry], routes: &'r [Route]) -> AHashMap<Key<'r>, usize> {
     let mut open = AHashMap::new();
     for entry in entries {
         let route = &routes[entry.route];
         let rejects = route.paths.reject_encoded_slash && route.paths.reject_parameters;
-        if let (PathPattern::Segments { segments, rest: true }, false) = (&entry.path, rejects || authenticates(route)) {
+        if let (PathPattern::Segments { segments, rest: true }, false) = (&entry.path, rejects || authenticates(route, listener)) {
             for upstream in upstreams(route) {
                 open.entry((upstream, entry.host.clone(), steps(segments))).or_insert(entry.route);
             }
@@ -70,8 +70,8 @@ fn steps(segments: &[Segment]) -> Vec<Option<String>> {
     segments.iter().map(step).collect()
 }
 
-fn authenticates(route: &Route) -> bool {
-    route.filters.has(Stage::Authenticate)
+fn authenticates(route: &Route, listener: usize) -> bool {
+    route.filters(Some(listener)).has(Stage::Authenticate)
 }
 
 fn upstreams(route: &Route) -> impl Iterator<Item = &str> {

@@ -6,14 +6,15 @@ use std::sync::{Arc, OnceLock};
 use ahash::AHashMap;
 use http::HeaderName;
 
+use super::filters::Inherited;
 use super::paths::{bypasses, path_rules};
 use crate::actions::{Action, ActionConfig, ActionContext};
 use crate::config::{self, Loaded, OneOrMany, TextRule, TextTest};
-use crate::filters::{Chain, CompileContext, Consumers, Filter, FilterConfig, Identities, Needs, Shared, Stage};
+use crate::filters::{Consumers, Shared, Stage};
 use crate::live::Live;
 use crate::notation::{Header, Mistakes, Place, nearest};
 use crate::rules::routing::{Entry, HostPattern, PathPattern, Predicates, Router, Segment, TextMatch};
-use crate::snapshot::{Listener, Route};
+use crate::snapshot::{Chains, Listener, Route};
 use crate::upstreams::Upstream;
 
 /// The most routes of a configuration.
@@ -41,7 +42,7 @@ pub struct Work<'w> {
     pub keyed_splits: usize,
 }
 
-impl Work<'_> {
+impl<'w> Work<'w> {
     /// Compiles all routes, and a router for each listener.
     pub fn compile(&mut self) -> (Vec<Route>, Vec<Router>) {
         let config = &self.loaded.config;
@@ -54,6 +55,7 @@ impl Work<'_> {
             return (routes, Vec::new());
         }
         let mut count = 0;
+        let mut inherited = Inherited::new(self.loaded, self.listeners, self.mistakes);
         for (index, route) in config.routes.iter().enumerate() {
             let place = self.loaded.route_place(index);
             if let Some(first) = names.insert(route.name.0.as_str(), index) {
@@ -71,11 +73,13 @@ impl Work<'_> {
                 self.mistakes.add(&place.key("match"), text);
                 return (routes, Vec::new());
             }
-            for listener in bound {
-                entries[listener].extend(own.iter().cloned());
+            for listener in &bound {
+                entries[*listener].extend(own.iter().cloned());
             }
-            routes.push(self.route(route, &own, &place));
+            let chains = self.chains(&mut inherited, route, &place, &bound);
+            routes.push(self.route(route, &own, &place, chains));
         }
+        inherited.warn_of_unused(self.warnings);
         for list in &entries {
             self.conflicts(list);
         }
@@ -209,72 +213,15 @@ impl Work<'_> {
         }
     }
 
-    fn route(&mut self, route: &config::Route, entries: &[Entry], place: &Place) -> Route {
-        let filters = self.filters(route, place);
-        let authenticates = filters.has(Stage::Authenticate);
+    fn route(&mut self, route: &config::Route, entries: &[Entry], place: &Place, chains: Chains) -> Route {
+        let authenticates = chains.all().any(|chain| chain.has(Stage::Authenticate));
         Route {
             name: route.name.0.clone(),
             paths: path_rules(&route.paths, &self.loaded.config.paths, authenticates),
             action: self.action(&route.action, entries, place.key("action")),
             body: route.body.as_ref().map(|b| b.0),
-            filters,
+            chains,
             metrics: OnceLock::new(),
-        }
-    }
-
-    fn filters(&mut self, route: &config::Route, place: &Place) -> Chain {
-        let mut filters = Vec::with_capacity(route.filters.len());
-        let loaded = self.loaded;
-        let identity = |place: &Place| loaded.identity(place);
-        let authenticated = route.filters.iter().find(|config| config.stage() == Stage::Authenticate);
-        for (index, config) in route.filters.iter().enumerate() {
-            let place = place.key("filters").index(index).key(config.key());
-            let mut context = CompileContext {
-                route: &route.name.0,
-                index,
-                place: place.clone(),
-                base: &self.loaded.base,
-                live: self.live,
-                consumers: self.consumers,
-                is_partial: self.loaded.is_partial("consumers"),
-                methods: &route.matches.methods,
-                identities: Identities(&identity),
-                shared: &mut self.shared,
-                mistakes: self.mistakes,
-            };
-            let Some(filter) = config.compile(&mut context) else { continue };
-            self.fits(config, &filter, route, &place);
-            if filter.stage() == Stage::Authenticate
-                && let Some(other) = authenticated.filter(|first| !std::ptr::eq(*first, config))
-            {
-                let text = format!("the route already has {}: put both below any_of if either is enough, or below all_of", other.key());
-                self.mistakes.add(&place, text);
-            }
-            self.reads_claims(config, authenticated, &place);
-            filters.push(filter);
-        }
-        Chain::new(filters)
-    }
-
-    /// Notes a filter that has nothing to work on where the route does not forward.
-    fn fits(&mut self, config: &FilterConfig, filter: &Filter, route: &config::Route, place: &Place) {
-        let forwards = matches!(route.action, ActionConfig::Forward(_));
-        if !forwards && filter.needs() == Needs::ResponseBody {
-            let text = format!("{} changes responses of targets, and this route does not forward", config.key());
-            self.mistakes.add(place, text);
-        }
-    }
-
-    /// Notes a filter that reads a header which authentication sets for the target: the filter sees what the client sends
-    /// under that name, which may be anything.
-    fn reads_claims(&mut self, config: &FilterConfig, authenticated: Option<&FilterConfig>, place: &Place) {
-        let Some(authenticator) = authenticated.filter(|_| config.stage() > Stage::Authenticate) else { return };
-        let written = authenticator.headers_written();
-        for (name, keys) in config.headers_read().into_iter().filter(|(name, _)| written.contains(name)) {
-            let place = keys.into_iter().fold(place.clone(), |place, key| place.key(key));
-            let text =
-                format!("{} sets {name} for the target only; here it is what the client sends: use by: consumer", authenticator.key());
-            self.mistakes.add(&place, text);
         }
     }
 

@@ -6,6 +6,7 @@
 use ahash::AHashMap;
 use http::HeaderName;
 
+use super::filters::written;
 use crate::config::{Balance, Loaded, Sticky};
 use crate::filters::FilterConfig;
 use crate::notation::{KeyBy, Mistakes, Place};
@@ -87,10 +88,10 @@ impl Mentioned {
                     all.read.push((parsed, place.key("match").key("headers").key(name.clone())));
                 }
             }
-            for (index, filter) in route.filters.iter().enumerate() {
-                all.filter(filter, &place.key("filters").index(index).key(filter.key()));
-            }
             read(&mut all.read, route.action.headers_read(), &place.key("action").key(route.action.key()));
+        }
+        for (filter, place) in written(loaded) {
+            all.filter(filter, &place);
         }
         all
     }

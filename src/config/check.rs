@@ -129,7 +129,8 @@ impl<'s> Checker<'s> {
                 return mistakes.add(&place.place(), format!("expected {}, found what {written} stands for", wanted(schema)));
             }
             // A secret that does not parse is not repeated.
-            let found = if format == Some("secret") { String::new() } else { format!(", found \"{text}\"") };
+            let secret = format.is_some_and(|format| fact_of(format, text) == Some(Fact::Secret));
+            let found = if secret { String::new() } else { format!(", found \"{text}\"") };
             mistakes.add(&place.place(), format!("expected {expected}{found}"));
         }
     }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::notation::{Digest, Secret};
+use crate::notation::{Digest, HashText, Secret};
 
 /// A caller.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -22,6 +22,18 @@ pub enum Credential {
     ApiKey(ApiKeyCredential),
     /// A token with a claim of this value.
     Jwt(TokenCredential),
+    /// A name and a password.
+    Basic(BasicCredential),
+}
+
+/// A name and a password (RFC 7617).
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BasicCredential {
+    /// The name, without a colon.
+    pub username: String,
+    /// The hash of the password.
+    pub hash: HashText,
 }
 
 /// An API key, as its digest or (less well) as itself.

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::filters::FilterEntry;
 use crate::notation::{Duration, File, Listen, Name, Network, Size};
 
 /// One address to accept connections on.
@@ -25,6 +26,9 @@ pub struct Listener {
     /// What others send of `X-Forwarded-For` is passed on before their own address.
     #[serde(default)]
     pub trusted_proxies: Vec<Network>,
+    /// Filters of all requests that come here, whichever route they take.
+    #[serde(default)]
+    pub filters: Vec<FilterEntry>,
     /// What a connection and a request may cost.
     #[serde(default)]
     pub limits: ListenerLimits,

@@ -166,7 +166,7 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
         let mut sound = tree.clone();
         let mut left_out = LeftOut::new(&mut sound, &mistakes);
         if lacks_files {
-            left_out.0.extend(["listeners", "upstreams", "consumers"].map(|section| (section.into(), None)));
+            left_out.0.extend(["listeners", "upstreams", "consumers", "filter_sets", "defaults"].map(|section| (section.into(), None)));
         }
         (read::read(&sound), left_out)
     };
@@ -191,7 +191,7 @@ impl LeftOut {
         let mut all = Vec::new();
         for mistake in &mistakes.0 {
             let Some(Step::Key(section) | Step::Name(section)) = mistake.place.0.first() else { continue };
-            let of_many = matches!(&**section, "routes" | "listeners" | "upstreams" | "consumers");
+            let of_many = matches!(&**section, "routes" | "listeners" | "upstreams" | "consumers" | "filter_sets");
             let entry = (section.clone(), if of_many { mistake.place.0.get(1).map(Step::below) } else { None });
             if !all.contains(&entry) {
                 all.push(entry);

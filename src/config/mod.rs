@@ -6,6 +6,7 @@ mod balance;
 mod check;
 mod consumer;
 mod facts;
+mod filters;
 mod flat;
 mod health;
 mod include;
@@ -25,11 +26,13 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::filters::FilterConfig;
 use crate::notation::Name;
 
 pub use balance::{Balance, HashBalance, HashTable};
-pub use consumer::{ApiKeyCredential, Consumer, Credential, TokenCredential};
+pub use consumer::{ApiKeyCredential, BasicCredential, Consumer, Credential, TokenCredential};
 pub use facts::read_at_start;
+pub use filters::{Defaults, FilterEntry, SetEntry};
 pub use flat::{Change, Flat, Leaf};
 pub use health::{ActiveHealth, Health, PassiveHealth, ProbeMethod};
 pub use listener::{Certificate, Listener, ListenerKind, ListenerLimits, Protocol, Tls, TlsVersion};
@@ -53,6 +56,10 @@ pub struct Config {
     pub upstreams: BTreeMap<String, Upstream>,
     /// Who calls, by name.
     pub consumers: BTreeMap<String, Consumer>,
+    /// Named groups of filters, for `- set: NAME` in a list of filters. A set has no sets in it.
+    pub filter_sets: BTreeMap<String, Vec<FilterConfig>>,
+    /// What holds for all routes.
+    pub defaults: Defaults,
     /// What is done with which request.
     pub routes: Vec<Route>,
     /// What becomes of paths that a target may read otherwise than the gateway, where a route does not say.

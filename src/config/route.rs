@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::filters::FilterEntry;
 use crate::actions::ActionConfig;
-use crate::filters::FilterConfig;
 use crate::notation::{Host, MethodName, Name, Network, Path, Pattern, Size};
 
 /// What is done with which request.
@@ -21,9 +21,15 @@ pub struct Route {
     /// Which requests. Default: all.
     #[serde(default, rename = "match")]
     pub matches: Match,
-    /// What is done on the way, in the stages' order and within a stage in this order.
+    /// What is done on the way: in the order of the stages, and within a stage first what `defaults` has, then what the
+    /// listener has, then this, each in its order. Of cross-origin rules, authentication and compression a request has one:
+    /// that of the route, else that of the listener, else that of `defaults`; what a list has itself counts before what it
+    /// has from a set.
     #[serde(default)]
-    pub filters: Vec<FilterConfig>,
+    pub filters: Vec<FilterEntry>,
+    /// What of `defaults` and of its listeners this route does without: keys of filters (`cors`), and names of sets.
+    #[serde(default)]
+    pub without: Vec<String>,
     /// What ends the request.
     pub action: ActionConfig,
     /// The largest request body. Default: the listener's.

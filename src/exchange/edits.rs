@@ -18,6 +18,8 @@ pub enum Edit {
     Add(HeaderName, HeaderValue),
     /// Removes a header, however often it is there.
     Remove(HeaderName),
+    /// Removes the values of a header that begin with that authentication scheme (RFC 9110, section 11.4).
+    RemoveScheme(HeaderName, &'static str),
     /// Removes every cookie of that name.
     RemoveCookie(Box<str>),
     /// Removes every query parameter of that name.
@@ -44,6 +46,7 @@ impl Edits {
                 Edit::Set(name, value) => _ = headers.insert(name.clone(), value.clone()),
                 Edit::Add(name, value) => _ = headers.append(name.clone(), value.clone()),
                 Edit::Remove(name) => _ = headers.remove(name),
+                Edit::RemoveScheme(name, scheme) => remove_scheme(headers, name, scheme),
                 Edit::RemoveCookie(name) => remove_cookie(headers, name),
                 Edit::RemoveParameter(_) => {}
             }
@@ -75,6 +78,19 @@ fn remove_parameter(request: &mut RequestHeader, name: &str) {
     parts.path_and_query = target.parse().ok();
     if let Ok(uri) = http::Uri::from_parts(parts) {
         request.set_uri(uri);
+    }
+}
+
+/// Removes the values of a header that begin with that authentication scheme, in any case.
+fn remove_scheme(headers: &mut HeaderMap, name: &HeaderName, scheme: &str) {
+    let is_it = |value: &HeaderValue| {
+        let word = value.as_bytes().trim_ascii_start().split(|byte| *byte == b' ').next().unwrap_or_default();
+        word.eq_ignore_ascii_case(scheme.as_bytes())
+    };
+    if headers.get_all(name).iter().any(is_it) {
+        let kept: Vec<HeaderValue> = headers.get_all(name).iter().filter(|value| !is_it(value)).cloned().collect();
+        headers.remove(name);
+        kept.into_iter().for_each(|value| _ = headers.append(name.clone(), value));
     }
 }
 

@@ -76,6 +76,12 @@ reasons! {
     ApiKeyMissing: "api_key_missing", 401, "An API key is required", grpc 16, proxy None;
     /// An API key that nobody has.
     ApiKeyInvalid: "api_key_invalid", 401, "The API key is not acceptable", grpc 16, proxy None;
+    /// No name and password.
+    PasswordMissing: "password_missing", 401, "A name and a password are required", grpc 16, proxy None;
+    /// A password that is wrong, or a name that nobody has.
+    PasswordInvalid: "password_invalid", 401, "The name or the password is wrong", grpc 16, proxy None;
+    /// Too many passwords are being verified.
+    AuthOverloaded: "auth_overloaded", 503, "Too many callers are being authenticated", grpc 14, proxy None;
     /// The keys to check with are not there.
     AuthUnavailable: "auth_unavailable", 503, "Authentication is not possible at the moment", grpc 14, proxy None;
 

@@ -1,5 +1,7 @@
 //! The filters of a route, in their order.
 
+use std::sync::Arc;
+
 use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, ETAG, HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
@@ -20,7 +22,7 @@ static SPOILED: [HeaderName; 5] = [
 /// The filters of a route in the order in which they run on requests.
 #[derive(Debug, Default)]
 pub struct Chain {
-    filters: Vec<Filter>,
+    filters: Vec<Arc<Filter>>,
     /// Bytes of a request's body that filters have to be given whole.
     request_body: Option<u64>,
 }
@@ -49,14 +51,14 @@ impl<'m> Slot<'m> {
 
 impl Chain {
     /// Arranges filters by their stages; within a stage they stay in their order.
-    pub fn new(mut filters: Vec<Filter>) -> Self {
-        filters.sort_by_key(Filter::stage);
-        let most = |filter: &Filter| if let Needs::RequestBody(most) = filter.needs() { Some(most) } else { None };
+    pub fn new(mut filters: Vec<Arc<Filter>>) -> Self {
+        filters.sort_by_key(|filter| filter.stage());
+        let most = |filter: &Arc<Filter>| if let Needs::RequestBody(most) = filter.needs() { Some(most) } else { None };
         Self { request_body: filters.iter().filter_map(most).min(), filters }
     }
 
     /// Returns the filters in the order in which they run on requests.
-    pub fn filters(&self) -> &[Filter] {
+    pub fn filters(&self) -> &[Arc<Filter>] {
         &self.filters
     }
 

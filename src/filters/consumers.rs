@@ -3,11 +3,25 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::rules::identity::PasswordHash;
+
 /// Consumers by what they are known by.
 #[derive(Debug, Default)]
 pub struct Consumers {
     by_key: HashMap<[u8; 32], Arc<str>, ahash::RandomState>,
     by_subject: HashMap<String, Vec<(Option<String>, Arc<str>)>, ahash::RandomState>,
+    by_username: HashMap<String, Account, ahash::RandomState>,
+    /// The hashes of all of them, in the order of the configuration.
+    hashes: Vec<Arc<PasswordHash>>,
+}
+
+/// What belongs to a name and its password.
+#[derive(Debug)]
+pub struct Account {
+    /// The hash of the password.
+    pub hash: Arc<PasswordHash>,
+    /// The consumer.
+    pub name: Arc<str>,
 }
 
 /// The digest by which an API key is known. A lookup by it takes no time that depends on how much of
@@ -43,6 +57,23 @@ impl Consumers {
         let known = self.by_subject.get(subject)?;
         let exact = known.iter().find(|(i, _)| i.is_some() && i.as_deref() == issuer);
         exact.or_else(|| known.iter().find(|(i, _)| i.is_none())).map(|(_, name)| name)
+    }
+
+    /// Adds a name with the hash of its password. False when the name belongs to someone already.
+    pub fn add_username(&mut self, username: &str, hash: PasswordHash, name: &Arc<str>) -> bool {
+        let hash = Arc::new(hash);
+        self.hashes.push(Arc::clone(&hash));
+        self.by_username.insert(username.to_owned(), Account { hash, name: Arc::clone(name) }).is_none()
+    }
+
+    /// Returns the account of that name.
+    pub fn by_username(&self, username: &str) -> Option<&Account> {
+        self.by_username.get(username)
+    }
+
+    /// Returns the hashes of all passwords.
+    pub fn hashes(&self) -> &[Arc<PasswordHash>] {
+        &self.hashes
     }
 
     /// Whether anyone has an API key.

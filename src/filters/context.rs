@@ -1,6 +1,7 @@
 //! What a filter is compiled with.
 
 use std::any::{Any, TypeId};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
@@ -13,10 +14,8 @@ use crate::notation::{MethodName, Mistakes, Place};
 /// What a filter may look at while it is compiled, and where it notes its errors.
 #[derive(Debug)]
 pub struct CompileContext<'c> {
-    /// The route's name.
-    pub route: &'c str,
-    /// The filter's place in the route.
-    pub index: usize,
+    /// The route that it is compiled for.
+    pub route: RouteFacts<'c>,
     /// The filter's place in the configuration.
     pub place: Place,
     /// Where relative paths start.
@@ -27,14 +26,52 @@ pub struct CompileContext<'c> {
     pub consumers: &'c Arc<Consumers>,
     /// Whether some of them are left out, because they are wrong.
     pub is_partial: bool,
-    /// The methods that the route is for; none are all.
-    pub methods: &'c [MethodName],
     /// What tells settings apart from all others.
     pub identities: Identities<'c>,
     /// What filters of all routes share.
     pub shared: &'c mut Shared,
     /// Errors so far.
     pub mistakes: &'c mut Mistakes,
+}
+
+/// What a filter may know of the route that it is compiled for. One that asks for nothing is compiled once for all routes
+/// that have it.
+#[derive(Debug)]
+pub struct RouteFacts<'c> {
+    name: &'c str,
+    methods: &'c [MethodName],
+    written: &'c str,
+    is_own: bool,
+    asked: Cell<bool>,
+}
+
+impl<'c> RouteFacts<'c> {
+    /// Returns those of the route of that name and those methods, where the filter is written at the place of that name:
+    /// on the route itself, or where other routes have it too.
+    pub fn new(name: &'c str, methods: &'c [MethodName], written: &'c str, is_own: bool) -> Self {
+        Self { name, methods, written, is_own, asked: Cell::new(false) }
+    }
+
+    /// Returns the methods that the route is for; none are all.
+    pub fn methods(&self) -> &'c [MethodName] {
+        self.asked.set(true);
+        self.methods
+    }
+
+    /// Returns the name under which what the filter counts outlives a configuration. What is written once counts once, for
+    /// all routes that have it, unless `each` route is to count by itself.
+    pub fn count_name(&self, each: bool) -> String {
+        if each && !self.is_own {
+            self.asked.set(true);
+            return format!("{} of {}", self.written, self.name);
+        }
+        self.written.to_owned()
+    }
+
+    /// Whether anything was asked that differs between routes.
+    pub fn is_asked(&self) -> bool {
+        self.asked.get()
+    }
 }
 
 /// Gives the identity of settings by their place: the digest of all that they say, secrets and the contents of files that

@@ -90,7 +90,7 @@ impl HttpFilter for Filter {
         let methods = match &config.methods {
             Some(methods) => list(methods.iter().map(|m| m.0.as_str())),
             // Of other methods a preflight asks another route.
-            None if !context.methods.is_empty() => list(context.methods.iter().map(|m| m.0.as_str())),
+            None if !context.route.methods().is_empty() => list(context.route.methods().iter().map(|m| m.0.as_str())),
             None => HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE"),
         };
         let seconds = config.max_age.as_ref().map_or(600, |d| d.0.as_secs());

@@ -104,7 +104,7 @@ impl HttpFilter for Filter {
                 Edit::Set(name, value) => _ = response.insert_header(name.clone(), value.clone()),
                 Edit::Add(name, value) => _ = response.append_header(name.clone(), value.clone()),
                 Edit::Remove(name) => _ = response.remove_header(name),
-                Edit::RemoveCookie(_) | Edit::RemoveParameter(_) => {}
+                Edit::RemoveScheme(..) | Edit::RemoveCookie(_) | Edit::RemoveParameter(_) => {}
             }
         }
     }

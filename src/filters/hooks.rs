@@ -28,6 +28,13 @@ pub enum Stage {
     Edit,
 }
 
+impl Stage {
+    /// Whether a request has at most one filter of the stage: a second one would have nothing to decide.
+    pub fn is_single(self) -> bool {
+        matches!(self, Self::Cors | Self::Authenticate | Self::Encode)
+    }
+}
+
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -27,10 +27,11 @@ use serde::Deserialize;
 
 use crate::exchange::Exchange;
 
+pub use authenticate::basic::MAX_USERNAME;
 pub use authenticate::{Authenticated, Refusal};
 pub use chain::{Chain, Memories};
 pub use consumers::{Consumers, consumer_digest};
-pub use context::{CompileContext, Identities, Shared};
+pub use context::{CompileContext, Identities, RouteFacts, Shared};
 pub use cors::announced_method;
 pub(crate) use headers::editable;
 pub use hooks::{BodyStep, HttpFilter, Needs, ResponseView, Stage, Verdict};
@@ -61,6 +62,9 @@ macro_rules! filters {
         }
 
         impl FilterConfig {
+            /// The keys of all filters in the YAML.
+            pub const KEYS: &[&str] = &[$($key),*];
+
             /// Returns its key in the YAML.
             pub fn key(&self) -> &'static str {
                 match self { $(Self::$variant(_) => $key,)* }
@@ -157,6 +161,8 @@ filters! {
     Jwt = "jwt": authenticate::jwt;
     /// Requires an API key.
     ApiKey = "api_key": authenticate::api_key;
+    /// Requires a name and a password.
+    Basic = "basic": authenticate::basic;
     /// Requires what any one of several authenticators accepts.
     AnyOf = "any_of": authenticate::any_of;
     /// Requires what every one of several authenticators accepts.

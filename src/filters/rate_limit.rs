@@ -33,7 +33,9 @@ pub struct Config {
     /// Whose requests are counted together; several are combined. Default `address`.
     #[serde(default = "by_address")]
     pub by: By,
-    /// Limits of the same name, on whichever route, count together. Default: each counts alone.
+    /// Limits of the same name, wherever they are written, count together. Default: each counts alone: for its route, or
+    /// where several routes have it (from `defaults`, a listener or a set) for all of them together. With `route` in `by` it
+    /// counts for each of them by itself.
     pub name: Option<Name>,
 }
 
@@ -113,7 +115,7 @@ impl HttpFilter for Filter {
         let label = config.name.as_ref().map_or("limit", |n| n.0.as_str()).to_owned();
         let name = match &config.name {
             Some(name) => format!("name:{}", name.0),
-            None => format!("route:{}:{}", context.route, context.index),
+            None => context.route.count_name(parts.contains(&Part::Route)),
         };
         let same = context.shared(name.as_bytes(), |context| Some(Named { gcra, place: context.place.clone() }))?;
         if same.gcra != gcra {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use pingora::http::{RequestHeader, ResponseHeader};
 
-use super::{Chain, CompileContext, Consumers, FilterConfig, Identities, Memories, ResponseView, Shared, consumer_digest};
+use super::{Chain, CompileContext, Consumers, FilterConfig, Identities, Memories, ResponseView, RouteFacts, Shared, consumer_digest};
 use crate::exchange::{Exchange, Rejection};
 use crate::live::Live;
 use crate::notation::{Mistakes, Place};
@@ -51,19 +51,17 @@ pub(super) fn compile(yaml: &str) -> Result<Kit, String> {
     let mut filters = Vec::new();
     for (index, config) in configs.iter().enumerate() {
         let mut context = CompileContext {
-            route: "r",
-            index,
+            route: RouteFacts::new("r", &[], "filter", true),
             place: Place::default().key("filters").index(index).key(config.key()),
             base: Path::new("."),
             live: &live,
             consumers: &consumers,
             is_partial: false,
-            methods: &[],
             identities: Identities(&|place| consumer_digest(place.to_string().as_bytes())),
             shared: &mut shared,
             mistakes: &mut mistakes,
         };
-        filters.extend(config.compile(&mut context));
+        filters.extend(config.compile(&mut context).map(Arc::new));
     }
     if !mistakes.is_empty() {
         return Err(mistakes.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));

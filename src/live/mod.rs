@@ -7,6 +7,7 @@ mod buckets;
 mod heritage;
 mod kept;
 mod keys;
+mod passwords;
 mod pools;
 mod secrets;
 mod sessions;
@@ -22,6 +23,7 @@ pub use buckets::Buckets;
 pub use heritage::{Heritable, Part};
 pub use kept::Kept;
 pub use keys::{KeyError, KeySet, KeyStore, KeyStoreShape, KeyStoreView, MAX_KEYS, VerifyingKey, parse_jwks};
+pub use passwords::{PasswordVerdict, Passwords};
 pub use verified::VerifiedTokens;
 
 use keys::KeyStores;
@@ -40,6 +42,7 @@ pub struct Live {
     /// Sessions by the upstream's name.
     sessions: Shelf<String, Sessions>,
     secrets: Secrets,
+    passwords: Arc<Passwords>,
 }
 
 impl Live {
@@ -61,6 +64,11 @@ impl Live {
     /// The key store of that shape.
     pub fn keys(&self, shape: &KeyStoreShape, fresh: impl FnOnce() -> Arc<KeyStore>) -> Arc<KeyStore> {
         self.keys.get_or(shape, fresh)
+    }
+
+    /// What is known of passwords.
+    pub fn passwords(&self) -> Arc<Passwords> {
+        Arc::clone(&self.passwords)
     }
 
     /// The key of sticky sessions for which the configuration has none.

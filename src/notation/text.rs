@@ -29,6 +29,7 @@ pub fn check_format(format: &str, text: &str) -> Option<Result<(), String>> {
         Statuses::FORMAT => parses::<Statuses>(text),
         Name::FORMAT => parses::<Name>(text),
         Secret::FORMAT => parses::<Secret>(text),
+        HashText::FORMAT => parses::<HashText>(text),
         File::FORMAT => parses::<File>(text),
         FollowedFile::FORMAT => parses::<FollowedFile>(text),
         FilePath::FORMAT => parses::<FilePath>(text),
@@ -55,7 +56,7 @@ pub enum Fact<'t> {
 /// Returns what a text of that format is besides a value, if it is anything.
 pub fn fact_of<'t>(format: &str, text: &'t str) -> Option<Fact<'t>> {
     match format {
-        Secret::FORMAT => Some(Fact::Secret),
+        Secret::FORMAT | HashText::FORMAT => Some(Fact::Secret),
         File::FORMAT => Some(Fact::File(text)),
         FollowedFile::FORMAT => Some(Fact::FollowedFile(text)),
         FilePath::FORMAT => Some(Fact::Path(text)),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::text::text_type;
 use super::units::{self, Rate};
+use crate::rules::identity::PasswordHash;
 use crate::rules::payload::FieldPath;
 use crate::rules::routing::{HostPattern, PathPattern};
 
@@ -199,6 +200,11 @@ text_type!(
     Secret(SecretText), "secret", ["${env:API_KEY}", "${file:/run/secrets/key}"], |text| {
         if text.is_empty() { Err("a secret that is not empty".to_owned()) } else { Ok(SecretText(text.to_owned())) }
     }
+);
+
+text_type!(
+    /// The hash of a password, as `portcullis hash` makes it: argon2id (`$argon2id$…`), or bcrypt (`$2a$`, `$2b$`, `$2y$`).
+    HashText(PasswordHash), "password-hash", ["$argon2id$v=19$m=19456,t=2,p=1$…"], str::parse
 );
 
 text_type!(

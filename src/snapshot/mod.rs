@@ -60,10 +60,11 @@ pub struct Snapshot {
 impl Snapshot {
     /// Which entry of a listener's router takes the request. A preflight is for the route of the request that it
     /// announces, if that answers preflights.
-    pub fn find(&self, router: &Router, question: &Question<'_>) -> Verdict {
+    pub fn find(&self, listener: usize, question: &Question<'_>) -> Verdict {
+        let Some(router) = self.routers.get(listener) else { return Verdict::NotFound };
         if let Some(method) = announced_method(question.method, question.headers)
             && let Verdict::Found(entry) = router.find(&Question { method: &method, ..*question })
-            && self.routes[router.entry(entry).route].filters.has(Stage::Cors)
+            && self.routes[router.entry(entry).route].filters(Some(listener)).has(Stage::Cors)
         {
             return Verdict::Found(entry);
         }
@@ -103,7 +104,7 @@ pub struct Route {
     /// Its name.
     pub name: String,
     /// Its filters.
-    pub filters: Chain,
+    pub chains: Chains,
     /// What ends a request.
     pub action: Action,
     /// Bytes of a request body, if other than the listener's.
@@ -114,7 +115,29 @@ pub struct Route {
     pub metrics: OnceLock<Arc<RouteMetrics>>,
 }
 
+/// The filters of a route by the listener that a request comes to.
+#[derive(Debug, Default)]
+pub struct Chains {
+    /// For listeners that have no filters of their own.
+    pub usual: Chain,
+    /// For the others, each with the listener's place.
+    pub of_listeners: Vec<(usize, Chain)>,
+}
+
+impl Chains {
+    /// Returns all of them.
+    pub fn all(&self) -> impl Iterator<Item = &Chain> {
+        std::iter::once(&self.usual).chain(self.of_listeners.iter().map(|(_, chain)| chain))
+    }
+}
+
 impl Route {
+    /// Returns its filters for requests of the listener at that place.
+    pub fn filters(&self, listener: Option<usize>) -> &Chain {
+        let of_listener = || self.chains.of_listeners.iter().find(|(place, _)| Some(*place) == listener);
+        if self.chains.of_listeners.is_empty() { &self.chains.usual } else { of_listener().map_or(&self.chains.usual, |(_, chain)| chain) }
+    }
+
     /// Its metrics; made when it is first used, so that routes without traffic cost nothing.
     pub fn metrics(&self) -> &RouteMetrics {
         self.metrics.get_or_init(|| METRICS.route(&self.name))

@@ -99,7 +99,7 @@ impl Gateway {
         let Some(route) = serving.route(ctx.matched.route) else { return Ok(()) };
         let whole = response.headers.contains_key(CONTENT_LENGTH);
         let view = ResponseView { request, exchange: &ctx.exchange, own: false };
-        match route.filters.on_response(response, &view, &mut ctx.memories) {
+        match route.filters(ctx.listener).on_response(response, &view, &mut ctx.memories) {
             Ok(body) => ctx.body = body,
             Err(rejection) => return Err(refuse(ctx, rejection)),
         }

@@ -56,7 +56,7 @@ impl Gateway {
         }
         if let Some(route) = ctx.serving.route(ctx.matched.route) {
             let view = ResponseView { request: session.req_header(), exchange: &ctx.exchange, own: true };
-            route.filters.on_head(&mut response, &view, &mut ctx.memories);
+            route.filters(ctx.listener).on_head(&mut response, &view, &mut ctx.memories);
         }
         let bodiless = session.req_header().method == Method::HEAD || body.is_empty();
         // Asked before the response is written, which ends what can be said of the request. On HTTP/2 the stream looks

@@ -32,7 +32,7 @@ impl Gateway {
             Box::pin(self.respond(session, ctx, Reason::Responded, 200, &[], Bytes::new())).await?;
             return Ok(true);
         };
-        if let Some(most) = route.filters.request_body()
+        if let Some(most) = route.filters(ctx.listener).request_body()
             && let Err(rejection) = Box::pin(self.judge_body(session, ctx, route, most)).await?
         {
             Box::pin(self.reject(session, &rejection, ctx)).await?;
@@ -63,7 +63,7 @@ impl Gateway {
         ctx.request_body.limit = route.body.or_else(|| ctx.limits().map(|l| l.body)).unwrap_or(u64::MAX);
         if let Some(rejection) = over_limit(session.req_header(), ctx.request_body.limit) {
             // A page of another origin is to be able to read it.
-            route.filters.before_rejection(session.req_header(), &mut ctx.exchange, &mut ctx.memories).await?;
+            route.filters(ctx.listener).before_rejection(session.req_header(), &mut ctx.exchange, &mut ctx.memories).await?;
             return Err(rejection);
         }
         if let (Some(progress), false) = (&ctx.downstream.progress, session.is_body_empty()) {
@@ -71,7 +71,7 @@ impl Gateway {
             // Should the body stall, this is all that is left of the request to be logged.
             ctx.ending.head = Some(Box::new(session.req_header().clone()));
         }
-        route.filters.on_request(session.req_header(), &mut ctx.exchange, &mut ctx.memories).await
+        route.filters(ctx.listener).on_request(session.req_header(), &mut ctx.exchange, &mut ctx.memories).await
     }
 
     /// The places of the route, and of the router's entry for it; a preflight is for the route of the request that
@@ -79,7 +79,8 @@ impl Gateway {
     fn find_route(&self, request: &RequestHeader, ctx: &Context) -> Result<(usize, usize), Box<Rejection>> {
         let gone = || Rejection::new(Reason::RouteNotFound, "");
         let snapshot = &ctx.serving.snapshot;
-        let router = ctx.listener.and_then(|l| snapshot.routers.get(l)).ok_or_else(gone)?;
+        let listener = ctx.listener.ok_or_else(gone)?;
+        let router = snapshot.routers.get(listener).ok_or_else(gone)?;
         let question = Question {
             host: &ctx.exchange.host,
             path: request.uri.path(),
@@ -88,7 +89,7 @@ impl Gateway {
             headers: &request.headers,
             client: ctx.exchange.client,
         };
-        match snapshot.find(router, &question) {
+        match snapshot.find(listener, &question) {
             Verdict::Found(entry) => Ok((router.entry(entry).route, entry)),
             Verdict::NotFound => Err(gone()),
             Verdict::MethodNotAllowed(methods) => Err(method_not_allowed(&methods)),

@@ -61,7 +61,7 @@ impl Gateway {
         }
         if let Some(route) = ctx.serving.route(ctx.matched.route) {
             let view = ResponseView { request: session.req_header(), exchange: &ctx.exchange, own: false };
-            route.filters.on_head(&mut head, &view, &mut ctx.memories);
+            route.filters(ctx.listener).on_head(&mut head, &view, &mut ctx.memories);
         }
         drop_from_response(&mut head);
         head.insert_header(UPGRADE, HeaderValue::from_static("websocket"))?;

@@ -84,7 +84,7 @@ impl Gateway {
     /// body, which can be sent any number of times.
     pub(super) async fn judge_body(&self, session: &mut Session, ctx: &mut Context, route: &Route, most: u64) -> Result<Judged> {
         if session.is_body_empty() {
-            return Ok(route.filters.on_request_body(&[], session.req_header(), &mut ctx.exchange));
+            return Ok(route.filters(ctx.listener).on_request_body(&[], session.req_header(), &mut ctx.exchange));
         }
         let deadline = route
             .action
@@ -96,7 +96,7 @@ impl Gateway {
             Err(rejection) => return Ok(Err(rejection)),
         };
         interim::keep(session, &mut ctx.interims);
-        let judged = route.filters.on_request_body(&body, session.req_header(), &mut ctx.exchange);
+        let judged = route.filters(ctx.listener).on_request_body(&body, session.req_header(), &mut ctx.exchange);
         if judged.is_ok() {
             ctx.whole = Some(Box::new(WholeBody { _share: share, replay: Replay::begin(session, body) }));
         }

@@ -3,6 +3,7 @@
 pub mod all_of;
 pub mod any_of;
 pub mod api_key;
+pub mod basic;
 pub mod jwt;
 mod members;
 
@@ -62,6 +63,11 @@ impl Refusal {
     /// Returns the refusal of a caller whose credential cannot be checked at the moment; the log is told why.
     pub fn unavailable(why: impl Into<String>) -> Self {
         Self { attempt: Attempt::Unchecked, rejection: Rejection::new(Reason::AuthUnavailable, "").log(why) }
+    }
+
+    /// Returns the refusal of a caller whose credential is not checked, with the response to that.
+    pub fn unchecked(rejection: Box<Rejection>) -> Self {
+        Self { attempt: Attempt::Unchecked, rejection }
     }
 
     /// Returns the rejection of the request.

@@ -1,0 +1,193 @@
+//! The verification of passwords: off the event loop, a few at a time, and remembered.
+//!
+//! A verification takes long on purpose, and much memory. So there are at most as many at a time as half of the cores, and
+//! few that wait for their turn: who guesses passwords takes neither all cores nor all memory, and a client that has the
+//! right one is verified once in a while.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use aws_lc_rs::{hmac, rand};
+use tokio::sync::Semaphore;
+
+use super::VerifiedTokens;
+use crate::exchange::clock;
+use crate::rules::identity::PasswordHash;
+
+/// How long a password that is right is not verified again, in seconds.
+const RIGHT_FOR: u64 = 300;
+
+/// How long a password that is wrong is not verified again, in seconds.
+const WRONG_FOR: u64 = 10;
+
+/// Requests whose passwords are being verified or wait for that; further ones are rejected.
+const MAX_PENDING: usize = 256;
+
+/// How long one waits for its turn at most.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The tag of a name, a hash and a password: its keyed digest, since nothing else of a password may be kept.
+type Tag = [u8; 32];
+
+/// What was found out of passwords a moment ago, and the turns of finding out.
+pub struct Passwords {
+    /// Drawn for this process alone.
+    key: hmac::Key,
+    right: VerifiedTokens<()>,
+    /// Apart from those that are right, so that guesses do not push those out.
+    wrong: VerifiedTokens<()>,
+    pending: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
+}
+
+/// What is known of a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PasswordVerdict {
+    /// It is right.
+    Right,
+    /// It is wrong.
+    Wrong,
+    /// Too many others are being verified.
+    Busy,
+    /// It could not be verified, for this reason.
+    Failed(&'static str),
+}
+
+impl std::fmt::Debug for Passwords {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Passwords(secret)")
+    }
+}
+
+impl Default for Passwords {
+    fn default() -> Self {
+        static TURNS: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1)));
+        let mut key = [0; 32];
+        // Where the system's generator fails nothing else works either.
+        let _ = rand::fill(&mut key);
+        Self {
+            key: hmac::Key::new(hmac::HMAC_SHA256, &key),
+            right: VerifiedTokens::default(),
+            wrong: VerifiedTokens::default(),
+            pending: Arc::new(Semaphore::new(MAX_PENDING)),
+            turns: Arc::new(Semaphore::new(*TURNS)),
+        }
+    }
+}
+
+/// The clock of all expiries, in seconds.
+fn seconds() -> u64 {
+    clock::now() / 1_000_000_000
+}
+
+impl Passwords {
+    /// Returns one of `hashes` to verify the password of a name with that nobody has: the same one for a name at any time,
+    /// so that the time that it takes says as little of the name as that of one that somebody has.
+    pub fn decoy<'h>(&self, username: &str, hashes: &'h [Arc<PasswordHash>]) -> Option<&'h Arc<PasswordHash>> {
+        let tag = hmac::sign(&self.key, username.as_bytes());
+        let number = tag.as_ref().iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+        let count = u64::try_from(hashes.len()).ok().filter(|count| *count > 0)?;
+        hashes.get(usize::try_from(number % count).ok()?)
+    }
+
+    /// Finds out whether the password is that of the hash. For a name that nobody has, `is_known` is false, and the
+    /// password is wrong whatever the hash says.
+    pub async fn verify(self: &Arc<Self>, username: &str, is_known: bool, hash: &Arc<PasswordHash>, password: &str) -> PasswordVerdict {
+        let tag = self.tag(username, hash, password);
+        if let Some(known) = self.remembered(&tag) {
+            return known;
+        }
+        let Ok(pending) = Arc::clone(&self.pending).try_acquire_owned() else { return PasswordVerdict::Busy };
+        let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.turns).acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else { return PasswordVerdict::Busy };
+        // A client has several connections: another one may have found it out meanwhile.
+        if let Some(known) = self.remembered(&tag) {
+            return known;
+        }
+        let (this, hash, password) = (Arc::clone(self), Arc::clone(hash), password.to_owned());
+        let work = tokio::task::spawn_blocking(move || {
+            // The turn lasts as long as the work, also where the client does not wait for it.
+            let _turn = (pending, turn);
+            let verified = hash.verify(password.as_bytes());
+            if let Ok(right) = verified {
+                this.note(tag, right && is_known);
+            }
+            verified
+        });
+        match work.await {
+            Ok(Ok(right)) if right && is_known => PasswordVerdict::Right,
+            Ok(Ok(_)) => PasswordVerdict::Wrong,
+            Ok(Err(why)) => PasswordVerdict::Failed(why),
+            Err(_) => PasswordVerdict::Failed("the verification of a password has ended early"),
+        }
+    }
+
+    fn note(&self, tag: Tag, right: bool) {
+        let now = seconds();
+        let (table, time) = if right { (&self.right, RIGHT_FOR) } else { (&self.wrong, WRONG_FOR) };
+        table.insert(tag, Arc::new(()), 0, now + time, now);
+    }
+
+    fn remembered(&self, tag: &Tag) -> Option<PasswordVerdict> {
+        let now = seconds();
+        if self.right.get(tag, 0, now).is_some() {
+            return Some(PasswordVerdict::Right);
+        }
+        self.wrong.get(tag, 0, now).map(|_| PasswordVerdict::Wrong)
+    }
+
+    /// Each part has its length before it. With the hash among them, what is remembered ends with the password.
+    fn tag(&self, username: &str, hash: &PasswordHash, password: &str) -> Tag {
+        let mut context = hmac::Context::with_key(&self.key);
+        for part in [username, hash.reveal(), password] {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part.as_bytes());
+        }
+        let mut tag = [0; 32];
+        tag.copy_from_slice(context.sign().as_ref());
+        tag
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash() -> Arc<PasswordHash> {
+        Arc::new("$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4".parse().expect("a hash"))
+    }
+
+    #[tokio::test]
+    async fn verdicts_are_remembered_and_a_name_that_nobody_has_is_never_right() {
+        let (passwords, hash) = (Arc::new(Passwords::default()), hash());
+        assert_eq!(passwords.verify("ada", true, &hash, "password").await, PasswordVerdict::Right);
+        assert_eq!(passwords.verify("ada", true, &hash, "guess").await, PasswordVerdict::Wrong);
+        assert_eq!(passwords.verify("eve", false, &hash, "password").await, PasswordVerdict::Wrong);
+        let remembered = |name: &str, password: &str| passwords.remembered(&passwords.tag(name, &hash, password));
+        assert_eq!(remembered("ada", "password"), Some(PasswordVerdict::Right));
+        assert_eq!(
+            (remembered("ada", "guess"), remembered("eve", "password")),
+            (Some(PasswordVerdict::Wrong), Some(PasswordVerdict::Wrong))
+        );
+        assert_eq!(remembered("ada", "other"), None);
+        // Another hash is another password, though the same text is right for it.
+        let other = Arc::new("$2a$06$DCq7YPn5Rq63x1Lad4cll.TV4S6ytwfsfvkgY8jIucDrjc8deX1s.".parse().expect("a hash"));
+        assert_eq!(passwords.remembered(&passwords.tag("ada", &other, "password")), None);
+        let hashes = [Arc::clone(&hash), other];
+        let first = passwords.decoy("eve", &hashes).expect("a hash");
+        assert!((0..9).all(|_| passwords.decoy("eve", &hashes).is_some_and(|again| Arc::ptr_eq(first, again))));
+        assert!(passwords.decoy("eve", &[]).is_none());
+    }
+
+    #[tokio::test]
+    async fn more_than_wait_are_rejected() {
+        let (passwords, hash) = (Arc::new(Passwords::default()), hash());
+        let all = Arc::clone(&passwords.pending).acquire_many_owned(MAX_PENDING as u32).await.expect("permits");
+        assert_eq!(passwords.verify("ada", true, &hash, "password").await, PasswordVerdict::Busy);
+        drop(all);
+        assert_eq!(passwords.verify("ada", true, &hash, "password").await, PasswordVerdict::Right);
+        // What is remembered needs no turn.
+        let _all = Arc::clone(&passwords.pending).acquire_many_owned(MAX_PENDING as u32).await.expect("permits");
+        assert_eq!(passwords.verify("ada", true, &hash, "password").await, PasswordVerdict::Right);
+    }
+}
