@@ -22,7 +22,7 @@ use crate::notation::{Mistakes, Place};
 use crate::snapshot::{Admin, Process, Snapshot};
 use crate::telemetry::{Format, Sink};
 
-pub use filters::{Inherited, Selected};
+pub use filters::Inherited;
 
 /// The least time between two looks at the configuration's files.
 const MIN_WATCH: std::time::Duration = std::time::Duration::from_millis(50);
