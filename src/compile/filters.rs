@@ -28,7 +28,7 @@ enum Level<'c> {
 pub struct Selected<'c> {
     /// What is written.
     pub config: &'c FilterConfig,
-    place: Place,
+    place: Arc<Place>,
     level: Level<'c>,
     set: Option<&'c str>,
     index: usize,
@@ -123,7 +123,7 @@ impl<'c> Inherited<'c> {
             let place = place.index(index);
             match entry {
                 FilterEntry::Filter(config) => {
-                    let place = place.key(config.key());
+                    let place = Arc::new(place.key(config.key()));
                     expanded.push(Selected { config, place, level, set: None, index });
                 }
                 FilterEntry::Set(entry) => {
@@ -157,7 +157,7 @@ impl<'c> Inherited<'c> {
         let at = Place::default().key("filter_sets").key(name.clone());
         let filters = set.iter().enumerate();
         filters
-            .map(|(index, config)| Selected { config, place: at.index(index).key(config.key()), level, set: Some(name), index })
+            .map(|(index, config)| Selected { config, place: Arc::new(at.index(index).key(config.key())), level, set: Some(name), index })
             .collect()
     }
 
@@ -315,7 +315,7 @@ impl<'w> Work<'w> {
         let written = one.written(&route.name.0);
         let mut context = CompileContext {
             route: RouteFacts::new(&route.name.0, &route.matches.methods, &written, one.is_own()),
-            place: one.place.clone(),
+            place: (*one.place).clone(),
             base: &self.loaded.base,
             live: self.live,
             consumers: self.consumers,
@@ -367,7 +367,7 @@ impl<'w> Work<'w> {
         let Some(authenticator) = authenticator.filter(|_| one.config.stage() > Stage::Authenticate) else { return };
         let written = authenticator.headers_written();
         for (name, keys) in one.config.headers_read().into_iter().filter(|(name, _)| written.contains(name)) {
-            let place = keys.into_iter().fold(one.place.clone(), |place, key| place.key(key));
+            let place = keys.into_iter().fold((*one.place).clone(), |place, key| place.key(key));
             let text =
                 format!("{} sets {name} for the target only; here it is what the client sends: use by: consumer", authenticator.key());
             self.note(&place, text);
