@@ -1,8 +1,8 @@
 //! Pingora lives here, and nowhere above: accepting connections, and the phases of its `ProxyHttp`.
 //!
-//! Pingora's `HttpProxy` and connectors do the proxying. Its `Server` and listening `Service` are not
-//! used: an accept loop of our own is what lets a listener have limits and deadlines, be added and
-//! removed by a reload, and be handed to a successor whatever their number.
+//! Pingora's `HttpProxy` and connectors do the proxying. Its `Server` and listening `Service` are not used: with an
+//! accept loop of its own a listener can have limits and deadlines, can be added and removed by a reload, and can be
+//! handed over to a successor, however many there are.
 
 pub mod listeners;
 pub mod proxy;

@@ -1,4 +1,4 @@
-//! The accept loop of a TCP listener, whatever is spoken on its connections.
+//! The accept loop of a TCP listener, for every protocol.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,20 +16,20 @@ use super::evict::{Idlers, Queue};
 use super::settings::Settings;
 use crate::telemetry::metrics::METRICS;
 
-/// What an accept loop does.
+/// The state of an accept loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
     /// It accepts.
     Accept,
     /// New connections wait in the kernel's queue, or go to another process that has the socket.
     Pause,
-    /// What waits in the queue is served first: it is reset with the socket.
+    /// The connections in the queue are served first: they would be reset with the socket.
     Stop,
-    /// What waits in the queue is left to another process, which has the socket too.
+    /// The connections in the queue are left to another process that has the socket too.
     Leave,
 }
 
-/// Waits for a place. When there is none and somebody waits for it, the connection that has been idle for longest ends.
+/// Waits for a place. When none is free and a client waits, the connection that has been idle longest is ended.
 async fn place(
     places: &Arc<Semaphore>,
     socket: &TcpListener,
@@ -57,8 +57,8 @@ async fn place(
     }
 }
 
-/// Accepts until it is stopped. Over the limit of connections idle ones make room; where none is, further ones wait in
-/// the kernel's queue.
+/// Accepts until it is stopped. At the limit of connections idle ones are ended for new ones; where none is idle, new
+/// ones wait in the kernel's queue.
 pub async fn accept(
     socket: Arc<TcpListener>,
     settings: Arc<Settings>,
@@ -103,8 +103,8 @@ pub async fn accept(
                 admit(stream, peer, place, &settings, &drain);
             }
             Err(error) => {
-                // Out of file descriptors, most likely: the connection stays in the queue meanwhile. One
-                // line for as long as it lasts.
+                // Out of file descriptors, most likely: the connection stays in the queue meanwhile. One log line is
+                // written for as long as it lasts.
                 if !std::mem::replace(&mut failing, true) {
                     log::error!("listener {}: cannot accept: {error}", settings.home.name.load());
                 }
@@ -113,13 +113,13 @@ pub async fn accept(
             }
         }
     };
-    // It has the socket too.
+    // Another process has the socket too.
     drop(full);
     if last != Work::Leave {
         empty(socket, |stream, peer| admit(stream, peer, None, &settings, &drain)).await;
     }
     settings.stopping.lock().take();
-    // The socket closes with this; connections that are still open keep their deadlines until they are gone.
+    // The socket closes with this; connections that are still open keep their deadlines to their end.
     tokio::spawn(async move {
         while connections.lock().iter().any(|c| c.strong_count() > 0) {
             tokio::time::sleep(clock::TICK).await;
@@ -128,7 +128,7 @@ pub async fn accept(
     });
 }
 
-/// Serves whoever has got into the queue, and closes the socket right behind the last: who comes in between is reset.
+/// Serves the clients in the queue, and closes the socket right behind the last: one that comes in between is reset.
 async fn empty(mut socket: Arc<TcpListener>, serve: impl Fn(TcpStream, SocketAddr)) {
     let only = loop {
         while let Some((stream, peer)) = queued(&socket) {
@@ -136,12 +136,12 @@ async fn empty(mut socket: Arc<TcpListener>, serve: impl Fn(TcpStream, SocketAdd
         }
         match Arc::try_unwrap(socket) {
             Ok(only) => break only,
-            // Whoever ends the listener lets go of it in a moment.
+            // The code that ends the listener drops its socket in a moment.
             Err(shared) => socket = shared,
         }
         tokio::task::yield_now().await;
     };
-    // What takes time about closing is done before.
+    // Whatever takes time in closing is done before.
     if let Ok(only) = only.into_std() {
         while let Some((stream, peer)) = queued(&only) {
             serve(stream, peer);
@@ -149,24 +149,24 @@ async fn empty(mut socket: Arc<TcpListener>, serve: impl Fn(TcpStream, SocketAdd
     }
 }
 
-/// A connection that is in the queue already, whether the runtime has heard of it or not.
+/// Returns a connection that is in the queue already, whether the runtime has been notified of it or not.
 fn queued<'s>(socket: impl Into<socket2::SockRef<'s>>) -> Option<(TcpStream, SocketAddr)> {
     let (stream, peer) = socket.into().accept().ok()?;
     stream.set_nonblocking(true).ok()?;
     Some((TcpStream::from_std(stream.into()).ok()?, peer.as_socket()?))
 }
 
-/// How long a connection without a request may stay once the process drains: a request that is on its
-/// way when the drain begins is still answered, with `Connection: close`.
+/// How long a connection without a request may stay open once the process drains: a request that is on its way when
+/// the drain begins still gets its response, with `Connection: close`.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// Sets the clock and wakes whoever is late.
+/// Sets the clock and wakes every connection whose deadline has passed.
 async fn watch_deadlines(connections: Connections, shutdown: ShutdownWatch, drain: Arc<Drain>) {
     let mut draining_since = None;
     loop {
         tokio::time::sleep(clock::TICK).await;
         let now = clock::tick();
-        // A drain may be called off.
+        // A drain may be cancelled.
         draining_since = if *shutdown.borrow() { draining_since.or(Some(now)) } else { None };
         let linger = LINGER.as_millis() as u64;
         let linger_is_over = draining_since.is_some_and(|since: u64| now - since > linger);

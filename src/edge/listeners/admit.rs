@@ -1,4 +1,4 @@
-//! A connection is admitted: counted, and given to the service of its listener.
+//! Admission of a connection: it is counted, and handed to the service of its listener.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::service::Service;
 use super::settings::{Settings, TooMany};
 use crate::telemetry::metrics::METRICS;
 
-/// Serves a connection in a task of its own. It is counted before that runs: a drain must not end in between.
+/// Serves a connection in a task of its own. It is counted before the task runs: a drain must not end in between.
 pub fn admit(stream: TcpStream, peer: SocketAddr, place: Option<OwnedSemaphorePermit>, settings: &Settings, drain: &Arc<Drain>) {
     let address = match settings.enter(peer.ip()) {
         Ok(address) => address,

@@ -1,4 +1,4 @@
-//! What counts an open connection.
+//! The guard that counts an open connection.
 
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -14,7 +14,7 @@ pub struct Admitted {
 }
 
 impl Admitted {
-    /// Counts a connection from now on.
+    /// Counts a connection until the guard is dropped.
     pub fn new(place: Option<OwnedSemaphorePermit>, address: Option<AddressPlace>, under_way: DrainGuard) -> Self {
         METRICS.accepted.inc();
         METRICS.open_connections.inc();

@@ -1,11 +1,11 @@
-//! What is under way in a process: connections, streams and steps of an upgrade.
+//! The count of all that is active in a process: connections, streams and steps of an upgrade.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// Counts what is under way, so that draining ends with the last of it.
+/// Counts what is active, so that draining ends with the last of it.
 #[derive(Debug, Default)]
 pub struct Drain {
     count: AtomicUsize,
@@ -13,33 +13,33 @@ pub struct Drain {
     is_over: AtomicBool,
 }
 
-/// Something under way.
+/// A guard of one active connection, stream or step.
 #[derive(Debug)]
 pub struct DrainGuard(Arc<Drain>);
 
 impl Drain {
-    /// Counts something until the guard is dropped.
+    /// Counts one until the guard is dropped.
     pub fn begin(self: &Arc<Self>) -> DrainGuard {
         self.count.fetch_add(1, Ordering::AcqRel);
         DrainGuard(Arc::clone(self))
     }
 
-    /// How much is under way.
+    /// Returns how many are active.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::Acquire)
     }
 
-    /// Ends every connection in the middle of what it does, within a [`TICK`](super::clock::TICK).
+    /// Cuts every connection within a [`TICK`](super::clock::TICK).
     pub fn cut(&self) {
         self.is_over.store(true, Ordering::Release);
     }
 
-    /// Whether every connection is to end now.
+    /// Returns whether every connection is to end now.
     pub fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Acquire)
     }
 
-    /// Resolves when nothing is under way.
+    /// Resolves when nothing is active.
     pub async fn empty(&self) {
         loop {
             let notified = self.empty.notified();

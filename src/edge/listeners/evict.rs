@@ -1,5 +1,5 @@
-//! Room at a full listener: who has been idle for longest makes room for who comes, and no address has more places than
-//! its share.
+//! Eviction at a full listener: the connection that has been idle longest is ended for a new one, and no address has
+//! more connections than its share.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,10 +16,10 @@ use super::clock;
 use super::connection::{Connection, Connections};
 use crate::telemetry::metrics::METRICS;
 
-/// The least number of idle connections that one look over all of them finds.
+/// The least number of idle connections that one scan of all of them finds.
 const BATCH: usize = 256;
 
-/// Idle connections of a listener in the order in which they may be ended. All connections are looked at once a
+/// The idle connections of a listener in the order in which they may be ended. All connections are scanned once per
 /// [`clock::TICK`] at most, however many come meanwhile.
 pub struct Idlers {
     connections: Connections,
@@ -28,12 +28,12 @@ pub struct Idlers {
 }
 
 impl Idlers {
-    /// Those among `connections`.
+    /// Returns the idle connections among `connections`.
     pub fn new(connections: Connections) -> Self {
         Self { connections, found: Vec::new(), looked: 0 }
     }
 
-    /// Ends the connection that has been idle for longest, if there is any.
+    /// Ends the connection that has been idle longest, if there is any.
     pub fn end_one(&mut self) {
         loop {
             while let Some(idler) = self.found.pop() {
@@ -54,7 +54,7 @@ impl Idlers {
         }
     }
 
-    /// Finds those that have been idle for longest.
+    /// Finds the connections that have been idle longest.
     fn look(&mut self) {
         let connections = self.connections.lock();
         let since = |(place, connection): (usize, &Weak<Connection>)| Some((connection.upgrade()?.idle_since()?, place));
@@ -69,21 +69,21 @@ impl Idlers {
     }
 }
 
-/// Tells whether somebody waits at a socket without accepting anybody: what is not accepted may be another process's.
+/// Watches whether a client waits in a socket's queue, without accepting it: it may be another process's.
 pub struct Queue(AsyncFd<OwnedFd>);
 
 impl Queue {
-    /// That of a listening socket.
+    /// Returns the queue of a listening socket.
     ///
     /// # Errors
-    /// When there is no file descriptor left.
+    /// Fails when no file descriptor is left.
     pub fn of(socket: &TcpListener) -> std::io::Result<Self> {
         let socket = socket.as_fd().try_clone_to_owned()?;
-        // SAFETY: the descriptor is owned by what is registered, which nobody takes it from.
+        // SAFETY: the descriptor is owned by what is registered, and nothing takes it from there.
         Ok(Self(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?))
     }
 
-    /// Resolves when somebody waits.
+    /// Resolves when a client waits.
     pub async fn somebody(&self) {
         loop {
             let Ok(mut ready) = self.0.readable().await else { return };
@@ -96,11 +96,11 @@ impl Queue {
     }
 }
 
-/// How many connections each address has.
+/// The number of connections of each address.
 #[derive(Debug, Default)]
 pub struct Addresses(Mutex<AHashMap<u64, u32>>);
 
-/// One connection of an address.
+/// The place of one connection of an address.
 #[derive(Debug)]
 pub struct AddressPlace {
     addresses: Arc<Addresses>,
@@ -108,7 +108,8 @@ pub struct AddressPlace {
 }
 
 impl Addresses {
-    /// Counts a connection of that address; of IPv6 a /64 is one. `None` where it has as many as it may have.
+    /// Counts a connection of that address; an IPv6 /64 counts as one. Returns `None` where it has as many as it may
+    /// have.
     pub fn enter(self: &Arc<Self>, address: IpAddr, most: u32) -> Option<AddressPlace> {
         let address = match address.to_canonical() {
             IpAddr::V4(v4) => u64::from(u32::from(v4)),

@@ -1,9 +1,10 @@
-//! What has come on an HTTP/1 connection, and where its requests begin and end in it.
+//! The bytes of an HTTP/1 connection, and where its requests begin and end in them.
 //!
-//! Pingora's parser repairs request lines and takes anything in a chunk line, so both are looked at before it has them.
-//! For that the connection follows the framing itself: it knows the length of each head from intake, the body from its
-//! Content-Length or its chunks, and keeps a copy of what was read behind the end of a request. That copy is what the
-//! next request begins with; Pingora's own is dropped. Nothing of a head is copied, and so nothing of a plain GET.
+//! Pingora's parser repairs request lines and accepts anything in a chunk line, so both are checked before it has
+//! them. For that the connection follows the framing itself: it knows the length of each head from intake, the body
+//! from its Content-Length or its chunks, and keeps a copy of what was read behind the end of a request. The next
+//! request begins with that copy; Pingora's own is dropped. Nothing of a head is copied, and so nothing of a plain
+//! GET.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
@@ -17,17 +18,17 @@ use super::wire::{Fault, Framing, HeadEnd, More};
 use crate::exchange::Reason;
 use crate::rules::protocols::{Chunks, RequestLine};
 
-/// The most that is kept of what comes behind the end of a request. Pingora reads at most 64 KiB ahead; where more
-/// comes, the stream is no longer HTTP/1.
+/// The most bytes that are kept of what comes behind the end of a request. Pingora reads at most 64 KiB ahead; where
+/// more comes, the stream is no longer HTTP/1.
 const MOST_BEHIND: usize = 256 * 1024;
 
 impl Connection {
-    /// Whether something is there that came before.
+    /// Returns whether bytes are to be read again.
     pub fn has_replay(&self) -> bool {
         self.replays.load(Ordering::Relaxed)
     }
 
-    /// Gives what came before, if there is any.
+    /// Copies the bytes that are to be read again into `buffer`.
     pub fn replay(&self, buffer: &mut ReadBuf<'_>) {
         let mut wire = self.wire.lock();
         let wire = wire.more();
@@ -43,10 +44,10 @@ impl Connection {
         }
     }
 
-    /// Octets have come from the client; those from `before` on are new in the buffer. They may become other ones.
+    /// Takes in octets from the client; those from `before` on are new in the buffer. They may be replaced by others.
     ///
     /// # Errors
-    /// When a body's chunks are malformed.
+    /// Fails when the chunks of a body are malformed.
     pub fn take_in(&self, buffer: &mut ReadBuf<'_>, before: usize) -> Result<(), Fault> {
         if self.is_in_head() {
             self.take_head(buffer, before);
@@ -54,7 +55,7 @@ impl Connection {
         self.note_read(buffer, before)
     }
 
-    /// A part of a head: its request line is followed.
+    /// Follows the request line in a part of a head.
     fn take_head(&self, buffer: &mut ReadBuf<'_>, before: usize) {
         let wire = &mut *self.wire.lock();
         if let Some(longer) = wire.follow_line(&mut buffer.filled_mut()[before..]) {
@@ -69,10 +70,10 @@ impl Connection {
         }
     }
 
-    /// Notes what Pingora is given, wherever it is from.
+    /// Notes the bytes that Pingora is given, new or read again.
     ///
     /// # Errors
-    /// When a body's chunks are malformed.
+    /// Fails when the chunks of a body are malformed.
     pub fn note_read(&self, buffer: &ReadBuf<'_>, before: usize) -> Result<(), Fault> {
         let bytes = &buffer.filled()[before..];
         // Only the connection's own task writes it.
@@ -89,14 +90,14 @@ impl Connection {
             return Ok(());
         }
         match self.known.load(Ordering::Relaxed) {
-            // Nobody asks for it.
+            // Nothing reads it.
             u64::MAX => Ok(()),
             known if to <= known => Ok(()),
             known => self.note_behind(at, known, bytes),
         }
     }
 
-    /// Octets behind what is known of the requests so far.
+    /// Notes octets behind what is known of the requests so far.
     fn note_behind(&self, at: u64, known: u64, bytes: &[u8]) -> Result<(), Fault> {
         let mut wire = self.wire.lock();
         let wire = wire.more();
@@ -129,11 +130,11 @@ impl Connection {
         Ok(())
     }
 
-    /// A request has begun: its head has that many octets, and this is how its body is framed; `None` where nobody can
-    /// tell, after which the connection is not to be used for another one.
+    /// Notes that a request has begun: the length of its head, and the framing of its body. `None` means that the
+    /// framing is unknown, after which the connection is not to be reused.
     ///
     /// # Errors
-    /// When the part of its body that has come is malformed.
+    /// Fails when the part of its body that has come is malformed.
     pub fn begin_request(&self, framed: Option<(usize, Framing)>) -> Result<(), Fault> {
         let Some((head, framing)) = framed else {
             self.known.store(u64::MAX, Ordering::Relaxed);
@@ -168,7 +169,7 @@ impl Connection {
         }
     }
 
-    /// What comes from now on is no HTTP/1.
+    /// Notes that what comes from now on is not HTTP/1.
     pub fn follow_no_more(&self) {
         self.known.store(u64::MAX, Ordering::Relaxed);
         let mut wire = self.wire.lock();
@@ -177,8 +178,8 @@ impl Connection {
         wire.forget();
     }
 
-    /// The stream is about to be closed. If more of a request may come, the client gets the time to read the response
-    /// to it; whoever runs the connection finds what is left in [`Connection::take_left`].
+    /// Prepares for the close of the stream. If more of a request may come, the client gets the time to read the
+    /// response to it; the task of the connection takes the rest of the socket with [`Connection::take_left`].
     pub(super) fn close_softly(&self) {
         let wire = &mut *self.wire.lock();
         let more = wire.more.as_ref();
@@ -189,7 +190,7 @@ impl Connection {
         }
     }
 
-    /// What is left of the socket after [`Connection::close_softly`].
+    /// Returns the rest of the socket after [`Connection::close_softly`].
     pub(super) fn take_left(&self) -> Option<OwnedFd> {
         self.wire.lock().more.as_mut()?.left.take()
     }
@@ -199,18 +200,18 @@ impl Connection {
         self.wire.lock().more().rejected = Some(reason);
     }
 
-    /// The reason for which a request was rejected so, given once.
+    /// Takes the reason for which a request was rejected so.
     pub fn take_rejected(&self) -> Option<Reason> {
         self.wire.lock().more.as_mut()?.rejected.take()
     }
 
-    /// What is wrong with what came.
+    /// Returns the fault in what has come, if any.
     pub fn fault(&self) -> Option<Fault> {
         self.wire.lock().more.as_ref()?.fault
     }
 
-    /// A next request may begin where the last one ended: what was read behind that is read again. False if nobody
-    /// knows where that is.
+    /// Lets a next request begin where the last one ended: what was read behind that is read again. Returns false if
+    /// that place is unknown.
     pub(super) fn rewind(&self) -> bool {
         let known = self.known.load(Ordering::Relaxed);
         let came = self.came.load(Ordering::Relaxed);

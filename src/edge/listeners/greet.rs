@@ -1,4 +1,4 @@
-//! The first steps of a connection for HTTP: TLS, which protocol is spoken, and the task that serves it.
+//! The first steps of an HTTP connection: TLS, the choice of protocol, and the task that serves it.
 
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -35,7 +35,7 @@ pub fn begin(stream: TcpStream, peer: SocketAddr, home: &Arc<Home>, service: &Ar
     tokio::spawn(greet(stream, Some((tls, peer)), connection, service, admitted));
 }
 
-/// Finds out what is spoken. A connection idles in a task that is no larger than it has to be: that of HTTP/1 is
+/// Finds out which protocol is spoken. A connection idles in a task that is no larger than it has to be: HTTP/1 has
 /// another one.
 async fn greet(
     stream: TcpStream,
@@ -73,14 +73,14 @@ where
     Box::new(Guarded::new(stream, Arc::clone(connection), &service.limits(), !is_h2, id))
 }
 
-/// A stream without TLS, and whether HTTP/2 is spoken on it.
+/// Returns a stream without TLS, and whether HTTP/2 is spoken on it.
 async fn look(stream: TcpStream, connection: &Arc<Connection>, service: &HttpService) -> (Stream, bool) {
     let (http1, http2) = **service.protocols.load();
     let is_h2 = http2 && (!http1 || speaks_h2(&stream, service.limits().header_time).await);
     (guard(stream, connection, service, is_h2), is_h2)
 }
 
-/// A stream with TLS, and whether HTTP/2 is spoken on it; `None` when there was no agreement.
+/// Returns a stream with TLS, and whether HTTP/2 is spoken on it; `None` when the handshake failed.
 async fn shake_hands(
     stream: TcpStream,
     peer: SocketAddr,
@@ -109,7 +109,7 @@ async fn shake_hands(
     None
 }
 
-/// Looks, without taking anything, whether an HTTP/2 preface (RFC 9113, section 3.4) comes.
+/// Peeks whether an HTTP/2 preface (RFC 9113, section 3.4) comes.
 async fn speaks_h2(stream: &TcpStream, limit: Duration) -> bool {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let look = async {
@@ -119,7 +119,8 @@ async fn speaks_h2(stream: &TcpStream, limit: Duration) -> bool {
                 Ok(0) | Err(_) => return false,
                 Ok(count) if seen[..count] != PREFACE[..count] => return false,
                 Ok(count) if count == PREFACE.len() => return true,
-                // A part of it: peeking again would return at once, so the socket is not asked in a spin.
+                // This is a part of it: peeking again would return at once, so the socket is not polled in a busy
+                // loop.
                 Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
             }
         }

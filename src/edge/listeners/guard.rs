@@ -1,4 +1,4 @@
-//! The I/O of a connection as Pingora sees it: deadlines for heads, and one write for each answer.
+//! The I/O of a connection as Pingora sees it: deadlines for heads, and one write for each response.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -25,13 +25,13 @@ use crate::rules::protocols::{FrameScanner, Violation};
 use crate::snapshot::Limits;
 use crate::tls::TlsStream;
 
-/// Header fields that a request may have: on HTTP/1 it is Pingora that counts them.
+/// The most header fields that a request may have: on HTTP/1 Pingora counts them.
 pub const MOST_FIELDS: usize = 256;
 
-/// Writes that are gathered before they are sent; a head and a small body together fit.
+/// The most bytes of writes that are gathered before they are sent; a head and a small body fit.
 const GATHER: usize = 8 * 1024;
 
-/// The response to a request that no phase of the proxy has seen.
+/// Returns the response to a request that no phase of the proxy has seen.
 fn early_rejection(reason: Reason, detail: &str) -> Vec<u8> {
     let rendered = render(&Rejection::new(reason, detail.to_owned()), &Exchange::default());
     let (status, length) = (rendered.status, rendered.body.len());
@@ -47,13 +47,13 @@ pub struct Guarded<S> {
     inner: S,
     connection: Arc<Connection>,
     head_time: Duration,
-    /// How long the client may take nothing while something waits to be sent; `None` where the protocol
-    /// above looks after that.
+    /// How long the client may take nothing while something waits to be sent; `None` where the protocol above checks
+    /// that.
     stall_time: Option<Duration>,
-    /// Gathered writes; unused when the protocol above gathers by itself.
+    /// The gathered writes; empty where the protocol above gathers by itself.
     gathered: Vec<u8>,
     gather: bool,
-    /// Looks at what a client of HTTP/2 sends.
+    /// Checks what an HTTP/2 client sends.
     frames: Option<Box<Frames>>,
     id: UniqueIDType,
 }
@@ -67,7 +67,7 @@ struct Frames {
 
 impl Frames {
     fn new() -> Box<Self> {
-        // Beside them there are up to five pseudo-headers.
+        // In addition there are up to five pseudo-headers.
         Box::new(Self { scanner: FrameScanner::new(MOST_FIELDS as u32 + 5), since: clock::now(), sent: 0 })
     }
 }
@@ -80,7 +80,7 @@ impl<S> Guarded<S> {
         Self { inner, connection, head_time: limits.header_time, stall_time, gathered: Vec::new(), gather, frames, id }
     }
 
-    /// Whether what has come may be read; if not, the connection ends with GOAWAY.
+    /// Returns whether the bytes that came may be read; if not, the connection ends with GOAWAY.
     fn is_read_further(&mut self, came: &[u8]) -> bool {
         let Some(frames) = &mut self.frames else { return true };
         let age = clock::now().saturating_sub(frames.since);
@@ -99,7 +99,7 @@ impl<S> Guarded<S> {
         }
     }
 
-    /// Notes whether a write could go on; one that has waited for too long fails.
+    /// Notes whether a write could go on; one that has waited too long fails.
     fn watch<T>(&self, context: &Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match (&outcome, self.stall_time) {
             (Poll::Pending, Some(stall_time)) if self.connection.poll_stalled(context, stall_time) => {
@@ -128,9 +128,9 @@ impl<S> fmt::Debug for Guarded<S> {
     }
 }
 
-/// A stream that knows whether there is something to be read, without reading it.
+/// A stream that knows whether there are bytes to read, without reading them.
 pub trait Readable {
-    /// Ready when a read would bring bytes, an end or an error; now and then it would bring nothing.
+    /// Returns ready when a read would return bytes, an end or an error; occasionally it would return nothing.
     fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 
@@ -150,17 +150,17 @@ impl Readable for TlsStream<TcpStream> {
     }
 }
 
-/// Waits until there is something to be read. What waits in a session of Pingora's holds some twenty
-/// kilobytes, what waits here next to nothing.
+/// Waits until there is something to read. A session of Pingora's that waits holds some twenty kilobytes, what waits
+/// here almost nothing.
 ///
 /// # Errors
-/// When the connection's time is over, or it is broken.
+/// Fails when the connection's time is over, or it is broken.
 pub async fn readable(stream: &mut Stream) -> io::Result<()> {
     std::future::poll_fn(|context| Pin::new(&mut *stream).poll_read(context, &mut ReadBuf::new(&mut []))).await
 }
 
 impl<S: AsyncRead + AsyncWrite + Readable + Unpin> AsyncRead for Guarded<S> {
-    /// A read into nothing only waits until there is something to be read.
+    /// Reads; a read into an empty buffer only waits until there is something to read.
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         if self.frames.is_some() && self.connection.has_violated() {
@@ -188,7 +188,7 @@ impl<S: AsyncRead + AsyncWrite + Readable + Unpin> AsyncRead for Guarded<S> {
 }
 
 impl<S> Guarded<S> {
-    /// Notes what was read. What is wrong with it ends the connection where the request cannot be rejected.
+    /// Notes what was read. A fault in it ends the connection where the request cannot be rejected.
     fn note_read(&self, buffer: &mut ReadBuf<'_>, before: usize, again: bool) -> io::Result<()> {
         if buffer.filled().len() == before || !self.gather {
             return Ok(());
@@ -203,16 +203,16 @@ impl<S> Guarded<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Guarded<S> {
-    /// Nothing comes at the moment. Ready only with an error.
+    /// Waits for bytes. Returns ready only with an error.
     fn poll_waiting(&mut self, context: &mut Context<'_>, between: bool) -> Poll<io::Result<()>> {
         if !self.gathered.is_empty() {
-            // Nobody writes while this waits: what a left-out flush has left is sent now.
+            // Nothing else writes while this waits: what a left-out flush has left is sent now.
             let sent = self.poll_send(context);
             ready!(self.watch(context, sent))?;
         }
         if self.connection.poll_expired(context) {
             if self.connection.is_within_head() {
-                // Best effort: the client is being closed on anyway.
+                // Best effort: the connection is closed anyway.
                 self.connection.note_rejected(Reason::ClientTimeout);
                 let late = early_rejection(Reason::ClientTimeout, "its head was not complete in time");
                 let _ = Pin::new(&mut self.inner).poll_write(context, &late);
@@ -253,7 +253,7 @@ impl<S: AsyncWrite + Unpin> Guarded<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Sends what was gathered and `bytes` in one go where the socket takes it.
+    /// Sends the gathered bytes and `bytes` in one write where the socket takes them.
     fn poll_send_with(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         while !self.gathered.is_empty() {
             let held = self.gathered.len();
@@ -274,7 +274,7 @@ impl<S: AsyncWrite + Unpin> Guarded<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.gather && self.connection.is_within_head() && bytes.starts_with(b"HTTP/1.1 4") {
-            // Nobody but Pingora's parser writes before a head is complete.
+            // Only Pingora's parser writes before a head is complete.
             let fault = self.connection.fault();
             let reason = fault.map_or(Reason::BadRequest, Fault::reason);
             self.connection.note_rejected(reason);
@@ -330,8 +330,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     }
 }
 
-/// Puts a date into a head that has another. Both are of the one length that RFC 9110, section 5.6.7, has for a date;
-/// of the obsolete forms none is kept.
+/// Replaces the date in a head. Both have the one length of RFC 9110, section 5.6.7; obsolete forms are not kept.
 fn set_date(head: &mut [u8], date: &[u8]) {
     const LENGTH: usize = "Tue, 15 Nov 1994 08:12:31 GMT".len();
     let name = memchr::memmem::find(head, b"\r\nDate: ").or_else(|| memchr::memmem::find(head, b"\r\ndate: "));
@@ -355,7 +354,7 @@ impl<S> UniqueID for Guarded<S> {
     }
 }
 
-// What Pingora would collect for every request here, the connection knows once.
+// Pingora would collect this for every request; the connection knows it once.
 impl<S> Ssl for Guarded<S> {}
 
 impl<S> GetTimingDigest for Guarded<S> {

@@ -18,10 +18,10 @@ use crate::exchange::Reason;
 use crate::telemetry::Record;
 use crate::telemetry::metrics::METRICS;
 
-/// A connection between requests, which is where most are at any time: what is here is what an idle one costs.
+/// A connection between requests, where most are at any time: its fields are the cost of an idle one.
 struct Idle {
     stream: Option<Stream>,
-    /// Requests that it had.
+    /// The number of requests that it had.
     served: u32,
     connection: Arc<Connection>,
     service: Arc<HttpService>,
@@ -48,7 +48,7 @@ pub fn spawn(stream: Stream, connection: Arc<Connection>, service: Arc<HttpServi
 }
 
 impl Idle {
-    /// Waits for a request; whether one comes.
+    /// Waits for a request and returns whether one comes.
     async fn readable(&mut self) -> bool {
         match &mut self.stream {
             Some(stream) => readable(stream).await.is_ok(),
@@ -68,9 +68,9 @@ impl Idle {
         Some(self.service.http.serve(session, &self.service.shutdown))
     }
 
-    /// Keeps the connection for a next request; whether it can be.
+    /// Prepares the connection for its next request and returns whether it can be reused.
     fn keep(&mut self, reused: ReusedHttpStream) -> bool {
-        // What Pingora has read of a next request the connection has as well, and gives to it as if it came then.
+        // The connection also has what Pingora has read of a next request, and replays it.
         let (stream, _) = reused.consume();
         self.stream = Some(stream);
         self.served = self.served.saturating_add(1);
@@ -78,15 +78,15 @@ impl Idle {
         self.connection.rewind()
     }
 
-    /// Ends the connection. What is left of its socket where the client may still be sending.
+    /// Ends the connection. Returns the rest of its socket where the client may still be sending.
     fn end(&mut self) -> Option<OwnedFd> {
         self.note_end();
-        // A stream that is not dropped yet tells only then whether more may come on it.
+        // A stream says only before it is dropped whether more may come on it.
         self.stream = None;
         self.connection.take_left()
     }
 
-    /// Counts a head that was begun and not finished, and logs the rejection that it was given.
+    /// Counts a head that was begun and not finished, and logs its rejection.
     fn note_end(&self) {
         if !self.connection.is_within_head() {
             return;
@@ -98,7 +98,7 @@ impl Idle {
     }
 }
 
-/// Counts and logs a request that was rejected before it was known what it asks for.
+/// Counts and logs a request that was rejected before its target was known.
 fn log_rejection(service: &HttpService, connection: &Connection, reason: Reason) {
     METRICS.ended(reason);
     METRICS.unrouted().observe(reason.status(), 0.0);

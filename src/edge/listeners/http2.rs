@@ -1,7 +1,7 @@
 //! HTTP/2: streams side by side on a connection.
 //!
-//! The loop is our own because Pingora's leaves a connection without a preface, and a stream whose
-//! body has stalled, open for minutes; and so is the session that a stream becomes (`stream.rs`).
+//! The loop replaces Pingora's, which leaves a connection without a preface, and a stream whose body has stalled,
+//! open for minutes; and so does the session that a stream becomes (`stream.rs`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,22 +25,22 @@ use crate::telemetry::metrics::METRICS;
 /// How many malformed requests a connection may have before it ends.
 const MALFORMED: usize = 100;
 
-/// What may be received of bodies before it is read: of one stream, and of all of a connection, so that one whose body
-/// nobody reads does not hold up the others.
+/// How much may be received of bodies before it is read: of one stream, and of all streams of a connection, so that a
+/// body that is not read does not block the others.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
 
-/// The most of a response that waits in the protocol's own buffer.
+/// The most bytes of a response that wait in the protocol's own buffer.
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// How long after a GOAWAY streams are still taken that may have crossed it (RFC 9113, section 6.8). A client that
-/// opens them for longer, as one that answers no PING may, has them refused.
+/// How long after a GOAWAY streams are still accepted that may have crossed it (RFC 9113, section 6.8). The streams
+/// of a client that opens them for longer, as one that ignores PING may, are refused (REFUSED_STREAM).
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How long a client that was told to close and has no stream is waited for.
+/// How long a client without streams is waited for after a GOAWAY.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Counts streams under way, and requests that were malformed.
+/// Counts active streams, and malformed requests.
 #[derive(Debug)]
 struct Active {
     count: AtomicUsize,
@@ -82,7 +82,7 @@ pub async fn serve(stream: Stream, connection: &Arc<Connection>, service: &Arc<H
     };
     let active = Arc::new(Active::new(connection));
     let mut shutdown = service.shutdown.clone();
-    // Since when a GOAWAY tells the client to open no more streams here.
+    // Since when a GOAWAY asks the client to open no more streams here.
     let mut closing: Option<Instant> = None;
     if *shutdown.borrow() {
         h2.graceful_shutdown();
@@ -129,7 +129,7 @@ pub async fn serve(stream: Stream, connection: &Arc<Connection>, service: &Arc<H
             }
             Some(None | Some(Err(_))) => return,
         }
-        // It has had its time or its requests, or the listener closes.
+        // The connection has had its time or its requests, or the listener closes.
         if closing.is_none() {
             h2.graceful_shutdown();
             closing = Some(Instant::now());
@@ -187,7 +187,7 @@ fn spawn(
     });
 }
 
-/// Resolves when no stream has been under way for that long.
+/// Resolves when no stream has been active for that long.
 async fn idle(active: &Active, time: Duration) {
     loop {
         while !active.is_idle() {

@@ -1,7 +1,7 @@
 //! Closing a connection whose client may still be sending (RFC 9112, section 9.6).
 //!
 //! A socket that is closed with unread data in it is reset, and the client may lose a response that it has not read.
-//! So the writing half is closed first, and what comes is read away, for a bounded time and up to a bounded size.
+//! So the writing half is closed first, and what comes is drained, for a bounded time and up to a bounded size.
 
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
@@ -15,10 +15,10 @@ use super::connection::Connection;
 /// How long a client may go on sending.
 const LINGER_TIME: Duration = Duration::from_secs(10);
 
-/// How long it may pause.
+/// How long the client may pause.
 const LINGER_PAUSE: Duration = Duration::from_secs(2);
 
-/// How much of it is read away.
+/// The most bytes that are drained.
 const LINGER_SIZE: usize = 64 << 20;
 
 const BUFFER: usize = 32 * 1024;
@@ -31,7 +31,7 @@ pub fn half_close(socket: RawFd) -> Option<OwnedFd> {
     Some(kept)
 }
 
-/// Reads away what comes until the client closes or a bound is reached.
+/// Drains what comes until the client closes or a bound is reached.
 pub async fn linger(socket: OwnedFd, connection: &Connection) {
     let Ok(mut stream) = TcpStream::from_std(socket.into()) else { return };
     let mut buffer = vec![0; BUFFER];

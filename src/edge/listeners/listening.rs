@@ -1,4 +1,4 @@
-//! A listener at work: its socket, its accept loop, and how it stops.
+//! A running listener: its socket, its accept loop, and how it stops.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,13 +16,14 @@ use super::settings::Settings;
 use super::socket::Bound;
 use crate::snapshot::{Held, Listener, Serving, Transport};
 
-/// A listener at work. Dropped, it stops accepting, and its connections end with the request that they have.
+/// A running listener. When it is dropped, it stops accepting, and its connections end with the request that they
+/// have.
 pub struct Listening {
     /// The name.
     pub name: String,
     /// The address that was configured.
     pub configured: SocketAddr,
-    /// The address that it has.
+    /// The actual address.
     pub address: SocketAddr,
     /// Whether a service manager has the socket too.
     pub activated: bool,
@@ -33,7 +34,7 @@ pub struct Listening {
     drain: Arc<Drain>,
     /// Whether another process has the socket too, and serves.
     shared: AtomicBool,
-    /// Ends when the socket has no use any more; nothing once somebody waits for that.
+    /// Ends when the socket is no longer used; `None` once something waits for that.
     accepting: Option<JoinHandle<()>>,
 }
 
@@ -44,10 +45,10 @@ impl std::fmt::Debug for Listening {
 }
 
 impl Listening {
-    /// Starts accepting on a socket. To be called within the runtime of the workers.
+    /// Starts accepting on a socket. It must be called within the runtime of the workers.
     ///
     /// # Errors
-    /// When the socket cannot be used.
+    /// Fails when the socket cannot be used.
     pub fn start(bound: Bound, listener: &Listener, shared: Shared) -> std::io::Result<Self> {
         let std = std::net::TcpListener::from(bound.socket);
         std.set_nonblocking(true)?;
@@ -63,13 +64,13 @@ impl Listening {
         Ok(Self { name, configured, address, activated, settings, socket, work, closing, drain, shared: AtomicBool::new(false), accepting })
     }
 
-    /// Takes the settings of a new configuration: name, limits, protocols, certificates.
+    /// Applies the settings of a new configuration: name, limits, protocols, certificates.
     pub fn update(&mut self, listener: &Listener) {
         self.name.clone_from(&listener.name);
         self.settings.update(listener);
     }
 
-    /// Whether it is the one that is configured so.
+    /// Returns whether this is the listener of that configuration.
     pub fn is(&self, listener: &Listener) -> bool {
         self.settings.home.key == listener.key()
     }
@@ -79,49 +80,49 @@ impl Listening {
         self.settings.home.key.transport()
     }
 
-    /// No configuration has it any more: it accepts nothing, and its connections end with the request
-    /// that they have, served by the last configuration that had it. Once what this gives has ended, its address
-    /// is free.
+    /// Ends the listener, which no configuration has any more: it accepts nothing, and its connections end with the
+    /// request that they have, served by the last configuration that had it. When the returned task has ended, its
+    /// address is free.
     pub fn retire(self, last: Arc<Serving>) -> Option<JoinHandle<()>> {
         self.settings.home.last.store(Some(Held::new(last)));
         self.end()
     }
 
-    /// It accepts nothing any more. Once what this gives has ended, its socket is closed.
+    /// Stops accepting. When the returned task has ended, the socket is closed.
     pub fn end(mut self) -> Option<JoinHandle<()>> {
         self.accepting.take()
     }
 
-    /// Whether another process has the socket too: what waits in the queue is left to that at the end.
+    /// Sets whether another process has the socket too: what waits in the queue is left to that at the end.
     pub fn share_with_another(&self, shared: bool) {
         self.shared.store(shared, Ordering::Release);
     }
 
-    /// Whether another process has the socket too.
+    /// Returns whether another process has the socket too.
     pub fn is_shared(&self) -> bool {
         self.shared.load(Ordering::Acquire)
     }
 
-    /// Lets its connections end with the request that they have; or lets them go on after all.
+    /// Sets whether the connections end with the request that they have.
     pub fn close(&self, closing: bool) {
         self.settings.home.closing.store(closing, Ordering::Relaxed);
         self.closing.send_replace(closing);
     }
 
-    /// Accepts nothing for now, or again. The socket stays open: nobody is refused meanwhile.
+    /// Pauses accepting, or resumes it. The socket stays open: no client is refused meanwhile.
     pub fn pause(&self, paused: bool) {
         self.work.send_replace(if paused { Work::Pause } else { Work::Accept });
     }
 
-    /// The socket.
+    /// Returns the socket.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
-    /// Returns the socket once more, for a successor.
+    /// Duplicates the socket for a successor.
     ///
     /// # Errors
-    /// When no file descriptor is left.
+    /// Fails when no file descriptor is left.
     pub fn share(&self) -> std::io::Result<Bound> {
         let socket = self.socket.as_fd().try_clone_to_owned()?;
         Ok(Bound { name: self.name.clone(), configured: self.configured, activated: false, socket })

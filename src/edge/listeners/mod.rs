@@ -1,5 +1,5 @@
-//! Accepting connections: sockets, limits, TLS, and which protocol is spoken. A file uses only files that do not use
-//! it, and none of the proxy's.
+//! Accepting connections: sockets, limits, TLS, and the choice of protocol. No two files here use each other, and
+//! none uses the proxy.
 
 mod accept;
 mod admit;

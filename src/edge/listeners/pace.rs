@@ -1,7 +1,7 @@
-//! How far a response is read ahead of its client, and how long its head may take.
+//! The pace of a response: how far it is read ahead of its client, and how long its head may take.
 //!
-//! Pingora's proxy reads from a target for as long as there is room in a pipe of four parts of 64 KiB, and gathers as
-//! much again before it writes (`proxy_h1.rs`, `TASK_BUFFER_SIZE`): half a megabyte for each client that reads slowly.
+//! Pingora's proxy reads from a target while there is room in a pipe of four parts of 64 KiB, and gathers as much
+//! again before it writes (`proxy_h1.rs`, `TASK_BUFFER_SIZE`): half a megabyte for each client that reads slowly.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::Context;
@@ -11,40 +11,40 @@ use futures::task::AtomicWaker;
 
 use super::clock;
 
-/// Bytes that may be read ahead. One part of as much waits in Pingora's pipe while another one is written.
+/// How many bytes may be read ahead. One part of that size waits in Pingora's pipe while another one is written.
 const AHEAD: usize = 16 * 1024;
 
-/// The same for a client that has taken [`TRUSTED`] bytes without a pause: fewer and larger parts cost less. And for as
-/// long as the request is still coming: Pingora reads nothing of a response while it waits to send a part of the
-/// request, and a target that sends back what it gets would in the end wait for it as well.
+/// The same for a client that has taken [`TRUSTED`] bytes without a pause, since fewer and larger parts cost less;
+/// and while the request is still coming: Pingora reads nothing of a response while it waits to send a part of the
+/// request, and a target that echoes the request would in the end wait for it as well.
 const AHEAD_OF_FAST: usize = 64 * 1024;
 
-/// The same for a response that is unpacked on its way: what it becomes may be a hundred times as long.
+/// The same for a response that is decoded on its way, which may become a hundred times as long.
 const AHEAD_PACKED: usize = 8 * 1024;
 
-/// More than sockets hold for a client that takes nothing.
+/// More bytes than the sockets hold for a client that takes nothing.
 const TRUSTED: u32 = 8 * 1024 * 1024;
 
-/// Bytes of the body that may be read before the first of them goes to the client; more than Pingora takes for the line
-/// before a chunk.
+/// The bytes of the body that may be read before the first of them goes to the client; more than the line before a
+/// chunk that Pingora accepts.
 const FIRST: usize = 12 * 1024;
 
-/// Not a byte of a head has come.
+/// The state in which no byte of a head has come.
 const AWAITED: u64 = 0;
 
-/// The head is complete.
+/// The state in which the head is complete.
 const COMPLETE: u64 = u64::MAX;
 
-/// The pace of the request that a client's connection, or its stream, has at the moment.
+/// The pace of the present request of a client's connection or stream.
 #[derive(Debug)]
 pub struct Pace {
-    /// Bytes of the body that were read since the last of them went to the client.
+    /// The bytes of the body that were read since the last of them went to the client.
     ahead: AtomicU32,
-    /// Bytes of the body that were read since the client last kept a part waiting.
+    /// The bytes of the body that were read since a part last waited for the client.
     steady: AtomicU32,
-    /// Whether something of the response waits for the client to take it.
+    /// Whether a part of the response waits for the client to take it.
     stalled: AtomicBool,
-    /// Milliseconds that a head may take from its first byte on.
+    /// The milliseconds that a head may take from its first byte on.
     head_time: AtomicU32,
     /// When the first byte of the present head came, on [`clock`].
     head: AtomicU64,
@@ -52,11 +52,11 @@ pub struct Pace {
     late: AtomicBool,
     /// Whether the request is still coming.
     sending: AtomicBool,
-    /// Whether the response is unpacked on its way.
+    /// Whether the response is decoded on its way.
     packed: AtomicBool,
     /// Whether the response is over.
     over: AtomicBool,
-    /// Whether the connection to the target had been kept.
+    /// Whether the connection to the target was a reused one.
     reused: AtomicBool,
     reader: AtomicWaker,
 }
@@ -80,13 +80,14 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// A request goes to a target, whose response head may take that long, and is still coming or is not.
+    /// Begins a request to a target, whose response head may take `head_time`; `sending` says whether it is still
+    /// coming.
     pub fn begin(&self, head_time: Option<Duration>, sending: bool) {
         self.sending.store(sending, Ordering::Relaxed);
         self.packed.store(false, Ordering::Relaxed);
         let most = head_time.and_then(|time| u32::try_from(time.as_millis()).ok()).unwrap_or(u32::MAX);
         self.head_time.store(most, Ordering::Relaxed);
-        // What comes with the head is gathered into one buffer, which stays with the session.
+        // The bytes that come with the head are gathered into one buffer, which stays with the session.
         self.ahead.store((AHEAD - FIRST) as u32, Ordering::Relaxed);
         self.steady.store(0, Ordering::Relaxed);
         self.stalled.store(false, Ordering::Relaxed);
@@ -95,22 +96,22 @@ impl Pace {
         self.head.store(AWAITED, Ordering::Relaxed);
     }
 
-    /// The response is unpacked on its way.
+    /// Notes that the response is decoded on its way.
     pub fn unpack(&self) {
         self.packed.store(true, Ordering::Relaxed);
     }
 
-    /// The request has come to its end.
+    /// Notes that the request has ended.
     pub fn end_request(&self) {
         self.sending.store(false, Ordering::Relaxed);
     }
 
-    /// A head is complete; another one follows an informational one.
+    /// Notes that a head is complete; another one follows an informational one.
     pub fn end_head(&self, informational: bool) {
         self.head.store(if informational { AWAITED } else { COMPLETE }, Ordering::Relaxed);
     }
 
-    /// How many bytes of the body may be read now. If there are none, the task is woken when there are.
+    /// Returns how many bytes of the body may be read now. If there are none, the task is woken when there are.
     pub fn allowance(&self, context: &Context<'_>) -> usize {
         let most = match self.stalled.load(Ordering::Relaxed) {
             true => 0,
@@ -126,8 +127,7 @@ impl Pace {
         left
     }
 
-    /// Something of the response waits for the client to take it, or no longer does. Only the request's own task says
-    /// so.
+    /// Notes whether a part of the response waits for the client to take it. Only the request's own task calls it.
     pub fn set_stalled(&self, stalled: bool) {
         let before = self.stalled.swap(stalled, Ordering::Relaxed);
         if stalled {
@@ -137,7 +137,7 @@ impl Pace {
         }
     }
 
-    /// Bytes of the body have been read.
+    /// Counts bytes of the body that have been read.
     pub fn read(&self, count: usize) {
         // Only the request's own task does so.
         let count = u32::try_from(count).unwrap_or(u32::MAX);
@@ -146,17 +146,17 @@ impl Pace {
         }
     }
 
-    /// A part of the body goes to the client, and all parts before it have gone.
+    /// Notes that a part of the body goes to the client, after all parts before it.
     pub fn pass(&self) {
         if self.ahead.swap(0, Ordering::Relaxed) as usize >= AHEAD_PACKED {
             self.reader.wake();
         }
     }
 
-    /// Bytes have come that are no body. Fails when they belong to a head that takes too long.
+    /// Notes bytes that are not of the body.
     ///
     /// # Errors
-    /// With a time-out.
+    /// Times out when they belong to a head that takes too long.
     pub fn note_head(&self) -> std::io::Result<()> {
         let since = self.head.load(Ordering::Relaxed);
         match since {
@@ -171,27 +171,27 @@ impl Pace {
         Ok(())
     }
 
-    /// The response is over: the connection is kept next, or closed.
+    /// Notes that the response is over: the connection is reused or closed next.
     pub fn end(&self) {
         self.over.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the response is over.
+    /// Returns whether the response is over.
     pub fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
     }
 
-    /// The connection to the target is one that had been kept, or is not.
+    /// Sets whether the connection to the target is a reused one.
     pub fn set_reused(&self, reused: bool) {
         self.reused.store(reused, Ordering::Relaxed);
     }
 
-    /// Whether the connection to the target had been kept; said once.
+    /// Takes whether the connection to the target was a reused one.
     pub fn take_reused(&self) -> bool {
         self.reused.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether a head took too long.
+    /// Returns whether a head took too long.
     pub fn is_late(&self) -> bool {
         self.late.load(Ordering::Relaxed)
     }

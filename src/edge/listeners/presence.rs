@@ -6,14 +6,14 @@ use super::connection::{Connection, with_current};
 use super::pace::Pace;
 use super::progress::Progress;
 
-/// How often a request that waits looks whether its client is still there.
+/// How often a waiting request checks whether its client is still there.
 pub const LOOK: Duration = Duration::from_millis(50);
 
-/// When it looks for the first time: many a client that leaves does so at once.
+/// When it checks for the first time: many clients that leave do so at once.
 const FIRST_LOOK: Duration = Duration::from_millis(2);
 
-/// Resolves when the client of the running task has gone or, on HTTP/2, has reset the stream; never where the task has
-/// none. To be awaited by a request's own task alone, which holds the stream.
+/// Resolves when the client of the running task has gone or, on HTTP/2, has reset the stream; never where the task
+/// has none. Only the request's own task, which holds the stream, may await it.
 pub async fn client_gone() {
     if let Some(progress) = Progress::current() {
         return progress.gone().await;
@@ -30,8 +30,8 @@ pub async fn client_gone() {
     }
 }
 
-/// Does something with the pace of the request that the running task serves. Nothing where there is no client, as
-/// with a connection that is kept for a next request.
+/// Calls `work` with the pace of the request that the running task serves. Does nothing where there is no client, as
+/// with an idle connection to a target.
 pub fn with_pace<T>(work: impl Fn(&Pace) -> T) -> Option<T> {
     Progress::with_current(|progress| work(&progress.pace)).or_else(|| with_current(|connection| work(&connection.pace)))
 }

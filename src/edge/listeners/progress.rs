@@ -1,4 +1,4 @@
-//! What is known of a stream of HTTP/2 beside its request.
+//! The state of an HTTP/2 stream beside its request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,24 +19,24 @@ tokio::task_local! {
     static PROGRESS: Arc<Progress>;
 }
 
-/// What is known of a stream beside its request: whether its client is there, takes what it is sent, and sends what is
+/// The state of a stream beside its request: whether its client is there, takes what it is sent, and sends what is
 /// awaited.
 #[derive(Debug)]
 pub struct Progress {
-    /// Its sending side.
+    /// The sending side of the stream.
     pub sending: Sending,
     /// Whether a body is awaited.
     awaited: AtomicBool,
-    /// The answer has begun: from then on the client may take its time, as streams do.
+    /// Whether the response has begun: from then on the client may take its time, as streams do.
     answered: AtomicBool,
-    /// When a part of the body came last.
+    /// When the last part of the body came.
     last: AtomicU64,
-    /// The pace of its response.
+    /// The pace of the response.
     pub pace: Pace,
 }
 
 impl Progress {
-    /// The progress of a stream that was just accepted, by its sending side.
+    /// Returns the progress of a stream that was just accepted, by its sending side.
     pub fn new(response: SendResponse<Bytes>) -> Arc<Self> {
         let (awaited, answered) = (AtomicBool::new(false), AtomicBool::new(false));
         let (sending, last, pace) = (Sending::new(response), AtomicU64::new(clock::now()), Pace::default());
@@ -58,8 +58,8 @@ impl Progress {
         self.pace.set_stalled(stalled);
     }
 
-    /// Resolves once the client is gone and the request, whose body was awaited, has not noticed: nobody reads a body
-    /// while the target takes nothing of it, and what has come of it holds the connection's window (pingora#910).
+    /// Resolves once the client is gone and the request, whose body was awaited, has not noticed: nothing reads the
+    /// body while the target takes nothing of it, and the received part fills the connection's window (pingora#910).
     pub async fn abandoned(&self) {
         self.gone().await;
         tokio::time::sleep(NOTICE).await;
@@ -73,12 +73,12 @@ impl Progress {
         PROGRESS.scope(Arc::clone(self), work)
     }
 
-    /// The running stream's; `None` on HTTP/1, where Pingora has a time-out of its own.
+    /// Returns the progress of the running stream; `None` on HTTP/1, where Pingora has a timeout of its own.
     pub fn current() -> Option<Arc<Self>> {
         PROGRESS.try_with(Arc::clone).ok()
     }
 
-    /// Does something with the running stream's.
+    /// Calls `work` with the progress of the running stream.
     pub fn with_current<T>(work: impl FnOnce(&Self) -> T) -> Option<T> {
         PROGRESS.try_with(|progress| work(progress)).ok()
     }
@@ -89,12 +89,12 @@ impl Progress {
         self.awaited.store(more, Ordering::Relaxed);
     }
 
-    /// Notes that the answer has begun.
+    /// Notes that the response has begun.
     pub fn answer_begun(&self) {
         self.answered.store(true, Ordering::Relaxed);
     }
 
-    /// Resolves once an awaited part of the body has not come for as long, and no response has begun.
+    /// Resolves once an awaited part of the body has not come for `limit`, and no response has begun.
     pub async fn stalled(&self, limit: Duration) {
         let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         loop {

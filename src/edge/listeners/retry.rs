@@ -1,11 +1,11 @@
-//! The body of a request, for as long as it is short enough to be sent again.
+//! The body of a request while it is short enough to be sent again.
 
 use bytes::{Bytes, BytesMut};
 
-/// The longest body that is kept for a second try, as Pingora has it on HTTP/1.
+/// The longest body that is kept for a retry, as Pingora has it on HTTP/1.
 const MOST: usize = 64 * 1024;
 
-/// What came of a body so far.
+/// The part of a body that has come so far.
 #[derive(Default)]
 pub struct RetryBuffer {
     bytes: BytesMut,
@@ -13,7 +13,7 @@ pub struct RetryBuffer {
 }
 
 impl RetryBuffer {
-    /// A part of the body has come. One that is too long is no longer kept.
+    /// Adds a part of the body. A body that is too long is no longer kept.
     pub fn push(&mut self, part: &[u8]) {
         if self.truncated {
             return;
@@ -26,12 +26,12 @@ impl RetryBuffer {
         }
     }
 
-    /// Whether the body is too long to be sent again.
+    /// Returns whether the body is too long to be sent again.
     pub fn is_truncated(&self) -> bool {
         self.truncated
     }
 
-    /// Returns all that came, unless that is nothing or too long.
+    /// Returns the whole body, unless it is empty or too long.
     pub fn whole(&self) -> Option<Bytes> {
         (!self.bytes.is_empty()).then(|| self.bytes.clone().freeze())
     }

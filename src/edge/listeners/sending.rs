@@ -9,8 +9,8 @@ use http::Response;
 use http::header::HeaderMap;
 use parking_lot::Mutex;
 
-/// The sending side of a stream. It is shared with everything that waits for something else than the client and has to
-/// end with it: connecting to a target, a place in a queue.
+/// The sending side of a stream. It is shared with everything that waits for something other than the client and has
+/// to end with it: connecting to a target, a place in a queue.
 #[derive(Debug)]
 pub struct Sending(Mutex<Side>);
 

@@ -1,4 +1,4 @@
-//! What serves the connections of a listener, by its kind, and what a reload may change of that.
+//! The service of a listener by its kind, and the settings of it that a reload may change.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,30 +14,30 @@ use super::drain::Drain;
 use crate::snapshot::{Current, HttpListener, Kind, Limits};
 use crate::tls::{CertificateTable, ServerSettings, TicketKeys, Tickets, server_config};
 
-/// One request at work. It resolves to the connection if another request may follow on it.
+/// The work on one request. It resolves to the connection if another request may follow on it.
 pub type RequestWork<'w> = Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'w>>;
 
-/// What serves HTTP requests. The listeners know nothing else of the proxy.
+/// A service for HTTP requests. The listeners know nothing else of the proxy.
 pub trait ServeHttp: Send + Sync {
     /// Serves one request.
     fn serve<'w>(&'w self, session: ServerSession, shutdown: &'w ShutdownWatch) -> RequestWork<'w>;
 }
 
-/// What all listeners of a process share.
+/// The values that all listeners of a process share.
 #[derive(Clone)]
 pub struct Shared {
-    /// What serves HTTP requests.
+    /// The service for HTTP requests.
     pub http: Arc<dyn ServeHttp>,
-    /// The configuration at work.
+    /// The current configuration.
     pub serving: Arc<Current>,
-    /// What is under way.
+    /// The count of what is active.
     pub drain: Arc<Drain>,
     /// The keys of TLS session tickets.
     pub tickets: Arc<TicketKeys>,
 }
 
-/// What serves the connections of a listener. A further kind is a variant here: the compiler names each place that has
-/// to know of it.
+/// The service for the connections of a listener. A further kind is a variant here: the compiler names each place
+/// that has to know of it.
 pub enum Service {
     /// HTTP/1 and HTTP/2 over TCP.
     Http(Arc<HttpService>),
@@ -51,14 +51,14 @@ impl Service {
         }
     }
 
-    /// Takes the settings of a new configuration.
+    /// Applies the settings of a new configuration.
     pub fn update(&self, kind: &Kind, name: &str) {
         match (self, kind) {
             (Self::Http(service), Kind::Http(http)) => service.update(http, name),
         }
     }
 
-    /// Returns the connections that it has, for their deadlines and for making room.
+    /// Returns the open connections, for their deadlines and for eviction.
     pub fn connections(&self) -> &Connections {
         match self {
             Self::Http(service) => &service.connections,
@@ -66,14 +66,14 @@ impl Service {
     }
 }
 
-/// How TLS is spoken.
+/// The TLS settings of a listener.
 pub struct Tls {
     settings: ServerSettings,
-    /// Does the handshake.
+    /// The acceptor, which does the handshake.
     pub acceptor: TlsAcceptor,
 }
 
-/// What serves the connections of a listener for HTTP.
+/// The service for the connections of a listener for HTTP.
 pub struct HttpService {
     shared: Shared,
     /// Whether the listener closes.
@@ -83,7 +83,7 @@ pub struct HttpService {
     limits: ArcSwap<Limits>,
     /// Whether HTTP/1 is spoken, and whether HTTP/2 is.
     pub protocols: ArcSwap<(bool, bool)>,
-    /// If TLS is spoken.
+    /// The TLS settings, if TLS is spoken.
     pub tls: ArcSwapOption<Tls>,
     certificates: Arc<ArcSwap<CertificateTable>>,
 }
@@ -111,7 +111,7 @@ impl HttpService {
         service
     }
 
-    /// Returns the limits of this moment.
+    /// Returns the present limits.
     pub fn limits(&self) -> Limits {
         **self.limits.load()
     }

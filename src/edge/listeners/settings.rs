@@ -1,4 +1,4 @@
-//! What an accept loop knows of its listener; a reload may change most of it.
+//! The settings of an accept loop, most of which a reload may change.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,25 +16,25 @@ use super::evict::{AddressPlace, Addresses};
 use super::service::{Service, Shared};
 use crate::snapshot::Listener;
 
-/// What is set for a listener at the moment.
+/// The present settings of a listener.
 pub struct Settings {
-    /// What connections know of it.
+    /// The facts that connections know of it.
     pub home: Arc<Home>,
-    /// What serves its connections.
+    /// The service for its connections.
     pub service: Service,
-    /// A place for each connection; changed with the limit.
+    /// A place for each connection; resized with the limit.
     pub places: Arc<Semaphore>,
     most: AtomicUsize,
     per_address: AtomicU32,
-    /// Whose connections are not counted by address, and the others' count.
+    /// The addresses whose connections are not counted, and the counts of the others.
     trusted: ArcSwap<Vec<IpNet>>,
     addresses: Arc<Addresses>,
-    /// Held from the end of the listener until the last connection of its queue is served: a drain must not
-    /// end in between.
+    /// Held from the end of the listener until the last connection of its queue is served: a drain must not end in
+    /// between.
     pub stopping: Mutex<Option<DrainGuard>>,
 }
 
-/// An address has as many connections as it may have.
+/// The error that an address has as many connections as it may have.
 #[derive(Debug)]
 pub struct TooMany;
 
@@ -60,7 +60,7 @@ impl Settings {
         settings
     }
 
-    /// Takes what a new configuration says.
+    /// Applies a new configuration.
     pub fn update(&self, listener: &Listener) {
         self.take(listener);
         self.service.update(&listener.kind, &listener.name);
@@ -73,7 +73,7 @@ impl Settings {
         self.trusted.store(Arc::new(listener.trusted_proxies.clone()));
     }
 
-    /// Changes how many connections there may be. Fewer count as connections end: none is cut.
+    /// Changes the limit of connections. A lower one applies as connections end: none is cut.
     fn resize(&self, most: usize) {
         let before = self.most.swap(most, Ordering::AcqRel);
         if most >= before {

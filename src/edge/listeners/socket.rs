@@ -1,4 +1,4 @@
-//! A socket that is bound, apart from what will be spoken on it.
+//! A bound socket, whatever protocol is spoken on it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use socket2::{SockRef, Type};
 
 use crate::snapshot::Transport;
 
-/// A socket that is bound, and that nothing serves yet. One of TCP listens.
+/// A bound socket that is not served yet. A TCP socket listens.
 #[derive(Debug)]
 pub struct Bound {
     /// The listener's name.
@@ -22,7 +22,7 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Returns the transport, as the socket itself says: a predecessor of any version hands over the right one.
+    /// Returns the transport, which is read from the socket: a predecessor of any version hands over the right one.
     pub fn transport(&self) -> io::Result<Transport> {
         match SockRef::from(&self.socket).r#type()? {
             Type::STREAM => Ok(Transport::Tcp),
@@ -31,15 +31,15 @@ impl Bound {
         }
     }
 
-    /// Returns the address that it has.
+    /// Returns the actual address.
     pub fn address(&self) -> io::Result<SocketAddr> {
         SockRef::from(&self.socket).local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
     }
 
-    /// Returns the same socket once more, for a successor.
+    /// Duplicates the socket for a successor.
     ///
     /// # Errors
-    /// When no file descriptor is left.
+    /// Fails when no file descriptor is left.
     pub fn share(&self) -> io::Result<Self> {
         let socket = self.socket.try_clone()?;
         Ok(Self { name: self.name.clone(), configured: self.configured, activated: false, socket })

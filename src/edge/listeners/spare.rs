@@ -1,23 +1,23 @@
-//! Buffers that no connection of this thread needs at the moment: an idle one holds none.
+//! Spare buffers of this thread: an idle connection holds none.
 
 use std::cell::RefCell;
 
-/// The most that are kept: a worker writes to one connection at a time.
+/// The most buffers that are kept: a worker writes to one connection at a time.
 const MOST: usize = 16;
 
-/// The largest that is kept.
+/// The largest buffer that is kept.
 const LARGEST: usize = 64 * 1024;
 
 thread_local! {
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// An empty buffer.
+/// Returns an empty buffer.
 pub fn take() -> Vec<u8> {
     SPARE.with_borrow_mut(|spare| spare.pop().unwrap_or_default())
 }
 
-/// Gives an empty buffer back.
+/// Returns an empty buffer to the spare ones.
 pub fn give(buffer: Vec<u8>) {
     SPARE.with_borrow_mut(|spare| {
         if (1..=LARGEST).contains(&buffer.capacity()) && spare.len() < MOST {

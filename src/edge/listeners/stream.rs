@@ -1,9 +1,9 @@
-//! One HTTP/2 stream as Pingora's proxy sees it: a server session of our own over the `h2` crate.
+//! One HTTP/2 stream as Pingora's proxy sees it: a custom server session over the `h2` crate.
 //!
-//! Pingora 0.9.1 has one too, and this is the one place that goes round its faults. It hands an empty last DATA frame
-//! on as a part of the body, so that an HTTP/1 target gets two closing chunks (pingora#935); it takes a request with
-//! `content-length: 0` for one without a body, whatever follows; it drops interim responses; it loses the END_STREAM
-//! of a response without a body; it overwrites `Date`.
+//! Pingora 0.9.1 has a session too, and this is the one place that works round its faults. It passes an empty last
+//! DATA frame on as a part of the body, so that an HTTP/1 target gets two closing chunks (pingora#935); it treats a
+//! request with `content-length: 0` as one without a body, whatever follows; it drops interim responses; it loses the
+//! END_STREAM of a response without a body; it overwrites `Date`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,14 +27,14 @@ use pingora::{Error, ErrorType, OrErr, Result};
 use super::progress::Progress;
 use super::retry::RetryBuffer;
 
-/// Fields that belong to a connection of HTTP/1 and make a response of HTTP/2 malformed (RFC 9113, section 8.2.2).
+/// Connection-specific fields of HTTP/1, which make an HTTP/2 response malformed (RFC 9113, section 8.2.2).
 const HOP_BY_HOP: [HeaderName; 6] =
     [CONNECTION, TRANSFER_ENCODING, UPGRADE, TE, HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection")];
 
-/// The most of a body that is looked at before the request is forwarded, where it has come with the head.
+/// The most bytes of a body that are checked before the request is forwarded, where they have come with the head.
 const EARLY: usize = 16 * 1024;
 
-/// What is read at most of a body that nobody waits for any longer, and for how long.
+/// How much is read at most of a body that is no longer needed, and for how long.
 const LINGER_BYTES: usize = 1024 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
@@ -42,7 +42,7 @@ const LINGER_TIME: Duration = Duration::from_secs(2);
 pub struct Http2Stream {
     request: RequestHeader,
     body: RecvStream,
-    /// Parts of the body that were taken before they were asked for.
+    /// The parts of the body that were taken before they were read.
     early: VecDeque<Bytes>,
     body_over: bool,
     progress: Arc<Progress>,
@@ -57,15 +57,15 @@ pub struct Http2Stream {
     drain_timeout: Option<Duration>,
 }
 
-/// A request that is malformed (RFC 9113, section 8.1.1); the stream is reset.
+/// The error that a request is malformed (RFC 9113, section 8.1.1); the stream is reset.
 pub struct Malformed;
 
 impl Http2Stream {
-    /// Takes a stream that was accepted. What has come of its body with the head is looked at first: the `h2` crate
+    /// Takes a stream that was accepted. What has come of its body with the head is checked first: the `h2` crate
     /// counts the body against the content-length, and what is malformed by then is never forwarded.
     ///
     /// # Errors
-    /// When the request is malformed.
+    /// Fails when the request is malformed.
     pub async fn begin(request: Request<RecvStream>, progress: Arc<Progress>) -> std::result::Result<Self, Malformed> {
         let (mut head, body) = request.into_parts();
         join_cookies(&mut head.headers);
@@ -93,7 +93,7 @@ impl Http2Stream {
 
     async fn take_early(&mut self) -> std::result::Result<(), Malformed> {
         let mut taken = 0;
-        // No part can follow, so that the end is all there is to wait for.
+        // No part can follow, so only the end is waited for.
         let is_empty = self.request.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
         while !self.body_over && taken < EARLY {
             let part = match is_empty {
@@ -140,12 +140,12 @@ impl Http2Stream {
         if let Some(retry) = &mut self.retry {
             retry.push(&part);
         }
-        // An error is that of a stream that has ended.
+        // An error here is that of a stream that has ended.
         let _ = self.body.flow_control().release_capacity(part.len());
         part
     }
 
-    /// Whether the response has no body, whatever its head says of one (RFC 9110, section 6.4.1).
+    /// Returns whether the response has no body, whatever its head says of one (RFC 9110, section 6.4.1).
     fn is_bodiless(&self, status: StatusCode) -> bool {
         self.request.method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
     }
@@ -213,8 +213,8 @@ impl Http2Stream {
         Ok(())
     }
 
-    /// Reads for a while what a client still sends after the response: some read no response before they have sent all,
-    /// and some forget it with the reset that ends them (as RFC 9112, section 9.6, has it for HTTP/1).
+    /// Reads for a while what a client still sends after the response: some clients read no response before they have
+    /// sent all, and some drop it with the reset that ends them (as RFC 9112, section 9.6, has it for HTTP/1).
     async fn linger(&mut self) {
         let discard = async {
             let mut left = LINGER_BYTES;
@@ -259,7 +259,7 @@ async fn within<T>(limit: Option<Duration>, work: impl Future<Output = T>) -> Re
     }
 }
 
-/// Whether a task says no more than that the response has ended.
+/// Returns whether a task only ends the response.
 fn is_end(task: &HttpTask) -> bool {
     match task {
         HttpTask::Done | HttpTask::Trailer(None) => true,
@@ -268,7 +268,7 @@ fn is_end(task: &HttpTask) -> bool {
     }
 }
 
-/// Makes one field of the cookie's crumbs (RFC 9113, section 8.2.3), which is how HTTP/1 and every rule knows it.
+/// Joins the cookie fields into one (RFC 9113, section 8.2.3), which is how HTTP/1 and every rule expects them.
 fn join_cookies(headers: &mut HeaderMap) {
     let crumbs = headers.get_all(http::header::COOKIE);
     if crumbs.iter().nth(1).is_none() {
@@ -280,7 +280,7 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Gives the request a `Host` where it has but an authority: what is asked for stands in one place then.
+/// Gives a request that only has an authority a `Host`, so that the host stands in one place.
 fn name_host(head: &mut http::request::Parts) {
     if !head.headers.contains_key(HOST)
         && let Some(Ok(host)) = head.uri.authority().map(|authority| HeaderValue::from_str(authority.as_str()))
@@ -338,7 +338,7 @@ impl Session for Http2Stream {
         let mut ended = false;
         let mut tasks = tasks.into_iter().peekable();
         while let Some(task) = tasks.next() {
-            // The end goes out with what is before it.
+            // The end is sent with what is before it.
             let last = tasks.peek().is_some_and(is_end);
             let failed = matches!(task, HttpTask::Failed(_));
             let done = self.write_task(task, last).await;
@@ -350,7 +350,7 @@ impl Session for Http2Stream {
         Ok(ended)
     }
 
-    /// A body that stalls ends with [`Progress`], as the listener's limits have it.
+    /// A stalled body is ended by [`Progress`], by the listener's limits.
     fn set_read_timeout(&mut self, _: Option<Duration>) {}
 
     fn get_read_timeout(&self) -> Option<Duration> {
@@ -436,7 +436,7 @@ impl Session for Http2Stream {
         None
     }
 
-    /// Only subrequests of Pingora's would read it.
+    /// Only Pingora's subrequests would read it.
     fn pseudo_raw_h1_request_header(&self) -> Bytes {
         let mut raw = BytesMut::new();
         raw.put_slice(self.request.method.as_str().as_bytes());

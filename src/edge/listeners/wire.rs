@@ -1,5 +1,5 @@
-//! The state in which an HTTP/1 connection follows its requests: request line, end of head, chunks, and the bytes that
-//! are read again.
+//! The state in which an HTTP/1 connection follows its requests: request line, end of head, chunks, and the bytes
+//! that are read again.
 
 use std::os::fd::OwnedFd;
 use std::sync::LazyLock;
@@ -17,13 +17,13 @@ static FIND_HEAD_END: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(H
 /// Finds the first end of a head through as many parts as it comes in.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct HeadEnd {
-    /// How many octets of it have come.
+    /// The number of octets of it that have come.
     matched: u8,
     found: bool,
 }
 
 impl HeadEnd {
-    /// The place in `bytes` behind it, or of all of them once it has come; `None` as long as it has not.
+    /// Returns the place in `bytes` behind it, or their length once it has come; `None` as long as it has not.
     pub(super) fn follow(&mut self, bytes: &[u8]) -> Option<usize> {
         if self.found {
             return Some(0);
@@ -60,34 +60,34 @@ impl HeadEnd {
     }
 }
 
-/// Whether octets end with the first end of a head in them. Sometimes false where they do.
+/// Returns whether octets end with the first end of a head in them. Sometimes false where they do.
 fn end_with_head(bytes: &[u8]) -> bool {
     let Some(before) = bytes.strip_suffix(HEAD_END) else { return false };
-    // No branch: the compiler takes sixteen octets at a time, where a search would stop at each line.
+    // Without a branch: the compiler takes sixteen octets at a time, where a search would stop at each line.
     let pairs = before.iter().zip(&bytes[2..]);
     !pairs.fold(false, |found, (one, other)| found | ((*one == b'\r') & (*other == b'\r')))
 }
 
-/// How the body of a request is framed.
+/// The framing of a request body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// By this many octets; 0 where there is no body.
+    /// The body has this many octets; 0 where there is none.
     Length(usize),
-    /// In chunks.
+    /// The body is in chunks.
     Chunked,
 }
 
-/// What is wrong with what came.
+/// A fault in what came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The target of a request.
+    /// The fault is in the request target.
     Target(TargetFault),
-    /// The chunks of a body.
+    /// The fault is in the chunks of a body.
     Chunks,
 }
 
 impl Fault {
-    /// The reason of the rejection.
+    /// Returns the reason of the rejection.
     pub fn reason(self) -> Reason {
         match self {
             Self::Target(TargetFault::TooLong) => Reason::UriTooLong,
@@ -95,7 +95,7 @@ impl Fault {
         }
     }
 
-    /// Returns what the client is told.
+    /// Returns the text for the client.
     pub fn text(self) -> &'static str {
         match self {
             Self::Target(fault) => fault.text(),
@@ -109,7 +109,7 @@ impl Fault {
 pub struct Wire {
     pub(super) line: RequestLine,
     pub(super) end: HeadEnd,
-    /// What most connections never need, and idle ones not at the moment.
+    /// The state that most connections never need, and idle ones do not need at present.
     pub(super) more: Option<Box<More>>,
 }
 
@@ -119,14 +119,14 @@ pub(super) struct More {
     /// How a request ended that no phase of the proxy has seen.
     pub(super) rejected: Option<Reason>,
     pub(super) chunks: Option<Chunks>,
-    /// Whether something else than HTTP/1 is spoken by now.
+    /// Whether another protocol than HTTP/1 is spoken by now.
     pub(super) tunnelled: bool,
-    /// What is left of the socket of a client that may still be sending.
+    /// The rest of the socket of a client that may still be sending.
     pub(super) left: Option<OwnedFd>,
     /// Octets that may belong to a body or to a next request, and the place of the first of them.
     pub(super) kept: Vec<u8>,
     pub(super) kept_from: u64,
-    /// Octets that are read before any others, and how many of them were.
+    /// Octets that are read again before new ones, and how many of them were.
     pub(super) replay: Vec<u8>,
     pub(super) replayed: usize,
 }
@@ -136,7 +136,7 @@ impl Wire {
         self.more.get_or_insert_default()
     }
 
-    /// Follows the request line in `bytes`; what they become where that is something longer.
+    /// Follows the request line in `bytes`; returns what replaces them where that is longer.
     pub(super) fn follow_line(&mut self, bytes: &mut [u8]) -> Option<Vec<u8>> {
         let before = self.line;
         let seen = self.line.follow(bytes);

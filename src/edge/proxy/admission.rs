@@ -1,5 +1,6 @@
-//! Admission to the upstream, once for a request: which upstream, whose turn, which first target, and by which way it goes
-//! there. It comes after all that may respond without an upstream.
+//! Admission of a request to its upstream, once per request: chooses the upstream, waits for a place, picks the first
+//! target, and decides how the request is carried there. It comes after everything that may respond without an
+//! upstream.
 
 use std::sync::Arc;
 
@@ -18,10 +19,10 @@ use crate::exchange::{Exchange, Reason, Rejection};
 use crate::rules::balance::{Ask, Loads};
 use crate::upstreams::{Upstream, Visit};
 
-/// The error of an exchange that is over without anything for Pingora to write: the client is gone, or its connection is.
+/// The error of an exchange that has ended and leaves Pingora nothing to write: the client or its connection is gone.
 pub(super) const OVER: ErrorType = ErrorType::Custom("Over");
 
-/// A split is by weight alone.
+/// The loads for a choice by weight alone.
 struct NoLoads;
 
 impl Loads for NoLoads {
@@ -46,11 +47,11 @@ fn choose<'f>(forward: &'f Forward, request: &RequestHeader, exchange: &Exchange
 }
 
 impl Gateway {
-    /// Lets a request in. Whether Pingora's proxy is to carry it: what is rejected here keeps its connection, which matters
-    /// when much is.
+    /// Admits a request to its upstream and returns whether Pingora's proxy is to carry it. A request that is
+    /// rejected here keeps its connection, which matters when many are.
     ///
     /// # Errors
-    /// Where its response was broken off, or where nothing is left to be responded to.
+    /// Fails where the response was broken off, or where nothing remains to be responded to.
     pub(super) async fn admit(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         let serving = Arc::clone(&ctx.serving);
         let Some(forward) = serving.route(ctx.matched.route).and_then(|route| route.action.forward()) else { return Ok(true) };
@@ -67,13 +68,13 @@ impl Gateway {
             return Ok(true);
         }
         if session.response_written().is_none() {
-            // Pingora would write a 502.
+            // Otherwise Pingora would write a 502.
             return Error::err(OVER);
         }
         Ok(false)
     }
 
-    /// Chooses the upstream, waits for its turn where there are too many, and picks the first target.
+    /// Chooses the upstream, waits for a place if it has too many requests, and picks the first target.
     pub(super) async fn enter(&self, session: &mut Session, forward: &Forward, ctx: &mut Context) -> Allowed {
         let request = session.req_header();
         let deadline = deadline(&request.headers, forward, ctx.exchange.started, ctx.exchange.grpc);
@@ -92,7 +93,7 @@ impl Gateway {
     }
 }
 
-/// A WebSocket handshake (RFC 6455, section 4.1), the only upgrade that is forwarded.
+/// Returns whether the request is a WebSocket handshake (RFC 6455, section 4.1), the only upgrade that is forwarded.
 fn is_websocket(session: &Session) -> bool {
     let request = session.req_header();
     let has = |name: &http::HeaderName| request.headers.contains_key(name);

@@ -1,4 +1,4 @@
-//! The target's answer on its way to the client.
+//! The edits of a target's response on its way to the client.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,9 +21,9 @@ use crate::filters::ResponseView;
 use crate::upstreams::{Outcome, misframed};
 
 impl Gateway {
-    /// The answer's head has come. Fails when it is to be tried again.
+    /// Handles the head of a response. Fails when the request is to be retried.
     pub(super) fn answered(&self, session: &Session, response: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
-        // Before Pingora copies it, with the case of every name.
+        // Done before Pingora copies the head with the case of every name.
         edit_response(response, |_| {});
         ctx.pace().iter().for_each(|pace| pace.end_head(response.status.is_informational()));
         if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
@@ -45,14 +45,14 @@ impl Gateway {
         Ok(())
     }
 
-    /// Notes what an answer says of its target.
+    /// Reports to the target's health, breaker and log what its response says.
     pub(super) fn note_answer(&self, response: &ResponseHeader, ctx: &mut Context) {
         if let Some(visit) = &mut ctx.visit {
             visit.note_response(response, ctx.exchange.grpc, Instant::now());
         }
     }
 
-    /// Edits the head: the route's filters, last first.
+    /// Edits the head of the response: the route's filters run in reverse order.
     pub(super) fn edit_answer(&self, request: &RequestHeader, response: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
         if response.status.is_informational() {
             if response.status != StatusCode::SWITCHING_PROTOCOLS {
@@ -62,7 +62,7 @@ impl Gateway {
         }
         ctx.status = response.status.as_u16();
         ctx.exchange.reason = Reason::Forwarded;
-        // What is said to a client is in the version that is spoken with it (RFC 9112, section 2.3).
+        // A response has the version that is spoken with the client (RFC 9112, section 2.3).
         response.set_version(Version::HTTP_11);
         if response.status == StatusCode::NO_CONTENT {
             // RFC 9110, section 8.6, and RFC 9112, section 6.1.
@@ -86,7 +86,7 @@ impl Gateway {
             connection.keep_date(date.clone());
         }
         if request.version == Version::HTTP_10 {
-            // Its client knows no chunks; the end of the connection is the end of the body.
+            // An HTTP/1.0 client knows no chunks: the end of the connection is the end of the body.
             response.remove_header(&TRANSFER_ENCODING);
         }
         if let Some(cookie) = ctx.visit.as_ref().and_then(|visit| visit.session_cookie(ctx.exchange.peer.is_secure())) {
@@ -109,14 +109,14 @@ impl Gateway {
             }
             frame_anew(request, response)?;
             if let (true, Some(connection)) = (whole, &ctx.downstream.connection) {
-                // No stream of events: its head may wait for its body, and go out with it.
+                // This is no event stream: the head may wait for the first bytes of the body and be sent with them.
                 connection.cork();
             }
         }
         Ok(())
     }
 
-    /// Edits the body as it passes.
+    /// Edits a part of the response body.
     pub(super) fn edit_body(&self, body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
         ctx.pace().iter().for_each(|pace| pace.pass());
         if ctx.deadline().is_some_and(|deadline| Instant::now() > deadline) {
@@ -130,14 +130,14 @@ impl Gateway {
                 // The last chunk follows at once.
                 connection.cork();
             }
-            // Before the client has the last of it: a next request of its own never finds this one in its way.
+            // Done before the client has the last of the body: its next request never finds this one in its way.
             ctx.end_of(Side::Answer);
         }
         Ok(())
     }
 }
 
-/// Makes one of equal lengths (RFC 9110, section 8.6); where they differ the response is not taken.
+/// Joins equal Content-Length fields into one (RFC 9110, section 8.6); a response in which they differ is rejected.
 fn join_lengths(headers: &mut HeaderMap) {
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     if let (Some(length), Some(_)) = (lengths.next().cloned(), lengths.next()) {
@@ -145,11 +145,11 @@ fn join_lengths(headers: &mut HeaderMap) {
     }
 }
 
-/// Headers that an answer gets at most on its way: ours, Pingora's, and a little room for filters.
+/// The number of fields that are added to a response at most: the gateway's, Pingora's, and some for filters.
 const ADDED: usize = 6;
 
-/// Edits an answer's headers in the map itself, as [`super::intake::edit_headers`] does a request's: the names
-/// that are known are sent as they are usually written, others in lower case.
+/// Edits the fields of a response in the map itself, as [`super::intake::edit_headers`] does those of a request.
+/// Known names are sent in their usual case, others in lower case.
 pub(super) fn edit_response(response: &mut ResponseHeader, edit: impl FnOnce(&mut HeaderMap)) {
     let reason = response.get_reason_phrase();
     let own_reason = reason.filter(|r| Some(*r) != response.status.canonical_reason()).map(str::to_owned);
@@ -158,18 +158,18 @@ pub(super) fn edit_response(response: &mut ResponseHeader, edit: impl FnOnce(&mu
     edit(&mut parts.headers);
     *response = parts.into();
     if let Some(reason) = own_reason {
-        // It came as a reason, so it can be one.
+        // The phrase came as a reason phrase, so it is a valid one.
         let _ = response.set_reason_phrase(Some(&reason));
     }
 }
 
-/// Whether an answer ends with its head (RFC 9112, section 6.3).
+/// Returns whether a response ends with its head (RFC 9112, section 6.3).
 fn is_bodiless(request: &RequestHeader, response: &ResponseHeader) -> bool {
     let empty = || response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
     request.method == Method::HEAD || matches!(response.status.as_u16(), 204 | 304) || empty()
 }
 
-/// A body whose length is no longer known is sent in chunks where the client knows them.
+/// Frames a body whose length is no longer known: in chunks where the client knows them.
 fn frame_anew(request: &RequestHeader, response: &mut ResponseHeader) -> Result<()> {
     if request.version == Version::HTTP_11 && !is_bodiless(request, response) {
         response.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;

@@ -1,7 +1,7 @@
-//! Connecting to targets, for as long as there is a client.
+//! Connecting to targets while the client is there.
 //!
-//! Pingora awaits a connection without a look at the client, opens any number of sockets to a target that does not
-//! answer, and takes the last descriptor of the process for it.
+//! Pingora awaits a connection without watching the client, opens any number of sockets to a target that does not
+//! respond, and uses the last file descriptor of the process for it.
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -17,19 +17,20 @@ use tokio::net::TcpSocket;
 use crate::edge::listeners::client_gone;
 use crate::upstreams::{CLIENT_GONE, Member, Target};
 
-/// Descriptors that connections to targets leave to clients and operators: an eighth, and never more than this.
+/// The most file descriptors that connections to targets leave to clients and operators; never more than an eighth of
+/// all.
 const RESERVE: u64 = 1024;
 
-/// How a target's sockets are opened.
+/// Opens the sockets of a target.
 #[derive(Debug)]
 struct Opener(Arc<Target>);
 
-/// How the sockets of a target are opened, for its peers.
+/// Returns what opens the sockets of a target, for Pingora's peers.
 pub(super) fn opener(member: &Member) -> Arc<dyn L4Connect + Send + Sync> {
     Arc::clone(member.opener.get_or_init(|| Arc::new(Opener(Arc::clone(&member.target)))))
 }
 
-/// Does `work` unless the client of the running task goes.
+/// Runs `work` until the client of the running task goes.
 pub(super) async fn while_client<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
         biased;
@@ -47,7 +48,8 @@ impl L4Connect for Opener {
 }
 
 impl Opener {
-    /// Waits for a place among the sockets that are being connected, which Pingora's time-out for the whole ends.
+    /// Waits for a place among the sockets that are being connected; Pingora's timeout for the whole connect ends the
+    /// wait.
     async fn open(&self, address: std::net::SocketAddr) -> Result<Stream> {
         let _place = self.0.connecting.acquire().await.or_err(ErrorType::InternalError, "no place")?;
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
@@ -62,13 +64,13 @@ impl Opener {
     }
 }
 
-/// Whether a descriptor is one of the last that the process may have: the lowest that is free is given out.
+/// Returns whether a descriptor is one of the last that the process may have: the kernel assigns the lowest free one.
 fn is_reserved(descriptor: i32) -> bool {
     let Ok((limit, _)) = getrlimit(Resource::RLIMIT_NOFILE) else { return false };
     limit != RLIM_INFINITY && u64::try_from(descriptor).unwrap_or(0) >= limit - (limit / 8).min(RESERVE)
 }
 
-/// The kind of error as Pingora has it for its own connects (`l4/ext.rs`).
+/// Returns the type of error that Pingora uses for the same failure of its own connects (`l4/ext.rs`).
 fn kind(error: &std::io::Error) -> ErrorType {
     use nix::libc::{EHOSTUNREACH, ENETUNREACH};
     use std::io::ErrorKind as K;

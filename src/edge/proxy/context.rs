@@ -1,4 +1,4 @@
-//! What a request carries from phase to phase.
+//! The state of a request that is carried from phase to phase.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,7 +19,7 @@ use crate::rules::routing::PathPattern;
 use crate::snapshot::{Held, Limits, Listener, Route};
 use crate::upstreams::{Upstream, Visit};
 
-/// A direction in which a body goes.
+/// The direction of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// To the target.
@@ -38,11 +38,11 @@ pub struct Downstream {
 }
 
 impl Downstream {
-    /// Whether the client has closed its side or, on HTTP/2, reset the stream.
+    /// Returns whether the client has closed its side or, on HTTP/2, reset the stream.
     pub fn is_gone(&self) -> bool {
         match &self.progress {
             Some(progress) => progress.gone().now_or_never().is_some(),
-            // On HTTP/1 the session holds the socket that is asked.
+            // On HTTP/1 the session holds the socket that is checked.
             None => self.connection.as_ref().is_some_and(|connection| connection.is_gone()),
         }
     }
@@ -54,7 +54,7 @@ impl Downstream {
     }
 }
 
-/// The route that takes the request.
+/// The route that matched the request.
 #[derive(Debug, Default)]
 pub struct Matched {
     /// Its place in the snapshot, once there is one.
@@ -65,12 +65,12 @@ pub struct Matched {
     pub counted: bool,
 }
 
-/// The request's body, as it passes.
+/// The progress of the request body.
 #[derive(Debug)]
 pub struct RequestBody {
-    /// Bytes that it may have.
+    /// The most bytes that it may have.
     pub limit: u64,
-    /// Bytes that it had so far, in the present try.
+    /// The bytes that have come in the present try.
     pub seen: u64,
     /// Whether it has ended.
     over: bool,
@@ -79,68 +79,68 @@ pub struct RequestBody {
 /// How the request ends, for its log line, which is written once.
 #[derive(Debug, Default)]
 pub struct Ending {
-    /// The request's head, when the session has it no more.
+    /// The request's head, when the session no longer has it.
     pub head: Option<Box<RequestHeader>>,
-    /// Bytes that went through a tunnel, in and out.
+    /// The bytes that went through a tunnel, in and out.
     pub tunnelled: Option<(u64, u64)>,
     /// Whether the target's response has ended.
     response_over: bool,
-    /// Whether it ended with a reset that only says so.
+    /// Whether the response ended with a reset that only says so.
     pub ended_by_reset: bool,
     /// Whether it was counted and logged.
     pub recorded: bool,
 }
 
-/// One request. The snapshot that it holds is the only one that it sees.
+/// The context of one request. The snapshot that it holds is the only one that the request sees.
 #[derive(Debug)]
 pub struct Context {
-    /// The configuration of its whole life.
+    /// The configuration that serves the request from begin to end.
     pub serving: Arc<Held>,
-    /// Who waits for the response.
+    /// The side that waits for the response.
     pub downstream: Downstream,
-    /// Its listener's place in the snapshot; `None` when the listener is in it no more.
+    /// The listener's place in the snapshot; `None` when the listener is no longer in it.
     pub listener: Option<usize>,
-    /// What is known of it.
+    /// The facts about the exchange, for the log and the metrics.
     pub exchange: Exchange,
-    /// Its route.
+    /// The route that matched.
     pub matched: Matched,
-    /// What it has to do with an upstream.
+    /// The request's visit to an upstream.
     pub visit: Option<Visit>,
-    /// The copy of it for a mirror.
+    /// The copy of the request for a mirror.
     pub mirroring: Mirroring,
-    /// Its body, as it passes.
+    /// The progress of the request body.
     pub request_body: RequestBody,
-    /// Its body, if that is held whole.
+    /// The request body, if it is held whole.
     pub whole: Option<Box<WholeBody>>,
-    /// How the response's body is changed.
+    /// The stages that change the response body.
     pub body: BodyChain,
-    /// What filters remember of it.
+    /// The memories of filters.
     pub memories: Memories,
-    /// Interim responses.
+    /// The interim responses.
     pub interims: Interims,
-    /// The response to give where a phase can only fail.
+    /// The rejection to respond with where a phase can only fail.
     pub rejection: Option<Box<Rejection>>,
     /// The status of the response.
     pub status: u16,
-    /// How it ends.
+    /// How the request ends.
     pub ending: Ending,
 }
 
 impl Context {
-    /// Has the connection end with this response, and say so, if its listener is closing by now.
+    /// Closes the connection after this response, and says so in it, if the listener is closing.
     pub fn end_with_the_listener(&self, session: &mut Session) {
         if self.downstream.connection.as_ref().is_some_and(|connection| connection.is_closing()) {
             self.close_after(session);
         }
     }
 
-    /// Has the client's connection closed after the response.
+    /// Closes the client's connection after the response.
     pub fn close_after(&self, session: &mut Session) {
         session.set_keepalive(None);
         self.whole.iter().for_each(|whole| whole.close());
     }
 
-    /// A request on the running connection.
+    /// Returns the context of a request on the running connection.
     pub fn new(serving: Arc<Held>) -> Self {
         let connection = current_connection();
         let client = match &connection {
@@ -173,33 +173,33 @@ impl Context {
         }
     }
 
-    /// Its listener.
+    /// Returns the request's listener.
     pub fn listener(&self) -> Option<&Listener> {
         self.serving.snapshot.listeners.get(self.listener?)
     }
 
-    /// Its route.
+    /// Returns the request's route.
     pub fn route(&self) -> Option<&Route> {
         self.serving.route(self.matched.route)
     }
 
-    /// The upstream that was chosen.
+    /// Returns the upstream that was chosen.
     pub fn upstream(&self) -> Option<&Upstream> {
         self.visit.as_ref().map(|visit| &**visit.upstream())
     }
 
-    /// When the route's time is over.
+    /// Returns when the route's time is over.
     pub fn deadline(&self) -> Option<Instant> {
         self.visit.as_ref().and_then(Visit::deadline)
     }
 
-    /// Its listener's limits.
+    /// Returns the listener's limits.
     pub fn limits(&self) -> Option<&Limits> {
         self.listener()?.http().map(|http| &http.limits)
     }
 
-    /// The request's body, or the target's response, has come to its end. After both neither the target nor the
-    /// upstream has it under way any longer, however long the client takes for the rest of the response.
+    /// Notes that the request body, or the target's response, has ended. After both, the request is no longer active
+    /// at the target and the upstream, however long the client takes for the rest of the response.
     pub fn end_of(&mut self, side: Side) {
         match side {
             Side::Request => {
@@ -216,7 +216,7 @@ impl Context {
         }
     }
 
-    /// The pace at which its response is read.
+    /// Returns the pace at which the response is read.
     pub fn pace(&self) -> Option<&Pace> {
         self.downstream.pace()
     }
@@ -226,12 +226,12 @@ impl Context {
         self.visit.iter_mut().for_each(Visit::leave);
     }
 
-    /// How its route forwards, if it does.
+    /// Returns how the route forwards, if it does.
     pub fn forward(&self) -> Option<&Forward> {
         self.route()?.action.forward()
     }
 
-    /// Returns the pattern of the path that took the request.
+    /// Returns the path pattern that matched the request.
     pub fn pattern(&self) -> Option<&PathPattern> {
         self.matched.route?;
         let router = self.serving.snapshot.routers.get(self.listener?)?;

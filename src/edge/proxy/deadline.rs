@@ -1,4 +1,4 @@
-//! How long a request may take: the route's time, and what the client says that it waits.
+//! How long a request may take: the route's timeout, and the time that the client says it waits.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,10 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::actions::Forward;
 
-/// Where a client of gRPC says how long it waits (gRPC over HTTP/2, "Timeout").
+/// The field in which a gRPC client says how long it waits (gRPC over HTTP/2, "Timeout").
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// The end of the request's time: the earliest of the route's and the client's.
+/// Returns the end of the request's time: the earlier of the route's and the client's.
 pub(super) fn deadline(headers: &HeaderMap, forward: &Forward, started: Instant, grpc: bool) -> Option<Instant> {
     let asked = forward.deadline_header.as_ref().and_then(|name| headers.get(name)).and_then(wait);
     let grpc = if grpc { headers.get(GRPC_TIMEOUT).and_then(grpc_wait) } else { None };
@@ -17,7 +17,7 @@ pub(super) fn deadline(headers: &HeaderMap, forward: &Forward, started: Instant,
     started.checked_add(least)
 }
 
-/// Writes what is left of it into the fields by which the client said how long it waits.
+/// Writes the remaining time into the fields in which the client said how long it waits.
 pub(super) fn forward_deadline(headers: &mut HeaderMap, forward: &Forward, deadline: Option<Instant>, grpc: bool) {
     let Some(deadline) = deadline else { return };
     let left = deadline.saturating_duration_since(Instant::now()).as_millis();
@@ -34,7 +34,7 @@ pub(super) fn forward_deadline(headers: &mut HeaderMap, forward: &Forward, deadl
     }
 }
 
-/// `250ms`, `3s`, or a number of seconds.
+/// Parses `250ms`, `3s`, or a number of seconds.
 fn wait(value: &HeaderValue) -> Option<Duration> {
     let text = value.to_str().ok()?.trim();
     let millis = match text.strip_suffix("ms") {
@@ -44,7 +44,7 @@ fn wait(value: &HeaderValue) -> Option<Duration> {
     (millis.is_finite() && millis >= 0.0).then(|| Duration::from_secs_f64((millis / 1_000.0).min(86_400.0)))
 }
 
-/// At most eight digits and a unit (gRPC over HTTP/2, "Timeout").
+/// Parses at most eight digits and a unit (gRPC over HTTP/2, "Timeout").
 fn grpc_wait(value: &HeaderValue) -> Option<Duration> {
     let text = value.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;

@@ -1,4 +1,4 @@
-//! What failed becomes a reason, and another try or a response.
+//! Turns a failure into a reason, and then into a retry or a response.
 
 use std::time::Instant;
 
@@ -14,13 +14,13 @@ use crate::exchange::{Reason, Rejection};
 use crate::upstreams::{CLIENT_GONE, Failure, Replay, Visit, error_text, exhausted, is_exhaustion, reason_of};
 
 impl Gateway {
-    /// No connection could be made.
+    /// Handles a connection that could not be made.
     pub(super) fn connect_failed(&self, ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
         if *error.etype() == CLIENT_GONE || ctx.downstream.is_gone() {
             return gone(ctx, error);
         }
         if is_exhaustion(&error) {
-            // No target is to blame, and another would be of no help.
+            // No target is at fault, and another one would not help.
             ctx.rejection = Some(exhausted());
             error.set_retry(false);
             return error;
@@ -30,14 +30,14 @@ impl Gateway {
         error
     }
 
-    /// The exchange with the target failed. It is tried again only if nothing of a response has been sent, the whole body
-    /// can be sent again, and the method allows for it (RFC 9110, section 9.2.2).
+    /// Handles an exchange with the target that failed. It is retried only if no part of a response has been sent,
+    /// the whole body can be sent again, and the method permits it (RFC 9110, section 9.2.2).
     pub(super) fn exchange_failed(&self, session: &Session, ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
         let replay = replay(session, ctx);
         let late = ctx.pace().is_some_and(Pace::is_late);
         let Some(visit) = &mut ctx.visit else { return error };
         if visit.take_discarded() {
-            // A response that is tried again; all that allows for it was looked at when it came.
+            // A response that causes a retry: its conditions were checked when it came.
             error.set_retry(true);
             return error;
         }
@@ -49,24 +49,24 @@ impl Gateway {
         error
     }
 
-    /// Whether this response is one that another target may do better, and may be asked to.
+    /// Returns whether the request is to be retried because of this response, and may be.
     pub(super) fn retry_response(&self, session: &Session, response: &ResponseHeader, ctx: &mut Context) -> bool {
-        // Asked first, since few responses are.
+        // Checked first, since few responses are.
         let wanted = ctx.visit.as_ref().is_some_and(|visit| visit.is_retried(response));
         let replay = if wanted { replay(session, ctx) } else { return false };
         ctx.visit.as_mut().is_some_and(|visit| visit.retry_response(replay, Instant::now()))
     }
 
-    /// Sends what is left of a response whose target has sent all.
+    /// Sends the rest of a response whose target has sent all of it.
     async fn end_response(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
         let mut rest = None;
         self.edit_body(&mut rest, true, ctx)?;
         session.write_response_body(rest, true).await
     }
 
-    /// Responds to the client for a failure.
+    /// Responds to the client after a failure.
     pub(super) async fn answer_failure(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
-        // The target has nothing to do with it any more, however long the client takes for the rejection.
+        // The request is no longer active at the target, however long the client takes for the rejection.
         ctx.leave_upstream();
         let rejection = match ctx.rejection.take() {
             Some(rejection) => rejection,
@@ -99,7 +99,7 @@ impl Gateway {
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         }
         if begun || rejection.reason == Reason::ClientGone {
-            // What has begun can only be broken off, so that the client knows it is not whole.
+            // A response that has begun can only be broken off, so that the client knows it is not complete.
             if rejection.reason == Reason::ClientGone && !begun {
                 ctx.status = Reason::ClientGone.status();
             }
@@ -117,8 +117,8 @@ impl Gateway {
     }
 }
 
-/// Whether an error is the end of the response. HTTP/2 targets that have sent all of it may reset the stream with NO_ERROR
-/// (RFC 9113, section 8.1); what is read after that is an error to the `h2` crate, and to Pingora.
+/// Returns whether an error is the end of the response. An HTTP/2 target that has sent all of it may reset the stream
+/// with NO_ERROR (RFC 9113, section 8.1); reading after that is an error to the `h2` crate, and to Pingora.
 fn is_end(session: &Session, error: &Error) -> bool {
     let reset = error.root_cause().downcast_ref::<h2::Error>();
     let no_error = reset.is_some_and(|e| e.is_reset() && e.is_remote() && e.reason() == Some(h2::Reason::NO_ERROR));
@@ -133,7 +133,7 @@ fn gone(ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
     error
 }
 
-/// Whether requests of this method may be sent a second time, although the first may have had an effect.
+/// Returns whether requests of this method may be sent again, although the first may have had an effect.
 pub(super) fn is_method_repeatable(method: &Method, ctx: &Context) -> bool {
     match ctx.forward().and_then(|f| f.retry_methods.as_ref()) {
         Some(methods) => methods.contains(method) || (*method == Method::HEAD && methods.contains(&Method::GET)),
@@ -143,7 +143,7 @@ pub(super) fn is_method_repeatable(method: &Method, ctx: &Context) -> bool {
 
 fn replay(session: &Session, ctx: &Context) -> Replay {
     Replay {
-        // An interim response is none (RFC 9110, section 15.2).
+        // An interim response does not count (RFC 9110, section 15.2).
         unsent: session.response_written().is_none_or(|head| head.status.is_informational()),
         safe: is_method_repeatable(&session.req_header().method, ctx),
         possible: !session.retry_buffer_truncated(),

@@ -1,4 +1,4 @@
-//! The request has ended: metrics and the log line, from one record.
+//! The end of a request: metrics and the log line, from one record.
 
 use std::time::SystemTime;
 
@@ -14,11 +14,11 @@ use crate::telemetry::metrics::METRICS;
 use crate::upstreams::Visit;
 
 impl Gateway {
-    /// Counts and logs.
+    /// Counts and logs the request.
     pub(super) fn finish(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
         let broken_off = error.is_some() && ctx.exchange.reason == Reason::Forwarded && !ctx.ending.ended_by_reset;
         if broken_off {
-            // The answer had begun and was broken off without a word from the other phases.
+            // The response had begun and was broken off, and no other phase has noted why.
             ctx.exchange.reason = Reason::TargetReset;
         }
         if ctx.downstream.connection.as_ref().is_some_and(|connection| connection.is_cut()) {
@@ -31,10 +31,10 @@ impl Gateway {
     }
 }
 
-/// Counts and logs a request, once.
+/// Counts and logs a request once.
 fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u64, u64)) {
     ctx.ending.recorded = true;
-    // The guards go first: whoever sees the log line sees the counters without this request.
+    // The guards are dropped first: whoever reads the log line finds the counters without this request.
     ctx.visit.iter_mut().for_each(Visit::end);
     let duration = ctx.exchange.started.elapsed();
     let exchange = &ctx.exchange;
@@ -74,7 +74,7 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
 }
 
 impl Drop for Context {
-    /// A request whose work was dropped in the middle, a stalled stream, is recorded here.
+    /// Records a request whose work was dropped in the middle, as with a stalled stream.
     fn drop(&mut self) {
         if let (false, Some(head)) = (self.ending.recorded, self.ending.head.take()) {
             let gone = self.downstream.progress.is_some() && self.downstream.is_gone();

@@ -1,4 +1,4 @@
-//! What the target is told: path, host, who asks, ids, how long it may take.
+//! The head that the target is sent: path, host, client, ids, and how long it may take.
 
 use std::time::Instant;
 
@@ -22,11 +22,11 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// Headers that a target is told at most, and a little room for filters.
+/// The most fields that are added for a target, and some for filters.
 const TOLD: usize = 9;
 
 impl Gateway {
-    /// Writes what the target is told: path, host, who asks, ids.
+    /// Edits the head for the target: path, host, client, ids.
     pub(super) fn prepare(
         &self,
         came: &RequestHeader,
@@ -47,7 +47,7 @@ impl Gateway {
             HeaderValue::from_str(authority.as_str()).ok()
         });
         edit_headers(request, |headers| {
-            // Room for all that the target is told, so that the map grows once.
+            // Reserved for all fields that are added, so that the map grows once.
             headers.reserve(TOLD);
             ctx.exchange.edits.apply_to_headers(headers);
             if let Some(host) = host {
@@ -60,7 +60,7 @@ impl Gateway {
     }
 }
 
-/// Who asks, and the ids that lead through logs and traces.
+/// Writes the fields for the client and the ids that link logs and traces.
 fn tell(headers: &mut HeaderMap, asked_for: Option<HeaderValue>, ctx: &Context) {
     let exchange = &ctx.exchange;
     let list = match headers.contains_key(X_FORWARDED_FOR) {
@@ -93,7 +93,7 @@ fn tell(headers: &mut HeaderMap, asked_for: Option<HeaderValue>, ctx: &Context) 
         }
     }
     if exchange.grpc {
-        // Pingora drops it with the hop-by-hop headers; gRPC targets insist on it.
+        // Pingora drops it with the hop-by-hop headers; gRPC targets require it.
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
 }
@@ -125,11 +125,11 @@ fn set_path(request: &mut RequestHeader, forward: &Forward, ctx: &Context) -> Re
     Ok(())
 }
 
-/// `Host` for the target, where it is another than the client's.
+/// Returns the `Host` for the target, where it differs from the client's.
 fn host_for(came: &RequestHeader, forward: &Forward, member: &Member) -> Option<HeaderValue> {
     let own = || Some(member.authority.clone());
     match &forward.host {
-        // HTTP/1.0 may come without; the target is told its own name then.
+        // HTTP/1.0 may come without one; the target gets its own name then.
         Host::Keep if came.version != Version::HTTP_2 && !came.headers.contains_key(HOST) => own(),
         Host::Keep => None,
         Host::Target => own(),

@@ -1,4 +1,4 @@
-//! Fields that belong to one connection (RFC 9110, section 7.6.1), dropped in one place for every way that a message can take.
+//! Hop-by-hop fields (RFC 9110, section 7.6.1), dropped in one place for every way that a message can take.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -7,10 +7,10 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-/// Fields of a request that go no further in any case.
+/// Fields of a request that are never forwarded.
 const OF_REQUESTS: [HeaderName; 7] = [CONNECTION, HTTP2_SETTINGS, KEEP_ALIVE, PROXY_CONNECTION, TE, TRAILER, UPGRADE];
 
-/// Whether a name is one that no response may carry further. `Transfer-Encoding` is another matter: the framing.
+/// Returns whether a field of a response is never forwarded. `Transfer-Encoding` is handled with the framing.
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     match name.as_str().len() {
         2 => *name == TE,
@@ -23,20 +23,20 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 
 /// Drops the hop-by-hop fields and those that `Connection` names.
 pub(super) fn drop_hop_by_hop(headers: &mut HeaderMap) {
-    // A response has few headers and most have none of these.
+    // A response has few fields and most have none of these.
     if headers.keys().any(is_hop_by_hop) {
         drop_found(headers);
     }
 }
 
-/// Drops the same from a response that is not edited otherwise.
+/// Drops the same fields from a response that is not edited otherwise.
 pub(super) fn drop_from_response(response: &mut ResponseHeader) {
     if response.headers.keys().any(is_hop_by_hop) {
         super::answer::edit_response(response, drop_found);
     }
 }
 
-/// Drops from a request the fields that belong to the client's own connection, and what its `Connection` names.
+/// Drops from a request the fields that belong to the client's connection, and those that its `Connection` names.
 pub(super) fn drop_from_request(request: &mut RequestHeader) {
     let named: Vec<HeaderName> = request
         .headers
@@ -54,7 +54,7 @@ pub(super) fn drop_from_request(request: &mut RequestHeader) {
 
 fn drop_found(headers: &mut HeaderMap) {
     let mut lines = headers.get_all(CONNECTION).iter();
-    // What most servers say, and it names nothing.
+    // Most servers send one of these, and they name nothing.
     let usual = match (lines.next(), lines.next()) {
         (Some(only), None) => matches!(only.as_bytes(), b"keep-alive" | b"Keep-Alive" | b"close"),
         (first, _) => first.is_none(),
@@ -67,7 +67,7 @@ fn drop_found(headers: &mut HeaderMap) {
     }
 }
 
-/// The fields that `Connection` names, but for those that frame the response.
+/// Returns the fields that `Connection` names, except those that frame the response.
 fn named(headers: &HeaderMap) -> Vec<HeaderName> {
     let lines = headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok());
     let names = lines.flat_map(|line| line.split(',')).filter_map(|token| token.trim().parse().ok());

@@ -1,4 +1,4 @@
-//! A request comes in: is it well-formed, what is asked for, by whom?
+//! The intake of a request: checks that it is well-formed, and finds its target and its client.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts as ReqParts;
@@ -19,12 +19,11 @@ pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for
 /// The place in a trace (W3C Trace Context).
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// Headers that some targets believe more than the request line or the connection; let through from trusted proxies
-/// alone.
+/// Fields that some targets trust more than the request line or the connection; accepted from trusted proxies only.
 static REWRITTEN: [HeaderName; 3] =
     [HeaderName::from_static("x-original-url"), HeaderName::from_static("x-rewrite-url"), HeaderName::from_static("x-forwarded-port")];
 
-/// What one look over the headers finds; each look-up of its own costs about as much as the whole look.
+/// The result of one scan of the fields; each look-up of its own costs about as much as the whole scan.
 #[derive(Default)]
 struct Seen<'h> {
     request_id: Option<&'h HeaderValue>,
@@ -34,7 +33,7 @@ struct Seen<'h> {
     content_type: Option<&'h HeaderValue>,
     connection: bool,
     underscore: bool,
-    /// A header by which a proxy in front says what was asked for.
+    /// A field in which a proxy in front gives the original target.
     rewritten: bool,
 }
 
@@ -42,7 +41,7 @@ impl<'h> Seen<'h> {
     fn of(headers: &'h HeaderMap) -> Self {
         let mut seen = Self::default();
         for (name, value) in headers {
-            // The first of several counts, as for a look-up.
+            // The first of several counts, as with a look-up.
             if *name == CONTENT_TYPE {
                 seen.content_type.get_or_insert(value);
             } else if *name == CONNECTION {
@@ -68,18 +67,18 @@ fn bad(detail: &'static str) -> Box<Rejection> {
 }
 
 impl Gateway {
-    /// Checks the request and notes what is known of it.
+    /// Checks the request and notes the facts about it.
     pub(super) fn intake(&self, session: &mut Session, ctx: &mut Context) -> Checked {
-        // First, so that even a refusal can be found again.
+        // Done first, so that even a rejection can be traced.
         let (connection, underscore, rewritten) = self.identify(session.req_header(), ctx);
         if session.req_header().version == Version::HTTP_2 {
             check_http2(session.req_header())?;
         } else {
             let checked = check_raw(session, ctx.limits().map_or(usize::MAX, |l| l.headers));
-            // Asked first, Pingora takes from the headers how the body is framed: before any of them is edited.
+            // Read first: Pingora takes the framing of the body from the fields, before any of them is edited.
             let bodiless = session.is_body_empty();
             if let Some(connection) = &ctx.downstream.connection {
-                // Of one that is rejected for how it is written nobody knows where it ends.
+                // Where a request that is rejected for its syntax ends is unknown.
                 let head = checked.as_ref().ok();
                 let framed = head.and_then(|head| Some((*head, framing(session.req_header(), bodiless)?)));
                 let begun = connection.begin_request(framed);
@@ -104,8 +103,8 @@ impl Gateway {
         self.shield(ctx)
     }
 
-    /// Client, ids and protocol; whether there is a `Connection`, a name with `_`, and one of [`REWRITTEN`] that nobody
-    /// may send.
+    /// Notes the client, the ids and the protocol. Returns whether there is a `Connection`, a name with `_`, and one
+    /// of [`REWRITTEN`] that the client may not send.
     fn identify(&self, request: &RequestHeader, ctx: &mut Context) -> (bool, bool, bool) {
         let peer = ctx.exchange.peer.address.ip().to_canonical();
         let trusted = ctx.listener().map_or(&[][..], |l| l.trusted_proxies.as_slice());
@@ -131,14 +130,14 @@ impl Gateway {
         (seen.connection, seen.underscore, seen.rewritten && !peer_trusted)
     }
 
-    /// The coarse limit of one address; of IPv6 one /64.
+    /// Applies the coarse limit of one address, or of one IPv6 /64.
     fn shield(&self, ctx: &Context) -> Checked {
         let Some(limit) = ctx.serving.snapshot.shield else { return Ok(()) };
         let key = match ctx.exchange.client {
             std::net::IpAddr::V4(v4) => u64::from(u32::from(v4)),
             std::net::IpAddr::V6(v6) => u64::from_be_bytes(v6.octets()[..8].try_into().unwrap_or_default()) | 1 << 63,
         };
-        // The sketch counts in seconds; a limit for a longer time is its share of one, at least 1.
+        // The sketch counts per second; a limit for a longer time is its share of a second, at least 1.
         let per_second = (f64::from(limit.count) / limit.period.as_secs_f64()).max(1.0);
         if self.shield.observe(&key, 1) as f64 > per_second {
             return Err(Rejection::new(Reason::Shielded, "").header(http::header::RETRY_AFTER, HeaderValue::from(1)));
@@ -147,8 +146,8 @@ impl Gateway {
     }
 }
 
-/// The length of a head. What Pingora lets through on HTTP/1 and stricter peers refuse, because a target might read it
-/// otherwise: each is a way to smuggle a request (RFC 9112, sections 2.2, 3.2 and 6).
+/// Returns the length of a head. Rejects what Pingora accepts on HTTP/1 and stricter peers reject, because a target
+/// might read it differently: each is a way to smuggle a request (RFC 9112, sections 2.2, 3.2 and 6).
 fn check_raw(session: &Session, most: usize) -> Result<usize, Box<Rejection>> {
     let Some(http1) = session.as_http1() else { return Ok(0) };
     let raw = http1.get_headers_raw_bytes();
@@ -169,7 +168,7 @@ fn check_raw(session: &Session, most: usize) -> Result<usize, Box<Rejection>> {
         if !only || codings.next().is_some() {
             return Err(bad("the only transfer coding that is taken is chunked"));
         }
-        // Pingora has removed the Content-Length by now, so the raw head is asked.
+        // Pingora has removed the Content-Length by now, so the raw head is searched.
         let has_length =
             raw.split(|b| *b == b'\n').any(|line| line.get(..15).is_some_and(|name| name.eq_ignore_ascii_case(b"content-length:")));
         if has_length {
@@ -186,7 +185,7 @@ fn check_raw(session: &Session, most: usize) -> Result<usize, Box<Rejection>> {
     Ok(raw.len())
 }
 
-/// What the `h2` crate lets through and an intermediary must not forward (RFC 9113, sections 8.1.1 and 8.3.1).
+/// Rejects what the `h2` crate accepts and an intermediary must not forward (RFC 9113, sections 8.1.1 and 8.3.1).
 fn check_http2(request: &RequestHeader) -> Checked {
     if request.headers.len() > MOST_FIELDS {
         return Err(Rejection::new(Reason::HeadersTooLarge, format!("at most {MOST_FIELDS} headers are taken here")));
@@ -206,7 +205,7 @@ fn check_http2(request: &RequestHeader) -> Checked {
     Ok(())
 }
 
-/// How the body is framed (RFC 9112, section 6.3).
+/// Returns the framing of the body (RFC 9112, section 6.3).
 fn framing(request: &RequestHeader, bodiless: bool) -> Option<Framing> {
     if bodiless {
         return Some(Framing::Length(0));
@@ -217,9 +216,9 @@ fn framing(request: &RequestHeader, bodiless: bool) -> Option<Framing> {
     }
 }
 
-/// Removes what `Connection` names (RFC 9110, section 7.6.1) before any filter runs, and the names
-/// with it: otherwise a client could name a header that a filter sets, and have it removed later. What frames the
-/// request belongs to every connection: a proxy that removes it sees another request than one that does not.
+/// Removes what `Connection` names (RFC 9110, section 7.6.1) before any filter runs, and the names with it: otherwise
+/// a client could name a field that a filter sets, and have it removed later. The fields that frame the request
+/// belong to every connection: a proxy that removes them sees another request than one that does not.
 fn drop_nominated(headers: &mut HeaderMap) -> Checked {
     let lines: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
     let mut upgrade = false;
@@ -245,8 +244,8 @@ fn drop_nominated(headers: &mut HeaderMap) -> Checked {
     Ok(())
 }
 
-/// `X_Forwarded_For` is `X-Forwarded-For` to many a target: such twins are dropped, as nginx does. Of those that the
-/// configuration names, `let_in`, the twin with `-` is dropped instead: a target never sees both.
+/// Drops fields such as `X_Forwarded_For`, which many targets take for `X-Forwarded-For`, as nginx does. Of those
+/// that the configuration allows, `let_in`, the twin with `-` is dropped instead: a target never sees both.
 fn drop_underscored(headers: &mut HeaderMap, let_in: &[(HeaderName, HeaderName)]) {
     let names: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
     for name in names {
@@ -257,9 +256,8 @@ fn drop_underscored(headers: &mut HeaderMap, let_in: &[(HeaderName, HeaderName)]
     }
 }
 
-/// Edits headers in the map itself. Pingora keeps a second map with the case of every name, and an
-/// edit through it costs several times as much; without it names are sent in lower case, as HTTP/2
-/// has them anyway.
+/// Edits fields in the map itself. Pingora keeps a second map with the case of every name, and an edit through it
+/// costs several times as much; without it names are sent in lower case, as in HTTP/2.
 pub(super) fn edit_headers<T>(request: &mut RequestHeader, edit: impl FnOnce(&mut HeaderMap) -> T) -> T {
     let placeholder = RequestHeader::from(http::Request::new(()).into_parts().0);
     let ends = request.send_end_stream();
@@ -272,7 +270,7 @@ pub(super) fn edit_headers<T>(request: &mut RequestHeader, edit: impl FnOnce(&mu
     result
 }
 
-/// The host, in lower case and without its port.
+/// Returns the host, in lower case and without its port.
 fn host(request: &RequestHeader) -> Result<String, Box<Rejection>> {
     let authority = request.uri.authority().map(|a| a.as_str().as_bytes());
     let Some(text) = authority.or_else(|| request.headers.get(HOST).map(HeaderValue::as_bytes)) else {
@@ -284,12 +282,12 @@ fn host(request: &RequestHeader) -> Result<String, Box<Rejection>> {
     Ok(host)
 }
 
-/// Whether the request is about the gateway as a whole.
+/// Returns whether the request is about the gateway as a whole.
 pub(super) fn is_asterisk(request: &RequestHeader) -> bool {
     request.method == Method::OPTIONS && request.uri.path() == "*"
 }
 
-/// Gives the request its path in the one form that routes, filters and the target see.
+/// Sets the path of the request to the one form that routes, filters and the target see.
 fn take_path(request: &mut RequestHeader) -> Checked {
     if request.method == Method::CONNECT {
         return Err(bad("CONNECT is not taken"));
@@ -318,7 +316,7 @@ fn take_path(request: &mut RequestHeader) -> Checked {
         Some(query) => format!("{normal}?{query}"),
         None => normal.into_owned(),
     };
-    // HTTP/2 keeps its authority, which is where the host stands there.
+    // HTTP/2 keeps its authority, which holds the host there.
     let mut parts = http::uri::Parts::default();
     if request.version == Version::HTTP_2 {
         parts.scheme = request.uri.scheme().cloned();

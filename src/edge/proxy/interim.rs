@@ -15,16 +15,16 @@ pub(super) const MOST: u32 = MAX_INTERIM;
 /// The interim responses to a request.
 #[derive(Debug, Default)]
 pub struct Interims {
-    /// How many its target has sent.
+    /// The number that the target has sent.
     pub count: u32,
     /// Whether the gateway itself has asked the client for its body.
     continued: bool,
-    /// Whether the client's connection was to be kept, as it was before an interim response.
+    /// Whether the client's connection was to be reused, as it was before an interim response.
     kept: Option<Option<u64>>,
 }
 
-/// Pingora takes an interim response for one before the end of the request, and would close the connection: once the
-/// body has come it is kept after all.
+/// Notes the reuse of the connection before an interim response: Pingora handles one before the end of the request
+/// like a final one, and would close the connection. Once the body has come it is reused after all.
 pub(super) fn keep_after(session: &mut Session, response: &ResponseHeader, interims: &mut Interims) {
     if response.status.is_informational() {
         interims.kept.get_or_insert(session.get_keepalive());
@@ -33,7 +33,7 @@ pub(super) fn keep_after(session: &mut Session, response: &ResponseHeader, inter
     }
 }
 
-/// Keeps the connection as it was before an interim response, once the body has come.
+/// Restores the reuse of the connection as it was before an interim response, once the body has come.
 pub(super) fn keep(session: &mut Session, interims: &mut Interims) {
     if let Some(kept) = interims.kept.take()
         && session.is_body_done()
@@ -42,9 +42,9 @@ pub(super) fn keep(session: &mut Session, interims: &mut Interims) {
     }
 }
 
-/// Answers an expectation that the target is not to be asked about. A client of HTTP/1.0 has none, and gets no interim
-/// response. Those of HTTP/2 targets are lost, since Pingora never reads them (`v2/client.rs`): the gateway says itself
-/// that it takes the body.
+/// Fulfils an expectation that is not forwarded to the target. A client of HTTP/1.0 has none, and gets no interim
+/// response. Those of HTTP/2 targets are lost, since Pingora never reads them (`v2/client.rs`): the gateway itself
+/// sends 100.
 pub(super) async fn expect(session: &mut Session, request: &mut RequestHeader, ctx: &mut Context) -> Result<()> {
     let old = session.req_header().version == Version::HTTP_10;
     if old {
@@ -58,7 +58,7 @@ pub(super) async fn expect(session: &mut Session, request: &mut RequestHeader, c
         request.remove_header(&EXPECT);
     }
     if old {
-        // Pingora would pass a 100 on to whoever has an expectation.
+        // Pingora would forward a 100 to every client that has an expectation.
         session.req_header_mut().remove_header(&EXPECT);
     } else if !bodiless && request.version == Version::HTTP_2 {
         go_on(session, &mut ctx.interims).await?;
@@ -66,7 +66,7 @@ pub(super) async fn expect(session: &mut Session, request: &mut RequestHeader, c
     Ok(())
 }
 
-/// Has the client go on with its body, once.
+/// Asks the client for its body, once.
 pub(super) async fn go_on(session: &mut Session, interims: &mut Interims) -> Result<()> {
     if std::mem::replace(&mut interims.continued, true) {
         return Ok(());
@@ -76,7 +76,7 @@ pub(super) async fn go_on(session: &mut Session, interims: &mut Interims) -> Res
     session.as_mut().write_response_header(Box::new(head)).await
 }
 
-/// Passes an interim response on to a client that knows of them (RFC 9110, section 15.2).
+/// Forwards an interim response to a client that supports them (RFC 9110, section 15.2).
 pub(super) async fn pass(session: &mut Session, head: ResponseHeader, interims: &mut Interims) -> Result<()> {
     if session.req_header().version == Version::HTTP_10 || head.status == http::StatusCode::CONTINUE {
         return Ok(());

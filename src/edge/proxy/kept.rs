@@ -1,9 +1,9 @@
-//! Connections to HTTP/1 targets that wait for a next request.
+//! Idle connections to HTTP/1 targets.
 //!
-//! Pingora watches each of its own in a task that holds a lock on it. Whoever takes one waits for that lock, and has it
-//! for a moment before the task lets go of the connection itself: Pingora then takes it for used and closes it. That
-//! happens when the two run on different workers (cloudflare/pingora#998). Here nothing watches: a connection is looked
-//! at when it is taken, and once a second.
+//! Pingora watches each of its idle connections in a task that holds a lock on it. A request that takes one waits for
+//! that lock, and gets it a moment before the task drops the connection itself: Pingora then considers it used and
+//! closes it. That happens when the two run on different workers (cloudflare/pingora#998). Here nothing watches: a
+//! connection is checked when it is taken, and once a second.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -18,14 +18,14 @@ use tokio::io::AsyncReadExt;
 use crate::exchange::clock;
 use crate::telemetry::cells::{SLOTS, slot};
 
-/// How often connections are looked at that nobody takes.
+/// How often idle connections are checked.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// Connections that are kept.
+/// The idle connections to all targets.
 pub struct Kept {
-    /// Those of each worker, which takes from others only when it has none.
+    /// The connections of each worker, which takes from others only when it has none.
     shards: Box<[Mutex<Shard>]>,
-    /// How many a worker keeps.
+    /// The most that a worker keeps.
     most: usize,
     sweeping: AtomicBool,
 }
@@ -43,13 +43,13 @@ struct Idle {
 }
 
 impl Kept {
-    /// At most so many for each worker.
+    /// Returns a pool that keeps at most `most` connections per worker.
     pub fn new(most: usize) -> Arc<Self> {
         let shards = (0..*SLOTS).map(|_| Mutex::default()).collect();
         Arc::new(Self { shards, most, sweeping: AtomicBool::new(false) })
     }
 
-    /// Takes a connection of that key that is still open; the last that was kept comes first.
+    /// Takes an open connection of that key, the most recently used first.
     pub fn take(&self, key: u64) -> Option<Stream> {
         let own = slot();
         (0..self.shards.len()).find_map(|offset| {
@@ -63,7 +63,7 @@ impl Kept {
         })
     }
 
-    /// Keeps a connection for so long.
+    /// Keeps a connection for `time`.
     pub fn put(self: &Arc<Self>, key: u64, mut stream: Stream, time: Duration) {
         if time.is_zero() || self.most == 0 || !is_open(&mut stream) {
             return;
@@ -107,7 +107,7 @@ impl Shard {
     }
 }
 
-/// Whether the other side has neither closed a connection nor sent what nobody asked for.
+/// Returns whether the other side has neither closed a connection nor sent anything on it.
 fn is_open(stream: &mut Stream) -> bool {
     let mut byte = [0];
     tokio::task::unconstrained(stream.read(&mut byte)).now_or_never().is_none()

@@ -1,4 +1,5 @@
-//! Copies of requests for another upstream. The client never waits for one, and never sees its response.
+//! Mirroring: copies of requests for another upstream. The client never waits for a copy, and never sees its
+//! response.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,10 +12,10 @@ use super::{Context, Gateway};
 use crate::actions::Mirror;
 use crate::upstreams::{Asked, Caller, Calls, Class, Upstream, Visit};
 
-/// The longest body of which a copy is made.
+/// The longest body that is copied.
 const MAX_BODY: usize = 64 * 1024;
 
-/// A copy that is being made.
+/// A copy in progress.
 #[derive(Debug)]
 pub struct Copy {
     request: RequestHeader,
@@ -23,15 +24,15 @@ pub struct Copy {
     place: Place,
 }
 
-/// The copy of a request, if one is made.
+/// The state of a request's copy.
 #[derive(Debug, Default)]
 pub enum Mirroring {
-    /// It has not been decided.
+    /// It is not decided yet.
     #[default]
     Open,
-    /// It is being made.
+    /// The copy is in progress.
     Copying(Box<Copy>),
-    /// There is none, or it has been sent.
+    /// There is no copy, or it has been sent.
     Over,
 }
 
@@ -44,14 +45,14 @@ impl Mirroring {
     }
 }
 
-/// Decides, once for a request, whether a copy is made of it as its target gets it.
+/// Decides once per request whether it is copied, in the form that its target gets.
 pub(super) fn begin(ctx: &mut Context, request: &RequestHeader) {
     if matches!(ctx.mirroring, Mirroring::Open) {
         ctx.mirroring = Copy::begin(ctx, request).map_or(Mirroring::Over, Mirroring::Copying);
     }
 }
 
-/// A place among the copies that there may be at a time.
+/// A place among the concurrent copies.
 #[derive(Debug)]
 struct Place(Arc<AtomicU32>);
 
@@ -70,7 +71,7 @@ impl Drop for Place {
 }
 
 impl Copy {
-    /// Begins a copy of a request, if one is to be made.
+    /// Begins a copy of a request, if it is to be copied.
     fn begin(ctx: &Context, request: &RequestHeader) -> Option<Box<Self>> {
         let mirror = ctx.forward()?.mirror.as_ref()?;
         if u64::from(fastrand::u32(..)) >= mirror.share {
@@ -89,7 +90,7 @@ impl Copy {
 }
 
 impl Gateway {
-    /// Takes a part of the body for the copy, and sends it off when that was the last.
+    /// Adds a part of the body to the copy, and sends the copy when that was the last.
     pub(super) fn copy_body(&self, ctx: &mut Context, body: Option<&Bytes>, end: bool) {
         let Mirroring::Copying(copy) = &mut ctx.mirroring else { return };
         if let Some(part) = body {
@@ -111,7 +112,7 @@ impl Gateway {
     }
 }
 
-/// Sends a copy and reads the response, so that the connection can be kept. Whether there was one.
+/// Sends a copy and reads the response, so that the connection can be reused. Returns whether there was one.
 async fn send(calls: &Calls, copy: &Copy) -> bool {
     let mut visit = Visit::single(Arc::clone(&copy.upstream), Class::Low, None);
     let asked = Asked {

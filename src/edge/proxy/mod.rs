@@ -1,4 +1,4 @@
-//! The phases of Pingora's `ProxyHttp`, a file per phase; this one only says which is which.
+//! The phases of Pingora's `ProxyHttp`, one file per phase; this file only dispatches.
 
 mod admission;
 mod answer;
@@ -55,9 +55,9 @@ use whole::BodyBudget;
 /// The gateway as Pingora sees it.
 pub struct Gateway {
     serving: Arc<Current>,
-    /// Requests by address, coarsely; the exact limits are filters.
+    /// The coarse count of requests by address; the exact limits are filters.
     shield: Rate,
-    /// Connections for what Pingora's proxy does not carry.
+    /// The connections for what Pingora's proxy does not carry.
     calls: Arc<Calls>,
     /// The memory of request bodies that are held whole.
     bodies: Arc<BodyBudget>,
@@ -66,7 +66,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway that serves whatever `serving` holds at a request's start.
+    /// Returns a gateway that serves the configuration that `serving` holds at a request's start.
     pub fn new(serving: Arc<Current>, draining: watch::Receiver<bool>) -> Self {
         // Windows of a second: shorter ones panic under concurrency, longer ones are scaled below.
         // A wider sketch than the default keeps the error small at 100,000 addresses.
@@ -78,24 +78,24 @@ impl Gateway {
 
 #[async_trait]
 impl ProxyHttp for Gateway {
-    /// In a box: Pingora moves it from hand to hand, and a pointer is moved at no cost.
+    /// Boxed: Pingora moves it often, and a pointer is moved at no cost.
     type CTX = Box<Context>;
 
     fn new_ctx(&self) -> Box<Context> {
         Box::new(Context::new(self.serving.held()))
     }
 
-    /// None: Pingora's compression module would be asked on every message.
+    /// Adds none: Pingora's compression module would be called for every message.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<bool> {
-        // The future of this hook is moved into a box by async_trait: whatever is rare is in a box of
-        // its own within, so that what is moved stays small.
+        // The future of this hook is moved into a box by async_trait: rare work is in a box of its own within, so
+        // that what is moved stays small.
         settle(caught(self.route(session, ctx)).await, ctx)
     }
 
-    /// Every error here ends the exchange with the target at once. Pingora does so with HTTP/2 targets only for errors
-    /// that are the client's (`proxy_h2.rs`, cloudflare/pingora#692): with others it goes on waiting for the response.
+    /// Any error here ends the exchange with the target at once. Pingora does so with HTTP/2 targets only for errors
+    /// of the client (`proxy_h2.rs`, cloudflare/pingora#692): with others it goes on waiting for the response.
     async fn request_body_filter(&self, session: &mut Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Box<Context>) -> Result<()> {
         settle(caught_now(|| self.count_body(session, body.as_ref(), end, ctx)), ctx).map_err(Error::into_down)
     }
@@ -129,7 +129,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn upstream_request_filter(&self, session: &mut Session, request: &mut RequestHeader, ctx: &mut Box<Context>) -> Result<()> {
-        // The only ones for which a length of 0 says something (RFC 9110, section 8.6).
+        // The only methods for which a length of 0 has a meaning (RFC 9110, section 8.6).
         let may_be_empty = matches!(request.method, Method::POST | Method::PUT | Method::PATCH);
         let empty = may_be_empty && session.is_body_empty();
         let prepare = || {
@@ -148,7 +148,7 @@ impl ProxyHttp for Gateway {
         };
         settle(caught_now(prepare), ctx)?;
         if request.version == http::Version::HTTP_2 && session.is_body_empty() {
-            // Pingora asks no filter about a body that HTTP/2 targets do not get.
+            // Pingora calls no filter for a body that HTTP/2 targets do not get.
             settle(caught_now(|| self.count_body(session, None, true, ctx)), ctx)?;
         }
         interim::expect(session, request, ctx).await
@@ -198,7 +198,7 @@ impl ProxyHttp for Gateway {
         if *error.etype() == admission::OVER {
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         }
-        // Pingora closes the connection after a failure, whatever it is told here: the answer says so.
+        // Pingora closes the connection after a failure, whatever is returned here: the response says so.
         ctx.close_after(session);
         self.answer_failure(session, error, ctx).await
     }
@@ -210,8 +210,7 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    /// Every failure is in the access log with its reason; a second line for each would let anyone
-    /// fill the disk.
+    /// Every failure is in the access log with its reason; a second line for each would let anyone fill the disk.
     fn suppress_error_log(&self, _session: &Session, _ctx: &Box<Context>, _error: &Error) -> bool {
         true
     }

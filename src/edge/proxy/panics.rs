@@ -1,4 +1,4 @@
-//! A panic is one request's failure: a 500 with its reason, counted, and the process lives.
+//! Panics: one becomes a 500 with its reason, is counted, and the process goes on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -8,8 +8,8 @@ use pingora::{Error, ErrorType, Result};
 use super::Context;
 use crate::exchange::{Reason, Rejection};
 
-/// The outcome of a phase, or `None` after a panic. What the phase was about is then looked at by nobody
-/// but whoever answers and counts the request.
+/// Returns the outcome of a phase, or `None` after a panic. The state of the phase is then used only by the code that
+/// responds to the request and counts it.
 pub async fn caught<T>(phase: impl Future<Output = T>) -> Option<T> {
     AssertUnwindSafe(phase).catch_unwind().await.ok()
 }
@@ -19,7 +19,7 @@ pub fn caught_now<T>(phase: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(phase)).ok()
 }
 
-/// What a phase has come to.
+/// Returns the result of a phase; a panic becomes a rejection.
 pub fn settle<T>(outcome: Option<Result<T>>, ctx: &mut Context) -> Result<T> {
     outcome.unwrap_or_else(|| {
         // Where it was has been logged and counted by the process's panic hook.

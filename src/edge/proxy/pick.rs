@@ -1,4 +1,4 @@
-//! The target of a try.
+//! The choice of the target for a try.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::exchange::{Exchange, Reason, Rejection};
 use crate::rules::routing::Question;
 use crate::upstreams::{Caller, widen_window};
 
-/// The request as rules see it.
+/// Returns the request as rules see it.
 pub(super) fn question<'q>(request: &'q RequestHeader, exchange: &'q Exchange) -> Question<'q> {
     Question {
         host: &exchange.host,
@@ -27,7 +27,7 @@ pub(super) fn question<'q>(request: &'q RequestHeader, exchange: &'q Exchange) -
     }
 }
 
-/// The request as its upstream sees it.
+/// Returns the request as its upstream sees it.
 pub(super) fn caller<'r>(request: &'r RequestHeader, exchange: &'r Exchange) -> Caller<'r> {
     Caller { request: Some(question(request, exchange)), consumer: consumer(exchange) }
 }
@@ -36,7 +36,7 @@ pub(super) fn consumer(exchange: &Exchange) -> Option<&str> {
     exchange.identity.as_ref().map(|i| &*i.name)
 }
 
-/// Whether a request goes on.
+/// The outcome of a check: the request goes on, or is rejected.
 pub(super) type Allowed = std::result::Result<(), Box<Rejection>>;
 
 impl Gateway {
@@ -67,14 +67,14 @@ impl Gateway {
         }
         ctx.pace().iter().for_each(|pace| pace.begin(peer.options.read_timeout, sending));
         if session.is_body_empty() {
-            // What there is to write fits into any socket's buffer: no timer for it.
+            // What is written fits into any socket's buffer: it needs no timer.
             peer.options.write_timeout = None;
         }
         Ok(peer)
     }
 }
 
-/// Waits for a target for as long as there is a client.
+/// Waits for a target while the client is there.
 pub(super) async fn while_wanted(downstream: &Downstream, work: impl Future<Output = Allowed>) -> Allowed {
     match wait(downstream, None, work).await {
         Waited::Done(done) => done,
@@ -82,7 +82,7 @@ pub(super) async fn while_wanted(downstream: &Downstream, work: impl Future<Outp
     }
 }
 
-/// Keeps a rejection for the response, and fails with it.
+/// Keeps a rejection for the response, and returns the error to fail with.
 pub(super) fn refuse(ctx: &mut Context, rejection: Box<Rejection>) -> Box<Error> {
     let status = rejection.reason.status();
     ctx.rejection = Some(rejection);

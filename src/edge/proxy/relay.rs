@@ -1,8 +1,10 @@
-//! The one forwarder beside Pingora's own: it asks the targets of a request's visit, and passes on what they respond.
+//! The relay, which is the one forwarder beside Pingora's own: it sends the request to the targets of a visit, and
+//! sends their response to the client.
 //!
-//! Pingora's proxy speaks to one target for a request, and loses tunnels. So hedged requests and WebSockets take this way, and
-//! whatever else has a response of its own to pass on. What is decided for them all, once: the fields of connections, the
-//! framing for each version of HTTP, interim responses, who waits and for how long, and what becomes of both connections.
+//! Pingora's proxy speaks to one target per request, and loses tunnels. So hedged requests and WebSockets take this
+//! way, and everything else that has a response of its own. It decides once for all of them: hop-by-hop fields, the
+//! framing for each version of HTTP, interim responses, timeouts, a client that is gone, and the reuse of both
+//! connections.
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderValue, TRANSFER_ENCODING, UPGRADE};
@@ -23,14 +25,15 @@ use super::{Context, Gateway, interim, mirror};
 use crate::exchange::{Reason, Rejection};
 use crate::upstreams::{Asked, Member, Response, Visit};
 
-/// Whether a second target may be asked beside the first: without a body, and with no effect that could happen twice.
+/// Returns whether the request may be hedged: it has no body, and no effect that could happen twice.
 fn may_hedge(session: &mut Session, ctx: &Context) -> bool {
     let wanted = ctx.upstream().is_some_and(|u| u.retry.hedge_after.is_some() && u.retry.attempts > 1);
     wanted && is_method_repeatable(&session.req_header().method, ctx) && session.is_body_empty()
 }
 
-/// Whether a request is relayed: one that is hedged; and one of HTTP/1.0 to an HTTP/2 target, whose response Pingora's proxy
-/// would send in chunks, of which that client knows nothing (RFC 9112, section 6.1). Its body is none, or is held whole.
+/// Returns whether a request is relayed: one that is hedged; and one of HTTP/1.0 to an HTTP/2 target, whose response
+/// Pingora's proxy would send in chunks, which that client does not know (RFC 9112, section 6.1). Its body is none,
+/// or is held whole.
 pub(super) fn is_relayed(session: &mut Session, ctx: &Context) -> bool {
     let speaks_http2 = |member: &Member| member.peer.options.alpn.get_max_http_version() == 2;
     if session.req_header().version == Version::HTTP_10 && ctx.visit.as_ref().and_then(Visit::member).is_some_and(|m| speaks_http2(m)) {
@@ -40,7 +43,7 @@ pub(super) fn is_relayed(session: &mut Session, ctx: &Context) -> bool {
 }
 
 impl Gateway {
-    /// Asks the targets of the request's visit, and passes the response on.
+    /// Sends the request to the targets of its visit, and sends the response to the client.
     pub(super) async fn relay(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
         let hedged = may_hedge(session, ctx);
         match self.fetch(session, ctx, hedged, false).await {
@@ -52,8 +55,8 @@ impl Gateway {
         }
     }
 
-    /// Asks the targets of the request's visit for a response, while the client waits for it: it gets the interim ones. An
-    /// upgrade is one to WebSocket.
+    /// Sends the request to the targets of its visit and returns the response, while the client waits for it and gets
+    /// the interim responses. An upgrade is one to WebSocket.
     pub(super) async fn fetch(&self, session: &mut Session, ctx: &mut Context, hedged: bool, upgrade: bool) -> Result<Response> {
         let mut head = session.req_header().clone();
         drop_from_request(&mut head);
@@ -120,7 +123,7 @@ impl Gateway {
             };
             match wait(&ctx.downstream, None, next).await {
                 Waited::Done(Came::Response(response)) => {
-                    // They may have come in one go.
+                    // Both may have come in one read.
                     while let Ok(head) = interim.try_recv() {
                         if let Err(error) = interim::pass(session, head, interims).await {
                             return Ok(Err(error));
@@ -138,7 +141,7 @@ impl Gateway {
         }
     }
 
-    /// Sends a copy to the route's mirror, if it has one, of the request as its first target gets it.
+    /// Sends a copy of the request, as its first target gets it, to the route's mirror, if it has one.
     fn mirror_relayed(&self, head: &RequestHeader, body: &Bytes, visit: &Visit, ctx: &mut Context) -> Result<()> {
         if let (true, Some(member)) = (ctx.forward().is_some_and(|forward| forward.mirror.is_some()), visit.member()) {
             let mut request = head.clone();
@@ -149,10 +152,10 @@ impl Gateway {
         Ok(())
     }
 
-    /// Passes a response on, through the route's filters.
+    /// Sends a response to the client, through the route's filters.
     ///
     /// # Errors
-    /// Where it has begun and cannot come to its end, which the client is to see.
+    /// Fails where it has begun and cannot be completed, which the client is to see.
     pub(super) async fn pass_on(&self, session: &mut Session, ctx: &mut Context, response: Response) -> Result<()> {
         let Err(error) = self.send(session, ctx, response).await else { return Ok(()) };
         if session.response_written().is_some_and(|head| !head.status.is_informational()) {
@@ -176,7 +179,7 @@ impl Gateway {
         }
         interim::keep_after(session, &head, &mut ctx.interims);
         ctx.end_with_the_listener(session);
-        // Nobody reads from the client meanwhile, so nobody would send a head that is kept back.
+        // Nothing reads from the client meanwhile, so nothing would send a head that is kept back.
         ctx.downstream.connection.iter().for_each(|connection| connection.clear_corks());
         session.write_response_header(Box::new(head), false).await?;
         loop {
@@ -202,7 +205,7 @@ impl Gateway {
     }
 }
 
-/// What is asked for with a request.
+/// A request to send to targets.
 struct Asking<'a> {
     head: &'a RequestHeader,
     body: Bytes,
@@ -210,7 +213,7 @@ struct Asking<'a> {
     upgrade: bool,
 }
 
-/// What comes of targets that are asked.
+/// What a target has sent.
 enum Came<T> {
     /// The response, or why there is none.
     Response(Box<T>),
@@ -218,7 +221,7 @@ enum Came<T> {
     Interim(ResponseHeader),
 }
 
-/// The framing between target and gateway ends here; a body of unknown length is sent in chunks.
+/// Removes the framing between target and gateway; a body of unknown length is sent in chunks.
 fn frame(request: &RequestHeader, head: &mut ResponseHeader) -> Result<()> {
     head.set_version(Version::HTTP_11);
     head.remove_header(&TRANSFER_ENCODING);

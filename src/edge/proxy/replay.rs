@@ -1,8 +1,9 @@
-//! A request whose whole body has been read, as Pingora is to see it: with a body that can be sent any number of times.
+//! A request whose whole body has been read, in the form that Pingora sees: with a body that can be sent any number
+//! of times.
 //!
-//! Pingora sends a body again that a filter has read only as far as its own buffer of 64 KiB goes. The session is
-//! therefore put behind one of the gateway's own, whose buffer is the whole body; when the request ends it comes back, so
-//! that its connection can be kept.
+//! Pingora sends a body again that a filter has read only up to its own buffer of 64 KiB. The session is therefore
+//! wrapped in a custom one, whose buffer is the whole body; when the request ends the session is returned, so that
+//! its connection can be reused.
 
 use std::mem;
 use std::sync::Arc;
@@ -26,13 +27,13 @@ use pingora::proxy;
 /// The client's side of a request whose body is replayed.
 #[derive(Default)]
 struct Shared {
-    /// The client's session, once the one before it is gone.
+    /// The client's session, once its wrapper is dropped.
     back: Mutex<Option<ServerSession>>,
     /// Whether the connection is to be closed after the response.
     closes: AtomicBool,
 }
 
-/// A body that is replayed. Whoever holds it can have the client's session back.
+/// A body that is replayed. Its holder can take the client's session back.
 pub struct Replay {
     shared: Arc<Shared>,
     /// The body.
@@ -46,7 +47,7 @@ impl std::fmt::Debug for Replay {
 }
 
 impl Replay {
-    /// Puts the session behind one with this body, which has been read from it whole.
+    /// Wraps the session in one with this body, which has been read from it whole.
     pub(super) fn begin(session: &mut proxy::Session, body: Bytes) -> Self {
         let shared = Arc::new(Shared::default());
         let client = mem::replace(&mut *session.downstream_session, placeholder());
@@ -55,14 +56,14 @@ impl Replay {
         Self { shared, body }
     }
 
-    /// Has the connection closed after the response: Pingora asks no session but its own.
+    /// Closes the connection after the response: Pingora checks only its own session.
     pub(super) fn close(&self) {
         self.shared.closes.store(true, Ordering::Relaxed);
     }
 
-    /// Gives the session back.
+    /// Returns the session.
     pub(super) fn end(self, session: &mut proxy::Session) {
-        // It is handed over when what it is behind is dropped.
+        // It is returned when its wrapper is dropped.
         *session.downstream_session = placeholder();
         if let Some(client) = self.shared.back.lock().take() {
             *session.downstream_session = client;
@@ -70,12 +71,12 @@ impl Replay {
     }
 }
 
-/// A session that nobody uses.
+/// Returns a session that is never used.
 pub(super) fn placeholder() -> ServerSession {
     ServerSession::new_http1(Box::new(tokio::io::duplex(1).0))
 }
 
-/// A session before the client's.
+/// A wrapper of the client's session.
 struct Replayed {
     client: ServerSession,
     body: Bytes,

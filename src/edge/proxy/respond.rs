@@ -1,4 +1,4 @@
-//! Answers of the gateway's own.
+//! The gateway's own responses.
 
 use std::time::Duration;
 
@@ -16,18 +16,18 @@ use crate::exchange::{Reason, Rejection, render};
 use crate::filters::ResponseView;
 
 impl Gateway {
-    /// Gives a rejection as the answer.
+    /// Responds with a rejection.
     pub(super) async fn reject(&self, session: &mut Session, rejection: &Rejection, ctx: &mut Context) -> Result<()> {
         let answer = render(rejection, &ctx.exchange);
         if matches!(rejection.reason, Reason::BadRequest | Reason::BadPath | Reason::HeadersTooLarge) {
-            // Where a request was read one way, what follows it may have been meant another.
+            // Where a request was read one way, the bytes behind it may have been meant another way.
             ctx.close_after(session);
         }
         ctx.exchange.detail.clone_from(&rejection.log);
         self.respond(session, ctx, rejection.reason, answer.status, &answer.headers, answer.body).await
     }
 
-    /// Writes an answer, with what the route's filters have to say on it.
+    /// Writes a response, edited by the route's filters.
     pub(super) async fn respond(
         &self,
         session: &mut Session,
@@ -40,13 +40,13 @@ impl Gateway {
         ctx.exchange.reason = reason;
         ctx.status = status;
         ctx.end_with_the_listener(session);
-        // A response of the target's that this one replaces may have had a date.
+        // The target's response that this one replaces may have had a date.
         ctx.downstream.connection.iter().for_each(|connection| drop(connection.take_date()));
         let mut response = ResponseHeader::build(status, Some(headers.len() + 8))?;
         for (name, value) in headers {
             response.append_header(name.clone(), value.clone())?;
         }
-        // A response of gRPC is its head alone there ("Trailers-Only"), and has no length.
+        // A gRPC response is its head alone here ("Trailers-Only"), and has no length.
         let is_grpc = ctx.exchange.grpc && session.req_header().version == Version::HTTP_2;
         if status != 204 && status != 304 && !is_grpc {
             response.insert_header(CONTENT_LENGTH, body.len())?;
@@ -59,14 +59,14 @@ impl Gateway {
             route.filters(ctx.listener).on_head(&mut response, &view, &mut ctx.memories);
         }
         let bodiless = session.req_header().method == Method::HEAD || body.is_empty();
-        // Asked before the response is written, which ends what can be said of the request. On HTTP/2 the stream looks
-        // after what is left of its body.
+        // Checked before the response is written, because that ends what can be asked of the request. On HTTP/2 the
+        // stream itself drains the rest of its body.
         if has_short_rest(session) {
-            // Pingora reads the rest away when the response is sent, and keeps the connection.
+            // Pingora drains the rest when the response is sent, and keeps the connection.
             session.set_close_on_response_before_downstream_finish(false);
             session.set_total_drain_timeout(Some(DRAIN_TIME));
         }
-        // As tasks: Pingora's `write_response_header` forgets on HTTP/2 that the head is the end.
+        // Sent as tasks: on HTTP/2 Pingora's `write_response_header` loses that the head is the end.
         let mut tasks = vec![HttpTask::Header(Box::new(response), bodiless)];
         if !bodiless {
             tasks.push(HttpTask::Body(Some(body), true));
@@ -79,11 +79,11 @@ impl Gateway {
 /// How long the rest of a short body is waited for once the response is sent.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 
-/// The longest body that is read away so that the connection can be kept.
+/// The longest body that is drained so that the connection can be reused.
 const SHORT: u64 = 64 * 1024;
 
-/// Whether the rest of the body is to be read away: its length is known and short. Otherwise the connection is closed
-/// behind the response. A client that waits for 100 (Continue) may send its body or not, so that nobody knows what
+/// Returns whether the rest of the body is to be drained: its length is known and short. Otherwise the connection is
+/// closed after the response. A client that waits for 100 (Continue) may send its body or not, so it is unknown what
 /// comes next (RFC 9110, section 10.1.1).
 fn has_short_rest(session: &mut Session) -> bool {
     if session.is_body_done() {

@@ -1,4 +1,4 @@
-//! The way through: route, filters, action.
+//! The route of a request: its match, its filters, and its action.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::rules::routing::{Question, Verdict, allow};
 use crate::snapshot::Route;
 
 impl Gateway {
-    /// Decides what becomes of a request. True when it has been answered.
+    /// Routes a request. Returns true when it has been responded to.
     pub(super) async fn route(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         if let Err(rejection) = self.decide(session, ctx).await {
             Box::pin(self.reject(session, &rejection, ctx)).await?;
@@ -43,7 +43,7 @@ impl Gateway {
             None => Outcome::Reject(Rejection::new(Reason::Internal, "")),
         };
         match outcome {
-            // Its admission comes after a look-up in a cache.
+            // The admission comes after a cache look-up.
             Outcome::Forward(_) => return Ok(false),
             Outcome::Reject(rejection) => Box::pin(self.reject(session, &rejection, ctx)).await?,
             Outcome::Respond(own) => Box::pin(self.respond(session, ctx, own.reason, own.status, &own.headers, own.body)).await?,
@@ -62,7 +62,7 @@ impl Gateway {
         check_path(session.req_header(), ctx, route)?;
         ctx.request_body.limit = route.body.or_else(|| ctx.limits().map(|l| l.body)).unwrap_or(u64::MAX);
         if let Some(rejection) = over_limit(session.req_header(), ctx.request_body.limit) {
-            // A page of another origin is to be able to read it.
+            // A page of another origin must be able to read the response.
             route.filters(ctx.listener).before_rejection(session.req_header(), &mut ctx.exchange, &mut ctx.memories).await?;
             return Err(rejection);
         }
@@ -74,8 +74,8 @@ impl Gateway {
         route.filters(ctx.listener).on_request(session.req_header(), &mut ctx.exchange, &mut ctx.memories).await
     }
 
-    /// The places of the route, and of the router's entry for it; a preflight is for the route of the request that
-    /// it announces.
+    /// Returns the places of the route and of the router's entry for it. A preflight matches the route of the request
+    /// that it announces.
     fn find_route(&self, request: &RequestHeader, ctx: &Context) -> Result<(usize, usize), Box<Rejection>> {
         let gone = || Rejection::new(Reason::RouteNotFound, "");
         let snapshot = &ctx.serving.snapshot;
@@ -96,7 +96,7 @@ impl Gateway {
         }
     }
 
-    /// Counts the request's body as it comes; over its limit it ends there.
+    /// Counts the request body as it comes; fails where it exceeds its limit.
     pub(super) fn count_body(&self, _session: &mut Session, body: Option<&Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
         ctx.request_body.seen += body.map_or(0, |b| b.len() as u64);
         if end {
@@ -117,8 +117,8 @@ impl Gateway {
     }
 }
 
-/// Rejects a path that the target may read otherwise than the gateway, as far as the route says so; and in any case one of
-/// which a part that leads elsewhere would be filled into another path.
+/// Rejects a path that the target may read differently from the gateway, as far as the route says so; and in any case
+/// one of which a part that leads elsewhere would be filled into another path.
 fn check_path(request: &RequestHeader, ctx: &Context, route: &Route) -> Result<(), Box<Rejection>> {
     let path = request.uri.path();
     if memchr::memchr2(b'%', b';', path.as_bytes()).is_none() {
@@ -137,7 +137,7 @@ fn check_path(request: &RequestHeader, ctx: &Context, route: &Route) -> Result<(
     Ok(())
 }
 
-/// The rejection of a request whose body is said to be larger than it may be.
+/// Returns the rejection of a request whose body is announced to be larger than it may be.
 fn over_limit(request: &RequestHeader, most: u64) -> Option<Box<Rejection>> {
     let length = request.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok()?;
     (length > most).then(|| Rejection::new(Reason::BodyTooLarge, format!("at most {most} bytes are taken here")))

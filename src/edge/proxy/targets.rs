@@ -1,8 +1,9 @@
-//! Connections to HTTP/1 targets, as Pingora's proxy gets them: made while there is a client, read at its pace, and
-//! kept for a next request.
+//! Connections to HTTP/1 targets, as Pingora's proxy gets them: connected while the client is there, read at its
+//! pace, and kept for reuse.
 //!
-//! Pingora asks a connector of one's own for a peer with a protocol of its own, and speaks HTTP/1 on the stream that this
-//! gives. It would keep that stream itself. To see whether it may, it reads a byte; the stream is taken away from it there.
+//! Pingora calls a custom connector for a peer with a custom protocol, and speaks HTTP/1 on the stream that this
+//! returns. It would keep that stream itself. To learn whether it may, it reads one byte; the stream is taken away
+//! from it there.
 
 use std::io::{self, IoSlice};
 use std::mem::ManuallyDrop;
@@ -31,13 +32,13 @@ use super::kept::Kept;
 use crate::edge::listeners::{Pace, with_pace};
 use crate::tls::connector_options;
 
-/// The protocol by which Pingora knows that [`Targets`] is to be asked; no target ever sees it.
+/// The protocol by which Pingora knows that [`Targets`] is to be called; it is never sent to a target.
 static PACED: LazyLock<ALPN> = LazyLock::new(|| ALPN::Custom(CustomALPN::new(b"paced".to_vec())));
 
-/// Reads of at least that much are for a body: what Pingora reads a head into is smaller.
+/// Reads of at least this size are for a body: Pingora reads a head into a smaller buffer.
 const BODY_READ: usize = 16 * 1024;
 
-/// Has Pingora ask [`Targets`] for a connection to this peer, if HTTP/1 is all that is spoken with it.
+/// Makes Pingora call [`Targets`] for a connection to this peer, if it speaks HTTP/1 only.
 pub(super) fn pace(peer: &mut HttpPeer) {
     if peer.options.alpn == ALPN::H1 {
         peer.options.alpn = PACED.clone();
@@ -51,15 +52,15 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// A connector that keeps at most so many connections for each worker.
+    /// Returns a connector that keeps at most `most` idle connections per worker.
     pub fn new(most: usize) -> Self {
         Self { transport: TransportConnector::new(connector_options()), kept: Kept::new(most) }
     }
 
-    /// Pingora's proxy for the gateway, over this connector. Pingora makes one only within a service of its own, which
-    /// is of no use here: it is taken out of that.
+    /// Returns Pingora's proxy for the gateway, over this connector. Pingora makes one only within a `Service`, which
+    /// is of no use here: the proxy is moved out of it.
     pub fn proxy(gateway: Gateway, conf: &Arc<ServerConf>) -> HttpProxy<Gateway, Self> {
-        // For connections whose protocol Pingora is to find out; none comes to it.
+        // This connector is for connections whose protocol Pingora is to find out; none comes to it.
         let unasked: ProcessCustomSession<Gateway, Self> = Arc::new(|_, _, _| Box::pin(std::future::ready(None)));
         let mut service = ManuallyDrop::new(
             ProxyServiceBuilder::new(conf, gateway).custom(Self::new(conf.upstream_keepalive_pool_size), unasked).build(),
@@ -72,7 +73,7 @@ impl Targets {
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Nothing, without an allocation: Pingora asks before it looks for a connection that it has kept.
+/// A future of `None` that needs no allocation: Pingora polls it before it looks for an idle connection.
 struct NoSession;
 
 impl Future for NoSession {
@@ -108,7 +109,7 @@ impl Connector for Targets {
                 options.alpn = ALPN::H1;
             }
             let connecting = self.transport.new_stream(&peer);
-            // Without TLS there is nothing to be awaited but the socket, and who opens that looks at the client.
+            // Without TLS only the socket is awaited, and its opener watches the client.
             paced(if peer.tls() { while_client(connecting).await? } else { connecting.await? })
         })
     }
@@ -134,7 +135,7 @@ impl Connector for Targets {
 
 /// A target's stream that is read no faster than the client takes the response.
 struct Paced {
-    /// Nothing once it is kept.
+    /// The stream; `None` once it is idle.
     stream: Option<Stream>,
     kept: Arc<Kept>,
     key: u64,
@@ -165,7 +166,7 @@ impl Paced {
         outcome
     }
 
-    /// Whether this is the byte by which Pingora sees whether it may keep the stream.
+    /// Returns whether this is the one-byte read by which Pingora learns whether it may keep the stream.
     fn is_given_back(buffer: &ReadBuf<'_>) -> bool {
         buffer.capacity() == 1 && with_pace(Pace::is_over) == Some(true)
     }
@@ -184,7 +185,7 @@ impl AsyncRead for Paced {
             if let Some(stream) = self.stream.take() {
                 self.kept.put(self.key, stream, self.idle);
             }
-            // The end of a stream: Pingora drops what is left of it.
+            // This is the end of the stream: Pingora drops what is left of it.
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();

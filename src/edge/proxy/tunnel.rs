@@ -1,8 +1,8 @@
-//! WebSockets, in a tunnel of our own.
+//! Tunnels for WebSockets.
 //!
-//! Pingora drops a tunnel right after its 101 when the target responds before Pingora has noted that
-//! the request has no body (cloudflare/pingora#946). So the relay makes the handshake, over Pingora's
-//! connector and HTTP/1 session, and then the two streams are joined here.
+//! Pingora drops a tunnel right after its 101 when the target responds before Pingora has noted that the request has
+//! no body (cloudflare/pingora#946). So the relay makes the handshake, over Pingora's connector and HTTP/1 session,
+//! and then the two streams are joined here.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -39,7 +39,7 @@ const CLIENT_CLOSE_TIME: Duration = Duration::from_secs(5);
 const TARGET_CLOSE_TIME: Duration = Duration::from_millis(300);
 
 impl Gateway {
-    /// Carries a WebSocket, or passes on the response of a target that declined it.
+    /// Carries a WebSocket, or relays the response of a target that declined it.
     pub(super) async fn tunnel(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
         let response = match self.fetch(session, ctx, false, true).await {
             Ok(response) => response,
@@ -74,7 +74,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// Joins the two streams until both have ended or are silent; at the end of a drain they are cut.
+    /// Joins the two streams until both have ended or are silent. At the end of a drain they are cut.
     async fn join(&self, session: &mut Session, ctx: &mut Context, mut target: ClientSession) {
         if let Some(connection) = &ctx.downstream.connection {
             connection.follow_no_more();
@@ -106,7 +106,7 @@ impl Gateway {
 }
 
 impl Gateway {
-    /// Resolves when the process has drained for as long as WebSockets may go on meanwhile.
+    /// Resolves when the process has drained for as long as tunnels may go on in a drain.
     async fn end_of_tunnels(&self) {
         let mut draining = self.draining.clone();
         loop {
@@ -114,10 +114,10 @@ impl Gateway {
                 return std::future::pending().await;
             }
             let process = &self.serving.serving().snapshot.process;
-            // In time before whatever is still under way is cut.
+            // In time before whatever is still active is cut.
             let latest = process.drain_time.saturating_sub(CLIENT_CLOSE_TIME).max(process.drain_time / 2);
             let time = process.websocket_time.min(latest);
-            // A drain may be called off.
+            // A drain may be cancelled.
             if tokio::time::timeout(time, draining.wait_for(|draining| !*draining)).await.is_err() {
                 return;
             }
@@ -125,12 +125,12 @@ impl Gateway {
     }
 }
 
-/// One direction.
+/// One direction of a tunnel.
 struct Pump<'t> {
-    /// What came with the handshake.
+    /// The bytes that came with the handshake.
     early: Option<Bytes>,
     count: &'t AtomicU64,
-    /// Whether it is to end at the next frame's end.
+    /// Whether it is to end at the end of the next frame.
     stop: watch::Receiver<bool>,
     /// The close frame with which it then ends.
     close_frame: Vec<u8>,
@@ -152,7 +152,7 @@ impl Pump<'_> {
             }
             let read = from.read(&mut buffer);
             let taken = tokio::select! {
-                // A reset is an end like any other: the shutdown below lets the other side know.
+                // A reset is an end like any other: the shutdown below forwards it to the other side.
                 taken = read => taken.unwrap_or_default(),
                 _ = self.stop.changed(), if !stopping => continue,
             };
@@ -180,7 +180,8 @@ impl Pump<'_> {
         Ok(())
     }
 
-    /// Sends the close frame, and waits for the one of the other side, passing nothing on (RFC 6455, section 7.1.2).
+    /// Sends the close frame, and waits for that of the other side, without forwarding anything (RFC 6455, section
+    /// 7.1.2).
     async fn close_handshake(
         &self,
         frames: &mut Frames,
@@ -201,8 +202,8 @@ impl Pump<'_> {
     }
 }
 
-/// Runs both directions; once one has ended the other has [`HALF_CLOSED_TIME`] to do so. In a drain the
-/// client's response to its close frame is waited for, and the target's for [`TARGET_CLOSE_TIME`] only.
+/// Runs both directions; once one has ended the other has [`HALF_CLOSED_TIME`] to do so. In a drain the client's
+/// response to its close frame is waited for, and the target's for [`TARGET_CLOSE_TIME`] only.
 async fn both(inward: impl Future, outward: impl Future, stop: watch::Receiver<bool>) {
     tokio::pin!(inward, outward);
     tokio::select! {
@@ -214,7 +215,7 @@ async fn both(inward: impl Future, outward: impl Future, stop: watch::Receiver<b
     }
 }
 
-/// Resolves when neither direction has moved for that long.
+/// Resolves when neither direction has moved for `limit`.
 async fn silence(counts: &(AtomicU64, AtomicU64), limit: Duration) {
     let sum = || counts.0.load(Ordering::Relaxed) + counts.1.load(Ordering::Relaxed);
     let (mut last, mut since) = (sum(), Instant::now());

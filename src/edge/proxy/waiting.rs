@@ -1,21 +1,21 @@
-//! Waiting for something else than the client, for as long as there is a client.
+//! Waiting for something other than the client, while the client is there.
 
 use std::time::Instant;
 
 use super::context::Downstream;
 use crate::edge::listeners::LOOK;
 
-/// How waiting has ended.
+/// How a wait has ended.
 pub(super) enum Waited<T> {
-    /// With what was waited for.
+    /// The work is done.
     Done(T),
     /// The time is over.
     Late,
-    /// The client has gone, or has taken the request back.
+    /// The client has gone, or has cancelled the request.
     Gone,
 }
 
-/// Waits for `work`, until then at most.
+/// Waits for `work` until the deadline, or until the client goes.
 pub(super) async fn wait<F: Future>(downstream: &Downstream, until: Option<Instant>, work: F) -> Waited<F::Output> {
     tokio::pin!(work);
     loop {

@@ -1,4 +1,4 @@
-//! Whole request bodies: read before the request goes on, for filters that have to see all of one.
+//! Whole request bodies: read before the request goes on, for filters that need all of one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,16 +16,16 @@ use super::{Context, Gateway, interim};
 use crate::exchange::{Reason, Rejection};
 use crate::snapshot::Route;
 
-/// Room that is made at once for a body of a known length, in bytes.
+/// The most memory that is reserved at once for a body of a known length, in bytes.
 const FIRST: u64 = 256 * 1024;
 
-/// The memory of the request bodies that are held whole at one time.
+/// The memory of the request bodies that are held whole at the same time.
 #[derive(Debug, Default)]
 pub struct BodyBudget {
     used: AtomicU64,
 }
 
-/// A share of that memory, given back with it.
+/// A share of that memory, which is released with it.
 #[derive(Debug)]
 struct Share {
     budget: Arc<BodyBudget>,
@@ -33,7 +33,7 @@ struct Share {
 }
 
 impl Share {
-    /// Takes so many bytes more, of `most` for all; whether there are so many.
+    /// Adds `bytes` to the share if all shares then have no more than `most`; returns whether they do.
     fn grow(&mut self, bytes: u64, most: u64) -> bool {
         let room = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= most);
         let grown = self.budget.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok();
@@ -48,7 +48,7 @@ impl Drop for Share {
     }
 }
 
-/// A request body that is held whole, for as long as the request is under way.
+/// A request body that is held whole while the request is active.
 #[derive(Debug)]
 pub struct WholeBody {
     _share: Share,
@@ -56,22 +56,22 @@ pub struct WholeBody {
 }
 
 impl WholeBody {
-    /// Returns how many bytes it has.
+    /// Returns the length of the body in bytes.
     pub fn length(&self) -> usize {
         self.replay.body.len()
     }
 
-    /// Returns its bytes.
+    /// Returns the bytes of the body.
     pub fn bytes(&self) -> Bytes {
         self.replay.body.clone()
     }
 
-    /// Has the client's connection closed after the response.
+    /// Closes the client's connection after the response.
     pub(super) fn close(&self) {
         self.replay.close();
     }
 
-    /// Gives the client's session back, at the end of the request.
+    /// Returns the client's session at the end of the request.
     pub(super) fn end(self, session: &mut Session) {
         self.replay.end(session);
     }
@@ -80,8 +80,8 @@ impl WholeBody {
 type Judged = std::result::Result<(), Box<Rejection>>;
 
 impl Gateway {
-    /// Reads the whole body, of at most so many bytes, and has the route's filters decide on it. What goes on is the same
-    /// body, which can be sent any number of times.
+    /// Reads the whole body, of at most `most` bytes, and has the route's filters decide on it. The same body is
+    /// forwarded, and can be sent any number of times.
     pub(super) async fn judge_body(&self, session: &mut Session, ctx: &mut Context, route: &Route, most: u64) -> Result<Judged> {
         if session.is_body_empty() {
             return Ok(route.filters(ctx.listener).on_request_body(&[], session.req_header(), &mut ctx.exchange));
