@@ -10,7 +10,7 @@ use super::{Filter, Memory, Needs, Refusal, ResponseView, Stage, Verdict};
 use crate::exchange::{Exchange, Reason, Rejection};
 use crate::rules::payload::{BodyChain, Decoder};
 
-/// What a head says of a body and is no longer right once that is changed, but for its length.
+/// The fields of a head that describe a body and no longer hold once it is changed, except its length.
 static SPOILED: [HeaderName; 5] = [
     ACCEPT_RANGES,
     HeaderName::from_static("content-md5"),
@@ -23,22 +23,22 @@ static SPOILED: [HeaderName; 5] = [
 #[derive(Debug, Default)]
 pub struct Chain {
     filters: Vec<Arc<Filter>>,
-    /// Bytes of a request's body that filters have to be given whole.
+    /// How many bytes of a request body filters need whole.
     request_body: Option<u64>,
 }
 
-/// What the filters of a chain remember of one request. Most remember nothing, and cost nothing.
+/// The memories of the filters of a chain for one request. Most filters remember nothing, and cost nothing.
 #[derive(Debug, Default)]
 pub struct Memories(SmallVec<[(usize, Memory); 1]>);
 
-/// Where one filter of a chain remembers.
+/// The place of one filter's memory.
 pub(super) struct Slot<'m> {
     memories: &'m mut Memories,
     index: usize,
 }
 
 impl<'m> Slot<'m> {
-    /// Returns what the filter remembers; `make` begins it.
+    /// Returns the memory of the filter, which `make` creates.
     pub(super) fn get(self, make: impl FnOnce() -> Memory) -> &'m mut Memory {
         let list = &mut self.memories.0;
         let place = list.iter().position(|(index, _)| *index == self.index).unwrap_or_else(|| {
@@ -50,7 +50,7 @@ impl<'m> Slot<'m> {
 }
 
 impl Chain {
-    /// Arranges filters by their stages; within a stage they stay in their order.
+    /// Orders filters by their stages; within a stage they keep their order.
     pub fn new(mut filters: Vec<Arc<Filter>>) -> Self {
         filters.sort_by_key(|filter| filter.stage());
         let most = |filter: &Arc<Filter>| if let Needs::RequestBody(most) = filter.needs() { Some(most) } else { None };
@@ -62,20 +62,21 @@ impl Chain {
         &self.filters
     }
 
-    /// Returns whether it has a filter of that stage.
+    /// Returns whether the chain has a filter of that stage.
     pub fn has(&self, stage: Stage) -> bool {
         self.filters.iter().any(|filter| filter.stage() == stage)
     }
 
-    /// Returns how many bytes of a request's body it has to be given whole, if it has to.
+    /// Returns how many bytes of a request body the chain needs whole, if it does.
     pub fn request_body(&self) -> Option<u64> {
         self.request_body
     }
 
-    /// Decides on a request, in the order of the stages. Who calls, and the edits for the target, are noted in `exchange`.
+    /// Decides on a request, in the order of the stages. The identity of the client and the edits for the target are
+    /// noted in `exchange`.
     ///
     /// # Errors
-    /// The response to give instead of going on.
+    /// Returns the response to send instead of going on.
     pub async fn on_request(&self, request: &RequestHeader, exchange: &mut Exchange, memories: &mut Memories) -> Verdict {
         for (index, filter) in self.filters.iter().enumerate() {
             if let Some(edits) = filter.edits() {
@@ -94,7 +95,7 @@ impl Chain {
     /// Lets pages of other origins read the rejection that follows.
     ///
     /// # Errors
-    /// The response to a preflight.
+    /// Returns the response to a preflight.
     pub async fn before_rejection(&self, request: &RequestHeader, exchange: &mut Exchange, memories: &mut Memories) -> Verdict {
         for (index, filter) in self.filters.iter().enumerate().filter(|(_, filter)| filter.stage() == Stage::Cors) {
             filter.on_request(request, exchange, Slot { memories, index }).await?;
@@ -105,23 +106,23 @@ impl Chain {
     /// Decides on the whole body of a request.
     ///
     /// # Errors
-    /// The response to give instead of going on.
+    /// Returns the response to send instead of going on.
     pub fn on_request_body(&self, body: &[u8], request: &RequestHeader, exchange: &mut Exchange) -> Verdict {
         self.filters.iter().try_for_each(|filter| filter.on_request_body(body, request, exchange))
     }
 
-    /// Edits the head of a response whose body stays as it is, in the reverse order.
+    /// Edits the head of a response whose body is unchanged, in the reverse order.
     pub fn on_head(&self, response: &mut ResponseHeader, view: &ResponseView<'_>, memories: &mut Memories) {
         for (index, filter) in self.filters.iter().enumerate().rev() {
             filter.on_response(response, view, Slot { memories, index });
         }
     }
 
-    /// Edits the head of a target's response in the reverse order, and returns the changes of its body. What the head says
-    /// of a body that is changed is repaired: its coding is taken off, and its length, digests and ranges go.
+    /// Edits the head of a target's response in the reverse order, and returns the changes of its body. The fields
+    /// that describe a changed body are repaired: it is decoded, and its length, digests and ranges are removed.
     ///
     /// # Errors
-    /// The response to give instead, when the body cannot be looked into.
+    /// Returns the response to send instead, when the body cannot be decoded or parsed.
     pub fn on_response(
         &self,
         response: &mut ResponseHeader,
@@ -146,7 +147,7 @@ impl Chain {
     }
 }
 
-/// Returns what takes the response's coding off, and removes the coding from the head.
+/// Returns the decoder of the response's content coding, and removes the coding from the head.
 fn decoder(response: &mut ResponseHeader) -> Result<Option<Decoder>, Box<Rejection>> {
     let opaque = || Rejection::new(Reason::AnswerOpaque, "").log("the response has a content coding that cannot be decoded");
     let mut codings = Vec::new();
@@ -163,10 +164,10 @@ fn decoder(response: &mut ResponseHeader) -> Result<Option<Decoder>, Box<Rejecti
     Ok(decoder)
 }
 
-/// Makes a head ready for a body of another length than the target's.
+/// Prepares a head for a body of another length than the target's.
 fn repair(response: &mut ResponseHeader) {
     response.remove_header(&CONTENT_LENGTH);
-    // A response has few headers, and seldom one of these: one look at each of them is less than a search for each of these.
+    // A response has few fields, and seldom one of these: one scan costs less than a search for each of these.
     if response.headers.keys().any(|name| SPOILED.contains(name)) {
         for name in &SPOILED {
             response.remove_header(name);
@@ -175,7 +176,7 @@ fn repair(response: &mut ResponseHeader) {
     weaken_etag(response);
 }
 
-/// Weakens the validator: the body is another than the target's, so its strong one does not hold (RFC 9110, section 8.8.1).
+/// Weakens the validator: a strong one does not hold for a changed body (RFC 9110, section 8.8.1).
 pub(super) fn weaken_etag(response: &mut ResponseHeader) {
     let Some(etag) = response.headers.get(ETAG).filter(|etag| !etag.as_bytes().starts_with(b"W/")) else { return };
     if let Ok(weak) = HeaderValue::from_bytes(&[b"W/", etag.as_bytes()].concat()) {

@@ -1,11 +1,11 @@
-//! `compress`: puts a content coding that the client accepts on responses of targets, while they stream by.
+//! `compress`: encodes responses of targets in a content coding that the client accepts, while they stream.
 //!
-//! A body whose length is not known is flushed with every part that comes, so that events and messages arrive at once.
-//! A body that has a coding, a part of a body, and what its sender forbids to transform stay as they are (RFC 9110,
-//! sections 7.7, 8.4 and 15.3.7).
+//! A body of unknown length is flushed with every part that comes, so that events and messages arrive at once. A body
+//! that has a coding, a partial body, and one whose sender forbids a transformation are unchanged (RFC 9110, sections
+//! 7.7, 8.4 and 15.3.7).
 //!
-//! Where a response holds a secret beside text that a stranger chooses, its compressed length says something of the
-//! secret (the attack BREACH); do not compress such routes.
+//! Where a response holds a secret beside text that an attacker chooses, its compressed length reveals something of
+//! the secret (the attack BREACH); do not compress such routes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,18 +26,19 @@ use crate::rules::payload::{Coding, Encoder, Level, Opaque, Step, choose_coding}
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The codings, the best first: it is taken where the client likes several equally well. Default zstd, br, gzip.
+    /// The codings in the order of preference, which decides where the client accepts several equally. Default zstd,
+    /// br, gzip.
     #[schemars(length(min = 1))]
     pub codings: Vec<CodingName>,
     /// Media types: `application/json`, `text/*`, `*+json`, or `*` for all. Default: texts and fonts that are not
-    /// compressed by themselves.
+    /// compressed already.
     #[schemars(length(min = 1))]
     pub types: Vec<String>,
-    /// Shorter bodies stay as they are. Default 1KiB.
+    /// The size below which bodies are not compressed. Default 1KiB.
     pub min_size: Size,
-    /// How much time is spent for smaller bodies. Default `balanced`.
+    /// How much time is spent on smaller bodies. Default `balanced`.
     pub level: LevelName,
-    /// The memory of all responses together that are compressed at a time; further ones stay as they are. Default
+    /// The memory of all responses together that are compressed at a time; further ones are not compressed. Default
     /// 256MiB.
     pub memory: Size,
 }
@@ -77,15 +78,15 @@ const TYPES: [&str; 15] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CodingName {
-    /// The fastest, and as small as br: for clients that know it.
+    /// The fastest, and as small as br: for clients that support it.
     Zstd,
     /// For browsers over TLS.
     Br,
-    /// Every client knows it.
+    /// Every client supports it.
     Gzip,
 }
 
-/// How much time is spent for smaller bodies.
+/// How much time is spent on smaller bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LevelName {
@@ -121,7 +122,7 @@ impl TypePattern {
         }
     }
 
-    /// Returns whether it takes that type, which has no parameters.
+    /// Returns whether the pattern matches that type, which has no parameters.
     fn takes(&self, kind: &[u8]) -> bool {
         match self {
             Self::All => true,
@@ -202,7 +203,7 @@ impl HttpFilter for Filter {
         if response.insert_header(CONTENT_ENCODING, HeaderValue::from_static(coding.name())).is_err() {
             return Ok(None);
         }
-        // What HEAD describes is described only: it gets no encoder.
+        // A response to HEAD has no body: it needs no encoder.
         let encoder = if view.request.method == Method::HEAD { None } else { Some(Encoder::new(coding, self.level, flushes)) };
         match encoder.transpose() {
             Ok(encoder) => Ok(Some(Box::new(Compressing { encoder, _reserved: reserved }))),
@@ -215,7 +216,7 @@ impl HttpFilter for Filter {
 }
 
 impl Filter {
-    /// Returns whether a client that accepts codings may get this response with one.
+    /// Returns whether this response may be encoded for a client that accepts codings.
     fn may_encode(&self, response: &ResponseHeader, view: &ResponseView<'_>) -> bool {
         let status = response.status;
         if status.is_informational() || matches!(status.as_u16(), 204..=206) || view.exchange.grpc {
@@ -233,7 +234,7 @@ impl Filter {
             return false;
         }
         match headers.get(CONTENT_TYPE) {
-            // A 304 has no type as a rule.
+            // A 304 usually has no type.
             None => confirms,
             Some(value) => {
                 let kind = value.as_bytes().split(|byte| matches!(byte, b';' | b',')).next().unwrap_or_default().trim_ascii();
@@ -243,7 +244,7 @@ impl Filter {
     }
 }
 
-/// Messages of gRPC have codings of their own.
+/// Returns whether a type is gRPC, whose messages have codings of their own.
 fn is_grpc(kind: &[u8]) -> bool {
     kind.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
 }
@@ -253,22 +254,22 @@ fn length_of(response: &ResponseHeader) -> Option<u64> {
     response.headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// Returns whether a list has that member, in whatever case.
+/// Returns whether a list has that member, in any case.
 fn has_member(headers: &HeaderMap, name: &HeaderName, member: &[u8]) -> bool {
     headers.get_all(name).iter().any(|value| value.as_bytes().split(|b| *b == b',').any(|m| m.trim_ascii().eq_ignore_ascii_case(member)))
 }
 
-/// Notes that the response is chosen by `Accept-Encoding` (RFC 9110, section 12.5.5).
+/// Notes that the response depends on `Accept-Encoding` (RFC 9110, section 12.5.5).
 fn add_vary(response: &mut ResponseHeader) {
     if !has_member(&response.headers, &VARY, b"accept-encoding") && !has_member(&response.headers, &VARY, b"*") {
         let _ = response.append_header(VARY, HeaderValue::from_static("accept-encoding"));
     }
 }
 
-/// The memory of all encoders that are at work, in bytes.
+/// The memory of all active encoders, in bytes.
 static IN_USE: AtomicU64 = AtomicU64::new(0);
 
-/// Memory of one encoder, which is given back when it is dropped.
+/// The memory of one encoder, which is released when it is dropped.
 #[derive(Debug)]
 struct Reserved {
     in_use: &'static AtomicU64,
@@ -279,7 +280,7 @@ impl Reserved {
     fn take(in_use: &'static AtomicU64, cost: u64, most: u64) -> Option<Self> {
         let sum = in_use.fetch_add(cost, Ordering::Relaxed) + cost;
         let reserved = Self { in_use, cost };
-        // Where it is too much it is dropped, and given back.
+        // Where it is too much the guard is dropped, which releases it.
         (sum <= most).then_some(reserved)
     }
 }
@@ -290,10 +291,10 @@ impl Drop for Reserved {
     }
 }
 
-/// One body that is compressed.
+/// The compression of one body.
 #[derive(Debug)]
 struct Compressing {
-    /// None where there is no body.
+    /// The encoder; `None` where there is no body.
     encoder: Option<Encoder>,
     _reserved: Reserved,
 }

@@ -1,4 +1,4 @@
-//! The filter alone: heads, bodies in parts, and what is chosen for whom.
+//! Tests of the filter alone: heads, bodies in parts, and the choice of the coding.
 
 use super::super::test_kit::{Changed, Kit, compile, request, response};
 use super::*;

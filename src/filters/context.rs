@@ -1,4 +1,4 @@
-//! What a filter is compiled with.
+//! The context in which a filter is compiled.
 
 use std::any::{Any, TypeId};
 use std::cell::Cell;
@@ -11,31 +11,31 @@ use super::Consumers;
 use crate::live::{Kept, Live};
 use crate::notation::{MethodName, Mistakes, Place};
 
-/// What a filter may look at while it is compiled, and where it notes its errors.
+/// The facts that a filter may use while it is compiled, and its errors.
 #[derive(Debug)]
 pub struct CompileContext<'c> {
     /// The route that it is compiled for.
     pub route: RouteFacts<'c>,
     /// The filter's place in the configuration.
     pub place: Place,
-    /// Where relative paths start.
+    /// The directory in which relative paths begin.
     pub base: &'c Path,
-    /// What outlives configurations.
+    /// The state that outlives configurations.
     pub live: &'c Live,
-    /// Who calls.
+    /// The consumers.
     pub consumers: &'c Arc<Consumers>,
-    /// Whether some of them are left out, because they are wrong.
+    /// Whether some of them are missing, because they have errors.
     pub is_partial: bool,
-    /// What tells settings apart from all others.
+    /// The identities of settings.
     pub identities: Identities<'c>,
-    /// What filters of all routes share.
+    /// The values that filters of all routes share.
     pub shared: &'c mut Shared,
-    /// Errors so far.
+    /// The errors so far.
     pub mistakes: &'c mut Mistakes,
 }
 
-/// What a filter may know of the route that it is compiled for. One that asks for nothing is compiled once for all routes
-/// that have it.
+/// The facts of the route that a filter is compiled for. A filter that uses none of them is compiled once for all
+/// routes that have it.
 #[derive(Debug)]
 pub struct RouteFacts<'c> {
     name: &'c str,
@@ -46,20 +46,20 @@ pub struct RouteFacts<'c> {
 }
 
 impl<'c> RouteFacts<'c> {
-    /// Returns those of the route of that name and those methods, where the filter is written at the place of that name:
-    /// on the route itself, or where other routes have it too.
+    /// Returns the facts of the route of that name and those methods. `written` names the place at which the filter
+    /// is written: the route itself, if `is_own`, or one that several routes use.
     pub fn new(name: &'c str, methods: &'c [MethodName], written: &'c str, is_own: bool) -> Self {
         Self { name, methods, written, is_own, asked: Cell::new(false) }
     }
 
-    /// Returns the methods that the route is for; none are all.
+    /// Returns the methods that the route is for; an empty list means all.
     pub fn methods(&self) -> &'c [MethodName] {
         self.asked.set(true);
         self.methods
     }
 
-    /// Returns the name under which what the filter counts outlives a configuration. What is written once counts once, for
-    /// all routes that have it, unless `each` route is to count by itself.
+    /// Returns the name under which the filter's counts outlive a configuration. What is written once counts once,
+    /// for all routes that have it, unless `each` route is to count by itself.
     pub fn count_name(&self, each: bool) -> String {
         if each && !self.is_own {
             self.asked.set(true);
@@ -68,14 +68,14 @@ impl<'c> RouteFacts<'c> {
         self.written.to_owned()
     }
 
-    /// Whether anything was asked that differs between routes.
+    /// Returns whether a fact was used that differs between routes.
     pub fn is_asked(&self) -> bool {
         self.asked.get()
     }
 }
 
-/// Gives the identity of settings by their place: the digest of all that they say, secrets and the contents of files that
-/// they name among it.
+/// Returns the identity of settings by their place: the digest of all their values, with secrets and the contents of
+/// the files that they name.
 #[derive(Clone, Copy)]
 pub struct Identities<'c>(pub &'c dyn Fn(&Place) -> [u8; 32]);
 
@@ -91,7 +91,7 @@ impl CompileContext<'_> {
         (self.identities.0)(&self.place)
     }
 
-    /// Returns what filters with that key share, which `make` makes once; `None` where it cannot.
+    /// Returns the value that filters with that key share, which `make` creates once; `None` where it cannot.
     pub fn shared<T: Any + Send + Sync>(&mut self, key: &[u8], make: impl FnOnce(&mut Self) -> Option<T>) -> Option<Arc<T>> {
         let key = (TypeId::of::<T>(), key.to_vec());
         if let Some(known) = self.shared.known.get(&key) {
@@ -102,7 +102,7 @@ impl CompileContext<'_> {
         Some(made)
     }
 
-    /// Notes what is to be kept up to date in the background for as long as the configuration serves.
+    /// Registers a value that is kept up to date in the background while the configuration serves.
     pub fn keep(&mut self, kept: Arc<dyn Kept>) {
         let is_known = self.shared.kept.iter().any(|known| std::ptr::addr_eq(Arc::as_ptr(known), Arc::as_ptr(&kept)));
         if !is_known {
@@ -111,11 +111,11 @@ impl CompileContext<'_> {
     }
 }
 
-/// What filters of all routes share.
+/// The values that filters of all routes share.
 #[derive(Default)]
 pub struct Shared {
     known: HashMap<(TypeId, Vec<u8>), Arc<dyn Any + Send + Sync>>,
-    /// What is kept up to date in the background.
+    /// The values that are kept up to date in the background.
     pub kept: Vec<Arc<dyn Kept>>,
 }
 

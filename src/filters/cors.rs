@@ -1,4 +1,4 @@
-//! `cors`: lets pages of other origins read answers (the Fetch standard, section 3.2).
+//! `cors`: lets pages of other origins read responses (the Fetch standard, section 3.2).
 
 use http::HeaderMap;
 use http::Method;
@@ -15,7 +15,7 @@ use super::{CompileContext, HttpFilter, ResponseView, Stage, Verdict};
 use crate::exchange::{Exchange, Reason, Rejection};
 use crate::notation::{Duration, Header, MethodName};
 
-/// Who may read answers.
+/// Who may read responses.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -26,7 +26,7 @@ pub struct Config {
     pub methods: Option<Vec<MethodName>>,
     /// Headers that a page may send. Default: those that it asks for.
     pub headers: Option<Vec<Header>>,
-    /// Headers of an answer that a page may read.
+    /// Headers of a response that a page may read.
     #[serde(default)]
     pub expose: Vec<Header>,
     /// Whether a page may send cookies and credentials; not with `*`. Default false.
@@ -39,7 +39,7 @@ pub struct Config {
 #[derive(Debug)]
 enum Origin {
     Exact(String),
-    /// What stands before and behind the `*`.
+    /// The text before and after the `*`.
     Below(String, String),
 }
 
@@ -89,7 +89,7 @@ impl HttpFilter for Filter {
         }
         let methods = match &config.methods {
             Some(methods) => list(methods.iter().map(|m| m.0.as_str())),
-            // Of other methods a preflight asks another route.
+            // A preflight for other methods matches another route.
             None if !context.route.methods().is_empty() => list(context.route.methods().iter().map(|m| m.0.as_str())),
             None => HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE"),
         };
@@ -109,7 +109,7 @@ impl HttpFilter for Filter {
         config.headers.iter().flatten().map(|name| (name.0.clone(), vec!["headers".to_owned()])).collect()
     }
 
-    /// Responds to a preflight; remembers who may read the response to anything else.
+    /// Responds to a preflight; otherwise remembers which origin may read the response.
     async fn on_request(&self, request: &RequestHeader, _exchange: &mut Exchange, allowed: &mut Self::Memory) -> Verdict {
         let Some(origin) = request.headers.get(ORIGIN) else { return Ok(()) };
         if self.allows(origin.as_bytes()) {
@@ -118,7 +118,7 @@ impl HttpFilter for Filter {
         if is_preflight(&request.method, &request.headers) { Err(self.preflight(request, allowed.is_some())) } else { Ok(()) }
     }
 
-    /// Says who may read the response. The gateway is the one that decides: what the target said is replaced.
+    /// Writes which origin may read the response. The gateway decides that: the target's own fields are replaced.
     fn on_response(&self, response: &mut ResponseHeader, _view: &ResponseView<'_>, allowed: &Self::Memory) {
         response.remove_header(&ACCESS_CONTROL_ALLOW_ORIGIN);
         response.remove_header(&ACCESS_CONTROL_ALLOW_CREDENTIALS);
@@ -157,7 +157,7 @@ impl Filter {
         const VARY_ON: &str = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers";
         let mut answer = Rejection::new(Reason::Preflight, "").header(VARY, HeaderValue::from_static(VARY_ON));
         if !is_allowed {
-            // Without Access-Control-Allow-Origin the browser refuses: that is the answer.
+            // Without Access-Control-Allow-Origin the browser blocks the request.
             return answer.log("the origin is not allowed");
         }
         answer = answer.header(ACCESS_CONTROL_ALLOW_METHODS, self.methods.clone());
@@ -174,12 +174,12 @@ fn varies_on_origin(response: &ResponseHeader) -> bool {
     response.headers.get_all(VARY).iter().any(has)
 }
 
-/// Whether the request asks, before the real one, what that one may do.
+/// Returns whether the request is a preflight.
 fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::OPTIONS && headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// The method of the real request, if this is one that asks before it.
+/// Returns the method that a preflight announces, if this is one.
 pub fn announced_method(method: &Method, headers: &HeaderMap) -> Option<Method> {
     let name = headers.get(ACCESS_CONTROL_REQUEST_METHOD).filter(|_| is_preflight(method, headers))?;
     Method::from_bytes(name.as_bytes()).ok()

@@ -1,4 +1,4 @@
-//! `headers`: sets, adds and removes headers, both ways.
+//! `headers`: sets, adds and removes headers of requests and responses.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use super::{CompileContext, HttpFilter, ResponseView, Stage};
 use crate::exchange::Edit;
 use crate::notation::{Header, HeaderText, Mistakes, Place};
 
-/// Headers that frame a message or belong to a connection: edited, they would break it.
+/// The headers that frame a message or belong to a connection, which an edit would break.
 const FRAMING: &[&str] = &["content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "keep-alive", "host"];
 
-/// What is done to headers.
+/// The edits of headers.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// On the way to the target.
+    /// Edits of what the target is sent.
     pub request: Edits,
-    /// On the way to the client.
+    /// Edits of what the client is sent.
     pub response: Edits,
 }
 
@@ -29,11 +29,11 @@ pub struct Config {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Edits {
-    /// Removed, however often they are there.
+    /// Headers that are removed, every occurrence of them.
     pub remove: Vec<Header>,
-    /// Set to this value, replacing what was there.
+    /// Headers that are set to a value, which replaces the present ones.
     pub set: BTreeMap<String, HeaderText>,
-    /// Added to what was there.
+    /// Headers that are added to the present ones.
     pub add: BTreeMap<String, HeaderText>,
 }
 
@@ -44,7 +44,7 @@ pub struct Filter {
     response: Arc<[Edit]>,
 }
 
-/// A header that a configuration may set.
+/// Parses the name of a header that a configuration may set.
 pub fn editable(text: &str, place: &Place, mistakes: &mut Mistakes) -> Option<HeaderName> {
     let parsed: Result<Header, String> = text.parse();
     let name = mistakes.take(place, parsed.map_err(|e| format!("expected {e}")))?.0;
@@ -99,7 +99,7 @@ impl HttpFilter for Filter {
             return;
         }
         for edit in self.response.iter() {
-            // The names are valid and few, so that nothing here can fail.
+            // The names are valid and few, so nothing here can fail.
             match edit {
                 Edit::Set(name, value) => _ = response.insert_header(name.clone(), value.clone()),
                 Edit::Add(name, value) => _ = response.append_header(name.clone(), value.clone()),

@@ -1,4 +1,4 @@
-//! What a filter can do: the trait that each implements, with a default for every hook.
+//! The hooks of a filter: the trait that each implements, with a default for every hook.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,21 +15,21 @@ use crate::rules::payload::Step;
 pub enum Stage {
     /// CORS first: a preflight carries no credentials, so nothing that needs them may come before it.
     Cors,
-    /// Who is it? Before all that depends on who it is.
+    /// The client is identified, before everything that depends on its identity.
     Authenticate,
-    /// Within the limits? Behind authentication, because limits are by consumer, and because a stranger must not use up
-    /// the quota of another.
+    /// The limits. They come after authentication, because they are by consumer, and because an unauthenticated
+    /// client must not use up the quota of another.
     Limit,
-    /// Is it what the API takes? Behind the limits, because it costs more than they do.
+    /// Whether the request is valid. It comes after the limits, because it costs more.
     Validate,
-    /// Content codings: what encodes a response comes after all edits of it, which run in reverse.
+    /// Content codings: the encoding of a response comes after all edits of it, which run in reverse.
     Encode,
     /// Edits of what targets and clients are sent.
     Edit,
 }
 
 impl Stage {
-    /// Whether a request has at most one filter of the stage: a second one would have nothing to decide.
+    /// Returns whether a request has at most one filter of the stage: a second one would have nothing to decide.
     pub fn is_single(self) -> bool {
         matches!(self, Self::Cors | Self::Authenticate | Self::Encode)
     }
@@ -48,83 +48,83 @@ impl fmt::Display for Stage {
     }
 }
 
-/// What a filter has to be given besides the heads.
+/// What a filter needs besides the heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
     /// Nothing.
     Heads,
-    /// The whole body of the request, of so many bytes at most; a longer one is rejected with 413.
+    /// The whole body of the request, of at most that many bytes; a longer one is rejected with 413.
     RequestBody(u64),
-    /// The body of the target's response as it passes.
+    /// The body of the target's response as it streams.
     ResponseBody,
 }
 
 /// The outcome of a filter: the request goes on, or this is the response.
 pub type Verdict = Result<(), Box<Rejection>>;
 
-/// A change of the response's body, or the response to give instead when the body cannot be looked into.
+/// A change of the response body, or the response to send instead when the body cannot be decoded or parsed.
 pub type BodyStep = Result<Option<Box<dyn Step>>, Box<Rejection>>;
 
-/// What a filter may look at when a response has come.
+/// The values that a filter may use when a response has come.
 #[derive(Debug)]
 pub struct ResponseView<'r> {
     /// The request's head as the client sent it.
     pub request: &'r RequestHeader,
-    /// What is known of the request.
+    /// The facts about the exchange.
     pub exchange: &'r Exchange,
     /// Whether the response is the gateway's own.
     pub own: bool,
 }
 
-/// A filter. The request's head is read-only: what the target is to be sent otherwise is an [`Edit`].
+/// A filter. The request's head is read-only: changes for the target are [`Edit`]s.
 pub trait HttpFilter: Sized {
-    /// Its settings.
+    /// The settings.
     type Config;
-    /// What it remembers of a request from one hook to the next.
+    /// What the filter remembers of a request from one hook to the next.
     type Memory: Default + Send + fmt::Debug;
-    /// The stage in which it runs.
+    /// The stage in which the filter runs.
     const STAGE: Stage;
 
-    /// Compiles it; `None` when errors were noted.
+    /// Compiles the filter; returns `None` when errors were noted.
     fn compile(config: &Self::Config, context: &mut CompileContext<'_>) -> Option<Self>;
 
-    /// Returns the headers of a request that it reads, each with the keys that lead to its name.
+    /// Returns the headers of a request that the filter reads, each with the keys that lead to its name.
     fn headers_read(_config: &Self::Config) -> Vec<(HeaderName, Vec<String>)> {
         Vec::new()
     }
 
-    /// Returns the headers of a request that it sets or removes for the target.
+    /// Returns the headers of a request that the filter sets or removes for the target.
     fn headers_written(_config: &Self::Config) -> Vec<HeaderName> {
         Vec::new()
     }
 
-    /// Returns what it has to be given besides the heads.
+    /// Returns what the filter needs besides the heads.
     fn needs(&self) -> Needs {
         Needs::Heads
     }
 
-    /// Returns the edits of every request that it lets through.
+    /// Returns the edits of every request that the filter accepts.
     fn edits(&self) -> Option<&Arc<[Edit]>> {
         None
     }
 
-    /// Finds out who calls. Filters of [`Stage::Authenticate`] implement this, and no other hook of requests.
+    /// Authenticates a request. Filters of [`Stage::Authenticate`] implement this, and no other hook of requests.
     ///
     /// # Errors
-    /// Why the caller is not let in by it.
+    /// Returns why the filter does not authenticate the request.
     fn authenticate<'a>(
         &'a self,
         _request: &'a RequestHeader,
         _exchange: &'a Exchange,
     ) -> impl Future<Output = Result<Authenticated, Refusal>> + Send + 'a {
-        // Whoever cannot tell lets nobody in.
+        // A filter that does not authenticate accepts nothing.
         std::future::ready(Err(Refusal::unavailable("not an authenticator")))
     }
 
     /// Decides on a request.
     ///
     /// # Errors
-    /// The response to give instead of going on.
+    /// Returns the response to send instead of going on.
     fn on_request(
         &self,
         _request: &RequestHeader,
@@ -137,7 +137,7 @@ pub trait HttpFilter: Sized {
     /// Decides on the whole body of a request, for filters that need it.
     ///
     /// # Errors
-    /// The response to give instead of going on.
+    /// Returns the response to send instead of going on.
     fn on_request_body(&self, _body: &[u8], _request: &RequestHeader, _exchange: &mut Exchange) -> Verdict {
         Ok(())
     }
@@ -145,18 +145,18 @@ pub trait HttpFilter: Sized {
     /// Edits the head of a response.
     fn on_response(&self, _response: &mut ResponseHeader, _view: &ResponseView<'_>, _memory: &Self::Memory) {}
 
-    /// Returns how it changes the body of the target's response, whose head it may edit for that. Where it returns a step,
-    /// the chain takes off the content coding first and repairs what the head says of the body.
+    /// Returns how the filter changes the body of the target's response, whose head it may edit for that. Where it
+    /// returns a step, the chain decodes the body first and repairs the fields that describe it.
     ///
     /// # Errors
-    /// The response to give instead, when the body cannot be looked into.
+    /// Returns the response to send instead, when the body cannot be decoded or parsed.
     fn on_response_body(&self, _response: &mut ResponseHeader, _view: &ResponseView<'_>) -> BodyStep {
         Ok(None)
     }
 }
 
-/// Returns the rejection of a request whose filter found the memory of another: a fault of the gateway, which lets
-/// nobody in.
+/// Returns the rejection of a request whose filter found the memory of another: a fault of the gateway, which accepts
+/// nothing.
 pub(super) fn misplaced() -> Box<Rejection> {
     Rejection::new(Reason::Internal, "").log("a filter found the memory of another")
 }

@@ -1,4 +1,4 @@
-//! What filters that edit JSON responses have in common.
+//! The common parts of filters that edit JSON responses.
 
 use std::sync::Arc;
 
@@ -9,26 +9,26 @@ use serde::Deserialize;
 
 use crate::exchange::{Edit, Reason, Rejection};
 
-/// What becomes of a response that is not JSON.
+/// What happens to a response that is not JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Other {
-    /// It passes as it is.
+    /// It is passed on unchanged.
     #[default]
     Keep,
-    /// 502 in its place.
+    /// It is replaced by a 502.
     Reject,
 }
 
-/// Returns the edits that ask a target for the whole and plain document: a part of one could not be looked into.
+/// Returns the edits that ask a target for the whole document without a coding: a part of one could not be parsed.
 pub(super) fn whole_and_plain() -> Arc<[Edit]> {
     [ACCEPT_ENCODING, RANGE, IF_RANGE].map(Edit::Remove).into()
 }
 
-/// Returns whether the body of a response is JSON that can be edited; `ascii` where all that is looked for is ASCII.
+/// Returns whether the body of a response is JSON that can be edited; `ascii` where only ASCII is searched for.
 ///
 /// # Errors
-/// The response to give instead, when it has to be edited and cannot be.
+/// Returns the response to send instead, when it has to be edited and cannot be.
 pub(super) fn is_editable(response: &ResponseHeader, other: Other, ascii: bool) -> Result<bool, Box<Rejection>> {
     let opaque = |why| Err(Rejection::new(Reason::AnswerOpaque, "").log(why));
     if response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0") {
@@ -49,9 +49,8 @@ pub(super) fn is_editable(response: &ResponseHeader, other: Other, ascii: bool) 
     Ok(true)
 }
 
-/// Returns whether a response may be read as JSON: `application/json`, everything with `+json` (RFC 6839), and its
-/// streams of documents, which have many names. What says nothing of its kind, or several things of which this is one,
-/// may be too.
+/// Returns whether a response may be read as JSON: `application/json`, any `+json` (RFC 6839), and streams of JSON
+/// documents, which have many names. So may one without a type, or with several types of which this is one.
 fn is_json(response: &ResponseHeader) -> bool {
     let mut values = response.headers.get_all(CONTENT_TYPE).iter().peekable();
     values.peek().is_none() || values.any(|value| value.as_bytes().split(|byte| *byte == b',').any(is_json_type))
@@ -62,8 +61,8 @@ fn is_json_type(value: &[u8]) -> bool {
     kind.is_empty() || kind.windows(4).any(|word| word.eq_ignore_ascii_case(b"json"))
 }
 
-/// Returns whether another encoding than UTF-8 is named, which is the only one of JSON (RFC 8259, section 8.1). Latin-1
-/// is as good for names that are ASCII (`ascii`), and old frameworks say it of all that they send.
+/// Returns whether another encoding than UTF-8 is named, which is the only one of JSON (RFC 8259, section 8.1).
+/// Latin-1 is equivalent for names that are ASCII (`ascii`), and old frameworks send it with everything.
 fn is_other_charset(response: &ResponseHeader, ascii: bool) -> bool {
     let fine = |charset: &[u8]| {
         let is = |name: &&str| charset.eq_ignore_ascii_case(name.as_bytes());

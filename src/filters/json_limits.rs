@@ -1,4 +1,4 @@
-//! `json_limits`: rejects JSON request bodies that are malformed, or of a shape that is made to hurt a parser.
+//! `json_limits`: rejects JSON request bodies that are malformed, or of a shape that is made to harm a parser.
 
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use pingora::http::RequestHeader;
@@ -10,7 +10,7 @@ use crate::exchange::{Exchange, Reason, Rejection};
 use crate::notation::Size;
 use crate::rules::payload::{JsonLimits, MAX_JSON_DEPTH};
 
-/// What a JSON body may be.
+/// The limits of a JSON body.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -27,10 +27,10 @@ pub struct Config {
     pub max_name: u32,
     /// The longest text, in bytes. Default 1048576.
     pub max_text: u32,
-    /// What becomes of an object with two members of one name, of which some parsers take the first and some the last.
-    /// Default `reject`.
+    /// What happens to an object with two members of one name, of which some parsers take the first and some the
+    /// last. Default `reject`.
     pub duplicate_names: DuplicateNames,
-    /// What becomes of a body that is not JSON by its `Content-Type`. Default `keep`.
+    /// What happens to a body that is not JSON by its `Content-Type`. Default `keep`.
     pub other: OtherBody,
 }
 
@@ -49,21 +49,21 @@ impl Default for Config {
     }
 }
 
-/// What becomes of an object with two members of one name.
+/// What happens to an object with two members of one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DuplicateNames {
     /// 400.
     Reject,
-    /// It passes.
+    /// It is accepted.
     Keep,
 }
 
-/// What becomes of a request body that is not JSON.
+/// What happens to a request body that is not JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OtherBody {
-    /// It passes unchecked.
+    /// It is accepted unchecked.
     Keep,
     /// 415.
     Reject,
@@ -120,7 +120,7 @@ impl HttpFilter for Filter {
     }
 }
 
-/// Returns whether a body may be read as JSON: it says so, or says nothing of its kind.
+/// Returns whether a body may be read as JSON: its type is JSON, or it has none.
 fn is_json(request: &RequestHeader) -> bool {
     let mut kinds = request.headers.get_all(CONTENT_TYPE).iter().peekable();
     let is = |kind: &HeaderValue| {

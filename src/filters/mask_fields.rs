@@ -1,6 +1,6 @@
-//! `mask_fields`: replaces values in JSON responses by a mask, at any depth, while they stream by.
+//! `mask_fields`: replaces values in JSON responses by a mask, at any depth, while they stream.
 //!
-//! Every other byte stays as it is, and what cannot be looked into is rejected, as with `strip_fields`.
+//! All other bytes are unchanged, and a response that cannot be parsed is rejected, as with `strip_fields`.
 
 use std::sync::Arc;
 
@@ -18,11 +18,11 @@ use crate::rules::payload::{Editor, MaskText, Masks, MemberEdit};
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Members of JSON responses, as in `strip_fields`; of several that take one member the first counts. The mask
+    /// Members of JSON responses, as in `strip_fields`. Where several match one member, the first counts. The mask
     /// replaces whole objects and arrays too.
     #[schemars(length(min = 1))]
     pub response: Vec<Masking>,
-    /// What becomes of responses in another form than JSON. Default `keep`.
+    /// What happens to responses in another form than JSON. Default `keep`.
     #[serde(default)]
     pub other: Other,
 }
@@ -33,7 +33,7 @@ pub struct Config {
 pub enum Masking {
     /// The whole value.
     Whole(Field),
-    /// As it says.
+    /// The value as these settings say.
     As(MaskedField),
 }
 
@@ -43,7 +43,7 @@ pub enum Masking {
 pub struct MaskedField {
     /// The member.
     pub field: Field,
-    /// So many characters of a string or number follow the mask, where they are at most half of it. Default 0.
+    /// How many characters of a string or number follow the mask, where they are at most half of it. Default 0.
     #[serde(default)]
     #[schemars(range(max = 32))]
     pub keep_last: usize,

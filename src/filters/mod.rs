@@ -1,7 +1,7 @@
-//! What is done to requests and responses on their way, a file per filter.
+//! The filters of requests and responses, one file per filter.
 //!
-//! A filter is its file and one row in [`filters!`]. The stages run in the order of [`Stage`]; inside a stage filters run
-//! in the order of the configuration. On responses they run in reverse.
+//! A filter is its file and one row in [`filters!`]. The stages run in the order of [`Stage`]; inside a stage filters
+//! run in the order of the configuration. On responses they run in reverse.
 
 mod authenticate;
 mod chain;
@@ -49,13 +49,13 @@ macro_rules! filters {
             $($(#[$doc])* #[serde(rename = $key)] $variant($($module)::+::Config),)*
         }
 
-        /// A filter that is compiled.
+        /// A compiled filter.
         #[derive(Debug)]
         pub enum Filter {
             $($(#[$doc])* $variant($($module)::+::Filter),)*
         }
 
-        /// What a filter remembers of one request.
+        /// The memory of a filter for one request.
         #[derive(Debug)]
         enum Memory {
             $($variant(<$($module)::+::Filter as HttpFilter>::Memory),)*
@@ -65,44 +65,44 @@ macro_rules! filters {
             /// The keys of all filters in the YAML.
             pub const KEYS: &[&str] = &[$($key),*];
 
-            /// Returns its key in the YAML.
+            /// Returns the filter's key in the YAML.
             pub fn key(&self) -> &'static str {
                 match self { $(Self::$variant(_) => $key,)* }
             }
 
-            /// Returns the stage in which it runs.
+            /// Returns the stage in which the filter runs.
             pub fn stage(&self) -> Stage {
                 match self { $(Self::$variant(_) => <$($module)::+::Filter as HttpFilter>::STAGE,)* }
             }
 
-            /// Compiles it; `None` when errors were noted.
+            /// Compiles the filter; returns `None` when errors were noted.
             pub fn compile(&self, context: &mut CompileContext<'_>) -> Option<Filter> {
                 match self { $(Self::$variant(config) => HttpFilter::compile(config, context).map(Filter::$variant),)* }
             }
 
-            /// Returns the headers of a request that it reads, each with the keys that lead to its name.
+            /// Returns the headers of a request that the filter reads, each with the keys that lead to its name.
             pub fn headers_read(&self) -> Vec<(HeaderName, Vec<String>)> {
                 match self { $(Self::$variant(config) => <$($module)::+::Filter as HttpFilter>::headers_read(config),)* }
             }
 
-            /// Returns the headers of a request that it sets or removes for the target.
+            /// Returns the headers of a request that the filter sets or removes for the target.
             pub fn headers_written(&self) -> Vec<HeaderName> {
                 match self { $(Self::$variant(config) => <$($module)::+::Filter as HttpFilter>::headers_written(config),)* }
             }
         }
 
         impl Filter {
-            /// Returns the stage in which it runs.
+            /// Returns the stage in which the filter runs.
             pub fn stage(&self) -> Stage {
                 match self { $(Self::$variant(_) => <$($module)::+::Filter as HttpFilter>::STAGE,)* }
             }
 
-            /// Returns its key in the YAML.
+            /// Returns the filter's key in the YAML.
             pub fn key(&self) -> &'static str {
                 match self { $(Self::$variant(_) => $key,)* }
             }
 
-            /// Returns what it has to be given besides the heads.
+            /// Returns what the filter needs besides the heads.
             pub fn needs(&self) -> Needs {
                 match self { $(Self::$variant(filter) => filter.needs(),)* }
             }
@@ -163,9 +163,9 @@ filters! {
     ApiKey = "api_key": authenticate::api_key;
     /// Requires a name and a password.
     Basic = "basic": authenticate::basic;
-    /// Requires what any one of several authenticators accepts.
+    /// Requires the credentials of any one of several authenticators.
     AnyOf = "any_of": authenticate::any_of;
-    /// Requires what every one of several authenticators accepts.
+    /// Requires the credentials of every one of several authenticators.
     AllOf = "all_of": authenticate::all_of;
     /// Limits requests, exactly.
     RateLimit = "rate_limit": rate_limit;
@@ -179,6 +179,6 @@ filters! {
     RenameFields = "rename_fields": rename_fields;
     /// Replaces values in JSON responses by a mask.
     MaskFields = "mask_fields": mask_fields;
-    /// Puts content codings on responses.
+    /// Encodes responses in content codings.
     Compress = "compress": compress;
 }

@@ -18,24 +18,24 @@ use crate::rules::limits::{Decision, Gcra};
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const STATE: HeaderName = HeaderName::from_static("ratelimit");
 
-/// The longest value of a header that is part of a key; longer ones are cut, and share a bucket.
+/// The longest value of a header in a key; longer ones are cut, and share a bucket.
 const MAX_HEADER: usize = 256;
 
 /// A limit.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// How many in which time.
+    /// How many requests in which time.
     pub limit: RateText,
     /// How many of them may come at once. Default: all.
     #[schemars(range(min = 1))]
     pub burst: Option<u32>,
-    /// Whose requests are counted together; several are combined. Default `address`.
+    /// What requests are counted by; several are combined. Default `address`.
     #[serde(default = "by_address")]
     pub by: By,
-    /// Limits of the same name, wherever they are written, count together. Default: each counts alone: for its route, or
-    /// where several routes have it (from `defaults`, a listener or a set) for all of them together. With `route` in `by` it
-    /// counts for each of them by itself.
+    /// Limits of the same name count together, wherever they are written. Default: each counts alone: for its route,
+    /// or where several routes have it (from `defaults`, a listener or a set) for all of them together. With `route`
+    /// in `by` it counts for each of them by itself.
     pub name: Option<Name>,
 }
 
@@ -43,25 +43,25 @@ fn by_address() -> By {
     By::One(Part::Address)
 }
 
-/// One part or several.
+/// One property or several.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum By {
-    /// Just this.
+    /// One property.
     One(Part),
-    /// The combination.
+    /// The combination of several.
     Several(Vec<Part>),
     /// A header.
     Header(HeaderPart),
 }
 
-/// What requests are told apart by.
+/// A property by which requests are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
     /// The client's address; of IPv6 its /64.
     Address,
-    /// The consumer; a request without one by its address.
+    /// The consumer; a request without one is counted by its address.
     Consumer,
     /// Nothing: all of the route's requests count together.
     Route,
@@ -71,7 +71,7 @@ pub enum Part {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HeaderPart {
-    /// The header; a request without it by its address.
+    /// The header; a request without it is counted by its address.
     pub header: Header,
 }
 
@@ -90,7 +90,7 @@ fn seconds_up(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
-/// A limit of which several filters are one.
+/// A limit that several filters share.
 struct Named {
     gcra: Gcra,
     place: Place,
@@ -146,7 +146,7 @@ impl HttpFilter for Filter {
             let detail = format!("try again in {seconds} s");
             return Err(Rejection::new(Reason::RateLimited, detail).header(RETRY_AFTER, HeaderValue::from(seconds)));
         }
-        // Of several limits the one with the least left is told, and the first of them; a rejection always tells its own.
+        // The limit with the least left is reported, the first of equal ones; a rejection always reports its own.
         if let Some(note) = note
             && exchange.limit.as_ref().is_none_or(|told| note.remaining < told.remaining)
         {
@@ -155,7 +155,7 @@ impl HttpFilter for Filter {
         Ok(())
     }
 
-    /// Says where the client stands (IETF httpapi, RateLimit header fields).
+    /// Writes the state of the client's limit (IETF httpapi, RateLimit header fields).
     fn on_response(&self, response: &mut ResponseHeader, view: &ResponseView<'_>, (): &()) {
         if let Some(note) = &view.exchange.limit {
             let _ = response.insert_header(POLICY, note.policy.clone());
@@ -173,7 +173,7 @@ impl Filter {
         Some(LimitNote { remaining, policy: self.policy.clone(), state: HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).ok()? })
     }
 
-    /// Writes the key of a request; each part with a tag, so that no two keys of different kinds meet.
+    /// Writes the key of a request; each part has a tag, so that keys of different kinds never collide.
     fn key(&self, request: &RequestHeader, exchange: &Exchange, out: &mut [u8; MAX_HEADER + 64]) -> usize {
         let mut at = 0;
         let mut push = |tag: u8, bytes: &[u8]| {

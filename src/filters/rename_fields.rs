@@ -1,6 +1,6 @@
-//! `rename_fields`: gives members of JSON responses other names, at any depth, while they stream by.
+//! `rename_fields`: renames members of JSON responses, at any depth, while they stream.
 //!
-//! Every other byte stays as it is, and what cannot be looked into is rejected, as with `strip_fields`.
+//! All other bytes are unchanged, and a response that cannot be parsed is rejected, as with `strip_fields`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use crate::rules::payload::{Editor, FieldPath, MemberEdit, Renames};
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Members of JSON responses, as in `strip_fields`, and the name that each gets: `user.mail: email`. The paths are
-    /// those of the document as it comes in. Where several take one member, the one without `*` counts. A member that
-    /// has the new name already stays.
+    /// Members of JSON responses, as in `strip_fields`, and the new name of each: `user.mail: email`. The paths are
+    /// those of the document that the target sent. Where several match one member, the one without `*` counts. A
+    /// member that has the new name already is unchanged.
     #[schemars(length(min = 1))]
     pub response: BTreeMap<String, String>,
-    /// What becomes of responses in another form than JSON. Default `keep`.
+    /// What happens to responses in another form than JSON. Default `keep`.
     #[serde(default)]
     pub other: Other,
 }
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_last_filter_runs_first_on_responses() {
-        // What has the new name already goes first, and then the other takes its place.
+        // A member that has the new name already is removed first, and then the other takes its place.
         let filters = "[{rename_fields: {response: {a: b}}}, {strip_fields: {response: [b]}}]";
         assert_eq!(renamed(filters, r#"{"b":1,"a":2}"#, 3), r#"{"b":2}"#);
     }

@@ -1,8 +1,8 @@
-//! `strip_fields`: removes members from JSON responses, at any depth, while they stream by.
+//! `strip_fields`: removes members from JSON responses, at any depth, while they stream.
 //!
-//! The document is never held, so there is no size beyond which anything changes. What cannot be
-//! looked into (an encoding that the gateway does not know, another character set than UTF-8, nesting
-//! beyond 2048 levels) is rejected rather than passed on with the field still in it.
+//! The document is never held, so its size does not matter. A response that cannot be parsed (a content coding that
+//! the gateway does not know, another character set than UTF-8, nesting beyond 2048 levels) is rejected rather than
+//! passed on with the field still in it.
 
 use std::sync::Arc;
 
@@ -20,12 +20,12 @@ use crate::rules::payload::{Fields, Stripper};
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Members of JSON answers: `ssn` (of the document, or of each in a list), `user.address.street`,
+    /// Members of JSON responses: `ssn` (of the document, or of each in a list), `user.address.street`,
     /// `items.*.cost` (`*` is one name, or any element of a list), `**.internal` (at any depth).
     #[schemars(length(min = 1))]
     pub response: Vec<Field>,
-    /// What becomes of answers in another form than JSON, in which the members may stand as well: for routes whose
-    /// clients can choose the form (`Accept`, a suffix, a parameter). Default `keep`.
+    /// What happens to responses in another form than JSON, which may have the members too: for routes whose clients
+    /// can choose the form (`Accept`, a suffix, a parameter). Default `keep`.
     #[serde(default)]
     pub other: Other,
 }

@@ -1,4 +1,4 @@
-//! A kit to test one filter alone: YAML, a request and a response, and what the filter makes of them.
+//! A kit to test one filter alone: YAML, a request and a response in; verdict, edits and the response out.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::notation::{Mistakes, Place};
 /// A chain of filters with the consumers `one` and `two`, whose API keys are `key-of-one` and `key-of-two`.
 pub(super) struct Kit {
     chain: Chain,
-    /// What is known of the request that the filters see.
+    /// The facts about the exchange that the filters see.
     pub exchange: Exchange,
     memories: Memories,
     request: RequestHeader,
@@ -38,7 +38,7 @@ impl Changed {
 /// Compiles a list of filters in YAML.
 ///
 /// # Errors
-/// What is wrong with them, as text.
+/// Returns the errors as text.
 pub(super) fn compile(yaml: &str) -> Result<Kit, String> {
     let configs: Vec<FilterConfig> = serde_yaml::with::singleton_map_recursive::deserialize(serde_yaml::Deserializer::from_str(yaml))
         .map_err(|error| error.to_string())?;
@@ -90,18 +90,18 @@ pub(super) fn response(status: u16, headers: &[(&str, &str)]) -> ResponseHeader 
 }
 
 impl Kit {
-    /// Has the filters decide on a request whose check does not wait.
+    /// Runs the filters on a request whose check does not wait.
     pub fn on_request(&mut self, request: RequestHeader) -> Result<(), Box<Rejection>> {
         self.request = request;
         self.chain.on_request(&self.request, &mut self.exchange, &mut self.memories).now_or_never().expect("it does not wait")
     }
 
-    /// Has the filters decide on the request's whole body.
+    /// Runs the filters on the request's whole body.
     pub fn on_request_body(&mut self, body: &[u8]) -> Result<(), Box<Rejection>> {
         self.chain.on_request_body(body, &self.request, &mut self.exchange)
     }
 
-    /// Returns the head that the target is sent.
+    /// Returns the head that is sent to the target.
     pub fn sent(&self) -> RequestHeader {
         let mut request = self.request.clone();
         self.exchange.edits.apply_to_query(&mut request);
@@ -116,7 +116,7 @@ impl Kit {
         request
     }
 
-    /// Returns a response of the target as the client gets it, its body having come in parts of so many bytes.
+    /// Returns a response of the target as the client gets it; its body comes in parts of `cut` bytes.
     pub fn on_response(&mut self, mut head: ResponseHeader, body: &[u8], cut: usize) -> Result<Changed, Box<Rejection>> {
         let view = ResponseView { request: &self.request, exchange: &self.exchange, own: false };
         let mut chain = self.chain.on_response(&mut head, &view, &mut self.memories)?;

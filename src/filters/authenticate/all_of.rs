@@ -1,4 +1,4 @@
-//! `all_of`: requires what every one of several authenticators accepts.
+//! `all_of`: requires the credentials of every one of several authenticators.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::members::{Authenticating, Members};
 use crate::exchange::{Edit, Exchange};
 use crate::filters::{CompileContext, FilterConfig, HttpFilter, Stage};
 
-/// Authenticators; the first that knows a consumer says who calls.
+/// Authenticators; the first that finds a consumer determines the identity.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Config(#[schemars(length(min = 2))] Vec<FilterConfig>);

@@ -1,4 +1,4 @@
-//! `any_of`: requires what any one of several authenticators accepts, in their order.
+//! `any_of`: requires the credentials of any one of several authenticators, in their order.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::members::{Authenticating, Members};
 use crate::exchange::{Edit, Exchange};
 use crate::filters::{CompileContext, FilterConfig, HttpFilter, Stage};
 
-/// Authenticators; the first that accepts the request says who calls.
+/// Authenticators; the first that accepts the request determines the identity.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Config(#[schemars(length(min = 2))] Vec<FilterConfig>);

@@ -15,7 +15,7 @@ use crate::filters::{CompileContext, Consumers, HttpFilter, Stage};
 use crate::notation::{Header, SecretParameter};
 use crate::rules::routing::{form_decode, raw_parameter};
 
-/// Longer keys are refused unread.
+/// The longest key; longer ones are rejected unread.
 const MAX_KEY: usize = 512;
 
 /// Where the key is.
@@ -86,7 +86,7 @@ impl HttpFilter for Filter {
             return Err(Refusal::missing(self.challenge(Reason::ApiKeyMissing)));
         };
         let owner = |key: &[u8]| (key.len() <= MAX_KEY).then(|| self.consumers.by_key(key)).flatten();
-        // A + that nobody has encoded may be meant as itself: URLs that are put together by hand have it so.
+        // A + that is not encoded may be meant as itself: URLs that are written by hand have it so.
         let by_hand = || raw.filter(|raw| raw.contains(&b'+')).and_then(|raw| owner(&percent_decode(raw).collect::<Vec<u8>>()));
         let Some(name) = owner(&key).or_else(by_hand) else {
             return Err(Refusal::invalid(self.challenge(Reason::ApiKeyInvalid)));

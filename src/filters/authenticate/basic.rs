@@ -1,4 +1,4 @@
-//! `basic`: requires a name and a password of a consumer (RFC 7617).
+//! `basic`: requires the name and the password of a consumer (RFC 7617).
 
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ use crate::live::{PasswordVerdict, Passwords};
 /// The longest name.
 pub const MAX_USERNAME: usize = 255;
 
-/// Longer credentials are rejected unread.
+/// The longest credentials; longer ones are rejected unread.
 const MAX_CREDENTIALS: usize = 4_096;
 
 /// The scheme.
 const SCHEME: &str = "Basic";
 
-/// With the padding at the end or without: both are sent.
+/// The base64 decoder, which accepts the padding at the end or its absence: clients send both.
 const BASE64: GeneralPurpose =
     GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
 
@@ -87,14 +87,14 @@ impl HttpFilter for Filter {
             return Err(Refusal::missing(self.rejection(Reason::PasswordMissing)));
         };
         let invalid = || Refusal::invalid(self.rejection(Reason::PasswordInvalid));
-        // The target might look at another one.
+        // The target might use another one.
         let decoded = if values.next().is_none() { decode(encoded) } else { None };
         let decoded = decoded.ok_or_else(invalid)?;
         let (username, password) = parts(&decoded).ok_or_else(invalid)?;
         let account = self.consumers.by_username(username);
         let hash = account.map(|account| &account.hash).or_else(|| self.passwords.decoy(username, self.consumers.hashes()));
         let hash = hash.ok_or_else(invalid)?;
-        // As long a way for a name that nobody has.
+        // A name that no consumer has takes as long.
         let verdict = Box::pin(self.passwords.verify(username, account.is_some(), hash, password)).await;
         match (verdict, account) {
             (PasswordVerdict::Right, Some(account)) => {
@@ -117,8 +117,8 @@ impl Filter {
     }
 }
 
-/// Returns the challenge: the realm as a quoted string (RFC 9110, section 5.6.4), and that names and passwords are UTF-8
-/// (RFC 7617, section 2.1).
+/// Returns the challenge: the realm as a quoted string (RFC 9110, section 5.6.4), and that names and passwords are
+/// UTF-8 (RFC 7617, section 2.1).
 fn challenge(realm: &str) -> Result<HeaderValue, String> {
     let wrong = || "expected visible ASCII characters and spaces".to_owned();
     if !realm.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
@@ -128,7 +128,7 @@ fn challenge(realm: &str) -> Result<HeaderValue, String> {
     HeaderValue::try_from(format!("{SCHEME} realm=\"{quoted}\", charset=\"UTF-8\"")).map_err(|_| wrong())
 }
 
-/// Returns what is behind the scheme, whose case does not matter.
+/// Returns what follows the scheme, whose case does not matter.
 fn encoded(value: &[u8]) -> Option<&[u8]> {
     let (scheme, rest) = value.split_at_checked(SCHEME.len())?;
     let is_it = scheme.eq_ignore_ascii_case(SCHEME.as_bytes()) && rest.first().is_none_or(|byte| *byte == b' ');
@@ -142,8 +142,8 @@ fn decode(encoded: &[u8]) -> Option<String> {
     String::from_utf8(BASE64.decode(encoded).ok()?).ok()
 }
 
-/// Returns the name, and behind the first colon the password. Neither may have control characters (RFC 7617, section 2);
-/// bcrypt would take what is before a NUL for all of it.
+/// Returns the name, and after the first colon the password. Neither may have control characters (RFC 7617, section
+/// 2): bcrypt would end the password at a NUL.
 fn parts(decoded: &str) -> Option<(&str, &str)> {
     let (username, password) = decoded.split_once(':')?;
     (username.len() <= MAX_USERNAME && !decoded.contains(char::is_control)).then_some((username, password))

@@ -1,7 +1,7 @@
-//! `jwt`: requires a JSON Web Token (RFC 7519) and verifies it as RFC 8725 asks.
+//! `jwt`: requires a JSON Web Token (RFC 7519) and verifies it as RFC 8725 recommends.
 //!
-//! Algorithms come from the configuration and never from the token; `crit`, `jku` and `x5u` in a
-//! token's head lead nowhere. When there are no keys to check with, nobody passes.
+//! Algorithms come from the configuration and never from the token; `crit`, `jku` and `x5u` in a token's head have no
+//! effect. When there are no keys to verify with, every request is rejected.
 
 mod verifier;
 
@@ -29,7 +29,7 @@ use verifier::{Unverified, Verifier};
 pub struct Config {
     /// The `iss` that a token has to have. Default: any.
     pub issuer: Option<String>,
-    /// The `aud` that a token has to have one of. Default: not looked at.
+    /// The `aud` of which a token has to have one. Default: not checked.
     pub audience: Option<Audience>,
     /// The keys as a JWKS: `file:PATH` (read again when it changes) or a URL (fetched in the background).
     pub jwks: Option<KeySource>,
@@ -39,7 +39,7 @@ pub struct Config {
     pub public_key: Option<String>,
     /// The algorithms. Default: those of public keys with `jwks` and `public_key`, HS256 with `secret`.
     pub algorithms: Option<Vec<AlgorithmName>>,
-    /// The header that holds the token, behind `Bearer` if it is `authorization`. Default `authorization`.
+    /// The header that holds the token, after `Bearer` if it is `authorization`. Default `authorization`.
     #[serde(default = "authorization")]
     pub header: Header,
     /// A cookie that may hold it instead.
@@ -54,20 +54,20 @@ pub struct Config {
     /// Claims that a token has to have, besides `exp`.
     #[serde(default)]
     pub required_claims: Vec<String>,
-    /// The claim that tells who it is. Default `sub`.
+    /// The claim that identifies the client. Default `sub`.
     #[serde(default = "sub")]
     pub consumer_claim: String,
     /// Whether only tokens of configured consumers are accepted. Default false.
     #[serde(default)]
     pub known_consumers: bool,
-    /// Headers for the target out of claims: `{sub: x-user-id}`. What the client sent under these
-    /// names is removed.
+    /// Headers for the target with the values of claims: `{sub: x-user-id}`. What the client sent under these names
+    /// is removed.
     #[serde(default)]
     pub forward_claims: BTreeMap<String, Header>,
     /// Whether the target sees the token. Default true.
     #[serde(default = "yes")]
     pub forward_token: bool,
-    /// Authorities (PEM) for the TLS of `jwks`. Default: the system's.
+    /// CA file (PEM) for the TLS of `jwks`. Default: the system's.
     pub ca: Option<File>,
     /// Time between two fetches of `jwks`. Default 5m.
     pub refresh: Option<Duration>,
@@ -93,9 +93,9 @@ fn yes() -> bool {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Audience {
-    /// This one.
+    /// One audience.
     One(String),
-    /// Any of these.
+    /// Any of several.
     Several(Vec<String>),
 }
 
@@ -124,7 +124,7 @@ pub struct Filter {
     header: HeaderName,
     cookie: Option<String>,
     query: Option<String>,
-    /// What no target is to see: claims that the client sends by itself, and perhaps the token.
+    /// The fields that no target is to see: claims that the client sends itself, and possibly the token.
     edits: Arc<[Edit]>,
 }
 
@@ -133,7 +133,7 @@ impl HttpFilter for Filter {
     type Memory = ();
     const STAGE: Stage = Stage::Authenticate;
 
-    /// Routes with the same settings share one verifier, and so what it remembers.
+    /// Routes with the same settings share one verifier, and so the tokens that it has verified.
     fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
         let verifier = Verifier::compile(config, context)?;
         let mut edits: Vec<Edit> = config.forward_claims.values().map(|header| Edit::Remove(header.0.clone())).collect();
@@ -186,12 +186,12 @@ impl HttpFilter for Filter {
 }
 
 impl Filter {
-    /// The token, from the first place that has one.
+    /// Returns the token, from the first place that has one.
     fn token(&self, request: &RequestHeader) -> Result<Option<Vec<u8>>, &'static str> {
         let mut values = request.headers.get_all(&self.header).iter();
         if let Some(value) = values.next() {
             if values.next().is_some() {
-                // The target might look at the other one.
+                // The target might use the other one.
                 return Err("there are several tokens");
             }
             let bytes = value.as_bytes();
@@ -209,13 +209,13 @@ impl Filter {
     }
 }
 
-/// What is behind `Bearer` (RFC 6750, section 2.1; the scheme's case does not matter).
+/// Returns what follows `Bearer` (RFC 6750, section 2.1; the scheme's case does not matter).
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, rest) = value.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| rest.trim_ascii())
 }
 
-/// A refusal as RFC 6750, section 3, wants it.
+/// Returns a rejection with the challenge of RFC 6750, section 3.
 fn challenge(reason: Reason, why: Option<&'static str>) -> Box<Rejection> {
     let text = match why {
         None => "Bearer realm=\"portcullis\"".to_owned(),

@@ -9,20 +9,20 @@ use super::{Authenticated, Refusal};
 use crate::exchange::Edit;
 use crate::filters::{CompileContext, Filter, FilterConfig, Stage};
 
-/// Finding out who calls, as members of members do it.
+/// The future of an authentication, for members that combine members themselves.
 pub type Authenticating<'a> = BoxFuture<'a, Result<Authenticated, Refusal>>;
 
 /// Several authenticators.
 #[derive(Debug)]
 pub struct Members {
     filters: Vec<Filter>,
-    /// The edits that they always make, whichever of them lets the caller in: credentials that the target is not to see,
-    /// and headers that only an authenticator may set.
+    /// The edits that they always make, whichever of them accepts the request: credentials that the target is not to
+    /// see, and headers that only an authenticator may set.
     edits: Arc<[Edit]>,
 }
 
 impl Members {
-    /// Compiles them; each has a place of its own below that of the filter.
+    /// Compiles the authenticators; each has a place of its own below that of the filter.
     pub fn compile(configs: &[FilterConfig], context: &mut CompileContext<'_>) -> Option<Self> {
         let place = context.place.clone();
         if configs.len() < 2 {
@@ -43,17 +43,17 @@ impl Members {
         (filters.len() == configs.len()).then_some(Self { filters, edits })
     }
 
-    /// Returns them.
+    /// Returns the authenticators.
     pub fn filters(&self) -> &[Filter] {
         &self.filters
     }
 
-    /// Returns the edits that they always make.
+    /// Returns the edits that the authenticators always make.
     pub fn edits(&self) -> &Arc<[Edit]> {
         &self.edits
     }
 
-    /// Returns the headers that they read, each with the keys that lead to its name.
+    /// Returns the headers that the authenticators read, each with the keys that lead to its name.
     pub fn headers_read(configs: &[FilterConfig]) -> Vec<(HeaderName, Vec<String>)> {
         let below = |(index, config): (usize, &FilterConfig)| {
             let above = [index.to_string(), config.key().to_owned()];
@@ -63,7 +63,7 @@ impl Members {
         configs.iter().enumerate().flat_map(below).collect()
     }
 
-    /// Returns the headers that they write.
+    /// Returns the headers that the authenticators write.
     pub fn headers_written(configs: &[FilterConfig]) -> Vec<HeaderName> {
         configs.iter().flat_map(FilterConfig::headers_written).collect()
     }

@@ -1,4 +1,4 @@
-//! Who calls: filters that find it out. They have no effect but to say so, so that they can be combined.
+//! Filters that authenticate requests. They have no other effect, so that they can be combined.
 
 pub mod all_of;
 pub mod any_of;
@@ -14,35 +14,35 @@ use smallvec::SmallVec;
 
 use crate::exchange::{Edit, Exchange, Identity, Reason, Rejection};
 
-/// What an authenticator has found out.
+/// The result of a successful authentication.
 #[derive(Debug, Default)]
 pub struct Authenticated {
-    /// Who calls; `None` when the credential is good and says nothing of it.
+    /// The identity of the client; `None` when the credential is valid and does not identify it.
     pub identity: Option<Identity>,
     /// Edits for the target, beyond those that the filter always makes.
     pub edits: SmallVec<[Arc<[Edit]>; 1]>,
 }
 
 impl Authenticated {
-    /// Notes it for what follows.
+    /// Notes the result in the exchange.
     pub(super) fn note(self, exchange: &mut Exchange) {
         exchange.identity = self.identity;
         self.edits.iter().for_each(|edits| exchange.edits.push(edits));
     }
 }
 
-/// How far a caller has come with an authenticator that does not let it in.
+/// How far a request came with an authenticator that does not accept it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Attempt {
-    /// It came without a credential.
+    /// It has no credential.
     Missing,
     /// Its credential is not acceptable.
     Invalid,
-    /// Its credential cannot be checked at the moment.
+    /// Its credential cannot be verified at present.
     Unchecked,
 }
 
-/// Why an authenticator does not let a caller in.
+/// The reason why an authenticator does not accept a request.
 #[derive(Debug)]
 pub struct Refusal {
     attempt: Attempt,
@@ -50,22 +50,22 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Returns the refusal of a caller that came without a credential.
+    /// Returns the error for a request without a credential.
     pub fn missing(rejection: Box<Rejection>) -> Self {
         Self { attempt: Attempt::Missing, rejection }
     }
 
-    /// Returns the refusal of a caller whose credential is not acceptable.
+    /// Returns the error for a request whose credential is not acceptable.
     pub fn invalid(rejection: Box<Rejection>) -> Self {
         Self { attempt: Attempt::Invalid, rejection }
     }
 
-    /// Returns the refusal of a caller whose credential cannot be checked at the moment; the log is told why.
+    /// Returns the error for a request whose credential cannot be verified at present; `why` is logged.
     pub fn unavailable(why: impl Into<String>) -> Self {
         Self { attempt: Attempt::Unchecked, rejection: Rejection::new(Reason::AuthUnavailable, "").log(why) }
     }
 
-    /// Returns the refusal of a caller whose credential is not checked, with the response to that.
+    /// Returns the error for a request whose credential is not verified, with the response to that.
     pub fn unchecked(rejection: Box<Rejection>) -> Self {
         Self { attempt: Attempt::Unchecked, rejection }
     }
@@ -75,11 +75,11 @@ impl Refusal {
         self.rejection
     }
 
-    /// Returns the refusal that stands for several: of the caller that came furthest, with the challenges of all
-    /// (RFC 9110, section 11.6.1).
+    /// Joins several errors: the result is that of the request that came furthest, with the challenges of all (RFC
+    /// 9110, section 11.6.1).
     fn join(refusals: Vec<Self>) -> Self {
         let challenges: Vec<HeaderValue> = refusals.iter().flat_map(Self::challenges).cloned().collect();
-        // Of equals the first: `max_by_key` takes the last.
+        // The first of equals counts: `max_by_key` takes the last.
         let furthest = refusals.into_iter().rev().max_by_key(|refusal| refusal.attempt);
         let Some(mut joined) = furthest else { return Self::unavailable("no authenticator") };
         if joined.attempt != Attempt::Unchecked {

@@ -1,4 +1,4 @@
-//! Verifying a token, and remembering that it was.
+//! The verification of tokens, whose results are cached.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,37 +16,37 @@ use crate::live::{KeySet, KeyStore, KeyStoreShape, VerifiedTokens, VerifyingKey}
 use crate::notation::{KeySource, Source};
 use crate::tls::{FileVersion, MAX_MATERIAL, read_file};
 
-/// Longer tokens are refused unread.
+/// The longest token; longer ones are rejected unread.
 const MAX_TOKEN: usize = 8 * 1024;
 
-/// What a verified token said.
+/// The result for a verified token.
 #[derive(Debug)]
 pub struct Verified {
-    /// Who it is.
+    /// The identity of the client.
     pub name: Option<Arc<str>>,
     /// Headers for the target.
     pub edits: Arc<[Edit]>,
 }
 
-/// Why a token was not accepted. The texts are fit for the client.
+/// The reason why a token was not accepted. The texts are sent to the client.
 #[derive(Debug)]
 pub enum Unverified {
-    /// It cannot be checked at the moment.
+    /// The token cannot be verified at present.
     Unavailable(&'static str),
-    /// Its time is over.
+    /// The token has expired.
     Expired,
-    /// It is not acceptable.
+    /// The token is not acceptable.
     Invalid(&'static str),
 }
 
-/// Where the keys come from.
+/// The source of the keys.
 #[derive(Debug)]
 enum Keys {
     Fixed(Arc<KeySet>),
     Store(Arc<KeyStore>),
 }
 
-/// Verifies tokens against one configuration.
+/// Verifies tokens by one configuration.
 #[derive(Debug)]
 pub struct Verifier {
     keys: Keys,
@@ -65,13 +65,13 @@ fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
-/// The algorithm of that name; the names are those of the crate.
+/// Returns the algorithm of that name; the names are those of the crate.
 fn algorithm(name: AlgorithmName) -> Option<Algorithm> {
     format!("{name:?}").parse().ok()
 }
 
 impl Verifier {
-    /// Compiles it, or gives the one that another route with the same settings has.
+    /// Compiles the verifier, or returns that of another route with the same settings.
     pub fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Arc<Self>> {
         let identity = context.identity();
         context.shared(&identity, |context| Self::build(config, context))
@@ -111,7 +111,7 @@ impl Verifier {
         })
     }
 
-    /// What the token said when it was verified a moment ago.
+    /// Returns the cached result of a token that was verified recently.
     pub fn remembered(&self, token: &[u8]) -> Option<Arc<Verified>> {
         if token.len() > MAX_TOKEN {
             return None;
@@ -143,7 +143,7 @@ impl Verifier {
         }
     }
 
-    /// The keys among which the token's is, after one more fetch if it names an unknown one.
+    /// Returns the keys among which the token's is, after one more fetch if it names an unknown one.
     async fn keys_for(&self, head: &Head, set: Arc<KeySet>) -> Result<Arc<KeySet>, Unverified> {
         match (&self.keys, &head.kid) {
             (Keys::Store(store), Some(kid)) if !set.keys.iter().any(|k| k.id.as_ref() == Some(kid)) => {
@@ -154,7 +154,7 @@ impl Verifier {
         }
     }
 
-    /// Reads the token's head and holds it against the configuration.
+    /// Reads the token's head and checks it against the configuration.
     fn head(&self, token: &[u8]) -> Result<Head, Unverified> {
         let wrong = Unverified::Invalid("the token is malformed");
         let end = token.iter().position(|b| *b == b'.');
@@ -177,7 +177,7 @@ impl Verifier {
         Ok(Head { algorithm, kid: text("kid").map(str::to_owned) })
     }
 
-    /// Checks signature and claims with the keys that may be meant: for a token that names none all that are for its
+    /// Checks signature and claims with the keys that may apply: for a token that names none, all keys for its
     /// algorithm, of which a set has few ([`crate::live::MAX_KEYS`]).
     fn check(&self, token: &[u8], head: &Head, set: &KeySet) -> Result<Map<String, Value>, Unverified> {
         use jsonwebtoken::errors::ErrorKind;
@@ -208,13 +208,13 @@ impl Verifier {
         Err(last)
     }
 
-    /// Turns the claims of a good token into what the gateway needs of them.
+    /// Returns what the gateway needs of the claims of a valid token.
     fn accept(&self, claims: &Map<String, Value>) -> Result<Verified, Unverified> {
-        // It is one text (RFC 7519, section 4.1.1); the crate takes a list with the issuer in it.
+        // It is one string (RFC 7519, section 4.1.1); the crate accepts a list with the issuer in it.
         if claims.get("iss").is_some_and(|issuer| !issuer.is_string()) {
             return Err(Unverified::Invalid("the token's issuer is not a text"));
         }
-        // The crate looks at registered claims alone and passes over any other that is asked for.
+        // The crate checks registered claims only, and ignores any other that is required.
         if self.required_claims.iter().any(|name| claims.get(name).is_none_or(Value::is_null)) {
             return Err(Unverified::Invalid("the token lacks a required claim"));
         }
@@ -228,8 +228,8 @@ impl Verifier {
             let value = HeaderValue::from_bytes(claim_text(claims.get(claim)?).as_bytes()).ok()?;
             Some(Edit::Set(name.clone(), value))
         });
-        // A subject without a consumer is told apart from all consumers, and from the same subject of
-        // another issuer: no consumer's name has a #.
+        // A subject without a consumer is distinct from all consumers, and from the same subject of another issuer:
+        // no consumer's name has a #.
         let stranger = || subject.map(|s| Arc::from(format!("{}#{s}", issuer.unwrap_or_default())));
         Ok(Verified { name: known.or_else(stranger), edits: edits.collect() })
     }
@@ -240,7 +240,7 @@ struct Head {
     kid: Option<String>,
 }
 
-/// A claim as the value of a header: a text as it is, a list joined by commas.
+/// Returns a claim as the value of a header: a string as it is, a list joined by commas.
 fn claim_text(claim: &Value) -> String {
     match claim {
         Value::String(text) => text.clone(),
@@ -282,7 +282,7 @@ fn validation(config: &Config, leeway: u64) -> Validation {
     validation
 }
 
-/// The keys, from the one place that is configured.
+/// Returns the keys, from the one source that is configured.
 fn keys(config: &Config, context: &mut CompileContext<'_>) -> Option<Keys> {
     let place = context.place.clone();
     let given = [config.jwks.is_some(), config.secret.is_some(), config.public_key.is_some()];
@@ -332,7 +332,7 @@ fn store(config: &Config, source: Source, context: &mut CompileContext<'_>) -> O
     let time = |given: &Option<crate::notation::Duration>, default| given.as_ref().map_or(Duration::from_secs(default), |d| d.0);
     let shape = KeyStoreShape {
         source,
-        // Before it is read for use: what changes in between is a change at the next reload.
+        // Watched before it is read for use: a change in between is a change at the next reload.
         ca: config.ca.as_ref().map(|ca| FileVersion::of(context.base.join(ca))),
         refresh: time(&config.refresh, 300),
         refetch_after: time(&config.refetch_after, 10),
