@@ -1,6 +1,6 @@
-//! What ends a request, a file per action.
+//! The actions that end a request, one file per action.
 //!
-//! An action is its file and one row in [`actions!`]. It says what is to be done with a request; the edge does it.
+//! An action is its file and one row in [`actions!`]. It decides what is to be done with a request; the edge does it.
 
 mod forward;
 mod redirect;
@@ -33,14 +33,14 @@ macro_rules! actions {
             $($(#[$doc])* #[serde(rename = $key)] $variant($module::Config),)*
         }
 
-        /// An action that is compiled.
+        /// A compiled action.
         #[derive(Debug)]
         pub enum Action {
             $($(#[$doc])* $variant($module::$variant),)*
         }
 
         impl ActionConfig {
-            /// Compiles it. Where errors were noted, what it returns serves nobody.
+            /// Compiles the action. Where errors were noted, the result is never used.
             pub fn compile(&self, context: &mut ActionContext<'_>) -> Action {
                 let place = context.place.clone();
                 context.place = place.key($crate::actions::key_of(self));
@@ -49,7 +49,7 @@ macro_rules! actions {
                 action
             }
 
-            /// Returns the headers of a request that it reads, each with the keys that lead to its name.
+            /// Returns the headers of a request that the action reads, each with the keys that lead to its name.
             pub fn headers_read(&self) -> Vec<(HeaderName, Vec<String>)> {
                 match self { $(Self::$variant(config) => <$module::$variant as HttpAction>::headers_read(config),)* }
             }
@@ -61,7 +61,7 @@ macro_rules! actions {
                 match self { $(Self::$variant(action) => action.on_request(matched),)* }
             }
 
-            /// Returns lines that describe it to an operator.
+            /// Returns lines that describe the action to an operator.
             pub fn describe(&self) -> Vec<String> {
                 match self { $(Self::$variant(action) => action.describe(),)* }
             }
@@ -75,16 +75,16 @@ macro_rules! actions {
 }
 
 actions! {
-    /// It is sent to an upstream.
+    /// The request is sent to an upstream.
     Forward = "forward": forward;
-    /// The client is sent elsewhere.
+    /// The client is redirected.
     Redirect = "redirect": redirect;
     /// A fixed response.
     Respond = "respond": respond;
 }
 
 impl Action {
-    /// Returns how it forwards, if it does.
+    /// Returns how the action forwards, if it does.
     pub fn forward(&self) -> Option<&Forward> {
         match self {
             Self::Forward(forward) => Some(forward),
@@ -94,7 +94,7 @@ impl Action {
 }
 
 impl ActionConfig {
-    /// Returns its key in the YAML.
+    /// Returns the action's key in the YAML.
     pub fn key(&self) -> &'static str {
         key_of(self)
     }
@@ -102,13 +102,13 @@ impl ActionConfig {
 
 /// An action.
 trait HttpAction: Sized {
-    /// Its settings.
+    /// The settings.
     type Config;
 
-    /// Compiles it, and notes errors.
+    /// Compiles the action, and notes errors.
     fn compile(config: &Self::Config, context: &mut ActionContext<'_>) -> Self;
 
-    /// Returns the headers of a request that it reads, each with the keys that lead to its name.
+    /// Returns the headers of a request that the action reads, each with the keys that lead to its name.
     fn headers_read(_config: &Self::Config) -> Vec<(HeaderName, Vec<String>)> {
         Vec::new()
     }
@@ -116,7 +116,7 @@ trait HttpAction: Sized {
     /// Returns what is to be done with a request.
     fn on_request(&self, matched: &Matched<'_>) -> Outcome<'_>;
 
-    /// Returns lines that describe it to an operator.
+    /// Returns lines that describe the action to an operator.
     fn describe(&self) -> Vec<String>;
 }
 
@@ -131,10 +131,10 @@ pub enum Outcome<'a> {
     Reject(Box<Rejection>),
 }
 
-/// A response of the gateway's own.
+/// The gateway's own response.
 #[derive(Debug)]
 pub struct OwnResponse<'a> {
-    /// Why.
+    /// The reason, for the log.
     pub reason: Reason,
     /// The status.
     pub status: u16,
@@ -144,14 +144,14 @@ pub struct OwnResponse<'a> {
     pub body: Bytes,
 }
 
-/// A request that a route has taken.
+/// A request with the route that it matched.
 #[derive(Debug)]
 pub struct Matched<'m> {
-    /// Its head.
+    /// The request's head.
     pub request: &'m RequestHeader,
-    /// What is known of it.
+    /// The facts about the exchange.
     pub exchange: &'m Exchange,
-    /// The pattern of the path that took it.
+    /// The path pattern that matched it.
     pub pattern: &'m PathPattern,
 }
 
@@ -162,33 +162,34 @@ impl Matched<'_> {
     }
 }
 
-/// What an action is compiled with, and where it notes errors.
+/// The context in which an action is compiled, and its errors.
 pub struct ActionContext<'c> {
-    /// Its place in the configuration.
+    /// The action's place in the configuration.
     pub place: Place,
-    /// The router's entries of its route.
+    /// The router's entries of the route.
     pub entries: &'c [Entry],
     /// The upstreams, by name.
     pub upstreams: &'c BTreeMap<String, Arc<Upstream>>,
-    /// Whether there is an upstream of that name, or there may be, that was not compiled because of errors of its own.
+    /// Returns whether an upstream of that name exists, or may exist, that was not compiled because of its own
+    /// errors.
     pub is_unread: &'c dyn Fn(&str) -> bool,
-    /// Splits by a key so far.
+    /// The number of splits by a key so far.
     pub keyed_splits: &'c mut usize,
-    /// Errors so far.
+    /// The errors so far.
     pub mistakes: &'c mut Mistakes,
-    /// What is no error and most likely not meant.
+    /// The warnings: what is valid and most likely not intended.
     pub warnings: &'c mut Mistakes,
 }
 
 impl ActionContext<'_> {
-    /// Compiles a text in which these names may stand in braces.
+    /// Compiles a text with these names in braces.
     fn template(&mut self, text: &str, known: &[&str], key: &'static str) -> Template {
         let compiled = Template::new(text, known);
         self.mistakes.take(&self.place.key(key), compiled).unwrap_or_else(Template::empty)
     }
 }
 
-/// Returns the names of parameters that every path of a route has.
+/// Returns the names of the parameters that every path of a route has.
 fn params(entries: &[Entry]) -> Vec<&str> {
     let named = |entry: &Entry, name: &str| entry.path.param_names().any(|other| other == name);
     let Some(first) = entries.first() else { return Vec::new() };

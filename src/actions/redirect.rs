@@ -1,4 +1,4 @@
-//! `redirect`: sends the client elsewhere (RFC 9110, section 15.4).
+//! `redirect`: redirects the client (RFC 9110, section 15.4).
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use super::{ActionContext, HttpAction, Matched, Outcome, OwnResponse};
 use crate::exchange::{Reason, Rejection};
 use crate::notation::Template;
 
-/// Where the client is sent.
+/// Where the client is redirected to.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Redirect")]
@@ -60,7 +60,7 @@ impl HttpAction for Redirect {
     }
 }
 
-/// Returns where the client is sent. What it asked for is part of that only in its normal form.
+/// Returns the `Location`. Parts of the client's own target are in their normal form.
 fn location(matched: &Matched<'_>, to: &Template) -> HeaderValue {
     let query = matched.request.uri.query().map(|q| format!("?{q}")).unwrap_or_default();
     let params = matched.params();

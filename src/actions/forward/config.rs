@@ -10,7 +10,7 @@ use crate::notation::{Duration, Header, HeaderText, KeyBy, MethodName};
 #[serde(untagged)]
 #[schemars(rename = "Forward")]
 pub enum Config {
-    /// Just the upstream's name.
+    /// The upstream's name only.
     Name(String),
     /// With settings.
     To(Box<ForwardTo>),
@@ -24,32 +24,32 @@ pub struct ForwardTo {
     pub upstream: Option<String>,
     /// Several upstreams by weight.
     pub split: Vec<SplitShare>,
-    /// The `Host` that the target sees: `keep` (the client's), `target` (the target's own name) or a
-    /// text. Default `keep`.
+    /// The `Host` that the target sees: `keep` (the client's), `target` (the target's own name) or a text. Default
+    /// `keep`.
     pub host: HostHeader,
     /// Removes this prefix, by segments, from the path.
     pub strip_prefix: Option<String>,
-    /// The path to ask for, with the `{params}` of the match; `{*}` is what its `/*` took.
+    /// The path that the target gets, with the `{params}` of the match; `{*}` is what its `/*` matched.
     pub rewrite: Option<String>,
-    /// From the request's arrival to the end of its answer, retries included. Default: none, so that
+    /// The time from the request's arrival to the end of its response, retries included. Default: none, so that
     /// streams live. A stream is checked whenever it moves.
     pub timeout: Option<Duration>,
-    /// Keeps requests of the same key on the same share of a `split`. Default: each is assigned for itself.
+    /// Keeps requests of the same key on the same share of a `split`. Default: each request is assigned by itself.
     pub split_by: Option<KeyBy>,
-    /// Sends copies of some requests to another upstream, whose answers nobody sees.
+    /// Sends copies of some requests to another upstream, whose responses are discarded.
     pub mirror: Option<MirrorConfig>,
-    /// Who is let in first when the upstream's limits do not allow for all: `high` may exceed them by a
+    /// Which requests are admitted first when the upstream's limits do not allow all: `high` may exceed them by a
     /// quarter, `low` has three quarters of them and never waits. Default `normal`.
     pub class: RequestClass,
-    /// Methods of requests that may be sent a second time after they may have had an effect. Default:
-    /// those that are idempotent (RFC 9110, section 9.2.2).
+    /// Methods of requests that may be sent again after they may have had an effect. Default: those that are
+    /// idempotent (RFC 9110, section 9.2.2).
     pub retry_methods: Option<Vec<MethodName>>,
-    /// A header with which the client says how long it waits, as `250ms` or in seconds; it shortens
-    /// `timeout`, and is forwarded with what is left. `grpc-timeout` is always heeded.
+    /// A header in which the client says how long it waits, as `250ms` or in seconds; it shortens `timeout`, and is
+    /// forwarded with the remaining time. `grpc-timeout` is always honoured.
     pub deadline_header: Option<Header>,
 }
 
-/// Copies for another upstream. Of a body at most 64 KiB are kept; a longer request is not mirrored.
+/// Copies for another upstream. At most 64 KiB of a body are kept; a longer request is not mirrored.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Mirror")]
@@ -60,7 +60,7 @@ pub struct MirrorConfig {
     #[serde(default = "all")]
     #[schemars(range(min = 0.001, max = 100))]
     pub percent: f64,
-    /// Copies at a time; further ones are not made. Default 100.
+    /// The most copies at a time; further ones are not made. Default 100.
     #[serde(default = "hundred")]
     #[schemars(range(min = 1))]
     pub concurrent: u32,
@@ -74,7 +74,7 @@ fn hundred() -> u32 {
     100
 }
 
-/// Who is let in first.
+/// Which requests are admitted first.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RequestClass {

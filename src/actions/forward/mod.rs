@@ -27,21 +27,21 @@ const MAX_KEYED_SPLITS: usize = 1_000;
 pub struct Forward {
     /// The upstreams.
     pub upstreams: Vec<Arc<Upstream>>,
-    /// Which of them is next, by weight; without it there is one.
+    /// The choice of the next one by weight; `None` where there is only one.
     pub split: Option<Split>,
     /// `Host` for the target.
     pub host: Host,
-    /// What becomes of the path.
+    /// The edit of the path.
     pub path: PathEdit,
-    /// From arrival to the end of the response.
+    /// The time from arrival to the end of the response.
     pub timeout: Option<Duration>,
     /// Copies for another upstream.
     pub mirror: Option<Mirror>,
-    /// Who is let in first.
+    /// Which requests are admitted first.
     pub class: Class,
-    /// Methods of requests that may be sent twice; `None` is the idempotent ones.
+    /// The methods of requests that may be sent again; `None` means the idempotent ones.
     pub retry_methods: Option<Vec<http::Method>>,
-    /// Where the client says how long it waits.
+    /// The field in which the client says how long it waits.
     pub deadline_header: Option<HeaderName>,
 }
 
@@ -49,7 +49,7 @@ pub struct Forward {
 pub struct Split {
     /// The shares.
     pub shares: Box<dyn Balance>,
-    /// What keeps requests on the same share.
+    /// The key that keeps requests on the same share.
     pub key: Option<RequestKey>,
 }
 
@@ -70,14 +70,14 @@ pub enum Host {
     Text(HeaderValue),
 }
 
-/// What becomes of the path.
+/// An edit of the path.
 #[derive(Debug)]
 pub enum PathEdit {
-    /// It stays.
+    /// The path is kept.
     Keep,
-    /// It loses this prefix.
+    /// This prefix is removed.
     Strip(String),
-    /// It is this, filled in.
+    /// The path is replaced by the filled-in template.
     Rewrite(Template),
 }
 
@@ -86,11 +86,11 @@ pub enum PathEdit {
 pub struct Mirror {
     /// The upstream.
     pub upstream: Arc<Upstream>,
-    /// The share of requests, of 2³².
+    /// The share of requests, in units of 2⁻³².
     pub share: u64,
-    /// Copies at a time.
+    /// The most copies at a time.
     pub concurrent: u32,
-    /// Copies under way.
+    /// The number of active copies.
     pub active: Arc<AtomicU32>,
 }
 
@@ -155,7 +155,7 @@ impl Config {
     }
 }
 
-/// Returns the upstreams that take a share, with their weights.
+/// Returns the upstreams that have a share, with their weights.
 fn upstreams(forward: &ForwardTo, context: &mut ActionContext<'_>) -> (Vec<Arc<Upstream>>, Vec<u32>) {
     let place = &context.place;
     let named: Vec<(&str, u32, Place)> = match (&forward.upstream, forward.split.as_slice()) {
@@ -185,7 +185,7 @@ fn upstreams(forward: &ForwardTo, context: &mut ActionContext<'_>) -> (Vec<Arc<U
     (upstreams, weights)
 }
 
-/// Returns the upstream of that name, and notes where there is none.
+/// Returns the upstream of that name, and notes an error if there is none.
 fn find(name: &str, place: &Place, context: &mut ActionContext<'_>) -> Option<Arc<Upstream>> {
     let found = context.upstreams.get(name).cloned();
     if found.is_none() && !(context.is_unread)(name) {
@@ -195,7 +195,7 @@ fn find(name: &str, place: &Place, context: &mut ActionContext<'_>) -> Option<Ar
     found
 }
 
-/// Returns the shares of a split; in turn, or by a key.
+/// Returns the shares of a split, in turn or by a key.
 fn split(forward: &ForwardTo, upstreams: &[Arc<Upstream>], weights: &[u32], context: &mut ActionContext<'_>) -> Option<Split> {
     let place = context.place.key("split_by");
     if upstreams.len() < 2 {
