@@ -14,28 +14,28 @@ pub enum Balance {
     RoundRobin,
     /// The fewest requests in flight for its weight.
     LeastConnections,
-    /// The shortest expected answer: peak EWMA of the response time × requests in flight.
+    /// The shortest expected response: peak EWMA of the response time × requests in flight.
     LeastResponseTime,
-    /// By chance, in proportion to weight.
+    /// At random, in proportion to weight.
     Random,
-    /// The less loaded of two that are drawn by chance.
+    /// The less loaded of two that are picked at random.
     PowerOfTwo,
     /// The same key to the same target.
     Hash(HashBalance),
 }
 
-/// The same key to the same target, and when a target goes only its keys move.
+/// The same key to the same target; when a target goes, only its keys move.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HashBalance {
-    /// What is hashed. A request without it goes to a target drawn by chance. Default `address`.
+    /// What is hashed. A request without it goes to a random target. Default `address`.
     #[serde(default)]
     pub by: KeyBy,
     /// Default `maglev`.
     #[serde(default)]
     pub table: HashTable,
-    /// The most that one target may have of the average load, in percent; further requests of its
-    /// keys go to the next target. Default: no bound.
+    /// The most load that one target may have, in percent of the average; further requests of its keys go to the next
+    /// target. Default: no bound.
     #[schemars(range(min = 101, max = 10000))]
     pub load_factor: Option<u32>,
 }

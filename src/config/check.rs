@@ -1,7 +1,7 @@
-//! Holds a tree against the JSON Schema and notes every mistake, not just the first.
+//! Checks a tree against the JSON Schema and notes every error, not just the first.
 //!
-//! It knows the part of JSON Schema that `schemars` writes for our types, and the formats of
-//! [`crate::notation`]. What passes here is what serde will take.
+//! It supports the part of JSON Schema that `schemars` writes for our types, and the formats of [`crate::notation`].
+//! What passes here is accepted by serde.
 
 use std::cell::Cell;
 
@@ -11,7 +11,7 @@ use super::trail::Trail;
 use super::tree::{Node, Value};
 use crate::notation::{Fact, Mistakes, check_format, expression_of, expression_size, fact_of, nearest};
 
-/// Notes the mistakes of `tree`.
+/// Notes the errors of `tree`.
 pub fn check(tree: &Node, schema: &Json, mistakes: &mut Mistakes) {
     let definitions = schema.get("$defs").and_then(Json::as_object).into_iter().flatten();
     let definitions = definitions.map(|(name, schema)| (name.as_str(), schema)).collect();
@@ -24,7 +24,7 @@ const MAX_EXPRESSIONS: u64 = 128 << 20;
 
 struct Checker<'s> {
     definitions: ahash::AHashMap<&'s str, &'s Json>,
-    /// Bytes of the regular expressions so far.
+    /// The bytes of the regular expressions so far.
     expressions: Cell<u64>,
 }
 
@@ -58,7 +58,7 @@ impl<'s> Checker<'s> {
         }
     }
 
-    /// The alternatives of a schema, those within alternatives among them; `None` if it has none.
+    /// Returns the alternatives of a schema, with those within alternatives; `None` if it has none.
     fn branches(&self, schema: &'s Json) -> Option<Vec<&'s Json>> {
         let listed = schema.get("oneOf").or_else(|| schema.get("anyOf")).and_then(Json::as_array)?;
         let resolved = listed.iter().map(|b| self.resolve(b)).filter(|b| !is(b, "null"));
@@ -114,7 +114,7 @@ impl<'s> Checker<'s> {
         let format = schema.get("format").and_then(Json::as_str);
         let expression = format.and_then(|format| expression_of(format, text));
         if let Some(expression) = expression {
-            // Before it is compiled, and once more when it is read.
+            // Counted before it is compiled, and once more when it is read.
             if self.expressions.get() <= MAX_EXPRESSIONS {
                 self.expressions.set(self.expressions.get() + expression_size(expression));
             }
@@ -125,7 +125,7 @@ impl<'s> Checker<'s> {
         }
         if let Some(Err(expected)) = format.and_then(|f| check_format(f, text)) {
             if let Some(written) = &node.written {
-                // What a format expects instead may have a part of the value in it.
+                // What a format expects instead may contain a part of the value.
                 return mistakes.add(&place.place(), format!("expected {}, found what {written} stands for", wanted(schema)));
             }
             // A secret that does not parse is not repeated.
@@ -156,7 +156,7 @@ impl<'s> Checker<'s> {
         }
     }
 
-    /// Takes the branch that the author evidently meant, by the value's kind and then by its key.
+    /// Checks the branch that the author evidently meant, by the value's kind and then by its key.
     fn one_of(&self, node: &Node, branches: &[&'s Json], place: &Trail<'_>, mistakes: &mut Mistakes) {
         let fits = |b: &&&Json| kind_fits(&node.value, b);
         let fitting: Vec<&'s Json> = branches.iter().filter(fits).copied().collect();
@@ -178,7 +178,7 @@ impl<'s> Checker<'s> {
         }
     }
 
-    /// An enum that is written as a mapping of one key: `- jwt: {…}`.
+    /// Checks an enum that is written as a mapping of one key: `- jwt: {…}`.
     fn variant(
         &self,
         node: &Node,
@@ -202,7 +202,7 @@ impl<'s> Checker<'s> {
     }
 }
 
-/// What is said of a text that is none of those that are allowed.
+/// Returns the message for a text that is none of the allowed ones.
 fn unknown(node: &Node, text: &str, allowed: &[String]) -> String {
     let (known, near) = (words(allowed.iter()), || nearest(text, allowed.iter().map(String::as_str)));
     match &node.written {
@@ -211,7 +211,7 @@ fn unknown(node: &Node, text: &str, allowed: &[String]) -> String {
     }
 }
 
-/// What stands there; of a number, how it is a text, if it could be one here.
+/// Returns what stands there; for a number also how it is written as a text, if it could be one here.
 fn found(node: &Node, wanted: &[&Json]) -> String {
     if let Some(written) = &node.written {
         return format!("the text that {written} stands for");
@@ -255,7 +255,7 @@ fn kind_fits(value: &Value, schema: &Json) -> bool {
     }
 }
 
-/// The texts that an enumeration allows.
+/// Returns the texts that an enumeration allows.
 fn allowed(schema: &Json) -> Option<Vec<String>> {
     let texts = |list: &[Json]| list.iter().filter_map(Json::as_str).map(str::to_owned).collect();
     match (schema.get("enum"), schema.get("const")) {
@@ -265,7 +265,7 @@ fn allowed(schema: &Json) -> Option<Vec<String>> {
     }
 }
 
-/// What a schema wants, in words.
+/// Returns in words what a schema expects.
 fn wanted(schema: &Json) -> String {
     if let Some(example) = schema.get("examples").and_then(|e| e.get(0)).and_then(Json::as_str) {
         let format = schema.get("format").and_then(Json::as_str).unwrap_or("text").replace('-', " ");

@@ -1,15 +1,15 @@
-//! `consumers`: who calls, and by what they are known.
+//! `consumers`: the known clients and their credentials.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::notation::{Digest, HashText, Secret};
 
-/// A caller.
+/// A known client.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Consumer {
-    /// What identifies this caller; any one of them is enough.
+    /// What identifies this client; any one of them is enough.
     #[schemars(length(min = 1))]
     pub credentials: Vec<Credential>,
 }

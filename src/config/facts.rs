@@ -1,8 +1,8 @@
-//! What the type of a value says of it besides which values it may have: that it is a secret, that it names a file, that it
-//! is read at the start only.
+//! The facts about a value that follow from its type: that it is a secret, that it names a file, that it is read only
+//! at the start.
 //!
-//! Types put that into their schemas: a type of [`crate::notation`] by its format, a field by `x-read-at-start`. So that
-//! what a new key is follows from its type, and from nothing else.
+//! Types put them into their schemas: a type of [`crate::notation`] by its format, a field by `x-read-at-start`. So
+//! the facts about a new key follow from its type, and from nothing else.
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -17,16 +17,16 @@ use crate::tls::{MAX_MATERIAL, read_file};
 /// The schema of a configuration.
 pub static SCHEMA: LazyLock<Json> = LazyLock::new(super::schema);
 
-/// The key of a field's schema that says from which event on a new value counts.
+/// The key of a field's schema that says at which event a new value takes effect.
 const AT_START: &str = "x-read-at-start";
 
-/// How deep settings are that are read at the start: `process.threads`.
+/// The depth of settings that are read at the start: `process.threads`.
 const MAX_DEPTH: usize = 4;
 
-/// The type of a value: all forms that it may have where it stands, of which a value has one.
+/// The type of a value: all forms that it may have at its place, of which a value has one.
 ///
-/// What any of them says of a value is taken to be so, since the forms of an untagged enum cannot always be told apart:
-/// what may be a secret is one.
+/// What any of them says of a value is assumed, since the forms of an untagged enum cannot always be told apart: what
+/// may be a secret is one.
 #[derive(Clone, Debug)]
 pub struct Type {
     /// The whole schema.
@@ -42,7 +42,7 @@ impl Type {
         Self::of(&SCHEMA)
     }
 
-    /// Returns the type that a whole schema is of.
+    /// Returns the type of a whole schema.
     pub fn of(schema: &'static Json) -> Self {
         let mut root = Self { schema, forms: Vec::new(), credential: false };
         root.add(schema);
@@ -53,7 +53,7 @@ impl Type {
         Self { schema: self.schema, forms: Vec::new(), credential: self.credential }
     }
 
-    /// Returns the type of what stands behind `key`.
+    /// Returns the type of the value of `key`.
     pub fn key(&self, key: &str) -> Self {
         let mut below = self.below();
         for form in &self.forms {
@@ -75,7 +75,7 @@ impl Type {
         below
     }
 
-    /// Returns the type of what stands at a place.
+    /// Returns the type of the value at a place.
     pub fn at(&self, place: &Place) -> Self {
         place.0.iter().fold(self.clone(), |at, step| match step {
             Step::Key(key) | Step::Name(key) => at.key(key),
@@ -94,12 +94,12 @@ impl Type {
         }
     }
 
-    /// Whether a value of that text is a secret. What no type is known of is one.
+    /// Returns whether a value of that text is a secret. One of an unknown type is.
     pub fn is_secret(&self, text: &str) -> bool {
         self.forms.is_empty() || self.credential || self.facts(text).any(|fact| fact == Fact::Secret)
     }
 
-    /// Returns what its formats say of a text.
+    /// Returns the facts that its formats give for a text.
     pub fn facts<'t>(&self, text: &'t str) -> impl Iterator<Item = Fact<'t>> {
         self.formats().filter_map(move |format| fact_of(format, text))
     }
@@ -113,30 +113,30 @@ fn is_text(form: &Json) -> bool {
     form.get("type").is_some_and(|kind| kind == "string" || kind.as_array().is_some_and(|all| all.iter().any(|one| one == "string")))
 }
 
-/// A setting that is read at the start only.
+/// A setting that is read only at the start.
 #[derive(Debug)]
 pub struct AtStart {
     /// Its path: `process.threads`.
     pub path: String,
-    /// From which event on a new value counts.
+    /// The event at which a new value takes effect.
     pub when: &'static str,
     default: Option<String>,
     place: Place,
 }
 
-/// The settings that are read at the start only, as the schema has them.
+/// The settings that are read only at the start, from the schema.
 static SETTINGS: LazyLock<Vec<AtStart>> = LazyLock::new(|| {
     let mut found = Vec::new();
     settings(&Type::root(), &Place::default(), &mut found);
     found
 });
 
-/// Returns the settings that are read at the start only.
+/// Returns the settings that are read only at the start.
 pub fn at_start() -> &'static [AtStart] {
     &SETTINGS
 }
 
-/// Returns from which event on a new value of a key counts that a running gateway does not read again.
+/// Returns the event at which a new value of a key takes effect that a running gateway does not read again.
 pub fn read_at_start(path: &str) -> Option<&'static str> {
     SETTINGS.iter().find(|setting| setting.path == path).map(|setting| setting.when)
 }
@@ -156,7 +156,8 @@ fn settings(at: &Type, place: &Place, found: &mut Vec<AtStart>) {
 }
 
 impl AtStart {
-    /// Returns its value in a configuration, in one form for all texts that mean the same, and whether it is a secret.
+    /// Returns the value in a configuration, normalised so that equal settings are equal texts, and whether it is a
+    /// secret.
     pub fn value(&self, tree: &Node, base: &std::path::Path) -> Option<(String, bool)> {
         let node = tree.at(&self.place);
         let text = node.map(|node| node.value.text()).or_else(|| self.default.clone())?;
@@ -170,7 +171,7 @@ impl AtStart {
     }
 }
 
-/// What a configuration names.
+/// The files and parameters that a configuration names.
 #[derive(Debug, Default)]
 pub struct Named {
     /// Files that are read when it is loaded.
@@ -180,7 +181,7 @@ pub struct Named {
 }
 
 impl Named {
-    /// Returns what a tree names, in the order of the text, each once.
+    /// Returns the files and parameters that a tree names, in the order of the text, each once.
     pub fn of(tree: &Node) -> Self {
         let mut named = Self::default();
         named.add(tree, &Type::root());
@@ -215,11 +216,11 @@ impl Named {
     }
 }
 
-/// The parts of the schema, by their addresses, below which a type names something: in most of a large configuration none
-/// does.
+/// The parts of the schema, by their addresses, below which a type names something: in most of a large configuration
+/// none does.
 static NAMING: LazyLock<ahash::AHashSet<usize>> = LazyLock::new(|| {
     let (mut naming, mut known) = (ahash::AHashSet::new(), usize::MAX);
-    // Until nothing is added: a type may stand within itself.
+    // Repeated until nothing is added: a type may contain itself.
     while naming.len() != known {
         known = naming.len();
         names(&SCHEMA, &mut naming);
@@ -231,7 +232,7 @@ fn address(schema: &Json) -> usize {
     std::ptr::from_ref(schema).addr()
 }
 
-/// Whether something below names anything, as far as that is known of what it refers to.
+/// Returns whether a type below names something, as far as that is known of what it refers to.
 fn names(schema: &'static Json, naming: &mut ahash::AHashSet<usize>) -> bool {
     let names = match schema {
         Json::Object(members) => {
@@ -250,8 +251,8 @@ fn names(schema: &'static Json, naming: &mut ahash::AHashSet<usize>) -> bool {
     names
 }
 
-/// Returns a digest of all that a part of a configuration says, with the contents of the files that it names: two parts of
-/// the same digest are the same.
+/// Returns a digest of all values of a part of a configuration, with the contents of the files that it names: two
+/// parts with the same digest are equal.
 pub fn identity(tree: &Node, place: &Place, base: &std::path::Path) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
     if let Some(node) = tree.at(place) {
@@ -262,7 +263,8 @@ pub fn identity(tree: &Node, place: &Place, base: &std::path::Path) -> [u8; 32] 
     out
 }
 
-/// Every part has a tag and its length before it, so that no two trees have the same bytes.
+/// Adds a node to the digest. Every part has a tag and its length before it, so that no two trees have the same
+/// bytes.
 fn digest(node: &Node, at: &Type, base: &std::path::Path, context: &mut Context) {
     let mut part = |tag: u8, bytes: &[u8]| {
         context.update(&[tag]);

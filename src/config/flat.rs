@@ -1,4 +1,4 @@
-//! A configuration as a list of paths and values, to tell two of them apart without telling secrets.
+//! A configuration as a list of paths and values, to compare two of them without revealing secrets.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,13 +15,13 @@ use crate::tls::{MAX_MATERIAL, read_file};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Leaf {
-    /// As it is written.
+    /// A plain value, as it is written.
     Plain(String),
-    /// The SHA-256 digest of what nobody is to read. Never shown: it only tells whether two are the same.
+    /// The SHA-256 digest of a secret. It is never shown, and only used for comparison.
     Hidden([u8; 32]),
     /// The SHA-256 digest of a file's content.
     File([u8; 32]),
-    /// Names of a list whose order counts.
+    /// The names of a list whose order matters.
     Order(Vec<String>),
 }
 
@@ -37,18 +37,18 @@ impl std::fmt::Display for Leaf {
     }
 }
 
-/// Every value of a configuration by its path. What has a name stands under it, and not under its number.
+/// Every value of a configuration by its path. An entry with a name stands under it, and not under its number.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flat(BTreeMap<String, Leaf>);
 
 /// One difference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
-    /// Where.
+    /// The path.
     pub path: String,
-    /// What was there.
+    /// The value before.
     pub before: Option<String>,
-    /// What is there.
+    /// The value after.
     pub after: Option<String>,
 }
 
@@ -66,21 +66,21 @@ impl std::fmt::Display for Change {
 }
 
 impl Flat {
-    /// Of a tree, in which everything is included and substituted.
+    /// Returns the values of a tree, in which everything is included and substituted.
     pub(super) fn of(tree: &Node) -> Self {
         let mut flat = Self::default();
         flat.add(tree, &Type::root(), &mut String::new());
         flat
     }
 
-    /// What is read at the start only, as it counts and not as it is written.
+    /// Returns the settings that are read only at the start, in their normalised form.
     pub(super) fn at_start(tree: &Node, base: &Path) -> Self {
         let leaf = |(value, hidden): (String, bool)| if hidden { Leaf::Hidden(sha256(value.as_bytes())) } else { Leaf::Plain(value) };
         let values = facts::at_start().iter().filter_map(|setting| Some((setting.path.clone(), leaf(setting.value(tree, base)?))));
         Self(values.collect())
     }
 
-    /// Puts the values of another one in the place of its own.
+    /// Replaces its values by those of another one.
     pub(super) fn overlay(&mut self, other: Self) {
         self.0.extend(other.0);
     }
@@ -124,8 +124,9 @@ impl Flat {
         }
     }
 
-    /// What is different in `after`. What is new or gone as a whole, a route or an upstream, is one change. What is
-    /// read at the start only is compared with what it was then ([`Self::at_start`]), however often it was loaded since.
+    /// Returns the differences in `after`. A route or an upstream that is new or gone as a whole is one change. The
+    /// settings that are read only at the start are compared with those of then ([`Self::at_start`]), however often
+    /// it was loaded since.
     pub fn changes(&self, after: &Self, started: &Self) -> Vec<Change> {
         let mut changes = Vec::new();
         let paths: std::collections::BTreeSet<&String> = self.0.keys().chain(after.0.keys()).chain(started.0.keys()).collect();
@@ -167,13 +168,13 @@ impl Flat {
     }
 }
 
-/// Where the order of the routes stands.
+/// The path of the order of the routes.
 const ORDER: &str = "routes, their order";
 
 /// The most names of an order that are shown.
 const SHOWN: usize = 8;
 
-/// How those that are in both come in another order.
+/// Returns the change of order of those that are in both.
 fn moved(before: Option<&Leaf>, after: Option<&Leaf>) -> Option<Change> {
     let (Some(Leaf::Order(before)), Some(Leaf::Order(after))) = (before, after) else { return None };
     let both = |list: &[String], other: &[String]| -> Vec<String> {
@@ -191,14 +192,14 @@ fn moved(before: Option<&Leaf>, after: Option<&Leaf>) -> Option<Change> {
     Some(Change { path: ORDER.to_owned(), before: Some(text(&before)), after: Some(text(&after)) })
 }
 
-/// A digest that stands for a text.
+/// Returns the digest of a text.
 fn sha256(text: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
     out.copy_from_slice(digest(&SHA256, text).as_ref());
     out
 }
 
-/// The section and the entry that a path is in, if it is below one: `routes.users.`
+/// Returns the section and the entry that a path is in, if it is below one: `routes.users.`
 fn entry(path: &str) -> Option<&str> {
     let (section, rest) = path.split_once('.')?;
     if !matches!(section, "routes" | "listeners" | "upstreams" | "consumers" | "filter_sets") {
@@ -207,7 +208,7 @@ fn entry(path: &str) -> Option<&str> {
     rest.find('.').map(|end| &path[..section.len() + end + 2])
 }
 
-/// A point in a name would read as a step.
+/// Adds a step to a path. A point in a name would read as a step.
 fn step(path: &mut String, name: &str) {
     if !path.is_empty() {
         path.push('.');

@@ -15,15 +15,15 @@ fn seconds(seconds: u64) -> Duration {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Health {
-    /// Probes that the gateway sends. Without them every target is taken to be healthy.
+    /// Probes that the gateway sends. Without them every target is considered healthy.
     pub active: Option<ActiveHealth>,
-    /// Leaves targets out for a time because of their answers. Default: none is.
+    /// Ejects targets for a time because of their responses. Default: none is.
     pub passive: Option<PassiveHealth>,
-    /// Percent of healthy targets below which health is ignored, so that the few that are left are
-    /// not drowned. Default 0: never, and without a healthy target the answer is 503.
+    /// The percentage of healthy targets below which health is ignored, so that the remaining ones are not
+    /// overloaded. Default 0: never, and without a healthy target the response is 503.
     #[schemars(range(max = 100))]
     pub panic_threshold: u32,
-    /// Gives targets that have just become healthy their share little by little.
+    /// Gives targets that have just become healthy their share gradually.
     pub slow_start: Option<SlowStart>,
 }
 
@@ -31,7 +31,7 @@ pub struct Health {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ActiveHealth {
-    /// The path to ask for. Without it, and without `grpc`, a TCP (or TLS) connection is the probe.
+    /// The path of the probe. Without it, and without `grpc`, a TCP (or TLS) connection is the probe.
     pub path: Option<String>,
     /// The service to ask `grpc.health.v1.Health` for; an empty text is the server as a whole.
     pub grpc: Option<String>,
@@ -43,9 +43,9 @@ pub struct ActiveHealth {
     pub headers: BTreeMap<String, HeaderText>,
     /// The statuses of a healthy target. Default `200-399`.
     pub status: Statuses,
-    /// A header that a healthy answer has.
+    /// A header that a healthy response has.
     pub expect_header: Option<Header>,
-    /// What the body of a healthy answer matches, in its first 64 KiB.
+    /// A pattern that the body of a healthy response matches in its first 64 KiB.
     pub expect_body: Option<Pattern>,
     /// Time between two probes of a target. Default 2s.
     pub interval: Duration,
@@ -53,7 +53,7 @@ pub struct ActiveHealth {
     pub interval_changing: Option<Duration>,
     /// Time between two probes of a target that is down. Default: `interval`.
     pub interval_down: Option<Duration>,
-    /// The longest that a probe may take. Default 1s.
+    /// The longest time that a probe may take. Default 1s.
     pub timeout: Duration,
     /// Failures in a row that take a healthy target out. Default 3.
     #[schemars(range(min = 1, max = 100))]
@@ -99,29 +99,29 @@ impl Default for ActiveHealth {
     }
 }
 
-/// Leaves targets out because of their answers, as Envoy's outlier detection does.
+/// Ejects targets because of their responses, as Envoy's outlier detection does.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PassiveHealth {
-    /// Failures in a row (5xx, no connection, reset, time-out); 0 is never. Default 5.
+    /// Failures in a row (5xx, no connection, reset, timeout); 0 is never. Default 5.
     pub failures: u32,
-    /// Failures of the way to the target in a row (502, 503, 504, no connection, reset, time-out); 0
-    /// is never. Default 5.
+    /// Failures of the path to the target in a row (502, 503, 504, no connection, reset, timeout); 0 is never.
+    /// Default 5.
     pub gateway_failures: u32,
     /// Time between two comparisons of the targets. Default 10s.
     pub interval: Duration,
-    /// How long the first ejection lasts; the n-th lasts n times as long. An active probe that succeeds
-    /// ends it, as in Envoy; one for time-outs only if the probe is HTTP or gRPC, since a process that hangs can be
-    /// connected to. Default 30s.
+    /// How long the first ejection lasts; the n-th lasts n times as long. A successful active probe ends it, as in
+    /// Envoy; one for timeouts only if the probe is HTTP or gRPC, since a process that hangs still accepts
+    /// connections. Default 30s.
     pub ejection: Duration,
     /// The longest ejection. Default 300s.
     pub max_ejection: Duration,
-    /// The most of all targets that may be ejected at a time, in percent; one always may. Default 10.
+    /// The most targets that may be ejected at a time, in percent of all; one always may. Default 10.
     #[schemars(range(max = 100))]
     pub max_ejected: u32,
-    /// Ejects who fails too often in an interval. Default: nobody is compared so.
+    /// Ejects targets that fail too often in an interval. Default: targets are not compared so.
     pub failure_percentage: Option<FailurePercentage>,
-    /// Ejects who succeeds less often than the others. Default: nobody is compared so.
+    /// Ejects targets that succeed less often than the others. Default: targets are not compared so.
     pub success_rate: Option<SuccessRate>,
 }
 
@@ -147,9 +147,9 @@ pub struct FailurePercentage {
     /// Percent of an interval's requests. Default 85.
     #[schemars(range(min = 1, max = 100))]
     pub percent: u32,
-    /// Targets that have to have enough requests. Default 5.
+    /// The number of targets that must have enough requests. Default 5.
     pub min_targets: u32,
-    /// Requests that are enough. Default 50.
+    /// The number of requests that is enough. Default 50.
     pub min_requests: u32,
 }
 
@@ -159,7 +159,7 @@ impl Default for FailurePercentage {
     }
 }
 
-/// A bound on how far below the mean of all a target's share of successes may be.
+/// A bound on how far a target's share of successes may be below the mean of all.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SuccessRate {
@@ -178,11 +178,11 @@ impl Default for SuccessRate {
     }
 }
 
-/// Gives a target its share little by little.
+/// Gives a target its share gradually.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SlowStart {
-    /// How long it takes to the whole share.
+    /// The time until it has its whole share.
     pub window: Duration,
     /// 1 grows evenly, more grows faster at first. Default 1.
     #[serde(default = "even")]

@@ -8,30 +8,30 @@ use super::tree::{Node, Size, Value};
 use crate::notation::{Mistakes, Place};
 use crate::tls::read_text;
 
-/// The largest file that a `${file:…}` stands for.
+/// The largest file for `${file:…}`.
 const MAX_SUBSTITUTED: u64 = 1 << 20;
 
-/// What a walk over the tree's texts notes.
+/// The notes of a walk over the tree's texts.
 pub struct Substitution<'n> {
-    /// What is wrong.
+    /// The errors.
     pub mistakes: &'n mut Mistakes,
-    /// How large the configuration is by now.
+    /// The size of the configuration so far.
     pub size: &'n mut Size,
     /// The files that were read.
     pub files: Vec<String>,
-    /// What they and the variables hold.
+    /// The values of the files and variables.
     pub redactor: Redactor,
 }
 
 /// The most files that one configuration may have.
 pub const MAX_FILES: usize = 1_000;
 
-/// The folder that a file is in.
+/// Returns the folder that a file is in.
 pub fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// The files that an `include` names, in order.
+/// Returns the files that an `include` names, in order.
 pub fn expand(base: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
     let path = base.join(pattern);
     let Some(name) = path.file_name().and_then(|n| n.to_str()) else {
@@ -49,7 +49,7 @@ pub fn expand(base: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
         .filter_map(|entry| entry.ok().map(|e| e.path()))
         .filter(|p| {
             let name = p.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-            // As in a shell: what begins with a dot is hidden, such as the locks and copies of editors.
+            // As in a shell, what begins with a dot is hidden, such as the locks and copies of editors.
             let hidden = before.is_empty() && name.starts_with('.');
             !hidden && name.len() >= before.len() + after.len() && name.starts_with(before) && name.ends_with(after) && is_meant(p)
         })
@@ -74,8 +74,8 @@ pub fn join(tree: &mut Node, other: Node, place: &Place, clashes: &mut Vec<(Plac
     }
 }
 
-/// Replaces every `${env:NAME}` and `${file:PATH}` in the tree's texts.
-/// Notes what is wrong, which files it read, and what they hold.
+/// Replaces every `${env:NAME}` and `${file:PATH}` in the tree's texts. Notes the errors, the files that it read, and
+/// their contents.
 pub fn substitute(node: &mut Node, base: &Path, trail: &Trail<'_>, notes: &mut Substitution<'_>) {
     match &mut node.value {
         Value::Text(text) if text.contains('$') && text.contains("${") => match notes.replace(text, base) {
@@ -126,7 +126,7 @@ impl Substitution<'_> {
     }
 }
 
-/// Whether a pattern means it: files, and links that lead nowhere, which is a mistake and not a configuration without them.
+/// Returns whether a pattern includes it: files, and dangling links, which are an error rather than ignored.
 fn is_meant(path: &Path) -> bool {
     path.is_file() || path.is_symlink() && !path.exists()
 }

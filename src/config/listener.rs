@@ -22,14 +22,14 @@ pub struct Listener {
     pub protocols: Option<Vec<Protocol>>,
     /// Certificates; without them the listener is plain.
     pub tls: Option<Tls>,
-    /// Whose `X-Forwarded-*` headers are believed. Default: nobody's.
-    /// What others send of `X-Forwarded-For` is passed on before their own address.
+    /// The proxies whose `X-Forwarded-*` headers are trusted. Default: none. The `X-Forwarded-For` of other clients
+    /// is passed on before their own address.
     #[serde(default)]
     pub trusted_proxies: Vec<Network>,
-    /// Filters of all requests that come here, whichever route they take.
+    /// Filters of all requests on this listener, whichever route they match.
     #[serde(default)]
     pub filters: Vec<FilterEntry>,
-    /// What a connection and a request may cost.
+    /// The limits of a connection and a request.
     #[serde(default)]
     pub limits: ListenerLimits,
 }
@@ -91,23 +91,22 @@ pub struct Certificate {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListenerLimits {
-    /// Connections at a time. When there are as many, the one that has been idle for longest makes room for the next;
-    /// where none is idle, further ones wait in the kernel's queue. Default 20000.
+    /// The most connections at a time. At the limit the one that has been idle longest is closed for the next; where
+    /// none is idle, further ones wait in the kernel's queue. Default 20000.
     #[schemars(range(min = 1))]
     pub connections: u32,
-    /// Connections at a time of one client address, of IPv6 one /64; further ones are closed. Those of `trusted_proxies`
-    /// are not counted. Default: half of `connections`, and 64 where that is less.
+    /// The most connections at a time of one client address, or of one IPv6 /64; further ones are closed. Those of
+    /// `trusted_proxies` are not counted. Default: half of `connections`, and 64 where that is less.
     #[schemars(range(min = 1))]
     pub connections_per_address: Option<u32>,
-    /// From the first byte of a request to the end of its headers, also for the TLS handshake and
-    /// the HTTP/2 preface. Default 10s.
+    /// The time from the first byte of a request to the end of its headers, also for the TLS handshake and the HTTP/2
+    /// preface. Default 10s.
     pub header_time: Duration,
     /// The largest head of a request, names and values together. Default 64KiB, at most 1MiB.
     pub headers: Size,
     /// How long a connection may be idle between requests. Default 60s.
     pub idle_time: Duration,
-    /// The longest pause within a request body, and within an answer that the client does not read.
-    /// Default 30s.
+    /// The longest pause within a request body, and within a response that the client does not read. Default 30s.
     pub body_idle_time: Duration,
     /// The largest request body. Default 100MiB.
     pub body: Size,

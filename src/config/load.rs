@@ -1,4 +1,4 @@
-//! From files to a [`Config`], with every mistake at once.
+//! Loads a [`Config`] from files, and notes all errors at once.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
@@ -15,18 +15,18 @@ use crate::tls::read_text;
 /// The most bytes of all files of a configuration.
 const MAX_FILES_TEXT: u64 = 64 << 20;
 
-/// A configuration that was read, and where everything in it stands.
+/// A configuration that was read, with the places of its values.
 #[derive(Debug)]
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
-    /// The folder that relative paths in it start from.
+    /// The folder in which relative paths begin.
     pub base: PathBuf,
-    /// What is wrong already; the sections concerned are not in `config`.
+    /// The errors so far; the sections concerned are not in `config`.
     pub mistakes: Mistakes,
     left_out: LeftOut,
     files: Vec<PathBuf>,
-    /// The files that `${file:…}` names.
+    /// The files of `${file:…}` references.
     substituted: Vec<String>,
     redactor: Redactor,
     tree: Node,
@@ -34,40 +34,41 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Gives each mistake its file, line and column, and puts them in the order of the text, of which the first are
-    /// kept. None of them repeats what a reference stands for.
+    /// Adds file, line and column to each error, and sorts them in the order of the text; only the first are kept.
+    /// None of them repeats the value of a reference.
     #[must_use]
     pub fn locate(&self, mistakes: Mistakes) -> Mistakes {
         locate(mistakes, &self.tree, &self.files, &self.redactor)
     }
 
-    /// Returns the text with the reference, `${env:NAME}`, in the place of what it stands for.
+    /// Returns the text with each value of a reference replaced by the reference, `${env:NAME}`.
     pub fn redact(&self, text: &str) -> String {
         self.redactor.redact(text)
     }
 
-    /// Where the route of that number stands in the text.
+    /// Returns the place of the route of that number.
     pub fn route_place(&self, index: usize) -> Place {
         self.left_out.place("routes", index)
     }
 
-    /// Where the listener of that number stands in the text.
+    /// Returns the place of the listener of that number.
     pub fn listener_place(&self, index: usize) -> Place {
         self.left_out.place("listeners", index)
     }
 
-    /// Whether something of that section was left out, so that it may be wrong to miss it.
+    /// Returns whether something of that section was left out, so that it may be wrong to miss it.
     pub fn is_partial(&self, section: &str) -> bool {
         self.left_out.0.iter().any(|(s, _)| s == section)
     }
 
-    /// Whether the entry of that name, or its whole section, was left out, so that it may be wrong to miss it.
+    /// Returns whether the entry of that name, or its whole section, was left out, so that it may be wrong to miss
+    /// it.
     pub fn is_left_out(&self, section: &str, name: &str) -> bool {
         let named = |step: &Step| matches!(step, Step::Key(key) | Step::Name(key) if key == name);
         self.left_out.0.iter().any(|(s, entry)| s == section && entry.as_ref().is_none_or(named))
     }
 
-    /// Every value by its path.
+    /// Returns every value by its path.
     pub fn flat(&self) -> Flat {
         let mut flat = Flat::of(&self.tree);
         flat.overlay(self.at_start());
@@ -75,17 +76,17 @@ impl Loaded {
         flat
     }
 
-    /// What a process that starts with this has for as long as it lives.
+    /// Returns the settings that a process that starts with this configuration keeps.
     pub fn at_start(&self) -> Flat {
         Flat::at_start(&self.tree, &self.base)
     }
 
-    /// Every value by its path, made by whoever asks first: for a large configuration that takes a while.
+    /// Returns every value by its path, computed on first use: for a large configuration that takes a while.
     pub fn flat_later(self) -> FlatLater {
         Arc::new(LazyLock::new(Box::new(move || self.flat())))
     }
 
-    /// Returns a digest of all that stands at a place, with the contents of the files that it names.
+    /// Returns a digest of all values at a place, with the contents of the files that they name.
     pub fn identity(&self, place: &Place) -> [u8; 32] {
         facts::identity(&self.tree, place, &self.base)
     }
@@ -95,7 +96,7 @@ impl Loaded {
         &self.named.secret_parameters
     }
 
-    /// The files and folders whose change may change what the configuration says.
+    /// Returns the files and folders whose change may change the configuration.
     pub fn watched(&self) -> Vec<PathBuf> {
         let mut all = self.files.clone();
         let patterns = self.config.include.iter().filter(|p| p.contains('*'));
@@ -106,27 +107,27 @@ impl Loaded {
         all
     }
 
-    /// The files that were read, the first one first.
+    /// Returns the files that were read, the main one first.
     pub fn files(&self) -> &[PathBuf] {
         &self.files
     }
 }
 
-/// A flat configuration that is made at the first look.
+/// A flat configuration that is computed on first use.
 pub type FlatLater = Arc<LazyLock<Flat, Box<dyn FnOnce() -> Flat + Send>>>;
 
 /// Reads a configuration from a file and all that it includes.
 ///
 /// # Errors
-/// What leaves nothing to look at further: no file, no YAML. All else is in [`Loaded::mistakes`], and
-/// `compile` adds what it finds in the rest.
+/// Returns the error that prevents all further checks: no file, no YAML. All others are in [`Loaded::mistakes`], and
+/// `compile` adds those in the rest.
 pub fn load(path: &Path) -> Result<Loaded, Mistakes> {
     let base = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
     let text = read_text(path, MAX_FILES_TEXT).map_err(|why| single(&[path.to_path_buf()], Spot::default(), unreadable(&why)))?;
     load_tree(&text, path.to_path_buf(), base)
 }
 
-/// Reads a configuration from a text that stands for a file of that name.
+/// Reads a configuration from a text, as if it were a file of that name.
 ///
 /// # Errors
 /// As for [`load`].
@@ -153,11 +154,11 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
     let Substitution { files: substituted, redactor, .. } = notes;
     let mut seen = Mistakes::default();
     check::check(&tree, schema, &mut seen);
-    // Of a text that could not be put together nobody knows what else it is.
+    // If the text could not be assembled, what else it has is unknown.
     seen.0.retain(|m| mistakes.0.iter().all(|unknown| unknown.place.0.is_empty() || unknown.place != m.place));
     mistakes.append(seen);
     if mistakes.is_cut() {
-        // Where all of them are is not known, and so not what of the configuration is right.
+        // The places of all of them are unknown, and so which parts of the configuration are right.
         return Err(locate(mistakes, &tree, &files, &redactor));
     }
     let (config, left_out) = if mistakes.is_empty() {
@@ -175,18 +176,18 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
             let named = Named::of(&tree);
             Ok(Loaded { config, base, mistakes, left_out, files, substituted, redactor, tree, named })
         }
-        // The check above takes what serde takes; should they ever differ, serde has the last word.
+        // The check above accepts what serde accepts; should they ever differ, serde decides.
         Err(error) if mistakes.is_empty() => Err(single(&files, Spot::default(), redactor.redact(&error.to_string()))),
         Err(_) => Err(locate(mistakes, &tree, &files, &redactor)),
     }
 }
 
-/// What was left out of a configuration because it is wrong: sections, and in them keys or numbers.
+/// The parts of a configuration that were left out because of errors: sections, and in them keys or numbers.
 #[derive(Debug, Default)]
 struct LeftOut(Vec<(Word, Option<Step>)>);
 
 impl LeftOut {
-    /// Takes out of the tree whatever a mistake is in: a route, an upstream, or else a whole section.
+    /// Removes from the tree whatever has an error: a route, an upstream, or else a whole section.
     fn new(tree: &mut Node, mistakes: &Mistakes) -> Self {
         let mut all = Vec::new();
         for mistake in &mistakes.0 {
@@ -225,7 +226,7 @@ impl LeftOut {
         }
     }
 
-    /// The place in the text of what is number `index` among those that were not left out.
+    /// Returns the place in the text of number `index` among those that were not left out.
     fn place(&self, section: &'static str, index: usize) -> Place {
         let of_section = self.0.iter().filter(|(s, _)| s == section);
         let mut gone: Vec<usize> =
@@ -236,7 +237,7 @@ impl LeftOut {
     }
 }
 
-/// Joins the included files to the tree, and gives what is wrong with them.
+/// Joins the included files into the tree, and returns the errors in them.
 fn include_all(tree: &mut Node, base: &Path, files: &mut Vec<PathBuf>, reading: &mut Reading<'_>) -> Vec<Mistake> {
     let place = Place::default().key("include");
     let patterns = match &tree.value {
@@ -259,13 +260,13 @@ fn include_all(tree: &mut Node, base: &Path, files: &mut Vec<PathBuf>, reading: 
     wrong.into_iter().map(|(place, spot, text)| Mistake { place, text, location: location(spot, files) }).collect()
 }
 
-/// What is wrong with an include: where in the tree, where in its file, and the words for it.
+/// An error of an include: its place in the tree, its place in the file, and its text.
 type Wrong = (Place, Spot, String);
 
-/// What a configuration may still be read of.
+/// The limits of what may still be read.
 struct Reading<'r> {
     sections: &'r [&'r str],
-    /// Bytes of files.
+    /// The remaining bytes of files.
     left: u64,
     size: &'r mut Size,
 }

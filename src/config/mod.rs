@@ -1,4 +1,4 @@
-//! The YAML as its author typed it, a file per section, and what it takes to read it.
+//! The YAML as its author typed it, a file per section, and the code that reads it.
 //!
 //! Nothing here serves traffic: `compile` turns a [`Config`] into a snapshot.
 
@@ -54,17 +54,17 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Groups of targets, by name.
     pub upstreams: BTreeMap<String, Upstream>,
-    /// Who calls, by name.
+    /// The known clients, by name.
     pub consumers: BTreeMap<String, Consumer>,
     /// Named groups of filters, for `- set: NAME` in a list of filters. A set has no sets in it.
     pub filter_sets: BTreeMap<String, Vec<FilterConfig>>,
-    /// What holds for all routes.
+    /// The settings of all routes.
     pub defaults: Defaults,
-    /// What is done with which request.
+    /// Which requests get which filters and action.
     pub routes: Vec<Route>,
-    /// What becomes of paths that a target may read otherwise than the gateway, where a route does not say.
+    /// What happens to paths that a target may read differently from the gateway, where a route does not say.
     pub paths: Paths,
-    /// The coarse shield before everything.
+    /// The coarse limit before everything.
     pub shield: Shield,
     /// The listener for operators.
     pub admin: Admin,
@@ -74,12 +74,12 @@ pub struct Config {
     pub process: Process,
 }
 
-/// The JSON Schema of a configuration.
+/// Returns the JSON Schema of a configuration.
 pub fn schema() -> serde_json::Value {
     schemars::schema_for!(Config).to_value()
 }
 
-/// Whether `name` can name an upstream or a consumer: the rule of [`Name`].
+/// Checks whether `name` can name an upstream or a consumer: the rule of [`Name`].
 pub(crate) fn is_name(name: &str) -> Result<(), String> {
     name.parse::<Name>().map(drop)
 }

@@ -1,16 +1,16 @@
-//! `shield`, `admin`, `log` and `process`: running the gateway.
+//! `shield`, `admin`, `log` and `process`: the operation of the gateway.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::notation::{Duration, FilePath, Listen, Name, RateText, Secret, Size};
 
-/// A coarse limit before routing and authentication: approximate, and nearly free.
+/// A coarse limit before routing and authentication: approximate, and almost free.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shield {
-    /// Requests from one client address (IPv6: one /64). Counted in windows, so up to twice this
-    /// may pass at the border of two; use `rate_limit` for a promise. Default: no shield.
+    /// Requests from one client address (or one IPv6 /64). They are counted in windows, so up to twice this may pass
+    /// at the border of two; use `rate_limit` for an exact limit. Default: no limit.
     pub requests_per_address: Option<RateText>,
 }
 
@@ -18,11 +18,11 @@ pub struct Shield {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
-    /// Its address, read at the start. Anything but loopback needs a `token`; without one, requests by a name other than
-    /// `localhost` are refused. Default `127.0.0.1:9901`.
+    /// Its address, read at the start. An address other than loopback needs a `token`; without one, requests by a
+    /// name other than `localhost` are rejected. Default `127.0.0.1:9901`.
     #[schemars(extend("x-read-at-start" = "start or upgrade"))]
     pub address: Listen,
-    /// What `Authorization: Bearer` has to carry for anything but `/healthz` and `/readyz`.
+    /// The token that `Authorization: Bearer` must carry for everything except `/healthz` and `/readyz`.
     pub token: Option<Secret>,
 }
 
@@ -44,11 +44,11 @@ pub struct Logging {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AccessLog {
-    /// Where to. Default `stdout`.
+    /// Where the log goes. Default `stdout`.
     pub output: LogOutput,
     /// The file when `output` is `file`; it is opened again at every reload.
     pub file: Option<FilePath>,
-    /// How. Default `json`.
+    /// The format of a line. Default `json`.
     pub format: LogFormat,
 }
 
@@ -61,7 +61,7 @@ pub enum LogOutput {
     Stdout,
     /// Standard error.
     Stderr,
-    /// The file named beside.
+    /// The file in `file`.
     File,
     /// Nowhere.
     Off,
@@ -74,7 +74,7 @@ pub enum LogFormat {
     /// One JSON object.
     #[default]
     Json,
-    /// For people.
+    /// A line for people.
     Text,
 }
 
@@ -85,11 +85,11 @@ pub struct Process {
     /// Worker threads; 0 is one for each core. Default 0.
     #[schemars(range(max = 1024), extend("x-read-at-start" = "start or upgrade"))]
     pub threads: usize,
-    /// The memory of all request bodies together that filters need whole; where there is none left, requests are rejected
+    /// The memory of all request bodies together that filters need whole; when it is used up, requests are rejected
     /// with 503. Default 256MiB.
     pub body_memory: Size,
     /// The longest that draining may take, at SIGTERM and after an upgrade, where it is no shorter than
-    /// `standby_time`. It ends with the last request; what is still under way then is cut. Default 30s.
+    /// `standby_time`. It ends with the last request; requests that are still active then are cut. Default 30s.
     pub drain_time: Duration,
     /// How long WebSockets may go on in a drain before they are closed with 1012 (service restart), at the
     /// latest when half of `drain_time`, or all but 5s of it, is over. Default 20s.
@@ -99,15 +99,15 @@ pub struct Process {
     pub upgrade_socket: Option<FilePath>,
     /// How long a successor may take until it is ready. Default 60s.
     pub upgrade_time: Duration,
-    /// How long this process stands by once a successor serves: should that crash or hang meanwhile, it
-    /// goes on serving. Default 3s.
+    /// How long this process stands by once a successor serves: if that crashes or hangs meanwhile, this one goes on
+    /// serving. Default 3s.
     pub standby_time: Duration,
-    /// How often the configuration's files are looked at: once they have changed and then stood still
-    /// for as long, they are loaded. Default: never.
+    /// How often the configuration's files are checked: once they have changed and then not changed for as long, they
+    /// are loaded. Default: never.
     pub watch: Option<Duration>,
     /// The zone that this gateway is in: targets of it are preferred. Default: none.
     pub zone: Option<Name>,
-    /// The name servers to ask for targets. Default: those of `/etc/resolv.conf`.
+    /// The name servers that targets are looked up with. Default: those of `/etc/resolv.conf`.
     pub dns_servers: Vec<Listen>,
 }
 

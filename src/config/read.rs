@@ -1,5 +1,5 @@
-//! From the tree to the types of a configuration: a serde deserializer that borrows from it, so that
-//! nothing is copied on the way.
+//! Reads a tree into the types of a configuration: a serde deserializer that borrows from it, so that nothing is
+//! copied.
 //!
 //! An enum is written as a text, or as a mapping of one key, and not as a YAML tag.
 
@@ -13,7 +13,7 @@ use super::tree::{Key, Node, Value};
 /// Reads a value.
 ///
 /// # Errors
-/// What serde has against the tree; `check` takes nothing that serde does not.
+/// Returns serde's error; `check` accepts nothing that serde does not.
 pub fn read<T: DeserializeOwned>(tree: &Node) -> Result<T, Error> {
     T::deserialize(tree)
 }

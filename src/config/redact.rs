@@ -1,4 +1,4 @@
-//! What `${env:…}` and `${file:…}` brought in, so that no message repeats it: messages name the reference.
+//! The values of `${env:…}` and `${file:…}`, so that no message repeats them: messages name the reference.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use super::tree::{Node, Value};
 use crate::notation::Place;
 
-/// Shorter values are replaced only where nothing else can be meant by them: `a` is in every message.
+/// Values shorter than this are replaced only where nothing else can be meant: `a` is in every message.
 const SHORT: usize = 4;
 
-/// Resolved values, each with the text that stands in the file for it.
+/// Resolved values, each with the text that stands for it in the file.
 #[derive(Default)]
 pub struct Redactor(BTreeMap<Longest, String>);
 
-/// A value in lower case, of which the longest comes first: what is a part of another is replaced with that.
+/// A value in lower case. The longest comes first: what is a part of another is replaced with that.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Longest(Reverse<usize>, String);
 
@@ -24,15 +24,15 @@ impl std::fmt::Debug for Redactor {
 }
 
 impl Redactor {
-    /// Notes a value that a reference brought in, and the parts of it that messages show by themselves: the names of
-    /// parameters, which they list, and what some kinds of values begin or end with.
+    /// Notes a value of a reference, and the parts of it that messages show by themselves: the names of parameters,
+    /// which they list, and what some kinds of values begin or end with.
     pub fn note(&mut self, value: &str, written: &str) {
         let names = value.split('{').skip(1).filter_map(|rest| Some(rest.split_once('}')?.0));
-        // What is left of `file:PATH`, and of a URL without its query.
+        // The rest of `file:PATH`, and of a URL without its query.
         let parts = [value.strip_prefix("file:").unwrap_or_default(), value.split('?').next().unwrap_or_default()];
         for value in names.chain(parts).chain([value]).filter(|value| !value.is_empty()) {
             let value = value.to_ascii_lowercase();
-            // As `{:?}` shows it.
+            // The value as `{:?}` shows it.
             let shown = format!("{value:?}");
             for form in [&shown[1..shown.len() - 1], &value] {
                 self.0.entry(Longest(Reverse(form.len()), form.to_owned())).or_insert_with(|| written.to_owned());
@@ -53,8 +53,8 @@ impl Redactor {
         text
     }
 
-    /// Returns the text of a message about the value at `place`. Of a value that came by a reference it also quotes
-    /// no part.
+    /// Returns the text of a message about the value at `place`. No part of a value that came by a reference is
+    /// quoted either.
     pub fn redact_at(&self, tree: &Node, place: &Place, text: &str) -> String {
         let text = if self.0.is_empty() { return text.to_owned() } else { self.redact(text) };
         let Some(Node { value: Value::Text(value), written: Some(written), .. }) = tree.at(place) else { return text };
@@ -82,7 +82,7 @@ fn replace(text: &str, value: &str, by: &str, whole: bool) -> String {
     out
 }
 
-/// Replaces what stands between quotes or braces as `by` says.
+/// Replaces what stands between quotes or braces by the result of `by`.
 fn quoted<'b>(text: &str, by: impl Fn(&str) -> Option<&'b str>) -> String {
     let (mut out, mut rest) = (String::with_capacity(text.len()), text);
     while let Some(start) = rest.find(['"', '{']) {

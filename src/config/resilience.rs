@@ -9,22 +9,22 @@ fn millis(millis: u64) -> Duration {
     Duration(std::time::Duration::from_millis(millis))
 }
 
-/// Answers at once with 503 after too many failures, and lets a few requests try again later.
+/// Responds at once with 503 after too many failures, and admits a few requests again later.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Breaker {
-    /// Failures in a row (5xx, no connection, reset, time-out) that open it; 0 is never. Default 5.
+    /// Failures in a row (5xx, no connection, reset, timeout) that open it; 0 is never. Default 5.
     pub failures: u32,
     /// Percent of failures in a window that open it; 0 is never. Default 0.
     #[schemars(range(max = 100))]
     pub ratio: u32,
-    /// Requests that a window has to have before its percentage counts. Default 20.
+    /// Requests that a window must have before its percentage counts. Default 20.
     pub min_requests: u32,
     /// The window of `ratio`. Default 10s.
     pub window: Duration,
     /// How long it stays open. Default 5s.
     pub cool_down: Duration,
-    /// Requests that are let through then; all have to succeed to close it. Default 3.
+    /// Requests that are admitted then; all have to succeed to close it. Default 3.
     #[schemars(range(min = 1, max = 1000))]
     pub probes: u32,
 }
@@ -35,7 +35,7 @@ impl Default for Breaker {
     }
 }
 
-/// How many requests an upstream works on at a time. Over HTTP/1.1 each has a connection of its own.
+/// How many requests an upstream handles at a time. Over HTTP/1.1 each has a connection of its own.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpstreamLimits {
@@ -45,12 +45,12 @@ pub struct UpstreamLimits {
     /// Requests at a time on one target. Default: any number.
     #[schemars(range(min = 1))]
     pub requests_per_target: Option<u32>,
-    /// Requests that wait for their turn; further ones are answered with 503. Default 1024, and 0 with
-    /// `adaptive`, whose point is that nobody waits.
+    /// Requests that wait for a place; further ones are rejected with 503. Default 1024, and 0 with `adaptive`, whose
+    /// purpose is that no request waits.
     pub pending: Option<u32>,
-    /// How long one waits at most. Default 5s.
+    /// The longest time that one waits. Default 5s.
     pub pending_time: Duration,
-    /// Finds out how many requests at a time do not slow the upstream down.
+    /// Finds the number of requests at a time that does not slow the upstream down.
     pub adaptive: Option<Adaptive>,
 }
 
@@ -80,24 +80,24 @@ impl Default for Adaptive {
     }
 }
 
-/// What is tried again, on another target while there is one, and on the same where there is none. Never once a byte of
-/// the answer was sent, and never a body that was longer than 64 KiB.
+/// Which failures are retried: on another target while there is one, and on the same where there is none. A request
+/// is never retried once a byte of the response was sent, and never with a body longer than 64 KiB.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retry {
     /// Attempts, the first included; 1 is no retry. Default 3.
     #[schemars(range(min = 1, max = 10))]
     pub attempts: u32,
-    /// What is tried again. Default `[connect, reset, timeout]`.
+    /// The failures that are retried. Default `[connect, reset, timeout]`.
     pub on: Vec<RetryOn>,
-    /// Statuses that are tried again, such as `502-504`. Default: none.
+    /// The statuses that are retried, such as `502-504`. Default: none.
     pub statuses: Option<Statuses>,
-    /// gRPC statuses that are tried again, when they come without a message. Default: none.
+    /// The gRPC statuses that are retried, when they come without a message. Default: none.
     pub grpc_statuses: Vec<u32>,
-    /// How long a target may be silent in a try: to the answer's head, and between two parts of it.
-    /// Default: the upstream's read time-out.
+    /// How long a target may be silent in a try: up to the response's head, and between two parts of it. Default: the
+    /// upstream's read timeout.
     pub per_try: Option<Duration>,
-    /// The pause before the n-th retry is drawn from 0 to (2^n − 1) times this. Default 25ms.
+    /// The pause before the n-th retry is random, from 0 to (2^n − 1) times this. Default 25ms.
     pub backoff: Duration,
     /// The longest pause. Default 250ms.
     pub backoff_max: Duration,
@@ -108,8 +108,8 @@ pub struct Retry {
     /// Retries a second that there may always be. Default 10.
     #[schemars(range(max = 1000000))]
     pub budget_min: u32,
-    /// A request without a body that may be repeated is also sent to a second target when the first
-    /// has not answered after this time; the first answer is taken. Default: never.
+    /// A request without a body that may be repeated is also sent to a second target when the first has not responded
+    /// after this time; the first response is used. Default: never.
     pub hedge_after: Option<Duration>,
 }
 
@@ -130,19 +130,19 @@ impl Default for Retry {
     }
 }
 
-/// A failure that is tried again.
+/// A failure that is retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RetryOn {
     /// No connection could be made; the request was never sent, so it may be any.
     Connect,
-    /// The connection broke before an answer.
+    /// The connection broke before a response.
     Reset,
     /// A try took too long.
     Timeout,
 }
 
-/// Keeps a client's requests on one target, for as long as that is there.
+/// Keeps a client's requests on one target while that exists.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Sticky {
@@ -154,7 +154,7 @@ pub enum Sticky {
     Address(StickyTable),
 }
 
-/// A cookie of the gateway's own. Its value says nothing about the target to anyone else.
+/// A cookie of the gateway's own. Its value reveals nothing about the target.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StickyCookie {
@@ -170,7 +170,7 @@ pub struct StickyCookie {
     pub same_site: SameSite,
     /// Whether it is `Secure`. Default: on listeners with TLS.
     pub secure: Option<bool>,
-    /// What signs it; the same on all gateways that share sessions. Default: drawn anew at each start.
+    /// The secret that signs it; the same on all gateways that share sessions. Default: a random one at each start.
     pub secret: Option<Secret>,
 }
 
@@ -187,7 +187,7 @@ pub enum SameSite {
     Lax,
     /// Sent within the site alone.
     Strict,
-    /// Sent always; browsers want it `Secure`.
+    /// Sent always; browsers require it to be `Secure`.
     None,
 }
 

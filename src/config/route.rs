@@ -1,4 +1,4 @@
-//! `routes`: which requests, through which filters, to which end.
+//! `routes`: which requests get which filters and action.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::filters::FilterEntry;
 use crate::actions::ActionConfig;
 use crate::notation::{Host, MethodName, Name, Network, Path, Pattern, Size};
 
-/// What is done with which request.
+/// Which requests get which filters and action.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
@@ -21,25 +21,27 @@ pub struct Route {
     /// Which requests. Default: all.
     #[serde(default, rename = "match")]
     pub matches: Match,
-    /// What is done on the way: in the order of the stages, and within a stage first what `defaults` has, then what the
-    /// listener has, then this, each in its order. Of cross-origin rules, authentication and compression a request has one:
-    /// that of the route, else that of the listener, else that of `defaults`; what a list has itself counts before what it
-    /// has from a set.
+    /// The filters: in the order of the stages, and within a stage first those of `defaults`, then those of the
+    /// listener, then these, each in its order. Of cross-origin rules, authentication and compression a request has
+    /// one: that of the route, else that of the listener, else that of `defaults`; a list's own filter comes before
+    /// one that it has from a set.
     #[serde(default)]
     pub filters: Vec<FilterEntry>,
-    /// What of `defaults` and of its listeners this route does without: keys of filters (`cors`), and names of sets.
+    /// The filters of `defaults` and of its listeners that this route leaves out: keys of filters (`cors`), and names
+    /// of sets.
     #[serde(default)]
     pub without: Vec<String>,
-    /// What ends the request.
+    /// The action that ends the request.
     pub action: ActionConfig,
     /// The largest request body. Default: the listener's.
     pub body: Option<Size>,
-    /// What becomes of paths that the target may read otherwise than the gateway. Default: that of the configuration.
+    /// What happens to paths that the target may read differently from the gateway. Default: that of the
+    /// configuration.
     #[serde(default)]
     pub paths: Paths,
 }
 
-/// What becomes of paths that a target may read otherwise than the gateway. Default: `reject` on routes that
+/// What happens to paths that a target may read differently from the gateway. Default: `reject` on routes that
 /// authenticate (`jwt`, `api_key`), `keep` on others.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -50,7 +52,7 @@ pub struct Paths {
     pub parameters: Option<PathRule>,
 }
 
-/// What becomes of such a path.
+/// What happens to such a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PathRule {
@@ -64,14 +66,14 @@ pub enum PathRule {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum OneOrMany<T> {
-    /// Just one.
+    /// One value.
     One(T),
-    /// Several, any of which will do.
+    /// Several values, any of which matches.
     Many(Vec<T>),
 }
 
 impl<T> OneOrMany<T> {
-    /// As a slice.
+    /// Returns the values as a slice.
     pub fn as_slice(&self) -> &[T] {
         match self {
             Self::One(one) => std::slice::from_ref(one),
@@ -80,7 +82,7 @@ impl<T> OneOrMany<T> {
     }
 }
 
-/// Conditions; all that are given have to hold.
+/// Conditions; all that are given must hold.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Match {

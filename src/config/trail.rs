@@ -1,21 +1,21 @@
-//! The way to a value while a tree is walked: a chain on the stack, of which a place is made only where there
-//! is something to tell.
+//! The path to a value while a tree is walked: a chain on the stack, which becomes a place only where there is
+//! something to report.
 
 use crate::notation::{Place, Step};
 
-/// Where in the tree.
+/// The path to a value in the tree.
 #[derive(Clone, Copy, Debug)]
 pub enum Trail<'t> {
-    /// At its root.
+    /// The root.
     Root,
-    /// Behind a key of the mapping there.
+    /// The value of a key of the mapping there.
     Key(&'t Self, &'t str),
-    /// At a number in the list there.
+    /// An element of the list there.
     Index(&'t Self, usize),
 }
 
 impl Trail<'_> {
-    /// As a place of its own.
+    /// Returns the path as a place.
     pub fn place(&self) -> Place {
         let (mut place, step) = match self {
             Self::Root => return Place::default(),

@@ -10,13 +10,13 @@ const MAX_NODES: usize = 4_000_000;
 /// The most bytes of text that it may have, counted in the same way, with what references bring in.
 const MAX_TEXT: usize = 256 << 20;
 
-/// How deep it may be: whoever walks it has a stack.
+/// How deep it may be: the code that walks it recurses.
 const MAX_DEPTH: usize = 64;
 
-/// How many keys of a mapping are compared one by one.
+/// The most keys of a mapping that are compared one by one.
 const FEW: usize = 16;
 
-/// A place in a text: the file's number, line and column, both from 1.
+/// A place in a text: the number of the file, line and column, the latter two from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spot {
     pub file: u32,
@@ -29,12 +29,12 @@ pub struct Spot {
 pub struct Node {
     pub spot: Spot,
     pub value: Value,
-    /// The text as it is written, where a part of it came from elsewhere and may be a secret.
+    /// The text as it is written, where a part of it came from a reference and may be a secret.
     pub written: Option<Box<str>>,
 }
 
 impl Node {
-    /// A value as it is written.
+    /// Returns a value as it is written.
     pub fn new(spot: Spot, value: Value) -> Self {
         Self { spot, value, written: None }
     }
@@ -60,7 +60,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// Returns a value as it is written in one line; of a list or a mapping only which of them it is.
+    /// Returns a value as it is written in one line; of a list or a mapping only its kind.
     pub fn text(&self) -> String {
         match self {
             Self::Null => "null".to_owned(),
@@ -73,7 +73,7 @@ impl Value {
         }
     }
 
-    /// What a value is called in a message.
+    /// Returns the name of the value's kind in a message.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Null => "nothing",
@@ -86,7 +86,7 @@ impl Value {
     }
 }
 
-/// A text that is no YAML, or no configuration's YAML.
+/// The error that a text is no YAML, or no configuration's YAML.
 #[derive(Debug)]
 pub struct BadYaml {
     pub spot: Spot,
@@ -94,7 +94,7 @@ pub struct BadYaml {
 }
 
 impl Node {
-    /// The value at a place, if there is one.
+    /// Returns the value at a place, if there is one.
     pub fn at(&self, place: &Place) -> Option<&Self> {
         place.0.iter().try_fold(self, |node, step| match (&node.value, step) {
             (Value::Map(members), Step::Key(key)) => members.iter().find(|(k, _)| k.text == *key).map(|(_, n)| n),
@@ -103,7 +103,7 @@ impl Node {
         })
     }
 
-    /// The value at a place, or its nearest ancestor's: where to point when it is not there.
+    /// Returns the spot of the value at a place, or of its nearest ancestor, where it is missing.
     pub fn spot_of(&self, place: &Place) -> Spot {
         let (mut node, mut spot) = (self, self.spot);
         for step in &place.0 {
@@ -130,8 +130,8 @@ pub fn parse(text: &str, file: u32) -> Result<Node, BadYaml> {
     parse_within(text, file, &[], &mut Size::default())
 }
 
-/// Parses one document of a configuration of which `size` was read before. Of a text that is no configuration, since
-/// none of its keys is one of the `sections`, nothing is quoted: it may be any file.
+/// Parses one document of a configuration of which `size` was read before. A text that is no configuration, since
+/// none of its keys is one of the `sections`, is not quoted: it may be any file.
 pub fn parse_within(text: &str, file: u32, sections: &[&str], size: &mut Size) -> Result<Node, BadYaml> {
     let mut builder = Builder { parser: Parser::new_from_str(text), file, anchors: Vec::new(), size: *size, sections, known: file == 0 };
     let node = builder.document()?;
@@ -153,7 +153,7 @@ struct Builder<'t> {
     known: bool,
 }
 
-/// How large a tree is.
+/// The size of a tree.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Size {
     nodes: usize,
@@ -165,7 +165,7 @@ impl Size {
     /// Counts so many bytes of text that were not in a file of the configuration.
     ///
     /// # Errors
-    /// When the whole is too large by now.
+    /// Fails when the whole is too large by now.
     pub fn add_text(&mut self, bytes: usize) -> Result<(), String> {
         self.text += bytes;
         if self.text > MAX_TEXT { Err(too_large()) } else { Ok(()) }
@@ -193,7 +193,7 @@ impl<'t> Builder<'t> {
                 } else {
                     ""
                 };
-                // It quotes the file nowhere but here.
+                // It quotes the file only here.
                 let info = if error.info().starts_with("unexpected character") { "unexpected character" } else { error.info() };
                 Err(BadYaml { spot, text: format!("no YAML: {info}{hint}") })
             }
@@ -218,7 +218,7 @@ impl<'t> Builder<'t> {
         }
     }
 
-    /// Makes sure that nothing follows the document.
+    /// Checks that nothing follows the document.
     fn only(&mut self, node: Node) -> Result<Node, BadYaml> {
         loop {
             let (event, spot) = self.next()?;
@@ -240,7 +240,7 @@ impl<'t> Builder<'t> {
             Event::Alias(id) => {
                 let found = self.anchors.iter().rev().find(|(anchor, _)| *anchor == id).map(|(_, node)| node);
                 let node = found.ok_or_else(|| BadYaml { spot, text: "an alias of an anchor that is not there".to_owned() })?;
-                // Before it is copied: what is small as a text may be large as a tree.
+                // Checked before it is copied: what is small as a text may be large as a tree.
                 let size = size(node);
                 grow(&mut self.size, Size { depth: depth + size.depth, ..size }, spot)?;
                 return Ok(node.clone());
@@ -259,7 +259,7 @@ impl<'t> Builder<'t> {
         loop {
             let (event, spot) = self.next()?;
             if matches!(event, Event::SequenceEnd) {
-                // Most are short, and what a list has as room for more adds up.
+                // Most are short, and the spare capacity of lists adds up.
                 items.shrink_to_fit();
                 return Ok(Value::List(items));
             }
@@ -269,7 +269,7 @@ impl<'t> Builder<'t> {
 
     fn map(&mut self, depth: usize) -> Result<Value, BadYaml> {
         let mut members: Vec<(Key, Node)> = Vec::new();
-        // Of a few keys each is compared with all; a set is made where there are many.
+        // A few keys are compared with each other; a set is made where there are many.
         let mut seen = ahash::AHashSet::new();
         loop {
             let (event, spot) = self.next()?;
@@ -278,7 +278,7 @@ impl<'t> Builder<'t> {
                     members.shrink_to_fit();
                     return Ok(Value::Map(members));
                 }
-                // Copied, as the parser's has room for a line.
+                // Copied, as the parser's has capacity for a line.
                 Event::Scalar(text, ..) => (*text).to_owned(),
                 _ => return Err(BadYaml { spot, text: "a key that is a text".to_owned() }),
             };
@@ -314,7 +314,7 @@ fn grow(all: &mut Size, part: Size, spot: Spot) -> Result<(), BadYaml> {
     if all.nodes > MAX_NODES || all.text > MAX_TEXT { Err(BadYaml { spot, text: too_large() }) } else { Ok(()) }
 }
 
-/// How large a tree is that is no deeper than it may be.
+/// Returns the size of a tree that is no deeper than it may be.
 fn size(node: &Node) -> Size {
     let add = |all: Size, below: &Node| {
         let part = size(below);
@@ -332,7 +332,7 @@ fn size(node: &Node) -> Size {
     }
 }
 
-/// A plain scalar by the core schema; a quoted one is a text.
+/// Returns a plain scalar by the core schema; a quoted one is a text.
 fn scalar(text: &str, style: ScalarStyle) -> Value {
     if style != ScalarStyle::Plain {
         return Value::Text(text.to_owned());

@@ -9,7 +9,7 @@ use super::resilience::{Breaker, Retry, Sticky, UpstreamLimits};
 use crate::notation::{Duration, File, FollowedFile};
 use crate::upstreams::TargetText;
 
-/// A group of targets that answer the same requests.
+/// A group of targets that serve the same requests.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
@@ -19,7 +19,7 @@ pub struct Upstream {
     /// The targets that are known beforehand. May be empty with `discovery`.
     #[serde(default)]
     pub targets: Vec<TargetText>,
-    /// What is spoken to them. Default `http1`.
+    /// The protocol of the targets. Default `http1`.
     #[serde(default)]
     pub protocol: UpstreamProtocol,
     /// TLS towards the targets; `{}` is enough for public certificates.
@@ -27,27 +27,27 @@ pub struct Upstream {
     /// Health checks.
     #[serde(default)]
     pub health: Health,
-    /// How long each step may take.
+    /// The timeouts of each step.
     #[serde(default)]
     pub timeouts: Timeouts,
     /// The breaker of the upstream as a whole. Default: none.
     pub breaker: Option<Breaker>,
     /// A breaker for each target. Default: none.
     pub target_breaker: Option<Breaker>,
-    /// How many requests it works on at a time.
+    /// How many requests it handles at a time.
     #[serde(default)]
     pub limits: UpstreamLimits,
-    /// What is tried again.
+    /// Which failures are retried.
     #[serde(default)]
     pub retry: Retry,
-    /// Keeps clients on their targets. Default: each request is balanced for itself.
+    /// Keeps clients on their targets. Default: each request is balanced by itself.
     pub sticky: Option<Sticky>,
     /// The upstream that takes the requests for which this one has no target. It has no `backup` itself.
     pub backup: Option<String>,
     /// Where further targets come from. Default: nowhere.
     pub discovery: Option<Discovery>,
-    /// How often host names are looked up again that only the system knows (`/etc/hosts`, search
-    /// domains); those of name servers for as long as their records hold. Default 30s.
+    /// How often host names are looked up again that only the system knows (`/etc/hosts`, search domains); those of
+    /// name servers are cached for the TTL of their records. Default 30s.
     #[serde(default = "default_resolve")]
     pub resolve_interval: Duration,
 }
@@ -60,14 +60,14 @@ fn default_resolve() -> Duration {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Discovery {
-    /// A YAML or JSON file with a list as `targets` is. It is read again when it changes, and a
-    /// mistake in it leaves what was known.
+    /// A YAML or JSON file with a list like `targets`. It is read again when it changes; where it has an error, the
+    /// known targets stay.
     File(FollowedFile),
     /// The SRV records of a service such as `_http._tcp.users.internal`, for as long as they hold.
     Srv(String),
 }
 
-/// What is spoken to targets.
+/// The protocol of targets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UpstreamProtocol {
@@ -86,9 +86,9 @@ pub enum UpstreamProtocol {
 pub struct UpstreamTls {
     /// Whether certificate and name are verified. Default true.
     pub verify: bool,
-    /// The name that is asked for and verified. Default: the host name of the target.
+    /// The name that is requested and verified. Default: the host name of the target.
     pub name: Option<String>,
-    /// A PEM file of the authorities to trust instead of the system's.
+    /// A CA file (PEM) that is trusted instead of the system's.
     pub ca: Option<File>,
 }
 
@@ -98,18 +98,18 @@ impl Default for UpstreamTls {
     }
 }
 
-/// How long each step towards a target may take.
+/// The timeouts of each step towards a target.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
     /// To connect, TLS included. Default 5s.
     pub connect: Duration,
-    /// Between two reads of the answer, and to its first byte. Default 60s.
+    /// Between two reads of the response, and to its first byte. Default 60s.
     pub read: Duration,
     /// For one write of the request. Default 60s.
     pub write: Duration,
-    /// How long an unused connection is kept. Shorter than the target's own, so that a request
-    /// seldom meets a connection that is being closed. Default 50s.
+    /// How long an idle connection is kept. It should be shorter than the target's own timeout, so that a request
+    /// seldom uses a connection that is being closed. Default 50s.
     pub idle: Duration,
 }
 
