@@ -1,4 +1,4 @@
-//! The filters of routes: what is written for all routes, for a listener, in a set or on the route itself, as one chain for
+//! The filters of routes: those of all routes, of a listener, of a set and of the route itself become one chain for
 //! each listener.
 
 use std::cell::RefCell;
@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use ahash::AHashSet;
 
-use super::work::Work;
+use super::routes::Work;
 use crate::actions::ActionConfig;
 use crate::config::{self, FilterEntry, Loaded};
 use crate::filters::{Chain, CompileContext, Filter, FilterConfig, Identities, Needs, RouteFacts, Stage};
 use crate::notation::{Mistakes, Place, nearest};
 use crate::snapshot::{Chains, Listener};
 
-/// Where the list is that has a filter.
+/// The level of the list that has a filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Level<'c> {
     Defaults,
@@ -23,18 +23,18 @@ enum Level<'c> {
     Route,
 }
 
-/// A filter of a route, and where it is written.
+/// A filter of a route, and its place in the configuration.
 #[derive(Clone, Debug)]
 pub struct Selected<'c> {
-    /// What is written.
+    /// The filter's settings.
     pub config: &'c FilterConfig,
-    place: Arc<Place>,
+    place: Place,
     level: Level<'c>,
     set: Option<&'c str>,
     index: usize,
 }
 
-/// Says where a filter comes from, if it is not the route's own.
+/// Writes where a filter comes from, if it is not the route's own.
 impl fmt::Display for Selected<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.level {
@@ -61,7 +61,7 @@ impl Selected<'_> {
         (level, self.set.is_none())
     }
 
-    /// Returns the name of the place where it is written: under it what the filter counts outlives a configuration.
+    /// Returns the name of the place where the filter is written: its counts outlive a configuration under that name.
     fn written(&self, route: &str) -> String {
         let index = self.index;
         match (self.set, self.level) {
@@ -78,16 +78,16 @@ impl Selected<'_> {
 pub struct Inherited<'c> {
     loaded: &'c Loaded,
     defaults: Vec<Selected<'c>>,
-    /// Those of listeners by the listener's place.
+    /// The filters of listeners by the listener's place.
     listeners: Vec<Vec<Selected<'c>>>,
-    /// The sets that something names.
+    /// The sets that are used.
     used: RefCell<AHashSet<&'c str>>,
     /// Filters that all their routes share, by the address of what is written; `None` for one with errors.
     compiled: HashMap<*const FilterConfig, Option<Arc<Filter>>>,
 }
 
 impl<'c> Inherited<'c> {
-    /// Returns those of a configuration, and notes what is wrong with them.
+    /// Returns the filters of a configuration, and notes the errors in them.
     pub fn new(loaded: &'c Loaded, listeners: &[Listener], mistakes: &mut Mistakes) -> Self {
         let mut inherited =
             Self { loaded, defaults: Vec::new(), listeners: Vec::new(), used: RefCell::default(), compiled: HashMap::new() };
@@ -107,7 +107,7 @@ impl<'c> Inherited<'c> {
         for (index, listener) in loaded.config.listeners.iter().enumerate() {
             let place = loaded.listener_place(index).key("filters");
             let expanded = inherited.expand(&listener.filters, Level::Listener(&listener.name.0), &place, mistakes);
-            // Listeners that are wrong are not compiled, and neither are routes then.
+            // Listeners with errors are not compiled, and neither are routes then.
             if listeners.get(index).is_some() {
                 inherited.listeners.push(expanded);
             }
@@ -115,7 +115,7 @@ impl<'c> Inherited<'c> {
         inherited
     }
 
-    /// Returns a list with its sets in their places.
+    /// Returns a list with its sets expanded.
     fn expand(&self, list: &'c [FilterEntry], level: Level<'c>, place: &Place, mistakes: &mut Mistakes) -> Vec<Selected<'c>> {
         let mut expanded = Vec::with_capacity(list.len());
         let mut named = Vec::new();
@@ -123,7 +123,7 @@ impl<'c> Inherited<'c> {
             let place = place.index(index);
             match entry {
                 FilterEntry::Filter(config) => {
-                    let place = Arc::new(place.key(config.key()));
+                    let place = place.key(config.key());
                     expanded.push(Selected { config, place, level, set: None, index });
                 }
                 FilterEntry::Set(entry) => {
@@ -157,7 +157,7 @@ impl<'c> Inherited<'c> {
         let at = Place::default().key("filter_sets").key(name.clone());
         let filters = set.iter().enumerate();
         filters
-            .map(|(index, config)| Selected { config, place: Arc::new(at.index(index).key(config.key())), level, set: Some(name), index })
+            .map(|(index, config)| Selected { config, place: at.index(index).key(config.key()), level, set: Some(name), index })
             .collect()
     }
 
@@ -170,7 +170,7 @@ impl<'c> Inherited<'c> {
         selected
     }
 
-    /// Warns of sets that nothing names.
+    /// Warns of sets that are not used.
     pub fn warn_of_unused(&self, warnings: &mut Mistakes) {
         let used = self.used.borrow();
         for name in self.loaded.config.filter_sets.keys().filter(|name| !used.contains(name.as_str())) {
@@ -178,13 +178,13 @@ impl<'c> Inherited<'c> {
         }
     }
 
-    /// Whether routes have others on that listener than elsewhere.
+    /// Returns whether routes have other filters on that listener than elsewhere.
     fn has_own(&self, listener: usize) -> bool {
         self.listeners.get(listener).is_some_and(|own| !own.is_empty())
     }
 
-    /// Returns the filters of a route for requests of a listener, in the order of the text; those that the route does
-    /// without are added to `left_out`.
+    /// Returns the filters of a route for requests of a listener, in the order of the text; those that the route
+    /// leaves out are added to `left_out`.
     fn select(
         &self,
         route: &config::Route,
@@ -200,11 +200,11 @@ impl<'c> Inherited<'c> {
             if let Some(word) = without {
                 left_out.insert(word.to_owned());
             } else if !selected.iter().any(|known| std::ptr::eq(known.config, one.config)) {
-                // What a route has twice, by a set, runs once.
+                // A filter that a route has twice by a set runs once.
                 selected.push(one.clone());
             }
         }
-        // Of a stage with one filter at most the nearest counts.
+        // Of a stage with at most one filter the nearest counts.
         let mut ranks: Vec<(Stage, (u8, bool))> = selected.iter().map(|one| (one.config.stage(), one.rank())).collect();
         ranks.retain(|(stage, _)| stage.is_single());
         selected.retain(|one| !ranks.iter().any(|(stage, rank)| *stage == one.config.stage() && *rank > one.rank()));
@@ -212,7 +212,7 @@ impl<'c> Inherited<'c> {
     }
 }
 
-/// Every filter that is written, and where.
+/// Returns every filter in the configuration with its place.
 pub fn written(loaded: &Loaded) -> impl Iterator<Item = (&FilterConfig, Place)> {
     let root = Place::default();
     let defaults = (loaded.config.defaults.filters.as_slice(), root.key("defaults"));
@@ -254,7 +254,7 @@ impl<'w> Work<'w> {
         chains
     }
 
-    /// Notes what a route does without and would not have.
+    /// Notes entries of `without` that leave nothing out.
     fn without(&mut self, inherited: &Inherited<'w>, route: &config::Route, place: &Place, left_out: &AHashSet<String>) {
         let sets = &self.loaded.config.filter_sets;
         let is_partial = ["filter_sets", "defaults", "listeners"].iter().any(|section| self.loaded.is_partial(section));
@@ -308,14 +308,14 @@ impl<'w> Work<'w> {
         Chain::new(filters)
     }
 
-    /// Compiles a filter. True when it is for this route alone.
+    /// Compiles a filter. Returns true when it is for this route alone.
     fn filter(&mut self, route: &config::Route, one: &Selected<'_>) -> (Option<Arc<Filter>>, bool) {
         let loaded = self.loaded;
         let identity = |place: &Place| loaded.identity(place);
         let written = one.written(&route.name.0);
         let mut context = CompileContext {
             route: RouteFacts::new(&route.name.0, &route.matches.methods, &written, one.is_own()),
-            place: (*one.place).clone(),
+            place: one.place.clone(),
             base: &self.loaded.base,
             live: self.live,
             consumers: self.consumers,
@@ -335,7 +335,7 @@ impl<'w> Work<'w> {
         }
     }
 
-    /// Notes a filter of a stage of which the same list has one already.
+    /// Notes a second filter of a stage that allows one per list.
     fn second(&mut self, route: &config::Route, first: &Selected<'_>, second: &Selected<'_>) {
         let one = first.config.key();
         let way = match second.config.stage() {
@@ -351,7 +351,7 @@ impl<'w> Work<'w> {
         self.note(&second.place, format!("{whose} already has {one}{of}{way}"));
     }
 
-    /// Whether a filter has something to work on; noted where the route has it itself, and does not forward.
+    /// Returns whether a filter has an effect; notes it where the route has it itself, and does not forward.
     fn fits(&mut self, filter: &Filter, route: &config::Route, one: &Selected<'_>) -> bool {
         let fits = matches!(route.action, ActionConfig::Forward(_)) || filter.needs() != Needs::ResponseBody;
         if !fits && one.is_own() {
@@ -361,13 +361,13 @@ impl<'w> Work<'w> {
         fits
     }
 
-    /// Notes a filter that reads a header which authentication sets for the target: the filter sees what the client sends
-    /// under that name, which may be anything.
+    /// Notes a filter that reads a header which authentication sets for the target: the filter sees what the client
+    /// sends under that name, which may be anything.
     fn reads_claims(&mut self, one: &Selected<'_>, authenticator: Option<&FilterConfig>) {
         let Some(authenticator) = authenticator.filter(|_| one.config.stage() > Stage::Authenticate) else { return };
         let written = authenticator.headers_written();
         for (name, keys) in one.config.headers_read().into_iter().filter(|(name, _)| written.contains(name)) {
-            let place = keys.into_iter().fold((*one.place).clone(), |place, key| place.key(key));
+            let place = keys.into_iter().fold(one.place.clone(), |place, key| place.key(key));
             let text =
                 format!("{} sets {name} for the target only; here it is what the client sends: use by: consumer", authenticator.key());
             self.note(&place, text);

@@ -47,8 +47,8 @@ pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes) -> Vec<Listener> {
     out
 }
 
-/// Whether the system would refuse the second of two sockets: one for all addresses takes the port of each, and `[::]`
-/// is for those of IPv4 too.
+/// Returns whether the system would reject the second of two sockets: one for all addresses takes the port of each,
+/// and `[::]` is for those of IPv4 too.
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let covers = |all: SocketAddr, one: SocketAddr| all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4());
     one.port() != 0 && one.port() == other.port() && (one.ip() == other.ip() || covers(one, other) || covers(other, one))

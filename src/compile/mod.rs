@@ -1,7 +1,6 @@
 //! From a configuration to a snapshot: names become references, tables are built, every check is made.
 //!
-//! All mistakes are noted, none ends the work early. Nothing is started or changed here: the live
-//! state is only asked for what is there already.
+//! All errors are noted, none ends the work early. Nothing is started or changed here: the live state is only read.
 
 mod filters;
 mod listeners;
@@ -10,7 +9,6 @@ mod routes;
 mod underscores;
 mod upstream_checks;
 mod upstreams;
-mod work;
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
@@ -25,16 +23,16 @@ use crate::telemetry::{Format, Sink};
 
 pub use filters::Inherited;
 
-/// The least time between two looks at the configuration's files.
+/// The least time between two checks of the configuration's files.
 const MIN_WATCH: std::time::Duration = std::time::Duration::from_millis(50);
 
-/// What unix(7) allows for the path of a socket.
+/// The longest path of a socket that unix(7) allows.
 const MAX_SOCKET_PATH: usize = 107;
 
-/// Compiles a configuration, taking over from `live` whatever is still wanted.
+/// Compiles a configuration, taking over from `live` whatever is still needed.
 ///
 /// # Errors
-/// All mistakes, each with its place.
+/// Returns all errors, each with its place.
 pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     let config = &loaded.config;
     let mut mistakes = loaded.mistakes.clone();
@@ -49,7 +47,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     }
     upgrade_socket(loaded, &root.key("process").key("upgrade_socket"), &mut mistakes);
     let log = log(loaded, &root.key("log").key("access"), &mut mistakes);
-    let mut work = work::Work {
+    let mut work = routes::Work {
         loaded,
         live,
         consumers: &consumers,
@@ -67,7 +65,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     if !mistakes.is_empty() {
         return Err(loaded.locate(mistakes));
     }
-    // The table alone holds it: no route, no backup and no mirror does.
+    // Only the table holds it: no route, no backup and no mirror does.
     for (name, _) in upstreams.iter().filter(|(_, upstream)| Arc::strong_count(upstream) == 1) {
         warnings.add(&root.key("upstreams").key(name.clone()), "nothing uses this upstream");
     }
@@ -152,7 +150,7 @@ fn upgrade_socket(loaded: &Loaded, place: &Place, mistakes: &mut Mistakes) {
     let Some(path) = &loaded.config.process.upgrade_socket else { return };
     let path = loaded.base.join(path);
     in_folder(&path, place, mistakes);
-    // With what it is called before it comes to its path.
+    // With the suffix that it has before it is renamed to its path.
     let length = path.with_extension("4194304.new").as_os_str().len().max(path.as_os_str().len());
     if length > MAX_SOCKET_PATH {
         mistakes.add(place, format!("is too long for a socket by {} bytes", length - MAX_SOCKET_PATH));
@@ -162,7 +160,7 @@ fn upgrade_socket(loaded: &Loaded, place: &Place, mistakes: &mut Mistakes) {
     }
 }
 
-/// Notes a path at which no file could be made, because its folder is not there.
+/// Notes a path at which no file could be created, because its folder does not exist.
 fn in_folder(path: &Path, place: &Place, mistakes: &mut Mistakes) {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     if path.file_name().is_none() || folder.is_some_and(|folder| !folder.is_dir()) {

@@ -1,4 +1,4 @@
-//! `paths`: what a target may read otherwise than the gateway.
+//! `paths`: paths that a target may read differently from the gateway.
 
 use ahash::AHashMap;
 
@@ -8,7 +8,7 @@ use crate::rules::path::PathRules;
 use crate::rules::routing::{Entry, HostPattern, PathPattern, Segment};
 use crate::snapshot::Route;
 
-/// What is rejected on a route: what it says itself, or else what is said for all, or else what is safe.
+/// Returns what is rejected on a route: its own rule, or else that of the configuration, or else the safe one.
 pub fn path_rules(own: &Paths, all: &Paths, authenticates: bool) -> PathRules {
     let rejects = |own: Option<PathRule>, all: Option<PathRule>| match own.or(all) {
         Some(rule) => rule == PathRule::Reject,
@@ -20,8 +20,9 @@ pub fn path_rules(own: &Paths, all: &Paths, authenticates: bool) -> PathRules {
     }
 }
 
-/// Routes without authentication that take everything below a path to an upstream, with one each that authenticates for
-/// a path below that to the same upstream. Each open route is listed once, in the order of the text.
+/// Returns pairs of routes: one without authentication that sends everything below a path to an upstream, and one
+/// that authenticates for a path below that to the same upstream. Each open route is listed once, in the order of the
+/// text.
 pub fn bypasses(listeners: &[Vec<Entry>], routes: &[Route]) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
     for (listener, entries) in listeners.iter().enumerate() {
@@ -46,7 +47,7 @@ pub fn bypasses(listeners: &[Vec<Entry>], routes: &[Route]) -> Vec<(usize, usize
 
 type Key<'r> = (&'r str, HostPattern, Vec<Option<String>>);
 
-/// The open routes by upstream, host and path.
+/// Returns the open routes by upstream, host and path.
 fn open_entries<'r>(listener: usize, entries: &[Entry], routes: &'r [Route]) -> AHashMap<Key<'r>, usize> {
     let mut open = AHashMap::new();
     for entry in entries {
@@ -61,7 +62,7 @@ fn open_entries<'r>(listener: usize, entries: &[Entry], routes: &'r [Route]) -> 
     open
 }
 
-/// Segments without the names of their parameters.
+/// Returns segments without the names of their parameters.
 fn steps(segments: &[Segment]) -> Vec<Option<String>> {
     let step = |segment: &Segment| match segment {
         Segment::Literal(text) => Some(text.clone()),

@@ -8,22 +8,39 @@ use http::HeaderName;
 
 use super::filters::Inherited;
 use super::paths::{bypasses, path_rules};
-use super::work::Work;
 use crate::actions::{Action, ActionConfig, ActionContext};
-use crate::config::{self, OneOrMany, TextRule, TextTest};
-use crate::filters::Stage;
-use crate::notation::{Header, Place, nearest};
+use crate::config::{self, Loaded, OneOrMany, TextRule, TextTest};
+use crate::filters::{Consumers, Shared, Stage};
+use crate::live::Live;
+use crate::notation::{Header, Mistakes, Place, nearest};
 use crate::rules::routing::{Entry, HostPattern, PathPattern, Predicates, Router, Segment, TextMatch};
-use crate::snapshot::{Chains, Route};
+use crate::snapshot::{Chains, Listener, Route};
+use crate::upstreams::Upstream;
 
 /// The most routes of a configuration.
 const MAX_ROUTES: usize = 100_000;
 
-/// The most combinations of a host and a path that one route may be for.
+/// The most combinations of a host and a path of one route.
 const MAX_COMBINATIONS: usize = 10_000;
 
 /// The most of them on all listeners together: each is an entry of a table, of about 1 KiB with all that leads to it.
 const MAX_ENTRIES: usize = 500_000;
+
+/// The inputs of the compilation of routes, and its errors.
+pub struct Work<'w> {
+    pub loaded: &'w Loaded,
+    pub live: &'w Live,
+    pub consumers: &'w Arc<Consumers>,
+    pub upstreams: &'w BTreeMap<String, Arc<Upstream>>,
+    pub listeners: &'w [Listener],
+    pub mistakes: &'w mut Mistakes,
+    /// The warnings: what is valid and most likely not intended.
+    pub warnings: &'w mut Mistakes,
+    /// The values that filters of all routes share.
+    pub shared: Shared,
+    /// The number of splits by a key so far.
+    pub keyed_splits: usize,
+}
 
 impl<'w> Work<'w> {
     /// Compiles all routes, and a router for each listener.
@@ -77,7 +94,7 @@ impl<'w> Work<'w> {
         (routes, entries.into_iter().map(Router::new).collect())
     }
 
-    /// The places of the listeners that the route is for.
+    /// Returns the places of the listeners that the route is for.
     fn bound(&mut self, route: &config::Route, place: &Place) -> Vec<usize> {
         if route.listeners.is_empty() {
             return (0..self.listeners.len()).collect();
@@ -96,7 +113,7 @@ impl<'w> Work<'w> {
         bound
     }
 
-    /// One entry for each combination of host and path.
+    /// Returns one entry for each combination of host and path.
     fn entries(&mut self, route: &config::Route, index: usize, place: &Place) -> Vec<Entry> {
         let m = &route.matches;
         let predicates = Arc::new(Predicates {
@@ -159,7 +176,7 @@ impl<'w> Work<'w> {
         named.collect()
     }
 
-    /// Notes entries that nothing but their order tells apart: the later one can never be reached.
+    /// Notes entries that differ in nothing but their order: the later one can never be reached.
     fn conflicts(&mut self, entries: &[Entry]) {
         let mut by_key: AHashMap<(&HostPattern, String), Vec<&Entry>> = AHashMap::new();
         for entry in entries {
@@ -210,7 +227,7 @@ impl<'w> Work<'w> {
 
     fn action(&mut self, action: &ActionConfig, entries: &[Entry], place: Place) -> Action {
         let loaded = self.loaded;
-        // Those with errors of their own were noted where they are.
+        // Those with errors of their own were noted there.
         let is_unread = |name: &str| loaded.is_left_out("upstreams", name) || loaded.config.upstreams.contains_key(name);
         action.compile(&mut ActionContext {
             place,

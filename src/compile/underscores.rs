@@ -1,7 +1,7 @@
 //! Names of headers with `_`.
 //!
-//! To many a target `x_user` and `x-user` are one header, so that what comes with `_` is dropped, unless the
-//! configuration reads it under that name; then its twin is dropped.
+//! Many targets take `x_user` and `x-user` for one header, so names with `_` are dropped, unless the configuration
+//! reads one under that name; then its twin is dropped.
 
 use ahash::AHashMap;
 use http::HeaderName;
@@ -11,7 +11,7 @@ use crate::config::{Balance, Loaded, Sticky};
 use crate::filters::FilterConfig;
 use crate::notation::{KeyBy, Mistakes, Place};
 
-/// Names that frame a message or that the gateway itself writes: no client may send one in other letters.
+/// Names that frame a message or that the gateway itself writes: no client may send a variant of one.
 const RESERVED: &[&str] = &[
     "content-length",
     "content-type",
@@ -32,9 +32,9 @@ const RESERVED: &[&str] = &[
 /// Names that the configuration mentions.
 #[derive(Default)]
 struct Mentioned {
-    /// Those of requests, as clients send them, each with its place.
+    /// The names in requests, as clients send them, each with its place.
     read: Vec<(HeaderName, Place)>,
-    /// Those that targets are sent, or not sent, whatever the client says.
+    /// The names that are set or removed for targets, whatever the client sends.
     written: Vec<HeaderName>,
 }
 

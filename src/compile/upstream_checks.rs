@@ -1,10 +1,10 @@
-//! What an upstream says against itself: values that are each right and together have no effect, or
-//! another than the words promise.
+//! Contradictions within an upstream: values that are each valid and together have no effect, or another one than
+//! documented.
 
 use crate::config::{self, Discovery, SameSite, Sticky};
 use crate::notation::{Mistakes, Place};
 
-/// Notes what cannot be meant.
+/// Notes contradictions in an upstream.
 pub fn check(upstream: &config::Upstream, place: &Place, mistakes: &mut Mistakes) {
     let mut wrong = |key: &[&'static str], holds: bool, text: &str| {
         if holds {
