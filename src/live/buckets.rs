@@ -21,23 +21,23 @@ const MAX_KEYS_PER_SHARD: usize = 65_536;
 
 /// The theoretical arrival times of all keys of a limit.
 ///
-/// A key takes about 100 bytes with a short name, so the bound is some 100 MB. Over it the keys that
-/// are back at their full burst go first, which changes nothing for them; if there are none, the one
-/// that is nearest to it.
+/// A key takes about 100 bytes with a short name, so the bound is some 100 MB. At the bound the keys that are back at
+/// their full burst are dropped first, which changes nothing for them; if there are none, the one that is nearest to
+/// it.
 #[derive(Debug)]
 pub struct Buckets {
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
-    /// Whether anything was noted for a successor since it was told last.
+    /// Whether anything was noted for a successor since the last hand-over.
     noted: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Shard {
     keys: AHashMap<Box<[u8]>, u64>,
-    /// What was added to keys since a successor was told last, in nanoseconds, if there is one.
+    /// The nanoseconds that were added to keys since the last hand-over, if there is a successor.
     added: Option<AHashMap<Box<[u8]>, u64>>,
-    /// By what the keys are counted.
+    /// The limit by which the keys are counted.
     limit: Option<Gcra>,
     /// When it was last cleared of keys that are back at their full burst.
     cleared: u64,
@@ -50,8 +50,8 @@ impl Default for Buckets {
 }
 
 impl Buckets {
-    /// Counts one more for `key` at `now` (nanoseconds), if the limit allows it. Decision and
-    /// decrement are one step under the shard's lock, so a limit of N admits N and not N+1.
+    /// Counts one more for `key` at `now` (nanoseconds), if the limit allows it. Decision and decrement are one step
+    /// under the shard's lock, so a limit of N admits N and not N+1.
     pub fn admit(&self, gcra: Gcra, key: &[u8], now: u64) -> Decision {
         let place = self.hasher.hash_one(key) as usize % SHARDS;
         let mut shard = self.shards[place].lock();
@@ -77,8 +77,8 @@ impl Buckets {
         decision
     }
 
-    /// Keys are counted by that limit from now on, and what was counted by another is carried over: all at once, for
-    /// a successor is given all of it as one limit's.
+    /// Counts keys by that limit from now on, and carries the counts of another one over: all at once, since a
+    /// successor gets all of them as one limit's.
     fn count_by(&self, gcra: Gcra, now: u64) {
         let mut shards: Vec<_> = self.shards.iter().map(Mutex::lock).collect();
         for shard in shards.iter_mut().filter(|shard| shard.limit != Some(gcra)) {
@@ -95,8 +95,8 @@ impl Buckets {
         }
     }
 
-    /// Takes what was counted elsewhere. While that alone counted, a key is behind by as much as it was
-    /// there; once both count, by so much more.
+    /// Adds counts of another process. While only that process counted, a key is behind by as much as there; once
+    /// both count, by that much more.
     fn take(&self, given: &Given, key: &[u8], behind: u64, now: u64) {
         let mut shard = self.shards[self.hasher.hash_one(key) as usize % SHARDS].lock();
         shard.limit = shard.limit.or(given.counted);
@@ -112,8 +112,8 @@ impl Buckets {
         insert(&mut shard, key, tat, now);
     }
 
-    /// By how many nanoseconds keys are behind: all, those that have changed, or how much more each is since
-    /// it was asked last.
+    /// Returns by how many nanoseconds keys are behind: all keys, those that have changed, or how much more each is
+    /// behind since the last call.
     fn give(&self, part: Part, now: u64) -> Vec<(String, u64)> {
         if part == Part::Late && !self.noted.swap(false, Ordering::AcqRel) {
             return Vec::new();
@@ -136,17 +136,17 @@ impl Buckets {
         given
     }
 
-    /// By what they are counted, if anything was.
+    /// Returns the limit by which keys are counted, if any were.
     fn limit(&self) -> Option<Gcra> {
         self.shards.iter().find_map(|shard| shard.lock().limit)
     }
 
-    /// How many keys are held.
+    /// Returns the number of keys.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|s| s.lock().keys.len()).sum()
     }
 
-    /// Whether no key is held.
+    /// Returns whether there is no key.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -159,8 +159,8 @@ fn insert(shard: &mut Shard, key: &[u8], tat: u64, now: u64) {
     shard.keys.insert(key.into(), tat);
 }
 
-/// Makes room: at most once a second by a look at all keys, otherwise by a sample, so that a flood of
-/// keys costs the same for each.
+/// Makes space: at most once a second by a scan of all keys, otherwise by a sample, so that a flood of keys costs the
+/// same for each.
 fn evict(shard: &mut Shard, now: u64) {
     const SECOND: u64 = 1_000_000_000;
     if now.saturating_sub(shard.cleared) >= SECOND {
@@ -175,22 +175,22 @@ fn evict(shard: &mut Shard, now: u64) {
     }
 }
 
-/// What the numbers of a hand-over mean.
+/// The meaning of the numbers in a hand-over.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum GivenPart {
     /// By how much a key is behind.
     Behind,
-    /// By how much more, since that was said.
+    /// By how much more it is behind since the last hand-over.
     More,
 }
 
-/// All buckets of one limit, in a hand-over: keys in base64, and nanoseconds.
+/// All buckets of one limit in a hand-over: keys in base64, and nanoseconds.
 #[derive(Serialize, Deserialize)]
 struct Given {
     limit: String,
     part: GivenPart,
-    /// By what they are counted; nothing from a predecessor that did not say.
+    /// The limit by which they are counted; `None` from a predecessor that did not send it.
     #[serde(default)]
     counted: Option<Gcra>,
     keys: Vec<(String, u64)>,

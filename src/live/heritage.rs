@@ -1,46 +1,44 @@
-//! What a process hands to its successor besides sockets: one mechanism for every kind of state.
+//! The state that a process hands to its successor besides sockets: one mechanism for every kind of state.
 
 use serde_json::Result;
 
-/// How much of a state is given.
+/// The part of a state that is handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// All of it, while this process serves. What changes from now on is noted.
+    /// All of it, while this process serves. Changes from now on are noted.
     Whole,
-    /// What has changed since, in the moment in which nobody accepts.
+    /// The changes since then, while no process accepts.
     Last,
-    /// What this process counts while it drains and the successor serves: to be added to what that counts.
+    /// What this process counts while it drains and the successor serves, to be added to the successor's counts.
     Late,
 }
 
-/// A kind of state that outlives its process. To join, a kind implements this and stands in
-/// [`super::Live::heritage`].
+/// A kind of state that outlives its process. To add a kind, implement this and add it to [`super::Live::heritage`].
 ///
-/// Forms are JSON and relative in time (an age, a time left), since no clock but the wall's is shared
-/// by two processes. Both run on one machine under one user; a form may hold secrets, and is never
-/// logged.
+/// Forms are JSON and relative in time (an age, a time left), since two processes share no clock but the wall clock.
+/// Both run on one machine under one user; a form may hold secrets, and is never logged.
 pub trait Heritable {
-    /// Its name in a hand-over. Never changes.
+    /// Returns the name of the kind in a hand-over. It never changes.
     fn kind(&self) -> &'static str;
 
-    /// The version of its form. A successor that knows another one starts this kind afresh, and says so.
+    /// Returns the version of the form. A successor that knows another one starts this kind afresh, and logs that.
     fn version(&self) -> u32;
 
-    /// What a successor is to know; `None` when that is nothing.
+    /// Returns the form for a successor; `None` when there is nothing to hand over.
     ///
     /// # Errors
-    /// When it cannot be written as JSON.
+    /// Fails when it cannot be written as JSON.
     fn give(&self, part: Part) -> Result<Option<Vec<u8>>>;
 
-    /// Takes what a predecessor gave, part after part; how many entries it had.
+    /// Takes over the form of a predecessor, part after part; returns the number of its entries.
     ///
     /// # Errors
-    /// When it is of another form; nothing is taken then.
+    /// Fails when the form is another one; nothing is taken over then.
     fn take(&self, form: &[u8]) -> Result<usize>;
 
-    /// The hand-over came to nothing: what was noted is not needed.
+    /// Ends a hand-over that failed: the noted changes are dropped.
     fn keep(&self) {}
 
-    /// The first configuration serves: what nobody has asked for until now is not needed.
+    /// Drops the inherited state that the first configuration does not use; called once that serves.
     fn settle(&self) {}
 }

@@ -1,4 +1,4 @@
-//! The keys of a token issuer: from the configuration, a file or a URL, and their rotation.
+//! The keys of a token issuer, from the configuration, a file or a URL, and their rotation.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,9 +23,9 @@ use crate::tls::{FileVersion, MAX_MATERIAL, read_file};
 /// A key that may verify a token.
 #[derive(Clone)]
 pub struct VerifyingKey {
-    /// Its `kid`, if it has one.
+    /// The `kid`, if it has one.
     pub id: Option<String>,
-    /// The algorithms it can be used with.
+    /// The algorithms that it can be used with.
     pub algorithms: Vec<Algorithm>,
     /// The key.
     pub key: DecodingKey,
@@ -42,19 +42,19 @@ impl std::fmt::Debug for VerifyingKey {
 pub struct KeySet {
     /// The keys.
     pub keys: Vec<VerifyingKey>,
-    /// Grows with every change, so that what was verified by older keys can be told.
+    /// A number that grows with every change, by which tokens that older keys verified are recognised.
     pub generation: u64,
 }
 
-/// Why a key set is not usable. Fit for a log.
+/// The error of an unusable key set. It may be logged.
 pub type KeyError = String;
 
-/// What makes two key stores the same.
+/// The identity of a key store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct KeyStoreShape {
-    /// Where the keys come from.
+    /// The source of the keys.
     pub source: Source,
-    /// Authorities for its TLS.
+    /// The CA file for the TLS of the source.
     pub ca: Option<FileVersion>,
     /// Time between two fetches.
     pub refresh: Duration,
@@ -65,9 +65,9 @@ pub struct KeyStoreShape {
 }
 
 impl KeyStoreShape {
-    /// Returns the shape in the form in which a successor knows it again.
+    /// Returns the shape in the form by which a successor recognises it.
     fn form(&self) -> String {
-        // A path that is no text has no form; its keys are fetched anew.
+        // A path that is no text has no form; its keys are fetched again.
         serde_json::to_string(self).unwrap_or_default()
     }
 }
@@ -83,9 +83,9 @@ pub struct KeyStore {
     wanted: Notify,
     rounds: watch::Sender<u64>,
     started: AtomicBool,
-    /// What it is called for operators.
+    /// The name for operators.
     label: Mutex<String>,
-    /// Held by who fetches: what was asked for earlier never replaces what was asked for later.
+    /// Held during a fetch: the result of an earlier fetch never replaces that of a later one.
     fetching: tokio::sync::Mutex<()>,
 }
 
@@ -96,29 +96,29 @@ pub struct KeyStoreView {
     pub source: String,
     /// Whether tokens are verified with it; not before the first fetch, nor once it is too old.
     pub usable: bool,
-    /// Its keys.
+    /// The number of keys.
     pub keys: usize,
     /// Seconds since it was last fetched or read.
     pub age_seconds: Option<f64>,
-    /// Why the last fetch failed, if it did.
+    /// The error of the last fetch, if it failed.
     pub error: Option<String>,
 }
 
 #[derive(Debug, Default)]
 struct FetchState {
-    /// Why the last fetch failed, if it did.
+    /// The error of the last fetch, if it failed.
     error: Option<String>,
-    /// When a token asked for a fetch, and the round before it.
+    /// When a token requested a fetch, and the round before it.
     asked: Option<(Instant, u64)>,
     succeeded: Option<Instant>,
     last_text: Vec<u8>,
 }
 
 impl KeyStore {
-    /// A store without keys yet.
+    /// Returns a store without keys.
     ///
     /// # Errors
-    /// Says what is wrong with the authorities' file.
+    /// Returns the error in the CA file.
     pub fn new(shape: KeyStoreShape) -> Result<Self, String> {
         let remote = matches!(shape.source, Source::Url(_));
         let fetcher = if remote { Some(Fetcher::new(shape.ca.as_ref().map(|ca| ca.path.as_path()))?) } else { None };
@@ -136,18 +136,18 @@ impl KeyStore {
         })
     }
 
-    /// Takes a key set that a predecessor fetched so long ago.
+    /// Takes over a key set that a predecessor fetched `age` ago.
     fn inherit(&self, text: Vec<u8>, age: Duration) {
         if age > self.shape.max_stale || self.set.load().is_some() || self.store(text).is_err() {
             return;
         }
         self.state.lock().succeeded = Instant::now().checked_sub(age);
-        // A start need not wait for a fetch: there are keys.
+        // The start need not wait for a fetch, since there are keys.
         self.rounds.send_modify(|round| *round += 1);
     }
 
-    /// Takes the keys of a store of the same source whose other settings were others, until there is a fetch with its own:
-    /// should that fail, they hold for as long as they would have.
+    /// Takes over the keys of a store with the same source and other settings, until there is a fetch with its own:
+    /// if that fails, they hold as long as they would have.
     fn follow(&self, earlier: &Self) {
         let (text, succeeded) = {
             let state = earlier.state.lock();
@@ -159,12 +159,12 @@ impl KeyStore {
         }
     }
 
-    /// True for the first who asks: that one is to look after it.
+    /// Returns true for the first caller, which is to keep it up to date.
     fn start(&self) -> bool {
         !self.started.swap(true, Ordering::AcqRel)
     }
 
-    /// The present keys; `None` before the first fetch, and when they are too old to trust.
+    /// Returns the present keys; `None` before the first fetch, and when they are too old to trust.
     pub fn keys(&self) -> Option<Arc<KeySet>> {
         self.set.load_full()
     }
@@ -181,8 +181,8 @@ impl KeyStore {
         }
     }
 
-    /// Fetches the keys now, because an operator asks for it: a key that was withdrawn is taken no longer. Where that
-    /// fails, the old ones stay for as long as they would have.
+    /// Fetches the keys now for an operator: a key that was withdrawn is no longer accepted. If that fails, the old
+    /// ones stay as long as they would have.
     async fn fetch_anew(&self) {
         if let Err(error) = self.refresh().await {
             log::warn!("the keys of {} could not be fetched anew, the old ones stay: {error}", self.describe());
@@ -192,7 +192,7 @@ impl KeyStore {
     /// Fetches the keys once.
     ///
     /// # Errors
-    /// Says why there are no new keys; the old ones stay.
+    /// Returns why there are no new keys; the old ones stay.
     async fn refresh(&self) -> Result<(), KeyError> {
         let _turn = self.fetching.lock().await;
         let text = match (&self.shape.source, &self.fetcher) {
@@ -232,14 +232,13 @@ impl KeyStore {
         }
     }
 
-    /// Waits until keys have been asked for once.
+    /// Waits for the first round.
     async fn first_round(&self) {
         let _ = self.rounds.subscribe().wait_for(|round| *round > 0).await;
     }
 
-    /// Asks for a fetch because a token names an unknown key, and waits for it for at most two
-    /// seconds. At most one such fetch is made in `refetch_after`: whoever comes while it is under way
-    /// waits for it too, later ones return at once.
+    /// Requests a fetch because a token names an unknown key, and waits for it for at most two seconds. At most one
+    /// such fetch is made in `refetch_after`: callers that come meanwhile wait for it too, later ones return at once.
     pub async fn refetch(&self) {
         let mut rounds = self.rounds.subscribe();
         {
@@ -260,8 +259,8 @@ impl KeyStore {
         let _ = tokio::time::timeout(Duration::from_secs(2), rounds.changed()).await;
     }
 
-    /// Keeps a store fresh until it is dropped. A file is looked at every second, a URL fetched
-    /// every `refresh`, sooner after a failure and when [`KeyStore::refetch`] asks.
+    /// Keeps a store up to date until it is dropped. A file is checked every second, a URL fetched every `refresh`,
+    /// sooner after a failure and when [`KeyStore::refetch`] requests it.
     async fn keep_fresh(store: std::sync::Weak<Self>) {
         let mut failed_before = false;
         loop {
@@ -305,7 +304,7 @@ impl Kept for KeyStore {
         async move {
             if self.start() {
                 tokio::spawn(Self::keep_fresh(Arc::downgrade(&self)));
-                // Whether it succeeds or not, the start goes on from here; without keys nobody passes.
+                // The start goes on from here, whether it succeeded or not; without keys every token is rejected.
                 self.first_round().await;
             } else {
                 self.fetch_anew().await;
@@ -345,7 +344,7 @@ fn describe(source: &Source) -> String {
 /// The most keys of a set: a token that names none is tried with all of them.
 pub const MAX_KEYS: usize = 256;
 
-/// All key stores, and what a predecessor left of them.
+/// All key stores, and the key sets of a predecessor.
 #[derive(Debug, Default)]
 pub struct KeyStores {
     shelf: Shelf<KeyStoreShape, KeyStore>,
@@ -356,11 +355,11 @@ pub struct KeyStores {
 type GivenKeys = (String, String, u64);
 
 impl KeyStores {
-    /// The key store of that shape.
+    /// Returns the key store of that shape.
     pub fn get_or(&self, shape: &KeyStoreShape, fresh: impl FnOnce() -> Arc<KeyStore>) -> Arc<KeyStore> {
-        // Before it is on the shelf itself.
+        // Searched before it is on the shelf itself.
         let others = self.shelf.all().into_iter().filter(|(known, _)| known != shape && known.source == shape.source);
-        // A configuration of before may still be there besides the one that serves.
+        // An earlier configuration may still exist besides the one that serves.
         let earlier = others.map(|(_, store)| store).max_by_key(|store| store.state.lock().succeeded);
         let store = self.shelf.get_or(shape, || {
             let store = fresh();
@@ -411,10 +410,10 @@ impl Heritable for KeyStores {
     }
 }
 
-/// Reads a JSON Web Key Set (RFC 7517). Keys for encryption and of unknown kinds are passed over.
+/// Reads a JSON Web Key Set (RFC 7517). Keys for encryption and of unknown kinds are ignored.
 ///
 /// # Errors
-/// When the text is no key set, or no key in it can verify anything.
+/// Fails when the text is no key set, or no key in it can verify anything.
 pub fn parse_jwks(text: &[u8]) -> Result<Vec<VerifyingKey>, KeyError> {
     let document: serde_json::Value = serde_json::from_slice(text).map_err(|e| format!("no JSON: {e}"))?;
     let items = document.get("keys").and_then(|k| k.as_array()).ok_or("no JWKS: it has no \"keys\"")?;

@@ -1,8 +1,8 @@
-//! The verification of passwords: off the event loop, a few at a time, and remembered.
+//! The verification of passwords: off the event loop, a few at a time, and with cached verdicts.
 //!
-//! A verification takes long on purpose, and much memory. So there are at most as many at a time as half of the cores, and
-//! few that wait for their turn: who guesses passwords takes neither all cores nor all memory, and a client that has the
-//! right one is verified once in a while.
+//! A verification is slow on purpose, and takes much memory. So at most as many run at a time as half of the cores,
+//! and few wait: guessing passwords takes neither all cores nor all memory, and a client with the right password is
+//! verified only now and then.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -14,33 +14,33 @@ use super::VerifiedTokens;
 use crate::exchange::clock;
 use crate::rules::identity::PasswordHash;
 
-/// How long a password that is right is not verified again, in seconds.
+/// How long the verdict that a password is right is cached, in seconds.
 const RIGHT_FOR: u64 = 300;
 
-/// How long a password that is wrong is not verified again, in seconds.
+/// How long the verdict that a password is wrong is cached, in seconds.
 const WRONG_FOR: u64 = 10;
 
-/// Requests whose passwords are being verified or wait for that; further ones are rejected.
+/// The most requests whose passwords are being verified or wait for that; further ones are rejected.
 const MAX_PENDING: usize = 256;
 
-/// How long one waits for its turn at most.
+/// The longest time that one waits for its verification.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The tag of a name, a hash and a password: its keyed digest, since nothing else of a password may be kept.
 type Tag = [u8; 32];
 
-/// What was found out of passwords a moment ago, and the turns of finding out.
+/// The cached verdicts on passwords, and the places for verifications.
 pub struct Passwords {
-    /// Drawn for this process alone.
+    /// A random key of this process.
     key: hmac::Key,
     right: VerifiedTokens<()>,
-    /// Apart from those that are right, so that guesses do not push those out.
+    /// Separate from the right ones, so that guesses do not evict those.
     wrong: VerifiedTokens<()>,
     pending: Arc<Semaphore>,
     turns: Arc<Semaphore>,
 }
 
-/// What is known of a password.
+/// The verdict on a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PasswordVerdict {
     /// It is right.
@@ -63,7 +63,7 @@ impl Default for Passwords {
     fn default() -> Self {
         static TURNS: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1)));
         let mut key = [0; 32];
-        // Where the system's generator fails nothing else works either.
+        // If the system's generator fails nothing else works either.
         let _ = rand::fill(&mut key);
         Self {
             key: hmac::Key::new(hmac::HMAC_SHA256, &key),
@@ -75,14 +75,14 @@ impl Default for Passwords {
     }
 }
 
-/// The clock of all expiries, in seconds.
+/// Returns the clock of all expiries, in seconds.
 fn seconds() -> u64 {
     clock::now() / 1_000_000_000
 }
 
 impl Passwords {
-    /// Returns one of `hashes` to verify the password of a name with that nobody has: the same one for a name at any time,
-    /// so that the time that it takes says as little of the name as that of one that somebody has.
+    /// Returns one of `hashes` to verify the password of an unknown name with: always the same one for a name, so
+    /// that the time that it takes says no more about the name than that of a known one.
     pub fn decoy<'h>(&self, username: &str, hashes: &'h [Arc<PasswordHash>]) -> Option<&'h Arc<PasswordHash>> {
         let tag = hmac::sign(&self.key, username.as_bytes());
         let number = tag.as_ref().iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
@@ -90,8 +90,8 @@ impl Passwords {
         hashes.get(usize::try_from(number % count).ok()?)
     }
 
-    /// Finds out whether the password is that of the hash. For a name that nobody has, `is_known` is false, and the
-    /// password is wrong whatever the hash says.
+    /// Verifies the password against the hash. For an unknown name, `is_known` is false, and the password is wrong
+    /// whatever the hash says.
     pub async fn verify(self: &Arc<Self>, username: &str, is_known: bool, hash: &Arc<PasswordHash>, password: &str) -> PasswordVerdict {
         let tag = self.tag(username, hash, password);
         if let Some(known) = self.remembered(&tag) {
@@ -100,13 +100,13 @@ impl Passwords {
         let Ok(pending) = Arc::clone(&self.pending).try_acquire_owned() else { return PasswordVerdict::Busy };
         let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.turns).acquire_owned()).await;
         let Ok(Ok(turn)) = turn else { return PasswordVerdict::Busy };
-        // A client has several connections: another one may have found it out meanwhile.
+        // A client has several connections: another one may have verified it meanwhile.
         if let Some(known) = self.remembered(&tag) {
             return known;
         }
         let (this, hash, password) = (Arc::clone(self), Arc::clone(hash), password.to_owned());
         let work = tokio::task::spawn_blocking(move || {
-            // The turn lasts as long as the work, also where the client does not wait for it.
+            // The place is held as long as the work lasts, also where the client does not wait for it.
             let _turn = (pending, turn);
             let verified = hash.verify(password.as_bytes());
             if let Ok(right) = verified {
@@ -136,7 +136,8 @@ impl Passwords {
         self.wrong.get(tag, 0, now).map(|_| PasswordVerdict::Wrong)
     }
 
-    /// Each part has its length before it. With the hash among them, what is remembered ends with the password.
+    /// Returns the tag. Each part has its length before it. With the hash in it, a cached verdict ends with the
+    /// password.
     fn tag(&self, username: &str, hash: &PasswordHash, password: &str) -> Tag {
         let mut context = hmac::Context::with_key(&self.key);
         for part in [username, hash.reveal(), password] {

@@ -1,4 +1,4 @@
-//! Upstreams at work, and what a predecessor left of them.
+//! The pools of upstreams, and their state from a predecessor.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -13,16 +13,16 @@ use crate::upstreams::{Bequest, Changes, Pool, PoolShape};
 #[derive(Debug, Default)]
 pub struct Pools {
     shelf: Shelf<PoolShape, Pool>,
-    /// The same by name; of one name there may be several while a reload is prepared.
+    /// The pools by name; several may have one name while a reload is prepared.
     by_name: Mutex<HashMap<String, Vec<Weak<Pool>>>>,
-    /// What operators changed, by the upstream's name.
+    /// The changes by operators, by the upstream's name.
     changes: Mutex<HashMap<String, Arc<Changes>>>,
-    /// What a predecessor left, by the upstream's name.
+    /// The state from a predecessor, by the upstream's name.
     waiting: Mutex<HashMap<String, Bequest>>,
 }
 
 impl Pools {
-    /// The pool of that shape. A new one takes over the targets of a pool that has its name.
+    /// Returns the pool of that shape. A new one takes over the targets of a pool that has its name.
     pub fn get(&self, shape: PoolShape) -> Arc<Pool> {
         let name = shape.name.clone();
         let before = self.present(&name).filter(|pool| pool.is_wanted());
@@ -38,7 +38,7 @@ impl Pools {
 
     fn note(&self, name: String, pool: &Arc<Pool>) {
         let mut by_name = self.by_name.lock();
-        // Now and then, as on the shelf.
+        // Cleared now and then, as on the shelf.
         if by_name.len() == by_name.capacity() {
             by_name.retain(|_, pools| pools.iter().any(|pool| pool.strong_count() > 0));
         }
@@ -48,7 +48,7 @@ impl Pools {
         }
     }
 
-    /// The pool of that name that serves, or else the last one of that name.
+    /// Returns the pool of that name that serves, or else the last one of that name.
     fn present(&self, name: &str) -> Option<Arc<Pool>> {
         let mut by_name = self.by_name.lock();
         let pools = by_name.get_mut(name)?;
@@ -68,7 +68,7 @@ impl Heritable for Pools {
     }
 
     fn give(&self, part: Part) -> serde_json::Result<Option<Vec<u8>>> {
-        // Once the successor serves it knows its targets better than a process that has no traffic.
+        // Once the successor serves it knows its targets better than a process without traffic.
         if part == Part::Late {
             return Ok(None);
         }

@@ -1,4 +1,4 @@
-//! Secrets that a process draws for itself and its successors go on with.
+//! Random secrets of a process, which its successors take over.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::heritage::{Heritable, Part};
 use crate::tls::{GivenKeys, TicketKeys};
 
-/// Drawn secrets.
+/// The random secrets.
 pub struct Secrets {
     sticky: Mutex<[u8; 32]>,
     /// The keys of TLS session tickets.
@@ -25,15 +25,15 @@ impl std::fmt::Debug for Secrets {
 impl Default for Secrets {
     fn default() -> Self {
         let mut sticky = [0; 32];
-        // The system's generator fails where nothing else works either; a key of zeros still hides
-        // addresses from all who do not know that.
+        // If the system's generator fails nothing else works either; a key of zeros still hides addresses from all
+        // who do not know that.
         let _ = rand::fill(&mut sticky);
         Self { sticky: Mutex::new(sticky), tickets: Arc::default() }
     }
 }
 
 impl Secrets {
-    /// The key of sticky sessions for which the configuration has none.
+    /// Returns the key of sticky sessions for which the configuration has none.
     pub fn sticky(&self) -> [u8; 32] {
         *self.sticky.lock()
     }
@@ -55,7 +55,7 @@ impl Heritable for Secrets {
     }
 
     fn give(&self, part: Part) -> serde_json::Result<Option<Vec<u8>>> {
-        // Once the successor serves it draws its own.
+        // Once the successor serves it makes its own.
         let wanted = part != Part::Late;
         wanted.then(|| serde_json::to_vec(&Given { sticky: self.sticky(), tickets: self.tickets.give() })).transpose()
     }

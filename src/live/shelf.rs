@@ -1,4 +1,4 @@
-//! Things by shape, held only as long as someone uses them.
+//! Shared objects by shape, held only as long as they are used.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -6,11 +6,11 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-/// Things by shape.
+/// Shared objects by shape.
 #[derive(Debug)]
 pub struct Shelf<S, T> {
     things: Mutex<HashMap<S, Weak<T>>>,
-    /// What a predecessor left, until the first configuration serves; `None` from then on.
+    /// The objects from a predecessor, until the first configuration serves; `None` from then on.
     inherited: Mutex<Option<Vec<Arc<T>>>>,
 }
 
@@ -21,13 +21,13 @@ impl<S, T> Default for Shelf<S, T> {
 }
 
 impl<S: Clone + Eq + Hash, T> Shelf<S, T> {
-    /// The thing of that shape, made if it is not there.
+    /// Returns the object of that shape, which is created if it does not exist.
     pub fn get_or(&self, shape: &S, fresh: impl FnOnce() -> Arc<T>) -> Arc<T> {
         let mut things = self.things.lock();
         if let Some(thing) = things.get(shape).and_then(Weak::upgrade) {
             return thing;
         }
-        // Now and then, so that ten thousand new ones do not look at each other ten thousand times.
+        // Cleared now and then, so that ten thousand new ones do not scan each other ten thousand times.
         if things.len() == things.capacity() {
             things.retain(|_, thing| thing.strong_count() > 0);
         }
@@ -36,7 +36,7 @@ impl<S: Clone + Eq + Hash, T> Shelf<S, T> {
         thing
     }
 
-    /// As [`Self::get_or`], and keeps it until [`Self::settle`]; after that only what is in use.
+    /// Like [`Self::get_or`], and keeps the object until [`Self::settle`]; after that only what is in use is kept.
     pub fn inherit(&self, shape: &S, fresh: impl FnOnce() -> Arc<T>) -> Option<Arc<T>> {
         let mut inherited = self.inherited.lock();
         let Some(kept) = &mut *inherited else { return self.things.lock().get(shape).and_then(Weak::upgrade) };
@@ -45,12 +45,12 @@ impl<S: Clone + Eq + Hash, T> Shelf<S, T> {
         Some(thing)
     }
 
-    /// Whatever a predecessor left and nobody uses goes.
+    /// Drops the objects from a predecessor that are not used.
     pub fn settle(&self) {
         *self.inherited.lock() = None;
     }
 
-    /// All that are in use.
+    /// Returns all that are in use.
     pub fn all(&self) -> Vec<(S, Arc<T>)> {
         let things = self.things.lock();
         things.iter().filter_map(|(shape, thing)| Some((shape.clone(), thing.upgrade()?))).collect()

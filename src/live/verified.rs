@@ -1,4 +1,4 @@
-//! Tokens that were verified a moment ago.
+//! A cache of verified tokens.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use parking_lot::RwLock;
 
 const SHARDS: usize = 16;
 
-/// Tokens that one shard holds; together 65536.
+/// The most tokens of one shard; together 65536.
 const MAX_PER_SHARD: usize = 4_096;
 
-/// What verified tokens said, by the SHA-256 digest of the whole token.
+/// The claims of verified tokens, by the SHA-256 digest of the whole token.
 ///
-/// An entry counts only until the token's own expiry, and only while the key set that verified it is
-/// the present one.
+/// An entry is valid only until the token's own expiry, and only while the key set that verified it is the present
+/// one.
 #[derive(Debug)]
 pub struct VerifiedTokens<T> {
     shards: Box<[RwLock<Shard<T>>]>,
@@ -23,7 +23,7 @@ pub struct VerifiedTokens<T> {
 #[derive(Debug)]
 struct Shard<T> {
     tokens: AHashMap<[u8; 32], Entry<T>>,
-    /// The second in which it was last cleared of what no longer counts.
+    /// The second in which it was last cleared of expired entries.
     cleared: u64,
 }
 
@@ -47,14 +47,14 @@ impl<T> Default for VerifiedTokens<T> {
 }
 
 impl<T> VerifiedTokens<T> {
-    /// What the token said, if it was verified by key set `generation` and has not expired at `now` (seconds).
+    /// Returns the claims, if key set `generation` verified the token and it has not expired at `now` (seconds).
     pub fn get(&self, digest: &[u8; 32], generation: u64, now: u64) -> Option<Arc<T>> {
         let shard = self.shards[self.shard(digest)].read();
         let entry = shard.tokens.get(digest)?;
         (entry.generation == generation && now < entry.expires).then(|| Arc::clone(&entry.claims))
     }
 
-    /// Remembers a token that was verified.
+    /// Caches a verified token.
     pub fn insert(&self, digest: [u8; 32], claims: Arc<T>, generation: u64, expires: u64, now: u64) {
         let mut shard = self.shards[self.shard(&digest)].write();
         if shard.tokens.len() >= MAX_PER_SHARD && shard.cleared != now {
@@ -62,7 +62,7 @@ impl<T> VerifiedTokens<T> {
             shard.cleared = now;
         }
         if shard.tokens.len() >= MAX_PER_SHARD {
-            // All are current: any of them will do, it is only verified once more.
+            // All are current: any of them can go, it is only verified once more.
             if let Some(any) = shard.tokens.keys().next().copied() {
                 shard.tokens.remove(&any);
             }
