@@ -1,9 +1,9 @@
-//! What the names of header fields say of their values.
+//! The names of header fields whose values are secrets.
 
 /// Fields whose values are credentials (RFC 9110, sections 11.6.2 and 11.7.2; RFC 6265), and those that APIs use for keys.
 const CREDENTIALS: [&str; 7] = ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "apikey", "x-auth-token"];
 
-/// Whether the values of a header field of that name are credentials, so that nothing shows them.
+/// Returns whether the values of a header field of that name are credentials, which are never shown.
 pub fn carries_credentials(name: &str) -> bool {
     CREDENTIALS.iter().any(|known| name.eq_ignore_ascii_case(known))
 }

@@ -1,4 +1,4 @@
-//! What requests are kept together by.
+//! The keys by which requests are kept together.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::Header;
 use crate::rules::identity::RequestKey;
 
-/// What requests are kept together by.
+/// The key by which requests are kept together.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyBy {
@@ -26,7 +26,7 @@ pub enum KeyBy {
 }
 
 impl KeyBy {
-    /// Returns the key as rules take it of a request.
+    /// Returns the key as rules take it from a request.
     pub fn request_key(&self) -> RequestKey {
         match self {
             Self::Address => RequestKey::Address,

@@ -1,9 +1,9 @@
-//! A mistake in a configuration, and where it is.
+//! Errors in a configuration, with their places.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// One step on the way to a value.
+/// One step on the path to a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// A key of a mapping.
@@ -14,11 +14,11 @@ pub enum Step {
     Name(Word),
 }
 
-/// A key, which the gateway mostly knows itself.
+/// A key, which is mostly a static string.
 pub type Word = Cow<'static, str>;
 
 impl Step {
-    /// The step to what stands behind a key.
+    /// Returns the step to the value of a key.
     pub fn below(&self) -> Self {
         match self {
             Self::Name(key) => Self::Key(key.clone()),
@@ -27,24 +27,24 @@ impl Step {
     }
 }
 
-/// The way to a value from the root: `routes[3].match.path`.
+/// The path to a value from the root: `routes[3].match.path`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place(pub Vec<Step>);
 
 impl Place {
-    /// The place of `key` in the mapping at this place.
+    /// Returns the place of the value of `key` in the mapping at this place.
     #[must_use]
     pub fn key(&self, key: impl Into<Word>) -> Self {
         self.step(Step::Key(key.into()))
     }
 
-    /// The place of the word `key` itself in the mapping at this place.
+    /// Returns the place of the word `key` itself in the mapping at this place.
     #[must_use]
     pub fn name(&self, key: impl Into<Word>) -> Self {
         self.step(Step::Name(key.into()))
     }
 
-    /// The place of an element of the list at this place.
+    /// Returns the place of an element of the list at this place.
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
         self.step(Step::Index(index))
@@ -71,7 +71,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// One mistake. `location` is filled in by whoever knows the files.
+/// One error. `location` is filled in by the code that knows the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
     /// Where in the configuration.
@@ -83,7 +83,7 @@ pub struct Mistake {
 }
 
 impl Mistake {
-    /// The file of its location.
+    /// Returns the file of the location.
     pub fn file(&self) -> Option<String> {
         let location = self.location.as_deref()?;
         let mut rest = location;
@@ -109,24 +109,24 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// How many mistakes are shown; of further ones the number is.
+/// The most errors that are shown; further ones are counted.
 pub const SHOWN: usize = 100;
 
-/// How many are kept to choose those from that come first in the text. A generated configuration may have one in
-/// each of 100,000 routes.
+/// The most errors that are kept to choose from them those that come first in the text. A generated configuration may
+/// have one in each of 100,000 routes.
 const MAX_KEPT: usize = 1_000;
 
-/// The mistakes that were found: the first ones, and how many more there are.
+/// The errors in a configuration: the first ones, and how many more there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mistakes(pub Vec<Mistake>, usize);
 
 impl Mistakes {
-    /// All of these.
+    /// Returns a list of these errors.
     pub fn of(all: Vec<Mistake>) -> Self {
         Self(all, 0)
     }
 
-    /// Adds one.
+    /// Adds an error.
     pub fn add(&mut self, place: &Place, text: impl Into<String>) {
         self.push(Mistake { place: place.clone(), text: text.into(), location: None });
     }
@@ -139,23 +139,23 @@ impl Mistakes {
         }
     }
 
-    /// Adds those of another list.
+    /// Adds the errors of another list.
     pub fn append(&mut self, other: Self) {
         self.1 += other.1;
         other.0.into_iter().for_each(|mistake| self.push(mistake));
     }
 
-    /// How many there are, those among them that were only counted.
+    /// Returns the number of errors, with those that were only counted.
     pub fn count(&self) -> usize {
         self.0.len() + self.1
     }
 
-    /// Whether some were only counted, so that the places of all are not known.
+    /// Returns whether some were only counted, so that the places of all are not known.
     pub fn is_cut(&self) -> bool {
         self.1 > 0
     }
 
-    /// Keeps those that are shown, and counts the others.
+    /// Keeps the errors that are shown, and counts the others.
     #[must_use]
     pub fn cut(mut self) -> Self {
         self.1 += self.0.len().saturating_sub(SHOWN);
@@ -163,7 +163,7 @@ impl Mistakes {
         self
     }
 
-    /// Each as a line, and a last one that says how many are not among them.
+    /// Returns each error as a line, and a last line with the number of further ones.
     pub fn lines(&self) -> Vec<String> {
         let more = (self.1 > 0).then(|| format!("and {} more, which are not shown", self.1));
         self.0.iter().map(ToString::to_string).chain(more).collect()
@@ -174,7 +174,7 @@ impl Mistakes {
         result.map_err(|text| self.add(place, text)).ok()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -190,7 +190,7 @@ impl fmt::Display for Mistakes {
     }
 }
 
-/// `; did you mean "x"?` for the known word that is nearest to `word`, or nothing.
+/// Returns `; did you mean "x"?` with the known word that is nearest to `word`, or nothing.
 pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> String {
     let best = known.into_iter().map(|k| (strsim::damerau_levenshtein(word, k), k)).min();
     match best {

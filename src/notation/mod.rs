@@ -1,5 +1,5 @@
-//! What configurations are written in: durations, sizes, addresses, patterns, secrets, each a type
-//! that parses once, tells what it expected, and carries its own JSON Schema.
+//! The notation of configurations: durations, sizes, addresses, patterns, secrets, each a type that parses once, says
+//! in its error what it expected, and carries its own JSON Schema.
 //!
 //! Never here: a file, an environment variable, a decision about traffic.
 

@@ -1,4 +1,4 @@
-//! Texts with `{names}` to be filled in.
+//! Texts with `{names}` that are filled in.
 
 /// A compiled text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ impl Template {
     /// Compiles a text in which only these names may stand in braces.
     ///
     /// # Errors
-    /// Says which name is not known.
+    /// Names the unknown name.
     pub fn new(text: &str, known: &[&str]) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut rest = text;
@@ -32,17 +32,17 @@ impl Template {
         Ok(Self(parts))
     }
 
-    /// Nothing: what stands in for a text that did not compile until the error is reported.
+    /// Returns an empty template, which replaces one that did not compile until the error is reported.
     pub fn empty() -> Self {
         Self(Vec::new())
     }
 
-    /// Whether that name stands in it.
+    /// Returns whether that name stands in it.
     pub fn names(&self, name: &str) -> bool {
         self.0.iter().any(|part| matches!(part, Part::Name(n) if n == name))
     }
 
-    /// Fills it in.
+    /// Returns the text with its names filled in.
     pub fn fill<'v>(&self, value: impl Fn(&str) -> Option<&'v str>) -> String {
         let mut out = String::new();
         for part in &self.0 {

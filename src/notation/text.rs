@@ -4,8 +4,8 @@ use super::types::*;
 
 /// Checks `text` against the format of that name; `None` when there is no such format.
 ///
-/// The formats are those that [`text_type`] types put into their schemas, so a walk over the
-/// schema finds every unreadable text and not just the first.
+/// The formats are those that [`text_type`] types put into their schemas, so a walk over the schema finds every
+/// invalid text and not just the first.
 pub fn check_format(format: &str, text: &str) -> Option<Result<(), String>> {
     fn parses<T: std::str::FromStr<Err = String>>(text: &str) -> Result<(), String> {
         text.parse::<T>().map(drop)
@@ -38,22 +38,23 @@ pub fn check_format(format: &str, text: &str) -> Option<Result<(), String>> {
     })
 }
 
-/// What a text is by its type, besides a value.
+/// A fact about a text that follows from its type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fact<'t> {
-    /// A secret: nothing shows it.
+    /// It is a secret, which is never shown.
     Secret,
-    /// The path of a file that is read when the configuration is loaded: its content is a part of the configuration.
+    /// It is the path of a file that is read when the configuration is loaded: its content is a part of the
+    /// configuration.
     File(&'t str),
-    /// The path of a file that is read again by itself whenever it changes.
+    /// It is the path of a file that is read again whenever it changes.
     FollowedFile(&'t str),
-    /// A path at which something is made; its content does not count.
+    /// It is a path at which something is created; its content does not matter.
     Path(&'t str),
-    /// The name of a query parameter whose values are secrets.
+    /// It is the name of a query parameter whose values are secrets.
     SecretParameter(&'t str),
 }
 
-/// Returns what a text of that format is besides a value, if it is anything.
+/// Returns the fact about a text of that format, if there is one.
 pub fn fact_of<'t>(format: &str, text: &'t str) -> Option<Fact<'t>> {
     match format {
         Secret::FORMAT | HashText::FORMAT => Some(Fact::Secret),
@@ -70,7 +71,7 @@ pub fn fact_of<'t>(format: &str, text: &'t str) -> Option<Fact<'t>> {
     }
 }
 
-/// Returns the one form of a text of that format for all texts that mean the same, where the format has one.
+/// Returns the normal form of a text of that format, where the format has one.
 pub fn normal_form(format: &str, text: &str) -> Option<String> {
     match format {
         Listen::FORMAT => text.parse::<Listen>().ok().map(|listen| listen.0.to_string()),
@@ -78,7 +79,7 @@ pub fn normal_form(format: &str, text: &str) -> Option<String> {
     }
 }
 
-/// The regular expression in a text of that format, if it is one.
+/// Returns the regular expression in a text of that format, if it has one.
 pub fn expression_of<'t>(format: &str, text: &'t str) -> Option<&'t str> {
     match format {
         Pattern::FORMAT => Some(text),
@@ -87,8 +88,8 @@ pub fn expression_of<'t>(format: &str, text: &'t str) -> Option<&'t str> {
     }
 }
 
-/// About how many bytes a regular expression takes once it is compiled, which no expression tells of itself; 0 for one
-/// that does not compile.
+/// Estimates how many bytes a regular expression takes once it is compiled, which the crate does not report; 0 for
+/// one that does not compile.
 pub fn expression_size(expression: &str) -> u64 {
     let fits = |most: &u64| regex::RegexBuilder::new(expression).size_limit(*most as usize).build().is_ok();
     [8 << 10, 64 << 10, 256 << 10, 1 << 20].into_iter().find(fits).unwrap_or(0)
@@ -102,7 +103,7 @@ macro_rules! text_type {
         pub struct $name(pub $inner);
 
         impl $name {
-            /// The name of its format in the schema.
+            /// The name of the format in the schema.
             pub const FORMAT: &'static str = $format;
         }
 

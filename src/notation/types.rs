@@ -1,4 +1,4 @@
-//! The types themselves.
+//! The types of the notation.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ text_type!(
 );
 
 text_type!(
-    /// How many in which time: `100/s`, `1000/h`, `20/10s`.
+    /// A number in a period: `100/s`, `1000/h`, `20/10s`.
     RateText(Rate), "rate", ["100/s", "1000/h"], str::parse
 );
 
@@ -121,7 +121,7 @@ text_type!(
     }
 );
 
-/// Where a key set comes from.
+/// The source of a key set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 pub enum Source {
     /// A file, read again when it changes.
@@ -131,7 +131,7 @@ pub enum Source {
 }
 
 text_type!(
-    /// Where a key set (JWKS, RFC 7517) comes from: `file:jwks.json` or `https://…`.
+    /// The source of a key set (JWKS, RFC 7517): `file:jwks.json` or `https://…`.
     KeySource(Source), "key-source", ["file:jwks.json", "https://id.example.com/jwks.json"], |text| {
         let wanted = || "file: and a path, or an http(s) URL".to_owned();
         if let Some(path) = text.strip_prefix("file:") {
@@ -163,7 +163,7 @@ text_type!(
 );
 
 impl Statuses {
-    /// Whether the status is one of them.
+    /// Returns whether the status is one of them.
     pub fn contains(&self, status: u16) -> bool {
         self.0.iter().any(|(from, to)| (*from..=*to).contains(&status))
     }
@@ -180,12 +180,12 @@ text_type!(
     }
 );
 
-/// A secret. Neither `Debug` nor an error shows it.
+/// A secret, which neither `Debug` nor an error shows.
 #[derive(Clone)]
 pub struct SecretText(String);
 
 impl SecretText {
-    /// The secret itself; for use, never for show.
+    /// Returns the secret itself, which must never be shown.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -210,22 +210,22 @@ text_type!(
 );
 
 text_type!(
-    /// The path of a file that is read when the configuration is loaded. What is in it is a part of the configuration: a
-    /// file that has changed is loaded by the next reload, and by `process.watch`.
+    /// The path of a file that is read when the configuration is loaded. Its content is a part of the configuration:
+    /// a changed file is loaded by the next reload, and by `process.watch`.
     File(PathBuf), "file", ["tls/api.pem"], |text| {
         if text.is_empty() { Err("the path of a file".to_owned()) } else { Ok(text.into()) }
     }
 );
 
 text_type!(
-    /// The path of a file that is read again by itself whenever it changes, without a reload.
+    /// The path of a file that is read again whenever it changes, without a reload.
     FollowedFile(PathBuf), "followed-file", ["targets.yaml"], |text| {
         if text.is_empty() { Err("the path of a file".to_owned()) } else { Ok(text.into()) }
     }
 );
 
 text_type!(
-    /// A path at which the gateway makes something, such as a log or a socket.
+    /// A path at which the gateway creates something, such as a log or a socket.
     FilePath(PathBuf), "path", ["access.log"], |text| {
         if text.is_empty() { Err("a path".to_owned()) } else { Ok(text.into()) }
     }
@@ -250,7 +250,7 @@ macro_rules! as_path {
 
 as_path!(File, FollowedFile, FilePath);
 
-// The schema has the defaults of what can be written as it is read.
+// The schema has the defaults of types that can be serialised in the form in which they are read.
 impl serde::Serialize for Listen {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Splits `text` into its leading number and the unit behind it.
+/// Splits `text` into its leading number and the unit after it.
 fn number_and_unit(text: &str) -> Option<(f64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let number: f64 = text.get(..end)?.parse().ok()?;
@@ -14,7 +14,7 @@ fn number_and_unit(text: &str) -> Option<(f64, &str)> {
 /// Parses a length of time: a number and one of `ms`, `s`, `m`, `h`, `d`.
 ///
 /// # Errors
-/// Says what was expected when the text is anything else, or over 100 years.
+/// Returns what was expected when the text is anything else, or over 100 years.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || "a length of time such as 500ms, 30s, 5m, 1h or 1d".to_owned();
     let (number, unit) = number_and_unit(text.trim()).ok_or_else(wrong)?;
@@ -35,7 +35,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// Parses a size in bytes: a number and one of `B`, `KB`, `MB`, `GB`, `KiB`, `MiB`, `GiB`.
 ///
 /// # Errors
-/// Says what was expected when the text is anything else.
+/// Returns what was expected when the text is anything else.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let wrong = || "a size such as 64KiB, 1MiB, 10MB or 2GiB".to_owned();
     let (number, unit) = number_and_unit(text.trim()).ok_or_else(wrong)?;
@@ -53,10 +53,10 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     if bytes > 1e15 { Err(wrong()) } else { Ok(bytes as u64) }
 }
 
-/// How many in which time: the promise of a rate limit.
+/// A number in a period, as of a rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
-    /// How many are allowed in one period; at least 1.
+    /// The number that is allowed in one period; at least 1.
     pub count: u32,
     /// The period.
     pub period: Duration,
