@@ -1,4 +1,4 @@
-//! The configuration at work, in the hand of every worker.
+//! The current configuration, with one pointer per worker.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use arc_swap::ArcSwap;
 use super::Serving;
 use crate::telemetry::cells::{Own, own_each, slot};
 
-/// The configuration in one worker's hand. Requests hold this, so that they are counted where no other worker
-/// counts: a counter of all of them would go from processor to processor with every request.
+/// The configuration as one worker holds it. Requests hold this, so that they are counted where no other worker
+/// counts: a shared counter would move from processor to processor with every request.
 #[derive(Debug)]
 pub struct Held(Arc<Serving>);
 
 impl Held {
-    /// In a hand of its own.
+    /// Returns the configuration for one worker.
     pub fn new(serving: Arc<Serving>) -> Arc<Self> {
         Arc::new(Self(serving))
     }
@@ -28,28 +28,28 @@ impl Deref for Held {
     }
 }
 
-/// The configuration at work, which a reload exchanges.
+/// The current configuration, which a reload replaces.
 #[derive(Debug)]
 pub struct Current(Box<[Own<ArcSwap<Held>>]>);
 
 impl Current {
-    /// Begins with that one.
+    /// Begins with that configuration.
     pub fn new(serving: &Arc<Serving>) -> Self {
         Self(own_each(|| ArcSwap::new(Held::new(Arc::clone(serving)))))
     }
 
-    /// It in the running worker's hand.
+    /// Returns the configuration as the running worker holds it.
     pub fn held(&self) -> Arc<Held> {
         self.0[slot()].0.load_full()
     }
 
-    /// It, for whoever is no request.
+    /// Returns the configuration, for code that is not part of a request.
     pub fn serving(&self) -> Arc<Serving> {
         Arc::clone(&self.held().0)
     }
 
-    /// Puts another into every hand, and gives the one before. A request has the one or the other; when this
-    /// returns each next one has the other.
+    /// Replaces the configuration of every worker, and returns the one before. A request has the one or the other;
+    /// once this returns, each next one has the new one.
     pub fn replace(&self, serving: &Arc<Serving>) -> Arc<Serving> {
         let before = self.serving();
         self.0.iter().for_each(|own| own.0.store(Held::new(Arc::clone(serving))));

@@ -1,4 +1,4 @@
-//! Listeners: what each is known by, and what it speaks.
+//! Listeners: their identity, and what they speak.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ pub enum Transport {
     Udp,
 }
 
-/// What a listener is known by over reloads: its transport and its address, so that it may be renamed; with a port of
-/// the system's choice its name as well.
+/// The identity of a listener over reloads: its transport and its address, so that it may be renamed; if the system
+/// chooses the port, its name as well.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerKey(Transport, SocketAddr, Option<String>);
 
@@ -33,20 +33,20 @@ impl ListenerKey {
 /// One address to accept connections on.
 #[derive(Clone, Debug)]
 pub struct Listener {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its address.
+    /// The address.
     pub address: SocketAddr,
     /// What it speaks.
     pub kind: Kind,
-    /// Whose word about the client counts. Their connections are not counted by address.
+    /// The proxies that are trusted about the client. Their connections are not counted by address.
     pub trusted_proxies: Vec<IpNet>,
-    /// How many connections it has room for.
+    /// How many connections it may have.
     pub room: Room,
 }
 
 impl Listener {
-    /// Returns what it is known by.
+    /// Returns the identity of the listener.
     pub fn key(&self) -> ListenerKey {
         ListenerKey(self.transport(), self.address, (self.address.port() == 0).then(|| self.name.clone()))
     }
@@ -58,7 +58,7 @@ impl Listener {
         }
     }
 
-    /// Returns its settings for HTTP, if it speaks that.
+    /// Returns its settings for HTTP, if it speaks HTTP.
     pub fn http(&self) -> Option<&HttpListener> {
         match &self.kind {
             Kind::Http(http) => Some(http),
@@ -86,30 +86,30 @@ pub struct HttpListener {
     pub limits: Limits,
 }
 
-/// How many connections a listener has room for.
+/// The limits of a listener's connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
-    /// Connections at a time.
+    /// The most connections at a time.
     pub connections: usize,
-    /// Connections of one address at a time.
+    /// The most connections of one address at a time.
     pub per_address: u32,
 }
 
 /// Limits of a listener for HTTP.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// For headers, handshakes and prefaces.
+    /// The time for headers, handshakes and prefaces.
     pub header_time: Duration,
-    /// Bytes of a request's head.
+    /// The most bytes of a request's head.
     pub headers: usize,
-    /// Between requests.
+    /// The time between requests.
     pub idle_time: Duration,
-    /// Between two parts of a body.
+    /// The time between two parts of a body.
     pub body_idle_time: Duration,
-    /// Bytes of a request body.
+    /// The most bytes of a request body.
     pub body: u64,
-    /// Requests on a connection; `None` is any number.
+    /// The most requests on a connection; `None` is any number.
     pub requests_per_connection: Option<u32>,
-    /// Streams on an HTTP/2 connection.
+    /// The most streams on an HTTP/2 connection.
     pub streams: u32,
 }

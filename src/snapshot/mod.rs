@@ -1,6 +1,6 @@
-//! The immutable configuration that traffic meets. A request takes one at its start and sees no other.
+//! The immutable configuration that serves traffic. A request takes one at its start and sees no other.
 //!
-//! Never here: mutable state. What changes lives in [`crate::live`] and is only pointed to.
+//! Never here: mutable state. State that changes lives in [`crate::live`] and is only referenced.
 
 mod current;
 mod listener;
@@ -26,22 +26,22 @@ use crate::upstreams::Upstream;
 pub use current::{Current, Held};
 pub use listener::{HttpListener, Kind, Limits, Listener, ListenerKey, Room, Transport};
 
-/// A whole configuration at work.
+/// A whole configuration in its compiled form.
 #[derive(Debug)]
 pub struct Snapshot {
     /// Where connections are accepted.
     pub listeners: Vec<Listener>,
-    /// Their places.
+    /// The places of the listeners.
     pub places: AHashMap<ListenerKey, usize>,
     /// Routers, one for each listener, in the same order.
     pub routers: Vec<Router>,
-    /// What a router's entries point to.
+    /// The routes that routers' entries refer to.
     pub routes: Vec<Route>,
     /// Every upstream.
     pub upstreams: Vec<Arc<Upstream>>,
-    /// What is kept up to date for it in the background.
+    /// The values that are kept up to date in the background.
     pub kept: Vec<Arc<dyn Kept>>,
-    /// Query parameters that credentials come in: their values are in no log.
+    /// The query parameters that hold credentials: their values are never logged.
     pub secret_parameters: Vec<String>,
     /// Header names with `_` that the configuration reads, each with its twin that has `-` instead.
     pub underscored: Vec<(HeaderName, HeaderName)>,
@@ -49,17 +49,17 @@ pub struct Snapshot {
     pub shield: Option<Rate>,
     /// The operators' listener.
     pub admin: Admin,
-    /// Where the access log goes and how it looks.
+    /// The output and the format of the access log.
     pub log: (Sink, Format),
     /// Threads, draining, upgrades.
     pub process: Process,
-    /// What is no mistake and most likely not meant, each with its place.
+    /// The warnings, each with its place: what is valid and most likely not intended.
     pub warnings: Vec<String>,
 }
 
 impl Snapshot {
-    /// Which entry of a listener's router takes the request. A preflight is for the route of the request that it
-    /// announces, if that answers preflights.
+    /// Returns the entry of a listener's router that matches the request. A preflight matches the route of the
+    /// request that it announces, if that route responds to preflights.
     pub fn find(&self, listener: usize, question: &Question<'_>) -> Verdict {
         let Some(router) = self.routers.get(listener) else { return Verdict::NotFound };
         if let Some(method) = announced_method(question.method, question.headers)
@@ -71,18 +71,18 @@ impl Snapshot {
         router.find(question)
     }
 
-    /// The place of a listener.
+    /// Returns the place of a listener.
     pub fn place(&self, listener: &ListenerKey) -> Option<usize> {
         self.places.get(listener).copied()
     }
 
-    /// The place of the listener of that name.
+    /// Returns the place of the listener of that name.
     pub fn listener(&self, name: &str) -> Option<usize> {
         self.listeners.iter().position(|l| l.name == name)
     }
 }
 
-/// A snapshot together with what it logs to: what a request holds.
+/// A snapshot with its access log, which a request holds.
 #[derive(Debug)]
 pub struct Serving {
     /// The configuration.
@@ -92,53 +92,53 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// The route at that place.
+    /// Returns the route at that place.
     pub fn route(&self, place: Option<usize>) -> Option<&Route> {
         self.snapshot.routes.get(place?)
     }
 }
 
-/// What is done with requests of a kind.
+/// A route: what is done with the requests that match it.
 #[derive(Debug)]
 pub struct Route {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its filters.
+    /// The filters.
     pub chains: Chains,
-    /// What ends a request.
+    /// The action that ends a request.
     pub action: Action,
-    /// Bytes of a request body, if other than the listener's.
+    /// The most bytes of a request body, if other than the listener's.
     pub body: Option<u64>,
-    /// What of its paths is rejected.
+    /// Which of its paths are rejected.
     pub paths: PathRules,
-    /// The pattern of the path for each router entry of it, for its parameters.
+    /// The metrics; see [`Route::metrics`].
     pub metrics: OnceLock<Arc<RouteMetrics>>,
 }
 
 /// The filters of a route by the listener that a request comes to.
 #[derive(Debug, Default)]
 pub struct Chains {
-    /// For listeners that have no filters of their own.
+    /// The chain on listeners that have no filters of their own.
     pub usual: Chain,
-    /// For the others, each with the listener's place.
+    /// The chains on the others, each with the listener's place.
     pub of_listeners: Vec<(usize, Chain)>,
 }
 
 impl Chains {
-    /// Returns all of them.
+    /// Returns all chains.
     pub fn all(&self) -> impl Iterator<Item = &Chain> {
         std::iter::once(&self.usual).chain(self.of_listeners.iter().map(|(_, chain)| chain))
     }
 }
 
 impl Route {
-    /// Returns its filters for requests of the listener at that place.
+    /// Returns the filters for requests of the listener at that place.
     pub fn filters(&self, listener: Option<usize>) -> &Chain {
         let of_listener = || self.chains.of_listeners.iter().find(|(place, _)| Some(*place) == listener);
         if self.chains.of_listeners.is_empty() { &self.chains.usual } else { of_listener().map_or(&self.chains.usual, |(_, chain)| chain) }
     }
 
-    /// Its metrics; made when it is first used, so that routes without traffic cost nothing.
+    /// Returns the metrics, created on first use, so that routes without traffic cost nothing.
     pub fn metrics(&self) -> &RouteMetrics {
         self.metrics.get_or_init(|| METRICS.route(&self.name))
     }
@@ -149,7 +149,7 @@ impl Route {
 pub struct Admin {
     /// Its address.
     pub address: SocketAddr,
-    /// What it asks for.
+    /// The token that it requires.
     pub token: Option<SecretText>,
 }
 
@@ -158,18 +158,18 @@ pub struct Admin {
 pub struct Process {
     /// Worker threads.
     pub threads: usize,
-    /// Bytes of all request bodies that are held whole.
+    /// The most bytes of all request bodies that are held whole.
     pub body_memory: u64,
     /// The longest that draining may take.
     pub drain_time: Duration,
     /// How long WebSockets may go on in a drain.
     pub websocket_time: Duration,
-    /// Where a successor asks for the listeners.
+    /// The socket at which a successor asks for the listeners.
     pub upgrade_socket: Option<PathBuf>,
     /// How long a successor may take until it is ready.
     pub upgrade_time: Duration,
     /// How long the process stands by once a successor serves.
     pub standby_time: Duration,
-    /// How often the configuration's files are looked at.
+    /// How often the configuration's files are checked.
     pub watch: Option<Duration>,
 }
