@@ -2,23 +2,24 @@
 //!
 //! # The map
 //!
-//! A request's way: a connection is accepted in [`edge::listeners`], which knows its deadlines; for
-//! each request Pingora calls the phases in [`edge::proxy`], a file each: `intake` (is it well-formed,
-//! whose is it), `route` (which route, through its filters, to its action), `admission` and `pick` (which
-//! upstream and which target), `forward` (the edits for it), `answer` (edits on the way back), `failure`
-//! (what failed becomes a reason), `finish` (log and metrics from one record). What a request has to do
-//! with its upstream is an [`upstreams::Visit`]. Hedged requests take `relay`, and WebSockets `tunnel`.
+//! The way of a request: a connection is accepted in [`edge::listeners`], which holds its deadlines. For each request
+//! Pingora calls the phases in [`edge::proxy`], one file each: `intake` checks the request and finds its client,
+//! `route` finds the route and runs its filters and its action, `admission` and `pick` choose the upstream and the
+//! target, `forward` applies the edits for the target, `response` those on the way back, `failure` turns an error
+//! into a reason, and `finish` writes log and metrics from one record. What a request does with its upstream is an
+//! [`upstreams::Visit`]. Hedged requests take `relay`, and WebSockets `tunnel`.
 //!
-//! A configuration's way: [`config`] reads what was written and knows where each mistake stands,
-//! [`compile`] turns it into an immutable [`snapshot`], [`process`] publishes it with one store. What a
-//! reload keeps is in [`live`].
+//! The way of a configuration: [`config`] reads the text and records where each value stands, [`compile`] turns it
+//! into an immutable [`snapshot`], and [`process`] publishes that with one store. [`live`] holds the state that a
+//! reload keeps.
 //!
 //! # What must never be
 //!
-//! * A room that uses one above it (the order is in `tests/tidy.rs`).
+//! * A module that uses one above it (the order is in `tests/tidy.rs`).
 //! * A clock, a socket or a lock in [`rules`].
-//! * On a request: a look-up of a name, a compiled expression, a second snapshot, a lock shared by all
-//!   workers, a panic.
+//! * On the request path: a DNS look-up, the compilation of a regex, a second snapshot, a lock shared by all workers,
+//!   a
+//!   panic.
 //! * A secret in a log, an error, a metric or `Debug`.
 
 mod actions;

@@ -1,8 +1,8 @@
-//! Asking the targets of a visit, until one responds or no further try is left.
+//! Sends requests to the targets of a visit, until one responds or no further try is left.
 //!
-//! For every request that Pingora's proxy does not carry: hedged ones, WebSockets, copies for a mirror. A second target may be
-//! asked when the first takes long, the first response is taken, and the other target is let go (J. Dean, L. Barroso, "The
-//! Tail at Scale", 2013).
+//! It serves every request that Pingora's proxy does not carry: hedged ones, WebSockets, copies for a mirror. The
+//! request may be sent to a second target when the first takes long; the first response is used, and the other try is
+//! dropped (J. Dean, L. Barroso, "The Tail at Scale", 2013).
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -40,30 +40,30 @@ pub struct Calls {
     opener: Opener,
 }
 
-/// Edits the request for a target; a deadline is the end of its time.
+/// Edits the request for a target, with the deadline of the request.
 pub type Edit<'e> = &'e (dyn Fn(&mut RequestHeader, &Member, Option<Instant>) -> Result<()> + Sync);
 
-/// What targets are asked. The head is without the fields of the client's connection.
+/// A request to send to targets. The head is without the fields of the client's connection.
 pub struct Asked<'a> {
     /// The head.
     pub head: &'a RequestHeader,
     /// The body, which can be sent again.
     pub body: Bytes,
-    /// What of the client's request decides on the target.
+    /// The facts about the client's request that decide on the target.
     pub caller: Caller<'a>,
-    /// Whether its method is one whose requests may be sent twice.
+    /// Whether its method permits to send it again.
     pub safe: bool,
     /// Whether it may go to a second target beside the first.
     pub hedged: bool,
-    /// Whether another protocol is asked for, on a connection of its own.
+    /// Whether another protocol is requested, on a connection of its own.
     pub upgrade: bool,
     /// Whether the caller speaks gRPC.
     pub grpc: bool,
-    /// What is edited for each target.
+    /// The edit of the head for each target.
     pub edit: Edit<'a>,
-    /// Where the heads of interim responses go; what does not fit is dropped.
+    /// The channel for the heads of interim responses; those that do not fit are dropped.
     pub interim: Option<Sender<ResponseHeader>>,
-    /// Whether somebody still waits for the response.
+    /// Returns whether the response is still needed.
     pub is_wanted: &'a (dyn Fn() -> bool + Sync),
 }
 
@@ -79,20 +79,20 @@ impl Response {
     /// Returns the next part of the body.
     ///
     /// # Errors
-    /// When the target breaks off.
+    /// Fails when the target breaks off.
     pub async fn part(&mut self) -> Result<Option<Bytes>> {
         self.session.read_response_body().await.map_err(Error::into_up)
     }
 
-    /// Whether the whole of the body has been read.
+    /// Returns whether the whole body has been read.
     pub fn is_done(&mut self) -> bool {
         self.session.response_done()
     }
 
-    /// Returns the trailers, which come on HTTP/2 alone; to be asked for after the body.
+    /// Returns the trailers, which exist only on HTTP/2. It must be called after the body.
     ///
     /// # Errors
-    /// When the target breaks off.
+    /// Fails when the target breaks off.
     pub async fn trailers(&mut self) -> Result<Option<HeaderMap>> {
         match &mut self.session {
             HttpSession::H2(session) => session.read_trailers().await.map_err(Error::into_up),
@@ -100,15 +100,15 @@ impl Response {
         }
     }
 
-    /// Returns at most so many bytes of the body at once.
+    /// Reads at most `most` bytes of the body.
     ///
     /// # Errors
-    /// When the target breaks off.
+    /// Fails when the target breaks off.
     pub async fn read(&mut self, most: usize) -> Result<Bytes> {
         read_body(&mut self.session, most).await.map(|(body, _)| body).map_err(Error::into_up)
     }
 
-    /// Returns the session of HTTP/1, whose stream another protocol goes on with.
+    /// Returns the HTTP/1 session, whose stream another protocol goes on with.
     pub fn into_http1(self) -> Option<Http1Session> {
         match self.session {
             HttpSession::H1(session) => Some(session),
@@ -130,21 +130,21 @@ struct Failed {
     connected: bool,
 }
 
-/// Tries that are under way at the same time.
+/// The tries that are active at the same time.
 type UnderWay<'a> = FuturesUnordered<BoxFuture<'a, Ended>>;
 
 type Allowed<T> = std::result::Result<T, Box<Rejection>>;
 
 impl Calls {
-    /// Makes connections with those options, over sockets that `opener` opens.
+    /// Returns calls that connect with those options, over sockets that `opener` opens.
     pub fn new(options: Option<ConnectorOptions>, opener: Opener) -> Self {
         Self { connector: Connector::new(options), opener }
     }
 
-    /// Asks targets of a visit until one responds. The visit may have been admitted before.
+    /// Sends the request to targets of a visit until one responds. The visit may have been admitted before.
     ///
     /// # Errors
-    /// With the rejection of a request that gets no response.
+    /// Returns the rejection of a request that gets no response.
     pub async fn ask(&self, visit: &mut Visit, asked: &Asked<'_>) -> Allowed<Response> {
         let replay = Replay { unsent: true, safe: asked.safe, possible: true };
         loop {
@@ -156,7 +156,7 @@ impl Calls {
                 Ok((session, head)) => {
                     let now = Instant::now();
                     visit.note_response(&head, asked.grpc, now);
-                    // Where a second target was asked, both have responded so.
+                    // With a second target, both have responded so.
                     let again = visit.tries() == tries && visit.is_retried(&head) && visit.retry_response(replay, now);
                     if !again {
                         return Ok(Response { head, session, peer });
@@ -167,8 +167,8 @@ impl Calls {
         }
     }
 
-    /// Returns the try that the request goes on with: the first with a response that is not one to be tried again, or else
-    /// the last with any response, or else the last.
+    /// Returns the try that the request goes on with: the first whose response is not to be retried, or else the last
+    /// with any response, or else the last.
     async fn race(&self, visit: &mut Visit, asked: &Asked<'_>) -> Allowed<Ended> {
         let Some(first) = visit.take_try() else { return Err(Rejection::new(Reason::Internal, "")) };
         let (mut under_way, present) = (UnderWay::new(), first.address());
@@ -210,7 +210,7 @@ impl Calls {
         let mut peer = visit.peer_of(&attempt, Instant::now());
         peer.options.custom_l4 = Some((self.opener)(&attempt.picked.member));
         if asked.upgrade {
-            // Such a request is one of HTTP/1.1, and its connection is no other request's before or after.
+            // Such a request is one of HTTP/1.1, and its connection is never reused.
             peer.options.set_http_version(1, 1);
             peer.group_key = fastrand::u64(..);
         }
@@ -253,7 +253,7 @@ impl Calls {
         Ok((session, head))
     }
 
-    /// Keeps the connection of a response, if the whole of that was read.
+    /// Releases the connection of a response for reuse, if the whole body was read.
     pub async fn release(&self, response: Response) {
         release(&self.connector, &response.peer, response.session).await;
     }
@@ -271,7 +271,7 @@ fn late() -> Box<Error> {
     Error::explain(ErrorType::ReadTimedout, "the time of the route is over").into_up()
 }
 
-/// Notes that a try failed beside which there is another.
+/// Reports the failure of a try while another one goes on.
 fn report(visit: &Visit, attempt: &mut Try, failed: &Failed) {
     let exhausted = !failed.connected && is_exhaustion(&failed.error);
     if !exhausted && *failed.error.etype() != CLIENT_GONE {
@@ -280,10 +280,10 @@ fn report(visit: &Visit, attempt: &mut Try, failed: &Failed) {
     }
 }
 
-/// Decides whether a request is tried again whose last try failed.
+/// Decides whether a request is retried whose last try failed.
 ///
 /// # Errors
-/// With its rejection where it is not.
+/// Returns the rejection where it is not.
 fn after_failure(visit: &mut Visit, Failed { error, connected }: Failed, asked: &Asked<'_>, replay: Replay) -> Allowed<()> {
     let gone = || Rejection::new(Reason::ClientGone, "");
     let now = Instant::now();
@@ -296,7 +296,7 @@ fn after_failure(visit: &mut Visit, Failed { error, connected }: Failed, asked: 
     } else if *error.etype() == CLIENT_GONE || !(asked.is_wanted)() {
         return Err(gone());
     } else if is_exhaustion(&error) {
-        // No target is to blame, and another would be of no help.
+        // No target is at fault, and another one would not help.
         return Err(exhausted());
     } else {
         visit.note_no_connection(now)
@@ -334,7 +334,8 @@ mod tests {
         }
     }
 
-    /// A port at which each request gets these bytes, and then the end; nothing at all if there are none.
+    /// Returns the port of a target that sends these bytes to each request, and then closes; it sends nothing without
+    /// them.
     fn target(response: Option<&'static [u8]>) -> usize {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -374,7 +375,7 @@ mod tests {
         Arc::new(Upstream { name: "asked".to_owned(), pool, key: None, retry, sticky: None, backup: None, metrics: OnceLock::new() })
     }
 
-    /// Asks, and returns the status and the body, or the reason, with the number of tries.
+    /// Sends a request, and returns the status and the body, or the reason, with the number of tries.
     async fn ask(visit: &mut Visit, safe: bool, wanted: bool) -> (std::result::Result<(u16, Bytes), Reason>, u32) {
         let calls = Calls::new(crate::tls::connector_options(), |_| Arc::new(Plain));
         let mut head = RequestHeader::build("GET", b"/", None).expect("a head");

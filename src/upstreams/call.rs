@@ -1,4 +1,4 @@
-//! One request of the gateway's own to a target, over Pingora's connectors.
+//! A request of the gateway's own to a target, over Pingora's connectors.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use pingora::upstreams::peer::HttpPeer;
 
 use crate::tls::{is_verified_later, verify_own_certificate};
 
-/// What came back.
+/// The response to a call.
 #[derive(Debug)]
 pub struct Reply {
     /// The head.
     pub head: ResponseHeader,
-    /// The body, as far as it was wanted.
+    /// The body, as far as it was read.
     pub body: Bytes,
     /// The trailers, on HTTP/2.
     pub trailers: Option<HeaderMap>,
@@ -26,10 +26,10 @@ pub struct Reply {
 /// The most interim responses to one request.
 pub const MAX_INTERIM: u32 = 16;
 
-/// What is done with the heads of interim responses.
+/// Handles the heads of interim responses.
 pub type Interim<'i> = &'i mut (dyn FnMut(ResponseHeader) + Send);
 
-/// Connects to a target. Whether the connection had been kept.
+/// Connects to a target, and returns whether the connection was reused.
 pub async fn connect(connector: &Connector<()>, peer: &HttpPeer) -> Result<(HttpSession<()>, bool)> {
     let (mut session, reused) = connector.get_http_session(peer).await?;
     if is_verified_later(peer) {
@@ -40,8 +40,8 @@ pub async fn connect(connector: &Connector<()>, peer: &HttpPeer) -> Result<(Http
     Ok((session, reused))
 }
 
-/// Sends a request and reads the head of the response, each within `limit`. Interim ones before it go to `interim`. A response
-/// that switches protocols is one to an `upgrade`.
+/// Sends a request and reads the head of the response, each within `limit`. Interim ones before it go to `interim`. A
+/// response that switches protocols must be one to an `upgrade`.
 pub async fn exchange(
     session: &mut HttpSession<()>,
     request: RequestHeader,
@@ -54,17 +54,17 @@ pub async fn exchange(
     read_head(session, limit, upgrade, interim).await.map_err(pingora::Error::into_up)
 }
 
-/// Whether connecting failed for want of something of the gateway's own: Pingora calls it internal when no
-/// socket can be made or bound.
+/// Returns whether connecting failed because the gateway itself lacks a resource: Pingora reports it as internal when
+/// no socket can be made or bound.
 pub fn is_exhaustion(error: &pingora::Error) -> bool {
     use pingora::ErrorType::{BindError, InternalError, SocketError};
     matches!(error.etype(), InternalError | SocketError | BindError)
 }
 
-/// Returns the reason of a failure in words: why TLS failed, or else the error at the root of the others.
+/// Returns the text of an error: why TLS failed, or else the error at the root of the others.
 ///
-/// With TLS, Pingora keeps the reason in the middle of the text of an error, and the error at its root tells the local
-/// address alone.
+/// With TLS, Pingora keeps the reason in the middle of the text of an error, and the error at its root contains only
+/// the local address.
 pub fn error_text(error: &pingora::Error) -> String {
     use pingora::ErrorType::{HandshakeError, InvalidCert, TLSHandshakeFailure};
     if matches!(error.etype(), TLSHandshakeFailure | InvalidCert | HandshakeError) {
@@ -83,7 +83,7 @@ pub fn error_text(error: &pingora::Error) -> String {
     context.map_or_else(|| root.to_string(), |c| c.as_str().to_owned())
 }
 
-/// Keeps the connection when the whole of the response was read.
+/// Releases the connection for reuse when the whole response was read.
 pub async fn release(connector: &Connector<()>, peer: &HttpPeer, mut session: HttpSession<()>) {
     if session.response_done() {
         connector.release_http_session(session, peer, peer.options.idle_timeout).await;
@@ -92,7 +92,7 @@ pub async fn release(connector: &Connector<()>, peer: &HttpPeer, mut session: Ht
     }
 }
 
-/// Reads at most `most` bytes of the body. Whether that is the whole of it.
+/// Reads at most `most` bytes of the body, and returns whether that is the whole of it.
 pub async fn read_body(session: &mut HttpSession<()>, most: usize) -> Result<(Bytes, bool)> {
     let mut taken = BytesMut::new();
     let mut whole = true;
@@ -104,8 +104,8 @@ pub async fn read_body(session: &mut HttpSession<()>, most: usize) -> Result<(By
     Ok((taken.freeze(), whole))
 }
 
-/// Sends a request and reads the response, of its body at most `most` bytes. The connection is kept when the whole of the
-/// response was read and the peer says for how long.
+/// Sends a request and reads the response, with at most `most` bytes of its body. The connection is released for
+/// reuse when the whole response was read and the peer has an idle timeout.
 pub async fn call(connector: &Connector<()>, peer: &HttpPeer, request: RequestHeader, body: Bytes, most: usize) -> Result<Reply> {
     let (mut session, _) = connect(connector, peer).await?;
     let head = exchange(&mut session, request, body, false, peer.options.read_timeout, &mut |_| {}).await?;
@@ -160,8 +160,8 @@ async fn send(session: &mut HttpSession<()>, mut request: RequestHeader, body: B
     session.finish_request_body().await
 }
 
-/// Returns the head of the final response. Each head may take that long as a whole: Pingora's time-out is for each part of
-/// it that comes.
+/// Returns the head of the final response. Each head may take that long as a whole: Pingora's timeout is for each
+/// part of it that comes.
 async fn read_head(session: &mut HttpSession<()>, limit: Option<Duration>, upgrade: bool, interim: Interim<'_>) -> Result<ResponseHeader> {
     for _ in 0..=MAX_INTERIM {
         let reading = session.read_response_header();
@@ -189,9 +189,9 @@ async fn read_head(session: &mut HttpSession<()>, limit: Option<Duration>, upgra
     pingora::Error::e_explain(pingora::ErrorType::InvalidHTTPHeader, "the target sent too many interim responses")
 }
 
-/// Returns why the end of a response cannot be known, or may be read differently by others: an upgrade that was not asked
-/// for; a transfer coding other than chunked, or in a version that has none; a length that is no number (RFC 9112, sections
-/// 6.1 and 6.3).
+/// Returns why the end of a response is unknown, or may be read differently by others: an upgrade that was not
+/// requested; a transfer coding other than chunked, or in a version that has none; a length that is no number (RFC
+/// 9112, sections 6.1 and 6.3).
 pub fn misframed(response: &ResponseHeader) -> Option<&'static str> {
     if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
         return Some("the target switched to a protocol that was not asked for");

@@ -1,4 +1,4 @@
-//! What the error of a try says: of the target, of whether the request may be sent again, and of the response to give.
+//! The meaning of a try's error: for the target, for a retry, and for the response.
 
 use std::net::SocketAddr;
 
@@ -18,15 +18,15 @@ pub struct Failure {
     pub by_target: bool,
     /// Whether it took too long.
     pub timed_out: bool,
-    /// Whether the target has said that it has not processed the request, so that it may be sent again whatever it is: the
-    /// stream is beyond the last of a GOAWAY, or was refused (RFC 9113, sections 6.8 and 8.7).
+    /// Whether the target has reported that it has not processed the request, so that it may be sent again whatever
+    /// its method: the stream is beyond the last of a GOAWAY, or was refused (RFC 9113, sections 6.8 and 8.7).
     pub unprocessed: bool,
-    /// Whether the target has ended this stream of HTTP/2 alone.
+    /// Whether the target has reset only this HTTP/2 stream.
     pub stream_reset: bool,
 }
 
 impl Failure {
-    /// Reads an error; `late` is a time-out that the error does not show.
+    /// Returns the failure of an error; `late` is a timeout that the error does not show.
     pub fn of(error: &Error, late: bool) -> Self {
         let timed_out = late || matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout);
         let by_target = *error.esource() == ErrorSource::Upstream;
@@ -72,7 +72,7 @@ pub fn rejection_of(error: &Error, target: Option<SocketAddr>, deadline_passed: 
     Rejection::new(reason, "").log(format!("{place}{}", error_text(error)))
 }
 
-/// Returns the rejection for want of something to connect with.
+/// Returns the rejection when the gateway lacks a resource to connect with.
 pub fn exhausted() -> Box<Rejection> {
     let detail = "no file descriptor or port is left for a connection to a target";
     Rejection::new(Reason::Exhausted, "").header(RETRY_AFTER, HeaderValue::from(1)).log(detail)

@@ -1,15 +1,14 @@
-//! Which target a client's session is on, by a hash of what the client comes with.
+//! The targets of clients' sessions, by a hash of the session's key.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-/// Shards, so that workers seldom meet.
+/// The number of shards, so that workers seldom contend.
 const SHARDS: usize = 16;
 
-/// The most sessions of a shard. Over it the oldest of a few are forgotten: their clients are balanced
-/// anew.
+/// The most sessions of a shard. Over it the oldest of a few are dropped: their clients are balanced anew.
 const MAX: usize = 32_768;
 
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +37,7 @@ impl Sessions {
         &self.shards[(key >> 60) as usize % SHARDS]
     }
 
-    /// The tag of a key's target, if the session has been used within `ttl` nanoseconds.
+    /// Returns the tag of a key's target, if the session has been used within `ttl` nanoseconds.
     pub fn find(&self, key: u64, ttl: u64, now: u64) -> Option<u128> {
         let mut shard = self.shard(key).lock();
         let session = shard.get_mut(&key).filter(|s| now.saturating_sub(s.seen) <= ttl)?;
@@ -60,7 +59,7 @@ impl Sessions {
     }
 
     /// Returns the sessions for a hand-over, each with its key, its tag and the nanoseconds since it was used: all of
-    /// them, or those that were used since this was called last.
+    /// them, or those that were used since the last call.
     pub fn for_successor(&self, whole: bool, now: u64) -> Vec<(u64, u128, u64)> {
         let before = self.given.swap(now, Ordering::AcqRel);
         let since = if whole { 0 } else { before };

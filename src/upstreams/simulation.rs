@@ -1,5 +1,5 @@
-//! Thousands of random schedules on a virtual clock: targets fail and heal, requests end in any order or
-//! not at all, and what must always hold is looked at after each step. A failure prints its seed.
+//! A simulation of thousands of random schedules on a virtual clock: targets fail and recover, requests end in any
+//! order or not at all, and the invariants are checked after each step. A failure prints its seed.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use crate::exchange::clock::{VirtualClock, nanos};
 use crate::rules::balance::Algorithm;
 use crate::rules::resilience::{BreakerShape, Budget, FailureShare, OutlierShape};
 
-/// Without the tables of hashes, which take long to build and have tests of their own.
+/// The algorithms without hash tables, which are slow to build and have tests of their own.
 const ALGORITHMS: [Algorithm; 5] =
     [Algorithm::RoundRobin, Algorithm::LeastConnections, Algorithm::LeastResponseTime, Algorithm::Random, Algorithm::PowerOfTwo];
 
@@ -73,7 +73,7 @@ pub(super) fn shape(random: &mut Rng) -> PoolShape {
     }
 }
 
-/// Targets on those ports, of several priorities and weights.
+/// Returns targets on those ports, of several priorities and weights.
 pub(super) fn backends(ports: RangeInclusive<usize>) -> BTreeSet<Backend> {
     let backend = |port: usize| {
         let mut ext = Extensions::new();
@@ -140,7 +140,7 @@ impl World {
         }
     }
 
-    /// The budget, beside a model that remembers every moment.
+    /// Compares the budget with a model that remembers every moment.
     fn retry(&mut self) {
         let allowed = self.members.begin_retry(self.now);
         let second = self.now / 1_000_000_000;
@@ -174,7 +174,7 @@ impl World {
         assert!(ejected <= most, "{ejected} are ejected, of at most {most}");
     }
 
-    /// All targets heal and everything ends: after a while everything is as it was.
+    /// Lets all targets recover and everything end, and checks that everything becomes as it was.
     fn recover(&mut self, clock: &VirtualClock) {
         self.failing.fill(false);
         self.running.clear();

@@ -1,4 +1,4 @@
-//! Sticky sessions: which target a client's session is on, and the cookie that says so.
+//! Sticky sessions: the target of a client's session, and the cookie that holds it.
 
 use std::sync::Arc;
 
@@ -10,21 +10,21 @@ use crate::exchange::clock;
 use crate::rules::identity::RequestKey;
 use crate::rules::routing::cookie;
 
-/// What keeps a client on its target.
+/// How clients are kept on their targets.
 #[derive(Debug)]
 pub enum Sticky {
     /// A cookie of the gateway's own.
     Cookie {
-        /// Its name.
+        /// The name.
         name: String,
-        /// What stands behind its value: `; Path=/; HttpOnly…`.
+        /// The attributes after its value: `; Path=/; HttpOnly…`.
         attributes: String,
-        /// Whether it is `Secure`; `None` is on listeners with TLS.
+        /// Whether it is `Secure`; `None` means on listeners with TLS.
         secure: Option<bool>,
     },
-    /// A table of what clients have come with.
+    /// A table of sessions.
     Table {
-        /// What they come with.
+        /// The key of a session.
         key: RequestKey,
         /// How long a session without requests is remembered, in nanoseconds.
         ttl: u64,
@@ -36,11 +36,11 @@ pub enum Sticky {
 /// A request's session.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StickySession {
-    /// The tag that it came with.
+    /// The tag that the client sent.
     came: Option<u128>,
-    /// The tag of the target that it is on.
+    /// The tag of the target that the session is on.
     bound: Option<u128>,
-    /// Its key in a table.
+    /// The key in a table.
     key: Option<u64>,
 }
 
@@ -60,12 +60,12 @@ impl StickySession {
         }
     }
 
-    /// Returns the tag of the target that it is to go to.
+    /// Returns the tag of the session's target.
     pub fn tag(&self) -> Option<u128> {
         self.bound.or(self.came)
     }
 
-    /// Binds it to the target of that tag.
+    /// Binds the session to the target of that tag.
     pub fn bind(&mut self, sticky: &Sticky, tag: u128) {
         self.bound = Some(tag);
         if let (Sticky::Table { sessions, .. }, Some(key), true) = (sticky, self.key, self.came != Some(tag)) {
@@ -73,7 +73,7 @@ impl StickySession {
         }
     }
 
-    /// Returns the value of `Set-Cookie` for a session that the client does not know of (RFC 6265, section 4.1).
+    /// Returns the value of `Set-Cookie` for a session that is new to the client (RFC 6265, section 4.1).
     pub fn set_cookie(&self, sticky: &Sticky, secure_connection: bool) -> Option<HeaderValue> {
         let Sticky::Cookie { name, attributes, secure } = sticky else { return None };
         let tag = self.bound.filter(|bound| self.came != Some(*bound))?;

@@ -1,5 +1,4 @@
-//! An upstream as routes see it: its pool, and the rules by which requests are tried again, keep their target and go over
-//! to a backup.
+//! An upstream as routes see it: its pool, and its rules for retries, sessions and the backup.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -10,8 +9,8 @@ use crate::notation::Statuses;
 use crate::rules::identity::RequestKey;
 use crate::telemetry::metrics::{METRICS, UpstreamMetrics};
 
-/// An upstream with its rules and metrics. The alignment keeps the counter of its [`Arc`], which every request writes, out of
-/// the cache lines that every request reads; processors fetch lines in pairs.
+/// An upstream with its rules and metrics. The alignment keeps the counter of its [`Arc`], which every request
+/// writes, out of the cache lines that every request reads; processors fetch lines in pairs.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Upstream {
@@ -19,25 +18,25 @@ pub struct Upstream {
     pub name: String,
     /// Its targets.
     pub pool: Arc<Pool>,
-    /// What a hash is taken over.
+    /// The key that is hashed.
     pub key: Option<RequestKey>,
-    /// What is tried again.
+    /// Which failures are retried.
     pub retry: Retry,
-    /// What keeps a client on its target.
+    /// How clients are kept on their targets.
     pub sticky: Option<Sticky>,
-    /// The upstream that takes what this one has no target for.
+    /// The upstream that takes the requests for which this one has no target.
     pub backup: Option<Arc<Self>>,
     /// Its metrics; see [`Upstream::metrics`].
     pub metrics: OnceLock<Arc<UpstreamMetrics>>,
 }
 
 impl Upstream {
-    /// Returns its metrics. They are made when they are first used, so that a configuration that never serves leaves none.
+    /// Returns the metrics. They are created on first use, so that a configuration that never serves leaves none.
     pub fn metrics(&self) -> &UpstreamMetrics {
         self.metrics.get_or_init(|| METRICS.upstream(&self.name))
     }
 
-    /// Counts a connection to one of its targets; making a new one took that long.
+    /// Counts a connection to one of the targets; `took` is the time that a new one took.
     pub fn count_connection(&self, reused: bool, took: Duration) {
         let metrics = self.metrics();
         if reused {
@@ -49,7 +48,7 @@ impl Upstream {
     }
 }
 
-/// What is tried again.
+/// Which failures are retried.
 #[derive(Clone, Debug)]
 pub struct Retry {
     /// Attempts, the first included.
@@ -60,22 +59,22 @@ pub struct Retry {
     pub reset: bool,
     /// When a try took too long.
     pub timeout: bool,
-    /// These statuses.
+    /// The statuses that are retried.
     pub statuses: Option<Statuses>,
-    /// These statuses of gRPC.
+    /// The gRPC statuses that are retried.
     pub grpc_statuses: Vec<u32>,
-    /// The longest that one try may take to the response's head.
+    /// The longest time that one try may take to the response's head.
     pub per_try: Option<Duration>,
-    /// What the pauses grow from, in nanoseconds.
+    /// The base of the pauses, in nanoseconds.
     pub backoff: u64,
     /// The longest pause, in nanoseconds.
     pub backoff_max: u64,
-    /// When a second target is asked beside the first.
+    /// When the request is sent to a second target beside the first.
     pub hedge_after: Option<Duration>,
 }
 
 impl Retry {
-    /// Whether a response is one that these retries are for.
+    /// Returns whether these retries apply to a response.
     pub fn is_for(&self, response: &http::response::Parts) -> bool {
         let status = self.statuses.as_ref().is_some_and(|s| s.contains(response.status.as_u16()));
         let grpc = || {

@@ -1,4 +1,4 @@
-//! The way in: the request's turn, and its first target.
+//! The admission of a visit: the request's place at the upstream, and its first target.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use crate::upstreams::gate::Entered;
 use crate::upstreams::members::{NoPick, Wish};
 
 impl Visit {
-    /// Lets the request in and picks its target, that of its session if it has one; the target of the backup where the
-    /// upstream has none. Returns `None` where it has to wait for its turn.
+    /// Admits the request and picks its target, that of its session if it has one; the target of the backup where the
+    /// upstream has none. Returns `None` where it has to wait for a place.
     pub fn try_admit(&mut self, caller: &Caller<'_>) -> Option<Result<(), Box<Rejection>>> {
         loop {
             if self.entered.is_none() {
@@ -24,7 +24,7 @@ impl Visit {
                     return Some(Err(rejection));
                 }
             }
-            // The guards of an earlier try are let go before the next is counted.
+            // The guards of an earlier try are dropped before the next is counted.
             self.current = None;
             let key = self.upstream.key.as_ref().and_then(|key| caller.hash(key));
             let why = match self.upstream.pool.pick(&Wish { key, session: self.session.tag(), tried: &self.tried }) {
@@ -48,10 +48,10 @@ impl Visit {
         }
     }
 
-    /// Does what [`Self::try_admit`] does, and waits for the request's turn until the deadline at most.
+    /// Does what [`Self::try_admit`] does, and waits for a place until the deadline at most.
     ///
     /// # Errors
-    /// With the rejection of a request that gets no target.
+    /// Returns the rejection of a request that gets no target.
     pub async fn admit(&mut self, caller: &Caller<'_>) -> Result<(), Box<Rejection>> {
         loop {
             if let Some(admitted) = self.try_admit(caller) {
@@ -77,18 +77,18 @@ impl Visit {
         Ok(())
     }
 
-    /// Returns the cookie that makes a new session known to the client, if it has one.
+    /// Returns the cookie of a new session for the client, if it has one.
     pub fn session_cookie(&self, secure_connection: bool) -> Option<HeaderValue> {
         self.session.set_cookie(self.upstream.sticky.as_ref()?, secure_connection)
     }
 
-    /// Frees the request's places at the upstream and at the target, as neither has it under way any longer.
+    /// Frees the request's places at the upstream and at the target, as it is no longer active at either.
     pub fn leave(&mut self) {
         self.entered = None;
         self.current.iter_mut().for_each(|current| current.picked.release());
     }
 
-    /// Ends the visit: nothing more becomes known of it.
+    /// Ends the visit: nothing more is reported of it.
     pub fn end(&mut self) {
         self.entered = None;
         self.current.iter_mut().for_each(|current| current.picked.let_go());
@@ -99,8 +99,8 @@ fn overloaded(why: &str) -> Box<Rejection> {
     Rejection::new(Reason::Overloaded, "").log(why).header(RETRY_AFTER, HeaderValue::from(1))
 }
 
-/// Returns the rejection for want of a target: none that is healthy, none at all, none that was not tried, or none that may
-/// be asked.
+/// Returns the rejection of a request that gets no target: none is healthy, none exists, all were tried, or none may
+/// be used.
 fn no_target(upstream: &Upstream, why: NoPick, tried: usize) -> Box<Rejection> {
     let name = &upstream.name;
     let total = upstream.pool.choice().total;

@@ -1,9 +1,9 @@
-//! One request's dealings with one upstream: its turn, the targets that it tries, and how long it may go on.
+//! A visit: one request's way through one upstream, with its place, the targets that it tries, and its deadline.
 //!
-//! Nothing here knows of a client's session. Whoever sends a request to an upstream makes a visit, and says what it needs to
-//! know of the caller. What waits is told apart from what does not: [`Visit::try_admit`] and [`Visit::try_next`] return
-//! `None` where there is something to wait for, and [`Visit::admit`] and [`Visit::next`] wait for it. Time is a parameter of
-//! the former, so that whole visits are simulated.
+//! Nothing here knows a client's session. Code that sends a request to an upstream makes a visit, and passes the
+//! facts about the caller. Waiting is separate: [`Visit::try_admit`] and [`Visit::try_next`] return `None` where
+//! there is something to wait for, and [`Visit::admit`] and [`Visit::next`] wait for it. Time is a parameter of the
+//! former, so that whole visits are simulated.
 
 mod admit;
 mod retry;
@@ -26,12 +26,12 @@ use crate::exchange::{Reason, Rejection};
 use crate::rules::identity::RequestKey;
 use crate::rules::routing::Question;
 
-/// What of a request decides on its target.
+/// The facts about a request that decide on its target.
 #[derive(Clone, Copy, Default)]
 pub struct Caller<'r> {
     /// The request; without one there is neither the key of a hash nor a session.
     pub request: Option<Question<'r>>,
-    /// Who it is from.
+    /// The consumer.
     pub consumer: Option<&'r str>,
 }
 
@@ -42,28 +42,28 @@ impl Caller<'_> {
     }
 }
 
-/// What allows for a request to be sent a second time (RFC 9110, section 9.2.2).
+/// The conditions under which a request may be sent again (RFC 9110, section 9.2.2).
 #[derive(Clone, Copy, Debug)]
 pub struct Replay {
-    /// Nothing of a final response has gone to the client.
+    /// No part of a final response has been sent to the client.
     pub unsent: bool,
-    /// Its method is one whose requests may be sent twice.
+    /// Its method permits to send it again.
     pub safe: bool,
     /// The whole of it can be sent again.
     pub possible: bool,
 }
 
-/// How a request is tried again.
+/// How a request is sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Again {
-    /// By the same rules over a new connection: a kept one was closed as the request was sent, or the request was not
-    /// processed, which says nothing of its target.
+    /// By the same rules over a new connection: a reused one was closed as the request was sent, or the request was
+    /// not processed, which says nothing about the target.
     NewConnection,
     /// At another target, or at the same after a pause.
     Retry,
 }
 
-/// The targets that are left to be asked.
+/// The targets that remain for further tries.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Left {
     /// One that was not tried.
@@ -83,7 +83,7 @@ pub struct Try {
     begun: Option<Instant>,
     /// When the head of the response came.
     responded: Option<Instant>,
-    /// Whether its connection had been kept.
+    /// Whether its connection was a reused one.
     reused: bool,
 }
 
@@ -92,21 +92,21 @@ impl Try {
         Self { picked, begun, responded: None, reused: false }
     }
 
-    /// Returns the address of its target.
+    /// Returns the address of the target.
     pub fn address(&self) -> SocketAddr {
         self.picked.member.target.address
     }
 
-    /// Notes that it has its connection.
+    /// Notes that the try has its connection.
     pub(super) fn note_connection(&mut self, upstream: &Upstream, reused: bool) {
         self.reused = reused;
-        // The time is asked for where it is of use.
+        // The clock is read only where the time is used.
         let took = if reused { Duration::ZERO } else { self.begun.map_or(Duration::ZERO, |begun| begun.elapsed()) };
         upstream.count_connection(reused, took);
     }
 }
 
-/// One request's dealings with one upstream.
+/// The visit of one request to one upstream.
 #[derive(Debug)]
 pub struct Visit {
     /// The upstream, or its backup once the request went over to that.
@@ -116,20 +116,20 @@ pub struct Visit {
     deadline: Option<Instant>,
     /// Whether there is one try at the upstream itself, and no more.
     single: bool,
-    /// Its place among the requests of the upstream.
+    /// The request's place at the upstream.
     entered: Option<Entered>,
     session: StickySession,
     /// The try that was begun last.
     current: Option<Try>,
-    /// Tries.
+    /// The number of tries.
     tries: u32,
-    /// Targets that failed, and those of tries under way.
+    /// The targets that failed, and those of active tries.
     tried: Vec<SocketAddr>,
     /// When the next try may begin.
     resume: Option<Instant>,
-    /// Whether the next try is on a new connection, since a kept one was closed.
+    /// Whether the next try uses a new connection, since a reused one was closed.
     fresh: bool,
-    /// Whether the response that has come is to be tried again.
+    /// Whether the request is retried because of the response that has come.
     discarded: bool,
 }
 
@@ -157,7 +157,7 @@ impl Visit {
         Self { single: true, ..Self::new(upstream, class, deadline) }
     }
 
-    /// Returns the upstream that it is at.
+    /// Returns the upstream of the visit.
     pub fn upstream(&self) -> &Arc<Upstream> {
         &self.upstream
     }
@@ -172,7 +172,7 @@ impl Visit {
         self.current.as_ref().map(Try::address)
     }
 
-    /// Returns the end of its time.
+    /// Returns the deadline.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
@@ -182,7 +182,7 @@ impl Visit {
         self.tries
     }
 
-    /// Whether its time is over.
+    /// Returns whether the deadline has passed.
     pub fn is_over(&self, now: Instant) -> bool {
         self.deadline.is_some_and(|deadline| now >= deadline)
     }
@@ -193,7 +193,7 @@ impl Visit {
         current.begun.zip(current.responded).map(|(from, to)| to.saturating_duration_since(from))
     }
 
-    /// Whether the head of a response has come in the last try.
+    /// Returns whether the head of a response has come in the last try.
     pub fn has_response(&self) -> bool {
         self.current.as_ref().is_some_and(|current| current.responded.is_some())
     }
@@ -207,10 +207,10 @@ impl Visit {
     }
 }
 
-/// Tries.
+/// The tries of a visit.
 impl Visit {
-    /// Begins the next try: the first has the target of the admission, and each further one picks its own. Returns `None`
-    /// where a pause or a turn has to be waited for.
+    /// Begins the next try: the first has the target of the admission, and each further one picks its own. Returns
+    /// `None` where it has to wait for a pause or a place.
     pub fn try_next(&mut self, caller: &Caller<'_>, now: Instant) -> Option<Result<(), Box<Rejection>>> {
         let begun = if self.is_over(now) {
             Err(Rejection::new(Reason::RouteTimeout, ""))
@@ -229,10 +229,10 @@ impl Visit {
         Some(begun)
     }
 
-    /// Does what [`Self::try_next`] does, and waits for what there is to wait for, until the deadline at most.
+    /// Does what [`Self::try_next`] does, and waits for a pause or a place, until the deadline at most.
     ///
     /// # Errors
-    /// With the rejection of a request that gets no target, or whose time is over.
+    /// Returns the rejection of a request that gets no target, or whose deadline has passed.
     pub async fn next(&mut self, caller: &Caller<'_>) -> Result<(), Box<Rejection>> {
         loop {
             let now = Instant::now();
@@ -251,7 +251,7 @@ impl Visit {
         }
     }
 
-    /// Begins a try at a second target beside the one at `present`, if there is one and the budget of retries has room.
+    /// Begins a second try at another target than `present`, if there is one and the retry budget permits it.
     pub fn try_beside(&mut self, present: SocketAddr, now: Instant) -> Option<Try> {
         if self.is_over(now) || self.tries >= self.attempts() {
             return None;
@@ -270,26 +270,26 @@ impl Visit {
         Some(beside)
     }
 
-    /// Takes the present try out, for as long as it is under way beside others.
+    /// Takes the present try out, while it runs beside others.
     pub fn take_try(&mut self) -> Option<Try> {
         self.current.take()
     }
 
-    /// Makes a try the one that the visit goes on with.
+    /// Sets the try that the visit goes on with.
     pub fn set_try(&mut self, current: Try) {
         self.current = Some(current);
     }
 
-    /// Returns how the target of the present try is reached. No step may take longer than there is time.
+    /// Returns the peer of the present try's target. No step may take longer than the remaining time.
     pub fn peer(&self, now: Instant) -> Option<Box<HttpPeer>> {
         self.current.as_ref().map(|current| self.peer_of(current, now))
     }
 
-    /// Returns how the target of a try is reached.
+    /// Returns the peer of a try's target.
     pub fn peer_of(&self, attempt: &Try, now: Instant) -> Box<HttpPeer> {
         let mut peer = Box::new(attempt.picked.member.peer.clone());
         if self.fresh {
-            // Under a key that no kept connection has.
+            // Under a key that no idle connection has.
             peer.group_key = fastrand::u64(..);
         }
         let options = &mut peer.options;

@@ -1,4 +1,4 @@
-//! How tries end, and whether there is another one.
+//! The end of tries, and the decision on retries.
 
 use std::time::{Duration, Instant};
 
@@ -38,8 +38,9 @@ impl Visit {
         self.upstream.pool.report(&mut attempt.picked, outcome, None);
     }
 
-    /// Notes that no connection could be made. The request was never sent, so another target may have it at once, whatever
-    /// it is; the target had no work by it, so that it is no matter of the budget. Whether there is a further try.
+    /// Notes that no connection could be made, and returns whether there is a further try. The request was never
+    /// sent, so another target may have it at once, whatever its method; the target had no work by it, so the budget
+    /// does not count it.
     pub fn note_no_connection(&mut self, now: Instant) -> bool {
         self.report(Outcome::GatewayFailed);
         if !self.upstream.retry.connect {
@@ -50,13 +51,13 @@ impl Visit {
                 self.upstream.metrics().retries.inc();
                 true
             }
-            // To the same one once more it is a retry as any other.
+            // At the same target it is a retry like any other.
             Left::Tried => self.begin_retry(now),
             Left::None => false,
         }
     }
 
-    /// Notes that the exchange with the target failed. Returns how it may be tried again; see [`Self::again`].
+    /// Notes that the exchange with the target failed. Returns how it may be sent again; see [`Self::again`].
     pub fn note_failure(&mut self, failure: Failure, replay: Replay) -> Option<Again> {
         let unanswered = replay.unsent && !self.has_response();
         let retry = &self.upstream.retry;
@@ -68,8 +69,8 @@ impl Visit {
         let allowed = replay.possible && (replay.safe || failure.unprocessed);
         let again = failure.by_target && unanswered && wanted && allowed;
         let reused = self.current.as_ref().is_some_and(|current| current.reused);
-        // A kept connection that is closed as a request is sent says nothing about its target: once, the request is sent
-        // again over a new one.
+        // A reused connection that is closed as a request is sent says nothing about the target: once, the request is
+        // sent again over a new one.
         let stale = reused && !failure.timed_out && !self.fresh && !failure.stream_reset;
         let renewed = again && self.tries < self.attempts() && (failure.unprocessed || stale);
         if failure.by_target && unanswered && !renewed {
@@ -78,7 +79,7 @@ impl Visit {
         again.then_some(if renewed { Again::NewConnection } else { Again::Retry })
     }
 
-    /// Begins to try again, after a pause where it is a retry. Whether there is a further try.
+    /// Prepares to send the request again, after a pause where it is a retry. Returns whether there is a further try.
     pub fn again(&mut self, how: Again, now: Instant) -> bool {
         match how {
             Again::NewConnection => {
@@ -91,31 +92,31 @@ impl Visit {
         }
     }
 
-    /// Whether a response is one that the upstream's retries are for.
+    /// Returns whether the upstream's retries apply to a response.
     pub fn is_retried(&self, head: &ResponseHeader) -> bool {
         self.upstream.retry.is_for(head)
     }
 
-    /// Decides whether the response that has come, one that the retries are for, is tried again. It is not for the backup's
-    /// sake: what a target has responded is a response.
+    /// Decides whether the request is retried because of the response that has come, to which retries apply. The
+    /// backup is not used for that: what a target has responded is a response.
     pub fn retry_response(&mut self, replay: Replay, now: Instant) -> bool {
         self.discarded = replay.safe && replay.possible && self.exclude() != Left::None && self.begin_retry(now);
         self.discarded
     }
 
-    /// Whether the response that has come is tried again; said once.
+    /// Takes whether the request is retried because of the response that has come.
     pub fn take_discarded(&mut self) -> bool {
         std::mem::take(&mut self.discarded)
     }
 
-    /// Leaves the target out of further tries, for as long as another is left.
+    /// Excludes the target from further tries, while another is left.
     fn exclude(&mut self) -> Left {
         let failed = self.current.as_ref().map(Try::address).filter(|address| !self.tried.contains(address));
         self.tried.extend(failed);
         if self.tries >= self.attempts() {
             return Left::None;
         }
-        // Asked of the members themselves: the one that failed may have been taken out meanwhile.
+        // Checked in the members themselves: the one that failed may have been removed meanwhile.
         let choice = self.upstream.pool.choice();
         let others = choice.members().any(|m| !self.tried.contains(&m.target.address));
         if others || (self.backup().is_some() && !self.has_response()) {
@@ -125,7 +126,7 @@ impl Visit {
         if choice.eligible > 0 { Left::Tried } else { Left::None }
     }
 
-    /// Begins a retry, if the budget has room for it, after a pause.
+    /// Begins a retry after a pause, if the budget permits it.
     fn begin_retry(&mut self, now: Instant) -> bool {
         let upstream = &self.upstream;
         let allowed = upstream.pool.begin_retry();

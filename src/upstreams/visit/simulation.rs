@@ -1,6 +1,6 @@
-//! Visits on random schedules and a virtual clock: targets fail and heal, tries end in every way or not at all, time passes
-//! meanwhile. After each step the counters are compared with the visits under way, and each try with a model of what its
-//! visit did before. A failure prints its seed.
+//! A simulation of visits on random schedules and a virtual clock: targets fail and recover, tries end in every way
+//! or not at all, time passes meanwhile. After each step the counters are compared with the active visits, and each
+//! try with a model of what its visit did before. A failure prints its seed.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock, OnceLock};
@@ -27,7 +27,7 @@ use crate::upstreams::upstream::{Retry, Upstream};
 
 const SCHEDULES: u64 = 6_000;
 
-/// Requests and retries of one upstream, each with its time.
+/// The requests and retries of one upstream, each with its time.
 #[derive(Default)]
 struct Counted {
     requests: Vec<u64>,
@@ -41,17 +41,17 @@ fn caller(client: u8) -> Caller<'static> {
     Caller { request: Some(Question { host: "a", path: "/", query: None, method, headers, client }), consumer: None }
 }
 
-/// A visit under way, beside what it has done.
+/// An active visit, with its history.
 struct Running {
     visit: Visit,
     client: u8,
     /// The second try of a hedged request.
     beside: Option<Try>,
-    /// Targets that it may not go to again before it has been to all.
+    /// The targets that it may not use again before all were tried.
     excluded: Vec<SocketAddr>,
     tries: u32,
     attempts: u32,
-    /// Whether a try is under way.
+    /// Whether a try is active.
     trying: bool,
     /// Whether a response has come.
     responded: bool,
@@ -59,7 +59,7 @@ struct Running {
 
 struct World {
     upstream: Arc<Upstream>,
-    /// Of the upstream, and of its backup.
+    /// The counts of the upstream, and of its backup.
     counted: [Counted; 2],
     failing: [bool; 32],
     running: Vec<Running>,
@@ -106,7 +106,7 @@ impl World {
         Self { upstream, counted: Default::default(), failing: [false; 32], running: Vec::new(), start, now }
     }
 
-    /// It is then, for visits.
+    /// Returns the virtual time as visits use it.
     fn instant(&self) -> Instant {
         self.start.0 + Duration::from_nanos(self.now - self.start.1)
     }
@@ -152,7 +152,7 @@ impl World {
         let now = self.now;
         let moved = at.is_some_and(|before| !Arc::ptr_eq(before, visit.upstream()));
         if at.is_none() && !Arc::ptr_eq(visit.upstream(), &self.upstream) {
-            // It has been let in at both.
+            // It has been admitted at both.
             self.counted[0].requests.push(now);
         }
         if (at.is_none() || moved) && visit.entered.is_some() {
@@ -160,7 +160,7 @@ impl World {
         }
     }
 
-    /// Begins the next try of a visit. Whether the visit goes on.
+    /// Begins the next try of a visit. Returns whether the visit goes on.
     fn begin_try(&mut self, run: &mut Running) -> bool {
         let (before, now) = (Arc::clone(run.visit.upstream()), self.instant());
         let resume = run.visit.resume;
@@ -188,7 +188,7 @@ impl World {
         true
     }
 
-    /// Leaves a target out for the model, as a visit does: until none is left that was not tried.
+    /// Excludes a target in the model, as a visit does: until all were tried.
     fn exclude(run: &mut Running, address: SocketAddr) {
         run.excluded.push(address);
         let choice = run.visit.upstream().pool.choice();
@@ -199,7 +199,7 @@ impl World {
         }
     }
 
-    /// Whether the budget allows for a retry, by a model that remembers every moment.
+    /// Returns whether the budget permits a retry, by a model that remembers every moment.
     fn has_budget(&mut self, visit: &Visit) -> bool {
         let second = self.now / 1_000_000_000;
         let recent = |times: &[u64]| times.iter().filter(|t| second - **t / 1_000_000_000 < 10).count() as u64;
@@ -208,7 +208,7 @@ impl World {
         recent(&counted.retries) < recent(&counted.requests) * u64::from(budget.percent) / 100 + u64::from(budget.min) * 10
     }
 
-    /// Checks a retry that was begun, and counts it if it is a matter of the budget.
+    /// Checks a retry that was begun, and counts it if the budget does.
     fn note_retry(&mut self, run: &mut Running, budget: bool, again: bool) {
         run.trying = false;
         if !again {
@@ -222,7 +222,7 @@ impl World {
         }
     }
 
-    /// Ends a try in one of the ways there are. Whether the visit goes on.
+    /// Ends a try in one of the possible ways. Returns whether the visit goes on.
     fn end_try(&mut self, run: &mut Running, random: &mut Rng) -> bool {
         let (now, address) = (self.instant(), run.visit.address().expect("a target"));
         let budget = self.has_budget(&run.visit);
@@ -270,10 +270,10 @@ impl World {
         again
     }
 
-    /// Asks a second target beside the present one, and goes on with either.
+    /// Begins a second try beside the present one, and goes on with either.
     fn hedge(&mut self, run: &mut Running, random: &mut Rng) {
         if let Some(beside) = run.beside.take() {
-            // The other one is dropped with what is counted of it.
+            // The other one is dropped with its counts.
             if random.bool() {
                 run.visit.set_try(beside);
             }
@@ -335,7 +335,7 @@ impl World {
         self.compare();
     }
 
-    /// The counters of upstreams and targets are those of the visits under way.
+    /// Compares the counters of upstreams and targets with the active visits.
     fn compare(&self) {
         for upstream in [Some(&self.upstream), self.upstream.backup.as_ref()].into_iter().flatten() {
             let here = || self.running.iter().filter(|run| Arc::ptr_eq(run.visit.upstream(), upstream));
