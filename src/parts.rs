@@ -19,9 +19,9 @@ use crate::live::Live;
 use crate::process::{Options, Source, Started, start};
 
 /// A gateway inside the process of a test.
-pub struct Gateway(Started);
+pub struct TestGateway(Started);
 
-impl Gateway {
+impl TestGateway {
     /// Starts a gateway with that configuration.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use portcullis::parts::Gateway;
+use portcullis::parts::TestGateway;
 
 struct Counting;
 
@@ -165,7 +165,7 @@ routes:
         target()
     );
     let control = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-    let gateway = control.block_on(Gateway::start(text)).unwrap_or_else(|failure| panic!("{failure}"));
+    let gateway = control.block_on(TestGateway::start(text)).unwrap_or_else(|failure| panic!("{failure}"));
     let address = gateway.address().expect("a listener");
     let headers = "Host: localhost\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n";
     let plain = allocations(address, &format!("GET /plain HTTP/1.1\r\n{headers}\r\n"));

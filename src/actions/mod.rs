@@ -57,7 +57,7 @@ macro_rules! actions {
 
         impl Action {
             /// Returns what is to be done with a request.
-            pub fn on_request<'a>(&'a self, matched: &Matched<'_>) -> Outcome<'a> {
+            pub fn on_request<'a>(&'a self, matched: &MatchedRequest<'_>) -> ActionOutcome<'a> {
                 match self { $(Self::$variant(action) => action.on_request(matched),)* }
             }
 
@@ -114,7 +114,7 @@ trait HttpAction: Sized {
     }
 
     /// Returns what is to be done with a request.
-    fn on_request(&self, matched: &Matched<'_>) -> Outcome<'_>;
+    fn on_request(&self, matched: &MatchedRequest<'_>) -> ActionOutcome<'_>;
 
     /// Returns lines that describe the action to an operator.
     fn describe(&self) -> Vec<String>;
@@ -122,7 +122,7 @@ trait HttpAction: Sized {
 
 /// What is to be done with a request.
 #[derive(Debug)]
-pub enum Outcome<'a> {
+pub enum ActionOutcome<'a> {
     /// It is forwarded.
     Forward(&'a Forward),
     /// This is the response.
@@ -146,7 +146,7 @@ pub struct OwnResponse<'a> {
 
 /// A request with the route that it matched.
 #[derive(Debug)]
-pub struct Matched<'m> {
+pub struct MatchedRequest<'m> {
     /// The request's head.
     pub request: &'m RequestHeader,
     /// The facts about the exchange.
@@ -155,7 +155,7 @@ pub struct Matched<'m> {
     pub pattern: &'m PathPattern,
 }
 
-impl Matched<'_> {
+impl MatchedRequest<'_> {
     /// Returns the parameters of the path.
     pub fn params(&self) -> Vec<(&str, &str)> {
         self.pattern.params(self.request.uri.path()).collect()

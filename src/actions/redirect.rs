@@ -6,7 +6,7 @@ use http::header::{HeaderValue, LOCATION};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{ActionContext, HttpAction, Matched, Outcome, OwnResponse};
+use super::{ActionContext, ActionOutcome, HttpAction, MatchedRequest, OwnResponse};
 use crate::exchange::{Reason, Rejection};
 use crate::notation::Template;
 
@@ -47,12 +47,12 @@ impl HttpAction for Redirect {
         Self { to: context.template(&config.to, &known, "to"), status: config.status }
     }
 
-    fn on_request(&self, matched: &Matched<'_>) -> Outcome<'_> {
+    fn on_request(&self, matched: &MatchedRequest<'_>) -> ActionOutcome<'_> {
         if matched.exchange.host.is_empty() && self.to.names("host") {
-            return Outcome::Reject(Rejection::new(Reason::BadRequest, "the Host header is missing"));
+            return ActionOutcome::Reject(Rejection::new(Reason::BadRequest, "the Host header is missing"));
         }
         let headers = Cow::Owned(vec![(LOCATION, location(matched, &self.to))]);
-        Outcome::Respond(OwnResponse { reason: Reason::Redirected, status: self.status, headers, body: bytes::Bytes::new() })
+        ActionOutcome::Respond(OwnResponse { reason: Reason::Redirected, status: self.status, headers, body: bytes::Bytes::new() })
     }
 
     fn describe(&self) -> Vec<String> {
@@ -61,7 +61,7 @@ impl HttpAction for Redirect {
 }
 
 /// Returns the `Location`. Parts of the client's own target are in their normal form.
-fn location(matched: &Matched<'_>, to: &Template) -> HeaderValue {
+fn location(matched: &MatchedRequest<'_>, to: &Template) -> HeaderValue {
     let query = matched.request.uri.query().map(|q| format!("?{q}")).unwrap_or_default();
     let params = matched.params();
     let text = to.fill(|name| match name {

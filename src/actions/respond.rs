@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{ActionContext, HttpAction, Matched, Outcome, OwnResponse};
+use super::{ActionContext, ActionOutcome, HttpAction, MatchedRequest, OwnResponse};
 use crate::exchange::Reason;
 use crate::filters::editable;
 use crate::notation::HeaderText;
@@ -53,9 +53,9 @@ impl HttpAction for Respond {
         Self { status: config.status, headers: headers.collect(), body: config.body.clone().into() }
     }
 
-    fn on_request(&self, _matched: &Matched<'_>) -> Outcome<'_> {
+    fn on_request(&self, _matched: &MatchedRequest<'_>) -> ActionOutcome<'_> {
         let (headers, body) = (Cow::Borrowed(self.headers.as_slice()), self.body.clone());
-        Outcome::Respond(OwnResponse { reason: Reason::Responded, status: self.status, headers, body })
+        ActionOutcome::Respond(OwnResponse { reason: Reason::Responded, status: self.status, headers, body })
     }
 
     fn describe(&self) -> Vec<String> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ahash::AHashSet;
 
-use super::routes::Work;
+use super::routes::RouteCompiler;
 use crate::actions::ActionConfig;
 use crate::config::{self, FilterEntry, Loaded};
 use crate::filters::{Chain, CompileContext, Filter, FilterConfig, Identities, Needs, RouteFacts, Stage};
@@ -17,7 +17,7 @@ use crate::snapshot::{Chains, Listener};
 
 /// The level of the list that has a filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Level<'c> {
+enum FilterLevel<'c> {
     Defaults,
     Listener(&'c str),
     Route,
@@ -29,7 +29,7 @@ pub struct Selected<'c> {
     /// The filter's settings.
     pub config: &'c FilterConfig,
     place: Place,
-    level: Level<'c>,
+    level: FilterLevel<'c>,
     set: Option<&'c str>,
     index: usize,
 }
@@ -38,9 +38,9 @@ pub struct Selected<'c> {
 impl fmt::Display for Selected<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.level {
-            Level::Defaults => f.write_str(", from defaults")?,
-            Level::Listener(name) => write!(f, ", from the listener {name}")?,
-            Level::Route => {}
+            FilterLevel::Defaults => f.write_str(", from defaults")?,
+            FilterLevel::Listener(name) => write!(f, ", from the listener {name}")?,
+            FilterLevel::Route => {}
         }
         self.set.map_or(Ok(()), |set| write!(f, ", from the set {set}"))
     }
@@ -48,15 +48,15 @@ impl fmt::Display for Selected<'_> {
 
 impl Selected<'_> {
     fn is_own(&self) -> bool {
-        self.level == Level::Route && self.set.is_none()
+        self.level == FilterLevel::Route && self.set.is_none()
     }
 
     /// Returns the rank among filters of a stage of which a request has one.
     fn rank(&self) -> (u8, bool) {
         let level = match self.level {
-            Level::Defaults => 0,
-            Level::Listener(_) => 1,
-            Level::Route => 2,
+            FilterLevel::Defaults => 0,
+            FilterLevel::Listener(_) => 1,
+            FilterLevel::Route => 2,
         };
         (level, self.set.is_none())
     }
@@ -66,9 +66,9 @@ impl Selected<'_> {
         let index = self.index;
         match (self.set, self.level) {
             (Some(set), _) => format!("set:{set}:{index}"),
-            (None, Level::Defaults) => format!("defaults:{index}"),
-            (None, Level::Listener(name)) => format!("listener:{name}:{index}"),
-            (None, Level::Route) => format!("route:{route}:{index}"),
+            (None, FilterLevel::Defaults) => format!("defaults:{index}"),
+            (None, FilterLevel::Listener(name)) => format!("listener:{name}:{index}"),
+            (None, FilterLevel::Route) => format!("route:{route}:{index}"),
         }
     }
 }
@@ -103,10 +103,10 @@ impl<'c> Inherited<'c> {
             }
         }
         let defaults = root.key("defaults").key("filters");
-        inherited.defaults = inherited.expand(&loaded.config.defaults.filters, Level::Defaults, &defaults, mistakes);
+        inherited.defaults = inherited.expand(&loaded.config.defaults.filters, FilterLevel::Defaults, &defaults, mistakes);
         for (index, listener) in loaded.config.listeners.iter().enumerate() {
             let place = loaded.listener_place(index).key("filters");
-            let expanded = inherited.expand(&listener.filters, Level::Listener(&listener.name.0), &place, mistakes);
+            let expanded = inherited.expand(&listener.filters, FilterLevel::Listener(&listener.name.0), &place, mistakes);
             // Listeners with errors are not compiled, and neither are routes then.
             if listeners.get(index).is_some() {
                 inherited.listeners.push(expanded);
@@ -116,7 +116,7 @@ impl<'c> Inherited<'c> {
     }
 
     /// Returns a list with its sets expanded.
-    fn expand(&self, list: &'c [FilterEntry], level: Level<'c>, place: &Place, mistakes: &mut Mistakes) -> Vec<Selected<'c>> {
+    fn expand(&self, list: &'c [FilterEntry], level: FilterLevel<'c>, place: &Place, mistakes: &mut Mistakes) -> Vec<Selected<'c>> {
         let mut expanded = Vec::with_capacity(list.len());
         let mut named = Vec::new();
         for (index, entry) in list.iter().enumerate() {
@@ -131,7 +131,7 @@ impl<'c> Inherited<'c> {
                     let place = place.key("set");
                     if named.contains(&name) {
                         mistakes.add(&place, format!("the set \"{name}\" is in this list already"));
-                    } else if level != Level::Defaults && self.defaults.iter().any(|default| default.set == Some(name)) {
+                    } else if level != FilterLevel::Defaults && self.defaults.iter().any(|default| default.set == Some(name)) {
                         mistakes.add(&place, format!("the set \"{name}\" is in defaults already, which all routes have"));
                     } else {
                         expanded.extend(self.set(name, level, &place, mistakes));
@@ -144,7 +144,7 @@ impl<'c> Inherited<'c> {
     }
 
     /// Returns the filters of a set.
-    fn set(&self, name: &str, level: Level<'c>, place: &Place, mistakes: &mut Mistakes) -> Vec<Selected<'c>> {
+    fn set(&self, name: &str, level: FilterLevel<'c>, place: &Place, mistakes: &mut Mistakes) -> Vec<Selected<'c>> {
         let sets = &self.loaded.config.filter_sets;
         let Some((name, set)) = sets.get_key_value(name) else {
             if !self.loaded.is_left_out("filter_sets", name) {
@@ -164,7 +164,7 @@ impl<'c> Inherited<'c> {
     /// Returns the filters of the route of that number for requests of a listener, in the order in which they run.
     pub fn effective(&self, route: usize, listener: usize) -> Vec<Selected<'c>> {
         let Some(route) = self.loaded.config.routes.get(route) else { return Vec::new() };
-        let own = self.expand(&route.filters, Level::Route, &Place::default(), &mut Mistakes::default());
+        let own = self.expand(&route.filters, FilterLevel::Route, &Place::default(), &mut Mistakes::default());
         let mut selected = self.select(route, &own, Some(listener), &mut AHashSet::new());
         selected.sort_by_key(|one| one.config.stage());
         selected
@@ -196,7 +196,8 @@ impl<'c> Inherited<'c> {
         let mut selected: Vec<Selected<'c>> = Vec::new();
         for one in self.defaults.iter().chain(of_listener).chain(own) {
             let words = [Some(one.config.key()), one.set];
-            let without = words.into_iter().flatten().find(|word| one.level != Level::Route && route.without.iter().any(|w| w == word));
+            let without =
+                words.into_iter().flatten().find(|word| one.level != FilterLevel::Route && route.without.iter().any(|w| w == word));
             if let Some(word) = without {
                 left_out.insert(word.to_owned());
             } else if !selected.iter().any(|known| std::ptr::eq(known.config, one.config)) {
@@ -232,10 +233,10 @@ pub fn written(loaded: &Loaded) -> impl Iterator<Item = (&FilterConfig, Place)> 
     direct.chain(in_sets).map(|(config, place)| (config, place.key(config.key())))
 }
 
-impl<'w> Work<'w> {
+impl<'w> RouteCompiler<'w> {
     /// Compiles the filters of a route for each of its listeners.
     pub fn chains(&mut self, inherited: &mut Inherited<'w>, route: &'w config::Route, place: &Place, bound: &[usize]) -> Chains {
-        let own = inherited.expand(&route.filters, Level::Route, &place.key("filters"), self.mistakes);
+        let own = inherited.expand(&route.filters, FilterLevel::Route, &place.key("filters"), self.mistakes);
         let mut left_out = AHashSet::new();
         let mut compiled = HashMap::new();
         let mut chains = Chains::default();
@@ -343,9 +344,9 @@ impl<'w> Work<'w> {
             _ => String::new(),
         };
         let whose = match second.level {
-            Level::Route => format!("the route {}", route.name.0),
-            Level::Listener(name) => format!("the listener {name}"),
-            Level::Defaults => "defaults".to_owned(),
+            FilterLevel::Route => format!("the route {}", route.name.0),
+            FilterLevel::Listener(name) => format!("the listener {name}"),
+            FilterLevel::Defaults => "defaults".to_owned(),
         };
         let of = first.set.map(|set| format!(" of the set {set}")).unwrap_or_default();
         self.note(&second.place, format!("{whose} already has {one}{of}{way}"));

@@ -8,7 +8,7 @@ use rustls::sign::CertifiedKey;
 
 use crate::config::{self, Loaded, Protocol, TlsVersion};
 use crate::notation::{Mistakes, Place};
-use crate::snapshot::{HttpListener, Kind, Limits, Listener, Room, Transport};
+use crate::snapshot::{ConnectionLimits, HttpListener, Limits, Listener, ListenerSpec, Transport};
 use crate::tls::{ServerSettings, chain_and_key};
 
 /// The most listeners of a configuration.
@@ -69,10 +69,10 @@ fn one(loaded: &Loaded, listener: &config::Listener, place: &Place, mistakes: &m
         name: listener.name.0.clone(),
         address: listener.address.0,
         kind: match listener.kind {
-            config::ListenerKind::Http => Kind::Http(http(loaded, listener, place, mistakes)),
+            config::ListenerKind::Http => ListenerSpec::Http(http(loaded, listener, place, mistakes)),
         },
         trusted_proxies: listener.trusted_proxies.iter().map(|n| n.0).collect(),
-        room: Room {
+        connections: ConnectionLimits {
             connections: limits.connections as usize,
             per_address: limits.connections_per_address.unwrap_or((limits.connections / 2).max(64)),
         },

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::{Config, Credential, Loaded, LogFormat, LogOutput};
-use crate::filters::{Consumers, MAX_USERNAME, Shared, consumer_digest};
+use crate::filters::{Consumers, MAX_USERNAME, SharedValues, consumer_digest};
 use crate::live::Live;
 use crate::notation::{Mistakes, Place};
 use crate::snapshot::{Admin, Process, Snapshot};
@@ -47,7 +47,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     }
     upgrade_socket(loaded, &root.key("process").key("upgrade_socket"), &mut mistakes);
     let log = log(loaded, &root.key("log").key("access"), &mut mistakes);
-    let mut work = routes::Work {
+    let mut work = routes::RouteCompiler {
         loaded,
         live,
         consumers: &consumers,
@@ -55,7 +55,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         listeners: &listeners,
         mistakes: &mut mistakes,
         warnings: &mut warnings,
-        shared: Shared::default(),
+        shared: SharedValues::default(),
         keyed_splits: 0,
     };
     let (routes, routers) = work.compile();

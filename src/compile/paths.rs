@@ -45,10 +45,10 @@ pub fn bypasses(listeners: &[Vec<Entry>], routes: &[Route]) -> Vec<(usize, usize
     found
 }
 
-type Key<'r> = (&'r str, HostPattern, Vec<Option<String>>);
+type OpenEntryKey<'r> = (&'r str, HostPattern, Vec<Option<String>>);
 
 /// Returns the open routes by upstream, host and path.
-fn open_entries<'r>(listener: usize, entries: &[Entry], routes: &'r [Route]) -> AHashMap<Key<'r>, usize> {
+fn open_entries<'r>(listener: usize, entries: &[Entry], routes: &'r [Route]) -> AHashMap<OpenEntryKey<'r>, usize> {
     let mut open = AHashMap::new();
     for entry in entries {
         let route = &routes[entry.route];

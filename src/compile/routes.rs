@@ -10,7 +10,7 @@ use super::filters::Inherited;
 use super::paths::{bypasses, path_rules};
 use crate::actions::{Action, ActionConfig, ActionContext};
 use crate::config::{self, Loaded, OneOrMany, TextRule, TextTest};
-use crate::filters::{Consumers, Shared, Stage};
+use crate::filters::{Consumers, SharedValues, Stage};
 use crate::live::Live;
 use crate::notation::{Header, Mistakes, Place, nearest};
 use crate::rules::routing::{Entry, HostPattern, PathPattern, Predicates, Router, Segment, TextMatch};
@@ -27,7 +27,7 @@ const MAX_COMBINATIONS: usize = 10_000;
 const MAX_ENTRIES: usize = 500_000;
 
 /// The inputs of the compilation of routes, and its errors.
-pub struct Work<'w> {
+pub struct RouteCompiler<'w> {
     pub loaded: &'w Loaded,
     pub live: &'w Live,
     pub consumers: &'w Arc<Consumers>,
@@ -37,12 +37,12 @@ pub struct Work<'w> {
     /// The warnings: what is valid and most likely not intended.
     pub warnings: &'w mut Mistakes,
     /// The values that filters of all routes share.
-    pub shared: Shared,
+    pub shared: SharedValues,
     /// The number of splits by a key so far.
     pub keyed_splits: usize,
 }
 
-impl<'w> Work<'w> {
+impl<'w> RouteCompiler<'w> {
     /// Compiles all routes, and a router for each listener.
     pub fn compile(&mut self) -> (Vec<Route>, Vec<Router>) {
         let config = &self.loaded.config;

@@ -7,7 +7,7 @@ use ahash::AHashMap;
 use http::HeaderName;
 
 use super::filters::written;
-use crate::config::{Balance, Loaded, Sticky};
+use crate::config::{BalanceConfig, Loaded, Sticky};
 use crate::filters::FilterConfig;
 use crate::notation::{KeyBy, Mistakes, Place};
 
@@ -74,7 +74,7 @@ impl Mentioned {
         let root = Place::default();
         for (name, upstream) in &loaded.config.upstreams {
             let place = root.key("upstreams").key(name.clone());
-            if let Balance::Hash(hash) = &upstream.balance {
+            if let BalanceConfig::Hash(hash) = &upstream.balance {
                 all.key_by(&hash.by, &place.key("balance").key("hash").key("by"));
             }
             if let Some(Sticky::Header(header)) = &upstream.sticky {

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use ahash::AHashSet;
 
 use crate::clients::Resolver;
-use crate::config::{self, Balance, Discovery, HashTable, Loaded, ProbeMethod, RetryOn, SameSite, UpstreamProtocol};
+use crate::config::{self, BalanceConfig, Discovery, HashTable, Loaded, ProbeMethod, RetryOn, SameSite, UpstreamProtocol};
 use crate::exchange::clock::nanos;
 use crate::live::Live;
 use crate::notation::{Duration, Header, Mistakes, Place, nearest};
@@ -27,7 +27,7 @@ const MAX_TABLES: u64 = 512 << 20;
 
 /// About how many bytes the hash table of an upstream has.
 fn table_size(upstream: &config::Upstream) -> u64 {
-    let Balance::Hash(hash) = &upstream.balance else { return 0 };
+    let BalanceConfig::Hash(hash) = &upstream.balance else { return 0 };
     match hash.table {
         HashTable::Maglev => 256 << 10,
         // 160 points for each unit of weight, as many as a ring has at most, of 20 bytes.
@@ -61,7 +61,7 @@ pub fn compile(loaded: &Loaded, live: &Live, mistakes: &mut Mistakes) -> BTreeMa
             let backup = upstream.backup.as_ref().and_then(|name| backup(name, &out, loaded, &place.key("backup"), mistakes));
             let pool = live.pool(shape(loaded, live, name, upstream, &place, mistakes));
             let key = match &upstream.balance {
-                Balance::Hash(hash) => Some(hash.by.request_key()),
+                BalanceConfig::Hash(hash) => Some(hash.by.request_key()),
                 _ => None,
             };
             let compiled = Upstream {
@@ -88,7 +88,7 @@ fn backup(
 ) -> Option<Arc<Upstream>> {
     match (known.get(name), loaded.config.upstreams.get(name)) {
         (Some(found), Some(config)) if config.backup.is_none() => return Some(Arc::clone(found)),
-        (_, Some(_)) if place.0.get(1) == Some(&crate::notation::Step::Key(name.to_owned().into())) => {
+        (_, Some(_)) if place.0.get(1) == Some(&crate::notation::PlaceStep::Key(name.to_owned().into())) => {
             mistakes.add(place, "an upstream is no backup of itself");
         }
         (_, Some(_)) => mistakes.add(place, format!("the upstream \"{name}\" has a backup itself: a backup has none")),
@@ -101,14 +101,14 @@ fn backup(
     None
 }
 
-fn algorithm(balance: &Balance) -> Algorithm {
+fn algorithm(balance: &BalanceConfig) -> Algorithm {
     match balance {
-        Balance::RoundRobin => Algorithm::RoundRobin,
-        Balance::LeastConnections => Algorithm::LeastConnections,
-        Balance::LeastResponseTime => Algorithm::LeastResponseTime,
-        Balance::Random => Algorithm::Random,
-        Balance::PowerOfTwo => Algorithm::PowerOfTwo,
-        Balance::Hash(hash) => {
+        BalanceConfig::RoundRobin => Algorithm::RoundRobin,
+        BalanceConfig::LeastConnections => Algorithm::LeastConnections,
+        BalanceConfig::LeastResponseTime => Algorithm::LeastResponseTime,
+        BalanceConfig::Random => Algorithm::Random,
+        BalanceConfig::PowerOfTwo => Algorithm::PowerOfTwo,
+        BalanceConfig::Hash(hash) => {
             let load_factor = hash.load_factor.unwrap_or(0);
             match hash.table {
                 HashTable::Maglev => Algorithm::Maglev { load_factor },

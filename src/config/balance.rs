@@ -8,7 +8,7 @@ use crate::notation::KeyBy;
 /// How a target is picked.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Balance {
+pub enum BalanceConfig {
     /// In turn; by smooth interleaving when weights differ.
     #[default]
     RoundRobin,

@@ -54,7 +54,7 @@ impl<'s> Checker<'s> {
             }
             Value::Float(number) if is(schema, "number") => Self::number(*number, schema, place, mistakes),
             Value::Bool(_) if is(schema, "boolean") => {}
-            _ => mistakes.add(&place.place(), format!("expected {}, found {}", wanted(schema), found(node, &[schema]))),
+            _ => mistakes.add(&place.place(), format!("expected {}, found {}", describe_expected(schema), describe_found(node, &[schema]))),
         }
     }
 
@@ -65,7 +65,7 @@ impl<'s> Checker<'s> {
         Some(resolved.flat_map(|b| self.branches(b).unwrap_or_else(|| vec![b])).collect())
     }
 
-    fn map(&self, members: &[(super::tree::Key, Node)], schema: &'s Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
+    fn map(&self, members: &[(super::tree::MapKey, Node)], schema: &'s Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
         let none = Map::new();
         let properties = schema.get("properties").and_then(Json::as_object).unwrap_or(&none);
         let others = schema.get("additionalProperties").filter(|s| s.is_object());
@@ -87,7 +87,7 @@ impl<'s> Checker<'s> {
         for key in required.filter(|r| !members.iter().any(|(k, _)| k.text == *r)) {
             let schema = properties.get(key).map_or(&Json::Null, |s| self.resolve(s));
             let all = self.branches(schema).unwrap_or_else(|| vec![schema]);
-            let mut all: Vec<String> = all.into_iter().map(wanted).collect();
+            let mut all: Vec<String> = all.into_iter().map(describe_expected).collect();
             all.dedup();
             mistakes.add(&place.place(), format!("the key \"{key}\" is missing: {}", all.join(" or ")));
         }
@@ -126,7 +126,7 @@ impl<'s> Checker<'s> {
         if let Some(Err(expected)) = format.and_then(|f| check_format(f, text)) {
             if let Some(written) = &node.written {
                 // What a format expects instead may contain a part of the value.
-                return mistakes.add(&place.place(), format!("expected {}, found what {written} stands for", wanted(schema)));
+                return mistakes.add(&place.place(), format!("expected {}, found what {written} stands for", describe_expected(schema)));
             }
             // A secret that does not parse is not repeated.
             let secret = format.is_some_and(|format| fact_of(format, text) == Some(Fact::Secret));
@@ -162,9 +162,9 @@ impl<'s> Checker<'s> {
         let fitting: Vec<&'s Json> = branches.iter().filter(fits).copied().collect();
         match (&node.value, fitting.as_slice()) {
             (_, []) => {
-                let mut all: Vec<String> = branches.iter().map(|b| wanted(b)).filter(|w| !w.is_empty()).collect();
+                let mut all: Vec<String> = branches.iter().map(|b| describe_expected(b)).filter(|w| !w.is_empty()).collect();
                 all.dedup();
-                mistakes.add(&place.place(), format!("expected {}, found {}", all.join(" or "), found(node, branches)));
+                mistakes.add(&place.place(), format!("expected {}, found {}", all.join(" or "), describe_found(node, branches)));
             }
             (_, [only]) => self.node(node, only, place, mistakes),
             (Value::Map(members), several) => self.variant(node, members, several, place, mistakes),
@@ -182,7 +182,7 @@ impl<'s> Checker<'s> {
     fn variant(
         &self,
         node: &Node,
-        members: &[(super::tree::Key, Node)],
+        members: &[(super::tree::MapKey, Node)],
         branches: &[&'s Json],
         place: &Trail<'_>,
         mistakes: &mut Mistakes,
@@ -212,7 +212,7 @@ fn unknown(node: &Node, text: &str, allowed: &[String]) -> String {
 }
 
 /// Returns what stands there; for a number also how it is written as a text, if it could be one here.
-fn found(node: &Node, wanted: &[&Json]) -> String {
+fn describe_found(node: &Node, wanted: &[&Json]) -> String {
     if let Some(written) = &node.written {
         return format!("the text that {written} stands for");
     }
@@ -266,7 +266,7 @@ fn allowed(schema: &Json) -> Option<Vec<String>> {
 }
 
 /// Returns in words what a schema expects.
-fn wanted(schema: &Json) -> String {
+fn describe_expected(schema: &Json) -> String {
     if let Some(example) = schema.get("examples").and_then(|e| e.get(0)).and_then(Json::as_str) {
         let format = schema.get("format").and_then(Json::as_str).unwrap_or("text").replace('-', " ");
         let article = if format.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };

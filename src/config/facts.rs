@@ -11,7 +11,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use serde_json::Value as Json;
 
 use super::tree::{Node, Value};
-use crate::notation::{Fact, Place, Step, carries_credentials, fact_of, normal_form};
+use crate::notation::{Fact, Place, PlaceStep, carries_credentials, fact_of, normal_form};
 use crate::tls::{MAX_MATERIAL, read_file};
 
 /// The schema of a configuration.
@@ -21,7 +21,7 @@ pub static SCHEMA: LazyLock<Json> = LazyLock::new(super::schema);
 const AT_START: &str = "x-read-at-start";
 
 /// The depth of settings that are read at the start: `process.threads`.
-const MAX_DEPTH: usize = 4;
+const MAX_SETTING_DEPTH: usize = 4;
 
 /// The type of a value: all forms that it may have at its place, of which a value has one.
 ///
@@ -78,8 +78,8 @@ impl Type {
     /// Returns the type of the value at a place.
     pub fn at(&self, place: &Place) -> Self {
         place.0.iter().fold(self.clone(), |at, step| match step {
-            Step::Key(key) | Step::Name(key) => at.key(key),
-            Step::Index(_) => at.item(),
+            PlaceStep::Key(key) | PlaceStep::Name(key) => at.key(key),
+            PlaceStep::Index(_) => at.item(),
         })
     }
 
@@ -149,7 +149,7 @@ fn settings(at: &Type, place: &Place, found: &mut Vec<AtStart>) {
             let default = below.forms.iter().find_map(|form| form.get("default")).filter(|default| !default.is_null());
             let default = default.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
             found.push(AtStart { path: place.to_string(), when, default, place });
-        } else if place.0.len() < MAX_DEPTH {
+        } else if place.0.len() < MAX_SETTING_DEPTH {
             settings(&below, &place, found);
         }
     }
@@ -173,14 +173,14 @@ impl AtStart {
 
 /// The files and parameters that a configuration names.
 #[derive(Debug, Default)]
-pub struct Named {
+pub struct NamedResources {
     /// Files that are read when it is loaded.
     pub files: Vec<PathBuf>,
     /// Query parameters whose values are credentials.
     pub secret_parameters: Vec<String>,
 }
 
-impl Named {
+impl NamedResources {
     /// Returns the files and parameters that a tree names, in the order of the text, each once.
     pub fn of(tree: &Node) -> Self {
         let mut named = Self::default();
@@ -302,7 +302,7 @@ fn digest(node: &Node, at: &Type, base: &std::path::Path, context: &mut Context)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::tree::{Key, Spot, parse};
+    use crate::config::tree::{MapKey, Spot, parse};
 
     fn at(path: &str) -> Type {
         path.split('.').fold(Type::root(), |at, step| if step.parse::<usize>().is_ok() { at.item() } else { at.key(step) })
@@ -371,7 +371,7 @@ mod tests {
             keys.extend(form.get("additionalProperties").filter(|schema| schema.is_object()).map(|_| "x-any".to_owned()));
         }
         for key in keys {
-            let member = |below| node(Value::Map(vec![(Key { spot: Spot::default(), text: key.clone() }, below)]));
+            let member = |below| node(Value::Map(vec![(MapKey { spot: Spot::default(), text: key.clone() }, below)]));
             secrets(&at.key(&key), depth - 1, &|below| wrap(member(below)), found);
         }
         if at.forms.iter().any(|form| form.get("items").is_some()) {

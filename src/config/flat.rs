@@ -172,7 +172,7 @@ impl Flat {
 const ORDER: &str = "routes, their order";
 
 /// The most names of an order that are shown.
-const SHOWN: usize = 8;
+const MAX_SHOWN_NAMES: usize = 8;
 
 /// Returns the change of order of those that are in both.
 fn moved(before: Option<&Leaf>, after: Option<&Leaf>) -> Option<Change> {
@@ -186,8 +186,8 @@ fn moved(before: Option<&Leaf>, after: Option<&Leaf>) -> Option<Change> {
     let last = before.iter().zip(&after).rposition(|(b, a)| b != a)?;
     let text = |list: &[String]| {
         let names = &list[first..=last];
-        let more = if names.len() > SHOWN { ", …" } else { "" };
-        format!("{}{more}", names[..names.len().min(SHOWN)].join(", "))
+        let more = if names.len() > MAX_SHOWN_NAMES { ", …" } else { "" };
+        format!("{}{more}", names[..names.len().min(MAX_SHOWN_NAMES)].join(", "))
     };
     Some(Change { path: ORDER.to_owned(), before: Some(text(&before)), after: Some(text(&after)) })
 }

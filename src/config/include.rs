@@ -51,7 +51,7 @@ pub fn expand(base: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
             let name = p.file_name().and_then(|n| n.to_str()).unwrap_or_default();
             // As in a shell, what begins with a dot is hidden, such as the locks and copies of editors.
             let hidden = before.is_empty() && name.starts_with('.');
-            !hidden && name.len() >= before.len() + after.len() && name.starts_with(before) && name.ends_with(after) && is_meant(p)
+            !hidden && name.len() >= before.len() + after.len() && name.starts_with(before) && name.ends_with(after) && is_included(p)
         })
         .collect();
     found.sort();
@@ -127,6 +127,6 @@ impl Substitution<'_> {
 }
 
 /// Returns whether a pattern includes it: files, and dangling links, which are an error rather than ignored.
-fn is_meant(path: &Path) -> bool {
+fn is_included(path: &Path) -> bool {
     path.is_file() || path.is_symlink() && !path.exists()
 }

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
-use super::facts::{self, Named, SCHEMA};
+use super::facts::{self, NamedResources, SCHEMA};
 use super::include::Substitution;
 use super::redact::Redactor;
 use super::trail::Trail;
 use super::tree::{self, Node, Size, Spot, Value};
 use super::{Config, Flat, check, include, read};
-use crate::notation::{Mistake, Mistakes, Place, Step, Word};
+use crate::notation::{KeyWord, Mistake, Mistakes, Place, PlaceStep};
 use crate::tls::read_text;
 
 /// The most bytes of all files of a configuration.
@@ -30,7 +30,7 @@ pub struct Loaded {
     substituted: Vec<String>,
     redactor: Redactor,
     tree: Node,
-    named: Named,
+    named: NamedResources,
 }
 
 impl Loaded {
@@ -64,7 +64,7 @@ impl Loaded {
     /// Returns whether the entry of that name, or its whole section, was left out, so that it may be wrong to miss
     /// it.
     pub fn is_left_out(&self, section: &str, name: &str) -> bool {
-        let named = |step: &Step| matches!(step, Step::Key(key) | Step::Name(key) if key == name);
+        let named = |step: &PlaceStep| matches!(step, PlaceStep::Key(key) | PlaceStep::Name(key) if key == name);
         self.left_out.0.iter().any(|(s, entry)| s == section && entry.as_ref().is_none_or(named))
     }
 
@@ -145,7 +145,7 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
     let mut files = vec![name];
     let mut size = Size::default();
     let mut tree = tree::parse_within(text, 0, &sections, &mut size).map_err(|bad| single(&files, bad.spot, bad.text))?;
-    let mut reading = Reading { sections: &sections, left: MAX_FILES_TEXT.saturating_sub(text.len() as u64), size: &mut size };
+    let mut reading = ReadLimits { sections: &sections, left: MAX_FILES_TEXT.saturating_sub(text.len() as u64), size: &mut size };
     let mut mistakes = Mistakes::of(include_all(&mut tree, &base, &mut files, &mut reading));
     let include = Place::default().key("include");
     let lacks_files = mistakes.0.iter().any(|m| m.place.0.is_empty() || m.place.0.starts_with(&include.0));
@@ -173,7 +173,7 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
     };
     match config {
         Ok(config) => {
-            let named = Named::of(&tree);
+            let named = NamedResources::of(&tree);
             Ok(Loaded { config, base, mistakes, left_out, files, substituted, redactor, tree, named })
         }
         // The check above accepts what serde accepts; should they ever differ, serde decides.
@@ -184,16 +184,16 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
 
 /// The parts of a configuration that were left out because of errors: sections, and in them keys or numbers.
 #[derive(Debug, Default)]
-struct LeftOut(Vec<(Word, Option<Step>)>);
+struct LeftOut(Vec<(KeyWord, Option<PlaceStep>)>);
 
 impl LeftOut {
     /// Removes from the tree whatever has an error: a route, an upstream, or else a whole section.
     fn new(tree: &mut Node, mistakes: &Mistakes) -> Self {
         let mut all = Vec::new();
         for mistake in &mistakes.0 {
-            let Some(Step::Key(section) | Step::Name(section)) = mistake.place.0.first() else { continue };
+            let Some(PlaceStep::Key(section) | PlaceStep::Name(section)) = mistake.place.0.first() else { continue };
             let of_many = matches!(&**section, "routes" | "listeners" | "upstreams" | "consumers" | "filter_sets");
-            let entry = (section.clone(), if of_many { mistake.place.0.get(1).map(Step::below) } else { None });
+            let entry = (section.clone(), if of_many { mistake.place.0.get(1).map(PlaceStep::below) } else { None });
             if !all.contains(&entry) {
                 all.push(entry);
             }
@@ -208,18 +208,18 @@ impl LeftOut {
         left_out
     }
 
-    fn has(&self, section: &str, step: &Step) -> bool {
+    fn has(&self, section: &str, step: &PlaceStep) -> bool {
         self.0.iter().any(|(s, e)| s == section && e.as_ref() == Some(step))
     }
 
     fn prune(&self, section: &str, node: &mut Node) {
         match &mut node.value {
-            Value::Map(members) => members.retain(|(key, _)| !self.has(section, &Step::Key(key.text.clone().into()))),
+            Value::Map(members) => members.retain(|(key, _)| !self.has(section, &PlaceStep::Key(key.text.clone().into()))),
             Value::List(items) => {
                 let mut index = 0;
                 items.retain(|_| {
                     index += 1;
-                    !self.has(section, &Step::Index(index - 1))
+                    !self.has(section, &PlaceStep::Index(index - 1))
                 });
             }
             _ => {}
@@ -230,7 +230,7 @@ impl LeftOut {
     fn place(&self, section: &'static str, index: usize) -> Place {
         let of_section = self.0.iter().filter(|(s, _)| s == section);
         let mut gone: Vec<usize> =
-            of_section.filter_map(|(_, entry)| if let Some(Step::Index(i)) = entry { Some(*i) } else { None }).collect();
+            of_section.filter_map(|(_, entry)| if let Some(PlaceStep::Index(i)) = entry { Some(*i) } else { None }).collect();
         gone.sort_unstable();
         let number = gone.iter().fold(index, |number, gone| number + usize::from(*gone <= number));
         Place::default().key(section).index(number)
@@ -238,14 +238,14 @@ impl LeftOut {
 }
 
 /// Joins the included files into the tree, and returns the errors in them.
-fn include_all(tree: &mut Node, base: &Path, files: &mut Vec<PathBuf>, reading: &mut Reading<'_>) -> Vec<Mistake> {
+fn include_all(tree: &mut Node, base: &Path, files: &mut Vec<PathBuf>, reading: &mut ReadLimits<'_>) -> Vec<Mistake> {
     let place = Place::default().key("include");
     let patterns = match &tree.value {
         Value::Map(members) => members.iter().find(|(k, _)| k.text == "include").map(|(_, n)| n.value.clone()),
         _ => None,
     };
     let Some(Value::List(patterns)) = patterns else { return Vec::new() };
-    let mut wrong: Vec<Wrong> = Vec::new();
+    let mut wrong: Vec<IncludeError> = Vec::new();
     for (index, pattern) in patterns.iter().enumerate() {
         let Value::Text(text) = &pattern.value else { continue };
         match include::expand(base, text) {
@@ -261,10 +261,10 @@ fn include_all(tree: &mut Node, base: &Path, files: &mut Vec<PathBuf>, reading: 
 }
 
 /// An error of an include: its place in the tree, its place in the file, and its text.
-type Wrong = (Place, Spot, String);
+type IncludeError = (Place, Spot, String);
 
 /// The limits of what may still be read.
-struct Reading<'r> {
+struct ReadLimits<'r> {
     sections: &'r [&'r str],
     /// The remaining bytes of files.
     left: u64,
@@ -275,8 +275,8 @@ fn include_one(
     tree: &mut Node,
     path: PathBuf,
     (place, spot): (Place, Spot),
-    (files, reading): (&mut Vec<PathBuf>, &mut Reading<'_>),
-    wrong: &mut Vec<Wrong>,
+    (files, reading): (&mut Vec<PathBuf>, &mut ReadLimits<'_>),
+    wrong: &mut Vec<IncludeError>,
 ) {
     if files.len() >= include::MAX_FILES || files.contains(&path) {
         return wrong.push((place, spot, format!("{} is included twice, or there are too many files", path.display())));

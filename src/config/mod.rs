@@ -29,7 +29,7 @@ use serde::Deserialize;
 use crate::filters::FilterConfig;
 use crate::notation::Name;
 
-pub use balance::{Balance, HashTable};
+pub use balance::{BalanceConfig, HashTable};
 pub use consumer::{Consumer, Credential};
 pub use facts::read_at_start;
 pub use filters::{Defaults, FilterEntry};

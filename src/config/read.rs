@@ -8,7 +8,7 @@ use serde::de::value::{Error, MapAccessDeserializer, MapDeserializer, SeqDeseria
 use serde::de::{DeserializeOwned, Error as _, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::tree::{Key, Node, Value};
+use super::tree::{MapKey, Node, Value};
 
 /// Reads a value.
 ///
@@ -18,10 +18,10 @@ pub fn read<T: DeserializeOwned>(tree: &Node) -> Result<T, Error> {
     T::deserialize(tree)
 }
 
-type Members<'t> = std::iter::Map<std::slice::Iter<'t, (Key, Node)>, fn(&'t (Key, Node)) -> (&'t str, &'t Node)>;
+type MapMembers<'t> = std::iter::Map<std::slice::Iter<'t, (MapKey, Node)>, fn(&'t (MapKey, Node)) -> (&'t str, &'t Node)>;
 
-fn members(members: &[(Key, Node)]) -> MapDeserializer<'_, Members<'_>, Error> {
-    let split: fn(&(Key, Node)) -> (&str, &Node) = |(key, node)| (&key.text, node);
+fn members(members: &[(MapKey, Node)]) -> MapDeserializer<'_, MapMembers<'_>, Error> {
+    let split: fn(&(MapKey, Node)) -> (&str, &Node) = |(key, node)| (&key.text, node);
     MapDeserializer::new(members.iter().map(split))
 }
 

@@ -7,7 +7,7 @@ use super::tree::{Node, Value};
 use crate::notation::Place;
 
 /// Values shorter than this are replaced only where nothing else can be meant: `a` is in every message.
-const SHORT: usize = 4;
+const SHORT_VALUE: usize = 4;
 
 /// Resolved values, each with the text that stands for it in the file.
 #[derive(Default)]
@@ -46,7 +46,7 @@ impl Redactor {
         for (Longest(_, value), written) in &self.0 {
             // There may be 100,000 of them, of which a message has one.
             if lower.contains(value.as_str()) {
-                text = replace(&text, value, written, value.len() < SHORT);
+                text = replace(&text, value, written, value.len() < SHORT_VALUE);
                 lower = text.to_ascii_lowercase();
             }
         }

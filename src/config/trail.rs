@@ -1,7 +1,7 @@
 //! The path to a value while a tree is walked: a chain on the stack, which becomes a place only where there is
 //! something to report.
 
-use crate::notation::{Place, Step};
+use crate::notation::{Place, PlaceStep};
 
 /// The path to a value in the tree.
 #[derive(Clone, Copy, Debug)]
@@ -19,8 +19,8 @@ impl Trail<'_> {
     pub fn place(&self) -> Place {
         let (mut place, step) = match self {
             Self::Root => return Place::default(),
-            Self::Key(above, key) => (above.place(), Step::Key((*key).to_owned().into())),
-            Self::Index(above, index) => (above.place(), Step::Index(*index)),
+            Self::Key(above, key) => (above.place(), PlaceStep::Key((*key).to_owned().into())),
+            Self::Index(above, index) => (above.place(), PlaceStep::Index(*index)),
         };
         place.0.push(step);
         place

@@ -2,7 +2,7 @@
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput};
 
-use crate::notation::{Place, Step};
+use crate::notation::{Place, PlaceStep};
 
 /// The most values that a configuration may have in all its files, aliases counted each time they are used.
 const MAX_NODES: usize = 4_000_000;
@@ -11,10 +11,10 @@ const MAX_NODES: usize = 4_000_000;
 const MAX_TEXT: usize = 256 << 20;
 
 /// How deep it may be: the code that walks it recurses.
-const MAX_DEPTH: usize = 64;
+const MAX_TREE_DEPTH: usize = 64;
 
 /// The most keys of a mapping that are compared one by one.
-const FEW: usize = 16;
+const FEW_KEYS: usize = 16;
 
 /// A place in a text: the number of the file, line and column, the latter two from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Node {
 
 /// A key and where it begins.
 #[derive(Clone, Debug)]
-pub struct Key {
+pub struct MapKey {
     pub spot: Spot,
     pub text: String,
 }
@@ -56,7 +56,7 @@ pub enum Value {
     Float(f64),
     Text(String),
     List(Vec<Node>),
-    Map(Vec<(Key, Node)>),
+    Map(Vec<(MapKey, Node)>),
 }
 
 impl Value {
@@ -97,8 +97,8 @@ impl Node {
     /// Returns the value at a place, if there is one.
     pub fn at(&self, place: &Place) -> Option<&Self> {
         place.0.iter().try_fold(self, |node, step| match (&node.value, step) {
-            (Value::Map(members), Step::Key(key)) => members.iter().find(|(k, _)| k.text == *key).map(|(_, n)| n),
-            (Value::List(items), Step::Index(index)) => items.get(*index),
+            (Value::Map(members), PlaceStep::Key(key)) => members.iter().find(|(k, _)| k.text == *key).map(|(_, n)| n),
+            (Value::List(items), PlaceStep::Index(index)) => items.get(*index),
             _ => None,
         })
     }
@@ -107,12 +107,12 @@ impl Node {
     pub fn spot_of(&self, place: &Place) -> Spot {
         let (mut node, mut spot) = (self, self.spot);
         for step in &place.0 {
-            if let (Value::Map(members), Step::Name(name)) = (&node.value, step) {
+            if let (Value::Map(members), PlaceStep::Name(name)) = (&node.value, step) {
                 return members.iter().find(|(k, _)| k.text == *name).map_or(spot, |(k, _)| k.spot);
             }
             let next = match (&node.value, step) {
-                (Value::Map(members), Step::Key(key)) => members.iter().find(|(k, _)| k.text == *key).map(|(k, n)| (n, k.spot)),
-                (Value::List(items), Step::Index(index)) => items.get(*index).map(|n| (n, n.spot)),
+                (Value::Map(members), PlaceStep::Key(key)) => members.iter().find(|(k, _)| k.text == *key).map(|(k, n)| (n, k.spot)),
+                (Value::List(items), PlaceStep::Index(index)) => items.get(*index).map(|n| (n, n.spot)),
                 _ => None,
             };
             let Some((below, at)) = next else { return spot };
@@ -268,7 +268,7 @@ impl<'t> Builder<'t> {
     }
 
     fn map(&mut self, depth: usize) -> Result<Value, BadYaml> {
-        let mut members: Vec<(Key, Node)> = Vec::new();
+        let mut members: Vec<(MapKey, Node)> = Vec::new();
         // A few keys are compared with each other; a set is made where there are many.
         let mut seen = ahash::AHashSet::new();
         loop {
@@ -282,11 +282,11 @@ impl<'t> Builder<'t> {
                 Event::Scalar(text, ..) => (*text).to_owned(),
                 _ => return Err(BadYaml { spot, text: "a key that is a text".to_owned() }),
             };
-            if members.len() == FEW {
-                seen.extend(members.iter().map(|(key, _): &(Key, Node)| key.text.clone()));
+            if members.len() == FEW_KEYS {
+                seen.extend(members.iter().map(|(key, _): &(MapKey, Node)| key.text.clone()));
             }
             let again = match members.len() {
-                ..FEW => members.iter().any(|(key, _)| key.text == text),
+                ..FEW_KEYS => members.iter().any(|(key, _)| key.text == text),
                 _ => !seen.insert(text.clone()),
             };
             if again {
@@ -296,7 +296,7 @@ impl<'t> Builder<'t> {
             self.known |= depth == 0 && self.sections.contains(&text.as_str());
             let (event, value_spot) = self.next()?;
             let node = self.node(event, value_spot, depth + 1)?;
-            members.push((Key { spot, text }, node));
+            members.push((MapKey { spot, text }, node));
         }
     }
 }
@@ -305,10 +305,10 @@ impl<'t> Builder<'t> {
 fn grow(all: &mut Size, part: Size, spot: Spot) -> Result<(), BadYaml> {
     all.nodes += part.nodes;
     all.text += part.text;
-    if part.depth > MAX_DEPTH {
+    if part.depth > MAX_TREE_DEPTH {
         return Err(BadYaml {
             spot,
-            text: format!("a configuration that is too deep: at most {MAX_DEPTH} mappings and lists in each other"),
+            text: format!("a configuration that is too deep: at most {MAX_TREE_DEPTH} mappings and lists in each other"),
         });
     }
     if all.nodes > MAX_NODES || all.text > MAX_TEXT { Err(BadYaml { spot, text: too_large() }) } else { Ok(()) }

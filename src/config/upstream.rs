@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::balance::Balance;
+use super::balance::BalanceConfig;
 use super::health::Health;
 use super::resilience::{Breaker, Retry, Sticky, UpstreamLimits};
 use crate::notation::{Duration, File, FollowedFile};
@@ -15,7 +15,7 @@ use crate::upstreams::TargetText;
 pub struct Upstream {
     /// How a target is picked. Default `round_robin`.
     #[serde(default)]
-    pub balance: Balance,
+    pub balance: BalanceConfig,
     /// The targets that are known beforehand. May be empty with `discovery`.
     #[serde(default)]
     pub targets: Vec<TargetText>,

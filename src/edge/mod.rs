@@ -7,5 +7,5 @@
 pub mod listeners;
 pub mod proxy;
 
-pub use listeners::{Bound, Drain, Listening, ServeHttp, Shared};
+pub use listeners::{Bound, Drain, ListenerContext, Listening, ServeHttp};
 pub use proxy::{Gateway, http_service};

@@ -6,12 +6,12 @@ use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, ETAG, Header
 use pingora::http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
-use super::{Filter, Memory, Needs, Refusal, ResponseView, Stage, Verdict};
+use super::{Filter, Memory, Needs, ResponseView, Stage, Unauthenticated, Verdict};
 use crate::exchange::{Exchange, Reason, Rejection};
 use crate::rules::payload::{BodyChain, Decoder};
 
 /// The fields of a head that describe a body and no longer hold once it is changed, except its length.
-static SPOILED: [HeaderName; 5] = [
+static BODY_FIELDS: [HeaderName; 5] = [
     ACCEPT_RANGES,
     HeaderName::from_static("content-md5"),
     HeaderName::from_static("digest"),
@@ -83,7 +83,7 @@ impl Chain {
                 exchange.edits.push(edits);
             }
             if filter.stage() == Stage::Authenticate {
-                let authenticated = filter.authenticate(request, exchange).await.map_err(Refusal::into_rejection)?;
+                let authenticated = filter.authenticate(request, exchange).await.map_err(Unauthenticated::into_rejection)?;
                 authenticated.note(exchange);
             } else {
                 filter.on_request(request, exchange, Slot { memories, index }).await?;
@@ -168,8 +168,8 @@ fn decoder(response: &mut ResponseHeader) -> Result<Option<Decoder>, Box<Rejecti
 fn repair(response: &mut ResponseHeader) {
     response.remove_header(&CONTENT_LENGTH);
     // A response has few fields, and seldom one of these: one scan costs less than a search for each of these.
-    if response.headers.keys().any(|name| SPOILED.contains(name)) {
-        for name in &SPOILED {
+    if response.headers.keys().any(|name| BODY_FIELDS.contains(name)) {
+        for name in &BODY_FIELDS {
             response.remove_header(name);
         }
     }

@@ -47,7 +47,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             codings: vec![CodingName::Zstd, CodingName::Br, CodingName::Gzip],
-            types: TYPES.iter().map(|name| (*name).to_owned()).collect(),
+            types: DEFAULT_TYPES.iter().map(|name| (*name).to_owned()).collect(),
             min_size: Size(1 << 10),
             level: LevelName::Balanced,
             memory: Size(256 << 20),
@@ -56,7 +56,7 @@ impl Default for Config {
 }
 
 /// The media types that are compressed by default.
-const TYPES: [&str; 15] = [
+const DEFAULT_TYPES: [&str; 15] = [
     "text/*",
     "*+json",
     "*+xml",
@@ -198,7 +198,7 @@ impl HttpFilter for Filter {
             weaken_etag(response);
             return Ok(None);
         }
-        let Some(reserved) = Reserved::take(&IN_USE, Encoder::cost(coding, self.level), self.memory) else { return Ok(None) };
+        let Some(reserved) = Reserved::take(&ENCODER_MEMORY, Encoder::cost(coding, self.level), self.memory) else { return Ok(None) };
         let flushes = length_of(response).is_none();
         if response.insert_header(CONTENT_ENCODING, HeaderValue::from_static(coding.name())).is_err() {
             return Ok(None);
@@ -267,7 +267,7 @@ fn add_vary(response: &mut ResponseHeader) {
 }
 
 /// The memory of all active encoders, in bytes.
-static IN_USE: AtomicU64 = AtomicU64::new(0);
+static ENCODER_MEMORY: AtomicU64 = AtomicU64::new(0);
 
 /// The memory of one encoder, which is released when it is dropped.
 #[derive(Debug)]

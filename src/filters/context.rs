@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Consumers;
-use crate::live::{Kept, Live};
+use crate::live::{Live, Maintained};
 use crate::notation::{MethodName, Mistakes, Place};
 
 /// The facts that a filter may use while it is compiled, and its errors.
@@ -29,7 +29,7 @@ pub struct CompileContext<'c> {
     /// The identities of settings.
     pub identities: Identities<'c>,
     /// The values that filters of all routes share.
-    pub shared: &'c mut Shared,
+    pub shared: &'c mut SharedValues,
     /// The errors so far.
     pub mistakes: &'c mut Mistakes,
 }
@@ -103,7 +103,7 @@ impl CompileContext<'_> {
     }
 
     /// Registers a value that is kept up to date in the background while the configuration serves.
-    pub fn keep(&mut self, kept: Arc<dyn Kept>) {
+    pub fn keep(&mut self, kept: Arc<dyn Maintained>) {
         let is_known = self.shared.kept.iter().any(|known| std::ptr::addr_eq(Arc::as_ptr(known), Arc::as_ptr(&kept)));
         if !is_known {
             self.shared.kept.push(kept);
@@ -113,13 +113,13 @@ impl CompileContext<'_> {
 
 /// The values that filters of all routes share.
 #[derive(Default)]
-pub struct Shared {
+pub struct SharedValues {
     known: HashMap<(TypeId, Vec<u8>), Arc<dyn Any + Send + Sync>>,
     /// The values that are kept up to date in the background.
-    pub kept: Vec<Arc<dyn Kept>>,
+    pub kept: Vec<Arc<dyn Maintained>>,
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for SharedValues {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").field("kept", &self.kept).finish_non_exhaustive()
     }

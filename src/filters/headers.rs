@@ -20,15 +20,15 @@ const FRAMING: &[&str] = &["content-length", "transfer-encoding", "connection", 
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Edits of what the target is sent.
-    pub request: Edits,
+    pub request: HeaderEdits,
     /// Edits of what the client is sent.
-    pub response: Edits,
+    pub response: HeaderEdits,
 }
 
 /// Edits, in the order remove, set, add.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Edits {
+pub struct HeaderEdits {
     /// Headers that are removed, every occurrence of them.
     pub remove: Vec<Header>,
     /// Headers that are set to a value, which replaces the present ones.
@@ -63,7 +63,7 @@ fn pairs(edits: Pairs<'_>, place: &Place, edit: fn(HeaderName, HeaderValue) -> E
     edits.iter().filter_map(pair).collect()
 }
 
-fn compile(edits: &Edits, place: &Place, mistakes: &mut Mistakes) -> Arc<[Edit]> {
+fn compile(edits: &HeaderEdits, place: &Place, mistakes: &mut Mistakes) -> Arc<[Edit]> {
     let removed = edits.remove.iter().enumerate();
     let names = removed.filter_map(|(i, h)| editable(h.0.as_str(), &place.key("remove").index(i), mistakes));
     let mut list: Vec<Edit> = names.map(Edit::Remove).collect();
@@ -85,7 +85,7 @@ impl HttpFilter for Filter {
     }
 
     fn headers_written(config: &Config) -> Vec<HeaderName> {
-        let Edits { remove, set, add } = &config.request;
+        let HeaderEdits { remove, set, add } = &config.request;
         let edited = set.keys().chain(add.keys()).filter_map(|name| name.parse().ok());
         remove.iter().map(|name| name.0.clone()).chain(edited).collect()
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::HeaderName;
 use pingora::http::{RequestHeader, ResponseHeader};
 
-use super::{Authenticated, CompileContext, Refusal};
+use super::{Authenticated, CompileContext, Unauthenticated};
 use crate::exchange::{Edit, Exchange, Reason, Rejection};
 use crate::rules::payload::Step;
 
@@ -116,9 +116,9 @@ pub trait HttpFilter: Sized {
         &'a self,
         _request: &'a RequestHeader,
         _exchange: &'a Exchange,
-    ) -> impl Future<Output = Result<Authenticated, Refusal>> + Send + 'a {
+    ) -> impl Future<Output = Result<Authenticated, Unauthenticated>> + Send + 'a {
         // A filter that does not authenticate accepts nothing.
-        std::future::ready(Err(Refusal::unavailable("not an authenticator")))
+        std::future::ready(Err(Unauthenticated::unavailable("not an authenticator")))
     }
 
     /// Decides on a request.
@@ -157,6 +157,6 @@ pub trait HttpFilter: Sized {
 
 /// Returns the rejection of a request whose filter found the memory of another: a fault of the gateway, which accepts
 /// nothing.
-pub(super) fn misplaced() -> Box<Rejection> {
+pub(super) fn wrong_memory() -> Box<Rejection> {
     Rejection::new(Reason::Internal, "").log("a filter found the memory of another")
 }

@@ -28,16 +28,16 @@ use serde::Deserialize;
 use crate::exchange::Exchange;
 
 pub use authenticate::basic::MAX_USERNAME;
-pub use authenticate::{Authenticated, Refusal};
+pub use authenticate::{Authenticated, Unauthenticated};
 pub use chain::{Chain, Memories};
 pub use consumers::{Consumers, consumer_digest};
-pub use context::{CompileContext, Identities, RouteFacts, Shared};
+pub use context::{CompileContext, Identities, RouteFacts, SharedValues};
 pub use cors::announced_method;
 pub(crate) use headers::editable;
 pub use hooks::{BodyStep, HttpFilter, Needs, ResponseView, Stage, Verdict};
 
 use chain::Slot;
-use hooks::misplaced;
+use hooks::wrong_memory;
 
 /// The table of filters: variant, key in the YAML, module. It writes every hook for every variant, so that none can be
 /// forgotten, and dispatches statically: no allocation and no indirect call on a request.
@@ -111,7 +111,7 @@ macro_rules! filters {
                 match self { $(Self::$variant(filter) => filter.edits(),)* }
             }
 
-            async fn authenticate(&self, request: &RequestHeader, exchange: &Exchange) -> Result<Authenticated, Refusal> {
+            async fn authenticate(&self, request: &RequestHeader, exchange: &Exchange) -> Result<Authenticated, Unauthenticated> {
                 match self { $(Self::$variant(filter) => filter.authenticate(request, exchange).await,)* }
             }
 
@@ -124,7 +124,7 @@ macro_rules! filters {
                         }
                         match memory.get(|| Memory::$variant(Default::default())) {
                             Memory::$variant(memory) => filter.on_request(request, exchange, memory).await,
-                            _ => Err(misplaced()),
+                            _ => Err(wrong_memory()),
                         }
                     })*
                 }

@@ -15,8 +15,8 @@ use crate::live::Buckets;
 use crate::notation::{Header, Name, Place, RateText};
 use crate::rules::limits::{Decision, Gcra};
 
-const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-const STATE: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// The longest value of a header in a key; longer ones are cut, and share a bucket.
 const MAX_HEADER: usize = 256;
@@ -32,33 +32,33 @@ pub struct Config {
     pub burst: Option<u32>,
     /// What requests are counted by; several are combined. Default `address`.
     #[serde(default = "by_address")]
-    pub by: By,
+    pub by: LimitKeys,
     /// Limits of the same name count together, wherever they are written. Default: each counts alone: for its route,
     /// or where several routes have it (from `defaults`, a listener or a set) for all of them together. With `route`
     /// in `by` it counts for each of them by itself.
     pub name: Option<Name>,
 }
 
-fn by_address() -> By {
-    By::One(Part::Address)
+fn by_address() -> LimitKeys {
+    LimitKeys::One(LimitKey::Address)
 }
 
 /// One property or several.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
-pub enum By {
+pub enum LimitKeys {
     /// One property.
-    One(Part),
+    One(LimitKey),
     /// The combination of several.
-    Several(Vec<Part>),
+    Several(Vec<LimitKey>),
     /// A header.
-    Header(HeaderPart),
+    Header(HeaderLimitKey),
 }
 
 /// A property by which requests are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Part {
+pub enum LimitKey {
     /// The client's address; of IPv6 its /64.
     Address,
     /// The consumer; a request without one is counted by its address.
@@ -70,7 +70,7 @@ pub enum Part {
 /// A header's value.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct HeaderPart {
+pub struct HeaderLimitKey {
     /// The header; a request without it is counted by its address.
     pub header: Header,
 }
@@ -79,7 +79,7 @@ pub struct HeaderPart {
 #[derive(Debug)]
 pub struct Filter {
     gcra: Gcra,
-    parts: Vec<Part>,
+    keys: Vec<LimitKey>,
     header: Option<HeaderName>,
     buckets: Arc<Buckets>,
     policy: HeaderValue,
@@ -91,7 +91,7 @@ fn seconds_up(duration: Duration) -> u64 {
 }
 
 /// A limit that several filters share.
-struct Named {
+struct SharedLimit {
     gcra: Gcra,
     place: Place,
 }
@@ -102,35 +102,35 @@ impl HttpFilter for Filter {
     const STAGE: Stage = Stage::Limit;
 
     fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
-        let (parts, header) = match &config.by {
-            By::One(part) => (vec![*part], None),
-            By::Several(parts) if parts.is_empty() => {
+        let (keys, header) = match &config.by {
+            LimitKeys::One(part) => (vec![*part], None),
+            LimitKeys::Several(keys) if keys.is_empty() => {
                 context.mistakes.add(&context.place.key("by"), "expected at least one of address, consumer, route");
                 return None;
             }
-            By::Several(parts) => (parts.clone(), None),
-            By::Header(part) => (Vec::new(), Some(part.header.0.clone())),
+            LimitKeys::Several(keys) => (keys.clone(), None),
+            LimitKeys::Header(part) => (Vec::new(), Some(part.header.0.clone())),
         };
         let gcra = Gcra::new(config.limit.0.count, config.limit.0.period, config.burst);
         let label = config.name.as_ref().map_or("limit", |n| n.0.as_str()).to_owned();
         let name = match &config.name {
             Some(name) => format!("name:{}", name.0),
-            None => context.route.count_name(parts.contains(&Part::Route)),
+            None => context.route.count_name(keys.contains(&LimitKey::Route)),
         };
-        let same = context.shared(name.as_bytes(), |context| Some(Named { gcra, place: context.place.clone() }))?;
+        let same = context.shared(name.as_bytes(), |context| Some(SharedLimit { gcra, place: context.place.clone() }))?;
         if same.gcra != gcra {
             let why = format!("limits of one name count together, and this one is another than {}", same.place);
             context.mistakes.add(&context.place.key("limit"), why);
         }
         let window = config.limit.0.period.as_secs().max(1);
         let policy = format!("\"{label}\";q={};w={window}", config.limit.0.count);
-        Some(Self { gcra, parts, header, buckets: context.live.buckets(&name), policy: HeaderValue::try_from(policy).ok()?, label })
+        Some(Self { gcra, keys, header, buckets: context.live.buckets(&name), policy: HeaderValue::try_from(policy).ok()?, label })
     }
 
     fn headers_read(config: &Config) -> Vec<(HeaderName, Vec<String>)> {
         match &config.by {
-            By::Header(part) => vec![(part.header.0.clone(), vec!["by".to_owned(), "header".to_owned()])],
-            By::One(_) | By::Several(_) => Vec::new(),
+            LimitKeys::Header(part) => vec![(part.header.0.clone(), vec!["by".to_owned(), "header".to_owned()])],
+            LimitKeys::One(_) | LimitKeys::Several(_) => Vec::new(),
         }
     }
 
@@ -158,8 +158,8 @@ impl HttpFilter for Filter {
     /// Writes the state of the client's limit (IETF httpapi, RateLimit header fields).
     fn on_response(&self, response: &mut ResponseHeader, view: &ResponseView<'_>, (): &()) {
         if let Some(note) = &view.exchange.limit {
-            let _ = response.insert_header(POLICY, note.policy.clone());
-            let _ = response.insert_header(STATE, note.state.clone());
+            let _ = response.insert_header(RATELIMIT_POLICY, note.policy.clone());
+            let _ = response.insert_header(RATELIMIT, note.state.clone());
         }
     }
 }
@@ -192,14 +192,14 @@ impl Filter {
                 None => address(&mut push),
             }
         }
-        for part in &self.parts {
+        for part in &self.keys {
             match (part, &exchange.identity) {
-                (Part::Consumer, Some(identity)) => {
+                (LimitKey::Consumer, Some(identity)) => {
                     let name = identity.name.as_bytes();
                     push(b'c', &name[..name.len().min(MAX_HEADER)]);
                 }
-                (Part::Address | Part::Consumer, _) => address(&mut push),
-                (Part::Route, _) => push(b'r', &[]),
+                (LimitKey::Address | LimitKey::Consumer, _) => address(&mut push),
+                (LimitKey::Route, _) => push(b'r', &[]),
             }
         }
         at

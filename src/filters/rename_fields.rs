@@ -30,7 +30,7 @@ pub struct Config {
 }
 
 /// The longest new name, in bytes.
-const MAX_NAME: usize = 256;
+const MAX_NEW_NAME: usize = 256;
 
 /// The compiled filter.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ fn check_pair(path: FieldPath, name: &str) -> Result<FieldPath, String> {
     if path.ends_with_any_name() {
         return Err("a path that ends with * would give several members the same name".to_owned());
     }
-    if name.is_empty() || name.len() > MAX_NAME || name.contains(['.', '*']) {
+    if name.is_empty() || name.len() > MAX_NEW_NAME || name.contains(['.', '*']) {
         return Err(format!("expected a name without . and *, for a member stays where it is; found {name:?}"));
     }
     Ok(path)

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use futures::FutureExt;
 use pingora::http::{RequestHeader, ResponseHeader};
 
-use super::{Chain, CompileContext, Consumers, FilterConfig, Identities, Memories, ResponseView, RouteFacts, Shared, consumer_digest};
+use super::{
+    Chain, CompileContext, Consumers, FilterConfig, Identities, Memories, ResponseView, RouteFacts, SharedValues, consumer_digest,
+};
 use crate::exchange::{Exchange, Rejection};
 use crate::live::Live;
 use crate::notation::{Mistakes, Place};
@@ -47,7 +49,7 @@ pub(super) fn compile(yaml: &str) -> Result<Kit, String> {
         consumers.add_key(consumer_digest(format!("key-of-{name}").as_bytes()), &Arc::from(name));
     }
     let (live, consumers) = (Live::default(), Arc::new(consumers));
-    let (mut shared, mut mistakes) = (Shared::default(), Mistakes::default());
+    let (mut shared, mut mistakes) = (SharedValues::default(), Mistakes::default());
     let mut filters = Vec::new();
     for (index, config) in configs.iter().enumerate() {
         let mut context = CompileContext {

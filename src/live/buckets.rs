@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::heritage::{Heritable, Part};
+use super::heritable::{HandoverPart, Heritable};
 use super::shelf::Shelf;
 use crate::exchange::clock;
 use crate::rules::limits::{Decision, Gcra};
@@ -26,14 +26,14 @@ const MAX_KEYS_PER_SHARD: usize = 65_536;
 /// it.
 #[derive(Debug)]
 pub struct Buckets {
-    shards: Box<[Mutex<Shard>]>,
+    shards: Box<[Mutex<BucketShard>]>,
     hasher: RandomState,
     /// Whether anything was noted for a successor since the last hand-over.
     noted: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct Shard {
+struct BucketShard {
     keys: AHashMap<Box<[u8]>, u64>,
     /// The nanoseconds that were added to keys since the last hand-over, if there is a successor.
     added: Option<AHashMap<Box<[u8]>, u64>>,
@@ -88,7 +88,7 @@ impl Buckets {
         }
     }
 
-    fn note(&self, shard: &mut Shard, key: &[u8], more: u64) {
+    fn note(&self, shard: &mut BucketShard, key: &[u8], more: u64) {
         if let Some(added) = &mut shard.added {
             *added.entry(key.into()).or_default() += more;
             self.noted.store(true, Ordering::Release);
@@ -97,7 +97,7 @@ impl Buckets {
 
     /// Adds counts of another process. While only that process counted, a key is behind by as much as there; once
     /// both count, by that much more.
-    fn take(&self, given: &Given, key: &[u8], behind: u64, now: u64) {
+    fn add(&self, given: &SavedBuckets, key: &[u8], behind: u64, now: u64) {
         let mut shard = self.shards[self.hasher.hash_one(key) as usize % SHARDS].lock();
         shard.limit = shard.limit.or(given.counted);
         let behind = match shard.limit {
@@ -106,16 +106,16 @@ impl Buckets {
         };
         let own = shard.keys.get(key).map_or(now, |tat| (*tat).max(now));
         let tat = match given.part {
-            GivenPart::Behind => own.max(now.saturating_add(behind)),
-            GivenPart::More => own.saturating_add(behind),
+            CountKind::Behind => own.max(now.saturating_add(behind)),
+            CountKind::More => own.saturating_add(behind),
         };
         insert(&mut shard, key, tat, now);
     }
 
     /// Returns by how many nanoseconds keys are behind: all keys, those that have changed, or how much more each is
     /// behind since the last call.
-    fn give(&self, part: Part, now: u64) -> Vec<(String, u64)> {
-        if part == Part::Late && !self.noted.swap(false, Ordering::AcqRel) {
+    fn collect(&self, part: HandoverPart, now: u64) -> Vec<(String, u64)> {
+        if part == HandoverPart::Late && !self.noted.swap(false, Ordering::AcqRel) {
             return Vec::new();
         }
         let mut given = Vec::new();
@@ -125,8 +125,8 @@ impl Buckets {
             let text = |key: &[u8]| STANDARD.encode(key);
             let behind = |tat: u64| tat.checked_sub(now).filter(|behind| *behind > 0);
             match (part, added) {
-                (Part::Late, Some(added)) => given.extend(added.iter().map(|(key, more)| (text(key), *more))),
-                (Part::Last, Some(added)) => {
+                (HandoverPart::Late, Some(added)) => given.extend(added.iter().map(|(key, more)| (text(key), *more))),
+                (HandoverPart::Last, Some(added)) => {
                     let changed = added.keys().filter_map(|key| Some((text(key), behind(*shard.keys.get(key)?)?)));
                     given.extend(changed);
                 }
@@ -152,7 +152,7 @@ impl Buckets {
     }
 }
 
-fn insert(shard: &mut Shard, key: &[u8], tat: u64, now: u64) {
+fn insert(shard: &mut BucketShard, key: &[u8], tat: u64, now: u64) {
     if shard.keys.len() >= MAX_KEYS_PER_SHARD && !shard.keys.contains_key(key) {
         evict(shard, now);
     }
@@ -161,7 +161,7 @@ fn insert(shard: &mut Shard, key: &[u8], tat: u64, now: u64) {
 
 /// Makes space: at most once a second by a scan of all keys, otherwise by a sample, so that a flood of keys costs the
 /// same for each.
-fn evict(shard: &mut Shard, now: u64) {
+fn evict(shard: &mut BucketShard, now: u64) {
     const SECOND: u64 = 1_000_000_000;
     if now.saturating_sub(shard.cleared) >= SECOND {
         shard.keys.retain(|_, tat| *tat > now);
@@ -178,7 +178,7 @@ fn evict(shard: &mut Shard, now: u64) {
 /// The meaning of the numbers in a hand-over.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum GivenPart {
+enum CountKind {
     /// By how much a key is behind.
     Behind,
     /// By how much more it is behind since the last hand-over.
@@ -187,9 +187,9 @@ enum GivenPart {
 
 /// All buckets of one limit in a hand-over: keys in base64, and nanoseconds.
 #[derive(Serialize, Deserialize)]
-struct Given {
+struct SavedBuckets {
     limit: String,
-    part: GivenPart,
+    part: CountKind,
     /// The limit by which they are counted; `None` from a predecessor that did not send it.
     #[serde(default)]
     counted: Option<Gcra>,
@@ -205,37 +205,38 @@ impl Heritable for Shelf<String, Buckets> {
         2
     }
 
-    fn give(&self, part: Part) -> serde_json::Result<Option<Vec<u8>>> {
+    fn save(&self, part: HandoverPart) -> serde_json::Result<Option<Vec<u8>>> {
         let now = clock::now();
-        let numbers = if part == Part::Late { GivenPart::More } else { GivenPart::Behind };
+        let numbers = if part == HandoverPart::Late { CountKind::More } else { CountKind::Behind };
         let all = self.all().into_iter();
-        let all = all.map(|(limit, buckets)| Given { limit, part: numbers, counted: buckets.limit(), keys: buckets.give(part, now) });
-        let given: Vec<Given> = all.filter(|given| !given.keys.is_empty()).collect();
+        let all =
+            all.map(|(limit, buckets)| SavedBuckets { limit, part: numbers, counted: buckets.limit(), keys: buckets.collect(part, now) });
+        let given: Vec<SavedBuckets> = all.filter(|given| !given.keys.is_empty()).collect();
         if given.is_empty() { Ok(None) } else { serde_json::to_vec(&given).map(Some) }
     }
 
-    fn take(&self, form: &[u8]) -> serde_json::Result<usize> {
-        let given: Vec<Given> = serde_json::from_slice(form)?;
+    fn restore(&self, form: &[u8]) -> serde_json::Result<usize> {
+        let given: Vec<SavedBuckets> = serde_json::from_slice(form)?;
         let now = clock::now();
         let mut taken = 0;
         for limit in given {
             let Some(buckets) = self.inherit(&limit.limit, || Arc::new(Buckets::default())) else { continue };
             for (key, nanos) in limit.keys.iter().filter_map(|(key, nanos)| Some((STANDARD.decode(key).ok()?, *nanos))) {
-                buckets.take(&limit, &key, nanos, now);
+                buckets.add(&limit, &key, nanos, now);
                 taken += 1;
             }
         }
         Ok(taken)
     }
 
-    fn keep(&self) {
+    fn cancel(&self) {
         for (_, buckets) in self.all() {
             buckets.shards.iter().for_each(|shard| shard.lock().added = None);
         }
     }
 
-    fn settle(&self) {
-        self.settle();
+    fn drop_unused(&self) {
+        self.drop_unused();
     }
 }
 
@@ -266,8 +267,8 @@ mod tests {
         assert_eq!(admitted.into_inner(), 77);
     }
 
-    fn hand(old: &Shelf<String, Buckets>, new: &Shelf<String, Buckets>, part: Part) -> usize {
-        old.give(part).expect("given").map_or(0, |form| new.take(&form).expect("taken"))
+    fn hand(old: &Shelf<String, Buckets>, new: &Shelf<String, Buckets>, part: HandoverPart) -> usize {
+        old.save(part).expect("given").map_or(0, |form| new.restore(&form).expect("taken"))
     }
 
     #[test]
@@ -279,20 +280,20 @@ mod tests {
             (0..most).filter(|_| buckets.admit(limit(10), key, clock::now()).tat.is_some()).count()
         };
         assert_eq!((spend(&buckets, b"one", 3), spend(&buckets, b"two\xff", 1)), (3, 1));
-        assert_eq!(hand(&old, &new, Part::Whole), 2);
+        assert_eq!(hand(&old, &new, HandoverPart::Whole), 2);
         assert_eq!(spend(&buckets, b"one", 2), 2);
-        assert_eq!((hand(&old, &new, Part::Last), hand(&old, &new, Part::Late)), (1, 0));
+        assert_eq!((hand(&old, &new, HandoverPart::Last), hand(&old, &new, HandoverPart::Late)), (1, 0));
         let heir: Arc<Buckets> = new.get_or(&shape, Arc::default);
-        Heritable::settle(&new);
+        Heritable::drop_unused(&new);
         // Both count from now on.
         assert_eq!((spend(&buckets, b"one", 1), spend(&heir, b"one", 1)), (1, 1));
-        assert_eq!((hand(&old, &new, Part::Late), hand(&old, &new, Part::Late)), (1, 0));
+        assert_eq!((hand(&old, &new, HandoverPart::Late), hand(&old, &new, HandoverPart::Late)), (1, 0));
         assert_eq!((spend(&heir, b"one", 20), spend(&heir, b"two\xff", 20), spend(&heir, b"three", 20)), (3, 9, 10));
         // A hand-over that failed leaves nothing behind, and the next one begins anew.
-        old.keep();
+        old.cancel();
         let third: Shelf<String, Buckets> = Shelf::default();
-        assert_eq!(hand(&old, &third, Part::Last), 2);
-        assert!(new.take(b"{}").is_err());
+        assert_eq!(hand(&old, &third, HandoverPart::Last), 2);
+        assert!(new.restore(b"{}").is_err());
     }
 
     #[test]
@@ -304,13 +305,13 @@ mod tests {
         };
         let buckets = old.get_or(&shape, Arc::default);
         assert_eq!(spend(&buckets, 10, 4), 4);
-        assert_eq!(hand(&old, &new, Part::Whole), 1);
-        hand(&old, &new, Part::Last);
+        assert_eq!(hand(&old, &new, HandoverPart::Whole), 1);
+        hand(&old, &new, HandoverPart::Last);
         let heir: Arc<Buckets> = new.get_or(&shape, Arc::default);
         assert_eq!(spend(&heir, 20, 6), 6);
         // What comes late comes in the predecessor's unit.
         assert_eq!(spend(&buckets, 10, 3), 3);
-        assert_eq!(hand(&old, &new, Part::Late), 1);
+        assert_eq!(hand(&old, &new, HandoverPart::Late), 1);
         assert_eq!(spend(&heir, 20, 20), 20 - 4 - 6 - 3);
         assert_eq!(spend(&heir, 100, 200), 80, "20 of the 100 are counted already");
     }
@@ -324,12 +325,12 @@ mod tests {
         let gcra = Gcra::new(10, Duration::from_secs(1), None);
         let shape = "route a".to_owned();
         let buckets = old.get_or(&shape, Arc::default);
-        hand(&old, &new, Part::Whole);
+        hand(&old, &new, HandoverPart::Whole);
         for tenth in 0..50 {
             clock.set(start + tenth * 100_000_000);
             assert!(buckets.admit(gcra, b"one", clock::now()).tat.is_some());
         }
-        hand(&old, &new, Part::Last);
+        hand(&old, &new, HandoverPart::Last);
         let heir: Arc<Buckets> = new.get_or(&shape, Arc::default);
         let room = (0..20).filter(|_| heir.admit(gcra, b"one", clock::now()).tat.is_some()).count();
         assert_eq!(room, 9);

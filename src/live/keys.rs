@@ -13,11 +13,11 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
 
-use super::heritage::{Heritable, Part};
-use super::kept::Kept;
+use super::heritable::{HandoverPart, Heritable};
+use super::maintained::Maintained;
 use super::shelf::Shelf;
 use crate::clients::Fetcher;
-use crate::notation::Source;
+use crate::notation::KeySetSource;
 use crate::tls::{FileVersion, MAX_MATERIAL, read_file};
 
 /// A key that may verify a token.
@@ -53,7 +53,7 @@ pub type KeyError = String;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct KeyStoreShape {
     /// The source of the keys.
-    pub source: Source,
+    pub source: KeySetSource,
     /// The CA file for the TLS of the source.
     pub ca: Option<FileVersion>,
     /// Time between two fetches.
@@ -120,7 +120,7 @@ impl KeyStore {
     /// # Errors
     /// Returns the error in the CA file.
     pub fn new(shape: KeyStoreShape) -> Result<Self, String> {
-        let remote = matches!(shape.source, Source::Url(_));
+        let remote = matches!(shape.source, KeySetSource::Url(_));
         let fetcher = if remote { Some(Fetcher::new(shape.ca.as_ref().map(|ca| ca.path.as_path()))?) } else { None };
         Ok(Self {
             label: Mutex::new(describe(&shape.source)),
@@ -196,13 +196,13 @@ impl KeyStore {
     async fn refresh(&self) -> Result<(), KeyError> {
         let _turn = self.fetching.lock().await;
         let text = match (&self.shape.source, &self.fetcher) {
-            (Source::Url(url), Some(fetcher)) => fetcher.get(url).await.map(|b| b.to_vec()),
-            (Source::File(path), _) => {
+            (KeySetSource::Url(url), Some(fetcher)) => fetcher.get(url).await.map(|b| b.to_vec()),
+            (KeySetSource::File(path), _) => {
                 let path = path.clone();
                 let read = tokio::task::spawn_blocking(move || read_file(&path, MAX_MATERIAL)).await;
                 read.unwrap_or_else(|e| Err(e.to_string()))
             }
-            (Source::Url(_), None) => Err("no client".to_owned()),
+            (KeySetSource::Url(_), None) => Err("no client".to_owned()),
         };
         let result = text.and_then(|text| self.store(text));
         self.state.lock().error = result.as_ref().err().cloned();
@@ -273,9 +273,9 @@ impl KeyStore {
             }
             failed_before = result.is_err();
             let pause = match (&this.shape.source, &result) {
-                (Source::File(_), _) => Duration::from_secs(1),
-                (Source::Url(_), Ok(())) => this.shape.refresh,
-                (Source::Url(_), Err(_)) => this.shape.refresh.min(Duration::from_secs(2)),
+                (KeySetSource::File(_), _) => Duration::from_secs(1),
+                (KeySetSource::Url(_), Ok(())) => this.shape.refresh,
+                (KeySetSource::Url(_), Err(_)) => this.shape.refresh.min(Duration::from_secs(2)),
             };
             // The store must be droppable while this waits, so it is not held meanwhile.
             let deadline = Instant::now() + pause;
@@ -295,12 +295,12 @@ impl KeyStore {
     }
 }
 
-impl Kept for KeyStore {
+impl Maintained for KeyStore {
     fn kind(&self) -> &'static str {
         "key_set"
     }
 
-    fn look_after(self: Arc<Self>) -> BoxFuture<'static, ()> {
+    fn maintain(self: Arc<Self>) -> BoxFuture<'static, ()> {
         async move {
             if self.start() {
                 tokio::spawn(Self::keep_fresh(Arc::downgrade(&self)));
@@ -327,10 +327,10 @@ impl Kept for KeyStore {
     }
 }
 
-fn describe(source: &Source) -> String {
+fn describe(source: &KeySetSource) -> String {
     match source {
-        Source::File(path) => path.display().to_string(),
-        Source::Url(url) => {
+        KeySetSource::File(path) => path.display().to_string(),
+        KeySetSource::Url(url) => {
             // A query and what stands before an @ may be secrets.
             let url = url.split('?').next().unwrap_or_default();
             let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
@@ -352,7 +352,7 @@ pub struct KeyStores {
 }
 
 /// A key set in a hand-over: its shape as JSON, its text, its age in milliseconds.
-type GivenKeys = (String, String, u64);
+type SavedKeySet = (String, String, u64);
 
 impl KeyStores {
     /// Returns the key store of that shape.
@@ -384,8 +384,8 @@ impl Heritable for KeyStores {
         2
     }
 
-    fn give(&self, part: Part) -> serde_json::Result<Option<Vec<u8>>> {
-        if part != Part::Whole {
+    fn save(&self, part: HandoverPart) -> serde_json::Result<Option<Vec<u8>>> {
+        if part != HandoverPart::Whole {
             return Ok(None);
         }
         let given = self.shelf.all().into_iter().filter_map(|(shape, store)| {
@@ -394,18 +394,18 @@ impl Heritable for KeyStores {
             let age = state.succeeded?.elapsed().as_millis().try_into().ok()?;
             Some((shape.form(), String::from_utf8(state.last_text.clone()).ok()?, age))
         });
-        serde_json::to_vec(&given.collect::<Vec<GivenKeys>>()).map(Some)
+        serde_json::to_vec(&given.collect::<Vec<SavedKeySet>>()).map(Some)
     }
 
-    fn take(&self, form: &[u8]) -> serde_json::Result<usize> {
-        let given: Vec<GivenKeys> = serde_json::from_slice(form)?;
+    fn restore(&self, form: &[u8]) -> serde_json::Result<usize> {
+        let given: Vec<SavedKeySet> = serde_json::from_slice(form)?;
         let count = given.len();
-        let entry = |(shape, text, age): GivenKeys| (shape, (text.into_bytes(), Duration::from_millis(age)));
+        let entry = |(shape, text, age): SavedKeySet| (shape, (text.into_bytes(), Duration::from_millis(age)));
         self.waiting.lock().extend(given.into_iter().map(entry));
         Ok(count)
     }
 
-    fn settle(&self) {
+    fn drop_unused(&self) {
         self.waiting.lock().clear();
     }
 }

@@ -4,9 +4,9 @@
 //! is dropped with the last request that uses it.
 
 mod buckets;
-mod heritage;
-mod kept;
+mod heritable;
 mod keys;
+mod maintained;
 mod passwords;
 mod pools;
 mod secrets;
@@ -20,9 +20,9 @@ use crate::tls::TicketKeys;
 use crate::upstreams::{Pool, PoolShape, Sessions};
 
 pub use buckets::Buckets;
-pub use heritage::{Heritable, Part};
-pub use kept::Kept;
+pub use heritable::{HandoverPart, Heritable};
 pub use keys::{KeySet, KeyStore, KeyStoreShape, VerifyingKey, parse_jwks};
+pub use maintained::Maintained;
 pub use passwords::{PasswordVerdict, Passwords};
 pub use verified::VerifiedTokens;
 

@@ -15,19 +15,19 @@ use crate::exchange::clock;
 use crate::rules::identity::PasswordHash;
 
 /// How long the verdict that a password is right is cached, in seconds.
-const RIGHT_FOR: u64 = 300;
+const RIGHT_TTL: u64 = 300;
 
 /// How long the verdict that a password is wrong is cached, in seconds.
-const WRONG_FOR: u64 = 10;
+const WRONG_TTL: u64 = 10;
 
 /// The most requests whose passwords are being verified or wait for that; further ones are rejected.
 const MAX_PENDING: usize = 256;
 
 /// The longest time that one waits for its verification.
-const PATIENCE: Duration = Duration::from_secs(5);
+const VERIFICATION_QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The tag of a name, a hash and a password: its keyed digest, since nothing else of a password may be kept.
-type Tag = [u8; 32];
+type VerdictTag = [u8; 32];
 
 /// The cached verdicts on passwords, and the places for verifications.
 pub struct Passwords {
@@ -37,7 +37,7 @@ pub struct Passwords {
     /// Separate from the right ones, so that guesses do not evict those.
     wrong: VerifiedTokens<()>,
     pending: Arc<Semaphore>,
-    turns: Arc<Semaphore>,
+    places: Arc<Semaphore>,
 }
 
 /// The verdict on a password.
@@ -61,7 +61,7 @@ impl std::fmt::Debug for Passwords {
 
 impl Default for Passwords {
     fn default() -> Self {
-        static TURNS: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1)));
+        static PLACES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1)));
         let mut key = [0; 32];
         // If the system's generator fails nothing else works either.
         let _ = rand::fill(&mut key);
@@ -70,7 +70,7 @@ impl Default for Passwords {
             right: VerifiedTokens::default(),
             wrong: VerifiedTokens::default(),
             pending: Arc::new(Semaphore::new(MAX_PENDING)),
-            turns: Arc::new(Semaphore::new(*TURNS)),
+            places: Arc::new(Semaphore::new(*PLACES)),
         }
     }
 }
@@ -94,14 +94,14 @@ impl Passwords {
     /// whatever the hash says.
     pub async fn verify(self: &Arc<Self>, username: &str, is_known: bool, hash: &Arc<PasswordHash>, password: &str) -> PasswordVerdict {
         let tag = self.tag(username, hash, password);
-        if let Some(known) = self.remembered(&tag) {
+        if let Some(known) = self.cached(&tag) {
             return known;
         }
         let Ok(pending) = Arc::clone(&self.pending).try_acquire_owned() else { return PasswordVerdict::Busy };
-        let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.turns).acquire_owned()).await;
+        let turn = tokio::time::timeout(VERIFICATION_QUEUE_TIMEOUT, Arc::clone(&self.places).acquire_owned()).await;
         let Ok(Ok(turn)) = turn else { return PasswordVerdict::Busy };
         // A client has several connections: another one may have verified it meanwhile.
-        if let Some(known) = self.remembered(&tag) {
+        if let Some(known) = self.cached(&tag) {
             return known;
         }
         let (this, hash, password) = (Arc::clone(self), Arc::clone(hash), password.to_owned());
@@ -122,13 +122,13 @@ impl Passwords {
         }
     }
 
-    fn note(&self, tag: Tag, right: bool) {
+    fn note(&self, tag: VerdictTag, right: bool) {
         let now = seconds();
-        let (table, time) = if right { (&self.right, RIGHT_FOR) } else { (&self.wrong, WRONG_FOR) };
+        let (table, time) = if right { (&self.right, RIGHT_TTL) } else { (&self.wrong, WRONG_TTL) };
         table.insert(tag, Arc::new(()), 0, now + time, now);
     }
 
-    fn remembered(&self, tag: &Tag) -> Option<PasswordVerdict> {
+    fn cached(&self, tag: &VerdictTag) -> Option<PasswordVerdict> {
         let now = seconds();
         if self.right.get(tag, 0, now).is_some() {
             return Some(PasswordVerdict::Right);
@@ -138,7 +138,7 @@ impl Passwords {
 
     /// Returns the tag. Each part has its length before it. With the hash in it, a cached verdict ends with the
     /// password.
-    fn tag(&self, username: &str, hash: &PasswordHash, password: &str) -> Tag {
+    fn tag(&self, username: &str, hash: &PasswordHash, password: &str) -> VerdictTag {
         let mut context = hmac::Context::with_key(&self.key);
         for part in [username, hash.reveal(), password] {
             context.update(&(part.len() as u64).to_be_bytes());
@@ -164,16 +164,13 @@ mod tests {
         assert_eq!(passwords.verify("ada", true, &hash, "password").await, PasswordVerdict::Right);
         assert_eq!(passwords.verify("ada", true, &hash, "guess").await, PasswordVerdict::Wrong);
         assert_eq!(passwords.verify("eve", false, &hash, "password").await, PasswordVerdict::Wrong);
-        let remembered = |name: &str, password: &str| passwords.remembered(&passwords.tag(name, &hash, password));
-        assert_eq!(remembered("ada", "password"), Some(PasswordVerdict::Right));
-        assert_eq!(
-            (remembered("ada", "guess"), remembered("eve", "password")),
-            (Some(PasswordVerdict::Wrong), Some(PasswordVerdict::Wrong))
-        );
-        assert_eq!(remembered("ada", "other"), None);
+        let cached = |name: &str, password: &str| passwords.cached(&passwords.tag(name, &hash, password));
+        assert_eq!(cached("ada", "password"), Some(PasswordVerdict::Right));
+        assert_eq!((cached("ada", "guess"), cached("eve", "password")), (Some(PasswordVerdict::Wrong), Some(PasswordVerdict::Wrong)));
+        assert_eq!(cached("ada", "other"), None);
         // Another hash is another password, though the same text is right for it.
         let other = Arc::new("$2a$06$DCq7YPn5Rq63x1Lad4cll.TV4S6ytwfsfvkgY8jIucDrjc8deX1s.".parse().expect("a hash"));
-        assert_eq!(passwords.remembered(&passwords.tag("ada", &other, "password")), None);
+        assert_eq!(passwords.cached(&passwords.tag("ada", &other, "password")), None);
         let hashes = [Arc::clone(&hash), other];
         let first = passwords.decoy("eve", &hashes).expect("a hash");
         assert!((0..9).all(|_| passwords.decoy("eve", &hashes).is_some_and(|again| Arc::ptr_eq(first, again))));

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::heritage::{Heritable, Part};
+use super::heritable::{HandoverPart, Heritable};
 use super::shelf::Shelf;
 use crate::upstreams::{Bequest, Changes, Pool, PoolShape};
 
@@ -67,16 +67,16 @@ impl Heritable for Pools {
         1
     }
 
-    fn give(&self, part: Part) -> serde_json::Result<Option<Vec<u8>>> {
+    fn save(&self, part: HandoverPart) -> serde_json::Result<Option<Vec<u8>>> {
         // Once the successor serves it knows its targets better than a process without traffic.
-        if part == Part::Late {
+        if part == HandoverPart::Late {
             return Ok(None);
         }
         let wanted = self.shelf.all().into_iter().filter(|(_, pool)| pool.is_wanted());
         serde_json::to_vec(&wanted.map(|(_, pool)| pool.bequeath()).collect::<Vec<_>>()).map(Some)
     }
 
-    fn take(&self, form: &[u8]) -> serde_json::Result<usize> {
+    fn restore(&self, form: &[u8]) -> serde_json::Result<usize> {
         let given: Vec<Bequest> = serde_json::from_slice(form)?;
         let count = given.len();
         for left in given {
@@ -88,7 +88,7 @@ impl Heritable for Pools {
         Ok(count)
     }
 
-    fn settle(&self) {
+    fn drop_unused(&self) {
         self.waiting.lock().clear();
     }
 }

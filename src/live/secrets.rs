@@ -6,7 +6,7 @@ use aws_lc_rs::rand;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::heritage::{Heritable, Part};
+use super::heritable::{HandoverPart, Heritable};
 use crate::tls::{GivenKeys, TicketKeys};
 
 /// The random secrets.
@@ -40,7 +40,7 @@ impl Secrets {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Given {
+struct SavedSecrets {
     sticky: [u8; 32],
     tickets: GivenKeys,
 }
@@ -54,14 +54,14 @@ impl Heritable for Secrets {
         1
     }
 
-    fn give(&self, part: Part) -> serde_json::Result<Option<Vec<u8>>> {
+    fn save(&self, part: HandoverPart) -> serde_json::Result<Option<Vec<u8>>> {
         // Once the successor serves it makes its own.
-        let wanted = part != Part::Late;
-        wanted.then(|| serde_json::to_vec(&Given { sticky: self.sticky(), tickets: self.tickets.give() })).transpose()
+        let wanted = part != HandoverPart::Late;
+        wanted.then(|| serde_json::to_vec(&SavedSecrets { sticky: self.sticky(), tickets: self.tickets.give() })).transpose()
     }
 
-    fn take(&self, form: &[u8]) -> serde_json::Result<usize> {
-        let given: Given = serde_json::from_slice(form)?;
+    fn restore(&self, form: &[u8]) -> serde_json::Result<usize> {
+        let given: SavedSecrets = serde_json::from_slice(form)?;
         *self.sticky.lock() = given.sticky;
         self.tickets.take(given.tickets);
         Ok(2)

@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::heritage::{Heritable, Part};
+use super::heritable::{HandoverPart, Heritable};
 use super::shelf::Shelf;
 use crate::exchange::clock;
 use crate::upstreams::Sessions;
 
 /// A session in a hand-over: its key, its tag in hexadecimal, and how many nanoseconds ago it was used.
-type GivenSession = (u64, String, u64);
+type SavedSession = (u64, String, u64);
 
 /// The sessions of one upstream, in a hand-over.
 #[derive(Serialize, Deserialize)]
-struct Given {
+struct SavedSessions {
     upstream: String,
-    sessions: Vec<GivenSession>,
+    sessions: Vec<SavedSession>,
 }
 
 impl Heritable for Shelf<String, Sessions> {
@@ -28,18 +28,18 @@ impl Heritable for Shelf<String, Sessions> {
         1
     }
 
-    fn give(&self, part: Part) -> serde_json::Result<Option<Vec<u8>>> {
+    fn save(&self, part: HandoverPart) -> serde_json::Result<Option<Vec<u8>>> {
         let now = clock::now();
         let all = self.all().into_iter().map(|(upstream, all)| {
-            let sessions = all.for_successor(part == Part::Whole, now).into_iter();
-            Given { sessions: sessions.map(|(key, tag, age)| (key, format!("{tag:032x}"), age)).collect(), upstream }
+            let sessions = all.for_successor(part == HandoverPart::Whole, now).into_iter();
+            SavedSessions { sessions: sessions.map(|(key, tag, age)| (key, format!("{tag:032x}"), age)).collect(), upstream }
         });
-        let given: Vec<Given> = all.filter(|given| !given.sessions.is_empty()).collect();
+        let given: Vec<SavedSessions> = all.filter(|given| !given.sessions.is_empty()).collect();
         if given.is_empty() { Ok(None) } else { serde_json::to_vec(&given).map(Some) }
     }
 
-    fn take(&self, form: &[u8]) -> serde_json::Result<usize> {
-        let given: Vec<Given> = serde_json::from_slice(form)?;
+    fn restore(&self, form: &[u8]) -> serde_json::Result<usize> {
+        let given: Vec<SavedSessions> = serde_json::from_slice(form)?;
         let now = clock::now();
         for upstream in &given {
             let Some(sessions) = self.inherit(&upstream.upstream, || Arc::new(Sessions::default())) else { continue };
@@ -52,8 +52,8 @@ impl Heritable for Shelf<String, Sessions> {
         Ok(given.iter().map(|g| g.sessions.len()).sum())
     }
 
-    fn settle(&self) {
-        self.settle();
+    fn drop_unused(&self) {
+        self.drop_unused();
     }
 }
 
@@ -66,9 +66,9 @@ mod tests {
         let (old, new): (Shelf<String, Sessions>, Shelf<String, Sessions>) = Default::default();
         let sessions = old.get_or(&"users".to_owned(), Arc::default);
         sessions.bind(7, 1 << 100, clock::now());
-        assert_eq!(new.take(&old.give(Part::Whole).expect("given").expect("a form")).expect("taken"), 1);
+        assert_eq!(new.restore(&old.save(HandoverPart::Whole).expect("given").expect("a form")).expect("taken"), 1);
         sessions.bind(8, 2, clock::now());
-        new.take(&old.give(Part::Late).expect("given").expect("a form")).expect("taken");
+        new.restore(&old.save(HandoverPart::Late).expect("given").expect("a form")).expect("taken");
         let heir = new.get_or(&"users".to_owned(), Arc::default);
         let day = 86_400_000_000_000;
         assert_eq!((heir.find(7, day, clock::now()), heir.find(8, day, clock::now())), (Some(1 << 100), Some(2)));

@@ -9,50 +9,50 @@ use parking_lot::Mutex;
 /// Shared objects by shape.
 #[derive(Debug)]
 pub struct Shelf<S, T> {
-    things: Mutex<HashMap<S, Weak<T>>>,
+    objects: Mutex<HashMap<S, Weak<T>>>,
     /// The objects from a predecessor, until the first configuration serves; `None` from then on.
     inherited: Mutex<Option<Vec<Arc<T>>>>,
 }
 
 impl<S, T> Default for Shelf<S, T> {
     fn default() -> Self {
-        Self { things: Mutex::default(), inherited: Mutex::new(Some(Vec::new())) }
+        Self { objects: Mutex::default(), inherited: Mutex::new(Some(Vec::new())) }
     }
 }
 
 impl<S: Clone + Eq + Hash, T> Shelf<S, T> {
     /// Returns the object of that shape, which is created if it does not exist.
     pub fn get_or(&self, shape: &S, fresh: impl FnOnce() -> Arc<T>) -> Arc<T> {
-        let mut things = self.things.lock();
-        if let Some(thing) = things.get(shape).and_then(Weak::upgrade) {
+        let mut objects = self.objects.lock();
+        if let Some(thing) = objects.get(shape).and_then(Weak::upgrade) {
             return thing;
         }
         // Cleared now and then, so that ten thousand new ones do not scan each other ten thousand times.
-        if things.len() == things.capacity() {
-            things.retain(|_, thing| thing.strong_count() > 0);
+        if objects.len() == objects.capacity() {
+            objects.retain(|_, thing| thing.strong_count() > 0);
         }
         let thing = fresh();
-        things.insert(shape.clone(), Arc::downgrade(&thing));
+        objects.insert(shape.clone(), Arc::downgrade(&thing));
         thing
     }
 
-    /// Like [`Self::get_or`], and keeps the object until [`Self::settle`]; after that only what is in use is kept.
+    /// Like [`Self::get_or`], and keeps the object until [`Self::drop_unused`]; after that only what is in use is kept.
     pub fn inherit(&self, shape: &S, fresh: impl FnOnce() -> Arc<T>) -> Option<Arc<T>> {
         let mut inherited = self.inherited.lock();
-        let Some(kept) = &mut *inherited else { return self.things.lock().get(shape).and_then(Weak::upgrade) };
+        let Some(kept) = &mut *inherited else { return self.objects.lock().get(shape).and_then(Weak::upgrade) };
         let thing = self.get_or(shape, fresh);
         kept.push(Arc::clone(&thing));
         Some(thing)
     }
 
     /// Drops the objects from a predecessor that are not used.
-    pub fn settle(&self) {
+    pub fn drop_unused(&self) {
         *self.inherited.lock() = None;
     }
 
     /// Returns all that are in use.
     pub fn all(&self) -> Vec<(S, Arc<T>)> {
-        let things = self.things.lock();
-        things.iter().filter_map(|(shape, thing)| Some((shape.clone(), thing.upgrade()?))).collect()
+        let objects = self.objects.lock();
+        objects.iter().filter_map(|(shape, thing)| Some((shape.clone(), thing.upgrade()?))).collect()
     }
 }

@@ -16,25 +16,25 @@ const MAX_PER_SHARD: usize = 4_096;
 /// one.
 #[derive(Debug)]
 pub struct VerifiedTokens<T> {
-    shards: Box<[RwLock<Shard<T>>]>,
+    shards: Box<[RwLock<TokenShard<T>>]>,
     hasher: RandomState,
 }
 
 #[derive(Debug)]
-struct Shard<T> {
-    tokens: AHashMap<[u8; 32], Entry<T>>,
+struct TokenShard<T> {
+    tokens: AHashMap<[u8; 32], VerifiedToken<T>>,
     /// The second in which it was last cleared of expired entries.
     cleared: u64,
 }
 
-impl<T> Default for Shard<T> {
+impl<T> Default for TokenShard<T> {
     fn default() -> Self {
         Self { tokens: AHashMap::new(), cleared: 0 }
     }
 }
 
 #[derive(Debug)]
-struct Entry<T> {
+struct VerifiedToken<T> {
     claims: Arc<T>,
     expires: u64,
     generation: u64,
@@ -67,7 +67,7 @@ impl<T> VerifiedTokens<T> {
                 shard.tokens.remove(&any);
             }
         }
-        shard.tokens.insert(digest, Entry { claims, expires, generation });
+        shard.tokens.insert(digest, VerifiedToken { claims, expires, generation });
     }
 
     fn shard(&self, digest: &[u8; 32]) -> usize {

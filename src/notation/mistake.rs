@@ -5,19 +5,19 @@ use std::fmt;
 
 /// One step on the path to a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum PlaceStep {
     /// A key of a mapping.
-    Key(Word),
+    Key(KeyWord),
     /// A place in a list.
     Index(usize),
     /// A key itself, rather than what stands behind it.
-    Name(Word),
+    Name(KeyWord),
 }
 
 /// A key, which is mostly a static string.
-pub type Word = Cow<'static, str>;
+pub type KeyWord = Cow<'static, str>;
 
-impl Step {
+impl PlaceStep {
     /// Returns the step to the value of a key.
     pub fn below(&self) -> Self {
         match self {
@@ -29,28 +29,28 @@ impl Step {
 
 /// The path to a value from the root: `routes[3].match.path`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place(pub Vec<Step>);
+pub struct Place(pub Vec<PlaceStep>);
 
 impl Place {
     /// Returns the place of the value of `key` in the mapping at this place.
     #[must_use]
-    pub fn key(&self, key: impl Into<Word>) -> Self {
-        self.step(Step::Key(key.into()))
+    pub fn key(&self, key: impl Into<KeyWord>) -> Self {
+        self.step(PlaceStep::Key(key.into()))
     }
 
     /// Returns the place of the word `key` itself in the mapping at this place.
     #[must_use]
-    pub fn name(&self, key: impl Into<Word>) -> Self {
-        self.step(Step::Name(key.into()))
+    pub fn name(&self, key: impl Into<KeyWord>) -> Self {
+        self.step(PlaceStep::Name(key.into()))
     }
 
     /// Returns the place of an element of the list at this place.
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
-        self.step(Step::Index(index))
+        self.step(PlaceStep::Index(index))
     }
 
-    fn step(&self, step: Step) -> Self {
+    fn step(&self, step: PlaceStep) -> Self {
         let mut steps = Vec::with_capacity(self.0.len() + 1);
         steps.extend_from_slice(&self.0);
         steps.push(step);
@@ -62,9 +62,9 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (count, step) in self.0.iter().enumerate() {
             match step {
-                Step::Index(index) => write!(f, "[{index}]")?,
-                Step::Key(key) | Step::Name(key) if count == 0 => write!(f, "{key}")?,
-                Step::Key(key) | Step::Name(key) => write!(f, ".{key}")?,
+                PlaceStep::Index(index) => write!(f, "[{index}]")?,
+                PlaceStep::Key(key) | PlaceStep::Name(key) if count == 0 => write!(f, "{key}")?,
+                PlaceStep::Key(key) | PlaceStep::Name(key) => write!(f, ".{key}")?,
             }
         }
         Ok(())
@@ -110,11 +110,11 @@ impl fmt::Display for Mistake {
 }
 
 /// The most errors that are shown; further ones are counted.
-pub const SHOWN: usize = 100;
+pub const MAX_SHOWN: usize = 100;
 
 /// The most errors that are kept to choose from them those that come first in the text. A generated configuration may
 /// have one in each of 100,000 routes.
-const MAX_KEPT: usize = 1_000;
+const MAX_KEPT_ERRORS: usize = 1_000;
 
 /// The errors in a configuration: the first ones, and how many more there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -132,7 +132,7 @@ impl Mistakes {
     }
 
     fn push(&mut self, mistake: Mistake) {
-        if self.0.len() < MAX_KEPT {
+        if self.0.len() < MAX_KEPT_ERRORS {
             self.0.push(mistake);
         } else {
             self.1 += 1;
@@ -158,8 +158,8 @@ impl Mistakes {
     /// Keeps the errors that are shown, and counts the others.
     #[must_use]
     pub fn cut(mut self) -> Self {
-        self.1 += self.0.len().saturating_sub(SHOWN);
-        self.0.truncate(SHOWN);
+        self.1 += self.0.len().saturating_sub(MAX_SHOWN);
+        self.0.truncate(MAX_SHOWN);
         self
     }
 

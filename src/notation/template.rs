@@ -2,10 +2,10 @@
 
 /// A compiled text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Template(Vec<Part>);
+pub struct Template(Vec<TemplatePart>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
+enum TemplatePart {
     Text(String),
     Name(String),
 }
@@ -24,11 +24,11 @@ impl Template {
                 let near = super::nearest(name, known.iter().copied());
                 return Err(format!("nothing here is called {{{name}}}{near}; known: {}", known.join(", ")));
             }
-            parts.push(Part::Text(before.to_owned()));
-            parts.push(Part::Name(name.to_owned()));
+            parts.push(TemplatePart::Text(before.to_owned()));
+            parts.push(TemplatePart::Name(name.to_owned()));
             rest = after;
         }
-        parts.push(Part::Text(rest.to_owned()));
+        parts.push(TemplatePart::Text(rest.to_owned()));
         Ok(Self(parts))
     }
 
@@ -39,7 +39,7 @@ impl Template {
 
     /// Returns whether that name stands in it.
     pub fn names(&self, name: &str) -> bool {
-        self.0.iter().any(|part| matches!(part, Part::Name(n) if n == name))
+        self.0.iter().any(|part| matches!(part, TemplatePart::Name(n) if n == name))
     }
 
     /// Returns the text with its names filled in.
@@ -47,8 +47,8 @@ impl Template {
         let mut out = String::new();
         for part in &self.0 {
             match part {
-                Part::Text(text) => out.push_str(text),
-                Part::Name(name) => out.push_str(value(name).unwrap_or_default()),
+                TemplatePart::Text(text) => out.push_str(text),
+                TemplatePart::Name(name) => out.push_str(value(name).unwrap_or_default()),
             }
         }
         out

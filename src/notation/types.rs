@@ -123,7 +123,7 @@ text_type!(
 
 /// The source of a key set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-pub enum Source {
+pub enum KeySetSource {
     /// A file, read again when it changes.
     File(PathBuf),
     /// A URL, fetched again in the background.
@@ -132,14 +132,14 @@ pub enum Source {
 
 text_type!(
     /// The source of a key set (JWKS, RFC 7517): `file:jwks.json` or `https://…`.
-    KeySource(Source), "key-source", ["file:jwks.json", "https://id.example.com/jwks.json"], |text| {
+    KeySource(KeySetSource), "key-source", ["file:jwks.json", "https://id.example.com/jwks.json"], |text| {
         let wanted = || "file: and a path, or an http(s) URL".to_owned();
         if let Some(path) = text.strip_prefix("file:") {
-            return if path.is_empty() { Err(wanted()) } else { Ok(Source::File(path.into())) };
+            return if path.is_empty() { Err(wanted()) } else { Ok(KeySetSource::File(path.into())) };
         }
         let url = text.parse::<http::Uri>().map_err(|_| wanted())?;
         let fine = matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|h| !h.is_empty());
-        if fine { Ok(Source::Url(text.to_owned())) } else { Err(wanted()) }
+        if fine { Ok(KeySetSource::Url(text.to_owned())) } else { Err(wanted()) }
     }
 );
 

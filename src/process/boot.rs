@@ -286,7 +286,7 @@ impl Supervisor {
     fn begin(&self, bound: Vec<Bound>) {
         self.start_listeners(&self.serving.serving(), bound);
         // Whatever was left and nobody has asked for is for nobody.
-        self.live.heritage().iter().for_each(|kind| kind.settle());
+        self.live.heritage().iter().for_each(|kind| kind.drop_unused());
         METRICS.loaded();
         self.ready.store(true, Ordering::Release);
         notify::ready();

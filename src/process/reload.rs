@@ -10,7 +10,7 @@ use super::{Phase, Supervisor, notify, sockets};
 use crate::admin::Refused;
 use crate::compile::compile;
 use crate::config::{Flat, FlatLater, Loaded, read_at_start};
-use crate::edge::{Bound, Listening, Shared};
+use crate::edge::{Bound, ListenerContext, Listening};
 use crate::notation::{Mistake, Mistakes, Place};
 use crate::snapshot::{Serving, Snapshot};
 use crate::telemetry::AccessLog;
@@ -269,7 +269,7 @@ impl Supervisor {
         for bound in fresh {
             let Some(place) = serving.snapshot.listener(&bound.name) else { continue };
             let listener = &serving.snapshot.listeners[place];
-            let shared = Shared {
+            let shared = ListenerContext {
                 http: Arc::clone(&self.http),
                 serving: Arc::clone(&self.serving),
                 drain: Arc::clone(&self.drain),
@@ -344,7 +344,7 @@ pub async fn look_after(snapshot: &Snapshot) {
             }));
         }
     }
-    first.extend(snapshot.kept.iter().map(|kept| tokio::spawn(Arc::clone(kept).look_after())));
+    first.extend(snapshot.kept.iter().map(|kept| tokio::spawn(Arc::clone(kept).maintain())));
     let all = futures::future::join_all(first);
     if tokio::time::timeout(FIRST_ROUND, all).await.is_err() {
         log::warn!("some upstreams or key sets did not answer within {FIRST_ROUND:?}; they are tried further in the background");

@@ -11,16 +11,16 @@ use crate::telemetry::cells::{Own, own_each, slot};
 /// The configuration as one worker holds it. Requests hold this, so that they are counted where no other worker
 /// counts: a shared counter would move from processor to processor with every request.
 #[derive(Debug)]
-pub struct Held(Arc<Serving>);
+pub struct WorkerServing(Arc<Serving>);
 
-impl Held {
+impl WorkerServing {
     /// Returns the configuration for one worker.
     pub fn new(serving: Arc<Serving>) -> Arc<Self> {
         Arc::new(Self(serving))
     }
 }
 
-impl Deref for Held {
+impl Deref for WorkerServing {
     type Target = Serving;
 
     fn deref(&self) -> &Serving {
@@ -30,29 +30,29 @@ impl Deref for Held {
 
 /// The current configuration, which a reload replaces.
 #[derive(Debug)]
-pub struct Current(Box<[Own<ArcSwap<Held>>]>);
+pub struct Current(Box<[Own<ArcSwap<WorkerServing>>]>);
 
 impl Current {
     /// Begins with that configuration.
     pub fn new(serving: &Arc<Serving>) -> Self {
-        Self(own_each(|| ArcSwap::new(Held::new(Arc::clone(serving)))))
+        Self(own_each(|| ArcSwap::new(WorkerServing::new(Arc::clone(serving)))))
     }
 
     /// Returns the configuration as the running worker holds it.
-    pub fn held(&self) -> Arc<Held> {
+    pub fn for_worker(&self) -> Arc<WorkerServing> {
         self.0[slot()].0.load_full()
     }
 
     /// Returns the configuration, for code that is not part of a request.
     pub fn serving(&self) -> Arc<Serving> {
-        Arc::clone(&self.held().0)
+        Arc::clone(&self.for_worker().0)
     }
 
     /// Replaces the configuration of every worker, and returns the one before. A request has the one or the other;
     /// once this returns, each next one has the new one.
     pub fn replace(&self, serving: &Arc<Serving>) -> Arc<Serving> {
         let before = self.serving();
-        self.0.iter().for_each(|own| own.0.store(Held::new(Arc::clone(serving))));
+        self.0.iter().for_each(|own| own.0.store(WorkerServing::new(Arc::clone(serving))));
         before
     }
 }

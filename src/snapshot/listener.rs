@@ -38,11 +38,11 @@ pub struct Listener {
     /// The address.
     pub address: SocketAddr,
     /// What it speaks.
-    pub kind: Kind,
+    pub kind: ListenerSpec,
     /// The proxies that are trusted about the client. Their connections are not counted by address.
     pub trusted_proxies: Vec<IpNet>,
     /// How many connections it may have.
-    pub room: Room,
+    pub connections: ConnectionLimits,
 }
 
 impl Listener {
@@ -54,21 +54,21 @@ impl Listener {
     /// Returns the transport of its socket.
     pub fn transport(&self) -> Transport {
         match self.kind {
-            Kind::Http(_) => Transport::Tcp,
+            ListenerSpec::Http(_) => Transport::Tcp,
         }
     }
 
     /// Returns its settings for HTTP, if it speaks HTTP.
     pub fn http(&self) -> Option<&HttpListener> {
         match &self.kind {
-            Kind::Http(http) => Some(http),
+            ListenerSpec::Http(http) => Some(http),
         }
     }
 }
 
 /// What a listener speaks. A further kind is a variant here, and a file in `edge/listeners`.
 #[derive(Clone, Debug)]
-pub enum Kind {
+pub enum ListenerSpec {
     /// HTTP/1 and HTTP/2 over TCP, with or without TLS.
     Http(HttpListener),
 }
@@ -88,7 +88,7 @@ pub struct HttpListener {
 
 /// The limits of a listener's connections.
 #[derive(Clone, Copy, Debug)]
-pub struct Room {
+pub struct ConnectionLimits {
     /// The most connections at a time.
     pub connections: usize,
     /// The most connections of one address at a time.

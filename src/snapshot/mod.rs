@@ -15,7 +15,7 @@ use http::HeaderName;
 
 use crate::actions::Action;
 use crate::filters::{Chain, Stage, announced_method};
-use crate::live::Kept;
+use crate::live::Maintained;
 use crate::notation::{Rate, SecretText};
 use crate::rules::path::PathRules;
 use crate::rules::routing::{Question, Router, Verdict};
@@ -23,8 +23,8 @@ use crate::telemetry::metrics::{METRICS, RouteMetrics};
 use crate::telemetry::{AccessLog, Format, Sink};
 use crate::upstreams::Upstream;
 
-pub use current::{Current, Held};
-pub use listener::{HttpListener, Kind, Limits, Listener, ListenerKey, Room, Transport};
+pub use current::{Current, WorkerServing};
+pub use listener::{ConnectionLimits, HttpListener, Limits, Listener, ListenerKey, ListenerSpec, Transport};
 
 /// A whole configuration in its compiled form.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub struct Snapshot {
     /// Every upstream.
     pub upstreams: Vec<Arc<Upstream>>,
     /// The values that are kept up to date in the background.
-    pub kept: Vec<Arc<dyn Kept>>,
+    pub kept: Vec<Arc<dyn Maintained>>,
     /// The query parameters that hold credentials: their values are never logged.
     pub secret_parameters: Vec<String>,
     /// Header names with `_` that the configuration reads, each with its twin that has `-` instead.

@@ -8,7 +8,6 @@
 //!   a [`watch`] is unknown until its first probe, whose result counts at once, is shared by all upstreams
 //!   that probe alike, and tells them why and since when.
 
-mod ask;
 mod bequest;
 mod breaker;
 mod call;
@@ -20,6 +19,7 @@ mod health;
 mod members;
 mod pool;
 mod probe;
+mod send;
 mod sessions;
 mod shape;
 mod sticky;
@@ -29,7 +29,6 @@ mod view;
 mod visit;
 mod watch;
 
-pub use ask::{Asked, Calls, Response};
 pub use bequest::Bequest;
 pub use breaker::SharedBreaker;
 pub use call::{MAX_INTERIM, error_text, is_exhaustion, misframed};
@@ -40,12 +39,13 @@ pub use gate::{Class, GateShape};
 pub use health::Thresholds;
 pub use pool::Pool;
 pub use probe::{Expression, HttpProbe, ProbeKind};
+pub use send::{Calls, OutgoingRequest, Response};
 pub use sessions::Sessions;
 pub use shape::{PoolShape, SessionKey, Transport, TransportTls, widen_window};
 pub use sticky::Sticky;
 pub use target::{Outcome, Target, TargetSpec};
 pub use upstream::{Retry, Upstream};
-pub use visit::{Caller, Replay, Visit};
+pub use visit::{Caller, ResendConditions, Visit};
 pub use watch::ActiveProbe;
 
 #[cfg(test)]

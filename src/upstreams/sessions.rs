@@ -9,10 +9,10 @@ use parking_lot::Mutex;
 const SHARDS: usize = 16;
 
 /// The most sessions of a shard. Over it the oldest of a few are dropped: their clients are balanced anew.
-const MAX: usize = 32_768;
+const MAX_SESSIONS_PER_SHARD: usize = 32_768;
 
 #[derive(Clone, Copy, Debug)]
-struct Session {
+struct StoredSession {
     tag: u128,
     seen: u64,
 }
@@ -20,7 +20,7 @@ struct Session {
 /// The sessions of one upstream: at most 524,288, about 40 bytes each.
 #[derive(Debug)]
 pub struct Sessions {
-    shards: [Mutex<HashMap<u64, Session, ahash::RandomState>>; SHARDS],
+    shards: [Mutex<HashMap<u64, StoredSession, ahash::RandomState>>; SHARDS],
     /// When they were last handed to a successor.
     given: AtomicU64,
 }
@@ -33,7 +33,7 @@ impl Default for Sessions {
 }
 
 impl Sessions {
-    fn shard(&self, key: u64) -> &Mutex<HashMap<u64, Session, ahash::RandomState>> {
+    fn shard(&self, key: u64) -> &Mutex<HashMap<u64, StoredSession, ahash::RandomState>> {
         &self.shards[(key >> 60) as usize % SHARDS]
     }
 
@@ -48,14 +48,14 @@ impl Sessions {
     /// Binds a key to a target.
     pub fn bind(&self, key: u64, tag: u128, now: u64) {
         let mut shard = self.shard(key).lock();
-        if shard.len() >= MAX && !shard.contains_key(&key) {
+        if shard.len() >= MAX_SESSIONS_PER_SHARD && !shard.contains_key(&key) {
             // A hash map has no order: its first few are as good as random ones.
             let oldest = shard.iter().take(8).min_by_key(|(_, s)| s.seen).map(|(k, _)| *k);
             if let Some(oldest) = oldest {
                 shard.remove(&oldest);
             }
         }
-        shard.insert(key, Session { tag, seen: now });
+        shard.insert(key, StoredSession { tag, seen: now });
     }
 
     /// Returns the sessions for a hand-over, each with its key, its tag and the nanoseconds since it was used: all of
@@ -90,9 +90,9 @@ mod tests {
     #[test]
     fn there_is_a_bound() {
         let sessions = Sessions::default();
-        for key in 0..MAX as u64 + 100 {
+        for key in 0..MAX_SESSIONS_PER_SHARD as u64 + 100 {
             sessions.bind(key, 1, key);
         }
-        assert_eq!(sessions.shards[0].lock().len(), MAX);
+        assert_eq!(sessions.shards[0].lock().len(), MAX_SESSIONS_PER_SHARD);
     }
 }

@@ -57,20 +57,20 @@ pub struct MirrorConfig {
     /// The upstream.
     pub upstream: String,
     /// Percent of the requests. Default 100.
-    #[serde(default = "all")]
+    #[serde(default = "default_percent")]
     #[schemars(range(min = 0.001, max = 100))]
     pub percent: f64,
     /// The most copies at a time; further ones are not made. Default 100.
-    #[serde(default = "hundred")]
+    #[serde(default = "default_concurrent")]
     #[schemars(range(min = 1))]
     pub concurrent: u32,
 }
 
-fn all() -> f64 {
+fn default_percent() -> f64 {
     100.0
 }
 
-fn hundred() -> u32 {
+fn default_concurrent() -> u32 {
     100
 }
 

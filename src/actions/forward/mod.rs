@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::{ActionContext, HttpAction, Matched, Outcome};
+use super::{ActionContext, ActionOutcome, HttpAction, MatchedRequest};
 use crate::notation::{Place, Template, nearest};
 use crate::rules::balance::{Algorithm, Balance, Seat, hash_key};
 use crate::rules::identity::RequestKey;
@@ -133,8 +133,8 @@ impl HttpAction for Forward {
         split.into_iter().chain(deadline).collect()
     }
 
-    fn on_request(&self, _matched: &Matched<'_>) -> Outcome<'_> {
-        Outcome::Forward(self)
+    fn on_request(&self, _matched: &MatchedRequest<'_>) -> ActionOutcome<'_> {
+        ActionOutcome::Forward(self)
     }
 
     fn describe(&self) -> Vec<String> {

@@ -12,13 +12,13 @@ use super::admit::admit;
 use super::clock;
 use super::connection::Connections;
 use super::drain::Drain;
-use super::evict::{Idlers, Queue};
+use super::evict::{AcceptQueue, IdleConnections};
 use super::settings::Settings;
 use crate::telemetry::metrics::METRICS;
 
 /// The state of an accept loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Work {
+pub enum AcceptState {
     /// It accepts.
     Accept,
     /// New connections wait in the kernel's queue, or go to another process that has the socket.
@@ -30,27 +30,27 @@ pub enum Work {
 }
 
 /// Waits for a place. When none is free and a client waits, the connection that has been idle longest is ended.
-async fn place(
+async fn acquire_place(
     places: &Arc<Semaphore>,
     socket: &TcpListener,
-    full: &mut Option<Queue>,
-    idlers: &mut Idlers,
+    full: &mut Option<AcceptQueue>,
+    idle: &mut IdleConnections,
 ) -> Option<OwnedSemaphorePermit> {
     if let Ok(place) = Arc::clone(places).try_acquire_owned() {
         return Some(place);
     }
     if full.is_none() {
-        *full = Queue::of(socket).ok();
+        *full = AcceptQueue::of(socket).ok();
     }
     if let Some(queue) = full {
         tokio::select! {
             biased;
             place = Arc::clone(places).acquire_owned() => return place.ok(),
-            () = queue.somebody() => {}
+            () = queue.wait_for_client() => {}
         }
     }
     loop {
-        idlers.end_one();
+        idle.end_one();
         if let Ok(place) = tokio::time::timeout(clock::TICK, Arc::clone(places).acquire_owned()).await {
             return place.ok();
         }
@@ -64,27 +64,27 @@ pub async fn accept(
     settings: Arc<Settings>,
     drain: Arc<Drain>,
     closing: ShutdownWatch,
-    mut work: watch::Receiver<Work>,
+    mut work: watch::Receiver<AcceptState>,
 ) {
     let places = Arc::clone(&settings.places);
     let connections = Arc::clone(settings.service.connections());
     let watcher = tokio::spawn(watch_deadlines(Arc::clone(&connections), closing, Arc::clone(&drain)));
     let mut failing = false;
-    let (mut full, mut idlers) = (None, Idlers::new(Arc::clone(&connections)));
+    let (mut full, mut idle) = (None, IdleConnections::new(Arc::clone(&connections)));
     let last = loop {
         let now = *work.borrow_and_update();
         match now {
-            Work::Stop | Work::Leave => break now,
-            Work::Pause => {
+            AcceptState::Stop | AcceptState::Leave => break now,
+            AcceptState::Pause => {
                 if work.changed().await.is_err() {
                     break now;
                 }
                 continue;
             }
-            Work::Accept => {}
+            AcceptState::Accept => {}
         }
         let next = async {
-            let place = place(&places, &socket, &mut full, &mut idlers).await;
+            let place = acquire_place(&places, &socket, &mut full, &mut idle).await;
             (socket.accept().await, place)
         };
         let (accepted, place) = tokio::select! {
@@ -98,7 +98,7 @@ pub async fn accept(
         match accepted {
             Ok((stream, peer)) => {
                 if std::mem::take(&mut failing) {
-                    log::info!("listener {}: accepts again", settings.home.name.load());
+                    log::info!("listener {}: accepts again", settings.listener_state.name.load());
                 }
                 admit(stream, peer, place, &settings, &drain);
             }
@@ -106,7 +106,7 @@ pub async fn accept(
                 // Out of file descriptors, most likely: the connection stays in the queue meanwhile. One log line is
                 // written for as long as it lasts.
                 if !std::mem::replace(&mut failing, true) {
-                    log::error!("listener {}: cannot accept: {error}", settings.home.name.load());
+                    log::error!("listener {}: cannot accept: {error}", settings.listener_state.name.load());
                 }
                 METRICS.refused.with_label_values(&["accept"]).inc();
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -115,8 +115,8 @@ pub async fn accept(
     };
     // Another process has the socket too.
     drop(full);
-    if last != Work::Leave {
-        empty(socket, |stream, peer| admit(stream, peer, None, &settings, &drain)).await;
+    if last != AcceptState::Leave {
+        serve_queue(socket, |stream, peer| admit(stream, peer, None, &settings, &drain)).await;
     }
     settings.stopping.lock().take();
     // The socket closes with this; connections that are still open keep their deadlines to their end.
@@ -129,7 +129,7 @@ pub async fn accept(
 }
 
 /// Serves the clients in the queue, and closes the socket right behind the last: one that comes in between is reset.
-async fn empty(mut socket: Arc<TcpListener>, serve: impl Fn(TcpStream, SocketAddr)) {
+async fn serve_queue(mut socket: Arc<TcpListener>, serve: impl Fn(TcpStream, SocketAddr)) {
     let only = loop {
         while let Some((stream, peer)) = queued(&socket) {
             serve(stream, peer);
@@ -158,7 +158,7 @@ fn queued<'s>(socket: impl Into<socket2::SockRef<'s>>) -> Option<(TcpStream, Soc
 
 /// How long a connection without a request may stay open once the process drains: a request that is on its way when
 /// the drain begins still gets its response, with `Connection: close`.
-const LINGER: Duration = Duration::from_millis(500);
+const DRAIN_LINGER: Duration = Duration::from_millis(500);
 
 /// Sets the clock and wakes every connection whose deadline has passed.
 async fn watch_deadlines(connections: Connections, shutdown: ShutdownWatch, drain: Arc<Drain>) {
@@ -168,7 +168,7 @@ async fn watch_deadlines(connections: Connections, shutdown: ShutdownWatch, drai
         let now = clock::tick();
         // A drain may be cancelled.
         draining_since = if *shutdown.borrow() { draining_since.or(Some(now)) } else { None };
-        let linger = LINGER.as_millis() as u64;
+        let linger = DRAIN_LINGER.as_millis() as u64;
         let linger_is_over = draining_since.is_some_and(|since: u64| now - since > linger);
         let all_is_over = drain.is_over();
         connections.lock().retain(|connection| {

@@ -15,13 +15,13 @@ use crate::telemetry::metrics::METRICS;
 
 /// Serves a connection in a task of its own. It is counted before the task runs: a drain must not end in between.
 pub fn admit(stream: TcpStream, peer: SocketAddr, place: Option<OwnedSemaphorePermit>, settings: &Settings, drain: &Arc<Drain>) {
-    let address = match settings.enter(peer.ip()) {
+    let address = match settings.count_address(peer.ip()) {
         Ok(address) => address,
         Err(TooMany) => return METRICS.refused.with_label_values(&["address"]).inc(),
     };
     let _ = stream.set_nodelay(true);
     let admitted = Admitted::new(place, address, drain.begin());
     match &settings.service {
-        Service::Http(service) => greet::begin(stream, peer, &settings.home, service, admitted),
+        Service::Http(service) => greet::begin(stream, peer, &settings.listener_state, service, admitted),
     }
 }

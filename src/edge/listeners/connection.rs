@@ -17,7 +17,7 @@ use super::clock;
 use super::pace::Pace;
 use super::wire::Wire;
 use crate::exchange::Client;
-use crate::snapshot::{Held, ListenerKey};
+use crate::snapshot::{ListenerKey, WorkerServing};
 
 tokio::task_local! {
     static CURRENT: Arc<Connection>;
@@ -40,21 +40,21 @@ pub fn with_current<T>(work: impl FnOnce(&Connection) -> T) -> Option<T> {
 
 /// The facts about a listener that its connections share.
 #[derive(Debug)]
-pub struct Home {
+pub struct ListenerState {
     /// The identity of the listener.
     pub key: ListenerKey,
     /// The name of the listener, which a reload may change.
     pub name: ArcSwap<String>,
     /// The last configuration that had the listener, once it is removed. Connections that are still open are served
     /// by it to their end.
-    pub last: ArcSwapOption<Held>,
+    pub last: ArcSwapOption<WorkerServing>,
     /// Whether the connections are to end with the request that they have.
     pub closing: AtomicBool,
 }
 
-impl Home {
+impl ListenerState {
     /// Returns the configuration for a request on the listener, and the listener's place in it.
-    pub fn serving(&self, serving: Arc<Held>) -> (Arc<Held>, Option<usize>) {
+    pub fn serving(&self, serving: Arc<WorkerServing>) -> (Arc<WorkerServing>, Option<usize>) {
         let serving = self.last.load_full().unwrap_or(serving);
         let place = serving.snapshot.place(&self.key);
         (serving, place)
@@ -71,7 +71,7 @@ const NO_STREAMS: u32 = u32::MAX;
 #[derive(Debug)]
 pub struct Connection {
     /// Its listener.
-    pub home: Arc<Home>,
+    pub listener_state: Arc<ListenerState>,
     /// The client, once it is known: after the TLS handshake.
     client: OnceLock<Client>,
     /// The socket, which lives as long as the task that serves it.
@@ -118,9 +118,9 @@ pub struct Connection {
 
 impl Connection {
     /// Returns a connection on which a first head is awaited within `head_time`.
-    pub fn new(home: Arc<Home>, fd: RawFd, head_time: Duration) -> Arc<Self> {
+    pub fn new(listener_state: Arc<ListenerState>, fd: RawFd, head_time: Duration) -> Arc<Self> {
         Arc::new(Self {
-            home,
+            listener_state,
             client: OnceLock::new(),
             fd,
             deadline: AtomicU64::new(after(head_time)),
@@ -161,7 +161,7 @@ impl Connection {
 
     /// Returns whether the connection is to end with the request that it has.
     pub fn is_closing(&self) -> bool {
-        self.home.closing.load(Ordering::Relaxed)
+        self.listener_state.closing.load(Ordering::Relaxed)
     }
 
     /// Returns the descriptor of the socket.
@@ -269,7 +269,7 @@ impl Connection {
     }
 
     /// Notes that bytes have come. The rest of a head has to come within `head_time` of its first octet.
-    pub fn something_came(&self, head_time: Duration) {
+    pub fn note_input(&self, head_time: Duration) {
         if self.is_in_head() && !self.head_begun.swap(true, Ordering::Relaxed) {
             self.deadline.store(after(head_time), Ordering::Relaxed);
         }
@@ -348,7 +348,7 @@ impl Connection {
     }
 
     /// Notes that the client has taken something.
-    pub fn moved(&self) {
+    pub fn note_output(&self) {
         // Read first: most writes never wait.
         if self.write_deadline.load(Ordering::Relaxed) != u64::MAX {
             self.write_deadline.store(u64::MAX, Ordering::Relaxed);

@@ -17,17 +17,17 @@ use super::connection::{Connection, Connections};
 use crate::telemetry::metrics::METRICS;
 
 /// The least number of idle connections that one scan of all of them finds.
-const BATCH: usize = 256;
+const MIN_FOUND: usize = 256;
 
 /// The idle connections of a listener in the order in which they may be ended. All connections are scanned once per
 /// [`clock::TICK`] at most, however many come meanwhile.
-pub struct Idlers {
+pub struct IdleConnections {
     connections: Connections,
     found: Vec<Weak<Connection>>,
     looked: u64,
 }
 
-impl Idlers {
+impl IdleConnections {
     /// Returns the idle connections among `connections`.
     pub fn new(connections: Connections) -> Self {
         Self { connections, found: Vec::new(), looked: 0 }
@@ -47,7 +47,7 @@ impl Idlers {
                 return;
             }
             self.looked = now;
-            self.look();
+            self.scan();
             if self.found.is_empty() {
                 return;
             }
@@ -55,11 +55,11 @@ impl Idlers {
     }
 
     /// Finds the connections that have been idle longest.
-    fn look(&mut self) {
+    fn scan(&mut self) {
         let connections = self.connections.lock();
         let since = |(place, connection): (usize, &Weak<Connection>)| Some((connection.upgrade()?.idle_since()?, place));
         let mut idle: Vec<(u64, usize)> = connections.iter().enumerate().filter_map(since).collect();
-        let batch = BATCH.max(idle.len() / 16);
+        let batch = MIN_FOUND.max(idle.len() / 16);
         if idle.len() > batch {
             idle.select_nth_unstable(batch);
             idle.truncate(batch);
@@ -70,9 +70,9 @@ impl Idlers {
 }
 
 /// Watches whether a client waits in a socket's queue, without accepting it: it may be another process's.
-pub struct Queue(AsyncFd<OwnedFd>);
+pub struct AcceptQueue(AsyncFd<OwnedFd>);
 
-impl Queue {
+impl AcceptQueue {
     /// Returns the queue of a listening socket.
     ///
     /// # Errors
@@ -84,7 +84,7 @@ impl Queue {
     }
 
     /// Resolves when a client waits.
-    pub async fn somebody(&self) {
+    pub async fn wait_for_client(&self) {
         loop {
             let Ok(mut ready) = self.0.readable().await else { return };
             let mut asked = [PollFd::new(self.0.get_ref().as_fd(), PollFlags::POLLIN)];
@@ -98,19 +98,19 @@ impl Queue {
 
 /// The number of connections of each address.
 #[derive(Debug, Default)]
-pub struct Addresses(Mutex<AHashMap<u64, u32>>);
+pub struct AddressCounts(Mutex<AHashMap<u64, u32>>);
 
 /// The place of one connection of an address.
 #[derive(Debug)]
 pub struct AddressPlace {
-    addresses: Arc<Addresses>,
+    addresses: Arc<AddressCounts>,
     address: u64,
 }
 
-impl Addresses {
+impl AddressCounts {
     /// Counts a connection of that address; an IPv6 /64 counts as one. Returns `None` where it has as many as it may
     /// have.
-    pub fn enter(self: &Arc<Self>, address: IpAddr, most: u32) -> Option<AddressPlace> {
+    pub fn count(self: &Arc<Self>, address: IpAddr, most: u32) -> Option<AddressPlace> {
         let address = match address.to_canonical() {
             IpAddr::V4(v4) => u64::from(u32::from(v4)),
             IpAddr::V6(v6) => u64::from_be_bytes(v6.octets()[..8].try_into().unwrap_or_default()) | 1 << 63,
@@ -143,15 +143,15 @@ mod tests {
 
     #[test]
     fn an_address_has_its_share_and_not_more() {
-        let addresses = Arc::new(Addresses::default());
+        let addresses = Arc::new(AddressCounts::default());
         let one: IpAddr = "10.0.0.1".parse().expect("an address");
-        let held: Vec<_> = (0..3).filter_map(|_| addresses.enter(one, 2)).collect();
-        assert_eq!(held.len(), 2);
-        assert!(addresses.enter("::ffff:10.0.0.1".parse().expect("an address"), 2).is_none());
-        assert!(addresses.enter("10.0.0.2".parse().expect("an address"), 2).is_some());
-        let six = addresses.enter("2001:db8::1".parse().expect("an address"), 1);
-        assert!(six.is_some() && addresses.enter("2001:db8::2".parse().expect("an address"), 1).is_none());
-        drop((held, six));
+        let for_worker: Vec<_> = (0..3).filter_map(|_| addresses.count(one, 2)).collect();
+        assert_eq!(for_worker.len(), 2);
+        assert!(addresses.count("::ffff:10.0.0.1".parse().expect("an address"), 2).is_none());
+        assert!(addresses.count("10.0.0.2".parse().expect("an address"), 2).is_some());
+        let six = addresses.count("2001:db8::1".parse().expect("an address"), 1);
+        assert!(six.is_some() && addresses.count("2001:db8::2".parse().expect("an address"), 1).is_none());
+        drop((for_worker, six));
         assert!(addresses.0.lock().is_empty());
     }
 }

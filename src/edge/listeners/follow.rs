@@ -14,13 +14,13 @@ use tokio::io::ReadBuf;
 use super::connection::Connection;
 use super::linger::half_close;
 use super::spare;
-use super::wire::{Fault, Framing, HeadEnd, More};
+use super::wire::{Fault, Framing, HeadEnd, RareState};
 use crate::exchange::Reason;
 use crate::rules::protocols::{Chunks, RequestLine};
 
 /// The most bytes that are kept of what comes behind the end of a request. Pingora reads at most 64 KiB ahead; where
 /// more comes, the stream is no longer HTTP/1.
-const MOST_BEHIND: usize = 256 * 1024;
+const MAX_BEHIND: usize = 256 * 1024;
 
 impl Connection {
     /// Returns whether bytes are to be read again.
@@ -121,7 +121,7 @@ impl Connection {
         if rest.is_empty() {
             return Ok(());
         }
-        if wire.kept.len() + rest.len() > MOST_BEHIND {
+        if wire.kept.len() + rest.len() > MAX_BEHIND {
             wire.forget();
             self.known.store(u64::MAX, Ordering::Relaxed);
             return Ok(());
@@ -170,7 +170,7 @@ impl Connection {
     }
 
     /// Notes that what comes from now on is not HTTP/1.
-    pub fn follow_no_more(&self) {
+    pub fn stop_following(&self) {
         self.known.store(u64::MAX, Ordering::Relaxed);
         let mut wire = self.wire.lock();
         let wire = wire.more();
@@ -232,7 +232,7 @@ impl Connection {
                 (more.replay, more.replayed) = (longer, 0);
             }
             let fault = wire.more.take().and_then(|noted| noted.fault);
-            wire.more = Some(Box::new(More { fault, replay: more.replay, replayed: more.replayed, ..More::default() }));
+            wire.more = Some(Box::new(RareState { fault, replay: more.replay, replayed: more.replayed, ..RareState::default() }));
             self.came.store(known, Ordering::Relaxed);
             self.replays.store(true, Ordering::Relaxed);
         }

@@ -10,17 +10,17 @@ use rustls::ProtocolVersion;
 use tokio::net::TcpStream;
 
 use super::admitted::Admitted;
-use super::connection::{Connection, Home, scope};
+use super::connection::{Connection, ListenerState, scope};
 use super::guard::Guarded;
-use super::service::{HttpService, Tls};
+use super::service::{HttpService, ListenerTls};
 use super::{http1, http2};
 use crate::exchange::{Client, TlsFacts};
 use crate::telemetry::metrics::METRICS;
 
 /// Serves a connection that was just accepted.
-pub fn begin(stream: TcpStream, peer: SocketAddr, home: &Arc<Home>, service: &Arc<HttpService>, admitted: Admitted) {
+pub fn begin(stream: TcpStream, peer: SocketAddr, listener_state: &Arc<ListenerState>, service: &Arc<HttpService>, admitted: Admitted) {
     let tls = service.tls.load_full();
-    let connection = Connection::new(Arc::clone(home), stream.as_raw_fd(), service.limits().header_time);
+    let connection = Connection::new(Arc::clone(listener_state), stream.as_raw_fd(), service.limits().header_time);
     service.connections.lock().push(Arc::downgrade(&connection));
     let service = Arc::clone(service);
     let Some(tls) = tls else {
@@ -29,25 +29,25 @@ pub fn begin(stream: TcpStream, peer: SocketAddr, home: &Arc<Home>, service: &Ar
             let guarded = guard(stream, &connection, &service, false);
             return http1::spawn(guarded, connection, service, admitted);
         }
-        tokio::spawn(greet(stream, None, connection, service, admitted));
+        tokio::spawn(serve_connection(stream, None, connection, service, admitted));
         return;
     };
-    tokio::spawn(greet(stream, Some((tls, peer)), connection, service, admitted));
+    tokio::spawn(serve_connection(stream, Some((tls, peer)), connection, service, admitted));
 }
 
 /// Finds out which protocol is spoken. A connection idles in a task that is no larger than it has to be: HTTP/1 has
 /// another one.
-async fn greet(
+async fn serve_connection(
     stream: TcpStream,
-    tls: Option<(Arc<Tls>, SocketAddr)>,
+    tls: Option<(Arc<ListenerTls>, SocketAddr)>,
     connection: Arc<Connection>,
     service: Arc<HttpService>,
     admitted: Admitted,
 ) {
     let greeting = async {
         match tls {
-            Some((tls, peer)) => shake_hands(stream, peer, &tls, &connection, &service).await,
-            None => Some(look(stream, &connection, &service).await),
+            Some((tls, peer)) => accept_tls(stream, peer, &tls, &connection, &service).await,
+            None => Some(detect_protocol(stream, &connection, &service).await),
         }
     };
     let greeted = tokio::select! {
@@ -74,17 +74,17 @@ where
 }
 
 /// Returns a stream without TLS, and whether HTTP/2 is spoken on it.
-async fn look(stream: TcpStream, connection: &Arc<Connection>, service: &HttpService) -> (Stream, bool) {
+async fn detect_protocol(stream: TcpStream, connection: &Arc<Connection>, service: &HttpService) -> (Stream, bool) {
     let (http1, http2) = **service.protocols.load();
     let is_h2 = http2 && (!http1 || speaks_h2(&stream, service.limits().header_time).await);
     (guard(stream, connection, service, is_h2), is_h2)
 }
 
 /// Returns a stream with TLS, and whether HTTP/2 is spoken on it; `None` when the handshake failed.
-async fn shake_hands(
+async fn accept_tls(
     stream: TcpStream,
     peer: SocketAddr,
-    tls: &Tls,
+    tls: &ListenerTls,
     connection: &Arc<Connection>,
     service: &HttpService,
 ) -> Option<(Stream, bool)> {
@@ -101,7 +101,7 @@ async fn shake_hands(
             return Some((guard(stream, connection, service, is_h2), is_h2));
         }
         Ok(Err(error)) => {
-            log::debug!("listener {}: TLS with {peer} failed: {error}", connection.home.name.load());
+            log::debug!("listener {}: TLS with {peer} failed: {error}", connection.listener_state.name.load());
             METRICS.refused.with_label_values(&["tls"]).inc();
         }
         Err(_) => METRICS.refused.with_label_values(&["tls_timeout"]).inc(),

@@ -26,7 +26,7 @@ use crate::snapshot::Limits;
 use crate::tls::TlsStream;
 
 /// The most header fields that a request may have: on HTTP/1 Pingora counts them.
-pub const MOST_FIELDS: usize = 256;
+pub const MAX_FIELDS: usize = 256;
 
 /// The most bytes of writes that are gathered before they are sent; a head and a small body fit.
 const GATHER: usize = 8 * 1024;
@@ -54,21 +54,21 @@ pub struct Guarded<S> {
     gathered: Vec<u8>,
     gather: bool,
     /// Checks what an HTTP/2 client sends.
-    frames: Option<Box<Frames>>,
+    frames: Option<Box<Http2Frames>>,
     id: UniqueIDType,
 }
 
 /// The frames of an HTTP/2 client.
-struct Frames {
+struct Http2Frames {
     scanner: FrameScanner,
     since: u64,
     sent: u64,
 }
 
-impl Frames {
+impl Http2Frames {
     fn new() -> Box<Self> {
         // In addition there are up to five pseudo-headers.
-        Box::new(Self { scanner: FrameScanner::new(MOST_FIELDS as u32 + 5), since: clock::now(), sent: 0 })
+        Box::new(Self { scanner: FrameScanner::new(MAX_FIELDS as u32 + 5), since: clock::now(), sent: 0 })
     }
 }
 
@@ -76,7 +76,7 @@ impl<S> Guarded<S> {
     /// Guards a stream. With `gather`, for HTTP/1, small writes wait for a flush and stalled ones are cut.
     pub fn new(inner: S, connection: Arc<Connection>, limits: &Limits, gather: bool, id: UniqueIDType) -> Self {
         let stall_time = gather.then_some(limits.body_idle_time);
-        let frames = (!gather).then(Frames::new);
+        let frames = (!gather).then(Http2Frames::new);
         Self { inner, connection, head_time: limits.header_time, stall_time, gathered: Vec::new(), gather, frames, id }
     }
 
@@ -106,7 +106,7 @@ impl<S> Guarded<S> {
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
             (Poll::Ready(_), Some(_)) => {
-                self.connection.moved();
+                self.connection.note_output();
                 outcome
             }
             _ => outcome,
@@ -197,7 +197,7 @@ impl<S> Guarded<S> {
             true => self.connection.note_read(buffer, before),
             false => self.connection.take_in(buffer, before),
         };
-        self.connection.something_came(self.head_time);
+        self.connection.note_input(self.head_time);
         noted.map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault.text()))
     }
 }
@@ -256,15 +256,15 @@ impl<S: AsyncWrite + Unpin> Guarded<S> {
     /// Sends the gathered bytes and `bytes` in one write where the socket takes them.
     fn poll_send_with(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         while !self.gathered.is_empty() {
-            let held = self.gathered.len();
+            let for_worker = self.gathered.len();
             let parts = [IoSlice::new(&self.gathered), IoSlice::new(bytes)];
             let count = ready!(Pin::new(&mut self.inner).poll_write_vectored(context, &parts))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.gathered.drain(..count.min(held));
-            if count > held {
-                return Poll::Ready(Ok(count - held));
+            self.gathered.drain(..count.min(for_worker));
+            if count > for_worker {
+                return Poll::Ready(Ok(count - for_worker));
             }
         }
         Pin::new(&mut self.inner).poll_write(context, bytes)

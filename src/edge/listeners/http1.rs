@@ -19,7 +19,7 @@ use crate::telemetry::Record;
 use crate::telemetry::metrics::METRICS;
 
 /// A connection between requests, where most are at any time: its fields are the cost of an idle one.
-struct Idle {
+struct BetweenRequests {
     stream: Option<Stream>,
     /// The number of requests that it had.
     served: u32,
@@ -31,7 +31,7 @@ struct Idle {
 /// Serves a connection until either side closes it.
 pub fn spawn(stream: Stream, connection: Arc<Connection>, service: Arc<HttpService>, admitted: Admitted) {
     let scoped = Arc::clone(&connection);
-    let mut idle = Idle { stream: Some(stream), served: 0, connection, service, _admitted: admitted };
+    let mut idle = BetweenRequests { stream: Some(stream), served: 0, connection, service, _admitted: admitted };
     let serving = async move {
         while idle.readable().await {
             let Some(work) = idle.serve_one() else { break };
@@ -47,7 +47,7 @@ pub fn spawn(stream: Stream, connection: Arc<Connection>, service: Arc<HttpServi
     tokio::spawn(scope(&scoped, serving));
 }
 
-impl Idle {
+impl BetweenRequests {
     /// Waits for a request and returns whether one comes.
     async fn readable(&mut self) -> bool {
         match &mut self.stream {

@@ -18,38 +18,38 @@ use tokio::sync::Notify;
 use super::connection::{Connection, scope};
 use super::progress::Progress;
 use super::service::HttpService;
-use super::stream::{Http2Stream, Malformed};
+use super::stream::{Http2Stream, MalformedRequest};
 use crate::snapshot::Limits;
 use crate::telemetry::metrics::METRICS;
 
 /// How many malformed requests a connection may have before it ends.
-const MALFORMED: usize = 100;
+const MAX_MALFORMED: usize = 100;
 
 /// How much may be received of bodies before it is read: of one stream, and of all streams of a connection, so that a
 /// body that is not read does not block the others.
-const STREAM_WINDOW: u32 = 64 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
+const CLIENT_STREAM_WINDOW: u32 = 64 * 1024;
+const CLIENT_CONNECTION_WINDOW: u32 = 4 * CLIENT_STREAM_WINDOW;
 
 /// The most bytes of a response that wait in the protocol's own buffer.
 const SEND_BUFFER: usize = 64 * 1024;
 
 /// How long after a GOAWAY streams are still accepted that may have crossed it (RFC 9113, section 6.8). The streams
 /// of a client that opens them for longer, as one that ignores PING may, are refused (REFUSED_STREAM).
-const GRACE: Duration = Duration::from_secs(5);
+const GOAWAY_GRACE: Duration = Duration::from_secs(5);
 
 /// How long a client without streams is waited for after a GOAWAY.
-const LINGER: Duration = Duration::from_secs(1);
+const GOAWAY_LINGER: Duration = Duration::from_secs(1);
 
 /// Counts active streams, and malformed requests.
 #[derive(Debug)]
-struct Active {
+struct ActiveStreams {
     count: AtomicUsize,
     idle: Notify,
     malformed: AtomicUsize,
     connection: Arc<Connection>,
 }
 
-impl Active {
+impl ActiveStreams {
     fn new(connection: &Arc<Connection>) -> Self {
         let (count, malformed) = (AtomicUsize::new(0), AtomicUsize::new(0));
         Self { count, idle: Notify::new(), malformed, connection: Arc::clone(connection) }
@@ -60,7 +60,7 @@ impl Active {
     }
 }
 
-struct ActiveGuard(Arc<Active>);
+struct ActiveGuard(Arc<ActiveStreams>);
 
 impl Drop for ActiveGuard {
     fn drop(&mut self) {
@@ -80,7 +80,7 @@ pub async fn serve(stream: Stream, connection: &Arc<Connection>, service: &Arc<H
     let Ok(Ok(mut h2)) = connected else {
         return METRICS.refused.with_label_values(&["preface"]).inc();
     };
-    let active = Arc::new(Active::new(connection));
+    let active = Arc::new(ActiveStreams::new(connection));
     let mut shutdown = service.shutdown.clone();
     // Since when a GOAWAY asks the client to open no more streams here.
     let mut closing: Option<Instant> = None;
@@ -91,11 +91,11 @@ pub async fn serve(stream: Stream, connection: &Arc<Connection>, service: &Arc<H
     let mut requests = 0_u32;
     let mut ended = false;
     loop {
-        let late = closing.is_some_and(|since| since.elapsed() >= GRACE);
+        let late = closing.is_some_and(|since| since.elapsed() >= GOAWAY_GRACE);
         if late && active.is_idle() {
             return;
         }
-        let quiet = if closing.is_some() { LINGER } else { limits.idle_time };
+        let quiet = if closing.is_some() { GOAWAY_LINGER } else { limits.idle_time };
         let accepted = tokio::select! {
             biased;
             _ = shutdown.changed(), if closing.is_none() => None,
@@ -106,7 +106,7 @@ pub async fn serve(stream: Stream, connection: &Arc<Connection>, service: &Arc<H
                 ended = true;
                 continue;
             }
-            () = idle(&active, quiet) => match closing {
+            () = wait_until_idle(&active, quiet) => match closing {
                 Some(_) => return,
                 None => None,
             },
@@ -142,8 +142,8 @@ fn options(limits: &Limits) -> Builder {
     options
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.headers).unwrap_or(u32::MAX))
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_window_size(CLIENT_STREAM_WINDOW)
+        .initial_connection_window_size(CLIENT_CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER);
     options
 }
@@ -163,9 +163,9 @@ fn spawn(
         let begun = tokio::time::timeout(stall, Http2Stream::begin(request, Arc::clone(&progress))).await;
         let session = match begun {
             Ok(Ok(session)) => session,
-            Ok(Err(Malformed)) => {
+            Ok(Err(MalformedRequest)) => {
                 progress.sending.reset(Reason::PROTOCOL_ERROR);
-                if guard.0.malformed.fetch_add(1, Ordering::Relaxed) + 1 == MALFORMED {
+                if guard.0.malformed.fetch_add(1, Ordering::Relaxed) + 1 == MAX_MALFORMED {
                     connection.violate(Reason::ENHANCE_YOUR_CALM.into());
                 }
                 return METRICS.refused.with_label_values(&["malformed"]).inc();
@@ -188,7 +188,7 @@ fn spawn(
 }
 
 /// Resolves when no stream has been active for that long.
-async fn idle(active: &Active, time: Duration) {
+async fn wait_until_idle(active: &ActiveStreams, time: Duration) {
     loop {
         while !active.is_idle() {
             active.idle.notified().await;

@@ -13,15 +13,15 @@ use tokio::net::TcpStream;
 use super::connection::Connection;
 
 /// How long a client may go on sending.
-const LINGER_TIME: Duration = Duration::from_secs(10);
+const CLOSE_LINGER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the client may pause.
-const LINGER_PAUSE: Duration = Duration::from_secs(2);
+const CLOSE_PAUSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The most bytes that are drained.
-const LINGER_SIZE: usize = 64 << 20;
+const MAX_DRAINED: usize = 64 << 20;
 
-const BUFFER: usize = 32 * 1024;
+const LINGER_BUFFER: usize = 32 * 1024;
 
 /// Closes the writing half of a socket that is about to be closed, and returns a handle that keeps the rest open.
 pub fn half_close(socket: RawFd) -> Option<OwnedFd> {
@@ -34,15 +34,15 @@ pub fn half_close(socket: RawFd) -> Option<OwnedFd> {
 /// Drains what comes until the client closes or a bound is reached.
 pub async fn linger(socket: OwnedFd, connection: &Connection) {
     let Ok(mut stream) = TcpStream::from_std(socket.into()) else { return };
-    let mut buffer = vec![0; BUFFER];
+    let mut buffer = vec![0; LINGER_BUFFER];
     let read_away = async {
         let mut size = 0;
-        while size < LINGER_SIZE && !connection.is_cut() {
-            match tokio::time::timeout(LINGER_PAUSE, stream.read(&mut buffer)).await {
+        while size < MAX_DRAINED && !connection.is_cut() {
+            match tokio::time::timeout(CLOSE_PAUSE_TIMEOUT, stream.read(&mut buffer)).await {
                 Ok(Ok(count)) if count > 0 => size += count,
                 _ => return,
             }
         }
     };
-    let _ = tokio::time::timeout(LINGER_TIME, read_away).await;
+    let _ = tokio::time::timeout(CLOSE_LINGER_TIMEOUT, read_away).await;
 }

@@ -9,12 +9,12 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::accept::{Work, accept};
+use super::accept::{AcceptState, accept};
 use super::drain::Drain;
-use super::service::Shared;
+use super::service::ListenerContext;
 use super::settings::Settings;
 use super::socket::Bound;
-use crate::snapshot::{Held, Listener, Serving, Transport};
+use crate::snapshot::{Listener, Serving, Transport, WorkerServing};
 
 /// A running listener. When it is dropped, it stops accepting, and its connections end with the request that they
 /// have.
@@ -29,7 +29,7 @@ pub struct Listening {
     pub activated: bool,
     settings: Arc<Settings>,
     socket: Arc<TcpListener>,
-    work: watch::Sender<Work>,
+    work: watch::Sender<AcceptState>,
     closing: watch::Sender<bool>,
     drain: Arc<Drain>,
     /// Whether another process has the socket too, and serves.
@@ -49,11 +49,11 @@ impl Listening {
     ///
     /// # Errors
     /// Fails when the socket cannot be used.
-    pub fn start(bound: Bound, listener: &Listener, shared: Shared) -> std::io::Result<Self> {
+    pub fn start(bound: Bound, listener: &Listener, shared: ListenerContext) -> std::io::Result<Self> {
         let std = std::net::TcpListener::from(bound.socket);
         std.set_nonblocking(true)?;
         let socket = Arc::new(TcpListener::from_std(std)?);
-        let (work, told) = watch::channel(Work::Accept);
+        let (work, told) = watch::channel(AcceptState::Accept);
         let (closing, shutdown) = watch::channel(false);
         let drain = Arc::clone(&shared.drain);
         let settings = Arc::new(Settings::new(listener, shared, shutdown.clone()));
@@ -72,19 +72,19 @@ impl Listening {
 
     /// Returns whether this is the listener of that configuration.
     pub fn is(&self, listener: &Listener) -> bool {
-        self.settings.home.key == listener.key()
+        self.settings.listener_state.key == listener.key()
     }
 
     /// Returns the transport of its socket.
     pub fn transport(&self) -> Transport {
-        self.settings.home.key.transport()
+        self.settings.listener_state.key.transport()
     }
 
     /// Ends the listener, which no configuration has any more: it accepts nothing, and its connections end with the
     /// request that they have, served by the last configuration that had it. When the returned task has ended, its
     /// address is free.
     pub fn retire(self, last: Arc<Serving>) -> Option<JoinHandle<()>> {
-        self.settings.home.last.store(Some(Held::new(last)));
+        self.settings.listener_state.last.store(Some(WorkerServing::new(last)));
         self.end()
     }
 
@@ -105,13 +105,13 @@ impl Listening {
 
     /// Sets whether the connections end with the request that they have.
     pub fn close(&self, closing: bool) {
-        self.settings.home.closing.store(closing, Ordering::Relaxed);
+        self.settings.listener_state.closing.store(closing, Ordering::Relaxed);
         self.closing.send_replace(closing);
     }
 
     /// Pauses accepting, or resumes it. The socket stays open: no client is refused meanwhile.
     pub fn pause(&self, paused: bool) {
-        self.work.send_replace(if paused { Work::Pause } else { Work::Accept });
+        self.work.send_replace(if paused { AcceptState::Pause } else { AcceptState::Accept });
     }
 
     /// Returns the socket.
@@ -132,7 +132,7 @@ impl Listening {
 impl Drop for Listening {
     fn drop(&mut self) {
         *self.settings.stopping.lock() = Some(self.drain.begin());
-        self.work.send_replace(if self.is_shared() { Work::Leave } else { Work::Stop });
+        self.work.send_replace(if self.is_shared() { AcceptState::Leave } else { AcceptState::Stop });
         self.close(true);
     }
 }

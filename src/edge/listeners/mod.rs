@@ -29,11 +29,11 @@ mod wire;
 
 pub use connection::{Connection, current_connection};
 pub use drain::Drain;
-pub use guard::MOST_FIELDS;
+pub use guard::MAX_FIELDS;
 pub use listening::Listening;
 pub use pace::Pace;
-pub use presence::{LOOK, client_gone, with_pace};
+pub use presence::{PRESENCE_CHECK_INTERVAL, client_gone, with_pace};
 pub use progress::Progress;
-pub use service::{RequestWork, ServeHttp, Shared};
+pub use service::{ListenerContext, RequestWork, ServeHttp};
 pub use socket::Bound;
 pub use wire::Framing;

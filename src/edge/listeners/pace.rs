@@ -20,14 +20,14 @@ const AHEAD: usize = 16 * 1024;
 const AHEAD_OF_FAST: usize = 64 * 1024;
 
 /// The same for a response that is decoded on its way, which may become a hundred times as long.
-const AHEAD_PACKED: usize = 8 * 1024;
+const AHEAD_OF_DECODER: usize = 8 * 1024;
 
 /// More bytes than the sockets hold for a client that takes nothing.
 const TRUSTED: u32 = 8 * 1024 * 1024;
 
 /// The bytes of the body that may be read before the first of them goes to the client; more than the line before a
 /// chunk that Pingora accepts.
-const FIRST: usize = 12 * 1024;
+const MAX_FIRST_READ: usize = 12 * 1024;
 
 /// The state in which no byte of a head has come.
 const AWAITED: u64 = 0;
@@ -53,7 +53,7 @@ pub struct Pace {
     /// Whether the request is still coming.
     sending: AtomicBool,
     /// Whether the response is decoded on its way.
-    packed: AtomicBool,
+    decoded: AtomicBool,
     /// Whether the response is over.
     over: AtomicBool,
     /// Whether the connection to the target was a reused one.
@@ -71,7 +71,7 @@ impl Default for Pace {
             head: AtomicU64::new(COMPLETE),
             late: AtomicBool::new(false),
             sending: AtomicBool::new(false),
-            packed: AtomicBool::new(false),
+            decoded: AtomicBool::new(false),
             over: AtomicBool::new(false),
             reused: AtomicBool::new(false),
             reader: AtomicWaker::new(),
@@ -84,11 +84,11 @@ impl Pace {
     /// coming.
     pub fn begin(&self, head_time: Option<Duration>, sending: bool) {
         self.sending.store(sending, Ordering::Relaxed);
-        self.packed.store(false, Ordering::Relaxed);
+        self.decoded.store(false, Ordering::Relaxed);
         let most = head_time.and_then(|time| u32::try_from(time.as_millis()).ok()).unwrap_or(u32::MAX);
         self.head_time.store(most, Ordering::Relaxed);
         // The bytes that come with the head are gathered into one buffer, which stays with the session.
-        self.ahead.store((AHEAD - FIRST) as u32, Ordering::Relaxed);
+        self.ahead.store((AHEAD - MAX_FIRST_READ) as u32, Ordering::Relaxed);
         self.steady.store(0, Ordering::Relaxed);
         self.stalled.store(false, Ordering::Relaxed);
         self.late.store(false, Ordering::Relaxed);
@@ -97,8 +97,8 @@ impl Pace {
     }
 
     /// Notes that the response is decoded on its way.
-    pub fn unpack(&self) {
-        self.packed.store(true, Ordering::Relaxed);
+    pub fn note_decoding(&self) {
+        self.decoded.store(true, Ordering::Relaxed);
     }
 
     /// Notes that the request has ended.
@@ -115,7 +115,7 @@ impl Pace {
     pub fn allowance(&self, context: &Context<'_>) -> usize {
         let most = match self.stalled.load(Ordering::Relaxed) {
             true => 0,
-            false if self.packed.load(Ordering::Relaxed) => AHEAD_PACKED,
+            false if self.decoded.load(Ordering::Relaxed) => AHEAD_OF_DECODER,
             false if self.sending.load(Ordering::Relaxed) => AHEAD_OF_FAST,
             false if self.steady.load(Ordering::Relaxed) < TRUSTED => AHEAD,
             false => AHEAD_OF_FAST,
@@ -148,7 +148,7 @@ impl Pace {
 
     /// Notes that a part of the body goes to the client, after all parts before it.
     pub fn pass(&self) {
-        if self.ahead.swap(0, Ordering::Relaxed) as usize >= AHEAD_PACKED {
+        if self.ahead.swap(0, Ordering::Relaxed) as usize >= AHEAD_OF_DECODER {
             self.reader.wake();
         }
     }

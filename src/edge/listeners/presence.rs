@@ -7,10 +7,10 @@ use super::pace::Pace;
 use super::progress::Progress;
 
 /// How often a waiting request checks whether its client is still there.
-pub const LOOK: Duration = Duration::from_millis(50);
+pub const PRESENCE_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// When it checks for the first time: many clients that leave do so at once.
-const FIRST_LOOK: Duration = Duration::from_millis(2);
+const FIRST_PRESENCE_CHECK: Duration = Duration::from_millis(2);
 
 /// Resolves when the client of the running task has gone or, on HTTP/2, has reset the stream; never where the task
 /// has none. Only the request's own task, which holds the stream, may await it.
@@ -18,10 +18,10 @@ pub async fn client_gone() {
     if let Some(progress) = Progress::current() {
         return progress.gone().await;
     }
-    let mut pause = FIRST_LOOK;
+    let mut pause = FIRST_PRESENCE_CHECK;
     loop {
         tokio::time::sleep(pause).await;
-        pause = LOOK.min(pause * 2);
+        pause = PRESENCE_CHECK_INTERVAL.min(pause * 2);
         match with_current(Connection::is_gone) {
             Some(false) => {}
             Some(true) => return,

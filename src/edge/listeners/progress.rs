@@ -13,7 +13,7 @@ use super::pace::Pace;
 use super::sending::Sending;
 
 /// How long a request whose client has reset it may take to notice by itself.
-const NOTICE: Duration = Duration::from_millis(100);
+const RESET_NOTICE_TIMEOUT: Duration = Duration::from_millis(100);
 
 tokio::task_local! {
     static PROGRESS: Arc<Progress>;
@@ -28,7 +28,7 @@ pub struct Progress {
     /// Whether a body is awaited.
     awaited: AtomicBool,
     /// Whether the response has begun: from then on the client may take its time, as streams do.
-    answered: AtomicBool,
+    responded: AtomicBool,
     /// When the last part of the body came.
     last: AtomicU64,
     /// The pace of the response.
@@ -38,9 +38,9 @@ pub struct Progress {
 impl Progress {
     /// Returns the progress of a stream that was just accepted, by its sending side.
     pub fn new(response: SendResponse<Bytes>) -> Arc<Self> {
-        let (awaited, answered) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (awaited, responded) = (AtomicBool::new(false), AtomicBool::new(false));
         let (sending, last, pace) = (Sending::new(response), AtomicU64::new(clock::now()), Pace::default());
-        Arc::new(Self { sending, awaited, answered, last, pace })
+        Arc::new(Self { sending, awaited, responded, last, pace })
     }
 
     /// Returns ready once the client has reset the stream, or the connection has ended.
@@ -62,7 +62,7 @@ impl Progress {
     /// body while the target takes nothing of it, and the received part fills the connection's window (pingora#910).
     pub async fn abandoned(&self) {
         self.gone().await;
-        tokio::time::sleep(NOTICE).await;
+        tokio::time::sleep(RESET_NOTICE_TIMEOUT).await;
         if !self.awaited.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
@@ -90,8 +90,8 @@ impl Progress {
     }
 
     /// Notes that the response has begun.
-    pub fn answer_begun(&self) {
-        self.answered.store(true, Ordering::Relaxed);
+    pub fn note_response_begun(&self) {
+        self.responded.store(true, Ordering::Relaxed);
     }
 
     /// Resolves once an awaited part of the body has not come for `limit`, and no response has begun.
@@ -100,7 +100,7 @@ impl Progress {
         loop {
             tokio::time::sleep(limit).await;
             let since = clock::now().saturating_sub(self.last.load(Ordering::Relaxed));
-            let waits = self.awaited.load(Ordering::Relaxed) && !self.answered.load(Ordering::Relaxed);
+            let waits = self.awaited.load(Ordering::Relaxed) && !self.responded.load(Ordering::Relaxed);
             if waits && since >= limit_ms {
                 return;
             }

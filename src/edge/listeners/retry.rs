@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 /// The longest body that is kept for a retry, as Pingora has it on HTTP/1.
-const MOST: usize = 64 * 1024;
+const MAX_RETRY_BODY: usize = 64 * 1024;
 
 /// The part of a body that has come so far.
 #[derive(Default)]
@@ -18,7 +18,7 @@ impl RetryBuffer {
         if self.truncated {
             return;
         }
-        self.truncated = self.bytes.len() + part.len() > MOST;
+        self.truncated = self.bytes.len() + part.len() > MAX_RETRY_BODY;
         if self.truncated {
             self.bytes = BytesMut::new();
         } else {

@@ -12,10 +12,10 @@ use parking_lot::Mutex;
 /// The sending side of a stream. It is shared with everything that waits for something other than the client and has
 /// to end with it: connecting to a target, a place in a queue.
 #[derive(Debug)]
-pub struct Sending(Mutex<Side>);
+pub struct Sending(Mutex<SendState>);
 
 #[derive(Debug)]
-struct Side {
+struct SendState {
     response: SendResponse<Bytes>,
     /// Once the head of the final response has been sent.
     body: Option<SendStream<Bytes>>,
@@ -24,7 +24,7 @@ struct Side {
 impl Sending {
     /// Returns the sending side of a stream that was just accepted.
     pub fn new(response: SendResponse<Bytes>) -> Self {
-        Self(Mutex::new(Side { response, body: None }))
+        Self(Mutex::new(SendState { response, body: None }))
     }
 
     /// Returns ready once the client has reset the stream, or the connection has ended.

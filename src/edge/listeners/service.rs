@@ -11,7 +11,7 @@ use pingora::tls::TlsAcceptor;
 
 use super::connection::Connections;
 use super::drain::Drain;
-use crate::snapshot::{Current, HttpListener, Kind, Limits};
+use crate::snapshot::{Current, HttpListener, Limits, ListenerSpec};
 use crate::tls::{CertificateTable, ServerSettings, TicketKeys, Tickets, server_config};
 
 /// The work on one request. It resolves to the connection if another request may follow on it.
@@ -25,7 +25,7 @@ pub trait ServeHttp: Send + Sync {
 
 /// The values that all listeners of a process share.
 #[derive(Clone)]
-pub struct Shared {
+pub struct ListenerContext {
     /// The service for HTTP requests.
     pub http: Arc<dyn ServeHttp>,
     /// The current configuration.
@@ -45,16 +45,16 @@ pub enum Service {
 
 impl Service {
     /// Returns the service of a listener of that kind and name; `shutdown` says whether it closes.
-    pub fn new(kind: &Kind, name: &str, shared: Shared, shutdown: ShutdownWatch) -> Self {
+    pub fn new(kind: &ListenerSpec, name: &str, shared: ListenerContext, shutdown: ShutdownWatch) -> Self {
         match kind {
-            Kind::Http(http) => Self::Http(Arc::new(HttpService::new(http, name, shared, shutdown))),
+            ListenerSpec::Http(http) => Self::Http(Arc::new(HttpService::new(http, name, shared, shutdown))),
         }
     }
 
     /// Applies the settings of a new configuration.
-    pub fn update(&self, kind: &Kind, name: &str) {
+    pub fn update(&self, kind: &ListenerSpec, name: &str) {
         match (self, kind) {
-            (Self::Http(service), Kind::Http(http)) => service.update(http, name),
+            (Self::Http(service), ListenerSpec::Http(http)) => service.update(http, name),
         }
     }
 
@@ -67,7 +67,7 @@ impl Service {
 }
 
 /// The TLS settings of a listener.
-pub struct Tls {
+pub struct ListenerTls {
     settings: ServerSettings,
     /// The acceptor, which does the handshake.
     pub acceptor: TlsAcceptor,
@@ -75,7 +75,7 @@ pub struct Tls {
 
 /// The service for the connections of a listener for HTTP.
 pub struct HttpService {
-    shared: Shared,
+    shared: ListenerContext,
     /// Whether the listener closes.
     pub shutdown: ShutdownWatch,
     /// Its connections.
@@ -84,20 +84,20 @@ pub struct HttpService {
     /// Whether HTTP/1 is spoken, and whether HTTP/2 is.
     pub protocols: ArcSwap<(bool, bool)>,
     /// The TLS settings, if TLS is spoken.
-    pub tls: ArcSwapOption<Tls>,
+    pub tls: ArcSwapOption<ListenerTls>,
     certificates: Arc<ArcSwap<CertificateTable>>,
 }
 
 impl std::ops::Deref for HttpService {
-    type Target = Shared;
+    type Target = ListenerContext;
 
-    fn deref(&self) -> &Shared {
+    fn deref(&self) -> &ListenerContext {
         &self.shared
     }
 }
 
 impl HttpService {
-    fn new(listener: &HttpListener, name: &str, shared: Shared, shutdown: ShutdownWatch) -> Self {
+    fn new(listener: &HttpListener, name: &str, shared: ListenerContext, shutdown: ShutdownWatch) -> Self {
         let service = Self {
             shared,
             shutdown,
@@ -125,7 +125,7 @@ impl HttpService {
         if !same {
             let tickets = Tickets::new(Arc::clone(&self.tickets), name);
             let config = server_config(settings, Arc::clone(&self.certificates), tickets);
-            self.tls.store(Some(Arc::new(Tls { settings: settings.clone(), acceptor: TlsAcceptor::from(config) })));
+            self.tls.store(Some(Arc::new(ListenerTls { settings: settings.clone(), acceptor: TlsAcceptor::from(config) })));
         }
     }
 }

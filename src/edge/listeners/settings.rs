@@ -10,16 +10,16 @@ use parking_lot::Mutex;
 use pingora::server::ShutdownWatch;
 use tokio::sync::Semaphore;
 
-use super::connection::Home;
+use super::connection::ListenerState;
 use super::drain::DrainGuard;
-use super::evict::{AddressPlace, Addresses};
-use super::service::{Service, Shared};
+use super::evict::{AddressCounts, AddressPlace};
+use super::service::{ListenerContext, Service};
 use crate::snapshot::Listener;
 
 /// The present settings of a listener.
 pub struct Settings {
     /// The facts that connections know of it.
-    pub home: Arc<Home>,
+    pub listener_state: Arc<ListenerState>,
     /// The service for its connections.
     pub service: Service,
     /// A place for each connection; resized with the limit.
@@ -28,7 +28,7 @@ pub struct Settings {
     per_address: AtomicU32,
     /// The addresses whose connections are not counted, and the counts of the others.
     trusted: ArcSwap<Vec<IpNet>>,
-    addresses: Arc<Addresses>,
+    addresses: Arc<AddressCounts>,
     /// Held from the end of the listener until the last connection of its queue is served: a drain must not end in
     /// between.
     pub stopping: Mutex<Option<DrainGuard>>,
@@ -40,17 +40,17 @@ pub struct TooMany;
 
 impl Settings {
     /// Returns the settings of a listener that is about to start; `shutdown` says whether it closes.
-    pub fn new(listener: &Listener, shared: Shared, shutdown: ShutdownWatch) -> Self {
+    pub fn new(listener: &Listener, shared: ListenerContext, shutdown: ShutdownWatch) -> Self {
         let settings = Self {
-            home: Arc::new(Home {
+            listener_state: Arc::new(ListenerState {
                 key: listener.key(),
                 name: ArcSwap::from_pointee(listener.name.clone()),
                 last: ArcSwapOption::empty(),
                 closing: AtomicBool::new(false),
             }),
             service: Service::new(&listener.kind, &listener.name, shared, shutdown),
-            places: Arc::new(Semaphore::new(listener.room.connections)),
-            most: AtomicUsize::new(listener.room.connections),
+            places: Arc::new(Semaphore::new(listener.connections.connections)),
+            most: AtomicUsize::new(listener.connections.connections),
             per_address: AtomicU32::default(),
             trusted: ArcSwap::default(),
             addresses: Arc::default(),
@@ -67,9 +67,9 @@ impl Settings {
     }
 
     fn take(&self, listener: &Listener) {
-        self.home.name.store(Arc::new(listener.name.clone()));
-        self.resize(listener.room.connections);
-        self.per_address.store(listener.room.per_address, Ordering::Relaxed);
+        self.listener_state.name.store(Arc::new(listener.name.clone()));
+        self.resize(listener.connections.connections);
+        self.per_address.store(listener.connections.per_address, Ordering::Relaxed);
         self.trusted.store(Arc::new(listener.trusted_proxies.clone()));
     }
 
@@ -91,11 +91,11 @@ impl Settings {
     }
 
     /// Counts a connection of that address, unless proxies are trusted there: behind one are many clients.
-    pub fn enter(&self, address: IpAddr) -> Result<Option<AddressPlace>, TooMany> {
+    pub fn count_address(&self, address: IpAddr) -> Result<Option<AddressPlace>, TooMany> {
         let canonical = address.to_canonical();
         if self.trusted.load().iter().any(|net| net.contains(&canonical)) {
             return Ok(None);
         }
-        self.addresses.enter(address, self.per_address.load(Ordering::Relaxed)).map(Some).ok_or(TooMany)
+        self.addresses.count(address, self.per_address.load(Ordering::Relaxed)).map(Some).ok_or(TooMany)
     }
 }

@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 
 /// The most buffers that are kept: a worker writes to one connection at a time.
-const MOST: usize = 16;
+const MAX_SPARE_BUFFERS: usize = 16;
 
 /// The largest buffer that is kept.
-const LARGEST: usize = 64 * 1024;
+const MAX_SPARE_SIZE: usize = 64 * 1024;
 
 thread_local! {
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
@@ -20,7 +20,7 @@ pub fn take() -> Vec<u8> {
 /// Returns an empty buffer to the spare ones.
 pub fn give(buffer: Vec<u8>) {
     SPARE.with_borrow_mut(|spare| {
-        if (1..=LARGEST).contains(&buffer.capacity()) && spare.len() < MOST {
+        if (1..=MAX_SPARE_SIZE).contains(&buffer.capacity()) && spare.len() < MAX_SPARE_BUFFERS {
             spare.push(buffer);
         }
     });

@@ -32,11 +32,11 @@ const HOP_BY_HOP: [HeaderName; 6] =
     [CONNECTION, TRANSFER_ENCODING, UPGRADE, TE, HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection")];
 
 /// The most bytes of a body that are checked before the request is forwarded, where they have come with the head.
-const EARLY: usize = 16 * 1024;
+const MAX_EARLY_BODY: usize = 16 * 1024;
 
 /// How much is read at most of a body that is no longer needed, and for how long.
-const LINGER_BYTES: usize = 1024 * 1024;
-const LINGER_TIME: Duration = Duration::from_secs(2);
+const MAX_LINGER_BODY: usize = 1024 * 1024;
+const STREAM_LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A stream.
 pub struct Http2Stream {
@@ -58,7 +58,7 @@ pub struct Http2Stream {
 }
 
 /// The error that a request is malformed (RFC 9113, section 8.1.1); the stream is reset.
-pub struct Malformed;
+pub struct MalformedRequest;
 
 impl Http2Stream {
     /// Takes a stream that was accepted. What has come of its body with the head is checked first: the `h2` crate
@@ -66,10 +66,10 @@ impl Http2Stream {
     ///
     /// # Errors
     /// Fails when the request is malformed.
-    pub async fn begin(request: Request<RecvStream>, progress: Arc<Progress>) -> std::result::Result<Self, Malformed> {
+    pub async fn begin(request: Request<RecvStream>, progress: Arc<Progress>) -> std::result::Result<Self, MalformedRequest> {
         let (mut head, body) = request.into_parts();
         join_cookies(&mut head.headers);
-        name_host(&mut head);
+        set_host(&mut head);
         let body_over = body.is_end_stream();
         let mut stream = Self {
             request: RequestHeader::from(head),
@@ -91,11 +91,11 @@ impl Http2Stream {
         Ok(stream)
     }
 
-    async fn take_early(&mut self) -> std::result::Result<(), Malformed> {
+    async fn take_early(&mut self) -> std::result::Result<(), MalformedRequest> {
         let mut taken = 0;
         // No part can follow, so only the end is waited for.
         let is_empty = self.request.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
-        while !self.body_over && taken < EARLY {
+        while !self.body_over && taken < MAX_EARLY_BODY {
             let part = match is_empty {
                 true => Some(self.body.data().await),
                 false => self.body.data().now_or_never(),
@@ -109,7 +109,7 @@ impl Http2Stream {
                         self.early.push_back(part);
                     }
                 }
-                Some(Some(Err(_))) => return Err(Malformed),
+                Some(Some(Err(_))) => return Err(MalformedRequest),
                 Some(None) => self.body_over = true,
             }
         }
@@ -175,7 +175,7 @@ impl Http2Stream {
         }
         self.sent += data.len();
         while !data.is_empty() {
-            let room = self.room(data.len()).await?;
+            let room = self.wait_for_capacity(data.len()).await?;
             let part = data.split_to(room.min(data.len()));
             self.progress.sending.data(part, end && data.is_empty()).or_err(ErrorType::WriteError, SENDING)?;
             self.ended = end && data.is_empty();
@@ -187,7 +187,7 @@ impl Http2Stream {
     }
 
     /// Waits until the client takes something.
-    async fn room(&self, wanted: usize) -> Result<usize> {
+    async fn wait_for_capacity(&self, wanted: usize) -> Result<usize> {
         let sending = &self.progress.sending;
         sending.reserve(wanted);
         let mut ready = std::future::poll_fn(|context| sending.poll_capacity(context));
@@ -217,13 +217,13 @@ impl Http2Stream {
     /// sent all, and some drop it with the reset that ends them (as RFC 9112, section 9.6, has it for HTTP/1).
     async fn linger(&mut self) {
         let discard = async {
-            let mut left = LINGER_BYTES;
+            let mut left = MAX_LINGER_BODY;
             while let (Some(Ok(part)), true) = (self.body.data().await, left > 0) {
                 let _ = self.body.flow_control().release_capacity(part.len());
                 left = left.saturating_sub(part.len());
             }
         };
-        let _ = tokio::time::timeout(LINGER_TIME, discard).await;
+        let _ = tokio::time::timeout(STREAM_LINGER_TIMEOUT, discard).await;
     }
 
     async fn write_task(&mut self, task: HttpTask, last: bool) -> Result<bool> {
@@ -281,7 +281,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// Gives a request that only has an authority a `Host`, so that the host stands in one place.
-fn name_host(head: &mut http::request::Parts) {
+fn set_host(head: &mut http::request::Parts) {
     if !head.headers.contains_key(HOST)
         && let Some(Ok(host)) = head.uri.authority().map(|authority| HeaderValue::from_str(authority.as_str()))
     {

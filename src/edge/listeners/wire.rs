@@ -110,11 +110,11 @@ pub struct Wire {
     pub(super) line: RequestLine,
     pub(super) end: HeadEnd,
     /// The state that most connections never need, and idle ones do not need at present.
-    pub(super) more: Option<Box<More>>,
+    pub(super) more: Option<Box<RareState>>,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct More {
+pub(super) struct RareState {
     pub(super) fault: Option<Fault>,
     /// How a request ended that no phase of the proxy has seen.
     pub(super) rejected: Option<Reason>,
@@ -132,7 +132,7 @@ pub(super) struct More {
 }
 
 impl Wire {
-    pub(super) fn more(&mut self) -> &mut More {
+    pub(super) fn more(&mut self) -> &mut RareState {
         self.more.get_or_insert_default()
     }
 
@@ -147,7 +147,7 @@ impl Wire {
     }
 }
 
-impl More {
+impl RareState {
     /// Keeps octets that begin at this place.
     pub(super) fn keep(&mut self, at: u64, bytes: &[u8]) {
         if self.kept_from + self.kept.len() as u64 != at {

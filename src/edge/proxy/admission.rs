@@ -11,7 +11,7 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
 use super::deadline::deadline;
-use super::pick::{Allowed, caller, consumer, question, refuse, while_wanted};
+use super::pick::{Verdict, caller, consumer, fail_with, request_facts, wait_while_client_present};
 use super::relay::is_relayed;
 use super::{Context, Gateway};
 use crate::actions::Forward;
@@ -20,7 +20,7 @@ use crate::rules::balance::{Ask, Loads};
 use crate::upstreams::{Upstream, Visit};
 
 /// The error of an exchange that has ended and leaves Pingora nothing to write: the client or its connection is gone.
-pub(super) const OVER: ErrorType = ErrorType::Custom("Over");
+pub(super) const EXCHANGE_OVER: ErrorType = ErrorType::Custom("Over");
 
 /// The loads for a choice by weight alone.
 struct NoLoads;
@@ -41,7 +41,7 @@ impl Loads for NoLoads {
 
 fn choose<'f>(forward: &'f Forward, request: &RequestHeader, exchange: &Exchange) -> Option<&'f Arc<Upstream>> {
     let Some(split) = &forward.split else { return forward.upstreams.first() };
-    let key = split.key.as_ref().and_then(|key| key.hash(&question(request, exchange), consumer(exchange)));
+    let key = split.key.as_ref().and_then(|key| key.hash(&request_facts(request, exchange), consumer(exchange)));
     let ask = Ask { key, random: fastrand::u64(..), loads: &NoLoads, tried: &[] };
     forward.upstreams.get(split.shares.pick(&ask)?)
 }
@@ -55,9 +55,9 @@ impl Gateway {
     pub(super) async fn admit(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         let serving = Arc::clone(&ctx.serving);
         let Some(forward) = serving.route(ctx.matched.route).and_then(|route| route.action.forward()) else { return Ok(true) };
-        if let Err(rejection) = self.enter(session, forward, ctx).await {
+        if let Err(rejection) = self.enter_upstream(session, forward, ctx).await {
             if rejection.reason == Reason::ClientGone {
-                return Err(refuse(ctx, rejection));
+                return Err(fail_with(ctx, rejection));
             }
             Box::pin(self.reject(session, &rejection, ctx)).await?;
         } else if is_websocket(session) {
@@ -69,13 +69,13 @@ impl Gateway {
         }
         if session.response_written().is_none() {
             // Otherwise Pingora would write a 502.
-            return Error::err(OVER);
+            return Error::err(EXCHANGE_OVER);
         }
         Ok(false)
     }
 
     /// Chooses the upstream, waits for a place if it has too many requests, and picks the first target.
-    pub(super) async fn enter(&self, session: &mut Session, forward: &Forward, ctx: &mut Context) -> Allowed {
+    pub(super) async fn enter_upstream(&self, session: &mut Session, forward: &Forward, ctx: &mut Context) -> Verdict {
         let request = session.req_header();
         let deadline = deadline(&request.headers, forward, ctx.exchange.started, ctx.exchange.grpc);
         if let (Some(route), false) = (ctx.serving.route(ctx.matched.route), ctx.matched.counted) {
@@ -88,7 +88,7 @@ impl Gateway {
         let caller = caller(request, &ctx.exchange);
         match visit.try_admit(&caller) {
             Some(admitted) => admitted,
-            None => Box::pin(while_wanted(&ctx.downstream, visit.admit(&caller))).await,
+            None => Box::pin(wait_while_client_present(&ctx.downstream, visit.admit(&caller))).await,
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::upstreams::{CLIENT_GONE, Member, Target};
 
 /// The most file descriptors that connections to targets leave to clients and operators; never more than an eighth of
 /// all.
-const RESERVE: u64 = 1024;
+const RESERVED_DESCRIPTORS: u64 = 1024;
 
 /// Opens the sockets of a target.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(super) fn opener(member: &Member) -> Arc<dyn L4Connect + Send + Sync> {
 }
 
 /// Runs `work` until the client of the running task goes.
-pub(super) async fn while_client<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+pub(super) async fn while_client_present<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
         biased;
         done = work => done,
@@ -43,7 +43,7 @@ pub(super) async fn while_client<T>(work: impl Future<Output = Result<T>>) -> Re
 impl L4Connect for Opener {
     async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
         let SocketAddr::Inet(address) = address else { return Error::e_explain(ErrorType::SocketError, "no address of a network") };
-        while_client(self.open(*address)).await
+        while_client_present(self.open(*address)).await
     }
 }
 
@@ -67,7 +67,7 @@ impl Opener {
 /// Returns whether a descriptor is one of the last that the process may have: the kernel assigns the lowest free one.
 fn is_reserved(descriptor: i32) -> bool {
     let Ok((limit, _)) = getrlimit(Resource::RLIMIT_NOFILE) else { return false };
-    limit != RLIM_INFINITY && u64::try_from(descriptor).unwrap_or(0) >= limit - (limit / 8).min(RESERVE)
+    limit != RLIM_INFINITY && u64::try_from(descriptor).unwrap_or(0) >= limit - (limit / 8).min(RESERVED_DESCRIPTORS)
 }
 
 /// Returns the type of error that Pingora uses for the same failure of its own connects (`l4/ext.rs`).

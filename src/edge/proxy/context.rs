@@ -16,7 +16,7 @@ use crate::exchange::{Client, Exchange, Rejection};
 use crate::filters::Memories;
 use crate::rules::payload::BodyChain;
 use crate::rules::routing::PathPattern;
-use crate::snapshot::{Held, Limits, Listener, Route};
+use crate::snapshot::{Limits, Listener, Route, WorkerServing};
 use crate::upstreams::{Upstream, Visit};
 
 /// The direction of a body.
@@ -25,7 +25,7 @@ pub enum Side {
     /// To the target.
     Request,
     /// To the client.
-    Answer,
+    Response,
 }
 
 /// The side that waits for the response.
@@ -56,7 +56,7 @@ impl Downstream {
 
 /// The route that matched the request.
 #[derive(Debug, Default)]
-pub struct Matched {
+pub struct MatchedRoute {
     /// Its place in the snapshot, once there is one.
     pub route: Option<usize>,
     /// The router's entry that matched.
@@ -95,7 +95,7 @@ pub struct Ending {
 #[derive(Debug)]
 pub struct Context {
     /// The configuration that serves the request from begin to end.
-    pub serving: Arc<Held>,
+    pub serving: Arc<WorkerServing>,
     /// The side that waits for the response.
     pub downstream: Downstream,
     /// The listener's place in the snapshot; `None` when the listener is no longer in it.
@@ -103,7 +103,7 @@ pub struct Context {
     /// The facts about the exchange, for the log and the metrics.
     pub exchange: Exchange,
     /// The route that matched.
-    pub matched: Matched,
+    pub matched: MatchedRoute,
     /// The request's visit to an upstream.
     pub visit: Option<Visit>,
     /// The copy of the request for a mirror.
@@ -141,7 +141,7 @@ impl Context {
     }
 
     /// Returns the context of a request on the running connection.
-    pub fn new(serving: Arc<Held>) -> Self {
+    pub fn new(serving: Arc<WorkerServing>) -> Self {
         let connection = current_connection();
         let client = match &connection {
             Some(connection) => {
@@ -151,14 +151,14 @@ impl Context {
             None => Client::unknown(),
         };
         let (serving, listener) = match &connection {
-            Some(connection) => connection.home.serving(serving),
+            Some(connection) => connection.listener_state.serving(serving),
             None => (serving, None),
         };
         Self {
             downstream: Downstream { connection, progress: Progress::current() },
             listener,
             exchange: Exchange::new(client),
-            matched: Matched::default(),
+            matched: MatchedRoute::default(),
             visit: None,
             mirroring: Mirroring::default(),
             request_body: RequestBody { limit: u64::MAX, seen: 0, over: false },
@@ -206,7 +206,7 @@ impl Context {
                 self.request_body.over = true;
                 self.pace().iter().for_each(|pace| pace.end_request());
             }
-            Side::Answer => {
+            Side::Response => {
                 self.ending.response_over = true;
                 self.pace().iter().for_each(|pace| pace.end());
             }

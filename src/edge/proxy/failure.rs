@@ -11,7 +11,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 use super::{Context, Gateway};
 use crate::edge::listeners::Pace;
 use crate::exchange::{Reason, Rejection};
-use crate::upstreams::{CLIENT_GONE, Failure, Replay, Visit, error_text, exhausted, is_exhaustion, reason_of};
+use crate::upstreams::{CLIENT_GONE, Failure, ResendConditions, Visit, error_text, exhausted, is_exhaustion, reason_of};
 
 impl Gateway {
     /// Handles a connection that could not be made.
@@ -33,7 +33,7 @@ impl Gateway {
     /// Handles an exchange with the target that failed. It is retried only if no part of a response has been sent,
     /// the whole body can be sent again, and the method permits it (RFC 9110, section 9.2.2).
     pub(super) fn exchange_failed(&self, session: &Session, ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
-        let replay = replay(session, ctx);
+        let replay = resend_conditions(session, ctx);
         let late = ctx.pace().is_some_and(Pace::is_late);
         let Some(visit) = &mut ctx.visit else { return error };
         if visit.take_discarded() {
@@ -45,7 +45,7 @@ impl Gateway {
         if again.is_some() && ctx.downstream.is_gone() {
             return gone(ctx, error);
         }
-        error.set_retry(again.is_some_and(|how| visit.again(how, Instant::now())));
+        error.set_retry(again.is_some_and(|how| visit.prepare_resend(how, Instant::now())));
         error
     }
 
@@ -53,7 +53,7 @@ impl Gateway {
     pub(super) fn retry_response(&self, session: &Session, response: &ResponseHeader, ctx: &mut Context) -> bool {
         // Checked first, since few responses are.
         let wanted = ctx.visit.as_ref().is_some_and(|visit| visit.is_retried(response));
-        let replay = if wanted { replay(session, ctx) } else { return false };
+        let replay = if wanted { resend_conditions(session, ctx) } else { return false };
         ctx.visit.as_mut().is_some_and(|visit| visit.retry_response(replay, Instant::now()))
     }
 
@@ -65,7 +65,7 @@ impl Gateway {
     }
 
     /// Responds to the client after a failure.
-    pub(super) async fn answer_failure(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+    pub(super) async fn respond_to_failure(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
         // The request is no longer active at the target, however long the client takes for the rejection.
         ctx.leave_upstream();
         let rejection = match ctx.rejection.take() {
@@ -141,8 +141,8 @@ pub(super) fn is_method_repeatable(method: &Method, ctx: &Context) -> bool {
     }
 }
 
-fn replay(session: &Session, ctx: &Context) -> Replay {
-    Replay {
+fn resend_conditions(session: &Session, ctx: &Context) -> ResendConditions {
+    ResendConditions {
         // An interim response does not count (RFC 9110, section 15.2).
         unsent: session.response_written().is_none_or(|head| head.status.is_informational()),
         safe: is_method_repeatable(&session.req_header().method, ctx),

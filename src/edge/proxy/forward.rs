@@ -23,7 +23,7 @@ const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// The most fields that are added for a target, and some for filters.
-const TOLD: usize = 9;
+const MAX_ADDED_REQUEST_FIELDS: usize = 9;
 
 impl Gateway {
     /// Edits the head for the target: path, host, client, ids.
@@ -48,12 +48,12 @@ impl Gateway {
         });
         edit_headers(request, |headers| {
             // Reserved for all fields that are added, so that the map grows once.
-            headers.reserve(TOLD);
+            headers.reserve(MAX_ADDED_REQUEST_FIELDS);
             ctx.exchange.edits.apply_to_headers(headers);
             if let Some(host) = host {
                 headers.insert(HOST, host);
             }
-            tell(headers, asked_for, ctx);
+            write_forwarding_fields(headers, asked_for, ctx);
             forward_deadline(headers, forward, deadline, ctx.exchange.grpc);
         });
         Ok(())
@@ -61,7 +61,7 @@ impl Gateway {
 }
 
 /// Writes the fields for the client and the ids that link logs and traces.
-fn tell(headers: &mut HeaderMap, asked_for: Option<HeaderValue>, ctx: &Context) {
+fn write_forwarding_fields(headers: &mut HeaderMap, asked_for: Option<HeaderValue>, ctx: &Context) {
     let exchange = &ctx.exchange;
     let list = match headers.contains_key(X_FORWARDED_FOR) {
         true => forwarded_for(headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes), exchange.peer.text.as_bytes()),

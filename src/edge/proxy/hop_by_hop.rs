@@ -32,7 +32,7 @@ pub(super) fn drop_hop_by_hop(headers: &mut HeaderMap) {
 /// Drops the same fields from a response that is not edited otherwise.
 pub(super) fn drop_from_response(response: &mut ResponseHeader) {
     if response.headers.keys().any(is_hop_by_hop) {
-        super::answer::edit_response(response, drop_found);
+        super::response::edit_response(response, drop_found);
     }
 }
 

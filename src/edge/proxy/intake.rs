@@ -7,7 +7,7 @@ use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use super::{Context, Gateway};
-use crate::edge::listeners::{Framing, MOST_FIELDS};
+use crate::edge::listeners::{Framing, MAX_FIELDS};
 use crate::exchange::{GrpcWeb, Reason, Rejection, Trace, address_text, is_grpc, new_request_id};
 use crate::rules::identity::{client_address, host_name};
 use crate::rules::path::{BadPath, normalise};
@@ -25,7 +25,7 @@ static REWRITTEN: [HeaderName; 3] =
 
 /// The result of one scan of the fields; each look-up of its own costs about as much as the whole scan.
 #[derive(Default)]
-struct Seen<'h> {
+struct HeaderScan<'h> {
     request_id: Option<&'h HeaderValue>,
     traceparent: Option<&'h HeaderValue>,
     /// Whether there are several, so that none is valid.
@@ -37,7 +37,7 @@ struct Seen<'h> {
     rewritten: bool,
 }
 
-impl<'h> Seen<'h> {
+impl<'h> HeaderScan<'h> {
     fn of(headers: &'h HeaderMap) -> Self {
         let mut seen = Self::default();
         for (name, value) in headers {
@@ -60,7 +60,7 @@ impl<'h> Seen<'h> {
     }
 }
 
-type Checked = Result<(), Box<Rejection>>;
+type Verdict = Result<(), Box<Rejection>>;
 
 fn bad(detail: &'static str) -> Box<Rejection> {
     Rejection::new(Reason::BadRequest, detail)
@@ -68,7 +68,7 @@ fn bad(detail: &'static str) -> Box<Rejection> {
 
 impl Gateway {
     /// Checks the request and notes the facts about it.
-    pub(super) fn intake(&self, session: &mut Session, ctx: &mut Context) -> Checked {
+    pub(super) fn intake(&self, session: &mut Session, ctx: &mut Context) -> Verdict {
         // Done first, so that even a rejection can be traced.
         let (connection, underscore, rewritten) = self.identify(session.req_header(), ctx);
         if session.req_header().version == Version::HTTP_2 {
@@ -120,7 +120,7 @@ impl Gateway {
         if client != peer {
             exchange.client_text = address_text(client);
         }
-        let seen = Seen::of(headers);
+        let seen = HeaderScan::of(headers);
         let came = seen.request_id.filter(|id| peer_trusted && (8..=128).contains(&id.len()));
         exchange.request_id = Some(came.cloned().unwrap_or_else(new_request_id));
         exchange.trace = Trace::continue_or_start(seen.traceparent.filter(|_| !seen.traceparents).map(HeaderValue::as_bytes));
@@ -131,7 +131,7 @@ impl Gateway {
     }
 
     /// Applies the coarse limit of one address, or of one IPv6 /64.
-    fn shield(&self, ctx: &Context) -> Checked {
+    fn shield(&self, ctx: &Context) -> Verdict {
         let Some(limit) = ctx.serving.snapshot.shield else { return Ok(()) };
         let key = match ctx.exchange.client {
             std::net::IpAddr::V4(v4) => u64::from(u32::from(v4)),
@@ -186,9 +186,9 @@ fn check_raw(session: &Session, most: usize) -> Result<usize, Box<Rejection>> {
 }
 
 /// Rejects what the `h2` crate accepts and an intermediary must not forward (RFC 9113, sections 8.1.1 and 8.3.1).
-fn check_http2(request: &RequestHeader) -> Checked {
-    if request.headers.len() > MOST_FIELDS {
-        return Err(Rejection::new(Reason::HeadersTooLarge, format!("at most {MOST_FIELDS} headers are taken here")));
+fn check_http2(request: &RequestHeader) -> Verdict {
+    if request.headers.len() > MAX_FIELDS {
+        return Err(Rejection::new(Reason::HeadersTooLarge, format!("at most {MAX_FIELDS} headers are taken here")));
     }
     let mut hosts = request.headers.get_all(HOST).iter();
     let host = hosts.next().ok_or_else(|| bad("the authority is missing"))?;
@@ -219,7 +219,7 @@ fn framing(request: &RequestHeader, bodiless: bool) -> Option<Framing> {
 /// Removes what `Connection` names (RFC 9110, section 7.6.1) before any filter runs, and the names with it: otherwise
 /// a client could name a field that a filter sets, and have it removed later. The fields that frame the request
 /// belong to every connection: a proxy that removes them sees another request than one that does not.
-fn drop_nominated(headers: &mut HeaderMap) -> Checked {
+fn drop_nominated(headers: &mut HeaderMap) -> Verdict {
     let lines: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
     let mut upgrade = false;
     let malformed = |_| bad("Connection is malformed");
@@ -288,7 +288,7 @@ pub(super) fn is_asterisk(request: &RequestHeader) -> bool {
 }
 
 /// Sets the path of the request to the one form that routes, filters and the target see.
-fn take_path(request: &mut RequestHeader) -> Checked {
+fn take_path(request: &mut RequestHeader) -> Verdict {
     if request.method == Method::CONNECT {
         return Err(bad("CONNECT is not taken"));
     }

@@ -10,7 +10,7 @@ use super::Context;
 use crate::upstreams::MAX_INTERIM;
 
 /// The most interim responses that a target may send to a request.
-pub(super) const MOST: u32 = MAX_INTERIM;
+pub(super) const MAX_INTERIM_RESPONSES: u32 = MAX_INTERIM;
 
 /// The interim responses to a request.
 #[derive(Debug, Default)]
@@ -25,16 +25,16 @@ pub struct Interims {
 
 /// Notes the reuse of the connection before an interim response: Pingora handles one before the end of the request
 /// like a final one, and would close the connection. Once the body has come it is reused after all.
-pub(super) fn keep_after(session: &mut Session, response: &ResponseHeader, interims: &mut Interims) {
+pub(super) fn note_reuse(session: &mut Session, response: &ResponseHeader, interims: &mut Interims) {
     if response.status.is_informational() {
         interims.kept.get_or_insert(session.get_keepalive());
     } else {
-        keep(session, interims);
+        restore_reuse(session, interims);
     }
 }
 
 /// Restores the reuse of the connection as it was before an interim response, once the body has come.
-pub(super) fn keep(session: &mut Session, interims: &mut Interims) {
+pub(super) fn restore_reuse(session: &mut Session, interims: &mut Interims) {
     if let Some(kept) = interims.kept.take()
         && session.is_body_done()
     {
@@ -61,26 +61,26 @@ pub(super) async fn expect(session: &mut Session, request: &mut RequestHeader, c
         // Pingora would forward a 100 to every client that has an expectation.
         session.req_header_mut().remove_header(&EXPECT);
     } else if !bodiless && request.version == Version::HTTP_2 {
-        go_on(session, &mut ctx.interims).await?;
+        ask_for_body(session, &mut ctx.interims).await?;
     }
     Ok(())
 }
 
 /// Asks the client for its body, once.
-pub(super) async fn go_on(session: &mut Session, interims: &mut Interims) -> Result<()> {
+pub(super) async fn ask_for_body(session: &mut Session, interims: &mut Interims) -> Result<()> {
     if std::mem::replace(&mut interims.continued, true) {
         return Ok(());
     }
     let head = ResponseHeader::build(100, Some(0))?;
-    keep_after(session, &head, interims);
+    note_reuse(session, &head, interims);
     session.as_mut().write_response_header(Box::new(head)).await
 }
 
 /// Forwards an interim response to a client that supports them (RFC 9110, section 15.2).
-pub(super) async fn pass(session: &mut Session, head: ResponseHeader, interims: &mut Interims) -> Result<()> {
+pub(super) async fn forward_interim(session: &mut Session, head: ResponseHeader, interims: &mut Interims) -> Result<()> {
     if session.req_header().version == Version::HTTP_10 || head.status == http::StatusCode::CONTINUE {
         return Ok(());
     }
-    keep_after(session, &head, interims);
+    note_reuse(session, &head, interims);
     session.as_mut().write_response_header(Box::new(head)).await
 }

@@ -10,18 +10,18 @@ use pingora::http::RequestHeader;
 
 use super::{Context, Gateway};
 use crate::actions::Mirror;
-use crate::upstreams::{Asked, Caller, Calls, Class, Upstream, Visit};
+use crate::upstreams::{Caller, Calls, Class, OutgoingRequest, Upstream, Visit};
 
 /// The longest body that is copied.
-const MAX_BODY: usize = 64 * 1024;
+const MAX_MIRRORED_BODY: usize = 64 * 1024;
 
 /// A copy in progress.
 #[derive(Debug)]
-pub struct Copy {
+pub struct RequestCopy {
     request: RequestHeader,
     body: BytesMut,
     upstream: Arc<Upstream>,
-    place: Place,
+    place: MirrorPlace,
 }
 
 /// The state of a request's copy.
@@ -31,7 +31,7 @@ pub enum Mirroring {
     #[default]
     Open,
     /// The copy is in progress.
-    Copying(Box<Copy>),
+    Copying(Box<RequestCopy>),
     /// There is no copy, or it has been sent.
     Over,
 }
@@ -48,15 +48,15 @@ impl Mirroring {
 /// Decides once per request whether it is copied, in the form that its target gets.
 pub(super) fn begin(ctx: &mut Context, request: &RequestHeader) {
     if matches!(ctx.mirroring, Mirroring::Open) {
-        ctx.mirroring = Copy::begin(ctx, request).map_or(Mirroring::Over, Mirroring::Copying);
+        ctx.mirroring = RequestCopy::begin(ctx, request).map_or(Mirroring::Over, Mirroring::Copying);
     }
 }
 
 /// A place among the concurrent copies.
 #[derive(Debug)]
-struct Place(Arc<AtomicU32>);
+struct MirrorPlace(Arc<AtomicU32>);
 
-impl Place {
+impl MirrorPlace {
     fn take(mirror: &Mirror) -> Option<Self> {
         let free = |active: u32| (active < mirror.concurrent).then(|| active + 1);
         mirror.active.fetch_update(Ordering::AcqRel, Ordering::Relaxed, free).ok()?;
@@ -64,20 +64,20 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for MirrorPlace {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-impl Copy {
+impl RequestCopy {
     /// Begins a copy of a request, if it is to be copied.
     fn begin(ctx: &Context, request: &RequestHeader) -> Option<Box<Self>> {
         let mirror = ctx.forward()?.mirror.as_ref()?;
         if u64::from(fastrand::u32(..)) >= mirror.share {
             return None;
         }
-        let Some(place) = Place::take(mirror) else {
+        let Some(place) = MirrorPlace::take(mirror) else {
             mirror.upstream.metrics().mirrored[1].inc();
             return None;
         };
@@ -94,7 +94,7 @@ impl Gateway {
     pub(super) fn copy_body(&self, ctx: &mut Context, body: Option<&Bytes>, end: bool) {
         let Mirroring::Copying(copy) = &mut ctx.mirroring else { return };
         if let Some(part) = body {
-            if copy.body.len() + part.len() > MAX_BODY {
+            if copy.body.len() + part.len() > MAX_MIRRORED_BODY {
                 copy.upstream.metrics().mirrored[1].inc();
                 ctx.mirroring = Mirroring::Over;
                 return;
@@ -113,9 +113,9 @@ impl Gateway {
 }
 
 /// Sends a copy and reads the response, so that the connection can be reused. Returns whether there was one.
-async fn send(calls: &Calls, copy: &Copy) -> bool {
+async fn send(calls: &Calls, copy: &RequestCopy) -> bool {
     let mut visit = Visit::single(Arc::clone(&copy.upstream), Class::Low, None);
-    let asked = Asked {
+    let asked = OutgoingRequest {
         head: &copy.request,
         body: copy.body.clone().freeze(),
         caller: Caller::default(),
@@ -127,8 +127,8 @@ async fn send(calls: &Calls, copy: &Copy) -> bool {
         interim: None,
         is_wanted: &|| true,
     };
-    let Ok(mut response) = calls.ask(&mut visit, &asked).await else { return false };
-    let read = response.read(MAX_BODY).await;
+    let Ok(mut response) = calls.send(&mut visit, &asked).await else { return false };
+    let read = response.read(MAX_MIRRORED_BODY).await;
     calls.release(response).await;
     read.is_ok()
 }

@@ -1,7 +1,6 @@
 //! The phases of Pingora's `ProxyHttp`, one file per phase; this file only dispatches.
 
 mod admission;
-mod answer;
 mod connect;
 mod context;
 mod deadline;
@@ -9,15 +8,16 @@ mod failure;
 mod finish;
 mod forward;
 mod hop_by_hop;
+mod idle_pool;
 mod intake;
 mod interim;
-mod kept;
 mod mirror;
 mod panics;
 mod pick;
 mod relay;
 mod replay;
 mod respond;
+mod response;
 mod route;
 mod service;
 mod targets;
@@ -47,7 +47,7 @@ use crate::tls::{connector_options, is_verified_later, verify_own_certificate};
 use crate::upstreams::Calls;
 
 pub use context::Context;
-use panics::{caught, caught_now, settle};
+use panics::{catch_panic, catch_panic_now, resolve_panic};
 pub use service::http_service;
 pub use targets::Targets;
 use whole::BodyBudget;
@@ -82,7 +82,7 @@ impl ProxyHttp for Gateway {
     type CTX = Box<Context>;
 
     fn new_ctx(&self) -> Box<Context> {
-        Box::new(Context::new(self.serving.held()))
+        Box::new(Context::new(self.serving.for_worker()))
     }
 
     /// Adds none: Pingora's compression module would be called for every message.
@@ -91,21 +91,21 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<bool> {
         // The future of this hook is moved into a box by async_trait: rare work is in a box of its own within, so
         // that what is moved stays small.
-        settle(caught(self.route(session, ctx)).await, ctx)
+        resolve_panic(catch_panic(self.route(session, ctx)).await, ctx)
     }
 
     /// Any error here ends the exchange with the target at once. Pingora does so with HTTP/2 targets only for errors
     /// of the client (`proxy_h2.rs`, cloudflare/pingora#692): with others it goes on waiting for the response.
     async fn request_body_filter(&self, session: &mut Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Box<Context>) -> Result<()> {
-        settle(caught_now(|| self.count_body(session, body.as_ref(), end, ctx)), ctx).map_err(Error::into_down)
+        resolve_panic(catch_panic_now(|| self.count_body(session, body.as_ref(), end, ctx)), ctx).map_err(Error::into_down)
     }
 
     async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<bool> {
-        settle(caught(self.admit(session, ctx)).await, ctx)
+        resolve_panic(catch_panic(self.admit(session, ctx)).await, ctx)
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<Box<HttpPeer>> {
-        let mut peer = settle(caught(self.pick(session, ctx)).await, ctx)?;
+        let mut peer = resolve_panic(catch_panic(self.pick(session, ctx)).await, ctx)?;
         targets::pace(&mut peer);
         Ok(peer)
     }
@@ -146,16 +146,16 @@ impl ProxyHttp for Gateway {
             mirror::begin(ctx, request);
             Ok(())
         };
-        settle(caught_now(prepare), ctx)?;
+        resolve_panic(catch_panic_now(prepare), ctx)?;
         if request.version == http::Version::HTTP_2 && session.is_body_empty() {
             // Pingora calls no filter for a body that HTTP/2 targets do not get.
-            settle(caught_now(|| self.count_body(session, None, true, ctx)), ctx)?;
+            resolve_panic(catch_panic_now(|| self.count_body(session, None, true, ctx)), ctx)?;
         }
         interim::expect(session, request, ctx).await
     }
 
     async fn upstream_response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Box<Context>) -> Result<()> {
-        settle(caught_now(|| self.answered(session, response, ctx)), ctx)
+        resolve_panic(catch_panic_now(|| self.handle_response(session, response, ctx)), ctx)
     }
 
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Box<Context>) -> Result<()> {
@@ -163,9 +163,9 @@ impl ProxyHttp for Gateway {
             // The end of the connection may be the end of the body.
             ctx.close_after(session);
         }
-        interim::keep_after(session, response, &mut ctx.interims);
+        interim::note_reuse(session, response, &mut ctx.interims);
         ctx.end_with_the_listener(session);
-        settle(caught_now(|| self.edit_answer(session.req_header(), response, ctx)), ctx)
+        resolve_panic(catch_panic_now(|| self.edit_response_head(session.req_header(), response, ctx)), ctx)
     }
 
     fn response_body_filter(
@@ -175,7 +175,7 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut Box<Context>,
     ) -> Result<Option<Duration>> {
-        settle(caught_now(|| self.edit_body(body, end, ctx)), ctx)?;
+        resolve_panic(catch_panic_now(|| self.edit_body(body, end, ctx)), ctx)?;
         Ok(None)
     }
 
@@ -195,12 +195,12 @@ impl ProxyHttp for Gateway {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Box<Context>) -> FailToProxy {
-        if *error.etype() == admission::OVER {
+        if *error.etype() == admission::EXCHANGE_OVER {
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         }
         // Pingora closes the connection after a failure, whatever is returned here: the response says so.
         ctx.close_after(session);
-        self.answer_failure(session, error, ctx).await
+        self.respond_to_failure(session, error, ctx).await
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Box<Context>) {

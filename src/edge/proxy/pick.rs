@@ -16,7 +16,7 @@ use crate::rules::routing::Question;
 use crate::upstreams::{Caller, widen_window};
 
 /// Returns the request as rules see it.
-pub(super) fn question<'q>(request: &'q RequestHeader, exchange: &'q Exchange) -> Question<'q> {
+pub(super) fn request_facts<'q>(request: &'q RequestHeader, exchange: &'q Exchange) -> Question<'q> {
     Question {
         host: &exchange.host,
         path: request.uri.path(),
@@ -29,7 +29,7 @@ pub(super) fn question<'q>(request: &'q RequestHeader, exchange: &'q Exchange) -
 
 /// Returns the request as its upstream sees it.
 pub(super) fn caller<'r>(request: &'r RequestHeader, exchange: &'r Exchange) -> Caller<'r> {
-    Caller { request: Some(question(request, exchange)), consumer: consumer(exchange) }
+    Caller { request: Some(request_facts(request, exchange)), consumer: consumer(exchange) }
 }
 
 pub(super) fn consumer(exchange: &Exchange) -> Option<&str> {
@@ -37,7 +37,7 @@ pub(super) fn consumer(exchange: &Exchange) -> Option<&str> {
 }
 
 /// The outcome of a check: the request goes on, or is rejected.
-pub(super) type Allowed = std::result::Result<(), Box<Rejection>>;
+pub(super) type Verdict = std::result::Result<(), Box<Rejection>>;
 
 impl Gateway {
     /// Begins a try, and returns how its target is reached.
@@ -51,13 +51,13 @@ impl Gateway {
         let begun = match visit.try_next(&caller, now) {
             Some(begun) => begun,
             None => {
-                let begun = Box::pin(while_wanted(&ctx.downstream, visit.next(&caller))).await;
+                let begun = Box::pin(wait_while_client_present(&ctx.downstream, visit.next(&caller))).await;
                 now = Instant::now();
                 begun
             }
         };
         if let Err(rejection) = begun {
-            return Err(refuse(ctx, rejection));
+            return Err(fail_with(ctx, rejection));
         }
         let (Some(mut peer), Some(member)) = (visit.peer(now), visit.member()) else { return Error::err(ErrorType::InternalError) };
         peer.options.custom_l4 = Some(opener(member));
@@ -75,7 +75,7 @@ impl Gateway {
 }
 
 /// Waits for a target while the client is there.
-pub(super) async fn while_wanted(downstream: &Downstream, work: impl Future<Output = Allowed>) -> Allowed {
+pub(super) async fn wait_while_client_present(downstream: &Downstream, work: impl Future<Output = Verdict>) -> Verdict {
     match wait(downstream, None, work).await {
         Waited::Done(done) => done,
         Waited::Late | Waited::Gone => Err(Rejection::new(Reason::ClientGone, "")),
@@ -83,7 +83,7 @@ pub(super) async fn while_wanted(downstream: &Downstream, work: impl Future<Outp
 }
 
 /// Keeps a rejection for the response, and returns the error to fail with.
-pub(super) fn refuse(ctx: &mut Context, rejection: Box<Rejection>) -> Box<Error> {
+pub(super) fn fail_with(ctx: &mut Context, rejection: Box<Rejection>) -> Box<Error> {
     let status = rejection.reason.status();
     ctx.rejection = Some(rejection);
     Error::new(ErrorType::HTTPStatus(status))

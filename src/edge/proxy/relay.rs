@@ -19,11 +19,11 @@ use super::context::Side;
 use super::failure::is_method_repeatable;
 use super::hop_by_hop::drop_from_request;
 use super::interim::Interims;
-use super::pick::{caller, refuse};
+use super::pick::{caller, fail_with};
 use super::waiting::{Waited, wait};
 use super::{Context, Gateway, interim, mirror};
 use crate::exchange::{Reason, Rejection};
-use crate::upstreams::{Asked, Member, Response, Visit};
+use crate::upstreams::{Member, OutgoingRequest, Response, Visit};
 
 /// Returns whether the request may be hedged: it has no body, and no effect that could happen twice.
 fn may_hedge(session: &mut Session, ctx: &Context) -> bool {
@@ -49,7 +49,7 @@ impl Gateway {
         match self.fetch(session, ctx, hedged, false).await {
             Ok(response) => self.pass_on(session, ctx, response).await,
             Err(error) => {
-                self.answer_failure(session, &error, ctx).await;
+                self.respond_to_failure(session, &error, ctx).await;
                 Ok(())
             }
         }
@@ -76,12 +76,12 @@ impl Gateway {
         }
         ctx.pace().iter().for_each(|pace| pace.begin(None, false));
         let mut interims = std::mem::take(&mut ctx.interims);
-        let asking = Asking { head: &head, body, hedged, upgrade };
+        let asking = RelayRequest { head: &head, body, hedged, upgrade };
         let fetched = self.fetch_for(session, &*ctx, (&mut visit, &mut interims), &asking).await;
         (ctx.visit, ctx.interims) = (Some(visit), interims);
         match fetched {
             Ok(response) => Ok(response?),
-            Err(rejection) => Err(refuse(ctx, rejection)),
+            Err(rejection) => Err(fail_with(ctx, rejection)),
         }
     }
 
@@ -90,10 +90,10 @@ impl Gateway {
         session: &mut Session,
         ctx: &Context,
         (visit, interims): (&mut Visit, &mut Interims),
-        asking: &Asking<'_>,
+        asking: &RelayRequest<'_>,
     ) -> std::result::Result<Result<Response>, Box<Rejection>> {
-        let (sender, mut interim) = channel(interim::MOST as usize);
-        let asked = Asked {
+        let (sender, mut interim) = channel(interim::MAX_INTERIM_RESPONSES as usize);
+        let asked = OutgoingRequest {
             head: asking.head,
             body: asking.body.clone(),
             caller: caller(asking.head, &ctx.exchange),
@@ -112,27 +112,27 @@ impl Gateway {
             interim: Some(sender),
             is_wanted: &|| !ctx.downstream.is_gone(),
         };
-        let mut response = std::pin::pin!(self.calls.ask(visit, &asked));
+        let mut response = std::pin::pin!(self.calls.send(visit, &asked));
         loop {
             let next = async {
                 tokio::select! {
                     biased;
-                    Some(head) = interim.recv() => Came::Interim(head),
-                    response = &mut response => Came::Response(Box::new(response)),
+                    Some(head) = interim.recv() => Received::Interim(head),
+                    response = &mut response => Received::Response(Box::new(response)),
                 }
             };
             match wait(&ctx.downstream, None, next).await {
-                Waited::Done(Came::Response(response)) => {
+                Waited::Done(Received::Response(response)) => {
                     // Both may have come in one read.
                     while let Ok(head) = interim.try_recv() {
-                        if let Err(error) = interim::pass(session, head, interims).await {
+                        if let Err(error) = interim::forward_interim(session, head, interims).await {
                             return Ok(Err(error));
                         }
                     }
                     return response.map(Ok);
                 }
-                Waited::Done(Came::Interim(head)) => {
-                    if let Err(error) = interim::pass(session, head, interims).await {
+                Waited::Done(Received::Interim(head)) => {
+                    if let Err(error) = interim::forward_interim(session, head, interims).await {
                         return Ok(Err(error));
                     }
                 }
@@ -161,7 +161,7 @@ impl Gateway {
         if session.response_written().is_some_and(|head| !head.status.is_informational()) {
             return Err(error);
         }
-        self.answer_failure(session, &error, ctx).await;
+        self.respond_to_failure(session, &error, ctx).await;
         ctx.close_after(session);
         Ok(())
     }
@@ -172,12 +172,12 @@ impl Gateway {
         let request = session.req_header().clone();
         let mut head = response.head.clone();
         frame(&request, &mut head)?;
-        self.edit_answer(&request, &mut head, ctx)?;
+        self.edit_response_head(&request, &mut head, ctx)?;
         if request.version == Version::HTTP_10 {
             // The end of the connection may be the end of the body.
             ctx.close_after(session);
         }
-        interim::keep_after(session, &head, &mut ctx.interims);
+        interim::note_reuse(session, &head, &mut ctx.interims);
         ctx.end_with_the_listener(session);
         // Nothing reads from the client meanwhile, so nothing would send a head that is kept back.
         ctx.downstream.connection.iter().for_each(|connection| connection.clear_corks());
@@ -185,8 +185,8 @@ impl Gateway {
         loop {
             let mut body = match wait(&ctx.downstream, ctx.deadline(), response.part()).await {
                 Waited::Done(body) => body?,
-                Waited::Late => return Err(refuse(ctx, Rejection::new(Reason::RouteTimeout, ""))),
-                Waited::Gone => return Err(refuse(ctx, Rejection::new(Reason::ClientGone, ""))),
+                Waited::Late => return Err(fail_with(ctx, Rejection::new(Reason::RouteTimeout, ""))),
+                Waited::Gone => return Err(fail_with(ctx, Rejection::new(Reason::ClientGone, ""))),
             };
             let end = body.is_none() || response.is_done();
             // Pingora sends none on HTTP/1.
@@ -206,7 +206,7 @@ impl Gateway {
 }
 
 /// A request to send to targets.
-struct Asking<'a> {
+struct RelayRequest<'a> {
     head: &'a RequestHeader,
     body: Bytes,
     hedged: bool,
@@ -214,7 +214,7 @@ struct Asking<'a> {
 }
 
 /// What a target has sent.
-enum Came<T> {
+enum Received<T> {
     /// The response, or why there is none.
     Response(Box<T>),
     /// The head of an interim response.

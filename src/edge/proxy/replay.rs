@@ -26,7 +26,7 @@ use pingora::proxy;
 
 /// The client's side of a request whose body is replayed.
 #[derive(Default)]
-struct Shared {
+struct ReplayState {
     /// The client's session, once its wrapper is dropped.
     back: Mutex<Option<ServerSession>>,
     /// Whether the connection is to be closed after the response.
@@ -34,24 +34,24 @@ struct Shared {
 }
 
 /// A body that is replayed. Its holder can take the client's session back.
-pub struct Replay {
-    shared: Arc<Shared>,
+pub struct ReplayedBody {
+    shared: Arc<ReplayState>,
     /// The body.
     pub body: Bytes,
 }
 
-impl std::fmt::Debug for Replay {
+impl std::fmt::Debug for ReplayedBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Replay").field("length", &self.body.len()).finish_non_exhaustive()
     }
 }
 
-impl Replay {
+impl ReplayedBody {
     /// Wraps the session in one with this body, which has been read from it whole.
     pub(super) fn begin(session: &mut proxy::Session, body: Bytes) -> Self {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(ReplayState::default());
         let client = mem::replace(&mut *session.downstream_session, placeholder());
-        let replayed = Replayed { client, body: body.clone(), shared: Arc::clone(&shared) };
+        let replayed = ReplaySession { client, body: body.clone(), shared: Arc::clone(&shared) };
         *session.downstream_session = ServerSession::new_custom(Box::new(replayed));
         Self { shared, body }
     }
@@ -77,20 +77,20 @@ pub(super) fn placeholder() -> ServerSession {
 }
 
 /// A wrapper of the client's session.
-struct Replayed {
+struct ReplaySession {
     client: ServerSession,
     body: Bytes,
-    shared: Arc<Shared>,
+    shared: Arc<ReplayState>,
 }
 
-impl Drop for Replayed {
+impl Drop for ReplaySession {
     fn drop(&mut self) {
         let client = mem::replace(&mut self.client, placeholder());
         *self.shared.back.lock() = Some(client);
     }
 }
 
-impl Replayed {
+impl ReplaySession {
     fn before_response(&mut self) {
         if self.shared.closes.load(Ordering::Relaxed) {
             self.client.set_keepalive(None);
@@ -99,7 +99,7 @@ impl Replayed {
 }
 
 #[async_trait]
-impl Session for Replayed {
+impl Session for ReplaySession {
     fn req_header(&self) -> &RequestHeader {
         self.client.req_header()
     }

@@ -64,7 +64,7 @@ impl Gateway {
         if has_short_rest(session) {
             // Pingora drains the rest when the response is sent, and keeps the connection.
             session.set_close_on_response_before_downstream_finish(false);
-            session.set_total_drain_timeout(Some(DRAIN_TIME));
+            session.set_total_drain_timeout(Some(BODY_DRAIN_TIMEOUT));
         }
         // Sent as tasks: on HTTP/2 Pingora's `write_response_header` loses that the head is the end.
         let mut tasks = vec![HttpTask::Header(Box::new(response), bodiless)];
@@ -77,10 +77,10 @@ impl Gateway {
 }
 
 /// How long the rest of a short body is waited for once the response is sent.
-const DRAIN_TIME: Duration = Duration::from_secs(2);
+const BODY_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The longest body that is drained so that the connection can be reused.
-const SHORT: u64 = 64 * 1024;
+const MAX_DRAINED_BODY: u64 = 64 * 1024;
 
 /// Returns whether the rest of the body is to be drained: its length is known and short. Otherwise the connection is
 /// closed after the response. A client that waits for 100 (Continue) may send its body or not, so it is unknown what
@@ -91,5 +91,5 @@ fn has_short_rest(session: &mut Session) -> bool {
     }
     let request = session.req_header();
     let length = request.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    length.is_some_and(|length| length <= SHORT) && !request.headers.contains_key(http::header::EXPECT)
+    length.is_some_and(|length| length <= MAX_DRAINED_BODY) && !request.headers.contains_key(http::header::EXPECT)
 }

@@ -11,9 +11,9 @@ use pingora::proxy::Session;
 
 use super::context::Side;
 use super::intake::is_asterisk;
-use super::pick::refuse;
+use super::pick::fail_with;
 use super::{Context, Gateway};
-use crate::actions::{Forward, Matched, Outcome, PathEdit};
+use crate::actions::{ActionOutcome, Forward, MatchedRequest, PathEdit};
 use crate::exchange::{Reason, Rejection};
 use crate::rules::path::{Ambiguity, hides_dot_segments};
 use crate::rules::routing::{Question, Verdict, allow};
@@ -33,20 +33,20 @@ impl Gateway {
             return Ok(true);
         };
         if let Some(most) = route.filters(ctx.listener).request_body()
-            && let Err(rejection) = Box::pin(self.judge_body(session, ctx, route, most)).await?
+            && let Err(rejection) = Box::pin(self.check_whole_body(session, ctx, route, most)).await?
         {
             Box::pin(self.reject(session, &rejection, ctx)).await?;
             return Ok(true);
         }
         let outcome = match ctx.pattern() {
-            Some(pattern) => route.action.on_request(&Matched { request: session.req_header(), exchange: &ctx.exchange, pattern }),
-            None => Outcome::Reject(Rejection::new(Reason::Internal, "")),
+            Some(pattern) => route.action.on_request(&MatchedRequest { request: session.req_header(), exchange: &ctx.exchange, pattern }),
+            None => ActionOutcome::Reject(Rejection::new(Reason::Internal, "")),
         };
         match outcome {
             // The admission comes after a cache look-up.
-            Outcome::Forward(_) => return Ok(false),
-            Outcome::Reject(rejection) => Box::pin(self.reject(session, &rejection, ctx)).await?,
-            Outcome::Respond(own) => Box::pin(self.respond(session, ctx, own.reason, own.status, &own.headers, own.body)).await?,
+            ActionOutcome::Forward(_) => return Ok(false),
+            ActionOutcome::Reject(rejection) => Box::pin(self.reject(session, &rejection, ctx)).await?,
+            ActionOutcome::Respond(own) => Box::pin(self.respond(session, ctx, own.reason, own.status, &own.headers, own.body)).await?,
         }
         Ok(true)
     }
@@ -107,7 +107,7 @@ impl Gateway {
             progress.note(!end);
         }
         if ctx.deadline().is_some_and(|deadline| std::time::Instant::now() > deadline) {
-            return Err(refuse(ctx, Rejection::new(Reason::RouteTimeout, "")));
+            return Err(fail_with(ctx, Rejection::new(Reason::RouteTimeout, "")));
         }
         if ctx.request_body.seen > ctx.request_body.limit {
             ctx.rejection = Some(Rejection::new(Reason::BodyTooLarge, format!("at most {} bytes are taken here", ctx.request_body.limit)));

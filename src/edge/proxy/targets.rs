@@ -27,8 +27,8 @@ use pingora::upstreams::peer::{HttpPeer, Peer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Gateway;
-use super::connect::while_client;
-use super::kept::Kept;
+use super::connect::while_client_present;
+use super::idle_pool::IdlePool;
 use crate::edge::listeners::{Pace, with_pace};
 use crate::tls::connector_options;
 
@@ -48,13 +48,13 @@ pub(super) fn pace(peer: &mut HttpPeer) {
 /// Connects to HTTP/1 targets.
 pub struct Targets {
     transport: TransportConnector,
-    kept: Arc<Kept>,
+    idle_pool: Arc<IdlePool>,
 }
 
 impl Targets {
     /// Returns a connector that keeps at most `most` idle connections per worker.
     pub fn new(most: usize) -> Self {
-        Self { transport: TransportConnector::new(connector_options()), kept: Kept::new(most) }
+        Self { transport: TransportConnector::new(connector_options()), idle_pool: IdlePool::new(most) }
     }
 
     /// Returns Pingora's proxy for the gateway, over this connector. Pingora makes one only within a `Service`, which
@@ -96,10 +96,10 @@ impl Connector for Targets {
         let key = peer.reuse_hash();
         let idle = peer.idle_timeout().unwrap_or_default();
         let paced = move |stream| {
-            let stream = Paced { stream: Some(stream), kept: Arc::clone(&self.kept), key, idle };
+            let stream = Paced { stream: Some(stream), idle_pool: Arc::clone(&self.idle_pool), key, idle };
             Ok((Connection::Stream(Box::new(stream)), false))
         };
-        if let Some(stream) = self.kept.take(key) {
+        if let Some(stream) = self.idle_pool.take(key) {
             with_pace(|pace| pace.set_reused(true));
             return Box::pin(std::future::ready(paced(stream)));
         }
@@ -110,7 +110,7 @@ impl Connector for Targets {
             }
             let connecting = self.transport.new_stream(&peer);
             // Without TLS only the socket is awaited, and its opener watches the client.
-            paced(if peer.tls() { while_client(connecting).await? } else { connecting.await? })
+            paced(if peer.tls() { while_client_present(connecting).await? } else { connecting.await? })
         })
     }
 
@@ -137,7 +137,7 @@ impl Connector for Targets {
 struct Paced {
     /// The stream; `None` once it is idle.
     stream: Option<Stream>,
-    kept: Arc<Kept>,
+    idle_pool: Arc<IdlePool>,
     key: u64,
     idle: Duration,
 }
@@ -183,7 +183,7 @@ impl AsyncRead for Paced {
         }
         if Self::is_given_back(buffer) {
             if let Some(stream) = self.stream.take() {
-                self.kept.put(self.key, stream, self.idle);
+                self.idle_pool.put(self.key, stream, self.idle);
             }
             // This is the end of the stream: Pingora drops what is left of it.
             return Poll::Ready(Ok(()));

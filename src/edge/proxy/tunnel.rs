@@ -25,18 +25,18 @@ use crate::rules::frames::close_code::{GOING_AWAY, SERVICE_RESTART};
 use crate::rules::frames::{Frames, close_frame};
 
 /// How long a tunnel may be silent in both directions, as HAProxy's `timeout tunnel` is usually set.
-const IDLE_TIME: Duration = Duration::from_secs(3600);
+const TUNNEL_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// How long one direction may go on once the other has ended.
-const HALF_CLOSED_TIME: Duration = Duration::from_secs(30);
+const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(30);
 
-const BUFFER: usize = 8 * 1024;
+const TUNNEL_BUFFER: usize = 8 * 1024;
 
 /// How long a client may take to respond to a close frame (RFC 6455, section 5.5.1).
-const CLIENT_CLOSE_TIME: Duration = Duration::from_secs(5);
+const CLIENT_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a target may take for that, once the client has responded.
-const TARGET_CLOSE_TIME: Duration = Duration::from_millis(300);
+const TARGET_CLOSE_TIMEOUT: Duration = Duration::from_millis(300);
 
 impl Gateway {
     /// Carries a WebSocket, or relays the response of a target that declined it.
@@ -44,7 +44,7 @@ impl Gateway {
         let response = match self.fetch(session, ctx, false, true).await {
             Ok(response) => response,
             Err(error) => {
-                self.answer_failure(session, &error, ctx).await;
+                self.respond_to_failure(session, &error, ctx).await;
                 return Ok(());
             }
         };
@@ -77,7 +77,7 @@ impl Gateway {
     /// Joins the two streams until both have ended or are silent. At the end of a drain they are cut.
     async fn join(&self, session: &mut Session, ctx: &mut Context, mut target: ClientSession) {
         if let Some(connection) = &ctx.downstream.connection {
-            connection.follow_no_more();
+            connection.stop_following();
         }
         // Bytes that came with the handshakes are the first of the tunnel.
         let early_in = session.read_request_body().now_or_never().and_then(Result::ok).flatten();
@@ -89,16 +89,18 @@ impl Gateway {
         let (client_read, client_write) = tokio::io::split(client.into_inner());
         let (target_read, target_write) = tokio::io::split(target.into_inner());
         let (stop, stopped) = watch::channel(false);
-        let inward = Pump { early: early_in, count: &counts.0, stop: stopped.clone(), close_frame: close_frame(GOING_AWAY, true) };
-        let outward = Pump { early: early_out, count: &counts.1, stop: stopped.clone(), close_frame: close_frame(SERVICE_RESTART, false) };
+        let inward =
+            TunnelDirection { early: early_in, count: &counts.0, stop: stopped.clone(), close_frame: close_frame(GOING_AWAY, true) };
+        let outward =
+            TunnelDirection { early: early_out, count: &counts.1, stop: stopped.clone(), close_frame: close_frame(SERVICE_RESTART, false) };
         let drained = async {
-            self.end_of_tunnels().await;
+            self.tunnel_time_over().await;
             stop.send_replace(true);
-            tokio::time::sleep(CLIENT_CLOSE_TIME).await;
+            tokio::time::sleep(CLIENT_CLOSE_TIMEOUT).await;
         };
         tokio::select! {
-            () = both(inward.run(client_read, target_write), outward.run(target_read, client_write), stopped) => {}
-            () = silence(&counts, IDLE_TIME) => ctx.exchange.detail = Some("the tunnel was silent for an hour".to_owned()),
+            () = run_both(inward.run(client_read, target_write), outward.run(target_read, client_write), stopped) => {}
+            () = wait_for_silence(&counts, TUNNEL_IDLE_TIMEOUT) => ctx.exchange.detail = Some("the tunnel was silent for an hour".to_owned()),
             () = drained => {}
         }
         ctx.ending.tunnelled = Some((counts.0.into_inner(), counts.1.into_inner()));
@@ -107,7 +109,7 @@ impl Gateway {
 
 impl Gateway {
     /// Resolves when the process has drained for as long as tunnels may go on in a drain.
-    async fn end_of_tunnels(&self) {
+    async fn tunnel_time_over(&self) {
         let mut draining = self.draining.clone();
         loop {
             if draining.wait_for(|draining| *draining).await.is_err() {
@@ -115,7 +117,7 @@ impl Gateway {
             }
             let process = &self.serving.serving().snapshot.process;
             // In time before whatever is still active is cut.
-            let latest = process.drain_time.saturating_sub(CLIENT_CLOSE_TIME).max(process.drain_time / 2);
+            let latest = process.drain_time.saturating_sub(CLIENT_CLOSE_TIMEOUT).max(process.drain_time / 2);
             let time = process.websocket_time.min(latest);
             // A drain may be cancelled.
             if tokio::time::timeout(time, draining.wait_for(|draining| !*draining)).await.is_err() {
@@ -126,7 +128,7 @@ impl Gateway {
 }
 
 /// One direction of a tunnel.
-struct Pump<'t> {
+struct TunnelDirection<'t> {
     /// The bytes that came with the handshake.
     early: Option<Bytes>,
     count: &'t AtomicU64,
@@ -136,7 +138,7 @@ struct Pump<'t> {
     close_frame: Vec<u8>,
 }
 
-impl Pump<'_> {
+impl TunnelDirection<'_> {
     /// Copies to the end, and then closes that direction alone.
     async fn run(mut self, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> std::io::Result<()> {
         let mut frames = Frames::default();
@@ -144,7 +146,7 @@ impl Pump<'_> {
             frames.follow(&early);
             self.send(&early, &mut to).await?;
         }
-        let mut buffer = vec![0; BUFFER];
+        let mut buffer = vec![0; TUNNEL_BUFFER];
         loop {
             let stopping = *self.stop.borrow();
             if stopping && frames.at_boundary() {
@@ -202,21 +204,21 @@ impl Pump<'_> {
     }
 }
 
-/// Runs both directions; once one has ended the other has [`HALF_CLOSED_TIME`] to do so. In a drain the client's
-/// response to its close frame is waited for, and the target's for [`TARGET_CLOSE_TIME`] only.
-async fn both(inward: impl Future, outward: impl Future, stop: watch::Receiver<bool>) {
+/// Runs both directions; once one has ended the other has [`HALF_CLOSED_TIMEOUT`] to do so. In a drain the client's
+/// response to its close frame is waited for, and the target's for [`TARGET_CLOSE_TIMEOUT`] only.
+async fn run_both(inward: impl Future, outward: impl Future, stop: watch::Receiver<bool>) {
     tokio::pin!(inward, outward);
     tokio::select! {
         _ = &mut inward => {
-            let time = if *stop.borrow() { TARGET_CLOSE_TIME } else { HALF_CLOSED_TIME };
+            let time = if *stop.borrow() { TARGET_CLOSE_TIMEOUT } else { HALF_CLOSED_TIMEOUT };
             drop(tokio::time::timeout(time, outward).await);
         }
-        _ = &mut outward => drop(tokio::time::timeout(HALF_CLOSED_TIME, inward).await),
+        _ = &mut outward => drop(tokio::time::timeout(HALF_CLOSED_TIMEOUT, inward).await),
     }
 }
 
 /// Resolves when neither direction has moved for `limit`.
-async fn silence(counts: &(AtomicU64, AtomicU64), limit: Duration) {
+async fn wait_for_silence(counts: &(AtomicU64, AtomicU64), limit: Duration) {
     let sum = || counts.0.load(Ordering::Relaxed) + counts.1.load(Ordering::Relaxed);
     let (mut last, mut since) = (sum(), Instant::now());
     loop {

@@ -11,13 +11,13 @@ use pingora::Result;
 use pingora::proxy::Session;
 
 use super::deadline::deadline;
-use super::replay::Replay;
+use super::replay::ReplayedBody;
 use super::{Context, Gateway, interim};
 use crate::exchange::{Reason, Rejection};
 use crate::snapshot::Route;
 
 /// The most memory that is reserved at once for a body of a known length, in bytes.
-const FIRST: u64 = 256 * 1024;
+const MAX_RESERVED_BODY: u64 = 256 * 1024;
 
 /// The memory of the request bodies that are held whole at the same time.
 #[derive(Debug, Default)]
@@ -27,12 +27,12 @@ pub struct BodyBudget {
 
 /// A share of that memory, which is released with it.
 #[derive(Debug)]
-struct Share {
+struct BudgetShare {
     budget: Arc<BodyBudget>,
     bytes: u64,
 }
 
-impl Share {
+impl BudgetShare {
     /// Adds `bytes` to the share if all shares then have no more than `most`; returns whether they do.
     fn grow(&mut self, bytes: u64, most: u64) -> bool {
         let room = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= most);
@@ -42,7 +42,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for BudgetShare {
     fn drop(&mut self) {
         self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -51,8 +51,8 @@ impl Drop for Share {
 /// A request body that is held whole while the request is active.
 #[derive(Debug)]
 pub struct WholeBody {
-    _share: Share,
-    replay: Replay,
+    _share: BudgetShare,
+    replay: ReplayedBody,
 }
 
 impl WholeBody {
@@ -77,12 +77,18 @@ impl WholeBody {
     }
 }
 
-type Judged = std::result::Result<(), Box<Rejection>>;
+type WholeVerdict = std::result::Result<(), Box<Rejection>>;
 
 impl Gateway {
     /// Reads the whole body, of at most `most` bytes, and has the route's filters decide on it. The same body is
     /// forwarded, and can be sent any number of times.
-    pub(super) async fn judge_body(&self, session: &mut Session, ctx: &mut Context, route: &Route, most: u64) -> Result<Judged> {
+    pub(super) async fn check_whole_body(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        route: &Route,
+        most: u64,
+    ) -> Result<WholeVerdict> {
         if session.is_body_empty() {
             return Ok(route.filters(ctx.listener).on_request_body(&[], session.req_header(), &mut ctx.exchange));
         }
@@ -90,15 +96,15 @@ impl Gateway {
             .action
             .forward()
             .and_then(|forward| deadline(&session.req_header().headers, forward, ctx.exchange.started, ctx.exchange.grpc));
-        let mut share = Share { budget: Arc::clone(&self.bodies), bytes: 0 };
+        let mut share = BudgetShare { budget: Arc::clone(&self.bodies), bytes: 0 };
         let body = match self.read_whole(session, ctx, (most.min(ctx.request_body.limit), deadline), &mut share).await? {
             Ok(body) => body,
             Err(rejection) => return Ok(Err(rejection)),
         };
-        interim::keep(session, &mut ctx.interims);
+        interim::restore_reuse(session, &mut ctx.interims);
         let judged = route.filters(ctx.listener).on_request_body(&body, session.req_header(), &mut ctx.exchange);
         if judged.is_ok() {
-            ctx.whole = Some(Box::new(WholeBody { _share: share, replay: Replay::begin(session, body) }));
+            ctx.whole = Some(Box::new(WholeBody { _share: share, replay: ReplayedBody::begin(session, body) }));
         }
         Ok(judged)
     }
@@ -108,7 +114,7 @@ impl Gateway {
         session: &mut Session,
         ctx: &mut Context,
         (most, deadline): (u64, Option<Instant>),
-        share: &mut Share,
+        share: &mut BudgetShare,
     ) -> Result<std::result::Result<Bytes, Box<Rejection>>> {
         let too_large = || Rejection::new(Reason::BodyTooLarge, format!("at most {most} bytes are taken here"));
         let headers = &session.req_header().headers;
@@ -117,10 +123,10 @@ impl Gateway {
             return Ok(Err(too_large()));
         }
         if headers.contains_key(EXPECT) && session.req_header().version != Version::HTTP_10 {
-            interim::go_on(session, &mut ctx.interims).await?;
+            interim::ask_for_body(session, &mut ctx.interims).await?;
         }
         let memory = ctx.serving.snapshot.process.body_memory;
-        let mut body = BytesMut::with_capacity(length.unwrap_or(0).min(FIRST) as usize);
+        let mut body = BytesMut::with_capacity(length.unwrap_or(0).min(MAX_RESERVED_BODY) as usize);
         loop {
             let read = session.downstream_session.read_request_body();
             let part = match deadline {
@@ -153,7 +159,7 @@ mod tests {
     #[test]
     fn shares_never_exceed_the_budget_and_come_back() {
         let budget = Arc::new(BodyBudget::default());
-        let share = || Share { budget: Arc::clone(&budget), bytes: 0 };
+        let share = || BudgetShare { budget: Arc::clone(&budget), bytes: 0 };
         let (mut one, mut two) = (share(), share());
         assert!(one.grow(60, 100) && !two.grow(50, 100) && two.grow(40, 100));
         drop(one);

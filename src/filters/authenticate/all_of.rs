@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Authenticated;
-use super::members::{Authenticating, Members};
+use super::members::{Authenticating, Authenticators};
 use crate::exchange::{Edit, Exchange};
 use crate::filters::{CompileContext, FilterConfig, HttpFilter, Stage};
 
@@ -21,7 +21,7 @@ pub struct Config(#[schemars(length(min = 2))] Vec<FilterConfig>);
 /// The compiled filter.
 #[derive(Debug)]
 pub struct Filter {
-    members: Members,
+    members: Authenticators,
 }
 
 impl HttpFilter for Filter {
@@ -30,15 +30,15 @@ impl HttpFilter for Filter {
     const STAGE: Stage = Stage::Authenticate;
 
     fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
-        Some(Self { members: Members::compile(&config.0, context)? })
+        Some(Self { members: Authenticators::compile(&config.0, context)? })
     }
 
     fn headers_read(config: &Config) -> Vec<(HeaderName, Vec<String>)> {
-        Members::headers_read(&config.0)
+        Authenticators::headers_read(&config.0)
     }
 
     fn headers_written(config: &Config) -> Vec<HeaderName> {
-        Members::headers_written(&config.0)
+        Authenticators::headers_written(&config.0)
     }
 
     fn edits(&self) -> Option<&Arc<[Edit]>> {

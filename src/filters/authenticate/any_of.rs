@@ -8,8 +8,8 @@ use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::Refusal;
-use super::members::{Authenticating, Members};
+use super::Unauthenticated;
+use super::members::{Authenticating, Authenticators};
 use crate::exchange::{Edit, Exchange};
 use crate::filters::{CompileContext, FilterConfig, HttpFilter, Stage};
 
@@ -21,7 +21,7 @@ pub struct Config(#[schemars(length(min = 2))] Vec<FilterConfig>);
 /// The compiled filter.
 #[derive(Debug)]
 pub struct Filter {
-    members: Members,
+    members: Authenticators,
 }
 
 impl HttpFilter for Filter {
@@ -30,15 +30,15 @@ impl HttpFilter for Filter {
     const STAGE: Stage = Stage::Authenticate;
 
     fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
-        Some(Self { members: Members::compile(&config.0, context)? })
+        Some(Self { members: Authenticators::compile(&config.0, context)? })
     }
 
     fn headers_read(config: &Config) -> Vec<(HeaderName, Vec<String>)> {
-        Members::headers_read(&config.0)
+        Authenticators::headers_read(&config.0)
     }
 
     fn headers_written(config: &Config) -> Vec<HeaderName> {
-        Members::headers_written(&config.0)
+        Authenticators::headers_written(&config.0)
     }
 
     fn edits(&self) -> Option<&Arc<[Edit]>> {
@@ -48,14 +48,14 @@ impl HttpFilter for Filter {
     #[expect(refining_impl_trait, reason = "a member may be one of these itself: the type of its future has to have an end")]
     fn authenticate<'a>(&'a self, request: &'a RequestHeader, exchange: &'a Exchange) -> Authenticating<'a> {
         async move {
-            let mut refusals = Vec::new();
+            let mut failures = Vec::new();
             for filter in self.members.filters() {
                 match filter.authenticate(request, exchange).await {
                     Ok(authenticated) => return Ok(authenticated),
-                    Err(refusal) => refusals.push(refusal),
+                    Err(failure) => failures.push(failure),
                 }
             }
-            Err(Refusal::join(refusals))
+            Err(Unauthenticated::join(failures))
         }
         .boxed()
     }

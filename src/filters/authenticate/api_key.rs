@@ -9,7 +9,7 @@ use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Authenticated, Refusal};
+use super::{Authenticated, Unauthenticated};
 use crate::exchange::{Edit, Exchange, Identity, Reason, Rejection};
 use crate::filters::{CompileContext, Consumers, HttpFilter, Stage};
 use crate::notation::{Header, SecretParameter};
@@ -78,18 +78,18 @@ impl HttpFilter for Filter {
         Some(&self.edits)
     }
 
-    async fn authenticate(&self, request: &RequestHeader, _exchange: &Exchange) -> Result<Authenticated, Refusal> {
+    async fn authenticate(&self, request: &RequestHeader, _exchange: &Exchange) -> Result<Authenticated, Unauthenticated> {
         let header = request.headers.get(&self.header).map(HeaderValue::as_bytes);
         let raw = if header.is_none() { self.query.as_deref().and_then(|name| raw_parameter(request.uri.query(), name)) } else { None };
         let key = header.map(Cow::Borrowed).or_else(|| raw.map(form_decode)).filter(|k| !k.is_empty());
         let Some(key) = key else {
-            return Err(Refusal::missing(self.challenge(Reason::ApiKeyMissing)));
+            return Err(Unauthenticated::missing(self.challenge(Reason::ApiKeyMissing)));
         };
         let owner = |key: &[u8]| (key.len() <= MAX_KEY).then(|| self.consumers.by_key(key)).flatten();
         // A + that is not encoded may be meant as itself: URLs that are written by hand have it so.
         let by_hand = || raw.filter(|raw| raw.contains(&b'+')).and_then(|raw| owner(&percent_decode(raw).collect::<Vec<u8>>()));
         let Some(name) = owner(&key).or_else(by_hand) else {
-            return Err(Refusal::invalid(self.challenge(Reason::ApiKeyInvalid)));
+            return Err(Unauthenticated::invalid(self.challenge(Reason::ApiKeyInvalid)));
         };
         Ok(Authenticated { identity: Some(Identity { name: Arc::clone(name) }), ..Authenticated::default() })
     }

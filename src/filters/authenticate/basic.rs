@@ -10,7 +10,7 @@ use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Authenticated, Refusal};
+use super::{Authenticated, Unauthenticated};
 use crate::exchange::{Edit, Exchange, Identity, Reason, Rejection};
 use crate::filters::{CompileContext, Consumers, HttpFilter, Stage};
 use crate::live::{PasswordVerdict, Passwords};
@@ -81,12 +81,12 @@ impl HttpFilter for Filter {
         Some(&self.edits)
     }
 
-    async fn authenticate(&self, request: &RequestHeader, _exchange: &Exchange) -> Result<Authenticated, Refusal> {
+    async fn authenticate(&self, request: &RequestHeader, _exchange: &Exchange) -> Result<Authenticated, Unauthenticated> {
         let mut values = request.headers.get_all(AUTHORIZATION).iter();
         let Some(encoded) = values.next().and_then(|value| encoded(value.as_bytes())) else {
-            return Err(Refusal::missing(self.rejection(Reason::PasswordMissing)));
+            return Err(Unauthenticated::missing(self.rejection(Reason::PasswordMissing)));
         };
-        let invalid = || Refusal::invalid(self.rejection(Reason::PasswordInvalid));
+        let invalid = || Unauthenticated::invalid(self.rejection(Reason::PasswordInvalid));
         // The target might use another one.
         let decoded = if values.next().is_none() { decode(encoded) } else { None };
         let decoded = decoded.ok_or_else(invalid)?;
@@ -104,9 +104,9 @@ impl HttpFilter for Filter {
             (PasswordVerdict::Right, None) | (PasswordVerdict::Wrong, _) => Err(invalid()),
             (PasswordVerdict::Busy, _) => {
                 let rejection = Rejection::new(Reason::AuthOverloaded, "try again in a moment");
-                Err(Refusal::unchecked(rejection.header(RETRY_AFTER, HeaderValue::from_static("1"))))
+                Err(Unauthenticated::unchecked(rejection.header(RETRY_AFTER, HeaderValue::from_static("1"))))
             }
-            (PasswordVerdict::Failed(why), _) => Err(Refusal::unavailable(why)),
+            (PasswordVerdict::Failed(why), _) => Err(Unauthenticated::unavailable(why)),
         }
     }
 }

@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use smallvec::smallvec;
 
-use super::{Authenticated, Refusal};
+use super::{Authenticated, Unauthenticated};
 use crate::exchange::{Edit, Exchange, Identity, Reason, Rejection};
 use crate::filters::{CompileContext, HttpFilter, Stage};
 use crate::notation::{Duration, File, Header, KeySource, Secret, SecretParameter};
@@ -65,7 +65,7 @@ pub struct Config {
     #[serde(default)]
     pub forward_claims: BTreeMap<String, Header>,
     /// Whether the target sees the token. Default true.
-    #[serde(default = "yes")]
+    #[serde(default = "default_true")]
     pub forward_token: bool,
     /// CA file (PEM) for the TLS of `jwks`. Default: the system's.
     pub ca: Option<File>,
@@ -85,7 +85,7 @@ fn sub() -> String {
     "sub".to_owned()
 }
 
-fn yes() -> bool {
+fn default_true() -> bool {
     true
 }
 
@@ -163,11 +163,11 @@ impl HttpFilter for Filter {
         Some(&self.edits)
     }
 
-    async fn authenticate(&self, request: &RequestHeader, _exchange: &Exchange) -> Result<Authenticated, Refusal> {
+    async fn authenticate(&self, request: &RequestHeader, _exchange: &Exchange) -> Result<Authenticated, Unauthenticated> {
         let token = match self.token(request) {
             Ok(Some(token)) => token,
-            Ok(None) => return Err(Refusal::missing(challenge(Reason::TokenMissing, None))),
-            Err(why) => return Err(Refusal::invalid(challenge(Reason::TokenInvalid, Some(why)))),
+            Ok(None) => return Err(Unauthenticated::missing(challenge(Reason::TokenMissing, None))),
+            Err(why) => return Err(Unauthenticated::invalid(challenge(Reason::TokenInvalid, Some(why)))),
         };
         let verified = match self.verifier.remembered(&token) {
             Some(verified) => Ok(verified),
@@ -178,9 +178,9 @@ impl HttpFilter for Filter {
                 identity: verified.name.as_ref().map(|name| Identity { name: Arc::clone(name) }),
                 edits: smallvec![Arc::clone(&verified.edits)],
             }),
-            Err(Unverified::Unavailable(why)) => Err(Refusal::unavailable(why)),
-            Err(Unverified::Expired) => Err(Refusal::invalid(challenge(Reason::TokenExpired, Some("the token has expired")))),
-            Err(Unverified::Invalid(why)) => Err(Refusal::invalid(challenge(Reason::TokenInvalid, Some(why)))),
+            Err(Unverified::Unavailable(why)) => Err(Unauthenticated::unavailable(why)),
+            Err(Unverified::Expired) => Err(Unauthenticated::invalid(challenge(Reason::TokenExpired, Some("the token has expired")))),
+            Err(Unverified::Invalid(why)) => Err(Unauthenticated::invalid(challenge(Reason::TokenInvalid, Some(why)))),
         }
     }
 }

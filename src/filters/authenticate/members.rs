@@ -5,23 +5,23 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use http::HeaderName;
 
-use super::{Authenticated, Refusal};
+use super::{Authenticated, Unauthenticated};
 use crate::exchange::Edit;
 use crate::filters::{CompileContext, Filter, FilterConfig, Stage};
 
 /// The future of an authentication, for members that combine members themselves.
-pub type Authenticating<'a> = BoxFuture<'a, Result<Authenticated, Refusal>>;
+pub type Authenticating<'a> = BoxFuture<'a, Result<Authenticated, Unauthenticated>>;
 
 /// Several authenticators.
 #[derive(Debug)]
-pub struct Members {
+pub struct Authenticators {
     filters: Vec<Filter>,
     /// The edits that they always make, whichever of them accepts the request: credentials that the target is not to
     /// see, and headers that only an authenticator may set.
     edits: Arc<[Edit]>,
 }
 
-impl Members {
+impl Authenticators {
     /// Compiles the authenticators; each has a place of its own below that of the filter.
     pub fn compile(configs: &[FilterConfig], context: &mut CompileContext<'_>) -> Option<Self> {
         let place = context.place.clone();

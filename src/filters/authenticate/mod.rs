@@ -33,7 +33,7 @@ impl Authenticated {
 
 /// How far a request came with an authenticator that does not accept it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Attempt {
+enum AuthenticationStage {
     /// It has no credential.
     Missing,
     /// Its credential is not acceptable.
@@ -44,30 +44,30 @@ enum Attempt {
 
 /// The reason why an authenticator does not accept a request.
 #[derive(Debug)]
-pub struct Refusal {
-    attempt: Attempt,
+pub struct Unauthenticated {
+    attempt: AuthenticationStage,
     rejection: Box<Rejection>,
 }
 
-impl Refusal {
+impl Unauthenticated {
     /// Returns the error for a request without a credential.
     pub fn missing(rejection: Box<Rejection>) -> Self {
-        Self { attempt: Attempt::Missing, rejection }
+        Self { attempt: AuthenticationStage::Missing, rejection }
     }
 
     /// Returns the error for a request whose credential is not acceptable.
     pub fn invalid(rejection: Box<Rejection>) -> Self {
-        Self { attempt: Attempt::Invalid, rejection }
+        Self { attempt: AuthenticationStage::Invalid, rejection }
     }
 
     /// Returns the error for a request whose credential cannot be verified at present; `why` is logged.
     pub fn unavailable(why: impl Into<String>) -> Self {
-        Self { attempt: Attempt::Unchecked, rejection: Rejection::new(Reason::AuthUnavailable, "").log(why) }
+        Self { attempt: AuthenticationStage::Unchecked, rejection: Rejection::new(Reason::AuthUnavailable, "").log(why) }
     }
 
     /// Returns the error for a request whose credential is not verified, with the response to that.
     pub fn unchecked(rejection: Box<Rejection>) -> Self {
-        Self { attempt: Attempt::Unchecked, rejection }
+        Self { attempt: AuthenticationStage::Unchecked, rejection }
     }
 
     /// Returns the rejection of the request.
@@ -77,12 +77,12 @@ impl Refusal {
 
     /// Joins several errors: the result is that of the request that came furthest, with the challenges of all (RFC
     /// 9110, section 11.6.1).
-    fn join(refusals: Vec<Self>) -> Self {
-        let challenges: Vec<HeaderValue> = refusals.iter().flat_map(Self::challenges).cloned().collect();
+    fn join(failures: Vec<Self>) -> Self {
+        let challenges: Vec<HeaderValue> = failures.iter().flat_map(Self::challenges).cloned().collect();
         // The first of equals counts: `max_by_key` takes the last.
-        let furthest = refusals.into_iter().rev().max_by_key(|refusal| refusal.attempt);
+        let furthest = failures.into_iter().rev().max_by_key(|failure| failure.attempt);
         let Some(mut joined) = furthest else { return Self::unavailable("no authenticator") };
-        if joined.attempt != Attempt::Unchecked {
+        if joined.attempt != AuthenticationStage::Unchecked {
             joined.rejection.headers.retain(|(name, _)| *name != WWW_AUTHENTICATE);
             joined.rejection.headers.extend(challenges.into_iter().map(|value| (WWW_AUTHENTICATE, value)));
         }

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use super::heir::Heir;
 use super::spawn::start_successor;
 use super::wire::{Message, PROTOCOL, give, incoming, is_timeout, pid_of, receive, send};
-use crate::live::Part;
+use crate::live::HandoverPart;
 use crate::process::drain::TOGETHER;
 use crate::process::{Phase, Progress, Supervisor};
 
@@ -216,7 +216,7 @@ impl Offer {
                 supervisor.share(&[]);
                 let serves = supervisor.resume();
                 drop(leading);
-                supervisor.live.heritage().iter().for_each(|kind| kind.keep());
+                supervisor.live.heritage().iter().for_each(|kind| kind.cancel());
                 // So that it does not take the end of this line for the end of this process, and serve.
                 let _ = send(stream, &Message::Failed { why: why.clone() }, None);
                 // Whoever watches logs it.
@@ -301,7 +301,7 @@ fn tell_late(stream: &UnixStream, supervisor: &Supervisor, given_up: &Receiver<S
         match given_up.recv_timeout(LATE) {
             Ok(why) => return send(stream, &Message::Failed { why }, None),
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            Err(RecvTimeoutError::Timeout) => give(stream, &supervisor.live, Part::Late)?,
+            Err(RecvTimeoutError::Timeout) => give(stream, &supervisor.live, HandoverPart::Late)?,
         }
         if !has_left && supervisor.left.load(Ordering::Acquire) {
             has_left = true;
@@ -312,7 +312,7 @@ fn tell_late(stream: &UnixStream, supervisor: &Supervisor, given_up: &Receiver<S
 
 /// Serves again; whether it does.
 fn come_back(supervisor: &Supervisor, why: &str) -> bool {
-    supervisor.live.heritage().iter().for_each(|kind| kind.keep());
+    supervisor.live.heritage().iter().for_each(|kind| kind.cancel());
     supervisor.share(&[]);
     // Unless it has been told to end right now.
     let serves = supervisor.enter(Phase::Serving);
@@ -348,7 +348,7 @@ fn lead(stream: &UnixStream, supervisor: &Supervisor) -> io::Result<()> {
         let message = Message::Socket { name: bound.name, configured: bound.configured };
         send(stream, &message, Some(bound.socket.as_raw_fd()))?;
     }
-    give(stream, &supervisor.live, Part::Whole)?;
+    give(stream, &supervisor.live, HandoverPart::Whole)?;
     send(stream, &Message::Complete, None)?;
     await_start(stream, supervisor)?;
     stream.set_read_timeout(Some(SILENCE))?;
@@ -359,7 +359,7 @@ fn lead(stream: &UnixStream, supervisor: &Supervisor) -> io::Result<()> {
     supervisor.share(&takes);
     supervisor.progress(Progress::Step("the successor is ready"));
     supervisor.pause(true);
-    give(stream, &supervisor.live, Part::Last)?;
+    give(stream, &supervisor.live, HandoverPart::Last)?;
     send(stream, &Message::Complete, None)?;
     match receive(stream)?.0 {
         Message::Serving => Ok(()),

@@ -12,7 +12,7 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, getsockopt, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
 
-use crate::live::{Live, Part};
+use crate::live::{HandoverPart, Live};
 
 /// The version of what is said here. Both sides have to speak the same.
 pub const PROTOCOL: u32 = 4;
@@ -106,9 +106,9 @@ pub fn receive(stream: &UnixStream) -> io::Result<(Message, Option<OwnedFd>)> {
 }
 
 /// Gives that part of all states.
-pub fn give(stream: &UnixStream, live: &Live, part: Part) -> io::Result<()> {
+pub fn give(stream: &UnixStream, live: &Live, part: HandoverPart) -> io::Result<()> {
     for kind in live.heritage() {
-        let Some(form) = kind.give(part)? else { continue };
+        let Some(form) = kind.save(part)? else { continue };
         send(stream, &Message::State { kind: kind.kind().to_owned(), version: kind.version(), bytes: form.len() }, None)?;
         (&mut &*stream).write_all(&form)?;
     }
@@ -128,7 +128,7 @@ pub fn take_state(stream: &UnixStream, live: &Live, (kind, version, bytes): (&st
     match ours {
         None => fresh("it does not know what the predecessor kept".to_owned()),
         Some(ours) if ours.version() != version => fresh(format!("it knows version {}, the predecessor has {version}", ours.version())),
-        Some(ours) => match ours.take(&form) {
+        Some(ours) => match ours.restore(&form) {
             Ok(count) => log::debug!("{kind}: {count} taken over"),
             // Where in the form, and not what is there: a form may hold secrets.
             Err(error) => fresh(format!("the form is another one, at byte {}", error.column())),
@@ -201,7 +201,7 @@ mod tests {
     fn states_arrive_or_start_afresh() {
         let (old, new) = (Live::default(), Live::default());
         let (one, two) = UnixStream::pair().expect("a pair");
-        give(&one, &old, Part::Whole).expect("given");
+        give(&one, &old, HandoverPart::Whole).expect("given");
         send(&one, &Message::Complete, None).expect("sent");
         let mut kinds = 0;
         loop {

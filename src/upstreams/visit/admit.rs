@@ -20,7 +20,7 @@ impl Visit {
                 if entered.is_none() && self.upstream.pool.gate().has_queue(self.class) {
                     return None;
                 }
-                if let Err(rejection) = self.enter(entered, caller) {
+                if let Err(rejection) = self.start(entered, caller) {
                     return Some(Err(rejection));
                 }
             }
@@ -63,11 +63,11 @@ impl Visit {
                 Some(deadline) => timeout_at(deadline.into(), turn).await.map_err(|_| Rejection::new(Reason::RouteTimeout, ""))?,
                 None => turn.await,
             };
-            self.enter(entered, caller)?;
+            self.start(entered, caller)?;
         }
     }
 
-    fn enter(&mut self, entered: Option<Entered>, caller: &Caller<'_>) -> Result<(), Box<Rejection>> {
+    fn start(&mut self, entered: Option<Entered>, caller: &Caller<'_>) -> Result<(), Box<Rejection>> {
         self.entered = entered;
         if self.entered.is_none() {
             return Err(overloaded("too many requests are under way"));

@@ -44,7 +44,7 @@ impl Caller<'_> {
 
 /// The conditions under which a request may be sent again (RFC 9110, section 9.2.2).
 #[derive(Clone, Copy, Debug)]
-pub struct Replay {
+pub struct ResendConditions {
     /// No part of a final response has been sent to the client.
     pub unsent: bool,
     /// Its method permits to send it again.
@@ -55,7 +55,7 @@ pub struct Replay {
 
 /// How a request is sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Again {
+pub enum ResendKind {
     /// By the same rules over a new connection: a reused one was closed as the request was sent, or the request was
     /// not processed, which says nothing about the target.
     NewConnection,
@@ -65,7 +65,7 @@ pub enum Again {
 
 /// The targets that remain for further tries.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Left {
+enum RemainingTargets {
     /// One that was not tried.
     Another,
     /// Only those that were tried.

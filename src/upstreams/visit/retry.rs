@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pingora::http::ResponseHeader;
 
-use super::{Again, Left, Replay, Try, Visit};
+use super::{RemainingTargets, ResendConditions, ResendKind, Try, Visit};
 use crate::rules::resilience::backoff;
 use crate::upstreams::failure::Failure;
 use crate::upstreams::target::Outcome;
@@ -47,18 +47,18 @@ impl Visit {
             return false;
         }
         match self.exclude() {
-            Left::Another => {
+            RemainingTargets::Another => {
                 self.upstream.metrics().retries.inc();
                 true
             }
             // At the same target it is a retry like any other.
-            Left::Tried => self.begin_retry(now),
-            Left::None => false,
+            RemainingTargets::Tried => self.begin_retry(now),
+            RemainingTargets::None => false,
         }
     }
 
     /// Notes that the exchange with the target failed. Returns how it may be sent again; see [`Self::again`].
-    pub fn note_failure(&mut self, failure: Failure, replay: Replay) -> Option<Again> {
+    pub fn note_failure(&mut self, failure: Failure, replay: ResendConditions) -> Option<ResendKind> {
         let unanswered = replay.unsent && !self.has_response();
         let retry = &self.upstream.retry;
         let wanted = match (failure.unprocessed, failure.timed_out) {
@@ -76,19 +76,19 @@ impl Visit {
         if failure.by_target && unanswered && !renewed {
             self.report(if failure.timed_out { Outcome::TimedOut } else { Outcome::GatewayFailed });
         }
-        again.then_some(if renewed { Again::NewConnection } else { Again::Retry })
+        again.then_some(if renewed { ResendKind::NewConnection } else { ResendKind::Retry })
     }
 
     /// Prepares to send the request again, after a pause where it is a retry. Returns whether there is a further try.
-    pub fn again(&mut self, how: Again, now: Instant) -> bool {
+    pub fn prepare_resend(&mut self, how: ResendKind, now: Instant) -> bool {
         match how {
-            Again::NewConnection => {
+            ResendKind::NewConnection => {
                 let target = self.address();
                 self.tried.retain(|address| Some(*address) != target);
                 self.fresh = true;
                 true
             }
-            Again::Retry => self.exclude() != Left::None && self.begin_retry(now),
+            ResendKind::Retry => self.exclude() != RemainingTargets::None && self.begin_retry(now),
         }
     }
 
@@ -99,8 +99,8 @@ impl Visit {
 
     /// Decides whether the request is retried because of the response that has come, to which retries apply. The
     /// backup is not used for that: what a target has responded is a response.
-    pub fn retry_response(&mut self, replay: Replay, now: Instant) -> bool {
-        self.discarded = replay.safe && replay.possible && self.exclude() != Left::None && self.begin_retry(now);
+    pub fn retry_response(&mut self, replay: ResendConditions, now: Instant) -> bool {
+        self.discarded = replay.safe && replay.possible && self.exclude() != RemainingTargets::None && self.begin_retry(now);
         self.discarded
     }
 
@@ -110,20 +110,20 @@ impl Visit {
     }
 
     /// Excludes the target from further tries, while another is left.
-    fn exclude(&mut self) -> Left {
+    fn exclude(&mut self) -> RemainingTargets {
         let failed = self.current.as_ref().map(Try::address).filter(|address| !self.tried.contains(address));
         self.tried.extend(failed);
         if self.tries >= self.attempts() {
-            return Left::None;
+            return RemainingTargets::None;
         }
         // Checked in the members themselves: the one that failed may have been removed meanwhile.
         let choice = self.upstream.pool.choice();
         let others = choice.members().any(|m| !self.tried.contains(&m.target.address));
         if others || (self.backup().is_some() && !self.has_response()) {
-            return Left::Another;
+            return RemainingTargets::Another;
         }
         self.tried.clear();
-        if choice.eligible > 0 { Left::Tried } else { Left::None }
+        if choice.eligible > 0 { RemainingTargets::Tried } else { RemainingTargets::None }
     }
 
     /// Begins a retry after a pause, if the budget permits it.

@@ -10,7 +10,7 @@ use fastrand::Rng;
 use http::{HeaderMap, Method};
 use pingora::http::ResponseHeader;
 
-use super::{Again, Caller, Replay, Try, Visit};
+use super::{Caller, ResendConditions, ResendKind, Try, Visit};
 use crate::exchange::Reason;
 use crate::exchange::clock::{VirtualClock, nanos};
 use crate::rules::identity::RequestKey;
@@ -29,7 +29,7 @@ const SCHEDULES: u64 = 6_000;
 
 /// The requests and retries of one upstream, each with its time.
 #[derive(Default)]
-struct Counted {
+struct ModelCounts {
     requests: Vec<u64>,
     retries: Vec<u64>,
 }
@@ -57,10 +57,10 @@ struct Running {
     responded: bool,
 }
 
-struct World {
+struct VisitWorld {
     upstream: Arc<Upstream>,
     /// The counts of the upstream, and of its backup.
-    counted: [Counted; 2],
+    counted: [ModelCounts; 2],
     failing: [bool; 32],
     running: Vec<Running>,
     start: (Instant, u64),
@@ -96,7 +96,7 @@ fn response(status: u16) -> ResponseHeader {
     ResponseHeader::build(status, None).expect("a head")
 }
 
-impl World {
+impl VisitWorld {
     fn new(random: &mut Rng) -> Self {
         let backups = 20 + random.usize(0..3);
         let backup = (backups > 20).then(|| upstream(random, 21..=backups, None));
@@ -111,7 +111,7 @@ impl World {
         self.start.0 + Duration::from_nanos(self.now - self.start.1)
     }
 
-    fn counted(&mut self, visit: &Visit) -> &mut Counted {
+    fn counted(&mut self, visit: &Visit) -> &mut ModelCounts {
         let at_backup = !Arc::ptr_eq(visit.upstream(), &self.upstream);
         &mut self.counted[usize::from(at_backup)]
     }
@@ -122,7 +122,7 @@ impl World {
         let make = if single { Visit::single } else { Visit::new };
         let mut visit = make(Arc::clone(&self.upstream), Class::Normal, deadline);
         let client = random.u8(..6);
-        let home = self.home(client);
+        let home = self.session_target(client);
         let admitted = visit.try_admit(&caller(client)).expect("there is no queue");
         self.note_entries(&visit, None);
         let went_over = !Arc::ptr_eq(visit.upstream(), &self.upstream);
@@ -139,7 +139,7 @@ impl World {
     }
 
     /// Returns the target of a client's session, where nothing keeps a request from it.
-    fn home(&self, client: u8) -> Option<SocketAddr> {
+    fn session_target(&self, client: u8) -> Option<SocketAddr> {
         let (pool, shape) = (&self.upstream.pool, self.upstream.pool.shape());
         let Some(Sticky::Table { key, ttl, sessions }) = &self.upstream.sticky else { return None };
         let tag = sessions.find(caller(client).hash(key)?, *ttl, self.now)?;
@@ -226,7 +226,7 @@ impl World {
     fn end_try(&mut self, run: &mut Running, random: &mut Rng) -> bool {
         let (now, address) = (self.instant(), run.visit.address().expect("a target"));
         let budget = self.has_budget(&run.visit);
-        let replay = Replay { unsent: true, safe: random.u8(..8) > 0, possible: random.u8(..8) > 0 };
+        let replay = ResendConditions { unsent: true, safe: random.u8(..8) > 0, possible: random.u8(..8) > 0 };
         if !self.failing[usize::from(address.port())] {
             run.visit.note_connection(random.bool());
             run.visit.note_response(&response(if random.bool() { 200 } else { 404 }), false, now);
@@ -257,10 +257,10 @@ impl World {
                 let unprocessed = random.u8(..4) == 0;
                 let failure = Failure { by_target: true, timed_out: random.bool(), unprocessed, stream_reset: random.bool() };
                 let how = run.visit.note_failure(failure, replay);
-                let again = how.is_some_and(|how| run.visit.again(how, now));
+                let again = how.is_some_and(|how| run.visit.prepare_resend(how, now));
                 match how {
-                    Some(Again::Retry) => Self::exclude(run, address),
-                    Some(Again::NewConnection) => run.excluded.retain(|other| *other != address),
+                    Some(ResendKind::Retry) => Self::exclude(run, address),
+                    Some(ResendKind::NewConnection) => run.excluded.retain(|other| *other != address),
                     None => assert!(!(replay.safe && replay.possible && run.visit.upstream().retry.reset) || failure.timed_out),
                 }
                 again
@@ -356,7 +356,7 @@ fn what_must_hold_of_a_visit_holds_on_every_schedule() {
             // Picks and pauses are random as well.
             fastrand::seed(seed);
             let clock = VirtualClock::start();
-            let mut world = World::new(&mut random);
+            let mut world = VisitWorld::new(&mut random);
             clock.set(world.now);
             for _ in 0..400 {
                 world.step(&mut random, &clock);

@@ -13,7 +13,7 @@ use super::{AlgorithmName, Audience, Config};
 use crate::exchange::Edit;
 use crate::filters::{CompileContext, Consumers, consumer_digest};
 use crate::live::{KeySet, KeyStore, KeyStoreShape, VerifiedTokens, VerifyingKey};
-use crate::notation::{KeySource, Source};
+use crate::notation::{KeySetSource, KeySource};
 use crate::tls::{FileVersion, MAX_MATERIAL, read_file};
 
 /// The longest token; longer ones are rejected unread.
@@ -41,7 +41,7 @@ pub enum Unverified {
 
 /// The source of the keys.
 #[derive(Debug)]
-enum Keys {
+enum TokenKeys {
     Fixed(Arc<KeySet>),
     Store(Arc<KeyStore>),
 }
@@ -49,7 +49,7 @@ enum Keys {
 /// Verifies tokens by one configuration.
 #[derive(Debug)]
 pub struct Verifier {
-    keys: Keys,
+    keys: TokenKeys,
     algorithms: Vec<Algorithm>,
     validation: Validation,
     kind: Option<String>,
@@ -86,13 +86,13 @@ impl Verifier {
         let keys = keys(config, context)?;
         let algorithms = allowed(config);
         let fitting = match &keys {
-            Keys::Fixed(set) => set.keys.iter().any(|k| k.algorithms.iter().any(|a| algorithms.contains(a))),
-            Keys::Store(_) => true,
+            TokenKeys::Fixed(set) => set.keys.iter().any(|k| k.algorithms.iter().any(|a| algorithms.contains(a))),
+            TokenKeys::Store(_) => true,
         };
         let shared = algorithms.iter().any(|a| matches!(a, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512));
         if !fitting
             || algorithms.is_empty()
-            || (shared && config.secret.is_none() && matches!(config.jwks, Some(KeySource(Source::Url(_)))))
+            || (shared && config.secret.is_none() && matches!(config.jwks, Some(KeySource(KeySetSource::Url(_)))))
         {
             context.mistakes.add(&place.key("algorithms"), "none of these algorithms can be used safely with the keys given");
             return None;
@@ -138,15 +138,15 @@ impl Verifier {
 
     fn present_keys(&self) -> Result<Arc<KeySet>, Unverified> {
         match &self.keys {
-            Keys::Fixed(set) => Ok(Arc::clone(set)),
-            Keys::Store(store) => store.keys().ok_or(Unverified::Unavailable("the issuer's keys are not there")),
+            TokenKeys::Fixed(set) => Ok(Arc::clone(set)),
+            TokenKeys::Store(store) => store.keys().ok_or(Unverified::Unavailable("the issuer's keys are not there")),
         }
     }
 
     /// Returns the keys among which the token's is, after one more fetch if it names an unknown one.
-    async fn keys_for(&self, head: &Head, set: Arc<KeySet>) -> Result<Arc<KeySet>, Unverified> {
+    async fn keys_for(&self, head: &TokenHead, set: Arc<KeySet>) -> Result<Arc<KeySet>, Unverified> {
         match (&self.keys, &head.kid) {
-            (Keys::Store(store), Some(kid)) if !set.keys.iter().any(|k| k.id.as_ref() == Some(kid)) => {
+            (TokenKeys::Store(store), Some(kid)) if !set.keys.iter().any(|k| k.id.as_ref() == Some(kid)) => {
                 store.refetch().await;
                 self.present_keys()
             }
@@ -155,7 +155,7 @@ impl Verifier {
     }
 
     /// Reads the token's head and checks it against the configuration.
-    fn head(&self, token: &[u8]) -> Result<Head, Unverified> {
+    fn head(&self, token: &[u8]) -> Result<TokenHead, Unverified> {
         let wrong = Unverified::Invalid("the token is malformed");
         let end = token.iter().position(|b| *b == b'.');
         let Some(json) = end.and_then(|end| URL_SAFE_NO_PAD.decode(&token[..end]).ok()) else { return Err(wrong) };
@@ -174,12 +174,12 @@ impl Verifier {
                 return Err(Unverified::Invalid("the token is of another type"));
             }
         }
-        Ok(Head { algorithm, kid: text("kid").map(str::to_owned) })
+        Ok(TokenHead { algorithm, kid: text("kid").map(str::to_owned) })
     }
 
     /// Checks signature and claims with the keys that may apply: for a token that names none, all keys for its
     /// algorithm, of which a set has few ([`crate::live::MAX_KEYS`]).
-    fn check(&self, token: &[u8], head: &Head, set: &KeySet) -> Result<Map<String, Value>, Unverified> {
+    fn check(&self, token: &[u8], head: &TokenHead, set: &KeySet) -> Result<Map<String, Value>, Unverified> {
         use jsonwebtoken::errors::ErrorKind;
         let meant = |key: &&VerifyingKey| match (&head.kid, &key.id) {
             (Some(asked), Some(id)) => asked == id,
@@ -235,7 +235,7 @@ impl Verifier {
     }
 }
 
-struct Head {
+struct TokenHead {
     algorithm: Algorithm,
     kid: Option<String>,
 }
@@ -283,7 +283,7 @@ fn validation(config: &Config, leeway: u64) -> Validation {
 }
 
 /// Returns the keys, from the one source that is configured.
-fn keys(config: &Config, context: &mut CompileContext<'_>) -> Option<Keys> {
+fn keys(config: &Config, context: &mut CompileContext<'_>) -> Option<TokenKeys> {
     let place = context.place.clone();
     let given = [config.jwks.is_some(), config.secret.is_some(), config.public_key.is_some()];
     if given.iter().filter(|g| **g).count() != 1 {
@@ -295,7 +295,7 @@ fn keys(config: &Config, context: &mut CompileContext<'_>) -> Option<Keys> {
     }
     let fixed = |algorithms, key| {
         let keys = vec![VerifyingKey { id: None, algorithms, key }];
-        Keys::Fixed(Arc::new(KeySet { keys, generation: 0 }))
+        TokenKeys::Fixed(Arc::new(KeySet { keys, generation: 0 }))
     };
     if let Some(secret) = &config.secret {
         let secret = secret.0.reveal().as_bytes();
@@ -317,17 +317,17 @@ fn keys(config: &Config, context: &mut CompileContext<'_>) -> Option<Keys> {
     context.mistakes.take(&place.key("public_key"), found.map_err(wrong))
 }
 
-fn store(config: &Config, source: Source, context: &mut CompileContext<'_>) -> Option<Keys> {
+fn store(config: &Config, source: KeySetSource, context: &mut CompileContext<'_>) -> Option<TokenKeys> {
     let place = context.place.key("jwks");
     let source = match source {
-        Source::File(path) => {
+        KeySetSource::File(path) => {
             let path = context.base.join(path);
             let text = read_file(&path, MAX_MATERIAL).map_err(|e| format!("cannot read {}: {e}", path.display()));
             let keys = text.and_then(|t| crate::live::parse_jwks(&t).map_err(|e| format!("{}: {e}", path.display())));
             context.mistakes.take(&place, keys)?;
-            Source::File(path)
+            KeySetSource::File(path)
         }
-        url @ Source::Url(_) => url,
+        url @ KeySetSource::Url(_) => url,
     };
     let time = |given: &Option<crate::notation::Duration>, default| given.as_ref().map_or(Duration::from_secs(default), |d| d.0);
     let shape = KeyStoreShape {
@@ -341,5 +341,5 @@ fn store(config: &Config, source: Source, context: &mut CompileContext<'_>) -> O
     let fresh = context.mistakes.take(&place, KeyStore::new(shape.clone()))?;
     let store = context.live.keys(&shape, || Arc::new(fresh));
     context.keep(store.clone());
-    Some(Keys::Store(store))
+    Some(TokenKeys::Store(store))
 }

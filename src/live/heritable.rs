@@ -4,7 +4,7 @@ use serde_json::Result;
 
 /// The part of a state that is handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum HandoverPart {
     /// All of it, while this process serves. Changes from now on are noted.
     Whole,
     /// The changes since then, while no process accepts.
@@ -28,17 +28,17 @@ pub trait Heritable {
     ///
     /// # Errors
     /// Fails when it cannot be written as JSON.
-    fn give(&self, part: Part) -> Result<Option<Vec<u8>>>;
+    fn save(&self, part: HandoverPart) -> Result<Option<Vec<u8>>>;
 
     /// Takes over the form of a predecessor, part after part; returns the number of its entries.
     ///
     /// # Errors
     /// Fails when the form is another one; nothing is taken over then.
-    fn take(&self, form: &[u8]) -> Result<usize>;
+    fn restore(&self, form: &[u8]) -> Result<usize>;
 
     /// Ends a hand-over that failed: the noted changes are dropped.
-    fn keep(&self) {}
+    fn cancel(&self) {}
 
     /// Drops the inherited state that the first configuration does not use; called once that serves.
-    fn settle(&self) {}
+    fn drop_unused(&self) {}
 }

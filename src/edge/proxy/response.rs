@@ -14,7 +14,7 @@ use pingora::{Error, ErrorType, Result};
 use super::context::Side;
 use super::hop_by_hop::{drop_from_response, drop_hop_by_hop};
 use super::intake::X_REQUEST_ID;
-use super::pick::refuse;
+use super::pick::fail_with;
 use super::{Context, Gateway, interim};
 use crate::exchange::{Reason, Rejection};
 use crate::filters::ResponseView;
@@ -22,23 +22,23 @@ use crate::upstreams::{Outcome, misframed};
 
 impl Gateway {
     /// Handles the head of a response. Fails when the request is to be retried.
-    pub(super) fn answered(&self, session: &Session, response: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
+    pub(super) fn handle_response(&self, session: &Session, response: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
         // Done before Pingora copies the head with the case of every name.
         edit_response(response, |_| {});
         ctx.pace().iter().for_each(|pace| pace.end_head(response.status.is_informational()));
         if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
             ctx.interims.count += 1;
-            if ctx.interims.count <= interim::MOST {
+            if ctx.interims.count <= interim::MAX_INTERIM_RESPONSES {
                 return Ok(());
             }
             ctx.visit.iter_mut().for_each(|visit| visit.report(Outcome::GatewayFailed));
-            return Err(refuse(ctx, Rejection::new(Reason::TargetProtocol, "").log("the target sent too many interim responses")));
+            return Err(fail_with(ctx, Rejection::new(Reason::TargetProtocol, "").log("the target sent too many interim responses")));
         }
         if let Some(why) = misframed(response) {
             ctx.visit.iter_mut().for_each(|visit| visit.report(Outcome::GatewayFailed));
-            return Err(refuse(ctx, Rejection::new(Reason::TargetProtocol, "").log(why)));
+            return Err(fail_with(ctx, Rejection::new(Reason::TargetProtocol, "").log(why)));
         }
-        self.note_answer(response, ctx);
+        self.report_response(response, ctx);
         if self.retry_response(session, response, ctx) {
             return Error::e_explain(ErrorType::HTTPStatus(response.status.as_u16()), "an answer that is tried again");
         }
@@ -46,14 +46,14 @@ impl Gateway {
     }
 
     /// Reports to the target's health, breaker and log what its response says.
-    pub(super) fn note_answer(&self, response: &ResponseHeader, ctx: &mut Context) {
+    pub(super) fn report_response(&self, response: &ResponseHeader, ctx: &mut Context) {
         if let Some(visit) = &mut ctx.visit {
             visit.note_response(response, ctx.exchange.grpc, Instant::now());
         }
     }
 
     /// Edits the head of the response: the route's filters run in reverse order.
-    pub(super) fn edit_answer(&self, request: &RequestHeader, response: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
+    pub(super) fn edit_response_head(&self, request: &RequestHeader, response: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
         if response.status.is_informational() {
             if response.status != StatusCode::SWITCHING_PROTOCOLS {
                 drop_from_response(response);
@@ -70,11 +70,11 @@ impl Gateway {
             response.remove_header(&TRANSFER_ENCODING);
         }
         if let Some(progress) = &ctx.downstream.progress {
-            progress.answer_begun();
+            progress.note_response_begun();
         }
         edit_response(response, |headers| {
             drop_hop_by_hop(headers);
-            headers.reserve(ADDED);
+            headers.reserve(MAX_ADDED_RESPONSE_FIELDS);
             join_lengths(headers);
             if let Some(id) = &ctx.exchange.request_id {
                 headers.insert(X_REQUEST_ID, id.clone());
@@ -93,7 +93,7 @@ impl Gateway {
             let _ = response.append_header(SET_COOKIE, cookie);
         }
         if is_bodiless(request, response) {
-            ctx.end_of(Side::Answer);
+            ctx.end_of(Side::Response);
         }
         let serving = Arc::clone(&ctx.serving);
         let Some(route) = serving.route(ctx.matched.route) else { return Ok(()) };
@@ -101,11 +101,11 @@ impl Gateway {
         let view = ResponseView { request, exchange: &ctx.exchange, own: false };
         match route.filters(ctx.listener).on_response(response, &view, &mut ctx.memories) {
             Ok(body) => ctx.body = body,
-            Err(rejection) => return Err(refuse(ctx, rejection)),
+            Err(rejection) => return Err(fail_with(ctx, rejection)),
         }
         if !ctx.body.is_empty() {
             if ctx.body.decodes() {
-                ctx.pace().iter().for_each(|pace| pace.unpack());
+                ctx.pace().iter().for_each(|pace| pace.note_decoding());
             }
             frame_anew(request, response)?;
             if let (true, Some(connection)) = (whole, &ctx.downstream.connection) {
@@ -120,10 +120,10 @@ impl Gateway {
     pub(super) fn edit_body(&self, body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
         ctx.pace().iter().for_each(|pace| pace.pass());
         if ctx.deadline().is_some_and(|deadline| Instant::now() > deadline) {
-            return Err(refuse(ctx, Rejection::new(Reason::RouteTimeout, "")));
+            return Err(fail_with(ctx, Rejection::new(Reason::RouteTimeout, "")));
         }
         if let Err(why) = ctx.body.push(body, end) {
-            return Err(refuse(ctx, Rejection::new(Reason::AnswerOpaque, "").log(why.to_string())));
+            return Err(fail_with(ctx, Rejection::new(Reason::AnswerOpaque, "").log(why.to_string())));
         }
         if end {
             if let (Some(_), false, Some(connection)) = (&body, ctx.body.is_empty(), &ctx.downstream.connection) {
@@ -131,7 +131,7 @@ impl Gateway {
                 connection.cork();
             }
             // Done before the client has the last of the body: its next request never finds this one in its way.
-            ctx.end_of(Side::Answer);
+            ctx.end_of(Side::Response);
         }
         Ok(())
     }
@@ -146,7 +146,7 @@ fn join_lengths(headers: &mut HeaderMap) {
 }
 
 /// The number of fields that are added to a response at most: the gateway's, Pingora's, and some for filters.
-const ADDED: usize = 6;
+const MAX_ADDED_RESPONSE_FIELDS: usize = 6;
 
 /// Edits the fields of a response in the map itself, as [`super::intake::edit_headers`] does those of a request.
 /// Known names are sent in their usual case, others in lower case.

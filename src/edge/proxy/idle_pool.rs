@@ -19,30 +19,30 @@ use crate::exchange::clock;
 use crate::telemetry::cells::{SLOTS, slot};
 
 /// How often idle connections are checked.
-const SWEEP: Duration = Duration::from_secs(1);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The idle connections to all targets.
-pub struct Kept {
+pub struct IdlePool {
     /// The connections of each worker, which takes from others only when it has none.
-    shards: Box<[Mutex<Shard>]>,
+    shards: Box<[Mutex<IdleShard>]>,
     /// The most that a worker keeps.
     most: usize,
     sweeping: AtomicBool,
 }
 
 #[derive(Default)]
-struct Shard {
-    by_key: AHashMap<u64, Vec<Idle>>,
+struct IdleShard {
+    by_key: AHashMap<u64, Vec<IdleConnection>>,
     count: usize,
 }
 
-struct Idle {
+struct IdleConnection {
     stream: Stream,
     /// When it is to be closed, on [`clock`].
     until: u64,
 }
 
-impl Kept {
+impl IdlePool {
     /// Returns a pool that keeps at most `most` connections per worker.
     pub fn new(most: usize) -> Arc<Self> {
         let shards = (0..*SLOTS).map(|_| Mutex::default()).collect();
@@ -73,7 +73,7 @@ impl Kept {
         if shard.count >= self.most {
             shard.close_oldest();
         }
-        shard.by_key.entry(key).or_default().push(Idle { stream, until });
+        shard.by_key.entry(key).or_default().push(IdleConnection { stream, until });
         shard.count += 1;
         drop(shard);
         if !self.sweeping.load(Ordering::Relaxed) && !self.sweeping.swap(true, Ordering::AcqRel) {
@@ -82,7 +82,7 @@ impl Kept {
     }
 }
 
-impl Shard {
+impl IdleShard {
     fn pop(&mut self, key: u64) -> Option<Stream> {
         let idle = self.by_key.get_mut(&key)?.pop()?;
         self.count -= 1;
@@ -113,11 +113,11 @@ fn is_open(stream: &mut Stream) -> bool {
     tokio::task::unconstrained(stream.read(&mut byte)).now_or_never().is_none()
 }
 
-async fn sweep(kept: Weak<Kept>) {
+async fn sweep(idle_pool: Weak<IdlePool>) {
     loop {
-        tokio::time::sleep(SWEEP).await;
-        let Some(kept) = kept.upgrade() else { return };
+        tokio::time::sleep(SWEEP_INTERVAL).await;
+        let Some(idle_pool) = idle_pool.upgrade() else { return };
         let now = clock::now();
-        kept.shards.iter().for_each(|shard| shard.lock().sweep(now));
+        idle_pool.shards.iter().for_each(|shard| shard.lock().sweep(now));
     }
 }

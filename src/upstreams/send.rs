@@ -28,23 +28,23 @@ use super::failure::{CLIENT_GONE, Failure, exhausted, rejection_of};
 use super::shape::widen_window;
 use super::target::Outcome;
 use super::upstream::Upstream;
-use super::visit::{Caller, Replay, Try, Visit};
+use super::visit::{Caller, ResendConditions, Try, Visit};
 use crate::exchange::{Reason, Rejection};
 
 /// Returns what opens the sockets of a target.
-pub type Opener = fn(&Member) -> Arc<dyn L4Connect + Send + Sync>;
+pub type OpenSockets = fn(&Member) -> Arc<dyn L4Connect + Send + Sync>;
 
 /// Connections to targets for requests that Pingora's proxy does not carry.
 pub struct Calls {
     connector: Connector<()>,
-    opener: Opener,
+    opener: OpenSockets,
 }
 
 /// Edits the request for a target, with the deadline of the request.
-pub type Edit<'e> = &'e (dyn Fn(&mut RequestHeader, &Member, Option<Instant>) -> Result<()> + Sync);
+pub type TargetEdit<'e> = &'e (dyn Fn(&mut RequestHeader, &Member, Option<Instant>) -> Result<()> + Sync);
 
 /// A request to send to targets. The head is without the fields of the client's connection.
-pub struct Asked<'a> {
+pub struct OutgoingRequest<'a> {
     /// The head.
     pub head: &'a RequestHeader,
     /// The body, which can be sent again.
@@ -60,7 +60,7 @@ pub struct Asked<'a> {
     /// Whether the caller speaks gRPC.
     pub grpc: bool,
     /// The edit of the head for each target.
-    pub edit: Edit<'a>,
+    pub edit: TargetEdit<'a>,
     /// The channel for the heads of interim responses; those that do not fit are dropped.
     pub interim: Option<Sender<ResponseHeader>>,
     /// Returns whether the response is still needed.
@@ -118,26 +118,26 @@ impl Response {
 }
 
 /// A try that has ended.
-struct Ended {
+struct EndedTry {
     attempt: Try,
     peer: Box<HttpPeer>,
-    result: std::result::Result<(HttpSession<()>, ResponseHeader), Failed>,
+    result: std::result::Result<(HttpSession<()>, ResponseHeader), FailedTry>,
 }
 
-struct Failed {
+struct FailedTry {
     error: Box<Error>,
     /// Whether there was a connection.
     connected: bool,
 }
 
 /// The tries that are active at the same time.
-type UnderWay<'a> = FuturesUnordered<BoxFuture<'a, Ended>>;
+type ActiveTries<'a> = FuturesUnordered<BoxFuture<'a, EndedTry>>;
 
-type Allowed<T> = std::result::Result<T, Box<Rejection>>;
+type OrRejection<T> = std::result::Result<T, Box<Rejection>>;
 
 impl Calls {
     /// Returns calls that connect with those options, over sockets that `opener` opens.
-    pub fn new(options: Option<ConnectorOptions>, opener: Opener) -> Self {
+    pub fn new(options: Option<ConnectorOptions>, opener: OpenSockets) -> Self {
         Self { connector: Connector::new(options), opener }
     }
 
@@ -145,40 +145,40 @@ impl Calls {
     ///
     /// # Errors
     /// Returns the rejection of a request that gets no response.
-    pub async fn ask(&self, visit: &mut Visit, asked: &Asked<'_>) -> Allowed<Response> {
-        let replay = Replay { unsent: true, safe: asked.safe, possible: true };
+    pub async fn send(&self, visit: &mut Visit, request: &OutgoingRequest<'_>) -> OrRejection<Response> {
+        let replay = ResendConditions { unsent: true, safe: request.safe, possible: true };
         loop {
-            visit.next(&asked.caller).await?;
+            visit.next(&request.caller).await?;
             let tries = visit.tries();
-            let Ended { attempt, peer, result } = self.race(visit, asked).await?;
+            let EndedTry { attempt, peer, result } = self.race(visit, request).await?;
             visit.set_try(attempt);
             match result {
                 Ok((session, head)) => {
                     let now = Instant::now();
-                    visit.note_response(&head, asked.grpc, now);
+                    visit.note_response(&head, request.grpc, now);
                     // With a second target, both have responded so.
                     let again = visit.tries() == tries && visit.is_retried(&head) && visit.retry_response(replay, now);
                     if !again {
                         return Ok(Response { head, session, peer });
                     }
                 }
-                Err(failed) => after_failure(visit, failed, asked, replay)?,
+                Err(failed) => after_failure(visit, failed, request, replay)?,
             }
         }
     }
 
     /// Returns the try that the request goes on with: the first whose response is not to be retried, or else the last
     /// with any response, or else the last.
-    async fn race(&self, visit: &mut Visit, asked: &Asked<'_>) -> Allowed<Ended> {
+    async fn race(&self, visit: &mut Visit, request: &OutgoingRequest<'_>) -> OrRejection<EndedTry> {
         let Some(first) = visit.take_try() else { return Err(Rejection::new(Reason::Internal, "")) };
-        let (mut under_way, present) = (UnderWay::new(), first.address());
-        let after = visit.upstream().retry.hedge_after.filter(|_| asked.hedged && visit.tries() == 1);
+        let (mut active, present) = (ActiveTries::new(), first.address());
+        let after = visit.upstream().retry.hedge_after.filter(|_| request.hedged && visit.tries() == 1);
         let mut beside = after.map(|after| Instant::now() + after);
-        under_way.push(self.begin(visit, first, asked)?);
+        active.push(self.begin(visit, first, request)?);
         let mut poor = None;
         loop {
-            let ended = next_ended(&mut under_way, beside).await;
-            if let Some(Ended { result: Ok((_, head)), .. }) = &ended
+            let ended = next_ended(&mut active, beside).await;
+            if let Some(EndedTry { result: Ok((_, head)), .. }) = &ended
                 && !visit.is_retried(head)
             {
                 return ended.ok_or_else(|| Rejection::new(Reason::Internal, ""));
@@ -186,10 +186,10 @@ impl Calls {
             if beside.take().is_some()
                 && let Some(second) = visit.try_beside(present, Instant::now())
             {
-                under_way.push(self.begin(visit, second, asked)?);
+                active.push(self.begin(visit, second, request)?);
             }
             let Some(mut ended) = ended else { continue };
-            let over = under_way.is_empty();
+            let over = active.is_empty();
             match &ended.result {
                 Ok(_) if over => return Ok(ended),
                 Ok(_) => poor = Some(ended),
@@ -205,26 +205,26 @@ impl Calls {
     }
 
     /// Begins a try at a target.
-    fn begin<'c>(&'c self, visit: &Visit, attempt: Try, asked: &Asked<'_>) -> Allowed<BoxFuture<'c, Ended>> {
+    fn begin<'c>(&'c self, visit: &Visit, attempt: Try, request: &OutgoingRequest<'_>) -> OrRejection<BoxFuture<'c, EndedTry>> {
         let (deadline, upstream) = (visit.deadline(), Arc::clone(visit.upstream()));
         let mut peer = visit.peer_of(&attempt, Instant::now());
         peer.options.custom_l4 = Some((self.opener)(&attempt.picked.member));
-        if asked.upgrade {
+        if request.upgrade {
             // Such a request is one of HTTP/1.1, and its connection is never reused.
             peer.options.set_http_version(1, 1);
             peer.group_key = fastrand::u64(..);
         }
-        if !asked.body.is_empty() {
+        if !request.body.is_empty() {
             widen_window(&mut peer);
         }
-        let mut request = asked.head.clone();
-        let edited = (asked.edit)(&mut request, &attempt.picked.member, deadline);
+        let mut head = request.head.clone();
+        let edited = (request.edit)(&mut head, &attempt.picked.member, deadline);
         edited.map_err(|error| Rejection::new(Reason::Internal, "").log(error_text(&error)))?;
-        let (body, interim, upgrade) = (asked.body.clone(), asked.interim.clone(), asked.upgrade);
+        let (body, interim, upgrade) = (request.body.clone(), request.interim.clone(), request.upgrade);
         let work = async move {
-            let mut ended = Ended { attempt, peer, result: Err(Failed { error: late(), connected: true }) };
-            let Ended { attempt, peer, .. } = &mut ended;
-            let work = self.attempt((attempt, peer, &upstream), (request, body, upgrade), interim);
+            let mut ended = EndedTry { attempt, peer, result: Err(FailedTry { error: deadline_error(), connected: true }) };
+            let EndedTry { attempt, peer, .. } = &mut ended;
+            let work = self.attempt((attempt, peer, &upstream), (head, body, upgrade), interim);
             let result = match deadline {
                 Some(deadline) => timeout_at(deadline.into(), work).await.ok(),
                 None => Some(work.await),
@@ -240,8 +240,8 @@ impl Calls {
         (attempt, peer, upstream): (&mut Try, &HttpPeer, &Upstream),
         (request, body, upgrade): (RequestHeader, Bytes, bool),
         interim: Option<Sender<ResponseHeader>>,
-    ) -> std::result::Result<(HttpSession<()>, ResponseHeader), Failed> {
-        let failed = |connected| move |error: Box<Error>| Failed { error: error.into_up(), connected };
+    ) -> std::result::Result<(HttpSession<()>, ResponseHeader), FailedTry> {
+        let failed = |connected| move |error: Box<Error>| FailedTry { error: error.into_up(), connected };
         let (mut session, reused) = connect(&self.connector, peer).await.map_err(failed(false))?;
         attempt.note_connection(upstream, reused);
         let mut pass = |head| {
@@ -260,19 +260,19 @@ impl Calls {
 }
 
 /// Returns the next try that ends; `None` when it is time for a second one.
-async fn next_ended(under_way: &mut UnderWay<'_>, beside: Option<Instant>) -> Option<Ended> {
+async fn next_ended(active: &mut ActiveTries<'_>, beside: Option<Instant>) -> Option<EndedTry> {
     match beside {
-        Some(at) => timeout_at(at.into(), under_way.next()).await.ok().flatten(),
-        None => under_way.next().await,
+        Some(at) => timeout_at(at.into(), active.next()).await.ok().flatten(),
+        None => active.next().await,
     }
 }
 
-fn late() -> Box<Error> {
+fn deadline_error() -> Box<Error> {
     Error::explain(ErrorType::ReadTimedout, "the time of the route is over").into_up()
 }
 
 /// Reports the failure of a try while another one goes on.
-fn report(visit: &Visit, attempt: &mut Try, failed: &Failed) {
+fn report(visit: &Visit, attempt: &mut Try, failed: &FailedTry) {
     let exhausted = !failed.connected && is_exhaustion(&failed.error);
     if !exhausted && *failed.error.etype() != CLIENT_GONE {
         let late = *failed.error.etype() == ErrorType::ReadTimedout;
@@ -284,16 +284,21 @@ fn report(visit: &Visit, attempt: &mut Try, failed: &Failed) {
 ///
 /// # Errors
 /// Returns the rejection where it is not.
-fn after_failure(visit: &mut Visit, Failed { error, connected }: Failed, asked: &Asked<'_>, replay: Replay) -> Allowed<()> {
+fn after_failure(
+    visit: &mut Visit,
+    FailedTry { error, connected }: FailedTry,
+    request: &OutgoingRequest<'_>,
+    replay: ResendConditions,
+) -> OrRejection<()> {
     let gone = || Rejection::new(Reason::ClientGone, "");
     let now = Instant::now();
     let again = if connected {
         let how = visit.note_failure(Failure::of(&error, false), replay);
-        if how.is_some() && !(asked.is_wanted)() {
+        if how.is_some() && !(request.is_wanted)() {
             return Err(gone());
         }
-        how.is_some_and(|how| visit.again(how, now))
-    } else if *error.etype() == CLIENT_GONE || !(asked.is_wanted)() {
+        how.is_some_and(|how| visit.prepare_resend(how, now))
+    } else if *error.etype() == CLIENT_GONE || !(request.is_wanted)() {
         return Err(gone());
     } else if is_exhaustion(&error) {
         // No target is at fault, and another one would not help.
@@ -380,7 +385,7 @@ mod tests {
         let calls = Calls::new(crate::tls::connector_options(), |_| Arc::new(Plain));
         let mut head = RequestHeader::build("GET", b"/", None).expect("a head");
         head.insert_header("host", "a").expect("a field");
-        let asked = Asked {
+        let request = OutgoingRequest {
             head: &head,
             body: Bytes::new(),
             caller: Caller::default(),
@@ -392,7 +397,7 @@ mod tests {
             interim: None,
             is_wanted: &|| wanted,
         };
-        let result = match calls.ask(visit, &asked).await {
+        let result = match calls.send(visit, &request).await {
             Ok(mut response) => Ok((response.head.status.as_u16(), response.read(100).await.expect("a body"))),
             Err(rejection) => Err(rejection.reason),
         };

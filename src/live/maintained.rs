@@ -6,13 +6,13 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 /// A value that filters use and that is kept up to date in the background: a key set, a list, a client's state.
-pub trait Kept: Debug + Send + Sync {
+pub trait Maintained: Debug + Send + Sync {
     /// Returns its kind, for operators: `key_set`.
     fn kind(&self) -> &'static str;
 
     /// Keeps it up to date from now on, or updates it now if that has been started. Resolves when a first round is
     /// over, whether it succeeded or not.
-    fn look_after(self: Arc<Self>) -> BoxFuture<'static, ()>;
+    fn maintain(self: Arc<Self>) -> BoxFuture<'static, ()>;
 
     /// Returns its state as operators see it.
     fn view(&self) -> serde_json::Value;
