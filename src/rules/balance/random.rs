@@ -1,16 +1,16 @@
-//! By chance, in proportion to weight.
+//! Random balancing, in proportion to the weights.
 
 use super::round_robin::turn;
 use super::{Ask, Balance, Seat};
 
-/// A turn of weighted round robin, of which any place is drawn.
+/// Picks a random place of one turn of weighted round robin.
 #[derive(Debug)]
 pub struct Random {
     turn: Box<[u32]>,
 }
 
 impl Random {
-    /// For these targets.
+    /// Builds the algorithm for these targets.
     pub fn new(seats: &[Seat]) -> Self {
         Self { turn: turn(seats) }
     }

@@ -54,7 +54,7 @@ fn run(algorithm: Algorithm, weights: &[u32], picks: usize, hold: bool) -> (Vec<
     (order, counts)
 }
 
-/// The id of each key's target.
+/// Returns the id of each key's target.
 fn map(algorithm: Algorithm, seats: &[Seat], keys: u64) -> Vec<u64> {
     let balance = algorithm.build(seats);
     let loads = Counts(RefCell::new(vec![0; seats.len()]), 0.1);
@@ -93,7 +93,7 @@ fn the_faster_target_gets_most() {
     let loads = Counts(RefCell::new(vec![0, 0]), 0.005);
     let ask = |random| Ask { key: None, random, loads: &loads, tried: &[] };
     assert!((0..100).all(|random| balance.pick(&ask(random)) == Some(0)));
-    // Until it has so much to do that the slow one would answer sooner.
+    // Until the fast one has so many requests that the slow one would respond sooner.
     loads.0.borrow_mut()[0] = 20;
     assert_eq!(balance.pick(&ask(1)), Some(1));
 }
@@ -198,7 +198,7 @@ proptest! {
         let loads = Counts(RefCell::new(vec![0; weights.len()]), 0.1);
         let total: u32 = weights.iter().sum();
         for held in 1..300_u32 {
-            // All of one key: without a bound one target would have everything.
+            // All requests have one key: without a bound one target would get all of them.
             let index = balance.pick(&Ask { key: Some(7), random: 0, loads: &loads, tried: &[] }).expect("a target");
             loads.0.borrow_mut()[index] += 1;
             let bound = (f64::from(factor * held * weights[index]) / f64::from(100 * total) + 1e-9).ceil();

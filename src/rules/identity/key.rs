@@ -1,4 +1,4 @@
-//! What requests are kept together by: an address, a consumer, a header …
+//! The key that groups requests: an address, a consumer, a header …
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use http::HeaderName;
 use crate::rules::balance::hash_key;
 use crate::rules::routing::{Question, cookie, parameter};
 
-/// A part of a request.
+/// A part of a request that serves as a key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RequestKey {
     /// The client's address.
@@ -25,7 +25,7 @@ pub enum RequestKey {
 }
 
 impl RequestKey {
-    /// The hash of the request's key; `None` when it has none.
+    /// Returns the hash of the request's key, or `None` when it has none.
     pub fn hash(&self, request: &Question<'_>, consumer: Option<&str>) -> Option<u64> {
         match self {
             Self::Address => Some(match request.client.to_canonical() {

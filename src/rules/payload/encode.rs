@@ -1,6 +1,7 @@
-//! Content codings, put on a body while it streams by (RFC 9110, section 8.4.1).
+//! Encoders of content codings, for a streaming body (RFC 9110, section 8.4.1).
 //!
-//! What one stream costs, measured on JSON of 1 KB, 100 KB and 1 MB (one core of 2026; sizes are those of the output):
+//! The cost of one stream, measured on JSON of 1 KB, 100 KB and 1 MB (one core of 2026; sizes are those of the
+//! output):
 //!
 //! | coding, level    | memory           | 1 KB   | 100 KB           | 1 MB   |
 //! |------------------|------------------|--------|------------------|--------|
@@ -17,7 +18,7 @@
 //! Of 300 streams of events at a time, at the level `balanced`, each took 0.37 (gzip), 0.2 (zstd) and 0.94 MiB (br) of
 //! resident memory more than without a coding.
 //!
-//! A new context of zstd costs 8 to 17 µs more, so each thread keeps a few (the numbers are with one that is kept).
+//! A new zstd context costs 8 to 17 µs more, so each thread keeps a few (the numbers are with a reused one).
 
 use std::cell::RefCell;
 use std::fmt;
@@ -31,7 +32,7 @@ use zstd::stream::raw::{self, CParameter, InBuffer, Operation, OutBuffer};
 use super::accept::Coding;
 use super::step::{Opaque, Step};
 
-/// How much time is spent for a smaller body.
+/// The trade-off between time and size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Level {
     /// The least time: gzip 1, br 1, zstd 1.
@@ -39,11 +40,11 @@ pub enum Level {
     /// gzip 4, br 4, zstd 3.
     #[default]
     Balanced,
-    /// The smallest body for which a response may still wait: gzip 6, br 5, zstd 6.
+    /// The smallest body for which a client may still be kept waiting: gzip 6, br 5, zstd 6.
     Best,
 }
 
-/// Puts a content coding on a body.
+/// Applies a content coding to a body.
 pub struct Encoder {
     coding: Encoding,
     flushes: bool,
@@ -52,7 +53,7 @@ pub struct Encoder {
 
 enum Encoding {
     Gzip(Compress),
-    /// `None` once it has ended.
+    /// `None` after the end.
     Brotli(Option<Box<CompressorWriter<Vec<u8>>>>),
     Zstd(ZstdContext),
 }
@@ -64,11 +65,11 @@ impl fmt::Debug for Encoder {
 }
 
 impl Encoder {
-    /// Returns an encoder. With `flushes`, whatever has been pushed can be decoded at once by who receives it, for
-    /// bodies that come in pieces over time; without, output comes when enough of it is there.
+    /// Returns an encoder. With `flushes`, the receiver can decode at once whatever has been pushed, for bodies that
+    /// arrive in pieces over time; without, output comes when enough of it is there.
     ///
     /// # Errors
-    /// When there is no memory for it.
+    /// When no memory can be allocated.
     pub fn new(coding: Coding, level: Level, flushes: bool) -> Result<Self, Opaque> {
         let coding = match coding {
             Coding::Gzip => Encoding::Gzip(Compress::new_gzip(Compression::new(gzip_level(level)), 15)),
@@ -115,10 +116,10 @@ impl Step for Encoder {
 /// The buffer between brotli and the output, in bytes.
 const BROTLI_BUFFER: usize = 4_096;
 
-/// Room for output that is made before each call, in bytes: above 6, so that no flush is written twice.
+/// The capacity reserved for output before each call, in bytes: above 6, so that no flush is written twice.
 const MIN_ROOM: usize = 256;
 
-/// Makes room for what `input` bytes may become.
+/// Reserves capacity for the encoded form of `input` bytes.
 fn make_room(out: &mut Vec<u8>, input: usize) {
     out.reserve((input / 4).clamp(MIN_ROOM, 32 << 10));
 }
@@ -150,7 +151,8 @@ fn encode_gzip(gzip: &mut Compress, part: &[u8], end: bool, flushes: bool, out: 
     }
 }
 
-/// Windows of 64 KiB, and of 256 KiB at the best level: with a smaller one its hash tables take 33 MiB.
+/// Returns the parameters: windows of 64 KiB, and of 256 KiB at the best level, since with a smaller one its hash
+/// tables take 33 MiB.
 fn brotli_params(level: Level) -> BrotliEncoderParams {
     let (quality, lgwin) = match level {
         Level::Fast => (1, 16),
@@ -185,17 +187,17 @@ fn encode_brotli(
     done
 }
 
-/// Contexts of zstd that one thread keeps, of whatever level: at most 2.5 MiB.
+/// The maximum number of zstd contexts that one thread keeps, of any level: at most 2.5 MiB.
 const MAX_IDLE: usize = 4;
 
 thread_local! {
     static IDLE: RefCell<Vec<(Level, raw::Encoder<'static>)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A context of zstd, which goes back to its thread when it is dropped.
+/// A zstd context, which returns to its thread's pool when it is dropped.
 struct ZstdContext {
     level: Level,
-    /// Always there but in the end.
+    /// `None` only while it is dropped.
     encoder: Option<raw::Encoder<'static>>,
 }
 
@@ -242,7 +244,7 @@ impl Drop for ZstdContext {
     fn drop(&mut self) {
         let Some(encoder) = self.encoder.take() else { return };
         let level = self.level;
-        // The thread may be ending, and its list be gone.
+        // The thread may be ending, and its list be destroyed.
         let _ = IDLE.try_with(|idle| {
             if let Ok(mut idle) = idle.try_borrow_mut()
                 && idle.len() < MAX_IDLE
@@ -253,7 +255,8 @@ impl Drop for ZstdContext {
     }
 }
 
-/// Returns a context with a window of 64 KiB and tables to match, a third of what the level has by itself.
+/// Returns a context with a window of 64 KiB and tables to match, a third of the memory that the level takes by
+/// default.
 fn new_zstd(level: Level) -> io::Result<raw::Encoder<'static>> {
     let (level, tables) = match level {
         Level::Fast => (1, 14),
@@ -336,7 +339,7 @@ mod tests {
         for coding in Coding::ALL {
             for level in LEVELS {
                 let body = encoded(coding, level, false, &noise, 8_192);
-                // gzip 1 looks for no shorter way.
+                // gzip 1 does not fall back to stored blocks.
                 assert!(body.len() < noise.len() * 106 / 100, "{coding:?} {level:?}: {}", body.len());
                 assert!(decoded(coding, &body) == noise);
             }

@@ -1,9 +1,9 @@
-//! Which members of a JSON document are meant: `ssn`, `user.address.street`, `**.internal`.
+//! Paths that select members of a JSON document: `ssn`, `user.address.street`, `**.internal`.
 
 use std::str::FromStr;
 
-/// One way to a member: names from the root, arrays being passed through; `*` is any one name, or, before the last
-/// step, any element of an array, and `**` any number of names.
+/// One path to a member: names from the root, transparent to arrays. `*` is any one name, or, before the last step,
+/// any element of an array, and `**` any number of names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FieldPath(Vec<Segment>);
 
@@ -37,7 +37,7 @@ impl FromStr for FieldPath {
 }
 
 impl FieldPath {
-    /// Whether the path ends with `*`, so that it may take several members of one object.
+    /// Returns whether the path ends with `*`, so that it may select several members of one object.
     pub fn ends_with_any_name(&self) -> bool {
         self.0.last() == Some(&Segment::One)
     }
@@ -49,24 +49,24 @@ impl FieldPath {
     }
 }
 
-/// A set of paths as one automaton. A state is the set of places, as bits, where the paths stand.
+/// A set of paths as one automaton. A state is a bit set of the positions of the paths.
 #[derive(Clone, Debug, Default)]
 pub struct Fields {
     steps: Vec<Segment>,
-    /// Bits of the places where a path begins, or continues after a leading `**`.
+    /// Bits of the positions where a path begins, or continues after a leading `**`.
     start: u128,
-    /// Bits of the places that are the last of their path.
+    /// Bits of the last positions of the paths.
     last: u128,
     longest_name: usize,
-    /// Bits of the places of `**`.
+    /// Bits of the positions of `**`.
     any: u128,
-    /// Whether there is a `*`.
+    /// Whether any step is a `*`.
     one: bool,
-    /// Bits of the lengths that names have; the last is for all longer ones.
+    /// Bits of the lengths of the names; the last is for all longer ones.
     lengths: u64,
 }
 
-/// Where all paths stand on a level of the document.
+/// The positions of all paths on one level of the document.
 pub type State = u128;
 
 /// The last step of one path of a set.
@@ -74,13 +74,13 @@ pub type State = u128;
 pub struct Place(u8);
 
 impl Fields {
-    /// The most steps that all paths of one set may have together.
+    /// The maximum number of steps of all paths of one set.
     pub const MAX_STEPS: usize = 128;
 
     /// Builds the automaton.
     ///
     /// # Errors
-    /// When the paths have over [`Fields::MAX_STEPS`] steps together.
+    /// When the paths have more than [`Fields::MAX_STEPS`] steps together.
     pub fn new(paths: &[FieldPath]) -> Result<Self, String> {
         let mut fields = Self::default();
         for path in paths {
@@ -110,34 +110,34 @@ impl Fields {
         (self.last & ((1 << place.0) - 1)).count_ones() as usize
     }
 
-    /// The state at the root.
+    /// Returns the state at the root.
     pub fn start(&self) -> State {
         self.start
     }
 
-    /// Longer names (in bytes) than this lead nowhere that a short one would not lead.
+    /// Returns the maximum length of a name in a path, in bytes.
     pub fn longest_name(&self) -> usize {
         self.longest_name
     }
 
-    /// Whether any path could know a name of this many bytes.
+    /// Returns whether a path may have a name of this many bytes.
     #[inline]
     pub fn may_know(&self, length: usize) -> bool {
         self.one || self.lengths >> length.min(63) & 1 == 1
     }
 
-    /// Whether all names are ASCII.
+    /// Returns whether all names are ASCII.
     pub fn is_ascii(&self) -> bool {
         self.steps.iter().all(|step| !matches!(step, Segment::Name(name) if !name.is_ascii()))
     }
 
-    /// The state below a name that no path knows.
+    /// Returns the state below a name that is in no path.
     pub fn unknown(&self, state: State) -> State {
         self.closed(state & self.any)
     }
 
-    /// Enters the member `name` on a level in `state`: returns the state below it and, if a path ends at it, the place
-    /// of that path's last step. Of several paths the first counts.
+    /// Enters the member `name` on a level in `state`: returns the state below it and, if a path ends at it, that
+    /// path's last step. Of several paths the first counts.
     pub fn enter(&self, state: State, name: &[u8]) -> (State, Option<Place>) {
         let mut below = state & self.any;
         let mut meant = None;
@@ -160,7 +160,7 @@ impl Fields {
         (self.closed(below), meant)
     }
 
-    /// The state of an array's elements: they stand where the array stands, and a `*` may take one of them.
+    /// Returns the state of an array's elements: the positions are those of the array, and a `*` may take an element.
     pub fn element(&self, state: State) -> State {
         if !self.one {
             return state;
@@ -177,8 +177,8 @@ impl Fields {
         self.closed(below)
     }
 
-    /// `**` may also stand for nothing: whoever stands at it stands behind it too. It is never last and
-    /// never twice in a row.
+    /// Returns the closure of a state: `**` may also match nothing, so that a path at it is also behind it. It is
+    /// never last and never twice in a row.
     fn closed(&self, state: State) -> State {
         state | (state & self.any) << 1
     }

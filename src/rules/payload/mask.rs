@@ -1,4 +1,4 @@
-//! Replaces values of JSON members by a mask, of which the last characters may be those of the value.
+//! Masking of JSON values, optionally with the last characters of the value kept.
 
 use std::collections::VecDeque;
 
@@ -6,17 +6,17 @@ use super::fields::{FieldPath, Fields, Place};
 use super::lex::escaped;
 use super::scan::{MemberChange, MemberEdit};
 
-/// What stands in place of a value.
+/// The replacement of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MaskText {
     /// A JSON string.
     text: Box<[u8]>,
-    /// How many characters of the value follow, at most.
+    /// The number of characters of the value that follow, at most.
     keep_last: usize,
 }
 
 impl MaskText {
-    /// The most characters of a value that are kept.
+    /// The maximum number of characters of a value that can be kept.
     pub const MAX_KEPT: usize = 32;
 
     /// Returns the mask of that text, a JSON string, followed by the last `keep_last` characters of a string or number.
@@ -34,19 +34,19 @@ impl MaskText {
     }
 }
 
-/// Paths of members, each with the mask of its value.
+/// Paths of members, each with the mask for its value.
 ///
-/// Objects and arrays are replaced as a whole, and so is a value that is no JSON. Of a value that is kept in part at
-/// most [`MaskText::MAX_KEPT`] characters of 12 bytes are held.
+/// Objects and arrays are replaced as a whole, and so is an invalid value. Of a value that is kept in part at most
+/// [`MaskText::MAX_KEPT`] characters of 12 bytes are buffered.
 #[derive(Debug)]
 pub struct Masks {
     fields: Fields,
-    /// One for each path.
+    /// One mask for each path.
     masks: Box<[MaskText]>,
 }
 
 impl Masks {
-    /// Compiles pairs of path and mask. Of several paths that take one member the first counts.
+    /// Compiles pairs of path and mask. Of several paths that select one member the first counts.
     ///
     /// # Errors
     /// When the paths have too many steps together.
@@ -98,7 +98,7 @@ impl MemberEdit for Masks {
                     behind
                 }
                 Stage::Behind if first.is_ascii_whitespace() => value.pass_space(rest),
-                // No number, or more than one value where one should be: nothing of it is kept.
+                // It is no number, or there is more than one value: nothing of it is kept.
                 Stage::Number | Stage::Behind => {
                     value.kept.wanted = 0;
                     value.stage = Stage::Whole;
@@ -112,7 +112,7 @@ impl MemberEdit for Masks {
     }
 }
 
-/// White space behind a value that is kept, in bytes.
+/// The maximum white space behind a value that is kept, in bytes.
 const MAX_SPACE: usize = 4_096;
 
 /// The state of one value that is being masked.
@@ -121,7 +121,7 @@ pub struct Masked {
     path: usize,
     stage: Stage,
     kept: Kept,
-    /// The white space that was read last.
+    /// The white space at the end of what was read.
     space: Vec<u8>,
 }
 
@@ -142,7 +142,7 @@ impl Masked {
         Self { path, stage: Stage::Lead, kept: Kept::new(keep_last), space: Vec::new() }
     }
 
-    /// Returns the stage that a value with this first byte begins with.
+    /// Returns the stage of a value with this first byte.
     fn begin(&mut self, first: u8) -> Stage {
         match first {
             b'"' if self.kept.wanted > 0 => Stage::Text,
@@ -154,7 +154,7 @@ impl Masked {
         }
     }
 
-    /// Passes over the part of a value, and keeps the white space at its end, which is not the value's.
+    /// Skips the part of a value that is not kept, and saves the white space at its end, which does not belong to it.
     fn pass_space<'p>(&mut self, part: &'p [u8]) -> &'p [u8] {
         let end = match self.stage {
             Stage::Behind => part.iter().take_while(|byte| byte.is_ascii_whitespace()).count(),
@@ -170,7 +170,7 @@ impl Masked {
         rest
     }
 
-    /// Writes the mask, with what is kept of the value before its closing quote, and the white space behind.
+    /// Writes the mask with the kept characters before its closing quote, and the white space behind the value.
     fn write(&mut self, text: &[u8], out: &mut Vec<u8>) {
         match text.split_last() {
             Some((quote, text)) if self.kept.is_enough() => {
@@ -184,7 +184,7 @@ impl Masked {
     }
 }
 
-/// The last characters of a string or number, as they are written.
+/// The last characters of a string or number, in their encoded form.
 #[derive(Debug)]
 struct Kept {
     wanted: usize,
@@ -194,16 +194,16 @@ struct Kept {
     next: Next,
 }
 
-/// What a byte of a string may continue.
+/// What the next byte of a string may continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
-    /// Nothing: it begins a character.
+    /// It begins a character.
     First,
-    /// UTF-8 of so many bytes more.
+    /// It continues a UTF-8 sequence of so many more bytes.
     Utf8(u8),
-    /// A backslash.
+    /// It follows a backslash.
     Escape,
-    /// `\u`, of so many digits more.
+    /// It continues a `\u` escape of so many more digits.
     Digit(u8),
 }
 
@@ -212,17 +212,17 @@ impl Kept {
         Self { wanted, seen: 0, characters: VecDeque::with_capacity(if wanted > 0 { wanted + 1 } else { 0 }), next: Next::First }
     }
 
-    /// Whether the next byte is escaped by a backslash.
+    /// Returns whether the next byte is escaped by a backslash.
     fn escapes(&self) -> bool {
         self.next == Next::Escape
     }
 
-    /// Whether anything is to be kept: at least half of the value is hidden then.
+    /// Returns whether any characters are to be kept: at least half of the value must stay hidden.
     fn is_enough(&self) -> bool {
         self.wanted > 0 && self.seen >= 2 * self.wanted
     }
 
-    /// Takes a byte of a string, or of a number.
+    /// Processes a byte of a string, or of a number.
     fn take(&mut self, byte: u8, string: bool) {
         let next = match (self.next, byte) {
             (Next::Escape, b'u') => Next::Digit(4),
@@ -260,13 +260,13 @@ impl Kept {
     }
 }
 
-/// The state after one more of `more` bytes.
+/// Returns the state after one of `more` bytes.
 fn more_of(more: u8, next: fn(u8) -> Next) -> Next {
     if more > 1 { next(more - 1) } else { Next::First }
 }
 
 impl Kept {
-    /// Makes one character of the last two if they are the halves of a surrogate pair (RFC 8259, section 7).
+    /// Joins the last two characters if they are the halves of a surrogate pair (RFC 8259, section 7).
     fn join_surrogates(&mut self) {
         let half = |at: Option<&Character>| at.and_then(Character::surrogate);
         let last = self.characters.len();
@@ -279,13 +279,13 @@ impl Kept {
         }
     }
 
-    /// Returns the characters that are kept, once all have been taken.
+    /// Returns the characters that are kept, after all have been processed.
     fn last(&self) -> impl Iterator<Item = &Character> {
         self.characters.iter().skip(self.characters.len().saturating_sub(self.wanted))
     }
 }
 
-/// One character as it is written: at most two escapes of six bytes.
+/// One character in its encoded form: at most two escapes of six bytes.
 #[derive(Clone, Copy, Debug)]
 struct Character {
     bytes: [u8; 12],
@@ -310,7 +310,7 @@ impl Character {
         }
     }
 
-    /// Whether the escape is the first half of a surrogate pair (true) or the second (false).
+    /// Returns whether the escape is the first half of a surrogate pair (true) or the second (false).
     fn surrogate(&self) -> Option<bool> {
         match self.bytes() {
             [b'\\', b'u', b'd' | b'D', digit, _, _] => match digit.to_ascii_lowercase() {

@@ -1,5 +1,5 @@
-//! What is done to a payload as it flows by, a [`Step`] each: content codings are decoded and put on, members of JSON
-//! are removed, renamed and masked.
+//! Transformations of a payload as it streams, a [`Step`] each: content codings are decoded and encoded, members of
+//! JSON are removed, renamed and masked.
 
 mod accept;
 mod decode;

@@ -1,11 +1,10 @@
-//! Edits members of JSON while it streams by, without ever holding the document.
+//! An editor for members of JSON documents that works on a stream, without buffering the document.
 //!
-//! The scanner follows strings, containers and names (RFC 8259) and copies every byte that is not
-//! part of an edited member, white space and number formats included. It never judges validity: a
-//! text that is not JSON comes out as it went in, and a sloppy target cannot smuggle a member past
-//! by a slip of its syntax. What it holds back is one comma and one name.
+//! The scanner follows strings, containers and names (RFC 8259) and copies every byte that is not part of an edited
+//! member, white space and number formats included. It does not validate: a text that is not JSON is passed on
+//! unchanged, and a target's syntax errors cannot hide a member. It buffers at most one comma and one name.
 //!
-//! What happens to the members is an [`MemberEdit`], a file each: [`super::strip`], [`super::rename`], [`super::mask`].
+//! The change of a member is a [`MemberEdit`], in a file each: [`super::strip`], [`super::rename`], [`super::mask`].
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,32 +14,32 @@ use super::fields::{Fields, Place, State};
 use super::lex::{plain, short_string_end, string_end, unescaped, value_end};
 use super::step::{Opaque, Step};
 
-/// Containers nested deeper than this are refused, so that memory stays bounded.
+/// The maximum nesting of containers. Deeper documents are rejected, so that memory stays bounded.
 pub const MAX_DEPTH: usize = 2_048;
 
-/// The first bytes of a document that tell its encoding.
+/// The number of first bytes that reveal a document's encoding.
 const FIRST: usize = 4;
 
-/// White space between members that is kept, in bytes.
+/// The maximum white space between members that is kept, in bytes.
 const MAX_SPACE: usize = 4_096;
 
-/// A name over this many bytes is passed on without being compared.
+/// The number of bytes above the longest known name beyond which a name is passed on without being compared.
 const SLACK: usize = 16;
 
 #[derive(Clone, Copy, Debug)]
 struct Level {
     object: bool,
-    /// Whether a member was let through.
+    /// Whether a member was passed on.
     passed: bool,
-    /// Whether a member was removed, so that the first that stays loses its comma.
+    /// Whether a member was removed, so that the first remaining one loses its comma.
     cut: bool,
     state: State,
-    /// The state below a name that no path knows.
+    /// The state below a name that is in no path.
     unknown: State,
 }
 
 impl Level {
-    /// Whether the next member that stays keeps its comma, if it has one.
+    /// Returns whether the next remaining member keeps its comma, if it has one.
     fn keeps_commas(&self) -> bool {
         self.passed || !self.cut
     }
@@ -54,13 +53,13 @@ enum At {
     Name,
     /// Behind a name, before its colon and value.
     Colon,
-    /// Within a string that is a value; whether the last byte was a backslash.
+    /// Within a string value; whether the last byte was a backslash.
     Text(bool),
-    /// Within a name that does not matter: too long to be known, or of a member that is dropped.
+    /// Within a name that does not matter: it is too long to be in a path, or belongs to a removed member.
     Unread(bool),
 }
 
-/// Edits the members of one document that the paths of `E` name, while it streams by.
+/// Edits the members of one document that the paths of `E` select, as the document streams by.
 #[derive(Debug)]
 pub struct Editor<E>
 where
@@ -70,22 +69,22 @@ where
     edit: E,
     levels: Vec<Level>,
     at: At,
-    /// A comma, white space and the beginning of a name, whose fate the next part decides.
+    /// A comma, white space and the beginning of a name, which the next part decides about.
     held: Vec<u8>,
     /// The state below the name that was read last.
     below: State,
-    /// Some while a member, or its value, is being taken out: the depth of its object.
+    /// The depth of the object of the member that is being removed, or whose value is being replaced.
     taking: Option<usize>,
-    /// What stands in place of the value that is being taken out, or of the one that follows an unread name.
+    /// The replacement of the current value, or of the one that follows an unread name.
     value: Option<ValueOf<E>>,
     edited: u64,
-    /// How many of the first bytes have been seen.
+    /// The number of first bytes that have been inspected.
     seen: usize,
 }
 
 type ValueOf<E> = <<E as Deref>::Target as MemberEdit>::Value;
 
-/// What happens to the members that a set of paths names.
+/// The change of the members that a set of paths selects.
 pub trait MemberEdit {
     /// The state of one value that is being replaced.
     type Value: Send + Sync + fmt::Debug;
@@ -93,31 +92,31 @@ pub trait MemberEdit {
     /// Returns the paths of the members.
     fn fields(&self) -> &Fields;
 
-    /// Returns what happens to the member at which the path of `place` ends.
+    /// Returns the change of the member at which the path with this end ends.
     fn action(&self, place: Place) -> MemberChange<'_, Self::Value>;
 
-    /// Takes the next part of a value, from behind the name (white space and colon included) to the comma or bracket
-    /// that follows it at `end`, and appends to `out` what stands in its place.
+    /// Processes the next part of a value, from behind the name (white space and colon included) to the comma or
+    /// bracket that follows it at `end`, and appends the replacement to `out`.
     fn replace(&self, value: &mut Self::Value, part: &[u8], end: bool, out: &mut Vec<u8>);
 }
 
-/// What happens to one member.
+/// The change of one member.
 #[derive(Debug)]
 pub enum MemberChange<'e, V> {
-    /// It is taken out, with its comma.
+    /// Removes it, with its comma.
     Remove,
-    /// It gets this name, which is escaped already. A name that was too long to be read keeps itself.
+    /// Gives it this name, which is escaped already. A name that was too long to be read is kept.
     Rename(&'e [u8]),
-    /// Its value is replaced.
+    /// Replaces its value.
     Replace(V),
 }
 
-/// Where a scan stands in its part: bytes are copied in runs, and only where something is cut out.
+/// The position of a scan in its part: bytes are copied in runs, which end only where something is removed.
 struct Run<'d> {
     data: &'d [u8],
     /// The first byte that has been neither copied nor dropped.
     keep: usize,
-    /// In [`At::Name`]: where what goes with the next name begins, its comma first.
+    /// In [`ScanState::Name`]: the start of what belongs to the next name, beginning with its comma.
     mark: usize,
 }
 
@@ -156,19 +155,19 @@ where
     E: Deref,
     E::Target: MemberEdit,
 {
-    /// Starts a document.
+    /// Returns an editor at the start of a document.
     pub fn new(edit: E) -> Self {
         let below = edit.fields().start();
         let (levels, held) = (Vec::new(), Vec::new());
         Self { edit, levels, at: At::Value, held, below, taking: None, value: None, edited: 0, seen: 0 }
     }
 
-    /// Returns how many members have been edited.
+    /// Returns the number of members that have been edited.
     pub fn edited(&self) -> u64 {
         self.edited
     }
 
-    /// Looks at the first bytes: JSON in UTF-16 or UTF-32 has a NUL, or a byte order mark, among them.
+    /// Inspects the first bytes: JSON in UTF-16 or UTF-32 has a NUL, or a byte order mark, among them.
     fn look(&mut self, part: &[u8]) -> Result<(), Opaque> {
         let first = &part[..part.len().min(FIRST - self.seen)];
         self.seen += first.len();
@@ -194,7 +193,7 @@ where
                 }
                 _ if self.at == At::Name => {
                     if !byte.is_ascii_whitespace() {
-                        // A slip of the target's: what stands before it is as it came.
+                        // The document is malformed here; what stands before is passed on unchanged.
                         run.mark = place + 1;
                     }
                     place + 1
@@ -206,7 +205,7 @@ where
         Ok(())
     }
 
-    /// Goes on with the string that the last part broke off in.
+    /// Continues the string in which the last part ended.
     fn resume(&mut self, data: &[u8]) -> usize {
         let (escaped, open, behind): (_, fn(bool) -> At, _) = match self.at {
             At::Text(escaped) => (escaped, At::Text, At::Value),
@@ -220,7 +219,7 @@ where
         self.pass_string(data, 0, open, behind)
     }
 
-    /// Passes over the rest of a string, of which `from` is inside: to behind its quote, or the end.
+    /// Skips the rest of a string that contains `from`: to behind its quote, or the end of the part.
     fn pass_string(&mut self, data: &[u8], from: usize, open: fn(bool) -> At, behind: At) -> usize {
         match string_end(&data[from..]) {
             Ok(end) => {
@@ -228,7 +227,7 @@ where
                 from + end + 1
             }
             Err(escaped) => {
-                // Nothing came of an empty part: it stays as it was.
+                // An empty part changes nothing.
                 if from < data.len() || !matches!(self.at, At::Text(_) | At::Unread(_)) {
                     self.at = open(escaped);
                 }
@@ -237,7 +236,7 @@ where
         }
     }
 
-    /// Copies what is decided, and holds back what is not.
+    /// Copies what is decided, and buffers the rest.
     fn leave(&mut self, run: &mut Run<'_>, out: &mut Vec<u8>) {
         if self.taking.is_some() {
             if let Some(value) = &mut self.value {
@@ -252,12 +251,12 @@ where
         run.copy_to(mark, out);
         self.held.extend_from_slice(&run.data[mark..]);
         if !self.held.contains(&b'"') {
-            // More white space than anyone writes is left out.
+            // Excessive white space is dropped.
             self.held.truncate(MAX_SPACE);
         }
     }
 
-    /// Reads the name that begins at `place`; `None` when its end is not there yet.
+    /// Reads the name that begins at `place`; `None` when its end is not in this part.
     #[inline]
     fn name(&mut self, run: &mut Run<'_>, place: usize, out: &mut Vec<u8>) -> Option<usize> {
         let inside = &run.data[place + 1..];
@@ -287,12 +286,12 @@ where
         Some(self.pass_scalar(run.data, behind))
     }
 
-    /// As [`Self::name`], for one that may have escapes: where it ends, or `Some(None)` if it is longer
-    /// than any that is looked for.
+    /// Reads a name that may have escapes, as [`Self::name`] does: returns where it ends, or `Some(None)` if it is
+    /// longer than any in a path.
     #[cold]
     fn long_name(&mut self, run: &mut Run<'_>, place: usize, out: &mut Vec<u8>) -> Option<Option<usize>> {
         let inside = &run.data[place + 1..];
-        // Six bytes of escape for each of the name: longer than that cannot be a known name.
+        // Each byte of the name may be an escape of six: a longer name is in no path.
         let longest = self.edit.fields().longest_name() * 6 + SLACK;
         match string_end(&inside[..inside.len().min(longest)]) {
             Ok(end) => {
@@ -304,14 +303,14 @@ where
             }
             Err(_) if inside.len() < longest => None,
             Err(_) => {
-                // `*` and `**` take it all the same.
+                // `*` and `**` select it nevertheless.
                 self.known(run, place..place, &[0xff], out);
                 Some(None)
             }
         }
     }
 
-    /// Begins to take out the value that is to be replaced, if the end of its name, at `place`, has been read.
+    /// Begins to replace a value if the end of its name, at `place`, has been read.
     #[inline]
     fn begin_value(&mut self, run: &mut Run<'_>, place: usize, out: &mut Vec<u8>) {
         if self.value.is_some() && self.taking.is_none() && self.at == At::Colon {
@@ -320,7 +319,7 @@ where
         }
     }
 
-    /// Most names of a document are of no length that is looked for, and end here.
+    /// Looks up a name. The names of most documents have a length that is in no path, and end here.
     #[inline]
     fn look_up(&mut self, run: &mut Run<'_>, place: usize, name: &[u8], out: &mut Vec<u8>) {
         match self.levels.last_mut() {
@@ -332,7 +331,7 @@ where
         }
     }
 
-    /// Passes over a colon and, if it follows at once, a string or what else is no container.
+    /// Skips a colon and, if it follows at once, a string or another scalar.
     #[inline]
     fn pass_scalar(&mut self, data: &[u8], colon: usize) -> usize {
         let value = colon + 1;
@@ -346,15 +345,14 @@ where
         }
     }
 
-    /// Takes a name that a path may know. `raw` is where it stands, from one quote to the other, empty if its end is
-    /// not known.
+    /// Processes a name that a path may have. `raw` is its range including the quotes, empty if its end is not known.
     fn known(&mut self, run: &mut Run<'_>, raw: Range<usize>, name: &[u8], out: &mut Vec<u8>) {
         let (below, meant) = self.edit.fields().enter(self.levels.last().map_or(0, |l| l.state), name);
         self.decide(run, raw, meant, out);
         self.below = below;
     }
 
-    /// Takes the member out or lets it through, with its comma unless nothing stayed before it.
+    /// Removes the member or passes it on, with its comma unless no member precedes it any more.
     fn decide(&mut self, run: &mut Run<'_>, raw: Range<usize>, meant: Option<Place>, out: &mut Vec<u8>) {
         let depth = self.levels.len();
         let Some(level) = self.levels.last_mut() else { return };
@@ -386,7 +384,7 @@ where
         if self.levels.len() == MAX_DEPTH {
             return Err(Opaque::TooDeep);
         }
-        // Arrays are passed through: their elements stand where they stand, or are what a `*` takes.
+        // Arrays are transparent: their elements have their position, or are selected by a `*`.
         let state = if object { self.below } else { self.edit.fields().element(self.below) };
         self.below = state;
         self.levels.push(Level { object, passed: false, cut: false, state, unknown: self.edit.fields().unknown(state) });
@@ -395,7 +393,7 @@ where
         Ok(place + 1)
     }
 
-    /// A comma, or the end of a container.
+    /// Processes a comma, or the end of a container.
     fn separate(&mut self, run: &mut Run<'_>, place: usize, comma: bool, out: &mut Vec<u8>) -> usize {
         if self.taking == Some(self.levels.len()) {
             self.taking = None;

@@ -1,20 +1,20 @@
-//! The chunked transfer coding (RFC 9112, section 7.1), read strictly.
+//! A strict parser of the chunked transfer coding (RFC 9112, section 7.1).
 //!
-//! A chunk line is `1*HEXDIG *( ";" token [ "=" ( token / quoted-string ) ] ) CRLF`. Pingora's reader takes any octet in
-//! an extension, a bare LF among them, which another proxy takes for the end of the line: half of a request-smuggling
-//! pair. This reader only follows the framing; it neither copies nor decodes.
+//! A chunk line is `1*HEXDIG *( ";" token [ "=" ( token / quoted-string ) ] ) CRLF`. Pingora's parser accepts any
+//! octet in an extension, a bare LF included, which another proxy takes for the end of the line: half of a
+//! request-smuggling pair. This parser only tracks the framing; it neither copies nor decodes.
 
 use super::{is_text, is_token};
 
-/// The longest chunk line, with its extensions.
+/// The maximum length of a chunk line, with its extensions.
 const MAX_LINE: u32 = 4 * 1024;
 
-/// The chunked framing is not what the RFC allows.
+/// The error for chunked framing that violates the RFC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
 impl Malformed {
-    /// Returns what the client is told.
+    /// Returns the text for the client.
     pub fn text(self) -> &'static str {
         "the chunked framing of the body is malformed"
     }
@@ -44,27 +44,27 @@ enum State {
     Done,
 }
 
-/// Follows the chunks of one body through as many parts as it comes in.
+/// Tracks the chunks of one body over any number of parts.
 #[derive(Clone, Debug, Default)]
 pub struct Chunks {
     state: State,
-    /// The size of the present chunk, or what is left of it.
+    /// The size of the current chunk, or the rest of it.
     size: u64,
-    /// Octets of the present line.
+    /// The octets of the current line.
     line: u32,
 }
 
 impl Chunks {
-    /// Whether the last octet of the body has been seen.
+    /// Returns whether the last octet of the body has been seen.
     pub fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
-    /// Follows the next octets, and returns how many of them belong to the body: fewer than there are only where it
+    /// Processes the next octets, and returns how many of them belong to the body: fewer than there are only where it
     /// ends.
     ///
     /// # Errors
-    /// When the framing is malformed. Nothing may be fed after that.
+    /// When the framing is malformed. Nothing may be processed after that.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
         let mut at = 0;
         while at < bytes.len() && self.state != State::Done {
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// How a body ends.
+    /// The way in which a body ends.
     #[derive(Debug, PartialEq, Eq)]
     enum End {
         Done(usize),
@@ -206,7 +206,7 @@ mod tests {
         fields
     }
 
-    /// The same by splitting whole lines.
+    /// Does the same by splitting whole lines.
     fn model(bytes: &[u8]) -> End {
         let mut at = 0;
         loop {
@@ -302,7 +302,7 @@ mod tests {
         ) {
             let bytes = text.as_bytes();
             match (machine(bytes, cut), model(bytes)) {
-                // What can never become right is noticed before the line is complete.
+                // The parser rejects a line as soon as it cannot become valid, before it is complete.
                 (End::Bad, End::Open) => {}
                 (seen, wanted) => prop_assert_eq!(seen, wanted, "{:?}", text),
             }

@@ -1,8 +1,8 @@
-//! Field blocks of HTTP/2 (HPACK, RFC 7541): how many fields one has, and whether one of them is a pseudo-header.
+//! Field blocks of HTTP/2 (HPACK, RFC 7541): the number of fields, and whether one of them is a pseudo-header.
 //!
-//! Neither needs the fields themselves. What is followed is where each representation ends and, of the dynamic table,
-//! one bit an entry: whether its name begins with a colon. An index counts from the latest entry (section 2.3.3), so
-//! that entries which the table has dropped are never referred to and need not be known.
+//! Neither needs the fields themselves. The parser tracks the end of each representation and, of the dynamic table,
+//! one bit per entry: whether its name begins with a colon. An index counts from the latest entry (section 2.3.3), so
+//! that evicted entries are never referred to and need not be known.
 
 /// The last entry of the static table (appendix A) that is a pseudo-header, and the last of all.
 const STATIC_PSEUDO: u32 = 14;
@@ -11,7 +11,7 @@ const STATIC: u32 = 61;
 /// The first seven bits of a Huffman-coded `:` (appendix B).
 const HUFFMAN_COLON: u8 = 0b101_1100;
 
-/// What an integer that goes on is for.
+/// The meaning of a multi-octet integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Number {
     Indexed,
@@ -47,16 +47,16 @@ enum At {
     },
 }
 
-/// Follows the field blocks of one connection in one direction.
+/// Tracks the field blocks of one connection in one direction.
 #[derive(Debug)]
 pub struct FieldBlocks {
     at: At,
-    /// Whether the field under way is added to the table, and whether it is a pseudo-header.
+    /// Whether the current field is added to the table, and whether it is a pseudo-header.
     adds: bool,
     pseudo: bool,
-    /// One bit an entry of the dynamic table, the latest lowest: 4,096 bytes hold at most 128.
+    /// One bit per entry of the dynamic table, the latest lowest: 4,096 bytes hold at most 128 entries.
     entries: u128,
-    /// Fields of the present block.
+    /// The number of fields in the current block.
     fields: u32,
     has_pseudo: bool,
 }
@@ -68,22 +68,22 @@ impl Default for FieldBlocks {
 }
 
 impl FieldBlocks {
-    /// Fields that have begun in the present block.
+    /// Returns the number of fields that have begun in the current block.
     pub fn fields(&self) -> u32 {
         self.fields
     }
 
-    /// Whether one of them is a pseudo-header.
+    /// Returns whether one of them is a pseudo-header.
     pub fn has_pseudo(&self) -> bool {
         self.has_pseudo
     }
 
-    /// A block has ended, and another may begin.
+    /// Ends a block; another may begin.
     pub fn end(&mut self) {
         (self.at, self.fields, self.has_pseudo) = (At::Representation, 0, false);
     }
 
-    /// Follows a part of a block.
+    /// Processes a part of a block.
     pub fn push(&mut self, mut part: &[u8]) {
         while let Some((&octet, rest)) = part.split_first() {
             match &mut self.at {
@@ -107,7 +107,8 @@ impl FieldBlocks {
         match self.at {
             At::Representation => self.representation(octet),
             At::Number { what, value, shift } => {
-                // A value that does not fit is an error of the decoder behind this, as are lengths beyond the block.
+                // A value that does not fit is an error of the decoder behind this one, as are lengths beyond the
+                // block.
                 let more = u32::from(octet & 0x7f).checked_shl(shift).unwrap_or(u32::MAX);
                 let value = value.saturating_add(more);
                 if octet & 0x80 == 0 {
@@ -138,7 +139,7 @@ impl FieldBlocks {
         }
     }
 
-    /// An integer that begins with so many bits of an octet (section 5.1).
+    /// Processes an integer that begins with so many bits of an octet (section 5.1).
     fn prefixed(&mut self, octet: u8, bits: u32, what: Number) {
         let most = (1_u32 << bits) - 1;
         let value = u32::from(octet) & most;
@@ -181,7 +182,7 @@ impl FieldBlocks {
         };
     }
 
-    /// A field is complete.
+    /// Counts a complete field.
     fn field(&mut self) {
         self.fields = self.fields.saturating_add(1);
         self.has_pseudo |= self.pseudo;
@@ -235,7 +236,7 @@ mod tests {
         out.extend_from_slice(text);
     }
 
-    /// Writes a field, and says whether it is one and whether it is a pseudo-header.
+    /// Writes a field; returns whether it is a pseudo-header, or `None` if it is no field.
     fn write(out: &mut Vec<u8>, table: &mut Vec<bool>, field: &Written) -> Option<bool> {
         match field {
             Written::TableSize(size) => {

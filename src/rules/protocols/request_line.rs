@@ -1,14 +1,14 @@
-//! The request line (RFC 9112, section 3) before Pingora's parser has it.
+//! Checks of the request line (RFC 9112, section 3) before Pingora's parser runs.
 //!
-//! Pingora repairs a target with a space, a control character or an octet outside of ASCII and forwards it, where two
-//! readers may disagree about where the target ends: it is noted, and the request is rejected. `"`, `<`, `>` and the
-//! backquote, which `http::Uri` does not take and every other proxy forwards, are percent-encoded. A minor version above
-//! 1 is HTTP/1.1 (RFC 9110, section 2.5).
+//! Pingora repairs a target with a space, a control character or an octet outside of ASCII and forwards it, although
+//! two parsers may disagree on where the target ends: the fault is recorded, and the request is rejected. `"`, `<`,
+//! `>` and the backquote, which `http::Uri` does not accept and every other proxy forwards, are percent-encoded. A
+//! minor version above 1 becomes HTTP/1.1 (RFC 9110, section 2.5).
 
-/// The longest target that `http::Uri` can hold.
+/// The maximum length of a target that `http::Uri` can hold.
 const MAX_TARGET: u32 = u16::MAX as u32 - 1;
 
-/// Why a request target is rejected.
+/// The reason for which a request target is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetFault {
     /// A raw space.
@@ -17,12 +17,12 @@ pub enum TargetFault {
     Octet,
     /// A raw control character.
     Control,
-    /// Longer than can be worked with.
+    /// The target is longer than can be handled.
     TooLong,
 }
 
 impl TargetFault {
-    /// Returns what the client is told.
+    /// Returns the text for the client.
     pub fn text(self) -> &'static str {
         match self {
             Self::Space => "the request target has a space",
@@ -39,28 +39,28 @@ enum State {
     Begin,
     Method,
     Target,
-    /// Octets of the version so far.
+    /// The number of octets of the version so far.
     Version(u8),
     Done,
 }
 
-/// What was found in a part of a request line.
+/// The findings in a part of a request line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Line {
     /// The fault of the target, if it has one.
     pub fault: Option<TargetFault>,
-    /// Whether the part has octets that have to be percent-encoded.
+    /// Whether the part has octets that must be percent-encoded.
     pub encode: bool,
 }
 
-/// Follows one request line through as many parts as it comes in.
+/// Tracks one request line over any number of parts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RequestLine {
     state: State,
     length: u32,
 }
 
-/// Octets of a target that are looked at twice.
+/// The octets of a target that need closer inspection.
 const ODD: [bool; 256] = {
     let mut odd = [false; 256];
     let mut byte = 0;
@@ -71,7 +71,7 @@ const ODD: [bool; 256] = {
     odd
 };
 
-/// Whether a head begins with a whole line in which nothing is to be done, as nearly every one does.
+/// Returns whether a head begins with a whole line that needs no change, as nearly every one does.
 fn is_usual(head: &[u8]) -> bool {
     const VERSION: &[u8] = b" HTTP/1.1\r";
     let Some(end) = memchr::memchr(b'\n', head) else { return false };
@@ -84,7 +84,7 @@ fn is_usual(head: &[u8]) -> bool {
 const MINOR: &[u8] = b"HTTP/1.";
 
 impl RequestLine {
-    /// Follows a part of the head. A higher minor version is made 1 in place.
+    /// Processes a part of the head. A higher minor version is replaced with 1 in place.
     pub fn follow(&mut self, bytes: &mut [u8]) -> Line {
         if self.state == State::Begin && is_usual(bytes) {
             self.state = State::Done;
@@ -147,7 +147,7 @@ impl RequestLine {
         self.state
     }
 
-    /// Returns the part with what has to be percent-encoded so; `self` as it was before [`Self::follow`].
+    /// Returns the part with the necessary percent-encoding; `self` is the state before [`Self::follow`].
     pub fn encode(mut self, bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(bytes.len() + 64);
         let mut unused = Line::default();
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Follows a head in two parts: the head as it is then, and the first fault.
+    /// Processes a head in two parts, and returns the resulting head and the first fault.
     fn read(head: &[u8], cut: usize) -> (Vec<u8>, Option<TargetFault>) {
         let mut line = RequestLine::default();
         let (first, second) = head.split_at(cut.min(head.len()));

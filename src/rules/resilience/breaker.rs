@@ -1,43 +1,43 @@
-//! A breaker: closed, open after failures, half-open with counted probes after a cool-down.
+//! A circuit breaker: closed, open after failures, half-open with counted probes after a cool-down.
 //!
-//! After M. Nygard, "Release It!", with the two ways of tripping that Envoy's outlier detection and
-//! resilience4j have: failures in a row, and their share of a window. It always leaves the open
-//! state: by time alone, and probes that are never heard of again are given up by time as well.
+//! After M. Nygard, "Release It!", with the two triggers of Envoy's outlier detection and resilience4j: failures in a
+//! row, and the share of failures in a window. The open state always ends after a time, and so does waiting for
+//! probes without an outcome.
 
-/// When a breaker opens and closes.
+/// The conditions under which a breaker opens and closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BreakerShape {
-    /// Failures in a row that open it; 0 is never.
+    /// The number of failures in a row that open it; 0 is never.
     pub failures: u32,
-    /// Percent of failures in a window that open it; 0 is never.
+    /// The percentage of failures in a window that opens it; 0 is never.
     pub ratio: u32,
-    /// Requests that a window has to have before its share counts.
+    /// The number of requests that a window needs for the percentage to count.
     pub min_requests: u32,
     /// The window, in nanoseconds.
     pub window: u64,
-    /// How long it stays open, in nanoseconds.
+    /// The time for which it stays open, in nanoseconds.
     pub cool_down: u64,
-    /// Requests that are let through half-open, all of which have to succeed.
+    /// The number of requests that are let through half-open, all of which have to succeed.
     pub probes: u32,
 }
 
-/// The answer to a request that asks to pass. To be given back with its outcome.
+/// The decision about a request. It has to be returned with the request's outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// It passes as any other.
+    /// The request passes.
     Closed,
-    /// It passes as one of the probes of this round.
+    /// The request passes as one of the probes of this round.
     Probe(u32),
-    /// It does not pass; nanoseconds until it is worth another try.
+    /// The request is rejected; nanoseconds until a retry makes sense.
     Refused(u64),
 }
 
-/// Where a breaker stands.
+/// The state of a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Everything passes.
+    /// Requests pass.
     Closed,
-    /// Nothing passes until then.
+    /// Requests are rejected until the given time.
     Open {
         /// The end of the cool-down.
         until: u64,
@@ -46,18 +46,18 @@ pub enum Phase {
     HalfOpen {
         /// When the round began.
         begun: u64,
-        /// Probes under way.
+        /// The number of probes in flight.
         out: u32,
-        /// Probes that succeeded.
+        /// The number of probes that succeeded.
         good: u32,
     },
 }
 
-/// A breaker.
+/// A circuit breaker.
 #[derive(Clone, Copy, Debug)]
 pub struct Breaker {
     phase: Phase,
-    /// Rounds of half-open so far: a late probe of an earlier one does not count.
+    /// The number of half-open rounds so far: a late probe of an earlier round does not count.
     round: u32,
     in_a_row: u32,
     window_begun: u64,
@@ -72,13 +72,13 @@ impl Default for Breaker {
 }
 
 impl Breaker {
-    /// One that is open until then.
+    /// Returns a breaker that is open until the given time.
     pub fn opened(until: u64) -> Self {
         Self { phase: Phase::Open { until }, ..Self::default() }
     }
 
-    /// The same one for another shape: open for no longer than that says. Probes that are out are not waited for:
-    /// their outcome is another breaker's.
+    /// Returns this breaker with another shape. It is open for no longer than that shape says. Probes in flight are
+    /// not awaited: their outcome belongs to this breaker.
     #[must_use]
     pub fn reshaped(self, shape: &BreakerShape, now: u64) -> Self {
         let phase = match self.phase {
@@ -89,17 +89,17 @@ impl Breaker {
         Self { phase, ..self }
     }
 
-    /// Where it stands.
+    /// Returns its phase.
     pub fn phase(&self) -> Phase {
         self.phase
     }
 
-    /// Whether the next success changes nothing: all is well and nothing is counted.
+    /// Returns whether the next success changes nothing: the breaker is closed and has counted no failure.
     pub fn is_calm(&self, shape: &BreakerShape) -> bool {
         self.phase == Phase::Closed && self.in_a_row == 0 && shape.ratio == 0
     }
 
-    /// Asks for a request to pass.
+    /// Decides on a request.
     pub fn admit(&mut self, shape: &BreakerShape, now: u64) -> Admission {
         match &mut self.phase {
             Phase::Closed => Admission::Closed,
@@ -120,8 +120,8 @@ impl Breaker {
         Admission::Probe(self.round)
     }
 
-    /// Notes the outcome of a request that passed; `None` when nothing is known of it. Whether the
-    /// breaker opened or closed by it.
+    /// Records the outcome of a request that passed; `None` when it is unknown. Returns whether the breaker opened or
+    /// closed.
     pub fn record(&mut self, shape: &BreakerShape, now: u64, admission: Admission, success: Option<bool>) -> bool {
         match (admission, self.phase) {
             (Admission::Closed, Phase::Closed) => self.count(shape, now, success),
@@ -202,11 +202,11 @@ mod tests {
         let probe = breaker.admit(&SHAPE, 5 * S);
         assert!(breaker.record(&SHAPE, 5 * S, probe, Some(false)));
         assert!(matches!(breaker.admit(&SHAPE, 9 * S), Admission::Refused(_)));
-        // Both probes of the next round are never heard of: the round after them begins by time.
+        // Both probes of the next round have no outcome: the round after them begins by time.
         let lost = [breaker.admit(&SHAPE, 10 * S), breaker.admit(&SHAPE, 10 * S)];
         assert!(matches!(breaker.admit(&SHAPE, 14 * S), Admission::Refused(_)));
         assert!(matches!(breaker.admit(&SHAPE, 15 * S), Admission::Probe(3)));
-        // And what comes of them late counts for nothing.
+        // Their late outcomes count for nothing.
         assert!(!breaker.record(&SHAPE, 15 * S, lost[0], Some(false)));
         assert!(matches!(breaker.phase(), Phase::HalfOpen { .. }));
     }

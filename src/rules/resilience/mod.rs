@@ -1,5 +1,5 @@
-//! What keeps one failure from becoming many: breakers, ejection, retries, failover, slow start and
-//! adaptive concurrency. Time is a parameter, in nanoseconds of the caller's clock.
+//! Resilience: breakers, ejection, retries, failover, slow start and adaptive concurrency. Time is a parameter, in
+//! nanoseconds of the caller's clock.
 
 mod adaptive;
 mod breaker;

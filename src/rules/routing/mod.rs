@@ -1,4 +1,4 @@
-//! Which route a request takes.
+//! Routing: the choice of a request's route.
 //!
 //! The order of precedence is total: a route beats another by, in this order,
 //!
@@ -11,8 +11,8 @@
 //! 5. the narrower **client** network;
 //! 6. the earlier place in the configuration.
 //!
-//! [`Rank`] is that order as a type. [`Router`] finds the first match in it at a cost that depends
-//! on the length of the path and not on the number of routes.
+//! [`Rank`] is that order as a type. [`Router`] finds the first match in it, at a cost that depends on the length of
+//! the path and not on the number of routes.
 
 mod pattern;
 mod predicate;

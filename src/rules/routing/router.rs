@@ -1,4 +1,4 @@
-//! The table that finds the first match in the order of precedence.
+//! The routing table, which finds the first match in the order of precedence.
 
 use std::cmp::Ordering;
 use std::net::IpAddr;
@@ -10,14 +10,14 @@ use http::{HeaderMap, Method};
 use super::pattern::{HostPattern, PathPattern, Segment};
 use super::predicate::{Predicates, Ruling};
 
-/// What a router is asked: a request, its host and path already in their one form.
+/// The properties of a request that routing uses; its host and path are normalised.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
-    /// Lower case, without a port; empty when the request names none.
+    /// The host in lower case, without a port; empty when the request has none.
     pub host: &'a str,
-    /// As [`crate::rules::path::normalise`] gives it.
+    /// The path as [`crate::rules::path::normalise`] returns it.
     pub path: &'a str,
-    /// Behind the `?`.
+    /// The query, without the `?`.
     pub query: Option<&'a str>,
     /// The method.
     pub method: &'a Method,
@@ -36,7 +36,7 @@ pub struct Entry {
     pub path: PathPattern,
     /// The conditions, shared by all entries of a route.
     pub predicates: std::sync::Arc<Predicates>,
-    /// What the caller knows the route by; also its place in the configuration.
+    /// The caller's index of the route, which is also its place in the configuration.
     pub route: usize,
 }
 
@@ -70,29 +70,29 @@ impl PartialEq for Rank<'_> {
 impl Eq for Rank<'_> {}
 
 impl Entry {
-    /// Its precedence.
+    /// Returns its precedence.
     pub fn rank(&self) -> Rank<'_> {
         Rank(self)
     }
 
-    /// Whether some request would match both with nothing but their order to choose between them.
+    /// Returns whether a request could match both entries with only their order to decide between them.
     pub fn conflicts(&self, other: &Self) -> bool {
         self.host == other.host && self.path == other.path && self.predicates.conflicts(&other.predicates)
     }
 }
 
-/// What a router answers.
+/// The result of a look-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// This entry matches.
     Found(usize),
-    /// Host and path are known, with these methods alone.
+    /// Host and path match, but only with these methods.
     MethodNotAllowed(Vec<Method>),
     /// Nothing matches.
     NotFound,
 }
 
-/// `Allow` for methods that are known: whoever takes GET takes HEAD (RFC 9110, section 9.3.2).
+/// Returns the value of `Allow` for these methods; GET includes HEAD (RFC 9110, section 9.3.2).
 pub fn allow(methods: &[Method]) -> String {
     let mut names: Vec<&str> = methods.iter().map(Method::as_str).collect();
     if names.contains(&"GET") && !names.contains(&"HEAD") {
@@ -105,9 +105,9 @@ pub fn allow(methods: &[Method]) -> String {
 struct Node {
     literals: AHashMap<Box<str>, usize>,
     param: Option<usize>,
-    /// Entries whose path ends here, best first.
+    /// Entries whose path ends here, by precedence.
     whole: Vec<usize>,
-    /// Entries that take this path and all below it, best first.
+    /// Entries that match this path and all below it, by precedence.
     rest: Vec<usize>,
 }
 
@@ -115,7 +115,7 @@ struct Node {
 #[derive(Debug)]
 struct Tree {
     nodes: Vec<Node>,
-    /// Entries by expression, best first, each with its place in `set`.
+    /// Entries with an expression, by precedence, each with its place in `set`.
     regexes: Vec<(usize, usize)>,
     set: regex::RegexSet,
 }
@@ -151,7 +151,7 @@ impl Router {
         Self { entries, exact, below, any }
     }
 
-    /// The entry behind an index that [`Router::find`] gave.
+    /// Returns the entry of an index that [`Router::find`] returned.
     pub fn entry(&self, index: usize) -> &Entry {
         &self.entries[index]
     }
@@ -182,7 +182,7 @@ impl Router {
         }
     }
 
-    /// Visits the entries whose host and path fit, best first, until the visitor breaks.
+    /// Visits the entries whose host and path match, by precedence, until the visitor breaks.
     pub fn candidates(&self, question: &Question<'_>, visit: &mut Visit<'_>) {
         let _ = self.walk(question, visit);
     }
@@ -210,7 +210,7 @@ impl Router {
 }
 
 impl Tree {
-    /// `indexes` are best first, and each list keeps that order.
+    /// Builds the tree. `indexes` are ordered by precedence, and each list keeps that order.
     fn new(entries: &[Entry], indexes: &[usize]) -> Self {
         let mut tree = Self { nodes: vec![Node::default()], regexes: Vec::new(), set: regex::RegexSet::empty() };
         let mut expressions = Vec::new();
@@ -227,8 +227,8 @@ impl Tree {
                 }
             }
         }
-        // Each expression was compiled on its own before, so the set can only fail by its size:
-        // then the entries are asked one by one, which is slower and right.
+        // Each expression was compiled on its own before, so the set can only fail by its size: then the entries are
+        // matched one by one, which is slower and equivalent.
         tree.set = regex::RegexSetBuilder::new(expressions).size_limit(64 << 20).build().unwrap_or_default();
         tree
     }
@@ -258,7 +258,7 @@ impl Tree {
         self.rest(0, Some(tail), entries, visit)
     }
 
-    /// Patterns for the whole path; a literal step is tried before a parameter.
+    /// Visits the patterns for the whole path; a literal segment is tried before a parameter.
     fn whole(&self, node: usize, tail: Option<&str>, entries: &[Entry], visit: &mut Visit<'_>) -> ControlFlow<()> {
         let node = &self.nodes[node];
         let Some(tail) = tail else {
@@ -274,7 +274,7 @@ impl Tree {
         }
     }
 
-    /// Prefixes: the deepest first, and a literal step before a parameter.
+    /// Visits the prefixes: the deepest first, and a literal segment before a parameter.
     fn rest(&self, node: usize, tail: Option<&str>, entries: &[Entry], visit: &mut Visit<'_>) -> ControlFlow<()> {
         let node = &self.nodes[node];
         if let Some(tail) = tail {
@@ -303,7 +303,7 @@ impl Tree {
     }
 }
 
-/// The first step and what is behind its slash, if there is one.
+/// Returns the first segment and what follows its slash, if there is one.
 fn split_step(tail: &str) -> (&str, Option<&str>) {
     match memchr::memchr(b'/', tail.as_bytes()) {
         Some(at) => (&tail[..at], Some(&tail[at + 1..])),

@@ -1,4 +1,4 @@
-//! The router against a model that tries every entry and takes the greatest rank.
+//! The router, compared with a model that tries every entry and takes the greatest rank.
 
 use super::*;
 use proptest::prelude::*;
@@ -72,7 +72,7 @@ fn conflicts() {
     assert!(!plain.conflicts(&entry("h", "/a/{x}", &[], 1)));
 }
 
-/// The rules of a path pattern, written as directly as can be.
+/// Returns whether a path matches a pattern, by a direct implementation of the rules.
 fn model_path(pattern: &PathPattern, path: &str) -> bool {
     match pattern {
         PathPattern::Regex(expression) => expression.is_match(path),
