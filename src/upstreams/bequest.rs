@@ -1,4 +1,4 @@
-//! What an upstream's targets and breakers leave to a successor of the process.
+//! The state of an upstream's targets and breakers that a successor process takes over.
 
 use std::net::SocketAddr;
 
@@ -11,23 +11,23 @@ use super::pool::Pool;
 use super::target::Target;
 use crate::exchange::clock;
 
-/// An upstream. Times are nanoseconds that are left.
+/// The state of an upstream. Times are remaining nanoseconds.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Bequest {
     /// Its name.
     pub upstream: String,
-    /// How long its breaker stays open, if it is.
+    /// The time for which its breaker stays open, if it is open.
     open_for: Option<u64>,
     targets: Vec<TargetBequest>,
-    /// What operators changed.
+    /// The changes of operators.
     changes: Vec<(SocketAddr, Change)>,
 }
 
-/// A target.
+/// The state of a target.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TargetBequest {
     address: SocketAddr,
-    /// What probes say.
+    /// The result of its probes.
     pub(super) healthy: Option<bool>,
     ejected: Option<EjectedBequest>,
     open_for: Option<u64>,
@@ -35,7 +35,7 @@ pub struct TargetBequest {
     latency: Option<f64>,
 }
 
-/// An ejection: how often in a row, for how long still, and why.
+/// An ejection: the number in a row, the remaining time, and the reason.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct EjectedBequest {
     times: u32,
@@ -43,11 +43,11 @@ struct EjectedBequest {
     why: String,
 }
 
-/// The reasons of ejections, which a process keeps as constants.
+/// The reasons for ejections, which a process keeps as constants.
 const REASONS: [&str; 4] = ["consecutive_failures", "consecutive_gateway_failures", "failure_percentage", "success_rate"];
 
 impl Pool {
-    /// What it leaves.
+    /// Returns the state for a successor.
     pub fn bequeath(&self) -> Bequest {
         let now = clock::now();
         let known = self.members().by_address.lock();
@@ -74,8 +74,7 @@ impl Pool {
         }
     }
 
-    /// Takes what a predecessor left: at once for the targets that are known, and for others as soon
-    /// as they are.
+    /// Restores the state of a predecessor: at once for the known targets, and for others as soon as they are known.
     pub fn inherit(&self, bequest: Bequest) {
         let members = self.members();
         if let (Some(breaker), Some(left)) = (self.breaker(), bequest.open_for) {
@@ -98,7 +97,7 @@ impl Pool {
 }
 
 impl TargetBequest {
-    /// Gives a target its past.
+    /// Restores the state of a target.
     pub(super) fn apply(&self, target: &Target, members: &Members, breaker: Option<&SharedBreaker>) {
         let now = clock::now();
         if let (Some(ejected), Some(_)) = (&self.ejected, &members.shape.outlier) {
@@ -154,7 +153,7 @@ mod tests {
         let form = serde_json::to_vec(&old.bequeath()).expect("JSON");
         let take = || serde_json::from_slice::<Bequest>(&form).expect("the form");
 
-        // Before its targets are known, and after: the same comes out.
+        // The result is the same before its targets are known and after.
         let (early, late) = (Pool::new(shape.clone(), None, Arc::default()), Pool::new(shape, None, Arc::default()));
         early.inherit(take());
         early.discover().await;

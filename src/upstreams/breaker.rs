@@ -1,4 +1,4 @@
-//! A breaker that all workers share.
+//! A circuit breaker that all workers share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use crate::exchange::clock;
 use crate::rules::resilience::{Admission, Breaker, BreakerShape, Phase};
 
-/// The breaker of an upstream or a target. While all is well nobody takes its lock, unless shares of
-/// failures are counted.
+/// The breaker of an upstream or a target. While it is closed and has counted no failure, no request takes its lock,
+/// unless shares of failures are counted.
 #[derive(Debug)]
 pub struct SharedBreaker {
     shape: BreakerShape,
@@ -18,13 +18,13 @@ pub struct SharedBreaker {
 }
 
 impl SharedBreaker {
-    /// A closed one.
+    /// Returns a closed breaker.
     pub fn new(shape: BreakerShape) -> Self {
         let state = Breaker::default();
         Self { shape, calm: AtomicBool::new(state.is_calm(&shape)), state: Mutex::new(state) }
     }
 
-    /// This one if it is of that shape, or one of that shape that stands where this one does.
+    /// Returns this breaker if it has that shape, or else one of that shape in the same state.
     pub fn reshaped(self: &Arc<Self>, shape: BreakerShape) -> Arc<Self> {
         if self.shape == shape {
             return Arc::clone(self);
@@ -33,7 +33,7 @@ impl SharedBreaker {
         Arc::new(Self { shape, calm: AtomicBool::new(state.is_calm(&shape)), state: Mutex::new(state) })
     }
 
-    /// Asks for a request to pass.
+    /// Decides on a request.
     pub fn admit(&self) -> Admission {
         if self.calm.load(Ordering::Acquire) {
             return Admission::Closed;
@@ -41,7 +41,7 @@ impl SharedBreaker {
         self.state.lock().admit(&self.shape, clock::now())
     }
 
-    /// Notes an outcome. Whether it opened or closed by it.
+    /// Records an outcome. Returns whether the breaker opened or closed.
     pub fn record(&self, admission: Admission, success: Option<bool>) -> bool {
         if success != Some(false) && self.calm.load(Ordering::Acquire) {
             return false;
@@ -52,7 +52,7 @@ impl SharedBreaker {
         changed
     }
 
-    /// For how many nanoseconds it stays open; half-open it would be worth a try at once. `None` is closed.
+    /// Returns for how many nanoseconds it stays open, or 0 if a probe would pass. `None` is closed.
     pub fn open_for(&self) -> Option<u64> {
         match self.state.lock().phase() {
             Phase::Closed => None,
@@ -61,18 +61,18 @@ impl SharedBreaker {
         }
     }
 
-    /// It is open for that many nanoseconds, but for no longer than it is when it opens by itself.
+    /// Opens it for that many nanoseconds, but for no longer than its cool-down.
     pub fn open_again(&self, left: u64) {
         let mut state = self.state.lock();
         *state = Breaker::opened(clock::now() + left.min(self.shape.cool_down));
         self.calm.store(false, Ordering::Release);
     }
 
-    /// `closed`, `open` or `half_open`.
+    /// Returns its phase: `closed`, `open` or `half_open`.
     pub fn phase(&self) -> &'static str {
         match self.state.lock().phase() {
             Phase::Closed => "closed",
-            // Its time may be over; the next request finds out.
+            // The cool-down may be over; the next request finds out.
             Phase::Open { .. } => "open",
             Phase::HalfOpen { .. } => "half_open",
         }

@@ -1,5 +1,5 @@
-//! The targets that may be picked at one time, in groups by priority and zone, with an algorithm over
-//! each group. Built anew, off the request path, when anything about it changes.
+//! The targets that are eligible at one time, in groups by priority and zone, with an algorithm over each group. It
+//! is rebuilt, off the request path, when anything about it changes.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -15,51 +15,51 @@ use super::target::Target;
 use crate::rules::balance::{Algorithm, Ask, Balance, Loads, Seat, WHOLE_PART};
 use crate::rules::resilience::{shares, slow_start};
 
-/// How many targets may decline a request before the others are asked in any order.
+/// The number of targets that may decline a request before the others are tried in any order.
 const DECLINES: usize = 16;
 
 /// The precision of shares of the load.
 const WHOLE: u32 = 10_000;
 
-/// A target that may be picked, and how to reach it.
+/// An eligible target, and how to reach it.
 #[derive(Debug)]
 pub struct Member {
     /// The target.
     pub target: Arc<Target>,
-    /// `Host` for it when the route asks for the target's own.
+    /// `Host` for the target, when the route wants the target's own.
     pub authority: http::HeaderValue,
-    /// Its peer, to be cloned for a request.
+    /// Its peer, which is cloned for a request.
     pub peer: HttpPeer,
-    /// What a session that is bound to it carries.
+    /// The tag of sessions that are bound to it.
     pub tag: u128,
-    /// Its breaker, if targets have any.
+    /// Its breaker, if the upstream's targets have any.
     pub breaker: Option<Arc<SharedBreaker>>,
     /// Whether it takes no new sessions.
     pub draining: bool,
-    /// What opens its sockets, once somebody has said so.
+    /// The connector that opens its sockets, once it is known.
     pub opener: OnceLock<Arc<dyn L4Connect + Send + Sync>>,
 }
 
-/// Targets among which an algorithm chooses.
+/// Targets with an algorithm over them.
 pub struct Group {
     members: Vec<Arc<Member>>,
     balance: Box<dyn Balance>,
 }
 
-/// Everything that may be picked at one time.
+/// The targets that are eligible at one time.
 #[derive(Default)]
 pub struct Choice {
     /// Groups, each with the end of its share of [`WHOLE`].
     groups: Vec<(u32, Group)>,
-    /// Every target that goes on with its sessions, by tag; empty where there are no sessions.
+    /// Every target that keeps its sessions, by tag; empty without sessions.
     pub sessions: HashMap<u128, Arc<Member>>,
-    /// How many targets there are, eligible or not.
+    /// The number of targets, eligible or not.
     pub total: usize,
-    /// How many may be picked.
+    /// The number of eligible targets.
     pub eligible: usize,
-    /// Whether health is ignored because too little is healthy.
+    /// Whether health is ignored because too few targets are healthy.
     pub panic: bool,
-    /// Whether a target is still being started slowly.
+    /// Whether a target is in its slow start.
     pub starting: bool,
     timed: bool,
 }
@@ -70,7 +70,7 @@ impl std::fmt::Debug for Choice {
     }
 }
 
-/// The loads of a group at one moment.
+/// The present loads of a group.
 struct GroupLoads<'g> {
     members: &'g [Arc<Member>],
     now: u64,
@@ -91,30 +91,30 @@ impl Loads for GroupLoads<'_> {
     }
 }
 
-/// What a pick may depend on.
+/// The input of a pick among all groups.
 pub struct Draw<'d> {
-    /// The key of a hash.
+    /// The hash key.
     pub key: Option<u64>,
     /// A fresh random number.
     pub random: u64,
-    /// Targets that are not to be picked.
+    /// Targets that must not be picked.
     pub tried: &'d [SocketAddr],
-    /// Requests under way in the upstream.
+    /// The number of requests in flight in the upstream.
     pub active: u32,
 }
 
 impl Choice {
-    /// Picks a target that `take` takes: it may decline one that is full or broken, and then the
-    /// next best is asked.
+    /// Picks a target that `take` accepts: it may decline a target that is full or whose breaker is open, and then
+    /// the next best is tried.
     pub fn pick<T>(&self, draw: &Draw<'_>, mut take: impl FnMut(&Arc<Member>) -> Option<T>) -> Option<T> {
         let point = (draw.key.unwrap_or(draw.random) >> 17) as u32 % WHOLE;
         let first = self.groups.iter().position(|(end, _)| point < *end).unwrap_or(0);
         let count = self.groups.len();
-        // A group in which nobody is left gives the request to the next one.
+        // If no target of a group accepts the request, the next group is tried.
         (0..count).find_map(|step| self.groups[(first + step) % count].1.pick(draw, self.timed, &mut take))
     }
 
-    /// The targets that may be picked.
+    /// Returns the eligible targets.
     pub fn members(&self) -> impl Iterator<Item = &Arc<Member>> {
         self.groups.iter().flat_map(|(_, group)| &group.members)
     }
@@ -153,8 +153,8 @@ impl Choice {
     }
 }
 
-/// Whether too little is healthy to be trusted with everything: then health is ignored in the
-/// priorities that are below the threshold (Envoy's panic threshold), and `health` says so.
+/// Returns whether too few targets are healthy. Then health is ignored in the priorities below the threshold (Envoy's
+/// panic threshold), and `health` is changed accordingly.
 fn in_panic(threshold: u32, health: &mut [(u64, u64)]) -> bool {
     let enough: u64 = health.iter().filter(|(_, total)| *total > 0).map(|(healthy, total)| (140 * healthy / total).min(100)).sum();
     if enough >= 100 {
@@ -170,8 +170,8 @@ fn in_panic(threshold: u32, health: &mut [(u64, u64)]) -> bool {
     panic
 }
 
-/// The members of a priority in their groups with percent of its load: those of the own zone get all
-/// that they can take by the rule of priorities, and the others the rest.
+/// Divides the members of a priority into groups with a percentage of its load: those of the gateway's own zone get
+/// as much as they can handle by the rule of priorities, and the others the rest.
 fn by_zone<'k>(shape: &PoolShape, members: Vec<&'k Known>, near_total: u64) -> Vec<(u32, Vec<&'k Known>)> {
     if near_total == 0 || shape.zone.is_none() {
         return vec![(100, members)];
@@ -206,7 +206,7 @@ impl Group {
             }
             tried.push(index);
         }
-        // So many are full or broken that it no longer matters who is best: whoever takes it, has it.
+        // So many are full or open that the order no longer matters.
         let count = self.members.len();
         let start = (draw.random % count.max(1) as u64) as usize;
         let rest = (start..count).chain(0..start).filter(|index| !tried.contains(index));

@@ -1,4 +1,4 @@
-//! The targets of an upstream: who they are, how they do, and the pick.
+//! The targets of an upstream, their state, and the pick.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -23,49 +23,49 @@ use crate::rules::resilience::{Admission, OutlierShape, Recent, Tally, may_eject
 use crate::telemetry::cells::{Own, own_each, slot};
 use crate::telemetry::metrics::METRICS;
 
-/// A target with what a pool knows of it.
+/// A target with its state in a pool.
 #[derive(Debug)]
 pub struct Known {
     /// The target.
     pub target: Arc<Target>,
-    /// As it was configured or discovered.
+    /// Its configuration or discovery result.
     pub spec: TargetSpec,
-    /// How it is probed, if it is.
+    /// Its active probe, if it has one.
     pub watch: Option<Arc<Watch>>,
-    /// It, as requests see it.
+    /// Its view for requests.
     pub member: Arc<Member>,
 }
 
 impl Known {
-    /// Whether it may be picked, draining apart.
+    /// Returns whether it is eligible, regardless of draining.
     pub fn is_eligible(&self) -> bool {
         self.watch.as_ref().is_none_or(|w| w.is_healthy()) && !self.target.is_ejected()
     }
 }
 
-/// What is asked of a pool for one try.
+/// The input of a pick for one try.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wish<'w> {
-    /// The key of a hash.
+    /// The hash key.
     pub key: Option<u64>,
-    /// The tag of the session that the request belongs to.
+    /// The tag of the request's session.
     pub session: Option<u128>,
     /// Targets that the request has tried.
     pub tried: &'w [SocketAddr],
 }
 
-/// Why nothing was picked.
+/// The reason for which no target was picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoPick {
-    /// No target may be picked, or none is left.
+    /// No target is eligible, or none is left.
     NoTarget,
     /// A breaker is open, for that many nanoseconds.
     Open(u64),
-    /// Every target has as many requests as it may have.
+    /// Every target has its maximum number of requests.
     Full,
 }
 
-/// What a breaker let through; to be given back with its outcome.
+/// An admission of a breaker, to be returned with the outcome.
 type Pass = (Arc<SharedBreaker>, Admission);
 
 /// Asks a breaker, if there is one; fails with the nanoseconds for which it stays open.
@@ -77,21 +77,21 @@ fn pass(breaker: Option<&Arc<SharedBreaker>>) -> Result<Option<Pass>, u64> {
     }
 }
 
-/// A target that was picked, and the guards that count the request on it.
+/// A picked target, with the guards that count the request on it.
 #[derive(Debug)]
 pub struct Picked {
     /// The target.
     pub member: Arc<Member>,
-    /// Passes of the upstream's and the target's breakers; taken out when the outcome is known.
+    /// Admissions of the upstream's and the target's breakers, removed when the outcome is known.
     passes: [Option<Pass>; 2],
-    /// Whether the session's own target is there, and just could not take this request.
+    /// Whether the session's own target exists and only could not take this request.
     pub away: bool,
-    /// Whether it is counted on the target.
+    /// Whether the request is counted on the target.
     counted: bool,
 }
 
 impl Picked {
-    /// The target has nothing more to do with the request: it is counted on it no longer.
+    /// Ends the request on the target: it is no longer counted there.
     pub fn release(&mut self) {
         if std::mem::take(&mut self.counted) {
             self.member.target.end();
@@ -100,7 +100,7 @@ impl Picked {
 }
 
 impl Picked {
-    /// Nothing more is known of the request: it is no longer counted, and its outcome, if none was noted, is none.
+    /// Abandons the request: it is no longer counted, and its outcome, if none was recorded, is unknown.
     pub fn let_go(&mut self) {
         self.release();
         for (breaker, admission) in self.passes.iter_mut().filter_map(Option::take) {
@@ -118,28 +118,28 @@ impl Drop for Picked {
 /// The targets of a pool, by address.
 #[derive(Debug)]
 pub struct Members {
-    /// What the upstream is.
+    /// The configuration of the upstream.
     pub shape: PoolShape,
     /// All targets.
     pub by_address: Mutex<HashMap<SocketAddr, Known>>,
-    /// The eligible ones, arranged.
+    /// The eligible targets, arranged for picks.
     pub choice: ArcSwap<Choice>,
-    /// Who is let in.
+    /// The admission gate.
     pub gate: Arc<Gate>,
     /// The upstream's breaker.
     pub breaker: Option<Arc<SharedBreaker>>,
-    /// Requests, for the budget of retries: each worker counts its own.
+    /// The number of requests, for the retry budget: each worker counts its own.
     requests: Box<[Own<Recent>]>,
-    /// Retries.
+    /// The number of retries.
     retries: Recent,
-    /// What a predecessor left for targets that are not known yet.
+    /// The state of a predecessor for targets that are not known yet.
     pub bequests: Mutex<HashMap<SocketAddr, TargetBequest>>,
-    /// When targets were last compared with each other, on [`clock`].
+    /// The time of the last comparison of targets, on [`clock`].
     compared: AtomicU64,
 }
 
 impl Members {
-    /// Of that shape, with the targets of `before`.
+    /// Returns the members for that shape, with the targets of `before`.
     pub fn new(shape: PoolShape, before: Option<&Self>) -> Self {
         let members = Self {
             by_address: Mutex::default(),
@@ -159,7 +159,7 @@ impl Members {
             shape,
         };
         if let Some(before) = before {
-            // Unwatched, until discovery says who stays: only what they are is taken over.
+            // Not probed until discovery confirms them: only their state is taken over.
             let known = before.by_address.lock();
             let kept = known.iter().map(|(address, k)| (*address, members.known(&k.target, k.spec.clone(), None)));
             *members.by_address.lock() = kept.collect();
@@ -182,7 +182,7 @@ impl Members {
         Known { target: Arc::clone(target), spec, watch, member: Arc::new(member) }
     }
 
-    /// Picks a target, that of the session if it goes on.
+    /// Picks a target, if possible that of the session.
     pub fn pick(&self, wish: &Wish<'_>) -> Result<Picked, NoPick> {
         let admission = pass(self.breaker.as_ref()).map_err(NoPick::Open)?;
         let choice = self.choice.load();
@@ -195,7 +195,7 @@ impl Members {
         match (picked, admission) {
             (Some(mut picked), admission) => {
                 picked.passes[0] = admission;
-                // A target that is only busy at the moment, or failed this once, stays the session's.
+                // The session stays with a target that is only busy now, or failed this once.
                 picked.away = home.is_some_and(|home| home.tag != picked.member.tag);
                 Ok(picked)
             }
@@ -228,12 +228,12 @@ impl Members {
         Some(Picked { member: Arc::clone(member), passes: [None, pass], away: false, counted: true })
     }
 
-    /// Counts a request, for the budget of retries.
+    /// Counts a request, for the retry budget.
     pub fn count_request(&self, now: u64) {
         self.requests[slot()].0.add(now);
     }
 
-    /// Counts a retry, if the budget has room for one.
+    /// Counts a retry, if the budget allows one.
     pub fn begin_retry(&self, now: u64) -> bool {
         let requests = self.requests.iter().map(|own| own.0.count(now)).sum();
         let allowed = self.shape.budget.allows(requests, self.retries.count(now));
@@ -243,7 +243,7 @@ impl Members {
         allowed
     }
 
-    /// Notes how a try ended.
+    /// Records the outcome of a try.
     pub fn report(&self, picked: &mut Picked, outcome: Outcome, seconds: Option<f64>) {
         let target = &picked.member.target;
         for (breaker, admission) in picked.passes.iter_mut().filter_map(Option::take) {
@@ -278,7 +278,7 @@ impl Members {
         self.rebuild();
     }
 
-    /// What a probe found, and whether the target's health changed by it.
+    /// Processes the result of a probe, and whether it changed the target's health.
     pub(super) fn probed(&self, address: SocketAddr, good: bool, changed: bool, failure: Option<&str>) {
         let answered = !matches!(self.shape.probe.as_ref().map(|probe| &probe.kind), Some(ProbeKind::Tcp));
         let Some(target) = self.by_address.lock().get(&address).map(|k| Arc::clone(&k.target)) else { return };
@@ -296,7 +296,7 @@ impl Members {
         self.rebuild();
     }
 
-    /// Takes a new membership: who stays keeps its health and its counters.
+    /// Replaces the membership: targets that stay keep their health and counters.
     pub fn replace(self: &Arc<Self>, backends: &BTreeSet<Backend>) {
         let mut known = self.by_address.lock();
         let at_start = known.is_empty();
@@ -329,7 +329,7 @@ impl Members {
         self.rebuild();
     }
 
-    /// Arranges anew what may be picked now.
+    /// Rearranges the eligible targets.
     pub fn rebuild(&self) {
         let known = self.by_address.lock();
         let choice = Choice::build(&self.shape, &known, clock::now());
@@ -341,16 +341,16 @@ impl Members {
         self.choice.store(Arc::new(choice));
     }
 
-    /// Whether time alone changes anything.
+    /// Returns whether the eligible targets change with time alone.
     pub fn is_moving(&self) -> bool {
         self.choice.load().starting || self.by_address.lock().values().any(|k| k.target.is_ejected())
     }
 
-    /// What time changes: ejections end, slow starts go on, targets are compared.
+    /// Applies what changes with time: ejections end, slow starts proceed, targets are compared.
     pub fn tick(&self) {
         let now = clock::now();
         let mut changed = self.choice.load().starting;
-        // Where nobody is to be ejected any more, whoever is comes back at once.
+        // When ejection is no longer configured, ejected targets return at once.
         let back = |target: &Target| if self.shape.outlier.is_some() { target.release(now) } else { target.pardon(true) };
         for known in self.by_address.lock().values().filter(|k| back(&k.target)) {
             log::info!("upstream {}: target {} is back from its ejection", self.shape.name, known.target.label);

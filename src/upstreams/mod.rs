@@ -1,12 +1,12 @@
-//! Groups of targets: who belongs to one, who of them may be picked, and which one is next.
+//! Upstreams: groups of targets, their membership, their health, and the pick.
 //!
-//! Membership stands on `pingora-load-balancing` (`Backends`, `ServiceDiscovery`). Around three of its
-//! limits this room goes its own way, each in one place:
-//! * selection is by [`crate::rules::balance`] over the eligible targets alone ([`choice`]);
-//! * a new weight keeps health, and a change of anything else is seen ([`discovery`]);
-//! * its probes start every target as healthy, know no reason, cannot read a body and know one interval:
-//!   a [`watch`] is unknown until its first probe, whose result counts at once, is shared by all upstreams
-//!   that probe alike, and tells them why and since when.
+//! Membership uses `pingora-load-balancing` (`Backends`, `ServiceDiscovery`). Three of its limits are worked around,
+//! each in one place:
+//! * selection uses [`crate::rules::balance`] over the eligible targets alone ([`choice`]);
+//! * a new weight keeps the health, and a change of anything else is detected ([`discovery`]);
+//! * its probes assume every target healthy at first, give no reason, cannot read a body and have one interval. A
+//!   [`watch`] is unknown until its first probe, whose result counts at once; it is shared by all upstreams with the
+//!   same probe, and reports the reason and the time of a change.
 
 mod ask;
 mod bequest;

@@ -8,39 +8,38 @@ use parking_lot::Mutex;
 
 use crate::clients::{Addresses, DnsError, Resolver};
 
-/// The bounds of a record's time: what says 0 is not asked for all the time, what says a week is
-/// looked at every hour.
+/// The bounds for the time to live of a record: 0 does not cause constant look-ups, and a week is checked every hour.
 const BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
 
-/// Looks names up: in the hosts file, at name servers, and in the system's own way when those do not
-/// know the name (search domains, names of the local link).
+/// Looks names up: in the hosts file, at name servers, and with the system's resolver when those do not know the name
+/// (search domains, link-local names).
 #[derive(Debug)]
 pub struct Lookup {
     resolver: Resolver,
-    /// How long an answer of the system's holds, which does not say it.
+    /// The time for which a result of the system's resolver, which has none, is valid.
     interval: Duration,
-    /// What each name was last: one that cannot be looked up keeps that.
+    /// The last addresses of each name, which are kept when a look-up fails.
     last: Mutex<HashMap<String, Vec<IpAddr>>>,
 }
 
 impl Lookup {
-    /// At these servers, or at those of the system.
+    /// Returns a look-up at these servers, or at those of the system.
     pub fn new(resolver: Option<Resolver>, interval: Duration) -> Self {
         Self { resolver: resolver.unwrap_or_else(Resolver::of_system), interval, last: Mutex::default() }
     }
 
-    /// Its name servers.
+    /// Returns its resolver.
     pub fn resolver(&self) -> &Resolver {
         &self.resolver
     }
 
-    /// For how long an answer holds whose records have this time.
+    /// Returns the time for which records with this time to live are valid.
     pub fn fresh_for(ttl: Duration) -> Duration {
         ttl.clamp(BOUNDS.0, BOUNDS.1)
     }
 
-    /// The addresses of a host, and for how long they hold; the last known ones when it cannot be looked
-    /// up, none when it never could.
+    /// Returns the addresses of a host, and the time for which they are valid: the last known ones when the look-up
+    /// fails, none when it never succeeded.
     pub async fn known(&self, host: &str) -> (Vec<IpAddr>, Duration) {
         match self.addresses(host).await {
             Ok(Addresses { mut found, fresh_for, unknown }) => {

@@ -1,9 +1,8 @@
-//! Who belongs to an upstream: what is written down, what a file or a name server says, and what
-//! operators changed at run time.
+//! The membership of an upstream: targets from the configuration, from a file or a name server, and changes of
+//! operators at run time.
 //!
-//! A [`Source`] is asked again when its answer is no longer fresh. One that fails keeps the targets
-//! that it had: a broken resolver does not take working targets away. Kubernetes and Consul are
-//! further sources.
+//! A [`TargetSource`] is queried again when its result expires. A source that fails keeps the targets that it had: a
+//! broken resolver does not remove working targets. Kubernetes and Consul are further sources.
 
 mod changes;
 mod file;
@@ -31,7 +30,7 @@ pub use changes::{Change, Changes};
 pub use lookup::Lookup;
 pub use written::TargetText;
 
-/// Where further targets come from.
+/// The source of further targets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum DiscoveryShape {
     /// A file with a list of targets.
@@ -40,25 +39,25 @@ pub enum DiscoveryShape {
     Srv(String),
 }
 
-/// What a source found.
+/// The result of a source.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
     /// The targets.
     pub targets: Vec<(SocketAddr, TargetSpec)>,
-    /// For how long that holds.
+    /// The time for which the result is valid.
     pub fresh_for: Duration,
 }
 
-/// Where targets come from.
+/// A source of targets.
 #[async_trait]
 pub trait Source: Send + Sync {
-    /// What it is, for logs.
+    /// Returns a description for logs.
     fn describe(&self) -> String;
 
-    /// The targets at this moment.
+    /// Returns the present targets.
     ///
     /// # Errors
-    /// Says why nothing is known; what was known before goes on.
+    /// When the targets cannot be determined; the previous ones are kept.
     async fn discover(&self) -> Result<Found, String>;
 }
 
@@ -73,11 +72,11 @@ pub struct Discovery {
     changes: Arc<Changes>,
 }
 
-/// A failed source is asked again after this time, or sooner.
+/// The time after which a failed source is queried again, at the latest.
 const AGAIN: Duration = Duration::from_secs(5);
 
 impl Discovery {
-    /// The targets that are written down, those of `shape`, and what was changed.
+    /// Returns the sources: the configured targets, the source of `shape`, and the changes.
     pub fn new(
         targets: Vec<TargetSpec>,
         shape: Option<&DiscoveryShape>,
@@ -96,13 +95,13 @@ impl Discovery {
         Self { sources: sources.into_iter().map(asked).collect(), changes }
     }
 
-    /// Whether a source's answer is no longer fresh.
+    /// Returns whether the result of a source has expired.
     pub fn is_due(&self) -> bool {
         let now = Instant::now();
         self.sources.iter().any(|s| s.last.lock().1 <= now)
     }
 
-    /// What was changed at run time.
+    /// Returns the changes of operators.
     pub fn changes(&self) -> &Changes {
         &self.changes
     }
@@ -114,7 +113,7 @@ impl Discovery {
                 asked.renew().await;
             }
             for (address, spec) in &asked.last.lock().0.targets {
-                // What is written down comes first, and counts.
+                // Configured targets come first, and take precedence.
                 all.entry(*address).or_insert_with(|| spec.clone());
             }
         }
@@ -138,15 +137,15 @@ impl Asked {
     }
 }
 
-/// The discovery as Pingora's `Backends` ask it.
+/// The adapter to Pingora's `Backends`.
 pub struct Shared(pub Arc<Discovery>);
 
 #[async_trait]
 impl ServiceDiscovery for Shared {
     async fn discover(&self) -> pingora::Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
         let backend = |(address, spec)| {
-            // Of a backend only address and weight are compared, and what has not changed is not told on.
-            // So its weight is a fingerprint here of all that is known; what is known is in the extension.
+            // Pingora compares only the address and weight of a backend, and skips what has not changed. So the
+            // weight here is a fingerprint of the whole specification, which is in the extension.
             let weight = ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one(&spec) as usize;
             let mut ext = Extensions::new();
             ext.insert::<TargetSpec>(spec);

@@ -15,7 +15,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// That service.
+    /// Returns the source for that service.
     pub fn new(name: String, lookup: Arc<Lookup>) -> Self {
         Self { name, lookup }
     }
@@ -32,7 +32,7 @@ impl Source for Services {
         let mut levels: Vec<u16> = services.iter().map(|s| s.priority).collect();
         levels.sort_unstable();
         levels.dedup();
-        // Only the order of priorities means anything; a weight of 0 is the least there is.
+        // Only the order of priorities matters; a weight of 0 becomes the minimum.
         let spec = |service: &crate::clients::Service| TargetSpec {
             weight: u32::from(service.weight).clamp(1, 1_000),
             priority: levels.iter().position(|l| *l == service.priority).unwrap_or(0) as u32,

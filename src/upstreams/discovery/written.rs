@@ -1,4 +1,4 @@
-//! Targets as people write them, in the configuration and in files.
+//! Targets in the notation of the configuration and of files.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +16,9 @@ use crate::upstreams::TargetSpec;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum TargetText {
-    /// Just its address.
+    /// An address alone.
     Short(Address),
-    /// With its weight.
+    /// An address with settings.
     Full(WrittenTarget),
 }
 
@@ -45,7 +45,7 @@ fn one() -> u32 {
 }
 
 impl TargetText {
-    /// Both forms as one.
+    /// Returns the specification of either form.
     pub fn spec(&self) -> TargetSpec {
         match self {
             Self::Short(Address((host, port))) => TargetSpec::new(host.clone(), *port),
@@ -59,11 +59,11 @@ impl TargetText {
     }
 }
 
-/// Names that are looked up at a time.
+/// The number of concurrent look-ups.
 const AT_ONCE: usize = 16;
 
-/// Looks up the names of targets: every address of a name is a target. A name that was never known is
-/// left out until it is.
+/// Looks up the names of targets: every address of a name is a target. A name without a known address is omitted
+/// until it has one.
 pub async fn specs(specs: &[TargetSpec], lookup: &Lookup) -> Found {
     let one = |spec: TargetSpec| async move {
         let (addresses, fresh_for) = lookup.known(&spec.host).await;
@@ -78,14 +78,14 @@ pub async fn specs(specs: &[TargetSpec], lookup: &Lookup) -> Found {
     found
 }
 
-/// The targets that stand in the configuration.
+/// The targets in the configuration.
 pub struct Written {
     specs: Vec<TargetSpec>,
     lookup: Arc<Lookup>,
 }
 
 impl Written {
-    /// These.
+    /// Returns the source for these targets.
     pub fn new(specs: Vec<TargetSpec>, lookup: Arc<Lookup>) -> Self {
         Self { specs, lookup }
     }
