@@ -1,4 +1,4 @@
-//! What is told: metrics, the access log, the process's own log, and the words of a command.
+//! Telemetry: metrics, the access log, the process's own log, and the output of commands.
 
 mod access_log;
 pub mod cells;

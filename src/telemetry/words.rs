@@ -1,5 +1,5 @@
-//! Words for people: the process's own log, and what a command prints. Whoever logs waits for nobody who reads, and
-//! that nobody reads ends nothing.
+//! Output for people: the process's own log, and what a command prints. Logging never waits for the reader of the
+//! output, and a closed output ends nothing.
 
 use std::io::Write;
 use std::sync::OnceLock;
@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use super::metrics::METRICS;
 
-/// Lines of the process's own log that may wait for whoever reads it; further ones are dropped, and counted.
+/// The maximum number of queued lines of the process's own log; further ones are dropped and counted.
 const MOST: usize = 4_096;
 
-/// How long the end of a process waits for what it has logged to be taken.
+/// The time for which the end of a process waits until its log is written.
 const LAST: Duration = Duration::from_millis(500);
 
-/// Prints a line, as `println!` does, but that nobody reads it ends nothing.
+/// Prints a line, as `println!` does, but a closed output is no error.
 macro_rules! say {
     ($($words:tt)*) => {{
         use std::io::Write as _;
@@ -22,7 +22,7 @@ macro_rules! say {
     }};
 }
 
-/// Prints a line to standard error, as `eprintln!` does, but that nobody reads it ends nothing.
+/// Prints a line to standard error, as `eprintln!` does, but a closed output is no error.
 macro_rules! complain {
     ($($words:tt)*) => {{
         use std::io::Write as _;
@@ -30,16 +30,16 @@ macro_rules! complain {
     }};
 }
 
-/// What is on its way to standard error.
+/// A message to the thread that writes to standard error.
 enum Line {
     Text(Vec<u8>),
-    /// Everything before it is written: whoever waits hears so.
+    /// Everything before it is written: the sender is notified.
     Written(SyncSender<()>),
 }
 
 static LINES: OnceLock<SyncSender<Line>> = OnceLock::new();
 
-/// Hands lines to the thread that writes them. Each comes as one write.
+/// Passes lines to the thread that writes them, each as one write.
 struct Lines;
 
 impl Write for Lines {
@@ -66,7 +66,7 @@ fn write_out(lines: &Receiver<Line>) {
     }
 }
 
-/// Where the process's own log goes: to standard error, by a thread of its own.
+/// Returns the destination of the process's own log: standard error, written by a thread of its own.
 pub fn log_target() -> env_logger::Target {
     let (sender, lines) = sync_channel(MOST);
     let writer = std::thread::Builder::new().name("log".to_owned()).spawn(move || write_out(&lines));
@@ -76,7 +76,7 @@ pub fn log_target() -> env_logger::Target {
     env_logger::Target::Pipe(Box::new(Lines))
 }
 
-/// Puts a line behind the others, for which there may be room in a moment.
+/// Enqueues a line, and waits for a free place for a limited time.
 fn put(lines: &SyncSender<Line>, mut line: Line) {
     let begun = Instant::now();
     while let Err(TrySendError::Full(again)) = lines.try_send(line) {
@@ -89,7 +89,7 @@ fn put(lines: &SyncSender<Line>, mut line: Line) {
     }
 }
 
-/// Waits, for a moment, until what was logged is written: before the process ends.
+/// Waits, for a limited time, until the log is written, before the process ends.
 pub fn finish_log() {
     let Some(lines) = LINES.get() else { return };
     let (heard, written) = sync_channel(1);
@@ -97,7 +97,7 @@ pub fn finish_log() {
     let _ = written.recv_timeout(LAST);
 }
 
-/// Says why a process ends, behind what it has logged.
+/// Writes why a process ends, after what it has logged.
 pub fn last_words(text: &str) {
     match LINES.get() {
         Some(lines) => put(lines, Line::Text(format!("{text}\n").into_bytes())),
