@@ -1,4 +1,4 @@
-//! Calls that the gateway makes for itself.
+//! Clients for calls of the gateway itself.
 
 mod dns;
 mod fetch;

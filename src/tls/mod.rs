@@ -1,7 +1,7 @@
-//! TLS, behind one door: whatever names rustls or reads a PEM file is here.
+//! TLS: everything that uses rustls or reads a PEM file.
 //!
-//! Certificates are read and proved when a configuration is compiled, so that nothing on a
-//! connection's path can fail for want of one.
+//! Certificates are read and checked when a configuration is compiled, so that no connection can fail because of a
+//! missing one.
 
 mod certificates;
 mod client;
@@ -19,10 +19,10 @@ pub use roots::{connector_options, system_roots};
 pub use server::{CertificateTable, ServerSettings, server_config};
 pub use tickets::{GivenKeys, TicketKeys, Tickets};
 
-/// A client's TLS connection.
+/// The TLS stream of a client's connection.
 pub type TlsStream<S> = pingora::tls::ServerTlsStream<S>;
 
-/// Chooses the cryptography for the whole process. Called once at the start; again it does nothing.
+/// Installs the cryptography provider of the process. Further calls do nothing.
 pub fn install_provider() {
     let _ = rustls::crypto::CryptoProvider::install_default(rustls::crypto::ring::default_provider());
 }

@@ -1,7 +1,7 @@
-//! Session tickets (RFC 5077, RFC 8446 section 4.6.1) under keys that a successor can take over.
+//! Session tickets (RFC 5077, RFC 8446 section 4.6.1) with keys that a successor can take over.
 //!
-//! rustls has tickets of its own, but nothing gets at their keys: after every upgrade each client would
-//! make a full handshake.
+//! rustls has tickets of its own, but their keys are not accessible: after every upgrade each client would make a
+//! full handshake.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,25 +12,25 @@ use parking_lot::RwLock;
 use rustls::server::ProducesTickets;
 use serde::{Deserialize, Serialize};
 
-/// How long a key makes tickets, and how long a ticket is taken.
+/// The time for which a key encrypts tickets.
 const ROTATION: Duration = Duration::from_secs(6 * 3600);
 
-/// The present key and its predecessor: a ticket is taken for one rotation at least.
+/// The number of keys: the present one and its predecessor, so that a ticket is valid for at least one rotation.
 const KEPT: usize = 2;
 
-/// Bytes of a key's name, which is the start of each of its tickets.
+/// The length of a key's name, which is the start of each of its tickets.
 const NAME: usize = 16;
 
-/// One key.
+/// A ticket key.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 struct TicketKey {
     name: [u8; NAME],
     secret: [u8; 32],
-    /// Seconds of Unix time.
+    /// The time of its creation, in seconds of Unix time.
     since: u64,
 }
 
-/// The keys of all listeners, newest first. They change every six hours.
+/// The keys of all listeners, newest first. They are rotated every six hours.
 #[derive(Default)]
 pub struct TicketKeys(RwLock<Vec<TicketKey>>);
 
@@ -40,7 +40,7 @@ impl std::fmt::Debug for TicketKeys {
     }
 }
 
-/// The keys, for a successor alone.
+/// The keys in the form for a successor.
 #[derive(Serialize, Deserialize)]
 pub struct GivenKeys(Vec<TicketKey>);
 
@@ -49,12 +49,12 @@ fn now() -> u64 {
 }
 
 impl TicketKeys {
-    /// All of them.
+    /// Returns all keys, for a successor.
     pub fn give(&self) -> GivenKeys {
         GivenKeys(self.0.read().clone())
     }
 
-    /// Those of a predecessor, in place of its own.
+    /// Replaces the keys with those of a predecessor.
     pub fn take(&self, given: GivenKeys) {
         *self.0.write() = given.0;
     }
@@ -80,7 +80,7 @@ impl TicketKeys {
     }
 }
 
-/// The tickets of one listener: no other listener takes them, whose terms may be stricter.
+/// The tickets of one listener. No other listener accepts them, since its settings may be stricter.
 #[derive(Debug)]
 pub struct Tickets {
     keys: Arc<TicketKeys>,
@@ -88,7 +88,7 @@ pub struct Tickets {
 }
 
 impl Tickets {
-    /// Of the listener of that name.
+    /// Returns the tickets of the listener of that name.
     pub fn new(keys: Arc<TicketKeys>, listener: &str) -> Self {
         Self { keys, listener: listener.to_owned() }
     }
