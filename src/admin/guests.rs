@@ -1,4 +1,4 @@
-//! Connections of the operators' listener: those that have not said who they are make room for others.
+//! Connections of the admin listener: unauthenticated ones are closed when new ones need their place.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,20 +6,20 @@ use std::sync::{Arc, Weak};
 
 use tokio::sync::Notify;
 
-/// One connection.
+/// A connection of the admin listener.
 #[derive(Debug, Default)]
 pub struct Guest {
-    /// Whether an operator has asked on it.
+    /// Whether an operator has sent a request on it.
     pub known: AtomicBool,
-    /// Tells it to make room.
+    /// Notified when it has to close.
     pub leave: Notify,
 }
 
-/// Connections in the order in which they came.
+/// Connections in the order of their arrival.
 #[derive(Debug, Default)]
 pub struct Guests {
     present: VecDeque<Weak<Guest>>,
-    /// How many there may be before it is looked who of them has left.
+    /// The length of the list at which closed connections are removed from it.
     most: usize,
 }
 
@@ -35,7 +35,7 @@ impl Guests {
         guest
     }
 
-    /// Ends the oldest on which no operator has asked: whoever only asks for the health is done by then.
+    /// Closes the oldest connection without an operator's request: a health check is done by then.
     pub fn end_oldest(&mut self) {
         let unknown = |guest: &Weak<Guest>| guest.upgrade().is_some_and(|guest| !guest.known.load(Ordering::Relaxed));
         let oldest = self.present.iter().position(unknown).and_then(|place| self.present.remove(place));

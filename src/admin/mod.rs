@@ -1,4 +1,4 @@
-//! The operators' listener: health, readiness, metrics, state, reload.
+//! The admin listener: health, readiness, metrics, state, reload.
 
 mod guests;
 mod targets;
@@ -29,66 +29,66 @@ use crate::snapshot::Serving;
 use crate::telemetry::metrics::{METRICS, UpstreamState};
 use crate::upstreams::Upstream;
 
-/// Connections at a time: operators are few.
+/// The maximum number of connections: operators are few.
 const MAX_CONNECTIONS: usize = 256;
 
-/// The longest life of a connection; a client that keeps one makes another then. Longer than any reload, which waits for
-/// its turn, its files, and the first look at new upstreams.
+/// The maximum lifetime of a connection, after which a client that reuses it has to open another. It is longer than
+/// any reload, which waits for earlier ones, its files, and the first probes of new upstreams.
 const MAX_TIME: Duration = Duration::from_secs(110);
 
-/// How long a first request may be on its way when another process is to be asked.
+/// The time for which a first request may still arrive when another process takes over.
 const LINGER: Duration = Duration::from_millis(300);
 
-/// How long a body may take, and those who come before.
+/// The time-out for a body, and for comparisons in progress.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Comparisons at a time.
+/// The number of concurrent comparisons.
 static DIFFS: Semaphore = Semaphore::const_new(1);
 
-/// Bytes of a configuration that is sent to be compared.
+/// The maximum size of a configuration that is sent for comparison.
 pub const MAX_CONFIGURATION: usize = 64 << 20;
 
-/// What is operated: the process, as this room sees it.
+/// The process, as the admin listener uses it.
 #[async_trait]
 pub trait Operated: Send + Sync {
-    /// The configuration that serves.
+    /// Returns the configuration that serves.
     fn serving(&self) -> Arc<Serving>;
-    /// Whether requests are taken.
+    /// Returns whether requests are accepted.
     fn is_ready(&self) -> bool;
-    /// When the last reload was; its mistakes if it was refused, and the files in which they are.
+    /// Returns the time of the last reload, its errors if it was rejected, and the files with the errors.
     fn last_reload(&self) -> (SystemTime, Option<String>, Vec<String>);
-    /// The configuration that serves, flat, and what of the start's is in use whatever that says.
+    /// Returns the configuration that serves, flat, and the part of the start's that stays in use.
     fn flat(&self) -> (FlatLater, Arc<Flat>);
-    /// The file that is read at a reload.
+    /// Returns the name of the file that is read at a reload.
     fn source(&self) -> String;
-    /// Reloads; what of it does not count yet.
+    /// Reloads. Returns notes about what does not take effect yet.
     ///
     /// # Errors
-    /// What is in the way.
+    /// When the reload is rejected.
     async fn reload(self: Arc<Self>) -> Result<Vec<String>, Refused>;
 }
 
-/// Why nothing was reloaded.
+/// The reason for which a reload was rejected.
 #[derive(Debug)]
 pub enum Refused {
-    /// The configuration has mistakes.
+    /// The configuration has errors.
     Mistakes(Mistakes),
-    /// It is not the time for it, whatever the configuration says.
+    /// No reload is possible now.
     NotNow(String),
 }
 
-/// Whether operators are let in.
+/// The state of the admin listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
-    /// They are.
+    /// It accepts connections.
     Open,
-    /// Not for now: a successor has the socket too.
+    /// It is paused: a successor has the socket too.
     Paused,
-    /// Not any more.
+    /// It is closed for good.
     Closed,
 }
 
-/// Serves operators for as long as its door is not closed.
+/// Serves operators until the listener is closed.
 pub async fn serve(listener: TcpListener, operated: Arc<dyn Operated>, mut door: watch::Receiver<Door>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut guests = Guests::default();
@@ -127,7 +127,7 @@ pub async fn serve(listener: TcpListener, operated: Arc<dyn Operated>, mut door:
                 tokio::select! {
                     _ = &mut serving => return,
                     () = guest.leave.notified() => return,
-                    // Who asks again asks the process that serves then.
+                    // A client that sends another request has to reach the process that serves then.
                     () = async {
                         let _ = door.wait_for(|door| *door != Door::Open).await;
                         tokio::time::sleep(LINGER).await;
@@ -135,13 +135,13 @@ pub async fn serve(listener: TcpListener, operated: Arc<dyn Operated>, mut door:
                 }
                 let _ = serving.await;
             };
-            // A place is not for ever, whatever is or is not read or sent.
+            // A connection is limited in time, whatever is or is not read or sent.
             let _ = tokio::time::timeout(MAX_TIME, work).await;
         });
     }
 }
 
-/// What there is to ask for.
+/// The paths that exist.
 const KNOWN: &[&str] = &[
     "/healthz",
     "/readyz",
@@ -168,7 +168,7 @@ fn document(status: StatusCode, body: &serde_json::Value) -> Answer {
     text(status, "application/json", format!("{body}\n"))
 }
 
-/// These methods are allowed there.
+/// Returns a response that allows these methods.
 fn not_allowed(methods: &'static str) -> Answer {
     let mut answer = document(StatusCode::METHOD_NOT_ALLOWED, &json!({"error": format!("expected {methods}")}));
     answer.headers_mut().insert(ALLOW, http::HeaderValue::from_static(methods));
@@ -178,7 +178,7 @@ fn not_allowed(methods: &'static str) -> Answer {
 async fn answer(request: Request<Incoming>, shared: Arc<dyn Operated>, guest: &Guest) -> Answer {
     let operated = &*shared;
     let path = request.uri().path();
-    // Without its body, which hyper leaves out.
+    // HEAD is handled as GET; hyper omits the body.
     let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
     match (method, path) {
         (&Method::GET, "/healthz") => return text(StatusCode::OK, "text/plain", "ok\n"),
@@ -187,13 +187,13 @@ async fn answer(request: Request<Incoming>, shared: Arc<dyn Operated>, guest: &G
     }
     if !is_allowed(request.headers(), operated) {
         let error = match request.headers().contains_key(http::header::ORIGIN) {
-            true => "requests of pages, with an Origin, are refused",
-            false if operated.serving().snapshot.admin.token.is_none() => "without an admin token, ask by an address or localhost",
+            true => "requests of web pages, with an Origin, are rejected",
+            false if operated.serving().snapshot.admin.token.is_none() => "without an admin token, use an IP address or localhost as host",
             false => "send Authorization: Bearer with the admin token",
         };
         return refuse(request, StatusCode::UNAUTHORIZED, error).await;
     }
-    // Without a token anyone is allowed: whoever keeps it waiting for a body is no operator yet.
+    // Without a token every request is allowed: a client that delays its body is not treated as an operator yet.
     let known = operated.serving().snapshot.admin.token.is_some() || request.body().is_end_stream();
     guest.known.store(known, Ordering::Relaxed);
     match (method, path) {
@@ -216,8 +216,8 @@ async fn answer(request: Request<Incoming>, shared: Arc<dyn Operated>, guest: &G
     }
 }
 
-/// Compared by digest, so that the time tells nothing. A request that a browser made for some page is
-/// refused: a page could otherwise reload the gateway of whoever looks at it.
+/// Returns whether a request is authorised. Tokens are compared by digest, so that the time reveals nothing. A
+/// request from a web page is rejected: a page could otherwise reload the gateway of its visitor.
 fn is_allowed(headers: &HeaderMap, operated: &dyn Operated) -> bool {
     if headers.contains_key(http::header::ORIGIN) {
         return false;
@@ -228,10 +228,10 @@ fn is_allowed(headers: &HeaderMap, operated: &dyn Operated) -> bool {
     came.is_some_and(|came| consumer_digest(came) == consumer_digest(token.reveal().as_bytes()))
 }
 
-/// Whether a request is for an address: a page can have a name of its own stand for this one (DNS rebinding), and
-/// then reads what is here.
+/// Returns whether the request's host is an IP address or localhost: a web page could make a name of its own resolve
+/// to this address (DNS rebinding), and then read the responses.
 fn is_by_address(headers: &HeaderMap) -> bool {
-    // No browser leaves it out.
+    // No browser omits it.
     let Some(host) = headers.get(http::header::HOST) else { return true };
     let authority = host.to_str().ok().and_then(|host| host.parse::<http::uri::Authority>().ok());
     authority.is_some_and(|authority| {
@@ -249,12 +249,12 @@ fn ready(operated: &dyn Operated) -> Answer {
     let (at, refused, files) = operated.last_reload();
     let ready = operated.is_ready();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    // Mistakes may quote the configuration: how many is told to everyone, what they are to operators.
+    // Errors may quote the configuration: their number is public, their text is for operators.
     let mistakes = refused.map(|r| r.lines().last().unwrap_or_default().to_owned());
     document(status, &json!({"ready": ready, "last_reload": {"at": unix(at), "refused": mistakes, "files": files}}))
 }
 
-/// Says why nothing comes of a request, once its body is read past: who still sends may not hear it otherwise.
+/// Rejects a request after its body was read: a client that is still sending may not read the response otherwise.
 async fn refuse(request: Request<Incoming>, status: StatusCode, why: &str) -> Answer {
     let mut body = http_body_util::Limited::new(request.into_body(), MAX_CONFIGURATION);
     let read_past = async { while let Some(Ok(_)) = body.frame().await {} };
@@ -262,8 +262,8 @@ async fn refuse(request: Request<Incoming>, status: StatusCode, why: &str) -> An
     document(status, &json!({"error": why}))
 }
 
-/// How the configuration that serves differs from the one that is sent, flat. Secrets come as digests,
-/// and none goes.
+/// Compares the configuration that serves with the one that was sent, both flat. Secrets are sent as digests, and
+/// none is returned.
 async fn diff(request: Request<Incoming>, operated: &dyn Operated) -> Answer {
     // A large one takes a hundred times its size for a while.
     let Ok(_turn) = tokio::time::timeout(PATIENCE, DIFFS.acquire()).await else {
@@ -272,7 +272,7 @@ async fn diff(request: Request<Incoming>, operated: &dyn Operated) -> Answer {
     let body = http_body_util::Limited::new(request.into_body(), MAX_CONFIGURATION).collect();
     let body = tokio::time::timeout(PATIENCE, body).await.ok().and_then(Result::ok).map(http_body_util::Collected::to_bytes);
     let (serving, file, (flat, started)) = (operated.serving(), operated.source(), operated.flat());
-    // Not here, where health checks and signals wait as well.
+    // In a thread of its own, since health checks and signals are handled in this one.
     let compare = move || {
         let other = serde_json::from_slice::<Flat>(&body?).ok()?;
         let listeners: Vec<_> = serving.snapshot.listeners.iter().map(|l| l.address).collect();

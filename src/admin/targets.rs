@@ -1,5 +1,6 @@
-//! Targets changed at run time: added, removed, drained, given another weight. What is changed outlives
-//! reloads and ends with the process; a change to a target that its source no longer knows waits for it.
+//! Changes of targets at run time: they are added, removed, drained, or given another weight. A change outlives
+//! reloads and ends with the process; a change to a target that its source no longer has is kept until the target
+//! returns.
 
 use std::net::SocketAddr;
 
@@ -12,13 +13,13 @@ use serde_json::json;
 use super::{Answer, Operated, PATIENCE, document, not_allowed, view};
 use crate::upstreams::Change;
 
-/// The longest body of a change.
+/// The maximum size of a body.
 const MAX_BODY: usize = 64 * 1024;
 
-/// Targets that operators may add to an upstream's own.
+/// The maximum number of targets that operators may add to an upstream.
 const MOST: usize = 10_000;
 
-/// A target to add, or what is to change about one.
+/// The body of a request: a target to add, or changes of one.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
@@ -37,7 +38,7 @@ fn refuse(status: StatusCode, why: impl Into<String>) -> Answer {
     document(status, &json!({"error": why.into()}))
 }
 
-/// Answers `/upstreams/{name}/targets…`.
+/// Handles `/upstreams/{name}/targets…`.
 pub(super) async fn answer(request: Request<Incoming>, operated: &dyn Operated) -> Answer {
     let path = request.uri().path().to_owned();
     let parts: Vec<&str> = path.split('/').skip(2).collect();
@@ -87,7 +88,7 @@ pub(super) async fn answer(request: Request<Incoming>, operated: &dyn Operated) 
 
 fn lay(change: &mut Change, wanted: &Wanted, add: bool) {
     if add {
-        // One that was removed before is there again; one that no source knows is added.
+        // A target that was removed before is restored; one that no source has is added.
         change.added = !std::mem::take(&mut change.removed);
     }
     change.weight = wanted.weight.or(change.weight);
@@ -96,7 +97,7 @@ fn lay(change: &mut Change, wanted: &Wanted, add: bool) {
 
 async fn wanted(request: Request<Incoming>) -> Result<Wanted, String> {
     let body = tokio::time::timeout(PATIENCE, Limited::new(request.into_body(), MAX_BODY).collect()).await;
-    let body = body.map_err(|_| "the body did not come in time".to_owned())?.map_err(|e| e.to_string())?.to_bytes();
+    let body = body.map_err(|_| "the body did not arrive in time".to_owned())?.map_err(|e| e.to_string())?.to_bytes();
     let wanted: Written = serde_json::from_slice(&body).map_err(|e| format!("expected {{address, weight, draining}}: {e}"))?;
     let address = |a: &String| a.parse::<SocketAddr>().map_err(|_| format!("expected an IP address with a port, found \"{a}\""));
     let wanted = Wanted { address: wanted.address.as_ref().map(address).transpose()?, weight: wanted.weight, draining: wanted.draining };

@@ -1,4 +1,4 @@
-//! `check`: every mistake of a configuration, and what it would change.
+//! `check`: prints every error of a configuration, and what it would change.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::process::{Wanted, bind_listeners, overlap};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{complain, say};
 
-/// Read a configuration and tell every mistake in it, each with file, line and column
+/// Check a configuration and print every error in it, each with file, line and column
 #[derive(Debug, Args)]
 pub struct Check {
     /// The configuration
@@ -24,16 +24,16 @@ pub struct Check {
     /// Also list the routes, each with its filters in the order in which they run, and where those come from
     #[arg(long)]
     pub routes: bool,
-    /// Also tell what would change in the gateway that runs, and whether it could: a dry run of a reload
+    /// Also print what would change in the running gateway, and whether it could: a dry run of a reload
     #[arg(long)]
     pub against_running: bool,
-    /// The running gateway's admin listener, if it is not where the configuration says
+    /// The running gateway's admin listener, if it is not at the address in the configuration
     #[arg(long, value_name = "ADDRESS", value_parser = address, requires = "against_running")]
     pub admin: Option<SocketAddr>,
 }
 
 impl Check {
-    /// Checks; nothing is started, and without `--against-running` nothing connected to.
+    /// Checks the configuration. Nothing is started, and without `--against-running` no connection is made.
     pub fn execute(self) -> u8 {
         self.check().err().unwrap_or(0)
     }
@@ -59,11 +59,11 @@ impl Check {
         Ok(())
     }
 
-    /// What would change, if all of it could.
+    /// Returns what would change. Fails if the change is not possible.
     fn dry_run(&self, loaded: &Loaded, snapshot: &Snapshot) -> Result<Vec<Change>, Failed> {
         let operator = Operator { config: self.config.clone(), admin: self.admin };
         let running = operator.compare(loaded)?;
-        // What it leaves is free for it.
+        // Addresses that the running gateway leaves are free for the new configuration.
         let is_its_own = |wanted: SocketAddr| {
             let stays = |address| snapshot.listeners.iter().any(|l| l.address == address);
             running.listeners.iter().any(|&there| there == wanted || overlap(there, wanted) && !stays(there))
@@ -75,7 +75,7 @@ impl Check {
     }
 }
 
-/// Lists the routes with their filters; where those differ between listeners, for each of them.
+/// Prints the routes with their filters; where those differ between listeners, for each of them.
 fn list(loaded: &Loaded, snapshot: &Snapshot) {
     let inherited = Inherited::new(loaded, &snapshot.listeners, &mut Mistakes::default());
     for (index, route) in loaded.config.routes.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! `demo`: a gateway with sample targets, to try it.
+//! `demo`: runs a gateway with sample targets, to try it.
 
 mod calls;
 mod targets;
@@ -12,7 +12,7 @@ use clap::Args;
 use crate::process::{self, Failure, Options, Source, Started};
 use crate::telemetry::{complain, say};
 
-/// What the demo serves; the addresses in it are replaced by those that are free.
+/// The configuration of the demo; its addresses are replaced with free ones.
 const CONFIG: &str = include_str!("../../conf/examples/demo.yaml");
 
 /// Run a gateway with sample targets, to try it
@@ -21,10 +21,10 @@ pub struct Demo {
     /// The port of the gateway; 0 takes a free one
     #[arg(long, default_value_t = 8080)]
     pub port: u16,
-    /// The port for operators; 0 takes a free one
+    /// The port of the admin listener; 0 takes a free one
     #[arg(long, default_value_t = 9901)]
     pub admin_port: u16,
-    /// Make the calls that it would print, on ports that are free, and exit with 0 if all answers are right
+    /// Make the calls that it would print, on free ports, and exit with 0 if all responses are right
     #[arg(long)]
     pub check: bool,
 }
@@ -96,7 +96,7 @@ async fn check(calls: &[calls::Call]) -> u8 {
 async fn show(calls: &[calls::Call], gateway: SocketAddr, sample: &[(String, SocketAddr)], started: Started) -> u8 {
     say!("\nPortcullis is running.\n");
     say!("  {:<14} http://{gateway}", "gateway");
-    say!("  {:<14} http://{}/metrics", "operators", started.supervisor.admin_address());
+    say!("  {:<14} http://{}/metrics", "admin", started.supervisor.admin_address());
     for ((_, address), name) in sample.iter().zip(targets::NAMES) {
         say!("  {name:<14} {address}");
     }

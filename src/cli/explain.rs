@@ -1,4 +1,4 @@
-//! `explain`: which route a request takes, and why, by the very code that serves traffic.
+//! `explain`: prints which route a request takes, and why, with the code that serves traffic.
 
 use std::net::IpAddr;
 use std::ops::ControlFlow;
@@ -16,7 +16,7 @@ use crate::rules::routing::{Entry, Question, Router, Ruling, Verdict, allow};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{complain, say};
 
-/// Tell which route a request takes, through which filters, and which was the runner-up
+/// Show which route a request takes, through which filters, and which was the runner-up
 #[derive(Debug, Args)]
 #[command(after_help = "Example: portcullis explain -c conf/examples/demo.yaml GET http://localhost/api/v1/users/profile \
                   -H 'Accept: */*' --from 10.1.2.3")]
@@ -34,7 +34,7 @@ pub struct Explain {
     /// The client's address
     #[arg(long, default_value = "127.0.0.1")]
     pub from: IpAddr,
-    /// The listener that it arrives at [default: the first]
+    /// The listener at which it arrives [default: the first]
     #[arg(long)]
     pub listener: Option<String>,
 }
@@ -47,7 +47,7 @@ struct Asked {
 }
 
 impl Explain {
-    /// Explains. 0 when a route matches, 1 when none does.
+    /// Explains the request. The exit code is 0 when a route matches and 1 when none does.
     pub fn execute(self) -> u8 {
         crate::tls::install_provider();
         let compiled = load(&self.config).and_then(|loaded| compile(&loaded, &Live::default()).map(|snapshot| (loaded, snapshot)));
@@ -77,7 +77,7 @@ impl Explain {
         let mut headers = HeaderMap::new();
         for header in &self.header {
             let (name, value) = header.split_once(':').ok_or_else(|| format!("expected NAME: VALUE, found {header}"))?;
-            let name: HeaderName = name.trim().parse().map_err(|_| format!("{name} names no header"))?;
+            let name: HeaderName = name.trim().parse().map_err(|_| format!("{name} is not a header name"))?;
             let value = HeaderValue::from_str(value.trim()).map_err(|_| format!("{name} has no valid value"))?;
             headers.append(name, value);
         }
@@ -110,23 +110,24 @@ impl Explain {
                 tell_route(loaded, snapshot, router.entry(entry).route, place);
                 let rejected = Ambiguity::of(&asked.path).is_rejected_by(route.paths);
                 if rejected {
-                    say!("\nanswer: 400 bad_path: the path has an encoded slash or parameters, which the route rejects");
+                    say!("\nresponse: 400 bad_path: the path has an encoded slash or parameters, which the route rejects");
                 }
                 Ok(!rejected)
             }
             Verdict::NotFound => {
-                say!("\nanswer: 404 route_not_found");
+                say!("\nresponse: 404 route_not_found");
                 Ok(false)
             }
             Verdict::MethodNotAllowed(methods) => {
-                say!("\nanswer: 405 method_not_allowed, Allow: {}", allow(&methods));
+                say!("\nresponse: 405 method_not_allowed, Allow: {}", allow(&methods));
                 Ok(false)
             }
         }
     }
 }
 
-/// Whoever fits by host and path, best first, and what the rest of its conditions say.
+/// Prints the entries that match by host and path, in the order of precedence, and the result of their other
+/// conditions.
 fn candidates(router: &Router, question: &Question<'_>, loaded: &Loaded, snapshot: &Snapshot) {
     let mut rank = 0;
     say!("\ncandidates by host and path, in the order of precedence:");
@@ -135,13 +136,13 @@ fn candidates(router: &Router, question: &Question<'_>, loaded: &Loaded, snapsho
             Ruling::Match => {
                 rank += 1;
                 match rank {
-                    1 => "taken".to_owned(),
+                    1 => "selected".to_owned(),
                     2 => "runner-up: matches too, with less precedence".to_owned(),
                     _ => "matches too".to_owned(),
                 }
             }
-            Ruling::Method => "not taken: its methods".to_owned(),
-            Ruling::No(what) => format!("not taken: its {what}"),
+            Ruling::Method => "not selected: its methods".to_owned(),
+            Ruling::No(what) => format!("not selected: its {what}"),
         };
         let (name, path) = (loaded.redact(&snapshot.routes[entry.route].name), loaded.redact(&entry.path.to_string()));
         say!("  {name:<24} {path:<32} {text}");
@@ -153,7 +154,7 @@ fn candidates(router: &Router, question: &Question<'_>, loaded: &Loaded, snapsho
 pub fn filters(loaded: &Loaded, snapshot: &Snapshot, inherited: &Inherited<'_>, route: usize, listener: usize) -> Vec<String> {
     let mut running = snapshot.routes[route].filters(Some(listener)).filters().iter().peekable();
     let selected = inherited.effective(route, listener);
-    // What has nothing to work on in this route does not run.
+    // Filters without effect in this route do not run.
     let runs = selected.into_iter().filter(|one| running.next_if(|filter| filter.key() == one.config.key()).is_some());
     runs.map(|one| loaded.redact(&format!("{} ({}){one}", one.config.key(), one.config.stage()))).collect()
 }

@@ -1,4 +1,4 @@
-//! `reload`: a running gateway reads its configuration again.
+//! `reload`: makes a running gateway read its configuration again.
 
 use clap::Args;
 use http::StatusCode;
@@ -6,10 +6,10 @@ use http::StatusCode;
 use super::operator::{Failed, Operator, counted, fail};
 use crate::telemetry::{complain, say};
 
-/// Let a running gateway read its configuration again
+/// Make a running gateway read its configuration again
 #[derive(Debug, Args)]
-#[command(after_help = "With any mistake the gateway keeps what it has; the mistakes are told here, and the exit code is 2. \
-                  It is 1 when the gateway cannot be asked, or reloads nothing now.")]
+#[command(after_help = "If the configuration has errors, the gateway keeps the present one; the errors are printed here, and the \
+                  exit code is 2. It is 1 when the gateway is not reachable, or cannot reload now.")]
 pub struct Reload {
     /// The gateway
     #[command(flatten)]
@@ -17,7 +17,7 @@ pub struct Reload {
 }
 
 impl Reload {
-    /// Reloads.
+    /// Reloads the running gateway.
     pub fn execute(self) -> u8 {
         self.reload().err().unwrap_or(0)
     }
@@ -37,11 +37,11 @@ impl Reload {
                 let mistakes = answer["mistakes"].as_array().map_or(&[][..], Vec::as_slice);
                 mistakes.iter().filter_map(|m| m.as_str()).for_each(|mistake| complain!("{mistake}"));
                 let count = answer["count"].as_u64().map_or(mistakes.len(), |count| count as usize);
-                complain!("{}; the configuration in use stays", counted(count, "mistake"));
+                complain!("{}; the configuration in use stays", counted(count, "error"));
                 Err(2)
             }
-            StatusCode::SERVICE_UNAVAILABLE => Err(fail(answer["error"].as_str().unwrap_or("the gateway reloads nothing now"))),
-            other => Err(fail(format!("the gateway answered {other}"))),
+            StatusCode::SERVICE_UNAVAILABLE => Err(fail(answer["error"].as_str().unwrap_or("the gateway cannot reload now"))),
+            other => Err(fail(format!("the gateway responded with {other}"))),
         }
     }
 }

@@ -12,7 +12,7 @@ pub struct Run {
     /// The configuration
     #[arg(long, short, value_name = "FILE")]
     pub config: PathBuf,
-    /// Take the listeners over from the process that serves now (needs process.upgrade_socket)
+    /// Take the listeners over from the running process (needs process.upgrade_socket)
     #[arg(long)]
     pub upgrade: bool,
 }

@@ -1,4 +1,4 @@
-//! `upgrade`: a running gateway is followed by a new binary.
+//! `upgrade`: replaces a running gateway with a new binary.
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
@@ -14,7 +14,7 @@ use crate::notation::{Mistakes, Place};
 use crate::process::{Message, receive, send};
 use crate::telemetry::say;
 
-/// Replace a running gateway by the binary that is now at its path, losing nothing
+/// Replace a running gateway with the binary that is now at its path, losing nothing
 #[derive(Debug, Args)]
 #[command(
     after_help = "The running gateway starts the successor with its own arguments, hands it the listeners and the state, and ends with its \
@@ -24,15 +24,15 @@ pub struct Upgrade {
     /// The configuration
     #[arg(long, short, value_name = "FILE")]
     pub config: PathBuf,
-    /// Leave it to the successor to find mistakes: it has the running gateway's environment, not this one's
+    /// Let the successor find errors: it has the running gateway's environment, not this one's
     #[arg(long)]
     pub no_check: bool,
 }
 
-/// What may be behind it that nobody is reached.
+/// Returns a hint on why the gateway is not reachable.
 fn hint(error: &std::io::Error) -> &'static str {
     match error.kind() {
-        ErrorKind::PermissionDenied => "the user as whom the gateway runs may ask, and root",
+        ErrorKind::PermissionDenied => "only the gateway's user and root may connect",
         _ => {
             "does a gateway run that was started with this process.upgrade_socket? If it does, and its socket was removed, send it SIGUSR2"
         }
@@ -40,7 +40,7 @@ fn hint(error: &std::io::Error) -> &'static str {
 }
 
 impl Upgrade {
-    /// Upgrades.
+    /// Upgrades the running gateway.
     pub fn execute(self) -> u8 {
         self.upgrade().err().unwrap_or(0)
     }
@@ -49,7 +49,7 @@ impl Upgrade {
         crate::tls::install_provider();
         let loaded = load(&self.config).map_err(tell)?;
         if !self.no_check {
-            // By this binary, which is the new one: the successor will read the same.
+            // With this binary, which is the new one: the successor will read the same.
             compile(&loaded, &Live::default()).map_err(tell)?;
         }
         let path = loaded.config.process.upgrade_socket.as_ref().map(|path| loaded.base.join(path));
@@ -58,11 +58,11 @@ impl Upgrade {
         }
         let Some(path) = path else {
             let mut mistakes = Mistakes::default();
-            mistakes.add(&Place::default().key("process"), "an upgrade_socket is missing: there is nobody to ask");
+            mistakes.add(&Place::default().key("process"), "an upgrade_socket is missing: the gateway cannot be reached");
             return Err(tell(loaded.locate(mistakes)));
         };
         let stream = UnixStream::connect(&path).map_err(|error| fail(format!("{}: {error}; {}", path.display(), hint(&error))))?;
-        let broken = |error: std::io::Error| fail(format!("{}: the running gateway has hung up: {error}", path.display()));
+        let broken = |error: std::io::Error| fail(format!("{}: the running gateway closed the connection: {error}", path.display()));
         send(&stream, &Message::Upgrade, None).map_err(broken)?;
         loop {
             match receive(&stream).map_err(broken)?.0 {
@@ -72,7 +72,7 @@ impl Upgrade {
                     return Ok(());
                 }
                 Message::Done { text, .. } => return Err(fail(format!("not upgraded, {text}"))),
-                _ => return Err(fail("the running gateway says something else")),
+                _ => return Err(fail("the running gateway sent an unexpected message")),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! From nothing to serving, and to the end.
+//! The start of a gateway, and its life until the end.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -27,23 +27,23 @@ use crate::telemetry::AccessLog;
 use crate::telemetry::last_words;
 use crate::telemetry::metrics::METRICS;
 
-/// How to start.
+/// The options of a start.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The configuration.
     pub source: Source,
-    /// Whether to take the listeners from the process that runs now.
+    /// Whether to take the listeners over from the running process.
     pub upgrade: bool,
 }
 
-/// Why a start failed.
+/// The reason for which a start failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// The configuration is wrong.
+    /// The configuration has errors.
     Mistakes(Mistakes),
-    /// Something else is.
+    /// Another error.
     Other(String),
-    /// Nothing is wrong: it was told to end.
+    /// The process was told to end; nothing is wrong.
     ToldToEnd,
 }
 
@@ -57,7 +57,7 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// A gateway that serves.
+/// A running gateway.
 #[derive(Debug)]
 pub struct Started {
     /// Everything that runs.
@@ -65,7 +65,7 @@ pub struct Started {
     _workers: Workers,
 }
 
-/// Where requests are served. A runtime must not be waited for within another.
+/// The runtime that serves requests. A runtime must not be dropped within another.
 #[derive(Debug)]
 struct Workers(Option<Runtime>);
 
@@ -81,10 +81,10 @@ fn io<T>(what: &str, result: std::io::Result<T>) -> Result<T, Failure> {
     result.map_err(|e| Failure::Other(format!("{what}: {e}")))
 }
 
-/// What the operators' listener is called in a hand-over; no listener can be named so.
+/// The name of the admin listener in a hand-over; no listener can have it.
 const ADMIN: &str = "(admin)";
 
-/// Connections to targets that are kept for each worker and target group.
+/// The number of unused connections to targets that are kept for each worker and target group.
 const KEPT: usize = 1024;
 
 fn proxy(gateway: Gateway, threads: usize) -> Arc<dyn ServeHttp> {
@@ -93,10 +93,10 @@ fn proxy(gateway: Gateway, threads: usize) -> Arc<dyn ServeHttp> {
     http_service(gateway, &Arc::new(conf))
 }
 
-/// Starts. To be called within the runtime that the control work is to run on.
+/// Starts a gateway. It has to be called within the runtime for the control work.
 ///
 /// # Errors
-/// Mistakes of the configuration, or what the system refuses.
+/// When the configuration has errors, or the system rejects something.
 pub async fn start(options: Options) -> Result<Started, Failure> {
     crate::tls::install_provider();
     let (live, background) = (Arc::new(Live::default()), Arc::new(io("a thread", Background::start())?));
@@ -104,7 +104,7 @@ pub async fn start(options: Options) -> Result<Started, Failure> {
     let read = beside(&background, move || {
         let read = super::watch::load(&source, &[])?;
         if !read.0.mistakes.is_empty() {
-            // Before anybody is asked for anything.
+            // Before any other process is contacted.
             compile(&read.0, &known)?;
         }
         Ok(read)
@@ -118,23 +118,23 @@ pub async fn start(options: Options) -> Result<Started, Failure> {
     begun
 }
 
-/// Reads files in the background, for as long as they take: a start can be told to end meanwhile.
+/// Reads files in the background for as long as they take: a start can be told to end meanwhile.
 async fn beside<T: Send + 'static>(
     background: &Background,
     work: impl FnOnce() -> Result<T, Mistakes> + Send + 'static,
 ) -> Result<T, Failure> {
     match background.run(Duration::MAX, work).await {
         Ok(result) => result.map_err(Failure::Mistakes),
-        Err(_) => Err(Failure::Other("a mistake in the gateway itself, told of above; please report it".to_owned())),
+        Err(_) => Err(Failure::Other("a defect of the gateway, logged above; please report it".to_owned())),
     }
 }
 
-/// Whether it goes on. Asked in passing too, where nothing waits.
+/// Fails if the process was told to end. It is also called between steps without waiting.
 fn unless_told_to_end() -> Result<(), Failure> {
     if signals::told_to_end() { Err(Failure::ToldToEnd) } else { Ok(()) }
 }
 
-/// What may be refused by the system, before this process says that it is ready.
+/// The resources that the system may refuse, acquired before this process reports that it is ready.
 struct Means {
     admin: std::net::TcpListener,
     operators: tokio::net::TcpListener,
@@ -171,7 +171,7 @@ fn means(loaded: &Loaded, snapshot: &Snapshot, inherited: &mut Vec<Bound>, heir:
     })
 }
 
-/// Everything up to the point where it accepts, and that.
+/// Runs the start up to the point where it accepts connections.
 async fn begin(
     source: Source,
     (loaded, files): (Loaded, Seen),
@@ -189,7 +189,7 @@ async fn begin(
     look_after(&snapshot).await;
     unless_told_to_end()?;
     if let Some(heir) = heir {
-        // From here to the first accept the old process accepts nothing: nothing slow may stand here.
+        // From here to the first accept the old process accepts nothing: nothing slow may be done here.
         let takes = addresses(&bound).into_iter().filter(|address| had.contains(address)).collect();
         io("taking over", heir.ready(&live, takes))?;
     }
@@ -228,7 +228,7 @@ async fn begin(
         watched: Mutex::new(None),
     });
     if let Some(heir) = heir {
-        // Who has been told to end takes nothing over.
+        // A process that was told to end takes nothing over.
         unless_told_to_end()?;
         io("taking over", heir.announce())?;
     }
@@ -237,17 +237,17 @@ async fn begin(
     tokio::spawn(crate::admin::serve(means.operators, operated, supervisor.admin_door.subscribe()));
     tokio::spawn(super::watch::files(Arc::clone(&supervisor)));
     means.offer.iter().for_each(|offer| supervisor.open(offer));
-    // The thread waits for it. Now that this process is found in its place, the predecessor may go.
+    // The thread waits for it. Now that this process is reachable at the path, the predecessor may end.
     means.follower.iter().for_each(|follower| _ = follower.send(Arc::clone(&supervisor)));
     Ok(Started { supervisor, _workers: means.workers })
 }
 
-/// The addresses that sockets of TCP have.
+/// Returns the addresses of TCP sockets.
 fn addresses(bound: &[Bound]) -> Vec<SocketAddr> {
     bound.iter().filter(|bound| bound.transport().is_ok_and(|t| t == Transport::Tcp)).filter_map(|bound| bound.address().ok()).collect()
 }
 
-/// The operators' socket, from the predecessor if it has one for that address.
+/// Returns the admin socket, from the predecessor if it has one for that address.
 fn admin_socket(snapshot: &Snapshot, inherited: &mut Vec<Bound>) -> Result<std::net::TcpListener, Failure> {
     let address = snapshot.admin.address;
     let place = inherited.iter().position(|b| b.name == ADMIN && b.configured == address);
@@ -260,7 +260,7 @@ fn admin_socket(snapshot: &Snapshot, inherited: &mut Vec<Bound>) -> Result<std::
     Ok(socket)
 }
 
-/// Sockets and state of the process that serves now, if this one is to succeed it.
+/// Takes sockets and state over from the running process, if this one is to succeed it.
 fn inherit(options: &Options, loaded: &Loaded, live: &Live) -> Result<(Vec<Bound>, Option<Arc<Heir>>), Failure> {
     if !options.upgrade {
         return Ok((activation::sockets().map_err(Failure::Other)?, None));
@@ -282,21 +282,21 @@ fn inherit(options: &Options, loaded: &Loaded, live: &Live) -> Result<(Vec<Bound
 }
 
 impl Supervisor {
-    /// Accepts from now on.
+    /// Starts to accept connections.
     fn begin(&self, bound: Vec<Bound>) {
         self.start_listeners(&self.serving.serving(), bound);
-        // Whatever was left and nobody has asked for is for nobody.
+        // State that no upstream has restored is dropped.
         self.live.heritage().iter().for_each(|kind| kind.settle());
         METRICS.loaded();
         self.ready.store(true, Ordering::Release);
         notify::ready();
     }
 
-    /// Awaits successors. It serves by now, and without one it goes on doing so.
+    /// Opens the upgrade socket. The process serves by now, and continues without the socket if that fails.
     fn open(self: &Arc<Self>, offer: &Prepared) {
         match offer.open(self) {
             Ok(offer) => _ = self.offer.set(offer),
-            Err(error) => log::error!("no successor can be awaited: the upgrade socket: {error}"),
+            Err(error) => log::error!("upgrades are not possible: the upgrade socket: {error}"),
         }
     }
 }
@@ -309,16 +309,16 @@ impl Started {
     }
 }
 
-/// Counts a panic and says where it was; not with which words, which may quote a request.
+/// Counts a panic and logs its place, but not its message, which may quote a request.
 fn note_panic(panic: &std::panic::PanicHookInfo<'_>) {
     METRICS.panics.inc();
     log::error!("a panic at {}: please report it", panic.location().map(ToString::to_string).unwrap_or_default());
 }
 
-/// Runs a gateway to its end. The exit code: 0, or 2 for a wrong configuration, or 1.
+/// Runs a gateway to its end. Returns the exit code: 0, 2 for a wrong configuration, or 1.
 pub fn run(options: Options) -> u8 {
-    // Health checks, look-ups, reloads and the admin listener have a thread of their own, so that
-    // none of them ever delays a request.
+    // Health checks, look-ups, reloads and the admin listener have a thread of their own, so that none of them ever
+    // delays a request.
     let control = match Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build() {
         Ok(control) => control,
         Err(error) => {
@@ -327,7 +327,7 @@ pub fn run(options: Options) -> u8 {
         }
     };
     let code = control.block_on(async {
-        // Before anything takes time: a signal that nobody waits for ends a process.
+        // First: a signal without a handler would end the process.
         let mut signals = signals::Signals::new();
         handover::remember_executable();
         std::panic::set_hook(Box::new(note_panic));
@@ -340,7 +340,7 @@ pub fn run(options: Options) -> u8 {
         match started {
             Ok(started) => {
                 let listening = tokio::spawn(signals::listen(signals, Arc::clone(&started.supervisor)));
-                log::info!("operators are served on {}", started.supervisor.admin_address());
+                log::info!("the admin listener is on {}", started.supervisor.admin_address());
                 log::info!("ready");
                 started.until_end().await;
                 listening.abort();
@@ -354,7 +354,7 @@ pub fn run(options: Options) -> u8 {
                 last_words(&format!("portcullis: {text}"));
                 1
             }
-            // Whatever else went wrong did so since, or because of it.
+            // Any other error happened since, or because of it.
             Err(Failure::Other(_) | Failure::ToldToEnd) => {
                 log::info!("told to end before it served");
                 0

@@ -1,4 +1,4 @@
-//! A panic on a request's way, provoked by a snapshot that cannot be.
+//! A panic while a request is processed, provoked by an invalid snapshot.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ async fn ask(address: std::net::SocketAddr) -> String {
     let mut stream = tokio::net::TcpStream::connect(address).await.expect("a connection");
     stream.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.expect("sent");
     let mut text = String::new();
-    stream.read_to_string(&mut text).await.expect("an answer");
+    stream.read_to_string(&mut text).await.expect("a response");
     text
 }
 
@@ -31,7 +31,7 @@ async fn a_panic_is_one_request_s_failure() {
     let supervisor = &started.supervisor;
     let address = supervisor.addresses()[0].1;
     assert!(ask(address).await.ends_with("fine"));
-    // A snapshot that no configuration makes: its router names a route that is not there.
+    // No configuration makes such a snapshot: its router names a route that does not exist.
     let mut snapshot = compile(&source.load().expect("loaded"), &Live::default()).expect("compiled");
     snapshot.routes.clear();
     let sound = supervisor.serving();

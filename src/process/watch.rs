@@ -1,4 +1,4 @@
-//! Loading the configuration when its files change.
+//! Reloads when the configuration's files change.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,14 +8,13 @@ use super::{Phase, Source, Supervisor};
 use crate::config::Loaded;
 use crate::notation::Mistakes;
 
-/// What shows that a file is another one: its time, the time at which that or anything else of it was last changed, its
-/// length, its number.
+/// The properties that reveal a change of a file: its modification time, its change time, its length, its inode.
 type Stamp = Option<(SystemTime, (i64, i64), u64, u64)>;
 
-/// Files as they were at one time.
+/// The stamps of files at one time.
 pub type Seen = Vec<(PathBuf, Stamp)>;
 
-/// How often the configuration is asked whether it wants to be watched.
+/// The interval at which the setting `process.watch` is checked.
 const ASK: Duration = Duration::from_secs(1);
 
 fn stamp(path: &Path) -> Stamp {
@@ -24,12 +23,12 @@ fn stamp(path: &Path) -> Stamp {
     Some((data.modified().ok()?, (data.ctime(), data.ctime_nsec()), data.len(), data.ino()))
 }
 
-/// The files as they are now.
+/// Returns the stamps of the files now.
 pub fn look(files: &[PathBuf]) -> Seen {
     files.iter().map(|path| (path.clone(), stamp(path))).collect()
 }
 
-/// Loads, with the files as they were before that: what changes meanwhile is a change still.
+/// Loads a configuration, with the stamps of its files from before: a change meanwhile is detected later.
 ///
 /// # Errors
 /// As for [`Source::load`].
@@ -52,29 +51,29 @@ fn load_by(
     Ok((loaded, files))
 }
 
-/// Looks at the files for as long as the process lives: polling, since a file on a network or behind the
-/// symbolic links of a mounted volume changes without an event.
+/// Watches the files for as long as the process lives. It polls, since a file on a network or behind the symbolic
+/// links of a mounted volume changes without an event.
 pub async fn files(supervisor: Arc<Supervisor>) {
     let mut before = supervisor.files.lock().clone();
-    // What was tried last, in vain or not: once is enough.
+    // The last attempt, successful or not: each version is tried once.
     let mut tried = before.clone();
     loop {
         let pause = supervisor.serving().snapshot.process.watch;
         tokio::time::sleep(pause.unwrap_or(ASK)).await;
         let loaded = supervisor.files.lock().clone();
         let paths: Vec<PathBuf> = loaded.iter().map(|(path, _)| path.clone()).collect();
-        // A disk that does not answer holds nothing else up.
+        // An unresponsive disk delays nothing else.
         let Ok(now) = tokio::task::spawn_blocking(move || look(&paths)).await else { continue };
-        // What is being written changes between two looks.
+        // A file that is being written changes between two checks.
         let is_still = now == before;
         before.clone_from(&now);
-        // What is as it was when it was loaded is nothing new, unless something else was refused in between.
+        // The loaded version is not new, unless another one was rejected in between.
         let is_known = now == tried || now == loaded && supervisor.last_reload().refused.is_none();
         if pause.is_none() || is_known || !is_still || supervisor.phase() != Phase::Serving {
             continue;
         }
         log::info!("the configuration's files have changed");
-        // Mistakes are told where every reload's are.
+        // Errors are reported as for every reload.
         if supervisor.reload_in_turn().await {
             tried = now;
         }

@@ -1,4 +1,4 @@
-//! The sample targets: users and products, two of each, and one that echoes.
+//! The sample targets: users and products, two of each, and one that echoes requests.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 /// The targets, in the order in which they start.
 pub const NAMES: [&str; 5] = ["users-1", "users-2", "products-1", "products-2", "echo"];
 
-/// Starts them; the addresses as the sample configuration has them, and as they are.
+/// Starts them; returns the addresses in the sample configuration and the actual ones.
 pub async fn start() -> std::io::Result<Vec<(String, SocketAddr)>> {
     let mut out = Vec::new();
     for (index, name) in NAMES.into_iter().enumerate() {

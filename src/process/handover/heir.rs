@@ -1,4 +1,4 @@
-//! The successor's side.
+//! The successor's side of a hand-over.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,29 +15,30 @@ use crate::live::Live;
 use crate::process::Supervisor;
 use crate::process::signals::told_to_end;
 
-/// How long the old process may take for one message.
+/// The time-out for a message of the old process.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long a message, which is short, may wait for room: an old process that hangs is to hold nothing up.
+/// The time-out for sending a message, which is short: an old process that hangs must not block this one.
 const MOMENT: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether there is a word, or a signal.
+/// The interval at which messages and signals are checked for.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// How often the old process hears that this one is alive, as long as it stands by.
+/// The interval at which the old process is told that this one is alive, as long as it stands by.
 const ALIVE: Duration = Duration::from_secs(1);
 
-/// The line to the old process. Dropped before it has announced this one, the old process goes on as before.
+/// The connection to the old process. If it is dropped before this process is announced, the old process goes on as
+/// before.
 #[derive(Debug)]
 pub struct Heir {
     stream: UnixStream,
-    /// Whether the old process has been let go.
+    /// Whether the old process has been released.
     settled: AtomicBool,
-    /// Where both processes listen.
+    /// The addresses on which both processes listen.
     taken: OnceLock<Vec<SocketAddr>>,
 }
 
-/// That the old process is gone is no error: somebody has to serve.
+/// Ignores an error that means that the old process is gone: this one has to serve then.
 fn unless_gone(result: io::Result<()>) -> io::Result<()> {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     match result {
@@ -49,13 +50,13 @@ fn unless_gone(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// A thread that waits for what there is to be followed with; dropped, it ends.
+/// The channel to a thread that waits for its supervisor; the thread ends when it is dropped.
 pub type Follower = Sender<Arc<Supervisor>>;
 
-/// Takes sockets and state from the process behind `path`.
+/// Takes sockets and state over from the process at `path`.
 ///
 /// # Errors
-/// When nobody is there, or it does not give them.
+/// When no process is there, or it does not hand them over.
 pub fn take(path: &Path, live: &Live) -> io::Result<(Vec<Bound>, Heir)> {
     let stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -83,7 +84,7 @@ impl Heir {
         }
     }
 
-    /// Waits until the old process says something, which a signal ends.
+    /// Waits until the old process sends a message, or a signal arrives.
     fn await_word(&self) -> io::Result<()> {
         let since = Instant::now();
         while !incoming(&self.stream, LOOK)? {
@@ -91,39 +92,39 @@ impl Heir {
                 return Err(io::Error::other("told to end meanwhile"));
             }
             if since.elapsed() >= PATIENCE {
-                return Err(io::Error::other(format!("the old process said nothing for {PATIENCE:?}")));
+                return Err(io::Error::other(format!("the old process sent nothing for {PATIENCE:?}")));
             }
         }
         Ok(())
     }
 
-    /// The old process.
+    /// Returns the process id of the old process.
     pub fn predecessor(&self) -> i32 {
         pid_of(&self.stream)
     }
 
-    /// Says that it has started and accepts on these addresses too, and takes the last of the state.
+    /// Reports that this process has started and accepts on these addresses too, and takes the rest of the state.
     ///
     /// # Errors
-    /// When the old process has given it up. That it is gone is no error.
+    /// When the old process has given this one up. If it is gone, that is no error.
     pub fn ready(&self, live: &Live, takes: Vec<SocketAddr>) -> io::Result<()> {
         let _ = self.taken.set(takes.clone());
-        // Where it is gone, what it has said last is still to be read.
+        // If it is gone, its last messages can still be read.
         let _ = send(&self.stream, &Message::Ready { takes }, None);
         unless_gone(self.take_all(live, &mut Vec::new()))
     }
 
-    /// Says why it goes no further.
+    /// Reports why this process does not continue.
     pub fn failed(&self, why: &str) {
-        // The old process finds out either way.
+        // The old process notices either way.
         let _ = send(&self.stream, &Message::Failed { why: why.chars().take(4_000).collect() }, None);
     }
 
-    /// Says that it accepts. To be called right before it does: nobody else accepts now.
+    /// Reports that this process accepts. It has to be called right before it does: no other process accepts now.
     ///
     /// # Errors
-    /// When the old process has given this one up, and serves itself. That it is gone is no error: somebody has
-    /// to serve.
+    /// When the old process has given this one up, and serves itself. If it is gone, that is no error: this process
+    /// has to serve.
     pub fn announce(&self) -> io::Result<()> {
         if send(&self.stream, &Message::Serving, None).is_ok() && !incoming(&self.stream, Duration::ZERO)? {
             return Ok(());
@@ -134,25 +135,25 @@ impl Heir {
         }))
     }
 
-    /// Lets the old process go; whether because this one was told to end.
+    /// Releases the old process; `ends` says whether the reason is that this one was told to end.
     pub fn settle(&self, ends: bool) {
         if !self.settled.swap(true, Ordering::AcqRel) {
-            // Where it is gone, it need not hear it.
+            // If it is gone, it need not be told.
             let _ = send(&self.stream, &Message::Settled { ends }, None);
         }
     }
 
-    /// Says that this process is alive, as long as the old one stands by.
+    /// Reports that this process is alive, as long as the old one stands by.
     fn lives(&self) {
         if !self.settled.load(Ordering::Acquire) {
             let _ = send(&self.stream, &Message::Serving, None);
         }
     }
 
-    /// A thread that follows the old process as soon as it is told that this one serves.
+    /// Starts a thread that follows the old process as soon as it is told that this one serves.
     ///
     /// # Errors
-    /// When no thread can be had.
+    /// When no thread can be started.
     pub fn follower(self: &Arc<Self>, standby: Duration) -> io::Result<Follower> {
         let (sender, serving) = channel::<Arc<Supervisor>>();
         let heir = Arc::clone(self);
@@ -166,7 +167,7 @@ impl Heir {
         Ok(sender)
     }
 
-    /// Takes what comes in at the old process until that ends, and lets it go when `standby` is over.
+    /// Takes the state that changes in the old process until that ends, and releases it when `standby` is over.
     fn follow(&self, supervisor: &Supervisor, standby: Duration) {
         let since = Instant::now();
         let (mut told, mut understood) = (since, true);
@@ -183,13 +184,14 @@ impl Heir {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof || error.kind() == io::ErrorKind::ConnectionReset => {
                     return log::info!("the predecessor has ended");
                 }
-                // What cannot be read any more is read past: the line still says who is alive.
+                // Messages that can no longer be parsed are skipped: the connection still shows whether the process
+                // is alive.
                 Err(_) => understood = false,
             }
         }
     }
 
-    /// Takes what has come, if anything comes soon; whether there is more to come.
+    /// Processes a message, if one comes soon. Returns whether more may come.
     fn take_late(&self, supervisor: &Supervisor, understood: bool) -> io::Result<bool> {
         if !incoming(&self.stream, LOOK)? {
             return Ok(true);
@@ -205,7 +207,7 @@ impl Heir {
                 *supervisor.predecessor.lock() = None;
                 Ok(true)
             }
-            // Its patience and this process's first word have crossed: one of the two has to go.
+            // The old process' time-out and this process' first message have crossed: one of the two has to end.
             Message::Failed { why } => {
                 log::error!("the predecessor serves again, and this process ends: it {why}");
                 supervisor.make_way(self.predecessor(), self.taken.get().map_or(&[], Vec::as_slice));
@@ -237,7 +239,7 @@ mod tests {
         let begun = Instant::now();
         heir.settle(true);
         assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
-        // What there was no room for has left nothing behind.
+        // No partial message was left behind.
         let mut heard = 0;
         while incoming(&stream, Duration::ZERO).expect("asked") {
             receive(&stream).expect("a message");

@@ -1,4 +1,4 @@
-//! The old process's side.
+//! The old process's side of a hand-over.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -19,34 +19,34 @@ use crate::live::Part;
 use crate::process::drain::TOGETHER;
 use crate::process::{Phase, Progress, Supervisor};
 
-/// How long whoever connects may take to say what it wants.
+/// The time-out for the first message of a connection.
 const GREETING: Duration = Duration::from_secs(5);
 
-/// How long a successor that has the rest may take to accept, and later may say nothing at all: meanwhile nobody accepts,
-/// if it hangs.
+/// The time-out for a successor that has the rest of the state to accept, and later for any message from it:
+/// meanwhile no process accepts, if it hangs.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// How long it may take what it is given.
+/// The time-out for sending a message.
 const MOMENT: Duration = Duration::from_secs(10);
 
-/// How often the successor is told what came in meanwhile.
+/// The interval at which the successor is sent changes of the state.
 const LATE: Duration = Duration::from_millis(50);
 
-/// Conversations at a time; more are hung up on.
+/// The maximum number of concurrent connections; more are closed.
 const MOST: usize = 16;
 
-/// The socket at which successors and people are awaited.
+/// The socket at which successors and operators connect.
 #[derive(Debug)]
 pub struct Offer {
     path: PathBuf,
     inode: Mutex<u64>,
-    /// The socket that is waited at; changed when it is made anew.
+    /// The listening socket; it is replaced when the file is created anew.
     listener: Mutex<Option<UnixListener>>,
     talking: AtomicUsize,
 }
 
-/// A socket beside the path where it is to be, so that there is one at the path at every moment, and so that what
-/// can go wrong about it goes wrong before anybody relies on it. Removed if it does not come to its path.
+/// A socket next to its final path, so that a socket is at the path at every moment, and so that errors occur before
+/// any process relies on it. It is removed if it is not moved to its path.
 #[derive(Debug)]
 pub struct Prepared {
     path: PathBuf,
@@ -55,10 +55,10 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Makes it.
+    /// Binds the socket.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be bound.
     pub fn new(path: &Path) -> io::Result<Self> {
         let beside = path.with_extension(format!("{}.new", std::process::id()));
         let _ = std::fs::remove_file(&beside);
@@ -67,10 +67,10 @@ impl Prepared {
         Ok(prepared)
     }
 
-    /// Puts it at its path and waits there for successors, on a thread of its own.
+    /// Moves it to its path and accepts connections there, on a thread of its own.
     ///
     /// # Errors
-    /// When it cannot be put there, or no thread can be had.
+    /// When it cannot be moved, or no thread can be started.
     pub fn open(&self, supervisor: &Arc<Supervisor>) -> io::Result<Arc<Offer>> {
         let offer = Offer { path: self.path.clone(), inode: Mutex::new(0), listener: Mutex::default(), talking: AtomicUsize::new(0) };
         let offer = Arc::new(offer);
@@ -79,10 +79,10 @@ impl Prepared {
     }
 }
 
-/// That no other gateway awaits its successor at a path, unless it is the one that is succeeded.
+/// Checks that no other gateway listens at a path, unless it is the one that is succeeded.
 ///
 /// # Errors
-/// When one does: it would not be found any more.
+/// When one does: it would no longer be reachable.
 pub fn unless_anothers(path: &Path, heir: Option<&Heir>) -> io::Result<()> {
     let Ok(there) = UnixStream::connect(path) else { return Ok(()) };
     let pid = pid_of(&there);
@@ -94,19 +94,19 @@ pub fn unless_anothers(path: &Path, heir: Option<&Heir>) -> io::Result<()> {
 
 impl Drop for Prepared {
     fn drop(&mut self) {
-        // It is not there any more where all went well.
+        // The file is not there any more if it was moved.
         let _ = std::fs::remove_file(&self.beside);
     }
 }
 
 impl Offer {
-    /// Puts a socket at the path (a second time where a successor that has ended has put its own there).
+    /// Moves a socket to the path (again, where a successor that has ended has put its own there).
     fn put(self: &Arc<Self>, prepared: &Prepared, supervisor: &Arc<Supervisor>) -> io::Result<()> {
         let listener = prepared.listener.try_clone()?;
         std::fs::rename(&prepared.beside, &self.path)?;
         *self.inode.lock() = inode(&self.path)?;
         if let Some(before) = self.listener.lock().replace(listener.try_clone()?) {
-            // Whoever waits there wakes up, and ends.
+            // A thread that waits there wakes up, and ends.
             let _ = shutdown(before.as_raw_fd(), Shutdown::Both);
         }
         let (offer, supervisor) = (Arc::clone(self), Arc::clone(supervisor));
@@ -119,7 +119,7 @@ impl Offer {
             match listener.accept() {
                 Ok((stream, _)) if self.talking.load(Ordering::Acquire) < MOST => self.talk(stream, supervisor),
                 Ok(_) => {}
-                // It was shut down.
+                // The socket was shut down.
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => return,
                 #[expect(clippy::disallowed_methods, reason = "a thread of its own")]
                 Err(_) => std::thread::sleep(Duration::from_millis(100)),
@@ -136,24 +136,24 @@ impl Offer {
         };
         if let Err(error) = std::thread::Builder::new().name("handover".to_owned()).spawn(serve) {
             self.talking.fetch_sub(1, Ordering::AcqRel);
-            log::error!("nobody can be talked to at {}: {error}", self.path.display());
+            log::error!("no connection can be served at {}: {error}", self.path.display());
         }
     }
 
-    /// Removes the socket, so that the next start does not find one behind which nobody is. A
-    /// successor's own at the same path is not touched.
+    /// Removes the socket, so that the next start does not find a dead one. A successor's own socket at the same path
+    /// is kept.
     pub fn withdraw(&self) {
         if self.is_in_place() {
             let _ = std::fs::remove_file(&self.path);
         }
     }
 
-    /// Whether the socket at the path is this one.
+    /// Returns whether the socket at the path is this one.
     fn is_in_place(&self) -> bool {
         inode(&self.path).is_ok_and(|now| now == *self.inode.lock())
     }
 
-    /// Sees to it that there is a socket at the path: a cleaner of old files may have been there.
+    /// Ensures that there is a socket at the path: a cleaner of old files may have removed it.
     pub fn be_there(self: &Arc<Self>, supervisor: &Arc<Supervisor>) {
         if inode(&self.path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             self.keep_in_place(supervisor);
@@ -162,8 +162,8 @@ impl Offer {
 
     fn put_again(self: &Arc<Self>, supervisor: &Arc<Supervisor>) {
         match Prepared::new(&self.path).and_then(|prepared| self.put(&prepared, supervisor)) {
-            Ok(()) => log::info!("successors are awaited again at {}", self.path.display()),
-            Err(error) => log::error!("the upgrade socket {} cannot be made again: {error}", self.path.display()),
+            Ok(()) => log::info!("the upgrade socket is created anew at {}", self.path.display()),
+            Err(error) => log::error!("the upgrade socket {} cannot be created anew: {error}", self.path.display()),
         }
     }
 
@@ -171,7 +171,7 @@ impl Offer {
         let greeting = stream.set_read_timeout(Some(GREETING)).and_then(|()| stream.set_write_timeout(Some(MOMENT)));
         match greeting.and_then(|()| receive(stream)) {
             Ok((Message::Upgrade, _)) => {
-                // This process does not end before it has told what became of it.
+                // This process does not end before it has reported the result.
                 let _asked = supervisor.asked.begin();
                 let tell = |text: &str| _ = send(stream, &Message::Progress { text: text.to_owned() }, None);
                 let (fine, text) = match start_successor(supervisor, &tell) {
@@ -186,9 +186,9 @@ impl Offer {
                 let why = format!("the process that serves speaks version {PROTOCOL} of the hand-over, not {protocol}: start anew instead");
                 let _ = send(stream, &Message::Failed { why }, None);
             }
-            // Somebody looks whether there is anybody.
+            // Another process checks whether this one is there.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
-            Ok(_) | Err(_) => log::warn!("somebody at {} said nothing that is known here", self.path.display()),
+            Ok(_) | Err(_) => log::warn!("a client at {} sent no known message", self.path.display()),
         }
     }
 
@@ -217,9 +217,9 @@ impl Offer {
                 let serves = supervisor.resume();
                 drop(leading);
                 supervisor.live.heritage().iter().for_each(|kind| kind.keep());
-                // So that it does not take the end of this line for the end of this process, and serve.
+                // So that it does not take the end of this connection for the end of this process, and serve.
                 let _ = send(stream, &Message::Failed { why: why.clone() }, None);
-                // Whoever watches logs it.
+                // If an operator watches the upgrade, it is logged there.
                 if !supervisor.progress(Progress::Failed(why.clone())) {
                     let goes_on = if serves { ", this process goes on serving" } else { "" };
                     log::error!("the hand-over failed{goes_on}: the successor {why}");
@@ -233,14 +233,14 @@ impl Offer {
     /// Drains, and serves again should the successor end, or hang, too soon.
     fn stand_by(self: &Arc<Self>, stream: &UnixStream, supervisor: &Arc<Supervisor>) {
         let (give_up, given_up) = channel();
-        // A successor that hangs holds up who tells it things, for as long as it likes, and nobody else.
+        // A successor that hangs blocks the thread that sends to it, and nothing else.
         let patient = stream.set_write_timeout(None);
         std::thread::scope(|scope| {
             let tell = move || patient.and_then(|()| tell_late(stream, supervisor, &given_up));
             let telling = std::thread::Builder::new().name("late".to_owned()).spawn_scoped(scope, tell);
-            let _ = telling.inspect_err(|error| log::error!("the successor is not told what comes in here: {error}"));
+            let _ = telling.inspect_err(|error| log::error!("the successor gets no changes of the state: {error}"));
             if let Some(why) = await_end(stream, supervisor).filter(|why| come_back(supervisor, why)) {
-                // It may be alive, and is to hear that it is not the one any more.
+                // It may be alive, and has to be told that it is not the service any more.
                 let _ = give_up.send(why);
                 self.see_off(stream, supervisor);
             }
@@ -248,8 +248,8 @@ impl Offer {
         });
     }
 
-    /// Waits for the end of a successor that was given up. However late it hears that, and whatever it does before: this
-    /// process is the one that is found at the path.
+    /// Waits for the end of a successor that was given up. Whenever it learns that, and whatever it does before, this
+    /// process is the one at the path.
     fn see_off(self: &Arc<Self>, stream: &UnixStream, supervisor: &Arc<Supervisor>) {
         self.keep_in_place(supervisor);
         if stream.set_read_timeout(None).is_ok() {
@@ -258,9 +258,9 @@ impl Offer {
         self.keep_in_place(supervisor);
     }
 
-    /// Sees to it that the socket at the path is the one of this process, if that serves.
+    /// Ensures that the socket at the path is that of this process, if it serves.
     fn keep_in_place(self: &Arc<Self>, supervisor: &Arc<Supervisor>) {
-        // Not while another is about to be there.
+        // Not while another process is about to put its own there.
         let _one = supervisor.reloading.blocking_lock();
         if supervisor.phase() == Phase::Serving && !self.is_in_place() {
             self.put_again(supervisor);
@@ -268,7 +268,7 @@ impl Offer {
     }
 }
 
-/// Waits until the successor has ended; why it is given up, if it ends or hangs too soon.
+/// Waits until the successor has ended. Returns the reason for giving it up, if it ends or hangs too soon.
 fn await_end(stream: &UnixStream, supervisor: &Supervisor) -> Option<String> {
     let mut last_word = Instant::now();
     loop {
@@ -282,11 +282,11 @@ fn await_end(stream: &UnixStream, supervisor: &Supervisor) -> Option<String> {
                     supervisor.leave_it_to_the_successor(why);
                 }
             }
-            Ok(None) if stands_by && last_word.elapsed() >= SILENCE => return Some(format!("said nothing for {SILENCE:?}")),
+            Ok(None) if stands_by && last_word.elapsed() >= SILENCE => return Some(format!("sent nothing for {SILENCE:?}")),
             Ok(None) => {}
             Err(error) if stands_by => return Some(why(&error, "ended before it had settled")),
             Err(_) => {
-                // Whoever serves now, if anybody does, is not known here.
+                // Whether another process serves now is not known here.
                 supervisor.successor.store(0, Ordering::Release);
                 return None;
             }
@@ -294,7 +294,7 @@ fn await_end(stream: &UnixStream, supervisor: &Supervisor) -> Option<String> {
     }
 }
 
-/// Tells the successor what comes in here, and at the end that it was given up.
+/// Sends the successor the changes of the state, and at the end that it was given up.
 fn tell_late(stream: &UnixStream, supervisor: &Supervisor, given_up: &Receiver<String>) -> io::Result<()> {
     let mut has_left = false;
     loop {
@@ -310,7 +310,7 @@ fn tell_late(stream: &UnixStream, supervisor: &Supervisor, given_up: &Receiver<S
     }
 }
 
-/// Serves again; whether it does.
+/// Returns to serving. Returns whether the process serves.
 fn come_back(supervisor: &Supervisor, why: &str) -> bool {
     supervisor.live.heritage().iter().for_each(|kind| kind.keep());
     supervisor.share(&[]);
@@ -324,7 +324,7 @@ fn come_back(supervisor: &Supervisor, why: &str) -> bool {
     serves
 }
 
-/// Leaves what comes to the successor.
+/// Leaves new connections to the successor.
 fn stand_back(stream: &UnixStream, supervisor: &Supervisor) {
     let pid = pid_of(stream);
     supervisor.successor.store(pid, Ordering::Release);
@@ -336,10 +336,10 @@ fn stand_back(stream: &UnixStream, supervisor: &Supervisor) {
     }
 }
 
-/// From the sockets to the successor's `serving`.
+/// Runs the hand-over from the sockets to the successor's `serving`.
 fn lead(stream: &UnixStream, supervisor: &Supervisor) -> io::Result<()> {
     supervisor.progress(Progress::Step("the successor takes sockets and state"));
-    // Only the last of three may be the one that serves, and has what the others had.
+    // Of three processes only the last may be the one that serves, and has what the others had.
     supervisor.settle(false);
     supervisor.workers.block_on(supervisor.predecessor_leaves(Instant::now() + TOGETHER));
     needed(supervisor)?;
@@ -367,7 +367,7 @@ fn lead(stream: &UnixStream, supervisor: &Supervisor) -> io::Result<()> {
     }
 }
 
-/// Waits for the successor's first word, for as long as it may take, and as this process is to serve.
+/// Waits for the successor's first message until its time-out, and as long as this process serves.
 fn await_start(stream: &UnixStream, supervisor: &Supervisor) -> io::Result<()> {
     let (begun, limit) = (Instant::now(), supervisor.serving().snapshot.process.upgrade_time);
     while !incoming(stream, LATE)? {
@@ -379,23 +379,23 @@ fn await_start(stream: &UnixStream, supervisor: &Supervisor) -> io::Result<()> {
     needed(supervisor)
 }
 
-/// Nobody succeeds a process that was told to end.
+/// Fails if this process was told to end: it needs no successor then.
 fn needed(supervisor: &Supervisor) -> io::Result<()> {
     if supervisor.is_ending() { Err(io::Error::other("is not needed: the old process was told to end")) } else { Ok(()) }
 }
 
 fn unexpected(message: Message) -> io::Error {
     match message {
-        Message::Failed { why } => io::Error::other(format!("says: {why}")),
-        _ => io::Error::other("said something else than was expected"),
+        Message::Failed { why } => io::Error::other(format!("reports: {why}")),
+        _ => io::Error::other("sent an unexpected message"),
     }
 }
 
-/// What an error on the line says of the successor, for which its end is `ended`.
+/// Describes the successor after an error on the connection; `ended` describes its end.
 fn why(error: &io::Error, ended: &str) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => ended.to_owned(),
-        _ if is_timeout(error) => format!("said nothing for {SILENCE:?}"),
+        _ if is_timeout(error) => format!("sent nothing for {SILENCE:?}"),
         _ => error.to_string(),
     }
 }
@@ -405,7 +405,7 @@ fn inode(path: &Path) -> io::Result<u64> {
     Ok(std::fs::symlink_metadata(path)?.ino())
 }
 
-/// Only this user may take the sockets.
+/// Restricts the socket to this user.
 fn restrict(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
