@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use crate::exchange::{Exchange, Reason, Rejection};
 use crate::notation::{Mistakes, Place, Template};
-use crate::rules::routing::{Entry, PathPattern};
+use crate::rules::routing::{PathPattern, RouteEntry};
 use crate::upstreams::Upstream;
 
 pub use forward::{Forward, Host, Mirror, PathEdit};
@@ -167,7 +167,7 @@ pub struct ActionContext<'c> {
     /// Its place in the configuration.
     pub place: Place,
     /// The router's entries of its route.
-    pub entries: &'c [Entry],
+    pub entries: &'c [RouteEntry],
     /// The upstreams, by name.
     pub upstreams: &'c BTreeMap<String, Arc<Upstream>>,
     /// Whether there is an upstream of that name, or there may be, that was not compiled because of errors of its own.
@@ -189,8 +189,8 @@ impl ActionContext<'_> {
 }
 
 /// Returns the names of parameters that every path of a route has.
-fn params(entries: &[Entry]) -> Vec<&str> {
-    let named = |entry: &Entry, name: &str| entry.path.param_names().any(|other| other == name);
+fn params(entries: &[RouteEntry]) -> Vec<&str> {
+    let named = |entry: &RouteEntry, name: &str| entry.path.param_names().any(|other| other == name);
     let Some(first) = entries.first() else { return Vec::new() };
     first.path.param_names().filter(|name| entries.iter().all(|entry| named(entry, name))).collect()
 }

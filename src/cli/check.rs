@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::explain::filters;
-use super::operator::{Failed, Operator, address, counted, print_changes, tell};
+use super::operator::{CommandFailed, Operator, address, counted, print_changes, print_mistakes};
 use crate::compile::{Inherited, compile};
 use crate::config::{Change, Loaded, load};
 use crate::live::Live;
 use crate::notation::Mistakes;
-use crate::process::{Wanted, bind_listeners, overlap};
+use crate::process::{NeededSocket, bind_listeners, overlap};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{complain, say};
 
@@ -38,10 +38,10 @@ impl Check {
         self.check().err().unwrap_or(0)
     }
 
-    fn check(self) -> Result<(), Failed> {
+    fn check(self) -> Result<(), CommandFailed> {
         crate::tls::install_provider();
         let result = load(&self.config).and_then(|loaded| compile(&loaded, &Live::default()).map(|s| (loaded, s)));
-        let (loaded, snapshot) = result.map_err(tell)?;
+        let (loaded, snapshot) = result.map_err(print_mistakes)?;
         snapshot.warnings.iter().for_each(|warning| complain!("warning: {warning}"));
         let changes = if self.against_running { Some(self.dry_run(&loaded, &snapshot)?) } else { None };
         say!(
@@ -60,7 +60,7 @@ impl Check {
     }
 
     /// Returns what would change. Fails if the change is not possible.
-    fn dry_run(&self, loaded: &Loaded, snapshot: &Snapshot) -> Result<Vec<Change>, Failed> {
+    fn dry_run(&self, loaded: &Loaded, snapshot: &Snapshot) -> Result<Vec<Change>, CommandFailed> {
         let operator = Operator { config: self.config.clone(), admin: self.admin };
         let running = operator.compare(loaded)?;
         // Addresses that the running gateway leaves are free for the new configuration.
@@ -69,8 +69,8 @@ impl Check {
             running.listeners.iter().any(|&there| there == wanted || overlap(there, wanted) && !stays(there))
         };
         let new = snapshot.listeners.iter().enumerate().filter(|(_, listener)| !is_its_own(listener.address));
-        let new = new.map(|(index, listener)| Wanted { index, listener, going: Vec::new() });
-        bind_listeners(new.collect()).map_err(|mistakes| tell(loaded.locate(mistakes)))?;
+        let new = new.map(|(index, listener)| NeededSocket { index, listener, going: Vec::new() });
+        bind_listeners(new.collect()).map_err(|mistakes| print_mistakes(loaded.locate(mistakes)))?;
         Ok(running.changes)
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use crate::process::{self, Failure, Options, Source, Started};
+use crate::process::{self, ConfigSource, Options, StartError, Started};
 use crate::telemetry::{complain, say};
 
 /// The configuration of the demo; its addresses are replaced with free ones.
@@ -39,14 +39,14 @@ impl Demo {
                 runtime.shutdown_background();
                 code
             }
-            Err(error) => fail(&error.to_string()),
+            Err(error) => print_error(&error.to_string()),
         }
     }
 
     async fn work(self) -> u8 {
         let sample = match targets::start().await {
             Ok(sample) => sample,
-            Err(error) => return fail(&format!("the sample targets cannot be started: {error}")),
+            Err(error) => return print_error(&format!("the sample targets cannot be started: {error}")),
         };
         let (port, admin) = if self.check { (0, 0) } else { (self.port, self.admin_port) };
         let mut text =
@@ -57,21 +57,21 @@ impl Demo {
         if self.check {
             text = text.replace("output: stdout", "output: off");
         }
-        let source = Source::Text { text, name: "conf/examples/demo.yaml".to_owned(), base: PathBuf::from(".") };
+        let source = ConfigSource::Text { text, name: "conf/examples/demo.yaml".to_owned(), base: PathBuf::from(".") };
         let started = match process::start(Options { source, upgrade: false }).await {
             Ok(started) => started,
-            Err(Failure::Other(text)) => {
-                return fail(&format!("{text}\nAnother program may have the port: try `portcullis demo --port 0 --admin-port 0`"));
+            Err(StartError::Other(text)) => {
+                return print_error(&format!("{text}\nAnother program may have the port: try `portcullis demo --port 0 --admin-port 0`"));
             }
-            Err(other) => return fail(&other.to_string()),
+            Err(other) => return print_error(&other.to_string()),
         };
-        let Some((_, gateway)) = started.supervisor.addresses().into_iter().next() else { return fail("no listener came up") };
+        let Some((_, gateway)) = started.supervisor.addresses().into_iter().next() else { return print_error("no listener came up") };
         let calls = calls::all(gateway);
         if self.check { check(&calls).await } else { show(&calls, gateway, &sample, started).await }
     }
 }
 
-fn fail(text: &str) -> u8 {
+fn print_error(text: &str) -> u8 {
     complain!("portcullis: {text}");
     1
 }

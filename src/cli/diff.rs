@@ -16,7 +16,7 @@ pub struct Diff {
 impl Diff {
     /// Prints the differences. The exit code is 0 with and without differences.
     pub fn execute(self) -> u8 {
-        let result = self.operator.load_right().and_then(|loaded| self.operator.compare(&loaded));
+        let result = self.operator.load_valid().and_then(|loaded| self.operator.compare(&loaded));
         result.map_or_else(
             |code| code,
             |comparison| {

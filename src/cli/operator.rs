@@ -22,7 +22,7 @@ use crate::notation::Mistakes;
 use crate::telemetry::{complain, say};
 
 /// The time-out for a response: a reload waits for the first probes of new upstreams.
-const PATIENCE: Duration = Duration::from_secs(120);
+const ADMIN_RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The options that select the gateway.
 #[derive(Debug, Args)]
@@ -60,16 +60,16 @@ pub struct Comparison {
 }
 
 /// The exit code of a failed command. The error has been printed.
-pub type Failed = u8;
+pub type CommandFailed = u8;
 
 /// Prints the errors of a configuration.
-pub fn tell(mistakes: Mistakes) -> Failed {
+pub fn print_mistakes(mistakes: Mistakes) -> CommandFailed {
     complain!("{mistakes}");
     2
 }
 
 /// Prints an error.
-pub fn fail(text: impl std::fmt::Display) -> Failed {
+pub fn print_error(text: impl std::fmt::Display) -> CommandFailed {
     complain!("portcullis: {text}");
     1
 }
@@ -79,20 +79,20 @@ impl Operator {
     ///
     /// # Errors
     /// 2 when it cannot be read; the error has been printed.
-    pub fn load(&self) -> Result<Loaded, Failed> {
-        let loaded = load(&self.config).map_err(tell)?;
+    pub fn load(&self) -> Result<Loaded, CommandFailed> {
+        let loaded = load(&self.config).map_err(print_mistakes)?;
         // The gateway to call must not be guessed.
-        if loaded.is_partial("admin") { Err(tell(loaded.locate(loaded.mistakes.clone()))) } else { Ok(loaded) }
+        if loaded.is_partial("admin") { Err(print_mistakes(loaded.locate(loaded.mistakes.clone()))) } else { Ok(loaded) }
     }
 
     /// Loads the configuration, which must have no errors.
     ///
     /// # Errors
     /// 2 when it has errors; they have been printed.
-    pub fn load_right(&self) -> Result<Loaded, Failed> {
+    pub fn load_valid(&self) -> Result<Loaded, CommandFailed> {
         crate::tls::install_provider();
-        let loaded = load(&self.config).map_err(tell)?;
-        compile(&loaded, &Live::default()).map_err(tell)?;
+        let loaded = load(&self.config).map_err(print_mistakes)?;
+        compile(&loaded, &Live::default()).map_err(print_mistakes)?;
         Ok(loaded)
     }
 
@@ -100,43 +100,43 @@ impl Operator {
     ///
     /// # Errors
     /// 1 when the gateway is not reachable or does not respond; the error has been printed.
-    pub fn post(&self, loaded: &Loaded, path: &str, body: Vec<u8>) -> Result<(StatusCode, Value), Failed> {
+    pub fn post(&self, loaded: &Loaded, path: &str, body: Vec<u8>) -> Result<(StatusCode, Value), CommandFailed> {
         let admin = &loaded.config.admin;
         let address = self.admin.unwrap_or(admin.address.0);
         let mut request = Request::post(format!("http://{address}{path}"));
         if let Some(token) = &admin.token {
             request = request.header(AUTHORIZATION, format!("Bearer {}", token.0.reveal()));
         }
-        let request = request.body(Full::new(Bytes::from(body))).map_err(fail)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
+        let request = request.body(Full::new(Bytes::from(body))).map_err(print_error)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(print_error)?;
         let (status, body) = runtime
             .block_on(async {
                 let client = Client::builder(TokioExecutor::new()).build_http();
                 let work = async {
-                    let answer = client.request(request).await.map_err(|error| match error.is_connect() {
+                    let response = client.request(request).await.map_err(|error| match error.is_connect() {
                         true => "nothing serves there; is the gateway running, and is this its admin listener (--admin)?",
                         false => {
                             "it closed the connection without a response; if this is the gateway's admin listener, its log has the reason"
                         }
                     })?;
-                    let status = answer.status();
-                    let body = answer.into_body().collect().await.map_err(|_| "the response broke off")?;
+                    let status = response.status();
+                    let body = response.into_body().collect().await.map_err(|_| "the response broke off")?;
                     Ok::<_, &str>((status, body.to_bytes()))
                 };
-                tokio::time::timeout(PATIENCE, work).await.unwrap_or(Err("no response came in time"))
+                tokio::time::timeout(ADMIN_RESPONSE_TIMEOUT, work).await.unwrap_or(Err("no response came in time"))
             })
-            .map_err(|text| fail(format!("{address}: {text}")))?;
+            .map_err(|text| print_error(format!("{address}: {text}")))?;
         if status == StatusCode::UNAUTHORIZED {
-            return Err(fail(format!(
+            return Err(print_error(format!(
                 "{address}: the admin token of this configuration is not that of the running gateway; SIGHUP reloads without one"
             )));
         }
         if status == StatusCode::NOT_FOUND {
-            return Err(fail(format!(
+            return Err(print_error(format!(
                 "{address}: this is not the admin listener of a gateway, or one of another version: it has no {path}"
             )));
         }
-        let body = serde_json::from_slice(&body).map_err(|_| fail(format!("{address}: this is not portcullis")))?;
+        let body = serde_json::from_slice(&body).map_err(|_| print_error(format!("{address}: this is not portcullis")))?;
         Ok((status, body))
     }
 
@@ -144,23 +144,24 @@ impl Operator {
     ///
     /// # Errors
     /// As for [`Self::post`], and 1 when the gateway does not compare them; the error has been printed.
-    pub fn compare(&self, loaded: &Loaded) -> Result<Comparison, Failed> {
-        let flat = serde_json::to_vec(&loaded.flat()).map_err(fail)?;
+    pub fn compare(&self, loaded: &Loaded) -> Result<Comparison, CommandFailed> {
+        let flat = serde_json::to_vec(&loaded.flat()).map_err(print_error)?;
         if flat.len() > MAX_CONFIGURATION {
-            return Err(fail(format!("{} MiB cannot be compared: {} MiB can", flat.len() >> 20, MAX_CONFIGURATION >> 20)));
+            return Err(print_error(format!("{} MiB cannot be compared: {} MiB can", flat.len() >> 20, MAX_CONFIGURATION >> 20)));
         }
-        let (status, answer) = self.post(loaded, "/diff", flat)?;
+        let (status, response) = self.post(loaded, "/diff", flat)?;
         if status != StatusCode::OK {
-            return Err(fail(answer["error"].as_str().unwrap_or("the running gateway has no /diff")));
+            return Err(print_error(response["error"].as_str().unwrap_or("the running gateway has no /diff")));
         }
-        let comparison: Comparison = serde_json::from_value(answer).map_err(|_| fail("the running gateway sent an unexpected response"))?;
-        self.tell_other_file(&comparison.file);
+        let comparison: Comparison =
+            serde_json::from_value(response).map_err(|_| print_error("the running gateway sent an unexpected response"))?;
+        self.warn_other_file(&comparison.file);
         Ok(comparison)
     }
 
     /// Prints a warning if the gateway reads another file than this one. For a gateway on another host, or in a
     /// container, that cannot be determined.
-    pub fn tell_other_file(&self, file: &str) {
+    pub fn warn_other_file(&self, file: &str) {
         let there = Path::new(file).canonicalize();
         if there.is_ok_and(|there| self.config.canonicalize().is_ok_and(|here| here != there)) {
             complain!("the gateway reads another file than {}, whose changes have no effect: {file}", self.config.display());

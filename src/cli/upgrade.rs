@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::operator::{Failed, fail, tell};
+use super::operator::{CommandFailed, print_error, print_mistakes};
 use crate::compile::compile;
 use crate::config::load;
 use crate::live::Live;
@@ -45,24 +45,24 @@ impl Upgrade {
         self.upgrade().err().unwrap_or(0)
     }
 
-    fn upgrade(&self) -> Result<(), Failed> {
+    fn upgrade(&self) -> Result<(), CommandFailed> {
         crate::tls::install_provider();
-        let loaded = load(&self.config).map_err(tell)?;
+        let loaded = load(&self.config).map_err(print_mistakes)?;
         if !self.no_check {
             // With this binary, which is the new one: the successor will read the same.
-            compile(&loaded, &Live::default()).map_err(tell)?;
+            compile(&loaded, &Live::default()).map_err(print_mistakes)?;
         }
         let path = loaded.config.process.upgrade_socket.as_ref().map(|path| loaded.base.join(path));
         if path.is_none() && loaded.is_partial("process") {
-            return Err(tell(loaded.locate(loaded.mistakes.clone())));
+            return Err(print_mistakes(loaded.locate(loaded.mistakes.clone())));
         }
         let Some(path) = path else {
             let mut mistakes = Mistakes::default();
             mistakes.add(&Place::default().key("process"), "an upgrade_socket is missing: the gateway cannot be reached");
-            return Err(tell(loaded.locate(mistakes)));
+            return Err(print_mistakes(loaded.locate(mistakes)));
         };
-        let stream = UnixStream::connect(&path).map_err(|error| fail(format!("{}: {error}; {}", path.display(), hint(&error))))?;
-        let broken = |error: std::io::Error| fail(format!("{}: the running gateway closed the connection: {error}", path.display()));
+        let stream = UnixStream::connect(&path).map_err(|error| print_error(format!("{}: {error}; {}", path.display(), hint(&error))))?;
+        let broken = |error: std::io::Error| print_error(format!("{}: the running gateway closed the connection: {error}", path.display()));
         send(&stream, &Message::Upgrade, None).map_err(broken)?;
         loop {
             match receive(&stream).map_err(broken)?.0 {
@@ -71,8 +71,8 @@ impl Upgrade {
                     say!("upgraded: {text}");
                     return Ok(());
                 }
-                Message::Done { text, .. } => return Err(fail(format!("not upgraded, {text}"))),
-                _ => return Err(fail("the running gateway sent an unexpected message")),
+                Message::Done { text, .. } => return Err(print_error(format!("not upgraded, {text}"))),
+                _ => return Err(print_error("the running gateway sent an unexpected message")),
             }
         }
     }

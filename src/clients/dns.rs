@@ -10,17 +10,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
 /// The time-out of a query, and the number of queries to each server.
-const TIMEOUT: Duration = Duration::from_secs(2);
-const ROUNDS: usize = 2;
+const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
+const QUERIES_PER_SERVER: usize = 2;
 
 /// The time for which the result of one address family is awaited after that of the other.
-const BEHIND: Duration = Duration::from_millis(1_500);
+const SECOND_FAMILY_TIME: Duration = Duration::from_millis(1_500);
 
 /// The time after which a name with an unknown address family is looked up again.
-const RETRY: Duration = Duration::from_secs(10);
+const UNKNOWN_FAMILY_RETRY: Duration = Duration::from_secs(10);
 
 /// The addresses of one family, and their time to live.
-type Answered = Result<(Vec<IpAddr>, Duration), DnsError>;
+type FamilyResult = Result<(Vec<IpAddr>, Duration), DnsError>;
 
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Family {
 
 /// The addresses of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Addresses {
+pub struct ResolvedAddresses {
     /// The addresses, sorted.
     pub found: Vec<IpAddr>,
     /// The time for which they are valid.
@@ -72,7 +72,7 @@ impl std::fmt::Display for DnsError {
 
 /// The SRV record of a service (RFC 2782).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
+pub struct SrvRecord {
     /// The priority; lower ones are used first.
     pub priority: u16,
     /// The weight among records of the same priority.
@@ -107,8 +107,8 @@ impl Resolver {
     ///
     /// # Errors
     /// When the name does not exist, or no server responds.
-    pub async fn addresses(&self, name: &str) -> Result<Addresses, DnsError> {
-        let (four, six) = self.both(name).await;
+    pub async fn addresses(&self, name: &str) -> Result<ResolvedAddresses, DnsError> {
+        let (four, six) = self.query_families(name).await;
         let (mut found, fresh_for, unknown) = match (four, six) {
             (Ok((mut four, a)), Ok((six, b))) => {
                 four.extend(six);
@@ -116,28 +116,28 @@ impl Resolver {
             }
             // Many names have one family alone.
             (Ok((one, ttl)), Err(DnsError::NoName)) | (Err(DnsError::NoName), Ok((one, ttl))) => (one, ttl, None),
-            (Ok((four, ttl)), Err(DnsError::Failed(_))) => (four, ttl.min(RETRY), Some(Family::V6)),
-            (Err(DnsError::Failed(_)), Ok((six, ttl))) => (six, ttl.min(RETRY), Some(Family::V4)),
+            (Ok((four, ttl)), Err(DnsError::Failed(_))) => (four, ttl.min(UNKNOWN_FAMILY_RETRY), Some(Family::V6)),
+            (Err(DnsError::Failed(_)), Ok((six, ttl))) => (six, ttl.min(UNKNOWN_FAMILY_RETRY), Some(Family::V4)),
             (Err(error @ DnsError::Failed(_)), _) | (_, Err(error)) => return Err(error),
         };
         found.sort_unstable();
         found.dedup();
-        Ok(Addresses { found, fresh_for, unknown })
+        Ok(ResolvedAddresses { found, fresh_for, unknown })
     }
 
     /// Queries both families. When one has addresses, the other has [`SECOND_FAMILY_TIME`] to respond.
-    async fn both(&self, name: &str) -> (Answered, Answered) {
-        let (four, six) = (self.ask(name, TYPE::A, address), self.ask(name, TYPE::AAAA, address));
+    async fn query_families(&self, name: &str) -> (FamilyResult, FamilyResult) {
+        let (four, six) = (self.query(name, TYPE::A, address), self.query(name, TYPE::AAAA, address));
         tokio::pin!(four, six);
         let late = || DnsError::Failed("no response came in time".to_owned());
         tokio::select! {
             four = &mut four => {
-                let rest = async { if four.is_ok() { tokio::time::timeout(BEHIND, &mut six).await } else { Ok(six.await) } };
+                let rest = async { if four.is_ok() { tokio::time::timeout(SECOND_FAMILY_TIME, &mut six).await } else { Ok(six.await) } };
                 let six = rest.await.unwrap_or_else(|_| Err(late()));
                 (four, six)
             }
             six = &mut six => {
-                let rest = async { if six.is_ok() { tokio::time::timeout(BEHIND, &mut four).await } else { Ok(four.await) } };
+                let rest = async { if six.is_ok() { tokio::time::timeout(SECOND_FAMILY_TIME, &mut four).await } else { Ok(four.await) } };
                 let four = rest.await.unwrap_or_else(|_| Err(late()));
                 (four, six)
             }
@@ -148,27 +148,27 @@ impl Resolver {
     ///
     /// # Errors
     /// When there is no such service, or no server responds.
-    pub async fn services(&self, name: &str) -> Result<(Vec<Service>, Duration), DnsError> {
-        self.ask(name, TYPE::SRV, service).await
+    pub async fn srv_records(&self, name: &str) -> Result<(Vec<SrvRecord>, Duration), DnsError> {
+        self.query(name, TYPE::SRV, service).await
     }
 
-    async fn ask<T>(&self, name: &str, kind: TYPE, take: fn(&RData<'_>) -> Option<T>) -> Result<(Vec<T>, Duration), DnsError> {
+    async fn query<T>(&self, name: &str, kind: TYPE, take: fn(&RData<'_>) -> Option<T>) -> Result<(Vec<T>, Duration), DnsError> {
         let owner = name.trim_end_matches('.');
         let name = Name::new(owner).map_err(|e| DnsError::Failed(format!("{name} is no name: {e}")))?;
         // From the system's generator: an attacker who could predict it could respond first.
         let mut random = [0; 2];
         aws_lc_rs::rand::fill(&mut random).map_err(|_| DnsError::Failed("no random numbers".to_owned()))?;
         let id = u16::from_be_bytes(random);
-        let mut question = Packet::new_query(id);
-        question.set_flags(PacketFlag::RECURSION_DESIRED);
-        question.questions.push(Question::new(name, kind.into(), CLASS::IN.into(), false));
-        let bytes = question.build_bytes_vec().map_err(|e| DnsError::Failed(e.to_string()))?;
+        let mut query = Packet::new_query(id);
+        query.set_flags(PacketFlag::RECURSION_DESIRED);
+        query.questions.push(Question::new(name, kind.into(), CLASS::IN.into(), false));
+        let bytes = query.build_bytes_vec().map_err(|e| DnsError::Failed(e.to_string()))?;
         let mut last = DnsError::Failed("no name server is configured".to_owned());
-        for server in self.servers.iter().cycle().take(self.servers.len() * ROUNDS) {
-            match tokio::time::timeout(TIMEOUT, exchange(*server, &bytes, id)).await {
+        for server in self.servers.iter().cycle().take(self.servers.len() * QUERIES_PER_SERVER) {
+            match tokio::time::timeout(QUERY_TIMEOUT, send_query(*server, &bytes, id)).await {
                 Err(_) => last = DnsError::Failed(format!("{server} does not respond")),
                 Ok(Err(error)) => last = DnsError::Failed(format!("{server}: {error}")),
-                Ok(Ok(answer)) => match read(&answer, id, owner, take) {
+                Ok(Ok(response)) => match parse_response(&response, id, owner, take) {
                     Err(DnsError::Failed(why)) => last = DnsError::Failed(format!("{server}: {why}")),
                     result => return result,
                 },
@@ -179,39 +179,39 @@ impl Resolver {
 }
 
 /// Sends one query to one server: over UDP, and over TCP when the response is truncated.
-async fn exchange(server: SocketAddr, question: &[u8], id: u16) -> std::io::Result<Vec<u8>> {
+async fn send_query(server: SocketAddr, query: &[u8], id: u16) -> std::io::Result<Vec<u8>> {
     let any: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
     let socket = UdpSocket::bind(any).await?;
     // Connected, so that only this server's responses are received.
     socket.connect(server).await?;
-    socket.send(question).await?;
+    socket.send(query).await?;
     let mut buffer = vec![0; MAX_UDP];
     loop {
         let length = socket.recv(&mut buffer).await?;
-        let answer = &buffer[..length];
-        if simple_dns::header_buffer::id(answer).ok() != Some(id) {
+        let response = &buffer[..length];
+        if simple_dns::header_buffer::id(response).ok() != Some(id) {
             continue;
         }
-        if simple_dns::header_buffer::has_flags(answer, PacketFlag::TRUNCATION).unwrap_or(false) {
-            return over_tcp(server, question).await;
+        if simple_dns::header_buffer::has_flags(response, PacketFlag::TRUNCATION).unwrap_or(false) {
+            return send_query_over_tcp(server, query).await;
         }
         buffer.truncate(length);
         return Ok(buffer);
     }
 }
 
-async fn over_tcp(server: SocketAddr, question: &[u8]) -> std::io::Result<Vec<u8>> {
+async fn send_query_over_tcp(server: SocketAddr, query: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(server).await?;
-    let length = u16::try_from(question.len()).map_err(|_| std::io::ErrorKind::InvalidInput)?;
-    stream.write_all(&[&length.to_be_bytes(), question].concat()).await?;
+    let length = u16::try_from(query.len()).map_err(|_| std::io::ErrorKind::InvalidInput)?;
+    stream.write_all(&[&length.to_be_bytes(), query].concat()).await?;
     let length = stream.read_u16().await?;
-    let mut answer = vec![0; usize::from(length)];
-    stream.read_exact(&mut answer).await?;
-    Ok(answer)
+    let mut response = vec![0; usize::from(length)];
+    stream.read_exact(&mut response).await?;
+    Ok(response)
 }
 
-fn read<T>(answer: &[u8], id: u16, owner: &str, take: fn(&RData<'_>) -> Option<T>) -> Result<(Vec<T>, Duration), DnsError> {
-    let packet = Packet::parse(answer).map_err(|e| DnsError::Failed(format!("malformed response: {e}")))?;
+fn parse_response<T>(response: &[u8], id: u16, owner: &str, take: fn(&RData<'_>) -> Option<T>) -> Result<(Vec<T>, Duration), DnsError> {
+    let packet = Packet::parse(response).map_err(|e| DnsError::Failed(format!("malformed response: {e}")))?;
     let asked = packet.questions.first().is_some_and(|q| q.qname.to_string().eq_ignore_ascii_case(owner));
     if packet.id() != id || !packet.has_flags(PacketFlag::RESPONSE) || !asked {
         return Err(DnsError::Failed("a response to another query".to_owned()));
@@ -245,10 +245,10 @@ fn address(data: &RData<'_>) -> Option<IpAddr> {
     }
 }
 
-fn service(data: &RData<'_>) -> Option<Service> {
+fn service(data: &RData<'_>) -> Option<SrvRecord> {
     let RData::SRV(srv) = data else { return None };
     let target = srv.target.to_string();
     // A root target means that there is no such service.
     let some = !matches!(target.as_str(), "" | ".");
-    some.then_some(Service { priority: srv.priority, weight: srv.weight, port: srv.port, target })
+    some.then_some(SrvRecord { priority: srv.priority, weight: srv.weight, port: srv.port, target })
 }

@@ -11,10 +11,10 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
 /// The maximum size of a document.
-const MAX_BODY: usize = 1 << 20;
+const MAX_DOCUMENT: usize = 1 << 20;
 
 /// The time-out of a fetch.
-const TIMEOUT: Duration = Duration::from_secs(5);
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The reason for which a document could not be fetched, without the URL, which may contain a secret.
 pub type FetchError = String;
@@ -41,14 +41,14 @@ impl Fetcher {
     pub async fn get(&self, url: &str) -> Result<Bytes, FetchError> {
         let url: http::Uri = url.parse().map_err(|_| "no URL".to_owned())?;
         let work = async {
-            let answer = self.0.get(url).await.map_err(|e| format!("cannot be reached: {}", chain(&e)))?;
-            if answer.status() != http::StatusCode::OK {
-                return Err(format!("responded with {}", answer.status()));
+            let response = self.0.get(url).await.map_err(|e| format!("cannot be reached: {}", chain(&e)))?;
+            if response.status() != http::StatusCode::OK {
+                return Err(format!("responded with {}", response.status()));
             }
-            let body = Limited::new(answer.into_body(), MAX_BODY).collect().await;
+            let body = Limited::new(response.into_body(), MAX_DOCUMENT).collect().await;
             body.map(http_body_util::Collected::to_bytes).map_err(|e| format!("the response broke off: {e}"))
         };
-        match tokio::time::timeout(TIMEOUT, work).await {
+        match tokio::time::timeout(FETCH_TIMEOUT, work).await {
             Ok(result) => result,
             Err(_) => Err("took longer than 5 s".to_owned()),
         }

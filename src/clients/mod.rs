@@ -3,5 +3,5 @@
 mod dns;
 mod fetch;
 
-pub use dns::{Addresses, DnsError, Family, Resolver, Service};
+pub use dns::{DnsError, Family, ResolvedAddresses, Resolver, SrvRecord};
 pub use fetch::Fetcher;

@@ -5,7 +5,7 @@ use ahash::AHashMap;
 use crate::config::{PathRule, Paths};
 use crate::filters::Stage;
 use crate::rules::path::PathRules;
-use crate::rules::routing::{Entry, HostPattern, PathPattern, Segment};
+use crate::rules::routing::{HostPattern, PathPattern, RouteEntry, Segment};
 use crate::snapshot::Route;
 
 /// What is rejected on a route: what it says itself, or else what is said for all, or else what is safe.
@@ -22,7 +22,7 @@ pub fn path_rules(own: &Paths, all: &Paths, authenticates: bool) -> PathRules {
 
 /// Routes without authentication that take everything below a path to an upstream, with one each that authenticates for
 /// a path below that to the same upstream. Each open route is listed once, in the order of the text.
-pub fn bypasses(listeners: &[Vec<Entry>], routes: &[Route]) -> Vec<(usize, usize)> {
+pub fn bypasses(listeners: &[Vec<RouteEntry>], routes: &[Route]) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
     for (listener, entries) in listeners.iter().enumerate() {
         let open = open_entries(listener, entries, routes);
@@ -47,7 +47,7 @@ pub fn bypasses(listeners: &[Vec<Entry>], routes: &[Route]) -> Vec<(usize, usize
 type Key<'r> = (&'r str, HostPattern, Vec<Option<String>>);
 
 /// The open routes by upstream, host and path.
-fn open_entries<'r>(listener: usize, entries: &[Entry], routes: &'r [Route]) -> AHashMap<Key<'r>, usize> {
+fn open_entries<'r>(listener: usize, entries: &[RouteEntry], routes: &'r [Route]) -> AHashMap<Key<'r>, usize> {
     let mut open = AHashMap::new();
     for entry in entries {
         let route = &routes[entry.route];

@@ -1,12 +1,12 @@
 //! The state of one request from its arrival to its log line, and the responses that the gateway itself generates.
 
-mod answer;
 mod client;
 pub mod clock;
 mod edits;
 mod grpc;
 mod reason;
 mod rejection;
+mod rendering;
 mod request_id;
 mod trace;
 
@@ -16,12 +16,12 @@ use std::time::Instant;
 
 use http::HeaderValue;
 
-pub use answer::render;
 pub use client::{Client, TlsFacts, address_text};
 pub use edits::{Edit, Edits};
 pub use grpc::{GrpcWeb, is_grpc};
 pub use reason::Reason;
 pub use rejection::Rejection;
+pub use rendering::render;
 pub use request_id::new_request_id;
 pub use trace::{Trace, TraceState, tracestate};
 

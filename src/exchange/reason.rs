@@ -128,7 +128,7 @@ reasons! {
     /// The target's response is not valid HTTP.
     TargetProtocol: "target_protocol", 502, "The target's response is not valid", grpc 14, proxy Some("http_protocol_error");
     /// A filter has to inspect the response, and cannot.
-    AnswerOpaque: "answer_opaque", 502, "The target's response could not be inspected", grpc 14, proxy Some("http_response_transform_error");
+    ResponseOpaque: "response_opaque", 502, "The target's response could not be inspected", grpc 14, proxy Some("http_response_transform_error");
 
     /// The gateway has no file descriptor, port or memory left.
     Exhausted: "exhausted", 503, "The gateway has no sockets left", grpc 14, proxy Some("connection_limit_reached");

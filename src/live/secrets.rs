@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::heritage::{Heritable, Part};
-use crate::tls::{GivenKeys, TicketKeys};
+use crate::tls::{SavedTicketKeys, TicketKeys};
 
 /// Drawn secrets.
 pub struct Secrets {
@@ -42,7 +42,7 @@ impl Secrets {
 #[derive(Serialize, Deserialize)]
 struct Given {
     sticky: [u8; 32],
-    tickets: GivenKeys,
+    tickets: SavedTicketKeys,
 }
 
 impl Heritable for Secrets {

@@ -9,7 +9,7 @@ use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname
 use crate::edge::Bound;
 
 /// The first file descriptor.
-const START: RawFd = 3;
+const FIRST_DESCRIPTOR: RawFd = 3;
 
 /// Returns the sockets with their names (`FileDescriptorName=`), if there are any.
 ///
@@ -21,7 +21,7 @@ pub fn sockets() -> Result<Vec<Bound>, String> {
     let count = variable("LISTEN_FDS").and_then(|n| n.parse::<RawFd>().ok()).filter(|_| ours).unwrap_or(0);
     let names = variable("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names.split(':');
-    (START..START.saturating_add(count)).map(|fd| bound(fd, names.next().unwrap_or_default())).collect()
+    (FIRST_DESCRIPTOR..FIRST_DESCRIPTOR.saturating_add(count)).map(|fd| bound(fd, names.next().unwrap_or_default())).collect()
 }
 
 fn bound(fd: RawFd, name: &str) -> Result<Bound, String> {

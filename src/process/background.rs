@@ -14,10 +14,10 @@ const NICE: i32 = 5;
 
 /// The thread's time slice, in nanoseconds. A thread with a shorter slice, which all others have, preempts it as soon
 /// as it is runnable (Linux 6.12 and later; earlier kernels ignore this).
-const SLICE: u64 = 100_000_000;
+const TIME_SLICE: u64 = 100_000_000;
 
 /// The maximum number of threads that hang in a job; after that a job waits for one of them.
-const MOST_HELD: usize = 8;
+const MAX_STUCK_THREADS: usize = 8;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -33,7 +33,7 @@ pub struct Background {
 
 /// The reason for which a job has no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum JobError {
     /// It panicked.
     Panicked,
     /// It took too long, and is no longer awaited.
@@ -52,7 +52,7 @@ impl Background {
     }
 
     /// Queues a job behind the earlier ones.
-    pub fn later(&self, work: impl FnOnce() + Send + 'static) {
+    pub fn queue(&self, work: impl FnOnce() + Send + 'static) {
         // The thread lives as long as this value.
         let _ = self.jobs.lock().send(Box::new(work));
     }
@@ -62,22 +62,22 @@ impl Background {
     /// # Errors
     /// When it panics, or does not end within `limit`: an unresponsive file system can block a thread for any time.
     /// The next job gets another thread then.
-    pub async fn run<T: Send + 'static>(&self, limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Ended> {
+    pub async fn run<T: Send + 'static>(&self, limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Result<T, JobError> {
         let (sender, result) = tokio::sync::oneshot::channel();
-        self.later(move || {
+        self.queue(move || {
             let _ = sender.send(work());
         });
         match tokio::time::timeout(limit, result).await {
-            Ok(result) => result.map_err(|_| Ended::Panicked),
+            Ok(result) => result.map_err(|_| JobError::Panicked),
             Err(_) => {
-                if Arc::strong_count(&self.threads) <= MOST_HELD {
+                if Arc::strong_count(&self.threads) <= MAX_STUCK_THREADS {
                     match spawn(&self.runtime, &self.threads) {
                         // The old thread ends when its present job does.
                         Ok(jobs) => *self.jobs.lock() = jobs,
                         Err(error) => log::error!("no other background thread can be started: {error}"),
                     }
                 }
-                Err(Ended::TooLong)
+                Err(JobError::TooLong)
             }
         }
     }
@@ -88,7 +88,7 @@ fn spawn(runtime: &Handle, threads: &Arc<()>) -> std::io::Result<Sender<Job>> {
     let (runtime, here) = (runtime.clone(), Arc::clone(threads));
     std::thread::Builder::new().name("background".to_owned()).spawn(move || {
         let (_runtime, _here) = (runtime.enter(), here);
-        stand_back();
+        lower_priority();
         for job in jobs {
             // The panic hook has logged it, and the caller that waits for the result learns that the job has ended.
             let _ = catch_unwind(AssertUnwindSafe(job));
@@ -97,14 +97,14 @@ fn spawn(runtime: &Handle, threads: &Arc<()>) -> std::io::Result<Sender<Job>> {
     Ok(sender)
 }
 
-fn stand_back() {
+fn lower_priority() {
     let wanted = libc::sched_attr {
         size: size_of::<libc::sched_attr>() as u32,
         sched_policy: libc::SCHED_OTHER as u32,
         sched_flags: 0,
         sched_nice: NICE,
         sched_priority: 0,
-        sched_runtime: SLICE,
+        sched_runtime: TIME_SLICE,
         sched_deadline: 0,
         sched_period: 0,
     };
@@ -125,7 +125,7 @@ mod tests {
         let long = Duration::from_secs(60);
         assert_eq!(background.run(long, priority).await, Ok(NICE));
         assert_ne!(priority(), NICE, "only that thread has it");
-        assert_eq!(background.run(long, || -> u32 { panic!("on purpose") }).await, Err(Ended::Panicked));
+        assert_eq!(background.run(long, || -> u32 { panic!("on purpose") }).await, Err(JobError::Panicked));
         assert_eq!(background.run(long, || 7).await, Ok(7));
     }
 
@@ -134,7 +134,7 @@ mod tests {
         let background = Background::start().expect("started");
         let (let_go, held) = channel::<()>();
         let hangs = move || held.recv().is_ok();
-        assert_eq!(background.run(Duration::from_millis(1), hangs).await, Err(Ended::TooLong));
+        assert_eq!(background.run(Duration::from_millis(1), hangs).await, Err(JobError::TooLong));
         assert_eq!(background.run(Duration::from_secs(60), || 7).await, Ok(7));
         drop(let_go);
     }

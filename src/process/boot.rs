@@ -11,34 +11,34 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch as channel;
 
 use super::background::Background;
-use super::handover::{self, Follower, Heir, Prepared, unless_anothers};
-use super::reload::{flat_soon, look_after, told, unwritable};
+use super::handover::{self, Follower, Predecessor, PreparedSocket, check_not_taken};
+use super::reload::{access_log_error, flat_soon, log_warnings, start_background_tasks};
 use super::sockets::for_listeners;
-use super::watch::Seen;
-use super::{Phase, ReloadState, Source, Supervisor, activation, notify, signals};
-use crate::admin::Door;
+use super::watch::FileStamps;
+use super::{ConfigSource, ProcessPhase, ReloadState, Supervisor, activation, notify, signals};
+use crate::admin::AdminListenerState;
 use crate::compile::compile;
 use crate::config::Loaded;
 use crate::edge::{Bound, Drain, Gateway, ServeHttp, http_service};
 use crate::live::Live;
 use crate::notation::{Mistakes, Place};
 use crate::snapshot::{Current, Serving, Snapshot, Transport};
-use crate::telemetry::AccessLog;
-use crate::telemetry::last_words;
+use crate::telemetry::AccessLogger;
 use crate::telemetry::metrics::METRICS;
+use crate::telemetry::write_final_error;
 
 /// The options of a start.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The configuration.
-    pub source: Source,
+    pub source: ConfigSource,
     /// Whether to take the listeners over from the running process.
     pub upgrade: bool,
 }
 
 /// The reason for which a start failed.
 #[derive(Debug)]
-pub enum Failure {
+pub enum StartError {
     /// The configuration has errors.
     Mistakes(Mistakes),
     /// Another error.
@@ -47,7 +47,7 @@ pub enum Failure {
     ToldToEnd,
 }
 
-impl std::fmt::Display for Failure {
+impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Mistakes(mistakes) => write!(f, "{mistakes}"),
@@ -77,19 +77,19 @@ impl Drop for Workers {
     }
 }
 
-fn io<T>(what: &str, result: std::io::Result<T>) -> Result<T, Failure> {
-    result.map_err(|e| Failure::Other(format!("{what}: {e}")))
+fn io<T>(what: &str, result: std::io::Result<T>) -> Result<T, StartError> {
+    result.map_err(|e| StartError::Other(format!("{what}: {e}")))
 }
 
 /// The name of the admin listener in a hand-over; no listener can have it.
-const ADMIN: &str = "(admin)";
+const ADMIN_SOCKET_NAME: &str = "(admin)";
 
 /// The number of unused connections to targets that are kept for each worker and target group.
-const KEPT: usize = 1024;
+const MAX_IDLE_TARGET_CONNECTIONS: usize = 1024;
 
 fn proxy(gateway: Gateway, threads: usize) -> Arc<dyn ServeHttp> {
     let ca_file = Some(crate::tls::system_roots().pem_path());
-    let conf = ServerConf { threads, upstream_keepalive_pool_size: KEPT, ca_file, ..ServerConf::default() };
+    let conf = ServerConf { threads, upstream_keepalive_pool_size: MAX_IDLE_TARGET_CONNECTIONS, ca_file, ..ServerConf::default() };
     http_service(gateway, &Arc::new(conf))
 }
 
@@ -97,11 +97,11 @@ fn proxy(gateway: Gateway, threads: usize) -> Arc<dyn ServeHttp> {
 ///
 /// # Errors
 /// When the configuration has errors, or the system rejects something.
-pub async fn start(options: Options) -> Result<Started, Failure> {
+pub async fn start(options: Options) -> Result<Started, StartError> {
     crate::tls::install_provider();
     let (live, background) = (Arc::new(Live::default()), Arc::new(io("a thread", Background::start())?));
     let (source, known) = (options.source.clone(), Arc::clone(&live));
-    let read = beside(&background, move || {
+    let read = read_in_background(&background, move || {
         let read = super::watch::load(&source, &[])?;
         if !read.0.mistakes.is_empty() {
             // Before any other process is contacted.
@@ -110,43 +110,48 @@ pub async fn start(options: Options) -> Result<Started, Failure> {
         Ok(read)
     });
     let read = read.await?;
-    let (inherited, heir) = inherit(&options, &read.0, &live)?;
-    let begun = begin(options.source, read, (live, background), inherited, heir.as_ref()).await;
-    if let (Err(failure), Some(heir)) = (&begun, &heir) {
-        heir.failed(&failure.to_string());
+    let (inherited, predecessor) = inherit(&options, &read.0, &live)?;
+    let begun = begin(options.source, read, (live, background), inherited, predecessor.as_ref()).await;
+    if let (Err(failure), Some(predecessor)) = (&begun, &predecessor) {
+        predecessor.failed(&failure.to_string());
     }
     begun
 }
 
 /// Reads files in the background for as long as they take: a start can be told to end meanwhile.
-async fn beside<T: Send + 'static>(
+async fn read_in_background<T: Send + 'static>(
     background: &Background,
     work: impl FnOnce() -> Result<T, Mistakes> + Send + 'static,
-) -> Result<T, Failure> {
+) -> Result<T, StartError> {
     match background.run(Duration::MAX, work).await {
-        Ok(result) => result.map_err(Failure::Mistakes),
-        Err(_) => Err(Failure::Other("a defect of the gateway, logged above; please report it".to_owned())),
+        Ok(result) => result.map_err(StartError::Mistakes),
+        Err(_) => Err(StartError::Other("a defect of the gateway, logged above; please report it".to_owned())),
     }
 }
 
 /// Fails if the process was told to end. It is also called between steps without waiting.
-fn unless_told_to_end() -> Result<(), Failure> {
-    if signals::told_to_end() { Err(Failure::ToldToEnd) } else { Ok(()) }
+fn check_not_ending() -> Result<(), StartError> {
+    if signals::told_to_end() { Err(StartError::ToldToEnd) } else { Ok(()) }
 }
 
 /// The resources that the system may refuse, acquired before this process reports that it is ready.
-struct Means {
+struct Resources {
     admin: std::net::TcpListener,
     operators: tokio::net::TcpListener,
-    access_log: AccessLog,
+    access_log: AccessLogger,
     workers: Workers,
     accepting: tokio::runtime::Handle,
     threads: usize,
-    offer: Option<Prepared>,
+    upgrade_listener: Option<PreparedSocket>,
     follower: Option<Follower>,
 }
 
-fn means(loaded: &Loaded, snapshot: &Snapshot, inherited: &mut Vec<Bound>, heir: Option<&Arc<Heir>>) -> Result<Means, Failure> {
+fn acquire_resources(
+    loaded: &Loaded,
+    snapshot: &Snapshot,
+    inherited: &mut Vec<Bound>,
+    predecessor: Option<&Arc<Predecessor>>,
+) -> Result<Resources, StartError> {
     let admin = admin_socket(snapshot, inherited)?;
     let again = io("the admin listener", admin.try_clone())?;
     let (sink, format) = snapshot.log.clone();
@@ -156,45 +161,47 @@ fn means(loaded: &Loaded, snapshot: &Snapshot, inherited: &mut Vec<Bound>, heir:
     };
     let workers = io("the workers", Builder::new_multi_thread().worker_threads(threads).thread_name("worker").enable_all().build())?;
     let offered = |path: &std::path::PathBuf| {
-        let prepared = unless_anothers(path, heir.map(Arc::as_ref)).and_then(|()| Prepared::new(path));
+        let prepared = check_not_taken(path, predecessor.map(Arc::as_ref)).and_then(|()| PreparedSocket::new(path));
         io(&loaded.redact(&format!("the upgrade socket {}", path.display())), prepared)
     };
-    Ok(Means {
+    Ok(Resources {
         operators: io("the admin listener", tokio::net::TcpListener::from_std(again))?,
         admin,
-        access_log: AccessLog::open(sink, format).map_err(|e| Failure::Mistakes(unwritable(loaded, &e)))?,
+        access_log: AccessLogger::open(sink, format).map_err(|e| StartError::Mistakes(access_log_error(loaded, &e)))?,
         accepting: workers.handle().clone(),
         workers: Workers(Some(workers)),
         threads,
-        offer: snapshot.process.upgrade_socket.as_ref().map(offered).transpose()?,
-        follower: heir.map(|heir| io("following the old process", heir.follower(snapshot.process.standby_time))).transpose()?,
+        upgrade_listener: snapshot.process.upgrade_socket.as_ref().map(offered).transpose()?,
+        follower: predecessor
+            .map(|predecessor| io("following the old process", predecessor.follower(snapshot.process.standby_time)))
+            .transpose()?,
     })
 }
 
 /// Runs the start up to the point where it accepts connections.
 async fn begin(
-    source: Source,
-    (loaded, files): (Loaded, Seen),
+    source: ConfigSource,
+    (loaded, files): (Loaded, FileStamps),
     (live, background): (Arc<Live>, Arc<Background>),
     mut inherited: Vec<Bound>,
-    heir: Option<&Arc<Heir>>,
-) -> Result<Started, Failure> {
+    predecessor: Option<&Arc<Predecessor>>,
+) -> Result<Started, StartError> {
     let known = Arc::clone(&live);
-    let compiled = beside(&background, move || compile(&loaded, &known).map(|snapshot| (loaded, snapshot)));
+    let compiled = read_in_background(&background, move || compile(&loaded, &known).map(|snapshot| (loaded, snapshot)));
     let (loaded, snapshot) = compiled.await?;
-    told(&snapshot);
-    let means = means(&loaded, &snapshot, &mut inherited, heir)?;
+    log_warnings(&snapshot);
+    let resources = acquire_resources(&loaded, &snapshot, &mut inherited, predecessor)?;
     let had = addresses(&inherited);
-    let bound = for_listeners(&snapshot, inherited).map_err(|m| Failure::Other(loaded.locate(m).to_string()))?;
-    look_after(&snapshot).await;
-    unless_told_to_end()?;
-    if let Some(heir) = heir {
+    let bound = for_listeners(&snapshot, inherited).map_err(|m| StartError::Other(loaded.locate(m).to_string()))?;
+    start_background_tasks(&snapshot).await;
+    check_not_ending()?;
+    if let Some(predecessor) = predecessor {
         // From here to the first accept the old process accepts nothing: nothing slow may be done here.
         let takes = addresses(&bound).into_iter().filter(|address| had.contains(address)).collect();
-        io("taking over", heir.ready(&live, takes))?;
+        io("taking over", predecessor.ready(&live, takes))?;
     }
     let (admin_address, upgrade_socket) = (snapshot.admin.address, snapshot.process.upgrade_socket.clone());
-    let serving = Arc::new(Current::new(&Arc::new(Serving { snapshot, access_log: Arc::new(means.access_log) })));
+    let serving = Arc::new(Current::new(&Arc::new(Serving { snapshot, access_log: Arc::new(resources.access_log) })));
     let draining = channel::channel(false).0;
     let supervisor = Arc::new(Supervisor {
         source,
@@ -202,44 +209,49 @@ async fn begin(
         started: Arc::new(loaded.at_start()),
         flat: Mutex::new(flat_soon(loaded, &background)),
         background,
-        http: proxy(Gateway::new(Arc::clone(&serving), draining.subscribe()), means.threads),
+        http: proxy(Gateway::new(Arc::clone(&serving), draining.subscribe()), resources.threads),
         serving,
         files: Mutex::new(files),
         listeners: Mutex::default(),
         leaving: Mutex::default(),
-        workers: means.accepting,
+        workers: resources.accepting,
         reloading: tokio::sync::Mutex::new(()),
         last_reload: Mutex::new(ReloadState::new(None)),
         drain: Arc::new(Drain::default()),
-        phase: channel::channel(Phase::Serving).0,
+        phase: channel::channel(ProcessPhase::Serving).0,
         draining,
         asked: Arc::default(),
         leading: Arc::default(),
         upgrade_socket,
-        offer: OnceLock::new(),
-        predecessor: Mutex::new(heir.map(Arc::clone)),
-        admin_door: channel::channel(Door::Open).0,
+        upgrade_listener: OnceLock::new(),
+        predecessor: Mutex::new(predecessor.map(Arc::clone)),
+        admin_state: channel::channel(AdminListenerState::Open).0,
         successor: AtomicI32::new(0),
         ready: AtomicBool::new(false),
         left: AtomicBool::new(false),
         hung_up: AtomicBool::new(false),
-        admin_address: io("the admin listener", means.admin.local_addr())?,
-        admin: Mutex::new(Some(Bound { socket: means.admin.into(), name: ADMIN.to_owned(), configured: admin_address, activated: false })),
+        admin_address: io("the admin listener", resources.admin.local_addr())?,
+        admin: Mutex::new(Some(Bound {
+            socket: resources.admin.into(),
+            name: ADMIN_SOCKET_NAME.to_owned(),
+            configured: admin_address,
+            activated: false,
+        })),
         watched: Mutex::new(None),
     });
-    if let Some(heir) = heir {
+    if let Some(predecessor) = predecessor {
         // A process that was told to end takes nothing over.
-        unless_told_to_end()?;
-        io("taking over", heir.announce())?;
+        check_not_ending()?;
+        io("taking over", predecessor.announce())?;
     }
     supervisor.begin(bound);
-    let operated = Arc::clone(&supervisor) as Arc<dyn crate::admin::Operated>;
-    tokio::spawn(crate::admin::serve(means.operators, operated, supervisor.admin_door.subscribe()));
+    let process = Arc::clone(&supervisor) as Arc<dyn crate::admin::ManagedProcess>;
+    tokio::spawn(crate::admin::serve(resources.operators, process, supervisor.admin_state.subscribe()));
     tokio::spawn(super::watch::files(Arc::clone(&supervisor)));
-    means.offer.iter().for_each(|offer| supervisor.open(offer));
+    resources.upgrade_listener.iter().for_each(|upgrade_listener| supervisor.open(upgrade_listener));
     // The thread waits for it. Now that this process is reachable at the path, the predecessor may end.
-    means.follower.iter().for_each(|follower| _ = follower.send(Arc::clone(&supervisor)));
-    Ok(Started { supervisor, _workers: means.workers })
+    resources.follower.iter().for_each(|follower| _ = follower.send(Arc::clone(&supervisor)));
+    Ok(Started { supervisor, _workers: resources.workers })
 }
 
 /// Returns the addresses of TCP sockets.
@@ -248,12 +260,12 @@ fn addresses(bound: &[Bound]) -> Vec<SocketAddr> {
 }
 
 /// Returns the admin socket, from the predecessor if it has one for that address.
-fn admin_socket(snapshot: &Snapshot, inherited: &mut Vec<Bound>) -> Result<std::net::TcpListener, Failure> {
+fn admin_socket(snapshot: &Snapshot, inherited: &mut Vec<Bound>) -> Result<std::net::TcpListener, StartError> {
     let address = snapshot.admin.address;
-    let place = inherited.iter().position(|b| b.name == ADMIN && b.configured == address);
+    let place = inherited.iter().position(|b| b.name == ADMIN_SOCKET_NAME && b.configured == address);
     let bound = match place {
         Some(place) => inherited.swap_remove(place),
-        None => io(&format!("the admin listener on {address}"), super::sockets::bind(ADMIN, address))?,
+        None => io(&format!("the admin listener on {address}"), super::sockets::bind(ADMIN_SOCKET_NAME, address))?,
     };
     let socket = std::net::TcpListener::from(bound.socket);
     io("the admin listener", socket.set_nonblocking(true))?;
@@ -261,15 +273,15 @@ fn admin_socket(snapshot: &Snapshot, inherited: &mut Vec<Bound>) -> Result<std::
 }
 
 /// Takes sockets and state over from the running process, if this one is to succeed it.
-fn inherit(options: &Options, loaded: &Loaded, live: &Live) -> Result<(Vec<Bound>, Option<Arc<Heir>>), Failure> {
+fn inherit(options: &Options, loaded: &Loaded, live: &Live) -> Result<(Vec<Bound>, Option<Arc<Predecessor>>), StartError> {
     if !options.upgrade {
-        return Ok((activation::sockets().map_err(Failure::Other)?, None));
+        return Ok((activation::sockets().map_err(StartError::Other)?, None));
     }
     let configured = loaded.config.process.upgrade_socket.as_ref().map(|p| loaded.base.join(p));
     let Some(path) = handover::predecessor().or(configured) else {
         let mut mistakes = Mistakes::default();
         mistakes.add(&Place::default().key("process"), "--upgrade needs an upgrade_socket");
-        return Err(Failure::Mistakes(loaded.locate(mistakes)));
+        return Err(StartError::Mistakes(loaded.locate(mistakes)));
     };
     let taken = handover::take(&path, live).map_err(|error| match error.kind() {
         std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound => {
@@ -277,8 +289,8 @@ fn inherit(options: &Options, loaded: &Loaded, live: &Live) -> Result<(Vec<Bound
         }
         _ => error,
     });
-    let (bound, heir) = io(&format!("taking over from {}", path.display()), taken)?;
-    Ok((bound, Some(Arc::new(heir))))
+    let (bound, predecessor) = io(&format!("taking over from {}", path.display()), taken)?;
+    Ok((bound, Some(Arc::new(predecessor))))
 }
 
 impl Supervisor {
@@ -293,9 +305,9 @@ impl Supervisor {
     }
 
     /// Opens the upgrade socket. The process serves by now, and continues without the socket if that fails.
-    fn open(self: &Arc<Self>, offer: &Prepared) {
-        match offer.open(self) {
-            Ok(offer) => _ = self.offer.set(offer),
+    fn open(self: &Arc<Self>, upgrade_listener: &PreparedSocket) {
+        match upgrade_listener.open(self) {
+            Ok(upgrade_listener) => _ = self.upgrade_listener.set(upgrade_listener),
             Err(error) => log::error!("upgrades are not possible: the upgrade socket: {error}"),
         }
     }
@@ -305,7 +317,7 @@ impl Started {
     /// Serves until a signal or a successor ends it, drains, and returns.
     pub async fn until_end(self) {
         self.supervisor.serve_to_the_end().await;
-        self.supervisor.offer.get().iter().for_each(|offer| offer.withdraw());
+        self.supervisor.upgrade_listener.get().iter().for_each(|upgrade_listener| upgrade_listener.withdraw());
     }
 }
 
@@ -322,7 +334,7 @@ pub fn run(options: Options) -> u8 {
     let control = match Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build() {
         Ok(control) => control,
         Err(error) => {
-            last_words(&format!("portcullis: {error}"));
+            write_final_error(&format!("portcullis: {error}"));
             return 1;
         }
     };
@@ -335,7 +347,7 @@ pub fn run(options: Options) -> u8 {
         let started = tokio::select! {
             biased;
             started = start(options) => started,
-            () = signals.told_to_end() => Err(Failure::ToldToEnd),
+            () = signals.told_to_end() => Err(StartError::ToldToEnd),
         };
         match started {
             Ok(started) => {
@@ -346,16 +358,16 @@ pub fn run(options: Options) -> u8 {
                 listening.abort();
                 0
             }
-            Err(Failure::Mistakes(mistakes)) => {
-                last_words(&mistakes.to_string());
+            Err(StartError::Mistakes(mistakes)) => {
+                write_final_error(&mistakes.to_string());
                 2
             }
-            Err(Failure::Other(text)) if !signals::told_to_end() => {
-                last_words(&format!("portcullis: {text}"));
+            Err(StartError::Other(text)) if !signals::told_to_end() => {
+                write_final_error(&format!("portcullis: {text}"));
                 1
             }
             // Any other error happened since, or because of it.
-            Err(Failure::Other(_) | Failure::ToldToEnd) => {
+            Err(StartError::Other(_) | StartError::ToldToEnd) => {
                 log::info!("told to end before it served");
                 0
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{Options, Source, start};
+use super::{ConfigSource, Options, start};
 use crate::compile::compile;
 use crate::live::Live;
 use crate::snapshot::Serving;
@@ -26,7 +26,7 @@ async fn ask(address: std::net::SocketAddr) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_panic_is_one_request_s_failure() {
-    let source = Source::Text { text: YAML.to_owned(), name: "c.yaml".to_owned(), base: ".".into() };
+    let source = ConfigSource::Text { text: YAML.to_owned(), name: "c.yaml".to_owned(), base: ".".into() };
     let started = start(Options { source: source.clone(), upgrade: false }).await.expect("started");
     let supervisor = &started.supervisor;
     let address = supervisor.addresses()[0].1;

@@ -7,26 +7,26 @@ use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
-use super::{Progress, Supervisor, notify};
-use crate::admin::Door;
+use super::{Supervisor, UpgradeProgress, notify};
+use crate::admin::AdminListenerState;
 use crate::edge::Listening;
 
 /// The minimum time for the last steps: to accept what waits in the queues, to log what was cut, to report the
 /// outcome of an upgrade.
-const LAST: Duration = Duration::from_millis(500);
+const FINAL_STEPS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The time-out for writing the last lines of the access log.
-const TAKEN: Duration = Duration::from_secs(2);
+const ACCESS_LOG_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The time-out for a hand-over in progress to complete, and for a predecessor to close its listeners.
-pub(super) const TOGETHER: Duration = Duration::from_secs(8);
+pub(super) const HANDOVER_END_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The interval at which that is checked.
-const LOOK: Duration = Duration::from_millis(10);
+const PREDECESSOR_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The phase of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum ProcessPhase {
     /// It accepts connections.
     Serving,
     /// A successor accepts; this process drains, and would accept again.
@@ -37,18 +37,18 @@ pub enum Phase {
 
 impl Supervisor {
     /// Returns the present phase.
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> ProcessPhase {
         *self.phase.borrow()
     }
 
     /// Enters a phase. Leaving is final. Returns whether the phase changed.
-    pub(super) fn enter(&self, phase: Phase) -> bool {
+    pub(super) fn enter(&self, phase: ProcessPhase) -> bool {
         self.phase.send_if_modified(|now| {
-            let changes = *now != phase && *now != Phase::Leaving;
+            let changes = *now != phase && *now != ProcessPhase::Leaving;
             if changes {
                 *now = phase;
             }
-            if changes && phase == Phase::Serving {
+            if changes && phase == ProcessPhase::Serving {
                 self.close(false);
                 self.pause(false);
             }
@@ -61,7 +61,7 @@ impl Supervisor {
     pub(super) fn resume(&self) -> bool {
         let mut serves = false;
         self.phase.send_if_modified(|now| {
-            serves = *now == Phase::Serving;
+            serves = *now == ProcessPhase::Serving;
             if serves {
                 self.pause(false);
             }
@@ -74,39 +74,39 @@ impl Supervisor {
     /// standby must not return.
     pub fn end(&self) {
         // First: the predecessor would take the end of this process for a reason to return.
-        self.settle(true);
-        let mut before = Phase::Leaving;
+        self.release_predecessor(true);
+        let mut before = ProcessPhase::Leaving;
         self.phase.send_if_modified(|now| {
             before = *now;
-            if before == Phase::Serving {
-                *now = Phase::Leaving;
+            if before == ProcessPhase::Serving {
+                *now = ProcessPhase::Leaving;
             }
-            before == Phase::Serving
+            before == ProcessPhase::Serving
         });
         match before {
-            Phase::Serving | Phase::Leaving => {}
-            Phase::StandingBy => self.leave_it_to_the_successor("serves, and the old process was told to end"),
+            ProcessPhase::Serving | ProcessPhase::Leaving => {}
+            ProcessPhase::StandingBy => self.leave_service_to_successor("serves, and the old process was told to end"),
         }
     }
 
     /// Ends with the last request: the successor is the service.
-    pub(super) fn leave_it_to_the_successor(&self, why: &str) {
+    pub(super) fn leave_service_to_successor(&self, why: &str) {
         let pid = self.successor.load(Ordering::Acquire);
         // Before this process ends, since the process that started it would take its end for that of the service. And
         // not before the change is final.
         notify::main_pid(pid);
-        self.progress(Progress::Settled(format!("process {pid} {why}; the old process ends with its last request")));
-        self.enter(Phase::Leaving);
-        self.leave_operators();
+        self.progress(UpgradeProgress::Settled(format!("process {pid} {why}; the old process ends with its last request")));
+        self.enter(ProcessPhase::Leaving);
+        self.close_admin();
         log::info!("the successor, process {pid}, {why}: this process ends with its last request");
     }
 
     /// Ends, since the predecessor serves again; it has the sockets of these addresses as well.
-    pub(super) fn make_way(&self, predecessor: i32, taken: &[SocketAddr]) {
+    pub(super) fn end_for_predecessor(&self, predecessor: i32, taken: &[SocketAddr]) {
         self.successor.store(predecessor, Ordering::Release);
         self.share(taken);
-        self.enter(Phase::Leaving);
-        self.leave_operators();
+        self.enter(ProcessPhase::Leaving);
+        self.close_admin();
     }
 
     /// Sets the addresses whose sockets another process has as well.
@@ -115,22 +115,22 @@ impl Supervisor {
     }
 
     /// Closes the admin listener to operators, who are for the process that serves.
-    fn leave_operators(&self) {
+    fn close_admin(&self) {
         *self.admin.lock() = None;
-        self.admin_door.send_replace(Door::Closed);
+        self.admin_state.send_replace(AdminListenerState::Closed);
     }
 
     /// Releases the predecessor, if it stands by; `ends` says whether the reason is that this process was told to
     /// end.
-    pub(super) fn settle(&self, ends: bool) {
-        self.predecessor.lock().iter().for_each(|heir| heir.settle(ends));
+    pub(super) fn release_predecessor(&self, ends: bool) {
+        self.predecessor.lock().iter().for_each(|predecessor| predecessor.release(ends));
     }
 
     /// Waits until the released predecessor has no listening socket any more.
     pub(super) async fn predecessor_leaves(&self, until: Instant) {
         let gone = async {
             while self.predecessor.lock().is_some() {
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(PREDECESSOR_CHECK_INTERVAL).await;
             }
         };
         if tokio::time::timeout_at(until.into(), gone).await.is_err() {
@@ -140,13 +140,13 @@ impl Supervisor {
 
     /// Returns whether the process is ending.
     pub(super) fn is_ending(&self) -> bool {
-        self.phase() == Phase::Leaving
+        self.phase() == ProcessPhase::Leaving
     }
 
     /// Pauses or resumes accepting.
     pub(super) fn pause(&self, paused: bool) {
         self.listeners.lock().iter().for_each(|l| l.pause(paused));
-        self.admin_door.send_replace(if paused { Door::Paused } else { Door::Open });
+        self.admin_state.send_replace(if paused { AdminListenerState::Paused } else { AdminListenerState::Open });
     }
 
     /// Lets all connections end, or continue after all.
@@ -159,20 +159,20 @@ impl Supervisor {
     pub(super) async fn serve_to_the_end(&self) {
         let mut phase = self.phase.subscribe();
         loop {
-            let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
+            let _ = phase.wait_for(|phase| *phase != ProcessPhase::Serving).await;
             let mut back = self.phase.subscribe();
             if !self.stop_accepting() {
                 continue;
             }
             // It may have returned, and stand by for another successor by now.
-            let is_back = async { while back.changed().await.is_ok() && *back.borrow_and_update() == Phase::Leaving {} };
+            let is_back = async { while back.changed().await.is_ok() && *back.borrow_and_update() == ProcessPhase::Leaving {} };
             tokio::select! {
                 () = self.leave() => break,
                 () = is_back => {}
             }
         }
         let access_log = Arc::clone(&self.serving().access_log);
-        access_log.close(TAKEN).await;
+        access_log.close(ACCESS_LOG_CLOSE_TIMEOUT).await;
     }
 
     /// Stops accepting and lets all connections end, unless the process serves again by now.
@@ -182,14 +182,14 @@ impl Supervisor {
         let goes_on = self.predecessor.lock().is_some();
         // With the phase locked: a process that returns does so before this or after it.
         self.phase.send_if_modified(|now| {
-            stops = *now != Phase::Serving;
+            stops = *now != ProcessPhase::Serving;
             if stops {
                 let alone = self.successor.load(Ordering::Acquire) == 0;
                 // What a successor has not taken is answered by no other process while this one may be needed again.
                 self.listeners.lock().iter().for_each(|l| l.pause(alone && !goes_on || l.is_shared()));
                 // If no other process has the admin listener, it continues: it reports that this process drains.
-                let others = if alone { Door::Open } else { Door::Paused };
-                self.admin_door.send_if_modified(|door| *door != Door::Closed && std::mem::replace(door, others) != others);
+                let others = if alone { AdminListenerState::Open } else { AdminListenerState::Paused };
+                self.admin_state.send_if_modified(|door| *door != AdminListenerState::Closed && std::mem::replace(door, others) != others);
                 // Pingora's own clean-up would cut connections whose request is arriving; our connections end by
                 // themselves, with their current request or shortly after the drain began.
                 self.close(true);
@@ -206,27 +206,27 @@ impl Supervisor {
         let begun = Instant::now();
         log::info!("draining: {} connections and streams are open, for at most {limit:?}", self.drain.count());
         let mut phase = self.phase.subscribe();
-        let _ = phase.wait_for(|phase| *phase == Phase::Leaving).await;
+        let _ = phase.wait_for(|phase| *phase == ProcessPhase::Leaving).await;
         // Whether another process has these sockets is not known before: then nothing is left in their queues.
-        let together = begun + TOGETHER.min(limit);
+        let together = begun + HANDOVER_END_TIMEOUT.min(limit);
         let _ = tokio::time::timeout_at(together.into(), self.leading.empty()).await;
         if self.successor.load(Ordering::Acquire) == 0 {
             notify::stopping();
             // It has no successor any more, and another process may be started meanwhile.
-            self.offer.get().iter().for_each(|offer| offer.withdraw());
+            self.upgrade_listener.get().iter().for_each(|upgrade_listener| upgrade_listener.withdraw());
         }
         self.predecessor_leaves(together).await;
         let ended: Vec<_> = std::mem::take(&mut *self.listeners.lock()).into_iter().filter_map(Listening::end).collect();
         futures::future::join_all(ended).await;
         self.left.store(true, Ordering::Release);
-        let left = limit.saturating_sub(begun.elapsed()).max(LAST);
+        let left = limit.saturating_sub(begun.elapsed()).max(FINAL_STEPS_TIMEOUT);
         if timeout(left, self.drain.empty()).await.is_ok() {
             log::info!("drained: no connection is open");
         } else {
             log::warn!("{} connections and streams were still open and are cut", self.drain.count());
             self.drain.cut();
-            let _ = timeout(LAST, self.drain.empty()).await;
+            let _ = timeout(FINAL_STEPS_TIMEOUT, self.drain.empty()).await;
         }
-        let _ = timeout(LAST, self.asked.empty()).await;
+        let _ = timeout(FINAL_STEPS_TIMEOUT, self.asked.empty()).await;
     }
 }

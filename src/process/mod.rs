@@ -23,25 +23,25 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 use tokio::sync::watch as channel;
 
-use crate::admin::{Door, Refused};
+use crate::admin::{AdminListenerState, ReloadError};
 use crate::config::{Flat, FlatLater, Loaded, load, load_text};
 use crate::edge::{Bound, Drain, Listening, ServeHttp};
 use crate::live::Live;
 use crate::notation::Mistakes;
 use crate::snapshot::{Current, Serving};
 use background::Background;
-use handover::{Heir, Offer};
+use handover::{Predecessor, UpgradeListener};
 
-pub use boot::{Failure, Options, Started, run, start};
-pub use drain::Phase;
+pub use boot::{Options, StartError, Started, run, start};
+pub use drain::ProcessPhase;
 pub use handover::{Message, receive, send};
 pub use reload::ReloadState;
 pub use signals::{Signals, listen as listen_for_signals};
-pub use sockets::{Wanted, bind_listeners, overlap};
+pub use sockets::{NeededSocket, bind_listeners, overlap};
 
 /// The source of a configuration.
 #[derive(Clone, Debug)]
-pub enum Source {
+pub enum ConfigSource {
     /// A file, which is read again at every reload.
     File(PathBuf),
     /// A text in place of a file.
@@ -55,7 +55,7 @@ pub enum Source {
     },
 }
 
-impl Source {
+impl ConfigSource {
     fn load(&self) -> Result<Loaded, Mistakes> {
         match self {
             Self::File(path) => load(path),
@@ -74,7 +74,7 @@ impl Source {
 
 /// The progress of an upgrade, for the operator who requested it.
 #[derive(Clone, Debug)]
-pub enum Progress {
+pub enum UpgradeProgress {
     /// A step is done.
     Step(&'static str),
     /// The upgrade is done.
@@ -85,7 +85,7 @@ pub enum Progress {
 
 /// The state of the whole process.
 pub struct Supervisor {
-    source: Source,
+    source: ConfigSource,
     live: Arc<Live>,
     background: Arc<Background>,
     serving: Arc<Current>,
@@ -94,7 +94,7 @@ pub struct Supervisor {
     /// The configuration that serves, flat.
     flat: Mutex<FlatLater>,
     /// The configuration's files, as they were when it was read.
-    files: Mutex<watch::Seen>,
+    files: Mutex<watch::FileStamps>,
     http: Arc<dyn ServeHttp>,
     listeners: Mutex<Vec<Listening>>,
     /// The listeners that the last reload has ended, until each has left its address.
@@ -109,11 +109,11 @@ pub struct Supervisor {
     drain: Arc<Drain>,
     /// Counts requested upgrades whose result has to be reported.
     asked: Arc<Drain>,
-    phase: channel::Sender<Phase>,
+    phase: channel::Sender<ProcessPhase>,
     /// Whether tunnels are to end; separate from the phase because requests check it.
     draining: channel::Sender<bool>,
     /// The state of the admin listener.
-    admin_door: channel::Sender<Door>,
+    admin_state: channel::Sender<AdminListenerState>,
     ready: AtomicBool,
     admin_address: SocketAddr,
     /// The admin socket, for a successor; `None` after one has settled.
@@ -121,9 +121,9 @@ pub struct Supervisor {
     /// The path of the upgrade socket.
     upgrade_socket: Option<PathBuf>,
     /// The upgrade socket, from the first request on.
-    offer: OnceLock<Arc<Offer>>,
+    upgrade_listener: OnceLock<Arc<UpgradeListener>>,
     /// The previous process, until it has no listening socket any more.
-    predecessor: Mutex<Option<Arc<Heir>>>,
+    predecessor: Mutex<Option<Arc<Predecessor>>>,
     /// The process id of the successor that serves; 0 is none.
     successor: AtomicI32,
     /// Whether the process has no listening socket any more.
@@ -131,7 +131,7 @@ pub struct Supervisor {
     /// Whether a SIGHUP is queued.
     hung_up: AtomicBool,
     /// The observer of an upgrade.
-    watched: Mutex<Option<Sender<Progress>>>,
+    watched: Mutex<Option<Sender<UpgradeProgress>>>,
 }
 
 impl std::fmt::Debug for Supervisor {
@@ -158,7 +158,7 @@ impl Supervisor {
 
     /// Returns whether requests are accepted.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire) && self.phase() == Phase::Serving
+        self.ready.load(Ordering::Acquire) && self.phase() == ProcessPhase::Serving
     }
 
     /// Returns the result of the last reload.
@@ -174,13 +174,13 @@ impl Supervisor {
     }
 
     /// Reports the progress of an upgrade to its observer. Returns whether there is one.
-    fn progress(&self, progress: Progress) -> bool {
+    fn progress(&self, progress: UpgradeProgress) -> bool {
         self.watched.lock().as_ref().is_some_and(|watched| watched.send(progress).is_ok())
     }
 }
 
 #[async_trait::async_trait]
-impl crate::admin::Operated for Supervisor {
+impl crate::admin::ManagedProcess for Supervisor {
     fn serving(&self) -> Arc<Serving> {
         Self::serving(self)
     }
@@ -200,12 +200,12 @@ impl crate::admin::Operated for Supervisor {
 
     fn source(&self) -> String {
         match &self.source {
-            Source::File(path) => std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string(),
-            Source::Text { name, .. } => format!("{name}, which is part of the binary"),
+            ConfigSource::File(path) => std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string(),
+            ConfigSource::Text { name, .. } => format!("{name}, which is part of the binary"),
         }
     }
 
-    async fn reload(self: Arc<Self>) -> Result<Vec<String>, Refused> {
+    async fn reload(self: Arc<Self>) -> Result<Vec<String>, ReloadError> {
         Self::reload(&self).await
     }
 }

@@ -4,26 +4,26 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::background::{Background, Ended};
-use super::drain::TOGETHER;
-use super::{Phase, Supervisor, notify, sockets};
-use crate::admin::Refused;
+use super::background::{Background, JobError};
+use super::drain::HANDOVER_END_TIMEOUT;
+use super::{ProcessPhase, Supervisor, notify, sockets};
+use crate::admin::ReloadError;
 use crate::compile::compile;
 use crate::config::{Flat, FlatLater, Loaded, read_at_start};
 use crate::edge::{Bound, Listening, Shared};
 use crate::notation::{Mistake, Mistakes, Place};
 use crate::snapshot::{Serving, Snapshot};
-use crate::telemetry::AccessLog;
+use crate::telemetry::AccessLogger;
 use crate::telemetry::metrics::METRICS;
 
 /// The time-out for other reloads or an upgrade to end.
-const TURN: Duration = Duration::from_secs(15);
+const RELOAD_TURN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The time-out for reading and compiling: an unresponsive file, on a network or a pipe, must not block an upgrade.
-const READING: Duration = Duration::from_secs(45);
+const CONFIG_READ_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// The time-out for the first probes and look-ups of new upstreams.
-const FIRST_ROUND: Duration = Duration::from_secs(10);
+const FIRST_ROUND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The result of the last reload.
 #[derive(Clone, Debug)]
@@ -51,24 +51,24 @@ impl Supervisor {
     ///
     /// # Errors
     /// When the configuration has errors, or no reload is possible now; the present configuration stays.
-    pub async fn reload(self: &Arc<Self>) -> Result<Vec<String>, Refused> {
+    pub async fn reload(self: &Arc<Self>) -> Result<Vec<String>, ReloadError> {
         let supervisor = Arc::clone(self);
         let work = async move {
-            let turn = tokio::time::timeout(TURN, supervisor.reloading.lock()).await;
+            let turn = tokio::time::timeout(RELOAD_TURN_TIMEOUT, supervisor.reloading.lock()).await;
             let why = match (&turn, supervisor.phase()) {
-                (Err(_), _) => format!("other reloads, or an upgrade, have been under way for {TURN:?}: try again"),
-                (Ok(_), Phase::Serving) => {
+                (Err(_), _) => format!("other reloads, or an upgrade, have been under way for {RELOAD_TURN_TIMEOUT:?}: try again"),
+                (Ok(_), ProcessPhase::Serving) => {
                     log::info!("an operator asks for a reload");
-                    return supervisor.reload_now().await.map_err(Refused::Mistakes);
+                    return supervisor.reload_now().await.map_err(ReloadError::Mistakes);
                 }
                 // It would take addresses from the process that serves.
                 (Ok(_), _) => supervisor.not_serving(),
             };
             log::warn!("a reload was rejected: {why}");
-            Err(Refused::NotNow(why))
+            Err(ReloadError::NotNow(why))
         };
         // The client may be gone before it is done, which must not abort the reload.
-        tokio::spawn(work).await.unwrap_or_else(|_| Err(Refused::NotNow(BROKEN.to_owned())))
+        tokio::spawn(work).await.unwrap_or_else(|_| Err(ReloadError::NotNow(PANIC_ERROR.to_owned())))
     }
 
     /// Returns the reason for which this process does not reload.
@@ -83,7 +83,7 @@ impl Supervisor {
     pub async fn reload_in_turn(&self) -> bool {
         let _turn = self.reloading.lock().await;
         self.hung_up.store(false, Ordering::Release);
-        let serves = self.phase() == Phase::Serving;
+        let serves = self.phase() == ProcessPhase::Serving;
         if serves {
             // The result is in the log.
             let _ = self.reload_now().await;
@@ -102,9 +102,9 @@ impl Supervisor {
         }
         match &result {
             // It has reported that it ends.
-            _ if self.phase() != Phase::Serving => {}
+            _ if self.phase() != ProcessPhase::Serving => {}
             Ok(_) => notify::ready(),
-            Err(mistakes) => notify::refused(mistakes.count()),
+            Err(mistakes) => notify::report_rejected_reload(mistakes.count()),
         }
         *self.last_reload.lock() = state;
         result
@@ -119,27 +119,29 @@ impl Supervisor {
             let snapshot = compile(&loaded, &live)?;
             Ok((loaded, files, snapshot))
         };
-        let (loaded, files, snapshot) = match self.background.run(READING, read).await {
+        let (loaded, files, snapshot) = match self.background.run(CONFIG_READ_TIMEOUT, read).await {
             Ok(read) => read?,
-            Err(Ended::Panicked) => return Err(said(BROKEN)),
-            Err(Ended::TooLong) => {
-                return Err(said(format!("reading it takes longer than {READING:?}: one of its files does not respond")));
+            Err(JobError::Panicked) => return Err(general_error(PANIC_ERROR)),
+            Err(JobError::TooLong) => {
+                return Err(general_error(format!(
+                    "reading it takes longer than {CONFIG_READ_TIMEOUT:?}: one of its files does not respond"
+                )));
             }
         };
         self.left().await;
-        let access_log = self.access_log(&snapshot).map_err(|e| unwritable(&loaded, &e))?;
-        let mut notes = self.until_the_next_start(&loaded.at_start());
-        notes.extend(told(&snapshot));
-        look_after(&snapshot).await;
-        self.leave_none_to_the_predecessor(&snapshot).await;
-        if self.phase() != Phase::Serving {
-            return Err(said(self.not_serving()));
+        let access_log = self.access_log(&snapshot).map_err(|e| access_log_error(&loaded, &e))?;
+        let mut notes = self.pending_changes(&loaded.at_start());
+        notes.extend(log_warnings(&snapshot));
+        start_background_tasks(&snapshot).await;
+        self.release_predecessor_for(&snapshot).await;
+        if self.phase() != ProcessPhase::Serving {
+            return Err(general_error(self.not_serving()));
         }
         // Last, since from here on there may be connections that wait until it serves.
         let fresh = self.bind_new(&snapshot).map_err(|mistakes| loaded.locate(mistakes))?;
         self.publish(Serving { snapshot, access_log }, fresh);
         let flat = std::mem::replace(&mut *self.flat.lock(), flat_soon(loaded, &self.background));
-        self.background.later(move || drop(flat));
+        self.background.queue(move || drop(flat));
         *self.files.lock() = files;
         Ok(notes)
     }
@@ -175,12 +177,12 @@ impl Supervisor {
 
     /// Releases a predecessor in standby before a listener is added or removed: it has the sockets too, and would
     /// accept nothing on those of a removed listener; sockets that only it has may conflict with an added one.
-    async fn leave_none_to_the_predecessor(&self, snapshot: &Snapshot) {
+    async fn release_predecessor_for(&self, snapshot: &Snapshot) {
         let stays = |known: &Listening| snapshot.listeners.iter().any(|l| known.is(l));
         let same = |listeners: &[Listening]| listeners.len() == snapshot.listeners.len() && listeners.iter().all(stays);
         if !same(&self.listeners.lock()) {
-            self.settle(false);
-            self.predecessor_leaves(Instant::now() + TOGETHER).await;
+            self.release_predecessor(false);
+            self.predecessor_leaves(Instant::now() + HANDOVER_END_TIMEOUT).await;
         }
     }
 
@@ -192,19 +194,19 @@ impl Supervisor {
         let new = new.map(|(index, listener)| {
             let in_the_way =
                 going.iter().filter(|l| l.transport() == listener.transport() && sockets::overlap(l.address, listener.address));
-            sockets::Wanted { index, listener, going: in_the_way.map(|l| l.socket()).collect() }
+            sockets::NeededSocket { index, listener, going: in_the_way.map(|l| l.socket()).collect() }
         });
         sockets::bind_listeners(new.collect())
     }
 
-    fn access_log(&self, snapshot: &Snapshot) -> std::io::Result<Arc<AccessLog>> {
+    fn access_log(&self, snapshot: &Snapshot) -> std::io::Result<Arc<AccessLogger>> {
         let present = Arc::clone(&self.serving().access_log);
         let (sink, format) = &snapshot.log;
-        if present.serves(sink, *format) { Ok(present) } else { Ok(Arc::new(AccessLog::open(sink.clone(), *format)?)) }
+        if present.serves(sink, *format) { Ok(present) } else { Ok(Arc::new(AccessLogger::open(sink.clone(), *format)?)) }
     }
 
     /// Returns notes about the changes that take effect at the next start only.
-    fn until_the_next_start(&self, wanted: &Flat) -> Vec<String> {
+    fn pending_changes(&self, wanted: &Flat) -> Vec<String> {
         let changes = self.started.changes(wanted, &self.started);
         let differing = changes.iter().filter_map(|change| Some((&change.path, read_at_start(&change.path)?)));
         let notes = differing.map(|(key, when)| format!("{key} is read at the start only: the new value takes effect at the next {when}"));
@@ -236,7 +238,7 @@ impl Supervisor {
             }
         }
         self.start_listeners(&serving, fresh);
-        tokio::spawn(let_go(before, Arc::clone(&self.background)));
+        tokio::spawn(drop_when_unused(before, Arc::clone(&self.background)));
     }
 
     /// Ends the listeners that the new configuration does not have. Their connections have to be notified before it
@@ -265,7 +267,7 @@ impl Supervisor {
         let phase = self.phase.borrow();
         let mut listeners = self.listeners.lock();
         // A process that ends has closed all of them, or does so next.
-        let fresh = if *phase == Phase::Leaving { Vec::new() } else { fresh };
+        let fresh = if *phase == ProcessPhase::Leaving { Vec::new() } else { fresh };
         for bound in fresh {
             let Some(place) = serving.snapshot.listener(&bound.name) else { continue };
             let listener = &serving.snapshot.listeners[place];
@@ -287,45 +289,45 @@ impl Supervisor {
 }
 
 /// The interval at which it is checked whether an earlier configuration is still in use.
-const STILL_USED: Duration = Duration::from_millis(100);
+const UNUSED_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Drops a configuration once no request uses it. Dropping a large one takes a while, which must not delay a worker
 /// between two requests.
-async fn let_go(serving: Arc<Serving>, background: Arc<Background>) {
+async fn drop_when_unused(serving: Arc<Serving>, background: Arc<Background>) {
     while Arc::strong_count(&serving) > 1 {
-        tokio::time::sleep(STILL_USED).await;
+        tokio::time::sleep(UNUSED_CHECK_INTERVAL).await;
     }
-    background.later(move || drop(serving));
+    background.queue(move || drop(serving));
 }
 
 /// Computes the flat form of a configuration in the background; only its users wait for it.
 pub fn flat_soon(loaded: Loaded, background: &Background) -> FlatLater {
     let flat = loaded.flat_later();
     let making = Arc::clone(&flat);
-    background.later(move || {
+    background.queue(move || {
         std::sync::LazyLock::force(&making);
     });
     flat
 }
 
 /// The error after a panic, which is logged.
-const BROKEN: &str = "it cannot be read because of a defect of the gateway, which the log names; please report it";
+const PANIC_ERROR: &str = "it cannot be read because of a defect of the gateway, which the log names; please report it";
 
 /// Returns an error without a place in a file.
-fn said(why: impl Into<String>) -> Mistakes {
+fn general_error(why: impl Into<String>) -> Mistakes {
     let mut mistakes = Mistakes::default();
     mistakes.add(&Place::default(), why);
     mistakes
 }
 
 /// Logs the warnings about a configuration, and returns them.
-pub fn told(snapshot: &Snapshot) -> Vec<String> {
+pub fn log_warnings(snapshot: &Snapshot) -> Vec<String> {
     let warnings = snapshot.warnings.iter().map(|warning| format!("the configuration: {warning}"));
     warnings.inspect(|warning| log::warn!("{warning}")).collect()
 }
 
 /// Returns the error for an access log that cannot be opened.
-pub fn unwritable(loaded: &Loaded, error: &std::io::Error) -> Mistakes {
+pub fn access_log_error(loaded: &Loaded, error: &std::io::Error) -> Mistakes {
     let place = Place::default().key("log").key("access").key("file");
     let text = format!("the access log cannot be opened: {error}");
     loaded.locate(Mistakes::of(vec![Mistake { place, text, location: None }]))
@@ -333,7 +335,7 @@ pub fn unwritable(loaded: &Loaded, error: &std::io::Error) -> Mistakes {
 
 /// Starts the background tasks of what is new in a snapshot, and waits for their first round, so that no request
 /// finds a target without any known state.
-pub async fn look_after(snapshot: &Snapshot) {
+pub async fn start_background_tasks(snapshot: &Snapshot) {
     let mut first = Vec::new();
     for upstream in &snapshot.upstreams {
         if upstream.pool.start() {
@@ -346,7 +348,7 @@ pub async fn look_after(snapshot: &Snapshot) {
     }
     first.extend(snapshot.kept.iter().map(|kept| tokio::spawn(Arc::clone(kept).look_after())));
     let all = futures::future::join_all(first);
-    if tokio::time::timeout(FIRST_ROUND, all).await.is_err() {
-        log::warn!("some upstreams or key sets did not respond within {FIRST_ROUND:?}; retries go on in the background");
+    if tokio::time::timeout(FIRST_ROUND_TIMEOUT, all).await.is_err() {
+        log::warn!("some upstreams or key sets did not respond within {FIRST_ROUND_TIMEOUT:?}; retries go on in the background");
     }
 }

@@ -17,7 +17,7 @@ use crate::snapshot::{Listener, Snapshot, Transport};
 const BACKLOG: i32 = 65_535;
 
 /// A socket that a listener needs.
-pub struct Wanted<'a> {
+pub struct NeededSocket<'a> {
     /// The listener's index in the configuration.
     pub index: usize,
     /// The listener.
@@ -59,7 +59,7 @@ pub fn for_listeners(snapshot: &Snapshot, mut inherited: Vec<Bound>) -> Result<V
                 }
                 bound.push(Bound { name: listener.name.clone(), configured: listener.address, ..found });
             }
-            None => wanted.push(Wanted { index, listener, going: Vec::new() }),
+            None => wanted.push(NeededSocket { index, listener, going: Vec::new() }),
         }
     }
     for unused in inherited.iter().filter(|socket| socket.activated) {
@@ -69,7 +69,7 @@ pub fn for_listeners(snapshot: &Snapshot, mut inherited: Vec<Bound>) -> Result<V
             unused.configured
         );
     }
-    let in_the_way = |wanted: &Wanted<'_>| inherited.iter().find(|b| is_in_the_way(b, wanted.listener)).map(|b| b.configured);
+    let in_the_way = |wanted: &NeededSocket<'_>| inherited.iter().find(|b| is_in_the_way(b, wanted.listener)).map(|b| b.configured);
     let in_the_way = wanted.iter().find_map(in_the_way);
     bound.extend(bind_listeners(wanted).map_err(|mut mistakes| {
         if let Some(address) = in_the_way {
@@ -88,9 +88,9 @@ pub fn for_listeners(snapshot: &Snapshot, mut inherited: Vec<Bound>) -> Result<V
 ///
 /// # Errors
 /// When one cannot be bound; the error has its place in the configuration.
-pub fn bind_listeners(mut wanted: Vec<Wanted<'_>>) -> Result<Vec<Bound>, Mistakes> {
+pub fn bind_listeners(mut wanted: Vec<NeededSocket<'_>>) -> Result<Vec<Bound>, Mistakes> {
     let mut mistakes = Mistakes::default();
-    let mut tell = |wanted: &Wanted<'_>, error: io::Error| {
+    let mut add_error = |wanted: &NeededSocket<'_>, error: io::Error| {
         let place = Place::default().key("listeners").index(wanted.index).key("address");
         mistakes.add(&place, format!("cannot listen on {}: {error}", wanted.listener.address));
     };
@@ -104,12 +104,12 @@ pub fn bind_listeners(mut wanted: Vec<Wanted<'_>>) -> Result<Vec<Bound>, Mistake
         }
         match unlistened((wanted.listener.transport(), wanted.listener.address), &wanted.going) {
             Ok(socket) => bound.push((wanted, socket)),
-            Err(error) => tell(wanted, error),
+            Err(error) => add_error(wanted, error),
         }
     }
     if bound.len() == wanted.len() {
         for (wanted, socket) in &bound {
-            let _ = listen(socket, wanted.listener.transport()).map_err(|error| tell(wanted, error));
+            let _ = listen(socket, wanted.listener.transport()).map_err(|error| add_error(wanted, error));
         }
     }
     let named = bound.into_iter().map(|(wanted, socket)| named(&wanted.listener.name, wanted.listener.address, socket));
@@ -195,7 +195,7 @@ mod tests {
         );
         let loaded = load_text(&text, "c.yaml", std::path::Path::new("")).expect("a configuration");
         let snapshot = crate::compile::compile(&loaded, &crate::live::Live::default()).expect("a right one");
-        let wanted = |index: usize, going| Wanted { index, listener: &snapshot.listeners[index], going };
+        let wanted = |index: usize, going| NeededSocket { index, listener: &snapshot.listeners[index], going };
         let both = |fails: bool| {
             let second = fails.then(|| wanted(1, Vec::new()));
             bind_listeners(std::iter::once(wanted(0, vec![ours.as_fd()])).chain(second).collect())

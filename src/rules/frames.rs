@@ -11,19 +11,19 @@ pub mod close_code {
 const CLOSE: u8 = 8;
 
 /// The maximum length of a frame header: two bytes, eight of length, four of mask.
-const LONGEST: usize = 14;
+const MAX_HEADER: usize = 14;
 
 /// Tracks the frames of one direction.
 #[derive(Debug, Default)]
-pub struct Frames {
-    head: [u8; LONGEST],
+pub struct WebSocketFrames {
+    head: [u8; MAX_HEADER],
     have: usize,
     /// The bytes of the current frame that have not arrived.
     left: u64,
     closed: bool,
 }
 
-impl Frames {
+impl WebSocketFrames {
     /// Returns whether the bytes so far end with a whole frame.
     pub fn at_boundary(&self) -> bool {
         self.have == 0 && self.left == 0
@@ -121,7 +121,7 @@ mod tests {
             let bytes = frames.concat();
             let mut ends = vec![0];
             frames.iter().for_each(|f| ends.push(ends[ends.len() - 1] + f.len()));
-            let (mut followed, mut at) = (Frames::default(), 0);
+            let (mut followed, mut at) = (WebSocketFrames::default(), 0);
             for cut in cuts.iter().cycle() {
                 if at == bytes.len() {
                     break;
@@ -130,7 +130,7 @@ mod tests {
                 followed.follow(&bytes[at..next]);
                 at = next;
                 prop_assert_eq!(followed.at_boundary(), ends.contains(&at));
-                let mut other = Frames { head: followed.head, ..followed };
+                let mut other = WebSocketFrames { head: followed.head, ..followed };
                 let end = ends.iter().copied().find(|end| *end >= at).unwrap_or(at);
                 prop_assert_eq!(other.finish(&bytes[at..]), end - at);
                 prop_assert!(other.at_boundary() && !other.is_closed());
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn close_frames_are_seen_and_made() {
         for masked in [false, true] {
-            let mut frames = Frames::default();
+            let mut frames = WebSocketFrames::default();
             let mut bytes = frame(1, 5, masked);
             bytes.extend(close_frame(close_code::SERVICE_RESTART, masked));
             frames.follow(&bytes);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::Serving;
-use crate::telemetry::cells::{Own, own_each, slot};
+use crate::telemetry::cells::{PerWorker, per_worker, slot};
 
 /// The configuration in one worker's hand. Requests hold this, so that they are counted where no other worker
 /// counts: a counter of all of them would go from processor to processor with every request.
@@ -30,12 +30,12 @@ impl Deref for Held {
 
 /// The configuration at work, which a reload exchanges.
 #[derive(Debug)]
-pub struct Current(Box<[Own<ArcSwap<Held>>]>);
+pub struct Current(Box<[PerWorker<ArcSwap<Held>>]>);
 
 impl Current {
     /// Begins with that one.
     pub fn new(serving: &Arc<Serving>) -> Self {
-        Self(own_each(|| ArcSwap::new(Held::new(Arc::clone(serving)))))
+        Self(per_worker(|| ArcSwap::new(Held::new(Arc::clone(serving)))))
     }
 
     /// It in the running worker's hand.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::Record;
-use super::cells::{Own, own_each, slot};
+use super::cells::{PerWorker, per_worker, slot};
 use super::metrics::METRICS;
 
 /// The maximum size of one worker's buffer in bytes.
@@ -42,28 +42,28 @@ pub enum Sink {
 }
 
 #[derive(Debug)]
-struct Shared {
+struct LogBuffers {
     /// One buffer for each worker.
-    buffers: Box<[Own<Mutex<Vec<u8>>>]>,
+    buffers: Box<[PerWorker<Mutex<Vec<u8>>>]>,
     stop: AtomicBool,
 }
 
 /// The log of one snapshot, written out and closed with the last reference.
 #[derive(Debug)]
-pub struct AccessLog {
+pub struct AccessLogger {
     format: Format,
     sink: Sink,
-    shared: Arc<Shared>,
+    shared: Arc<LogBuffers>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
-impl AccessLog {
+impl AccessLogger {
     /// Opens the log.
     ///
     /// When the file cannot be opened or the thread cannot be started.
     /// When the file cannot be opened or the thread not started.
     pub fn open(sink: Sink, format: Format) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { buffers: own_each(Mutex::default), stop: AtomicBool::new(false) });
+        let shared = Arc::new(LogBuffers { buffers: per_worker(Mutex::default), stop: AtomicBool::new(false) });
         let out: Option<Box<dyn Write + Send>> = match &sink {
             Sink::Stdout => Some(Box::new(std::io::stdout())),
             Sink::Stderr => Some(Box::new(std::io::stderr())),
@@ -73,7 +73,7 @@ impl AccessLog {
         let writer = match out {
             Some(out) => {
                 let shared = Arc::clone(&shared);
-                Some(std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write_out(&shared, out))?)
+                Some(std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write_buffers(&shared, out))?)
             }
             None => None,
         };
@@ -104,7 +104,7 @@ impl AccessLog {
     }
 }
 
-impl AccessLog {
+impl AccessLogger {
     /// Writes out the buffered lines and ends the log, at the end of the process. It waits no longer than `patience`
     /// for the reader of the lines: a full pipe may stay full.
     pub async fn close(&self, patience: Duration) {
@@ -121,7 +121,7 @@ impl AccessLog {
     }
 }
 
-impl Drop for AccessLog {
+impl Drop for AccessLogger {
     fn drop(&mut self) {
         // The writer ends by itself when everything is written: a worker that drops the last reference does not wait
         // for it.
@@ -129,7 +129,7 @@ impl Drop for AccessLog {
     }
 }
 
-fn write_out(shared: &Shared, mut out: Box<dyn Write + Send>) {
+fn write_buffers(shared: &LogBuffers, mut out: Box<dyn Write + Send>) {
     let mut taken = Vec::new();
     let mut failing = false;
     loop {

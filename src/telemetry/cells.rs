@@ -23,20 +23,20 @@ pub fn slot() -> usize {
 /// A value that one worker alone writes, most of the time. Processors fetch cache lines in pairs.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct Own<T>(pub T);
+pub struct PerWorker<T>(pub T);
 
 /// Returns one value for each worker.
-pub fn own_each<T>(make: impl FnMut() -> T) -> Box<[Own<T>]> {
-    std::iter::repeat_with(make).map(Own).take(*SLOTS).collect()
+pub fn per_worker<T>(make: impl FnMut() -> T) -> Box<[PerWorker<T>]> {
+    std::iter::repeat_with(make).map(PerWorker).take(*SLOTS).collect()
 }
 
 /// `N` numbers. They wrap around, so that one worker may subtract what another has added.
 #[derive(Debug)]
-pub struct Cells<const N: usize>(Box<[Own<[AtomicU64; N]>]>);
+pub struct Cells<const N: usize>(Box<[PerWorker<[AtomicU64; N]>]>);
 
 impl<const N: usize> Default for Cells<N> {
     fn default() -> Self {
-        Self(own_each(|| [const { AtomicU64::new(0) }; N]))
+        Self(per_worker(|| [const { AtomicU64::new(0) }; N]))
     }
 }
 
@@ -78,9 +78,9 @@ impl Counter {
 
 /// The number of operations in progress.
 #[derive(Debug, Default)]
-pub struct Level(Cells<1>);
+pub struct ActiveCount(Cells<1>);
 
-impl Level {
+impl ActiveCount {
     /// Adds one.
     pub fn inc(&self) {
         self.0.add(0, 1);
@@ -98,20 +98,20 @@ impl Level {
 }
 
 /// The bounds of histograms in seconds, from a cached response to a long poll.
-pub const BOUNDS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+pub const HISTOGRAM_BOUNDS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 /// One cell for each bound, one for values above the last, and one for the sum.
-const TIMING_CELLS: usize = BOUNDS.len() + 2;
+const TIMING_CELLS: usize = HISTOGRAM_BOUNDS.len() + 2;
 
-/// A histogram of durations, with the bounds [`BOUNDS`].
+/// A histogram of durations, with the bounds [`HISTOGRAM_BOUNDS`].
 #[derive(Debug, Default)]
 pub struct Timings(Cells<TIMING_CELLS>);
 
 /// The values of a histogram.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Counted {
-    /// The number of values within each of [`BOUNDS`] and above the one before it.
-    pub within: [u64; BOUNDS.len()],
+    /// The number of values within each of [`HISTOGRAM_BOUNDS`] and above the one before it.
+    pub within: [u64; HISTOGRAM_BOUNDS.len()],
     /// The number of values.
     pub count: u64,
     /// Their sum in seconds.
@@ -121,7 +121,7 @@ pub struct Counted {
 impl Timings {
     /// Records a duration in seconds.
     pub fn observe(&self, seconds: f64) {
-        self.0.add(BOUNDS.partition_point(|bound| *bound < seconds), 1);
+        self.0.add(HISTOGRAM_BOUNDS.partition_point(|bound| *bound < seconds), 1);
         // Negative values, NaN, and durations of more than 584 years are handled by the conversion.
         self.0.add(TIMING_CELLS - 1, (seconds * 1e9) as u64);
     }
@@ -129,9 +129,9 @@ impl Timings {
     /// Returns the values of the histogram.
     pub fn counted(&self) -> Counted {
         let sums = self.0.sums();
-        let mut within = [0; BOUNDS.len()];
-        within.copy_from_slice(&sums[..BOUNDS.len()]);
-        Counted { within, count: sums[..=BOUNDS.len()].iter().sum(), seconds: sums[TIMING_CELLS - 1] as f64 / 1e9 }
+        let mut within = [0; HISTOGRAM_BOUNDS.len()];
+        within.copy_from_slice(&sums[..HISTOGRAM_BOUNDS.len()]);
+        Counted { within, count: sums[..=HISTOGRAM_BOUNDS.len()].iter().sum(), seconds: sums[TIMING_CELLS - 1] as f64 / 1e9 }
     }
 }
 
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn many_threads_lose_nothing() {
-        let (counter, level) = (Counter::default(), Level::default());
+        let (counter, level) = (Counter::default(), ActiveCount::default());
         std::thread::scope(|scope| {
             for number in 0..2 * MAX_SLOTS {
                 let (counter, level) = (&counter, &level);
@@ -163,10 +163,10 @@ mod tests {
     proptest! {
         #[test]
         fn times_are_counted_as_prometheus_counts_them(
-            times in prop::collection::vec(prop_oneof![0.0..40.0f64, prop::sample::select(BOUNDS.to_vec())], 0..50),
+            times in prop::collection::vec(prop_oneof![0.0..40.0f64, prop::sample::select(HISTOGRAM_BOUNDS.to_vec())], 0..50),
         ) {
             let timings = Timings::default();
-            let options = prometheus::HistogramOpts::new("model", "model").buckets(BOUNDS.to_vec());
+            let options = prometheus::HistogramOpts::new("model", "model").buckets(HISTOGRAM_BOUNDS.to_vec());
             let model = prometheus::Histogram::with_opts(options).expect("a histogram");
             for time in &times {
                 timings.observe(*time);

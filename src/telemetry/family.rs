@@ -2,7 +2,7 @@
 
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
-use super::cells::{BOUNDS, Timings};
+use super::cells::{HISTOGRAM_BOUNDS, Timings};
 
 /// Labels, sorted by name.
 type Labels<'l> = &'l [(&'l str, &'l str)];
@@ -63,7 +63,7 @@ pub fn gauge(labels: Labels<'_>, value: i64) -> Metric {
 pub fn histogram(labels: Labels<'_>, timings: &Timings) -> Metric {
     let counted = timings.counted();
     let mut all = 0;
-    let buckets = BOUNDS.iter().zip(counted.within).map(|(bound, within)| {
+    let buckets = HISTOGRAM_BOUNDS.iter().zip(counted.within).map(|(bound, within)| {
         all += within;
         let mut bucket = Bucket::default();
         bucket.set_upper_bound(*bound);

@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 use prometheus::proto::{Metric, MetricFamily};
 use prometheus::{Encoder, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
-use super::cells::{Cells, Counter, Level, Timings};
+use super::cells::{ActiveCount, Cells, Counter, Timings};
 use super::family;
 use crate::exchange::Reason;
 
@@ -32,7 +32,7 @@ pub struct RouteMetrics {
     by_class: Cells<{ CLASSES.len() }>,
     duration: Timings,
     /// Requests in flight.
-    pub in_flight: Level,
+    pub in_flight: ActiveCount,
 }
 
 impl RouteMetrics {
@@ -91,7 +91,7 @@ pub struct Metrics {
     target_health: GaugeVec,
     target_active: GaugeVec,
     /// Open downstream connections.
-    pub open_connections: Level,
+    pub open_connections: ActiveCount,
     /// Accepted downstream connections.
     pub accepted: Counter,
     /// Connections that ended before a request could be read, by cause.
@@ -127,7 +127,7 @@ impl Metrics {
             target_ejected: gauges(r, "portcullis_target_ejected", "1 if the target is ejected", &["upstream", "target"]),
             target_health: gauges(r, "portcullis_target_healthy", "1 if the target is eligible", &["upstream", "target"]),
             target_active: gauges(r, "portcullis_target_requests_in_flight", "Requests in flight on the target", &["upstream", "target"]),
-            open_connections: Level::default(),
+            open_connections: ActiveCount::default(),
             accepted: Counter::default(),
             refused: counters(r, "portcullis_connections_refused_total", "Connections that ended before a request was read", &["cause"]),
             panics: counters(r, "portcullis_panics_total", "Panics: each is a defect of the gateway and failed one request", &[])

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use super::metrics::METRICS;
 
 /// The maximum number of queued lines of the process's own log; further ones are dropped and counted.
-const MOST: usize = 4_096;
+const MAX_QUEUED_LINES: usize = 4_096;
 
 /// The time for which the end of a process waits until its log is written.
-const LAST: Duration = Duration::from_millis(500);
+const FINISH_LOG_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Prints a line, as `println!` does, but a closed output is no error.
 macro_rules! say {
@@ -31,20 +31,20 @@ macro_rules! complain {
 }
 
 /// A message to the thread that writes to standard error.
-enum Line {
+enum LogMessage {
     Text(Vec<u8>),
     /// Everything before it is written: the sender is notified.
     Written(SyncSender<()>),
 }
 
-static LINES: OnceLock<SyncSender<Line>> = OnceLock::new();
+static LINES: OnceLock<SyncSender<LogMessage>> = OnceLock::new();
 
 /// Passes lines to the thread that writes them, each as one write.
-struct Lines;
+struct LogWriter;
 
-impl Write for Lines {
+impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        let sent = LINES.get().map(|lines| lines.try_send(Line::Text(line.to_vec())));
+        let sent = LINES.get().map(|lines| lines.try_send(LogMessage::Text(line.to_vec())));
         if let Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) = sent {
             METRICS.log_dropped.inc();
         }
@@ -56,31 +56,31 @@ impl Write for Lines {
     }
 }
 
-fn write_out(lines: &Receiver<Line>) {
+fn write_lines(lines: &Receiver<LogMessage>) {
     for line in lines {
         match line {
-            Line::Text(text) if std::io::stderr().write_all(&text).is_err() => METRICS.log_dropped.inc(),
-            Line::Text(_) => {}
-            Line::Written(heard) => _ = heard.send(()),
+            LogMessage::Text(text) if std::io::stderr().write_all(&text).is_err() => METRICS.log_dropped.inc(),
+            LogMessage::Text(_) => {}
+            LogMessage::Written(heard) => _ = heard.send(()),
         }
     }
 }
 
 /// Returns the destination of the process's own log: standard error, written by a thread of its own.
 pub fn log_target() -> env_logger::Target {
-    let (sender, lines) = sync_channel(MOST);
-    let writer = std::thread::Builder::new().name("log".to_owned()).spawn(move || write_out(&lines));
+    let (sender, lines) = sync_channel(MAX_QUEUED_LINES);
+    let writer = std::thread::Builder::new().name("log".to_owned()).spawn(move || write_lines(&lines));
     if writer.is_err() || LINES.set(sender).is_err() {
         return env_logger::Target::Stderr;
     }
-    env_logger::Target::Pipe(Box::new(Lines))
+    env_logger::Target::Pipe(Box::new(LogWriter))
 }
 
 /// Enqueues a line, and waits for a free place for a limited time.
-fn put(lines: &SyncSender<Line>, mut line: Line) {
+fn enqueue(lines: &SyncSender<LogMessage>, mut line: LogMessage) {
     let begun = Instant::now();
     while let Err(TrySendError::Full(again)) = lines.try_send(line) {
-        if begun.elapsed() >= LAST {
+        if begun.elapsed() >= FINISH_LOG_TIMEOUT {
             return METRICS.log_dropped.inc();
         }
         line = again;
@@ -93,14 +93,14 @@ fn put(lines: &SyncSender<Line>, mut line: Line) {
 pub fn finish_log() {
     let Some(lines) = LINES.get() else { return };
     let (heard, written) = sync_channel(1);
-    put(lines, Line::Written(heard));
-    let _ = written.recv_timeout(LAST);
+    enqueue(lines, LogMessage::Written(heard));
+    let _ = written.recv_timeout(FINISH_LOG_TIMEOUT);
 }
 
 /// Writes why a process ends, after what it has logged.
-pub fn last_words(text: &str) {
+pub fn write_final_error(text: &str) {
     match LINES.get() {
-        Some(lines) => put(lines, Line::Text(format!("{text}\n").into_bytes())),
+        Some(lines) => enqueue(lines, LogMessage::Text(format!("{text}\n").into_bytes())),
         None => complain!("{text}"),
     }
 }

@@ -52,7 +52,7 @@ pub fn chain_and_key(cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, Strin
 ///
 /// # Errors
 /// When the CA file is wrong. A system without CA certificates gives an empty store.
-pub fn authorities(path: Option<&Path>) -> Result<RootCertStore, String> {
+pub fn trusted_roots(path: Option<&Path>) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
     match path {
         Some(path) => {
@@ -72,7 +72,7 @@ pub fn authorities(path: Option<&Path>) -> Result<RootCertStore, String> {
 
 /// CA certificates for Pingora's peers; two values are equal when their certificates are.
 #[derive(Clone, Debug)]
-pub struct PeerAuthorities {
+pub struct PeerRoots {
     /// The certificates.
     pub certificates: Arc<CaType>,
     /// Whether one of them may be a target's own certificate, which Pingora cannot verify.
@@ -80,14 +80,14 @@ pub struct PeerAuthorities {
     digest: Vec<u8>,
 }
 
-impl PeerAuthorities {
+impl PeerRoots {
     /// Returns a placeholder for peers that are not verified on a system without CA certificates: Pingora's connector
     /// builds a verifier even then, and rustls builds none without a CA (pingora-core 0.9.1,
     /// `connectors/tls/rustls`). The key of the certificate was discarded.
     pub fn placeholder() -> &'static Self {
-        static PLACEHOLDER: LazyLock<PeerAuthorities> = LazyLock::new(|| {
+        static PLACEHOLDER: LazyLock<PeerRoots> = LazyLock::new(|| {
             let found = rustls_pemfile::certs(&mut include_bytes!("placeholder.pem").as_slice()).flatten().collect();
-            PeerAuthorities::of(found)
+            PeerRoots::of(found)
         });
         &PLACEHOLDER
     }
@@ -102,7 +102,7 @@ impl PeerAuthorities {
     /// # Errors
     /// As for [`trusted_roots`].
     pub fn read(path: &Path) -> Result<Self, String> {
-        authorities(Some(path))?; // proves that each parses: parse_x509 would panic
+        trusted_roots(Some(path))?; // proves that each parses: parse_x509 would panic
         Ok(Self::of(certificates(path)?))
     }
 
@@ -117,15 +117,15 @@ impl PeerAuthorities {
     }
 }
 
-impl PartialEq for PeerAuthorities {
+impl PartialEq for PeerRoots {
     fn eq(&self, other: &Self) -> bool {
         self.digest == other.digest
     }
 }
 
-impl Eq for PeerAuthorities {}
+impl Eq for PeerRoots {}
 
-impl std::hash::Hash for PeerAuthorities {
+impl std::hash::Hash for PeerRoots {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         self.digest.hash(state);
     }

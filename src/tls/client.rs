@@ -10,6 +10,6 @@ use rustls::ClientConfig;
 /// When the CA file is wrong.
 pub fn client_config(ca: Option<&Path>) -> Result<ClientConfig, String> {
     super::install_provider();
-    let roots = super::authorities(ca)?;
+    let roots = super::trusted_roots(ca)?;
     Ok(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
 }

@@ -11,13 +11,13 @@ mod roots;
 mod server;
 mod tickets;
 
-pub use certificates::{PeerAuthorities, authorities, chain_and_key};
+pub use certificates::{PeerRoots, chain_and_key, trusted_roots};
 pub use client::client_config;
 pub use file::{FileVersion, MAX_MATERIAL, read_file, read_text};
 pub use own_certificate::{is_verified_later, verify_own_certificate};
 pub use roots::{connector_options, system_roots};
 pub use server::{CertificateTable, ServerSettings, server_config};
-pub use tickets::{GivenKeys, TicketKeys, Tickets};
+pub use tickets::{SavedTicketKeys, TicketKeys, Tickets};
 
 /// The TLS stream of a client's connection.
 pub type TlsStream<S> = pingora::tls::ServerTlsStream<S>;

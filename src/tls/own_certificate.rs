@@ -24,16 +24,16 @@ use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 
-use super::PeerAuthorities;
+use super::PeerRoots;
 
 /// The time for which a certificate that was verified as usual is cached.
-const KNOWN_FOR: Duration = Duration::from_secs(300);
+const VERIFIED_FOR: Duration = Duration::from_secs(300);
 
 /// The maximum number of cached certificates.
-const MAX_KNOWN: usize = 10_000;
+const MAX_VERIFIED: usize = 10_000;
 
 /// Certificates that were verified as usual, by the digest of all inputs of the verification.
-static KNOWN: LazyLock<Mutex<HashMap<[u8; 32], Instant>>> = LazyLock::new(Mutex::default);
+static VERIFIED: LazyLock<Mutex<HashMap<[u8; 32], Instant>>> = LazyLock::new(Mutex::default);
 
 /// Returns whether a certificate of `ca` may be that of a server itself: it is marked as a CA, is self-signed, and
 /// has a name.
@@ -46,7 +46,7 @@ pub fn may_be_own(certificate: &WrappedX509) -> bool {
 /// Returns whether connections to the peer are made without verification, and [`verify_own_certificate`] has to
 /// verify them: the settings that `TargetTransport::apply` gives such a peer.
 pub fn is_verified_later(peer: &HttpPeer) -> bool {
-    !peer.options.verify_cert && peer.options.ca.as_ref().is_some_and(|ca| !PeerAuthorities::is_placeholder(ca))
+    !peer.options.verify_cert && peer.options.ca.as_ref().is_some_and(|ca| !PeerRoots::is_placeholder(ca))
 }
 
 /// Verifies the certificate of a new or reused connection, if the connection was made without verification.
@@ -56,27 +56,27 @@ pub fn is_verified_later(peer: &HttpPeer) -> bool {
 pub async fn verify_own_certificate(peer: &HttpPeer, digest: Option<&Digest>) -> Result<()> {
     let Some(ca) = peer.options.ca.as_ref().filter(|_| is_verified_later(peer)) else { return Ok(()) };
     let shown = digest.and_then(|digest| digest.ssl_digest.as_ref()).map(|tls| tls.cert_digest.as_slice());
-    let Some(shown) = shown.filter(|shown| !shown.is_empty()) else { return refuse("the target has presented no certificate") };
+    let Some(shown) = shown.filter(|shown| !shown.is_empty()) else { return reject("the target has presented no certificate") };
     if let Some(own) = ca.iter().find(|certificate| sha256(certificate.borrow_raw_cert()) == shown) {
-        return verify_named(own, &peer.sni).or_else(|why| refuse(&why));
+        return verify_named(own, &peer.sni).or_else(|why| reject(&why));
     }
-    let key = key(ca, &peer.sni, shown);
+    let key = cache_key(ca, &peer.sni, shown);
     let now = Instant::now();
-    if KNOWN.lock().get(&key).is_some_and(|until| *until > now) {
+    if VERIFIED.lock().get(&key).is_some_and(|until| *until > now) {
         return Ok(());
     }
     let time = peer.options.total_connection_timeout.unwrap_or(Duration::from_secs(5));
     let verified = tokio::time::timeout(time, verify_as_usual(peer, ca, shown)).await;
-    verified.unwrap_or_else(|_| Err("the target's certificate could not be verified in time".to_owned())).or_else(|why| refuse(&why))?;
-    let mut known = KNOWN.lock();
-    if known.len() >= MAX_KNOWN {
+    verified.unwrap_or_else(|_| Err("the target's certificate could not be verified in time".to_owned())).or_else(|why| reject(&why))?;
+    let mut known = VERIFIED.lock();
+    if known.len() >= MAX_VERIFIED {
         known.clear();
     }
-    known.insert(key, now + KNOWN_FOR);
+    known.insert(key, now + VERIFIED_FOR);
     Ok(())
 }
 
-fn refuse(why: &str) -> Result<()> {
+fn reject(why: &str) -> Result<()> {
     Error::e_explain(ErrorType::InvalidCert, why.to_owned())
 }
 
@@ -98,7 +98,7 @@ fn verify_named(own: &WrappedX509, name: &str) -> std::result::Result<(), String
     }
 }
 
-fn key(ca: &CaType, name: &str, shown: &[u8]) -> [u8; 32] {
+fn cache_key(ca: &CaType, name: &str, shown: &[u8]) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
     ca.iter().for_each(|certificate| context.update(&sha256(certificate.borrow_raw_cert())));
     context.update(shown);

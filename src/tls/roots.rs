@@ -16,10 +16,10 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 
 /// A PEM file without a certificate.
-const EMPTY: &str = "/dev/null";
+const EMPTY_FILE: &str = "/dev/null";
 
 /// The number of unused connections that a connector of the gateway's own keeps; Pingora's default.
-const KEPT: usize = 128;
+const MAX_IDLE: usize = 128;
 
 /// The system's usable CA certificates, as they were when the process started.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub fn system_roots() -> &'static SystemRoots {
 
 /// Returns the options of a connector, with the system's CA certificates where they can be used.
 pub fn connector_options() -> Option<ConnectorOptions> {
-    let mut options = ConnectorOptions::new(KEPT);
+    let mut options = ConnectorOptions::new(MAX_IDLE);
     options.ca_file = Some(system_roots().pem_path());
     Some(options)
 }
@@ -62,7 +62,7 @@ impl SystemRoots {
 
     /// Returns the path of a PEM file with them.
     pub fn pem_path(&self) -> String {
-        self.file.as_ref().map_or_else(|| EMPTY.to_owned(), |file| format!("/proc/self/fd/{}", file.as_raw_fd()))
+        self.file.as_ref().map_or_else(|| EMPTY_FILE.to_owned(), |file| format!("/proc/self/fd/{}", file.as_raw_fd()))
     }
 }
 

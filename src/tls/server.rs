@@ -61,15 +61,15 @@ fn subject_names(der: &[u8]) -> Vec<String> {
     names.unwrap_or_default()
 }
 
-struct Resolver(Arc<ArcSwap<CertificateTable>>);
+struct CertificateResolver(Arc<ArcSwap<CertificateTable>>);
 
-impl std::fmt::Debug for Resolver {
+impl std::fmt::Debug for CertificateResolver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Resolver")
     }
 }
 
-impl ResolvesServerCert for Resolver {
+impl ResolvesServerCert for CertificateResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.0.load().find(hello.server_name())
     }
@@ -90,7 +90,7 @@ pub fn server_config(settings: &ServerSettings, table: Arc<ArcSwap<CertificateTa
     let versions: &[&rustls::SupportedProtocolVersion] =
         if settings.only_13 { &[&version::TLS13] } else { &[&version::TLS12, &version::TLS13] };
     let builder = ServerConfig::builder_with_protocol_versions(versions);
-    let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(Resolver(table)));
+    let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(CertificateResolver(table)));
     config.alpn_protocols.clone_from(&settings.alpn);
     config.session_storage = rustls::server::ServerSessionMemoryCache::new(20_000);
     config.ticketer = Arc::new(tickets);

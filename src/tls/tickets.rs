@@ -13,18 +13,18 @@ use rustls::server::ProducesTickets;
 use serde::{Deserialize, Serialize};
 
 /// The time for which a key encrypts tickets.
-const ROTATION: Duration = Duration::from_secs(6 * 3600);
+const KEY_ROTATION_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 
 /// The number of keys: the present one and its predecessor, so that a ticket is valid for at least one rotation.
-const KEPT: usize = 2;
+const MAX_KEYS: usize = 2;
 
 /// The length of a key's name, which is the start of each of its tickets.
-const NAME: usize = 16;
+const KEY_NAME_LENGTH: usize = 16;
 
 /// A ticket key.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 struct TicketKey {
-    name: [u8; NAME],
+    name: [u8; KEY_NAME_LENGTH],
     secret: [u8; 32],
     /// The time of its creation, in seconds of Unix time.
     since: u64,
@@ -42,7 +42,7 @@ impl std::fmt::Debug for TicketKeys {
 
 /// The keys in the form for a successor.
 #[derive(Serialize, Deserialize)]
-pub struct GivenKeys(Vec<TicketKey>);
+pub struct SavedTicketKeys(Vec<TicketKey>);
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
@@ -50,27 +50,27 @@ fn now() -> u64 {
 
 impl TicketKeys {
     /// Returns all keys, for a successor.
-    pub fn give(&self) -> GivenKeys {
-        GivenKeys(self.0.read().clone())
+    pub fn give(&self) -> SavedTicketKeys {
+        SavedTicketKeys(self.0.read().clone())
     }
 
     /// Replaces the keys with those of a predecessor.
-    pub fn take(&self, given: GivenKeys) {
+    pub fn take(&self, given: SavedTicketKeys) {
         *self.0.write() = given.0;
     }
 
     fn newest(&self, now: u64) -> Option<TicketKey> {
-        let young = |keys: &[TicketKey]| keys.first().copied().filter(|k| now.saturating_sub(k.since) < ROTATION.as_secs());
+        let young = |keys: &[TicketKey]| keys.first().copied().filter(|k| now.saturating_sub(k.since) < KEY_ROTATION_INTERVAL.as_secs());
         if let Some(key) = young(&self.0.read()) {
             return Some(key);
         }
         let mut keys = self.0.write();
         if young(&keys).is_none() {
-            let mut key = TicketKey { name: [0; NAME], secret: [0; 32], since: now };
+            let mut key = TicketKey { name: [0; KEY_NAME_LENGTH], secret: [0; 32], since: now };
             rand::fill(&mut key.name).ok()?;
             rand::fill(&mut key.secret).ok()?;
             keys.insert(0, key);
-            keys.truncate(KEPT);
+            keys.truncate(MAX_KEYS);
         }
         keys.first().copied()
     }
@@ -109,7 +109,7 @@ impl Tickets {
     }
 
     fn open(&self, ticket: &[u8]) -> Option<Vec<u8>> {
-        let (name, rest) = ticket.split_at_checked(NAME)?;
+        let (name, rest) = ticket.split_at_checked(KEY_NAME_LENGTH)?;
         let (nonce, sealed) = rest.split_at_checked(NONCE_LEN)?;
         let key = self.keys.named(name)?;
         let mut opened = sealed.to_vec();
@@ -126,7 +126,7 @@ impl ProducesTickets for Tickets {
     }
 
     fn lifetime(&self) -> u32 {
-        ROTATION.as_secs() as u32
+        KEY_ROTATION_INTERVAL.as_secs() as u32
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
@@ -150,9 +150,9 @@ mod tests {
         let ticket = main.seal(b"a session", hours(0)).expect("sealed");
         assert_eq!(main.open(&ticket).as_deref(), Some(&b"a session"[..]));
         assert_eq!(other.open(&ticket), None);
-        let heir = Arc::new(TicketKeys::default());
-        heir.take(serde_json::from_slice(&serde_json::to_vec(&keys.give()).expect("JSON")).expect("keys"));
-        assert!(Tickets::new(heir, "main").open(&ticket).is_some());
+        let successor = Arc::new(TicketKeys::default());
+        successor.take(serde_json::from_slice(&serde_json::to_vec(&keys.give()).expect("JSON")).expect("keys"));
+        assert!(Tickets::new(successor, "main").open(&ticket).is_some());
         main.seal(b"", hours(7)).expect("sealed");
         assert!(main.open(&ticket).is_some());
         main.seal(b"", hours(14)).expect("sealed");

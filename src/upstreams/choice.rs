@@ -9,10 +9,10 @@ use pingora::connectors::L4Connect;
 use pingora::upstreams::peer::HttpPeer;
 
 use super::breaker::SharedBreaker;
-use super::members::Known;
+use super::members::KnownTarget;
 use super::shape::PoolShape;
 use super::target::Target;
-use crate::rules::balance::{Algorithm, Ask, Balance, Loads, Seat, WHOLE_PART};
+use crate::rules::balance::{Algorithm, Balancer, Loads, PickInput, Seat, WHOLE_WEIGHT};
 use crate::rules::resilience::{shares, slow_start};
 
 /// The number of targets that may decline a request before the others are tried in any order.
@@ -43,7 +43,7 @@ pub struct Member {
 /// Targets with an algorithm over them.
 pub struct Group {
     members: Vec<Arc<Member>>,
-    balance: Box<dyn Balance>,
+    balance: Box<dyn Balancer>,
 }
 
 /// The targets that are eligible at one time.
@@ -92,7 +92,7 @@ impl Loads for GroupLoads<'_> {
 }
 
 /// The input of a pick among all groups.
-pub struct Draw<'d> {
+pub struct PickContext<'d> {
     /// The hash key.
     pub key: Option<u64>,
     /// A fresh random number.
@@ -106,12 +106,12 @@ pub struct Draw<'d> {
 impl Choice {
     /// Picks a target that `take` accepts: it may decline a target that is full or whose breaker is open, and then
     /// the next best is tried.
-    pub fn pick<T>(&self, draw: &Draw<'_>, mut take: impl FnMut(&Arc<Member>) -> Option<T>) -> Option<T> {
-        let point = (draw.key.unwrap_or(draw.random) >> 17) as u32 % WHOLE;
+    pub fn pick<T>(&self, context: &PickContext<'_>, mut take: impl FnMut(&Arc<Member>) -> Option<T>) -> Option<T> {
+        let point = (context.key.unwrap_or(context.random) >> 17) as u32 % WHOLE;
         let first = self.groups.iter().position(|(end, _)| point < *end).unwrap_or(0);
         let count = self.groups.len();
         // If no target of a group accepts the request, the next group is tried.
-        (0..count).find_map(|step| self.groups[(first + step) % count].1.pick(draw, self.timed, &mut take))
+        (0..count).find_map(|step| self.groups[(first + step) % count].1.pick(context, self.timed, &mut take))
     }
 
     /// Returns the eligible targets.
@@ -120,8 +120,8 @@ impl Choice {
     }
 
     /// Arranges the known targets.
-    pub fn build(shape: &PoolShape, known: &HashMap<SocketAddr, Known>, now: u64) -> Self {
-        let mut all: Vec<&Known> = known.values().collect();
+    pub fn build(shape: &PoolShape, known: &HashMap<SocketAddr, KnownTarget>, now: u64) -> Self {
+        let mut all: Vec<&KnownTarget> = known.values().collect();
         all.sort_by_key(|k| k.target.address);
         let mut choice = Self { total: all.len(), timed: shape.algorithm == Algorithm::LeastResponseTime, ..Self::default() };
         if shape.sessions.is_some() {
@@ -133,14 +133,14 @@ impl Choice {
         levels.sort_unstable();
         levels.dedup();
         let of = |level: u32| all.iter().copied().filter(move |k| k.spec.priority == level);
-        let weigh = |list: &mut dyn Iterator<Item = &Known>| list.map(|k| u64::from(k.spec.weight)).sum::<u64>();
+        let weigh = |list: &mut dyn Iterator<Item = &KnownTarget>| list.map(|k| u64::from(k.spec.weight)).sum::<u64>();
         let mut health: Vec<(u64, u64)> =
             levels.iter().map(|level| (weigh(&mut of(*level).filter(|k| k.is_eligible())), weigh(&mut of(*level)))).collect();
         let calm = !in_panic(shape.panic_threshold, &mut health);
         choice.panic = !calm;
         let mut end = 0;
         for (level, share) in levels.iter().zip(shares(&health)) {
-            let members: Vec<&Known> = of(*level).filter(|k| k.is_eligible() || !calm).collect();
+            let members: Vec<&KnownTarget> = of(*level).filter(|k| k.is_eligible() || !calm).collect();
             choice.eligible += members.len();
             for (part, members) in by_zone(shape, members, weigh(&mut of(*level).filter(|k| k.is_near(shape)))) {
                 end += share * part;
@@ -172,35 +172,36 @@ fn in_panic(threshold: u32, health: &mut [(u64, u64)]) -> bool {
 
 /// Divides the members of a priority into groups with a percentage of its load: those of the gateway's own zone get
 /// as much as they can handle by the rule of priorities, and the others the rest.
-fn by_zone<'k>(shape: &PoolShape, members: Vec<&'k Known>, near_total: u64) -> Vec<(u32, Vec<&'k Known>)> {
+fn by_zone<'k>(shape: &PoolShape, members: Vec<&'k KnownTarget>, near_total: u64) -> Vec<(u32, Vec<&'k KnownTarget>)> {
     if near_total == 0 || shape.zone.is_none() {
         return vec![(100, members)];
     }
     let (near, far): (Vec<_>, Vec<_>) = members.into_iter().partition(|k| k.is_near(shape));
-    let weight = |list: &[&Known]| list.iter().map(|k| u64::from(k.spec.weight)).sum::<u64>();
+    let weight = |list: &[&KnownTarget]| list.iter().map(|k| u64::from(k.spec.weight)).sum::<u64>();
     let parts = shares(&[(weight(&near), near_total), (weight(&far), weight(&far))]);
     vec![(parts[0], near), (parts[1], far)]
 }
 
 impl Group {
-    fn new(shape: &PoolShape, members: &[&Known], now: u64) -> Self {
-        let seat = |k: &&Known| Seat { id: k.target.id, weight: k.spec.weight, part: (k.ramp(shape, now) * f64::from(WHOLE_PART)) as u32 };
+    fn new(shape: &PoolShape, members: &[&KnownTarget], now: u64) -> Self {
+        let seat =
+            |k: &&KnownTarget| Seat { id: k.target.id, weight: k.spec.weight, ramp: (k.ramp(shape, now) * f64::from(WHOLE_WEIGHT)) as u32 };
         let seats: Vec<Seat> = members.iter().map(seat).collect();
         Self { balance: shape.algorithm.build(&seats), members: members.iter().map(|k| Arc::clone(&k.member)).collect() }
     }
 
-    fn pick<T>(&self, draw: &Draw<'_>, timed: bool, take: &mut impl FnMut(&Arc<Member>) -> Option<T>) -> Option<T> {
+    fn pick<T>(&self, context: &PickContext<'_>, timed: bool, take: &mut impl FnMut(&Arc<Member>) -> Option<T>) -> Option<T> {
         let now = if timed { crate::exchange::clock::now() } else { 0 };
-        let loads = GroupLoads { members: &self.members, now, total: draw.active };
-        let mut tried: Vec<usize> = if draw.tried.is_empty() {
+        let loads = GroupLoads { members: &self.members, now, total: context.active };
+        let mut tried: Vec<usize> = if context.tried.is_empty() {
             Vec::new()
         } else {
-            let was = |m: &Arc<Member>| draw.tried.contains(&m.target.address);
+            let was = |m: &Arc<Member>| context.tried.contains(&m.target.address);
             self.members.iter().enumerate().filter(|(_, m)| was(m)).map(|(i, _)| i).collect()
         };
         for _ in 0..DECLINES {
-            let ask = Ask { key: draw.key, random: draw.random, loads: &loads, tried: &tried };
-            let index = self.balance.pick(&ask)?;
+            let input = PickInput { key: context.key, random: context.random, loads: &loads, tried: &tried };
+            let index = self.balance.pick(&input)?;
             if let Some(taken) = take(self.members.get(index)?) {
                 return Some(taken);
             }
@@ -208,13 +209,13 @@ impl Group {
         }
         // So many are full or open that the order no longer matters.
         let count = self.members.len();
-        let start = (draw.random % count.max(1) as u64) as usize;
+        let start = (context.random % count.max(1) as u64) as usize;
         let rest = (start..count).chain(0..start).filter(|index| !tried.contains(index));
         rest.filter_map(|index| self.members.get(index)).find_map(take)
     }
 }
 
-impl Known {
+impl KnownTarget {
     fn is_near(&self, shape: &PoolShape) -> bool {
         shape.zone.is_some() && self.spec.zone == shape.zone
     }

@@ -59,13 +59,13 @@ pub struct Gate {
     by_targets: AtomicU32,
     by_time: AtomicU32,
     /// The queue, first in, first out. A place is handed over as the message.
-    queue: Mutex<VecDeque<(Class, oneshot::Sender<Entered>)>>,
+    queue: Mutex<VecDeque<(Class, oneshot::Sender<AdmittedRequest>)>>,
     gradient: Option<Mutex<Gradient>>,
 }
 
 /// An admitted request, counted for as long as this value lives.
 #[derive(Debug)]
-pub struct Entered(Arc<Gate>);
+pub struct AdmittedRequest(Arc<Gate>);
 
 impl Gate {
     /// Returns an open gate.
@@ -101,7 +101,7 @@ impl Gate {
     }
 
     /// Sets the number of targets. Without any, the pick rejects requests, and not the queue.
-    pub fn targets(self: &Arc<Self>, count: usize) {
+    pub fn set_targets(self: &Arc<Self>, count: usize) {
         if self.shape.per_target > 0 {
             let count = if count == 0 { u32::MAX } else { u32::try_from(count).unwrap_or(u32::MAX) };
             let limit = count.saturating_mul(self.shape.per_target);
@@ -126,18 +126,18 @@ impl Gate {
         let least = self.by_targets.load(Ordering::Relaxed).min(self.by_time.load(Ordering::Relaxed));
         let limit = self.shape.requests.min(least);
         if self.limit.swap(limit, Ordering::Relaxed) < limit && self.waiting() > 0 {
-            self.hand_on();
+            self.hand_over_places();
         }
     }
 
-    fn try_enter(self: &Arc<Self>, class: Class) -> Option<Entered> {
+    fn try_enter(self: &Arc<Self>, class: Class) -> Option<AdmittedRequest> {
         let most = class.share(self.limit());
         let entered = self.active.fetch_update(Ordering::SeqCst, Ordering::Relaxed, |active| (active < most).then(|| active + 1));
-        entered.ok().map(|_| Entered(Arc::clone(self)))
+        entered.ok().map(|_| AdmittedRequest(Arc::clone(self)))
     }
 
     /// Hands free places to queued requests.
-    fn hand_on(self: &Arc<Self>) {
+    fn hand_over_places(self: &Arc<Self>) {
         let mut queue = self.queue.lock();
         loop {
             // Cancelled waiters are skipped; one that is cancelled later drops its place, which calls this again.
@@ -162,25 +162,25 @@ impl Gate {
     }
 
     /// Admits a request if it need not be queued.
-    pub fn try_now(self: &Arc<Self>, class: Class) -> Option<Entered> {
+    pub fn try_admit(self: &Arc<Self>, class: Class) -> Option<AdmittedRequest> {
         // A later request does not overtake queued ones.
         if self.waiting() == 0 || class == Class::High { self.try_enter(class) } else { None }
     }
 
     /// Admits a request at once or from the queue; `None` when there are too many.
-    pub async fn enter(self: &Arc<Self>, class: Class) -> Option<Entered> {
-        if let Some(entered) = self.try_now(class) {
+    pub async fn admit(self: &Arc<Self>, class: Class) -> Option<AdmittedRequest> {
+        if let Some(entered) = self.try_admit(class) {
             return Some(entered);
         }
-        if self.has_queue(class) { self.wait(class).await } else { None }
+        if self.has_queue(class) { self.wait_in_queue(class).await } else { None }
     }
 
-    async fn wait(self: &Arc<Self>, class: Class) -> Option<Entered> {
+    async fn wait_in_queue(self: &Arc<Self>, class: Class) -> Option<AdmittedRequest> {
         let _waiting = Waiting::begin(self)?;
         let (sender, turn) = oneshot::channel();
         self.queue.lock().push_back((class, sender));
         // A place may have become free in between.
-        self.hand_on();
+        self.hand_over_places();
         tokio::time::timeout(self.shape.pending_time, turn).await.ok()?.ok()
     }
 }
@@ -202,11 +202,11 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl Drop for Entered {
+impl Drop for AdmittedRequest {
     fn drop(&mut self) {
         self.0.active.fetch_sub(1, Ordering::SeqCst);
         if self.0.waiting.load(Ordering::SeqCst) > 0 {
-            self.0.hand_on();
+            self.0.hand_over_places();
         }
     }
 }
@@ -223,20 +223,20 @@ mod tests {
     #[tokio::test]
     async fn lets_in_up_to_its_limit_and_queues_the_rest() {
         let gate = gate(2, 1);
-        let (one, two) = (gate.enter(Class::Normal).await, gate.enter(Class::Normal).await);
+        let (one, two) = (gate.admit(Class::Normal).await, gate.admit(Class::Normal).await);
         assert!(one.is_some() && two.is_some());
         let third = tokio::spawn({
             let gate = Arc::clone(&gate);
-            async move { gate.enter(Class::Normal).await }
+            async move { gate.admit(Class::Normal).await }
         });
         while gate.waiting() == 0 {
             tokio::task::yield_now().await;
         }
-        assert!(gate.enter(Class::Normal).await.is_none(), "the queue is full");
+        assert!(gate.admit(Class::Normal).await.is_none(), "the queue is full");
         drop(one);
         let third = third.await.expect("no panic");
         assert!(third.is_some());
-        assert!(gate.enter(Class::Normal).await.is_none(), "nobody leaves in its time");
+        assert!(gate.admit(Class::Normal).await.is_none(), "nobody leaves in its time");
         drop((two, third));
         assert_eq!((gate.active(), gate.waiting()), (0, 0));
     }
@@ -244,13 +244,13 @@ mod tests {
     #[tokio::test]
     async fn whoever_waits_longest_is_next_and_whoever_left_is_passed_over() {
         let gate = gate(1, 10);
-        let first = gate.enter(Class::Normal).await.expect("room");
+        let first = gate.admit(Class::Normal).await.expect("room");
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = Vec::new();
         for number in 0..5 {
             let (waiting, noted) = (Arc::clone(&gate), Arc::clone(&order));
             tasks.push(tokio::spawn(async move {
-                let entered = waiting.enter(Class::Normal).await;
+                let entered = waiting.admit(Class::Normal).await;
                 noted.lock().push(number);
                 drop(entered);
             }));
@@ -261,7 +261,7 @@ mod tests {
         let left = tasks.remove(1);
         left.abort();
         let _ = left.await;
-        assert!(gate.try_now(Class::Normal).is_none(), "nobody passes those that wait");
+        assert!(gate.try_admit(Class::Normal).is_none(), "nobody passes those that wait");
         drop(first);
         for task in tasks {
             let _ = task.await;
@@ -275,22 +275,22 @@ mod tests {
         let gate = gate(4, 0);
         let mut held = Vec::new();
         for _ in 0..3 {
-            held.push(gate.enter(Class::Low).await.expect("room"));
+            held.push(gate.admit(Class::Low).await.expect("room"));
         }
-        assert!(gate.enter(Class::Low).await.is_none());
-        held.push(gate.enter(Class::Normal).await.expect("room"));
-        assert!(gate.enter(Class::Normal).await.is_none());
-        held.push(gate.enter(Class::High).await.expect("room"));
-        assert!(gate.enter(Class::High).await.is_none());
+        assert!(gate.admit(Class::Low).await.is_none());
+        held.push(gate.admit(Class::Normal).await.expect("room"));
+        assert!(gate.admit(Class::Normal).await.is_none());
+        held.push(gate.admit(Class::High).await.expect("room"));
+        assert!(gate.admit(Class::High).await.is_none());
     }
 
     #[tokio::test]
     async fn targets_bound_it() {
         let pending_time = Duration::from_millis(50);
         let gate = Gate::new(GateShape { requests: 100, per_target: 3, pending: 0, pending_time, adaptive: None });
-        gate.targets(2);
+        gate.set_targets(2);
         assert_eq!(gate.limit(), 6);
-        gate.targets(0);
+        gate.set_targets(0);
         assert_eq!(gate.limit(), 100);
     }
 }

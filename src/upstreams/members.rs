@@ -10,22 +10,22 @@ use parking_lot::Mutex;
 use pingora::lb::Backend;
 use pingora::upstreams::peer::HttpPeer;
 
-use super::bequest::TargetBequest;
 use super::breaker::SharedBreaker;
-use super::choice::{Choice, Draw, Member};
+use super::choice::{Choice, Member, PickContext};
 use super::gate::Gate;
 use super::probe::ProbeKind;
+use super::saved_state::SavedTarget;
 use super::shape::PoolShape;
-use super::target::{Outcome, Target, TargetSpec};
+use super::target::{Target, TargetOutcome, TargetSpec};
 use super::watch::{Watch, WatchShape};
 use crate::exchange::clock;
-use crate::rules::resilience::{Admission, OutlierShape, Recent, Tally, may_eject, outliers};
-use crate::telemetry::cells::{Own, own_each, slot};
+use crate::rules::resilience::{Admission, OutlierShape, RecentCount, Tally, may_eject, outliers};
+use crate::telemetry::cells::{PerWorker, per_worker, slot};
 use crate::telemetry::metrics::METRICS;
 
 /// A target with its state in a pool.
 #[derive(Debug)]
-pub struct Known {
+pub struct KnownTarget {
     /// The target.
     pub target: Arc<Target>,
     /// Its configuration or discovery result.
@@ -36,7 +36,7 @@ pub struct Known {
     pub member: Arc<Member>,
 }
 
-impl Known {
+impl KnownTarget {
     /// Returns whether it is eligible, regardless of draining.
     pub fn is_eligible(&self) -> bool {
         self.watch.as_ref().is_none_or(|w| w.is_healthy()) && !self.target.is_ejected()
@@ -45,7 +45,7 @@ impl Known {
 
 /// The input of a pick for one try.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wish<'w> {
+pub struct PickRequest<'w> {
     /// The hash key.
     pub key: Option<u64>,
     /// The tag of the request's session.
@@ -66,13 +66,13 @@ pub enum NoPick {
 }
 
 /// An admission of a breaker, to be returned with the outcome.
-type Pass = (Arc<SharedBreaker>, Admission);
+type BreakerPass = (Arc<SharedBreaker>, Admission);
 
 /// Asks a breaker, if there is one; fails with the nanoseconds for which it stays open.
-fn pass(breaker: Option<&Arc<SharedBreaker>>) -> Result<Option<Pass>, u64> {
+fn ask_breaker(breaker: Option<&Arc<SharedBreaker>>) -> Result<Option<BreakerPass>, u64> {
     let Some(breaker) = breaker else { return Ok(None) };
     match breaker.admit() {
-        Admission::Refused(left) => Err(left),
+        Admission::Rejected(left) => Err(left),
         admission => Ok(Some((Arc::clone(breaker), admission))),
     }
 }
@@ -83,7 +83,7 @@ pub struct Picked {
     /// The target.
     pub member: Arc<Member>,
     /// Admissions of the upstream's and the target's breakers, removed when the outcome is known.
-    passes: [Option<Pass>; 2],
+    passes: [Option<BreakerPass>; 2],
     /// Whether the session's own target exists and only could not take this request.
     pub away: bool,
     /// Whether the request is counted on the target.
@@ -101,7 +101,7 @@ impl Picked {
 
 impl Picked {
     /// Abandons the request: it is no longer counted, and its outcome, if none was recorded, is unknown.
-    pub fn let_go(&mut self) {
+    pub fn abandon(&mut self) {
         self.release();
         for (breaker, admission) in self.passes.iter_mut().filter_map(Option::take) {
             breaker.record(admission, None);
@@ -111,17 +111,17 @@ impl Picked {
 
 impl Drop for Picked {
     fn drop(&mut self) {
-        self.let_go();
+        self.abandon();
     }
 }
 
 /// The targets of a pool, by address.
 #[derive(Debug)]
-pub struct Members {
+pub struct PoolMembers {
     /// The configuration of the upstream.
     pub shape: PoolShape,
     /// All targets.
-    pub by_address: Mutex<HashMap<SocketAddr, Known>>,
+    pub by_address: Mutex<HashMap<SocketAddr, KnownTarget>>,
     /// The eligible targets, arranged for picks.
     pub choice: ArcSwap<Choice>,
     /// The admission gate.
@@ -129,16 +129,16 @@ pub struct Members {
     /// The upstream's breaker.
     pub breaker: Option<Arc<SharedBreaker>>,
     /// The number of requests, for the retry budget: each worker counts its own.
-    requests: Box<[Own<Recent>]>,
+    requests: Box<[PerWorker<RecentCount>]>,
     /// The number of retries.
-    retries: Recent,
+    retries: RecentCount,
     /// The state of a predecessor for targets that are not known yet.
-    pub bequests: Mutex<HashMap<SocketAddr, TargetBequest>>,
+    pub saved: Mutex<HashMap<SocketAddr, SavedTarget>>,
     /// The time of the last comparison of targets, on [`clock`].
     compared: AtomicU64,
 }
 
-impl Members {
+impl PoolMembers {
     /// Returns the members for that shape, with the targets of `before`.
     pub fn new(shape: PoolShape, before: Option<&Self>) -> Self {
         let members = Self {
@@ -152,9 +152,9 @@ impl Members {
                 Some(known) => known.reshaped(shape),
                 None => Arc::new(SharedBreaker::new(shape)),
             }),
-            requests: own_each(Recent::default),
-            retries: Recent::default(),
-            bequests: Mutex::default(),
+            requests: per_worker(RecentCount::default),
+            retries: RecentCount::default(),
+            saved: Mutex::default(),
             compared: AtomicU64::new(clock::now()),
             shape,
         };
@@ -167,7 +167,7 @@ impl Members {
         members
     }
 
-    fn known(&self, target: &Arc<Target>, spec: TargetSpec, watch: Option<Arc<Watch>>) -> Known {
+    fn known(&self, target: &Arc<Target>, spec: TargetSpec, watch: Option<Arc<Watch>>) -> KnownTarget {
         let peer = HttpPeer::new(target.address, false, String::new());
         let authority = http::HeaderValue::try_from(spec.authority());
         let member = Member {
@@ -179,19 +179,19 @@ impl Members {
             draining: spec.draining,
             opener: OnceLock::new(),
         };
-        Known { target: Arc::clone(target), spec, watch, member: Arc::new(member) }
+        KnownTarget { target: Arc::clone(target), spec, watch, member: Arc::new(member) }
     }
 
     /// Picks a target, if possible that of the session.
-    pub fn pick(&self, wish: &Wish<'_>) -> Result<Picked, NoPick> {
-        let admission = pass(self.breaker.as_ref()).map_err(NoPick::Open)?;
+    pub fn pick(&self, request: &PickRequest<'_>) -> Result<Picked, NoPick> {
+        let admission = ask_breaker(self.breaker.as_ref()).map_err(NoPick::Open)?;
         let choice = self.choice.load();
         let mut why = NoPick::NoTarget;
         let mut take = |member: &Arc<Member>| self.take(member, &mut why);
-        let home = wish.session.and_then(|tag| choice.sessions.get(&tag));
-        let bound = home.filter(|m| !wish.tried.contains(&m.target.address));
-        let draw = Draw { key: wish.key, random: fastrand::u64(..), tried: wish.tried, active: self.gate.active() };
-        let picked = bound.and_then(&mut take).or_else(|| choice.pick(&draw, take));
+        let home = request.session.and_then(|tag| choice.sessions.get(&tag));
+        let bound = home.filter(|m| !request.tried.contains(&m.target.address));
+        let context = PickContext { key: request.key, random: fastrand::u64(..), tried: request.tried, active: self.gate.active() };
+        let picked = bound.and_then(&mut take).or_else(|| choice.pick(&context, take));
         match (picked, admission) {
             (Some(mut picked), admission) => {
                 picked.passes[0] = admission;
@@ -214,7 +214,7 @@ impl Members {
             *why = NoPick::Full;
             return None;
         }
-        let pass = match pass(member.breaker.as_ref()) {
+        let pass = match ask_breaker(member.breaker.as_ref()) {
             Ok(pass) => pass,
             Err(left) => {
                 *why = match *why {
@@ -244,7 +244,7 @@ impl Members {
     }
 
     /// Records the outcome of a try.
-    pub fn report(&self, picked: &mut Picked, outcome: Outcome, seconds: Option<f64>) {
+    pub fn report(&self, picked: &mut Picked, outcome: TargetOutcome, seconds: Option<f64>) {
         let target = &picked.member.target;
         for (breaker, admission) in picked.passes.iter_mut().filter_map(Option::take) {
             if breaker.record(admission, Some(outcome.is_good())) {
@@ -282,8 +282,8 @@ impl Members {
     pub(super) fn probed(&self, address: SocketAddr, good: bool, changed: bool, failure: Option<&str>) {
         let answered = !matches!(self.shape.probe.as_ref().map(|probe| &probe.kind), Some(ProbeKind::Tcp));
         let Some(target) = self.by_address.lock().get(&address).map(|k| Arc::clone(&k.target)) else { return };
-        let pardoned = good && target.pardon(answered);
-        if !changed && !pardoned {
+        let returned = good && target.end_ejection(answered);
+        if !changed && !returned {
             return;
         }
         match failure {
@@ -307,7 +307,7 @@ impl Members {
             if !at_start && !known.contains_key(address) {
                 target.start_slowly();
             }
-            let left = self.bequests.lock().remove(address);
+            let left = self.saved.lock().remove(address);
             let watch = self.shape.probe.as_ref().map(|probe| {
                 let shape = WatchShape {
                     address: *address,
@@ -320,7 +320,7 @@ impl Members {
             });
             let fresh = self.known(&target, spec.clone(), watch);
             if let Some(left) = left {
-                left.apply(&target, self, fresh.member.breaker.as_deref());
+                left.restore(&target, self, fresh.member.breaker.as_deref());
             }
             next.insert(*address, fresh);
         }
@@ -333,7 +333,7 @@ impl Members {
     pub fn rebuild(&self) {
         let known = self.by_address.lock();
         let choice = Choice::build(&self.shape, &known, clock::now());
-        self.gate.targets(choice.eligible.max(choice.sessions.len()));
+        self.gate.set_targets(choice.eligible.max(choice.sessions.len()));
         let before = self.choice.load();
         if choice.panic && !before.panic && before.total > 0 {
             log::warn!("upstream {}: too few targets are healthy, health is ignored", self.shape.name);
@@ -351,7 +351,7 @@ impl Members {
         let now = clock::now();
         let mut changed = self.choice.load().starting;
         // When ejection is no longer configured, ejected targets return at once.
-        let back = |target: &Target| if self.shape.outlier.is_some() { target.release(now) } else { target.pardon(true) };
+        let back = |target: &Target| if self.shape.outlier.is_some() { target.expire_ejection(now) } else { target.end_ejection(true) };
         for known in self.by_address.lock().values().filter(|k| back(&k.target)) {
             log::info!("upstream {}: target {} is back from its ejection", self.shape.name, known.target.label);
             known.target.start_slowly();
@@ -371,7 +371,7 @@ impl Members {
     fn compare(&self, shape: &OutlierShape) {
         let targets: Vec<_> = self.by_address.lock().values().map(|k| Arc::clone(&k.target)).collect();
         let tallies: Vec<Tally> = targets.iter().map(|t| t.take_tally()).collect();
-        targets.iter().for_each(|t| t.calm());
+        targets.iter().for_each(|t| t.decay_ejections());
         for (index, why) in outliers(shape, &tallies) {
             self.eject(&targets[index], shape, why);
         }

@@ -9,7 +9,6 @@
 //!   same probe, and reports the reason and the time of a change.
 
 mod ask;
-mod bequest;
 mod breaker;
 mod call;
 mod choice;
@@ -20,6 +19,7 @@ mod health;
 mod members;
 mod pool;
 mod probe;
+mod saved_state;
 mod sessions;
 mod shape;
 mod sticky;
@@ -30,20 +30,20 @@ mod visit;
 mod watch;
 
 pub use ask::{Asked, Calls, Response};
-pub use bequest::Bequest;
 pub use breaker::SharedBreaker;
 pub use call::{MAX_INTERIM, error_text, is_exhaustion, misframed};
 pub use choice::Member;
-pub use discovery::{Change, Changes, DiscoveryShape, TargetText};
+pub use discovery::{DiscoveryShape, TargetChange, TargetChanges, TargetText};
 pub use failure::{CLIENT_GONE, Failure, exhausted, reason_of};
 pub use gate::{Class, GateShape};
 pub use health::Thresholds;
 pub use pool::Pool;
 pub use probe::{Expression, HttpProbe, ProbeKind};
+pub use saved_state::SavedPool;
 pub use sessions::Sessions;
-pub use shape::{PoolShape, SessionKey, Transport, TransportTls, widen_window};
+pub use shape::{PoolShape, SessionKey, TargetTransport, TransportTls, widen_window};
 pub use sticky::Sticky;
-pub use target::{Outcome, Target, TargetSpec};
+pub use target::{Target, TargetOutcome, TargetSpec};
 pub use upstream::{Retry, Upstream};
 pub use visit::{Caller, Replay, Visit};
 pub use watch::ActiveProbe;

@@ -9,19 +9,19 @@ use pingora::lb::Backends;
 
 use super::breaker::SharedBreaker;
 use super::choice::Choice;
-use super::discovery::{Change, Changes, Discovery, Shared};
+use super::discovery::{PingoraDiscovery, TargetChange, TargetChanges, TargetDiscovery};
 use super::gate::Gate;
-use super::members::{Members, NoPick, Picked, Wish};
+use super::members::{NoPick, PickRequest, Picked, PoolMembers};
 use super::shape::PoolShape;
-use super::target::Outcome;
+use super::target::TargetOutcome;
 use super::view::TargetView;
 use crate::exchange::clock;
 
 /// The runtime state of an upstream.
 pub struct Pool {
     backends: Backends,
-    discovery: Arc<Discovery>,
-    members: Arc<Members>,
+    discovery: Arc<TargetDiscovery>,
+    members: Arc<PoolMembers>,
     /// Whether a snapshot that serves has it.
     wanted: AtomicBool,
     /// Whether its background task runs.
@@ -38,11 +38,11 @@ impl std::fmt::Debug for Pool {
 
 impl Pool {
     /// Returns a pool of that shape, which takes over the targets that `before` has too.
-    pub fn new(shape: PoolShape, before: Option<&Self>, changes: Arc<Changes>) -> Arc<Self> {
+    pub fn new(shape: PoolShape, before: Option<&Self>, changes: Arc<TargetChanges>) -> Arc<Self> {
         let (targets, further) = (shape.targets.clone(), shape.discovery.as_ref());
-        let discovery = Arc::new(Discovery::new(targets, further, shape.resolver.as_ref(), shape.resolve_interval, changes));
-        let backends = Backends::new(Box::new(Shared(Arc::clone(&discovery))));
-        let members = Arc::new(Members::new(shape, before.map(|p| &*p.members)));
+        let discovery = Arc::new(TargetDiscovery::new(targets, further, shape.resolver.as_ref(), shape.resolve_interval, changes));
+        let backends = Backends::new(Box::new(PingoraDiscovery(Arc::clone(&discovery))));
+        let members = Arc::new(PoolMembers::new(shape, before.map(|p| &*p.members)));
         Arc::new(Self {
             backends,
             discovery,
@@ -54,12 +54,12 @@ impl Pool {
     }
 
     /// Returns its targets.
-    pub(super) fn members(&self) -> &Arc<Members> {
+    pub(super) fn members(&self) -> &Arc<PoolMembers> {
         &self.members
     }
 
     /// Returns the changes of operators.
-    pub(super) fn changes(&self) -> &Changes {
+    pub(super) fn changes(&self) -> &TargetChanges {
         self.discovery.changes()
     }
 
@@ -99,8 +99,8 @@ impl Pool {
     }
 
     /// Picks a target, if possible that of the session.
-    pub fn pick(&self, wish: &Wish<'_>) -> Result<Picked, NoPick> {
-        self.members.pick(wish)
+    pub fn pick(&self, request: &PickRequest<'_>) -> Result<Picked, NoPick> {
+        self.members.pick(request)
     }
 
     /// Counts a request, for the retry budget.
@@ -114,7 +114,7 @@ impl Pool {
     }
 
     /// Records the outcome of a try: `seconds` is the time to the response's head, if there was one.
-    pub fn report(&self, picked: &mut Picked, outcome: Outcome, seconds: Option<f64>) {
+    pub fn report(&self, picked: &mut Picked, outcome: TargetOutcome, seconds: Option<f64>) {
         self.members.report(picked, outcome, seconds);
     }
 
@@ -149,7 +149,7 @@ impl Pool {
     }
 
     /// Changes a target at run time. The change outlives reloads.
-    pub async fn change(&self, address: SocketAddr, change: impl FnOnce(&mut Change)) {
+    pub async fn change(&self, address: SocketAddr, change: impl FnOnce(&mut TargetChange)) {
         self.discovery.changes().change(address, change);
         self.discover().await;
     }

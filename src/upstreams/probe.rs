@@ -17,7 +17,7 @@ use crate::notation::Statuses;
 use crate::tls::{connector_options, verify_own_certificate};
 
 /// The maximum size of a body that is searched for a text.
-const MAX_BODY: usize = 64 * 1024;
+const MAX_PROBED_BODY: usize = 64 * 1024;
 
 /// The connectors of all probes.
 static CONNECTORS: LazyLock<(TransportConnector, Connector<()>)> =
@@ -117,18 +117,18 @@ impl Probe {
                 verify_own_certificate(&self.peer, Some(&digest)).await.map_err(|e| cause(&e))
             }
             ProbeKind::Http(probe) => {
-                let most = if probe.expect_body.is_some() { MAX_BODY } else { 0 };
-                let reply = self.ask(probe.request(&self.authority)?, Bytes::new(), most).await?;
-                probe.judge(&reply)
+                let most = if probe.expect_body.is_some() { MAX_PROBED_BODY } else { 0 };
+                let reply = self.call(probe.request(&self.authority)?, Bytes::new(), most).await?;
+                probe.evaluate(&reply)
             }
             ProbeKind::Grpc { service } => {
-                let reply = self.ask(grpc_request(&self.authority)?, grpc_question(service), MAX_BODY).await?;
-                grpc_judge(&reply)
+                let reply = self.call(grpc_request(&self.authority)?, grpc_message(service), MAX_PROBED_BODY).await?;
+                evaluate_grpc(&reply)
             }
         }
     }
 
-    async fn ask(&self, request: RequestHeader, body: Bytes, most: usize) -> Result<Reply, String> {
+    async fn call(&self, request: RequestHeader, body: Bytes, most: usize) -> Result<Reply, String> {
         call(&CONNECTORS.1, &self.peer, request, body, most).await.map_err(|e| cause(&e))
     }
 }
@@ -162,7 +162,7 @@ impl HttpProbe {
         Ok(request)
     }
 
-    fn judge(&self, reply: &Reply) -> Result<(), String> {
+    fn evaluate(&self, reply: &Reply) -> Result<(), String> {
         let status = reply.head.status.as_u16();
         if !self.status.contains(status) {
             return Err(format!("status {status}"));
@@ -186,7 +186,7 @@ fn grpc_request(authority: &str) -> Result<RequestHeader, String> {
 }
 
 /// Returns a message of one field, number 1 of type string, behind the five bytes of its frame.
-fn grpc_question(service: &str) -> Bytes {
+fn grpc_message(service: &str) -> Bytes {
     // A name of more than 127 bytes would need a longer length; there is none.
     let name = &service.as_bytes()[..service.len().min(127)];
     let mut message = Vec::new();
@@ -200,7 +200,7 @@ fn grpc_question(service: &str) -> Bytes {
 }
 
 /// Evaluates a response: `status: SERVING` is field 1 with the value 1.
-fn grpc_judge(reply: &Reply) -> Result<(), String> {
+fn evaluate_grpc(reply: &Reply) -> Result<(), String> {
     let from = |headers: &http::HeaderMap| headers.get("grpc-status").and_then(|v| v.to_str().ok()).map(str::to_owned);
     let status = reply.trailers.as_ref().and_then(from).or_else(|| from(&reply.head.headers));
     match status.as_deref() {
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn the_grpc_message_is_framed() {
-        assert_eq!(&grpc_question("")[..], &[0, 0, 0, 0, 0]);
-        assert_eq!(&grpc_question("ab")[..], &[0, 0, 0, 0, 4, 0x0a, 2, b'a', b'b']);
+        assert_eq!(&grpc_message("")[..], &[0, 0, 0, 0, 0]);
+        assert_eq!(&grpc_message("ab")[..], &[0, 0, 0, 0, 4, 0x0a, 2, b'a', b'b']);
     }
 }

@@ -12,13 +12,13 @@ use super::target::TargetSpec;
 use super::watch::ActiveProbe;
 use crate::clients::Resolver;
 use crate::rules::balance::Algorithm;
-use crate::rules::resilience::{BreakerShape, Budget, OutlierShape};
-use crate::tls::{PeerAuthorities, system_roots};
+use crate::rules::resilience::{BreakerShape, OutlierShape, RetryBudget};
+use crate::tls::{PeerRoots, system_roots};
 
 /// The flow-control window of an HTTP/2 response: the number of bytes that a target may send before the client reads
 /// them. And the streams of a connection, so that none waits for the client of another one.
-const STREAM_WINDOW: u32 = 64 * 1024;
-const STREAMS: u32 = 100;
+const TARGET_STREAM_WINDOW: u32 = 64 * 1024;
+const TARGET_STREAMS: u32 = 100;
 
 /// The window for a request whose body is still being sent.
 const DUPLEX_WINDOW: u32 = 8 * 1024 * 1024;
@@ -47,7 +47,7 @@ pub struct PoolShape {
     /// The configured targets.
     pub targets: Vec<TargetSpec>,
     /// The transport to the targets.
-    pub transport: Transport,
+    pub transport: TargetTransport,
     /// The active probe.
     pub probe: Option<ActiveProbe>,
     /// The conditions for ejection.
@@ -63,7 +63,7 @@ pub struct PoolShape {
     /// The limits on concurrent requests.
     pub gate: GateShape,
     /// The retry budget.
-    pub budget: Budget,
+    pub budget: RetryBudget,
     /// The key of its session tags, if it has sessions.
     pub sessions: Option<SessionKey>,
     /// The zone that this gateway is in.
@@ -108,7 +108,7 @@ impl SessionKey {
 
 /// The transport to targets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Transport {
+pub struct TargetTransport {
     /// The minimum and the maximum major version of HTTP.
     pub versions: (u8, u8),
     /// TLS, if any.
@@ -131,10 +131,10 @@ pub struct TransportTls {
     /// The name to request and verify instead of the target's own.
     pub name: Option<String>,
     /// The CA certificates instead of the system's.
-    pub ca: Option<PeerAuthorities>,
+    pub ca: Option<PeerRoots>,
 }
 
-impl Transport {
+impl TargetTransport {
     /// Gives a peer the settings of this transport; `host` is the target's configured name.
     pub fn apply(&self, mut peer: HttpPeer, host: &str) -> HttpPeer {
         if let Some(tls) = &self.tls {
@@ -147,18 +147,18 @@ impl Transport {
             peer.options.verify_hostname = by_pingora;
             peer.options.ca = match &tls.ca {
                 Some(ca) if tls.verify => Some(Arc::clone(&ca.certificates)),
-                _ if !tls.verify && system_roots().is_empty() => Some(Arc::clone(&PeerAuthorities::placeholder().certificates)),
+                _ if !tls.verify && system_roots().is_empty() => Some(Arc::clone(&PeerRoots::placeholder().certificates)),
                 _ => None,
             };
         }
         let (least, most) = self.versions;
         peer.options.set_http_version(most, least);
-        peer.options.max_h2_streams = STREAMS as usize;
+        peer.options.max_h2_streams = TARGET_STREAMS as usize;
         // The bytes that may arrive before they are read, and so before the client takes them: Pingora's default is 8
         // MiB per response.
-        peer.options.h2_stream_window_size = Some(STREAM_WINDOW);
+        peer.options.h2_stream_window_size = Some(TARGET_STREAM_WINDOW);
         // The window of all its streams, so that none waits for the client of another one.
-        peer.options.h2_connection_window_size = Some(STREAMS * STREAM_WINDOW);
+        peer.options.h2_connection_window_size = Some(TARGET_STREAMS * TARGET_STREAM_WINDOW);
         // Upgrades use a tunnel of their own; Pingora's would lose some.
         peer.options.http_upstream_request_policy = pingora::upstreams::peer::HttpUpstreamRequestPolicy::deny_upgrades();
         peer.options.connection_timeout = Some(self.connect);

@@ -43,7 +43,7 @@ impl TargetSpec {
 
 /// The outcome of a request to a target, as far as the target caused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum TargetOutcome {
     /// It responded with a status below 500.
     Good,
     /// It responded with 5xx, except those of the next kind.
@@ -54,7 +54,7 @@ pub enum Outcome {
     TimedOut,
 }
 
-impl Outcome {
+impl TargetOutcome {
     /// Returns the outcome of a response with this status.
     pub fn of_status(status: u16) -> Self {
         match status {
@@ -94,7 +94,7 @@ impl Outcome {
 /// evict its cache line from the other workers. Processors fetch lines in pairs.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Counts {
+struct TargetCounters {
     latency: Ewma,
     active: AtomicU32,
     /// Failures in a row: all, and gateway failures.
@@ -113,7 +113,7 @@ pub struct Target {
     pub label: String,
     /// Its id in hash tables.
     pub id: u64,
-    counts: Counts,
+    counts: TargetCounters,
     ejection: Mutex<(Ejection, &'static str)>,
     ejected: AtomicBool,
     /// Whether its last failure was a time-out: a successful connection does not disprove that.
@@ -127,7 +127,7 @@ pub struct Target {
 
 /// The maximum number of concurrent connection attempts to one target. Further requests wait, up to the connect
 /// time-out.
-const CONNECTING: usize = 256;
+const MAX_CONNECTING: usize = 256;
 
 impl Target {
     /// Returns a target without any history.
@@ -137,7 +137,7 @@ impl Target {
             address,
             id: hash_key(label.as_bytes()),
             label,
-            counts: Counts {
+            counts: TargetCounters {
                 latency: Ewma::new(clock::now()),
                 active: AtomicU32::new(0),
                 in_a_row: AtomicU32::new(0),
@@ -150,7 +150,7 @@ impl Target {
             timed_out: AtomicBool::new(false),
             started: AtomicU64::new(0),
             breaker: Mutex::new(None),
-            connecting: Semaphore::new(CONNECTING),
+            connecting: Semaphore::new(MAX_CONNECTING),
         }
     }
 
@@ -199,13 +199,13 @@ impl Target {
     }
 
     /// Restores an ejection of a predecessor, until the given time.
-    pub fn stay_ejected(&self, times: u32, until: u64, why: &'static str) {
-        *self.ejection.lock() = (Ejection::until_then(times, until), why);
+    pub fn restore_ejection(&self, times: u32, until: u64, why: &'static str) {
+        *self.ejection.lock() = (Ejection::restored(times, until), why);
         self.ejected.store(true, Ordering::Release);
     }
 
     /// Records an outcome. Returns the reason for an ejection, if it should be ejected.
-    pub fn observe(&self, outcome: Outcome, shape: &OutlierShape) -> Option<&'static str> {
+    pub fn observe(&self, outcome: TargetOutcome, shape: &OutlierShape) -> Option<&'static str> {
         if outcome.is_good() {
             self.counts.good.fetch_add(1, Ordering::Relaxed);
             for row in [&self.counts.in_a_row, &self.counts.gateway_in_a_row] {
@@ -217,7 +217,7 @@ impl Target {
             return None;
         }
         self.counts.bad.fetch_add(1, Ordering::Relaxed);
-        self.timed_out.store(outcome == Outcome::TimedOut, Ordering::Relaxed);
+        self.timed_out.store(outcome == TargetOutcome::TimedOut, Ordering::Relaxed);
         let row = self.counts.in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
         let gateway = if outcome.is_gateway_failure() { self.counts.gateway_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
         // Where no more targets may be ejected now, the next series of failures tries again, and not every failure.
@@ -245,19 +245,19 @@ impl Target {
     }
 
     /// Ends the ejection if its time is over. Returns whether it ended.
-    pub fn release(&self, now: u64) -> bool {
-        self.is_ejected() && self.let_back(|ejection| ejection.release(now))
+    pub fn expire_ejection(&self, now: u64) -> bool {
+        self.is_ejected() && self.update_ejection(|ejection| ejection.expire_ejection(now))
     }
 
     /// Ends the ejection at once, since a probe has succeeded; `answered` says whether it got a response. Returns
     /// whether the ejection ended. After a time-out only a probe with a response ends it: a stopped process accepts
     /// connections too.
-    pub fn pardon(&self, answered: bool) -> bool {
+    pub fn end_ejection(&self, answered: bool) -> bool {
         let shown = answered || !self.timed_out.load(Ordering::Relaxed);
-        self.is_ejected() && shown && self.let_back(Ejection::pardon)
+        self.is_ejected() && shown && self.update_ejection(Ejection::end_ejection)
     }
 
-    fn let_back(&self, ask: impl FnOnce(&mut Ejection) -> bool) -> bool {
+    fn update_ejection(&self, ask: impl FnOnce(&mut Ejection) -> bool) -> bool {
         let mut ejection = self.ejection.lock();
         let back = ask(&mut ejection.0);
         if back {
@@ -268,8 +268,8 @@ impl Target {
     }
 
     /// Records an interval without an ejection.
-    pub fn calm(&self) {
-        self.ejection.lock().0.calm();
+    pub fn decay_ejections(&self) {
+        self.ejection.lock().0.decay_ejections();
     }
 
     fn forget(&self) {

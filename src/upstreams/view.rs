@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::Serialize;
 
 use super::health::HealthView;
-use super::members::Known;
+use super::members::KnownTarget;
 use crate::exchange::clock;
 
 /// A target in the admin interface.
@@ -51,7 +51,7 @@ pub struct EjectedView {
 
 impl TargetView {
     /// Returns the view of a target.
-    pub fn of(known: &Known) -> Self {
+    pub fn of(known: &KnownTarget) -> Self {
         let now = clock::now();
         let target = &known.target;
         let left = |until: u64| until.saturating_sub(now).div_ceil(1_000_000_000);

@@ -8,9 +8,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::health::{HealthState, HealthView, Thresholds};
-use super::members::Members;
+use super::members::PoolMembers;
 use super::probe::{Probe, ProbeKind, UNSENT};
-use super::shape::Transport;
+use super::shape::TargetTransport;
 
 /// The configuration of an active probe.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -41,7 +41,7 @@ pub struct WatchShape {
     /// How it is probed.
     pub probe: ActiveProbe,
     /// The transport to it.
-    pub transport: Transport,
+    pub transport: TargetTransport,
 }
 
 /// A target that is probed for as long as any upstream needs the result.
@@ -49,7 +49,7 @@ pub struct WatchShape {
 pub struct Watch {
     shape: WatchShape,
     health: Mutex<HealthState>,
-    members: Mutex<Vec<Weak<Members>>>,
+    members: Mutex<Vec<Weak<PoolMembers>>>,
     first: tokio::sync::watch::Sender<bool>,
 }
 
@@ -59,10 +59,10 @@ static WATCHES: LazyLock<Mutex<HashMap<WatchShape, Weak<Watch>>>> = LazyLock::ne
 impl Watch {
     /// Returns the watch of that shape, which notifies `members` from now on as well. A new one starts to probe;
     /// `healthy` is the result of a predecessor.
-    pub fn of(shape: WatchShape, members: Weak<Members>, healthy: Option<bool>) -> Arc<Self> {
+    pub fn of(shape: WatchShape, members: Weak<PoolMembers>, healthy: Option<bool>) -> Arc<Self> {
         let mut watches = WATCHES.lock();
         if let Some(watch) = watches.get(&shape).and_then(Weak::upgrade) {
-            watch.tell(members);
+            watch.notify(members);
             return watch;
         }
         if watches.len() == watches.capacity() {
@@ -79,10 +79,10 @@ impl Watch {
         watch
     }
 
-    fn tell(&self, members: Weak<Members>) {
-        let mut told = self.members.lock();
-        told.retain(|known| known.strong_count() > 0 && !known.ptr_eq(&members));
-        told.push(members);
+    fn notify(&self, members: Weak<PoolMembers>) {
+        let mut notified = self.members.lock();
+        notified.retain(|known| known.strong_count() > 0 && !known.ptr_eq(&members));
+        notified.push(members);
     }
 
     /// Returns whether the target is eligible, as far as probes say.
@@ -109,8 +109,8 @@ impl Watch {
         let (good, failure) = (result.is_ok(), result.clone().err());
         let changed = self.health.lock().observe(result, self.shape.probe.thresholds);
         self.first.send_replace(true);
-        let told: Vec<_> = self.members.lock().iter().filter_map(Weak::upgrade).collect();
-        for members in told {
+        let notified: Vec<_> = self.members.lock().iter().filter_map(Weak::upgrade).collect();
+        for members in notified {
             members.probed(self.shape.address, good, changed, failure.as_deref());
         }
     }

@@ -94,9 +94,9 @@ impl Call {
                 request = request.header(*name, value);
             }
             let request = request.body(Empty::new()).map_err(|e| e.to_string())?;
-            let answer = client.request(request).await.map_err(|e| e.to_string())?;
-            status = answer.status().as_u16();
-            body = answer.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes();
+            let response = client.request(request).await.map_err(|e| e.to_string())?;
+            status = response.status().as_u16();
+            body = response.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes();
         }
         let text = String::from_utf8_lossy(&body);
         if status != self.status {

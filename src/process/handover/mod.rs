@@ -12,12 +12,12 @@
 //!
 //! A failure before the end of step 3 leaves the old process serving.
 
-mod heir;
-mod offer;
+mod predecessor;
 mod spawn;
+mod upgrade_listener;
 mod wire;
 
-pub use heir::{Follower, Heir, take};
-pub use offer::{Offer, Prepared, unless_anothers};
+pub use predecessor::{Follower, Predecessor, take};
 pub use spawn::{predecessor, remember_executable, start_successor};
+pub use upgrade_listener::{PreparedSocket, UpgradeListener, check_not_taken};
 pub use wire::{Message, receive, send};

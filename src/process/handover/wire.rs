@@ -18,7 +18,7 @@ use crate::live::{Live, Part};
 pub const PROTOCOL: u32 = 4;
 
 /// The maximum length of a message; states follow a message in pieces.
-const LONGEST: usize = 1 << 20;
+const MAX_MESSAGE: usize = 1 << 20;
 
 /// A message of the hand-over.
 #[expect(missing_docs, reason = "the names of the fields are clear")]
@@ -60,12 +60,12 @@ pub fn send(stream: &UnixStream, message: &Message, socket: Option<RawFd>) -> io
     let beside = if fds.is_empty() { vec![] } else { vec![ControlMessage::ScmRights(&fds)] };
     // The socket is attached to the first bytes of its message.
     let parts = [IoSlice::new(&text)];
-    let sent = again(|| sendmsg::<UnixAddr>(stream.as_raw_fd(), &parts, &beside, MsgFlags::MSG_NOSIGNAL, None))?;
+    let sent = retry_interrupted(|| sendmsg::<UnixAddr>(stream.as_raw_fd(), &parts, &beside, MsgFlags::MSG_NOSIGNAL, None))?;
     (&mut &*stream).write_all(&text[sent..])
 }
 
 /// Repeats a call that was interrupted by a signal.
-fn again<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+fn retry_interrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     loop {
         match call() {
             Err(Errno::EINTR) => {}
@@ -75,14 +75,14 @@ fn again<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
 }
 
 /// The maximum number of descriptors of one message (`SCM_MAX_FD` of the kernel).
-const MOST_DESCRIPTORS: usize = 253;
+const MAX_DESCRIPTORS: usize = 253;
 
 /// Receives a message, within the stream's read time-out.
 pub fn receive(stream: &UnixStream) -> io::Result<(Message, Option<OwnedFd>)> {
     let mut length = [0; 4];
     // Enough for the maximum, so that none is cut off: every received descriptor has to be closed here.
-    let mut space = nix::cmsg_space!([RawFd; MOST_DESCRIPTORS]);
-    let (fds, count) = again(|| {
+    let mut space = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
+    let (fds, count) = retry_interrupted(|| {
         let mut parts = [IoSliceMut::new(&mut length)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_WAITALL;
         let message = recvmsg::<UnixAddr>(stream.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
@@ -97,7 +97,7 @@ pub fn receive(stream: &UnixStream) -> io::Result<(Message, Option<OwnedFd>)> {
     }
     (&mut &*stream).read_exact(&mut length[count..])?;
     let length = u32::from_be_bytes(length) as usize;
-    if length > LONGEST {
+    if length > MAX_MESSAGE {
         return Err(io::Error::other("a message of another program"));
     }
     let mut text = vec![0; length];
@@ -106,7 +106,7 @@ pub fn receive(stream: &UnixStream) -> io::Result<(Message, Option<OwnedFd>)> {
 }
 
 /// Sends that part of all states.
-pub fn give(stream: &UnixStream, live: &Live, part: Part) -> io::Result<()> {
+pub fn send_states(stream: &UnixStream, live: &Live, part: Part) -> io::Result<()> {
     for kind in live.heritage() {
         let Some(form) = kind.give(part)? else { continue };
         send(stream, &Message::State { kind: kind.kind().to_owned(), version: kind.version(), bytes: form.len() }, None)?;
@@ -116,7 +116,7 @@ pub fn give(stream: &UnixStream, live: &Live, part: Part) -> io::Result<()> {
 }
 
 /// Receives the state that follows its message, and restores it.
-pub fn take_state(stream: &UnixStream, live: &Live, (kind, version, bytes): (&str, u32, usize)) -> io::Result<()> {
+pub fn receive_state(stream: &UnixStream, live: &Live, (kind, version, bytes): (&str, u32, usize)) -> io::Result<()> {
     // In pieces, so that a wrong length allocates no memory.
     let mut form = Vec::new();
     (&mut &*stream).take(bytes as u64).read_to_end(&mut form)?;
@@ -138,7 +138,7 @@ pub fn take_state(stream: &UnixStream, live: &Live, (kind, version, bytes): (&st
 }
 
 /// Returns whether data arrives (or the other side closes) within that time.
-pub fn incoming(stream: &UnixStream, time: Duration) -> io::Result<bool> {
+pub fn is_readable(stream: &UnixStream, time: Duration) -> io::Result<bool> {
     let time = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
     match poll(&mut [PollFd::new(stream.as_fd(), PollFlags::POLLIN)], time) {
         Ok(count) => Ok(count > 0),
@@ -201,12 +201,12 @@ mod tests {
     fn states_arrive_or_start_afresh() {
         let (old, new) = (Live::default(), Live::default());
         let (one, two) = UnixStream::pair().expect("a pair");
-        give(&one, &old, Part::Whole).expect("given");
+        send_states(&one, &old, Part::Whole).expect("given");
         send(&one, &Message::Complete, None).expect("sent");
         let mut kinds = 0;
         loop {
             match receive(&two).expect("received").0 {
-                Message::State { kind, version, bytes } => take_state(&two, &new, (&kind, version, bytes)).expect("taken"),
+                Message::State { kind, version, bytes } => receive_state(&two, &new, (&kind, version, bytes)).expect("taken"),
                 Message::Complete => break,
                 other => panic!("{other:?}"),
             }
@@ -219,7 +219,7 @@ mod tests {
         let before = new.sticky_key();
         for (kind, version) in [("secrets", 99), ("secrets", 1), ("tomorrows", 1)] {
             (&mut &one).write_all(b"[1]").expect("sent");
-            take_state(&two, &new, (kind, version, 3)).expect("passed over");
+            receive_state(&two, &new, (kind, version, 3)).expect("passed over");
         }
         assert_eq!(new.sticky_key(), before);
     }

@@ -1,6 +1,6 @@
 //! Hashing picks the same target for the same key, with a bound on the load of one target.
 
-use super::{Ask, Balance, Seat};
+use super::{Balancer, PickInput, Seat};
 
 /// Returns a 64-bit hash that is the same in every process and version: FNV-1a with the finalizer of MurmurHash3,
 /// which spreads the last bytes over all bits. It is not suited for secrets: a client that chooses its keys can
@@ -33,7 +33,7 @@ pub trait Table: Send + Sync {
 }
 
 /// The number of places that are tried before the bound is ignored.
-const MAX_STEPS: usize = 4_096;
+const MAX_TRIED_PLACES: usize = 4_096;
 
 /// A balancing algorithm over a table.
 #[derive(Debug)]
@@ -47,39 +47,39 @@ pub struct Hashed<T> {
 impl<T: Table> Hashed<T> {
     /// Returns the algorithm with a bound of `load_factor` percent of each target's share of the load; 0 is no bound.
     pub fn new(table: T, seats: &[Seat], load_factor: u32) -> Self {
-        let total: f64 = seats.iter().map(|s| s.parts() as f64).sum();
-        let shares = seats.iter().map(|s| s.parts() as f64 / total).collect();
+        let total: f64 = seats.iter().map(|s| s.effective_weight() as f64).sum();
+        let shares = seats.iter().map(|s| s.effective_weight() as f64 / total).collect();
         Self { table, shares, factor: f64::from(load_factor) / 100.0 }
     }
 
     /// Returns whether the target is at its bound. This is consistent hashing with bounded loads (V. Mirrokni, M.
     /// Thorup, M. Zadimoghaddam, 2016), as in HAProxy's `hash-balance-factor`: including this request, no target has
     /// more than its share times the factor, rounded up.
-    fn is_full(&self, ask: &Ask<'_>, index: usize) -> bool {
+    fn is_full(&self, input: &PickInput<'_>, index: usize) -> bool {
         if self.factor == 0.0 {
             return false;
         }
-        let bound = (self.factor * (f64::from(ask.loads.total()) + 1.0) * self.shares[index]).ceil();
-        f64::from(ask.loads.active(index)) + 1.0 > bound
+        let bound = (self.factor * (f64::from(input.loads.total()) + 1.0) * self.shares[index]).ceil();
+        f64::from(input.loads.active(index)) + 1.0 > bound
     }
 }
 
-impl<T: Table> Balance for Hashed<T> {
-    fn pick(&self, ask: &Ask<'_>) -> Option<usize> {
-        if self.shares.is_empty() || ask.tried.len() >= self.shares.len() {
+impl<T: Table> Balancer for Hashed<T> {
+    fn pick(&self, input: &PickInput<'_>) -> Option<usize> {
+        if self.shares.is_empty() || input.tried.len() >= self.shares.len() {
             return None;
         }
-        let first = self.table.place(ask.key.unwrap_or(ask.random));
+        let first = self.table.place(input.key.unwrap_or(input.random));
         let length = self.table.len();
         let mut fallback = None;
         // Some target is always under its bound. If none was found after many places, the counts have changed
         // meanwhile.
-        for step in 0..length.min(MAX_STEPS.max(64 * self.shares.len())) {
+        for step in 0..length.min(MAX_TRIED_PLACES.max(64 * self.shares.len())) {
             let index = self.table.target((first + step * self.table.stride()) % length);
-            if !ask.tried.is_empty() && ask.was_tried(index) {
+            if !input.tried.is_empty() && input.was_tried(index) {
                 continue;
             }
-            if !self.is_full(ask, index) {
+            if !self.is_full(input, index) {
                 return Some(index);
             }
             fallback = fallback.or(Some(index));

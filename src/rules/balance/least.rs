@@ -1,14 +1,14 @@
 //! The least loaded target: least connections, least response time, power of two choices.
 
-use super::{Ask, Balance, Seat};
+use super::{Balancer, PickInput, Seat};
 
 /// The number of targets up to which all are compared.
-const ALL: usize = 32;
+const COMPARE_ALL: usize = 32;
 
 /// The number of random targets that are compared where there are more. One of eight samples is in the best half of
 /// all with a probability of 255 in 256 ("The Power of Two Choices in Randomized Load Balancing", M. Mitzenmacher,
 /// explains why few are enough).
-const DRAWS: usize = 8;
+const SAMPLES: usize = 8;
 
 /// The quantity that is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,37 +27,37 @@ pub struct Least {
     cost: Cost,
     /// Pools of up to this size are compared completely.
     all: usize,
-    draws: usize,
+    samples: usize,
 }
 
 impl Least {
     /// Builds the algorithm for these targets.
     pub fn new(seats: &[Seat], cost: Cost) -> Self {
-        Self { weights: seats.iter().map(|s| s.parts() as f64).collect(), cost, all: ALL, draws: DRAWS }
+        Self { weights: seats.iter().map(|s| s.effective_weight() as f64).collect(), cost, all: COMPARE_ALL, samples: SAMPLES }
     }
 
     /// Builds the algorithm that compares two random targets.
-    pub fn of_two(seats: &[Seat]) -> Self {
-        Self { all: 2, draws: 2, ..Self::new(seats, Cost::Requests) }
+    pub fn two_choices(seats: &[Seat]) -> Self {
+        Self { all: 2, samples: 2, ..Self::new(seats, Cost::Requests) }
     }
 
     /// Returns the cost of a target. Equal ratios of small integers are equal as floating-point numbers too, so ties
     /// are exact.
-    fn cost(&self, ask: &Ask<'_>, index: usize) -> f64 {
-        let load = (f64::from(ask.loads.active(index)) + 1.0) / self.weights[index];
+    fn cost(&self, input: &PickInput<'_>, index: usize) -> f64 {
+        let load = (f64::from(input.loads.active(index)) + 1.0) / self.weights[index];
         match self.cost {
             Cost::Requests => load,
-            Cost::Time => load * ask.loads.latency(index),
+            Cost::Time => load * input.loads.latency(index),
         }
     }
 
-    fn best(&self, ask: &Ask<'_>, among: impl Iterator<Item = usize>) -> Option<usize> {
+    fn best(&self, input: &PickInput<'_>, among: impl Iterator<Item = usize>) -> Option<usize> {
         let mut best: Option<(usize, f64)> = None;
         for index in among {
-            if !ask.tried.is_empty() && ask.was_tried(index) {
+            if !input.tried.is_empty() && input.was_tried(index) {
                 continue;
             }
-            let cost = self.cost(ask, index);
+            let cost = self.cost(input, index);
             if best.is_none_or(|(_, least)| cost < least) {
                 best = Some((index, cost));
             }
@@ -66,18 +66,18 @@ impl Least {
     }
 }
 
-impl Balance for Least {
-    fn pick(&self, ask: &Ask<'_>) -> Option<usize> {
+impl Balancer for Least {
+    fn pick(&self, input: &PickInput<'_>) -> Option<usize> {
         let count = self.weights.len();
-        let start = (ask.random % count.max(1) as u64) as usize;
+        let start = (input.random % count.max(1) as u64) as usize;
         let all = (start..count).chain(0..start);
         if count <= self.all {
-            return self.best(ask, all);
+            return self.best(input, all);
         }
-        let mut random = fastrand::Rng::with_seed(ask.random);
+        let mut random = fastrand::Rng::with_seed(input.random);
         // The second of two samples is never the first again.
         let mut last = usize::MAX;
-        let draws = (0..self.draws).map(|_| {
+        let samples = (0..self.samples).map(|_| {
             let mut index = random.usize(..count);
             if index == last {
                 index = (index + 1) % count;
@@ -86,6 +86,6 @@ impl Balance for Least {
             index
         });
         // If all samples were tried before, any other target is acceptable.
-        self.best(ask, draws).or_else(|| all.into_iter().find(|index| !ask.was_tried(*index)))
+        self.best(input, samples).or_else(|| all.into_iter().find(|index| !input.was_tried(*index)))
     }
 }

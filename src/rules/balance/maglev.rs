@@ -21,7 +21,7 @@ impl Maglev {
         }
         const EMPTY: u32 = u32::MAX;
         let mut table = vec![EMPTY; SIZE as usize];
-        let heaviest = seats.iter().map(Seat::parts).max().unwrap_or(1);
+        let heaviest = seats.iter().map(Seat::effective_weight).max().unwrap_or(1);
         // The position of each target in its permutation (offset + step · skip) mod size.
         let mut next: Vec<(u64, u64)> = seats.iter().map(|s| (mix(s.id) % SIZE, mix(s.id ^ 0x9e37_79b9) % (SIZE - 1) + 1)).collect();
         let mut credit = vec![0_u64; seats.len()];
@@ -32,7 +32,7 @@ impl Maglev {
         loop {
             for &index in &order {
                 // A target takes a place each time its accumulated weight reaches that of the heaviest one.
-                credit[index] += seats[index].parts();
+                credit[index] += seats[index].effective_weight();
                 if credit[index] < heaviest {
                     continue;
                 }

@@ -32,21 +32,21 @@ pub struct Seat {
     /// The weight relative to the other targets; at least 1.
     pub weight: u32,
     /// The fraction of its weight that the target has during a slow start, in units of 1 / [`WHOLE_WEIGHT`].
-    pub part: u32,
+    pub ramp: u32,
 }
 
 /// The value of [`Seat::ramp`] for a target with all of its weight.
-pub const WHOLE_PART: u32 = 1_000;
+pub const WHOLE_WEIGHT: u32 = 1_000;
 
 impl Seat {
     /// Returns a target with all of its weight.
     pub fn new(id: u64, weight: u32) -> Self {
-        Self { id, weight, part: WHOLE_PART }
+        Self { id, weight, ramp: WHOLE_WEIGHT }
     }
 
     /// Returns the effective weight.
-    fn parts(&self) -> u64 {
-        u64::from(self.weight.max(1)) * u64::from(self.part.clamp(1, WHOLE_PART))
+    fn effective_weight(&self) -> u64 {
+        u64::from(self.weight.max(1)) * u64::from(self.ramp.clamp(1, WHOLE_WEIGHT))
     }
 }
 
@@ -63,7 +63,7 @@ pub trait Loads {
 }
 
 /// The input of one pick.
-pub struct Ask<'a> {
+pub struct PickInput<'a> {
     /// The hash key (of an address, a header, a cookie …), already hashed.
     pub key: Option<u64>,
     /// A fresh random number.
@@ -74,7 +74,7 @@ pub struct Ask<'a> {
     pub tried: &'a [usize],
 }
 
-impl Ask<'_> {
+impl PickInput<'_> {
     /// Returns whether the target must not be picked.
     pub fn was_tried(&self, index: usize) -> bool {
         self.tried.contains(&index)
@@ -82,9 +82,9 @@ impl Ask<'_> {
 }
 
 /// A balancing algorithm over a fixed list of eligible targets.
-pub trait Balance: Send + Sync {
+pub trait Balancer: Send + Sync {
     /// Returns the index of the target to use, or `None` when every target was tried.
-    fn pick(&self, ask: &Ask<'_>) -> Option<usize>;
+    fn pick(&self, input: &PickInput<'_>) -> Option<usize>;
 }
 
 /// The balancing algorithms.
@@ -130,13 +130,13 @@ impl fmt::Display for Algorithm {
 
 impl Algorithm {
     /// Builds the algorithm for these targets.
-    pub fn build(self, seats: &[Seat]) -> Box<dyn Balance> {
+    pub fn build(self, seats: &[Seat]) -> Box<dyn Balancer> {
         match self {
             Self::RoundRobin => Box::new(RoundRobin::new(seats)),
             Self::LeastConnections => Box::new(Least::new(seats, Cost::Requests)),
             Self::LeastResponseTime => Box::new(Least::new(seats, Cost::Time)),
             Self::Random => Box::new(Random::new(seats)),
-            Self::PowerOfTwo => Box::new(Least::of_two(seats)),
+            Self::PowerOfTwo => Box::new(Least::two_choices(seats)),
             Self::Ring { load_factor } => Box::new(Hashed::new(Ring::new(seats), seats, load_factor)),
             Self::Maglev { load_factor } => Box::new(Hashed::new(Maglev::new(seats), seats, load_factor)),
         }

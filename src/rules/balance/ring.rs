@@ -4,7 +4,7 @@
 //! weight moves no other keys than its own.
 
 use super::hash::{Table, mix};
-use super::{Seat, WHOLE_PART};
+use super::{Seat, WHOLE_WEIGHT};
 
 /// The number of points of a target per unit of weight, as in ketama.
 const POINTS: u64 = 160;
@@ -36,7 +36,7 @@ impl Ring {
         let mut points = Vec::new();
         for (index, seat) in seats.iter().enumerate() {
             // Only a target's own slow start reduces its points; those of other targets do not move.
-            let count = (each * seat.parts() / u64::from(WHOLE_PART)).max(1);
+            let count = (each * seat.effective_weight() / u64::from(WHOLE_WEIGHT)).max(1);
             points.extend((0..count).map(|n| (mix(seat.id ^ mix(n + 1)), index as u32)));
         }
         points.sort_unstable();

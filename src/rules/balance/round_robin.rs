@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Ask, Balance, Seat};
+use super::{Balancer, PickInput, Seat};
 
 /// The maximum length of a turn. Larger weights are scaled down to fit, with a precision of one in this many.
 const MAX_TURN: u64 = 65_536;
@@ -44,8 +44,8 @@ fn reduced(seats: &[Seat]) -> Vec<u64> {
     fn gcd(a: u64, b: u64) -> u64 {
         if b == 0 { a } else { gcd(b, a % b) }
     }
-    let common = seats.iter().fold(0, |g, s| gcd(g, s.parts())).max(1);
-    let mut weights: Vec<u64> = seats.iter().map(|s| (s.parts() / common).max(1)).collect();
+    let common = seats.iter().fold(0, |g, s| gcd(g, s.effective_weight())).max(1);
+    let mut weights: Vec<u64> = seats.iter().map(|s| (s.effective_weight() / common).max(1)).collect();
     let total: u64 = weights.iter().sum();
     let limit = MAX_TURN.max(weights.len() as u64);
     if total > limit {
@@ -85,12 +85,12 @@ fn smooth(weights: &[u64], total: u64, turn: &mut Vec<u32>) {
     }
 }
 
-impl Balance for RoundRobin {
-    fn pick(&self, ask: &Ask<'_>) -> Option<usize> {
+impl Balancer for RoundRobin {
+    fn pick(&self, input: &PickInput<'_>) -> Option<usize> {
         let length = self.turn.len();
         let first = self.next.fetch_add(1, Ordering::Relaxed).checked_rem(length)?;
         // A retry continues from its own position, so that concurrent picks cannot make it revisit targets.
         let mut places = (first..length).chain(0..first).map(|place| self.turn[place] as usize);
-        places.find(|index| ask.tried.is_empty() || !ask.was_tried(*index))
+        places.find(|index| input.tried.is_empty() || !input.was_tried(*index))
     }
 }

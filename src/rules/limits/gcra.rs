@@ -47,7 +47,7 @@ impl Gcra {
 
     /// Converts the usage `ahead` of a key under the limit `before` (`None` if unknown) to this limit: the same
     /// number of requests is counted, but no more than the burst.
-    pub fn carried(&self, ahead: u64, before: Option<Self>) -> u64 {
+    pub fn carry_over(&self, ahead: u64, before: Option<Self>) -> u64 {
         let interval = before.map_or(self.interval, |before| before.interval.max(1));
         let counted = u128::from(ahead) * u128::from(self.interval) / u128::from(interval);
         u64::try_from(counted).unwrap_or(u64::MAX).min(self.full())
@@ -109,14 +109,14 @@ mod tests {
         let spent = (0..3).fold(SECOND, |tat, _| slow.decide(tat, SECOND).tat.expect("within the limit"));
         for (count, seconds, left) in [(3, 1, 0), (2, 3600, 0), (5, 3600, 2), (1000, 60, 997)] {
             let other = limit(count, seconds, None);
-            let mut tat = SECOND + other.carried(spent - SECOND, Some(slow));
+            let mut tat = SECOND + other.carry_over(spent - SECOND, Some(slow));
             assert!(tat <= SECOND + other.full(), "no more than all of it is to be paid back");
             for _ in 0..left {
                 tat = other.decide(tat, SECOND).tat.expect("what is left");
             }
             assert_eq!(other.decide(tat, SECOND).tat, None, "{count} in {seconds} s");
         }
-        assert_eq!(slow.carried(u64::MAX, None), slow.full());
+        assert_eq!(slow.carry_over(u64::MAX, None), slow.full());
     }
 
     /// A token bucket in exact arithmetic: one token is `interval` units, and one unit is added per nanosecond.

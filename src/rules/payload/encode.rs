@@ -34,7 +34,7 @@ use super::step::{Opaque, Step};
 
 /// The trade-off between time and size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Level {
+pub enum CompressionLevel {
     /// The least time: gzip 1, br 1, zstd 1.
     Fast,
     /// gzip 4, br 4, zstd 3.
@@ -70,7 +70,7 @@ impl Encoder {
     ///
     /// # Errors
     /// When no memory can be allocated.
-    pub fn new(coding: Coding, level: Level, flushes: bool) -> Result<Self, Opaque> {
+    pub fn new(coding: Coding, level: CompressionLevel, flushes: bool) -> Result<Self, Opaque> {
         let coding = match coding {
             Coding::Gzip => Encoding::Gzip(Compress::new_gzip(Compression::new(gzip_level(level)), 15)),
             Coding::Br => {
@@ -83,12 +83,12 @@ impl Encoder {
     }
 
     /// Returns how many bytes of memory an encoder takes at most, by the measurements above.
-    pub fn cost(coding: Coding, level: Level) -> u64 {
+    pub fn cost(coding: Coding, level: CompressionLevel) -> u64 {
         match (coding, level) {
             (Coding::Gzip, _) => 350 << 10,
-            (Coding::Br, Level::Fast) => 1 << 20,
-            (Coding::Br, Level::Balanced) => 2_200 << 10,
-            (Coding::Br, Level::Best) => 4_400 << 10,
+            (Coding::Br, CompressionLevel::Fast) => 1 << 20,
+            (Coding::Br, CompressionLevel::Balanced) => 2_200 << 10,
+            (Coding::Br, CompressionLevel::Best) => 4_400 << 10,
             (Coding::Zstd, _) => 640 << 10,
         }
     }
@@ -124,11 +124,11 @@ fn make_room(out: &mut Vec<u8>, input: usize) {
     out.reserve((input / 4).clamp(MIN_ROOM, 32 << 10));
 }
 
-fn gzip_level(level: Level) -> u32 {
+fn gzip_level(level: CompressionLevel) -> u32 {
     match level {
-        Level::Fast => 1,
-        Level::Balanced => 4,
-        Level::Best => 6,
+        CompressionLevel::Fast => 1,
+        CompressionLevel::Balanced => 4,
+        CompressionLevel::Best => 6,
     }
 }
 
@@ -153,11 +153,11 @@ fn encode_gzip(gzip: &mut Compress, part: &[u8], end: bool, flushes: bool, out: 
 
 /// Returns the parameters: windows of 64 KiB, and of 256 KiB at the best level, since with a smaller one its hash
 /// tables take 33 MiB.
-fn brotli_params(level: Level) -> BrotliEncoderParams {
+fn brotli_params(level: CompressionLevel) -> BrotliEncoderParams {
     let (quality, lgwin) = match level {
-        Level::Fast => (1, 16),
-        Level::Balanced => (4, 16),
-        Level::Best => (5, 18),
+        CompressionLevel::Fast => (1, 16),
+        CompressionLevel::Balanced => (4, 16),
+        CompressionLevel::Best => (5, 18),
     };
     BrotliEncoderParams { quality, lgwin, ..BrotliEncoderParams::default() }
 }
@@ -191,18 +191,18 @@ fn encode_brotli(
 const MAX_IDLE: usize = 4;
 
 thread_local! {
-    static IDLE: RefCell<Vec<(Level, raw::Encoder<'static>)>> = const { RefCell::new(Vec::new()) };
+    static IDLE: RefCell<Vec<(CompressionLevel, raw::Encoder<'static>)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A zstd context, which returns to its thread's pool when it is dropped.
 struct ZstdContext {
-    level: Level,
+    level: CompressionLevel,
     /// `None` only while it is dropped.
     encoder: Option<raw::Encoder<'static>>,
 }
 
 impl ZstdContext {
-    fn take(level: Level) -> io::Result<Self> {
+    fn take(level: CompressionLevel) -> io::Result<Self> {
         let idle = IDLE.with_borrow_mut(|idle| {
             let place = idle.iter().position(|(of, _)| *of == level)?;
             Some(idle.swap_remove(place).1)
@@ -257,11 +257,11 @@ impl Drop for ZstdContext {
 
 /// Returns a context with a window of 64 KiB and tables to match, a third of the memory that the level takes by
 /// default.
-fn new_zstd(level: Level) -> io::Result<raw::Encoder<'static>> {
+fn new_zstd(level: CompressionLevel) -> io::Result<raw::Encoder<'static>> {
     let (level, tables) = match level {
-        Level::Fast => (1, 14),
-        Level::Balanced => (3, 14),
-        Level::Best => (6, 15),
+        CompressionLevel::Fast => (1, 14),
+        CompressionLevel::Balanced => (3, 14),
+        CompressionLevel::Best => (6, 15),
     };
     let mut encoder = raw::Encoder::new(level)?;
     encoder.set_parameter(CParameter::WindowLog(16))?;
@@ -276,9 +276,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const LEVELS: [Level; 3] = [Level::Fast, Level::Balanced, Level::Best];
+    const LEVELS: [CompressionLevel; 3] = [CompressionLevel::Fast, CompressionLevel::Balanced, CompressionLevel::Best];
 
-    fn encoded(coding: Coding, level: Level, flushes: bool, text: &[u8], cut: usize) -> Vec<u8> {
+    fn encoded(coding: Coding, level: CompressionLevel, flushes: bool, text: &[u8], cut: usize) -> Vec<u8> {
         let (mut encoder, mut out) = (Encoder::new(coding, level, flushes).expect("memory"), Vec::new());
         for part in text.chunks(cut) {
             encoder.push(part, false, &mut out).expect("encodes");
@@ -348,11 +348,11 @@ mod tests {
 
     #[test]
     fn a_context_that_was_left_in_the_middle_starts_anew() {
-        let mut left = Encoder::new(Coding::Zstd, Level::Fast, false).expect("memory");
+        let mut left = Encoder::new(Coding::Zstd, CompressionLevel::Fast, false).expect("memory");
         left.push(&text(5_000), false, &mut Vec::new()).expect("encodes");
         drop(left);
-        assert_eq!(decoded(Coding::Zstd, &encoded(Coding::Zstd, Level::Fast, false, b"text", 4)), b"text");
-        let many: Vec<_> = (0..10).map(|_| Encoder::new(Coding::Zstd, Level::Fast, false).expect("memory")).collect();
+        assert_eq!(decoded(Coding::Zstd, &encoded(Coding::Zstd, CompressionLevel::Fast, false, b"text", 4)), b"text");
+        let many: Vec<_> = (0..10).map(|_| Encoder::new(Coding::Zstd, CompressionLevel::Fast, false).expect("memory")).collect();
         drop(many);
         assert_eq!(IDLE.with_borrow(Vec::len), MAX_IDLE);
     }

@@ -37,7 +37,7 @@ impl JsonLimits {
         }
         let broken = Cell::new(None);
         let mut parser = serde_json::Deserializer::from_slice(document);
-        let checked = Value { limits: self, depth: 0, broken: &broken }.deserialize(&mut parser).and_then(|()| parser.end());
+        let checked = CheckedValue { limits: self, depth: 0, broken: &broken }.deserialize(&mut parser).and_then(|()| parser.end());
         checked.map_err(|error| match broken.take() {
             Some(broken) => format!("{broken} at line {} column {}", error.line(), error.column()),
             None => format!("the document is not JSON at line {} column {}", error.line(), error.column()),
@@ -71,13 +71,13 @@ impl fmt::Display for Broken {
 
 /// A value at some depth.
 #[derive(Clone, Copy)]
-struct Value<'l> {
+struct CheckedValue<'l> {
     limits: &'l JsonLimits,
     depth: u32,
     broken: &'l Cell<Option<Broken>>,
 }
 
-impl Value<'_> {
+impl CheckedValue<'_> {
     fn fail<E: Error>(&self, broken: Broken) -> E {
         self.broken.set(Some(broken));
         E::custom(broken)
@@ -95,7 +95,7 @@ impl Value<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Value<'_> {
+impl<'de> DeserializeSeed<'de> for CheckedValue<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -103,7 +103,7 @@ impl<'de> DeserializeSeed<'de> for Value<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Value<'_> {
+impl<'de> Visitor<'de> for CheckedValue<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -52,7 +52,7 @@ pub(super) fn string_end(inside: &[u8]) -> Result<usize, bool> {
 /// a few words are compared faster than a search for long texts starts.
 #[inline]
 pub(super) fn short_string_end(inside: &[u8]) -> Option<usize> {
-    for (at, word) in inside.as_chunks::<8>().0.iter().take(SHORT).enumerate() {
+    for (at, word) in inside.as_chunks::<8>().0.iter().take(SHORT_WORDS).enumerate() {
         let word = u64::from_le_bytes(*word);
         let quotes = zero_bytes(word ^ (ONES * b'"' as u64));
         let hits = quotes | zero_bytes(word ^ (ONES * b'\\' as u64));
@@ -78,7 +78,7 @@ fn long_string_end(inside: &[u8]) -> Result<usize, bool> {
 }
 
 /// The maximum length of a short string, in words of eight bytes.
-const SHORT: usize = 2;
+const SHORT_WORDS: usize = 2;
 
 const ONES: u64 = u64::MAX / 255;
 

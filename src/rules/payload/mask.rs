@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::fields::{FieldPath, Fields, Place};
+use super::fields::{FieldPath, Fields, PathEnd};
 use super::lex::escaped;
 use super::scan::{MemberChange, MemberEdit};
 
@@ -63,7 +63,7 @@ impl MemberEdit for Masks {
         &self.fields
     }
 
-    fn action(&self, place: Place) -> MemberChange<'_, Masked> {
+    fn action(&self, place: PathEnd) -> MemberChange<'_, Masked> {
         let path = self.fields.path_at(place);
         self.masks.get(path).map_or(MemberChange::Remove, |mask| MemberChange::Replace(Masked::new(path, mask.keep_last)))
     }
@@ -72,61 +72,61 @@ impl MemberEdit for Masks {
         let mut rest = part;
         while let Some((first, behind)) = rest.split_first() {
             rest = match value.stage {
-                Stage::Lead if first.is_ascii_whitespace() || *first == b':' => {
+                MaskStage::Lead if first.is_ascii_whitespace() || *first == b':' => {
                     out.push(*first);
                     behind
                 }
-                Stage::Lead => {
+                MaskStage::Lead => {
                     value.stage = value.begin(*first);
-                    if value.stage == Stage::Text { behind } else { rest }
+                    if value.stage == MaskStage::Text { behind } else { rest }
                 }
-                Stage::Whole => value.pass_space(rest),
-                Stage::Number if first.is_ascii_whitespace() => {
-                    value.stage = Stage::Behind;
+                MaskStage::Whole => value.pass_space(rest),
+                MaskStage::Number if first.is_ascii_whitespace() => {
+                    value.stage = MaskStage::Behind;
                     rest
                 }
-                Stage::Number if first.is_ascii_alphanumeric() || b"+-.".contains(first) => {
+                MaskStage::Number if first.is_ascii_alphanumeric() || b"+-.".contains(first) => {
                     value.kept.take(*first, false);
                     behind
                 }
-                Stage::Text if *first == b'"' && !value.kept.escapes() => {
-                    value.stage = Stage::Behind;
+                MaskStage::Text if *first == b'"' && !value.kept.escapes() => {
+                    value.stage = MaskStage::Behind;
                     behind
                 }
-                Stage::Text => {
+                MaskStage::Text => {
                     value.kept.take(*first, true);
                     behind
                 }
-                Stage::Behind if first.is_ascii_whitespace() => value.pass_space(rest),
+                MaskStage::Behind if first.is_ascii_whitespace() => value.pass_space(rest),
                 // It is no number, or there is more than one value: nothing of it is kept.
-                Stage::Number | Stage::Behind => {
+                MaskStage::Number | MaskStage::Behind => {
                     value.kept.wanted = 0;
-                    value.stage = Stage::Whole;
+                    value.stage = MaskStage::Whole;
                     rest
                 }
             };
         }
-        if let (true, Some(mask)) = (end && value.stage != Stage::Lead, self.masks.get(value.path)) {
+        if let (true, Some(mask)) = (end && value.stage != MaskStage::Lead, self.masks.get(value.path)) {
             value.write(&mask.text, out);
         }
     }
 }
 
 /// The maximum white space behind a value that is kept, in bytes.
-const MAX_SPACE: usize = 4_096;
+const MAX_MASKED_SPACE: usize = 4_096;
 
 /// The state of one value that is being masked.
 #[derive(Debug)]
 pub struct Masked {
     path: usize,
-    stage: Stage,
-    kept: Kept,
+    stage: MaskStage,
+    kept: KeptCharacters,
     /// The white space at the end of what was read.
     space: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum MaskStage {
     /// Before the value: white space and the colon.
     Lead,
     /// In a value of which nothing is kept.
@@ -139,17 +139,17 @@ enum Stage {
 
 impl Masked {
     fn new(path: usize, keep_last: usize) -> Self {
-        Self { path, stage: Stage::Lead, kept: Kept::new(keep_last), space: Vec::new() }
+        Self { path, stage: MaskStage::Lead, kept: KeptCharacters::new(keep_last), space: Vec::new() }
     }
 
     /// Returns the stage of a value with this first byte.
-    fn begin(&mut self, first: u8) -> Stage {
+    fn begin(&mut self, first: u8) -> MaskStage {
         match first {
-            b'"' if self.kept.wanted > 0 => Stage::Text,
-            b'-' | b'0'..=b'9' if self.kept.wanted > 0 => Stage::Number,
+            b'"' if self.kept.wanted > 0 => MaskStage::Text,
+            b'-' | b'0'..=b'9' if self.kept.wanted > 0 => MaskStage::Number,
             _ => {
                 self.kept.wanted = 0;
-                Stage::Whole
+                MaskStage::Whole
             }
         }
     }
@@ -157,7 +157,7 @@ impl Masked {
     /// Skips the part of a value that is not kept, and saves the white space at its end, which does not belong to it.
     fn pass_space<'p>(&mut self, part: &'p [u8]) -> &'p [u8] {
         let end = match self.stage {
-            Stage::Behind => part.iter().take_while(|byte| byte.is_ascii_whitespace()).count(),
+            MaskStage::Behind => part.iter().take_while(|byte| byte.is_ascii_whitespace()).count(),
             _ => part.len(),
         };
         let (now, rest) = part.split_at(end);
@@ -165,7 +165,7 @@ impl Masked {
         if space < now.len() {
             self.space.clear();
         }
-        let room = MAX_SPACE - self.space.len();
+        let room = MAX_MASKED_SPACE - self.space.len();
         self.space.extend_from_slice(&now[now.len() - space..][..space.min(room)]);
         rest
     }
@@ -186,17 +186,17 @@ impl Masked {
 
 /// The last characters of a string or number, in their encoded form.
 #[derive(Debug)]
-struct Kept {
+struct KeptCharacters {
     wanted: usize,
     seen: usize,
     characters: VecDeque<Character>,
     /// What the next byte belongs to.
-    next: Next,
+    next: NextByte,
 }
 
 /// What the next byte of a string may continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
+enum NextByte {
     /// It begins a character.
     First,
     /// It continues a UTF-8 sequence of so many more bytes.
@@ -207,14 +207,14 @@ enum Next {
     Digit(u8),
 }
 
-impl Kept {
+impl KeptCharacters {
     fn new(wanted: usize) -> Self {
-        Self { wanted, seen: 0, characters: VecDeque::with_capacity(if wanted > 0 { wanted + 1 } else { 0 }), next: Next::First }
+        Self { wanted, seen: 0, characters: VecDeque::with_capacity(if wanted > 0 { wanted + 1 } else { 0 }), next: NextByte::First }
     }
 
     /// Returns whether the next byte is escaped by a backslash.
     fn escapes(&self) -> bool {
-        self.next == Next::Escape
+        self.next == NextByte::Escape
     }
 
     /// Returns whether any characters are to be kept: at least half of the value must stay hidden.
@@ -225,13 +225,13 @@ impl Kept {
     /// Processes a byte of a string, or of a number.
     fn take(&mut self, byte: u8, string: bool) {
         let next = match (self.next, byte) {
-            (Next::Escape, b'u') => Next::Digit(4),
-            (Next::Escape, _) => Next::First,
-            (Next::Digit(more), _) if byte.is_ascii_hexdigit() => more_of(more, Next::Digit),
-            (Next::Utf8(more), 0x80..=0xbf) => more_of(more, Next::Utf8),
+            (NextByte::Escape, b'u') => NextByte::Digit(4),
+            (NextByte::Escape, _) => NextByte::First,
+            (NextByte::Digit(more), _) if byte.is_ascii_hexdigit() => more_of(more, NextByte::Digit),
+            (NextByte::Utf8(more), 0x80..=0xbf) => more_of(more, NextByte::Utf8),
             _ => return self.begin(byte, string),
         };
-        let joins = matches!(self.next, Next::Digit(1));
+        let joins = matches!(self.next, NextByte::Digit(1));
         self.next = next;
         if let Some(last) = self.characters.back_mut() {
             last.push(byte);
@@ -244,12 +244,12 @@ impl Kept {
     /// Begins a character.
     fn begin(&mut self, byte: u8, string: bool) {
         self.next = match byte {
-            _ if !string => Next::First,
-            b'\\' => Next::Escape,
-            0xc2..=0xdf => Next::Utf8(1),
-            0xe0..=0xef => Next::Utf8(2),
-            0xf0..=0xf4 => Next::Utf8(3),
-            _ => Next::First,
+            _ if !string => NextByte::First,
+            b'\\' => NextByte::Escape,
+            0xc2..=0xdf => NextByte::Utf8(1),
+            0xe0..=0xef => NextByte::Utf8(2),
+            0xf0..=0xf4 => NextByte::Utf8(3),
+            _ => NextByte::First,
         };
         self.seen += 1;
         self.characters.push_back(Character::of(byte));
@@ -261,11 +261,11 @@ impl Kept {
 }
 
 /// Returns the state after one of `more` bytes.
-fn more_of(more: u8, next: fn(u8) -> Next) -> Next {
-    if more > 1 { next(more - 1) } else { Next::First }
+fn more_of(more: u8, next: fn(u8) -> NextByte) -> NextByte {
+    if more > 1 { next(more - 1) } else { NextByte::First }
 }
 
-impl Kept {
+impl KeptCharacters {
     /// Joins the last two characters if they are the halves of a surrogate pair (RFC 8259, section 7).
     fn join_surrogates(&mut self) {
         let half = |at: Option<&Character>| at.and_then(Character::surrogate);

@@ -106,10 +106,10 @@ fn depth_and_space_are_bounded() {
         let deep = format!(r#"{{"a":{}}}"#, "[".repeat(inner) + &"]".repeat(inner));
         assert_eq!(Editor::new(&masks(&[("a", 2)])).push(deep.as_bytes(), true, &mut Vec::new()), wanted, "{inner}");
     }
-    let wide = format!(r#"{{"a":1{}}}"#, " ".repeat(3 * MAX_SPACE));
-    for cut in [100, MAX_SPACE - 1, 2 * MAX_SPACE, wide.len()] {
+    let wide = format!(r#"{{"a":1{}}}"#, " ".repeat(3 * MAX_MASKED_SPACE));
+    for cut in [100, MAX_MASKED_SPACE - 1, 2 * MAX_MASKED_SPACE, wide.len()] {
         let out = mask(&masks(&[("a", 2)]), wide.as_bytes(), cut);
-        assert_eq!(out.len(), r#"{"a":"***"}"#.len() + MAX_SPACE, "cut at {cut}");
+        assert_eq!(out.len(), r#"{"a":"***"}"#.len() + MAX_MASKED_SPACE, "cut at {cut}");
     }
 }
 

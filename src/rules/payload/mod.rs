@@ -15,7 +15,7 @@ mod strip;
 
 pub use accept::{Coding, choose as choose_coding};
 pub use decode::Decoder;
-pub use encode::{Encoder, Level};
+pub use encode::{CompressionLevel, Encoder};
 pub use fields::{FieldPath, Fields};
 pub use json_limits::{JsonLimits, MAX_DEPTH as MAX_JSON_DEPTH};
 pub use mask::{MaskText, Masks};

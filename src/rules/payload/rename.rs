@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use super::fields::{FieldPath, Fields, Place};
+use super::fields::{FieldPath, Fields, PathEnd};
 use super::lex::escaped;
 use super::scan::{MemberChange, MemberEdit};
 
@@ -39,7 +39,7 @@ impl MemberEdit for Renames {
         &self.fields
     }
 
-    fn action(&self, place: Place) -> MemberChange<'_, Infallible> {
+    fn action(&self, place: PathEnd) -> MemberChange<'_, Infallible> {
         self.names.get(self.fields.path_at(place)).map_or(MemberChange::Remove, |name| MemberChange::Rename(name))
     }
 

@@ -53,7 +53,7 @@ pub struct BodyChain {
 }
 
 /// The number of bytes that a step may add to a part without reallocation of the buffer.
-const SLACK: usize = 64;
+const BUFFER_SLACK: usize = 64;
 
 impl BodyChain {
     /// Appends a step.
@@ -84,7 +84,7 @@ impl BodyChain {
     pub fn push(&mut self, body: &mut Option<Bytes>, end: bool) -> Result<(), Opaque> {
         for step in &mut self.steps {
             let part = body.take().unwrap_or_default();
-            let mut out = Vec::with_capacity(part.len() + SLACK);
+            let mut out = Vec::with_capacity(part.len() + BUFFER_SLACK);
             step.push(&part, end, &mut out)?;
             *body = (!out.is_empty()).then(|| Bytes::from(out));
         }

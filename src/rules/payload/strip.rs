@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use super::fields::{Fields, Place};
+use super::fields::{Fields, PathEnd};
 use super::scan::{Editor, MemberChange, MemberEdit};
 
 /// Removes the members that a set of paths selects.
@@ -18,7 +18,7 @@ impl MemberEdit for Fields {
     }
 
     #[inline]
-    fn action(&self, _: Place) -> MemberChange<'_, Infallible> {
+    fn action(&self, _: PathEnd) -> MemberChange<'_, Infallible> {
         MemberChange::Remove
     }
 

@@ -11,9 +11,9 @@ const MAX_LINE: u32 = 4 * 1024;
 
 /// The error for chunked framing that violates the RFC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed;
+pub struct ChunkError;
 
-impl Malformed {
+impl ChunkError {
     /// Returns the text for the client.
     pub fn text(self) -> &'static str {
         "the chunked framing of the body is malformed"
@@ -21,7 +21,7 @@ impl Malformed {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
+enum ChunkState {
     #[default]
     SizeBegin,
     Size,
@@ -47,7 +47,7 @@ enum State {
 /// Tracks the chunks of one body over any number of parts.
 #[derive(Clone, Debug, Default)]
 pub struct Chunks {
-    state: State,
+    state: ChunkState,
     /// The size of the current chunk, or the rest of it.
     size: u64,
     /// The octets of the current line.
@@ -57,7 +57,7 @@ pub struct Chunks {
 impl Chunks {
     /// Returns whether the last octet of the body has been seen.
     pub fn is_done(&self) -> bool {
-        self.state == State::Done
+        self.state == ChunkState::Done
     }
 
     /// Processes the next octets, and returns how many of them belong to the body: fewer than there are only where it
@@ -65,16 +65,16 @@ impl Chunks {
     ///
     /// # Errors
     /// When the framing is malformed. Nothing may be processed after that.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, ChunkError> {
         let mut at = 0;
-        while at < bytes.len() && self.state != State::Done {
-            if self.state == State::Data {
+        while at < bytes.len() && self.state != ChunkState::Done {
+            if self.state == ChunkState::Data {
                 let left = usize::try_from(self.size).unwrap_or(usize::MAX);
                 let taken = left.min(bytes.len() - at);
                 at += taken;
                 self.size -= taken as u64;
                 if self.size == 0 {
-                    self.state = State::DataReturn;
+                    self.state = ChunkState::DataReturn;
                 }
                 continue;
             }
@@ -84,16 +84,16 @@ impl Chunks {
         Ok(at)
     }
 
-    fn next(&mut self, byte: u8) -> Result<State, Malformed> {
-        use State as S;
+    fn next(&mut self, byte: u8) -> Result<ChunkState, ChunkError> {
+        use ChunkState as S;
         self.line += 1;
         if self.line > MAX_LINE && self.state < S::Data {
-            return Err(Malformed);
+            return Err(ChunkError);
         }
         Ok(match (self.state, byte) {
             (S::SizeBegin | S::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
                 let digit = char::from(byte).to_digit(16).map_or(0, u64::from);
-                self.size = self.size.checked_mul(16).ok_or(Malformed)? + digit;
+                self.size = self.size.checked_mul(16).ok_or(ChunkError)? + digit;
                 S::Size
             }
             (S::Size | S::Name | S::Value | S::QuotedEnd, b';') => S::NameBegin,
@@ -119,12 +119,12 @@ impl Chunks {
             (S::TrailerValue, byte) if is_text(byte) => S::TrailerValue,
             (S::TrailerFeed, b'\n') => S::TrailerBegin,
             (S::LastFeed, b'\n') => S::Done,
-            _ => return Err(Malformed),
+            _ => return Err(ChunkError),
         })
     }
 }
 
-impl PartialOrd for State {
+impl PartialOrd for ChunkState {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         (*self as u8).partial_cmp(&(*other as u8))
     }
@@ -150,7 +150,7 @@ mod tests {
         for part in [first, second] {
             match chunks.feed(part) {
                 Ok(count) => taken += count,
-                Err(Malformed) => return End::Bad,
+                Err(ChunkError) => return End::Bad,
             }
         }
         if chunks.is_done() { End::Done(taken) } else { End::Open }

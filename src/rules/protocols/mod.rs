@@ -6,7 +6,7 @@ mod field_block;
 mod h2_frames;
 mod request_line;
 
-pub use chunks::{Chunks, Malformed};
+pub use chunks::{ChunkError, Chunks};
 pub use h2_frames::{FrameScanner, Violation};
 pub use request_line::{RequestLine, TargetFault};
 

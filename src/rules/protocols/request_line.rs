@@ -34,7 +34,7 @@ impl TargetFault {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
+enum LineState {
     #[default]
     Begin,
     Method,
@@ -46,7 +46,7 @@ enum State {
 
 /// The findings in a part of a request line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Line {
+pub struct LineFindings {
     /// The fault of the target, if it has one.
     pub fault: Option<TargetFault>,
     /// Whether the part has octets that must be percent-encoded.
@@ -56,7 +56,7 @@ pub struct Line {
 /// Tracks one request line over any number of parts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RequestLine {
-    state: State,
+    state: LineState,
     length: u32,
 }
 
@@ -85,14 +85,14 @@ const MINOR: &[u8] = b"HTTP/1.";
 
 impl RequestLine {
     /// Processes a part of the head. A higher minor version is replaced with 1 in place.
-    pub fn follow(&mut self, bytes: &mut [u8]) -> Line {
-        if self.state == State::Begin && is_usual(bytes) {
-            self.state = State::Done;
-            return Line::default();
+    pub fn follow(&mut self, bytes: &mut [u8]) -> LineFindings {
+        if self.state == LineState::Begin && is_usual(bytes) {
+            self.state = LineState::Done;
+            return LineFindings::default();
         }
-        let (mut line, mut at) = (Line::default(), 0);
-        while at < bytes.len() && self.state != State::Done {
-            if self.state == State::Target {
+        let (mut line, mut at) = (LineFindings::default(), 0);
+        while at < bytes.len() && self.state != LineState::Done {
+            if self.state == LineState::Target {
                 let dull = bytes[at..].iter().take_while(|b| !ODD[usize::from(**b)]).count();
                 at += dull;
                 self.length = self.length.saturating_add(u32::try_from(dull).unwrap_or(u32::MAX));
@@ -107,42 +107,42 @@ impl RequestLine {
         line
     }
 
-    fn next(&mut self, byte: &mut u8, line: &mut Line) {
+    fn next(&mut self, byte: &mut u8, line: &mut LineFindings) {
         self.state = match (self.state, *byte) {
             // Empty lines before a request are skipped (RFC 9112, section 2.2).
-            (State::Begin, b'\r' | b'\n') => State::Begin,
-            (_, b'\n') => State::Done,
-            (State::Begin | State::Method, b' ') => State::Target,
-            (State::Begin | State::Method, _) => State::Method,
-            (State::Target, b' ') => State::Version(0),
-            (State::Target, b'"' | b'<' | b'>' | b'`') => {
+            (LineState::Begin, b'\r' | b'\n') => LineState::Begin,
+            (_, b'\n') => LineState::Done,
+            (LineState::Begin | LineState::Method, b' ') => LineState::Target,
+            (LineState::Begin | LineState::Method, _) => LineState::Method,
+            (LineState::Target, b' ') => LineState::Version(0),
+            (LineState::Target, b'"' | b'<' | b'>' | b'`') => {
                 line.encode = true;
                 self.length = self.length.saturating_add(3);
-                State::Target
+                LineState::Target
             }
-            (State::Target, b'\r') => State::Target,
-            (State::Target, 0..=0x1f | 0x7f) => self.note(line, TargetFault::Control),
-            (State::Target, 0x80..) => self.note(line, TargetFault::Octet),
-            (State::Target, _) => State::Target,
-            (State::Version(_), b' ') => {
+            (LineState::Target, b'\r') => LineState::Target,
+            (LineState::Target, 0..=0x1f | 0x7f) => self.note(line, TargetFault::Control),
+            (LineState::Target, 0x80..) => self.note(line, TargetFault::Octet),
+            (LineState::Target, _) => LineState::Target,
+            (LineState::Version(_), b' ') => {
                 line.fault = line.fault.or(Some(TargetFault::Space));
-                State::Version(u8::MAX)
+                LineState::Version(u8::MAX)
             }
-            (State::Version(at), seen) => match MINOR.get(usize::from(at)) {
-                Some(wanted) if *wanted == seen => State::Version(at + 1),
+            (LineState::Version(at), seen) => match MINOR.get(usize::from(at)) {
+                Some(wanted) if *wanted == seen => LineState::Version(at + 1),
                 None if usize::from(at) == MINOR.len() => {
                     if matches!(seen, b'2'..=b'9') {
                         *byte = b'1';
                     }
-                    State::Version(u8::MAX)
+                    LineState::Version(u8::MAX)
                 }
-                _ => State::Version(u8::MAX),
+                _ => LineState::Version(u8::MAX),
             },
-            (State::Done, _) => State::Done,
+            (LineState::Done, _) => LineState::Done,
         };
     }
 
-    fn note(&mut self, line: &mut Line, fault: TargetFault) -> State {
+    fn note(&mut self, line: &mut LineFindings, fault: TargetFault) -> LineState {
         line.fault = line.fault.or(Some(fault));
         self.state
     }
@@ -150,17 +150,17 @@ impl RequestLine {
     /// Returns the part with the necessary percent-encoding; `self` is the state before [`Self::follow`].
     pub fn encode(mut self, bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(bytes.len() + 64);
-        let mut unused = Line::default();
+        let mut unused = LineFindings::default();
         for (at, byte) in bytes.iter().enumerate() {
-            if self.state == State::Done {
+            if self.state == LineState::Done {
                 out.extend_from_slice(&bytes[at..]);
                 break;
             }
             match (self.state, *byte) {
-                (State::Target, b'"') => out.extend_from_slice(b"%22"),
-                (State::Target, b'<') => out.extend_from_slice(b"%3C"),
-                (State::Target, b'>') => out.extend_from_slice(b"%3E"),
-                (State::Target, b'`') => out.extend_from_slice(b"%60"),
+                (LineState::Target, b'"') => out.extend_from_slice(b"%22"),
+                (LineState::Target, b'<') => out.extend_from_slice(b"%3C"),
+                (LineState::Target, b'>') => out.extend_from_slice(b"%3E"),
+                (LineState::Target, b'`') => out.extend_from_slice(b"%60"),
                 (_, byte) => out.push(byte),
             }
             self.next(&mut byte.clone(), &mut unused);

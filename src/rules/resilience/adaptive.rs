@@ -16,15 +16,15 @@ pub struct AdaptiveShape {
 }
 
 /// The fraction by which a response time may exceed the best before it counts.
-const BUFFER: f64 = 0.25;
+const TOLERANCE: f64 = 0.25;
 
 /// The number of windows after which the best response time expires, so that an upstream that has become slower for
 /// good is not throttled for ever. The limit is halved for one window equally often: under a steady load no request
 /// would otherwise see how fast the upstream is without a queue.
-const MEMORY: usize = 50;
+const MEMORY_WINDOWS: usize = 50;
 
 /// The number of samples that a window needs to be evaluated.
-const ENOUGH: u32 = 5;
+const MIN_SAMPLES: u32 = 5;
 
 /// An adaptive limit.
 #[derive(Clone, Debug)]
@@ -62,7 +62,7 @@ impl Gradient {
         self.count += 1;
         self.least = self.least.min(seconds);
         self.peak = self.peak.max(active);
-        if now.saturating_sub(self.begun) < shape.window || self.count < ENOUGH {
+        if now.saturating_sub(self.begun) < shape.window || self.count < MIN_SAMPLES {
             return None;
         }
         self.remember();
@@ -75,18 +75,18 @@ impl Gradient {
     }
 
     fn remember(&mut self) {
-        if self.best.len() < MEMORY {
+        if self.best.len() < MEMORY_WINDOWS {
             self.best.push(self.least);
         } else {
             self.best[self.next] = self.least;
         }
-        self.next = (self.next + 1) % MEMORY;
+        self.next = (self.next + 1) % MEMORY_WINDOWS;
     }
 
     fn adjust(&mut self, shape: &AdaptiveShape) {
         let mean = self.sum / f64::from(self.count);
         let best = self.best.iter().copied().fold(f64::MAX, f64::min);
-        let gradient = (best * (1.0 + BUFFER) / mean).clamp(0.5, 1.0);
+        let gradient = (best * (1.0 + TOLERANCE) / mean).clamp(0.5, 1.0);
         let next = gradient.mul_add(self.limit, self.limit.sqrt());
         let (min, max) = (f64::from(shape.min), f64::from(shape.max));
         // A limit that is not reached says nothing about higher limits.
@@ -107,7 +107,7 @@ mod tests {
     const SHAPE: AdaptiveShape = AdaptiveShape { min: 4, max: 1_000, window: 100_000_000 };
 
     /// Simulates an upstream that handles ten requests at a time, 20 ms each, and queues the rest.
-    fn settle(gradient: &mut Gradient, windows: u64, from: u64, offered: u32) -> u32 {
+    fn run_windows(gradient: &mut Gradient, windows: u64, from: u64, offered: u32) -> u32 {
         for window in 0..windows {
             for sample in 0..20_u64 {
                 let active = offered.min(gradient.limit());
@@ -123,7 +123,7 @@ mod tests {
     fn settles_near_what_the_upstream_can_do() {
         let mut gradient = Gradient::new(&SHAPE, 0);
         for round in 0..20 {
-            let limit = settle(&mut gradient, 40, round * 40, 1_000);
+            let limit = run_windows(&mut gradient, 40, round * 40, 1_000);
             assert!((8..=20).contains(&limit), "{limit} after {round} rounds");
         }
     }
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn does_not_grow_unused() {
         let mut gradient = Gradient::new(&SHAPE, 0);
-        let limit = settle(&mut gradient, 200, 0, 5);
+        let limit = run_windows(&mut gradient, 200, 0, 5);
         assert!(limit <= 20, "{limit}");
     }
 }

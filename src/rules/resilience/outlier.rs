@@ -100,7 +100,7 @@ pub struct Ejection {
 
 impl Ejection {
     /// Returns the state of a target that is ejected until the given time, for that many times in a row.
-    pub fn until_then(times: u32, until: u64) -> Self {
+    pub fn restored(times: u32, until: u64) -> Self {
         Self { times, until: Some(until) }
     }
 
@@ -122,7 +122,7 @@ impl Ejection {
     }
 
     /// Ends the ejection if its time is over. Returns whether it ended.
-    pub fn release(&mut self, now: u64) -> bool {
+    pub fn expire_ejection(&mut self, now: u64) -> bool {
         let over = self.until.is_some_and(|until| now >= until);
         if over {
             self.until = None;
@@ -131,12 +131,12 @@ impl Ejection {
     }
 
     /// Ends the ejection at once, since a probe has succeeded. Returns whether it ended.
-    pub fn pardon(&mut self) -> bool {
+    pub fn end_ejection(&mut self) -> bool {
         self.until.take().is_some()
     }
 
     /// Records an interval without an ejection: the next ejection is shorter again.
-    pub fn calm(&mut self) {
+    pub fn decay_ejections(&mut self) {
         if self.until.is_none() {
             self.times = self.times.saturating_sub(1);
         }
@@ -164,13 +164,13 @@ mod tests {
         let mut ejection = Ejection::default();
         ejection.eject(&SHAPE, 0);
         assert_eq!(ejection.until(), Some(30 * S));
-        assert!(!ejection.release(29 * S) && ejection.release(30 * S) && ejection.until().is_none());
+        assert!(!ejection.expire_ejection(29 * S) && ejection.expire_ejection(30 * S) && ejection.until().is_none());
         ejection.eject(&SHAPE, 30 * S);
         assert_eq!(ejection.until(), Some(90 * S));
         (0..50).for_each(|_| ejection.eject(&SHAPE, 0));
         assert_eq!(ejection.until(), Some(300 * S));
-        assert!(ejection.pardon());
-        (0..60).for_each(|_| ejection.calm());
+        assert!(ejection.end_ejection());
+        (0..60).for_each(|_| ejection.decay_ejections());
         ejection.eject(&SHAPE, 0);
         assert_eq!(ejection.until(), Some(30 * S));
     }

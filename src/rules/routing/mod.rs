@@ -19,5 +19,5 @@ mod predicate;
 mod router;
 
 pub use pattern::{HostPattern, PathPattern, Segment};
-pub use predicate::{Predicates, Ruling, TextMatch, cookie, form_decode, is_named, parameter, raw_parameter};
-pub use router::{Entry, Question, Router, Verdict, allow};
+pub use predicate::{PredicateResult, Predicates, TextMatch, cookie, form_decode, is_named, parameter, raw_parameter};
+pub use router::{RequestFacts, RouteEntry, RouteMatch, Router, allow};

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use http::{HeaderMap, HeaderName, Method};
 use ipnet::IpNet;
 
-use super::router::Question;
+use super::router::RequestFacts;
 
 /// The comparison of a header, a cookie or a query parameter.
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ pub struct Predicates {
 
 /// The result of evaluating the conditions for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ruling {
+pub enum PredicateResult {
     /// All conditions hold.
     Match,
     /// All conditions but the method hold: the response may be 405.
@@ -66,20 +66,20 @@ pub enum Ruling {
 
 impl Predicates {
     /// Evaluates the conditions for the request.
-    pub fn judge(&self, question: &Question<'_>) -> Ruling {
-        if !self.headers.iter().all(|(name, m)| header_holds(question.headers, name, m)) {
-            return Ruling::No("headers");
+    pub fn evaluate(&self, facts: &RequestFacts<'_>) -> PredicateResult {
+        if !self.headers.iter().all(|(name, m)| header_holds(facts.headers, name, m)) {
+            return PredicateResult::No("headers");
         }
-        if !self.cookies.iter().all(|(name, m)| cookie(question.headers, name).is_some_and(|v| m.holds(v))) {
-            return Ruling::No("cookies");
+        if !self.cookies.iter().all(|(name, m)| cookie(facts.headers, name).is_some_and(|v| m.holds(v))) {
+            return PredicateResult::No("cookies");
         }
-        if !self.query.iter().all(|(name, m)| parameter(question.query, name).is_some_and(|v| m.holds(&v))) {
-            return Ruling::No("query");
+        if !self.query.iter().all(|(name, m)| parameter(facts.query, name).is_some_and(|v| m.holds(&v))) {
+            return PredicateResult::No("query");
         }
-        if !self.clients.is_empty() && !self.clients.iter().any(|net| net.contains(&plain(question.client))) {
-            return Ruling::No("client");
+        if !self.clients.is_empty() && !self.clients.iter().any(|net| net.contains(&plain(facts.client))) {
+            return PredicateResult::No("client");
         }
-        if self.allows(question.method) { Ruling::Match } else { Ruling::Method }
+        if self.allows(facts.method) { PredicateResult::Match } else { PredicateResult::Method }
     }
 
     fn allows(&self, method: &Method) -> bool {

@@ -9,7 +9,7 @@ use crate::upstreams::TargetSpec;
 
 /// A change to one target.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Change {
+pub struct TargetChange {
     /// Whether it is added although no source has it.
     pub added: bool,
     /// Whether it is removed although a source has it.
@@ -22,18 +22,18 @@ pub struct Change {
 
 /// The changes of one upstream, by address.
 #[derive(Debug, Default)]
-pub struct Changes(Mutex<HashMap<SocketAddr, Change>>);
+pub struct TargetChanges(Mutex<HashMap<SocketAddr, TargetChange>>);
 
-impl Changes {
+impl TargetChanges {
     /// Changes what was changed before about that target.
-    pub fn change(&self, address: SocketAddr, change: impl FnOnce(&mut Change)) {
+    pub fn change(&self, address: SocketAddr, change: impl FnOnce(&mut TargetChange)) {
         let mut changes = self.0.lock();
         change(changes.entry(address).or_default());
-        changes.retain(|_, change| *change != Change::default());
+        changes.retain(|_, change| *change != TargetChange::default());
     }
 
     /// Returns all changes.
-    pub fn all(&self) -> Vec<(SocketAddr, Change)> {
+    pub fn all(&self) -> Vec<(SocketAddr, TargetChange)> {
         self.0.lock().iter().map(|(address, change)| (*address, change.clone())).collect()
     }
 

@@ -7,13 +7,13 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use super::written::{TargetText, specs};
-use super::{Found, Lookup, Source};
+use super::configured::{TargetText, specs};
+use super::{Discovered, Lookup, TargetSource};
 use crate::tls::{MAX_MATERIAL, read_text};
 use crate::upstreams::TargetSpec;
 
 /// The interval at which the file is checked.
-const INTERVAL: Duration = Duration::from_secs(1);
+const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A YAML or JSON list of targets, like `targets` of an upstream.
 pub struct TargetFile {
@@ -48,14 +48,14 @@ impl TargetFile {
 }
 
 #[async_trait]
-impl Source for TargetFile {
+impl TargetSource for TargetFile {
     fn describe(&self) -> String {
         self.path.display().to_string()
     }
 
-    async fn discover(&self) -> Result<Found, String> {
+    async fn discover(&self) -> Result<Discovered, String> {
         let found = specs(&self.specs().await?, &self.lookup).await;
-        Ok(Found { fresh_for: found.fresh_for.min(INTERVAL), ..found })
+        Ok(Discovered { fresh_for: found.fresh_for.min(FILE_CHECK_INTERVAL), ..found })
     }
 }
 

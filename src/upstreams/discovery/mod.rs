@@ -5,10 +5,10 @@
 //! broken resolver does not remove working targets. Kubernetes and Consul are further sources.
 
 mod changes;
+mod configured;
 mod file;
 mod lookup;
 mod srv;
-mod written;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -26,9 +26,9 @@ use tokio::time::Instant;
 use super::target::TargetSpec;
 use crate::clients::Resolver;
 
-pub use changes::{Change, Changes};
+pub use changes::{TargetChange, TargetChanges};
+pub use configured::TargetText;
 pub use lookup::Lookup;
-pub use written::TargetText;
 
 /// The source of further targets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -41,7 +41,7 @@ pub enum DiscoveryShape {
 
 /// The result of a source.
 #[derive(Clone, Debug, Default)]
-pub struct Found {
+pub struct Discovered {
     /// The targets.
     pub targets: Vec<(SocketAddr, TargetSpec)>,
     /// The time for which the result is valid.
@@ -50,7 +50,7 @@ pub struct Found {
 
 /// A source of targets.
 #[async_trait]
-pub trait Source: Send + Sync {
+pub trait TargetSource: Send + Sync {
     /// Returns a description for logs.
     fn describe(&self) -> String;
 
@@ -58,41 +58,41 @@ pub trait Source: Send + Sync {
     ///
     /// # Errors
     /// When the targets cannot be determined; the previous ones are kept.
-    async fn discover(&self) -> Result<Found, String>;
+    async fn discover(&self) -> Result<Discovered, String>;
 }
 
-struct Asked {
-    source: Box<dyn Source>,
-    last: Mutex<(Found, Instant)>,
+struct CachedSource {
+    source: Box<dyn TargetSource>,
+    last: Mutex<(Discovered, Instant)>,
 }
 
 /// All sources of one upstream.
-pub struct Discovery {
-    sources: Vec<Asked>,
-    changes: Arc<Changes>,
+pub struct TargetDiscovery {
+    sources: Vec<CachedSource>,
+    changes: Arc<TargetChanges>,
 }
 
 /// The time after which a failed source is queried again, at the latest.
-const AGAIN: Duration = Duration::from_secs(5);
+const FAILED_SOURCE_RETRY: Duration = Duration::from_secs(5);
 
-impl Discovery {
+impl TargetDiscovery {
     /// Returns the sources: the configured targets, the source of `shape`, and the changes.
     pub fn new(
         targets: Vec<TargetSpec>,
         shape: Option<&DiscoveryShape>,
         resolver: Option<&Resolver>,
         interval: Duration,
-        changes: Arc<Changes>,
+        changes: Arc<TargetChanges>,
     ) -> Self {
         let lookup = Arc::new(Lookup::new(resolver.cloned(), interval));
-        let mut sources: Vec<Box<dyn Source>> = vec![Box::new(written::Written::new(targets, Arc::clone(&lookup)))];
+        let mut sources: Vec<Box<dyn TargetSource>> = vec![Box::new(configured::ConfiguredTargets::new(targets, Arc::clone(&lookup)))];
         match shape {
             Some(DiscoveryShape::File(path)) => sources.push(Box::new(file::TargetFile::new(path.clone(), lookup))),
             Some(DiscoveryShape::Srv(name)) => sources.push(Box::new(srv::Services::new(name.clone(), lookup))),
             None => {}
         }
-        let asked = |source| Asked { source, last: Mutex::new((Found::default(), Instant::now())) };
-        Self { sources: sources.into_iter().map(asked).collect(), changes }
+        let cached = |source| CachedSource { source, last: Mutex::new((Discovered::default(), Instant::now())) };
+        Self { sources: sources.into_iter().map(cached).collect(), changes }
     }
 
     /// Returns whether the result of a source has expired.
@@ -102,17 +102,17 @@ impl Discovery {
     }
 
     /// Returns the changes of operators.
-    pub fn changes(&self) -> &Changes {
+    pub fn changes(&self) -> &TargetChanges {
         &self.changes
     }
 
-    async fn ask(&self) -> BTreeMap<SocketAddr, TargetSpec> {
+    async fn query(&self) -> BTreeMap<SocketAddr, TargetSpec> {
         let mut all = BTreeMap::new();
-        for asked in &self.sources {
-            if asked.last.lock().1 <= Instant::now() {
-                asked.renew().await;
+        for cached in &self.sources {
+            if cached.last.lock().1 <= Instant::now() {
+                cached.renew().await;
             }
-            for (address, spec) in &asked.last.lock().0.targets {
+            for (address, spec) in &cached.last.lock().0.targets {
                 // Configured targets come first, and take precedence.
                 all.entry(*address).or_insert_with(|| spec.clone());
             }
@@ -122,7 +122,7 @@ impl Discovery {
     }
 }
 
-impl Asked {
+impl CachedSource {
     async fn renew(&self) {
         let result = self.source.discover().await;
         let mut last = self.last.lock();
@@ -131,17 +131,17 @@ impl Asked {
             Err(error) => {
                 let kept = last.0.targets.len();
                 log::warn!("{}: {error}; {kept} known targets are kept", self.source.describe());
-                last.1 = Instant::now() + AGAIN;
+                last.1 = Instant::now() + FAILED_SOURCE_RETRY;
             }
         }
     }
 }
 
 /// The adapter to Pingora's `Backends`.
-pub struct Shared(pub Arc<Discovery>);
+pub struct PingoraDiscovery(pub Arc<TargetDiscovery>);
 
 #[async_trait]
-impl ServiceDiscovery for Shared {
+impl ServiceDiscovery for PingoraDiscovery {
     async fn discover(&self) -> pingora::Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
         let backend = |(address, spec)| {
             // Pingora compares only the address and weight of a backend, and skips what has not changed. So the
@@ -151,6 +151,6 @@ impl ServiceDiscovery for Shared {
             ext.insert::<TargetSpec>(spec);
             Backend { addr: PingoraAddr::Inet(address), weight, ext }
         };
-        Ok((self.0.ask().await.into_iter().map(backend).collect(), HashMap::new()))
+        Ok((self.0.query().await.into_iter().map(backend).collect(), HashMap::new()))
     }
 }

@@ -12,32 +12,32 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{Shutdown, shutdown};
 use parking_lot::Mutex;
 
-use super::heir::Heir;
+use super::predecessor::Predecessor;
 use super::spawn::start_successor;
-use super::wire::{Message, PROTOCOL, give, incoming, is_timeout, pid_of, receive, send};
+use super::wire::{Message, PROTOCOL, is_readable, is_timeout, pid_of, receive, send, send_states};
 use crate::live::Part;
-use crate::process::drain::TOGETHER;
-use crate::process::{Phase, Progress, Supervisor};
+use crate::process::drain::HANDOVER_END_TIMEOUT;
+use crate::process::{ProcessPhase, Supervisor, UpgradeProgress};
 
 /// The time-out for the first message of a connection.
-const GREETING: Duration = Duration::from_secs(5);
+const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The time-out for a successor that has the rest of the state to accept, and later for any message from it:
 /// meanwhile no process accepts, if it hangs.
-const SILENCE: Duration = Duration::from_secs(5);
+const SUCCESSOR_MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The time-out for sending a message.
-const MOMENT: Duration = Duration::from_secs(10);
+const SUCCESSOR_SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The interval at which the successor is sent changes of the state.
-const LATE: Duration = Duration::from_millis(50);
+const STATE_CHANGE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The maximum number of concurrent connections; more are closed.
-const MOST: usize = 16;
+const MAX_CONVERSATIONS: usize = 16;
 
 /// The socket at which successors and operators connect.
 #[derive(Debug)]
-pub struct Offer {
+pub struct UpgradeListener {
     path: PathBuf,
     inode: Mutex<u64>,
     /// The listening socket; it is replaced when the file is created anew.
@@ -48,13 +48,13 @@ pub struct Offer {
 /// A socket next to its final path, so that a socket is at the path at every moment, and so that errors occur before
 /// any process relies on it. It is removed if it is not moved to its path.
 #[derive(Debug)]
-pub struct Prepared {
+pub struct PreparedSocket {
     path: PathBuf,
     beside: PathBuf,
     listener: UnixListener,
 }
 
-impl Prepared {
+impl PreparedSocket {
     /// Binds the socket.
     ///
     /// # Errors
@@ -63,7 +63,7 @@ impl Prepared {
         let beside = path.with_extension(format!("{}.new", std::process::id()));
         let _ = std::fs::remove_file(&beside);
         let prepared = Self { path: path.to_owned(), listener: UnixListener::bind(&beside)?, beside };
-        restrict(&prepared.beside)?;
+        restrict_to_user(&prepared.beside)?;
         Ok(prepared)
     }
 
@@ -71,11 +71,12 @@ impl Prepared {
     ///
     /// # Errors
     /// When it cannot be moved, or no thread can be started.
-    pub fn open(&self, supervisor: &Arc<Supervisor>) -> io::Result<Arc<Offer>> {
-        let offer = Offer { path: self.path.clone(), inode: Mutex::new(0), listener: Mutex::default(), talking: AtomicUsize::new(0) };
-        let offer = Arc::new(offer);
-        offer.put(self, supervisor)?;
-        Ok(offer)
+    pub fn open(&self, supervisor: &Arc<Supervisor>) -> io::Result<Arc<UpgradeListener>> {
+        let upgrade_listener =
+            UpgradeListener { path: self.path.clone(), inode: Mutex::new(0), listener: Mutex::default(), talking: AtomicUsize::new(0) };
+        let upgrade_listener = Arc::new(upgrade_listener);
+        upgrade_listener.install(self, supervisor)?;
+        Ok(upgrade_listener)
     }
 }
 
@@ -83,25 +84,25 @@ impl Prepared {
 ///
 /// # Errors
 /// When one does: it would no longer be reachable.
-pub fn unless_anothers(path: &Path, heir: Option<&Heir>) -> io::Result<()> {
+pub fn check_not_taken(path: &Path, predecessor: Option<&Predecessor>) -> io::Result<()> {
     let Ok(there) = UnixStream::connect(path) else { return Ok(()) };
     let pid = pid_of(&there);
-    if heir.is_some_and(|heir| heir.predecessor() == pid) {
+    if predecessor.is_some_and(|predecessor| predecessor.predecessor() == pid) {
         return Ok(());
     }
     Err(io::Error::other(format!("process {pid} awaits its successor there: follow it with --upgrade, or give this one another path")))
 }
 
-impl Drop for Prepared {
+impl Drop for PreparedSocket {
     fn drop(&mut self) {
         // The file is not there any more if it was moved.
         let _ = std::fs::remove_file(&self.beside);
     }
 }
 
-impl Offer {
+impl UpgradeListener {
     /// Moves a socket to the path (again, where a successor that has ended has put its own there).
-    fn put(self: &Arc<Self>, prepared: &Prepared, supervisor: &Arc<Supervisor>) -> io::Result<()> {
+    fn install(self: &Arc<Self>, prepared: &PreparedSocket, supervisor: &Arc<Supervisor>) -> io::Result<()> {
         let listener = prepared.listener.try_clone()?;
         std::fs::rename(&prepared.beside, &self.path)?;
         *self.inode.lock() = inode(&self.path)?;
@@ -109,15 +110,15 @@ impl Offer {
             // A thread that waits there wakes up, and ends.
             let _ = shutdown(before.as_raw_fd(), Shutdown::Both);
         }
-        let (offer, supervisor) = (Arc::clone(self), Arc::clone(supervisor));
-        std::thread::Builder::new().name("offer".to_owned()).spawn(move || offer.wait(&listener, &supervisor))?;
+        let (upgrade_listener, supervisor) = (Arc::clone(self), Arc::clone(supervisor));
+        std::thread::Builder::new().name("offer".to_owned()).spawn(move || upgrade_listener.wait(&listener, &supervisor))?;
         Ok(())
     }
 
     fn wait(self: &Arc<Self>, listener: &UnixListener, supervisor: &Arc<Supervisor>) {
         loop {
             match listener.accept() {
-                Ok((stream, _)) if self.talking.load(Ordering::Acquire) < MOST => self.talk(stream, supervisor),
+                Ok((stream, _)) if self.talking.load(Ordering::Acquire) < MAX_CONVERSATIONS => self.serve_connection(stream, supervisor),
                 Ok(_) => {}
                 // The socket was shut down.
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => return,
@@ -127,12 +128,12 @@ impl Offer {
         }
     }
 
-    fn talk(self: &Arc<Self>, stream: UnixStream, supervisor: &Arc<Supervisor>) {
-        let (offer, supervisor) = (Arc::clone(self), Arc::clone(supervisor));
+    fn serve_connection(self: &Arc<Self>, stream: UnixStream, supervisor: &Arc<Supervisor>) {
+        let (upgrade_listener, supervisor) = (Arc::clone(self), Arc::clone(supervisor));
         self.talking.fetch_add(1, Ordering::AcqRel);
         let serve = move || {
-            offer.serve(&stream, &supervisor);
-            offer.talking.fetch_sub(1, Ordering::AcqRel);
+            upgrade_listener.serve(&stream, &supervisor);
+            upgrade_listener.talking.fetch_sub(1, Ordering::AcqRel);
         };
         if let Err(error) = std::thread::Builder::new().name("handover".to_owned()).spawn(serve) {
             self.talking.fetch_sub(1, Ordering::AcqRel);
@@ -154,21 +155,22 @@ impl Offer {
     }
 
     /// Ensures that there is a socket at the path: a cleaner of old files may have removed it.
-    pub fn be_there(self: &Arc<Self>, supervisor: &Arc<Supervisor>) {
+    pub fn ensure_socket(self: &Arc<Self>, supervisor: &Arc<Supervisor>) {
         if inode(&self.path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-            self.keep_in_place(supervisor);
+            self.ensure_in_place(supervisor);
         }
     }
 
-    fn put_again(self: &Arc<Self>, supervisor: &Arc<Supervisor>) {
-        match Prepared::new(&self.path).and_then(|prepared| self.put(&prepared, supervisor)) {
+    fn reinstall(self: &Arc<Self>, supervisor: &Arc<Supervisor>) {
+        match PreparedSocket::new(&self.path).and_then(|prepared| self.install(&prepared, supervisor)) {
             Ok(()) => log::info!("the upgrade socket is created anew at {}", self.path.display()),
             Err(error) => log::error!("the upgrade socket {} cannot be created anew: {error}", self.path.display()),
         }
     }
 
     fn serve(self: &Arc<Self>, stream: &UnixStream, supervisor: &Arc<Supervisor>) {
-        let greeting = stream.set_read_timeout(Some(GREETING)).and_then(|()| stream.set_write_timeout(Some(MOMENT)));
+        let greeting =
+            stream.set_read_timeout(Some(GREETING_TIMEOUT)).and_then(|()| stream.set_write_timeout(Some(SUCCESSOR_SEND_TIMEOUT)));
         match greeting.and_then(|()| receive(stream)) {
             Ok((Message::Upgrade, _)) => {
                 // This process does not end before it has reported the result.
@@ -176,7 +178,9 @@ impl Offer {
                 let tell = |text: &str| _ = send(stream, &Message::Progress { text: text.to_owned() }, None);
                 let (fine, text) = match start_successor(supervisor, &tell) {
                     Ok(text) => (true, text),
-                    Err(text) if supervisor.phase() == Phase::Serving => (false, format!("the running gateway goes on as before: {text}")),
+                    Err(text) if supervisor.phase() == ProcessPhase::Serving => {
+                        (false, format!("the running gateway goes on as before: {text}"))
+                    }
                     Err(text) => (false, text),
                 };
                 let _ = send(stream, &Message::Done { fine, text }, None);
@@ -195,9 +199,9 @@ impl Offer {
     fn hand_over(self: &Arc<Self>, stream: &UnixStream, supervisor: &Arc<Supervisor>) {
         // One at a time, and no reload in between: the successor has what this process has.
         let one = supervisor.reloading.try_lock();
-        let (Ok(one), Phase::Serving) = (one, supervisor.phase()) else {
+        let (Ok(one), ProcessPhase::Serving) = (one, supervisor.phase()) else {
             let why = match supervisor.phase() {
-                Phase::Serving => "a reload or another upgrade is under way".to_owned(),
+                ProcessPhase::Serving => "a reload or another upgrade is under way".to_owned(),
                 _ => supervisor.not_serving(),
             };
             let _ = send(stream, &Message::Failed { why }, None);
@@ -205,14 +209,14 @@ impl Offer {
         };
         // This process does not end before the successor knows.
         let (asked, leading) = (supervisor.asked.begin(), supervisor.leading.begin());
-        match lead(stream, supervisor) {
+        match hand_over_state(stream, supervisor) {
             Ok(()) => {
-                stand_back(stream, supervisor);
+                start_standby(stream, supervisor);
                 drop((one, asked, leading));
                 self.stand_by(stream, supervisor);
             }
             Err(error) => {
-                let why = why(&error, "ended before it was ready; its own log says why");
+                let why = describe_error(&error, "ended before it was ready; its own log says why");
                 supervisor.share(&[]);
                 let serves = supervisor.resume();
                 drop(leading);
@@ -220,12 +224,12 @@ impl Offer {
                 // So that it does not take the end of this connection for the end of this process, and serve.
                 let _ = send(stream, &Message::Failed { why: why.clone() }, None);
                 // If an operator watches the upgrade, it is logged there.
-                if !supervisor.progress(Progress::Failed(why.clone())) {
+                if !supervisor.progress(UpgradeProgress::Failed(why.clone())) {
                     let goes_on = if serves { ", this process goes on serving" } else { "" };
                     log::error!("the hand-over failed{goes_on}: the successor {why}");
                 }
                 drop((one, asked));
-                self.see_off(stream, supervisor);
+                self.await_exit(stream, supervisor);
             }
         }
     }
@@ -236,13 +240,13 @@ impl Offer {
         // A successor that hangs blocks the thread that sends to it, and nothing else.
         let patient = stream.set_write_timeout(None);
         std::thread::scope(|scope| {
-            let tell = move || patient.and_then(|()| tell_late(stream, supervisor, &given_up));
+            let tell = move || patient.and_then(|()| send_changes(stream, supervisor, &given_up));
             let telling = std::thread::Builder::new().name("late".to_owned()).spawn_scoped(scope, tell);
             let _ = telling.inspect_err(|error| log::error!("the successor gets no changes of the state: {error}"));
-            if let Some(why) = await_end(stream, supervisor).filter(|why| come_back(supervisor, why)) {
+            if let Some(why) = await_end(stream, supervisor).filter(|why| return_to_serving(supervisor, why)) {
                 // It may be alive, and has to be told that it is not the service any more.
                 let _ = give_up.send(why);
-                self.see_off(stream, supervisor);
+                self.await_exit(stream, supervisor);
             }
             drop(give_up);
         });
@@ -250,20 +254,20 @@ impl Offer {
 
     /// Waits for the end of a successor that was given up. Whenever it learns that, and whatever it does before, this
     /// process is the one at the path.
-    fn see_off(self: &Arc<Self>, stream: &UnixStream, supervisor: &Arc<Supervisor>) {
-        self.keep_in_place(supervisor);
+    fn await_exit(self: &Arc<Self>, stream: &UnixStream, supervisor: &Arc<Supervisor>) {
+        self.ensure_in_place(supervisor);
         if stream.set_read_timeout(None).is_ok() {
             let _ = io::copy(&mut &*stream, &mut io::sink());
         }
-        self.keep_in_place(supervisor);
+        self.ensure_in_place(supervisor);
     }
 
     /// Ensures that the socket at the path is that of this process, if it serves.
-    fn keep_in_place(self: &Arc<Self>, supervisor: &Arc<Supervisor>) {
+    fn ensure_in_place(self: &Arc<Self>, supervisor: &Arc<Supervisor>) {
         // Not while another process is about to put its own there.
         let _one = supervisor.reloading.blocking_lock();
-        if supervisor.phase() == Phase::Serving && !self.is_in_place() {
-            self.put_again(supervisor);
+        if supervisor.phase() == ProcessPhase::Serving && !self.is_in_place() {
+            self.reinstall(supervisor);
         }
     }
 }
@@ -272,19 +276,21 @@ impl Offer {
 fn await_end(stream: &UnixStream, supervisor: &Supervisor) -> Option<String> {
     let mut last_word = Instant::now();
     loop {
-        let word = incoming(stream, LATE).and_then(|came| if came { receive(stream).map(Some) } else { Ok(None) });
-        let stands_by = supervisor.phase() == Phase::StandingBy;
+        let word = is_readable(stream, STATE_CHANGE_INTERVAL).and_then(|came| if came { receive(stream).map(Some) } else { Ok(None) });
+        let stands_by = supervisor.phase() == ProcessPhase::StandingBy;
         match word {
             Ok(Some((message, _))) => {
                 last_word = Instant::now();
                 if let (true, Message::Settled { ends }) = (stands_by, message) {
                     let why = if ends { "was told to end, and the service with it" } else { "has settled" };
-                    supervisor.leave_it_to_the_successor(why);
+                    supervisor.leave_service_to_successor(why);
                 }
             }
-            Ok(None) if stands_by && last_word.elapsed() >= SILENCE => return Some(format!("sent nothing for {SILENCE:?}")),
+            Ok(None) if stands_by && last_word.elapsed() >= SUCCESSOR_MESSAGE_TIMEOUT => {
+                return Some(format!("sent nothing for {SUCCESSOR_MESSAGE_TIMEOUT:?}"));
+            }
             Ok(None) => {}
-            Err(error) if stands_by => return Some(why(&error, "ended before it had settled")),
+            Err(error) if stands_by => return Some(describe_error(&error, "ended before it had settled")),
             Err(_) => {
                 // Whether another process serves now is not known here.
                 supervisor.successor.store(0, Ordering::Release);
@@ -295,13 +301,13 @@ fn await_end(stream: &UnixStream, supervisor: &Supervisor) -> Option<String> {
 }
 
 /// Sends the successor the changes of the state, and at the end that it was given up.
-fn tell_late(stream: &UnixStream, supervisor: &Supervisor, given_up: &Receiver<String>) -> io::Result<()> {
+fn send_changes(stream: &UnixStream, supervisor: &Supervisor, given_up: &Receiver<String>) -> io::Result<()> {
     let mut has_left = false;
     loop {
-        match given_up.recv_timeout(LATE) {
+        match given_up.recv_timeout(STATE_CHANGE_INTERVAL) {
             Ok(why) => return send(stream, &Message::Failed { why }, None),
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            Err(RecvTimeoutError::Timeout) => give(stream, &supervisor.live, Part::Late)?,
+            Err(RecvTimeoutError::Timeout) => send_states(stream, &supervisor.live, Part::Late)?,
         }
         if !has_left && supervisor.left.load(Ordering::Acquire) {
             has_left = true;
@@ -311,80 +317,80 @@ fn tell_late(stream: &UnixStream, supervisor: &Supervisor, given_up: &Receiver<S
 }
 
 /// Returns to serving. Returns whether the process serves.
-fn come_back(supervisor: &Supervisor, why: &str) -> bool {
+fn return_to_serving(supervisor: &Supervisor, why: &str) -> bool {
     supervisor.live.heritage().iter().for_each(|kind| kind.keep());
     supervisor.share(&[]);
     // Unless it has been told to end right now.
-    let serves = supervisor.enter(Phase::Serving);
+    let serves = supervisor.enter(ProcessPhase::Serving);
     if serves {
         log::error!("the successor {why}: this process goes on serving, with the configuration that it had");
         supervisor.successor.store(0, Ordering::Release);
-        supervisor.progress(Progress::Failed(why.to_owned()));
+        supervisor.progress(UpgradeProgress::Failed(why.to_owned()));
     }
     serves
 }
 
 /// Leaves new connections to the successor.
-fn stand_back(stream: &UnixStream, supervisor: &Supervisor) {
+fn start_standby(stream: &UnixStream, supervisor: &Supervisor) {
     let pid = pid_of(stream);
     supervisor.successor.store(pid, Ordering::Release);
-    if supervisor.enter(Phase::StandingBy) {
+    if supervisor.enter(ProcessPhase::StandingBy) {
         log::info!("a successor serves: this process drains, and stands by until it has settled");
-        supervisor.progress(Progress::Step("the successor serves; the old process stands by"));
+        supervisor.progress(UpgradeProgress::Step("the successor serves; the old process stands by"));
     } else {
-        supervisor.leave_it_to_the_successor("serves, and the old process was told to end");
+        supervisor.leave_service_to_successor("serves, and the old process was told to end");
     }
 }
 
 /// Runs the hand-over from the sockets to the successor's `serving`.
-fn lead(stream: &UnixStream, supervisor: &Supervisor) -> io::Result<()> {
-    supervisor.progress(Progress::Step("the successor takes sockets and state"));
+fn hand_over_state(stream: &UnixStream, supervisor: &Supervisor) -> io::Result<()> {
+    supervisor.progress(UpgradeProgress::Step("the successor takes sockets and state"));
     // Of three processes only the last may be the one that serves, and has what the others had.
-    supervisor.settle(false);
-    supervisor.workers.block_on(supervisor.predecessor_leaves(Instant::now() + TOGETHER));
-    needed(supervisor)?;
+    supervisor.release_predecessor(false);
+    supervisor.workers.block_on(supervisor.predecessor_leaves(Instant::now() + HANDOVER_END_TIMEOUT));
+    check_needed(supervisor)?;
     let sockets = supervisor.sockets().map_err(|error| io::Error::other(format!("cannot be given the sockets: {error}")))?;
     for bound in sockets {
         let message = Message::Socket { name: bound.name, configured: bound.configured };
         send(stream, &message, Some(bound.socket.as_raw_fd()))?;
     }
-    give(stream, &supervisor.live, Part::Whole)?;
+    send_states(stream, &supervisor.live, Part::Whole)?;
     send(stream, &Message::Complete, None)?;
     await_start(stream, supervisor)?;
-    stream.set_read_timeout(Some(SILENCE))?;
+    stream.set_read_timeout(Some(SUCCESSOR_MESSAGE_TIMEOUT))?;
     let takes = match receive(stream)?.0 {
         Message::Ready { takes } => takes,
-        other => return Err(unexpected(other)),
+        other => return Err(unexpected_message(other)),
     };
     supervisor.share(&takes);
-    supervisor.progress(Progress::Step("the successor is ready"));
+    supervisor.progress(UpgradeProgress::Step("the successor is ready"));
     supervisor.pause(true);
-    give(stream, &supervisor.live, Part::Last)?;
+    send_states(stream, &supervisor.live, Part::Last)?;
     send(stream, &Message::Complete, None)?;
     match receive(stream)?.0 {
         Message::Serving => Ok(()),
-        other => Err(unexpected(other)),
+        other => Err(unexpected_message(other)),
     }
 }
 
 /// Waits for the successor's first message until its time-out, and as long as this process serves.
 fn await_start(stream: &UnixStream, supervisor: &Supervisor) -> io::Result<()> {
     let (begun, limit) = (Instant::now(), supervisor.serving().snapshot.process.upgrade_time);
-    while !incoming(stream, LATE)? {
-        needed(supervisor)?;
+    while !is_readable(stream, STATE_CHANGE_INTERVAL)? {
+        check_needed(supervisor)?;
         if begun.elapsed() >= limit {
             return Err(io::Error::other(format!("was not ready within {limit:?} (process.upgrade_time)")));
         }
     }
-    needed(supervisor)
+    check_needed(supervisor)
 }
 
 /// Fails if this process was told to end: it needs no successor then.
-fn needed(supervisor: &Supervisor) -> io::Result<()> {
+fn check_needed(supervisor: &Supervisor) -> io::Result<()> {
     if supervisor.is_ending() { Err(io::Error::other("is not needed: the old process was told to end")) } else { Ok(()) }
 }
 
-fn unexpected(message: Message) -> io::Error {
+fn unexpected_message(message: Message) -> io::Error {
     match message {
         Message::Failed { why } => io::Error::other(format!("reports: {why}")),
         _ => io::Error::other("sent an unexpected message"),
@@ -392,10 +398,10 @@ fn unexpected(message: Message) -> io::Error {
 }
 
 /// Describes the successor after an error on the connection; `ended` describes its end.
-fn why(error: &io::Error, ended: &str) -> String {
+fn describe_error(error: &io::Error, ended: &str) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => ended.to_owned(),
-        _ if is_timeout(error) => format!("sent nothing for {SILENCE:?}"),
+        _ if is_timeout(error) => format!("sent nothing for {SUCCESSOR_MESSAGE_TIMEOUT:?}"),
         _ => error.to_string(),
     }
 }
@@ -406,7 +412,7 @@ fn inode(path: &Path) -> io::Result<u64> {
 }
 
 /// Restricts the socket to this user.
-fn restrict(path: &Path) -> io::Result<()> {
+fn restrict_to_user(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
 }

@@ -11,7 +11,7 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// A complete response.
 #[derive(Debug)]
-pub struct Answer {
+pub struct RenderedResponse {
     /// The status.
     pub status: u16,
     /// The headers, except those of the framing.
@@ -21,7 +21,7 @@ pub struct Answer {
 }
 
 /// Renders a rejection in the format that the client of `exchange` understands.
-pub fn render(rejection: &Rejection, exchange: &Exchange) -> Answer {
+pub fn render(rejection: &Rejection, exchange: &Exchange) -> RenderedResponse {
     let reason = rejection.reason;
     let mut headers = rejection.headers.clone();
     if let Some(error) = reason.proxy_error() {
@@ -32,15 +32,15 @@ pub fn render(rejection: &Rejection, exchange: &Exchange) -> Answer {
     } else if exchange.grpc {
         grpc(rejection, &mut headers);
         // A trailers-only response: its HTTP status is always 200 (gRPC over HTTP/2, "Responses").
-        return Answer { status: 200, headers, body: Bytes::new() };
+        return RenderedResponse { status: 200, headers, body: Bytes::new() };
     } else if let Some(web) = exchange.grpc_web {
         headers.push((CONTENT_TYPE, HeaderValue::from_static(web.content_type())));
-        return Answer { status: 200, headers, body: web.trailers(reason.grpc_status(), &grpc_message(rejection)) };
+        return RenderedResponse { status: 200, headers, body: web.trailers(reason.grpc_status(), &grpc_message(rejection)) };
     } else {
         headers.push((CONTENT_TYPE, HeaderValue::from_static("application/problem+json")));
         problem(rejection, exchange)
     };
-    Answer { status: reason.status(), headers, body }
+    RenderedResponse { status: reason.status(), headers, body }
 }
 
 fn push(headers: &mut Vec<(HeaderName, HeaderValue)>, name: HeaderName, value: String) {

@@ -8,7 +8,7 @@ use futures::StreamExt;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Found, Lookup, Source};
+use super::{Discovered, Lookup, TargetSource};
 use crate::notation::{Address, Name};
 use crate::upstreams::TargetSpec;
 
@@ -60,17 +60,17 @@ impl TargetText {
 }
 
 /// The number of concurrent look-ups.
-const AT_ONCE: usize = 16;
+const CONCURRENT_LOOKUPS: usize = 16;
 
 /// Looks up the names of targets: every address of a name is a target. A name without a known address is omitted
 /// until it has one.
-pub async fn specs(specs: &[TargetSpec], lookup: &Lookup) -> Found {
+pub async fn specs(specs: &[TargetSpec], lookup: &Lookup) -> Discovered {
     let one = |spec: TargetSpec| async move {
         let (addresses, fresh_for) = lookup.known(&spec.host).await;
         (spec, addresses, fresh_for)
     };
-    let mut looked_up: Vec<_> = futures::stream::iter(specs.iter().cloned()).map(one).buffered(AT_ONCE).collect().await;
-    let mut found = Found { targets: Vec::new(), fresh_for: Duration::from_secs(3600) };
+    let mut looked_up: Vec<_> = futures::stream::iter(specs.iter().cloned()).map(one).buffered(CONCURRENT_LOOKUPS).collect().await;
+    let mut found = Discovered { targets: Vec::new(), fresh_for: Duration::from_secs(3600) };
     for (spec, addresses, fresh_for) in looked_up.drain(..) {
         found.targets.extend(addresses.into_iter().map(|ip| ((ip, spec.port).into(), spec.clone())));
         found.fresh_for = found.fresh_for.min(fresh_for);
@@ -79,12 +79,12 @@ pub async fn specs(specs: &[TargetSpec], lookup: &Lookup) -> Found {
 }
 
 /// The targets in the configuration.
-pub struct Written {
+pub struct ConfiguredTargets {
     specs: Vec<TargetSpec>,
     lookup: Arc<Lookup>,
 }
 
-impl Written {
+impl ConfiguredTargets {
     /// Returns the source for these targets.
     pub fn new(specs: Vec<TargetSpec>, lookup: Arc<Lookup>) -> Self {
         Self { specs, lookup }
@@ -92,12 +92,12 @@ impl Written {
 }
 
 #[async_trait]
-impl Source for Written {
+impl TargetSource for ConfiguredTargets {
     fn describe(&self) -> String {
         "targets".to_owned()
     }
 
-    async fn discover(&self) -> Result<Found, String> {
+    async fn discover(&self) -> Result<Discovered, String> {
         Ok(specs(&self.specs, &self.lookup).await)
     }
 }

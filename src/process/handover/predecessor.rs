@@ -9,37 +9,37 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::wire::{Message, PROTOCOL, incoming, pid_of, receive, send, take_state};
+use super::wire::{Message, PROTOCOL, is_readable, pid_of, receive, receive_state, send};
 use crate::edge::Bound;
 use crate::live::Live;
 use crate::process::Supervisor;
 use crate::process::signals::told_to_end;
 
 /// The time-out for a message of the old process.
-const PATIENCE: Duration = Duration::from_secs(10);
+const OLD_PROCESS_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The time-out for sending a message, which is short: an old process that hangs must not block this one.
-const MOMENT: Duration = Duration::from_secs(1);
+const OLD_PROCESS_SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The interval at which messages and signals are checked for.
-const LOOK: Duration = Duration::from_millis(50);
+const MESSAGE_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The interval at which the old process is told that this one is alive, as long as it stands by.
-const ALIVE: Duration = Duration::from_secs(1);
+const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The connection to the old process. If it is dropped before this process is announced, the old process goes on as
 /// before.
 #[derive(Debug)]
-pub struct Heir {
+pub struct Predecessor {
     stream: UnixStream,
     /// Whether the old process has been released.
-    settled: AtomicBool,
+    released: AtomicBool,
     /// The addresses on which both processes listen.
     taken: OnceLock<Vec<SocketAddr>>,
 }
 
 /// Ignores an error that means that the old process is gone: this one has to serve then.
-fn unless_gone(result: io::Result<()>) -> io::Result<()> {
+fn ignore_if_gone(result: io::Result<()>) -> io::Result<()> {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     match result {
         Err(error) if matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof) => {
@@ -57,26 +57,26 @@ pub type Follower = Sender<Arc<Supervisor>>;
 ///
 /// # Errors
 /// When no process is there, or it does not hand them over.
-pub fn take(path: &Path, live: &Live) -> io::Result<(Vec<Bound>, Heir)> {
+pub fn take(path: &Path, live: &Live) -> io::Result<(Vec<Bound>, Predecessor)> {
     let stream = UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(MOMENT))?;
+    stream.set_read_timeout(Some(OLD_PROCESS_MESSAGE_TIMEOUT))?;
+    stream.set_write_timeout(Some(OLD_PROCESS_SEND_TIMEOUT))?;
     send(&stream, &Message::Take { protocol: PROTOCOL }, None)?;
     let mut bound = Vec::new();
-    let heir = Heir { stream, settled: AtomicBool::new(false), taken: OnceLock::new() };
-    heir.take_all(live, &mut bound)?;
-    Ok((bound, heir))
+    let predecessor = Predecessor { stream, released: AtomicBool::new(false), taken: OnceLock::new() };
+    predecessor.receive_all(live, &mut bound)?;
+    Ok((bound, predecessor))
 }
 
-impl Heir {
-    fn take_all(&self, live: &Live, bound: &mut Vec<Bound>) -> io::Result<()> {
+impl Predecessor {
+    fn receive_all(&self, live: &Live, bound: &mut Vec<Bound>) -> io::Result<()> {
         loop {
-            self.await_word()?;
+            self.await_message()?;
             match receive(&self.stream)? {
                 (Message::Socket { name, configured }, Some(socket)) => {
                     bound.push(Bound { name, configured, activated: false, socket });
                 }
-                (Message::State { kind, version, bytes }, _) => take_state(&self.stream, live, (&kind, version, bytes))?,
+                (Message::State { kind, version, bytes }, _) => receive_state(&self.stream, live, (&kind, version, bytes))?,
                 (Message::Complete, _) => return Ok(()),
                 (Message::Failed { why }, _) => return Err(io::Error::other(why)),
                 _ => return Err(io::Error::other("the old process says something else")),
@@ -85,14 +85,14 @@ impl Heir {
     }
 
     /// Waits until the old process sends a message, or a signal arrives.
-    fn await_word(&self) -> io::Result<()> {
+    fn await_message(&self) -> io::Result<()> {
         let since = Instant::now();
-        while !incoming(&self.stream, LOOK)? {
+        while !is_readable(&self.stream, MESSAGE_CHECK_INTERVAL)? {
             if told_to_end() {
                 return Err(io::Error::other("told to end meanwhile"));
             }
-            if since.elapsed() >= PATIENCE {
-                return Err(io::Error::other(format!("the old process sent nothing for {PATIENCE:?}")));
+            if since.elapsed() >= OLD_PROCESS_MESSAGE_TIMEOUT {
+                return Err(io::Error::other(format!("the old process sent nothing for {OLD_PROCESS_MESSAGE_TIMEOUT:?}")));
             }
         }
         Ok(())
@@ -111,7 +111,7 @@ impl Heir {
         let _ = self.taken.set(takes.clone());
         // If it is gone, its last messages can still be read.
         let _ = send(&self.stream, &Message::Ready { takes }, None);
-        unless_gone(self.take_all(live, &mut Vec::new()))
+        ignore_if_gone(self.receive_all(live, &mut Vec::new()))
     }
 
     /// Reports why this process does not continue.
@@ -126,26 +126,26 @@ impl Heir {
     /// When the old process has given this one up, and serves itself. If it is gone, that is no error: this process
     /// has to serve.
     pub fn announce(&self) -> io::Result<()> {
-        if send(&self.stream, &Message::Serving, None).is_ok() && !incoming(&self.stream, Duration::ZERO)? {
+        if send(&self.stream, &Message::Serving, None).is_ok() && !is_readable(&self.stream, Duration::ZERO)? {
             return Ok(());
         }
-        unless_gone(receive(&self.stream).and_then(|(message, _)| match message {
+        ignore_if_gone(receive(&self.stream).and_then(|(message, _)| match message {
             Message::Failed { why } => Err(io::Error::other(format!("it has given this process up, which {why}"))),
             _ => Ok(()),
         }))
     }
 
     /// Releases the old process; `ends` says whether the reason is that this one was told to end.
-    pub fn settle(&self, ends: bool) {
-        if !self.settled.swap(true, Ordering::AcqRel) {
+    pub fn release(&self, ends: bool) {
+        if !self.released.swap(true, Ordering::AcqRel) {
             // If it is gone, it need not be told.
             let _ = send(&self.stream, &Message::Settled { ends }, None);
         }
     }
 
     /// Reports that this process is alive, as long as the old one stands by.
-    fn lives(&self) {
-        if !self.settled.load(Ordering::Acquire) {
+    fn report_alive(&self) {
+        if !self.released.load(Ordering::Acquire) {
             let _ = send(&self.stream, &Message::Serving, None);
         }
     }
@@ -156,10 +156,10 @@ impl Heir {
     /// When no thread can be started.
     pub fn follower(self: &Arc<Self>, standby: Duration) -> io::Result<Follower> {
         let (sender, serving) = channel::<Arc<Supervisor>>();
-        let heir = Arc::clone(self);
+        let predecessor = Arc::clone(self);
         let follow = move || {
             if let Ok(supervisor) = serving.recv() {
-                heir.follow(&supervisor, standby);
+                predecessor.follow(&supervisor, standby);
                 *supervisor.predecessor.lock() = None;
             }
         };
@@ -170,15 +170,15 @@ impl Heir {
     /// Takes the state that changes in the old process until that ends, and releases it when `standby` is over.
     fn follow(&self, supervisor: &Supervisor, standby: Duration) {
         let since = Instant::now();
-        let (mut told, mut understood) = (since, true);
+        let (mut log_warnings, mut understood) = (since, true);
         loop {
             if since.elapsed() >= standby {
-                self.settle(false);
-            } else if told.elapsed() >= ALIVE {
-                self.lives();
-                told = Instant::now();
+                self.release(false);
+            } else if log_warnings.elapsed() >= ALIVE_INTERVAL {
+                self.report_alive();
+                log_warnings = Instant::now();
             }
-            match self.take_late(supervisor, understood) {
+            match self.process_message(supervisor, understood) {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof || error.kind() == io::ErrorKind::ConnectionReset => {
@@ -192,8 +192,8 @@ impl Heir {
     }
 
     /// Processes a message, if one comes soon. Returns whether more may come.
-    fn take_late(&self, supervisor: &Supervisor, understood: bool) -> io::Result<bool> {
-        if !incoming(&self.stream, LOOK)? {
+    fn process_message(&self, supervisor: &Supervisor, understood: bool) -> io::Result<bool> {
+        if !is_readable(&self.stream, MESSAGE_CHECK_INTERVAL)? {
             return Ok(true);
         }
         if !understood {
@@ -202,7 +202,9 @@ impl Heir {
             return if count == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(true) };
         }
         match receive(&self.stream)?.0 {
-            Message::State { kind, version, bytes } => take_state(&self.stream, &supervisor.live, (&kind, version, bytes)).map(|()| true),
+            Message::State { kind, version, bytes } => {
+                receive_state(&self.stream, &supervisor.live, (&kind, version, bytes)).map(|()| true)
+            }
             Message::Left => {
                 *supervisor.predecessor.lock() = None;
                 Ok(true)
@@ -210,7 +212,7 @@ impl Heir {
             // The old process' time-out and this process' first message have crossed: one of the two has to end.
             Message::Failed { why } => {
                 log::error!("the predecessor serves again, and this process ends: it {why}");
-                supervisor.make_way(self.predecessor(), self.taken.get().map_or(&[], Vec::as_slice));
+                supervisor.end_for_predecessor(self.predecessor(), self.taken.get().map_or(&[], Vec::as_slice));
                 Ok(false)
             }
             _ => Ok(true),
@@ -232,16 +234,16 @@ mod tests {
             send(&stream, &Message::Complete, None).expect("sent");
             stream
         });
-        let (_, heir) = take(&path, &Live::default()).expect("taken");
+        let (_, predecessor) = take(&path, &Live::default()).expect("taken");
         let stream = hangs.join().expect("no panic");
         // Until there is room for nothing more.
-        while send(&heir.stream, &Message::Serving, None).is_ok() {}
+        while send(&predecessor.stream, &Message::Serving, None).is_ok() {}
         let begun = Instant::now();
-        heir.settle(true);
-        assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+        predecessor.release(true);
+        assert!(begun.elapsed() < OLD_PROCESS_MESSAGE_TIMEOUT, "{:?}", begun.elapsed());
         // No partial message was left behind.
         let mut heard = 0;
-        while incoming(&stream, Duration::ZERO).expect("asked") {
+        while is_readable(&stream, Duration::ZERO).expect("asked") {
             receive(&stream).expect("a message");
             heard += 1;
         }
