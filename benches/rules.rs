@@ -18,8 +18,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, Method};
-use portcullis::parts::{Algorithm, Ask, Buckets, Entry, Ewma, Gcra, Loads, Predicates, Question, Router, Seat, Verdict, hash_key};
-use portcullis::parts::{Coding, Editor, Encoder, Fields, Level, MaskText, Masks, Renames, Step, Stripper};
+use portcullis::parts::{
+    Algorithm, Buckets, Ewma, Gcra, Loads, PickInput, Predicates, RequestFacts, RouteEntry, RouteMatch, Router, Seat, hash_key,
+};
+use portcullis::parts::{Coding, CompressionLevel, Editor, Encoder, Fields, MaskText, Masks, Renames, Step, Stripper};
 
 /// Paths in the shape of the GitHub REST API, as many as are asked for.
 fn paths(count: usize) -> Vec<String> {
@@ -40,7 +42,7 @@ fn paths(count: usize) -> Vec<String> {
 
 fn router(count: usize) -> Router {
     let predicates = Arc::new(Predicates::default());
-    let entry = |(route, path): (usize, String)| Entry {
+    let entry = |(route, path): (usize, String)| RouteEntry {
         host: "*".parse().expect("a host"),
         path: path.parse().expect("a path"),
         predicates: Arc::clone(&predicates),
@@ -57,8 +59,8 @@ fn routing(criterion: &mut Criterion) {
         let path = format!("/repos/rust-lang/cargo/kind{kind}/17/comments");
         let headers = HeaderMap::new();
         let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let question = Question { host: "api.example.com", path: &path, query: None, method: &Method::GET, headers: &headers, client };
-        assert!(matches!(router.find(&question), Verdict::Found(_)));
+        let question = RequestFacts { host: "api.example.com", path: &path, query: None, method: &Method::GET, headers: &headers, client };
+        assert!(matches!(router.find(&question), RouteMatch::Found(_)));
         group.bench_function(BenchmarkId::from_parameter(count), |b| b.iter(|| black_box(router.find(black_box(&question)))));
     }
     group.finish();
@@ -109,8 +111,8 @@ fn balance(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::new(name, count), |b| {
                 b.iter(|| {
                     random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-                    let ask = Ask { key: Some(random), random, loads: &loads, tried: &[] };
-                    black_box(balance.pick(black_box(&ask)))
+                    let input = PickInput { key: Some(random), random, loads: &loads, tried: &[] };
+                    black_box(balance.pick(black_box(&input)))
                 });
             });
         }
@@ -164,7 +166,7 @@ fn payload(criterion: &mut Criterion) {
         criterion.bench_function(&format!("encode 1 KB of JSON, {}", coding.name()), |b| {
             b.iter(|| {
                 let mut out = Vec::with_capacity(document.len());
-                let mut encoder = Encoder::new(coding, Level::Balanced, false).expect("memory");
+                let mut encoder = Encoder::new(coding, CompressionLevel::Balanced, false).expect("memory");
                 encoder.push(black_box(document.as_bytes()), true, &mut out).expect("encodes");
                 out
             });

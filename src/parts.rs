@@ -3,20 +3,20 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-pub use crate::clients::{Addresses, DnsError, Family, Resolver};
+pub use crate::clients::{DnsError, Family, ResolvedAddresses, Resolver};
 pub use crate::config::schema;
 pub use crate::live::Buckets;
 pub use crate::process::{Message, receive, send};
-pub use crate::rules::balance::{Algorithm, Ask, Ewma, Loads, Seat, hash_key};
-pub use crate::rules::frames::Frames;
+pub use crate::rules::balance::{Algorithm, Ewma, Loads, PickInput, Seat, hash_key};
+pub use crate::rules::frames::WebSocketFrames;
 pub use crate::rules::limits::Gcra;
-pub use crate::rules::payload::{Coding, Decoder, Editor, Encoder, Fields, Level, MaskText, Masks, Renames, Step, Stripper};
-pub use crate::rules::routing::{Entry, Predicates, Question, Router, Verdict};
+pub use crate::rules::payload::{Coding, CompressionLevel, Decoder, Editor, Encoder, Fields, MaskText, Masks, Renames, Step, Stripper};
+pub use crate::rules::routing::{Predicates, RequestFacts, RouteEntry, RouteMatch, Router};
 pub use crate::tls::install_provider;
 
 use crate::config::{Flat, Loaded, load_text};
 use crate::live::Live;
-use crate::process::{Options, Source, Started, start};
+use crate::process::{ConfigSource, Options, Started, start};
 
 /// A gateway inside the process of a test.
 pub struct TestGateway(Started);
@@ -27,7 +27,7 @@ impl TestGateway {
     /// # Errors
     /// Returns what is wrong with the configuration.
     pub async fn start(text: String) -> Result<Self, String> {
-        let source = Source::Text { text, name: "c.yaml".to_owned(), base: ".".into() };
+        let source = ConfigSource::Text { text, name: "c.yaml".to_owned(), base: ".".into() };
         start(Options { source, upgrade: false }).await.map(Self).map_err(|failure| failure.to_string())
     }
 

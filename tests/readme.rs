@@ -141,7 +141,7 @@ fn demo() -> (Place, SocketAddr, SocketAddr) {
         let url = line.split("http://").nth(1).expect("a URL").trim_end_matches("/metrics");
         url.parse().expect("an address")
     };
-    let (gateway, operators) = (after("gateway"), after("operators"));
+    let (gateway, operators) = (after("gateway"), after("admin"));
     std::thread::spawn(move || lines.for_each(drop));
     (Place { folder: ROOT.into(), background: vec![child] }, gateway, operators)
 }

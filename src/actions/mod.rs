@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use crate::exchange::{Exchange, Reason, Rejection};
 use crate::notation::{Mistakes, Place, Template};
-use crate::rules::routing::{Entry, PathPattern};
+use crate::rules::routing::{PathPattern, RouteEntry};
 use crate::upstreams::Upstream;
 
 pub use forward::{Forward, Host, Mirror, PathEdit};
@@ -167,7 +167,7 @@ pub struct ActionContext<'c> {
     /// The action's place in the configuration.
     pub place: Place,
     /// The router's entries of the route.
-    pub entries: &'c [Entry],
+    pub entries: &'c [RouteEntry],
     /// The upstreams, by name.
     pub upstreams: &'c BTreeMap<String, Arc<Upstream>>,
     /// Returns whether an upstream of that name exists, or may exist, that was not compiled because of its own
@@ -190,8 +190,8 @@ impl ActionContext<'_> {
 }
 
 /// Returns the names of the parameters that every path of a route has.
-fn params(entries: &[Entry]) -> Vec<&str> {
-    let named = |entry: &Entry, name: &str| entry.path.param_names().any(|other| other == name);
+fn params(entries: &[RouteEntry]) -> Vec<&str> {
+    let named = |entry: &RouteEntry, name: &str| entry.path.param_names().any(|other| other == name);
     let Some(first) = entries.first() else { return Vec::new() };
     first.path.param_names().filter(|name| entries.iter().all(|entry| named(entry, name))).collect()
 }

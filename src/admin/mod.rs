@@ -1,6 +1,6 @@
-//! The operators' listener: health, readiness, metrics, state, reload.
+//! The admin listener: health, readiness, metrics, state, reload.
 
-mod guests;
+mod connections;
 mod targets;
 
 use std::convert::Infallible;
@@ -21,7 +21,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
-use self::guests::{Guest, Guests};
+use self::connections::{AdminConnection, AdminConnections};
 use crate::config::{Flat, FlatLater};
 use crate::filters::consumer_digest;
 use crate::notation::Mistakes;
@@ -29,120 +29,120 @@ use crate::snapshot::Serving;
 use crate::telemetry::metrics::{METRICS, UpstreamState};
 use crate::upstreams::Upstream;
 
-/// Connections at a time: operators are few.
+/// The maximum number of connections: operators are few.
 const MAX_CONNECTIONS: usize = 256;
 
-/// The longest life of a connection; a client that keeps one makes another then. Longer than any reload, which waits for
-/// its turn, its files, and the first look at new upstreams.
-const MAX_TIME: Duration = Duration::from_secs(110);
+/// The maximum lifetime of a connection, after which a client that reuses it has to open another. It is longer than
+/// any reload, which waits for earlier ones, its files, and the first probes of new upstreams.
+const MAX_CONNECTION_TIME: Duration = Duration::from_secs(110);
 
-/// How long a first request may be on its way when another process is to be asked.
-const LINGER: Duration = Duration::from_millis(300);
+/// The time for which a first request may still arrive when another process takes over.
+const HANDOVER_LINGER: Duration = Duration::from_millis(300);
 
-/// How long a body may take, and those who come before.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The time-out for a body, and for comparisons in progress.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Comparisons at a time.
+/// The number of concurrent comparisons.
 static DIFFS: Semaphore = Semaphore::const_new(1);
 
-/// Bytes of a configuration that is sent to be compared.
+/// The maximum size of a configuration that is sent for comparison.
 pub const MAX_CONFIGURATION: usize = 64 << 20;
 
-/// What is operated: the process, as this room sees it.
+/// The process, as the admin listener uses it.
 #[async_trait]
-pub trait Operated: Send + Sync {
-    /// The configuration that serves.
+pub trait ManagedProcess: Send + Sync {
+    /// Returns the configuration that serves.
     fn serving(&self) -> Arc<Serving>;
-    /// Whether requests are taken.
+    /// Returns whether requests are accepted.
     fn is_ready(&self) -> bool;
-    /// When the last reload was; its mistakes if it was refused, and the files in which they are.
+    /// Returns the time of the last reload, its errors if it was rejected, and the files with the errors.
     fn last_reload(&self) -> (SystemTime, Option<String>, Vec<String>);
-    /// The configuration that serves, flat, and what of the start's is in use whatever that says.
+    /// Returns the configuration that serves, flat, and the part of the start's that stays in use.
     fn flat(&self) -> (FlatLater, Arc<Flat>);
-    /// The file that is read at a reload.
+    /// Returns the name of the file that is read at a reload.
     fn source(&self) -> String;
-    /// Reloads; what of it does not count yet.
+    /// Reloads. Returns notes about what does not take effect yet.
     ///
     /// # Errors
-    /// What is in the way.
-    async fn reload(self: Arc<Self>) -> Result<Vec<String>, Refused>;
+    /// When the reload is rejected.
+    async fn reload(self: Arc<Self>) -> Result<Vec<String>, ReloadError>;
 }
 
-/// Why nothing was reloaded.
+/// The reason for which a reload was rejected.
 #[derive(Debug)]
-pub enum Refused {
-    /// The configuration has mistakes.
+pub enum ReloadError {
+    /// The configuration has errors.
     Mistakes(Mistakes),
-    /// It is not the time for it, whatever the configuration says.
+    /// No reload is possible now.
     NotNow(String),
 }
 
-/// Whether operators are let in.
+/// The state of the admin listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
-    /// They are.
+pub enum AdminListenerState {
+    /// It accepts connections.
     Open,
-    /// Not for now: a successor has the socket too.
+    /// It is paused: a successor has the socket too.
     Paused,
-    /// Not any more.
+    /// It is closed for good.
     Closed,
 }
 
-/// Serves operators for as long as its door is not closed.
-pub async fn serve(listener: TcpListener, operated: Arc<dyn Operated>, mut door: watch::Receiver<Door>) {
+/// Serves operators until the listener is closed.
+pub async fn serve(listener: TcpListener, process: Arc<dyn ManagedProcess>, mut state: watch::Receiver<AdminListenerState>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut guests = Guests::default();
+    let mut connections = AdminConnections::default();
     loop {
         if places.available_permits() == 0 {
-            guests.end_oldest();
+            connections.end_oldest();
         }
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        match door.wait_for(|door| *door != Door::Paused).await {
-            Ok(now) if *now == Door::Open => {}
+        match state.wait_for(|state| *state != AdminListenerState::Paused).await {
+            Ok(now) if *now == AdminListenerState::Open => {}
             _ => return,
         }
         let accepted = tokio::select! {
             biased;
-            _ = door.wait_for(|door| *door != Door::Open) => continue,
+            _ = state.wait_for(|state| *state != AdminListenerState::Open) => continue,
             accepted = listener.accept() => accepted,
         };
         let Ok((stream, _)) = accepted else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let operated = Arc::clone(&operated);
-        let mut door = door.clone();
-        let guest = guests.enter();
+        let process = Arc::clone(&process);
+        let mut state = state.clone();
+        let connection = connections.add();
         tokio::spawn(async move {
             let _place = place;
-            let answer = service_fn(|request| {
-                let (operated, guest) = (Arc::clone(&operated), Arc::clone(&guest));
-                async move { Ok::<_, Infallible>(answer(request, operated, &guest).await) }
+            let response = service_fn(|request| {
+                let (process, connection) = (Arc::clone(&process), Arc::clone(&connection));
+                async move { Ok::<_, Infallible>(respond(request, process, &connection).await) }
             });
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
-            let serving = http.serve_connection(TokioIo::new(stream), answer);
+            let serving = http.serve_connection(TokioIo::new(stream), response);
             tokio::pin!(serving);
             let work = async {
                 tokio::select! {
                     _ = &mut serving => return,
-                    () = guest.leave.notified() => return,
-                    // Who asks again asks the process that serves then.
+                    () = connection.close.notified() => return,
+                    // A client that sends another request has to reach the process that serves then.
                     () = async {
-                        let _ = door.wait_for(|door| *door != Door::Open).await;
-                        tokio::time::sleep(LINGER).await;
+                        let _ = state.wait_for(|state| *state != AdminListenerState::Open).await;
+                        tokio::time::sleep(HANDOVER_LINGER).await;
                     } => serving.as_mut().graceful_shutdown(),
                 }
                 let _ = serving.await;
             };
-            // A place is not for ever, whatever is or is not read or sent.
-            let _ = tokio::time::timeout(MAX_TIME, work).await;
+            // A connection is limited in time, whatever is or is not read or sent.
+            let _ = tokio::time::timeout(MAX_CONNECTION_TIME, work).await;
         });
     }
 }
 
-/// What there is to ask for.
-const KNOWN: &[&str] = &[
+/// The paths that exist.
+const KNOWN_PATHS: &[&str] = &[
     "/healthz",
     "/readyz",
     "/metrics",
@@ -155,83 +155,83 @@ const KNOWN: &[&str] = &[
     "POST /diff",
 ];
 
-type Answer = Response<Full<Bytes>>;
+type AdminResponse = Response<Full<Bytes>>;
 
-fn text(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(kind));
-    answer
+fn text(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> AdminResponse {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(kind));
+    response
 }
 
-fn document(status: StatusCode, body: &serde_json::Value) -> Answer {
+fn document(status: StatusCode, body: &serde_json::Value) -> AdminResponse {
     text(status, "application/json", format!("{body}\n"))
 }
 
-/// These methods are allowed there.
-fn not_allowed(methods: &'static str) -> Answer {
-    let mut answer = document(StatusCode::METHOD_NOT_ALLOWED, &json!({"error": format!("expected {methods}")}));
-    answer.headers_mut().insert(ALLOW, http::HeaderValue::from_static(methods));
-    answer
+/// Returns a response that allows these methods.
+fn not_allowed(methods: &'static str) -> AdminResponse {
+    let mut response = document(StatusCode::METHOD_NOT_ALLOWED, &json!({"error": format!("expected {methods}")}));
+    response.headers_mut().insert(ALLOW, http::HeaderValue::from_static(methods));
+    response
 }
 
-async fn answer(request: Request<Incoming>, shared: Arc<dyn Operated>, guest: &Guest) -> Answer {
-    let operated = &*shared;
+async fn respond(request: Request<Incoming>, shared: Arc<dyn ManagedProcess>, connection: &AdminConnection) -> AdminResponse {
+    let process = &*shared;
     let path = request.uri().path();
-    // Without its body, which hyper leaves out.
+    // HEAD is handled as GET; hyper omits the body.
     let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
     match (method, path) {
         (&Method::GET, "/healthz") => return text(StatusCode::OK, "text/plain", "ok\n"),
-        (&Method::GET, "/readyz") => return ready(operated),
+        (&Method::GET, "/readyz") => return ready(process),
         _ => {}
     }
-    if !is_allowed(request.headers(), operated) {
+    if !is_allowed(request.headers(), process) {
         let error = match request.headers().contains_key(http::header::ORIGIN) {
-            true => "requests of pages, with an Origin, are refused",
-            false if operated.serving().snapshot.admin.token.is_none() => "without an admin token, ask by an address or localhost",
+            true => "requests of web pages, with an Origin, are rejected",
+            false if process.serving().snapshot.admin.token.is_none() => "without an admin token, use an IP address or localhost as host",
             false => "send Authorization: Bearer with the admin token",
         };
-        return refuse(request, StatusCode::UNAUTHORIZED, error).await;
+        return reject(request, StatusCode::UNAUTHORIZED, error).await;
     }
-    // Without a token anyone is allowed: whoever keeps it waiting for a body is no operator yet.
-    let known = operated.serving().snapshot.admin.token.is_some() || request.body().is_end_stream();
-    guest.known.store(known, Ordering::Relaxed);
+    // Without a token every request is allowed: a client that delays its body is not treated as an operator yet.
+    let known = process.serving().snapshot.admin.token.is_some() || request.body().is_end_stream();
+    connection.known.store(known, Ordering::Relaxed);
     match (method, path) {
-        (&Method::GET, "/metrics") => metrics(operated),
-        (&Method::GET, "/upstreams") => document(StatusCode::OK, &upstreams(operated)),
-        (&Method::GET, "/key_sets") => document(StatusCode::OK, &key_sets(operated)),
+        (&Method::GET, "/metrics") => metrics(process),
+        (&Method::GET, "/upstreams") => document(StatusCode::OK, &upstreams(process)),
+        (&Method::GET, "/key_sets") => document(StatusCode::OK, &key_sets(process)),
         (&Method::POST, "/reload") => match Arc::clone(&shared).reload().await {
-            Ok(notes) => document(StatusCode::OK, &json!({"reloaded": true, "file": operated.source(), "notes": notes})),
-            Err(Refused::Mistakes(mistakes)) => {
+            Ok(notes) => document(StatusCode::OK, &json!({"reloaded": true, "file": process.source(), "notes": notes})),
+            Err(ReloadError::Mistakes(mistakes)) => {
                 let body = json!({"reloaded": false, "count": mistakes.count(), "mistakes": mistakes.lines()});
                 document(StatusCode::UNPROCESSABLE_ENTITY, &body)
             }
-            Err(Refused::NotNow(why)) => document(StatusCode::SERVICE_UNAVAILABLE, &json!({"reloaded": false, "error": why})),
+            Err(ReloadError::NotNow(why)) => document(StatusCode::SERVICE_UNAVAILABLE, &json!({"reloaded": false, "error": why})),
         },
-        (&Method::POST, "/diff") => diff(request, operated).await,
-        (_, path) if path.starts_with("/upstreams/") => targets::answer(request, operated).await,
+        (&Method::POST, "/diff") => diff(request, process).await,
+        (_, path) if path.starts_with("/upstreams/") => targets::respond(request, process).await,
         (_, "/metrics" | "/upstreams" | "/key_sets" | "/healthz" | "/readyz") => not_allowed("GET, HEAD"),
         (_, "/reload" | "/diff") => not_allowed("POST"),
-        _ => document(StatusCode::NOT_FOUND, &json!({"known": KNOWN})),
+        _ => document(StatusCode::NOT_FOUND, &json!({"known": KNOWN_PATHS})),
     }
 }
 
-/// Compared by digest, so that the time tells nothing. A request that a browser made for some page is
-/// refused: a page could otherwise reload the gateway of whoever looks at it.
-fn is_allowed(headers: &HeaderMap, operated: &dyn Operated) -> bool {
+/// Returns whether a request is authorised. Tokens are compared by digest, so that the time reveals nothing. A
+/// request from a web page is rejected: a page could otherwise reload the gateway of its visitor.
+fn is_allowed(headers: &HeaderMap, process: &dyn ManagedProcess) -> bool {
     if headers.contains_key(http::header::ORIGIN) {
         return false;
     }
-    let serving = operated.serving();
+    let serving = process.serving();
     let Some(token) = &serving.snapshot.admin.token else { return is_by_address(headers) };
     let came = headers.get(AUTHORIZATION).and_then(|v| v.as_bytes().strip_prefix(b"Bearer "));
     came.is_some_and(|came| consumer_digest(came) == consumer_digest(token.reveal().as_bytes()))
 }
 
-/// Whether a request is for an address: a page can have a name of its own stand for this one (DNS rebinding), and
-/// then reads what is here.
+/// Returns whether the request's host is an IP address or localhost: a web page could make a name of its own resolve
+/// to this address (DNS rebinding), and then read the responses.
 fn is_by_address(headers: &HeaderMap) -> bool {
-    // No browser leaves it out.
+    // No browser omits it.
     let Some(host) = headers.get(http::header::HOST) else { return true };
     let authority = host.to_str().ok().and_then(|host| host.parse::<http::uri::Authority>().ok());
     authority.is_some_and(|authority| {
@@ -245,46 +245,46 @@ fn unix(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
-fn ready(operated: &dyn Operated) -> Answer {
-    let (at, refused, files) = operated.last_reload();
-    let ready = operated.is_ready();
+fn ready(process: &dyn ManagedProcess) -> AdminResponse {
+    let (at, refused, files) = process.last_reload();
+    let ready = process.is_ready();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    // Mistakes may quote the configuration: how many is told to everyone, what they are to operators.
+    // Errors may quote the configuration: their number is public, their text is for operators.
     let mistakes = refused.map(|r| r.lines().last().unwrap_or_default().to_owned());
     document(status, &json!({"ready": ready, "last_reload": {"at": unix(at), "refused": mistakes, "files": files}}))
 }
 
-/// Says why nothing comes of a request, once its body is read past: who still sends may not hear it otherwise.
-async fn refuse(request: Request<Incoming>, status: StatusCode, why: &str) -> Answer {
+/// Rejects a request after its body was read: a client that is still sending may not read the response otherwise.
+async fn reject(request: Request<Incoming>, status: StatusCode, why: &str) -> AdminResponse {
     let mut body = http_body_util::Limited::new(request.into_body(), MAX_CONFIGURATION);
     let read_past = async { while let Some(Ok(_)) = body.frame().await {} };
-    let _ = tokio::time::timeout(PATIENCE, read_past).await;
+    let _ = tokio::time::timeout(BODY_TIMEOUT, read_past).await;
     document(status, &json!({"error": why}))
 }
 
-/// How the configuration that serves differs from the one that is sent, flat. Secrets come as digests,
-/// and none goes.
-async fn diff(request: Request<Incoming>, operated: &dyn Operated) -> Answer {
+/// Compares the configuration that serves with the one that was sent, both flat. Secrets are sent as digests, and
+/// none is returned.
+async fn diff(request: Request<Incoming>, process: &dyn ManagedProcess) -> AdminResponse {
     // A large one takes a hundred times its size for a while.
-    let Ok(_turn) = tokio::time::timeout(PATIENCE, DIFFS.acquire()).await else {
-        return refuse(request, StatusCode::SERVICE_UNAVAILABLE, "other comparisons are under way: try again").await;
+    let Ok(_turn) = tokio::time::timeout(BODY_TIMEOUT, DIFFS.acquire()).await else {
+        return reject(request, StatusCode::SERVICE_UNAVAILABLE, "other comparisons are under way: try again").await;
     };
     let body = http_body_util::Limited::new(request.into_body(), MAX_CONFIGURATION).collect();
-    let body = tokio::time::timeout(PATIENCE, body).await.ok().and_then(Result::ok).map(http_body_util::Collected::to_bytes);
-    let (serving, file, (flat, started)) = (operated.serving(), operated.source(), operated.flat());
-    // Not here, where health checks and signals wait as well.
+    let body = tokio::time::timeout(BODY_TIMEOUT, body).await.ok().and_then(Result::ok).map(http_body_util::Collected::to_bytes);
+    let (serving, file, (flat, started)) = (process.serving(), process.source(), process.flat());
+    // In a thread of its own, since health checks and signals are handled in this one.
     let compare = move || {
         let other = serde_json::from_slice::<Flat>(&body?).ok()?;
         let listeners: Vec<_> = serving.snapshot.listeners.iter().map(|l| l.address).collect();
-        let answer = json!({"changes": flat.changes(&other, &started), "listeners": listeners, "file": file});
-        Some(document(StatusCode::OK, &answer))
+        let response = json!({"changes": flat.changes(&other, &started), "listeners": listeners, "file": file});
+        Some(document(StatusCode::OK, &response))
     };
-    let answer = tokio::task::spawn_blocking(compare).await.ok().flatten();
-    answer.unwrap_or_else(|| document(StatusCode::BAD_REQUEST, &json!({"error": "no flat configuration, as `portcullis diff` sends it"})))
+    let response = tokio::task::spawn_blocking(compare).await.ok().flatten();
+    response.unwrap_or_else(|| document(StatusCode::BAD_REQUEST, &json!({"error": "no flat configuration, as `portcullis diff` sends it"})))
 }
 
-fn metrics(operated: &dyn Operated) -> Answer {
-    let serving = operated.serving();
+fn metrics(process: &dyn ManagedProcess) -> AdminResponse {
+    let serving = process.serving();
     let states = serving.snapshot.upstreams.iter().map(|upstream| {
         let pool = &upstream.pool;
         let gate = pool.gate();
@@ -304,13 +304,13 @@ fn metrics(operated: &dyn Operated) -> Answer {
     text(StatusCode::OK, "text/plain; version=0.0.4", METRICS.render(states, ages))
 }
 
-fn key_sets(operated: &dyn Operated) -> serde_json::Value {
-    let serving = operated.serving();
+fn key_sets(process: &dyn ManagedProcess) -> serde_json::Value {
+    let serving = process.serving();
     serving.snapshot.kept.iter().filter(|kept| kept.kind() == "key_set").map(|kept| kept.view()).collect()
 }
 
-fn upstreams(operated: &dyn Operated) -> serde_json::Value {
-    operated.serving().snapshot.upstreams.iter().map(|u| view(u)).collect()
+fn upstreams(process: &dyn ManagedProcess) -> serde_json::Value {
+    process.serving().snapshot.upstreams.iter().map(|u| view(u)).collect()
 }
 
 fn view(upstream: &Upstream) -> serde_json::Value {

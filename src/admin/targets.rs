@@ -1,5 +1,6 @@
-//! Targets changed at run time: added, removed, drained, given another weight. What is changed outlives
-//! reloads and ends with the process; a change to a target that its source no longer knows waits for it.
+//! Changes of targets at run time: they are added, removed, drained, or given another weight. A change outlives
+//! reloads and ends with the process; a change to a target that its source no longer has is kept until the target
+//! returns.
 
 use std::net::SocketAddr;
 
@@ -9,75 +10,75 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Answer, Operated, PATIENCE, document, not_allowed, view};
-use crate::upstreams::Change;
+use super::{AdminResponse, BODY_TIMEOUT, ManagedProcess, document, not_allowed, view};
+use crate::upstreams::TargetChange;
 
-/// The longest body of a change.
-const MAX_BODY: usize = 64 * 1024;
+/// The maximum size of a body.
+const MAX_CHANGE_BODY: usize = 64 * 1024;
 
-/// Targets that operators may add to an upstream's own.
-const MOST: usize = 10_000;
+/// The maximum number of targets that operators may add to an upstream.
+const MAX_ADDED_TARGETS: usize = 10_000;
 
-/// A target to add, or what is to change about one.
+/// The body of a request: a target to add, or changes of one.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct ChangeBody {
     address: Option<String>,
     weight: Option<u32>,
     draining: Option<bool>,
 }
 
-struct Wanted {
+struct ParsedChange {
     address: Option<SocketAddr>,
     weight: Option<u32>,
     draining: Option<bool>,
 }
 
-fn refuse(status: StatusCode, why: impl Into<String>) -> Answer {
+fn reject(status: StatusCode, why: impl Into<String>) -> AdminResponse {
     document(status, &json!({"error": why.into()}))
 }
 
-/// Answers `/upstreams/{name}/targets…`.
-pub(super) async fn answer(request: Request<Incoming>, operated: &dyn Operated) -> Answer {
+/// Handles `/upstreams/{name}/targets…`.
+pub(super) async fn respond(request: Request<Incoming>, process: &dyn ManagedProcess) -> AdminResponse {
     let path = request.uri().path().to_owned();
     let parts: Vec<&str> = path.split('/').skip(2).collect();
     let (name, address) = match parts.as_slice() {
         [name, "targets"] => (*name, None),
         [name, "targets", address] => (*name, Some(*address)),
-        _ => return refuse(StatusCode::NOT_FOUND, "expected /upstreams/{name}/targets"),
+        _ => return reject(StatusCode::NOT_FOUND, "expected /upstreams/{name}/targets"),
     };
-    let serving = operated.serving();
+    let serving = process.serving();
     let Some(upstream) = serving.snapshot.upstreams.iter().find(|u| u.name == name) else {
-        return refuse(StatusCode::NOT_FOUND, format!("there is no upstream \"{name}\""));
+        return reject(StatusCode::NOT_FOUND, format!("there is no upstream \"{name}\""));
     };
     let known = |address: &SocketAddr| upstream.pool.targets().iter().any(|t| t.address == *address);
     let method = request.method().clone();
     let Ok(address) = address.map(str::parse::<SocketAddr>).transpose() else {
-        return refuse(StatusCode::UNPROCESSABLE_ENTITY, "expected an address with a port, such as 10.0.0.11:9001");
+        return reject(StatusCode::UNPROCESSABLE_ENTITY, "expected an address with a port, such as 10.0.0.11:9001");
     };
     match (&method, address) {
         (&Method::DELETE, Some(address)) if known(&address) => {
-            upstream.pool.change(address, |c| *c = Change { removed: !c.added, ..Change::default() }).await;
+            upstream.pool.change(address, |c| *c = TargetChange { removed: !c.added, ..TargetChange::default() }).await;
         }
         (&Method::POST, None) | (&Method::PATCH, Some(_)) => {
-            let wanted = match wanted(request).await {
+            let wanted = match read_change(request).await {
                 Ok(wanted) => wanted,
-                Err(why) => return refuse(StatusCode::UNPROCESSABLE_ENTITY, why),
+                Err(why) => return reject(StatusCode::UNPROCESSABLE_ENTITY, why),
             };
             let Some(address) = address.or(wanted.address) else {
-                return refuse(StatusCode::UNPROCESSABLE_ENTITY, "the address is missing");
+                return reject(StatusCode::UNPROCESSABLE_ENTITY, "the address is missing");
             };
             let adds = method == Method::POST;
             if !adds && !known(&address) {
-                return refuse(StatusCode::NOT_FOUND, format!("there is no target {address}"));
+                return reject(StatusCode::NOT_FOUND, format!("there is no target {address}"));
             }
             let add = adds && !known(&address);
-            if address.port() == 0 || (add && upstream.pool.targets().len() >= MOST) {
-                return refuse(StatusCode::UNPROCESSABLE_ENTITY, format!("expected a port, and at most {MOST} targets"));
+            if address.port() == 0 || (add && upstream.pool.targets().len() >= MAX_ADDED_TARGETS) {
+                return reject(StatusCode::UNPROCESSABLE_ENTITY, format!("expected a port, and at most {MAX_ADDED_TARGETS} targets"));
             }
-            upstream.pool.change(address, |change| lay(change, &wanted, add)).await;
+            upstream.pool.change(address, |change| apply_change(change, &wanted, add)).await;
         }
-        (&Method::DELETE, Some(address)) => return refuse(StatusCode::NOT_FOUND, format!("there is no target {address}")),
+        (&Method::DELETE, Some(address)) => return reject(StatusCode::NOT_FOUND, format!("there is no target {address}")),
         (_, None) => return not_allowed("POST"),
         (_, Some(_)) => return not_allowed("PATCH, DELETE"),
     }
@@ -85,21 +86,22 @@ pub(super) async fn answer(request: Request<Incoming>, operated: &dyn Operated) 
     document(StatusCode::OK, &view(upstream))
 }
 
-fn lay(change: &mut Change, wanted: &Wanted, add: bool) {
+fn apply_change(change: &mut TargetChange, wanted: &ParsedChange, add: bool) {
     if add {
-        // One that was removed before is there again; one that no source knows is added.
+        // A target that was removed before is restored; one that no source has is added.
         change.added = !std::mem::take(&mut change.removed);
     }
     change.weight = wanted.weight.or(change.weight);
     change.draining = wanted.draining.or(change.draining).filter(|draining| *draining);
 }
 
-async fn wanted(request: Request<Incoming>) -> Result<Wanted, String> {
-    let body = tokio::time::timeout(PATIENCE, Limited::new(request.into_body(), MAX_BODY).collect()).await;
-    let body = body.map_err(|_| "the body did not come in time".to_owned())?.map_err(|e| e.to_string())?.to_bytes();
-    let wanted: Written = serde_json::from_slice(&body).map_err(|e| format!("expected {{address, weight, draining}}: {e}"))?;
+async fn read_change(request: Request<Incoming>) -> Result<ParsedChange, String> {
+    let body = tokio::time::timeout(BODY_TIMEOUT, Limited::new(request.into_body(), MAX_CHANGE_BODY).collect()).await;
+    let body = body.map_err(|_| "the body did not arrive in time".to_owned())?.map_err(|e| e.to_string())?.to_bytes();
+    let wanted: ChangeBody = serde_json::from_slice(&body).map_err(|e| format!("expected {{address, weight, draining}}: {e}"))?;
     let address = |a: &String| a.parse::<SocketAddr>().map_err(|_| format!("expected an IP address with a port, found \"{a}\""));
-    let wanted = Wanted { address: wanted.address.as_ref().map(address).transpose()?, weight: wanted.weight, draining: wanted.draining };
+    let wanted =
+        ParsedChange { address: wanted.address.as_ref().map(address).transpose()?, weight: wanted.weight, draining: wanted.draining };
     match wanted.weight {
         Some(weight) if !(1..=1_000).contains(&weight) => Err("expected a weight from 1 to 1000".to_owned()),
         _ => Ok(wanted),

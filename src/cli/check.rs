@@ -1,4 +1,4 @@
-//! `check`: every mistake of a configuration, and what it would change.
+//! `check`: prints every error of a configuration, and what it would change.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,16 +6,16 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::explain::filters;
-use super::operator::{Failed, Operator, address, counted, print_changes, tell};
+use super::operator::{CommandFailed, Operator, address, counted, print_changes, print_mistakes};
 use crate::compile::{Inherited, compile};
 use crate::config::{Change, Loaded, load};
 use crate::live::Live;
 use crate::notation::Mistakes;
-use crate::process::{Wanted, bind_listeners, overlap};
+use crate::process::{NeededSocket, bind_listeners, overlap};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{complain, say};
 
-/// Read a configuration and tell every mistake in it, each with file, line and column
+/// Check a configuration and print every error in it, each with file, line and column
 #[derive(Debug, Args)]
 pub struct Check {
     /// The configuration
@@ -24,24 +24,24 @@ pub struct Check {
     /// Also list the routes, each with its filters in the order in which they run, and where those come from
     #[arg(long)]
     pub routes: bool,
-    /// Also tell what would change in the gateway that runs, and whether it could: a dry run of a reload
+    /// Also print what would change in the running gateway, and whether it could: a dry run of a reload
     #[arg(long)]
     pub against_running: bool,
-    /// The running gateway's admin listener, if it is not where the configuration says
+    /// The running gateway's admin listener, if it is not at the address in the configuration
     #[arg(long, value_name = "ADDRESS", value_parser = address, requires = "against_running")]
     pub admin: Option<SocketAddr>,
 }
 
 impl Check {
-    /// Checks; nothing is started, and without `--against-running` nothing connected to.
+    /// Checks the configuration. Nothing is started, and without `--against-running` no connection is made.
     pub fn execute(self) -> u8 {
         self.check().err().unwrap_or(0)
     }
 
-    fn check(self) -> Result<(), Failed> {
+    fn check(self) -> Result<(), CommandFailed> {
         crate::tls::install_provider();
         let result = load(&self.config).and_then(|loaded| compile(&loaded, &Live::default()).map(|s| (loaded, s)));
-        let (loaded, snapshot) = result.map_err(tell)?;
+        let (loaded, snapshot) = result.map_err(print_mistakes)?;
         snapshot.warnings.iter().for_each(|warning| complain!("warning: {warning}"));
         let changes = if self.against_running { Some(self.dry_run(&loaded, &snapshot)?) } else { None };
         say!(
@@ -59,23 +59,23 @@ impl Check {
         Ok(())
     }
 
-    /// What would change, if all of it could.
-    fn dry_run(&self, loaded: &Loaded, snapshot: &Snapshot) -> Result<Vec<Change>, Failed> {
+    /// Returns what would change. Fails if the change is not possible.
+    fn dry_run(&self, loaded: &Loaded, snapshot: &Snapshot) -> Result<Vec<Change>, CommandFailed> {
         let operator = Operator { config: self.config.clone(), admin: self.admin };
         let running = operator.compare(loaded)?;
-        // What it leaves is free for it.
+        // Addresses that the running gateway leaves are free for the new configuration.
         let is_its_own = |wanted: SocketAddr| {
             let stays = |address| snapshot.listeners.iter().any(|l| l.address == address);
             running.listeners.iter().any(|&there| there == wanted || overlap(there, wanted) && !stays(there))
         };
         let new = snapshot.listeners.iter().enumerate().filter(|(_, listener)| !is_its_own(listener.address));
-        let new = new.map(|(index, listener)| Wanted { index, listener, going: Vec::new() });
-        bind_listeners(new.collect()).map_err(|mistakes| tell(loaded.locate(mistakes)))?;
+        let new = new.map(|(index, listener)| NeededSocket { index, listener, going: Vec::new() });
+        bind_listeners(new.collect()).map_err(|mistakes| print_mistakes(loaded.locate(mistakes)))?;
         Ok(running.changes)
     }
 }
 
-/// Lists the routes with their filters; where those differ between listeners, for each of them.
+/// Prints the routes with their filters; where those differ between listeners, for each of them.
 fn list(loaded: &Loaded, snapshot: &Snapshot) {
     let inherited = Inherited::new(loaded, &snapshot.listeners, &mut Mistakes::default());
     for (index, route) in loaded.config.routes.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! `completions`: for shells.
+//! `completions`: prints a completion script for a shell.
 
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
@@ -11,11 +11,11 @@ pub struct Completions {
 }
 
 impl Completions {
-    /// Prints it.
+    /// Prints the script.
     pub fn execute(self) -> u8 {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut super::Arguments::command(), "portcullis", &mut script);
-        // Whoever reads only the beginning has what they wanted.
+        // A reader that closes the output early has read what it needs.
         let _ = std::io::Write::write_all(&mut std::io::stdout(), &script);
         0
     }

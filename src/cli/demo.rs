@@ -1,4 +1,4 @@
-//! `demo`: a gateway with sample targets, to try it.
+//! `demo`: runs a gateway with sample targets, to try it.
 
 mod calls;
 mod targets;
@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use crate::process::{self, Failure, Options, Source, Started};
+use crate::process::{self, ConfigSource, Options, StartError, Started};
 use crate::telemetry::{complain, say};
 
-/// What the demo serves; the addresses in it are replaced by those that are free.
+/// The configuration of the demo; its addresses are replaced with free ones.
 const CONFIG: &str = include_str!("../../conf/examples/demo.yaml");
 
 /// Run a gateway with sample targets, to try it
@@ -21,10 +21,10 @@ pub struct Demo {
     /// The port of the gateway; 0 takes a free one
     #[arg(long, default_value_t = 8080)]
     pub port: u16,
-    /// The port for operators; 0 takes a free one
+    /// The port of the admin listener; 0 takes a free one
     #[arg(long, default_value_t = 9901)]
     pub admin_port: u16,
-    /// Make the calls that it would print, on ports that are free, and exit with 0 if all answers are right
+    /// Make the calls that it would print, on free ports, and exit with 0 if all responses are right
     #[arg(long)]
     pub check: bool,
 }
@@ -39,14 +39,14 @@ impl Demo {
                 runtime.shutdown_background();
                 code
             }
-            Err(error) => fail(&error.to_string()),
+            Err(error) => print_error(&error.to_string()),
         }
     }
 
     async fn work(self) -> u8 {
         let sample = match targets::start().await {
             Ok(sample) => sample,
-            Err(error) => return fail(&format!("the sample targets cannot be started: {error}")),
+            Err(error) => return print_error(&format!("the sample targets cannot be started: {error}")),
         };
         let (port, admin) = if self.check { (0, 0) } else { (self.port, self.admin_port) };
         let mut text =
@@ -57,21 +57,21 @@ impl Demo {
         if self.check {
             text = text.replace("output: stdout", "output: off");
         }
-        let source = Source::Text { text, name: "conf/examples/demo.yaml".to_owned(), base: PathBuf::from(".") };
+        let source = ConfigSource::Text { text, name: "conf/examples/demo.yaml".to_owned(), base: PathBuf::from(".") };
         let started = match process::start(Options { source, upgrade: false }).await {
             Ok(started) => started,
-            Err(Failure::Other(text)) => {
-                return fail(&format!("{text}\nAnother program may have the port: try `portcullis demo --port 0 --admin-port 0`"));
+            Err(StartError::Other(text)) => {
+                return print_error(&format!("{text}\nAnother program may have the port: try `portcullis demo --port 0 --admin-port 0`"));
             }
-            Err(other) => return fail(&other.to_string()),
+            Err(other) => return print_error(&other.to_string()),
         };
-        let Some((_, gateway)) = started.supervisor.addresses().into_iter().next() else { return fail("no listener came up") };
+        let Some((_, gateway)) = started.supervisor.addresses().into_iter().next() else { return print_error("no listener came up") };
         let calls = calls::all(gateway);
         if self.check { check(&calls).await } else { show(&calls, gateway, &sample, started).await }
     }
 }
 
-fn fail(text: &str) -> u8 {
+fn print_error(text: &str) -> u8 {
     complain!("portcullis: {text}");
     1
 }
@@ -96,7 +96,7 @@ async fn check(calls: &[calls::Call]) -> u8 {
 async fn show(calls: &[calls::Call], gateway: SocketAddr, sample: &[(String, SocketAddr)], started: Started) -> u8 {
     say!("\nPortcullis is running.\n");
     say!("  {:<14} http://{gateway}", "gateway");
-    say!("  {:<14} http://{}/metrics", "operators", started.supervisor.admin_address());
+    say!("  {:<14} http://{}/metrics", "admin", started.supervisor.admin_address());
     for ((_, address), name) in sample.iter().zip(targets::NAMES) {
         say!("  {name:<14} {address}");
     }

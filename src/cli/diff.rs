@@ -1,14 +1,12 @@
-//! `diff`: what a reload would change.
+//! `diff`: prints what a reload would change.
 
 use clap::Args;
 
 use super::operator::{Operator, print_changes};
 
-/// Show how a configuration differs from the one that runs
+/// Show how a configuration differs from the running one
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Lines begin with + for what is new, - for what is gone and ~ for what is different. Secrets are compared and not shown."
-)]
+#[command(after_help = "Lines begin with + for additions, - for removals and ~ for changes. Secrets are compared and not shown.")]
 pub struct Diff {
     /// The gateway and the file
     #[command(flatten)]
@@ -16,9 +14,9 @@ pub struct Diff {
 }
 
 impl Diff {
-    /// Shows it. 0 whether there are differences or not.
+    /// Prints the differences. The exit code is 0 with and without differences.
     pub fn execute(self) -> u8 {
-        let result = self.operator.load_right().and_then(|loaded| self.operator.compare(&loaded));
+        let result = self.operator.load_valid().and_then(|loaded| self.operator.compare(&loaded));
         result.map_or_else(
             |code| code,
             |comparison| {

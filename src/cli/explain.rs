@@ -1,4 +1,4 @@
-//! `explain`: which route a request takes, and why, by the very code that serves traffic.
+//! `explain`: prints which route a request takes, and why, with the code that serves traffic.
 
 use std::net::IpAddr;
 use std::ops::ControlFlow;
@@ -12,11 +12,11 @@ use crate::config::{Loaded, load};
 use crate::live::Live;
 use crate::notation::Mistakes;
 use crate::rules::path::{Ambiguity, normalise};
-use crate::rules::routing::{Entry, Question, Router, Ruling, Verdict, allow};
+use crate::rules::routing::{PredicateResult, RequestFacts, RouteEntry, RouteMatch, Router, allow};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{complain, say};
 
-/// Tell which route a request takes, through which filters, and which was the runner-up
+/// Show which route a request takes, through which filters, and which was the runner-up
 #[derive(Debug, Args)]
 #[command(after_help = "Example: portcullis explain -c conf/examples/demo.yaml GET http://localhost/api/v1/users/profile \
                   -H 'Accept: */*' --from 10.1.2.3")]
@@ -34,12 +34,12 @@ pub struct Explain {
     /// The client's address
     #[arg(long, default_value = "127.0.0.1")]
     pub from: IpAddr,
-    /// The listener that it arrives at [default: the first]
+    /// The listener at which it arrives [default: the first]
     #[arg(long)]
     pub listener: Option<String>,
 }
 
-struct Asked {
+struct ExplainedRequest {
     host: String,
     path: String,
     query: Option<String>,
@@ -47,7 +47,7 @@ struct Asked {
 }
 
 impl Explain {
-    /// Explains. 0 when a route matches, 1 when none does.
+    /// Explains the request. The exit code is 0 when a route matches and 1 when none does.
     pub fn execute(self) -> u8 {
         crate::tls::install_provider();
         let compiled = load(&self.config).and_then(|loaded| compile(&loaded, &Live::default()).map(|snapshot| (loaded, snapshot)));
@@ -58,7 +58,7 @@ impl Explain {
                 return 2;
             }
         };
-        match self.asked().and_then(|asked| self.explain(&loaded, &snapshot, &asked)) {
+        match self.request().and_then(|request| self.explain(&loaded, &snapshot, &request)) {
             Ok(found) => u8::from(!found),
             Err(text) => {
                 complain!("portcullis: {text}");
@@ -67,7 +67,7 @@ impl Explain {
         }
     }
 
-    fn asked(&self) -> Result<Asked, String> {
+    fn request(&self) -> Result<ExplainedRequest, String> {
         let wanted = || format!("expected http://HOST/PATH or /PATH, found {}", self.url);
         let uri: http::Uri = self.url.parse().map_err(|_| wanted())?;
         if !self.url.starts_with('/') && !matches!(uri.scheme_str(), Some("http" | "https")) {
@@ -77,71 +77,72 @@ impl Explain {
         let mut headers = HeaderMap::new();
         for header in &self.header {
             let (name, value) = header.split_once(':').ok_or_else(|| format!("expected NAME: VALUE, found {header}"))?;
-            let name: HeaderName = name.trim().parse().map_err(|_| format!("{name} names no header"))?;
+            let name: HeaderName = name.trim().parse().map_err(|_| format!("{name} is not a header name"))?;
             let value = HeaderValue::from_str(value.trim()).map_err(|_| format!("{name} has no valid value"))?;
             headers.append(name, value);
         }
         let named = headers.get(http::header::HOST).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let host = uri.host().unwrap_or(named).to_ascii_lowercase();
         let host = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host.as_str(), |(h, _)| h);
-        Ok(Asked { host: host.to_owned(), path, query: uri.query().map(str::to_owned), headers })
+        Ok(ExplainedRequest { host: host.to_owned(), path, query: uri.query().map(str::to_owned), headers })
     }
 
-    fn explain(&self, loaded: &Loaded, snapshot: &Snapshot, asked: &Asked) -> Result<bool, String> {
+    fn explain(&self, loaded: &Loaded, snapshot: &Snapshot, request: &ExplainedRequest) -> Result<bool, String> {
         let place = match &self.listener {
             None => 0,
             Some(name) => snapshot.listener(name).ok_or_else(|| format!("there is no listener {name}"))?,
         };
         let router = snapshot.routers.get(place).ok_or("there is no listener")?;
-        let question = Question {
-            host: &asked.host,
-            path: &asked.path,
-            query: asked.query.as_deref(),
+        let question = RequestFacts {
+            host: &request.host,
+            path: &request.path,
+            query: request.query.as_deref(),
             method: &self.method,
-            headers: &asked.headers,
+            headers: &request.headers,
             client: self.from,
         };
         let listener = loaded.redact(&snapshot.listeners[place].name);
-        say!("{} {} (host {:?}, from {}, listener {listener})", self.method, asked.path, asked.host, self.from);
+        say!("{} {} (host {:?}, from {}, listener {listener})", self.method, request.path, request.host, self.from);
         candidates(router, &question, loaded, snapshot);
         match snapshot.find(place, &question) {
-            Verdict::Found(entry) => {
+            RouteMatch::Found(entry) => {
                 let route = &snapshot.routes[router.entry(entry).route];
-                tell_route(loaded, snapshot, router.entry(entry).route, place);
-                let rejected = Ambiguity::of(&asked.path).is_rejected_by(route.paths);
+                print_route(loaded, snapshot, router.entry(entry).route, place);
+                let rejected = Ambiguity::of(&request.path).is_rejected_by(route.paths);
                 if rejected {
-                    say!("\nanswer: 400 bad_path: the path has an encoded slash or parameters, which the route rejects");
+                    say!("\nresponse: 400 bad_path: the path has an encoded slash or parameters, which the route rejects");
                 }
                 Ok(!rejected)
             }
-            Verdict::NotFound => {
-                say!("\nanswer: 404 route_not_found");
+            RouteMatch::NotFound => {
+                say!("\nresponse: 404 route_not_found");
                 Ok(false)
             }
-            Verdict::MethodNotAllowed(methods) => {
-                say!("\nanswer: 405 method_not_allowed, Allow: {}", allow(&methods));
+            RouteMatch::MethodNotAllowed(methods) => {
+                say!("\nresponse: 405 method_not_allowed, Allow: {}", allow(&methods));
                 Ok(false)
             }
         }
     }
 }
 
-/// Whoever fits by host and path, best first, and what the rest of its conditions say.
-fn candidates(router: &Router, question: &Question<'_>, loaded: &Loaded, snapshot: &Snapshot) {
+/// Prints the entries that match by host and path, in the order of precedence, and the result of their other
+/// conditions.
+fn candidates(router: &Router, question: &RequestFacts<'_>, loaded: &Loaded, snapshot: &Snapshot) {
     let mut rank = 0;
     say!("\ncandidates by host and path, in the order of precedence:");
-    router.candidates(question, &mut |_, entry: &Entry| {
-        let text = match entry.predicates.judge(question) {
-            Ruling::Match => {
+    router.candidates(question, &mut |_, entry: &RouteEntry| {
+        let text = match entry.predicates.evaluate(question) {
+            PredicateResult::Match => {
                 rank += 1;
                 match rank {
-                    1 => "taken".to_owned(),
+                    1 => "selected".to_owned(),
                     2 => "runner-up: matches too, with less precedence".to_owned(),
                     _ => "matches too".to_owned(),
                 }
             }
-            Ruling::Method => "not taken: its methods".to_owned(),
-            Ruling::No(what) => format!("not taken: its {what}"),
+            PredicateResult::Method => "not selected: its methods".to_owned(),
+            PredicateResult::No(what) => format!("not selected: its {what}"),
         };
         let (name, path) = (loaded.redact(&snapshot.routes[entry.route].name), loaded.redact(&entry.path.to_string()));
         say!("  {name:<24} {path:<32} {text}");
@@ -153,12 +154,12 @@ fn candidates(router: &Router, question: &Question<'_>, loaded: &Loaded, snapsho
 pub fn filters(loaded: &Loaded, snapshot: &Snapshot, inherited: &Inherited<'_>, route: usize, listener: usize) -> Vec<String> {
     let mut running = snapshot.routes[route].filters(Some(listener)).filters().iter().peekable();
     let selected = inherited.effective(route, listener);
-    // What has nothing to work on in this route does not run.
+    // Filters without effect in this route do not run.
     let runs = selected.into_iter().filter(|one| running.next_if(|filter| filter.key() == one.config.key()).is_some());
     runs.map(|one| loaded.redact(&format!("{} ({}){one}", one.config.key(), one.config.stage()))).collect()
 }
 
-fn tell_route(loaded: &Loaded, snapshot: &Snapshot, index: usize, listener: usize) {
+fn print_route(loaded: &Loaded, snapshot: &Snapshot, index: usize, listener: usize) {
     let route = &snapshot.routes[index];
     say!("\nroute: {}", loaded.redact(&route.name));
     let inherited = Inherited::new(loaded, &snapshot.listeners, &mut Mistakes::default());

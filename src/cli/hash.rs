@@ -1,4 +1,4 @@
-//! `hash`: the hash of a password, for a consumer's `basic` credential.
+//! `hash`: prints the hash of a password, for a consumer's `basic` credential.
 
 use std::io::{BufRead, IsTerminal};
 
@@ -15,7 +15,7 @@ use crate::telemetry::{complain, say};
 pub struct Hash {}
 
 impl Hash {
-    /// Prints it.
+    /// Prints the hash.
     pub fn execute(self) -> u8 {
         let made = password().and_then(|password| {
             let mut salt = [0; 16];
@@ -35,7 +35,7 @@ impl Hash {
     }
 }
 
-/// Reads the first line of standard input; a terminal does not show what is typed.
+/// Reads the first line of standard input; a terminal does not echo it.
 fn password() -> Result<String, String> {
     let input = std::io::stdin();
     let shown = if input.is_terminal() { tcgetattr(&input).ok() } else { None };

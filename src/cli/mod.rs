@@ -18,12 +18,12 @@ use clap::{Parser, Subcommand};
 
 /// A load balancer and API gateway in one binary.
 ///
-/// Start with `portcullis demo`: it runs sample targets and a gateway before them, and prints calls
-/// to paste. Then copy conf/portcullis.yaml, which documents every key with its default.
+/// Start with `portcullis demo`: it runs sample targets and a gateway in front of them, and prints calls to paste.
+/// Then copy conf/portcullis.yaml, which documents every key with its default.
 #[derive(Debug, Parser)]
 #[command(name = "portcullis", version, arg_required_else_help = true, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Arguments {
-    /// Log warnings and errors only (RUST_LOG says more finely what is logged)
+    /// Log warnings and errors only (RUST_LOG selects in more detail what is logged)
     #[arg(long, short, global = true)]
     pub quiet: bool,
     /// What to do
@@ -31,7 +31,7 @@ pub struct Arguments {
     pub command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 fine, 1 failure, 2 wrong configuration or command line.
+const EXIT_CODES: &str = "Exit codes: 0 success, 1 failure, 2 wrong configuration or command line.
 
 Signals of a running gateway: HUP reloads, USR2 upgrades, TERM and INT drain and end, a second TERM ends at once.";
 
@@ -40,15 +40,15 @@ Signals of a running gateway: HUP reloads, USR2 upgrades, TERM and INT drain and
 pub enum Command {
     /// Serve a configuration
     Run(run::Run),
-    /// Read a configuration and tell every mistake in it
+    /// Check a configuration and print every error in it
     Check(check::Check),
-    /// Let a running gateway read its configuration again
+    /// Make a running gateway read its configuration again
     Reload(reload::Reload),
-    /// Show how a configuration differs from the one that runs
+    /// Show how a configuration differs from the running one
     Diff(diff::Diff),
-    /// Replace a running gateway by the binary that is now at its path, losing nothing
+    /// Replace a running gateway with the binary that is now at its path, losing nothing
     Upgrade(upgrade::Upgrade),
-    /// Tell which route a request takes, through which filters, and which was the runner-up
+    /// Show which route a request takes, through which filters, and which was the runner-up
     Explain(explain::Explain),
     /// Run a gateway with sample targets, to try it
     Demo(demo::Demo),
@@ -62,7 +62,7 @@ pub enum Command {
 
 /// Sends the process's own log to standard error.
 pub fn init_log(quiet: bool) {
-    // Pingora reports what single connections do wrong; that is counted, and not worth a line each.
+    // Pingora reports the errors of single connections; they are counted, and not worth a line each.
     let default = if quiet { "warn" } else { "info" };
     let filters = format!("{default},pingora=off,pingora_core=off,pingora_proxy=off,pingora_load_balancing=off,pingora_cache=off");
     let mut builder = env_logger::Builder::new();

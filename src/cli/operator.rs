@@ -1,4 +1,4 @@
-//! Calls to a running gateway, over its operators' listener.
+//! Calls to the admin listener of a running gateway.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,24 +21,24 @@ use crate::live::Live;
 use crate::notation::Mistakes;
 use crate::telemetry::{complain, say};
 
-/// The longest that an answer may take: a reload waits for the first probes of new upstreams.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// The time-out for a response: a reload waits for the first probes of new upstreams.
+const ADMIN_RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Which gateway is meant.
+/// The options that select the gateway.
 #[derive(Debug, Args)]
 pub struct Operator {
-    /// The configuration; it also says where the gateway's admin listener is, and its token
+    /// The configuration, which also has the address and token of the gateway's admin listener
     #[arg(long, short, value_name = "FILE")]
     pub config: PathBuf,
-    /// The admin listener, if it is not where the configuration says
+    /// The admin listener, if it is not at the address in the configuration
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub admin: Option<SocketAddr>,
 }
 
-/// An address, whose host may be a name.
+/// Parses an address, whose host may be a name.
 ///
 /// # Errors
-/// When it is none.
+/// When the text is not an address.
 pub fn address(text: &str) -> Result<SocketAddr, String> {
     #[expect(clippy::disallowed_methods, reason = "a command, which has nothing else to do")]
     let all: Vec<_> = std::net::ToSocketAddrs::to_socket_addrs(text).into_iter().flatten().collect();
@@ -47,127 +47,129 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
     found.ok_or_else(|| "expected an address such as 127.0.0.1:9901 or localhost:9901".to_owned())
 }
 
-/// What a running gateway says of a configuration.
+/// The response of a running gateway to a comparison.
 #[derive(Debug, Deserialize)]
 pub struct Comparison {
-    /// What is different in it.
+    /// The differences.
     pub changes: Vec<Change>,
-    /// Where the gateway listens.
+    /// The addresses on which the gateway listens.
     pub listeners: Vec<SocketAddr>,
-    /// The file that the gateway reads; one of before says nothing of it.
+    /// The file that the gateway reads; empty from older versions.
     #[serde(default)]
     file: String,
 }
 
-/// Why nothing came of a call: the exit code. What is wrong has been said.
-pub type Failed = u8;
+/// The exit code of a failed command. The error has been printed.
+pub type CommandFailed = u8;
 
-/// Says which mistakes there are.
-pub fn tell(mistakes: Mistakes) -> Failed {
+/// Prints the errors of a configuration.
+pub fn print_mistakes(mistakes: Mistakes) -> CommandFailed {
     complain!("{mistakes}");
     2
 }
 
-/// Says what is wrong.
-pub fn fail(text: impl std::fmt::Display) -> Failed {
+/// Prints an error.
+pub fn print_error(text: impl std::fmt::Display) -> CommandFailed {
     complain!("portcullis: {text}");
     1
 }
 
 impl Operator {
-    /// The configuration, which may have mistakes.
+    /// Loads the configuration, which may have errors.
     ///
     /// # Errors
-    /// 2 when there is nothing to be read; that has been said.
-    pub fn load(&self) -> Result<Loaded, Failed> {
-        let loaded = load(&self.config).map_err(tell)?;
-        // Who is to be asked must not be guessed.
-        if loaded.is_partial("admin") { Err(tell(loaded.locate(loaded.mistakes.clone()))) } else { Ok(loaded) }
+    /// 2 when it cannot be read; the error has been printed.
+    pub fn load(&self) -> Result<Loaded, CommandFailed> {
+        let loaded = load(&self.config).map_err(print_mistakes)?;
+        // The gateway to call must not be guessed.
+        if loaded.is_partial("admin") { Err(print_mistakes(loaded.locate(loaded.mistakes.clone()))) } else { Ok(loaded) }
     }
 
-    /// The configuration, without a mistake.
+    /// Loads the configuration, which must have no errors.
     ///
     /// # Errors
-    /// 2 when there is one; that has been said.
-    pub fn load_right(&self) -> Result<Loaded, Failed> {
+    /// 2 when it has errors; they have been printed.
+    pub fn load_valid(&self) -> Result<Loaded, CommandFailed> {
         crate::tls::install_provider();
-        let loaded = load(&self.config).map_err(tell)?;
-        compile(&loaded, &Live::default()).map_err(tell)?;
+        let loaded = load(&self.config).map_err(print_mistakes)?;
+        compile(&loaded, &Live::default()).map_err(print_mistakes)?;
         Ok(loaded)
     }
 
-    /// Posts something to the gateway.
+    /// Sends a POST request to the gateway.
     ///
     /// # Errors
-    /// 1 when it is not there or does not answer; that has been said.
-    pub fn post(&self, loaded: &Loaded, path: &str, body: Vec<u8>) -> Result<(StatusCode, Value), Failed> {
+    /// 1 when the gateway is not reachable or does not respond; the error has been printed.
+    pub fn post(&self, loaded: &Loaded, path: &str, body: Vec<u8>) -> Result<(StatusCode, Value), CommandFailed> {
         let admin = &loaded.config.admin;
         let address = self.admin.unwrap_or(admin.address.0);
         let mut request = Request::post(format!("http://{address}{path}"));
         if let Some(token) = &admin.token {
             request = request.header(AUTHORIZATION, format!("Bearer {}", token.0.reveal()));
         }
-        let request = request.body(Full::new(Bytes::from(body))).map_err(fail)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
+        let request = request.body(Full::new(Bytes::from(body))).map_err(print_error)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(print_error)?;
         let (status, body) = runtime
             .block_on(async {
                 let client = Client::builder(TokioExecutor::new()).build_http();
                 let work = async {
-                    let answer = client.request(request).await.map_err(|error| match error.is_connect() {
+                    let response = client.request(request).await.map_err(|error| match error.is_connect() {
                         true => "nothing serves there; is the gateway running, and is this its admin listener (--admin)?",
                         false => {
-                            "it has hung up without an answer; if this is the gateway's admin listener, its log says what became of it"
+                            "it closed the connection without a response; if this is the gateway's admin listener, its log has the reason"
                         }
                     })?;
-                    let status = answer.status();
-                    let body = answer.into_body().collect().await.map_err(|_| "the answer broke off")?;
+                    let status = response.status();
+                    let body = response.into_body().collect().await.map_err(|_| "the response broke off")?;
                     Ok::<_, &str>((status, body.to_bytes()))
                 };
-                tokio::time::timeout(PATIENCE, work).await.unwrap_or(Err("no answer came in time"))
+                tokio::time::timeout(ADMIN_RESPONSE_TIMEOUT, work).await.unwrap_or(Err("no response came in time"))
             })
-            .map_err(|text| fail(format!("{address}: {text}")))?;
+            .map_err(|text| print_error(format!("{address}: {text}")))?;
         if status == StatusCode::UNAUTHORIZED {
-            return Err(fail(format!(
+            return Err(print_error(format!(
                 "{address}: the admin token of this configuration is not that of the running gateway; SIGHUP reloads without one"
             )));
         }
         if status == StatusCode::NOT_FOUND {
-            return Err(fail(format!("{address}: that is no gateway's admin listener, or one of another version: it knows no {path}")));
+            return Err(print_error(format!(
+                "{address}: this is not the admin listener of a gateway, or one of another version: it has no {path}"
+            )));
         }
-        let body = serde_json::from_slice(&body).map_err(|_| fail(format!("{address}: that is no portcullis")))?;
+        let body = serde_json::from_slice(&body).map_err(|_| print_error(format!("{address}: this is not portcullis")))?;
         Ok((status, body))
     }
 
-    /// How the running gateway's configuration differs from this one.
+    /// Compares the running gateway's configuration with this one.
     ///
     /// # Errors
-    /// As for [`Self::post`], and 1 when the gateway does not compare them; that has been said.
-    pub fn compare(&self, loaded: &Loaded) -> Result<Comparison, Failed> {
-        let flat = serde_json::to_vec(&loaded.flat()).map_err(fail)?;
+    /// As for [`Self::post`], and 1 when the gateway does not compare them; the error has been printed.
+    pub fn compare(&self, loaded: &Loaded) -> Result<Comparison, CommandFailed> {
+        let flat = serde_json::to_vec(&loaded.flat()).map_err(print_error)?;
         if flat.len() > MAX_CONFIGURATION {
-            return Err(fail(format!("{} MiB cannot be compared: {} MiB can", flat.len() >> 20, MAX_CONFIGURATION >> 20)));
+            return Err(print_error(format!("{} MiB cannot be compared: {} MiB can", flat.len() >> 20, MAX_CONFIGURATION >> 20)));
         }
-        let (status, answer) = self.post(loaded, "/diff", flat)?;
+        let (status, response) = self.post(loaded, "/diff", flat)?;
         if status != StatusCode::OK {
-            return Err(fail(answer["error"].as_str().unwrap_or("the running gateway knows no /diff")));
+            return Err(print_error(response["error"].as_str().unwrap_or("the running gateway has no /diff")));
         }
         let comparison: Comparison =
-            serde_json::from_value(answer).map_err(|_| fail("the running gateway says something else than was expected"))?;
-        self.tell_other_file(&comparison.file);
+            serde_json::from_value(response).map_err(|_| print_error("the running gateway sent an unexpected response"))?;
+        self.warn_other_file(&comparison.file);
         Ok(comparison)
     }
 
-    /// Says so where the gateway reads another file than the one that is meant here. Of a gateway elsewhere, or in a
-    /// container, that cannot be told.
-    pub fn tell_other_file(&self, file: &str) {
+    /// Prints a warning if the gateway reads another file than this one. For a gateway on another host, or in a
+    /// container, that cannot be determined.
+    pub fn warn_other_file(&self, file: &str) {
         let there = Path::new(file).canonicalize();
         if there.is_ok_and(|there| self.config.canonicalize().is_ok_and(|here| here != there)) {
-            complain!("the gateway reads another file than {}, whose changes do not count: {file}", self.config.display());
+            complain!("the gateway reads another file than {}, whose changes have no effect: {file}", self.config.display());
         }
     }
 }
 
-/// Prints what would change.
+/// Prints the changes.
 pub fn print_changes(changes: &[Change]) {
     for change in changes {
         say!("{change}");
@@ -178,7 +180,7 @@ pub fn print_changes(changes: &[Change]) {
     }
 }
 
-/// So many of them, in words.
+/// Returns a number with a noun.
 pub fn counted(count: usize, what: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {what}{plural}")

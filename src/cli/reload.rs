@@ -1,15 +1,15 @@
-//! `reload`: a running gateway reads its configuration again.
+//! `reload`: makes a running gateway read its configuration again.
 
 use clap::Args;
 use http::StatusCode;
 
-use super::operator::{Failed, Operator, counted, fail};
+use super::operator::{CommandFailed, Operator, counted, print_error};
 use crate::telemetry::{complain, say};
 
-/// Let a running gateway read its configuration again
+/// Make a running gateway read its configuration again
 #[derive(Debug, Args)]
-#[command(after_help = "With any mistake the gateway keeps what it has; the mistakes are told here, and the exit code is 2. \
-                  It is 1 when the gateway cannot be asked, or reloads nothing now.")]
+#[command(after_help = "If the configuration has errors, the gateway keeps the present one; the errors are printed here, and the \
+                  exit code is 2. It is 1 when the gateway is not reachable, or cannot reload now.")]
 pub struct Reload {
     /// The gateway
     #[command(flatten)]
@@ -17,31 +17,31 @@ pub struct Reload {
 }
 
 impl Reload {
-    /// Reloads.
+    /// Reloads the running gateway.
     pub fn execute(self) -> u8 {
         self.reload().err().unwrap_or(0)
     }
 
-    fn reload(&self) -> Result<(), Failed> {
+    fn reload(&self) -> Result<(), CommandFailed> {
         let loaded = self.operator.load()?;
-        let (status, answer) = self.operator.post(&loaded, "/reload", Vec::new())?;
+        let (status, response) = self.operator.post(&loaded, "/reload", Vec::new())?;
         match status {
             StatusCode::OK => {
-                let file = answer["file"].as_str().unwrap_or_default();
+                let file = response["file"].as_str().unwrap_or_default();
                 say!("reloaded {file}");
-                self.operator.tell_other_file(file);
-                answer["notes"].as_array().into_iter().flatten().filter_map(|n| n.as_str()).for_each(|note| say!("{note}"));
+                self.operator.warn_other_file(file);
+                response["notes"].as_array().into_iter().flatten().filter_map(|n| n.as_str()).for_each(|note| say!("{note}"));
                 Ok(())
             }
             StatusCode::UNPROCESSABLE_ENTITY => {
-                let mistakes = answer["mistakes"].as_array().map_or(&[][..], Vec::as_slice);
+                let mistakes = response["mistakes"].as_array().map_or(&[][..], Vec::as_slice);
                 mistakes.iter().filter_map(|m| m.as_str()).for_each(|mistake| complain!("{mistake}"));
-                let count = answer["count"].as_u64().map_or(mistakes.len(), |count| count as usize);
-                complain!("{}; the configuration in use stays", counted(count, "mistake"));
+                let count = response["count"].as_u64().map_or(mistakes.len(), |count| count as usize);
+                complain!("{}; the configuration in use stays", counted(count, "error"));
                 Err(2)
             }
-            StatusCode::SERVICE_UNAVAILABLE => Err(fail(answer["error"].as_str().unwrap_or("the gateway reloads nothing now"))),
-            other => Err(fail(format!("the gateway answered {other}"))),
+            StatusCode::SERVICE_UNAVAILABLE => Err(print_error(response["error"].as_str().unwrap_or("the gateway cannot reload now"))),
+            other => Err(print_error(format!("the gateway responded with {other}"))),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::process::{self, Options, Source};
+use crate::process::{self, ConfigSource, Options};
 
 /// Serve a configuration until a signal ends it
 #[derive(Debug, Args)]
@@ -12,7 +12,7 @@ pub struct Run {
     /// The configuration
     #[arg(long, short, value_name = "FILE")]
     pub config: PathBuf,
-    /// Take the listeners over from the process that serves now (needs process.upgrade_socket)
+    /// Take the listeners over from the running process (needs process.upgrade_socket)
     #[arg(long)]
     pub upgrade: bool,
 }
@@ -20,6 +20,6 @@ pub struct Run {
 impl Run {
     /// Runs to the end.
     pub fn execute(self) -> u8 {
-        process::run(Options { source: Source::File(self.config), upgrade: self.upgrade })
+        process::run(Options { source: ConfigSource::File(self.config), upgrade: self.upgrade })
     }
 }

@@ -1,4 +1,4 @@
-//! `schema`: the JSON Schema of a configuration.
+//! `schema`: prints the JSON Schema of a configuration.
 
 use clap::Args;
 
@@ -6,13 +6,13 @@ use clap::Args;
 #[derive(Debug, Args)]
 pub struct Schema {}
 
-/// The schema as it is printed and kept in conf/schema.json.
+/// Returns the schema as it is printed and stored in conf/schema.json.
 pub fn text() -> String {
     format!("{:#}\n", crate::config::schema())
 }
 
 impl Schema {
-    /// Prints it.
+    /// Prints the schema.
     pub fn execute(self) -> u8 {
         let _ = std::io::Write::write_all(&mut std::io::stdout(), text().as_bytes());
         0

@@ -1,4 +1,4 @@
-//! `upgrade`: a running gateway is followed by a new binary.
+//! `upgrade`: replaces a running gateway with a new binary.
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::operator::{Failed, fail, tell};
+use super::operator::{CommandFailed, print_error, print_mistakes};
 use crate::compile::compile;
 use crate::config::load;
 use crate::live::Live;
@@ -14,7 +14,7 @@ use crate::notation::{Mistakes, Place};
 use crate::process::{Message, receive, send};
 use crate::telemetry::say;
 
-/// Replace a running gateway by the binary that is now at its path, losing nothing
+/// Replace a running gateway with the binary that is now at its path, losing nothing
 #[derive(Debug, Args)]
 #[command(
     after_help = "The running gateway starts the successor with its own arguments, hands it the listeners and the state, and ends with its \
@@ -24,15 +24,15 @@ pub struct Upgrade {
     /// The configuration
     #[arg(long, short, value_name = "FILE")]
     pub config: PathBuf,
-    /// Leave it to the successor to find mistakes: it has the running gateway's environment, not this one's
+    /// Let the successor find errors: it has the running gateway's environment, not this one's
     #[arg(long)]
     pub no_check: bool,
 }
 
-/// What may be behind it that nobody is reached.
+/// Returns a hint on why the gateway is not reachable.
 fn hint(error: &std::io::Error) -> &'static str {
     match error.kind() {
-        ErrorKind::PermissionDenied => "the user as whom the gateway runs may ask, and root",
+        ErrorKind::PermissionDenied => "only the gateway's user and root may connect",
         _ => {
             "does a gateway run that was started with this process.upgrade_socket? If it does, and its socket was removed, send it SIGUSR2"
         }
@@ -40,29 +40,29 @@ fn hint(error: &std::io::Error) -> &'static str {
 }
 
 impl Upgrade {
-    /// Upgrades.
+    /// Upgrades the running gateway.
     pub fn execute(self) -> u8 {
         self.upgrade().err().unwrap_or(0)
     }
 
-    fn upgrade(&self) -> Result<(), Failed> {
+    fn upgrade(&self) -> Result<(), CommandFailed> {
         crate::tls::install_provider();
-        let loaded = load(&self.config).map_err(tell)?;
+        let loaded = load(&self.config).map_err(print_mistakes)?;
         if !self.no_check {
-            // By this binary, which is the new one: the successor will read the same.
-            compile(&loaded, &Live::default()).map_err(tell)?;
+            // With this binary, which is the new one: the successor will read the same.
+            compile(&loaded, &Live::default()).map_err(print_mistakes)?;
         }
         let path = loaded.config.process.upgrade_socket.as_ref().map(|path| loaded.base.join(path));
         if path.is_none() && loaded.is_partial("process") {
-            return Err(tell(loaded.locate(loaded.mistakes.clone())));
+            return Err(print_mistakes(loaded.locate(loaded.mistakes.clone())));
         }
         let Some(path) = path else {
             let mut mistakes = Mistakes::default();
-            mistakes.add(&Place::default().key("process"), "an upgrade_socket is missing: there is nobody to ask");
-            return Err(tell(loaded.locate(mistakes)));
+            mistakes.add(&Place::default().key("process"), "an upgrade_socket is missing: the gateway cannot be reached");
+            return Err(print_mistakes(loaded.locate(mistakes)));
         };
-        let stream = UnixStream::connect(&path).map_err(|error| fail(format!("{}: {error}; {}", path.display(), hint(&error))))?;
-        let broken = |error: std::io::Error| fail(format!("{}: the running gateway has hung up: {error}", path.display()));
+        let stream = UnixStream::connect(&path).map_err(|error| print_error(format!("{}: {error}; {}", path.display(), hint(&error))))?;
+        let broken = |error: std::io::Error| print_error(format!("{}: the running gateway closed the connection: {error}", path.display()));
         send(&stream, &Message::Upgrade, None).map_err(broken)?;
         loop {
             match receive(&stream).map_err(broken)?.0 {
@@ -71,8 +71,8 @@ impl Upgrade {
                     say!("upgraded: {text}");
                     return Ok(());
                 }
-                Message::Done { text, .. } => return Err(fail(format!("not upgraded, {text}"))),
-                _ => return Err(fail("the running gateway says something else")),
+                Message::Done { text, .. } => return Err(print_error(format!("not upgraded, {text}"))),
+                _ => return Err(print_error("the running gateway sent an unexpected message")),
             }
         }
     }

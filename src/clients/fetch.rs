@@ -1,4 +1,4 @@
-//! Fetching a small document over HTTP or HTTPS.
+//! Fetching of small documents over HTTP or HTTPS.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
-/// The largest document that is taken.
-const MAX_BODY: usize = 1 << 20;
+/// The maximum size of a document.
+const MAX_DOCUMENT: usize = 1 << 20;
 
-/// The longest that a fetch may take.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// The time-out of a fetch.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a document could not be fetched; without the URL, which may hold a secret.
+/// The reason for which a document could not be fetched, without the URL, which may contain a secret.
 pub type FetchError = String;
 
 /// Fetches documents.
@@ -24,38 +24,38 @@ pub type FetchError = String;
 pub struct Fetcher(Client<HttpsConnector<HttpConnector>, Empty<Bytes>>);
 
 impl Fetcher {
-    /// One that trusts the authorities in `ca`, or the system's.
+    /// Returns a fetcher that trusts the CA file `ca`, or the system's CA certificates.
     ///
     /// # Errors
-    /// Says what is wrong with the file.
+    /// When the CA file is wrong.
     pub fn new(ca: Option<&Path>) -> Result<Self, String> {
         let tls = crate::tls::client_config(ca)?;
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
         Ok(Self(Client::builder(TokioExecutor::new()).build(connector)))
     }
 
-    /// Gets the document behind `url`; redirects are not followed.
+    /// Fetches the document at `url`; redirects are not followed.
     ///
     /// # Errors
     /// When it does not arrive within 5 seconds with status 200 and at most 1 MiB.
     pub async fn get(&self, url: &str) -> Result<Bytes, FetchError> {
         let url: http::Uri = url.parse().map_err(|_| "no URL".to_owned())?;
         let work = async {
-            let answer = self.0.get(url).await.map_err(|e| format!("cannot be reached: {}", chain(&e)))?;
-            if answer.status() != http::StatusCode::OK {
-                return Err(format!("answered {}", answer.status()));
+            let response = self.0.get(url).await.map_err(|e| format!("cannot be reached: {}", chain(&e)))?;
+            if response.status() != http::StatusCode::OK {
+                return Err(format!("responded with {}", response.status()));
             }
-            let body = Limited::new(answer.into_body(), MAX_BODY).collect().await;
-            body.map(http_body_util::Collected::to_bytes).map_err(|e| format!("broke off: {e}"))
+            let body = Limited::new(response.into_body(), MAX_DOCUMENT).collect().await;
+            body.map(http_body_util::Collected::to_bytes).map_err(|e| format!("the response broke off: {e}"))
         };
-        match tokio::time::timeout(TIMEOUT, work).await {
+        match tokio::time::timeout(FETCH_TIMEOUT, work).await {
             Ok(result) => result,
             Err(_) => Err("took longer than 5 s".to_owned()),
         }
     }
 }
 
-/// An error with its causes.
+/// Returns an error with its causes.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

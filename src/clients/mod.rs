@@ -1,7 +1,7 @@
-//! Calls that the gateway makes for itself.
+//! Clients for calls of the gateway itself.
 
 mod dns;
 mod fetch;
 
-pub use dns::{Addresses, DnsError, Family, Resolver, Service};
+pub use dns::{DnsError, Family, ResolvedAddresses, Resolver, SrvRecord};
 pub use fetch::Fetcher;

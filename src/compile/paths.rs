@@ -5,7 +5,7 @@ use ahash::AHashMap;
 use crate::config::{PathRule, Paths};
 use crate::filters::Stage;
 use crate::rules::path::PathRules;
-use crate::rules::routing::{Entry, HostPattern, PathPattern, Segment};
+use crate::rules::routing::{HostPattern, PathPattern, RouteEntry, Segment};
 use crate::snapshot::Route;
 
 /// Returns what is rejected on a route: its own rule, or else that of the configuration, or else the safe one.
@@ -23,7 +23,7 @@ pub fn path_rules(own: &Paths, all: &Paths, authenticates: bool) -> PathRules {
 /// Returns pairs of routes: one without authentication that sends everything below a path to an upstream, and one
 /// that authenticates for a path below that to the same upstream. Each open route is listed once, in the order of the
 /// text.
-pub fn bypasses(listeners: &[Vec<Entry>], routes: &[Route]) -> Vec<(usize, usize)> {
+pub fn bypasses(listeners: &[Vec<RouteEntry>], routes: &[Route]) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
     for (listener, entries) in listeners.iter().enumerate() {
         let open = open_entries(listener, entries, routes);
@@ -48,7 +48,7 @@ pub fn bypasses(listeners: &[Vec<Entry>], routes: &[Route]) -> Vec<(usize, usize
 type OpenEntryKey<'r> = (&'r str, HostPattern, Vec<Option<String>>);
 
 /// Returns the open routes by upstream, host and path.
-fn open_entries<'r>(listener: usize, entries: &[Entry], routes: &'r [Route]) -> AHashMap<OpenEntryKey<'r>, usize> {
+fn open_entries<'r>(listener: usize, entries: &[RouteEntry], routes: &'r [Route]) -> AHashMap<OpenEntryKey<'r>, usize> {
     let mut open = AHashMap::new();
     for entry in entries {
         let route = &routes[entry.route];

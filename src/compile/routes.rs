@@ -13,7 +13,7 @@ use crate::config::{self, Loaded, OneOrMany, TextRule, TextTest};
 use crate::filters::{Consumers, SharedValues, Stage};
 use crate::live::Live;
 use crate::notation::{Header, Mistakes, Place, nearest};
-use crate::rules::routing::{Entry, HostPattern, PathPattern, Predicates, Router, Segment, TextMatch};
+use crate::rules::routing::{HostPattern, PathPattern, Predicates, RouteEntry, Router, Segment, TextMatch};
 use crate::snapshot::{Chains, Listener, Route};
 use crate::upstreams::Upstream;
 
@@ -46,7 +46,7 @@ impl<'w> RouteCompiler<'w> {
     /// Compiles all routes, and a router for each listener.
     pub fn compile(&mut self) -> (Vec<Route>, Vec<Router>) {
         let config = &self.loaded.config;
-        let mut entries: Vec<Vec<Entry>> = self.listeners.iter().map(|_| Vec::new()).collect();
+        let mut entries: Vec<Vec<RouteEntry>> = self.listeners.iter().map(|_| Vec::new()).collect();
         let mut routes = Vec::with_capacity(config.routes.len());
         let mut names = AHashMap::new();
         if config.routes.len() > MAX_ROUTES {
@@ -114,7 +114,7 @@ impl<'w> RouteCompiler<'w> {
     }
 
     /// Returns one entry for each combination of host and path.
-    fn entries(&mut self, route: &config::Route, index: usize, place: &Place) -> Vec<Entry> {
+    fn entries(&mut self, route: &config::Route, index: usize, place: &Place) -> Vec<RouteEntry> {
         let m = &route.matches;
         let predicates = Arc::new(Predicates {
             methods: m.methods.iter().map(|m| m.0.clone()).collect(),
@@ -141,7 +141,7 @@ impl<'w> RouteCompiler<'w> {
         }
         let pairs = hosts.iter().flat_map(|host| paths.iter().map(move |path| (host, path)));
         pairs
-            .map(|(host, path)| Entry { host: host.clone(), path: path.clone(), predicates: Arc::clone(&predicates), route: index })
+            .map(|(host, path)| RouteEntry { host: host.clone(), path: path.clone(), predicates: Arc::clone(&predicates), route: index })
             .collect()
     }
 
@@ -177,8 +177,8 @@ impl<'w> RouteCompiler<'w> {
     }
 
     /// Notes entries that differ in nothing but their order: the later one can never be reached.
-    fn conflicts(&mut self, entries: &[Entry]) {
-        let mut by_key: AHashMap<(&HostPattern, String), Vec<&Entry>> = AHashMap::new();
+    fn conflicts(&mut self, entries: &[RouteEntry]) {
+        let mut by_key: AHashMap<(&HostPattern, String), Vec<&RouteEntry>> = AHashMap::new();
         for entry in entries {
             // Parameters match alike whatever their names are.
             let path = match &entry.path {
@@ -213,7 +213,7 @@ impl<'w> RouteCompiler<'w> {
         }
     }
 
-    fn route(&mut self, route: &config::Route, entries: &[Entry], place: &Place, chains: Chains) -> Route {
+    fn route(&mut self, route: &config::Route, entries: &[RouteEntry], place: &Place, chains: Chains) -> Route {
         let authenticates = chains.all().any(|chain| chain.has(Stage::Authenticate));
         Route {
             name: route.name.0.clone(),
@@ -225,7 +225,7 @@ impl<'w> RouteCompiler<'w> {
         }
     }
 
-    fn action(&mut self, action: &ActionConfig, entries: &[Entry], place: Place) -> Action {
+    fn action(&mut self, action: &ActionConfig, entries: &[RouteEntry], place: Place) -> Action {
         let loaded = self.loaded;
         // Those with errors of their own were noted there.
         let is_unread = |name: &str| loaded.is_left_out("upstreams", name) || loaded.config.upstreams.contains_key(name);

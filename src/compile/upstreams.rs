@@ -12,11 +12,11 @@ use crate::live::Live;
 use crate::notation::{Duration, Header, Mistakes, Place, nearest};
 use crate::rules::balance::Algorithm;
 use crate::rules::identity::RequestKey;
-use crate::rules::resilience::{AdaptiveShape, BreakerShape, Budget, Deviation, FailureShare, OutlierShape};
-use crate::tls::PeerAuthorities;
+use crate::rules::resilience::{AdaptiveShape, BreakerShape, Deviation, FailureShare, OutlierShape, RetryBudget};
+use crate::tls::PeerRoots;
 use crate::upstreams::{
-    ActiveProbe, DiscoveryShape, Expression, GateShape, HttpProbe, PoolShape, ProbeKind, Retry, SessionKey, Sticky, TargetSpec, Thresholds,
-    Transport, TransportTls, Upstream,
+    ActiveProbe, DiscoveryShape, Expression, GateShape, HttpProbe, PoolShape, ProbeKind, Retry, SessionKey, Sticky, TargetSpec,
+    TargetTransport, Thresholds, TransportTls, Upstream,
 };
 
 /// The most upstreams of a configuration.
@@ -247,7 +247,7 @@ fn shape(loaded: &Loaded, live: &Live, name: &str, upstream: &config::Upstream, 
         breaker: upstream.breaker.as_ref().map(|b| breaker(b, &place.key("breaker"), mistakes)),
         target_breaker: upstream.target_breaker.as_ref().map(|b| breaker(b, &place.key("target_breaker"), mistakes)),
         gate: gate(&upstream.limits, &limits, mistakes),
-        budget: Budget { percent: upstream.retry.budget, min: upstream.retry.budget_min },
+        budget: RetryBudget { percent: upstream.retry.budget, min: upstream.retry.budget_min },
         sessions: upstream.sticky.as_ref().map(|sticky| session_key(sticky, live)),
         zone: loaded.config.process.zone.as_ref().map(|z| z.0.clone()),
         discovery: upstream.discovery.as_ref().map(|d| match d {
@@ -268,7 +268,7 @@ fn transport(
     timeouts: &config::Timeouts,
     place: &Place,
     mistakes: &mut Mistakes,
-) -> Transport {
+) -> TargetTransport {
     let versions = match (upstream.protocol, &upstream.tls) {
         (UpstreamProtocol::Http1, _) => (1, 1),
         (UpstreamProtocol::Http2, _) => (2, 2),
@@ -279,10 +279,10 @@ fn transport(
         }
     };
     let tls = upstream.tls.as_ref().map(|tls| {
-        let ca = tls.ca.as_ref().and_then(|ca| mistakes.take(&place.key("tls").key("ca"), PeerAuthorities::read(&loaded.base.join(ca))));
+        let ca = tls.ca.as_ref().and_then(|ca| mistakes.take(&place.key("tls").key("ca"), PeerRoots::read(&loaded.base.join(ca))));
         TransportTls { verify: tls.verify, name: tls.name.clone(), ca }
     });
-    Transport { versions, tls, connect: timeouts.connect.0, read: timeouts.read.0, write: timeouts.write.0, idle: timeouts.idle.0 }
+    TargetTransport { versions, tls, connect: timeouts.connect.0, read: timeouts.read.0, write: timeouts.write.0, idle: timeouts.idle.0 }
 }
 
 fn probe(active: &config::ActiveHealth, place: &Place, mistakes: &mut Mistakes) -> ActiveProbe {

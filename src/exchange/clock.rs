@@ -1,12 +1,11 @@
-//! The clock of everything that counts time: nanoseconds since the process began, and a day, so that
-//! 0 is long ago.
+//! The monotonic clock: nanoseconds since the process began, plus a day, so that 0 is long ago.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 const DAY: u64 = 86_400_000_000_000;
 
-/// Now.
+/// Returns the present time.
 pub fn now() -> u64 {
     #[cfg(test)]
     if let Some(now) = VIRTUAL.get() {
@@ -16,7 +15,7 @@ pub fn now() -> u64 {
     DAY + nanos(ORIGIN.elapsed())
 }
 
-/// A length of time on this clock.
+/// Returns a duration in the unit of this clock.
 pub fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX - DAY)
 }
@@ -26,19 +25,19 @@ thread_local! {
     static VIRTUAL: std::cell::Cell<Option<u64>> = const { std::cell::Cell::new(None) };
 }
 
-/// A clock of this thread that stands still until it is set, for as long as this lives.
+/// A clock for this thread that stands still until it is set, for as long as this value lives.
 #[cfg(test)]
 pub struct VirtualClock(());
 
 #[cfg(test)]
 impl VirtualClock {
-    /// Stops the clock at a day.
+    /// Starts the virtual clock at one day.
     pub fn start() -> Self {
         VIRTUAL.set(Some(DAY));
         Self(())
     }
 
-    /// It is then from now on.
+    /// Sets the clock.
     pub fn set(&self, now: u64) {
         VIRTUAL.set(Some(now));
     }

@@ -1,23 +1,23 @@
-//! Which of gRPC's protocols a caller speaks, by its content type.
+//! Detection of gRPC and gRPC-Web by the content type.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-/// The two forms of gRPC-Web (`PROTOCOL-WEB.md` of grpc/grpc).
+/// The two encodings of gRPC-Web (`PROTOCOL-WEB.md` of grpc/grpc).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GrpcWeb {
-    /// Frames as they are.
+    /// Unencoded frames.
     Binary,
     /// Frames in base64.
     Text,
 }
 
-/// The bit of a frame's first octet that makes it the one of the trailers.
+/// The flag in a frame's first octet that marks the trailers.
 const TRAILERS: u8 = 0x80;
 
 impl GrpcWeb {
-    /// Returns the form of a content type, in any case and with any parameters; `None` if it is none.
+    /// Returns the encoding of a content type, in any case and with any parameters, or `None` for another type.
     pub fn of(content_type: &[u8]) -> Option<Self> {
         let rest = after(content_type, b"application/grpc-web")?;
         if ends_type(rest) {
@@ -26,7 +26,7 @@ impl GrpcWeb {
         after(rest, b"-text").filter(|rest| ends_type(rest)).map(|_| Self::Text)
     }
 
-    /// Returns the content type of a response in this form.
+    /// Returns the content type of a response in this encoding.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Binary => "application/grpc-web+proto",
@@ -46,8 +46,8 @@ impl GrpcWeb {
     }
 }
 
-/// Whether a content type is that of gRPC over HTTP/2: `application/grpc`, with a subtype and parameters or without.
-/// What only begins so, as `application/grpc-web` does, is another.
+/// Returns whether a content type is that of gRPC over HTTP/2: `application/grpc`, with or without a subtype and
+/// parameters, but not a type that only has it as a prefix, such as `application/grpc-web`.
 pub fn is_grpc(content_type: &[u8]) -> bool {
     after(content_type, b"application/grpc").is_some_and(ends_type)
 }

@@ -1,12 +1,12 @@
-//! One request's state from its arrival to its log line, and the answers that the gateway gives itself.
+//! The state of one request from its arrival to its log line, and the responses that the gateway itself generates.
 
-mod answer;
 mod client;
 pub mod clock;
 mod edits;
 mod grpc;
 mod reason;
 mod rejection;
+mod rendering;
 mod request_id;
 mod trace;
 
@@ -16,70 +16,70 @@ use std::time::Instant;
 
 use http::HeaderValue;
 
-pub use answer::render;
 pub use client::{Client, TlsFacts, address_text};
 pub use edits::{Edit, Edits};
 pub use grpc::{GrpcWeb, is_grpc};
 pub use reason::Reason;
 pub use rejection::Rejection;
+pub use rendering::render;
 pub use request_id::new_request_id;
 pub use trace::{Trace, TraceState, tracestate};
 
-/// Who a request is from, as far as it was verified.
+/// The verified identity of a request's sender.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// The consumer's name, or the token's subject when no consumer is configured for it.
     pub name: Arc<str>,
 }
 
-/// What a limit says to the client.
+/// The rate limit information for the client.
 #[derive(Clone, Debug)]
 pub struct LimitNote {
-    /// `RateLimit-Policy`, the same for every answer of a limit.
+    /// `RateLimit-Policy`, the same for every response of a limit.
     pub policy: HeaderValue,
     /// `RateLimit`.
     pub state: HeaderValue,
-    /// How many more requests it allows now.
+    /// The number of further requests that the limit allows now.
     pub remaining: u32,
 }
 
-/// One request from its arrival on.
+/// The state of one request.
 #[derive(Debug)]
 pub struct Exchange {
-    /// When its headers were complete.
+    /// The time at which its headers were complete.
     pub started: Instant,
-    /// The client of its connection: who is connected.
+    /// The peer of its connection.
     pub peer: Client,
-    /// Whose request it is, behind trusted proxies.
+    /// The client's address, behind trusted proxies.
     pub client: IpAddr,
     /// The client's address as text.
     pub client_text: HeaderValue,
     /// Whether the peer is a trusted proxy.
     pub peer_trusted: bool,
-    /// The host that was asked for: lower case, no port.
+    /// The requested host in lower case, without a port.
     pub host: String,
-    /// Its id, in the answer, the log and at the target.
+    /// Its id, in the response, the log and the request to the target.
     pub request_id: Option<HeaderValue>,
-    /// Its place in a distributed trace.
+    /// Its context in a distributed trace.
     pub trace: Trace,
-    /// Whether the caller speaks gRPC.
+    /// Whether the client uses gRPC.
     pub grpc: bool,
-    /// Whether the caller speaks gRPC-Web, and how.
+    /// The encoding of gRPC-Web, if the client uses it.
     pub grpc_web: Option<GrpcWeb>,
-    /// Who it is from.
+    /// The verified sender.
     pub identity: Option<Identity>,
-    /// What a limit has to say in the answer.
+    /// The rate limit information for the response.
     pub limit: Option<LimitNote>,
-    /// Edits of what the target is sent.
+    /// Edits of the request to the target.
     pub edits: Edits,
-    /// How it ends; refined as it goes.
+    /// The reason with which it ends, updated as it proceeds.
     pub reason: Reason,
-    /// What the log is told beyond the reason; never shown to the client.
+    /// A detail for the log beyond the reason; never shown to the client.
     pub detail: Option<String>,
 }
 
 impl Exchange {
-    /// A request on a connection of that client.
+    /// Returns the state of a request on a connection of that client.
     pub fn new(peer: Client) -> Self {
         Self {
             started: Instant::now(),
@@ -100,7 +100,7 @@ impl Exchange {
         }
     }
 
-    /// `https` or `http`.
+    /// Returns the scheme: `https` or `http`.
     pub fn scheme(&self) -> &'static str {
         if self.peer.is_secure() { "https" } else { "http" }
     }

@@ -1,4 +1,4 @@
-//! An answer that the gateway itself gives.
+//! Responses that the gateway itself generates.
 
 use std::borrow::Cow;
 
@@ -6,22 +6,21 @@ use http::{HeaderName, HeaderValue};
 
 use super::Reason;
 
-/// An answer of the gateway's own, with its reason. What the client is told and what the log is
-/// told are separate.
+/// A response of the gateway's own, with its reason. The texts for the client and for the log are separate.
 #[derive(Clone, Debug)]
 pub struct Rejection {
-    /// Why.
+    /// The reason.
     pub reason: Reason,
-    /// What the client is told beyond the reason's title.
+    /// The detail for the client beyond the reason's title.
     pub detail: Cow<'static, str>,
-    /// What the log is told beyond that.
+    /// The detail for the log beyond that.
     pub log: Option<String>,
-    /// Headers of the answer.
+    /// The headers of the response.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Rejection {
-    /// With what the client is told.
+    /// Returns a rejection with a detail for the client.
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Box<Self> {
         Box::new(Self { reason, detail: detail.into(), log: None, headers: Vec::new() })
     }
@@ -33,7 +32,7 @@ impl Rejection {
         self
     }
 
-    /// Adds what only the log is told.
+    /// Adds a detail for the log alone.
     #[must_use]
     pub fn log(mut self: Box<Self>, text: impl Into<String>) -> Box<Self> {
         self.log = Some(text.into());

@@ -4,7 +4,7 @@ use http::HeaderValue;
 
 use super::trace::hex;
 
-/// A fresh id.
+/// Returns a new request id.
 pub fn new_request_id() -> HeaderValue {
     let mut bytes = fastrand::u128(..).to_be_bytes();
     bytes[6] = bytes[6] & 0x0f | 0x40;

@@ -2,16 +2,16 @@
 
 use http::HeaderValue;
 
-/// A request's place in a distributed trace. The gateway is a span of its own.
+/// The context of a request in a distributed trace. The gateway is a span of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
     /// The id of the whole trace.
     pub trace_id: u128,
     /// The id of the gateway's span.
     pub span_id: u64,
-    /// The flags that came; `sampled` for a trace that begins here, since its id is in the access log.
+    /// The received flags; `sampled` for a trace that begins here, since its id is in the access log.
     pub flags: u8,
-    /// Whether the trace came with the request; if not, a `tracestate` is not to be forwarded.
+    /// Whether the trace was received with the request; if not, a `tracestate` must not be forwarded.
     pub continued: bool,
 }
 
@@ -25,7 +25,7 @@ impl Trace {
         }
     }
 
-    /// The `traceparent` for the target.
+    /// Returns the `traceparent` for the target.
     pub fn header(&self) -> HeaderValue {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
         for (pair, byte) in text[3..35].chunks_exact_mut(2).zip(self.trace_id.to_be_bytes()) {
@@ -39,13 +39,13 @@ impl Trace {
     }
 }
 
-/// Two lower-case digits.
+/// Returns two lower-case hexadecimal digits.
 pub(super) fn hex(byte: u8) -> [u8; 2] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]
 }
 
-/// The trace id and the flags (section 3.2.2); versions above 00 may carry more behind a dash.
+/// Parses the trace id and the flags (section 3.2.2); versions above 00 may have more fields behind a dash.
 fn parse(text: &[u8]) -> Option<(u128, u8)> {
     let text = std::str::from_utf8(text).ok()?;
     let lower = |t: &str| t.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
@@ -62,22 +62,22 @@ fn parse(text: &[u8]) -> Option<(u128, u8)> {
     Some((trace_id, u8::from_str_radix(flags, 16).ok()?))
 }
 
-/// The most members of a `tracestate` (W3C Trace Context, section 3.3.1.1).
+/// The maximum number of members of a `tracestate` (W3C Trace Context, section 3.3.1.1).
 const MAX_MEMBERS: usize = 32;
 
-/// What becomes of the `tracestate` of a request.
+/// The decision about the `tracestate` of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TraceState {
-    /// It is passed on as it came.
+    /// It is forwarded as received.
     Valid,
-    /// This is passed on: several lines as one, without members of a key that is there already.
+    /// This value is forwarded: several lines joined, without members of a repeated key.
     Other(HeaderValue),
-    /// It is not passed on.
+    /// It is not forwarded.
     Invalid,
 }
 
-/// Reads the lines of a `tracestate` (section 3.3.1). One with a member that is malformed, or with more members than it
-/// may have, is invalid as a whole (section 3.3.1.5).
+/// Parses the lines of a `tracestate` (section 3.3.1). A malformed member, or more members than allowed, invalidates
+/// it as a whole (section 3.3.1.5).
 pub fn tracestate(lines: &http::header::GetAll<'_, HeaderValue>) -> TraceState {
     let mut members: [&[u8]; MAX_MEMBERS] = [&[]; MAX_MEMBERS];
     let (mut count, mut repeated) = (0, false);
@@ -104,7 +104,8 @@ pub fn tracestate(lines: &http::header::GetAll<'_, HeaderValue>) -> TraceState {
     }
 }
 
-/// The key of a well-formed member (W3C Trace Context Level 2, section 3.3.1.3.1, which gives `@` no place of its own).
+/// Returns the key of a well-formed member (W3C Trace Context Level 2, section 3.3.1.3.1, which gives `@` no special
+/// place).
 fn member_key(member: &[u8]) -> Option<&[u8]> {
     let at = memchr::memchr(b'=', member)?;
     let (key, value) = (&member[..at], &member[at + 1..]);

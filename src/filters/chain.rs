@@ -149,7 +149,7 @@ impl Chain {
 
 /// Returns the decoder of the response's content coding, and removes the coding from the head.
 fn decoder(response: &mut ResponseHeader) -> Result<Option<Decoder>, Box<Rejection>> {
-    let opaque = || Rejection::new(Reason::AnswerOpaque, "").log("the response has a content coding that cannot be decoded");
+    let opaque = || Rejection::new(Reason::ResponseOpaque, "").log("the response has a content coding that cannot be decoded");
     let mut codings = Vec::new();
     for value in response.headers.get_all(CONTENT_ENCODING) {
         let text = value.to_str().map_err(|_| opaque())?;

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use super::chain::weaken_etag;
 use super::{BodyStep, CompileContext, HttpFilter, Needs, ResponseView, Stage};
 use crate::notation::Size;
-use crate::rules::payload::{Coding, Encoder, Level, Opaque, Step, choose_coding};
+use crate::rules::payload::{Coding, CompressionLevel, Encoder, Opaque, Step, choose_coding};
 
 /// What is compressed, and how.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -142,7 +142,7 @@ pub struct Filter {
     codings: Vec<Coding>,
     types: Vec<TypePattern>,
     min_size: u64,
-    level: Level,
+    level: CompressionLevel,
     memory: u64,
 }
 
@@ -153,9 +153,9 @@ impl HttpFilter for Filter {
 
     fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
         let level = match config.level {
-            LevelName::Fast => Level::Fast,
-            LevelName::Balanced => Level::Balanced,
-            LevelName::Best => Level::Best,
+            LevelName::Fast => CompressionLevel::Fast,
+            LevelName::Balanced => CompressionLevel::Balanced,
+            LevelName::Best => CompressionLevel::Best,
         };
         let mut codings = Vec::new();
         for (index, name) in config.codings.iter().enumerate() {

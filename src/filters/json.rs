@@ -30,7 +30,7 @@ pub(super) fn whole_and_plain() -> Arc<[Edit]> {
 /// # Errors
 /// Returns the response to send instead, when it has to be edited and cannot be.
 pub(super) fn is_editable(response: &ResponseHeader, other: Other, ascii: bool) -> Result<bool, Box<Rejection>> {
-    let opaque = |why| Err(Rejection::new(Reason::AnswerOpaque, "").log(why));
+    let opaque = |why| Err(Rejection::new(Reason::ResponseOpaque, "").log(why));
     if response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0") {
         return Ok(false);
     }

@@ -134,7 +134,7 @@ mod tests {
             let text = kit.on_response(response(200, &[("content-type", "text/csv")]), b"a,b", 9);
             assert_eq!(text.is_ok_and(|text| text.body == b"a,b"), passes, "{other}");
             let head = response(200, &[("content-type", "application/json; charset=utf-16")]);
-            assert_eq!(kit.on_response(head, b"", 9).expect_err("opaque").reason.code(), "answer_opaque");
+            assert_eq!(kit.on_response(head, b"", 9).expect_err("opaque").reason.code(), "response_opaque");
         }
     }
 

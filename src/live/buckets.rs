@@ -83,8 +83,8 @@ impl Buckets {
         let mut shards: Vec<_> = self.shards.iter().map(Mutex::lock).collect();
         for shard in shards.iter_mut().filter(|shard| shard.limit != Some(gcra)) {
             let before = shard.limit.replace(gcra);
-            shard.keys.values_mut().for_each(|tat| *tat = now.saturating_add(gcra.carried(tat.saturating_sub(now), before)));
-            shard.added.iter_mut().flat_map(|added| added.values_mut()).for_each(|more| *more = gcra.carried(*more, before));
+            shard.keys.values_mut().for_each(|tat| *tat = now.saturating_add(gcra.carry_over(tat.saturating_sub(now), before)));
+            shard.added.iter_mut().flat_map(|added| added.values_mut()).for_each(|more| *more = gcra.carry_over(*more, before));
         }
     }
 
@@ -101,7 +101,7 @@ impl Buckets {
         let mut shard = self.shards[self.hasher.hash_one(key) as usize % SHARDS].lock();
         shard.limit = shard.limit.or(given.counted);
         let behind = match shard.limit {
-            Some(own) if given.counted.is_some_and(|theirs| theirs != own) => own.carried(behind, given.counted),
+            Some(own) if given.counted.is_some_and(|theirs| theirs != own) => own.carry_over(behind, given.counted),
             _ => behind,
         };
         let own = shard.keys.get(key).map_or(now, |tat| (*tat).max(now));

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::heritable::{HandoverPart, Heritable};
 use super::shelf::Shelf;
-use crate::upstreams::{Bequest, Changes, Pool, PoolShape};
+use crate::upstreams::{Pool, PoolShape, SavedPool, TargetChanges};
 
 /// All upstreams.
 #[derive(Debug, Default)]
@@ -16,9 +16,9 @@ pub struct Pools {
     /// The pools by name; several may have one name while a reload is prepared.
     by_name: Mutex<HashMap<String, Vec<Weak<Pool>>>>,
     /// The changes by operators, by the upstream's name.
-    changes: Mutex<HashMap<String, Arc<Changes>>>,
+    changes: Mutex<HashMap<String, Arc<TargetChanges>>>,
     /// The state from a predecessor, by the upstream's name.
-    waiting: Mutex<HashMap<String, Bequest>>,
+    waiting: Mutex<HashMap<String, SavedPool>>,
 }
 
 impl Pools {
@@ -31,7 +31,7 @@ impl Pools {
         let pool = self.shelf.get_or(&shape.clone(), || Pool::new(shape, before.as_deref(), changes));
         self.note(name, &pool);
         if let Some(left) = left {
-            pool.inherit(left);
+            pool.restore(left);
         }
         pool
     }
@@ -73,15 +73,15 @@ impl Heritable for Pools {
             return Ok(None);
         }
         let wanted = self.shelf.all().into_iter().filter(|(_, pool)| pool.is_wanted());
-        serde_json::to_vec(&wanted.map(|(_, pool)| pool.bequeath()).collect::<Vec<_>>()).map(Some)
+        serde_json::to_vec(&wanted.map(|(_, pool)| pool.save()).collect::<Vec<_>>()).map(Some)
     }
 
     fn restore(&self, form: &[u8]) -> serde_json::Result<usize> {
-        let given: Vec<Bequest> = serde_json::from_slice(form)?;
+        let given: Vec<SavedPool> = serde_json::from_slice(form)?;
         let count = given.len();
         for left in given {
             match self.present(&left.upstream) {
-                Some(pool) => pool.inherit(left),
+                Some(pool) => pool.restore(left),
                 None => _ = self.waiting.lock().insert(left.upstream.clone(), left),
             }
         }

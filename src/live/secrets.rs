@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::heritable::{HandoverPart, Heritable};
-use crate::tls::{GivenKeys, TicketKeys};
+use crate::tls::{SavedTicketKeys, TicketKeys};
 
 /// The random secrets.
 pub struct Secrets {
@@ -42,7 +42,7 @@ impl Secrets {
 #[derive(Serialize, Deserialize)]
 struct SavedSecrets {
     sticky: [u8; 32],
-    tickets: GivenKeys,
+    tickets: SavedTicketKeys,
 }
 
 impl Heritable for Secrets {

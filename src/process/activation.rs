@@ -1,4 +1,4 @@
-//! Sockets that a service manager has bound already (sd_listen_fds(3)).
+//! Sockets that a service manager has already bound (sd_listen_fds(3)).
 
 use std::net::TcpListener;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
@@ -8,35 +8,35 @@ use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname
 
 use crate::edge::Bound;
 
-/// The first of them.
-const START: RawFd = 3;
+/// The first file descriptor.
+const FIRST_DESCRIPTOR: RawFd = 3;
 
-/// The sockets, each by its name (`FileDescriptorName=`), or none.
+/// Returns the sockets with their names (`FileDescriptorName=`), if there are any.
 ///
 /// # Errors
-/// Says which of them is no listening TCP socket.
+/// When one of them is not a listening TCP socket; the error names it.
 pub fn sockets() -> Result<Vec<Bound>, String> {
     let variable = |name: &str| std::env::var(name).ok();
     let ours = variable("LISTEN_PID").and_then(|pid| pid.parse().ok()) == Some(std::process::id());
     let count = variable("LISTEN_FDS").and_then(|n| n.parse::<RawFd>().ok()).filter(|_| ours).unwrap_or(0);
     let names = variable("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names.split(':');
-    (START..START.saturating_add(count)).map(|fd| bound(fd, names.next().unwrap_or_default())).collect()
+    (FIRST_DESCRIPTOR..FIRST_DESCRIPTOR.saturating_add(count)).map(|fd| bound(fd, names.next().unwrap_or_default())).collect()
 }
 
 fn bound(fd: RawFd, name: &str) -> Result<Bound, String> {
     let family = getsockname::<SockaddrStorage>(fd).ok().and_then(|a| a.family());
     if !matches!(family, Some(AddressFamily::Inet | AddressFamily::Inet6)) {
-        return Err(format!("the socket \"{name}\" of the service manager is no TCP socket"));
+        return Err(format!("the socket \"{name}\" of the service manager is not a TCP socket"));
     }
-    // SAFETY: the service manager has opened this descriptor for this process (LISTEN_PID is ours), this
-    // runs once at the start, and `getsockname` has just shown that it is open.
+    // SAFETY: the service manager has opened this descriptor for this process (LISTEN_PID is its id), this runs once
+    // at the start, and `getsockname` has just shown that it is open.
     let socket = TcpListener::from(unsafe { OwnedFd::from_raw_fd(fd) });
     if !getsockopt(&socket, AcceptConn).unwrap_or(false) {
         return Err(format!("the socket \"{name}\" of the service manager does not listen (ListenStream= and Accept=no)"));
     }
     let address = socket.local_addr().map_err(|e| format!("the socket \"{name}\" of the service manager: {e}"))?;
-    // Children must not have it.
+    // Child processes must not inherit it.
     let flags = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC);
     nix::fcntl::fcntl(&socket, flags).map_err(|e| format!("the socket \"{name}\" of the service manager: {e}"))?;
     Ok(Bound { name: name.to_owned(), configured: address, activated: true, socket: socket.into() })

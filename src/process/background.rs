@@ -1,4 +1,4 @@
-//! Work that can wait, on one thread that stands back behind those that serve.
+//! Work that can wait, on one thread with a lower priority than the workers.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -9,75 +9,75 @@ use nix::libc;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-/// How far it stands back (`nice`): beside a worker it gets a quarter of a processor.
+/// The thread's `nice` value: beside a worker it gets a quarter of a processor.
 const NICE: i32 = 5;
 
-/// How long it asks to run at a time, in nanoseconds. Whoever asks for less, which is everybody else, takes the
-/// processor from it as soon as there is something to do (Linux 6.12 and later; before, this says nothing).
-const SLICE: u64 = 100_000_000;
+/// The thread's time slice, in nanoseconds. A thread with a shorter slice, which all others have, preempts it as soon
+/// as it is runnable (Linux 6.12 and later; earlier kernels ignore this).
+const TIME_SLICE: u64 = 100_000_000;
 
-/// Threads that may be held by what does not answer; one more waits for that.
-const MOST_HELD: usize = 8;
+/// The maximum number of threads that hang in a job; after that a job waits for one of them.
+const MAX_STUCK_THREADS: usize = 8;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The thread, which ends with this. One and not one for each work, so that two never take two processors, and so
-/// that what one work has freed is at hand for the next.
+/// The background thread, which ends with this value. All jobs share one thread, so that two never take two
+/// processors, and so that memory that one job has freed is available to the next.
 #[derive(Debug)]
 pub struct Background {
     jobs: Mutex<Sender<Job>>,
-    /// Held by each thread.
+    /// Cloned by each thread, to count them.
     threads: Arc<()>,
     runtime: Handle,
 }
 
-/// Why nothing came of a work.
+/// The reason for which a job has no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// It has panicked.
+pub enum JobError {
+    /// It panicked.
     Panicked,
-    /// It took too long, and is left to itself.
+    /// It took too long, and is no longer awaited.
     TooLong,
 }
 
 impl Background {
-    /// Starts it. To be called within the runtime that its work is to reach.
+    /// Starts the thread. It has to be called within the runtime that the jobs use.
     ///
     /// # Errors
-    /// The system has no thread left.
+    /// When the system cannot start a thread.
     pub fn start() -> std::io::Result<Self> {
         let runtime = Handle::current();
         let threads = Arc::new(());
         Ok(Self { jobs: Mutex::new(spawn(&runtime, &threads)?), threads, runtime })
     }
 
-    /// Does it when what came before is done.
-    pub fn later(&self, work: impl FnOnce() + Send + 'static) {
-        // The thread lives for as long as this.
+    /// Queues a job behind the earlier ones.
+    pub fn queue(&self, work: impl FnOnce() + Send + 'static) {
+        // The thread lives as long as this value.
         let _ = self.jobs.lock().send(Box::new(work));
     }
 
-    /// Does it and waits for what comes of it.
+    /// Queues a job and waits for its result.
     ///
     /// # Errors
-    /// When it panics, or is not done within `limit`: a file that does not answer holds a thread for as long as it
-    /// likes. What comes next has another thread then.
-    pub async fn run<T: Send + 'static>(&self, limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Ended> {
+    /// When it panics, or does not end within `limit`: an unresponsive file system can block a thread for any time.
+    /// The next job gets another thread then.
+    pub async fn run<T: Send + 'static>(&self, limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Result<T, JobError> {
         let (sender, result) = tokio::sync::oneshot::channel();
-        self.later(move || {
+        self.queue(move || {
             let _ = sender.send(work());
         });
         match tokio::time::timeout(limit, result).await {
-            Ok(result) => result.map_err(|_| Ended::Panicked),
+            Ok(result) => result.map_err(|_| JobError::Panicked),
             Err(_) => {
-                if Arc::strong_count(&self.threads) <= MOST_HELD {
+                if Arc::strong_count(&self.threads) <= MAX_STUCK_THREADS {
                     match spawn(&self.runtime, &self.threads) {
-                        // The old one ends with what it has.
+                        // The old thread ends when its present job does.
                         Ok(jobs) => *self.jobs.lock() = jobs,
-                        Err(error) => log::error!("no other thread for what is done in the background: {error}"),
+                        Err(error) => log::error!("no other background thread can be started: {error}"),
                     }
                 }
-                Err(Ended::TooLong)
+                Err(JobError::TooLong)
             }
         }
     }
@@ -88,28 +88,28 @@ fn spawn(runtime: &Handle, threads: &Arc<()>) -> std::io::Result<Sender<Job>> {
     let (runtime, here) = (runtime.clone(), Arc::clone(threads));
     std::thread::Builder::new().name("background".to_owned()).spawn(move || {
         let (_runtime, _here) = (runtime.enter(), here);
-        stand_back();
+        lower_priority();
         for job in jobs {
-            // The hook has told of it, and whoever waits for the work learns that it has ended.
+            // The panic hook has logged it, and the caller that waits for the result learns that the job has ended.
             let _ = catch_unwind(AssertUnwindSafe(job));
         }
     })?;
     Ok(sender)
 }
 
-fn stand_back() {
+fn lower_priority() {
     let wanted = libc::sched_attr {
         size: size_of::<libc::sched_attr>() as u32,
         sched_policy: libc::SCHED_OTHER as u32,
         sched_flags: 0,
         sched_nice: NICE,
         sched_priority: 0,
-        sched_runtime: SLICE,
+        sched_runtime: TIME_SLICE,
         sched_deadline: 0,
         sched_period: 0,
     };
-    // SAFETY: it concerns the calling thread alone (0), and the structure is as long as it says. Where it is refused
-    // nothing changes.
+    // SAFETY: it affects the calling thread alone (0), and the structure's size is correct. A failure changes
+    // nothing.
     unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const wanted, 0) };
 }
 
@@ -124,8 +124,8 @@ mod tests {
         let priority = || unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
         let long = Duration::from_secs(60);
         assert_eq!(background.run(long, priority).await, Ok(NICE));
-        assert_ne!(priority(), NICE, "the others do not");
-        assert_eq!(background.run(long, || -> u32 { panic!("on purpose") }).await, Err(Ended::Panicked));
+        assert_ne!(priority(), NICE, "only that thread has it");
+        assert_eq!(background.run(long, || -> u32 { panic!("on purpose") }).await, Err(JobError::Panicked));
         assert_eq!(background.run(long, || 7).await, Ok(7));
     }
 
@@ -134,7 +134,7 @@ mod tests {
         let background = Background::start().expect("started");
         let (let_go, for_worker) = channel::<()>();
         let hangs = move || for_worker.recv().is_ok();
-        assert_eq!(background.run(Duration::from_millis(1), hangs).await, Err(Ended::TooLong));
+        assert_eq!(background.run(Duration::from_millis(1), hangs).await, Err(JobError::TooLong));
         assert_eq!(background.run(Duration::from_secs(60), || 7).await, Ok(7));
         drop(let_go);
     }

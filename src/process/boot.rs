@@ -1,4 +1,4 @@
-//! From nothing to serving, and to the end.
+//! The start of a gateway, and its life until the end.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -11,43 +11,43 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch as channel;
 
 use super::background::Background;
-use super::handover::{self, Follower, Heir, Prepared, unless_anothers};
-use super::reload::{flat_soon, look_after, told, unwritable};
+use super::handover::{self, Follower, Predecessor, PreparedSocket, check_not_taken};
+use super::reload::{access_log_error, flat_soon, log_warnings, start_background_tasks};
 use super::sockets::for_listeners;
-use super::watch::Seen;
-use super::{Phase, ReloadState, Source, Supervisor, activation, notify, signals};
-use crate::admin::Door;
+use super::watch::FileStamps;
+use super::{ConfigSource, ProcessPhase, ReloadState, Supervisor, activation, notify, signals};
+use crate::admin::AdminListenerState;
 use crate::compile::compile;
 use crate::config::Loaded;
 use crate::edge::{Bound, Drain, Gateway, ServeHttp, http_service};
 use crate::live::Live;
 use crate::notation::{Mistakes, Place};
 use crate::snapshot::{Current, Serving, Snapshot, Transport};
-use crate::telemetry::AccessLog;
-use crate::telemetry::last_words;
+use crate::telemetry::AccessLogger;
 use crate::telemetry::metrics::METRICS;
+use crate::telemetry::write_final_error;
 
-/// How to start.
+/// The options of a start.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The configuration.
-    pub source: Source,
-    /// Whether to take the listeners from the process that runs now.
+    pub source: ConfigSource,
+    /// Whether to take the listeners over from the running process.
     pub upgrade: bool,
 }
 
-/// Why a start failed.
+/// The reason for which a start failed.
 #[derive(Debug)]
-pub enum Failure {
-    /// The configuration is wrong.
+pub enum StartError {
+    /// The configuration has errors.
     Mistakes(Mistakes),
-    /// Something else is.
+    /// Another error.
     Other(String),
-    /// Nothing is wrong: it was told to end.
+    /// The process was told to end; nothing is wrong.
     ToldToEnd,
 }
 
-impl std::fmt::Display for Failure {
+impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Mistakes(mistakes) => write!(f, "{mistakes}"),
@@ -57,7 +57,7 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// A gateway that serves.
+/// A running gateway.
 #[derive(Debug)]
 pub struct Started {
     /// Everything that runs.
@@ -65,7 +65,7 @@ pub struct Started {
     _workers: Workers,
 }
 
-/// Where requests are served. A runtime must not be waited for within another.
+/// The runtime that serves requests. A runtime must not be dropped within another.
 #[derive(Debug)]
 struct Workers(Option<Runtime>);
 
@@ -77,76 +77,81 @@ impl Drop for Workers {
     }
 }
 
-fn io<T>(what: &str, result: std::io::Result<T>) -> Result<T, Failure> {
-    result.map_err(|e| Failure::Other(format!("{what}: {e}")))
+fn io<T>(what: &str, result: std::io::Result<T>) -> Result<T, StartError> {
+    result.map_err(|e| StartError::Other(format!("{what}: {e}")))
 }
 
-/// What the operators' listener is called in a hand-over; no listener can be named so.
-const ADMIN: &str = "(admin)";
+/// The name of the admin listener in a hand-over; no listener can have it.
+const ADMIN_SOCKET_NAME: &str = "(admin)";
 
-/// Connections to targets that are kept for each worker and target group.
-const KEPT: usize = 1024;
+/// The number of unused connections to targets that are kept for each worker and target group.
+const MAX_IDLE_TARGET_CONNECTIONS: usize = 1024;
 
 fn proxy(gateway: Gateway, threads: usize) -> Arc<dyn ServeHttp> {
     let ca_file = Some(crate::tls::system_roots().pem_path());
-    let conf = ServerConf { threads, upstream_keepalive_pool_size: KEPT, ca_file, ..ServerConf::default() };
+    let conf = ServerConf { threads, upstream_keepalive_pool_size: MAX_IDLE_TARGET_CONNECTIONS, ca_file, ..ServerConf::default() };
     http_service(gateway, &Arc::new(conf))
 }
 
-/// Starts. To be called within the runtime that the control work is to run on.
+/// Starts a gateway. It has to be called within the runtime for the control work.
 ///
 /// # Errors
-/// Mistakes of the configuration, or what the system refuses.
-pub async fn start(options: Options) -> Result<Started, Failure> {
+/// When the configuration has errors, or the system rejects something.
+pub async fn start(options: Options) -> Result<Started, StartError> {
     crate::tls::install_provider();
     let (live, background) = (Arc::new(Live::default()), Arc::new(io("a thread", Background::start())?));
     let (source, known) = (options.source.clone(), Arc::clone(&live));
-    let read = beside(&background, move || {
+    let read = read_in_background(&background, move || {
         let read = super::watch::load(&source, &[])?;
         if !read.0.mistakes.is_empty() {
-            // Before anybody is asked for anything.
+            // Before any other process is contacted.
             compile(&read.0, &known)?;
         }
         Ok(read)
     });
     let read = read.await?;
-    let (inherited, heir) = inherit(&options, &read.0, &live)?;
-    let begun = begin(options.source, read, (live, background), inherited, heir.as_ref()).await;
-    if let (Err(failure), Some(heir)) = (&begun, &heir) {
-        heir.failed(&failure.to_string());
+    let (inherited, predecessor) = inherit(&options, &read.0, &live)?;
+    let begun = begin(options.source, read, (live, background), inherited, predecessor.as_ref()).await;
+    if let (Err(failure), Some(predecessor)) = (&begun, &predecessor) {
+        predecessor.failed(&failure.to_string());
     }
     begun
 }
 
-/// Reads files in the background, for as long as they take: a start can be told to end meanwhile.
-async fn beside<T: Send + 'static>(
+/// Reads files in the background for as long as they take: a start can be told to end meanwhile.
+async fn read_in_background<T: Send + 'static>(
     background: &Background,
     work: impl FnOnce() -> Result<T, Mistakes> + Send + 'static,
-) -> Result<T, Failure> {
+) -> Result<T, StartError> {
     match background.run(Duration::MAX, work).await {
-        Ok(result) => result.map_err(Failure::Mistakes),
-        Err(_) => Err(Failure::Other("a mistake in the gateway itself, told of above; please report it".to_owned())),
+        Ok(result) => result.map_err(StartError::Mistakes),
+        Err(_) => Err(StartError::Other("a defect of the gateway, logged above; please report it".to_owned())),
     }
 }
 
-/// Whether it goes on. Asked in passing too, where nothing waits.
-fn unless_told_to_end() -> Result<(), Failure> {
-    if signals::told_to_end() { Err(Failure::ToldToEnd) } else { Ok(()) }
+/// Fails if the process was told to end. It is also called between steps without waiting.
+fn check_not_ending() -> Result<(), StartError> {
+    if signals::told_to_end() { Err(StartError::ToldToEnd) } else { Ok(()) }
 }
 
-/// What may be refused by the system, before this process says that it is ready.
-struct Means {
+/// The resources that the system may refuse, acquired before this process reports that it is ready.
+struct Resources {
     admin: std::net::TcpListener,
     operators: tokio::net::TcpListener,
-    access_log: AccessLog,
+    access_log: AccessLogger,
     workers: Workers,
     accepting: tokio::runtime::Handle,
     threads: usize,
-    offer: Option<Prepared>,
+    upgrade_listener: Option<PreparedSocket>,
     follower: Option<Follower>,
 }
 
-fn means(loaded: &Loaded, snapshot: &Snapshot, inherited: &mut Vec<Bound>, heir: Option<&Arc<Heir>>) -> Result<Means, Failure> {
+fn acquire_resources(
+    loaded: &Loaded,
+    snapshot: &Snapshot,
+    inherited: &mut Vec<Bound>,
+    predecessor: Option<&Arc<Predecessor>>,
+) -> Result<Resources, StartError> {
     let admin = admin_socket(snapshot, inherited)?;
     let again = io("the admin listener", admin.try_clone())?;
     let (sink, format) = snapshot.log.clone();
@@ -156,45 +161,47 @@ fn means(loaded: &Loaded, snapshot: &Snapshot, inherited: &mut Vec<Bound>, heir:
     };
     let workers = io("the workers", Builder::new_multi_thread().worker_threads(threads).thread_name("worker").enable_all().build())?;
     let offered = |path: &std::path::PathBuf| {
-        let prepared = unless_anothers(path, heir.map(Arc::as_ref)).and_then(|()| Prepared::new(path));
+        let prepared = check_not_taken(path, predecessor.map(Arc::as_ref)).and_then(|()| PreparedSocket::new(path));
         io(&loaded.redact(&format!("the upgrade socket {}", path.display())), prepared)
     };
-    Ok(Means {
+    Ok(Resources {
         operators: io("the admin listener", tokio::net::TcpListener::from_std(again))?,
         admin,
-        access_log: AccessLog::open(sink, format).map_err(|e| Failure::Mistakes(unwritable(loaded, &e)))?,
+        access_log: AccessLogger::open(sink, format).map_err(|e| StartError::Mistakes(access_log_error(loaded, &e)))?,
         accepting: workers.handle().clone(),
         workers: Workers(Some(workers)),
         threads,
-        offer: snapshot.process.upgrade_socket.as_ref().map(offered).transpose()?,
-        follower: heir.map(|heir| io("following the old process", heir.follower(snapshot.process.standby_time))).transpose()?,
+        upgrade_listener: snapshot.process.upgrade_socket.as_ref().map(offered).transpose()?,
+        follower: predecessor
+            .map(|predecessor| io("following the old process", predecessor.follower(snapshot.process.standby_time)))
+            .transpose()?,
     })
 }
 
-/// Everything up to the point where it accepts, and that.
+/// Runs the start up to the point where it accepts connections.
 async fn begin(
-    source: Source,
-    (loaded, files): (Loaded, Seen),
+    source: ConfigSource,
+    (loaded, files): (Loaded, FileStamps),
     (live, background): (Arc<Live>, Arc<Background>),
     mut inherited: Vec<Bound>,
-    heir: Option<&Arc<Heir>>,
-) -> Result<Started, Failure> {
+    predecessor: Option<&Arc<Predecessor>>,
+) -> Result<Started, StartError> {
     let known = Arc::clone(&live);
-    let compiled = beside(&background, move || compile(&loaded, &known).map(|snapshot| (loaded, snapshot)));
+    let compiled = read_in_background(&background, move || compile(&loaded, &known).map(|snapshot| (loaded, snapshot)));
     let (loaded, snapshot) = compiled.await?;
-    told(&snapshot);
-    let means = means(&loaded, &snapshot, &mut inherited, heir)?;
+    log_warnings(&snapshot);
+    let resources = acquire_resources(&loaded, &snapshot, &mut inherited, predecessor)?;
     let had = addresses(&inherited);
-    let bound = for_listeners(&snapshot, inherited).map_err(|m| Failure::Other(loaded.locate(m).to_string()))?;
-    look_after(&snapshot).await;
-    unless_told_to_end()?;
-    if let Some(heir) = heir {
-        // From here to the first accept the old process accepts nothing: nothing slow may stand here.
+    let bound = for_listeners(&snapshot, inherited).map_err(|m| StartError::Other(loaded.locate(m).to_string()))?;
+    start_background_tasks(&snapshot).await;
+    check_not_ending()?;
+    if let Some(predecessor) = predecessor {
+        // From here to the first accept the old process accepts nothing: nothing slow may be done here.
         let takes = addresses(&bound).into_iter().filter(|address| had.contains(address)).collect();
-        io("taking over", heir.ready(&live, takes))?;
+        io("taking over", predecessor.ready(&live, takes))?;
     }
     let (admin_address, upgrade_socket) = (snapshot.admin.address, snapshot.process.upgrade_socket.clone());
-    let serving = Arc::new(Current::new(&Arc::new(Serving { snapshot, access_log: Arc::new(means.access_log) })));
+    let serving = Arc::new(Current::new(&Arc::new(Serving { snapshot, access_log: Arc::new(resources.access_log) })));
     let draining = channel::channel(false).0;
     let supervisor = Arc::new(Supervisor {
         source,
@@ -202,74 +209,79 @@ async fn begin(
         started: Arc::new(loaded.at_start()),
         flat: Mutex::new(flat_soon(loaded, &background)),
         background,
-        http: proxy(Gateway::new(Arc::clone(&serving), draining.subscribe()), means.threads),
+        http: proxy(Gateway::new(Arc::clone(&serving), draining.subscribe()), resources.threads),
         serving,
         files: Mutex::new(files),
         listeners: Mutex::default(),
         leaving: Mutex::default(),
-        workers: means.accepting,
+        workers: resources.accepting,
         reloading: tokio::sync::Mutex::new(()),
         last_reload: Mutex::new(ReloadState::new(None)),
         drain: Arc::new(Drain::default()),
-        phase: channel::channel(Phase::Serving).0,
+        phase: channel::channel(ProcessPhase::Serving).0,
         draining,
         asked: Arc::default(),
         leading: Arc::default(),
         upgrade_socket,
-        offer: OnceLock::new(),
-        predecessor: Mutex::new(heir.map(Arc::clone)),
-        admin_door: channel::channel(Door::Open).0,
+        upgrade_listener: OnceLock::new(),
+        predecessor: Mutex::new(predecessor.map(Arc::clone)),
+        admin_state: channel::channel(AdminListenerState::Open).0,
         successor: AtomicI32::new(0),
         ready: AtomicBool::new(false),
         left: AtomicBool::new(false),
         hung_up: AtomicBool::new(false),
-        admin_address: io("the admin listener", means.admin.local_addr())?,
-        admin: Mutex::new(Some(Bound { socket: means.admin.into(), name: ADMIN.to_owned(), configured: admin_address, activated: false })),
+        admin_address: io("the admin listener", resources.admin.local_addr())?,
+        admin: Mutex::new(Some(Bound {
+            socket: resources.admin.into(),
+            name: ADMIN_SOCKET_NAME.to_owned(),
+            configured: admin_address,
+            activated: false,
+        })),
         watched: Mutex::new(None),
     });
-    if let Some(heir) = heir {
-        // Who has been told to end takes nothing over.
-        unless_told_to_end()?;
-        io("taking over", heir.announce())?;
+    if let Some(predecessor) = predecessor {
+        // A process that was told to end takes nothing over.
+        check_not_ending()?;
+        io("taking over", predecessor.announce())?;
     }
     supervisor.begin(bound);
-    let operated = Arc::clone(&supervisor) as Arc<dyn crate::admin::Operated>;
-    tokio::spawn(crate::admin::serve(means.operators, operated, supervisor.admin_door.subscribe()));
+    let process = Arc::clone(&supervisor) as Arc<dyn crate::admin::ManagedProcess>;
+    tokio::spawn(crate::admin::serve(resources.operators, process, supervisor.admin_state.subscribe()));
     tokio::spawn(super::watch::files(Arc::clone(&supervisor)));
-    means.offer.iter().for_each(|offer| supervisor.open(offer));
-    // The thread waits for it. Now that this process is found in its place, the predecessor may go.
-    means.follower.iter().for_each(|follower| _ = follower.send(Arc::clone(&supervisor)));
-    Ok(Started { supervisor, _workers: means.workers })
+    resources.upgrade_listener.iter().for_each(|upgrade_listener| supervisor.open(upgrade_listener));
+    // The thread waits for it. Now that this process is reachable at the path, the predecessor may end.
+    resources.follower.iter().for_each(|follower| _ = follower.send(Arc::clone(&supervisor)));
+    Ok(Started { supervisor, _workers: resources.workers })
 }
 
-/// The addresses that sockets of TCP have.
+/// Returns the addresses of TCP sockets.
 fn addresses(bound: &[Bound]) -> Vec<SocketAddr> {
     bound.iter().filter(|bound| bound.transport().is_ok_and(|t| t == Transport::Tcp)).filter_map(|bound| bound.address().ok()).collect()
 }
 
-/// The operators' socket, from the predecessor if it has one for that address.
-fn admin_socket(snapshot: &Snapshot, inherited: &mut Vec<Bound>) -> Result<std::net::TcpListener, Failure> {
+/// Returns the admin socket, from the predecessor if it has one for that address.
+fn admin_socket(snapshot: &Snapshot, inherited: &mut Vec<Bound>) -> Result<std::net::TcpListener, StartError> {
     let address = snapshot.admin.address;
-    let place = inherited.iter().position(|b| b.name == ADMIN && b.configured == address);
+    let place = inherited.iter().position(|b| b.name == ADMIN_SOCKET_NAME && b.configured == address);
     let bound = match place {
         Some(place) => inherited.swap_remove(place),
-        None => io(&format!("the admin listener on {address}"), super::sockets::bind(ADMIN, address))?,
+        None => io(&format!("the admin listener on {address}"), super::sockets::bind(ADMIN_SOCKET_NAME, address))?,
     };
     let socket = std::net::TcpListener::from(bound.socket);
     io("the admin listener", socket.set_nonblocking(true))?;
     Ok(socket)
 }
 
-/// Sockets and state of the process that serves now, if this one is to succeed it.
-fn inherit(options: &Options, loaded: &Loaded, live: &Live) -> Result<(Vec<Bound>, Option<Arc<Heir>>), Failure> {
+/// Takes sockets and state over from the running process, if this one is to succeed it.
+fn inherit(options: &Options, loaded: &Loaded, live: &Live) -> Result<(Vec<Bound>, Option<Arc<Predecessor>>), StartError> {
     if !options.upgrade {
-        return Ok((activation::sockets().map_err(Failure::Other)?, None));
+        return Ok((activation::sockets().map_err(StartError::Other)?, None));
     }
     let configured = loaded.config.process.upgrade_socket.as_ref().map(|p| loaded.base.join(p));
     let Some(path) = handover::predecessor().or(configured) else {
         let mut mistakes = Mistakes::default();
         mistakes.add(&Place::default().key("process"), "--upgrade needs an upgrade_socket");
-        return Err(Failure::Mistakes(loaded.locate(mistakes)));
+        return Err(StartError::Mistakes(loaded.locate(mistakes)));
     };
     let taken = handover::take(&path, live).map_err(|error| match error.kind() {
         std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound => {
@@ -277,26 +289,26 @@ fn inherit(options: &Options, loaded: &Loaded, live: &Live) -> Result<(Vec<Bound
         }
         _ => error,
     });
-    let (bound, heir) = io(&format!("taking over from {}", path.display()), taken)?;
-    Ok((bound, Some(Arc::new(heir))))
+    let (bound, predecessor) = io(&format!("taking over from {}", path.display()), taken)?;
+    Ok((bound, Some(Arc::new(predecessor))))
 }
 
 impl Supervisor {
-    /// Accepts from now on.
+    /// Starts to accept connections.
     fn begin(&self, bound: Vec<Bound>) {
         self.start_listeners(&self.serving.serving(), bound);
-        // Whatever was left and nobody has asked for is for nobody.
+        // State that no upstream has restored is dropped.
         self.live.heritage().iter().for_each(|kind| kind.drop_unused());
         METRICS.loaded();
         self.ready.store(true, Ordering::Release);
         notify::ready();
     }
 
-    /// Awaits successors. It serves by now, and without one it goes on doing so.
-    fn open(self: &Arc<Self>, offer: &Prepared) {
-        match offer.open(self) {
-            Ok(offer) => _ = self.offer.set(offer),
-            Err(error) => log::error!("no successor can be awaited: the upgrade socket: {error}"),
+    /// Opens the upgrade socket. The process serves by now, and continues without the socket if that fails.
+    fn open(self: &Arc<Self>, upgrade_listener: &PreparedSocket) {
+        match upgrade_listener.open(self) {
+            Ok(upgrade_listener) => _ = self.upgrade_listener.set(upgrade_listener),
+            Err(error) => log::error!("upgrades are not possible: the upgrade socket: {error}"),
         }
     }
 }
@@ -305,29 +317,29 @@ impl Started {
     /// Serves until a signal or a successor ends it, drains, and returns.
     pub async fn until_end(self) {
         self.supervisor.serve_to_the_end().await;
-        self.supervisor.offer.get().iter().for_each(|offer| offer.withdraw());
+        self.supervisor.upgrade_listener.get().iter().for_each(|upgrade_listener| upgrade_listener.withdraw());
     }
 }
 
-/// Counts a panic and says where it was; not with which words, which may quote a request.
+/// Counts a panic and logs its place, but not its message, which may quote a request.
 fn note_panic(panic: &std::panic::PanicHookInfo<'_>) {
     METRICS.panics.inc();
     log::error!("a panic at {}: please report it", panic.location().map(ToString::to_string).unwrap_or_default());
 }
 
-/// Runs a gateway to its end. The exit code: 0, or 2 for a wrong configuration, or 1.
+/// Runs a gateway to its end. Returns the exit code: 0, 2 for a wrong configuration, or 1.
 pub fn run(options: Options) -> u8 {
-    // Health checks, look-ups, reloads and the admin listener have a thread of their own, so that
-    // none of them ever delays a request.
+    // Health checks, look-ups, reloads and the admin listener have a thread of their own, so that none of them ever
+    // delays a request.
     let control = match Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build() {
         Ok(control) => control,
         Err(error) => {
-            last_words(&format!("portcullis: {error}"));
+            write_final_error(&format!("portcullis: {error}"));
             return 1;
         }
     };
     let code = control.block_on(async {
-        // Before anything takes time: a signal that nobody waits for ends a process.
+        // First: a signal without a handler would end the process.
         let mut signals = signals::Signals::new();
         handover::remember_executable();
         std::panic::set_hook(Box::new(note_panic));
@@ -335,27 +347,27 @@ pub fn run(options: Options) -> u8 {
         let started = tokio::select! {
             biased;
             started = start(options) => started,
-            () = signals.told_to_end() => Err(Failure::ToldToEnd),
+            () = signals.told_to_end() => Err(StartError::ToldToEnd),
         };
         match started {
             Ok(started) => {
                 let listening = tokio::spawn(signals::listen(signals, Arc::clone(&started.supervisor)));
-                log::info!("operators are served on {}", started.supervisor.admin_address());
+                log::info!("the admin listener is on {}", started.supervisor.admin_address());
                 log::info!("ready");
                 started.until_end().await;
                 listening.abort();
                 0
             }
-            Err(Failure::Mistakes(mistakes)) => {
-                last_words(&mistakes.to_string());
+            Err(StartError::Mistakes(mistakes)) => {
+                write_final_error(&mistakes.to_string());
                 2
             }
-            Err(Failure::Other(text)) if !signals::told_to_end() => {
-                last_words(&format!("portcullis: {text}"));
+            Err(StartError::Other(text)) if !signals::told_to_end() => {
+                write_final_error(&format!("portcullis: {text}"));
                 1
             }
-            // Whatever else went wrong did so since, or because of it.
-            Err(Failure::Other(_) | Failure::ToldToEnd) => {
+            // Any other error happened since, or because of it.
+            Err(StartError::Other(_) | StartError::ToldToEnd) => {
                 log::info!("told to end before it served");
                 0
             }

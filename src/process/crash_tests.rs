@@ -1,11 +1,11 @@
-//! A panic on a request's way, provoked by a snapshot that cannot be.
+//! A panic while a request is processed, provoked by an invalid snapshot.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{Options, Source, start};
+use super::{ConfigSource, Options, start};
 use crate::compile::compile;
 use crate::live::Live;
 use crate::snapshot::Serving;
@@ -20,18 +20,18 @@ async fn ask(address: std::net::SocketAddr) -> String {
     let mut stream = tokio::net::TcpStream::connect(address).await.expect("a connection");
     stream.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.expect("sent");
     let mut text = String::new();
-    stream.read_to_string(&mut text).await.expect("an answer");
+    stream.read_to_string(&mut text).await.expect("a response");
     text
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_panic_is_one_request_s_failure() {
-    let source = Source::Text { text: YAML.to_owned(), name: "c.yaml".to_owned(), base: ".".into() };
+    let source = ConfigSource::Text { text: YAML.to_owned(), name: "c.yaml".to_owned(), base: ".".into() };
     let started = start(Options { source: source.clone(), upgrade: false }).await.expect("started");
     let supervisor = &started.supervisor;
     let address = supervisor.addresses()[0].1;
     assert!(ask(address).await.ends_with("fine"));
-    // A snapshot that no configuration makes: its router names a route that is not there.
+    // No configuration makes such a snapshot: its router names a route that does not exist.
     let mut snapshot = compile(&source.load().expect("loaded"), &Live::default()).expect("compiled");
     snapshot.routes.clear();
     let sound = supervisor.serving();

@@ -1,4 +1,4 @@
-//! From serving to the end, and back again when a successor fails.
+//! The phases of a process: from serving to its end, and back when a successor fails.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,27 +7,27 @@ use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
-use super::{Progress, Supervisor, notify};
-use crate::admin::Door;
+use super::{Supervisor, UpgradeProgress, notify};
+use crate::admin::AdminListenerState;
 use crate::edge::Listening;
 
-/// What is left to do at the very end has at least that long: to take what waits in the queues, to write down what
-/// was cut, to tell whoever asked for an upgrade how it went.
-const LAST: Duration = Duration::from_millis(500);
+/// The minimum time for the last steps: to accept what waits in the queues, to log what was cut, to report the
+/// outcome of an upgrade.
+const FINAL_STEPS_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long the last lines of the access log may take.
-const TAKEN: Duration = Duration::from_secs(2);
+/// The time-out for writing the last lines of the access log.
+const ACCESS_LOG_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a hand-over that is under way may take to come to its end, and a predecessor to leave its listeners.
-pub(super) const TOGETHER: Duration = Duration::from_secs(8);
+/// The time-out for a hand-over in progress to complete, and for a predecessor to close its listeners.
+pub(super) const HANDOVER_END_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// How often it is looked whether that is so.
-const LOOK: Duration = Duration::from_millis(10);
+/// The interval at which that is checked.
+const PREDECESSOR_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Where a process stands.
+/// The phase of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// It accepts.
+pub enum ProcessPhase {
+    /// It accepts connections.
     Serving,
     /// A successor accepts; this process drains, and would accept again.
     StandingBy,
@@ -36,19 +36,19 @@ pub enum Phase {
 }
 
 impl Supervisor {
-    /// Where it stands.
-    pub fn phase(&self) -> Phase {
+    /// Returns the present phase.
+    pub fn phase(&self) -> ProcessPhase {
         *self.phase.borrow()
     }
 
-    /// From now on it stands there. Nothing leads back from leaving. Whether that is a change.
-    pub(super) fn enter(&self, phase: Phase) -> bool {
+    /// Enters a phase. Leaving is final. Returns whether the phase changed.
+    pub(super) fn enter(&self, phase: ProcessPhase) -> bool {
         self.phase.send_if_modified(|now| {
-            let changes = *now != phase && *now != Phase::Leaving;
+            let changes = *now != phase && *now != ProcessPhase::Leaving;
             if changes {
                 *now = phase;
             }
-            if changes && phase == Phase::Serving {
+            if changes && phase == ProcessPhase::Serving {
                 self.close(false);
                 self.pause(false);
             }
@@ -56,11 +56,12 @@ impl Supervisor {
         })
     }
 
-    /// Accepts again after a hand-over that came to nothing, unless it was told to end meanwhile; whether it does.
+    /// Accepts again after a failed hand-over, unless the process was told to end meanwhile. Returns whether it
+    /// accepts.
     pub(super) fn resume(&self) -> bool {
         let mut serves = false;
         self.phase.send_if_modified(|now| {
-            serves = *now == Phase::Serving;
+            serves = *now == ProcessPhase::Serving;
             if serves {
                 self.pause(false);
             }
@@ -69,66 +70,67 @@ impl Supervisor {
         serves
     }
 
-    /// Begins to end: drains, and then leaves. Where a successor serves, that goes on; a predecessor that stands by
-    /// is not to come back.
+    /// Begins to end: the process drains, and then leaves. A successor that serves continues; a predecessor in
+    /// standby must not return.
     pub fn end(&self) {
-        // First: it would take the end of this process for a reason to come back.
-        self.settle(true);
-        let mut before = Phase::Leaving;
+        // First: the predecessor would take the end of this process for a reason to return.
+        self.release_predecessor(true);
+        let mut before = ProcessPhase::Leaving;
         self.phase.send_if_modified(|now| {
             before = *now;
-            if before == Phase::Serving {
-                *now = Phase::Leaving;
+            if before == ProcessPhase::Serving {
+                *now = ProcessPhase::Leaving;
             }
-            before == Phase::Serving
+            before == ProcessPhase::Serving
         });
         match before {
-            Phase::Serving | Phase::Leaving => {}
-            Phase::StandingBy => self.leave_it_to_the_successor("serves, and the old process was told to end"),
+            ProcessPhase::Serving | ProcessPhase::Leaving => {}
+            ProcessPhase::StandingBy => self.leave_service_to_successor("serves, and the old process was told to end"),
         }
     }
 
     /// Ends with the last request: the successor is the service.
-    pub(super) fn leave_it_to_the_successor(&self, why: &str) {
+    pub(super) fn leave_service_to_successor(&self, why: &str) {
         let pid = self.successor.load(Ordering::Acquire);
-        // Before this process ends: whoever started it would take its end for the service's. And not before there
-        // is no way back.
+        // Before this process ends, since the process that started it would take its end for that of the service. And
+        // not before the change is final.
         notify::main_pid(pid);
-        self.progress(Progress::Settled(format!("process {pid} {why}; the old process ends with its last request")));
-        self.enter(Phase::Leaving);
-        self.leave_operators();
+        self.progress(UpgradeProgress::Settled(format!("process {pid} {why}; the old process ends with its last request")));
+        self.enter(ProcessPhase::Leaving);
+        self.close_admin();
         log::info!("the successor, process {pid}, {why}: this process ends with its last request");
     }
 
-    /// Ends, since the predecessor serves again, which has the sockets of these addresses as well.
-    pub(super) fn make_way(&self, predecessor: i32, taken: &[SocketAddr]) {
+    /// Ends, since the predecessor serves again; it has the sockets of these addresses as well.
+    pub(super) fn end_for_predecessor(&self, predecessor: i32, taken: &[SocketAddr]) {
         self.successor.store(predecessor, Ordering::Release);
         self.share(taken);
-        self.enter(Phase::Leaving);
-        self.leave_operators();
+        self.enter(ProcessPhase::Leaving);
+        self.close_admin();
     }
 
-    /// From now on another process has the sockets of these addresses as well, and of no others.
+    /// Sets the addresses whose sockets another process has as well.
     pub(super) fn share(&self, addresses: &[SocketAddr]) {
         self.listeners.lock().iter().for_each(|l| l.share_with_another(addresses.contains(&l.address)));
     }
 
-    /// Operators are for whoever serves.
-    fn leave_operators(&self) {
+    /// Closes the admin listener to operators, who are for the process that serves.
+    fn close_admin(&self) {
         *self.admin.lock() = None;
-        self.admin_door.send_replace(Door::Closed);
+        self.admin_state.send_replace(AdminListenerState::Closed);
     }
 
-    /// Lets the predecessor go, if it stands by; whether because this process was told to end.
-    pub(super) fn settle(&self, ends: bool) {
-        self.predecessor.lock().iter().for_each(|heir| heir.settle(ends));
+    /// Releases the predecessor, if it stands by; `ends` says whether the reason is that this process was told to
+    /// end.
+    pub(super) fn release_predecessor(&self, ends: bool) {
+        self.predecessor.lock().iter().for_each(|predecessor| predecessor.release(ends));
     }
 
-    /// Waits until the predecessor, which was let go, has no listening socket any more.
+    /// Waits until the released predecessor has no listening socket any more.
     pub(super) async fn predecessor_leaves(&self, until: Instant) {
         let gone = async {
             while self.predecessor.lock().is_some() {
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(PREDECESSOR_CHECK_INTERVAL).await;
             }
         };
         if tokio::time::timeout_at(until.into(), gone).await.is_err() {
@@ -136,60 +138,60 @@ impl Supervisor {
         }
     }
 
-    /// Whether it ends.
+    /// Returns whether the process is ending.
     pub(super) fn is_ending(&self) -> bool {
-        self.phase() == Phase::Leaving
+        self.phase() == ProcessPhase::Leaving
     }
 
-    /// Accepts nothing for now, or again.
+    /// Pauses or resumes accepting.
     pub(super) fn pause(&self, paused: bool) {
         self.listeners.lock().iter().for_each(|l| l.pause(paused));
-        self.admin_door.send_replace(if paused { Door::Paused } else { Door::Open });
+        self.admin_state.send_replace(if paused { AdminListenerState::Paused } else { AdminListenerState::Open });
     }
 
-    /// Lets everything that is under way end, or go on after all.
+    /// Lets all connections end, or continue after all.
     fn close(&self, closing: bool) {
         self.listeners.lock().iter().for_each(|l| l.close(closing));
         self.draining.send_replace(closing);
     }
 
-    /// Serves until it is to leave and has drained.
+    /// Serves until the process is to leave and has drained.
     pub(super) async fn serve_to_the_end(&self) {
         let mut phase = self.phase.subscribe();
         loop {
-            let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
+            let _ = phase.wait_for(|phase| *phase != ProcessPhase::Serving).await;
             let mut back = self.phase.subscribe();
             if !self.stop_accepting() {
                 continue;
             }
-            // It may have been back, and stand by for another by now.
-            let is_back = async { while back.changed().await.is_ok() && *back.borrow_and_update() == Phase::Leaving {} };
+            // It may have returned, and stand by for another successor by now.
+            let is_back = async { while back.changed().await.is_ok() && *back.borrow_and_update() == ProcessPhase::Leaving {} };
             tokio::select! {
                 () = self.leave() => break,
                 () = is_back => {}
             }
         }
         let access_log = Arc::clone(&self.serving().access_log);
-        access_log.close(TAKEN).await;
+        access_log.close(ACCESS_LOG_CLOSE_TIMEOUT).await;
     }
 
-    /// Accepts nothing any more and lets what is under way end, unless it serves again by now.
+    /// Stops accepting and lets all connections end, unless the process serves again by now.
     fn stop_accepting(&self) -> bool {
         let mut stops = false;
-        // Until the predecessor has left, as it was told to, nobody else may be there.
+        // Until the predecessor has left, as it was told to, no other process may listen.
         let goes_on = self.predecessor.lock().is_some();
-        // With the phase in hand: who comes back does so before this or after it.
+        // With the phase locked: a process that returns does so before this or after it.
         self.phase.send_if_modified(|now| {
-            stops = *now != Phase::Serving;
+            stops = *now != ProcessPhase::Serving;
             if stops {
                 let alone = self.successor.load(Ordering::Acquire) == 0;
-                // What a successor has not taken nobody else answers while it may be needed again.
+                // What a successor has not taken is answered by no other process while this one may be needed again.
                 self.listeners.lock().iter().for_each(|l| l.pause(alone && !goes_on || l.is_shared()));
-                // Where no other process has it, the operators' listener goes on: it says that this process drains.
-                let others = if alone { Door::Open } else { Door::Paused };
-                self.admin_door.send_if_modified(|door| *door != Door::Closed && std::mem::replace(door, others) != others);
-                // Pingora's own clean-up would cut connections whose request is on its way; our connections
-                // end by themselves: with the request that they have, or shortly after the drain began.
+                // If no other process has the admin listener, it continues: it reports that this process drains.
+                let others = if alone { AdminListenerState::Open } else { AdminListenerState::Paused };
+                self.admin_state.send_if_modified(|door| *door != AdminListenerState::Closed && std::mem::replace(door, others) != others);
+                // Pingora's own clean-up would cut connections whose request is arriving; our connections end by
+                // themselves, with their current request or shortly after the drain began.
                 self.close(true);
             }
             false
@@ -197,34 +199,34 @@ impl Supervisor {
         stops
     }
 
-    /// Waits until nothing is under way or the time is over, and until it may leave. From then on it has no
-    /// listening socket: whoever has them besides may end as well.
+    /// Waits until no connection is left or the time is over, and until the process may leave. Then it has no
+    /// listening socket: other processes with the same sockets may end as well.
     async fn leave(&self) {
         let limit = self.serving().snapshot.process.drain_time;
         let begun = Instant::now();
-        log::info!("draining: {} connections and streams are under way, for at most {limit:?}", self.drain.count());
+        log::info!("draining: {} connections and streams are open, for at most {limit:?}", self.drain.count());
         let mut phase = self.phase.subscribe();
-        let _ = phase.wait_for(|phase| *phase == Phase::Leaving).await;
-        // Who else has these sockets, if anybody, is not known before: what waits in their queues is left to nobody.
-        let together = begun + TOGETHER.min(limit);
+        let _ = phase.wait_for(|phase| *phase == ProcessPhase::Leaving).await;
+        // Whether another process has these sockets is not known before: then nothing is left in their queues.
+        let together = begun + HANDOVER_END_TIMEOUT.min(limit);
         let _ = tokio::time::timeout_at(together.into(), self.leading.empty()).await;
         if self.successor.load(Ordering::Acquire) == 0 {
             notify::stopping();
-            // Nobody succeeds it any more, and another may be started meanwhile.
-            self.offer.get().iter().for_each(|offer| offer.withdraw());
+            // It has no successor any more, and another process may be started meanwhile.
+            self.upgrade_listener.get().iter().for_each(|upgrade_listener| upgrade_listener.withdraw());
         }
         self.predecessor_leaves(together).await;
         let ended: Vec<_> = std::mem::take(&mut *self.listeners.lock()).into_iter().filter_map(Listening::end).collect();
         futures::future::join_all(ended).await;
         self.left.store(true, Ordering::Release);
-        let left = limit.saturating_sub(begun.elapsed()).max(LAST);
+        let left = limit.saturating_sub(begun.elapsed()).max(FINAL_STEPS_TIMEOUT);
         if timeout(left, self.drain.empty()).await.is_ok() {
-            log::info!("drained: nothing is under way");
+            log::info!("drained: no connection is open");
         } else {
-            log::warn!("{} connections and streams were still under way and are cut", self.drain.count());
+            log::warn!("{} connections and streams were still open and are cut", self.drain.count());
             self.drain.cut();
-            let _ = timeout(LAST, self.drain.empty()).await;
+            let _ = timeout(FINAL_STEPS_TIMEOUT, self.drain.empty()).await;
         }
-        let _ = timeout(LAST, self.asked.empty()).await;
+        let _ = timeout(FINAL_STEPS_TIMEOUT, self.asked.empty()).await;
     }
 }

@@ -23,39 +23,39 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 use tokio::sync::watch as channel;
 
-use crate::admin::{Door, Refused};
+use crate::admin::{AdminListenerState, ReloadError};
 use crate::config::{Flat, FlatLater, Loaded, load, load_text};
 use crate::edge::{Bound, Drain, Listening, ServeHttp};
 use crate::live::Live;
 use crate::notation::Mistakes;
 use crate::snapshot::{Current, Serving};
 use background::Background;
-use handover::{Heir, Offer};
+use handover::{Predecessor, UpgradeListener};
 
-pub use boot::{Failure, Options, Started, run, start};
-pub use drain::Phase;
+pub use boot::{Options, StartError, Started, run, start};
+pub use drain::ProcessPhase;
 pub use handover::{Message, receive, send};
 pub use reload::ReloadState;
 pub use signals::{Signals, listen as listen_for_signals};
-pub use sockets::{Wanted, bind_listeners, overlap};
+pub use sockets::{NeededSocket, bind_listeners, overlap};
 
-/// Where a configuration comes from.
+/// The source of a configuration.
 #[derive(Clone, Debug)]
-pub enum Source {
-    /// A file, read again at every reload.
+pub enum ConfigSource {
+    /// A file, which is read again at every reload.
     File(PathBuf),
-    /// A text that stands for a file of that name.
+    /// A text in place of a file.
     Text {
         /// The text.
         text: String,
-        /// What it is called in messages.
+        /// The name in messages.
         name: String,
-        /// Where relative paths in it start.
+        /// The directory for relative paths in it.
         base: PathBuf,
     },
 }
 
-impl Source {
+impl ConfigSource {
     fn load(&self) -> Result<Loaded, Mistakes> {
         match self {
             Self::File(path) => load(path),
@@ -63,7 +63,7 @@ impl Source {
         }
     }
 
-    /// The file.
+    /// Returns the file.
     fn path(&self) -> Option<PathBuf> {
         match self {
             Self::File(path) => Some(path.clone()),
@@ -72,66 +72,66 @@ impl Source {
     }
 }
 
-/// How an upgrade goes, for whoever asked for it.
+/// The progress of an upgrade, for the operator who requested it.
 #[derive(Clone, Debug)]
-pub enum Progress {
-    /// A step was made.
+pub enum UpgradeProgress {
+    /// A step is done.
     Step(&'static str),
-    /// It is done.
+    /// The upgrade is done.
     Settled(String),
-    /// It came to nothing.
+    /// The upgrade failed.
     Failed(String),
 }
 
-/// Everything that runs.
+/// The state of the whole process.
 pub struct Supervisor {
-    source: Source,
+    source: ConfigSource,
     live: Arc<Live>,
     background: Arc<Background>,
     serving: Arc<Current>,
-    /// What is read at the start only, as it was then.
+    /// The configuration of the start, for the keys that are read at the start only.
     started: Arc<Flat>,
     /// The configuration that serves, flat.
     flat: Mutex<FlatLater>,
-    /// The files that it is made of, as they were when it was read.
-    files: Mutex<watch::Seen>,
+    /// The configuration's files, as they were when it was read.
+    files: Mutex<watch::FileStamps>,
     http: Arc<dyn ServeHttp>,
     listeners: Mutex<Vec<Listening>>,
-    /// Those that the last reload has ended, until each has left its address.
+    /// The listeners that the last reload has ended, until each has left its address.
     leaving: Mutex<Vec<tokio::task::JoinHandle<()>>>,
     workers: tokio::runtime::Handle,
-    /// One reload or upgrade at a time.
+    /// Serialises reloads and upgrades.
     reloading: tokio::sync::Mutex<()>,
     last_reload: Mutex<ReloadState>,
-    /// A hand-over to a successor, until it is known which of the two serves.
+    /// Counts hand-overs to a successor, until it is known which of the two serves.
     leading: Arc<Drain>,
-    /// Connections and streams.
+    /// Counts connections and streams.
     drain: Arc<Drain>,
-    /// Whoever has asked for an upgrade, and is to hear what becomes of it.
+    /// Counts requested upgrades whose result has to be reported.
     asked: Arc<Drain>,
-    phase: channel::Sender<Phase>,
-    /// Whether tunnels are to end; told apart from the phase because requests look at it.
+    phase: channel::Sender<ProcessPhase>,
+    /// Whether tunnels are to end; separate from the phase because requests check it.
     draining: channel::Sender<bool>,
-    /// Whether the operators' listener accepts.
-    admin_door: channel::Sender<Door>,
+    /// The state of the admin listener.
+    admin_state: channel::Sender<AdminListenerState>,
     ready: AtomicBool,
     admin_address: SocketAddr,
-    /// The operators' listener, for a successor; nothing once one has settled.
+    /// The admin socket, for a successor; `None` after one has settled.
     admin: Mutex<Option<Bound>>,
-    /// Where successors are awaited.
+    /// The path of the upgrade socket.
     upgrade_socket: Option<PathBuf>,
-    /// Who awaits them, from the first request on.
-    offer: OnceLock<Arc<Offer>>,
-    /// The process before this one, until it has no listening socket any more.
-    predecessor: Mutex<Option<Arc<Heir>>>,
-    /// The process that serves once this one does not; 0 is none.
+    /// The upgrade socket, from the first request on.
+    upgrade_listener: OnceLock<Arc<UpgradeListener>>,
+    /// The previous process, until it has no listening socket any more.
+    predecessor: Mutex<Option<Arc<Predecessor>>>,
+    /// The process id of the successor that serves; 0 is none.
     successor: AtomicI32,
-    /// Whether it has no listening socket any more.
+    /// Whether the process has no listening socket any more.
     left: AtomicBool,
-    /// Whether a SIGHUP waits for its turn.
+    /// Whether a SIGHUP is queued.
     hung_up: AtomicBool,
-    /// Who watches an upgrade.
-    watched: Mutex<Option<Sender<Progress>>>,
+    /// The observer of an upgrade.
+    watched: Mutex<Option<Sender<UpgradeProgress>>>,
 }
 
 impl std::fmt::Debug for Supervisor {
@@ -141,46 +141,46 @@ impl std::fmt::Debug for Supervisor {
 }
 
 impl Supervisor {
-    /// The configuration that serves.
+    /// Returns the configuration that serves.
     pub fn serving(&self) -> Arc<Serving> {
         self.serving.serving()
     }
 
-    /// Names and addresses of the listeners, as they are bound.
+    /// Returns names and addresses of the listeners, as they are bound.
     pub fn addresses(&self) -> Vec<(String, std::net::SocketAddr)> {
         self.listeners.lock().iter().map(|l| (l.name.clone(), l.address)).collect()
     }
 
-    /// The address of the operators' listener.
+    /// Returns the address of the admin listener.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin_address
     }
 
-    /// Whether requests are taken.
+    /// Returns whether requests are accepted.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire) && self.phase() == Phase::Serving
+        self.ready.load(Ordering::Acquire) && self.phase() == ProcessPhase::Serving
     }
 
-    /// How the last reload went.
+    /// Returns the result of the last reload.
     pub fn last_reload(&self) -> ReloadState {
         self.last_reload.lock().clone()
     }
 
-    /// Every socket, the operators' too, for a successor.
+    /// Returns every socket, the admin socket too, for a successor.
     fn sockets(&self) -> std::io::Result<Vec<Bound>> {
         let listeners = self.listeners.lock();
         let admin = self.admin.lock();
         listeners.iter().map(Listening::share).chain(admin.iter().map(Bound::share)).collect()
     }
 
-    /// Tells whoever watches an upgrade how it goes; whether there is anybody.
-    fn progress(&self, progress: Progress) -> bool {
+    /// Reports the progress of an upgrade to its observer. Returns whether there is one.
+    fn progress(&self, progress: UpgradeProgress) -> bool {
         self.watched.lock().as_ref().is_some_and(|watched| watched.send(progress).is_ok())
     }
 }
 
 #[async_trait::async_trait]
-impl crate::admin::Operated for Supervisor {
+impl crate::admin::ManagedProcess for Supervisor {
     fn serving(&self) -> Arc<Serving> {
         Self::serving(self)
     }
@@ -200,12 +200,12 @@ impl crate::admin::Operated for Supervisor {
 
     fn source(&self) -> String {
         match &self.source {
-            Source::File(path) => std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string(),
-            Source::Text { name, .. } => format!("{name}, which is part of the binary"),
+            ConfigSource::File(path) => std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string(),
+            ConfigSource::Text { name, .. } => format!("{name}, which is part of the binary"),
         }
     }
 
-    async fn reload(self: Arc<Self>) -> Result<Vec<String>, Refused> {
+    async fn reload(self: Arc<Self>) -> Result<Vec<String>, ReloadError> {
         Self::reload(&self).await
     }
 }

@@ -1,5 +1,5 @@
-//! SIGHUP reloads; SIGUSR2 upgrades; SIGTERM and SIGINT drain, and a second one ends at once; SIGQUIT and SIGUSR1,
-//! which mean something to other gateways, are refused.
+//! Signals: SIGHUP reloads; SIGUSR2 upgrades; SIGTERM and SIGINT drain, and a second one ends at once; SIGQUIT and
+//! SIGUSR1, which have other meanings in other gateways, are ignored with a warning.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,25 +10,25 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::Supervisor;
 use super::handover::start_successor;
 
-/// What is said of signals that mean something to other gateways.
-const USR1: &str = "SIGUSR1 is refused: SIGHUP opens the access log anew, as it reloads everything";
-const QUIT: &str = "SIGQUIT is refused: a process ends for a successor when that serves (SIGUSR2, `portcullis upgrade`); \
+/// The warnings about signals that have other meanings in other gateways.
+const USR1: &str = "SIGUSR1 is ignored: SIGHUP opens the access log anew, as it reloads everything";
+const QUIT: &str = "SIGQUIT is ignored: a process ends for a successor when that serves (SIGUSR2, `portcullis upgrade`); \
                     SIGTERM drains and ends it";
 
-/// Whether a signal that ends a process has come, from the moment in which it comes: before anything serves nobody may
-/// have the time to wait for it.
+/// Whether a signal to end has arrived, set in the signal handler: before the gateway serves, no task may be free to
+/// wait for it.
 static TOLD_TO_END: AtomicBool = AtomicBool::new(false);
 
-/// Whether this process has been told to end.
+/// Returns whether this process has been told to end.
 pub fn told_to_end() -> bool {
     TOLD_TO_END.load(Ordering::Acquire)
 }
 
-/// The signals that a gateway knows; from its making on none of them ends the process by itself.
+/// The handlers of the gateway's signals; once created, none of these signals ends the process by itself.
 pub struct Signals([std::io::Result<Signal>; 6]);
 
 impl Signals {
-    /// To be called within a runtime.
+    /// Installs the handlers. It has to be called within a runtime.
     pub fn new() -> Self {
         let kinds = [
             SignalKind::hangup(),
@@ -39,14 +39,14 @@ impl Signals {
             SignalKind::user_defined2(),
         ];
         for number in [SIGTERM, SIGINT] {
-            // SAFETY: what is called within a signal handler stores to an atomic, and nothing else. Where it is
-            // refused, only the waiting below is left.
+            // SAFETY: the signal handler only stores to an atomic. If the registration fails, only the waiting below
+            // is left.
             let _ = unsafe { signal_hook_registry::register(number, || TOLD_TO_END.store(true, Ordering::Release)) };
         }
         Self(kinds.map(signal))
     }
 
-    /// Resolves at the first signal that ends a process.
+    /// Resolves at the first signal to end.
     pub async fn told_to_end(&mut self) {
         let [_, terminate, interrupt, ..] = &mut self.0;
         tokio::select! { () = first(terminate) => {}, () = first(interrupt) => {} }
@@ -66,10 +66,10 @@ impl Default for Signals {
     }
 }
 
-/// Listens for signals for as long as the process lives.
+/// Handles signals for as long as the process lives.
 ///
 /// # Errors
-/// When the system does not let it.
+/// When the system rejects a handler.
 pub async fn listen(signals: Signals, supervisor: Arc<Supervisor>) -> std::io::Result<()> {
     let [hangup, terminate, interrupt, quit, rotate, upgrade] = signals.0;
     let (mut hangup, mut terminate, mut interrupt) = (hangup?, terminate?, interrupt?);
@@ -84,7 +84,7 @@ pub async fn listen(signals: Signals, supervisor: Arc<Supervisor>) -> std::io::R
             _ = rotate.recv() => log::warn!("{USR1}"),
             _ = upgrade.recv() => {
                 let supervisor = Arc::clone(&supervisor);
-                // What comes of it is in the log.
+                // The result is in the log.
                 tokio::task::spawn_blocking(move || start_successor(&supervisor, &|text| log::info!("{text}")));
             }
             _ = quit.recv() => log::warn!("{QUIT}"),
@@ -92,7 +92,7 @@ pub async fn listen(signals: Signals, supervisor: Arc<Supervisor>) -> std::io::R
                 if ending {
                     log::warn!("ended at once by a second signal");
                     crate::telemetry::finish_log();
-                    #[expect(clippy::disallowed_methods, reason = "whoever asks twice does not want the drain")]
+                    #[expect(clippy::disallowed_methods, reason = "the second signal skips the drain")]
                     std::process::exit(1);
                 }
                 ending = true;

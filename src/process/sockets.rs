@@ -1,4 +1,4 @@
-//! Binding, and how many sockets there may be.
+//! Binding of sockets, and the limit of open files.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,21 +13,21 @@ use crate::edge::Bound;
 use crate::notation::{Mistakes, Place};
 use crate::snapshot::{Listener, Snapshot, Transport};
 
-/// Connections that the kernel queues while the gateway is busy; the kernel caps it at `somaxconn`.
+/// The maximum number of connections in the kernel's queue; the kernel caps it at `somaxconn`.
 const BACKLOG: i32 = 65_535;
 
 /// A socket that a listener needs.
-pub struct Wanted<'a> {
-    /// Which one of the configuration it is.
+pub struct NeededSocket<'a> {
+    /// The listener's index in the configuration.
     pub index: usize,
     /// The listener.
     pub listener: &'a Listener,
-    /// What is in its way, and about to go.
+    /// The sockets in its way, which are about to be closed.
     pub going: Vec<BorrowedFd<'a>>,
 }
 
-/// Whether a socket that another process has bound is a listener's: by its transport and its address, or, where the
-/// system chose the port or a service manager the address, by its name.
+/// Returns whether an inherited socket is a listener's: by its transport and its address, or, where the system chose
+/// the port or a service manager the address, by its name.
 fn is_for(bound: &Bound, listener: &Listener) -> bool {
     if !bound.transport().is_ok_and(|transport| transport == listener.transport()) {
         return false;
@@ -36,7 +36,7 @@ fn is_for(bound: &Bound, listener: &Listener) -> bool {
     if listener.address.port() == 0 { bound.name == listener.name } else { same_address || bound.activated && bound.name == listener.name }
 }
 
-/// Whether a socket that another process has bound keeps a listener from its address.
+/// Returns whether an inherited socket keeps a listener from its address.
 fn is_in_the_way(bound: &Bound, listener: &Listener) -> bool {
     bound.transport().is_ok_and(|transport| transport == listener.transport()) && overlap(bound.configured, listener.address)
 }
@@ -44,13 +44,13 @@ fn is_in_the_way(bound: &Bound, listener: &Listener) -> bool {
 /// Returns a socket for every listener: inherited where the predecessor has one for that name and address.
 ///
 /// # Errors
-/// What cannot be bound.
+/// When a socket cannot be bound.
 pub fn for_listeners(snapshot: &Snapshot, mut inherited: Vec<Bound>) -> Result<Vec<Bound>, Mistakes> {
     let (mut bound, mut wanted) = (Vec::new(), Vec::new());
     for (index, listener) in snapshot.listeners.iter().enumerate() {
         let place = inherited.iter().position(|b| is_for(b, listener));
         match place {
-            // From now on it is known by what the configuration says.
+            // From now on it has the properties of the configuration.
             Some(place) => {
                 let found = inherited.swap_remove(place);
                 if found.activated && found.configured != listener.address {
@@ -59,13 +59,17 @@ pub fn for_listeners(snapshot: &Snapshot, mut inherited: Vec<Bound>) -> Result<V
                 }
                 bound.push(Bound { name: listener.name.clone(), configured: listener.address, ..found });
             }
-            None => wanted.push(Wanted { index, listener, going: Vec::new() }),
+            None => wanted.push(NeededSocket { index, listener, going: Vec::new() }),
         }
     }
     for unused in inherited.iter().filter(|socket| socket.activated) {
-        log::warn!("the service manager's socket \"{}\" on {} is for no listener: nobody answers there", unused.name, unused.configured);
+        log::warn!(
+            "the service manager's socket \"{}\" on {} is for no listener: connections there are not accepted",
+            unused.name,
+            unused.configured
+        );
     }
-    let in_the_way = |wanted: &Wanted<'_>| inherited.iter().find(|b| is_in_the_way(b, wanted.listener)).map(|b| b.configured);
+    let in_the_way = |wanted: &NeededSocket<'_>| inherited.iter().find(|b| is_in_the_way(b, wanted.listener)).map(|b| b.configured);
     let in_the_way = wanted.iter().find_map(in_the_way);
     bound.extend(bind_listeners(wanted).map_err(|mut mistakes| {
         if let Some(address) = in_the_way {
@@ -79,19 +83,19 @@ pub fn for_listeners(snapshot: &Snapshot, mut inherited: Vec<Bound>) -> Result<V
     Ok(bound)
 }
 
-/// Binds sockets: all, or none. Before all of them are bound none listens, so that what is refused has taken nothing
-/// from whoever has a wider or a narrower address.
+/// Binds all sockets or none. None listens before all are bound, so that a failure has taken nothing from a process
+/// with a wider or a narrower address.
 ///
 /// # Errors
-/// What cannot be bound, at its place in the configuration.
-pub fn bind_listeners(mut wanted: Vec<Wanted<'_>>) -> Result<Vec<Bound>, Mistakes> {
+/// When one cannot be bound; the error has its place in the configuration.
+pub fn bind_listeners(mut wanted: Vec<NeededSocket<'_>>) -> Result<Vec<Bound>, Mistakes> {
     let mut mistakes = Mistakes::default();
-    let mut tell = |wanted: &Wanted<'_>, error: io::Error| {
+    let mut add_error = |wanted: &NeededSocket<'_>, error: io::Error| {
         let place = Place::default().key("listeners").index(wanted.index).key("address");
         mistakes.add(&place, format!("cannot listen on {}: {error}", wanted.listener.address));
     };
-    // Those for which another socket has to share its port come last, and not at all where the rest has a mistake: once
-    // a port was shared, the system lets it be shared for as long as somebody has it.
+    // Those for which another socket has to share its port come last, and are skipped after an error: once a port was
+    // shared, the system allows sharing it for as long as any process has it.
     wanted.sort_by_key(|wanted| !wanted.going.is_empty());
     let mut bound = Vec::new();
     for (number, wanted) in wanted.iter().enumerate() {
@@ -100,25 +104,25 @@ pub fn bind_listeners(mut wanted: Vec<Wanted<'_>>) -> Result<Vec<Bound>, Mistake
         }
         match unlistened((wanted.listener.transport(), wanted.listener.address), &wanted.going) {
             Ok(socket) => bound.push((wanted, socket)),
-            Err(error) => tell(wanted, error),
+            Err(error) => add_error(wanted, error),
         }
     }
     if bound.len() == wanted.len() {
         for (wanted, socket) in &bound {
-            let _ = listen(socket, wanted.listener.transport()).map_err(|error| tell(wanted, error));
+            let _ = listen(socket, wanted.listener.transport()).map_err(|error| add_error(wanted, error));
         }
     }
     let named = bound.into_iter().map(|(wanted, socket)| named(&wanted.listener.name, wanted.listener.address, socket));
     if mistakes.is_empty() { Ok(named.collect()) } else { Err(mistakes) }
 }
 
-/// Whether two addresses cannot be listened on at a time, as 0.0.0.0 and one of this machine cannot.
+/// Returns whether two addresses cannot be listened on at the same time, as 0.0.0.0 and an address of this machine.
 pub fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let (here, there) = (one.ip().to_canonical(), other.ip().to_canonical());
     one.port() == other.port() && (here == there || here.is_unspecified() || there.is_unspecified())
 }
 
-/// Binds a socket of that name, over TCP.
+/// Binds a TCP socket of that name.
 pub fn bind(name: &str, address: SocketAddr) -> io::Result<Bound> {
     let socket = unlistened((Transport::Tcp, address), &[])?;
     listen(&socket, Transport::Tcp)?;
@@ -129,7 +133,7 @@ fn named(name: &str, address: SocketAddr, socket: Socket) -> Bound {
     Bound { name: name.to_owned(), configured: address, activated: false, socket: socket.into() }
 }
 
-/// Has connections queue from now on, where the transport has any.
+/// Starts to listen, where the transport has connections.
 fn listen(socket: &Socket, transport: Transport) -> io::Result<()> {
     match transport {
         Transport::Tcp => socket.listen(BACKLOG),
@@ -151,7 +155,7 @@ fn unlistened((transport, address): (Transport, SocketAddr), going: &[BorrowedFd
     }
     let share = |shared| going.iter().try_for_each(|fd| setsockopt(fd, ReusePort, &shared));
     if !going.is_empty() {
-        // Only then: whoever runs as the same user and asks for it as well can have the port from now on.
+        // Only after a failure: from now on a process of the same user that asks for sharing can bind the port.
         setsockopt(&socket, ReusePort, &true)?;
         share(true)?;
     }
@@ -162,8 +166,8 @@ fn unlistened((transport, address): (Transport, SocketAddr), going: &[BorrowedFd
     Ok(socket)
 }
 
-/// As many file descriptors as the system allows: the soft limit is often 1,024, for the sake of
-/// programs that use select(2).
+/// Raises the limit of open files to the maximum that the system allows: the soft limit is often 1,024, for programs
+/// that use select(2).
 pub fn raise_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
@@ -191,7 +195,7 @@ mod tests {
         );
         let loaded = load_text(&text, "c.yaml", std::path::Path::new("")).expect("a configuration");
         let snapshot = crate::compile::compile(&loaded, &crate::live::Live::default()).expect("a right one");
-        let wanted = |index: usize, going| Wanted { index, listener: &snapshot.listeners[index], going };
+        let wanted = |index: usize, going| NeededSocket { index, listener: &snapshot.listeners[index], going };
         let both = |fails: bool| {
             let second = fails.then(|| wanted(1, Vec::new()));
             bind_listeners(std::iter::once(wanted(0, vec![ours.as_fd()])).chain(second).collect())

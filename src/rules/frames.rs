@@ -1,8 +1,8 @@
-//! Where WebSocket frames begin and end (RFC 6455, section 5.2), without looking into them.
+//! The boundaries of WebSocket frames (RFC 6455, section 5.2); payloads are not inspected.
 
 /// Close codes of RFC 6455 and its registry.
 pub mod close_code {
-    /// "Service Restart": the client should connect again.
+    /// "Service Restart": the client should reconnect.
     pub const SERVICE_RESTART: u16 = 1012;
     /// "Going Away".
     pub const GOING_AWAY: u16 = 1001;
@@ -10,31 +10,31 @@ pub mod close_code {
 
 const CLOSE: u8 = 8;
 
-/// The longest head: two bytes, eight of length, four of mask.
-const LONGEST: usize = 14;
+/// The maximum length of a frame header: two bytes, eight of length, four of mask.
+const MAX_HEADER: usize = 14;
 
-/// Follows the frames of one direction.
+/// Tracks the frames of one direction.
 #[derive(Debug, Default)]
-pub struct Frames {
-    head: [u8; LONGEST],
+pub struct WebSocketFrames {
+    head: [u8; MAX_HEADER],
     have: usize,
-    /// Bytes of the present frame that are still to come.
+    /// The bytes of the current frame that have not arrived.
     left: u64,
     closed: bool,
 }
 
-impl Frames {
-    /// Whether the bytes so far end with a whole frame.
+impl WebSocketFrames {
+    /// Returns whether the bytes so far end with a whole frame.
     pub fn at_boundary(&self) -> bool {
         self.have == 0 && self.left == 0
     }
 
-    /// Whether a close frame has come.
+    /// Returns whether a close frame has arrived.
     pub fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// Follows all of `bytes`.
+    /// Processes all of `bytes`.
     pub fn follow(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -43,7 +43,8 @@ impl Frames {
         }
     }
 
-    /// Follows `bytes` up to the end of the present frame; how many those are. Nothing between two frames.
+    /// Processes `bytes` up to the end of the current frame and returns how many were processed: none between two
+    /// frames.
     pub fn finish(&mut self, bytes: &[u8]) -> usize {
         let mut taken = 0;
         while taken < bytes.len() && !self.at_boundary() {
@@ -52,7 +53,7 @@ impl Frames {
         taken
     }
 
-    /// One byte of a head, or as much of a payload as there is.
+    /// Processes one byte of a header, or as much of a payload as there is.
     fn step(&mut self, bytes: &[u8]) -> usize {
         if self.left > 0 {
             let taken = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
@@ -77,7 +78,7 @@ impl Frames {
     }
 }
 
-/// A close frame; from a client it is masked (section 5.3), here by zeros: it hides nothing.
+/// Returns a close frame. A client's is masked (section 5.3), here with zeros.
 pub fn close_frame(code: u16, masked: bool) -> Vec<u8> {
     let code = code.to_be_bytes();
     let mut frame = vec![0x80 | CLOSE, if masked { 0x82 } else { 2 }];
@@ -120,7 +121,7 @@ mod tests {
             let bytes = frames.concat();
             let mut ends = vec![0];
             frames.iter().for_each(|f| ends.push(ends[ends.len() - 1] + f.len()));
-            let (mut followed, mut at) = (Frames::default(), 0);
+            let (mut followed, mut at) = (WebSocketFrames::default(), 0);
             for cut in cuts.iter().cycle() {
                 if at == bytes.len() {
                     break;
@@ -129,7 +130,7 @@ mod tests {
                 followed.follow(&bytes[at..next]);
                 at = next;
                 prop_assert_eq!(followed.at_boundary(), ends.contains(&at));
-                let mut other = Frames { head: followed.head, ..followed };
+                let mut other = WebSocketFrames { head: followed.head, ..followed };
                 let end = ends.iter().copied().find(|end| *end >= at).unwrap_or(at);
                 prop_assert_eq!(other.finish(&bytes[at..]), end - at);
                 prop_assert!(other.at_boundary() && !other.is_closed());
@@ -140,7 +141,7 @@ mod tests {
     #[test]
     fn close_frames_are_seen_and_made() {
         for masked in [false, true] {
-            let mut frames = Frames::default();
+            let mut frames = WebSocketFrames::default();
             let mut bytes = frame(1, 5, masked);
             bytes.extend(close_frame(close_code::SERVICE_RESTART, masked));
             frames.follow(&bytes);

@@ -1,7 +1,7 @@
 //! Pure decisions: functions of their inputs, the time and a random number.
 //!
-//! Never here: a socket, a clock, a file, a runtime, a lock shared between workers. That is what
-//! lets `explain` run the code that serves traffic, and tests hold every rule against a naive model.
+//! No socket, clock, file, runtime or lock shared between workers may be used here. So `explain` can run the code
+//! that serves traffic, and tests compare every rule with a naive model.
 
 pub mod balance;
 pub mod frames;

@@ -1,21 +1,21 @@
-//! One form for every path, before anything looks at it.
+//! Path normalisation: every path gets one form before it is used.
 //!
-//! The form that routes, filters and the target see is the same, so that no two of them can
-//! disagree about what was asked for (RFC 3986, section 6.2.2; the order is that of section 5.2.4):
+//! Routes, filters and the target see the same form, so that no two of them can disagree about the requested resource
+//! (RFC 3986, section 6.2.2; the order is that of section 5.2.4):
 //!
-//! * `%41` is `A`: escaped unreserved characters are written plainly, other escapes in upper case;
-//! * characters that no path may have, such as `"`, `<` or `^`, are escaped (RFC 3986, section 3.3);
-//! * `//` is `/`, `/./` and `/%2e/` vanish, `/../` removes a segment;
-//! * an encoded slash `%2F` stays as it is: it is data within a segment, never a separator;
-//! * refused: a path without a leading `/`, one that climbs above the root, a backslash
-//!   (raw or `%5C`), control characters (raw or escaped, `%00` among them), a broken escape.
+//! * `%41` becomes `A`: escaped unreserved characters are decoded, other escapes are written in upper case;
+//! * characters that a path must not contain, such as `"`, `<` or `^`, are escaped (RFC 3986, section 3.3);
+//! * `//` becomes `/`, `/./` and `/%2e/` are removed, `/../` removes a segment;
+//! * an encoded slash `%2F` is kept: it is data within a segment and never a separator;
+//! * rejected: a path without a leading `/`, one that climbs above the root, a backslash (raw or `%5C`), control
+//!   characters (raw or escaped, `%00` included), a broken escape.
 
 use std::borrow::Cow;
 
-/// The longest path that is looked at, in bytes; the query is not counted.
+/// The maximum length of a path in bytes; the query does not count.
 pub const MAX_PATH: usize = 16 * 1024;
 
-/// Why a path is refused. The text is fit for the client.
+/// The reason for which a path is rejected. The text is fit for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadPath {
     /// The path does not start with `/`.
@@ -33,7 +33,7 @@ pub enum BadPath {
 }
 
 impl BadPath {
-    /// What to tell the client.
+    /// Returns the text for the client.
     pub fn text(self) -> &'static str {
         match self {
             Self::NotAbsolute => "the request target must start with a slash",
@@ -46,10 +46,10 @@ impl BadPath {
     }
 }
 
-/// Brings a path into its one form. Borrows when it already has it.
+/// Normalises a path. A path in normal form is borrowed.
 ///
 /// # Errors
-/// See the module's text for what is refused.
+/// When the path is rejected; see the module documentation.
 pub fn normalise(path: &[u8]) -> Result<Cow<'_, str>, BadPath> {
     if path.first() != Some(&b'/') {
         return Err(BadPath::NotAbsolute);
@@ -66,7 +66,7 @@ pub fn normalise(path: &[u8]) -> Result<Cow<'_, str>, BadPath> {
     Ok(Cow::Owned(remove_dots(&unescaped)?))
 }
 
-/// Whether nothing in the path could change: no escape, no odd byte, no empty or dotted segment.
+/// Returns whether the path is in normal form: it has no escape, no special byte, no empty or dotted segment.
 fn is_plain(path: &[u8]) -> bool {
     let mut previous = 0;
     for &byte in path {
@@ -146,17 +146,17 @@ fn remove_dots(path: &str) -> Result<String, BadPath> {
     Ok(out)
 }
 
-/// What in a path a target may read otherwise than the gateway.
+/// The parts of a path that a target may interpret in another way than the gateway.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ambiguity {
-    /// A slash that is data here: `%2F`, or a `/`, `.`, `;` or backslash that is encoded more than once, such as `%252F`.
+    /// An encoded slash (`%2F`), or a `/`, `.`, `;` or backslash that is encoded more than once, such as `%252F`.
     pub encoded_slash: bool,
     /// Parameters of a segment (RFC 3986, section 3.3): `;x=1` or `%3B`.
     pub parameters: bool,
 }
 
 impl Ambiguity {
-    /// Returns what of it there is in a path that has its one form.
+    /// Returns the ambiguities of a normalised path.
     pub fn of(path: &str) -> Self {
         let bytes = path.as_bytes();
         let mut found = Self::default();
@@ -173,13 +173,13 @@ impl Ambiguity {
         found
     }
 
-    /// Whether `rules` reject this.
+    /// Returns whether `rules` reject a path with these ambiguities.
     pub fn is_rejected_by(self, rules: PathRules) -> bool {
         (self.encoded_slash && rules.reject_encoded_slash) || (self.parameters && rules.reject_parameters)
     }
 }
 
-/// What is rejected of what a target may read otherwise.
+/// The ambiguities for which a path is rejected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PathRules {
     /// Rejects [`Ambiguity::encoded_slash`].
@@ -188,12 +188,12 @@ pub struct PathRules {
     pub reject_parameters: bool,
 }
 
-/// The octet whose two hexadecimal digits stand there.
+/// Returns the octet that the two hexadecimal digits at this position encode.
 fn escaped(bytes: &[u8], at: usize) -> Option<u8> {
     Some(hex(bytes.get(at)).ok()? << 4 | hex(bytes.get(at + 1)).ok()?)
 }
 
-/// The octet that is left when a `%` that is encoded itself is decoded as often as it is encoded.
+/// Returns the octet that results from repeated decoding of an escape whose `%` is itself encoded.
 fn repeatedly_escaped(bytes: &[u8], mut at: usize) -> Option<u8> {
     let mut times = 0;
     while bytes.get(at..at + 2) == Some(b"25") {
@@ -202,7 +202,7 @@ fn repeatedly_escaped(bytes: &[u8], mut at: usize) -> Option<u8> {
     if times == 0 { None } else { escaped(bytes, at) }
 }
 
-/// Whether a target that decodes `text` may find a dot segment in it.
+/// Returns whether a target that decodes `text` may find a dot segment in it.
 pub fn hides_dot_segments(text: &str) -> bool {
     let mut plain = Vec::with_capacity(text.len());
     let (bytes, mut at) = (text.as_bytes(), 0);
@@ -218,7 +218,7 @@ pub fn hides_dot_segments(text: &str) -> bool {
         plain.extend(escaped(bytes, at));
         at += 2;
     }
-    // Some cut the parameters of a segment off before they look at it.
+    // Some targets remove the parameters of a segment first.
     let name = |segment: &[u8]| segment.split(|b| *b == b';').next().map(<[u8]>::to_vec).unwrap_or_default();
     plain.split(|b| matches!(b, b'/' | b'\\')).any(|segment| matches!(name(segment).as_slice(), b"." | b".."))
 }

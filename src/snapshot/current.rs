@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::Serving;
-use crate::telemetry::cells::{Own, own_each, slot};
+use crate::telemetry::cells::{PerWorker, per_worker, slot};
 
 /// The configuration as one worker holds it. Requests hold this, so that they are counted where no other worker
 /// counts: a shared counter would move from processor to processor with every request.
@@ -30,12 +30,12 @@ impl Deref for WorkerServing {
 
 /// The current configuration, which a reload replaces.
 #[derive(Debug)]
-pub struct Current(Box<[Own<ArcSwap<WorkerServing>>]>);
+pub struct Current(Box<[PerWorker<ArcSwap<WorkerServing>>]>);
 
 impl Current {
     /// Begins with that configuration.
     pub fn new(serving: &Arc<Serving>) -> Self {
-        Self(own_each(|| ArcSwap::new(WorkerServing::new(Arc::clone(serving)))))
+        Self(per_worker(|| ArcSwap::new(WorkerServing::new(Arc::clone(serving)))))
     }
 
     /// Returns the configuration as the running worker holds it.

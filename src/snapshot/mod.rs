@@ -18,9 +18,9 @@ use crate::filters::{Chain, Stage, announced_method};
 use crate::live::Maintained;
 use crate::notation::{Rate, SecretText};
 use crate::rules::path::PathRules;
-use crate::rules::routing::{Question, Router, Verdict};
+use crate::rules::routing::{RequestFacts, RouteMatch, Router};
 use crate::telemetry::metrics::{METRICS, RouteMetrics};
-use crate::telemetry::{AccessLog, Format, Sink};
+use crate::telemetry::{AccessLogger, Format, Sink};
 use crate::upstreams::Upstream;
 
 pub use current::{Current, WorkerServing};
@@ -60,13 +60,13 @@ pub struct Snapshot {
 impl Snapshot {
     /// Returns the entry of a listener's router that matches the request. A preflight matches the route of the
     /// request that it announces, if that route responds to preflights.
-    pub fn find(&self, listener: usize, question: &Question<'_>) -> Verdict {
-        let Some(router) = self.routers.get(listener) else { return Verdict::NotFound };
+    pub fn find(&self, listener: usize, question: &RequestFacts<'_>) -> RouteMatch {
+        let Some(router) = self.routers.get(listener) else { return RouteMatch::NotFound };
         if let Some(method) = announced_method(question.method, question.headers)
-            && let Verdict::Found(entry) = router.find(&Question { method: &method, ..*question })
+            && let RouteMatch::Found(entry) = router.find(&RequestFacts { method: &method, ..*question })
             && self.routes[router.entry(entry).route].filters(Some(listener)).has(Stage::Cors)
         {
-            return Verdict::Found(entry);
+            return RouteMatch::Found(entry);
         }
         router.find(question)
     }
@@ -88,7 +88,7 @@ pub struct Serving {
     /// The configuration.
     pub snapshot: Snapshot,
     /// Its access log.
-    pub access_log: Arc<AccessLog>,
+    pub access_log: Arc<AccessLogger>,
 }
 
 impl Serving {

@@ -1,7 +1,7 @@
-//! The access log: lines are gathered in memory and written by a thread of its own.
+//! The access log: lines are buffered in memory and written by a thread of its own.
 //!
-//! A worker appends to a buffer under a short lock and wakes nobody: the writer looks twenty times
-//! a second. When the disk cannot follow, lines are dropped and counted, never waited for.
+//! A worker appends to a buffer under a short lock and wakes no thread: the writer polls twenty times a second. When
+//! the disk is too slow, lines are dropped and counted; no request waits.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -13,22 +13,22 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::Record;
-use super::cells::{Own, own_each, slot};
+use super::cells::{PerWorker, per_worker, slot};
 use super::metrics::METRICS;
 
-/// Bytes that one worker's buffer holds at most.
+/// The maximum size of one worker's buffer in bytes.
 const MAX_BUFFER: usize = 2 << 20;
 
-/// How a line looks.
+/// The format of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// One JSON object.
     Json,
-    /// For people.
+    /// A text for people.
     Text,
 }
 
-/// Where lines go.
+/// The destination of lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sink {
     /// Standard output.
@@ -37,33 +37,33 @@ pub enum Sink {
     Stderr,
     /// The end of a file.
     File(PathBuf),
-    /// Nowhere; lines are not even made.
+    /// No destination; lines are not even formatted.
     Off,
 }
 
 #[derive(Debug)]
-struct Shared {
-    /// One for each worker.
-    buffers: Box<[Own<Mutex<Vec<u8>>>]>,
+struct LogBuffers {
+    /// One buffer for each worker.
+    buffers: Box<[PerWorker<Mutex<Vec<u8>>>]>,
     stop: AtomicBool,
 }
 
-/// The log of one snapshot; written out and closed with the last reference.
+/// The log of one snapshot, written out and closed with the last reference.
 #[derive(Debug)]
-pub struct AccessLog {
+pub struct AccessLogger {
     format: Format,
     sink: Sink,
-    shared: Arc<Shared>,
+    shared: Arc<LogBuffers>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
-impl AccessLog {
+impl AccessLogger {
     /// Opens the log.
     ///
-    /// # Errors
+    /// When the file cannot be opened or the thread cannot be started.
     /// When the file cannot be opened or the thread not started.
     pub fn open(sink: Sink, format: Format) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { buffers: own_each(Mutex::default), stop: AtomicBool::new(false) });
+        let shared = Arc::new(LogBuffers { buffers: per_worker(Mutex::default), stop: AtomicBool::new(false) });
         let out: Option<Box<dyn Write + Send>> = match &sink {
             Sink::Stdout => Some(Box::new(std::io::stdout())),
             Sink::Stderr => Some(Box::new(std::io::stderr())),
@@ -73,25 +73,25 @@ impl AccessLog {
         let writer = match out {
             Some(out) => {
                 let shared = Arc::clone(&shared);
-                Some(std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write_out(&shared, out))?)
+                Some(std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write_buffers(&shared, out))?)
             }
             None => None,
         };
         Ok(Self { format, sink, shared, writer: Mutex::new(writer) })
     }
 
-    /// Whether a configuration that asks for this may go on with this log. A file is opened anew,
-    /// so that it can be rotated.
+    /// Returns whether a configuration with these settings can keep this log. A file is reopened, so that it can be
+    /// rotated.
     pub fn serves(&self, sink: &Sink, format: Format) -> bool {
         self.sink == *sink && self.format == format && !matches!(sink, Sink::File(_))
     }
 
-    /// Whether nothing is logged.
+    /// Returns whether nothing is logged.
     pub fn is_off(&self) -> bool {
         self.sink == Sink::Off
     }
 
-    /// Adds a request.
+    /// Logs a request.
     pub fn push(&self, record: &Record<'_>) {
         let mut buffer = self.shared.buffers[slot()].0.lock();
         if buffer.len() >= MAX_BUFFER {
@@ -104,9 +104,9 @@ impl AccessLog {
     }
 }
 
-impl AccessLog {
-    /// Writes out what is there and ends. For the end of the process, which does not wait for longer than that for
-    /// whoever takes the lines: a full pipe may be full for good.
+impl AccessLogger {
+    /// Writes out the buffered lines and ends the log, at the end of the process. It waits no longer than `patience`
+    /// for the reader of the lines: a full pipe may stay full.
     pub async fn close(&self, patience: Duration) {
         self.shared.stop.store(true, Ordering::Release);
         let writer = self.writer.lock().take();
@@ -116,24 +116,24 @@ impl AccessLog {
             }
         };
         if tokio::time::timeout(patience, written).await.is_err() {
-            log::error!("nobody has taken the last lines of the access log within {patience:?}: they are lost");
+            log::error!("the last lines of the access log could not be written within {patience:?}: they are lost");
         }
     }
 }
 
-impl Drop for AccessLog {
+impl Drop for AccessLogger {
     fn drop(&mut self) {
-        // The writer ends by itself once all is written: a worker that drops the last reference
-        // does not wait for it.
+        // The writer ends by itself when everything is written: a worker that drops the last reference does not wait
+        // for it.
         self.shared.stop.store(true, Ordering::Release);
     }
 }
 
-fn write_out(shared: &Shared, mut out: Box<dyn Write + Send>) {
+fn write_buffers(shared: &LogBuffers, mut out: Box<dyn Write + Send>) {
     let mut taken = Vec::new();
     let mut failing = false;
     loop {
-        // Read before the buffers are: what was pushed before the stop is written.
+        // Read before the buffers: what was pushed before the stop is written.
         let stop = shared.stop.load(Ordering::Acquire);
         for buffer in &shared.buffers {
             std::mem::swap(&mut *buffer.0.lock(), &mut taken);

@@ -1,17 +1,17 @@
-//! Numbers that all workers add to and seldom anybody reads: every worker has cache lines of its own,
-//! and a reader adds them up.
+//! Numbers that all workers add to and that are rarely read: every worker has cache lines of its own, and a reader
+//! adds them up.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// The most workers that are told apart; further ones share.
+/// The maximum number of workers with a slot of their own; further ones share.
 const MAX_SLOTS: usize = 16;
 
-/// How many workers are told apart: a power of two.
+/// The number of slots: a power of two.
 pub static SLOTS: LazyLock<usize> =
     LazyLock::new(|| std::thread::available_parallelism().map_or(1, |n| n.get().next_power_of_two().min(MAX_SLOTS)));
 
-/// The running thread's number, below [`SLOTS`].
+/// Returns the current thread's slot, below [`SLOTS`].
 pub fn slot() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
@@ -20,35 +20,35 @@ pub fn slot() -> usize {
     OWN.with(|own| *own)
 }
 
-/// What one worker alone writes to, most of the time. Processors fetch lines in pairs.
+/// A value that one worker alone writes, most of the time. Processors fetch cache lines in pairs.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct Own<T>(pub T);
+pub struct PerWorker<T>(pub T);
 
-/// One of a thing for each worker.
-pub fn own_each<T>(make: impl FnMut() -> T) -> Box<[Own<T>]> {
-    std::iter::repeat_with(make).map(Own).take(*SLOTS).collect()
+/// Returns one value for each worker.
+pub fn per_worker<T>(make: impl FnMut() -> T) -> Box<[PerWorker<T>]> {
+    std::iter::repeat_with(make).map(PerWorker).take(*SLOTS).collect()
 }
 
-/// `N` numbers. They wrap, so that what one worker adds another may take away.
+/// `N` numbers. They wrap around, so that one worker may subtract what another has added.
 #[derive(Debug)]
-pub struct Cells<const N: usize>(Box<[Own<[AtomicU64; N]>]>);
+pub struct Cells<const N: usize>(Box<[PerWorker<[AtomicU64; N]>]>);
 
 impl<const N: usize> Default for Cells<N> {
     fn default() -> Self {
-        Self(own_each(|| [const { AtomicU64::new(0) }; N]))
+        Self(per_worker(|| [const { AtomicU64::new(0) }; N]))
     }
 }
 
 impl<const N: usize> Cells<N> {
-    /// Adds to number `cell`; to one that is not there nothing is added.
+    /// Adds to number `cell`; an index out of range is ignored.
     pub fn add(&self, cell: usize, by: u64) {
         if let Some(number) = self.0.get(slot()).and_then(|own| own.0.get(cell)) {
             number.fetch_add(by, Ordering::Relaxed);
         }
     }
 
-    /// All numbers.
+    /// Returns all numbers.
     pub fn sums(&self) -> [u64; N] {
         let mut sums = [0u64; N];
         for own in &self.0 {
@@ -60,78 +60,78 @@ impl<const N: usize> Cells<N> {
     }
 }
 
-/// A number of things.
+/// A count of events.
 #[derive(Debug, Default)]
 pub struct Counter(Cells<1>);
 
 impl Counter {
-    /// One more.
+    /// Adds one.
     pub fn inc(&self) {
         self.0.add(0, 1);
     }
 
-    /// How many there were.
+    /// Returns the count.
     pub fn get(&self) -> u64 {
         self.0.sums()[0]
     }
 }
 
-/// A number of things that are under way.
+/// The number of operations in progress.
 #[derive(Debug, Default)]
-pub struct Level(Cells<1>);
+pub struct ActiveCount(Cells<1>);
 
-impl Level {
-    /// One begins.
+impl ActiveCount {
+    /// Adds one.
     pub fn inc(&self) {
         self.0.add(0, 1);
     }
 
-    /// One ends, on whatever worker.
+    /// Subtracts one, on any worker.
     pub fn dec(&self) {
         self.0.add(0, u64::MAX);
     }
 
-    /// How many there are.
+    /// Returns the number.
     pub fn get(&self) -> i64 {
         self.0.sums()[0].cast_signed()
     }
 }
 
-/// Bounds in seconds, from a cached answer to a long poll.
-pub const BOUNDS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// The bounds of histograms in seconds, from a cached response to a long poll.
+pub const HISTOGRAM_BOUNDS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// The bounds, those over the last, and the sum.
-const TIMING_CELLS: usize = BOUNDS.len() + 2;
+/// One cell for each bound, one for values above the last, and one for the sum.
+const TIMING_CELLS: usize = HISTOGRAM_BOUNDS.len() + 2;
 
-/// How long things took, counted by [`BOUNDS`].
+/// A histogram of durations, with the bounds [`HISTOGRAM_BOUNDS`].
 #[derive(Debug, Default)]
 pub struct Timings(Cells<TIMING_CELLS>);
 
-/// What was counted of times.
+/// The values of a histogram.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Counted {
-    /// How many were within each of [`BOUNDS`] and not within the one before it.
-    pub within: [u64; BOUNDS.len()],
-    /// How many there were.
+    /// The number of values within each of [`HISTOGRAM_BOUNDS`] and above the one before it.
+    pub within: [u64; HISTOGRAM_BOUNDS.len()],
+    /// The number of values.
     pub count: u64,
     /// Their sum in seconds.
     pub seconds: f64,
 }
 
 impl Timings {
-    /// Counts a time in seconds.
+    /// Records a duration in seconds.
     pub fn observe(&self, seconds: f64) {
-        self.0.add(BOUNDS.partition_point(|bound| *bound < seconds), 1);
-        // What is no time, and what is over 584 years, is stopped by the conversion.
+        self.0.add(HISTOGRAM_BOUNDS.partition_point(|bound| *bound < seconds), 1);
+        // Negative values, NaN, and durations of more than 584 years are handled by the conversion.
         self.0.add(TIMING_CELLS - 1, (seconds * 1e9) as u64);
     }
 
-    /// What was counted.
+    /// Returns the values of the histogram.
     pub fn counted(&self) -> Counted {
         let sums = self.0.sums();
-        let mut within = [0; BOUNDS.len()];
-        within.copy_from_slice(&sums[..BOUNDS.len()]);
-        Counted { within, count: sums[..=BOUNDS.len()].iter().sum(), seconds: sums[TIMING_CELLS - 1] as f64 / 1e9 }
+        let mut within = [0; HISTOGRAM_BOUNDS.len()];
+        within.copy_from_slice(&sums[..HISTOGRAM_BOUNDS.len()]);
+        Counted { within, count: sums[..=HISTOGRAM_BOUNDS.len()].iter().sum(), seconds: sums[TIMING_CELLS - 1] as f64 / 1e9 }
     }
 }
 
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn many_threads_lose_nothing() {
-        let (counter, level) = (Counter::default(), Level::default());
+        let (counter, level) = (Counter::default(), ActiveCount::default());
         std::thread::scope(|scope| {
             for number in 0..2 * MAX_SLOTS {
                 let (counter, level) = (&counter, &level);
@@ -163,10 +163,10 @@ mod tests {
     proptest! {
         #[test]
         fn times_are_counted_as_prometheus_counts_them(
-            times in prop::collection::vec(prop_oneof![0.0..40.0f64, prop::sample::select(BOUNDS.to_vec())], 0..50),
+            times in prop::collection::vec(prop_oneof![0.0..40.0f64, prop::sample::select(HISTOGRAM_BOUNDS.to_vec())], 0..50),
         ) {
             let timings = Timings::default();
-            let options = prometheus::HistogramOpts::new("model", "model").buckets(BOUNDS.to_vec());
+            let options = prometheus::HistogramOpts::new("model", "model").buckets(HISTOGRAM_BOUNDS.to_vec());
             let model = prometheus::Histogram::with_opts(options).expect("a histogram");
             for time in &times {
                 timings.observe(*time);

@@ -1,10 +1,10 @@
-//! What [`super::cells`] hold, as Prometheus' families.
+//! Conversion of [`super::cells`] to Prometheus metric families.
 
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
-use super::cells::{BOUNDS, Timings};
+use super::cells::{HISTOGRAM_BOUNDS, Timings};
 
-/// Labels in the order of their names.
+/// Labels, sorted by name.
 type Labels<'l> = &'l [(&'l str, &'l str)];
 
 fn metric(labels: Labels<'_>) -> Metric {
@@ -26,22 +26,22 @@ fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> Met
     family
 }
 
-/// A family of counters.
+/// Returns a family of counters.
 pub fn counters(name: &str, help: &str, metrics: Vec<Metric>) -> MetricFamily {
     family(name, help, MetricType::COUNTER, metrics)
 }
 
-/// A family of gauges.
+/// Returns a family of gauges.
 pub fn gauges(name: &str, help: &str, metrics: Vec<Metric>) -> MetricFamily {
     family(name, help, MetricType::GAUGE, metrics)
 }
 
-/// A family of histograms.
+/// Returns a family of histograms.
 pub fn histograms(name: &str, help: &str, metrics: Vec<Metric>) -> MetricFamily {
     family(name, help, MetricType::HISTOGRAM, metrics)
 }
 
-/// A counter.
+/// Returns a counter.
 pub fn counter(labels: Labels<'_>, value: u64) -> Metric {
     let mut counter = Counter::default();
     counter.set_value(value as f64);
@@ -50,7 +50,7 @@ pub fn counter(labels: Labels<'_>, value: u64) -> Metric {
     metric
 }
 
-/// A gauge.
+/// Returns a gauge.
 pub fn gauge(labels: Labels<'_>, value: i64) -> Metric {
     let mut gauge = Gauge::default();
     gauge.set_value(value as f64);
@@ -59,11 +59,11 @@ pub fn gauge(labels: Labels<'_>, value: i64) -> Metric {
     metric
 }
 
-/// A histogram.
+/// Returns a histogram.
 pub fn histogram(labels: Labels<'_>, timings: &Timings) -> Metric {
     let counted = timings.counted();
     let mut all = 0;
-    let buckets = BOUNDS.iter().zip(counted.within).map(|(bound, within)| {
+    let buckets = HISTOGRAM_BOUNDS.iter().zip(counted.within).map(|(bound, within)| {
         all += within;
         let mut bucket = Bucket::default();
         bucket.set_upper_bound(*bound);

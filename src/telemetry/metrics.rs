@@ -1,5 +1,5 @@
-//! The one registry of metric names. Labels are bounded: names from the configuration, the closed
-//! list of reasons, classes of status.
+//! The registry of all metrics. Labels are bounded: names from the configuration, the closed list of reasons, classes
+//! of status.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, OnceLock};
@@ -8,35 +8,35 @@ use parking_lot::RwLock;
 use prometheus::proto::{Metric, MetricFamily};
 use prometheus::{Encoder, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
-use super::cells::{Cells, Counter, Level, Timings};
+use super::cells::{ActiveCount, Cells, Counter, Timings};
 use super::family;
 use crate::exchange::Reason;
 
-/// Routes with a series of their own; the rest share `route="(other)"`.
+/// The maximum number of routes with a series of their own; the others share `route="(other)"`.
 const MAX_ROUTES: usize = 2_000;
 
-/// The routes over the bound.
+/// The label of the routes above the maximum.
 const OTHER: &str = "(other)";
 
-/// Requests that have no route.
+/// The label of requests without a route.
 const NONE: &str = "(none)";
 
-/// The most files that are named after a refused reload.
+/// The maximum number of files that are named after a rejected reload.
 const MAX_BAD_FILES: usize = 10;
 
 const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// The metrics of one route, looked up once for a snapshot and never by name on a request.
+/// The metrics of one route, looked up once per snapshot and never by name on a request.
 #[derive(Debug, Default)]
 pub struct RouteMetrics {
     by_class: Cells<{ CLASSES.len() }>,
     duration: Timings,
-    /// Requests under way.
-    pub in_flight: Level,
+    /// Requests in flight.
+    pub in_flight: ActiveCount,
 }
 
 impl RouteMetrics {
-    /// Counts an answer.
+    /// Records a response.
     pub fn observe(&self, status: u16, seconds: f64) {
         let class = usize::from(status / 100);
         self.by_class.add(if class < CLASSES.len() { class } else { 0 }, 1);
@@ -44,37 +44,37 @@ impl RouteMetrics {
     }
 }
 
-/// The metrics of one upstream, looked up once for a snapshot.
+/// The metrics of one upstream, looked up once per snapshot.
 #[derive(Debug, Default)]
 pub struct UpstreamMetrics {
-    /// Seconds to connect, for connections that were not reused.
+    /// Seconds to connect, for new connections.
     pub connect: Timings,
-    /// Seconds from the request to the answer's headers.
+    /// Seconds from the request to the response's headers.
     pub response: Timings,
-    /// Connections that were made.
+    /// New connections.
     pub connections: Counter,
-    /// Requests on a connection that was kept.
+    /// Requests on a reused connection.
     pub reused: Counter,
-    /// Tries after the first.
+    /// Attempts after the first.
     pub retries: Counter,
-    /// Retries that the budget had no room for.
+    /// Retries that the budget did not allow.
     pub retries_denied: Counter,
-    /// Second targets that were asked because the first took long.
+    /// Hedged requests to a second target, because the first was slow.
     pub hedges: Counter,
-    /// Copies that were answered, and copies that were not.
+    /// Mirrored requests with a response, and those without.
     pub mirrored: [Counter; 2],
 }
 
-/// What an upstream does at the moment of a scrape.
+/// The state of an upstream at the time of a scrape.
 #[derive(Debug)]
 pub struct UpstreamState {
     /// Its name.
     pub name: String,
-    /// Requests under way, requests that wait, and the limit.
+    /// Requests in flight, queued requests, and the limit.
     pub gate: [u32; 3],
     /// Whether its breaker is open or half-open, if it has one.
     pub breaker: Option<f64>,
-    /// Its targets: address, eligible, requests under way, ejected.
+    /// Its targets: address, eligible, requests in flight, ejected.
     pub targets: Vec<(String, bool, u32, bool)>,
 }
 
@@ -90,15 +90,15 @@ pub struct Metrics {
     target_ejected: GaugeVec,
     target_health: GaugeVec,
     target_active: GaugeVec,
-    /// Downstream connections that are open.
-    pub open_connections: Level,
-    /// Downstream connections that were accepted.
+    /// Open downstream connections.
+    pub open_connections: ActiveCount,
+    /// Accepted downstream connections.
     pub accepted: Counter,
     /// Connections that ended before a request could be read, by cause.
     pub refused: IntCounterVec,
-    /// Panics that were caught.
+    /// Caught panics.
     pub panics: IntCounter,
-    /// Log lines that were dropped because the writer could not follow.
+    /// Log lines that were dropped because the writer was too slow.
     pub log_dropped: IntCounter,
     reloads: IntCounterVec,
     upgrades: IntCounterVec,
@@ -110,42 +110,27 @@ pub struct Metrics {
     unrouted: OnceLock<Arc<RouteMetrics>>,
 }
 
-/// The process's metrics.
+/// The metrics of the process.
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
 impl Metrics {
-    /// Registers every name. Names and label sets are constants, so registration cannot clash.
+    /// Registers every metric. Names and label sets are constants, so registration cannot clash.
     fn new() -> Self {
         let registry = Registry::new();
         let r = &registry;
         Self {
             reasons: Cells::default(),
-            ejections: counters(
-                r,
-                "portcullis_target_ejections_total",
-                "Targets that were left out because of their answers",
-                &["upstream", "reason"],
-            ),
-            gate: gauges(
-                r,
-                "portcullis_upstream_requests",
-                "Requests under way, requests that wait, and the limit",
-                &["upstream", "state"],
-            ),
+            ejections: counters(r, "portcullis_target_ejections_total", "Ejections of targets", &["upstream", "reason"]),
+            gate: gauges(r, "portcullis_upstream_requests", "Requests in flight, queued requests, and the limit", &["upstream", "state"]),
             jwks_age: gauges(r, "portcullis_jwks_age_seconds", "Seconds since the key set was last fetched or read", &["source"]),
             breaker: gauges(r, "portcullis_upstream_breaker_open", "1 if the breaker is open, 0.5 if it is half-open", &["upstream"]),
-            target_ejected: gauges(
-                r,
-                "portcullis_target_ejected",
-                "1 if the target is left out because of its answers",
-                &["upstream", "target"],
-            ),
-            target_health: gauges(r, "portcullis_target_healthy", "1 if the target may be picked", &["upstream", "target"]),
-            target_active: gauges(r, "portcullis_target_requests_in_flight", "Requests under way on the target", &["upstream", "target"]),
-            open_connections: Level::default(),
+            target_ejected: gauges(r, "portcullis_target_ejected", "1 if the target is ejected", &["upstream", "target"]),
+            target_health: gauges(r, "portcullis_target_healthy", "1 if the target is eligible", &["upstream", "target"]),
+            target_active: gauges(r, "portcullis_target_requests_in_flight", "Requests in flight on the target", &["upstream", "target"]),
+            open_connections: ActiveCount::default(),
             accepted: Counter::default(),
             refused: counters(r, "portcullis_connections_refused_total", "Connections that ended before a request was read", &["cause"]),
-            panics: counters(r, "portcullis_panics_total", "Panics: each is a defect of the gateway and cost one request", &[])
+            panics: counters(r, "portcullis_panics_total", "Panics: each is a defect of the gateway and failed one request", &[])
                 .with_label_values(&[] as &[&str]),
             log_dropped: counters(
                 r,
@@ -156,10 +141,10 @@ impl Metrics {
             .with_label_values(&[] as &[&str]),
             reloads: counters(r, "portcullis_reloads_total", "Reloads by outcome", &["outcome"]),
             upgrades: counters(r, "portcullis_upgrades_total", "Successors that this process started, by outcome", &["outcome"]),
-            reload_time: gauges(r, "portcullis_config_loaded_timestamp_seconds", "When the present configuration was taken", &[])
+            reload_time: gauges(r, "portcullis_config_loaded_timestamp_seconds", "When the present configuration was loaded", &[])
                 .with_label_values(&[] as &[&str]),
             reload_ok: gauge(r, "portcullis_config_last_reload_successful", "1 if the last reload succeeded"),
-            bad_files: gauges(r, "portcullis_config_bad_file", "1 for a file for which the last reload was refused", &["file"]),
+            bad_files: gauges(r, "portcullis_config_bad_file", "1 for a file for which the last reload was rejected", &["file"]),
             upstreams: RwLock::default(),
             routes: RwLock::default(),
             unrouted: OnceLock::new(),
@@ -167,7 +152,7 @@ impl Metrics {
         }
     }
 
-    /// The metrics of a route; over the bound, those of all others.
+    /// Returns the metrics of a route; above the maximum, those of all others.
     pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
         if let Some(known) = self.routes.read().get(name) {
             return Arc::clone(known);
@@ -177,29 +162,29 @@ impl Metrics {
         Arc::clone(routes.entry(name.to_owned()).or_default())
     }
 
-    /// The metrics of an upstream.
+    /// Returns the metrics of an upstream.
     pub fn upstream(&self, name: &str) -> Arc<UpstreamMetrics> {
         Arc::clone(self.upstreams.write().entry(name.to_owned()).or_default())
     }
 
-    /// The metrics of requests without a route.
+    /// Returns the metrics of requests without a route.
     pub fn unrouted(&self) -> &RouteMetrics {
         self.unrouted.get_or_init(|| Arc::clone(self.routes.write().entry(NONE.to_owned()).or_default()))
     }
 
-    /// Counts a request's end.
+    /// Counts the end of a request.
     pub fn ended(&self, reason: Reason) {
         self.reasons.add(reason.index(), 1);
     }
 
-    /// Notes that a configuration was taken.
+    /// Records that a configuration was loaded.
     pub fn loaded(&self) {
         self.reload_ok.set(1);
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         self.reload_time.set(now.map_or(0.0, |d| d.as_secs_f64()));
     }
 
-    /// Notes a reload, and the files for which it was refused.
+    /// Records a reload, and the files for which it was rejected.
     pub fn reloaded(&self, ok: bool, bad_files: &[String]) {
         self.reloads.with_label_values(&[if ok { "taken" } else { "refused" }]).inc();
         if ok {
@@ -213,14 +198,14 @@ impl Metrics {
         }
     }
 
-    /// Notes an upgrade that was asked for.
+    /// Records an upgrade.
     pub fn upgraded(&self, settled: bool) {
         self.upgrades.with_label_values(&[if settled { "settled" } else { "failed" }]).inc();
     }
 
-    /// Forgets the routes and upstreams that no configuration has any more.
+    /// Removes the routes and upstreams that no configuration has any more.
     pub fn retain(&self, has_route: impl Fn(&str) -> bool, has_upstream: impl Fn(&str) -> bool) {
-        // Requests of a route that is gone are counted to their end.
+        // Requests of a removed route are counted to their end.
         let is_used = |route: &RouteMetrics| route.in_flight.get() > 0;
         self.routes.write().retain(|name, route| has_route(name) || name == OTHER || name == NONE || is_used(route));
         self.upstreams.write().retain(|name, _| has_upstream(name));
@@ -231,7 +216,7 @@ impl Metrics {
         self.ejections.with_label_values(&[upstream, reason]).inc();
     }
 
-    /// Everything in Prometheus' text format.
+    /// Renders all metrics in Prometheus' text format.
     pub fn render(&self, upstreams: impl Iterator<Item = UpstreamState>, key_sets: impl Iterator<Item = (String, f64)>) -> Vec<u8> {
         for gauges in [&self.target_health, &self.target_active, &self.target_ejected, &self.gate, &self.breaker, &self.jwks_age] {
             gauges.reset();
@@ -257,12 +242,12 @@ impl Metrics {
         families.retain(|family| !family.get_metric().is_empty());
         families.sort_by(|a, b| a.name().cmp(b.name()));
         let mut out = Vec::new();
-        // Writing families that have a metric into memory cannot fail.
+        // Encoding families that have a metric into memory cannot fail.
         let _ = TextEncoder::new().encode(&families, &mut out);
         out
     }
 
-    /// What is counted for each worker.
+    /// Returns the families of what is counted per worker.
     fn counted(&self) -> Vec<MetricFamily> {
         let reasons = Reason::ALL.iter().zip(self.reasons.sums());
         let reasons = reasons.map(|(reason, count)| family::counter(&[("reason", reason.code())], count)).collect();
@@ -294,8 +279,12 @@ fn of_routes(routes: &BTreeMap<String, Arc<RouteMetrics>>) -> [MetricFamily; 3] 
     let in_flight = routes.iter().map(|(name, route)| family::gauge(&[("route", name)], route.in_flight.get()));
     [
         family::counters("portcullis_requests_total", "Requests by route and class of status", by_class.collect()),
-        family::histograms("portcullis_request_duration_seconds", "From a request's headers to the end of its answer", durations.collect()),
-        family::gauges("portcullis_requests_in_flight", "Requests under way", in_flight.collect()),
+        family::histograms(
+            "portcullis_request_duration_seconds",
+            "From a request's headers to the end of its response",
+            durations.collect(),
+        ),
+        family::gauges("portcullis_requests_in_flight", "Requests in flight", in_flight.collect()),
     ]
 }
 
@@ -313,7 +302,7 @@ fn of_upstreams(upstreams: &BTreeMap<String, Arc<UpstreamMetrics>>) -> Vec<Metri
         family::histograms("portcullis_upstream_connect_seconds", "To connect to a target", each(&|name, u| times(name, &u.connect))),
         family::histograms(
             "portcullis_upstream_response_seconds",
-            "From forwarding to the answer's headers",
+            "From forwarding to the response's headers",
             each(&|name, u| times(name, &u.response)),
         ),
         family::counters(
@@ -321,27 +310,27 @@ fn of_upstreams(upstreams: &BTreeMap<String, Arc<UpstreamMetrics>>) -> Vec<Metri
             "Connections made to targets",
             each(&|name, u| count(name, &u.connections)),
         ),
-        family::counters("portcullis_upstream_reused_total", "Requests on a kept connection", each(&|name, u| count(name, &u.reused))),
+        family::counters("portcullis_upstream_reused_total", "Requests on a reused connection", each(&|name, u| count(name, &u.reused))),
         family::counters(
             "portcullis_upstream_hedges_total",
-            "Second targets that were asked while the first took long",
+            "Hedged requests to a second target while the first was slow",
             each(&|name, u| count(name, &u.hedges)),
         ),
         family::counters(
             "portcullis_upstream_retries_total",
-            "Tries after the first, and those that the budget denied",
+            "Retries, and those that the budget denied",
             each(&|name, u| outcomes(name, [("begun", &u.retries), ("denied", &u.retries_denied)])),
         ),
         family::counters(
             "portcullis_mirrored_total",
-            "Copies of requests",
+            "Mirrored requests",
             each(&|name, u| outcomes(name, [("answered", &u.mirrored[0]), ("failed", &u.mirrored[1])])),
         ),
     ]
 }
 
-/// Registers. A name that is malformed or there twice is a mistake in this file, which the test below
-/// finds: nothing that comes from outside is part of one.
+/// Registers a metric. A malformed or repeated name is a defect of this file, which the test below finds: names
+/// contain nothing from outside.
 #[expect(clippy::expect_used, reason = "names and label sets are constants of this file, made once, and the test makes them all")]
 fn registered<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
     let collector = made.expect("a valid name");

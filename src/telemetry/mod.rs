@@ -1,4 +1,4 @@
-//! What is told: metrics, the access log, the process's own log, and the words of a command.
+//! Telemetry: metrics, the access log, the process's own log, and the output of commands.
 
 mod access_log;
 pub mod cells;
@@ -7,7 +7,7 @@ pub mod metrics;
 mod record;
 mod words;
 
-pub use access_log::{AccessLog, Format, Sink};
+pub use access_log::{AccessLogger, Format, Sink};
 pub use record::Record;
 pub(crate) use words::{complain, say};
-pub use words::{finish_log, last_words, log_target};
+pub use words::{finish_log, log_target, write_final_error};

@@ -1,35 +1,35 @@
-//! What is known of a request when it has ended: the one source of its log line.
+//! The record of a request that has ended, from which its log line is written.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::exchange::{Reason, TlsFacts};
 
-/// A request that has ended. Borrowed from where it stands; nothing is copied to be logged.
+/// The record of a request that has ended. Everything is borrowed; nothing is copied to be logged.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    /// When it ended.
+    /// The time at which it ended.
     pub time: SystemTime,
     /// The client's address.
     pub client: &'a [u8],
-    /// `GET`.
+    /// The method, such as `GET`.
     pub method: &'a str,
-    /// The host that was asked for.
+    /// The requested host.
     pub host: &'a str,
-    /// The path, in its one form where it has one.
+    /// The path, normalised if possible.
     pub path: &'a str,
-    /// Behind the `?`; secrets in it are masked in the line.
+    /// The query, without the `?`; secrets in it are masked in the line.
     pub query: Option<&'a str>,
-    /// Names of parameters in it whose values are secrets, beside those that look like it.
+    /// The names of parameters whose values are secrets, in addition to those whose name suggests it.
     pub secret_parameters: &'a [String],
-    /// `HTTP/1.1`.
+    /// The protocol, such as `HTTP/1.1`.
     pub protocol: &'a str,
-    /// What is known of the client's TLS; `None` without TLS.
+    /// The properties of the client's TLS connection; `None` without TLS.
     pub tls: Option<&'a TlsFacts>,
-    /// The answer's status; 0 when there was none.
+    /// The response's status; 0 without a response.
     pub status: u16,
-    /// How it ended.
+    /// The reason with which it ended.
     pub reason: Reason,
-    /// What is known beyond the reason.
+    /// A detail beyond the reason.
     pub detail: Option<&'a str>,
     /// The route.
     pub route: Option<&'a str>,
@@ -37,17 +37,17 @@ pub struct Record<'a> {
     pub upstream: Option<&'a str>,
     /// The target.
     pub target: Option<&'a str>,
-    /// Who it was from.
+    /// The consumer.
     pub consumer: Option<&'a str>,
-    /// From its headers to the end of its answer.
+    /// The time from its headers to the end of its response.
     pub duration: Duration,
-    /// From forwarding to the answer's headers.
+    /// The time from forwarding to the response's headers.
     pub upstream_time: Option<Duration>,
-    /// Attempts at targets.
+    /// The number of attempts.
     pub tries: u32,
-    /// Bytes of the request's body.
+    /// The size of the request's body.
     pub bytes_in: u64,
-    /// Bytes of the answer's body.
+    /// The size of the response's body.
     pub bytes_out: u64,
     /// Its id.
     pub request_id: Option<&'a [u8]>,
@@ -57,7 +57,7 @@ pub struct Record<'a> {
     pub user_agent: Option<&'a [u8]>,
 }
 
-/// `,"name":`, put together when this is compiled.
+/// Returns `,"name":` as a constant.
 macro_rules! key {
     ($name:literal) => {
         concat!(",\"", $name, "\":").as_bytes()
@@ -113,7 +113,7 @@ impl Record<'_> {
         out.extend_from_slice(b"}\n");
     }
 
-    /// Appends the line for people.
+    /// Appends the line as text for people.
     pub fn write_text(&self, out: &mut Vec<u8>) {
         use std::io::Write;
         write_time(self.time, out);
@@ -125,7 +125,7 @@ impl Record<'_> {
         let mut safe = Vec::new();
         escape(path.as_bytes(), &mut safe);
         let millis = self.duration.as_secs_f64() * 1e3;
-        // A write into a Vec cannot fail.
+        // A write to a Vec cannot fail.
         let _ = write!(
             out,
             "  {:>3}  {:>8.2} ms  {:<7} {}  {}",
@@ -152,7 +152,7 @@ fn string(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     out.push(b'"');
 }
 
-/// A text of the gateway's own, which has nothing to escape.
+/// Appends a text of the gateway's own, which needs no escaping.
 fn plain(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     out.extend_from_slice(key);
     out.push(b'"');
@@ -195,9 +195,9 @@ fn hex(value: u128, out: &mut Vec<u8>) {
     out.extend((0..32).rev().map(|nibble| DIGITS[(value >> (nibble * 4) & 15) as usize]));
 }
 
-/// As in a JSON string; bytes that are no UTF-8 become the replacement character.
+/// Appends the value escaped as in a JSON string; bytes that are not UTF-8 become the replacement character.
 fn escape(value: &[u8], out: &mut Vec<u8>) {
-    // Without an early end, so that it is done for many bytes at a time.
+    // Without an early exit, so that it can be vectorised.
     let odd = value.iter().fold(false, |odd, b| odd | (b.wrapping_sub(0x20) > 0x5e) | (*b == b'"') | (*b == b'\\'));
     if !odd {
         return out.extend_from_slice(value);
@@ -212,10 +212,10 @@ fn escape(value: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Words in a parameter's name that make its value a secret.
+/// Words in a parameter's name that mark its value as a secret.
 const SECRET_WORDS: &[&str] = &["token", "key", "secret", "pass", "auth", "sig", "code", "session", "credential"];
 
-/// Hands out the parts of a query, values of secret parameters as `***`.
+/// Yields the parts of a query, with the values of secret parameters as `***`.
 fn masked(query: &str, names: &[String], mut push: impl FnMut(&str)) {
     for (count, pair) in query.split('&').enumerate() {
         if count > 0 {
@@ -233,7 +233,7 @@ fn masked(query: &str, names: &[String], mut push: impl FnMut(&str)) {
     }
 }
 
-/// RFC 3339 in UTC with milliseconds. The part down to the second is kept per thread.
+/// Appends a time as RFC 3339 in UTC with milliseconds. The part down to the second is cached per thread.
 fn write_time(time: SystemTime, out: &mut Vec<u8>) {
     thread_local! {
         static SECOND: std::cell::RefCell<(u64, String)> = const { std::cell::RefCell::new((0, String::new())) };

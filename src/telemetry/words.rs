@@ -1,5 +1,5 @@
-//! Words for people: the process's own log, and what a command prints. Whoever logs waits for nobody who reads, and
-//! that nobody reads ends nothing.
+//! Output for people: the process's own log, and what a command prints. Logging never waits for the reader of the
+//! output, and a closed output ends nothing.
 
 use std::io::Write;
 use std::sync::OnceLock;
@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use super::metrics::METRICS;
 
-/// Lines of the process's own log that may wait for whoever reads it; further ones are dropped, and counted.
-const MOST: usize = 4_096;
+/// The maximum number of queued lines of the process's own log; further ones are dropped and counted.
+const MAX_QUEUED_LINES: usize = 4_096;
 
-/// How long the end of a process waits for what it has logged to be taken.
-const LAST: Duration = Duration::from_millis(500);
+/// The time for which the end of a process waits until its log is written.
+const FINISH_LOG_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Prints a line, as `println!` does, but that nobody reads it ends nothing.
+/// Prints a line, as `println!` does, but a closed output is no error.
 macro_rules! say {
     ($($words:tt)*) => {{
         use std::io::Write as _;
@@ -22,7 +22,7 @@ macro_rules! say {
     }};
 }
 
-/// Prints a line to standard error, as `eprintln!` does, but that nobody reads it ends nothing.
+/// Prints a line to standard error, as `eprintln!` does, but a closed output is no error.
 macro_rules! complain {
     ($($words:tt)*) => {{
         use std::io::Write as _;
@@ -30,21 +30,21 @@ macro_rules! complain {
     }};
 }
 
-/// What is on its way to standard error.
-enum Line {
+/// A message to the thread that writes to standard error.
+enum LogMessage {
     Text(Vec<u8>),
-    /// Everything before it is written: whoever waits hears so.
+    /// Everything before it is written: the sender is notified.
     Written(SyncSender<()>),
 }
 
-static LINES: OnceLock<SyncSender<Line>> = OnceLock::new();
+static LINES: OnceLock<SyncSender<LogMessage>> = OnceLock::new();
 
-/// Hands lines to the thread that writes them. Each comes as one write.
-struct Lines;
+/// Passes lines to the thread that writes them, each as one write.
+struct LogWriter;
 
-impl Write for Lines {
+impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        let sent = LINES.get().map(|lines| lines.try_send(Line::Text(line.to_vec())));
+        let sent = LINES.get().map(|lines| lines.try_send(LogMessage::Text(line.to_vec())));
         if let Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) = sent {
             METRICS.log_dropped.inc();
         }
@@ -56,31 +56,31 @@ impl Write for Lines {
     }
 }
 
-fn write_out(lines: &Receiver<Line>) {
+fn write_lines(lines: &Receiver<LogMessage>) {
     for line in lines {
         match line {
-            Line::Text(text) if std::io::stderr().write_all(&text).is_err() => METRICS.log_dropped.inc(),
-            Line::Text(_) => {}
-            Line::Written(heard) => _ = heard.send(()),
+            LogMessage::Text(text) if std::io::stderr().write_all(&text).is_err() => METRICS.log_dropped.inc(),
+            LogMessage::Text(_) => {}
+            LogMessage::Written(heard) => _ = heard.send(()),
         }
     }
 }
 
-/// Where the process's own log goes: to standard error, by a thread of its own.
+/// Returns the destination of the process's own log: standard error, written by a thread of its own.
 pub fn log_target() -> env_logger::Target {
-    let (sender, lines) = sync_channel(MOST);
-    let writer = std::thread::Builder::new().name("log".to_owned()).spawn(move || write_out(&lines));
+    let (sender, lines) = sync_channel(MAX_QUEUED_LINES);
+    let writer = std::thread::Builder::new().name("log".to_owned()).spawn(move || write_lines(&lines));
     if writer.is_err() || LINES.set(sender).is_err() {
         return env_logger::Target::Stderr;
     }
-    env_logger::Target::Pipe(Box::new(Lines))
+    env_logger::Target::Pipe(Box::new(LogWriter))
 }
 
-/// Puts a line behind the others, for which there may be room in a moment.
-fn put(lines: &SyncSender<Line>, mut line: Line) {
+/// Enqueues a line, and waits for a free place for a limited time.
+fn enqueue(lines: &SyncSender<LogMessage>, mut line: LogMessage) {
     let begun = Instant::now();
     while let Err(TrySendError::Full(again)) = lines.try_send(line) {
-        if begun.elapsed() >= LAST {
+        if begun.elapsed() >= FINISH_LOG_TIMEOUT {
             return METRICS.log_dropped.inc();
         }
         line = again;
@@ -89,18 +89,18 @@ fn put(lines: &SyncSender<Line>, mut line: Line) {
     }
 }
 
-/// Waits, for a moment, until what was logged is written: before the process ends.
+/// Waits, for a limited time, until the log is written, before the process ends.
 pub fn finish_log() {
     let Some(lines) = LINES.get() else { return };
     let (heard, written) = sync_channel(1);
-    put(lines, Line::Written(heard));
-    let _ = written.recv_timeout(LAST);
+    enqueue(lines, LogMessage::Written(heard));
+    let _ = written.recv_timeout(FINISH_LOG_TIMEOUT);
 }
 
-/// Says why a process ends, behind what it has logged.
-pub fn last_words(text: &str) {
+/// Writes why a process ends, after what it has logged.
+pub fn write_final_error(text: &str) {
     match LINES.get() {
-        Some(lines) => put(lines, Line::Text(format!("{text}\n").into_bytes())),
+        Some(lines) => enqueue(lines, LogMessage::Text(format!("{text}\n").into_bytes())),
         None => complain!("{text}"),
     }
 }

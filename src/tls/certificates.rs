@@ -1,4 +1,4 @@
-//! PEM files.
+//! Certificates and keys in PEM files.
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -25,10 +25,10 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     }
 }
 
-/// A chain with its key, proved to belong together.
+/// Reads a chain and its key, and checks that they belong together.
 ///
 /// # Errors
-/// Says which file cannot be read, holds nothing usable, or does not fit the other.
+/// When a file cannot be read, holds nothing usable, or does not fit the other; the error names the file.
 pub fn chain_and_key(cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, String> {
     let (chain, bytes) = match (certificates(cert), pem(key)) {
         (Ok(chain), Ok(bytes)) => (chain, bytes),
@@ -48,21 +48,21 @@ pub fn chain_and_key(cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, Strin
     }
 }
 
-/// Authorities to trust, from a file, or the system's.
+/// Returns the CA certificates to trust, from a CA file or those of the system.
 ///
 /// # Errors
-/// Says what is wrong with the file. A system without authorities gives an empty store.
-pub fn authorities(path: Option<&Path>) -> Result<RootCertStore, String> {
+/// When the CA file is wrong. A system without CA certificates gives an empty store.
+pub fn trusted_roots(path: Option<&Path>) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
     match path {
         Some(path) => {
             for certificate in certificates(path)? {
-                store.add(certificate).map_err(|e| format!("{} holds a certificate that is no authority: {e}", path.display()))?;
+                store.add(certificate).map_err(|e| format!("{} holds a certificate that cannot be used as a CA: {e}", path.display()))?;
             }
         }
         None => {
             for certificate in pingora::tls::load_native_certs().unwrap_or_default() {
-                // One odd certificate in the system's store must not take the others with it.
+                // One malformed certificate in the system's store does not affect the others.
                 let _ = store.add(certificate);
             }
         }
@@ -70,39 +70,39 @@ pub fn authorities(path: Option<&Path>) -> Result<RootCertStore, String> {
     Ok(store)
 }
 
-/// Authorities in the form that Pingora's peers take; two are equal when their certificates are.
+/// CA certificates for Pingora's peers; two values are equal when their certificates are.
 #[derive(Clone, Debug)]
-pub struct PeerAuthorities {
+pub struct PeerRoots {
     /// The certificates.
     pub certificates: Arc<CaType>,
-    /// Whether one of them may be the certificate of a target itself, which Pingora cannot verify.
+    /// Whether one of them may be a target's own certificate, which Pingora cannot verify.
     pub may_be_own: bool,
     digest: Vec<u8>,
 }
 
-impl PeerAuthorities {
-    /// Returns one for peers that are not verified on a system without authorities: Pingora's connector makes a
-    /// verifier even then, and rustls makes none without an authority (pingora-core 0.9.1, `connectors/tls/rustls`).
-    /// The key of the certificate was never kept.
+impl PeerRoots {
+    /// Returns a placeholder for peers that are not verified on a system without CA certificates: Pingora's connector
+    /// builds a verifier even then, and rustls builds none without a CA (pingora-core 0.9.1,
+    /// `connectors/tls/rustls`). The key of the certificate was discarded.
     pub fn placeholder() -> &'static Self {
-        static PLACEHOLDER: LazyLock<PeerAuthorities> = LazyLock::new(|| {
+        static PLACEHOLDER: LazyLock<PeerRoots> = LazyLock::new(|| {
             let found = rustls_pemfile::certs(&mut include_bytes!("placeholder.pem").as_slice()).flatten().collect();
-            PeerAuthorities::of(found)
+            PeerRoots::of(found)
         });
         &PLACEHOLDER
     }
 
-    /// Whether these are what [`Self::placeholder`] gives.
+    /// Returns whether these are the certificates of [`Self::placeholder`].
     pub fn is_placeholder(certificates: &Arc<CaType>) -> bool {
         Arc::ptr_eq(certificates, &Self::placeholder().certificates)
     }
 
-    /// Reads them from a file.
+    /// Reads them from a CA file.
     ///
     /// # Errors
-    /// As for [`authorities`].
+    /// As for [`trusted_roots`].
     pub fn read(path: &Path) -> Result<Self, String> {
-        authorities(Some(path))?; // proves that each parses: parse_x509 would panic
+        trusted_roots(Some(path))?; // proves that each parses: parse_x509 would panic
         Ok(Self::of(certificates(path)?))
     }
 
@@ -117,15 +117,15 @@ impl PeerAuthorities {
     }
 }
 
-impl PartialEq for PeerAuthorities {
+impl PartialEq for PeerRoots {
     fn eq(&self, other: &Self) -> bool {
         self.digest == other.digest
     }
 }
 
-impl Eq for PeerAuthorities {}
+impl Eq for PeerRoots {}
 
-impl std::hash::Hash for PeerAuthorities {
+impl std::hash::Hash for PeerRoots {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         self.digest.hash(state);
     }

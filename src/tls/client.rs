@@ -4,12 +4,12 @@ use std::path::Path;
 
 use rustls::ClientConfig;
 
-/// Verifies against the authorities in a file, or the system's.
+/// Returns the settings to verify servers with a CA file, or with the system's CA certificates.
 ///
 /// # Errors
-/// Says what is wrong with the file.
+/// When the CA file is wrong.
 pub fn client_config(ca: Option<&Path>) -> Result<ClientConfig, String> {
     super::install_provider();
-    let roots = super::authorities(ca)?;
+    let roots = super::trusted_roots(ca)?;
     Ok(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
 }

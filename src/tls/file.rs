@@ -1,21 +1,21 @@
-//! Reading the files that a configuration names: regular files only, and only up to a size.
+//! Reading of the files that a configuration names: regular files only, up to a maximum size.
 //!
-//! A FIFO or a terminal would hold up whoever reads it, and a device such as `/dev/zero` has no end.
+//! A FIFO or a terminal would block the reader, and a device such as `/dev/zero` has no end.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// The largest file of certificates, keys or a key set.
+/// The maximum size of a file of certificates, keys or a key set.
 pub const MAX_MATERIAL: u64 = 16 << 20;
 
 /// Returns the content of a regular file of at most `most` bytes.
 ///
 /// # Errors
-/// Says why the file is not read, in words that follow its name and quote nothing out of it.
+/// When the file cannot be read; the text follows its name and quotes nothing from it.
 pub fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, String> {
     let other = || "it is no regular file; FIFOs, devices and folders are not read".to_owned();
-    // Before it is opened, which for a FIFO waits for a writer, and of some devices is more than a look.
+    // Checked before it is opened, since opening a FIFO waits for a writer, and opening some devices has effects.
     if !std::fs::metadata(path).map_err(|e| e.to_string())?.is_file() {
         return Err(other());
     }
@@ -29,7 +29,7 @@ pub fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, String> {
         return Err(too_large(data.len()));
     }
     let mut content = Vec::with_capacity(usize::try_from(data.len()).unwrap_or(0));
-    // The length may grow meanwhile, and that of a file in /proc is 0.
+    // The file may grow meanwhile, and the length of a file in /proc is 0.
     file.take(most + 1).read_to_end(&mut content).map_err(|e| e.to_string())?;
     if content.len() as u64 > most { Err(too_large(content.len() as u64)) } else { Ok(content) }
 }
@@ -42,12 +42,12 @@ pub fn read_text(path: &Path, most: u64) -> Result<String, String> {
     String::from_utf8(read_file(path, most)?).map_err(|_| "it is no UTF-8 text".to_owned())
 }
 
-/// A file as it was at one time: two are the same when path and content are.
+/// The version of a file at one time: two versions are equal when path and content are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 pub struct FileVersion {
-    /// Where it is.
+    /// The path.
     pub path: PathBuf,
-    /// The SHA-256 digest of its content; `None` of a file that cannot be read.
+    /// The SHA-256 digest of its content; `None` if it cannot be read.
     digest: Option<[u8; 32]>,
 }
 
@@ -78,7 +78,7 @@ mod tests {
         for other in [pipe.as_path(), folder.path(), Path::new("/dev/zero"), Path::new("/dev/null")] {
             assert!(read_file(other, 5).is_err_and(|e| e.contains("no regular file")), "{}", other.display());
         }
-        // Its length is said to be 0.
+        // Its length is reported as 0.
         assert!(read_file(Path::new("/proc/self/maps"), 5).is_err_and(|e| e.contains("at most 5")));
     }
 }

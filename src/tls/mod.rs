@@ -1,7 +1,7 @@
-//! TLS, behind one door: whatever names rustls or reads a PEM file is here.
+//! TLS: everything that uses rustls or reads a PEM file.
 //!
-//! Certificates are read and proved when a configuration is compiled, so that nothing on a
-//! connection's path can fail for want of one.
+//! Certificates are read and checked when a configuration is compiled, so that no connection can fail because of a
+//! missing one.
 
 mod certificates;
 mod client;
@@ -11,18 +11,18 @@ mod roots;
 mod server;
 mod tickets;
 
-pub use certificates::{PeerAuthorities, authorities, chain_and_key};
+pub use certificates::{PeerRoots, chain_and_key, trusted_roots};
 pub use client::client_config;
 pub use file::{FileVersion, MAX_MATERIAL, read_file, read_text};
 pub use own_certificate::{is_verified_later, verify_own_certificate};
 pub use roots::{connector_options, system_roots};
 pub use server::{CertificateTable, ServerSettings, server_config};
-pub use tickets::{GivenKeys, TicketKeys, Tickets};
+pub use tickets::{SavedTicketKeys, TicketKeys, Tickets};
 
-/// A client's TLS connection.
+/// The TLS stream of a client's connection.
 pub type TlsStream<S> = pingora::tls::ServerTlsStream<S>;
 
-/// Chooses the cryptography for the whole process. Called once at the start; again it does nothing.
+/// Installs the cryptography provider of the process. Further calls do nothing.
 pub fn install_provider() {
     let _ = rustls::crypto::CryptoProvider::install_default(rustls::crypto::ring::default_provider());
 }

@@ -1,11 +1,11 @@
-//! Targets whose certificate is its own authority, as `openssl req -x509` makes it.
+//! Verification of targets whose certificate is its own CA, as created by `openssl req -x509`.
 //!
-//! OpenSSL and Go accept a certificate that is itself trusted, whatever it may be used for. webpki accepts none that is
-//! marked as an authority for a server (`CaUsedAsEndEntity`), and Pingora's rustls connector has no hook for a verifier of
-//! our own (pingora-core 0.9.1, `connectors/tls/rustls`). So to targets whose `ca` may be such a certificate connections are
-//! made without verification, and are verified here before anything is sent over them: the certificate that was shown, of
-//! which the handshake has proved that the target has its key, is one of `ca` by itself, or is verified as usual, by a
-//! handshake of our own.
+//! OpenSSL and Go accept a certificate that is itself trusted, whatever its constraints. webpki accepts no CA
+//! certificate as that of a server (`CaUsedAsEndEntity`), and Pingora's rustls connector has no hook for a custom
+//! verifier (pingora-core 0.9.1, `connectors/tls/rustls`). So connections to targets whose `ca` may be such a
+//! certificate are made without verification, and are verified here before anything is sent: the presented
+//! certificate, for which the handshake has proved possession of the key, either is one of `ca` itself, or is
+//! verified as usual, by a second handshake.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -24,59 +24,59 @@ use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 
-use super::PeerAuthorities;
+use super::PeerRoots;
 
-/// How long a certificate is known to be right that was verified as usual.
-const KNOWN_FOR: Duration = Duration::from_secs(300);
+/// The time for which a certificate that was verified as usual is cached.
+const VERIFIED_FOR: Duration = Duration::from_secs(300);
 
-/// How many of those are remembered.
-const MAX_KNOWN: usize = 10_000;
+/// The maximum number of cached certificates.
+const MAX_VERIFIED: usize = 10_000;
 
-/// Certificates that were verified as usual, by the digest of all that it was done with.
-static KNOWN: LazyLock<Mutex<HashMap<[u8; 32], Instant>>> = LazyLock::new(Mutex::default);
+/// Certificates that were verified as usual, by the digest of all inputs of the verification.
+static VERIFIED: LazyLock<Mutex<HashMap<[u8; 32], Instant>>> = LazyLock::new(Mutex::default);
 
-/// Whether a certificate of `ca` may be that of a server itself: it is marked as an authority, has signed itself, and is
-/// for a name.
+/// Returns whether a certificate of `ca` may be that of a server itself: it is marked as a CA, is self-signed, and
+/// has a name.
 pub fn may_be_own(certificate: &WrappedX509) -> bool {
     let certificate = certificate.borrow_cert();
     let named = certificate.subject_alternative_name().ok().flatten().is_some_and(|names| !names.value.general_names.is_empty());
     certificate.is_ca() && certificate.subject() == certificate.issuer() && named
 }
 
-/// Whether connections to the peer are made without verification, for [`verify_own_certificate`] to do it: the settings
-/// that `Transport::apply` gives such a peer.
+/// Returns whether connections to the peer are made without verification, and [`verify_own_certificate`] has to
+/// verify them: the settings that `TargetTransport::apply` gives such a peer.
 pub fn is_verified_later(peer: &HttpPeer) -> bool {
-    !peer.options.verify_cert && peer.options.ca.as_ref().is_some_and(|ca| !PeerAuthorities::is_placeholder(ca))
+    !peer.options.verify_cert && peer.options.ca.as_ref().is_some_and(|ca| !PeerRoots::is_placeholder(ca))
 }
 
-/// Verifies the certificate of a new or kept connection, if that was made without verification.
+/// Verifies the certificate of a new or reused connection, if the connection was made without verification.
 ///
 /// # Errors
-/// Says why it is not right. Nothing may be sent then.
+/// When the certificate is not valid. Nothing must be sent then.
 pub async fn verify_own_certificate(peer: &HttpPeer, digest: Option<&Digest>) -> Result<()> {
     let Some(ca) = peer.options.ca.as_ref().filter(|_| is_verified_later(peer)) else { return Ok(()) };
     let shown = digest.and_then(|digest| digest.ssl_digest.as_ref()).map(|tls| tls.cert_digest.as_slice());
-    let Some(shown) = shown.filter(|shown| !shown.is_empty()) else { return refuse("the target has shown no certificate") };
+    let Some(shown) = shown.filter(|shown| !shown.is_empty()) else { return reject("the target has presented no certificate") };
     if let Some(own) = ca.iter().find(|certificate| sha256(certificate.borrow_raw_cert()) == shown) {
-        return verify_named(own, &peer.sni).or_else(|why| refuse(&why));
+        return verify_named(own, &peer.sni).or_else(|why| reject(&why));
     }
-    let key = key(ca, &peer.sni, shown);
+    let key = cache_key(ca, &peer.sni, shown);
     let now = Instant::now();
-    if KNOWN.lock().get(&key).is_some_and(|until| *until > now) {
+    if VERIFIED.lock().get(&key).is_some_and(|until| *until > now) {
         return Ok(());
     }
     let time = peer.options.total_connection_timeout.unwrap_or(Duration::from_secs(5));
     let verified = tokio::time::timeout(time, verify_as_usual(peer, ca, shown)).await;
-    verified.unwrap_or_else(|_| Err("the target's certificate could not be verified in time".to_owned())).or_else(|why| refuse(&why))?;
-    let mut known = KNOWN.lock();
-    if known.len() >= MAX_KNOWN {
+    verified.unwrap_or_else(|_| Err("the target's certificate could not be verified in time".to_owned())).or_else(|why| reject(&why))?;
+    let mut known = VERIFIED.lock();
+    if known.len() >= MAX_VERIFIED {
         known.clear();
     }
-    known.insert(key, now + KNOWN_FOR);
+    known.insert(key, now + VERIFIED_FOR);
     Ok(())
 }
 
-fn refuse(why: &str) -> Result<()> {
+fn reject(why: &str) -> Result<()> {
     Error::e_explain(ErrorType::InvalidCert, why.to_owned())
 }
 
@@ -84,7 +84,7 @@ fn sha256(bytes: &[u8]) -> Vec<u8> {
     digest(&SHA256, bytes).as_ref().to_vec()
 }
 
-/// Verifies name and validity of a certificate that is trusted by itself.
+/// Verifies name and validity period of a certificate that is itself trusted.
 fn verify_named(own: &WrappedX509, name: &str) -> std::result::Result<(), String> {
     let certificate = CertificateDer::from(own.borrow_raw_cert().as_slice());
     let parsed = ParsedCertificate::try_from(&certificate).map_err(|e| e.to_string())?;
@@ -98,7 +98,7 @@ fn verify_named(own: &WrappedX509, name: &str) -> std::result::Result<(), String
     }
 }
 
-fn key(ca: &CaType, name: &str, shown: &[u8]) -> [u8; 32] {
+fn cache_key(ca: &CaType, name: &str, shown: &[u8]) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
     ca.iter().for_each(|certificate| context.update(&sha256(certificate.borrow_raw_cert())));
     context.update(shown);
@@ -108,8 +108,8 @@ fn key(ca: &CaType, name: &str, shown: &[u8]) -> [u8; 32] {
     key
 }
 
-/// Verifies, over a connection for this alone, that the target has a certificate of those authorities, and that it is
-/// the one that was shown.
+/// Verifies, with a separate connection, that the target has a certificate of those CAs, and that it is the presented
+/// one.
 async fn verify_as_usual(peer: &HttpPeer, ca: &CaType, shown: &[u8]) -> std::result::Result<(), String> {
     let mut roots = RootCertStore::empty();
     for certificate in ca {
@@ -124,6 +124,6 @@ async fn verify_as_usual(peer: &HttpPeer, ca: &CaType, shown: &[u8]) -> std::res
     if own.is_some_and(|own| sha256(own.as_ref()) == shown) {
         Ok(())
     } else {
-        Err("the target has shown another certificate before".to_owned())
+        Err("the target has presented another certificate before".to_owned())
     }
 }

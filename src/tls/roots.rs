@@ -1,8 +1,8 @@
-//! The system's authorities, as Pingora's connectors take them.
+//! The system's CA certificates, in the form that Pingora's connectors need.
 //!
 //! Pingora's rustls connector unwraps the system's certificates when it is built (pingora-core 0.9.1,
-//! `connectors/tls/rustls`): without any, as in a minimal image, or with one that is malformed, the process panics at its
-//! start, although it may speak to no target over TLS. So connectors are given a file, which has those that can be used.
+//! `connectors/tls/rustls`): without any, as in a minimal image, or with a malformed one, the process panics at its
+//! start, even if no target uses TLS. So connectors get a file with the usable certificates.
 
 use std::io::Write;
 use std::os::fd::AsRawFd;
@@ -16,28 +16,28 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 
 /// A PEM file without a certificate.
-const EMPTY: &str = "/dev/null";
+const EMPTY_FILE: &str = "/dev/null";
 
-/// Connections that a connector of our own keeps for reuse, as Pingora's default is.
-const KEPT: usize = 128;
+/// The number of unused connections that a connector of the gateway's own keeps; Pingora's default.
+const MAX_IDLE: usize = 128;
 
-/// The system's authorities that can be used, as they were when the process started.
+/// The system's usable CA certificates, as they were when the process started.
 #[derive(Debug)]
 pub struct SystemRoots {
-    /// In memory alone; the path of the file leads to it for as long as it is open. `None` if there are none.
+    /// A file in memory; its path is valid for as long as it is open. `None` if there are no certificates.
     file: Option<std::fs::File>,
 }
 
 static ROOTS: LazyLock<SystemRoots> = LazyLock::new(SystemRoots::load);
 
-/// Returns the system's authorities.
+/// Returns the system's CA certificates.
 pub fn system_roots() -> &'static SystemRoots {
     &ROOTS
 }
 
-/// Returns the options of a connector, which finds the system's authorities where they can be used.
+/// Returns the options of a connector, with the system's CA certificates where they can be used.
 pub fn connector_options() -> Option<ConnectorOptions> {
-    let mut options = ConnectorOptions::new(KEPT);
+    let mut options = ConnectorOptions::new(MAX_IDLE);
     options.ca_file = Some(system_roots().pem_path());
     Some(options)
 }
@@ -55,14 +55,14 @@ impl SystemRoots {
         Self { file }
     }
 
-    /// Whether there are none, so that no certificate can be verified with them.
+    /// Returns whether there are none, so that no certificate can be verified with them.
     pub fn is_empty(&self) -> bool {
         self.file.is_none()
     }
 
-    /// Returns the path of a file with them in PEM.
+    /// Returns the path of a PEM file with them.
     pub fn pem_path(&self) -> String {
-        self.file.as_ref().map_or_else(|| EMPTY.to_owned(), |file| format!("/proc/self/fd/{}", file.as_raw_fd()))
+        self.file.as_ref().map_or_else(|| EMPTY_FILE.to_owned(), |file| format!("/proc/self/fd/{}", file.as_raw_fd()))
     }
 }
 

@@ -1,4 +1,4 @@
-//! TLS towards clients: certificates by server name, exchangeable while it runs.
+//! TLS for listeners: certificates by server name, which can be replaced at run time.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use rustls::{ServerConfig, version};
 
 use super::Tickets;
 
-/// Certificates by name. New handshakes see the table that was stored last.
+/// Certificates by name. New handshakes use the table that was stored last.
 #[derive(Debug)]
 pub struct CertificateTable {
     by_name: AHashMap<String, Arc<CertifiedKey>>,
@@ -18,8 +18,8 @@ pub struct CertificateTable {
 }
 
 impl CertificateTable {
-    /// Builds the table; the first certificate is also for unknown names. Where two certificates
-    /// are for one name, the earlier has it.
+    /// Builds the table. The first certificate is also used for unknown names. Where two certificates have the same
+    /// name, the earlier one is used.
     pub fn new(certificates: &[Arc<CertifiedKey>]) -> Self {
         let mut by_name = AHashMap::new();
         for certificate in certificates {
@@ -40,7 +40,7 @@ impl CertificateTable {
     }
 }
 
-/// The DNS names of a certificate (RFC 5280, section 4.2.1.6), in lower case.
+/// Returns the DNS names of a certificate (RFC 5280, section 4.2.1.6), in lower case.
 fn names(certificate: &CertifiedKey) -> Vec<String> {
     let Some(leaf) = certificate.cert.first() else { return Vec::new() };
     let Ok(parsed) = rustls::server::ParsedCertificate::try_from(leaf) else { return Vec::new() };
@@ -61,36 +61,36 @@ fn subject_names(der: &[u8]) -> Vec<String> {
     names.unwrap_or_default()
 }
 
-struct Resolver(Arc<ArcSwap<CertificateTable>>);
+struct CertificateResolver(Arc<ArcSwap<CertificateTable>>);
 
-impl std::fmt::Debug for Resolver {
+impl std::fmt::Debug for CertificateResolver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Resolver")
     }
 }
 
-impl ResolvesServerCert for Resolver {
+impl ResolvesServerCert for CertificateResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.0.load().find(hello.server_name())
     }
 }
 
-/// What a listener's TLS offers.
+/// The TLS settings of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerSettings {
-    /// Whether TLS 1.2 is refused.
+    /// Whether TLS 1.2 is rejected.
     pub only_13: bool,
-    /// The protocols to negotiate, best first.
+    /// The protocols to negotiate, in order of preference.
     pub alpn: Vec<Vec<u8>>,
 }
 
-/// Builds a listener's TLS over a table of certificates that may be exchanged later.
+/// Returns the TLS configuration of a listener, over a table of certificates that may be replaced later.
 pub fn server_config(settings: &ServerSettings, table: Arc<ArcSwap<CertificateTable>>, tickets: Tickets) -> Arc<ServerConfig> {
     super::install_provider();
     let versions: &[&rustls::SupportedProtocolVersion] =
         if settings.only_13 { &[&version::TLS13] } else { &[&version::TLS12, &version::TLS13] };
     let builder = ServerConfig::builder_with_protocol_versions(versions);
-    let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(Resolver(table)));
+    let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(CertificateResolver(table)));
     config.alpn_protocols.clone_from(&settings.alpn);
     config.session_storage = rustls::server::ServerSessionMemoryCache::new(20_000);
     config.ticketer = Arc::new(tickets);

@@ -1,7 +1,7 @@
-//! Session tickets (RFC 5077, RFC 8446 section 4.6.1) under keys that a successor can take over.
+//! Session tickets (RFC 5077, RFC 8446 section 4.6.1) with keys that a successor can take over.
 //!
-//! rustls has tickets of its own, but nothing gets at their keys: after every upgrade each client would
-//! make a full handshake.
+//! rustls has tickets of its own, but their keys are not accessible: after every upgrade each client would make a
+//! full handshake.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,25 +12,25 @@ use parking_lot::RwLock;
 use rustls::server::ProducesTickets;
 use serde::{Deserialize, Serialize};
 
-/// How long a key makes tickets, and how long a ticket is taken.
-const ROTATION: Duration = Duration::from_secs(6 * 3600);
+/// The time for which a key encrypts tickets.
+const KEY_ROTATION_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 
-/// The present key and its predecessor: a ticket is taken for one rotation at least.
-const KEPT: usize = 2;
+/// The number of keys: the present one and its predecessor, so that a ticket is valid for at least one rotation.
+const MAX_KEYS: usize = 2;
 
-/// Bytes of a key's name, which is the start of each of its tickets.
-const NAME: usize = 16;
+/// The length of a key's name, which is the start of each of its tickets.
+const KEY_NAME_LENGTH: usize = 16;
 
-/// One key.
+/// A ticket key.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 struct TicketKey {
-    name: [u8; NAME],
+    name: [u8; KEY_NAME_LENGTH],
     secret: [u8; 32],
-    /// Seconds of Unix time.
+    /// The time of its creation, in seconds of Unix time.
     since: u64,
 }
 
-/// The keys of all listeners, newest first. They change every six hours.
+/// The keys of all listeners, newest first. They are rotated every six hours.
 #[derive(Default)]
 pub struct TicketKeys(RwLock<Vec<TicketKey>>);
 
@@ -40,37 +40,37 @@ impl std::fmt::Debug for TicketKeys {
     }
 }
 
-/// The keys, for a successor alone.
+/// The keys in the form for a successor.
 #[derive(Serialize, Deserialize)]
-pub struct GivenKeys(Vec<TicketKey>);
+pub struct SavedTicketKeys(Vec<TicketKey>);
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
 impl TicketKeys {
-    /// All of them.
-    pub fn give(&self) -> GivenKeys {
-        GivenKeys(self.0.read().clone())
+    /// Returns all keys, for a successor.
+    pub fn give(&self) -> SavedTicketKeys {
+        SavedTicketKeys(self.0.read().clone())
     }
 
-    /// Those of a predecessor, in place of its own.
-    pub fn take(&self, given: GivenKeys) {
+    /// Replaces the keys with those of a predecessor.
+    pub fn take(&self, given: SavedTicketKeys) {
         *self.0.write() = given.0;
     }
 
     fn newest(&self, now: u64) -> Option<TicketKey> {
-        let young = |keys: &[TicketKey]| keys.first().copied().filter(|k| now.saturating_sub(k.since) < ROTATION.as_secs());
+        let young = |keys: &[TicketKey]| keys.first().copied().filter(|k| now.saturating_sub(k.since) < KEY_ROTATION_INTERVAL.as_secs());
         if let Some(key) = young(&self.0.read()) {
             return Some(key);
         }
         let mut keys = self.0.write();
         if young(&keys).is_none() {
-            let mut key = TicketKey { name: [0; NAME], secret: [0; 32], since: now };
+            let mut key = TicketKey { name: [0; KEY_NAME_LENGTH], secret: [0; 32], since: now };
             rand::fill(&mut key.name).ok()?;
             rand::fill(&mut key.secret).ok()?;
             keys.insert(0, key);
-            keys.truncate(KEPT);
+            keys.truncate(MAX_KEYS);
         }
         keys.first().copied()
     }
@@ -80,7 +80,7 @@ impl TicketKeys {
     }
 }
 
-/// The tickets of one listener: no other listener takes them, whose terms may be stricter.
+/// The tickets of one listener. No other listener accepts them, since its settings may be stricter.
 #[derive(Debug)]
 pub struct Tickets {
     keys: Arc<TicketKeys>,
@@ -88,7 +88,7 @@ pub struct Tickets {
 }
 
 impl Tickets {
-    /// Of the listener of that name.
+    /// Returns the tickets of the listener of that name.
     pub fn new(keys: Arc<TicketKeys>, listener: &str) -> Self {
         Self { keys, listener: listener.to_owned() }
     }
@@ -109,7 +109,7 @@ impl Tickets {
     }
 
     fn open(&self, ticket: &[u8]) -> Option<Vec<u8>> {
-        let (name, rest) = ticket.split_at_checked(NAME)?;
+        let (name, rest) = ticket.split_at_checked(KEY_NAME_LENGTH)?;
         let (nonce, sealed) = rest.split_at_checked(NONCE_LEN)?;
         let key = self.keys.named(name)?;
         let mut opened = sealed.to_vec();
@@ -126,7 +126,7 @@ impl ProducesTickets for Tickets {
     }
 
     fn lifetime(&self) -> u32 {
-        ROTATION.as_secs() as u32
+        KEY_ROTATION_INTERVAL.as_secs() as u32
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
@@ -150,9 +150,9 @@ mod tests {
         let ticket = main.seal(b"a session", hours(0)).expect("sealed");
         assert_eq!(main.open(&ticket).as_deref(), Some(&b"a session"[..]));
         assert_eq!(other.open(&ticket), None);
-        let heir = Arc::new(TicketKeys::default());
-        heir.take(serde_json::from_slice(&serde_json::to_vec(&keys.give()).expect("JSON")).expect("keys"));
-        assert!(Tickets::new(heir, "main").open(&ticket).is_some());
+        let successor = Arc::new(TicketKeys::default());
+        successor.take(serde_json::from_slice(&serde_json::to_vec(&keys.give()).expect("JSON")).expect("keys"));
+        assert!(Tickets::new(successor, "main").open(&ticket).is_some());
         main.seal(b"", hours(7)).expect("sealed");
         assert!(main.open(&ticket).is_some());
         main.seal(b"", hours(14)).expect("sealed");

@@ -1,5 +1,5 @@
-//! The targets that may be picked at one time, in groups by priority and zone, with an algorithm over
-//! each group. Built anew, off the request path, when anything about it changes.
+//! The targets that are eligible at one time, in groups by priority and zone, with an algorithm over each group. It
+//! is rebuilt, off the request path, when anything about it changes.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -9,57 +9,57 @@ use pingora::connectors::L4Connect;
 use pingora::upstreams::peer::HttpPeer;
 
 use super::breaker::SharedBreaker;
-use super::members::Known;
+use super::members::KnownTarget;
 use super::shape::PoolShape;
 use super::target::Target;
-use crate::rules::balance::{Algorithm, Ask, Balance, Loads, Seat, WHOLE_PART};
+use crate::rules::balance::{Algorithm, Balancer, Loads, PickInput, Seat, WHOLE_WEIGHT};
 use crate::rules::resilience::{shares, slow_start};
 
-/// How many targets may decline a request before the others are asked in any order.
+/// The number of targets that may decline a request before the others are tried in any order.
 const DECLINES: usize = 16;
 
 /// The precision of shares of the load.
 const WHOLE: u32 = 10_000;
 
-/// A target that may be picked, and how to reach it.
+/// An eligible target, and how to reach it.
 #[derive(Debug)]
 pub struct Member {
     /// The target.
     pub target: Arc<Target>,
-    /// `Host` for it when the route asks for the target's own.
+    /// `Host` for the target, when the route wants the target's own.
     pub authority: http::HeaderValue,
-    /// Its peer, to be cloned for a request.
+    /// Its peer, which is cloned for a request.
     pub peer: HttpPeer,
-    /// What a session that is bound to it carries.
+    /// The tag of sessions that are bound to it.
     pub tag: u128,
-    /// Its breaker, if targets have any.
+    /// Its breaker, if the upstream's targets have any.
     pub breaker: Option<Arc<SharedBreaker>>,
     /// Whether it takes no new sessions.
     pub draining: bool,
-    /// What opens its sockets, once somebody has said so.
+    /// The connector that opens its sockets, once it is known.
     pub opener: OnceLock<Arc<dyn L4Connect + Send + Sync>>,
 }
 
-/// Targets among which an algorithm chooses.
+/// Targets with an algorithm over them.
 pub struct Group {
     members: Vec<Arc<Member>>,
-    balance: Box<dyn Balance>,
+    balance: Box<dyn Balancer>,
 }
 
-/// Everything that may be picked at one time.
+/// The targets that are eligible at one time.
 #[derive(Default)]
 pub struct Choice {
     /// Groups, each with the end of its share of [`WHOLE`].
     groups: Vec<(u32, Group)>,
-    /// Every target that goes on with its sessions, by tag; empty where there are no sessions.
+    /// Every target that keeps its sessions, by tag; empty without sessions.
     pub sessions: HashMap<u128, Arc<Member>>,
-    /// How many targets there are, eligible or not.
+    /// The number of targets, eligible or not.
     pub total: usize,
-    /// How many may be picked.
+    /// The number of eligible targets.
     pub eligible: usize,
-    /// Whether health is ignored because too little is healthy.
+    /// Whether health is ignored because too few targets are healthy.
     pub panic: bool,
-    /// Whether a target is still being started slowly.
+    /// Whether a target is in its slow start.
     pub starting: bool,
     timed: bool,
 }
@@ -70,7 +70,7 @@ impl std::fmt::Debug for Choice {
     }
 }
 
-/// The loads of a group at one moment.
+/// The present loads of a group.
 struct GroupLoads<'g> {
     members: &'g [Arc<Member>],
     now: u64,
@@ -91,37 +91,37 @@ impl Loads for GroupLoads<'_> {
     }
 }
 
-/// What a pick may depend on.
-pub struct Draw<'d> {
-    /// The key of a hash.
+/// The input of a pick among all groups.
+pub struct PickContext<'d> {
+    /// The hash key.
     pub key: Option<u64>,
     /// A fresh random number.
     pub random: u64,
-    /// Targets that are not to be picked.
+    /// Targets that must not be picked.
     pub tried: &'d [SocketAddr],
-    /// Requests under way in the upstream.
+    /// The number of requests in flight in the upstream.
     pub active: u32,
 }
 
 impl Choice {
-    /// Picks a target that `take` takes: it may decline one that is full or broken, and then the
-    /// next best is asked.
-    pub fn pick<T>(&self, draw: &Draw<'_>, mut take: impl FnMut(&Arc<Member>) -> Option<T>) -> Option<T> {
-        let point = (draw.key.unwrap_or(draw.random) >> 17) as u32 % WHOLE;
+    /// Picks a target that `take` accepts: it may decline a target that is full or whose breaker is open, and then
+    /// the next best is tried.
+    pub fn pick<T>(&self, context: &PickContext<'_>, mut take: impl FnMut(&Arc<Member>) -> Option<T>) -> Option<T> {
+        let point = (context.key.unwrap_or(context.random) >> 17) as u32 % WHOLE;
         let first = self.groups.iter().position(|(end, _)| point < *end).unwrap_or(0);
         let count = self.groups.len();
-        // A group in which nobody is left gives the request to the next one.
-        (0..count).find_map(|step| self.groups[(first + step) % count].1.pick(draw, self.timed, &mut take))
+        // If no target of a group accepts the request, the next group is tried.
+        (0..count).find_map(|step| self.groups[(first + step) % count].1.pick(context, self.timed, &mut take))
     }
 
-    /// The targets that may be picked.
+    /// Returns the eligible targets.
     pub fn members(&self) -> impl Iterator<Item = &Arc<Member>> {
         self.groups.iter().flat_map(|(_, group)| &group.members)
     }
 
     /// Arranges the known targets.
-    pub fn build(shape: &PoolShape, known: &HashMap<SocketAddr, Known>, now: u64) -> Self {
-        let mut all: Vec<&Known> = known.values().collect();
+    pub fn build(shape: &PoolShape, known: &HashMap<SocketAddr, KnownTarget>, now: u64) -> Self {
+        let mut all: Vec<&KnownTarget> = known.values().collect();
         all.sort_by_key(|k| k.target.address);
         let mut choice = Self { total: all.len(), timed: shape.algorithm == Algorithm::LeastResponseTime, ..Self::default() };
         if shape.sessions.is_some() {
@@ -133,14 +133,14 @@ impl Choice {
         levels.sort_unstable();
         levels.dedup();
         let of = |level: u32| all.iter().copied().filter(move |k| k.spec.priority == level);
-        let weigh = |list: &mut dyn Iterator<Item = &Known>| list.map(|k| u64::from(k.spec.weight)).sum::<u64>();
+        let weigh = |list: &mut dyn Iterator<Item = &KnownTarget>| list.map(|k| u64::from(k.spec.weight)).sum::<u64>();
         let mut health: Vec<(u64, u64)> =
             levels.iter().map(|level| (weigh(&mut of(*level).filter(|k| k.is_eligible())), weigh(&mut of(*level)))).collect();
         let calm = !in_panic(shape.panic_threshold, &mut health);
         choice.panic = !calm;
         let mut end = 0;
         for (level, share) in levels.iter().zip(shares(&health)) {
-            let members: Vec<&Known> = of(*level).filter(|k| k.is_eligible() || !calm).collect();
+            let members: Vec<&KnownTarget> = of(*level).filter(|k| k.is_eligible() || !calm).collect();
             choice.eligible += members.len();
             for (part, members) in by_zone(shape, members, weigh(&mut of(*level).filter(|k| k.is_near(shape)))) {
                 end += share * part;
@@ -153,8 +153,8 @@ impl Choice {
     }
 }
 
-/// Whether too little is healthy to be trusted with everything: then health is ignored in the
-/// priorities that are below the threshold (Envoy's panic threshold), and `health` says so.
+/// Returns whether too few targets are healthy. Then health is ignored in the priorities below the threshold (Envoy's
+/// panic threshold), and `health` is changed accordingly.
 fn in_panic(threshold: u32, health: &mut [(u64, u64)]) -> bool {
     let enough: u64 = health.iter().filter(|(_, total)| *total > 0).map(|(healthy, total)| (140 * healthy / total).min(100)).sum();
     if enough >= 100 {
@@ -170,51 +170,52 @@ fn in_panic(threshold: u32, health: &mut [(u64, u64)]) -> bool {
     panic
 }
 
-/// The members of a priority in their groups with percent of its load: those of the own zone get all
-/// that they can take by the rule of priorities, and the others the rest.
-fn by_zone<'k>(shape: &PoolShape, members: Vec<&'k Known>, near_total: u64) -> Vec<(u32, Vec<&'k Known>)> {
+/// Divides the members of a priority into groups with a percentage of its load: those of the gateway's own zone get
+/// as much as they can handle by the rule of priorities, and the others the rest.
+fn by_zone<'k>(shape: &PoolShape, members: Vec<&'k KnownTarget>, near_total: u64) -> Vec<(u32, Vec<&'k KnownTarget>)> {
     if near_total == 0 || shape.zone.is_none() {
         return vec![(100, members)];
     }
     let (near, far): (Vec<_>, Vec<_>) = members.into_iter().partition(|k| k.is_near(shape));
-    let weight = |list: &[&Known]| list.iter().map(|k| u64::from(k.spec.weight)).sum::<u64>();
+    let weight = |list: &[&KnownTarget]| list.iter().map(|k| u64::from(k.spec.weight)).sum::<u64>();
     let parts = shares(&[(weight(&near), near_total), (weight(&far), weight(&far))]);
     vec![(parts[0], near), (parts[1], far)]
 }
 
 impl Group {
-    fn new(shape: &PoolShape, members: &[&Known], now: u64) -> Self {
-        let seat = |k: &&Known| Seat { id: k.target.id, weight: k.spec.weight, part: (k.ramp(shape, now) * f64::from(WHOLE_PART)) as u32 };
+    fn new(shape: &PoolShape, members: &[&KnownTarget], now: u64) -> Self {
+        let seat =
+            |k: &&KnownTarget| Seat { id: k.target.id, weight: k.spec.weight, ramp: (k.ramp(shape, now) * f64::from(WHOLE_WEIGHT)) as u32 };
         let seats: Vec<Seat> = members.iter().map(seat).collect();
         Self { balance: shape.algorithm.build(&seats), members: members.iter().map(|k| Arc::clone(&k.member)).collect() }
     }
 
-    fn pick<T>(&self, draw: &Draw<'_>, timed: bool, take: &mut impl FnMut(&Arc<Member>) -> Option<T>) -> Option<T> {
+    fn pick<T>(&self, context: &PickContext<'_>, timed: bool, take: &mut impl FnMut(&Arc<Member>) -> Option<T>) -> Option<T> {
         let now = if timed { crate::exchange::clock::now() } else { 0 };
-        let loads = GroupLoads { members: &self.members, now, total: draw.active };
-        let mut tried: Vec<usize> = if draw.tried.is_empty() {
+        let loads = GroupLoads { members: &self.members, now, total: context.active };
+        let mut tried: Vec<usize> = if context.tried.is_empty() {
             Vec::new()
         } else {
-            let was = |m: &Arc<Member>| draw.tried.contains(&m.target.address);
+            let was = |m: &Arc<Member>| context.tried.contains(&m.target.address);
             self.members.iter().enumerate().filter(|(_, m)| was(m)).map(|(i, _)| i).collect()
         };
         for _ in 0..DECLINES {
-            let ask = Ask { key: draw.key, random: draw.random, loads: &loads, tried: &tried };
-            let index = self.balance.pick(&ask)?;
+            let input = PickInput { key: context.key, random: context.random, loads: &loads, tried: &tried };
+            let index = self.balance.pick(&input)?;
             if let Some(taken) = take(self.members.get(index)?) {
                 return Some(taken);
             }
             tried.push(index);
         }
-        // So many are full or broken that it no longer matters who is best: whoever takes it, has it.
+        // So many are full or open that the order no longer matters.
         let count = self.members.len();
-        let start = (draw.random % count.max(1) as u64) as usize;
+        let start = (context.random % count.max(1) as u64) as usize;
         let rest = (start..count).chain(0..start).filter(|index| !tried.contains(index));
         rest.filter_map(|index| self.members.get(index)).find_map(take)
     }
 }
 
-impl Known {
+impl KnownTarget {
     fn is_near(&self, shape: &PoolShape) -> bool {
         shape.zone.is_some() && self.spec.zone == shape.zone
     }

@@ -1,4 +1,4 @@
-//! How many requests an upstream works on at a time, and how many wait for their turn.
+//! Admission to an upstream: how many requests it handles at a time, and how many are queued.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,30 +11,30 @@ use tokio::sync::oneshot;
 use crate::exchange::clock;
 use crate::rules::resilience::{AdaptiveShape, Gradient};
 
-/// The bounds of a gate.
+/// The limits of a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GateShape {
-    /// Requests at a time.
+    /// The maximum number of concurrent requests.
     pub requests: u32,
-    /// Requests at a time on one target; 0 is any number.
+    /// The maximum number of concurrent requests per target; 0 is no limit.
     pub per_target: u32,
-    /// Requests that wait.
+    /// The maximum number of queued requests.
     pub pending: u32,
-    /// How long one waits at most.
+    /// The maximum time in the queue.
     pub pending_time: Duration,
-    /// The limit follows the upstream's response time.
+    /// The settings of a limit that follows the upstream's response time.
     pub adaptive: Option<AdaptiveShape>,
 }
 
-/// Who is let in first when not all can be.
+/// The class of a request, which decides about its admission under load.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Class {
-    /// Beyond the limit by a quarter: for what must work when nothing else does.
+    /// Admitted up to a quarter over the limit: for requests that must work under overload.
     High,
-    /// Up to the limit.
+    /// Admitted up to the limit.
     #[default]
     Normal,
-    /// Up to three quarters of the limit, and never waiting.
+    /// Admitted up to three quarters of the limit, and never queued.
     Low,
 }
 
@@ -55,20 +55,20 @@ pub struct Gate {
     active: AtomicU32,
     waiting: AtomicU32,
     limit: AtomicU32,
-    /// The limit by the number of targets, and by their response time.
+    /// The limits that result from the number of targets, and from their response time.
     by_targets: AtomicU32,
     by_time: AtomicU32,
-    /// Who waits, the first first. A place is handed over as what is sent.
-    queue: Mutex<VecDeque<(Class, oneshot::Sender<Entered>)>>,
+    /// The queue, first in, first out. A place is handed over as the message.
+    queue: Mutex<VecDeque<(Class, oneshot::Sender<AdmittedRequest>)>>,
     gradient: Option<Mutex<Gradient>>,
 }
 
-/// A request that was let in, for as long as this lives.
+/// An admitted request, counted for as long as this value lives.
 #[derive(Debug)]
-pub struct Entered(Arc<Gate>);
+pub struct AdmittedRequest(Arc<Gate>);
 
 impl Gate {
-    /// An open gate.
+    /// Returns an open gate.
     pub fn new(shape: GateShape) -> Arc<Self> {
         let gradient = shape.adaptive.map(|adaptive| Gradient::new(&adaptive, clock::now()));
         let by_time = gradient.as_ref().map_or(u32::MAX, Gradient::limit);
@@ -85,23 +85,23 @@ impl Gate {
         Arc::new(gate)
     }
 
-    /// Requests under way.
+    /// Returns the number of requests in flight.
     pub fn active(&self) -> u32 {
         self.active.load(Ordering::Relaxed)
     }
 
-    /// Requests that wait.
+    /// Returns the number of queued requests.
     pub fn waiting(&self) -> u32 {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// The present limit.
+    /// Returns the present limit.
     pub fn limit(&self) -> u32 {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// There are so many targets now. With none it is for the pick to say so, and not for a queue.
-    pub fn targets(self: &Arc<Self>, count: usize) {
+    /// Sets the number of targets. Without any, the pick rejects requests, and not the queue.
+    pub fn set_targets(self: &Arc<Self>, count: usize) {
         if self.shape.per_target > 0 {
             let count = if count == 0 { u32::MAX } else { u32::try_from(count).unwrap_or(u32::MAX) };
             let limit = count.saturating_mul(self.shape.per_target);
@@ -110,10 +110,10 @@ impl Gate {
         }
     }
 
-    /// Notes a response time in seconds.
+    /// Records a response time in seconds.
     pub fn observe(self: &Arc<Self>, seconds: f64) {
         let (Some(gradient), Some(shape)) = (&self.gradient, &self.shape.adaptive) else { return };
-        // Whoever does not get the lock leaves its sample out: there are enough.
+        // A sample is skipped when the lock is taken: there are enough.
         let Some(mut gradient) = gradient.try_lock() else { return };
         if let Some(limit) = gradient.observe(shape, seconds, self.active(), clock::now()) {
             drop(gradient);
@@ -126,22 +126,21 @@ impl Gate {
         let least = self.by_targets.load(Ordering::Relaxed).min(self.by_time.load(Ordering::Relaxed));
         let limit = self.shape.requests.min(least);
         if self.limit.swap(limit, Ordering::Relaxed) < limit && self.waiting() > 0 {
-            self.hand_on();
+            self.hand_over_places();
         }
     }
 
-    fn try_enter(self: &Arc<Self>, class: Class) -> Option<Entered> {
+    fn try_enter(self: &Arc<Self>, class: Class) -> Option<AdmittedRequest> {
         let most = class.share(self.limit());
         let entered = self.active.fetch_update(Ordering::SeqCst, Ordering::Relaxed, |active| (active < most).then(|| active + 1));
-        entered.ok().map(|_| Entered(Arc::clone(self)))
+        entered.ok().map(|_| AdmittedRequest(Arc::clone(self)))
     }
 
-    /// Gives free places to those that wait.
-    fn hand_on(self: &Arc<Self>) {
+    /// Hands free places to queued requests.
+    fn hand_over_places(self: &Arc<Self>) {
         let mut queue = self.queue.lock();
         loop {
-            // Whoever has given up is passed over; one that gives up later drops its place, which comes
-            // through here again.
+            // Cancelled waiters are skipped; one that is cancelled later drops its place, which calls this again.
             while queue.front().is_some_and(|(_, waiter)| waiter.is_closed()) {
                 queue.pop_front();
             }
@@ -149,7 +148,7 @@ impl Gate {
             let Some(entered) = self.try_enter(*class) else { return };
             let Some((_, waiter)) = queue.pop_front() else { return };
             if let Err(late) = waiter.send(entered) {
-                // It gave up in between. Its place is dropped without the lock that the drop takes.
+                // It was cancelled in between. Its place is dropped without the lock that the drop takes.
                 drop(queue);
                 drop(late);
                 queue = self.queue.lock();
@@ -157,36 +156,36 @@ impl Gate {
         }
     }
 
-    /// Whether a request of that class waits where it is not let in at once.
+    /// Returns whether a request of that class is queued where it is not admitted at once.
     pub fn has_queue(&self, class: Class) -> bool {
         class != Class::Low && self.shape.pending > 0
     }
 
-    /// Lets a request in at once, or not.
-    pub fn try_now(self: &Arc<Self>, class: Class) -> Option<Entered> {
-        // Who comes later does not pass those that wait.
+    /// Admits a request if it need not be queued.
+    pub fn try_admit(self: &Arc<Self>, class: Class) -> Option<AdmittedRequest> {
+        // A later request does not overtake queued ones.
         if self.waiting() == 0 || class == Class::High { self.try_enter(class) } else { None }
     }
 
-    /// Lets a request in, at once or after its turn; `None` when there are too many.
-    pub async fn enter(self: &Arc<Self>, class: Class) -> Option<Entered> {
-        if let Some(entered) = self.try_now(class) {
+    /// Admits a request at once or from the queue; `None` when there are too many.
+    pub async fn admit(self: &Arc<Self>, class: Class) -> Option<AdmittedRequest> {
+        if let Some(entered) = self.try_admit(class) {
             return Some(entered);
         }
-        if self.has_queue(class) { self.wait(class).await } else { None }
+        if self.has_queue(class) { self.wait_in_queue(class).await } else { None }
     }
 
-    async fn wait(self: &Arc<Self>, class: Class) -> Option<Entered> {
+    async fn wait_in_queue(self: &Arc<Self>, class: Class) -> Option<AdmittedRequest> {
         let _waiting = Waiting::begin(self)?;
         let (sender, turn) = oneshot::channel();
         self.queue.lock().push_back((class, sender));
-        // A place may have become free since it was asked for.
-        self.hand_on();
+        // A place may have become free in between.
+        self.hand_over_places();
         tokio::time::timeout(self.shape.pending_time, turn).await.ok()?.ok()
     }
 }
 
-/// A request that waits, for as long as this lives.
+/// A queued request, counted for as long as this value lives.
 struct Waiting<'g>(&'g Gate);
 
 impl<'g> Waiting<'g> {
@@ -203,11 +202,11 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl Drop for Entered {
+impl Drop for AdmittedRequest {
     fn drop(&mut self) {
         self.0.active.fetch_sub(1, Ordering::SeqCst);
         if self.0.waiting.load(Ordering::SeqCst) > 0 {
-            self.0.hand_on();
+            self.0.hand_over_places();
         }
     }
 }
@@ -224,20 +223,20 @@ mod tests {
     #[tokio::test]
     async fn lets_in_up_to_its_limit_and_queues_the_rest() {
         let gate = gate(2, 1);
-        let (one, two) = (gate.enter(Class::Normal).await, gate.enter(Class::Normal).await);
+        let (one, two) = (gate.admit(Class::Normal).await, gate.admit(Class::Normal).await);
         assert!(one.is_some() && two.is_some());
         let third = tokio::spawn({
             let gate = Arc::clone(&gate);
-            async move { gate.enter(Class::Normal).await }
+            async move { gate.admit(Class::Normal).await }
         });
         while gate.waiting() == 0 {
             tokio::task::yield_now().await;
         }
-        assert!(gate.enter(Class::Normal).await.is_none(), "the queue is full");
+        assert!(gate.admit(Class::Normal).await.is_none(), "the queue is full");
         drop(one);
         let third = third.await.expect("no panic");
         assert!(third.is_some());
-        assert!(gate.enter(Class::Normal).await.is_none(), "nobody leaves in its time");
+        assert!(gate.admit(Class::Normal).await.is_none(), "nobody leaves in its time");
         drop((two, third));
         assert_eq!((gate.active(), gate.waiting()), (0, 0));
     }
@@ -245,13 +244,13 @@ mod tests {
     #[tokio::test]
     async fn whoever_waits_longest_is_next_and_whoever_left_is_passed_over() {
         let gate = gate(1, 10);
-        let first = gate.enter(Class::Normal).await.expect("room");
+        let first = gate.admit(Class::Normal).await.expect("room");
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = Vec::new();
         for number in 0..5 {
             let (waiting, noted) = (Arc::clone(&gate), Arc::clone(&order));
             tasks.push(tokio::spawn(async move {
-                let entered = waiting.enter(Class::Normal).await;
+                let entered = waiting.admit(Class::Normal).await;
                 noted.lock().push(number);
                 drop(entered);
             }));
@@ -262,7 +261,7 @@ mod tests {
         let left = tasks.remove(1);
         left.abort();
         let _ = left.await;
-        assert!(gate.try_now(Class::Normal).is_none(), "nobody passes those that wait");
+        assert!(gate.try_admit(Class::Normal).is_none(), "nobody passes those that wait");
         drop(first);
         for task in tasks {
             let _ = task.await;
@@ -276,22 +275,22 @@ mod tests {
         let gate = gate(4, 0);
         let mut held = Vec::new();
         for _ in 0..3 {
-            held.push(gate.enter(Class::Low).await.expect("room"));
+            held.push(gate.admit(Class::Low).await.expect("room"));
         }
-        assert!(gate.enter(Class::Low).await.is_none());
-        held.push(gate.enter(Class::Normal).await.expect("room"));
-        assert!(gate.enter(Class::Normal).await.is_none());
-        held.push(gate.enter(Class::High).await.expect("room"));
-        assert!(gate.enter(Class::High).await.is_none());
+        assert!(gate.admit(Class::Low).await.is_none());
+        held.push(gate.admit(Class::Normal).await.expect("room"));
+        assert!(gate.admit(Class::Normal).await.is_none());
+        held.push(gate.admit(Class::High).await.expect("room"));
+        assert!(gate.admit(Class::High).await.is_none());
     }
 
     #[tokio::test]
     async fn targets_bound_it() {
         let pending_time = Duration::from_millis(50);
         let gate = Gate::new(GateShape { requests: 100, per_target: 3, pending: 0, pending_time, adaptive: None });
-        gate.targets(2);
+        gate.set_targets(2);
         assert_eq!(gate.limit(), 6);
-        gate.targets(0);
+        gate.set_targets(0);
         assert_eq!(gate.limit(), 100);
     }
 }

@@ -2,34 +2,34 @@
 
 use std::time::SystemTime;
 
-/// How many results in a row change a target's health.
+/// The number of results in a row that change a target's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Thresholds {
-    /// Failures that take a healthy target out.
+    /// Failures that make a healthy target unhealthy.
     pub fall: u32,
-    /// Successes that bring an unhealthy target back.
+    /// Successes that make an unhealthy target healthy.
     pub rise: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Status {
-    /// To be probed, and not yet: not picked. The first result decides alone.
+    /// Not probed yet, and not eligible. The first result decides alone.
     Unknown,
     Healthy,
     Unhealthy,
 }
 
-/// A target's health.
+/// The health of a target.
 #[derive(Debug)]
 pub struct HealthState {
     status: Status,
-    /// Results in a row that speak against the present status.
+    /// The number of results in a row that contradict the present status.
     against: u32,
     since: SystemTime,
     last: Option<(SystemTime, Result<(), String>)>,
 }
 
-/// A target's health, for people.
+/// The health of a target in the admin interface.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct HealthView {
     /// `healthy`, `unhealthy` or `unknown`.
@@ -38,7 +38,7 @@ pub struct HealthView {
     pub since: u64,
     /// The last probe's time in seconds of Unix time.
     pub last_probe: Option<u64>,
-    /// Why the last probe failed.
+    /// The reason for which the last probe failed.
     pub reason: Option<String>,
 }
 
@@ -47,7 +47,7 @@ fn seconds(time: SystemTime) -> u64 {
 }
 
 impl HealthState {
-    /// Of a target of which that is known.
+    /// Returns the state of a target with this known health.
     pub fn new(healthy: Option<bool>) -> Self {
         let status = match healthy {
             None => Status::Unknown,
@@ -57,22 +57,22 @@ impl HealthState {
         Self { status, against: 0, since: SystemTime::now(), last: None }
     }
 
-    /// Whether the target may be picked.
+    /// Returns whether the target is eligible.
     pub fn is_healthy(&self) -> bool {
         self.status == Status::Healthy
     }
 
-    /// Whether it is healthy; `None` before the first probe.
+    /// Returns whether it is healthy; `None` before the first probe.
     pub fn known(&self) -> Option<bool> {
         (self.status != Status::Unknown).then(|| self.is_healthy())
     }
 
-    /// Whether the last results speak against the status.
+    /// Returns whether the last results contradict the status.
     pub fn is_changing(&self) -> bool {
         self.against > 0
     }
 
-    /// Notes a probe's result. Whether the target may be picked changed by it.
+    /// Records a probe's result. Returns whether the target's eligibility changed.
     pub fn observe(&mut self, result: Result<(), String>, thresholds: Thresholds) -> bool {
         let good = result.is_ok();
         self.last = Some((SystemTime::now(), result));
@@ -96,7 +96,7 @@ impl HealthState {
         before != self.is_healthy()
     }
 
-    /// For people.
+    /// Returns the health for the admin interface.
     pub fn view(&self) -> HealthView {
         HealthView {
             status: match self.status {

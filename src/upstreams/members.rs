@@ -1,4 +1,4 @@
-//! The targets of an upstream: who they are, how they do, and the pick.
+//! The targets of an upstream, their state, and the pick.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -10,88 +10,88 @@ use parking_lot::Mutex;
 use pingora::lb::Backend;
 use pingora::upstreams::peer::HttpPeer;
 
-use super::bequest::TargetBequest;
 use super::breaker::SharedBreaker;
-use super::choice::{Choice, Draw, Member};
+use super::choice::{Choice, Member, PickContext};
 use super::gate::Gate;
 use super::probe::ProbeKind;
+use super::saved_state::SavedTarget;
 use super::shape::PoolShape;
-use super::target::{Outcome, Target, TargetSpec};
+use super::target::{Target, TargetOutcome, TargetSpec};
 use super::watch::{Watch, WatchShape};
 use crate::exchange::clock;
-use crate::rules::resilience::{Admission, OutlierShape, Recent, Tally, may_eject, outliers};
-use crate::telemetry::cells::{Own, own_each, slot};
+use crate::rules::resilience::{Admission, OutlierShape, RecentCount, Tally, may_eject, outliers};
+use crate::telemetry::cells::{PerWorker, per_worker, slot};
 use crate::telemetry::metrics::METRICS;
 
-/// A target with what a pool knows of it.
+/// A target with its state in a pool.
 #[derive(Debug)]
-pub struct Known {
+pub struct KnownTarget {
     /// The target.
     pub target: Arc<Target>,
-    /// As it was configured or discovered.
+    /// Its configuration or discovery result.
     pub spec: TargetSpec,
-    /// How it is probed, if it is.
+    /// Its active probe, if it has one.
     pub watch: Option<Arc<Watch>>,
-    /// It, as requests see it.
+    /// Its view for requests.
     pub member: Arc<Member>,
 }
 
-impl Known {
-    /// Whether it may be picked, draining apart.
+impl KnownTarget {
+    /// Returns whether it is eligible, regardless of draining.
     pub fn is_eligible(&self) -> bool {
         self.watch.as_ref().is_none_or(|w| w.is_healthy()) && !self.target.is_ejected()
     }
 }
 
-/// What is asked of a pool for one try.
+/// The input of a pick for one try.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wish<'w> {
-    /// The key of a hash.
+pub struct PickRequest<'w> {
+    /// The hash key.
     pub key: Option<u64>,
-    /// The tag of the session that the request belongs to.
+    /// The tag of the request's session.
     pub session: Option<u128>,
     /// Targets that the request has tried.
     pub tried: &'w [SocketAddr],
 }
 
-/// Why nothing was picked.
+/// The reason for which no target was picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoPick {
-    /// No target may be picked, or none is left.
+    /// No target is eligible, or none is left.
     NoTarget,
     /// A breaker is open, for that many nanoseconds.
     Open(u64),
-    /// Every target has as many requests as it may have.
+    /// Every target has its maximum number of requests.
     Full,
 }
 
-/// What a breaker let through; to be given back with its outcome.
-type Pass = (Arc<SharedBreaker>, Admission);
+/// An admission of a breaker, to be returned with the outcome.
+type BreakerPass = (Arc<SharedBreaker>, Admission);
 
 /// Asks a breaker, if there is one; fails with the nanoseconds for which it stays open.
-fn pass(breaker: Option<&Arc<SharedBreaker>>) -> Result<Option<Pass>, u64> {
+fn ask_breaker(breaker: Option<&Arc<SharedBreaker>>) -> Result<Option<BreakerPass>, u64> {
     let Some(breaker) = breaker else { return Ok(None) };
     match breaker.admit() {
-        Admission::Refused(left) => Err(left),
+        Admission::Rejected(left) => Err(left),
         admission => Ok(Some((Arc::clone(breaker), admission))),
     }
 }
 
-/// A target that was picked, and the guards that count the request on it.
+/// A picked target, with the guards that count the request on it.
 #[derive(Debug)]
 pub struct Picked {
     /// The target.
     pub member: Arc<Member>,
-    /// Passes of the upstream's and the target's breakers; taken out when the outcome is known.
-    passes: [Option<Pass>; 2],
-    /// Whether the session's own target is there, and just could not take this request.
+    /// Admissions of the upstream's and the target's breakers, removed when the outcome is known.
+    passes: [Option<BreakerPass>; 2],
+    /// Whether the session's own target exists and only could not take this request.
     pub away: bool,
-    /// Whether it is counted on the target.
+    /// Whether the request is counted on the target.
     counted: bool,
 }
 
 impl Picked {
-    /// The target has nothing more to do with the request: it is counted on it no longer.
+    /// Ends the request on the target: it is no longer counted there.
     pub fn release(&mut self) {
         if std::mem::take(&mut self.counted) {
             self.member.target.end();
@@ -100,8 +100,8 @@ impl Picked {
 }
 
 impl Picked {
-    /// Nothing more is known of the request: it is no longer counted, and its outcome, if none was noted, is none.
-    pub fn let_go(&mut self) {
+    /// Abandons the request: it is no longer counted, and its outcome, if none was recorded, is unknown.
+    pub fn abandon(&mut self) {
         self.release();
         for (breaker, admission) in self.passes.iter_mut().filter_map(Option::take) {
             breaker.record(admission, None);
@@ -111,35 +111,35 @@ impl Picked {
 
 impl Drop for Picked {
     fn drop(&mut self) {
-        self.let_go();
+        self.abandon();
     }
 }
 
 /// The targets of a pool, by address.
 #[derive(Debug)]
-pub struct Members {
-    /// What the upstream is.
+pub struct PoolMembers {
+    /// The configuration of the upstream.
     pub shape: PoolShape,
     /// All targets.
-    pub by_address: Mutex<HashMap<SocketAddr, Known>>,
-    /// The eligible ones, arranged.
+    pub by_address: Mutex<HashMap<SocketAddr, KnownTarget>>,
+    /// The eligible targets, arranged for picks.
     pub choice: ArcSwap<Choice>,
-    /// Who is let in.
+    /// The admission gate.
     pub gate: Arc<Gate>,
     /// The upstream's breaker.
     pub breaker: Option<Arc<SharedBreaker>>,
-    /// Requests, for the budget of retries: each worker counts its own.
-    requests: Box<[Own<Recent>]>,
-    /// Retries.
-    retries: Recent,
-    /// What a predecessor left for targets that are not known yet.
-    pub bequests: Mutex<HashMap<SocketAddr, TargetBequest>>,
-    /// When targets were last compared with each other, on [`clock`].
+    /// The number of requests, for the retry budget: each worker counts its own.
+    requests: Box<[PerWorker<RecentCount>]>,
+    /// The number of retries.
+    retries: RecentCount,
+    /// The state of a predecessor for targets that are not known yet.
+    pub saved: Mutex<HashMap<SocketAddr, SavedTarget>>,
+    /// The time of the last comparison of targets, on [`clock`].
     compared: AtomicU64,
 }
 
-impl Members {
-    /// Of that shape, with the targets of `before`.
+impl PoolMembers {
+    /// Returns the members for that shape, with the targets of `before`.
     pub fn new(shape: PoolShape, before: Option<&Self>) -> Self {
         let members = Self {
             by_address: Mutex::default(),
@@ -152,14 +152,14 @@ impl Members {
                 Some(known) => known.reshaped(shape),
                 None => Arc::new(SharedBreaker::new(shape)),
             }),
-            requests: own_each(Recent::default),
-            retries: Recent::default(),
-            bequests: Mutex::default(),
+            requests: per_worker(RecentCount::default),
+            retries: RecentCount::default(),
+            saved: Mutex::default(),
             compared: AtomicU64::new(clock::now()),
             shape,
         };
         if let Some(before) = before {
-            // Unwatched, until discovery says who stays: only what they are is taken over.
+            // Not probed until discovery confirms them: only their state is taken over.
             let known = before.by_address.lock();
             let kept = known.iter().map(|(address, k)| (*address, members.known(&k.target, k.spec.clone(), None)));
             *members.by_address.lock() = kept.collect();
@@ -167,7 +167,7 @@ impl Members {
         members
     }
 
-    fn known(&self, target: &Arc<Target>, spec: TargetSpec, watch: Option<Arc<Watch>>) -> Known {
+    fn known(&self, target: &Arc<Target>, spec: TargetSpec, watch: Option<Arc<Watch>>) -> KnownTarget {
         let peer = HttpPeer::new(target.address, false, String::new());
         let authority = http::HeaderValue::try_from(spec.authority());
         let member = Member {
@@ -179,23 +179,23 @@ impl Members {
             draining: spec.draining,
             opener: OnceLock::new(),
         };
-        Known { target: Arc::clone(target), spec, watch, member: Arc::new(member) }
+        KnownTarget { target: Arc::clone(target), spec, watch, member: Arc::new(member) }
     }
 
-    /// Picks a target, that of the session if it goes on.
-    pub fn pick(&self, wish: &Wish<'_>) -> Result<Picked, NoPick> {
-        let admission = pass(self.breaker.as_ref()).map_err(NoPick::Open)?;
+    /// Picks a target, if possible that of the session.
+    pub fn pick(&self, request: &PickRequest<'_>) -> Result<Picked, NoPick> {
+        let admission = ask_breaker(self.breaker.as_ref()).map_err(NoPick::Open)?;
         let choice = self.choice.load();
         let mut why = NoPick::NoTarget;
         let mut take = |member: &Arc<Member>| self.take(member, &mut why);
-        let home = wish.session.and_then(|tag| choice.sessions.get(&tag));
-        let bound = home.filter(|m| !wish.tried.contains(&m.target.address));
-        let draw = Draw { key: wish.key, random: fastrand::u64(..), tried: wish.tried, active: self.gate.active() };
-        let picked = bound.and_then(&mut take).or_else(|| choice.pick(&draw, take));
+        let home = request.session.and_then(|tag| choice.sessions.get(&tag));
+        let bound = home.filter(|m| !request.tried.contains(&m.target.address));
+        let context = PickContext { key: request.key, random: fastrand::u64(..), tried: request.tried, active: self.gate.active() };
+        let picked = bound.and_then(&mut take).or_else(|| choice.pick(&context, take));
         match (picked, admission) {
             (Some(mut picked), admission) => {
                 picked.passes[0] = admission;
-                // A target that is only busy at the moment, or failed this once, stays the session's.
+                // The session stays with a target that is only busy now, or failed this once.
                 picked.away = home.is_some_and(|home| home.tag != picked.member.tag);
                 Ok(picked)
             }
@@ -214,7 +214,7 @@ impl Members {
             *why = NoPick::Full;
             return None;
         }
-        let pass = match pass(member.breaker.as_ref()) {
+        let pass = match ask_breaker(member.breaker.as_ref()) {
             Ok(pass) => pass,
             Err(left) => {
                 *why = match *why {
@@ -228,12 +228,12 @@ impl Members {
         Some(Picked { member: Arc::clone(member), passes: [None, pass], away: false, counted: true })
     }
 
-    /// Counts a request, for the budget of retries.
+    /// Counts a request, for the retry budget.
     pub fn count_request(&self, now: u64) {
         self.requests[slot()].0.add(now);
     }
 
-    /// Counts a retry, if the budget has room for one.
+    /// Counts a retry, if the budget allows one.
     pub fn begin_retry(&self, now: u64) -> bool {
         let requests = self.requests.iter().map(|own| own.0.count(now)).sum();
         let allowed = self.shape.budget.allows(requests, self.retries.count(now));
@@ -243,8 +243,8 @@ impl Members {
         allowed
     }
 
-    /// Notes how a try ended.
-    pub fn report(&self, picked: &mut Picked, outcome: Outcome, seconds: Option<f64>) {
+    /// Records the outcome of a try.
+    pub fn report(&self, picked: &mut Picked, outcome: TargetOutcome, seconds: Option<f64>) {
         let target = &picked.member.target;
         for (breaker, admission) in picked.passes.iter_mut().filter_map(Option::take) {
             if breaker.record(admission, Some(outcome.is_good())) {
@@ -278,12 +278,12 @@ impl Members {
         self.rebuild();
     }
 
-    /// What a probe found, and whether the target's health changed by it.
+    /// Processes the result of a probe, and whether it changed the target's health.
     pub(super) fn probed(&self, address: SocketAddr, good: bool, changed: bool, failure: Option<&str>) {
         let answered = !matches!(self.shape.probe.as_ref().map(|probe| &probe.kind), Some(ProbeKind::Tcp));
         let Some(target) = self.by_address.lock().get(&address).map(|k| Arc::clone(&k.target)) else { return };
-        let pardoned = good && target.pardon(answered);
-        if !changed && !pardoned {
+        let returned = good && target.end_ejection(answered);
+        if !changed && !returned {
             return;
         }
         match failure {
@@ -296,7 +296,7 @@ impl Members {
         self.rebuild();
     }
 
-    /// Takes a new membership: who stays keeps its health and its counters.
+    /// Replaces the membership: targets that stay keep their health and counters.
     pub fn replace(self: &Arc<Self>, backends: &BTreeSet<Backend>) {
         let mut known = self.by_address.lock();
         let at_start = known.is_empty();
@@ -307,7 +307,7 @@ impl Members {
             if !at_start && !known.contains_key(address) {
                 target.start_slowly();
             }
-            let left = self.bequests.lock().remove(address);
+            let left = self.saved.lock().remove(address);
             let watch = self.shape.probe.as_ref().map(|probe| {
                 let shape = WatchShape {
                     address: *address,
@@ -320,7 +320,7 @@ impl Members {
             });
             let fresh = self.known(&target, spec.clone(), watch);
             if let Some(left) = left {
-                left.apply(&target, self, fresh.member.breaker.as_deref());
+                left.restore(&target, self, fresh.member.breaker.as_deref());
             }
             next.insert(*address, fresh);
         }
@@ -329,11 +329,11 @@ impl Members {
         self.rebuild();
     }
 
-    /// Arranges anew what may be picked now.
+    /// Rearranges the eligible targets.
     pub fn rebuild(&self) {
         let known = self.by_address.lock();
         let choice = Choice::build(&self.shape, &known, clock::now());
-        self.gate.targets(choice.eligible.max(choice.sessions.len()));
+        self.gate.set_targets(choice.eligible.max(choice.sessions.len()));
         let before = self.choice.load();
         if choice.panic && !before.panic && before.total > 0 {
             log::warn!("upstream {}: too few targets are healthy, health is ignored", self.shape.name);
@@ -341,17 +341,17 @@ impl Members {
         self.choice.store(Arc::new(choice));
     }
 
-    /// Whether time alone changes anything.
+    /// Returns whether the eligible targets change with time alone.
     pub fn is_moving(&self) -> bool {
         self.choice.load().starting || self.by_address.lock().values().any(|k| k.target.is_ejected())
     }
 
-    /// What time changes: ejections end, slow starts go on, targets are compared.
+    /// Applies what changes with time: ejections end, slow starts proceed, targets are compared.
     pub fn tick(&self) {
         let now = clock::now();
         let mut changed = self.choice.load().starting;
-        // Where nobody is to be ejected any more, whoever is comes back at once.
-        let back = |target: &Target| if self.shape.outlier.is_some() { target.release(now) } else { target.pardon(true) };
+        // When ejection is no longer configured, ejected targets return at once.
+        let back = |target: &Target| if self.shape.outlier.is_some() { target.expire_ejection(now) } else { target.end_ejection(true) };
         for known in self.by_address.lock().values().filter(|k| back(&k.target)) {
             log::info!("upstream {}: target {} is back from its ejection", self.shape.name, known.target.label);
             known.target.start_slowly();
@@ -371,7 +371,7 @@ impl Members {
     fn compare(&self, shape: &OutlierShape) {
         let targets: Vec<_> = self.by_address.lock().values().map(|k| Arc::clone(&k.target)).collect();
         let tallies: Vec<Tally> = targets.iter().map(|t| t.take_tally()).collect();
-        targets.iter().for_each(|t| t.calm());
+        targets.iter().for_each(|t| t.decay_ejections());
         for (index, why) in outliers(shape, &tallies) {
             self.eject(&targets[index], shape, why);
         }

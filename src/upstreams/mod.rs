@@ -1,14 +1,13 @@
-//! Groups of targets: who belongs to one, who of them may be picked, and which one is next.
+//! Upstreams: groups of targets, their membership, their health, and the pick.
 //!
-//! Membership stands on `pingora-load-balancing` (`Backends`, `ServiceDiscovery`). Around three of its
-//! limits this room goes its own way, each in one place:
-//! * selection is by [`crate::rules::balance`] over the eligible targets alone ([`choice`]);
-//! * a new weight keeps health, and a change of anything else is seen ([`discovery`]);
-//! * its probes start every target as healthy, know no reason, cannot read a body and know one interval:
-//!   a [`watch`] is unknown until its first probe, whose result counts at once, is shared by all upstreams
-//!   that probe alike, and tells them why and since when.
+//! Membership uses `pingora-load-balancing` (`Backends`, `ServiceDiscovery`). Three of its limits are worked around,
+//! each in one place:
+//! * selection uses [`crate::rules::balance`] over the eligible targets alone ([`choice`]);
+//! * a new weight keeps the health, and a change of anything else is detected ([`discovery`]);
+//! * its probes assume every target healthy at first, give no reason, cannot read a body and have one interval. A
+//!   [`watch`] is unknown until its first probe, whose result counts at once; it is shared by all upstreams with the
+//!   same probe, and reports the reason and the time of a change.
 
-mod bequest;
 mod breaker;
 mod call;
 mod choice;
@@ -19,6 +18,7 @@ mod health;
 mod members;
 mod pool;
 mod probe;
+mod saved_state;
 mod send;
 mod sessions;
 mod shape;
@@ -29,21 +29,21 @@ mod view;
 mod visit;
 mod watch;
 
-pub use bequest::Bequest;
 pub use breaker::SharedBreaker;
 pub use call::{MAX_INTERIM, error_text, is_exhaustion, misframed};
 pub use choice::Member;
-pub use discovery::{Change, Changes, DiscoveryShape, TargetText};
+pub use discovery::{DiscoveryShape, TargetChange, TargetChanges, TargetText};
 pub use failure::{CLIENT_GONE, Failure, exhausted, reason_of};
 pub use gate::{Class, GateShape};
 pub use health::Thresholds;
 pub use pool::Pool;
 pub use probe::{Expression, HttpProbe, ProbeKind};
+pub use saved_state::SavedPool;
 pub use send::{Calls, OutgoingRequest, Response};
 pub use sessions::Sessions;
-pub use shape::{PoolShape, SessionKey, Transport, TransportTls, widen_window};
+pub use shape::{PoolShape, SessionKey, TargetTransport, TransportTls, widen_window};
 pub use sticky::Sticky;
-pub use target::{Outcome, Target, TargetSpec};
+pub use target::{Target, TargetOutcome, TargetSpec};
 pub use upstream::{Retry, Upstream};
 pub use visit::{Caller, ResendConditions, Visit};
 pub use watch::ActiveProbe;

@@ -1,4 +1,4 @@
-//! An upstream at work.
+//! The runtime state of an upstream.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,24 +9,24 @@ use pingora::lb::Backends;
 
 use super::breaker::SharedBreaker;
 use super::choice::Choice;
-use super::discovery::{Change, Changes, Discovery, Shared};
+use super::discovery::{PingoraDiscovery, TargetChange, TargetChanges, TargetDiscovery};
 use super::gate::Gate;
-use super::members::{Members, NoPick, Picked, Wish};
+use super::members::{NoPick, PickRequest, Picked, PoolMembers};
 use super::shape::PoolShape;
-use super::target::Outcome;
+use super::target::TargetOutcome;
 use super::view::TargetView;
 use crate::exchange::clock;
 
-/// An upstream at work.
+/// The runtime state of an upstream.
 pub struct Pool {
     backends: Backends,
-    discovery: Arc<Discovery>,
-    members: Arc<Members>,
+    discovery: Arc<TargetDiscovery>,
+    members: Arc<PoolMembers>,
     /// Whether a snapshot that serves has it.
     wanted: AtomicBool,
-    /// Whether someone looks after it.
+    /// Whether its background task runs.
     running: AtomicBool,
-    /// One discovery at a time, so that no older answer comes after a newer one.
+    /// Serialises discoveries, so that no older result replaces a newer one.
     discovering: tokio::sync::Mutex<()>,
 }
 
@@ -37,12 +37,12 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Pool {
-    /// A pool of that shape, which takes over the targets that `before` has too.
-    pub fn new(shape: PoolShape, before: Option<&Self>, changes: Arc<Changes>) -> Arc<Self> {
+    /// Returns a pool of that shape, which takes over the targets that `before` has too.
+    pub fn new(shape: PoolShape, before: Option<&Self>, changes: Arc<TargetChanges>) -> Arc<Self> {
         let (targets, further) = (shape.targets.clone(), shape.discovery.as_ref());
-        let discovery = Arc::new(Discovery::new(targets, further, shape.resolver.as_ref(), shape.resolve_interval, changes));
-        let backends = Backends::new(Box::new(Shared(Arc::clone(&discovery))));
-        let members = Arc::new(Members::new(shape, before.map(|p| &*p.members)));
+        let discovery = Arc::new(TargetDiscovery::new(targets, further, shape.resolver.as_ref(), shape.resolve_interval, changes));
+        let backends = Backends::new(Box::new(PingoraDiscovery(Arc::clone(&discovery))));
+        let members = Arc::new(PoolMembers::new(shape, before.map(|p| &*p.members)));
         Arc::new(Self {
             backends,
             discovery,
@@ -53,44 +53,44 @@ impl Pool {
         })
     }
 
-    /// Its targets at work.
-    pub(super) fn members(&self) -> &Arc<Members> {
+    /// Returns its targets.
+    pub(super) fn members(&self) -> &Arc<PoolMembers> {
         &self.members
     }
 
-    /// What operators changed of it.
-    pub(super) fn changes(&self) -> &Changes {
+    /// Returns the changes of operators.
+    pub(super) fn changes(&self) -> &TargetChanges {
         self.discovery.changes()
     }
 
-    /// Whether its targets are known by names.
+    /// Returns whether any of its targets is given by name.
     pub fn has_names(&self) -> bool {
         let shape = self.shape();
         let named = shape.targets.iter().any(|t| t.host.parse::<std::net::IpAddr>().is_err());
         named || matches!(shape.discovery, Some(super::discovery::DiscoveryShape::Srv(_)))
     }
 
-    /// Its shape.
+    /// Returns its shape.
     pub fn shape(&self) -> &PoolShape {
         &self.members.shape
     }
 
-    /// The eligible targets at this moment.
+    /// Returns the targets that are eligible now.
     pub fn choice(&self) -> Arc<Choice> {
         self.members.choice.load_full()
     }
 
-    /// Who is let in.
+    /// Returns its admission gate.
     pub fn gate(&self) -> &Arc<Gate> {
         &self.members.gate
     }
 
-    /// Its breaker.
+    /// Returns its breaker.
     pub fn breaker(&self) -> Option<&SharedBreaker> {
         self.members.breaker.as_deref()
     }
 
-    /// Every target, for people.
+    /// Returns every target, for the admin interface.
     pub fn targets(&self) -> Vec<TargetView> {
         let known = self.members.by_address.lock();
         let mut targets: Vec<_> = known.values().map(TargetView::of).collect();
@@ -98,49 +98,49 @@ impl Pool {
         targets
     }
 
-    /// Picks a target, that of the session if it goes on.
-    pub fn pick(&self, wish: &Wish<'_>) -> Result<Picked, NoPick> {
-        self.members.pick(wish)
+    /// Picks a target, if possible that of the session.
+    pub fn pick(&self, request: &PickRequest<'_>) -> Result<Picked, NoPick> {
+        self.members.pick(request)
     }
 
-    /// Counts a request, for the budget of retries.
+    /// Counts a request, for the retry budget.
     pub fn count_request(&self) {
         self.members.count_request(clock::now());
     }
 
-    /// Counts a retry, if the budget has room for one.
+    /// Counts a retry, if the budget allows one.
     pub fn begin_retry(&self) -> bool {
         self.members.begin_retry(clock::now())
     }
 
-    /// Notes how a try ended: `seconds` is the time to the head of the response, if there was one.
-    pub fn report(&self, picked: &mut Picked, outcome: Outcome, seconds: Option<f64>) {
+    /// Records the outcome of a try: `seconds` is the time to the response's head, if there was one.
+    pub fn report(&self, picked: &mut Picked, outcome: TargetOutcome, seconds: Option<f64>) {
         self.members.report(picked, outcome, seconds);
     }
 
-    /// It is wanted from now on. True if nobody looks after it: whoever asked is to do so.
+    /// Marks the pool as wanted. Returns true if its background task does not run: the caller has to start it.
     pub fn start(&self) -> bool {
         self.wanted.store(true, Ordering::SeqCst);
         !self.running.swap(true, Ordering::SeqCst)
     }
 
-    /// Whether a snapshot that serves has it, or is about to.
+    /// Returns whether a snapshot that serves, or is about to, has it.
     pub fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::Acquire)
     }
 
-    /// No snapshot that serves has it any more: it ends, although requests may still hold it.
+    /// Marks the pool as unwanted, since no snapshot that serves has it: its task ends, although requests may still
+    /// use it.
     pub fn retire(&self) {
         self.wanted.store(false, Ordering::SeqCst);
     }
 
-    /// Looks at its targets' health anew.
+    /// Rearranges the eligible targets.
     pub fn refresh(&self) {
         self.members.rebuild();
     }
 
-    /// Looks names up and waits until every target was probed once, so that the first request meets
-    /// known targets.
+    /// Looks names up and waits until every target was probed once, so that the first request finds known targets.
     pub async fn first_round(&self) {
         self.discover().await;
         let watches: Vec<_> = self.members.by_address.lock().values().filter_map(|k| k.watch.clone()).collect();
@@ -149,15 +149,15 @@ impl Pool {
     }
 
     /// Changes a target at run time. The change outlives reloads.
-    pub async fn change(&self, address: SocketAddr, change: impl FnOnce(&mut Change)) {
+    pub async fn change(&self, address: SocketAddr, change: impl FnOnce(&mut TargetChange)) {
         self.discovery.changes().change(address, change);
         self.discover().await;
     }
 
-    /// Asks its sources, and lays over what they say what operators changed.
+    /// Queries its sources, and applies the changes of operators to the result.
     pub async fn discover(&self) {
         let _one = self.discovering.lock().await;
-        // Our discovery has no failing way: what cannot be resolved keeps its addresses.
+        // The discovery never fails: a name that cannot be resolved keeps its addresses.
         let _ = self.backends.update(|backends| self.members.replace(&backends)).await;
     }
 
@@ -171,13 +171,13 @@ impl Pool {
             let Some(this) = pool.upgrade() else { return };
             if !this.wanted.load(Ordering::SeqCst) {
                 this.running.store(false, Ordering::SeqCst);
-                // Whoever wants it in this very moment has found it running.
+                // A caller that wants the pool at this moment has found the task running.
                 if !this.wanted.load(Ordering::SeqCst) || this.running.swap(true, Ordering::SeqCst) {
                     return;
                 }
             }
             if this.discovery.is_due() && this.discovering.try_lock().is_ok() {
-                // Apart, so that a name server that is silent holds nothing else up.
+                // In a task of its own, so that an unresponsive name server delays nothing else.
                 let this = Arc::clone(&this);
                 tokio::spawn(async move { this.discover().await });
             }

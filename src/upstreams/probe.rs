@@ -1,4 +1,4 @@
-//! What one probe sends, and what a healthy target answers.
+//! One probe: its request, and the evaluation of the response.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -16,28 +16,28 @@ use super::watch::WatchShape;
 use crate::notation::Statuses;
 use crate::tls::{connector_options, verify_own_certificate};
 
-/// The most of a body that is read to find a text in it.
-const MAX_BODY: usize = 64 * 1024;
+/// The maximum size of a body that is searched for a text.
+const MAX_PROBED_BODY: usize = 64 * 1024;
 
-/// What all probes go out by.
+/// The connectors of all probes.
 static CONNECTORS: LazyLock<(TransportConnector, Connector<()>)> =
     LazyLock::new(|| (TransportConnector::new(connector_options()), Connector::new(connector_options())));
 
-/// What a probe sends and wants.
+/// The kind of a probe.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ProbeKind {
-    /// A connection, with TLS where the upstream has it.
+    /// A connection, with TLS where the upstream uses it.
     Tcp,
-    /// A request.
+    /// An HTTP request.
     Http(HttpProbe),
     /// `grpc.health.v1.Health/Check` (<https://github.com/grpc/grpc/blob/master/doc/health-checking.md>).
     Grpc {
-        /// The service that is asked for; empty is the server as a whole.
+        /// The service name in the request; empty is the server as a whole.
         service: String,
     },
 }
 
-/// A request that a healthy target answers well.
+/// An HTTP request and the expected response.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HttpProbe {
     /// `GET`, `HEAD` …
@@ -48,15 +48,15 @@ pub struct HttpProbe {
     pub host: Option<String>,
     /// Further headers.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The statuses of health.
+    /// The statuses of a healthy target.
     pub status: Statuses,
-    /// A header that has to be there.
+    /// A header that the response must have.
     pub expect_header: Option<HeaderName>,
-    /// What the first 64 KiB of the body have to match.
+    /// An expression that the first 64 KiB of the body must match.
     pub expect_body: Option<Expression>,
 }
 
-/// An expression, equal to those of the same text.
+/// A regular expression, equal to those with the same text.
 #[derive(Clone, Debug)]
 pub struct Expression(pub regex::Regex);
 
@@ -74,7 +74,7 @@ impl std::hash::Hash for Expression {
     }
 }
 
-/// A probe that is sent again and again.
+/// A probe that is sent repeatedly.
 pub struct Probe {
     kind: ProbeKind,
     peer: HttpPeer,
@@ -83,14 +83,14 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// The probe of a watch.
+    /// Returns the probe of a watch.
     pub fn new(shape: &WatchShape) -> Self {
         let mut peer = shape.transport.apply(HttpPeer::new(shape.address, false, String::new()), &shape.host);
         let timeout = shape.probe.timeout;
         peer.options.connection_timeout = Some(timeout);
         peer.options.total_connection_timeout = Some(timeout);
         peer.options.read_timeout = Some(timeout);
-        // Nothing is kept: that a connection can be made is part of what is asked.
+        // No connection is reused: whether a connection can be made is part of the probe.
         peer.options.idle_timeout = Some(Duration::ZERO);
         if matches!(shape.probe.kind, ProbeKind::Grpc { .. }) {
             peer.options.set_http_version(2, 2);
@@ -101,11 +101,11 @@ impl Probe {
     /// Sends it once.
     ///
     /// # Errors
-    /// Says what is wrong with the target.
+    /// Describes what is wrong with the target.
     pub async fn check(&self) -> Result<(), String> {
         match tokio::time::timeout(self.timeout, self.send()).await {
             Ok(result) => result,
-            Err(_) => Err(format!("no answer within {:?}", self.timeout)),
+            Err(_) => Err(format!("no response within {:?}", self.timeout)),
         }
     }
 
@@ -117,26 +117,26 @@ impl Probe {
                 verify_own_certificate(&self.peer, Some(&digest)).await.map_err(|e| cause(&e))
             }
             ProbeKind::Http(probe) => {
-                let most = if probe.expect_body.is_some() { MAX_BODY } else { 0 };
-                let reply = self.ask(probe.request(&self.authority)?, Bytes::new(), most).await?;
-                probe.judge(&reply)
+                let most = if probe.expect_body.is_some() { MAX_PROBED_BODY } else { 0 };
+                let reply = self.call(probe.request(&self.authority)?, Bytes::new(), most).await?;
+                probe.evaluate(&reply)
             }
             ProbeKind::Grpc { service } => {
-                let reply = self.ask(grpc_request(&self.authority)?, grpc_question(service), MAX_BODY).await?;
-                grpc_judge(&reply)
+                let reply = self.call(grpc_request(&self.authority)?, grpc_message(service), MAX_PROBED_BODY).await?;
+                evaluate_grpc(&reply)
             }
         }
     }
 
-    async fn ask(&self, request: RequestHeader, body: Bytes, most: usize) -> Result<Reply, String> {
+    async fn call(&self, request: RequestHeader, body: Bytes, most: usize) -> Result<Reply, String> {
         call(&CONNECTORS.1, &self.peer, request, body, most).await.map_err(|e| cause(&e))
     }
 }
 
-/// What a probe fails with that could not be sent for want of a socket: it says nothing about the target.
+/// The error of a probe that could not be sent because no socket was available: it says nothing about the target.
 pub const UNSENT: &str = "no socket is left to probe it";
 
-/// Why a probe failed.
+/// Returns the reason for which a probe failed.
 fn cause(error: &pingora::Error) -> String {
     if is_exhaustion(error) {
         return UNSENT.to_owned();
@@ -162,7 +162,7 @@ impl HttpProbe {
         Ok(request)
     }
 
-    fn judge(&self, reply: &Reply) -> Result<(), String> {
+    fn evaluate(&self, reply: &Reply) -> Result<(), String> {
         let status = reply.head.status.as_u16();
         if !self.status.contains(status) {
             return Err(format!("status {status}"));
@@ -185,9 +185,9 @@ fn grpc_request(authority: &str) -> Result<RequestHeader, String> {
     Ok(request)
 }
 
-/// A message of one field, number 1 of type string, behind the five bytes of its frame.
-fn grpc_question(service: &str) -> Bytes {
-    // A name of over 127 bytes would need a longer length; there is none.
+/// Returns a message of one field, number 1 of type string, behind the five bytes of its frame.
+fn grpc_message(service: &str) -> Bytes {
+    // A name of more than 127 bytes would need a longer length; there is none.
     let name = &service.as_bytes()[..service.len().min(127)];
     let mut message = Vec::new();
     if !name.is_empty() {
@@ -199,14 +199,14 @@ fn grpc_question(service: &str) -> Bytes {
     frame.into()
 }
 
-/// `status: SERVING` is field 1 with the value 1.
-fn grpc_judge(reply: &Reply) -> Result<(), String> {
+/// Evaluates a response: `status: SERVING` is field 1 with the value 1.
+fn evaluate_grpc(reply: &Reply) -> Result<(), String> {
     let from = |headers: &http::HeaderMap| headers.get("grpc-status").and_then(|v| v.to_str().ok()).map(str::to_owned);
     let status = reply.trailers.as_ref().and_then(from).or_else(|| from(&reply.head.headers));
     match status.as_deref() {
         Some("0") => {}
         Some(other) => return Err(format!("grpc-status {other}")),
-        None => return Err(format!("no gRPC answer, status {}", reply.head.status.as_u16())),
+        None => return Err(format!("no gRPC response, status {}", reply.head.status.as_u16())),
     }
     match reply.body.get(5..) {
         Some([0x08, 1, ..]) => Ok(()),
@@ -220,8 +220,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_question_is_a_framed_message() {
-        assert_eq!(&grpc_question("")[..], &[0, 0, 0, 0, 0]);
-        assert_eq!(&grpc_question("ab")[..], &[0, 0, 0, 0, 4, 0x0a, 2, b'a', b'b']);
+    fn the_grpc_message_is_framed() {
+        assert_eq!(&grpc_message("")[..], &[0, 0, 0, 0, 0]);
+        assert_eq!(&grpc_message("ab")[..], &[0, 0, 0, 0, 4, 0x0a, 2, b'a', b'b']);
     }
 }

@@ -26,7 +26,7 @@ use super::call::{connect, error_text, exchange, is_exhaustion, read_body, relea
 use super::choice::Member;
 use super::failure::{CLIENT_GONE, Failure, exhausted, rejection_of};
 use super::shape::widen_window;
-use super::target::Outcome;
+use super::target::TargetOutcome;
 use super::upstream::Upstream;
 use super::visit::{Caller, ResendConditions, Try, Visit};
 use crate::exchange::{Reason, Rejection};
@@ -276,7 +276,7 @@ fn report(visit: &Visit, attempt: &mut Try, failed: &FailedTry) {
     let exhausted = !failed.connected && is_exhaustion(&failed.error);
     if !exhausted && *failed.error.etype() != CLIENT_GONE {
         let late = *failed.error.etype() == ErrorType::ReadTimedout;
-        visit.report_try(attempt, if late { Outcome::TimedOut } else { Outcome::GatewayFailed });
+        visit.report_try(attempt, if late { TargetOutcome::TimedOut } else { TargetOutcome::GatewayFailed });
     }
 }
 
@@ -321,8 +321,8 @@ mod tests {
 
     use super::*;
     use crate::rules::balance::Algorithm;
-    use crate::rules::resilience::Budget;
-    use crate::upstreams::discovery::Changes;
+    use crate::rules::resilience::RetryBudget;
+    use crate::upstreams::discovery::TargetChanges;
     use crate::upstreams::gate::{Class, GateShape};
     use crate::upstreams::pool::Pool;
     use crate::upstreams::simulation::{backends, shape};
@@ -362,8 +362,8 @@ mod tests {
         let mut shape = shape(&mut fastrand::Rng::with_seed(1));
         (shape.breaker, shape.target_breaker, shape.outlier, shape.algorithm) = (None, None, None, Algorithm::RoundRobin);
         shape.gate = GateShape { requests: 100, per_target: 0, ..shape.gate };
-        shape.budget = Budget { percent: 100, min: 100 };
-        let pool = Pool::new(shape, None, Arc::new(Changes::default()));
+        shape.budget = RetryBudget { percent: 100, min: 100 };
+        let pool = Pool::new(shape, None, Arc::new(TargetChanges::default()));
         pool.members().replace(&ports.iter().flat_map(|port| backends(*port..=*port)).collect());
         let retry = Retry {
             attempts: 3,

@@ -1,4 +1,4 @@
-//! What an upstream is, as its configuration says: the part that decides whether it is the same one.
+//! The shape of an upstream: the part of its configuration that decides whether two upstreams are the same.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,23 +12,23 @@ use super::target::TargetSpec;
 use super::watch::ActiveProbe;
 use crate::clients::Resolver;
 use crate::rules::balance::Algorithm;
-use crate::rules::resilience::{BreakerShape, Budget, OutlierShape};
-use crate::tls::{PeerAuthorities, system_roots};
+use crate::rules::resilience::{BreakerShape, OutlierShape, RetryBudget};
+use crate::tls::{PeerRoots, system_roots};
 
-/// What an HTTP/2 target may send of a response before it is read, and so before the client takes it; and the streams of a
-/// connection, so that none waits for the client of another one.
-const STREAM_WINDOW: u32 = 64 * 1024;
-const STREAMS: u32 = 100;
+/// The flow-control window of an HTTP/2 response: the number of bytes that a target may send before the client reads
+/// them. And the streams of a connection, so that none waits for the client of another one.
+const TARGET_STREAM_WINDOW: u32 = 64 * 1024;
+const TARGET_STREAMS: u32 = 100;
 
-/// The same for a request whose body is still coming.
+/// The window for a request whose body is still being sent.
 const DUPLEX_WINDOW: u32 = 8 * 1024 * 1024;
 
-/// What tells connections with such a window from the others of a target.
+/// Distinguishes connections with such a window from the others of a target.
 const DUPLEX_KEY: u64 = 0x6475_706c_6578;
 
-/// Has a request whose body is still coming take a connection with a large window: Pingora does not read the response while
-/// it waits to send a part of the request, so that with a target that sends back what it gets both would wait for each
-/// other.
+/// Makes a request whose body is still being sent use a connection with a large window: Pingora does not read the
+/// response while it waits to send a part of the request, so that with a target that echoes its input both would wait
+/// for each other.
 pub fn widen_window(peer: &mut HttpPeer) {
     if peer.options.alpn.get_max_http_version() == 2 {
         peer.options.h2_stream_window_size = Some(DUPLEX_WINDOW);
@@ -37,47 +37,47 @@ pub fn widen_window(peer: &mut HttpPeer) {
     }
 }
 
-/// All that makes a pool what it is. Two configurations that ask for the same shape share the pool.
+/// The configuration of a pool. Configurations that need the same shape share the pool.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PoolShape {
     /// The upstream's name.
     pub name: String,
-    /// How a target is picked.
+    /// The balancing algorithm.
     pub algorithm: Algorithm,
-    /// The targets that are written down.
+    /// The configured targets.
     pub targets: Vec<TargetSpec>,
-    /// How they are spoken to.
-    pub transport: Transport,
-    /// How they are probed.
+    /// The transport to the targets.
+    pub transport: TargetTransport,
+    /// The active probe.
     pub probe: Option<ActiveProbe>,
-    /// When targets are left out because of their answers.
+    /// The conditions for ejection.
     pub outlier: Option<OutlierShape>,
-    /// Percent of healthy targets below which health is ignored; 0 is never.
+    /// The percentage of healthy targets below which health is ignored; 0 is never.
     pub panic_threshold: u32,
-    /// How targets that have just become eligible are started: nanoseconds, thousandths of aggression.
+    /// The slow start of targets that become eligible: nanoseconds, thousandths of aggression.
     pub slow_start: Option<(u64, u32)>,
     /// The breaker of the whole upstream.
     pub breaker: Option<BreakerShape>,
     /// The breaker of each target.
     pub target_breaker: Option<BreakerShape>,
-    /// How many requests there may be.
+    /// The limits on concurrent requests.
     pub gate: GateShape,
-    /// How many of them may be retries.
-    pub budget: Budget,
-    /// The key of its sessions, if it has any.
+    /// The retry budget.
+    pub budget: RetryBudget,
+    /// The key of its session tags, if it has sessions.
     pub sessions: Option<SessionKey>,
     /// The zone that this gateway is in.
     pub zone: Option<String>,
-    /// Where further targets come from.
+    /// The source of further targets.
     pub discovery: Option<DiscoveryShape>,
-    /// Who knows host names, if not the system's name servers.
+    /// The resolver for host names, if not the system's.
     pub resolver: Option<Resolver>,
-    /// Time between two look-ups of host names that do not say how long they hold.
+    /// The interval between look-ups of host names without a time to live.
     pub resolve_interval: Duration,
 }
 
-/// What turns a target's address into the tag that its sessions carry: nobody without the key can
-/// make a tag, or read an address out of one.
+/// The key that turns a target's address into the tag of its sessions: without the key, nobody can forge a tag or
+/// derive an address from one.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SessionKey([u8; 32]);
 
@@ -88,7 +88,7 @@ impl std::fmt::Debug for SessionKey {
 }
 
 impl SessionKey {
-    /// The key that a secret stands for; without one, the gateway's own.
+    /// Returns the key derived from a secret, or without one the gateway's own.
     pub fn new(secret: Option<&str>, own: [u8; 32]) -> Self {
         let Some(secret) = secret else { return Self(own) };
         let digest = digest::digest(&digest::SHA256, secret.as_bytes());
@@ -97,7 +97,7 @@ impl SessionKey {
         Self(key)
     }
 
-    /// The tag of a target.
+    /// Returns the tag of a target.
     pub fn tag(&self, label: &str) -> u128 {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.0);
         let mut tag = [0; 16];
@@ -106,20 +106,20 @@ impl SessionKey {
     }
 }
 
-/// How targets are spoken to.
+/// The transport to targets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Transport {
-    /// The least and the greatest major version of HTTP.
+pub struct TargetTransport {
+    /// The minimum and the maximum major version of HTTP.
     pub versions: (u8, u8),
     /// TLS, if any.
     pub tls: Option<TransportTls>,
-    /// To connect, TLS included.
+    /// The time-out for connecting, TLS included.
     pub connect: Duration,
-    /// Between two reads.
+    /// The time-out between two reads.
     pub read: Duration,
-    /// For one write.
+    /// The time-out for one write.
     pub write: Duration,
-    /// How long an unused connection is kept.
+    /// The time after which an unused connection is closed.
     pub idle: Duration,
 }
 
@@ -128,45 +128,46 @@ pub struct Transport {
 pub struct TransportTls {
     /// Whether the certificate is verified.
     pub verify: bool,
-    /// The name to ask for and verify instead of the target's own.
+    /// The name to request and verify instead of the target's own.
     pub name: Option<String>,
-    /// Authorities instead of the system's.
-    pub ca: Option<PeerAuthorities>,
+    /// The CA certificates instead of the system's.
+    pub ca: Option<PeerRoots>,
 }
 
-impl Transport {
+impl TargetTransport {
     /// Gives a peer the settings of this transport; `host` is the target's configured name.
     pub fn apply(&self, mut peer: HttpPeer, host: &str) -> HttpPeer {
         if let Some(tls) = &self.tls {
             peer.scheme = pingora::upstreams::peer::Scheme::HTTPS;
-            // Never empty: Pingora takes an empty name to mean that nothing is to be verified.
+            // Never empty: Pingora takes an empty name to mean that nothing is verified.
             peer.sni = tls.name.clone().unwrap_or_else(|| host.to_owned());
-            // With authorities and without verification, it is `verify_own_certificate` that verifies.
+            // With a CA and without verification, `verify_own_certificate` verifies.
             let by_pingora = tls.verify && tls.ca.as_ref().is_none_or(|ca| !ca.may_be_own);
             peer.options.verify_cert = by_pingora;
             peer.options.verify_hostname = by_pingora;
             peer.options.ca = match &tls.ca {
                 Some(ca) if tls.verify => Some(Arc::clone(&ca.certificates)),
-                _ if !tls.verify && system_roots().is_empty() => Some(Arc::clone(&PeerAuthorities::placeholder().certificates)),
+                _ if !tls.verify && system_roots().is_empty() => Some(Arc::clone(&PeerRoots::placeholder().certificates)),
                 _ => None,
             };
         }
         let (least, most) = self.versions;
         peer.options.set_http_version(most, least);
-        peer.options.max_h2_streams = STREAMS as usize;
-        // What may come before it is read, and so before the client takes it: Pingora's own is 8 MiB for each response.
-        peer.options.h2_stream_window_size = Some(STREAM_WINDOW);
-        // Of all its streams, so that none waits for a client of another one.
-        peer.options.h2_connection_window_size = Some(STREAMS * STREAM_WINDOW);
-        // Upgrades have a tunnel of their own; Pingora's would lose some.
+        peer.options.max_h2_streams = TARGET_STREAMS as usize;
+        // The bytes that may arrive before they are read, and so before the client takes them: Pingora's default is 8
+        // MiB per response.
+        peer.options.h2_stream_window_size = Some(TARGET_STREAM_WINDOW);
+        // The window of all its streams, so that none waits for the client of another one.
+        peer.options.h2_connection_window_size = Some(TARGET_STREAMS * TARGET_STREAM_WINDOW);
+        // Upgrades use a tunnel of their own; Pingora's would lose some.
         peer.options.http_upstream_request_policy = pingora::upstreams::peer::HttpUpstreamRequestPolicy::deny_upgrades();
         peer.options.connection_timeout = Some(self.connect);
         peer.options.total_connection_timeout = Some(self.connect);
         peer.options.read_timeout = Some(self.read);
         peer.options.write_timeout = Some(self.write);
         peer.options.idle_timeout = Some(self.idle);
-        // Pingora's own hash leaves out authorities and protocol, so that a connection made under
-        // other terms could be reused; fixed seeds, since it has to be the same at every reload.
+        // Pingora's own hash omits the CA and the protocol, so that a connection made under other settings could be
+        // reused. The seeds are fixed, since the hash has to be the same after every reload.
         peer.group_key = ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one((&self.tls, self.versions));
         peer
     }

@@ -12,12 +12,12 @@ use pingora::lb::{Backend, Extensions};
 use pingora::protocols::l4::socket::SocketAddr as PingoraAddr;
 
 use super::gate::GateShape;
-use super::members::{Members, NoPick, Picked, Wish};
-use super::shape::{PoolShape, Transport};
-use super::target::{Outcome, TargetSpec};
+use super::members::{NoPick, PickRequest, Picked, PoolMembers};
+use super::shape::{PoolShape, TargetTransport};
+use super::target::{TargetOutcome, TargetSpec};
 use crate::exchange::clock::{VirtualClock, nanos};
 use crate::rules::balance::Algorithm;
-use crate::rules::resilience::{BreakerShape, Budget, FailureShare, OutlierShape};
+use crate::rules::resilience::{BreakerShape, FailureShare, OutlierShape, RetryBudget};
 
 /// The algorithms without hash tables, which are slow to build and have tests of their own.
 const ALGORITHMS: [Algorithm; 5] =
@@ -40,7 +40,7 @@ pub(super) fn shape(random: &mut Rng) -> PoolShape {
         name: "simulated".to_owned(),
         algorithm: ALGORITHMS[random.usize(..ALGORITHMS.len())],
         targets: Vec::new(),
-        transport: Transport {
+        transport: TargetTransport {
             versions: (1, 1),
             tls: None,
             connect: Duration::from_secs(1),
@@ -64,7 +64,7 @@ pub(super) fn shape(random: &mut Rng) -> PoolShape {
         breaker: breaker(random),
         target_breaker: breaker(random),
         gate: GateShape { requests: 100, per_target: random.u32(0..4), pending: 0, pending_time: Duration::ZERO, adaptive: None },
-        budget: Budget { percent: random.u32(0..50), min: random.u32(0..3) },
+        budget: RetryBudget { percent: random.u32(0..50), min: random.u32(0..3) },
         sessions: None,
         discovery: None,
         resolver: None,
@@ -85,7 +85,7 @@ pub(super) fn backends(ports: RangeInclusive<usize>) -> BTreeSet<Backend> {
 }
 
 struct World {
-    members: Arc<Members>,
+    members: Arc<PoolMembers>,
     failing: Vec<bool>,
     running: Vec<Picked>,
     requests: Vec<u64>,
@@ -95,7 +95,7 @@ struct World {
 
 impl World {
     fn new(random: &mut Rng) -> Self {
-        let members = Arc::new(Members::new(shape(random), None));
+        let members = Arc::new(PoolMembers::new(shape(random), None));
         let count = random.usize(1..8);
         members.replace(&backends(1..=count));
         Self {
@@ -111,7 +111,7 @@ impl World {
     fn pick(&mut self, random: &mut Rng) {
         self.members.count_request(self.now);
         self.requests.push(self.now);
-        let wish = Wish { key: random.bool().then(|| random.u64(..)), ..Wish::default() };
+        let wish = PickRequest { key: random.bool().then(|| random.u64(..)), ..PickRequest::default() };
         let Ok(picked) = self.members.pick(&wish) else { return };
         let panic = self.members.choice.load().panic;
         assert!(panic || !picked.member.target.is_ejected(), "an ejected target was picked outside of a panic");
@@ -130,9 +130,9 @@ impl World {
         }
         let failing = self.failing[usize::from(picked.member.target.address.port())];
         let outcome = match (failing, random.u8(..4)) {
-            (true, 0) => Outcome::Failed,
-            (true, _) => Outcome::GatewayFailed,
-            (false, _) => Outcome::Good,
+            (true, 0) => TargetOutcome::Failed,
+            (true, _) => TargetOutcome::GatewayFailed,
+            (false, _) => TargetOutcome::Good,
         };
         self.members.report(&mut picked, outcome, Some(random.f64()));
         if failing {
@@ -186,8 +186,8 @@ impl World {
             clock.set(self.now);
             self.members.tick();
             for _ in 0..8 {
-                match self.members.pick(&Wish { key: Some(self.now ^ fastrand::u64(..)), ..Wish::default() }) {
-                    Ok(mut picked) => self.members.report(&mut picked, Outcome::Good, Some(0.01)),
+                match self.members.pick(&PickRequest { key: Some(self.now ^ fastrand::u64(..)), ..PickRequest::default() }) {
+                    Ok(mut picked) => self.members.report(&mut picked, TargetOutcome::Good, Some(0.01)),
                     Err(why) => assert_ne!(why, NoPick::Full, "nothing is under way"),
                 }
             }
@@ -197,7 +197,7 @@ impl World {
         assert!(known.values().all(|k| !k.target.is_ejected()), "a target is still ejected");
         drop(known);
         assert!(!self.members.choice.load().panic);
-        assert!(self.members.pick(&Wish::default()).is_ok(), "nothing is picked");
+        assert!(self.members.pick(&PickRequest::default()).is_ok(), "nothing is picked");
     }
 }
 

@@ -1,4 +1,4 @@
-//! One server of an upstream.
+//! One target of an upstream.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,50 +12,50 @@ use crate::exchange::clock;
 use crate::rules::balance::{Ewma, hash_key};
 use crate::rules::resilience::{BreakerShape, Ejection, OutlierShape, Tally};
 
-/// A target as it was configured; a name may stand for several addresses.
+/// The configuration of a target; a name may stand for several addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TargetSpec {
     /// A host name or an address, without brackets.
     pub host: String,
     /// The port.
     pub port: u16,
-    /// Its share; at least 1.
+    /// Its weight; at least 1.
     pub weight: u32,
-    /// 0 is asked first, and others as far as it is not healthy.
+    /// Its priority: 0 first, and others as far as it is not healthy.
     pub priority: u32,
-    /// Where it is.
+    /// Its zone.
     pub zone: Option<String>,
     /// Whether it takes no new sessions.
     pub draining: bool,
 }
 
 impl TargetSpec {
-    /// A target of weight 1.
+    /// Returns a target of weight 1.
     pub fn new(host: impl Into<String>, port: u16) -> Self {
         Self { host: host.into(), port, weight: 1, priority: 0, zone: None, draining: false }
     }
 
-    /// What `Host` is for this target.
+    /// Returns the value of `Host` for this target.
     pub fn authority(&self) -> String {
         if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
     }
 }
 
-/// How requests to a target ended, as far as it is to blame or to praise.
+/// The outcome of a request to a target, as far as the target caused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It responded, with something below 500.
+pub enum TargetOutcome {
+    /// It responded with a status below 500.
     Good,
-    /// It responded with 5xx, but with none of the next kind.
+    /// It responded with 5xx, except those of the next kind.
     Failed,
-    /// It could not be reached, broke off, or responded with 502, 503 or 504.
+    /// It could not be reached, closed the connection, or responded with 502, 503 or 504.
     GatewayFailed,
-    /// It was reached, and took too long to respond. Counts as the one before.
+    /// It was reached, and took too long to respond. Counts like the previous one.
     TimedOut,
 }
 
-impl Outcome {
-    /// Of a status.
+impl TargetOutcome {
+    /// Returns the outcome of a response with this status.
     pub fn of_status(status: u16) -> Self {
         match status {
             502..=504 => Self::GatewayFailed,
@@ -64,9 +64,9 @@ impl Outcome {
         }
     }
 
-    /// Of the head of a response, to a caller that speaks gRPC or does not. A status of gRPC in the head is a response
-    /// without a message: UNAVAILABLE is what a proxy would say with 503; UNKNOWN, INTERNAL and DATA_LOSS are what a server
-    /// would say with 500.
+    /// Returns the outcome of a response head, for a client that uses gRPC or not. A gRPC status in the head belongs to a
+    /// response without a message: a proxy would report UNAVAILABLE as 503; a server would report UNKNOWN, INTERNAL and
+    /// DATA_LOSS as 500.
     pub fn of_response(head: &http::response::Parts, grpc: bool) -> Self {
         let status = Self::of_status(head.status.as_u16());
         if !grpc {
@@ -84,59 +84,60 @@ impl Outcome {
         matches!(self, Self::GatewayFailed | Self::TimedOut)
     }
 
-    /// Whether it is no failure.
+    /// Returns whether it is no failure.
     pub fn is_good(self) -> bool {
         self == Self::Good
     }
 }
 
-/// What every request writes: apart from what every request reads, so that the one does not take the other's
-/// cache line from the other workers. Processors fetch lines in pairs.
+/// The counters that every request writes. They are separate from what every request reads, so that writes do not
+/// evict its cache line from the other workers. Processors fetch lines in pairs.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Counts {
+struct TargetCounters {
     latency: Ewma,
     active: AtomicU32,
-    /// Failures in a row, of all kinds and of the way to it.
+    /// Failures in a row: all, and gateway failures.
     in_a_row: AtomicU32,
     gateway_in_a_row: AtomicU32,
     good: AtomicU32,
     bad: AtomicU32,
 }
 
-/// One server: an address, how it behaves, and its load. Kept over reloads.
+/// A target: its address, health and load. It is kept over reloads.
 #[derive(Debug)]
 pub struct Target {
-    /// Where it is.
+    /// Its address.
     pub address: SocketAddr,
     /// Its address as text, for logs and metrics.
     pub label: String,
-    /// Its number in tables of hashes.
+    /// Its id in hash tables.
     pub id: u64,
-    counts: Counts,
+    counts: TargetCounters,
     ejection: Mutex<(Ejection, &'static str)>,
     ejected: AtomicBool,
-    /// Whether its last failure was a time-out: that it can be connected to does not speak against that.
+    /// Whether its last failure was a time-out: a successful connection does not disprove that.
     timed_out: AtomicBool,
-    /// When it became eligible after it was not, for a slow start; 0 is from the beginning.
+    /// The time at which it became eligible again, for a slow start; 0 if it always was.
     started: AtomicU64,
     breaker: Mutex<Option<Arc<SharedBreaker>>>,
-    /// A place for each socket that is being connected to it.
+    /// The limit on concurrent connection attempts.
     pub connecting: Semaphore,
 }
 
-/// How many sockets may be on their way to one target. Further requests wait, for as long as connecting may take.
-const CONNECTING: usize = 256;
+/// The maximum number of concurrent connection attempts to one target. Further requests wait, up to the connect
+/// time-out.
+const MAX_CONNECTING: usize = 256;
 
 impl Target {
-    /// A target of which nothing is known yet.
+    /// Returns a target without any history.
     pub fn new(address: SocketAddr) -> Self {
         let label = address.to_string();
         Self {
             address,
             id: hash_key(label.as_bytes()),
             label,
-            counts: Counts {
+            counts: TargetCounters {
                 latency: Ewma::new(clock::now()),
                 active: AtomicU32::new(0),
                 in_a_row: AtomicU32::new(0),
@@ -149,66 +150,66 @@ impl Target {
             timed_out: AtomicBool::new(false),
             started: AtomicU64::new(0),
             breaker: Mutex::new(None),
-            connecting: Semaphore::new(CONNECTING),
+            connecting: Semaphore::new(MAX_CONNECTING),
         }
     }
 
-    /// Its response time.
+    /// Returns its response time.
     pub fn latency(&self) -> &Ewma {
         &self.counts.latency
     }
 
-    /// Requests that it is working on.
+    /// Returns the number of requests in flight.
     pub fn active(&self) -> u32 {
         self.counts.active.load(Ordering::Relaxed)
     }
 
-    /// Counts a request on it, until [`Self::end`]: [`Picked`](super::Picked) says both.
+    /// Counts a request on it, until [`Self::end`]; [`Picked`](super::Picked) calls both.
     pub fn begin(&self) {
         self.counts.active.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A request is on it no longer.
+    /// Ends the count of a request.
     pub fn end(&self) {
         self.counts.active.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Its breaker of that shape, which goes on from where the one stands that it has.
+    /// Returns its breaker of that shape, which takes over the state of the present one.
     pub fn breaker(&self, shape: BreakerShape) -> Arc<SharedBreaker> {
         let mut breaker = self.breaker.lock();
         let of_shape = breaker.as_ref().map_or_else(|| Arc::new(SharedBreaker::new(shape)), |known| known.reshaped(shape));
         Arc::clone(breaker.insert(of_shape))
     }
 
-    /// Whether it is left out because of its responses.
+    /// Returns whether it is ejected.
     pub fn is_ejected(&self) -> bool {
         self.ejected.load(Ordering::Acquire)
     }
 
-    /// Why, and until when on [`clock`].
+    /// Returns the reason and the end of its ejection, on [`clock`].
     pub fn ejection(&self) -> Option<(&'static str, u64)> {
         let (ejection, why) = *self.ejection.lock();
         ejection.until().map(|until| (why, until))
     }
 
-    /// How often in a row it was ejected, until when on [`clock`], and why; `None` when it is not.
+    /// Returns the number of ejections in a row, the end on [`clock`], and the reason; `None` when it is not ejected.
     pub fn ejection_state(&self) -> Option<(u32, u64, &'static str)> {
         let (ejection, why) = *self.ejection.lock();
         ejection.until().map(|until| (ejection.times(), until, why))
     }
 
-    /// It was ejected by a predecessor and is so until then.
-    pub fn stay_ejected(&self, times: u32, until: u64, why: &'static str) {
-        *self.ejection.lock() = (Ejection::until_then(times, until), why);
+    /// Restores an ejection of a predecessor, until the given time.
+    pub fn restore_ejection(&self, times: u32, until: u64, why: &'static str) {
+        *self.ejection.lock() = (Ejection::restored(times, until), why);
         self.ejected.store(true, Ordering::Release);
     }
 
-    /// Notes an outcome. Why it should be ejected, if it should.
-    pub fn observe(&self, outcome: Outcome, shape: &OutlierShape) -> Option<&'static str> {
+    /// Records an outcome. Returns the reason for an ejection, if it should be ejected.
+    pub fn observe(&self, outcome: TargetOutcome, shape: &OutlierShape) -> Option<&'static str> {
         if outcome.is_good() {
             self.counts.good.fetch_add(1, Ordering::Relaxed);
             for row in [&self.counts.in_a_row, &self.counts.gateway_in_a_row] {
-                // Read first: a store would take the cache line from the other workers.
+                // Read first: a store would evict the cache line from the other workers.
                 if row.load(Ordering::Relaxed) != 0 {
                     row.store(0, Ordering::Relaxed);
                 }
@@ -216,10 +217,10 @@ impl Target {
             return None;
         }
         self.counts.bad.fetch_add(1, Ordering::Relaxed);
-        self.timed_out.store(outcome == Outcome::TimedOut, Ordering::Relaxed);
+        self.timed_out.store(outcome == TargetOutcome::TimedOut, Ordering::Relaxed);
         let row = self.counts.in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
         let gateway = if outcome.is_gateway_failure() { self.counts.gateway_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
-        // Where no more may be ejected now, the next row of failures asks again, and not each of them.
+        // Where no more targets may be ejected now, the next series of failures tries again, and not every failure.
         if shape.failures > 0 && row.is_multiple_of(shape.failures) {
             Some("consecutive_failures")
         } else if shape.gateway_failures > 0 && gateway > 0 && gateway.is_multiple_of(shape.gateway_failures) {
@@ -229,12 +230,12 @@ impl Target {
         }
     }
 
-    /// What came in since this was last asked.
+    /// Returns the counts since the last call.
     pub fn take_tally(&self) -> Tally {
         Tally { good: self.counts.good.swap(0, Ordering::Relaxed), bad: self.counts.bad.swap(0, Ordering::Relaxed) }
     }
 
-    /// Leaves it out for a time.
+    /// Ejects it.
     pub fn eject(&self, shape: &OutlierShape, why: &'static str) {
         let mut ejection = self.ejection.lock();
         ejection.0.eject(shape, clock::now());
@@ -243,19 +244,20 @@ impl Target {
         self.forget();
     }
 
-    /// Lets it back if its time is over. Whether it came back.
-    pub fn release(&self, now: u64) -> bool {
-        self.is_ejected() && self.let_back(|ejection| ejection.release(now))
+    /// Ends the ejection if its time is over. Returns whether it ended.
+    pub fn expire_ejection(&self, now: u64) -> bool {
+        self.is_ejected() && self.update_ejection(|ejection| ejection.expire_ejection(now))
     }
 
-    /// Lets it back at once: a probe has succeeded, and was responded to if it asked for that. Whether it came
-    /// back. One that takes too long to respond comes back only when a probe is responded to: a stopped process can be connected to.
-    pub fn pardon(&self, answered: bool) -> bool {
+    /// Ends the ejection at once, since a probe has succeeded; `answered` says whether it got a response. Returns
+    /// whether the ejection ended. After a time-out only a probe with a response ends it: a stopped process accepts
+    /// connections too.
+    pub fn end_ejection(&self, answered: bool) -> bool {
         let shown = answered || !self.timed_out.load(Ordering::Relaxed);
-        self.is_ejected() && shown && self.let_back(Ejection::pardon)
+        self.is_ejected() && shown && self.update_ejection(Ejection::end_ejection)
     }
 
-    fn let_back(&self, ask: impl FnOnce(&mut Ejection) -> bool) -> bool {
+    fn update_ejection(&self, ask: impl FnOnce(&mut Ejection) -> bool) -> bool {
         let mut ejection = self.ejection.lock();
         let back = ask(&mut ejection.0);
         if back {
@@ -265,9 +267,9 @@ impl Target {
         back
     }
 
-    /// An interval has gone by without an ejection.
-    pub fn calm(&self) {
-        self.ejection.lock().0.calm();
+    /// Records an interval without an ejection.
+    pub fn decay_ejections(&self) {
+        self.ejection.lock().0.decay_ejections();
     }
 
     fn forget(&self) {
@@ -276,12 +278,12 @@ impl Target {
         }
     }
 
-    /// It is eligible from now on, and is to be started slowly.
+    /// Starts a slow start: the target is eligible from now on.
     pub fn start_slowly(&self) {
         self.started.store(clock::now(), Ordering::Relaxed);
     }
 
-    /// How long it has been eligible, if it was ever not.
+    /// Returns for how long it has been eligible, if it ever was not.
     pub fn started(&self, now: u64) -> Option<u64> {
         let started = self.started.load(Ordering::Relaxed);
         (started > 0).then(|| now.saturating_sub(started))

@@ -1,57 +1,57 @@
-//! A target as operators see it.
+//! Targets in the admin interface.
 
 use std::net::SocketAddr;
 
 use serde::Serialize;
 
 use super::health::HealthView;
-use super::members::Known;
+use super::members::KnownTarget;
 use crate::exchange::clock;
 
-/// A target.
+/// A target in the admin interface.
 #[derive(Clone, Debug, Serialize)]
 pub struct TargetView {
-    /// Where it is.
+    /// Its address.
     pub address: SocketAddr,
-    /// Its share.
+    /// Its weight.
     pub weight: u32,
     /// Its priority.
     pub priority: u32,
-    /// Where it is.
+    /// Its zone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
-    /// Requests that it is working on.
+    /// The number of requests in flight.
     pub in_flight: u32,
     /// Whether it takes no new sessions.
     pub draining: bool,
-    /// Whether it may be picked for a request without a session.
+    /// Whether it is eligible for a request without a session.
     pub eligible: bool,
-    /// What probes say, if there are any.
+    /// The result of its probes, if there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthView>,
-    /// Why it is left out because of its answers.
+    /// Its ejection, if it is ejected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ejected: Option<EjectedView>,
     /// Its breaker, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub breaker: Option<&'static str>,
-    /// Its response time in milliseconds, as least_response_time has it, once there is one.
+    /// Its response time in milliseconds, as least_response_time uses it, once there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_ms: Option<f64>,
 }
 
-/// An ejection.
+/// An ejection in the admin interface.
 #[derive(Clone, Debug, Serialize)]
 pub struct EjectedView {
-    /// Why.
+    /// The reason.
     pub reason: &'static str,
-    /// Seconds that are left of it.
+    /// The remaining seconds.
     pub seconds_left: u64,
 }
 
 impl TargetView {
-    /// Of a target.
-    pub fn of(known: &Known) -> Self {
+    /// Returns the view of a target.
+    pub fn of(known: &KnownTarget) -> Self {
         let now = clock::now();
         let target = &known.target;
         let left = |until: u64| until.saturating_sub(now).div_ceil(1_000_000_000);

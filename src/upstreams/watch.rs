@@ -1,4 +1,4 @@
-//! Active probes: one watch for each target and way of probing, however many upstreams it is in.
+//! Active probes: one watch for each target and kind of probe, shared by all upstreams with it.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -8,61 +8,61 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::health::{HealthState, HealthView, Thresholds};
-use super::members::Members;
+use super::members::PoolMembers;
 use super::probe::{Probe, ProbeKind, UNSENT};
-use super::shape::Transport;
+use super::shape::TargetTransport;
 
-/// An active probe.
+/// The configuration of an active probe.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ActiveProbe {
-    /// What is sent.
+    /// The kind of probe.
     pub kind: ProbeKind,
-    /// Time between two probes.
+    /// The interval between two probes.
     pub interval: Duration,
-    /// Time between two probes while the last results disagree with the status.
+    /// The interval while the last results contradict the status.
     pub interval_changing: Duration,
-    /// Time between two probes of a target that is down.
+    /// The interval for an unhealthy target.
     pub interval_down: Duration,
-    /// The longest that one may take.
+    /// The time-out of a probe.
     pub timeout: Duration,
-    /// Results in a row that count.
+    /// The number of results in a row that count.
     pub thresholds: Thresholds,
 }
 
-/// What makes two watches the same.
+/// The properties that make two watches the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WatchShape {
-    /// Where the target is.
+    /// The target's address.
     pub address: SocketAddr,
-    /// The name by which it is spoken to.
+    /// The authority in its requests.
     pub authority: String,
     /// The name that TLS verifies.
     pub host: String,
     /// How it is probed.
     pub probe: ActiveProbe,
-    /// How it is spoken to.
-    pub transport: Transport,
+    /// The transport to it.
+    pub transport: TargetTransport,
 }
 
-/// A target that is probed for as long as somebody wants to know.
+/// A target that is probed for as long as any upstream needs the result.
 #[derive(Debug)]
 pub struct Watch {
     shape: WatchShape,
     health: Mutex<HealthState>,
-    members: Mutex<Vec<Weak<Members>>>,
+    members: Mutex<Vec<Weak<PoolMembers>>>,
     first: tokio::sync::watch::Sender<bool>,
 }
 
-/// All that are watched.
+/// All watches.
 static WATCHES: LazyLock<Mutex<HashMap<WatchShape, Weak<Watch>>>> = LazyLock::new(Mutex::default);
 
 impl Watch {
-    /// The watch of that shape, which from now on tells `members` as well. Begins to probe if it is
-    /// new; `healthy` is what a predecessor knew.
-    pub fn of(shape: WatchShape, members: Weak<Members>, healthy: Option<bool>) -> Arc<Self> {
+    /// Returns the watch of that shape, which notifies `members` from now on as well. A new one starts to probe;
+    /// `healthy` is the result of a predecessor.
+    pub fn of(shape: WatchShape, members: Weak<PoolMembers>, healthy: Option<bool>) -> Arc<Self> {
         let mut watches = WATCHES.lock();
         if let Some(watch) = watches.get(&shape).and_then(Weak::upgrade) {
-            watch.tell(members);
+            watch.notify(members);
             return watch;
         }
         if watches.len() == watches.capacity() {
@@ -79,23 +79,23 @@ impl Watch {
         watch
     }
 
-    fn tell(&self, members: Weak<Members>) {
-        let mut told = self.members.lock();
-        told.retain(|known| known.strong_count() > 0 && !known.ptr_eq(&members));
-        told.push(members);
+    fn notify(&self, members: Weak<PoolMembers>) {
+        let mut notified = self.members.lock();
+        notified.retain(|known| known.strong_count() > 0 && !known.ptr_eq(&members));
+        notified.push(members);
     }
 
-    /// Whether the target may be picked, as far as probes say.
+    /// Returns whether the target is eligible, as far as probes say.
     pub fn is_healthy(&self) -> bool {
         self.health.lock().is_healthy()
     }
 
-    /// Whether the target is healthy; `None` before anything is known.
+    /// Returns whether the target is healthy; `None` before anything is known.
     pub fn known(&self) -> Option<bool> {
         self.health.lock().known()
     }
 
-    /// For people.
+    /// Returns the health for the admin interface.
     pub fn view(&self) -> HealthView {
         self.health.lock().view()
     }
@@ -109,8 +109,8 @@ impl Watch {
         let (good, failure) = (result.is_ok(), result.clone().err());
         let changed = self.health.lock().observe(result, self.shape.probe.thresholds);
         self.first.send_replace(true);
-        let told: Vec<_> = self.members.lock().iter().filter_map(Weak::upgrade).collect();
-        for members in told {
+        let notified: Vec<_> = self.members.lock().iter().filter_map(Weak::upgrade).collect();
+        for members in notified {
             members.probed(self.shape.address, good, changed, failure.as_deref());
         }
     }

@@ -220,7 +220,7 @@ fn a_panic_is_not_the_process() {
     connection.send(head("GET", "/", &[]));
     // The head may have gone out: then the body is broken off, never ended as if it were whole.
     assert!(connection.try_receive(false).map_or(true, |a| a.status == 502));
-    assert_eq!(gateway.access_log(1)[0]["reason"], "answer_opaque");
+    assert_eq!(gateway.access_log(1)[0]["reason"], "response_opaque");
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn what_is_packed_and_damaged_is_broken_off() {
             let text = all_of(&gateway);
             assert!(!text.contains("SECRET"), "{what} at level {level}: a secret came through");
             assert!(!text.ends_with("0\r\n\r\n"), "{what} at level {level}: it looks whole");
-            assert_eq!(gateway.access_log(1)[0]["reason"], "answer_opaque", "{what} at level {level}");
+            assert_eq!(gateway.access_log(1)[0]["reason"], "response_opaque", "{what} at level {level}");
         }
     }
 }
@@ -95,7 +95,7 @@ fn what_may_be_read_as_json_is_stripped_and_nothing_else_is_touched() {
     for kind in ["application/json; charset=utf-16", "application/json\r\ncontent-type: application/json; charset=utf-7"] {
         let (_target, gateway) = stripping(answer(&format!("content-type: {kind}\r\n"), json.as_bytes()), "");
         let text = all_of(&gateway);
-        assert!(text.starts_with("HTTP/1.1 502") && text.contains("answer_opaque"), "{kind}: {text}");
+        assert!(text.starts_with("HTTP/1.1 502") && text.contains("response_opaque"), "{kind}: {text}");
     }
     let packed = packed(b"{\"ssn\":1}", 6);
     let (_target, gateway) = stripping(answer("content-type: text/plain\r\ncontent-encoding: gzip\r\n", &packed), "");

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use portcullis::parts::{Addresses, DnsError, Family, Resolver};
+use portcullis::parts::{DnsError, Family, ResolvedAddresses, Resolver};
 use simple_dns::rdata::{A, AAAA, RData};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QTYPE, RCODE, ResourceRecord, TYPE};
 
@@ -67,7 +67,7 @@ fn one_family_is_enough() {
         let found = runtime.block_on(resolver.addresses("both.test"));
         // Two servers' worth of silence would be four seconds.
         assert!(begun.elapsed() < Duration::from_secs(3) || found.is_err(), "{does:?}: {:?}", begun.elapsed());
-        found.map(|Addresses { found, fresh_for, unknown }| (found, fresh_for.as_secs(), unknown))
+        found.map(|ResolvedAddresses { found, fresh_for, unknown }| (found, fresh_for.as_secs(), unknown))
     };
     let (four, six) = (IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST));
     use Does::{Answers, Fails, IsSilent, Knows};

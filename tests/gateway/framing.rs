@@ -363,7 +363,7 @@ routes:
     let got = gateway.get("/json");
     assert!(got.status == 200 && got.json()["name"] == "Ada" && got.json()["ssn"].is_null());
     let got = gateway.get("/text");
-    assert_eq!((got.status, got.reason().as_str()), (502, "answer_opaque"));
+    assert_eq!((got.status, got.reason().as_str()), (502, "response_opaque"));
     assert!(!got.text().contains("ssn"));
     assert_eq!(gateway.get("/empty").status, 200);
     assert!(gateway.get("/kept").text().contains("ssn"));

@@ -340,7 +340,7 @@ fn a_successor_that_hangs_is_given_up() {
         }
         std::fs::remove_file(socket(&old.folder)).expect("removed");
         let _own = UnixListener::bind(socket(&old.folder)).expect("a socket");
-        let gives_up = || matches!(receive(&impostor.0), Ok((Message::Failed { why }, _)) if why.contains("said nothing for 5s"));
+        let gives_up = || matches!(receive(&impostor.0), Ok((Message::Failed { why }, _)) if why.contains("sent nothing for 5s"));
         eventually("it is given up", gives_up);
         assert_eq!(old.get("/").text(), "old", "{}", old.log());
         eventually("the socket is the old one's", || serving(&old) == Some(old.child.id()));

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use portcullis::parts::{Coding, Decoder, Encoder, Level, Step};
+use portcullis::parts::{Coding, CompressionLevel, Decoder, Encoder, Step};
 
 use super::harness::client::{Connection, head};
 use super::harness::gateway::Gateway;
@@ -51,7 +51,7 @@ fn serve(stream: &mut TcpStream, seen: &Seen) -> std::io::Result<()> {
         "encoded" => {
             let coding = Coding::of(&seen.target[9..]).expect("a coding");
             let mut packed = Vec::new();
-            let mut encoder = Encoder::new(coding, Level::Fast, false).expect("memory");
+            let mut encoder = Encoder::new(coding, CompressionLevel::Fast, false).expect("memory");
             encoder.push(body.as_bytes(), true, &mut packed).expect("encoded");
             chunked(stream, &format!("{json}content-encoding: {}\r\n", coding.name()), &packed, 1000)
         }

@@ -193,7 +193,7 @@ process: {{threads: 1, drain_time: 100ms}}",
     assert!(clients[1].some().is_ok_and(|bytes| !bytes.is_empty()));
     gateway.signal("-TERM");
     assert_eq!(gateway.wait(), Some(0));
-    assert!(gateway.log().contains("still under way and are cut"), "{}", gateway.log());
+    assert!(gateway.log().contains("still open and are cut"), "{}", gateway.log());
     let mut lines: Vec<_> = gateway.access_log(2).iter().map(|line| (line["path"].to_string(), line["reason"].to_string())).collect();
     lines.sort();
     assert_eq!(lines, [("\"/begun\"", "\"cut\""), ("\"/hold\"", "\"cut\"")].map(|(a, b)| (a.to_owned(), b.to_owned())));

@@ -366,9 +366,12 @@ fn what_is_read_at_the_start_only_is_told() {
     assert!(changes.contains("7 (from the next start or upgrade)\n"), "{changes}");
     assert!(changes.contains("other.sock (from the next start or upgrade, which until then SIGUSR2 asks for)\n"), "{changes}");
     let notes = gateway.reload().json()["notes"].to_string();
-    assert!(notes.contains("process.threads is read at the start only: the new value counts from the next start or upgrade"), "{notes}");
     assert!(
-        notes.contains("process.upgrade_socket is read at the start only: the new value counts from the next start or upgrade, which"),
+        notes.contains("process.threads is read at the start only: the new value takes effect at the next start or upgrade"),
+        "{notes}"
+    );
+    assert!(
+        notes.contains("process.upgrade_socket is read at the start only: the new value takes effect at the next start or upgrade, which"),
         "{notes}"
     );
     assert!(!notes.contains("admin.address"), "{notes}");

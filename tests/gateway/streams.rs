@@ -141,7 +141,7 @@ fn encoded_answers_are_decoded_to_be_stripped_or_refused() {
     assert_eq!(answer.header("content-encoding"), None);
     let unknown = Target::fixed(200, &[("content-type", "application/json"), ("content-encoding", "x-own")], b"????");
     let gateway = forwarding(&unknown, "filters: [{strip_fields: {response: [ssn]}}],");
-    assert_eq!(gateway.get("/").reason(), "answer_opaque");
+    assert_eq!(gateway.get("/").reason(), "response_opaque");
     // Without the filter an encoded answer passes as it is.
     let gateway = forwarding(&encoded, "");
     assert_eq!(gateway.request("GET", "/", &[("accept-encoding", "gzip")]).body, GZIP);

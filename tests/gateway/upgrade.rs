@@ -118,7 +118,7 @@ fn a_successor_that_cannot_start_is_told_of() {
     let old =
         Gateway::start(&format!("routes: [{{name: all, action: {{respond: {{body: old}}}}}}]{PROCESS}\nadmin: {{address: 127.0.0.1:0}}"));
     old.signal("-QUIT");
-    eventually("it is refused", || old.log().contains("SIGQUIT is refused"));
+    eventually("it is refused", || old.log().contains("SIGQUIT is ignored"));
     old.write_config("routes: [{nam: x}]");
     let config = old.folder.path().join("portcullis.yaml").display().to_string();
     let (code, _, error) = run(&["upgrade", "-c", &config], None);

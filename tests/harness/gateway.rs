@@ -98,7 +98,7 @@ impl Gateway {
             if line.contains(" accepts on ") {
                 let name = line.split("listener ").nth(1).and_then(|l| l.split(' ').next()).unwrap_or_default();
                 self.listeners.push((name.to_owned(), address()));
-            } else if line.contains("operators are served on") {
+            } else if line.contains("the admin listener is on") {
                 self.admin = address();
             } else if line.ends_with("ready") {
                 return;

@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::{ActionContext, ActionOutcome, HttpAction, MatchedRequest};
 use crate::notation::{Place, Template, nearest};
-use crate::rules::balance::{Algorithm, Balance, Seat, hash_key};
+use crate::rules::balance::{Algorithm, Balancer, Seat, hash_key};
 use crate::rules::identity::RequestKey;
 use crate::rules::routing::PathPattern;
 use crate::upstreams::{Class, Upstream};
@@ -48,7 +48,7 @@ pub struct Forward {
 /// Several upstreams by weight.
 pub struct Split {
     /// The shares.
-    pub shares: Box<dyn Balance>,
+    pub shares: Box<dyn Balancer>,
     /// The key that keeps requests on the same share.
     pub key: Option<RequestKey>,
 }

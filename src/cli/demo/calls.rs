@@ -10,20 +10,20 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::json;
 
-/// The secret of conf/examples/demo.yaml.
+/// The secret in conf/examples/demo.yaml.
 const SECRET: &[u8] = b"a-secret-for-the-demo-and-nothing-else";
 
-/// The API key of conf/examples/demo.yaml, of which it has the digest.
+/// The API key whose digest is in conf/examples/demo.yaml.
 const API_KEY: &str = "demo-key-of-the-partner";
 
-/// One call and what is right about its answer.
+/// One call and the expected response.
 pub struct Call {
-    /// What it shows.
+    /// The title.
     pub title: &'static str,
     method: &'static str,
     url: String,
     headers: Vec<(&'static str, String)>,
-    /// Made this often; the last answer counts.
+    /// The number of times it is made; the last response counts.
     times: u32,
     status: u16,
     has: &'static [&'static str],
@@ -38,7 +38,7 @@ fn token(lifetime: i64) -> String {
     jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap_or_default()
 }
 
-/// All calls, against that gateway.
+/// Returns all calls, for that gateway.
 pub fn all(gateway: SocketAddr) -> Vec<Call> {
     let url = |path: &str| format!("http://{gateway}{path}");
     let bearer = |token: String| vec![("authorization", format!("Bearer {token}"))];
@@ -70,13 +70,13 @@ pub fn all(gateway: SocketAddr) -> Vec<Call> {
         Call { method: "DELETE", has: &["method_not_allowed"], ..call("a method that is not allowed: 405", profile, 405) },
         Call { has: &["no_healthy_target"], ..call("no healthy target: 503", "/down", 503) },
         Call { has: &["x-forwarded-for", "traceparent", "x-request-id"], ..call("what a target sees: 200", "/echo/hello?x=1", 200) },
-        Call { has: &["Welcome"], ..call("a fixed answer: 200", "/", 200) },
+        Call { has: &["Welcome"], ..call("a fixed response: 200", "/", 200) },
         Call { ..call("a redirect: 308", "/docs/start", 308) },
     ]
 }
 
 impl Call {
-    /// The call as a command to paste.
+    /// Returns the call as a command to paste.
     pub fn curl(&self) -> String {
         let method = if self.method == "GET" { String::new() } else { format!(" -X {}", self.method) };
         let headers: String = self.headers.iter().map(|(name, value)| format!(" -H '{name}: {value}'")).collect();
@@ -84,7 +84,7 @@ impl Call {
         if self.times > 1 { format!("for i in $(seq {}); do {one}; done", self.times) } else { one }
     }
 
-    /// Makes the call and says what is wrong with the answer.
+    /// Makes the call and returns what is wrong with the response.
     pub async fn make(&self) -> Result<(), String> {
         let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
         let (mut status, mut body) = (0, Bytes::new());
@@ -94,9 +94,9 @@ impl Call {
                 request = request.header(*name, value);
             }
             let request = request.body(Empty::new()).map_err(|e| e.to_string())?;
-            let answer = client.request(request).await.map_err(|e| e.to_string())?;
-            status = answer.status().as_u16();
-            body = answer.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes();
+            let response = client.request(request).await.map_err(|e| e.to_string())?;
+            status = response.status().as_u16();
+            body = response.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes();
         }
         let text = String::from_utf8_lossy(&body);
         if status != self.status {

@@ -1,4 +1,4 @@
-//! The sample targets: users and products, two of each, and one that echoes.
+//! The sample targets: users and products, two of each, and one that echoes requests.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 /// The targets, in the order in which they start.
 pub const NAMES: [&str; 5] = ["users-1", "users-2", "products-1", "products-2", "echo"];
 
-/// Starts them; the addresses as the sample configuration has them, and as they are.
+/// Starts them; returns the addresses in the sample configuration and the actual ones.
 pub async fn start() -> std::io::Result<Vec<(String, SocketAddr)>> {
     let mut out = Vec::new();
     for (index, name) in NAMES.into_iter().enumerate() {
@@ -29,14 +29,14 @@ pub async fn start() -> std::io::Result<Vec<(String, SocketAddr)>> {
 async fn serve(listener: TcpListener, name: &'static str) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
-        let answer = service_fn(move |request| async move { Ok::<_, Infallible>(answer(request, name).await) });
+        let response = service_fn(move |request| async move { Ok::<_, Infallible>(response(request, name).await) });
         tokio::spawn(async move {
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), response).await;
         });
     }
 }
 
-async fn answer(request: Request<Incoming>, name: &'static str) -> Response<Full<Bytes>> {
+async fn response(request: Request<Incoming>, name: &'static str) -> Response<Full<Bytes>> {
     let body = match name.split('-').next() {
         Some("users") => user(name),
         Some("products") => json!({
@@ -48,10 +48,10 @@ async fn answer(request: Request<Incoming>, name: &'static str) -> Response<Full
         }),
         _ => echo(request, name).await,
     };
-    let mut answer = Response::new(Full::new(Bytes::from(format!("{body}\n"))));
-    answer.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
-    answer.headers_mut().insert("x-served-by", http::HeaderValue::from_static(name));
-    answer
+    let mut response = Response::new(Full::new(Bytes::from(format!("{body}\n"))));
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert("x-served-by", http::HeaderValue::from_static(name));
+    response
 }
 
 fn user(name: &str) -> Value {

@@ -8,7 +8,7 @@ use memchr::memmem::Finder;
 
 use super::spare;
 use crate::exchange::Reason;
-use crate::rules::protocols::{Chunks, Malformed, RequestLine, TargetFault};
+use crate::rules::protocols::{ChunkError, Chunks, RequestLine, TargetFault};
 
 const HEAD_END: &[u8] = b"\r\n\r\n";
 
@@ -99,7 +99,7 @@ impl Fault {
     pub fn text(self) -> &'static str {
         match self {
             Self::Target(fault) => fault.text(),
-            Self::Chunks => Malformed.text(),
+            Self::Chunks => ChunkError.text(),
         }
     }
 }
@@ -194,7 +194,7 @@ impl RareState {
     pub(super) fn follow_kept(&mut self, from: u64, to: u64) -> Result<Option<u64>, Fault> {
         let mut chunks = self.chunks.take().unwrap_or_default();
         let behind = self.kept_behind(from, to).ok_or(Fault::Chunks)?;
-        let taken = chunks.feed(behind).map_err(|Malformed| Fault::Chunks)?;
+        let taken = chunks.feed(behind).map_err(|ChunkError| Fault::Chunks)?;
         if chunks.is_done() {
             return Ok(Some(from + taken as u64));
         }

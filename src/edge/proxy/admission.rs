@@ -16,7 +16,7 @@ use super::relay::is_relayed;
 use super::{Context, Gateway};
 use crate::actions::Forward;
 use crate::exchange::{Exchange, Reason, Rejection};
-use crate::rules::balance::{Ask, Loads};
+use crate::rules::balance::{Loads, PickInput};
 use crate::upstreams::{Upstream, Visit};
 
 /// The error of an exchange that has ended and leaves Pingora nothing to write: the client or its connection is gone.
@@ -42,7 +42,7 @@ impl Loads for NoLoads {
 fn choose<'f>(forward: &'f Forward, request: &RequestHeader, exchange: &Exchange) -> Option<&'f Arc<Upstream>> {
     let Some(split) = &forward.split else { return forward.upstreams.first() };
     let key = split.key.as_ref().and_then(|key| key.hash(&request_facts(request, exchange), consumer(exchange)));
-    let ask = Ask { key, random: fastrand::u64(..), loads: &NoLoads, tried: &[] };
+    let ask = PickInput { key, random: fastrand::u64(..), loads: &NoLoads, tried: &[] };
     forward.upstreams.get(split.shares.pick(&ask)?)
 }
 

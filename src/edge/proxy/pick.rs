@@ -12,12 +12,12 @@ use super::context::Downstream;
 use super::waiting::{Waited, wait};
 use super::{Context, Gateway};
 use crate::exchange::{Exchange, Reason, Rejection};
-use crate::rules::routing::Question;
+use crate::rules::routing::RequestFacts;
 use crate::upstreams::{Caller, widen_window};
 
 /// Returns the request as rules see it.
-pub(super) fn request_facts<'q>(request: &'q RequestHeader, exchange: &'q Exchange) -> Question<'q> {
-    Question {
+pub(super) fn request_facts<'q>(request: &'q RequestHeader, exchange: &'q Exchange) -> RequestFacts<'q> {
+    RequestFacts {
         host: &exchange.host,
         path: request.uri.path(),
         query: request.uri.query(),

@@ -18,7 +18,7 @@ use super::pick::fail_with;
 use super::{Context, Gateway, interim};
 use crate::exchange::{Reason, Rejection};
 use crate::filters::ResponseView;
-use crate::upstreams::{Outcome, misframed};
+use crate::upstreams::{TargetOutcome, misframed};
 
 impl Gateway {
     /// Handles the head of a response. Fails when the request is to be retried.
@@ -31,11 +31,11 @@ impl Gateway {
             if ctx.interims.count <= interim::MAX_INTERIM_RESPONSES {
                 return Ok(());
             }
-            ctx.visit.iter_mut().for_each(|visit| visit.report(Outcome::GatewayFailed));
+            ctx.visit.iter_mut().for_each(|visit| visit.report(TargetOutcome::GatewayFailed));
             return Err(fail_with(ctx, Rejection::new(Reason::TargetProtocol, "").log("the target sent too many interim responses")));
         }
         if let Some(why) = misframed(response) {
-            ctx.visit.iter_mut().for_each(|visit| visit.report(Outcome::GatewayFailed));
+            ctx.visit.iter_mut().for_each(|visit| visit.report(TargetOutcome::GatewayFailed));
             return Err(fail_with(ctx, Rejection::new(Reason::TargetProtocol, "").log(why)));
         }
         self.report_response(response, ctx);
@@ -123,7 +123,7 @@ impl Gateway {
             return Err(fail_with(ctx, Rejection::new(Reason::RouteTimeout, "")));
         }
         if let Err(why) = ctx.body.push(body, end) {
-            return Err(fail_with(ctx, Rejection::new(Reason::AnswerOpaque, "").log(why.to_string())));
+            return Err(fail_with(ctx, Rejection::new(Reason::ResponseOpaque, "").log(why.to_string())));
         }
         if end {
             if let (Some(_), false, Some(connection)) = (&body, ctx.body.is_empty(), &ctx.downstream.connection) {

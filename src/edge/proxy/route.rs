@@ -16,7 +16,7 @@ use super::{Context, Gateway};
 use crate::actions::{ActionOutcome, Forward, MatchedRequest, PathEdit};
 use crate::exchange::{Reason, Rejection};
 use crate::rules::path::{Ambiguity, hides_dot_segments};
-use crate::rules::routing::{Question, Verdict, allow};
+use crate::rules::routing::{RequestFacts, RouteMatch, allow};
 use crate::snapshot::Route;
 
 impl Gateway {
@@ -81,7 +81,7 @@ impl Gateway {
         let snapshot = &ctx.serving.snapshot;
         let listener = ctx.listener.ok_or_else(gone)?;
         let router = snapshot.routers.get(listener).ok_or_else(gone)?;
-        let question = Question {
+        let question = RequestFacts {
             host: &ctx.exchange.host,
             path: request.uri.path(),
             query: request.uri.query(),
@@ -90,9 +90,9 @@ impl Gateway {
             client: ctx.exchange.client,
         };
         match snapshot.find(listener, &question) {
-            Verdict::Found(entry) => Ok((router.entry(entry).route, entry)),
-            Verdict::NotFound => Err(gone()),
-            Verdict::MethodNotAllowed(methods) => Err(method_not_allowed(&methods)),
+            RouteMatch::Found(entry) => Ok((router.entry(entry).route, entry)),
+            RouteMatch::NotFound => Err(gone()),
+            RouteMatch::MethodNotAllowed(methods) => Err(method_not_allowed(&methods)),
         }
     }
 

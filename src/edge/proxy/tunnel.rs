@@ -22,7 +22,7 @@ use super::{Context, Gateway};
 use crate::exchange::Reason;
 use crate::filters::ResponseView;
 use crate::rules::frames::close_code::{GOING_AWAY, SERVICE_RESTART};
-use crate::rules::frames::{Frames, close_frame};
+use crate::rules::frames::{WebSocketFrames, close_frame};
 
 /// How long a tunnel may be silent in both directions, as HAProxy's `timeout tunnel` is usually set.
 const TUNNEL_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -141,7 +141,7 @@ struct TunnelDirection<'t> {
 impl TunnelDirection<'_> {
     /// Copies to the end, and then closes that direction alone.
     async fn run(mut self, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> std::io::Result<()> {
-        let mut frames = Frames::default();
+        let mut frames = WebSocketFrames::default();
         if let Some(early) = self.early.take() {
             frames.follow(&early);
             self.send(&early, &mut to).await?;
@@ -186,7 +186,7 @@ impl TunnelDirection<'_> {
     /// 7.1.2).
     async fn close_handshake(
         &self,
-        frames: &mut Frames,
+        frames: &mut WebSocketFrames,
         from: &mut (impl AsyncRead + Unpin),
         to: &mut (impl AsyncWrite + Unpin),
         buffer: &mut [u8],

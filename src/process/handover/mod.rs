@@ -1,23 +1,23 @@
-//! Handing everything to a successor over a Unix socket.
+//! The hand-over of listeners and state to a successor over a Unix socket.
 //!
-//! The successor leads, and the old process never gives anything up before it knows better:
+//! The successor leads, and the old process gives nothing up before the successor has confirmed it:
 //!
-//! 1. The successor connects and takes the sockets (SCM_RIGHTS, unix(7)) and the state. The old process
-//!    goes on serving, and notes what changes.
-//! 2. The successor starts, and says `ready`. The old process accepts nothing for the moment in which it
-//!    gives the rest of the state; connections wait in the kernel's queue meanwhile.
-//! 3. The successor accepts, and says `serving`. The old process drains, but stands by: should the
-//!    successor end within `process.standby_time`, it accepts again.
-//! 4. The successor says `settled`. The old process ends with its last request.
+//! 1. The successor connects and takes the sockets (SCM_RIGHTS, unix(7)) and the state. The old process goes on
+//!    serving, and records changes.
+//! 2. The successor starts, and sends `ready`. The old process accepts nothing while it hands over the rest of the
+//!    state; connections wait in the kernel's queue meanwhile.
+//! 3. The successor accepts, and sends `serving`. The old process drains, but stands by: should the successor end
+//!    within `process.standby_time`, it accepts again.
+//! 4. The successor sends `settled`. The old process ends with its last request.
 //!
-//! Whatever fails before the end of step 3 leaves the old process serving.
+//! A failure before the end of step 3 leaves the old process serving.
 
-mod heir;
-mod offer;
+mod predecessor;
 mod spawn;
+mod upgrade_listener;
 mod wire;
 
-pub use heir::{Follower, Heir, take};
-pub use offer::{Offer, Prepared, unless_anothers};
+pub use predecessor::{Follower, Predecessor, take};
 pub use spawn::{predecessor, remember_executable, start_successor};
+pub use upgrade_listener::{PreparedSocket, UpgradeListener, check_not_taken};
 pub use wire::{Message, receive, send};

@@ -1,4 +1,4 @@
-//! Starting a successor from within: the binary at this process's path, with its own arguments.
+//! The start of a successor by the running process: the binary at its path, with its own arguments.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,33 +7,34 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::process::{Phase, Progress, Supervisor, notify};
+use crate::process::{ProcessPhase, Supervisor, UpgradeProgress, notify};
 use crate::telemetry::metrics::METRICS;
 
-/// Where the binary was when this process started, by the path by which it was called, if that was its, and by its
-/// own: by now there may be another, which is the one to start.
+/// The path by which this process was called, if it is that of its binary, and the binary's own path: by now there
+/// may be another binary, which is the one to start.
 static EXECUTABLE: OnceLock<(Option<PathBuf>, PathBuf)> = OnceLock::new();
 
-/// Tells a successor where its predecessor is: the configuration may say something else by now.
+/// The variable that passes the predecessor's socket to a successor: the configuration may differ by now.
 const PREDECESSOR: &str = "PORTCULLIS_PREDECESSOR";
 
-/// How long a successor that has failed may take to end by itself.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// The time-out for a failed successor to end by itself.
+const SUCCESSOR_EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Where the process is that has started this one.
+/// Returns the socket of the process that has started this one.
 pub fn predecessor() -> Option<PathBuf> {
     std::env::var_os(PREDECESSOR).map(PathBuf::from)
 }
 
-/// Notes where the binary is. To be called at the start.
+/// Saves the path of the binary. It has to be called at the start.
 pub fn remember_executable() {
     if let Ok(path) = std::env::current_exe() {
-        let _ = EXECUTABLE.set((as_called(&path), path));
+        let _ = EXECUTABLE.set((called_path(&path), path));
     }
 }
 
-/// The path by which this process was called, if it is that of its binary: a link on it may lead to another by now.
-fn as_called(binary: &Path) -> Option<PathBuf> {
+/// Returns the path by which this process was called, if it leads to its binary: a link in it may lead to another by
+/// now.
+fn called_path(binary: &Path) -> Option<PathBuf> {
     let called = PathBuf::from(std::env::args_os().next()?);
     let is_it = |path: &PathBuf| path.canonicalize().is_ok_and(|path| path == binary);
     if called.components().count() > 1 {
@@ -51,26 +52,26 @@ fn command(socket: &Path) -> Result<Command, String> {
     }
     let mut command = Command::new(path);
     command.args(arguments).env(PREDECESSOR, socket).stdin(Stdio::null());
-    // Sockets of an activation were for this process alone.
+    // Activated sockets are for this process alone.
     command.env_remove("LISTEN_FDS").env_remove("LISTEN_PID").env_remove("LISTEN_FDNAMES");
     Ok(command)
 }
 
-/// Starts a successor and says how it goes, until it has settled.
+/// Starts a successor and reports progress until it has settled.
 ///
 /// # Errors
-/// Says why this process goes on serving.
+/// When the upgrade fails and this process goes on serving.
 pub fn start_successor(supervisor: &Arc<Supervisor>, tell: &dyn Fn(&str)) -> Result<String, String> {
     let (sender, events) = channel();
     may_start(supervisor).and_then(|()| watch(supervisor, sender)).inspect_err(|why| log::warn!("no upgrade: {why}"))?;
     notify::status("upgrading");
-    supervisor.offer.get().iter().for_each(|offer| offer.be_there(supervisor));
+    supervisor.upgrade_listener.get().iter().for_each(|upgrade_listener| upgrade_listener.ensure_socket(supervisor));
     let result = run(supervisor, &events, tell);
     *supervisor.watched.lock() = None;
     METRICS.upgraded(result.is_ok());
     match &result {
         Ok(_) => {}
-        Err(why) if supervisor.phase() == Phase::Serving => {
+        Err(why) if supervisor.phase() == ProcessPhase::Serving => {
             log::error!("the upgrade failed, this process goes on serving: {why}");
             notify::status("serving; the last upgrade failed");
         }
@@ -79,7 +80,7 @@ pub fn start_successor(supervisor: &Arc<Supervisor>, tell: &dyn Fn(&str)) -> Res
     result
 }
 
-fn watch(supervisor: &Supervisor, sender: Sender<Progress>) -> Result<(), String> {
+fn watch(supervisor: &Supervisor, sender: Sender<UpgradeProgress>) -> Result<(), String> {
     let mut watched = supervisor.watched.lock();
     if watched.is_some() {
         return Err("another upgrade is under way".to_owned());
@@ -89,7 +90,7 @@ fn watch(supervisor: &Supervisor, sender: Sender<Progress>) -> Result<(), String
 }
 
 fn may_start(supervisor: &Supervisor) -> Result<(), String> {
-    if supervisor.phase() != Phase::Serving {
+    if supervisor.phase() != ProcessPhase::Serving {
         return Err(supervisor.not_serving());
     }
     if std::process::id() == 1 {
@@ -98,7 +99,7 @@ fn may_start(supervisor: &Supervisor) -> Result<(), String> {
     Ok(())
 }
 
-fn run(supervisor: &Supervisor, events: &Receiver<Progress>, tell: &dyn Fn(&str)) -> Result<String, String> {
+fn run(supervisor: &Supervisor, events: &Receiver<UpgradeProgress>, tell: &dyn Fn(&str)) -> Result<String, String> {
     let patience = supervisor.serving().snapshot.process.upgrade_time;
     let socket = supervisor.upgrade_socket.as_ref();
     let mut command = command(socket.ok_or("there was no process.upgrade_socket when this process started: a successor cannot reach it")?)?;
@@ -108,9 +109,9 @@ fn run(supervisor: &Supervisor, events: &Receiver<Progress>, tell: &dyn Fn(&str)
     tell(&format!("process {} is started: {}", child.id(), words.join(" ")));
     let result = follow(&mut child, (patience, &|| supervisor.is_ending()), events, tell);
     if result.is_err() {
-        // Most often it ends by itself, and has something to say first.
+        // Most often it ends by itself, and logs something first.
         let begun = Instant::now();
-        while begun.elapsed() < LAST_WORDS && matches!(child.try_wait(), Ok(None)) {
+        while begun.elapsed() < SUCCESSOR_EXIT_TIMEOUT && matches!(child.try_wait(), Ok(None)) {
             #[expect(clippy::disallowed_methods, reason = "a thread of its own")]
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -120,24 +121,24 @@ fn run(supervisor: &Supervisor, events: &Receiver<Progress>, tell: &dyn Fn(&str)
     result
 }
 
-/// Passes on what is heard of a successor until it has settled, failed, ended, or taken too long to say a
-/// first word; after that the hand-over has the time in its eye.
+/// Reports the progress of a successor until it has settled, failed, ended, or taken too long for its first message;
+/// after that the hand-over has time-outs of its own.
 fn follow(
     child: &mut Child,
     (patience, is_ending): (Duration, &dyn Fn() -> bool),
-    events: &Receiver<Progress>,
+    events: &Receiver<UpgradeProgress>,
     tell: &dyn Fn(&str),
 ) -> Result<String, String> {
     let begun = Instant::now();
     let mut connected = false;
     loop {
         match events.recv_timeout(Duration::from_millis(50)) {
-            Ok(Progress::Settled(text)) => return Ok(text),
-            Ok(Progress::Step(text)) => {
+            Ok(UpgradeProgress::Settled(text)) => return Ok(text),
+            Ok(UpgradeProgress::Step(text)) => {
                 tell(text);
                 connected = true;
             }
-            Ok(Progress::Failed(why)) => return Err(format!("the successor {why}")),
+            Ok(UpgradeProgress::Failed(why)) => return Err(format!("the successor {why}")),
             Err(RecvTimeoutError::Disconnected) => return Err("it was given up".to_owned()),
             Err(RecvTimeoutError::Timeout) if connected => {}
             Err(RecvTimeoutError::Timeout) => {

@@ -1,4 +1,4 @@
-//! What two processes say to each other: length and JSON, a socket beside, a state behind.
+//! The protocol of a hand-over: a length and JSON, with a socket attached or a state behind it.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::SocketAddr;
@@ -14,58 +14,58 @@ use serde::{Deserialize, Serialize};
 
 use crate::live::{HandoverPart, Live};
 
-/// The version of what is said here. Both sides have to speak the same.
+/// The version of the protocol. Both sides must use the same.
 pub const PROTOCOL: u32 = 4;
 
-/// The longest message; states come behind one, in pieces.
-const LONGEST: usize = 1 << 20;
+/// The maximum length of a message; states follow a message in pieces.
+const MAX_MESSAGE: usize = 1 << 20;
 
-/// A message.
-#[expect(missing_docs, reason = "the names of the fields say it")]
+/// A message of the hand-over.
+#[expect(missing_docs, reason = "the names of the fields are clear")]
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "says", rename_all = "snake_case")]
 pub enum Message {
-    /// A successor asks for everything.
+    /// A successor requests everything.
     Take { protocol: u32 },
-    /// A listener's socket; it travels with this.
+    /// A listener's socket, which is attached.
     Socket { name: String, configured: SocketAddr },
-    /// A state; its form follows, that many bytes.
+    /// A state, which follows with that many bytes.
     State { kind: String, version: u32, bytes: usize },
-    /// That was all for now.
+    /// Everything was sent for now.
     Complete,
     /// The successor has started and accepts as soon as it has the rest: on the sockets of these addresses too.
     Ready { takes: Vec<SocketAddr> },
-    /// It accepts, and still does: said again and again until it has settled.
+    /// The successor accepts; repeated until it has settled.
     Serving,
-    /// The old process may go: this one has served for a while, or was told to end and the service with it.
+    /// The old process may end: the successor has served for a while, or was told to end and the service with it.
     Settled { ends: bool },
-    /// The old process goes, and has no listening socket any more.
+    /// The old process ends, and has no listening socket any more.
     Left,
-    /// It goes no further.
+    /// The sender does not continue.
     Failed { why: String },
-    /// A person asks the process to start a successor.
+    /// An operator requests the start of a successor.
     Upgrade,
-    /// How that goes.
+    /// The progress of the upgrade.
     Progress { text: String },
-    /// How it ended.
+    /// The result of the upgrade.
     Done { fine: bool, text: String },
 }
 
 /// Sends a message, and a socket with it.
 pub fn send(stream: &UnixStream, message: &Message, socket: Option<RawFd>) -> io::Result<()> {
     let text = serde_json::to_vec(message)?;
-    // In one piece, so that two threads may speak on one line, and that what there is no room for leaves nothing behind.
+    // In one piece, so that two threads may send on one connection, and no partial message is left behind.
     let text = [&(text.len() as u32).to_be_bytes()[..], &text].concat();
     let fds: Vec<RawFd> = socket.into_iter().collect();
     let beside = if fds.is_empty() { vec![] } else { vec![ControlMessage::ScmRights(&fds)] };
-    // The socket travels with the first bytes of its message.
+    // The socket is attached to the first bytes of its message.
     let parts = [IoSlice::new(&text)];
-    let sent = again(|| sendmsg::<UnixAddr>(stream.as_raw_fd(), &parts, &beside, MsgFlags::MSG_NOSIGNAL, None))?;
+    let sent = retry_interrupted(|| sendmsg::<UnixAddr>(stream.as_raw_fd(), &parts, &beside, MsgFlags::MSG_NOSIGNAL, None))?;
     (&mut &*stream).write_all(&text[sent..])
 }
 
-/// What a signal interrupts is done again.
-fn again<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+/// Repeats a call that was interrupted by a signal.
+fn retry_interrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     loop {
         match call() {
             Err(Errno::EINTR) => {}
@@ -74,20 +74,20 @@ fn again<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     }
 }
 
-/// The most descriptors that the kernel lets one message have (`SCM_MAX_FD`).
-const MOST_DESCRIPTORS: usize = 253;
+/// The maximum number of descriptors of one message (`SCM_MAX_FD` of the kernel).
+const MAX_DESCRIPTORS: usize = 253;
 
-/// Waits for a message, for as long as the stream's read time-out says.
+/// Receives a message, within the stream's read time-out.
 pub fn receive(stream: &UnixStream) -> io::Result<(Message, Option<OwnedFd>)> {
     let mut length = [0; 4];
-    // As many as one message can have, so that none is cut off: every one that comes is ours to close.
-    let mut space = nix::cmsg_space!([RawFd; MOST_DESCRIPTORS]);
-    let (fds, count) = again(|| {
+    // Enough for the maximum, so that none is cut off: every received descriptor has to be closed here.
+    let mut space = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
+    let (fds, count) = retry_interrupted(|| {
         let mut parts = [IoSliceMut::new(&mut length)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_WAITALL;
         let message = recvmsg::<UnixAddr>(stream.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
         let rights = message.cmsgs()?.filter_map(|c| if let ControlMessageOwned::ScmRights(fds) = c { Some(fds) } else { None });
-        // SAFETY: the kernel has just made these descriptors for us, and nobody else knows them.
+        // SAFETY: the kernel has just created these descriptors for this process, and nothing else uses them.
         let fds: Vec<OwnedFd> = rights.flatten().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect();
         Ok((fds, message.bytes))
     })?;
@@ -97,16 +97,16 @@ pub fn receive(stream: &UnixStream) -> io::Result<(Message, Option<OwnedFd>)> {
     }
     (&mut &*stream).read_exact(&mut length[count..])?;
     let length = u32::from_be_bytes(length) as usize;
-    if length > LONGEST {
-        return Err(io::Error::other("a message of another kind of program"));
+    if length > MAX_MESSAGE {
+        return Err(io::Error::other("a message of another program"));
     }
     let mut text = vec![0; length];
     (&mut &*stream).read_exact(&mut text)?;
     Ok((serde_json::from_slice(&text)?, fd))
 }
 
-/// Gives that part of all states.
-pub fn give(stream: &UnixStream, live: &Live, part: HandoverPart) -> io::Result<()> {
+/// Sends that part of all states.
+pub fn send_states(stream: &UnixStream, live: &Live, part: HandoverPart) -> io::Result<()> {
     for kind in live.heritage() {
         let Some(form) = kind.save(part)? else { continue };
         send(stream, &Message::State { kind: kind.kind().to_owned(), version: kind.version(), bytes: form.len() }, None)?;
@@ -115,9 +115,9 @@ pub fn give(stream: &UnixStream, live: &Live, part: HandoverPart) -> io::Result<
     Ok(())
 }
 
-/// Takes the form behind a message about a state, and gives it to its kind.
-pub fn take_state(stream: &UnixStream, live: &Live, (kind, version, bytes): (&str, u32, usize)) -> io::Result<()> {
-    // As it comes, so that a wrong length takes no memory.
+/// Receives the state that follows its message, and restores it.
+pub fn receive_state(stream: &UnixStream, live: &Live, (kind, version, bytes): (&str, u32, usize)) -> io::Result<()> {
+    // In pieces, so that a wrong length allocates no memory.
     let mut form = Vec::new();
     (&mut &*stream).take(bytes as u64).read_to_end(&mut form)?;
     if form.len() < bytes {
@@ -130,15 +130,15 @@ pub fn take_state(stream: &UnixStream, live: &Live, (kind, version, bytes): (&st
         Some(ours) if ours.version() != version => fresh(format!("it knows version {}, the predecessor has {version}", ours.version())),
         Some(ours) => match ours.restore(&form) {
             Ok(count) => log::debug!("{kind}: {count} taken over"),
-            // Where in the form, and not what is there: a form may hold secrets.
-            Err(error) => fresh(format!("the form is another one, at byte {}", error.column())),
+            // The position in the state, and not its content, which may have secrets.
+            Err(error) => fresh(format!("the state cannot be parsed, at byte {}", error.column())),
         },
     }
     Ok(())
 }
 
-/// Whether something comes (or the other side ends) within that time.
-pub fn incoming(stream: &UnixStream, time: Duration) -> io::Result<bool> {
+/// Returns whether data arrives (or the other side closes) within that time.
+pub fn is_readable(stream: &UnixStream, time: Duration) -> io::Result<bool> {
     let time = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
     match poll(&mut [PollFd::new(stream.as_fd(), PollFlags::POLLIN)], time) {
         Ok(count) => Ok(count > 0),
@@ -147,12 +147,12 @@ pub fn incoming(stream: &UnixStream, time: Duration) -> io::Result<bool> {
     }
 }
 
-/// The process at the other end; 0 where that is not known.
+/// Returns the process id of the other side, or 0 if it is unknown.
 pub fn pid_of(stream: &UnixStream) -> i32 {
     getsockopt(stream, PeerCredentials).map_or(0, |peer| peer.pid())
 }
 
-/// Whether an error only says that nothing came in time.
+/// Returns whether an error is a time-out.
 pub fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
@@ -201,25 +201,25 @@ mod tests {
     fn states_arrive_or_start_afresh() {
         let (old, new) = (Live::default(), Live::default());
         let (one, two) = UnixStream::pair().expect("a pair");
-        give(&one, &old, HandoverPart::Whole).expect("given");
+        send_states(&one, &old, HandoverPart::Whole).expect("given");
         send(&one, &Message::Complete, None).expect("sent");
         let mut kinds = 0;
         loop {
             match receive(&two).expect("received").0 {
-                Message::State { kind, version, bytes } => take_state(&two, &new, (&kind, version, bytes)).expect("taken"),
+                Message::State { kind, version, bytes } => receive_state(&two, &new, (&kind, version, bytes)).expect("taken"),
                 Message::Complete => break,
                 other => panic!("{other:?}"),
             }
             kinds += 1;
         }
-        // A fresh process has neither limits nor sessions.
+        // A new process has neither limits nor sessions.
         assert_eq!(kinds, old.heritage().len() - 2);
         assert_eq!(old.sticky_key(), new.sticky_key());
-        // Another version, another form and an unknown kind change nothing, and are no end.
+        // Another version, an invalid state and an unknown kind change nothing, and are no error.
         let before = new.sticky_key();
         for (kind, version) in [("secrets", 99), ("secrets", 1), ("tomorrows", 1)] {
             (&mut &one).write_all(b"[1]").expect("sent");
-            take_state(&two, &new, (kind, version, 3)).expect("passed over");
+            receive_state(&two, &new, (kind, version, 3)).expect("passed over");
         }
         assert_eq!(new.sticky_key(), before);
     }

@@ -1,84 +1,85 @@
-//! The same key to the same target, with a bound on how much one target may get.
+//! Hashing picks the same target for the same key, with a bound on the load of one target.
 
-use super::{Ask, Balance, Seat};
+use super::{Balancer, PickInput, Seat};
 
-/// A 64-bit hash that is the same in every process and version: FNV-1a with the finish of
-/// MurmurHash3, which spreads the last bytes over all bits. Not for secrets: whoever chooses keys can
-/// choose their target anyway.
+/// Returns a 64-bit hash that is the same in every process and version: FNV-1a with the finalizer of MurmurHash3,
+/// which spreads the last bytes over all bits. It is not suited for secrets: a client that chooses its keys can
+/// choose its target anyway.
 pub fn hash_key(bytes: &[u8]) -> u64 {
     let folded = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     mix(folded)
 }
 
-/// MurmurHash3's 64-bit finish.
+/// Applies MurmurHash3's 64-bit finalizer.
 pub(super) fn mix(mut hash: u64) -> u64 {
     hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash = (hash ^ hash >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     hash ^ hash >> 33
 }
 
-/// A table from keys to targets: a ring, or Maglev's.
+/// A table from keys to targets: a ring, or a Maglev table.
 pub trait Table: Send + Sync {
-    /// The place of a key.
+    /// Returns the place of a key.
     fn place(&self, key: u64) -> usize;
 
-    /// The target at a place; places go round.
+    /// Returns the target at a place. Places wrap around.
     fn target(&self, place: usize) -> usize;
 
-    /// How many places there are.
+    /// Returns the number of places.
     fn len(&self) -> usize;
 
-    /// How far the next place is where the target of one cannot take the key.
+    /// Returns the distance to the next place, for a key whose target cannot take it.
     fn stride(&self) -> usize;
 }
 
-/// Places that are looked at before a bound is given up.
-const MAX_STEPS: usize = 4_096;
+/// The number of places that are tried before the bound is ignored.
+const MAX_TRIED_PLACES: usize = 4_096;
 
-/// A table at work.
+/// A balancing algorithm over a table.
 #[derive(Debug)]
 pub struct Hashed<T> {
     table: T,
-    /// What each target may have of the load, as a part of 1.
+    /// The share of the load that each target may have, as a fraction of 1.
     shares: Box<[f64]>,
     factor: f64,
 }
 
 impl<T: Table> Hashed<T> {
-    /// With a bound of `load_factor` percent of the average load for each target; 0 is none.
+    /// Returns the algorithm with a bound of `load_factor` percent of each target's share of the load; 0 is no bound.
     pub fn new(table: T, seats: &[Seat], load_factor: u32) -> Self {
-        let total: f64 = seats.iter().map(|s| s.parts() as f64).sum();
-        let shares = seats.iter().map(|s| s.parts() as f64 / total).collect();
+        let total: f64 = seats.iter().map(|s| s.effective_weight() as f64).sum();
+        let shares = seats.iter().map(|s| s.effective_weight() as f64 / total).collect();
         Self { table, shares, factor: f64::from(load_factor) / 100.0 }
     }
 
-    /// Consistent hashing with bounded loads (V. Mirrokni, M. Thorup, M. Zadimoghaddam, 2016), as in
-    /// HAProxy's `hash-balance-factor`: this request included, nobody has more than its share times
-    /// the factor, rounded up.
-    fn is_full(&self, ask: &Ask<'_>, index: usize) -> bool {
+    /// Returns whether the target is at its bound. This is consistent hashing with bounded loads (V. Mirrokni, M.
+    /// Thorup, M. Zadimoghaddam, 2016), as in HAProxy's `hash-balance-factor`: including this request, no target has
+    /// more than its share times the factor, rounded up.
+    fn is_full(&self, input: &PickInput<'_>, index: usize) -> bool {
         if self.factor == 0.0 {
             return false;
         }
-        let bound = (self.factor * (f64::from(ask.loads.total()) + 1.0) * self.shares[index]).ceil();
-        f64::from(ask.loads.active(index)) + 1.0 > bound
+        let bound = (self.factor * (f64::from(input.loads.total()) + 1.0) * self.shares[index]).ceil();
+        f64::from(input.loads.active(index)) + 1.0 > bound
     }
 }
 
-impl<T: Table> Balance for Hashed<T> {
-    fn pick(&self, ask: &Ask<'_>) -> Option<usize> {
-        if self.shares.is_empty() || ask.tried.len() >= self.shares.len() {
+impl<T: Table> Balancer for Hashed<T> {
+    fn pick(&self, input: &PickInput<'_>) -> Option<usize> {
+        if self.shares.is_empty() || input.tried.len() >= self.shares.len() {
             return None;
         }
-        let first = self.table.place(ask.key.unwrap_or(ask.random));
+        let first = self.table.place(input.key.unwrap_or(input.random));
         let length = self.table.len();
         let mut fallback = None;
-        // Some target is under its bound; a table of which so much says otherwise describes the past.
-        for step in 0..length.min(MAX_STEPS.max(64 * self.shares.len())) {
+        // Some target is always under its bound. If none was found after many places, the counts have changed
+        // meanwhile.
+        for step in 0..length.min(MAX_TRIED_PLACES.max(64 * self.shares.len())) {
             let index = self.table.target((first + step * self.table.stride()) % length);
-            if !ask.tried.is_empty() && ask.was_tried(index) {
+            if !input.tried.is_empty() && input.was_tried(index) {
                 continue;
             }
-            if !self.is_full(ask, index) {
+            if !self.is_full(input, index) {
                 return Some(index);
             }
             fallback = fallback.or(Some(index));

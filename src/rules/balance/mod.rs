@@ -1,10 +1,10 @@
-//! How a target is picked out of those that may be picked.
+//! Balancing: how a target is picked among the eligible ones.
 //!
-//! A [`Balance`] is built from the eligible targets and rebuilt, off the request path, when one
-//! becomes eligible, ceases to be, or changes its weight. So a pick never skips over the dead, and a
-//! table (a sequence, a ring, Maglev) always describes the living. Whatever varies from request to
-//! request comes in through [`Ask`]. A pick takes no lock, and its cost does not grow with the number
-//! of targets: those that compare loads look at all of a few, and at a few of many.
+//! A [`Balancer`] is built from the eligible targets and rebuilt, off the request path, when a target becomes
+//! eligible, ceases to be, or changes its weight. So a pick never skips ineligible targets, and a table (a sequence,
+//! a ring, Maglev) always describes the present ones. Whatever varies between requests comes in through
+//! [`PickInput`]. A pick takes no lock, and its cost does not grow with the number of targets: algorithms that
+//! compare loads look at all of a few targets, and at a few of many.
 
 mod ewma;
 mod hash;
@@ -27,94 +27,94 @@ pub use round_robin::RoundRobin;
 /// One eligible target, as an algorithm sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seat {
-    /// The same number for the same target at all times and in all gateways: tables hang on it.
+    /// An id that is the same for the same target at all times and in all gateways: tables depend on it.
     pub id: u64,
-    /// Its share, relative to the others; at least 1.
+    /// The weight relative to the other targets; at least 1.
     pub weight: u32,
-    /// The part of its weight that it has while it is started slowly, of [`WHOLE_PART`].
-    pub part: u32,
+    /// The fraction of its weight that the target has during a slow start, in units of 1 / [`WHOLE_WEIGHT`].
+    pub ramp: u32,
 }
 
-/// A whole part.
-pub const WHOLE_PART: u32 = 1_000;
+/// The value of [`Seat::ramp`] for a target with all of its weight.
+pub const WHOLE_WEIGHT: u32 = 1_000;
 
 impl Seat {
-    /// A target with all of its weight.
+    /// Returns a target with all of its weight.
     pub fn new(id: u64, weight: u32) -> Self {
-        Self { id, weight, part: WHOLE_PART }
+        Self { id, weight, ramp: WHOLE_WEIGHT }
     }
 
-    /// Its weight in parts.
-    fn parts(&self) -> u64 {
-        u64::from(self.weight.max(1)) * u64::from(self.part.clamp(1, WHOLE_PART))
+    /// Returns the effective weight.
+    fn effective_weight(&self) -> u64 {
+        u64::from(self.weight.max(1)) * u64::from(self.ramp.clamp(1, WHOLE_WEIGHT))
     }
 }
 
-/// What a target does at the moment. Implemented by whoever counts.
+/// The present loads of targets, implemented by the caller that counts requests.
 pub trait Loads {
-    /// Requests that the target at this index is working on.
+    /// Returns the number of requests in flight on the target at this index.
     fn active(&self, index: usize) -> u32;
 
-    /// Its recent response time in seconds, decayed to now.
+    /// Returns the target's recent response time in seconds, decayed to now.
     fn latency(&self, index: usize) -> f64;
 
-    /// Requests that all targets together are working on.
+    /// Returns the number of requests in flight on all targets together.
     fn total(&self) -> u32;
 }
 
-/// One question: which target for this request?
-pub struct Ask<'a> {
-    /// What a hash is taken over (an address, a header, a cookie …), already hashed.
+/// The input of one pick.
+pub struct PickInput<'a> {
+    /// The hash key (of an address, a header, a cookie …), already hashed.
     pub key: Option<u64>,
     /// A fresh random number.
     pub random: u64,
-    /// The targets' present loads.
+    /// The present loads of the targets.
     pub loads: &'a dyn Loads,
-    /// Targets that are not to be picked: this request has tried them, or they are full.
+    /// Targets that must not be picked, because this request has tried them or they are full.
     pub tried: &'a [usize],
 }
 
-impl Ask<'_> {
-    /// Whether the target is not to be picked.
+impl PickInput<'_> {
+    /// Returns whether the target must not be picked.
     pub fn was_tried(&self, index: usize) -> bool {
         self.tried.contains(&index)
     }
 }
 
-/// An algorithm over a fixed list of eligible targets.
-pub trait Balance: Send + Sync {
-    /// The index of the target to use; `None` when every target was tried.
-    fn pick(&self, ask: &Ask<'_>) -> Option<usize>;
+/// A balancing algorithm over a fixed list of eligible targets.
+pub trait Balancer: Send + Sync {
+    /// Returns the index of the target to use, or `None` when every target was tried.
+    fn pick(&self, input: &PickInput<'_>) -> Option<usize>;
 }
 
-/// The algorithms.
+/// The balancing algorithms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Algorithm {
-    /// In turn; by smooth interleaving when weights differ.
+    /// In turn, smoothly interleaved when weights differ.
     #[default]
     RoundRobin,
-    /// The fewest requests in flight for its weight.
+    /// The fewest requests in flight relative to the weight.
     LeastConnections,
-    /// The shortest expected answer: peak EWMA of the response time × requests in flight.
+    /// The shortest expected response time: peak EWMA of the response time × requests in flight.
     LeastResponseTime,
-    /// By chance, in proportion to weight.
+    /// At random, in proportion to the weights.
     Random,
-    /// The less loaded of two that are drawn by chance.
+    /// The less loaded of two random targets.
     PowerOfTwo,
-    /// The same key to the same target, by a ring of hashes.
+    /// Consistent hashing over a ring.
     Ring {
-        /// The most that one target may have of the average load, in percent; 0 is no bound.
+        /// The bound on a target's load in percent of the average load; 0 is no bound.
         load_factor: u32,
     },
-    /// The same key to the same target, by a Maglev table.
+    /// Consistent hashing with a Maglev table.
     Maglev {
-        /// The most that one target may have of the average load, in percent; 0 is no bound.
+        /// The bound on a target's load in percent of the average load; 0 is no bound.
         load_factor: u32,
     },
 }
 
 impl fmt::Display for Algorithm {
-    /// As the configuration names it.
+    /// Writes the name that the configuration uses.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::RoundRobin => "round_robin",
@@ -130,13 +130,13 @@ impl fmt::Display for Algorithm {
 
 impl Algorithm {
     /// Builds the algorithm for these targets.
-    pub fn build(self, seats: &[Seat]) -> Box<dyn Balance> {
+    pub fn build(self, seats: &[Seat]) -> Box<dyn Balancer> {
         match self {
             Self::RoundRobin => Box::new(RoundRobin::new(seats)),
             Self::LeastConnections => Box::new(Least::new(seats, Cost::Requests)),
             Self::LeastResponseTime => Box::new(Least::new(seats, Cost::Time)),
             Self::Random => Box::new(Random::new(seats)),
-            Self::PowerOfTwo => Box::new(Least::of_two(seats)),
+            Self::PowerOfTwo => Box::new(Least::two_choices(seats)),
             Self::Ring { load_factor } => Box::new(Hashed::new(Ring::new(seats), seats, load_factor)),
             Self::Maglev { load_factor } => Box::new(Hashed::new(Maglev::new(seats), seats, load_factor)),
         }

@@ -1,26 +1,26 @@
-//! By chance, in proportion to weight.
+//! Random balancing, in proportion to the weights.
 
 use super::round_robin::turn;
-use super::{Ask, Balance, Seat};
+use super::{Balancer, PickInput, Seat};
 
-/// A turn of weighted round robin, of which any place is drawn.
+/// Picks a random place of one turn of weighted round robin.
 #[derive(Debug)]
 pub struct Random {
     turn: Box<[u32]>,
 }
 
 impl Random {
-    /// For these targets.
+    /// Builds the algorithm for these targets.
     pub fn new(seats: &[Seat]) -> Self {
         Self { turn: turn(seats) }
     }
 }
 
-impl Balance for Random {
-    fn pick(&self, ask: &Ask<'_>) -> Option<usize> {
+impl Balancer for Random {
+    fn pick(&self, input: &PickInput<'_>) -> Option<usize> {
         let length = self.turn.len();
-        let first = usize::try_from(ask.random).unwrap_or(usize::MAX).checked_rem(length)?;
+        let first = usize::try_from(input.random).unwrap_or(usize::MAX).checked_rem(length)?;
         let mut places = (first..length).chain(0..first).map(|place| self.turn[place] as usize);
-        places.find(|index| ask.tried.is_empty() || !ask.was_tried(*index))
+        places.find(|index| input.tried.is_empty() || !input.was_tried(*index))
     }
 }

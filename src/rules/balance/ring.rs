@@ -1,32 +1,32 @@
-//! A ring of hashes (Karger et al., 1997; ketama): a key belongs to the next point clockwise.
+//! A hash ring (Karger et al., 1997; ketama): a key belongs to the next point clockwise.
 //!
-//! A target's points depend on its own id and weight alone, so that whoever comes, goes or changes
-//! its weight moves no key but its own.
+//! A target's points depend on its own id and weight alone, so that a target that is added, removed or changes its
+//! weight moves no other keys than its own.
 
 use super::hash::{Table, mix};
-use super::{Seat, WHOLE_PART};
+use super::{Seat, WHOLE_WEIGHT};
 
-/// Points of a target for each unit of weight; as many as ketama has.
+/// The number of points of a target per unit of weight, as in ketama.
 const POINTS: u64 = 160;
 
-/// The most points of a whole ring. Over it everyone has half as many, and half again: each halving
-/// keeps a part of everyone's points, and the keys on them where they are.
+/// The maximum number of points of a ring. Above it the points per unit of weight are halved repeatedly: each halving
+/// keeps a part of every target's points, and the keys on them stay in place.
 const MAX_POINTS: u64 = 1 << 20;
 
-/// The ring.
+/// The sorted points of a hash ring.
 #[derive(Debug)]
 pub struct Ring {
-    /// Hashes in order, with the target at each.
+    /// Hashes in ascending order, each with its target.
     points: Box<[(u64, u32)]>,
-    /// For each value of a hash's first bits, the first point that is not before them. Hashes are even,
-    /// so that from there it is a step or two.
+    /// For each value of a hash's first bits, the first point that is not before them. Hashes are uniform, so that
+    /// the point is a step or two from there.
     starts: Box<[u32]>,
-    /// How far those bits are to be shifted.
+    /// The number of bits by which a hash is shifted to get its first bits.
     shift: u32,
 }
 
 impl Ring {
-    /// For these targets.
+    /// Builds the ring for these targets.
     pub fn new(seats: &[Seat]) -> Self {
         let total: u64 = seats.iter().map(|s| u64::from(s.weight)).sum();
         let mut each = POINTS;
@@ -35,8 +35,8 @@ impl Ring {
         }
         let mut points = Vec::new();
         for (index, seat) in seats.iter().enumerate() {
-            // Its own part alone makes a target's points fewer: nobody else's move.
-            let count = (each * seat.parts() / u64::from(WHOLE_PART)).max(1);
+            // Only a target's own slow start reduces its points; those of other targets do not move.
+            let count = (each * seat.effective_weight() / u64::from(WHOLE_WEIGHT)).max(1);
             points.extend((0..count).map(|n| (mix(seat.id ^ mix(n + 1)), index as u32)));
         }
         points.sort_unstable();

@@ -1,17 +1,16 @@
 //! Smooth weighted round robin, as nginx does it.
 //!
-//! The sequence of one whole turn is written out when the list of targets changes; a pick is then
-//! one atomic addition, with no lock and no state per target.
+//! The sequence of one whole turn is computed when the list of targets changes. A pick is then one atomic addition,
+//! without a lock or state per target.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Ask, Balance, Seat};
+use super::{Balancer, PickInput, Seat};
 
-/// The longest turn that is written out. Heavier weights are scaled down to fit, at a precision
-/// of one in this many.
+/// The maximum length of a turn. Larger weights are scaled down to fit, with a precision of one in this many.
 const MAX_TURN: u64 = 65_536;
 
-/// One turn of the smooth sequence, and where in it we are.
+/// One turn of the smooth sequence, and the present position in it.
 #[derive(Debug)]
 pub struct RoundRobin {
     turn: Box<[u32]>,
@@ -19,14 +18,15 @@ pub struct RoundRobin {
 }
 
 impl RoundRobin {
-    /// For these targets.
+    /// Builds the algorithm for these targets.
     pub fn new(seats: &[Seat]) -> Self {
-        // From anywhere: what is rebuilt often would otherwise always begin with its first target.
+        // The position starts at random: a list that is rebuilt often would otherwise always begin with its first
+        // target.
         Self { turn: turn(seats), next: AtomicUsize::new(fastrand::usize(..)) }
     }
 }
 
-/// Writes out one turn: target `i` is in it in proportion to its weight, evenly spread.
+/// Computes one turn: each target occurs in proportion to its weight, evenly spread.
 pub(super) fn turn(seats: &[Seat]) -> Box<[u32]> {
     let weights = reduced(seats);
     let total: u64 = weights.iter().sum();
@@ -39,13 +39,13 @@ pub(super) fn turn(seats: &[Seat]) -> Box<[u32]> {
     turn.into()
 }
 
-/// The weights divided by what they have in common, and scaled to fit [`MAX_TURN`].
+/// Returns the weights divided by their greatest common divisor, and scaled to fit [`MAX_TURN`].
 fn reduced(seats: &[Seat]) -> Vec<u64> {
     fn gcd(a: u64, b: u64) -> u64 {
         if b == 0 { a } else { gcd(b, a % b) }
     }
-    let common = seats.iter().fold(0, |g, s| gcd(g, s.parts())).max(1);
-    let mut weights: Vec<u64> = seats.iter().map(|s| (s.parts() / common).max(1)).collect();
+    let common = seats.iter().fold(0, |g, s| gcd(g, s.effective_weight())).max(1);
+    let mut weights: Vec<u64> = seats.iter().map(|s| (s.effective_weight() / common).max(1)).collect();
     let total: u64 = weights.iter().sum();
     let limit = MAX_TURN.max(weights.len() as u64);
     if total > limit {
@@ -56,9 +56,9 @@ fn reduced(seats: &[Seat]) -> Vec<u64> {
     weights
 }
 
-/// Each step everyone gains its weight; the richest is picked and pays the total
-/// (<https://github.com/nginx/nginx/commit/52327e0627f49dbda1e8db695e63a4b0af4448b1>).
-/// A heap of next due times gives the same even spread in O(log n) a step.
+/// Computes the smooth sequence. In each step every target gains its weight; the one with the most credit is picked
+/// and pays the total (<https://github.com/nginx/nginx/commit/52327e0627f49dbda1e8db695e63a4b0af4448b1>). A heap of
+/// next due times gives the same even spread in O(log n) per step.
 fn smooth(weights: &[u64], total: u64, turn: &mut Vec<u32>) {
     if weights.len() <= 64 {
         let mut credit = vec![0_i64; weights.len()];
@@ -85,12 +85,12 @@ fn smooth(weights: &[u64], total: u64, turn: &mut Vec<u32>) {
     }
 }
 
-impl Balance for RoundRobin {
-    fn pick(&self, ask: &Ask<'_>) -> Option<usize> {
+impl Balancer for RoundRobin {
+    fn pick(&self, input: &PickInput<'_>) -> Option<usize> {
         let length = self.turn.len();
         let first = self.next.fetch_add(1, Ordering::Relaxed).checked_rem(length)?;
-        // A retry looks on from its place by itself, so that nobody else's pick can lead it in a circle.
+        // A retry continues from its own position, so that concurrent picks cannot make it revisit targets.
         let mut places = (first..length).chain(0..first).map(|place| self.turn[place] as usize);
-        places.find(|index| ask.tried.is_empty() || !ask.was_tried(*index))
+        places.find(|index| input.tried.is_empty() || !input.was_tried(*index))
     }
 }

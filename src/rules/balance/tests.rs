@@ -4,9 +4,9 @@ use super::*;
 use proptest::prelude::*;
 use std::cell::RefCell;
 
-struct Counts(RefCell<Vec<u32>>, f64);
+struct TestLoads(RefCell<Vec<u32>>, f64);
 
-impl Loads for Counts {
+impl Loads for TestLoads {
     fn active(&self, index: usize) -> u32 {
         self.0.borrow()[index]
     }
@@ -38,12 +38,12 @@ fn seats(weights: &[u32]) -> Vec<Seat> {
 
 fn run(algorithm: Algorithm, weights: &[u32], picks: usize, hold: bool) -> (Vec<usize>, Vec<u32>) {
     let balance = algorithm.build(&seats(weights));
-    let loads = Counts(RefCell::new(vec![0; weights.len()]), 0.1);
+    let loads = TestLoads(RefCell::new(vec![0; weights.len()]), 0.1);
     let mut order = Vec::new();
     let mut random = fastrand::Rng::with_seed(7);
     for _ in 0..picks {
-        let ask = Ask { key: None, random: random.u64(..), loads: &loads, tried: &[] };
-        let index = balance.pick(&ask).expect("a target");
+        let input = PickInput { key: None, random: random.u64(..), loads: &loads, tried: &[] };
+        let index = balance.pick(&input).expect("a target");
         order.push(index);
         if hold {
             loads.0.borrow_mut()[index] += 1;
@@ -54,11 +54,11 @@ fn run(algorithm: Algorithm, weights: &[u32], picks: usize, hold: bool) -> (Vec<
     (order, counts)
 }
 
-/// The id of each key's target.
+/// Returns the id of each key's target.
 fn map(algorithm: Algorithm, seats: &[Seat], keys: u64) -> Vec<u64> {
     let balance = algorithm.build(seats);
-    let loads = Counts(RefCell::new(vec![0; seats.len()]), 0.1);
-    let pick = |key: u64| balance.pick(&Ask { key: Some(hash_key(&key.to_le_bytes())), random: 0, loads: &loads, tried: &[] });
+    let loads = TestLoads(RefCell::new(vec![0; seats.len()]), 0.1);
+    let pick = |key: u64| balance.pick(&PickInput { key: Some(hash_key(&key.to_le_bytes())), random: 0, loads: &loads, tried: &[] });
     (0..keys).map(|key| seats[pick(key).expect("a target")].id).collect()
 }
 
@@ -90,12 +90,12 @@ fn of_many_targets_a_few_are_compared_and_none_is_overloaded() {
 #[test]
 fn the_faster_target_gets_most() {
     let balance = Algorithm::LeastResponseTime.build(&seats(&[1, 1]));
-    let loads = Counts(RefCell::new(vec![0, 0]), 0.005);
-    let ask = |random| Ask { key: None, random, loads: &loads, tried: &[] };
-    assert!((0..100).all(|random| balance.pick(&ask(random)) == Some(0)));
-    // Until it has so much to do that the slow one would answer sooner.
+    let loads = TestLoads(RefCell::new(vec![0, 0]), 0.005);
+    let input = |random| PickInput { key: None, random, loads: &loads, tried: &[] };
+    assert!((0..100).all(|random| balance.pick(&input(random)) == Some(0)));
+    // Until the fast one has so many requests that the slow one would respond sooner.
     loads.0.borrow_mut()[0] = 20;
-    assert_eq!(balance.pick(&ask(1)), Some(1));
+    assert_eq!(balance.pick(&input(1)), Some(1));
 }
 
 #[test]
@@ -137,16 +137,16 @@ fn a_target_that_goes_takes_only_its_keys() {
 fn a_slow_start_moves_only_its_own_keys() {
     let all = seats(&[1, 2, 1, 1]);
     let mut starting = all.clone();
-    starting[2].part = 100;
+    starting[2].ramp = 100;
     let ring = Algorithm::Ring { load_factor: 0 };
     let (before, after) = (map(ring, &all, 20_000), map(ring, &starting, 20_000));
     assert!(before.iter().zip(&after).all(|(b, a)| b == a || *b == all[2].id));
     for algorithm in [ring, Algorithm::Maglev { load_factor: 0 }, Algorithm::Random] {
         let balance = algorithm.build(&starting);
-        let loads = Counts(RefCell::new(vec![0; 4]), 0.1);
+        let loads = TestLoads(RefCell::new(vec![0; 4]), 0.1);
         let mut random = fastrand::Rng::with_seed(3);
-        let ask = |random: u64| balance.pick(&Ask { key: Some(random), random, loads: &loads, tried: &[] });
-        let share = (0..20_000).filter(|_| ask(random.u64(..)) == Some(2)).count();
+        let input = |random: u64| balance.pick(&PickInput { key: Some(random), random, loads: &loads, tried: &[] });
+        let share = (0..20_000).filter(|_| input(random.u64(..)) == Some(2)).count();
         // 0.1 of 4.1.
         assert!((250..=750).contains(&share), "{algorithm:?}: {share}");
     }
@@ -195,11 +195,11 @@ proptest! {
     fn no_target_is_over_its_bound(weights in proptest::collection::vec(1_u32..6, 2..8), factor in 105_u32..200, ring: bool) {
         let algorithm = if ring { Algorithm::Ring { load_factor: factor } } else { Algorithm::Maglev { load_factor: factor } };
         let balance = algorithm.build(&seats(&weights));
-        let loads = Counts(RefCell::new(vec![0; weights.len()]), 0.1);
+        let loads = TestLoads(RefCell::new(vec![0; weights.len()]), 0.1);
         let total: u32 = weights.iter().sum();
         for held in 1..300_u32 {
-            // All of one key: without a bound one target would have everything.
-            let index = balance.pick(&Ask { key: Some(7), random: 0, loads: &loads, tried: &[] }).expect("a target");
+            // All requests have one key: without a bound one target would get all of them.
+            let index = balance.pick(&PickInput { key: Some(7), random: 0, loads: &loads, tried: &[] }).expect("a target");
             loads.0.borrow_mut()[index] += 1;
             let bound = (f64::from(factor * held * weights[index]) / f64::from(100 * total) + 1e-9).ceil();
             prop_assert!(f64::from(loads.active(index)) <= bound, "{} of {held}, bound {bound}", loads.active(index));
@@ -227,9 +227,9 @@ proptest! {
         weights in proptest::collection::vec(1_u32..5, 1..40), random: u64, which: prop::sample::Index,
     ) {
         let balance = which.get(&ALGORITHMS).build(&seats(&weights));
-        let loads = Counts(RefCell::new(vec![0; weights.len()]), 0.1);
+        let loads = TestLoads(RefCell::new(vec![0; weights.len()]), 0.1);
         let mut tried = Vec::new();
-        while let Some(index) = balance.pick(&Ask { key: None, random, loads: &loads, tried: &tried }) {
+        while let Some(index) = balance.pick(&PickInput { key: None, random, loads: &loads, tried: &tried }) {
             prop_assert!(!tried.contains(&index));
             tried.push(index);
         }
@@ -239,8 +239,8 @@ proptest! {
     #[test]
     fn no_targets_no_pick(random: u64) {
         for algorithm in ALGORITHMS {
-            let loads = Counts(RefCell::new(vec![]), 0.1);
-            prop_assert_eq!(algorithm.build(&[]).pick(&Ask { key: None, random, loads: &loads, tried: &[] }), None);
+            let loads = TestLoads(RefCell::new(vec![]), 0.1);
+            prop_assert_eq!(algorithm.build(&[]).pick(&PickInput { key: None, random, loads: &loads, tried: &[] }), None);
         }
     }
 }

@@ -1,15 +1,15 @@
-//! The client's address out of `X-Forwarded-For`, read from the right.
+//! The client's address from `X-Forwarded-For`, read from the right.
 
 use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderValue;
 use ipnet::IpNet;
 
-/// The address of the client.
+/// Returns the address of the client.
 ///
-/// With no trusted network the peer is the client, whatever the header says. Otherwise the list is
-/// walked from the right, past every address that is trusted; the first that is not is the client.
-/// An entry that is no address ends the walk: what stands left of it was written by a stranger.
+/// Without a trusted network the peer is the client, whatever the header says. Otherwise the list is walked from the
+/// right, past every trusted address; the first address that is not trusted is the client. An entry that is no
+/// address ends the walk: everything to its left was written by an untrusted party.
 pub fn client_address<'h>(peer: IpAddr, trusted: &[IpNet], forwarded: impl DoubleEndedIterator<Item = &'h [u8]>) -> IpAddr {
     let peer = peer.to_canonical();
     let mut client = peer;
@@ -28,7 +28,7 @@ pub fn client_address<'h>(peer: IpAddr, trusted: &[IpNet], forwarded: impl Doubl
     client
 }
 
-/// Whether the peer's own `X-Forwarded-*` may be believed and extended.
+/// Returns whether the address is in a trusted network.
 fn is_trusted(trusted: &[IpNet], address: IpAddr) -> bool {
     trusted.iter().any(|net| net.contains(&address))
 }
@@ -39,7 +39,7 @@ fn parse(item: &[u8]) -> Option<IpAddr> {
     bare.ok().map(|a| a.to_canonical())
 }
 
-/// The value to forward: what came, with the peer behind it.
+/// Returns the `X-Forwarded-For` to forward: the received values with the peer appended.
 pub fn forwarded_for<'h>(came: impl Iterator<Item = &'h [u8]>, peer: &[u8]) -> HeaderValue {
     let mut out = Vec::with_capacity(64);
     for line in came.filter(|l| !l.is_empty()) {
@@ -47,7 +47,7 @@ pub fn forwarded_for<'h>(came: impl Iterator<Item = &'h [u8]>, peer: &[u8]) -> H
         out.extend_from_slice(b", ");
     }
     out.extend_from_slice(peer);
-    // Made of header values, it is one.
+    // A list of header values is a valid header value.
     HeaderValue::from_maybe_shared(bytes::Bytes::from(out)).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 

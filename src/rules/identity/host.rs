@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 /// Returns the name or address in an authority, without its port and without the dot at its end; `None` if it is no host.
 ///
-/// Two readers of one that is none may find two different hosts in it.
+/// Anything else could be read as two different hosts by two parsers.
 pub fn host_name(authority: &[u8]) -> Option<&[u8]> {
     if authority.first() == Some(&b'[') {
         let end = memchr::memchr(b']', authority)?;
@@ -14,7 +14,7 @@ pub fn host_name(authority: &[u8]) -> Option<&[u8]> {
     let colon = memchr::memchr(b':', authority).unwrap_or(authority.len());
     let (name, port) = authority.split_at(colon);
     let name = name.strip_suffix(b".").unwrap_or(name);
-    // No empty label: neither at the begin nor the end nor in the middle.
+    // No empty label is allowed.
     let mut dot = true;
     for byte in name {
         dot = match byte {
@@ -28,7 +28,7 @@ pub fn host_name(authority: &[u8]) -> Option<&[u8]> {
     (!dot && is_port(port)).then_some(name)
 }
 
-/// Whether that is nothing, or a colon and a port, which may be empty.
+/// Returns whether the text is empty, or a colon and a port, which may be empty.
 fn is_port(text: &[u8]) -> bool {
     match text.split_first() {
         None => true,

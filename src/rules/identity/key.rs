@@ -1,13 +1,13 @@
-//! What requests are kept together by: an address, a consumer, a header …
+//! The key that groups requests: an address, a consumer, a header …
 
 use std::net::IpAddr;
 
 use http::HeaderName;
 
 use crate::rules::balance::hash_key;
-use crate::rules::routing::{Question, cookie, parameter};
+use crate::rules::routing::{RequestFacts, cookie, parameter};
 
-/// A part of a request.
+/// A part of a request that serves as a key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RequestKey {
     /// The client's address.
@@ -25,8 +25,8 @@ pub enum RequestKey {
 }
 
 impl RequestKey {
-    /// The hash of the request's key; `None` when it has none.
-    pub fn hash(&self, request: &Question<'_>, consumer: Option<&str>) -> Option<u64> {
+    /// Returns the hash of the request's key, or `None` when it has none.
+    pub fn hash(&self, request: &RequestFacts<'_>, consumer: Option<&str>) -> Option<u64> {
         match self {
             Self::Address => Some(match request.client.to_canonical() {
                 IpAddr::V4(v4) => hash_key(&v4.octets()),
@@ -51,7 +51,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("x-user", "ada".parse().expect("a value"));
         headers.insert("cookie", "a=1; sid=ada".parse().expect("a value"));
-        let request = Question {
+        let request = RequestFacts {
             host: "h",
             path: "/ada",
             query: Some("q=ada"),
@@ -67,10 +67,10 @@ mod tests {
         assert_eq!(RequestKey::Consumer.hash(&request, None), None);
         assert_eq!(RequestKey::Header(HeaderName::from_static("x-none")).hash(&request, None), None);
         assert_eq!(RequestKey::Path.hash(&request, None), Some(hash_key(b"/ada")));
-        let mapped = Question { client: "::ffff:10.0.0.1".parse().expect("an address"), ..request };
+        let mapped = RequestFacts { client: "::ffff:10.0.0.1".parse().expect("an address"), ..request };
         assert_eq!(
             RequestKey::Address.hash(&mapped, None),
-            RequestKey::Address.hash(&Question { client: [10, 0, 0, 1].into(), ..mapped }, None)
+            RequestKey::Address.hash(&RequestFacts { client: [10, 0, 0, 1].into(), ..mapped }, None)
         );
     }
 }

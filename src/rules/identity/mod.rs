@@ -1,4 +1,4 @@
-//! Who is asking: the client's address behind trusted proxies.
+//! The identity of a client: its address behind trusted proxies, its host, and the keys that group requests.
 
 mod client;
 mod host;

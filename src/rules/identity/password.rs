@@ -6,17 +6,17 @@ use std::str::FromStr;
 use argon2::password_hash::phc;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
 
-/// The most memory that one verification may take, in KiB.
+/// The maximum memory of one verification, in KiB.
 const MAX_MEMORY: u32 = 256 << 10;
 
-/// The most passes of argon2id over its memory, and the most lanes in it.
+/// The maximum numbers of passes and of lanes of argon2id.
 const MAX_PASSES: u32 = 32;
 const MAX_LANES: u32 = 16;
 
-/// The highest cost of bcrypt: each one doubles the time, and this takes seconds.
+/// The maximum cost of bcrypt: each step doubles the time, and this cost takes seconds.
 const MAX_COST: u32 = 15;
 
-/// What a hash looks like, and how to make one.
+/// The expected form of a hash, and how to make one.
 const WANTED: &str = "the hash of a password, argon2id ($argon2id$…) or bcrypt ($2b$…), as `portcullis hash` and \
                       `htpasswd -nbBC 12 NAME PASSWORD` make it";
 
@@ -42,7 +42,7 @@ impl fmt::Debug for PasswordHash {
 impl FromStr for PasswordHash {
     type Err = String;
 
-    /// Reads a hash whose costs are within bounds. No part of a text that is none is repeated: it may be a password.
+    /// Parses a hash whose costs are within bounds. An error repeats no part of the text, which may be a password.
     fn from_str(text: &str) -> Result<Self, String> {
         let kind = match text.strip_prefix('$').and_then(|rest| rest.split('$').next()) {
             Some("argon2id") => Kind::Argon2id(Box::new(argon2id(text)?)),
@@ -82,16 +82,16 @@ fn bcrypt(text: &str) -> Result<Kind, String> {
 }
 
 impl PasswordHash {
-    /// Returns the hash as it is written: a secret, which can be guessed from.
+    /// Returns the encoded hash: a secret, since passwords can be guessed from it.
     pub fn reveal(&self) -> &str {
         &self.text
     }
 
-    /// Whether it is the hash of `password`, found out in a time that does not depend on how alike they are. Takes as
-    /// long as its costs say. Of a password bcrypt looks at the first 72 bytes alone.
+    /// Returns whether this is the hash of `password`. The comparison takes constant time; the computation takes as long
+    /// as the costs require. bcrypt uses only the first 72 bytes of a password.
     ///
     /// # Errors
-    /// When there is no memory for it.
+    /// When no memory can be allocated.
     pub fn verify(&self, password: &[u8]) -> Result<bool, &'static str> {
         match &self.kind {
             Kind::Argon2id(hash) => match Argon2::default().verify_password(password, hash.as_ref()) {
@@ -106,7 +106,7 @@ impl PasswordHash {
     /// Returns the hash of a password: argon2id with 19 MiB and two passes, as OWASP recommends it.
     ///
     /// # Errors
-    /// When there is no memory for it.
+    /// When no memory can be allocated.
     pub fn make(password: &[u8], salt: &[u8; 16]) -> Result<String, &'static str> {
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::default());
         let hash = argon2.hash_password_with_salt(password, salt).map_err(|_| "there is no memory for it")?;

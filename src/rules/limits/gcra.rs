@@ -5,55 +5,55 @@
 
 use std::time::Duration;
 
-/// A limit. Times are nanoseconds since an origin of the caller's choice.
+/// A rate limit. Times are nanoseconds since an origin that the caller chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Gcra {
-    /// T: nanoseconds between two at the steady rate.
+    /// T: the interval between two requests at the steady rate, in nanoseconds.
     interval: u64,
-    /// B: how many may come at once.
+    /// B: the number of requests that may come at once.
     burst: u32,
 }
 
-/// What the limit says.
+/// The decision of a limit about one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// The key's new theoretical arrival time when it is allowed; `None` when it is refused.
+    /// The key's new theoretical arrival time if the request is allowed, or `None` if it is rejected.
     pub tat: Option<u64>,
-    /// How many more would be allowed right now.
+    /// The number of further requests that would be allowed now.
     pub remaining: u32,
-    /// Until the next would be allowed; zero when it is allowed now.
+    /// The time until the next request would be allowed; zero if one is allowed now.
     pub retry_after: Duration,
-    /// Until the key is back at its full burst.
+    /// The time until the key has its full burst again.
     pub reset: Duration,
 }
 
 impl Gcra {
-    /// Returns a limit of `count` in each `period`, of which `burst` (`count` by default) may come at once.
+    /// Returns a limit of `count` per `period`, of which `burst` (`count` by default) may come at once.
     pub fn new(count: u32, period: Duration, burst: Option<u32>) -> Self {
         let period = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
         let interval = (period / u64::from(count.max(1))).max(1);
         Self { interval, burst: burst.unwrap_or(count).max(1) }
     }
 
-    /// B: how many may come at once.
+    /// Returns the burst.
     pub fn burst(&self) -> u32 {
         self.burst
     }
 
-    /// All that may be spent, in nanoseconds.
+    /// Returns the duration of a full burst, in nanoseconds.
     fn full(&self) -> u64 {
         self.interval.saturating_mul(u64::from(self.burst))
     }
 
-    /// How far ahead a key is under this limit that was `ahead` under another (or one that nobody knows): as many are
-    /// counted as were there, but no more than all that may be.
-    pub fn carried(&self, ahead: u64, before: Option<Self>) -> u64 {
+    /// Converts the usage `ahead` of a key under the limit `before` (`None` if unknown) to this limit: the same
+    /// number of requests is counted, but no more than the burst.
+    pub fn carry_over(&self, ahead: u64, before: Option<Self>) -> u64 {
         let interval = before.map_or(self.interval, |before| before.interval.max(1));
         let counted = u128::from(ahead) * u128::from(self.interval) / u128::from(interval);
         u64::try_from(counted).unwrap_or(u64::MAX).min(self.full())
     }
 
-    /// Judges one more at `now` for a key whose theoretical arrival time is `tat` (0 for a new key).
+    /// Decides on one request at `now` for a key whose theoretical arrival time is `tat` (0 for a new key).
     pub fn decide(&self, tat: u64, now: u64) -> Decision {
         let tolerance = self.interval.saturating_mul(u64::from(self.burst) - 1);
         let earliest = tat.saturating_sub(tolerance);
@@ -109,17 +109,17 @@ mod tests {
         let spent = (0..3).fold(SECOND, |tat, _| slow.decide(tat, SECOND).tat.expect("within the limit"));
         for (count, seconds, left) in [(3, 1, 0), (2, 3600, 0), (5, 3600, 2), (1000, 60, 997)] {
             let other = limit(count, seconds, None);
-            let mut tat = SECOND + other.carried(spent - SECOND, Some(slow));
+            let mut tat = SECOND + other.carry_over(spent - SECOND, Some(slow));
             assert!(tat <= SECOND + other.full(), "no more than all of it is to be paid back");
             for _ in 0..left {
                 tat = other.decide(tat, SECOND).tat.expect("what is left");
             }
             assert_eq!(other.decide(tat, SECOND).tat, None, "{count} in {seconds} s");
         }
-        assert_eq!(slow.carried(u64::MAX, None), slow.full());
+        assert_eq!(slow.carry_over(u64::MAX, None), slow.full());
     }
 
-    /// A bucket of tokens in exact arithmetic: one token is `interval` units, one unit flows in a nanosecond.
+    /// A token bucket in exact arithmetic: one token is `interval` units, and one unit is added per nanosecond.
     struct Bucket {
         units: u64,
         at: u64,

@@ -1,4 +1,4 @@
-//! Whether one more is within a limit.
+//! Rate limits.
 
 mod gcra;
 

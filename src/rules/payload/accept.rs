@@ -1,6 +1,6 @@
 //! The choice of a content coding (RFC 9110, sections 8.4.1 and 12.5.3).
 
-/// A content coding that the gateway can put on a body and decode.
+/// A content coding that the gateway can apply to a body and decode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Coding {
     /// `zstd` (RFC 8878).
@@ -12,7 +12,7 @@ pub enum Coding {
 }
 
 impl Coding {
-    /// All of them, from the one that is smallest for its time.
+    /// All codings, ordered by size of the output for the time spent, smallest first.
     pub const ALL: [Self; 3] = [Self::Zstd, Self::Br, Self::Gzip];
 
     /// Returns the coding of that name, in whatever case.
@@ -39,9 +39,9 @@ const FULL: Weight = 1000;
 
 /// Returns which of `offered` the values of `Accept-Encoding` like best, and of equals the one that is offered first.
 ///
-/// It is `None` when the body is to stay as it is: no field, none of the codings named, or `identity` preferred by
+/// It is `None` when the body is to stay as it is: no field, none of the codings listed, or `identity` preferred by
 /// name. A client that rejects `identity` too gets it nevertheless: RFC 9110 leaves that open, and a body is of more
-/// use than 406. A member that cannot be read is passed over; of two members of one name the first counts.
+/// use than 406. A malformed member is ignored; of two members of one name the first counts.
 pub fn choose<'v>(values: impl IntoIterator<Item = &'v [u8]>, offered: &[Coding]) -> Option<Coding> {
     let (mut named, mut identity, mut any) = ([None; Coding::ALL.len()], None, None);
     for member in values.into_iter().flat_map(|value| value.split(|byte| *byte == b',')) {
@@ -67,7 +67,7 @@ pub fn choose<'v>(values: impl IntoIterator<Item = &'v [u8]>, offered: &[Coding]
     best.0
 }
 
-/// Reads `gzip;q=0.5`.
+/// Parses a member such as `gzip;q=0.5`.
 fn read_member(member: &[u8]) -> Option<(&str, Weight)> {
     let mut parts = std::str::from_utf8(member).ok()?.split(';').map(str::trim);
     let name = parts.next().filter(|name| !name.is_empty())?;
@@ -75,7 +75,7 @@ fn read_member(member: &[u8]) -> Option<(&str, Weight)> {
     Some((name, weight.map_or(Some(FULL), |text| read_weight(text.trim_start()))?))
 }
 
-/// Reads a weight of at most three decimals (RFC 9110, section 12.4.2).
+/// Parses a weight of at most three decimals (RFC 9110, section 12.4.2).
 fn read_weight(text: &str) -> Option<Weight> {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
     if decimals.len() > 3 || !decimals.bytes().all(|byte| byte.is_ascii_digit()) {

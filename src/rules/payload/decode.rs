@@ -1,4 +1,4 @@
-//! Content codings, decoded while a body streams by (RFC 9110, section 8.4.1).
+//! Decoders of content codings, for a streaming body (RFC 9110, section 8.4.1).
 
 use std::io::{self, Write};
 
@@ -9,14 +9,15 @@ use zstd::stream::raw::{self, DParameter, InBuffer, Operation, OutBuffer};
 use super::accept::Coding;
 use super::step::{Opaque, Step};
 
-/// The most that one part may become, in bytes: what packs more tightly than that is made to fill memory.
+/// The maximum decoded size of one part of a body, in bytes: a higher compression ratio is an attempt to exhaust
+/// memory.
 pub const MAX_DECODED: usize = 4 << 20;
 
-/// The largest window of zstd that is decoded, as a power of two: 8 MiB, which every decoder of HTTP has to support
-/// and no sender may exceed (RFC 9659, section 3).
+/// The largest zstd window that is decoded, as a power of two: 8 MiB, which every decoder of HTTP has to support and
+/// no sender may exceed (RFC 9659, section 3).
 const ZSTD_WINDOW: u32 = 23;
 
-/// Decodes one content coding. What is damaged, or ends before its end, is an error and never passed on.
+/// Decodes one content coding. A damaged or truncated body is an error and is never passed on.
 pub struct Decoder {
     coding: Decoding,
     begun: bool,
@@ -35,7 +36,7 @@ impl std::fmt::Debug for Decoder {
     }
 }
 
-/// Takes what is decoded of one part, and no more than [`MAX_DECODED`].
+/// Collects the decoded bytes of one part, at most [`MAX_DECODED`].
 #[derive(Default)]
 struct Decoded {
     out: Vec<u8>,
@@ -87,8 +88,8 @@ impl Decoder {
     }
 }
 
-/// Takes what is decoded already: the decoder asks for more input as soon as its buffer of 4 KiB is full, and would
-/// keep what is beyond it until that comes.
+/// Writes out what is decoded already: the decoder asks for more input as soon as its buffer of 4 KiB is full, and
+/// would otherwise keep the rest until that arrives.
 fn push_out(brotli: &mut DecompressorWriter<Decoded>) -> io::Result<()> {
     loop {
         let before = brotli.get_ref().out.len();
@@ -100,7 +101,7 @@ fn push_out(brotli: &mut DecompressorWriter<Decoded>) -> io::Result<()> {
 }
 
 impl Step for Decoder {
-    /// Decodes the part. A body of no bytes at all is one of none.
+    /// Decodes the part. An empty body decodes to an empty body.
     fn push(&mut self, part: &[u8], end: bool, out: &mut Vec<u8>) -> Result<(), Opaque> {
         self.begun |= !part.is_empty();
         if !self.begun || self.ended {
@@ -114,10 +115,10 @@ impl Step for Decoder {
     }
 }
 
-/// The frames of zstd, one after the other (RFC 8878, section 3.1).
+/// Decodes consecutive zstd frames (RFC 8878, section 3.1).
 struct ZstdFrames {
     decoder: raw::Decoder<'static>,
-    /// Whether the last frame that was begun is complete.
+    /// Whether the last frame is complete.
     complete: bool,
 }
 
@@ -130,7 +131,7 @@ impl ZstdFrames {
 
     fn decode(&mut self, part: &[u8], end: bool, most: usize, out: &mut Vec<u8>) -> io::Result<()> {
         let mut input = InBuffer::around(part);
-        // Even when all has been read: what has not found room comes out of the next round.
+        // Also when all input was read: the decoder may hold output that did not fit.
         let mut pending = !part.is_empty();
         while pending {
             if out.len() >= most {

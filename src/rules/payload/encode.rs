@@ -1,6 +1,7 @@
-//! Content codings, put on a body while it streams by (RFC 9110, section 8.4.1).
+//! Encoders of content codings, for a streaming body (RFC 9110, section 8.4.1).
 //!
-//! What one stream costs, measured on JSON of 1 KB, 100 KB and 1 MB (one core of 2026; sizes are those of the output):
+//! The cost of one stream, measured on JSON of 1 KB, 100 KB and 1 MB (one core of 2026; sizes are those of the
+//! output):
 //!
 //! | coding, level    | memory           | 1 KB   | 100 KB           | 1 MB   |
 //! |------------------|------------------|--------|------------------|--------|
@@ -17,7 +18,7 @@
 //! Of 300 streams of events at a time, at the level `balanced`, each took 0.37 (gzip), 0.2 (zstd) and 0.94 MiB (br) of
 //! resident memory more than without a coding.
 //!
-//! A new context of zstd costs 8 to 17 µs more, so each thread keeps a few (the numbers are with one that is kept).
+//! A new zstd context costs 8 to 17 µs more, so each thread keeps a few (the numbers are with a reused one).
 
 use std::cell::RefCell;
 use std::fmt;
@@ -31,19 +32,19 @@ use zstd::stream::raw::{self, CParameter, InBuffer, Operation, OutBuffer};
 use super::accept::Coding;
 use super::step::{Opaque, Step};
 
-/// How much time is spent for a smaller body.
+/// The trade-off between time and size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Level {
+pub enum CompressionLevel {
     /// The least time: gzip 1, br 1, zstd 1.
     Fast,
     /// gzip 4, br 4, zstd 3.
     #[default]
     Balanced,
-    /// The smallest body for which a response may still wait: gzip 6, br 5, zstd 6.
+    /// The smallest body for which a client may still be kept waiting: gzip 6, br 5, zstd 6.
     Best,
 }
 
-/// Puts a content coding on a body.
+/// Applies a content coding to a body.
 pub struct Encoder {
     coding: Encoding,
     flushes: bool,
@@ -52,7 +53,7 @@ pub struct Encoder {
 
 enum Encoding {
     Gzip(Compress),
-    /// `None` once it has ended.
+    /// `None` after the end.
     Brotli(Option<Box<CompressorWriter<Vec<u8>>>>),
     Zstd(ZstdContext),
 }
@@ -64,12 +65,12 @@ impl fmt::Debug for Encoder {
 }
 
 impl Encoder {
-    /// Returns an encoder. With `flushes`, whatever has been pushed can be decoded at once by who receives it, for
-    /// bodies that come in pieces over time; without, output comes when enough of it is there.
+    /// Returns an encoder. With `flushes`, the receiver can decode at once whatever has been pushed, for bodies that
+    /// arrive in pieces over time; without, output comes when enough of it is there.
     ///
     /// # Errors
-    /// When there is no memory for it.
-    pub fn new(coding: Coding, level: Level, flushes: bool) -> Result<Self, Opaque> {
+    /// When no memory can be allocated.
+    pub fn new(coding: Coding, level: CompressionLevel, flushes: bool) -> Result<Self, Opaque> {
         let coding = match coding {
             Coding::Gzip => Encoding::Gzip(Compress::new_gzip(Compression::new(gzip_level(level)), 15)),
             Coding::Br => {
@@ -82,12 +83,12 @@ impl Encoder {
     }
 
     /// Returns how many bytes of memory an encoder takes at most, by the measurements above.
-    pub fn cost(coding: Coding, level: Level) -> u64 {
+    pub fn cost(coding: Coding, level: CompressionLevel) -> u64 {
         match (coding, level) {
             (Coding::Gzip, _) => 350 << 10,
-            (Coding::Br, Level::Fast) => 1 << 20,
-            (Coding::Br, Level::Balanced) => 2_200 << 10,
-            (Coding::Br, Level::Best) => 4_400 << 10,
+            (Coding::Br, CompressionLevel::Fast) => 1 << 20,
+            (Coding::Br, CompressionLevel::Balanced) => 2_200 << 10,
+            (Coding::Br, CompressionLevel::Best) => 4_400 << 10,
             (Coding::Zstd, _) => 640 << 10,
         }
     }
@@ -115,19 +116,19 @@ impl Step for Encoder {
 /// The buffer between brotli and the output, in bytes.
 const BROTLI_BUFFER: usize = 4_096;
 
-/// Room for output that is made before each call, in bytes: above 6, so that no flush is written twice.
+/// The capacity reserved for output before each call, in bytes: above 6, so that no flush is written twice.
 const MIN_ROOM: usize = 256;
 
-/// Makes room for what `input` bytes may become.
+/// Reserves capacity for the encoded form of `input` bytes.
 fn make_room(out: &mut Vec<u8>, input: usize) {
     out.reserve((input / 4).clamp(MIN_ROOM, 32 << 10));
 }
 
-fn gzip_level(level: Level) -> u32 {
+fn gzip_level(level: CompressionLevel) -> u32 {
     match level {
-        Level::Fast => 1,
-        Level::Balanced => 4,
-        Level::Best => 6,
+        CompressionLevel::Fast => 1,
+        CompressionLevel::Balanced => 4,
+        CompressionLevel::Best => 6,
     }
 }
 
@@ -150,12 +151,13 @@ fn encode_gzip(gzip: &mut Compress, part: &[u8], end: bool, flushes: bool, out: 
     }
 }
 
-/// Windows of 64 KiB, and of 256 KiB at the best level: with a smaller one its hash tables take 33 MiB.
-fn brotli_params(level: Level) -> BrotliEncoderParams {
+/// Returns the parameters: windows of 64 KiB, and of 256 KiB at the best level, since with a smaller one its hash
+/// tables take 33 MiB.
+fn brotli_params(level: CompressionLevel) -> BrotliEncoderParams {
     let (quality, lgwin) = match level {
-        Level::Fast => (1, 16),
-        Level::Balanced => (4, 16),
-        Level::Best => (5, 18),
+        CompressionLevel::Fast => (1, 16),
+        CompressionLevel::Balanced => (4, 16),
+        CompressionLevel::Best => (5, 18),
     };
     BrotliEncoderParams { quality, lgwin, ..BrotliEncoderParams::default() }
 }
@@ -185,22 +187,22 @@ fn encode_brotli(
     done
 }
 
-/// Contexts of zstd that one thread keeps, of whatever level: at most 2.5 MiB.
+/// The maximum number of zstd contexts that one thread keeps, of any level: at most 2.5 MiB.
 const MAX_IDLE: usize = 4;
 
 thread_local! {
-    static IDLE: RefCell<Vec<(Level, raw::Encoder<'static>)>> = const { RefCell::new(Vec::new()) };
+    static IDLE: RefCell<Vec<(CompressionLevel, raw::Encoder<'static>)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A context of zstd, which goes back to its thread when it is dropped.
+/// A zstd context, which returns to its thread's pool when it is dropped.
 struct ZstdContext {
-    level: Level,
-    /// Always there but in the end.
+    level: CompressionLevel,
+    /// `None` only while it is dropped.
     encoder: Option<raw::Encoder<'static>>,
 }
 
 impl ZstdContext {
-    fn take(level: Level) -> io::Result<Self> {
+    fn take(level: CompressionLevel) -> io::Result<Self> {
         let idle = IDLE.with_borrow_mut(|idle| {
             let place = idle.iter().position(|(of, _)| *of == level)?;
             Some(idle.swap_remove(place).1)
@@ -242,7 +244,7 @@ impl Drop for ZstdContext {
     fn drop(&mut self) {
         let Some(encoder) = self.encoder.take() else { return };
         let level = self.level;
-        // The thread may be ending, and its list be gone.
+        // The thread may be ending, and its list be destroyed.
         let _ = IDLE.try_with(|idle| {
             if let Ok(mut idle) = idle.try_borrow_mut()
                 && idle.len() < MAX_IDLE
@@ -253,12 +255,13 @@ impl Drop for ZstdContext {
     }
 }
 
-/// Returns a context with a window of 64 KiB and tables to match, a third of what the level has by itself.
-fn new_zstd(level: Level) -> io::Result<raw::Encoder<'static>> {
+/// Returns a context with a window of 64 KiB and tables to match, a third of the memory that the level takes by
+/// default.
+fn new_zstd(level: CompressionLevel) -> io::Result<raw::Encoder<'static>> {
     let (level, tables) = match level {
-        Level::Fast => (1, 14),
-        Level::Balanced => (3, 14),
-        Level::Best => (6, 15),
+        CompressionLevel::Fast => (1, 14),
+        CompressionLevel::Balanced => (3, 14),
+        CompressionLevel::Best => (6, 15),
     };
     let mut encoder = raw::Encoder::new(level)?;
     encoder.set_parameter(CParameter::WindowLog(16))?;
@@ -273,9 +276,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const LEVELS: [Level; 3] = [Level::Fast, Level::Balanced, Level::Best];
+    const LEVELS: [CompressionLevel; 3] = [CompressionLevel::Fast, CompressionLevel::Balanced, CompressionLevel::Best];
 
-    fn encoded(coding: Coding, level: Level, flushes: bool, text: &[u8], cut: usize) -> Vec<u8> {
+    fn encoded(coding: Coding, level: CompressionLevel, flushes: bool, text: &[u8], cut: usize) -> Vec<u8> {
         let (mut encoder, mut out) = (Encoder::new(coding, level, flushes).expect("memory"), Vec::new());
         for part in text.chunks(cut) {
             encoder.push(part, false, &mut out).expect("encodes");
@@ -336,7 +339,7 @@ mod tests {
         for coding in Coding::ALL {
             for level in LEVELS {
                 let body = encoded(coding, level, false, &noise, 8_192);
-                // gzip 1 looks for no shorter way.
+                // gzip 1 does not fall back to stored blocks.
                 assert!(body.len() < noise.len() * 106 / 100, "{coding:?} {level:?}: {}", body.len());
                 assert!(decoded(coding, &body) == noise);
             }
@@ -345,11 +348,11 @@ mod tests {
 
     #[test]
     fn a_context_that_was_left_in_the_middle_starts_anew() {
-        let mut left = Encoder::new(Coding::Zstd, Level::Fast, false).expect("memory");
+        let mut left = Encoder::new(Coding::Zstd, CompressionLevel::Fast, false).expect("memory");
         left.push(&text(5_000), false, &mut Vec::new()).expect("encodes");
         drop(left);
-        assert_eq!(decoded(Coding::Zstd, &encoded(Coding::Zstd, Level::Fast, false, b"text", 4)), b"text");
-        let many: Vec<_> = (0..10).map(|_| Encoder::new(Coding::Zstd, Level::Fast, false).expect("memory")).collect();
+        assert_eq!(decoded(Coding::Zstd, &encoded(Coding::Zstd, CompressionLevel::Fast, false, b"text", 4)), b"text");
+        let many: Vec<_> = (0..10).map(|_| Encoder::new(Coding::Zstd, CompressionLevel::Fast, false).expect("memory")).collect();
         drop(many);
         assert_eq!(IDLE.with_borrow(Vec::len), MAX_IDLE);
     }

@@ -1,14 +1,14 @@
-//! Which members of a JSON document are meant: `ssn`, `user.address.street`, `**.internal`.
+//! Paths that select members of a JSON document: `ssn`, `user.address.street`, `**.internal`.
 
 use std::str::FromStr;
 
-/// One way to a member: names from the root, arrays being passed through; `*` is any one name, or, before the last
-/// step, any element of an array, and `**` any number of names.
+/// One path to a member: names from the root, transparent to arrays. `*` is any one name, or, before the last step,
+/// any element of an array, and `**` any number of names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct FieldPath(Vec<Segment>);
+pub struct FieldPath(Vec<FieldStep>);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Segment {
+enum FieldStep {
     Name(Box<[u8]>),
     One,
     Any,
@@ -23,13 +23,13 @@ impl FromStr for FieldPath {
         for step in text.split('.') {
             steps.push(match step {
                 "" => return Err(wrong()),
-                "*" => Segment::One,
-                "**" if steps.last() == Some(&Segment::Any) => continue,
-                "**" => Segment::Any,
-                name => Segment::Name(name.as_bytes().into()),
+                "*" => FieldStep::One,
+                "**" if steps.last() == Some(&FieldStep::Any) => continue,
+                "**" => FieldStep::Any,
+                name => FieldStep::Name(name.as_bytes().into()),
             });
         }
-        if steps.last() == Some(&Segment::Any) || steps.len() > 32 {
+        if steps.last() == Some(&FieldStep::Any) || steps.len() > 32 {
             return Err(wrong());
         }
         Ok(Self(steps))
@@ -37,50 +37,50 @@ impl FromStr for FieldPath {
 }
 
 impl FieldPath {
-    /// Whether the path ends with `*`, so that it may take several members of one object.
+    /// Returns whether the path ends with `*`, so that it may select several members of one object.
     pub fn ends_with_any_name(&self) -> bool {
-        self.0.last() == Some(&Segment::One)
+        self.0.last() == Some(&FieldStep::One)
     }
 
     /// Returns how much the path leaves open, for an order in which the narrowest comes first: its `**`, then its `*`.
     pub fn breadth(&self) -> (usize, usize) {
         let count = |segment| self.0.iter().filter(|one| **one == segment).count();
-        (count(Segment::Any), count(Segment::One))
+        (count(FieldStep::Any), count(FieldStep::One))
     }
 }
 
-/// A set of paths as one automaton. A state is the set of places, as bits, where the paths stand.
+/// A set of paths as one automaton. A state is a bit set of the positions of the paths.
 #[derive(Clone, Debug, Default)]
 pub struct Fields {
-    steps: Vec<Segment>,
-    /// Bits of the places where a path begins, or continues after a leading `**`.
+    steps: Vec<FieldStep>,
+    /// Bits of the positions where a path begins, or continues after a leading `**`.
     start: u128,
-    /// Bits of the places that are the last of their path.
+    /// Bits of the last positions of the paths.
     last: u128,
     longest_name: usize,
-    /// Bits of the places of `**`.
+    /// Bits of the positions of `**`.
     any: u128,
-    /// Whether there is a `*`.
+    /// Whether any step is a `*`.
     one: bool,
-    /// Bits of the lengths that names have; the last is for all longer ones.
+    /// Bits of the lengths of the names; the last is for all longer ones.
     lengths: u64,
 }
 
-/// Where all paths stand on a level of the document.
-pub type State = u128;
+/// The positions of all paths on one level of the document.
+pub type FieldState = u128;
 
 /// The last step of one path of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place(u8);
+pub struct PathEnd(u8);
 
 impl Fields {
-    /// The most steps that all paths of one set may have together.
+    /// The maximum number of steps of all paths of one set.
     pub const MAX_STEPS: usize = 128;
 
     /// Builds the automaton.
     ///
     /// # Errors
-    /// When the paths have over [`Fields::MAX_STEPS`] steps together.
+    /// When the paths have more than [`Fields::MAX_STEPS`] steps together.
     pub fn new(paths: &[FieldPath]) -> Result<Self, String> {
         let mut fields = Self::default();
         for path in paths {
@@ -93,12 +93,12 @@ impl Fields {
         }
         for (place, step) in fields.steps.iter().enumerate() {
             match step {
-                Segment::Name(name) => {
+                FieldStep::Name(name) => {
                     fields.longest_name = fields.longest_name.max(name.len());
                     fields.lengths |= 1 << name.len().min(63);
                 }
-                Segment::One => fields.one = true,
-                Segment::Any => fields.any |= 1 << place,
+                FieldStep::One => fields.one = true,
+                FieldStep::Any => fields.any |= 1 << place,
             }
         }
         fields.start = fields.closed(fields.start);
@@ -106,39 +106,39 @@ impl Fields {
     }
 
     /// Returns the number, from 0, of the path that ends at `place`.
-    pub fn path_at(&self, place: Place) -> usize {
+    pub fn path_at(&self, place: PathEnd) -> usize {
         (self.last & ((1 << place.0) - 1)).count_ones() as usize
     }
 
-    /// The state at the root.
-    pub fn start(&self) -> State {
+    /// Returns the state at the root.
+    pub fn start(&self) -> FieldState {
         self.start
     }
 
-    /// Longer names (in bytes) than this lead nowhere that a short one would not lead.
+    /// Returns the maximum length of a name in a path, in bytes.
     pub fn longest_name(&self) -> usize {
         self.longest_name
     }
 
-    /// Whether any path could know a name of this many bytes.
+    /// Returns whether a path may have a name of this many bytes.
     #[inline]
     pub fn may_know(&self, length: usize) -> bool {
         self.one || self.lengths >> length.min(63) & 1 == 1
     }
 
-    /// Whether all names are ASCII.
+    /// Returns whether all names are ASCII.
     pub fn is_ascii(&self) -> bool {
-        self.steps.iter().all(|step| !matches!(step, Segment::Name(name) if !name.is_ascii()))
+        self.steps.iter().all(|step| !matches!(step, FieldStep::Name(name) if !name.is_ascii()))
     }
 
-    /// The state below a name that no path knows.
-    pub fn unknown(&self, state: State) -> State {
+    /// Returns the state below a name that is in no path.
+    pub fn unknown(&self, state: FieldState) -> FieldState {
         self.closed(state & self.any)
     }
 
-    /// Enters the member `name` on a level in `state`: returns the state below it and, if a path ends at it, the place
-    /// of that path's last step. Of several paths the first counts.
-    pub fn enter(&self, state: State, name: &[u8]) -> (State, Option<Place>) {
+    /// Enters the member `name` on a level in `state`: returns the state below it and, if a path ends at it, that
+    /// path's last step. Of several paths the first counts.
+    pub fn enter(&self, state: FieldState, name: &[u8]) -> (FieldState, Option<PathEnd>) {
         let mut below = state & self.any;
         let mut meant = None;
         let mut rest = state & !self.any;
@@ -147,12 +147,12 @@ impl Fields {
             rest ^= bit;
             let place = bit.trailing_zeros();
             let fits = match &self.steps[place as usize] {
-                Segment::Name(wanted) => wanted.as_ref() == name,
-                Segment::One => true,
-                Segment::Any => false,
+                FieldStep::Name(wanted) => wanted.as_ref() == name,
+                FieldStep::One => true,
+                FieldStep::Any => false,
             };
             if fits && self.last & bit != 0 {
-                meant = meant.or(Some(Place(place as u8)));
+                meant = meant.or(Some(PathEnd(place as u8)));
             } else if fits {
                 below |= bit << 1;
             }
@@ -160,8 +160,8 @@ impl Fields {
         (self.closed(below), meant)
     }
 
-    /// The state of an array's elements: they stand where the array stands, and a `*` may take one of them.
-    pub fn element(&self, state: State) -> State {
+    /// Returns the state of an array's elements: the positions are those of the array, and a `*` may take an element.
+    pub fn element(&self, state: FieldState) -> FieldState {
         if !self.one {
             return state;
         }
@@ -170,16 +170,16 @@ impl Fields {
         while rest != 0 {
             let bit = rest & rest.wrapping_neg();
             rest ^= bit;
-            if self.steps[bit.trailing_zeros() as usize] == Segment::One {
+            if self.steps[bit.trailing_zeros() as usize] == FieldStep::One {
                 below |= bit << 1;
             }
         }
         self.closed(below)
     }
 
-    /// `**` may also stand for nothing: whoever stands at it stands behind it too. It is never last and
-    /// never twice in a row.
-    fn closed(&self, state: State) -> State {
+    /// Returns the closure of a state: `**` may also match nothing, so that a path at it is also behind it. It is
+    /// never last and never twice in a row.
+    fn closed(&self, state: FieldState) -> FieldState {
         state | (state & self.any) << 1
     }
 }

@@ -1,4 +1,4 @@
-//! Limits of a JSON document: what makes a parser behind the gateway work hard, or differ from another one.
+//! Limits on JSON documents, against input that is expensive to parse or that parsers read differently.
 
 use std::cell::Cell;
 use std::fmt;
@@ -6,38 +6,38 @@ use std::fmt;
 use ahash::AHashSet;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// The deepest nesting that limits can allow: beyond, the parser itself stops.
+/// The maximum nesting that limits can allow: beyond it the parser itself fails.
 pub const MAX_DEPTH: u32 = 127;
 
-/// What a document may be. Texts and names are measured in bytes of UTF-8, without their escapes.
+/// The limits. Strings and names are measured in bytes of UTF-8, without their escapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JsonLimits {
-    /// Objects and lists within each other.
+    /// The maximum nesting of objects and lists.
     pub depth: u32,
-    /// Members of one object.
+    /// The maximum number of members of one object.
     pub members: u32,
-    /// Elements of one list.
+    /// The maximum number of elements of one list.
     pub elements: u32,
-    /// Bytes of a name.
+    /// The maximum length of a name in bytes.
     pub name: u32,
-    /// Bytes of a text.
+    /// The maximum length of a string in bytes.
     pub text: u32,
     /// Whether an object may have two members of one name (RFC 8259, section 4, leaves open which of them counts).
     pub duplicate_names: bool,
 }
 
 impl JsonLimits {
-    /// Checks a whole document (RFC 8259): one value with nothing but white space around it.
+    /// Checks a whole document (RFC 8259): one value, surrounded by nothing but white space.
     ///
     /// # Errors
-    /// What is wrong with it and where, fit for the client: no part of the document is repeated.
+    /// Returns what is wrong and where, fit for the client: no part of the document is repeated.
     pub fn check(&self, document: &[u8]) -> Result<(), String> {
         if std::str::from_utf8(document).is_err() {
             return Err("the document is not UTF-8".to_owned());
         }
         let broken = Cell::new(None);
         let mut parser = serde_json::Deserializer::from_slice(document);
-        let checked = Value { limits: self, depth: 0, broken: &broken }.deserialize(&mut parser).and_then(|()| parser.end());
+        let checked = CheckedValue { limits: self, depth: 0, broken: &broken }.deserialize(&mut parser).and_then(|()| parser.end());
         checked.map_err(|error| match broken.take() {
             Some(broken) => format!("{broken} at line {} column {}", error.line(), error.column()),
             None => format!("the document is not JSON at line {} column {}", error.line(), error.column()),
@@ -45,7 +45,7 @@ impl JsonLimits {
     }
 }
 
-/// A limit that a document is over.
+/// The limit that a document exceeds.
 #[derive(Clone, Copy, Debug)]
 enum Broken {
     Depth(u32),
@@ -71,13 +71,13 @@ impl fmt::Display for Broken {
 
 /// A value at some depth.
 #[derive(Clone, Copy)]
-struct Value<'l> {
+struct CheckedValue<'l> {
     limits: &'l JsonLimits,
     depth: u32,
     broken: &'l Cell<Option<Broken>>,
 }
 
-impl Value<'_> {
+impl CheckedValue<'_> {
     fn fail<E: Error>(&self, broken: Broken) -> E {
         self.broken.set(Some(broken));
         E::custom(broken)
@@ -87,7 +87,7 @@ impl Value<'_> {
         if count > most as usize { Err(self.fail(broken(most))) } else { Ok(()) }
     }
 
-    /// The value of a container that begins here.
+    /// Returns the seed for the values in a container that begins here.
     fn below<E: Error>(self) -> Result<Self, E> {
         let depth = self.depth + 1;
         self.within(depth as usize, self.limits.depth, Broken::Depth)?;
@@ -95,7 +95,7 @@ impl Value<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Value<'_> {
+impl<'de> DeserializeSeed<'de> for CheckedValue<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -103,7 +103,7 @@ impl<'de> DeserializeSeed<'de> for Value<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Value<'_> {
+impl<'de> Visitor<'de> for CheckedValue<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

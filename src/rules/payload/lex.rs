@@ -1,8 +1,8 @@
-//! The strings and separators of JSON text (RFC 8259, sections 2 and 7), found a word at a time.
+//! A scanner for strings and separators of JSON text (RFC 8259, sections 2 and 7) that works a word at a time.
 
 use std::borrow::Cow;
 
-/// The bytes at which something may change outside of strings.
+/// The bytes that have a meaning outside of strings.
 const STRUCTURAL: [bool; 256] = {
     let mut table = [false; 256];
     let bytes = b"\"{}[],:";
@@ -14,14 +14,14 @@ const STRUCTURAL: [bool; 256] = {
     table
 };
 
-/// How many bytes there are before the next of [`STRUCTURAL`].
+/// Returns the number of bytes before the next of [`STRUCTURAL`].
 #[inline]
 pub(super) fn plain(data: &[u8]) -> usize {
     data.iter().position(|byte| STRUCTURAL[usize::from(*byte)]).unwrap_or(data.len())
 }
 
-/// The comma or bracket behind the value that begins at `from`, if it is there and the value is no
-/// deeper than `depth`. It finds what the levels would, for a value whose names do not matter.
+/// Returns the position of the comma or bracket behind the value that begins at `from`, if it is there and the value
+/// is nested no deeper than `depth`. The result is that of the full scan, for a value whose names do not matter.
 ///
 /// Inlined, because most values are so short that a call would be a good part of the work.
 #[inline(always)]
@@ -42,17 +42,17 @@ pub(super) fn value_end(data: &[u8], from: usize, depth: usize) -> Option<usize>
     }
 }
 
-/// Where a string's closing quote is; if it is not there, whether the next byte is an escaped one.
+/// Returns the position of a string's closing quote, or whether the next byte is escaped if the quote is not there.
 #[inline]
 pub(super) fn string_end(inside: &[u8]) -> Result<usize, bool> {
     short_string_end(inside).map_or_else(|| long_string_end(inside), Ok)
 }
 
-/// Where the closing quote of a short string without escapes is. Most strings are, and looking at a few
-/// words does for them what a search made for long texts does only after a start that costs more.
+/// Returns the position of the closing quote of a short string without escapes. Most strings are short, and for them
+/// a few words are compared faster than a search for long texts starts.
 #[inline]
 pub(super) fn short_string_end(inside: &[u8]) -> Option<usize> {
-    for (at, word) in inside.as_chunks::<8>().0.iter().take(SHORT).enumerate() {
+    for (at, word) in inside.as_chunks::<8>().0.iter().take(SHORT_WORDS).enumerate() {
         let word = u64::from_le_bytes(*word);
         let quotes = zero_bytes(word ^ (ONES * b'"' as u64));
         let hits = quotes | zero_bytes(word ^ (ONES * b'\\' as u64));
@@ -77,19 +77,19 @@ fn long_string_end(inside: &[u8]) -> Result<usize, bool> {
     }
 }
 
-/// What a short string is, in words of eight bytes.
-const SHORT: usize = 2;
+/// The maximum length of a short string, in words of eight bytes.
+const SHORT_WORDS: usize = 2;
 
 const ONES: u64 = u64::MAX / 255;
 
-/// The highest bit of each byte that is zero, and perhaps of bytes above it ("Bit Twiddling Hacks",
-/// zero in word): the lowest of them is right.
+/// Returns the highest bit of each byte that is zero, and perhaps of bytes above it ("Bit Twiddling Hacks", zero in
+/// word): the lowest of them is right.
 #[inline]
 fn zero_bytes(word: u64) -> u64 {
     word.wrapping_sub(ONES) & !word & (ONES << 7)
 }
 
-/// The name with its escapes resolved; an escape that is none stays as it is.
+/// Returns the name with its escapes decoded; a malformed escape is kept.
 pub(super) fn unescaped(raw: &[u8]) -> Cow<'_, [u8]> {
     if !raw.contains(&b'\\') {
         return Cow::Borrowed(raw);
@@ -98,8 +98,7 @@ pub(super) fn unescaped(raw: &[u8]) -> Cow<'_, [u8]> {
     serde_json::from_slice::<String>(&quoted).map_or(Cow::Borrowed(raw), |name| Cow::Owned(name.into_bytes()))
 }
 
-/// Returns the text as it may stand between two quotes, in ASCII alone, so that it is right in whatever superset of
-/// ASCII the document is written.
+/// Returns the text as it stands between two quotes, in ASCII alone, so that it is valid in any superset of ASCII.
 pub(super) fn escaped(text: &str) -> Vec<u8> {
     let mut out = String::with_capacity(text.len());
     for unit in text.encode_utf16() {

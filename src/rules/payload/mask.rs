@@ -1,22 +1,22 @@
-//! Replaces values of JSON members by a mask, of which the last characters may be those of the value.
+//! Masking of JSON values, optionally with the last characters of the value kept.
 
 use std::collections::VecDeque;
 
-use super::fields::{FieldPath, Fields, Place};
+use super::fields::{FieldPath, Fields, PathEnd};
 use super::lex::escaped;
 use super::scan::{MemberChange, MemberEdit};
 
-/// What stands in place of a value.
+/// The replacement of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MaskText {
     /// A JSON string.
     text: Box<[u8]>,
-    /// How many characters of the value follow, at most.
+    /// The number of characters of the value that follow, at most.
     keep_last: usize,
 }
 
 impl MaskText {
-    /// The most characters of a value that are kept.
+    /// The maximum number of characters of a value that can be kept.
     pub const MAX_KEPT: usize = 32;
 
     /// Returns the mask of that text, a JSON string, followed by the last `keep_last` characters of a string or number.
@@ -34,19 +34,19 @@ impl MaskText {
     }
 }
 
-/// Paths of members, each with the mask of its value.
+/// Paths of members, each with the mask for its value.
 ///
-/// Objects and arrays are replaced as a whole, and so is a value that is no JSON. Of a value that is kept in part at
-/// most [`MaskText::MAX_KEPT`] characters of 12 bytes are held.
+/// Objects and arrays are replaced as a whole, and so is an invalid value. Of a value that is kept in part at most
+/// [`MaskText::MAX_KEPT`] characters of 12 bytes are buffered.
 #[derive(Debug)]
 pub struct Masks {
     fields: Fields,
-    /// One for each path.
+    /// One mask for each path.
     masks: Box<[MaskText]>,
 }
 
 impl Masks {
-    /// Compiles pairs of path and mask. Of several paths that take one member the first counts.
+    /// Compiles pairs of path and mask. Of several paths that select one member the first counts.
     ///
     /// # Errors
     /// When the paths have too many steps together.
@@ -63,7 +63,7 @@ impl MemberEdit for Masks {
         &self.fields
     }
 
-    fn action(&self, place: Place) -> MemberChange<'_, Masked> {
+    fn action(&self, place: PathEnd) -> MemberChange<'_, Masked> {
         let path = self.fields.path_at(place);
         self.masks.get(path).map_or(MemberChange::Remove, |mask| MemberChange::Replace(Masked::new(path, mask.keep_last)))
     }
@@ -72,61 +72,61 @@ impl MemberEdit for Masks {
         let mut rest = part;
         while let Some((first, behind)) = rest.split_first() {
             rest = match value.stage {
-                Stage::Lead if first.is_ascii_whitespace() || *first == b':' => {
+                MaskStage::Lead if first.is_ascii_whitespace() || *first == b':' => {
                     out.push(*first);
                     behind
                 }
-                Stage::Lead => {
+                MaskStage::Lead => {
                     value.stage = value.begin(*first);
-                    if value.stage == Stage::Text { behind } else { rest }
+                    if value.stage == MaskStage::Text { behind } else { rest }
                 }
-                Stage::Whole => value.pass_space(rest),
-                Stage::Number if first.is_ascii_whitespace() => {
-                    value.stage = Stage::Behind;
+                MaskStage::Whole => value.pass_space(rest),
+                MaskStage::Number if first.is_ascii_whitespace() => {
+                    value.stage = MaskStage::Behind;
                     rest
                 }
-                Stage::Number if first.is_ascii_alphanumeric() || b"+-.".contains(first) => {
+                MaskStage::Number if first.is_ascii_alphanumeric() || b"+-.".contains(first) => {
                     value.kept.take(*first, false);
                     behind
                 }
-                Stage::Text if *first == b'"' && !value.kept.escapes() => {
-                    value.stage = Stage::Behind;
+                MaskStage::Text if *first == b'"' && !value.kept.escapes() => {
+                    value.stage = MaskStage::Behind;
                     behind
                 }
-                Stage::Text => {
+                MaskStage::Text => {
                     value.kept.take(*first, true);
                     behind
                 }
-                Stage::Behind if first.is_ascii_whitespace() => value.pass_space(rest),
-                // No number, or more than one value where one should be: nothing of it is kept.
-                Stage::Number | Stage::Behind => {
+                MaskStage::Behind if first.is_ascii_whitespace() => value.pass_space(rest),
+                // It is no number, or there is more than one value: nothing of it is kept.
+                MaskStage::Number | MaskStage::Behind => {
                     value.kept.wanted = 0;
-                    value.stage = Stage::Whole;
+                    value.stage = MaskStage::Whole;
                     rest
                 }
             };
         }
-        if let (true, Some(mask)) = (end && value.stage != Stage::Lead, self.masks.get(value.path)) {
+        if let (true, Some(mask)) = (end && value.stage != MaskStage::Lead, self.masks.get(value.path)) {
             value.write(&mask.text, out);
         }
     }
 }
 
-/// White space behind a value that is kept, in bytes.
-const MAX_SPACE: usize = 4_096;
+/// The maximum white space behind a value that is kept, in bytes.
+const MAX_MASKED_SPACE: usize = 4_096;
 
 /// The state of one value that is being masked.
 #[derive(Debug)]
 pub struct Masked {
     path: usize,
-    stage: Stage,
-    kept: Kept,
-    /// The white space that was read last.
+    stage: MaskStage,
+    kept: KeptCharacters,
+    /// The white space at the end of what was read.
     space: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum MaskStage {
     /// Before the value: white space and the colon.
     Lead,
     /// In a value of which nothing is kept.
@@ -139,25 +139,25 @@ enum Stage {
 
 impl Masked {
     fn new(path: usize, keep_last: usize) -> Self {
-        Self { path, stage: Stage::Lead, kept: Kept::new(keep_last), space: Vec::new() }
+        Self { path, stage: MaskStage::Lead, kept: KeptCharacters::new(keep_last), space: Vec::new() }
     }
 
-    /// Returns the stage that a value with this first byte begins with.
-    fn begin(&mut self, first: u8) -> Stage {
+    /// Returns the stage of a value with this first byte.
+    fn begin(&mut self, first: u8) -> MaskStage {
         match first {
-            b'"' if self.kept.wanted > 0 => Stage::Text,
-            b'-' | b'0'..=b'9' if self.kept.wanted > 0 => Stage::Number,
+            b'"' if self.kept.wanted > 0 => MaskStage::Text,
+            b'-' | b'0'..=b'9' if self.kept.wanted > 0 => MaskStage::Number,
             _ => {
                 self.kept.wanted = 0;
-                Stage::Whole
+                MaskStage::Whole
             }
         }
     }
 
-    /// Passes over the part of a value, and keeps the white space at its end, which is not the value's.
+    /// Skips the part of a value that is not kept, and saves the white space at its end, which does not belong to it.
     fn pass_space<'p>(&mut self, part: &'p [u8]) -> &'p [u8] {
         let end = match self.stage {
-            Stage::Behind => part.iter().take_while(|byte| byte.is_ascii_whitespace()).count(),
+            MaskStage::Behind => part.iter().take_while(|byte| byte.is_ascii_whitespace()).count(),
             _ => part.len(),
         };
         let (now, rest) = part.split_at(end);
@@ -165,12 +165,12 @@ impl Masked {
         if space < now.len() {
             self.space.clear();
         }
-        let room = MAX_SPACE - self.space.len();
+        let room = MAX_MASKED_SPACE - self.space.len();
         self.space.extend_from_slice(&now[now.len() - space..][..space.min(room)]);
         rest
     }
 
-    /// Writes the mask, with what is kept of the value before its closing quote, and the white space behind.
+    /// Writes the mask with the kept characters before its closing quote, and the white space behind the value.
     fn write(&mut self, text: &[u8], out: &mut Vec<u8>) {
         match text.split_last() {
             Some((quote, text)) if self.kept.is_enough() => {
@@ -184,54 +184,54 @@ impl Masked {
     }
 }
 
-/// The last characters of a string or number, as they are written.
+/// The last characters of a string or number, in their encoded form.
 #[derive(Debug)]
-struct Kept {
+struct KeptCharacters {
     wanted: usize,
     seen: usize,
     characters: VecDeque<Character>,
     /// What the next byte belongs to.
-    next: Next,
+    next: NextByte,
 }
 
-/// What a byte of a string may continue.
+/// What the next byte of a string may continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
-    /// Nothing: it begins a character.
+enum NextByte {
+    /// It begins a character.
     First,
-    /// UTF-8 of so many bytes more.
+    /// It continues a UTF-8 sequence of so many more bytes.
     Utf8(u8),
-    /// A backslash.
+    /// It follows a backslash.
     Escape,
-    /// `\u`, of so many digits more.
+    /// It continues a `\u` escape of so many more digits.
     Digit(u8),
 }
 
-impl Kept {
+impl KeptCharacters {
     fn new(wanted: usize) -> Self {
-        Self { wanted, seen: 0, characters: VecDeque::with_capacity(if wanted > 0 { wanted + 1 } else { 0 }), next: Next::First }
+        Self { wanted, seen: 0, characters: VecDeque::with_capacity(if wanted > 0 { wanted + 1 } else { 0 }), next: NextByte::First }
     }
 
-    /// Whether the next byte is escaped by a backslash.
+    /// Returns whether the next byte is escaped by a backslash.
     fn escapes(&self) -> bool {
-        self.next == Next::Escape
+        self.next == NextByte::Escape
     }
 
-    /// Whether anything is to be kept: at least half of the value is hidden then.
+    /// Returns whether any characters are to be kept: at least half of the value must stay hidden.
     fn is_enough(&self) -> bool {
         self.wanted > 0 && self.seen >= 2 * self.wanted
     }
 
-    /// Takes a byte of a string, or of a number.
+    /// Processes a byte of a string, or of a number.
     fn take(&mut self, byte: u8, string: bool) {
         let next = match (self.next, byte) {
-            (Next::Escape, b'u') => Next::Digit(4),
-            (Next::Escape, _) => Next::First,
-            (Next::Digit(more), _) if byte.is_ascii_hexdigit() => more_of(more, Next::Digit),
-            (Next::Utf8(more), 0x80..=0xbf) => more_of(more, Next::Utf8),
+            (NextByte::Escape, b'u') => NextByte::Digit(4),
+            (NextByte::Escape, _) => NextByte::First,
+            (NextByte::Digit(more), _) if byte.is_ascii_hexdigit() => more_of(more, NextByte::Digit),
+            (NextByte::Utf8(more), 0x80..=0xbf) => more_of(more, NextByte::Utf8),
             _ => return self.begin(byte, string),
         };
-        let joins = matches!(self.next, Next::Digit(1));
+        let joins = matches!(self.next, NextByte::Digit(1));
         self.next = next;
         if let Some(last) = self.characters.back_mut() {
             last.push(byte);
@@ -244,12 +244,12 @@ impl Kept {
     /// Begins a character.
     fn begin(&mut self, byte: u8, string: bool) {
         self.next = match byte {
-            _ if !string => Next::First,
-            b'\\' => Next::Escape,
-            0xc2..=0xdf => Next::Utf8(1),
-            0xe0..=0xef => Next::Utf8(2),
-            0xf0..=0xf4 => Next::Utf8(3),
-            _ => Next::First,
+            _ if !string => NextByte::First,
+            b'\\' => NextByte::Escape,
+            0xc2..=0xdf => NextByte::Utf8(1),
+            0xe0..=0xef => NextByte::Utf8(2),
+            0xf0..=0xf4 => NextByte::Utf8(3),
+            _ => NextByte::First,
         };
         self.seen += 1;
         self.characters.push_back(Character::of(byte));
@@ -260,13 +260,13 @@ impl Kept {
     }
 }
 
-/// The state after one more of `more` bytes.
-fn more_of(more: u8, next: fn(u8) -> Next) -> Next {
-    if more > 1 { next(more - 1) } else { Next::First }
+/// Returns the state after one of `more` bytes.
+fn more_of(more: u8, next: fn(u8) -> NextByte) -> NextByte {
+    if more > 1 { next(more - 1) } else { NextByte::First }
 }
 
-impl Kept {
-    /// Makes one character of the last two if they are the halves of a surrogate pair (RFC 8259, section 7).
+impl KeptCharacters {
+    /// Joins the last two characters if they are the halves of a surrogate pair (RFC 8259, section 7).
     fn join_surrogates(&mut self) {
         let half = |at: Option<&Character>| at.and_then(Character::surrogate);
         let last = self.characters.len();
@@ -279,13 +279,13 @@ impl Kept {
         }
     }
 
-    /// Returns the characters that are kept, once all have been taken.
+    /// Returns the characters that are kept, after all have been processed.
     fn last(&self) -> impl Iterator<Item = &Character> {
         self.characters.iter().skip(self.characters.len().saturating_sub(self.wanted))
     }
 }
 
-/// One character as it is written: at most two escapes of six bytes.
+/// One character in its encoded form: at most two escapes of six bytes.
 #[derive(Clone, Copy, Debug)]
 struct Character {
     bytes: [u8; 12],
@@ -310,7 +310,7 @@ impl Character {
         }
     }
 
-    /// Whether the escape is the first half of a surrogate pair (true) or the second (false).
+    /// Returns whether the escape is the first half of a surrogate pair (true) or the second (false).
     fn surrogate(&self) -> Option<bool> {
         match self.bytes() {
             [b'\\', b'u', b'd' | b'D', digit, _, _] => match digit.to_ascii_lowercase() {

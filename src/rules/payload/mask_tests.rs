@@ -1,4 +1,4 @@
-//! The masks against a model that parses the whole document, and cut at every byte.
+//! The masks, compared with a model that parses the whole document, and with input cut at every byte.
 
 use super::super::scan::{Editor, MAX_DEPTH};
 use super::super::step::{Opaque, Step};
@@ -62,9 +62,9 @@ fn a_character_is_kept_whole() {
     becomes(&[("a", 2)], r#"{"a":"xxxx\u00e9\""}"#, r#"{"a":"***\u00e9\""}"#);
     becomes(&[("a", 2)], r#"{"a":"xxxx\ud83d\ude00\uD83D\uDE00"}"#, r#"{"a":"***\ud83d\ude00\uD83D\uDE00"}"#);
     becomes(&[("a", 2)], r#"{"a":"xxxx\ud83d\ude00y"}"#, r#"{"a":"***\ud83d\ude00y"}"#);
-    // Three characters, and so too few.
+    // Three characters are too few.
     becomes(&[("a", 2)], r#"{"a":"x\ud83d\ude00y"}"#, r#"{"a":"***"}"#);
-    // Halves that have no other half, and an escape that breaks off, are characters of their own.
+    // Halves without their other half, and a truncated escape, are characters of their own.
     becomes(&[("a", 2)], r#"{"a":"xxxx\ude00\ud83d"}"#, r#"{"a":"***\ude00\ud83d"}"#);
     becomes(&[("a", 2)], r#"{"a":"xxxx\\\\"}"#, r#"{"a":"***\\\\"}"#);
     becomes(&[("a", 3)], r#"{"a":"xxxxx\u12"}"#, r#"{"a":"***xx\u12"}"#);
@@ -106,14 +106,14 @@ fn depth_and_space_are_bounded() {
         let deep = format!(r#"{{"a":{}}}"#, "[".repeat(inner) + &"]".repeat(inner));
         assert_eq!(Editor::new(&masks(&[("a", 2)])).push(deep.as_bytes(), true, &mut Vec::new()), wanted, "{inner}");
     }
-    let wide = format!(r#"{{"a":1{}}}"#, " ".repeat(3 * MAX_SPACE));
-    for cut in [100, MAX_SPACE - 1, 2 * MAX_SPACE, wide.len()] {
+    let wide = format!(r#"{{"a":1{}}}"#, " ".repeat(3 * MAX_MASKED_SPACE));
+    for cut in [100, MAX_MASKED_SPACE - 1, 2 * MAX_MASKED_SPACE, wide.len()] {
         let out = mask(&masks(&[("a", 2)]), wide.as_bytes(), cut);
-        assert_eq!(out.len(), r#"{"a":"***"}"#.len() + MAX_SPACE, "cut at {cut}");
+        assert_eq!(out.len(), r#"{"a":"***"}"#.len() + MAX_MASKED_SPACE, "cut at {cut}");
     }
 }
 
-/// Masks `a` at any depth, and `b.c` but for its last two characters, on the parsed document.
+/// Masks `a` at any depth, and `b.c` except for its last two characters, on the parsed document.
 fn model(value: &mut Value, at_root: bool, in_b: bool) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(|item| model(item, at_root, in_b)),
@@ -155,7 +155,7 @@ fn document() -> impl Strategy<Value = Value> {
     })
 }
 
-/// The document with every character of a string as an escape, which JSON allows.
+/// Returns the document with every character of a string escaped, which JSON allows.
 fn in_escapes(value: &Value) -> String {
     match value {
         Value::String(text) => format!("\"{}\"", text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect::<String>()),
@@ -185,7 +185,7 @@ proptest! {
             .map_err(|e| TestCaseError::fail(format!("{e}: {}", String::from_utf8_lossy(&out))))?;
         prop_assert_eq!(&got, &wanted);
         if form == 1 {
-            // Every byte beside the masks is as it was.
+            // Every byte outside of the masks is unchanged.
             prop_assert_eq!(String::from_utf8_lossy(&out), serde_json::to_string_pretty(&wanted).expect("json"));
         }
     }

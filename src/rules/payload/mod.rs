@@ -1,5 +1,5 @@
-//! What is done to a payload as it flows by, a [`Step`] each: content codings are decoded and put on, members of JSON
-//! are removed, renamed and masked.
+//! Transformations of a payload as it streams, a [`Step`] each: content codings are decoded and encoded, members of
+//! JSON are removed, renamed and masked.
 
 mod accept;
 mod decode;
@@ -15,7 +15,7 @@ mod strip;
 
 pub use accept::{Coding, choose as choose_coding};
 pub use decode::Decoder;
-pub use encode::{Encoder, Level};
+pub use encode::{CompressionLevel, Encoder};
 pub use fields::{FieldPath, Fields};
 pub use json_limits::{JsonLimits, MAX_DEPTH as MAX_JSON_DEPTH};
 pub use mask::{MaskText, Masks};

@@ -1,15 +1,15 @@
-//! Renames members of JSON, and leaves their values as they are.
+//! Renaming of JSON members; their values stay.
 
 use std::convert::Infallible;
 
-use super::fields::{FieldPath, Fields, Place};
+use super::fields::{FieldPath, Fields, PathEnd};
 use super::lex::escaped;
 use super::scan::{MemberChange, MemberEdit};
 
-/// Paths of members, each with the name that the member gets. The paths are those of the document as it comes in.
+/// Paths of members, each with the new name. The paths are those of the document as it arrives.
 ///
-/// A member that has the new name already stays beside the renamed one; whether that can be is known only at the end
-/// of the object, which is not waited for. Remove it first where it is not wanted.
+/// A member that has the new name already stays beside the renamed one: whether there is one is known only at the end
+/// of the object, which is not awaited. Remove it first where it is not wanted.
 #[derive(Debug)]
 pub struct Renames {
     fields: Fields,
@@ -18,10 +18,10 @@ pub struct Renames {
 }
 
 impl Renames {
-    /// Compiles pairs of path and new name. Of several paths that take one member the first counts.
+    /// Compiles pairs of path and new name. Of several paths that select one member the first counts.
     ///
     /// # Errors
-    /// When the paths have too many steps together, or one ends with `*`: all members would get one name.
+    /// When the paths have too many steps together, or one ends with `*`: several members would get one name.
     pub fn new(renames: &[(FieldPath, &str)]) -> Result<Self, String> {
         if renames.iter().any(|(path, _)| path.ends_with_any_name()) {
             return Err("a path that ends with * would give several members the same name".to_owned());
@@ -39,7 +39,7 @@ impl MemberEdit for Renames {
         &self.fields
     }
 
-    fn action(&self, place: Place) -> MemberChange<'_, Infallible> {
+    fn action(&self, place: PathEnd) -> MemberChange<'_, Infallible> {
         self.names.get(self.fields.path_at(place)).map_or(MemberChange::Remove, |name| MemberChange::Rename(name))
     }
 

@@ -1,4 +1,4 @@
-//! The renames against a model that parses the whole document, and cut at every byte.
+//! The renames, compared with a model that parses the whole document, and with input cut at every byte.
 
 use super::super::scan::Editor;
 use super::super::step::Step;
@@ -72,8 +72,8 @@ fn one_name_for_many_is_rejected() {
     assert!(renames(&five).is_err());
 }
 
-/// Renames `a` to `z` at any depth and `b.c` to `y` from the root, on the parsed document; member by member, so that
-/// the order stays.
+/// Renames `a` to `z` at any depth and `b.c` to `y` from the root, on the parsed document, member by member, so that
+/// the order is kept.
 fn model(value: &Value, at_root: bool, in_b: bool, out: &mut String) {
     match value {
         Value::Array(items) => {

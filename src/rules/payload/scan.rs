@@ -1,66 +1,65 @@
-//! Edits members of JSON while it streams by, without ever holding the document.
+//! An editor for members of JSON documents that works on a stream, without buffering the document.
 //!
-//! The scanner follows strings, containers and names (RFC 8259) and copies every byte that is not
-//! part of an edited member, white space and number formats included. It never judges validity: a
-//! text that is not JSON comes out as it went in, and a sloppy target cannot smuggle a member past
-//! by a slip of its syntax. What it holds back is one comma and one name.
+//! The scanner follows strings, containers and names (RFC 8259) and copies every byte that is not part of an edited
+//! member, white space and number formats included. It does not validate: a text that is not JSON is passed on
+//! unchanged, and a target's syntax errors cannot hide a member. It buffers at most one comma and one name.
 //!
-//! What happens to the members is an [`MemberEdit`], a file each: [`super::strip`], [`super::rename`], [`super::mask`].
+//! The change of a member is a [`MemberEdit`], in a file each: [`super::strip`], [`super::rename`], [`super::mask`].
 
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::{Deref, Range};
 
-use super::fields::{Fields, Place, State};
+use super::fields::{FieldState, Fields, PathEnd};
 use super::lex::{plain, short_string_end, string_end, unescaped, value_end};
 use super::step::{Opaque, Step};
 
-/// Containers nested deeper than this are refused, so that memory stays bounded.
+/// The maximum nesting of containers. Deeper documents are rejected, so that memory stays bounded.
 pub const MAX_DEPTH: usize = 2_048;
 
-/// The first bytes of a document that tell its encoding.
-const FIRST: usize = 4;
+/// The number of first bytes that reveal a document's encoding.
+const ENCODING_BYTES: usize = 4;
 
-/// White space between members that is kept, in bytes.
-const MAX_SPACE: usize = 4_096;
+/// The maximum white space between members that is kept, in bytes.
+const MAX_MEMBER_SPACE: usize = 4_096;
 
-/// A name over this many bytes is passed on without being compared.
-const SLACK: usize = 16;
+/// The number of bytes above the longest known name beyond which a name is passed on without being compared.
+const NAME_SLACK: usize = 16;
 
 #[derive(Clone, Copy, Debug)]
-struct Level {
+struct Container {
     object: bool,
-    /// Whether a member was let through.
+    /// Whether a member was passed on.
     passed: bool,
-    /// Whether a member was removed, so that the first that stays loses its comma.
+    /// Whether a member was removed, so that the first remaining one loses its comma.
     cut: bool,
-    state: State,
-    /// The state below a name that no path knows.
-    unknown: State,
+    state: FieldState,
+    /// The state below a name that is in no path.
+    unknown: FieldState,
 }
 
-impl Level {
-    /// Whether the next member that stays keeps its comma, if it has one.
+impl Container {
+    /// Returns whether the next remaining member keeps its comma, if it has one.
     fn keeps_commas(&self) -> bool {
         self.passed || !self.cut
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
+enum ScanState {
     /// Before or between values, where the next string is a value.
     Value,
     /// In an object where the next string is a name.
     Name,
     /// Behind a name, before its colon and value.
     Colon,
-    /// Within a string that is a value; whether the last byte was a backslash.
+    /// Within a string value; whether the last byte was a backslash.
     Text(bool),
-    /// Within a name that does not matter: too long to be known, or of a member that is dropped.
+    /// Within a name that does not matter: it is too long to be in a path, or belongs to a removed member.
     Unread(bool),
 }
 
-/// Edits the members of one document that the paths of `E` name, while it streams by.
+/// Edits the members of one document that the paths of `E` select, as the document streams by.
 #[derive(Debug)]
 pub struct Editor<E>
 where
@@ -68,24 +67,24 @@ where
     E::Target: MemberEdit,
 {
     edit: E,
-    levels: Vec<Level>,
-    at: At,
-    /// A comma, white space and the beginning of a name, whose fate the next part decides.
+    levels: Vec<Container>,
+    at: ScanState,
+    /// A comma, white space and the beginning of a name, which the next part decides about.
     held: Vec<u8>,
     /// The state below the name that was read last.
-    below: State,
-    /// Some while a member, or its value, is being taken out: the depth of its object.
+    below: FieldState,
+    /// The depth of the object of the member that is being removed, or whose value is being replaced.
     taking: Option<usize>,
-    /// What stands in place of the value that is being taken out, or of the one that follows an unread name.
+    /// The replacement of the current value, or of the one that follows an unread name.
     value: Option<ValueOf<E>>,
     edited: u64,
-    /// How many of the first bytes have been seen.
+    /// The number of first bytes that have been inspected.
     seen: usize,
 }
 
 type ValueOf<E> = <<E as Deref>::Target as MemberEdit>::Value;
 
-/// What happens to the members that a set of paths names.
+/// The change of the members that a set of paths selects.
 pub trait MemberEdit {
     /// The state of one value that is being replaced.
     type Value: Send + Sync + fmt::Debug;
@@ -93,35 +92,35 @@ pub trait MemberEdit {
     /// Returns the paths of the members.
     fn fields(&self) -> &Fields;
 
-    /// Returns what happens to the member at which the path of `place` ends.
-    fn action(&self, place: Place) -> MemberChange<'_, Self::Value>;
+    /// Returns the change of the member at which the path with this end ends.
+    fn action(&self, place: PathEnd) -> MemberChange<'_, Self::Value>;
 
-    /// Takes the next part of a value, from behind the name (white space and colon included) to the comma or bracket
-    /// that follows it at `end`, and appends to `out` what stands in its place.
+    /// Processes the next part of a value, from behind the name (white space and colon included) to the comma or
+    /// bracket that follows it at `end`, and appends the replacement to `out`.
     fn replace(&self, value: &mut Self::Value, part: &[u8], end: bool, out: &mut Vec<u8>);
 }
 
-/// What happens to one member.
+/// The change of one member.
 #[derive(Debug)]
 pub enum MemberChange<'e, V> {
-    /// It is taken out, with its comma.
+    /// Removes it, with its comma.
     Remove,
-    /// It gets this name, which is escaped already. A name that was too long to be read keeps itself.
+    /// Gives it this name, which is escaped already. A name that was too long to be read is kept.
     Rename(&'e [u8]),
-    /// Its value is replaced.
+    /// Replaces its value.
     Replace(V),
 }
 
-/// Where a scan stands in its part: bytes are copied in runs, and only where something is cut out.
-struct Run<'d> {
+/// The position of a scan in its part: bytes are copied in runs, which end only where something is removed.
+struct CopyRun<'d> {
     data: &'d [u8],
     /// The first byte that has been neither copied nor dropped.
     keep: usize,
-    /// In [`At::Name`]: where what goes with the next name begins, its comma first.
+    /// In [`ScanState::Name`]: the start of what belongs to the next name, beginning with its comma.
     mark: usize,
 }
 
-impl Run<'_> {
+impl CopyRun<'_> {
     fn copy_to(&mut self, end: usize, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.data[self.keep..end]);
         self.keep = end;
@@ -134,8 +133,8 @@ where
     E::Target: MemberEdit,
 {
     fn push(&mut self, part: &[u8], end: bool, out: &mut Vec<u8>) -> Result<(), Opaque> {
-        if self.seen < FIRST {
-            self.look(part)?;
+        if self.seen < ENCODING_BYTES {
+            self.check_encoding(part)?;
         }
         if self.held.is_empty() {
             self.scan(part, out)?;
@@ -156,45 +155,45 @@ where
     E: Deref,
     E::Target: MemberEdit,
 {
-    /// Starts a document.
+    /// Returns an editor at the start of a document.
     pub fn new(edit: E) -> Self {
         let below = edit.fields().start();
         let (levels, held) = (Vec::new(), Vec::new());
-        Self { edit, levels, at: At::Value, held, below, taking: None, value: None, edited: 0, seen: 0 }
+        Self { edit, levels, at: ScanState::Value, held, below, taking: None, value: None, edited: 0, seen: 0 }
     }
 
-    /// Returns how many members have been edited.
+    /// Returns the number of members that have been edited.
     pub fn edited(&self) -> u64 {
         self.edited
     }
 
-    /// Looks at the first bytes: JSON in UTF-16 or UTF-32 has a NUL, or a byte order mark, among them.
-    fn look(&mut self, part: &[u8]) -> Result<(), Opaque> {
-        let first = &part[..part.len().min(FIRST - self.seen)];
+    /// Inspects the first bytes: JSON in UTF-16 or UTF-32 has a NUL, or a byte order mark, among them.
+    fn check_encoding(&mut self, part: &[u8]) -> Result<(), Opaque> {
+        let first = &part[..part.len().min(ENCODING_BYTES - self.seen)];
         self.seen += first.len();
         if first.iter().any(|byte| matches!(byte, 0 | 0xfe | 0xff)) { Err(Opaque::NotUtf8) } else { Ok(()) }
     }
 
     fn scan(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), Opaque> {
-        let mut run = Run { data, keep: 0, mark: 0 };
+        let mut run = CopyRun { data, keep: 0, mark: 0 };
         let mut place = self.resume(data);
         self.begin_value(&mut run, place, out);
         while let Some(&byte) = data.get(place) {
             place = match byte {
-                b'"' if self.at == At::Name => match self.name(&mut run, place, out) {
+                b'"' if self.at == ScanState::Name => match self.name(&mut run, place, out) {
                     Some(next) => next,
                     None => break,
                 },
-                b'"' => self.pass_string(data, place + 1, At::Text, At::Value),
+                b'"' => self.pass_string(data, place + 1, ScanState::Text, ScanState::Value),
                 b'{' | b'[' => self.open(&mut run, place, byte == b'{')?,
                 b'}' | b']' | b',' => self.separate(&mut run, place, byte == b',', out),
-                b':' if self.at == At::Colon => {
-                    self.at = At::Value;
+                b':' if self.at == ScanState::Colon => {
+                    self.at = ScanState::Value;
                     place + 1
                 }
-                _ if self.at == At::Name => {
+                _ if self.at == ScanState::Name => {
                     if !byte.is_ascii_whitespace() {
-                        // A slip of the target's: what stands before it is as it came.
+                        // The document is malformed here; what stands before is passed on unchanged.
                         run.mark = place + 1;
                     }
                     place + 1
@@ -202,15 +201,15 @@ where
                 _ => place + 1 + plain(&data[place + 1..]),
             };
         }
-        self.leave(&mut run, out);
+        self.end_part(&mut run, out);
         Ok(())
     }
 
-    /// Goes on with the string that the last part broke off in.
+    /// Continues the string in which the last part ended.
     fn resume(&mut self, data: &[u8]) -> usize {
-        let (escaped, open, behind): (_, fn(bool) -> At, _) = match self.at {
-            At::Text(escaped) => (escaped, At::Text, At::Value),
-            At::Unread(escaped) => (escaped, At::Unread, At::Colon),
+        let (escaped, open, behind): (_, fn(bool) -> ScanState, _) = match self.at {
+            ScanState::Text(escaped) => (escaped, ScanState::Text, ScanState::Value),
+            ScanState::Unread(escaped) => (escaped, ScanState::Unread, ScanState::Colon),
             _ => return 0,
         };
         if escaped && !data.is_empty() {
@@ -220,16 +219,16 @@ where
         self.pass_string(data, 0, open, behind)
     }
 
-    /// Passes over the rest of a string, of which `from` is inside: to behind its quote, or the end.
-    fn pass_string(&mut self, data: &[u8], from: usize, open: fn(bool) -> At, behind: At) -> usize {
+    /// Skips the rest of a string that contains `from`: to behind its quote, or the end of the part.
+    fn pass_string(&mut self, data: &[u8], from: usize, open: fn(bool) -> ScanState, behind: ScanState) -> usize {
         match string_end(&data[from..]) {
             Ok(end) => {
                 self.at = behind;
                 from + end + 1
             }
             Err(escaped) => {
-                // Nothing came of an empty part: it stays as it was.
-                if from < data.len() || !matches!(self.at, At::Text(_) | At::Unread(_)) {
+                // An empty part changes nothing.
+                if from < data.len() || !matches!(self.at, ScanState::Text(_) | ScanState::Unread(_)) {
                     self.at = open(escaped);
                 }
                 data.len()
@@ -237,32 +236,32 @@ where
         }
     }
 
-    /// Copies what is decided, and holds back what is not.
-    fn leave(&mut self, run: &mut Run<'_>, out: &mut Vec<u8>) {
+    /// Copies what is decided, and buffers the rest.
+    fn end_part(&mut self, run: &mut CopyRun<'_>, out: &mut Vec<u8>) {
         if self.taking.is_some() {
             if let Some(value) = &mut self.value {
                 self.edit.replace(value, &run.data[run.keep..], false, out);
             }
             return;
         }
-        if self.at != At::Name {
+        if self.at != ScanState::Name {
             return run.copy_to(run.data.len(), out);
         }
         let mark = run.mark.max(run.keep);
         run.copy_to(mark, out);
         self.held.extend_from_slice(&run.data[mark..]);
         if !self.held.contains(&b'"') {
-            // More white space than anyone writes is left out.
-            self.held.truncate(MAX_SPACE);
+            // Excessive white space is dropped.
+            self.held.truncate(MAX_MEMBER_SPACE);
         }
     }
 
-    /// Reads the name that begins at `place`; `None` when its end is not there yet.
+    /// Reads the name that begins at `place`; `None` when its end is not in this part.
     #[inline]
-    fn name(&mut self, run: &mut Run<'_>, place: usize, out: &mut Vec<u8>) -> Option<usize> {
+    fn name(&mut self, run: &mut CopyRun<'_>, place: usize, out: &mut Vec<u8>) -> Option<usize> {
         let inside = &run.data[place + 1..];
         if self.taking.is_some() {
-            return Some(self.pass_string(run.data, place + 1, At::Unread, At::Colon));
+            return Some(self.pass_string(run.data, place + 1, ScanState::Unread, ScanState::Colon));
         }
         let end = match short_string_end(inside) {
             Some(end) => {
@@ -272,13 +271,13 @@ where
             None => match self.long_name(run, place, out)? {
                 Some(end) => end,
                 None => {
-                    let next = self.pass_string(run.data, place + 1, At::Unread, At::Colon);
+                    let next = self.pass_string(run.data, place + 1, ScanState::Unread, ScanState::Colon);
                     self.begin_value(run, next, out);
                     return Some(next);
                 }
             },
         };
-        self.at = At::Colon;
+        self.at = ScanState::Colon;
         let behind = place + 1 + end + 1;
         self.begin_value(run, behind, out);
         if self.taking.is_some() {
@@ -287,13 +286,13 @@ where
         Some(self.pass_scalar(run.data, behind))
     }
 
-    /// As [`Self::name`], for one that may have escapes: where it ends, or `Some(None)` if it is longer
-    /// than any that is looked for.
+    /// Reads a name that may have escapes, as [`Self::name`] does: returns where it ends, or `Some(None)` if it is
+    /// longer than any in a path.
     #[cold]
-    fn long_name(&mut self, run: &mut Run<'_>, place: usize, out: &mut Vec<u8>) -> Option<Option<usize>> {
+    fn long_name(&mut self, run: &mut CopyRun<'_>, place: usize, out: &mut Vec<u8>) -> Option<Option<usize>> {
         let inside = &run.data[place + 1..];
-        // Six bytes of escape for each of the name: longer than that cannot be a known name.
-        let longest = self.edit.fields().longest_name() * 6 + SLACK;
+        // Each byte of the name may be an escape of six: a longer name is in no path.
+        let longest = self.edit.fields().longest_name() * 6 + NAME_SLACK;
         match string_end(&inside[..inside.len().min(longest)]) {
             Ok(end) => {
                 match unescaped(&inside[..end]) {
@@ -304,25 +303,25 @@ where
             }
             Err(_) if inside.len() < longest => None,
             Err(_) => {
-                // `*` and `**` take it all the same.
+                // `*` and `**` select it nevertheless.
                 self.known(run, place..place, &[0xff], out);
                 Some(None)
             }
         }
     }
 
-    /// Begins to take out the value that is to be replaced, if the end of its name, at `place`, has been read.
+    /// Begins to replace a value if the end of its name, at `place`, has been read.
     #[inline]
-    fn begin_value(&mut self, run: &mut Run<'_>, place: usize, out: &mut Vec<u8>) {
-        if self.value.is_some() && self.taking.is_none() && self.at == At::Colon {
+    fn begin_value(&mut self, run: &mut CopyRun<'_>, place: usize, out: &mut Vec<u8>) {
+        if self.value.is_some() && self.taking.is_none() && self.at == ScanState::Colon {
             run.copy_to(place, out);
             self.taking = Some(self.levels.len());
         }
     }
 
-    /// Most names of a document are of no length that is looked for, and end here.
+    /// Looks up a name. The names of most documents have a length that is in no path, and end here.
     #[inline]
-    fn look_up(&mut self, run: &mut Run<'_>, place: usize, name: &[u8], out: &mut Vec<u8>) {
+    fn look_up(&mut self, run: &mut CopyRun<'_>, place: usize, name: &[u8], out: &mut Vec<u8>) {
         match self.levels.last_mut() {
             Some(level) if level.keeps_commas() && !self.edit.fields().may_know(name.len()) => {
                 level.passed = true;
@@ -332,30 +331,29 @@ where
         }
     }
 
-    /// Passes over a colon and, if it follows at once, a string or what else is no container.
+    /// Skips a colon and, if it follows at once, a string or another scalar.
     #[inline]
     fn pass_scalar(&mut self, data: &[u8], colon: usize) -> usize {
         let value = colon + 1;
         match (data.get(colon), data.get(value)) {
-            (Some(b':'), Some(b'"')) => self.pass_string(data, value + 1, At::Text, At::Value),
+            (Some(b':'), Some(b'"')) => self.pass_string(data, value + 1, ScanState::Text, ScanState::Value),
             (Some(b':'), Some(_)) => {
-                self.at = At::Value;
+                self.at = ScanState::Value;
                 value + plain(&data[value..])
             }
             _ => colon,
         }
     }
 
-    /// Takes a name that a path may know. `raw` is where it stands, from one quote to the other, empty if its end is
-    /// not known.
-    fn known(&mut self, run: &mut Run<'_>, raw: Range<usize>, name: &[u8], out: &mut Vec<u8>) {
+    /// Processes a name that a path may have. `raw` is its range including the quotes, empty if its end is not known.
+    fn known(&mut self, run: &mut CopyRun<'_>, raw: Range<usize>, name: &[u8], out: &mut Vec<u8>) {
         let (below, meant) = self.edit.fields().enter(self.levels.last().map_or(0, |l| l.state), name);
-        self.decide(run, raw, meant, out);
+        self.apply_change(run, raw, meant, out);
         self.below = below;
     }
 
-    /// Takes the member out or lets it through, with its comma unless nothing stayed before it.
-    fn decide(&mut self, run: &mut Run<'_>, raw: Range<usize>, meant: Option<Place>, out: &mut Vec<u8>) {
+    /// Removes the member or passes it on, with its comma unless no member precedes it any more.
+    fn apply_change(&mut self, run: &mut CopyRun<'_>, raw: Range<usize>, meant: Option<PathEnd>, out: &mut Vec<u8>) {
         let depth = self.levels.len();
         let Some(level) = self.levels.last_mut() else { return };
         let action = meant.map(|place| self.edit.action(place));
@@ -382,21 +380,21 @@ where
         }
     }
 
-    fn open(&mut self, run: &mut Run<'_>, place: usize, object: bool) -> Result<usize, Opaque> {
+    fn open(&mut self, run: &mut CopyRun<'_>, place: usize, object: bool) -> Result<usize, Opaque> {
         if self.levels.len() == MAX_DEPTH {
             return Err(Opaque::TooDeep);
         }
-        // Arrays are passed through: their elements stand where they stand, or are what a `*` takes.
+        // Arrays are transparent: their elements have their position, or are selected by a `*`.
         let state = if object { self.below } else { self.edit.fields().element(self.below) };
         self.below = state;
-        self.levels.push(Level { object, passed: false, cut: false, state, unknown: self.edit.fields().unknown(state) });
-        self.at = if object { At::Name } else { At::Value };
+        self.levels.push(Container { object, passed: false, cut: false, state, unknown: self.edit.fields().unknown(state) });
+        self.at = if object { ScanState::Name } else { ScanState::Value };
         run.mark = place + 1;
         Ok(place + 1)
     }
 
-    /// A comma, or the end of a container.
-    fn separate(&mut self, run: &mut Run<'_>, place: usize, comma: bool, out: &mut Vec<u8>) -> usize {
+    /// Processes a comma, or the end of a container.
+    fn separate(&mut self, run: &mut CopyRun<'_>, place: usize, comma: bool, out: &mut Vec<u8>) -> usize {
         if self.taking == Some(self.levels.len()) {
             self.taking = None;
             if let Some(mut value) = self.value.take() {
@@ -409,7 +407,7 @@ where
         }
         let level = self.levels.last();
         self.below = level.map_or_else(|| self.edit.fields().start(), |l| l.state);
-        self.at = if comma && level.is_some_and(|l| l.object) { At::Name } else { At::Value };
+        self.at = if comma && level.is_some_and(|l| l.object) { ScanState::Name } else { ScanState::Value };
         run.mark = place;
         place + 1
     }

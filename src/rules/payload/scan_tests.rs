@@ -1,4 +1,4 @@
-//! The scanner, removing members, against a model that parses the whole document, and against anything else.
+//! The scanner, removing members, compared with a model that parses the whole document, and on arbitrary input.
 
 use super::super::Stripper;
 use super::*;
@@ -48,7 +48,7 @@ fn by_example() {
     let long = format!(r#"{{"s":{{"short":1,"{}":"SECRET"}},"k":1}}"#, "n".repeat(60));
     becomes(&["s.*"], &long, r#"{"s":{},"k":1}"#);
     for length in 6..40 {
-        // Around the lengths at which names and texts are looked at in another way.
+        // Around the lengths at which names and strings are read in another way.
         let (name, text) = ("n".repeat(length), "t".repeat(length));
         let given = format!(r#"{{"{name}":"{text}","x":{{"{text}":"}}]"}},"y":[{{"{name}":"{text}"}}],"{name}x":"\\""}}"#);
         let wanted = format!(r#"{{"y":[{{}}],"{name}x":"\\""}}"#);

@@ -1,4 +1,4 @@
-//! One step of a body's change, and a chain of them.
+//! One step in the transformation of a body, and a chain of steps.
 
 use std::fmt;
 
@@ -7,29 +7,29 @@ use smallvec::SmallVec;
 
 use super::Decoder;
 
-/// One step of a body's change, part by part.
+/// One step in the transformation of a body, which works on its parts.
 pub trait Step: Send + Sync + fmt::Debug {
-    /// Takes the next part, the last if `end`, and appends to `out` what becomes of it.
+    /// Processes the next part, the last if `end`, and appends the result to `out`.
     ///
     /// A step is not used again after an error or after the end.
     ///
     /// # Errors
-    /// [`Opaque`]; nothing more of the body is to be passed on then.
+    /// [`Opaque`]; nothing more of the body must be passed on then.
     fn push(&mut self, part: &[u8], end: bool, out: &mut Vec<u8>) -> Result<(), Opaque>;
 }
 
-/// Why a body cannot be looked into or changed.
+/// The reason for which a body cannot be inspected or changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opaque {
     /// The document is nested deeper than [`super::MAX_DEPTH`].
     TooDeep,
-    /// It begins as UTF-16 or UTF-32 does, which some readers of JSON find out by themselves.
+    /// It begins as UTF-16 or UTF-32 does, which some JSON parsers detect by themselves.
     NotUtf8,
-    /// Its content coding is damaged or ends too early.
+    /// Its content coding is damaged or truncated.
     Damaged,
-    /// One part of it becomes more than [`super::MAX_DECODED`] when it is decoded.
+    /// One part of it decodes to more than [`super::MAX_DECODED`].
     TooDense,
-    /// No content coding can be put on it.
+    /// It cannot be encoded.
     Unencodable,
 }
 
@@ -45,46 +45,46 @@ impl fmt::Display for Opaque {
     }
 }
 
-/// The steps that the body of one message goes through, in order.
+/// The steps that the body of one message passes, in order.
 #[derive(Debug, Default)]
 pub struct BodyChain {
     steps: SmallVec<[Box<dyn Step>; 2]>,
     decodes: bool,
 }
 
-/// Bytes that a step may add to a part without its buffer growing.
-const SLACK: usize = 64;
+/// The number of bytes that a step may add to a part without reallocation of the buffer.
+const BUFFER_SLACK: usize = 64;
 
 impl BodyChain {
-    /// Adds a step behind those that are there.
+    /// Appends a step.
     pub fn add(&mut self, step: Box<dyn Step>) {
         self.steps.push(step);
     }
 
-    /// Adds what takes a content coding off.
+    /// Appends a step that decodes a content coding.
     pub fn decode(&mut self, decoder: Decoder) {
         self.decodes = true;
         self.add(Box::new(decoder));
     }
 
-    /// Returns whether the body passes as it is.
+    /// Returns whether the body passes unchanged.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
     }
 
-    /// Returns whether a content coding is taken off, so that a small part may become a large one.
+    /// Returns whether a content coding is decoded, so that a small part may become a large one.
     pub fn decodes(&self) -> bool {
         self.decodes
     }
 
-    /// Replaces a part of the body, the last if `end`, with what becomes of it.
+    /// Replaces a part of the body, the last if `end`, with the result of all steps.
     ///
     /// # Errors
-    /// [`Opaque`]; nothing more of the body is to be passed on then.
+    /// [`Opaque`]; nothing more of the body must be passed on then.
     pub fn push(&mut self, body: &mut Option<Bytes>, end: bool) -> Result<(), Opaque> {
         for step in &mut self.steps {
             let part = body.take().unwrap_or_default();
-            let mut out = Vec::with_capacity(part.len() + SLACK);
+            let mut out = Vec::with_capacity(part.len() + BUFFER_SLACK);
             step.push(&part, end, &mut out)?;
             *body = (!out.is_empty()).then(|| Bytes::from(out));
         }
@@ -96,7 +96,7 @@ impl BodyChain {
 mod tests {
     use super::*;
 
-    /// Doubles every byte, and says at the end how many came.
+    /// Doubles every byte, and appends the number of bytes at the end.
     #[derive(Debug, Default)]
     struct Doubling(usize);
 

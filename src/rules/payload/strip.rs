@@ -1,14 +1,14 @@
-//! Removes members from JSON.
+//! Removal of JSON members.
 
 use std::convert::Infallible;
 
-use super::fields::{Fields, Place};
+use super::fields::{Fields, PathEnd};
 use super::scan::{Editor, MemberChange, MemberEdit};
 
-/// Removes the members that a set of paths names.
+/// Removes the members that a set of paths selects.
 pub type Stripper<F> = Editor<F>;
 
-/// A set of paths alone removes what it names.
+/// A set of paths alone removes what it selects.
 impl MemberEdit for Fields {
     type Value = Infallible;
 
@@ -18,7 +18,7 @@ impl MemberEdit for Fields {
     }
 
     #[inline]
-    fn action(&self, _: Place) -> MemberChange<'_, Infallible> {
+    fn action(&self, _: PathEnd) -> MemberChange<'_, Infallible> {
         MemberChange::Remove
     }
 

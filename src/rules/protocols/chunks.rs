@@ -1,27 +1,27 @@
-//! The chunked transfer coding (RFC 9112, section 7.1), read strictly.
+//! A strict parser of the chunked transfer coding (RFC 9112, section 7.1).
 //!
-//! A chunk line is `1*HEXDIG *( ";" token [ "=" ( token / quoted-string ) ] ) CRLF`. Pingora's reader takes any octet in
-//! an extension, a bare LF among them, which another proxy takes for the end of the line: half of a request-smuggling
-//! pair. This reader only follows the framing; it neither copies nor decodes.
+//! A chunk line is `1*HEXDIG *( ";" token [ "=" ( token / quoted-string ) ] ) CRLF`. Pingora's parser accepts any
+//! octet in an extension, a bare LF included, which another proxy takes for the end of the line: half of a
+//! request-smuggling pair. This parser only tracks the framing; it neither copies nor decodes.
 
 use super::{is_text, is_token};
 
-/// The longest chunk line, with its extensions.
+/// The maximum length of a chunk line, with its extensions.
 const MAX_LINE: u32 = 4 * 1024;
 
-/// The chunked framing is not what the RFC allows.
+/// The error for chunked framing that violates the RFC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed;
+pub struct ChunkError;
 
-impl Malformed {
-    /// Returns what the client is told.
+impl ChunkError {
+    /// Returns the text for the client.
     pub fn text(self) -> &'static str {
         "the chunked framing of the body is malformed"
     }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
+enum ChunkState {
     #[default]
     SizeBegin,
     Size,
@@ -44,37 +44,37 @@ enum State {
     Done,
 }
 
-/// Follows the chunks of one body through as many parts as it comes in.
+/// Tracks the chunks of one body over any number of parts.
 #[derive(Clone, Debug, Default)]
 pub struct Chunks {
-    state: State,
-    /// The size of the present chunk, or what is left of it.
+    state: ChunkState,
+    /// The size of the current chunk, or the rest of it.
     size: u64,
-    /// Octets of the present line.
+    /// The octets of the current line.
     line: u32,
 }
 
 impl Chunks {
-    /// Whether the last octet of the body has been seen.
+    /// Returns whether the last octet of the body has been seen.
     pub fn is_done(&self) -> bool {
-        self.state == State::Done
+        self.state == ChunkState::Done
     }
 
-    /// Follows the next octets, and returns how many of them belong to the body: fewer than there are only where it
+    /// Processes the next octets, and returns how many of them belong to the body: fewer than there are only where it
     /// ends.
     ///
     /// # Errors
-    /// When the framing is malformed. Nothing may be fed after that.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
+    /// When the framing is malformed. Nothing may be processed after that.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, ChunkError> {
         let mut at = 0;
-        while at < bytes.len() && self.state != State::Done {
-            if self.state == State::Data {
+        while at < bytes.len() && self.state != ChunkState::Done {
+            if self.state == ChunkState::Data {
                 let left = usize::try_from(self.size).unwrap_or(usize::MAX);
                 let taken = left.min(bytes.len() - at);
                 at += taken;
                 self.size -= taken as u64;
                 if self.size == 0 {
-                    self.state = State::DataReturn;
+                    self.state = ChunkState::DataReturn;
                 }
                 continue;
             }
@@ -84,16 +84,16 @@ impl Chunks {
         Ok(at)
     }
 
-    fn next(&mut self, byte: u8) -> Result<State, Malformed> {
-        use State as S;
+    fn next(&mut self, byte: u8) -> Result<ChunkState, ChunkError> {
+        use ChunkState as S;
         self.line += 1;
         if self.line > MAX_LINE && self.state < S::Data {
-            return Err(Malformed);
+            return Err(ChunkError);
         }
         Ok(match (self.state, byte) {
             (S::SizeBegin | S::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
                 let digit = char::from(byte).to_digit(16).map_or(0, u64::from);
-                self.size = self.size.checked_mul(16).ok_or(Malformed)? + digit;
+                self.size = self.size.checked_mul(16).ok_or(ChunkError)? + digit;
                 S::Size
             }
             (S::Size | S::Name | S::Value | S::QuotedEnd, b';') => S::NameBegin,
@@ -119,12 +119,12 @@ impl Chunks {
             (S::TrailerValue, byte) if is_text(byte) => S::TrailerValue,
             (S::TrailerFeed, b'\n') => S::TrailerBegin,
             (S::LastFeed, b'\n') => S::Done,
-            _ => return Err(Malformed),
+            _ => return Err(ChunkError),
         })
     }
 }
 
-impl PartialOrd for State {
+impl PartialOrd for ChunkState {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         (*self as u8).partial_cmp(&(*other as u8))
     }
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// How a body ends.
+    /// The way in which a body ends.
     #[derive(Debug, PartialEq, Eq)]
     enum End {
         Done(usize),
@@ -150,7 +150,7 @@ mod tests {
         for part in [first, second] {
             match chunks.feed(part) {
                 Ok(count) => taken += count,
-                Err(Malformed) => return End::Bad,
+                Err(ChunkError) => return End::Bad,
             }
         }
         if chunks.is_done() { End::Done(taken) } else { End::Open }
@@ -206,7 +206,7 @@ mod tests {
         fields
     }
 
-    /// The same by splitting whole lines.
+    /// Does the same by splitting whole lines.
     fn model(bytes: &[u8]) -> End {
         let mut at = 0;
         loop {
@@ -302,7 +302,7 @@ mod tests {
         ) {
             let bytes = text.as_bytes();
             match (machine(bytes, cut), model(bytes)) {
-                // What can never become right is noticed before the line is complete.
+                // The parser rejects a line as soon as it cannot become valid, before it is complete.
                 (End::Bad, End::Open) => {}
                 (seen, wanted) => prop_assert_eq!(seen, wanted, "{:?}", text),
             }

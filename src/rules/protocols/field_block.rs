@@ -1,8 +1,8 @@
-//! Field blocks of HTTP/2 (HPACK, RFC 7541): how many fields one has, and whether one of them is a pseudo-header.
+//! Field blocks of HTTP/2 (HPACK, RFC 7541): the number of fields, and whether one of them is a pseudo-header.
 //!
-//! Neither needs the fields themselves. What is followed is where each representation ends and, of the dynamic table,
-//! one bit an entry: whether its name begins with a colon. An index counts from the latest entry (section 2.3.3), so
-//! that entries which the table has dropped are never referred to and need not be known.
+//! Neither needs the fields themselves. The parser tracks the end of each representation and, of the dynamic table,
+//! one bit per entry: whether its name begins with a colon. An index counts from the latest entry (section 2.3.3), so
+//! that evicted entries are never referred to and need not be known.
 
 /// The last entry of the static table (appendix A) that is a pseudo-header, and the last of all.
 const STATIC_PSEUDO: u32 = 14;
@@ -11,7 +11,7 @@ const STATIC: u32 = 61;
 /// The first seven bits of a Huffman-coded `:` (appendix B).
 const HUFFMAN_COLON: u8 = 0b101_1100;
 
-/// What an integer that goes on is for.
+/// The meaning of a multi-octet integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Number {
     Indexed,
@@ -25,7 +25,7 @@ enum Number {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum At {
+enum BlockState {
     Representation,
     Number {
         what: Number,
@@ -47,47 +47,47 @@ enum At {
     },
 }
 
-/// Follows the field blocks of one connection in one direction.
+/// Tracks the field blocks of one connection in one direction.
 #[derive(Debug)]
 pub struct FieldBlocks {
-    at: At,
-    /// Whether the field under way is added to the table, and whether it is a pseudo-header.
+    at: BlockState,
+    /// Whether the current field is added to the table, and whether it is a pseudo-header.
     adds: bool,
     pseudo: bool,
-    /// One bit an entry of the dynamic table, the latest lowest: 4,096 bytes hold at most 128.
+    /// One bit per entry of the dynamic table, the latest lowest: 4,096 bytes hold at most 128 entries.
     entries: u128,
-    /// Fields of the present block.
+    /// The number of fields in the current block.
     fields: u32,
     has_pseudo: bool,
 }
 
 impl Default for FieldBlocks {
     fn default() -> Self {
-        Self { at: At::Representation, adds: false, pseudo: false, entries: 0, fields: 0, has_pseudo: false }
+        Self { at: BlockState::Representation, adds: false, pseudo: false, entries: 0, fields: 0, has_pseudo: false }
     }
 }
 
 impl FieldBlocks {
-    /// Fields that have begun in the present block.
+    /// Returns the number of fields that have begun in the current block.
     pub fn fields(&self) -> u32 {
         self.fields
     }
 
-    /// Whether one of them is a pseudo-header.
+    /// Returns whether one of them is a pseudo-header.
     pub fn has_pseudo(&self) -> bool {
         self.has_pseudo
     }
 
-    /// A block has ended, and another may begin.
+    /// Ends a block; another may begin.
     pub fn end(&mut self) {
-        (self.at, self.fields, self.has_pseudo) = (At::Representation, 0, false);
+        (self.at, self.fields, self.has_pseudo) = (BlockState::Representation, 0, false);
     }
 
-    /// Follows a part of a block.
+    /// Processes a part of a block.
     pub fn push(&mut self, mut part: &[u8]) {
         while let Some((&octet, rest)) = part.split_first() {
             match &mut self.at {
-                At::RestOfName { left } | At::Value { left } => {
+                BlockState::RestOfName { left } | BlockState::Value { left } => {
                     let taken = part.len().min(*left as usize);
                     *left -= taken as u32;
                     let done = *left == 0;
@@ -105,27 +105,28 @@ impl FieldBlocks {
 
     fn octet(&mut self, octet: u8) {
         match self.at {
-            At::Representation => self.representation(octet),
-            At::Number { what, value, shift } => {
-                // A value that does not fit is an error of the decoder behind this, as are lengths beyond the block.
+            BlockState::Representation => self.representation(octet),
+            BlockState::Number { what, value, shift } => {
+                // A value that does not fit is an error of the decoder behind this one, as are lengths beyond the
+                // block.
                 let more = u32::from(octet & 0x7f).checked_shl(shift).unwrap_or(u32::MAX);
                 let value = value.saturating_add(more);
                 if octet & 0x80 == 0 {
                     self.number(what, value);
                 } else {
-                    self.at = At::Number { what, value, shift: shift + 7 };
+                    self.at = BlockState::Number { what, value, shift: shift + 7 };
                 }
             }
-            At::NameLength => self.prefixed(octet, 7, Number::NameLength { huffman: octet & 0x80 != 0 }),
-            At::ValueLength => self.prefixed(octet, 7, Number::ValueLength),
-            At::Name { left, huffman } => {
+            BlockState::NameLength => self.prefixed(octet, 7, Number::NameLength { huffman: octet & 0x80 != 0 }),
+            BlockState::ValueLength => self.prefixed(octet, 7, Number::ValueLength),
+            BlockState::Name { left, huffman } => {
                 self.pseudo = if huffman { octet >> 1 == HUFFMAN_COLON } else { octet == b':' };
-                self.at = At::RestOfName { left: left - 1 };
+                self.at = BlockState::RestOfName { left: left - 1 };
                 if left == 1 {
                     self.end_of_string();
                 }
             }
-            At::RestOfName { .. } | At::Value { .. } => {}
+            BlockState::RestOfName { .. } | BlockState::Value { .. } => {}
         }
     }
 
@@ -138,50 +139,50 @@ impl FieldBlocks {
         }
     }
 
-    /// An integer that begins with so many bits of an octet (section 5.1).
+    /// Processes an integer that begins with so many bits of an octet (section 5.1).
     fn prefixed(&mut self, octet: u8, bits: u32, what: Number) {
         let most = (1_u32 << bits) - 1;
         let value = u32::from(octet) & most;
         if value < most {
             self.number(what, value);
         } else {
-            self.at = At::Number { what, value, shift: 0 };
+            self.at = BlockState::Number { what, value, shift: 0 };
         }
     }
 
     fn number(&mut self, what: Number, value: u32) {
         self.at = match what {
-            Number::TableSize => At::Representation,
+            Number::TableSize => BlockState::Representation,
             Number::Indexed => {
                 (self.adds, self.pseudo) = (false, self.is_pseudo(value));
                 self.field();
-                At::Representation
+                BlockState::Representation
             }
             Number::Name(adds) => {
                 (self.adds, self.pseudo) = (adds, self.is_pseudo(value));
-                if value == 0 { At::NameLength } else { At::ValueLength }
+                if value == 0 { BlockState::NameLength } else { BlockState::ValueLength }
             }
-            Number::NameLength { huffman } if value > 0 => At::Name { left: value, huffman },
-            Number::NameLength { .. } => At::ValueLength,
-            Number::ValueLength if value > 0 => At::Value { left: value },
+            Number::NameLength { huffman } if value > 0 => BlockState::Name { left: value, huffman },
+            Number::NameLength { .. } => BlockState::ValueLength,
+            Number::ValueLength if value > 0 => BlockState::Value { left: value },
             Number::ValueLength => {
                 self.field();
-                At::Representation
+                BlockState::Representation
             }
         };
     }
 
     fn end_of_string(&mut self) {
         self.at = match self.at {
-            At::RestOfName { .. } => At::ValueLength,
+            BlockState::RestOfName { .. } => BlockState::ValueLength,
             _ => {
                 self.field();
-                At::Representation
+                BlockState::Representation
             }
         };
     }
 
-    /// A field is complete.
+    /// Counts a complete field.
     fn field(&mut self) {
         self.fields = self.fields.saturating_add(1);
         self.has_pseudo |= self.pseudo;
@@ -208,7 +209,7 @@ mod tests {
 
     /// A field as a client may write it; the naive model keeps the whole table.
     #[derive(Clone, Debug)]
-    enum Written {
+    enum TestField {
         Static(u32),
         Dynamic(usize),
         NameOf { index: u32, adds: bool, value: Vec<u8> },
@@ -235,24 +236,24 @@ mod tests {
         out.extend_from_slice(text);
     }
 
-    /// Writes a field, and says whether it is one and whether it is a pseudo-header.
-    fn write(out: &mut Vec<u8>, table: &mut Vec<bool>, field: &Written) -> Option<bool> {
+    /// Writes a field; returns whether it is a pseudo-header, or `None` if it is no field.
+    fn write(out: &mut Vec<u8>, table: &mut Vec<bool>, field: &TestField) -> Option<bool> {
         match field {
-            Written::TableSize(size) => {
+            TestField::TableSize(size) => {
                 integer(out, 0x20, 5, *size);
                 None
             }
-            Written::Static(index) => {
+            TestField::Static(index) => {
                 integer(out, 0x80, 7, *index);
                 Some(*index <= 14)
             }
-            Written::Dynamic(back) if table.is_empty() => write(out, table, &Written::Static(1 + *back as u32 % 61)),
-            Written::Dynamic(back) => {
+            TestField::Dynamic(back) if table.is_empty() => write(out, table, &TestField::Static(1 + *back as u32 % 61)),
+            TestField::Dynamic(back) => {
                 let back = back % table.len().min(128);
                 integer(out, 0x80, 7, 62 + back as u32);
                 Some(table[table.len() - 1 - back])
             }
-            Written::NameOf { index, adds, value } => {
+            TestField::NameOf { index, adds, value } => {
                 if *adds {
                     integer(out, 0x40, 6, *index);
                 } else {
@@ -262,7 +263,7 @@ mod tests {
                 table.extend(adds.then_some(*index <= 14));
                 Some(*index <= 14)
             }
-            Written::New { name, adds, value } => {
+            TestField::New { name, adds, value } => {
                 out.push(if *adds { 0x40 } else { 0 });
                 string(out, name.as_bytes());
                 string(out, value);
@@ -272,14 +273,14 @@ mod tests {
         }
     }
 
-    fn field() -> impl Strategy<Value = Written> {
+    fn field() -> impl Strategy<Value = TestField> {
         let value = || proptest::collection::vec(any::<u8>(), 0..300);
         prop_oneof![
-            (1_u32..=61).prop_map(Written::Static),
-            any::<usize>().prop_map(Written::Dynamic),
-            (1_u32..=61, any::<bool>(), value()).prop_map(|(index, adds, value)| Written::NameOf { index, adds, value }),
-            (":?[a-z]{1,9}", any::<bool>(), value()).prop_map(|(name, adds, value)| Written::New { name, adds, value }),
-            (0_u32..5_000).prop_map(Written::TableSize),
+            (1_u32..=61).prop_map(TestField::Static),
+            any::<usize>().prop_map(TestField::Dynamic),
+            (1_u32..=61, any::<bool>(), value()).prop_map(|(index, adds, value)| TestField::NameOf { index, adds, value }),
+            (":?[a-z]{1,9}", any::<bool>(), value()).prop_map(|(name, adds, value)| TestField::New { name, adds, value }),
+            (0_u32..5_000).prop_map(TestField::TableSize),
         ]
     }
 

@@ -1,5 +1,5 @@
-//! The frames that an HTTP/2 client sends (RFC 9113, section 4), looked at before the protocol's implementation builds
-//! anything of them: how many fields a request has, and how much of what comes is no work at all.
+//! Inspection of the frames that an HTTP/2 client sends (RFC 9113, section 4), before the protocol's implementation
+//! handles them: the number of fields of a request, and the number of frames that carry no work.
 
 use super::field_block::FieldBlocks;
 
@@ -16,32 +16,32 @@ const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 
-/// Frames that are no work (SETTINGS, PING, PRIORITY, those of unknown types) are paid for: so many are free, and then
-/// so many each second, for each request, and for so many bytes that the client is sent. Clients of gRPC send a PING
-/// for what they are sent, to measure the way.
+/// The budget for frames that carry no work (SETTINGS, PING, PRIORITY, those of unknown types): a fixed number, and
+/// more per second, per request, and per number of bytes sent to the client. gRPC clients send a PING for received
+/// data, to measure the bandwidth-delay product.
 const FREE: u64 = 2_000;
 const EACH_SECOND: u64 = 1_000;
 const EACH_REQUEST: u64 = 10;
 const BYTES_FOR_ONE: u64 = 512;
 
-/// Why a connection has to end.
+/// The reason for which a connection must be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
-    /// A request has more fields than it may.
+    /// A request has too many fields.
     Fields,
     /// A trailer is a pseudo-header (RFC 9113, section 8.1).
     PseudoTrailer,
-    /// Too many frames that are no work.
+    /// There were too many frames that carry no work.
     Flood,
 }
 
-/// Follows the frames of one connection.
+/// Tracks the frames of one connection.
 #[derive(Debug)]
 pub struct FrameScanner {
     most_fields: u32,
     head: [u8; HEAD],
     have: usize,
-    /// Bytes of the preface, or of the present frame's payload, that are still to come.
+    /// The bytes of the preface, or of the current frame's payload, that have not arrived.
     left: u32,
     frame: Frame,
     blocks: FieldBlocks,
@@ -51,12 +51,12 @@ pub struct FrameScanner {
     requests: u64,
 }
 
-/// The present frame.
+/// The current frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Frame {
     Other,
-    /// With a part of a field block: bytes before it, bytes of padding behind it, and whether the padding's length is
-    /// still to come.
+    /// A frame with a part of a field block: the bytes before it, the bytes of padding behind it, and whether the
+    /// padding's length has not arrived.
     Block {
         before: u32,
         padding: u32,
@@ -67,7 +67,7 @@ enum Frame {
 }
 
 impl FrameScanner {
-    /// Returns a scanner of a connection whose requests may have so many fields.
+    /// Returns a scanner for a connection whose requests may have so many fields.
     pub fn new(most_fields: u32) -> Self {
         Self {
             most_fields,
@@ -82,10 +82,11 @@ impl FrameScanner {
         }
     }
 
-    /// Looks at what has come. The connection is `age` milliseconds old, and the client was sent `sent` bytes.
+    /// Inspects the bytes that have arrived. The connection is `age` milliseconds old, and the client was sent `sent`
+    /// bytes.
     ///
     /// # Errors
-    /// When the connection has to end; nothing of these bytes may be looked at further.
+    /// When the connection must be closed; none of these bytes may be processed further.
     pub fn scan(&mut self, mut bytes: &[u8], age: u64, sent: u64) -> Result<(), Violation> {
         while !bytes.is_empty() {
             if self.left > 0 {
@@ -112,7 +113,7 @@ impl FrameScanner {
         Ok(())
     }
 
-    /// The head of a frame is complete.
+    /// Processes a complete frame header.
     fn begin(&mut self, age: u64, sent: u64) -> Result<(), Violation> {
         let [a, b, c, kind, flags, w, x, y, z] = self.head;
         self.left = u32::from_be_bytes([0, a, b, c]);
@@ -162,7 +163,7 @@ impl FrameScanner {
         Ok(())
     }
 
-    /// A frame has ended.
+    /// Processes the end of a frame.
     fn end(&mut self) -> Result<(), Violation> {
         if let Frame::Block { trailers, ends: true, .. } = self.frame {
             let pseudo = self.blocks.has_pseudo();
@@ -194,7 +195,7 @@ mod tests {
         out
     }
 
-    /// However the bytes are cut, the outcome is the same.
+    /// Scans the bytes, cut in several ways, which must not change the outcome.
     fn scan(bytes: &[u8], most: u32) -> Result<(), Violation> {
         let outcomes: Vec<_> = [1, 2, 7, 64, bytes.len()]
             .iter()

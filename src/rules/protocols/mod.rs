@@ -1,23 +1,23 @@
-//! What is said on the wire, octet by octet: what a parser behind it repairs, lets through or builds too much of is
-//! decided here first.
+//! Strict checks of protocols on the wire, octet by octet. They run before a parser that would repair, accept or
+//! allocate too much.
 
 mod chunks;
 mod field_block;
 mod h2_frames;
 mod request_line;
 
-pub use chunks::{Chunks, Malformed};
+pub use chunks::{ChunkError, Chunks};
 pub use h2_frames::{FrameScanner, Violation};
 pub use request_line::{RequestLine, TargetFault};
 
-/// Whether an octet may stand in a token (RFC 9110, section 5.6.2).
+/// Returns whether an octet may occur in a token (RFC 9110, section 5.6.2).
 const fn is_token(byte: u8) -> bool {
     matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
         || byte.is_ascii_alphanumeric()
 }
 
-/// Whether an octet may stand in a field value or, but for its two delimiters, in a quoted string (RFC 9110,
-/// sections 5.5 and 5.6.4).
+/// Returns whether an octet may occur in a field value or, except for its two delimiters, in a quoted string (RFC
+/// 9110, sections 5.5 and 5.6.4).
 const fn is_text(byte: u8) -> bool {
     matches!(byte, b'\t' | 0x20..=0x7e | 0x80..)
 }

@@ -1,14 +1,14 @@
-//! The request line (RFC 9112, section 3) before Pingora's parser has it.
+//! Checks of the request line (RFC 9112, section 3) before Pingora's parser runs.
 //!
-//! Pingora repairs a target with a space, a control character or an octet outside of ASCII and forwards it, where two
-//! readers may disagree about where the target ends: it is noted, and the request is rejected. `"`, `<`, `>` and the
-//! backquote, which `http::Uri` does not take and every other proxy forwards, are percent-encoded. A minor version above
-//! 1 is HTTP/1.1 (RFC 9110, section 2.5).
+//! Pingora repairs a target with a space, a control character or an octet outside of ASCII and forwards it, although
+//! two parsers may disagree on where the target ends: the fault is recorded, and the request is rejected. `"`, `<`,
+//! `>` and the backquote, which `http::Uri` does not accept and every other proxy forwards, are percent-encoded. A
+//! minor version above 1 becomes HTTP/1.1 (RFC 9110, section 2.5).
 
-/// The longest target that `http::Uri` can hold.
+/// The maximum length of a target that `http::Uri` can hold.
 const MAX_TARGET: u32 = u16::MAX as u32 - 1;
 
-/// Why a request target is rejected.
+/// The reason for which a request target is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetFault {
     /// A raw space.
@@ -17,12 +17,12 @@ pub enum TargetFault {
     Octet,
     /// A raw control character.
     Control,
-    /// Longer than can be worked with.
+    /// The target is longer than can be handled.
     TooLong,
 }
 
 impl TargetFault {
-    /// Returns what the client is told.
+    /// Returns the text for the client.
     pub fn text(self) -> &'static str {
         match self {
             Self::Space => "the request target has a space",
@@ -34,33 +34,33 @@ impl TargetFault {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
+enum LineState {
     #[default]
     Begin,
     Method,
     Target,
-    /// Octets of the version so far.
+    /// The number of octets of the version so far.
     Version(u8),
     Done,
 }
 
-/// What was found in a part of a request line.
+/// The findings in a part of a request line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Line {
+pub struct LineFindings {
     /// The fault of the target, if it has one.
     pub fault: Option<TargetFault>,
-    /// Whether the part has octets that have to be percent-encoded.
+    /// Whether the part has octets that must be percent-encoded.
     pub encode: bool,
 }
 
-/// Follows one request line through as many parts as it comes in.
+/// Tracks one request line over any number of parts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RequestLine {
-    state: State,
+    state: LineState,
     length: u32,
 }
 
-/// Octets of a target that are looked at twice.
+/// The octets of a target that need closer inspection.
 const ODD: [bool; 256] = {
     let mut odd = [false; 256];
     let mut byte = 0;
@@ -71,7 +71,7 @@ const ODD: [bool; 256] = {
     odd
 };
 
-/// Whether a head begins with a whole line in which nothing is to be done, as nearly every one does.
+/// Returns whether a head begins with a whole line that needs no change, as nearly every one does.
 fn is_usual(head: &[u8]) -> bool {
     const VERSION: &[u8] = b" HTTP/1.1\r";
     let Some(end) = memchr::memchr(b'\n', head) else { return false };
@@ -84,15 +84,15 @@ fn is_usual(head: &[u8]) -> bool {
 const MINOR: &[u8] = b"HTTP/1.";
 
 impl RequestLine {
-    /// Follows a part of the head. A higher minor version is made 1 in place.
-    pub fn follow(&mut self, bytes: &mut [u8]) -> Line {
-        if self.state == State::Begin && is_usual(bytes) {
-            self.state = State::Done;
-            return Line::default();
+    /// Processes a part of the head. A higher minor version is replaced with 1 in place.
+    pub fn follow(&mut self, bytes: &mut [u8]) -> LineFindings {
+        if self.state == LineState::Begin && is_usual(bytes) {
+            self.state = LineState::Done;
+            return LineFindings::default();
         }
-        let (mut line, mut at) = (Line::default(), 0);
-        while at < bytes.len() && self.state != State::Done {
-            if self.state == State::Target {
+        let (mut line, mut at) = (LineFindings::default(), 0);
+        while at < bytes.len() && self.state != LineState::Done {
+            if self.state == LineState::Target {
                 let dull = bytes[at..].iter().take_while(|b| !ODD[usize::from(**b)]).count();
                 at += dull;
                 self.length = self.length.saturating_add(u32::try_from(dull).unwrap_or(u32::MAX));
@@ -107,60 +107,60 @@ impl RequestLine {
         line
     }
 
-    fn next(&mut self, byte: &mut u8, line: &mut Line) {
+    fn next(&mut self, byte: &mut u8, line: &mut LineFindings) {
         self.state = match (self.state, *byte) {
             // Empty lines before a request are skipped (RFC 9112, section 2.2).
-            (State::Begin, b'\r' | b'\n') => State::Begin,
-            (_, b'\n') => State::Done,
-            (State::Begin | State::Method, b' ') => State::Target,
-            (State::Begin | State::Method, _) => State::Method,
-            (State::Target, b' ') => State::Version(0),
-            (State::Target, b'"' | b'<' | b'>' | b'`') => {
+            (LineState::Begin, b'\r' | b'\n') => LineState::Begin,
+            (_, b'\n') => LineState::Done,
+            (LineState::Begin | LineState::Method, b' ') => LineState::Target,
+            (LineState::Begin | LineState::Method, _) => LineState::Method,
+            (LineState::Target, b' ') => LineState::Version(0),
+            (LineState::Target, b'"' | b'<' | b'>' | b'`') => {
                 line.encode = true;
                 self.length = self.length.saturating_add(3);
-                State::Target
+                LineState::Target
             }
-            (State::Target, b'\r') => State::Target,
-            (State::Target, 0..=0x1f | 0x7f) => self.note(line, TargetFault::Control),
-            (State::Target, 0x80..) => self.note(line, TargetFault::Octet),
-            (State::Target, _) => State::Target,
-            (State::Version(_), b' ') => {
+            (LineState::Target, b'\r') => LineState::Target,
+            (LineState::Target, 0..=0x1f | 0x7f) => self.note(line, TargetFault::Control),
+            (LineState::Target, 0x80..) => self.note(line, TargetFault::Octet),
+            (LineState::Target, _) => LineState::Target,
+            (LineState::Version(_), b' ') => {
                 line.fault = line.fault.or(Some(TargetFault::Space));
-                State::Version(u8::MAX)
+                LineState::Version(u8::MAX)
             }
-            (State::Version(at), seen) => match MINOR.get(usize::from(at)) {
-                Some(wanted) if *wanted == seen => State::Version(at + 1),
+            (LineState::Version(at), seen) => match MINOR.get(usize::from(at)) {
+                Some(wanted) if *wanted == seen => LineState::Version(at + 1),
                 None if usize::from(at) == MINOR.len() => {
                     if matches!(seen, b'2'..=b'9') {
                         *byte = b'1';
                     }
-                    State::Version(u8::MAX)
+                    LineState::Version(u8::MAX)
                 }
-                _ => State::Version(u8::MAX),
+                _ => LineState::Version(u8::MAX),
             },
-            (State::Done, _) => State::Done,
+            (LineState::Done, _) => LineState::Done,
         };
     }
 
-    fn note(&mut self, line: &mut Line, fault: TargetFault) -> State {
+    fn note(&mut self, line: &mut LineFindings, fault: TargetFault) -> LineState {
         line.fault = line.fault.or(Some(fault));
         self.state
     }
 
-    /// Returns the part with what has to be percent-encoded so; `self` as it was before [`Self::follow`].
+    /// Returns the part with the necessary percent-encoding; `self` is the state before [`Self::follow`].
     pub fn encode(mut self, bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(bytes.len() + 64);
-        let mut unused = Line::default();
+        let mut unused = LineFindings::default();
         for (at, byte) in bytes.iter().enumerate() {
-            if self.state == State::Done {
+            if self.state == LineState::Done {
                 out.extend_from_slice(&bytes[at..]);
                 break;
             }
             match (self.state, *byte) {
-                (State::Target, b'"') => out.extend_from_slice(b"%22"),
-                (State::Target, b'<') => out.extend_from_slice(b"%3C"),
-                (State::Target, b'>') => out.extend_from_slice(b"%3E"),
-                (State::Target, b'`') => out.extend_from_slice(b"%60"),
+                (LineState::Target, b'"') => out.extend_from_slice(b"%22"),
+                (LineState::Target, b'<') => out.extend_from_slice(b"%3C"),
+                (LineState::Target, b'>') => out.extend_from_slice(b"%3E"),
+                (LineState::Target, b'`') => out.extend_from_slice(b"%60"),
                 (_, byte) => out.push(byte),
             }
             self.next(&mut byte.clone(), &mut unused);
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Follows a head in two parts: the head as it is then, and the first fault.
+    /// Processes a head in two parts, and returns the resulting head and the first fault.
     fn read(head: &[u8], cut: usize) -> (Vec<u8>, Option<TargetFault>) {
         let mut line = RequestLine::default();
         let (first, second) = head.split_at(cut.min(head.len()));

@@ -1,43 +1,43 @@
-//! A breaker: closed, open after failures, half-open with counted probes after a cool-down.
+//! A circuit breaker: closed, open after failures, half-open with counted probes after a cool-down.
 //!
-//! After M. Nygard, "Release It!", with the two ways of tripping that Envoy's outlier detection and
-//! resilience4j have: failures in a row, and their share of a window. It always leaves the open
-//! state: by time alone, and probes that are never heard of again are given up by time as well.
+//! After M. Nygard, "Release It!", with the two triggers of Envoy's outlier detection and resilience4j: failures in a
+//! row, and the share of failures in a window. The open state always ends after a time, and so does waiting for
+//! probes without an outcome.
 
-/// When a breaker opens and closes.
+/// The conditions under which a breaker opens and closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BreakerShape {
-    /// Failures in a row that open it; 0 is never.
+    /// The number of failures in a row that open it; 0 is never.
     pub failures: u32,
-    /// Percent of failures in a window that open it; 0 is never.
+    /// The percentage of failures in a window that opens it; 0 is never.
     pub ratio: u32,
-    /// Requests that a window has to have before its share counts.
+    /// The number of requests that a window needs for the percentage to count.
     pub min_requests: u32,
     /// The window, in nanoseconds.
     pub window: u64,
-    /// How long it stays open, in nanoseconds.
+    /// The time for which it stays open, in nanoseconds.
     pub cool_down: u64,
-    /// Requests that are let through half-open, all of which have to succeed.
+    /// The number of requests that are let through half-open, all of which have to succeed.
     pub probes: u32,
 }
 
-/// The answer to a request that asks to pass. To be given back with its outcome.
+/// The decision about a request. It has to be returned with the request's outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// It passes as any other.
+    /// The request passes.
     Closed,
-    /// It passes as one of the probes of this round.
+    /// The request passes as one of the probes of this round.
     Probe(u32),
-    /// It does not pass; nanoseconds until it is worth another try.
-    Refused(u64),
+    /// The request is rejected; nanoseconds until a retry makes sense.
+    Rejected(u64),
 }
 
-/// Where a breaker stands.
+/// The state of a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Everything passes.
+pub enum BreakerPhase {
+    /// Requests pass.
     Closed,
-    /// Nothing passes until then.
+    /// Requests are rejected until the given time.
     Open {
         /// The end of the cool-down.
         until: u64,
@@ -46,18 +46,18 @@ pub enum Phase {
     HalfOpen {
         /// When the round began.
         begun: u64,
-        /// Probes under way.
+        /// The number of probes in flight.
         out: u32,
-        /// Probes that succeeded.
+        /// The number of probes that succeeded.
         good: u32,
     },
 }
 
-/// A breaker.
+/// A circuit breaker.
 #[derive(Clone, Copy, Debug)]
-pub struct Breaker {
-    phase: Phase,
-    /// Rounds of half-open so far: a late probe of an earlier one does not count.
+pub struct BreakerState {
+    phase: BreakerPhase,
+    /// The number of half-open rounds so far: a late probe of an earlier round does not count.
     round: u32,
     in_a_row: u32,
     window_begun: u64,
@@ -65,75 +65,75 @@ pub struct Breaker {
     failed: u32,
 }
 
-impl Default for Breaker {
+impl Default for BreakerState {
     fn default() -> Self {
-        Self { phase: Phase::Closed, round: 0, in_a_row: 0, window_begun: 0, total: 0, failed: 0 }
+        Self { phase: BreakerPhase::Closed, round: 0, in_a_row: 0, window_begun: 0, total: 0, failed: 0 }
     }
 }
 
-impl Breaker {
-    /// One that is open until then.
+impl BreakerState {
+    /// Returns a breaker that is open until the given time.
     pub fn opened(until: u64) -> Self {
-        Self { phase: Phase::Open { until }, ..Self::default() }
+        Self { phase: BreakerPhase::Open { until }, ..Self::default() }
     }
 
-    /// The same one for another shape: open for no longer than that says. Probes that are out are not waited for:
-    /// their outcome is another breaker's.
+    /// Returns this breaker with another shape. It is open for no longer than that shape says. Probes in flight are
+    /// not awaited: their outcome belongs to this breaker.
     #[must_use]
     pub fn reshaped(self, shape: &BreakerShape, now: u64) -> Self {
         let phase = match self.phase {
-            Phase::Closed => Phase::Closed,
-            Phase::Open { until } => Phase::Open { until: until.min(now.saturating_add(shape.cool_down)) },
-            Phase::HalfOpen { .. } => Phase::Open { until: now },
+            BreakerPhase::Closed => BreakerPhase::Closed,
+            BreakerPhase::Open { until } => BreakerPhase::Open { until: until.min(now.saturating_add(shape.cool_down)) },
+            BreakerPhase::HalfOpen { .. } => BreakerPhase::Open { until: now },
         };
         Self { phase, ..self }
     }
 
-    /// Where it stands.
-    pub fn phase(&self) -> Phase {
+    /// Returns its phase.
+    pub fn phase(&self) -> BreakerPhase {
         self.phase
     }
 
-    /// Whether the next success changes nothing: all is well and nothing is counted.
-    pub fn is_calm(&self, shape: &BreakerShape) -> bool {
-        self.phase == Phase::Closed && self.in_a_row == 0 && shape.ratio == 0
+    /// Returns whether the next success changes nothing: the breaker is closed and has counted no failure.
+    pub fn has_no_failures(&self, shape: &BreakerShape) -> bool {
+        self.phase == BreakerPhase::Closed && self.in_a_row == 0 && shape.ratio == 0
     }
 
-    /// Asks for a request to pass.
+    /// Decides on a request.
     pub fn admit(&mut self, shape: &BreakerShape, now: u64) -> Admission {
         match &mut self.phase {
-            Phase::Closed => Admission::Closed,
-            Phase::Open { until } if now < *until => Admission::Refused(*until - now),
-            Phase::Open { .. } => self.half_open(now),
-            Phase::HalfOpen { out, good, .. } if *out + *good < shape.probes => {
+            BreakerPhase::Closed => Admission::Closed,
+            BreakerPhase::Open { until } if now < *until => Admission::Rejected(*until - now),
+            BreakerPhase::Open { .. } => self.half_open(now),
+            BreakerPhase::HalfOpen { out, good, .. } if *out + *good < shape.probes => {
                 *out += 1;
                 Admission::Probe(self.round)
             }
-            Phase::HalfOpen { begun, .. } if now.saturating_sub(*begun) >= shape.cool_down => self.half_open(now),
-            Phase::HalfOpen { begun, .. } => Admission::Refused((*begun + shape.cool_down).saturating_sub(now)),
+            BreakerPhase::HalfOpen { begun, .. } if now.saturating_sub(*begun) >= shape.cool_down => self.half_open(now),
+            BreakerPhase::HalfOpen { begun, .. } => Admission::Rejected((*begun + shape.cool_down).saturating_sub(now)),
         }
     }
 
     fn half_open(&mut self, now: u64) -> Admission {
         self.round = self.round.wrapping_add(1);
-        self.phase = Phase::HalfOpen { begun: now, out: 1, good: 0 };
+        self.phase = BreakerPhase::HalfOpen { begun: now, out: 1, good: 0 };
         Admission::Probe(self.round)
     }
 
-    /// Notes the outcome of a request that passed; `None` when nothing is known of it. Whether the
-    /// breaker opened or closed by it.
+    /// Records the outcome of a request that passed; `None` when it is unknown. Returns whether the breaker opened or
+    /// closed.
     pub fn record(&mut self, shape: &BreakerShape, now: u64, admission: Admission, success: Option<bool>) -> bool {
         match (admission, self.phase) {
-            (Admission::Closed, Phase::Closed) => self.count(shape, now, success),
-            (Admission::Probe(round), Phase::HalfOpen { begun, out, good }) if round == self.round => {
+            (Admission::Closed, BreakerPhase::Closed) => self.count(shape, now, success),
+            (Admission::Probe(round), BreakerPhase::HalfOpen { begun, out, good }) if round == self.round => {
                 let out = out.saturating_sub(1);
                 match success {
-                    None => self.phase = Phase::HalfOpen { begun, out, good },
+                    None => self.phase = BreakerPhase::HalfOpen { begun, out, good },
                     Some(false) => self.open(shape, now),
                     Some(true) if good + 1 >= shape.probes => *self = Self { round: self.round, window_begun: now, ..Self::default() },
-                    Some(true) => self.phase = Phase::HalfOpen { begun, out, good: good + 1 },
+                    Some(true) => self.phase = BreakerPhase::HalfOpen { begun, out, good: good + 1 },
                 }
-                !matches!(self.phase, Phase::HalfOpen { .. })
+                !matches!(self.phase, BreakerPhase::HalfOpen { .. })
             }
             _ => false,
         }
@@ -161,7 +161,7 @@ impl Breaker {
     }
 
     fn open(&mut self, shape: &BreakerShape, now: u64) {
-        *self = Self { round: self.round, phase: Phase::Open { until: now + shape.cool_down }, ..Self::default() };
+        *self = Self { round: self.round, phase: BreakerPhase::Open { until: now + shape.cool_down }, ..Self::default() };
     }
 }
 
@@ -172,54 +172,54 @@ mod tests {
     const S: u64 = 1_000_000_000;
     const SHAPE: BreakerShape = BreakerShape { failures: 3, ratio: 50, min_requests: 10, window: 10 * S, cool_down: 5 * S, probes: 2 };
 
-    fn fail(breaker: &mut Breaker, now: u64) -> bool {
+    fn fail(breaker: &mut BreakerState, now: u64) -> bool {
         let admission = breaker.admit(&SHAPE, now);
         breaker.record(&SHAPE, now, admission, Some(false))
     }
 
-    fn succeed(breaker: &mut Breaker, now: u64) -> bool {
+    fn succeed(breaker: &mut BreakerState, now: u64) -> bool {
         let admission = breaker.admit(&SHAPE, now);
         breaker.record(&SHAPE, now, admission, Some(true))
     }
 
     #[test]
     fn failures_in_a_row_open_it_and_probes_close_it() {
-        let mut breaker = Breaker::default();
+        let mut breaker = BreakerState::default();
         assert!(!fail(&mut breaker, 0) && !fail(&mut breaker, 0) && !succeed(&mut breaker, 0));
         assert!(!fail(&mut breaker, 0) && !fail(&mut breaker, 0) && fail(&mut breaker, 0));
-        assert_eq!(breaker.admit(&SHAPE, S), Admission::Refused(4 * S));
+        assert_eq!(breaker.admit(&SHAPE, S), Admission::Rejected(4 * S));
         let (one, two) = (breaker.admit(&SHAPE, 5 * S), breaker.admit(&SHAPE, 5 * S));
         assert!(matches!((one, two), (Admission::Probe(1), Admission::Probe(1))));
-        assert!(matches!(breaker.admit(&SHAPE, 6 * S), Admission::Refused(_)));
+        assert!(matches!(breaker.admit(&SHAPE, 6 * S), Admission::Rejected(_)));
         assert!(!breaker.record(&SHAPE, 6 * S, one, Some(true)) && breaker.record(&SHAPE, 6 * S, two, Some(true)));
-        assert_eq!(breaker.phase(), Phase::Closed);
+        assert_eq!(breaker.phase(), BreakerPhase::Closed);
     }
 
     #[test]
     fn a_failed_probe_opens_it_again_and_lost_ones_do_not_hold_it() {
-        let mut breaker = Breaker::default();
+        let mut breaker = BreakerState::default();
         (0..3).for_each(|_| _ = fail(&mut breaker, 0));
         let probe = breaker.admit(&SHAPE, 5 * S);
         assert!(breaker.record(&SHAPE, 5 * S, probe, Some(false)));
-        assert!(matches!(breaker.admit(&SHAPE, 9 * S), Admission::Refused(_)));
-        // Both probes of the next round are never heard of: the round after them begins by time.
+        assert!(matches!(breaker.admit(&SHAPE, 9 * S), Admission::Rejected(_)));
+        // Both probes of the next round have no outcome: the round after them begins by time.
         let lost = [breaker.admit(&SHAPE, 10 * S), breaker.admit(&SHAPE, 10 * S)];
-        assert!(matches!(breaker.admit(&SHAPE, 14 * S), Admission::Refused(_)));
+        assert!(matches!(breaker.admit(&SHAPE, 14 * S), Admission::Rejected(_)));
         assert!(matches!(breaker.admit(&SHAPE, 15 * S), Admission::Probe(3)));
-        // And what comes of them late counts for nothing.
+        // Their late outcomes count for nothing.
         assert!(!breaker.record(&SHAPE, 15 * S, lost[0], Some(false)));
-        assert!(matches!(breaker.phase(), Phase::HalfOpen { .. }));
+        assert!(matches!(breaker.phase(), BreakerPhase::HalfOpen { .. }));
     }
 
     #[test]
     fn another_shape_takes_over_where_it_stands() {
         let shorter = BreakerShape { cool_down: S, ..SHAPE };
         let longer = BreakerShape { cool_down: 99 * S, ..SHAPE };
-        let mut breaker = Breaker::default();
+        let mut breaker = BreakerState::default();
         (0..2).for_each(|_| _ = fail(&mut breaker, 0));
         assert!(fail(&mut breaker.reshaped(&longer, 0), 0), "the third in a row");
         assert!(fail(&mut breaker, 0));
-        let until = |breaker: Breaker| if let Phase::Open { until } = breaker.phase() { until } else { 0 };
+        let until = |breaker: BreakerState| if let BreakerPhase::Open { until } = breaker.phase() { until } else { 0 };
         assert_eq!(until(breaker.reshaped(&longer, 0)), SHAPE.cool_down);
         assert_eq!(until(breaker.reshaped(&shorter, 2 * S)), 3 * S);
         breaker.admit(&SHAPE, 5 * S);
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_share_of_failures_opens_it_once_there_are_enough() {
-        let mut breaker = Breaker::default();
+        let mut breaker = BreakerState::default();
         for _ in 0..4 {
             assert!(!fail(&mut breaker, 0) && !succeed(&mut breaker, 0));
         }

@@ -1,5 +1,5 @@
-//! What keeps one failure from becoming many: breakers, ejection, retries, failover, slow start and
-//! adaptive concurrency. Time is a parameter, in nanoseconds of the caller's clock.
+//! Resilience: breakers, ejection, retries, failover, slow start and adaptive concurrency. Time is a parameter, in
+//! nanoseconds of the caller's clock.
 
 mod adaptive;
 mod breaker;
@@ -8,7 +8,7 @@ mod priority;
 mod retry;
 
 pub use adaptive::{AdaptiveShape, Gradient};
-pub use breaker::{Admission, Breaker, BreakerShape, Phase};
+pub use breaker::{Admission, BreakerPhase, BreakerShape, BreakerState};
 pub use outlier::{Deviation, Ejection, FailureShare, OutlierShape, Tally, may_eject, outliers};
 pub use priority::{shares, slow_start};
-pub use retry::{Budget, Recent, backoff};
+pub use retry::{RecentCount, RetryBudget, backoff};

@@ -1,57 +1,57 @@
-//! Passive health: which targets behave unlike the others, and for how long they are left out.
+//! Passive health: which targets deviate from the others, and for how long they are ejected.
 //!
 //! After Envoy's outlier detection, with its defaults
 //! (<https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/outlier>).
 
-/// When a target is ejected, and for how long.
+/// The conditions under which a target is ejected, and the duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OutlierShape {
-    /// Answers of 5xx and failures in a row; 0 is never.
+    /// The number of failures in a row, 5xx responses included; 0 is never.
     pub failures: u32,
-    /// Failures of the way to it in a row (no connection, reset, time-out, 502, 503, 504); 0 is never.
+    /// The number of gateway failures in a row (no connection, reset, time-out, 502, 503, 504); 0 is never.
     pub gateway_failures: u32,
-    /// Time between two comparisons, in nanoseconds.
+    /// The time between two comparisons, in nanoseconds.
     pub interval: u64,
-    /// The first ejection's time, in nanoseconds; the n-th takes n times as long.
+    /// The duration of the first ejection, in nanoseconds; the n-th takes n times as long.
     pub base: u64,
-    /// The longest ejection, in nanoseconds.
+    /// The maximum duration of an ejection, in nanoseconds.
     pub max: u64,
-    /// The most of all targets that may be ejected, in percent; always at least one target.
+    /// The maximum percentage of targets that may be ejected; at least one target always may.
     pub max_percent: u32,
-    /// Compares every target's share of failures with a bound.
+    /// The comparison of every target's share of failures with a bound.
     pub failure_share: Option<FailureShare>,
-    /// Compares every target's share of successes with that of all.
+    /// The comparison of every target's share of successes with that of all.
     pub deviation: Option<Deviation>,
 }
 
 /// A bound on the share of failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FailureShare {
-    /// Percent of an interval's requests.
+    /// The percentage of an interval's requests.
     pub percent: u32,
-    /// Targets that have to have enough requests.
+    /// The number of targets that need enough requests.
     pub min_targets: u32,
-    /// Requests that are enough.
+    /// The number of requests that are enough.
     pub min_requests: u32,
 }
 
 /// A bound on how far below the mean a share of successes may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Deviation {
-    /// Thousandths of a standard deviation.
+    /// The factor in thousandths of a standard deviation.
     pub factor: u32,
-    /// Targets that have to have enough requests.
+    /// The number of targets that need enough requests.
     pub min_targets: u32,
-    /// Requests that are enough.
+    /// The number of requests that are enough.
     pub min_requests: u32,
 }
 
-/// A target's requests in one interval.
+/// The counts of a target's requests in one interval.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// That succeeded.
+    /// Requests that succeeded.
     pub good: u32,
-    /// That failed.
+    /// Requests that failed.
     pub bad: u32,
 }
 
@@ -61,7 +61,7 @@ impl Tally {
     }
 }
 
-/// The targets that stand out in an interval, with the reason.
+/// Returns the outliers of an interval, each with the reason.
 pub fn outliers(shape: &OutlierShape, tallies: &[Tally]) -> Vec<(usize, &'static str)> {
     let enough = |least: u32| tallies.iter().enumerate().filter(move |(_, t)| t.total() >= least.max(1));
     let mut found = Vec::new();
@@ -86,12 +86,12 @@ pub fn outliers(shape: &OutlierShape, tallies: &[Tally]) -> Vec<(usize, &'static
     found
 }
 
-/// Whether one more of `total` targets may be ejected.
+/// Returns whether one more of `total` targets may be ejected.
 pub fn may_eject(total: usize, ejected: usize, max_percent: u32) -> bool {
     ejected < (total * max_percent as usize / 100).max(1)
 }
 
-/// A target's ejections.
+/// The ejection state of a target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ejection {
     times: u32,
@@ -99,30 +99,30 @@ pub struct Ejection {
 }
 
 impl Ejection {
-    /// One that is out until then, for that many times in a row.
-    pub fn until_then(times: u32, until: u64) -> Self {
+    /// Returns the state of a target that is ejected until the given time, for that many times in a row.
+    pub fn restored(times: u32, until: u64) -> Self {
         Self { times, until: Some(until) }
     }
 
-    /// How many times in a row, as far as they are remembered.
+    /// Returns the number of ejections in a row, as far as they are remembered.
     pub fn times(&self) -> u32 {
         self.times
     }
 
-    /// Until when.
+    /// Returns the end of the ejection.
     pub fn until(&self) -> Option<u64> {
         self.until
     }
 
-    /// Ejects it.
+    /// Ejects the target.
     pub fn eject(&mut self, shape: &OutlierShape, now: u64) {
         self.times = self.times.saturating_add(1);
         let time = shape.base.saturating_mul(u64::from(self.times)).min(shape.max.max(shape.base));
         self.until = Some(now + time);
     }
 
-    /// Lets it back when its time is over. Whether it came back.
-    pub fn release(&mut self, now: u64) -> bool {
+    /// Ends the ejection if its time is over. Returns whether it ended.
+    pub fn expire_ejection(&mut self, now: u64) -> bool {
         let over = self.until.is_some_and(|until| now >= until);
         if over {
             self.until = None;
@@ -130,13 +130,13 @@ impl Ejection {
         over
     }
 
-    /// Lets it back at once: a probe has succeeded. Whether it came back.
-    pub fn pardon(&mut self) -> bool {
+    /// Ends the ejection at once, since a probe has succeeded. Returns whether it ended.
+    pub fn end_ejection(&mut self) -> bool {
         self.until.take().is_some()
     }
 
-    /// An interval went by in which it was not ejected: the next time is shorter again.
-    pub fn calm(&mut self) {
+    /// Records an interval without an ejection: the next ejection is shorter again.
+    pub fn decay_ejections(&mut self) {
         if self.until.is_none() {
             self.times = self.times.saturating_sub(1);
         }
@@ -164,13 +164,13 @@ mod tests {
         let mut ejection = Ejection::default();
         ejection.eject(&SHAPE, 0);
         assert_eq!(ejection.until(), Some(30 * S));
-        assert!(!ejection.release(29 * S) && ejection.release(30 * S) && ejection.until().is_none());
+        assert!(!ejection.expire_ejection(29 * S) && ejection.expire_ejection(30 * S) && ejection.until().is_none());
         ejection.eject(&SHAPE, 30 * S);
         assert_eq!(ejection.until(), Some(90 * S));
         (0..50).for_each(|_| ejection.eject(&SHAPE, 0));
         assert_eq!(ejection.until(), Some(300 * S));
-        assert!(ejection.pardon());
-        (0..60).for_each(|_| ejection.calm());
+        assert!(ejection.end_ejection());
+        (0..60).for_each(|_| ejection.decay_ejections());
         ejection.eject(&SHAPE, 0);
         assert_eq!(ejection.until(), Some(30 * S));
     }
@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(outliers(&SHAPE, &tallies), [(9, "success_rate")]);
         tallies[0] = Tally { good: 5, bad: 95 };
         assert_eq!(outliers(&SHAPE, &tallies), [(0, "failure_percentage")]);
-        // Too few targets with enough requests: nobody is judged by comparison.
+        // With too few targets that have enough requests, no target is ejected by comparison.
         assert_eq!(outliers(&SHAPE, &tallies[..4]), []);
         assert_eq!(outliers(&SHAPE, &[]), []);
     }

@@ -1,12 +1,12 @@
 //! Failover by priority and locality, and slow start.
 
-/// How much healthier than needed a priority is taken to be, in percent: it gives load away only
-/// when under 1 in 1.4 of it is healthy (Envoy's overprovisioning factor).
+/// The overprovisioning factor of Envoy, in percent: a priority passes load to the next one only when less than 1 in
+/// 1.4 of it is healthy.
 const OVERPROVISIONING: u64 = 140;
 
-/// What each priority gets of the load, in percent, from what is healthy of what it has
-/// (<https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/load_balancing/priority>).
-/// All are 0 when nothing is healthy.
+/// Returns the share of the load for each priority, in percent, from its healthy and its total weight
+/// (<https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/load_balancing/priority>). All shares
+/// are 0 when nothing is healthy.
 pub fn shares(groups: &[(u64, u64)]) -> Vec<u32> {
     let health: Vec<u64> = groups.iter().map(|(healthy, total)| health(*healthy, *total)).collect();
     let sum: u64 = health.iter().sum();
@@ -22,7 +22,7 @@ pub fn shares(groups: &[(u64, u64)]) -> Vec<u32> {
             share as u32
         })
         .collect();
-    // What rounding left over goes to the first that has any.
+    // The rounding remainder goes to the first priority with a share.
     if let Some(first) = shares.iter_mut().find(|s| **s > 0) {
         *first += left as u32;
     }
@@ -33,7 +33,7 @@ fn health(healthy: u64, total: u64) -> u64 {
     (OVERPROVISIONING * healthy).checked_div(total).map_or(0, |h| if healthy > 0 { h.clamp(1, 100) } else { 0 })
 }
 
-/// The part of its weight that a target has `passed` into a slow start of `window`, both in the same
+/// Returns the fraction of its weight that a target has `passed` into a slow start of `window`, both in the same
 /// unit: it grows as (t/w)^(1/aggression), from a tenth (Envoy's `slow_start_config`).
 pub fn slow_start(passed: u64, window: u64, aggression: f64) -> f64 {
     if passed >= window {
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn envoys_own_table() {
-        // Percent of healthy targets of each priority, and the shares; from the page cited above.
+        // The percentage of healthy targets of each priority, and the shares, from the page cited above.
         let table: [(&[u64], &[u32]); 7] = [
             (&[100, 100, 100], &[100, 0, 0]),
             (&[72, 72], &[100, 0]),

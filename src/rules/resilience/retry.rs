@@ -1,59 +1,59 @@
-//! Retries: how long to wait, and how many there may be.
+//! Retries: the backoff, and the budget.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The pause before the `attempt`-th retry (1 is the first), in nanoseconds: uniform in
-/// [0, min(cap, (2^attempt − 1) · base)), as Envoy's fully jittered backoff.
+/// Returns the pause before the `attempt`-th retry (1 is the first), in nanoseconds: uniform in [0, min(cap,
+/// (2^attempt − 1) · base)), as Envoy's fully jittered backoff.
 pub fn backoff(attempt: u32, base: u64, cap: u64, random: u64) -> u64 {
     let most = base.saturating_mul((1_u64 << attempt.min(32)) - 1).min(cap);
     if most == 0 { 0 } else { random % most }
 }
 
-/// Seconds that a budget looks back.
-const SECONDS: u64 = 10;
+/// The number of seconds that a budget looks back.
+const BUDGET_SECONDS: u64 = 10;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// Retries that there may be: a share of the requests of the last ten seconds, so that retries cannot
-/// multiply the load of an upstream that is failing because of load (Finagle's `RetryBudget`). Unlike a
-/// share of the requests under way, it lets all be tried again that were on a target as it died.
+/// The retry budget: a share of the requests of the last ten seconds, so that retries cannot multiply the load of an
+/// upstream that fails because of load (Finagle's `RetryBudget`). Unlike a share of the requests in flight, it allows
+/// all requests to be retried that were on a target when it crashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Budget {
-    /// Percent of the requests.
+pub struct RetryBudget {
+    /// The percentage of the requests.
     pub percent: u32,
-    /// As many a second are always allowed.
+    /// The number of retries per second that are always allowed.
     pub min: u32,
 }
 
-impl Budget {
-    /// Whether one more retry may begin after so many requests and retries in the time that counts.
+impl RetryBudget {
+    /// Returns whether one more retry may begin after so many requests and retries in the last ten seconds.
     pub fn allows(&self, requests: u64, retries: u64) -> bool {
-        retries < requests * u64::from(self.percent) / 100 + u64::from(self.min) * SECONDS
+        retries < requests * u64::from(self.percent) / 100 + u64::from(self.min) * BUDGET_SECONDS
     }
 }
 
-/// Events of the last ten seconds, counted by all workers without a lock.
+/// A count of the events of the last ten seconds, without a lock.
 #[derive(Debug, Default)]
-pub struct Recent {
-    /// Each slot is a second's number above 32 bits, and its count below.
-    slots: [AtomicU64; SECONDS as usize],
+pub struct RecentCount {
+    /// The number of a second in the upper 32 bits of each slot, and its count in the lower ones.
+    slots: [AtomicU64; BUDGET_SECONDS as usize],
 }
 
-impl Recent {
-    /// Counts one at `now`.
+impl RecentCount {
+    /// Counts an event at `now`.
     pub fn add(&self, now: u64) {
         let second = (now / SECOND) & 0xffff_ffff;
-        let slot = &self.slots[(second % SECONDS) as usize];
+        let slot = &self.slots[(second % BUDGET_SECONDS) as usize];
         let add = |value: u64| Some(if value >> 32 == second { value + 1 } else { second << 32 | 1 });
-        // An update that always has a value cannot fail.
+        // An update that always returns a value cannot fail.
         let _ = slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 
-    /// How many there were.
+    /// Returns the number of events in the last ten seconds.
     pub fn count(&self, now: u64) -> u64 {
         let second = (now / SECOND) & 0xffff_ffff;
         let slots = self.slots.iter().map(|slot| slot.load(Ordering::Relaxed));
-        slots.filter(|value| second.wrapping_sub(value >> 32) < SECONDS).map(|value| value & 0xffff_ffff).sum()
+        slots.filter(|value| second.wrapping_sub(value >> 32) < BUDGET_SECONDS).map(|value| value & 0xffff_ffff).sum()
     }
 }
 
@@ -73,14 +73,14 @@ mod tests {
 
     #[test]
     fn a_fifth_of_the_requests_and_a_few_a_second() {
-        let budget = Budget { percent: 20, min: 3 };
+        let budget = RetryBudget { percent: 20, min: 3 };
         assert!(budget.allows(0, 29) && !budget.allows(0, 30));
         assert!(budget.allows(1_000, 229) && !budget.allows(1_000, 230));
     }
 
     #[test]
     fn what_is_over_ten_seconds_old_is_forgotten() {
-        let recent = Recent::default();
+        let recent = RecentCount::default();
         (0..20).for_each(|second| recent.add(second * SECOND));
         assert_eq!(recent.count(19 * SECOND), 10);
         assert_eq!(recent.count(24 * SECOND), 5);

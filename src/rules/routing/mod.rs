@@ -1,4 +1,4 @@
-//! Which route a request takes.
+//! Routing: the choice of a request's route.
 //!
 //! The order of precedence is total: a route beats another by, in this order,
 //!
@@ -11,13 +11,13 @@
 //! 5. the narrower **client** network;
 //! 6. the earlier place in the configuration.
 //!
-//! [`Rank`] is that order as a type. [`Router`] finds the first match in it at a cost that depends
-//! on the length of the path and not on the number of routes.
+//! [`Rank`] is that order as a type. [`Router`] finds the first match in it, at a cost that depends on the length of
+//! the path and not on the number of routes.
 
 mod pattern;
 mod predicate;
 mod router;
 
 pub use pattern::{HostPattern, PathPattern, Segment};
-pub use predicate::{Predicates, Ruling, TextMatch, cookie, form_decode, is_named, parameter, raw_parameter};
-pub use router::{Entry, Question, Router, Verdict, allow};
+pub use predicate::{PredicateResult, Predicates, TextMatch, cookie, form_decode, is_named, parameter, raw_parameter};
+pub use router::{RequestFacts, RouteEntry, RouteMatch, Router, allow};

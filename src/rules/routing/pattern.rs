@@ -1,4 +1,4 @@
-//! What hosts and paths a route names.
+//! Patterns for hosts and paths.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -6,12 +6,12 @@ use std::str::FromStr;
 
 use crate::rules::path;
 
-/// Which hosts match. Compared in lower case and without a port.
+/// A pattern for hosts, which are compared in lower case and without a port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HostPattern {
-    /// Any host, and none.
+    /// Any host, and requests without one.
     Any,
-    /// `*.example.com`: any name below the suffix, at any depth. Holds `example.com`.
+    /// `*.example.com`: any name below the suffix, at any depth. The value is `example.com`.
     Below(String),
     /// This name alone.
     Exact(String),
@@ -67,23 +67,23 @@ impl PartialOrd for HostPattern {
     }
 }
 
-/// One step of a path pattern.
+/// One segment of a path pattern.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Segment {
-    /// This text, in the one form of [`path::normalise`].
+    /// This text, in the normal form of [`path::normalise`].
     Literal(String),
     /// `{name}` or `*`: any one segment that is not empty.
     Param(String),
 }
 
-/// Which paths match.
+/// A pattern for paths.
 #[derive(Clone, Debug)]
 pub enum PathPattern {
     /// `/a/{id}` (the whole path), or `/a/{id}/*` (a prefix by segments: `/a/1`, `/a/1/` and all below).
     Segments {
-        /// The steps from the root.
+        /// The segments from the root.
         segments: Vec<Segment>,
-        /// Whether more may follow.
+        /// Whether more segments may follow.
         rest: bool,
     },
     /// `~^/a/[0-9]+$`: a regular expression over the whole path, unanchored as it is written.
@@ -128,7 +128,8 @@ impl FromStr for PathPattern {
 }
 
 impl PathPattern {
-    /// Whether a path that matches may begin with that prefix, by segments. Of a regular expression nothing is known.
+    /// Returns whether a matching path may begin with that prefix, by segments. For a regular expression it is always
+    /// true.
     pub fn may_begin_with(&self, prefix: &str) -> bool {
         let Self::Segments { segments, rest } = self else { return true };
         let mut steps = prefix.split('/').skip(1);
@@ -154,7 +155,7 @@ impl PathPattern {
         if step.contains(['{', '}', '*']) {
             return Err("a segment that is a text, {name} or *, not a mixture (or use ~ and an expression)".to_owned());
         }
-        // A literal that no normal path can hold would make the route unreachable without a word.
+        // A literal that no normalised path can have would silently make the route unreachable.
         let dotted = matches!(step.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
         let inner_empty = step.is_empty() && !(whole.ends_with('/') && whole.matches("//").count() == 0);
         if dotted || inner_empty {
@@ -168,7 +169,7 @@ impl PathPattern {
         Ok(Segment::Literal(step.to_owned()))
     }
 
-    /// Returns the names of its parameters.
+    /// Returns the names of the pattern's parameters.
     pub fn param_names(&self) -> impl Iterator<Item = &str> {
         let segments: &[Segment] = match self {
             Self::Segments { segments, .. } => segments,
@@ -180,7 +181,7 @@ impl PathPattern {
         })
     }
 
-    /// Returns what its final `/*` takes of a path, without the slash before it.
+    /// Returns the part of a path that the pattern's final `/*` matches, without the slash before it.
     pub fn rest<'p>(&self, path: &'p str) -> &'p str {
         let Self::Segments { segments, rest: true } = self else { return "" };
         let mut rest = path.get(1..).unwrap_or_default();
@@ -190,7 +191,7 @@ impl PathPattern {
         rest
     }
 
-    /// The values of the named parameters in `path`, in the order of the pattern.
+    /// Returns the values of the named parameters in `path`, in the order of the pattern.
     pub fn params<'p, 's>(&'s self, path: &'p str) -> impl Iterator<Item = (&'s str, &'p str)> {
         let segments: &[Segment] = match self {
             Self::Segments { segments, .. } => segments,
@@ -240,7 +241,7 @@ impl Ord for PathPattern {
     }
 }
 
-/// The first step that differs decides: a literal before a parameter before nothing more.
+/// Compares two patterns by the first segment that differs: a literal precedes a parameter, which precedes the end.
 fn by_segments(a: &[Segment], b: &[Segment]) -> Ordering {
     for (left, right) in a.iter().zip(b) {
         let order = match (left, right) {

@@ -1,4 +1,4 @@
-//! What else a route asks of a request, once host and path fit.
+//! The conditions of a route besides its host and path.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -6,16 +6,16 @@ use std::net::IpAddr;
 use http::{HeaderMap, HeaderName, Method};
 use ipnet::IpNet;
 
-use super::router::Question;
+use super::router::RequestFacts;
 
-/// How a header, a cookie or a query parameter is compared.
+/// The comparison of a header, a cookie or a query parameter.
 #[derive(Clone, Debug)]
 pub enum TextMatch {
-    /// It is there.
+    /// The field is present.
     Present,
-    /// It is exactly this.
+    /// The value is exactly this.
     Exact(String),
-    /// It matches this expression somewhere.
+    /// The value contains a match of this expression.
     Regex(regex::Regex),
 }
 
@@ -38,7 +38,7 @@ impl TextMatch {
     }
 }
 
-/// The conditions of a route besides host and path. Empty lists ask nothing.
+/// The conditions of a route besides host and path. Empty lists match every request.
 #[derive(Clone, Debug, Default)]
 pub struct Predicates {
     /// Any of these; `GET` includes `HEAD` (RFC 9110, section 9.3.2).
@@ -47,52 +47,52 @@ pub struct Predicates {
     pub headers: Vec<(HeaderName, TextMatch)>,
     /// All of these.
     pub cookies: Vec<(String, TextMatch)>,
-    /// All of these; the first parameter of a name counts.
+    /// All of these; only the first parameter of a name counts.
     pub query: Vec<(String, TextMatch)>,
     /// The client's address is in any of these.
     pub clients: Vec<IpNet>,
 }
 
-/// What the conditions say of a request.
+/// The result of evaluating the conditions for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ruling {
-    /// All hold.
+pub enum PredicateResult {
+    /// All conditions hold.
     Match,
-    /// All but the method hold: the answer may be 405.
+    /// All conditions but the method hold: the response may be 405.
     Method,
-    /// The one named does not hold.
+    /// The named condition does not hold.
     No(&'static str),
 }
 
 impl Predicates {
-    /// Judges the request.
-    pub fn judge(&self, question: &Question<'_>) -> Ruling {
-        if !self.headers.iter().all(|(name, m)| header_holds(question.headers, name, m)) {
-            return Ruling::No("headers");
+    /// Evaluates the conditions for the request.
+    pub fn evaluate(&self, facts: &RequestFacts<'_>) -> PredicateResult {
+        if !self.headers.iter().all(|(name, m)| header_holds(facts.headers, name, m)) {
+            return PredicateResult::No("headers");
         }
-        if !self.cookies.iter().all(|(name, m)| cookie(question.headers, name).is_some_and(|v| m.holds(v))) {
-            return Ruling::No("cookies");
+        if !self.cookies.iter().all(|(name, m)| cookie(facts.headers, name).is_some_and(|v| m.holds(v))) {
+            return PredicateResult::No("cookies");
         }
-        if !self.query.iter().all(|(name, m)| parameter(question.query, name).is_some_and(|v| m.holds(&v))) {
-            return Ruling::No("query");
+        if !self.query.iter().all(|(name, m)| parameter(facts.query, name).is_some_and(|v| m.holds(&v))) {
+            return PredicateResult::No("query");
         }
-        if !self.clients.is_empty() && !self.clients.iter().any(|net| net.contains(&plain(question.client))) {
-            return Ruling::No("client");
+        if !self.clients.is_empty() && !self.clients.iter().any(|net| net.contains(&plain(facts.client))) {
+            return PredicateResult::No("client");
         }
-        if self.allows(question.method) { Ruling::Match } else { Ruling::Method }
+        if self.allows(facts.method) { PredicateResult::Match } else { PredicateResult::Method }
     }
 
     fn allows(&self, method: &Method) -> bool {
         self.methods.is_empty() || self.methods.contains(method) || (method == Method::HEAD && self.methods.contains(&Method::GET))
     }
 
-    /// The part of a rank that the conditions give.
+    /// Returns the part of a rank that depends on the conditions.
     pub(super) fn weight(&self) -> (bool, usize, usize, usize, u8) {
         let narrowest = self.clients.iter().map(|net| net.prefix_len() + 1).max().unwrap_or(0);
         (!self.methods.is_empty(), self.headers.len(), self.cookies.len(), self.query.len(), narrowest)
     }
 
-    /// Whether both ask the same of everything but the method, and share a method.
+    /// Returns whether both have the same conditions except for the method, and share a method.
     pub fn conflicts(&self, other: &Self) -> bool {
         fn same<N: PartialEq>(a: &[(N, TextMatch)], b: &[(N, TextMatch)]) -> bool {
             a.len() == b.len() && a.iter().all(|(n, m)| b.iter().any(|(o, p)| n == o && m.same(p)))
@@ -107,7 +107,7 @@ impl Predicates {
     }
 }
 
-/// An IPv4 address that came mapped into IPv6 is compared as the IPv4 address that it is.
+/// Converts an IPv4-mapped IPv6 address to the IPv4 address.
 fn plain(address: IpAddr) -> IpAddr {
     address.to_canonical()
 }
@@ -116,7 +116,7 @@ fn header_holds(headers: &HeaderMap, name: &HeaderName, m: &TextMatch) -> bool {
     headers.get_all(name).iter().any(|value| m.holds(value.as_bytes()))
 }
 
-/// The value of the first cookie of that name (RFC 6265, section 5.4).
+/// Returns the value of the first cookie of that name (RFC 6265, section 5.4).
 pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
     headers.get_all(http::header::COOKIE).iter().find_map(|line| {
         line.as_bytes().split(|b| *b == b';').find_map(|pair| {
@@ -127,12 +127,12 @@ pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
     })
 }
 
-/// The value of the first query parameter of that name, decoded as [`form_decode`] does.
+/// Returns the value of the first query parameter of that name, decoded as [`form_decode`] does.
 pub fn parameter<'q>(query: Option<&'q str>, name: &str) -> Option<Cow<'q, [u8]>> {
     raw_parameter(query, name).map(form_decode)
 }
 
-/// The value of the first query parameter of that name, as it is written; the names are compared decoded.
+/// Returns the undecoded value of the first query parameter of that name; the names are compared decoded.
 pub fn raw_parameter<'q>(query: Option<&'q str>, name: &str) -> Option<&'q [u8]> {
     query?.split('&').find_map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -140,13 +140,13 @@ pub fn raw_parameter<'q>(query: Option<&'q str>, name: &str) -> Option<&'q [u8]>
     })
 }
 
-/// Whether the name of a query parameter, as it is written, is this one.
+/// Returns whether the undecoded name of a query parameter is this one.
 pub fn is_named(key: &str, name: &str) -> bool {
     key == name || *form_decode(key.as_bytes()) == *name.as_bytes()
 }
 
-/// A name or a value of a query as `application/x-www-form-urlencoded` has it (the URL standard, section 5.1), which is
-/// what client libraries write: `%2B` is `+`, and `+` is a space.
+/// Decodes a name or a value of a query as `application/x-www-form-urlencoded` (the URL standard, section 5.1), which
+/// client libraries use: `%2B` is `+`, and `+` is a space.
 pub fn form_decode(text: &[u8]) -> Cow<'_, [u8]> {
     match memchr::memchr2(b'%', b'+', text) {
         None => Cow::Borrowed(text),

@@ -1,4 +1,4 @@
-//! The table that finds the first match in the order of precedence.
+//! The routing table, which finds the first match in the order of precedence.
 
 use std::cmp::Ordering;
 use std::net::IpAddr;
@@ -8,16 +8,16 @@ use ahash::AHashMap;
 use http::{HeaderMap, Method};
 
 use super::pattern::{HostPattern, PathPattern, Segment};
-use super::predicate::{Predicates, Ruling};
+use super::predicate::{PredicateResult, Predicates};
 
-/// What a router is asked: a request, its host and path already in their one form.
+/// The properties of a request that routing uses; its host and path are normalised.
 #[derive(Clone, Copy, Debug)]
-pub struct Question<'a> {
-    /// Lower case, without a port; empty when the request names none.
+pub struct RequestFacts<'a> {
+    /// The host in lower case, without a port; empty when the request has none.
     pub host: &'a str,
-    /// As [`crate::rules::path::normalise`] gives it.
+    /// The path as [`crate::rules::path::normalise`] returns it.
     pub path: &'a str,
-    /// Behind the `?`.
+    /// The query, without the `?`.
     pub query: Option<&'a str>,
     /// The method.
     pub method: &'a Method,
@@ -29,20 +29,20 @@ pub struct Question<'a> {
 
 /// One combination of host and path of a route, with its conditions.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct RouteEntry {
     /// The host.
     pub host: HostPattern,
     /// The path.
     pub path: PathPattern,
     /// The conditions, shared by all entries of a route.
     pub predicates: std::sync::Arc<Predicates>,
-    /// What the caller knows the route by; also its place in the configuration.
+    /// The caller's index of the route, which is also its place in the configuration.
     pub route: usize,
 }
 
 /// The precedence of an entry; the greater wins.
 #[derive(Clone, Copy, Debug)]
-pub struct Rank<'a>(&'a Entry);
+pub struct Rank<'a>(&'a RouteEntry);
 
 impl Ord for Rank<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
@@ -69,30 +69,30 @@ impl PartialEq for Rank<'_> {
 
 impl Eq for Rank<'_> {}
 
-impl Entry {
-    /// Its precedence.
+impl RouteEntry {
+    /// Returns its precedence.
     pub fn rank(&self) -> Rank<'_> {
         Rank(self)
     }
 
-    /// Whether some request would match both with nothing but their order to choose between them.
+    /// Returns whether a request could match both entries with only their order to decide between them.
     pub fn conflicts(&self, other: &Self) -> bool {
         self.host == other.host && self.path == other.path && self.predicates.conflicts(&other.predicates)
     }
 }
 
-/// What a router answers.
+/// The result of a look-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RouteMatch {
     /// This entry matches.
     Found(usize),
-    /// Host and path are known, with these methods alone.
+    /// Host and path match, but only with these methods.
     MethodNotAllowed(Vec<Method>),
     /// Nothing matches.
     NotFound,
 }
 
-/// `Allow` for methods that are known: whoever takes GET takes HEAD (RFC 9110, section 9.3.2).
+/// Returns the value of `Allow` for these methods; GET includes HEAD (RFC 9110, section 9.3.2).
 pub fn allow(methods: &[Method]) -> String {
     let mut names: Vec<&str> = methods.iter().map(Method::as_str).collect();
     if names.contains(&"GET") && !names.contains(&"HEAD") {
@@ -102,20 +102,20 @@ pub fn allow(methods: &[Method]) -> String {
 }
 
 #[derive(Debug, Default)]
-struct Node {
+struct PathNode {
     literals: AHashMap<Box<str>, usize>,
     param: Option<usize>,
-    /// Entries whose path ends here, best first.
+    /// Entries whose path ends here, by precedence.
     whole: Vec<usize>,
-    /// Entries that take this path and all below it, best first.
+    /// Entries that match this path and all below it, by precedence.
     rest: Vec<usize>,
 }
 
 /// The paths of one host.
 #[derive(Debug)]
-struct Tree {
-    nodes: Vec<Node>,
-    /// Entries by expression, best first, each with its place in `set`.
+struct PathTree {
+    nodes: Vec<PathNode>,
+    /// Entries with an expression, by precedence, each with its place in `set`.
     regexes: Vec<(usize, usize)>,
     set: regex::RegexSet,
 }
@@ -123,17 +123,17 @@ struct Tree {
 /// All routes, by host and then by path.
 #[derive(Debug)]
 pub struct Router {
-    entries: Vec<Entry>,
-    exact: AHashMap<Box<str>, Tree>,
-    below: AHashMap<Box<str>, Tree>,
-    any: Option<Tree>,
+    entries: Vec<RouteEntry>,
+    exact: AHashMap<Box<str>, PathTree>,
+    below: AHashMap<Box<str>, PathTree>,
+    any: Option<PathTree>,
 }
 
-type Visit<'v> = dyn FnMut(usize, &Entry) -> ControlFlow<()> + 'v;
+type Visitor<'v> = dyn FnMut(usize, &RouteEntry) -> ControlFlow<()> + 'v;
 
 impl Router {
     /// Builds the table.
-    pub fn new(entries: Vec<Entry>) -> Self {
+    pub fn new(entries: Vec<RouteEntry>) -> Self {
         let mut hosts: AHashMap<&HostPattern, Vec<usize>> = AHashMap::new();
         for (index, entry) in entries.iter().enumerate() {
             hosts.entry(&entry.host).or_default().push(index);
@@ -141,7 +141,7 @@ impl Router {
         let (mut exact, mut below, mut any) = (AHashMap::new(), AHashMap::new(), None);
         for (host, mut indexes) in hosts {
             indexes.sort_by(|a, b| entries[*b].rank().cmp(&entries[*a].rank()));
-            let tree = Tree::new(&entries, &indexes);
+            let tree = PathTree::new(&entries, &indexes);
             match host {
                 HostPattern::Any => any = Some(tree),
                 HostPattern::Below(suffix) => _ = below.insert(suffix.as_str().into(), tree),
@@ -151,21 +151,21 @@ impl Router {
         Self { entries, exact, below, any }
     }
 
-    /// The entry behind an index that [`Router::find`] gave.
-    pub fn entry(&self, index: usize) -> &Entry {
+    /// Returns the entry of an index that [`Router::find`] returned.
+    pub fn entry(&self, index: usize) -> &RouteEntry {
         &self.entries[index]
     }
 
     /// Finds the first match in the order of precedence.
-    pub fn find(&self, question: &Question<'_>) -> Verdict {
+    pub fn find(&self, facts: &RequestFacts<'_>) -> RouteMatch {
         let mut found = None;
         let mut allowed: Vec<Method> = Vec::new();
-        self.candidates(question, &mut |index, entry| match entry.predicates.judge(question) {
-            Ruling::Match => {
+        self.candidates(facts, &mut |index, entry| match entry.predicates.evaluate(facts) {
+            PredicateResult::Match => {
                 found = Some(index);
                 ControlFlow::Break(())
             }
-            Ruling::Method => {
+            PredicateResult::Method => {
                 for method in &entry.predicates.methods {
                     if !allowed.contains(method) {
                         allowed.push(method.clone());
@@ -173,46 +173,46 @@ impl Router {
                 }
                 ControlFlow::Continue(())
             }
-            Ruling::No(_) => ControlFlow::Continue(()),
+            PredicateResult::No(_) => ControlFlow::Continue(()),
         });
         match found {
-            Some(index) => Verdict::Found(index),
-            None if allowed.is_empty() => Verdict::NotFound,
-            None => Verdict::MethodNotAllowed(allowed),
+            Some(index) => RouteMatch::Found(index),
+            None if allowed.is_empty() => RouteMatch::NotFound,
+            None => RouteMatch::MethodNotAllowed(allowed),
         }
     }
 
-    /// Visits the entries whose host and path fit, best first, until the visitor breaks.
-    pub fn candidates(&self, question: &Question<'_>, visit: &mut Visit<'_>) {
-        let _ = self.walk(question, visit);
+    /// Visits the entries whose host and path match, by precedence, until the visitor breaks.
+    pub fn candidates(&self, facts: &RequestFacts<'_>, visit: &mut Visitor<'_>) {
+        let _ = self.walk(facts, visit);
     }
 
-    fn walk(&self, question: &Question<'_>, visit: &mut Visit<'_>) -> ControlFlow<()> {
+    fn walk(&self, facts: &RequestFacts<'_>, visit: &mut Visitor<'_>) -> ControlFlow<()> {
         if !self.exact.is_empty()
-            && let Some(tree) = self.exact.get(question.host)
+            && let Some(tree) = self.exact.get(facts.host)
         {
-            tree.walk(&self.entries, question.path, visit)?;
+            tree.walk(&self.entries, facts.path, visit)?;
         }
         if !self.below.is_empty() {
-            let mut name = question.host;
+            let mut name = facts.host;
             while let Some((_, suffix)) = name.split_once('.') {
                 if let Some(tree) = self.below.get(suffix) {
-                    tree.walk(&self.entries, question.path, visit)?;
+                    tree.walk(&self.entries, facts.path, visit)?;
                 }
                 name = suffix;
             }
         }
         match &self.any {
-            Some(tree) => tree.walk(&self.entries, question.path, visit),
+            Some(tree) => tree.walk(&self.entries, facts.path, visit),
             None => ControlFlow::Continue(()),
         }
     }
 }
 
-impl Tree {
-    /// `indexes` are best first, and each list keeps that order.
-    fn new(entries: &[Entry], indexes: &[usize]) -> Self {
-        let mut tree = Self { nodes: vec![Node::default()], regexes: Vec::new(), set: regex::RegexSet::empty() };
+impl PathTree {
+    /// Builds the tree. `indexes` are ordered by precedence, and each list keeps that order.
+    fn new(entries: &[RouteEntry], indexes: &[usize]) -> Self {
+        let mut tree = Self { nodes: vec![PathNode::default()], regexes: Vec::new(), set: regex::RegexSet::empty() };
         let mut expressions = Vec::new();
         for &index in indexes {
             match &entries[index].path {
@@ -227,8 +227,8 @@ impl Tree {
                 }
             }
         }
-        // Each expression was compiled on its own before, so the set can only fail by its size:
-        // then the entries are asked one by one, which is slower and right.
+        // Each expression was compiled on its own before, so the set can only fail by its size: then the entries are
+        // matched one by one, which is slower and equivalent.
         tree.set = regex::RegexSetBuilder::new(expressions).size_limit(64 << 20).build().unwrap_or_default();
         tree
     }
@@ -242,14 +242,14 @@ impl Tree {
                 Segment::Param(_) => *self.nodes[node].param.get_or_insert(fresh),
             };
             if next == fresh {
-                self.nodes.push(Node::default());
+                self.nodes.push(PathNode::default());
             }
             node = next;
         }
         node
     }
 
-    fn walk(&self, entries: &[Entry], path: &str, visit: &mut Visit<'_>) -> ControlFlow<()> {
+    fn walk(&self, entries: &[RouteEntry], path: &str, visit: &mut Visitor<'_>) -> ControlFlow<()> {
         let tail = path.get(1..).unwrap_or_default();
         self.whole(0, Some(tail), entries, visit)?;
         if !self.regexes.is_empty() {
@@ -258,8 +258,8 @@ impl Tree {
         self.rest(0, Some(tail), entries, visit)
     }
 
-    /// Patterns for the whole path; a literal step is tried before a parameter.
-    fn whole(&self, node: usize, tail: Option<&str>, entries: &[Entry], visit: &mut Visit<'_>) -> ControlFlow<()> {
+    /// Visits the patterns for the whole path; a literal segment is tried before a parameter.
+    fn whole(&self, node: usize, tail: Option<&str>, entries: &[RouteEntry], visit: &mut Visitor<'_>) -> ControlFlow<()> {
         let node = &self.nodes[node];
         let Some(tail) = tail else {
             return node.whole.iter().try_for_each(|index| visit(*index, &entries[*index]));
@@ -274,8 +274,8 @@ impl Tree {
         }
     }
 
-    /// Prefixes: the deepest first, and a literal step before a parameter.
-    fn rest(&self, node: usize, tail: Option<&str>, entries: &[Entry], visit: &mut Visit<'_>) -> ControlFlow<()> {
+    /// Visits the prefixes: the deepest first, and a literal segment before a parameter.
+    fn rest(&self, node: usize, tail: Option<&str>, entries: &[RouteEntry], visit: &mut Visitor<'_>) -> ControlFlow<()> {
         let node = &self.nodes[node];
         if let Some(tail) = tail {
             let (step, next) = split_step(tail);
@@ -289,7 +289,7 @@ impl Tree {
         node.rest.iter().try_for_each(|index| visit(*index, &entries[*index]))
     }
 
-    fn by_regex(&self, entries: &[Entry], path: &str, visit: &mut Visit<'_>) -> ControlFlow<()> {
+    fn by_regex(&self, entries: &[RouteEntry], path: &str, visit: &mut Visitor<'_>) -> ControlFlow<()> {
         let whole_set = self.set.len() == self.regexes.len();
         let hits = whole_set.then(|| self.set.matches(path));
         self.regexes.iter().try_for_each(|(index, place)| {
@@ -303,7 +303,7 @@ impl Tree {
     }
 }
 
-/// The first step and what is behind its slash, if there is one.
+/// Returns the first segment and what follows its slash, if there is one.
 fn split_step(tail: &str) -> (&str, Option<&str>) {
     match memchr::memchr(b'/', tail.as_bytes()) {
         Some(at) => (&tail[..at], Some(&tail[at + 1..])),

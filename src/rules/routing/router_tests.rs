@@ -1,4 +1,4 @@
-//! The router against a model that tries every entry and takes the greatest rank.
+//! The router, compared with a model that tries every entry and takes the greatest rank.
 
 use super::*;
 use proptest::prelude::*;
@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-fn entry(host: &str, path: &str, methods: &[Method], route: usize) -> Entry {
-    Entry {
+fn entry(host: &str, path: &str, methods: &[Method], route: usize) -> RouteEntry {
+    RouteEntry {
         host: host.parse().expect("host"),
         path: path.parse().expect("path"),
         predicates: Arc::new(Predicates { methods: methods.to_vec(), ..Predicates::default() }),
@@ -15,9 +15,9 @@ fn entry(host: &str, path: &str, methods: &[Method], route: usize) -> Entry {
     }
 }
 
-fn find(router: &Router, host: &str, path: &str, method: &Method) -> Verdict {
+fn find(router: &Router, host: &str, path: &str, method: &Method) -> RouteMatch {
     let headers = HeaderMap::new();
-    router.find(&Question { host, path, query: None, method, headers: &headers, client: CLIENT })
+    router.find(&RequestFacts { host, path, query: None, method, headers: &headers, client: CLIENT })
 }
 
 #[test]
@@ -48,18 +48,18 @@ fn precedence_by_example() {
         ("api.example.com", "/x", 6),
         ("api.example.com", "/y", 5),
     ] {
-        assert_eq!(find(&router, host, path, &get), Verdict::Found(route), "{host}{path}");
+        assert_eq!(find(&router, host, path, &get), RouteMatch::Found(route), "{host}{path}");
     }
-    assert_eq!(find(&router, "h", "/api/users", &Method::POST), Verdict::Found(7));
-    assert_eq!(find(&router, "api.example.com", "/x", &Method::HEAD), Verdict::Found(6));
+    assert_eq!(find(&router, "h", "/api/users", &Method::POST), RouteMatch::Found(7));
+    assert_eq!(find(&router, "api.example.com", "/x", &Method::HEAD), RouteMatch::Found(6));
 }
 
 #[test]
 fn a_method_that_no_route_takes() {
     let router = Router::new(vec![entry("*", "/a", &[Method::GET], 0), entry("*", "/a", &[Method::PUT], 1)]);
     let verdict = find(&router, "h", "/a", &Method::DELETE);
-    assert_eq!(verdict, Verdict::MethodNotAllowed(vec![Method::GET, Method::PUT]));
-    assert_eq!(find(&router, "h", "/b", &Method::DELETE), Verdict::NotFound);
+    assert_eq!(verdict, RouteMatch::MethodNotAllowed(vec![Method::GET, Method::PUT]));
+    assert_eq!(find(&router, "h", "/b", &Method::DELETE), RouteMatch::NotFound);
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn conflicts() {
     assert!(!plain.conflicts(&entry("h", "/a/{x}", &[], 1)));
 }
 
-/// The rules of a path pattern, written as directly as can be.
+/// Returns whether a path matches a pattern, by a direct implementation of the rules.
 fn model_path(pattern: &PathPattern, path: &str) -> bool {
     match pattern {
         PathPattern::Regex(expression) => expression.is_match(path),
@@ -113,18 +113,18 @@ proptest! {
         path in "(/[abc]){1,4}/?",
         put in any::<bool>(),
     ) {
-        let entries: Vec<Entry> = routes.iter().enumerate()
+        let entries: Vec<RouteEntry> = routes.iter().enumerate()
             .map(|(i, (host, path, get))| entry(host, path, if *get { &[Method::GET] } else { &[] }, i))
             .collect();
         let method = if put { Method::PUT } else { Method::GET };
-        let fits = |e: &&Entry| model_host(&e.host, host) && model_path(&e.path, &path);
+        let fits = |e: &&RouteEntry| model_host(&e.host, host) && model_path(&e.path, &path);
         let best = entries.iter().filter(fits)
             .filter(|e| e.predicates.methods.is_empty() || !put)
             .max_by(|a, b| a.rank().cmp(&b.rank()));
         let wanted = match best {
-            Some(entry) => Verdict::Found(entry.route),
-            None if entries.iter().any(|e| fits(&e)) => Verdict::MethodNotAllowed(vec![Method::GET]),
-            None => Verdict::NotFound,
+            Some(entry) => RouteMatch::Found(entry.route),
+            None if entries.iter().any(|e| fits(&e)) => RouteMatch::MethodNotAllowed(vec![Method::GET]),
+            None => RouteMatch::NotFound,
         };
         let router = Router::new(entries);
         prop_assert_eq!(find(&router, host, &path, &method), wanted);

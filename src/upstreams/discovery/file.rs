@@ -7,15 +7,15 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use super::written::{TargetText, specs};
-use super::{Found, Lookup, Source};
+use super::configured::{TargetText, specs};
+use super::{Discovered, Lookup, TargetSource};
 use crate::tls::{MAX_MATERIAL, read_text};
 use crate::upstreams::TargetSpec;
 
-/// How often the file is looked at.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// The interval at which the file is checked.
+const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A YAML or JSON list of targets, as `targets` of an upstream is.
+/// A YAML or JSON list of targets, like `targets` of an upstream.
 pub struct TargetFile {
     path: PathBuf,
     lookup: Arc<Lookup>,
@@ -23,7 +23,7 @@ pub struct TargetFile {
 }
 
 impl TargetFile {
-    /// That file.
+    /// Returns the source for that file.
     pub fn new(path: PathBuf, lookup: Arc<Lookup>) -> Self {
         Self { path, lookup, read: Mutex::new(None) }
     }
@@ -48,21 +48,21 @@ impl TargetFile {
 }
 
 #[async_trait]
-impl Source for TargetFile {
+impl TargetSource for TargetFile {
     fn describe(&self) -> String {
         self.path.display().to_string()
     }
 
-    async fn discover(&self) -> Result<Found, String> {
+    async fn discover(&self) -> Result<Discovered, String> {
         let found = specs(&self.specs().await?, &self.lookup).await;
-        Ok(Found { fresh_for: found.fresh_for.min(INTERVAL), ..found })
+        Ok(Discovered { fresh_for: found.fresh_for.min(FILE_CHECK_INTERVAL), ..found })
     }
 }
 
-/// A list of targets, each as in the configuration.
+/// Parses a list of targets, each as in the configuration.
 fn parse(text: &str) -> Result<Vec<TargetSpec>, String> {
     let items: Vec<serde_yaml::Value> = serde_yaml::from_str(text).map_err(|error| {
-        // The words of the error may quote the file, which may be any.
+        // The error text may quote the file, which may be any file.
         let at = error.location().map(|at| format!(", from line {} column {} on", at.line(), at.column()));
         format!("expected a list of targets in YAML{}", at.unwrap_or_default())
     })?;
@@ -74,7 +74,7 @@ fn parse(text: &str) -> Result<Vec<TargetSpec>, String> {
     for (index, item) in items.into_iter().enumerate() {
         let wanted = "an address with a port, or {address, weight, priority, zone} with a weight from 1 to 1000";
         let wrong = |why: &str| format!("expected a list of targets, and as [{index}] {wanted}: {why}");
-        // The error of the fuller form says more than that none of both fits.
+        // The error of the full form says more than that neither form matches.
         let target = match item {
             serde_yaml::Value::Mapping(_) => serde_yaml::from_value(item).map(TargetText::Full),
             item => serde_yaml::from_value(item).map(TargetText::Short),

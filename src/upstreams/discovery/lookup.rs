@@ -6,44 +6,43 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::clients::{Addresses, DnsError, Resolver};
+use crate::clients::{DnsError, ResolvedAddresses, Resolver};
 
-/// The bounds of a record's time: what says 0 is not asked for all the time, what says a week is
-/// looked at every hour.
-const BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
+/// The bounds for the time to live of a record: 0 does not cause constant look-ups, and a week is checked every hour.
+const TTL_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
 
-/// Looks names up: in the hosts file, at name servers, and in the system's own way when those do not
-/// know the name (search domains, names of the local link).
+/// Looks names up: in the hosts file, at name servers, and with the system's resolver when those do not know the name
+/// (search domains, link-local names).
 #[derive(Debug)]
 pub struct Lookup {
     resolver: Resolver,
-    /// How long an answer of the system's holds, which does not say it.
+    /// The time for which a result of the system's resolver, which has none, is valid.
     interval: Duration,
-    /// What each name was last: one that cannot be looked up keeps that.
+    /// The last addresses of each name, which are kept when a look-up fails.
     last: Mutex<HashMap<String, Vec<IpAddr>>>,
 }
 
 impl Lookup {
-    /// At these servers, or at those of the system.
+    /// Returns a look-up at these servers, or at those of the system.
     pub fn new(resolver: Option<Resolver>, interval: Duration) -> Self {
         Self { resolver: resolver.unwrap_or_else(Resolver::of_system), interval, last: Mutex::default() }
     }
 
-    /// Its name servers.
+    /// Returns its resolver.
     pub fn resolver(&self) -> &Resolver {
         &self.resolver
     }
 
-    /// For how long an answer holds whose records have this time.
+    /// Returns the time for which records with this time to live are valid.
     pub fn fresh_for(ttl: Duration) -> Duration {
-        ttl.clamp(BOUNDS.0, BOUNDS.1)
+        ttl.clamp(TTL_BOUNDS.0, TTL_BOUNDS.1)
     }
 
-    /// The addresses of a host, and for how long they hold; the last known ones when it cannot be looked
-    /// up, none when it never could.
+    /// Returns the addresses of a host, and the time for which they are valid: the last known ones when the look-up
+    /// fails, none when it never succeeded.
     pub async fn known(&self, host: &str) -> (Vec<IpAddr>, Duration) {
         match self.addresses(host).await {
-            Ok(Addresses { mut found, fresh_for, unknown }) => {
+            Ok(ResolvedAddresses { mut found, fresh_for, unknown }) => {
                 let mut last = self.last.lock();
                 if let (Some(family), Some(before)) = (unknown, last.get(host)) {
                     found.extend(before.iter().filter(|address| family.has(address)));
@@ -55,20 +54,20 @@ impl Lookup {
             Err(error) => {
                 let kept = self.last.lock().get(host).cloned().unwrap_or_default();
                 log::warn!("{error}; {} known addresses are kept", kept.len());
-                (kept, super::AGAIN)
+                (kept, super::FAILED_SOURCE_RETRY)
             }
         }
     }
 
-    async fn addresses(&self, host: &str) -> Result<Addresses, String> {
+    async fn addresses(&self, host: &str) -> Result<ResolvedAddresses, String> {
         if let Ok(address) = host.parse::<IpAddr>() {
-            return Ok(Addresses { found: vec![address], fresh_for: BOUNDS.1, unknown: None });
+            return Ok(ResolvedAddresses { found: vec![address], fresh_for: TTL_BOUNDS.1, unknown: None });
         }
         if in_hosts_file(host).await {
             return self.by_system(host).await;
         }
         match self.resolver.addresses(host).await {
-            Ok(found) => Ok(Addresses { fresh_for: Self::fresh_for(found.fresh_for), ..found }),
+            Ok(found) => Ok(ResolvedAddresses { fresh_for: Self::fresh_for(found.fresh_for), ..found }),
             Err(error) => match self.by_system(host).await {
                 Ok(found) => Ok(found),
                 Err(_) if error == DnsError::NoName => Err(format!("{host}: {error}")),
@@ -77,12 +76,12 @@ impl Lookup {
         }
     }
 
-    async fn by_system(&self, host: &str) -> Result<Addresses, String> {
+    async fn by_system(&self, host: &str) -> Result<ResolvedAddresses, String> {
         let found = tokio::net::lookup_host((host, 0)).await.map_err(|e| e.to_string())?;
         let mut found: Vec<IpAddr> = found.map(|a| a.ip()).collect();
         found.sort_unstable();
         found.dedup();
-        Ok(Addresses { found, fresh_for: self.interval, unknown: None })
+        Ok(ResolvedAddresses { found, fresh_for: self.interval, unknown: None })
     }
 }
 

@@ -1,15 +1,14 @@
-//! Who belongs to an upstream: what is written down, what a file or a name server says, and what
-//! operators changed at run time.
+//! The membership of an upstream: targets from the configuration, from a file or a name server, and changes of
+//! operators at run time.
 //!
-//! A [`Source`] is asked again when its answer is no longer fresh. One that fails keeps the targets
-//! that it had: a broken resolver does not take working targets away. Kubernetes and Consul are
-//! further sources.
+//! A [`TargetSource`] is queried again when its result expires. A source that fails keeps the targets that it had: a
+//! broken resolver does not remove working targets. Kubernetes and Consul are further sources.
 
 mod changes;
+mod configured;
 mod file;
 mod lookup;
 mod srv;
-mod written;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -27,11 +26,11 @@ use tokio::time::Instant;
 use super::target::TargetSpec;
 use crate::clients::Resolver;
 
-pub use changes::{Change, Changes};
+pub use changes::{TargetChange, TargetChanges};
+pub use configured::TargetText;
 pub use lookup::Lookup;
-pub use written::TargetText;
 
-/// Where further targets come from.
+/// The source of further targets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum DiscoveryShape {
     /// A file with a list of targets.
@@ -40,81 +39,81 @@ pub enum DiscoveryShape {
     Srv(String),
 }
 
-/// What a source found.
+/// The result of a source.
 #[derive(Clone, Debug, Default)]
-pub struct Found {
+pub struct Discovered {
     /// The targets.
     pub targets: Vec<(SocketAddr, TargetSpec)>,
-    /// For how long that holds.
+    /// The time for which the result is valid.
     pub fresh_for: Duration,
 }
 
-/// Where targets come from.
+/// A source of targets.
 #[async_trait]
-pub trait Source: Send + Sync {
-    /// What it is, for logs.
+pub trait TargetSource: Send + Sync {
+    /// Returns a description for logs.
     fn describe(&self) -> String;
 
-    /// The targets at this moment.
+    /// Returns the present targets.
     ///
     /// # Errors
-    /// Says why nothing is known; what was known before goes on.
-    async fn discover(&self) -> Result<Found, String>;
+    /// When the targets cannot be determined; the previous ones are kept.
+    async fn discover(&self) -> Result<Discovered, String>;
 }
 
-struct Asked {
-    source: Box<dyn Source>,
-    last: Mutex<(Found, Instant)>,
+struct CachedSource {
+    source: Box<dyn TargetSource>,
+    last: Mutex<(Discovered, Instant)>,
 }
 
 /// All sources of one upstream.
-pub struct Discovery {
-    sources: Vec<Asked>,
-    changes: Arc<Changes>,
+pub struct TargetDiscovery {
+    sources: Vec<CachedSource>,
+    changes: Arc<TargetChanges>,
 }
 
-/// A failed source is asked again after this time, or sooner.
-const AGAIN: Duration = Duration::from_secs(5);
+/// The time after which a failed source is queried again, at the latest.
+const FAILED_SOURCE_RETRY: Duration = Duration::from_secs(5);
 
-impl Discovery {
-    /// The targets that are written down, those of `shape`, and what was changed.
+impl TargetDiscovery {
+    /// Returns the sources: the configured targets, the source of `shape`, and the changes.
     pub fn new(
         targets: Vec<TargetSpec>,
         shape: Option<&DiscoveryShape>,
         resolver: Option<&Resolver>,
         interval: Duration,
-        changes: Arc<Changes>,
+        changes: Arc<TargetChanges>,
     ) -> Self {
         let lookup = Arc::new(Lookup::new(resolver.cloned(), interval));
-        let mut sources: Vec<Box<dyn Source>> = vec![Box::new(written::Written::new(targets, Arc::clone(&lookup)))];
+        let mut sources: Vec<Box<dyn TargetSource>> = vec![Box::new(configured::ConfiguredTargets::new(targets, Arc::clone(&lookup)))];
         match shape {
             Some(DiscoveryShape::File(path)) => sources.push(Box::new(file::TargetFile::new(path.clone(), lookup))),
             Some(DiscoveryShape::Srv(name)) => sources.push(Box::new(srv::Services::new(name.clone(), lookup))),
             None => {}
         }
-        let asked = |source| Asked { source, last: Mutex::new((Found::default(), Instant::now())) };
-        Self { sources: sources.into_iter().map(asked).collect(), changes }
+        let cached = |source| CachedSource { source, last: Mutex::new((Discovered::default(), Instant::now())) };
+        Self { sources: sources.into_iter().map(cached).collect(), changes }
     }
 
-    /// Whether a source's answer is no longer fresh.
+    /// Returns whether the result of a source has expired.
     pub fn is_due(&self) -> bool {
         let now = Instant::now();
         self.sources.iter().any(|s| s.last.lock().1 <= now)
     }
 
-    /// What was changed at run time.
-    pub fn changes(&self) -> &Changes {
+    /// Returns the changes of operators.
+    pub fn changes(&self) -> &TargetChanges {
         &self.changes
     }
 
-    async fn ask(&self) -> BTreeMap<SocketAddr, TargetSpec> {
+    async fn query(&self) -> BTreeMap<SocketAddr, TargetSpec> {
         let mut all = BTreeMap::new();
-        for asked in &self.sources {
-            if asked.last.lock().1 <= Instant::now() {
-                asked.renew().await;
+        for cached in &self.sources {
+            if cached.last.lock().1 <= Instant::now() {
+                cached.renew().await;
             }
-            for (address, spec) in &asked.last.lock().0.targets {
-                // What is written down comes first, and counts.
+            for (address, spec) in &cached.last.lock().0.targets {
+                // Configured targets come first, and take precedence.
                 all.entry(*address).or_insert_with(|| spec.clone());
             }
         }
@@ -123,7 +122,7 @@ impl Discovery {
     }
 }
 
-impl Asked {
+impl CachedSource {
     async fn renew(&self) {
         let result = self.source.discover().await;
         let mut last = self.last.lock();
@@ -132,26 +131,26 @@ impl Asked {
             Err(error) => {
                 let kept = last.0.targets.len();
                 log::warn!("{}: {error}; {kept} known targets are kept", self.source.describe());
-                last.1 = Instant::now() + AGAIN;
+                last.1 = Instant::now() + FAILED_SOURCE_RETRY;
             }
         }
     }
 }
 
-/// The discovery as Pingora's `Backends` ask it.
-pub struct Shared(pub Arc<Discovery>);
+/// The adapter to Pingora's `Backends`.
+pub struct PingoraDiscovery(pub Arc<TargetDiscovery>);
 
 #[async_trait]
-impl ServiceDiscovery for Shared {
+impl ServiceDiscovery for PingoraDiscovery {
     async fn discover(&self) -> pingora::Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
         let backend = |(address, spec)| {
-            // Of a backend only address and weight are compared, and what has not changed is not told on.
-            // So its weight is a fingerprint here of all that is known; what is known is in the extension.
+            // Pingora compares only the address and weight of a backend, and skips what has not changed. So the
+            // weight here is a fingerprint of the whole specification, which is in the extension.
             let weight = ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one(&spec) as usize;
             let mut ext = Extensions::new();
             ext.insert::<TargetSpec>(spec);
             Backend { addr: PingoraAddr::Inet(address), weight, ext }
         };
-        Ok((self.0.ask().await.into_iter().map(backend).collect(), HashMap::new()))
+        Ok((self.0.query().await.into_iter().map(backend).collect(), HashMap::new()))
     }
 }

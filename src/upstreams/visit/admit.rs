@@ -7,8 +7,8 @@ use tokio::time::timeout_at;
 
 use super::{Caller, StickySession, Try, Upstream, Visit};
 use crate::exchange::{Reason, Rejection};
-use crate::upstreams::gate::Entered;
-use crate::upstreams::members::{NoPick, Wish};
+use crate::upstreams::gate::AdmittedRequest;
+use crate::upstreams::members::{NoPick, PickRequest};
 
 impl Visit {
     /// Admits the request and picks its target, that of its session if it has one; the target of the backup where the
@@ -16,7 +16,7 @@ impl Visit {
     pub fn try_admit(&mut self, caller: &Caller<'_>) -> Option<Result<(), Box<Rejection>>> {
         loop {
             if self.entered.is_none() {
-                let entered = self.upstream.pool.gate().try_now(self.class);
+                let entered = self.upstream.pool.gate().try_admit(self.class);
                 if entered.is_none() && self.upstream.pool.gate().has_queue(self.class) {
                     return None;
                 }
@@ -27,7 +27,7 @@ impl Visit {
             // The guards of an earlier try are dropped before the next is counted.
             self.current = None;
             let key = self.upstream.key.as_ref().and_then(|key| caller.hash(key));
-            let why = match self.upstream.pool.pick(&Wish { key, session: self.session.tag(), tried: &self.tried }) {
+            let why = match self.upstream.pool.pick(&PickRequest { key, session: self.session.tag(), tried: &self.tried }) {
                 Ok(picked) => {
                     if let (Some(sticky), false) = (&self.upstream.sticky, picked.away) {
                         self.session.bind(sticky, picked.member.tag);
@@ -58,7 +58,7 @@ impl Visit {
                 return admitted;
             }
             let gate = Arc::clone(self.upstream.pool.gate());
-            let turn = gate.enter(self.class);
+            let turn = gate.admit(self.class);
             let entered = match self.deadline {
                 Some(deadline) => timeout_at(deadline.into(), turn).await.map_err(|_| Rejection::new(Reason::RouteTimeout, ""))?,
                 None => turn.await,
@@ -67,7 +67,7 @@ impl Visit {
         }
     }
 
-    fn start(&mut self, entered: Option<Entered>, caller: &Caller<'_>) -> Result<(), Box<Rejection>> {
+    fn start(&mut self, entered: Option<AdmittedRequest>, caller: &Caller<'_>) -> Result<(), Box<Rejection>> {
         self.entered = entered;
         if self.entered.is_none() {
             return Err(overloaded("too many requests are under way"));
@@ -91,7 +91,7 @@ impl Visit {
     /// Ends the visit: nothing more is reported of it.
     pub fn end(&mut self) {
         self.entered = None;
-        self.current.iter_mut().for_each(|current| current.picked.let_go());
+        self.current.iter_mut().for_each(|current| current.picked.abandon());
     }
 }
 

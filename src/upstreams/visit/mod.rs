@@ -18,19 +18,19 @@ use pingora::upstreams::peer::HttpPeer;
 use tokio::time::sleep_until;
 
 use super::choice::Member;
-use super::gate::{Class, Entered};
-use super::members::{Picked, Wish};
+use super::gate::{AdmittedRequest, Class};
+use super::members::{PickRequest, Picked};
 use super::sticky::StickySession;
 use super::upstream::Upstream;
 use crate::exchange::{Reason, Rejection};
 use crate::rules::identity::RequestKey;
-use crate::rules::routing::Question;
+use crate::rules::routing::RequestFacts;
 
 /// The facts about a request that decide on its target.
 #[derive(Clone, Copy, Default)]
 pub struct Caller<'r> {
     /// The request; without one there is neither the key of a hash nor a session.
-    pub request: Option<Question<'r>>,
+    pub request: Option<RequestFacts<'r>>,
     /// The consumer.
     pub consumer: Option<&'r str>,
 }
@@ -117,7 +117,7 @@ pub struct Visit {
     /// Whether there is one try at the upstream itself, and no more.
     single: bool,
     /// The request's place at the upstream.
-    entered: Option<Entered>,
+    entered: Option<AdmittedRequest>,
     session: StickySession,
     /// The try that was begun last.
     current: Option<Try>,
@@ -258,7 +258,7 @@ impl Visit {
         }
         self.tried.push(present);
         let pool = &self.upstream.pool;
-        let picked = pool.pick(&Wish { tried: &self.tried, ..Wish::default() }).ok()?;
+        let picked = pool.pick(&PickRequest { tried: &self.tried, ..PickRequest::default() }).ok()?;
         if !pool.begin_retry() {
             self.upstream.metrics().retries_denied.inc();
             return None;

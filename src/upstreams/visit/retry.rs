@@ -7,7 +7,7 @@ use pingora::http::ResponseHeader;
 use super::{RemainingTargets, ResendConditions, ResendKind, Try, Visit};
 use crate::rules::resilience::backoff;
 use crate::upstreams::failure::Failure;
-use crate::upstreams::target::Outcome;
+use crate::upstreams::target::TargetOutcome;
 
 impl Visit {
     /// Notes that the present try has its connection.
@@ -23,18 +23,18 @@ impl Visit {
         current.responded = Some(now);
         let seconds = current.begun.map(|from| now.saturating_duration_since(from).as_secs_f64());
         self.upstream.metrics().response.observe(seconds.unwrap_or_default());
-        self.upstream.pool.report(&mut current.picked, Outcome::of_response(head, grpc), seconds);
+        self.upstream.pool.report(&mut current.picked, TargetOutcome::of_response(head, grpc), seconds);
     }
 
     /// Notes that the target of the present try failed.
-    pub fn report(&mut self, outcome: Outcome) {
+    pub fn report(&mut self, outcome: TargetOutcome) {
         if let Some(current) = &mut self.current {
             self.upstream.pool.report(&mut current.picked, outcome, None);
         }
     }
 
     /// Notes that the target of a try beside the present one failed.
-    pub fn report_try(&self, attempt: &mut Try, outcome: Outcome) {
+    pub fn report_try(&self, attempt: &mut Try, outcome: TargetOutcome) {
         self.upstream.pool.report(&mut attempt.picked, outcome, None);
     }
 
@@ -42,7 +42,7 @@ impl Visit {
     /// sent, so another target may have it at once, whatever its method; the target had no work by it, so the budget
     /// does not count it.
     pub fn note_no_connection(&mut self, now: Instant) -> bool {
-        self.report(Outcome::GatewayFailed);
+        self.report(TargetOutcome::GatewayFailed);
         if !self.upstream.retry.connect {
             return false;
         }
@@ -74,7 +74,7 @@ impl Visit {
         let stale = reused && !failure.timed_out && !self.fresh && !failure.stream_reset;
         let renewed = again && self.tries < self.attempts() && (failure.unprocessed || stale);
         if failure.by_target && unanswered && !renewed {
-            self.report(if failure.timed_out { Outcome::TimedOut } else { Outcome::GatewayFailed });
+            self.report(if failure.timed_out { TargetOutcome::TimedOut } else { TargetOutcome::GatewayFailed });
         }
         again.then_some(if renewed { ResendKind::NewConnection } else { ResendKind::Retry })
     }

@@ -14,8 +14,8 @@ use super::{Caller, ResendConditions, ResendKind, Try, Visit};
 use crate::exchange::Reason;
 use crate::exchange::clock::{VirtualClock, nanos};
 use crate::rules::identity::RequestKey;
-use crate::rules::routing::Question;
-use crate::upstreams::discovery::Changes;
+use crate::rules::routing::RequestFacts;
+use crate::upstreams::discovery::TargetChanges;
 use crate::upstreams::failure::Failure;
 use crate::upstreams::gate::{Class, GateShape};
 use crate::upstreams::pool::Pool;
@@ -38,7 +38,7 @@ struct ModelCounts {
 fn caller(client: u8) -> Caller<'static> {
     static HEADERS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
     let (method, headers, client) = (&Method::GET, &*HEADERS, [10, 0, 0, client].into());
-    Caller { request: Some(Question { host: "a", path: "/", query: None, method, headers, client }), consumer: None }
+    Caller { request: Some(RequestFacts { host: "a", path: "/", query: None, method, headers, client }), consumer: None }
 }
 
 /// An active visit, with its history.
@@ -74,7 +74,7 @@ fn upstream(random: &mut Rng, ports: std::ops::RangeInclusive<usize>, backup: Op
     shape.sessions = sessions.as_ref().map(|_| SessionKey::new(None, [7; 32]));
     let ttl = nanos(Duration::from_secs(random.u64(1..20)));
     let sticky = sessions.map(|sessions| Sticky::Table { key: RequestKey::Address, ttl, sessions });
-    let pool = Pool::new(shape, None, Arc::new(Changes::default()));
+    let pool = Pool::new(shape, None, Arc::new(TargetChanges::default()));
     pool.members().replace(&backends(ports));
     let backoff = nanos(Duration::from_millis(random.u64(0..300)));
     let retry = Retry {

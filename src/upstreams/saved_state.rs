@@ -1,64 +1,64 @@
-//! What an upstream's targets and breakers leave to a successor of the process.
+//! The state of an upstream's targets and breakers that a successor process takes over.
 
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
 use super::breaker::SharedBreaker;
-use super::discovery::Change;
-use super::members::Members;
+use super::discovery::TargetChange;
+use super::members::PoolMembers;
 use super::pool::Pool;
 use super::target::Target;
 use crate::exchange::clock;
 
-/// An upstream. Times are nanoseconds that are left.
+/// The state of an upstream. Times are remaining nanoseconds.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Bequest {
+pub struct SavedPool {
     /// Its name.
     pub upstream: String,
-    /// How long its breaker stays open, if it is.
+    /// The time for which its breaker stays open, if it is open.
     open_for: Option<u64>,
-    targets: Vec<TargetBequest>,
-    /// What operators changed.
-    changes: Vec<(SocketAddr, Change)>,
+    targets: Vec<SavedTarget>,
+    /// The changes of operators.
+    changes: Vec<(SocketAddr, TargetChange)>,
 }
 
-/// A target.
+/// The state of a target.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct TargetBequest {
+pub struct SavedTarget {
     address: SocketAddr,
-    /// What probes say.
+    /// The result of its probes.
     pub(super) healthy: Option<bool>,
-    ejected: Option<EjectedBequest>,
+    ejected: Option<SavedEjection>,
     open_for: Option<u64>,
     /// Its response time in seconds.
     latency: Option<f64>,
 }
 
-/// An ejection: how often in a row, for how long still, and why.
+/// An ejection: the number in a row, the remaining time, and the reason.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct EjectedBequest {
+struct SavedEjection {
     times: u32,
     left: u64,
     why: String,
 }
 
-/// The reasons of ejections, which a process keeps as constants.
+/// The reasons for ejections, which a process keeps as constants.
 const REASONS: [&str; 4] = ["consecutive_failures", "consecutive_gateway_failures", "failure_percentage", "success_rate"];
 
 impl Pool {
-    /// What it leaves.
-    pub fn bequeath(&self) -> Bequest {
+    /// Returns the state for a successor.
+    pub fn save(&self) -> SavedPool {
         let now = clock::now();
         let known = self.members().by_address.lock();
         let targets = known.values().map(|known| {
             let target = &known.target;
-            let ejected = target.ejection_state().map(|(times, until, why)| EjectedBequest {
+            let ejected = target.ejection_state().map(|(times, until, why)| SavedEjection {
                 times,
                 left: until.saturating_sub(now),
                 why: why.to_owned(),
             });
-            TargetBequest {
+            SavedTarget {
                 address: target.address,
                 healthy: known.watch.as_ref().and_then(|watch| watch.known()),
                 ejected,
@@ -66,7 +66,7 @@ impl Pool {
                 latency: target.latency().is_known().then(|| target.latency().read(now)),
             }
         });
-        Bequest {
+        SavedPool {
             upstream: self.shape().name.clone(),
             open_for: self.breaker().and_then(SharedBreaker::open_for),
             targets: targets.collect(),
@@ -74,21 +74,20 @@ impl Pool {
         }
     }
 
-    /// Takes what a predecessor left: at once for the targets that are known, and for others as soon
-    /// as they are.
-    pub fn inherit(&self, bequest: Bequest) {
+    /// Restores the state of a predecessor: at once for the known targets, and for others as soon as they are known.
+    pub fn restore(&self, saved: SavedPool) {
         let members = self.members();
-        if let (Some(breaker), Some(left)) = (self.breaker(), bequest.open_for) {
-            breaker.open_again(left);
+        if let (Some(breaker), Some(left)) = (self.breaker(), saved.open_for) {
+            breaker.reopen(left);
         }
-        for (address, change) in bequest.changes {
+        for (address, change) in saved.changes {
             self.changes().change(address, |own| *own = change);
         }
         let known = members.by_address.lock();
-        let mut waiting = members.bequests.lock();
-        for target in bequest.targets {
+        let mut waiting = members.saved.lock();
+        for target in saved.targets {
             match known.get(&target.address) {
-                Some(known) => target.apply(&known.target, members, known.member.breaker.as_deref()),
+                Some(known) => target.restore(&known.target, members, known.member.breaker.as_deref()),
                 None => _ = waiting.insert(target.address, target),
             }
         }
@@ -97,16 +96,16 @@ impl Pool {
     }
 }
 
-impl TargetBequest {
-    /// Gives a target its past.
-    pub(super) fn apply(&self, target: &Target, members: &Members, breaker: Option<&SharedBreaker>) {
+impl SavedTarget {
+    /// Restores the state of a target.
+    pub(super) fn restore(&self, target: &Target, members: &PoolMembers, breaker: Option<&SharedBreaker>) {
         let now = clock::now();
         if let (Some(ejected), Some(_)) = (&self.ejected, &members.shape.outlier) {
             let why = REASONS.iter().find(|r| **r == ejected.why).copied().unwrap_or("inherited");
-            target.stay_ejected(ejected.times, now.saturating_add(ejected.left), why);
+            target.restore_ejection(ejected.times, now.saturating_add(ejected.left), why);
         }
         if let (Some(breaker), Some(left)) = (breaker, self.open_for) {
-            breaker.open_again(left);
+            breaker.reopen(left);
         }
         if let Some(seconds) = self.latency.filter(|s| s.is_finite()) {
             target.latency().set(seconds, now);
@@ -119,8 +118,8 @@ mod tests {
     use super::super::simulation;
     use super::*;
     use crate::rules::resilience::{BreakerShape, OutlierShape};
-    use crate::upstreams::members::{NoPick, Wish};
-    use crate::upstreams::{Changes, Outcome, TargetSpec};
+    use crate::upstreams::members::{NoPick, PickRequest};
+    use crate::upstreams::{TargetChanges, TargetOutcome, TargetSpec};
     use std::sync::Arc;
 
     const S: u64 = 1_000_000_000;
@@ -142,34 +141,37 @@ mod tests {
             deviation: None,
         });
         shape.target_breaker = Some(BreakerShape { failures: 2, ratio: 0, min_requests: 1, window: 10 * S, cool_down: 60 * S, probes: 1 });
-        let old = Pool::new(shape.clone(), None, Arc::new(Changes::default()));
+        let old = Pool::new(shape.clone(), None, Arc::new(TargetChanges::default()));
         old.discover().await;
         let first = old.targets()[0].address;
         for _ in 0..40 {
-            let Ok(mut picked) = old.pick(&Wish::default()) else { break };
+            let Ok(mut picked) = old.pick(&PickRequest::default()) else { break };
             let bad = picked.member.target.address == first;
-            old.report(&mut picked, if bad { Outcome::Failed } else { Outcome::Good }, Some(0.25));
+            old.report(&mut picked, if bad { TargetOutcome::Failed } else { TargetOutcome::Good }, Some(0.25));
         }
         old.change("127.0.0.9:9".parse().expect("an address"), |c| c.added = true).await;
-        let form = serde_json::to_vec(&old.bequeath()).expect("JSON");
-        let take = || serde_json::from_slice::<Bequest>(&form).expect("the form");
+        let form = serde_json::to_vec(&old.save()).expect("JSON");
+        let take = || serde_json::from_slice::<SavedPool>(&form).expect("the form");
 
-        // Before its targets are known, and after: the same comes out.
+        // The result is the same before its targets are known and after.
         let (early, late) = (Pool::new(shape.clone(), None, Arc::default()), Pool::new(shape, None, Arc::default()));
-        early.inherit(take());
+        early.restore(take());
         early.discover().await;
         late.discover().await;
-        late.inherit(take());
+        late.restore(take());
         late.discover().await;
-        for heir in [early, late] {
-            let targets = heir.targets();
+        for successor in [early, late] {
+            let targets = successor.targets();
             assert_eq!(targets.len(), old.targets().len());
             let ejected = targets.iter().find(|t| t.address == first).expect("the target");
             assert!(ejected.ejected.as_ref().is_some_and(|e| e.reason == "consecutive_failures" && e.seconds_left > 25));
             assert_eq!(ejected.breaker, Some("open"));
             assert!(targets.iter().any(|t| t.latency_ms.is_some_and(|ms| (ms - 250.0).abs() < 1.0)));
             let all: Vec<_> = targets.iter().filter(|t| t.address != first).map(|t| t.address).collect();
-            assert!(matches!(heir.pick(&Wish { tried: &all, ..Wish::default() }), Err(NoPick::NoTarget | NoPick::Open(_))));
+            assert!(matches!(
+                successor.pick(&PickRequest { tried: &all, ..PickRequest::default() }),
+                Err(NoPick::NoTarget | NoPick::Open(_))
+            ));
         }
     }
 }

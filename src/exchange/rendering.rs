@@ -1,4 +1,4 @@
-//! How a rejection looks on the wire: a problem document (RFC 9457), or a gRPC status.
+//! The rendering of a rejection: a problem document (RFC 9457), or a gRPC status.
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
@@ -9,19 +9,19 @@ const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// A complete answer.
+/// A complete response.
 #[derive(Debug)]
-pub struct Answer {
+pub struct RenderedResponse {
     /// The status.
     pub status: u16,
-    /// The headers, without those of the framing.
+    /// The headers, except those of the framing.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body.
     pub body: Bytes,
 }
 
-/// Renders a rejection for the caller of `exchange`.
-pub fn render(rejection: &Rejection, exchange: &Exchange) -> Answer {
+/// Renders a rejection in the format that the client of `exchange` understands.
+pub fn render(rejection: &Rejection, exchange: &Exchange) -> RenderedResponse {
     let reason = rejection.reason;
     let mut headers = rejection.headers.clone();
     if let Some(error) = reason.proxy_error() {
@@ -31,16 +31,16 @@ pub fn render(rejection: &Rejection, exchange: &Exchange) -> Answer {
         Bytes::new()
     } else if exchange.grpc {
         grpc(rejection, &mut headers);
-        // A trailers-only answer: its HTTP status is always 200 (gRPC over HTTP/2, "Responses").
-        return Answer { status: 200, headers, body: Bytes::new() };
+        // A trailers-only response: its HTTP status is always 200 (gRPC over HTTP/2, "Responses").
+        return RenderedResponse { status: 200, headers, body: Bytes::new() };
     } else if let Some(web) = exchange.grpc_web {
         headers.push((CONTENT_TYPE, HeaderValue::from_static(web.content_type())));
-        return Answer { status: 200, headers, body: web.trailers(reason.grpc_status(), &grpc_message(rejection)) };
+        return RenderedResponse { status: 200, headers, body: web.trailers(reason.grpc_status(), &grpc_message(rejection)) };
     } else {
         headers.push((CONTENT_TYPE, HeaderValue::from_static("application/problem+json")));
         problem(rejection, exchange)
     };
-    Answer { status: reason.status(), headers, body }
+    RenderedResponse { status: reason.status(), headers, body }
 }
 
 fn push(headers: &mut Vec<(HeaderName, HeaderValue)>, name: HeaderName, value: String) {
@@ -55,7 +55,8 @@ fn grpc(rejection: &Rejection, headers: &mut Vec<(HeaderName, HeaderValue)>) {
     push(headers, GRPC_MESSAGE, grpc_message(rejection));
 }
 
-/// Percent-encoded as the gRPC protocol asks of Status-Message: what is no printable ASCII, and the percent sign.
+/// Returns the message, percent-encoded as gRPC requires for Status-Message: the percent sign and everything that is
+/// not printable ASCII.
 fn grpc_message(rejection: &Rejection) -> String {
     const ENCODED: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%');
     let title = rejection.reason.title();

@@ -1,4 +1,4 @@
-//! Targets as people write them, in the configuration and in files.
+//! Targets in the notation of the configuration and of files.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use futures::StreamExt;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Found, Lookup, Source};
+use super::{Discovered, Lookup, TargetSource};
 use crate::notation::{Address, Name};
 use crate::upstreams::TargetSpec;
 
@@ -16,9 +16,9 @@ use crate::upstreams::TargetSpec;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum TargetText {
-    /// Just its address.
+    /// An address alone.
     Short(Address),
-    /// With its weight.
+    /// An address with settings.
     Full(WrittenTarget),
 }
 
@@ -45,7 +45,7 @@ fn one() -> u32 {
 }
 
 impl TargetText {
-    /// Both forms as one.
+    /// Returns the specification of either form.
     pub fn spec(&self) -> TargetSpec {
         match self {
             Self::Short(Address((host, port))) => TargetSpec::new(host.clone(), *port),
@@ -59,18 +59,18 @@ impl TargetText {
     }
 }
 
-/// Names that are looked up at a time.
-const AT_ONCE: usize = 16;
+/// The number of concurrent look-ups.
+const CONCURRENT_LOOKUPS: usize = 16;
 
-/// Looks up the names of targets: every address of a name is a target. A name that was never known is
-/// left out until it is.
-pub async fn specs(specs: &[TargetSpec], lookup: &Lookup) -> Found {
+/// Looks up the names of targets: every address of a name is a target. A name without a known address is omitted
+/// until it has one.
+pub async fn specs(specs: &[TargetSpec], lookup: &Lookup) -> Discovered {
     let one = |spec: TargetSpec| async move {
         let (addresses, fresh_for) = lookup.known(&spec.host).await;
         (spec, addresses, fresh_for)
     };
-    let mut looked_up: Vec<_> = futures::stream::iter(specs.iter().cloned()).map(one).buffered(AT_ONCE).collect().await;
-    let mut found = Found { targets: Vec::new(), fresh_for: Duration::from_secs(3600) };
+    let mut looked_up: Vec<_> = futures::stream::iter(specs.iter().cloned()).map(one).buffered(CONCURRENT_LOOKUPS).collect().await;
+    let mut found = Discovered { targets: Vec::new(), fresh_for: Duration::from_secs(3600) };
     for (spec, addresses, fresh_for) in looked_up.drain(..) {
         found.targets.extend(addresses.into_iter().map(|ip| ((ip, spec.port).into(), spec.clone())));
         found.fresh_for = found.fresh_for.min(fresh_for);
@@ -78,26 +78,26 @@ pub async fn specs(specs: &[TargetSpec], lookup: &Lookup) -> Found {
     found
 }
 
-/// The targets that stand in the configuration.
-pub struct Written {
+/// The targets in the configuration.
+pub struct ConfiguredTargets {
     specs: Vec<TargetSpec>,
     lookup: Arc<Lookup>,
 }
 
-impl Written {
-    /// These.
+impl ConfiguredTargets {
+    /// Returns the source for these targets.
     pub fn new(specs: Vec<TargetSpec>, lookup: Arc<Lookup>) -> Self {
         Self { specs, lookup }
     }
 }
 
 #[async_trait]
-impl Source for Written {
+impl TargetSource for ConfiguredTargets {
     fn describe(&self) -> String {
         "targets".to_owned()
     }
 
-    async fn discover(&self) -> Result<Found, String> {
+    async fn discover(&self) -> Result<Discovered, String> {
         Ok(specs(&self.specs, &self.lookup).await)
     }
 }
