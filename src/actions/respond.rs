@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::{ActionContext, ActionOutcome, HttpAction, MatchedRequest, OwnResponse};
 use crate::exchange::Reason;
-use crate::filters::editable;
+use crate::filters::parse_editable_name;
 use crate::notation::HeaderText;
 
 /// A fixed response.
@@ -48,8 +48,8 @@ impl HttpAction for Respond {
     fn compile(config: &Config, context: &mut ActionContext<'_>) -> Self {
         let place = context.place.key("headers");
         let given = config.headers.iter();
-        let headers =
-            given.filter_map(|(text, value)| Some((editable(text, &place.key(text.clone()), context.mistakes)?, value.0.clone())));
+        let headers = given
+            .filter_map(|(text, value)| Some((parse_editable_name(text, &place.key(text.clone()), context.mistakes)?, value.0.clone())));
         Self { status: config.status, headers: headers.collect(), body: config.body.clone().into() }
     }
 

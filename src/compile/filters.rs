@@ -187,7 +187,7 @@ impl<'c> Inherited<'c> {
     /// leaves out are added to `left_out`.
     fn select(
         &self,
-        route: &config::Route,
+        route: &config::RouteConfig,
         own: &[Selected<'c>],
         listener: Option<usize>,
         left_out: &mut AHashSet<String>,
@@ -235,7 +235,7 @@ pub fn written(loaded: &Loaded) -> impl Iterator<Item = (&FilterConfig, Place)> 
 
 impl<'w> RouteCompiler<'w> {
     /// Compiles the filters of a route for each of its listeners.
-    pub fn chains(&mut self, inherited: &mut Inherited<'w>, route: &'w config::Route, place: &Place, bound: &[usize]) -> Chains {
+    pub fn chains(&mut self, inherited: &mut Inherited<'w>, route: &'w config::RouteConfig, place: &Place, bound: &[usize]) -> Chains {
         let own = inherited.expand(&route.filters, FilterLevel::Route, &place.key("filters"), self.mistakes);
         let mut left_out = AHashSet::new();
         let mut compiled = HashMap::new();
@@ -251,12 +251,12 @@ impl<'w> RouteCompiler<'w> {
                 None => chains.usual = chain,
             }
         }
-        self.without(inherited, route, place, &left_out);
+        self.check_without(inherited, route, place, &left_out);
         chains
     }
 
     /// Notes entries of `without` that leave nothing out.
-    fn without(&mut self, inherited: &Inherited<'w>, route: &config::Route, place: &Place, left_out: &AHashSet<String>) {
+    fn check_without(&mut self, inherited: &Inherited<'w>, route: &config::RouteConfig, place: &Place, left_out: &AHashSet<String>) {
         let sets = &self.loaded.config.filter_sets;
         let is_partial = ["filter_sets", "defaults", "listeners"].iter().any(|section| self.loaded.is_partial(section));
         for (index, word) in route.without.iter().enumerate() {
@@ -280,7 +280,7 @@ impl<'w> RouteCompiler<'w> {
         &mut self,
         inherited: &mut Inherited<'w>,
         compiled: &mut HashMap<*const FilterConfig, Option<Arc<Filter>>>,
-        route: &config::Route,
+        route: &config::RouteConfig,
         selected: &[Selected<'w>],
     ) -> Chain {
         let mut filters = Vec::with_capacity(selected.len());
@@ -299,10 +299,10 @@ impl<'w> RouteCompiler<'w> {
             if one.config.stage().is_single()
                 && let Some(first) = selected[..index].iter().find(|first| first.config.stage() == one.config.stage())
             {
-                self.second(route, first, one);
+                self.note_second(route, first, one);
             }
-            if self.fits(&filter, route, one) {
-                self.reads_claims(one, authenticator.map(|one| one.config));
+            if self.has_effect(&filter, route, one) {
+                self.check_claims_read(one, authenticator.map(|one| one.config));
                 filters.push(filter);
             }
         }
@@ -310,7 +310,7 @@ impl<'w> RouteCompiler<'w> {
     }
 
     /// Compiles a filter. Returns true when it is for this route alone.
-    fn filter(&mut self, route: &config::Route, one: &Selected<'_>) -> (Option<Arc<Filter>>, bool) {
+    fn filter(&mut self, route: &config::RouteConfig, one: &Selected<'_>) -> (Option<Arc<Filter>>, bool) {
         let loaded = self.loaded;
         let identity = |place: &Place| loaded.identity(place);
         let written = one.written(&route.name.0);
@@ -326,7 +326,7 @@ impl<'w> RouteCompiler<'w> {
             mistakes: self.mistakes,
         };
         let filter = one.config.compile(&mut context).map(Arc::new);
-        (filter, one.is_own() || context.route.is_asked())
+        (filter, one.is_own() || context.route.is_used())
     }
 
     /// Notes an error of a filter, which another chain may have as well.
@@ -337,7 +337,7 @@ impl<'w> RouteCompiler<'w> {
     }
 
     /// Notes a second filter of a stage that allows one per list.
-    fn second(&mut self, route: &config::Route, first: &Selected<'_>, second: &Selected<'_>) {
+    fn note_second(&mut self, route: &config::RouteConfig, first: &Selected<'_>, second: &Selected<'_>) {
         let one = first.config.key();
         let way = match second.config.stage() {
             Stage::Authenticate => ": put both below any_of if either is enough, or below all_of".to_owned(),
@@ -353,7 +353,7 @@ impl<'w> RouteCompiler<'w> {
     }
 
     /// Returns whether a filter has an effect; notes it where the route has it itself, and does not forward.
-    fn fits(&mut self, filter: &Filter, route: &config::Route, one: &Selected<'_>) -> bool {
+    fn has_effect(&mut self, filter: &Filter, route: &config::RouteConfig, one: &Selected<'_>) -> bool {
         let fits = matches!(route.action, ActionConfig::Forward(_)) || filter.needs() != Needs::ResponseBody;
         if !fits && one.is_own() {
             let text = format!("{} changes responses of targets, and this route does not forward", one.config.key());
@@ -364,7 +364,7 @@ impl<'w> RouteCompiler<'w> {
 
     /// Notes a filter that reads a header which authentication sets for the target: the filter sees what the client
     /// sends under that name, which may be anything.
-    fn reads_claims(&mut self, one: &Selected<'_>, authenticator: Option<&FilterConfig>) {
+    fn check_claims_read(&mut self, one: &Selected<'_>, authenticator: Option<&FilterConfig>) {
         let Some(authenticator) = authenticator.filter(|_| one.config.stage() > Stage::Authenticate) else { return };
         let written = authenticator.headers_written();
         for (name, keys) in one.config.headers_read().into_iter().filter(|(name, _)| written.contains(name)) {

@@ -18,7 +18,7 @@ const MAX_LISTENERS: usize = 1_000;
 pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes) -> Vec<Listener> {
     let mut out = Vec::new();
     if loaded.config.listeners.len() > MAX_LISTENERS {
-        let text = format!("{} listeners are too many: at most {MAX_LISTENERS} are taken", loaded.config.listeners.len());
+        let text = format!("{} listeners are too many: at most {MAX_LISTENERS} are allowed", loaded.config.listeners.len());
         mistakes.add(&Place::default().key("listeners"), text);
         return out;
     }
@@ -33,14 +33,14 @@ pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes) -> Vec<Listener> {
         }
         let compiled = one(loaded, listener, &place, mistakes);
         let (transport, address) = (compiled.transport(), compiled.address);
-        let is_taken = |(t, other): &(Transport, SocketAddr)| *t == transport && overlap(*other, address);
+        let is_taken = |(t, other): &(Transport, SocketAddr)| *t == transport && overlaps(*other, address);
         if let Some(first) = taken_by.iter().position(is_taken) {
-            mistakes.add(&place.key("address"), taken(&loaded.listener_place(first), taken_by[first].1 != address));
+            mistakes.add(&place.key("address"), address_taken(&loaded.listener_place(first), taken_by[first].1 != address));
         }
         taken_by.push((transport, address));
         let admin = loaded.config.admin.address.0;
-        if transport == Transport::Tcp && overlap(address, admin) {
-            mistakes.add(&Place::default().key("admin").key("address"), taken(&place, address != admin));
+        if transport == Transport::Tcp && overlaps(address, admin) {
+            mistakes.add(&Place::default().key("admin").key("address"), address_taken(&place, address != admin));
         }
         out.push(compiled);
     }
@@ -49,17 +49,17 @@ pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes) -> Vec<Listener> {
 
 /// Returns whether the system would reject the second of two sockets: one for all addresses takes the port of each,
 /// and `[::]` is for those of IPv4 too.
-fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+fn overlaps(one: SocketAddr, other: SocketAddr) -> bool {
     let covers = |all: SocketAddr, one: SocketAddr| all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4());
     one.port() != 0 && one.port() == other.port() && (one.ip() == other.ip() || covers(one, other) || covers(other, one))
 }
 
-fn taken(by: &Place, all: bool) -> String {
+fn address_taken(by: &Place, all: bool) -> String {
     let why = if all { "; 0.0.0.0 is every address of IPv4, and [::] every address" } else { "" };
     format!("the address is taken by {by}{why}")
 }
 
-fn one(loaded: &Loaded, listener: &config::Listener, place: &Place, mistakes: &mut Mistakes) -> Listener {
+fn one(loaded: &Loaded, listener: &config::ListenerConfig, place: &Place, mistakes: &mut Mistakes) -> Listener {
     let limits = &listener.limits;
     if limits.connections_per_address.is_some_and(|most| most > limits.connections) {
         let place = place.key("limits").key("connections_per_address");
@@ -79,7 +79,7 @@ fn one(loaded: &Loaded, listener: &config::Listener, place: &Place, mistakes: &m
     }
 }
 
-fn http(loaded: &Loaded, listener: &config::Listener, place: &Place, mistakes: &mut Mistakes) -> HttpListener {
+fn http(loaded: &Loaded, listener: &config::ListenerConfig, place: &Place, mistakes: &mut Mistakes) -> HttpListener {
     let (http1, http2) = match &listener.protocols {
         None => (true, listener.tls.is_some()),
         Some(list) => (list.contains(&Protocol::Http1), list.contains(&Protocol::Http2)),

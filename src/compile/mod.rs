@@ -149,7 +149,7 @@ fn admin(config: &Config, place: &Place, mistakes: &mut Mistakes) -> Admin {
 fn upgrade_socket(loaded: &Loaded, place: &Place, mistakes: &mut Mistakes) {
     let Some(path) = &loaded.config.process.upgrade_socket else { return };
     let path = loaded.base.join(path);
-    in_folder(&path, place, mistakes);
+    check_folder(&path, place, mistakes);
     // With the suffix that it has before it is renamed to its path.
     let length = path.with_extension("4194304.new").as_os_str().len().max(path.as_os_str().len());
     if length > MAX_SOCKET_PATH {
@@ -161,7 +161,7 @@ fn upgrade_socket(loaded: &Loaded, place: &Place, mistakes: &mut Mistakes) {
 }
 
 /// Notes a path at which no file could be created, because its folder does not exist.
-fn in_folder(path: &Path, place: &Place, mistakes: &mut Mistakes) {
+fn check_folder(path: &Path, place: &Place, mistakes: &mut Mistakes) {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     if path.file_name().is_none() || folder.is_some_and(|folder| !folder.is_dir()) {
         mistakes.add(place, format!("there is no folder for {}", path.display()));
@@ -173,7 +173,7 @@ fn log(loaded: &Loaded, place: &Place, mistakes: &mut Mistakes) -> (Sink, Format
     let sink = match (access.output, &access.file) {
         (LogOutput::File, Some(file)) => {
             let path = loaded.base.join(file);
-            in_folder(&path, &place.key("file"), mistakes);
+            check_folder(&path, &place.key("file"), mistakes);
             Sink::File(path)
         }
         (LogOutput::File, None) => {

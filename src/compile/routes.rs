@@ -50,7 +50,7 @@ impl<'w> RouteCompiler<'w> {
         let mut routes = Vec::with_capacity(config.routes.len());
         let mut names = AHashMap::new();
         if config.routes.len() > MAX_ROUTES {
-            let text = format!("{} routes are too many: at most {MAX_ROUTES} are taken", config.routes.len());
+            let text = format!("{} routes are too many: at most {MAX_ROUTES} are allowed", config.routes.len());
             self.mistakes.add(&Place::default().key("routes"), text);
             return (routes, Vec::new());
         }
@@ -81,7 +81,7 @@ impl<'w> RouteCompiler<'w> {
         }
         inherited.warn_of_unused(self.warnings);
         for list in &entries {
-            self.conflicts(list);
+            self.check_conflicts(list);
         }
         for (open, keyed) in bypasses(&entries, &routes) {
             let keyed = &routes[keyed].name;
@@ -95,7 +95,7 @@ impl<'w> RouteCompiler<'w> {
     }
 
     /// Returns the places of the listeners that the route is for.
-    fn bound(&mut self, route: &config::Route, place: &Place) -> Vec<usize> {
+    fn bound(&mut self, route: &config::RouteConfig, place: &Place) -> Vec<usize> {
         if route.listeners.is_empty() {
             return (0..self.listeners.len()).collect();
         }
@@ -114,7 +114,7 @@ impl<'w> RouteCompiler<'w> {
     }
 
     /// Returns one entry for each combination of host and path.
-    fn entries(&mut self, route: &config::Route, index: usize, place: &Place) -> Vec<RouteEntry> {
+    fn entries(&mut self, route: &config::RouteConfig, index: usize, place: &Place) -> Vec<RouteEntry> {
         let m = &route.matches;
         let predicates = Arc::new(Predicates {
             methods: m.methods.iter().map(|m| m.0.clone()).collect(),
@@ -177,7 +177,7 @@ impl<'w> RouteCompiler<'w> {
     }
 
     /// Notes entries that differ in nothing but their order: the later one can never be reached.
-    fn conflicts(&mut self, entries: &[RouteEntry]) {
+    fn check_conflicts(&mut self, entries: &[RouteEntry]) {
         let mut by_key: AHashMap<(&HostPattern, String), Vec<&RouteEntry>> = AHashMap::new();
         for entry in entries {
             // Parameters match alike whatever their names are.
@@ -213,7 +213,7 @@ impl<'w> RouteCompiler<'w> {
         }
     }
 
-    fn route(&mut self, route: &config::Route, entries: &[RouteEntry], place: &Place, chains: Chains) -> Route {
+    fn route(&mut self, route: &config::RouteConfig, entries: &[RouteEntry], place: &Place, chains: Chains) -> Route {
         let authenticates = chains.all().any(|chain| chain.has(Stage::Authenticate));
         Route {
             name: route.name.0.clone(),

@@ -7,7 +7,7 @@ use ahash::AHashMap;
 use http::HeaderName;
 
 use super::filters::written;
-use crate::config::{BalanceConfig, Loaded, Sticky};
+use crate::config::{BalanceConfig, Loaded, StickyConfig};
 use crate::filters::FilterConfig;
 use crate::notation::{KeyBy, Mistakes, Place};
 
@@ -77,7 +77,7 @@ impl Mentioned {
             if let BalanceConfig::Hash(hash) = &upstream.balance {
                 all.key_by(&hash.by, &place.key("balance").key("hash").key("by"));
             }
-            if let Some(Sticky::Header(header)) = &upstream.sticky {
+            if let Some(StickyConfig::Header(header)) = &upstream.sticky {
                 all.read.push((header.name.0.clone(), place.key("sticky").key("header").key("name")));
             }
         }

@@ -1,11 +1,11 @@
 //! Contradictions within an upstream: values that are each valid and together have no effect, or another one than
 //! documented.
 
-use crate::config::{self, Discovery, SameSite, Sticky};
+use crate::config::{self, Discovery, SameSite, StickyConfig};
 use crate::notation::{Mistakes, Place};
 
 /// Notes contradictions in an upstream.
-pub fn check(upstream: &config::Upstream, place: &Place, mistakes: &mut Mistakes) {
+pub fn check(upstream: &config::UpstreamConfig, place: &Place, mistakes: &mut Mistakes) {
     let mut wrong = |key: &[&'static str], holds: bool, text: &str| {
         if holds {
             let place = key.iter().fold(place.clone(), |place, key| place.key(*key));
@@ -18,13 +18,13 @@ pub fn check(upstream: &config::Upstream, place: &Place, mistakes: &mut Mistakes
     }
     if let Some(active) = &upstream.health.active {
         let head = matches!(active.method, config::ProbeMethod::Head) && active.expect_body.is_some();
-        wrong(&["health", "active", "expect_body"], head, "an answer to HEAD has no body");
+        wrong(&["health", "active", "expect_body"], head, "a response to HEAD has no body");
     }
     if let Some(passive) = &upstream.health.passive {
         let place = ["health", "passive"];
         let never = passive.failures == 0 && passive.gateway_failures == 0;
         let compares = passive.failure_percentage.is_some() || passive.success_rate.is_some();
-        wrong(&place, never && !compares, "nobody can ever be ejected: give failures, gateway_failures or a comparison");
+        wrong(&place, never && !compares, "no target can ever be ejected: give failures, gateway_failures or a comparison");
         wrong(&place, passive.max_ejection.0 < passive.ejection.0, "max_ejection is shorter than ejection");
         wrong(&place, passive.interval.0.is_zero() || passive.ejection.0.is_zero(), "expected times longer than nothing");
     }
@@ -41,7 +41,7 @@ pub fn check(upstream: &config::Upstream, place: &Place, mistakes: &mut Mistakes
         let zero = breaker.as_ref().is_some_and(|b| b.cool_down.0.is_zero() || b.window.0.is_zero());
         wrong(&[key], zero, "expected a window and a cool_down longer than nothing");
     }
-    if let Some(Sticky::Cookie(cookie)) = &upstream.sticky {
+    if let Some(StickyConfig::Cookie(cookie)) = &upstream.sticky {
         let fine = cookie.path.starts_with('/') && cookie.path.bytes().all(|b| (0x21..0x7f).contains(&b) && b != b';');
         wrong(&["sticky", "cookie", "path"], !fine, "expected a path that starts with /, without ; and spaces");
         let dropped = matches!(cookie.same_site, SameSite::None) && cookie.secure == Some(false);

@@ -26,7 +26,7 @@ const MAX_UPSTREAMS: usize = 50_000;
 const MAX_TABLES: u64 = 512 << 20;
 
 /// About how many bytes the hash table of an upstream has.
-fn table_size(upstream: &config::Upstream) -> u64 {
+fn table_size(upstream: &config::UpstreamConfig) -> u64 {
     let BalanceConfig::Hash(hash) = &upstream.balance else { return 0 };
     match hash.table {
         HashTable::Maglev => 256 << 10,
@@ -47,7 +47,7 @@ pub fn compile(loaded: &Loaded, live: &Live, mistakes: &mut Mistakes) -> BTreeMa
         mistakes.add(&Place::default().key("upstreams"), format!("hash tables of {size} MiB are too large: at most {most} MiB together"));
     }
     if loaded.config.upstreams.len() > MAX_UPSTREAMS {
-        let text = format!("{} upstreams are too many: at most {MAX_UPSTREAMS} are taken", loaded.config.upstreams.len());
+        let text = format!("{} upstreams are too many: at most {MAX_UPSTREAMS} are allowed", loaded.config.upstreams.len());
         mistakes.add(&Place::default().key("upstreams"), text);
         return out;
     }
@@ -118,7 +118,7 @@ fn algorithm(balance: &BalanceConfig) -> Algorithm {
     }
 }
 
-fn retry(retry: &config::Retry, place: &Place, mistakes: &mut Mistakes) -> Retry {
+fn retry(retry: &config::RetryConfig, place: &Place, mistakes: &mut Mistakes) -> Retry {
     if retry.per_try.as_ref().is_some_and(|t| t.0.is_zero()) {
         mistakes.add(&place.key("per_try"), "expected a time longer than nothing");
     }
@@ -137,10 +137,10 @@ fn retry(retry: &config::Retry, place: &Place, mistakes: &mut Mistakes) -> Retry
     }
 }
 
-fn sticky(sticky: &config::Sticky, upstream: &str, live: &Live) -> Sticky {
+fn sticky(sticky: &config::StickyConfig, upstream: &str, live: &Live) -> Sticky {
     let table = |key, ttl: &Duration| Sticky::Table { key, ttl: nanos(ttl.0), sessions: live.sessions(upstream) };
     match sticky {
-        config::Sticky::Cookie(cookie) => {
+        config::StickyConfig::Cookie(cookie) => {
             let same_site = match cookie.same_site {
                 SameSite::Lax => "Lax",
                 SameSite::Strict => "Strict",
@@ -150,14 +150,14 @@ fn sticky(sticky: &config::Sticky, upstream: &str, live: &Live) -> Sticky {
             let attributes = format!("; Path={}{age}; HttpOnly; SameSite={same_site}", cookie.path);
             Sticky::Cookie { name: cookie.name.0.clone(), attributes, secure: cookie.secure }
         }
-        config::Sticky::Header(header) => table(RequestKey::Header(header.name.0.clone()), &header.ttl),
-        config::Sticky::Address(address) => table(RequestKey::Address, &address.ttl),
+        config::StickyConfig::Header(header) => table(RequestKey::Header(header.name.0.clone()), &header.ttl),
+        config::StickyConfig::Address(address) => table(RequestKey::Address, &address.ttl),
     }
 }
 
-fn session_key(sticky: &config::Sticky, live: &Live) -> SessionKey {
+fn session_key(sticky: &config::StickyConfig, live: &Live) -> SessionKey {
     let secret = match sticky {
-        config::Sticky::Cookie(cookie) => cookie.secret.as_ref().map(|s| s.0.reveal()),
+        config::StickyConfig::Cookie(cookie) => cookie.secret.as_ref().map(|s| s.0.reveal()),
         _ => None,
     };
     SessionKey::new(secret, live.sticky_key())
@@ -214,7 +214,7 @@ fn outlier(passive: &config::PassiveHealth) -> OutlierShape {
     }
 }
 
-fn targets(upstream: &config::Upstream, place: &Place, mistakes: &mut Mistakes) -> Vec<TargetSpec> {
+fn targets(upstream: &config::UpstreamConfig, place: &Place, mistakes: &mut Mistakes) -> Vec<TargetSpec> {
     let mut seen = AHashSet::new();
     let mut targets = Vec::new();
     for (index, target) in upstream.targets.iter().enumerate() {
@@ -231,7 +231,7 @@ fn targets(upstream: &config::Upstream, place: &Place, mistakes: &mut Mistakes) 
     targets
 }
 
-fn shape(loaded: &Loaded, live: &Live, name: &str, upstream: &config::Upstream, place: &Place, mistakes: &mut Mistakes) -> PoolShape {
+fn shape(loaded: &Loaded, live: &Live, name: &str, upstream: &config::UpstreamConfig, place: &Place, mistakes: &mut Mistakes) -> PoolShape {
     let timeouts = &upstream.timeouts;
     let health = &upstream.health;
     let limits = place.key("limits");
@@ -264,7 +264,7 @@ fn shape(loaded: &Loaded, live: &Live, name: &str, upstream: &config::Upstream, 
 
 fn transport(
     loaded: &Loaded,
-    upstream: &config::Upstream,
+    upstream: &config::UpstreamConfig,
     timeouts: &config::Timeouts,
     place: &Place,
     mistakes: &mut Mistakes,

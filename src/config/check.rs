@@ -78,7 +78,7 @@ impl<'s> Checker<'s> {
                 }
                 (None, None) => {
                     let near = nearest(&key.text, properties.keys().map(String::as_str));
-                    let known = if near.is_empty() { format!("; known here: {}", words(properties.keys())) } else { near };
+                    let known = if near.is_empty() { format!("; known here: {}", join_words(properties.keys())) } else { near };
                     mistakes.add(&place.place().name(key.text.clone()), format!("unknown key{known}"));
                 }
             }
@@ -109,7 +109,7 @@ impl<'s> Checker<'s> {
         if let Some(allowed) = allowed(schema)
             && !allowed.iter().any(|a| a == text)
         {
-            mistakes.add(&place.place(), unknown(node, text, &allowed));
+            mistakes.add(&place.place(), unknown_word(node, text, &allowed));
         }
         let format = schema.get("format").and_then(Json::as_str);
         let expression = format.and_then(|format| expression_of(format, text));
@@ -171,7 +171,7 @@ impl<'s> Checker<'s> {
             (Value::Text(text), several) => {
                 let allowed: Vec<String> = several.iter().filter_map(|b| allowed(b)).flatten().collect();
                 if !allowed.is_empty() && !allowed.contains(text) {
-                    mistakes.add(&place.place(), unknown(node, text, &allowed));
+                    mistakes.add(&place.place(), unknown_word(node, text, &allowed));
                 }
             }
             (_, [first, ..]) => self.node(node, first, place, mistakes),
@@ -190,21 +190,22 @@ impl<'s> Checker<'s> {
         let tag = |b: &Json| b.get("required").and_then(|r| r.get(0)).and_then(Json::as_str).map(str::to_owned);
         let tags: Vec<String> = branches.iter().filter_map(|b| tag(b)).collect();
         let [(key, _)] = members else {
-            return mistakes.add(&place.place(), format!("expected exactly one of {}, found {} keys", words(tags.iter()), members.len()));
+            return mistakes
+                .add(&place.place(), format!("expected exactly one of {}, found {} keys", join_words(tags.iter()), members.len()));
         };
         match branches.iter().find(|b| tag(b).as_deref() == Some(&key.text)) {
             Some(branch) => self.node(node, branch, place, mistakes),
             None => {
                 let near = nearest(&key.text, tags.iter().map(String::as_str));
-                mistakes.add(&place.place().name(key.text.clone()), format!("expected one of {}{near}", words(tags.iter())));
+                mistakes.add(&place.place().name(key.text.clone()), format!("expected one of {}{near}", join_words(tags.iter())));
             }
         }
     }
 }
 
 /// Returns the message for a text that is none of the allowed ones.
-fn unknown(node: &Node, text: &str, allowed: &[String]) -> String {
-    let (known, near) = (words(allowed.iter()), || nearest(text, allowed.iter().map(String::as_str)));
+fn unknown_word(node: &Node, text: &str, allowed: &[String]) -> String {
+    let (known, near) = (join_words(allowed.iter()), || nearest(text, allowed.iter().map(String::as_str)));
     match &node.written {
         Some(written) => format!("expected one of {known}, found what {written} stands for"),
         None => format!("expected one of {known}, found \"{text}\"{}", near()),
@@ -273,7 +274,7 @@ fn describe_expected(schema: &Json) -> String {
         return format!("{article} {format} such as {example}");
     }
     if let Some(allowed) = allowed(schema) {
-        return format!("one of {}", words(allowed.iter()));
+        return format!("one of {}", join_words(allowed.iter()));
     }
     for (kind, text) in [
         ("object", "a mapping"),
@@ -290,7 +291,7 @@ fn describe_expected(schema: &Json) -> String {
     String::new()
 }
 
-fn words<S: AsRef<str>>(words: impl Iterator<Item = S>) -> String {
+fn join_words<S: AsRef<str>>(words: impl Iterator<Item = S>) -> String {
     let mut out = String::new();
     for word in words {
         if !out.is_empty() {

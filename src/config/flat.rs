@@ -235,7 +235,7 @@ mod tests {
         Flat::of(&super::super::tree::parse(text, 0).expect("YAML"))
     }
 
-    fn told(before: &str, after: &str) -> Vec<String> {
+    fn shown(before: &str, after: &str) -> Vec<String> {
         flat(before).changes(&flat(after), &flat(before)).iter().map(ToString::to_string).collect()
     }
 
@@ -245,21 +245,21 @@ mod tests {
         let after = "routes: [{name: c, match: {path: /}, action: {forward: z}}, {name: b, action: {forward: x}}]\nadmin: {token: new}";
         let expected =
             ["~ admin.token: (secret) -> (secret)", "- routes.a: 2 keys", "~ routes.b.action.forward: y -> x", "+ routes.c: 3 keys"];
-        assert_eq!(told(before, after), expected);
-        assert!(told(before, before).is_empty());
+        assert_eq!(shown(before, after), expected);
+        assert!(shown(before, before).is_empty());
         let with = |value: &str| {
             format!("routes: [{{name: a, filters: [{{headers: {{request: {{set: {{Authorization: {value}, x-a: {value}}}}}}}}}]}}]")
         };
         assert_eq!(
-            told(&with("one"), &with("two")),
+            shown(&with("one"), &with("two")),
             [
                 "~ routes.a.filters.0.headers.request.set.Authorization: (secret) -> (secret)",
                 "~ routes.a.filters.0.headers.request.set.x-a: one -> two"
             ]
         );
         let moved = "routes: [{name: b, action: {forward: y}}, {name: a, action: {forward: x}}]\nadmin: {token: old}";
-        assert_eq!(told(before, moved), ["~ routes, their order: a, b -> b, a"]);
-        assert_eq!(told("upstreams: {ab: {targets: [\"h:1\"]}}", "upstreams: {}"), ["+ upstreams: {}", "- upstreams.ab: 1 keys"]);
-        assert_eq!(told("process: {threads: 1}", "process: {threads: 2}"), ["~ process.threads: 1 -> 2 (from the next start or upgrade)"]);
+        assert_eq!(shown(before, moved), ["~ routes, their order: a, b -> b, a"]);
+        assert_eq!(shown("upstreams: {ab: {targets: [\"h:1\"]}}", "upstreams: {}"), ["+ upstreams: {}", "- upstreams.ab: 1 keys"]);
+        assert_eq!(shown("process: {threads: 1}", "process: {threads: 2}"), ["~ process.threads: 1 -> 2 (from the next start or upgrade)"]);
     }
 }

@@ -9,7 +9,7 @@ use crate::notation::{Duration, File, Listen, Name, Network, Size};
 /// One address to accept connections on.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Listener {
+pub struct ListenerConfig {
     /// Its name, in logs and metrics.
     pub name: Name,
     /// The address and port.

@@ -123,7 +123,7 @@ pub type FlatLater = Arc<LazyLock<Flat, Box<dyn FnOnce() -> Flat + Send>>>;
 /// `compile` adds those in the rest.
 pub fn load(path: &Path) -> Result<Loaded, Mistakes> {
     let base = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
-    let text = read_text(path, MAX_FILES_TEXT).map_err(|why| single(&[path.to_path_buf()], Spot::default(), unreadable(&why)))?;
+    let text = read_text(path, MAX_FILES_TEXT).map_err(|why| one_error(&[path.to_path_buf()], Spot::default(), unreadable(&why)))?;
     load_tree(&text, path.to_path_buf(), base)
 }
 
@@ -144,7 +144,7 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
     let sections: Vec<&str> = schema["properties"].as_object().map(|p| p.keys().map(String::as_str).collect()).unwrap_or_default();
     let mut files = vec![name];
     let mut size = Size::default();
-    let mut tree = tree::parse_within(text, 0, &sections, &mut size).map_err(|bad| single(&files, bad.spot, bad.text))?;
+    let mut tree = tree::parse_within(text, 0, &sections, &mut size).map_err(|bad| one_error(&files, bad.spot, bad.text))?;
     let mut reading = ReadLimits { sections: &sections, left: MAX_FILES_TEXT.saturating_sub(text.len() as u64), size: &mut size };
     let mut mistakes = Mistakes::of(include_all(&mut tree, &base, &mut files, &mut reading));
     let include = Place::default().key("include");
@@ -177,7 +177,7 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
             Ok(Loaded { config, base, mistakes, left_out, files, substituted, redactor, tree, named })
         }
         // The check above accepts what serde accepts; should they ever differ, serde decides.
-        Err(error) if mistakes.is_empty() => Err(single(&files, Spot::default(), redactor.redact(&error.to_string()))),
+        Err(error) if mistakes.is_empty() => Err(one_error(&files, Spot::default(), redactor.redact(&error.to_string()))),
         Err(_) => Err(locate(mistakes, &tree, &files, &redactor)),
     }
 }
@@ -309,7 +309,7 @@ fn location(spot: Spot, files: &[PathBuf]) -> Option<String> {
     Some(if spot.line == 0 { file.display().to_string() } else { format!("{}:{}:{}", file.display(), spot.line, spot.column) })
 }
 
-fn single(files: &[PathBuf], spot: Spot, text: String) -> Mistakes {
+fn one_error(files: &[PathBuf], spot: Spot, text: String) -> Mistakes {
     Mistakes::of(vec![Mistake { place: Place::default(), text, location: location(spot, files) }])
 }
 

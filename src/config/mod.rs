@@ -35,12 +35,12 @@ pub use facts::read_at_start;
 pub use filters::{Defaults, FilterEntry};
 pub use flat::{Change, Flat};
 pub use health::{ActiveHealth, PassiveHealth, ProbeMethod};
-pub use listener::{Certificate, Listener, ListenerKind, Protocol, Tls, TlsVersion};
+pub use listener::{Certificate, ListenerConfig, ListenerKind, Protocol, Tls, TlsVersion};
 pub use load::{FlatLater, Loaded, load, load_text};
-pub use operation::{Admin, LogFormat, LogOutput, Logging, Process, Shield};
-pub use resilience::{Breaker, Retry, RetryOn, SameSite, Sticky, UpstreamLimits};
-pub use route::{OneOrMany, PathRule, Paths, Route, TextRule, TextTest};
-pub use upstream::{Discovery, Timeouts, Upstream, UpstreamProtocol};
+pub use operation::{AdminConfig, LogFormat, LogOutput, Logging, ProcessConfig, Shield};
+pub use resilience::{Breaker, RetryConfig, RetryOn, SameSite, StickyConfig, UpstreamLimits};
+pub use route::{OneOrMany, PathRule, Paths, RouteConfig, TextRule, TextTest};
+pub use upstream::{Discovery, Timeouts, UpstreamConfig, UpstreamProtocol};
 
 /// A whole configuration.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -51,9 +51,9 @@ pub struct Config {
     /// appended to these, and their mappings joined.
     pub include: Vec<String>,
     /// Where connections are accepted.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<ListenerConfig>,
     /// Groups of targets, by name.
-    pub upstreams: BTreeMap<String, Upstream>,
+    pub upstreams: BTreeMap<String, UpstreamConfig>,
     /// The known clients, by name.
     pub consumers: BTreeMap<String, Consumer>,
     /// Named groups of filters, for `- set: NAME` in a list of filters. A set has no sets in it.
@@ -61,17 +61,17 @@ pub struct Config {
     /// The settings of all routes.
     pub defaults: Defaults,
     /// Which requests get which filters and action.
-    pub routes: Vec<Route>,
+    pub routes: Vec<RouteConfig>,
     /// What happens to paths that a target may read differently from the gateway, where a route does not say.
     pub paths: Paths,
     /// The coarse limit before everything.
     pub shield: Shield,
     /// The listener for operators.
-    pub admin: Admin,
+    pub admin: AdminConfig,
     /// What is logged, and where.
     pub log: Logging,
     /// Threads, draining and upgrades.
-    pub process: Process,
+    pub process: ProcessConfig,
 }
 
 /// Returns the JSON Schema of a configuration.

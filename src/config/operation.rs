@@ -17,7 +17,7 @@ pub struct Shield {
 /// The listener for operators: metrics, health, reload.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Admin {
+pub struct AdminConfig {
     /// Its address, read at the start. An address other than loopback needs a `token`; without one, requests by a
     /// name other than `localhost` are rejected. Default `127.0.0.1:9901`.
     #[schemars(extend("x-read-at-start" = "start or upgrade"))]
@@ -26,7 +26,7 @@ pub struct Admin {
     pub token: Option<Secret>,
 }
 
-impl Default for Admin {
+impl Default for AdminConfig {
     fn default() -> Self {
         Self { address: Listen(([127, 0, 0, 1], 9901).into()), token: None }
     }
@@ -81,7 +81,7 @@ pub enum LogFormat {
 /// The process. `threads` and `upgrade_socket` are read at the start and do not change by a reload.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Process {
+pub struct ProcessConfig {
     /// Worker threads; 0 is one for each core. Default 0.
     #[schemars(range(max = 1024), extend("x-read-at-start" = "start or upgrade"))]
     pub threads: usize,
@@ -111,7 +111,7 @@ pub struct Process {
     pub dns_servers: Vec<Listen>,
 }
 
-impl Default for Process {
+impl Default for ProcessConfig {
     fn default() -> Self {
         Self {
             threads: 0,

@@ -111,11 +111,11 @@ mod tests {
         for (value, written) in [("S3cret", "${env:A}"), ("x", "${env:B}"), ("two\nlines", "${file:c}"), ("", "${env:D}")] {
             redactor.note(value, written);
         }
-        let told = |text: &str| redactor.redact(text);
-        assert_eq!(told("found \"S3cret\", or s3CRET"), "found \"${env:A}\", or ${env:A}");
-        assert_eq!(told("expected x, found \"x\""), "expected x, found \"${env:B}\"");
-        assert_eq!(told("two\\nlines or two\nlines"), "${file:c} or ${file:c}");
-        assert_eq!(told("öS3cretö"), "ö${env:A}ö");
+        let shown = |text: &str| redactor.redact(text);
+        assert_eq!(shown("found \"S3cret\", or s3CRET"), "found \"${env:A}\", or ${env:A}");
+        assert_eq!(shown("expected x, found \"x\""), "expected x, found \"${env:B}\"");
+        assert_eq!(shown("two\\nlines or two\nlines"), "${file:c} or ${file:c}");
+        assert_eq!(shown("öS3cretö"), "ö${env:A}ö");
     }
 
     #[test]
@@ -126,9 +126,9 @@ mod tests {
         members[0].1.written = Some("${env:A}".into());
         let mut redactor = Redactor::default();
         redactor.note("/p/{S3cret}", "${env:A}");
-        let told = |place: &Place, text: &str| redactor.redact_at(&tree, place, text);
+        let shown = |place: &Place, text: &str| redactor.redact_at(&tree, place, text);
         let place = Place::default().key("a");
-        assert_eq!(told(&place, "nothing is called {s3cret}; \"b\", \"S3c"), "nothing is called {${env:A}}; \"b\", \"S3c");
-        assert_eq!(told(&Place::default(), "{id} of \"/p/{S3cret}\""), "{id} of \"${env:A}\"");
+        assert_eq!(shown(&place, "nothing is called {s3cret}; \"b\", \"S3c"), "nothing is called {${env:A}}; \"b\", \"S3c");
+        assert_eq!(shown(&Place::default(), "{id} of \"/p/{S3cret}\""), "{id} of \"${env:A}\"");
     }
 }

@@ -84,7 +84,7 @@ impl Default for Adaptive {
 /// is never retried once a byte of the response was sent, and never with a body longer than 64 KiB.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Retry {
+pub struct RetryConfig {
     /// Attempts, the first included; 1 is no retry. Default 3.
     #[schemars(range(min = 1, max = 10))]
     pub attempts: u32,
@@ -113,7 +113,7 @@ pub struct Retry {
     pub hedge_after: Option<Duration>,
 }
 
-impl Default for Retry {
+impl Default for RetryConfig {
     fn default() -> Self {
         Self {
             attempts: 3,
@@ -145,7 +145,7 @@ pub enum RetryOn {
 /// Keeps a client's requests on one target while that exists.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Sticky {
+pub enum StickyConfig {
     /// By a cookie of the gateway's own.
     Cookie(StickyCookie),
     /// By the value of a header.

@@ -12,7 +12,7 @@ use crate::notation::{Host, MethodName, Name, Network, Path, Pattern, Size};
 /// Which requests get which filters and action.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Route {
+pub struct RouteConfig {
     /// Its name, in logs and metrics.
     pub name: Name,
     /// The listeners it is for. Default: all.

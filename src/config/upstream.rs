@@ -5,14 +5,14 @@ use serde::Deserialize;
 
 use super::balance::BalanceConfig;
 use super::health::Health;
-use super::resilience::{Breaker, Retry, Sticky, UpstreamLimits};
+use super::resilience::{Breaker, RetryConfig, StickyConfig, UpstreamLimits};
 use crate::notation::{Duration, File, FollowedFile};
 use crate::upstreams::TargetText;
 
 /// A group of targets that serve the same requests.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Upstream {
+pub struct UpstreamConfig {
     /// How a target is picked. Default `round_robin`.
     #[serde(default)]
     pub balance: BalanceConfig,
@@ -39,9 +39,9 @@ pub struct Upstream {
     pub limits: UpstreamLimits,
     /// Which failures are retried.
     #[serde(default)]
-    pub retry: Retry,
+    pub retry: RetryConfig,
     /// Keeps clients on their targets. Default: each request is balanced by itself.
-    pub sticky: Option<Sticky>,
+    pub sticky: Option<StickyConfig>,
     /// The upstream that takes the requests for which this one has no target. It has no `backup` itself.
     pub backup: Option<String>,
     /// Where further targets come from. Default: nowhere.

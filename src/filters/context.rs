@@ -42,19 +42,19 @@ pub struct RouteFacts<'c> {
     methods: &'c [MethodName],
     written: &'c str,
     is_own: bool,
-    asked: Cell<bool>,
+    used: Cell<bool>,
 }
 
 impl<'c> RouteFacts<'c> {
     /// Returns the facts of the route of that name and those methods. `written` names the place at which the filter
     /// is written: the route itself, if `is_own`, or one that several routes use.
     pub fn new(name: &'c str, methods: &'c [MethodName], written: &'c str, is_own: bool) -> Self {
-        Self { name, methods, written, is_own, asked: Cell::new(false) }
+        Self { name, methods, written, is_own, used: Cell::new(false) }
     }
 
     /// Returns the methods that the route is for; an empty list means all.
     pub fn methods(&self) -> &'c [MethodName] {
-        self.asked.set(true);
+        self.used.set(true);
         self.methods
     }
 
@@ -62,15 +62,15 @@ impl<'c> RouteFacts<'c> {
     /// for all routes that have it, unless `each` route is to count by itself.
     pub fn count_name(&self, each: bool) -> String {
         if each && !self.is_own {
-            self.asked.set(true);
+            self.used.set(true);
             return format!("{} of {}", self.written, self.name);
         }
         self.written.to_owned()
     }
 
     /// Returns whether a fact was used that differs between routes.
-    pub fn is_asked(&self) -> bool {
-        self.asked.get()
+    pub fn is_used(&self) -> bool {
+        self.used.get()
     }
 }
 

@@ -55,7 +55,7 @@ pub struct Filter {
     max_age: HeaderValue,
 }
 
-fn list<T: AsRef<str>>(items: impl Iterator<Item = T>) -> HeaderValue {
+fn join_list<T: AsRef<str>>(items: impl Iterator<Item = T>) -> HeaderValue {
     let joined: Vec<String> = items.map(|i| i.as_ref().to_owned()).collect();
     // Names of methods and headers are always valid in a value.
     HeaderValue::try_from(joined.join(", ")).unwrap_or_else(|_| HeaderValue::from_static(""))
@@ -88,9 +88,9 @@ impl HttpFilter for Filter {
             }
         }
         let methods = match &config.methods {
-            Some(methods) => list(methods.iter().map(|m| m.0.as_str())),
+            Some(methods) => join_list(methods.iter().map(|m| m.0.as_str())),
             // A preflight for other methods matches another route.
-            None if !context.route.methods().is_empty() => list(context.route.methods().iter().map(|m| m.0.as_str())),
+            None if !context.route.methods().is_empty() => join_list(context.route.methods().iter().map(|m| m.0.as_str())),
             None => HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE"),
         };
         let seconds = config.max_age.as_ref().map_or(600, |d| d.0.as_secs());
@@ -98,8 +98,8 @@ impl HttpFilter for Filter {
             any,
             origins,
             methods,
-            headers: config.headers.as_ref().map(|h| list(h.iter().map(|h| h.0.as_str()))),
-            expose: (!config.expose.is_empty()).then(|| list(config.expose.iter().map(|h| h.0.as_str()))),
+            headers: config.headers.as_ref().map(|h| join_list(h.iter().map(|h| h.0.as_str()))),
+            expose: (!config.expose.is_empty()).then(|| join_list(config.expose.iter().map(|h| h.0.as_str()))),
             credentials: config.credentials,
             max_age: HeaderValue::from(seconds),
         })
@@ -155,17 +155,17 @@ impl Filter {
 
     fn preflight(&self, request: &RequestHeader, is_allowed: bool) -> Box<Rejection> {
         const VARY_ON: &str = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers";
-        let mut answer = Rejection::new(Reason::Preflight, "").header(VARY, HeaderValue::from_static(VARY_ON));
+        let mut rejection = Rejection::new(Reason::Preflight, "").header(VARY, HeaderValue::from_static(VARY_ON));
         if !is_allowed {
             // Without Access-Control-Allow-Origin the browser blocks the request.
-            return answer.log("the origin is not allowed");
+            return rejection.log("the origin is not allowed");
         }
-        answer = answer.header(ACCESS_CONTROL_ALLOW_METHODS, self.methods.clone());
-        let asked = request.headers.get(ACCESS_CONTROL_REQUEST_HEADERS);
-        if let Some(headers) = self.headers.as_ref().or(asked) {
-            answer = answer.header(ACCESS_CONTROL_ALLOW_HEADERS, headers.clone());
+        rejection = rejection.header(ACCESS_CONTROL_ALLOW_METHODS, self.methods.clone());
+        let requested = request.headers.get(ACCESS_CONTROL_REQUEST_HEADERS);
+        if let Some(headers) = self.headers.as_ref().or(requested) {
+            rejection = rejection.header(ACCESS_CONTROL_ALLOW_HEADERS, headers.clone());
         }
-        answer.header(ACCESS_CONTROL_MAX_AGE, self.max_age.clone())
+        rejection.header(ACCESS_CONTROL_MAX_AGE, self.max_age.clone())
     }
 }
 

@@ -45,7 +45,7 @@ pub struct Filter {
 }
 
 /// Parses the name of a header that a configuration may set.
-pub fn editable(text: &str, place: &Place, mistakes: &mut Mistakes) -> Option<HeaderName> {
+pub fn parse_editable_name(text: &str, place: &Place, mistakes: &mut Mistakes) -> Option<HeaderName> {
     let parsed: Result<Header, String> = text.parse();
     let name = mistakes.take(place, parsed.map_err(|e| format!("expected {e}")))?.0;
     if FRAMING.contains(&name.as_str()) {
@@ -58,17 +58,18 @@ pub fn editable(text: &str, place: &Place, mistakes: &mut Mistakes) -> Option<He
 
 type Pairs<'e> = &'e BTreeMap<String, HeaderText>;
 
-fn pairs(edits: Pairs<'_>, place: &Place, edit: fn(HeaderName, HeaderValue) -> Edit, mistakes: &mut Mistakes) -> Vec<Edit> {
-    let pair = |(text, value): (&String, &HeaderText)| Some(edit(editable(text, &place.key(text.clone()), mistakes)?, value.0.clone()));
+fn compile_pairs(edits: Pairs<'_>, place: &Place, edit: fn(HeaderName, HeaderValue) -> Edit, mistakes: &mut Mistakes) -> Vec<Edit> {
+    let pair =
+        |(text, value): (&String, &HeaderText)| Some(edit(parse_editable_name(text, &place.key(text.clone()), mistakes)?, value.0.clone()));
     edits.iter().filter_map(pair).collect()
 }
 
 fn compile(edits: &HeaderEdits, place: &Place, mistakes: &mut Mistakes) -> Arc<[Edit]> {
     let removed = edits.remove.iter().enumerate();
-    let names = removed.filter_map(|(i, h)| editable(h.0.as_str(), &place.key("remove").index(i), mistakes));
+    let names = removed.filter_map(|(i, h)| parse_editable_name(h.0.as_str(), &place.key("remove").index(i), mistakes));
     let mut list: Vec<Edit> = names.map(Edit::Remove).collect();
-    list.extend(pairs(&edits.set, &place.key("set"), Edit::Set, mistakes));
-    list.extend(pairs(&edits.add, &place.key("add"), Edit::Add, mistakes));
+    list.extend(compile_pairs(&edits.set, &place.key("set"), Edit::Set, mistakes));
+    list.extend(compile_pairs(&edits.add, &place.key("add"), Edit::Add, mistakes));
     list.into()
 }
 

@@ -21,7 +21,7 @@ pub enum Other {
 }
 
 /// Returns the edits that ask a target for the whole document without a coding: a part of one could not be parsed.
-pub(super) fn whole_and_plain() -> Arc<[Edit]> {
+pub(super) fn whole_document_edits() -> Arc<[Edit]> {
     [ACCEPT_ENCODING, RANGE, IF_RANGE].map(Edit::Remove).into()
 }
 
@@ -44,7 +44,7 @@ pub(super) fn is_editable(response: &ResponseHeader, other: Other, ascii: bool) 
         return opaque("the response is JSON that is not UTF-8");
     }
     if response.status == http::StatusCode::PARTIAL_CONTENT {
-        return opaque("the response is partial although the whole was asked for");
+        return opaque("the response is partial although the whole was requested");
     }
     Ok(true)
 }

@@ -137,20 +137,20 @@ mod tests {
     #[test]
     fn a_body_is_judged_by_its_kind_and_shape() {
         let json = [("content-type", "application/json; charset=utf-8")];
-        let judge = |yaml: &str, headers: &[(&str, &str)], body: &str| {
+        let check = |yaml: &str, headers: &[(&str, &str)], body: &str| {
             let mut kit = compile(yaml).expect("a filter");
             kit.on_request(request("POST /", headers)).expect("the head is fine");
             kit.on_request_body(body.as_bytes()).err().map(|rejection| (rejection.reason.code(), rejection.detail.into_owned()))
         };
         let yaml = "[{json_limits: {max_depth: 2, other: reject}}]";
-        assert_eq!(judge(yaml, &json, "[[1]]"), None);
-        assert_eq!(judge(yaml, &json, ""), None);
-        let deep = judge(yaml, &json, "[[[1]]]").expect("a rejection");
+        assert_eq!(check(yaml, &json, "[[1]]"), None);
+        assert_eq!(check(yaml, &json, ""), None);
+        let deep = check(yaml, &json, "[[[1]]]").expect("a rejection");
         assert_eq!(deep, ("body_invalid", "the document is nested deeper than 2 levels at line 1 column 3".to_owned()));
-        assert_eq!(judge(yaml, &[], "{").expect("a rejection").0, "body_invalid");
-        assert_eq!(judge(yaml, &[("content-type", "text/plain")], "{").expect("a rejection").0, "media_type");
-        assert_eq!(judge("[{json_limits: {}}]", &[("content-type", "text/plain")], "{"), None);
+        assert_eq!(check(yaml, &[], "{").expect("a rejection").0, "body_invalid");
+        assert_eq!(check(yaml, &[("content-type", "text/plain")], "{").expect("a rejection").0, "media_type");
+        assert_eq!(check("[{json_limits: {}}]", &[("content-type", "text/plain")], "{"), None);
         let packed = [json[0], ("content-encoding", "gzip")];
-        assert_eq!(judge(yaml, &packed, "[]").expect("a rejection").0, "media_type");
+        assert_eq!(check(yaml, &packed, "[]").expect("a rejection").0, "media_type");
     }
 }

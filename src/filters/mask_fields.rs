@@ -8,7 +8,7 @@ use pingora::http::ResponseHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::json::{Other, is_editable, whole_and_plain};
+use super::json::{Other, is_editable, whole_document_edits};
 use super::{BodyStep, CompileContext, HttpFilter, Needs, ResponseView, Stage};
 use crate::exchange::Edit;
 use crate::notation::Field;
@@ -48,11 +48,11 @@ pub struct MaskedField {
     #[schemars(range(max = 32))]
     pub keep_last: usize,
     /// The mask. Default `***`.
-    #[serde(default = "stars")]
+    #[serde(default = "default_mask")]
     pub mask: String,
 }
 
-fn stars() -> String {
+fn default_mask() -> String {
     "***".to_owned()
 }
 
@@ -77,7 +77,7 @@ impl HttpFilter for Filter {
         let mut masks = Vec::new();
         for (index, masking) in config.response.iter().enumerate() {
             let (field, keep_last, mask) = match masking {
-                Masking::Whole(field) => (field, 0, stars()),
+                Masking::Whole(field) => (field, 0, default_mask()),
                 Masking::As(masked) => (&masked.field, masked.keep_last, masked.mask.clone()),
             };
             let place = place.index(index);
@@ -88,7 +88,7 @@ impl HttpFilter for Filter {
             masks.push((field.0.clone(), text));
         }
         let masks = context.mistakes.take(&place, Masks::new(&masks))?;
-        Some(Self { masks: Arc::new(masks), other: config.other, edits: whole_and_plain() })
+        Some(Self { masks: Arc::new(masks), other: config.other, edits: whole_document_edits() })
     }
 
     fn needs(&self) -> Needs {
@@ -100,8 +100,8 @@ impl HttpFilter for Filter {
     }
 
     fn on_response_body(&self, response: &mut ResponseHeader, _view: &ResponseView<'_>) -> BodyStep {
-        let editable = is_editable(response, self.other, self.masks.fields().is_ascii())?;
-        Ok(editable.then(|| Box::new(Editor::new(Arc::clone(&self.masks))) as _))
+        let parse_editable_name = is_editable(response, self.other, self.masks.fields().is_ascii())?;
+        Ok(parse_editable_name.then(|| Box::new(Editor::new(Arc::clone(&self.masks))) as _))
     }
 }
 

@@ -33,7 +33,7 @@ pub use chain::{Chain, Memories};
 pub use consumers::{Consumers, consumer_digest};
 pub use context::{CompileContext, Identities, RouteFacts, SharedValues};
 pub use cors::announced_method;
-pub(crate) use headers::editable;
+pub(crate) use headers::parse_editable_name;
 pub use hooks::{BodyStep, HttpFilter, Needs, ResponseView, Stage, Verdict};
 
 use chain::Slot;

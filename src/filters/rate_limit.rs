@@ -86,7 +86,7 @@ pub struct Filter {
     label: String,
 }
 
-fn seconds_up(duration: Duration) -> u64 {
+fn ceil_seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
@@ -142,13 +142,13 @@ impl HttpFilter for Filter {
         let note = self.note(&decision);
         if decision.tat.is_none() {
             exchange.limit = note;
-            let seconds = seconds_up(decision.retry_after).max(1);
+            let seconds = ceil_seconds(decision.retry_after).max(1);
             let detail = format!("try again in {seconds} s");
             return Err(Rejection::new(Reason::RateLimited, detail).header(RETRY_AFTER, HeaderValue::from(seconds)));
         }
         // The limit with the least left is reported, the first of equal ones; a rejection always reports its own.
         if let Some(note) = note
-            && exchange.limit.as_ref().is_none_or(|told| note.remaining < told.remaining)
+            && exchange.limit.as_ref().is_none_or(|noted| note.remaining < noted.remaining)
         {
             exchange.limit = Some(note);
         }
@@ -168,7 +168,7 @@ impl Filter {
     fn note(&self, decision: &Decision) -> Option<LimitNote> {
         use std::io::Write;
         let mut text = Vec::with_capacity(self.label.len() + 32);
-        let _ = write!(text, "\"{}\";r={};t={}", self.label, decision.remaining, seconds_up(decision.reset));
+        let _ = write!(text, "\"{}\";r={};t={}", self.label, decision.remaining, ceil_seconds(decision.reset));
         let remaining = decision.remaining;
         Some(LimitNote { remaining, policy: self.policy.clone(), state: HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).ok()? })
     }

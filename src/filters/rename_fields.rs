@@ -9,7 +9,7 @@ use pingora::http::ResponseHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::json::{Other, is_editable, whole_and_plain};
+use super::json::{Other, is_editable, whole_document_edits};
 use super::{BodyStep, CompileContext, HttpFilter, Needs, ResponseView, Stage};
 use crate::exchange::Edit;
 use crate::notation::Field;
@@ -59,7 +59,7 @@ impl HttpFilter for Filter {
         }
         pairs.sort_by_key(|(path, _)| path.breadth());
         let renames = context.mistakes.take(&place, Renames::new(&pairs))?;
-        Some(Self { renames: Arc::new(renames), other: config.other, edits: whole_and_plain() })
+        Some(Self { renames: Arc::new(renames), other: config.other, edits: whole_document_edits() })
     }
 
     fn needs(&self) -> Needs {
@@ -71,8 +71,8 @@ impl HttpFilter for Filter {
     }
 
     fn on_response_body(&self, response: &mut ResponseHeader, _view: &ResponseView<'_>) -> BodyStep {
-        let editable = is_editable(response, self.other, self.renames.fields().is_ascii())?;
-        Ok(editable.then(|| Box::new(Editor::new(Arc::clone(&self.renames))) as _))
+        let parse_editable_name = is_editable(response, self.other, self.renames.fields().is_ascii())?;
+        Ok(parse_editable_name.then(|| Box::new(Editor::new(Arc::clone(&self.renames))) as _))
     }
 }
 

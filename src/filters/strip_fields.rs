@@ -10,7 +10,7 @@ use pingora::http::ResponseHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::json::{Other, is_editable, whole_and_plain};
+use super::json::{Other, is_editable, whole_document_edits};
 use super::{BodyStep, CompileContext, HttpFilter, Needs, ResponseView, Stage};
 use crate::exchange::Edit;
 use crate::notation::Field;
@@ -47,7 +47,7 @@ impl HttpFilter for Filter {
         let paths: Vec<_> = config.response.iter().map(|f| f.0.clone()).collect();
         let place = context.place.key("response");
         let fields = context.mistakes.take(&place, Fields::new(&paths))?;
-        Some(Self { fields: Arc::new(fields), other: config.other, edits: whole_and_plain() })
+        Some(Self { fields: Arc::new(fields), other: config.other, edits: whole_document_edits() })
     }
 
     fn needs(&self) -> Needs {
@@ -59,7 +59,7 @@ impl HttpFilter for Filter {
     }
 
     fn on_response_body(&self, response: &mut ResponseHeader, _view: &ResponseView<'_>) -> BodyStep {
-        let editable = is_editable(response, self.other, self.fields.is_ascii())?;
-        Ok(editable.then(|| Box::new(Stripper::new(Arc::clone(&self.fields))) as _))
+        let parse_editable_name = is_editable(response, self.other, self.fields.is_ascii())?;
+        Ok(parse_editable_name.then(|| Box::new(Stripper::new(Arc::clone(&self.fields))) as _))
     }
 }

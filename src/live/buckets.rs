@@ -283,12 +283,12 @@ mod tests {
         assert_eq!(hand(&old, &new, HandoverPart::Whole), 2);
         assert_eq!(spend(&buckets, b"one", 2), 2);
         assert_eq!((hand(&old, &new, HandoverPart::Last), hand(&old, &new, HandoverPart::Late)), (1, 0));
-        let heir: Arc<Buckets> = new.get_or(&shape, Arc::default);
+        let successor: Arc<Buckets> = new.get_or(&shape, Arc::default);
         Heritable::drop_unused(&new);
         // Both count from now on.
-        assert_eq!((spend(&buckets, b"one", 1), spend(&heir, b"one", 1)), (1, 1));
+        assert_eq!((spend(&buckets, b"one", 1), spend(&successor, b"one", 1)), (1, 1));
         assert_eq!((hand(&old, &new, HandoverPart::Late), hand(&old, &new, HandoverPart::Late)), (1, 0));
-        assert_eq!((spend(&heir, b"one", 20), spend(&heir, b"two\xff", 20), spend(&heir, b"three", 20)), (3, 9, 10));
+        assert_eq!((spend(&successor, b"one", 20), spend(&successor, b"two\xff", 20), spend(&successor, b"three", 20)), (3, 9, 10));
         // A hand-over that failed leaves nothing behind, and the next one begins anew.
         old.cancel();
         let third: Shelf<String, Buckets> = Shelf::default();
@@ -307,13 +307,13 @@ mod tests {
         assert_eq!(spend(&buckets, 10, 4), 4);
         assert_eq!(hand(&old, &new, HandoverPart::Whole), 1);
         hand(&old, &new, HandoverPart::Last);
-        let heir: Arc<Buckets> = new.get_or(&shape, Arc::default);
-        assert_eq!(spend(&heir, 20, 6), 6);
+        let successor: Arc<Buckets> = new.get_or(&shape, Arc::default);
+        assert_eq!(spend(&successor, 20, 6), 6);
         // What comes late comes in the predecessor's unit.
         assert_eq!(spend(&buckets, 10, 3), 3);
         assert_eq!(hand(&old, &new, HandoverPart::Late), 1);
-        assert_eq!(spend(&heir, 20, 20), 20 - 4 - 6 - 3);
-        assert_eq!(spend(&heir, 100, 200), 80, "20 of the 100 are counted already");
+        assert_eq!(spend(&successor, 20, 20), 20 - 4 - 6 - 3);
+        assert_eq!(spend(&successor, 100, 200), 80, "20 of the 100 are counted already");
     }
 
     #[test]
@@ -331,8 +331,8 @@ mod tests {
             assert!(buckets.admit(gcra, b"one", clock::now()).tat.is_some());
         }
         hand(&old, &new, HandoverPart::Last);
-        let heir: Arc<Buckets> = new.get_or(&shape, Arc::default);
-        let room = (0..20).filter(|_| heir.admit(gcra, b"one", clock::now()).tat.is_some()).count();
+        let successor: Arc<Buckets> = new.get_or(&shape, Arc::default);
+        let room = (0..20).filter(|_| successor.admit(gcra, b"one", clock::now()).tat.is_some()).count();
         assert_eq!(room, 9);
     }
 

@@ -109,7 +109,7 @@ struct FetchState {
     /// The error of the last fetch, if it failed.
     error: Option<String>,
     /// When a token requested a fetch, and the round before it.
-    asked: Option<(Instant, u64)>,
+    requested: Option<(Instant, u64)>,
     succeeded: Option<Instant>,
     last_text: Vec<u8>,
 }
@@ -137,7 +137,7 @@ impl KeyStore {
     }
 
     /// Takes over a key set that a predecessor fetched `age` ago.
-    fn inherit(&self, text: Vec<u8>, age: Duration) {
+    fn take_over(&self, text: Vec<u8>, age: Duration) {
         if age > self.shape.max_stale || self.set.load().is_some() || self.store(text).is_err() {
             return;
         }
@@ -244,14 +244,14 @@ impl KeyStore {
         {
             let mut state = self.state.lock();
             let round = *rounds.borrow_and_update();
-            match state.asked {
-                Some((at, asked)) if at.elapsed() < self.shape.refetch_after => {
-                    if asked != round {
+            match state.requested {
+                Some((at, requested)) if at.elapsed() < self.shape.refetch_after => {
+                    if requested != round {
                         return;
                     }
                 }
                 _ => {
-                    state.asked = Some((Instant::now(), round));
+                    state.requested = Some((Instant::now(), round));
                     self.wanted.notify_one();
                 }
             }
@@ -369,7 +369,7 @@ impl KeyStores {
             store
         });
         if let Some((text, age)) = self.waiting.lock().remove(&shape.form()) {
-            store.inherit(text, age);
+            store.take_over(text, age);
         }
         store
     }
@@ -425,7 +425,7 @@ pub fn parse_jwks(text: &[u8]) -> Result<Vec<VerifyingKey>, KeyError> {
     }
     match keys.len() {
         0 => Err("no key in the set can verify a token".to_owned()),
-        count if count > MAX_KEYS => Err(format!("{count} keys are too many: at most {MAX_KEYS} are taken")),
+        count if count > MAX_KEYS => Err(format!("{count} keys are too many: at most {MAX_KEYS} are allowed")),
         _ => Ok(keys),
     }
 }

@@ -25,7 +25,7 @@ impl Pools {
     /// Returns the pool of that shape. A new one takes over the targets of a pool that has its name.
     pub fn get(&self, shape: PoolShape) -> Arc<Pool> {
         let name = shape.name.clone();
-        let before = self.present(&name).filter(|pool| pool.is_wanted());
+        let before = self.serving_pool(&name).filter(|pool| pool.is_wanted());
         let changes = Arc::clone(self.changes.lock().entry(name.clone()).or_default());
         let left = self.waiting.lock().remove(&name);
         let pool = self.shelf.get_or(&shape.clone(), || Pool::new(shape, before.as_deref(), changes));
@@ -49,7 +49,7 @@ impl Pools {
     }
 
     /// Returns the pool of that name that serves, or else the last one of that name.
-    fn present(&self, name: &str) -> Option<Arc<Pool>> {
+    fn serving_pool(&self, name: &str) -> Option<Arc<Pool>> {
         let mut by_name = self.by_name.lock();
         let pools = by_name.get_mut(name)?;
         pools.retain(|pool| pool.strong_count() > 0);
@@ -80,7 +80,7 @@ impl Heritable for Pools {
         let given: Vec<SavedPool> = serde_json::from_slice(form)?;
         let count = given.len();
         for left in given {
-            match self.present(&left.upstream) {
+            match self.serving_pool(&left.upstream) {
                 Some(pool) => pool.restore(left),
                 None => _ = self.waiting.lock().insert(left.upstream.clone(), left),
             }

@@ -69,9 +69,9 @@ mod tests {
         assert_eq!(new.restore(&old.save(HandoverPart::Whole).expect("given").expect("a form")).expect("taken"), 1);
         sessions.bind(8, 2, clock::now());
         new.restore(&old.save(HandoverPart::Late).expect("given").expect("a form")).expect("taken");
-        let heir = new.get_or(&"users".to_owned(), Arc::default);
+        let successor = new.get_or(&"users".to_owned(), Arc::default);
         let day = 86_400_000_000_000;
-        assert_eq!((heir.find(7, day, clock::now()), heir.find(8, day, clock::now())), (Some(1 << 100), Some(2)));
-        assert_eq!(heir.find(7, 1, clock::now() + day), None);
+        assert_eq!((successor.find(7, day, clock::now()), successor.find(8, day, clock::now())), (Some(1 << 100), Some(2)));
+        assert_eq!(successor.find(7, 1, clock::now() + day), None);
     }
 }

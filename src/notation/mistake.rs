@@ -186,7 +186,7 @@ impl fmt::Display for Mistakes {
             writeln!(f, "{line}")?;
         }
         let count = self.count();
-        write!(f, "{count} mistake{}", if count == 1 { "" } else { "s" })
+        write!(f, "{count} error{}", if count == 1 { "" } else { "s" })
     }
 }
 

@@ -178,7 +178,7 @@ impl Supervisor {
     /// Releases a predecessor in standby before a listener is added or removed: it has the sockets too, and would
     /// accept nothing on those of a removed listener; sockets that only it has may conflict with an added one.
     async fn release_predecessor_for(&self, snapshot: &Snapshot) {
-        let stays = |known: &Listening| snapshot.listeners.iter().any(|l| known.is(l));
+        let stays = |known: &Listening| snapshot.listeners.iter().any(|l| known.matches(l));
         let same = |listeners: &[Listening]| listeners.len() == snapshot.listeners.len() && listeners.iter().all(stays);
         if !same(&self.listeners.lock()) {
             self.release_predecessor(false);
@@ -189,8 +189,8 @@ impl Supervisor {
     /// Binds sockets for listeners that are new, or have a new address.
     fn bind_new(&self, snapshot: &Snapshot) -> Result<Vec<Bound>, Mistakes> {
         let known = self.listeners.lock();
-        let going: Vec<_> = known.iter().filter(|known| !snapshot.listeners.iter().any(|l| known.is(l))).collect();
-        let new = snapshot.listeners.iter().enumerate().filter(|(_, listener)| !known.iter().any(|l| l.is(listener)));
+        let going: Vec<_> = known.iter().filter(|known| !snapshot.listeners.iter().any(|l| known.matches(l))).collect();
+        let new = snapshot.listeners.iter().enumerate().filter(|(_, listener)| !known.iter().any(|l| l.matches(listener)));
         let new = new.map(|(index, listener)| {
             let in_the_way =
                 going.iter().filter(|l| l.transport() == listener.transport() && sockets::overlap(l.address, listener.address));
@@ -233,7 +233,7 @@ impl Supervisor {
         let upstreams: ahash::AHashSet<&str> = present.iter().map(|u| u.name.as_str()).collect();
         METRICS.retain(|route| names.contains(route), |upstream| upstreams.contains(upstream));
         for listening in self.listeners.lock().iter_mut() {
-            if let Some(listener) = serving.snapshot.listeners.iter().find(|l| listening.is(l)) {
+            if let Some(listener) = serving.snapshot.listeners.iter().find(|l| listening.matches(l)) {
                 listening.update(listener);
             }
         }
@@ -245,7 +245,8 @@ impl Supervisor {
     /// is published: they are not in it.
     fn retire_listeners(&self, next: &Snapshot) {
         let mut listeners = self.listeners.lock();
-        let (stay, go) = std::mem::take(&mut *listeners).into_iter().partition(|listening| next.listeners.iter().any(|l| listening.is(l)));
+        let (stay, go) =
+            std::mem::take(&mut *listeners).into_iter().partition(|listening| next.listeners.iter().any(|l| listening.matches(l)));
         *listeners = stay;
         drop(listeners);
         for listening in go {

@@ -194,7 +194,7 @@ async fn read_head(session: &mut HttpSession<()>, limit: Option<Duration>, upgra
 /// 9112, sections 6.1 and 6.3).
 pub fn misframed(response: &ResponseHeader) -> Option<&'static str> {
     if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
-        return Some("the target switched to a protocol that was not asked for");
+        return Some("the target switched to a protocol that was not requested");
     }
     let headers = &response.headers;
     if let Some(length) = headers.get(http::header::CONTENT_LENGTH) {

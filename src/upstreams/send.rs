@@ -381,7 +381,7 @@ mod tests {
     }
 
     /// Sends a request, and returns the status and the body, or the reason, with the number of tries.
-    async fn ask(visit: &mut Visit, safe: bool, wanted: bool) -> (std::result::Result<(u16, Bytes), Reason>, u32) {
+    async fn try_send(visit: &mut Visit, safe: bool, wanted: bool) -> (std::result::Result<(u16, Bytes), Reason>, u32) {
         let calls = Calls::new(crate::tls::connector_options(), |_| Arc::new(Plain));
         let mut head = RequestHeader::build("GET", b"/", None).expect("a head");
         head.insert_header("host", "a").expect("a field");
@@ -421,23 +421,23 @@ mod tests {
         for poor in [broken, busy] {
             let upstream = upstream(&[poor, well], None);
             for _ in 0..3 {
-                let (result, tries) = ask(&mut visit(&upstream), true, true).await;
+                let (result, tries) = try_send(&mut visit(&upstream), true, true).await;
                 assert_eq!(result, good);
                 assert!(tries <= 2);
             }
         }
         let last = Ok((503, Bytes::from_static(b"busy")));
-        assert_eq!(ask(&mut visit(&upstream(&[busy], None)), true, true).await, (last.clone(), 3));
+        assert_eq!(try_send(&mut visit(&upstream(&[busy], None)), true, true).await, (last.clone(), 3));
         let once = &mut Visit::single(upstream(&[busy], None), Class::Low, None);
-        assert_eq!(ask(once, true, true).await, (last, 1));
+        assert_eq!(try_send(once, true, true).await, (last, 1));
     }
 
     #[tokio::test]
     async fn what_has_an_effect_or_nobody_who_waits_is_tried_once() {
         let broken = upstream(&[target(Some(b""))], None);
-        assert_eq!(ask(&mut visit(&broken), true, true).await, (Err(Reason::TargetReset), 3));
-        assert_eq!(ask(&mut visit(&broken), false, true).await, (Err(Reason::TargetReset), 1));
-        assert_eq!(ask(&mut visit(&broken), true, false).await, (Err(Reason::ClientGone), 1));
+        assert_eq!(try_send(&mut visit(&broken), true, true).await, (Err(Reason::TargetReset), 3));
+        assert_eq!(try_send(&mut visit(&broken), false, true).await, (Err(Reason::TargetReset), 1));
+        assert_eq!(try_send(&mut visit(&broken), true, false).await, (Err(Reason::ClientGone), 1));
     }
 
     #[tokio::test]
@@ -445,10 +445,10 @@ mod tests {
         let silent = target(None);
         let hedged = upstream(&[silent, target(Some(WELL))], Some(Duration::from_millis(5)));
         for _ in 0..3 {
-            assert_eq!(ask(&mut visit(&hedged), true, true).await.0.map(|(status, _)| status), Ok(200));
+            assert_eq!(try_send(&mut visit(&hedged), true, true).await.0.map(|(status, _)| status), Ok(200));
         }
         let deadline = Instant::now() + Duration::from_millis(50);
         let mut late = Visit::new(upstream(&[silent], None), Class::Normal, Some(deadline));
-        assert_eq!(ask(&mut late, true, true).await.0, Err(Reason::RouteTimeout));
+        assert_eq!(try_send(&mut late, true, true).await.0, Err(Reason::RouteTimeout));
     }
 }

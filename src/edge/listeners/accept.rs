@@ -131,7 +131,7 @@ pub async fn accept(
 /// Serves the clients in the queue, and closes the socket right behind the last: one that comes in between is reset.
 async fn serve_queue(mut socket: Arc<TcpListener>, serve: impl Fn(TcpStream, SocketAddr)) {
     let only = loop {
-        while let Some((stream, peer)) = queued(&socket) {
+        while let Some((stream, peer)) = accept_queued(&socket) {
             serve(stream, peer);
         }
         match Arc::try_unwrap(socket) {
@@ -143,14 +143,14 @@ async fn serve_queue(mut socket: Arc<TcpListener>, serve: impl Fn(TcpStream, Soc
     };
     // Whatever takes time in closing is done before.
     if let Ok(only) = only.into_std() {
-        while let Some((stream, peer)) = queued(&only) {
+        while let Some((stream, peer)) = accept_queued(&only) {
             serve(stream, peer);
         }
     }
 }
 
 /// Returns a connection that is in the queue already, whether the runtime has been notified of it or not.
-fn queued<'s>(socket: impl Into<socket2::SockRef<'s>>) -> Option<(TcpStream, SocketAddr)> {
+fn accept_queued<'s>(socket: impl Into<socket2::SockRef<'s>>) -> Option<(TcpStream, SocketAddr)> {
     let (stream, peer) = socket.into().accept().ok()?;
     stream.set_nonblocking(true).ok()?;
     Some((TcpStream::from_std(stream.into()).ok()?, peer.as_socket()?))

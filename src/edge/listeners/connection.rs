@@ -123,7 +123,7 @@ impl Connection {
             listener_state,
             client: OnceLock::new(),
             fd,
-            deadline: AtomicU64::new(after(head_time)),
+            deadline: AtomicU64::new(deadline_after(head_time)),
             in_head: AtomicBool::new(true),
             head_begun: AtomicBool::new(false),
             write_deadline: AtomicU64::new(u64::MAX),
@@ -174,8 +174,8 @@ impl Connection {
     pub fn is_gone(&self) -> bool {
         // SAFETY: the caller holds the stream, and the stream holds the socket open.
         let socket = unsafe { BorrowedFd::borrow_raw(self.fd) };
-        let mut asked = [PollFd::new(socket, PollFlags::from_bits_retain(nix::libc::POLLRDHUP))];
-        poll(&mut asked, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+        let mut polled = [PollFd::new(socket, PollFlags::from_bits_retain(nix::libc::POLLRDHUP))];
+        poll(&mut polled, PollTimeout::ZERO).is_ok_and(|count| count > 0)
     }
 
     /// Cuts the connection: its task sees that as if the client had gone. It is called when the process ends; if the
@@ -192,18 +192,18 @@ impl Connection {
     }
 
     /// Ends the connection with a GOAWAY of this error code (RFC 9113, section 7).
-    pub fn violate(&self, code: u32) {
+    pub fn end_with_goaway(&self, code: u32) {
         self.violated.store(code, Ordering::Release);
         self.violation.wake();
     }
 
     /// Returns whether the connection has to end with GOAWAY.
-    pub fn has_violated(&self) -> bool {
+    pub fn has_goaway(&self) -> bool {
         self.violated.load(Ordering::Acquire) != 0
     }
 
     /// Resolves to the error code once the connection has to end with GOAWAY.
-    pub fn violated(&self) -> impl Future<Output = u32> + '_ {
+    pub fn goaway_code(&self) -> impl Future<Output = u32> + '_ {
         std::future::poll_fn(|context| {
             self.violation.register(context.waker());
             match self.violated.load(Ordering::Acquire) {
@@ -219,7 +219,7 @@ impl Connection {
         self.head_begun.store(false, Ordering::Relaxed);
         self.in_head.store(true, Ordering::Relaxed);
         self.since.store(clock::now(), Ordering::Relaxed);
-        self.deadline.store(after(idle_time), Ordering::Relaxed);
+        self.deadline.store(deadline_after(idle_time), Ordering::Relaxed);
     }
 
     /// Notes that HTTP/2 is spoken from now on.
@@ -271,7 +271,7 @@ impl Connection {
     /// Notes that bytes have come. The rest of a head has to come within `head_time` of its first octet.
     pub fn note_input(&self, head_time: Duration) {
         if self.is_in_head() && !self.head_begun.swap(true, Ordering::Relaxed) {
-            self.deadline.store(after(head_time), Ordering::Relaxed);
+            self.deadline.store(deadline_after(head_time), Ordering::Relaxed);
         }
     }
 
@@ -340,7 +340,7 @@ impl Connection {
     /// Notes that the client takes nothing at present, and returns whether it has done so for `stall_time`.
     pub fn poll_stalled(&self, context: &std::task::Context<'_>, stall_time: Duration) -> bool {
         if self.write_deadline.load(Ordering::Relaxed) == u64::MAX {
-            self.write_deadline.store(after(stall_time), Ordering::Relaxed);
+            self.write_deadline.store(deadline_after(stall_time), Ordering::Relaxed);
             self.pace.set_stalled(true);
         }
         self.writer.register(context.waker());
@@ -373,7 +373,7 @@ impl Connection {
     }
 }
 
-fn after(time: Duration) -> u64 {
+fn deadline_after(time: Duration) -> u64 {
     clock::now().saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 #[cfg(test)]

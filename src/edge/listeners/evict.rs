@@ -87,8 +87,8 @@ impl AcceptQueue {
     pub async fn wait_for_client(&self) {
         loop {
             let Ok(mut ready) = self.0.readable().await else { return };
-            let mut asked = [PollFd::new(self.0.get_ref().as_fd(), PollFlags::POLLIN)];
-            if poll(&mut asked, PollTimeout::ZERO).is_ok_and(|count| count > 0) {
+            let mut polled = [PollFd::new(self.0.get_ref().as_fd(), PollFlags::POLLIN)];
+            if poll(&mut polled, PollTimeout::ZERO).is_ok_and(|count| count > 0) {
                 return;
             }
             ready.clear_ready();

@@ -48,7 +48,7 @@ impl Connection {
     ///
     /// # Errors
     /// Fails when the chunks of a body are malformed.
-    pub fn take_in(&self, buffer: &mut ReadBuf<'_>, before: usize) -> Result<(), Fault> {
+    pub fn process_input(&self, buffer: &mut ReadBuf<'_>, before: usize) -> Result<(), Fault> {
         if self.is_in_head() {
             self.take_head(buffer, before);
         }

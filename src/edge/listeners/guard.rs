@@ -88,7 +88,7 @@ impl<S> Guarded<S> {
         if let Err(why) = scanned {
             log::debug!("{}: HTTP/2: {why:?}", self.connection.client().address);
             let code = if why == Violation::PseudoTrailer { h2::Reason::PROTOCOL_ERROR } else { h2::Reason::ENHANCE_YOUR_CALM };
-            self.connection.violate(code.into());
+            self.connection.end_with_goaway(code.into());
         }
         scanned.is_ok()
     }
@@ -163,7 +163,7 @@ impl<S: AsyncRead + AsyncWrite + Readable + Unpin> AsyncRead for Guarded<S> {
     /// Reads; a read into an empty buffer only waits until there is something to read.
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        if self.frames.is_some() && self.connection.has_violated() {
+        if self.frames.is_some() && self.connection.has_goaway() {
             return Poll::Pending;
         }
         let again = self.connection.has_replay();
@@ -195,7 +195,7 @@ impl<S> Guarded<S> {
         }
         let noted = match again {
             true => self.connection.note_read(buffer, before),
-            false => self.connection.take_in(buffer, before),
+            false => self.connection.process_input(buffer, before),
         };
         self.connection.note_input(self.head_time);
         noted.map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault.text()))
@@ -229,7 +229,7 @@ impl<S: AsyncWrite + Unpin> Guarded<S> {
 
 impl<S: AsyncWrite + Unpin> Guarded<S> {
     /// Keeps bytes back until a flush.
-    fn keep_back(&mut self, bytes: &[u8]) {
+    fn buffer_write(&mut self, bytes: &[u8]) {
         if self.gathered.capacity() == 0 {
             self.gathered = spare::take();
         }
@@ -279,19 +279,19 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
             let reason = fault.map_or(Reason::BadRequest, Fault::reason);
             self.connection.note_rejected(reason);
             let rejection = early_rejection(reason, fault.map_or("it is no HTTP/1.1", Fault::text));
-            self.keep_back(&rejection);
+            self.buffer_write(&rejection);
             return Poll::Ready(Ok(bytes.len()));
         }
         if self.gather
             && let Some(date) = self.connection.take_date()
         {
             let at = self.gathered.len();
-            self.keep_back(bytes);
+            self.buffer_write(bytes);
             set_date(&mut self.gathered[at..], date.as_bytes());
             return Poll::Ready(Ok(bytes.len()));
         }
         if self.gather && self.gathered.len() + bytes.len() <= GATHER {
-            self.keep_back(bytes);
+            self.buffer_write(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }
         let outcome = self.poll_send_with(context, bytes);

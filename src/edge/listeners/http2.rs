@@ -100,7 +100,7 @@ pub async fn serve(stream: Stream, connection: &Arc<Connection>, service: &Arc<H
             biased;
             _ = shutdown.changed(), if closing.is_none() => None,
             accepted = h2.accept() => Some(accepted),
-            code = connection.violated(), if !ended => {
+            code = connection.goaway_code(), if !ended => {
                 METRICS.refused.with_label_values(&["h2_abuse"]).inc();
                 h2.abrupt_shutdown(code.into());
                 ended = true;
@@ -166,7 +166,7 @@ fn spawn(
             Ok(Err(MalformedRequest)) => {
                 progress.sending.reset(Reason::PROTOCOL_ERROR);
                 if guard.0.malformed.fetch_add(1, Ordering::Relaxed) + 1 == MAX_MALFORMED {
-                    connection.violate(Reason::ENHANCE_YOUR_CALM.into());
+                    connection.end_with_goaway(Reason::ENHANCE_YOUR_CALM.into());
                 }
                 return METRICS.refused.with_label_values(&["malformed"]).inc();
             }

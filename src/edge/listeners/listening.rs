@@ -53,12 +53,12 @@ impl Listening {
         let std = std::net::TcpListener::from(bound.socket);
         std.set_nonblocking(true)?;
         let socket = Arc::new(TcpListener::from_std(std)?);
-        let (work, told) = watch::channel(AcceptState::Accept);
+        let (work, state) = watch::channel(AcceptState::Accept);
         let (closing, shutdown) = watch::channel(false);
         let drain = Arc::clone(&shared.drain);
         let settings = Arc::new(Settings::new(listener, shared, shutdown.clone()));
         let address = socket.local_addr()?;
-        let accepting = accept(Arc::clone(&socket), Arc::clone(&settings), Arc::clone(&drain), shutdown, told);
+        let accepting = accept(Arc::clone(&socket), Arc::clone(&settings), Arc::clone(&drain), shutdown, state);
         let accepting = Some(tokio::spawn(accepting));
         let (name, configured, activated) = (listener.name.clone(), bound.configured, bound.activated);
         Ok(Self { name, configured, address, activated, settings, socket, work, closing, drain, shared: AtomicBool::new(false), accepting })
@@ -71,7 +71,7 @@ impl Listening {
     }
 
     /// Returns whether this is the listener of that configuration.
-    pub fn is(&self, listener: &Listener) -> bool {
+    pub fn matches(&self, listener: &Listener) -> bool {
         self.settings.listener_state.key == listener.key()
     }
 

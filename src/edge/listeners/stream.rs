@@ -175,8 +175,8 @@ impl Http2Stream {
         }
         self.sent += data.len();
         while !data.is_empty() {
-            let room = self.wait_for_capacity(data.len()).await?;
-            let part = data.split_to(room.min(data.len()));
+            let free = self.wait_for_capacity(data.len()).await?;
+            let part = data.split_to(free.min(data.len()));
             self.progress.sending.data(part, end && data.is_empty()).or_err(ErrorType::WriteError, SENDING)?;
             self.ended = end && data.is_empty();
         }

@@ -11,11 +11,12 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
 use super::deadline::deadline;
-use super::pick::{Verdict, caller, consumer, fail_with, request_facts, wait_while_client_present};
+use super::pick::{caller, consumer, fail_with, request_facts, wait_while_client_present};
 use super::relay::is_relayed;
 use super::{Context, Gateway};
 use crate::actions::Forward;
 use crate::exchange::{Exchange, Reason, Rejection};
+use crate::filters::Verdict;
 use crate::rules::balance::{Loads, PickInput};
 use crate::upstreams::{Upstream, Visit};
 
@@ -42,8 +43,8 @@ impl Loads for NoLoads {
 fn choose<'f>(forward: &'f Forward, request: &RequestHeader, exchange: &Exchange) -> Option<&'f Arc<Upstream>> {
     let Some(split) = &forward.split else { return forward.upstreams.first() };
     let key = split.key.as_ref().and_then(|key| key.hash(&request_facts(request, exchange), consumer(exchange)));
-    let ask = PickInput { key, random: fastrand::u64(..), loads: &NoLoads, tried: &[] };
-    forward.upstreams.get(split.shares.pick(&ask)?)
+    let input = PickInput { key, random: fastrand::u64(..), loads: &NoLoads, tried: &[] };
+    forward.upstreams.get(split.shares.pick(&input)?)
 }
 
 impl Gateway {
@@ -98,8 +99,8 @@ fn is_websocket(session: &Session) -> bool {
     let request = session.req_header();
     let has = |name: &http::HeaderName| request.headers.contains_key(name);
     let upgrade = request.headers.get(http::header::UPGRADE);
-    let asked = upgrade.is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    asked
+    let is_websocket = upgrade.is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    is_websocket
         && session.is_upgrade_req()
         && request.version == http::Version::HTTP_11
         && request.method == Method::GET

@@ -59,7 +59,7 @@ impl Opener {
         }
         match socket.connect(address).await {
             Ok(stream) => Ok(stream.into()),
-            Err(error) => Error::e_because(kind(&error), format!("Fail to connect to {address}"), error),
+            Err(error) => Error::e_because(error_type(&error), format!("Fail to connect to {address}"), error),
         }
     }
 }
@@ -71,7 +71,7 @@ fn is_reserved(descriptor: i32) -> bool {
 }
 
 /// Returns the type of error that Pingora uses for the same failure of its own connects (`l4/ext.rs`).
-fn kind(error: &std::io::Error) -> ErrorType {
+fn error_type(error: &std::io::Error) -> ErrorType {
     use nix::libc::{EHOSTUNREACH, ENETUNREACH};
     use std::io::ErrorKind as K;
     match (error.kind(), error.raw_os_error()) {

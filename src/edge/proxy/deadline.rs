@@ -11,9 +11,9 @@ const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Returns the end of the request's time: the earlier of the route's and the client's.
 pub(super) fn deadline(headers: &HeaderMap, forward: &Forward, started: Instant, grpc: bool) -> Option<Instant> {
-    let asked = forward.deadline_header.as_ref().and_then(|name| headers.get(name)).and_then(wait);
-    let grpc = if grpc { headers.get(GRPC_TIMEOUT).and_then(grpc_wait) } else { None };
-    let least = [forward.timeout, asked, grpc].into_iter().flatten().min()?;
+    let client_wait = forward.deadline_header.as_ref().and_then(|name| headers.get(name)).and_then(parse_wait);
+    let grpc = if grpc { headers.get(GRPC_TIMEOUT).and_then(parse_grpc_timeout) } else { None };
+    let least = [forward.timeout, client_wait, grpc].into_iter().flatten().min()?;
     started.checked_add(least)
 }
 
@@ -35,7 +35,7 @@ pub(super) fn forward_deadline(headers: &mut HeaderMap, forward: &Forward, deadl
 }
 
 /// Parses `250ms`, `3s`, or a number of seconds.
-fn wait(value: &HeaderValue) -> Option<Duration> {
+fn parse_wait(value: &HeaderValue) -> Option<Duration> {
     let text = value.to_str().ok()?.trim();
     let millis = match text.strip_suffix("ms") {
         Some(millis) => millis.parse::<f64>().ok()?,
@@ -45,7 +45,7 @@ fn wait(value: &HeaderValue) -> Option<Duration> {
 }
 
 /// Parses at most eight digits and a unit (gRPC over HTTP/2, "Timeout").
-fn grpc_wait(value: &HeaderValue) -> Option<Duration> {
+fn parse_grpc_timeout(value: &HeaderValue) -> Option<Duration> {
     let text = value.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let count: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
@@ -68,14 +68,14 @@ mod tests {
     #[test]
     fn both_ways_to_say_it() {
         let of = |text: &'static str| HeaderValue::from_static(text);
-        assert_eq!(wait(&of("250ms")), Some(Duration::from_millis(250)));
-        assert_eq!(wait(&of("1.5")), Some(Duration::from_millis(1500)));
-        assert_eq!(wait(&of("2s")), Some(Duration::from_secs(2)));
-        assert_eq!(wait(&of("-1")), None);
-        assert_eq!(wait(&of("soon")), None);
-        assert_eq!(grpc_wait(&of("100m")), Some(Duration::from_millis(100)));
-        assert_eq!(grpc_wait(&of("1H")), Some(Duration::from_secs(3600)));
-        assert_eq!(grpc_wait(&of("123456789S")), None);
-        assert_eq!(grpc_wait(&of("")), None);
+        assert_eq!(parse_wait(&of("250ms")), Some(Duration::from_millis(250)));
+        assert_eq!(parse_wait(&of("1.5")), Some(Duration::from_millis(1500)));
+        assert_eq!(parse_wait(&of("2s")), Some(Duration::from_secs(2)));
+        assert_eq!(parse_wait(&of("-1")), None);
+        assert_eq!(parse_wait(&of("soon")), None);
+        assert_eq!(parse_grpc_timeout(&of("100m")), Some(Duration::from_millis(100)));
+        assert_eq!(parse_grpc_timeout(&of("1H")), Some(Duration::from_secs(3600)));
+        assert_eq!(parse_grpc_timeout(&of("123456789S")), None);
+        assert_eq!(parse_grpc_timeout(&of("")), None);
     }
 }

@@ -17,7 +17,7 @@ impl Gateway {
     /// Handles a connection that could not be made.
     pub(super) fn connect_failed(&self, ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
         if *error.etype() == CLIENT_GONE || ctx.downstream.is_gone() {
-            return gone(ctx, error);
+            return fail_client_gone(ctx, error);
         }
         if is_exhaustion(&error) {
             // No target is at fault, and another one would not help.
@@ -43,7 +43,7 @@ impl Gateway {
         }
         let again = visit.note_failure(Failure::of(&error, late), replay).filter(|_| ctx.rejection.is_none());
         if again.is_some() && ctx.downstream.is_gone() {
-            return gone(ctx, error);
+            return fail_client_gone(ctx, error);
         }
         error.set_retry(again.is_some_and(|how| visit.prepare_resend(how, Instant::now())));
         error
@@ -127,7 +127,7 @@ fn is_end(session: &Session, error: &Error) -> bool {
 }
 
 /// Ends a request whose client is gone.
-fn gone(ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
+fn fail_client_gone(ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
     ctx.rejection = Some(Rejection::new(Reason::ClientGone, ""));
     error.set_retry(false);
     error

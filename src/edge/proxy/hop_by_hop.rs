@@ -60,7 +60,7 @@ fn drop_found(headers: &mut HeaderMap) {
         (first, _) => first.is_none(),
     };
     if !usual {
-        named(headers).iter().for_each(|name| _ = headers.remove(name));
+        connection_options(headers).iter().for_each(|name| _ = headers.remove(name));
     }
     while let Some(name) = headers.keys().find(|name| is_hop_by_hop(name)).cloned() {
         headers.remove(&name);
@@ -68,7 +68,7 @@ fn drop_found(headers: &mut HeaderMap) {
 }
 
 /// Returns the fields that `Connection` names, except those that frame the response.
-fn named(headers: &HeaderMap) -> Vec<HeaderName> {
+fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
     let lines = headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok());
     let names = lines.flat_map(|line| line.split(',')).filter_map(|token| token.trim().parse().ok());
     names.filter(|name| *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING).collect()

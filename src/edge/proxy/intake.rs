@@ -9,6 +9,7 @@ use pingora::proxy::Session;
 use super::{Context, Gateway};
 use crate::edge::listeners::{Framing, MAX_FIELDS};
 use crate::exchange::{GrpcWeb, Reason, Rejection, Trace, address_text, is_grpc, new_request_id};
+use crate::filters::Verdict;
 use crate::rules::identity::{client_address, host_name};
 use crate::rules::path::{BadPath, normalise};
 
@@ -60,9 +61,7 @@ impl<'h> HeaderScan<'h> {
     }
 }
 
-type Verdict = Result<(), Box<Rejection>>;
-
-fn bad(detail: &'static str) -> Box<Rejection> {
+fn bad_request(detail: &'static str) -> Box<Rejection> {
     Rejection::new(Reason::BadRequest, detail)
 }
 
@@ -152,35 +151,35 @@ fn check_raw(session: &Session, most: usize) -> Result<usize, Box<Rejection>> {
     let Some(http1) = session.as_http1() else { return Ok(0) };
     let raw = http1.get_headers_raw_bytes();
     if raw.len() > most {
-        return Err(Rejection::new(Reason::HeadersTooLarge, format!("at most {most} bytes of headers are taken here")));
+        return Err(Rejection::new(Reason::HeadersTooLarge, format!("at most {most} bytes of headers are accepted")));
     }
     let bare = memchr::memchr_iter(b'\n', &raw).any(|at| at == 0 || raw[at - 1] != b'\r');
     if bare {
-        return Err(bad("a line ends without a carriage return"));
+        return Err(bad_request("a line ends without a carriage return"));
     }
     let request = session.req_header();
     if request.version == Version::HTTP_09 {
-        return Err(bad("HTTP/0.9 is not spoken here"));
+        return Err(bad_request("HTTP/0.9 is not spoken here"));
     }
     if request.headers.contains_key(TRANSFER_ENCODING) {
         let mut codings = request.headers.get_all(TRANSFER_ENCODING).iter();
         let only = codings.next().is_some_and(|c| c.as_bytes().eq_ignore_ascii_case(b"chunked"));
         if !only || codings.next().is_some() {
-            return Err(bad("the only transfer coding that is taken is chunked"));
+            return Err(bad_request("the only accepted transfer coding is chunked"));
         }
         // Pingora has removed the Content-Length by now, so the raw head is searched.
         let has_length =
             raw.split(|b| *b == b'\n').any(|line| line.get(..15).is_some_and(|name| name.eq_ignore_ascii_case(b"content-length:")));
         if has_length {
-            return Err(bad("both Content-Length and Transfer-Encoding are given"));
+            return Err(bad_request("both Content-Length and Transfer-Encoding are given"));
         }
     }
     let odd = |length: &HeaderValue| !length.as_bytes().iter().all(u8::is_ascii_digit);
     if request.headers.get_all(CONTENT_LENGTH).iter().any(odd) || request.headers.get_all(CONTENT_LENGTH).iter().count() > 1 {
-        return Err(bad("the Content-Length is not one number"));
+        return Err(bad_request("the Content-Length is not one number"));
     }
     if request.version == Version::HTTP_11 && !request.headers.contains_key(HOST) {
-        return Err(bad("the Host header is missing"));
+        return Err(bad_request("the Host header is missing"));
     }
     Ok(raw.len())
 }
@@ -188,16 +187,16 @@ fn check_raw(session: &Session, most: usize) -> Result<usize, Box<Rejection>> {
 /// Rejects what the `h2` crate accepts and an intermediary must not forward (RFC 9113, sections 8.1.1 and 8.3.1).
 fn check_http2(request: &RequestHeader) -> Verdict {
     if request.headers.len() > MAX_FIELDS {
-        return Err(Rejection::new(Reason::HeadersTooLarge, format!("at most {MAX_FIELDS} headers are taken here")));
+        return Err(Rejection::new(Reason::HeadersTooLarge, format!("at most {MAX_FIELDS} headers are accepted")));
     }
     let mut hosts = request.headers.get_all(HOST).iter();
-    let host = hosts.next().ok_or_else(|| bad("the authority is missing"))?;
+    let host = hosts.next().ok_or_else(|| bad_request("the authority is missing"))?;
     let named = request.uri.authority().is_none_or(|authority| authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()));
     if hosts.next().is_some() || !named || host.as_bytes().contains(&b'@') {
-        return Err(bad("the authority and Host are not one host"));
+        return Err(bad_request("the authority and Host are not one host"));
     }
     if request.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
-        return Err(bad("the Content-Length is given twice"));
+        return Err(bad_request("the Content-Length is given twice"));
     }
     if request.raw_path().iter().any(|octet| *octet <= b' ' || *octet == 0x7f) {
         return Err(Rejection::new(Reason::BadPath, "the request target has a control character"));
@@ -222,7 +221,7 @@ fn framing(request: &RequestHeader, bodiless: bool) -> Option<Framing> {
 fn drop_nominated(headers: &mut HeaderMap) -> Verdict {
     let lines: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
     let mut upgrade = false;
-    let malformed = |_| bad("Connection is malformed");
+    let malformed = |_| bad_request("Connection is malformed");
     let texts = lines.iter().map(HeaderValue::to_str).collect::<Result<Vec<_>, _>>().map_err(malformed)?;
     for token in texts.iter().flat_map(|l| l.split(',')).map(str::trim) {
         if token.eq_ignore_ascii_case("upgrade") {
@@ -231,7 +230,7 @@ fn drop_nominated(headers: &mut HeaderMap) -> Verdict {
             && name != HOST
         {
             if name == CONTENT_LENGTH || name == TRANSFER_ENCODING {
-                return Err(bad("Connection names a header that frames the request"));
+                return Err(bad_request("Connection names a header that frames the request"));
             }
             headers.remove(name);
         }
@@ -276,7 +275,7 @@ fn host(request: &RequestHeader) -> Result<String, Box<Rejection>> {
     let Some(text) = authority.or_else(|| request.headers.get(HOST).map(HeaderValue::as_bytes)) else {
         return Ok(String::new());
     };
-    let name = host_name(text).ok_or_else(|| bad("the host is not valid"))?;
+    let name = host_name(text).ok_or_else(|| bad_request("the host is not valid"))?;
     let mut host = String::with_capacity(name.len());
     host.extend(name.iter().map(|b| char::from(b.to_ascii_lowercase())));
     Ok(host)
@@ -290,7 +289,7 @@ pub(super) fn is_asterisk(request: &RequestHeader) -> bool {
 /// Sets the path of the request to the one form that routes, filters and the target see.
 fn take_path(request: &mut RequestHeader) -> Verdict {
     if request.method == Method::CONNECT {
-        return Err(bad("CONNECT is not taken"));
+        return Err(bad_request("CONNECT is not supported"));
     }
     if is_asterisk(request) {
         return Ok(());

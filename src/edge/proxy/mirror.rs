@@ -38,7 +38,7 @@ pub enum Mirroring {
 
 impl Mirroring {
     /// Begins again with the body, which is sent again.
-    pub(super) fn begin_anew(&mut self) {
+    pub(super) fn restart(&mut self) {
         if let Self::Copying(copy) = self {
             copy.body.clear();
         }
@@ -115,7 +115,7 @@ impl Gateway {
 /// Sends a copy and reads the response, so that the connection can be reused. Returns whether there was one.
 async fn send(calls: &Calls, copy: &RequestCopy) -> bool {
     let mut visit = Visit::single(Arc::clone(&copy.upstream), Class::Low, None);
-    let asked = OutgoingRequest {
+    let outgoing = OutgoingRequest {
         head: &copy.request,
         body: copy.body.clone().freeze(),
         caller: Caller::default(),
@@ -127,7 +127,7 @@ async fn send(calls: &Calls, copy: &RequestCopy) -> bool {
         interim: None,
         is_wanted: &|| true,
     };
-    let Ok(mut response) = calls.send(&mut visit, &asked).await else { return false };
+    let Ok(mut response) = calls.send(&mut visit, &outgoing).await else { return false };
     let read = response.read(MAX_MIRRORED_BODY).await;
     calls.release(response).await;
     read.is_ok()

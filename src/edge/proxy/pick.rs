@@ -12,6 +12,7 @@ use super::context::Downstream;
 use super::waiting::{Waited, wait};
 use super::{Context, Gateway};
 use crate::exchange::{Exchange, Reason, Rejection};
+use crate::filters::Verdict;
 use crate::rules::routing::RequestFacts;
 use crate::upstreams::{Caller, widen_window};
 
@@ -36,15 +37,12 @@ pub(super) fn consumer(exchange: &Exchange) -> Option<&str> {
     exchange.identity.as_ref().map(|i| &*i.name)
 }
 
-/// The outcome of a check: the request goes on, or is rejected.
-pub(super) type Verdict = std::result::Result<(), Box<Rejection>>;
-
 impl Gateway {
     /// Begins a try, and returns how its target is reached.
     pub(super) async fn pick(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
         // Each try sends the body from its beginning.
         ctx.request_body.seen = 0;
-        ctx.mirroring.begin_anew();
+        ctx.mirroring.restart();
         let Some(visit) = &mut ctx.visit else { return Error::err(ErrorType::InternalError) };
         let caller = caller(session.req_header(), &ctx.exchange);
         let mut now = Instant::now();

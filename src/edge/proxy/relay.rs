@@ -47,7 +47,7 @@ impl Gateway {
     pub(super) async fn relay(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
         let hedged = may_hedge(session, ctx);
         match self.fetch(session, ctx, hedged, false).await {
-            Ok(response) => self.pass_on(session, ctx, response).await,
+            Ok(response) => self.send_response(session, ctx, response).await,
             Err(error) => {
                 self.respond_to_failure(session, &error, ctx).await;
                 Ok(())
@@ -93,7 +93,7 @@ impl Gateway {
         asking: &RelayRequest<'_>,
     ) -> std::result::Result<Result<Response>, Box<Rejection>> {
         let (sender, mut interim) = channel(interim::MAX_INTERIM_RESPONSES as usize);
-        let asked = OutgoingRequest {
+        let outgoing = OutgoingRequest {
             head: asking.head,
             body: asking.body.clone(),
             caller: caller(asking.head, &ctx.exchange),
@@ -112,7 +112,7 @@ impl Gateway {
             interim: Some(sender),
             is_wanted: &|| !ctx.downstream.is_gone(),
         };
-        let mut response = std::pin::pin!(self.calls.send(visit, &asked));
+        let mut response = std::pin::pin!(self.calls.send(visit, &outgoing));
         loop {
             let next = async {
                 tokio::select! {
@@ -156,7 +156,7 @@ impl Gateway {
     ///
     /// # Errors
     /// Fails where it has begun and cannot be completed, which the client is to see.
-    pub(super) async fn pass_on(&self, session: &mut Session, ctx: &mut Context, response: Response) -> Result<()> {
+    pub(super) async fn send_response(&self, session: &mut Session, ctx: &mut Context, response: Response) -> Result<()> {
         let Err(error) = self.send(session, ctx, response).await else { return Ok(()) };
         if session.response_written().is_some_and(|head| !head.status.is_informational()) {
             return Err(error);
@@ -171,7 +171,7 @@ impl Gateway {
         ctx.end_of(Side::Request);
         let request = session.req_header().clone();
         let mut head = response.head.clone();
-        frame(&request, &mut head)?;
+        set_framing(&request, &mut head)?;
         self.edit_response_head(&request, &mut head, ctx)?;
         if request.version == Version::HTTP_10 {
             // The end of the connection may be the end of the body.
@@ -222,7 +222,7 @@ enum Received<T> {
 }
 
 /// Removes the framing between target and gateway; a body of unknown length is sent in chunks.
-fn frame(request: &RequestHeader, head: &mut ResponseHeader) -> Result<()> {
+fn set_framing(request: &RequestHeader, head: &mut ResponseHeader) -> Result<()> {
     head.set_version(Version::HTTP_11);
     head.remove_header(&TRANSFER_ENCODING);
     let bodiless = request.method == Method::HEAD || matches!(head.status.as_u16(), 204 | 304);

@@ -18,13 +18,13 @@ use crate::filters::ResponseView;
 impl Gateway {
     /// Responds with a rejection.
     pub(super) async fn reject(&self, session: &mut Session, rejection: &Rejection, ctx: &mut Context) -> Result<()> {
-        let answer = render(rejection, &ctx.exchange);
+        let rendered = render(rejection, &ctx.exchange);
         if matches!(rejection.reason, Reason::BadRequest | Reason::BadPath | Reason::HeadersTooLarge) {
             // Where a request was read one way, the bytes behind it may have been meant another way.
             ctx.close_after(session);
         }
         ctx.exchange.detail.clone_from(&rejection.log);
-        self.respond(session, ctx, rejection.reason, answer.status, &answer.headers, answer.body).await
+        self.respond(session, ctx, rejection.reason, rendered.status, &rendered.headers, rendered.body).await
     }
 
     /// Writes a response, edited by the route's filters.

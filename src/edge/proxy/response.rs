@@ -40,7 +40,7 @@ impl Gateway {
         }
         self.report_response(response, ctx);
         if self.retry_response(session, response, ctx) {
-            return Error::e_explain(ErrorType::HTTPStatus(response.status.as_u16()), "an answer that is tried again");
+            return Error::e_explain(ErrorType::HTTPStatus(response.status.as_u16()), "a response that causes a retry");
         }
         Ok(())
     }
@@ -107,7 +107,7 @@ impl Gateway {
             if ctx.body.decodes() {
                 ctx.pace().iter().for_each(|pace| pace.note_decoding());
             }
-            frame_anew(request, response)?;
+            reframe(request, response)?;
             if let (true, Some(connection)) = (whole, &ctx.downstream.connection) {
                 // This is no event stream: the head may wait for the first bytes of the body and be sent with them.
                 connection.cork();
@@ -170,7 +170,7 @@ fn is_bodiless(request: &RequestHeader, response: &ResponseHeader) -> bool {
 }
 
 /// Frames a body whose length is no longer known: in chunks where the client knows them.
-fn frame_anew(request: &RequestHeader, response: &mut ResponseHeader) -> Result<()> {
+fn reframe(request: &RequestHeader, response: &mut ResponseHeader) -> Result<()> {
     if request.version == Version::HTTP_11 && !is_bodiless(request, response) {
         response.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
     }

@@ -61,7 +61,7 @@ impl Gateway {
         (ctx.matched.route, ctx.matched.entry) = (Some(place), entry);
         check_path(session.req_header(), ctx, route)?;
         ctx.request_body.limit = route.body.or_else(|| ctx.limits().map(|l| l.body)).unwrap_or(u64::MAX);
-        if let Some(rejection) = over_limit(session.req_header(), ctx.request_body.limit) {
+        if let Some(rejection) = check_length(session.req_header(), ctx.request_body.limit) {
             // A page of another origin must be able to read the response.
             route.filters(ctx.listener).before_rejection(session.req_header(), &mut ctx.exchange, &mut ctx.memories).await?;
             return Err(rejection);
@@ -110,7 +110,7 @@ impl Gateway {
             return Err(fail_with(ctx, Rejection::new(Reason::RouteTimeout, "")));
         }
         if ctx.request_body.seen > ctx.request_body.limit {
-            ctx.rejection = Some(Rejection::new(Reason::BodyTooLarge, format!("at most {} bytes are taken here", ctx.request_body.limit)));
+            ctx.rejection = Some(Rejection::new(Reason::BodyTooLarge, format!("at most {} bytes are accepted", ctx.request_body.limit)));
             return pingora::Error::e_explain(pingora::ErrorType::HTTPStatus(413), "the request body is too large");
         }
         Ok(())
@@ -125,7 +125,7 @@ fn check_path(request: &RequestHeader, ctx: &Context, route: &Route) -> Result<(
         return Ok(());
     }
     if Ambiguity::of(path).is_rejected_by(route.paths) {
-        return Err(Rejection::new(Reason::BadPath, "the path has an encoded slash or parameters, which are not taken here"));
+        return Err(Rejection::new(Reason::BadPath, "the path has an encoded slash or parameters, which this route rejects"));
     }
     let Some(Forward { path: PathEdit::Rewrite(to), .. }) = route.action.forward() else { return Ok(()) };
     let Some(pattern) = ctx.pattern() else { return Ok(()) };
@@ -138,9 +138,9 @@ fn check_path(request: &RequestHeader, ctx: &Context, route: &Route) -> Result<(
 }
 
 /// Returns the rejection of a request whose body is announced to be larger than it may be.
-fn over_limit(request: &RequestHeader, most: u64) -> Option<Box<Rejection>> {
+fn check_length(request: &RequestHeader, most: u64) -> Option<Box<Rejection>> {
     let length = request.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok()?;
-    (length > most).then(|| Rejection::new(Reason::BodyTooLarge, format!("at most {most} bytes are taken here")))
+    (length > most).then(|| Rejection::new(Reason::BodyTooLarge, format!("at most {most} bytes are accepted")))
 }
 
 fn method_not_allowed(methods: &[Method]) -> Box<Rejection> {

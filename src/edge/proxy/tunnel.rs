@@ -49,7 +49,7 @@ impl Gateway {
             }
         };
         if response.head.status != http::StatusCode::SWITCHING_PROTOCOLS {
-            return self.pass_on(session, ctx, response).await;
+            return self.send_response(session, ctx, response).await;
         }
         let mut head = response.head.clone();
         let Some(target) = response.into_http1() else { return Error::err(ErrorType::InternalError) };

@@ -14,6 +14,7 @@ use super::deadline::deadline;
 use super::replay::ReplayedBody;
 use super::{Context, Gateway, interim};
 use crate::exchange::{Reason, Rejection};
+use crate::filters::Verdict;
 use crate::snapshot::Route;
 
 /// The most memory that is reserved at once for a body of a known length, in bytes.
@@ -35,8 +36,8 @@ struct BudgetShare {
 impl BudgetShare {
     /// Adds `bytes` to the share if all shares then have no more than `most`; returns whether they do.
     fn grow(&mut self, bytes: u64, most: u64) -> bool {
-        let room = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= most);
-        let grown = self.budget.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok();
+        let free = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= most);
+        let grown = self.budget.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free).is_ok();
         self.bytes += if grown { bytes } else { 0 };
         grown
     }
@@ -77,18 +78,10 @@ impl WholeBody {
     }
 }
 
-type WholeVerdict = std::result::Result<(), Box<Rejection>>;
-
 impl Gateway {
     /// Reads the whole body, of at most `most` bytes, and has the route's filters decide on it. The same body is
     /// forwarded, and can be sent any number of times.
-    pub(super) async fn check_whole_body(
-        &self,
-        session: &mut Session,
-        ctx: &mut Context,
-        route: &Route,
-        most: u64,
-    ) -> Result<WholeVerdict> {
+    pub(super) async fn check_whole_body(&self, session: &mut Session, ctx: &mut Context, route: &Route, most: u64) -> Result<Verdict> {
         if session.is_body_empty() {
             return Ok(route.filters(ctx.listener).on_request_body(&[], session.req_header(), &mut ctx.exchange));
         }
@@ -116,7 +109,7 @@ impl Gateway {
         (most, deadline): (u64, Option<Instant>),
         share: &mut BudgetShare,
     ) -> Result<std::result::Result<Bytes, Box<Rejection>>> {
-        let too_large = || Rejection::new(Reason::BodyTooLarge, format!("at most {most} bytes are taken here"));
+        let too_large = || Rejection::new(Reason::BodyTooLarge, format!("at most {most} bytes are accepted"));
         let headers = &session.req_header().headers;
         let length = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
         if length.is_some_and(|length| length > most) {

@@ -54,7 +54,7 @@ impl HttpFilter for Filter {
     fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
         if !context.consumers.has_keys() && !context.is_partial {
             let place = context.place.clone();
-            context.mistakes.add(&place, "no consumer has an api_key, so this would refuse everyone");
+            context.mistakes.add(&place, "no consumer has an api_key, so this would reject everyone");
             return None;
         }
         let mut edits = Vec::new();

@@ -83,7 +83,7 @@ impl HttpFilter for Filter {
 
     async fn authenticate(&self, request: &RequestHeader, _exchange: &Exchange) -> Result<Authenticated, Unauthenticated> {
         let mut values = request.headers.get_all(AUTHORIZATION).iter();
-        let Some(encoded) = values.next().and_then(|value| encoded(value.as_bytes())) else {
+        let Some(encoded) = values.next().and_then(|value| strip_scheme(value.as_bytes())) else {
             return Err(Unauthenticated::missing(self.rejection(Reason::PasswordMissing)));
         };
         let invalid = || Unauthenticated::invalid(self.rejection(Reason::PasswordInvalid));
@@ -129,7 +129,7 @@ fn challenge(realm: &str) -> Result<HeaderValue, String> {
 }
 
 /// Returns what follows the scheme, whose case does not matter.
-fn encoded(value: &[u8]) -> Option<&[u8]> {
+fn strip_scheme(value: &[u8]) -> Option<&[u8]> {
     let (scheme, rest) = value.split_at_checked(SCHEME.len())?;
     let is_it = scheme.eq_ignore_ascii_case(SCHEME.as_bytes()) && rest.first().is_none_or(|byte| *byte == b' ');
     is_it.then(|| rest.trim_ascii())
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn credentials_are_read_as_the_rfc_has_them() {
         let read = |value: &str| {
-            let decoded = decode(encoded(value.as_bytes())?)?;
+            let decoded = decode(strip_scheme(value.as_bytes())?)?;
             parts(&decoded).map(|(name, password)| format!("{name}|{password}"))
         };
         // Those of RFC 7617, sections 2 and 2.1.

@@ -169,7 +169,7 @@ impl HttpFilter for Filter {
             Ok(None) => return Err(Unauthenticated::missing(challenge(Reason::TokenMissing, None))),
             Err(why) => return Err(Unauthenticated::invalid(challenge(Reason::TokenInvalid, Some(why)))),
         };
-        let verified = match self.verifier.remembered(&token) {
+        let verified = match self.verifier.cached(&token) {
             Some(verified) => Ok(verified),
             None => Box::pin(self.verifier.verify(&token)).await,
         };

@@ -58,7 +58,7 @@ pub struct Verifier {
     required_claims: Vec<String>,
     forward: Vec<(String, HeaderName)>,
     consumers: Arc<Consumers>,
-    remembered: VerifiedTokens<Verified>,
+    cached: VerifiedTokens<Verified>,
 }
 
 fn unix_now() -> u64 {
@@ -107,17 +107,17 @@ impl Verifier {
             required_claims: config.required_claims.clone(),
             forward: config.forward_claims.iter().map(|(c, h)| (c.clone(), h.0.clone())).collect(),
             consumers: Arc::clone(context.consumers),
-            remembered: VerifiedTokens::default(),
+            cached: VerifiedTokens::default(),
         })
     }
 
     /// Returns the cached result of a token that was verified recently.
-    pub fn remembered(&self, token: &[u8]) -> Option<Arc<Verified>> {
+    pub fn cached(&self, token: &[u8]) -> Option<Arc<Verified>> {
         if token.len() > MAX_TOKEN {
             return None;
         }
         let set = self.present_keys().ok()?;
-        self.remembered.get(&consumer_digest(token), set.generation, unix_now())
+        self.cached.get(&consumer_digest(token), set.generation, unix_now())
     }
 
     /// Verifies a token.
@@ -131,7 +131,7 @@ impl Verifier {
         let claims = self.check(token, &head, &set)?;
         let verified = Arc::new(self.accept(&claims)?);
         if let Some(expires) = claims.get("exp").and_then(Value::as_f64) {
-            self.remembered.insert(consumer_digest(token), Arc::clone(&verified), set.generation, expires as u64, unix_now());
+            self.cached.insert(consumer_digest(token), Arc::clone(&verified), set.generation, expires as u64, unix_now());
         }
         Ok(verified)
     }
