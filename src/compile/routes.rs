@@ -1,16 +1,15 @@
 //! `routes`: matches, filters, actions, and the routers of the listeners.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use ahash::AHashMap;
 use http::HeaderName;
 
-use super::filters::Inherited;
 use super::paths::{bypasses, path_rules};
 use crate::actions::{Action, ActionConfig, ActionContext};
-use crate::config::{self, Loaded, OneOrMany, TextRule, TextTest};
-use crate::filters::{Consumers, Shared, Stage};
+use crate::config::{self, Inherited, Loaded, OneOrMany, TextRule, TextTest};
+use crate::filters::{Consumers, Filter, FilterConfig, Shared, Stage};
 use crate::live::Live;
 use crate::notation::{Header, Mistakes, Place, nearest};
 use crate::rules::routing::{Entry, HostPattern, PathPattern, Predicates, Router, Segment, TextMatch};
@@ -38,6 +37,8 @@ pub struct Work<'w> {
     pub warnings: &'w mut Mistakes,
     /// What filters of all routes share.
     pub shared: Shared,
+    /// Filters that several routes have, by the address of what is written; `None` for one with errors.
+    pub filters: HashMap<*const FilterConfig, Option<Arc<Filter>>>,
     /// Splits by a key so far.
     pub keyed_splits: usize,
 }
@@ -55,7 +56,7 @@ impl<'w> Work<'w> {
             return (routes, Vec::new());
         }
         let mut count = 0;
-        let mut inherited = Inherited::new(self.loaded, self.listeners, self.mistakes);
+        let inherited = Inherited::new(self.loaded, self.mistakes);
         for (index, route) in config.routes.iter().enumerate() {
             let place = self.loaded.route_place(index);
             if let Some(first) = names.insert(route.name.0.as_str(), index) {
@@ -76,7 +77,7 @@ impl<'w> Work<'w> {
             for listener in &bound {
                 entries[*listener].extend(own.iter().cloned());
             }
-            let chains = self.chains(&mut inherited, route, &place, &bound);
+            let chains = self.chains(&inherited, route, &place, &bound);
             routes.push(self.route(route, &own, &place, chains));
         }
         inherited.warn_of_unused(self.warnings);
