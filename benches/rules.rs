@@ -18,12 +18,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, Method};
-use portcullis::live::Buckets;
-use portcullis::notation::Rate;
-use portcullis::rules::balance::{Algorithm, Ask, Ewma, Loads, Seat, hash_key};
-use portcullis::rules::limits::Gcra;
-use portcullis::rules::payload::{Coding, Editor, Encoder, Fields, Level, MaskText, Masks, Renames, Step, Stripper};
-use portcullis::rules::routing::{Entry, Predicates, Question, Router, Verdict};
+use portcullis::parts::{Algorithm, Ask, Buckets, Entry, Ewma, Gcra, Loads, Predicates, Question, Router, Seat, Verdict, hash_key};
+use portcullis::parts::{Coding, Editor, Encoder, Fields, Level, MaskText, Masks, Renames, Step, Stripper};
 
 /// Paths in the shape of the GitHub REST API, as many as are asked for.
 fn paths(count: usize) -> Vec<String> {
@@ -123,7 +119,7 @@ fn balance(criterion: &mut Criterion) {
 }
 
 fn limits(criterion: &mut Criterion) {
-    let gcra = Gcra::new(Rate { count: 1_000_000, period: std::time::Duration::from_secs(1) }, None);
+    let gcra = Gcra::new(1_000_000, std::time::Duration::from_secs(1), None);
     let buckets = Buckets::default();
     let mut now: u64 = 1_000_000_000_000;
     criterion.bench_function("admit one of 1,000 keys", |b| {
@@ -189,13 +185,12 @@ fn configuration(criterion: &mut Criterion) {
         .collect();
     let text =
         format!("listeners: [{{name: main, address: 127.0.0.1:0}}]\nupstreams: {{one: {{targets: ['127.0.0.1:1']}}}}\nroutes:\n{routes}");
-    let load = || portcullis::config::load_text(&text, "bench.yaml", std::path::Path::new(".")).expect("YAML");
+    let load = || portcullis::parts::Configuration::read(&text, std::path::Path::new(".")).unwrap_or_else(|errors| panic!("{errors:?}"));
     let loaded = load();
     let mut group = criterion.benchmark_group("10,000 routes");
     group.sample_size(10);
     group.bench_function("read", |b| b.iter(load));
-    group
-        .bench_function("compile", |b| b.iter(|| portcullis::compile::compile(&loaded, &portcullis::live::Live::default()).expect("fine")));
+    group.bench_function("compile", |b| b.iter(|| loaded.compile().expect("fine")));
     group.finish();
 }
 

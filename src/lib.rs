@@ -21,20 +21,25 @@
 //!   workers, a panic.
 //! * A secret in a log, an error, a metric or `Debug`.
 
-pub mod actions;
-pub mod admin;
-pub mod cli;
-pub mod clients;
-pub mod compile;
-pub mod config;
-pub mod edge;
-pub mod exchange;
-pub mod filters;
-pub mod live;
-pub mod notation;
-pub mod process;
-pub mod rules;
-pub mod snapshot;
-pub mod telemetry;
-pub mod tls;
-pub mod upstreams;
+mod actions;
+mod admin;
+mod cli;
+mod clients;
+mod compile;
+mod config;
+mod edge;
+mod exchange;
+mod filters;
+mod live;
+mod notation;
+#[doc(hidden)]
+pub mod parts;
+mod process;
+mod rules;
+mod snapshot;
+mod telemetry;
+mod tls;
+mod upstreams;
+
+pub use cli::{Arguments, Command, init_log};
+pub use telemetry::finish_log;

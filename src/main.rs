@@ -3,7 +3,7 @@
 mod allocator;
 
 use clap::Parser;
-use portcullis::cli::{self, Command};
+use portcullis::{Arguments, Command, finish_log, init_log};
 
 /// Faster than the system's by about a tenth of a request's CPU time (benches/results).
 #[global_allocator]
@@ -11,8 +11,8 @@ static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 fn main() -> std::process::ExitCode {
     allocator::keep_memory();
-    let arguments = cli::Arguments::parse();
-    cli::init_log(arguments.quiet);
+    let arguments = Arguments::parse();
+    init_log(arguments.quiet);
     let code = match arguments.command {
         Command::Run(run) => run.execute(),
         Command::Check(check) => check.execute(),
@@ -25,6 +25,6 @@ fn main() -> std::process::ExitCode {
         Command::Schema(schema) => schema.execute(),
         Command::Completions(completions) => completions.execute(),
     };
-    portcullis::telemetry::finish_log();
+    finish_log();
     code.into()
 }

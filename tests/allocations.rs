@@ -16,7 +16,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use portcullis::process::{Options, Source, start};
+use portcullis::parts::Gateway;
 
 struct Counting;
 
@@ -165,9 +165,8 @@ routes:
         target()
     );
     let control = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-    let source = Source::Text { text, name: "c.yaml".to_owned(), base: ".".into() };
-    let started = control.block_on(start(Options { source, upgrade: false })).unwrap_or_else(|failure| panic!("{failure}"));
-    let address = started.supervisor.addresses()[0].1;
+    let gateway = control.block_on(Gateway::start(text)).unwrap_or_else(|failure| panic!("{failure}"));
+    let address = gateway.address().expect("a listener");
     let headers = "Host: localhost\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n";
     let plain = allocations(address, &format!("GET /plain HTTP/1.1\r\n{headers}\r\n"));
     let full = allocations(address, &format!("GET /api/v1/users/7 HTTP/1.1\r\n{headers}Authorization: Bearer {token}\r\n\r\n"));
@@ -177,10 +176,7 @@ routes:
     assert!(plain <= PLAIN, "a plain request allocates {plain} times, its budget is {PLAIN}");
     assert!(full <= FULL, "a request with JWT and limit allocates {full} times, its budget is {FULL}");
     assert!(held <= HELD, "an idle connection holds {held} bytes, its budget is {HELD}");
-    control.block_on(async {
-        started.supervisor.end();
-        started.until_end().await;
-    });
+    control.block_on(gateway.end());
 }
 
 /// Pingora with nothing around it needs 82; measured were 74 and 81. Never to be raised.

@@ -101,15 +101,22 @@ impl Place {
     /// Starts a command of the background, and waits until it accepts on the address that it is said to print.
     fn start(&mut self, line: &str, prints: &str) {
         let address: SocketAddr = prints.rsplit(' ').next().and_then(|a| a.parse().ok()).expect("the address at which it accepts");
-        let child = self.shell(&format!("exec {line}")).process_group(0).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let log = tempfile::NamedTempFile::new().expect("a file");
+        let (out, error) = (log.reopen().expect("the file"), log.reopen().expect("the file"));
+        let child = self.shell(&format!("exec {line}")).process_group(0).stdout(out).stderr(error).spawn();
         self.background.push(child.expect("bash"));
-        eventually(line, || TcpStream::connect(address).is_ok());
+        eventually(line, || {
+            let ended = self.background.last_mut().is_some_and(|child| child.try_wait().expect("a status").is_some());
+            assert!(!ended, "{line}: {}", std::fs::read_to_string(log.path()).unwrap_or_default());
+            TcpStream::connect(address).is_ok()
+        });
     }
 }
 
-/// A free port of that address, which nothing else uses.
-fn free(ip: Ipv4Addr) -> SocketAddr {
-    TcpListener::bind((ip, 0)).and_then(|l| l.local_addr()).expect("a free port")
+/// Free ports of that address, which nothing else uses.
+fn free<const N: usize>(ip: Ipv4Addr) -> [SocketAddr; N] {
+    let all = [(); N].map(|()| TcpListener::bind((ip, 0)).expect("a free port"));
+    all.each_ref().map(|listener| listener.local_addr().expect("an address"))
 }
 
 fn replaced(text: &str, addresses: &[(&str, SocketAddr)]) -> String {
@@ -154,16 +161,16 @@ fn builds(line: &str) -> bool {
 fn every_command_of_the_readme_does_what_it_says() {
     let readme = std::fs::read_to_string(format!("{ROOT}/README.md")).expect("the README");
     let (mut place, gateway, operators) = demo();
-    let ip = own_address(0);
-    let samples = [free(ip), free(ip), free(ip)];
+    let [first, second, third, of_samples] = free(own_address(0));
     let folder = tempfile::tempdir().expect("a folder");
     let targets = folder.path().join("targets.yaml");
     let addresses = [
         ("127.0.0.1:8080", gateway),
         ("127.0.0.1:9901", operators),
-        ("127.0.0.1:9001", samples[0]),
-        ("127.0.0.1:9002", samples[1]),
-        ("127.0.0.1:9003", samples[2]),
+        ("127.0.0.1:9900", of_samples),
+        ("127.0.0.1:9001", first),
+        ("127.0.0.1:9002", second),
+        ("127.0.0.1:9003", third),
     ];
     let example = std::fs::read_to_string(format!("{ROOT}/conf/examples/targets.yaml")).expect("the example");
     std::fs::write(&targets, replaced(&example, &addresses)).expect("written");
@@ -197,11 +204,11 @@ fn follow(page: &str, number: u8, samples: &Gateway) {
     for shown in ["conf", "systemd"] {
         std::os::unix::fs::symlink(Path::new(ROOT).join(shown), folder.path().join(shown)).expect("a link");
     }
-    let ip = own_address(number);
+    let [plain, secure, operators] = free(own_address(number));
     let addresses = [
-        ("127.0.0.1:8080", free(ip)),
-        ("127.0.0.1:8443", free(ip)),
-        ("127.0.0.1:9901", free(ip)),
+        ("127.0.0.1:8080", plain),
+        ("127.0.0.1:8443", secure),
+        ("127.0.0.1:9901", operators),
         ("127.0.0.1:9001", samples.listeners[0].1),
         ("127.0.0.1:9002", samples.listeners[1].1),
         ("127.0.0.1:9003", samples.listeners[2].1),
@@ -229,7 +236,7 @@ fn below(line: &str, root: &Path) -> String {
 #[test]
 fn every_guide_can_be_followed() {
     let example = std::fs::read_to_string(format!("{ROOT}/conf/examples/targets.yaml")).expect("the example");
-    let samples = Gateway::start(&(1..=3).fold(example, |text, n| text.replace(&format!(":900{n}"), ":0")));
+    let samples = Gateway::start(&[":9001", ":9002", ":9003", ":9900"].iter().fold(example, |text, port| text.replace(port, ":0")));
     let readme = std::fs::read_to_string(format!("{ROOT}/README.md")).expect("the README");
     let folder = std::fs::read_dir(format!("{ROOT}/conf/guides")).expect("the guides");
     let mut guides: Vec<PathBuf> = folder.map(|e| e.expect("an entry").path()).collect();

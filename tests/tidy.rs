@@ -9,65 +9,119 @@
     reason = "a test or a tool: what is not as it should be ends it"
 )]
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+#[path = "tidy/imports.rs"]
+mod imports;
+#[path = "tidy/source.rs"]
+mod source;
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Rooms from the top down; a room uses those below it and those on its own line.
+use imports::{Modules, circles};
+use source::{ROOT, Source, sources};
+
+/// Rooms from the top down; a room uses those below it and those on its own line, and no two use each other.
 const ORDER: &[&[&str]] = &[
-    &["main", "cli", "allocator"],
+    &["main", "parts", "cli", "allocator"],
     &["process"],
     &["edge", "admin"],
     &["compile"],
     &["snapshot", "config"],
-    &["actions", "filters"],
+    &["filters", "actions"],
     &["upstreams", "clients", "telemetry", "live", "tls"],
     &["exchange"],
-    &["notation", "rules"],
+    &["notation"],
+    &["rules"],
 ];
 
-fn sources() -> Vec<(PathBuf, String)> {
-    let mut out = Vec::new();
-    let mut folders = vec![Path::new(ROOT).join("src")];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).expect("the folder") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "rs") {
-                let text = std::fs::read_to_string(&path).expect("the file");
-                out.push((path.strip_prefix(Path::new(ROOT).join("src")).expect("below src").to_path_buf(), text));
-            }
-        }
-    }
-    out.sort();
-    out
-}
+/// Folders in which no files use each other in a circle, those of their root included. In others a circle may be within
+/// the folder, where the parts of one type stand in several files.
+const WITHOUT_CIRCLES: &[&str] = &["clients", "compile", "edge/listeners", "live", "telemetry"];
 
 fn rank(room: &str) -> Option<usize> {
     ORDER.iter().position(|line| line.contains(&room))
 }
 
-fn room_of(path: &Path) -> String {
-    path.components().next().map(|c| c.as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned()).unwrap_or_default()
+/// The folder of a module's file: for `a/b.rs` it is `a`, and for `a/mod.rs` too.
+fn folder(source: &Source) -> String {
+    source.path.parent().map(|p| p.display().to_string()).unwrap_or_default()
 }
 
 #[test]
 fn imports_run_downwards() {
-    let mut wrong = Vec::new();
-    for (path, text) in sources() {
-        let room = room_of(&path);
-        if room == "lib" {
-            continue;
-        }
+    let all = sources("src");
+    let modules = Modules::of(&all);
+    let (mut wrong, mut seen) = (Vec::new(), 0);
+    for source in all.iter().filter(|s| s.path.to_str() != Some("lib.rs")) {
+        let room = source.room();
         let own = rank(&room).unwrap_or_else(|| panic!("the room {room} is not in the order"));
-        for (number, line) in text.lines().enumerate().filter(|(_, l)| !l.trim_start().starts_with("//")) {
-            for used in line.split("crate::").skip(1) {
-                let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-                if rank(&used).is_some_and(|r| r < own) {
-                    wrong.push(format!("{}:{}: {room} uses {used}, which is above it", path.display(), number + 1));
-                }
+        for edge in modules.edges(source) {
+            seen += 1;
+            // What is written, and where it leads: a re-export hides nothing.
+            let used: BTreeSet<&String> = [edge.written.first(), edge.to.first()].into_iter().flatten().collect();
+            for used in used.into_iter().filter(|used| rank(used).is_some_and(|r| r < own)) {
+                wrong.push(format!("{}:{}: {room} uses {used}, which is above it", source.path.display(), edge.line));
+            }
+        }
+    }
+    assert!(seen > 1_000, "only {seen} imports were found");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn imports_run_in_no_circle() {
+    let all = sources("src");
+    let modules = Modules::of(&all);
+    let (mut rooms, mut files) = (BTreeMap::<_, BTreeSet<_>>::new(), BTreeMap::<_, BTreeSet<_>>::new());
+    let folders: BTreeMap<_, _> = all.iter().map(|source| (source.module(), folder(source))).collect();
+    for source in &all {
+        for edge in modules.edges(source).into_iter().filter(|edge| !edge.in_test) {
+            if let Some(to) = edge.to.first().filter(|to| **to != source.room()) {
+                rooms.entry(source.room()).or_default().insert(to.clone());
+            }
+            files.entry(source.module()).or_default().insert(edge.to);
+        }
+    }
+    let mut wrong: Vec<_> = circles(&rooms).into_iter().map(|circle| format!("rooms: {circle:?}")).collect();
+    for circle in circles(&files) {
+        let within: BTreeSet<&String> = circle.iter().map(|module| &folders[module]).collect();
+        let shortest = within.iter().min_by_key(|f| f.len()).map_or("", |f| f.as_str());
+        // A folder and those within it may be one thing in several files; folders beside each other are not.
+        let across = within.iter().any(|f| f.as_str() != shortest && !f.starts_with(&format!("{shortest}/")));
+        if across || within.iter().any(|f| WITHOUT_CIRCLES.contains(&f.as_str())) {
+            let files: Vec<_> = circle.iter().map(|module| module.join("/")).collect();
+            wrong.push(format!("files: {}", files.join(", ")));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A module is where its path says, so that the checks above see all there is; tests may stand beside their file.
+#[test]
+fn modules_are_where_they_are_called() {
+    for source in sources("src") {
+        let words: Vec<&str> = source.tokens.iter().map(|t| t.text.as_str()).collect();
+        let moved = words.windows(7).any(|w| w[..6] == ["#", "[", "path", "=", "]", "mod"] && !w[6].ends_with("tests"));
+        let included = words.windows(2).any(|w| w == ["include", "!"]);
+        let own = source.path.to_str() != Some("main.rs") && words.windows(2).any(|w| w == ["portcullis", "::"]);
+        assert!(!moved && !included && !own, "{}: #[path], include! or the crate's own name", source.path.display());
+    }
+}
+
+#[test]
+fn pingoras_proxy_stays_at_the_edge() {
+    let crates = ["proxy", "server", "apps", "listeners", "services"];
+    let mut wrong = Vec::new();
+    for source in sources("src").into_iter().filter(|s| !matches!(s.room().as_str(), "edge" | "process")) {
+        for used in source.used() {
+            let words: Vec<&str> = used.segments.iter().map(String::as_str).collect();
+            let is_it = match words[..] {
+                ["pingora", name, ..] => crates.contains(&name) || name == "*",
+                ["pingora_core", name, ..] => crates.contains(&name),
+                [name, ..] => name == "pingora_proxy",
+                [] => false,
+            };
+            if is_it {
+                wrong.push(format!("{}:{} names {}", source.path.display(), used.line, used.segments.join("::")));
             }
         }
     }
@@ -75,41 +129,59 @@ fn imports_run_downwards() {
 }
 
 #[test]
-fn pingoras_proxy_stays_at_the_edge() {
-    let above = |path: &Path| !matches!(room_of(path).as_str(), "edge" | "process");
-    for (path, text) in sources().into_iter().filter(|(p, _)| above(p)) {
-        for name in ["pingora::proxy", "pingora_proxy::", "pingora::server"] {
-            assert!(!text.contains(name), "{} names {name}", path.display());
+fn rules_are_pure() {
+    let words = ["tokio", "Instant", "SystemTime", "TcpStream", "UdpSocket", "Mutex", "RwLock", "println", "eprintln", "log"];
+    let paths = ["fs", "env", "net", "process", "thread"];
+    let mut wrong = Vec::new();
+    for source in sources("src").into_iter().filter(|s| s.room() == "rules" && !s.is_test()) {
+        for used in source.used() {
+            let first = |n: usize| used.segments.get(n).map_or("", String::as_str);
+            let address = ["IpAddr", "Ipv4Addr", "Ipv6Addr", "SocketAddr"].contains(&first(2));
+            if words.contains(&first(0)) || (first(0) == "std" && paths.contains(&first(1)) && !address) {
+                wrong.push(format!("{}:{} uses {}", source.path.display(), used.line, used.segments.join("::")));
+            }
+        }
+        for token in source.tokens.iter().filter(|t| words.contains(&t.text.as_str()) && t.text != "log") {
+            wrong.push(format!("{}:{} uses {}", source.path.display(), token.line, token.text));
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-#[test]
-fn rules_are_pure() {
-    for (path, text) in sources().into_iter().filter(|(p, _)| p.starts_with("rules") && !p.to_string_lossy().contains("test")) {
-        for name in ["tokio", "std::fs", "std::env", "Instant", "SystemTime", "TcpStream", "Mutex", "println!"] {
-            let used = text.lines().any(|l| !l.trim_start().starts_with("//") && l.contains(name));
-            assert!(!used, "{} uses {name}", path.display());
-        }
-    }
-}
+/// The most lines of a file and of a function, in each folder.
+const SIZES: &[(&str, usize, usize)] = &[("src", 500, 70), ("tests", 500, 100), ("benches", 500, 80)];
 
 #[test]
 fn files_and_functions_stay_small() {
     let mut wrong = Vec::new();
-    for (path, text) in sources() {
-        let lines: Vec<&str> = text.lines().collect();
-        if lines.len() > 500 {
-            wrong.push(format!("{}: {} lines; 500 are the most", path.display(), lines.len()));
+    for (folder, lines, of_function) in SIZES {
+        for source in sources(folder) {
+            let count = source.text.lines().count();
+            if count > *lines {
+                wrong.push(format!("{folder}/{}: {count} lines; {lines} are the most", source.path.display()));
+            }
+            for function in source.functions().into_iter().filter(|f| f.lines > *of_function) {
+                let place = format!("{folder}/{}:{}", source.path.display(), function.line);
+                wrong.push(format!("{place}: {} has {} lines; {of_function} are the most", function.name, function.lines));
+            }
         }
-        for (start, line) in lines.iter().enumerate() {
-            let indent = line.len() - line.trim_start().len();
-            let is_fn = line.trim_start().split("fn ").count() > 1 && line.ends_with('{') && !line.trim_start().starts_with("//");
-            if is_fn {
-                let close = format!("{}}}", " ".repeat(indent));
-                let length = lines[start..].iter().position(|l| **l == close).unwrap_or(0);
-                if length > 70 {
-                    wrong.push(format!("{}:{}: a function of {length} lines; 70 are the most", path.display(), start + 1));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// rustfmt leaves comments and texts as long as they are. In tests and benches a text may be: it is a configuration.
+#[test]
+fn lines_stay_short() {
+    let settings = std::fs::read_to_string(format!("{ROOT}/rustfmt.toml")).expect("the settings");
+    let width = settings.lines().find_map(|l| l.strip_prefix("max_width = ")).and_then(|w| w.parse().ok()).expect("a width");
+    let mut wrong = Vec::new();
+    for (folder, _, _) in SIZES {
+        for source in sources(folder) {
+            for (number, line) in source.text.lines().enumerate().filter(|(_, line)| line.chars().count() > width) {
+                let of_code: usize = source.tokens.iter().filter(|t| t.line == number + 1).map(|t| t.text.len() + 1).sum();
+                if *folder == "src" || of_code > width || line.trim_start().starts_with("//") {
+                    let count = line.chars().count();
+                    wrong.push(format!("{folder}/{}:{}: {count} columns; {width} are the most", source.path.display(), number + 1));
                 }
             }
         }
@@ -119,25 +191,72 @@ fn files_and_functions_stay_small() {
 
 #[test]
 fn every_file_says_what_it_is() {
-    for (path, text) in sources() {
-        assert!(text.starts_with("//!"), "{} does not begin with //!", path.display());
+    for source in sources("src") {
+        assert!(source.text.starts_with("//!"), "{} does not begin with //!", source.path.display());
     }
+}
+
+/// rustc asks for this only where the crate itself is public.
+#[test]
+fn what_other_files_see_is_documented() {
+    let kinds = ["fn ", "struct ", "enum ", "trait ", "const ", "static ", "type ", "async fn ", "const fn ", "unsafe fn "];
+    let mut wrong = Vec::new();
+    for source in sources("src").into_iter().filter(|s| !s.is_test()) {
+        let lines: Vec<&str> = source.text.lines().map(str::trim_start).collect();
+        for (at, line) in lines.iter().enumerate() {
+            let item = line.strip_prefix("pub ").filter(|item| kinds.iter().any(|kind| item.starts_with(kind)));
+            let mut above = lines[..at].iter().rev().take_while(|l| !l.is_empty() && !l.ends_with(['{', '}']));
+            if item.is_some_and(|item| !item.contains('$')) && !above.any(|l| l.starts_with("///")) {
+                wrong.push(format!("{}:{}: {line}", source.path.display(), at + 1));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
 fn nothing_is_left_undone() {
     let words = ["todo!(", "unimplemented!(", "FIXME", "XXX", "dbg!("];
-    for (path, text) in sources() {
+    for source in sources("src") {
         for word in words {
-            assert!(!text.contains(word), "{} has {word}", path.display());
+            assert!(!source.text.contains(word), "{} has {word}", source.path.display());
         }
     }
 }
 
 #[test]
 fn metric_names_are_in_one_file() {
-    let holders: Vec<_> = sources().into_iter().filter(|(_, t)| t.contains("\"portcullis_")).map(|(p, _)| p).collect();
-    assert_eq!(holders, [Path::new("telemetry/metrics.rs")]);
+    let holders: Vec<_> = sources("src").into_iter().filter(|s| s.text.contains("\"portcullis_")).map(|s| s.path).collect();
+    assert_eq!(holders, [std::path::Path::new("telemetry/metrics.rs")]);
+}
+
+/// The checks see through what would hide an import or the length of a function.
+#[test]
+fn the_checks_see_what_is_hidden() {
+    let file = |path: &str, text: &str| Source { path: path.into(), tokens: source::tokens(text), text: text.to_owned() };
+    let all = [
+        file("edge/mod.rs", "mod proxy; pub use proxy::{Gateway as Renamed, *};"),
+        file("edge/proxy/mod.rs", "pub struct Gateway; pub fn hook() {}"),
+        file("live/mod.rs", "pub mod deep; pub use crate::edge::Renamed;"),
+        file(
+            "live/deep.rs",
+            "// use crate::process;\nconst T: &str = \"crate::cli::x\"; use crate::{\n  telemetry::{self},\n  \
+             edge::{Renamed, hook as h},\n};\nfn f() { super::super::edge::hook(); }\nuse super::Renamed as Again;",
+        ),
+        file("telemetry/mod.rs", "mod inner { use super::super::live::deep; }"),
+    ];
+    let modules = Modules::of(&all);
+    let seen = |at: usize| modules.edges(&all[at]).into_iter().map(|e| (e.line, e.to.join("/"))).collect::<Vec<_>>();
+    let edges = |list: &[(usize, &str)]| list.iter().map(|(line, to)| (*line, (*to).to_owned())).collect::<Vec<_>>();
+    let (telemetry, proxy) = ("telemetry", "edge/proxy");
+    assert_eq!(seen(3), edges(&[(3, telemetry), (4, proxy), (4, proxy), (6, proxy), (7, proxy)]));
+    assert_eq!(seen(4), edges(&[(1, "live/deep")]));
+    let long = file(
+        "a.rs",
+        "fn one(\n  a: [u8; 2],\n) -> u8\nwhere\n  u8: Copy,\n{\n  '{'; b'}'; r#\"}\"#;\n  a[0]\n}\ntrait T { fn two(&self); }",
+    );
+    let functions: Vec<_> = long.functions().into_iter().map(|f| (f.name, f.line, f.lines)).collect();
+    assert_eq!(functions, [("one".to_owned(), 1, 9)]);
 }
 
 /// Licences, sources and duplicates of all dependencies, from what cargo has on disk already.

@@ -1,8 +1,8 @@
 //! The gateway beside its peers, in one run.
 //!
 //! `compare run [SECONDS [ROUNDS]] [--only NAME,…]` measures; `compare table FILE` makes the table and the
-//! plot from what was measured; `compare soak [REQUESTS_PER_SECOND [RUNS]]` upgrades and reloads under load, `compare reloads` reloads 10,000
-//! routes.
+//! plot from what was measured; `compare soak [REQUESTS_PER_SECOND [RUNS]]` upgrades and reloads under load,
+//! `compare reloads` reloads 10,000 routes.
 
 #![allow(
     clippy::expect_used,

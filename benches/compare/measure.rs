@@ -91,7 +91,7 @@ pub fn ground(folder: &Path) -> (Ground, [Running; 2], String) {
 
 /// A client that trusts any certificate of ours: what is measured is the server.
 pub fn client(folder: &Path, alpn: &[u8]) -> Arc<rustls::ClientConfig> {
-    portcullis::tls::install_provider();
+    portcullis::parts::install_provider();
     let mut roots = rustls::RootCertStore::empty();
     let pem = std::fs::read(folder.join("cert.pem")).expect("the certificate");
     for certificate in rustls_pemfile::certs(&mut pem.as_slice()) {

@@ -18,9 +18,8 @@ use crate::telemetry::{complain, say};
 
 /// Tell which route a request takes, through which filters, and which was the runner-up
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example: portcullis explain -c conf/examples/demo.yaml GET http://localhost/api/v1/users/profile -H 'Accept: */*' --from 10.1.2.3"
-)]
+#[command(after_help = "Example: portcullis explain -c conf/examples/demo.yaml GET http://localhost/api/v1/users/profile \
+                  -H 'Accept: */*' --from 10.1.2.3")]
 pub struct Explain {
     /// The configuration
     #[arg(long, short, value_name = "FILE")]

@@ -8,9 +8,8 @@ use crate::telemetry::{complain, say};
 
 /// Let a running gateway read its configuration again
 #[derive(Debug, Args)]
-#[command(
-    after_help = "With any mistake the gateway keeps what it has; the mistakes are told here, and the exit code is 2. It is 1 when the gateway cannot be asked, or reloads nothing now."
-)]
+#[command(after_help = "With any mistake the gateway keeps what it has; the mistakes are told here, and the exit code is 2. \
+                  It is 1 when the gateway cannot be asked, or reloads nothing now.")]
 pub struct Reload {
     /// The gateway
     #[command(flatten)]

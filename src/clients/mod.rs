@@ -2,8 +2,6 @@
 
 mod dns;
 mod fetch;
-mod file;
 
 pub use dns::{Addresses, DnsError, Family, Resolver, Service};
-pub use fetch::{FetchError, Fetcher};
-pub use file::{FileVersion, MAX_MATERIAL, read_file, read_text};
+pub use fetch::Fetcher;

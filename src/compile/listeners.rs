@@ -14,6 +14,7 @@ use crate::tls::{ServerSettings, chain_and_key};
 /// The most listeners of a configuration.
 const MAX_LISTENERS: usize = 1_000;
 
+/// Returns the listeners, with every error in them among `mistakes`.
 pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes) -> Vec<Listener> {
     let mut out = Vec::new();
     if loaded.config.listeners.len() > MAX_LISTENERS {

@@ -38,6 +38,7 @@ fn table_size(upstream: &config::Upstream) -> u64 {
     }
 }
 
+/// Returns the upstreams by name, with every error in them among `mistakes`.
 pub fn compile(loaded: &Loaded, live: &Live, mistakes: &mut Mistakes) -> BTreeMap<String, Arc<Upstream>> {
     let mut out = BTreeMap::new();
     let tables: u64 = loaded.config.upstreams.values().map(table_size).sum();

@@ -11,8 +11,8 @@ use aws_lc_rs::digest::{Context, SHA256};
 use serde_json::Value as Json;
 
 use super::tree::{Node, Value};
-use crate::clients::{MAX_MATERIAL, read_file};
 use crate::notation::{Fact, Place, Step, carries_credentials, fact_of, normal_form};
+use crate::tls::{MAX_MATERIAL, read_file};
 
 /// The schema of a configuration.
 pub static SCHEMA: LazyLock<Json> = LazyLock::new(super::schema);

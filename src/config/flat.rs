@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::facts::{self, Type, read_at_start};
 use super::redact::Redactor;
 use super::tree::{Node, Value};
-use crate::clients::{MAX_MATERIAL, read_file};
+use crate::tls::{MAX_MATERIAL, read_file};
 
 /// A value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use super::redact::Redactor;
 use super::trail::Trail;
 use super::tree::{Node, Size, Value};
-use crate::clients::read_text;
 use crate::notation::{Mistakes, Place};
+use crate::tls::read_text;
 
 /// The largest file that a `${file:…}` stands for.
 const MAX_SUBSTITUTED: u64 = 1 << 20;

@@ -9,8 +9,8 @@ use super::redact::Redactor;
 use super::trail::Trail;
 use super::tree::{self, Node, Size, Spot, Value};
 use super::{Config, Flat, Inherited, check, include, read};
-use crate::clients::read_text;
 use crate::notation::{Mistake, Mistakes, Place, Step, Word};
+use crate::tls::read_text;
 
 /// The most bytes of all files of a configuration.
 const MAX_FILES_TEXT: u64 = 64 << 20;

@@ -30,19 +30,19 @@ use serde::Deserialize;
 use crate::filters::FilterConfig;
 use crate::notation::Name;
 
-pub use balance::{Balance, HashBalance, HashTable};
-pub use consumer::{ApiKeyCredential, BasicCredential, Consumer, Credential, TokenCredential};
+pub use balance::{Balance, HashTable};
+pub use consumer::{Consumer, Credential};
 pub use facts::read_at_start;
-pub use filters::{Defaults, FilterEntry, SetEntry};
-pub use flat::{Change, Flat, Leaf};
-pub use health::{ActiveHealth, Health, PassiveHealth, ProbeMethod};
-pub use listener::{Certificate, Listener, ListenerKind, ListenerLimits, Protocol, Tls, TlsVersion};
+pub use filters::{Defaults, FilterEntry};
+pub use flat::{Change, Flat};
+pub use health::{ActiveHealth, PassiveHealth, ProbeMethod};
+pub use listener::{Certificate, Listener, ListenerKind, Protocol, Tls, TlsVersion};
 pub use load::{FlatLater, Loaded, load, load_text};
-pub use operation::{AccessLog, Admin, LogFormat, LogOutput, Logging, Process, Shield};
-pub use resilience::{Breaker, Retry, RetryOn, SameSite, Sticky, StickyCookie, UpstreamLimits};
-pub use route::{Match, OneOrMany, PathRule, Paths, Route, TextRule, TextTest};
+pub use operation::{Admin, LogFormat, LogOutput, Logging, Process, Shield};
+pub use resilience::{Breaker, Retry, RetryOn, SameSite, Sticky, UpstreamLimits};
+pub use route::{OneOrMany, PathRule, Paths, Route, TextRule, TextTest};
 pub use selection::{Inherited, Level, Selected, written};
-pub use upstream::{Discovery, Timeouts, Upstream, UpstreamProtocol, UpstreamTls};
+pub use upstream::{Discovery, Timeouts, Upstream, UpstreamProtocol};
 
 /// A whole configuration.
 #[derive(Debug, Default, Deserialize, JsonSchema)]

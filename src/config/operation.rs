@@ -18,7 +18,8 @@ pub struct Shield {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
-    /// Its address, read at the start. Anything but loopback needs a `token`; without one, requests by a name other than `localhost` are refused. Default `127.0.0.1:9901`.
+    /// Its address, read at the start. Anything but loopback needs a `token`; without one, requests by a name other than
+    /// `localhost` are refused. Default `127.0.0.1:9901`.
     #[schemars(extend("x-read-at-start" = "start or upgrade"))]
     pub address: Listen,
     /// What `Authorization: Bearer` has to carry for anything but `/healthz` and `/readyz`.

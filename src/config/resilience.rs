@@ -80,8 +80,8 @@ impl Default for Adaptive {
     }
 }
 
-/// What is tried again, on another target while there is one, and on the same where there is none. Never once a byte of the answer was sent,
-/// and never a body that was longer than 64 KiB.
+/// What is tried again, on another target while there is one, and on the same where there is none. Never once a byte of
+/// the answer was sent, and never a body that was longer than 64 KiB.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retry {

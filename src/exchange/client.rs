@@ -1,12 +1,10 @@
 //! The client of a connection: who it is, as far as the connection says. What a request adds (trusted proxies,
 //! credentials) is in [`Exchange`](super::Exchange).
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use http::HeaderValue;
-
-use super::address_text;
 
 /// The client of a connection, whatever its transport. Each request has a copy, which allocates nothing.
 #[derive(Clone, Debug)]
@@ -43,4 +41,10 @@ impl Client {
     pub fn is_secure(&self) -> bool {
         self.tls.is_some()
     }
+}
+
+/// An address as the value of a header; IPv4 in IPv6 as IPv4.
+pub fn address_text(address: IpAddr) -> HeaderValue {
+    let text = address.to_canonical().to_string();
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }

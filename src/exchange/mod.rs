@@ -16,8 +16,8 @@ use std::time::Instant;
 
 use http::HeaderValue;
 
-pub use answer::{Answer, render};
-pub use client::{Client, TlsFacts};
+pub use answer::render;
+pub use client::{Client, TlsFacts, address_text};
 pub use edits::{Edit, Edits};
 pub use grpc::{GrpcWeb, is_grpc};
 pub use reason::Reason;
@@ -110,10 +110,4 @@ impl Default for Exchange {
     fn default() -> Self {
         Self::new(Client::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None))
     }
-}
-
-/// An address as the value of a header; IPv4 in IPv6 as IPv4.
-pub fn address_text(address: IpAddr) -> HeaderValue {
-    let text = address.to_canonical().to_string();
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }

@@ -108,7 +108,7 @@ reasons! {
     /// No target may be picked.
     NoHealthyTarget: "no_healthy_target", 503, "No healthy target is available", grpc 14, proxy Some("destination_unavailable");
     /// The breaker of the upstream, or those of all its targets, are open.
-    BreakerOpen: "breaker_open", 503, "The upstream is failing and is not asked for a while", grpc 14, proxy Some("destination_unavailable");
+    BreakerOpen: "breaker_open", 503, "The upstream is failing and is left alone for now", grpc 14, proxy Some("destination_unavailable");
     /// The upstream has as many requests as it may have.
     Overloaded: "overloaded", 503, "The upstream has too much to do", grpc 14, proxy Some("connection_limit_reached");
     /// The target's name has no address.

@@ -111,7 +111,7 @@ impl HttpFilter for Filter {
             By::Several(parts) => (parts.clone(), None),
             By::Header(part) => (Vec::new(), Some(part.header.0.clone())),
         };
-        let gcra = Gcra::new(config.limit.0, config.burst);
+        let gcra = Gcra::new(config.limit.0.count, config.limit.0.period, config.burst);
         let label = config.name.as_ref().map_or("limit", |n| n.0.as_str()).to_owned();
         let name = match &config.name {
             Some(name) => format!("name:{}", name.0),

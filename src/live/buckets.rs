@@ -246,7 +246,7 @@ mod tests {
     use std::time::Duration;
 
     fn limit(count: u32) -> Gcra {
-        Gcra::new(crate::notation::Rate { count, period: Duration::from_secs(3600) }, None)
+        Gcra::new(count, Duration::from_secs(3600), None)
     }
 
     #[test]
@@ -321,7 +321,7 @@ mod tests {
         let start = clock::now();
         let (old, new): (Shelf<String, Buckets>, Shelf<String, Buckets>) = Default::default();
         // Ten a second, and never more than that: a start of five seconds in between changes nothing.
-        let gcra = Gcra::new(crate::notation::Rate { count: 10, period: Duration::from_secs(1) }, None);
+        let gcra = Gcra::new(10, Duration::from_secs(1), None);
         let shape = "route a".to_owned();
         let buckets = old.get_or(&shape, Arc::default);
         hand(&old, &new, Part::Whole);

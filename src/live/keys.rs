@@ -16,8 +16,9 @@ use tokio::sync::{Notify, watch};
 use super::heritage::{Heritable, Part};
 use super::kept::Kept;
 use super::shelf::Shelf;
-use crate::clients::{Fetcher, FileVersion, MAX_MATERIAL, read_file};
+use crate::clients::Fetcher;
 use crate::notation::Source;
+use crate::tls::{FileVersion, MAX_MATERIAL, read_file};
 
 /// A key that may verify a token.
 #[derive(Clone)]

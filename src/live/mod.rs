@@ -22,7 +22,7 @@ use crate::upstreams::{Pool, PoolShape, Sessions};
 pub use buckets::Buckets;
 pub use heritage::{Heritable, Part};
 pub use kept::Kept;
-pub use keys::{KeyError, KeySet, KeyStore, KeyStoreShape, KeyStoreView, MAX_KEYS, VerifyingKey, parse_jwks};
+pub use keys::{KeySet, KeyStore, KeyStoreShape, VerifyingKey, parse_jwks};
 pub use passwords::{PasswordVerdict, Passwords};
 pub use verified::VerifiedTokens;
 

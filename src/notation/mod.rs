@@ -13,7 +13,7 @@ mod units;
 
 pub use header_names::carries_credentials;
 pub use key_by::KeyBy;
-pub use mistake::{Mistake, Mistakes, Place, SHOWN, Step, Word, nearest};
+pub use mistake::{Mistake, Mistakes, Place, Step, Word, nearest};
 pub use template::Template;
 pub use text::{Fact, check_format, expression_of, expression_size, fact_of, normal_form};
 pub use types::*;

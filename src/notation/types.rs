@@ -45,7 +45,8 @@ text_type!(
 text_type!(
     /// A regular expression (the syntax of Rust's `regex`: no look-around, linear in time).
     Pattern(regex::Regex), "regular-expression", ["^v[0-9]+$"], |text| {
-        regex::RegexBuilder::new(text).size_limit(1 << 20).build().map_err(|e| format!("a regular expression: {}", e.to_string().lines().last().unwrap_or_default()))
+        let why = |e: regex::Error| format!("a regular expression: {}", e.to_string().lines().last().unwrap_or_default());
+        regex::RegexBuilder::new(text).size_limit(1 << 20).build().map_err(why)
     }
 );
 
@@ -67,7 +68,8 @@ text_type!(
     /// A method, in upper case.
     MethodName(http::Method), "method", ["GET", "POST"], |text| {
         let upper = !text.is_empty() && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
-        let wanted = || format!("a method in upper case{}", super::nearest(&text.to_ascii_uppercase(), ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"]));
+        let known = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"];
+        let wanted = || format!("a method in upper case{}", super::nearest(&text.to_ascii_uppercase(), known));
         if !upper || text == "CONNECT" {
             return Err(wanted());
         }

@@ -1,5 +1,5 @@
-//! SIGHUP reloads; SIGUSR2 upgrades; SIGTERM and SIGINT drain, and a second one ends at once; SIGQUIT and SIGUSR1, which
-//! mean something to other gateways, are refused.
+//! SIGHUP reloads; SIGUSR2 upgrades; SIGTERM and SIGINT drain, and a second one ends at once; SIGQUIT and SIGUSR1,
+//! which mean something to other gateways, are refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +9,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Supervisor;
 use super::handover::start_successor;
+
+/// What is said of signals that mean something to other gateways.
+const USR1: &str = "SIGUSR1 is refused: SIGHUP opens the access log anew, as it reloads everything";
+const QUIT: &str = "SIGQUIT is refused: a process ends for a successor when that serves (SIGUSR2, `portcullis upgrade`); \
+                    SIGTERM drains and ends it";
 
 /// Whether a signal that ends a process has come, from the moment in which it comes: before anything serves nobody may
 /// have the time to wait for it.
@@ -34,8 +39,8 @@ impl Signals {
             SignalKind::user_defined2(),
         ];
         for number in [SIGTERM, SIGINT] {
-            // SAFETY: what is called within a signal handler stores to an atomic, and nothing else. Where it is refused,
-            // only the waiting below is left.
+            // SAFETY: what is called within a signal handler stores to an atomic, and nothing else. Where it is
+            // refused, only the waiting below is left.
             let _ = unsafe { signal_hook_registry::register(number, || TOLD_TO_END.store(true, Ordering::Release)) };
         }
         Self(kinds.map(signal))
@@ -76,13 +81,13 @@ pub async fn listen(signals: Signals, supervisor: Arc<Supervisor>) -> std::io::R
                 let supervisor = Arc::clone(&supervisor);
                 tokio::spawn(async move { supervisor.reload_or_pass_on().await });
             }
-            _ = rotate.recv() => log::warn!("SIGUSR1 is refused: SIGHUP opens the access log anew, as it reloads everything"),
+            _ = rotate.recv() => log::warn!("{USR1}"),
             _ = upgrade.recv() => {
                 let supervisor = Arc::clone(&supervisor);
                 // What comes of it is in the log.
                 tokio::task::spawn_blocking(move || start_successor(&supervisor, &|text| log::info!("{text}")));
             }
-            _ = quit.recv() => log::warn!("SIGQUIT is refused: a process ends for a successor when that serves (SIGUSR2, `portcullis upgrade`); SIGTERM drains and ends it"),
+            _ = quit.recv() => log::warn!("{QUIT}"),
             _ = async { tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} } } => {
                 if ending {
                     log::warn!("ended at once by a second signal");

@@ -186,7 +186,8 @@ mod tests {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let other = taken.local_addr().expect("an address");
         let text = format!(
-            "listeners: [{{name: a, address: \"0.0.0.0:{port}\"}}, {{name: b, address: \"{other}\"}}]\nroutes: [{{name: a, action: {{respond: {{}}}}}}]"
+            "listeners: [{{name: a, address: \"0.0.0.0:{port}\"}}, {{name: b, address: \"{other}\"}}]\n\
+             routes: [{{name: a, action: {{respond: {{}}}}}}]"
         );
         let loaded = load_text(&text, "c.yaml", std::path::Path::new("")).expect("a configuration");
         let snapshot = crate::compile::compile(&loaded, &crate::live::Live::default()).expect("a right one");

@@ -70,11 +70,6 @@ impl Counter {
         self.0.add(0, 1);
     }
 
-    /// So many more.
-    pub fn inc_by(&self, count: u64) {
-        self.0.add(0, count);
-    }
-
     /// How many there were.
     pub fn get(&self) -> u64 {
         self.0.sums()[0]
@@ -167,7 +162,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn times_are_counted_as_prometheus_counts_them(times in prop::collection::vec(prop_oneof![0.0..40.0f64, prop::sample::select(BOUNDS.to_vec())], 0..50)) {
+        fn times_are_counted_as_prometheus_counts_them(
+            times in prop::collection::vec(prop_oneof![0.0..40.0f64, prop::sample::select(BOUNDS.to_vec())], 0..50),
+        ) {
             let timings = Timings::default();
             let options = prometheus::HistogramOpts::new("model", "model").buckets(BOUNDS.to_vec());
             let model = prometheus::Histogram::with_opts(options).expect("a histogram");

@@ -9,8 +9,8 @@ use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
+use super::file::{MAX_MATERIAL, read_file};
 use super::own_certificate::may_be_own;
-use crate::clients::{MAX_MATERIAL, read_file};
 
 fn pem(path: &Path) -> Result<Vec<u8>, String> {
     read_file(path, MAX_MATERIAL).map_err(|e| format!("cannot read {}: {e}", path.display()))

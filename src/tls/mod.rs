@@ -5,6 +5,7 @@
 
 mod certificates;
 mod client;
+mod file;
 mod own_certificate;
 mod roots;
 mod server;
@@ -12,6 +13,7 @@ mod tickets;
 
 pub use certificates::{PeerAuthorities, authorities, chain_and_key};
 pub use client::client_config;
+pub use file::{FileVersion, MAX_MATERIAL, read_file, read_text};
 pub use own_certificate::{is_verified_later, verify_own_certificate};
 pub use roots::{connector_options, system_roots};
 pub use server::{CertificateTable, ServerSettings, server_config};

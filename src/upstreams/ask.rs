@@ -25,6 +25,7 @@ use tokio::time::timeout_at;
 use super::call::{connect, error_text, exchange, is_exhaustion, read_body, release};
 use super::choice::Member;
 use super::failure::{CLIENT_GONE, Failure, exhausted, rejection_of};
+use super::shape::widen_window;
 use super::target::Outcome;
 use super::upstream::Upstream;
 use super::visit::{Caller, Replay, Try, Visit};
@@ -213,6 +214,9 @@ impl Calls {
             peer.options.set_http_version(1, 1);
             peer.group_key = fastrand::u64(..);
         }
+        if !asked.body.is_empty() {
+            widen_window(&mut peer);
+        }
         let mut request = asked.head.clone();
         let edited = (asked.edit)(&mut request, &attempt.picked.member, deadline);
         edited.map_err(|error| Rejection::new(Reason::Internal, "").log(error_text(&error)))?;
@@ -298,4 +302,147 @@ fn after_failure(visit: &mut Visit, Failed { error, connected }: Failed, asked: 
         visit.note_no_connection(now)
     };
     if again { Ok(()) } else { Err(rejection_of(&error, visit.address(), visit.is_over(now))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::sync::OnceLock;
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use pingora::protocols::l4::{socket::SocketAddr, stream::Stream};
+
+    use super::*;
+    use crate::rules::balance::Algorithm;
+    use crate::rules::resilience::Budget;
+    use crate::upstreams::discovery::Changes;
+    use crate::upstreams::gate::{Class, GateShape};
+    use crate::upstreams::pool::Pool;
+    use crate::upstreams::simulation::{backends, shape};
+    use crate::upstreams::upstream::Retry;
+
+    #[derive(Debug)]
+    struct Plain;
+
+    #[async_trait]
+    impl L4Connect for Plain {
+        async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
+            let address = address.as_inet().expect("an address of a network");
+            Ok(tokio::net::TcpStream::connect(address).await.expect("a connection").into())
+        }
+    }
+
+    /// A port at which each request gets these bytes, and then the end; nothing at all if there are none.
+    fn target(response: Option<&'static [u8]>) -> usize {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        std::thread::spawn(move || {
+            let mut silent = Vec::new();
+            for mut stream in listener.incoming().flatten() {
+                let mut head = [0; 4096];
+                let _ = stream.read(&mut head);
+                match response {
+                    Some(response) => _ = stream.write_all(response),
+                    None => silent.push(stream),
+                }
+            }
+        });
+        usize::from(port)
+    }
+
+    fn upstream(ports: &[usize], hedge_after: Option<Duration>) -> Arc<Upstream> {
+        let mut shape = shape(&mut fastrand::Rng::with_seed(1));
+        (shape.breaker, shape.target_breaker, shape.outlier, shape.algorithm) = (None, None, None, Algorithm::RoundRobin);
+        shape.gate = GateShape { requests: 100, per_target: 0, ..shape.gate };
+        shape.budget = Budget { percent: 100, min: 100 };
+        let pool = Pool::new(shape, None, Arc::new(Changes::default()));
+        pool.members().replace(&ports.iter().flat_map(|port| backends(*port..=*port)).collect());
+        let retry = Retry {
+            attempts: 3,
+            connect: true,
+            reset: true,
+            timeout: true,
+            statuses: Some("503".parse().expect("a status")),
+            grpc_statuses: Vec::new(),
+            per_try: None,
+            backoff: 1_000,
+            backoff_max: 1_000,
+            hedge_after,
+        };
+        Arc::new(Upstream { name: "asked".to_owned(), pool, key: None, retry, sticky: None, backup: None, metrics: OnceLock::new() })
+    }
+
+    /// Asks, and returns the status and the body, or the reason, with the number of tries.
+    async fn ask(visit: &mut Visit, safe: bool, wanted: bool) -> (std::result::Result<(u16, Bytes), Reason>, u32) {
+        let calls = Calls::new(crate::tls::connector_options(), |_| Arc::new(Plain));
+        let mut head = RequestHeader::build("GET", b"/", None).expect("a head");
+        head.insert_header("host", "a").expect("a field");
+        let asked = Asked {
+            head: &head,
+            body: Bytes::new(),
+            caller: Caller::default(),
+            safe,
+            hedged: true,
+            upgrade: false,
+            grpc: false,
+            edit: &|_, _, _| Ok(()),
+            interim: None,
+            is_wanted: &|| wanted,
+        };
+        let result = match calls.ask(visit, &asked).await {
+            Ok(mut response) => Ok((response.head.status.as_u16(), response.read(100).await.expect("a body"))),
+            Err(rejection) => Err(rejection.reason),
+        };
+        visit.end();
+        let active: u32 = visit.upstream().pool.members().by_address.lock().values().map(|known| known.target.active()).sum();
+        assert_eq!((active, visit.upstream().pool.gate().active()), (0, 0), "nothing is counted after the end");
+        (result, visit.tries())
+    }
+
+    const WELL: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nwell";
+    const BUSY: &[u8] = b"HTTP/1.1 503 X\r\ncontent-length: 4\r\n\r\nbusy";
+
+    fn visit(upstream: &Arc<Upstream>) -> Visit {
+        Visit::new(Arc::clone(upstream), Class::Normal, None)
+    }
+
+    #[tokio::test]
+    async fn without_a_client_a_request_is_tried_again() {
+        let (broken, busy, well) = (target(Some(b"")), target(Some(BUSY)), target(Some(WELL)));
+        let good = Ok((200, Bytes::from_static(b"well")));
+        for poor in [broken, busy] {
+            let upstream = upstream(&[poor, well], None);
+            for _ in 0..3 {
+                let (result, tries) = ask(&mut visit(&upstream), true, true).await;
+                assert_eq!(result, good);
+                assert!(tries <= 2);
+            }
+        }
+        let last = Ok((503, Bytes::from_static(b"busy")));
+        assert_eq!(ask(&mut visit(&upstream(&[busy], None)), true, true).await, (last.clone(), 3));
+        let once = &mut Visit::single(upstream(&[busy], None), Class::Low, None);
+        assert_eq!(ask(once, true, true).await, (last, 1));
+    }
+
+    #[tokio::test]
+    async fn what_has_an_effect_or_nobody_who_waits_is_tried_once() {
+        let broken = upstream(&[target(Some(b""))], None);
+        assert_eq!(ask(&mut visit(&broken), true, true).await, (Err(Reason::TargetReset), 3));
+        assert_eq!(ask(&mut visit(&broken), false, true).await, (Err(Reason::TargetReset), 1));
+        assert_eq!(ask(&mut visit(&broken), true, false).await, (Err(Reason::ClientGone), 1));
+    }
+
+    #[tokio::test]
+    async fn a_second_target_is_asked_and_time_has_an_end() {
+        let silent = target(None);
+        let hedged = upstream(&[silent, target(Some(WELL))], Some(Duration::from_millis(5)));
+        for _ in 0..3 {
+            assert_eq!(ask(&mut visit(&hedged), true, true).await.0.map(|(status, _)| status), Ok(200));
+        }
+        let deadline = Instant::now() + Duration::from_millis(50);
+        let mut late = Visit::new(upstream(&[silent], None), Class::Normal, Some(deadline));
+        assert_eq!(ask(&mut late, true, true).await.0, Err(Reason::RouteTimeout));
+    }
 }

@@ -32,12 +32,12 @@ mod watch;
 pub use ask::{Asked, Calls, Response};
 pub use bequest::Bequest;
 pub use breaker::SharedBreaker;
-pub use call::{MAX_INTERIM, Reply, call, error_text, is_exhaustion, misframed};
-pub use choice::{Choice, Member};
-pub use discovery::{Change, Changes, DiscoveryShape, Found, Source, TargetText, WrittenTarget};
-pub use failure::{CLIENT_GONE, Failure, exhausted, reason_of, rejection_of};
-pub use gate::{Class, Entered, Gate, GateShape};
-pub use health::{HealthView, Thresholds};
+pub use call::{MAX_INTERIM, error_text, is_exhaustion, misframed};
+pub use choice::Member;
+pub use discovery::{Change, Changes, DiscoveryShape, TargetText};
+pub use failure::{CLIENT_GONE, Failure, exhausted, reason_of};
+pub use gate::{Class, GateShape};
+pub use health::Thresholds;
 pub use pool::Pool;
 pub use probe::{Expression, HttpProbe, ProbeKind};
 pub use sessions::Sessions;
@@ -45,8 +45,7 @@ pub use shape::{PoolShape, SessionKey, Transport, TransportTls, widen_window};
 pub use sticky::Sticky;
 pub use target::{Outcome, Target, TargetSpec};
 pub use upstream::{Retry, Upstream};
-pub use view::TargetView;
-pub use visit::{Again, Caller, Replay, Try, Visit};
+pub use visit::{Caller, Replay, Visit};
 pub use watch::ActiveProbe;
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ fn the_documented_default_loads_and_names_every_key() {
     let (code, _, told) = run(&["check", "-c", "conf/portcullis.yaml"], None);
     assert_eq!(code, 0, "{told}");
     let text = std::fs::read_to_string(Path::new(ROOT).join("conf/portcullis.yaml")).expect("the file");
-    let schema = portcullis::config::schema();
+    let schema = portcullis::parts::schema();
     let mut missing = Vec::new();
     let mut look = |schema: &serde_json::Value| {
         for key in schema["properties"].as_object().into_iter().flat_map(|p| p.keys()) {

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 
-use portcullis::process::Message;
+use portcullis::parts::Message;
 
 use super::handover::{Impostor, process_at, socket};
 use super::harness::client::{self, Connection, head};
@@ -47,7 +47,7 @@ fn a_process_that_ends_serves_what_comes_until_its_predecessor_has_left() {
         assert!(matches!(heir.hears(), Message::Take { .. }));
         let main = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let message = Message::Socket { name: "main".to_owned(), configured: ([127, 0, 0, 1], 0).into() };
-        portcullis::process::send(&heir.0, &message, Some(main.as_raw_fd())).expect("sent");
+        portcullis::parts::send(&heir.0, &message, Some(main.as_raw_fd())).expect("sent");
         heir.says(&Message::Complete);
         assert!(matches!(heir.hears(), Message::Ready { takes } if takes == [main.local_addr().expect("an address")]));
         heir.says(&Message::Complete);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use portcullis::process::{Message, receive, send};
+use portcullis::parts::{Message, receive, send};
 use tempfile::TempDir;
 
 use super::harness::client::{self, Connection, head};

@@ -50,7 +50,7 @@ async fn ask(address: SocketAddr, request: Request<()>, body: &[&'static [u8]]) 
 }
 
 /// A gRPC target: sends each message back as it comes, and its status in trailers.
-fn grpc_target() -> SocketAddr {
+pub fn grpc_target() -> SocketAddr {
     grpc_target_of_health(&Arc::new(AtomicU8::new(1)))
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
 use std::process::Command;
 
-use portcullis::process::{Message, send};
+use portcullis::parts::{Message, send};
 
 use super::handover::{Impostor, socket};
 use super::harness::gateway::{BINARY, Gateway, complete};

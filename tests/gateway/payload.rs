@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use portcullis::rules::payload::{Coding, Decoder, Encoder, Level, Step};
+use portcullis::parts::{Coding, Decoder, Encoder, Level, Step};
 
 use super::harness::client::{Connection, head};
 use super::harness::gateway::Gateway;

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use serde_yaml::Value;
 
+use portcullis::parts::{Configuration, install_provider};
+
 use super::harness::client;
 use super::harness::eventually;
 use super::harness::gateway::{Gateway, run};
@@ -88,10 +90,9 @@ fn no_message_repeats_what_a_reference_stands_for() {
     let folder = tempfile::tempdir().expect("a folder");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let documented = std::fs::read_to_string(root.join("conf/portcullis.yaml")).expect("the file");
-    portcullis::tls::install_provider();
+    install_provider();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let _entered = runtime.enter();
-    let live = portcullis::live::Live::default();
     let (mut told, mut named) = (0, 0);
     for text in [documented.as_str(), FURTHER] {
         let document: Value = serde_yaml::from_str(text).expect("YAML");
@@ -99,18 +100,10 @@ fn no_message_repeats_what_a_reference_stands_for() {
             std::fs::write(folder.path().join("secret"), secret).expect("written");
             each_scalar(&document, &mut |changed, place| {
                 let changed = serde_yaml::to_string(changed).expect("YAML");
-                let loaded = portcullis::config::load_text(&changed, "c.yaml", folder.path());
-                let flat = loaded.as_ref().map(|l| (l.flat(), l.at_start())).ok();
-                let messages = match loaded.and_then(|loaded| portcullis::compile::compile(&loaded, &live)) {
-                    Ok(snapshot) => snapshot.warnings,
-                    Err(mistakes) => mistakes.lines(),
-                };
-                let shown = flat.map(|(flat, start)| {
-                    let none = portcullis::config::Flat::default();
-                    let changes = none.changes(&flat, &none).into_iter().chain(none.changes(&none, &start));
-                    changes.map(|change| change.to_string()).collect::<Vec<_>>()
-                });
-                for message in messages.iter().chain(shown.iter().flatten()) {
+                let read = Configuration::read(&changed, folder.path());
+                let shown = read.as_ref().map(Configuration::shown).unwrap_or_default();
+                let (Ok(messages) | Err(messages)) = read.and_then(|read| read.compile());
+                for message in messages.iter().chain(&shown) {
                     assert!(!message.to_ascii_lowercase().contains("zq9x7"), "{place} with {secret:?}: {message}");
                 }
                 let at = place.trim_start_matches('.');

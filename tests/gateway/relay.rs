@@ -6,6 +6,7 @@ use super::harness::client::{Connection, head};
 use super::harness::eventually;
 use super::harness::gateway::Gateway;
 use super::harness::target::Target;
+use super::http2::grpc_target;
 use super::websocket::{UPGRADE, reflecting};
 
 #[test]
@@ -65,4 +66,24 @@ fn a_rejection_at_the_upstream_keeps_the_connection() {
         status = second.ask(head("GET", "/", &[])).status;
         status == 200
     });
+}
+
+#[test]
+fn a_body_that_is_held_whole_is_relayed() {
+    // A client of HTTP/1.0 knows no chunks, and Pingora's proxy would send the response of this target in chunks.
+    let filters = "filters: [{json_limits: {}}]";
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{one: {{targets: [\"{}\"], protocol: http2}}}}\nroutes: [{{name: all, {filters}, action: {{forward: one}}}}]",
+        grpc_target()
+    ));
+    let json = format!("{{\"a\": \"{}\"}}", "x".repeat(200_000));
+    let mut connection = Connection::open(gateway.address());
+    connection
+        .send(format!("POST / HTTP/1.0\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{json}", json.len()));
+    let mut all = Vec::new();
+    connection.stream.read_to_end(&mut all).expect("a response");
+    let text = String::from_utf8(all).expect("text");
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+    assert!(head.starts_with("HTTP/1.1 200") && !head.contains("ransfer-"), "{head}");
+    assert!(body == json, "{} bytes", body.len());
 }

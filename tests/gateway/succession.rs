@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::sync::atomic::Ordering;
 
-use portcullis::process::Message;
+use portcullis::parts::Message;
 
 use super::handover::{Impostor, ask, kill, process_at, socket};
 use super::harness::client::{self, Connection, head};
@@ -115,7 +115,7 @@ fn a_predecessor_that_crashes_in_a_hand_over_is_succeeded() {
         let main = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let configured = ([127, 0, 0, 1], 0).into();
         let message = Message::Socket { name: "main".to_owned(), configured };
-        portcullis::process::send(&heir.0, &message, Some(main.as_raw_fd())).expect("sent");
+        portcullis::parts::send(&heir.0, &message, Some(main.as_raw_fd())).expect("sent");
         heir.says(&Message::Complete);
         main.local_addr().expect("an address")
     });

@@ -26,7 +26,7 @@ pub(super) async fn get(
     alpn: &[&[u8]],
     trusted: &[&str],
 ) -> std::io::Result<(String, Vec<u8>, Option<Vec<u8>>)> {
-    portcullis::tls::install_provider();
+    portcullis::parts::install_provider();
     let mut roots = rustls::RootCertStore::empty();
     for pem in trusted {
         for certificate in rustls_pemfile::certs(&mut pem.as_bytes()) {
@@ -93,7 +93,7 @@ fn certificates_by_name_and_by_reload() {
 
 /// A target that speaks TLS with that certificate.
 pub(super) fn tls_target(pair: &(String, String)) -> std::net::SocketAddr {
-    portcullis::tls::install_provider();
+    portcullis::parts::install_provider();
     let chain: Vec<_> = rustls_pemfile::certs(&mut pair.0.as_bytes()).map(|c| c.expect("a certificate")).collect();
     let key = rustls_pemfile::private_key(&mut pair.1.as_bytes()).expect("PEM").expect("a key");
     let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).expect("a pair");

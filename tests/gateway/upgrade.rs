@@ -209,7 +209,7 @@ listeners: [{{name: main, address: 127.0.0.1:0, tls: {{certificates: [{{cert: c.
 admin: {{address: 127.0.0.1:0}}{PROCESS}"
     );
     let mut old = Gateway::start_in(folder, &yaml, &[]);
-    portcullis::tls::install_provider();
+    portcullis::parts::install_provider();
     for (version, name) in [(&rustls::version::TLS13, "1.3"), (&rustls::version::TLS12, "1.2")] {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(made.cert.der().clone()).expect("an authority");

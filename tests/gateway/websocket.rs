@@ -171,7 +171,7 @@ fn drain(times: &str) {
     let mut socket = Connection::open(gateway.address());
     assert_eq!(socket.ask(head("GET", "/", UPGRADE)).status, 101);
     gateway.signal("-TERM");
-    let (mut seen, mut followed) = (Vec::new(), portcullis::rules::frames::Frames::default());
+    let (mut seen, mut followed) = (Vec::new(), portcullis::parts::Frames::default());
     while !followed.is_closed() {
         let part = socket.some().expect("frames up to the close frame");
         followed.follow(&part);

@@ -57,8 +57,8 @@ async fn place(
     }
 }
 
-/// Accepts until it is stopped. Over the limit of connections idle ones make room; where none is, further ones wait in the
-/// kernel's queue.
+/// Accepts until it is stopped. Over the limit of connections idle ones make room; where none is, further ones wait in
+/// the kernel's queue.
 pub async fn accept(
     socket: Arc<TcpListener>,
     settings: Arc<Settings>,

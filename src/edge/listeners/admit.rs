@@ -6,33 +6,12 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::drain::{Drain, DrainGuard};
-use super::evict::AddressPlace;
+use super::admitted::Admitted;
+use super::drain::Drain;
 use super::greet;
 use super::service::Service;
 use super::settings::{Settings, TooMany};
 use crate::telemetry::metrics::METRICS;
-
-/// Counts a connection for as long as it is open.
-pub struct Admitted {
-    _place: Option<OwnedSemaphorePermit>,
-    _address: Option<AddressPlace>,
-    _under_way: DrainGuard,
-}
-
-impl Admitted {
-    fn new(place: Option<OwnedSemaphorePermit>, address: Option<AddressPlace>, under_way: DrainGuard) -> Self {
-        METRICS.accepted.inc();
-        METRICS.open_connections.inc();
-        Self { _place: place, _address: address, _under_way: under_way }
-    }
-}
-
-impl Drop for Admitted {
-    fn drop(&mut self) {
-        METRICS.open_connections.dec();
-    }
-}
 
 /// Serves a connection in a task of its own. It is counted before that runs: a drain must not end in between.
 pub fn admit(stream: TcpStream, peer: SocketAddr, place: Option<OwnedSemaphorePermit>, settings: &Settings, drain: &Arc<Drain>) {

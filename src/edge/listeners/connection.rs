@@ -355,8 +355,8 @@ impl Connection {
         }
     }
 
-    /// Wakes the connection if its deadline has passed at `now`. If it is to close when it is idle, and it is, a request
-    /// may be on its way, since the client may not know: for that it has `linger` milliseconds.
+    /// Wakes the connection if its deadline has passed at `now`. If it is to close when it is idle, and it is, a
+    /// request may be on its way, since the client may not know: for that it has `linger` milliseconds.
     pub fn check(&self, now: u64, close_idle: bool, linger: u64) {
         if close_idle && self.is_in_head() && !self.head_begun.load(Ordering::Relaxed) {
             self.deadline.fetch_min(now + linger, Ordering::Relaxed);

@@ -177,8 +177,8 @@ impl Connection {
         wire.forget();
     }
 
-    /// The stream is about to be closed. If more of a request may come, the client gets the time to read the response to
-    /// it; whoever runs the connection finds what is left in [`Connection::take_left`].
+    /// The stream is about to be closed. If more of a request may come, the client gets the time to read the response
+    /// to it; whoever runs the connection finds what is left in [`Connection::take_left`].
     pub(super) fn close_softly(&self) {
         let wire = &mut *self.wire.lock();
         let more = wire.more.as_ref();

@@ -9,7 +9,7 @@ use pingora::protocols::Stream;
 use rustls::ProtocolVersion;
 use tokio::net::TcpStream;
 
-use super::admit::Admitted;
+use super::admitted::Admitted;
 use super::connection::{Connection, Home, scope};
 use super::guard::Guarded;
 use super::service::{HttpService, Tls};

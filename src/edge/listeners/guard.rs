@@ -330,8 +330,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     }
 }
 
-/// Puts a date into a head that has another. Both are of the one length that RFC 9110, section 5.6.7, has for a date; of
-/// the obsolete forms none is kept.
+/// Puts a date into a head that has another. Both are of the one length that RFC 9110, section 5.6.7, has for a date;
+/// of the obsolete forms none is kept.
 fn set_date(head: &mut [u8], date: &[u8]) {
     const LENGTH: usize = "Tue, 15 Nov 1994 08:12:31 GMT".len();
     let name = memchr::memmem::find(head, b"\r\nDate: ").or_else(|| memchr::memmem::find(head, b"\r\ndate: "));

@@ -8,7 +8,7 @@ use pingora::apps::ReusedHttpStream;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 
-use super::admit::Admitted;
+use super::admitted::Admitted;
 use super::connection::{Connection, scope};
 use super::guard::readable;
 use super::linger::linger;

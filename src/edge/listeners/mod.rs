@@ -1,8 +1,9 @@
-//! Accepting connections: sockets, limits, TLS, and which protocol is spoken. A file uses only files that do not use it,
-//! and none of the proxy's.
+//! Accepting connections: sockets, limits, TLS, and which protocol is spoken. A file uses only files that do not use
+//! it, and none of the proxy's.
 
 mod accept;
 mod admit;
+mod admitted;
 mod clock;
 mod connection;
 mod drain;

@@ -15,8 +15,8 @@ use super::clock;
 const AHEAD: usize = 16 * 1024;
 
 /// The same for a client that has taken [`TRUSTED`] bytes without a pause: fewer and larger parts cost less. And for as
-/// long as the request is still coming: Pingora reads nothing of a response while it waits to send a part of the request,
-/// and a target that sends back what it gets would in the end wait for it as well.
+/// long as the request is still coming: Pingora reads nothing of a response while it waits to send a part of the
+/// request, and a target that sends back what it gets would in the end wait for it as well.
 const AHEAD_OF_FAST: usize = 64 * 1024;
 
 /// The same for a response that is unpacked on its way: what it becomes may be a hundred times as long.
@@ -126,7 +126,8 @@ impl Pace {
         left
     }
 
-    /// Something of the response waits for the client to take it, or no longer does. Only the request's own task says so.
+    /// Something of the response waits for the client to take it, or no longer does. Only the request's own task says
+    /// so.
     pub fn set_stalled(&self, stalled: bool) {
         let before = self.stalled.swap(stalled, Ordering::Relaxed);
         if stalled {

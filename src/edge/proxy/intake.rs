@@ -12,8 +12,11 @@ use crate::exchange::{GrpcWeb, Reason, Rejection, Trace, address_text, is_grpc, 
 use crate::rules::identity::{client_address, host_name};
 use crate::rules::path::{BadPath, normalise};
 
+/// The id of a request.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The addresses that a request came through.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// The place in a trace (W3C Trace Context).
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Headers that some targets believe more than the request line or the connection; let through from trusted proxies

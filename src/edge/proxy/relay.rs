@@ -5,7 +5,7 @@
 //! framing for each version of HTTP, interim responses, who waits and for how long, and what becomes of both connections.
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::{Method, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::HttpTask;
@@ -30,11 +30,11 @@ fn may_hedge(session: &mut Session, ctx: &Context) -> bool {
 }
 
 /// Whether a request is relayed: one that is hedged; and one of HTTP/1.0 to an HTTP/2 target, whose response Pingora's proxy
-/// would send in chunks, of which that client knows nothing (RFC 9112, section 6.1).
+/// would send in chunks, of which that client knows nothing (RFC 9112, section 6.1). Its body is none, or is held whole.
 pub(super) fn is_relayed(session: &mut Session, ctx: &Context) -> bool {
     let speaks_http2 = |member: &Member| member.peer.options.alpn.get_max_http_version() == 2;
     if session.req_header().version == Version::HTTP_10 && ctx.visit.as_ref().and_then(Visit::member).is_some_and(|m| speaks_http2(m)) {
-        return session.is_body_empty();
+        return session.is_body_empty() || ctx.whole.is_some();
     }
     may_hedge(session, ctx)
 }
@@ -61,13 +61,19 @@ impl Gateway {
             // Some clients send one of 0; such a request has no body.
             head.remove_header(&CONTENT_LENGTH);
         }
+        let body = ctx.whole.as_ref().map_or_else(Bytes::new, |whole| whole.bytes());
+        if !body.is_empty() {
+            head.remove_header(&TRANSFER_ENCODING);
+            head.remove_header(&EXPECT);
+            head.insert_header(CONTENT_LENGTH, body.len())?;
+        }
         let Some(mut visit) = ctx.visit.take() else { return Error::err(ErrorType::InternalError) };
         if !upgrade {
-            self.mirror_relayed(&head, &visit, ctx)?;
+            self.mirror_relayed(&head, &body, &visit, ctx)?;
         }
         ctx.pace().iter().for_each(|pace| pace.begin(None, false));
         let mut interims = std::mem::take(&mut ctx.interims);
-        let asking = Asking { head: &head, hedged, upgrade };
+        let asking = Asking { head: &head, body, hedged, upgrade };
         let fetched = self.fetch_for(session, &*ctx, (&mut visit, &mut interims), &asking).await;
         (ctx.visit, ctx.interims) = (Some(visit), interims);
         match fetched {
@@ -86,7 +92,7 @@ impl Gateway {
         let (sender, mut interim) = channel(interim::MOST as usize);
         let asked = Asked {
             head: asking.head,
-            body: Bytes::new(),
+            body: asking.body.clone(),
             caller: caller(asking.head, &ctx.exchange),
             safe: is_method_repeatable(&asking.head.method, ctx),
             hedged: asking.hedged,
@@ -133,12 +139,12 @@ impl Gateway {
     }
 
     /// Sends a copy to the route's mirror, if it has one, of the request as its first target gets it.
-    fn mirror_relayed(&self, head: &RequestHeader, visit: &Visit, ctx: &mut Context) -> Result<()> {
+    fn mirror_relayed(&self, head: &RequestHeader, body: &Bytes, visit: &Visit, ctx: &mut Context) -> Result<()> {
         if let (true, Some(member)) = (ctx.forward().is_some_and(|forward| forward.mirror.is_some()), visit.member()) {
             let mut request = head.clone();
             self.prepare(head, &mut request, member, visit.deadline(), ctx)?;
             mirror::begin(ctx, &request);
-            self.copy_body(ctx, None, true);
+            self.copy_body(ctx, Some(body).filter(|body| !body.is_empty()), true);
         }
         Ok(())
     }
@@ -158,7 +164,7 @@ impl Gateway {
     }
 
     async fn send(&self, session: &mut Session, ctx: &mut Context, mut response: Response) -> Result<()> {
-        // There is no body to wait for.
+        // All of the request has been sent.
         ctx.end_of(Side::Request);
         let request = session.req_header().clone();
         let mut head = response.head.clone();
@@ -199,6 +205,7 @@ impl Gateway {
 /// What is asked for with a request.
 struct Asking<'a> {
     head: &'a RequestHeader,
+    body: Bytes,
     hedged: bool,
     upgrade: bool,
 }

@@ -35,24 +35,24 @@ struct Shared {
 /// A body that is replayed. Whoever holds it can have the client's session back.
 pub struct Replay {
     shared: Arc<Shared>,
-    /// Bytes of the body.
-    pub length: usize,
+    /// The body.
+    pub body: Bytes,
 }
 
 impl std::fmt::Debug for Replay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Replay").field("length", &self.length).finish_non_exhaustive()
+        f.debug_struct("Replay").field("length", &self.body.len()).finish_non_exhaustive()
     }
 }
 
 impl Replay {
     /// Puts the session behind one with this body, which has been read from it whole.
     pub(super) fn begin(session: &mut proxy::Session, body: Bytes) -> Self {
-        let (shared, length) = (Arc::new(Shared::default()), body.len());
+        let shared = Arc::new(Shared::default());
         let client = mem::replace(&mut *session.downstream_session, placeholder());
-        let replayed = Replayed { client, body, shared: Arc::clone(&shared) };
+        let replayed = Replayed { client, body: body.clone(), shared: Arc::clone(&shared) };
         *session.downstream_session = ServerSession::new_custom(Box::new(replayed));
-        Self { shared, length }
+        Self { shared, body }
     }
 
     /// Has the connection closed after the response: Pingora asks no session but its own.

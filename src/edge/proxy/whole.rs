@@ -58,7 +58,12 @@ pub struct WholeBody {
 impl WholeBody {
     /// Returns how many bytes it has.
     pub fn length(&self) -> usize {
-        self.replay.length
+        self.replay.body.len()
+    }
+
+    /// Returns its bytes.
+    pub fn bytes(&self) -> Bytes {
+        self.replay.body.clone()
     }
 
     /// Has the client's connection closed after the response.

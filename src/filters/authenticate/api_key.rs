@@ -24,7 +24,8 @@ const MAX_KEY: usize = 512;
 pub struct Config {
     /// The header with the key. Default `x-api-key`.
     pub header: Header,
-    /// A query parameter that may hold it instead, encoded as client libraries do (`%2B` for `+`). Default: none, because URLs are logged everywhere.
+    /// A query parameter that may hold it instead, encoded as client libraries do (`%2B` for `+`). Default: none,
+    /// because URLs are logged everywhere.
     pub query: Option<SecretParameter>,
     /// Whether the target sees the key. Default false.
     pub forward: bool,

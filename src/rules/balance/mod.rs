@@ -16,7 +16,7 @@ mod round_robin;
 
 use std::fmt;
 
-pub use ewma::{Ewma, TAU, UNKNOWN_LATENCY};
+pub use ewma::Ewma;
 pub use hash::{Hashed, hash_key};
 pub use least::{Cost, Least};
 pub use maglev::Maglev;

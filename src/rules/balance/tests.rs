@@ -207,7 +207,11 @@ proptest! {
     }
 
     #[test]
-    fn a_ring_moves_only_the_keys_of_whoever_changes(weights in proptest::collection::vec(1_u32..5, 2..8), changed: prop::sample::Index, now in 1_u32..5) {
+    fn a_ring_moves_only_the_keys_of_what_changes(
+        weights in proptest::collection::vec(1_u32..5, 2..8),
+        changed: prop::sample::Index,
+        now in 1_u32..5,
+    ) {
         let before = seats(&weights);
         let mut after = before.clone();
         let changed = changed.index(after.len());

@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use crate::notation::Rate;
-
 /// A limit. Times are nanoseconds since an origin of the caller's choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Gcra {
@@ -30,11 +28,11 @@ pub struct Decision {
 }
 
 impl Gcra {
-    /// A limit of `rate`, of which `burst` (the rate's count by default) may come at once.
-    pub fn new(rate: Rate, burst: Option<u32>) -> Self {
-        let period = u64::try_from(rate.period.as_nanos()).unwrap_or(u64::MAX);
-        let interval = (period / u64::from(rate.count.max(1))).max(1);
-        Self { interval, burst: burst.unwrap_or(rate.count).max(1) }
+    /// Returns a limit of `count` in each `period`, of which `burst` (`count` by default) may come at once.
+    pub fn new(count: u32, period: Duration, burst: Option<u32>) -> Self {
+        let period = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
+        let interval = (period / u64::from(count.max(1))).max(1);
+        Self { interval, burst: burst.unwrap_or(count).max(1) }
     }
 
     /// B: how many may come at once.
@@ -86,7 +84,7 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn limit(count: u32, seconds: u64, burst: Option<u32>) -> Gcra {
-        Gcra::new(Rate { count, period: Duration::from_secs(seconds) }, burst)
+        Gcra::new(count, Duration::from_secs(seconds), burst)
     }
 
     #[test]

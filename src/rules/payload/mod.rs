@@ -14,12 +14,12 @@ mod step;
 mod strip;
 
 pub use accept::{Coding, choose as choose_coding};
-pub use decode::{Decoder, MAX_DECODED};
+pub use decode::Decoder;
 pub use encode::{Encoder, Level};
 pub use fields::{FieldPath, Fields};
 pub use json_limits::{JsonLimits, MAX_DEPTH as MAX_JSON_DEPTH};
 pub use mask::{MaskText, Masks};
 pub use rename::Renames;
-pub use scan::{Editor, MAX_DEPTH, MemberChange, MemberEdit};
+pub use scan::{Editor, MemberEdit};
 pub use step::{BodyChain, Opaque, Step};
 pub use strip::Stripper;

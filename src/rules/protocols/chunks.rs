@@ -296,7 +296,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_the_model(text in "(5|0|2|;|a|=|\"|\\\\| |:|\r|\n|\r\n|0\r\n|\r\n\r\n|2\r\nab\r\n|;a=b|;a=\"b\"){0,12}", cut in 0_usize..40) {
+        fn agrees_with_the_model(
+            text in "(5|0|2|;|a|=|\"|\\\\| |:|\r|\n|\r\n|0\r\n|\r\n\r\n|2\r\nab\r\n|;a=b|;a=\"b\"){0,12}",
+            cut in 0_usize..40,
+        ) {
             let bytes = text.as_bytes();
             match (machine(bytes, cut), model(bytes)) {
                 // What can never become right is noticed before the line is complete.

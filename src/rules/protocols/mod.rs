@@ -8,7 +8,7 @@ mod request_line;
 
 pub use chunks::{Chunks, Malformed};
 pub use h2_frames::{FrameScanner, Violation};
-pub use request_line::{Line, RequestLine, TargetFault};
+pub use request_line::{RequestLine, TargetFault};
 
 /// Whether an octet may stand in a token (RFC 9110, section 5.6.2).
 const fn is_token(byte: u8) -> bool {

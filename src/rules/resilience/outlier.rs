@@ -109,11 +109,6 @@ impl Ejection {
         self.times
     }
 
-    /// Whether it is out.
-    pub fn is_out(&self) -> bool {
-        self.until.is_some()
-    }
-
     /// Until when.
     pub fn until(&self) -> Option<u64> {
         self.until
@@ -169,7 +164,7 @@ mod tests {
         let mut ejection = Ejection::default();
         ejection.eject(&SHAPE, 0);
         assert_eq!(ejection.until(), Some(30 * S));
-        assert!(!ejection.release(29 * S) && ejection.release(30 * S) && !ejection.is_out());
+        assert!(!ejection.release(29 * S) && ejection.release(30 * S) && ejection.until().is_none());
         ejection.eject(&SHAPE, 30 * S);
         assert_eq!(ejection.until(), Some(90 * S));
         (0..50).for_each(|_| ejection.eject(&SHAPE, 0));

@@ -20,4 +20,4 @@ mod router;
 
 pub use pattern::{HostPattern, PathPattern, Segment};
 pub use predicate::{Predicates, Ruling, TextMatch, cookie, form_decode, is_named, parameter, raw_parameter};
-pub use router::{Entry, Question, Rank, Router, Verdict, allow};
+pub use router::{Entry, Question, Router, Verdict, allow};

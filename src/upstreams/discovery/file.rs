@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::written::{TargetText, specs};
 use super::{Found, Lookup, Source};
-use crate::clients::{MAX_MATERIAL, read_text};
+use crate::tls::{MAX_MATERIAL, read_text};
 use crate::upstreams::TargetSpec;
 
 /// How often the file is looked at.

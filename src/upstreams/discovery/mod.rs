@@ -29,7 +29,7 @@ use crate::clients::Resolver;
 
 pub use changes::{Change, Changes};
 pub use lookup::Lookup;
-pub use written::{TargetText, WrittenTarget};
+pub use written::TargetText;
 
 /// Where further targets come from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

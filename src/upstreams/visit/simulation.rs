@@ -3,20 +3,26 @@
 //! visit did before. A failure prints its seed.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use http::{HeaderMap, Method};
 use pingora::http::ResponseHeader;
 
 use super::{Again, Caller, Replay, Try, Visit};
 use crate::exchange::Reason;
 use crate::exchange::clock::{VirtualClock, nanos};
+use crate::rules::identity::RequestKey;
+use crate::rules::routing::Question;
 use crate::upstreams::discovery::Changes;
 use crate::upstreams::failure::Failure;
 use crate::upstreams::gate::{Class, GateShape};
 use crate::upstreams::pool::Pool;
+use crate::upstreams::sessions::Sessions;
+use crate::upstreams::shape::SessionKey;
 use crate::upstreams::simulation::{backends, shape};
+use crate::upstreams::sticky::Sticky;
 use crate::upstreams::upstream::{Retry, Upstream};
 
 const SCHEDULES: u64 = 6_000;
@@ -28,9 +34,17 @@ struct Counted {
     retries: Vec<u64>,
 }
 
+/// Returns a client by its number.
+fn caller(client: u8) -> Caller<'static> {
+    static HEADERS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
+    let (method, headers, client) = (&Method::GET, &*HEADERS, [10, 0, 0, client].into());
+    Caller { request: Some(Question { host: "a", path: "/", query: None, method, headers, client }), consumer: None }
+}
+
 /// A visit under way, beside what it has done.
 struct Running {
     visit: Visit,
+    client: u8,
     /// The second try of a hedged request.
     beside: Option<Try>,
     /// Targets that it may not go to again before it has been to all.
@@ -56,6 +70,10 @@ struct World {
 fn upstream(random: &mut Rng, ports: std::ops::RangeInclusive<usize>, backup: Option<Arc<Upstream>>) -> Arc<Upstream> {
     let mut shape = shape(random);
     shape.gate = GateShape { requests: random.u32(1..8), ..shape.gate };
+    let sessions = random.bool().then(Arc::<Sessions>::default);
+    shape.sessions = sessions.as_ref().map(|_| SessionKey::new(None, [7; 32]));
+    let ttl = nanos(Duration::from_secs(random.u64(1..20)));
+    let sticky = sessions.map(|sessions| Sticky::Table { key: RequestKey::Address, ttl, sessions });
     let pool = Pool::new(shape, None, Arc::new(Changes::default()));
     pool.members().replace(&backends(ports));
     let backoff = nanos(Duration::from_millis(random.u64(0..300)));
@@ -71,7 +89,7 @@ fn upstream(random: &mut Rng, ports: std::ops::RangeInclusive<usize>, backup: Op
         backoff_max: backoff * random.u64(1..6),
         hedge_after: None,
     };
-    Arc::new(Upstream { name: "simulated".to_owned(), pool, key: None, retry, sticky: None, backup, metrics: OnceLock::new() })
+    Arc::new(Upstream { name: "simulated".to_owned(), pool, key: None, retry, sticky, backup, metrics: OnceLock::new() })
 }
 
 fn response(status: u16) -> ResponseHeader {
@@ -103,16 +121,30 @@ impl World {
         let single = random.u8(..8) == 0;
         let make = if single { Visit::single } else { Visit::new };
         let mut visit = make(Arc::clone(&self.upstream), Class::Normal, deadline);
-        let admitted = visit.try_admit(&Caller::default()).expect("there is no queue");
+        let client = random.u8(..6);
+        let home = self.home(client);
+        let admitted = visit.try_admit(&caller(client)).expect("there is no queue");
         self.note_entries(&visit, None);
         let went_over = !Arc::ptr_eq(visit.upstream(), &self.upstream);
         assert!(!(single && went_over), "a visit of one try went over to the backup");
         assert!(visit.address().is_none_or(|address| (address.port() > 20) == went_over), "the target is another upstream's");
+        if let (Some(home), Ok(()), false) = (home, &admitted, went_over) {
+            assert_eq!(visit.address(), Some(home), "a session left its target");
+        }
         if admitted.is_ok() {
             let attempts = if single { 1 } else { visit.upstream().retry.attempts };
             let (excluded, trying, responded) = (Vec::new(), false, false);
-            self.running.push(Running { visit, beside: None, excluded, tries: 0, attempts, trying, responded });
+            self.running.push(Running { visit, client, beside: None, excluded, tries: 0, attempts, trying, responded });
         }
+    }
+
+    /// Returns the target of a client's session, where nothing keeps a request from it.
+    fn home(&self, client: u8) -> Option<SocketAddr> {
+        let (pool, shape) = (&self.upstream.pool, self.upstream.pool.shape());
+        let Some(Sticky::Table { key, ttl, sessions }) = &self.upstream.sticky else { return None };
+        let tag = sessions.find(caller(client).hash(key)?, *ttl, self.now)?;
+        let free = shape.gate.per_target == 0 && shape.target_breaker.is_none();
+        pool.choice().sessions.get(&tag).filter(|_| free).map(|member| member.target.address)
     }
 
     /// Counts the requests of upstreams that a visit has entered; `at` is where it was before.
@@ -132,7 +164,7 @@ impl World {
     fn begin_try(&mut self, run: &mut Running) -> bool {
         let (before, now) = (Arc::clone(run.visit.upstream()), self.instant());
         let resume = run.visit.resume;
-        let Some(begun) = run.visit.try_next(&Caller::default(), now) else {
+        let Some(begun) = run.visit.try_next(&caller(run.client), now) else {
             assert!(resume.is_some_and(|at| now < at), "it waits for nothing");
             return true;
         };

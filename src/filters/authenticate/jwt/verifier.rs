@@ -10,11 +10,11 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::{Map, Value};
 
 use super::{AlgorithmName, Audience, Config};
-use crate::clients::{FileVersion, MAX_MATERIAL, read_file};
 use crate::exchange::Edit;
 use crate::filters::{CompileContext, Consumers, consumer_digest};
 use crate::live::{KeySet, KeyStore, KeyStoreShape, VerifiedTokens, VerifyingKey};
 use crate::notation::{KeySource, Source};
+use crate::tls::{FileVersion, MAX_MATERIAL, read_file};
 
 /// Longer tokens are refused unread.
 const MAX_TOKEN: usize = 8 * 1024;
