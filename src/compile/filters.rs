@@ -1,241 +1,21 @@
-//! The filters of routes: those of all routes, of a listener, of a set and of the route itself become one chain for
-//! each listener.
+//! The filters of routes, compiled: for each route a chain for each listener that has filters of its own, and one for all
+//! others.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 
 use ahash::AHashSet;
 
-use super::routes::RouteCompiler;
+use super::work::RouteCompiler;
 use crate::actions::ActionConfig;
-use crate::config::{self, FilterEntry, Loaded};
+use crate::config::{self, FilterLevel, Inherited, Selected};
 use crate::filters::{Chain, CompileContext, Filter, FilterConfig, Identities, Needs, RouteFacts, Stage};
-use crate::notation::{Mistakes, Place, nearest};
-use crate::snapshot::{Chains, Listener};
-
-/// The level of the list that has a filter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum FilterLevel<'c> {
-    Defaults,
-    Listener(&'c str),
-    Route,
-}
-
-/// A filter of a route, and its place in the configuration.
-#[derive(Clone, Debug)]
-pub struct Selected<'c> {
-    /// The filter's settings.
-    pub config: &'c FilterConfig,
-    place: Place,
-    level: FilterLevel<'c>,
-    set: Option<&'c str>,
-    index: usize,
-}
-
-/// Writes where a filter comes from, if it is not the route's own.
-impl fmt::Display for Selected<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.level {
-            FilterLevel::Defaults => f.write_str(", from defaults")?,
-            FilterLevel::Listener(name) => write!(f, ", from the listener {name}")?,
-            FilterLevel::Route => {}
-        }
-        self.set.map_or(Ok(()), |set| write!(f, ", from the set {set}"))
-    }
-}
-
-impl Selected<'_> {
-    fn is_own(&self) -> bool {
-        self.level == FilterLevel::Route && self.set.is_none()
-    }
-
-    /// Returns the rank among filters of a stage of which a request has one.
-    fn rank(&self) -> (u8, bool) {
-        let level = match self.level {
-            FilterLevel::Defaults => 0,
-            FilterLevel::Listener(_) => 1,
-            FilterLevel::Route => 2,
-        };
-        (level, self.set.is_none())
-    }
-
-    /// Returns the name of the place where the filter is written: its counts outlive a configuration under that name.
-    fn written(&self, route: &str) -> String {
-        let index = self.index;
-        match (self.set, self.level) {
-            (Some(set), _) => format!("set:{set}:{index}"),
-            (None, FilterLevel::Defaults) => format!("defaults:{index}"),
-            (None, FilterLevel::Listener(name)) => format!("listener:{name}:{index}"),
-            (None, FilterLevel::Route) => format!("route:{route}:{index}"),
-        }
-    }
-}
-
-/// The filters that routes have besides their own.
-#[derive(Debug)]
-pub struct Inherited<'c> {
-    loaded: &'c Loaded,
-    defaults: Vec<Selected<'c>>,
-    /// The filters of listeners by the listener's place.
-    listeners: Vec<Vec<Selected<'c>>>,
-    /// The sets that are used.
-    used: RefCell<AHashSet<&'c str>>,
-    /// Filters that all their routes share, by the address of what is written; `None` for one with errors.
-    compiled: HashMap<*const FilterConfig, Option<Arc<Filter>>>,
-}
-
-impl<'c> Inherited<'c> {
-    /// Returns the filters of a configuration, and notes the errors in them.
-    pub fn new(loaded: &'c Loaded, listeners: &[Listener], mistakes: &mut Mistakes) -> Self {
-        let mut inherited =
-            Self { loaded, defaults: Vec::new(), listeners: Vec::new(), used: RefCell::default(), compiled: HashMap::new() };
-        let root = Place::default();
-        for (name, set) in &loaded.config.filter_sets {
-            let place = root.key("filter_sets").key(name.clone());
-            mistakes.take(&place, config::is_name(name).map_err(|e| format!("expected {e}")));
-            if FilterConfig::KEYS.contains(&name.as_str()) {
-                mistakes.add(&place, format!("a filter is called {name}: a set needs another name"));
-            }
-            if set.is_empty() {
-                mistakes.add(&place, "expected at least one filter");
-            }
-        }
-        let defaults = root.key("defaults").key("filters");
-        inherited.defaults = inherited.expand(&loaded.config.defaults.filters, FilterLevel::Defaults, &defaults, mistakes);
-        for (index, listener) in loaded.config.listeners.iter().enumerate() {
-            let place = loaded.listener_place(index).key("filters");
-            let expanded = inherited.expand(&listener.filters, FilterLevel::Listener(&listener.name.0), &place, mistakes);
-            // Listeners with errors are not compiled, and neither are routes then.
-            if listeners.get(index).is_some() {
-                inherited.listeners.push(expanded);
-            }
-        }
-        inherited
-    }
-
-    /// Returns a list with its sets expanded.
-    fn expand(&self, list: &'c [FilterEntry], level: FilterLevel<'c>, place: &Place, mistakes: &mut Mistakes) -> Vec<Selected<'c>> {
-        let mut expanded = Vec::with_capacity(list.len());
-        let mut named = Vec::new();
-        for (index, entry) in list.iter().enumerate() {
-            let place = place.index(index);
-            match entry {
-                FilterEntry::Filter(config) => {
-                    let place = place.key(config.key());
-                    expanded.push(Selected { config, place, level, set: None, index });
-                }
-                FilterEntry::Set(entry) => {
-                    let name = entry.set.0.as_str();
-                    let place = place.key("set");
-                    if named.contains(&name) {
-                        mistakes.add(&place, format!("the set \"{name}\" is in this list already"));
-                    } else if level != FilterLevel::Defaults && self.defaults.iter().any(|default| default.set == Some(name)) {
-                        mistakes.add(&place, format!("the set \"{name}\" is in defaults already, which all routes have"));
-                    } else {
-                        expanded.extend(self.set(name, level, &place, mistakes));
-                    }
-                    named.push(name);
-                }
-            }
-        }
-        expanded
-    }
-
-    /// Returns the filters of a set.
-    fn set(&self, name: &str, level: FilterLevel<'c>, place: &Place, mistakes: &mut Mistakes) -> Vec<Selected<'c>> {
-        let sets = &self.loaded.config.filter_sets;
-        let Some((name, set)) = sets.get_key_value(name) else {
-            if !self.loaded.is_left_out("filter_sets", name) {
-                let near = nearest(name, sets.keys().map(String::as_str));
-                mistakes.add(place, format!("there is no filter set \"{name}\"{near}"));
-            }
-            return Vec::new();
-        };
-        self.used.borrow_mut().insert(name);
-        let at = Place::default().key("filter_sets").key(name.clone());
-        let filters = set.iter().enumerate();
-        filters
-            .map(|(index, config)| Selected { config, place: at.index(index).key(config.key()), level, set: Some(name), index })
-            .collect()
-    }
-
-    /// Returns the filters of the route of that number for requests of a listener, in the order in which they run.
-    pub fn effective(&self, route: usize, listener: usize) -> Vec<Selected<'c>> {
-        let Some(route) = self.loaded.config.routes.get(route) else { return Vec::new() };
-        let own = self.expand(&route.filters, FilterLevel::Route, &Place::default(), &mut Mistakes::default());
-        let mut selected = self.select(route, &own, Some(listener), &mut AHashSet::new());
-        selected.sort_by_key(|one| one.config.stage());
-        selected
-    }
-
-    /// Warns of sets that are not used.
-    pub fn warn_of_unused(&self, warnings: &mut Mistakes) {
-        let used = self.used.borrow();
-        for name in self.loaded.config.filter_sets.keys().filter(|name| !used.contains(name.as_str())) {
-            warnings.add(&Place::default().key("filter_sets").key(name.clone()), "nothing uses this filter set");
-        }
-    }
-
-    /// Returns whether routes have other filters on that listener than elsewhere.
-    fn has_own(&self, listener: usize) -> bool {
-        self.listeners.get(listener).is_some_and(|own| !own.is_empty())
-    }
-
-    /// Returns the filters of a route for requests of a listener, in the order of the text; those that the route
-    /// leaves out are added to `left_out`.
-    fn select(
-        &self,
-        route: &config::RouteConfig,
-        own: &[Selected<'c>],
-        listener: Option<usize>,
-        left_out: &mut AHashSet<String>,
-    ) -> Vec<Selected<'c>> {
-        let of_listener = listener.and_then(|listener| self.listeners.get(listener)).map_or(&[][..], Vec::as_slice);
-        let mut selected: Vec<Selected<'c>> = Vec::new();
-        for one in self.defaults.iter().chain(of_listener).chain(own) {
-            let words = [Some(one.config.key()), one.set];
-            let without =
-                words.into_iter().flatten().find(|word| one.level != FilterLevel::Route && route.without.iter().any(|w| w == word));
-            if let Some(word) = without {
-                left_out.insert(word.to_owned());
-            } else if !selected.iter().any(|known| std::ptr::eq(known.config, one.config)) {
-                // A filter that a route has twice by a set runs once.
-                selected.push(one.clone());
-            }
-        }
-        // Of a stage with at most one filter the nearest counts.
-        let mut ranks: Vec<(Stage, (u8, bool))> = selected.iter().map(|one| (one.config.stage(), one.rank())).collect();
-        ranks.retain(|(stage, _)| stage.is_single());
-        selected.retain(|one| !ranks.iter().any(|(stage, rank)| *stage == one.config.stage() && *rank > one.rank()));
-        selected
-    }
-}
-
-/// Returns every filter in the configuration with its place.
-pub fn written(loaded: &Loaded) -> impl Iterator<Item = (&FilterConfig, Place)> {
-    let root = Place::default();
-    let defaults = (loaded.config.defaults.filters.as_slice(), root.key("defaults"));
-    let listeners = loaded.config.listeners.iter().enumerate().map(|(i, l)| (l.filters.as_slice(), loaded.listener_place(i)));
-    let routes = loaded.config.routes.iter().enumerate().map(|(i, r)| (r.filters.as_slice(), loaded.route_place(i)));
-    let lists = std::iter::once(defaults).chain(listeners).chain(routes);
-    let entries = lists.flat_map(|(list, place)| list.iter().enumerate().map(move |(i, entry)| (entry, place.key("filters").index(i))));
-    let direct = entries.filter_map(|(entry, place)| match entry {
-        FilterEntry::Filter(config) => Some((&**config, place)),
-        FilterEntry::Set(_) => None,
-    });
-    let sets = loaded.config.filter_sets.iter();
-    let in_sets = sets.flat_map(move |(name, set)| {
-        let place = root.key("filter_sets").key(name.clone());
-        set.iter().enumerate().map(move |(i, config)| (config, place.index(i)))
-    });
-    direct.chain(in_sets).map(|(config, place)| (config, place.key(config.key())))
-}
+use crate::notation::{Place, nearest};
+use crate::snapshot::Chains;
 
 impl<'w> RouteCompiler<'w> {
     /// Compiles the filters of a route for each of its listeners.
-    pub fn chains(&mut self, inherited: &mut Inherited<'w>, route: &'w config::RouteConfig, place: &Place, bound: &[usize]) -> Chains {
+    pub fn chains(&mut self, inherited: &Inherited<'w>, route: &'w config::RouteConfig, place: &Place, bound: &[usize]) -> Chains {
         let own = inherited.expand(&route.filters, FilterLevel::Route, &place.key("filters"), self.mistakes);
         let mut left_out = AHashSet::new();
         let mut compiled = HashMap::new();
@@ -245,7 +25,7 @@ impl<'w> RouteCompiler<'w> {
         let all: Vec<Option<usize>> = elsewhere.then_some(None).into_iter().chain(differing).collect();
         for listener in all {
             let selected = inherited.select(route, &own, listener, &mut left_out);
-            let chain = self.chain(inherited, &mut compiled, route, &selected);
+            let chain = self.chain(&mut compiled, route, &selected);
             match listener {
                 Some(listener) => chains.of_listeners.push((listener, chain)),
                 None => chains.usual = chain,
@@ -278,7 +58,6 @@ impl<'w> RouteCompiler<'w> {
 
     fn chain(
         &mut self,
-        inherited: &mut Inherited<'w>,
         compiled: &mut HashMap<*const FilterConfig, Option<Arc<Filter>>>,
         route: &config::RouteConfig,
         selected: &[Selected<'w>],
@@ -287,11 +66,11 @@ impl<'w> RouteCompiler<'w> {
         let authenticator = selected.iter().find(|one| one.config.stage() == Stage::Authenticate);
         for (index, one) in selected.iter().enumerate() {
             let key = std::ptr::from_ref(one.config);
-            let filter = match inherited.compiled.get(&key).or_else(|| compiled.get(&key)) {
+            let filter = match self.filters.get(&key).or_else(|| compiled.get(&key)) {
                 Some(known) => known.clone(),
                 None => {
                     let (filter, is_of_route) = self.filter(route, one);
-                    let known = if is_of_route { &mut *compiled } else { &mut inherited.compiled };
+                    let known = if is_of_route { &mut *compiled } else { &mut self.filters };
                     known.entry(key).or_insert(filter).clone()
                 }
             };
@@ -316,7 +95,7 @@ impl<'w> RouteCompiler<'w> {
         let written = one.written(&route.name.0);
         let mut context = CompileContext {
             route: RouteFacts::new(&route.name.0, &route.matches.methods, &written, one.is_own()),
-            place: one.place.clone(),
+            place: (*one.place).clone(),
             base: &self.loaded.base,
             live: self.live,
             consumers: self.consumers,
@@ -362,13 +141,13 @@ impl<'w> RouteCompiler<'w> {
         fits
     }
 
-    /// Notes a filter that reads a header which authentication sets for the target: the filter sees what the client
-    /// sends under that name, which may be anything.
+    /// Notes a filter that reads a header which authentication sets for the target: the filter sees what the client sends
+    /// under that name, which may be anything.
     fn check_claims_read(&mut self, one: &Selected<'_>, authenticator: Option<&FilterConfig>) {
         let Some(authenticator) = authenticator.filter(|_| one.config.stage() > Stage::Authenticate) else { return };
         let written = authenticator.headers_written();
         for (name, keys) in one.config.headers_read().into_iter().filter(|(name, _)| written.contains(name)) {
-            let place = keys.into_iter().fold(one.place.clone(), |place, key| place.key(key));
+            let place = keys.into_iter().fold((*one.place).clone(), |place, key| place.key(key));
             let text =
                 format!("{} sets {name} for the target only; here it is what the client sends: use by: consumer", authenticator.key());
             self.note(&place, text);

@@ -9,7 +9,9 @@ mod routes;
 mod underscores;
 mod upstream_checks;
 mod upstreams;
+mod work;
 
+use std::collections::HashMap;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,8 +22,6 @@ use crate::live::Live;
 use crate::notation::{Mistakes, Place};
 use crate::snapshot::{Admin, Process, Snapshot};
 use crate::telemetry::{Format, Sink};
-
-pub use filters::Inherited;
 
 /// The least time between two checks of the configuration's files.
 const MIN_WATCH: std::time::Duration = std::time::Duration::from_millis(50);
@@ -47,7 +47,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     }
     upgrade_socket(loaded, &root.key("process").key("upgrade_socket"), &mut mistakes);
     let log = log(loaded, &root.key("log").key("access"), &mut mistakes);
-    let mut work = routes::RouteCompiler {
+    let mut work = work::RouteCompiler {
         loaded,
         live,
         consumers: &consumers,
@@ -56,6 +56,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         mistakes: &mut mistakes,
         warnings: &mut warnings,
         shared: SharedValues::default(),
+        filters: HashMap::new(),
         keyed_splits: 0,
     };
     let (routes, routers) = work.compile();

@@ -6,16 +6,14 @@ use std::sync::{Arc, OnceLock};
 use ahash::AHashMap;
 use http::HeaderName;
 
-use super::filters::Inherited;
 use super::paths::{bypasses, path_rules};
+use super::work::RouteCompiler;
 use crate::actions::{Action, ActionConfig, ActionContext};
-use crate::config::{self, Loaded, OneOrMany, TextRule, TextTest};
-use crate::filters::{Consumers, SharedValues, Stage};
-use crate::live::Live;
-use crate::notation::{Header, Mistakes, Place, nearest};
+use crate::config::{self, Inherited, OneOrMany, TextRule, TextTest};
+use crate::filters::Stage;
+use crate::notation::{Header, Place, nearest};
 use crate::rules::routing::{HostPattern, PathPattern, Predicates, RouteEntry, Router, Segment, TextMatch};
-use crate::snapshot::{Chains, Listener, Route};
-use crate::upstreams::Upstream;
+use crate::snapshot::{Chains, Route};
 
 /// The most routes of a configuration.
 const MAX_ROUTES: usize = 100_000;
@@ -25,22 +23,6 @@ const MAX_COMBINATIONS: usize = 10_000;
 
 /// The most of them on all listeners together: each is an entry of a table, of about 1 KiB with all that leads to it.
 const MAX_ENTRIES: usize = 500_000;
-
-/// The inputs of the compilation of routes, and its errors.
-pub struct RouteCompiler<'w> {
-    pub loaded: &'w Loaded,
-    pub live: &'w Live,
-    pub consumers: &'w Arc<Consumers>,
-    pub upstreams: &'w BTreeMap<String, Arc<Upstream>>,
-    pub listeners: &'w [Listener],
-    pub mistakes: &'w mut Mistakes,
-    /// The warnings: what is valid and most likely not intended.
-    pub warnings: &'w mut Mistakes,
-    /// The values that filters of all routes share.
-    pub shared: SharedValues,
-    /// The number of splits by a key so far.
-    pub keyed_splits: usize,
-}
 
 impl<'w> RouteCompiler<'w> {
     /// Compiles all routes, and a router for each listener.
@@ -55,7 +37,7 @@ impl<'w> RouteCompiler<'w> {
             return (routes, Vec::new());
         }
         let mut count = 0;
-        let mut inherited = Inherited::new(self.loaded, self.listeners, self.mistakes);
+        let inherited = Inherited::new(self.loaded, self.mistakes);
         for (index, route) in config.routes.iter().enumerate() {
             let place = self.loaded.route_place(index);
             if let Some(first) = names.insert(route.name.0.as_str(), index) {
@@ -76,7 +58,7 @@ impl<'w> RouteCompiler<'w> {
             for listener in &bound {
                 entries[*listener].extend(own.iter().cloned());
             }
-            let chains = self.chains(&mut inherited, route, &place, &bound);
+            let chains = self.chains(&inherited, route, &place, &bound);
             routes.push(self.route(route, &own, &place, chains));
         }
         inherited.warn_of_unused(self.warnings);

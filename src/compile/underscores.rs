@@ -6,8 +6,7 @@
 use ahash::AHashMap;
 use http::HeaderName;
 
-use super::filters::written;
-use crate::config::{BalanceConfig, Loaded, StickyConfig};
+use crate::config::{BalanceConfig, Loaded, StickyConfig, all_filters};
 use crate::filters::FilterConfig;
 use crate::notation::{KeyBy, Mistakes, Place};
 
@@ -90,7 +89,7 @@ impl Mentioned {
             }
             read(&mut all.read, route.action.headers_read(), &place.key("action").key(route.action.key()));
         }
-        for (filter, place) in written(loaded) {
+        for (filter, place) in all_filters(loaded) {
             all.filter(filter, &place);
         }
         all

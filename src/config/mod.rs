@@ -17,6 +17,7 @@ mod read;
 mod redact;
 mod resilience;
 mod route;
+mod selection;
 mod trail;
 mod tree;
 mod upstream;
@@ -40,6 +41,7 @@ pub use load::{FlatLater, Loaded, load, load_text};
 pub use operation::{AdminConfig, LogFormat, LogOutput, Logging, ProcessConfig, Shield};
 pub use resilience::{Breaker, RetryConfig, RetryOn, SameSite, StickyConfig, UpstreamLimits};
 pub use route::{OneOrMany, PathRule, Paths, RouteConfig, TextRule, TextTest};
+pub use selection::{FilterLevel, Inherited, Selected, all_filters};
 pub use upstream::{Discovery, Timeouts, UpstreamConfig, UpstreamProtocol};
 
 /// A whole configuration.

@@ -1,0 +1,29 @@
+//! The state that the files which compile routes share.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::config::Loaded;
+use crate::filters::{Consumers, Filter, FilterConfig, SharedValues};
+use crate::live::Live;
+use crate::notation::Mistakes;
+use crate::snapshot::Listener;
+use crate::upstreams::Upstream;
+
+/// The inputs of the compilation of routes, and its errors.
+pub struct RouteCompiler<'w> {
+    pub loaded: &'w Loaded,
+    pub live: &'w Live,
+    pub consumers: &'w Arc<Consumers>,
+    pub upstreams: &'w BTreeMap<String, Arc<Upstream>>,
+    pub listeners: &'w [Listener],
+    pub mistakes: &'w mut Mistakes,
+    /// The warnings: what is valid and most likely not intended.
+    pub warnings: &'w mut Mistakes,
+    /// The values that filters of all routes share.
+    pub shared: SharedValues,
+    /// The filters that several routes have, by the address of their settings; `None` for one with errors.
+    pub filters: HashMap<*const FilterConfig, Option<Arc<Filter>>>,
+    /// The number of splits by a key so far.
+    pub keyed_splits: usize,
+}
