@@ -132,8 +132,8 @@ mod tests {
     #[tokio::test]
     async fn what_hangs_holds_nothing_else_up() {
         let background = Background::start().expect("started");
-        let (let_go, for_worker) = channel::<()>();
-        let hangs = move || for_worker.recv().is_ok();
+        let (let_go, held) = channel::<()>();
+        let hangs = move || held.recv().is_ok();
         assert_eq!(background.run(Duration::from_millis(1), hangs).await, Err(JobError::TooLong));
         assert_eq!(background.run(Duration::from_secs(60), || 7).await, Ok(7));
         drop(let_go);
