@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ahash::AHashSet;
 
-use super::routes::Work;
+use super::work::Work;
 use crate::actions::ActionConfig;
 use crate::config::{self, FilterEntry, Loaded};
 use crate::filters::{Chain, CompileContext, Filter, FilterConfig, Identities, Needs, RouteFacts, Stage};

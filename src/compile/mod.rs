@@ -10,6 +10,7 @@ mod routes;
 mod underscores;
 mod upstream_checks;
 mod upstreams;
+mod work;
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
@@ -48,7 +49,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     }
     upgrade_socket(loaded, &root.key("process").key("upgrade_socket"), &mut mistakes);
     let log = log(loaded, &root.key("log").key("access"), &mut mistakes);
-    let mut work = routes::Work {
+    let mut work = work::Work {
         loaded,
         live,
         consumers: &consumers,

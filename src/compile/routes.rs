@@ -8,14 +8,13 @@ use http::HeaderName;
 
 use super::filters::Inherited;
 use super::paths::{bypasses, path_rules};
+use super::work::Work;
 use crate::actions::{Action, ActionConfig, ActionContext};
-use crate::config::{self, Loaded, OneOrMany, TextRule, TextTest};
-use crate::filters::{Consumers, Shared, Stage};
-use crate::live::Live;
-use crate::notation::{Header, Mistakes, Place, nearest};
+use crate::config::{self, OneOrMany, TextRule, TextTest};
+use crate::filters::Stage;
+use crate::notation::{Header, Place, nearest};
 use crate::rules::routing::{HostPattern, PathPattern, Predicates, RouteEntry, Router, Segment, TextMatch};
-use crate::snapshot::{Chains, Listener, Route};
-use crate::upstreams::Upstream;
+use crate::snapshot::{Chains, Route};
 
 /// The most routes of a configuration.
 const MAX_ROUTES: usize = 100_000;
@@ -25,22 +24,6 @@ const MAX_COMBINATIONS: usize = 10_000;
 
 /// The most of them on all listeners together: each is an entry of a table, of about 1 KiB with all that leads to it.
 const MAX_ENTRIES: usize = 500_000;
-
-/// What the work on routes needs, and where it notes mistakes.
-pub struct Work<'w> {
-    pub loaded: &'w Loaded,
-    pub live: &'w Live,
-    pub consumers: &'w Arc<Consumers>,
-    pub upstreams: &'w BTreeMap<String, Arc<Upstream>>,
-    pub listeners: &'w [Listener],
-    pub mistakes: &'w mut Mistakes,
-    /// What is no mistake and most likely not meant.
-    pub warnings: &'w mut Mistakes,
-    /// What filters of all routes share.
-    pub shared: Shared,
-    /// Splits by a key so far.
-    pub keyed_splits: usize,
-}
 
 impl<'w> Work<'w> {
     /// Compiles all routes, and a router for each listener.
