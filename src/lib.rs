@@ -2,12 +2,12 @@
 //!
 //! # The map
 //!
-//! A request's way: a connection is accepted in [`edge::listeners`], which knows its deadlines; for
-//! each request Pingora calls the phases in [`edge::proxy`], a file each: `intake` (is it well-formed,
-//! whose is it), `route` (which route, through its filters, to its action), `admission` and `pick` (which
-//! upstream and which target), `forward` (the edits for it), `answer` (edits on the way back), `failure`
-//! (what failed becomes a reason), `finish` (log and metrics from one record). What a request has to do
-//! with its upstream is an [`upstreams::Visit`]. Hedged requests take `relay`, and WebSockets `tunnel`.
+//! A request's way: a connection is accepted in [`edge::listeners`], which counts it and gives it to the service of its
+//! listener's kind; that knows its deadlines; for each request Pingora calls the phases in [`edge::proxy`], a file
+//! each: `intake` (is it well-formed, whose is it), `route` (which route, through its filters, to its action),
+//! `admission` and `pick` (which upstream and which target), `forward` (the edits for it), `answer` (edits on the way
+//! back), `failure` (what failed becomes a reason), `finish` (log and metrics from one record). What a request has to
+//! do with its upstream is an [`upstreams::Visit`]. Hedged requests take `relay`, and WebSockets `tunnel`.
 //!
 //! A configuration's way: [`config`] reads what was written and knows where each mistake stands,
 //! [`compile`] turns it into an immutable [`snapshot`], [`process`] publishes it with one store. What a

@@ -24,6 +24,8 @@ mod informational;
 mod malformed;
 #[path = "clients/pairings.rs"]
 mod pairings;
+#[path = "clients/passwords.rs"]
+mod passwords;
 #[path = "clients/programs.rs"]
 mod programs;
 #[path = "clients/rejections.rs"]

@@ -7,8 +7,8 @@ use clap::Args;
 
 use super::explain::filters;
 use super::operator::{CommandFailed, Operator, address, counted, print_changes, print_mistakes};
-use crate::compile::{Inherited, compile};
-use crate::config::{Change, Loaded, load};
+use crate::compile::compile;
+use crate::config::{Change, Inherited, Loaded, load};
 use crate::live::Live;
 use crate::notation::Mistakes;
 use crate::process::{NeededSocket, bind_listeners, overlap};
@@ -77,7 +77,7 @@ impl Check {
 
 /// Prints the routes with their filters; where those differ between listeners, for each of them.
 fn list(loaded: &Loaded, snapshot: &Snapshot) {
-    let inherited = Inherited::new(loaded, &snapshot.listeners, &mut Mistakes::default());
+    let inherited = Inherited::new(loaded, &mut Mistakes::default());
     for (index, route) in loaded.config.routes.iter().enumerate() {
         let name = loaded.redact(&route.name.0);
         let bound = snapshot.listeners.iter().enumerate().filter(|(_, l)| route.listeners.is_empty() || route.listeners.contains(&l.name));

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use crate::compile::{Inherited, compile};
-use crate::config::{Loaded, load};
+use crate::compile::compile;
+use crate::config::{Inherited, Loaded, load};
 use crate::live::Live;
 use crate::notation::Mistakes;
 use crate::rules::path::{Ambiguity, normalise};
@@ -162,7 +162,7 @@ pub fn filters(loaded: &Loaded, snapshot: &Snapshot, inherited: &Inherited<'_>, 
 fn print_route(loaded: &Loaded, snapshot: &Snapshot, index: usize, listener: usize) {
     let route = &snapshot.routes[index];
     say!("\nroute: {}", loaded.redact(&route.name));
-    let inherited = Inherited::new(loaded, &snapshot.listeners, &mut Mistakes::default());
+    let inherited = Inherited::new(loaded, &mut Mistakes::default());
     for filter in filters(loaded, snapshot, &inherited, index, listener) {
         say!("  filter: {filter}");
     }

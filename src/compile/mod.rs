@@ -12,6 +12,7 @@ mod upstream_checks;
 mod upstreams;
 mod work;
 
+use std::collections::HashMap;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,8 +23,6 @@ use crate::live::Live;
 use crate::notation::{Mistakes, Place};
 use crate::snapshot::{Admin, Process, Snapshot};
 use crate::telemetry::{Format, Sink};
-
-pub use filters::Inherited;
 
 /// The least time between two looks at the configuration's files.
 const MIN_WATCH: std::time::Duration = std::time::Duration::from_millis(50);
@@ -58,6 +57,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         mistakes: &mut mistakes,
         warnings: &mut warnings,
         shared: Shared::default(),
+        filters: HashMap::new(),
         keyed_splits: 0,
     };
     let (routes, routers) = work.compile();

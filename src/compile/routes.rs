@@ -6,11 +6,10 @@ use std::sync::{Arc, OnceLock};
 use ahash::AHashMap;
 use http::HeaderName;
 
-use super::filters::Inherited;
 use super::paths::{bypasses, path_rules};
 use super::work::Work;
 use crate::actions::{Action, ActionConfig, ActionContext};
-use crate::config::{self, OneOrMany, TextRule, TextTest};
+use crate::config::{self, Inherited, OneOrMany, TextRule, TextTest};
 use crate::filters::Stage;
 use crate::notation::{Header, Place, nearest};
 use crate::rules::routing::{HostPattern, PathPattern, Predicates, RouteEntry, Router, Segment, TextMatch};
@@ -38,7 +37,7 @@ impl<'w> Work<'w> {
             return (routes, Vec::new());
         }
         let mut count = 0;
-        let mut inherited = Inherited::new(self.loaded, self.listeners, self.mistakes);
+        let inherited = Inherited::new(self.loaded, self.mistakes);
         for (index, route) in config.routes.iter().enumerate() {
             let place = self.loaded.route_place(index);
             if let Some(first) = names.insert(route.name.0.as_str(), index) {
@@ -59,7 +58,7 @@ impl<'w> Work<'w> {
             for listener in &bound {
                 entries[*listener].extend(own.iter().cloned());
             }
-            let chains = self.chains(&mut inherited, route, &place, &bound);
+            let chains = self.chains(&inherited, route, &place, &bound);
             routes.push(self.route(route, &own, &place, chains));
         }
         inherited.warn_of_unused(self.warnings);

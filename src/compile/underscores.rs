@@ -6,8 +6,7 @@
 use ahash::AHashMap;
 use http::HeaderName;
 
-use super::filters::written;
-use crate::config::{Balance, Loaded, Sticky};
+use crate::config::{Balance, Loaded, Sticky, written};
 use crate::filters::FilterConfig;
 use crate::notation::{KeyBy, Mistakes, Place};
 

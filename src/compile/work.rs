@@ -1,10 +1,10 @@
 //! What the files that compile routes share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::config::Loaded;
-use crate::filters::{Consumers, Shared};
+use crate::filters::{Consumers, Filter, FilterConfig, Shared};
 use crate::live::Live;
 use crate::notation::Mistakes;
 use crate::snapshot::Listener;
@@ -22,6 +22,8 @@ pub struct Work<'w> {
     pub warnings: &'w mut Mistakes,
     /// What filters of all routes share.
     pub shared: Shared,
+    /// Filters that several routes have, by the address of what is written; `None` for one with errors.
+    pub filters: HashMap<*const FilterConfig, Option<Arc<Filter>>>,
     /// Splits by a key so far.
     pub keyed_splits: usize,
 }

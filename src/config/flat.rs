@@ -85,6 +85,11 @@ impl Flat {
         self.0.extend(other.0);
     }
 
+    /// Adds a list that follows from several values: the filters that a route has in the end.
+    pub(super) fn add_list(&mut self, path: String, list: Vec<String>) {
+        self.0.insert(path, Leaf::Order(list));
+    }
+
     /// Adds the content of a file that the configuration names; nothing for one that cannot be read.
     pub(super) fn add_file(&mut self, path: &Path, redactor: &Redactor) {
         if let Ok(content) = read_file(path, MAX_MATERIAL) {
@@ -130,6 +135,7 @@ impl Flat {
         let mut changes = Vec::new();
         let paths: std::collections::BTreeSet<&String> = self.0.keys().chain(after.0.keys()).chain(started.0.keys()).collect();
         let mut whole: Option<String> = None;
+        let mut lists = 0;
         for path in paths {
             if whole.as_ref().is_some_and(|head| path.starts_with(head.as_str())) {
                 continue;
@@ -143,6 +149,12 @@ impl Flat {
                 changes.extend(moved(before, now));
                 continue;
             }
+            if matches!(before.or(now), Some(Leaf::Order(_))) {
+                lists += 1;
+                if lists > MAX_LISTS {
+                    continue;
+                }
+            }
             let entry = entry(path).filter(|head| before.is_none() && !self.has(head) || now.is_none() && !after.has(head));
             let size = |flat: &Self, head: &str| format!("{} keys", flat.below(head).count());
             let text = |leaf: Option<&Leaf>| leaf.map(ToString::to_string);
@@ -154,6 +166,10 @@ impl Flat {
                 }
                 None => Change { path: path.clone(), before: text(before), after: text(now) },
             });
+        }
+        if lists > MAX_LISTS {
+            let path = format!("filters of {} further routes", lists - MAX_LISTS);
+            changes.push(Change { path, before: Some("(not shown)".to_owned()), after: Some("(not shown)".to_owned()) });
         }
         changes
     }
@@ -169,6 +185,9 @@ impl Flat {
 
 /// Where the order of the routes stands.
 const ORDER: &str = "routes, their order";
+
+/// The most lists that are shown: a default is in those of all routes.
+const MAX_LISTS: usize = 20;
 
 /// The most names of an order that are shown.
 const SHOWN: usize = 8;

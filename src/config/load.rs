@@ -8,7 +8,7 @@ use super::include::Substitution;
 use super::redact::Redactor;
 use super::trail::Trail;
 use super::tree::{self, Node, Size, Spot, Value};
-use super::{Config, Flat, check, include, read};
+use super::{Config, Flat, Inherited, check, include, read};
 use crate::notation::{Mistake, Mistakes, Place, Step, Word};
 use crate::tls::read_text;
 
@@ -71,6 +71,9 @@ impl Loaded {
     pub fn flat(&self) -> Flat {
         let mut flat = Flat::of(&self.tree);
         flat.overlay(self.at_start());
+        for (place, filters) in Inherited::new(self, &mut Mistakes::default()).lists() {
+            flat.add_list(self.redact(&place), filters.iter().map(|one| self.redact(one)).collect());
+        }
         self.named.files.iter().for_each(|path| flat.add_file(&self.base.join(path), &self.redactor));
         flat
     }

@@ -17,6 +17,7 @@ mod read;
 mod redact;
 mod resilience;
 mod route;
+mod selection;
 mod trail;
 mod tree;
 mod upstream;
@@ -40,6 +41,7 @@ pub use load::{FlatLater, Loaded, load, load_text};
 pub use operation::{Admin, LogFormat, LogOutput, Logging, Process, Shield};
 pub use resilience::{Breaker, Retry, RetryOn, SameSite, Sticky, UpstreamLimits};
 pub use route::{OneOrMany, PathRule, Paths, Route, TextRule, TextTest};
+pub use selection::{Inherited, Level, Selected, written};
 pub use upstream::{Discovery, Timeouts, Upstream, UpstreamProtocol};
 
 /// A whole configuration.

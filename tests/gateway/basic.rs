@@ -204,15 +204,3 @@ consumers:
     let (_, _, told) = run(&["check", "-c", "c.yaml"], Some(folder.path()));
     assert!(told.contains("no consumer has a basic credential"), "{told}");
 }
-
-/// What the documentation says of htpasswd, where it is installed.
-#[test]
-fn hashes_of_htpasswd_are_taken() {
-    let Ok(output) = Command::new("htpasswd").args(["-nbBC", "6", "ada", "of htpasswd"]).output() else { return };
-    let line = String::from_utf8(output.stdout).expect("text");
-    let (_, made) = line.trim().split_once(':').expect("a name and a hash");
-    let target = Target::echo("echo");
-    let gateway = Gateway::start(&config(&target, made, ""));
-    assert_eq!(curl(&gateway, "/hidden", &["-u", "ada:of htpasswd"]).0, "200");
-    assert_eq!(curl(&gateway, "/hidden", &["-u", "ada:of htpasswd2"]).0, "401");
-}

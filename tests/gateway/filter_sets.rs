@@ -92,3 +92,29 @@ fn a_set_that_nothing_names_is_a_warning() {
     let (code, _, told) = run(&["check", "-c", "c.yaml"], Some(folder.path()));
     assert_eq!((code, told.as_str()), (0, "warning: c.yaml:11:3: filter_sets.idle: nothing uses this filter set\n"));
 }
+
+#[test]
+fn a_difference_shows_what_runs_in_which_route() {
+    let gateway = Gateway::start(YAML);
+    let changed = YAML.replace("defaults: {filters: [", "defaults: {filters: [{cors: {origins: ['*']}}, ");
+    gateway.write_config(&changed);
+    let config = gateway.config().display().to_string();
+    let (code, out, _) = run(&["diff", "-c", &config, "--admin", &gateway.admin.to_string()], None);
+    assert_eq!(code, 0);
+    let public = "api_key from the listener public from the set public";
+    for line in [
+        "~ filters of the route a on the listener internal: headers from defaults -> cors from defaults, headers from defaults".to_owned(),
+        "~ filters of the route c: headers from defaults -> cors from defaults, headers from defaults".to_owned(),
+    ] {
+        assert!(out.lines().any(|known| known == line), "{line} is not in {out}");
+    }
+    // There the listener has its own.
+    assert!(!out.contains("route a on the listener public") && !out.contains(public), "{out}");
+    let many: String = (0..40).map(|n| format!("  - {{name: r{n}, match: {{path: /r{n}}}, action: {{respond: {{}}}}}}\n")).collect();
+    gateway.write_config(&format!("{YAML}{many}"));
+    assert_eq!(gateway.reload().status, 200);
+    gateway.write_config(&format!("{changed}{many}"));
+    let (_, out, _) = run(&["diff", "-c", &config, "--admin", &gateway.admin.to_string()], None);
+    assert_eq!(out.lines().filter(|line| line.starts_with("~ filters of the route ")).count(), 20, "{out}");
+    assert!(out.contains("\n~ filters of ") && out.contains(" further routes: (not shown) -> (not shown)\n"), "{out}");
+}

@@ -8,6 +8,7 @@ mod clock;
 mod connection;
 mod drain;
 mod evict;
+mod fields;
 mod follow;
 mod greet;
 mod guard;

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{FutureExt, Stream};
 use h2::{Reason, RecvStream};
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderMap, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{Method, Request, Response, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
@@ -24,6 +24,7 @@ use pingora::protocols::http::date::get_cached_date;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, OrErr, Result};
 
+use super::fields::{join_cookies, name_host};
 use super::progress::Progress;
 use super::retry::RetryBuffer;
 
@@ -265,27 +266,6 @@ fn is_end(task: &HttpTask) -> bool {
         HttpTask::Done | HttpTask::Trailer(None) => true,
         HttpTask::Body(data, end) => *end && data.as_ref().is_none_or(Bytes::is_empty),
         _ => false,
-    }
-}
-
-/// Makes one field of the cookie's crumbs (RFC 9113, section 8.2.3), which is how HTTP/1 and every rule knows it.
-fn join_cookies(headers: &mut HeaderMap) {
-    let crumbs = headers.get_all(http::header::COOKIE);
-    if crumbs.iter().nth(1).is_none() {
-        return;
-    }
-    let joined = crumbs.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
-    if let Ok(value) = HeaderValue::from_bytes(&joined) {
-        headers.insert(http::header::COOKIE, value);
-    }
-}
-
-/// Gives the request a `Host` where it has but an authority: what is asked for stands in one place then.
-fn name_host(head: &mut http::request::Parts) {
-    if !head.headers.contains_key(HOST)
-        && let Some(Ok(host)) = head.uri.authority().map(|authority| HeaderValue::from_str(authority.as_str()))
-    {
-        head.headers.insert(HOST, host);
     }
 }
 
