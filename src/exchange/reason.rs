@@ -108,7 +108,7 @@ reasons! {
     /// No target can be picked.
     NoHealthyTarget: "no_healthy_target", 503, "No healthy target is available", grpc 14, proxy Some("destination_unavailable");
     /// The breakers of the upstream or of all its targets are open.
-    BreakerOpen: "breaker_open", 503, "The upstream is failing and gets no requests for now", grpc 14, proxy Some("destination_unavailable");
+    BreakerOpen: "breaker_open", 503, "The upstream is failing and gets no requests now", grpc 14, proxy Some("destination_unavailable");
     /// The upstream has its maximum number of requests.
     Overloaded: "overloaded", 503, "The upstream is overloaded", grpc 14, proxy Some("connection_limit_reached");
     /// The target's name could not be resolved.
@@ -128,7 +128,7 @@ reasons! {
     /// The target's response is not valid HTTP.
     TargetProtocol: "target_protocol", 502, "The target's response is not valid", grpc 14, proxy Some("http_protocol_error");
     /// A filter has to inspect the response, and cannot.
-    ResponseOpaque: "response_opaque", 502, "The target's response could not be inspected", grpc 14, proxy Some("http_response_transform_error");
+    ResponseOpaque: "response_opaque", 502, "The response could not be inspected", grpc 14, proxy Some("http_response_transform_error");
 
     /// The gateway has no file descriptor, port or memory left.
     Exhausted: "exhausted", 503, "The gateway has no sockets left", grpc 14, proxy Some("connection_limit_reached");

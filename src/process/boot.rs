@@ -231,12 +231,7 @@ async fn begin(
         left: AtomicBool::new(false),
         hung_up: AtomicBool::new(false),
         admin_address: io("the admin listener", resources.admin.local_addr())?,
-        admin: Mutex::new(Some(Bound {
-            socket: resources.admin.into(),
-            name: ADMIN_SOCKET_NAME.to_owned(),
-            configured: admin_address,
-            activated: false,
-        })),
+        admin: Mutex::new(Some(admin_bound(resources.admin, admin_address))),
         watched: Mutex::new(None),
     });
     if let Some(predecessor) = predecessor {
@@ -252,6 +247,11 @@ async fn begin(
     // The thread waits for it. Now that this process is reachable at the path, the predecessor may end.
     resources.follower.iter().for_each(|follower| _ = follower.send(Arc::clone(&supervisor)));
     Ok(Started { supervisor, _workers: resources.workers })
+}
+
+/// Returns the admin socket in the form for a successor.
+fn admin_bound(socket: std::net::TcpListener, configured: SocketAddr) -> Bound {
+    Bound { socket: socket.into(), name: ADMIN_SOCKET_NAME.to_owned(), configured, activated: false }
 }
 
 /// Returns the addresses of TCP sockets.

@@ -37,9 +37,9 @@ async fn a_panic_is_one_request_s_failure() {
     let sound = supervisor.serving();
     supervisor.serving.replace(&Arc::new(Serving { snapshot, access_log: Arc::clone(&sound.access_log) }));
     for _ in 0..3 {
-        let answer = ask(address).await;
-        assert!(answer.starts_with("HTTP/1.1 500") && answer.contains("\"reason\":\"internal\""), "{answer}");
-        assert!(!answer.contains("index out of bounds"));
+        let response = ask(address).await;
+        assert!(response.starts_with("HTTP/1.1 500") && response.contains("\"reason\":\"internal\""), "{response}");
+        assert!(!response.contains("index out of bounds"));
     }
     supervisor.serving.replace(&sound);
     assert!(ask(address).await.ends_with("fine"), "the process lives");

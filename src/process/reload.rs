@@ -253,7 +253,8 @@ impl Supervisor {
             log::info!("listener {} on {} is closed", listening.name, listening.address);
             if listening.activated {
                 log::warn!(
-                    "the service manager still has the socket on {}: connections there are not accepted, and only a restart brings the listener back",
+                    "the service manager still has the socket on {}: connections there are not accepted, and only a restart \
+                     brings the listener back",
                     listening.address
                 );
             }

@@ -67,7 +67,7 @@ impl SystemRoots {
 }
 
 fn in_memory(certificates: &[CertificateDer<'_>]) -> std::io::Result<std::fs::File> {
-    let mut file = std::fs::File::from(memfd_create(c"authorities", MFdFlags::MFD_CLOEXEC)?);
+    let mut file = std::fs::File::from(memfd_create(c"ca-certificates", MFdFlags::MFD_CLOEXEC)?);
     for certificate in certificates {
         let text = STANDARD.encode(certificate.as_ref());
         file.write_all(b"-----BEGIN CERTIFICATE-----\n")?;

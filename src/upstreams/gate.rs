@@ -236,15 +236,15 @@ mod tests {
         drop(one);
         let third = third.await.expect("no panic");
         assert!(third.is_some());
-        assert!(gate.admit(Class::Normal).await.is_none(), "nobody leaves in its time");
+        assert!(gate.admit(Class::Normal).await.is_none(), "no request leaves in time");
         drop((two, third));
         assert_eq!((gate.active(), gate.waiting()), (0, 0));
     }
 
     #[tokio::test]
-    async fn whoever_waits_longest_is_next_and_whoever_left_is_passed_over() {
+    async fn the_longest_waiter_is_next_and_cancelled_waiters_are_skipped() {
         let gate = gate(1, 10);
-        let first = gate.admit(Class::Normal).await.expect("room");
+        let first = gate.admit(Class::Normal).await.expect("a free place");
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = Vec::new();
         for number in 0..5 {
@@ -261,7 +261,7 @@ mod tests {
         let left = tasks.remove(1);
         left.abort();
         let _ = left.await;
-        assert!(gate.try_admit(Class::Normal).is_none(), "nobody passes those that wait");
+        assert!(gate.try_admit(Class::Normal).is_none(), "a later request does not overtake queued ones");
         drop(first);
         for task in tasks {
             let _ = task.await;
@@ -275,12 +275,12 @@ mod tests {
         let gate = gate(4, 0);
         let mut held = Vec::new();
         for _ in 0..3 {
-            held.push(gate.admit(Class::Low).await.expect("room"));
+            held.push(gate.admit(Class::Low).await.expect("a free place"));
         }
         assert!(gate.admit(Class::Low).await.is_none());
-        held.push(gate.admit(Class::Normal).await.expect("room"));
+        held.push(gate.admit(Class::Normal).await.expect("a free place"));
         assert!(gate.admit(Class::Normal).await.is_none());
-        held.push(gate.admit(Class::High).await.expect("room"));
+        held.push(gate.admit(Class::High).await.expect("a free place"));
         assert!(gate.admit(Class::High).await.is_none());
     }
 

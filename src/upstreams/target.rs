@@ -79,7 +79,7 @@ impl TargetOutcome {
         }
     }
 
-    /// Whether it is one that a gateway in front of the target would report with 502, 503 or 504.
+    /// Returns whether a gateway in front of the target would report it as 502, 503 or 504.
     pub fn is_gateway_failure(self) -> bool {
         matches!(self, Self::GatewayFailed | Self::TimedOut)
     }

@@ -99,7 +99,7 @@ fn whatever_a_successor_does_the_old_process_serves() {
     impostor.says(&Message::Take { protocol: 4 });
     impostor.take();
     impostor.says(&Message::Failed { why: "no luck".to_owned() });
-    logged("says: no luck");
+    logged("reports: no luck");
     serves();
     // It is never ready.
     let impostor = Impostor::of(&old);

@@ -163,7 +163,7 @@ fn a_service_manager_is_told() {
     std::fs::write(&config, yaml("{}")).expect("written");
     gateway.signal("-HUP");
     hears("RELOADING=1");
-    assert!(hears("READY=1").contains("refused"));
+    assert!(hears("READY=1").contains("rejected"));
     std::fs::write(&config, yaml("{name: all, action: {respond: {body: new}}}")).expect("written");
     let (successor, _) = upgrade(&gateway);
     assert_eq!(hears("MAINPID="), format!("MAINPID={}\nSTATUS=serving", successor.0));

@@ -61,12 +61,12 @@ fn command(socket: &Path) -> Result<Command, String> {
 ///
 /// # Errors
 /// When the upgrade fails and this process goes on serving.
-pub fn start_successor(supervisor: &Arc<Supervisor>, tell: &dyn Fn(&str)) -> Result<String, String> {
+pub fn start_successor(supervisor: &Arc<Supervisor>, report: &dyn Fn(&str)) -> Result<String, String> {
     let (sender, events) = channel();
     may_start(supervisor).and_then(|()| watch(supervisor, sender)).inspect_err(|why| log::warn!("no upgrade: {why}"))?;
     notify::status("upgrading");
     supervisor.upgrade_listener.get().iter().for_each(|upgrade_listener| upgrade_listener.ensure_socket(supervisor));
-    let result = run(supervisor, &events, tell);
+    let result = run(supervisor, &events, report);
     *supervisor.watched.lock() = None;
     METRICS.upgraded(result.is_ok());
     match &result {
@@ -99,15 +99,15 @@ fn may_start(supervisor: &Supervisor) -> Result<(), String> {
     Ok(())
 }
 
-fn run(supervisor: &Supervisor, events: &Receiver<UpgradeProgress>, tell: &dyn Fn(&str)) -> Result<String, String> {
+fn run(supervisor: &Supervisor, events: &Receiver<UpgradeProgress>, report: &dyn Fn(&str)) -> Result<String, String> {
     let patience = supervisor.serving().snapshot.process.upgrade_time;
     let socket = supervisor.upgrade_socket.as_ref();
     let mut command = command(socket.ok_or("there was no process.upgrade_socket when this process started: a successor cannot reach it")?)?;
     let path = command.get_program().to_owned();
     let mut child = command.spawn().map_err(|e| format!("the successor cannot be started: {}: {e}", path.display()))?;
     let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).map(|word| word.to_string_lossy()).collect();
-    tell(&format!("process {} is started: {}", child.id(), words.join(" ")));
-    let result = follow(&mut child, (patience, &|| supervisor.is_ending()), events, tell);
+    report(&format!("process {} is started: {}", child.id(), words.join(" ")));
+    let result = follow(&mut child, (patience, &|| supervisor.is_ending()), events, report);
     if result.is_err() {
         // Most often it ends by itself, and logs something first.
         let begun = Instant::now();
@@ -127,7 +127,7 @@ fn follow(
     child: &mut Child,
     (patience, is_ending): (Duration, &dyn Fn() -> bool),
     events: &Receiver<UpgradeProgress>,
-    tell: &dyn Fn(&str),
+    report: &dyn Fn(&str),
 ) -> Result<String, String> {
     let begun = Instant::now();
     let mut connected = false;
@@ -135,7 +135,7 @@ fn follow(
         match events.recv_timeout(Duration::from_millis(50)) {
             Ok(UpgradeProgress::Settled(text)) => return Ok(text),
             Ok(UpgradeProgress::Step(text)) => {
-                tell(text);
+                report(text);
                 connected = true;
             }
             Ok(UpgradeProgress::Failed(why)) => return Err(format!("the successor {why}")),

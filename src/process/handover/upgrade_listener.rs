@@ -175,8 +175,8 @@ impl UpgradeListener {
             Ok((Message::Upgrade, _)) => {
                 // This process does not end before it has reported the result.
                 let _asked = supervisor.asked.begin();
-                let tell = |text: &str| _ = send(stream, &Message::Progress { text: text.to_owned() }, None);
-                let (fine, text) = match start_successor(supervisor, &tell) {
+                let report = |text: &str| _ = send(stream, &Message::Progress { text: text.to_owned() }, None);
+                let (fine, text) = match start_successor(supervisor, &report) {
                     Ok(text) => (true, text),
                     Err(text) if supervisor.phase() == ProcessPhase::Serving => {
                         (false, format!("the running gateway goes on as before: {text}"))
@@ -240,9 +240,9 @@ impl UpgradeListener {
         // A successor that hangs blocks the thread that sends to it, and nothing else.
         let patient = stream.set_write_timeout(None);
         std::thread::scope(|scope| {
-            let tell = move || patient.and_then(|()| send_changes(stream, supervisor, &given_up));
-            let telling = std::thread::Builder::new().name("late".to_owned()).spawn_scoped(scope, tell);
-            let _ = telling.inspect_err(|error| log::error!("the successor gets no changes of the state: {error}"));
+            let sending = move || patient.and_then(|()| send_changes(stream, supervisor, &given_up));
+            let started = std::thread::Builder::new().name("late".to_owned()).spawn_scoped(scope, sending);
+            let _ = started.inspect_err(|error| log::error!("the successor gets no changes of the state: {error}"));
             if let Some(why) = await_end(stream, supervisor).filter(|why| return_to_serving(supervisor, why)) {
                 // It may be alive, and has to be told that it is not the service any more.
                 let _ = give_up.send(why);

@@ -24,11 +24,11 @@ const WANTED: &str = "the hash of a password, argon2id ($argon2id$…) or bcrypt
 #[derive(Clone)]
 pub struct PasswordHash {
     text: Box<str>,
-    kind: Kind,
+    kind: HashKind,
 }
 
 #[derive(Clone)]
-enum Kind {
+enum HashKind {
     Argon2id(Box<phc::PasswordHash>),
     Bcrypt,
 }
@@ -45,7 +45,7 @@ impl FromStr for PasswordHash {
     /// Parses a hash whose costs are within bounds. An error repeats no part of the text, which may be a password.
     fn from_str(text: &str) -> Result<Self, String> {
         let kind = match text.strip_prefix('$').and_then(|rest| rest.split('$').next()) {
-            Some("argon2id") => Kind::Argon2id(Box::new(argon2id(text)?)),
+            Some("argon2id") => HashKind::Argon2id(Box::new(argon2id(text)?)),
             Some("2a" | "2b" | "2y") => bcrypt(text)?,
             Some("argon2i" | "argon2d") => return Err(format!("{WANTED}; of argon2 the variant argon2id")),
             Some("apr1" | "1" | "5" | "6" | "y") => return Err(format!("{WANTED}; htpasswd needs -B")),
@@ -73,12 +73,12 @@ fn argon2id(text: &str) -> Result<phc::PasswordHash, String> {
     Ok(hash)
 }
 
-fn bcrypt(text: &str) -> Result<Kind, String> {
+fn bcrypt(text: &str) -> Result<HashKind, String> {
     let parts: bcrypt::HashParts = text.parse().map_err(|_| WANTED.to_owned())?;
     if !(4..=MAX_COST).contains(&parts.get_cost()) {
         return Err(format!("bcrypt with a cost from 4 to {MAX_COST}: each verification takes as long"));
     }
-    Ok(Kind::Bcrypt)
+    Ok(HashKind::Bcrypt)
 }
 
 impl PasswordHash {
@@ -94,12 +94,12 @@ impl PasswordHash {
     /// When no memory can be allocated.
     pub fn verify(&self, password: &[u8]) -> Result<bool, &'static str> {
         match &self.kind {
-            Kind::Argon2id(hash) => match Argon2::default().verify_password(password, hash.as_ref()) {
+            HashKind::Argon2id(hash) => match Argon2::default().verify_password(password, hash.as_ref()) {
                 Ok(()) => Ok(true),
                 Err(argon2::password_hash::Error::PasswordInvalid) => Ok(false),
                 Err(_) => Err("a password cannot be verified: there is no memory for it"),
             },
-            Kind::Bcrypt => bcrypt::verify(password, &self.text).map_err(|_| "a password cannot be verified"),
+            HashKind::Bcrypt => bcrypt::verify(password, &self.text).map_err(|_| "a password cannot be verified"),
         }
     }
 

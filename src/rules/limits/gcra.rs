@@ -96,10 +96,10 @@ mod tests {
             assert_eq!(decision.remaining, left);
             tat = decision.tat.expect("within the limit");
         }
-        let refused = gcra.decide(tat, SECOND);
-        assert_eq!(refused.tat, None);
-        assert_eq!(refused.retry_after, Duration::from_millis(200));
-        assert_eq!(refused.reset, Duration::from_secs(1));
+        let rejected = gcra.decide(tat, SECOND);
+        assert_eq!(rejected.tat, None);
+        assert_eq!(rejected.retry_after, Duration::from_millis(200));
+        assert_eq!(rejected.reset, Duration::from_secs(1));
         assert!(gcra.decide(tat, SECOND + SECOND / 5).tat.is_some());
     }
 

@@ -140,7 +140,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a model that sorts.
+        /// Compares the choice with a model that sorts.
         #[test]
         fn the_best_of_all(
             weights in proptest::collection::vec(0_u16..=1000, 4),

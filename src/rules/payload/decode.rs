@@ -192,7 +192,7 @@ mod tests {
             let mut damaged = whole.clone();
             let at = at.min(whole.len() - 1);
             damaged[at] ^= 0x55;
-            prop_assert!(unpacked("gzip", &damaged, cut).is_err(), "a checksum tells");
+            prop_assert!(unpacked("gzip", &damaged, cut).is_err(), "the checksum differs");
             for coding in ["gzip", "br", "zstd"] {
                 let whole = packed(coding, text.as_bytes());
                 let short = &whole[..whole.len() - 1];

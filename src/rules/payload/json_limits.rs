@@ -170,8 +170,8 @@ mod tests {
 
     #[track_caller]
     fn is(document: &str, wanted: &str) {
-        let told = LIMITS.check(document.as_bytes()).err().unwrap_or_default();
-        assert!(told.starts_with(wanted) && told.is_empty() == wanted.is_empty(), "{document}: {told}");
+        let error = LIMITS.check(document.as_bytes()).err().unwrap_or_default();
+        assert!(error.starts_with(wanted) && error.is_empty() == wanted.is_empty(), "{document}: {error}");
     }
 
     #[test]
@@ -197,7 +197,7 @@ mod tests {
         for text in ["", "{", "[1,]", "{'a':1}", "1 2", "nul", "[1]x", "NaN", "\u{feff}[]"] {
             is(text, "the document is not JSON at line 1");
         }
-        assert!(LIMITS.check(b"\"\xff\"").is_err_and(|told| told == "the document is not UTF-8"));
+        assert!(LIMITS.check(b"\"\xff\"").is_err_and(|error| error == "the document is not UTF-8"));
         assert!(LIMITS.check(&[b'['; 100_000]).is_err(), "no stack is used up");
     }
 

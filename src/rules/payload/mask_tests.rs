@@ -196,7 +196,7 @@ proptest! {
         prop_assert_eq!(mask(&masks, text.as_bytes(), cut), mask(&masks, text.as_bytes(), text.len().max(1)));
     }
 
-    /// However broken the text is around it.
+    /// Masks a value in malformed text, of which nothing may pass.
     #[test]
     fn nothing_of_the_value_passes(lead in "[: \n1x]{0,6}", behind in "[{}\\[\\]:, \"x]{0,12}", cut in 1_usize..40) {
         let text = format!("{{\"k\":1,\"a\"{lead}\"SECRET\"{behind}");

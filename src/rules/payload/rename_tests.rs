@@ -130,7 +130,7 @@ proptest! {
         prop_assert_eq!(rename(&renames, text.as_bytes(), cut), rename(&renames, text.as_bytes(), text.len().max(1)));
     }
 
-    /// Back and forth gives every byte back, white space and number formats included.
+    /// Renames back and forth, which restores every byte, white space and number formats included.
     #[test]
     fn back_and_forth(value in document(), pretty: bool, cut in 1_usize..40) {
         let write = if pretty { serde_json::to_string_pretty } else { serde_json::to_string };

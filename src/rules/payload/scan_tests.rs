@@ -81,7 +81,7 @@ fn what_is_not_json_is_unharmed() {
 }
 
 #[test]
-fn other_encodings_are_refused() {
+fn other_encodings_are_rejected() {
     let fields = fields(&["ssn"]);
     let text = r#"{"ssn":1}"#;
     let wide: Vec<u16> = text.encode_utf16().collect();
@@ -92,8 +92,8 @@ fn other_encodings_are_refused() {
     for bytes in [little, big, marked, widest] {
         for cut in 1..5 {
             let mut stripper = Stripper::new(&fields);
-            let refused = bytes.chunks(cut).any(|part| stripper.push(part, false, &mut Vec::new()) == Err(Opaque::NotUtf8));
-            assert!(refused, "{bytes:?} cut at {cut}");
+            let rejected = bytes.chunks(cut).any(|part| stripper.push(part, false, &mut Vec::new()) == Err(Opaque::NotUtf8));
+            assert!(rejected, "{bytes:?} cut at {cut}");
         }
     }
 }

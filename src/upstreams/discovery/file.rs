@@ -111,6 +111,6 @@ mod tests {
         {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
-        assert!(parse("- 10.0.0.1:80\n- {adress: x}").expect_err("a mistake").contains("[1]"));
+        assert!(parse("- 10.0.0.1:80\n- {adress: x}").expect_err("an error").contains("[1]"));
     }
 }
