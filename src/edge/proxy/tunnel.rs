@@ -100,7 +100,7 @@ impl Gateway {
         };
         tokio::select! {
             () = run_both(inward.run(client_read, target_write), outward.run(target_read, client_write), stopped) => {}
-            () = wait_for_silence(&counts, TUNNEL_IDLE_TIMEOUT) => ctx.exchange.detail = Some("the tunnel was silent for an hour".to_owned()),
+            () = await_silence(&counts, TUNNEL_IDLE_TIMEOUT) => ctx.exchange.detail = Some("the tunnel was silent for an hour".to_owned()),
             () = drained => {}
         }
         ctx.ending.tunnelled = Some((counts.0.into_inner(), counts.1.into_inner()));
@@ -218,7 +218,7 @@ async fn run_both(inward: impl Future, outward: impl Future, stop: watch::Receiv
 }
 
 /// Resolves when neither direction has moved for `limit`.
-async fn wait_for_silence(counts: &(AtomicU64, AtomicU64), limit: Duration) {
+async fn await_silence(counts: &(AtomicU64, AtomicU64), limit: Duration) {
     let sum = || counts.0.load(Ordering::Relaxed) + counts.1.load(Ordering::Relaxed);
     let (mut last, mut since) = (sum(), Instant::now());
     loop {
