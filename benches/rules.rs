@@ -19,7 +19,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, Method};
 use portcullis::parts::{
-    Algorithm, Buckets, Ewma, Gcra, Loads, PickInput, Predicates, RequestFacts, RouteEntry, RouteMatch, Router, Seat, hash_key,
+    Algorithm, Buckets, Ewma, Gcra, Loads, PickInput, Predicates, RequestFacts, RouteEntry, RouteMatch, Router, Seat,
+    hash_key,
 };
 use portcullis::parts::{Coding, CompressionLevel, Editor, Encoder, Fields, MaskText, Masks, Renames, Step, Stripper};
 
@@ -59,9 +60,18 @@ fn routing(criterion: &mut Criterion) {
         let path = format!("/repos/rust-lang/cargo/kind{kind}/17/comments");
         let headers = HeaderMap::new();
         let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let question = RequestFacts { host: "api.example.com", path: &path, query: None, method: &Method::GET, headers: &headers, client };
+        let question = RequestFacts {
+            host: "api.example.com",
+            path: &path,
+            query: None,
+            method: &Method::GET,
+            headers: &headers,
+            client,
+        };
         assert!(matches!(router.find(&question), RouteMatch::Found(_)));
-        group.bench_function(BenchmarkId::from_parameter(count), |b| b.iter(|| black_box(router.find(black_box(&question)))));
+        group.bench_function(BenchmarkId::from_parameter(count), |b| {
+            b.iter(|| black_box(router.find(black_box(&question))));
+        });
     }
     group.finish();
     criterion.bench_function("build a router of 10,000 routes", |b| b.iter(|| router(10_000)));
@@ -185,9 +195,13 @@ fn configuration(criterion: &mut Criterion) {
             )
         })
         .collect();
-    let text =
-        format!("listeners: [{{name: main, address: 127.0.0.1:0}}]\nupstreams: {{one: {{targets: ['127.0.0.1:1']}}}}\nroutes:\n{routes}");
-    let load = || portcullis::parts::Configuration::read(&text, std::path::Path::new(".")).unwrap_or_else(|errors| panic!("{errors:?}"));
+    let text = format!(
+        "listeners: [{{name: main, address: 127.0.0.1:0}}]\nupstreams: {{one: {{targets: ['127.0.0.1:1']}}}}\nroutes:\n{routes}"
+    );
+    let load = || {
+        portcullis::parts::Configuration::read(&text, std::path::Path::new("."))
+            .unwrap_or_else(|errors| panic!("{errors:?}"))
+    };
     let loaded = load();
     let mut group = criterion.benchmark_group("10,000 routes");
     group.sample_size(10);

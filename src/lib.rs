@@ -2,8 +2,8 @@
 //!
 //! # The map
 //!
-//! The way of a request: a connection is accepted in [`edge::listeners`], which counts it and hands it to the service of
-//! its listener's kind, which holds its deadlines. For each request Pingora calls the phases in [`edge::proxy`], one
+//! The way of a request: a connection is accepted in [`edge::listeners`], which counts it and hands it to the service
+//! of its listener's kind, which holds its deadlines. For each request Pingora calls the phases in [`edge::proxy`], one
 //! file each: `intake` checks the request and finds its client, `route` finds the route and runs its filters and its
 //! action, `admission` and `pick` choose the upstream and the target, `forward` applies the edits for the target,
 //! `response` those on the way back, `failure` turns an error into a reason, and `finish` writes log and metrics from

@@ -1,4 +1,5 @@
-//! What tests and benches use of the crate beside the binary. Nothing else is public, so that rustc names what is unused.
+//! What tests and benches use of the crate beside the binary. Nothing else is public, so that rustc names what is
+//! unused.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,7 +11,9 @@ pub use crate::process::{Message, receive, send};
 pub use crate::rules::balance::{Algorithm, Ewma, Loads, PickInput, Seat, hash_key};
 pub use crate::rules::frames::WebSocketFrames;
 pub use crate::rules::limits::Gcra;
-pub use crate::rules::payload::{Coding, CompressionLevel, Decoder, Editor, Encoder, Fields, MaskText, Masks, Renames, Step, Stripper};
+pub use crate::rules::payload::{
+    Coding, CompressionLevel, Decoder, Editor, Encoder, Fields, MaskText, Masks, Renames, Step, Stripper,
+};
 pub use crate::rules::routing::{Predicates, RequestFacts, RouteEntry, RouteMatch, Router};
 pub use crate::tls::install_provider;
 

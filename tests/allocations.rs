@@ -121,7 +121,11 @@ impl pingora::prelude::ProxyHttp for Bare {
 
     fn new_ctx(&self) {}
 
-    async fn upstream_peer(&self, _: &mut pingora::prelude::Session, (): &mut ()) -> pingora::Result<Box<pingora::prelude::HttpPeer>> {
+    async fn upstream_peer(
+        &self,
+        _: &mut pingora::prelude::Session,
+        (): &mut (),
+    ) -> pingora::Result<Box<pingora::prelude::HttpPeer>> {
         Ok(Box::new(pingora::prelude::HttpPeer::new(self.0, false, String::new())))
     }
 }
@@ -164,12 +168,16 @@ routes:
     action: {{forward: one}}",
         target()
     );
-    let control = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let control =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let gateway = control.block_on(TestGateway::start(text)).unwrap_or_else(|failure| panic!("{failure}"));
     let address = gateway.address().expect("a listener");
     let headers = "Host: localhost\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n";
     let plain = allocations(address, &format!("GET /plain HTTP/1.1\r\n{headers}\r\n"));
-    let full = allocations(address, &format!("GET /api/v1/users/7 HTTP/1.1\r\n{headers}Authorization: Bearer {token}\r\n\r\n"));
+    let full = allocations(
+        address,
+        &format!("GET /api/v1/users/7 HTTP/1.1\r\n{headers}Authorization: Bearer {token}\r\n\r\n"),
+    );
     let held = held(address, &format!("GET /plain HTTP/1.1\r\n{headers}\r\n"));
     let floor = allocations(bare(), &format!("GET /plain HTTP/1.1\r\n{headers}\r\n"));
     println!("bare Pingora {floor}, plain {plain}, JWT and limit {full}; an idle connection holds {held} bytes");

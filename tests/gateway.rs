@@ -67,6 +67,8 @@ mod references;
 mod relay;
 #[path = "gateway/reload.rs"]
 mod reload;
+#[path = "gateway/reload_reports.rs"]
+mod reload_reports;
 #[path = "gateway/resilience.rs"]
 mod resilience;
 #[path = "gateway/room.rs"]

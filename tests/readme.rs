@@ -48,7 +48,10 @@ fn steps(page: &str) -> Vec<Step> {
             match (line.strip_prefix("# "), out.last_mut()) {
                 (Some(comment), Some(Step::Command { prints, .. })) => prints.push_str(comment),
                 (Some(comment), _) => panic!("no command before: {comment}"),
-                _ => out.push(Step::Command { line: line.split("  # ").next().unwrap_or(line).trim().to_owned(), prints: String::new() }),
+                _ => out.push(Step::Command {
+                    line: line.split("  # ").next().unwrap_or(line).trim().to_owned(),
+                    prints: String::new(),
+                }),
             }
         }
     }
@@ -73,9 +76,17 @@ impl Drop for Place {
 
 impl Place {
     fn shell(&self, line: &str) -> Command {
-        let path = format!("{}:{}", Path::new(BINARY).parent().expect("a folder").display(), std::env::var("PATH").unwrap_or_default());
+        let path = format!(
+            "{}:{}",
+            Path::new(BINARY).parent().expect("a folder").display(),
+            std::env::var("PATH").unwrap_or_default()
+        );
         let mut command = Command::new("bash");
-        command.args(["-c", &format!("{line} 2>&1")]).current_dir(&self.folder).env("PATH", path).env_remove("RUST_LOG");
+        command
+            .args(["-c", &format!("{line} 2>&1")])
+            .current_dir(&self.folder)
+            .env("PATH", path)
+            .env_remove("RUST_LOG");
         command
     }
 
@@ -100,7 +111,8 @@ impl Place {
 
     /// Starts a command of the background, and waits until it accepts on the address that it is said to print.
     fn start(&mut self, line: &str, prints: &str) {
-        let address: SocketAddr = prints.rsplit(' ').next().and_then(|a| a.parse().ok()).expect("the address at which it accepts");
+        let address: SocketAddr =
+            prints.rsplit(' ').next().and_then(|a| a.parse().ok()).expect("the address at which it accepts");
         let log = tempfile::NamedTempFile::new().expect("a file");
         let (out, error) = (log.reopen().expect("the file"), log.reopen().expect("the file"));
         let child = self.shell(&format!("exec {line}")).process_group(0).stdout(out).stderr(error).spawn();
@@ -230,13 +242,17 @@ fn below(line: &str, root: &Path) -> String {
         let offline = format!("systemctl --root={root} {}", rest.replace("--now ", ""));
         return format!("command -v systemctl >/dev/null || exit 0; {offline}");
     }
-    line.replace("~/.cargo/bin/portcullis", BINARY).replace(" /usr/", &format!(" {root}/usr/")).replace(" /etc/", &format!(" {root}/etc/"))
+    line.replace("~/.cargo/bin/portcullis", BINARY)
+        .replace(" /usr/", &format!(" {root}/usr/"))
+        .replace(" /etc/", &format!(" {root}/etc/"))
 }
 
 #[test]
 fn every_guide_can_be_followed() {
     let example = std::fs::read_to_string(format!("{ROOT}/conf/examples/targets.yaml")).expect("the example");
-    let samples = Gateway::start(&[":9001", ":9002", ":9003", ":9900"].iter().fold(example, |text, port| text.replace(port, ":0")));
+    let samples = Gateway::start(
+        &[":9001", ":9002", ":9003", ":9900"].iter().fold(example, |text, port| text.replace(port, ":0")),
+    );
     let readme = std::fs::read_to_string(format!("{ROOT}/README.md")).expect("the README");
     let folder = std::fs::read_dir(format!("{ROOT}/conf/guides")).expect("the guides");
     let mut guides: Vec<PathBuf> = folder.map(|e| e.expect("an entry").path()).collect();
@@ -310,7 +326,10 @@ fn the_systemd_units_are_verified() {
         assert!(service.contains(key), "{key}");
     }
     let mut verify = Command::new("systemd-analyze");
-    verify.arg("verify").args(["portcullis.service", "portcullis-upgrade.service", "portcullis.socket"]).current_dir(folder.path());
+    verify
+        .arg("verify")
+        .args(["portcullis.service", "portcullis-upgrade.service", "portcullis.socket"])
+        .current_dir(folder.path());
     let Ok(output) = verify.env("SYSTEMD_UNIT_PATH", format!("{}:", folder.path().display())).output() else {
         return; // a system without systemd has nothing to verify with
     };

@@ -130,7 +130,8 @@ fn pingoras_proxy_stays_at_the_edge() {
 
 #[test]
 fn rules_are_pure() {
-    let words = ["tokio", "Instant", "SystemTime", "TcpStream", "UdpSocket", "Mutex", "RwLock", "println", "eprintln", "log"];
+    let words =
+        ["tokio", "Instant", "SystemTime", "TcpStream", "UdpSocket", "Mutex", "RwLock", "println", "eprintln", "log"];
     let paths = ["fs", "env", "net", "process", "thread"];
     let mut wrong = Vec::new();
     for source in sources("src").into_iter().filter(|s| s.room() == "rules" && !s.is_test()) {
@@ -162,7 +163,10 @@ fn files_and_functions_stay_small() {
             }
             for function in source.functions().into_iter().filter(|f| f.lines > *of_function) {
                 let place = format!("{folder}/{}:{}", source.path.display(), function.line);
-                wrong.push(format!("{place}: {} has {} lines; {of_function} are the most", function.name, function.lines));
+                wrong.push(format!(
+                    "{place}: {} has {} lines; {of_function} are the most",
+                    function.name, function.lines
+                ));
             }
         }
     }
@@ -173,15 +177,21 @@ fn files_and_functions_stay_small() {
 #[test]
 fn lines_stay_short() {
     let settings = std::fs::read_to_string(format!("{ROOT}/rustfmt.toml")).expect("the settings");
-    let width = settings.lines().find_map(|l| l.strip_prefix("max_width = ")).and_then(|w| w.parse().ok()).expect("a width");
+    let width =
+        settings.lines().find_map(|l| l.strip_prefix("max_width = ")).and_then(|w| w.parse().ok()).expect("a width");
     let mut wrong = Vec::new();
     for (folder, _, _) in SIZES {
         for source in sources(folder) {
             for (number, line) in source.text.lines().enumerate().filter(|(_, line)| line.chars().count() > width) {
-                let of_code: usize = source.tokens.iter().filter(|t| t.line == number + 1).map(|t| t.text.len() + 1).sum();
+                let of_code: usize =
+                    source.tokens.iter().filter(|t| t.line == number + 1).map(|t| t.text.len() + 1).sum();
                 if *folder == "src" || of_code > width || line.trim_start().starts_with("//") {
                     let count = line.chars().count();
-                    wrong.push(format!("{folder}/{}:{}: {count} columns; {width} are the most", source.path.display(), number + 1));
+                    wrong.push(format!(
+                        "{folder}/{}:{}: {count} columns; {width} are the most",
+                        source.path.display(),
+                        number + 1
+                    ));
                 }
             }
         }
@@ -199,7 +209,8 @@ fn every_file_says_what_it_is() {
 /// rustc asks for this only where the crate itself is public.
 #[test]
 fn what_other_files_see_is_documented() {
-    let kinds = ["fn ", "struct ", "enum ", "trait ", "const ", "static ", "type ", "async fn ", "const fn ", "unsafe fn "];
+    let kinds =
+        ["fn ", "struct ", "enum ", "trait ", "const ", "static ", "type ", "async fn ", "const fn ", "unsafe fn "];
     let mut wrong = Vec::new();
     for source in sources("src").into_iter().filter(|s| !s.is_test()) {
         let lines: Vec<&str> = source.text.lines().map(str::trim_start).collect();
@@ -226,14 +237,16 @@ fn nothing_is_left_undone() {
 
 #[test]
 fn metric_names_are_in_one_file() {
-    let holders: Vec<_> = sources("src").into_iter().filter(|s| s.text.contains("\"portcullis_")).map(|s| s.path).collect();
+    let holders: Vec<_> =
+        sources("src").into_iter().filter(|s| s.text.contains("\"portcullis_")).map(|s| s.path).collect();
     assert_eq!(holders, [std::path::Path::new("telemetry/metrics.rs")]);
 }
 
 /// The checks see through what would hide an import or the length of a function.
 #[test]
 fn the_checks_see_what_is_hidden() {
-    let file = |path: &str, text: &str| Source { path: path.into(), tokens: source::tokens(text), text: text.to_owned() };
+    let file =
+        |path: &str, text: &str| Source { path: path.into(), tokens: source::tokens(text), text: text.to_owned() };
     let all = [
         file("edge/mod.rs", "mod proxy; pub use proxy::{Gateway as Renamed, *};"),
         file("edge/proxy/mod.rs", "pub struct Gateway; pub fn hook() {}"),
@@ -259,74 +272,85 @@ fn the_checks_see_what_is_hidden() {
     assert_eq!(functions, [("one".to_owned(), 1, 9)]);
 }
 
+/// A dependency has one of these licences.
+const LICENCES: &[&str] = &[
+    "MIT",
+    "Apache-2.0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "ISC",
+    "Zlib",
+    "Unicode-3.0",
+    "0BSD",
+    "CC0-1.0",
+    "MIT-0",
+    "OpenSSL",
+    "Unlicense",
+    "BSL-1.0",
+    "CDLA-Permissive-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "MPL-2.0",
+];
+
+/// These crates may have two versions at a time, because crates of Pingora's or of their kind have not met yet.
+const TWICE: &[&str] = &[
+    "base64",
+    "blake2",
+    "block-buffer",
+    "core-foundation",
+    "cpufeatures",
+    "crypto-common",
+    "digest",
+    "getrandom",
+    "hashbrown",
+    "heck",
+    "indexmap",
+    "itertools",
+    "lock_api",
+    "parking_lot",
+    "parking_lot_core",
+    "pem",
+    "r-efi",
+    "rand",
+    "rand_core",
+    "rand_chacha",
+    "syn",
+    "synstructure",
+    "thiserror",
+    "thiserror-impl",
+    "untrusted",
+    "wasi",
+    "windows-sys",
+    "windows-targets",
+    "asn1-rs",
+    "asn1-rs-derive",
+    "der-parser",
+    "oid-registry",
+    "x509-parser",
+    "windows_aarch64_gnullvm",
+    "windows_aarch64_msvc",
+    "windows_i686_gnu",
+    "windows_i686_gnullvm",
+    "windows_i686_msvc",
+    "windows_x86_64_gnu",
+    "windows_x86_64_gnullvm",
+    "windows_x86_64_msvc",
+    "wit-bindgen",
+];
+
 /// Licences, sources and duplicates of all dependencies, from what cargo has on disk already.
 #[test]
 fn dependencies_are_as_agreed() {
-    const LICENCES: &[&str] = &[
-        "MIT",
-        "Apache-2.0",
-        "BSD-2-Clause",
-        "BSD-3-Clause",
-        "ISC",
-        "Zlib",
-        "Unicode-3.0",
-        "0BSD",
-        "CC0-1.0",
-        "MIT-0",
-        "OpenSSL",
-        "Unlicense",
-        "BSL-1.0",
-        "CDLA-Permissive-2.0",
-        "Apache-2.0 WITH LLVM-exception",
-        "MPL-2.0",
-    ];
-    /// Two versions at a time, each because crates of Pingora's or of their kind have not met yet.
-    const TWICE: &[&str] = &[
-        "base64",
-        "blake2",
-        "block-buffer",
-        "core-foundation",
-        "cpufeatures",
-        "crypto-common",
-        "digest",
-        "getrandom",
-        "hashbrown",
-        "heck",
-        "indexmap",
-        "itertools",
-        "lock_api",
-        "parking_lot",
-        "parking_lot_core",
-        "pem",
-        "r-efi",
-        "rand",
-        "rand_core",
-        "rand_chacha",
-        "syn",
-        "synstructure",
-        "thiserror",
-        "thiserror-impl",
-        "untrusted",
-        "wasi",
-        "windows-sys",
-        "windows-targets",
-        "asn1-rs",
-        "asn1-rs-derive",
-        "der-parser",
-        "oid-registry",
-        "x509-parser",
-        "windows_aarch64_gnullvm",
-        "windows_aarch64_msvc",
-        "windows_i686_gnu",
-        "windows_i686_gnullvm",
-        "windows_i686_msvc",
-        "windows_x86_64_gnu",
-        "windows_x86_64_gnullvm",
-        "windows_x86_64_msvc",
-        "wit-bindgen",
-    ];
     let output = std::process::Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--locked", "--offline", "--filter-platform", "x86_64-unknown-linux-gnu"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--locked",
+            "--offline",
+            "--filter-platform",
+            "x86_64-unknown-linux-gnu",
+        ])
         .current_dir(ROOT)
         .output()
         .expect("cargo metadata");
@@ -343,7 +367,10 @@ fn dependencies_are_as_agreed() {
             wrong.push(format!("{name} does not come from the registry: {source}"));
         }
         let fine = licence.replace('/', " OR ").split(" OR ").any(|choice| {
-            choice.trim_matches(['(', ')', ' ']).split(" AND ").all(|one| LICENCES.contains(&one.trim_matches(['(', ')', ' '])))
+            choice
+                .trim_matches(['(', ')', ' '])
+                .split(" AND ")
+                .all(|one| LICENCES.contains(&one.trim_matches(['(', ')', ' '])))
         });
         if !fine {
             wrong.push(format!("{name} has the licence {licence:?}"));

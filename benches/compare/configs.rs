@@ -12,7 +12,11 @@ impl Ground {
 
     pub fn portcullis(&self, scenario: Scenario, address: SocketAddr) -> String {
         let tls = match scenario.is_tls() {
-            true => format!(", tls: {{certificates: [{{cert: {}, key: {}}}]}}", self.path("cert.pem"), self.path("cert.key")),
+            true => format!(
+                ", tls: {{certificates: [{{cert: {}, key: {}}}]}}",
+                self.path("cert.pem"),
+                self.path("cert.key")
+            ),
             false => String::new(),
         };
         let mut routes = String::new();
@@ -66,13 +70,18 @@ impl Ground {
         match scenario {
             Scenario::Routes => (0..MANY).for_each(|n| _ = writeln!(server, "location /kind{n}/ {{ {pass} }}")),
             Scenario::ApiKey => {
-                http.push_str("map_hash_max_size 8192; map_hash_bucket_size 128; map $http_x_api_key $known { default 0;\n");
+                http.push_str(
+                    "map_hash_max_size 8192; map_hash_bucket_size 128; map $http_x_api_key $known { default 0;\n",
+                );
                 Self::keys().for_each(|key| _ = writeln!(http, "\"{key}\" 1;"));
                 http.push_str("}\n");
                 let _ = writeln!(server, "location / {{ if ($known = 0) {{ return 401; }} {pass} }}");
             }
             Scenario::Headers => {
-                let _ = writeln!(server, "location / {{ add_header X-Frame-Options DENY; proxy_hide_header X-Internal; {pass} }}");
+                let _ = writeln!(
+                    server,
+                    "location / {{ add_header X-Frame-Options DENY; proxy_hide_header X-Internal; {pass} }}"
+                );
             }
             _ => _ = writeln!(server, "location / {{ {pass} }}"),
         }
@@ -133,7 +142,10 @@ http-request deny deny_status 429 if {{ sc_http_req_rate(0) gt 10000000 }}\n",
                     self.path("pub.pem")
                 );
             }
-            Scenario::Headers => rules = "http-response set-header x-frame-options DENY\nhttp-response del-header x-internal\n".to_owned(),
+            Scenario::Headers => {
+                rules =
+                    "http-response set-header x-frame-options DENY\nhttp-response del-header x-internal\n".to_owned();
+            }
             _ => {}
         }
         format!(
@@ -153,7 +165,9 @@ http-request deny deny_status 429 if {{ sc_http_req_rate(0) gt 10000000 }}\n",
         match scenario {
             Scenario::ApiKey => {
                 filters.push_str("          - name: envoy.filters.http.api_key_auth\n            typed_config:\n              \"@type\": type.googleapis.com/envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuth\n              key_sources: [{header: x-api-key}]\n              credentials:\n");
-                Self::keys().enumerate().for_each(|(n, key)| _ = writeln!(filters, "              - {{key: {key}, client: c{n}}}"));
+                Self::keys()
+                    .enumerate()
+                    .for_each(|(n, key)| _ = writeln!(filters, "              - {{key: {key}, client: c{n}}}"));
             }
             Scenario::Jwt => {
                 let jwks = format!(
@@ -213,7 +227,9 @@ overload_manager: {{resource_monitors: [{{name: envoy.resource_monitors.global_d
         let mut more = String::new();
         match scenario {
             Scenario::Routes => {
-                (0..MANY).for_each(|n| _ = writeln!(routers, "    r{n}: {{rule: \"PathPrefix(`/kind{n}/`)\", service: one}}"));
+                (0..MANY).for_each(|n| {
+                    _ = writeln!(routers, "    r{n}: {{rule: \"PathPrefix(`/kind{n}/`)\", service: one}}");
+                });
             }
             Scenario::Headers => {
                 routers.push_str("    all: {rule: \"PathPrefix(`/`)\", service: one, middlewares: [edit]}\n");
@@ -236,8 +252,12 @@ overload_manager: {{resource_monitors: [{{name: envoy.resource_monitors.global_d
     }
 
     pub fn caddy(&self, scenario: Scenario, address: SocketAddr) -> String {
-        let pass =
-            |inner: &str| format!("reverse_proxy {} {{ transport http {{ keepalive_idle_conns_per_host 1024 }} {inner} }}", self.origin);
+        let pass = |inner: &str| {
+            format!(
+                "reverse_proxy {} {{ transport http {{ keepalive_idle_conns_per_host 1024 }} {inner} }}",
+                self.origin
+            )
+        };
         let body = match scenario {
             Scenario::Routes => (0..MANY).fold(String::new(), |mut all, n| {
                 let _ = writeln!(all, "handle /kind{n}/* {{\nreverse_proxy {}\n}}", self.origin);
@@ -248,10 +268,17 @@ overload_manager: {{resource_monitors: [{{name: envoy.resource_monitors.global_d
             _ => pass("").replace("{ transport http { keepalive_idle_conns_per_host 1024 }  }", ""),
         };
         let (site, tls) = match scenario.is_tls() {
-            true => (format!("https://localhost:{}", address.port()), format!("tls {} {}\n", self.path("cert.pem"), self.path("cert.key"))),
+            true => (
+                format!("https://localhost:{}", address.port()),
+                format!("tls {} {}\n", self.path("cert.pem"), self.path("cert.key")),
+            ),
             false => (format!("http://:{}", address.port()), String::new()),
         };
-        let h1 = if matches!(scenario, Scenario::Tls | Scenario::Handshakes) { "servers {\nprotocols h1\n}\n" } else { "" };
-        format!("{{\nadmin off\nauto_https off\npersist_config off\n{h1}}}\n{site} {{\nbind {}\n{tls}{body}\n}}\n", address.ip())
+        let h1 =
+            if matches!(scenario, Scenario::Tls | Scenario::Handshakes) { "servers {\nprotocols h1\n}\n" } else { "" };
+        format!(
+            "{{\nadmin off\nauto_https off\npersist_config off\n{h1}}}\n{site} {{\nbind {}\n{tls}{body}\n}}\n",
+            address.ip()
+        )
     }
 }

@@ -43,7 +43,9 @@ impl Gateway<'_> {
     fn reload(&self) -> Duration {
         let begun = Instant::now();
         let mut stream = std::net::TcpStream::connect(self.admin).expect("the admin listener");
-        stream.write_all(b"POST /reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").expect("sent");
+        stream
+            .write_all(b"POST /reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            .expect("sent");
         let mut text = String::new();
         stream.read_to_string(&mut text).expect("an answer");
         assert!(text.starts_with("HTTP/1.1 200"), "{text}");
@@ -87,12 +89,16 @@ fn rounds(gateway: &Gateway<'_>, plan: &Plan, count: usize, apart: Duration) -> 
     let outcome = client.join().expect("the client");
     assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
     times.sort();
-    Rounds { times, undisturbed: windows.iter().map(|windows| windows.each_ref().map(|window| outcome.within(window))).collect() }
+    Rounds {
+        times,
+        undisturbed: windows.iter().map(|windows| windows.each_ref().map(|window| outcome.within(window))).collect(),
+    }
 }
 
 impl Rounds {
     fn tell(mut self, apart: Duration) {
-        let (count, median_time, longest) = (self.times.len(), self.times[self.times.len() / 2], self.times[self.times.len() - 1]);
+        let (count, median_time, longest) =
+            (self.times.len(), self.times[self.times.len() / 2], self.times[self.times.len() - 1]);
         println!(
             "{count} reloads of {ROUTES} routes, {apart:?} apart: median {median_time:.0?}, longest {longest:.0?}; {} undisturbed",
             self.undisturbed.len()
@@ -101,14 +107,18 @@ impl Rounds {
             return println!("  the host is busy with other things: nothing can be said of latencies");
         }
         for share in [0.5, 0.99] {
-            let each: Vec<[u32; 2]> =
-                self.undisturbed.iter_mut().map(|both| both.each_mut().map(|outcome| outcome.percentile(share))).collect();
+            let each: Vec<[u32; 2]> = self
+                .undisturbed
+                .iter_mut()
+                .map(|both| both.each_mut().map(|outcome| outcome.percentile(share)))
+                .collect();
             let [calm, busy] = [0, 1].map(|side| {
                 let mut all = Outcome::default();
                 self.undisturbed.iter().for_each(|both| all.add(both[side].clone()));
                 all.percentile(share)
             });
-            let ratio = median(&mut each.iter().map(|[calm, busy]| f64::from(*busy) / f64::from(*calm)).collect::<Vec<_>>());
+            let ratio =
+                median(&mut each.iter().map(|[calm, busy]| f64::from(*busy) / f64::from(*calm)).collect::<Vec<_>>());
             println!(
                 "  p{:<3} of {RATE} requests/s: {calm} µs before, {busy} µs during all: {:.2} times; {ratio:.2} times in the median of them",
                 share * 100.0,

@@ -97,8 +97,14 @@ impl Pace {
     fn new(plan: &Plan) -> Arc<Self> {
         let begun = Instant::now();
         let interval = plan.rate.map(|rate| Duration::from_secs_f64(1.0 / rate));
-        let pace =
-            Arc::new(Self { begun, end: begun + plan.time, interval, due: Semaphore::new(0), next: AtomicU64::new(0), over: false.into() });
+        let pace = Arc::new(Self {
+            begun,
+            end: begun + plan.time,
+            interval,
+            due: Semaphore::new(0),
+            next: AtomicU64::new(0),
+            over: false.into(),
+        });
         if let Some(interval) = interval {
             let (pace, stop) = (Arc::clone(&pace), plan.stop.clone());
             // A thread, because timers of the runtime know milliseconds only.
@@ -181,7 +187,9 @@ async fn http1(plan: Arc<Plan>, pace: Arc<Pace>, number: usize) -> Outcome {
             }
         };
         let result = match stream {
-            Ok(mut stream) => exchange(&plan, &mut stream, request.as_bytes(), &mut buffer).await.map(|keep| (stream, keep)),
+            Ok(mut stream) => {
+                exchange(&plan, &mut stream, request.as_bytes(), &mut buffer).await.map(|keep| (stream, keep))
+            }
             Err(error) => Err(format!("connect: {}", error.kind())),
         };
         match result {
@@ -215,7 +223,8 @@ async fn exchange(plan: &Plan, stream: &mut Box<dyn Io>, request: &[u8], buffer:
     if !head.starts_with("http/1.1 200") {
         return Err(head.lines().next().unwrap_or_default().to_owned());
     }
-    let wrong = plan.has.iter().find(|line| !head.contains(**line)).or(plan.lacks.iter().find(|line| head.contains(**line)));
+    let wrong =
+        plan.has.iter().find(|line| !head.contains(**line)).or(plan.lacks.iter().find(|line| head.contains(**line)));
     if let Some(line) = wrong {
         return Err(format!("wrong header: {line}"));
     }
@@ -225,7 +234,8 @@ async fn exchange(plan: &Plan, stream: &mut Box<dyn Io>, request: &[u8], buffer:
     while !whole(buffer) {
         read(buffer).await?;
     }
-    if !chunked && buffer.len() != end + length || plan.body.is_none() && memchr::memmem::find(buffer, b"ssn").is_some() {
+    if !chunked && buffer.len() != end + length || plan.body.is_none() && memchr::memmem::find(buffer, b"ssn").is_some()
+    {
         return Err("wrong length".to_owned());
     }
     Ok(!head.contains("connection: close"))
@@ -264,7 +274,8 @@ async fn http2_exchange(plan: &Plan, kept: &mut Option<h2::client::SendRequest<B
             Some(sender) => sender,
             None => {
                 let stream = connect(plan, 1).await.map_err(|e| format!("connect: {}", e.kind()))?;
-                let (sender, connection) = h2::client::handshake(stream).await.map_err(|e| format!("handshake: {e}"))?;
+                let (sender, connection) =
+                    h2::client::handshake(stream).await.map_err(|e| format!("handshake: {e}"))?;
                 tokio::task::spawn_local(connection);
                 sender
             }

@@ -67,8 +67,10 @@ pub fn ground(folder: &Path) -> (Ground, [Running; 2], String) {
     let digit = |byte: u8| char::from(byte).to_digit(16).expect("a digit") as u8;
     let modulus: Vec<u8> = hex.chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect();
     let claims = json!({"sub": "ada", "exp": 4_102_444_800_u64});
-    let key = jsonwebtoken::EncodingKey::from_rsa_pem(&std::fs::read(folder.join("key.pem")).expect("the key")).expect("a key");
-    let token = jsonwebtoken::encode(&jsonwebtoken::Header::new(jsonwebtoken::Algorithm::RS256), &claims, &key).expect("a token");
+    let key = jsonwebtoken::EncodingKey::from_rsa_pem(&std::fs::read(folder.join("key.pem")).expect("the key"))
+        .expect("a key");
+    let token = jsonwebtoken::encode(&jsonwebtoken::Header::new(jsonwebtoken::Algorithm::RS256), &claims, &key)
+        .expect("a token");
     let target = |words: &[&str]| {
         let address = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
         let child = Command::new(binary("origin")).arg(address.to_string()).args(words).spawn().expect("the target");
@@ -186,6 +188,25 @@ fn selected(options: &[&str]) -> (Vec<Peer>, Vec<Scenario>) {
     (if peers.is_empty() { there } else { peers }, if scenarios.is_empty() { SCENARIOS.to_vec() } else { scenarios })
 }
 
+/// Prints what the results depend on: the machine, the commit, and how long each measurement takes.
+fn print_conditions(cores: usize, seconds: Duration, rounds: u64) {
+    let text = |command: &str, arguments: &[&str]| {
+        let output = Command::new(command).args(arguments).output().ok();
+        output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default()
+    };
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpu = cpu
+        .lines()
+        .find_map(|l| l.strip_prefix("model name"))
+        .map(|l| l.trim_start_matches([':', '\t', ' ']).to_owned());
+    println!(
+        "{}",
+        json!({"at": text("date", &["-u", "+%F %H:%M"]), "commit": text("git", &["rev-parse", "--short", "HEAD"]),
+        "cpu": cpu, "cores": cores.to_string(), "kernel": text("uname", &["-r"]),
+        "seconds": seconds.as_secs(), "rounds": rounds})
+    );
+}
+
 pub fn run(options: &[&str]) {
     let number = |place: usize, default: u64| options.get(place).and_then(|o| o.parse().ok()).unwrap_or(default);
     let (seconds, rounds) = (Duration::from_secs(number(0, 3)), number(1, 3));
@@ -194,17 +215,7 @@ pub fn run(options: &[&str]) {
     pin();
     let folder = tempfile::tempdir().expect("a folder");
     let (ground, _targets, token) = ground(folder.path());
-    let text = |command: &str, arguments: &[&str]| {
-        let output = Command::new(command).args(arguments).output().ok();
-        output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default()
-    };
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let cpu = cpu.lines().find_map(|l| l.strip_prefix("model name")).map(|l| l.trim_start_matches([':', '\t', ' ']).to_owned());
-    println!(
-        "{}",
-        json!({"at": text("date", &["-u", "+%F %H:%M"]), "commit": text("git", &["rev-parse", "--short", "HEAD"]),
-        "cpu": cpu, "cores": cores.to_string(), "kernel": text("uname", &["-r"]), "seconds": seconds.as_secs(), "rounds": rounds})
-    );
+    print_conditions(cores, seconds, rounds);
     for scenario in scenarios {
         let running: BTreeMap<Peer, Running> =
             peers.iter().filter(|p| p.can(scenario)).map(|peer| (*peer, ground.start(*peer, scenario))).collect();
@@ -237,8 +248,9 @@ pub fn run(options: &[&str]) {
             let mut values = cpu.remove(peer).expect("values");
             println!(
                 "{}",
-                json!({"scenario": format!("{scenario:?}"), "peer": format!("{peer:?}"), "cpu_us": values, "cpu_us_median": median(&mut values),
-                "rate": most.round(), "p50_us": half.percentile(0.5), "p99_us": half.percentile(0.99), "p999_us": half.percentile(0.999)})
+                json!({"scenario": format!("{scenario:?}"), "peer": format!("{peer:?}"),
+                "cpu_us": values, "cpu_us_median": median(&mut values), "rate": most.round(),
+                "p50_us": half.percentile(0.5), "p99_us": half.percentile(0.99), "p999_us": half.percentile(0.999)})
             );
         }
     }
@@ -246,22 +258,28 @@ pub fn run(options: &[&str]) {
         return;
     }
     for peer in peers {
-        let running = ground.start(peer, Scenario::Plain);
-        let plan = plan(Scenario::Plain, &running, folder.path(), &token);
-        wait_until_served(peer, &plan);
-        // What is touched by the first requests, code and each worker's memory, is no matter of how many connections there are.
-        drop(block(load::idle(&plan, FIRST)));
-        std::thread::sleep(Duration::from_secs(1));
-        let empty = running.memory();
-        let (full, _kept) = block(async {
-            let kept = load::idle(&plan, IDLE).await;
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            (running.memory(), kept)
-        });
-        println!(
-            "{}",
-            json!({"memory": format!("{peer:?}"), "empty_kib": empty, "connections": IDLE, "full_kib": full,
-            "bytes_per_connection": (full.saturating_sub(empty)) * 1024 / IDLE as u64})
-        );
+        measure_memory(peer, &ground, folder.path(), &token);
     }
+}
+
+/// Prints the memory of a peer with and without idle connections.
+fn measure_memory(peer: Peer, ground: &Ground, folder: &Path, token: &str) {
+    let running = ground.start(peer, Scenario::Plain);
+    let plan = plan(Scenario::Plain, &running, folder, token);
+    wait_until_served(peer, &plan);
+    // What is touched by the first requests, code and each worker's memory, is no matter of how many connections there
+    // are.
+    drop(block(load::idle(&plan, FIRST)));
+    std::thread::sleep(Duration::from_secs(1));
+    let empty = running.memory();
+    let (full, _kept) = block(async {
+        let kept = load::idle(&plan, IDLE).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        (running.memory(), kept)
+    });
+    println!(
+        "{}",
+        json!({"memory": format!("{peer:?}"), "empty_kib": empty, "connections": IDLE, "full_kib": full,
+        "bytes_per_connection": (full.saturating_sub(empty)) * 1024 / IDLE as u64})
+    );
 }

@@ -156,7 +156,10 @@ impl Running {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
             stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()
         };
-        let all = std::fs::read_dir("/proc").expect("proc").flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+        let all = std::fs::read_dir("/proc")
+            .expect("proc")
+            .flatten()
+            .filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
         all.filter(|pid| *pid == own || parent(*pid) == Some(own)).collect()
     }
 }

@@ -66,8 +66,14 @@ pub fn table(file: &str) {
         head["rounds"],
         head["seconds"]
     );
-    println!("{}", results.table("CPU µs per request", |s, p| results.get(s, p, "cpu_us_median").map(|v| format!("{v:.1}"))));
-    println!("{}", results.table("requests/s of one core", |s, p| results.get(s, p, "rate").map(|v| format!("{v:.0}"))));
+    println!(
+        "{}",
+        results.table("CPU µs per request", |s, p| results.get(s, p, "cpu_us_median").map(|v| format!("{v:.1}")))
+    );
+    println!(
+        "{}",
+        results.table("requests/s of one core", |s, p| results.get(s, p, "rate").map(|v| format!("{v:.0}")))
+    );
     println!(
         "{}",
         results.table("p50 / p99 / p99.9 in ms at half of that", |s, p| {
@@ -91,7 +97,11 @@ pub fn table(file: &str) {
             let _ = write!(
                 memory,
                 " {} |",
-                value.map_or("–".to_owned(), |v| if scale > 1.0 { format!("{:.1}", v / scale) } else { format!("{v:.0}") })
+                value.map_or("–".to_owned(), |v| if scale > 1.0 {
+                    format!("{:.1}", v / scale)
+                } else {
+                    format!("{v:.0}")
+                })
             );
         }
     }
@@ -129,7 +139,11 @@ fn ratios(results: &Results, own: Peer) -> Vec<(String, Option<f64>, f64)> {
     let strip = cpu(Scenario::Strip, own).zip(cpu(Scenario::Json, own)).map(|(a, b)| a - b);
     let rows = [
         ("bare Pingora, plain", ratio(Scenario::Plain, Bare), 1.05),
-        ("bare Pingora, JWT, limit and 1,000 routes", divided(cpu(Scenario::Full, own), cpu(Scenario::Plain, Bare)), 1.35),
+        (
+            "bare Pingora, JWT, limit and 1,000 routes",
+            divided(cpu(Scenario::Full, own), cpu(Scenario::Plain, Bare)),
+            1.35,
+        ),
         ("Envoy, plain", ratio(Scenario::Plain, Envoy), 0.55),
         ("Traefik, plain", ratio(Scenario::Plain, Traefik), 0.45),
         ("Caddy, plain", ratio(Scenario::Plain, Caddy), 0.45),
@@ -152,8 +166,11 @@ fn plot(results: &Results) -> String {
     let mut body = String::new();
     let mut y = 50.0;
     for scenario in SCENARIOS {
-        let values: Vec<(usize, f64)> =
-            PEERS.iter().enumerate().filter_map(|(i, p)| Some((i, results.get(scenario, *p, "cpu_us_median")?))).collect();
+        let values: Vec<(usize, f64)> = PEERS
+            .iter()
+            .enumerate()
+            .filter_map(|(i, p)| Some((i, results.get(scenario, *p, "cpu_us_median")?)))
+            .collect();
         let most = values.iter().map(|(_, v)| *v).fold(0.0, f64::max);
         if most == 0.0 {
             continue;
@@ -161,9 +178,19 @@ fn plot(results: &Results) -> String {
         let _ = writeln!(body, "<text x=\"10\" y=\"{}\" class=\"s\">{}</text>", y + 12.0, scenario.name());
         for (index, value) in values {
             let length = width * value / most;
-            let _ =
-                writeln!(body, "<rect x=\"{left}\" y=\"{y}\" width=\"{length:.1}\" height=\"{}\" fill=\"{}\"/>", bar - 3.0, COLOURS[index]);
-            let _ = writeln!(body, "<text x=\"{:.1}\" y=\"{}\">{} {value:.1}</text>", left + length + 5.0, y + 10.0, PEERS[index].name());
+            let _ = writeln!(
+                body,
+                "<rect x=\"{left}\" y=\"{y}\" width=\"{length:.1}\" height=\"{}\" fill=\"{}\"/>",
+                bar - 3.0,
+                COLOURS[index]
+            );
+            let _ = writeln!(
+                body,
+                "<text x=\"{:.1}\" y=\"{}\">{} {value:.1}</text>",
+                left + length + 5.0,
+                y + 10.0,
+                PEERS[index].name()
+            );
             y += bar;
         }
         y += 12.0;

@@ -30,14 +30,26 @@ impl Drop for Gateway {
 
 impl Gateway {
     fn command(&self, arguments: &[&str]) -> (bool, String) {
-        let output = Command::new(binary("portcullis")).args(arguments).arg("-c").arg(&self.config).output().expect("the command");
-        (output.status.success(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+        let output = Command::new(binary("portcullis"))
+            .args(arguments)
+            .arg("-c")
+            .arg(&self.config)
+            .output()
+            .expect("the command");
+        (
+            output.status.success(),
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)),
+        )
     }
 }
 
 fn write(config: &Path, address: &str, admin: &str, origin: &str, generation: usize) {
     let routes: String = (0..100)
-        .map(|n| format!("  - {{name: r{n}-{generation}, match: {{path: /r{n}/{generation}/*}}, action: {{forward: one}}}}\n"))
+        .map(|n| {
+            format!(
+                "  - {{name: r{n}-{generation}, match: {{path: /r{n}/{generation}/*}}, action: {{forward: one}}}}\n"
+            )
+        })
         .collect();
     let text = format!(
         "process: {{threads: 1, upgrade_socket: upgrade.sock, standby_time: 500ms, websocket_time: 1s}}
@@ -74,13 +86,21 @@ fn one(number: usize, rate: f64) -> bool {
     let (address, admin, config) = (free(), free(), folder.path().join("portcullis.yaml"));
     write(&config, &address, &admin, &origin.address.to_string(), 0);
     let log = std::fs::File::create(folder.path().join("log")).expect("a log");
-    let first =
-        Command::new(&ground.portcullis).args(["run", "-c"]).arg(&config).stdout(Stdio::null()).stderr(log).spawn().expect("started");
+    let first = Command::new(&ground.portcullis)
+        .args(["run", "-c"])
+        .arg(&config)
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .expect("started");
     let mut gateway = Gateway { last: first.id(), config, first };
     while std::net::TcpStream::connect(&address).is_err() {
         std::thread::sleep(Duration::from_millis(20));
     }
-    let stand_in = Running { child: Command::new("true").spawn().expect("a process"), address: address.parse().expect("an address") };
+    let stand_in = Running {
+        child: Command::new("true").spawn().expect("a process"),
+        address: address.parse().expect("an address"),
+    };
     let base = super::measure::plan(Scenario::Plain, &stand_in, folder.path(), &token);
     let (stop, phase) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let clients: Vec<_> = [Protocol::Http1, Protocol::Http2, Protocol::Fresh]
@@ -94,17 +114,7 @@ fn one(number: usize, rate: f64) -> bool {
         .collect();
     let sockets = {
         let (plan, phase) = (base.clone(), Arc::clone(&phase));
-        std::thread::spawn(move || {
-            let over = Arc::new(AtomicBool::new(false));
-            let told = Arc::clone(&over);
-            std::thread::spawn(move || {
-                while phase.load(Ordering::Acquire) == 0 {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                told.store(true, Ordering::Release);
-            });
-            block(load::websockets(&plan, WEBSOCKETS, over))
-        })
+        std::thread::spawn(move || hold_websockets(&plan, phase))
     };
     std::thread::sleep(Duration::from_secs(1));
     let begun = Instant::now();
@@ -121,7 +131,8 @@ fn one(number: usize, rate: f64) -> bool {
     for upgrade in 1..=UPGRADES {
         let (fine, said) = gateway.command(&["upgrade"]);
         assert!(fine, "upgrade {upgrade}: {said}");
-        gateway.last = said.lines().find_map(|l| l.strip_prefix("process ")?.split(' ').next()?.parse().ok()).expect("a process");
+        gateway.last =
+            said.lines().find_map(|l| l.strip_prefix("process ")?.split(' ').next()?.parse().ok()).expect("a process");
         admitted += spend(20);
     }
     admitted += spend(400);
@@ -135,16 +146,39 @@ fn one(number: usize, rate: f64) -> bool {
     for (client, name) in clients.into_iter().zip(["HTTP/1.1", "HTTP/2", "new connections"]) {
         let mut outcome = client.join().expect("a client");
         lost |= !outcome.failed.is_empty();
-        let (p50, p99, p999) = (outcome.percentile(0.5), outcome.percentile(0.99), outcome.percentile(0.999));
-        println!("  {name:16} {:7} answered, lost: {:?}; p50 {p50} µs, p99 {p99} µs, p99.9 {p999} µs", outcome.fine, outcome.failed);
+        print_outcome(name, &mut outcome);
     }
-    println!("  HTTP/2 requests that crossed a GOAWAY and were sent again: {}", load::CROSSED.swap(0, Ordering::Relaxed));
+    println!(
+        "  HTTP/2 requests that crossed a GOAWAY and were sent again: {}",
+        load::CROSSED.swap(0, Ordering::Relaxed)
+    );
     println!("  WebSockets       {WEBSOCKETS} held through the reloads, lost: {lost_sockets}");
     // 1,000 at once and one in each 3.6 s.
     let most = 1_000 + begun.elapsed().as_secs() as usize / 3 + 1;
     lost |= !(1_000..=most).contains(&admitted);
     println!("  rate limit       {admitted} admitted of a limit of 1,000 an hour, across {UPGRADES} upgrades");
     lost
+}
+
+/// Holds WebSockets until the next phase, and returns how many were lost.
+fn hold_websockets(plan: &Plan, phase: Arc<AtomicUsize>) -> usize {
+    let over = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&over);
+    std::thread::spawn(move || {
+        while phase.load(Ordering::Acquire) == 0 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        told.store(true, Ordering::Release);
+    });
+    block(load::websockets(plan, WEBSOCKETS, over))
+}
+
+fn print_outcome(name: &str, outcome: &mut load::Outcome) {
+    let (p50, p99, p999) = (outcome.percentile(0.5), outcome.percentile(0.99), outcome.percentile(0.999));
+    println!(
+        "  {name:16} {:7} answered, lost: {:?}; p50 {p50} µs, p99 {p99} µs, p99.9 {p999} µs",
+        outcome.fine, outcome.failed
+    );
 }
 
 /// One request at a limit.

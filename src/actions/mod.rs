@@ -44,7 +44,8 @@ macro_rules! actions {
             pub fn compile(&self, context: &mut ActionContext<'_>) -> Action {
                 let place = context.place.clone();
                 context.place = place.key($crate::actions::key_of(self));
-                let action = match self { $(Self::$variant(config) => Action::$variant(HttpAction::compile(config, context)),)* };
+                let action = match self { $(Self::$variant(config) =>
+                Action::$variant(HttpAction::compile(config, context)),)* };
                 context.place = place;
                 action
             }

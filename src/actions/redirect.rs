@@ -52,7 +52,12 @@ impl HttpAction for Redirect {
             return ActionOutcome::Reject(Rejection::new(Reason::BadRequest, "the Host header is missing"));
         }
         let headers = Cow::Owned(vec![(LOCATION, location(matched, &self.to))]);
-        ActionOutcome::Respond(OwnResponse { reason: Reason::Redirected, status: self.status, headers, body: bytes::Bytes::new() })
+        ActionOutcome::Respond(OwnResponse {
+            reason: Reason::Redirected,
+            status: self.status,
+            headers,
+            body: bytes::Bytes::new(),
+        })
     }
 
     fn describe(&self) -> Vec<String> {

@@ -48,8 +48,9 @@ impl HttpAction for Respond {
     fn compile(config: &Config, context: &mut ActionContext<'_>) -> Self {
         let place = context.place.key("headers");
         let given = config.headers.iter();
-        let headers = given
-            .filter_map(|(text, value)| Some((parse_editable_name(text, &place.key(text.clone()), context.mistakes)?, value.0.clone())));
+        let headers = given.filter_map(|(text, value)| {
+            Some((parse_editable_name(text, &place.key(text.clone()), context.mistakes)?, value.0.clone()))
+        });
         Self { status: config.status, headers: headers.collect(), body: config.body.clone().into() }
     }
 

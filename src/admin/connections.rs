@@ -37,8 +37,9 @@ impl AdminConnections {
 
     /// Closes the oldest connection without an operator's request: a health check is done by then.
     pub fn end_oldest(&mut self) {
-        let unknown =
-            |connection: &Weak<AdminConnection>| connection.upgrade().is_some_and(|connection| !connection.known.load(Ordering::Relaxed));
+        let unknown = |connection: &Weak<AdminConnection>| {
+            connection.upgrade().is_some_and(|connection| !connection.known.load(Ordering::Relaxed))
+        };
         let oldest = self.present.iter().position(unknown).and_then(|place| self.present.remove(place));
         if let Some(connection) = oldest.and_then(|connection| connection.upgrade()) {
             connection.close.notify_one();

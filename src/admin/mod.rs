@@ -89,7 +89,11 @@ pub enum AdminListenerState {
 }
 
 /// Serves operators until the listener is closed.
-pub async fn serve(listener: TcpListener, process: Arc<dyn ManagedProcess>, mut state: watch::Receiver<AdminListenerState>) {
+pub async fn serve(
+    listener: TcpListener,
+    process: Arc<dyn ManagedProcess>,
+    mut state: watch::Receiver<AdminListenerState>,
+) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = AdminConnections::default();
     loop {
@@ -175,7 +179,11 @@ fn not_allowed(methods: &'static str) -> AdminResponse {
     response
 }
 
-async fn respond(request: Request<Incoming>, shared: Arc<dyn ManagedProcess>, connection: &AdminConnection) -> AdminResponse {
+async fn respond(
+    request: Request<Incoming>,
+    shared: Arc<dyn ManagedProcess>,
+    connection: &AdminConnection,
+) -> AdminResponse {
     let process = &*shared;
     let path = request.uri().path();
     // HEAD is handled as GET; hyper omits the body.
@@ -188,7 +196,9 @@ async fn respond(request: Request<Incoming>, shared: Arc<dyn ManagedProcess>, co
     if !is_allowed(request.headers(), process) {
         let error = match request.headers().contains_key(http::header::ORIGIN) {
             true => "requests of web pages, with an Origin, are rejected",
-            false if process.serving().snapshot.admin.token.is_none() => "without an admin token, use an IP address or localhost as host",
+            false if process.serving().snapshot.admin.token.is_none() => {
+                "without an admin token, use an IP address or localhost as host"
+            }
             false => "send Authorization: Bearer with the admin token",
         };
         return reject(request, StatusCode::UNAUTHORIZED, error).await;
@@ -206,7 +216,9 @@ async fn respond(request: Request<Incoming>, shared: Arc<dyn ManagedProcess>, co
                 let body = json!({"reloaded": false, "count": mistakes.count(), "mistakes": mistakes.lines()});
                 document(StatusCode::UNPROCESSABLE_ENTITY, &body)
             }
-            Err(ReloadError::NotNow(why)) => document(StatusCode::SERVICE_UNAVAILABLE, &json!({"reloaded": false, "error": why})),
+            Err(ReloadError::NotNow(why)) => {
+                document(StatusCode::SERVICE_UNAVAILABLE, &json!({"reloaded": false, "error": why}))
+            }
         },
         (&Method::POST, "/diff") => diff(request, process).await,
         (_, path) if path.starts_with("/upstreams/") => targets::respond(request, process).await,
@@ -270,7 +282,11 @@ async fn diff(request: Request<Incoming>, process: &dyn ManagedProcess) -> Admin
         return reject(request, StatusCode::SERVICE_UNAVAILABLE, "other comparisons are under way: try again").await;
     };
     let body = http_body_util::Limited::new(request.into_body(), MAX_CONFIGURATION).collect();
-    let body = tokio::time::timeout(BODY_TIMEOUT, body).await.ok().and_then(Result::ok).map(http_body_util::Collected::to_bytes);
+    let body = tokio::time::timeout(BODY_TIMEOUT, body)
+        .await
+        .ok()
+        .and_then(Result::ok)
+        .map(http_body_util::Collected::to_bytes);
     let (serving, file, (flat, started)) = (process.serving(), process.source(), process.flat());
     // In a thread of its own, since health checks and signals are handled in this one.
     let compare = move || {
@@ -280,7 +296,9 @@ async fn diff(request: Request<Incoming>, process: &dyn ManagedProcess) -> Admin
         Some(document(StatusCode::OK, &response))
     };
     let response = tokio::task::spawn_blocking(compare).await.ok().flatten();
-    response.unwrap_or_else(|| document(StatusCode::BAD_REQUEST, &json!({"error": "no flat configuration, as `portcullis diff` sends it"})))
+    response.unwrap_or_else(|| {
+        document(StatusCode::BAD_REQUEST, &json!({"error": "no flat configuration, as `portcullis diff` sends it"}))
+    })
 }
 
 fn metrics(process: &dyn ManagedProcess) -> AdminResponse {

@@ -74,11 +74,16 @@ pub(super) async fn respond(request: Request<Incoming>, process: &dyn ManagedPro
             }
             let add = adds && !known(&address);
             if address.port() == 0 || (add && upstream.pool.targets().len() >= MAX_ADDED_TARGETS) {
-                return reject(StatusCode::UNPROCESSABLE_ENTITY, format!("expected a port, and at most {MAX_ADDED_TARGETS} targets"));
+                return reject(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    format!("expected a port, and at most {MAX_ADDED_TARGETS} targets"),
+                );
             }
             upstream.pool.change(address, |change| apply_change(change, &wanted, add)).await;
         }
-        (&Method::DELETE, Some(address)) => return reject(StatusCode::NOT_FOUND, format!("there is no target {address}")),
+        (&Method::DELETE, Some(address)) => {
+            return reject(StatusCode::NOT_FOUND, format!("there is no target {address}"));
+        }
         (_, None) => return not_allowed("POST"),
         (_, Some(_)) => return not_allowed("PATCH, DELETE"),
     }
@@ -98,10 +103,15 @@ fn apply_change(change: &mut TargetChange, wanted: &ParsedChange, add: bool) {
 async fn read_change(request: Request<Incoming>) -> Result<ParsedChange, String> {
     let body = tokio::time::timeout(BODY_TIMEOUT, Limited::new(request.into_body(), MAX_CHANGE_BODY).collect()).await;
     let body = body.map_err(|_| "the body did not arrive in time".to_owned())?.map_err(|e| e.to_string())?.to_bytes();
-    let wanted: ChangeBody = serde_json::from_slice(&body).map_err(|e| format!("expected {{address, weight, draining}}: {e}"))?;
-    let address = |a: &String| a.parse::<SocketAddr>().map_err(|_| format!("expected an IP address with a port, found \"{a}\""));
-    let wanted =
-        ParsedChange { address: wanted.address.as_ref().map(address).transpose()?, weight: wanted.weight, draining: wanted.draining };
+    let wanted: ChangeBody =
+        serde_json::from_slice(&body).map_err(|e| format!("expected {{address, weight, draining}}: {e}"))?;
+    let address =
+        |a: &String| a.parse::<SocketAddr>().map_err(|_| format!("expected an IP address with a port, found \"{a}\""));
+    let wanted = ParsedChange {
+        address: wanted.address.as_ref().map(address).transpose()?,
+        weight: wanted.weight,
+        draining: wanted.draining,
+    };
     match wanted.weight {
         Some(weight) if !(1..=1_000).contains(&weight) => Err("expected a weight from 1 to 1000".to_owned()),
         _ => Ok(wanted),

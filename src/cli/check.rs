@@ -80,11 +80,17 @@ fn list(loaded: &Loaded, snapshot: &Snapshot) {
     let inherited = Inherited::new(loaded, &mut Mistakes::default());
     for (index, route) in loaded.config.routes.iter().enumerate() {
         let name = loaded.redact(&route.name.0);
-        let bound = snapshot.listeners.iter().enumerate().filter(|(_, l)| route.listeners.is_empty() || route.listeners.contains(&l.name));
-        let lists: Vec<_> = bound.map(|(place, listener)| (listener, filters(loaded, snapshot, &inherited, index, place))).collect();
+        let bound = snapshot
+            .listeners
+            .iter()
+            .enumerate()
+            .filter(|(_, l)| route.listeners.is_empty() || route.listeners.contains(&l.name));
+        let lists: Vec<_> =
+            bound.map(|(place, listener)| (listener, filters(loaded, snapshot, &inherited, index, place))).collect();
         let is_one = lists.windows(2).all(|pair| pair[0].1 == pair[1].1);
         for (listener, list) in lists.iter().take(if is_one { 1 } else { usize::MAX }) {
-            let on = if is_one { String::new() } else { format!(", on the listener {}", loaded.redact(&listener.name)) };
+            let on =
+                if is_one { String::new() } else { format!(", on the listener {}", loaded.redact(&listener.name)) };
             say!("route {name}{on}");
             list.iter().for_each(|filter| say!("  {filter}"));
         }

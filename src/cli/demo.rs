@@ -49,8 +49,9 @@ impl Demo {
             Err(error) => return print_error(&format!("the sample targets cannot be started: {error}")),
         };
         let (port, admin) = if self.check { (0, 0) } else { (self.port, self.admin_port) };
-        let mut text =
-            CONFIG.replace("127.0.0.1:8080", &format!("127.0.0.1:{port}")).replace("127.0.0.1:9901", &format!("127.0.0.1:{admin}"));
+        let mut text = CONFIG
+            .replace("127.0.0.1:8080", &format!("127.0.0.1:{port}"))
+            .replace("127.0.0.1:9901", &format!("127.0.0.1:{admin}"));
         for (written, running) in &sample {
             text = text.replace(written, &running.to_string());
         }
@@ -61,11 +62,15 @@ impl Demo {
         let started = match process::start(Options { source, upgrade: false }).await {
             Ok(started) => started,
             Err(StartError::Other(text)) => {
-                return print_error(&format!("{text}\nAnother program may have the port: try `portcullis demo --port 0 --admin-port 0`"));
+                return print_error(&format!(
+                    "{text}\nAnother program may have the port: try `portcullis demo --port 0 --admin-port 0`"
+                ));
             }
             Err(other) => return print_error(&other.to_string()),
         };
-        let Some((_, gateway)) = started.supervisor.addresses().into_iter().next() else { return print_error("no listener came up") };
+        let Some((_, gateway)) = started.supervisor.addresses().into_iter().next() else {
+            return print_error("no listener came up");
+        };
         let calls = calls::all(gateway);
         if self.check { check(&calls).await } else { show(&calls, gateway, &sample, started).await }
     }

@@ -6,7 +6,8 @@ use super::operator::{Operator, print_changes};
 
 /// Show how a configuration differs from the running one
 #[derive(Debug, Args)]
-#[command(after_help = "Lines begin with + for additions, - for removals and ~ for changes. Secrets are compared and not shown.")]
+#[command(after_help = "Lines begin with + for additions, - for removals and ~ for changes. Secrets are compared and \
+        not shown.")]
 pub struct Diff {
     /// The gateway and the file
     #[command(flatten)]

@@ -18,8 +18,10 @@ use crate::telemetry::{complain, say};
 
 /// Show which route a request takes, through which filters, and which was the runner-up
 #[derive(Debug, Args)]
-#[command(after_help = "Example: portcullis explain -c conf/examples/demo.yaml GET http://localhost/api/v1/users/profile \
-                  -H 'Accept: */*' --from 10.1.2.3")]
+#[command(
+    after_help = "Example: portcullis explain -c conf/examples/demo.yaml GET http://localhost/api/v1/users/profile \
+                  -H 'Accept: */*' --from 10.1.2.3"
+)]
 pub struct Explain {
     /// The configuration
     #[arg(long, short, value_name = "FILE")]
@@ -50,7 +52,8 @@ impl Explain {
     /// Explains the request. The exit code is 0 when a route matches and 1 when none does.
     pub fn execute(self) -> u8 {
         crate::tls::install_provider();
-        let compiled = load(&self.config).and_then(|loaded| compile(&loaded, &Live::default()).map(|snapshot| (loaded, snapshot)));
+        let compiled =
+            load(&self.config).and_then(|loaded| compile(&loaded, &Live::default()).map(|snapshot| (loaded, snapshot)));
         let (loaded, snapshot) = match compiled {
             Ok(compiled) => compiled,
             Err(mistakes) => {
@@ -76,14 +79,18 @@ impl Explain {
         let path = normalise(uri.path().as_bytes()).map_err(|e| format!("400 bad_path: {}", e.text()))?.into_owned();
         let mut headers = HeaderMap::new();
         for header in &self.header {
-            let (name, value) = header.split_once(':').ok_or_else(|| format!("expected NAME: VALUE, found {header}"))?;
+            let (name, value) =
+                header.split_once(':').ok_or_else(|| format!("expected NAME: VALUE, found {header}"))?;
             let name: HeaderName = name.trim().parse().map_err(|_| format!("{name} is not a header name"))?;
             let value = HeaderValue::from_str(value.trim()).map_err(|_| format!("{name} has no valid value"))?;
             headers.append(name, value);
         }
         let named = headers.get(http::header::HOST).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let host = uri.host().unwrap_or(named).to_ascii_lowercase();
-        let host = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host.as_str(), |(h, _)| h);
+        let host = host
+            .rsplit_once(':')
+            .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
+            .map_or(host.as_str(), |(h, _)| h);
         Ok(ExplainedRequest { host: host.to_owned(), path, query: uri.query().map(str::to_owned), headers })
     }
 
@@ -110,7 +117,9 @@ impl Explain {
                 print_route(loaded, snapshot, router.entry(entry).route, place);
                 let rejected = Ambiguity::of(&request.path).is_rejected_by(route.paths);
                 if rejected {
-                    say!("\nresponse: 400 bad_path: the path has an encoded slash or parameters, which the route rejects");
+                    say!(
+                        "\nresponse: 400 bad_path: the path has an encoded slash or parameters, which the route rejects"
+                    );
                 }
                 Ok(!rejected)
             }
@@ -151,7 +160,13 @@ fn candidates(router: &Router, question: &RequestFacts<'_>, loaded: &Loaded, sna
 }
 
 /// Returns the filters of a route in the order in which they run on requests of a listener, and where each comes from.
-pub fn filters(loaded: &Loaded, snapshot: &Snapshot, inherited: &Inherited<'_>, route: usize, listener: usize) -> Vec<String> {
+pub fn filters(
+    loaded: &Loaded,
+    snapshot: &Snapshot,
+    inherited: &Inherited<'_>,
+    route: usize,
+    listener: usize,
+) -> Vec<String> {
     let mut running = snapshot.routes[route].filters(Some(listener)).filters().iter().peekable();
     let selected = inherited.effective(route, listener);
     // Filters without effect in this route do not run.

@@ -64,7 +64,9 @@ pub enum Command {
 pub fn init_log(quiet: bool) {
     // Pingora reports the errors of single connections; they are counted, and not worth a line each.
     let default = if quiet { "warn" } else { "info" };
-    let filters = format!("{default},pingora=off,pingora_core=off,pingora_proxy=off,pingora_load_balancing=off,pingora_cache=off");
+    let filters = format!(
+        "{default},pingora=off,pingora_core=off,pingora_proxy=off,pingora_load_balancing=off,pingora_cache=off"
+    );
     let mut builder = env_logger::Builder::new();
     builder.target(crate::telemetry::log_target());
     builder.parse_filters(&std::env::var("RUST_LOG").unwrap_or(filters));

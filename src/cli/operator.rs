@@ -82,7 +82,11 @@ impl Operator {
     pub fn load(&self) -> Result<Loaded, CommandFailed> {
         let loaded = load(&self.config).map_err(print_mistakes)?;
         // The gateway to call must not be guessed.
-        if loaded.is_partial("admin") { Err(print_mistakes(loaded.locate(loaded.mistakes.clone()))) } else { Ok(loaded) }
+        if loaded.is_partial("admin") {
+            Err(print_mistakes(loaded.locate(loaded.mistakes.clone())))
+        } else {
+            Ok(loaded)
+        }
     }
 
     /// Loads the configuration, which must have no errors.
@@ -114,9 +118,13 @@ impl Operator {
                 let client = Client::builder(TokioExecutor::new()).build_http();
                 let work = async {
                     let response = client.request(request).await.map_err(|error| match error.is_connect() {
-                        true => "nothing serves there; is the gateway running, and is this its admin listener (--admin)?",
+                        true => {
+                            "nothing serves there; is the gateway running, and is this its admin listener \
+                            (--admin)?"
+                        }
                         false => {
-                            "it closed the connection without a response; if this is the gateway's admin listener, its log has the reason"
+                            "it closed the connection without a response; if this is the gateway's admin \
+                            listener, its log has the reason"
                         }
                     })?;
                     let status = response.status();
@@ -128,7 +136,8 @@ impl Operator {
             .map_err(|text| print_error(format!("{address}: {text}")))?;
         if status == StatusCode::UNAUTHORIZED {
             return Err(print_error(format!(
-                "{address}: the admin token of this configuration is not that of the running gateway; SIGHUP reloads without one"
+                "{address}: the admin token of this configuration is not that of the running gateway; SIGHUP \
+                reloads without one"
             )));
         }
         if status == StatusCode::NOT_FOUND {
@@ -136,7 +145,8 @@ impl Operator {
                 "{address}: this is not the admin listener of a gateway, or one of another version: it has no {path}"
             )));
         }
-        let body = serde_json::from_slice(&body).map_err(|_| print_error(format!("{address}: this is not portcullis")))?;
+        let body =
+            serde_json::from_slice(&body).map_err(|_| print_error(format!("{address}: this is not portcullis")))?;
         Ok((status, body))
     }
 
@@ -147,14 +157,18 @@ impl Operator {
     pub fn compare(&self, loaded: &Loaded) -> Result<Comparison, CommandFailed> {
         let flat = serde_json::to_vec(&loaded.flat()).map_err(print_error)?;
         if flat.len() > MAX_CONFIGURATION {
-            return Err(print_error(format!("{} MiB cannot be compared: {} MiB can", flat.len() >> 20, MAX_CONFIGURATION >> 20)));
+            return Err(print_error(format!(
+                "{} MiB cannot be compared: {} MiB can",
+                flat.len() >> 20,
+                MAX_CONFIGURATION >> 20
+            )));
         }
         let (status, response) = self.post(loaded, "/diff", flat)?;
         if status != StatusCode::OK {
             return Err(print_error(response["error"].as_str().unwrap_or("the running gateway has no /diff")));
         }
-        let comparison: Comparison =
-            serde_json::from_value(response).map_err(|_| print_error("the running gateway sent an unexpected response"))?;
+        let comparison: Comparison = serde_json::from_value(response)
+            .map_err(|_| print_error("the running gateway sent an unexpected response"))?;
         self.warn_other_file(&comparison.file);
         Ok(comparison)
     }
@@ -164,7 +178,10 @@ impl Operator {
     pub fn warn_other_file(&self, file: &str) {
         let there = Path::new(file).canonicalize();
         if there.is_ok_and(|there| self.config.canonicalize().is_ok_and(|here| here != there)) {
-            complain!("the gateway reads another file than {}, whose changes have no effect: {file}", self.config.display());
+            complain!(
+                "the gateway reads another file than {}, whose changes have no effect: {file}",
+                self.config.display()
+            );
         }
     }
 }

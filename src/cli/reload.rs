@@ -8,7 +8,8 @@ use crate::telemetry::{complain, say};
 
 /// Make a running gateway read its configuration again
 #[derive(Debug, Args)]
-#[command(after_help = "If the configuration has errors, the gateway keeps the present one; the errors are printed here, and the \
+#[command(after_help = "If the configuration has errors, the gateway keeps the present one; the errors are printed \
+        here, and the \
                   exit code is 2. It is 1 when the gateway is not reachable, or cannot reload now.")]
 pub struct Reload {
     /// The gateway
@@ -30,7 +31,12 @@ impl Reload {
                 let file = response["file"].as_str().unwrap_or_default();
                 say!("reloaded {file}");
                 self.operator.warn_other_file(file);
-                response["notes"].as_array().into_iter().flatten().filter_map(|n| n.as_str()).for_each(|note| say!("{note}"));
+                response["notes"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|n| n.as_str())
+                    .for_each(|note| say!("{note}"));
                 Ok(())
             }
             StatusCode::UNPROCESSABLE_ENTITY => {
@@ -40,7 +46,9 @@ impl Reload {
                 complain!("{}; the configuration in use stays", counted(count, "error"));
                 Err(2)
             }
-            StatusCode::SERVICE_UNAVAILABLE => Err(print_error(response["error"].as_str().unwrap_or("the gateway cannot reload now"))),
+            StatusCode::SERVICE_UNAVAILABLE => {
+                Err(print_error(response["error"].as_str().unwrap_or("the gateway cannot reload now")))
+            }
             other => Err(print_error(format!("the gateway responded with {other}"))),
         }
     }

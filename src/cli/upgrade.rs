@@ -16,10 +16,10 @@ use crate::telemetry::say;
 
 /// Replace a running gateway with the binary that is now at its path, losing nothing
 #[derive(Debug, Args)]
-#[command(
-    after_help = "The running gateway starts the successor with its own arguments, hands it the listeners and the state, and ends with its \
-last request. If the successor fails, the running gateway goes on; the exit code is 1. Needs process.upgrade_socket. SIGUSR2 does the same."
-)]
+#[command(after_help = "The running gateway starts the successor with its own arguments, hands it the listeners and \
+        the state, and ends with its \
+last request. If the successor fails, the running gateway goes on; the exit code is 1. Needs \
+process.upgrade_socket. SIGUSR2 does the same.")]
 pub struct Upgrade {
     /// The configuration
     #[arg(long, short, value_name = "FILE")]
@@ -34,7 +34,8 @@ fn hint(error: &std::io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::PermissionDenied => "only the gateway's user and root may connect",
         _ => {
-            "does a gateway run that was started with this process.upgrade_socket? If it does, and its socket was removed, send it SIGUSR2"
+            "does a gateway run that was started with this process.upgrade_socket? If it does, and its socket \
+            was removed, send it SIGUSR2"
         }
     }
 }
@@ -58,11 +59,15 @@ impl Upgrade {
         }
         let Some(path) = path else {
             let mut mistakes = Mistakes::default();
-            mistakes.add(&Place::default().key("process"), "an upgrade_socket is missing: the gateway cannot be reached");
+            mistakes
+                .add(&Place::default().key("process"), "an upgrade_socket is missing: the gateway cannot be reached");
             return Err(print_mistakes(loaded.locate(mistakes)));
         };
-        let stream = UnixStream::connect(&path).map_err(|error| print_error(format!("{}: {error}; {}", path.display(), hint(&error))))?;
-        let broken = |error: std::io::Error| print_error(format!("{}: the running gateway closed the connection: {error}", path.display()));
+        let stream = UnixStream::connect(&path)
+            .map_err(|error| print_error(format!("{}: {error}; {}", path.display(), hint(&error))))?;
+        let broken = |error: std::io::Error| {
+            print_error(format!("{}: the running gateway closed the connection: {error}", path.display()))
+        };
         send(&stream, &Message::Upgrade, None).map_err(broken)?;
         loop {
             match receive(&stream).map_err(broken)?.0 {

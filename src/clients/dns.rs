@@ -98,7 +98,8 @@ impl Resolver {
     /// Returns a resolver that queries the servers of the system (`/etc/resolv.conf`).
     pub fn of_system() -> Self {
         let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        let servers = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse::<IpAddr>().ok());
+        let servers =
+            text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse::<IpAddr>().ok());
         Self { servers: servers.map(|ip| SocketAddr::new(ip, 53)).take(3).collect() }
     }
 
@@ -132,12 +133,14 @@ impl Resolver {
         let late = || DnsError::Failed("no response came in time".to_owned());
         tokio::select! {
             four = &mut four => {
-                let rest = async { if four.is_ok() { tokio::time::timeout(SECOND_FAMILY_TIME, &mut six).await } else { Ok(six.await) } };
+                let rest = async { if four.is_ok() { tokio::time::timeout(SECOND_FAMILY_TIME, &mut six).await }
+                else { Ok(six.await) } };
                 let six = rest.await.unwrap_or_else(|_| Err(late()));
                 (four, six)
             }
             six = &mut six => {
-                let rest = async { if six.is_ok() { tokio::time::timeout(SECOND_FAMILY_TIME, &mut four).await } else { Ok(four.await) } };
+                let rest = async { if six.is_ok() { tokio::time::timeout(SECOND_FAMILY_TIME, &mut four).await }
+                else { Ok(four.await) } };
                 let four = rest.await.unwrap_or_else(|_| Err(late()));
                 (four, six)
             }
@@ -152,7 +155,12 @@ impl Resolver {
         self.query(name, TYPE::SRV, service).await
     }
 
-    async fn query<T>(&self, name: &str, kind: TYPE, take: fn(&RData<'_>) -> Option<T>) -> Result<(Vec<T>, Duration), DnsError> {
+    async fn query<T>(
+        &self,
+        name: &str,
+        kind: TYPE,
+        take: fn(&RData<'_>) -> Option<T>,
+    ) -> Result<(Vec<T>, Duration), DnsError> {
         let owner = name.trim_end_matches('.');
         let name = Name::new(owner).map_err(|e| DnsError::Failed(format!("{name} is no name: {e}")))?;
         // From the system's generator: an attacker who could predict it could respond first.
@@ -210,7 +218,12 @@ async fn send_query_over_tcp(server: SocketAddr, query: &[u8]) -> std::io::Resul
     Ok(response)
 }
 
-fn parse_response<T>(response: &[u8], id: u16, owner: &str, take: fn(&RData<'_>) -> Option<T>) -> Result<(Vec<T>, Duration), DnsError> {
+fn parse_response<T>(
+    response: &[u8],
+    id: u16,
+    owner: &str,
+    take: fn(&RData<'_>) -> Option<T>,
+) -> Result<(Vec<T>, Duration), DnsError> {
     let packet = Packet::parse(response).map_err(|e| DnsError::Failed(format!("malformed response: {e}")))?;
     let asked = packet.questions.first().is_some_and(|q| q.qname.to_string().eq_ignore_ascii_case(owner));
     if packet.id() != id || !packet.has_flags(PacketFlag::RESPONSE) || !asked {

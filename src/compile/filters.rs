@@ -1,5 +1,5 @@
-//! The filters of routes, compiled: for each route a chain for each listener that has filters of its own, and one for all
-//! others.
+//! The filters of routes, compiled: for each route a chain for each listener that has filters of its own, and one for
+//! all others.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +15,13 @@ use crate::snapshot::Chains;
 
 impl<'w> RouteCompiler<'w> {
     /// Compiles the filters of a route for each of its listeners.
-    pub fn chains(&mut self, inherited: &Inherited<'w>, route: &'w config::RouteConfig, place: &Place, bound: &[usize]) -> Chains {
+    pub fn chains(
+        &mut self,
+        inherited: &Inherited<'w>,
+        route: &'w config::RouteConfig,
+        place: &Place,
+        bound: &[usize],
+    ) -> Chains {
         let own = inherited.expand(&route.filters, FilterLevel::Route, &place.key("filters"), self.mistakes);
         let mut left_out = AHashSet::new();
         let mut compiled = HashMap::new();
@@ -36,7 +42,13 @@ impl<'w> RouteCompiler<'w> {
     }
 
     /// Notes entries of `without` that leave nothing out.
-    fn check_without(&mut self, inherited: &Inherited<'w>, route: &config::RouteConfig, place: &Place, left_out: &AHashSet<String>) {
+    fn check_without(
+        &mut self,
+        inherited: &Inherited<'w>,
+        route: &config::RouteConfig,
+        place: &Place,
+        left_out: &AHashSet<String>,
+    ) {
         let sets = &self.loaded.config.filter_sets;
         let is_partial = ["filter_sets", "defaults", "listeners"].iter().any(|section| self.loaded.is_partial(section));
         for (index, word) in route.without.iter().enumerate() {
@@ -47,11 +59,17 @@ impl<'w> RouteCompiler<'w> {
                     self.mistakes.add(&place, format!("neither a filter nor a filter set is called \"{word}\"{near}"));
                 }
             } else if !left_out.contains(word) && !is_partial {
-                let known = inherited.defaults.iter().map(|one| one.config.key()).collect::<std::collections::BTreeSet<_>>();
+                let known =
+                    inherited.defaults.iter().map(|one| one.config.key()).collect::<std::collections::BTreeSet<_>>();
                 let known: Vec<&str> = known.into_iter().collect();
-                let defaults = if known.is_empty() { String::new() } else { format!("; defaults have {}", known.join(", ")) };
-                self.mistakes
-                    .add(&place, format!("leaves nothing out: neither defaults nor a listener of this route has \"{word}\"{defaults}"));
+                let defaults =
+                    if known.is_empty() { String::new() } else { format!("; defaults have {}", known.join(", ")) };
+                self.mistakes.add(
+                    &place,
+                    format!(
+                        "leaves nothing out: neither defaults nor a listener of this route has \"{word}\"{defaults}"
+                    ),
+                );
             }
         }
     }
@@ -141,15 +159,17 @@ impl<'w> RouteCompiler<'w> {
         fits
     }
 
-    /// Notes a filter that reads a header which authentication sets for the target: the filter sees what the client sends
-    /// under that name, which may be anything.
+    /// Notes a filter that reads a header which authentication sets for the target: the filter sees what the client
+    /// sends under that name, which may be anything.
     fn check_claims_read(&mut self, one: &Selected<'_>, authenticator: Option<&FilterConfig>) {
         let Some(authenticator) = authenticator.filter(|_| one.config.stage() > Stage::Authenticate) else { return };
         let written = authenticator.headers_written();
         for (name, keys) in one.config.headers_read().into_iter().filter(|(name, _)| written.contains(name)) {
             let place = keys.into_iter().fold((*one.place).clone(), |place, key| place.key(key));
-            let text =
-                format!("{} sets {name} for the target only; here it is what the client sends: use by: consumer", authenticator.key());
+            let text = format!(
+                "{} sets {name} for the target only; here it is what the client sends: use by: consumer",
+                authenticator.key()
+            );
             self.note(&place, text);
         }
     }

@@ -18,7 +18,8 @@ const MAX_LISTENERS: usize = 1_000;
 pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes) -> Vec<Listener> {
     let mut out = Vec::new();
     if loaded.config.listeners.len() > MAX_LISTENERS {
-        let text = format!("{} listeners are too many: at most {MAX_LISTENERS} are allowed", loaded.config.listeners.len());
+        let text =
+            format!("{} listeners are too many: at most {MAX_LISTENERS} are allowed", loaded.config.listeners.len());
         mistakes.add(&Place::default().key("listeners"), text);
         return out;
     }
@@ -29,13 +30,17 @@ pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes) -> Vec<Listener> {
     for (index, listener) in loaded.config.listeners.iter().enumerate() {
         let place = loaded.listener_place(index);
         if let Some(first) = names.insert(listener.name.0.clone(), index) {
-            mistakes.add(&place.key("name"), format!("the name \"{}\" is taken by {}", listener.name.0, loaded.listener_place(first)));
+            mistakes.add(
+                &place.key("name"),
+                format!("the name \"{}\" is taken by {}", listener.name.0, loaded.listener_place(first)),
+            );
         }
         let compiled = one(loaded, listener, &place, mistakes);
         let (transport, address) = (compiled.transport(), compiled.address);
         let is_taken = |(t, other): &(Transport, SocketAddr)| *t == transport && overlaps(*other, address);
         if let Some(first) = taken_by.iter().position(is_taken) {
-            mistakes.add(&place.key("address"), address_taken(&loaded.listener_place(first), taken_by[first].1 != address));
+            mistakes
+                .add(&place.key("address"), address_taken(&loaded.listener_place(first), taken_by[first].1 != address));
         }
         taken_by.push((transport, address));
         let admin = loaded.config.admin.address.0;
@@ -51,7 +56,9 @@ pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes) -> Vec<Listener> {
 /// and `[::]` is for those of IPv4 too.
 fn overlaps(one: SocketAddr, other: SocketAddr) -> bool {
     let covers = |all: SocketAddr, one: SocketAddr| all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4());
-    one.port() != 0 && one.port() == other.port() && (one.ip() == other.ip() || covers(one, other) || covers(other, one))
+    one.port() != 0
+        && one.port() == other.port()
+        && (one.ip() == other.ip() || covers(one, other) || covers(other, one))
 }
 
 fn address_taken(by: &Place, all: bool) -> String {

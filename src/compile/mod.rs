@@ -11,7 +11,7 @@ mod upstream_checks;
 mod upstreams;
 mod work;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use crate::live::Live;
 use crate::notation::{Mistakes, Place};
 use crate::snapshot::{Admin, Process, Snapshot};
 use crate::telemetry::{Format, Sink};
+use crate::upstreams::Upstream;
 
 /// The least time between two checks of the configuration's files.
 const MIN_WATCH: std::time::Duration = std::time::Duration::from_millis(50);
@@ -43,7 +44,10 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     let upstreams = upstreams::compile(loaded, live, &mut mistakes);
     let admin = admin(config, &root.key("admin"), &mut mistakes);
     if config.process.watch.as_ref().is_some_and(|watch| watch.0.is_zero()) {
-        mistakes.add(&root.key("process").key("watch"), "expected a time longer than nothing; without the key nothing is watched");
+        mistakes.add(
+            &root.key("process").key("watch"),
+            "expected a time longer than nothing; without the key nothing is watched",
+        );
     }
     upgrade_socket(loaded, &root.key("process").key("upgrade_socket"), &mut mistakes);
     let log = log(loaded, &root.key("log").key("access"), &mut mistakes);
@@ -66,17 +70,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     if !mistakes.is_empty() {
         return Err(loaded.locate(mistakes));
     }
-    // Only the table holds it: no route, no backup and no mirror does.
-    for (name, _) in upstreams.iter().filter(|(_, upstream)| Arc::strong_count(upstream) == 1) {
-        warnings.add(&root.key("upstreams").key(name.clone()), "nothing uses this upstream");
-    }
-    for (name, _) in config.upstreams.iter().filter(|(_, u)| u.tls.as_ref().is_some_and(|tls| tls.verify && tls.ca.is_none())) {
-        if crate::tls::system_roots().is_empty() {
-            let place = root.key("upstreams").key(name.clone()).key("tls");
-            warnings.add(&place, "the system has no CA certificates, so that no target can be verified: set ca, or install them");
-        }
-    }
-    let process = &config.process;
+    warn_of_upstreams(config, &upstreams, &root.key("upstreams"), &mut warnings);
     Ok(Snapshot {
         warnings: loaded.locate(warnings).0.iter().map(ToString::to_string).collect(),
         places: listeners.iter().enumerate().map(|(i, l)| (l.key(), i)).collect(),
@@ -90,17 +84,45 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         shield: config.shield.requests_per_address.as_ref().map(|r| r.0),
         admin,
         log,
-        process: Process {
-            threads: process.threads,
-            body_memory: process.body_memory.0,
-            drain_time: process.drain_time.0,
-            websocket_time: process.websocket_time.0,
-            upgrade_socket: process.upgrade_socket.as_ref().map(|p| loaded.base.join(p)),
-            upgrade_time: process.upgrade_time.0,
-            standby_time: process.standby_time.0,
-            watch: process.watch.as_ref().map(|w| w.0.max(MIN_WATCH)),
-        },
+        process: process(loaded),
     })
+}
+
+/// Warns of upstreams that nothing uses, and of those whose targets cannot be verified on this system.
+fn warn_of_upstreams(
+    config: &Config,
+    upstreams: &BTreeMap<String, Arc<Upstream>>,
+    place: &Place,
+    warnings: &mut Mistakes,
+) {
+    // Only the table holds it: no route, no backup and no mirror does.
+    for (name, _) in upstreams.iter().filter(|(_, upstream)| Arc::strong_count(upstream) == 1) {
+        warnings.add(&place.key(name.clone()), "nothing uses this upstream");
+    }
+    for (name, _) in
+        config.upstreams.iter().filter(|(_, u)| u.tls.as_ref().is_some_and(|tls| tls.verify && tls.ca.is_none()))
+    {
+        if crate::tls::system_roots().is_empty() {
+            warnings.add(
+                &place.key(name.clone()).key("tls"),
+                "the system has no CA certificates, so that no target can be verified: set ca, or install them",
+            );
+        }
+    }
+}
+
+fn process(loaded: &Loaded) -> Process {
+    let process = &loaded.config.process;
+    Process {
+        threads: process.threads,
+        body_memory: process.body_memory.0,
+        drain_time: process.drain_time.0,
+        websocket_time: process.websocket_time.0,
+        upgrade_socket: process.upgrade_socket.as_ref().map(|p| loaded.base.join(p)),
+        upgrade_time: process.upgrade_time.0,
+        standby_time: process.standby_time.0,
+        watch: process.watch.as_ref().map(|w| w.0.max(MIN_WATCH)),
+    }
 }
 
 fn consumers(config: &Config, mistakes: &mut Mistakes) -> Consumers {
@@ -125,7 +147,8 @@ fn consumers(config: &Config, mistakes: &mut Mistakes) -> Consumers {
                     if basic.username.is_empty() || basic.username.len() > MAX_USERNAME {
                         mistakes.add(&place, format!("expected a name of at most {MAX_USERNAME} bytes"));
                     } else if basic.username.contains(|c: char| c == ':' || c.is_control()) {
-                        mistakes.add(&place, "expected a name without colons and control characters (RFC 7617, section 2)");
+                        mistakes
+                            .add(&place, "expected a name without colons and control characters (RFC 7617, section 2)");
                     }
                     consumers.add_username(&basic.username, basic.hash.0.clone(), &owner)
                 }

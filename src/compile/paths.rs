@@ -32,7 +32,9 @@ pub fn bypasses(listeners: &[Vec<RouteEntry>], routes: &[Route]) -> Vec<(usize, 
         }
         for entry in entries.iter().filter(|entry| authenticates(&routes[entry.route], listener)) {
             let PathPattern::Segments { segments, .. } = &entry.path else { continue };
-            for (upstream, depth) in upstreams(&routes[entry.route]).flat_map(|u| (0..segments.len()).map(move |d| (u, d))) {
+            for (upstream, depth) in
+                upstreams(&routes[entry.route]).flat_map(|u| (0..segments.len()).map(move |d| (u, d)))
+            {
                 for host in [&entry.host, &HostPattern::Any] {
                     let above = open.get(&(upstream, host.clone(), steps(&segments[..depth])));
                     found.extend(above.map(|open| (*open, entry.route)));
@@ -53,7 +55,9 @@ fn open_entries<'r>(listener: usize, entries: &[RouteEntry], routes: &'r [Route]
     for entry in entries {
         let route = &routes[entry.route];
         let rejects = route.paths.reject_encoded_slash && route.paths.reject_parameters;
-        if let (PathPattern::Segments { segments, rest: true }, false) = (&entry.path, rejects || authenticates(route, listener)) {
+        if let (PathPattern::Segments { segments, rest: true }, false) =
+            (&entry.path, rejects || authenticates(route, listener))
+        {
             for upstream in upstreams(route) {
                 open.entry((upstream, entry.host.clone(), steps(segments))).or_insert(entry.route);
             }

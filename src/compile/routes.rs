@@ -41,15 +41,18 @@ impl<'w> RouteCompiler<'w> {
         for (index, route) in config.routes.iter().enumerate() {
             let place = self.loaded.route_place(index);
             if let Some(first) = names.insert(route.name.0.as_str(), index) {
-                self.mistakes
-                    .add(&place.key("name"), format!("the name \"{}\" is taken by {}", route.name.0, self.loaded.route_place(first)));
+                self.mistakes.add(
+                    &place.key("name"),
+                    format!("the name \"{}\" is taken by {}", route.name.0, self.loaded.route_place(first)),
+                );
             }
             let own = self.entries(route, index, &place.key("match"));
             let bound = self.bound(route, &place);
             count += own.len() * bound.len();
             if count > MAX_ENTRIES {
                 let text = format!(
-                    "with this route there are more than {MAX_ENTRIES} combinations of listener, host and path: use a pattern, or \
+                    "with this route there are more than {MAX_ENTRIES} combinations of listener, host and path: \
+                    use a pattern, or \
                      name the listeners that a route is for"
                 );
                 self.mistakes.add(&place.key("match"), text);
@@ -68,7 +71,8 @@ impl<'w> RouteCompiler<'w> {
         for (open, keyed) in bypasses(&entries, &routes) {
             let keyed = &routes[keyed].name;
             let text = format!(
-                "takes paths such as /x%2Fy and /x;y, which a target may read as ones of the route \"{keyed}\", to the same \
+                "takes paths such as /x%2Fy and /x;y, which a target may read as ones of the route \"{keyed}\", \
+                to the same \
                  upstream without its authentication: set paths: {{encoded_slash: reject, parameters: reject}}"
             );
             self.warnings.add(&self.loaded.route_place(open), text);
@@ -85,10 +89,12 @@ impl<'w> RouteCompiler<'w> {
         for (index, name) in route.listeners.iter().enumerate() {
             match self.listeners.iter().position(|l| l.name == *name) {
                 Some(listener) => bound.push(listener),
-                None if self.loaded.is_partial("listeners") || self.listeners.len() < self.loaded.config.listeners.len() => {}
+                None if self.loaded.is_partial("listeners")
+                    || self.listeners.len() < self.loaded.config.listeners.len() => {}
                 None => {
                     let near = nearest(name, self.listeners.iter().map(|l| l.name.as_str()));
-                    self.mistakes.add(&place.key("listeners").index(index), format!("there is no listener \"{name}\"{near}"));
+                    self.mistakes
+                        .add(&place.key("listeners").index(index), format!("there is no listener \"{name}\"{near}"));
                 }
             }
         }
@@ -106,14 +112,20 @@ impl<'w> RouteCompiler<'w> {
             clients: m.client.as_ref().map_or_else(Vec::new, |c| c.as_slice().iter().map(|n| n.0).collect()),
         });
         let listed_len = |list: Option<usize>| list.unwrap_or(1);
-        let lengths = [listed_len(m.host.as_ref().map(|h| h.as_slice().len())), listed_len(m.path.as_ref().map(|p| p.as_slice().len()))];
+        let lengths = [
+            listed_len(m.host.as_ref().map(|h| h.as_slice().len())),
+            listed_len(m.path.as_ref().map(|p| p.as_slice().len())),
+        ];
         if lengths[0].saturating_mul(lengths[1]) > MAX_COMBINATIONS {
             let [hosts, paths] = lengths;
-            let text = format!("{hosts} hosts times {paths} paths are too many: at most {MAX_COMBINATIONS} combinations of one route");
+            let text = format!(
+                "{hosts} hosts times {paths} paths are too many: at most {MAX_COMBINATIONS} combinations of one route"
+            );
             self.mistakes.add(place, text);
             return Vec::new();
         }
-        let hosts: Vec<HostPattern> = listed(m.host.as_ref(), |h| h.0.clone()).unwrap_or_else(|| vec![HostPattern::Any]);
+        let hosts: Vec<HostPattern> =
+            listed(m.host.as_ref(), |h| h.0.clone()).unwrap_or_else(|| vec![HostPattern::Any]);
         let everything = PathPattern::Segments { segments: Vec::new(), rest: true };
         let paths: Vec<PathPattern> = listed(m.path.as_ref(), |p| p.0.clone()).unwrap_or_else(|| vec![everything]);
         for (name, empty) in [("host", hosts.is_empty()), ("path", paths.is_empty())] {
@@ -123,7 +135,12 @@ impl<'w> RouteCompiler<'w> {
         }
         let pairs = hosts.iter().flat_map(|host| paths.iter().map(move |path| (host, path)));
         pairs
-            .map(|(host, path)| RouteEntry { host: host.clone(), path: path.clone(), predicates: Arc::clone(&predicates), route: index })
+            .map(|(host, path)| RouteEntry {
+                host: host.clone(),
+                path: path.clone(),
+                predicates: Arc::clone(&predicates),
+                route: index,
+            })
             .collect()
     }
 
@@ -135,7 +152,10 @@ impl<'w> RouteCompiler<'w> {
                 TextTest::Rule(TextRule::Regex(pattern)) => TextMatch::Regex(pattern.0.clone()),
                 TextTest::Rule(TextRule::Present(true)) => TextMatch::Present,
                 TextTest::Rule(TextRule::Present(false)) => {
-                    self.mistakes.add(&place.key(name.clone()), "expected true: a route cannot ask for something not to be there");
+                    self.mistakes.add(
+                        &place.key(name.clone()),
+                        "expected true: a route cannot ask for something not to be there",
+                    );
                     continue;
                 }
             };
@@ -151,7 +171,10 @@ impl<'w> RouteCompiler<'w> {
             let name: Result<Header, String> = text.parse();
             let name = self.mistakes.take(&place.key(text.clone()), name.map_err(|e| format!("expected {e}")))?;
             if !names.insert(name.0.clone()) {
-                self.mistakes.add(&place.key(text.clone()), "this header is there a second time: their names are the same in any case");
+                self.mistakes.add(
+                    &place.key(text.clone()),
+                    "this header is there a second time: their names are the same in any case",
+                );
             }
             Some((name.0, test))
         });
@@ -190,8 +213,12 @@ impl<'w> RouteCompiler<'w> {
         for (later, earlier) in clashes {
             let name = &self.loaded.config.routes[earlier].name.0;
             let place = self.loaded.route_place(later).key("match");
-            self.mistakes
-                .add(&place, format!("conflicts with the route \"{name}\": both match the same requests, so this one cannot be reached"));
+            self.mistakes.add(
+                &place,
+                format!(
+                    "conflicts with the route \"{name}\": both match the same requests, so this one cannot be reached"
+                ),
+            );
         }
     }
 
@@ -210,7 +237,8 @@ impl<'w> RouteCompiler<'w> {
     fn action(&mut self, action: &ActionConfig, entries: &[RouteEntry], place: Place) -> Action {
         let loaded = self.loaded;
         // Those with errors of their own were noted there.
-        let is_unread = |name: &str| loaded.is_left_out("upstreams", name) || loaded.config.upstreams.contains_key(name);
+        let is_unread =
+            |name: &str| loaded.is_left_out("upstreams", name) || loaded.config.upstreams.contains_key(name);
         action.compile(&mut ActionContext {
             place,
             entries,

@@ -53,7 +53,10 @@ pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes) -> Vec<(HeaderName, Hea
         if RESERVED.contains(&twin.as_str()) {
             mistakes.add(place, format!("{name} is {twin} to many targets, so that it is never taken from a client"));
         } else if let Some(other) = twins.get(&twin).and_then(|all| all.iter().find(|other| **other != name)) {
-            mistakes.add(place, format!("{name} and {other}, which targets are sent, are one header to many of them: use one name"));
+            mistakes.add(
+                place,
+                format!("{name} and {other}, which targets are sent, are one header to many of them: use one name"),
+            );
         } else if let Ok(twin) = twin.parse()
             && !let_in.iter().any(|(known, _)| known == name)
         {

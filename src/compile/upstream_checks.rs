@@ -24,9 +24,17 @@ pub fn check(upstream: &config::UpstreamConfig, place: &Place, mistakes: &mut Mi
         let place = ["health", "passive"];
         let never = passive.failures == 0 && passive.gateway_failures == 0;
         let compares = passive.failure_percentage.is_some() || passive.success_rate.is_some();
-        wrong(&place, never && !compares, "no target can ever be ejected: give failures, gateway_failures or a comparison");
+        wrong(
+            &place,
+            never && !compares,
+            "no target can ever be ejected: give failures, gateway_failures or a comparison",
+        );
         wrong(&place, passive.max_ejection.0 < passive.ejection.0, "max_ejection is shorter than ejection");
-        wrong(&place, passive.interval.0.is_zero() || passive.ejection.0.is_zero(), "expected times longer than nothing");
+        wrong(
+            &place,
+            passive.interval.0.is_zero() || passive.ejection.0.is_zero(),
+            "expected times longer than nothing",
+        );
     }
     let limits = &upstream.limits;
     let per_target = limits.requests_per_target.is_some_and(|each| each > limits.requests);

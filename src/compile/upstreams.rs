@@ -6,7 +6,9 @@ use std::sync::{Arc, OnceLock};
 use ahash::AHashSet;
 
 use crate::clients::Resolver;
-use crate::config::{self, BalanceConfig, Discovery, HashTable, Loaded, ProbeMethod, RetryOn, SameSite, UpstreamProtocol};
+use crate::config::{
+    self, BalanceConfig, Discovery, HashTable, Loaded, ProbeMethod, RetryOn, SameSite, UpstreamProtocol,
+};
 use crate::exchange::clock::nanos;
 use crate::live::Live;
 use crate::notation::{Duration, Header, Mistakes, Place, nearest};
@@ -15,8 +17,8 @@ use crate::rules::identity::RequestKey;
 use crate::rules::resilience::{AdaptiveShape, BreakerShape, Deviation, FailureShare, OutlierShape, RetryBudget};
 use crate::tls::PeerRoots;
 use crate::upstreams::{
-    ActiveProbe, DiscoveryShape, Expression, GateShape, HttpProbe, PoolShape, ProbeKind, Retry, SessionKey, Sticky, TargetSpec,
-    TargetTransport, Thresholds, TransportTls, Upstream,
+    ActiveProbe, DiscoveryShape, Expression, GateShape, HttpProbe, PoolShape, ProbeKind, Retry, SessionKey, Sticky,
+    TargetSpec, TargetTransport, Thresholds, TransportTls, Upstream,
 };
 
 /// The most upstreams of a configuration.
@@ -44,10 +46,14 @@ pub fn compile(loaded: &Loaded, live: &Live, mistakes: &mut Mistakes) -> BTreeMa
     let tables: u64 = loaded.config.upstreams.values().map(table_size).sum();
     if tables > MAX_TABLES {
         let (size, most) = (tables >> 20, MAX_TABLES >> 20);
-        mistakes.add(&Place::default().key("upstreams"), format!("hash tables of {size} MiB are too large: at most {most} MiB together"));
+        mistakes.add(
+            &Place::default().key("upstreams"),
+            format!("hash tables of {size} MiB are too large: at most {most} MiB together"),
+        );
     }
     if loaded.config.upstreams.len() > MAX_UPSTREAMS {
-        let text = format!("{} upstreams are too many: at most {MAX_UPSTREAMS} are allowed", loaded.config.upstreams.len());
+        let text =
+            format!("{} upstreams are too many: at most {MAX_UPSTREAMS} are allowed", loaded.config.upstreams.len());
         mistakes.add(&Place::default().key("upstreams"), text);
         return out;
     }
@@ -58,7 +64,8 @@ pub fn compile(loaded: &Loaded, live: &Live, mistakes: &mut Mistakes) -> BTreeMa
             let place = Place::default().key("upstreams").key(name.clone());
             mistakes.take(&place, config::is_name(name).map_err(|e| format!("expected {e}")));
             super::upstream_checks::check(upstream, &place, mistakes);
-            let backup = upstream.backup.as_ref().and_then(|name| backup(name, &out, loaded, &place.key("backup"), mistakes));
+            let backup =
+                upstream.backup.as_ref().and_then(|name| backup(name, &out, loaded, &place.key("backup"), mistakes));
             let pool = live.pool(shape(loaded, live, name, upstream, &place, mistakes));
             let key = match &upstream.balance {
                 BalanceConfig::Hash(hash) => Some(hash.by.request_key()),
@@ -221,7 +228,10 @@ fn targets(upstream: &config::UpstreamConfig, place: &Place, mistakes: &mut Mist
         let spec = target.spec();
         if !seen.insert((spec.host.clone(), spec.port)) {
             let (host, port) = (&spec.host, spec.port);
-            mistakes.add(&place.key("targets").index(index), format!("the target {host}:{port} is there twice; give one a weight"));
+            mistakes.add(
+                &place.key("targets").index(index),
+                format!("the target {host}:{port} is there twice; give one a weight"),
+            );
         }
         targets.push(spec);
     }
@@ -231,7 +241,14 @@ fn targets(upstream: &config::UpstreamConfig, place: &Place, mistakes: &mut Mist
     targets
 }
 
-fn shape(loaded: &Loaded, live: &Live, name: &str, upstream: &config::UpstreamConfig, place: &Place, mistakes: &mut Mistakes) -> PoolShape {
+fn shape(
+    loaded: &Loaded,
+    live: &Live,
+    name: &str,
+    upstream: &config::UpstreamConfig,
+    place: &Place,
+    mistakes: &mut Mistakes,
+) -> PoolShape {
     let timeouts = &upstream.timeouts;
     let health = &upstream.health;
     let limits = place.key("limits");
@@ -279,10 +296,32 @@ fn transport(
         }
     };
     let tls = upstream.tls.as_ref().map(|tls| {
-        let ca = tls.ca.as_ref().and_then(|ca| mistakes.take(&place.key("tls").key("ca"), PeerRoots::read(&loaded.base.join(ca))));
+        let ca = tls
+            .ca
+            .as_ref()
+            .and_then(|ca| mistakes.take(&place.key("tls").key("ca"), PeerRoots::read(&loaded.base.join(ca))));
         TransportTls { verify: tls.verify, name: tls.name.clone(), ca }
     });
-    TargetTransport { versions, tls, connect: timeouts.connect.0, read: timeouts.read.0, write: timeouts.write.0, idle: timeouts.idle.0 }
+    TargetTransport {
+        versions,
+        tls,
+        connect: timeouts.connect.0,
+        read: timeouts.read.0,
+        write: timeouts.write.0,
+        idle: timeouts.idle.0,
+    }
+}
+
+fn check_intervals(active: &config::ActiveHealth, place: &Place, mistakes: &mut Mistakes) {
+    let intervals = [
+        Some(&active.interval),
+        active.interval_changing.as_ref(),
+        active.interval_down.as_ref(),
+        Some(&active.timeout),
+    ];
+    if intervals.into_iter().flatten().any(|i| i.0.is_zero()) {
+        mistakes.add(place, "expected intervals and a timeout longer than nothing");
+    }
 }
 
 fn probe(active: &config::ActiveHealth, place: &Place, mistakes: &mut Mistakes) -> ActiveProbe {
@@ -294,7 +333,11 @@ fn probe(active: &config::ActiveHealth, place: &Place, mistakes: &mut Mistakes) 
     let headers: Vec<_> = headers.collect();
     let usual = config::ActiveHealth::default();
     let other = !matches!(active.method, ProbeMethod::Get) || active.status.0 != usual.status.0;
-    let http_only = other || active.host.is_some() || active.expect_header.is_some() || active.expect_body.is_some() || !headers.is_empty();
+    let http_only = other
+        || active.host.is_some()
+        || active.expect_header.is_some()
+        || active.expect_body.is_some()
+        || !headers.is_empty();
     let kind = match (&active.path, &active.grpc) {
         (Some(path), None) => {
             if !path.starts_with('/') {
@@ -321,7 +364,10 @@ fn probe(active: &config::ActiveHealth, place: &Place, mistakes: &mut Mistakes) 
         }
         (None, grpc) => {
             if http_only {
-                mistakes.add(place, "method, host, headers, status, expect_header and expect_body are for HTTP probes: add a path");
+                mistakes.add(
+                    place,
+                    "method, host, headers, status, expect_header and expect_body are for HTTP probes: add a path",
+                );
             }
             grpc.as_ref().map_or(ProbeKind::Tcp, |service| {
                 if service.len() > 127 {
@@ -331,10 +377,7 @@ fn probe(active: &config::ActiveHealth, place: &Place, mistakes: &mut Mistakes) 
             })
         }
     };
-    let intervals = [Some(&active.interval), active.interval_changing.as_ref(), active.interval_down.as_ref(), Some(&active.timeout)];
-    if intervals.into_iter().flatten().any(|i| i.0.is_zero()) {
-        mistakes.add(place, "expected intervals and a timeout longer than nothing");
-    }
+    check_intervals(active, place, mistakes);
     let or_usual = |interval: &Option<Duration>| interval.as_ref().map_or(active.interval.0, |i| i.0);
     ActiveProbe {
         kind,

@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json};
 
 use super::trail::Trail;
 use super::tree::{Node, Value};
-use crate::notation::{Fact, Mistakes, check_format, expression_of, expression_size, fact_of, nearest};
+use crate::notation::{Fact, HeaderText, Mistakes, check_format, expression_of, expression_size, fact_of, nearest};
 
 /// Notes the errors of `tree`.
 pub fn check(tree: &Node, schema: &Json, mistakes: &mut Mistakes) {
@@ -54,7 +54,10 @@ impl<'s> Checker<'s> {
             }
             Value::Float(number) if is(schema, "number") => Self::number(*number, schema, place, mistakes),
             Value::Bool(_) if is(schema, "boolean") => {}
-            _ => mistakes.add(&place.place(), format!("expected {}, found {}", describe_expected(schema), describe_found(node, &[schema]))),
+            _ => mistakes.add(
+                &place.place(),
+                format!("expected {}, found {}", describe_expected(schema), describe_found(node, &[schema])),
+            ),
         }
     }
 
@@ -65,7 +68,13 @@ impl<'s> Checker<'s> {
         Some(resolved.flat_map(|b| self.branches(b).unwrap_or_else(|| vec![b])).collect())
     }
 
-    fn map(&self, members: &[(super::tree::MapKey, Node)], schema: &'s Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
+    fn map(
+        &self,
+        members: &[(super::tree::MapKey, Node)],
+        schema: &'s Json,
+        place: &Trail<'_>,
+        mistakes: &mut Mistakes,
+    ) {
         let none = Map::new();
         let properties = schema.get("properties").and_then(Json::as_object).unwrap_or(&none);
         let others = schema.get("additionalProperties").filter(|s| s.is_object());
@@ -74,11 +83,13 @@ impl<'s> Checker<'s> {
             match (properties.get(&key.text), others) {
                 (Some(schema), _) | (None, Some(schema)) => self.node(node, schema, &below, mistakes),
                 (None, None) if key.text == "<<" => {
-                    mistakes.add(&place.place().name("<<"), "mappings are not merged: an alias stands for a whole value");
+                    mistakes
+                        .add(&place.place().name("<<"), "mappings are not merged: an alias stands for a whole value");
                 }
                 (None, None) => {
                     let near = nearest(&key.text, properties.keys().map(String::as_str));
-                    let known = if near.is_empty() { format!("; known here: {}", join_words(properties.keys())) } else { near };
+                    let known =
+                        if near.is_empty() { format!("; known here: {}", join_words(properties.keys())) } else { near };
                     mistakes.add(&place.place().name(key.text.clone()), format!("unknown key{known}"));
                 }
             }
@@ -120,16 +131,23 @@ impl<'s> Checker<'s> {
             }
             if self.expressions.get() > MAX_EXPRESSIONS {
                 let most = MAX_EXPRESSIONS >> 20;
-                return mistakes.add(&place.place(), format!("with this one, all regular expressions together take more than {most} MiB"));
+                return mistakes.add(
+                    &place.place(),
+                    format!("with this one, all regular expressions together take more than {most} MiB"),
+                );
             }
         }
         if let Some(Err(expected)) = format.and_then(|f| check_format(f, text)) {
             if let Some(written) = &node.written {
                 // What a format expects instead may contain a part of the value.
-                return mistakes.add(&place.place(), format!("expected {}, found what {written} stands for", describe_expected(schema)));
+                return mistakes.add(
+                    &place.place(),
+                    format!("expected {}, found what {written} stands for", describe_expected(schema)),
+                );
             }
             // A secret that does not parse is not repeated.
-            let secret = format.is_some_and(|format| fact_of(format, text) == Some(Fact::Secret));
+            let is_secret = |format| fact_of(format, text) == Some(Fact::Secret) || format == HeaderText::FORMAT;
+            let secret = format.is_some_and(is_secret);
             let found = if secret { String::new() } else { format!(", found \"{text}\"") };
             mistakes.add(&place.place(), format!("expected {expected}{found}"));
         }
@@ -162,9 +180,13 @@ impl<'s> Checker<'s> {
         let fitting: Vec<&'s Json> = branches.iter().filter(fits).copied().collect();
         match (&node.value, fitting.as_slice()) {
             (_, []) => {
-                let mut all: Vec<String> = branches.iter().map(|b| describe_expected(b)).filter(|w| !w.is_empty()).collect();
+                let mut all: Vec<String> =
+                    branches.iter().map(|b| describe_expected(b)).filter(|w| !w.is_empty()).collect();
                 all.dedup();
-                mistakes.add(&place.place(), format!("expected {}, found {}", all.join(" or "), describe_found(node, branches)));
+                mistakes.add(
+                    &place.place(),
+                    format!("expected {}, found {}", all.join(" or "), describe_found(node, branches)),
+                );
             }
             (_, [only]) => self.node(node, only, place, mistakes),
             (Value::Map(members), several) => self.variant(node, members, several, place, mistakes),
@@ -190,14 +212,19 @@ impl<'s> Checker<'s> {
         let tag = |b: &Json| b.get("required").and_then(|r| r.get(0)).and_then(Json::as_str).map(str::to_owned);
         let tags: Vec<String> = branches.iter().filter_map(|b| tag(b)).collect();
         let [(key, _)] = members else {
-            return mistakes
-                .add(&place.place(), format!("expected exactly one of {}, found {} keys", join_words(tags.iter()), members.len()));
+            return mistakes.add(
+                &place.place(),
+                format!("expected exactly one of {}, found {} keys", join_words(tags.iter()), members.len()),
+            );
         };
         match branches.iter().find(|b| tag(b).as_deref() == Some(&key.text)) {
             Some(branch) => self.node(node, branch, place, mistakes),
             None => {
                 let near = nearest(&key.text, tags.iter().map(String::as_str));
-                mistakes.add(&place.place().name(key.text.clone()), format!("expected one of {}{near}", join_words(tags.iter())));
+                mistakes.add(
+                    &place.place().name(key.text.clone()),
+                    format!("expected one of {}{near}", join_words(tags.iter())),
+                );
             }
         }
     }
@@ -225,13 +252,20 @@ fn describe_found(node: &Node, wanted: &[&Json]) -> String {
     let secret = wanted.iter().filter_map(format).any(|format| fact_of(format, "") == Some(Fact::Secret));
     let takes = |text: &str| {
         let checked = |schema: &&Json| format(schema).and_then(|format| check_format(format, text));
-        wanted.iter().filter(|schema| is(schema, "string")).any(|schema| checked(schema).is_none_or(|checked| checked.is_ok()))
+        wanted
+            .iter()
+            .filter(|schema| is(schema, "string"))
+            .any(|schema| checked(schema).is_none_or(|checked| checked.is_ok()))
     };
     match value {
         Value::Integer(_) | Value::Float(_) if secret => "a number; as a text it needs quotes".to_owned(),
-        Value::Integer(number) if takes(&number.to_string()) => format!("the number {number}; as a text it is \"{number}\""),
+        Value::Integer(number) if takes(&number.to_string()) => {
+            format!("the number {number}; as a text it is \"{number}\"")
+        }
         Value::Integer(number) => format!("the number {number}"),
-        Value::Float(number) if takes(&number.to_string()) => format!("the number {number}; as a text it is \"{number}\""),
+        Value::Float(number) if takes(&number.to_string()) => {
+            format!("the number {number}; as a text it is \"{number}\"")
+        }
         other => other.kind().to_owned(),
     }
 }

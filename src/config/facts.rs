@@ -11,7 +11,9 @@ use aws_lc_rs::digest::{Context, SHA256};
 use serde_json::Value as Json;
 
 use super::tree::{Node, Value};
-use crate::notation::{Fact, Place, PlaceStep, carries_credentials, fact_of, normal_form};
+use crate::notation::{
+    Fact, HeaderText, Place, PlaceStep, carries_credentials, fact_of, is_named_like_secret, normal_form,
+};
 use crate::tls::{MAX_MATERIAL, read_file};
 
 /// The schema of a configuration.
@@ -63,6 +65,7 @@ impl Type {
                 below.add(schema);
                 // The author chose the key: where its value can be a text, it may be the name of a header field.
                 below.credential |= carries_credentials(key) && below.forms.iter().any(|form| is_text(form));
+                below.credential |= is_named_like_secret(key) && below.formats().any(|f| f == HeaderText::FORMAT);
             }
         }
         below
@@ -110,7 +113,9 @@ impl Type {
 }
 
 fn is_text(form: &Json) -> bool {
-    form.get("type").is_some_and(|kind| kind == "string" || kind.as_array().is_some_and(|all| all.iter().any(|one| one == "string")))
+    form.get("type").is_some_and(|kind| {
+        kind == "string" || kind.as_array().is_some_and(|all| all.iter().any(|one| one == "string"))
+    })
 }
 
 /// A setting that is read only at the start.
@@ -142,7 +147,8 @@ pub fn read_at_start(path: &str) -> Option<&'static str> {
 }
 
 fn settings(at: &Type, place: &Place, found: &mut Vec<AtStart>) {
-    let keys = at.forms.iter().filter_map(|form| form.get("properties").and_then(Json::as_object)).flat_map(|all| all.keys());
+    let keys =
+        at.forms.iter().filter_map(|form| form.get("properties").and_then(Json::as_object)).flat_map(|all| all.keys());
     for key in keys.collect::<std::collections::BTreeSet<_>>() {
         let (below, place) = (at.key(key), place.key(key.as_str()));
         if let Some(when) = below.forms.iter().find_map(|form| form.get(AT_START).and_then(Json::as_str)) {
@@ -163,8 +169,9 @@ impl AtStart {
         let text = node.map(|node| node.value.text()).or_else(|| self.default.clone())?;
         let at = Type::root().at(&self.place);
         let hidden = at.is_secret(&text) || node.is_some_and(|node| node.written.is_some());
-        let path =
-            at.facts(&text).find_map(|fact| if let Fact::Path(path) | Fact::File(path) = fact { Some(base.join(path)) } else { None });
+        let path = at
+            .facts(&text)
+            .find_map(|fact| if let Fact::Path(path) | Fact::File(path) = fact { Some(base.join(path)) } else { None });
         let absolute = path.map(|path| std::path::absolute(&path).unwrap_or(path).display().to_string());
         let normal = absolute.or_else(|| at.formats().find_map(|format| normal_form(format, &text)));
         Some((normal.unwrap_or(text), hidden))
@@ -237,9 +244,13 @@ fn names(schema: &'static Json, naming: &mut ahash::AHashSet<usize>) -> bool {
     let names = match schema {
         Json::Object(members) => {
             let format = members.get("format").and_then(Json::as_str);
-            let own = format.is_some_and(|format| matches!(fact_of(format, ""), Some(Fact::File(_) | Fact::SecretParameter(_))));
-            let reference = members.get("$ref").and_then(Json::as_str).map(|reference| reference.trim_start_matches("#/$defs/"));
-            let other = reference.and_then(|name| SCHEMA.get("$defs")?.get(name)).is_some_and(|other| naming.contains(&address(other)));
+            let own = format
+                .is_some_and(|format| matches!(fact_of(format, ""), Some(Fact::File(_) | Fact::SecretParameter(_))));
+            let reference =
+                members.get("$ref").and_then(Json::as_str).map(|reference| reference.trim_start_matches("#/$defs/"));
+            let other = reference
+                .and_then(|name| SCHEMA.get("$defs")?.get(name))
+                .is_some_and(|other| naming.contains(&address(other)));
             members.values().fold(own || other, |found, below| names(below, naming) || found)
         }
         Json::Array(items) => items.iter().filter(|below| names(below, naming)).count() > 0,
@@ -278,7 +289,9 @@ fn digest(node: &Node, at: &Type, base: &std::path::Path, context: &mut Context)
         Value::Float(value) => part(b'f', &value.to_bits().to_be_bytes()),
         Value::Text(text) => {
             part(b't', text.as_bytes());
-            let files = at.facts(text).filter_map(|fact| if let Fact::File(path) = fact { Some(base.join(path)) } else { None });
+            let files = at
+                .facts(text)
+                .filter_map(|fact| if let Fact::File(path) = fact { Some(base.join(path)) } else { None });
             files.for_each(|path| part(b'c', &read_file(&path, MAX_MATERIAL).unwrap_or_default()));
         }
         Value::List(items) => {
@@ -305,7 +318,8 @@ mod tests {
     use crate::config::tree::{MapKey, Spot, parse};
 
     fn at(path: &str) -> Type {
-        path.split('.').fold(Type::root(), |at, step| if step.parse::<usize>().is_ok() { at.item() } else { at.key(step) })
+        path.split('.')
+            .fold(Type::root(), |at, step| if step.parse::<usize>().is_ok() { at.item() } else { at.key(step) })
     }
 
     /// Every type that keeps something to itself, wherever a configuration has it.
@@ -314,6 +328,8 @@ mod tests {
         for secret in [
             "admin.token",
             "consumers.ada.credentials.0.api_key.value",
+            // Where the digest belongs, the key itself may stand.
+            "consumers.ada.credentials.0.api_key.sha256",
             "upstreams.u.sticky.cookie.secret",
             "routes.0.filters.0.jwt.secret",
             "routes.0.filters.0.headers.request.set.Authorization",
@@ -321,13 +337,13 @@ mod tests {
             "routes.0.match.headers.Cookie.regex",
             "upstreams.u.health.active.headers.authorization",
             "routes.0.action.respond.headers.set-cookie",
+            "routes.0.filters.0.headers.request.set.x-shared-secret",
             "there.is.no.such.key",
         ] {
             assert!(at(secret).is_secret("x"), "{secret}");
         }
         for plain in [
             "admin.address",
-            "consumers.ada.credentials.0.api_key.sha256",
             "routes.0.filters.0.jwt.issuer",
             "routes.0.filters.0.headers.request.set.x-a",
             "routes.0.match.headers.x-a",
@@ -336,9 +352,12 @@ mod tests {
         ] {
             assert!(!at(plain).is_secret("x"), "{plain}");
         }
-        for file in
-            ["listeners.0.tls.certificates.0.cert", "listeners.0.tls.certificates.0.key", "upstreams.u.tls.ca", "routes.0.filters.0.jwt.ca"]
-        {
+        for file in [
+            "listeners.0.tls.certificates.0.cert",
+            "listeners.0.tls.certificates.0.key",
+            "upstreams.u.tls.ca",
+            "routes.0.filters.0.jwt.ca",
+        ] {
             assert_eq!(at(file).facts("x").collect::<Vec<_>>(), [Fact::File("x")], "{file}");
         }
         let jwks = at("routes.0.filters.0.jwt.jwks");
@@ -351,8 +370,16 @@ mod tests {
 
     #[test]
     fn settings_of_the_start_have_their_defaults() {
-        let all: Vec<_> = at_start().iter().map(|setting| (setting.path.as_str(), setting.default.as_deref())).collect();
-        assert_eq!(all, [("admin.address", Some("127.0.0.1:9901")), ("process.threads", Some("0")), ("process.upgrade_socket", None)]);
+        let all: Vec<_> =
+            at_start().iter().map(|setting| (setting.path.as_str(), setting.default.as_deref())).collect();
+        assert_eq!(
+            all,
+            [
+                ("admin.address", Some("127.0.0.1:9901")),
+                ("process.threads", Some("0")),
+                ("process.upgrade_socket", None)
+            ]
+        );
         assert_eq!(read_at_start("process.drain_time"), None);
     }
 
@@ -367,8 +394,12 @@ mod tests {
         }
         let mut keys: Vec<String> = Vec::new();
         for form in &at.forms {
-            keys.extend(form.get("properties").and_then(Json::as_object).into_iter().flatten().map(|(key, _)| key.clone()));
-            keys.extend(form.get("additionalProperties").filter(|schema| schema.is_object()).map(|_| "x-any".to_owned()));
+            keys.extend(
+                form.get("properties").and_then(Json::as_object).into_iter().flatten().map(|(key, _)| key.clone()),
+            );
+            keys.extend(
+                form.get("additionalProperties").filter(|schema| schema.is_object()).map(|_| "x-any".to_owned()),
+            );
         }
         for key in keys {
             let member = |below| node(Value::Map(vec![(MapKey { spot: Spot::default(), text: key.clone() }, below)]));
@@ -413,7 +444,18 @@ mod tests {
         fn look(schema: &Json, wrong: &mut Vec<String>) {
             for (key, schema) in schema.get("properties").and_then(Json::as_object).into_iter().flatten() {
                 let is_bare = is_text(schema) && schema.get("format").is_none() && schema.get("enum").is_none();
-                let words = ["secret", "password", "passphrase", "token", "private_key", "cert", "ca", "file", "key_file", "socket"];
+                let words = [
+                    "secret",
+                    "password",
+                    "passphrase",
+                    "token",
+                    "private_key",
+                    "cert",
+                    "ca",
+                    "file",
+                    "key_file",
+                    "socket",
+                ];
                 if is_bare && words.contains(&key.as_str()) {
                     wrong.push(key.clone());
                 }

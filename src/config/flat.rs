@@ -32,7 +32,9 @@ impl std::fmt::Display for Leaf {
             Self::Plain(text) => f.write_str(text),
             Self::Hidden(_) => f.write_str("(secret)"),
             Self::Order(names) => f.write_str(&names.join(", ")),
-            Self::File(digest) => write!(f, "(content {:02x}{:02x}{:02x}{:02x}…)", digest[0], digest[1], digest[2], digest[3]),
+            Self::File(digest) => {
+                write!(f, "(content {:02x}{:02x}{:02x}{:02x}…)", digest[0], digest[1], digest[2], digest[3])
+            }
         }
     }
 }
@@ -58,7 +60,13 @@ impl std::fmt::Display for Change {
             (None, Some(after)) => write!(f, "+ {}: {after}", self.path),
             (Some(before), None) => write!(f, "- {}: {before}", self.path),
             (before, after) => {
-                write!(f, "~ {}: {} -> {}", self.path, before.as_deref().unwrap_or_default(), after.as_deref().unwrap_or_default())
+                write!(
+                    f,
+                    "~ {}: {} -> {}",
+                    self.path,
+                    before.as_deref().unwrap_or_default(),
+                    after.as_deref().unwrap_or_default()
+                )
             }
         }?;
         read_at_start(&self.path).map_or(Ok(()), |when| write!(f, " (from the next {when})"))
@@ -75,8 +83,12 @@ impl Flat {
 
     /// Returns the settings that are read only at the start, in their normalised form.
     pub(super) fn at_start(tree: &Node, base: &Path) -> Self {
-        let leaf = |(value, hidden): (String, bool)| if hidden { Leaf::Hidden(sha256(value.as_bytes())) } else { Leaf::Plain(value) };
-        let values = facts::at_start().iter().filter_map(|setting| Some((setting.path.clone(), leaf(setting.value(tree, base)?))));
+        let leaf = |(value, hidden): (String, bool)| {
+            if hidden { Leaf::Hidden(sha256(value.as_bytes())) } else { Leaf::Plain(value) }
+        };
+        let values = facts::at_start()
+            .iter()
+            .filter_map(|setting| Some((setting.path.clone(), leaf(setting.value(tree, base)?))));
         Self(values.collect())
     }
 
@@ -134,7 +146,8 @@ impl Flat {
     /// it was loaded since.
     pub fn changes(&self, after: &Self, started: &Self) -> Vec<Change> {
         let mut changes = Vec::new();
-        let paths: std::collections::BTreeSet<&String> = self.0.keys().chain(after.0.keys()).chain(started.0.keys()).collect();
+        let paths: std::collections::BTreeSet<&String> =
+            self.0.keys().chain(after.0.keys()).chain(started.0.keys()).collect();
         let mut whole: Option<String> = None;
         let mut lists = 0;
         for path in paths {
@@ -156,21 +169,30 @@ impl Flat {
                     continue;
                 }
             }
-            let entry = entry(path).filter(|head| before.is_none() && !self.has(head) || now.is_none() && !after.has(head));
+            let entry =
+                entry(path).filter(|head| before.is_none() && !self.has(head) || now.is_none() && !after.has(head));
             let size = |flat: &Self, head: &str| format!("{} keys", flat.below(head).count());
             let text = |leaf: Option<&Leaf>| leaf.map(ToString::to_string);
             changes.push(match entry {
                 Some(head) => {
                     whole = Some(head.to_owned());
                     let path = head.trim_end_matches('.').to_owned();
-                    Change { path, before: now.is_none().then(|| size(self, head)), after: now.map(|_| size(after, head)) }
+                    Change {
+                        path,
+                        before: now.is_none().then(|| size(self, head)),
+                        after: now.map(|_| size(after, head)),
+                    }
                 }
                 None => Change { path: path.clone(), before: text(before), after: text(now) },
             });
         }
         if lists > MAX_LISTS {
             let path = format!("filters of {} further routes", lists - MAX_LISTS);
-            changes.push(Change { path, before: Some("(not shown)".to_owned()), after: Some("(not shown)".to_owned()) });
+            changes.push(Change {
+                path,
+                before: Some("(not shown)".to_owned()),
+                after: Some("(not shown)".to_owned()),
+            });
         }
         changes
     }
@@ -261,13 +283,21 @@ mod tests {
     #[test]
     fn changes_are_told_by_name() {
         let before = "routes: [{name: a, action: {forward: x}}, {name: b, action: {forward: y}}]\nadmin: {token: old}";
-        let after = "routes: [{name: c, match: {path: /}, action: {forward: z}}, {name: b, action: {forward: x}}]\nadmin: {token: new}";
-        let expected =
-            ["~ admin.token: (secret) -> (secret)", "- routes.a: 2 keys", "~ routes.b.action.forward: y -> x", "+ routes.c: 3 keys"];
+        let after = "routes: [{name: c, match: {path: /}, action: {forward: z}}, {name: b, action: {forward: \
+            x}}]\nadmin: {token: new}";
+        let expected = [
+            "~ admin.token: (secret) -> (secret)",
+            "- routes.a: 2 keys",
+            "~ routes.b.action.forward: y -> x",
+            "+ routes.c: 3 keys",
+        ];
         assert_eq!(shown(before, after), expected);
         assert!(shown(before, before).is_empty());
         let with = |value: &str| {
-            format!("routes: [{{name: a, filters: [{{headers: {{request: {{set: {{Authorization: {value}, x-a: {value}}}}}}}}}]}}]")
+            format!(
+                "routes: [{{name: a, filters: [{{headers: {{request: {{set: {{Authorization: {value}, x-a: \
+                {value}}}}}}}}}]}}]"
+            )
         };
         assert_eq!(
             shown(&with("one"), &with("two")),
@@ -278,7 +308,13 @@ mod tests {
         );
         let moved = "routes: [{name: b, action: {forward: y}}, {name: a, action: {forward: x}}]\nadmin: {token: old}";
         assert_eq!(shown(before, moved), ["~ routes, their order: a, b -> b, a"]);
-        assert_eq!(shown("upstreams: {ab: {targets: [\"h:1\"]}}", "upstreams: {}"), ["+ upstreams: {}", "- upstreams.ab: 1 keys"]);
-        assert_eq!(shown("process: {threads: 1}", "process: {threads: 2}"), ["~ process.threads: 1 -> 2 (from the next start or upgrade)"]);
+        assert_eq!(
+            shown("upstreams: {ab: {targets: [\"h:1\"]}}", "upstreams: {}"),
+            ["+ upstreams: {}", "- upstreams.ab: 1 keys"]
+        );
+        assert_eq!(
+            shown("process: {threads: 1}", "process: {threads: 2}"),
+            ["~ process.threads: 1 -> 2 (from the next start or upgrade)"]
+        );
     }
 }

@@ -51,7 +51,11 @@ pub fn expand(base: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
             let name = p.file_name().and_then(|n| n.to_str()).unwrap_or_default();
             // As in a shell, what begins with a dot is hidden, such as the locks and copies of editors.
             let hidden = before.is_empty() && name.starts_with('.');
-            !hidden && name.len() >= before.len() + after.len() && name.starts_with(before) && name.ends_with(after) && is_included(p)
+            !hidden
+                && name.len() >= before.len() + after.len()
+                && name.starts_with(before)
+                && name.ends_with(after)
+                && is_included(p)
         })
         .collect();
     found.sort();
@@ -107,7 +111,9 @@ impl Substitution<'_> {
             let (inner, after) = behind.split_once('}').ok_or("expected a } behind ${")?;
             out.push_str(before);
             let value = match inner.split_once(':') {
-                Some(("env", name)) => std::env::var(name).map_err(|_| format!("the environment variable {name} is not set"))?,
+                Some(("env", name)) => {
+                    std::env::var(name).map_err(|_| format!("the environment variable {name} is not set"))?
+                }
                 Some(("file", path)) => {
                     self.files.push(path.to_owned());
                     let read = read_text(&base.join(path), MAX_SUBSTITUTED);

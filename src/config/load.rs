@@ -105,7 +105,12 @@ impl Loaded {
         let patterns = self.config.include.iter().filter(|p| p.contains('*'));
         all.extend(patterns.map(|p| include::folder(&self.base.join(p)).to_path_buf()));
         all.extend(
-            self.named.files.iter().map(PathBuf::as_path).chain(self.substituted.iter().map(Path::new)).map(|path| self.base.join(path)),
+            self.named
+                .files
+                .iter()
+                .map(PathBuf::as_path)
+                .chain(self.substituted.iter().map(Path::new))
+                .map(|path| self.base.join(path)),
         );
         all
     }
@@ -126,7 +131,8 @@ pub type FlatLater = Arc<LazyLock<Flat, Box<dyn FnOnce() -> Flat + Send>>>;
 /// `compile` adds those in the rest.
 pub fn load(path: &Path) -> Result<Loaded, Mistakes> {
     let base = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
-    let text = read_text(path, MAX_FILES_TEXT).map_err(|why| one_error(&[path.to_path_buf()], Spot::default(), unreadable(&why)))?;
+    let text = read_text(path, MAX_FILES_TEXT)
+        .map_err(|why| one_error(&[path.to_path_buf()], Spot::default(), unreadable(&why)))?;
     load_tree(&text, path.to_path_buf(), base)
 }
 
@@ -144,15 +150,19 @@ fn unreadable(why: &str) -> String {
 
 fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistakes> {
     let schema = &*SCHEMA;
-    let sections: Vec<&str> = schema["properties"].as_object().map(|p| p.keys().map(String::as_str).collect()).unwrap_or_default();
+    let sections: Vec<&str> =
+        schema["properties"].as_object().map(|p| p.keys().map(String::as_str).collect()).unwrap_or_default();
     let mut files = vec![name];
     let mut size = Size::default();
-    let mut tree = tree::parse_within(text, 0, &sections, &mut size).map_err(|bad| one_error(&files, bad.spot, bad.text))?;
-    let mut reading = ReadLimits { sections: &sections, left: MAX_FILES_TEXT.saturating_sub(text.len() as u64), size: &mut size };
+    let mut tree =
+        tree::parse_within(text, 0, &sections, &mut size).map_err(|bad| one_error(&files, bad.spot, bad.text))?;
+    let mut reading =
+        ReadLimits { sections: &sections, left: MAX_FILES_TEXT.saturating_sub(text.len() as u64), size: &mut size };
     let mut mistakes = Mistakes::of(include_all(&mut tree, &base, &mut files, &mut reading));
     let include = Place::default().key("include");
     let lacks_files = mistakes.0.iter().any(|m| m.place.0.is_empty() || m.place.0.starts_with(&include.0));
-    let mut notes = Substitution { mistakes: &mut mistakes, size: &mut size, files: Vec::new(), redactor: Redactor::default() };
+    let mut notes =
+        Substitution { mistakes: &mut mistakes, size: &mut size, files: Vec::new(), redactor: Redactor::default() };
     include::substitute(&mut tree, &base, &Trail::Root, &mut notes);
     let Substitution { files: substituted, redactor, .. } = notes;
     let mut seen = Mistakes::default();
@@ -170,7 +180,10 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
         let mut sound = tree.clone();
         let mut left_out = LeftOut::new(&mut sound, &mistakes);
         if lacks_files {
-            left_out.0.extend(["listeners", "upstreams", "consumers", "filter_sets", "defaults"].map(|section| (section.into(), None)));
+            left_out.0.extend(
+                ["listeners", "upstreams", "consumers", "filter_sets", "defaults"]
+                    .map(|section| (section.into(), None)),
+            );
         }
         (read::read(&sound), left_out)
     };
@@ -180,7 +193,9 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
             Ok(Loaded { config, base, mistakes, left_out, files, substituted, redactor, tree, named })
         }
         // The check above accepts what serde accepts; should they ever differ, serde decides.
-        Err(error) if mistakes.is_empty() => Err(one_error(&files, Spot::default(), redactor.redact(&error.to_string()))),
+        Err(error) if mistakes.is_empty() => {
+            Err(one_error(&files, Spot::default(), redactor.redact(&error.to_string())))
+        }
         Err(_) => Err(locate(mistakes, &tree, &files, &redactor)),
     }
 }
@@ -217,7 +232,9 @@ impl LeftOut {
 
     fn prune(&self, section: &str, node: &mut Node) {
         match &mut node.value {
-            Value::Map(members) => members.retain(|(key, _)| !self.has(section, &PlaceStep::Key(key.text.clone().into()))),
+            Value::Map(members) => {
+                members.retain(|(key, _)| !self.has(section, &PlaceStep::Key(key.text.clone().into())));
+            }
             Value::List(items) => {
                 let mut index = 0;
                 items.retain(|_| {
@@ -232,8 +249,9 @@ impl LeftOut {
     /// Returns the place in the text of number `index` among those that were not left out.
     fn place(&self, section: &'static str, index: usize) -> Place {
         let of_section = self.0.iter().filter(|(s, _)| s == section);
-        let mut gone: Vec<usize> =
-            of_section.filter_map(|(_, entry)| if let Some(PlaceStep::Index(i)) = entry { Some(*i) } else { None }).collect();
+        let mut gone: Vec<usize> = of_section
+            .filter_map(|(_, entry)| if let Some(PlaceStep::Index(i)) = entry { Some(*i) } else { None })
+            .collect();
         gone.sort_unstable();
         let number = gone.iter().fold(index, |number, gone| number + usize::from(*gone <= number));
         Place::default().key(section).index(number)
@@ -289,7 +307,11 @@ fn include_one(
     let text = match read_text(&path, reading.left) {
         Ok(text) => text,
         Err(why) => {
-            let all = if why.contains("too large") { format!(" of the {MAX_FILES_TEXT} of all files together") } else { String::new() };
+            let all = if why.contains("too large") {
+                format!(" of the {MAX_FILES_TEXT} of all files together")
+            } else {
+                String::new()
+            };
             return wrong.push((place, spot, format!("{}: {}{all}", path.display(), unreadable(&why))));
         }
     };
@@ -300,7 +322,11 @@ fn include_one(
             if let Value::Map(members) = &other.value
                 && let Some((key, _)) = members.iter().find(|(k, _)| k.text == "include")
             {
-                return wrong.push((Place::default().key("include"), key.spot, "only the main file includes others".to_owned()));
+                return wrong.push((
+                    Place::default().key("include"),
+                    key.spot,
+                    "only the main file includes others".to_owned(),
+                ));
             }
             include::join(tree, other, &Place::default(), wrong);
         }
@@ -309,7 +335,11 @@ fn include_one(
 
 fn location(spot: Spot, files: &[PathBuf]) -> Option<String> {
     let file = files.get(spot.file as usize)?;
-    Some(if spot.line == 0 { file.display().to_string() } else { format!("{}:{}:{}", file.display(), spot.line, spot.column) })
+    Some(if spot.line == 0 {
+        file.display().to_string()
+    } else {
+        format!("{}:{}:{}", file.display(), spot.line, spot.column)
+    })
 }
 
 fn one_error(files: &[PathBuf], spot: Spot, text: String) -> Mistakes {

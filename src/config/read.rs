@@ -18,7 +18,8 @@ pub fn read<T: DeserializeOwned>(tree: &Node) -> Result<T, Error> {
     T::deserialize(tree)
 }
 
-type MapMembers<'t> = std::iter::Map<std::slice::Iter<'t, (MapKey, Node)>, fn(&'t (MapKey, Node)) -> (&'t str, &'t Node)>;
+type MapMembers<'t> =
+    std::iter::Map<std::slice::Iter<'t, (MapKey, Node)>, fn(&'t (MapKey, Node)) -> (&'t str, &'t Node)>;
 
 fn members(members: &[(MapKey, Node)]) -> MapDeserializer<'_, MapMembers<'_>, Error> {
     let split: fn(&(MapKey, Node)) -> (&str, &Node) = |(key, node)| (&key.text, node);
@@ -59,11 +60,18 @@ impl<'t> Deserializer<'t> for &'t Node {
         visitor.visit_newtype_struct(self)
     }
 
-    fn deserialize_enum<V: Visitor<'t>>(self, _: &'static str, _: &'static [&'static str], visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_enum<V: Visitor<'t>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
         match &self.value {
             Value::Text(text) => visitor.visit_enum(StrDeserializer::new(text)),
             Value::Map(all) if all.len() == 1 => visitor.visit_enum(MapAccessDeserializer::new(members(all))),
-            other => Err(Error::custom(format_args!("expected a text or a mapping of one key, found {}", other.kind()))),
+            other => {
+                Err(Error::custom(format_args!("expected a text or a mapping of one key, found {}", other.kind())))
+            }
         }
     }
 

@@ -65,7 +65,8 @@ impl Redactor {
     }
 }
 
-/// Replaces `value`, which is in lower case, in any case; if it is `whole`, only where neither a letter nor a digit is beside it.
+/// Replaces `value`, which is in lower case, in any case; if it is `whole`, only where neither a letter nor a digit is
+/// beside it.
 fn replace(text: &str, value: &str, by: &str, whole: bool) -> String {
     let lower = text.to_ascii_lowercase();
     let is_word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
@@ -108,7 +109,9 @@ mod tests {
     #[test]
     fn values_become_references_in_any_case_and_form() {
         let mut redactor = Redactor::default();
-        for (value, written) in [("S3cret", "${env:A}"), ("x", "${env:B}"), ("two\nlines", "${file:c}"), ("", "${env:D}")] {
+        for (value, written) in
+            [("S3cret", "${env:A}"), ("x", "${env:B}"), ("two\nlines", "${file:c}"), ("", "${env:D}")]
+        {
             redactor.note(value, written);
         }
         let shown = |text: &str| redactor.redact(text);
@@ -128,7 +131,10 @@ mod tests {
         redactor.note("/p/{S3cret}", "${env:A}");
         let shown = |place: &Place, text: &str| redactor.redact_at(&tree, place, text);
         let place = Place::default().key("a");
-        assert_eq!(shown(&place, "nothing is called {s3cret}; \"b\", \"S3c"), "nothing is called {${env:A}}; \"b\", \"S3c");
+        assert_eq!(
+            shown(&place, "nothing is called {s3cret}; \"b\", \"S3c"),
+            "nothing is called {${env:A}}; \"b\", \"S3c"
+        );
         assert_eq!(shown(&Place::default(), "{id} of \"/p/{S3cret}\""), "{id} of \"${env:A}\"");
     }
 }

@@ -103,17 +103,25 @@ impl<'c> Inherited<'c> {
             }
         }
         let defaults = root.key("defaults").key("filters");
-        inherited.defaults = inherited.expand(&loaded.config.defaults.filters, FilterLevel::Defaults, &defaults, mistakes);
+        inherited.defaults =
+            inherited.expand(&loaded.config.defaults.filters, FilterLevel::Defaults, &defaults, mistakes);
         for (index, listener) in loaded.config.listeners.iter().enumerate() {
             let place = loaded.listener_place(index).key("filters");
-            let expanded = inherited.expand(&listener.filters, FilterLevel::Listener(&listener.name.0), &place, mistakes);
+            let expanded =
+                inherited.expand(&listener.filters, FilterLevel::Listener(&listener.name.0), &place, mistakes);
             inherited.listeners.push(expanded);
         }
         inherited
     }
 
     /// Returns a list with its sets expanded.
-    pub fn expand(&self, list: &'c [FilterEntry], level: FilterLevel<'c>, place: &Place, mistakes: &mut Mistakes) -> Vec<Selected<'c>> {
+    pub fn expand(
+        &self,
+        list: &'c [FilterEntry],
+        level: FilterLevel<'c>,
+        place: &Place,
+        mistakes: &mut Mistakes,
+    ) -> Vec<Selected<'c>> {
         let mut expanded = Vec::with_capacity(list.len());
         let mut named = Vec::new();
         for (index, entry) in list.iter().enumerate() {
@@ -128,8 +136,11 @@ impl<'c> Inherited<'c> {
                     let place = place.key("set");
                     if named.contains(&name) {
                         mistakes.add(&place, format!("the set \"{name}\" is in this list already"));
-                    } else if level != FilterLevel::Defaults && self.defaults.iter().any(|default| default.set == Some(name)) {
-                        mistakes.add(&place, format!("the set \"{name}\" is in defaults already, which all routes have"));
+                    } else if level != FilterLevel::Defaults
+                        && self.defaults.iter().any(|default| default.set == Some(name))
+                    {
+                        mistakes
+                            .add(&place, format!("the set \"{name}\" is in defaults already, which all routes have"));
                     } else {
                         expanded.extend(self.set(name, level, &place, mistakes));
                     }
@@ -154,7 +165,13 @@ impl<'c> Inherited<'c> {
         let at = Place::default().key("filter_sets").key(name.clone());
         let filters = set.iter().enumerate();
         filters
-            .map(|(index, config)| Selected { config, place: Arc::new(at.index(index).key(config.key())), level, set: Some(name), index })
+            .map(|(index, config)| Selected {
+                config,
+                place: Arc::new(at.index(index).key(config.key())),
+                level,
+                set: Some(name),
+                index,
+            })
             .collect()
     }
 
@@ -167,15 +184,17 @@ impl<'c> Inherited<'c> {
         selected
     }
 
-    /// Returns the listeners of a route by name, each with the filters that run there, where any other than its own do; one
-    /// entry without a name where they are the same on all.
+    /// Returns the listeners of a route by name, each with the filters that run there, where any other than its own do;
+    /// one entry without a name where they are the same on all.
     fn running(&self, route: usize) -> Vec<(Option<&'c str>, Vec<Selected<'c>>)> {
         let Some(config) = self.loaded.config.routes.get(route) else { return Vec::new() };
         let listeners = self.loaded.config.listeners.iter().enumerate();
         let bound = listeners.filter(|(_, l)| config.listeners.is_empty() || config.listeners.contains(&l.name.0));
-        let mut lists: Vec<_> = bound.map(|(place, l)| (Some(l.name.0.as_str()), self.effective(route, place))).collect();
-        let same =
-            |a: &[Selected<'_>], b: &[Selected<'_>]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| std::ptr::eq(a.config, b.config));
+        let mut lists: Vec<_> =
+            bound.map(|(place, l)| (Some(l.name.0.as_str()), self.effective(route, place))).collect();
+        let same = |a: &[Selected<'_>], b: &[Selected<'_>]| {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| std::ptr::eq(a.config, b.config))
+        };
         if lists.windows(2).all(|pair| same(&pair[0].1, &pair[1].1)) {
             lists.truncate(1);
             lists.iter_mut().for_each(|(name, _)| *name = None);
@@ -186,13 +205,16 @@ impl<'c> Inherited<'c> {
 
     /// Returns the filters that run in each route that has more than its own: a text for the place, and the filters.
     pub(super) fn lists(&self) -> impl Iterator<Item = (String, Vec<String>)> {
-        let is_any =
-            !self.defaults.is_empty() || !self.loaded.config.filter_sets.is_empty() || self.listeners.iter().any(|l| !l.is_empty());
+        let is_any = !self.defaults.is_empty()
+            || !self.loaded.config.filter_sets.is_empty()
+            || self.listeners.iter().any(|l| !l.is_empty());
         let routes = if is_any { self.loaded.config.routes.as_slice() } else { &[] };
         routes.iter().enumerate().flat_map(|(index, route)| {
             self.running(index).into_iter().map(move |(listener, list)| {
                 let on = listener.map(|name| format!(" on the listener {name}")).unwrap_or_default();
-                let words = list.iter().map(|one| format!("{}{}", one.config.key(), one.to_string().replace(", from", " from")));
+                let words = list
+                    .iter()
+                    .map(|one| format!("{}{}", one.config.key(), one.to_string().replace(", from", " from")));
                 (format!("filters of the route {}{on}", route.name.0), words.collect())
             })
         })
@@ -224,8 +246,10 @@ impl<'c> Inherited<'c> {
         let mut selected: Vec<Selected<'c>> = Vec::new();
         for one in self.defaults.iter().chain(of_listener).chain(own) {
             let words = [Some(one.config.key()), one.set];
-            let without =
-                words.into_iter().flatten().find(|word| one.level != FilterLevel::Route && route.without.iter().any(|w| w == word));
+            let without = words
+                .into_iter()
+                .flatten()
+                .find(|word| one.level != FilterLevel::Route && route.without.iter().any(|w| w == word));
             if let Some(word) = without {
                 left_out.insert(word.to_owned());
             } else if !selected.iter().any(|known| std::ptr::eq(known.config, one.config)) {
@@ -245,10 +269,13 @@ impl<'c> Inherited<'c> {
 pub fn all_filters(loaded: &Loaded) -> impl Iterator<Item = (&FilterConfig, Place)> {
     let root = Place::default();
     let defaults = (loaded.config.defaults.filters.as_slice(), root.key("defaults"));
-    let listeners = loaded.config.listeners.iter().enumerate().map(|(i, l)| (l.filters.as_slice(), loaded.listener_place(i)));
+    let listeners =
+        loaded.config.listeners.iter().enumerate().map(|(i, l)| (l.filters.as_slice(), loaded.listener_place(i)));
     let routes = loaded.config.routes.iter().enumerate().map(|(i, r)| (r.filters.as_slice(), loaded.route_place(i)));
     let lists = std::iter::once(defaults).chain(listeners).chain(routes);
-    let entries = lists.flat_map(|(list, place)| list.iter().enumerate().map(move |(i, entry)| (entry, place.key("filters").index(i))));
+    let entries = lists.flat_map(|(list, place)| {
+        list.iter().enumerate().map(move |(i, entry)| (entry, place.key("filters").index(i)))
+    });
     let direct = entries.filter_map(|(entry, place)| match entry {
         FilterEntry::Filter(config) => Some((&**config, place)),
         FilterEntry::Set(_) => None,

@@ -111,7 +111,9 @@ impl Node {
                 return members.iter().find(|(k, _)| k.text == *name).map_or(spot, |(k, _)| k.spot);
             }
             let next = match (&node.value, step) {
-                (Value::Map(members), PlaceStep::Key(key)) => members.iter().find(|(k, _)| k.text == *key).map(|(k, n)| (n, k.spot)),
+                (Value::Map(members), PlaceStep::Key(key)) => {
+                    members.iter().find(|(k, _)| k.text == *key).map(|(k, n)| (n, k.spot))
+                }
                 (Value::List(items), PlaceStep::Index(index)) => items.get(*index).map(|n| (n, n.spot)),
                 _ => None,
             };
@@ -133,12 +135,22 @@ pub fn parse(text: &str, file: u32) -> Result<Node, BadYaml> {
 /// Parses one document of a configuration of which `size` was read before. A text that is no configuration, since
 /// none of its keys is one of the `sections`, is not quoted: it may be any file.
 pub fn parse_within(text: &str, file: u32, sections: &[&str], size: &mut Size) -> Result<Node, BadYaml> {
-    let mut builder = Builder { parser: Parser::new_from_str(text), file, anchors: Vec::new(), size: *size, sections, known: file == 0 };
+    let mut builder = Builder {
+        parser: Parser::new_from_str(text),
+        file,
+        anchors: Vec::new(),
+        size: *size,
+        sections,
+        known: file == 0,
+    };
     let node = builder.document()?;
     *size = builder.size;
     if !builder.known {
         let some = sections.join(", ");
-        return Err(BadYaml { spot: node.spot, text: format!("is no configuration: expected a mapping with some of the keys {some}") });
+        return Err(BadYaml {
+            spot: node.spot,
+            text: format!("is no configuration: expected a mapping with some of the keys {some}"),
+        });
     }
     Ok(node)
 }
@@ -174,7 +186,10 @@ impl Size {
 
 fn too_large() -> String {
     let (values, text) = (MAX_NODES, MAX_TEXT >> 20);
-    format!("a configuration that is too large: at most {values} values and {text} MiB of text, each alias counted as what it stands for")
+    format!(
+        "a configuration that is too large: at most {values} values and {text} MiB of text, \
+         each alias counted as what it stands for"
+    )
 }
 
 impl<'t> Builder<'t> {
@@ -194,7 +209,11 @@ impl<'t> Builder<'t> {
                     ""
                 };
                 // It quotes the file only here.
-                let info = if error.info().starts_with("unexpected character") { "unexpected character" } else { error.info() };
+                let info = if error.info().starts_with("unexpected character") {
+                    "unexpected character"
+                } else {
+                    error.info()
+                };
                 Err(BadYaml { spot, text: format!("no YAML: {info}{hint}") })
             }
             None => Err(BadYaml { spot: Spot::default(), text: "no YAML: it ends too early".to_owned() }),
@@ -239,7 +258,8 @@ impl<'t> Builder<'t> {
             Event::MappingStart(anchor, _) => (self.map(depth)?, anchor),
             Event::Alias(id) => {
                 let found = self.anchors.iter().rev().find(|(anchor, _)| *anchor == id).map(|(_, node)| node);
-                let node = found.ok_or_else(|| BadYaml { spot, text: "an alias of an anchor that is not there".to_owned() })?;
+                let node = found
+                    .ok_or_else(|| BadYaml { spot, text: "an alias of an anchor that is not there".to_owned() })?;
                 // Checked before it is copied: what is small as a text may be large as a tree.
                 let size = size(node);
                 grow(&mut self.size, Size { depth: depth + size.depth, ..size }, spot)?;
@@ -308,7 +328,9 @@ fn grow(all: &mut Size, part: Size, spot: Spot) -> Result<(), BadYaml> {
     if part.depth > MAX_TREE_DEPTH {
         return Err(BadYaml {
             spot,
-            text: format!("a configuration that is too deep: at most {MAX_TREE_DEPTH} mappings and lists in each other"),
+            text: format!(
+                "a configuration that is too deep: at most {MAX_TREE_DEPTH} mappings and lists in each other"
+            ),
         });
     }
     if all.nodes > MAX_NODES || all.text > MAX_TEXT { Err(BadYaml { spot, text: too_large() }) } else { Ok(()) }

@@ -34,7 +34,11 @@ impl Client {
 
     /// Returns an unknown client, for a request without a connection.
     pub fn unknown() -> Self {
-        Self { address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), text: HeaderValue::from_static("unknown"), tls: None }
+        Self {
+            address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            text: HeaderValue::from_static("unknown"),
+            tls: None,
+        }
     }
 
     /// Returns whether the connection uses TLS.

@@ -84,7 +84,12 @@ fn remove_parameter(request: &mut RequestHeader, name: &str) {
 /// Removes the values of a header that begin with that authentication scheme, in any case.
 fn remove_scheme(headers: &mut HeaderMap, name: &HeaderName, scheme: &str) {
     let is_it = |value: &HeaderValue| {
-        let word = value.as_bytes().trim_ascii_start().split(|byte| *byte == b' ').next().unwrap_or_default();
+        let word = value
+            .as_bytes()
+            .trim_ascii_start()
+            .split(|byte| matches!(byte, b' ' | b'\t' | b','))
+            .next()
+            .unwrap_or_default();
         word.eq_ignore_ascii_case(scheme.as_bytes())
     };
     if headers.get_all(name).iter().any(is_it) {
@@ -94,24 +99,22 @@ fn remove_scheme(headers: &mut HeaderMap, name: &HeaderName, scheme: &str) {
     }
 }
 
-/// Removes every cookie of that name.
+/// Removes every cookie of that name. Lines without one stay as they are.
 fn remove_cookie(headers: &mut HeaderMap, name: &str) {
-    let lines: Vec<String> = headers
-        .get_all(COOKIE)
-        .iter()
-        .filter_map(|line| line.to_str().ok())
-        .map(|line| {
-            let kept = line.split(';').map(str::trim).filter(|pair| pair.split('=').next() != Some(name));
-            kept.collect::<Vec<_>>().join("; ")
-        })
-        .filter(|line| !line.is_empty())
-        .collect();
-    headers.remove(&COOKIE);
-    for line in lines {
-        if let Ok(value) = HeaderValue::try_from(line) {
-            headers.append(COOKIE, value);
-        }
+    let is_it =
+        |pair: &&[u8]| pair.split(|byte| *byte == b'=').next().is_some_and(|key| key.trim_ascii() == name.as_bytes());
+    let pairs = |line: &'_ HeaderValue| line.as_bytes().split(|byte| *byte == b';').any(|pair| is_it(&pair));
+    if !headers.get_all(COOKIE).iter().any(pairs) {
+        return;
     }
+    let without = |line: &HeaderValue| {
+        let kept: Vec<&[u8]> = line.as_bytes().split(|byte| *byte == b';').filter(|pair| !is_it(pair)).collect();
+        let joined = kept.join(&b";"[..]);
+        HeaderValue::from_bytes(joined.trim_ascii()).ok().filter(|line| !line.is_empty())
+    };
+    let lines: Vec<HeaderValue> = headers.get_all(COOKIE).iter().filter_map(without).collect();
+    headers.remove(&COOKIE);
+    lines.into_iter().for_each(|line| _ = headers.append(COOKIE, line));
 }
 
 #[cfg(test)]
@@ -136,9 +139,12 @@ mod tests {
         let mut request = RequestHeader::build("GET", b"/p?a=1&t=x&b&t=y&%74=z", None).expect("a request");
         request.append_header(COOKIE, "a=1; t=x; b=2").expect("a cookie");
         request.append_header(COOKIE, "t=y").expect("a cookie");
+        request
+            .append_header(COOKIE, HeaderValue::from_bytes(b"n=J\xfcrgen; t =z").expect("a value"))
+            .expect("a cookie");
         edited(&mut request, &[&[Edit::RemoveParameter("t".into()), Edit::RemoveCookie("t".into())]]);
         assert_eq!(request.uri, "/p?a=1&b");
-        assert_eq!(request.headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2"]);
+        assert_eq!(request.headers.get_all(COOKIE).iter().collect::<Vec<_>>(), [&b"a=1; b=2"[..], b"n=J\xfcrgen"]);
     }
 
     #[test]

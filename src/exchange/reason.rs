@@ -2,7 +2,8 @@
 
 /// Defines [`Reason`] as one table, so that no column can be forgotten.
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $variant:ident: $code:literal, $status:literal, $title:literal, grpc $grpc:literal, proxy $proxy:expr;)*) => {
+    ($($(#[$doc:meta])* $variant:ident: $code:literal, $status:literal, $title:literal, grpc $grpc:literal,
+    proxy $proxy:expr;)*) => {
         /// The reason with which a request ended. Its code is in the access log, the metrics and the response.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Reason {
@@ -60,7 +61,8 @@ reasons! {
     /// The request target is too long.
     UriTooLong: "uri_too_long", 414, "The request target is too long", grpc 8, proxy Some("http_request_error");
     /// The request's head exceeds its limit.
-    HeadersTooLarge: "headers_too_large", 431, "The request's headers are too large", grpc 8, proxy Some("http_request_error");
+    HeadersTooLarge: "headers_too_large", 431, "The request's headers are too large",
+        grpc 8, proxy Some("http_request_error");
     /// No route matches.
     RouteNotFound: "route_not_found", 404, "No route matches this request", grpc 12, proxy None;
     /// The path matches a route, but not with this method.
@@ -94,7 +96,8 @@ reasons! {
     /// The request body violates the route's rules.
     BodyInvalid: "body_invalid", 400, "The request body is not valid", grpc 3, proxy Some("http_request_error");
     /// The request body has a media type or content coding that the route does not accept.
-    MediaType: "media_type", 415, "This media type or content coding is not accepted here", grpc 3, proxy Some("http_request_error");
+    MediaType: "media_type", 415, "This media type or content coding is not accepted here",
+        grpc 3, proxy Some("http_request_error");
     /// The gateway buffers as many request bodies as it may.
     BuffersFull: "buffers_full", 503, "The gateway buffers too many request bodies", grpc 8, proxy None;
     /// The client sent the request too slowly.
@@ -106,29 +109,36 @@ reasons! {
     Cut: "cut", 499, "The gateway ended before the response did", grpc 14, proxy None;
 
     /// No target can be picked.
-    NoHealthyTarget: "no_healthy_target", 503, "No healthy target is available", grpc 14, proxy Some("destination_unavailable");
+    NoHealthyTarget: "no_healthy_target", 503, "No healthy target is available",
+        grpc 14, proxy Some("destination_unavailable");
     /// The breakers of the upstream or of all its targets are open.
-    BreakerOpen: "breaker_open", 503, "The upstream is failing and gets no requests now", grpc 14, proxy Some("destination_unavailable");
+    BreakerOpen: "breaker_open", 503, "The upstream is failing and gets no requests now",
+        grpc 14, proxy Some("destination_unavailable");
     /// The upstream has its maximum number of requests.
     Overloaded: "overloaded", 503, "The upstream is overloaded", grpc 14, proxy Some("connection_limit_reached");
     /// The target's name could not be resolved.
     DnsError: "dns_error", 502, "The target's name could not be resolved", grpc 14, proxy Some("dns_error");
     /// The target refused the connection.
-    ConnectRefused: "connect_refused", 502, "The target refused the connection", grpc 14, proxy Some("connection_refused");
+    ConnectRefused: "connect_refused", 502, "The target refused the connection",
+        grpc 14, proxy Some("connection_refused");
     /// Connecting took too long.
-    ConnectTimeout: "connect_timeout", 504, "Connecting to the target took too long", grpc 14, proxy Some("connection_timeout");
+    ConnectTimeout: "connect_timeout", 504, "Connecting to the target took too long",
+        grpc 14, proxy Some("connection_timeout");
     /// TLS with the target failed.
     TargetTls: "target_tls", 502, "TLS with the target failed", grpc 14, proxy Some("tls_protocol_error");
     /// The target did not respond in time.
-    TargetTimeout: "target_timeout", 504, "The target took too long to respond", grpc 4, proxy Some("http_response_timeout");
+    TargetTimeout: "target_timeout", 504, "The target took too long to respond",
+        grpc 4, proxy Some("http_response_timeout");
     /// The route's time-out has expired.
     RouteTimeout: "route_timeout", 504, "The request took too long", grpc 4, proxy Some("http_response_timeout");
     /// The target closed or reset the connection.
     TargetReset: "target_reset", 502, "The target closed the connection", grpc 14, proxy Some("connection_terminated");
     /// The target's response is not valid HTTP.
-    TargetProtocol: "target_protocol", 502, "The target's response is not valid", grpc 14, proxy Some("http_protocol_error");
+    TargetProtocol: "target_protocol", 502, "The target's response is not valid",
+        grpc 14, proxy Some("http_protocol_error");
     /// A filter has to inspect the response, and cannot.
-    ResponseOpaque: "response_opaque", 502, "The response could not be inspected", grpc 14, proxy Some("http_response_transform_error");
+    ResponseOpaque: "response_opaque", 502, "The response could not be inspected",
+        grpc 14, proxy Some("http_response_transform_error");
 
     /// The gateway has no file descriptor, port or memory left.
     Exhausted: "exhausted", 503, "The gateway has no sockets left", grpc 14, proxy Some("connection_limit_reached");

@@ -35,7 +35,11 @@ pub fn render(rejection: &Rejection, exchange: &Exchange) -> RenderedResponse {
         return RenderedResponse { status: 200, headers, body: Bytes::new() };
     } else if let Some(web) = exchange.grpc_web {
         headers.push((CONTENT_TYPE, HeaderValue::from_static(web.content_type())));
-        return RenderedResponse { status: 200, headers, body: web.trailers(reason.grpc_status(), &grpc_message(rejection)) };
+        return RenderedResponse {
+            status: 200,
+            headers,
+            body: web.trailers(reason.grpc_status(), &grpc_message(rejection)),
+        };
     } else {
         headers.push((CONTENT_TYPE, HeaderValue::from_static("application/problem+json")));
         problem(rejection, exchange)

@@ -112,7 +112,8 @@ fn member_key(member: &[u8]) -> Option<&[u8]> {
     let start = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let rest = |b: &u8| start(*b) || matches!(b, b'_' | b'-' | b'*' | b'/' | b'@');
     let is_key = key.first().is_some_and(|b| start(*b)) && key.len() <= 256 && key.iter().all(rest);
-    let is_value = (1..=256).contains(&value.len()) && value.iter().all(|b| matches!(b, 0x20..=0x7e) && !matches!(b, b',' | b'='));
+    let is_value =
+        (1..=256).contains(&value.len()) && value.iter().all(|b| matches!(b, 0x20..=0x7e) && !matches!(b, b',' | b'='));
     (is_key && is_value).then_some(key)
 }
 

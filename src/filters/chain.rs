@@ -77,13 +77,19 @@ impl Chain {
     ///
     /// # Errors
     /// Returns the response to send instead of going on.
-    pub async fn on_request(&self, request: &RequestHeader, exchange: &mut Exchange, memories: &mut Memories) -> Verdict {
+    pub async fn on_request(
+        &self,
+        request: &RequestHeader,
+        exchange: &mut Exchange,
+        memories: &mut Memories,
+    ) -> Verdict {
         for (index, filter) in self.filters.iter().enumerate() {
             if let Some(edits) = filter.edits() {
                 exchange.edits.push(edits);
             }
             if filter.stage() == Stage::Authenticate {
-                let authenticated = filter.authenticate(request, exchange).await.map_err(Unauthenticated::into_rejection)?;
+                let authenticated =
+                    filter.authenticate(request, exchange).await.map_err(Unauthenticated::into_rejection)?;
                 authenticated.note(exchange);
             } else {
                 filter.on_request(request, exchange, Slot { memories, index }).await?;
@@ -96,7 +102,12 @@ impl Chain {
     ///
     /// # Errors
     /// Returns the response to a preflight.
-    pub async fn before_rejection(&self, request: &RequestHeader, exchange: &mut Exchange, memories: &mut Memories) -> Verdict {
+    pub async fn before_rejection(
+        &self,
+        request: &RequestHeader,
+        exchange: &mut Exchange,
+        memories: &mut Memories,
+    ) -> Verdict {
         for (index, filter) in self.filters.iter().enumerate().filter(|(_, filter)| filter.stage() == Stage::Cors) {
             filter.on_request(request, exchange, Slot { memories, index }).await?;
         }
@@ -149,7 +160,8 @@ impl Chain {
 
 /// Returns the decoder of the response's content coding, and removes the coding from the head.
 fn decoder(response: &mut ResponseHeader) -> Result<Option<Decoder>, Box<Rejection>> {
-    let opaque = || Rejection::new(Reason::ResponseOpaque, "").log("the response has a content coding that cannot be decoded");
+    let opaque =
+        || Rejection::new(Reason::ResponseOpaque, "").log("the response has a content coding that cannot be decoded");
     let mut codings = Vec::new();
     for value in response.headers.get_all(CONTENT_ENCODING) {
         let text = value.to_str().map_err(|_| opaque())?;

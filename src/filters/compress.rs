@@ -10,7 +10,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, VARY,
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap,
+    HeaderName, HeaderValue, VARY,
 };
 use http::{Method, StatusCode};
 use pingora::http::ResponseHeader;
@@ -112,7 +113,8 @@ enum TypePattern {
 
 impl TypePattern {
     fn parse(text: &str) -> Result<Self, String> {
-        let is_token = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-._".contains(&b));
+        let is_token =
+            |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-._".contains(&b));
         match text.split_once('/') {
             Some((kind, "*")) if is_token(kind) => Ok(Self::Begins(format!("{kind}/").into())),
             Some((kind, name)) if is_token(kind) && is_token(name) => Ok(Self::One(text.into())),
@@ -127,7 +129,9 @@ impl TypePattern {
         match self {
             Self::All => true,
             Self::One(one) => kind.eq_ignore_ascii_case(one.as_bytes()),
-            Self::Begins(start) => kind.get(..start.len()).is_some_and(|part| part.eq_ignore_ascii_case(start.as_bytes())),
+            Self::Begins(start) => {
+                kind.get(..start.len()).is_some_and(|part| part.eq_ignore_ascii_case(start.as_bytes()))
+            }
             Self::Ends(end) => {
                 let from = kind.len().checked_sub(end.len());
                 from.is_some_and(|from| kind[from..].eq_ignore_ascii_case(end.as_bytes()))
@@ -165,11 +169,14 @@ impl HttpFilter for Filter {
                 CodingName::Gzip => Coding::Gzip,
             };
             if codings.contains(&coding) {
-                context.mistakes.add(&context.place.key("codings").index(index), "the coding is there already".to_owned());
+                context
+                    .mistakes
+                    .add(&context.place.key("codings").index(index), "the coding is there already".to_owned());
             }
             let cost = Encoder::cost(coding, level);
             if cost > config.memory.0 {
-                let text = format!("expected at least {}KiB, which one response with {} takes", cost >> 10, coding.name());
+                let text =
+                    format!("expected at least {}KiB, which one response with {} takes", cost >> 10, coding.name());
                 context.mistakes.add(&context.place.key("memory"), text);
             }
             codings.push(coding);
@@ -198,13 +205,16 @@ impl HttpFilter for Filter {
             weaken_etag(response);
             return Ok(None);
         }
-        let Some(reserved) = Reserved::take(&ENCODER_MEMORY, Encoder::cost(coding, self.level), self.memory) else { return Ok(None) };
+        let Some(reserved) = Reserved::take(&ENCODER_MEMORY, Encoder::cost(coding, self.level), self.memory) else {
+            return Ok(None);
+        };
         let flushes = length_of(response).is_none();
         if response.insert_header(CONTENT_ENCODING, HeaderValue::from_static(coding.name())).is_err() {
             return Ok(None);
         }
         // A response to HEAD has no body: it needs no encoder.
-        let encoder = if view.request.method == Method::HEAD { None } else { Some(Encoder::new(coding, self.level, flushes)) };
+        let encoder =
+            if view.request.method == Method::HEAD { None } else { Some(Encoder::new(coding, self.level, flushes)) };
         match encoder.transpose() {
             Ok(encoder) => Ok(Some(Box::new(Compressing { encoder, _reserved: reserved }))),
             Err(_) => {
@@ -230,14 +240,17 @@ impl Filter {
         if headers.contains_key(CONTENT_ENCODING) || headers.contains_key(CONTENT_RANGE) {
             return false;
         }
-        if has_member(headers, &CACHE_CONTROL, b"no-transform") || has_member(&view.request.headers, &CACHE_CONTROL, b"no-transform") {
+        if has_member(headers, &CACHE_CONTROL, b"no-transform")
+            || has_member(&view.request.headers, &CACHE_CONTROL, b"no-transform")
+        {
             return false;
         }
         match headers.get(CONTENT_TYPE) {
             // A 304 usually has no type.
             None => confirms,
             Some(value) => {
-                let kind = value.as_bytes().split(|byte| matches!(byte, b';' | b',')).next().unwrap_or_default().trim_ascii();
+                let kind =
+                    value.as_bytes().split(|byte| matches!(byte, b';' | b',')).next().unwrap_or_default().trim_ascii();
                 !is_grpc(kind) && self.types.iter().any(|pattern| pattern.takes(kind))
             }
         }
@@ -256,7 +269,10 @@ fn length_of(response: &ResponseHeader) -> Option<u64> {
 
 /// Returns whether a list has that member, in any case.
 fn has_member(headers: &HeaderMap, name: &HeaderName, member: &[u8]) -> bool {
-    headers.get_all(name).iter().any(|value| value.as_bytes().split(|b| *b == b',').any(|m| m.trim_ascii().eq_ignore_ascii_case(member)))
+    headers
+        .get_all(name)
+        .iter()
+        .any(|value| value.as_bytes().split(|b| *b == b',').any(|m| m.trim_ascii().eq_ignore_ascii_case(member)))
 }
 
 /// Notes that the response depends on `Accept-Encoding` (RFC 9110, section 12.5.5).

@@ -10,7 +10,14 @@ fn kit(settings: &str) -> Kit {
     compile(&format!("[{{compress: {settings}}}]")).expect("filters")
 }
 
-fn get(kit: &mut Kit, method: &str, accepted: Option<&str>, status: u16, headers: &[(&str, &str)], body: &[u8]) -> Changed {
+fn get(
+    kit: &mut Kit,
+    method: &str,
+    accepted: Option<&str>,
+    status: u16,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Changed {
     let accepted: Vec<_> = accepted.map(|value| ("accept-encoding", value)).into_iter().collect();
     kit.on_request(request(&format!("{method} /"), &accepted)).expect("let in");
     kit.on_response(response(status, headers), body, 100).expect("a response")
@@ -25,8 +32,12 @@ fn decoded(changed: &Changed) -> Vec<u8> {
 #[test]
 fn the_client_chooses_by_weight_and_the_order_among_equals() {
     let body = b"{\"a\":1}".repeat(400);
-    let headers =
-        [("content-type", "application/json; charset=utf-8"), ("content-length", "2800"), ("etag", "\"1\""), ("accept-ranges", "bytes")];
+    let headers = [
+        ("content-type", "application/json; charset=utf-8"),
+        ("content-length", "2800"),
+        ("etag", "\"1\""),
+        ("accept-ranges", "bytes"),
+    ];
     for (settings, accepted, wanted) in [
         ("{}", Some(ACCEPTS), "zstd"),
         ("{codings: [br, gzip]}", Some(ACCEPTS), "br"),
@@ -48,7 +59,10 @@ fn the_client_chooses_by_weight_and_the_order_among_equals() {
             );
             assert!(changed.body == body);
         } else {
-            assert_eq!([changed.header("etag"), changed.header("content-length"), changed.header("accept-ranges")], ["W/\"1\"", "-", "-"]);
+            assert_eq!(
+                [changed.header("etag"), changed.header("content-length"), changed.header("accept-ranges")],
+                ["W/\"1\"", "-", "-"]
+            );
             assert!(decoded(&changed) == body && changed.body.len() < 200, "{} bytes", changed.body.len());
         }
     }
@@ -77,7 +91,8 @@ fn what_stays_as_it_is() {
         assert!(changed.header("content-encoding") != "zstd");
     }
     let mut kit = kit("{}");
-    kit.on_request(request("GET /", &[("accept-encoding", ACCEPTS), ("cache-control", "no-transform")])).expect("let in");
+    kit.on_request(request("GET /", &[("accept-encoding", ACCEPTS), ("cache-control", "no-transform")]))
+        .expect("let in");
     assert_eq!(kit.on_response(response(200, &plain), &body, 100).expect("a response").header("content-encoding"), "-");
     let error = get(&mut kit, "GET", Some(ACCEPTS), 500, &plain, &body);
     assert_eq!(error.header("content-encoding"), "zstd", "errors are texts as well");
@@ -99,7 +114,9 @@ fn types_by_pattern() {
         assert_eq!(changed.header("content-encoding") == "gzip", wanted, "{types} {kind}");
     }
     for wrong in ["text", "*/*", "*json", "te xt/*", "text/html; charset=utf-8", ""] {
-        assert!(compile(&format!("[{{compress: {{types: ['{wrong}']}}}}]")).err().expect(wrong).contains("a media type"));
+        assert!(
+            compile(&format!("[{{compress: {{types: ['{wrong}']}}}}]")).err().expect(wrong).contains("a media type")
+        );
     }
 }
 
@@ -107,7 +124,10 @@ fn types_by_pattern() {
 fn heads_without_bodies() {
     let headers = [("content-type", "text/css"), ("content-length", "4000"), ("etag", "\"1\""), ("vary", "Origin")];
     let head = get(&mut kit("{}"), "HEAD", Some("br"), 200, &headers, b"");
-    assert_eq!([head.header("content-encoding"), head.header("content-length"), head.header("etag")], ["br", "-", "W/\"1\""]);
+    assert_eq!(
+        [head.header("content-encoding"), head.header("content-length"), head.header("etag")],
+        ["br", "-", "W/\"1\""]
+    );
     let vary: Vec<_> = head.head.headers.get_all("vary").iter().collect();
     assert_eq!(vary, ["Origin", "accept-encoding"]);
     assert!(head.body.is_empty());
@@ -118,7 +138,14 @@ fn heads_without_bodies() {
     }
     let image = get(&mut kit("{}"), "GET", Some("br"), 304, &[("etag", "\"1\""), ("content-type", "image/png")], b"");
     assert_eq!([image.header("vary"), image.header("etag")], ["-", "\"1\""]);
-    let known = get(&mut kit("{}"), "HEAD", Some("br"), 200, &[("content-type", "text/css"), ("vary", "Accept-Encoding, a")], b"");
+    let known = get(
+        &mut kit("{}"),
+        "HEAD",
+        Some("br"),
+        200,
+        &[("content-type", "text/css"), ("vary", "Accept-Encoding, a")],
+        b"",
+    );
     assert_eq!(known.head.headers.get_all("vary").iter().count(), 1);
 }
 
@@ -137,11 +164,15 @@ fn memory_is_bounded() {
 
 #[test]
 fn it_comes_after_all_edits_whatever_the_order() {
-    for yaml in ["[{compress: {}}, {strip_fields: {response: [b]}}]", "[{strip_fields: {response: [b]}}, {compress: {}}]"] {
+    for yaml in
+        ["[{compress: {}}, {strip_fields: {response: [b]}}]", "[{strip_fields: {response: [b]}}, {compress: {}}]"]
+    {
         let mut kit = compile(yaml).expect("filters");
         kit.on_request(request("GET /", &[("accept-encoding", "br")])).expect("let in");
         assert!(kit.sent().headers.get("accept-encoding").is_none());
-        let changed = kit.on_response(response(200, &[("content-type", "application/json")]), b"{\"a\":1,\"b\":2}", 3).expect("JSON");
+        let changed = kit
+            .on_response(response(200, &[("content-type", "application/json")]), b"{\"a\":1,\"b\":2}", 3)
+            .expect("JSON");
         assert_eq!(decoded(&changed), b"{\"a\":1}");
     }
 }

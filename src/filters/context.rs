@@ -92,7 +92,11 @@ impl CompileContext<'_> {
     }
 
     /// Returns the value that filters with that key share, which `make` creates once; `None` where it cannot.
-    pub fn shared<T: Any + Send + Sync>(&mut self, key: &[u8], make: impl FnOnce(&mut Self) -> Option<T>) -> Option<Arc<T>> {
+    pub fn shared<T: Any + Send + Sync>(
+        &mut self,
+        key: &[u8],
+        make: impl FnOnce(&mut Self) -> Option<T>,
+    ) -> Option<Arc<T>> {
         let key = (TypeId::of::<T>(), key.to_vec());
         if let Some(known) = self.shared.known.get(&key) {
             return Arc::clone(known).downcast().ok();

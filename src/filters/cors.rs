@@ -3,9 +3,9 @@
 use http::HeaderMap;
 use http::Method;
 use http::header::{
-    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HeaderName,
-    HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
+    ACCESS_CONTROL_REQUEST_METHOD, HeaderName, HeaderValue, ORIGIN, VARY,
 };
 use pingora::http::{RequestHeader, ResponseHeader};
 use schemars::JsonSchema;
@@ -75,22 +75,26 @@ impl HttpFilter for Filter {
             context.mistakes.add(&place, "expected * alone, or origins without it");
         }
         if any && config.credentials {
-            context
-                .mistakes
-                .add(&context.place.key("credentials").clone(), "credentials cannot be allowed to every origin: name the origins");
+            context.mistakes.add(
+                &context.place.key("credentials").clone(),
+                "credentials cannot be allowed to every origin: name the origins",
+            );
         }
         for (index, text) in config.origins.iter().enumerate().filter(|(_, o)| *o != "*") {
             match origin(text) {
                 Some(origin) => origins.push(origin),
-                None => context
-                    .mistakes
-                    .add(&place.index(index), format!("expected an origin such as https://app.example.com, found \"{text}\"")),
+                None => context.mistakes.add(
+                    &place.index(index),
+                    format!("expected an origin such as https://app.example.com, found \"{text}\""),
+                ),
             }
         }
         let methods = match &config.methods {
             Some(methods) => join_list(methods.iter().map(|m| m.0.as_str())),
             // A preflight for other methods matches another route.
-            None if !context.route.methods().is_empty() => join_list(context.route.methods().iter().map(|m| m.0.as_str())),
+            None if !context.route.methods().is_empty() => {
+                join_list(context.route.methods().iter().map(|m| m.0.as_str()))
+            }
             None => HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE"),
         };
         let seconds = config.max_age.as_ref().map_or(600, |d| d.0.as_secs());
@@ -110,12 +114,21 @@ impl HttpFilter for Filter {
     }
 
     /// Responds to a preflight; otherwise remembers which origin may read the response.
-    async fn on_request(&self, request: &RequestHeader, _exchange: &mut Exchange, allowed: &mut Self::Memory) -> Verdict {
+    async fn on_request(
+        &self,
+        request: &RequestHeader,
+        _exchange: &mut Exchange,
+        allowed: &mut Self::Memory,
+    ) -> Verdict {
         let Some(origin) = request.headers.get(ORIGIN) else { return Ok(()) };
         if self.allows(origin.as_bytes()) {
             *allowed = Some(if self.any { HeaderValue::from_static("*") } else { origin.clone() });
         }
-        if is_preflight(&request.method, &request.headers) { Err(self.preflight(request, allowed.is_some())) } else { Ok(()) }
+        if is_preflight(&request.method, &request.headers) {
+            Err(self.preflight(request, allowed.is_some()))
+        } else {
+            Ok(())
+        }
     }
 
     /// Writes which origin may read the response. The gateway decides that: the target's own fields are replaced.
@@ -148,7 +161,9 @@ impl Filter {
                 Origin::Below(before, behind) => {
                     let origin = origin.to_ascii_lowercase();
                     let middle = origin.strip_prefix(before.as_str()).and_then(|o| o.strip_suffix(behind.as_str()));
-                    middle.is_some_and(|m| !m.is_empty() && m.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.')))
+                    middle.is_some_and(|m| {
+                        !m.is_empty() && m.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
+                    })
                 }
             })
     }
@@ -170,7 +185,9 @@ impl Filter {
 }
 
 fn varies_on_origin(response: &ResponseHeader) -> bool {
-    let has = |value: &HeaderValue| value.to_str().is_ok_and(|v| v.split(',').any(|n| n.trim().eq_ignore_ascii_case("origin")));
+    let has = |value: &HeaderValue| {
+        value.to_str().is_ok_and(|v| v.split(',').any(|n| n.trim().eq_ignore_ascii_case("origin")))
+    };
     response.headers.get_all(VARY).iter().any(has)
 }
 
@@ -188,12 +205,16 @@ pub fn announced_method(method: &Method, headers: &HeaderMap) -> Option<Method> 
 fn origin(text: &str) -> Option<Origin> {
     let text = text.to_ascii_lowercase();
     let (scheme, host) = text.split_once("://")?;
-    let fine = |h: &str| !h.is_empty() && h.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b':' | b'[' | b']'));
+    let fine = |h: &str| {
+        !h.is_empty() && h.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b':' | b'[' | b']'))
+    };
     if !matches!(scheme, "http" | "https") {
         return None;
     }
     match host.strip_prefix('*') {
-        Some(behind) if behind.starts_with('.') && fine(behind) => Some(Origin::Below(format!("{scheme}://"), behind.to_owned())),
+        Some(behind) if behind.starts_with('.') && fine(behind) => {
+            Some(Origin::Below(format!("{scheme}://"), behind.to_owned()))
+        }
         None if fine(host) => Some(Origin::Exact(text.clone())),
         _ => None,
     }

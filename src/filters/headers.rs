@@ -13,7 +13,8 @@ use crate::exchange::Edit;
 use crate::notation::{Header, HeaderText, Mistakes, Place};
 
 /// The headers that frame a message or belong to a connection, which an edit would break.
-const FRAMING: &[&str] = &["content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "keep-alive", "host"];
+const FRAMING: &[&str] =
+    &["content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "keep-alive", "host"];
 
 /// The edits of headers.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -58,9 +59,15 @@ pub fn parse_editable_name(text: &str, place: &Place, mistakes: &mut Mistakes) -
 
 type Pairs<'e> = &'e BTreeMap<String, HeaderText>;
 
-fn compile_pairs(edits: Pairs<'_>, place: &Place, edit: fn(HeaderName, HeaderValue) -> Edit, mistakes: &mut Mistakes) -> Vec<Edit> {
-    let pair =
-        |(text, value): (&String, &HeaderText)| Some(edit(parse_editable_name(text, &place.key(text.clone()), mistakes)?, value.0.clone()));
+fn compile_pairs(
+    edits: Pairs<'_>,
+    place: &Place,
+    edit: fn(HeaderName, HeaderValue) -> Edit,
+    mistakes: &mut Mistakes,
+) -> Vec<Edit> {
+    let pair = |(text, value): (&String, &HeaderText)| {
+        Some(edit(parse_editable_name(text, &place.key(text.clone()), mistakes)?, value.0.clone()))
+    };
     edits.iter().filter_map(pair).collect()
 }
 

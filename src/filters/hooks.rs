@@ -108,6 +108,12 @@ pub trait HttpFilter: Sized {
         None
     }
 
+    /// Returns the edits that remove every credential that it reads, for authenticators: one that was not accepted does
+    /// not go on beside another that was.
+    fn credentials(&self) -> Vec<Edit> {
+        Vec::new()
+    }
+
     /// Authenticates a request. Filters of [`Stage::Authenticate`] implement this, and no other hook of requests.
     ///
     /// # Errors

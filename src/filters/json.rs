@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, IF_RANGE, RANGE};
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, IF_RANGE, RANGE};
 use pingora::http::ResponseHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -22,7 +22,8 @@ pub enum Other {
 
 /// Returns the edits that ask a target for the whole document without a coding: a part of one could not be parsed.
 pub(super) fn whole_document_edits() -> Arc<[Edit]> {
-    [ACCEPT_ENCODING, RANGE, IF_RANGE].map(Edit::Remove).into()
+    // Apache httpd also reads `Request-Range`.
+    [ACCEPT_ENCODING, RANGE, IF_RANGE, HeaderName::from_static("request-range")].map(Edit::Remove).into()
 }
 
 /// Returns whether the body of a response is JSON that can be edited; `ascii` where only ASCII is searched for.
@@ -34,16 +35,18 @@ pub(super) fn is_editable(response: &ResponseHeader, other: Other, ascii: bool) 
     if response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0") {
         return Ok(false);
     }
-    if !is_json(response) {
+    let partial = response.status == http::StatusCode::PARTIAL_CONTENT;
+    // The parts of several ranges have types of their own.
+    if !(is_json(response) || partial && is_multipart(response)) {
         return match other {
             Other::Keep => Ok(false),
             Other::Reject => opaque("the response is not JSON"),
         };
     }
-    if is_other_charset(response, ascii) {
+    if is_other_charset(&response.headers, ascii) {
         return opaque("the response is JSON that is not UTF-8");
     }
-    if response.status == http::StatusCode::PARTIAL_CONTENT {
+    if partial {
         return opaque("the response is partial although the whole was requested");
     }
     Ok(true)
@@ -56,6 +59,11 @@ fn is_json(response: &ResponseHeader) -> bool {
     values.peek().is_none() || values.any(|value| value.as_bytes().split(|byte| *byte == b',').any(is_json_type))
 }
 
+fn is_multipart(response: &ResponseHeader) -> bool {
+    let is = |kind: &[u8]| kind.get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/"));
+    response.headers.get_all(CONTENT_TYPE).iter().any(|kind| is(kind.as_bytes().trim_ascii_start()))
+}
+
 fn is_json_type(value: &[u8]) -> bool {
     let kind = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     kind.is_empty() || kind.windows(4).any(|word| word.eq_ignore_ascii_case(b"json"))
@@ -63,13 +71,13 @@ fn is_json_type(value: &[u8]) -> bool {
 
 /// Returns whether another encoding than UTF-8 is named, which is the only one of JSON (RFC 8259, section 8.1).
 /// Latin-1 is equivalent for names that are ASCII (`ascii`), and old frameworks send it with everything.
-fn is_other_charset(response: &ResponseHeader, ascii: bool) -> bool {
+pub(super) fn is_other_charset(headers: &HeaderMap, ascii: bool) -> bool {
     let fine = |charset: &[u8]| {
         let is = |name: &&str| charset.eq_ignore_ascii_case(name.as_bytes());
         ["utf-8", "utf8", "us-ascii"].iter().any(is) || (ascii && ["iso-8859-1", "latin1"].iter().any(is))
     };
     let mut parameters =
-        response.headers.get_all(CONTENT_TYPE).iter().flat_map(|value| value.as_bytes().split(|b| matches!(b, b';' | b',')));
+        headers.get_all(CONTENT_TYPE).iter().flat_map(|value| value.as_bytes().split(|b| matches!(b, b';' | b',')));
     parameters.any(|parameter| {
         let Some(at) = memchr::memchr(b'=', parameter) else { return false };
         let (name, charset) = (parameter[..at].trim_ascii(), parameter[at + 1..].trim_ascii());

@@ -5,6 +5,7 @@ use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::json::is_other_charset;
 use super::{CompileContext, HttpFilter, Needs, Stage, Verdict};
 use crate::exchange::{Exchange, Reason, Rejection};
 use crate::notation::Size;
@@ -111,10 +112,18 @@ impl HttpFilter for Filter {
                 OtherBody::Reject => Err(Rejection::new(Reason::MediaType, "send JSON, as application/json")),
             };
         }
-        if request.headers.get_all(CONTENT_ENCODING).iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        if request
+            .headers
+            .get_all(CONTENT_ENCODING)
+            .iter()
+            .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+        {
             // RFC 7694, section 3.
             let rejection = Rejection::new(Reason::MediaType, "send the body without a content coding");
             return Err(rejection.header(ACCEPT_ENCODING, HeaderValue::from_static("identity")));
+        }
+        if is_other_charset(&request.headers, false) {
+            return Err(Rejection::new(Reason::MediaType, "send JSON in UTF-8"));
         }
         self.limits.check(body).map_err(|why| Rejection::new(Reason::BodyInvalid, why))
     }
@@ -140,7 +149,9 @@ mod tests {
         let check = |yaml: &str, headers: &[(&str, &str)], body: &str| {
             let mut kit = compile(yaml).expect("a filter");
             kit.on_request(request("POST /", headers)).expect("the head is fine");
-            kit.on_request_body(body.as_bytes()).err().map(|rejection| (rejection.reason.code(), rejection.detail.into_owned()))
+            kit.on_request_body(body.as_bytes())
+                .err()
+                .map(|rejection| (rejection.reason.code(), rejection.detail.into_owned()))
         };
         let yaml = "[{json_limits: {max_depth: 2, other: reject}}]";
         assert_eq!(check(yaml, &json, "[[1]]"), None);
@@ -150,6 +161,8 @@ mod tests {
         assert_eq!(check(yaml, &[], "{").expect("a rejection").0, "body_invalid");
         assert_eq!(check(yaml, &[("content-type", "text/plain")], "{").expect("a rejection").0, "media_type");
         assert_eq!(check("[{json_limits: {}}]", &[("content-type", "text/plain")], "{"), None);
+        let other = [("content-type", "application/json; charset=utf-7")];
+        assert_eq!(check(yaml, &other, "[]").expect("a rejection").0, "media_type");
         let packed = [json[0], ("content-encoding", "gzip")];
         assert_eq!(check(yaml, &packed, "[]").expect("a rejection").0, "media_type");
     }

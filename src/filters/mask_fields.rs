@@ -119,7 +119,8 @@ mod tests {
             let mut kit = compile(&yaml).expect("filters");
             kit.on_request(request("GET /", &[("accept-encoding", "gzip"), ("range", "bytes=0-9")])).expect("let in");
             assert!(kit.sent().headers.is_empty(), "the whole and plain document is asked for");
-            let head = response(200, &[("content-type", "application/json"), ("content-length", "9"), ("etag", "\"1\"")]);
+            let head =
+                response(200, &[("content-type", "application/json"), ("content-length", "9"), ("etag", "\"1\"")]);
             let changed = kit.on_response(head, body.as_bytes(), cut).expect("JSON");
             assert_eq!(String::from_utf8_lossy(&changed.body), wanted, "cut at {cut}");
             assert_eq!([changed.header("content-length"), changed.header("etag")], ["-", "W/\"1\""]);
@@ -140,9 +141,10 @@ mod tests {
 
     #[test]
     fn masks_have_bounds() {
-        for (masked, why) in
-            [("{field: a, keep_last: 33}", "at most 32"), (&format!("{{field: a, mask: {}}}", "m".repeat(257)), "at most 256")]
-        {
+        for (masked, why) in [
+            ("{field: a, keep_last: 33}", "at most 32"),
+            (&format!("{{field: a, mask: {}}}", "m".repeat(257)), "at most 256"),
+        ] {
             let error = compile(&format!("[{{mask_fields: {{response: [{masked}]}}}}]")).err().expect("an error");
             assert!(error.contains(why), "{error}");
         }

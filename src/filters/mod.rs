@@ -82,12 +82,14 @@ macro_rules! filters {
 
             /// Returns the headers of a request that the filter reads, each with the keys that lead to its name.
             pub fn headers_read(&self) -> Vec<(HeaderName, Vec<String>)> {
-                match self { $(Self::$variant(config) => <$($module)::+::Filter as HttpFilter>::headers_read(config),)* }
+                match self { $(Self::$variant(config) => <$($module)::+::Filter as
+                HttpFilter>::headers_read(config),)* }
             }
 
             /// Returns the headers of a request that the filter sets or removes for the target.
             pub fn headers_written(&self) -> Vec<HeaderName> {
-                match self { $(Self::$variant(config) => <$($module)::+::Filter as HttpFilter>::headers_written(config),)* }
+                match self { $(Self::$variant(config) => <$($module)::+::Filter as
+                HttpFilter>::headers_written(config),)* }
             }
         }
 
@@ -107,11 +109,16 @@ macro_rules! filters {
                 match self { $(Self::$variant(filter) => filter.needs(),)* }
             }
 
+            fn credentials(&self) -> Vec<crate::exchange::Edit> {
+                match self { $(Self::$variant(filter) => filter.credentials(),)* }
+            }
+
             fn edits(&self) -> Option<&std::sync::Arc<[crate::exchange::Edit]>> {
                 match self { $(Self::$variant(filter) => filter.edits(),)* }
             }
 
-            async fn authenticate(&self, request: &RequestHeader, exchange: &Exchange) -> Result<Authenticated, Unauthenticated> {
+            async fn authenticate(&self, request: &RequestHeader, exchange: &Exchange) -> Result<Authenticated,
+            Unauthenticated> {
                 match self { $(Self::$variant(filter) => filter.authenticate(request, exchange).await,)* }
             }
 

@@ -117,14 +117,22 @@ impl HttpFilter for Filter {
             Some(name) => format!("name:{}", name.0),
             None => context.route.count_name(keys.contains(&LimitKey::Route)),
         };
-        let same = context.shared(name.as_bytes(), |context| Some(SharedLimit { gcra, place: context.place.clone() }))?;
+        let same =
+            context.shared(name.as_bytes(), |context| Some(SharedLimit { gcra, place: context.place.clone() }))?;
         if same.gcra != gcra {
             let why = format!("limits of one name count together, and this one is another than {}", same.place);
             context.mistakes.add(&context.place.key("limit"), why);
         }
         let window = config.limit.0.period.as_secs().max(1);
         let policy = format!("\"{label}\";q={};w={window}", config.limit.0.count);
-        Some(Self { gcra, keys, header, buckets: context.live.buckets(&name), policy: HeaderValue::try_from(policy).ok()?, label })
+        Some(Self {
+            gcra,
+            keys,
+            header,
+            buckets: context.live.buckets(&name),
+            policy: HeaderValue::try_from(policy).ok()?,
+            label,
+        })
     }
 
     fn headers_read(config: &Config) -> Vec<(HeaderName, Vec<String>)> {
@@ -170,7 +178,11 @@ impl Filter {
         let mut text = Vec::with_capacity(self.label.len() + 32);
         let _ = write!(text, "\"{}\";r={};t={}", self.label, decision.remaining, ceil_seconds(decision.reset));
         let remaining = decision.remaining;
-        Some(LimitNote { remaining, policy: self.policy.clone(), state: HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).ok()? })
+        Some(LimitNote {
+            remaining,
+            policy: self.policy.clone(),
+            state: HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).ok()?,
+        })
     }
 
     /// Writes the key of a request; each part has a tag, so that keys of different kinds never collide.

@@ -101,7 +101,8 @@ mod tests {
 
     #[test]
     fn the_narrowest_path_counts_and_the_rest_stays() {
-        let filters = "[{rename_fields: {response: {'**.id': key, 'user.id': user_key, 'user.*.id': part_key, old: new}}}]";
+        let filters =
+            "[{rename_fields: {response: {'**.id': key, 'user.id': user_key, 'user.*.id': part_key, old: new}}}]";
         for cut in 1..40 {
             let body = r#"{ "id":1,"user":{"id":2,"x":{"id":3,"y":{"id":4}}},"old":[{"id":5}] }"#;
             let wanted = r#"{ "key":1,"user":{"user_key":2,"x":{"part_key":3,"y":{"key":4}}},"new":[{"key":5}] }"#;
@@ -118,9 +119,12 @@ mod tests {
 
     #[test]
     fn what_cannot_be_a_name_is_rejected() {
-        for (pair, why) in
-            [("a.*: b", "several members"), ("a: b.c", "without . and *"), ("a: ''", "without . and *"), ("a..b: c", "expected")]
-        {
+        for (pair, why) in [
+            ("a.*: b", "several members"),
+            ("a: b.c", "without . and *"),
+            ("a: ''", "without . and *"),
+            ("a..b: c", "expected"),
+        ] {
             let error = compile(&format!("[{{rename_fields: {{response: {{{pair}}}}}}}]")).err().expect(pair);
             assert!(error.contains(why), "{pair}: {error}");
         }

@@ -8,7 +8,8 @@ use futures::FutureExt;
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::{
-    Chain, CompileContext, Consumers, FilterConfig, Identities, Memories, ResponseView, RouteFacts, SharedValues, consumer_digest,
+    Chain, CompileContext, Consumers, FilterConfig, Identities, Memories, ResponseView, RouteFacts, SharedValues,
+    consumer_digest,
 };
 use crate::exchange::{Exchange, Rejection};
 use crate::live::Live;
@@ -42,8 +43,9 @@ impl Changed {
 /// # Errors
 /// Returns the errors as text.
 pub(super) fn compile(yaml: &str) -> Result<Kit, String> {
-    let configs: Vec<FilterConfig> = serde_yaml::with::singleton_map_recursive::deserialize(serde_yaml::Deserializer::from_str(yaml))
-        .map_err(|error| error.to_string())?;
+    let configs: Vec<FilterConfig> =
+        serde_yaml::with::singleton_map_recursive::deserialize(serde_yaml::Deserializer::from_str(yaml))
+            .map_err(|error| error.to_string())?;
     let mut consumers = Consumers::default();
     for name in ["one", "two"] {
         consumers.add_key(consumer_digest(format!("key-of-{name}").as_bytes()), &Arc::from(name));
@@ -95,7 +97,10 @@ impl Kit {
     /// Runs the filters on a request whose check does not wait.
     pub fn on_request(&mut self, request: RequestHeader) -> Result<(), Box<Rejection>> {
         self.request = request;
-        self.chain.on_request(&self.request, &mut self.exchange, &mut self.memories).now_or_never().expect("it does not wait")
+        self.chain
+            .on_request(&self.request, &mut self.exchange, &mut self.memories)
+            .now_or_never()
+            .expect("it does not wait")
     }
 
     /// Runs the filters on the request's whole body.
@@ -119,7 +124,12 @@ impl Kit {
     }
 
     /// Returns a response of the target as the client gets it; its body comes in parts of `cut` bytes.
-    pub fn on_response(&mut self, mut head: ResponseHeader, body: &[u8], cut: usize) -> Result<Changed, Box<Rejection>> {
+    pub fn on_response(
+        &mut self,
+        mut head: ResponseHeader,
+        body: &[u8],
+        cut: usize,
+    ) -> Result<Changed, Box<Rejection>> {
         let view = ResponseView { request: &self.request, exchange: &self.exchange, own: false };
         let mut chain = self.chain.on_response(&mut head, &view, &mut self.memories)?;
         let mut out = Vec::new();
@@ -153,15 +163,22 @@ mod tests {
         let mut kit = compile("[{strip_fields: {response: [a]}}, {strip_fields: {response: [b]}}]").expect("filters");
         kit.on_request(request("GET /", &[("accept-encoding", "br")])).expect("let in");
         assert!(kit.sent().headers.get("accept-encoding").is_none());
-        let head = response(200, &[("content-type", "application/json"), ("content-length", "20"), ("etag", "\"1\""), ("digest", "x")]);
+        let head = response(
+            200,
+            &[("content-type", "application/json"), ("content-length", "20"), ("etag", "\"1\""), ("digest", "x")],
+        );
         let changed = kit.on_response(head, br#"{"a":1,"b":2,"c":3}"#, 3).expect("JSON");
         assert_eq!(String::from_utf8_lossy(&changed.body), r#"{"c":3}"#);
-        assert_eq!([changed.header("content-length"), changed.header("etag"), changed.header("digest")], ["-", "W/\"1\"", "-"]);
+        assert_eq!(
+            [changed.header("content-length"), changed.header("etag"), changed.header("digest")],
+            ["-", "W/\"1\"", "-"]
+        );
     }
 
     #[test]
     fn any_of_lets_in_whom_one_lets_in_and_joins_the_challenges() {
-        let yaml = "[{any_of: [{jwt: {secret: 0123456789abcdef0123456789abcdef, forward_claims: {sub: x-user}}}, {api_key: {}}]}]";
+        let yaml = "[{any_of: [{jwt: {secret: 0123456789abcdef0123456789abcdef, forward_claims: {sub: \
+            x-user}}}, {api_key: {}}]}]";
         let mut kit = compile(yaml).expect("filters");
         let nobody = kit.on_request(request("GET /", &[])).expect_err("nobody");
         assert_eq!(nobody.reason.code(), "token_missing");
@@ -176,7 +193,47 @@ mod tests {
 
     #[test]
     fn what_does_not_authenticate_cannot_be_combined() {
-        assert!(compile("[{any_of: [{api_key: {}}, {headers: {}}]}]").err().expect("an error").contains("headers does not authenticate"));
+        assert!(
+            compile("[{any_of: [{api_key: {}}, {headers: {}}]}]")
+                .err()
+                .expect("an error")
+                .contains("headers does not authenticate")
+        );
         assert!(compile("[{all_of: [{api_key: {}}]}]").err().expect("an error").contains("at least two"));
+    }
+
+    #[test]
+    fn credentials_that_were_not_verified_do_not_go_on() {
+        let token = sign("0123456789abcdef0123456789abcdef");
+        let jwt = "jwt: {secret: 0123456789abcdef0123456789abcdef, cookie: tok, query: tok}";
+        let mut kit = compile(&format!("[{{any_of: [{{{jwt}}}, {{api_key: {{}}}}]}}]")).expect("filters");
+        let forged = [("x-api-key", "key-of-one"), ("authorization", "Bearer forged"), ("cookie", "a=1; tok=forged")];
+        kit.on_request(request("GET /?tok=forged&b=2", &forged)).expect("the key is good");
+        let sent = kit.sent();
+        assert!(sent.headers.get("authorization").is_none());
+        assert_eq!(sent.uri, "/?b=2");
+        assert_eq!(sent.headers["cookie"], "a=1");
+        let mut kit = compile(&format!("[{{{jwt}}}]")).expect("a filter");
+        let bearer = format!("Bearer {token}");
+        let both = [("authorization", bearer.as_str()), ("cookie", "tok=forged; a=J")];
+        kit.on_request(request("GET /?tok=forged", &both)).expect("the token is good");
+        let sent = kit.sent();
+        assert_eq!(sent.headers["authorization"], bearer);
+        assert_eq!(sent.uri, "/");
+        assert_eq!(sent.headers["cookie"], "a=J");
+        for several in [format!("tok={token}; tok=forged"), format!("tok={token}; tok =forged")] {
+            let rejected = kit.on_request(request("GET /", &[("cookie", &several)])).expect_err("two tokens");
+            assert_eq!(rejected.reason.code(), "token_invalid");
+        }
+        let mut kit = compile("[{api_key: {forward: true, query: k}}]").expect("a filter");
+        let two = [("x-api-key", "key-of-one"), ("x-api-key", "key-of-two")];
+        assert!(kit.on_request(request("GET /", &two)).is_err());
+        assert!(kit.on_request(request("GET /?k=key-of-one&k=x", &[])).is_err());
+    }
+
+    fn sign(secret: &str) -> String {
+        let claims = serde_json::json!({"sub": "ada", "exp": 4_102_444_800_u64});
+        let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("a token")
     }
 }

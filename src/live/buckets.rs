@@ -45,7 +45,11 @@ struct BucketShard {
 
 impl Default for Buckets {
     fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new(), noted: AtomicBool::new(false) }
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            noted: AtomicBool::new(false),
+        }
     }
 }
 
@@ -83,8 +87,15 @@ impl Buckets {
         let mut shards: Vec<_> = self.shards.iter().map(Mutex::lock).collect();
         for shard in shards.iter_mut().filter(|shard| shard.limit != Some(gcra)) {
             let before = shard.limit.replace(gcra);
-            shard.keys.values_mut().for_each(|tat| *tat = now.saturating_add(gcra.carry_over(tat.saturating_sub(now), before)));
-            shard.added.iter_mut().flat_map(|added| added.values_mut()).for_each(|more| *more = gcra.carry_over(*more, before));
+            shard
+                .keys
+                .values_mut()
+                .for_each(|tat| *tat = now.saturating_add(gcra.carry_over(tat.saturating_sub(now), before)));
+            shard
+                .added
+                .iter_mut()
+                .flat_map(|added| added.values_mut())
+                .for_each(|more| *more = gcra.carry_over(*more, before));
         }
     }
 
@@ -209,8 +220,12 @@ impl Heritable for Shelf<String, Buckets> {
         let now = clock::now();
         let numbers = if part == HandoverPart::Late { CountKind::More } else { CountKind::Behind };
         let all = self.all().into_iter();
-        let all =
-            all.map(|(limit, buckets)| SavedBuckets { limit, part: numbers, counted: buckets.limit(), keys: buckets.collect(part, now) });
+        let all = all.map(|(limit, buckets)| SavedBuckets {
+            limit,
+            part: numbers,
+            counted: buckets.limit(),
+            keys: buckets.collect(part, now),
+        });
         let given: Vec<SavedBuckets> = all.filter(|given| !given.keys.is_empty()).collect();
         if given.is_empty() { Ok(None) } else { serde_json::to_vec(&given).map(Some) }
     }
@@ -221,7 +236,8 @@ impl Heritable for Shelf<String, Buckets> {
         let mut taken = 0;
         for limit in given {
             let Some(buckets) = self.inherit(&limit.limit, || Arc::new(Buckets::default())) else { continue };
-            for (key, nanos) in limit.keys.iter().filter_map(|(key, nanos)| Some((STANDARD.decode(key).ok()?, *nanos))) {
+            for (key, nanos) in limit.keys.iter().filter_map(|(key, nanos)| Some((STANDARD.decode(key).ok()?, *nanos)))
+            {
                 buckets.add(&limit, &key, nanos, now);
                 taken += 1;
             }
@@ -288,7 +304,10 @@ mod tests {
         // Both count from now on.
         assert_eq!((spend(&buckets, b"one", 1), spend(&successor, b"one", 1)), (1, 1));
         assert_eq!((hand(&old, &new, HandoverPart::Late), hand(&old, &new, HandoverPart::Late)), (1, 0));
-        assert_eq!((spend(&successor, b"one", 20), spend(&successor, b"two\xff", 20), spend(&successor, b"three", 20)), (3, 9, 10));
+        assert_eq!(
+            (spend(&successor, b"one", 20), spend(&successor, b"two\xff", 20), spend(&successor, b"three", 20)),
+            (3, 9, 10)
+        );
         // A hand-over that failed leaves nothing behind, and the next one begins anew.
         old.cancel();
         let third: Shelf<String, Buckets> = Shelf::default();

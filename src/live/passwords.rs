@@ -61,7 +61,8 @@ impl std::fmt::Debug for Passwords {
 
 impl Default for Passwords {
     fn default() -> Self {
-        static PLACES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1)));
+        static PLACES: LazyLock<usize> =
+            LazyLock::new(|| std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1)));
         let mut key = [0; 32];
         // If the system's generator fails nothing else works either.
         let _ = rand::fill(&mut key);
@@ -92,7 +93,13 @@ impl Passwords {
 
     /// Verifies the password against the hash. For an unknown name, `is_known` is false, and the password is wrong
     /// whatever the hash says.
-    pub async fn verify(self: &Arc<Self>, username: &str, is_known: bool, hash: &Arc<PasswordHash>, password: &str) -> PasswordVerdict {
+    pub async fn verify(
+        self: &Arc<Self>,
+        username: &str,
+        is_known: bool,
+        hash: &Arc<PasswordHash>,
+        password: &str,
+    ) -> PasswordVerdict {
         let tag = self.tag(username, hash, password);
         if let Some(known) = self.cached(&tag) {
             return known;
@@ -155,7 +162,11 @@ mod tests {
     use super::*;
 
     fn hash() -> Arc<PasswordHash> {
-        Arc::new("$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4".parse().expect("a hash"))
+        Arc::new(
+            "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4"
+                .parse()
+                .expect("a hash"),
+        )
     }
 
     #[tokio::test]
@@ -166,7 +177,10 @@ mod tests {
         assert_eq!(passwords.verify("eve", false, &hash, "password").await, PasswordVerdict::Wrong);
         let cached = |name: &str, password: &str| passwords.cached(&passwords.tag(name, &hash, password));
         assert_eq!(cached("ada", "password"), Some(PasswordVerdict::Right));
-        assert_eq!((cached("ada", "guess"), cached("eve", "password")), (Some(PasswordVerdict::Wrong), Some(PasswordVerdict::Wrong)));
+        assert_eq!(
+            (cached("ada", "guess"), cached("eve", "password")),
+            (Some(PasswordVerdict::Wrong), Some(PasswordVerdict::Wrong))
+        );
         assert_eq!(cached("ada", "other"), None);
         // Another hash is another password, though the same text is right for it.
         let other = Arc::new("$2a$06$DCq7YPn5Rq63x1Lad4cll.TV4S6ytwfsfvkgY8jIucDrjc8deX1s.".parse().expect("a hash"));

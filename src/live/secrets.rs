@@ -57,7 +57,9 @@ impl Heritable for Secrets {
     fn save(&self, part: HandoverPart) -> serde_json::Result<Option<Vec<u8>>> {
         // Once the successor serves it makes its own.
         let wanted = part != HandoverPart::Late;
-        wanted.then(|| serde_json::to_vec(&SavedSecrets { sticky: self.sticky(), tickets: self.tickets.give() })).transpose()
+        wanted
+            .then(|| serde_json::to_vec(&SavedSecrets { sticky: self.sticky(), tickets: self.tickets.give() }))
+            .transpose()
     }
 
     fn restore(&self, form: &[u8]) -> serde_json::Result<usize> {

@@ -32,7 +32,10 @@ impl Heritable for Shelf<String, Sessions> {
         let now = clock::now();
         let all = self.all().into_iter().map(|(upstream, all)| {
             let sessions = all.for_successor(part == HandoverPart::Whole, now).into_iter();
-            SavedSessions { sessions: sessions.map(|(key, tag, age)| (key, format!("{tag:032x}"), age)).collect(), upstream }
+            SavedSessions {
+                sessions: sessions.map(|(key, tag, age)| (key, format!("{tag:032x}"), age)).collect(),
+                upstream,
+            }
         });
         let given: Vec<SavedSessions> = all.filter(|given| !given.sessions.is_empty()).collect();
         if given.is_empty() { Ok(None) } else { serde_json::to_vec(&given).map(Some) }
@@ -71,7 +74,10 @@ mod tests {
         new.restore(&old.save(HandoverPart::Late).expect("given").expect("a form")).expect("taken");
         let successor = new.get_or(&"users".to_owned(), Arc::default);
         let day = 86_400_000_000_000;
-        assert_eq!((successor.find(7, day, clock::now()), successor.find(8, day, clock::now())), (Some(1 << 100), Some(2)));
+        assert_eq!(
+            (successor.find(7, day, clock::now()), successor.find(8, day, clock::now())),
+            (Some(1 << 100), Some(2))
+        );
         assert_eq!(successor.find(7, 1, clock::now() + day), None);
     }
 }

@@ -11,7 +11,7 @@ mod text;
 mod types;
 mod units;
 
-pub use header_names::carries_credentials;
+pub use header_names::{carries_credentials, is_named_like_secret};
 pub use key_by::KeyBy;
 pub use mistake::{KeyWord, Mistake, Mistakes, Place, PlaceStep, nearest};
 pub use template::Template;

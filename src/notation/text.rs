@@ -57,7 +57,8 @@ pub enum Fact<'t> {
 /// Returns the fact about a text of that format, if there is one.
 pub fn fact_of<'t>(format: &str, text: &'t str) -> Option<Fact<'t>> {
     match format {
-        Secret::FORMAT | HashText::FORMAT => Some(Fact::Secret),
+        // Where a digest belongs, the key itself may stand by mistake.
+        Secret::FORMAT | HashText::FORMAT | Digest::FORMAT => Some(Fact::Secret),
         File::FORMAT => Some(Fact::File(text)),
         FollowedFile::FORMAT => Some(Fact::FollowedFile(text)),
         FilePath::FORMAT => Some(Fact::Path(text)),

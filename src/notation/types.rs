@@ -45,7 +45,9 @@ text_type!(
 text_type!(
     /// A regular expression (the syntax of Rust's `regex`: no look-around, linear in time).
     Pattern(regex::Regex), "regular-expression", ["^v[0-9]+$"], |text| {
-        let why = |e: regex::Error| format!("a regular expression: {}", e.to_string().lines().last().unwrap_or_default());
+        let why = |e: regex::Error| {
+            format!("a regular expression: {}", e.to_string().lines().last().unwrap_or_default())
+        };
         regex::RegexBuilder::new(text).size_limit(1 << 20).build().map_err(why)
     }
 );
@@ -83,7 +85,8 @@ text_type!(
         let wanted = || "an address with a port such as 10.0.0.11:9001 or users.internal:80".to_owned();
         let (host, port) = text.rsplit_once(':').ok_or_else(wanted)?;
         let port: u16 = port.parse().ok().filter(|p| *p > 0).ok_or_else(wanted)?;
-        let name = |h: &str| !h.is_empty() && h.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
+        let name = |h: &str| !h.is_empty() && h.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' |
+        b'.' | b'_'));
         let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
         match bare {
             Some(v6) if v6.parse::<std::net::Ipv6Addr>().is_ok() => Ok((v6.to_owned(), port)),
@@ -205,7 +208,8 @@ text_type!(
 );
 
 text_type!(
-    /// The hash of a password, as `portcullis hash` makes it: argon2id (`$argon2id$…`), or bcrypt (`$2a$`, `$2b$`, `$2y$`).
+    /// The hash of a password, as `portcullis hash` makes it: argon2id (`$argon2id$…`), or bcrypt (`$2a$`, `$2b$`,
+    /// `$2y$`).
     HashText(PasswordHash), "password-hash", ["$argon2id$v=19$m=19456,t=2,p=1$…"], str::parse
 );
 

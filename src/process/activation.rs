@@ -21,7 +21,9 @@ pub fn sockets() -> Result<Vec<Bound>, String> {
     let count = variable("LISTEN_FDS").and_then(|n| n.parse::<RawFd>().ok()).filter(|_| ours).unwrap_or(0);
     let names = variable("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names.split(':');
-    (FIRST_DESCRIPTOR..FIRST_DESCRIPTOR.saturating_add(count)).map(|fd| bound(fd, names.next().unwrap_or_default())).collect()
+    (FIRST_DESCRIPTOR..FIRST_DESCRIPTOR.saturating_add(count))
+        .map(|fd| bound(fd, names.next().unwrap_or_default()))
+        .collect()
 }
 
 fn bound(fd: RawFd, name: &str) -> Result<Bound, String> {
@@ -33,7 +35,9 @@ fn bound(fd: RawFd, name: &str) -> Result<Bound, String> {
     // at the start, and `getsockname` has just shown that it is open.
     let socket = TcpListener::from(unsafe { OwnedFd::from_raw_fd(fd) });
     if !getsockopt(&socket, AcceptConn).unwrap_or(false) {
-        return Err(format!("the socket \"{name}\" of the service manager does not listen (ListenStream= and Accept=no)"));
+        return Err(format!(
+            "the socket \"{name}\" of the service manager does not listen (ListenStream= and Accept=no)"
+        ));
     }
     let address = socket.local_addr().map_err(|e| format!("the socket \"{name}\" of the service manager: {e}"))?;
     // Child processes must not inherit it.

@@ -62,7 +62,11 @@ impl Background {
     /// # Errors
     /// When it panics, or does not end within `limit`: an unresponsive file system can block a thread for any time.
     /// The next job gets another thread then.
-    pub async fn run<T: Send + 'static>(&self, limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Result<T, JobError> {
+    pub async fn run<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, JobError> {
         let (sender, result) = tokio::sync::oneshot::channel();
         self.queue(move || {
             let _ = sender.send(work());

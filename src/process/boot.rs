@@ -89,7 +89,12 @@ const MAX_IDLE_TARGET_CONNECTIONS: usize = 1024;
 
 fn proxy(gateway: Gateway, threads: usize) -> Arc<dyn ServeHttp> {
     let ca_file = Some(crate::tls::system_roots().pem_path());
-    let conf = ServerConf { threads, upstream_keepalive_pool_size: MAX_IDLE_TARGET_CONNECTIONS, ca_file, ..ServerConf::default() };
+    let conf = ServerConf {
+        threads,
+        upstream_keepalive_pool_size: MAX_IDLE_TARGET_CONNECTIONS,
+        ca_file,
+        ..ServerConf::default()
+    };
     http_service(gateway, &Arc::new(conf))
 }
 
@@ -159,7 +164,10 @@ fn acquire_resources(
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
-    let workers = io("the workers", Builder::new_multi_thread().worker_threads(threads).thread_name("worker").enable_all().build())?;
+    let workers = io(
+        "the workers",
+        Builder::new_multi_thread().worker_threads(threads).thread_name("worker").enable_all().build(),
+    )?;
     let offered = |path: &std::path::PathBuf| {
         let prepared = check_not_taken(path, predecessor.map(Arc::as_ref)).and_then(|()| PreparedSocket::new(path));
         io(&loaded.redact(&format!("the upgrade socket {}", path.display())), prepared)
@@ -256,7 +264,11 @@ fn admin_bound(socket: std::net::TcpListener, configured: SocketAddr) -> Bound {
 
 /// Returns the addresses of TCP sockets.
 fn addresses(bound: &[Bound]) -> Vec<SocketAddr> {
-    bound.iter().filter(|bound| bound.transport().is_ok_and(|t| t == Transport::Tcp)).filter_map(|bound| bound.address().ok()).collect()
+    bound
+        .iter()
+        .filter(|bound| bound.transport().is_ok_and(|t| t == Transport::Tcp))
+        .filter_map(|bound| bound.address().ok())
+        .collect()
 }
 
 /// Returns the admin socket, from the predecessor if it has one for that address.
@@ -273,7 +285,11 @@ fn admin_socket(snapshot: &Snapshot, inherited: &mut Vec<Bound>) -> Result<std::
 }
 
 /// Takes sockets and state over from the running process, if this one is to succeed it.
-fn inherit(options: &Options, loaded: &Loaded, live: &Live) -> Result<(Vec<Bound>, Option<Arc<Predecessor>>), StartError> {
+fn inherit(
+    options: &Options,
+    loaded: &Loaded,
+    live: &Live,
+) -> Result<(Vec<Bound>, Option<Arc<Predecessor>>), StartError> {
     if !options.upgrade {
         return Ok((activation::sockets().map_err(StartError::Other)?, None));
     }

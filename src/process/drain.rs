@@ -95,7 +95,9 @@ impl Supervisor {
         // Before this process ends, since the process that started it would take its end for that of the service. And
         // not before the change is final.
         notify::main_pid(pid);
-        self.progress(UpgradeProgress::Settled(format!("process {pid} {why}; the old process ends with its last request")));
+        self.progress(UpgradeProgress::Settled(format!(
+            "process {pid} {why}; the old process ends with its last request"
+        )));
         self.enter(ProcessPhase::Leaving);
         self.close_admin();
         log::info!("the successor, process {pid}, {why}: this process ends with its last request");
@@ -165,7 +167,8 @@ impl Supervisor {
                 continue;
             }
             // It may have returned, and stand by for another successor by now.
-            let is_back = async { while back.changed().await.is_ok() && *back.borrow_and_update() == ProcessPhase::Leaving {} };
+            let is_back =
+                async { while back.changed().await.is_ok() && *back.borrow_and_update() == ProcessPhase::Leaving {} };
             tokio::select! {
                 () = self.leave() => break,
                 () = is_back => {}
@@ -189,7 +192,9 @@ impl Supervisor {
                 self.listeners.lock().iter().for_each(|l| l.pause(alone && !goes_on || l.is_shared()));
                 // If no other process has the admin listener, it continues: it reports that this process drains.
                 let others = if alone { AdminListenerState::Open } else { AdminListenerState::Paused };
-                self.admin_state.send_if_modified(|door| *door != AdminListenerState::Closed && std::mem::replace(door, others) != others);
+                self.admin_state.send_if_modified(|door| {
+                    *door != AdminListenerState::Closed && std::mem::replace(door, others) != others
+                });
                 // Pingora's own clean-up would cut connections whose request is arriving; our connections end by
                 // themselves, with their current request or shortly after the drain began.
                 self.close(true);
@@ -216,7 +221,8 @@ impl Supervisor {
             self.upgrade_listener.get().iter().for_each(|upgrade_listener| upgrade_listener.withdraw());
         }
         self.predecessor_leaves(together).await;
-        let ended: Vec<_> = std::mem::take(&mut *self.listeners.lock()).into_iter().filter_map(Listening::end).collect();
+        let ended: Vec<_> =
+            std::mem::take(&mut *self.listeners.lock()).into_iter().filter_map(Listening::end).collect();
         futures::future::join_all(ended).await;
         self.left.store(true, Ordering::Release);
         let left = limit.saturating_sub(begun.elapsed()).max(FINAL_STEPS_TIMEOUT);

@@ -200,7 +200,9 @@ impl crate::admin::ManagedProcess for Supervisor {
 
     fn source(&self) -> String {
         match &self.source {
-            ConfigSource::File(path) => std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string(),
+            ConfigSource::File(path) => {
+                std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string()
+            }
             ConfigSource::Text { name, .. } => format!("{name}, which is part of the binary"),
         }
     }

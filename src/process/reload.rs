@@ -56,7 +56,9 @@ impl Supervisor {
         let work = async move {
             let turn = tokio::time::timeout(RELOAD_TURN_TIMEOUT, supervisor.reloading.lock()).await;
             let why = match (&turn, supervisor.phase()) {
-                (Err(_), _) => format!("other reloads, or an upgrade, have been under way for {RELOAD_TURN_TIMEOUT:?}: try again"),
+                (Err(_), _) => {
+                    format!("other reloads, or an upgrade, have been under way for {RELOAD_TURN_TIMEOUT:?}: try again")
+                }
                 (Ok(_), ProcessPhase::Serving) => {
                     log::info!("an operator asks for a reload");
                     return supervisor.reload_now().await.map_err(ReloadError::Mistakes);
@@ -190,10 +192,12 @@ impl Supervisor {
     fn bind_new(&self, snapshot: &Snapshot) -> Result<Vec<Bound>, Mistakes> {
         let known = self.listeners.lock();
         let going: Vec<_> = known.iter().filter(|known| !snapshot.listeners.iter().any(|l| known.matches(l))).collect();
-        let new = snapshot.listeners.iter().enumerate().filter(|(_, listener)| !known.iter().any(|l| l.matches(listener)));
+        let new =
+            snapshot.listeners.iter().enumerate().filter(|(_, listener)| !known.iter().any(|l| l.matches(listener)));
         let new = new.map(|(index, listener)| {
-            let in_the_way =
-                going.iter().filter(|l| l.transport() == listener.transport() && sockets::overlap(l.address, listener.address));
+            let in_the_way = going
+                .iter()
+                .filter(|l| l.transport() == listener.transport() && sockets::overlap(l.address, listener.address));
             sockets::NeededSocket { index, listener, going: in_the_way.map(|l| l.socket()).collect() }
         });
         sockets::bind_listeners(new.collect())
@@ -202,14 +206,20 @@ impl Supervisor {
     fn access_log(&self, snapshot: &Snapshot) -> std::io::Result<Arc<AccessLogger>> {
         let present = Arc::clone(&self.serving().access_log);
         let (sink, format) = &snapshot.log;
-        if present.serves(sink, *format) { Ok(present) } else { Ok(Arc::new(AccessLogger::open(sink.clone(), *format)?)) }
+        if present.serves(sink, *format) {
+            Ok(present)
+        } else {
+            Ok(Arc::new(AccessLogger::open(sink.clone(), *format)?))
+        }
     }
 
     /// Returns notes about the changes that take effect at the next start only.
     fn pending_changes(&self, wanted: &Flat) -> Vec<String> {
         let changes = self.started.changes(wanted, &self.started);
         let differing = changes.iter().filter_map(|change| Some((&change.path, read_at_start(&change.path)?)));
-        let notes = differing.map(|(key, when)| format!("{key} is read at the start only: the new value takes effect at the next {when}"));
+        let notes = differing.map(|(key, when)| {
+            format!("{key} is read at the start only: the new value takes effect at the next {when}")
+        });
         notes.inspect(|note| log::warn!("{note}")).collect()
     }
 
@@ -221,7 +231,12 @@ impl Supervisor {
         let before = self.serving.replace(&serving);
         let present = &serving.snapshot.upstreams;
         let kept: ahash::AHashSet<_> = present.iter().map(|upstream| Arc::as_ptr(&upstream.pool)).collect();
-        before.snapshot.upstreams.iter().filter(|old| !kept.contains(&Arc::as_ptr(&old.pool))).for_each(|old| old.pool.retire());
+        before
+            .snapshot
+            .upstreams
+            .iter()
+            .filter(|old| !kept.contains(&Arc::as_ptr(&old.pool)))
+            .for_each(|old| old.pool.retire());
         // The last probe results of the old pools are used for the new ones.
         present.iter().for_each(|upstream| upstream.pool.refresh());
         // And so are changes of operators while this was being prepared.
@@ -245,15 +260,17 @@ impl Supervisor {
     /// is published: they are not in it.
     fn retire_listeners(&self, next: &Snapshot) {
         let mut listeners = self.listeners.lock();
-        let (stay, go) =
-            std::mem::take(&mut *listeners).into_iter().partition(|listening| next.listeners.iter().any(|l| listening.matches(l)));
+        let (stay, go) = std::mem::take(&mut *listeners)
+            .into_iter()
+            .partition(|listening| next.listeners.iter().any(|l| listening.matches(l)));
         *listeners = stay;
         drop(listeners);
         for listening in go {
             log::info!("listener {} on {} is closed", listening.name, listening.address);
             if listening.activated {
                 log::warn!(
-                    "the service manager still has the socket on {}: connections there are not accepted, and only a restart \
+                    "the service manager still has the socket on {}: connections there are not accepted, and \
+                    only a restart \
                      brings the listener back",
                     listening.address
                 );
@@ -351,6 +368,8 @@ pub async fn start_background_tasks(snapshot: &Snapshot) {
     first.extend(snapshot.kept.iter().map(|kept| tokio::spawn(Arc::clone(kept).maintain())));
     let all = futures::future::join_all(first);
     if tokio::time::timeout(FIRST_ROUND_TIMEOUT, all).await.is_err() {
-        log::warn!("some upstreams or key sets did not respond within {FIRST_ROUND_TIMEOUT:?}; retries go on in the background");
+        log::warn!(
+            "some upstreams or key sets did not respond within {FIRST_ROUND_TIMEOUT:?}; retries go on in the background"
+        );
     }
 }

@@ -12,7 +12,8 @@ use super::handover::start_successor;
 
 /// The warnings about signals that have other meanings in other gateways.
 const USR1: &str = "SIGUSR1 is ignored: SIGHUP opens the access log anew, as it reloads everything";
-const QUIT: &str = "SIGQUIT is ignored: a process ends for a successor when that serves (SIGUSR2, `portcullis upgrade`); \
+const QUIT: &str = "SIGQUIT is ignored: a process ends for a successor when that serves (SIGUSR2, `portcullis \
+    upgrade`); \
                     SIGTERM drains and ends it";
 
 /// Whether a signal to end has arrived, set in the signal handler: before the gateway serves, no task may be free to

@@ -33,12 +33,17 @@ fn is_for(bound: &Bound, listener: &Listener) -> bool {
         return false;
     }
     let same_address = bound.configured == listener.address;
-    if listener.address.port() == 0 { bound.name == listener.name } else { same_address || bound.activated && bound.name == listener.name }
+    if listener.address.port() == 0 {
+        bound.name == listener.name
+    } else {
+        same_address || bound.activated && bound.name == listener.name
+    }
 }
 
 /// Returns whether an inherited socket keeps a listener from its address.
 fn is_in_the_way(bound: &Bound, listener: &Listener) -> bool {
-    bound.transport().is_ok_and(|transport| transport == listener.transport()) && overlap(bound.configured, listener.address)
+    bound.transport().is_ok_and(|transport| transport == listener.transport())
+        && overlap(bound.configured, listener.address)
 }
 
 /// Returns a socket for every listener: inherited where the predecessor has one for that name and address.
@@ -55,7 +60,9 @@ pub fn for_listeners(snapshot: &Snapshot, mut inherited: Vec<Bound>) -> Result<V
                 let found = inherited.swap_remove(place);
                 if found.activated && found.configured != listener.address {
                     let (name, here, there) = (&listener.name, found.configured, listener.address);
-                    log::warn!("listener {name} is on {here}, where the service manager has its socket, and not on {there}");
+                    log::warn!(
+                        "listener {name} is on {here}, where the service manager has its socket, and not on {there}"
+                    );
                 }
                 bound.push(Bound { name: listener.name.clone(), configured: listener.address, ..found });
             }
@@ -69,13 +76,16 @@ pub fn for_listeners(snapshot: &Snapshot, mut inherited: Vec<Bound>) -> Result<V
             unused.configured
         );
     }
-    let in_the_way = |wanted: &NeededSocket<'_>| inherited.iter().find(|b| is_in_the_way(b, wanted.listener)).map(|b| b.configured);
+    let in_the_way =
+        |wanted: &NeededSocket<'_>| inherited.iter().find(|b| is_in_the_way(b, wanted.listener)).map(|b| b.configured);
     let in_the_way = wanted.iter().find_map(in_the_way);
     bound.extend(bind_listeners(wanted).map_err(|mut mistakes| {
         if let Some(address) = in_the_way {
             mistakes.add(
                 &Place::default(),
-                format!("the gateway that runs has {address} itself, which is in the way: reload it first, then upgrade"),
+                format!(
+                    "the gateway that runs has {address} itself, which is in the way: reload it first, then upgrade"
+                ),
             );
         }
         mistakes
@@ -169,7 +179,8 @@ fn unlistened((transport, address): (Transport, SocketAddr), going: &[BorrowedFd
 /// Raises the limit of open files to the maximum that the system allows: the soft limit is often 1,024, for programs
 /// that use select(2).
 pub fn raise_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
         log::info!("the limit of open files stays as it is: {error}");
     }

@@ -117,7 +117,10 @@ mod tests {
             lengths in proptest::collection::vec((0_usize..300, any::<bool>(), any::<bool>()), 1..12),
             cuts in proptest::collection::vec(1_usize..50, 1..200),
         ) {
-            let frames: Vec<Vec<u8>> = lengths.iter().map(|(n, big, masked)| frame(2, if *big { n * 400 } else { *n }, *masked)).collect();
+            let frames: Vec<Vec<u8>> = lengths.iter().map(|(n, big, masked)| {
+                let length = if *big { n * 400 } else { *n };
+                frame(2, length, *masked)
+            }).collect();
             let bytes = frames.concat();
             let mut ends = vec![0];
             frames.iter().for_each(|f| ends.push(ends[ends.len() - 1] + f.len()));

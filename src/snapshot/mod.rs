@@ -135,7 +135,11 @@ impl Route {
     /// Returns the filters for requests of the listener at that place.
     pub fn filters(&self, listener: Option<usize>) -> &Chain {
         let of_listener = || self.chains.of_listeners.iter().find(|(place, _)| Some(*place) == listener);
-        if self.chains.of_listeners.is_empty() { &self.chains.usual } else { of_listener().map_or(&self.chains.usual, |(_, chain)| chain) }
+        if self.chains.of_listeners.is_empty() {
+            &self.chains.usual
+        } else {
+            of_listener().map_or(&self.chains.usual, |(_, chain)| chain)
+        }
     }
 
     /// Returns the metrics, created on first use, so that routes without traffic cost nothing.

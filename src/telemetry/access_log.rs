@@ -73,7 +73,11 @@ impl AccessLogger {
         let writer = match out {
             Some(out) => {
                 let shared = Arc::clone(&shared);
-                Some(std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write_buffers(&shared, out))?)
+                Some(
+                    std::thread::Builder::new()
+                        .name("access-log".to_owned())
+                        .spawn(move || write_buffers(&shared, out))?,
+                )
             }
             None => None,
         };

@@ -98,7 +98,8 @@ impl ActiveCount {
 }
 
 /// The bounds of histograms in seconds, from a cached response to a long poll.
-pub const HISTOGRAM_BOUNDS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+pub const HISTOGRAM_BOUNDS: [f64; 15] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 /// One cell for each bound, one for values above the last, and one for the sum.
 const TIMING_CELLS: usize = HISTOGRAM_BOUNDS.len() + 2;
@@ -131,7 +132,11 @@ impl Timings {
         let sums = self.0.sums();
         let mut within = [0; HISTOGRAM_BOUNDS.len()];
         within.copy_from_slice(&sums[..HISTOGRAM_BOUNDS.len()]);
-        Counted { within, count: sums[..=HISTOGRAM_BOUNDS.len()].iter().sum(), seconds: sums[TIMING_CELLS - 1] as f64 / 1e9 }
+        Counted {
+            within,
+            count: sums[..=HISTOGRAM_BOUNDS.len()].iter().sum(),
+            seconds: sums[TIMING_CELLS - 1] as f64 / 1e9,
+        }
     }
 }
 
@@ -163,7 +168,8 @@ mod tests {
     proptest! {
         #[test]
         fn times_are_counted_as_prometheus_counts_them(
-            times in prop::collection::vec(prop_oneof![0.0..40.0f64, prop::sample::select(HISTOGRAM_BOUNDS.to_vec())], 0..50),
+            times in prop::collection::vec(prop_oneof![0.0..40.0f64,
+            prop::sample::select(HISTOGRAM_BOUNDS.to_vec())], 0..50),
         ) {
             let timings = Timings::default();
             let options = prometheus::HistogramOpts::new("model", "model").buckets(HISTOGRAM_BOUNDS.to_vec());
@@ -177,7 +183,8 @@ mod tests {
             prop_assert!((counted.seconds - model.get_sample_sum()).abs() < 1e-6);
             let families = prometheus::core::Collector::collect(&model);
             let mut all = 0;
-            for (bucket, within) in families[0].get_metric()[0].get_histogram().get_bucket().iter().zip(counted.within) {
+            let buckets = families[0].get_metric()[0].get_histogram().get_bucket();
+            for (bucket, within) in buckets.iter().zip(counted.within) {
                 all += within;
                 prop_assert_eq!(bucket.cumulative_count(), all);
             }

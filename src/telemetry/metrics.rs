@@ -78,18 +78,105 @@ pub struct UpstreamState {
     pub targets: Vec<(String, bool, u32, bool)>,
 }
 
+/// These gauges get their values anew at each scrape.
+#[derive(Debug)]
+struct ScrapedGauges {
+    gate: GaugeVec,
+    breaker: GaugeVec,
+    jwks_age: GaugeVec,
+    target_ejected: GaugeVec,
+    target_health: GaugeVec,
+    target_active: GaugeVec,
+}
+
+impl ScrapedGauges {
+    fn new(r: &Registry) -> Self {
+        Self {
+            gate: gauges(
+                r,
+                "portcullis_upstream_requests",
+                "Requests in flight, queued requests, and the limit",
+                &["upstream", "state"],
+            ),
+            breaker: gauges(
+                r,
+                "portcullis_upstream_breaker_open",
+                "1 if the breaker is open, 0.5 if it is half-open",
+                &["upstream"],
+            ),
+            jwks_age: gauges(
+                r,
+                "portcullis_jwks_age_seconds",
+                "Seconds since the key set was last fetched or read",
+                &["source"],
+            ),
+            target_ejected: gauges(
+                r,
+                "portcullis_target_ejected",
+                "1 if the target is ejected",
+                &["upstream", "target"],
+            ),
+            target_health: gauges(
+                r,
+                "portcullis_target_healthy",
+                "1 if the target is eligible",
+                &["upstream", "target"],
+            ),
+            target_active: gauges(
+                r,
+                "portcullis_target_requests_in_flight",
+                "Requests in flight on the target",
+                &["upstream", "target"],
+            ),
+        }
+    }
+
+    fn reset(&self) {
+        let of_targets = [&self.target_ejected, &self.target_health, &self.target_active];
+        for gauges in [&self.gate, &self.breaker, &self.jwks_age].into_iter().chain(of_targets) {
+            gauges.reset();
+        }
+    }
+}
+
+/// These metrics tell how reloads ended, and when the present configuration was loaded.
+#[derive(Debug)]
+struct ReloadMetrics {
+    by_outcome: IntCounterVec,
+    time: Gauge,
+    ok: IntGauge,
+    bad_files: GaugeVec,
+}
+
+impl ReloadMetrics {
+    fn new(r: &Registry) -> Self {
+        Self {
+            by_outcome: counters(r, "portcullis_reloads_total", "Reloads by outcome", &["outcome"]),
+            time: gauges(
+                r,
+                "portcullis_config_loaded_timestamp_seconds",
+                "When the present configuration was loaded",
+                &[],
+            )
+            .with_label_values(&[] as &[&str]),
+            ok: gauge(r, "portcullis_config_last_reload_successful", "1 if the last reload succeeded"),
+            bad_files: gauges(
+                r,
+                "portcullis_config_bad_file",
+                "1 for a file for which the last reload was rejected",
+                &["file"],
+            ),
+        }
+    }
+}
+
 /// All metrics of the process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     reasons: Cells<{ Reason::ALL.len() }>,
     ejections: IntCounterVec,
-    gate: GaugeVec,
-    jwks_age: GaugeVec,
-    breaker: GaugeVec,
-    target_ejected: GaugeVec,
-    target_health: GaugeVec,
-    target_active: GaugeVec,
+    scraped: ScrapedGauges,
     /// Open downstream connections.
     pub open_connections: ActiveCount,
     /// Accepted downstream connections.
@@ -100,11 +187,8 @@ pub struct Metrics {
     pub panics: IntCounter,
     /// Log lines that were dropped because the writer was too slow.
     pub log_dropped: IntCounter,
-    reloads: IntCounterVec,
+    reloads: ReloadMetrics,
     upgrades: IntCounterVec,
-    reload_time: Gauge,
-    reload_ok: IntGauge,
-    bad_files: GaugeVec,
     upstreams: RwLock<BTreeMap<String, Arc<UpstreamMetrics>>>,
     routes: RwLock<BTreeMap<String, Arc<RouteMetrics>>>,
     unrouted: OnceLock<Arc<RouteMetrics>>,
@@ -120,18 +204,28 @@ impl Metrics {
         let r = &registry;
         Self {
             reasons: Cells::default(),
-            ejections: counters(r, "portcullis_target_ejections_total", "Ejections of targets", &["upstream", "reason"]),
-            gate: gauges(r, "portcullis_upstream_requests", "Requests in flight, queued requests, and the limit", &["upstream", "state"]),
-            jwks_age: gauges(r, "portcullis_jwks_age_seconds", "Seconds since the key set was last fetched or read", &["source"]),
-            breaker: gauges(r, "portcullis_upstream_breaker_open", "1 if the breaker is open, 0.5 if it is half-open", &["upstream"]),
-            target_ejected: gauges(r, "portcullis_target_ejected", "1 if the target is ejected", &["upstream", "target"]),
-            target_health: gauges(r, "portcullis_target_healthy", "1 if the target is eligible", &["upstream", "target"]),
-            target_active: gauges(r, "portcullis_target_requests_in_flight", "Requests in flight on the target", &["upstream", "target"]),
+            ejections: counters(
+                r,
+                "portcullis_target_ejections_total",
+                "Ejections of targets",
+                &["upstream", "reason"],
+            ),
+            scraped: ScrapedGauges::new(r),
             open_connections: ActiveCount::default(),
             accepted: Counter::default(),
-            refused: counters(r, "portcullis_connections_refused_total", "Connections that ended before a request was read", &["cause"]),
-            panics: counters(r, "portcullis_panics_total", "Panics: each is a defect of the gateway and failed one request", &[])
-                .with_label_values(&[] as &[&str]),
+            refused: counters(
+                r,
+                "portcullis_connections_refused_total",
+                "Connections that ended before a request was read",
+                &["cause"],
+            ),
+            panics: counters(
+                r,
+                "portcullis_panics_total",
+                "Panics: each is a defect of the gateway and failed one request",
+                &[],
+            )
+            .with_label_values(&[] as &[&str]),
             log_dropped: counters(
                 r,
                 "portcullis_log_lines_dropped_total",
@@ -139,12 +233,13 @@ impl Metrics {
                 &[],
             )
             .with_label_values(&[] as &[&str]),
-            reloads: counters(r, "portcullis_reloads_total", "Reloads by outcome", &["outcome"]),
-            upgrades: counters(r, "portcullis_upgrades_total", "Successors that this process started, by outcome", &["outcome"]),
-            reload_time: gauges(r, "portcullis_config_loaded_timestamp_seconds", "When the present configuration was loaded", &[])
-                .with_label_values(&[] as &[&str]),
-            reload_ok: gauge(r, "portcullis_config_last_reload_successful", "1 if the last reload succeeded"),
-            bad_files: gauges(r, "portcullis_config_bad_file", "1 for a file for which the last reload was rejected", &["file"]),
+            reloads: ReloadMetrics::new(r),
+            upgrades: counters(
+                r,
+                "portcullis_upgrades_total",
+                "Successors that this process started, by outcome",
+                &["outcome"],
+            ),
             upstreams: RwLock::default(),
             routes: RwLock::default(),
             unrouted: OnceLock::new(),
@@ -179,22 +274,22 @@ impl Metrics {
 
     /// Records that a configuration was loaded.
     pub fn loaded(&self) {
-        self.reload_ok.set(1);
+        self.reloads.ok.set(1);
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        self.reload_time.set(now.map_or(0.0, |d| d.as_secs_f64()));
+        self.reloads.time.set(now.map_or(0.0, |d| d.as_secs_f64()));
     }
 
     /// Records a reload, and the files for which it was rejected.
     pub fn reloaded(&self, ok: bool, bad_files: &[String]) {
-        self.reloads.with_label_values(&[if ok { "taken" } else { "refused" }]).inc();
+        self.reloads.by_outcome.with_label_values(&[if ok { "taken" } else { "refused" }]).inc();
         if ok {
             self.loaded();
         } else {
-            self.reload_ok.set(0);
+            self.reloads.ok.set(0);
         }
-        self.bad_files.reset();
+        self.reloads.bad_files.reset();
         for file in bad_files.iter().take(MAX_BAD_FILES) {
-            self.bad_files.with_label_values(&[file]).set(1.0);
+            self.reloads.bad_files.with_label_values(&[file]).set(1.0);
         }
     }
 
@@ -217,24 +312,27 @@ impl Metrics {
     }
 
     /// Renders all metrics in Prometheus' text format.
-    pub fn render(&self, upstreams: impl Iterator<Item = UpstreamState>, key_sets: impl Iterator<Item = (String, f64)>) -> Vec<u8> {
-        for gauges in [&self.target_health, &self.target_active, &self.target_ejected, &self.gate, &self.breaker, &self.jwks_age] {
-            gauges.reset();
-        }
+    pub fn render(
+        &self,
+        upstreams: impl Iterator<Item = UpstreamState>,
+        key_sets: impl Iterator<Item = (String, f64)>,
+    ) -> Vec<u8> {
+        let scraped = &self.scraped;
+        scraped.reset();
         for (source, age) in key_sets {
-            self.jwks_age.with_label_values(&[&source]).set(age);
+            scraped.jwks_age.with_label_values(&[&source]).set(age);
         }
         for UpstreamState { name, gate, breaker, targets } in upstreams {
             for (state, value) in ["active", "pending", "limit"].iter().zip(gate) {
-                self.gate.with_label_values(&[&name, *state]).set(f64::from(value));
+                scraped.gate.with_label_values(&[&name, *state]).set(f64::from(value));
             }
             if let Some(open) = breaker {
-                self.breaker.with_label_values(&[&name]).set(open);
+                scraped.breaker.with_label_values(&[&name]).set(open);
             }
             for (target, healthy, active, ejected) in targets {
-                self.target_health.with_label_values(&[&name, &target]).set(f64::from(u8::from(healthy)));
-                self.target_active.with_label_values(&[&name, &target]).set(f64::from(active));
-                self.target_ejected.with_label_values(&[&name, &target]).set(f64::from(u8::from(ejected)));
+                scraped.target_health.with_label_values(&[&name, &target]).set(f64::from(u8::from(healthy)));
+                scraped.target_active.with_label_values(&[&name, &target]).set(f64::from(active));
+                scraped.target_ejected.with_label_values(&[&name, &target]).set(f64::from(u8::from(ejected)));
             }
         }
         let mut families = self.registry.gather();
@@ -252,7 +350,11 @@ impl Metrics {
         let reasons = Reason::ALL.iter().zip(self.reasons.sums());
         let reasons = reasons.map(|(reason, count)| family::counter(&[("reason", reason.code())], count)).collect();
         let mut all = vec![
-            family::counters("portcullis_requests_ended_total", "Requests by the reason with which they ended", reasons),
+            family::counters(
+                "portcullis_requests_ended_total",
+                "Requests by the reason with which they ended",
+                reasons,
+            ),
             family::gauges(
                 "portcullis_connections_open",
                 "Client connections that are open",
@@ -295,11 +397,16 @@ fn of_upstreams(upstreams: &BTreeMap<String, Arc<UpstreamMetrics>>) -> Vec<Metri
     let times = |name: &str, timings: &Timings| vec![family::histogram(&[("upstream", name)], timings)];
     let count = |name: &str, counter: &Counter| vec![family::counter(&[("upstream", name)], counter.get())];
     let outcomes = |name: &str, counters: [(&str, &Counter); 2]| {
-        let metrics = counters.map(|(outcome, counter)| family::counter(&[("outcome", outcome), ("upstream", name)], counter.get()));
+        let metrics = counters
+            .map(|(outcome, counter)| family::counter(&[("outcome", outcome), ("upstream", name)], counter.get()));
         metrics.to_vec()
     };
     vec![
-        family::histograms("portcullis_upstream_connect_seconds", "To connect to a target", each(&|name, u| times(name, &u.connect))),
+        family::histograms(
+            "portcullis_upstream_connect_seconds",
+            "To connect to a target",
+            each(&|name, u| times(name, &u.connect)),
+        ),
         family::histograms(
             "portcullis_upstream_response_seconds",
             "From forwarding to the response's headers",
@@ -310,7 +417,11 @@ fn of_upstreams(upstreams: &BTreeMap<String, Arc<UpstreamMetrics>>) -> Vec<Metri
             "Connections made to targets",
             each(&|name, u| count(name, &u.connections)),
         ),
-        family::counters("portcullis_upstream_reused_total", "Requests on a reused connection", each(&|name, u| count(name, &u.reused))),
+        family::counters(
+            "portcullis_upstream_reused_total",
+            "Requests on a reused connection",
+            each(&|name, u| count(name, &u.reused)),
+        ),
         family::counters(
             "portcullis_upstream_hedges_total",
             "Hedged requests to a second target while the first was slow",
@@ -331,7 +442,10 @@ fn of_upstreams(upstreams: &BTreeMap<String, Arc<UpstreamMetrics>>) -> Vec<Metri
 
 /// Registers a metric. A malformed or repeated name is a defect of this file, which the test below finds: names
 /// contain nothing from outside.
-#[expect(clippy::expect_used, reason = "names and label sets are constants of this file, made once, and the test makes them all")]
+#[expect(
+    clippy::expect_used,
+    reason = "names and label sets are constants of this file, made once, and the test makes them all"
+)]
 fn registered<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
     let collector = made.expect("a valid name");
     let clash = registry.register(Box::new(collector.clone()));

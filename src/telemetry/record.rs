@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::exchange::{Reason, TlsFacts};
+use crate::notation::is_named_like_secret;
 
 /// The record of a request that has ended. Everything is borrowed; nothing is copied to be logged.
 #[derive(Clone, Copy, Debug)]
@@ -135,7 +136,9 @@ impl Record<'_> {
             String::from_utf8_lossy(&safe),
             self.reason.code()
         );
-        for (name, value) in [("route", self.route), ("target", self.target), ("consumer", self.consumer), ("detail", self.detail)] {
+        for (name, value) in
+            [("route", self.route), ("target", self.target), ("consumer", self.consumer), ("detail", self.detail)]
+        {
             if let Some(value) = value {
                 let _ = write!(out, "  {name}=");
                 escape(value.as_bytes(), out);
@@ -212,9 +215,6 @@ fn escape(value: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Words in a parameter's name that mark its value as a secret.
-const SECRET_WORDS: &[&str] = &["token", "key", "secret", "pass", "auth", "sig", "code", "session", "credential"];
-
 /// Yields the parts of a query, with the values of secret parameters as `***`.
 fn masked(query: &str, names: &[String], mut push: impl FnMut(&str)) {
     for (count, pair) in query.split('&').enumerate() {
@@ -223,7 +223,7 @@ fn masked(query: &str, names: &[String], mut push: impl FnMut(&str)) {
         }
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let decoded = percent_encoding::percent_decode_str(name).decode_utf8_lossy().to_ascii_lowercase();
-        let is_secret = SECRET_WORDS.iter().any(|word| decoded.contains(word)) || names.iter().any(|n| n.eq_ignore_ascii_case(&decoded));
+        let is_secret = is_named_like_secret(&decoded) || names.iter().any(|n| n.eq_ignore_ascii_case(&decoded));
         if !value.is_empty() && is_secret {
             push(name);
             push("=***");

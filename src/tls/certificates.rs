@@ -39,8 +39,9 @@ pub fn chain_and_key(cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, Strin
         .ok()
         .flatten()
         .ok_or_else(|| format!("{} holds no private key in PEM", key.display()))?;
-    let signing = rustls::crypto::ring::sign::any_supported_type(&key_der)
-        .map_err(|_| format!("the key in {} is of no supported kind (RSA, ECDSA P-256 or P-384, Ed25519)", key.display()))?;
+    let signing = rustls::crypto::ring::sign::any_supported_type(&key_der).map_err(|_| {
+        format!("the key in {} is of no supported kind (RSA, ECDSA P-256 or P-384, Ed25519)", key.display())
+    })?;
     let certified = CertifiedKey::new(chain, signing);
     match certified.keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(Arc::new(certified)),
@@ -57,7 +58,9 @@ pub fn trusted_roots(path: Option<&Path>) -> Result<RootCertStore, String> {
     match path {
         Some(path) => {
             for certificate in certificates(path)? {
-                store.add(certificate).map_err(|e| format!("{} holds a certificate that cannot be used as a CA: {e}", path.display()))?;
+                store
+                    .add(certificate)
+                    .map_err(|e| format!("{} holds a certificate that cannot be used as a CA: {e}", path.display()))?;
             }
         }
         None => {
@@ -111,7 +114,8 @@ impl PeerRoots {
             all.extend_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, c.as_ref()).as_ref());
             all
         });
-        let wrapped: Vec<WrappedX509> = certificates.into_iter().map(|c| WrappedX509::new(c.as_ref().to_vec(), parse_x509)).collect();
+        let wrapped: Vec<WrappedX509> =
+            certificates.into_iter().map(|c| WrappedX509::new(c.as_ref().to_vec(), parse_x509)).collect();
         let may_be_own = wrapped.iter().any(may_be_own);
         Self { certificates: wrapped.into(), may_be_own, digest }
     }

@@ -39,7 +39,11 @@ static VERIFIED: LazyLock<Mutex<HashMap<[u8; 32], Instant>>> = LazyLock::new(Mut
 /// has a name.
 pub fn may_be_own(certificate: &WrappedX509) -> bool {
     let certificate = certificate.borrow_cert();
-    let named = certificate.subject_alternative_name().ok().flatten().is_some_and(|names| !names.value.general_names.is_empty());
+    let named = certificate
+        .subject_alternative_name()
+        .ok()
+        .flatten()
+        .is_some_and(|names| !names.value.general_names.is_empty());
     certificate.is_ca() && certificate.subject() == certificate.issuer() && named
 }
 
@@ -56,7 +60,9 @@ pub fn is_verified_later(peer: &HttpPeer) -> bool {
 pub async fn verify_own_certificate(peer: &HttpPeer, digest: Option<&Digest>) -> Result<()> {
     let Some(ca) = peer.options.ca.as_ref().filter(|_| is_verified_later(peer)) else { return Ok(()) };
     let shown = digest.and_then(|digest| digest.ssl_digest.as_ref()).map(|tls| tls.cert_digest.as_slice());
-    let Some(shown) = shown.filter(|shown| !shown.is_empty()) else { return reject("the target has presented no certificate") };
+    let Some(shown) = shown.filter(|shown| !shown.is_empty()) else {
+        return reject("the target has presented no certificate");
+    };
     if let Some(own) = ca.iter().find(|certificate| sha256(certificate.borrow_raw_cert()) == shown) {
         return verify_named(own, &peer.sni).or_else(|why| reject(&why));
     }
@@ -67,7 +73,9 @@ pub async fn verify_own_certificate(peer: &HttpPeer, digest: Option<&Digest>) ->
     }
     let time = peer.options.total_connection_timeout.unwrap_or(Duration::from_secs(5));
     let verified = tokio::time::timeout(time, verify_as_usual(peer, ca, shown)).await;
-    verified.unwrap_or_else(|_| Err("the target's certificate could not be verified in time".to_owned())).or_else(|why| reject(&why))?;
+    verified
+        .unwrap_or_else(|_| Err("the target's certificate could not be verified in time".to_owned()))
+        .or_else(|why| reject(&why))?;
     let mut known = VERIFIED.lock();
     if known.len() >= MAX_VERIFIED {
         known.clear();
@@ -119,7 +127,8 @@ async fn verify_as_usual(peer: &HttpPeer, ca: &CaType, shown: &[u8]) -> std::res
     let address = peer._address.as_inet().ok_or("the target has no address")?;
     let name = ServerName::try_from(peer.sni.clone()).map_err(|e| e.to_string())?;
     let stream = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
-    let stream = pingora::tls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|e| e.to_string())?;
+    let stream =
+        pingora::tls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|e| e.to_string())?;
     let own = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     if own.is_some_and(|own| sha256(own.as_ref()) == shown) {
         Ok(())

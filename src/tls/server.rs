@@ -85,7 +85,11 @@ pub struct ServerSettings {
 }
 
 /// Returns the TLS configuration of a listener, over a table of certificates that may be replaced later.
-pub fn server_config(settings: &ServerSettings, table: Arc<ArcSwap<CertificateTable>>, tickets: Tickets) -> Arc<ServerConfig> {
+pub fn server_config(
+    settings: &ServerSettings,
+    table: Arc<ArcSwap<CertificateTable>>,
+    tickets: Tickets,
+) -> Arc<ServerConfig> {
     super::install_provider();
     let versions: &[&rustls::SupportedProtocolVersion] =
         if settings.only_13 { &[&version::TLS13] } else { &[&version::TLS12, &version::TLS13] };

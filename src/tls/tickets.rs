@@ -60,7 +60,9 @@ impl TicketKeys {
     }
 
     fn newest(&self, now: u64) -> Option<TicketKey> {
-        let young = |keys: &[TicketKey]| keys.first().copied().filter(|k| now.saturating_sub(k.since) < KEY_ROTATION_INTERVAL.as_secs());
+        let young = |keys: &[TicketKey]| {
+            keys.first().copied().filter(|k| now.saturating_sub(k.since) < KEY_ROTATION_INTERVAL.as_secs())
+        };
         if let Some(key) = young(&self.0.read()) {
             return Some(key);
         }

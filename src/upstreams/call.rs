@@ -106,7 +106,13 @@ pub async fn read_body(session: &mut HttpSession<()>, most: usize) -> Result<(By
 
 /// Sends a request and reads the response, with at most `most` bytes of its body. The connection is released for
 /// reuse when the whole response was read and the peer has an idle timeout.
-pub async fn call(connector: &Connector<()>, peer: &HttpPeer, request: RequestHeader, body: Bytes, most: usize) -> Result<Reply> {
+pub async fn call(
+    connector: &Connector<()>,
+    peer: &HttpPeer,
+    request: RequestHeader,
+    body: Bytes,
+    most: usize,
+) -> Result<Reply> {
     let (mut session, _) = connect(connector, peer).await?;
     let head = exchange(&mut session, request, body, false, peer.options.read_timeout, &mut |_| {}).await?;
     let (body, whole) = read_body(&mut session, most).await?;
@@ -162,13 +168,23 @@ async fn send(session: &mut HttpSession<()>, mut request: RequestHeader, body: B
 
 /// Returns the head of the final response. Each head may take that long as a whole: Pingora's timeout is for each
 /// part of it that comes.
-async fn read_head(session: &mut HttpSession<()>, limit: Option<Duration>, upgrade: bool, interim: Interim<'_>) -> Result<ResponseHeader> {
+async fn read_head(
+    session: &mut HttpSession<()>,
+    limit: Option<Duration>,
+    upgrade: bool,
+    interim: Interim<'_>,
+) -> Result<ResponseHeader> {
     for _ in 0..=MAX_INTERIM {
         let reading = session.read_response_header();
         match limit {
             Some(limit) => match tokio::time::timeout(limit, reading).await {
                 Ok(read) => read?,
-                Err(_) => return pingora::Error::e_explain(pingora::ErrorType::ReadTimedout, "the head of the response took too long"),
+                Err(_) => {
+                    return pingora::Error::e_explain(
+                        pingora::ErrorType::ReadTimedout,
+                        "the head of the response took too long",
+                    );
+                }
             },
             None => reading.await?,
         }

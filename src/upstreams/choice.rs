@@ -123,7 +123,8 @@ impl Choice {
     pub fn build(shape: &PoolShape, known: &HashMap<SocketAddr, KnownTarget>, now: u64) -> Self {
         let mut all: Vec<&KnownTarget> = known.values().collect();
         all.sort_by_key(|k| k.target.address);
-        let mut choice = Self { total: all.len(), timed: shape.algorithm == Algorithm::LeastResponseTime, ..Self::default() };
+        let mut choice =
+            Self { total: all.len(), timed: shape.algorithm == Algorithm::LeastResponseTime, ..Self::default() };
         if shape.sessions.is_some() {
             let keeps = all.iter().filter(|k| k.is_eligible());
             choice.sessions = keeps.map(|k| (k.member.tag, Arc::clone(&k.member))).collect();
@@ -134,8 +135,10 @@ impl Choice {
         levels.dedup();
         let of = |level: u32| all.iter().copied().filter(move |k| k.spec.priority == level);
         let weigh = |list: &mut dyn Iterator<Item = &KnownTarget>| list.map(|k| u64::from(k.spec.weight)).sum::<u64>();
-        let mut health: Vec<(u64, u64)> =
-            levels.iter().map(|level| (weigh(&mut of(*level).filter(|k| k.is_eligible())), weigh(&mut of(*level)))).collect();
+        let mut health: Vec<(u64, u64)> = levels
+            .iter()
+            .map(|level| (weigh(&mut of(*level).filter(|k| k.is_eligible())), weigh(&mut of(*level))))
+            .collect();
         let calm = !in_panic(shape.panic_threshold, &mut health);
         choice.panic = !calm;
         let mut end = 0;
@@ -156,7 +159,8 @@ impl Choice {
 /// Returns whether too few targets are healthy. Then health is ignored in the priorities below the threshold (Envoy's
 /// panic threshold), and `health` is changed accordingly.
 fn in_panic(threshold: u32, health: &mut [(u64, u64)]) -> bool {
-    let enough: u64 = health.iter().filter(|(_, total)| *total > 0).map(|(healthy, total)| (140 * healthy / total).min(100)).sum();
+    let enough: u64 =
+        health.iter().filter(|(_, total)| *total > 0).map(|(healthy, total)| (140 * healthy / total).min(100)).sum();
     if enough >= 100 {
         return false;
     }
@@ -184,13 +188,24 @@ fn by_zone<'k>(shape: &PoolShape, members: Vec<&'k KnownTarget>, near_total: u64
 
 impl Group {
     fn new(shape: &PoolShape, members: &[&KnownTarget], now: u64) -> Self {
-        let seat =
-            |k: &&KnownTarget| Seat { id: k.target.id, weight: k.spec.weight, ramp: (k.ramp(shape, now) * f64::from(WHOLE_WEIGHT)) as u32 };
+        let seat = |k: &&KnownTarget| Seat {
+            id: k.target.id,
+            weight: k.spec.weight,
+            ramp: (k.ramp(shape, now) * f64::from(WHOLE_WEIGHT)) as u32,
+        };
         let seats: Vec<Seat> = members.iter().map(seat).collect();
-        Self { balance: shape.algorithm.build(&seats), members: members.iter().map(|k| Arc::clone(&k.member)).collect() }
+        Self {
+            balance: shape.algorithm.build(&seats),
+            members: members.iter().map(|k| Arc::clone(&k.member)).collect(),
+        }
     }
 
-    fn pick<T>(&self, context: &PickContext<'_>, timed: bool, take: &mut impl FnMut(&Arc<Member>) -> Option<T>) -> Option<T> {
+    fn pick<T>(
+        &self,
+        context: &PickContext<'_>,
+        timed: bool,
+        take: &mut impl FnMut(&Arc<Member>) -> Option<T>,
+    ) -> Option<T> {
         let now = if timed { crate::exchange::clock::now() } else { 0 };
         let loads = GroupLoads { members: &self.members, now, total: context.active };
         let mut tried: Vec<usize> = if context.tried.is_empty() {
@@ -226,7 +241,9 @@ impl KnownTarget {
     }
 
     fn ramp(&self, shape: &PoolShape, now: u64) -> f64 {
-        let (Some((window, aggression)), Some(passed)) = (shape.slow_start, self.target.started(now)) else { return 1.0 };
+        let (Some((window, aggression)), Some(passed)) = (shape.slow_start, self.target.started(now)) else {
+            return 1.0;
+        };
         slow_start(passed, window, f64::from(aggression) / 1_000.0)
     }
 }

@@ -52,7 +52,9 @@ pub fn reason_of(error: &Error) -> Reason {
     use ErrorType as E;
     match (error.esource(), error.etype()) {
         (_, E::ConnectTimedout | E::TLSHandshakeTimedout) => Reason::ConnectTimeout,
-        (_, E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::BindError | E::SocketError) => Reason::ConnectRefused,
+        (_, E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::BindError | E::SocketError) => {
+            Reason::ConnectRefused
+        }
         (_, E::TLSHandshakeFailure | E::InvalidCert | E::HandshakeError | E::TLSWantX509Lookup) => Reason::TargetTls,
         (ErrorSource::Upstream, E::ReadTimedout | E::WriteTimedout) => Reason::TargetTimeout,
         (ErrorSource::Upstream, _) if is_stream_reset(error) || is_unprocessed(error) => Reason::TargetReset,

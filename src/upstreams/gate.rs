@@ -132,7 +132,8 @@ impl Gate {
 
     fn try_enter(self: &Arc<Self>, class: Class) -> Option<AdmittedRequest> {
         let most = class.share(self.limit());
-        let entered = self.active.fetch_update(Ordering::SeqCst, Ordering::Relaxed, |active| (active < most).then(|| active + 1));
+        let entered =
+            self.active.fetch_update(Ordering::SeqCst, Ordering::Relaxed, |active| (active < most).then(|| active + 1));
         entered.ok().map(|_| AdmittedRequest(Arc::clone(self)))
     }
 

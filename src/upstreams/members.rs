@@ -190,7 +190,12 @@ impl PoolMembers {
         let mut take = |member: &Arc<Member>| self.take(member, &mut why);
         let home = request.session.and_then(|tag| choice.sessions.get(&tag));
         let bound = home.filter(|m| !request.tried.contains(&m.target.address));
-        let context = PickContext { key: request.key, random: fastrand::u64(..), tried: request.tried, active: self.gate.active() };
+        let context = PickContext {
+            key: request.key,
+            random: fastrand::u64(..),
+            tried: request.tried,
+            active: self.gate.active(),
+        };
         let picked = bound.and_then(&mut take).or_else(|| choice.pick(&context, take));
         match (picked, admission) {
             (Some(mut picked), admission) => {
@@ -248,7 +253,12 @@ impl PoolMembers {
         let target = &picked.member.target;
         for (breaker, admission) in picked.passes.iter_mut().filter_map(Option::take) {
             if breaker.record(admission, Some(outcome.is_good())) {
-                log::warn!("upstream {}: a breaker is {}, after target {}", self.shape.name, breaker.phase(), target.label);
+                log::warn!(
+                    "upstream {}: a breaker is {}, after target {}",
+                    self.shape.name,
+                    breaker.phase(),
+                    target.label
+                );
             }
         }
         if let Some(seconds) = seconds {
@@ -302,7 +312,9 @@ impl PoolMembers {
         let at_start = known.is_empty();
         let mut next = HashMap::new();
         for backend in backends {
-            let (Some(address), Some(spec)) = (backend.addr.as_inet(), backend.ext.get::<TargetSpec>()) else { continue };
+            let (Some(address), Some(spec)) = (backend.addr.as_inet(), backend.ext.get::<TargetSpec>()) else {
+                continue;
+            };
             let target = known.get(address).map_or_else(|| Arc::new(Target::new(*address)), |k| Arc::clone(&k.target));
             if !at_start && !known.contains_key(address) {
                 target.start_slowly();
@@ -351,7 +363,9 @@ impl PoolMembers {
         let now = clock::now();
         let mut changed = self.choice.load().starting;
         // When ejection is no longer configured, ejected targets return at once.
-        let back = |target: &Target| if self.shape.outlier.is_some() { target.expire_ejection(now) } else { target.end_ejection(true) };
+        let back = |target: &Target| {
+            if self.shape.outlier.is_some() { target.expire_ejection(now) } else { target.end_ejection(true) }
+        };
         for known in self.by_address.lock().values().filter(|k| back(&k.target)) {
             log::info!("upstream {}: target {} is back from its ejection", self.shape.name, known.target.label);
             known.target.start_slowly();

@@ -40,7 +40,8 @@ impl Pool {
     /// Returns a pool of that shape, which takes over the targets that `before` has too.
     pub fn new(shape: PoolShape, before: Option<&Self>, changes: Arc<TargetChanges>) -> Arc<Self> {
         let (targets, further) = (shape.targets.clone(), shape.discovery.as_ref());
-        let discovery = Arc::new(TargetDiscovery::new(targets, further, shape.resolver.as_ref(), shape.resolve_interval, changes));
+        let discovery =
+            Arc::new(TargetDiscovery::new(targets, further, shape.resolver.as_ref(), shape.resolve_interval, changes));
         let backends = Backends::new(Box::new(PingoraDiscovery(Arc::clone(&discovery))));
         let members = Arc::new(PoolMembers::new(shape, before.map(|p| &*p.members)));
         Arc::new(Self {

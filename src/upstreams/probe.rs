@@ -171,7 +171,9 @@ impl HttpProbe {
             return Err(format!("the header {name} is missing"));
         }
         match &self.expect_body {
-            Some(pattern) if !pattern.0.is_match(&String::from_utf8_lossy(&reply.body)) => Err("the body does not match".to_owned()),
+            Some(pattern) if !pattern.0.is_match(&String::from_utf8_lossy(&reply.body)) => {
+                Err("the body does not match".to_owned())
+            }
             _ => Ok(()),
         }
     }

@@ -44,7 +44,8 @@ struct SavedEjection {
 }
 
 /// The reasons for ejections, which a process keeps as constants.
-const REASONS: [&str; 4] = ["consecutive_failures", "consecutive_gateway_failures", "failure_percentage", "success_rate"];
+const REASONS: [&str; 4] =
+    ["consecutive_failures", "consecutive_gateway_failures", "failure_percentage", "success_rate"];
 
 impl Pool {
     /// Returns the state for a successor.
@@ -140,7 +141,8 @@ mod tests {
             failure_share: None,
             deviation: None,
         });
-        shape.target_breaker = Some(BreakerShape { failures: 2, ratio: 0, min_requests: 1, window: 10 * S, cool_down: 60 * S, probes: 1 });
+        shape.target_breaker =
+            Some(BreakerShape { failures: 2, ratio: 0, min_requests: 1, window: 10 * S, cool_down: 60 * S, probes: 1 });
         let old = Pool::new(shape.clone(), None, Arc::new(TargetChanges::default()));
         old.discover().await;
         let first = old.targets()[0].address;
@@ -164,7 +166,9 @@ mod tests {
             let targets = successor.targets();
             assert_eq!(targets.len(), old.targets().len());
             let ejected = targets.iter().find(|t| t.address == first).expect("the target");
-            assert!(ejected.ejected.as_ref().is_some_and(|e| e.reason == "consecutive_failures" && e.seconds_left > 25));
+            assert!(
+                ejected.ejected.as_ref().is_some_and(|e| e.reason == "consecutive_failures" && e.seconds_left > 25)
+            );
             assert_eq!(ejected.breaker, Some("open"));
             assert!(targets.iter().any(|t| t.latency_ms.is_some_and(|ms| (ms - 250.0).abs() < 1.0)));
             let all: Vec<_> = targets.iter().filter(|t| t.address != first).map(|t| t.address).collect();

@@ -205,7 +205,12 @@ impl Calls {
     }
 
     /// Begins a try at a target.
-    fn begin<'c>(&'c self, visit: &Visit, attempt: Try, request: &OutgoingRequest<'_>) -> OrRejection<BoxFuture<'c, EndedTry>> {
+    fn begin<'c>(
+        &'c self,
+        visit: &Visit,
+        attempt: Try,
+        request: &OutgoingRequest<'_>,
+    ) -> OrRejection<BoxFuture<'c, EndedTry>> {
         let (deadline, upstream) = (visit.deadline(), Arc::clone(visit.upstream()));
         let mut peer = visit.peer_of(&attempt, Instant::now());
         peer.options.custom_l4 = Some((self.opener)(&attempt.picked.member));
@@ -222,7 +227,8 @@ impl Calls {
         edited.map_err(|error| Rejection::new(Reason::Internal, "").log(error_text(&error)))?;
         let (body, interim, upgrade) = (request.body.clone(), request.interim.clone(), request.upgrade);
         let work = async move {
-            let mut ended = EndedTry { attempt, peer, result: Err(FailedTry { error: deadline_error(), connected: true }) };
+            let mut ended =
+                EndedTry { attempt, peer, result: Err(FailedTry { error: deadline_error(), connected: true }) };
             let EndedTry { attempt, peer, .. } = &mut ended;
             let work = self.attempt((attempt, peer, &upstream), (head, body, upgrade), interim);
             let result = match deadline {
@@ -249,7 +255,9 @@ impl Calls {
                 drop(interim.try_send(head));
             }
         };
-        let head = exchange(&mut session, request, body, upgrade, peer.options.read_timeout, &mut pass).await.map_err(failed(true))?;
+        let head = exchange(&mut session, request, body, upgrade, peer.options.read_timeout, &mut pass)
+            .await
+            .map_err(failed(true))?;
         Ok((session, head))
     }
 
@@ -360,7 +368,8 @@ mod tests {
 
     fn upstream(ports: &[usize], hedge_after: Option<Duration>) -> Arc<Upstream> {
         let mut shape = shape(&mut fastrand::Rng::with_seed(1));
-        (shape.breaker, shape.target_breaker, shape.outlier, shape.algorithm) = (None, None, None, Algorithm::RoundRobin);
+        (shape.breaker, shape.target_breaker, shape.outlier, shape.algorithm) =
+            (None, None, None, Algorithm::RoundRobin);
         shape.gate = GateShape { requests: 100, per_target: 0, ..shape.gate };
         shape.budget = RetryBudget { percent: 100, min: 100 };
         let pool = Pool::new(shape, None, Arc::new(TargetChanges::default()));
@@ -377,7 +386,15 @@ mod tests {
             backoff_max: 1_000,
             hedge_after,
         };
-        Arc::new(Upstream { name: "asked".to_owned(), pool, key: None, retry, sticky: None, backup: None, metrics: OnceLock::new() })
+        Arc::new(Upstream {
+            name: "asked".to_owned(),
+            pool,
+            key: None,
+            retry,
+            sticky: None,
+            backup: None,
+            metrics: OnceLock::new(),
+        })
     }
 
     /// Sends a request, and returns the status and the body, or the reason, with the number of tries.
@@ -402,7 +419,8 @@ mod tests {
             Err(rejection) => Err(rejection.reason),
         };
         visit.end();
-        let active: u32 = visit.upstream().pool.members().by_address.lock().values().map(|known| known.target.active()).sum();
+        let active: u32 =
+            visit.upstream().pool.members().by_address.lock().values().map(|known| known.target.active()).sum();
         assert_eq!((active, visit.upstream().pool.gate().active()), (0, 0), "nothing is counted after the end");
         (result, visit.tries())
     }

@@ -147,7 +147,9 @@ impl TargetTransport {
             peer.options.verify_hostname = by_pingora;
             peer.options.ca = match &tls.ca {
                 Some(ca) if tls.verify => Some(Arc::clone(&ca.certificates)),
-                _ if !tls.verify && system_roots().is_empty() => Some(Arc::clone(&PeerRoots::placeholder().certificates)),
+                _ if !tls.verify && system_roots().is_empty() => {
+                    Some(Arc::clone(&PeerRoots::placeholder().certificates))
+                }
                 _ => None,
             };
         }
@@ -160,7 +162,8 @@ impl TargetTransport {
         // The window of all its streams, so that none waits for the client of another one.
         peer.options.h2_connection_window_size = Some(TARGET_STREAMS * TARGET_STREAM_WINDOW);
         // Upgrades use a tunnel of their own; Pingora's would lose some.
-        peer.options.http_upstream_request_policy = pingora::upstreams::peer::HttpUpstreamRequestPolicy::deny_upgrades();
+        peer.options.http_upstream_request_policy =
+            pingora::upstreams::peer::HttpUpstreamRequestPolicy::deny_upgrades();
         peer.options.connection_timeout = Some(self.connect);
         peer.options.total_connection_timeout = Some(self.connect);
         peer.options.read_timeout = Some(self.read);

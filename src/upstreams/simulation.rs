@@ -20,8 +20,13 @@ use crate::rules::balance::Algorithm;
 use crate::rules::resilience::{BreakerShape, FailureShare, OutlierShape, RetryBudget};
 
 /// The algorithms without hash tables, which are slow to build and have tests of their own.
-const ALGORITHMS: [Algorithm; 5] =
-    [Algorithm::RoundRobin, Algorithm::LeastConnections, Algorithm::LeastResponseTime, Algorithm::Random, Algorithm::PowerOfTwo];
+const ALGORITHMS: [Algorithm; 5] = [
+    Algorithm::RoundRobin,
+    Algorithm::LeastConnections,
+    Algorithm::LeastResponseTime,
+    Algorithm::Random,
+    Algorithm::PowerOfTwo,
+];
 
 fn breaker(random: &mut Rng) -> Option<BreakerShape> {
     random.bool().then(|| BreakerShape {
@@ -63,7 +68,13 @@ pub(super) fn shape(random: &mut Rng) -> PoolShape {
         slow_start: random.bool().then(|| (seconds(random, 1..20), 1_000)),
         breaker: breaker(random),
         target_breaker: breaker(random),
-        gate: GateShape { requests: 100, per_target: random.u32(0..4), pending: 0, pending_time: Duration::ZERO, adaptive: None },
+        gate: GateShape {
+            requests: 100,
+            per_target: random.u32(0..4),
+            pending: 0,
+            pending_time: Duration::ZERO,
+            adaptive: None,
+        },
         budget: RetryBudget { percent: random.u32(0..50), min: random.u32(0..3) },
         sessions: None,
         discovery: None,
@@ -186,7 +197,10 @@ impl World {
             clock.set(self.now);
             self.members.tick();
             for _ in 0..8 {
-                match self.members.pick(&PickRequest { key: Some(self.now ^ fastrand::u64(..)), ..PickRequest::default() }) {
+                match self
+                    .members
+                    .pick(&PickRequest { key: Some(self.now ^ fastrand::u64(..)), ..PickRequest::default() })
+                {
                     Ok(mut picked) => self.members.report(&mut picked, TargetOutcome::Good, Some(0.01)),
                     Err(why) => assert_ne!(why, NoPick::Full, "nothing is under way"),
                 }

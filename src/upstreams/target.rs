@@ -37,7 +37,11 @@ impl TargetSpec {
 
     /// Returns the value of `Host` for this target.
     pub fn authority(&self) -> String {
-        if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
     }
 }
 
@@ -64,9 +68,9 @@ impl TargetOutcome {
         }
     }
 
-    /// Returns the outcome of a response head, for a client that uses gRPC or not. A gRPC status in the head belongs to a
-    /// response without a message: a proxy would report UNAVAILABLE as 503; a server would report UNKNOWN, INTERNAL and
-    /// DATA_LOSS as 500.
+    /// Returns the outcome of a response head, for a client that uses gRPC or not. A gRPC status in the head belongs to
+    /// a response without a message: a proxy would report UNAVAILABLE as 503; a server would report UNKNOWN, INTERNAL
+    /// and DATA_LOSS as 500.
     pub fn of_response(head: &http::response::Parts, grpc: bool) -> Self {
         let status = Self::of_status(head.status.as_u16());
         if !grpc {
@@ -177,7 +181,8 @@ impl Target {
     /// Returns its breaker of that shape, which takes over the state of the present one.
     pub fn breaker(&self, shape: BreakerShape) -> Arc<SharedBreaker> {
         let mut breaker = self.breaker.lock();
-        let of_shape = breaker.as_ref().map_or_else(|| Arc::new(SharedBreaker::new(shape)), |known| known.reshaped(shape));
+        let of_shape =
+            breaker.as_ref().map_or_else(|| Arc::new(SharedBreaker::new(shape)), |known| known.reshaped(shape));
         Arc::clone(breaker.insert(of_shape))
     }
 
@@ -219,7 +224,11 @@ impl Target {
         self.counts.bad.fetch_add(1, Ordering::Relaxed);
         self.timed_out.store(outcome == TargetOutcome::TimedOut, Ordering::Relaxed);
         let row = self.counts.in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
-        let gateway = if outcome.is_gateway_failure() { self.counts.gateway_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
+        let gateway = if outcome.is_gateway_failure() {
+            self.counts.gateway_in_a_row.fetch_add(1, Ordering::Relaxed) + 1
+        } else {
+            0
+        };
         // Where no more targets may be ejected now, the next series of failures tries again, and not every failure.
         if shape.failures > 0 && row.is_multiple_of(shape.failures) {
             Some("consecutive_failures")

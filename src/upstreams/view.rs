@@ -62,7 +62,9 @@ impl TargetView {
             zone: known.spec.zone.clone(),
             in_flight: target.active(),
             draining: known.spec.draining,
-            eligible: known.is_eligible() && !known.spec.draining && known.member.breaker.as_ref().is_none_or(|b| b.phase() != "open"),
+            eligible: known.is_eligible()
+                && !known.spec.draining
+                && known.member.breaker.as_ref().is_none_or(|b| b.phase() != "open"),
             health: known.watch.as_ref().map(|w| w.view()),
             ejected: target.ejection().map(|(reason, until)| EjectedView { reason, seconds_left: left(until) }),
             breaker: known.member.breaker.as_ref().map(|b| b.phase()),

@@ -33,7 +33,9 @@ fn cancelled_uploads_end_at_the_target() {
         let gateway = if protocol == "http1" { before(target.address) } else { before_http2(target.address) };
         let line = run_one("h2_client.py", &["cancel_upload", &gateway.address().to_string(), "/hang"]);
         assert_eq!(line["status"], 200, "{protocol}: {line}");
-        target.await_line(&format!("the end of the {protocol} request"), |l| l["aborted"] == true || !l["incomplete"].is_null());
+        target.await_line(&format!("the end of the {protocol} request"), |l| {
+            l["aborted"] == true || !l["incomplete"].is_null()
+        });
     }
 }
 
@@ -71,7 +73,8 @@ fn early_responses_reach_clients_that_are_sending() {
     let (raw, two) = (Server::recorder(), Server::node("http2"));
     for (gateway, who) in [(before(raw.address), "http1"), (before_http2(two.address), "http2")] {
         for version in ["http1", "http2"] {
-            let line = run_one("node_client.js", &["upload", version, &gateway.address().to_string(), "/early", "1000000"]);
+            let line =
+                run_one("node_client.js", &["upload", version, &gateway.address().to_string(), "/early", "1000000"]);
             assert_eq!((&line["status"], &line["body"]), (&200.into(), &"early".into()), "{who} {version}: {line}");
         }
     }

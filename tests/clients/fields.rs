@@ -19,7 +19,8 @@ fn cookie_crumbs_are_joined_for_http1_targets() {
 #[test]
 fn cookie_crumbs_are_joined_on_hedged_ways() {
     let target = Server::recorder();
-    let gateway = Between { upstream: ", retry: {attempts: 2, hedge_after: 5s}", ..Between::default() }.start(target.address);
+    let gateway =
+        Between { upstream: ", retry: {attempts: 2, hedge_after: 5s}", ..Between::default() }.start(target.address);
     assert_eq!(cookies_seen(&gateway, &target), ["a=1; b=2; c=3"]);
 }
 
@@ -64,7 +65,8 @@ fn fields_of_one_hop_end_there() {
 fn raw_characters_in_queries_are_passed_on() {
     let target = Server::recorder();
     let gateway = before(target.address);
-    let queries = [("--http1.1", r#"/raw?q="<>^`{|}[]\&b='()*"#), ("--http2-prior-knowledge", r"/raw?q=^`{|}[]\&b='()*")];
+    let queries =
+        [("--http1.1", r#"/raw?q="<>^`{|}[]\&b='()*"#), ("--http2-prior-knowledge", r"/raw?q=^`{|}[]\&b='()*")];
     for (version, query) in queries {
         let url = format!("http://{}/", gateway.address());
         let done = curl(&["-g", version, "--request-target", query, "-w", "\n%{http_code}", &url]);
@@ -92,7 +94,8 @@ fn keys_in_the_query_are_decoded() {
     let target = Server::recorder();
     let key = "a+b/c d=";
     let consumers = format!("consumers: {{a: {{credentials: [{{api_key: {{value: \"{key}\"}}}}]}}}}");
-    let gateway = Between { route: ", filters: [{api_key: {query: key}}]", rest: &consumers, ..Between::default() }.start(target.address);
+    let gateway = Between { route: ", filters: [{api_key: {query: key}}]", rest: &consumers, ..Between::default() }
+        .start(target.address);
     let address = gateway.address().to_string();
     for version in ["http1", "http2"] {
         let line = run_one("httpx_client.py", &["query", version, &address, "/keyed", "key", key]);

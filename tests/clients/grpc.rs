@@ -73,7 +73,12 @@ fn no_target_is_unavailable() {
 #[test]
 fn no_key_is_unauthenticated() {
     let target = Server::start("grpc_server.py", &[]);
-    let gateway = Between { upstream: ", protocol: http2", route: ", filters: [{api_key: {}}]", rest: CONSUMERS, ..Between::default() };
+    let gateway = Between {
+        upstream: ", protocol: http2",
+        route: ", filters: [{api_key: {}}]",
+        rest: CONSUMERS,
+        ..Between::default()
+    };
     let gateway = gateway.start(target.address);
     assert_code(&gateway, "5", "UNAUTHENTICATED");
     let lines = run("grpc_client.py", &["rejections", &gateway.address().to_string(), "1", "x-api-key: key-of-a"]);
@@ -103,7 +108,8 @@ fn no_route_is_unimplemented() {
 #[test]
 fn a_body_too_large_is_resource_exhausted() {
     let target = Server::start("grpc_server.py", &[]);
-    let gateway = Between { upstream: ", protocol: http2", route: ", body: 10KiB", ..Between::default() }.start(target.address);
+    let gateway =
+        Between { upstream: ", protocol: http2", route: ", body: 10KiB", ..Between::default() }.start(target.address);
     assert_code(&gateway, "200000", "RESOURCE_EXHAUSTED");
     let lines = run("grpc_client.py", &["rejections", &gateway.address().to_string(), "1"]);
     assert_eq!(by_call(&lines, "unary")["code"], "OK", "{lines:?}");
@@ -120,7 +126,12 @@ struct Rejecting {
 /// Gateways that reject without a look at the body.
 fn rejecting() -> Vec<Rejecting> {
     let (held, away) = refused();
-    let keyed = Between { upstream: ", protocol: http2", route: ", filters: [{api_key: {}}]", rest: CONSUMERS, ..Between::default() };
+    let keyed = Between {
+        upstream: ", protocol: http2",
+        route: ", filters: [{api_key: {}}]",
+        rest: CONSUMERS,
+        ..Between::default()
+    };
     vec![
         Rejecting { gateway: keyed.start(away), http: 401, grpc: "16", _target: (None, None) },
         Rejecting { gateway: grpc_gateway(away), http: 502, grpc: "14", _target: (None, Some(held)) },
@@ -140,8 +151,10 @@ fn trailers_only_is_one_frame() {
     for Rejecting { gateway, grpc: status, _target, .. } in rejecting().into_iter().chain([rejecting_bodies()]) {
         for kind in ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"] {
             let size = if status == "8" { "200000" } else { "5" };
-            let line = run_one("h2_client.py", &["grpc", &gateway.address().to_string(), "/test.Echo/Unary", kind, size]);
-            let frames: Vec<&str> = line["frames"].as_array().expect("frames").iter().filter_map(Value::as_str).collect();
+            let line =
+                run_one("h2_client.py", &["grpc", &gateway.address().to_string(), "/test.Echo/Unary", kind, size]);
+            let frames: Vec<&str> =
+                line["frames"].as_array().expect("frames").iter().filter_map(Value::as_str).collect();
             // What is not read of the request may be stopped behind the response (RFC 9113 §8.1).
             let right = [&["HEADERS+END_STREAM"][..], &["HEADERS+END_STREAM", "RST_STREAM(0)"][..]].contains(&&*frames);
             assert!(right, "{status}: {line}");
@@ -156,12 +169,20 @@ fn trailers_only_is_one_frame() {
 fn grpc_web_has_its_own_framing() {
     for Rejecting { gateway, grpc: status, _target, .. } in rejecting() {
         let address = gateway.address().to_string();
-        for kind in ["application/grpc-web", "application/grpc-web+proto", "application/grpc-web-text", "application/grpc-web-text+proto"] {
+        for kind in [
+            "application/grpc-web",
+            "application/grpc-web+proto",
+            "application/grpc-web-text",
+            "application/grpc-web-text+proto",
+        ] {
             let line = run_one("h2_client.py", &["grpc", &address, "/test.Echo/Unary", kind, "5"]);
             assert_web(&line, kind, status);
         }
         // Over HTTP/1.1, as browsers behind older proxies do.
-        let line = run_one("httpx_client.py", &["call_web", "http1", &address, "/test.Echo/Unary", "application/grpc-web+proto"]);
+        let line = run_one(
+            "httpx_client.py",
+            &["call_web", "http1", &address, "/test.Echo/Unary", "application/grpc-web+proto"],
+        );
         assert_web(&line, "application/grpc-web+proto", status);
     }
 }
@@ -174,21 +195,30 @@ fn assert_web(line: &Value, kind: &str, status: &str) {
     let family = if text { "application/grpc-web-text" } else { "application/grpc-web" };
     assert!(content_type.len() == 1 && content_type[0].starts_with(family), "{kind}: {line}");
     // Each character is a byte.
-    let body: Vec<u8> = line["body"].as_str().expect("a body").chars().map(|c| u8::try_from(u32::from(c)).expect("a byte")).collect();
+    let body: Vec<u8> =
+        line["body"].as_str().expect("a body").chars().map(|c| u8::try_from(u32::from(c)).expect("a byte")).collect();
     let body = if text { base64::engine::general_purpose::STANDARD.decode(body).expect("base64") } else { body };
     assert!(body.len() > 5 && body[0] == 0x80, "{kind}: {line}");
     let length = u32::from_be_bytes([body[1], body[2], body[3], body[4]]) as usize;
     assert_eq!(length, body.len() - 5, "{kind}: {line}");
     let trailers = String::from_utf8(body[5..].to_vec()).expect("text");
-    assert!(trailers.to_ascii_lowercase().replace(' ', "").contains(&format!("grpc-status:{status}\r\n")), "{kind}: {trailers:?}");
+    assert!(
+        trailers.to_ascii_lowercase().replace(' ', "").contains(&format!("grpc-status:{status}\r\n")),
+        "{kind}: {trailers:?}"
+    );
 }
 
 #[test]
 fn what_only_begins_like_grpc_is_http() {
     for Rejecting { gateway, http, _target, .. } in rejecting() {
         for kind in ["application/grpcfoo", "application/grpc.example", "application/json"] {
-            let line = run_one("h2_client.py", &["grpc", &gateway.address().to_string(), "/test.Echo/Unary", kind, "5"]);
-            assert_eq!((&line["status"], field(&line, "content-type")), (&http.into(), vec!["application/problem+json"]), "{kind}: {line}");
+            let line =
+                run_one("h2_client.py", &["grpc", &gateway.address().to_string(), "/test.Echo/Unary", kind, "5"]);
+            assert_eq!(
+                (&line["status"], field(&line, "content-type")),
+                (&http.into(), vec!["application/problem+json"]),
+                "{kind}: {line}"
+            );
             assert_eq!(field(&line, "grpc-status"), Vec::<&str>::new(), "{kind}: {line}");
             assert!(line["ended"] == true && line["reset"].is_null(), "{kind}: {line}");
         }

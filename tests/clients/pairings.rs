@@ -27,7 +27,11 @@ fn targets() -> Vec<(&'static str, Server, Gateway)> {
 
 #[track_caller]
 fn assert_whole(line: &Value, who: &str) {
-    assert_eq!((&line["status"], &line["length"], &line["sha256"]), (&200.into(), &SIZE.into(), &SHA256.into()), "{who}: {line}");
+    assert_eq!(
+        (&line["status"], &line["length"], &line["sha256"]),
+        (&200.into(), &SIZE.into(), &SHA256.into()),
+        "{who}: {line}"
+    );
 }
 
 #[test]
@@ -36,13 +40,18 @@ fn long_uploads() {
     for (name, server, gateway) in targets() {
         let address = gateway.address().to_string();
         for version in ["http1", "http2"] {
-            for (client, scenario) in [("httpx_client.py", "upload"), ("httpx_client.py", "upload_of_length"), ("node_client.js", "upload")]
+            for (client, scenario) in
+                [("httpx_client.py", "upload"), ("httpx_client.py", "upload_of_length"), ("node_client.js", "upload")]
             {
                 let path = format!("/{client}-{scenario}-{version}");
                 let line = run_one(client, &[scenario, version, &address, &path, &size]);
                 assert_eq!(line["status"], 200, "{name} {client} {version}: {line}");
                 let seen = server.await_line("the upload", |l| l["target"] == path.as_str());
-                assert_eq!((&seen["length"], &seen["sha256"]), (&SIZE.into(), &SHA256.into()), "{name} {client} {version}: {seen}");
+                assert_eq!(
+                    (&seen["length"], &seen["sha256"]),
+                    (&SIZE.into(), &SHA256.into()),
+                    "{name} {client} {version}: {seen}"
+                );
             }
         }
     }
@@ -80,7 +89,11 @@ fn events_come_one_by_one() {
     for (name, _server, gateway) in targets().into_iter().take(2) {
         for version in ["http1", "http2"] {
             let line = run_one("httpx_client.py", &["events", version, &gateway.address().to_string()]);
-            assert_eq!((&line["first"], &line["rest"]), (&"data: first".into(), &serde_json::json!(["data: second"])), "{name} {version}");
+            assert_eq!(
+                (&line["first"], &line["rest"]),
+                (&"data: first".into(), &serde_json::json!(["data: second"])),
+                "{name} {version}"
+            );
         }
     }
 }
@@ -130,13 +143,21 @@ fn many_requests_at_a_time() {
             assert_eq!(lines.last().map(|l| &l["right"]), Some(&200.into()), "{name} {version}: {lines:?}");
             let lines = run("node_client.js", &["downloads", version, &address, "/download?bytes=300000", "30"]);
             let wrong: Vec<_> = lines.iter().filter(|l| l["status"] != 200 || l["length"] != 300_000).collect();
-            let lengths: Vec<_> = wrong.iter().map(|l| format!("{} {} {} {}", l["status"], l["length"], l["reset"], l["error"])).collect();
-            assert!(lines.len() == 30 && wrong.is_empty(), "{name} {version}: of {} these are wrong: {lengths:?}", lines.len());
+            let lengths: Vec<_> = wrong
+                .iter()
+                .map(|l| format!("{} {} {} {}", l["status"], l["length"], l["reset"], l["error"]))
+                .collect();
+            assert!(
+                lines.len() == 30 && wrong.is_empty(),
+                "{name} {version}: of {} these are wrong: {lengths:?}",
+                lines.len()
+            );
         }
     }
 }
 
-/// A certificate that signs itself is its own authority: `openssl req -x509` makes it, OpenSSL's and Go's clients take it.
+/// A certificate that signs itself is its own authority: `openssl req -x509` makes it, OpenSSL's and Go's clients take
+/// it.
 #[test]
 fn targets_with_a_certificate_of_their_own() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -145,7 +166,16 @@ fn targets_with_a_certificate_of_their_own() {
         let (key, cert) = (path(&format!("{name}.key")), path(&format!("{name}.pem")));
         let mut openssl = std::process::Command::new("openssl");
         openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]);
-        openssl.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", &key, "-out", &cert]);
+        openssl.args([
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost",
+            "-keyout",
+            &key,
+            "-out",
+            &cert,
+        ]);
         let done = finish(&mut openssl, b"");
         assert_eq!(done.code, 0, "{done:?}");
     }

@@ -18,7 +18,8 @@ fn hashes_of_htpasswd_are_taken() {
     ));
     let curl = |user: &str| {
         let url = format!("http://{}/", gateway.address());
-        let output = Command::new("curl").args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "-u", user, &url]).output();
+        let output =
+            Command::new("curl").args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "-u", user, &url]).output();
         String::from_utf8(output.expect("curl").stdout).expect("text")
     };
     assert_eq!(curl("ada:of htpasswd"), "200");

@@ -19,8 +19,15 @@ const CLIENT_TIME: Duration = Duration::from_secs(30);
 /// Returns a command that runs a script: by its ending with Python or Node.js.
 #[track_caller]
 fn script(name: &str, arguments: &[&str]) -> Command {
-    let program = if name.ends_with(".py") { Path::new(ROOT).join("target/clients/python/bin/python") } else { PathBuf::from("node") };
-    assert!(Path::new(ROOT).join("target/clients/installed").exists(), "the clients are not installed: run `.ci/setup clients`");
+    let program = if name.ends_with(".py") {
+        Path::new(ROOT).join("target/clients/python/bin/python")
+    } else {
+        PathBuf::from("node")
+    };
+    assert!(
+        Path::new(ROOT).join("target/clients/installed").exists(),
+        "the clients are not installed: run `.ci/setup clients`"
+    );
     let mut command = Command::new(program);
     command.arg(Path::new(ROOT).join("tests/clients").join(name)).args(arguments).env("PYTHONDONTWRITEBYTECODE", "1");
     for variable in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
@@ -32,7 +39,9 @@ fn script(name: &str, arguments: &[&str]) -> Command {
 #[track_caller]
 fn spawn(command: &mut Command) -> Child {
     let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.spawn().unwrap_or_else(|e| panic!("{} cannot be run ({e}): run `.ci/setup clients`", command.get_program().to_string_lossy()))
+    command.spawn().unwrap_or_else(|e| {
+        panic!("{} cannot be run ({e}): run `.ci/setup clients`", command.get_program().to_string_lossy())
+    })
 }
 
 fn json_lines(text: &str) -> Vec<Value> {
@@ -110,7 +119,8 @@ impl Server {
     /// Asserts that the target got nothing but complete requests.
     #[track_caller]
     pub fn assert_clean(&self) {
-        let wrong: Vec<Value> = self.lines().into_iter().filter(|l| !l["garbage"].is_null() || !l["incomplete"].is_null()).collect();
+        let wrong: Vec<Value> =
+            self.lines().into_iter().filter(|l| !l["garbage"].is_null() || !l["incomplete"].is_null()).collect();
         assert!(wrong.is_empty(), "the target got {wrong:?}");
     }
 }
@@ -146,7 +156,8 @@ pub fn finish(command: &mut Command, input: &[u8]) -> Done {
     let start = Instant::now();
     let mut child = spawn(command);
     let mut stdin = child.stdin.take().expect("stdin");
-    let (out, errors) = (read_all(child.stdout.take().expect("stdout")), read_all(child.stderr.take().expect("stderr")));
+    let (out, errors) =
+        (read_all(child.stdout.take().expect("stdout")), read_all(child.stderr.take().expect("stderr")));
     let input = input.to_vec();
     std::thread::spawn(move || stdin.write_all(&input));
     let mut late = false;
@@ -160,7 +171,12 @@ pub fn finish(command: &mut Command, input: &[u8]) -> Done {
         }
         std::thread::sleep(Duration::from_millis(2));
     };
-    let done = Done { code, out: out.join().expect("its output"), errors: errors.join().expect("its errors"), took: start.elapsed() };
+    let done = Done {
+        code,
+        out: out.join().expect("its output"),
+        errors: errors.join().expect("its errors"),
+        took: start.elapsed(),
+    };
     assert!(!late, "{command:?} did not end in {CLIENT_TIME:?}: {done:#?}");
     done
 }
@@ -234,5 +250,9 @@ pub fn before_http2(target: SocketAddr) -> Gateway {
 /// Returns the values of a field of a response that a script printed as `[[name, value], …]`.
 pub fn field<'a>(line: &'a Value, name: &str) -> Vec<&'a str> {
     let fields = line["headers"].as_array().map(Vec::as_slice).unwrap_or_default();
-    fields.iter().filter(|f| f[0].as_str().is_some_and(|n| n.eq_ignore_ascii_case(name))).filter_map(|f| f[1].as_str()).collect()
+    fields
+        .iter()
+        .filter(|f| f[0].as_str().is_some_and(|n| n.eq_ignore_ascii_case(name)))
+        .filter_map(|f| f[1].as_str())
+        .collect()
 }

@@ -59,11 +59,14 @@ fn bodies_over_their_limit_free_their_places() {
     for protocol in ["http1", "http2"] {
         let target = Server::node(protocol);
         let upstream = format!(", protocol: {protocol}, limits: {{requests: 5, pending: 0}}, timeouts: {{read: 60s}}");
-        let gateway = Between { upstream: &upstream, route: ", body: 10KiB", ..Between::default() }.start(target.address);
+        let gateway =
+            Between { upstream: &upstream, route: ", body: 10KiB", ..Between::default() }.start(target.address);
         let address = gateway.address().to_string();
         let lines = run("h2_client.py", &["hold_uploads", &address, "/hang", "5"]);
         assert!(lines.len() == 5 && lines.iter().all(|l| l["status"] == 413), "{protocol}: {lines:?}");
-        eventually("all five places are free", || gateway.metric("portcullis_upstream_requests{state=\"active\",upstream=\"one\"}") == 0.0);
+        eventually("all five places are free", || {
+            gateway.metric("portcullis_upstream_requests{state=\"active\",upstream=\"one\"}") == 0.0
+        });
         let done = curl(&["-w", "%{http_code}", "-o", "/dev/null", &format!("http://{address}/after")]);
         assert_eq!(done.out, "200", "{protocol}: {done:?}");
         // The target learns that what it got is no complete request.

@@ -7,8 +7,11 @@ use super::harness::gateway::Gateway;
 use super::programs::{Between, Server, before, before_http2, curl, curl_with, run};
 
 const NOTHING: &str = "0\r\n\r\n";
-const ENDINGS: &[(&str, &str)] =
-    &[("upload_with_empty_end", "5\r\nhello\r\n0\r\n\r\n"), ("upload_at_once", "5\r\nhello\r\n0\r\n\r\n"), ("upload_of_nothing", NOTHING)];
+const ENDINGS: &[(&str, &str)] = &[
+    ("upload_with_empty_end", "5\r\nhello\r\n0\r\n\r\n"),
+    ("upload_at_once", "5\r\nhello\r\n0\r\n\r\n"),
+    ("upload_of_nothing", NOTHING),
+];
 
 /// Asserts that another client's requests are answered, until one went over the connection of an upload.
 #[track_caller]
@@ -30,14 +33,20 @@ fn assert_next_is_answered(gateway: &Gateway, target: &Server) {
 #[track_caller]
 fn assert_next_is_well(gateway: &Gateway, target: &Server) {
     let next = curl(&["-w", "%{http_code}", "-o", "/dev/null", &format!("http://{}/next", gateway.address())]);
-    assert_eq!((next.code, next.out.as_str()), (0, "200"), "the next request: {next:?}; the target got {:?}", target.lines());
+    assert_eq!(
+        (next.code, next.out.as_str()),
+        (0, "200"),
+        "the next request: {next:?}; the target got {:?}",
+        target.lines()
+    );
 }
 
 /// Asserts that each of those uploads came with that framing, and that nothing came between them.
 #[track_caller]
 fn assert_framed(target: &Server, path: &str, framed: &str, count: usize) {
     target.assert_clean();
-    let lines: Vec<Value> = target.lines().into_iter().filter(|l| l["target"].as_str().is_some_and(|t| t.starts_with(path))).collect();
+    let lines: Vec<Value> =
+        target.lines().into_iter().filter(|l| l["target"].as_str().is_some_and(|t| t.starts_with(path))).collect();
     assert_eq!(lines.len(), count, "{lines:?}");
     for line in lines {
         // A body of no bytes may as well be sent as none.
@@ -86,7 +95,10 @@ fn curl_has_one_closing_chunk() {
         let gateway = before(target.address);
         let url = format!("http://{}{path}", gateway.address());
         for _ in 0..4 {
-            let done = curl_with(&["--http2-prior-knowledge", "-T", "-", "-w", "\n%{http_code} %{http_version}", &url], b"hello");
+            let done = curl_with(
+                &["--http2-prior-knowledge", "-T", "-", "-w", "\n%{http_code} %{http_version}", &url],
+                b"hello",
+            );
             assert!(done.out.ends_with("\n200 2"), "{done:?}");
         }
         assert_next_is_answered(&gateway, &target);
@@ -134,7 +146,8 @@ fn distant_targets_answer_the_next_request_of_another_client() {
     for (name, arguments) in [("recorder.py", &[][..]), ("targets.js", &["http1"][..]), ("asgi.py", &["uvicorn"][..])] {
         let target = Server::start(name, arguments);
         let gateway = before(target.address);
-        let lines = run("h2_client.py", &["uploads_and_others", &gateway.address().to_string(), "/upload?delay=4", "20"]);
+        let lines =
+            run("h2_client.py", &["uploads_and_others", &gateway.address().to_string(), "/upload?delay=4", "20"]);
         let failed: Vec<_> = lines.iter().filter(|l| l["upload"] != 200 || l["next"] != 200).collect();
         assert!(lines.len() == 20 && failed.is_empty(), "{name}: {} of 20 failed: {failed:?}", failed.len());
         target.assert_clean();
@@ -163,14 +176,18 @@ fn repeated_bodies_have_one_closing_chunk() {
 #[test]
 fn hedged_uploads_have_one_closing_chunk() {
     let target = Server::recorder();
-    let gateway =
-        Between { upstream: ", retry: {attempts: 2, hedge_after: 5s}", forward: ", retry_methods: [GET, POST]", ..Between::default() }
-            .start(target.address);
+    let gateway = Between {
+        upstream: ", retry: {attempts: 2, hedge_after: 5s}",
+        forward: ", retry_methods: [GET, POST]",
+        ..Between::default()
+    }
+    .start(target.address);
     let lines = run("h2_client.py", &["upload_with_empty_end", &gateway.address().to_string(), "/upload?delay=4", "3"]);
     assert!(lines.iter().all(|l| l["status"] == 200), "{lines:?}");
     assert_next_is_well(&gateway, &target);
     target.assert_clean();
-    let bodies: Vec<Value> = target.lines().iter().filter(|l| l["method"] == "POST").map(|l| l["body"].clone()).collect();
+    let bodies: Vec<Value> =
+        target.lines().iter().filter(|l| l["method"] == "POST").map(|l| l["body"].clone()).collect();
     assert_eq!(bodies, ["hello"; 3], "{:?}", target.lines());
 }
 

@@ -27,9 +27,15 @@ fn requests_that_two_readers_could_read_differently_are_refused() {
         ("no Host", "GET / HTTP/1.1\r\n\r\n"),
         ("two Hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"),
         ("CL and TE", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
-        ("TE and CL in odd case", "POST / HTTP/1.1\r\nHost: a\r\ntransfer-encoding: chunked\r\ncOntent-lEngth: 3\r\n\r\n0\r\n\r\n"),
+        (
+            "TE and CL in odd case",
+            "POST / HTTP/1.1\r\nHost: a\r\ntransfer-encoding: chunked\r\ncOntent-lEngth: 3\r\n\r\n0\r\n\r\n",
+        ),
         ("gzip, chunked", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
-        ("chunked twice", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        (
+            "chunked twice",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
         ("xchunked", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
         ("two lengths", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd"),
         ("a list of lengths", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 3\r\n\r\nabc"),
@@ -61,7 +67,9 @@ fn requests_that_two_readers_could_read_differently_are_refused() {
         ("/p", "Connection: upgrade, content-length\r\nUpgrade: websocket\r\nContent-Length: 34"),
     ] {
         let mut connection = Connection::open(gateway.address());
-        connection.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\nGET /hidden HTTP/1.1\r\nHost: a\r\n\r\n"));
+        connection.send(format!(
+            "POST {path} HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\nGET /hidden HTTP/1.1\r\nHost: a\r\n\r\n"
+        ));
         assert_eq!(connection.receive().status, 400, "{path}: {framing}");
         let rest = connection.rest();
         assert!(rest.is_empty(), "{path}: {framing}: {}", String::from_utf8_lossy(&rest));

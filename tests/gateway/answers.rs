@@ -45,7 +45,10 @@ fn what_is_packed_is_unpacked_and_stripped() {
     let two = [packed(b"{\"ssn\":1,", 6), packed(b"\"a\":2}", 6)].concat();
     let (_target, gateway) = stripping(answer(GZIPPED, &two), "");
     let text = all_of(&gateway);
-    assert!(text.starts_with("HTTP/1.1 200") && text.contains("{\"a\":2}") && !text.contains("content-encoding"), "{text}");
+    assert!(
+        text.starts_with("HTTP/1.1 200") && text.contains("{\"a\":2}") && !text.contains("content-encoding"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -71,7 +74,11 @@ fn what_is_packed_and_damaged_is_broken_off() {
 #[test]
 fn what_may_be_read_as_json_is_stripped_and_nothing_else_is_touched() {
     let json = "{\"ssn\":1,\"a\":2}";
-    for kind in ["", "content-type: text/plain\r\ncontent-type: application/json\r\n", "content-type: text/plain, application/json\r\n"] {
+    for kind in [
+        "",
+        "content-type: text/plain\r\ncontent-type: application/json\r\n",
+        "content-type: text/plain, application/json\r\n",
+    ] {
         let (_target, gateway) = stripping(answer(kind, json.as_bytes()), "");
         let text = all_of(&gateway);
         assert!(text.contains("{\"a\":2}") && !text.contains("ssn"), "{kind}: {text}");
@@ -92,7 +99,9 @@ fn what_may_be_read_as_json_is_stripped_and_nothing_else_is_touched() {
         let text = all_of(&gateway);
         assert!(text.starts_with("HTTP/1.1 200") && !text.contains("ssn"), "{kind}: {text}");
     }
-    for kind in ["application/json; charset=utf-16", "application/json\r\ncontent-type: application/json; charset=utf-7"] {
+    for kind in
+        ["application/json; charset=utf-16", "application/json\r\ncontent-type: application/json; charset=utf-7"]
+    {
         let (_target, gateway) = stripping(answer(&format!("content-type: {kind}\r\n"), json.as_bytes()), "");
         let text = all_of(&gateway);
         assert!(text.starts_with("HTTP/1.1 502") && text.contains("response_opaque"), "{kind}: {text}");
@@ -123,14 +132,18 @@ fn an_answer_whose_end_nobody_knows_is_refused() {
     ] {
         let (_target, gateway) = stripping(bytes, retry);
         let text = all_of(&gateway);
-        assert!(text.starts_with("HTTP/1.1 502") && text.contains("target_protocol") && !text.contains("hello"), "{text}");
+        assert!(
+            text.starts_with("HTTP/1.1 502") && text.contains("target_protocol") && !text.contains("hello"),
+            "{text}"
+        );
     }
 }
 
 #[test]
 fn an_answer_goes_out_in_the_version_that_is_spoken_and_204_without_a_length() {
     for retry in ["", ", retry: {hedge_after: 1s}"] {
-        let (_target, gateway) = stripping("HTTP/1.0 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 5\r\n\r\nhello".into(), retry);
+        let (_target, gateway) =
+            stripping("HTTP/1.0 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 5\r\n\r\nhello".into(), retry);
         let text = all_of(&gateway);
         assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("hello"), "{text}");
         let (_target, gateway) = stripping("HTTP/1.1 204 No Content\r\ncontent-length: 6\r\n\r\n".into(), retry);

@@ -109,8 +109,12 @@ fn a_shared_secret_and_all_that_is_wrong_with_tokens() {
             "{{issuer: 'https://id.example.com', audience: [api, other], secret: {SECRET}, required_claims: [nbf, tenant], query: tok, cookie: tok, forward_token: false, leeway: 5s, forward_claims: {{sub: x-user, roles: x-roles}}}}"
         ),
     );
-    let pair =
-        Pair { algorithm: Algorithm::HS256, signing: EncodingKey::from_secret(SECRET.as_bytes()), pem: String::new(), jwk: Value::Null };
+    let pair = Pair {
+        algorithm: Algorithm::HS256,
+        signing: EncodingKey::from_secret(SECRET.as_bytes()),
+        pem: String::new(),
+        jwk: Value::Null,
+    };
     let good = claims(json!({"nbf": now() - 10, "tenant": "t", "roles": ["a", "b"]}));
     let answer = gateway.request(
         "GET",
@@ -154,7 +158,10 @@ fn a_shared_secret_and_all_that_is_wrong_with_tokens() {
         ("no tenant although required", pair.token(None, &claims(json!({"nbf": 0}))), "token_invalid"),
         (
             "no exp",
-            pair.token(None, &json!({"sub": "a", "nbf": 0, "tenant": "t", "aud": "api", "iss": "https://id.example.com"})),
+            pair.token(
+                None,
+                &json!({"sub": "a", "nbf": 0, "tenant": "t", "aud": "api", "iss": "https://id.example.com"}),
+            ),
             "token_invalid",
         ),
         ("alg none", none, "token_invalid"),
@@ -203,7 +210,8 @@ fn every_kind_of_public_key() {
         let answer = bearer(&gateway, "/", &pair.token(None, &claims(json!({}))));
         assert_eq!(answer.status, 200, "{:?}: {}", pair.algorithm, answer.text());
         // A public key as if it were a shared secret: the oldest trick.
-        let confused = encode(&Header::new(Algorithm::HS256), &claims(json!({})), &EncodingKey::from_secret(pair.pem.as_bytes()));
+        let confused =
+            encode(&Header::new(Algorithm::HS256), &claims(json!({})), &EncodingKey::from_secret(pair.pem.as_bytes()));
         assert_eq!(bearer(&gateway, "/", &confused.expect("a token")).status, 401);
         assert_eq!(bearer(&gateway, "/", &ec("k").token(None, &claims(json!({})))).status, 401);
     }
@@ -227,7 +235,8 @@ fn keys_by_url_rotate_and_outlive_their_issuer() {
     let (one, two) = (ec("one"), ed("two"));
     let keys = Arc::new(Mutex::new(json!({"keys": [one.jwk, {"kty": "future", "kid": "x"}]})));
     let issuer = issuer(&keys);
-    let gateway = gateway(&target, &format!("{{jwks: 'http://{}/jwks', refresh: 1h, refetch_after: 100ms}}", issuer.address));
+    let gateway =
+        gateway(&target, &format!("{{jwks: 'http://{}/jwks', refresh: 1h, refetch_after: 100ms}}", issuer.address));
     assert_eq!(bearer(&gateway, "/", &one.token(Some("one"), &claims(json!({})))).status, 200);
     // An unknown key: refused after one fetch, and no second one within its time.
     let unknown = two.token(Some("two"), &claims(json!({})));
@@ -258,7 +267,8 @@ fn all_who_meet_a_refetch_wait_for_it() {
         std::thread::sleep(Duration::from_millis(500));
         answer(stream, 200, &[], rotated.as_bytes())
     });
-    let gateway = gateway(&target, &format!("{{jwks: 'http://{}/jwks', refresh: 1h, refetch_after: 1h}}", issuer.address));
+    let gateway =
+        gateway(&target, &format!("{{jwks: 'http://{}/jwks', refresh: 1h, refetch_after: 1h}}", issuer.address));
     let token = two.token(Some("two"), &claims(json!({})));
     std::thread::scope(|scope| {
         let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| bearer(&gateway, "/", &token).status)).collect();
@@ -297,7 +307,10 @@ fn a_file_of_keys_is_followed() {
     assert_eq!(bearer(&gateway, "/", &one.token(Some("one"), &claims(json!({})))).status, 200);
     assert_eq!(bearer(&gateway, "/", &one.token(Some("one"), &claims(json!({"sub": "eve"})))).status, 401);
     std::fs::write(&path, json!({"keys": [two.jwk]}).to_string()).expect("written");
-    eventually("the new key is known", || bearer(&gateway, "/", &two.token(Some("two"), &claims(json!({})))).status == 200);
-    let known: BTreeMap<&str, u16> = BTreeMap::from([("one", bearer(&gateway, "/", &one.token(Some("one"), &claims(json!({})))).status)]);
+    eventually("the new key is known", || {
+        bearer(&gateway, "/", &two.token(Some("two"), &claims(json!({})))).status == 200
+    });
+    let known: BTreeMap<&str, u16> =
+        BTreeMap::from([("one", bearer(&gateway, "/", &one.token(Some("one"), &claims(json!({})))).status)]);
     assert_eq!(known["one"], 401);
 }

@@ -15,7 +15,8 @@ const CHEAP: &str = "$2b$06$DCq7YPn5Rq63x1Lad4cll.TV4S6ytwfsfvkgY8jIucDrjc8deX1s
 
 /// What `portcullis hash` makes of a password.
 fn hash(password: &str) -> String {
-    let mut child = Command::new(BINARY).arg("hash").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the binary");
+    let mut child =
+        Command::new(BINARY).arg("hash").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the binary");
     std::io::Write::write_all(&mut child.stdin.take().expect("its input"), password.as_bytes()).expect("written");
     String::from_utf8(child.wait_with_output().expect("its output").stdout).expect("text").trim().to_owned()
 }
@@ -61,10 +62,15 @@ fn names_and_passwords_let_in_and_nothing_else_does() {
             assert!(status == "200" && body.contains(&credentials(user)), "{body}");
         }
     }
-    for user in ["ada:password:1", "ada:", "ada:pässword", "Ada:pässword:1", "eve:pässword:1", "eve:", ":pässword:1", ":"] {
+    for user in
+        ["ada:password:1", "ada:", "ada:pässword", "Ada:pässword:1", "eve:pässword:1", "eve:", ":pässword:1", ":"]
+    {
         for _ in 0..2 {
             let (status, body) = curl(&gateway, "/hidden", &["-u", user]);
-            assert!(status == "401" && body.contains("password_invalid") && !body.contains("pässword"), "{user}: {status} {body}");
+            assert!(
+                status == "401" && body.contains("password_invalid") && !body.contains("pässword"),
+                "{user}: {status} {body}"
+            );
         }
     }
     let answer = gateway.get("/hidden");
@@ -92,7 +98,8 @@ fn with_others_the_challenges_are_joined_and_no_password_goes_on() {
     let gateway = Gateway::start(&config(&target, CHEAP, ""));
     let answer = gateway.get("/either");
     assert_eq!(answer.status, 401);
-    let challenges: Vec<_> = answer.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("www-authenticate")).collect();
+    let challenges: Vec<_> =
+        answer.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("www-authenticate")).collect();
     assert_eq!(challenges.len(), 2, "{:?}", answer.headers);
     let right = credentials("ada:");
     let answer = gateway.request("GET", "/either", &[("authorization", &right)]);
@@ -100,7 +107,8 @@ fn with_others_the_challenges_are_joined_and_no_password_goes_on() {
     // Whoever comes with a key, and the target may have use for its own token.
     let answer = gateway.request("GET", "/either", &[("x-api-key", "key-of-one"), ("authorization", &right)]);
     assert!(answer.status == 200 && !answer.text().contains(&right), "{}", answer.text());
-    let answer = gateway.request("GET", "/either", &[("x-api-key", "key-of-one"), ("authorization", "Bearer of-the-target")]);
+    let answer =
+        gateway.request("GET", "/either", &[("x-api-key", "key-of-one"), ("authorization", "Bearer of-the-target")]);
     assert!(answer.status == 200 && answer.text().contains("Bearer of-the-target"), "{}", answer.text());
 }
 
@@ -127,16 +135,19 @@ fn a_reload_takes_a_new_password_at_once() {
 #[test]
 fn guesses_are_held_back_and_hold_up_nobody_else() {
     let target = Target::echo("echo");
-    let more = "  - {name: open, match: {path: /open}, action: {respond: {body: ok}}}\nprocess: {threads: 2, drain_time: 10s}";
+    let more =
+        "  - {name: open, match: {path: /open}, action: {respond: {body: ok}}}\nprocess: {threads: 2, drain_time: 10s}";
     // 16 MiB, 24 passes: about a tenth of a second for each.
     let slow = "$argon2id$v=19$m=16384,t=24,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
     let gateway = Gateway::start(&config(&target, slow, more));
     assert_eq!(curl(&gateway, "/hidden", &["-u", "empty:"]).0, "200");
-    // A name that nobody has takes as long as one that somebody has: `eve` is as slow as one of the two, and always that one.
+    // A name that nobody has takes as long as one that somebody has: `eve` is as slow as one of the two, and always
+    // that one.
     let time = |name: &str| {
         let one = |number: usize| {
             let begun = Instant::now();
-            let answer = gateway.request("GET", "/hidden", &[("authorization", &credentials(&format!("{name}:{number}")))]);
+            let answer =
+                gateway.request("GET", "/hidden", &[("authorization", &credentials(&format!("{name}:{number}")))]);
             assert_eq!(answer.reason(), "password_invalid");
             begun.elapsed()
         };

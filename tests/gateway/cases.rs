@@ -5,7 +5,8 @@ use super::harness::scenario;
 #[test]
 fn every_scenario_holds() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cases");
-    let mut files: Vec<_> = std::fs::read_dir(folder).expect("the folder").map(|e| e.expect("an entry").path()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder).expect("the folder").map(|e| e.expect("an entry").path()).collect();
     files.sort();
     assert!(files.len() >= 10, "scenario files are missing");
     let wrong: Vec<String> = std::thread::scope(|scope| {

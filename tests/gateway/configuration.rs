@@ -10,7 +10,8 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 #[test]
 fn every_mistake_is_told_with_its_place() {
     let folder = Path::new(ROOT).join("tests/compile");
-    let mut files: Vec<_> = std::fs::read_dir(&folder).expect("the folder").map(|e| e.expect("an entry").path()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(&folder).expect("the folder").map(|e| e.expect("an entry").path()).collect();
     files.retain(|p| p.extension().is_some_and(|e| e == "yaml"));
     files.sort();
     assert!(files.len() >= 8, "golden pairs are missing");
@@ -90,9 +91,13 @@ fn explain_tells_the_route_and_the_runner_up() {
     let explain = |arguments: &[&str]| run(&[&["explain", "-c", "conf/examples/demo.yaml"], arguments].concat(), None);
     let (code, out, _) = explain(&["GET", "http://localhost/api/v1/users/profile"]);
     assert_eq!(code, 0);
-    for part in
-        ["route: users", "filter: cors", "filter: jwt (who is it?)", "filter: rate_limit", "forward: users (round_robin, 2 targets)"]
-    {
+    for part in [
+        "route: users",
+        "filter: cors",
+        "filter: jwt (who is it?)",
+        "filter: rate_limit",
+        "forward: users (round_robin, 2 targets)",
+    ] {
         assert!(out.contains(part), "{part} is not in {out}");
     }
     let (code, out, _) = explain(&["DELETE", "/api/v1/users/profile"]);
@@ -110,7 +115,10 @@ fn files_include_files() {
     std::fs::create_dir(folder.path().join("routes")).expect("made");
     write("main.yaml", "include: [routes/*.yaml]\nlisteners: [{name: a, address: 127.0.0.1:0}]\nroutes: []\n");
     write("routes/a.yaml", "routes:\n  - {name: a, match: {path: /a}, action: {respond: {}}}\n");
-    write("routes/b.yaml", "routes:\n  - {name: b, match: {path: /b}, action: {forward: nobody}}\nupstreams: {some: {targets: [a:1]}}\n");
+    write(
+        "routes/b.yaml",
+        "routes:\n  - {name: b, match: {path: /b}, action: {forward: nobody}}\nupstreams: {some: {targets: [a:1]}}\n",
+    );
     let (code, _, told) = run(&["check", "-c", "main.yaml"], Some(folder.path()));
     assert_eq!(code, 2);
     assert!(told.contains("routes/b.yaml:2:52: routes[1].action.forward: there is no upstream \"nobody\""), "{told}");

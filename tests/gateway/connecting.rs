@@ -31,7 +31,9 @@ impl Silent {
 }
 
 fn config(address: SocketAddr, upstream: &str) -> String {
-    format!("upstreams: {{one: {{targets: [\"{address}\"]{upstream}}}}}\nroutes: [{{name: all, action: {{forward: one}}}}]")
+    format!(
+        "upstreams: {{one: {{targets: [\"{address}\"]{upstream}}}}}\nroutes: [{{name: all, action: {{forward: one}}}}]"
+    )
 }
 
 /// Sockets of the gateway that are being connected to that address.
@@ -70,7 +72,8 @@ fn who_leaves_ends_the_connect() {
 fn who_resets_a_stream_ends_its_connect() {
     let silent = Silent::new();
     let listeners = "\nlisteners: [{name: main, address: 127.0.0.1:0, protocols: [http1, http2]}]";
-    let gateway = Gateway::start(&(config(silent.address, ", timeouts: {connect: 1m}, retry: {attempts: 3}") + listeners));
+    let gateway =
+        Gateway::start(&(config(silent.address, ", timeouts: {connect: 1m}, retry: {attempts: 3}") + listeners));
     let before = connecting(silent.address);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {

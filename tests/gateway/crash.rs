@@ -15,7 +15,9 @@ fn open_files(gateway: &Gateway) -> usize {
 }
 
 fn limit_files(gateway: &Gateway, limit: &str) {
-    let done = Command::new("prlimit").args(["--pid", &gateway.child.id().to_string(), &format!("--nofile={limit}:")]).status();
+    let done = Command::new("prlimit")
+        .args(["--pid", &gateway.child.id().to_string(), &format!("--nofile={limit}:")])
+        .status();
     assert!(done.expect("prlimit").success());
 }
 
@@ -36,7 +38,10 @@ process: {{threads: 1}}",
     limit_files(&gateway, &(open_files(&gateway) / 2).to_string());
     // Nothing is left for a target, nor for a probe of it: neither is held against the target.
     let refused = one.ask(head("GET", "/x", &[]));
-    assert_eq!((refused.status, refused.reason().as_str(), refused.header("retry-after")), (503, "exhausted", Some("1")));
+    assert_eq!(
+        (refused.status, refused.reason().as_str(), refused.header("retry-after")),
+        (503, "exhausted", Some("1"))
+    );
     eventually("a probe could not be sent", || gateway.log().contains("keeps its health"));
     // A new connection waits in the kernel's queue; it is not refused.
     let mut waiting = Connection::open(gateway.address());
@@ -59,14 +64,20 @@ fn a_full_disk_costs_log_lines_and_no_request() {
     // It is told after it is counted.
     eventually("it is told", || gateway.log().contains("the access log cannot be written: No space left on device"));
     assert!((0..5).all(|_| gateway.get("/").text() == "ok"));
-    assert_eq!(gateway.log().matches("the access log cannot be written").count(), 1, "one line for as long as it lasts");
+    assert_eq!(
+        gateway.log().matches("the access log cannot be written").count(),
+        1,
+        "one line for as long as it lasts"
+    );
     // A disk that is well again is used with the next reload, which opens the file anew.
     gateway.write_config("routes: [{name: all, action: {respond: {body: ok}}}]");
     assert_eq!(gateway.reload().status, 200);
     assert_eq!(gateway.get("/last").text(), "ok");
     assert_eq!(gateway.access_log(1)[0]["path"], "/last");
     // One that cannot even be opened is a mistake, and changes nothing.
-    gateway.write_config("routes: [{name: all, action: {respond: {body: other}}}]\nlog: {access: {output: file, file: /proc/all.log}}");
+    gateway.write_config(
+        "routes: [{name: all, action: {respond: {body: other}}}]\nlog: {access: {output: file, file: /proc/all.log}}",
+    );
     let refused = gateway.reload();
     assert_eq!(refused.status, 422);
     assert!(refused.text().contains("the access log cannot be opened"), "{}", refused.text());
@@ -105,7 +116,11 @@ process: {{threads: 1}}",
             scope.spawn(|| {
                 let mut connection = Connection::open(gateway.address());
                 let body = vec![b'x'; 1 << 20];
-                connection.send(head("POST", "/", &[("content-length", &(64_u64 << 20).to_string()), ("content-type", "text/plain")]));
+                connection.send(head(
+                    "POST",
+                    "/",
+                    &[("content-length", &(64_u64 << 20).to_string()), ("content-type", "text/plain")],
+                ));
                 (0..64).for_each(|_| connection.send(&body));
                 let answer = connection.receive();
                 assert_eq!(answer.status, 200);

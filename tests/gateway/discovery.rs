@@ -37,7 +37,10 @@ fn name_server(zone: &Zone) -> (SocketAddr, Asked) {
             reply.set_flags(PacketFlag::RESPONSE);
             let name = asked.qname.to_string();
             let fits = |data: &RData<'_>| {
-                matches!((&asked.qtype, data), (QTYPE::TYPE(TYPE::A), RData::A(_)) | (QTYPE::TYPE(TYPE::SRV), RData::SRV(_)))
+                matches!(
+                    (&asked.qtype, data),
+                    (QTYPE::TYPE(TYPE::A), RData::A(_)) | (QTYPE::TYPE(TYPE::SRV), RData::SRV(_))
+                )
             };
             for (owner, data, ttl) in records.iter().filter(|(owner, data, _)| *owner == name && fits(data)) {
                 reply.answers.push(ResourceRecord::new(Name::new_unchecked(owner), CLASS::IN, *ttl, data.clone()));
@@ -62,13 +65,17 @@ fn twins() -> (Target, Target) {
         let one = Target::echo("one");
         let two = std::net::TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), one.address.port()));
         if let Ok(two) = two {
-            return (one, Target::on(two, |stream, _| super::harness::target::answer(stream, 200, &[("x-target", "two")], b"")));
+            return (
+                one,
+                Target::on(two, |stream, _| super::harness::target::answer(stream, 200, &[("x-target", "two")], b"")),
+            );
         }
     }
 }
 
 fn served_by(gateway: &Gateway) -> Vec<String> {
-    let mut seen: Vec<String> = (0..6).map(|_| gateway.get("/").header("x-target").unwrap_or("nobody").to_owned()).collect();
+    let mut seen: Vec<String> =
+        (0..6).map(|_| gateway.get("/").header("x-target").unwrap_or("nobody").to_owned()).collect();
     seen.sort();
     seen.dedup();
     seen
@@ -124,7 +131,12 @@ fn a_service_gives_ports_weights_and_priorities() {
         let data = SRV { priority, weight, port: target.address.port(), target: Name::new_unchecked("host.test") };
         ("_http._tcp.users.test", RData::SRV(data), 1)
     };
-    let zone: Zone = Arc::new(Mutex::new(Some(vec![srv(10, 3, &one), srv(10, 1, &two), srv(20, 1, &three), ("host.test", a(1), 1)])));
+    let zone: Zone = Arc::new(Mutex::new(Some(vec![
+        srv(10, 3, &one),
+        srv(10, 1, &two),
+        srv(20, 1, &three),
+        ("host.test", a(1), 1),
+    ])));
     let (server, _) = name_server(&zone);
     let gateway = Gateway::start(&format!(
         "upstreams: {{pool: {{discovery: {{srv: _http._tcp.users.test}}}}}}\nroutes: [{{name: all, action: {{forward: pool}}}}]\nprocess: {{threads: 1, dns_servers: [\"{server}\"]}}"

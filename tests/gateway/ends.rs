@@ -72,7 +72,8 @@ fn an_upgrade_and_an_end_wait_for_nobody_who_reads_a_log() {
     let config = folder.path().join("portcullis.yaml");
     let yaml = format!("{ROUTE}{PROCESS}\nlog: {{access: {{output: stderr}}}}");
     std::fs::write(&config, complete(&yaml)).expect("written");
-    let mut old = Command::new(BINARY).args(["run", "-c"]).arg(&config).stderr(Stdio::piped()).spawn().expect("started");
+    let mut old =
+        Command::new(BINARY).args(["run", "-c"]).arg(&config).stderr(Stdio::piped()).spawn().expect("started");
     let mut lines = BufReader::new(old.stderr.take().expect("its log")).lines().map_while(Result::ok);
     let accepts = lines.find(|line| line.contains(" accepts on ")).expect("a listener");
     let address = accepts.rsplit(' ').next().and_then(|a| a.parse().ok()).expect("an address");
@@ -129,7 +130,8 @@ fn a_start_that_fails_waits_for_no_reader() {
     nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).expect("a small one");
     std::io::Write::write_all(&mut writer, &[b'x'; 4096]).expect("it is full");
     let mut start = Command::new(BINARY);
-    let mut start = start.args(["run", "-c", "c.yaml"]).current_dir(folder.path()).stderr(writer).spawn().expect("started");
+    let mut start =
+        start.args(["run", "-c", "c.yaml"]).current_dir(folder.path()).stderr(writer).spawn().expect("started");
     eventually("it ends", || start.try_wait().expect("a status").is_some());
     assert_eq!(start.wait().expect("a status").code(), Some(2));
 }
@@ -161,7 +163,10 @@ fn an_upgrade_socket_takes_the_place_of_nothing_else() {
     let mut first = Gateway::start_in(folder, &format!("{ROUTE}{PROCESS}"), &[]);
     let config = first.config().display().to_string();
     let (code, _, error) = run(&["run", "-c", &config], None);
-    assert!(code == 1 && error.contains(&format!("process {} awaits its successor there", first.child.id())), "{error}");
+    assert!(
+        code == 1 && error.contains(&format!("process {} awaits its successor there", first.child.id())),
+        "{error}"
+    );
     // Somebody cleans up.
     std::fs::remove_file(socket(&first.folder)).expect("removed");
     let (code, _, error) = run(&["upgrade", "-c", &config], None);
@@ -189,7 +194,10 @@ fn an_upgrade_follows_the_link_that_it_was_called_by() {
     let (code, _, error) = run(&["upgrade", "-c", &old.config().display().to_string()], None);
     assert_eq!(code, 0, "{error}");
     let successor = Orphan(process_at(&socket(&old.folder)).expect("the successor"));
-    assert_eq!(std::fs::read_link(format!("/proc/{}/exe", successor.0)).expect("its binary"), newer.canonicalize().expect("the copy"));
+    assert_eq!(
+        std::fs::read_link(format!("/proc/{}/exe", successor.0)).expect("its binary"),
+        newer.canonicalize().expect("the copy")
+    );
     assert_eq!(old.wait(), Some(0));
 }
 
@@ -198,7 +206,9 @@ fn a_command_whose_words_nobody_reads_has_done_its_work() {
     let gateway = Gateway::start(ROUTE);
     let config = gateway.config().display().to_string();
     let admin = gateway.admin.to_string();
-    for command in [vec!["check"], vec!["diff", "--admin", &admin], vec!["reload", "--admin", &admin], vec!["explain", "GET", "/"]] {
+    for command in
+        [vec!["check"], vec!["diff", "--admin", &admin], vec!["reload", "--admin", &admin], vec!["explain", "GET", "/"]]
+    {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
         let mut process = Command::new(BINARY);

@@ -51,15 +51,22 @@ fn a_reload_takes_what_is_in_the_ca_file_of_a_key_set_now() {
     std::fs::write(gateway.folder.path().join("ca.pem"), &trusted).expect("written");
     let config = gateway.config().display().to_string();
     let (code, out, _) = run(&["diff", "-c", &config, "--admin", &gateway.admin.to_string()], None);
-    assert!(code == 0 && out.starts_with("~ file ") && out.contains("ca.pem: (content ") && out.contains("\n1 change\n"), "{out}");
+    assert!(
+        code == 0 && out.starts_with("~ file ") && out.contains("ca.pem: (content ") && out.contains("\n1 change\n"),
+        "{out}"
+    );
     assert_eq!(gateway.reload().status, 200);
     assert_eq!(status(&gateway, &token), 200);
-    // Where the next fetch fails for another content of the file, the keys of before hold for as long as they would have.
+    // Where the next fetch fails for another content of the file, the keys of before hold for as long as they would
+    // have.
     std::fs::write(gateway.folder.path().join("ca.pem"), certificate().0).expect("written");
     assert_eq!(gateway.reload().status, 200);
     assert_eq!(status(&gateway, &token), 200);
     let view = client::get(gateway.admin, "/key_sets").json()[0].clone();
-    assert!(view["usable"] == true && view["error"].as_str().is_some_and(|why| why.contains("cannot be reached")), "{view}");
+    assert!(
+        view["usable"] == true && view["error"].as_str().is_some_and(|why| why.contains("cannot be reached")),
+        "{view}"
+    );
 }
 
 #[test]

@@ -12,7 +12,10 @@ use super::harness::target::{Target, answer, refused};
 
 fn config(addresses: &[std::net::SocketAddr], rest: &str) -> String {
     let targets: Vec<String> = addresses.iter().map(|a| format!("\"{a}\"")).collect();
-    format!("upstreams: {{pool: {{targets: [{}], {rest}}}}}\nroutes: [{{name: all, action: {{forward: pool}}}}]", targets.join(", "))
+    format!(
+        "upstreams: {{pool: {{targets: [{}], {rest}}}}}\nroutes: [{{name: all, action: {{forward: pool}}}}]",
+        targets.join(", ")
+    )
 }
 
 #[test]
@@ -31,7 +34,8 @@ fn a_target_that_fails_its_probes_is_out_and_comes_back() {
     up.store(false, Ordering::Release);
     eventually("it is out", || !sick_gets());
     let state = client::get(gateway.admin, "/upstreams").json();
-    let of_sick = state[0]["targets"].as_array().expect("targets").iter().find(|t| t["address"] == sick.address.to_string());
+    let of_sick =
+        state[0]["targets"].as_array().expect("targets").iter().find(|t| t["address"] == sick.address.to_string());
     let of_sick = of_sick.expect("the target");
     assert_eq!(of_sick["health"]["status"], "unhealthy");
     assert!(of_sick["health"]["reason"].as_str().is_some_and(|r| r.contains("500")), "{of_sick}");
@@ -56,8 +60,10 @@ fn dying_targets_cost_no_get() {
     let survivor = Target::echo("b");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
-    let gateway =
-        Gateway::start(&config(&[address, survivor.address], "health: {active: {interval: 100ms, timeout: 10s, fall: 1, rise: 1}}"));
+    let gateway = Gateway::start(&config(
+        &[address, survivor.address],
+        "health: {active: {interval: 100ms, timeout: 10s, fall: 1, rise: 1}}",
+    ));
     let (stop, errors, fine) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for _ in 0..8 {
@@ -153,8 +159,9 @@ fn a_pool_that_replaces_another_has_probes_of_its_own() {
         answer(stream, status, &[("x-target", "sick")], b"")
     });
     let well = Target::new(|stream, _| answer(stream, 200, &[("x-target", "well")], b""));
-    let health =
-        |read: &str| format!("timeouts: {{read: {read}}}, health: {{active: {{path: /healthz, interval: 50ms, fall: 1, rise: 1}}}}");
+    let health = |read: &str| {
+        format!("timeouts: {{read: {read}}}, health: {{active: {{path: /healthz, interval: 50ms, fall: 1, rise: 1}}}}")
+    };
     let gateway = Gateway::start(&config(&[sick.address, well.address], &health("20s")));
     // Requests that hold the old pool while a reload replaces it.
     let held: Vec<Connection> = (0..4)

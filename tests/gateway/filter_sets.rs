@@ -47,9 +47,10 @@ fn filters_of_a_listener_hold_for_its_requests_alone() {
     // A reload changes them for requests that come later, also on connections that are there.
     let mut connection = Connection::open(internal);
     assert_eq!(connection.ask(head("GET", "/a", &[])).status, 200);
-    gateway.write_config(
-        &YAML.replace("{name: internal, address: '127.0.0.1:0'}", "{name: internal, address: '127.0.0.1:0', filters: [{api_key: {}}]}"),
-    );
+    gateway.write_config(&YAML.replace(
+        "{name: internal, address: '127.0.0.1:0'}",
+        "{name: internal, address: '127.0.0.1:0', filters: [{api_key: {}}]}",
+    ));
     assert_eq!(gateway.reload().status, 200);
     assert_eq!(connection.ask(head("GET", "/a", &[])).status, 401);
     // What was counted is counted still.
@@ -110,7 +111,8 @@ fn a_difference_shows_what_runs_in_which_route() {
     }
     // There the listener has its own.
     assert!(!out.contains("route a on the listener public") && !out.contains(public), "{out}");
-    let many: String = (0..40).map(|n| format!("  - {{name: r{n}, match: {{path: /r{n}}}, action: {{respond: {{}}}}}}\n")).collect();
+    let many: String =
+        (0..40).map(|n| format!("  - {{name: r{n}, match: {{path: /r{n}}}, action: {{respond: {{}}}}}}\n")).collect();
     gateway.write_config(&format!("{YAML}{many}"));
     assert_eq!(gateway.reload().status, 200);
     gateway.write_config(&format!("{changed}{many}"));

@@ -130,7 +130,9 @@ fn what_is_malformed_is_reset_and_not_forwarded() {
     let gateway = gateway(&target);
     let mut raw = Raw::open(gateway.address());
     let length = |length: &str| request("POST", "/", &[("content-length", length)]);
-    for (stream, head, body) in [(1, length("0"), &b"hello"[..]), (3, length("9"), b"hello"), (5, length("2"), b"hello")] {
+    for (stream, head, body) in
+        [(1, length("0"), &b"hello"[..]), (3, length("9"), b"hello"), (5, length("2"), b"hello")]
+    {
         raw.send(HEADERS, END_HEADERS, stream, &head);
         raw.send(DATA, END_STREAM, stream, body);
         let (_, _, reset, reason) = raw.await_frame(RST_STREAM);
@@ -187,7 +189,9 @@ fn resetting_target(length: Option<&'static str>, body: &'static [u8], code: u8)
                     let head = [field(":status", "200"), length].concat();
                     let mut whole = Vec::new();
                     let reset = [0, 0, 0, code];
-                    for (kind, flags, payload) in [(HEADERS, END_HEADERS, &head[..]), (DATA, 0, body), (RST_STREAM, 0, &reset)] {
+                    for (kind, flags, payload) in
+                        [(HEADERS, END_HEADERS, &head[..]), (DATA, 0, body), (RST_STREAM, 0, &reset)]
+                    {
                         whole.extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
                         whole.extend([kind, flags]);
                         whole.extend(id.to_be_bytes());

@@ -72,7 +72,8 @@ fn chunks_of_every_lawful_form_pass_and_the_connection_goes_on() {
         "GET /last?q=\"<`>\" HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
     ]
     .concat();
-    let expected = [("/up", "hello!"), ("/second", ""), ("/third", "abc"), ("/up", ""), ("/last?q=%22%3C%60%3E%22", "")];
+    let expected =
+        [("/up", "hello!"), ("/second", ""), ("/third", "abc"), ("/up", ""), ("/last?q=%22%3C%60%3E%22", "")];
     // All at once, in two parts at every place, and octet by octet.
     let mut cuts: Vec<usize> = (0..whole.len()).step_by(7).collect();
     cuts.push(0);
@@ -108,12 +109,17 @@ fn chunks_of_every_lawful_form_pass_and_the_connection_goes_on() {
     let sending = std::thread::spawn(move || {
         for index in 0..count {
             let body = format!("{:x};n={index}\r\n{}\r\n0\r\n\r\n", 10 + index % 300, "x".repeat(10 + index % 300));
-            writer.write_all(format!("{}{body}", CHUNKED.replace("/up", &format!("/{index}"))).as_bytes()).expect("sent");
+            writer
+                .write_all(format!("{}{body}", CHUNKED.replace("/up", &format!("/{index}"))).as_bytes())
+                .expect("sent");
         }
     });
     for index in 0..count {
         let got = connection.receive().json();
-        assert_eq!((got["target"].as_str(), got["length"].as_u64()), (Some(format!("/{index}").as_str()), Some(10 + index as u64 % 300)));
+        assert_eq!(
+            (got["target"].as_str(), got["length"].as_u64()),
+            (Some(format!("/{index}").as_str()), Some(10 + index as u64 % 300))
+        );
     }
     sending.join().expect("sent");
 }
@@ -228,7 +234,10 @@ fn a_websocket_handshake_with_a_length_of_0_is_one() {
     // Its first frame is sent with it.
     connection.send(head("GET", "/", &headers) + "frame");
     let got = connection.receive();
-    assert_eq!((got.status, got.header("upgrade"), got.header("connection")), (101, Some("websocket"), Some("Upgrade")));
+    assert_eq!(
+        (got.status, got.header("upgrade"), got.header("connection")),
+        (101, Some("websocket"), Some("Upgrade"))
+    );
     let mut seen = Vec::new();
     while seen.len() < 10 {
         seen.extend(connection.some().expect("bytes"));
@@ -320,7 +329,8 @@ fn a_client_that_is_still_sending_can_read_its_rejection() {
 fn a_probe_that_posts_says_that_it_has_no_body() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let target = Target::on(listener, |stream, seen| {
-        let length = seen.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case("content-length")).map(|(_, v)| v.as_str());
+        let length =
+            seen.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case("content-length")).map(|(_, v)| v.as_str());
         answer(stream, if length == Some("0") { 200 } else { 411 }, &[], b"")
     });
     let gateway = Gateway::start(&format!(
@@ -334,13 +344,21 @@ fn a_probe_that_posts_says_that_it_has_no_body() {
 #[test]
 fn headers_that_say_what_was_asked_for_come_from_trusted_proxies_alone() {
     let target = Target::echo("a");
-    let headers = [("x-original-url", "/admin"), ("x-rewrite-url", "/admin"), ("x-forwarded-port", "1"), ("x-original-uri", "/kept")];
+    let headers = [
+        ("x-original-url", "/admin"),
+        ("x-rewrite-url", "/admin"),
+        ("x-forwarded-port", "1"),
+        ("x-original-uri", "/kept"),
+    ];
     for trusted in [false, true] {
-        let listener =
-            format!("listeners: [{{name: main, address: 127.0.0.1:0{}}}]", if trusted { ", trusted_proxies: [127.0.0.0/8]" } else { "" });
+        let listener = format!(
+            "listeners: [{{name: main, address: 127.0.0.1:0{}}}]",
+            if trusted { ", trusted_proxies: [127.0.0.0/8]" } else { "" }
+        );
         let seen = echoing(&target, &listener).request("GET", "/", &headers).json();
         for (name, value) in headers {
-            let expected = if trusted || name == "x-original-uri" { serde_json::json!(value) } else { serde_json::Value::Null };
+            let expected =
+                if trusted || name == "x-original-uri" { serde_json::json!(value) } else { serde_json::Value::Null };
             assert_eq!(seen["headers"][name], expected, "{name}");
         }
     }

@@ -61,7 +61,8 @@ impl Impostor {
             sockets.extend(socket.map(std::net::TcpListener::from));
             match message {
                 Message::State { bytes, .. } => {
-                    std::io::copy(&mut std::io::Read::take(&self.0, bytes as u64), &mut std::io::sink()).expect("the form");
+                    std::io::copy(&mut std::io::Read::take(&self.0, bytes as u64), &mut std::io::sink())
+                        .expect("the form");
                 }
                 Message::Complete => return sockets,
                 Message::Socket { .. } => {}
@@ -73,8 +74,9 @@ impl Impostor {
 
 #[test]
 fn whatever_a_successor_does_the_old_process_serves() {
-    let old =
-        Gateway::start(&format!("routes: [{{name: all, action: {{respond: {{body: old}}}}}}]{PROCESS}\nadmin: {{address: 127.0.0.1:0}}"));
+    let old = Gateway::start(&format!(
+        "routes: [{{name: all, action: {{respond: {{body: old}}}}}}]{PROCESS}\nadmin: {{address: 127.0.0.1:0}}"
+    ));
     let serves = || assert_eq!(old.get("/").text(), "old", "{}", old.log());
     let logged = |text: &str| eventually(text, || old.log().contains(text));
 
@@ -136,8 +138,9 @@ fn whatever_a_successor_does_the_old_process_serves() {
 
 #[test]
 fn a_successor_that_ends_at_once_leaves_nothing_paused() {
-    let old =
-        Gateway::start(&format!("routes: [{{name: all, action: {{respond: {{body: old}}}}}}]{PROCESS}\nadmin: {{address: 127.0.0.1:0}}"));
+    let old = Gateway::start(&format!(
+        "routes: [{{name: all, action: {{respond: {{body: old}}}}}}]{PROCESS}\nadmin: {{address: 127.0.0.1:0}}"
+    ));
     for count in 1..=20 {
         let impostor = Impostor::of(&old);
         impostor.says(&Message::Take { protocol: 4 });
@@ -154,7 +157,9 @@ fn a_successor_that_ends_at_once_leaves_nothing_paused() {
 
 #[test]
 fn a_reload_that_is_asked_for_during_a_hand_over_comes_after_it() {
-    let yaml = |body: &str| format!("routes: [{{name: all, action: {{respond: {{body: {body}}}}}}}]\nadmin: {{address: 127.0.0.1:0}}");
+    let yaml = |body: &str| {
+        format!("routes: [{{name: all, action: {{respond: {{body: {body}}}}}}}]\nadmin: {{address: 127.0.0.1:0}}")
+    };
     let process = |more: &str| PROCESS.replace("upgrade_time: 1s", &format!("upgrade_time: 20s{more}"));
     for (by, more) in [("a signal", ""), ("a look at the files", ", watch: 20ms")] {
         let old = Gateway::start(&format!("{}{}", yaml("before"), process(more)));
@@ -208,7 +213,9 @@ fn of_two_that_serve_the_one_that_was_given_up_goes() {
 /// A gateway that is replaced and stands by for a while, and the process that serves now.
 fn replaced() -> (Gateway, std::thread::JoinHandle<(i32, String, String)>, Orphan) {
     let process = PROCESS.replace("standby_time: 300ms", "standby_time: 60s");
-    let old = Gateway::start(&format!("routes: [{{name: all, action: {{respond: {{}}}}}}]{process}\nadmin: {{address: 127.0.0.1:0}}"));
+    let old = Gateway::start(&format!(
+        "routes: [{{name: all, action: {{respond: {{}}}}}}]{process}\nadmin: {{address: 127.0.0.1:0}}"
+    ));
     let (asking, successor) = ask(&old);
     (old, asking, successor)
 }
@@ -254,14 +261,17 @@ fn a_successor_that_is_told_to_end_ends_the_service_once_it_serves() {
 fn a_successor_that_is_told_to_end_before_it_serves_takes_nothing() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let process = PROCESS.replace("upgrade_time: 1s", "upgrade_time: 60s");
-    let yaml = format!("routes: [{{name: all, action: {{respond: {{body: old}}}}}}]{process}\nadmin: {{address: 127.0.0.1:0}}");
+    let yaml = format!(
+        "routes: [{{name: all, action: {{respond: {{body: old}}}}}}]{process}\nadmin: {{address: 127.0.0.1:0}}"
+    );
     let old = Gateway::start(&yaml);
     old.write_config(&format!(
         "upstreams: {{one: {{targets: [\"{}\"], health: {{active: {{path: /, timeout: 9s, interval: 10s}}}}}}}}\n{}",
         silent.local_addr().expect("an address"),
         yaml.replace("respond: {body: old}", "forward: one")
     ));
-    let mut successor = Command::new(BINARY).args(["run", "--upgrade", "-q", "-c"]).arg(old.config()).spawn().expect("started");
+    let mut successor =
+        Command::new(BINARY).args(["run", "--upgrade", "-q", "-c"]).arg(old.config()).spawn().expect("started");
     let _probe = silent.accept().expect("the first probe, which the start waits for");
     kill("-TERM", successor.id());
     assert_eq!(successor.wait().expect("a status").code(), Some(0));
@@ -273,9 +283,11 @@ fn a_successor_that_is_told_to_end_before_it_serves_takes_nothing() {
 fn a_successor_that_is_told_to_end_while_it_takes_over_takes_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let config = folder.path().join("portcullis.yaml");
-    std::fs::write(&config, complete(&format!("routes: [{{name: all, action: {{respond: {{}}}}}}]{PROCESS}"))).expect("written");
+    std::fs::write(&config, complete(&format!("routes: [{{name: all, action: {{respond: {{}}}}}}]{PROCESS}")))
+        .expect("written");
     let awaited = UnixListener::bind(socket(&folder)).expect("the upgrade socket");
-    let mut successor = Command::new(BINARY).args(["run", "--upgrade", "-q", "-c"]).arg(config).spawn().expect("started");
+    let mut successor =
+        Command::new(BINARY).args(["run", "--upgrade", "-q", "-c"]).arg(config).spawn().expect("started");
     let heir = Impostor::on(awaited.accept().expect("a successor").0);
     assert!(matches!(heir.hears(), Message::Take { .. }));
     heir.says(&Message::Complete);
@@ -301,7 +313,9 @@ fn an_old_process_that_is_told_to_end_leaves_the_service_to_its_successor() {
 #[test]
 fn an_old_process_that_is_told_to_end_gives_nothing_any_more() {
     let process = PROCESS.replace("upgrade_time: 1s", "upgrade_time: 60s");
-    let mut old = Gateway::start(&format!("routes: [{{name: all, action: {{respond: {{}}}}}}]{process}\nadmin: {{address: 127.0.0.1:0}}"));
+    let mut old = Gateway::start(&format!(
+        "routes: [{{name: all, action: {{respond: {{}}}}}}]{process}\nadmin: {{address: 127.0.0.1:0}}"
+    ));
     let impostor = Impostor::of(&old);
     impostor.says(&Message::Take { protocol: 4 });
     impostor.take();
@@ -326,8 +340,9 @@ fn of_three_processes_the_last_serves() {
 
 #[test]
 fn a_successor_that_hangs_is_given_up() {
-    let old =
-        Gateway::start(&format!("routes: [{{name: all, action: {{respond: {{body: old}}}}}}]{PROCESS}\nadmin: {{address: 127.0.0.1:0}}"));
+    let old = Gateway::start(&format!(
+        "routes: [{{name: all, action: {{respond: {{body: old}}}}}}]{PROCESS}\nadmin: {{address: 127.0.0.1:0}}"
+    ));
     // Once it serves, and before: by then it may have put its own socket in the place.
     for serves in [true, false] {
         let impostor = Impostor::of(&old);
@@ -340,7 +355,8 @@ fn a_successor_that_hangs_is_given_up() {
         }
         std::fs::remove_file(socket(&old.folder)).expect("removed");
         let _own = UnixListener::bind(socket(&old.folder)).expect("a socket");
-        let gives_up = || matches!(receive(&impostor.0), Ok((Message::Failed { why }, _)) if why.contains("sent nothing for 5s"));
+        let gives_up =
+            || matches!(receive(&impostor.0), Ok((Message::Failed { why }, _)) if why.contains("sent nothing for 5s"));
         eventually("it is given up", gives_up);
         assert_eq!(old.get("/").text(), "old", "{}", old.log());
         eventually("the socket is the old one's", || serving(&old) == Some(old.child.id()));
@@ -354,7 +370,9 @@ fn a_successor_that_hangs_is_given_up() {
 
 #[test]
 fn an_upgrade_socket_moves_with_an_upgrade() {
-    let yaml = |process: &str| format!("routes: [{{name: all, action: {{respond: {{}}}}}}]{process}\nadmin: {{address: 127.0.0.1:0}}");
+    let yaml = |process: &str| {
+        format!("routes: [{{name: all, action: {{respond: {{}}}}}}]{process}\nadmin: {{address: 127.0.0.1:0}}")
+    };
     let mut old = Gateway::start(&yaml(PROCESS));
     let elsewhere = socket(&old.folder).with_file_name("elsewhere.sock");
     old.write_config(&yaml(&PROCESS.replace("upgrade.sock", "elsewhere.sock")));

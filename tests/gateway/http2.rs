@@ -128,7 +128,10 @@ fn http2_to_http1_targets() {
     let target = Target::echo("a");
     let gateway = gateway(target.address, "", "");
     let address = gateway.address();
-    let request = Request::builder().uri(format!("http://shop.example.com:{}/x/../y?z=1", address.port())).body(()).expect("a request");
+    let request = Request::builder()
+        .uri(format!("http://shop.example.com:{}/x/../y?z=1", address.port()))
+        .body(())
+        .expect("a request");
     let (status, headers, body, _) = block(ask(address, request, &[])).expect("an answer");
     assert_eq!(status, 200);
     assert!(headers.contains_key("x-request-id") && !headers.contains_key("transfer-encoding"));
@@ -143,10 +146,14 @@ fn http2_to_http1_targets() {
         "upstreams: {{one: {{targets: [\"{}\"]}}}}\nconsumers: {{a: {{credentials: [{{api_key: {{value: key-of-a}}}}]}}}}\nroutes: [{{name: all, filters: [{{api_key: {{query: key}}}}], action: {{forward: one}}}}]{H2C}",
         target.address
     ));
-    let request = Request::builder().uri(format!("http://{}/x?key=key-of-a&z=1", keyed.address())).body(()).expect("a request");
+    let request =
+        Request::builder().uri(format!("http://{}/x?key=key-of-a&z=1", keyed.address())).body(()).expect("a request");
     let (_, _, body, _) = block(ask(keyed.address(), request, &[])).expect("an answer");
     let seen: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
-    assert_eq!((seen["target"].as_str(), seen["headers"]["host"].as_str()), (Some("/x?z=1"), Some(keyed.address().to_string().as_str())));
+    assert_eq!(
+        (seen["target"].as_str(), seen["headers"]["host"].as_str()),
+        (Some("/x?z=1"), Some(keyed.address().to_string().as_str()))
+    );
     // HTTP/1 on the same port.
     assert_eq!(gateway.get("/").status, 200);
     assert_eq!(gateway.access_log(3)[0]["protocol"], "HTTP/2");
@@ -156,10 +163,13 @@ fn http2_to_http1_targets() {
 fn grpc_health_is_asked_for() {
     let health = Arc::new(AtomicU8::new(1));
     let target = grpc_target_of_health(&health);
-    let gateway = gateway(target, ", protocol: http2, health: {active: {grpc: abc, interval: 50ms, fall: 1, rise: 1}}", "");
+    let gateway =
+        gateway(target, ", protocol: http2, health: {active: {grpc: abc, interval: 50ms, fall: 1, rise: 1}}", "");
     let status = || {
-        let (_, headers, _, trailers) = block(ask(gateway.address(), grpc(gateway.address()), &[b"\0\0\0\0\0"])).expect("an answer");
-        let status = trailers.as_ref().and_then(|t| t.get("grpc-status")).or_else(|| headers.get("grpc-status")).cloned();
+        let (_, headers, _, trailers) =
+            block(ask(gateway.address(), grpc(gateway.address()), &[b"\0\0\0\0\0"])).expect("an answer");
+        let status =
+            trailers.as_ref().and_then(|t| t.get("grpc-status")).or_else(|| headers.get("grpc-status")).cloned();
         status.and_then(|s| s.to_str().ok().map(str::to_owned))
     };
     assert_eq!(status().as_deref(), Some("0"));
@@ -251,8 +261,9 @@ fn silent_idle_and_stalled_connections_end() {
         send.send_data(Bytes::from_static(b"half"), false).expect("sent");
         let ended = tokio::time::timeout(Duration::from_secs(10), answer).await.expect("the stream ends");
         assert!(ended.map_or(true, |a| a.status() == 408));
-        let (answer, _) =
-            client.send_request(Request::builder().uri(format!("http://{address}/ok")).body(()).expect("a request"), true).expect("sent");
+        let (answer, _) = client
+            .send_request(Request::builder().uri(format!("http://{address}/ok")).body(()).expect("a request"), true)
+            .expect("sent");
         assert_eq!(answer.await.expect("an answer").status(), 200);
     });
 }
@@ -272,7 +283,10 @@ fn hedged_requests_cross_versions() {
     let old = Target::raw(b"HTTP/1.0 200 OK\r\n\r\nold");
     let gateway = self::gateway(old.address, ", retry: {hedge_after: 1s}", "");
     let answer = gateway.get("/");
-    assert_eq!((answer.status, answer.text().as_str(), answer.header("transfer-encoding")), (200, "old", Some("chunked")));
+    assert_eq!(
+        (answer.status, answer.text().as_str(), answer.header("transfer-encoding")),
+        (200, "old", Some("chunked"))
+    );
 }
 
 /// Frames of HTTP/2 (RFC 9113, section 4.1), for what no client does.
@@ -346,10 +360,15 @@ fn reset_many(address: SocketAddr, is_over: impl Fn() -> bool) {
         let mut client = client.ready().await.expect("ready");
         let answers: Vec<_> = (0..20)
             .map(|_| {
-                client.send_request(Request::get(format!("http://{address}/hold")).body(()).expect("a request"), true).expect("sent").0
+                client
+                    .send_request(Request::get(format!("http://{address}/hold")).body(()).expect("a request"), true)
+                    .expect("sent")
+                    .0
             })
             .collect();
-        tokio::time::timeout(Duration::from_millis(300), futures::future::select_all(answers)).await.expect_err("all are held");
+        tokio::time::timeout(Duration::from_millis(300), futures::future::select_all(answers))
+            .await
+            .expect_err("all are held");
         // Dropped, they were reset.
         let began = Instant::now();
         while !is_over() {

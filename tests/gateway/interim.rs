@@ -70,7 +70,10 @@ fn the_gateway_itself_takes_a_body_for_http2_targets() {
         assert_eq!(client.receive().status, 100);
         client.send("hello");
         let answer = client.receive();
-        assert_eq!((answer.status, answer.header("x-length"), answer.header("x-expect")), (200, Some("5"), Some("false")));
+        assert_eq!(
+            (answer.status, answer.header("x-length"), answer.header("x-expect")),
+            (200, Some("5"), Some("false"))
+        );
     }
     // Who does not wait is told once as well, and what has no body expects nothing.
     let mut client = Connection::open(gateway.address());
@@ -119,9 +122,10 @@ fn http_1_0_clients_get_no_interim_response() {
     });
     for retry in ["", ", retry: {hedge_after: 1s}"] {
         let gateway = gateway(target.address, retry, "");
-        for old in
-            ["GET / HTTP/1.0\r\nHost: a\r\n\r\n", "POST / HTTP/1.0\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello"]
-        {
+        for old in [
+            "GET / HTTP/1.0\r\nHost: a\r\n\r\n",
+            "POST / HTTP/1.0\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello",
+        ] {
             let mut client = Connection::open(gateway.address());
             client.send(old);
             let answer = client.receive();
@@ -198,7 +202,9 @@ fn keeping() -> (Target, Arc<std::sync::Mutex<Vec<usize>>>) {
 fn bodies_of_several_parts_are_mirrored() {
     let (copies, lengths) = keeping();
     let http1 = Target::echo("a");
-    for one in [format!("targets: [\"{}\"]", http1.address), format!("targets: [\"{}\"], protocol: http2", http2_target())] {
+    for one in
+        [format!("targets: [\"{}\"]", http1.address), format!("targets: [\"{}\"], protocol: http2", http2_target())]
+    {
         lengths.lock().expect("the bodies").clear();
         let gateway = Gateway::start(&format!(
             "upstreams: {{one: {{{one}}}, copies: {{targets: [\"{}\"]}}}}
@@ -209,7 +215,9 @@ listeners: [{{name: main, address: 127.0.0.1:0, protocols: [http1, http2]}}]",
         // In chunks, and of a length that is known; the parts come one by one.
         let chunk = format!("7530\r\n{}\r\n", "x".repeat(30_000));
         let part = "x".repeat(30_000);
-        for (field, value, part, last) in [("transfer-encoding", "chunked", &chunk, "0\r\n\r\n"), ("content-length", "60000", &part, "")] {
+        for (field, value, part, last) in
+            [("transfer-encoding", "chunked", &chunk, "0\r\n\r\n"), ("content-length", "60000", &part, "")]
+        {
             let mut client = Connection::open(gateway.address());
             client.send(head("POST", "/", &[(field, value)]));
             client.send(part);
@@ -223,7 +231,11 @@ listeners: [{{name: main, address: 127.0.0.1:0, protocols: [http1, http2]}}]",
             let stream = TcpStream::connect(gateway.address()).await.expect("a connection");
             let (mut client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
             tokio::spawn(connection);
-            let request = Request::builder().method("POST").uri(format!("http://{}/", gateway.address())).body(()).expect("a request");
+            let request = Request::builder()
+                .method("POST")
+                .uri(format!("http://{}/", gateway.address()))
+                .body(())
+                .expect("a request");
             let (answer, mut send) = client.send_request(request, false).expect("sent");
             for end in [false, true] {
                 send.send_data(Bytes::from_static(&[b'x'; 20_000]), end).expect("sent");
@@ -239,7 +251,9 @@ listeners: [{{name: main, address: 127.0.0.1:0, protocols: [http1, http2]}}]",
         let mut all = lengths.lock().expect("the bodies").clone();
         all.sort_unstable();
         assert_eq!(all, [0, 40_000, 60_000, 60_000], "{one}");
-        let outcome = |outcome: &str| gateway.metric(&format!("portcullis_mirrored_total{{outcome=\"{outcome}\",upstream=\"copies\"}}"));
+        let outcome = |outcome: &str| {
+            gateway.metric(&format!("portcullis_mirrored_total{{outcome=\"{outcome}\",upstream=\"copies\"}}"))
+        };
         eventually("all are counted", || outcome("answered") > 3.5 && outcome("failed") > 0.5);
     }
 }
@@ -280,7 +294,9 @@ fn a_get_is_sent_again_after_a_time_out() {
 
 #[test]
 fn a_stopped_target_comes_back_when_it_answers() {
-    for (probe, comes_back) in [("{interval: 30ms, timeout: 10s}", false), ("{path: /healthz, interval: 30ms, timeout: 10s}", true)] {
+    for (probe, comes_back) in
+        [("{interval: 30ms, timeout: 10s}", false), ("{path: /healthz, interval: 30ms, timeout: 10s}", true)]
+    {
         let stopped = Arc::new(AtomicBool::new(true));
         let is_stopped = Arc::clone(&stopped);
         let target = Target::new(move |stream, seen| {
@@ -297,7 +313,8 @@ fn a_stopped_target_comes_back_when_it_answers() {
 routes: [{{name: all, action: {{forward: one}}}}]",
             target.address, other.address
         ));
-        let ejected = || gateway.metric("portcullis_target_ejections_total{reason=\"consecutive_failures\",upstream=\"one\"}");
+        let ejected =
+            || gateway.metric("portcullis_target_ejections_total{reason=\"consecutive_failures\",upstream=\"one\"}");
         eventually("it is out", || {
             gateway.get("/");
             ejected() > 0.5

@@ -88,7 +88,8 @@ fn a_reload_fetches_key_sets_anew_and_outlives_their_issuer() {
     assert!(view["error"].as_str().is_some_and(|why| why.contains("500")), "{view}");
     let series = format!("portcullis_jwks_age_seconds{{source=\"http://{}/jwks\"}}", issuer.address);
     assert!(gateway.metric(&series) > 0.0);
-    let all = [client::get(gateway.admin, "/key_sets").text(), client::get(gateway.admin, "/metrics").text(), gateway.log()];
+    let all =
+        [client::get(gateway.admin, "/key_sets").text(), client::get(gateway.admin, "/metrics").text(), gateway.log()];
     assert!(all.iter().all(|text| !text.contains("zq9x7")), "{all:?}");
     eventually("the log has it", || gateway.log().contains("could not be fetched anew"));
 }
@@ -119,7 +120,13 @@ fn an_issuer_is_one_text() {
     let issuer = issuer(&keys);
     let gateway = Gateway::start(&config(&issuer, ""));
     assert_eq!(status(&gateway, &pair.token(None, &json!({}))), 200);
-    for wrong in [json!(["https://id.test"]), json!(["https://id.test", "https://other.test"]), json!({"a": 1}), json!(7), Value::Null] {
+    for wrong in [
+        json!(["https://id.test"]),
+        json!(["https://id.test", "https://other.test"]),
+        json!({"a": 1}),
+        json!(7),
+        Value::Null,
+    ] {
         assert_eq!(status(&gateway, &pair.token(None, &json!({"iss": wrong}))), 401, "{wrong}");
     }
     // Also where no issuer is asked for.

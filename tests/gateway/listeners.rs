@@ -23,8 +23,9 @@ fn a_socket_of_another_transport_is_not_taken_for_a_listeners() {
             break (other, address);
         }
     };
-    let yaml =
-        format!("routes: [{{name: all, action: {{respond: {{body: new}}}}}}]\nlisteners: [{{name: main, address: \"{configured}\"}}]");
+    let yaml = format!(
+        "routes: [{{name: all, action: {{respond: {{body: new}}}}}}]\nlisteners: [{{name: main, address: \"{configured}\"}}]"
+    );
     let config = folder.path().join("portcullis.yaml");
     std::fs::write(&config, complete(&format!("{yaml}{PROCESS}"))).expect("written");
     let awaited = UnixListener::bind(socket(&folder)).expect("the upgrade socket");

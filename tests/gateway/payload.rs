@@ -24,8 +24,13 @@ routes: [{{name: all, filters: [{filters}], action: {{forward: one}}}}]{BOTH}",
 }
 
 fn document() -> String {
-    let member =
-        |at: usize| format!(r#"{{"id":{at}, "name":"Ada","card":"411111111111{:04}","internal":{{"cost":{}}}}}"#, at % 9999, at * at % 777);
+    let member = |at: usize| {
+        format!(
+            r#"{{"id":{at}, "name":"Ada","card":"411111111111{:04}","internal":{{"cost":{}}}}}"#,
+            at % 9999,
+            at * at % 777
+        )
+    };
     format!(r#"{{"items": [{}]}}"#, (0..3000).map(member).collect::<Vec<_>>().join(",\n"))
 }
 
@@ -83,11 +88,18 @@ fn curl_decodes_what_is_compressed() {
             for coding in ["gzip", "br", "zstd"] {
                 let Some((body, head)) = curl(&gateway, version, path, coding) else { return };
                 assert!(body == wanted, "{version} {path} {coding}");
-                assert!(head.contains(&format!("content-encoding: {coding}\r\n")) && head.contains("vary: accept-encoding\r\n"), "{head}");
+                assert!(
+                    head.contains(&format!("content-encoding: {coding}\r\n"))
+                        && head.contains("vary: accept-encoding\r\n"),
+                    "{head}"
+                );
                 assert!(!head.contains("content-length"), "{head}");
             }
             let Some((body, head)) = curl(&gateway, version, path, "identity") else { return };
-            assert!(body == wanted && !head.contains("content-encoding") && head.contains("vary: accept-encoding\r\n"), "{head}");
+            assert!(
+                body == wanted && !head.contains("content-encoding") && head.contains("vary: accept-encoding\r\n"),
+                "{head}"
+            );
         }
     }
 }
@@ -120,7 +132,10 @@ fn heads_and_confirmations_are_framed_rightly() {
         false if seen.method == "HEAD" => {
             let length = document().len();
             stream.write_all(
-                format!("HTTP/1.1 200 OK\r\ncontent-type: text/css\r\netag: \"v1\"\r\ncontent-length: {length}\r\n\r\n").as_bytes(),
+                format!(
+                    "HTTP/1.1 200 OK\r\ncontent-type: text/css\r\netag: \"v1\"\r\ncontent-length: {length}\r\n\r\n"
+                )
+                .as_bytes(),
             )
         }
         false => answer(stream, 200, &[("content-type", "text/css"), ("etag", "\"v1\"")], document().as_bytes()),
@@ -136,7 +151,10 @@ fn heads_and_confirmations_are_framed_rightly() {
     let described = client.ask(head("HEAD", "/", &[("accept-encoding", "br")]));
     assert_eq!(names.map(|name| described.header(name)), wanted);
     let confirmed = client.ask(head("GET", "/", &[("accept-encoding", "br"), ("if-none-match", "W/\"v1\"")]));
-    assert_eq!((confirmed.status, confirmed.header("etag"), confirmed.header("vary")), (304, Some("W/\"v1\""), Some("accept-encoding")));
+    assert_eq!(
+        (confirmed.status, confirmed.header("etag"), confirmed.header("vary")),
+        (304, Some("W/\"v1\""), Some("accept-encoding"))
+    );
     assert_eq!(client.ask(head("GET", "/", &[("accept-encoding", "br")])).body, got.body);
     let old = Connection::open(gateway.address()).ask("GET / HTTP/1.0\r\naccept-encoding: gzip\r\n\r\n");
     assert_eq!((old.header("content-encoding"), old.header("transfer-encoding")), (Some("gzip"), None));
@@ -154,7 +172,8 @@ fn events() -> (Target, Sender<String>) {
     let (send, next): (_, Receiver<String>) = channel();
     let next = Mutex::new(next);
     let target = Target::new(move |stream, _| {
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")?;
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")?;
         let next = next.lock().expect("the gate");
         while let Ok(event) = next.recv_timeout(Duration::from_secs(20)) {
             stream.write_all(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes())?;
@@ -223,8 +242,9 @@ fn beyond_their_memory_responses_pass_as_they_are() {
   - {{name: text, filters: [{{compress: {{codings: [gzip], memory: 400KiB}}}}], action: {{forward: text}}}}",
         target.address, text.address
     ));
-    let coding =
-        |gateway: &Gateway| gateway.request("GET", "/", &[("accept-encoding", "gzip")]).header("content-encoding").map(str::to_owned);
+    let coding = |gateway: &Gateway| {
+        gateway.request("GET", "/", &[("accept-encoding", "gzip")]).header("content-encoding").map(str::to_owned)
+    };
     assert_eq!(coding(&gateway).as_deref(), Some("gzip"));
     let mut client = Connection::open(gateway.address());
     client.send(head("GET", "/events", &[("accept-encoding", "gzip")]));

@@ -58,11 +58,14 @@ fn listeners_come_and_go_with_a_reload() {
 fn a_listener_moves_to_an_address_that_its_own_is_in_the_way_of() {
     let gateway = Gateway::start(&responding("zero"));
     let port = gateway.address().port();
-    let with = |text: &str, address: &str| format!("{}\nlisteners: [{{name: main, address: \"{address}:{port}\"}}]", responding(text));
+    let with = |text: &str, address: &str| {
+        format!("{}\nlisteners: [{{name: main, address: \"{address}:{port}\"}}]", responding(text))
+    };
     for (text, address) in [("one", "127.0.0.1"), ("two", "[::ffff:127.0.0.1]"), ("three", "127.0.0.1")] {
         gateway.write_config(&with(text, address));
         let config = gateway.config().display().to_string();
-        let (code, _, error) = run(&["check", "--against-running", "--admin", &gateway.admin.to_string(), "-c", &config], None);
+        let (code, _, error) =
+            run(&["check", "--against-running", "--admin", &gateway.admin.to_string(), "-c", &config], None);
         // The system has chosen the first port, and the configuration does not know it.
         assert_eq!(code, if text == "one" { 2 } else { 0 }, "{error}");
         let answer = gateway.reload();
@@ -71,10 +74,16 @@ fn a_listener_moves_to_an_address_that_its_own_is_in_the_way_of() {
         assert!(std::net::TcpListener::bind(gateway.address()).is_err(), "and nobody has the port by mistake");
     }
     // Two that stay are in each other's way.
-    let two = format!("{{name: main, address: \"127.0.0.1:{port}\"}}, {{name: other, address: \"[::ffff:127.0.0.1]:{port}\"}}");
+    let two = format!(
+        "{{name: main, address: \"127.0.0.1:{port}\"}}, {{name: other, address: \"[::ffff:127.0.0.1]:{port}\"}}"
+    );
     gateway.write_config(&format!("{}\nlisteners: [{two}]", responding("four")));
     let refused = gateway.reload();
-    assert!(refused.status == 422 && refused.text().contains("cannot listen on [::ffff:127.0.0.1]"), "{}", refused.text());
+    assert!(
+        refused.status == 422 && refused.text().contains("cannot listen on [::ffff:127.0.0.1]"),
+        "{}",
+        refused.text()
+    );
     assert_eq!(gateway.get("/").text(), "three");
 }
 
@@ -109,8 +118,9 @@ listeners: [{{name: main, address: 127.0.0.1:0}}{more}]",
 fn reloads_under_load_lose_nothing() {
     let target = Target::echo("a");
     let yaml = |n: usize| {
-        let routes: Vec<String> =
-            (0..200).map(|i| format!("{{name: r{i}-{n}, match: {{path: /r{i}}}, action: {{forward: echo}}}}")).collect();
+        let routes: Vec<String> = (0..200)
+            .map(|i| format!("{{name: r{i}-{n}, match: {{path: /r{i}}}, action: {{forward: echo}}}}"))
+            .collect();
         format!(
             "upstreams: {{echo: {{targets: [\"{}\"]}}}}\nroutes: [{}, {{name: all, action: {{forward: echo}}}}]",
             target.address,
@@ -194,7 +204,8 @@ process: {{threads: 1, drain_time: 100ms}}",
     gateway.signal("-TERM");
     assert_eq!(gateway.wait(), Some(0));
     assert!(gateway.log().contains("still open and are cut"), "{}", gateway.log());
-    let mut lines: Vec<_> = gateway.access_log(2).iter().map(|line| (line["path"].to_string(), line["reason"].to_string())).collect();
+    let mut lines: Vec<_> =
+        gateway.access_log(2).iter().map(|line| (line["path"].to_string(), line["reason"].to_string())).collect();
     lines.sort();
     assert_eq!(lines, [("\"/begun\"", "\"cut\""), ("\"/hold\"", "\"cut\"")].map(|(a, b)| (a.to_owned(), b.to_owned())));
     silent.release();
@@ -238,7 +249,8 @@ fn a_successor_takes_over_and_no_connection_is_refused() {
                 + "}]",
         )
         .expect("written");
-        let (code, _, _) = super::harness::gateway::run(&["run", "-c", &config.display().to_string(), "--upgrade"], None);
+        let (code, _, _) =
+            super::harness::gateway::run(&["run", "-c", &config.display().to_string(), "--upgrade"], None);
         assert_eq!(code, 1);
         let successor = Gateway::start_in(folder, &(responding("new") + &process), &["--upgrade"]);
         assert_eq!(successor.address(), address);
@@ -330,8 +342,10 @@ fn a_start_that_waits_for_a_file_can_be_told_to_end() {
     let slow = Leased::new(&folder.path().join("slow.yaml"), "routes: []");
     let config = folder.path().join("portcullis.yaml");
     std::fs::write(&config, complete(&format!("include: [slow.yaml]\n{}", responding("never")))).expect("written");
-    let mut starting = std::process::Command::new(BINARY).args(["run", "-q", "-c"]).arg(&config).spawn().expect("started");
+    let mut starting =
+        std::process::Command::new(BINARY).args(["run", "-q", "-c"]).arg(&config).spawn().expect("started");
     eventually("it reads", || slow.is_wanted());
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(starting.id() as i32), nix::sys::signal::Signal::SIGTERM).expect("told");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(starting.id() as i32), nix::sys::signal::Signal::SIGTERM)
+        .expect("told");
     assert_eq!(starting.wait().expect("a status").code(), Some(0));
 }

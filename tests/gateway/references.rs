@@ -63,10 +63,12 @@ fn each_scalar(document: &Value, done: &mut impl FnMut(&Value, &str)) {
     }
     fn replace(value: &mut Value, at: &mut usize, place: &str) -> Option<String> {
         match value {
-            Value::Sequence(items) => items.iter_mut().enumerate().find_map(|(i, item)| replace(item, at, &format!("{place}[{i}]"))),
-            Value::Mapping(members) => {
-                members.iter_mut().find_map(|(key, below)| replace(below, at, &format!("{place}.{}", key.as_str().unwrap_or_default())))
+            Value::Sequence(items) => {
+                items.iter_mut().enumerate().find_map(|(i, item)| replace(item, at, &format!("{place}[{i}]")))
             }
+            Value::Mapping(members) => members
+                .iter_mut()
+                .find_map(|(key, below)| replace(below, at, &format!("{place}.{}", key.as_str().unwrap_or_default()))),
             scalar if *at == 0 => {
                 *scalar = Value::String("${file:secret}".to_owned());
                 *at = usize::MAX;
@@ -147,7 +149,8 @@ fn a_file_that_is_no_configuration_is_not_quoted() {
 
 #[test]
 fn neither_the_response_of_a_reload_nor_the_log_repeats_it() {
-    let config = |body: &str| format!("routes: [{{name: a, match: {{path: '/*'}}, action: {{respond: {{{body}}}}}}}]\n");
+    let config =
+        |body: &str| format!("routes: [{{name: a, match: {{path: '/*'}}, action: {{respond: {{{body}}}}}}}]\n");
     let gateway = Gateway::start(&config("body: ok"));
     std::fs::write(gateway.folder.path().join("secret"), "zq9x7zq9x7").expect("written");
     gateway.write_config(&config("status: '${file:secret}'").replace("'/*'", "'${file:secret}'"));
@@ -161,11 +164,15 @@ fn neither_the_response_of_a_reload_nor_the_log_repeats_it() {
     }
     // `explain` and `diff` show names and paths.
     gateway.write_config(
-        &config("body: '${file:secret}'").replace("'/*'", "'/${file:secret}/*'").replace("name: a", "name: '${file:secret}'"),
+        &config("body: '${file:secret}'")
+            .replace("'/*'", "'/${file:secret}/*'")
+            .replace("name: a", "name: '${file:secret}'"),
     );
     let admin = gateway.admin.to_string();
     let file = gateway.folder.path().join("portcullis.yaml").display().to_string();
-    for arguments in [vec!["explain", "-c", &file, "GET", "/zq9x7zq9x7/x"], vec!["diff", "-c", &file, "--admin", &admin]] {
+    for arguments in
+        [vec!["explain", "-c", &file, "GET", "/zq9x7zq9x7/x"], vec!["diff", "-c", &file, "--admin", &admin]]
+    {
         let (code, out, told) = run(&arguments, None);
         assert_eq!(code, 0, "{told}");
         let lines: String = out.lines().filter(|l| !l.starts_with("GET ") && !l.starts_with("/zq9x7")).collect();

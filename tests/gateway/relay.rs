@@ -78,8 +78,10 @@ fn a_body_that_is_held_whole_is_relayed() {
     ));
     let json = format!("{{\"a\": \"{}\"}}", "x".repeat(200_000));
     let mut connection = Connection::open(gateway.address());
-    connection
-        .send(format!("POST / HTTP/1.0\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{json}", json.len()));
+    connection.send(format!(
+        "POST / HTTP/1.0\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{json}",
+        json.len()
+    ));
     let mut all = Vec::new();
     connection.stream.read_to_end(&mut all).expect("a response");
     let text = String::from_utf8(all).expect("text");

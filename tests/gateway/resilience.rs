@@ -79,7 +79,8 @@ fn a_killed_target_costs_only_the_posts_that_it_had() {
 
 #[test]
 fn who_fails_often_is_out_for_a_time_and_never_more_than_the_share() {
-    let (flaky, one, two) = (Target::named("flaky 30", "flaky"), Target::named("echo", "one"), Target::named("echo", "two"));
+    let (flaky, one, two) =
+        (Target::named("flaky 30", "flaky"), Target::named("echo", "one"), Target::named("echo", "two"));
     let also = Target::named("flaky 30", "also");
     let addresses: Vec<String> = [&flaky, &one, &two, &also].iter().map(|t| format!("\"{}\"", t.address)).collect();
     let passive = "passive: {failures: 0, gateway_failures: 0, interval: 1s, ejection: 2s, max_ejection: 2s, max_ejected: 25, failure_percentage: {percent: 20, min_targets: 3, min_requests: 10}}";
@@ -224,7 +225,8 @@ fn a_reload_without_passive_health_ends_ejections() {
             bad.address, good.address
         )
     };
-    let gateway = Gateway::start(&config(", health: {passive: {failures: 2, ejection: 1h, max_ejection: 1h, max_ejected: 50}}"));
+    let gateway =
+        Gateway::start(&config(", health: {passive: {failures: 2, ejection: 1h, max_ejection: 1h, max_ejected: 50}}"));
     eventually("it is out", || {
         gateway.get("/");
         get(gateway.admin, "/upstreams").text().contains("consecutive_failures")
@@ -262,7 +264,9 @@ routes: [{{name: each, match: {{path: /each}}, action: {{forward: each}}}}, {{na
     // A shorter time counts from now on.
     gateway.write_config(&yaml("failures: 4, cool_down: 1ms"));
     assert_eq!(gateway.reload().status, 200);
-    eventually("its time is over", || ["/whole", "/each"].iter().all(|path| gateway.get(path).reason() == "connect_refused"));
+    eventually("its time is over", || {
+        ["/whole", "/each"].iter().all(|path| gateway.get(path).reason() == "connect_refused")
+    });
 }
 
 #[test]
@@ -310,8 +314,7 @@ fn who_stands_out_among_the_others_is_out() {
     let words = ["echo", "echo", "echo", "echo", "flaky 50"];
     let targets: Vec<Target> = words.into_iter().map(|word| Target::named(word, "t")).collect();
     let addresses: Vec<String> = targets.iter().map(|t| format!("\"{}\"", t.address)).collect();
-    let passive =
-        "passive: {failures: 0, gateway_failures: 0, interval: 1s, success_rate: {deviations: 1, min_targets: 5, min_requests: 5}}";
+    let passive = "passive: {failures: 0, gateway_failures: 0, interval: 1s, success_rate: {deviations: 1, min_targets: 5, min_requests: 5}}";
     let gateway = Gateway::start(&format!(
         "upstreams: {{pool: {{targets: [{}], retry: {{attempts: 1}}, health: {{{passive}}}}}}}\nroutes: [{{name: all, action: {{forward: pool}}}}]",
         addresses.join(", ")

@@ -59,7 +59,8 @@ fn the_connection_that_is_idle_for_longest_makes_room() {
 #[test]
 fn handshakes_and_http2_make_room_too() {
     let target = Target::echo("a");
-    let gateway = echoing(&target, "protocols: [http1, http2], limits: {connections: 2, header_time: 1h, idle_time: 1h}");
+    let gateway =
+        echoing(&target, "protocols: [http1, http2], limits: {connections: 2, header_time: 1h, idle_time: 1h}");
     // One of which nobody knows yet what it speaks, and one without streams.
     let mut silent = Connection::open(gateway.address());
     let mut http2 = TcpStream::connect(gateway.address()).expect("a connection");
@@ -92,10 +93,12 @@ fn an_address_has_its_share_of_the_places() {
     first.pop();
     eventually("its place is free again", || {
         let mut again = Connection::open(gateway.address());
-        again.stream.write_all(head("GET", "/", &[]).as_bytes()).is_ok() && again.try_receive(false).is_ok_and(|got| got.status == 200)
+        again.stream.write_all(head("GET", "/", &[]).as_bytes()).is_ok()
+            && again.try_receive(false).is_ok_and(|got| got.status == 200)
     });
     // Behind a trusted proxy are many clients.
-    let gateway = echoing(&target, "trusted_proxies: [127.0.0.1], limits: {connections: 100, connections_per_address: 3}");
+    let gateway =
+        echoing(&target, "trusted_proxies: [127.0.0.1], limits: {connections: 100, connections_per_address: 3}");
     let mut all: Vec<Connection> = (0..10).map(|_| Connection::open(gateway.address())).collect();
     for connection in &mut all {
         assert_eq!(connection.ask(head("GET", "/", &[])).status, 200);

@@ -24,8 +24,9 @@ fn list(count: usize, item: impl Fn(usize) -> String) -> String {
 #[test]
 fn hosts_times_paths_are_bounded() {
     let (hosts, paths) = (list(100_000, |n| format!("h{n}.test")), list(1_000, |n| format!("/p{n}")));
-    let text =
-        format!("{LISTENERS}routes:\n  - name: a\n    match:\n      host: {hosts}\n      path: {paths}\n    action: {{respond: {{}}}}\n");
+    let text = format!(
+        "{LISTENERS}routes:\n  - name: a\n    match:\n      host: {hosts}\n      path: {paths}\n    action: {{respond: {{}}}}\n"
+    );
     let told = told(&text);
     assert!(
         told.contains("routes[0].match: 100000 hosts times 1000 paths are too many: at most 10000"),
@@ -37,13 +38,21 @@ fn hosts_times_paths_are_bounded() {
 #[test]
 fn routes_and_their_places_on_all_listeners_are_bounded() {
     let mut routes = format!("{LISTENERS}routes:\n");
-    (0..100_001).for_each(|n| writeln!(routes, "- {{name: r{n}, match: {{path: /{n}}}, action: {{respond: {{}}}}}}").expect("a text"));
+    (0..100_001).for_each(|n| {
+        writeln!(routes, "- {{name: r{n}, match: {{path: /{n}}}, action: {{respond: {{}}}}}}").expect("a text");
+    });
     let text = told(&routes);
     assert!(text.contains("routes: 100001 routes are too many: at most 100000"), "{}", &text[..text.len().min(500)]);
     let listeners = list(1_000, |n| format!("{{name: l{n}, address: \"127.0.0.1:{}\"}}", 10_000 + n));
     let hosts = list(1_001, |n| format!("h{n}.test"));
-    let text = told(&format!("listeners: {listeners}\nroutes: [{{name: a, match: {{host: {hosts}}}, action: {{respond: {{}}}}}}]\n"));
-    assert!(text.contains("more than 500000 combinations of listener, host and path"), "{}", &text[..text.len().min(500)]);
+    let text = told(&format!(
+        "listeners: {listeners}\nroutes: [{{name: a, match: {{host: {hosts}}}, action: {{respond: {{}}}}}}]\n"
+    ));
+    assert!(
+        text.contains("more than 500000 combinations of listener, host and path"),
+        "{}",
+        &text[..text.len().min(500)]
+    );
 }
 
 #[test]
@@ -54,7 +63,8 @@ fn files_are_regular_and_up_to_a_size() {
     let sparse = |name: &str, size: u64| std::fs::File::create(path(name)).expect("made").set_len(size).expect("set");
     sparse("large", 65 << 20);
     sparse("key", (1 << 20) + 1);
-    let route = |filter: &str| format!("{LISTENERS}routes: [{{name: a, filters: [{filter}], action: {{respond: {{}}}}}}]\n");
+    let route =
+        |filter: &str| format!("{LISTENERS}routes: [{{name: a, filters: [{filter}], action: {{respond: {{}}}}}}]\n");
     for other in ["pipe", "/dev/zero"] {
         for text in [
             format!("include: [{other}]\n{}", route("")),
@@ -89,14 +99,19 @@ fn the_size_of_all_files_together_is_bounded() {
     (0..12).for_each(|n| std::fs::write(folder.path().join(format!("{n}.part")), &part).expect("written"));
     std::fs::write(folder.path().join("c.yaml"), format!("include: ['*.part']\n{LISTENERS}")).expect("written");
     let (code, _, told) = run(&["check", "-c", "c.yaml"], Some(folder.path()));
-    assert!(code == 2 && told.contains("too large: at most 4000000 values and 256 MiB"), "{}", &told[..told.len().min(500)]);
+    assert!(
+        code == 2 && told.contains("too large: at most 4000000 values and 256 MiB"),
+        "{}",
+        &told[..told.len().min(500)]
+    );
 }
 
 #[test]
 fn of_100_000_mistakes_the_first_are_told_and_all_are_counted() {
     let mut text = format!("{LISTENERS}routes:\n");
-    (0..100_000)
-        .for_each(|n| writeln!(text, "- {{name: r{n}, match: {{path: /{n}}}, action: {{respond: {{status: no}}}}}}").expect("a text"));
+    (0..100_000).for_each(|n| {
+        writeln!(text, "- {{name: r{n}, match: {{path: /{n}}}, action: {{respond: {{status: no}}}}}}").expect("a text");
+    });
     let before = Instant::now();
     let told = told(&text);
     let lines: Vec<&str> = told.lines().collect();
@@ -122,10 +137,15 @@ fn expressions_and_tables_are_bounded_together() {
     let mut routes = format!("{LISTENERS}routes:\n");
     for n in 0..400 {
         let headers = format!("{{x-a: {{regex: '^{n}\\w{{20}}$'}}}}");
-        writeln!(routes, "- {{name: r{n}, match: {{path: /{n}, headers: {headers}}}, action: {{respond: {{}}}}}}").expect("a text");
+        writeln!(routes, "- {{name: r{n}, match: {{path: /{n}, headers: {headers}}}, action: {{respond: {{}}}}}}")
+            .expect("a text");
     }
     let text = told(&routes);
-    assert!(text.contains("all regular expressions together take more than 128 MiB"), "{}", &text[..text.len().min(500)]);
+    assert!(
+        text.contains("all regular expressions together take more than 128 MiB"),
+        "{}",
+        &text[..text.len().min(500)]
+    );
     assert!(!text.contains("routes[0]."), "the first ones are fine");
     let upstreams = |balance: &str, count: usize| -> String {
         let one = |n| format!("  u{n}: {{balance: {balance}, targets: [{{address: 'h:1', weight: 1000}}]}}\n");
@@ -133,7 +153,11 @@ fn expressions_and_tables_are_bounded_together() {
     };
     for (balance, count) in [("{hash: {}}", 2_049), ("{hash: {table: ring}}", 200)] {
         let text = told(&format!("{}routes: [{{name: a, action: {{respond: {{}}}}}}]\n", upstreams(balance, count)));
-        assert!(text.contains("are too large: at most 512 MiB together"), "{balance}: {}", &text[..text.len().min(500)]);
+        assert!(
+            text.contains("are too large: at most 512 MiB together"),
+            "{balance}: {}",
+            &text[..text.len().min(500)]
+        );
     }
     let mut splits = format!("{}routes:\n", upstreams("random", 2));
     for n in 0..1_001 {
@@ -141,5 +165,8 @@ fn expressions_and_tables_are_bounded_together() {
         writeln!(splits, "- {{name: r{n}, match: {{path: /{n}}}, action: {{forward: {{{split}}}}}}}").expect("a text");
     }
     let text = told(&splits);
-    assert!(text.contains("routes[1000].action.forward.split_by: more than 1000 splits by a key are too many"), "{text}");
+    assert!(
+        text.contains("routes[1000].action.forward.split_by: more than 1000 splits by a key are too many"),
+        "{text}"
+    );
 }

@@ -21,7 +21,9 @@ fn events_pass_one_by_one_also_through_filters() {
     let next = std::sync::Mutex::new(next);
     let target = Target::new(move |stream, seen| {
         let kind = if seen.target == "/json" { "application/x-ndjson" } else { "text/event-stream" };
-        stream.write_all(format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes())?;
+        stream.write_all(
+            format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes(),
+        )?;
         let next = next.lock().expect("the gate");
         while let Ok(event) = next.recv_timeout(Duration::from_secs(20)) {
             stream.write_all(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes())?;
@@ -32,7 +34,9 @@ fn events_pass_one_by_one_also_through_filters() {
         Ok(())
     });
     let gateway = forwarding(&target, "filters: [{strip_fields: {response: [secret]}}],");
-    for (path, events) in [("/", ["data: one\n\n", "data: two\n\n"]), ("/json", ["{\"a\":1,\"secret\":2}\n", "{\"secret\":3,\"b\":4}\n"])] {
+    for (path, events) in
+        [("/", ["data: one\n\n", "data: two\n\n"]), ("/json", ["{\"a\":1,\"secret\":2}\n", "{\"secret\":3,\"b\":4}\n"])]
+    {
         let mut connection = Connection::open(gateway.address());
         connection.send(head("GET", path, &[]));
         for event in events {
@@ -110,7 +114,8 @@ fn chunked_bodies_over_the_limit_are_refused() {
     let target = Target::echo("a");
     let gateway = forwarding(&target, "body: 10B,");
     let mut connection = Connection::open(gateway.address());
-    connection.send(head("POST", "/", &[("transfer-encoding", "chunked")]) + "8\r\n01234567\r\n8\r\n01234567\r\n0\r\n\r\n");
+    connection
+        .send(head("POST", "/", &[("transfer-encoding", "chunked")]) + "8\r\n01234567\r\n8\r\n01234567\r\n0\r\n\r\n");
     let answer = connection.receive();
     assert_eq!((answer.status, answer.reason().as_str()), (413, "body_too_large"));
 }
@@ -131,8 +136,8 @@ fn http_1_0_clients_are_served() {
 fn encoded_answers_are_decoded_to_be_stripped_or_refused() {
     // printf '{"a":1,"ssn":2}' | gzip -n
     const GZIP: &[u8] = &[
-        0x1f, 0x8b, 0x08, 0, 0, 0, 0, 0, 0, 0x03, 0xab, 0x56, 0x4a, 0x54, 0xb2, 0x32, 0xd4, 0x51, 0x2a, 0x2e, 0xce, 0x53, 0xb2, 0x32, 0xaa,
-        0x05, 0, 0x88, 0x49, 0x4b, 0, 0x0f, 0, 0, 0,
+        0x1f, 0x8b, 0x08, 0, 0, 0, 0, 0, 0, 0x03, 0xab, 0x56, 0x4a, 0x54, 0xb2, 0x32, 0xd4, 0x51, 0x2a, 0x2e, 0xce,
+        0x53, 0xb2, 0x32, 0xaa, 0x05, 0, 0x88, 0x49, 0x4b, 0, 0x0f, 0, 0, 0,
     ];
     let encoded = Target::fixed(200, &[("content-type", "application/json"), ("content-encoding", "gzip")], GZIP);
     let gateway = forwarding(&encoded, "filters: [{strip_fields: {response: [ssn]}}],");

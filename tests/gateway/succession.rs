@@ -99,7 +99,8 @@ pub fn drops_a_listener() -> (Gateway, std::net::SocketAddr, std::thread::JoinHa
 pub fn succeed() -> (tempfile::TempDir, Command, std::os::unix::net::UnixListener) {
     let folder = tempfile::tempdir().expect("a folder");
     let config = folder.path().join("portcullis.yaml");
-    std::fs::write(&config, complete(&format!("routes: [{{name: all, action: {{respond: {{}}}}}}]{PROCESS}"))).expect("written");
+    std::fs::write(&config, complete(&format!("routes: [{{name: all, action: {{respond: {{}}}}}}]{PROCESS}")))
+        .expect("written");
     let awaited = std::os::unix::net::UnixListener::bind(socket(&folder)).expect("the upgrade socket");
     let mut command = Command::new(BINARY);
     command.args(["run", "--upgrade", "-c"]).arg(config);

@@ -29,7 +29,8 @@ fn server(folder: &std::path::Path, name: &str) -> Server {
     let (cert, key) = (format!("{name}.pem"), format!("{name}.key"));
     let mut command = Command::new("openssl");
     command.args(["s_server", "-accept", "127.0.0.1:0", "-www", "-cert", &cert, "-key", &key]);
-    let mut child = command.current_dir(folder).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("openssl is needed");
+    let mut child =
+        command.current_dir(folder).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("openssl is needed");
     let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines().map_while(Result::ok);
     let line = lines.find(|line| line.starts_with("ACCEPT")).expect("its address");
     std::thread::spawn(move || lines.for_each(drop));
@@ -108,7 +109,12 @@ fn a_certificate_that_is_its_own_authority_is_accepted_as_openssl_does() {
     let upgrade = client::head(
         "GET",
         "/impostor",
-        &[("connection", "upgrade"), ("upgrade", "websocket"), ("sec-websocket-key", "a2V5"), ("sec-websocket-version", "13")],
+        &[
+            ("connection", "upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-key", "a2V5"),
+            ("sec-websocket-version", "13"),
+        ],
     );
     assert_eq!(client::Connection::open(gateway.address()).ask(upgrade).reason(), "target_tls");
     let upstreams = client::get(gateway.admin, "/upstreams").json();
@@ -119,7 +125,8 @@ fn a_certificate_that_is_its_own_authority_is_accepted_as_openssl_does() {
     assert!(health("connected").contains("\"healthy\"") && health("probed").contains("\"healthy\""), "{upstreams}");
     assert!(health("impostor-probed").contains("certificate"), "{}", health("impostor-probed"));
     let log = gateway.access_log(10);
-    let detail = |route: &str| log.iter().find(|l| l["route"] == route).map(|l| l["detail"].to_string()).expect("a line");
+    let detail =
+        |route: &str| log.iter().find(|l| l["route"] == route).map(|l| l["detail"].to_string()).expect("a line");
     assert!(detail("name").contains("not valid for name"), "{}", detail("name"));
     assert!(detail("impostor").contains("TLS: "), "{}", detail("impostor"));
 }
@@ -130,7 +137,10 @@ fn an_authority_that_has_a_name_still_issues_certificates() {
     let (params, key) = authority(|_| {});
     let issuer = CertifiedIssuer::self_signed(params, key).expect("an authority");
     let leaf_key = KeyPair::generate().expect("a key");
-    let leaf = CertificateParams::new(["target.test".to_owned()]).expect("names").signed_by(&leaf_key, &issuer).expect("a certificate");
+    let leaf = CertificateParams::new(["target.test".to_owned()])
+        .expect("names")
+        .signed_by(&leaf_key, &issuer)
+        .expect("a certificate");
     std::fs::write(folder.path().join("ca.pem"), issuer.pem()).expect("written");
     let target = tls_target(&(leaf.pem(), leaf_key.serialize_pem()));
     let yaml = format!(
@@ -171,7 +181,10 @@ fn the_log_and_the_view_say_why_tls_failed() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let plain = listener.local_addr().expect("an address");
     std::thread::spawn(move || {
-        listener.incoming().flatten().for_each(|mut stream| drop(stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")));
+        listener
+            .incoming()
+            .flatten()
+            .for_each(|mut stream| drop(stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")));
     });
     let upstream = |name: &str, address: &str, ca: &str, host: &str| {
         let probe = "health: {active: {interval: 1h, fall: 1}, panic_threshold: 100}";
@@ -184,7 +197,8 @@ fn the_log_and_the_view_say_why_tls_failed() {
         ("name", good.to_string(), "right", "else.test", "not valid for name"),
         ("protocol", plain.to_string(), "right", "localhost", "corrupt message"),
     ];
-    let upstreams: String = cases.iter().map(|(name, address, ca, host, _)| upstream(name, address, ca, host)).collect();
+    let upstreams: String =
+        cases.iter().map(|(name, address, ca, host, _)| upstream(name, address, ca, host)).collect();
     let yaml = format!("upstreams:\n{upstreams}{}", routes(&cases.each_ref().map(|case| case.0)));
     let gateway = Gateway::start_in(folder, &yaml, &[]);
     for (name, ..) in &cases {
@@ -194,8 +208,12 @@ fn the_log_and_the_view_say_why_tls_failed() {
     let view = client::get(gateway.admin, "/upstreams").json();
     for (name, _, _, _, why) in &cases {
         let detail = log.iter().find(|l| l["route"] == *name).map(|l| l["detail"].to_string()).expect("a line");
-        assert!(detail.contains("TLS: ") && detail.contains(why) && !detail.contains("local address"), "{name}: {detail}");
-        let target = view.as_array().and_then(|all| all.iter().find(|u| u["name"] == *name)).expect("it")["targets"][0].to_string();
+        assert!(
+            detail.contains("TLS: ") && detail.contains(why) && !detail.contains("local address"),
+            "{name}: {detail}"
+        );
+        let target = view.as_array().and_then(|all| all.iter().find(|u| u["name"] == *name)).expect("it")["targets"][0]
+            .to_string();
         assert!(target.contains(why) && !target.contains("local address"), "{name}: {target}");
     }
 }
@@ -212,18 +230,25 @@ fn without_certificates_of_the_system_only_what_needs_them_fails() {
     );
     let config = folder.path().join("portcullis.yaml");
     std::fs::write(&config, complete(&yaml)).expect("written");
-    std::fs::write(folder.path().join("odd.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").expect("written");
+    std::fs::write(folder.path().join("odd.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+        .expect("written");
     // Nothing at all, and a store of which nothing can be used.
     for file in ["/nonexistent/ca.pem", "odd.pem"] {
         let mut command = Command::new(BINARY);
-        command.args(["run", "-c"]).arg(&config).env("SSL_CERT_FILE", folder.path().join(file)).env("SSL_CERT_DIR", "/nonexistent");
+        command
+            .args(["run", "-c"])
+            .arg(&config)
+            .env("SSL_CERT_FILE", folder.path().join(file))
+            .env("SSL_CERT_DIR", "/nonexistent");
         let copy = tempfile::tempdir().expect("a folder");
         let gateway = Gateway::start_by(copy, command);
         assert_eq!(gateway.get("/").text(), "ok");
         assert_eq!(gateway.get("/unverified").status, 200, "{}", gateway.get("/unverified").text());
         assert_eq!(gateway.get("/own").status, 200);
         assert_eq!(gateway.get("/system").reason(), "target_tls");
-        eventually("the warning is logged", || gateway.log().contains("upstreams.system.tls: the system has no CA certificates"));
+        eventually("the warning is logged", || {
+            gateway.log().contains("upstreams.system.tls: the system has no CA certificates")
+        });
         assert!(!gateway.log().contains("upstreams.own.tls"), "{}", gateway.log());
         let log = || std::fs::read_to_string(folder.path().join("access.log")).unwrap_or_default();
         eventually("the reason is logged", || log().contains("TLS: invalid peer certificate"));
@@ -263,8 +288,9 @@ fn over_http2_too_and_for_every_stream() {
         assert_eq!(gateway.get(&format!("/{name}")).text(), "own", "{name}");
     }
     std::thread::scope(|scope| {
-        let clients: Vec<_> =
-            (0..8).map(|_| scope.spawn(|| (0..5).map(|_| gateway.get("/impostor").reason()).collect::<Vec<_>>())).collect();
+        let clients: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| (0..5).map(|_| gateway.get("/impostor").reason()).collect::<Vec<_>>()))
+            .collect();
         for client in clients {
             assert_eq!(client.join().expect("responses"), ["target_tls"; 5]);
         }

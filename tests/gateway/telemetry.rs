@@ -14,7 +14,11 @@ fn a_line_for_every_request_with_its_secrets_masked() {
          routes: [{{name: keyed, match: {{path: /keyed}}, filters: [{{api_key: {{query: k}}}}], action: {{forward: echo}}}}]",
         target.address
     ));
-    let answer = gateway.request("GET", "/keyed?a=1&k=very-secret-key", &[("user-agent", "ua \"x\""), ("authorization", "Bearer hidden")]);
+    let answer = gateway.request(
+        "GET",
+        "/keyed?a=1&k=very-secret-key",
+        &[("user-agent", "ua \"x\""), ("authorization", "Bearer hidden")],
+    );
     assert_eq!(answer.status, 200);
     gateway.get("/unknown?k=very-secret-key");
     assert_eq!(gateway.get("/keyed?K=x&k=not-very-secret-key").status, 401);

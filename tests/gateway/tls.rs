@@ -56,7 +56,8 @@ pub(super) fn block<T>(work: impl Future<Output = T>) -> T {
 #[test]
 fn certificates_by_name_and_by_reload() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (one, two, wild) = (certificate(&["one.example"]), certificate(&["two.example"]), certificate(&["*.wild.example"]));
+    let (one, two, wild) =
+        (certificate(&["one.example"]), certificate(&["two.example"]), certificate(&["*.wild.example"]));
     write(folder.path(), "one", &one);
     write(folder.path(), "two", &two);
     write(folder.path(), "wild", &wild);
@@ -64,11 +65,15 @@ fn certificates_by_name_and_by_reload() {
         listeners: [{name: main, address: 127.0.0.1:0, tls: {certificates: [{cert: one.pem, key: one.key}, {cert: two.pem, key: two.key}, {cert: wild.pem, key: wild.key}]}}]";
     let gateway = Gateway::start_in(folder, yaml, &[]);
     let address = gateway.address();
-    for (name, pair) in [("one.example", &one), ("two.example", &two), ("TWO.example", &two), ("a.wild.example", &wild)] {
+    for (name, pair) in [("one.example", &one), ("two.example", &two), ("TWO.example", &two), ("a.wild.example", &wild)]
+    {
         let (text, ..) = block(get(address, name, &[b"http/1.1"], &[&pair.0])).expect("an answer");
         assert!(text.ends_with("secure"), "{name}: {text}");
     }
-    assert!(block(get(address, "unknown.example", &[], &[&one.0])).is_err(), "the first certificate is not for this name");
+    assert!(
+        block(get(address, "unknown.example", &[], &[&one.0])).is_err(),
+        "the first certificate is not for this name"
+    );
     let (_, _, protocol) = block(get(address, "one.example", &[b"h2", b"http/1.1"], &[&one.0])).expect("a handshake");
     assert_eq!(protocol.as_deref(), Some(b"h2".as_slice()));
     // The file is exchanged: new handshakes see the new one.
@@ -88,7 +93,9 @@ fn certificates_by_name_and_by_reload() {
     let mut plain = super::harness::client::Connection::open(address);
     plain.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     plain.rest();
-    super::harness::eventually("it is counted", || gateway.metric("portcullis_connections_refused_total{cause=\"tls\"}") >= 1.0);
+    super::harness::eventually("it is counted", || {
+        gateway.metric("portcullis_connections_refused_total{cause=\"tls\"}") >= 1.0
+    });
 }
 
 /// A target that speaks TLS with that certificate.
@@ -114,7 +121,9 @@ pub(super) fn tls_target(pair: &(String, String)) -> std::net::SocketAddr {
                             return;
                         }
                     }
-                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\nconnection: close\r\n\r\nencrypted").await;
+                    let _ = stream
+                        .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\nconnection: close\r\n\r\nencrypted")
+                        .await;
                     let _ = stream.shutdown().await;
                 });
             }

@@ -17,7 +17,10 @@ fn several_traceparents_start_a_new_trace_and_several_tracestates_are_one() {
     let seen = |lines: &str| {
         let response = Connection::open(gateway.address()).ask(format!("GET / HTTP/1.1\r\nHost: x\r\n{lines}\r\n"));
         let headers = response.json()["headers"].clone();
-        (headers["traceparent"].as_str().unwrap_or_default().to_owned(), headers["tracestate"].as_str().map(str::to_owned))
+        (
+            headers["traceparent"].as_str().unwrap_or_default().to_owned(),
+            headers["tracestate"].as_str().map(str::to_owned),
+        )
     };
     let (parent, state) = seen(&format!("traceparent: {ONE}\r\ntracestate: a=1\r\ntracestate: b=2\r\n"));
     assert!(parent.starts_with(&ONE[..36]) && !parent.contains("00f067aa0ba902b7"), "{parent}");

@@ -10,7 +10,8 @@ use super::harness::eventually;
 use super::harness::gateway::{BINARY, Gateway, Orphan, complete, run};
 use super::harness::target::{Target, refused};
 
-pub const PROCESS: &str = "\nprocess: {threads: 1, upgrade_socket: upgrade.sock, drain_time: 10s, standby_time: 300ms, upgrade_time: 1s}";
+pub const PROCESS: &str =
+    "\nprocess: {threads: 1, upgrade_socket: upgrade.sock, drain_time: 10s, standby_time: 300ms, upgrade_time: 1s}";
 
 /// Runs `portcullis upgrade`: the successor, and what was said.
 pub fn upgrade(gateway: &Gateway) -> (Orphan, String) {
@@ -115,8 +116,9 @@ fn two_hundred_listeners_go_over() {
 
 #[test]
 fn a_successor_that_cannot_start_is_told_of() {
-    let old =
-        Gateway::start(&format!("routes: [{{name: all, action: {{respond: {{body: old}}}}}}]{PROCESS}\nadmin: {{address: 127.0.0.1:0}}"));
+    let old = Gateway::start(&format!(
+        "routes: [{{name: all, action: {{respond: {{body: old}}}}}}]{PROCESS}\nadmin: {{address: 127.0.0.1:0}}"
+    ));
     old.signal("-QUIT");
     eventually("it is refused", || old.log().contains("SIGQUIT is ignored"));
     old.write_config("routes: [{nam: x}]");
@@ -181,7 +183,8 @@ fn sockets_of_a_service_manager_are_used() {
     let address = bound.local_addr().expect("an address");
     let config = folder.path().join("portcullis.yaml");
     // The configuration's own address is another: the name counts.
-    let yaml = "routes: [{name: all, action: {respond: {body: activated}}}]\nlisteners: [{name: main, address: 127.0.0.1:1}]";
+    let yaml =
+        "routes: [{name: all, action: {respond: {body: activated}}}]\nlisteners: [{name: main, address: 127.0.0.1:1}]";
     std::fs::write(&config, complete(yaml)).expect("written");
     let mut command = Command::new("sh");
     let script = "exec env LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=main:other \"$0\" run -c \"$1\" 3<&0 4<&0";
@@ -191,7 +194,9 @@ fn sockets_of_a_service_manager_are_used() {
     assert_eq!(client::get(address, "/").text(), "activated");
     let log = gateway.log();
     assert!(
-        log.contains(&format!("listener main is on {address}, where the service manager has its socket, and not on 127.0.0.1:1")),
+        log.contains(&format!(
+            "listener main is on {address}, where the service manager has its socket, and not on 127.0.0.1:1"
+        )),
         "{log}"
     );
     assert!(log.contains(&format!("the service manager's socket \"other\" on {address} is for no listener")), "{log}");
@@ -213,7 +218,9 @@ admin: {{address: 127.0.0.1:0}}{PROCESS}"
     for (version, name) in [(&rustls::version::TLS13, "1.3"), (&rustls::version::TLS12, "1.2")] {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(made.cert.der().clone()).expect("an authority");
-        let config = rustls::ClientConfig::builder_with_protocol_versions(&[version]).with_root_certificates(roots).with_no_client_auth();
+        let config = rustls::ClientConfig::builder_with_protocol_versions(&[version])
+            .with_root_certificates(roots)
+            .with_no_client_auth();
         let config = std::sync::Arc::new(config);
         assert_eq!(handshake(old.address(), &config), rustls::HandshakeKind::Full, "{name}");
         assert_eq!(handshake(old.address(), &config), rustls::HandshakeKind::Resumed, "{name}");
@@ -221,7 +228,11 @@ admin: {{address: 127.0.0.1:0}}{PROCESS}"
             let (_successor, _) = upgrade(&old);
             assert_eq!(old.wait(), Some(0));
             assert_eq!(handshake(old.address(), &config), rustls::HandshakeKind::Resumed, "after the upgrade");
-            old = Gateway::start_in(tempfile::TempDir::new_in(old.folder.path()).expect("a folder"), &yaml.replace("c.", "../c."), &[]);
+            old = Gateway::start_in(
+                tempfile::TempDir::new_in(old.folder.path()).expect("a folder"),
+                &yaml.replace("c.", "../c."),
+                &[],
+            );
         }
     }
 }
@@ -322,7 +333,9 @@ admin: {{address: 127.0.0.1:0}}",
     socket.send(b"still here");
     // The successor ends: nobody listens, and a fresh start has the ports.
     drop(successor);
-    eventually("nobody listens", || Connection::try_open(old.address()).is_err() && Connection::try_open(old.admin).is_err());
+    eventually("nobody listens", || {
+        Connection::try_open(old.address()).is_err() && Connection::try_open(old.admin).is_err()
+    });
     assert!(socket.some().is_ok_and(|bytes| bytes.ends_with(b"still here") || bytes == b"hello"));
 }
 

@@ -96,7 +96,8 @@ fn upload2(to: SocketAddr, parts: usize) -> u16 {
 #[test]
 fn a_body_over_its_limit_ends_the_exchange_at_once() {
     let (http1, http2) = (Target::echo("a"), Http2Target::new());
-    let upstreams = [format!("targets: [\"{}\"]", http1.address), format!("targets: [\"{}\"], protocol: http2", http2.address)];
+    let upstreams =
+        [format!("targets: [\"{}\"]", http1.address), format!("targets: [\"{}\"], protocol: http2", http2.address)];
     for upstream in &upstreams {
         let gateway = Gateway::start(&config(upstream, "body: 1000B,"));
         for _ in 0..3 {
@@ -119,7 +120,8 @@ fn a_body_over_its_limit_ends_the_exchange_at_once() {
 #[test]
 fn who_leaves_within_an_upload_frees_its_place() {
     let (http1, http2) = (Target::echo("a"), Http2Target::new());
-    let upstreams = [format!("targets: [\"{}\"]", http1.address), format!("targets: [\"{}\"], protocol: http2", http2.address)];
+    let upstreams =
+        [format!("targets: [\"{}\"]", http1.address), format!("targets: [\"{}\"], protocol: http2", http2.address)];
     for upstream in &upstreams {
         let gateway = Gateway::start(&config(upstream, ""));
         let under_way = || gateway.metric("portcullis_upstream_requests{state=\"active\",upstream=\"one\"}");
@@ -132,7 +134,11 @@ fn who_leaves_within_an_upload_frees_its_place() {
             let stream = TcpStream::connect(gateway.address()).await.expect("a connection");
             let (mut client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
             tokio::spawn(connection);
-            let request = Request::builder().method("POST").uri(format!("http://{}/", gateway.address())).body(()).expect("a request");
+            let request = Request::builder()
+                .method("POST")
+                .uri(format!("http://{}/", gateway.address()))
+                .body(())
+                .expect("a request");
             let (_answer, mut send) = client.send_request(request, false).expect("sent");
             send.send_data(Bytes::from_static(b"hello"), false).expect("sent");
             while under_way() < 0.5 {

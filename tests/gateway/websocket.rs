@@ -121,7 +121,9 @@ fn a_declined_upgrade_is_an_answer() {
     let gateway = gateway(&target);
     let answer = gateway.request("GET", "/", UPGRADE);
     assert_eq!((answer.status, answer.text().as_str(), answer.header("x-why")), (403, "no", Some("not today")));
-    let none = Gateway::start("routes: [{name: all, action: {forward: none}}]\nupstreams: {none: {targets: [\"127.0.0.1:1\"]}}");
+    let none = Gateway::start(
+        "routes: [{name: all, action: {forward: none}}]\nupstreams: {none: {targets: [\"127.0.0.1:1\"]}}",
+    );
     assert_eq!(none.request("GET", "/", UPGRADE).reason(), "connect_refused");
 }
 

@@ -74,7 +74,8 @@ impl Connection {
         self.buffer.drain(..end + 4);
         let mut lines = text.split("\r\n");
         let status = lines.next().and_then(|l| l.split(' ').nth(1)).and_then(|s| s.parse().ok()).unwrap_or(0);
-        let headers = lines.filter_map(|l| l.split_once(':')).map(|(n, v)| (n.to_owned(), v.trim().to_owned())).collect();
+        let headers =
+            lines.filter_map(|l| l.split_once(':')).map(|(n, v)| (n.to_owned(), v.trim().to_owned())).collect();
         let mut answer = Answer { status, headers, body: Vec::new() };
         if head || status == 204 || status == 304 || (100..200).contains(&status) {
             return Ok(answer);
@@ -127,7 +128,8 @@ impl Connection {
         loop {
             let end = self.until(|b| find(b, b"\r\n"))?;
             let size = String::from_utf8_lossy(&self.buffer[..end]).into_owned();
-            let size = usize::from_str_radix(size.split(';').next().unwrap_or_default().trim(), 16).map_err(std::io::Error::other)?;
+            let size = usize::from_str_radix(size.split(';').next().unwrap_or_default().trim(), 16)
+                .map_err(std::io::Error::other)?;
             self.buffer.drain(..end + 2);
             self.until(|b| (b.len() >= size + 2).then_some(size))?;
             body.extend(self.buffer.drain(..size));

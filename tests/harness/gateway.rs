@@ -79,7 +79,8 @@ impl Gateway {
     #[track_caller]
     pub fn start_by(folder: tempfile::TempDir, mut command: Command) -> Self {
         let (child, lines) = spawn(&mut command);
-        let mut gateway = Self { child, folder, listeners: Vec::new(), admin: ([127, 0, 0, 1], 0).into(), log: Arc::default() };
+        let mut gateway =
+            Self { child, folder, listeners: Vec::new(), admin: ([127, 0, 0, 1], 0).into(), log: Arc::default() };
         gateway.await_ready(&lines);
         let log = Arc::clone(&gateway.log);
         std::thread::spawn(move || lines.iter().for_each(|line| log.lock().expect("the log").push(line)));
@@ -136,7 +137,8 @@ impl Gateway {
     /// Asks for a reload.
     #[track_caller]
     pub fn reload(&self) -> Answer {
-        client::Connection::open(self.admin).ask("POST /reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+        client::Connection::open(self.admin)
+            .ask("POST /reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
     }
 
     /// The value of a metric, 0 if it is not there.
@@ -173,8 +175,13 @@ impl Gateway {
 }
 
 fn spawn(command: &mut Command) -> (Child, Receiver<String>) {
-    let mut child =
-        command.env_remove("RUST_LOG").env("RUST_BACKTRACE", "0").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary");
+    let mut child = command
+        .env_remove("RUST_LOG")
+        .env("RUST_BACKTRACE", "0")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary");
     let stderr = child.stderr.take().expect("stderr");
     let (sender, lines) = channel();
     std::thread::spawn(move || {

@@ -117,7 +117,8 @@ pub fn run(path: &Path) {
         config = config.replace(&format!("{{{name}}}"), &target.address.to_string());
         targets.insert(name.clone(), target);
     }
-    let mut run = Run { gateway: Gateway::start(&config), targets, held: Vec::new(), cookies: BTreeMap::new(), last: None };
+    let mut run =
+        Run { gateway: Gateway::start(&config), targets, held: Vec::new(), cookies: BTreeMap::new(), last: None };
     for (number, step) in scenario.steps.iter().enumerate() {
         let what = format!("{}, step {} ({})", path.display(), number + 1, step.request);
         run.step(&what, step);
@@ -147,7 +148,9 @@ impl Run {
                 connection.send(self.text(step));
                 self.held.push(connection);
                 // One after the other, so that each is counted before the next is balanced.
-                eventually("the target has it", || self.targets.values().map(Target::count).sum::<usize>() >= before + sent);
+                eventually("the target has it", || {
+                    self.targets.values().map(Target::count).sum::<usize>() >= before + sent
+                });
             }
             return Ok(());
         }
@@ -201,8 +204,11 @@ impl Run {
     fn text(&self, step: &Step) -> String {
         let (method, path) = step.request.split_once(' ').expect("METHOD PATH");
         let mut headers: Vec<(&str, &str)> = step.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        let fill =
-            |text: &str| self.targets.iter().fold(text.to_owned(), |t, (n, at)| t.replace(&format!("{{{n}}}"), &at.address.to_string()));
+        let fill = |text: &str| {
+            self.targets
+                .iter()
+                .fold(text.to_owned(), |t, (n, at)| t.replace(&format!("{{{n}}}"), &at.address.to_string()))
+        };
         let body = fill(&step.body);
         let length = body.len().to_string();
         if !step.body.is_empty() && !step.headers.contains_key("content-length") {

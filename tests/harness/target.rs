@@ -51,7 +51,10 @@ impl Target {
     }
 
     /// A target on that socket.
-    pub fn on(listener: TcpListener, behaviour: impl Fn(&mut TcpStream, &Seen) -> std::io::Result<()> + Send + Sync + 'static) -> Self {
+    pub fn on(
+        listener: TcpListener,
+        behaviour: impl Fn(&mut TcpStream, &Seen) -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         let address = listener.local_addr().expect("an address");
         let (stop, requests) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let behaviour: Arc<Behaviour> = Arc::new(behaviour);
@@ -61,7 +64,8 @@ impl Target {
                 if stopped.load(Ordering::Acquire) {
                     return;
                 }
-                let (behaviour, counted, stopped) = (Arc::clone(&behaviour), Arc::clone(&counted), Arc::clone(&stopped));
+                let (behaviour, counted, stopped) =
+                    (Arc::clone(&behaviour), Arc::clone(&counted), Arc::clone(&stopped));
                 std::thread::spawn(move || {
                     let _ = serve(stream, &*behaviour, &counted, &stopped);
                 });
@@ -95,7 +99,14 @@ impl Target {
         if word == "refused" {
             let (socket, address) = refused();
             let (word, released) = (Arc::default(), Arc::default());
-            return Self { address, requests: Arc::default(), stop: Arc::default(), word, released, _held: Some(socket) };
+            return Self {
+                address,
+                requests: Arc::default(),
+                stop: Arc::default(),
+                word,
+                released,
+                _held: Some(socket),
+            };
         }
         let present = Arc::new(Mutex::new(word.to_owned()));
         let released = Arc::new(AtomicBool::new(false));
@@ -206,7 +217,12 @@ pub fn answer(stream: &mut TcpStream, status: u16, headers: &[(&str, &str)], bod
     stream.write_all(&bytes)
 }
 
-fn serve(mut stream: TcpStream, behaviour: &Behaviour, counted: &AtomicUsize, stopped: &AtomicBool) -> std::io::Result<()> {
+fn serve(
+    mut stream: TcpStream,
+    behaviour: &Behaviour,
+    counted: &AtomicUsize,
+    stopped: &AtomicBool,
+) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut buffer = Vec::new();
     loop {
@@ -220,7 +236,8 @@ fn serve(mut stream: TcpStream, behaviour: &Behaviour, counted: &AtomicUsize, st
         buffer.drain(..end + 4);
         let mut lines = text.split("\r\n");
         let mut first = lines.next().unwrap_or_default().split(' ');
-        let (method, target) = (first.next().unwrap_or_default().to_owned(), first.next().unwrap_or_default().to_owned());
+        let (method, target) =
+            (first.next().unwrap_or_default().to_owned(), first.next().unwrap_or_default().to_owned());
         let headers: Vec<(String, String)> =
             lines.filter_map(|l| l.split_once(':')).map(|(n, v)| (n.to_owned(), v.trim().to_owned())).collect();
         let body = body(&mut stream, &mut buffer, &headers)?;

@@ -74,7 +74,9 @@ pub fn tokens(text: &str) -> Vec<Token> {
             '/' if next(1) == '/' => until(&bytes, at, |rest| rest.starts_with(&['\n'])),
             '/' if next(1) == '*' => block_comment(&bytes, at),
             '"' => text_literal(&bytes, at),
-            'r' if (next(1) == '"' || next(1) == '#') && raw_literal(&bytes, at).is_some() => raw_literal(&bytes, at).unwrap_or(at),
+            'r' if (next(1) == '"' || next(1) == '#') && raw_literal(&bytes, at).is_some() => {
+                raw_literal(&bytes, at).unwrap_or(at)
+            }
             'b' if next(1) == '"' => text_literal(&bytes, at + 1),
             'b' if next(1) == 'r' && raw_literal(&bytes, at + 1).is_some() => raw_literal(&bytes, at + 1).unwrap_or(at),
             'b' if next(1) == '\'' => character(&bytes, at + 1),
@@ -179,7 +181,9 @@ impl Source {
     pub fn module(&self) -> Vec<String> {
         let mut segments: Vec<String> =
             self.path.with_extension("").components().map(|c| c.as_os_str().to_string_lossy().into_owned()).collect();
-        if segments.last().is_some_and(|l| l == "mod") || matches!(segments[..], [ref only] if only == "lib" || only == "main") {
+        if segments.last().is_some_and(|l| l == "mod")
+            || matches!(segments[..], [ref only] if only == "lib" || only == "main")
+        {
             segments.pop();
         }
         segments
@@ -208,7 +212,8 @@ impl Source {
                 at = self.tree(at + 1, Vec::new(), exported, &within(), &mut out);
                 continue;
             }
-            let begins = is_name(self.text_at(at)) && self.text_at(at + 1) == "::" && (at == 0 || self.text_at(at - 1) != "::");
+            let begins =
+                is_name(self.text_at(at)) && self.text_at(at + 1) == "::" && (at == 0 || self.text_at(at - 1) != "::");
             if begins {
                 let (line, mut segments) = (self.tokens[at].line, vec![self.tokens[at].text.clone()]);
                 while self.text_at(at + 1) == "::" && is_name(self.text_at(at + 2)) {
@@ -238,7 +243,14 @@ impl Source {
     }
 
     /// Reads a tree of imports; the place behind it.
-    fn tree(&self, mut at: usize, mut segments: Vec<String>, exported: bool, within: &[String], out: &mut Vec<Used>) -> usize {
+    fn tree(
+        &self,
+        mut at: usize,
+        mut segments: Vec<String>,
+        exported: bool,
+        within: &[String],
+        out: &mut Vec<Used>,
+    ) -> usize {
         let line = self.tokens.get(at).map_or(0, |t| t.line);
         let add = |segments: Vec<String>, name: Option<String>, out: &mut Vec<Used>| {
             out.push(Used { line, segments, within: within.to_vec(), imported: name, exported });

@@ -129,7 +129,8 @@ impl HttpAction for Forward {
         let forward = config.settings();
         let key = forward.split_by.as_ref().and_then(|by| by.header());
         let split = key.map(|name| (name.clone(), vec!["split_by".to_owned(), "header".to_owned()]));
-        let deadline = forward.deadline_header.as_ref().map(|name| (name.0.clone(), vec!["deadline_header".to_owned()]));
+        let deadline =
+            forward.deadline_header.as_ref().map(|name| (name.0.clone(), vec!["deadline_header".to_owned()]));
         split.into_iter().chain(deadline).collect()
     }
 
@@ -196,7 +197,12 @@ fn find(name: &str, place: &Place, context: &mut ActionContext<'_>) -> Option<Ar
 }
 
 /// Returns the shares of a split, in turn or by a key.
-fn split(forward: &ForwardTo, upstreams: &[Arc<Upstream>], weights: &[u32], context: &mut ActionContext<'_>) -> Option<Split> {
+fn split(
+    forward: &ForwardTo,
+    upstreams: &[Arc<Upstream>],
+    weights: &[u32],
+    context: &mut ActionContext<'_>,
+) -> Option<Split> {
     let place = context.place.key("split_by");
     if upstreams.len() < 2 {
         if forward.split_by.is_some() && forward.split.is_empty() {

@@ -56,7 +56,11 @@ pub fn all(gateway: SocketAddr) -> Vec<Call> {
     let profile = "/api/v1/users/profile";
     vec![
         Call { has: &["token_missing"], ..call("no token: 401", profile, 401) },
-        Call { headers: bearer("not.a.token".to_owned()), has: &["token_invalid"], ..call("a bad token: 401", profile, 401) },
+        Call {
+            headers: bearer("not.a.token".to_owned()),
+            has: &["token_invalid"],
+            ..call("a bad token: 401", profile, 401)
+        },
         Call { headers: bearer(token(-3600)), has: &["token_expired"], ..call("an expired token: 401", profile, 401) },
         Call {
             headers: bearer(token(86_400)),
@@ -64,12 +68,29 @@ pub fn all(gateway: SocketAddr) -> Vec<Call> {
             lacks: &["ssn", "internal"],
             ..call("a good token: 200, without its sensitive fields", profile, 200)
         },
-        Call { headers: key(), has: &["Drawbridge"], lacks: &["internal"], ..call("an API key: 200", "/api/v1/products/", 200) },
-        Call { headers: key(), times: 4, has: &["rate_limited"], ..call("the fourth in a minute: 429", "/api/v1/reports", 429) },
+        Call {
+            headers: key(),
+            has: &["Drawbridge"],
+            lacks: &["internal"],
+            ..call("an API key: 200", "/api/v1/products/", 200)
+        },
+        Call {
+            headers: key(),
+            times: 4,
+            has: &["rate_limited"],
+            ..call("the fourth in a minute: 429", "/api/v1/reports", 429)
+        },
         Call { has: &["route_not_found"], ..call("an unknown route: 404", "/nowhere", 404) },
-        Call { method: "DELETE", has: &["method_not_allowed"], ..call("a method that is not allowed: 405", profile, 405) },
+        Call {
+            method: "DELETE",
+            has: &["method_not_allowed"],
+            ..call("a method that is not allowed: 405", profile, 405)
+        },
         Call { has: &["no_healthy_target"], ..call("no healthy target: 503", "/down", 503) },
-        Call { has: &["x-forwarded-for", "traceparent", "x-request-id"], ..call("what a target sees: 200", "/echo/hello?x=1", 200) },
+        Call {
+            has: &["x-forwarded-for", "traceparent", "x-request-id"],
+            ..call("what a target sees: 200", "/echo/hello?x=1", 200)
+        },
         Call { has: &["Welcome"], ..call("a fixed response: 200", "/", 200) },
         Call { ..call("a redirect: 308", "/docs/start", 308) },
     ]

@@ -14,7 +14,13 @@ use super::settings::{Settings, TooMany};
 use crate::telemetry::metrics::METRICS;
 
 /// Serves a connection in a task of its own. It is counted before the task runs: a drain must not end in between.
-pub fn admit(stream: TcpStream, peer: SocketAddr, place: Option<OwnedSemaphorePermit>, settings: &Settings, drain: &Arc<Drain>) {
+pub fn admit(
+    stream: TcpStream,
+    peer: SocketAddr,
+    place: Option<OwnedSemaphorePermit>,
+    settings: &Settings,
+    drain: &Arc<Drain>,
+) {
     let address = match settings.count_address(peer.ip()) {
         Ok(address) => address,
         Err(TooMany) => return METRICS.refused.with_label_values(&["address"]).inc(),

@@ -57,7 +57,8 @@ impl IdleConnections {
     /// Finds the connections that have been idle longest.
     fn scan(&mut self) {
         let connections = self.connections.lock();
-        let since = |(place, connection): (usize, &Weak<Connection>)| Some((connection.upgrade()?.idle_since()?, place));
+        let since =
+            |(place, connection): (usize, &Weak<Connection>)| Some((connection.upgrade()?.idle_since()?, place));
         let mut idle: Vec<(u64, usize)> = connections.iter().enumerate().filter_map(since).collect();
         let batch = MIN_FOUND.max(idle.len() / 16);
         if idle.len() > batch {

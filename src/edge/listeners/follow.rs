@@ -232,7 +232,12 @@ impl Connection {
                 (more.replay, more.replayed) = (longer, 0);
             }
             let fault = wire.more.take().and_then(|noted| noted.fault);
-            wire.more = Some(Box::new(RareState { fault, replay: more.replay, replayed: more.replayed, ..RareState::default() }));
+            wire.more = Some(Box::new(RareState {
+                fault,
+                replay: more.replay,
+                replayed: more.replayed,
+                ..RareState::default()
+            }));
             self.came.store(known, Ordering::Relaxed);
             self.replays.store(true, Ordering::Relaxed);
         }

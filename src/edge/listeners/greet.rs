@@ -18,7 +18,13 @@ use crate::exchange::{Client, TlsFacts};
 use crate::telemetry::metrics::METRICS;
 
 /// Serves a connection that was just accepted.
-pub fn begin(stream: TcpStream, peer: SocketAddr, listener_state: &Arc<ListenerState>, service: &Arc<HttpService>, admitted: Admitted) {
+pub fn begin(
+    stream: TcpStream,
+    peer: SocketAddr,
+    listener_state: &Arc<ListenerState>,
+    service: &Arc<HttpService>,
+    admitted: Admitted,
+) {
     let tls = service.tls.load_full();
     let connection = Connection::new(Arc::clone(listener_state), stream.as_raw_fd(), service.limits().header_time);
     service.connections.lock().push(Arc::downgrade(&connection));

@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use pingora::protocols::Stream;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID, UniqueIDType,
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+    UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -37,7 +38,8 @@ fn early_rejection(reason: Reason, detail: &str) -> Vec<u8> {
     let (status, length) = (rendered.status, rendered.body.len());
     let phrase = http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or_default();
     let head = format!(
-        "HTTP/1.1 {status} {phrase}\r\nconnection: close\r\ncontent-type: application/problem+json\r\ncontent-length: {length}\r\n\r\n"
+        "HTTP/1.1 {status} {phrase}\r\nconnection: close\r\ncontent-type: \
+        application/problem+json\r\ncontent-length: {length}\r\n\r\n"
     );
     [head.as_bytes(), &rendered.body].concat()
 }
@@ -87,7 +89,11 @@ impl<S> Guarded<S> {
         let scanned = frames.scanner.scan(came, age, frames.sent);
         if let Err(why) = scanned {
             log::debug!("{}: HTTP/2: {why:?}", self.connection.client().address);
-            let code = if why == Violation::PseudoTrailer { h2::Reason::PROTOCOL_ERROR } else { h2::Reason::ENHANCE_YOUR_CALM };
+            let code = if why == Violation::PseudoTrailer {
+                h2::Reason::PROTOCOL_ERROR
+            } else {
+                h2::Reason::ENHANCE_YOUR_CALM
+            };
             self.connection.end_with_goaway(code.into());
         }
         scanned.is_ok()
@@ -144,7 +150,9 @@ impl Readable for TlsStream<TcpStream> {
     fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let (socket, session) = self.get_mut();
         match session.process_new_packets() {
-            Ok(state) if state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed() => socket.poll_readable(context),
+            Ok(state) if state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed() => {
+                socket.poll_readable(context)
+            }
             _ => Poll::Ready(Ok(())),
         }
     }
@@ -161,7 +169,11 @@ pub async fn readable(stream: &mut Stream) -> io::Result<()> {
 
 impl<S: AsyncRead + AsyncWrite + Readable + Unpin> AsyncRead for Guarded<S> {
     /// Reads; a read into an empty buffer only waits until there is something to read.
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         if self.frames.is_some() && self.connection.has_goaway() {
             return Poll::Pending;
@@ -299,7 +311,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         self.watch(context, outcome)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         if self.gather || !self.gathered.is_empty() {
             let first = parts.iter().find(|p| !p.is_empty()).map_or(&[][..], |p| p);
             return self.poll_write(context, first);

@@ -62,7 +62,9 @@ impl BetweenRequests {
         let mut session = ServerSession::new_http1(self.stream.take()?);
         // 0 is "no timer of Pingora's": the guard has the deadlines.
         session.set_keepalive(Some(0));
-        session.set_keepalive_reuses_remaining(limits.requests_per_connection.map(|most| most.saturating_sub(1 + self.served)));
+        session.set_keepalive_reuses_remaining(
+            limits.requests_per_connection.map(|most| most.saturating_sub(1 + self.served)),
+        );
         session.set_pipelining_enabled(true);
         session.set_read_timeout(Some(limits.body_idle_time));
         Some(self.service.http.serve(session, &self.service.shutdown))

@@ -61,7 +61,19 @@ impl Listening {
         let accepting = accept(Arc::clone(&socket), Arc::clone(&settings), Arc::clone(&drain), shutdown, state);
         let accepting = Some(tokio::spawn(accepting));
         let (name, configured, activated) = (listener.name.clone(), bound.configured, bound.activated);
-        Ok(Self { name, configured, address, activated, settings, socket, work, closing, drain, shared: AtomicBool::new(false), accepting })
+        Ok(Self {
+            name,
+            configured,
+            address,
+            activated,
+            settings,
+            socket,
+            work,
+            closing,
+            drain,
+            shared: AtomicBool::new(false),
+            accepting,
+        })
     }
 
     /// Applies the settings of a new configuration: name, limits, protocols, certificates.

@@ -33,5 +33,6 @@ pub async fn client_gone() {
 /// Calls `work` with the pace of the request that the running task serves. Does nothing where there is no client, as
 /// with an idle connection to a target.
 pub fn with_pace<T>(work: impl Fn(&Pace) -> T) -> Option<T> {
-    Progress::with_current(|progress| work(&progress.pace)).or_else(|| with_current(|connection| work(&connection.pace)))
+    Progress::with_current(|progress| work(&progress.pace))
+        .or_else(|| with_current(|connection| work(&connection.pace)))
 }

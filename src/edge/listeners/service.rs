@@ -125,7 +125,8 @@ impl HttpService {
         if !same {
             let tickets = Tickets::new(Arc::clone(&self.tickets), name);
             let config = server_config(settings, Arc::clone(&self.certificates), tickets);
-            self.tls.store(Some(Arc::new(ListenerTls { settings: settings.clone(), acceptor: TlsAcceptor::from(config) })));
+            self.tls
+                .store(Some(Arc::new(ListenerTls { settings: settings.clone(), acceptor: TlsAcceptor::from(config) })));
         }
     }
 }

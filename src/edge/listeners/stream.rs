@@ -29,8 +29,14 @@ use super::progress::Progress;
 use super::retry::RetryBuffer;
 
 /// Connection-specific fields of HTTP/1, which make an HTTP/2 response malformed (RFC 9113, section 8.2.2).
-const HOP_BY_HOP: [HeaderName; 6] =
-    [CONNECTION, TRANSFER_ENCODING, UPGRADE, TE, HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection")];
+const HOP_BY_HOP: [HeaderName; 6] = [
+    CONNECTION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    TE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
 
 /// The most bytes of a body that are checked before the request is forwarded, where they have come with the head.
 const MAX_EARLY_BODY: usize = 16 * 1024;
@@ -67,7 +73,10 @@ impl Http2Stream {
     ///
     /// # Errors
     /// Fails when the request is malformed.
-    pub async fn begin(request: Request<RecvStream>, progress: Arc<Progress>) -> std::result::Result<Self, MalformedRequest> {
+    pub async fn begin(
+        request: Request<RecvStream>,
+        progress: Arc<Progress>,
+    ) -> std::result::Result<Self, MalformedRequest> {
         let (mut head, body) = request.into_parts();
         join_cookies(&mut head.headers);
         set_host(&mut head);
@@ -159,13 +168,20 @@ impl Http2Stream {
             head.remove_header(name);
         }
         if head.status.is_informational() {
-            return self.progress.sending.interim(Response::from_parts(head.as_owned_parts(), ())).or_err(ErrorType::WriteError, SENDING);
+            return self
+                .progress
+                .sending
+                .interim(Response::from_parts(head.as_owned_parts(), ()))
+                .or_err(ErrorType::WriteError, SENDING);
         }
         if !head.headers.contains_key(DATE) {
             head.insert_header(DATE, get_cached_date())?;
         }
         let end = end || self.is_bodiless(head.status);
-        self.progress.sending.head(Response::from_parts(head.as_owned_parts(), ()), end).or_err(ErrorType::WriteError, SENDING)?;
+        self.progress
+            .sending
+            .head(Response::from_parts(head.as_owned_parts(), ()), end)
+            .or_err(ErrorType::WriteError, SENDING)?;
         (self.written, self.ended) = (Some(head), end);
         Ok(())
     }
@@ -293,7 +309,9 @@ impl Session for Http2Stream {
             Ok(())
         };
         match limit {
-            Some(limit) => tokio::time::timeout(limit, drain).await.or_err(ErrorType::ReadTimedout, "while draining the request body")?,
+            Some(limit) => tokio::time::timeout(limit, drain)
+                .await
+                .or_err(ErrorType::ReadTimedout, "while draining the request body")?,
             None => drain.await,
         }
     }
@@ -311,7 +329,10 @@ impl Session for Http2Stream {
     }
 
     async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
-        self.write_task(HttpTask::Trailer(Some(Box::new(trailers))), true).await.map(|_| ()).map_err(pingora::Error::into_down)
+        self.write_task(HttpTask::Trailer(Some(Box::new(trailers))), true)
+            .await
+            .map(|_| ())
+            .map_err(pingora::Error::into_down)
     }
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
@@ -444,11 +465,16 @@ impl Session for Http2Stream {
         Ok(())
     }
 
-    fn take_custom_message_reader(&mut self) -> Option<Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>> {
+    fn take_custom_message_reader(
+        &mut self,
+    ) -> Option<Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>> {
         None
     }
 
-    fn restore_custom_message_reader(&mut self, _: Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>) -> Result<()> {
+    fn restore_custom_message_reader(
+        &mut self,
+        _: Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>,
+    ) -> Result<()> {
         Ok(())
     }
 

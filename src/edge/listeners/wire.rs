@@ -234,7 +234,9 @@ mod tests {
                 }
             }
         }
-        for other in ["", "\r\n", "GET / HTTP/1.1\r\n", "a\r\n\r\nb\r\n\r\n", "a\r\n\r\nb", "\r\n\r\n\r\n\r\n", "a\r\n\r\n\r\n"] {
+        for other in
+            ["", "\r\n", "GET / HTTP/1.1\r\n", "a\r\n\r\nb\r\n\r\n", "a\r\n\r\nb", "\r\n\r\n\r\n\r\n", "a\r\n\r\n\r\n"]
+        {
             assert!(!end_with_head(other.as_bytes()), "{other:?}");
         }
     }

@@ -55,7 +55,9 @@ impl Gateway {
     /// Fails where the response was broken off, or where nothing remains to be responded to.
     pub(super) async fn admit(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         let serving = Arc::clone(&ctx.serving);
-        let Some(forward) = serving.route(ctx.matched.route).and_then(|route| route.action.forward()) else { return Ok(true) };
+        let Some(forward) = serving.route(ctx.matched.route).and_then(|route| route.action.forward()) else {
+            return Ok(true);
+        };
         if let Err(rejection) = self.enter_upstream(session, forward, ctx).await {
             if rejection.reason == Reason::ClientGone {
                 return Err(fail_with(ctx, rejection));

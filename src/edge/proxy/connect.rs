@@ -42,7 +42,9 @@ pub(super) async fn while_client_present<T>(work: impl Future<Output = Result<T>
 #[async_trait]
 impl L4Connect for Opener {
     async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
-        let SocketAddr::Inet(address) = address else { return Error::e_explain(ErrorType::SocketError, "no address of a network") };
+        let SocketAddr::Inet(address) = address else {
+            return Error::e_explain(ErrorType::SocketError, "no address of a network");
+        };
         while_client_present(self.open(*address)).await
     }
 }
@@ -55,7 +57,10 @@ impl Opener {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
         let socket = socket.or_err(ErrorType::SocketError, "failed to create socket")?;
         if is_reserved(socket.as_raw_fd()) {
-            return Error::e_explain(ErrorType::SocketError, "the last file descriptors are kept for clients and operators");
+            return Error::e_explain(
+                ErrorType::SocketError,
+                "the last file descriptors are kept for clients and operators",
+            );
         }
         match socket.connect(address).await {
             Ok(stream) => Ok(stream.into()),

@@ -11,7 +11,9 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 use super::{Context, Gateway};
 use crate::edge::listeners::Pace;
 use crate::exchange::{Reason, Rejection};
-use crate::upstreams::{CLIENT_GONE, Failure, ResendConditions, Visit, error_text, exhausted, is_exhaustion, reason_of};
+use crate::upstreams::{
+    CLIENT_GONE, Failure, ResendConditions, Visit, error_text, exhausted, is_exhaustion, reason_of,
+};
 
 impl Gateway {
     /// Handles a connection that could not be made.
@@ -65,7 +67,12 @@ impl Gateway {
     }
 
     /// Responds to the client after a failure.
-    pub(super) async fn respond_to_failure(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+    pub(super) async fn respond_to_failure(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Context,
+    ) -> FailToProxy {
         // The request is no longer active at the target, however long the client takes for the rejection.
         ctx.leave_upstream();
         let rejection = match ctx.rejection.take() {
@@ -74,7 +81,12 @@ impl Gateway {
                 let late = *error.esource() == ErrorSource::Upstream && ctx.pace().is_some_and(Pace::is_late);
                 let mut reason = if late { Reason::TargetTimeout } else { reason(error) };
                 let from_client = *error.esource() == ErrorSource::Downstream;
-                let fault = ctx.downstream.connection.as_ref().filter(|_| from_client).and_then(|connection| connection.fault());
+                let fault = ctx
+                    .downstream
+                    .connection
+                    .as_ref()
+                    .filter(|_| from_client)
+                    .and_then(|connection| connection.fault());
                 if let Some(fault) = fault {
                     reason = fault.reason();
                 }
@@ -122,7 +134,9 @@ impl Gateway {
 fn is_end(session: &Session, error: &Error) -> bool {
     let reset = error.root_cause().downcast_ref::<h2::Error>();
     let no_error = reset.is_some_and(|e| e.is_reset() && e.is_remote() && e.reason() == Some(h2::Reason::NO_ERROR));
-    let length = session.response_written().and_then(|head| head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse::<usize>().ok());
+    let length = session
+        .response_written()
+        .and_then(|head| head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse::<usize>().ok());
     no_error && length.is_none_or(|length| length == session.body_bytes_sent())
 }
 

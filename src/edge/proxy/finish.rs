@@ -26,7 +26,10 @@ impl Gateway {
         }
         let head = ctx.ending.head.take();
         let request = head.as_deref().unwrap_or_else(|| session.req_header());
-        let bytes = ctx.ending.tunnelled.unwrap_or_else(|| (session.body_bytes_read() as u64, session.body_bytes_sent() as u64));
+        let bytes = ctx
+            .ending
+            .tunnelled
+            .unwrap_or_else(|| (session.body_bytes_read() as u64, session.body_bytes_sent() as u64));
         record(ctx, request, bytes);
     }
 }

@@ -64,7 +64,10 @@ impl Gateway {
 fn write_forwarding_fields(headers: &mut HeaderMap, asked_for: Option<HeaderValue>, ctx: &Context) {
     let exchange = &ctx.exchange;
     let list = match headers.contains_key(X_FORWARDED_FOR) {
-        true => forwarded_for(headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes), exchange.peer.text.as_bytes()),
+        true => forwarded_for(
+            headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes),
+            exchange.peer.text.as_bytes(),
+        ),
         false => exchange.peer.text.clone(),
     };
     headers.insert(X_FORWARDED_FOR, list);
@@ -85,7 +88,8 @@ fn write_forwarding_fields(headers: &mut HeaderMap, asked_for: Option<HeaderValu
     }
     headers.insert(TRACEPARENT, exchange.trace.header());
     if headers.contains_key(TRACESTATE) {
-        let came = if exchange.trace.continued { tracestate(&headers.get_all(TRACESTATE)) } else { TraceState::Invalid };
+        let came =
+            if exchange.trace.continued { tracestate(&headers.get_all(TRACESTATE)) } else { TraceState::Invalid };
         match came {
             TraceState::Valid => {}
             TraceState::Other(value) => _ = headers.insert(TRACESTATE, value),
@@ -110,7 +114,9 @@ fn set_path(request: &mut RequestHeader, forward: &Forward, ctx: &Context) -> Re
         PathEdit::Rewrite(template) => {
             let Some(pattern) = ctx.pattern() else { return Ok(()) };
             let (params, rest) = (pattern.params(path).collect::<Vec<_>>(), pattern.rest(path));
-            template.fill(|name| if name == "*" { Some(rest) } else { params.iter().find(|(n, _)| *n == name).map(|(_, v)| *v) })
+            template.fill(|name| {
+                if name == "*" { Some(rest) } else { params.iter().find(|(n, _)| *n == name).map(|(_, v)| *v) }
+            })
         }
     };
     let target = match request.uri.query() {

@@ -1,6 +1,8 @@
 //! The intake of a request: checks that it is well-formed, and finds its target and its client.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
+};
 use http::request::Parts as ReqParts;
 use http::{Method, Version};
 use pingora::http::RequestHeader;
@@ -21,8 +23,11 @@ pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Fields that some targets trust more than the request line or the connection; accepted from trusted proxies only.
-static REWRITTEN: [HeaderName; 3] =
-    [HeaderName::from_static("x-original-url"), HeaderName::from_static("x-rewrite-url"), HeaderName::from_static("x-forwarded-port")];
+static REWRITTEN: [HeaderName; 3] = [
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-rewrite-url"),
+    HeaderName::from_static("x-forwarded-port"),
+];
 
 /// The result of one scan of the fields; each look-up of its own costs about as much as the whole scan.
 #[derive(Default)]
@@ -122,7 +127,8 @@ impl Gateway {
         let seen = HeaderScan::of(headers);
         let came = seen.request_id.filter(|id| peer_trusted && (8..=128).contains(&id.len()));
         exchange.request_id = Some(came.cloned().unwrap_or_else(new_request_id));
-        exchange.trace = Trace::continue_or_start(seen.traceparent.filter(|_| !seen.traceparents).map(HeaderValue::as_bytes));
+        exchange.trace =
+            Trace::continue_or_start(seen.traceparent.filter(|_| !seen.traceparents).map(HeaderValue::as_bytes));
         let content_type = seen.content_type.map(HeaderValue::as_bytes);
         exchange.grpc = content_type.is_some_and(is_grpc);
         exchange.grpc_web = content_type.and_then(GrpcWeb::of);
@@ -168,14 +174,17 @@ fn check_raw(session: &Session, most: usize) -> Result<usize, Box<Rejection>> {
             return Err(bad_request("the only accepted transfer coding is chunked"));
         }
         // Pingora has removed the Content-Length by now, so the raw head is searched.
-        let has_length =
-            raw.split(|b| *b == b'\n').any(|line| line.get(..15).is_some_and(|name| name.eq_ignore_ascii_case(b"content-length:")));
+        let has_length = raw
+            .split(|b| *b == b'\n')
+            .any(|line| line.get(..15).is_some_and(|name| name.eq_ignore_ascii_case(b"content-length:")));
         if has_length {
             return Err(bad_request("both Content-Length and Transfer-Encoding are given"));
         }
     }
     let odd = |length: &HeaderValue| !length.as_bytes().iter().all(u8::is_ascii_digit);
-    if request.headers.get_all(CONTENT_LENGTH).iter().any(odd) || request.headers.get_all(CONTENT_LENGTH).iter().count() > 1 {
+    if request.headers.get_all(CONTENT_LENGTH).iter().any(odd)
+        || request.headers.get_all(CONTENT_LENGTH).iter().count() > 1
+    {
         return Err(bad_request("the Content-Length is not one number"));
     }
     if request.version == Version::HTTP_11 && !request.headers.contains_key(HOST) {
@@ -191,7 +200,10 @@ fn check_http2(request: &RequestHeader) -> Verdict {
     }
     let mut hosts = request.headers.get_all(HOST).iter();
     let host = hosts.next().ok_or_else(|| bad_request("the authority is missing"))?;
-    let named = request.uri.authority().is_none_or(|authority| authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()));
+    let named = request
+        .uri
+        .authority()
+        .is_none_or(|authority| authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()));
     if hosts.next().is_some() || !named || host.as_bytes().contains(&b'@') {
         return Err(bad_request("the authority and Host are not one host"));
     }

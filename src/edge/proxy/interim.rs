@@ -77,7 +77,11 @@ pub(super) async fn ask_for_body(session: &mut Session, interims: &mut Interims)
 }
 
 /// Forwards an interim response to a client that supports them (RFC 9110, section 15.2).
-pub(super) async fn forward_interim(session: &mut Session, head: ResponseHeader, interims: &mut Interims) -> Result<()> {
+pub(super) async fn forward_interim(
+    session: &mut Session,
+    head: ResponseHeader,
+    interims: &mut Interims,
+) -> Result<()> {
     if session.req_header().version == Version::HTTP_10 || head.status == http::StatusCode::CONTINUE {
         return Ok(());
     }

@@ -96,8 +96,15 @@ impl ProxyHttp for Gateway {
 
     /// Any error here ends the exchange with the target at once. Pingora does so with HTTP/2 targets only for errors
     /// of the client (`proxy_h2.rs`, cloudflare/pingora#692): with others it goes on waiting for the response.
-    async fn request_body_filter(&self, session: &mut Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Box<Context>) -> Result<()> {
-        resolve_panic(catch_panic_now(|| self.count_body(session, body.as_ref(), end, ctx)), ctx).map_err(Error::into_down)
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Box<Context>,
+    ) -> Result<()> {
+        resolve_panic(catch_panic_now(|| self.count_body(session, body.as_ref(), end, ctx)), ctx)
+            .map_err(Error::into_down)
     }
 
     async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<bool> {
@@ -128,7 +135,12 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    async fn upstream_request_filter(&self, session: &mut Session, request: &mut RequestHeader, ctx: &mut Box<Context>) -> Result<()> {
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Box<Context>,
+    ) -> Result<()> {
         // The only methods for which a length of 0 has a meaning (RFC 9110, section 8.6).
         let may_be_empty = matches!(request.method, Method::POST | Method::PUT | Method::PATCH);
         let empty = may_be_empty && session.is_body_empty();
@@ -154,11 +166,21 @@ impl ProxyHttp for Gateway {
         interim::expect(session, request, ctx).await
     }
 
-    async fn upstream_response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Box<Context>) -> Result<()> {
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Box<Context>,
+    ) -> Result<()> {
         resolve_panic(catch_panic_now(|| self.handle_response(session, response, ctx)), ctx)
     }
 
-    async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Box<Context>) -> Result<()> {
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Box<Context>,
+    ) -> Result<()> {
         if session.req_header().version == http::Version::HTTP_10 {
             // The end of the connection may be the end of the body.
             ctx.close_after(session);
@@ -179,7 +201,13 @@ impl ProxyHttp for Gateway {
         Ok(None)
     }
 
-    fn fail_to_connect(&self, _session: &mut Session, _peer: &HttpPeer, ctx: &mut Box<Context>, error: Box<Error>) -> Box<Error> {
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Box<Context>,
+        error: Box<Error>,
+    ) -> Box<Error> {
         self.connect_failed(ctx, error)
     }
 

@@ -57,7 +57,9 @@ impl Gateway {
         if let Err(rejection) = begun {
             return Err(fail_with(ctx, rejection));
         }
-        let (Some(mut peer), Some(member)) = (visit.peer(now), visit.member()) else { return Error::err(ErrorType::InternalError) };
+        let (Some(mut peer), Some(member)) = (visit.peer(now), visit.member()) else {
+            return Error::err(ErrorType::InternalError);
+        };
         peer.options.custom_l4 = Some(opener(member));
         let sending = !session.is_body_done() || ctx.whole.is_some();
         if sending {

@@ -36,7 +36,9 @@ fn may_hedge(session: &mut Session, ctx: &Context) -> bool {
 /// or is held whole.
 pub(super) fn is_relayed(session: &mut Session, ctx: &Context) -> bool {
     let speaks_http2 = |member: &Member| member.peer.options.alpn.get_max_http_version() == 2;
-    if session.req_header().version == Version::HTTP_10 && ctx.visit.as_ref().and_then(Visit::member).is_some_and(|m| speaks_http2(m)) {
+    if session.req_header().version == Version::HTTP_10
+        && ctx.visit.as_ref().and_then(Visit::member).is_some_and(|m| speaks_http2(m))
+    {
         return session.is_body_empty() || ctx.whole.is_some();
     }
     may_hedge(session, ctx)
@@ -57,7 +59,13 @@ impl Gateway {
 
     /// Sends the request to the targets of its visit and returns the response, while the client waits for it and gets
     /// the interim responses. An upgrade is one to WebSocket.
-    pub(super) async fn fetch(&self, session: &mut Session, ctx: &mut Context, hedged: bool, upgrade: bool) -> Result<Response> {
+    pub(super) async fn fetch(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        hedged: bool,
+        upgrade: bool,
+    ) -> Result<Response> {
         let mut head = session.req_header().clone();
         drop_from_request(&mut head);
         if upgrade {
@@ -65,7 +73,7 @@ impl Gateway {
             head.remove_header(&CONTENT_LENGTH);
         }
         let body = ctx.whole.as_ref().map_or_else(Bytes::new, |whole| whole.bytes());
-        if !body.is_empty() {
+        if ctx.whole.is_some() {
             head.remove_header(&TRANSFER_ENCODING);
             head.remove_header(&EXPECT);
             head.insert_header(CONTENT_LENGTH, body.len())?;
@@ -156,7 +164,12 @@ impl Gateway {
     ///
     /// # Errors
     /// Fails where it has begun and cannot be completed, which the client is to see.
-    pub(super) async fn send_response(&self, session: &mut Session, ctx: &mut Context, response: Response) -> Result<()> {
+    pub(super) async fn send_response(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        response: Response,
+    ) -> Result<()> {
         let Err(error) = self.send(session, ctx, response).await else { return Ok(()) };
         if session.response_written().is_some_and(|head| !head.status.is_informational()) {
             return Err(error);
@@ -190,7 +203,8 @@ impl Gateway {
             };
             let end = body.is_none() || response.is_done();
             // Pingora sends none on HTTP/1.
-            let trailers = if body.is_none() && request.version == Version::HTTP_2 { response.trailers().await? } else { None };
+            let trailers =
+                if body.is_none() && request.version == Version::HTTP_2 { response.trailers().await? } else { None };
             self.edit_body(&mut body, end, ctx)?;
             session.write_response_body(body, end && trailers.is_none()).await?;
             if let Some(trailers) = trailers {

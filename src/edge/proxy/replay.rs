@@ -229,18 +229,24 @@ impl Session for ReplaySession {
     }
 
     fn get_retry_buffer(&self) -> Option<Bytes> {
-        Some(self.body.clone())
+        // Pingora would send an empty one on an HTTP/2 stream that has ended with its head.
+        (!self.body.is_empty()).then(|| self.body.clone())
     }
 
     async fn finish_custom(&mut self) -> Result<()> {
         Ok(())
     }
 
-    fn take_custom_message_reader(&mut self) -> Option<Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>> {
+    fn take_custom_message_reader(
+        &mut self,
+    ) -> Option<Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>> {
         None
     }
 
-    fn restore_custom_message_reader(&mut self, _: Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>) -> Result<()> {
+    fn restore_custom_message_reader(
+        &mut self,
+        _: Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>,
+    ) -> Result<()> {
         Ok(())
     }
 

@@ -22,7 +22,12 @@ use crate::upstreams::{TargetOutcome, misframed};
 
 impl Gateway {
     /// Handles the head of a response. Fails when the request is to be retried.
-    pub(super) fn handle_response(&self, session: &Session, response: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
+    pub(super) fn handle_response(
+        &self,
+        session: &Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
         // Done before Pingora copies the head with the case of every name.
         edit_response(response, |_| {});
         ctx.pace().iter().for_each(|pace| pace.end_head(response.status.is_informational()));
@@ -32,7 +37,10 @@ impl Gateway {
                 return Ok(());
             }
             ctx.visit.iter_mut().for_each(|visit| visit.report(TargetOutcome::GatewayFailed));
-            return Err(fail_with(ctx, Rejection::new(Reason::TargetProtocol, "").log("the target sent too many interim responses")));
+            return Err(fail_with(
+                ctx,
+                Rejection::new(Reason::TargetProtocol, "").log("the target sent too many interim responses"),
+            ));
         }
         if let Some(why) = misframed(response) {
             ctx.visit.iter_mut().for_each(|visit| visit.report(TargetOutcome::GatewayFailed));
@@ -53,7 +61,12 @@ impl Gateway {
     }
 
     /// Edits the head of the response: the route's filters run in reverse order.
-    pub(super) fn edit_response_head(&self, request: &RequestHeader, response: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
+    pub(super) fn edit_response_head(
+        &self,
+        request: &RequestHeader,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
         if response.status.is_informational() {
             if response.status != StatusCode::SWITCHING_PROTOCOLS {
                 drop_from_response(response);

@@ -39,14 +39,20 @@ impl Gateway {
             return Ok(true);
         }
         let outcome = match ctx.pattern() {
-            Some(pattern) => route.action.on_request(&MatchedRequest { request: session.req_header(), exchange: &ctx.exchange, pattern }),
+            Some(pattern) => route.action.on_request(&MatchedRequest {
+                request: session.req_header(),
+                exchange: &ctx.exchange,
+                pattern,
+            }),
             None => ActionOutcome::Reject(Rejection::new(Reason::Internal, "")),
         };
         match outcome {
             // The admission comes after a cache look-up.
             ActionOutcome::Forward(_) => return Ok(false),
             ActionOutcome::Reject(rejection) => Box::pin(self.reject(session, &rejection, ctx)).await?,
-            ActionOutcome::Respond(own) => Box::pin(self.respond(session, ctx, own.reason, own.status, &own.headers, own.body)).await?,
+            ActionOutcome::Respond(own) => {
+                Box::pin(self.respond(session, ctx, own.reason, own.status, &own.headers, own.body)).await?;
+            }
         }
         Ok(true)
     }
@@ -63,7 +69,10 @@ impl Gateway {
         ctx.request_body.limit = route.body.or_else(|| ctx.limits().map(|l| l.body)).unwrap_or(u64::MAX);
         if let Some(rejection) = check_length(session.req_header(), ctx.request_body.limit) {
             // A page of another origin must be able to read the response.
-            route.filters(ctx.listener).before_rejection(session.req_header(), &mut ctx.exchange, &mut ctx.memories).await?;
+            route
+                .filters(ctx.listener)
+                .before_rejection(session.req_header(), &mut ctx.exchange, &mut ctx.memories)
+                .await?;
             return Err(rejection);
         }
         if let (Some(progress), false) = (&ctx.downstream.progress, session.is_body_empty()) {
@@ -97,7 +106,13 @@ impl Gateway {
     }
 
     /// Counts the request body as it comes; fails where it exceeds its limit.
-    pub(super) fn count_body(&self, _session: &mut Session, body: Option<&Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
+    pub(super) fn count_body(
+        &self,
+        _session: &mut Session,
+        body: Option<&Bytes>,
+        end: bool,
+        ctx: &mut Context,
+    ) -> Result<()> {
         ctx.request_body.seen += body.map_or(0, |b| b.len() as u64);
         if end {
             ctx.end_of(Side::Request);
@@ -110,7 +125,10 @@ impl Gateway {
             return Err(fail_with(ctx, Rejection::new(Reason::RouteTimeout, "")));
         }
         if ctx.request_body.seen > ctx.request_body.limit {
-            ctx.rejection = Some(Rejection::new(Reason::BodyTooLarge, format!("at most {} bytes are accepted", ctx.request_body.limit)));
+            ctx.rejection = Some(Rejection::new(
+                Reason::BodyTooLarge,
+                format!("at most {} bytes are accepted", ctx.request_body.limit),
+            ));
             return pingora::Error::e_explain(pingora::ErrorType::HTTPStatus(413), "the request body is too large");
         }
         Ok(())
@@ -125,13 +143,19 @@ fn check_path(request: &RequestHeader, ctx: &Context, route: &Route) -> Result<(
         return Ok(());
     }
     if Ambiguity::of(path).is_rejected_by(route.paths) {
-        return Err(Rejection::new(Reason::BadPath, "the path has an encoded slash or parameters, which this route rejects"));
+        return Err(Rejection::new(
+            Reason::BadPath,
+            "the path has an encoded slash or parameters, which this route rejects",
+        ));
     }
     let Some(Forward { path: PathEdit::Rewrite(to), .. }) = route.action.forward() else { return Ok(()) };
     let Some(pattern) = ctx.pattern() else { return Ok(()) };
-    let leads_elsewhere =
-        |(name, value): &(&str, &str)| to.names(name) && (Ambiguity::of(value).encoded_slash || hides_dot_segments(value));
-    if pattern.params(path).any(|param| leads_elsewhere(&param)) || (to.names("*") && hides_dot_segments(pattern.rest(path))) {
+    let leads_elsewhere = |(name, value): &(&str, &str)| {
+        to.names(name) && (Ambiguity::of(value).encoded_slash || hides_dot_segments(value))
+    };
+    if pattern.params(path).any(|param| leads_elsewhere(&param))
+        || (to.names("*") && hides_dot_segments(pattern.rest(path)))
+    {
         return Err(Rejection::new(Reason::BadPath, "a part of the path has an encoded slash or dot segment"));
     }
     Ok(())

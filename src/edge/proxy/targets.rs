@@ -19,7 +19,8 @@ use pingora::connectors::http::custom::{Connection, Connector};
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::{CustomALPN, SslDigest, TlsRef};
 use pingora::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest, UniqueID, UniqueIDType,
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
+    UniqueID, UniqueIDType,
 };
 use pingora::proxy::{HttpProxy, ProcessCustomSession, ProxyServiceBuilder};
 use pingora::server::configuration::ServerConf;
@@ -63,9 +64,13 @@ impl Targets {
         // This connector is for connections whose protocol Pingora is to find out; none comes to it.
         let unasked: ProcessCustomSession<Gateway, Self> = Arc::new(|_, _, _| Box::pin(std::future::ready(None)));
         let mut service = ManuallyDrop::new(
-            ProxyServiceBuilder::new(conf, gateway).custom(Self::new(conf.upstream_keepalive_pool_size), unasked).build(),
+            ProxyServiceBuilder::new(conf, gateway)
+                .custom(Self::new(conf.upstream_keepalive_pool_size), unasked)
+                .build(),
         );
-        let Some(proxy) = service.app_logic_mut() else { unreachable!("a service that was never started has what it serves") };
+        let Some(proxy) = service.app_logic_mut() else {
+            unreachable!("a service that was never started has what it serves")
+        };
         // SAFETY: the service is never used again and never dropped, so what is moved out of it has one owner.
         unsafe { std::ptr::from_mut(proxy).read() }
     }
@@ -173,7 +178,11 @@ impl Paced {
 }
 
 impl AsyncRead for Paced {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if buffer.remaining() >= BODY_READ {
             return match with_pace(|pace| pace.allowance(context)) {
                 Some(0) => Poll::Pending,
@@ -212,7 +221,11 @@ impl AsyncWrite for Paced {
         self.open()?.poll_shutdown(context)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         self.open()?.poll_write_vectored(context, parts)
     }
 

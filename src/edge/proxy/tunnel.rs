@@ -84,15 +84,25 @@ impl Gateway {
         let early_out = target.read_body_bytes().now_or_never().and_then(Result::ok).flatten();
         let (placeholder, _) = tokio::io::duplex(1);
         let placeholder = ServerSession::new_http1(Box::new(placeholder));
-        let ServerSession::H1(client) = std::mem::replace(&mut *session.downstream_session, placeholder) else { return };
+        let ServerSession::H1(client) = std::mem::replace(&mut *session.downstream_session, placeholder) else {
+            return;
+        };
         let counts = (AtomicU64::new(0), AtomicU64::new(0));
         let (client_read, client_write) = tokio::io::split(client.into_inner());
         let (target_read, target_write) = tokio::io::split(target.into_inner());
         let (stop, stopped) = watch::channel(false);
-        let inward =
-            TunnelDirection { early: early_in, count: &counts.0, stop: stopped.clone(), close_frame: close_frame(GOING_AWAY, true) };
-        let outward =
-            TunnelDirection { early: early_out, count: &counts.1, stop: stopped.clone(), close_frame: close_frame(SERVICE_RESTART, false) };
+        let inward = TunnelDirection {
+            early: early_in,
+            count: &counts.0,
+            stop: stopped.clone(),
+            close_frame: close_frame(GOING_AWAY, true),
+        };
+        let outward = TunnelDirection {
+            early: early_out,
+            count: &counts.1,
+            stop: stopped.clone(),
+            close_frame: close_frame(SERVICE_RESTART, false),
+        };
         let drained = async {
             self.tunnel_time_over().await;
             stop.send_replace(true);
@@ -100,7 +110,9 @@ impl Gateway {
         };
         tokio::select! {
             () = run_both(inward.run(client_read, target_write), outward.run(target_read, client_write), stopped) => {}
-            () = await_silence(&counts, TUNNEL_IDLE_TIMEOUT) => ctx.exchange.detail = Some("the tunnel was silent for an hour".to_owned()),
+            () = await_silence(&counts, TUNNEL_IDLE_TIMEOUT) => {
+                ctx.exchange.detail = Some("the tunnel was silent for an hour".to_owned());
+            }
             () = drained => {}
         }
         ctx.ending.tunnelled = Some((counts.0.into_inner(), counts.1.into_inner()));

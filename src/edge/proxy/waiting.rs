@@ -19,7 +19,9 @@ pub(super) enum Waited<T> {
 pub(super) async fn wait<F: Future>(downstream: &Downstream, until: Option<Instant>, work: F) -> Waited<F::Output> {
     tokio::pin!(work);
     loop {
-        let look = until.map_or(PRESENCE_CHECK_INTERVAL, |at| at.saturating_duration_since(Instant::now()).min(PRESENCE_CHECK_INTERVAL));
+        let look = until.map_or(PRESENCE_CHECK_INTERVAL, |at| {
+            at.saturating_duration_since(Instant::now()).min(PRESENCE_CHECK_INTERVAL)
+        });
         if let Ok(done) = tokio::time::timeout(look, &mut work).await {
             return Waited::Done(done);
         }

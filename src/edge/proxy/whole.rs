@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::Version;
@@ -17,8 +17,11 @@ use crate::exchange::{Reason, Rejection};
 use crate::filters::Verdict;
 use crate::snapshot::Route;
 
-/// The most memory that is reserved at once for a body of a known length, in bytes.
-const MAX_RESERVED_BODY: u64 = 256 * 1024;
+/// The time in which a body has to be read whole, besides that for its bytes: what is held is held for all.
+const READ_TIME: Duration = Duration::from_secs(30);
+
+/// Bytes per second at which the longest body that the route accepts has to come, beyond [`READ_TIME`].
+const MIN_RATE: u64 = 64 * 1024;
 
 /// The memory of the request bodies that are held whole at the same time.
 #[derive(Debug, Default)]
@@ -81,16 +84,22 @@ impl WholeBody {
 impl Gateway {
     /// Reads the whole body, of at most `most` bytes, and has the route's filters decide on it. The same body is
     /// forwarded, and can be sent any number of times.
-    pub(super) async fn check_whole_body(&self, session: &mut Session, ctx: &mut Context, route: &Route, most: u64) -> Result<Verdict> {
+    pub(super) async fn check_whole_body(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        route: &Route,
+        most: u64,
+    ) -> Result<Verdict> {
         if session.is_body_empty() {
             return Ok(route.filters(ctx.listener).on_request_body(&[], session.req_header(), &mut ctx.exchange));
         }
-        let deadline = route
-            .action
-            .forward()
-            .and_then(|forward| deadline(&session.req_header().headers, forward, ctx.exchange.started, ctx.exchange.grpc));
+        let deadline = route.action.forward().and_then(|forward| {
+            deadline(&session.req_header().headers, forward, ctx.exchange.started, ctx.exchange.grpc)
+        });
         let mut share = BudgetShare { budget: Arc::clone(&self.bodies), bytes: 0 };
-        let body = match self.read_whole(session, ctx, (most.min(ctx.request_body.limit), deadline), &mut share).await? {
+        let body = match self.read_whole(session, ctx, (most.min(ctx.request_body.limit), deadline), &mut share).await?
+        {
             Ok(body) => body,
             Err(rejection) => return Ok(Err(rejection)),
         };
@@ -109,29 +118,31 @@ impl Gateway {
         (most, deadline): (u64, Option<Instant>),
         share: &mut BudgetShare,
     ) -> Result<std::result::Result<Bytes, Box<Rejection>>> {
-        let too_large = || Rejection::new(Reason::BodyTooLarge, format!("at most {most} bytes are accepted"));
+        let memory = ctx.serving.snapshot.process.body_memory;
+        let too_large =
+            || Rejection::new(Reason::BodyTooLarge, format!("at most {} bytes are accepted", most.min(memory)));
         let headers = &session.req_header().headers;
         let length = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-        if length.is_some_and(|length| length > most) {
+        if length.is_some_and(|length| length > most.min(memory)) {
             return Ok(Err(too_large()));
         }
         if headers.contains_key(EXPECT) && session.req_header().version != Version::HTTP_10 {
             interim::ask_for_body(session, &mut ctx.interims).await?;
         }
-        let memory = ctx.serving.snapshot.process.body_memory;
-        let mut body = BytesMut::with_capacity(length.unwrap_or(0).min(MAX_RESERVED_BODY) as usize);
+        // Nothing is reserved for a length that is only announced.
+        let mut body = BytesMut::new();
+        let read_by = Instant::now() + READ_TIME + Duration::from_secs(most / MIN_RATE);
+        let read_by = read_by.min(deadline.unwrap_or(read_by));
         loop {
             let read = session.downstream_session.read_request_body();
-            let part = match deadline {
-                Some(deadline) => match tokio::time::timeout_at(deadline.into(), read).await {
-                    Ok(part) => part,
-                    Err(_) => return Ok(Err(Rejection::new(Reason::RouteTimeout, ""))),
-                },
-                None => read.await,
+            let Ok(part) = tokio::time::timeout_at(read_by.into(), read).await else {
+                let reason = if deadline == Some(read_by) { Reason::RouteTimeout } else { Reason::ClientTimeout };
+                return Ok(Err(Rejection::new(reason, "")));
             };
             let Some(part) = part.map_err(pingora::Error::into_down)? else { break };
             ctx.downstream.progress.iter().for_each(|progress| progress.note(true));
-            if (body.len() + part.len()) as u64 > most {
+            // One that would not fit alone never will.
+            if (body.len() + part.len()) as u64 > most.min(memory) {
                 return Ok(Err(too_large()));
             }
             if !share.grow(part.len() as u64, memory) {

@@ -30,7 +30,12 @@ impl HttpFilter for Filter {
     const STAGE: Stage = Stage::Authenticate;
 
     fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
-        Some(Self { members: Authenticators::compile(&config.0, context)? })
+        let members = Authenticators::compile(&config.0, context)?;
+        if let Some((place, name)) = members.shared_header(&config.0) {
+            let text = format!("reads {name} as another one does, and a request has one: this would reject everyone");
+            context.mistakes.add(&context.place.index(place), text);
+        }
+        Some(Self { members })
     }
 
     fn headers_read(config: &Config) -> Vec<(HeaderName, Vec<String>)> {
@@ -41,11 +46,18 @@ impl HttpFilter for Filter {
         Authenticators::headers_written(&config.0)
     }
 
+    fn credentials(&self) -> Vec<Edit> {
+        self.members.credentials()
+    }
+
     fn edits(&self) -> Option<&Arc<[Edit]>> {
         Some(self.members.edits())
     }
 
-    #[expect(refining_impl_trait, reason = "a member may be one of these itself: the type of its future has to have an end")]
+    #[expect(
+        refining_impl_trait,
+        reason = "a member may be one of these itself: the type of its future has to have an end"
+    )]
     fn authenticate<'a>(&'a self, request: &'a RequestHeader, exchange: &'a Exchange) -> Authenticating<'a> {
         async move {
             let mut all = Authenticated::default();

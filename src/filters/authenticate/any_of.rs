@@ -41,17 +41,28 @@ impl HttpFilter for Filter {
         Authenticators::headers_written(&config.0)
     }
 
+    fn credentials(&self) -> Vec<Edit> {
+        self.members.credentials()
+    }
+
     fn edits(&self) -> Option<&Arc<[Edit]>> {
         Some(self.members.edits())
     }
 
-    #[expect(refining_impl_trait, reason = "a member may be one of these itself: the type of its future has to have an end")]
+    #[expect(
+        refining_impl_trait,
+        reason = "a member may be one of these itself: the type of its future has to have an end"
+    )]
     fn authenticate<'a>(&'a self, request: &'a RequestHeader, exchange: &'a Exchange) -> Authenticating<'a> {
         async move {
             let mut failures = Vec::new();
-            for filter in self.members.filters() {
+            for (place, filter) in self.members.filters().iter().enumerate() {
                 match filter.authenticate(request, exchange).await {
-                    Ok(authenticated) => return Ok(authenticated),
+                    Ok(mut authenticated) => {
+                        // Their credentials were not verified.
+                        authenticated.edits.extend(self.members.others(place).cloned());
+                        return Ok(authenticated);
+                    }
                     Err(failure) => failures.push(failure),
                 }
             }

@@ -8,12 +8,13 @@ use percent_encoding::percent_decode;
 use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use smallvec::{SmallVec, smallvec};
 
 use super::{Authenticated, Unauthenticated};
 use crate::exchange::{Edit, Exchange, Identity, Reason, Rejection};
 use crate::filters::{CompileContext, Consumers, HttpFilter, Stage};
 use crate::notation::{Header, SecretParameter};
-use crate::rules::routing::{form_decode, raw_parameter};
+use crate::rules::routing::{form_decode, raw_parameters};
 
 /// The longest key; longer ones are rejected unread.
 const MAX_KEY: usize = 512;
@@ -43,6 +44,8 @@ pub struct Filter {
     header: HeaderName,
     query: Option<String>,
     edits: Arc<[Edit]>,
+    /// What a key in the header leaves unread.
+    unread: Arc<[Edit]>,
     consumers: Arc<Consumers>,
 }
 
@@ -66,6 +69,7 @@ impl HttpFilter for Filter {
             header: config.header.0.clone(),
             query: config.query.as_ref().map(|query| query.0.clone()),
             edits: edits.into(),
+            unread: config.query.iter().map(|name| Edit::RemoveParameter(name.0.as_str().into())).collect(),
             consumers: Arc::clone(context.consumers),
         })
     }
@@ -74,24 +78,43 @@ impl HttpFilter for Filter {
         vec![(config.header.0.clone(), vec!["header".to_owned()])]
     }
 
+    fn credentials(&self) -> Vec<Edit> {
+        let query = self.query.iter().map(|name| Edit::RemoveParameter(name.as_str().into()));
+        [Edit::Remove(self.header.clone())].into_iter().chain(query).collect()
+    }
+
     fn edits(&self) -> Option<&Arc<[Edit]>> {
         Some(&self.edits)
     }
 
-    async fn authenticate(&self, request: &RequestHeader, _exchange: &Exchange) -> Result<Authenticated, Unauthenticated> {
-        let header = request.headers.get(&self.header).map(HeaderValue::as_bytes);
-        let raw = if header.is_none() { self.query.as_deref().and_then(|name| raw_parameter(request.uri.query(), name)) } else { None };
+    async fn authenticate(
+        &self,
+        request: &RequestHeader,
+        _exchange: &Exchange,
+    ) -> Result<Authenticated, Unauthenticated> {
+        let mut headers = request.headers.get_all(&self.header).iter().map(HeaderValue::as_bytes);
+        let header = headers.next();
+        let name = self.query.as_deref().filter(|_| header.is_none());
+        let mut raws = name.into_iter().flat_map(|name| raw_parameters(request.uri.query(), name));
+        let raw = raws.next();
+        if headers.next().is_some() || raws.next().is_some() {
+            // The target might use the other one.
+            return Err(Unauthenticated::invalid(self.challenge(Reason::ApiKeyInvalid)));
+        }
         let key = header.map(Cow::Borrowed).or_else(|| raw.map(form_decode)).filter(|k| !k.is_empty());
         let Some(key) = key else {
             return Err(Unauthenticated::missing(self.challenge(Reason::ApiKeyMissing)));
         };
         let owner = |key: &[u8]| (key.len() <= MAX_KEY).then(|| self.consumers.by_key(key)).flatten();
         // A + that is not encoded may be meant as itself: URLs that are written by hand have it so.
-        let by_hand = || raw.filter(|raw| raw.contains(&b'+')).and_then(|raw| owner(&percent_decode(raw).collect::<Vec<u8>>()));
+        let by_hand =
+            || raw.filter(|raw| raw.contains(&b'+')).and_then(|raw| owner(&percent_decode(raw).collect::<Vec<u8>>()));
         let Some(name) = owner(&key).or_else(by_hand) else {
             return Err(Unauthenticated::invalid(self.challenge(Reason::ApiKeyInvalid)));
         };
-        Ok(Authenticated { identity: Some(Identity { name: Arc::clone(name) }), ..Authenticated::default() })
+        let identity = Some(Identity { name: Arc::clone(name) });
+        let edits = if header.is_some() { smallvec![Arc::clone(&self.unread)] } else { SmallVec::new() };
+        Ok(Authenticated { identity, edits })
     }
 }
 

@@ -25,8 +25,10 @@ const MAX_CREDENTIALS: usize = 4_096;
 const SCHEME: &str = "Basic";
 
 /// The base64 decoder, which accepts the padding at the end or its absence: clients send both.
-const BASE64: GeneralPurpose =
-    GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// How names and passwords are asked for.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -77,11 +79,19 @@ impl HttpFilter for Filter {
         vec![(AUTHORIZATION, Vec::new())]
     }
 
+    fn credentials(&self) -> Vec<Edit> {
+        vec![Edit::RemoveScheme(AUTHORIZATION, SCHEME)]
+    }
+
     fn edits(&self) -> Option<&Arc<[Edit]>> {
         Some(&self.edits)
     }
 
-    async fn authenticate(&self, request: &RequestHeader, _exchange: &Exchange) -> Result<Authenticated, Unauthenticated> {
+    async fn authenticate(
+        &self,
+        request: &RequestHeader,
+        _exchange: &Exchange,
+    ) -> Result<Authenticated, Unauthenticated> {
         let mut values = request.headers.get_all(AUTHORIZATION).iter();
         let Some(encoded) = values.next().and_then(|value| strip_scheme(value.as_bytes())) else {
             return Err(Unauthenticated::missing(self.rejection(Reason::PasswordMissing)));
@@ -92,7 +102,8 @@ impl HttpFilter for Filter {
         let decoded = decoded.ok_or_else(invalid)?;
         let (username, password) = parts(&decoded).ok_or_else(invalid)?;
         let account = self.consumers.by_username(username);
-        let hash = account.map(|account| &account.hash).or_else(|| self.passwords.decoy(username, self.consumers.hashes()));
+        let hash =
+            account.map(|account| &account.hash).or_else(|| self.passwords.decoy(username, self.consumers.hashes()));
         let hash = hash.ok_or_else(invalid)?;
         // A name that no consumer has takes as long.
         let verdict = Box::pin(self.passwords.verify(username, account.is_some(), hash, password)).await;
@@ -163,7 +174,8 @@ mod tests {
         assert_eq!(read("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==").as_deref(), Some("Aladdin|open sesame"));
         assert_eq!(read("basic dGVzdDoxMjPCow==").as_deref(), Some("test|123£"));
         assert_eq!(read("BASIC   YTpiOmM").as_deref(), Some("a|b:c"));
-        let wrong = ["Basic", "Basic ", "Basic !", "Basic YQ==", "Basic YQA6Yg==", "Basic /zph", "Bearer YTpi", "BasicYTpi"];
+        let wrong =
+            ["Basic", "Basic ", "Basic !", "Basic YQ==", "Basic YQA6Yg==", "Basic /zph", "Bearer YTpi", "BasicYTpi"];
         assert!(wrong.iter().all(|value| read(value).is_none()));
         assert!(read(&format!("Basic {}", BASE64.encode(format!("a:{}", "b".repeat(4_000))))).is_none());
         assert!(read(&format!("Basic {}", BASE64.encode(format!("{}:b", "a".repeat(256))))).is_none());

@@ -5,7 +5,6 @@
 
 mod verifier;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ use super::{Authenticated, Unauthenticated};
 use crate::exchange::{Edit, Exchange, Identity, Reason, Rejection};
 use crate::filters::{CompileContext, HttpFilter, Stage};
 use crate::notation::{Duration, File, Header, KeySource, Secret, SecretParameter};
-use crate::rules::routing::{cookie, parameter};
+use crate::rules::routing::{cookies, form_decode, raw_parameters};
 
 use verifier::{Unverified, Verifier};
 
@@ -117,6 +116,14 @@ pub enum AlgorithmName {
     EdDSA,
 }
 
+/// Where a token may stand, in the order in which it is looked for.
+#[derive(Clone, Copy, Debug)]
+enum TokenPlace {
+    Header,
+    Cookie,
+    Query,
+}
+
 /// The compiled filter.
 #[derive(Debug)]
 pub struct Filter {
@@ -126,6 +133,8 @@ pub struct Filter {
     query: Option<String>,
     /// The fields that no target is to see: claims that the client sends itself, and possibly the token.
     edits: Arc<[Edit]>,
+    /// For each place of a token, the edits that remove what stands in the places after it, which was not verified.
+    unread: [Arc<[Edit]>; 3],
 }
 
 impl HttpFilter for Filter {
@@ -136,13 +145,18 @@ impl HttpFilter for Filter {
     /// Routes with the same settings share one verifier, and so the tokens that it has verified.
     fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
         let verifier = Verifier::compile(config, context)?;
-        let mut edits: Vec<Edit> = config.forward_claims.values().map(|header| Edit::Remove(header.0.clone())).collect();
+        let mut edits: Vec<Edit> =
+            config.forward_claims.values().map(|header| Edit::Remove(header.0.clone())).collect();
         if !config.forward_token {
             edits.push(Edit::Remove(config.header.0.clone()));
             edits.extend(config.query.iter().map(|name| Edit::RemoveParameter(name.0.as_str().into())));
             edits.extend(config.cookie.iter().map(|name| Edit::RemoveCookie(name.as_str().into())));
         }
+        let cookie = config.cookie.iter().map(|name| Edit::RemoveCookie(name.as_str().into()));
+        let query: Vec<Edit> = config.query.iter().map(|name| Edit::RemoveParameter(name.0.as_str().into())).collect();
+        let behind_header = cookie.chain(query.clone()).collect();
         Some(Self {
+            unread: [behind_header, query.into(), Arc::default()],
             verifier,
             header: config.header.0.clone(),
             cookie: config.cookie.clone(),
@@ -159,13 +173,25 @@ impl HttpFilter for Filter {
         config.forward_claims.values().map(|name| name.0.clone()).collect()
     }
 
+    fn credentials(&self) -> Vec<Edit> {
+        let header = match self.header == AUTHORIZATION {
+            true => Edit::RemoveScheme(AUTHORIZATION, "Bearer"),
+            false => Edit::Remove(self.header.clone()),
+        };
+        [header].into_iter().chain(self.unread[TokenPlace::Header as usize].iter().cloned()).collect()
+    }
+
     fn edits(&self) -> Option<&Arc<[Edit]>> {
         Some(&self.edits)
     }
 
-    async fn authenticate(&self, request: &RequestHeader, _exchange: &Exchange) -> Result<Authenticated, Unauthenticated> {
-        let token = match self.token(request) {
-            Ok(Some(token)) => token,
+    async fn authenticate(
+        &self,
+        request: &RequestHeader,
+        _exchange: &Exchange,
+    ) -> Result<Authenticated, Unauthenticated> {
+        let (token, place) = match self.token(request) {
+            Ok(Some(found)) => found,
             Ok(None) => return Err(Unauthenticated::missing(challenge(Reason::TokenMissing, None))),
             Err(why) => return Err(Unauthenticated::invalid(challenge(Reason::TokenInvalid, Some(why)))),
         };
@@ -176,10 +202,12 @@ impl HttpFilter for Filter {
         match verified {
             Ok(verified) => Ok(Authenticated {
                 identity: verified.name.as_ref().map(|name| Identity { name: Arc::clone(name) }),
-                edits: smallvec![Arc::clone(&verified.edits)],
+                edits: smallvec![Arc::clone(&verified.edits), Arc::clone(&self.unread[place as usize])],
             }),
             Err(Unverified::Unavailable(why)) => Err(Unauthenticated::unavailable(why)),
-            Err(Unverified::Expired) => Err(Unauthenticated::invalid(challenge(Reason::TokenExpired, Some("the token has expired")))),
+            Err(Unverified::Expired) => {
+                Err(Unauthenticated::invalid(challenge(Reason::TokenExpired, Some("the token has expired"))))
+            }
             Err(Unverified::Invalid(why)) => Err(Unauthenticated::invalid(challenge(Reason::TokenInvalid, Some(why)))),
         }
     }
@@ -187,12 +215,13 @@ impl HttpFilter for Filter {
 
 impl Filter {
     /// Returns the token, from the first place that has one.
-    fn token(&self, request: &RequestHeader) -> Result<Option<Vec<u8>>, &'static str> {
+    fn token(&self, request: &RequestHeader) -> Result<Option<(Vec<u8>, TokenPlace)>, &'static str> {
+        // The target might use the other one.
+        const SEVERAL: &str = "there are several tokens";
         let mut values = request.headers.get_all(&self.header).iter();
         if let Some(value) = values.next() {
             if values.next().is_some() {
-                // The target might use the other one.
-                return Err("there are several tokens");
+                return Err(SEVERAL);
             }
             let bytes = value.as_bytes();
             let token = match self.header == AUTHORIZATION {
@@ -200,12 +229,19 @@ impl Filter {
                 false => Some(bearer(bytes).unwrap_or(bytes)),
             };
             if let Some(token) = token {
-                return Ok(Some(token.to_vec()));
+                return Ok(Some((token.to_vec(), TokenPlace::Header)));
             }
         }
-        let cookie = self.cookie.as_deref().and_then(|name| cookie(&request.headers, name));
-        let query = self.query.as_deref().and_then(|name| parameter(request.uri.query(), name));
-        Ok(cookie.map(<[u8]>::to_vec).or_else(|| query.map(Cow::into_owned)).filter(|t| !t.is_empty()))
+        let mut cookies = self.cookie.iter().flat_map(|name| cookies(&request.headers, name));
+        let mut queries = self.query.iter().flat_map(|name| raw_parameters(request.uri.query(), name));
+        let (token, place, another) = match cookies.next() {
+            Some(token) => (token.to_vec(), TokenPlace::Cookie, cookies.next().is_some()),
+            None => match queries.next() {
+                Some(raw) => (form_decode(raw).into_owned(), TokenPlace::Query, queries.next().is_some()),
+                None => return Ok(None),
+            },
+        };
+        if another { Err(SEVERAL) } else { Ok(Some((token, place)).filter(|(token, _)| !token.is_empty())) }
     }
 }
 

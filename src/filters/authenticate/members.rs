@@ -19,6 +19,8 @@ pub struct Authenticators {
     /// The edits that they always make, whichever of them accepts the request: credentials that the target is not to
     /// see, and headers that only an authenticator may set.
     edits: Arc<[Edit]>,
+    /// For each, the edits that remove the credentials that the others read and it does not.
+    others: Vec<Arc<[Edit]>>,
 }
 
 impl Authenticators {
@@ -40,7 +42,32 @@ impl Authenticators {
         }
         context.place = place;
         let edits = filters.iter().filter_map(Filter::edits).flat_map(|edits| edits.iter().cloned()).collect();
-        (filters.len() == configs.len()).then_some(Self { filters, edits })
+        let others = others(&filters);
+        (filters.len() == configs.len()).then_some(Self { filters, edits, others })
+    }
+
+    /// Returns the edits that remove the credentials that only other authenticators than that of the place read.
+    pub fn others(&self, place: usize) -> Option<&Arc<[Edit]>> {
+        self.others.get(place)
+    }
+
+    /// Returns the first authenticator whose credential can only be in a header that one before it needs as well.
+    pub fn shared_header(&self, configs: &[FilterConfig]) -> Option<(usize, HeaderName)> {
+        let mut needed: Vec<HeaderName> = Vec::new();
+        for (place, (filter, config)) in self.filters.iter().zip(configs).enumerate() {
+            if let ([_], [(name, _)]) = (filter.credentials().as_slice(), config.headers_read().as_slice()) {
+                if needed.contains(name) {
+                    return Some((place, name.clone()));
+                }
+                needed.push(name.clone());
+            }
+        }
+        None
+    }
+
+    /// Returns the edits that remove every credential that they read.
+    pub fn credentials(&self) -> Vec<Edit> {
+        self.filters.iter().flat_map(Filter::credentials).collect()
     }
 
     /// Returns the authenticators.
@@ -67,4 +94,14 @@ impl Authenticators {
     pub fn headers_written(configs: &[FilterConfig]) -> Vec<HeaderName> {
         configs.iter().flat_map(FilterConfig::headers_written).collect()
     }
+}
+
+/// Returns, for each filter, the edits that remove what the others read as credentials and it does not.
+fn others(filters: &[Filter]) -> Vec<Arc<[Edit]>> {
+    let all: Vec<Vec<Edit>> = filters.iter().map(Filter::credentials).collect();
+    let of_others = |place: usize| {
+        let rest = all.iter().enumerate().filter(|(other, _)| *other != place).flat_map(|(_, edits)| edits);
+        rest.filter(|edit| !all[place].contains(edit)).cloned().collect()
+    };
+    (0..filters.len()).map(of_others).collect()
 }

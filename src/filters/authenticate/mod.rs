@@ -20,7 +20,7 @@ pub struct Authenticated {
     /// The identity of the client; `None` when the credential is valid and does not identify it.
     pub identity: Option<Identity>,
     /// Edits for the target, beyond those that the filter always makes.
-    pub edits: SmallVec<[Arc<[Edit]>; 1]>,
+    pub edits: SmallVec<[Arc<[Edit]>; 2]>,
 }
 
 impl Authenticated {
@@ -62,7 +62,10 @@ impl Unauthenticated {
 
     /// Returns the error for a request whose credential cannot be verified at present; `why` is logged.
     pub fn unavailable(why: impl Into<String>) -> Self {
-        Self { attempt: AuthenticationStage::Unchecked, rejection: Rejection::new(Reason::AuthUnavailable, "").log(why) }
+        Self {
+            attempt: AuthenticationStage::Unchecked,
+            rejection: Rejection::new(Reason::AuthUnavailable, "").log(why),
+        }
     }
 
     /// Returns the error for a request whose credential is not verified, with the response to that.

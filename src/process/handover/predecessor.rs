@@ -76,7 +76,9 @@ impl Predecessor {
                 (Message::Socket { name, configured }, Some(socket)) => {
                     bound.push(Bound { name, configured, activated: false, socket });
                 }
-                (Message::State { kind, version, bytes }, _) => receive_state(&self.stream, live, (&kind, version, bytes))?,
+                (Message::State { kind, version, bytes }, _) => {
+                    receive_state(&self.stream, live, (&kind, version, bytes))?;
+                }
                 (Message::Complete, _) => return Ok(()),
                 (Message::Failed { why }, _) => return Err(io::Error::other(why)),
                 _ => return Err(io::Error::other("the old process says something else")),
@@ -92,7 +94,9 @@ impl Predecessor {
                 return Err(io::Error::other("told to end meanwhile"));
             }
             if since.elapsed() >= OLD_PROCESS_MESSAGE_TIMEOUT {
-                return Err(io::Error::other(format!("the old process sent nothing for {OLD_PROCESS_MESSAGE_TIMEOUT:?}")));
+                return Err(io::Error::other(format!(
+                    "the old process sent nothing for {OLD_PROCESS_MESSAGE_TIMEOUT:?}"
+                )));
             }
         }
         Ok(())
@@ -181,7 +185,10 @@ impl Predecessor {
             match self.process_message(supervisor, understood) {
                 Ok(true) => {}
                 Ok(false) => return,
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof || error.kind() == io::ErrorKind::ConnectionReset => {
+                Err(error)
+                    if error.kind() == io::ErrorKind::UnexpectedEof
+                        || error.kind() == io::ErrorKind::ConnectionReset =>
+                {
                     return log::info!("the predecessor has ended");
                 }
                 // Messages that can no longer be parsed are skipped: the connection still shows whether the process

@@ -63,7 +63,9 @@ fn command(socket: &Path) -> Result<Command, String> {
 /// When the upgrade fails and this process goes on serving.
 pub fn start_successor(supervisor: &Arc<Supervisor>, report: &dyn Fn(&str)) -> Result<String, String> {
     let (sender, events) = channel();
-    may_start(supervisor).and_then(|()| watch(supervisor, sender)).inspect_err(|why| log::warn!("no upgrade: {why}"))?;
+    may_start(supervisor)
+        .and_then(|()| watch(supervisor, sender))
+        .inspect_err(|why| log::warn!("no upgrade: {why}"))?;
     notify::status("upgrading");
     supervisor.upgrade_listener.get().iter().for_each(|upgrade_listener| upgrade_listener.ensure_socket(supervisor));
     let result = run(supervisor, &events, report);
@@ -102,10 +104,13 @@ fn may_start(supervisor: &Supervisor) -> Result<(), String> {
 fn run(supervisor: &Supervisor, events: &Receiver<UpgradeProgress>, report: &dyn Fn(&str)) -> Result<String, String> {
     let patience = supervisor.serving().snapshot.process.upgrade_time;
     let socket = supervisor.upgrade_socket.as_ref();
-    let mut command = command(socket.ok_or("there was no process.upgrade_socket when this process started: a successor cannot reach it")?)?;
+    let mut command = command(
+        socket.ok_or("there was no process.upgrade_socket when this process started: a successor cannot reach it")?,
+    )?;
     let path = command.get_program().to_owned();
     let mut child = command.spawn().map_err(|e| format!("the successor cannot be started: {}: {e}", path.display()))?;
-    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).map(|word| word.to_string_lossy()).collect();
+    let words: Vec<_> =
+        std::iter::once(command.get_program()).chain(command.get_args()).map(|word| word.to_string_lossy()).collect();
     report(&format!("process {} is started: {}", child.id(), words.join(" ")));
     let result = follow(&mut child, (patience, &|| supervisor.is_ending()), events, report);
     if result.is_err() {
@@ -143,7 +148,9 @@ fn follow(
             Err(RecvTimeoutError::Timeout) if connected => {}
             Err(RecvTimeoutError::Timeout) => {
                 if let Ok(Some(status)) = child.try_wait() {
-                    return Err(format!("the successor ended ({status}) before it took anything; its own log says why"));
+                    return Err(format!(
+                        "the successor ended ({status}) before it took anything; its own log says why"
+                    ));
                 }
                 if is_ending() {
                     return Err("the old process was told to end".to_owned());

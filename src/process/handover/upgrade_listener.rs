@@ -72,8 +72,12 @@ impl PreparedSocket {
     /// # Errors
     /// When it cannot be moved, or no thread can be started.
     pub fn open(&self, supervisor: &Arc<Supervisor>) -> io::Result<Arc<UpgradeListener>> {
-        let upgrade_listener =
-            UpgradeListener { path: self.path.clone(), inode: Mutex::new(0), listener: Mutex::default(), talking: AtomicUsize::new(0) };
+        let upgrade_listener = UpgradeListener {
+            path: self.path.clone(),
+            inode: Mutex::new(0),
+            listener: Mutex::default(),
+            talking: AtomicUsize::new(0),
+        };
         let upgrade_listener = Arc::new(upgrade_listener);
         upgrade_listener.install(self, supervisor)?;
         Ok(upgrade_listener)
@@ -90,7 +94,9 @@ pub fn check_not_taken(path: &Path, predecessor: Option<&Predecessor>) -> io::Re
     if predecessor.is_some_and(|predecessor| predecessor.predecessor() == pid) {
         return Ok(());
     }
-    Err(io::Error::other(format!("process {pid} awaits its successor there: follow it with --upgrade, or give this one another path")))
+    Err(io::Error::other(format!(
+        "process {pid} awaits its successor there: follow it with --upgrade, or give this one another path"
+    )))
 }
 
 impl Drop for PreparedSocket {
@@ -111,14 +117,18 @@ impl UpgradeListener {
             let _ = shutdown(before.as_raw_fd(), Shutdown::Both);
         }
         let (upgrade_listener, supervisor) = (Arc::clone(self), Arc::clone(supervisor));
-        std::thread::Builder::new().name("offer".to_owned()).spawn(move || upgrade_listener.wait(&listener, &supervisor))?;
+        std::thread::Builder::new()
+            .name("offer".to_owned())
+            .spawn(move || upgrade_listener.wait(&listener, &supervisor))?;
         Ok(())
     }
 
     fn wait(self: &Arc<Self>, listener: &UnixListener, supervisor: &Arc<Supervisor>) {
         loop {
             match listener.accept() {
-                Ok((stream, _)) if self.talking.load(Ordering::Acquire) < MAX_CONVERSATIONS => self.serve_connection(stream, supervisor),
+                Ok((stream, _)) if self.talking.load(Ordering::Acquire) < MAX_CONVERSATIONS => {
+                    self.serve_connection(stream, supervisor);
+                }
                 Ok(_) => {}
                 // The socket was shut down.
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => return,
@@ -169,8 +179,9 @@ impl UpgradeListener {
     }
 
     fn serve(self: &Arc<Self>, stream: &UnixStream, supervisor: &Arc<Supervisor>) {
-        let greeting =
-            stream.set_read_timeout(Some(GREETING_TIMEOUT)).and_then(|()| stream.set_write_timeout(Some(SUCCESSOR_SEND_TIMEOUT)));
+        let greeting = stream
+            .set_read_timeout(Some(GREETING_TIMEOUT))
+            .and_then(|()| stream.set_write_timeout(Some(SUCCESSOR_SEND_TIMEOUT)));
         match greeting.and_then(|()| receive(stream)) {
             Ok((Message::Upgrade, _)) => {
                 // This process does not end before it has reported the result.
@@ -187,7 +198,10 @@ impl UpgradeListener {
             }
             Ok((Message::Take { protocol: PROTOCOL }, _)) => self.hand_over(stream, supervisor),
             Ok((Message::Take { protocol }, _)) => {
-                let why = format!("the process that serves speaks version {PROTOCOL} of the hand-over, not {protocol}: start anew instead");
+                let why = format!(
+                    "the process that serves speaks version {PROTOCOL} of the hand-over, not {protocol}: start \
+                    anew instead"
+                );
                 let _ = send(stream, &Message::Failed { why }, None);
             }
             // Another process checks whether this one is there.
@@ -276,7 +290,8 @@ impl UpgradeListener {
 fn await_end(stream: &UnixStream, supervisor: &Supervisor) -> Option<String> {
     let mut last_word = Instant::now();
     loop {
-        let word = is_readable(stream, STATE_CHANGE_INTERVAL).and_then(|came| if came { receive(stream).map(Some) } else { Ok(None) });
+        let word = is_readable(stream, STATE_CHANGE_INTERVAL)
+            .and_then(|came| if came { receive(stream).map(Some) } else { Ok(None) });
         let stands_by = supervisor.phase() == ProcessPhase::StandingBy;
         match word {
             Ok(Some((message, _))) => {
@@ -349,7 +364,8 @@ fn hand_over_state(stream: &UnixStream, supervisor: &Supervisor) -> io::Result<(
     supervisor.release_predecessor(false);
     supervisor.workers.block_on(supervisor.predecessor_leaves(Instant::now() + HANDOVER_END_TIMEOUT));
     check_needed(supervisor)?;
-    let sockets = supervisor.sockets().map_err(|error| io::Error::other(format!("cannot be given the sockets: {error}")))?;
+    let sockets =
+        supervisor.sockets().map_err(|error| io::Error::other(format!("cannot be given the sockets: {error}")))?;
     for bound in sockets {
         let message = Message::Socket { name: bound.name, configured: bound.configured };
         send(stream, &message, Some(bound.socket.as_raw_fd()))?;
@@ -387,7 +403,11 @@ fn await_start(stream: &UnixStream, supervisor: &Supervisor) -> io::Result<()> {
 
 /// Fails if this process was told to end: it needs no successor then.
 fn check_needed(supervisor: &Supervisor) -> io::Result<()> {
-    if supervisor.is_ending() { Err(io::Error::other("is not needed: the old process was told to end")) } else { Ok(()) }
+    if supervisor.is_ending() {
+        Err(io::Error::other("is not needed: the old process was told to end"))
+    } else {
+        Ok(())
+    }
 }
 
 fn unexpected_message(message: Message) -> io::Error {

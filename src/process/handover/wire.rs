@@ -60,7 +60,8 @@ pub fn send(stream: &UnixStream, message: &Message, socket: Option<RawFd>) -> io
     let beside = if fds.is_empty() { vec![] } else { vec![ControlMessage::ScmRights(&fds)] };
     // The socket is attached to the first bytes of its message.
     let parts = [IoSlice::new(&text)];
-    let sent = retry_interrupted(|| sendmsg::<UnixAddr>(stream.as_raw_fd(), &parts, &beside, MsgFlags::MSG_NOSIGNAL, None))?;
+    let sent =
+        retry_interrupted(|| sendmsg::<UnixAddr>(stream.as_raw_fd(), &parts, &beside, MsgFlags::MSG_NOSIGNAL, None))?;
     (&mut &*stream).write_all(&text[sent..])
 }
 
@@ -86,7 +87,8 @@ pub fn receive(stream: &UnixStream) -> io::Result<(Message, Option<OwnedFd>)> {
         let mut parts = [IoSliceMut::new(&mut length)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_WAITALL;
         let message = recvmsg::<UnixAddr>(stream.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
-        let rights = message.cmsgs()?.filter_map(|c| if let ControlMessageOwned::ScmRights(fds) = c { Some(fds) } else { None });
+        let rights =
+            message.cmsgs()?.filter_map(|c| if let ControlMessageOwned::ScmRights(fds) = c { Some(fds) } else { None });
         // SAFETY: the kernel has just created these descriptors for this process, and nothing else uses them.
         let fds: Vec<OwnedFd> = rights.flatten().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect();
         Ok((fds, message.bytes))
@@ -109,7 +111,11 @@ pub fn receive(stream: &UnixStream) -> io::Result<(Message, Option<OwnedFd>)> {
 pub fn send_states(stream: &UnixStream, live: &Live, part: HandoverPart) -> io::Result<()> {
     for kind in live.heritage() {
         let Some(form) = kind.save(part)? else { continue };
-        send(stream, &Message::State { kind: kind.kind().to_owned(), version: kind.version(), bytes: form.len() }, None)?;
+        send(
+            stream,
+            &Message::State { kind: kind.kind().to_owned(), version: kind.version(), bytes: form.len() },
+            None,
+        )?;
         (&mut &*stream).write_all(&form)?;
     }
     Ok(())
@@ -127,7 +133,9 @@ pub fn receive_state(stream: &UnixStream, live: &Live, (kind, version, bytes): (
     let fresh = |why: String| log::warn!("{kind}: this process starts afresh: {why}");
     match ours {
         None => fresh("it does not know what the predecessor kept".to_owned()),
-        Some(ours) if ours.version() != version => fresh(format!("it knows version {}, the predecessor has {version}", ours.version())),
+        Some(ours) if ours.version() != version => {
+            fresh(format!("it knows version {}, the predecessor has {version}", ours.version()));
+        }
         Some(ours) => match ours.restore(&form) {
             Ok(count) => log::debug!("{kind}: {count} taken over"),
             // The position in the state, and not its content, which may have secrets.
@@ -171,7 +179,8 @@ mod tests {
             let text = b"{\"ready\":null}";
             let text = [&(text.len() as u32).to_be_bytes()[..], text].concat();
             let parts = [std::io::IoSlice::new(&text)];
-            sendmsg::<UnixAddr>(here.as_raw_fd(), &parts, &[ControlMessage::ScmRights(&fds)], MsgFlags::empty(), None).expect("sent");
+            sendmsg::<UnixAddr>(here.as_raw_fd(), &parts, &[ControlMessage::ScmRights(&fds)], MsgFlags::empty(), None)
+                .expect("sent");
             drop(given);
             drop(receive(&there));
             for stream in &mut kept {
@@ -186,7 +195,8 @@ mod tests {
         let (one, two) = UnixStream::pair().expect("a pair");
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
         let address = listener.local_addr().expect("an address");
-        send(&one, &Message::Socket { name: "main".to_owned(), configured: address }, Some(listener.as_raw_fd())).expect("sent");
+        send(&one, &Message::Socket { name: "main".to_owned(), configured: address }, Some(listener.as_raw_fd()))
+            .expect("sent");
         send(&one, &Message::Serving, None).expect("sent");
         let (message, fd) = receive(&two).expect("received");
         assert!(matches!(message, Message::Socket { name, .. } if name == "main"));
@@ -206,7 +216,9 @@ mod tests {
         let mut kinds = 0;
         loop {
             match receive(&two).expect("received").0 {
-                Message::State { kind, version, bytes } => receive_state(&two, &new, (&kind, version, bytes)).expect("taken"),
+                Message::State { kind, version, bytes } => {
+                    receive_state(&two, &new, (&kind, version, bytes)).expect("taken");
+                }
                 Message::Complete => break,
                 other => panic!("{other:?}"),
             }

@@ -6,7 +6,9 @@ use super::{Balancer, PickInput, Seat};
 /// which spreads the last bytes over all bits. It is not suited for secrets: a client that chooses its keys can
 /// choose its target anyway.
 pub fn hash_key(bytes: &[u8]) -> u64 {
-    let folded = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    let folded = bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     mix(folded)
 }
 

@@ -33,7 +33,12 @@ pub struct Least {
 impl Least {
     /// Builds the algorithm for these targets.
     pub fn new(seats: &[Seat], cost: Cost) -> Self {
-        Self { weights: seats.iter().map(|s| s.effective_weight() as f64).collect(), cost, all: COMPARE_ALL, samples: SAMPLES }
+        Self {
+            weights: seats.iter().map(|s| s.effective_weight() as f64).collect(),
+            cost,
+            all: COMPARE_ALL,
+            samples: SAMPLES,
+        }
     }
 
     /// Builds the algorithm that compares two random targets.

@@ -23,7 +23,8 @@ impl Maglev {
         let mut table = vec![EMPTY; SIZE as usize];
         let heaviest = seats.iter().map(Seat::effective_weight).max().unwrap_or(1);
         // The position of each target in its permutation (offset + step · skip) mod size.
-        let mut next: Vec<(u64, u64)> = seats.iter().map(|s| (mix(s.id) % SIZE, mix(s.id ^ 0x9e37_79b9) % (SIZE - 1) + 1)).collect();
+        let mut next: Vec<(u64, u64)> =
+            seats.iter().map(|s| (mix(s.id) % SIZE, mix(s.id ^ 0x9e37_79b9) % (SIZE - 1) + 1)).collect();
         let mut credit = vec![0_u64; seats.len()];
         // The order of turns is that of the ids and not of the list, so that it is the same in every gateway.
         let mut order: Vec<usize> = (0..seats.len()).collect();

@@ -58,7 +58,9 @@ fn run(algorithm: Algorithm, weights: &[u32], picks: usize, hold: bool) -> (Vec<
 fn map(algorithm: Algorithm, seats: &[Seat], keys: u64) -> Vec<u64> {
     let balance = algorithm.build(seats);
     let loads = TestLoads(RefCell::new(vec![0; seats.len()]), 0.1);
-    let pick = |key: u64| balance.pick(&PickInput { key: Some(hash_key(&key.to_le_bytes())), random: 0, loads: &loads, tried: &[] });
+    let pick = |key: u64| {
+        balance.pick(&PickInput { key: Some(hash_key(&key.to_le_bytes())), random: 0, loads: &loads, tried: &[] })
+    };
     (0..keys).map(|key| seats[pick(key).expect("a target")].id).collect()
 }
 
@@ -108,7 +110,8 @@ fn chance_follows_the_weights() {
 fn tables_give_each_its_share() {
     let equal = seats(&[1; 10]);
     let weighted = seats(&[4, 1, 1, 1, 1]);
-    for (algorithm, error) in [(Algorithm::Ring { load_factor: 0 }, 0.30), (Algorithm::Maglev { load_factor: 0 }, 0.04)] {
+    for (algorithm, error) in [(Algorithm::Ring { load_factor: 0 }, 0.30), (Algorithm::Maglev { load_factor: 0 }, 0.04)]
+    {
         let targets = map(algorithm, &equal, 100_000);
         for seat in &equal {
             let share = targets.iter().filter(|t| **t == seat.id).count() as f64 / 10_000.0;
@@ -192,14 +195,17 @@ proptest! {
     }
 
     #[test]
-    fn no_target_is_over_its_bound(weights in proptest::collection::vec(1_u32..6, 2..8), factor in 105_u32..200, ring: bool) {
-        let algorithm = if ring { Algorithm::Ring { load_factor: factor } } else { Algorithm::Maglev { load_factor: factor } };
+    fn no_target_is_over_its_bound(weights in proptest::collection::vec(1_u32..6, 2..8), factor in
+    105_u32..200, ring: bool) {
+        let algorithm = if ring { Algorithm::Ring { load_factor: factor } } else { Algorithm::Maglev {
+        load_factor: factor } };
         let balance = algorithm.build(&seats(&weights));
         let loads = TestLoads(RefCell::new(vec![0; weights.len()]), 0.1);
         let total: u32 = weights.iter().sum();
         for held in 1..300_u32 {
             // All requests have one key: without a bound one target would get all of them.
-            let index = balance.pick(&PickInput { key: Some(7), random: 0, loads: &loads, tried: &[] }).expect("a target");
+            let input = PickInput { key: Some(7), random: 0, loads: &loads, tried: &[] };
+            let index = balance.pick(&input).expect("a target");
             loads.0.borrow_mut()[index] += 1;
             let bound = (f64::from(factor * held * weights[index]) / f64::from(100 * total) + 1e-9).ceil();
             prop_assert!(f64::from(loads.active(index)) <= bound, "{} of {held}, bound {bound}", loads.active(index));
@@ -240,7 +246,8 @@ proptest! {
     fn no_targets_no_pick(random: u64) {
         for algorithm in ALGORITHMS {
             let loads = TestLoads(RefCell::new(vec![]), 0.1);
-            prop_assert_eq!(algorithm.build(&[]).pick(&PickInput { key: None, random, loads: &loads, tried: &[] }), None);
+            prop_assert_eq!(algorithm.build(&[]).pick(&PickInput { key: None, random, loads: &loads, tried: &[]
+            }), None);
         }
     }
 }

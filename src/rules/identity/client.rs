@@ -10,7 +10,11 @@ use ipnet::IpNet;
 /// Without a trusted network the peer is the client, whatever the header says. Otherwise the list is walked from the
 /// right, past every trusted address; the first address that is not trusted is the client. An entry that is no
 /// address ends the walk: everything to its left was written by an untrusted party.
-pub fn client_address<'h>(peer: IpAddr, trusted: &[IpNet], forwarded: impl DoubleEndedIterator<Item = &'h [u8]>) -> IpAddr {
+pub fn client_address<'h>(
+    peer: IpAddr,
+    trusted: &[IpNet],
+    forwarded: impl DoubleEndedIterator<Item = &'h [u8]>,
+) -> IpAddr {
     let peer = peer.to_canonical();
     let mut client = peer;
     if trusted.is_empty() || !is_trusted(trusted, peer) {

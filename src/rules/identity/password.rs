@@ -60,13 +60,17 @@ impl FromStr for PasswordHash {
 fn argon2id(text: &str) -> Result<phc::PasswordHash, String> {
     let hash = phc::PasswordHash::new(text).map_err(|_| WANTED.to_owned())?;
     let params = Params::try_from(&hash).map_err(|_| WANTED.to_owned())?;
-    if hash.hash.is_none() || hash.salt.is_none() || hash.version.is_some_and(|version| version != u32::from(Version::V0x13)) {
+    if hash.hash.is_none()
+        || hash.salt.is_none()
+        || hash.version.is_some_and(|version| version != u32::from(Version::V0x13))
+    {
         return Err(format!("{WANTED}, of version 19 (0x13)"));
     }
     if params.m_cost() > MAX_MEMORY || params.t_cost() > MAX_PASSES || params.p_cost() > MAX_LANES {
         let memory = MAX_MEMORY >> 10;
         return Err(format!(
-            "argon2id with at most {memory} MiB of memory (m={MAX_MEMORY}), {MAX_PASSES} passes and {MAX_LANES} lanes: each \
+            "argon2id with at most {memory} MiB of memory (m={MAX_MEMORY}), {MAX_PASSES} passes and {MAX_LANES} \
+            lanes: each \
              verification takes as much"
         ));
     }
@@ -87,8 +91,8 @@ impl PasswordHash {
         &self.text
     }
 
-    /// Returns whether this is the hash of `password`. The comparison takes constant time; the computation takes as long
-    /// as the costs require. bcrypt uses only the first 72 bytes of a password.
+    /// Returns whether this is the hash of `password`. The comparison takes constant time; the computation takes as
+    /// long as the costs require. bcrypt uses only the first 72 bytes of a password.
     ///
     /// # Errors
     /// When no memory can be allocated.
@@ -141,7 +145,10 @@ mod tests {
             ("s3cret$2b$", "not the password itself"),
             ("$apr1$s3cret$x", "htpasswd needs -B"),
             ("{SHA}s3cret", "htpasswd needs -B"),
-            ("$argon2i$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4", "the variant argon2id"),
+            (
+                "$argon2i$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4",
+                "the variant argon2id",
+            ),
             ("$argon2id$v=16$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4", "version 19"),
             ("$argon2id$v=19$m=262145,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4", "256 MiB"),
             ("$argon2id$v=19$m=256,t=33,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4", "32 passes"),

@@ -81,7 +81,8 @@ fn read_weight(text: &str) -> Option<Weight> {
     if decimals.len() > 3 || !decimals.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let decimals = decimals.bytes().chain([b'0'; 3]).take(3).fold(0, |sum, digit| sum * 10 + Weight::from(digit - b'0'));
+    let decimals =
+        decimals.bytes().chain([b'0'; 3]).take(3).fold(0, |sum, digit| sum * 10 + Weight::from(digit - b'0'));
     match whole {
         "0" => Some(decimals),
         "1" if decimals == 0 => Some(FULL),

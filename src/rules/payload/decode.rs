@@ -73,7 +73,10 @@ impl Decoder {
         match &mut self.coding {
             Decoding::Gzip(gzip) => {
                 *gzip.get_mut() = Decoded { out: std::mem::take(out), most };
-                let done = gzip.write_all(part).and_then(|()| gzip.flush()).and_then(|()| if end { gzip.try_finish() } else { Ok(()) });
+                let done = gzip
+                    .write_all(part)
+                    .and_then(|()| gzip.flush())
+                    .and_then(|()| if end { gzip.try_finish() } else { Ok(()) });
                 *out = std::mem::take(&mut gzip.get_mut().out);
                 done
             }
@@ -160,7 +163,8 @@ mod tests {
         }
         if coding == "br" {
             let mut out = Vec::new();
-            brotli::BrotliCompress(&mut &*text, &mut out, &brotli::enc::BrotliEncoderParams::default()).expect("brotli");
+            brotli::BrotliCompress(&mut &*text, &mut out, &brotli::enc::BrotliEncoderParams::default())
+                .expect("brotli");
             return out;
         }
         let mut gzip = GzEncoder::new(Vec::new(), Compression::default());

@@ -294,7 +294,10 @@ mod tests {
     }
 
     fn text(length: usize) -> Vec<u8> {
-        (0..length).flat_map(|at| format!("{{\"id\":{at},\"of\":{}}},", at * at % 977).into_bytes()).take(length).collect()
+        (0..length)
+            .flat_map(|at| format!("{{\"id\":{at},\"of\":{}}},", at * at % 977).into_bytes())
+            .take(length)
+            .collect()
     }
 
     #[test]
@@ -306,7 +309,11 @@ mod tests {
                     for (cut, flushes) in [(length.max(1), false), (16_384, false), (1 + length / 40, true)] {
                         let body = encoded(coding, level, flushes, &text, cut);
                         assert!(decoded(coding, &body) == text, "{coding:?} {level:?} {length} in {cut}");
-                        assert!(length < 5_000 || flushes || body.len() < length / 2, "{coding:?} {level:?}: {}", body.len());
+                        assert!(
+                            length < 5_000 || flushes || body.len() < length / 2,
+                            "{coding:?} {level:?}: {}",
+                            body.len()
+                        );
                     }
                 }
             }
@@ -352,7 +359,8 @@ mod tests {
         left.push(&text(5_000), false, &mut Vec::new()).expect("encodes");
         drop(left);
         assert_eq!(decoded(Coding::Zstd, &encoded(Coding::Zstd, CompressionLevel::Fast, false, b"text", 4)), b"text");
-        let many: Vec<_> = (0..10).map(|_| Encoder::new(Coding::Zstd, CompressionLevel::Fast, false).expect("memory")).collect();
+        let many: Vec<_> =
+            (0..10).map(|_| Encoder::new(Coding::Zstd, CompressionLevel::Fast, false).expect("memory")).collect();
         drop(many);
         assert_eq!(IDLE.with_borrow(Vec::len), MAX_IDLE);
     }

@@ -19,6 +19,11 @@ impl FromStr for FieldPath {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || "a field such as ssn, user.address.street, items.*.cost or **.internal".to_owned();
+        if text.starts_with("$.") || text.starts_with('/') || text.contains(['[', ']']) {
+            return Err(
+                "a field such as ssn or items.*.cost: names and * with dots between them, and no $, / or []".to_owned()
+            );
+        }
         let mut steps = Vec::new();
         for step in text.split('.') {
             steps.push(match step {

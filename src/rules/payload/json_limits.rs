@@ -37,7 +37,9 @@ impl JsonLimits {
         }
         let broken = Cell::new(None);
         let mut parser = serde_json::Deserializer::from_slice(document);
-        let checked = CheckedValue { limits: self, depth: 0, broken: &broken }.deserialize(&mut parser).and_then(|()| parser.end());
+        let checked = CheckedValue { limits: self, depth: 0, broken: &broken }
+            .deserialize(&mut parser)
+            .and_then(|()| parser.end());
         checked.map_err(|error| match broken.take() {
             Some(broken) => format!("{broken} at line {} column {}", error.line(), error.column()),
             None => format!("the document is not JSON at line {} column {}", error.line(), error.column()),
@@ -166,7 +168,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const LIMITS: JsonLimits = JsonLimits { depth: 3, members: 2, elements: 3, name: 4, text: 5, duplicate_names: false };
+    const LIMITS: JsonLimits =
+        JsonLimits { depth: 3, members: 2, elements: 3, name: 4, text: 5, duplicate_names: false };
 
     #[track_caller]
     fn is(document: &str, wanted: &str) {

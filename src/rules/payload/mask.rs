@@ -65,7 +65,9 @@ impl MemberEdit for Masks {
 
     fn action(&self, place: PathEnd) -> MemberChange<'_, Masked> {
         let path = self.fields.path_at(place);
-        self.masks.get(path).map_or(MemberChange::Remove, |mask| MemberChange::Replace(Masked::new(path, mask.keep_last)))
+        self.masks
+            .get(path)
+            .map_or(MemberChange::Remove, |mask| MemberChange::Replace(Masked::new(path, mask.keep_last)))
     }
 
     fn replace(&self, value: &mut Masked, part: &[u8], end: bool, out: &mut Vec<u8>) {
@@ -209,7 +211,12 @@ enum NextByte {
 
 impl KeptCharacters {
     fn new(wanted: usize) -> Self {
-        Self { wanted, seen: 0, characters: VecDeque::with_capacity(if wanted > 0 { wanted + 1 } else { 0 }), next: NextByte::First }
+        Self {
+            wanted,
+            seen: 0,
+            characters: VecDeque::with_capacity(if wanted > 0 { wanted + 1 } else { 0 }),
+            next: NextByte::First,
+        }
     }
 
     /// Returns whether the next byte is escaped by a backslash.
@@ -270,7 +277,8 @@ impl KeptCharacters {
     fn join_surrogates(&mut self) {
         let half = |at: Option<&Character>| at.and_then(Character::surrogate);
         let last = self.characters.len();
-        if last < 2 || half(self.characters.get(last - 2)) != Some(true) || half(self.characters.back()) != Some(false) {
+        if last < 2 || half(self.characters.get(last - 2)) != Some(true) || half(self.characters.back()) != Some(false)
+        {
             return;
         }
         if let (Some(low), Some(high)) = (self.characters.pop_back(), self.characters.back_mut()) {

@@ -35,7 +35,11 @@ fn values_of_all_kinds() {
     becomes(&[("a", 0)], r#"{"a":"secret","b":"x"}"#, r#"{"a":"***","b":"x"}"#);
     for value in ["1", "-1.5e7", "true", "null", "[1,[2,\"]\"],{}]", r#"{"a":{"b":"}"}}"#, "\"\"", r#""\"""#] {
         becomes(&[("a", 0)], &format!(r#"{{"a":{value}}}"#), r#"{"a":"***"}"#);
-        becomes(&[("a", 0)], &format!("{{\"x\":1, \"a\" : {value} \n, \"b\":2 }}"), "{\"x\":1, \"a\" : \"***\" \n, \"b\":2 }");
+        becomes(
+            &[("a", 0)],
+            &format!("{{\"x\":1, \"a\" : {value} \n, \"b\":2 }}"),
+            "{\"x\":1, \"a\" : \"***\" \n, \"b\":2 }",
+        );
     }
     becomes(&[("**.a", 0)], r#"{"a":{"a":1},"b":[{"a":2,"c":3}]}"#, r#"{"a":"***","b":[{"a":"***","c":3}]}"#);
     becomes(&[("a.*", 0)], r#"{"a":{"x":1,"y":[2]},"x":3}"#, r#"{"a":{"x":"***","y":"***"},"x":3}"#);
@@ -52,8 +56,16 @@ fn the_last_characters_are_kept() {
     becomes(&[("a", 4)], r#"{"a":"12345678"}"#, r#"{"a":"***5678"}"#);
     becomes(&[("a", 4)], r#"{"a":"1234567","b":1}"#, r#"{"a":"***","b":1}"#);
     becomes(&[("a", 4)], r#"{"a":"1234"}"#, r#"{"a":"***"}"#);
-    becomes(&[("a", 1)], r#"{"a":true,"a":null,"a":[12345],"a":{"x":"12345"}}"#, r#"{"a":"***","a":"***","a":"***","a":"***"}"#);
-    becomes(&[("a", 0), ("**.a", 4)], r#"{"a":"1234567890","b":{"a":"1234567890"}}"#, r#"{"a":"***","b":{"a":"***7890"}}"#);
+    becomes(
+        &[("a", 1)],
+        r#"{"a":true,"a":null,"a":[12345],"a":{"x":"12345"}}"#,
+        r#"{"a":"***","a":"***","a":"***","a":"***"}"#,
+    );
+    becomes(
+        &[("a", 0), ("**.a", 4)],
+        r#"{"a":"1234567890","b":{"a":"1234567890"}}"#,
+        r#"{"a":"***","b":{"a":"***7890"}}"#,
+    );
 }
 
 #[test]
@@ -150,7 +162,8 @@ fn document() -> impl Strategy<Value = Value> {
         let name = prop_oneof![Just("a"), Just("b"), Just("c"), Just("a\"b"), Just("eighteen letters..")];
         prop_oneof![
             proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            proptest::collection::vec((name, inner), 0..4).prop_map(|m| Value::from_iter(m.into_iter().map(|(n, v)| (n.to_owned(), v)))),
+            proptest::collection::vec((name, inner), 0..4)
+                .prop_map(|m| Value::from_iter(m.into_iter().map(|(n, v)| (n.to_owned(), v)))),
         ]
     })
 }
@@ -158,11 +171,15 @@ fn document() -> impl Strategy<Value = Value> {
 /// Returns the document with every character of a string escaped, which JSON allows.
 fn in_escapes(value: &Value) -> String {
     match value {
-        Value::String(text) => format!("\"{}\"", text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect::<String>()),
+        Value::String(text) => {
+            format!("\"{}\"", text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect::<String>())
+        }
         Value::Array(items) => format!("[{}]", items.iter().map(in_escapes).collect::<Vec<_>>().join(",")),
         Value::Object(members) => {
-            let members: Vec<_> =
-                members.iter().map(|(n, v)| format!("{}:{}", in_escapes(&Value::from(n.as_str())), in_escapes(v))).collect();
+            let members: Vec<_> = members
+                .iter()
+                .map(|(n, v)| format!("{}:{}", in_escapes(&Value::from(n.as_str())), in_escapes(v)))
+                .collect();
             format!("{{{}}}", members.join(","))
         }
         other => other.to_string(),

@@ -35,7 +35,11 @@ fn by_example() {
     becomes(&[("**.a", "b")], r#"{"a":{"a":[{"x":1,"a":2}]},"ab":3}"#, r#"{"b":{"b":[{"x":1,"b":2}]},"ab":3}"#);
     becomes(&[("a.b", "c")], r#"{"a":{"b":1},"b":2}"#, r#"{"a":{"c":1},"b":2}"#);
     becomes(&[("a", "x"), ("a.b", "y")], r#"{"a":{"b":1}}"#, r#"{"x":{"y":1}}"#);
-    becomes(&[("items.*.id", "key")], r#"{"items":[{"id":1},{"id":2}],"id":3}"#, r#"{"items":[{"key":1},{"key":2}],"id":3}"#);
+    becomes(
+        &[("items.*.id", "key")],
+        r#"{"items":[{"id":1},{"id":2}],"id":3}"#,
+        r#"{"items":[{"key":1},{"key":2}],"id":3}"#,
+    );
     becomes(&[("a", "b"), ("**.a", "c")], r#"{"a":{"a":1}}"#, r#"{"b":{"c":1}}"#);
     becomes(&[("a", "b"), ("b", "a")], r#"{"a":1,"b":2}"#, r#"{"b":1,"a":2}"#);
     becomes(&[("a", "b")], "{ \"a\" : 1e2 ,\r\n\t\"z\":[ ] }", "{ \"b\" : 1e2 ,\r\n\t\"z\":[ ] }");
@@ -104,12 +108,17 @@ fn model(value: &Value, at_root: bool, in_b: bool, out: &mut String) {
 }
 
 fn document() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![Just(Value::Null), any::<i32>().prop_map(Value::from), "[a-c\"\\\\{},:]{0,12}".prop_map(Value::from)];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<i32>().prop_map(Value::from),
+        "[a-c\"\\\\{},:]{0,12}".prop_map(Value::from)
+    ];
     leaf.prop_recursive(5, 40, 5, |inner| {
         let name = prop_oneof![Just("a"), Just("b"), Just("c"), Just("a\"b"), Just("eighteen letters..")];
         prop_oneof![
             proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            proptest::collection::vec((name, inner), 0..4).prop_map(|m| Value::from_iter(m.into_iter().map(|(n, v)| (n.to_owned(), v)))),
+            proptest::collection::vec((name, inner), 0..4)
+                .prop_map(|m| Value::from_iter(m.into_iter().map(|(n, v)| (n.to_owned(), v)))),
         ]
     })
 }

@@ -387,7 +387,13 @@ where
         // Arrays are transparent: their elements have their position, or are selected by a `*`.
         let state = if object { self.below } else { self.edit.fields().element(self.below) };
         self.below = state;
-        self.levels.push(Container { object, passed: false, cut: false, state, unknown: self.edit.fields().unknown(state) });
+        self.levels.push(Container {
+            object,
+            passed: false,
+            cut: false,
+            state,
+            unknown: self.edit.fields().unknown(state),
+        });
         self.at = if object { ScanState::Name } else { ScanState::Value };
         run.mark = place + 1;
         Ok(place + 1)

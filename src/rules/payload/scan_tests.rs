@@ -41,7 +41,11 @@ fn by_example() {
     becomes(&["**.ssn"], r#"{"a":{"ssn":1,"b":[{"ssn":2},{"c":3,"ssn":4}]}}"#, r#"{"a":{"b":[{},{"c":3}]}}"#);
     becomes(&["a.b"], r#"{"a":{"b":1,"c":2},"b":3}"#, r#"{"a":{"c":2},"b":3}"#);
     becomes(&["a.*.x"], r#"{"a":{"p":{"x":1},"x":2}}"#, r#"{"a":{"p":{},"x":2}}"#);
-    becomes(&["items.*.x"], r#"{"items":[{"x":1,"y":2},{"z":{"x":3}}],"x":4}"#, r#"{"items":[{"y":2},{"z":{}}],"x":4}"#);
+    becomes(
+        &["items.*.x"],
+        r#"{"items":[{"x":1,"y":2},{"z":{"x":3}}],"x":4}"#,
+        r#"{"items":[{"y":2},{"z":{}}],"x":4}"#,
+    );
     becomes(&["a.*.*.x"], r#"{"a":[[{"x":1}],{"b":{"x":2}}]}"#, r#"{"a":[[{}],{"b":{}}]}"#);
     becomes(&["a.*"], r#"{"a":[{"x":1},2]}"#, r#"{"a":[{},2]}"#);
     becomes(&["ssn"], r#"[{"ssn":1},{"ssn":2,"a":3}]"#, r#"[{},{"a":3}]"#);
@@ -50,7 +54,8 @@ fn by_example() {
     for length in 6..40 {
         // Around the lengths at which names and strings are read in another way.
         let (name, text) = ("n".repeat(length), "t".repeat(length));
-        let given = format!(r#"{{"{name}":"{text}","x":{{"{text}":"}}]"}},"y":[{{"{name}":"{text}"}}],"{name}x":"\\""}}"#);
+        let given =
+            format!(r#"{{"{name}":"{text}","x":{{"{text}":"}}]"}},"y":[{{"{name}":"{text}"}}],"{name}x":"\\""}}"#);
         let wanted = format!(r#"{{"y":[{{}}],"{name}x":"\\""}}"#);
         becomes(&[&format!("**.{name}"), "x"], &given, &wanted);
     }
@@ -92,7 +97,8 @@ fn other_encodings_are_rejected() {
     for bytes in [little, big, marked, widest] {
         for cut in 1..5 {
             let mut stripper = Stripper::new(&fields);
-            let rejected = bytes.chunks(cut).any(|part| stripper.push(part, false, &mut Vec::new()) == Err(Opaque::NotUtf8));
+            let rejected =
+                bytes.chunks(cut).any(|part| stripper.push(part, false, &mut Vec::new()) == Err(Opaque::NotUtf8));
             assert!(rejected, "{bytes:?} cut at {cut}");
         }
     }
@@ -107,7 +113,11 @@ fn depth_is_bounded() {
     assert_eq!(stripper.push(b"[", false, &mut Vec::new()), Err(Opaque::TooDeep));
     for (inner, wanted) in [(MAX_DEPTH - 1, Ok(())), (MAX_DEPTH, Err(Opaque::TooDeep))] {
         let dropped = format!(r#"{{"x":{}}}"#, "[".repeat(inner) + &"]".repeat(inner));
-        assert_eq!(Stripper::new(&fields).push(dropped.as_bytes(), false, &mut Vec::new()), wanted, "{inner} levels that are dropped");
+        assert_eq!(
+            Stripper::new(&fields).push(dropped.as_bytes(), false, &mut Vec::new()),
+            wanted,
+            "{inner} levels that are dropped"
+        );
     }
 }
 
@@ -139,10 +149,18 @@ fn document() -> impl Strategy<Value = Value> {
         "[a-z\"\\\\{},:\u{e9}]{0,24}".prop_map(Value::from),
     ];
     leaf.prop_recursive(5, 40, 5, |inner| {
-        let name = prop_oneof![Just("a"), Just("b"), Just("ssn"), Just("s\"n"), Just("fifteen letters"), Just("seventeen letters")];
+        let name = prop_oneof![
+            Just("a"),
+            Just("b"),
+            Just("ssn"),
+            Just("s\"n"),
+            Just("fifteen letters"),
+            Just("seventeen letters")
+        ];
         prop_oneof![
             proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            proptest::collection::vec((name, inner), 0..4).prop_map(|m| Value::from_iter(m.into_iter().map(|(n, v)| (n.to_owned(), v)))),
+            proptest::collection::vec((name, inner), 0..4)
+                .prop_map(|m| Value::from_iter(m.into_iter().map(|(n, v)| (n.to_owned(), v)))),
         ]
     })
 }

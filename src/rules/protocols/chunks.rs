@@ -238,7 +238,9 @@ mod tests {
                 return End::Done(at);
             }
             let Some(colon) = line.iter().position(|b| *b == b':') else { return End::Bad };
-            let fine = colon > 0 && line[..colon].iter().all(|b| is_token(*b)) && line[colon + 1..].iter().all(|b| is_text(*b));
+            let fine = colon > 0
+                && line[..colon].iter().all(|b| is_token(*b))
+                && line[colon + 1..].iter().all(|b| is_text(*b));
             if !fine {
                 return End::Bad;
             }

@@ -247,7 +247,9 @@ mod tests {
                 integer(out, 0x80, 7, *index);
                 Some(*index <= 14)
             }
-            TestField::Dynamic(back) if table.is_empty() => write(out, table, &TestField::Static(1 + *back as u32 % 61)),
+            TestField::Dynamic(back) if table.is_empty() => {
+                write(out, table, &TestField::Static(1 + *back as u32 % 61))
+            }
             TestField::Dynamic(back) => {
                 let back = back % table.len().min(128);
                 integer(out, 0x80, 7, 62 + back as u32);
@@ -278,8 +280,16 @@ mod tests {
         prop_oneof![
             (1_u32..=61).prop_map(TestField::Static),
             any::<usize>().prop_map(TestField::Dynamic),
-            (1_u32..=61, any::<bool>(), value()).prop_map(|(index, adds, value)| TestField::NameOf { index, adds, value }),
-            (":?[a-z]{1,9}", any::<bool>(), value()).prop_map(|(name, adds, value)| TestField::New { name, adds, value }),
+            (1_u32..=61, any::<bool>(), value()).prop_map(|(index, adds, value)| TestField::NameOf {
+                index,
+                adds,
+                value
+            }),
+            (":?[a-z]{1,9}", any::<bool>(), value()).prop_map(|(name, adds, value)| TestField::New {
+                name,
+                adds,
+                value
+            }),
             (0_u32..5_000).prop_map(TestField::TableSize),
         ]
     }

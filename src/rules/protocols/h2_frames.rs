@@ -124,7 +124,13 @@ impl FrameScanner {
                 self.latest = self.latest.max(stream);
                 self.requests += u64::from(!trailers);
                 let before = if flags & PRIORITY == 0 { 0 } else { 5 };
-                Frame::Block { before, padding: 0, padded: flags & PADDED != 0, trailers, ends: flags & END_HEADERS != 0 }
+                Frame::Block {
+                    before,
+                    padding: 0,
+                    padded: flags & PADDED != 0,
+                    trailers,
+                    ends: flags & END_HEADERS != 0,
+                }
             }
             CONTINUATION => match self.frame {
                 Frame::Block { trailers, .. } => {
@@ -134,7 +140,8 @@ impl FrameScanner {
             },
             _ => Frame::Other,
         };
-        let is_work = matches!(kind, DATA | HEADERS | WINDOW_UPDATE | RST_STREAM) || (kind == CONTINUATION && self.left > 0);
+        let is_work =
+            matches!(kind, DATA | HEADERS | WINDOW_UPDATE | RST_STREAM) || (kind == CONTINUATION && self.left > 0);
         if !is_work {
             self.idle_frames += 1;
             let paid = FREE + age * EACH_SECOND / 1_000 + self.requests * EACH_REQUEST + sent / BYTES_FOR_ONE;
@@ -220,10 +227,15 @@ mod tests {
         };
         for (fields, fine) in [(8, true), (9, false)] {
             let whole = frame(HEADERS, END_HEADERS, 1, &request(fields));
-            let cut = [frame(HEADERS, 0, 1, &request(fields - 4)), frame(CONTINUATION, END_HEADERS, 1, &request(4))].concat();
+            let cut =
+                [frame(HEADERS, 0, 1, &request(fields - 4)), frame(CONTINUATION, END_HEADERS, 1, &request(4))].concat();
             let padded = frame(HEADERS, END_HEADERS | PADDED | PRIORITY, 1, &padded(fields));
             for bytes in [whole, cut, padded] {
-                let twice = connection(&[bytes.clone(), frame(DATA, 1, 1, b"body"), frame(HEADERS, END_HEADERS, 3, &request(2))]);
+                let twice = connection(&[
+                    bytes.clone(),
+                    frame(DATA, 1, 1, b"body"),
+                    frame(HEADERS, END_HEADERS, 3, &request(2)),
+                ]);
                 assert_eq!(scan(&twice, most).is_ok(), fine, "{fields}");
             }
         }

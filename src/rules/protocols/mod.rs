@@ -12,8 +12,10 @@ pub use request_line::{RequestLine, TargetFault};
 
 /// Returns whether an octet may occur in a token (RFC 9110, section 5.6.2).
 const fn is_token(byte: u8) -> bool {
-    matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
-        || byte.is_ascii_alphanumeric()
+    matches!(
+        byte,
+        b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+    ) || byte.is_ascii_alphanumeric()
 }
 
 /// Returns whether an octet may occur in a field value or, except for its two delimiters, in a quoted string (RFC

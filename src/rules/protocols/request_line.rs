@@ -222,7 +222,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn is_the_same_in_one_part_and_in_two(head in "(GET|\"|<| |/|\r\n|HTTP/1\\.|[0-9]|\u{e9}|a){0,16}", cut in 0_usize..32) {
+        fn is_the_same_in_one_part_and_in_two(
+            head in "(GET|\"|<| |/|\r\n|HTTP/1\\.|[0-9]|\u{e9}|a){0,16}",
+            cut in 0_usize..32,
+        ) {
             prop_assert_eq!(read(head.as_bytes(), cut), read(head.as_bytes(), 0));
         }
     }

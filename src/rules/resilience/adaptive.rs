@@ -47,7 +47,17 @@ impl Gradient {
     /// Returns a low limit; it grows quickly while response times do not.
     pub fn new(shape: &AdaptiveShape, now: u64) -> Self {
         let limit = f64::from(10_u32.clamp(shape.min, shape.max));
-        Self { limit, best: Vec::new(), next: 0, begun: now, sum: 0.0, count: 0, least: f64::MAX, peak: 0, halved: None }
+        Self {
+            limit,
+            best: Vec::new(),
+            next: 0,
+            begun: now,
+            sum: 0.0,
+            count: 0,
+            least: f64::MAX,
+            peak: 0,
+            halved: None,
+        }
     }
 
     /// Returns the limit.
@@ -70,7 +80,15 @@ impl Gradient {
             Some(limit) => self.limit = limit,
             None => self.adjust(shape),
         }
-        *self = Self { begun: now, sum: 0.0, count: 0, least: f64::MAX, peak: 0, best: std::mem::take(&mut self.best), ..*self };
+        *self = Self {
+            begun: now,
+            sum: 0.0,
+            count: 0,
+            least: f64::MAX,
+            peak: 0,
+            best: std::mem::take(&mut self.best),
+            ..*self
+        };
         Some(self.limit())
     }
 

@@ -83,7 +83,9 @@ impl BreakerState {
     pub fn reshaped(self, shape: &BreakerShape, now: u64) -> Self {
         let phase = match self.phase {
             BreakerPhase::Closed => BreakerPhase::Closed,
-            BreakerPhase::Open { until } => BreakerPhase::Open { until: until.min(now.saturating_add(shape.cool_down)) },
+            BreakerPhase::Open { until } => {
+                BreakerPhase::Open { until: until.min(now.saturating_add(shape.cool_down)) }
+            }
             BreakerPhase::HalfOpen { .. } => BreakerPhase::Open { until: now },
         };
         Self { phase, ..self }
@@ -109,7 +111,9 @@ impl BreakerState {
                 *out += 1;
                 Admission::Probe(self.round)
             }
-            BreakerPhase::HalfOpen { begun, .. } if now.saturating_sub(*begun) >= shape.cool_down => self.half_open(now),
+            BreakerPhase::HalfOpen { begun, .. } if now.saturating_sub(*begun) >= shape.cool_down => {
+                self.half_open(now)
+            }
             BreakerPhase::HalfOpen { begun, .. } => Admission::Rejected((*begun + shape.cool_down).saturating_sub(now)),
         }
     }
@@ -130,7 +134,9 @@ impl BreakerState {
                 match success {
                     None => self.phase = BreakerPhase::HalfOpen { begun, out, good },
                     Some(false) => self.open(shape, now),
-                    Some(true) if good + 1 >= shape.probes => *self = Self { round: self.round, window_begun: now, ..Self::default() },
+                    Some(true) if good + 1 >= shape.probes => {
+                        *self = Self { round: self.round, window_begun: now, ..Self::default() }
+                    }
                     Some(true) => self.phase = BreakerPhase::HalfOpen { begun, out, good: good + 1 },
                 }
                 !matches!(self.phase, BreakerPhase::HalfOpen { .. })
@@ -161,7 +167,8 @@ impl BreakerState {
     }
 
     fn open(&mut self, shape: &BreakerShape, now: u64) {
-        *self = Self { round: self.round, phase: BreakerPhase::Open { until: now + shape.cool_down }, ..Self::default() };
+        *self =
+            Self { round: self.round, phase: BreakerPhase::Open { until: now + shape.cool_down }, ..Self::default() };
     }
 }
 
@@ -170,7 +177,8 @@ mod tests {
     use super::*;
 
     const S: u64 = 1_000_000_000;
-    const SHAPE: BreakerShape = BreakerShape { failures: 3, ratio: 50, min_requests: 10, window: 10 * S, cool_down: 5 * S, probes: 2 };
+    const SHAPE: BreakerShape =
+        BreakerShape { failures: 3, ratio: 50, min_requests: 10, window: 10 * S, cool_down: 5 * S, probes: 2 };
 
     fn fail(breaker: &mut BreakerState, now: u64) -> bool {
         let admission = breaker.admit(&SHAPE, now);

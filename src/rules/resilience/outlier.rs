@@ -72,7 +72,8 @@ pub fn outliers(shape: &OutlierShape, tallies: &[Tally]) -> Vec<(usize, &'static
         found.extend(enough(share.min_requests).filter(|(_, t)| over(t)).map(|(i, _)| (i, "failure_percentage")));
     }
     if let Some(deviation) = shape.deviation {
-        let rates: Vec<(usize, f64)> = enough(deviation.min_requests).map(|(i, t)| (i, f64::from(t.good) / f64::from(t.total()))).collect();
+        let rates: Vec<(usize, f64)> =
+            enough(deviation.min_requests).map(|(i, t)| (i, f64::from(t.good) / f64::from(t.total()))).collect();
         if rates.len() >= (deviation.min_targets as usize).max(2) {
             let count = rates.len() as f64;
             let mean = rates.iter().map(|(_, r)| r).sum::<f64>() / count;

@@ -75,7 +75,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_shares_are_whole_and_only_of_the_living(groups in proptest::collection::vec((0_u64..20, 0_u64..20), 1..6)) {
+        fn the_shares_are_whole_and_only_of_the_living(groups in proptest::collection::vec((0_u64..20,
+        0_u64..20), 1..6)) {
             let groups: Vec<(u64, u64)> = groups.into_iter().map(|(a, b)| (a.min(b), a.max(b))).collect();
             let shares = shares(&groups);
             let living = groups.iter().any(|(healthy, _)| *healthy > 0);

@@ -19,5 +19,7 @@ mod predicate;
 mod router;
 
 pub use pattern::{HostPattern, PathPattern, Segment};
-pub use predicate::{PredicateResult, Predicates, TextMatch, cookie, form_decode, is_named, parameter, raw_parameter};
+pub use predicate::{
+    PredicateResult, Predicates, TextMatch, cookie, cookies, form_decode, is_named, parameter, raw_parameters,
+};
 pub use router::{RequestFacts, RouteEntry, RouteMatch, Router, allow};

@@ -96,9 +96,9 @@ impl FromStr for PathPattern {
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(expression) = text.strip_prefix('~') {
             let built = regex::RegexBuilder::new(expression.trim_start()).size_limit(1 << 20).build();
-            return built
-                .map(Self::Regex)
-                .map_err(|e| format!("a regular expression behind the ~: {}", e.to_string().lines().last().unwrap_or_default()));
+            return built.map(Self::Regex).map_err(|e| {
+                format!("a regular expression behind the ~: {}", e.to_string().lines().last().unwrap_or_default())
+            });
         }
         if !text.starts_with('/') {
             return Err("a path that starts with / (or a regular expression behind a ~)".to_owned());
@@ -159,7 +159,9 @@ impl PathPattern {
         let dotted = matches!(step.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
         let inner_empty = step.is_empty() && !(whole.ends_with('/') && whole.matches("//").count() == 0);
         if dotted || inner_empty {
-            return Err("a path that can arrive: empty and dotted segments are removed before routes are matched".to_owned());
+            return Err(
+                "a path that can arrive: empty and dotted segments are removed before routes are matched".to_owned()
+            );
         }
         let rooted = format!("/{step}");
         let normal = path::normalise(rooted.as_bytes()).map_err(|e| format!("a path that can arrive: {}", e.text()))?;
@@ -235,7 +237,9 @@ impl Ord for PathPattern {
         let by_tier = self.tier().cmp(&other.tier());
         by_tier.then_with(|| match (self, other) {
             (Self::Segments { segments: a, .. }, Self::Segments { segments: b, .. }) => by_segments(a, b),
-            (Self::Regex(a), Self::Regex(b)) => a.as_str().len().cmp(&b.as_str().len()).then_with(|| b.as_str().cmp(a.as_str())),
+            (Self::Regex(a), Self::Regex(b)) => {
+                a.as_str().len().cmp(&b.as_str().len()).then_with(|| b.as_str().cmp(a.as_str()))
+            }
             _ => Ordering::Equal,
         })
     }

@@ -83,7 +83,9 @@ impl Predicates {
     }
 
     fn allows(&self, method: &Method) -> bool {
-        self.methods.is_empty() || self.methods.contains(method) || (method == Method::HEAD && self.methods.contains(&Method::GET))
+        self.methods.is_empty()
+            || self.methods.contains(method)
+            || (method == Method::HEAD && self.methods.contains(&Method::GET))
     }
 
     /// Returns the part of a rank that depends on the conditions.
@@ -103,7 +105,11 @@ impl Predicates {
             (false, false) => self.methods.iter().any(|m| other.methods.contains(m)),
             _ => false,
         };
-        methods && nets && same(&self.headers, &other.headers) && same(&self.cookies, &other.cookies) && same(&self.query, &other.query)
+        methods
+            && nets
+            && same(&self.headers, &other.headers)
+            && same(&self.cookies, &other.cookies)
+            && same(&self.query, &other.query)
     }
 }
 
@@ -118,12 +124,16 @@ fn header_holds(headers: &HeaderMap, name: &HeaderName, m: &TextMatch) -> bool {
 
 /// Returns the value of the first cookie of that name (RFC 6265, section 5.4).
 pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
-    headers.get_all(http::header::COOKIE).iter().find_map(|line| {
-        line.as_bytes().split(|b| *b == b';').find_map(|pair| {
-            let pair = pair.trim_ascii();
-            let (key, value) = pair.split_at(memchr::memchr(b'=', pair)?);
-            (key == name.as_bytes()).then(|| &value[1..])
-        })
+    cookies(headers, name).next()
+}
+
+/// Returns the values of all cookies of that name.
+pub fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
+    let pairs = headers.get_all(http::header::COOKIE).iter().flat_map(|line| line.as_bytes().split(|b| *b == b';'));
+    pairs.filter_map(move |pair| {
+        let (key, value) = pair.split_at(memchr::memchr(b'=', pair)?);
+        // Servers take the spaces around a name and a value off (RFC 6265, section 5.2).
+        (key.trim_ascii() == name.as_bytes()).then(|| value[1..].trim_ascii())
     })
 }
 
@@ -134,7 +144,12 @@ pub fn parameter<'q>(query: Option<&'q str>, name: &str) -> Option<Cow<'q, [u8]>
 
 /// Returns the undecoded value of the first query parameter of that name; the names are compared decoded.
 pub fn raw_parameter<'q>(query: Option<&'q str>, name: &str) -> Option<&'q [u8]> {
-    query?.split('&').find_map(|pair| {
+    raw_parameters(query, name).next()
+}
+
+/// Returns the undecoded values of all query parameters of that name.
+pub fn raw_parameters<'q>(query: Option<&'q str>, name: &str) -> impl Iterator<Item = &'q [u8]> {
+    query.into_iter().flat_map(|query| query.split('&')).filter_map(move |pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         is_named(key, name).then_some(value.as_bytes())
     })

@@ -259,7 +259,13 @@ impl PathTree {
     }
 
     /// Visits the patterns for the whole path; a literal segment is tried before a parameter.
-    fn whole(&self, node: usize, tail: Option<&str>, entries: &[RouteEntry], visit: &mut Visitor<'_>) -> ControlFlow<()> {
+    fn whole(
+        &self,
+        node: usize,
+        tail: Option<&str>,
+        entries: &[RouteEntry],
+        visit: &mut Visitor<'_>,
+    ) -> ControlFlow<()> {
         let node = &self.nodes[node];
         let Some(tail) = tail else {
             return node.whole.iter().try_for_each(|index| visit(*index, &entries[*index]));
@@ -275,7 +281,13 @@ impl PathTree {
     }
 
     /// Visits the prefixes: the deepest first, and a literal segment before a parameter.
-    fn rest(&self, node: usize, tail: Option<&str>, entries: &[RouteEntry], visit: &mut Visitor<'_>) -> ControlFlow<()> {
+    fn rest(
+        &self,
+        node: usize,
+        tail: Option<&str>,
+        entries: &[RouteEntry],
+        visit: &mut Visitor<'_>,
+    ) -> ControlFlow<()> {
         let node = &self.nodes[node];
         if let Some(tail) = tail {
             let (step, next) = split_step(tail);

@@ -108,7 +108,10 @@ fn some_path() -> impl Strategy<Value = String> {
 proptest! {
     #[test]
     fn agrees_with_the_model(
-        routes in proptest::collection::vec((prop_oneof![Just("*"), Just("x.y"), Just("*.y")], some_path(), any::<bool>()), 1..12),
+        routes in proptest::collection::vec(
+            (prop_oneof![Just("*"), Just("x.y"), Just("*.y")], some_path(), any::<bool>()),
+            1..12,
+        ),
         host in prop_oneof![Just("x.y"), Just("z.y"), Just("w.z.y"), Just("y"), Just("")],
         path in "(/[abc]){1,4}/?",
         put in any::<bool>(),

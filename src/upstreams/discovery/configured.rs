@@ -69,7 +69,8 @@ pub async fn specs(specs: &[TargetSpec], lookup: &Lookup) -> Discovered {
         let (addresses, fresh_for) = lookup.known(&spec.host).await;
         (spec, addresses, fresh_for)
     };
-    let mut looked_up: Vec<_> = futures::stream::iter(specs.iter().cloned()).map(one).buffered(CONCURRENT_LOOKUPS).collect().await;
+    let mut looked_up: Vec<_> =
+        futures::stream::iter(specs.iter().cloned()).map(one).buffered(CONCURRENT_LOOKUPS).collect().await;
     let mut found = Discovered { targets: Vec::new(), fresh_for: Duration::from_secs(3600) };
     for (spec, addresses, fresh_for) in looked_up.drain(..) {
         found.targets.extend(addresses.into_iter().map(|ip| ((ip, spec.port).into(), spec.clone())));

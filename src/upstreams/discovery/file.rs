@@ -106,9 +106,15 @@ mod tests {
     fn a_file_is_checked_as_the_configuration_is() {
         let specs = parse("- 10.0.0.1:80\n- {address: 'users.test:81', weight: 3, zone: a}\n").expect("a list");
         assert_eq!((specs[0].port, specs[1].weight, specs[1].zone.as_deref()), (80, 3, Some("a")));
-        for wrong in
-            ["[]", "{}", "- {adress: x}", "- 10.0.0.1", "- {address: '10.0.0.1:80', weight: 0}", "[10.0.0.1:80, 10.0.0.1:80]", "[bad"]
-        {
+        for wrong in [
+            "[]",
+            "{}",
+            "- {adress: x}",
+            "- 10.0.0.1",
+            "- {address: '10.0.0.1:80', weight: 0}",
+            "[10.0.0.1:80, 10.0.0.1:80]",
+            "[bad",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
         assert!(parse("- 10.0.0.1:80\n- {adress: x}").expect_err("an error").contains("[1]"));

@@ -87,6 +87,8 @@ impl Lookup {
 
 async fn in_hosts_file(host: &str) -> bool {
     let text = tokio::fs::read_to_string("/etc/hosts").await.unwrap_or_default();
-    let names = |line: &str| line.split('#').next().unwrap_or_default().split_whitespace().skip(1).any(|n| n.eq_ignore_ascii_case(host));
+    let names = |line: &str| {
+        line.split('#').next().unwrap_or_default().split_whitespace().skip(1).any(|n| n.eq_ignore_ascii_case(host))
+    };
     text.lines().any(names)
 }

@@ -85,7 +85,8 @@ impl TargetDiscovery {
         changes: Arc<TargetChanges>,
     ) -> Self {
         let lookup = Arc::new(Lookup::new(resolver.cloned(), interval));
-        let mut sources: Vec<Box<dyn TargetSource>> = vec![Box::new(configured::ConfiguredTargets::new(targets, Arc::clone(&lookup)))];
+        let mut sources: Vec<Box<dyn TargetSource>> =
+            vec![Box::new(configured::ConfiguredTargets::new(targets, Arc::clone(&lookup)))];
         match shape {
             Some(DiscoveryShape::File(path)) => sources.push(Box::new(file::TargetFile::new(path.clone(), lookup))),
             Some(DiscoveryShape::Srv(name)) => sources.push(Box::new(srv::Services::new(name.clone(), lookup))),

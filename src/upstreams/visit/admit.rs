@@ -27,16 +27,17 @@ impl Visit {
             // The guards of an earlier try are dropped before the next is counted.
             self.current = None;
             let key = self.upstream.key.as_ref().and_then(|key| caller.hash(key));
-            let why = match self.upstream.pool.pick(&PickRequest { key, session: self.session.tag(), tried: &self.tried }) {
-                Ok(picked) => {
-                    if let (Some(sticky), false) = (&self.upstream.sticky, picked.away) {
-                        self.session.bind(sticky, picked.member.tag);
+            let why =
+                match self.upstream.pool.pick(&PickRequest { key, session: self.session.tag(), tried: &self.tried }) {
+                    Ok(picked) => {
+                        if let (Some(sticky), false) = (&self.upstream.sticky, picked.away) {
+                            self.session.bind(sticky, picked.member.tag);
+                        }
+                        self.current = Some(Try::new(picked, None));
+                        return Some(Ok(()));
                     }
-                    self.current = Some(Try::new(picked, None));
-                    return Some(Ok(()));
-                }
-                Err(why) => why,
-            };
+                    Err(why) => why,
+                };
             match self.backup() {
                 Some(backup) if why != NoPick::Full => {
                     self.upstream = Arc::clone(backup);
@@ -60,7 +61,9 @@ impl Visit {
             let gate = Arc::clone(self.upstream.pool.gate());
             let turn = gate.admit(self.class);
             let entered = match self.deadline {
-                Some(deadline) => timeout_at(deadline.into(), turn).await.map_err(|_| Rejection::new(Reason::RouteTimeout, ""))?,
+                Some(deadline) => {
+                    timeout_at(deadline.into(), turn).await.map_err(|_| Rejection::new(Reason::RouteTimeout, ""))?
+                }
                 None => turn.await,
             };
             self.start(entered, caller)?;
@@ -72,7 +75,11 @@ impl Visit {
         if self.entered.is_none() {
             return Err(overloaded("too many requests are under way"));
         }
-        self.session = self.upstream.sticky.as_ref().map_or_else(StickySession::default, |sticky| StickySession::of(sticky, caller));
+        self.session = self
+            .upstream
+            .sticky
+            .as_ref()
+            .map_or_else(StickySession::default, |sticky| StickySession::of(sticky, caller));
         self.upstream.pool.count_request();
         Ok(())
     }
@@ -108,12 +115,15 @@ fn no_target(upstream: &Upstream, why: NoPick, tried: usize) -> Box<Rejection> {
         NoPick::Full => overloaded("every target has as many requests as it may have"),
         NoPick::Open(nanos) => {
             let seconds = nanos.div_ceil(1_000_000_000).max(1);
-            Rejection::new(Reason::BreakerOpen, "").log(format!("upstream {name}")).header(RETRY_AFTER, HeaderValue::from(seconds))
+            Rejection::new(Reason::BreakerOpen, "")
+                .log(format!("upstream {name}"))
+                .header(RETRY_AFTER, HeaderValue::from(seconds))
         }
-        NoPick::NoTarget if total == 0 && upstream.pool.has_names() => {
-            Rejection::new(Reason::DnsError, "").log(format!("upstream {name} has no targets: no name could be resolved"))
+        NoPick::NoTarget if total == 0 && upstream.pool.has_names() => Rejection::new(Reason::DnsError, "")
+            .log(format!("upstream {name} has no targets: no name could be resolved")),
+        NoPick::NoTarget if total == 0 => {
+            Rejection::new(Reason::NoHealthyTarget, "").log(format!("upstream {name} has no targets"))
         }
-        NoPick::NoTarget if total == 0 => Rejection::new(Reason::NoHealthyTarget, "").log(format!("upstream {name} has no targets")),
         NoPick::NoTarget => Rejection::new(Reason::NoHealthyTarget, "")
             .log(format!("upstream {name}: none of {total} targets may be picked, {tried} were tried")),
     }

@@ -100,7 +100,8 @@ impl Visit {
     /// Decides whether the request is retried because of the response that has come, to which retries apply. The
     /// backup is not used for that: what a target has responded is a response.
     pub fn retry_response(&mut self, replay: ResendConditions, now: Instant) -> bool {
-        self.discarded = replay.safe && replay.possible && self.exclude() != RemainingTargets::None && self.begin_retry(now);
+        self.discarded =
+            replay.safe && replay.possible && self.exclude() != RemainingTargets::None && self.begin_retry(now);
         self.discarded
     }
 
@@ -132,7 +133,12 @@ impl Visit {
         let allowed = upstream.pool.begin_retry();
         if allowed {
             upstream.metrics().retries.inc();
-            let pause = Duration::from_nanos(backoff(self.tries, upstream.retry.backoff, upstream.retry.backoff_max, fastrand::u64(..)));
+            let pause = Duration::from_nanos(backoff(
+                self.tries,
+                upstream.retry.backoff,
+                upstream.retry.backoff_max,
+                fastrand::u64(..),
+            ));
             let at = now + pause;
             self.resume = Some(self.deadline.map_or(at, |deadline| at.min(deadline)));
         } else {

@@ -38,7 +38,10 @@ struct ModelCounts {
 fn caller(client: u8) -> Caller<'static> {
     static HEADERS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
     let (method, headers, client) = (&Method::GET, &*HEADERS, [10, 0, 0, client].into());
-    Caller { request: Some(RequestFacts { host: "a", path: "/", query: None, method, headers, client }), consumer: None }
+    Caller {
+        request: Some(RequestFacts { host: "a", path: "/", query: None, method, headers, client }),
+        consumer: None,
+    }
 }
 
 /// An active visit, with its history.
@@ -89,7 +92,15 @@ fn upstream(random: &mut Rng, ports: std::ops::RangeInclusive<usize>, backup: Op
         backoff_max: backoff * random.u64(1..6),
         hedge_after: None,
     };
-    Arc::new(Upstream { name: "simulated".to_owned(), pool, key: None, retry, sticky, backup, metrics: OnceLock::new() })
+    Arc::new(Upstream {
+        name: "simulated".to_owned(),
+        pool,
+        key: None,
+        retry,
+        sticky,
+        backup,
+        metrics: OnceLock::new(),
+    })
 }
 
 fn response(status: u16) -> ResponseHeader {
@@ -127,7 +138,10 @@ impl VisitWorld {
         self.note_entries(&visit, None);
         let went_over = !Arc::ptr_eq(visit.upstream(), &self.upstream);
         assert!(!(single && went_over), "a visit of one try went over to the backup");
-        assert!(visit.address().is_none_or(|address| (address.port() > 20) == went_over), "the target is another upstream's");
+        assert!(
+            visit.address().is_none_or(|address| (address.port() > 20) == went_over),
+            "the target is another upstream's"
+        );
         if let (Some(home), Ok(()), false) = (home, &admitted, went_over) {
             assert_eq!(visit.address(), Some(home), "a session left its target");
         }
@@ -205,7 +219,8 @@ impl VisitWorld {
         let recent = |times: &[u64]| times.iter().filter(|t| second - **t / 1_000_000_000 < 10).count() as u64;
         let budget = visit.upstream().pool.shape().budget;
         let counted = self.counted(visit);
-        recent(&counted.retries) < recent(&counted.requests) * u64::from(budget.percent) / 100 + u64::from(budget.min) * 10
+        recent(&counted.retries)
+            < recent(&counted.requests) * u64::from(budget.percent) / 100 + u64::from(budget.min) * 10
     }
 
     /// Checks a retry that was begun, and counts it if the budget does.
@@ -230,7 +245,10 @@ impl VisitWorld {
         if !self.failing[usize::from(address.port())] {
             run.visit.note_connection(random.bool());
             run.visit.note_response(&response(if random.bool() { 200 } else { 404 }), false, now);
-            assert!(run.visit.note_failure(Failure { by_target: true, ..Failure::default() }, replay).is_none(), "it has a response");
+            assert!(
+                run.visit.note_failure(Failure { by_target: true, ..Failure::default() }, replay).is_none(),
+                "it has a response"
+            );
             return false;
         }
         let again = match random.u8(..4) {
@@ -255,13 +273,16 @@ impl VisitWorld {
             _ => {
                 run.visit.note_connection(random.bool());
                 let unprocessed = random.u8(..4) == 0;
-                let failure = Failure { by_target: true, timed_out: random.bool(), unprocessed, stream_reset: random.bool() };
+                let failure =
+                    Failure { by_target: true, timed_out: random.bool(), unprocessed, stream_reset: random.bool() };
                 let how = run.visit.note_failure(failure, replay);
                 let again = how.is_some_and(|how| run.visit.prepare_resend(how, now));
                 match how {
                     Some(ResendKind::Retry) => Self::exclude(run, address),
                     Some(ResendKind::NewConnection) => run.excluded.retain(|other| *other != address),
-                    None => assert!(!(replay.safe && replay.possible && run.visit.upstream().retry.reset) || failure.timed_out),
+                    None => assert!(
+                        !(replay.safe && replay.possible && run.visit.upstream().retry.reset) || failure.timed_out
+                    ),
                 }
                 again
             }
@@ -329,7 +350,10 @@ impl VisitWorld {
                 self.now += random.u64(..nanos(Duration::from_millis(most)));
                 clock.set(self.now);
                 let backup = self.upstream.backup.as_ref();
-                [Some(&self.upstream), backup].into_iter().flatten().for_each(|upstream| upstream.pool.members().tick());
+                [Some(&self.upstream), backup]
+                    .into_iter()
+                    .flatten()
+                    .for_each(|upstream| upstream.pool.members().tick());
             }
         }
         self.compare();

@@ -94,7 +94,9 @@ impl Verifier {
             || algorithms.is_empty()
             || (shared && config.secret.is_none() && matches!(config.jwks, Some(KeySource(KeySetSource::Url(_)))))
         {
-            context.mistakes.add(&place.key("algorithms"), "none of these algorithms can be used safely with the keys given");
+            context
+                .mistakes
+                .add(&place.key("algorithms"), "none of these algorithms can be used safely with the keys given");
             return None;
         }
         Some(Self {
@@ -131,7 +133,13 @@ impl Verifier {
         let claims = self.check(token, &head, &set)?;
         let verified = Arc::new(self.accept(&claims)?);
         if let Some(expires) = claims.get("exp").and_then(Value::as_f64) {
-            self.cached.insert(consumer_digest(token), Arc::clone(&verified), set.generation, expires as u64, unix_now());
+            self.cached.insert(
+                consumer_digest(token),
+                Arc::clone(&verified),
+                set.generation,
+                expires as u64,
+                unix_now(),
+            );
         }
         Ok(verified)
     }
@@ -196,9 +204,15 @@ impl Verifier {
                     last = match error.kind() {
                         ErrorKind::ExpiredSignature => return Err(Unverified::Expired),
                         ErrorKind::ImmatureSignature => return Err(Unverified::Invalid("the token is not valid yet")),
-                        ErrorKind::InvalidIssuer => return Err(Unverified::Invalid("the token is from another issuer")),
-                        ErrorKind::InvalidAudience => return Err(Unverified::Invalid("the token is for another audience")),
-                        ErrorKind::MissingRequiredClaim(_) => return Err(Unverified::Invalid("the token lacks a required claim")),
+                        ErrorKind::InvalidIssuer => {
+                            return Err(Unverified::Invalid("the token is from another issuer"));
+                        }
+                        ErrorKind::InvalidAudience => {
+                            return Err(Unverified::Invalid("the token is for another audience"));
+                        }
+                        ErrorKind::MissingRequiredClaim(_) => {
+                            return Err(Unverified::Invalid("the token lacks a required claim"));
+                        }
                         ErrorKind::InvalidSignature => Unverified::Invalid("the token's signature is wrong"),
                         _ => Unverified::Invalid("the token is malformed"),
                     };
@@ -329,7 +343,9 @@ fn store(config: &Config, source: KeySetSource, context: &mut CompileContext<'_>
         }
         url @ KeySetSource::Url(_) => url,
     };
-    let time = |given: &Option<crate::notation::Duration>, default| given.as_ref().map_or(Duration::from_secs(default), |d| d.0);
+    let time = |given: &Option<crate::notation::Duration>, default| {
+        given.as_ref().map_or(Duration::from_secs(default), |d| d.0)
+    };
     let shape = KeyStoreShape {
         source,
         // Watched before it is read for use: a change in between is a change at the next reload.
