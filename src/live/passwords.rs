@@ -4,10 +4,13 @@
 //! and few wait: guessing passwords takes neither all cores nor all memory, and a client with the right password is
 //! verified only now and then.
 
+use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use ahash::AHashMap;
 use aws_lc_rs::{hmac, rand};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::VerifiedTokens;
@@ -23,6 +26,9 @@ const WRONG_TTL: u64 = 10;
 /// The most requests whose passwords are being verified or wait for that; further ones are rejected.
 const MAX_PENDING: usize = 256;
 
+/// Of these, requests of one address (IPv6: one /64): who guesses does not take the places of all others.
+const MAX_PENDING_PER_ADDRESS: u32 = 16;
+
 /// The longest time that one waits for its verification.
 const VERIFICATION_QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -37,6 +43,8 @@ pub struct Passwords {
     /// Separate from the right ones, so that guesses do not evict those.
     wrong: VerifiedTokens<()>,
     pending: Arc<Semaphore>,
+    /// Requests in `pending` by their address.
+    pending_by_address: Arc<Mutex<AHashMap<u64, u32>>>,
     places: Arc<Semaphore>,
 }
 
@@ -71,6 +79,7 @@ impl Default for Passwords {
             right: VerifiedTokens::default(),
             wrong: VerifiedTokens::default(),
             pending: Arc::new(Semaphore::new(MAX_PENDING)),
+            pending_by_address: Arc::default(),
             places: Arc::new(Semaphore::new(*PLACES)),
         }
     }
@@ -91,10 +100,11 @@ impl Passwords {
         hashes.get(usize::try_from(number % count).ok()?)
     }
 
-    /// Verifies the password against the hash. For an unknown name, `is_known` is false, and the password is wrong
+    /// Verifies the password that came from an address against the hash. For an unknown name, `is_known` is false, and the password is wrong
     /// whatever the hash says.
     pub async fn verify(
         self: &Arc<Self>,
+        from: IpAddr,
         username: &str,
         is_known: bool,
         hash: &Arc<PasswordHash>,
@@ -104,6 +114,7 @@ impl Passwords {
         if let Some(known) = self.cached(&tag) {
             return known;
         }
+        let Some(own) = AddressPlace::take(&self.pending_by_address, from) else { return PasswordVerdict::Busy };
         let Ok(pending) = Arc::clone(&self.pending).try_acquire_owned() else { return PasswordVerdict::Busy };
         let turn = tokio::time::timeout(VERIFICATION_QUEUE_TIMEOUT, Arc::clone(&self.places).acquire_owned()).await;
         let Ok(Ok(turn)) = turn else { return PasswordVerdict::Busy };
@@ -114,7 +125,7 @@ impl Passwords {
         let (this, hash, password) = (Arc::clone(self), Arc::clone(hash), password.to_owned());
         let work = tokio::task::spawn_blocking(move || {
             // The place is held as long as the work lasts, also where the client does not wait for it.
-            let _turn = (pending, turn);
+            let _turn = (own, pending, turn);
             let verified = hash.verify(password.as_bytes());
             if let Ok(right) = verified {
                 this.note(tag, right && is_known);
@@ -157,9 +168,44 @@ impl Passwords {
     }
 }
 
+/// One of the places that an address has among the requests that are pending.
+struct AddressPlace {
+    places: Arc<Mutex<AHashMap<u64, u32>>>,
+    key: u64,
+}
+
+impl AddressPlace {
+    fn take(places: &Arc<Mutex<AHashMap<u64, u32>>>, from: IpAddr) -> Option<Self> {
+        let key = match from {
+            IpAddr::V4(v4) => u64::from(u32::from(v4)),
+            IpAddr::V6(v6) => u64::from_be_bytes(v6.octets()[..8].try_into().unwrap_or_default()) | 1 << 63,
+        };
+        let mut all = places.lock();
+        let count = all.entry(key).or_insert(0);
+        if *count == MAX_PENDING_PER_ADDRESS {
+            return None;
+        }
+        *count += 1;
+        Some(Self { places: Arc::clone(places), key })
+    }
+}
+
+impl Drop for AddressPlace {
+    fn drop(&mut self) {
+        let mut all = self.places.lock();
+        let Some(count) = all.get_mut(&self.key) else { return };
+        *count -= 1;
+        if *count == 0 {
+            all.remove(&self.key);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     fn hash() -> Arc<PasswordHash> {
         Arc::new(
@@ -172,9 +218,9 @@ mod tests {
     #[tokio::test]
     async fn verdicts_are_remembered_and_a_name_that_nobody_has_is_never_right() {
         let (passwords, hash) = (Arc::new(Passwords::default()), hash());
-        assert_eq!(passwords.verify("ada", true, &hash, "password").await, PasswordVerdict::Right);
-        assert_eq!(passwords.verify("ada", true, &hash, "guess").await, PasswordVerdict::Wrong);
-        assert_eq!(passwords.verify("eve", false, &hash, "password").await, PasswordVerdict::Wrong);
+        assert_eq!(passwords.verify(ADDRESS, "ada", true, &hash, "password").await, PasswordVerdict::Right);
+        assert_eq!(passwords.verify(ADDRESS, "ada", true, &hash, "guess").await, PasswordVerdict::Wrong);
+        assert_eq!(passwords.verify(ADDRESS, "eve", false, &hash, "password").await, PasswordVerdict::Wrong);
         let cached = |name: &str, password: &str| passwords.cached(&passwords.tag(name, &hash, password));
         assert_eq!(cached("ada", "password"), Some(PasswordVerdict::Right));
         assert_eq!(
@@ -195,11 +241,24 @@ mod tests {
     async fn more_than_wait_are_rejected() {
         let (passwords, hash) = (Arc::new(Passwords::default()), hash());
         let all = Arc::clone(&passwords.pending).acquire_many_owned(MAX_PENDING as u32).await.expect("permits");
-        assert_eq!(passwords.verify("ada", true, &hash, "password").await, PasswordVerdict::Busy);
+        assert_eq!(passwords.verify(ADDRESS, "ada", true, &hash, "password").await, PasswordVerdict::Busy);
         drop(all);
-        assert_eq!(passwords.verify("ada", true, &hash, "password").await, PasswordVerdict::Right);
+        assert_eq!(passwords.verify(ADDRESS, "ada", true, &hash, "password").await, PasswordVerdict::Right);
         // What is remembered needs no turn.
         let _all = Arc::clone(&passwords.pending).acquire_many_owned(MAX_PENDING as u32).await.expect("permits");
-        assert_eq!(passwords.verify("ada", true, &hash, "password").await, PasswordVerdict::Right);
+        assert_eq!(passwords.verify(ADDRESS, "ada", true, &hash, "password").await, PasswordVerdict::Right);
+    }
+
+    #[test]
+    fn one_address_has_some_of_the_places() {
+        let places = Arc::default();
+        let mine: Vec<_> = (0..40).map_while(|_| AddressPlace::take(&places, ADDRESS)).collect();
+        assert_eq!(mine.len(), MAX_PENDING_PER_ADDRESS as usize);
+        let of = |text: &str| AddressPlace::take(&places, text.parse().expect("an address"));
+        let near: Vec<_> = (0..40).map_while(|n| of(&format!("2001:db8::{n}"))).collect();
+        assert_eq!(near.len(), MAX_PENDING_PER_ADDRESS as usize, "one /64 is one");
+        assert!(of("2001:db8:0:1::1").is_some() && of("127.0.0.2").is_some() && of("127.0.0.1").is_none());
+        drop((mine, near));
+        assert!(places.lock().is_empty());
     }
 }

@@ -90,7 +90,7 @@ impl HttpFilter for Filter {
     async fn authenticate(
         &self,
         request: &RequestHeader,
-        _exchange: &Exchange,
+        exchange: &Exchange,
     ) -> Result<Authenticated, Unauthenticated> {
         let mut values = request.headers.get_all(AUTHORIZATION).iter();
         let Some(encoded) = values.next().and_then(|value| strip_scheme(value.as_bytes())) else {
@@ -106,7 +106,8 @@ impl HttpFilter for Filter {
             account.map(|account| &account.hash).or_else(|| self.passwords.decoy(username, self.consumers.hashes()));
         let hash = hash.ok_or_else(invalid)?;
         // A name that no consumer has takes as long.
-        let verdict = Box::pin(self.passwords.verify(username, account.is_some(), hash, password)).await;
+        let verdict =
+            Box::pin(self.passwords.verify(exchange.client, username, account.is_some(), hash, password)).await;
         match (verdict, account) {
             (PasswordVerdict::Right, Some(account)) => {
                 let identity = Identity { name: Arc::clone(&account.name) };
