@@ -100,8 +100,8 @@ impl Passwords {
         hashes.get(usize::try_from(number % count).ok()?)
     }
 
-    /// Verifies the password that came from an address against the hash. For an unknown name, `is_known` is false, and the password is wrong
-    /// whatever the hash says.
+    /// Verifies the password that came from an address against the hash. For an unknown name, `is_known` is false, and
+    /// the password is wrong whatever the hash says.
     pub async fn verify(
         self: &Arc<Self>,
         from: IpAddr,
