@@ -37,7 +37,7 @@ pub(super) fn is_editable(response: &ResponseHeader, other: Other, ascii: bool) 
     }
     let partial = response.status == http::StatusCode::PARTIAL_CONTENT;
     // The parts of several ranges have types of their own.
-    if !(is_json(response) || partial && is_multipart(response)) {
+    if !(is_json(&response.headers) || partial && is_multipart(response)) {
         return match other {
             Other::Keep => Ok(false),
             Other::Reject => opaque("the response is not JSON"),
@@ -52,10 +52,10 @@ pub(super) fn is_editable(response: &ResponseHeader, other: Other, ascii: bool) 
     Ok(true)
 }
 
-/// Returns whether a response may be read as JSON: `application/json`, any `+json` (RFC 6839), and streams of JSON
+/// Returns whether a body with this head may be read as JSON: `application/json`, any `+json` (RFC 6839), and streams of JSON
 /// documents, which have many names. So may one without a type, or with several types of which this is one.
-fn is_json(response: &ResponseHeader) -> bool {
-    let mut values = response.headers.get_all(CONTENT_TYPE).iter().peekable();
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(CONTENT_TYPE).iter().peekable();
     values.peek().is_none() || values.any(|value| value.as_bytes().split(|byte| *byte == b',').any(is_json_type))
 }
 

@@ -1,11 +1,11 @@
 //! `json_limits`: rejects JSON request bodies that are malformed, or of a shape that is made to harm a parser.
 
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue};
 use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::json::is_other_charset;
+use super::json::{is_json, is_other_charset};
 use super::{CompileContext, HttpFilter, Needs, Stage, Verdict};
 use crate::exchange::{Exchange, Reason, Rejection};
 use crate::notation::Size;
@@ -106,7 +106,7 @@ impl HttpFilter for Filter {
         if body.is_empty() {
             return Ok(());
         }
-        if !is_json(request) {
+        if !is_json(&request.headers) {
             return match self.other {
                 OtherBody::Keep => Ok(()),
                 OtherBody::Reject => Err(Rejection::new(Reason::MediaType, "send JSON, as application/json")),
@@ -127,16 +127,6 @@ impl HttpFilter for Filter {
         }
         self.limits.check(body).map_err(|why| Rejection::new(Reason::BodyInvalid, why))
     }
-}
-
-/// Returns whether a body may be read as JSON: its type is JSON, or it has none.
-fn is_json(request: &RequestHeader) -> bool {
-    let mut kinds = request.headers.get_all(CONTENT_TYPE).iter().peekable();
-    let is = |kind: &HeaderValue| {
-        let kind = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        kind.is_empty() || kind.windows(4).any(|word| word.eq_ignore_ascii_case(b"json"))
-    };
-    kinds.peek().is_none() || kinds.any(is)
 }
 
 #[cfg(test)]

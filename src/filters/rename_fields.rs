@@ -1,6 +1,7 @@
 //! `rename_fields`: renames members of JSON responses, at any depth, while they stream.
 //!
-//! All other bytes are unchanged, and a response that cannot be parsed is rejected, as with `strip_fields`.
+//! All other bytes are unchanged. What cannot be read is rejected, and text that is not JSON passes, as with
+//! `strip_fields`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -71,8 +72,8 @@ impl HttpFilter for Filter {
     }
 
     fn on_response_body(&self, response: &mut ResponseHeader, _view: &ResponseView<'_>) -> BodyStep {
-        let parse_editable_name = is_editable(response, self.other, self.renames.fields().is_ascii())?;
-        Ok(parse_editable_name.then(|| Box::new(Editor::new(Arc::clone(&self.renames))) as _))
+        let is_edited = is_editable(response, self.other, self.renames.fields().is_ascii())?;
+        Ok(is_edited.then(|| Box::new(Editor::new(Arc::clone(&self.renames))) as _))
     }
 }
 

@@ -1,8 +1,8 @@
 //! `strip_fields`: removes members from JSON responses, at any depth, while they stream.
 //!
-//! The document is never held, so its size does not matter. A response that cannot be parsed (a content coding that
+//! The document is never held, so its size does not matter. A response that cannot be read (a content coding that
 //! the gateway does not know, another character set than UTF-8, nesting beyond 2048 levels) is rejected rather than
-//! passed on with the field still in it.
+//! passed on with the field still in it. Validity is not checked: text that is not JSON passes unchanged.
 
 use std::sync::Arc;
 
@@ -59,7 +59,7 @@ impl HttpFilter for Filter {
     }
 
     fn on_response_body(&self, response: &mut ResponseHeader, _view: &ResponseView<'_>) -> BodyStep {
-        let parse_editable_name = is_editable(response, self.other, self.fields.is_ascii())?;
-        Ok(parse_editable_name.then(|| Box::new(Stripper::new(Arc::clone(&self.fields))) as _))
+        let is_edited = is_editable(response, self.other, self.fields.is_ascii())?;
+        Ok(is_edited.then(|| Box::new(Stripper::new(Arc::clone(&self.fields))) as _))
     }
 }
