@@ -52,8 +52,8 @@ pub(super) fn is_editable(response: &ResponseHeader, other: Other, ascii: bool) 
     Ok(true)
 }
 
-/// Returns whether a body with this head may be read as JSON: `application/json`, any `+json` (RFC 6839), and streams of
-/// JSON documents, which have many names. So may one without a type, or with several types of which this is one.
+/// Returns whether a body with this head may be read as JSON: `application/json`, any `+json` (RFC 6839), and streams
+/// of JSON documents, which have many names. So may one without a type, or with several types of which this is one.
 pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(CONTENT_TYPE).iter().peekable();
     values.peek().is_none() || values.any(|value| value.as_bytes().split(|byte| *byte == b',').any(is_json_type))
