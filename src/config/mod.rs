@@ -40,7 +40,7 @@ pub use listener::{Certificate, ListenerConfig, ListenerKind, Protocol, Tls, Tls
 pub use load::{FlatLater, Loaded, load, load_text};
 pub use operation::{AdminConfig, IdentityHeadersConfig, LogFormat, LogOutput, Logging, ProcessConfig, Shield};
 pub use resilience::{Breaker, RetryConfig, RetryOn, SameSite, StickyConfig, UpstreamLimits};
-pub use route::{OneOrMany, PathRule, Paths, RouteConfig, TextRule, TextTest};
+pub use route::{PathRule, Paths, RouteConfig, TextRule, TextTest};
 pub use selection::{FilterLevel, Inherited, Selected, all_filters};
 pub use upstream::{Discovery, Timeouts, UpstreamConfig, UpstreamProtocol};
 
