@@ -5,6 +5,7 @@
 mod balance;
 mod check;
 mod consumer;
+mod errors;
 mod facts;
 mod filters;
 mod flat;
@@ -32,6 +33,7 @@ use crate::notation::Name;
 
 pub use balance::{BalanceConfig, HashTable};
 pub use consumer::{Consumer, Credential};
+pub use errors::{ErrorPageConfig, Errors};
 pub use facts::read_at_start;
 pub use filters::{Defaults, FilterEntry};
 pub use flat::{Change, Flat};
@@ -66,6 +68,8 @@ pub struct Config {
     pub routes: Vec<RouteConfig>,
     /// What happens to paths that a target may read differently from the gateway, where a route does not say.
     pub paths: Paths,
+    /// The pages for rejections, by status or class of statuses.
+    pub errors: Errors,
     /// The headers in which targets get the client's identity.
     pub identity_headers: IdentityHeadersConfig,
     /// The coarse limit before everything.

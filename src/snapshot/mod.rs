@@ -14,6 +14,7 @@ use ahash::AHashMap;
 use http::HeaderName;
 
 use crate::actions::Action;
+use crate::exchange::ErrorPages;
 use crate::filters::{Chain, Stage, announced_method};
 use crate::live::Maintained;
 use crate::notation::{Rate, SecretText};
@@ -45,6 +46,10 @@ pub struct Snapshot {
     pub secret_parameters: Vec<String>,
     /// Header names with `_` that the configuration reads, each with its twin that has `-` instead.
     pub underscored: Vec<(HeaderName, HeaderName)>,
+    /// The pages for rejections, where neither route nor listener has one.
+    pub errors: ErrorPages,
+    /// For each listener the filters that edit responses to requests without a route.
+    pub unrouted: Vec<Chain>,
     /// The headers in which targets get the client's identity.
     pub identity_headers: IdentityHeaders,
     /// The coarse limit of one address.
@@ -106,6 +111,11 @@ impl Serving {
         self.snapshot.routes.get(place?)
     }
 
+    /// Returns the filters that edit responses to requests of that listener that have no route.
+    pub fn unrouted(&self, listener: Option<usize>) -> Option<&Chain> {
+        self.snapshot.unrouted.get(listener?)
+    }
+
     /// Returns the path pattern of an entry of that listener's router.
     pub fn pattern(&self, listener: Option<usize>, entry: Option<usize>) -> Option<&PathPattern> {
         Some(&self.snapshot.routers.get(listener?)?.entry(entry?).path)
@@ -121,6 +131,8 @@ pub struct Route {
     pub chains: Chains,
     /// The action that ends a request.
     pub action: Action,
+    /// The pages for rejections.
+    pub errors: ErrorPages,
     /// The most bytes of a request body, if other than the listener's.
     pub body: Option<u64>,
     /// Which of its paths are rejected.
