@@ -5,7 +5,6 @@
 mod current;
 mod listener;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -16,11 +15,11 @@ use http::HeaderName;
 use crate::actions::Action;
 use crate::filters::{Chain, Stage, announced_method};
 use crate::live::Maintained;
-use crate::notation::{Rate, SecretText};
+use crate::notation::{AdminAddress, Rate, SecretText};
 use crate::rules::path::PathRules;
 use crate::rules::routing::{RequestFacts, RouteMatch, Router};
 use crate::telemetry::metrics::{METRICS, RouteMetrics};
-use crate::telemetry::{AccessLogger, Format, Sink};
+use crate::telemetry::{AccessLogger, Format, ProcessLog, Sink};
 use crate::upstreams::Upstream;
 
 pub use current::{Current, WorkerServing};
@@ -51,6 +50,8 @@ pub struct Snapshot {
     pub admin: Admin,
     /// The output and the format of the access log.
     pub log: (Sink, Format),
+    /// The settings of the process's own log.
+    pub process_log: ProcessLog,
     /// Threads, draining, upgrades.
     pub process: Process,
     /// The warnings, each with its place: what is valid and most likely not intended.
@@ -151,8 +152,8 @@ impl Route {
 /// The operators' listener.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    /// Its address.
-    pub address: SocketAddr,
+    /// Its address; the path of a socket begins in the folder of the configuration.
+    pub address: AdminAddress,
     /// The token that it requires.
     pub token: Option<SecretText>,
 }
