@@ -3,6 +3,7 @@
 //!
 //! Never here: a file, an environment variable, a decision about traffic.
 
+mod admin_address;
 mod header_names;
 mod key_by;
 mod mistake;
@@ -10,6 +11,7 @@ mod text;
 mod types;
 mod units;
 
+pub use admin_address::{AdminAddress, AdminListen};
 pub use header_names::{carries_credentials, is_named_like_secret};
 pub use key_by::KeyBy;
 pub use mistake::{KeyWord, Mistake, Mistakes, Place, PlaceStep, nearest};
