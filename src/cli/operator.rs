@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::admin::MAX_CONFIGURATION;
 use crate::compile::compile;
-use crate::config::{Change, Loaded, load};
+use crate::config::{Change, Loaded};
 use crate::live::Live;
 use crate::notation::Mistakes;
 use crate::telemetry::{complain, say};
@@ -27,8 +27,9 @@ const ADMIN_RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
 /// The options that select the gateway.
 #[derive(Debug, Args)]
 pub struct Operator {
-    /// The configuration, which also has the address and token of the gateway's admin listener
-    #[arg(long, short, value_name = "FILE")]
+    /// The configuration, which also has the address and token of the gateway's admin listener [default:
+    /// $PORTCULLIS_CONFIG, else /etc/portcullis/portcullis.yaml]
+    #[arg(long, short, value_name = "FILE", default_value_os_t = super::default_file(), hide_default_value = true)]
     pub config: PathBuf,
     /// The admin listener, if it is not at the address in the configuration
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
@@ -80,7 +81,7 @@ impl Operator {
     /// # Errors
     /// 2 when it cannot be read; the error has been printed.
     pub fn load(&self) -> Result<Loaded, CommandFailed> {
-        let loaded = load(&self.config).map_err(print_mistakes)?;
+        let loaded = super::load_file(&self.config).map_err(print_mistakes)?;
         // The gateway to call must not be guessed.
         if loaded.is_partial("admin") {
             Err(print_mistakes(loaded.locate(loaded.mistakes.clone())))
@@ -95,7 +96,7 @@ impl Operator {
     /// 2 when it has errors; they have been printed.
     pub fn load_valid(&self) -> Result<Loaded, CommandFailed> {
         crate::tls::install_provider();
-        let loaded = load(&self.config).map_err(print_mistakes)?;
+        let loaded = super::load_file(&self.config).map_err(print_mistakes)?;
         compile(&loaded, &Live::default()).map_err(print_mistakes)?;
         Ok(loaded)
     }

@@ -72,7 +72,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     }
     warn_of_upstreams(config, &upstreams, &root.key("upstreams"), &mut warnings);
     Ok(Snapshot {
-        warnings: loaded.locate(warnings).0.iter().map(ToString::to_string).collect(),
+        warnings: loaded.locate(warnings).0,
         places: listeners.iter().enumerate().map(|(i, l)| (l.key(), i)).collect(),
         listeners,
         routers,
@@ -210,7 +210,7 @@ fn log(loaded: &Loaded, place: &Place, mistakes: &mut Mistakes) -> (Sink, Format
         }
         (LogOutput::Stdout, None) => Sink::Stdout,
         (LogOutput::Stderr, None) => Sink::Stderr,
-        (LogOutput::Off, None) => Sink::Off,
+        (LogOutput::None, None) => Sink::Off,
     };
     let format = match access.format {
         LogFormat::Json => Format::Json,

@@ -4,11 +4,14 @@
 
 mod balance;
 mod check;
+mod coerce;
 mod consumer;
 mod facts;
 mod filters;
 mod flat;
+mod foreign;
 mod health;
+mod hints;
 mod include;
 mod listener;
 mod load;
@@ -21,6 +24,7 @@ mod selection;
 mod trail;
 mod tree;
 mod upstream;
+mod wording;
 
 use std::collections::BTreeMap;
 
@@ -39,7 +43,7 @@ pub use health::{ActiveHealth, PassiveHealth, ProbeMethod};
 pub use listener::{Certificate, ListenerConfig, ListenerKind, Protocol, Tls, TlsVersion};
 pub use load::{FlatLater, Loaded, load, load_text};
 pub use operation::{AdminConfig, LogFormat, LogOutput, Logging, ProcessConfig, Shield};
-pub use resilience::{Breaker, RetryConfig, RetryOn, SameSite, StickyConfig, UpstreamLimits};
+pub use resilience::{Breaker, RetryConfig, RetryWhen, SameSite, StickyConfig, UpstreamLimits};
 pub use route::{OneOrMany, PathRule, Paths, RouteConfig, TextRule, TextTest};
 pub use selection::{FilterLevel, Inherited, Selected, all_filters};
 pub use upstream::{Discovery, Timeouts, UpstreamConfig, UpstreamProtocol};

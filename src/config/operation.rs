@@ -64,7 +64,7 @@ pub enum LogOutput {
     /// The file in `file`.
     File,
     /// Nowhere.
-    Off,
+    None,
 }
 
 /// What a log line looks like.

@@ -16,7 +16,7 @@ use http::HeaderName;
 use crate::actions::Action;
 use crate::filters::{Chain, Stage, announced_method};
 use crate::live::Maintained;
-use crate::notation::{Rate, SecretText};
+use crate::notation::{Mistake, Rate, SecretText};
 use crate::rules::path::PathRules;
 use crate::rules::routing::{RequestFacts, RouteMatch, Router};
 use crate::telemetry::metrics::{METRICS, RouteMetrics};
@@ -54,7 +54,7 @@ pub struct Snapshot {
     /// Threads, draining, upgrades.
     pub process: Process,
     /// The warnings, each with its place: what is valid and most likely not intended.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Mistake>,
 }
 
 impl Snapshot {
