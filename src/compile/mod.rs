@@ -20,7 +20,7 @@ use crate::config::{Config, Credential, Loaded, LogFormat, LogOutput};
 use crate::filters::{Consumers, MAX_USERNAME, SharedValues, consumer_digest};
 use crate::live::Live;
 use crate::notation::{Mistakes, Place};
-use crate::snapshot::{Admin, Process, Snapshot};
+use crate::snapshot::{Admin, IdentityHeaders, Process, Snapshot};
 use crate::telemetry::{Format, Sink};
 use crate::upstreams::Upstream;
 
@@ -81,6 +81,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         routes,
         upstreams: upstreams.into_values().collect(),
         kept,
+        identity_headers: IdentityHeaders { consumer: config.identity_headers.consumer() },
         shield: config.shield.requests_per_address.as_ref().map(|r| r.0),
         admin,
         log,

@@ -61,7 +61,7 @@ impl<'w> RouteCompiler<'w> {
             for listener in &bound {
                 entries[*listener].extend(own.iter().cloned());
             }
-            let chains = self.chains(&inherited, route, &place, &bound);
+            let chains = self.chains(&inherited, route, &place, &bound, &own);
             routes.push(self.route(route, &own, &place, chains));
         }
         inherited.warn_of_unused(self.warnings);
@@ -241,6 +241,7 @@ impl<'w> RouteCompiler<'w> {
             |name: &str| loaded.is_left_out("upstreams", name) || loaded.config.upstreams.contains_key(name);
         action.compile(&mut ActionContext {
             place,
+            base: &loaded.base,
             entries,
             upstreams: self.upstreams,
             is_unread: &is_unread,

@@ -42,7 +42,7 @@ pub use flat::{Change, Flat};
 pub use health::{ActiveHealth, PassiveHealth, ProbeMethod};
 pub use listener::{Certificate, ListenerConfig, ListenerKind, Protocol, Tls, TlsVersion};
 pub use load::{FlatLater, Loaded, load, load_text};
-pub use operation::{AdminConfig, LogFormat, LogOutput, Logging, ProcessConfig, Shield};
+pub use operation::{AdminConfig, IdentityHeadersConfig, LogFormat, LogOutput, Logging, ProcessConfig, Shield};
 pub use resilience::{Breaker, RetryConfig, RetryWhen, SameSite, StickyConfig, UpstreamLimits};
 pub use route::{OneOrMany, PathRule, Paths, RouteConfig, TextRule, TextTest};
 pub use selection::{FilterLevel, Inherited, Selected, all_filters};
@@ -70,6 +70,8 @@ pub struct Config {
     pub routes: Vec<RouteConfig>,
     /// What happens to paths that a target may read differently from the gateway, where a route does not say.
     pub paths: Paths,
+    /// The headers in which targets get the client's identity.
+    pub identity_headers: IdentityHeadersConfig,
     /// The coarse limit before everything.
     pub shield: Shield,
     /// The listener for operators.

@@ -18,7 +18,7 @@ use crate::filters::{Chain, Stage, announced_method};
 use crate::live::Maintained;
 use crate::notation::{Mistake, Rate, SecretText};
 use crate::rules::path::PathRules;
-use crate::rules::routing::{RequestFacts, RouteMatch, Router};
+use crate::rules::routing::{PathPattern, RequestFacts, RouteMatch, Router};
 use crate::telemetry::metrics::{METRICS, RouteMetrics};
 use crate::telemetry::{AccessLogger, Format, Sink};
 use crate::upstreams::Upstream;
@@ -45,6 +45,8 @@ pub struct Snapshot {
     pub secret_parameters: Vec<String>,
     /// Header names with `_` that the configuration reads, each with its twin that has `-` instead.
     pub underscored: Vec<(HeaderName, HeaderName)>,
+    /// The headers in which targets get the client's identity.
+    pub identity_headers: IdentityHeaders,
     /// The coarse limit of one address.
     pub shield: Option<Rate>,
     /// The operators' listener.
@@ -82,6 +84,13 @@ impl Snapshot {
     }
 }
 
+/// The headers in which targets get the client's identity; they are removed from what clients send.
+#[derive(Clone, Debug, Default)]
+pub struct IdentityHeaders {
+    /// That of the consumer's name.
+    pub consumer: Option<HeaderName>,
+}
+
 /// A snapshot with its access log, which a request holds.
 #[derive(Debug)]
 pub struct Serving {
@@ -95,6 +104,11 @@ impl Serving {
     /// Returns the route at that place.
     pub fn route(&self, place: Option<usize>) -> Option<&Route> {
         self.snapshot.routes.get(place?)
+    }
+
+    /// Returns the path pattern of an entry of that listener's router.
+    pub fn pattern(&self, listener: Option<usize>, entry: Option<usize>) -> Option<&PathPattern> {
+        Some(&self.snapshot.routers.get(listener?)?.entry(entry?).path)
     }
 }
 

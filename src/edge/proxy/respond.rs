@@ -55,7 +55,8 @@ impl Gateway {
             response.insert_header(X_REQUEST_ID, id.clone())?;
         }
         if let Some(route) = ctx.serving.route(ctx.matched.route) {
-            let view = ResponseView { request: session.req_header(), exchange: &ctx.exchange, own: true };
+            let pattern = ctx.serving.pattern(ctx.listener, ctx.matched.found());
+            let view = ResponseView { request: session.req_header(), exchange: &ctx.exchange, pattern, own: true };
             route.filters(ctx.listener).on_head(&mut response, &view, &mut ctx.memories);
         }
         let bodiless = session.req_header().method == Method::HEAD || body.is_empty();
