@@ -39,6 +39,8 @@ mod failover;
 mod families;
 #[path = "gateway/filter_sets.rs"]
 mod filter_sets;
+#[path = "gateway/first_hour.rs"]
+mod first_hour;
 #[path = "gateway/frames.rs"]
 mod frames;
 #[path = "gateway/framing.rs"]

@@ -14,7 +14,13 @@ mod schema;
 mod show;
 mod upgrade;
 
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
 use clap::{Parser, Subcommand};
+
+use crate::config::{Loaded, load, load_text};
+use crate::notation::{Mistakes, Place};
 
 /// A load balancer and API gateway in one binary.
 ///
@@ -41,6 +47,7 @@ pub enum Command {
     /// Serve a configuration
     Run(run::Run),
     /// Check a configuration and print every error in it
+    #[command(short_flag = 't')]
     Check(check::Check),
     /// Make a running gateway read its configuration again
     Reload(reload::Reload),
@@ -61,3 +68,35 @@ pub enum Command {
     /// Print a completion script for a shell
     Completions(completions::Completions),
 }
+
+/// The configuration that a package installs.
+const INSTALLED: &str = "/etc/portcullis/portcullis.yaml";
+
+/// Returns the configuration to use where none is given: that of the environment, or else the installed one.
+fn default_file() -> PathBuf {
+    std::env::var_os("PORTCULLIS_CONFIG")
+        .filter(|path| !path.is_empty())
+        .map_or_else(|| INSTALLED.into(), PathBuf::from)
+}
+
+/// Loads a configuration from a file, or from standard input if the file is `-`.
+///
+/// # Errors
+/// As for [`load`], and when standard input cannot be read.
+fn load_file(path: &Path) -> Result<Loaded, Mistakes> {
+    if path != Path::new("-") {
+        return load(path);
+    }
+    let mut text = String::new();
+    match std::io::stdin().take(MAX_INPUT).read_to_string(&mut text) {
+        Ok(_) => load_text(&text, "standard input", Path::new("")),
+        Err(error) => {
+            let mut mistakes = Mistakes::default();
+            mistakes.add(&Place::default(), format!("standard input cannot be read: {error}"));
+            Err(mistakes)
+        }
+    }
+}
+
+/// The most bytes of standard input that are read as a configuration.
+const MAX_INPUT: u64 = 64 << 20;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::running_gateway::{RunningGateway, SameFile, TOKEN_VARIABLE, same_file};
 use crate::admin::MAX_CONFIGURATION;
 use crate::compile::compile;
-use crate::config::{Change, Loaded, load};
+use crate::config::{Change, Loaded};
 use crate::live::Live;
 use crate::notation::{AdminAddress, Mistakes, Secret, SecretText};
 use crate::telemetry::{complain, say};
@@ -19,8 +19,9 @@ use crate::telemetry::{complain, say};
 /// The options that select the gateway.
 #[derive(Debug, Args)]
 pub struct Operator {
-    /// The configuration, which also has the address and token of the gateway's admin listener
-    #[arg(long, short, value_name = "FILE", required_unless_present = "admin")]
+    /// The configuration, which also has the address and token of the gateway's admin listener [default:
+    /// $PORTCULLIS_CONFIG, else /etc/portcullis/portcullis.yaml]
+    #[arg(long, short, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// The admin listener, if it is not at the address in the configuration: ADDRESS:PORT or unix:PATH
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
@@ -75,13 +76,20 @@ pub fn print_error(text: impl std::fmt::Display) -> CommandFailed {
 }
 
 impl Operator {
+    /// Returns the configuration to read: the one that is given, or the default.
+    fn file(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(super::default_file)
+    }
+
     /// Loads the configuration, which may have errors. With `--admin` it need not be readable at all.
     ///
     /// # Errors
     /// 2 when it is needed and cannot be read, or the gateway's address in it is wrong; the error has been printed.
     pub fn load(&self) -> Result<Option<Loaded>, CommandFailed> {
-        let Some(config) = &self.config else { return Ok(None) };
-        let loaded = match load(config) {
+        if self.config.is_none() && self.admin.is_some() {
+            return Ok(None);
+        }
+        let loaded = match super::load_file(&self.file()) {
             Ok(loaded) => loaded,
             Err(_) if self.admin.is_some() => return Ok(None),
             Err(mistakes) => return Err(print_mistakes(mistakes)),
@@ -99,11 +107,7 @@ impl Operator {
     /// 2 when it has errors, or there is none; the errors have been printed.
     pub fn load_valid(&self) -> Result<Loaded, CommandFailed> {
         crate::tls::install_provider();
-        let Some(config) = &self.config else {
-            print_error("the gateway does not read a file of this system: give one with -c");
-            return Err(2);
-        };
-        let loaded = load(config).map_err(print_mistakes)?;
+        let loaded = super::load_file(&self.file()).map_err(print_mistakes)?;
         compile(&loaded, &Live::default()).map_err(print_mistakes)?;
         Ok(loaded)
     }

@@ -137,7 +137,7 @@ pub enum LogOutput {
     /// The file in `file`.
     File,
     /// Nowhere.
-    Off,
+    None,
 }
 
 /// What a log line looks like.
