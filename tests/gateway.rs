@@ -41,6 +41,8 @@ mod families;
 mod files;
 #[path = "gateway/filter_sets.rs"]
 mod filter_sets;
+#[path = "gateway/first_hour.rs"]
+mod first_hour;
 #[path = "gateway/frames.rs"]
 mod frames;
 #[path = "gateway/framing.rs"]
@@ -57,6 +59,10 @@ mod key_sets;
 mod limits;
 #[path = "gateway/listeners.rs"]
 mod listeners;
+#[path = "gateway/log_formats.rs"]
+mod log_formats;
+#[path = "gateway/operators.rs"]
+mod operators;
 #[path = "gateway/payload.rs"]
 mod payload;
 #[path = "gateway/process.rs"]

@@ -105,6 +105,11 @@ impl ActionConfig {
         matches!(self, Self::Forward(_) | Self::Files(_))
     }
 
+    /// Returns an empty response, which stands for no action.
+    pub fn nothing() -> Self {
+        Self::Respond(respond::Config::default())
+    }
+
     /// Returns the action's key in the YAML.
     pub fn key(&self) -> &'static str {
         key_of(self)

@@ -56,7 +56,7 @@ impl Demo {
             text = text.replace(written, &running.to_string());
         }
         if self.check {
-            text = text.replace("output: stdout", "output: off");
+            text = text.replace("output: stdout", "output: none");
         }
         let source = ConfigSource::Text { text, name: "conf/examples/demo.yaml".to_owned(), base: PathBuf::from(".") };
         let started = match process::start(Options { source, upgrade: false }).await {
