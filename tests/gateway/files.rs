@@ -10,6 +10,7 @@ use http::Request;
 use super::harness::client::{self, Answer, Connection};
 use super::harness::eventually;
 use super::harness::gateway::Gateway;
+use super::harness::target::Target;
 use super::tls;
 
 /// A gateway with those files, which were all modified at one time, and one route that serves them.
@@ -415,4 +416,28 @@ fn a_new_release_is_served_at_once_and_a_root_must_be_there() {
     assert!(reloaded.status != 200 && reloaded.text().contains("cannot serve the files of"), "{}", reloaded.text());
     let of_reason = "portcullis_requests_ended_total{reason=\"served\"}";
     eventually("the requests are counted", || client::get(gateway.admin, "/metrics").text().contains(of_reason));
+}
+
+/// The example as it is shipped, with other ports.
+#[test]
+fn the_example_serves_a_site_and_its_api() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/examples");
+    let target = Target::echo("api");
+    let text = std::fs::read_to_string(examples.join("static-site.yaml")).expect("the example");
+    let text = text.replace("127.0.0.1:8080", "127.0.0.1:0").replace("127.0.0.1:9001", &target.address.to_string());
+    let folder = tempfile::tempdir().expect("a folder");
+    symlink(examples.join("site"), folder.path().join("site")).expect("a link");
+    let gateway = Gateway::start_in(folder, &text, &[]);
+    let home = std::fs::read_to_string(examples.join("site/index.html")).expect("the page");
+    for path in ["/", "/index.html", "/settings/profile"] {
+        let answer = gateway.get(path);
+        assert_eq!((answer.status, answer.text().as_str()), (200, home.as_str()), "{path}");
+        assert_eq!(answer.header("cache-control"), Some("no-cache"), "{path}");
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
+    }
+    let script = gateway.request("GET", "/assets/app.js", &[("accept-encoding", "gzip, br")]);
+    assert_eq!(script.header("content-encoding"), Some("gzip"));
+    assert_eq!(script.header("cache-control"), Some("public, max-age=31536000, immutable"));
+    assert_eq!(gateway.get("/assets/missing.js").status, 404);
+    assert!(gateway.get("/api/users").text().contains("GET /users "), "the prefix is stripped");
 }

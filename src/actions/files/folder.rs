@@ -252,3 +252,44 @@ fn reason_text(error: &io::Error) -> String {
         _ => error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// Both ways to open a file: with `openat2`, and where the kernel has none.
+    #[test]
+    fn both_ways_to_resolve_a_name_keep_within_the_root() {
+        let place = tempfile::tempdir().expect("a folder");
+        let site = place.path().join("site");
+        std::fs::create_dir_all(site.join("docs")).expect("made");
+        for (name, text) in [("secret", "secret"), ("site/a.txt", "a"), ("site/docs/b.txt", "b")] {
+            std::fs::write(place.path().join(name), text).expect("written");
+        }
+        for (to, link) in
+            [("../secret", "up"), ("a.txt", "link"), ("docs", "also"), ("..", "docs/root"), ("/etc", "etc")]
+        {
+            symlink(to, site.join(link)).expect("a link");
+        }
+        // The root itself may be a link.
+        symlink("site", place.path().join("current")).expect("a link");
+        let folder = Folder::new(place.path().join("current"), Vec::new(), None);
+        let root = folder.open_root().expect("the root");
+        for (name, text) in
+            [("a.txt", "a"), ("docs/b.txt", "b"), ("link", "a"), ("also/b.txt", "b"), ("docs/root/a.txt", "a")]
+        {
+            let read = |file: io::Result<File>| io::read_to_string(file.expect(name)).expect("read");
+            assert_eq!(read(folder.open_beneath(&root, name.as_bytes(), OFlag::O_RDONLY)), text, "{name}");
+            assert_eq!(read(folder.open_resolved(name.as_bytes(), OFlag::O_RDONLY)), text, "{name}");
+        }
+        for name in ["up", "etc/passwd", "../secret", "docs/root/../secret", "nothing", "a.txt/x"] {
+            for opened in [
+                folder.open_beneath(&root, name.as_bytes(), OFlag::O_RDONLY),
+                folder.open_resolved(name.as_bytes(), OFlag::O_RDONLY),
+            ] {
+                assert!(opened.is_err_and(|error| is_missing(&error)), "{name}");
+            }
+        }
+    }
+}
