@@ -115,6 +115,8 @@ pub struct Supervisor {
     /// The state of the admin listener.
     admin_state: channel::Sender<AdminListenerState>,
     ready: AtomicBool,
+    /// Whether the process was told to end and accepts for `readiness_time` still.
+    is_withdrawn: AtomicBool,
     admin_address: SocketAddr,
     /// The admin socket, for a successor; `None` after one has settled.
     admin: Mutex<Option<Bound>>,
@@ -158,7 +160,9 @@ impl Supervisor {
 
     /// Returns whether requests are accepted.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire) && self.phase() == ProcessPhase::Serving
+        self.ready.load(Ordering::Acquire)
+            && !self.is_withdrawn.load(Ordering::Acquire)
+            && self.phase() == ProcessPhase::Serving
     }
 
     /// Returns the result of the last reload.
@@ -203,7 +207,7 @@ impl crate::admin::ManagedProcess for Supervisor {
             ConfigSource::File(path) => {
                 std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string()
             }
-            ConfigSource::Text { name, .. } => format!("{name}, which is part of the binary"),
+            ConfigSource::Text { name, .. } => format!("{name}, which is no file"),
         }
     }
 
