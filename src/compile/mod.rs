@@ -2,6 +2,7 @@
 //!
 //! All errors are noted, none ends the work early. Nothing is started or changed here: the live state is only read.
 
+mod errors;
 mod filters;
 mod listeners;
 mod paths;
@@ -20,7 +21,7 @@ use crate::config::{Config, Credential, Loaded, LogFormat, LogOutput};
 use crate::filters::{Consumers, MAX_USERNAME, SharedValues, consumer_digest};
 use crate::live::Live;
 use crate::notation::{Mistakes, Place};
-use crate::snapshot::{Admin, Process, Snapshot};
+use crate::snapshot::{Admin, IdentityHeaders, Process, Snapshot};
 use crate::telemetry::{Format, Sink};
 use crate::upstreams::Upstream;
 
@@ -51,6 +52,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     }
     upgrade_socket(loaded, &root.key("process").key("upgrade_socket"), &mut mistakes);
     let log = log(loaded, &root.key("log").key("access"), &mut mistakes);
+    let errors = errors::compile(&config.errors, &root.key("errors"), &Vec::new, &mut mistakes);
     let mut work = work::RouteCompiler {
         loaded,
         live,
@@ -63,7 +65,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         filters: HashMap::new(),
         keyed_splits: 0,
     };
-    let (routes, routers) = work.compile();
+    let (routes, routers, unrouted) = work.compile();
     let kept = work.shared.kept;
     kept.iter().for_each(|kept| kept.name_for_operators(&|source| loaded.redact(source)));
     let underscored = underscores::compile(loaded, &mut mistakes);
@@ -81,6 +83,9 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         routes,
         upstreams: upstreams.into_values().collect(),
         kept,
+        errors,
+        unrouted,
+        identity_headers: IdentityHeaders { consumer: config.identity_headers.consumer() },
         shield: config.shield.requests_per_address.as_ref().map(|r| r.0),
         admin,
         log,

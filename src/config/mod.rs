@@ -5,6 +5,7 @@
 mod balance;
 mod check;
 mod consumer;
+mod errors;
 mod facts;
 mod filters;
 mod flat;
@@ -32,13 +33,14 @@ use crate::notation::Name;
 
 pub use balance::{BalanceConfig, HashTable};
 pub use consumer::{Consumer, Credential};
+pub use errors::{ErrorPageConfig, Errors};
 pub use facts::read_at_start;
 pub use filters::{Defaults, FilterEntry};
 pub use flat::{Change, Flat};
 pub use health::{ActiveHealth, PassiveHealth, ProbeMethod};
 pub use listener::{Certificate, ListenerConfig, ListenerKind, Protocol, Tls, TlsVersion};
 pub use load::{FlatLater, Loaded, load, load_text};
-pub use operation::{AdminConfig, LogFormat, LogOutput, Logging, ProcessConfig, Shield};
+pub use operation::{AdminConfig, IdentityHeadersConfig, LogFormat, LogOutput, Logging, ProcessConfig, Shield};
 pub use resilience::{Breaker, RetryConfig, RetryOn, SameSite, StickyConfig, UpstreamLimits};
 pub use route::{OneOrMany, PathRule, Paths, RouteConfig, TextRule, TextTest};
 pub use selection::{FilterLevel, Inherited, Selected, all_filters};
@@ -66,6 +68,10 @@ pub struct Config {
     pub routes: Vec<RouteConfig>,
     /// What happens to paths that a target may read differently from the gateway, where a route does not say.
     pub paths: Paths,
+    /// The pages for rejections, by status or class of statuses.
+    pub errors: Errors,
+    /// The headers in which targets get the client's identity.
+    pub identity_headers: IdentityHeadersConfig,
     /// The coarse limit before everything.
     pub shield: Shield,
     /// The listener for operators.

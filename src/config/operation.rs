@@ -1,9 +1,10 @@
 //! `shield`, `admin`, `log` and `process`: the operation of the gateway.
 
+use http::HeaderName;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::notation::{Duration, FilePath, Listen, Name, RateText, Secret, Size};
+use crate::notation::{Duration, FilePath, Header, Listen, Name, RateText, Secret, Size};
 
 /// A coarse limit before routing and authentication: approximate, and almost free.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -12,6 +13,27 @@ pub struct Shield {
     /// Requests from one client address (or one IPv6 /64). They are counted in windows, so up to twice this may pass
     /// at the border of two; use `rate_limit` for an exact limit. Default: no limit.
     pub requests_per_address: Option<RateText>,
+}
+
+/// The headers in which targets get the client's identity. What clients send under these names is removed.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct IdentityHeadersConfig {
+    /// The consumer's name, on routes that authenticate; `none` for no header. Default `x-consumer`.
+    pub consumer: Header,
+}
+
+impl Default for IdentityHeadersConfig {
+    fn default() -> Self {
+        Self { consumer: Header(HeaderName::from_static("x-consumer")) }
+    }
+}
+
+impl IdentityHeadersConfig {
+    /// Returns the header of the consumer's name, unless it is `none`.
+    pub fn consumer(&self) -> Option<HeaderName> {
+        Some(&self.consumer.0).filter(|name| *name != "none").cloned()
+    }
 }
 
 /// The listener for operators: metrics, health, reload.

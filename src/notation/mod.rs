@@ -6,7 +6,6 @@
 mod header_names;
 mod key_by;
 mod mistake;
-mod template;
 mod text;
 mod types;
 mod units;
@@ -14,7 +13,6 @@ mod units;
 pub use header_names::{carries_credentials, is_named_like_secret};
 pub use key_by::KeyBy;
 pub use mistake::{KeyWord, Mistake, Mistakes, Place, PlaceStep, nearest};
-pub use template::Template;
 pub use text::{Fact, check_format, expression_of, expression_size, fact_of, normal_form};
 pub use types::*;
 pub use units::Rate;
