@@ -23,8 +23,8 @@ use clap::{Parser, Subcommand};
 
 /// A load balancer and API gateway in one binary.
 ///
-/// `portcullis proxy --from :8080 --to 127.0.0.1:9000` needs no file. `portcullis demo` runs sample targets and a gateway
-/// in front of them, and prints calls to paste. `portcullis init` writes a configuration to start with.
+/// `portcullis proxy --from :8080 --to 127.0.0.1:9000` needs no file. `portcullis demo` runs sample targets and a
+/// gateway in front of them, and prints calls to paste. `portcullis init` writes a configuration to start with.
 #[derive(Debug, Parser)]
 #[command(name = "portcullis", version = version::SHORT, long_version = version::LONG)]
 #[command(arg_required_else_help = true, max_term_width = 100, after_help = EXIT_CODES)]
