@@ -29,8 +29,11 @@ fn commit_of_checkout() -> Option<String> {
     if Path::new(&top).canonicalize().ok()? != Path::new(&root).canonicalize().ok()? {
         return None;
     }
-    // It changes with each commit and each checkout.
-    println!("cargo::rerun-if-changed={}", output("git", &["rev-parse", "--git-path", "logs/HEAD"])?);
+    // The first changes with each commit and each checkout.
+    let log = output("git", &["rev-parse", "--git-path", "logs/HEAD"])?;
+    for changing in [&log, "src", "Cargo.toml", "Cargo.lock"] {
+        println!("cargo::rerun-if-changed={changing}");
+    }
     output("git", &["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
 }
 

@@ -50,6 +50,7 @@ fn a_debian_system_is_served_from_the_first_installation_to_the_last() {
     logs_are_rotated(&machine);
     an_upgrade_loses_nothing(&machine, &home);
     a_wrong_configuration_does_not_stop_the_service(&machine, &home);
+    systemd_binds_the_ports(&machine);
     it_is_removed(&machine);
 }
 
@@ -135,6 +136,14 @@ fn a_wrong_configuration_does_not_stop_the_service(machine: &Machine, home: &Pat
     assert!(!reloads);
     machine.run("systemctl is-active portcullis && cp -p right.yaml /etc/portcullis/portcullis.yaml");
     machine.run("systemctl reload portcullis");
+}
+
+fn systemd_binds_the_ports(machine: &Machine) {
+    machine.run("systemctl stop portcullis && portcullis init starter.yaml");
+    machine.run("cat starter.yaml >/etc/portcullis/portcullis.yaml && systemctl start portcullis.socket");
+    assert!(!machine.output("systemctl is-active portcullis.service").0);
+    assert!(machine.run("curl -s http://127.0.0.1:8080/").contains("Portcullis works"));
+    machine.run("systemctl is-active portcullis.service");
 }
 
 fn it_is_removed(machine: &Machine) {
