@@ -55,6 +55,8 @@ mod interim;
 mod key_sets;
 #[path = "gateway/limits.rs"]
 mod limits;
+#[path = "gateway/log_formats.rs"]
+mod log_formats;
 #[path = "gateway/listeners.rs"]
 mod listeners;
 #[path = "gateway/payload.rs"]

@@ -5,6 +5,7 @@
 mod errors;
 mod filters;
 mod listeners;
+mod log;
 mod paths;
 mod routes;
 mod underscores;
@@ -17,12 +18,11 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::{Config, Credential, Loaded, LogFormat, LogOutput};
+use crate::config::{Config, Credential, Loaded};
 use crate::filters::{Consumers, MAX_USERNAME, SharedValues, consumer_digest};
 use crate::live::Live;
 use crate::notation::{Mistakes, Place};
 use crate::snapshot::{Admin, IdentityHeaders, Process, Snapshot};
-use crate::telemetry::{Format, Sink};
 use crate::upstreams::Upstream;
 
 /// The least time between two checks of the configuration's files.
@@ -51,7 +51,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         );
     }
     upgrade_socket(loaded, &root.key("process").key("upgrade_socket"), &mut mistakes);
-    let log = log(loaded, &root.key("log").key("access"), &mut mistakes);
+    let log = log::compile(loaded, &root.key("log").key("access"), &mut mistakes);
     let errors = errors::compile(&config.errors, &root.key("errors"), &Vec::new, &mut mistakes);
     let mut work = work::RouteCompiler {
         loaded,
@@ -196,31 +196,4 @@ fn check_folder(path: &Path, place: &Place, mistakes: &mut Mistakes) {
     if path.file_name().is_none() || folder.is_some_and(|folder| !folder.is_dir()) {
         mistakes.add(place, format!("there is no folder for {}", path.display()));
     }
-}
-
-fn log(loaded: &Loaded, place: &Place, mistakes: &mut Mistakes) -> (Sink, Format) {
-    let access = &loaded.config.log.access;
-    let sink = match (access.output, &access.file) {
-        (LogOutput::File, Some(file)) => {
-            let path = loaded.base.join(file);
-            check_folder(&path, &place.key("file"), mistakes);
-            Sink::File(path)
-        }
-        (LogOutput::File, None) => {
-            mistakes.add(place, "output: file needs the key \"file\"");
-            Sink::Off
-        }
-        (_, Some(_)) => {
-            mistakes.add(&place.key("file"), "is only for output: file");
-            Sink::Off
-        }
-        (LogOutput::Stdout, None) => Sink::Stdout,
-        (LogOutput::Stderr, None) => Sink::Stderr,
-        (LogOutput::Off, None) => Sink::Off,
-    };
-    let format = match access.format {
-        LogFormat::Json => Format::Json,
-        LogFormat::Text => Format::Text,
-    };
-    (sink, format)
 }

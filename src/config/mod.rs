@@ -40,7 +40,9 @@ pub use flat::{Change, Flat};
 pub use health::{ActiveHealth, PassiveHealth, ProbeMethod};
 pub use listener::{Certificate, ListenerConfig, ListenerKind, Protocol, Tls, TlsVersion};
 pub use load::{FlatLater, Loaded, load, load_text};
-pub use operation::{AdminConfig, IdentityHeadersConfig, LogFormat, LogOutput, Logging, ProcessConfig, Shield};
+pub use operation::{
+    AccessLog, AdminConfig, IdentityHeadersConfig, LogFormat, LogOutput, Logging, ProcessConfig, Shield,
+};
 pub use resilience::{Breaker, RetryConfig, RetryOn, SameSite, StickyConfig, UpstreamLimits};
 pub use route::{OneOrMany, PathRule, Paths, RouteConfig, TextRule, TextTest};
 pub use selection::{FilterLevel, Inherited, Selected, all_filters};

@@ -159,7 +159,7 @@ fn acquire_resources(
 ) -> Result<Resources, StartError> {
     let admin = admin_socket(snapshot, inherited)?;
     let again = io("the admin listener", admin.try_clone())?;
-    let (sink, format) = snapshot.log.clone();
+    let sink = snapshot.log.0.clone();
     let threads = match snapshot.process.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
@@ -175,7 +175,7 @@ fn acquire_resources(
     Ok(Resources {
         operators: io("the admin listener", tokio::net::TcpListener::from_std(again))?,
         admin,
-        access_log: AccessLogger::open(sink, format).map_err(|e| StartError::Mistakes(access_log_error(loaded, &e)))?,
+        access_log: AccessLogger::open(sink).map_err(|e| StartError::Mistakes(access_log_error(loaded, &e)))?,
         accepting: workers.handle().clone(),
         workers: Workers(Some(workers)),
         threads,

@@ -21,7 +21,7 @@ use crate::notation::{Rate, SecretText};
 use crate::rules::path::PathRules;
 use crate::rules::routing::{PathPattern, RequestFacts, RouteMatch, Router};
 use crate::telemetry::metrics::{METRICS, RouteMetrics};
-use crate::telemetry::{AccessLogger, Format, Sink};
+use crate::telemetry::{AccessLogger, LogLayout, Sink};
 use crate::upstreams::Upstream;
 
 pub use current::{Current, WorkerServing};
@@ -56,8 +56,8 @@ pub struct Snapshot {
     pub shield: Option<Rate>,
     /// The operators' listener.
     pub admin: Admin,
-    /// The output and the format of the access log.
-    pub log: (Sink, Format),
+    /// The output and the layout of the access log.
+    pub log: (Sink, LogLayout),
     /// Threads, draining, upgrades.
     pub process: Process,
     /// The warnings, each with its place: what is valid and most likely not intended.
