@@ -124,6 +124,7 @@ fn process(loaded: &Loaded) -> Process {
     Process {
         threads: process.threads,
         body_memory: process.body_memory.0,
+        readiness_time: process.readiness_time.0,
         drain_time: process.drain_time.0,
         websocket_time: process.websocket_time.0,
         upgrade_socket: process.upgrade_socket.as_ref().map(|p| loaded.base.join(p)),

@@ -191,6 +191,8 @@ pub struct Process {
     pub threads: usize,
     /// The most bytes of all request bodies that are held whole.
     pub body_memory: u64,
+    /// How long the process accepts at its end while it is not ready any more.
+    pub readiness_time: Duration,
     /// The longest that draining may take.
     pub drain_time: Duration,
     /// How long WebSockets may go on in a drain.
