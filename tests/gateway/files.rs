@@ -412,6 +412,9 @@ fn a_new_release_is_served_at_once_and_a_root_must_be_there() {
     std::fs::remove_file(gateway.folder.path().join("site")).expect("removed");
     let answer = gateway.get("/");
     assert_eq!((answer.status, answer.reason().as_str()), (500, "file_failed"));
+    let lines = gateway.access_log(3);
+    let line = lines.iter().find(|l| l["status"] == 500).expect("its line");
+    assert_eq!(line["detail"], "the root: No such file or directory (os error 2)");
     let reloaded = gateway.reload();
     assert!(reloaded.status != 200 && reloaded.text().contains("cannot serve the files of"), "{}", reloaded.text());
     let of_reason = "portcullis_requests_ended_total{reason=\"served\"}";

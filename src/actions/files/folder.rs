@@ -80,7 +80,7 @@ impl Folder {
     /// Fails where it is unknown whether the file is there, or the process has no descriptor left.
     pub fn find(&self, name: &FileName, codings: &[Coding]) -> io::Result<Found> {
         // Opened for each request: a folder that is replaced as a whole is served as it is from then on.
-        let root = self.open_root()?;
+        let root = self.open_root().map_err(of_root)?;
         let named = self.find_named(&root, name, codings);
         let missing = match named {
             Ok(found) => return Ok(found),
@@ -205,6 +205,11 @@ impl OpenedFile {
         self.file.read_exact_at(&mut buffer, at)?;
         Ok(buffer.into())
     }
+}
+
+/// Adds to an error of the root that it is one, so that nobody looks for the fault in what is below.
+fn of_root(error: io::Error) -> io::Error {
+    if is_missing(&error) { io::Error::new(error.kind(), format!("the root: {error}")) } else { error }
 }
 
 /// Returns the end of the name of a file in that coding.
