@@ -7,6 +7,7 @@ mod diff;
 mod explain;
 mod hash;
 mod operator;
+mod reference;
 mod reload;
 mod run;
 mod running_gateway;
@@ -58,6 +59,9 @@ pub enum Command {
     Hash(hash::Hash),
     /// Print the JSON Schema of a configuration, for editors
     Schema(schema::Schema),
+    /// Print the reference page: metrics, fields of the access log, reasons, admin endpoints, commands
+    #[command(hide = true)]
+    Reference(reference::Reference),
     /// Print a completion script for a shell
     Completions(completions::Completions),
 }

@@ -18,7 +18,7 @@ use crate::live::Maintained;
 use crate::notation::{AdminAddress, Rate, SecretText};
 use crate::rules::path::PathRules;
 use crate::rules::routing::{RequestFacts, RouteMatch, Router};
-use crate::telemetry::metrics::{METRICS, RouteMetrics};
+use crate::telemetry::metrics::{CertificateState, METRICS, RouteMetrics};
 use crate::telemetry::{AccessLogger, Format, ProcessLog, Sink};
 use crate::upstreams::Upstream;
 
@@ -44,6 +44,8 @@ pub struct Snapshot {
     pub secret_parameters: Vec<String>,
     /// Header names with `_` that the configuration reads, each with its twin that has `-` instead.
     pub underscored: Vec<(HeaderName, HeaderName)>,
+    /// The certificates of listeners, with the time at which each expires.
+    pub certificates: Vec<CertificateState>,
     /// The coarse limit of one address.
     pub shield: Option<Rate>,
     /// The operators' listener.
