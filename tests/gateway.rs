@@ -55,6 +55,8 @@ mod key_sets;
 mod limits;
 #[path = "gateway/listeners.rs"]
 mod listeners;
+#[path = "gateway/log_formats.rs"]
+mod log_formats;
 #[path = "gateway/metrics.rs"]
 mod metrics;
 #[path = "gateway/operators.rs"]

@@ -3,22 +3,23 @@
 //! An action is its file and one row in [`actions!`]. It decides what is to be done with a request; the edge does it.
 
 mod forward;
+mod media_type;
 mod redirect;
 mod respond;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
-use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::exchange::{Exchange, Reason, Rejection};
-use crate::notation::{Mistakes, Place, Template};
-use crate::rules::routing::{PathPattern, RouteEntry};
+use crate::exchange::{Reason, Rejection, RequestView, Template, TextForm, TextScope};
+use crate::notation::{Mistakes, Place};
+use crate::rules::routing::{RouteEntry, common_params};
 use crate::upstreams::Upstream;
 
 pub use forward::{Forward, Host, Mirror, PathEdit};
@@ -58,8 +59,8 @@ macro_rules! actions {
 
         impl Action {
             /// Returns what is to be done with a request.
-            pub fn on_request<'a>(&'a self, matched: &MatchedRequest<'_>) -> ActionOutcome<'a> {
-                match self { $(Self::$variant(action) => action.on_request(matched),)* }
+            pub fn on_request<'a>(&'a self, view: &RequestView<'_>) -> ActionOutcome<'a> {
+                match self { $(Self::$variant(action) => action.on_request(view),)* }
             }
 
             /// Returns lines that describe the action to an operator.
@@ -95,6 +96,11 @@ impl Action {
 }
 
 impl ActionConfig {
+    /// Returns an empty response, which stands for no action.
+    pub fn nothing() -> Self {
+        Self::Respond(respond::Config::default())
+    }
+
     /// Returns the action's key in the YAML.
     pub fn key(&self) -> &'static str {
         key_of(self)
@@ -115,7 +121,7 @@ trait HttpAction: Sized {
     }
 
     /// Returns what is to be done with a request.
-    fn on_request(&self, matched: &MatchedRequest<'_>) -> ActionOutcome<'_>;
+    fn on_request(&self, view: &RequestView<'_>) -> ActionOutcome<'_>;
 
     /// Returns lines that describe the action to an operator.
     fn describe(&self) -> Vec<String>;
@@ -145,28 +151,12 @@ pub struct OwnResponse<'a> {
     pub body: Bytes,
 }
 
-/// A request with the route that it matched.
-#[derive(Debug)]
-pub struct MatchedRequest<'m> {
-    /// The request's head.
-    pub request: &'m RequestHeader,
-    /// The facts about the exchange.
-    pub exchange: &'m Exchange,
-    /// The path pattern that matched it.
-    pub pattern: &'m PathPattern,
-}
-
-impl MatchedRequest<'_> {
-    /// Returns the parameters of the path.
-    pub fn params(&self) -> Vec<(&str, &str)> {
-        self.pattern.params(self.request.uri.path()).collect()
-    }
-}
-
 /// The context in which an action is compiled, and its errors.
 pub struct ActionContext<'c> {
     /// The action's place in the configuration.
     pub place: Place,
+    /// The directory in which relative paths begin.
+    pub base: &'c Path,
     /// The router's entries of the route.
     pub entries: &'c [RouteEntry],
     /// The upstreams, by name.
@@ -183,16 +173,10 @@ pub struct ActionContext<'c> {
 }
 
 impl ActionContext<'_> {
-    /// Compiles a text with these names in braces.
-    fn template(&mut self, text: &str, known: &[&str], key: &'static str) -> Template {
-        let compiled = Template::new(text, known);
-        self.mistakes.take(&self.place.key(key), compiled).unwrap_or_else(Template::empty)
+    /// Compiles a text that may name values of the request.
+    fn template(&mut self, text: &str, form: TextForm, place: &Place) -> Template {
+        let scope = TextScope { form, errors: false, params: &|| common_params(self.entries) };
+        let compiled = Template::new(text, &scope);
+        self.mistakes.take(place, compiled).unwrap_or_else(Template::empty)
     }
-}
-
-/// Returns the names of the parameters that every path of a route has.
-fn params(entries: &[RouteEntry]) -> Vec<&str> {
-    let named = |entry: &RouteEntry, name: &str| entry.path.param_names().any(|other| other == name);
-    let Some(first) = entries.first() else { return Vec::new() };
-    first.path.param_names().filter(|name| entries.iter().all(|entry| named(entry, name))).collect()
 }

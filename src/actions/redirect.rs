@@ -2,20 +2,20 @@
 
 use std::borrow::Cow;
 
-use http::header::{HeaderValue, LOCATION};
+use http::header::{HeaderName, HeaderValue, LOCATION};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{ActionContext, ActionOutcome, HttpAction, MatchedRequest, OwnResponse};
-use crate::exchange::{Reason, Rejection};
-use crate::notation::Template;
+use super::{ActionContext, ActionOutcome, HttpAction, OwnResponse};
+use crate::exchange::{Reason, Rejection, RequestValue, RequestView, Template, TextForm};
 
 /// Where the client is redirected to.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Redirect")]
 pub struct Config {
-    /// The `Location`, with `{host}`, `{path}`, `{query}` (with its `?`) and the `{params}` of the match.
+    /// The `Location`, with `{host}`, `{path}`, `{query}` (with its `?`), the `{params}` of the match and other values
+    /// of the request.
     pub to: String,
     /// 301, 302, 303, 307 or 308. Default 308.
     #[serde(default = "permanent")]
@@ -41,17 +41,20 @@ impl HttpAction for Redirect {
             let text = format!("expected 301, 302, 303, 307 or 308, found {}", config.status);
             context.mistakes.add(&context.place.key("status"), text);
         }
-        let entries = context.entries;
-        let mut known = vec!["host", "path", "query"];
-        known.extend(super::params(entries));
-        Self { to: context.template(&config.to, &known, "to"), status: config.status }
+        let to = context.template(&config.to, TextForm::Target, &context.place.key("to"));
+        Self { to, status: config.status }
     }
 
-    fn on_request(&self, matched: &MatchedRequest<'_>) -> ActionOutcome<'_> {
-        if matched.exchange.host.is_empty() && self.to.names("host") {
+    fn headers_read(config: &Config) -> Vec<(HeaderName, Vec<String>)> {
+        let named = Template::headers_in(&config.to).into_iter();
+        named.map(|name| (name, vec!["to".to_owned()])).collect()
+    }
+
+    fn on_request(&self, view: &RequestView<'_>) -> ActionOutcome<'_> {
+        if view.exchange.host.is_empty() && self.to.values().any(|value| *value == RequestValue::Host) {
             return ActionOutcome::Reject(Rejection::new(Reason::BadRequest, "the Host header is missing"));
         }
-        let headers = Cow::Owned(vec![(LOCATION, location(matched, &self.to))]);
+        let headers = Cow::Owned(vec![(LOCATION, location(view, &self.to))]);
         ActionOutcome::Respond(OwnResponse {
             reason: Reason::Redirected,
             status: self.status,
@@ -66,14 +69,6 @@ impl HttpAction for Redirect {
 }
 
 /// Returns the `Location`. Parts of the client's own target are in their normal form.
-fn location(matched: &MatchedRequest<'_>, to: &Template) -> HeaderValue {
-    let query = matched.request.uri.query().map(|q| format!("?{q}")).unwrap_or_default();
-    let params = matched.params();
-    let text = to.fill(|name| match name {
-        "host" => Some(matched.exchange.host.as_str()),
-        "path" => Some(matched.request.uri.path()),
-        "query" => Some(query.as_str()),
-        name => params.iter().find(|(n, _)| *n == name).map(|(_, v)| *v),
-    });
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("/"))
+fn location(view: &RequestView<'_>, to: &Template) -> HeaderValue {
+    to.fill_header(view).unwrap_or_else(|| HeaderValue::from_static("/"))
 }

@@ -1,20 +1,26 @@
-//! `respond`: a fixed response.
+//! `respond`: a response of the gateway's own, fixed or with values of the request.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{ActionContext, ActionOutcome, HttpAction, MatchedRequest, OwnResponse};
-use crate::exchange::Reason;
+use super::media_type::media_type_of;
+use super::{ActionContext, ActionOutcome, HttpAction, OwnResponse};
+use crate::exchange::{Reason, RequestView, Template, TextForm, form_of_type};
 use crate::filters::parse_editable_name;
-use crate::notation::HeaderText;
+use crate::notation::{File, HeaderText};
+use crate::tls::read_file;
 
-/// A fixed response.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+/// The largest file that is sent as a body.
+const MAX_FILE: u64 = 1 << 20;
+
+/// A response of the gateway's own.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Respond")]
 pub struct Config {
@@ -22,12 +28,15 @@ pub struct Config {
     #[serde(default = "ok")]
     #[schemars(range(min = 200, max = 599))]
     pub status: u16,
-    /// Its headers.
+    /// Its headers, which may name values of the request.
     #[serde(default)]
     pub headers: BTreeMap<String, HeaderText>,
-    /// Its body.
+    /// Its body, which may name values of the request; in HTML and JSON they are escaped, by the `content-type`.
     #[serde(default)]
     pub body: String,
+    /// A file of at most 1 MiB with the body as it is, read with the configuration; its name decides on the
+    /// `content-type` where `headers` has none.
+    pub file: Option<File>,
 }
 
 fn ok() -> u16 {
@@ -38,28 +47,120 @@ fn ok() -> u16 {
 #[derive(Debug)]
 pub struct Respond {
     status: u16,
-    headers: Vec<(HeaderName, HeaderValue)>,
-    body: Bytes,
+    headers: Vec<(HeaderName, Text<HeaderValue>)>,
+    body: Text<Bytes>,
+    /// The headers, if none of them names a value.
+    fixed: Option<Vec<(HeaderName, HeaderValue)>>,
+}
+
+/// A text that is fixed, or has values of the request.
+#[derive(Debug)]
+enum Text<T> {
+    Fixed(T),
+    Filled(Template),
 }
 
 impl HttpAction for Respond {
     type Config = Config;
 
     fn compile(config: &Config, context: &mut ActionContext<'_>) -> Self {
-        let place = context.place.key("headers");
-        let given = config.headers.iter();
-        let headers = given.filter_map(|(text, value)| {
-            Some((parse_editable_name(text, &place.key(text.clone()), context.mistakes)?, value.0.clone()))
+        let mut headers = headers(config, context);
+        let body = match &config.file {
+            Some(file) => {
+                if !headers.iter().any(|(name, _)| name == CONTENT_TYPE) {
+                    let media_type = media_type_of(file.as_ref());
+                    headers.push((CONTENT_TYPE, Text::Fixed(media_type)));
+                }
+                Text::Fixed(read_body(config, file, context))
+            }
+            None => text_body(config, &headers, context),
+        };
+        let fixed = headers.iter().map(|(name, value)| match value {
+            Text::Fixed(value) => Some((name.clone(), value.clone())),
+            Text::Filled(_) => None,
         });
-        Self { status: config.status, headers: headers.collect(), body: config.body.clone().into() }
+        Self { status: config.status, fixed: fixed.collect(), headers, body }
     }
 
-    fn on_request(&self, _matched: &MatchedRequest<'_>) -> ActionOutcome<'_> {
-        let (headers, body) = (Cow::Borrowed(self.headers.as_slice()), self.body.clone());
+    fn headers_read(config: &Config) -> Vec<(HeaderName, Vec<String>)> {
+        let in_body = Template::headers_in(&config.body).into_iter().map(|name| (name, vec!["body".to_owned()]));
+        let in_headers = config.headers.iter().flat_map(|(key, value)| {
+            let named = Template::headers_in(&String::from_utf8_lossy(value.0.as_bytes())).into_iter();
+            named.map(move |name| (name, vec!["headers".to_owned(), key.clone()]))
+        });
+        in_body.chain(in_headers).collect()
+    }
+
+    fn on_request(&self, view: &RequestView<'_>) -> ActionOutcome<'_> {
+        let headers = match &self.fixed {
+            Some(fixed) => Cow::Borrowed(fixed.as_slice()),
+            None => Cow::Owned(
+                self.headers
+                    .iter()
+                    .filter_map(|(name, value)| {
+                        Some((
+                            name.clone(),
+                            match value {
+                                Text::Fixed(value) => value.clone(),
+                                Text::Filled(text) => text.fill_header(view)?,
+                            },
+                        ))
+                    })
+                    .collect(),
+            ),
+        };
+        let body = match &self.body {
+            Text::Fixed(body) => body.clone(),
+            Text::Filled(text) => text.fill(view).into(),
+        };
         ActionOutcome::Respond(OwnResponse { reason: Reason::Responded, status: self.status, headers, body })
     }
 
     fn describe(&self) -> Vec<String> {
         vec![format!("respond: {}", self.status)]
     }
+}
+
+/// Compiles the headers.
+fn headers(config: &Config, context: &mut ActionContext<'_>) -> Vec<(HeaderName, Text<HeaderValue>)> {
+    let place = context.place.key("headers");
+    let compile = |(text, value): (&String, &HeaderText)| {
+        let place = place.key(text.clone());
+        let name = parse_editable_name(text, &place, context.mistakes)?;
+        let template = context.template(&String::from_utf8_lossy(value.0.as_bytes()), TextForm::Header, &place);
+        let value = match template.as_text() {
+            Some(text) => Text::Fixed(HeaderValue::from_bytes(text.as_bytes()).ok()?),
+            None => Text::Filled(template),
+        };
+        Some((name, value))
+    };
+    config.headers.iter().filter_map(compile).collect()
+}
+
+/// Compiles the body of `body`.
+fn text_body(
+    config: &Config,
+    headers: &[(HeaderName, Text<HeaderValue>)],
+    context: &mut ActionContext<'_>,
+) -> Text<Bytes> {
+    let given = headers.iter().find(|(name, _)| name == CONTENT_TYPE);
+    let form = match given {
+        Some((_, Text::Fixed(value))) => form_of_type(value.as_bytes()),
+        _ => TextForm::Plain,
+    };
+    let template = context.template(&config.body, form, &context.place.key("body"));
+    match template.as_text() {
+        Some(text) => Text::Fixed(Bytes::copy_from_slice(text.as_bytes())),
+        None => Text::Filled(template),
+    }
+}
+
+/// Reads the body of `file`.
+fn read_body(config: &Config, file: &File, context: &mut ActionContext<'_>) -> Bytes {
+    if !config.body.is_empty() {
+        context.mistakes.add(&context.place.clone(), "expected at most one of body and file");
+    }
+    let path = context.base.join(file);
+    let read = read_file(&path, MAX_FILE).map_err(|error| format!("cannot read {}: {error}", path.display()));
+    context.mistakes.take(&context.place.key("file"), read).unwrap_or_default().into()
 }

@@ -8,6 +8,7 @@ use prometheus::proto::MetricType;
 use super::Arguments;
 use crate::admin::ENDPOINTS;
 use crate::exchange::Reason;
+use crate::telemetry::LogField;
 use crate::telemetry::catalogue::{CATALOGUE, MetricFacts, OF_PROCESS};
 
 /// Print the reference page: metrics, fields of the access log, reasons, admin endpoints, commands
@@ -32,6 +33,7 @@ This page is generated from the code: `portcullis reference > conf/reference.md`
 fn text() -> String {
     let mut page = HEAD.to_owned();
     metrics(&mut page);
+    log_fields(&mut page);
     reasons(&mut page);
     endpoints(&mut page);
     commands(&mut page);
@@ -73,10 +75,17 @@ fn metric(page: &mut String, facts: &MetricFacts) {
     row(page, &[&code(facts.name), kind, &labels.join(", "), &format!("{}.", facts.help)]);
 }
 
+fn log_fields(page: &mut String) {
+    let text = "Of the access log in JSON; `log.access.fields` chooses among them, and `log.access.add` adds values of \
+                the request. A field without a value is left out.";
+    section(page, "Fields of the access log", text, &["field", "meaning"]);
+    LogField::ALL.iter().for_each(|(_, name, about)| row(page, &[&code(name), about]));
+}
+
 fn reasons(page: &mut String) {
     let text = "Every request ends with one of these reasons: in the access log, in the metric \
-                `portcullis_requests_ended_total`, and in the response where the gateway gives it itself. `proxy_error` \
-                is that of the header `Proxy-Status` (RFC 9209).";
+                `portcullis_requests_ended_total`, and in the response where the gateway gives it itself. \
+                `proxy_error` is that of the header `Proxy-Status` (RFC 9209).";
     section(page, "Reasons", text, &["reason", "status", "gRPC status", "`proxy_error`", "meaning"]);
     for reason in Reason::ALL {
         let status = if reason.status() > 0 { reason.status().to_string() } else { "the target's".to_owned() };

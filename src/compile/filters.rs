@@ -11,6 +11,7 @@ use crate::actions::ActionConfig;
 use crate::config::{self, FilterLevel, Inherited, Selected};
 use crate::filters::{Chain, CompileContext, Filter, FilterConfig, Identities, Needs, RouteFacts, Stage};
 use crate::notation::{Place, nearest};
+use crate::rules::routing::RouteEntry;
 use crate::snapshot::Chains;
 
 impl<'w> RouteCompiler<'w> {
@@ -21,6 +22,7 @@ impl<'w> RouteCompiler<'w> {
         route: &'w config::RouteConfig,
         place: &Place,
         bound: &[usize],
+        entries: &[RouteEntry],
     ) -> Chains {
         let own = inherited.expand(&route.filters, FilterLevel::Route, &place.key("filters"), self.mistakes);
         let mut left_out = AHashSet::new();
@@ -31,7 +33,7 @@ impl<'w> RouteCompiler<'w> {
         let all: Vec<Option<usize>> = elsewhere.then_some(None).into_iter().chain(differing).collect();
         for listener in all {
             let selected = inherited.select(route, &own, listener, &mut left_out);
-            let chain = self.chain(&mut compiled, route, &selected);
+            let chain = self.chain(&mut compiled, route, entries, &selected);
             match listener {
                 Some(listener) => chains.of_listeners.push((listener, chain)),
                 None => chains.usual = chain,
@@ -39,6 +41,19 @@ impl<'w> RouteCompiler<'w> {
         }
         self.check_without(inherited, route, place, &left_out);
         chains
+    }
+
+    /// Compiles for each listener the filters that edit responses to requests without a route: `headers` of defaults
+    /// and of the listener.
+    pub fn unrouted(&mut self, inherited: &Inherited<'w>) -> Vec<Chain> {
+        let route = config::RouteConfig::unrouted();
+        let listeners = 0..self.listeners.len();
+        let chain = |listener| {
+            let mut selected = inherited.select(&route, &[], Some(listener), &mut AHashSet::new());
+            selected.retain(|one| matches!(one.config, FilterConfig::Headers(_)));
+            self.chain(&mut HashMap::new(), &route, &[], &selected)
+        };
+        listeners.map(chain).collect()
     }
 
     /// Notes entries of `without` that leave nothing out.
@@ -78,6 +93,7 @@ impl<'w> RouteCompiler<'w> {
         &mut self,
         compiled: &mut HashMap<*const FilterConfig, Option<Arc<Filter>>>,
         route: &config::RouteConfig,
+        entries: &[RouteEntry],
         selected: &[Selected<'w>],
     ) -> Chain {
         let mut filters = Vec::with_capacity(selected.len());
@@ -87,7 +103,7 @@ impl<'w> RouteCompiler<'w> {
             let filter = match self.filters.get(&key).or_else(|| compiled.get(&key)) {
                 Some(known) => known.clone(),
                 None => {
-                    let (filter, is_of_route) = self.filter(route, one);
+                    let (filter, is_of_route) = self.filter(route, entries, one);
                     let known = if is_of_route { &mut *compiled } else { &mut self.filters };
                     known.entry(key).or_insert(filter).clone()
                 }
@@ -107,12 +123,17 @@ impl<'w> RouteCompiler<'w> {
     }
 
     /// Compiles a filter. Returns true when it is for this route alone.
-    fn filter(&mut self, route: &config::RouteConfig, one: &Selected<'_>) -> (Option<Arc<Filter>>, bool) {
+    fn filter(
+        &mut self,
+        route: &config::RouteConfig,
+        entries: &[RouteEntry],
+        one: &Selected<'_>,
+    ) -> (Option<Arc<Filter>>, bool) {
         let loaded = self.loaded;
         let identity = |place: &Place| loaded.identity(place);
         let written = one.written(&route.name.0);
         let mut context = CompileContext {
-            route: RouteFacts::new(&route.name.0, &route.matches.methods, &written, one.is_own()),
+            route: RouteFacts::new(&route.name.0, &route.matches.methods, entries, &written, one.is_own()),
             place: (*one.place).clone(),
             base: &self.loaded.base,
             live: self.live,

@@ -82,6 +82,7 @@ fn one(loaded: &Loaded, listener: &config::ListenerConfig, place: &Place, mistak
             config::ListenerKind::Http => ListenerSpec::Http(http(loaded, listener, place, mistakes)),
         },
         trusted_proxies: listener.trusted_proxies.iter().map(|n| n.0).collect(),
+        errors: super::errors::compile(&listener.errors, &place.key("errors"), &Vec::new, mistakes),
         connections: ConnectionLimits {
             connections: limits.connections as usize,
             per_address: limits.connections_per_address.unwrap_or((limits.connections / 2).max(64)),

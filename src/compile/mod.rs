@@ -2,8 +2,11 @@
 //!
 //! All errors are noted, none ends the work early. Nothing is started or changed here: the live state is only read.
 
+mod access_log;
+mod errors;
 mod filters;
 mod listeners;
+
 mod paths;
 mod routes;
 mod underscores;
@@ -16,12 +19,12 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::{Config, Credential, Loaded, LogFormat, LogLevel, LogOutput, ProcessLogFormat};
+use crate::config::{Config, Credential, Loaded, LogLevel, ProcessLogFormat};
 use crate::filters::{Consumers, MAX_USERNAME, SharedValues, consumer_digest};
 use crate::live::Live;
 use crate::notation::{AdminAddress, Mistakes, Place};
-use crate::snapshot::{Admin, Process, Snapshot};
-use crate::telemetry::{Format, ProcessLog, Sink};
+use crate::snapshot::{Admin, IdentityHeaders, Process, Snapshot};
+use crate::telemetry::ProcessLog;
 use crate::upstreams::Upstream;
 
 /// The least time between two checks of the configuration's files.
@@ -50,7 +53,8 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         );
     }
     upgrade_socket(loaded, &root.key("process").key("upgrade_socket"), &mut mistakes);
-    let log = log(loaded, &root.key("log").key("access"), &mut mistakes);
+    let log = access_log::compile(loaded, &root.key("log").key("access"), &mut mistakes);
+    let errors = errors::compile(&config.errors, &root.key("errors"), &Vec::new, &mut mistakes);
     let mut work = work::RouteCompiler {
         loaded,
         live,
@@ -63,7 +67,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         filters: HashMap::new(),
         keyed_splits: 0,
     };
-    let (routes, routers) = work.compile();
+    let (routes, routers, unrouted) = work.compile();
     let kept = work.shared.kept;
     kept.iter().for_each(|kept| kept.name_for_operators(&|source| loaded.redact(source)));
     let underscored = underscores::compile(loaded, &mut mistakes);
@@ -82,6 +86,9 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         routes,
         upstreams: upstreams.into_values().collect(),
         kept,
+        errors,
+        unrouted,
+        identity_headers: IdentityHeaders { consumer: config.identity_headers.consumer() },
         shield: config.shield.requests_per_address.as_ref().map(|r| r.0),
         admin,
         log,
@@ -220,31 +227,4 @@ fn check_folder(path: &Path, place: &Place, mistakes: &mut Mistakes) {
     if path.file_name().is_none() || folder.is_some_and(|folder| !folder.is_dir()) {
         mistakes.add(place, format!("there is no folder for {}", path.display()));
     }
-}
-
-fn log(loaded: &Loaded, place: &Place, mistakes: &mut Mistakes) -> (Sink, Format) {
-    let access = &loaded.config.log.access;
-    let sink = match (access.output, &access.file) {
-        (LogOutput::File, Some(file)) => {
-            let path = loaded.base.join(file);
-            check_folder(&path, &place.key("file"), mistakes);
-            Sink::File(path)
-        }
-        (LogOutput::File, None) => {
-            mistakes.add(place, "output: file needs the key \"file\"");
-            Sink::Off
-        }
-        (_, Some(_)) => {
-            mistakes.add(&place.key("file"), "is only for output: file");
-            Sink::Off
-        }
-        (LogOutput::Stdout, None) => Sink::Stdout,
-        (LogOutput::Stderr, None) => Sink::Stderr,
-        (LogOutput::Off, None) => Sink::Off,
-    };
-    let format = match access.format {
-        LogFormat::Json => Format::Json,
-        LogFormat::Text => Format::Text,
-    };
-    (sink, format)
 }

@@ -6,6 +6,7 @@ mod admin;
 mod balance;
 mod check;
 mod consumer;
+mod errors;
 mod facts;
 mod filters;
 mod flat;
@@ -34,13 +35,17 @@ use crate::notation::Name;
 
 pub use balance::{BalanceConfig, HashTable};
 pub use consumer::{Consumer, Credential};
+pub use errors::{ErrorPageConfig, Errors};
 pub use facts::read_at_start;
 pub use filters::{Defaults, FilterEntry};
 pub use flat::{Change, Flat};
 pub use health::{ActiveHealth, PassiveHealth, ProbeMethod};
 pub use listener::{Certificate, ListenerConfig, ListenerKind, Protocol, Tls, TlsVersion};
 pub use load::{Loaded, load, load_text};
-pub use operation::{AdminConfig, LogFormat, LogLevel, LogOutput, Logging, ProcessConfig, ProcessLogFormat, Shield};
+pub use operation::{
+    AccessLog, AdminConfig, IdentityHeadersConfig, LogFormat, LogLevel, LogOutput, Logging, ProcessConfig,
+    ProcessLogFormat, Shield,
+};
 pub use resilience::{Breaker, RetryConfig, RetryOn, SameSite, StickyConfig, UpstreamLimits};
 pub use route::{OneOrMany, PathRule, Paths, RouteConfig, TextRule, TextTest};
 pub use selection::{FilterLevel, Inherited, Selected, all_filters};
@@ -69,6 +74,10 @@ pub struct Config {
     pub routes: Vec<RouteConfig>,
     /// What happens to paths that a target may read differently from the gateway, where a route does not say.
     pub paths: Paths,
+    /// The pages for rejections, by status or class of statuses.
+    pub errors: Errors,
+    /// The headers in which targets get the client's identity.
+    pub identity_headers: IdentityHeadersConfig,
     /// The coarse limit before everything.
     pub shield: Shield,
     /// The listener for operators. An address stands for `{address: ADDRESS}`; `none` is no such listener.

@@ -1,9 +1,14 @@
 //! `shield`, `admin`, `log` and `process`: the operation of the gateway.
 
+use std::collections::BTreeMap;
+
+use http::HeaderName;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::notation::{AdminAddress, AdminListen, Duration, FilePath, Listen, Name, RateText, Secret, Size};
+use crate::notation::{
+    AdminAddress, AdminListen, Duration, FilePath, Header, Listen, Name, RateText, Secret, Size, Statuses,
+};
 
 /// A coarse limit before routing and authentication: approximate, and almost free.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -12,6 +17,27 @@ pub struct Shield {
     /// Requests from one client address (or one IPv6 /64). They are counted in windows, so up to twice this may pass
     /// at the border of two; use `rate_limit` for an exact limit. Default: no limit.
     pub requests_per_address: Option<RateText>,
+}
+
+/// The headers in which targets get the client's identity. What clients send under these names is removed.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct IdentityHeadersConfig {
+    /// The consumer's name, on routes that authenticate; `none` for no header. Default `x-consumer`.
+    pub consumer: Header,
+}
+
+impl Default for IdentityHeadersConfig {
+    fn default() -> Self {
+        Self { consumer: Header(HeaderName::from_static("x-consumer")) }
+    }
+}
+
+impl IdentityHeadersConfig {
+    /// Returns the header of the consumer's name, unless it is `none`.
+    pub fn consumer(&self) -> Option<HeaderName> {
+        Some(&self.consumer.0).filter(|name| *name != "none").cloned()
+    }
 }
 
 /// The listener for operators: metrics, health, reload.
@@ -91,6 +117,12 @@ pub struct AccessLog {
     pub file: Option<FilePath>,
     /// The format of a line. Default `json`.
     pub format: LogFormat,
+    /// The fields of a JSON line. Default: all but `referer`.
+    pub fields: Option<Vec<String>>,
+    /// Further fields with values of the request, as `{tenant: "{header.x-tenant}"}`; not in the combined format.
+    pub add: BTreeMap<String, String>,
+    /// Which requests are logged: those for which any of these holds. Default: all.
+    pub when: Option<LogWhenConfig>,
 }
 
 /// Where a log goes.
@@ -115,8 +147,23 @@ pub enum LogFormat {
     /// One JSON object.
     #[default]
     Json,
-    /// A line for people.
+    /// A line for people, in colours on a terminal.
     Text,
+    /// The combined format of Apache and nginx.
+    Combined,
+}
+
+/// Which requests are logged.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogWhenConfig {
+    /// Those whose response has one of these statuses, such as `5xx` or `404`.
+    pub status: Option<Statuses>,
+    /// Those that take longer.
+    pub slower_than: Option<Duration>,
+    /// The share of all others, in percent.
+    #[schemars(range(min = 0, max = 100))]
+    pub sample_percent: f64,
 }
 
 /// The process. `threads` and `upgrade_socket` are read at the start and do not change by a reload.

@@ -7,6 +7,7 @@ use http::header::{COOKIE, HeaderMap, HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 use smallvec::SmallVec;
 
+use super::{RequestView, Template};
 use crate::rules::routing::is_named;
 
 /// One edit of the copy of a request that goes to its target.
@@ -16,6 +17,10 @@ pub enum Edit {
     Set(HeaderName, HeaderValue),
     /// Adds a value to what is there.
     Add(HeaderName, HeaderValue),
+    /// Sets a header to a text with values of the request; removes it when nothing is left of that.
+    SetText(HeaderName, Template),
+    /// Adds a text with values of the request, unless nothing is left of it.
+    AddText(HeaderName, Template),
     /// Removes a header, however often it is there.
     Remove(HeaderName),
     /// Removes the values of a header that begin with that authentication scheme (RFC 9110, section 11.4).
@@ -39,12 +44,19 @@ impl Edits {
         }
     }
 
-    /// Applies the edits of headers.
-    pub fn apply_to_headers(&self, headers: &mut HeaderMap) {
+    /// Applies the edits of headers. `view` is the request as the client sent it.
+    pub fn apply_to_headers(&self, headers: &mut HeaderMap, view: &RequestView<'_>) {
         for edit in self.0.iter().flat_map(|list| list.iter()) {
             match edit {
                 Edit::Set(name, value) => _ = headers.insert(name.clone(), value.clone()),
                 Edit::Add(name, value) => _ = headers.append(name.clone(), value.clone()),
+                Edit::SetText(name, text) => match text.fill_header(view) {
+                    Some(value) => _ = headers.insert(name.clone(), value),
+                    None => _ = headers.remove(name),
+                },
+                Edit::AddText(name, text) => {
+                    text.fill_header(view).into_iter().for_each(|value| _ = headers.append(name.clone(), value));
+                }
                 Edit::Remove(name) => _ = headers.remove(name),
                 Edit::RemoveScheme(name, scheme) => remove_scheme(headers, name, scheme),
                 Edit::RemoveCookie(name) => remove_cookie(headers, name),
@@ -126,7 +138,9 @@ mod tests {
         lists.iter().for_each(|list| edits.push(&Arc::from(*list)));
         edits.apply_to_query(request);
         let mut headers = request.headers.clone();
-        edits.apply_to_headers(&mut headers);
+        let exchange = crate::exchange::Exchange::default();
+        let view = RequestView { request, exchange: &exchange, pattern: None, response: None };
+        edits.apply_to_headers(&mut headers, &view);
         let names: Vec<HeaderName> = request.headers.keys().cloned().collect();
         names.iter().for_each(|name| _ = request.remove_header(name));
         for (name, value) in &headers {

@@ -3,11 +3,13 @@
 mod client;
 pub mod clock;
 mod edits;
+mod error_pages;
 mod grpc;
 mod reason;
 mod rejection;
 mod rendering;
 mod request_id;
+mod template;
 mod trace;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,11 +20,13 @@ use http::HeaderValue;
 
 pub use client::{Client, TlsFacts, address_text};
 pub use edits::{Edit, Edits};
+pub use error_pages::{ErrorPage, ErrorPages, RenderedPage, StatusRange, error_page};
 pub use grpc::{GrpcWeb, is_grpc};
 pub use reason::Reason;
 pub use rejection::Rejection;
 pub use rendering::render;
 pub use request_id::new_request_id;
+pub use template::{RequestValue, RequestView, Template, TextForm, TextScope, claim, claim_text, form_of_type};
 pub use trace::{Trace, TraceState, tracestate};
 
 /// The verified identity of a request's sender.
@@ -30,7 +34,12 @@ pub use trace::{Trace, TraceState, tracestate};
 pub struct Identity {
     /// The consumer's name, or the token's subject when no consumer is configured for it.
     pub name: Arc<str>,
+    /// The claims of its token, if it has sent one.
+    pub claims: Option<Arc<Claims>>,
 }
+
+/// The claims of a token (RFC 7519, section 4).
+pub type Claims = serde_json::Map<String, serde_json::Value>;
 
 /// The rate limit information for the client.
 #[derive(Clone, Debug)]
@@ -50,6 +59,8 @@ pub struct Exchange {
     pub started: Instant,
     /// The peer of its connection.
     pub peer: Client,
+    /// The port of the listener; 0 if there is none.
+    pub listener_port: u16,
     /// The client's address, behind trusted proxies.
     pub client: IpAddr,
     /// The client's address as text.
@@ -86,6 +97,7 @@ impl Exchange {
             client: peer.address.ip().to_canonical(),
             client_text: peer.text.clone(),
             peer,
+            listener_port: 0,
             peer_trusted: false,
             host: String::new(),
             request_id: None,
@@ -98,6 +110,11 @@ impl Exchange {
             reason: Reason::Internal,
             detail: None,
         }
+    }
+
+    /// Returns whether the client uses gRPC in any form.
+    pub fn is_grpc(&self) -> bool {
+        self.grpc || self.grpc_web.is_some()
     }
 
     /// Returns the scheme: `https` or `http`.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::Consumers;
 use crate::live::{Live, Maintained};
 use crate::notation::{MethodName, Mistakes, Place};
+use crate::rules::routing::{RouteEntry, common_params};
 
 /// The facts that a filter may use while it is compiled, and its errors.
 #[derive(Debug)]
@@ -40,22 +41,35 @@ pub struct CompileContext<'c> {
 pub struct RouteFacts<'c> {
     name: &'c str,
     methods: &'c [MethodName],
+    entries: &'c [RouteEntry],
     written: &'c str,
     is_own: bool,
     used: Cell<bool>,
 }
 
 impl<'c> RouteFacts<'c> {
-    /// Returns the facts of the route of that name and those methods. `written` names the place at which the filter
+    /// Returns the facts of the route of that name, those methods and those entries of the router. `written` names the place at which the filter
     /// is written: the route itself, if `is_own`, or one that several routes use.
-    pub fn new(name: &'c str, methods: &'c [MethodName], written: &'c str, is_own: bool) -> Self {
-        Self { name, methods, written, is_own, used: Cell::new(false) }
+    pub fn new(
+        name: &'c str,
+        methods: &'c [MethodName],
+        entries: &'c [RouteEntry],
+        written: &'c str,
+        is_own: bool,
+    ) -> Self {
+        Self { name, methods, entries, written, is_own, used: Cell::new(false) }
     }
 
     /// Returns the methods that the route is for; an empty list means all.
     pub fn methods(&self) -> &'c [MethodName] {
         self.used.set(true);
         self.methods
+    }
+
+    /// Returns the names of the parameters that each of its paths has.
+    pub fn params(&self) -> Vec<String> {
+        self.used.set(true);
+        common_params(self.entries)
     }
 
     /// Returns the name under which the filter's counts outlive a configuration. What is written once counts once,

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{CompileContext, HttpFilter, ResponseView, Stage};
-use crate::exchange::Edit;
+use crate::exchange::{Edit, Template, TextForm, TextScope};
 use crate::notation::{Header, HeaderText, Mistakes, Place};
 
 /// The headers that frame a message or belong to a connection, which an edit would break.
@@ -22,8 +22,10 @@ const FRAMING: &[&str] =
 pub struct Config {
     /// Edits of what the target is sent.
     pub request: HeaderEdits,
-    /// Edits of what the client is sent.
+    /// Edits of the responses of targets.
     pub response: HeaderEdits,
+    /// Edits of all responses, the gateway's own (401, 404, 429, redirects) among them.
+    pub always: HeaderEdits,
 }
 
 /// Edits, in the order remove, set, add.
@@ -32,7 +34,8 @@ pub struct Config {
 pub struct HeaderEdits {
     /// Headers that are removed, every occurrence of them.
     pub remove: Vec<Header>,
-    /// Headers that are set to a value, which replaces the present ones.
+    /// Headers that are set to a value, which replaces the present ones. It may name values of the request, as
+    /// `{client}` or `{header.x-tenant|none}`; where nothing is left of it the header is removed.
     pub set: BTreeMap<String, HeaderText>,
     /// Headers that are added to the present ones.
     pub add: BTreeMap<String, HeaderText>,
@@ -43,6 +46,7 @@ pub struct HeaderEdits {
 pub struct Filter {
     request: Arc<[Edit]>,
     response: Arc<[Edit]>,
+    always: Arc<[Edit]>,
 }
 
 /// Parses the name of a header that a configuration may set.
@@ -57,27 +61,64 @@ pub fn parse_editable_name(text: &str, place: &Place, mistakes: &mut Mistakes) -
     Some(name)
 }
 
-type Pairs<'e> = &'e BTreeMap<String, HeaderText>;
+/// The two edits that give a header a value: a fixed one, or one with values of the request.
+type Edits = (fn(HeaderName, HeaderValue) -> Edit, fn(HeaderName, Template) -> Edit);
+
+/// Compiles the value of a header that may name values of the request.
+fn compile_value(value: &HeaderText, place: &Place, context: &mut CompileContext<'_>) -> Option<Template> {
+    let route = &context.route;
+    let scope = TextScope { form: TextForm::Header, errors: false, params: &|| route.params() };
+    let text = String::from_utf8_lossy(value.0.as_bytes());
+    context.mistakes.take(place, Template::new(&text, &scope))
+}
 
 fn compile_pairs(
-    edits: Pairs<'_>,
+    edits: &BTreeMap<String, HeaderText>,
     place: &Place,
-    edit: fn(HeaderName, HeaderValue) -> Edit,
-    mistakes: &mut Mistakes,
+    (fixed, filled): Edits,
+    context: &mut CompileContext<'_>,
 ) -> Vec<Edit> {
-    let pair = |(text, value): (&String, &HeaderText)| {
-        Some(edit(parse_editable_name(text, &place.key(text.clone()), mistakes)?, value.0.clone()))
+    let pair = |(name, value): (&String, &HeaderText)| {
+        let place = place.key(name.clone());
+        let name = parse_editable_name(name, &place, context.mistakes)?;
+        let template = compile_value(value, &place, context)?;
+        match template.as_text() {
+            Some(text) => Some(fixed(name, HeaderValue::from_bytes(text.as_bytes()).ok()?)),
+            None => Some(filled(name, template)),
+        }
     };
     edits.iter().filter_map(pair).collect()
 }
 
-fn compile(edits: &HeaderEdits, place: &Place, mistakes: &mut Mistakes) -> Arc<[Edit]> {
+fn compile(edits: &HeaderEdits, place: &Place, context: &mut CompileContext<'_>) -> Arc<[Edit]> {
     let removed = edits.remove.iter().enumerate();
-    let names = removed.filter_map(|(i, h)| parse_editable_name(h.0.as_str(), &place.key("remove").index(i), mistakes));
+    let place_of = |i| place.key("remove").index(i);
+    let names = removed.filter_map(|(i, h)| parse_editable_name(h.0.as_str(), &place_of(i), context.mistakes));
     let mut list: Vec<Edit> = names.map(Edit::Remove).collect();
-    list.extend(compile_pairs(&edits.set, &place.key("set"), Edit::Set, mistakes));
-    list.extend(compile_pairs(&edits.add, &place.key("add"), Edit::Add, mistakes));
+    list.extend(compile_pairs(&edits.set, &place.key("set"), (Edit::Set, Edit::SetText), context));
+    list.extend(compile_pairs(&edits.add, &place.key("add"), (Edit::Add, Edit::AddText), context));
     list.into()
+}
+
+/// Applies edits to the head of a response.
+fn apply(edits: &[Edit], response: &mut ResponseHeader, view: &ResponseView<'_>) {
+    for edit in edits {
+        // The names are valid and few, so nothing here can fail.
+        match edit {
+            Edit::Set(name, value) => _ = response.insert_header(name.clone(), value.clone()),
+            Edit::Add(name, value) => _ = response.append_header(name.clone(), value.clone()),
+            Edit::SetText(name, text) => match text.fill_header(&view.request_view()) {
+                Some(value) => _ = response.insert_header(name.clone(), value),
+                None => _ = response.remove_header(name),
+            },
+            Edit::AddText(name, text) => {
+                let value = text.fill_header(&view.request_view());
+                value.into_iter().for_each(|value| _ = response.append_header(name.clone(), value));
+            }
+            Edit::Remove(name) => _ = response.remove_header(name),
+            Edit::RemoveScheme(..) | Edit::RemoveCookie(_) | Edit::RemoveParameter(_) => {}
+        }
+    }
 }
 
 impl HttpFilter for Filter {
@@ -87,9 +128,24 @@ impl HttpFilter for Filter {
 
     fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
         Some(Self {
-            request: compile(&config.request, &context.place.key("request"), context.mistakes),
-            response: compile(&config.response, &context.place.key("response"), context.mistakes),
+            request: compile(&config.request, &context.place.key("request"), context),
+            response: compile(&config.response, &context.place.key("response"), context),
+            always: compile(&config.always, &context.place.key("always"), context),
         })
+    }
+
+    fn headers_read(config: &Config) -> Vec<(HeaderName, Vec<String>)> {
+        let lists = [("request", &config.request), ("response", &config.response), ("always", &config.always)];
+        let pairs = lists.iter().flat_map(|(list, edits)| {
+            let set = edits.set.iter().map(|pair| ("set", pair));
+            set.chain(edits.add.iter().map(|pair| ("add", pair))).map(move |pair| (*list, pair))
+        });
+        let read = |(list, (way, (name, value))): (&str, (&str, (&String, &HeaderText)))| {
+            let keys = vec![list.to_owned(), way.to_owned(), name.clone()];
+            let named = Template::headers_in(&String::from_utf8_lossy(value.0.as_bytes()));
+            named.into_iter().map(move |name| (name, keys.clone()))
+        };
+        pairs.flat_map(read).collect()
     }
 
     fn headers_written(config: &Config) -> Vec<HeaderName> {
@@ -103,17 +159,9 @@ impl HttpFilter for Filter {
     }
 
     fn on_response(&self, response: &mut ResponseHeader, view: &ResponseView<'_>, (): &()) {
-        if view.own {
-            return;
+        if !view.own {
+            apply(&self.response, response, view);
         }
-        for edit in self.response.iter() {
-            // The names are valid and few, so nothing here can fail.
-            match edit {
-                Edit::Set(name, value) => _ = response.insert_header(name.clone(), value.clone()),
-                Edit::Add(name, value) => _ = response.append_header(name.clone(), value.clone()),
-                Edit::Remove(name) => _ = response.remove_header(name),
-                Edit::RemoveScheme(..) | Edit::RemoveCookie(_) | Edit::RemoveParameter(_) => {}
-            }
-        }
+        apply(&self.always, response, view);
     }
 }

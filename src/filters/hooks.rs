@@ -7,8 +7,9 @@ use http::HeaderName;
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::{Authenticated, CompileContext, Unauthenticated};
-use crate::exchange::{Edit, Exchange, Reason, Rejection};
+use crate::exchange::{Edit, Exchange, Reason, Rejection, RequestView};
 use crate::rules::payload::Step;
+use crate::rules::routing::PathPattern;
 
 /// The stages, in the order in which they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,8 +73,17 @@ pub struct ResponseView<'r> {
     pub request: &'r RequestHeader,
     /// The facts about the exchange.
     pub exchange: &'r Exchange,
+    /// The path pattern that matched it, if a route did.
+    pub pattern: Option<&'r PathPattern>,
     /// Whether the response is the gateway's own.
     pub own: bool,
+}
+
+impl<'r> ResponseView<'r> {
+    /// Returns the request, for texts that name values of it.
+    pub fn request_view(&self) -> RequestView<'r> {
+        RequestView { request: self.request, exchange: self.exchange, pattern: self.pattern, response: None }
+    }
 }
 
 /// A filter. The request's head is read-only: changes for the target are [`Edit`]s.

@@ -11,7 +11,7 @@ use super::{
     Chain, CompileContext, Consumers, FilterConfig, Identities, Memories, ResponseView, RouteFacts, SharedValues,
     consumer_digest,
 };
-use crate::exchange::{Exchange, Rejection};
+use crate::exchange::{Exchange, Rejection, RequestView};
 use crate::live::Live;
 use crate::notation::{Mistakes, Place};
 
@@ -55,7 +55,7 @@ pub(super) fn compile(yaml: &str) -> Result<Kit, String> {
     let mut filters = Vec::new();
     for (index, config) in configs.iter().enumerate() {
         let mut context = CompileContext {
-            route: RouteFacts::new("r", &[], "filter", true),
+            route: RouteFacts::new("r", &[], &[], "filter", true),
             place: Place::default().key("filters").index(index).key(config.key()),
             base: Path::new("."),
             live: &live,
@@ -113,7 +113,8 @@ impl Kit {
         let mut request = self.request.clone();
         self.exchange.edits.apply_to_query(&mut request);
         let mut headers = request.headers.clone();
-        self.exchange.edits.apply_to_headers(&mut headers);
+        let view = RequestView { request: &self.request, exchange: &self.exchange, pattern: None, response: None };
+        self.exchange.edits.apply_to_headers(&mut headers, &view);
         for name in self.request.headers.keys() {
             request.remove_header(name);
         }
@@ -130,7 +131,7 @@ impl Kit {
         body: &[u8],
         cut: usize,
     ) -> Result<Changed, Box<Rejection>> {
-        let view = ResponseView { request: &self.request, exchange: &self.exchange, own: false };
+        let view = ResponseView { request: &self.request, exchange: &self.exchange, pattern: None, own: false };
         let mut chain = self.chain.on_response(&mut head, &view, &mut self.memories)?;
         let mut out = Vec::new();
         for part in body.chunks(cut.max(1)) {

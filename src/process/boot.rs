@@ -158,7 +158,7 @@ fn acquire_resources(
 ) -> Result<Resources, StartError> {
     let admin = AdminSocket::acquire(&snapshot.admin.address, inherited)
         .map_err(|error| StartError::Other(loaded.redact(&error)))?;
-    let (sink, format) = snapshot.log.clone();
+    let sink = snapshot.log.0.clone();
     let threads = match snapshot.process.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
@@ -174,7 +174,7 @@ fn acquire_resources(
     Ok(Resources {
         operators: io("the admin listener", admin.listener())?,
         admin,
-        access_log: AccessLogger::open(sink, format).map_err(|e| StartError::Mistakes(access_log_error(loaded, &e)))?,
+        access_log: AccessLogger::open(sink).map_err(|e| StartError::Mistakes(access_log_error(loaded, &e)))?,
         accepting: workers.handle().clone(),
         workers: Workers(Some(workers)),
         threads,

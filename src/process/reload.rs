@@ -222,12 +222,8 @@ impl Supervisor {
 
     fn access_log(&self, snapshot: &Snapshot) -> std::io::Result<Arc<AccessLogger>> {
         let present = Arc::clone(&self.serving().access_log);
-        let (sink, format) = &snapshot.log;
-        if present.serves(sink, *format) {
-            Ok(present)
-        } else {
-            Ok(Arc::new(AccessLogger::open(sink.clone(), *format)?))
-        }
+        let (sink, _) = &snapshot.log;
+        if present.serves(sink) { Ok(present) } else { Ok(Arc::new(AccessLogger::open(sink.clone())?)) }
     }
 
     /// Returns notes about the changes that take effect at the next start only.

@@ -13,13 +13,14 @@ use ahash::AHashMap;
 use http::HeaderName;
 
 use crate::actions::Action;
+use crate::exchange::ErrorPages;
 use crate::filters::{Chain, Stage, announced_method};
 use crate::live::Maintained;
 use crate::notation::{AdminAddress, Rate, SecretText};
 use crate::rules::path::PathRules;
-use crate::rules::routing::{RequestFacts, RouteMatch, Router};
+use crate::rules::routing::{PathPattern, RequestFacts, RouteMatch, Router};
 use crate::telemetry::metrics::{CertificateState, METRICS, RouteMetrics};
-use crate::telemetry::{AccessLogger, Format, ProcessLog, Sink};
+use crate::telemetry::{AccessLogger, LogLayout, ProcessLog, Sink};
 use crate::upstreams::Upstream;
 
 pub use current::{Current, WorkerServing};
@@ -46,12 +47,18 @@ pub struct Snapshot {
     pub underscored: Vec<(HeaderName, HeaderName)>,
     /// The certificates of listeners, with the time at which each expires.
     pub certificates: Vec<CertificateState>,
+    /// The pages for rejections, where neither route nor listener has one.
+    pub errors: ErrorPages,
+    /// For each listener the filters that edit responses to requests without a route.
+    pub unrouted: Vec<Chain>,
+    /// The headers in which targets get the client's identity.
+    pub identity_headers: IdentityHeaders,
     /// The coarse limit of one address.
     pub shield: Option<Rate>,
     /// The operators' listener.
     pub admin: Admin,
-    /// The output and the format of the access log.
-    pub log: (Sink, Format),
+    /// The output and the layout of the access log.
+    pub log: (Sink, LogLayout),
     /// The settings of the process's own log.
     pub process_log: ProcessLog,
     /// Threads, draining, upgrades.
@@ -85,6 +92,13 @@ impl Snapshot {
     }
 }
 
+/// The headers in which targets get the client's identity; they are removed from what clients send.
+#[derive(Clone, Debug, Default)]
+pub struct IdentityHeaders {
+    /// That of the consumer's name.
+    pub consumer: Option<HeaderName>,
+}
+
 /// A snapshot with its access log, which a request holds.
 #[derive(Debug)]
 pub struct Serving {
@@ -99,6 +113,16 @@ impl Serving {
     pub fn route(&self, place: Option<usize>) -> Option<&Route> {
         self.snapshot.routes.get(place?)
     }
+
+    /// Returns the filters that edit responses to requests of that listener that have no route.
+    pub fn unrouted(&self, listener: Option<usize>) -> Option<&Chain> {
+        self.snapshot.unrouted.get(listener?)
+    }
+
+    /// Returns the path pattern of an entry of that listener's router.
+    pub fn pattern(&self, listener: Option<usize>, entry: Option<usize>) -> Option<&PathPattern> {
+        Some(&self.snapshot.routers.get(listener?)?.entry(entry?).path)
+    }
 }
 
 /// A route: what is done with the requests that match it.
@@ -110,6 +134,8 @@ pub struct Route {
     pub chains: Chains,
     /// The action that ends a request.
     pub action: Action,
+    /// The pages for rejections.
+    pub errors: ErrorPages,
     /// The most bytes of a request body, if other than the listener's.
     pub body: Option<u64>,
     /// Which of its paths are rejected.

@@ -48,7 +48,7 @@ pub fn complete(yaml: &str) -> String {
     if !text.contains("\nadmin:") {
         text.push_str("\nadmin: {address: 127.0.0.1:0}\n");
     }
-    if !text.contains("\nlog:") {
+    if !text.contains("\nlog:") && !text.starts_with("log:") {
         text.push_str("\nlog: {access: {output: file, file: access.log}}\n");
     }
     if !text.contains("\nprocess:") {

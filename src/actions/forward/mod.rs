@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::{ActionContext, ActionOutcome, HttpAction, MatchedRequest};
-use crate::notation::{Place, Template, nearest};
+use super::{ActionContext, ActionOutcome, HttpAction};
+use crate::exchange::{Reason, Rejection, RequestView, Template, TextForm};
+use crate::notation::{Place, nearest};
 use crate::rules::balance::{Algorithm, Balancer, Seat, hash_key};
 use crate::rules::identity::RequestKey;
+use crate::rules::path::hides_dot_segments;
 use crate::rules::routing::PathPattern;
 use crate::upstreams::{Class, Upstream};
 
@@ -131,11 +133,19 @@ impl HttpAction for Forward {
         let split = key.map(|name| (name.clone(), vec!["split_by".to_owned(), "header".to_owned()]));
         let deadline =
             forward.deadline_header.as_ref().map(|name| (name.0.clone(), vec!["deadline_header".to_owned()]));
-        split.into_iter().chain(deadline).collect()
+        let named = forward.rewrite.as_deref().map(Template::headers_in).unwrap_or_default().into_iter();
+        let rewrite = named.map(|name| (name, vec!["rewrite".to_owned()]));
+        split.into_iter().chain(deadline).chain(rewrite).collect()
     }
 
-    fn on_request(&self, _matched: &MatchedRequest<'_>) -> ActionOutcome<'_> {
-        ActionOutcome::Forward(self)
+    fn on_request(&self, view: &RequestView<'_>) -> ActionOutcome<'_> {
+        match &self.path {
+            // Parts of the client's own path were checked before.
+            PathEdit::Rewrite(to) if to.has_foreign_values() && leads_elsewhere(&to.fill_text(view)) => {
+                ActionOutcome::Reject(Rejection::new(Reason::BadPath, "a value would lead to another path"))
+            }
+            _ => ActionOutcome::Forward(self),
+        }
     }
 
     fn describe(&self) -> Vec<String> {
@@ -145,6 +155,11 @@ impl HttpAction for Forward {
         };
         self.upstreams.iter().map(line).collect()
     }
+}
+
+/// Returns whether a request target that was filled in has a path with dot segments.
+fn leads_elsewhere(target: &str) -> bool {
+    hides_dot_segments(target.split('?').next().unwrap_or_default())
 }
 
 impl Config {
@@ -248,12 +263,7 @@ fn path_edit(forward: &ForwardTo, context: &mut ActionContext<'_>) -> PathEdit {
                 let place = context.place.key("rewrite");
                 context.mistakes.add(&place, format!("expected a path that starts with /, found \"{text}\""));
             }
-            let mut known = super::params(entries);
-            let takes_rest = |path: &PathPattern| matches!(path, PathPattern::Segments { rest: true, .. });
-            if entries.iter().all(|entry| takes_rest(&entry.path)) {
-                known.push("*");
-            }
-            PathEdit::Rewrite(context.template(text, &known, "rewrite"))
+            PathEdit::Rewrite(context.template(text, TextForm::Target, &context.place.key("rewrite")))
         }
         (Some(_), Some(_)) => {
             context.mistakes.add(&context.place.clone(), "expected at most one of strip_prefix and rewrite");

@@ -45,6 +45,10 @@ pub struct ListenerState {
     pub key: ListenerKey,
     /// The name of the listener, which a reload may change.
     pub name: ArcSwap<String>,
+    /// The port of its socket.
+    pub port: u16,
+    /// The same as the value of a header.
+    pub port_text: HeaderValue,
     /// The last configuration that had the listener, once it is removed. Connections that are still open are served
     /// by it to their end.
     pub last: ArcSwapOption<WorkerServing>,

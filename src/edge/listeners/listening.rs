@@ -56,8 +56,8 @@ impl Listening {
         let (work, state) = watch::channel(AcceptState::Accept);
         let (closing, shutdown) = watch::channel(false);
         let drain = Arc::clone(&shared.drain);
-        let settings = Arc::new(Settings::new(listener, shared, shutdown.clone()));
         let address = socket.local_addr()?;
+        let settings = Arc::new(Settings::new(listener, address.port(), shared, shutdown.clone()));
         let accepting = accept(Arc::clone(&socket), Arc::clone(&settings), Arc::clone(&drain), shutdown, state);
         let accepting = Some(tokio::spawn(accepting));
         let (name, configured, activated) = (listener.name.clone(), bound.configured, bound.activated);

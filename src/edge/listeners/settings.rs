@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use http::HeaderValue;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 use pingora::server::ShutdownWatch;
@@ -39,12 +40,14 @@ pub struct Settings {
 pub struct TooMany;
 
 impl Settings {
-    /// Returns the settings of a listener that is about to start; `shutdown` says whether it closes.
-    pub fn new(listener: &Listener, shared: ListenerContext, shutdown: ShutdownWatch) -> Self {
+    /// Returns the settings of a listener that is about to start on that port; `shutdown` says whether it closes.
+    pub fn new(listener: &Listener, port: u16, shared: ListenerContext, shutdown: ShutdownWatch) -> Self {
         let settings = Self {
             listener_state: Arc::new(ListenerState {
                 key: listener.key(),
                 name: ArcSwap::from_pointee(listener.name.clone()),
+                port,
+                port_text: HeaderValue::from(port),
                 last: ArcSwapOption::empty(),
                 closing: AtomicBool::new(false),
             }),

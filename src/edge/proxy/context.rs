@@ -12,7 +12,7 @@ use super::mirror::Mirroring;
 use super::whole::WholeBody;
 use crate::actions::Forward;
 use crate::edge::listeners::{Connection, Pace, Progress, current_connection};
-use crate::exchange::{Client, Exchange, Rejection};
+use crate::exchange::{Client, ErrorPages, Exchange, Rejection, RenderedPage, RequestView, error_page};
 use crate::filters::Memories;
 use crate::rules::payload::BodyChain;
 use crate::rules::routing::PathPattern;
@@ -63,6 +63,13 @@ pub struct MatchedRoute {
     pub entry: usize,
     /// Whether the request is counted as under way on it.
     pub counted: bool,
+}
+
+impl MatchedRoute {
+    /// Returns the router's entry that matched, once there is one.
+    pub fn found(&self) -> Option<usize> {
+        self.route.map(|_| self.entry)
+    }
 }
 
 /// The progress of the request body.
@@ -154,10 +161,12 @@ impl Context {
             Some(connection) => connection.listener_state.serving(serving),
             None => (serving, None),
         };
+        let mut exchange = Exchange::new(client);
+        exchange.listener_port = connection.as_ref().map_or(0, |connection| connection.listener_state.port);
         Self {
             downstream: Downstream { connection, progress: Progress::current() },
             listener,
-            exchange: Exchange::new(client),
+            exchange,
             matched: MatchedRoute::default(),
             visit: None,
             mirroring: Mirroring::default(),
@@ -233,8 +242,19 @@ impl Context {
 
     /// Returns the path pattern that matched the request.
     pub fn pattern(&self) -> Option<&PathPattern> {
-        self.matched.route?;
-        let router = self.serving.snapshot.routers.get(self.listener?)?;
-        Some(&router.entry(self.matched.entry).path)
+        self.serving.pattern(self.listener, self.matched.found())
+    }
+
+    /// Returns the page for a rejection, if there is one that the client prefers to a problem document.
+    pub fn error_page(&self, rejection: &Rejection, request: &RequestHeader) -> Option<RenderedPage> {
+        let none = ErrorPages::default();
+        let of_route = self.route().map_or(&none, |route| &route.errors);
+        let of_listener = self.listener().map_or(&none, |listener| &listener.errors);
+        error_page(rejection, &self.view(request), [of_route, of_listener, &self.serving.snapshot.errors])
+    }
+
+    /// Returns the request, for texts that name values of it. `request` is its head as the client sent it.
+    pub fn view<'v>(&'v self, request: &'v RequestHeader) -> RequestView<'v> {
+        RequestView { request, exchange: &self.exchange, pattern: self.pattern(), response: None }
     }
 }

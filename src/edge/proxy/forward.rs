@@ -19,11 +19,13 @@ use crate::upstreams::Member;
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// The most fields that are added for a target, and some for filters.
-const MAX_ADDED_REQUEST_FIELDS: usize = 9;
+const MAX_ADDED_REQUEST_FIELDS: usize = 11;
 
 impl Gateway {
     /// Edits the head for the target: path, host, client, ids.
@@ -37,7 +39,7 @@ impl Gateway {
     ) -> Result<()> {
         let Some(forward) = ctx.forward() else { return Ok(()) };
         ctx.exchange.edits.apply_to_query(request);
-        set_path(request, forward, ctx)?;
+        set_path(came, request, forward, ctx)?;
         let host = host_for(came, forward, member);
         if let (Some(host), true) = (&host, request.uri.authority().is_some()) {
             set_authority(request, host);
@@ -49,11 +51,11 @@ impl Gateway {
         edit_headers(request, |headers| {
             // Reserved for all fields that are added, so that the map grows once.
             headers.reserve(MAX_ADDED_REQUEST_FIELDS);
-            ctx.exchange.edits.apply_to_headers(headers);
             if let Some(host) = host {
                 headers.insert(HOST, host);
             }
-            write_forwarding_fields(headers, asked_for, ctx);
+            write_forwarding_fields(headers, asked_for, forward, ctx);
+            ctx.exchange.edits.apply_to_headers(headers, &ctx.view(came));
             forward_deadline(headers, forward, deadline, ctx.exchange.grpc);
         });
         Ok(())
@@ -61,7 +63,7 @@ impl Gateway {
 }
 
 /// Writes the fields for the client and the ids that link logs and traces.
-fn write_forwarding_fields(headers: &mut HeaderMap, asked_for: Option<HeaderValue>, ctx: &Context) {
+fn write_forwarding_fields(headers: &mut HeaderMap, asked_for: Option<HeaderValue>, forward: &Forward, ctx: &Context) {
     let exchange = &ctx.exchange;
     let list = match headers.contains_key(X_FORWARDED_FOR) {
         true => forwarded_for(
@@ -83,6 +85,18 @@ fn write_forwarding_fields(headers: &mut HeaderMap, asked_for: Option<HeaderValu
             None => headers.remove(X_FORWARDED_HOST),
         };
     }
+    if !(exchange.peer_trusted && headers.contains_key(X_FORWARDED_PORT)) {
+        match &ctx.downstream.connection {
+            Some(connection) => headers.insert(X_FORWARDED_PORT, connection.listener_state.port_text.clone()),
+            None => headers.remove(X_FORWARDED_PORT),
+        };
+    }
+    write_prefix(headers, forward, exchange.peer_trusted);
+    if let (Some(name), Some(identity)) = (&ctx.serving.snapshot.identity_headers.consumer, &exchange.identity)
+        && let Ok(value) = HeaderValue::from_bytes(identity.name.as_bytes())
+    {
+        headers.insert(name.clone(), value);
+    }
     if let Some(id) = &exchange.request_id {
         headers.insert(X_REQUEST_ID, id.clone());
     }
@@ -102,7 +116,21 @@ fn write_forwarding_fields(headers: &mut HeaderMap, asked_for: Option<HeaderValu
     }
 }
 
-fn set_path(request: &mut RequestHeader, forward: &Forward, ctx: &Context) -> Result<()> {
+/// Writes the prefix that was stripped from the path, behind that of a trusted proxy.
+fn write_prefix(headers: &mut HeaderMap, forward: &Forward, trusted: bool) {
+    let PathEdit::Strip(stripped) = &forward.path else {
+        if !trusted {
+            headers.remove(X_FORWARDED_PREFIX);
+        }
+        return;
+    };
+    let before = headers.get(X_FORWARDED_PREFIX).filter(|_| trusted).map_or(&b""[..], HeaderValue::as_bytes);
+    if let Ok(value) = HeaderValue::from_bytes(&[before, stripped.as_bytes()].concat()) {
+        headers.insert(X_FORWARDED_PREFIX, value);
+    }
+}
+
+fn set_path(came: &RequestHeader, request: &mut RequestHeader, forward: &Forward, ctx: &Context) -> Result<()> {
     let path = request.uri.path();
     let changed = match &forward.path {
         PathEdit::Keep => return Ok(()),
@@ -111,16 +139,11 @@ fn set_path(request: &mut RequestHeader, forward: &Forward, ctx: &Context) -> Re
             Some(rest) if rest.starts_with('/') => rest.to_owned(),
             _ => return Ok(()),
         },
-        PathEdit::Rewrite(template) => {
-            let Some(pattern) = ctx.pattern() else { return Ok(()) };
-            let (params, rest) = (pattern.params(path).collect::<Vec<_>>(), pattern.rest(path));
-            template.fill(|name| {
-                if name == "*" { Some(rest) } else { params.iter().find(|(n, _)| *n == name).map(|(_, v)| *v) }
-            })
-        }
+        PathEdit::Rewrite(template) => template.fill_text(&ctx.view(came)),
     };
     let target = match request.uri.query() {
-        Some(query) => format!("{changed}?{query}"),
+        // The rewritten target may have a query of its own, which the client's follows.
+        Some(query) => format!("{changed}{}{query}", if changed.contains('?') { '&' } else { '?' }),
         None => changed,
     };
     let mut parts = request.uri.clone().into_parts();

@@ -102,6 +102,10 @@ impl Gateway {
             if rewritten {
                 REWRITTEN.iter().for_each(|name| _ = headers.remove(name));
             }
+            if let Some(name) = &ctx.serving.snapshot.identity_headers.consumer {
+                // Only the gateway says who calls.
+                headers.remove(name);
+            }
             if connection { drop_nominated(headers) } else { Ok(()) }
         })?;
         self.shield(ctx)

@@ -111,7 +111,8 @@ impl Gateway {
         let serving = Arc::clone(&ctx.serving);
         let Some(route) = serving.route(ctx.matched.route) else { return Ok(()) };
         let whole = response.headers.contains_key(CONTENT_LENGTH);
-        let view = ResponseView { request, exchange: &ctx.exchange, own: false };
+        let pattern = serving.pattern(ctx.listener, ctx.matched.found());
+        let view = ResponseView { request, exchange: &ctx.exchange, pattern, own: false };
         match route.filters(ctx.listener).on_response(response, &view, &mut ctx.memories) {
             Ok(body) => ctx.body = body,
             Err(rejection) => return Err(fail_with(ctx, rejection)),

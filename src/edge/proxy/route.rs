@@ -13,8 +13,8 @@ use super::context::Side;
 use super::intake::is_asterisk;
 use super::pick::fail_with;
 use super::{Context, Gateway};
-use crate::actions::{ActionOutcome, Forward, MatchedRequest, PathEdit};
-use crate::exchange::{Reason, Rejection};
+use crate::actions::{ActionOutcome, Forward, PathEdit};
+use crate::exchange::{Reason, Rejection, RequestValue};
 use crate::rules::path::{Ambiguity, hides_dot_segments};
 use crate::rules::routing::{RequestFacts, RouteMatch, allow};
 use crate::snapshot::Route;
@@ -38,15 +38,7 @@ impl Gateway {
             Box::pin(self.reject(session, &rejection, ctx)).await?;
             return Ok(true);
         }
-        let outcome = match ctx.pattern() {
-            Some(pattern) => route.action.on_request(&MatchedRequest {
-                request: session.req_header(),
-                exchange: &ctx.exchange,
-                pattern,
-            }),
-            None => ActionOutcome::Reject(Rejection::new(Reason::Internal, "")),
-        };
-        match outcome {
+        match route.action.on_request(&ctx.view(session.req_header())) {
             // The admission comes after a cache look-up.
             ActionOutcome::Forward(_) => return Ok(false),
             ActionOutcome::Reject(rejection) => Box::pin(self.reject(session, &rejection, ctx)).await?,
@@ -150,12 +142,14 @@ fn check_path(request: &RequestHeader, ctx: &Context, route: &Route) -> Result<(
     }
     let Some(Forward { path: PathEdit::Rewrite(to), .. }) = route.action.forward() else { return Ok(()) };
     let Some(pattern) = ctx.pattern() else { return Ok(()) };
-    let leads_elsewhere = |(name, value): &(&str, &str)| {
-        to.names(name) && (Ambiguity::of(value).encoded_slash || hides_dot_segments(value))
+    let leads_elsewhere = |value: &RequestValue| match value {
+        RequestValue::Param(name) => pattern
+            .value(path, name)
+            .is_some_and(|value| Ambiguity::of(value).encoded_slash || hides_dot_segments(value)),
+        RequestValue::Rest => hides_dot_segments(pattern.rest(path)),
+        _ => false,
     };
-    if pattern.params(path).any(|param| leads_elsewhere(&param))
-        || (to.names("*") && hides_dot_segments(pattern.rest(path)))
-    {
+    if to.values().any(leads_elsewhere) {
         return Err(Rejection::new(Reason::BadPath, "a part of the path has an encoded slash or dot segment"));
     }
     Ok(())

@@ -60,7 +60,8 @@ impl Gateway {
             head.append_header(SET_COOKIE, cookie)?;
         }
         if let Some(route) = ctx.serving.route(ctx.matched.route) {
-            let view = ResponseView { request: session.req_header(), exchange: &ctx.exchange, own: false };
+            let pattern = ctx.serving.pattern(ctx.listener, ctx.matched.found());
+            let view = ResponseView { request: session.req_header(), exchange: &ctx.exchange, pattern, own: false };
             route.filters(ctx.listener).on_head(&mut head, &view, &mut ctx.memories);
         }
         drop_from_response(&mut head);

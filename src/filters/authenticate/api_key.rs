@@ -112,7 +112,7 @@ impl HttpFilter for Filter {
         let Some(name) = owner(&key).or_else(by_hand) else {
             return Err(Unauthenticated::invalid(self.challenge(Reason::ApiKeyInvalid)));
         };
-        let identity = Some(Identity { name: Arc::clone(name) });
+        let identity = Some(Identity { name: Arc::clone(name), claims: None });
         let edits = if header.is_some() { smallvec![Arc::clone(&self.unread)] } else { SmallVec::new() };
         Ok(Authenticated { identity, edits })
     }

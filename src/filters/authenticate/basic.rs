@@ -110,7 +110,7 @@ impl HttpFilter for Filter {
             Box::pin(self.passwords.verify(exchange.client, username, account.is_some(), hash, password)).await;
         match (verdict, account) {
             (PasswordVerdict::Right, Some(account)) => {
-                let identity = Identity { name: Arc::clone(&account.name) };
+                let identity = Identity { name: Arc::clone(&account.name), claims: None };
                 Ok(Authenticated { identity: Some(identity), ..Authenticated::default() })
             }
             (PasswordVerdict::Right, None) | (PasswordVerdict::Wrong, _) => Err(invalid()),

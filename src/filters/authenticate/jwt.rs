@@ -15,7 +15,7 @@ use serde::Deserialize;
 use smallvec::smallvec;
 
 use super::{Authenticated, Unauthenticated};
-use crate::exchange::{Edit, Exchange, Identity, Reason, Rejection};
+use crate::exchange::{Edit, Exchange, Reason, Rejection};
 use crate::filters::{CompileContext, HttpFilter, Stage};
 use crate::notation::{Duration, File, Header, KeySource, Secret, SecretParameter};
 use crate::rules::routing::{cookies, form_decode, raw_parameters};
@@ -201,7 +201,7 @@ impl HttpFilter for Filter {
         };
         match verified {
             Ok(verified) => Ok(Authenticated {
-                identity: verified.name.as_ref().map(|name| Identity { name: Arc::clone(name) }),
+                identity: verified.identity.clone(),
                 edits: smallvec![Arc::clone(&verified.edits), Arc::clone(&self.unread[place as usize])],
             }),
             Err(Unverified::Unavailable(why)) => Err(Unauthenticated::unavailable(why)),

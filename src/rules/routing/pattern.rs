@@ -1,5 +1,6 @@
 //! Patterns for hosts and paths.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
@@ -171,16 +172,37 @@ impl PathPattern {
         Ok(Segment::Literal(step.to_owned()))
     }
 
-    /// Returns the names of the pattern's parameters.
-    pub fn param_names(&self) -> impl Iterator<Item = &str> {
-        let segments: &[Segment] = match self {
-            Self::Segments { segments, .. } => segments,
-            Self::Regex(_) => &[],
-        };
-        segments.iter().filter_map(|segment| match segment {
-            Segment::Param(name) if !name.is_empty() => Some(name.as_str()),
-            _ => None,
-        })
+    /// Returns the names of the pattern's parameters; for an expression those of its groups, which also have numbers
+    /// from 1.
+    pub fn param_names(&self) -> Vec<Cow<'_, str>> {
+        match self {
+            Self::Segments { segments, .. } => {
+                let named = segments.iter().filter_map(|segment| match segment {
+                    Segment::Param(name) if !name.is_empty() => Some(Cow::Borrowed(name.as_str())),
+                    _ => None,
+                });
+                named.collect()
+            }
+            Self::Regex(expression) => {
+                let names = expression.capture_names().flatten().map(Cow::Borrowed);
+                names.chain((1..expression.captures_len()).map(|n| Cow::Owned(n.to_string()))).collect()
+            }
+        }
+    }
+
+    /// Returns the value of the parameter, or of the expression's group, of that name in `path`.
+    pub fn value<'p>(&self, path: &'p str, name: &str) -> Option<&'p str> {
+        match self {
+            Self::Segments { .. } => self.params(path).find(|(known, _)| *known == name).map(|(_, value)| value),
+            Self::Regex(expression) => {
+                let groups = expression.captures(path)?;
+                let group = match name.parse() {
+                    Ok(number) => groups.get(number),
+                    Err(_) => groups.name(name),
+                };
+                group.map(|found| found.as_str())
+            }
+        }
     }
 
     /// Returns the part of a path that the pattern's final `/*` matches, without the slash before it.
@@ -304,5 +326,11 @@ mod tests {
         }
         let pattern: PathPattern = "/v/{a}/x/{b}".parse().expect("fine");
         assert_eq!(pattern.params("/v/1/x/2").collect::<Vec<_>>(), [("a", "1"), ("b", "2")]);
+        let pattern: PathPattern = "~^/v(?<version>[0-9]+)/([a-z]+)".parse().expect("fine");
+        assert_eq!(pattern.param_names(), ["version", "1", "2"]);
+        for (name, value) in [("version", Some("2")), ("1", Some("2")), ("2", Some("users")), ("3", None), ("x", None)]
+        {
+            assert_eq!(pattern.value("/v2/users/7", name), value, "{name}");
+        }
     }
 }

@@ -101,6 +101,19 @@ pub fn allow(methods: &[Method]) -> String {
     names.join(", ")
 }
 
+/// Returns the names of the parameters that every path of a route has, and `*` where each has a rest.
+pub fn common_params(entries: &[RouteEntry]) -> Vec<String> {
+    let Some(first) = entries.first() else { return Vec::new() };
+    let named = |entry: &RouteEntry, name: &str| entry.path.param_names().iter().any(|other| other == name);
+    let everywhere = |name: &str| entries.iter().all(|entry| named(entry, name));
+    let mut names: Vec<String> = first.path.param_names().into_iter().map(Into::into).collect();
+    names.retain(|name| everywhere(name));
+    if entries.iter().all(|entry| matches!(entry.path, PathPattern::Segments { rest: true, .. })) {
+        names.push("*".to_owned());
+    }
+    names
+}
+
 #[derive(Debug, Default)]
 struct PathNode {
     literals: AHashMap<Box<str>, usize>,

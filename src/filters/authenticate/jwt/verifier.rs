@@ -7,10 +7,10 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{HeaderName, HeaderValue};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{AlgorithmName, Audience, Config};
-use crate::exchange::Edit;
+use crate::exchange::{Claims, Edit, Identity, claim as find_claim, claim_text};
 use crate::filters::{CompileContext, Consumers, consumer_digest};
 use crate::live::{KeySet, KeyStore, KeyStoreShape, VerifiedTokens, VerifyingKey};
 use crate::notation::{KeySetSource, KeySource};
@@ -22,8 +22,8 @@ const MAX_TOKEN: usize = 8 * 1024;
 /// The result for a verified token.
 #[derive(Debug)]
 pub struct Verified {
-    /// The identity of the client.
-    pub name: Option<Arc<str>>,
+    /// The identity of the client; `None` when the token does not identify it.
+    pub identity: Option<Identity>,
     /// Headers for the target.
     pub edits: Arc<[Edit]>,
 }
@@ -131,8 +131,9 @@ impl Verifier {
         let head = self.head(token)?;
         let set = self.keys_for(&head, set).await?;
         let claims = self.check(token, &head, &set)?;
-        let verified = Arc::new(self.accept(&claims)?);
-        if let Some(expires) = claims.get("exp").and_then(Value::as_f64) {
+        let expires = claims.get("exp").and_then(Value::as_f64);
+        let verified = Arc::new(self.accept(claims)?);
+        if let Some(expires) = expires {
             self.cached.insert(
                 consumer_digest(token),
                 Arc::clone(&verified),
@@ -187,7 +188,7 @@ impl Verifier {
 
     /// Checks signature and claims with the keys that may apply: for a token that names none, all keys for its
     /// algorithm, of which a set has few ([`crate::live::MAX_KEYS`]).
-    fn check(&self, token: &[u8], head: &TokenHead, set: &KeySet) -> Result<Map<String, Value>, Unverified> {
+    fn check(&self, token: &[u8], head: &TokenHead, set: &KeySet) -> Result<Claims, Unverified> {
         use jsonwebtoken::errors::ErrorKind;
         let meant = |key: &&VerifyingKey| match (&head.kid, &key.id) {
             (Some(asked), Some(id)) => asked == id,
@@ -198,7 +199,7 @@ impl Verifier {
         validation.algorithms = vec![head.algorithm];
         let mut last = Unverified::Invalid("the token's key is not known");
         for key in set.keys.iter().filter(meant).filter(fits) {
-            match jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, &validation) {
+            match jsonwebtoken::decode::<Claims>(token, &key.key, &validation) {
                 Ok(data) => return Ok(data.claims),
                 Err(error) => {
                     last = match error.kind() {
@@ -223,7 +224,7 @@ impl Verifier {
     }
 
     /// Returns what the gateway needs of the claims of a valid token.
-    fn accept(&self, claims: &Map<String, Value>) -> Result<Verified, Unverified> {
+    fn accept(&self, claims: Claims) -> Result<Verified, Unverified> {
         // It is one string (RFC 7519, section 4.1.1); the crate accepts a list with the issuer in it.
         if claims.get("iss").is_some_and(|issuer| !issuer.is_string()) {
             return Err(Unverified::Invalid("the token's issuer is not a text"));
@@ -239,28 +240,21 @@ impl Verifier {
             return Err(Unverified::Invalid("the token is not of a known consumer"));
         }
         let edits = self.forward.iter().filter_map(|(claim, name)| {
-            let value = HeaderValue::from_bytes(claim_text(claims.get(claim)?).as_bytes()).ok()?;
+            let value = HeaderValue::from_bytes(claim_text(find_claim(&claims, claim)?).as_bytes()).ok()?;
             Some(Edit::Set(name.clone(), value))
         });
         // A subject without a consumer is distinct from all consumers, and from the same subject of another issuer:
         // no consumer's name has a #.
         let stranger = || subject.map(|s| Arc::from(format!("{}#{s}", issuer.unwrap_or_default())));
-        Ok(Verified { name: known.or_else(stranger), edits: edits.collect() })
+        let (name, edits) = (known.or_else(stranger), edits.collect());
+        let identity = name.map(|name| Identity { name, claims: Some(Arc::new(claims)) });
+        Ok(Verified { identity, edits })
     }
 }
 
 struct TokenHead {
     algorithm: Algorithm,
     kid: Option<String>,
-}
-
-/// Returns a claim as the value of a header: a string as it is, a list joined by commas.
-fn claim_text(claim: &Value) -> String {
-    match claim {
-        Value::String(text) => text.clone(),
-        Value::Array(items) => items.iter().map(claim_text).collect::<Vec<_>>().join(","),
-        other => other.to_string(),
-    }
 }
 
 fn allowed(config: &Config) -> Vec<Algorithm> {
