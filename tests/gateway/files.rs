@@ -417,7 +417,7 @@ fn a_new_release_is_served_at_once_and_a_root_must_be_there() {
     assert_eq!(line["detail"], "the root: No such file or directory (os error 2)");
     let reloaded = gateway.reload();
     assert!(reloaded.status != 200 && reloaded.text().contains("cannot serve the files of"), "{}", reloaded.text());
-    let of_reason = "portcullis_requests_ended_total{reason=\"served\"}";
+    let of_reason = "portcullis_requests_ended_total{reason=\"served\",route=\"site\"}";
     eventually("the requests are counted", || client::get(gateway.admin, "/metrics").text().contains(of_reason));
 }
 
