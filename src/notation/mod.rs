@@ -6,6 +6,7 @@
 mod header_names;
 mod key_by;
 mod mistake;
+mod suggest;
 mod text;
 mod types;
 mod units;
@@ -13,6 +14,7 @@ mod units;
 pub use header_names::{carries_credentials, is_named_like_secret};
 pub use key_by::KeyBy;
 pub use mistake::{KeyWord, MAX_SHOWN, Mistake, Mistakes, Place, PlaceStep, nearest};
+pub use suggest::spelling;
 pub use text::{Fact, check_format, expression_of, expression_size, fact_of, normal_form};
 pub use types::*;
 pub use units::Rate;

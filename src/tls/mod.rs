@@ -11,7 +11,7 @@ mod roots;
 mod server;
 mod tickets;
 
-pub use certificates::{PeerRoots, chain_and_key, trusted_roots};
+pub use certificates::{PeerRoots, chain_and_key, trusted_roots, validity};
 pub use client::client_config;
 pub use file::{FileVersion, MAX_MATERIAL, read_file, read_text};
 pub use own_certificate::{is_verified_later, verify_own_certificate};
