@@ -57,6 +57,10 @@ mod key_sets;
 mod limits;
 #[path = "gateway/listeners.rs"]
 mod listeners;
+#[path = "gateway/log_formats.rs"]
+mod log_formats;
+#[path = "gateway/operators.rs"]
+mod operators;
 #[path = "gateway/payload.rs"]
 mod payload;
 #[path = "gateway/process.rs"]

@@ -96,6 +96,11 @@ impl Action {
 }
 
 impl ActionConfig {
+    /// Returns an empty response, which stands for no action.
+    pub fn nothing() -> Self {
+        Self::Respond(respond::Config::default())
+    }
+
     /// Returns the action's key in the YAML.
     pub fn key(&self) -> &'static str {
         key_of(self)

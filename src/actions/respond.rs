@@ -20,7 +20,7 @@ use crate::tls::read_file;
 const MAX_FILE: u64 = 1 << 20;
 
 /// A response of the gateway's own.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Respond")]
 pub struct Config {

@@ -11,7 +11,7 @@ use super::operator::{CommandFailed, Operator, address, counted, print_changes, 
 use crate::compile::compile;
 use crate::config::{Change, Inherited, Loaded};
 use crate::live::Live;
-use crate::notation::{Mistake, Mistakes};
+use crate::notation::{AdminAddress, Mistake, Mistakes};
 use crate::process::{NeededSocket, bind_listeners, overlap};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{complain, say};
@@ -37,7 +37,7 @@ pub struct Check {
     pub against_running: bool,
     /// The running gateway's admin listener, if it is not at the address in the configuration
     #[arg(long, value_name = "ADDRESS", value_parser = address, requires = "against_running")]
-    pub admin: Option<SocketAddr>,
+    pub admin: Option<AdminAddress>,
 }
 
 /// The format of the output.
@@ -86,7 +86,7 @@ impl Check {
 
     /// Returns what would change. Fails if the change is not possible.
     fn dry_run(&self, loaded: &Loaded, snapshot: &Snapshot) -> Result<Vec<Change>, CommandFailed> {
-        let operator = Operator { config: self.config.clone(), admin: self.admin };
+        let operator = Operator { config: Some(self.config.clone()), admin: self.admin.clone(), token_file: None };
         let running = operator.compare(loaded)?;
         // Addresses that the running gateway leaves are free for the new configuration.
         let is_its_own = |wanted: SocketAddr| {

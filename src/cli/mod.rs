@@ -9,10 +9,12 @@ mod hash;
 mod operator;
 mod reload;
 mod run;
+mod running_gateway;
 mod schema;
+mod show;
 mod upgrade;
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
@@ -51,6 +53,8 @@ pub enum Command {
     Reload(reload::Reload),
     /// Show how a configuration differs from the running one
     Diff(diff::Diff),
+    /// Print what a running gateway shows: its routes, targets, configuration, metrics
+    Show(show::Show),
     /// Replace a running gateway with the binary that is now at its path, losing nothing
     Upgrade(upgrade::Upgrade),
     /// Show which route a request takes, through which filters, and which was the runner-up
@@ -96,22 +100,3 @@ fn load_file(path: &Path) -> Result<Loaded, Mistakes> {
 
 /// The most bytes of standard input that are read as a configuration.
 const MAX_INPUT: u64 = 64 << 20;
-
-/// Sends the process's own log to standard error.
-pub fn init_log(quiet: bool) {
-    // Pingora reports the errors of single connections; they are counted, and not worth a line each.
-    let default = if quiet { "warn" } else { "info" };
-    let filters = format!(
-        "{default},pingora=off,pingora_core=off,pingora_proxy=off,pingora_load_balancing=off,pingora_cache=off"
-    );
-    let mut builder = env_logger::Builder::new();
-    builder.target(crate::telemetry::log_target());
-    builder.parse_filters(&std::env::var("RUST_LOG").unwrap_or(filters));
-    builder.format(|out, record| {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let now = chrono::DateTime::from_timestamp(since.as_secs() as i64, since.subsec_nanos()).unwrap_or_default();
-        writeln!(out, "{} {:<5} {}", now.format("%Y-%m-%dT%H:%M:%S%.3fZ"), record.level(), record.args())
-    });
-    // A test may have set one before.
-    let _ = builder.try_init();
-}

@@ -43,6 +43,19 @@ impl<'w> RouteCompiler<'w> {
         chains
     }
 
+    /// Compiles for each listener the filters that edit responses to requests without a route: `headers` of defaults
+    /// and of the listener.
+    pub fn unrouted(&mut self, inherited: &Inherited<'w>) -> Vec<Chain> {
+        let route = config::RouteConfig::unrouted();
+        let listeners = 0..self.listeners.len();
+        let chain = |listener| {
+            let mut selected = inherited.select(&route, &[], Some(listener), &mut AHashSet::new());
+            selected.retain(|one| matches!(one.config, FilterConfig::Headers(_)));
+            self.chain(&mut HashMap::new(), &route, &[], &selected)
+        };
+        listeners.map(chain).collect()
+    }
+
     /// Notes entries of `without` that leave nothing out.
     fn check_without(
         &mut self,

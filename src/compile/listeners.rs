@@ -7,7 +7,7 @@ use ahash::AHashMap;
 use rustls::sign::CertifiedKey;
 
 use crate::config::{self, Loaded, Protocol, TlsVersion};
-use crate::notation::{Mistakes, Place};
+use crate::notation::{AdminAddress, Mistakes, Place};
 use crate::snapshot::{ConnectionLimits, HttpListener, Limits, Listener, ListenerSpec, Transport};
 use crate::tls::{ServerSettings, chain_and_key, validity};
 
@@ -43,8 +43,10 @@ pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes, warnings: &mut Mistakes
                 .add(&place.key("address"), address_taken(&loaded.listener_place(first), taken_by[first].1 != address));
         }
         taken_by.push((transport, address));
-        let admin = loaded.config.admin.address.0;
-        if transport == Transport::Tcp && overlaps(address, admin) {
+        if let AdminAddress::Tcp(admin) = loaded.config.admin.address.0
+            && transport == Transport::Tcp
+            && overlaps(address, admin)
+        {
             mistakes.add(&Place::default().key("admin").key("address"), address_taken(&place, address != admin));
         }
         if let (ListenerSpec::Http(http), Some(tls)) = (&compiled.kind, &listener.tls)
@@ -85,6 +87,7 @@ fn one(loaded: &Loaded, listener: &config::ListenerConfig, place: &Place, mistak
             config::ListenerKind::Http => ListenerSpec::Http(http(loaded, listener, place, mistakes)),
         },
         trusted_proxies: listener.trusted_proxies.iter().map(|n| n.0).collect(),
+        errors: super::errors::compile(&listener.errors, &place.key("errors"), &Vec::new, mistakes),
         connections: ConnectionLimits {
             connections: limits.connections as usize,
             per_address: limits.connections_per_address.unwrap_or((limits.connections / 2).max(64)),

@@ -10,9 +10,12 @@ use super::paths::{bypasses, path_rules};
 use super::work::RouteCompiler;
 use crate::actions::{Action, ActionConfig, ActionContext};
 use crate::config::{self, Inherited, OneOrMany, TextRule, TextTest};
+use crate::filters::Chain;
 use crate::filters::Stage;
 use crate::notation::{Header, Place, nearest};
-use crate::rules::routing::{HostPattern, PathPattern, Predicates, RouteEntry, Router, Segment, TextMatch};
+use crate::rules::routing::{
+    HostPattern, PathPattern, Predicates, RouteEntry, Router, Segment, TextMatch, common_params,
+};
 use crate::snapshot::{Chains, Route};
 
 /// The most routes of a configuration.
@@ -26,7 +29,7 @@ const MAX_ENTRIES: usize = 500_000;
 
 impl<'w> RouteCompiler<'w> {
     /// Compiles all routes, and a router for each listener.
-    pub fn compile(&mut self) -> (Vec<Route>, Vec<Router>) {
+    pub fn compile(&mut self) -> (Vec<Route>, Vec<Router>, Vec<Chain>) {
         let config = &self.loaded.config;
         let mut entries: Vec<Vec<RouteEntry>> = self.listeners.iter().map(|_| Vec::new()).collect();
         let mut routes = Vec::with_capacity(config.routes.len());
@@ -34,7 +37,7 @@ impl<'w> RouteCompiler<'w> {
         if config.routes.len() > MAX_ROUTES {
             let text = format!("{} routes are too many: at most {MAX_ROUTES} are allowed", config.routes.len());
             self.mistakes.add(&Place::default().key("routes"), text);
-            return (routes, Vec::new());
+            return (routes, Vec::new(), Vec::new());
         }
         let mut count = 0;
         let inherited = Inherited::new(self.loaded, self.mistakes);
@@ -56,7 +59,7 @@ impl<'w> RouteCompiler<'w> {
                      name the listeners that a route is for"
                 );
                 self.mistakes.add(&place.key("match"), text);
-                return (routes, Vec::new());
+                return (routes, Vec::new(), Vec::new());
             }
             for listener in &bound {
                 entries[*listener].extend(own.iter().cloned());
@@ -64,6 +67,7 @@ impl<'w> RouteCompiler<'w> {
             let chains = self.chains(&inherited, route, &place, &bound, &own);
             routes.push(self.route(route, &own, &place, chains));
         }
+        let unrouted = self.unrouted(&inherited);
         inherited.warn_of_unused(self.warnings);
         for list in &entries {
             self.check_conflicts(list);
@@ -80,7 +84,7 @@ impl<'w> RouteCompiler<'w> {
         let routers: Vec<Router> = entries.into_iter().map(Router::new).collect();
         self.check_consumer_limits();
         self.warn_of_routes(&routes, &routers);
-        (routes, routers)
+        (routes, routers, unrouted)
     }
 
     /// Returns the places of the listeners that the route is for.
@@ -231,6 +235,12 @@ impl<'w> RouteCompiler<'w> {
             name: route.name.0.clone(),
             paths: path_rules(&route.paths, &self.loaded.config.paths, authenticates),
             action: self.action(&route.action, entries, place.key("action")),
+            errors: super::errors::compile(
+                &route.errors,
+                &place.key("errors"),
+                &|| common_params(entries),
+                self.mistakes,
+            ),
             body: route.body.as_ref().map(|b| b.0),
             chains,
             metrics: OnceLock::new(),

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::errors::Errors;
 use super::filters::FilterEntry;
 use crate::notation::{Duration, File, Listen, Name, Network, Size};
 
@@ -29,6 +30,9 @@ pub struct ListenerConfig {
     /// Filters of all requests on this listener, whichever route they match.
     #[serde(default)]
     pub filters: Vec<FilterEntry>,
+    /// The pages for rejections of requests on this listener, by status or class of statuses.
+    #[serde(default)]
+    pub errors: Errors,
     /// The limits of a connection and a request.
     #[serde(default)]
     pub limits: ListenerLimits,

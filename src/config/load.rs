@@ -6,9 +6,10 @@ use std::sync::{Arc, LazyLock};
 use super::facts::{self, NamedResources, SCHEMA};
 use super::include::Substitution;
 use super::redact::Redactor;
+use super::shown::{Shown, ShownLater};
 use super::trail::Trail;
 use super::tree::{self, BadYaml, Node, Size, Spot, Value};
-use super::{Config, Flat, Inherited, check, include, read};
+use super::{Config, Flat, Inherited, admin, check, include, read, shown};
 use crate::notation::{KeyWord, Mistake, Mistakes, Place, PlaceStep};
 use crate::tls::read_text;
 
@@ -25,6 +26,8 @@ pub struct Loaded {
     /// The errors so far; the sections concerned are not in `config`.
     pub mistakes: Mistakes,
     left_out: LeftOut,
+    /// The places of references that cannot be resolved here.
+    unresolved: Vec<Place>,
     files: Vec<PathBuf>,
     /// The files of `${file:…}` references.
     substituted: Vec<String>,
@@ -68,6 +71,12 @@ impl Loaded {
         self.left_out.0.iter().any(|(s, entry)| s == section && entry.as_ref().is_none_or(named))
     }
 
+    /// Returns whether these errors are all about references that cannot be resolved here, `${env:…}` and `${file:…}`:
+    /// another process, with another environment, may resolve them.
+    pub fn are_unresolved(&self, mistakes: &Mistakes) -> bool {
+        !mistakes.is_cut() && mistakes.0.iter().all(|mistake| self.unresolved.contains(&mistake.place))
+    }
+
     /// Returns every value by its path.
     pub fn flat(&self) -> Flat {
         let mut flat = Flat::of(&self.tree);
@@ -84,9 +93,9 @@ impl Loaded {
         Flat::at_start(&self.tree, &self.base)
     }
 
-    /// Returns every value by its path, computed on first use: for a large configuration that takes a while.
-    pub fn flat_later(self) -> FlatLater {
-        Arc::new(LazyLock::new(Box::new(move || self.flat())))
+    /// Returns what operators see of the configuration, computed on first use: for a large one that takes a while.
+    pub fn shown_later(self) -> ShownLater {
+        Arc::new(LazyLock::new(Box::new(move || Shown { document: shown::packed(&self.tree), flat: self.flat() })))
     }
 
     /// Returns a digest of all values at a place, with the contents of the files that they name.
@@ -120,9 +129,6 @@ impl Loaded {
         &self.files
     }
 }
-
-/// A flat configuration that is computed on first use.
-pub type FlatLater = Arc<LazyLock<Flat, Box<dyn FnOnce() -> Flat + Send>>>;
 
 /// Reads a configuration from a file and all that it includes.
 ///
@@ -163,10 +169,13 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
     let again = reading.again;
     let include = Place::default().key("include");
     let lacks_files = mistakes.0.iter().any(|m| m.place.0.is_empty() || m.place.0.starts_with(&include.0));
+    let before = mistakes.0.len();
     let mut notes =
         Substitution { mistakes: &mut mistakes, size: &mut size, files: Vec::new(), redactor: Redactor::default() };
     include::substitute(&mut tree, &base, &Trail::Root, &mut notes);
     let Substitution { files: substituted, redactor, .. } = notes;
+    let unresolved = mistakes.0.iter().skip(before).map(|mistake| mistake.place.clone()).collect();
+    admin::expand(&mut tree);
     let mut seen = Mistakes::default();
     check::check(&mut tree, schema, &mut seen);
     // If the text could not be assembled, what else it has is unknown.
@@ -196,7 +205,7 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
     match config {
         Ok(config) => {
             let named = NamedResources::of(&tree);
-            Ok(Loaded { config, base, mistakes, left_out, files, substituted, redactor, tree, named })
+            Ok(Loaded { config, base, mistakes, left_out, unresolved, files, substituted, redactor, tree, named })
         }
         // The check above accepts what serde accepts; should they ever differ, serde decides.
         Err(error) if mistakes.is_empty() => {
@@ -205,6 +214,10 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
         Err(_) => Err(locate(mistakes, &tree, &files, &redactor)),
     }
 }
+
+/// The sections of which an error leaves out one entry alone. The keys of `admin` and `process` are independent of each
+/// other: an operator who cannot read the admin token still finds the address.
+const PRUNED_BY_ENTRY: &[&str] = &["routes", "listeners", "upstreams", "consumers", "filter_sets", "admin", "process"];
 
 /// The parts of a configuration that were left out because of errors: sections, and in them keys or numbers.
 #[derive(Debug, Default)]
@@ -216,7 +229,7 @@ impl LeftOut {
         let mut all = Vec::new();
         for mistake in &mistakes.0 {
             let Some(PlaceStep::Key(section) | PlaceStep::Name(section)) = mistake.place.0.first() else { continue };
-            let of_many = matches!(&**section, "routes" | "listeners" | "upstreams" | "consumers" | "filter_sets");
+            let of_many = PRUNED_BY_ENTRY.contains(&&**section);
             let entry = (section.clone(), if of_many { mistake.place.0.get(1).map(PlaceStep::below) } else { None });
             if !all.contains(&entry) {
                 all.push(entry);

@@ -2,10 +2,12 @@
 //!
 //! Nothing here serves traffic: `compile` turns a [`Config`] into a snapshot.
 
+mod admin;
 mod balance;
 mod check;
 mod coerce;
 mod consumer;
+mod errors;
 mod facts;
 mod filters;
 mod flat;
@@ -21,6 +23,7 @@ mod redact;
 mod resilience;
 mod route;
 mod selection;
+mod shown;
 mod trail;
 mod tree;
 mod upstream;
@@ -36,16 +39,21 @@ use crate::notation::Name;
 
 pub use balance::{BalanceConfig, HashTable};
 pub use consumer::{Consumer, Credential};
+pub use errors::{ErrorPageConfig, Errors};
 pub use facts::read_at_start;
 pub use filters::{Defaults, FilterEntry};
 pub use flat::{Change, Flat};
 pub use health::{ActiveHealth, PassiveHealth, ProbeMethod};
 pub use listener::{Certificate, ListenerConfig, ListenerKind, Protocol, Tls, TlsVersion};
-pub use load::{FlatLater, Loaded, load, load_text};
-pub use operation::{AdminConfig, IdentityHeadersConfig, LogFormat, LogOutput, Logging, ProcessConfig, Shield};
+pub use load::{Loaded, load, load_text};
+pub use operation::{
+    AccessLog, AdminConfig, IdentityHeadersConfig, LogFormat, LogLevel, LogOutput, Logging, ProcessConfig,
+    ProcessLogFormat, Shield,
+};
 pub use resilience::{Breaker, RetryConfig, RetryWhen, SameSite, StickyConfig, UpstreamLimits};
 pub use route::{OneOrMany, PathRule, Paths, RouteConfig, TextRule, TextTest};
 pub use selection::{FilterLevel, Inherited, Selected, all_filters};
+pub use shown::ShownLater;
 pub use upstream::{Discovery, Timeouts, UpstreamConfig, UpstreamProtocol};
 
 /// A whole configuration.
@@ -70,11 +78,14 @@ pub struct Config {
     pub routes: Vec<RouteConfig>,
     /// What happens to paths that a target may read differently from the gateway, where a route does not say.
     pub paths: Paths,
+    /// The pages for rejections, by status or class of statuses.
+    pub errors: Errors,
     /// The headers in which targets get the client's identity.
     pub identity_headers: IdentityHeadersConfig,
     /// The coarse limit before everything.
     pub shield: Shield,
-    /// The listener for operators.
+    /// The listener for operators. An address stands for `{address: ADDRESS}`; `none` is no such listener.
+    #[schemars(schema_with = "admin::schema")]
     pub admin: AdminConfig,
     /// What is logged, and where.
     pub log: Logging,

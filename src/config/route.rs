@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::errors::Errors;
 use super::filters::FilterEntry;
 use crate::actions::ActionConfig;
 use crate::notation::{Host, MethodName, Name, Network, Path, Pattern, Size};
@@ -33,12 +34,32 @@ pub struct RouteConfig {
     pub without: Vec<String>,
     /// The action that ends the request.
     pub action: ActionConfig,
+    /// The pages for rejections of its requests, by status or class of statuses.
+    #[serde(default)]
+    pub errors: Errors,
     /// The largest request body. Default: the listener's.
     pub body: Option<Size>,
     /// What happens to paths that the target may read differently from the gateway. Default: that of the
     /// configuration.
     #[serde(default)]
     pub paths: Paths,
+}
+
+impl RouteConfig {
+    /// Returns the settings that stand for no route.
+    pub fn unrouted() -> Self {
+        Self {
+            name: Name(String::new()),
+            listeners: Vec::new(),
+            matches: Match::default(),
+            filters: Vec::new(),
+            without: Vec::new(),
+            action: ActionConfig::nothing(),
+            errors: Errors::new(),
+            body: None,
+            paths: Paths::default(),
+        }
+    }
 }
 
 /// What happens to paths that a target may read differently from the gateway. Default: `reject` on routes that

@@ -3,6 +3,7 @@
 mod client;
 pub mod clock;
 mod edits;
+mod error_pages;
 mod grpc;
 mod reason;
 mod rejection;
@@ -19,14 +20,13 @@ use http::HeaderValue;
 
 pub use client::{Client, TlsFacts, address_text};
 pub use edits::{Edit, Edits};
+pub use error_pages::{ErrorPage, ErrorPages, RenderedPage, StatusRange, error_page};
 pub use grpc::{GrpcWeb, is_grpc};
 pub use reason::Reason;
 pub use rejection::Rejection;
 pub use rendering::render;
 pub use request_id::new_request_id;
-pub use template::{
-    ErrorFacts, RequestValue, RequestView, Template, TextForm, TextScope, claim, claim_text, form_of_type,
-};
+pub use template::{RequestValue, RequestView, Template, TextForm, TextScope, claim, claim_text, form_of_type};
 pub use trace::{Trace, TraceState, tracestate};
 
 /// The verified identity of a request's sender.
@@ -110,6 +110,11 @@ impl Exchange {
             reason: Reason::Internal,
             detail: None,
         }
+    }
+
+    /// Returns whether the client uses gRPC in any form.
+    pub fn is_grpc(&self) -> bool {
+        self.grpc || self.grpc_web.is_some()
     }
 
     /// Returns the scheme: `https` or `http`.

@@ -1,9 +1,9 @@
 //! The rendering of a rejection: a problem document (RFC 9457), or a gRPC status.
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, VARY};
 
-use super::{Exchange, Reason, Rejection};
+use super::{Exchange, Reason, Rejection, RenderedPage};
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -20,8 +20,9 @@ pub struct RenderedResponse {
     pub body: Bytes,
 }
 
-/// Renders a rejection in the format that the client of `exchange` understands.
-pub fn render(rejection: &Rejection, exchange: &Exchange) -> RenderedResponse {
+/// Renders a rejection in the format that the client of `exchange` understands: as a gRPC status, as `page`, or as a
+/// problem document.
+pub fn render(rejection: &Rejection, exchange: &Exchange, page: Option<RenderedPage>) -> RenderedResponse {
     let reason = rejection.reason;
     let mut headers = rejection.headers.clone();
     if let Some(error) = reason.proxy_error() {
@@ -40,11 +41,23 @@ pub fn render(rejection: &Rejection, exchange: &Exchange) -> RenderedResponse {
             headers,
             body: web.trailers(reason.grpc_status(), &grpc_message(rejection)),
         };
+    } else if let Some(page) = page {
+        vary(&mut headers, reason);
+        headers.push((CONTENT_TYPE, page.content_type));
+        page.body
     } else {
+        vary(&mut headers, reason);
         headers.push((CONTENT_TYPE, HeaderValue::from_static("application/problem+json")));
         problem(rejection, exchange)
     };
     RenderedResponse { status: reason.status(), headers, body }
+}
+
+/// Adds that the form was chosen by `Accept`, where caches may store the response unasked (RFC 9110, section 15.1).
+fn vary(headers: &mut Vec<(HeaderName, HeaderValue)>, reason: Reason) {
+    if matches!(reason.status(), 404 | 405 | 410 | 414 | 501) {
+        headers.push((VARY, HeaderValue::from_static("accept")));
+    }
 }
 
 fn push(headers: &mut Vec<(HeaderName, HeaderValue)>, name: HeaderName, value: String) {

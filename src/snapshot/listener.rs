@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use rustls::sign::CertifiedKey;
 
+use crate::exchange::ErrorPages;
 use crate::tls::ServerSettings;
 
 /// The transport of a socket. Two sockets may have the same address if their transports differ.
@@ -41,6 +42,8 @@ pub struct Listener {
     pub kind: ListenerSpec,
     /// The proxies that are trusted about the client. Their connections are not counted by address.
     pub trusted_proxies: Vec<IpNet>,
+    /// The pages for rejections.
+    pub errors: ErrorPages,
     /// How many connections it may have.
     pub connections: ConnectionLimits,
 }

@@ -5,7 +5,6 @@
 mod current;
 mod listener;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,13 +13,14 @@ use ahash::AHashMap;
 use http::HeaderName;
 
 use crate::actions::Action;
+use crate::exchange::ErrorPages;
 use crate::filters::{Chain, Stage, announced_method};
 use crate::live::Maintained;
-use crate::notation::{Mistake, Rate, SecretText};
+use crate::notation::{AdminAddress, Mistake, Rate, SecretText};
 use crate::rules::path::PathRules;
 use crate::rules::routing::{PathPattern, RequestFacts, RouteMatch, Router};
 use crate::telemetry::metrics::{METRICS, RouteMetrics};
-use crate::telemetry::{AccessLogger, Format, Sink};
+use crate::telemetry::{AccessLogger, LogLayout, ProcessLog, Sink};
 use crate::upstreams::Upstream;
 
 pub use current::{Current, WorkerServing};
@@ -45,14 +45,20 @@ pub struct Snapshot {
     pub secret_parameters: Vec<String>,
     /// Header names with `_` that the configuration reads, each with its twin that has `-` instead.
     pub underscored: Vec<(HeaderName, HeaderName)>,
+    /// The pages for rejections, where neither route nor listener has one.
+    pub errors: ErrorPages,
+    /// For each listener the filters that edit responses to requests without a route.
+    pub unrouted: Vec<Chain>,
     /// The headers in which targets get the client's identity.
     pub identity_headers: IdentityHeaders,
     /// The coarse limit of one address.
     pub shield: Option<Rate>,
     /// The operators' listener.
     pub admin: Admin,
-    /// The output and the format of the access log.
-    pub log: (Sink, Format),
+    /// The output and the layout of the access log.
+    pub log: (Sink, LogLayout),
+    /// The settings of the process's own log.
+    pub process_log: ProcessLog,
     /// Threads, draining, upgrades.
     pub process: Process,
     /// The warnings, each with its place: what is valid and most likely not intended.
@@ -106,6 +112,11 @@ impl Serving {
         self.snapshot.routes.get(place?)
     }
 
+    /// Returns the filters that edit responses to requests of that listener that have no route.
+    pub fn unrouted(&self, listener: Option<usize>) -> Option<&Chain> {
+        self.snapshot.unrouted.get(listener?)
+    }
+
     /// Returns the path pattern of an entry of that listener's router.
     pub fn pattern(&self, listener: Option<usize>, entry: Option<usize>) -> Option<&PathPattern> {
         Some(&self.snapshot.routers.get(listener?)?.entry(entry?).path)
@@ -121,6 +132,8 @@ pub struct Route {
     pub chains: Chains,
     /// The action that ends a request.
     pub action: Action,
+    /// The pages for rejections.
+    pub errors: ErrorPages,
     /// The most bytes of a request body, if other than the listener's.
     pub body: Option<u64>,
     /// Which of its paths are rejected.
@@ -165,8 +178,8 @@ impl Route {
 /// The operators' listener.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    /// Its address.
-    pub address: SocketAddr,
+    /// Its address; the path of a socket begins in the folder of the configuration.
+    pub address: AdminAddress,
     /// The token that it requires.
     pub token: Option<SecretText>,
 }

@@ -12,21 +12,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::Record;
 use super::cells::{PerWorker, per_worker, slot};
 use super::metrics::METRICS;
+use super::{LogLayout, Record};
 
 /// The maximum size of one worker's buffer in bytes.
 const MAX_BUFFER: usize = 2 << 20;
-
-/// The format of a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// One JSON object.
-    Json,
-    /// A text for people.
-    Text,
-}
 
 /// The destination of lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +42,6 @@ struct LogBuffers {
 /// The log of one snapshot, written out and closed with the last reference.
 #[derive(Debug)]
 pub struct AccessLogger {
-    format: Format,
     sink: Sink,
     shared: Arc<LogBuffers>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -60,9 +50,9 @@ pub struct AccessLogger {
 impl AccessLogger {
     /// Opens the log.
     ///
+    /// # Errors
     /// When the file cannot be opened or the thread cannot be started.
-    /// When the file cannot be opened or the thread not started.
-    pub fn open(sink: Sink, format: Format) -> std::io::Result<Self> {
+    pub fn open(sink: Sink) -> std::io::Result<Self> {
         let shared = Arc::new(LogBuffers { buffers: per_worker(Mutex::default), stop: AtomicBool::new(false) });
         let out: Option<Box<dyn Write + Send>> = match &sink {
             Sink::Stdout => Some(Box::new(std::io::stdout())),
@@ -81,13 +71,13 @@ impl AccessLogger {
             }
             None => None,
         };
-        Ok(Self { format, sink, shared, writer: Mutex::new(writer) })
+        Ok(Self { sink, shared, writer: Mutex::new(writer) })
     }
 
-    /// Returns whether a configuration with these settings can keep this log. A file is reopened, so that it can be
+    /// Returns whether a configuration with that destination can keep this log. A file is reopened, so that it can be
     /// rotated.
-    pub fn serves(&self, sink: &Sink, format: Format) -> bool {
-        self.sink == *sink && self.format == format && !matches!(sink, Sink::File(_))
+    pub fn serves(&self, sink: &Sink) -> bool {
+        self.sink == *sink && !matches!(sink, Sink::File(_))
     }
 
     /// Returns whether nothing is logged.
@@ -95,16 +85,16 @@ impl AccessLogger {
         self.sink == Sink::Off
     }
 
-    /// Logs a request.
-    pub fn push(&self, record: &Record<'_>) {
+    /// Logs a request, if the layout takes it.
+    pub fn push(&self, record: &Record<'_>, layout: &LogLayout) {
+        if !layout.takes(record) {
+            return;
+        }
         let mut buffer = self.shared.buffers[slot()].0.lock();
         if buffer.len() >= MAX_BUFFER {
             return METRICS.log_dropped.inc();
         }
-        match self.format {
-            Format::Json => record.write_json(&mut buffer),
-            Format::Text => record.write_text(&mut buffer),
-        }
+        layout.write(record, &mut buffer);
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::exchange::{Reason, TlsFacts};
+use super::layout::LogLayout;
+use crate::exchange::{Reason, RequestView, TlsFacts};
 use crate::notation::is_named_like_secret;
 
 /// The record of a request that has ended. Everything is borrowed; nothing is copied to be logged.
@@ -56,95 +57,161 @@ pub struct Record<'a> {
     pub trace_id: u128,
     /// `User-Agent`.
     pub user_agent: Option<&'a [u8]>,
+    /// `Referer`; secrets in its query are masked.
+    pub referer: Option<&'a [u8]>,
+    /// The request, for fields that the configuration adds; `None` if its head could not be parsed.
+    pub view: Option<RequestView<'a>>,
 }
 
-/// Returns `,"name":` as a constant.
-macro_rules! key {
-    ($name:literal) => {
-        concat!(",\"", $name, "\":").as_bytes()
+/// Defines [`LogField`]: variant, name, what it is, and how it is appended with its key.
+macro_rules! fields {
+    ($($variant:ident = $name:literal, $about:literal, |$record:ident, $out:ident, $key:ident| $write:expr;)*) => {
+        /// A field of the access log in JSON.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum LogField {
+            $(#[doc = $about] $variant,)*
+        }
+
+        impl LogField {
+            /// Every field with its name and what it is, in the order of a line.
+            pub const ALL: &'static [(Self, &'static str, &'static str)] =
+                &[$((Self::$variant, $name, $about),)*];
+        }
+
+        impl Record<'_> {
+            /// Appends the chosen fields, each with a comma before it.
+            fn write_fields(&self, chosen: FieldSet, out: &mut Vec<u8>) {
+                $(if chosen.has(LogField::$variant) {
+                    let ($record, $out, $key) = (self, &mut *out, concat!(",\"", $name, "\":").as_bytes());
+                    $write;
+                })*
+            }
+        }
     };
+}
+
+fields! {
+    Time = "time", "When the response ended, as RFC 3339 in UTC.",
+        |r, out, key| { out.extend_from_slice(key); out.push(b'"'); write_time(r.time, out); out.push(b'"') };
+    Client = "client", "The client's address, behind trusted proxies.", |r, out, key| plain(out, key, r.client);
+    Method = "method", "The method.", |r, out, key| plain(out, key, r.method.as_bytes());
+    Host = "host", "The requested host.", |r, out, key| string(out, key, r.host.as_bytes());
+    Path = "path", "The path, normalised.", |r, out, key| string(out, key, r.path.as_bytes());
+    Query = "query", "The query, with secrets masked.", |r, out, key| query(r, out, key);
+    Protocol = "protocol", "HTTP/1.0, HTTP/1.1 or HTTP/2.", |r, out, key| plain(out, key, r.protocol.as_bytes());
+    Tls = "tls", "The version of TLS.",
+        |r, out, key| optional(out, key, r.tls.map(|tls| tls.version.as_bytes()));
+    ServerName = "server_name", "The name that the client requested in TLS.",
+        |r, out, key| optional(out, key, r.tls.and_then(|tls| tls.server_name.as_deref()).map(str::as_bytes));
+    Status = "status", "The status of the response; 0 without one.",
+        |r, out, key| number(out, key, u64::from(r.status));
+    Reason = "reason", "The reason with which the request ended.",
+        |r, out, key| plain(out, key, r.reason.code().as_bytes());
+    Detail = "detail", "A detail beyond the reason.", |r, out, key| optional(out, key, r.detail.map(str::as_bytes));
+    Route = "route", "The route.", |r, out, key| optional(out, key, r.route.map(str::as_bytes));
+    Upstream = "upstream", "The upstream.", |r, out, key| optional(out, key, r.upstream.map(str::as_bytes));
+    Target = "target", "The target.", |r, out, key| optional(out, key, r.target.map(str::as_bytes));
+    Consumer = "consumer", "The consumer.", |r, out, key| optional(out, key, r.consumer.map(str::as_bytes));
+    DurationMs = "duration_ms", "The time from the request's headers to the end of the response, in milliseconds.",
+        |r, out, key| milliseconds(out, key, r.duration);
+    UpstreamMs = "upstream_ms", "The time until the target's headers, in milliseconds.",
+        |r, out, key| r.upstream_time.iter().for_each(|time| milliseconds(out, key, *time));
+    Tries = "tries", "How often it was sent to a target, if more than once.",
+        |r, out, key| if r.tries > 1 { number(out, key, u64::from(r.tries)) };
+    BytesIn = "bytes_in", "The size of the request's body.", |r, out, key| number(out, key, r.bytes_in);
+    BytesOut = "bytes_out", "The size of the response's body.", |r, out, key| number(out, key, r.bytes_out);
+    RequestId = "request_id", "The id of the request.", |r, out, key| optional(out, key, r.request_id);
+    TraceId = "trace_id", "The id of its trace.", |r, out, key| trace_id(r, out, key);
+    UserAgent = "user_agent", "The header User-Agent.", |r, out, key| optional(out, key, r.user_agent);
+    Referer = "referer", "The header Referer, with secrets masked; only where it is chosen.",
+        |r, out, key| r.referer.iter().for_each(|_| referer(r, out, key));
+}
+
+/// A set of fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FieldSet(u32);
+
+impl Default for FieldSet {
+    /// Returns all fields but the referer.
+    fn default() -> Self {
+        Self(!(1 << LogField::Referer as u32))
+    }
+}
+
+impl FieldSet {
+    /// Returns the set of these fields.
+    pub fn of(fields: impl IntoIterator<Item = LogField>) -> Self {
+        Self(fields.into_iter().fold(0, |set, field| set | 1 << field as u32))
+    }
+
+    fn has(self, field: LogField) -> bool {
+        self.0 & (1 << field as u32) != 0
+    }
 }
 
 impl Record<'_> {
     /// Appends the line, with its newline, as one JSON object.
-    pub fn write_json(&self, out: &mut Vec<u8>) {
+    pub fn write_json(&self, layout: &LogLayout, out: &mut Vec<u8>) {
         out.reserve(1024);
-        out.extend_from_slice(b"{\"time\":\"");
-        write_time(self.time, out);
-        out.push(b'"');
-        plain(out, key!("client"), self.client);
-        plain(out, key!("method"), self.method.as_bytes());
-        string(out, key!("host"), self.host.as_bytes());
-        string(out, key!("path"), self.path.as_bytes());
-        if let Some(query) = self.query {
-            out.extend_from_slice(key!("query"));
-            out.push(b'"');
-            masked(query, self.secret_parameters, |part| escape(part.as_bytes(), out));
-            out.push(b'"');
+        let start = out.len();
+        self.write_fields(layout.fields, out);
+        for (key, text) in &layout.extra {
+            let Some(view) = &self.view else { break };
+            let value = text.fill(view);
+            string(out, key.as_bytes(), &value);
         }
-        plain(out, key!("protocol"), self.protocol.as_bytes());
-        if let Some(tls) = self.tls {
-            plain(out, key!("tls"), tls.version.as_bytes());
-            optional(out, key!("server_name"), tls.server_name.as_deref().map(str::as_bytes));
+        match out.get_mut(start) {
+            // Each field begins with a comma.
+            Some(first) => *first = b'{',
+            None => out.push(b'{'),
         }
-        number(out, key!("status"), u64::from(self.status));
-        plain(out, key!("reason"), self.reason.code().as_bytes());
-        optional(out, key!("detail"), self.detail.map(str::as_bytes));
-        optional(out, key!("route"), self.route.map(str::as_bytes));
-        optional(out, key!("upstream"), self.upstream.map(str::as_bytes));
-        optional(out, key!("target"), self.target.map(str::as_bytes));
-        optional(out, key!("consumer"), self.consumer.map(str::as_bytes));
-        milliseconds(out, key!("duration_ms"), self.duration);
-        if let Some(time) = self.upstream_time {
-            milliseconds(out, key!("upstream_ms"), time);
-        }
-        if self.tries > 1 {
-            number(out, key!("tries"), u64::from(self.tries));
-        }
-        number(out, key!("bytes_in"), self.bytes_in);
-        number(out, key!("bytes_out"), self.bytes_out);
-        optional(out, key!("request_id"), self.request_id);
-        if self.trace_id != 0 {
-            out.extend_from_slice(key!("trace_id"));
-            out.push(b'"');
-            hex(self.trace_id, out);
-            out.push(b'"');
-        }
-        optional(out, key!("user_agent"), self.user_agent);
         out.extend_from_slice(b"}\n");
     }
+}
 
-    /// Appends the line as text for people.
-    pub fn write_text(&self, out: &mut Vec<u8>) {
-        use std::io::Write;
-        write_time(self.time, out);
-        let mut path = String::from(self.path);
+fn query(record: &Record<'_>, out: &mut Vec<u8>, key: &[u8]) {
+    let Some(query) = record.query else { return };
+    out.extend_from_slice(key);
+    out.push(b'"');
+    masked(query, record.secret_parameters, |part| escape(part.as_bytes(), out));
+    out.push(b'"');
+}
+
+fn referer(record: &Record<'_>, out: &mut Vec<u8>, key: &[u8]) {
+    string(out, key, record.masked_referer().as_bytes());
+}
+
+fn trace_id(record: &Record<'_>, out: &mut Vec<u8>, key: &[u8]) {
+    if record.trace_id != 0 {
+        out.extend_from_slice(key);
+        out.push(b'"');
+        hex(record.trace_id, out);
+        out.push(b'"');
+    }
+}
+
+impl Record<'_> {
+    /// Returns the path with the query, whose secrets are masked.
+    pub(super) fn target(&self) -> String {
+        let mut target = String::from(self.path);
         if let Some(query) = self.query {
-            path.push('?');
-            masked(query, self.secret_parameters, |part| path.push_str(part));
+            target.push('?');
+            masked(query, self.secret_parameters, |part| target.push_str(part));
         }
-        let mut safe = Vec::new();
-        escape(path.as_bytes(), &mut safe);
-        let millis = self.duration.as_secs_f64() * 1e3;
-        // A write to a Vec cannot fail.
-        let _ = write!(
-            out,
-            "  {:>3}  {:>8.2} ms  {:<7} {}  {}",
-            self.status,
-            millis,
-            self.method,
-            String::from_utf8_lossy(&safe),
-            self.reason.code()
-        );
-        for (name, value) in
-            [("route", self.route), ("target", self.target), ("consumer", self.consumer), ("detail", self.detail)]
-        {
-            if let Some(value) = value {
-                let _ = write!(out, "  {name}=");
-                escape(value.as_bytes(), out);
-            }
+        target
+    }
+
+    /// Returns `Referer` with the secrets of its query masked.
+    pub(super) fn masked_referer(&self) -> String {
+        let text = String::from_utf8_lossy(self.referer.unwrap_or_default());
+        let (url, query) = text.split_once('?').unwrap_or((&text, ""));
+        let mut out = String::from(url);
+        if !query.is_empty() {
+            out.push('?');
+            masked(query, self.secret_parameters, |part| out.push_str(part));
         }
-        out.push(b'\n');
+        out
     }
 }
 
@@ -199,7 +266,7 @@ fn hex(value: u128, out: &mut Vec<u8>) {
 }
 
 /// Appends the value escaped as in a JSON string; bytes that are not UTF-8 become the replacement character.
-fn escape(value: &[u8], out: &mut Vec<u8>) {
+pub(super) fn escape(value: &[u8], out: &mut Vec<u8>) {
     // Without an early exit, so that it can be vectorised.
     let odd = value.iter().fold(false, |odd, b| odd | (b.wrapping_sub(0x20) > 0x5e) | (*b == b'"') | (*b == b'\\'));
     if !odd {
@@ -254,8 +321,12 @@ fn write_time(time: SystemTime, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::LogWhen;
 
     fn record() -> Record<'static> {
+        let request =
+            Box::leak(Box::new(pingora::http::RequestHeader::build("GET", b"/?u=a%22b", None).expect("a head")));
+        let exchange = Box::leak(Box::new(crate::exchange::Exchange::default()));
         Record {
             time: UNIX_EPOCH + Duration::from_millis(1_700_000_000_007),
             client: b"127.0.0.1",
@@ -281,13 +352,15 @@ mod tests {
             request_id: Some(b"id\xff"),
             trace_id: 10,
             user_agent: None,
+            referer: Some(b"https://x.example/a?token=abc"),
+            view: Some(RequestView { request, exchange, pattern: None, response: None }),
         }
     }
 
     #[test]
     fn a_line_is_json_with_its_secrets_masked() {
         let mut line = Vec::new();
-        record().write_json(&mut line);
+        record().write_json(&LogLayout::default(), &mut line);
         let parsed: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
         assert_eq!(parsed["time"], "2023-11-14T22:13:20.007Z");
         assert_eq!(parsed["path"], "/a\"b\n");
@@ -300,10 +373,50 @@ mod tests {
     }
 
     #[test]
-    fn a_line_for_people_is_one_line() {
+    fn the_chosen_fields_and_those_that_are_added() {
+        let text = crate::exchange::Template::new(
+            "{query.u}",
+            &crate::exchange::TextScope::outside(crate::exchange::TextForm::Plain),
+        );
+        let extra = vec![(LogLayout::key("who"), text.expect("a text"))];
+        let mut layout =
+            LogLayout { fields: FieldSet::of([LogField::Status, LogField::Referer]), extra, ..LogLayout::default() };
         let mut line = Vec::new();
-        record().write_text(&mut line);
-        assert_eq!(line.iter().filter(|b| **b == b'\n').count(), 1);
-        assert!(!String::from_utf8_lossy(&line).contains("abc"));
+        record().write_json(&layout, &mut line);
+        let wanted = "{\"status\":200,\"referer\":\"https://x.example/a?token=***\",\"who\":\"a\\\"b\"}\n";
+        assert_eq!(String::from_utf8_lossy(&line), wanted);
+        (layout.fields, layout.extra) = (FieldSet::of([]), Vec::new());
+        line.clear();
+        record().write_json(&layout, &mut line);
+        assert_eq!(line, b"{}\n");
+    }
+
+    #[test]
+    fn lines_for_people_and_for_tools_of_web_servers() {
+        let mut line = Vec::new();
+        record().write_text(&LogLayout::default(), &mut line);
+        let text = String::from_utf8_lossy(&line).into_owned();
+        assert_eq!(text.matches('\n').count(), 1, "{text}");
+        assert!(!text.contains("abc") && text.starts_with("22:13:20.007  200 "), "{text}");
+        line.clear();
+        record().write_combined(&mut line);
+        let wanted = "127.0.0.1 - - [14/Nov/2023:22:13:20 +0000] \"GET /a\\\"b\\u000a?x=1&access_token=***&Api%4bey=***&k&%74ok=*** \
+                      HTTP/1.1\" 200 1024 \"https://x.example/a?token=***\" \"-\"\n";
+        assert_eq!(String::from_utf8_lossy(&line), wanted);
+    }
+
+    #[test]
+    fn which_lines_are_written() {
+        let at = |status, slow| {
+            let when = LogWhen { statuses: vec![(500, 599)], slower_than: Some(slow), sample: 0 };
+            LogLayout { when: Some(when), ..LogLayout::default() }.takes(&Record { status, ..record() })
+        };
+        let (slow, fast) = (Duration::from_secs(1), Duration::from_secs(2));
+        assert!(at(503, fast) && at(200, slow) && !at(200, fast));
+        let sampled = |sample| {
+            let when = LogWhen { statuses: Vec::new(), slower_than: None, sample };
+            LogLayout { when: Some(when), ..LogLayout::default() }.takes(&record())
+        };
+        assert!(sampled(u32::MAX) && !sampled(0));
     }
 }

@@ -34,7 +34,7 @@ const GATHER: usize = 8 * 1024;
 
 /// Returns the response to a request that no phase of the proxy has seen.
 fn early_rejection(reason: Reason, detail: &str) -> Vec<u8> {
-    let rendered = render(&Rejection::new(reason, detail.to_owned()), &Exchange::default());
+    let rendered = render(&Rejection::new(reason, detail.to_owned()), &Exchange::default(), None);
     let (status, length) = (rendered.status, rendered.body.len());
     let phrase = http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or_default();
     let head = format!(

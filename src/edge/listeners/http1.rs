@@ -109,7 +109,7 @@ fn log_rejection(service: &HttpService, connection: &Connection, reason: Reason)
         return;
     }
     let client = connection.client();
-    serving.access_log.push(&Record {
+    let record = Record {
         time: SystemTime::now(),
         client: client.text.as_bytes(),
         method: "-",
@@ -134,5 +134,8 @@ fn log_rejection(service: &HttpService, connection: &Connection, reason: Reason)
         request_id: None,
         trace_id: 0,
         user_agent: None,
-    });
+        referer: None,
+        view: None,
+    };
+    serving.access_log.push(&record, &serving.snapshot.log.1);
 }

@@ -12,7 +12,7 @@ use super::mirror::Mirroring;
 use super::whole::WholeBody;
 use crate::actions::Forward;
 use crate::edge::listeners::{Connection, Pace, Progress, current_connection};
-use crate::exchange::{Client, Exchange, Rejection, RequestView};
+use crate::exchange::{Client, ErrorPages, Exchange, Rejection, RenderedPage, RequestView, error_page};
 use crate::filters::Memories;
 use crate::rules::payload::BodyChain;
 use crate::rules::routing::PathPattern;
@@ -243,6 +243,14 @@ impl Context {
     /// Returns the path pattern that matched the request.
     pub fn pattern(&self) -> Option<&PathPattern> {
         self.serving.pattern(self.listener, self.matched.found())
+    }
+
+    /// Returns the page for a rejection, if there is one that the client prefers to a problem document.
+    pub fn error_page(&self, rejection: &Rejection, request: &RequestHeader) -> Option<RenderedPage> {
+        let none = ErrorPages::default();
+        let of_route = self.route().map_or(&none, |route| &route.errors);
+        let of_listener = self.listener().map_or(&none, |listener| &listener.errors);
+        error_page(rejection, &self.view(request), [of_route, of_listener, &self.serving.snapshot.errors])
     }
 
     /// Returns the request, for texts that name values of it. `request` is its head as the client sent it.

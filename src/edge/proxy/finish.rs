@@ -48,7 +48,7 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
         return;
     }
     let visit = ctx.visit.as_ref();
-    ctx.serving.access_log.push(&Record {
+    let record = Record {
         time: SystemTime::now(),
         client: exchange.client_text.as_bytes(),
         method: request.method.as_str(),
@@ -73,7 +73,10 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
         request_id: exchange.request_id.as_ref().map(http::HeaderValue::as_bytes),
         trace_id: exchange.trace.trace_id,
         user_agent: request.headers.get(http::header::USER_AGENT).map(http::HeaderValue::as_bytes),
-    });
+        referer: request.headers.get(http::header::REFERER).map(http::HeaderValue::as_bytes),
+        view: Some(ctx.view(request)),
+    };
+    ctx.serving.access_log.push(&record, &ctx.serving.snapshot.log.1);
 }
 
 impl Drop for Context {

@@ -18,7 +18,8 @@ use crate::filters::ResponseView;
 impl Gateway {
     /// Responds with a rejection.
     pub(super) async fn reject(&self, session: &mut Session, rejection: &Rejection, ctx: &mut Context) -> Result<()> {
-        let rendered = render(rejection, &ctx.exchange);
+        let page = if ctx.exchange.is_grpc() { None } else { ctx.error_page(rejection, session.req_header()) };
+        let rendered = render(rejection, &ctx.exchange, page);
         if matches!(rejection.reason, Reason::BadRequest | Reason::BadPath | Reason::HeadersTooLarge) {
             // Where a request was read one way, the bytes behind it may have been meant another way.
             ctx.close_after(session);
@@ -58,6 +59,10 @@ impl Gateway {
             let pattern = ctx.serving.pattern(ctx.listener, ctx.matched.found());
             let view = ResponseView { request: session.req_header(), exchange: &ctx.exchange, pattern, own: true };
             route.filters(ctx.listener).on_head(&mut response, &view, &mut ctx.memories);
+        } else if let Some(chain) = ctx.serving.unrouted(ctx.listener) {
+            let view =
+                ResponseView { request: session.req_header(), exchange: &ctx.exchange, pattern: None, own: true };
+            chain.on_head(&mut response, &view, &mut ctx.memories);
         }
         let bodiless = session.req_header().method == Method::HEAD || body.is_empty();
         // Checked before the response is written, because that ends what can be asked of the request. On HTTP/2 the

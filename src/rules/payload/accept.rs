@@ -32,7 +32,7 @@ impl Coding {
 }
 
 /// A weight in thousandths.
-type Weight = u16;
+pub(super) type Weight = u16;
 
 /// The weight of a member that has none.
 const FULL: Weight = 1000;
@@ -68,7 +68,7 @@ pub fn choose<'v>(values: impl IntoIterator<Item = &'v [u8]>, offered: &[Coding]
 }
 
 /// Parses a member such as `gzip;q=0.5`.
-fn read_member(member: &[u8]) -> Option<(&str, Weight)> {
+pub(super) fn read_member(member: &[u8]) -> Option<(&str, Weight)> {
     let mut parts = std::str::from_utf8(member).ok()?.split(';').map(str::trim);
     let name = parts.next().filter(|name| !name.is_empty())?;
     let weight = parts.find_map(|part| part.strip_prefix(['q', 'Q'])?.trim_start().strip_prefix('='));
