@@ -30,5 +30,7 @@ mod passwords;
 mod programs;
 #[path = "clients/rejections.rs"]
 mod rejections;
+#[path = "clients/schema.rs"]
+mod schema;
 #[path = "clients/uploads.rs"]
 mod uploads;

@@ -246,3 +246,27 @@ routes:
     );
     has(&explain(&["PUT", "http://b.test/u/7/y"]), &["response: 204"]);
 }
+
+/// Of each wrong guess in tests/compile/guesses.yaml the error says what to write.
+#[test]
+fn errors_say_what_to_write_instead() {
+    let text = include_str!("../compile/guesses.txt");
+    let (mut count, mut without) = (0, Vec::new());
+    for line in text.lines().filter(|line| line.starts_with("guesses.yaml:")) {
+        count += 1;
+        let hints = [
+            "write",
+            "did you mean",
+            "is missing",
+            "belongs below",
+            "an entry of its own",
+            "file of Kong",
+            "filters of all",
+        ];
+        if !hints.iter().any(|hint| line.contains(hint)) {
+            without.push(line);
+        }
+    }
+    assert!(count > 60, "{count}");
+    assert!(without.is_empty(), "{}", without.join("\n"));
+}
