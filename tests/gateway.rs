@@ -29,6 +29,8 @@ mod connecting;
 mod crash;
 #[path = "gateway/discovery.rs"]
 mod discovery;
+#[path = "gateway/door.rs"]
+mod door;
 #[path = "gateway/ends.rs"]
 mod ends;
 #[path = "gateway/facts.rs"]
@@ -59,6 +61,8 @@ mod limits;
 mod listeners;
 #[path = "gateway/log_formats.rs"]
 mod log_formats;
+#[path = "gateway/metrics.rs"]
+mod metrics;
 #[path = "gateway/operators.rs"]
 mod operators;
 #[path = "gateway/payload.rs"]
@@ -67,6 +71,8 @@ mod payload;
 mod process;
 #[path = "gateway/query_keys.rs"]
 mod query_keys;
+#[path = "gateway/readiness.rs"]
+mod readiness;
 #[path = "gateway/references.rs"]
 mod references;
 #[path = "gateway/relay.rs"]

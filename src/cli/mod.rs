@@ -6,13 +6,19 @@ mod demo;
 mod diff;
 mod explain;
 mod hash;
+mod health;
+mod init;
+mod man;
 mod operator;
+mod proxy;
+mod reference;
 mod reload;
 mod run;
 mod running_gateway;
 mod schema;
 mod show;
 mod upgrade;
+mod version;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -24,10 +30,11 @@ use crate::notation::{Mistakes, Place};
 
 /// A load balancer and API gateway in one binary.
 ///
-/// Start with `portcullis demo`: it runs sample targets and a gateway in front of them, and prints calls to paste.
-/// Then copy conf/portcullis.yaml, which documents every key with its default.
+/// `portcullis proxy --from :8080 --to 127.0.0.1:9000` needs no file. `portcullis demo` runs sample targets and a
+/// gateway in front of them, and prints calls to paste. `portcullis init` writes a configuration to start with.
 #[derive(Debug, Parser)]
-#[command(name = "portcullis", version, arg_required_else_help = true, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(name = "portcullis", version = version::SHORT, long_version = version::LONG)]
+#[command(arg_required_else_help = true, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Arguments {
     /// Log warnings and errors only (RUST_LOG selects in more detail what is logged)
     #[arg(long, short, global = true)]
@@ -46,6 +53,10 @@ Signals of a running gateway: HUP reloads, USR2 upgrades, TERM and INT drain and
 pub enum Command {
     /// Serve a configuration
     Run(run::Run),
+    /// Forward to some targets without a configuration file
+    Proxy(proxy::Proxy),
+    /// Write a configuration to start with
+    Init(init::Init),
     /// Check a configuration and print every error in it
     #[command(short_flag = 't')]
     Check(check::Check),
@@ -59,14 +70,23 @@ pub enum Command {
     Upgrade(upgrade::Upgrade),
     /// Show which route a request takes, through which filters, and which was the runner-up
     Explain(explain::Explain),
+    /// Test whether a gateway is ready, for health checks of containers and scripts
+    Health(health::Health),
     /// Run a gateway with sample targets, to try it
     Demo(demo::Demo),
     /// Print the hash of a password for a consumer
     Hash(hash::Hash),
     /// Print the JSON Schema of a configuration, for editors
     Schema(schema::Schema),
+    /// Print the reference page: metrics, fields of the access log, reasons, admin endpoints, commands
+    #[command(hide = true)]
+    Reference(reference::Reference),
     /// Print a completion script for a shell
     Completions(completions::Completions),
+    /// Print the man page, or write all man pages into a folder
+    Man(man::Man),
+    /// Print the version, the commit, and how this binary was built
+    Version(version::Version),
 }
 
 /// The configuration that a package installs.

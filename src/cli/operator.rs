@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::running_gateway::{RunningGateway, SameFile, TOKEN_VARIABLE, same_file};
+use super::running_gateway::{ADMIN_RESPONSE_TIMEOUT, RunningGateway, SameFile, TOKEN_VARIABLE, same_file};
 use crate::admin::MAX_CONFIGURATION;
 use crate::compile::compile;
 use crate::config::{Change, Loaded};
@@ -117,12 +117,7 @@ impl Operator {
     /// # Errors
     /// 1 when the admin token cannot be read; the error has been printed.
     pub fn gateway(&self, loaded: Option<&Loaded>) -> Result<RunningGateway, CommandFailed> {
-        let configured = || match loaded.map(|loaded| (loaded, &loaded.config.admin.address.0)) {
-            Some((loaded, AdminAddress::Unix(path))) => AdminAddress::Unix(loaded.base.join(path)),
-            Some((_, address)) => address.clone(),
-            None => AdminAddress::None,
-        };
-        let address = self.admin.clone().unwrap_or_else(configured);
+        let address = self.address(loaded);
         let token = match self.given_token()? {
             Some(token) => Some(token),
             None if loaded.is_some_and(|loaded| loaded.is_left_out("admin", "token")) => {
@@ -134,7 +129,17 @@ impl Operator {
             }
             None => loaded.and_then(|loaded| loaded.config.admin.token.as_ref().map(|token| token.0.clone())),
         };
-        Ok(RunningGateway { address, token })
+        Ok(RunningGateway { address, token, timeout: ADMIN_RESPONSE_TIMEOUT })
+    }
+
+    /// Returns the address of the gateway's admin listener.
+    pub fn address(&self, loaded: Option<&Loaded>) -> AdminAddress {
+        let configured = || match loaded.map(|loaded| (loaded, &loaded.config.admin.address.0)) {
+            Some((loaded, AdminAddress::Unix(path))) => AdminAddress::Unix(loaded.base.join(path)),
+            Some((_, address)) => address.clone(),
+            None => AdminAddress::None,
+        };
+        self.admin.clone().unwrap_or_else(configured)
     }
 
     fn given_token(&self) -> Result<Option<SecretText>, CommandFailed> {

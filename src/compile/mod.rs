@@ -79,6 +79,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     warn_of_upstreams(config, &upstreams, &root.key("upstreams"), &mut warnings);
     Ok(Snapshot {
         warnings: loaded.locate(warnings).0,
+        certificates: listeners::certificate_states(loaded, &listeners),
         places: listeners.iter().enumerate().map(|(i, l)| (l.key(), i)).collect(),
         listeners,
         routers,
@@ -126,6 +127,7 @@ fn process(loaded: &Loaded) -> Process {
     Process {
         threads: process.threads,
         body_memory: process.body_memory.0,
+        readiness_time: process.readiness_time.0,
         drain_time: process.drain_time.0,
         websocket_time: process.websocket_time.0,
         upgrade_socket: process.upgrade_socket.as_ref().map(|p| loaded.base.join(p)),

@@ -237,6 +237,7 @@ async fn begin(
         admin_state: channel::channel(AdminListenerState::Open).0,
         successor: AtomicI32::new(0),
         ready: AtomicBool::new(false),
+        is_withdrawn: AtomicBool::new(false),
         left: AtomicBool::new(false),
         hung_up: AtomicBool::new(false),
         admin_address: io("the admin listener", resources.admin.address())?,

@@ -19,7 +19,7 @@ use crate::live::Maintained;
 use crate::notation::{AdminAddress, Mistake, Rate, SecretText};
 use crate::rules::path::PathRules;
 use crate::rules::routing::{PathPattern, RequestFacts, RouteMatch, Router};
-use crate::telemetry::metrics::{METRICS, RouteMetrics};
+use crate::telemetry::metrics::{CertificateState, METRICS, RouteMetrics};
 use crate::telemetry::{AccessLogger, LogLayout, ProcessLog, Sink};
 use crate::upstreams::Upstream;
 
@@ -45,6 +45,8 @@ pub struct Snapshot {
     pub secret_parameters: Vec<String>,
     /// Header names with `_` that the configuration reads, each with its twin that has `-` instead.
     pub underscored: Vec<(HeaderName, HeaderName)>,
+    /// The certificates of listeners, with the time at which each expires.
+    pub certificates: Vec<CertificateState>,
     /// The pages for rejections, where neither route nor listener has one.
     pub errors: ErrorPages,
     /// For each listener the filters that edit responses to requests without a route.
@@ -191,6 +193,8 @@ pub struct Process {
     pub threads: usize,
     /// The most bytes of all request bodies that are held whole.
     pub body_memory: u64,
+    /// How long the process accepts at its end while it is not ready any more.
+    pub readiness_time: Duration,
     /// The longest that draining may take.
     pub drain_time: Duration,
     /// How long WebSockets may go on in a drain.
