@@ -105,6 +105,8 @@ mod tracing;
 mod upgrade;
 #[path = "gateway/uploads.rs"]
 mod uploads;
+#[path = "gateway/warnings.rs"]
+mod warnings;
 #[path = "gateway/websocket.rs"]
 mod websocket;
 #[path = "gateway/whole_bodies.rs"]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ahash::AHashSet;
 
-use super::work::RouteCompiler;
+use super::work::{ConsumerLimit, RouteCompiler};
 use crate::config::{self, FilterLevel, Inherited, Selected};
 use crate::filters::{Chain, CompileContext, Filter, FilterConfig, Identities, Needs, RouteFacts, Stage};
 use crate::notation::{Place, nearest};
@@ -115,6 +115,7 @@ impl<'w> RouteCompiler<'w> {
             }
             if self.has_effect(&filter, route, one) {
                 self.check_claims_read(one, authenticator.map(|one| one.config));
+                self.note_consumer_limit(one, authenticator.is_some());
                 filters.push(filter);
             }
         }
@@ -178,6 +179,18 @@ impl<'w> RouteCompiler<'w> {
             self.note(&one.place, text);
         }
         fits
+    }
+
+    /// Remembers a limit by consumer, and whether a route that has it authenticates.
+    fn note_consumer_limit(&mut self, one: &Selected<'_>, is_authenticated: bool) {
+        if one.config.counts_by_consumer() {
+            let limit = self.consumer_limits.entry(std::ptr::from_ref(one.config)).or_insert_with(|| ConsumerLimit {
+                place: (*one.place).clone(),
+                is_own: one.is_own(),
+                is_authenticated: false,
+            });
+            limit.is_authenticated |= is_authenticated;
+        }
     }
 
     /// Notes a filter that reads a header which authentication sets for the target: the filter sees what the client

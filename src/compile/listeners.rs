@@ -10,13 +10,13 @@ use crate::config::{self, Loaded, Protocol, TlsVersion};
 use crate::notation::{AdminAddress, Mistakes, Place};
 use crate::snapshot::{ConnectionLimits, HttpListener, Limits, Listener, ListenerSpec, Transport};
 use crate::telemetry::metrics::CertificateState;
-use crate::tls::{ServerSettings, chain_and_key, expiry};
+use crate::tls::{ServerSettings, chain_and_key, expiry, validity};
 
 /// The most listeners of a configuration.
 const MAX_LISTENERS: usize = 1_000;
 
 /// Returns the listeners, with every error in them among `mistakes`.
-pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes) -> Vec<Listener> {
+pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes, warnings: &mut Mistakes) -> Vec<Listener> {
     let mut out = Vec::new();
     if loaded.config.listeners.len() > MAX_LISTENERS {
         let text =
@@ -49,6 +49,12 @@ pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes) -> Vec<Listener> {
             && overlaps(address, admin)
         {
             mistakes.add(&Place::default().key("admin").key("address"), address_taken(&place, address != admin));
+        }
+        if let (ListenerSpec::Http(http), Some(tls)) = (&compiled.kind, &listener.tls)
+            && let Some((_, certificates)) = &http.tls
+            && certificates.len() == tls.certificates.len()
+        {
+            warn_of_validity(certificates, &place.key("tls").key("certificates"), warnings);
         }
         out.push(compiled);
     }
@@ -120,6 +126,28 @@ fn http(loaded: &Loaded, listener: &config::ListenerConfig, place: &Place, mista
         streams: limits.streams,
     };
     HttpListener { http1, http2, tls, limits }
+}
+
+/// The time before the end of a certificate in which its end is a warning; of a short-lived one the last third.
+const SOON: i64 = 14 * 86_400;
+
+/// Warns of certificates that are not valid now, or not for long.
+fn warn_of_validity(certificates: &[Arc<CertifiedKey>], place: &Place, warnings: &mut Mistakes) {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
+    for (index, certificate) in certificates.iter().enumerate() {
+        let Some((from, to)) = validity(certificate) else { continue };
+        let day = |at| chrono::DateTime::from_timestamp(at, 0).unwrap_or_default().format("%Y-%m-%d").to_string();
+        let text = if to <= now {
+            format!("the certificate expired on {}: clients reject it", day(to))
+        } else if from > now {
+            format!("the certificate is not valid before {}: clients reject it", day(from))
+        } else if to - now < SOON.min((to - from) / 3) {
+            format!("the certificate expires on {}, in {} days", day(to), (to - now) / 86_400)
+        } else {
+            continue;
+        };
+        warnings.add(&place.index(index), text);
+    }
 }
 
 /// Returns when each certificate expires.

@@ -81,7 +81,10 @@ impl<'w> RouteCompiler<'w> {
             );
             self.warnings.add(&self.loaded.route_place(open), text);
         }
-        (routes, entries.into_iter().map(Router::new).collect(), unrouted)
+        let routers: Vec<Router> = entries.into_iter().map(Router::new).collect();
+        self.check_consumer_limits();
+        self.warn_of_routes(&routes, &routers);
+        (routes, routers, unrouted)
     }
 
     /// Returns the places of the listeners that the route is for.

@@ -190,3 +190,15 @@ filters! {
     /// Encodes responses in content codings.
     Compress = "compress": compress;
 }
+
+impl FilterConfig {
+    /// Returns the limit of requests as a text, if the filter is one.
+    pub fn limit(&self) -> Option<String> {
+        if let Self::RateLimit(limit) = self { Some(limit.to_string()) } else { None }
+    }
+
+    /// Returns whether the filter counts requests by their consumer.
+    pub fn counts_by_consumer(&self) -> bool {
+        matches!(self, Self::RateLimit(limit) if limit.by.has_consumer())
+    }
+}

@@ -12,7 +12,7 @@ mod roots;
 mod server;
 mod tickets;
 
-pub use certificates::{PeerRoots, chain_and_key, trusted_roots};
+pub use certificates::{PeerRoots, chain_and_key, trusted_roots, validity};
 pub use client::client_config;
 pub use expiry::expiry;
 pub use file::{FileVersion, MAX_MATERIAL, read_file, read_text};

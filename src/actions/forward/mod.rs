@@ -156,6 +156,26 @@ impl HttpAction for Forward {
     }
 }
 
+impl Forward {
+    /// Returns the path and the query for the target, where they differ from those of the request.
+    pub fn changed_target(&self, path: &str, query: Option<&str>, view: &RequestView<'_>) -> Option<String> {
+        let changed = match &self.path {
+            PathEdit::Keep => return None,
+            PathEdit::Strip(prefix) => match path.strip_prefix(prefix.as_str()) {
+                Some("") => "/".to_owned(),
+                Some(rest) if rest.starts_with('/') => rest.to_owned(),
+                _ => return None,
+            },
+            PathEdit::Rewrite(template) => template.fill_text(view),
+        };
+        Some(match query {
+            // The rewritten target may have a query of its own, which the client's follows.
+            Some(query) => format!("{changed}{}{query}", if changed.contains('?') { '&' } else { '?' }),
+            None => changed,
+        })
+    }
+}
+
 /// Returns whether a request target that was filled in has a path with dot segments.
 fn leads_elsewhere(target: &str) -> bool {
     hides_dot_segments(target.split('?').next().unwrap_or_default())
