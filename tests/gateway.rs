@@ -55,10 +55,10 @@ mod interim;
 mod key_sets;
 #[path = "gateway/limits.rs"]
 mod limits;
-#[path = "gateway/log_formats.rs"]
-mod log_formats;
 #[path = "gateway/listeners.rs"]
 mod listeners;
+#[path = "gateway/log_formats.rs"]
+mod log_formats;
 #[path = "gateway/payload.rs"]
 mod payload;
 #[path = "gateway/process.rs"]
