@@ -42,5 +42,5 @@ mod telemetry;
 mod tls;
 mod upstreams;
 
-pub use cli::{Arguments, Command, init_log};
-pub use telemetry::finish_log;
+pub use cli::{Arguments, Command};
+pub use telemetry::{finish_log, init_log};

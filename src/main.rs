@@ -20,6 +20,7 @@ fn main() -> std::process::ExitCode {
         Command::Check(check) => check.execute(),
         Command::Reload(reload) => reload.execute(),
         Command::Diff(diff) => diff.execute(),
+        Command::Show(show) => show.execute(),
         Command::Upgrade(upgrade) => upgrade.execute(),
         Command::Explain(explain) => explain.execute(),
         Command::Health(health) => health.execute(),

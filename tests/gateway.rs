@@ -41,6 +41,8 @@ mod failover;
 mod families;
 #[path = "gateway/filter_sets.rs"]
 mod filter_sets;
+#[path = "gateway/first_hour.rs"]
+mod first_hour;
 #[path = "gateway/frames.rs"]
 mod frames;
 #[path = "gateway/framing.rs"]
@@ -59,6 +61,8 @@ mod limits;
 mod listeners;
 #[path = "gateway/log_formats.rs"]
 mod log_formats;
+#[path = "gateway/operators.rs"]
+mod operators;
 #[path = "gateway/payload.rs"]
 mod payload;
 #[path = "gateway/process.rs"]

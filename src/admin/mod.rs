@@ -1,12 +1,16 @@
 //! The admin listener: health, readiness, metrics, state, reload.
 
 mod connections;
+mod endpoints;
+mod listener;
 mod targets;
+mod views;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,16 +22,15 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use self::connections::{AdminConnection, AdminConnections};
-use crate::config::{Flat, FlatLater};
+use crate::config::{Change, Flat, ShownLater};
 use crate::filters::consumer_digest;
 use crate::notation::Mistakes;
 use crate::snapshot::Serving;
-use crate::telemetry::metrics::{METRICS, UpstreamState};
-use crate::upstreams::Upstream;
+
+pub use listener::{AdminListener, AdminStream};
 
 /// The maximum number of connections: operators are few.
 const MAX_CONNECTIONS: usize = 256;
@@ -57,8 +60,17 @@ pub trait ManagedProcess: Send + Sync {
     fn is_ready(&self) -> bool;
     /// Returns the time of the last reload, its errors if it was rejected, and the files with the errors.
     fn last_reload(&self) -> (SystemTime, Option<String>, Vec<String>);
-    /// Returns the configuration that serves, flat, and the part of the start's that stays in use.
-    fn flat(&self) -> (FlatLater, Arc<Flat>);
+    /// Returns what operators see of the configuration that serves, and the part of the start's that stays in use.
+    fn shown(&self) -> (ShownLater, Arc<Flat>);
+    /// Returns names and addresses of the listeners, as they are bound.
+    fn listeners(&self) -> Vec<(String, SocketAddr)>;
+    /// Returns the time of the start.
+    fn started(&self) -> SystemTime;
+    /// Reads the files as for a reload, and returns what it would change.
+    ///
+    /// # Errors
+    /// When the configuration has errors.
+    async fn compare_files(&self) -> Result<Vec<Change>, Mistakes>;
     /// Returns the name of the file that is read at a reload.
     fn source(&self) -> String;
     /// Reloads. Returns notes about what does not take effect yet.
@@ -90,7 +102,7 @@ pub enum AdminListenerState {
 
 /// Serves operators until the listener is closed.
 pub async fn serve(
-    listener: TcpListener,
+    listener: AdminListener,
     process: Arc<dyn ManagedProcess>,
     mut state: watch::Receiver<AdminListenerState>,
 ) {
@@ -110,18 +122,22 @@ pub async fn serve(
             _ = state.wait_for(|state| *state != AdminListenerState::Open) => continue,
             accepted = listener.accept() => accepted,
         };
-        let Ok((stream, _)) = accepted else {
+        let Ok(stream) = accepted else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
         let process = Arc::clone(&process);
         let mut state = state.clone();
-        let connection = connections.add();
+        let (connection, is_local) = (connections.add(), listener.is_local());
         tokio::spawn(async move {
             let _place = place;
             let response = service_fn(|request| {
                 let (process, connection) = (Arc::clone(&process), Arc::clone(&connection));
-                async move { Ok::<_, Infallible>(respond(request, process, &connection).await) }
+                async move {
+                    let pretty = is_pretty(&request);
+                    let response = respond(request, process, &connection, is_local).await;
+                    Ok::<_, Infallible>(if pretty { indented(response) } else { response }.map(Full::new))
+                }
             });
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
@@ -145,31 +161,37 @@ pub async fn serve(
     }
 }
 
-/// The paths that exist.
-const KNOWN_PATHS: &[&str] = &[
-    "/healthz",
-    "/readyz",
-    "/metrics",
-    "/upstreams",
-    "/key_sets",
-    "POST /upstreams/{name}/targets",
-    "PATCH /upstreams/{name}/targets/{address}",
-    "DELETE /upstreams/{name}/targets/{address}",
-    "POST /reload",
-    "POST /diff",
-];
+type AdminResponse = Response<Bytes>;
 
-type AdminResponse = Response<Full<Bytes>>;
+/// Returns whether the query asks for JSON that is easy to read.
+fn is_pretty(request: &Request<Incoming>) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    query.split('&').any(|one| matches!(one, "pretty" | "pretty=" | "pretty=true" | "pretty=1"))
+}
+
+/// Returns the response with its JSON on several lines.
+fn indented(response: AdminResponse) -> AdminResponse {
+    if response.headers().get(CONTENT_TYPE).is_none_or(|kind| kind != JSON) {
+        return response;
+    }
+    response.map(|body| match serde_json::from_slice::<serde_json::Value>(&body) {
+        Ok(document) => format!("{document:#}\n").into(),
+        Err(_) => body,
+    })
+}
+
+/// The media type of JSON (RFC 8259, section 11).
+const JSON: &str = "application/json";
 
 fn text(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> AdminResponse {
-    let mut response = Response::new(Full::new(body.into()));
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(kind));
     response
 }
 
 fn document(status: StatusCode, body: &serde_json::Value) -> AdminResponse {
-    text(status, "application/json", format!("{body}\n"))
+    text(status, JSON, format!("{body}\n"))
 }
 
 /// Returns a response that allows these methods.
@@ -183,6 +205,7 @@ async fn respond(
     request: Request<Incoming>,
     shared: Arc<dyn ManagedProcess>,
     connection: &AdminConnection,
+    is_local: bool,
 ) -> AdminResponse {
     let process = &*shared;
     let path = request.uri().path();
@@ -190,10 +213,10 @@ async fn respond(
     let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
     match (method, path) {
         (&Method::GET, "/healthz") => return text(StatusCode::OK, "text/plain", "ok\n"),
-        (&Method::GET, "/readyz") => return ready(process),
+        (&Method::GET, "/readyz") => return views::ready(process),
         _ => {}
     }
-    if !is_allowed(request.headers(), process) {
+    if !is_allowed(request.headers(), process, is_local) {
         let error = match request.headers().contains_key(http::header::ORIGIN) {
             true => "requests of web pages, with an Origin, are rejected",
             false if process.serving().snapshot.admin.token.is_none() => {
@@ -207,35 +230,48 @@ async fn respond(
     let known = process.serving().snapshot.admin.token.is_some() || request.body().is_end_stream();
     connection.known.store(known, Ordering::Relaxed);
     match (method, path) {
-        (&Method::GET, "/metrics") => metrics(process),
-        (&Method::GET, "/upstreams") => document(StatusCode::OK, &upstreams(process)),
-        (&Method::GET, "/key_sets") => document(StatusCode::OK, &key_sets(process)),
-        (&Method::POST, "/reload") => match Arc::clone(&shared).reload().await {
-            Ok(notes) => document(StatusCode::OK, &json!({"reloaded": true, "file": process.source(), "notes": notes})),
-            Err(ReloadError::Mistakes(mistakes)) => {
-                let body = json!({"reloaded": false, "count": mistakes.count(), "mistakes": mistakes.lines()});
-                document(StatusCode::UNPROCESSABLE_ENTITY, &body)
-            }
-            Err(ReloadError::NotNow(why)) => {
-                document(StatusCode::SERVICE_UNAVAILABLE, &json!({"reloaded": false, "error": why}))
-            }
-        },
+        (&Method::GET, "/metrics") => views::metrics(process),
+        (&Method::GET, "/upstreams") => document(StatusCode::OK, &views::upstreams(process)),
+        (&Method::GET, "/key_sets") => document(StatusCode::OK, &views::key_sets(process)),
+        (&Method::GET, "/routes") => document(StatusCode::OK, &views::routes(process)),
+        (&Method::GET, "/config") => document(StatusCode::OK, &process.shown().0.document()),
+        (&Method::GET, "/reasons") => document(StatusCode::OK, &views::reasons()),
+        (&Method::GET, "/process") => document(StatusCode::OK, &views::process(process)),
+        (&Method::GET, "/") => document(StatusCode::OK, &endpoints::list()),
+        (&Method::POST, "/reload") => reload(shared).await,
         (&Method::POST, "/diff") => diff(request, process).await,
         (_, path) if path.starts_with("/upstreams/") => targets::respond(request, process).await,
-        (_, "/metrics" | "/upstreams" | "/key_sets" | "/healthz" | "/readyz") => not_allowed("GET, HEAD"),
-        (_, "/reload" | "/diff") => not_allowed("POST"),
-        _ => document(StatusCode::NOT_FOUND, &json!({"known": KNOWN_PATHS})),
+        (_, path) => match endpoints::methods(path) {
+            Some(methods) => not_allowed(methods),
+            None => document(StatusCode::NOT_FOUND, &json!({"known": endpoints::list()})),
+        },
     }
+}
+
+async fn reload(process: Arc<dyn ManagedProcess>) -> AdminResponse {
+    match Arc::clone(&process).reload().await {
+        Ok(notes) => document(StatusCode::OK, &json!({"reloaded": true, "file": process.source(), "notes": notes})),
+        Err(ReloadError::Mistakes(mistakes)) => unprocessable(&mistakes),
+        Err(ReloadError::NotNow(why)) => {
+            document(StatusCode::SERVICE_UNAVAILABLE, &json!({"reloaded": false, "error": why}))
+        }
+    }
+}
+
+/// Returns the response to a request for which the configuration was read, and has errors.
+fn unprocessable(mistakes: &Mistakes) -> AdminResponse {
+    let body = json!({"reloaded": false, "count": mistakes.count(), "mistakes": mistakes.lines()});
+    document(StatusCode::UNPROCESSABLE_ENTITY, &body)
 }
 
 /// Returns whether a request is authorised. Tokens are compared by digest, so that the time reveals nothing. A
 /// request from a web page is rejected: a page could otherwise reload the gateway of its visitor.
-fn is_allowed(headers: &HeaderMap, process: &dyn ManagedProcess) -> bool {
+fn is_allowed(headers: &HeaderMap, process: &dyn ManagedProcess, is_local: bool) -> bool {
     if headers.contains_key(http::header::ORIGIN) {
         return false;
     }
     let serving = process.serving();
-    let Some(token) = &serving.snapshot.admin.token else { return is_by_address(headers) };
+    let Some(token) = &serving.snapshot.admin.token else { return is_local || is_by_address(headers) };
     let came = headers.get(AUTHORIZATION).and_then(|v| v.as_bytes().strip_prefix(b"Bearer "));
     came.is_some_and(|came| consumer_digest(came) == consumer_digest(token.reveal().as_bytes()))
 }
@@ -253,19 +289,6 @@ fn is_by_address(headers: &HeaderMap) -> bool {
     })
 }
 
-fn unix(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
-}
-
-fn ready(process: &dyn ManagedProcess) -> AdminResponse {
-    let (at, refused, files) = process.last_reload();
-    let ready = process.is_ready();
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    // Errors may quote the configuration: their number is public, their text is for operators.
-    let mistakes = refused.map(|r| r.lines().last().unwrap_or_default().to_owned());
-    document(status, &json!({"ready": ready, "last_reload": {"at": unix(at), "refused": mistakes, "files": files}}))
-}
-
 /// Rejects a request after its body was read: a client that is still sending may not read the response otherwise.
 async fn reject(request: Request<Incoming>, status: StatusCode, why: &str) -> AdminResponse {
     let mut body = http_body_util::Limited::new(request.into_body(), MAX_CONFIGURATION);
@@ -274,8 +297,8 @@ async fn reject(request: Request<Incoming>, status: StatusCode, why: &str) -> Ad
     document(status, &json!({"error": why}))
 }
 
-/// Compares the configuration that serves with the one that was sent, both flat. Secrets are sent as digests, and
-/// none is returned.
+/// Compares the configuration that serves with the one that was sent, both flat; without a body, with the one that a
+/// reload would read. Secrets are sent as digests, and none is returned.
 async fn diff(request: Request<Incoming>, process: &dyn ManagedProcess) -> AdminResponse {
     // A large one takes a hundred times its size for a while.
     let Ok(_turn) = tokio::time::timeout(BODY_TIMEOUT, DIFFS.acquire()).await else {
@@ -287,59 +310,22 @@ async fn diff(request: Request<Incoming>, process: &dyn ManagedProcess) -> Admin
         .ok()
         .and_then(Result::ok)
         .map(http_body_util::Collected::to_bytes);
-    let (serving, file, (flat, started)) = (process.serving(), process.source(), process.flat());
+    let (serving, file, (shown, started)) = (process.serving(), process.source(), process.shown());
+    let listeners: Vec<_> = serving.snapshot.listeners.iter().map(|l| l.address).collect();
+    if body.as_ref().is_some_and(Bytes::is_empty) {
+        return match process.compare_files().await {
+            Ok(changes) => document(StatusCode::OK, &json!({"changes": changes, "listeners": listeners, "file": file})),
+            Err(mistakes) => unprocessable(&mistakes),
+        };
+    }
     // In a thread of its own, since health checks and signals are handled in this one.
     let compare = move || {
         let other = serde_json::from_slice::<Flat>(&body?).ok()?;
-        let listeners: Vec<_> = serving.snapshot.listeners.iter().map(|l| l.address).collect();
-        let response = json!({"changes": flat.changes(&other, &started), "listeners": listeners, "file": file});
+        let response = json!({"changes": shown.flat.changes(&other, &started), "listeners": listeners, "file": file});
         Some(document(StatusCode::OK, &response))
     };
     let response = tokio::task::spawn_blocking(compare).await.ok().flatten();
     response.unwrap_or_else(|| {
         document(StatusCode::BAD_REQUEST, &json!({"error": "no flat configuration, as `portcullis diff` sends it"}))
-    })
-}
-
-fn metrics(process: &dyn ManagedProcess) -> AdminResponse {
-    let serving = process.serving();
-    let states = serving.snapshot.upstreams.iter().map(|upstream| {
-        let pool = &upstream.pool;
-        let gate = pool.gate();
-        let targets = pool.targets().into_iter();
-        UpstreamState {
-            name: upstream.name.clone(),
-            gate: [gate.active(), gate.waiting(), gate.limit()],
-            breaker: pool.breaker().map(|b| match b.phase() {
-                "closed" => 0.0,
-                "open" => 1.0,
-                _ => 0.5,
-            }),
-            targets: targets.map(|t| (t.address.to_string(), t.eligible, t.in_flight, t.ejected.is_some())).collect(),
-        }
-    });
-    let ages = serving.snapshot.kept.iter().filter(|kept| kept.kind() == "key_set").filter_map(|kept| kept.age());
-    text(StatusCode::OK, "text/plain; version=0.0.4", METRICS.render(states, ages))
-}
-
-fn key_sets(process: &dyn ManagedProcess) -> serde_json::Value {
-    let serving = process.serving();
-    serving.snapshot.kept.iter().filter(|kept| kept.kind() == "key_set").map(|kept| kept.view()).collect()
-}
-
-fn upstreams(process: &dyn ManagedProcess) -> serde_json::Value {
-    process.serving().snapshot.upstreams.iter().map(|u| view(u)).collect()
-}
-
-fn view(upstream: &Upstream) -> serde_json::Value {
-    let pool = &upstream.pool;
-    let choice = pool.choice();
-    json!({
-        "name": upstream.name,
-        "eligible": choice.eligible,
-        "panic": choice.panic,
-        "breaker": pool.breaker().map(crate::upstreams::SharedBreaker::phase),
-        "requests": {"active": pool.gate().active(), "pending": pool.gate().waiting(), "limit": pool.gate().limit()},
-        "targets": pool.targets(),
     })
 }

@@ -10,7 +10,8 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{AdminResponse, BODY_TIMEOUT, ManagedProcess, document, not_allowed, view};
+use super::views;
+use super::{AdminResponse, BODY_TIMEOUT, ManagedProcess, document, not_allowed};
 use crate::upstreams::TargetChange;
 
 /// The maximum size of a body.
@@ -88,7 +89,7 @@ pub(super) async fn respond(request: Request<Incoming>, process: &dyn ManagedPro
         (_, Some(_)) => return not_allowed("PATCH, DELETE"),
     }
     log::info!("upstream {name}: {method} {path} by an operator");
-    document(StatusCode::OK, &view(upstream))
+    document(StatusCode::OK, &views::upstream(upstream))
 }
 
 fn apply_change(change: &mut TargetChange, wanted: &ParsedChange, add: bool) {

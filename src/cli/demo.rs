@@ -60,7 +60,7 @@ impl Demo {
             text = text.replace(written, &running.to_string());
         }
         if self.check {
-            text = text.replace("output: stdout", "output: off");
+            text = text.replace("output: stdout", "output: none");
         }
         let source = match &self.write {
             Some(file) => match write_new(file, &text) {

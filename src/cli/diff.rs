@@ -2,12 +2,16 @@
 
 use clap::Args;
 
-use super::operator::{Operator, print_changes};
+use http::Method;
+
+use super::operator::{CommandFailed, Comparison, Operator, comparison, print_changes};
+use super::running_gateway::SameFile;
 
 /// Show how a configuration differs from the running one
 #[derive(Debug, Args)]
 #[command(after_help = "Lines begin with + for additions, - for removals and ~ for changes. Secrets are compared and \
-        not shown.")]
+        not shown. The file that the gateway runs is read by the gateway itself, so that its secrets need not be \
+        readable here.")]
 pub struct Diff {
     /// The gateway and the file
     #[command(flatten)]
@@ -17,7 +21,7 @@ pub struct Diff {
 impl Diff {
     /// Prints the differences. The exit code is 0 with and without differences.
     pub fn execute(self) -> u8 {
-        let result = self.operator.load_valid().and_then(|loaded| self.operator.compare(&loaded));
+        let result = self.compare();
         result.map_or_else(
             |code| code,
             |comparison| {
@@ -25,5 +29,13 @@ impl Diff {
                 0
             },
         )
+    }
+
+    fn compare(&self) -> Result<Comparison, CommandFailed> {
+        let gateway = self.operator.load().and_then(|loaded| self.operator.gateway(loaded.as_ref()))?;
+        match self.operator.same_file(&gateway)? {
+            (SameFile::Yes, _) => comparison(gateway.call(Method::POST, "/diff", Vec::new())?),
+            (SameFile::No | SameFile::Unknown, _) => self.operator.compare(&self.operator.load_valid()?),
+        }
     }
 }

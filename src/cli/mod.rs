@@ -13,13 +13,19 @@ mod operator;
 mod proxy;
 mod reload;
 mod run;
+mod running_gateway;
 mod schema;
+mod show;
 mod upgrade;
 mod version;
 
-use std::io::Write;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
+
+use crate::config::{Loaded, load, load_text};
+use crate::notation::{Mistakes, Place};
 
 /// A load balancer and API gateway in one binary.
 ///
@@ -52,11 +58,14 @@ pub enum Command {
     /// Write a configuration to start with
     Init(init::Init),
     /// Check a configuration and print every error in it
+    #[command(short_flag = 't')]
     Check(check::Check),
     /// Make a running gateway read its configuration again
     Reload(reload::Reload),
     /// Show how a configuration differs from the running one
     Diff(diff::Diff),
+    /// Print what a running gateway shows: its routes, targets, configuration, metrics
+    Show(show::Show),
     /// Replace a running gateway with the binary that is now at its path, losing nothing
     Upgrade(upgrade::Upgrade),
     /// Show which route a request takes, through which filters, and which was the runner-up
@@ -77,21 +86,34 @@ pub enum Command {
     Version(version::Version),
 }
 
-/// Sends the process's own log to standard error.
-pub fn init_log(quiet: bool) {
-    // Pingora reports the errors of single connections; they are counted, and not worth a line each.
-    let default = if quiet { "warn" } else { "info" };
-    let filters = format!(
-        "{default},pingora=off,pingora_core=off,pingora_proxy=off,pingora_load_balancing=off,pingora_cache=off"
-    );
-    let mut builder = env_logger::Builder::new();
-    builder.target(crate::telemetry::log_target());
-    builder.parse_filters(&std::env::var("RUST_LOG").unwrap_or(filters));
-    builder.format(|out, record| {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let now = chrono::DateTime::from_timestamp(since.as_secs() as i64, since.subsec_nanos()).unwrap_or_default();
-        writeln!(out, "{} {:<5} {}", now.format("%Y-%m-%dT%H:%M:%S%.3fZ"), record.level(), record.args())
-    });
-    // A test may have set one before.
-    let _ = builder.try_init();
+/// The configuration that a package installs.
+const INSTALLED: &str = "/etc/portcullis/portcullis.yaml";
+
+/// Returns the configuration to use where none is given: that of the environment, or else the installed one.
+fn default_file() -> PathBuf {
+    std::env::var_os("PORTCULLIS_CONFIG")
+        .filter(|path| !path.is_empty())
+        .map_or_else(|| INSTALLED.into(), PathBuf::from)
 }
+
+/// Loads a configuration from a file, or from standard input if the file is `-`.
+///
+/// # Errors
+/// As for [`load`], and when standard input cannot be read.
+fn load_file(path: &Path) -> Result<Loaded, Mistakes> {
+    if path != Path::new("-") {
+        return load(path);
+    }
+    let mut text = String::new();
+    match std::io::stdin().take(MAX_INPUT).read_to_string(&mut text) {
+        Ok(_) => load_text(&text, "standard input", Path::new("")),
+        Err(error) => {
+            let mut mistakes = Mistakes::default();
+            mistakes.add(&Place::default(), format!("standard input cannot be read: {error}"));
+            Err(mistakes)
+        }
+    }
+}
+
+/// The most bytes of standard input that are read as a configuration.
+const MAX_INPUT: u64 = 64 << 20;

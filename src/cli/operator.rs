@@ -1,50 +1,51 @@
-//! Calls to the admin listener of a running gateway.
+//! The options and steps of commands that call a running gateway.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use bytes::Bytes;
 use clap::Args;
-use http::header::AUTHORIZATION;
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::running_gateway::{RunningGateway, SameFile, TOKEN_VARIABLE, same_file};
 use crate::admin::MAX_CONFIGURATION;
 use crate::compile::compile;
-use crate::config::{Change, Loaded, load};
+use crate::config::{Change, Loaded};
 use crate::live::Live;
-use crate::notation::Mistakes;
+use crate::notation::{AdminAddress, Mistakes, Secret, SecretText};
 use crate::telemetry::{complain, say};
-
-/// The time-out for a response: a reload waits for the first probes of new upstreams.
-const ADMIN_RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The options that select the gateway.
 #[derive(Debug, Args)]
 pub struct Operator {
-    /// The configuration, which also has the address and token of the gateway's admin listener
+    /// The configuration, which also has the address and token of the gateway's admin listener [default:
+    /// $PORTCULLIS_CONFIG, else /etc/portcullis/portcullis.yaml]
     #[arg(long, short, value_name = "FILE")]
-    pub config: PathBuf,
-    /// The admin listener, if it is not at the address in the configuration
+    pub config: Option<PathBuf>,
+    /// The admin listener, if it is not at the address in the configuration: ADDRESS:PORT or unix:PATH
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
-    pub admin: Option<SocketAddr>,
+    pub admin: Option<AdminAddress>,
+    /// A file with the admin token, if it is not that of the configuration [env: PORTCULLIS_ADMIN_TOKEN]
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// Parses an address, whose host may be a name.
 ///
 /// # Errors
 /// When the text is not an address.
-pub fn address(text: &str) -> Result<SocketAddr, String> {
+pub fn address(text: &str) -> Result<AdminAddress, String> {
+    if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+        return Ok(AdminAddress::Unix(path.into()));
+    }
     #[expect(clippy::disallowed_methods, reason = "a command, which has nothing else to do")]
     let all: Vec<_> = std::net::ToSocketAddrs::to_socket_addrs(text).into_iter().flatten().collect();
     // A name is mostly localhost, and admin listeners are mostly on 127.0.0.1.
     let found = all.iter().find(|address| address.is_ipv4()).or(all.first()).copied();
-    found.ok_or_else(|| "expected an address such as 127.0.0.1:9901 or localhost:9901".to_owned())
+    found.map(AdminAddress::Tcp).ok_or_else(|| {
+        "expected an address such as 127.0.0.1:9901, localhost:9901 or unix:/run/portcullis/admin.sock".to_owned()
+    })
 }
 
 /// The response of a running gateway to a comparison.
@@ -75,85 +76,107 @@ pub fn print_error(text: impl std::fmt::Display) -> CommandFailed {
 }
 
 impl Operator {
-    /// Loads the configuration, which may have errors.
+    /// Returns the configuration to read: the one that is given, or the default.
+    fn file(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(super::default_file)
+    }
+
+    /// Loads the configuration, which may have errors. With `--admin` it need not be readable at all.
     ///
     /// # Errors
-    /// 2 when it cannot be read; the error has been printed.
-    pub fn load(&self) -> Result<Loaded, CommandFailed> {
-        let loaded = load(&self.config).map_err(print_mistakes)?;
-        // The gateway to call must not be guessed.
-        if loaded.is_partial("admin") {
-            Err(print_mistakes(loaded.locate(loaded.mistakes.clone())))
-        } else {
-            Ok(loaded)
+    /// 2 when it is needed and cannot be read, or the gateway's address in it is wrong; the error has been printed.
+    pub fn load(&self) -> Result<Option<Loaded>, CommandFailed> {
+        if self.config.is_none() && self.admin.is_some() {
+            return Ok(None);
         }
+        let loaded = match super::load_file(&self.file()) {
+            Ok(loaded) => loaded,
+            Err(_) if self.admin.is_some() => return Ok(None),
+            Err(mistakes) => return Err(print_mistakes(mistakes)),
+        };
+        // The gateway to call must not be guessed.
+        if self.admin.is_none() && loaded.is_left_out("admin", "address") {
+            return Err(print_mistakes(loaded.locate(loaded.mistakes.clone())));
+        }
+        Ok(Some(loaded))
     }
 
     /// Loads the configuration, which must have no errors.
     ///
     /// # Errors
-    /// 2 when it has errors; they have been printed.
+    /// 2 when it has errors, or there is none; the errors have been printed.
     pub fn load_valid(&self) -> Result<Loaded, CommandFailed> {
         crate::tls::install_provider();
-        let loaded = load(&self.config).map_err(print_mistakes)?;
+        let loaded = super::load_file(&self.file()).map_err(print_mistakes)?;
         compile(&loaded, &Live::default()).map_err(print_mistakes)?;
         Ok(loaded)
     }
 
-    /// Sends a POST request to the gateway.
+    /// Returns the address of the admin listener that the options select.
+    pub fn admin_address(&self, loaded: Option<&Loaded>) -> AdminAddress {
+        let configured = || match loaded.map(|loaded| (loaded, &loaded.config.admin.address.0)) {
+            Some((loaded, AdminAddress::Unix(path))) => AdminAddress::Unix(loaded.base.join(path)),
+            Some((_, address)) => address.clone(),
+            None => AdminAddress::None,
+        };
+        self.admin.clone().unwrap_or_else(configured)
+    }
+
+    /// Returns the gateway that the options select. The service's other secrets are not needed for that.
     ///
     /// # Errors
-    /// 1 when the gateway is not reachable or does not respond; the error has been printed.
-    pub fn post(&self, loaded: &Loaded, path: &str, body: Vec<u8>) -> Result<(StatusCode, Value), CommandFailed> {
-        let admin = &loaded.config.admin;
-        let address = self.admin.unwrap_or(admin.address.0);
-        let mut request = Request::post(format!("http://{address}{path}"));
-        if let Some(token) = &admin.token {
-            request = request.header(AUTHORIZATION, format!("Bearer {}", token.0.reveal()));
-        }
-        let request = request.body(Full::new(Bytes::from(body))).map_err(print_error)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(print_error)?;
-        let (status, body) = runtime
-            .block_on(async {
-                let client = Client::builder(TokioExecutor::new()).build_http();
-                let work = async {
-                    let response = client.request(request).await.map_err(|error| match error.is_connect() {
-                        true => {
-                            "nothing serves there; is the gateway running, and is this its admin listener \
-                            (--admin)?"
-                        }
-                        false => {
-                            "it closed the connection without a response; if this is the gateway's admin \
-                            listener, its log has the reason"
-                        }
-                    })?;
-                    let status = response.status();
-                    let body = response.into_body().collect().await.map_err(|_| "the response broke off")?;
-                    Ok::<_, &str>((status, body.to_bytes()))
-                };
-                tokio::time::timeout(ADMIN_RESPONSE_TIMEOUT, work).await.unwrap_or(Err("no response came in time"))
-            })
-            .map_err(|text| print_error(format!("{address}: {text}")))?;
-        if status == StatusCode::UNAUTHORIZED {
-            return Err(print_error(format!(
-                "{address}: the admin token of this configuration is not that of the running gateway; SIGHUP \
-                reloads without one"
-            )));
-        }
-        if status == StatusCode::NOT_FOUND {
-            return Err(print_error(format!(
-                "{address}: this is not the admin listener of a gateway, or one of another version: it has no {path}"
-            )));
-        }
-        let body =
-            serde_json::from_slice(&body).map_err(|_| print_error(format!("{address}: this is not portcullis")))?;
-        Ok((status, body))
+    /// 1 when the admin token cannot be read; the error has been printed.
+    pub fn gateway(&self, loaded: Option<&Loaded>) -> Result<RunningGateway, CommandFailed> {
+        let address = self.admin_address(loaded);
+        let token = match self.given_token()? {
+            Some(token) => Some(token),
+            None if loaded.is_some_and(|loaded| loaded.is_left_out("admin", "token")) => {
+                let why = loaded.map(|loaded| loaded.locate(loaded.mistakes.clone()).lines()).unwrap_or_default();
+                why.iter().filter(|line| line.contains("admin")).for_each(|line| complain!("{line}"));
+                return Err(print_error(format!(
+                    "the admin token cannot be read here: give it with --token-file or {TOKEN_VARIABLE}"
+                )));
+            }
+            None => loaded.and_then(|loaded| loaded.config.admin.token.as_ref().map(|token| token.0.clone())),
+        };
+        Ok(RunningGateway { address, token })
+    }
+
+    fn given_token(&self) -> Result<Option<SecretText>, CommandFailed> {
+        let text = match &self.token_file {
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|error| print_error(format!("the token file {}: {error}", path.display())))?,
+            None => match std::env::var(TOKEN_VARIABLE) {
+                Ok(text) => text,
+                Err(_) => return Ok(None),
+            },
+        };
+        let token: Secret = text.trim_end_matches(['\r', '\n']).parse().map_err(|wanted| {
+            print_error(format!(
+                "expected {wanted} in {}",
+                self.token_file.as_ref().map_or_else(|| TOKEN_VARIABLE.to_owned(), |path| path.display().to_string(),)
+            ))
+        })?;
+        Ok(Some(token.0))
+    }
+
+    /// Returns whether the gateway reads the file of the options.
+    ///
+    /// # Errors
+    /// As for [`RunningGateway::request`].
+    pub fn same_file(&self, gateway: &RunningGateway) -> Result<(SameFile, PathBuf), CommandFailed> {
+        let there = gateway.file()?.unwrap_or_default();
+        let same = match &self.config {
+            Some(here) => same_file(&there, here),
+            None => SameFile::Yes,
+        };
+        Ok((same, there))
     }
 
     /// Compares the running gateway's configuration with this one.
     ///
     /// # Errors
-    /// As for [`Self::post`], and 1 when the gateway does not compare them; the error has been printed.
+    /// As for [`RunningGateway::call`], and 1 when the gateway does not compare them; the error has been printed.
     pub fn compare(&self, loaded: &Loaded) -> Result<Comparison, CommandFailed> {
         let flat = serde_json::to_vec(&loaded.flat()).map_err(print_error)?;
         if flat.len() > MAX_CONFIGURATION {
@@ -163,27 +186,45 @@ impl Operator {
                 MAX_CONFIGURATION >> 20
             )));
         }
-        let (status, response) = self.post(loaded, "/diff", flat)?;
-        if status != StatusCode::OK {
-            return Err(print_error(response["error"].as_str().unwrap_or("the running gateway has no /diff")));
-        }
-        let comparison: Comparison = serde_json::from_value(response)
-            .map_err(|_| print_error("the running gateway sent an unexpected response"))?;
+        let response = self.gateway(Some(loaded))?.call(Method::POST, "/diff", flat)?;
+        let comparison = comparison(response)?;
         self.warn_other_file(&comparison.file);
         Ok(comparison)
     }
 
     /// Prints a warning if the gateway reads another file than this one. For a gateway on another host, or in a
     /// container, that cannot be determined.
-    pub fn warn_other_file(&self, file: &str) {
-        let there = Path::new(file).canonicalize();
-        if there.is_ok_and(|there| self.config.canonicalize().is_ok_and(|here| here != there)) {
-            complain!(
-                "the gateway reads another file than {}, whose changes have no effect: {file}",
-                self.config.display()
-            );
+    fn warn_other_file(&self, file: &str) {
+        if let Some(here) = &self.config
+            && same_file(Path::new(file), here) == SameFile::No
+        {
+            complain!("the gateway reads another file than {}, whose changes have no effect: {file}", here.display());
         }
     }
+}
+
+/// Returns the comparison in a response.
+///
+/// # Errors
+/// 2 when the configuration has errors, and 1 when the gateway does not compare; the error has been printed.
+pub fn comparison((status, response): (StatusCode, Value)) -> Result<Comparison, CommandFailed> {
+    match status {
+        StatusCode::OK => {
+            serde_json::from_value(response).map_err(|_| print_error("the running gateway sent an unexpected response"))
+        }
+        StatusCode::UNPROCESSABLE_ENTITY => {
+            print_rejected(&response);
+            Err(2)
+        }
+        _ => Err(print_error(response["error"].as_str().unwrap_or("the running gateway has no /diff"))),
+    }
+}
+
+/// Prints the errors for which a gateway rejects a configuration, and returns their number.
+pub fn print_rejected(response: &Value) -> usize {
+    let mistakes = response["mistakes"].as_array().map_or(&[][..], Vec::as_slice);
+    mistakes.iter().filter_map(|m| m.as_str()).for_each(|mistake| complain!("{mistake}"));
+    response["count"].as_u64().map_or(mistakes.len(), |count| count as usize)
 }
 
 /// Prints the changes.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::operator::{address, print_error};
+use crate::notation::AdminAddress;
 use crate::process::{self, ConfigSource, Options};
 use crate::telemetry::say;
 
@@ -82,7 +83,10 @@ fn has_port(text: &str) -> bool {
 fn listen(text: &str) -> Result<SocketAddr, String> {
     match text.strip_prefix(':').unwrap_or(text).parse::<u16>() {
         Ok(port) => Ok(([0, 0, 0, 0], port).into()),
-        Err(_) => address(text).map_err(|_| "expected an address such as :8080 or 127.0.0.1:8080".to_owned()),
+        Err(_) => match address(text) {
+            Ok(AdminAddress::Tcp(address)) => Ok(address),
+            _ => Err("expected an address such as :8080 or 127.0.0.1:8080".to_owned()),
+        },
     }
 }
 

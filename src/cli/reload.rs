@@ -1,20 +1,24 @@
 //! `reload`: makes a running gateway read its configuration again.
 
 use clap::Args;
-use http::StatusCode;
+use http::{Method, StatusCode};
 
-use super::operator::{CommandFailed, Operator, counted, print_error};
+use super::operator::{CommandFailed, Operator, counted, print_error, print_rejected};
+use super::running_gateway::SameFile;
 use crate::telemetry::{complain, say};
 
 /// Make a running gateway read its configuration again
 #[derive(Debug, Args)]
 #[command(after_help = "If the configuration has errors, the gateway keeps the present one; the errors are printed \
-        here, and the \
-                  exit code is 2. It is 1 when the gateway is not reachable, or cannot reload now.")]
+        here, and the exit code is 2. It is 1 when the gateway is not reachable, runs another file, or cannot reload \
+        now. The secrets of the configuration need not be readable here: with --admin not even the file.")]
 pub struct Reload {
     /// The gateway
     #[command(flatten)]
     pub operator: Operator,
+    /// Reload whichever file the gateway runs
+    #[arg(long)]
+    pub any_file: bool,
 }
 
 impl Reload {
@@ -25,24 +29,26 @@ impl Reload {
 
     fn reload(&self) -> Result<(), CommandFailed> {
         let loaded = self.operator.load()?;
-        let (status, response) = self.operator.post(&loaded, "/reload", Vec::new())?;
+        let gateway = self.operator.gateway(loaded.as_ref())?;
+        if let (SameFile::No, file) = self.operator.same_file(&gateway)?
+            && !self.any_file
+        {
+            let (address, file) = (&gateway.address, file.display());
+            return Err(print_error(format!(
+                "the gateway at {address} runs another file: reload that with -c {file}, or whichever it runs with \
+                 --any-file; nothing was reloaded"
+            )));
+        }
+        let (status, response) = gateway.call(Method::POST, "/reload", Vec::new())?;
         match status {
             StatusCode::OK => {
-                let file = response["file"].as_str().unwrap_or_default();
-                say!("reloaded {file}");
-                self.operator.warn_other_file(file);
-                response["notes"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter_map(|n| n.as_str())
-                    .for_each(|note| say!("{note}"));
+                say!("reloaded {}", response["file"].as_str().unwrap_or_default());
+                let notes = response["notes"].as_array().into_iter().flatten();
+                notes.filter_map(|n| n.as_str()).for_each(|note| say!("{note}"));
                 Ok(())
             }
             StatusCode::UNPROCESSABLE_ENTITY => {
-                let mistakes = response["mistakes"].as_array().map_or(&[][..], Vec::as_slice);
-                mistakes.iter().filter_map(|m| m.as_str()).for_each(|mistake| complain!("{mistake}"));
-                let count = response["count"].as_u64().map_or(mistakes.len(), |count| count as usize);
+                let count = print_rejected(&response);
                 complain!("{}; the configuration in use stays", counted(count, "error"));
                 Err(2)
             }

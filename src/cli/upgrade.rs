@@ -12,7 +12,7 @@ use crate::config::load;
 use crate::live::Live;
 use crate::notation::{Mistakes, Place};
 use crate::process::{Message, receive, send};
-use crate::telemetry::say;
+use crate::telemetry::{complain, say};
 
 /// Replace a running gateway with the binary that is now at its path, losing nothing
 #[derive(Debug, Args)]
@@ -21,8 +21,8 @@ use crate::telemetry::say;
 last request. If the successor fails, the running gateway goes on; the exit code is 1. Needs \
 process.upgrade_socket. SIGUSR2 does the same.")]
 pub struct Upgrade {
-    /// The configuration
-    #[arg(long, short, value_name = "FILE")]
+    /// The configuration [default: $PORTCULLIS_CONFIG, else /etc/portcullis/portcullis.yaml]
+    #[arg(long, short, value_name = "FILE", default_value_os_t = super::default_file(), hide_default_value = true)]
     pub config: PathBuf,
     /// Let the successor find errors: it has the running gateway's environment, not this one's
     #[arg(long)]
@@ -49,12 +49,16 @@ impl Upgrade {
     fn upgrade(&self) -> Result<(), CommandFailed> {
         crate::tls::install_provider();
         let loaded = load(&self.config).map_err(print_mistakes)?;
-        if !self.no_check {
-            // With this binary, which is the new one: the successor will read the same.
-            compile(&loaded, &Live::default()).map_err(print_mistakes)?;
+        // With this binary, which is the new one: the successor will read the same.
+        match if self.no_check { Ok(()) } else { compile(&loaded, &Live::default()).map(drop) } {
+            Err(mistakes) if loaded.are_unresolved(&mistakes) => {
+                complain!("{mistakes}");
+                complain!("the successor resolves these references, with the environment of the running gateway");
+            }
+            checked => checked.map_err(print_mistakes)?,
         }
         let path = loaded.config.process.upgrade_socket.as_ref().map(|path| loaded.base.join(path));
-        if path.is_none() && loaded.is_partial("process") {
+        if path.is_none() && loaded.is_left_out("process", "upgrade_socket") {
             return Err(print_mistakes(loaded.locate(loaded.mistakes.clone())));
         }
         let Some(path) = path else {

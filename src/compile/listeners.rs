@@ -7,7 +7,7 @@ use ahash::AHashMap;
 use rustls::sign::CertifiedKey;
 
 use crate::config::{self, Loaded, Protocol, TlsVersion};
-use crate::notation::{Mistakes, Place};
+use crate::notation::{AdminAddress, Mistakes, Place};
 use crate::snapshot::{ConnectionLimits, HttpListener, Limits, Listener, ListenerSpec, Transport};
 use crate::tls::{ServerSettings, chain_and_key};
 
@@ -43,8 +43,10 @@ pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes) -> Vec<Listener> {
                 .add(&place.key("address"), address_taken(&loaded.listener_place(first), taken_by[first].1 != address));
         }
         taken_by.push((transport, address));
-        let admin = loaded.config.admin.address.0;
-        if transport == Transport::Tcp && overlaps(address, admin) {
+        if let AdminAddress::Tcp(admin) = loaded.config.admin.address.0
+            && transport == Transport::Tcp
+            && overlaps(address, admin)
+        {
             mistakes.add(&Place::default().key("admin").key("address"), address_taken(&place, address != admin));
         }
         out.push(compiled);

@@ -2,10 +2,11 @@
 //!
 //! All errors are noted, none ends the work early. Nothing is started or changed here: the live state is only read.
 
+mod access_log;
 mod errors;
 mod filters;
 mod listeners;
-mod log;
+
 mod paths;
 mod routes;
 mod underscores;
@@ -18,11 +19,12 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::{Config, Credential, Loaded};
+use crate::config::{Config, Credential, Loaded, LogLevel, ProcessLogFormat};
 use crate::filters::{Consumers, MAX_USERNAME, SharedValues, consumer_digest};
 use crate::live::Live;
-use crate::notation::{Mistakes, Place};
+use crate::notation::{AdminAddress, Mistakes, Place};
 use crate::snapshot::{Admin, IdentityHeaders, Process, Snapshot};
+use crate::telemetry::ProcessLog;
 use crate::upstreams::Upstream;
 
 /// The least time between two checks of the configuration's files.
@@ -43,7 +45,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     let consumers = Arc::new(consumers(config, &mut mistakes));
     let listeners = listeners::compile(loaded, &mut mistakes);
     let upstreams = upstreams::compile(loaded, live, &mut mistakes);
-    let admin = admin(config, &root.key("admin"), &mut mistakes);
+    let admin = admin(loaded, &root.key("admin"), &mut mistakes);
     if config.process.watch.as_ref().is_some_and(|watch| watch.0.is_zero()) {
         mistakes.add(
             &root.key("process").key("watch"),
@@ -51,7 +53,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         );
     }
     upgrade_socket(loaded, &root.key("process").key("upgrade_socket"), &mut mistakes);
-    let log = log::compile(loaded, &root.key("log").key("access"), &mut mistakes);
+    let log = access_log::compile(loaded, &root.key("log").key("access"), &mut mistakes);
     let errors = errors::compile(&config.errors, &root.key("errors"), &Vec::new, &mut mistakes);
     let mut work = work::RouteCompiler {
         loaded,
@@ -74,7 +76,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     }
     warn_of_upstreams(config, &upstreams, &root.key("upstreams"), &mut warnings);
     Ok(Snapshot {
-        warnings: loaded.locate(warnings).0.iter().map(ToString::to_string).collect(),
+        warnings: loaded.locate(warnings).0,
         places: listeners.iter().enumerate().map(|(i, l)| (l.key(), i)).collect(),
         listeners,
         routers,
@@ -89,6 +91,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         shield: config.shield.requests_per_address.as_ref().map(|r| r.0),
         admin,
         log,
+        process_log: process_log(config),
         process: process(loaded),
     })
 }
@@ -168,24 +171,52 @@ fn consumers(config: &Config, mistakes: &mut Mistakes) -> Consumers {
     consumers
 }
 
-fn admin(config: &Config, place: &Place, mistakes: &mut Mistakes) -> Admin {
-    let admin = &config.admin;
-    if !admin.address.0.ip().is_loopback() && admin.token.is_none() {
-        mistakes.add(&place.key("address"), "an address that others can reach needs a token: set admin.token");
+fn admin(loaded: &Loaded, place: &Place, mistakes: &mut Mistakes) -> Admin {
+    let admin = &loaded.config.admin;
+    let has_token = admin.token.is_some() || loaded.is_left_out("admin", "token");
+    let mut address = admin.address.0.clone();
+    match &mut address {
+        AdminAddress::Tcp(address) if !address.ip().is_loopback() && !has_token => {
+            mistakes.add(&place.key("address"), "an address that others can reach needs a token: set admin.token");
+        }
+        AdminAddress::Unix(path) => {
+            *path = loaded.base.join(&path);
+            check_socket(path, path.as_os_str().len(), &place.key("address"), mistakes);
+        }
+        AdminAddress::None if admin.token.is_some() => {
+            mistakes.add(&place.key("token"), "without an admin listener (address: none) nothing asks for it");
+        }
+        AdminAddress::Tcp(_) | AdminAddress::None => {}
     }
-    Admin { address: admin.address.0, token: admin.token.as_ref().map(|t| t.0.clone()) }
+    Admin { address, token: admin.token.as_ref().map(|t| t.0.clone()) }
+}
+
+fn process_log(config: &Config) -> ProcessLog {
+    let level = match config.log.process.level {
+        LogLevel::Error => log::LevelFilter::Error,
+        LogLevel::Warn => log::LevelFilter::Warn,
+        LogLevel::Info => log::LevelFilter::Info,
+        LogLevel::Debug => log::LevelFilter::Debug,
+        LogLevel::Trace => log::LevelFilter::Trace,
+    };
+    ProcessLog { json: config.log.process.format == ProcessLogFormat::Json, level }
 }
 
 fn upgrade_socket(loaded: &Loaded, place: &Place, mistakes: &mut Mistakes) {
     let Some(path) = &loaded.config.process.upgrade_socket else { return };
     let path = loaded.base.join(path);
-    check_folder(&path, place, mistakes);
     // With the suffix that it has before it is renamed to its path.
     let length = path.with_extension("4194304.new").as_os_str().len().max(path.as_os_str().len());
+    check_socket(&path, length, place, mistakes);
+}
+
+/// Notes a path at which no socket could be made.
+fn check_socket(path: &Path, length: usize, place: &Place, mistakes: &mut Mistakes) {
+    check_folder(path, place, mistakes);
     if length > MAX_SOCKET_PATH {
         mistakes.add(place, format!("is too long for a socket by {} bytes", length - MAX_SOCKET_PATH));
     }
-    if std::fs::metadata(&path).is_ok_and(|there| !there.file_type().is_socket()) {
+    if std::fs::metadata(path).is_ok_and(|there| !there.file_type().is_socket()) {
         mistakes.add(place, format!("{} is there already, and is no socket", path.display()));
     }
 }

@@ -6,9 +6,10 @@ use std::sync::{Arc, LazyLock};
 use super::facts::{self, NamedResources, SCHEMA};
 use super::include::Substitution;
 use super::redact::Redactor;
+use super::shown::{Shown, ShownLater};
 use super::trail::Trail;
-use super::tree::{self, Node, Size, Spot, Value};
-use super::{Config, Flat, Inherited, check, include, read};
+use super::tree::{self, BadYaml, Node, Size, Spot, Value};
+use super::{Config, Flat, Inherited, admin, check, include, read, shown};
 use crate::notation::{KeyWord, Mistake, Mistakes, Place, PlaceStep};
 use crate::tls::read_text;
 
@@ -25,6 +26,8 @@ pub struct Loaded {
     /// The errors so far; the sections concerned are not in `config`.
     pub mistakes: Mistakes,
     left_out: LeftOut,
+    /// The places of references that cannot be resolved here.
+    unresolved: Vec<Place>,
     files: Vec<PathBuf>,
     /// The files of `${file:…}` references.
     substituted: Vec<String>,
@@ -68,6 +71,12 @@ impl Loaded {
         self.left_out.0.iter().any(|(s, entry)| s == section && entry.as_ref().is_none_or(named))
     }
 
+    /// Returns whether these errors are all about references that cannot be resolved here, `${env:…}` and `${file:…}`:
+    /// another process, with another environment, may resolve them.
+    pub fn are_unresolved(&self, mistakes: &Mistakes) -> bool {
+        !mistakes.is_cut() && mistakes.0.iter().all(|mistake| self.unresolved.contains(&mistake.place))
+    }
+
     /// Returns every value by its path.
     pub fn flat(&self) -> Flat {
         let mut flat = Flat::of(&self.tree);
@@ -84,9 +93,9 @@ impl Loaded {
         Flat::at_start(&self.tree, &self.base)
     }
 
-    /// Returns every value by its path, computed on first use: for a large configuration that takes a while.
-    pub fn flat_later(self) -> FlatLater {
-        Arc::new(LazyLock::new(Box::new(move || self.flat())))
+    /// Returns what operators see of the configuration, computed on first use: for a large one that takes a while.
+    pub fn shown_later(self) -> ShownLater {
+        Arc::new(LazyLock::new(Box::new(move || Shown { document: shown::packed(&self.tree), flat: self.flat() })))
     }
 
     /// Returns a digest of all values at a place, with the contents of the files that they name.
@@ -121,9 +130,6 @@ impl Loaded {
     }
 }
 
-/// A flat configuration that is computed on first use.
-pub type FlatLater = Arc<LazyLock<Flat, Box<dyn FnOnce() -> Flat + Send>>>;
-
 /// Reads a configuration from a file and all that it includes.
 ///
 /// # Errors
@@ -154,19 +160,24 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
         schema["properties"].as_object().map(|p| p.keys().map(String::as_str).collect()).unwrap_or_default();
     let mut files = vec![name];
     let mut size = Size::default();
-    let mut tree =
+    let (mut tree, again) =
         tree::parse_within(text, 0, &sections, &mut size).map_err(|bad| one_error(&files, bad.spot, bad.text))?;
-    let mut reading =
-        ReadLimits { sections: &sections, left: MAX_FILES_TEXT.saturating_sub(text.len() as u64), size: &mut size };
+    include::list_sections(&mut tree);
+    let left = MAX_FILES_TEXT.saturating_sub(text.len() as u64);
+    let mut reading = ReadLimits { sections: &sections, left, size: &mut size, again };
     let mut mistakes = Mistakes::of(include_all(&mut tree, &base, &mut files, &mut reading));
+    let again = reading.again;
     let include = Place::default().key("include");
     let lacks_files = mistakes.0.iter().any(|m| m.place.0.is_empty() || m.place.0.starts_with(&include.0));
+    let before = mistakes.0.len();
     let mut notes =
         Substitution { mistakes: &mut mistakes, size: &mut size, files: Vec::new(), redactor: Redactor::default() };
     include::substitute(&mut tree, &base, &Trail::Root, &mut notes);
     let Substitution { files: substituted, redactor, .. } = notes;
+    let unresolved = mistakes.0.iter().skip(before).map(|mistake| mistake.place.clone()).collect();
+    admin::expand(&mut tree);
     let mut seen = Mistakes::default();
-    check::check(&tree, schema, &mut seen);
+    check::check(&mut tree, schema, &mut seen);
     // If the text could not be assembled, what else it has is unknown.
     seen.0.retain(|m| mistakes.0.iter().all(|unknown| unknown.place.0.is_empty() || unknown.place != m.place));
     mistakes.append(seen);
@@ -187,10 +198,14 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
         }
         (read::read(&sound), left_out)
     };
+    // They are no part of what is missing: the values of both are read.
+    again.into_iter().for_each(|bad| {
+        mistakes.0.push(Mistake { place: Place::default(), text: bad.text, location: location(bad.spot, &files) });
+    });
     match config {
         Ok(config) => {
             let named = NamedResources::of(&tree);
-            Ok(Loaded { config, base, mistakes, left_out, files, substituted, redactor, tree, named })
+            Ok(Loaded { config, base, mistakes, left_out, unresolved, files, substituted, redactor, tree, named })
         }
         // The check above accepts what serde accepts; should they ever differ, serde decides.
         Err(error) if mistakes.is_empty() => {
@@ -199,6 +214,10 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
         Err(_) => Err(locate(mistakes, &tree, &files, &redactor)),
     }
 }
+
+/// The sections of which an error leaves out one entry alone. The keys of `admin` and `process` are independent of each
+/// other: an operator who cannot read the admin token still finds the address.
+const PRUNED_BY_ENTRY: &[&str] = &["routes", "listeners", "upstreams", "consumers", "filter_sets", "admin", "process"];
 
 /// The parts of a configuration that were left out because of errors: sections, and in them keys or numbers.
 #[derive(Debug, Default)]
@@ -210,7 +229,7 @@ impl LeftOut {
         let mut all = Vec::new();
         for mistake in &mistakes.0 {
             let Some(PlaceStep::Key(section) | PlaceStep::Name(section)) = mistake.place.0.first() else { continue };
-            let of_many = matches!(&**section, "routes" | "listeners" | "upstreams" | "consumers" | "filter_sets");
+            let of_many = PRUNED_BY_ENTRY.contains(&&**section);
             let entry = (section.clone(), if of_many { mistake.place.0.get(1).map(PlaceStep::below) } else { None });
             if !all.contains(&entry) {
                 all.push(entry);
@@ -290,6 +309,8 @@ struct ReadLimits<'r> {
     /// The remaining bytes of files.
     left: u64,
     size: &'r mut Size,
+    /// The keys that are in a mapping for the second time.
+    again: Vec<BadYaml>,
 }
 
 fn include_one(
@@ -318,7 +339,9 @@ fn include_one(
     reading.left = reading.left.saturating_sub(text.len() as u64);
     match tree::parse_within(&text, number, reading.sections, reading.size) {
         Err(bad) => wrong.push((Place::default(), bad.spot, bad.text)),
-        Ok(other) => {
+        Ok((mut other, again)) => {
+            reading.again.extend(again);
+            include::list_sections(&mut other);
             if let Value::Map(members) = &other.value
                 && let Some((key, _)) = members.iter().find(|(k, _)| k.text == "include")
             {

@@ -2,14 +2,18 @@
 //!
 //! Nothing here serves traffic: `compile` turns a [`Config`] into a snapshot.
 
+mod admin;
 mod balance;
 mod check;
+mod coerce;
 mod consumer;
 mod errors;
 mod facts;
 mod filters;
 mod flat;
+mod foreign;
 mod health;
+mod hints;
 mod include;
 mod listener;
 mod load;
@@ -19,9 +23,11 @@ mod redact;
 mod resilience;
 mod route;
 mod selection;
+mod shown;
 mod trail;
 mod tree;
 mod upstream;
+mod wording;
 
 use std::collections::BTreeMap;
 
@@ -39,13 +45,15 @@ pub use filters::{Defaults, FilterEntry};
 pub use flat::{Change, Flat};
 pub use health::{ActiveHealth, PassiveHealth, ProbeMethod};
 pub use listener::{Certificate, ListenerConfig, ListenerKind, Protocol, Tls, TlsVersion};
-pub use load::{FlatLater, Loaded, load, load_text};
+pub use load::{Loaded, load, load_text};
 pub use operation::{
-    AccessLog, AdminConfig, IdentityHeadersConfig, LogFormat, LogOutput, Logging, ProcessConfig, Shield,
+    AccessLog, AdminConfig, IdentityHeadersConfig, LogFormat, LogLevel, LogOutput, Logging, ProcessConfig,
+    ProcessLogFormat, Shield,
 };
-pub use resilience::{Breaker, RetryConfig, RetryOn, SameSite, StickyConfig, UpstreamLimits};
+pub use resilience::{Breaker, RetryConfig, RetryWhen, SameSite, StickyConfig, UpstreamLimits};
 pub use route::{OneOrMany, PathRule, Paths, RouteConfig, TextRule, TextTest};
 pub use selection::{FilterLevel, Inherited, Selected, all_filters};
+pub use shown::ShownLater;
 pub use upstream::{Discovery, Timeouts, UpstreamConfig, UpstreamProtocol};
 
 /// A whole configuration.
@@ -76,7 +84,8 @@ pub struct Config {
     pub identity_headers: IdentityHeadersConfig,
     /// The coarse limit before everything.
     pub shield: Shield,
-    /// The listener for operators.
+    /// The listener for operators. An address stands for `{address: ADDRESS}`; `none` is no such listener.
+    #[schemars(schema_with = "admin::schema")]
     pub admin: AdminConfig,
     /// What is logged, and where.
     pub log: Logging,

@@ -6,7 +6,9 @@ use http::HeaderName;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::notation::{Duration, FilePath, Header, Listen, Name, RateText, Secret, Size, Statuses};
+use crate::notation::{
+    AdminAddress, AdminListen, Duration, FilePath, Header, Listen, Name, RateText, Secret, Size, Statuses,
+};
 
 /// A coarse limit before routing and authentication: approximate, and almost free.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -42,17 +44,18 @@ impl IdentityHeadersConfig {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminConfig {
-    /// Its address, read at the start. An address other than loopback needs a `token`; without one, requests by a
-    /// name other than `localhost` are rejected. Default `127.0.0.1:9901`.
+    /// Its address, read at the start: `127.0.0.1:9901`, `unix:/run/portcullis/admin.sock` (for the gateway's user and
+    /// root alone), or `none`. An address other than loopback needs a `token`; without one, requests by a name other
+    /// than `localhost` are rejected. Default `127.0.0.1:9901`.
     #[schemars(extend("x-read-at-start" = "start or upgrade"))]
-    pub address: Listen,
+    pub address: AdminListen,
     /// The token that `Authorization: Bearer` must carry for everything except `/healthz` and `/readyz`.
     pub token: Option<Secret>,
 }
 
 impl Default for AdminConfig {
     fn default() -> Self {
-        Self { address: Listen(([127, 0, 0, 1], 9901).into()), token: None }
+        Self { address: AdminListen(AdminAddress::Tcp(([127, 0, 0, 1], 9901).into())), token: None }
     }
 }
 
@@ -62,6 +65,46 @@ impl Default for AdminConfig {
 pub struct Logging {
     /// One line per request.
     pub access: AccessLog,
+    /// The process's own log, on standard error.
+    pub process: ProcessLogConfig,
+}
+
+/// The process's own log, on standard error.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProcessLogConfig {
+    /// The format of a line. Default `text`.
+    pub format: ProcessLogFormat,
+    /// The least important lines that are written. Default `info`. `--quiet` and `RUST_LOG` take precedence.
+    pub level: LogLevel,
+}
+
+/// What a line of the process's own log looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessLogFormat {
+    /// A line for people.
+    #[default]
+    Text,
+    /// One JSON object with `time`, `level` and `message`.
+    Json,
+}
+
+/// How important a line is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    /// Something has failed, and needs an operator.
+    Error,
+    /// Something is not as it should be.
+    Warn,
+    /// What an operator wants to know of.
+    #[default]
+    Info,
+    /// What helps to find an error.
+    Debug,
+    /// More than that.
+    Trace,
 }
 
 /// The access log.
@@ -94,7 +137,7 @@ pub enum LogOutput {
     /// The file in `file`.
     File,
     /// Nowhere.
-    Off,
+    None,
 }
 
 /// What a log line looks like.

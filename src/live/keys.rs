@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use futures::future::{BoxFuture, FutureExt};
@@ -18,6 +18,7 @@ use super::maintained::Maintained;
 use super::shelf::Shelf;
 use crate::clients::Fetcher;
 use crate::notation::KeySetSource;
+use crate::telemetry::rfc3339;
 use crate::tls::{FileVersion, MAX_MATERIAL, read_file};
 
 /// A key that may verify a token.
@@ -100,6 +101,8 @@ pub struct KeyStoreView {
     pub keys: usize,
     /// Seconds since it was last fetched or read.
     pub age_seconds: Option<f64>,
+    /// The time at which it was last fetched or read.
+    pub updated: Option<String>,
     /// The error of the last fetch, if it failed.
     pub error: Option<String>,
 }
@@ -177,6 +180,7 @@ impl KeyStore {
             usable: set.is_some(),
             keys: set.map_or(0, |set| set.keys.len()),
             age_seconds: state.succeeded.map(|at| (at.elapsed().as_secs_f64() * 1e3).round() / 1e3),
+            updated: state.succeeded.and_then(|at| SystemTime::now().checked_sub(at.elapsed())).map(rfc3339),
             error: state.error.clone(),
         }
     }

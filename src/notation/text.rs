@@ -1,5 +1,6 @@
 //! The machinery of types that are written as text, and the table of their formats.
 
+use super::admin_address::AdminListen;
 use super::types::*;
 
 /// Checks `text` against the format of that name; `None` when there is no such format.
@@ -23,6 +24,7 @@ pub fn check_format(format: &str, text: &str) -> Option<Result<(), String>> {
         MethodName::FORMAT => parses::<MethodName>(text),
         Address::FORMAT => parses::<Address>(text),
         Listen::FORMAT => parses::<Listen>(text),
+        AdminListen::FORMAT => parses::<AdminListen>(text),
         Field::FORMAT => parses::<Field>(text),
         Digest::FORMAT => parses::<Digest>(text),
         KeySource::FORMAT => parses::<KeySource>(text),
@@ -62,6 +64,7 @@ pub fn fact_of<'t>(format: &str, text: &'t str) -> Option<Fact<'t>> {
         File::FORMAT => Some(Fact::File(text)),
         FollowedFile::FORMAT => Some(Fact::FollowedFile(text)),
         FilePath::FORMAT => Some(Fact::Path(text)),
+        AdminListen::FORMAT => text.strip_prefix("unix:").map(Fact::Path),
         SecretParameter::FORMAT => Some(Fact::SecretParameter(text)),
         KeySource::FORMAT => match text.strip_prefix("file:") {
             Some(path) => Some(Fact::FollowedFile(path)),
@@ -76,6 +79,7 @@ pub fn fact_of<'t>(format: &str, text: &'t str) -> Option<Fact<'t>> {
 pub fn normal_form(format: &str, text: &str) -> Option<String> {
     match format {
         Listen::FORMAT => text.parse::<Listen>().ok().map(|listen| listen.0.to_string()),
+        AdminListen::FORMAT => text.parse::<AdminListen>().ok().map(|listen| listen.0.to_string()),
         _ => None,
     }
 }

@@ -3,17 +3,19 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use pingora::server::configuration::ServerConf;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch as channel;
 
+use super::admin_socket::{AdminSocket, SocketFile};
 use super::background::Background;
 use super::handover::{self, Follower, Predecessor, PreparedSocket, check_not_taken};
-use super::reload::{access_log_error, flat_soon, log_warnings, start_background_tasks};
+use super::reload::{access_log_error, shown_soon, start_background_tasks};
 use super::sockets::for_listeners;
+use super::start_report::{log_down_targets, log_start};
 use super::watch::FileStamps;
 use super::{ConfigSource, ProcessPhase, ReloadState, Supervisor, activation, notify, signals};
 use crate::admin::AdminListenerState;
@@ -21,7 +23,7 @@ use crate::compile::compile;
 use crate::config::Loaded;
 use crate::edge::{Bound, Drain, Gateway, ServeHttp, http_service};
 use crate::live::Live;
-use crate::notation::{Mistakes, Place};
+use crate::notation::{AdminAddress, Mistakes, Place};
 use crate::snapshot::{Current, Serving, Snapshot, Transport};
 use crate::telemetry::AccessLogger;
 use crate::telemetry::metrics::METRICS;
@@ -81,9 +83,6 @@ fn io<T>(what: &str, result: std::io::Result<T>) -> Result<T, StartError> {
     result.map_err(|e| StartError::Other(format!("{what}: {e}")))
 }
 
-/// The name of the admin listener in a hand-over; no listener can have it.
-const ADMIN_SOCKET_NAME: &str = "(admin)";
-
 /// The number of unused connections to targets that are kept for each worker and target group.
 const MAX_IDLE_TARGET_CONNECTIONS: usize = 1024;
 
@@ -141,8 +140,8 @@ fn check_not_ending() -> Result<(), StartError> {
 
 /// The resources that the system may refuse, acquired before this process reports that it is ready.
 struct Resources {
-    admin: std::net::TcpListener,
-    operators: tokio::net::TcpListener,
+    admin: AdminSocket,
+    operators: Option<crate::admin::AdminListener>,
     access_log: AccessLogger,
     workers: Workers,
     accepting: tokio::runtime::Handle,
@@ -157,8 +156,8 @@ fn acquire_resources(
     inherited: &mut Vec<Bound>,
     predecessor: Option<&Arc<Predecessor>>,
 ) -> Result<Resources, StartError> {
-    let admin = admin_socket(snapshot, inherited)?;
-    let again = io("the admin listener", admin.try_clone())?;
+    let admin = AdminSocket::acquire(&snapshot.admin.address, inherited)
+        .map_err(|error| StartError::Other(loaded.redact(&error)))?;
     let sink = snapshot.log.0.clone();
     let threads = match snapshot.process.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -173,7 +172,7 @@ fn acquire_resources(
         io(&loaded.redact(&format!("the upgrade socket {}", path.display())), prepared)
     };
     Ok(Resources {
-        operators: io("the admin listener", tokio::net::TcpListener::from_std(again))?,
+        operators: io("the admin listener", admin.listener())?,
         admin,
         access_log: AccessLogger::open(sink).map_err(|e| StartError::Mistakes(access_log_error(loaded, &e)))?,
         accepting: workers.handle().clone(),
@@ -197,25 +196,27 @@ async fn begin(
     let known = Arc::clone(&live);
     let compiled = read_in_background(&background, move || compile(&loaded, &known).map(|snapshot| (loaded, snapshot)));
     let (loaded, snapshot) = compiled.await?;
-    log_warnings(&snapshot);
+    log_start(&source, &snapshot);
     let resources = acquire_resources(&loaded, &snapshot, &mut inherited, predecessor)?;
     let had = addresses(&inherited);
     let bound = for_listeners(&snapshot, inherited).map_err(|m| StartError::Other(loaded.locate(m).to_string()))?;
     start_background_tasks(&snapshot).await;
+    log_down_targets(&snapshot);
     check_not_ending()?;
     if let Some(predecessor) = predecessor {
         // From here to the first accept the old process accepts nothing: nothing slow may be done here.
         let takes = addresses(&bound).into_iter().filter(|address| had.contains(address)).collect();
         io("taking over", predecessor.ready(&live, takes))?;
     }
-    let (admin_address, upgrade_socket) = (snapshot.admin.address, snapshot.process.upgrade_socket.clone());
+    let upgrade_socket = snapshot.process.upgrade_socket.clone();
     let serving = Arc::new(Current::new(&Arc::new(Serving { snapshot, access_log: Arc::new(resources.access_log) })));
     let draining = channel::channel(false).0;
     let supervisor = Arc::new(Supervisor {
         source,
+        started_at: SystemTime::now(),
         live,
         started: Arc::new(loaded.at_start()),
-        flat: Mutex::new(flat_soon(loaded, &background)),
+        shown: Mutex::new(shown_soon(loaded, &background)),
         background,
         http: proxy(Gateway::new(Arc::clone(&serving), draining.subscribe()), resources.threads),
         serving,
@@ -239,8 +240,9 @@ async fn begin(
         is_withdrawn: AtomicBool::new(false),
         left: AtomicBool::new(false),
         hung_up: AtomicBool::new(false),
-        admin_address: io("the admin listener", resources.admin.local_addr())?,
-        admin: Mutex::new(Some(admin_bound(resources.admin, admin_address))),
+        admin_address: io("the admin listener", resources.admin.address())?,
+        admin_file: resources.admin.file(),
+        admin: Mutex::new(resources.admin.into_bound()),
         watched: Mutex::new(None),
     });
     if let Some(predecessor) = predecessor {
@@ -249,18 +251,11 @@ async fn begin(
         io("taking over", predecessor.announce())?;
     }
     supervisor.begin(bound);
-    let process = Arc::clone(&supervisor) as Arc<dyn crate::admin::ManagedProcess>;
-    tokio::spawn(crate::admin::serve(resources.operators, process, supervisor.admin_state.subscribe()));
-    tokio::spawn(super::watch::files(Arc::clone(&supervisor)));
+    supervisor.begin_operation(resources.operators);
     resources.upgrade_listener.iter().for_each(|upgrade_listener| supervisor.open(upgrade_listener));
     // The thread waits for it. Now that this process is reachable at the path, the predecessor may end.
     resources.follower.iter().for_each(|follower| _ = follower.send(Arc::clone(&supervisor)));
     Ok(Started { supervisor, _workers: resources.workers })
-}
-
-/// Returns the admin socket in the form for a successor.
-fn admin_bound(socket: std::net::TcpListener, configured: SocketAddr) -> Bound {
-    Bound { socket: socket.into(), name: ADMIN_SOCKET_NAME.to_owned(), configured, activated: false }
 }
 
 /// Returns the addresses of TCP sockets.
@@ -270,19 +265,6 @@ fn addresses(bound: &[Bound]) -> Vec<SocketAddr> {
         .filter(|bound| bound.transport().is_ok_and(|t| t == Transport::Tcp))
         .filter_map(|bound| bound.address().ok())
         .collect()
-}
-
-/// Returns the admin socket, from the predecessor if it has one for that address.
-fn admin_socket(snapshot: &Snapshot, inherited: &mut Vec<Bound>) -> Result<std::net::TcpListener, StartError> {
-    let address = snapshot.admin.address;
-    let place = inherited.iter().position(|b| b.name == ADMIN_SOCKET_NAME && b.configured == address);
-    let bound = match place {
-        Some(place) => inherited.swap_remove(place),
-        None => io(&format!("the admin listener on {address}"), super::sockets::bind(ADMIN_SOCKET_NAME, address))?,
-    };
-    let socket = std::net::TcpListener::from(bound.socket);
-    io("the admin listener", socket.set_nonblocking(true))?;
-    Ok(socket)
 }
 
 /// Takes sockets and state over from the running process, if this one is to succeed it.
@@ -321,6 +303,15 @@ impl Supervisor {
         notify::ready();
     }
 
+    /// Starts to serve operators, and to watch the files of the configuration.
+    fn begin_operation(self: &Arc<Self>, operators: Option<crate::admin::AdminListener>) {
+        if let Some(operators) = operators {
+            let process = Arc::clone(self) as Arc<dyn crate::admin::ManagedProcess>;
+            tokio::spawn(crate::admin::serve(operators, process, self.admin_state.subscribe()));
+        }
+        tokio::spawn(super::watch::files(Arc::clone(self)));
+    }
+
     /// Opens the upgrade socket. The process serves by now, and continues without the socket if that fails.
     fn open(self: &Arc<Self>, upgrade_listener: &PreparedSocket) {
         match upgrade_listener.open(self) {
@@ -335,6 +326,10 @@ impl Started {
     pub async fn until_end(self) {
         self.supervisor.serve_to_the_end().await;
         self.supervisor.upgrade_listener.get().iter().for_each(|upgrade_listener| upgrade_listener.withdraw());
+        // A successor has the same socket.
+        if self.supervisor.successor.load(Ordering::Acquire) == 0 {
+            self.supervisor.admin_file.iter().for_each(SocketFile::remove);
+        }
     }
 }
 
@@ -369,7 +364,10 @@ pub fn run(options: Options) -> u8 {
         match started {
             Ok(started) => {
                 let listening = tokio::spawn(signals::listen(signals, Arc::clone(&started.supervisor)));
-                log::info!("the admin listener is on {}", started.supervisor.admin_address());
+                match started.supervisor.admin_address() {
+                    AdminAddress::None => log::info!("there is no admin listener"),
+                    address => log::info!("the admin listener is on {address}"),
+                }
                 log::info!("ready");
                 started.until_end().await;
                 listening.abort();

@@ -1,6 +1,7 @@
 //! The process: boot, reload, hand-over to a successor, drain.
 
 mod activation;
+mod admin_socket;
 mod background;
 mod boot;
 #[cfg(test)]
@@ -11,6 +12,7 @@ mod notify;
 mod reload;
 mod signals;
 mod sockets;
+mod start_report;
 mod watch;
 
 use std::net::SocketAddr;
@@ -24,11 +26,12 @@ use parking_lot::Mutex;
 use tokio::sync::watch as channel;
 
 use crate::admin::{AdminListenerState, ReloadError};
-use crate::config::{Flat, FlatLater, Loaded, load, load_text};
+use crate::config::{Change, Flat, Loaded, ShownLater, load, load_text};
 use crate::edge::{Bound, Drain, Listening, ServeHttp};
 use crate::live::Live;
-use crate::notation::Mistakes;
+use crate::notation::{AdminAddress, Mistakes};
 use crate::snapshot::{Current, Serving};
+use admin_socket::SocketFile;
 use background::Background;
 use handover::{Predecessor, UpgradeListener};
 
@@ -63,6 +66,14 @@ impl ConfigSource {
         }
     }
 
+    /// Returns the name of the file, for operators.
+    fn name(&self) -> String {
+        match self {
+            Self::File(path) => std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string(),
+            Self::Text { name, .. } => format!("{name}, which is no file"),
+        }
+    }
+
     /// Returns the file.
     fn path(&self) -> Option<PathBuf> {
         match self {
@@ -86,13 +97,15 @@ pub enum UpgradeProgress {
 /// The state of the whole process.
 pub struct Supervisor {
     source: ConfigSource,
+    /// The time of the start.
+    started_at: SystemTime,
     live: Arc<Live>,
     background: Arc<Background>,
     serving: Arc<Current>,
     /// The configuration of the start, for the keys that are read at the start only.
     started: Arc<Flat>,
-    /// The configuration that serves, flat.
-    flat: Mutex<FlatLater>,
+    /// What operators see of the configuration that serves.
+    shown: Mutex<ShownLater>,
     /// The configuration's files, as they were when it was read.
     files: Mutex<watch::FileStamps>,
     http: Arc<dyn ServeHttp>,
@@ -117,7 +130,9 @@ pub struct Supervisor {
     ready: AtomicBool,
     /// Whether the process was told to end and accepts for `readiness_time` still.
     is_withdrawn: AtomicBool,
-    admin_address: SocketAddr,
+    admin_address: AdminAddress,
+    /// The file of the admin socket, if it is a Unix socket.
+    admin_file: Option<SocketFile>,
     /// The admin socket, for a successor; `None` after one has settled.
     admin: Mutex<Option<Bound>>,
     /// The path of the upgrade socket.
@@ -154,8 +169,8 @@ impl Supervisor {
     }
 
     /// Returns the address of the admin listener.
-    pub fn admin_address(&self) -> SocketAddr {
-        self.admin_address
+    pub fn admin_address(&self) -> &AdminAddress {
+        &self.admin_address
     }
 
     /// Returns whether requests are accepted.
@@ -206,17 +221,24 @@ impl crate::admin::ManagedProcess for Supervisor {
         (state.at, state.refused, state.files)
     }
 
-    fn flat(&self) -> (FlatLater, Arc<Flat>) {
-        (Self::flat(self), Arc::clone(&self.started))
+    fn shown(&self) -> (ShownLater, Arc<Flat>) {
+        (Self::shown(self), Arc::clone(&self.started))
+    }
+
+    fn listeners(&self) -> Vec<(String, SocketAddr)> {
+        self.addresses()
+    }
+
+    fn started(&self) -> SystemTime {
+        self.started_at
+    }
+
+    async fn compare_files(&self) -> Result<Vec<Change>, Mistakes> {
+        Self::compare_files(self).await
     }
 
     fn source(&self) -> String {
-        match &self.source {
-            ConfigSource::File(path) => {
-                std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string()
-            }
-            ConfigSource::Text { name, .. } => format!("{name}, which is no file"),
-        }
+        self.source.name()
     }
 
     async fn reload(self: Arc<Self>) -> Result<Vec<String>, ReloadError> {

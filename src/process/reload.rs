@@ -9,12 +9,12 @@ use super::drain::HANDOVER_END_TIMEOUT;
 use super::{ProcessPhase, Supervisor, notify, sockets};
 use crate::admin::ReloadError;
 use crate::compile::compile;
-use crate::config::{Flat, FlatLater, Loaded, read_at_start};
+use crate::config::{Change, Flat, Loaded, ShownLater, read_at_start};
 use crate::edge::{Bound, ListenerContext, Listening};
 use crate::notation::{Mistake, Mistakes, Place};
 use crate::snapshot::{Serving, Snapshot};
-use crate::telemetry::AccessLogger;
 use crate::telemetry::metrics::METRICS;
+use crate::telemetry::{AccessLogger, apply_log_settings};
 
 /// The time-out for other reloads or an upgrade to end.
 const RELOAD_TURN_TIMEOUT: Duration = Duration::from_secs(15);
@@ -113,23 +113,13 @@ impl Supervisor {
     }
 
     async fn try_reload(&self) -> Result<Vec<String>, Mistakes> {
-        // Reading and compiling may take a while for a large configuration, or an unresponsive disk: everything else
-        // goes on meanwhile.
         let (source, live, known) = (self.source.clone(), Arc::clone(&self.live), self.files.lock().clone());
         let read = move || {
             let (loaded, files) = super::watch::load(&source, &known)?;
             let snapshot = compile(&loaded, &live)?;
             Ok((loaded, files, snapshot))
         };
-        let (loaded, files, snapshot) = match self.background.run(CONFIG_READ_TIMEOUT, read).await {
-            Ok(read) => read?,
-            Err(JobError::Panicked) => return Err(general_error(PANIC_ERROR)),
-            Err(JobError::TooLong) => {
-                return Err(general_error(format!(
-                    "reading it takes longer than {CONFIG_READ_TIMEOUT:?}: one of its files does not respond"
-                )));
-            }
-        };
+        let (loaded, files, snapshot) = self.read_in_background(read).await?;
         self.left().await;
         let access_log = self.access_log(&snapshot).map_err(|e| access_log_error(&loaded, &e))?;
         let mut notes = self.pending_changes(&loaded.at_start());
@@ -142,8 +132,8 @@ impl Supervisor {
         // Last, since from here on there may be connections that wait until it serves.
         let fresh = self.bind_new(&snapshot).map_err(|mistakes| loaded.locate(mistakes))?;
         self.publish(Serving { snapshot, access_log }, fresh);
-        let flat = std::mem::replace(&mut *self.flat.lock(), flat_soon(loaded, &self.background));
-        self.background.queue(move || drop(flat));
+        let shown = std::mem::replace(&mut *self.shown.lock(), shown_soon(loaded, &self.background));
+        self.background.queue(move || drop(shown));
         *self.files.lock() = files;
         Ok(notes)
     }
@@ -166,9 +156,36 @@ impl Supervisor {
         }
     }
 
-    /// Returns the configuration that serves, flat.
-    pub fn flat(&self) -> FlatLater {
-        Arc::clone(&self.flat.lock())
+    /// Returns what operators see of the configuration that serves.
+    pub fn shown(&self) -> ShownLater {
+        Arc::clone(&self.shown.lock())
+    }
+
+    /// Returns what a reload would change: the files are read as for a reload.
+    pub(super) async fn compare_files(&self) -> Result<Vec<Change>, Mistakes> {
+        let (source, live, known) = (self.source.clone(), Arc::clone(&self.live), self.files.lock().clone());
+        let (shown, started) = (self.shown(), Arc::clone(&self.started));
+        let work = move || {
+            let (loaded, _) = super::watch::load(&source, &known)?;
+            compile(&loaded, &live)?;
+            Ok(shown.flat.changes(&loaded.flat(), &started))
+        };
+        self.read_in_background(work).await
+    }
+
+    /// Runs work that reads files. It may take a while for a large configuration, or an unresponsive disk: everything
+    /// else goes on meanwhile.
+    async fn read_in_background<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Mistakes> + Send + 'static,
+    ) -> Result<T, Mistakes> {
+        match self.background.run(CONFIG_READ_TIMEOUT, work).await {
+            Ok(read) => read,
+            Err(JobError::Panicked) => Err(general_error(PANIC_ERROR)),
+            Err(JobError::TooLong) => Err(general_error(format!(
+                "reading it takes longer than {CONFIG_READ_TIMEOUT:?}: one of its files does not respond"
+            ))),
+        }
     }
 
     /// Waits until the listeners that an earlier reload has ended have left their addresses.
@@ -223,6 +240,7 @@ impl Supervisor {
     /// follows.
     fn publish(&self, serving: Serving, fresh: Vec<Bound>) {
         let serving = Arc::new(serving);
+        apply_log_settings(serving.snapshot.process_log);
         self.retire_listeners(&serving.snapshot);
         let before = self.serving.replace(&serving);
         let present = &serving.snapshot.upstreams;
@@ -315,14 +333,14 @@ async fn drop_when_unused(serving: Arc<Serving>, background: Arc<Background>) {
     background.queue(move || drop(serving));
 }
 
-/// Computes the flat form of a configuration in the background; only its users wait for it.
-pub fn flat_soon(loaded: Loaded, background: &Background) -> FlatLater {
-    let flat = loaded.flat_later();
-    let making = Arc::clone(&flat);
+/// Computes what operators see of a configuration in the background; only its users wait for it.
+pub fn shown_soon(loaded: Loaded, background: &Background) -> ShownLater {
+    let shown = loaded.shown_later();
+    let making = Arc::clone(&shown);
     background.queue(move || {
         std::sync::LazyLock::force(&making);
     });
-    flat
+    shown
 }
 
 /// The error after a panic, which is logged.

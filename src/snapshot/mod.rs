@@ -5,7 +5,6 @@
 mod current;
 mod listener;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -17,11 +16,11 @@ use crate::actions::Action;
 use crate::exchange::ErrorPages;
 use crate::filters::{Chain, Stage, announced_method};
 use crate::live::Maintained;
-use crate::notation::{Rate, SecretText};
+use crate::notation::{AdminAddress, Mistake, Rate, SecretText};
 use crate::rules::path::PathRules;
 use crate::rules::routing::{PathPattern, RequestFacts, RouteMatch, Router};
 use crate::telemetry::metrics::{METRICS, RouteMetrics};
-use crate::telemetry::{AccessLogger, LogLayout, Sink};
+use crate::telemetry::{AccessLogger, LogLayout, ProcessLog, Sink};
 use crate::upstreams::Upstream;
 
 pub use current::{Current, WorkerServing};
@@ -58,10 +57,12 @@ pub struct Snapshot {
     pub admin: Admin,
     /// The output and the layout of the access log.
     pub log: (Sink, LogLayout),
+    /// The settings of the process's own log.
+    pub process_log: ProcessLog,
     /// Threads, draining, upgrades.
     pub process: Process,
     /// The warnings, each with its place: what is valid and most likely not intended.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Mistake>,
 }
 
 impl Snapshot {
@@ -177,8 +178,8 @@ impl Route {
 /// The operators' listener.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    /// Its address.
-    pub address: SocketAddr,
+    /// Its address; the path of a socket begins in the folder of the configuration.
+    pub address: AdminAddress,
     /// The token that it requires.
     pub token: Option<SecretText>,
 }

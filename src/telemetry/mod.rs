@@ -5,12 +5,16 @@ pub mod cells;
 mod family;
 mod layout;
 pub mod metrics;
+mod process_log;
 mod record;
 mod text_lines;
+mod time;
 mod words;
 
 pub use access_log::{AccessLogger, Sink};
 pub use layout::{Format, LogLayout, LogWhen};
+pub use process_log::{ProcessLog, apply_log_settings, init_log, write_final_error};
 pub use record::{FieldSet, LogField, Record};
+pub use time::rfc3339;
+pub use words::finish_log;
 pub(crate) use words::{complain, say};
-pub use words::{finish_log, log_target, write_final_error};

@@ -97,11 +97,11 @@ pub fn finish_log() {
     let _ = written.recv_timeout(FINISH_LOG_TIMEOUT);
 }
 
-/// Writes why a process ends, after what it has logged.
-pub fn write_final_error(text: &str) {
+/// Writes a line, with its newline, after what is logged already.
+pub fn write_after_log(line: String) {
     match LINES.get() {
-        Some(lines) => enqueue(lines, LogMessage::Text(format!("{text}\n").into_bytes())),
-        None => complain!("{text}"),
+        Some(lines) => enqueue(lines, LogMessage::Text(line.into_bytes())),
+        None => _ = std::io::stderr().write_all(line.as_bytes()),
     }
 }
 

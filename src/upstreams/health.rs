@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use crate::telemetry::rfc3339;
+
 /// The number of results in a row that change a target's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Thresholds {
@@ -34,16 +36,12 @@ pub struct HealthState {
 pub struct HealthView {
     /// `healthy`, `unhealthy` or `unknown`.
     pub status: &'static str,
-    /// Since when, in seconds of Unix time.
-    pub since: u64,
-    /// The last probe's time in seconds of Unix time.
-    pub last_probe: Option<u64>,
+    /// The time since when it has this status.
+    pub since: String,
+    /// The time of the last probe.
+    pub last_probe: Option<String>,
     /// The reason for which the last probe failed.
     pub reason: Option<String>,
-}
-
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
 impl HealthState {
@@ -104,8 +102,8 @@ impl HealthState {
                 Status::Healthy => "healthy",
                 Status::Unhealthy => "unhealthy",
             },
-            since: seconds(self.since),
-            last_probe: self.last.as_ref().map(|(at, _)| seconds(*at)),
+            since: rfc3339(self.since),
+            last_probe: self.last.as_ref().map(|(at, _)| rfc3339(*at)),
             reason: self.last.as_ref().and_then(|(_, r)| r.clone().err()),
         }
     }

@@ -1,18 +1,23 @@
 //! Targets in the admin interface.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
 use super::health::HealthView;
 use super::members::KnownTarget;
 use crate::exchange::clock;
+use crate::telemetry::rfc3339;
 
 /// A target in the admin interface.
 #[derive(Clone, Debug, Serialize)]
 pub struct TargetView {
     /// Its address.
     pub address: SocketAddr,
+    /// The host name that stands for the address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// Its weight.
     pub weight: u32,
     /// Its priority.
@@ -47,6 +52,8 @@ pub struct EjectedView {
     pub reason: &'static str,
     /// The remaining seconds.
     pub seconds_left: u64,
+    /// The time at which it ends.
+    pub until: String,
 }
 
 impl TargetView {
@@ -57,6 +64,7 @@ impl TargetView {
         let left = |until: u64| until.saturating_sub(now).div_ceil(1_000_000_000);
         Self {
             address: target.address,
+            host: Some(&known.spec.host).filter(|host| host.parse::<IpAddr>().is_err()).cloned(),
             weight: known.spec.weight,
             priority: known.spec.priority,
             zone: known.spec.zone.clone(),
@@ -66,7 +74,11 @@ impl TargetView {
                 && !known.spec.draining
                 && known.member.breaker.as_ref().is_none_or(|b| b.phase() != "open"),
             health: known.watch.as_ref().map(|w| w.view()),
-            ejected: target.ejection().map(|(reason, until)| EjectedView { reason, seconds_left: left(until) }),
+            ejected: target.ejection().map(|(reason, until)| EjectedView {
+                reason,
+                seconds_left: left(until),
+                until: rfc3339(SystemTime::now() + Duration::from_secs(left(until))),
+            }),
             breaker: known.member.breaker.as_ref().map(|b| b.phase()),
             latency_ms: target.latency().is_known().then(|| (target.latency().read(now) * 1e6).round() / 1e3),
         }

@@ -95,12 +95,14 @@ impl Gateway {
             let log = || self.log.lock().expect("the log").join("\n");
             let line = line.unwrap_or_else(|_| panic!("the gateway did not become ready:\n{}", log()));
             self.log.lock().expect("the log").push(line.clone());
+            let line = message(line);
             let address = || line.rsplit(' ').next().and_then(|a| a.parse().ok()).expect("an address");
             if line.contains(" accepts on ") {
                 let name = line.split("listener ").nth(1).and_then(|l| l.split(' ').next()).unwrap_or_default();
                 self.listeners.push((name.to_owned(), address()));
             } else if line.contains("the admin listener is on") {
-                self.admin = address();
+                // A Unix socket has no port.
+                self.admin = line.rsplit(' ').next().and_then(|a| a.parse().ok()).unwrap_or(self.admin);
             } else if line.ends_with("ready") {
                 return;
             }
@@ -172,6 +174,12 @@ impl Gateway {
         eventually("the process ends", || self.child.try_wait().expect("a status").is_some());
         self.child.wait().ok().and_then(|s| s.code())
     }
+}
+
+/// The message of a line of the process's own log, which may be JSON.
+fn message(line: String) -> String {
+    let json = serde_json::from_str::<serde_json::Value>(&line).ok();
+    json.and_then(|json| json["message"].as_str().map(str::to_owned)).unwrap_or(line)
 }
 
 fn spawn(command: &mut Command) -> (Child, Receiver<String>) {

@@ -1,0 +1,93 @@
+//! What operators see of a configuration: its values as they are written, without secrets.
+
+use std::sync::{Arc, LazyLock};
+
+use serde_json::{Map, Value as Json};
+
+use super::Flat;
+use super::facts::Type;
+use super::tree::{Node, Value, is_true};
+
+/// What operators see of a configuration.
+#[derive(Debug)]
+pub struct Shown {
+    /// Every value by its path, for comparisons.
+    pub flat: Flat,
+    /// The configuration as JSON, compressed: it is seldom read.
+    pub(super) document: Vec<u8>,
+}
+
+/// What operators see of a configuration, computed on first use.
+pub type ShownLater = Arc<LazyLock<Shown, Box<dyn FnOnce() -> Shown + Send>>>;
+
+/// The text that stands for a secret.
+const SECRET: &str = "(secret)";
+
+impl Shown {
+    /// Returns the configuration as it is written, with all its files as one, and with `(secret)` for each secret.
+    pub fn document(&self) -> Json {
+        let text = zstd::decode_all(self.document.as_slice()).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+}
+
+/// Returns a tree as compressed JSON without secrets.
+pub(super) fn packed(tree: &Node) -> Vec<u8> {
+    let text = redacted(tree, &Type::root()).to_string();
+    zstd::encode_all(text.as_bytes(), 1).unwrap_or_default()
+}
+
+/// Returns a value without secrets. What came by a reference is shown as the reference.
+fn redacted(node: &Node, at: &Type) -> Json {
+    match &node.value {
+        Value::Map(members) => {
+            let members = members.iter().map(|(key, below)| (key.text.clone(), redacted(below, &at.key(&key.text))));
+            Json::Object(members.collect::<Map<_, _>>())
+        }
+        Value::List(items) => {
+            let item = at.item();
+            items.iter().map(|below| redacted(below, &item)).collect()
+        }
+        Value::Null => Json::Null,
+        scalar => {
+            let text = scalar.text();
+            match (&node.written, scalar) {
+                (Some(written), _) if is_reference(written) => Json::from(&**written),
+                (Some(written), _) if !at.is_secret(&text) => Json::from(&**written),
+                // Beside a reference there may be a part of the secret itself.
+                (Some(_), _) => Json::from(SECRET),
+                (None, _) if at.is_secret(&text) => Json::from(SECRET),
+                (None, Value::Bool(word)) => Json::from(is_true(word)),
+                (None, Value::Integer(value)) => Json::from(*value),
+                (None, Value::Float(value)) => Json::from(value.number),
+                (None, _) => Json::from(text),
+            }
+        }
+    }
+}
+
+/// Returns whether a text is one reference and nothing else.
+fn is_reference(written: &str) -> bool {
+    written.strip_prefix("${").and_then(|rest| rest.find('}')).is_some_and(|end| end + 3 == written.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_and_the_values_of_references_are_not_shown() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("host"), "internal-name").expect("written");
+        let text = "routes: [{name: a, match: {host: \"${file:host}\"}, action: {respond: {status: 200}}}]
+admin: {token: literal-token}
+upstreams: {u: {targets: [\"${file:host}:80\"]}}";
+        let loaded = super::super::load_text(text, "c.yaml", folder.path()).expect("a configuration");
+        let document = loaded.shown_later().document();
+        assert_eq!(document["routes"][0]["match"]["host"], "${file:host}");
+        assert_eq!(document["routes"][0]["action"]["respond"]["status"], 200);
+        assert_eq!(document["admin"]["token"], SECRET);
+        assert_eq!(document["upstreams"]["u"]["targets"][0], "${file:host}:80");
+        assert!(!document.to_string().contains("internal-name"));
+    }
+}
