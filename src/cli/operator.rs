@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::running_gateway::{RunningGateway, SameFile, TOKEN_VARIABLE, same_file};
+use super::running_gateway::{ADMIN_RESPONSE_TIMEOUT, RunningGateway, SameFile, TOKEN_VARIABLE, same_file};
 use crate::admin::MAX_CONFIGURATION;
 use crate::compile::compile;
 use crate::config::{Change, Loaded};
@@ -112,22 +112,12 @@ impl Operator {
         Ok(loaded)
     }
 
-    /// Returns the address of the admin listener that the options select.
-    pub fn admin_address(&self, loaded: Option<&Loaded>) -> AdminAddress {
-        let configured = || match loaded.map(|loaded| (loaded, &loaded.config.admin.address.0)) {
-            Some((loaded, AdminAddress::Unix(path))) => AdminAddress::Unix(loaded.base.join(path)),
-            Some((_, address)) => address.clone(),
-            None => AdminAddress::None,
-        };
-        self.admin.clone().unwrap_or_else(configured)
-    }
-
     /// Returns the gateway that the options select. The service's other secrets are not needed for that.
     ///
     /// # Errors
     /// 1 when the admin token cannot be read; the error has been printed.
     pub fn gateway(&self, loaded: Option<&Loaded>) -> Result<RunningGateway, CommandFailed> {
-        let address = self.admin_address(loaded);
+        let address = self.address(loaded);
         let token = match self.given_token()? {
             Some(token) => Some(token),
             None if loaded.is_some_and(|loaded| loaded.is_left_out("admin", "token")) => {
@@ -139,7 +129,17 @@ impl Operator {
             }
             None => loaded.and_then(|loaded| loaded.config.admin.token.as_ref().map(|token| token.0.clone())),
         };
-        Ok(RunningGateway { address, token })
+        Ok(RunningGateway { address, token, timeout: ADMIN_RESPONSE_TIMEOUT })
+    }
+
+    /// Returns the address of the gateway's admin listener.
+    pub fn address(&self, loaded: Option<&Loaded>) -> AdminAddress {
+        let configured = || match loaded.map(|loaded| (loaded, &loaded.config.admin.address.0)) {
+            Some((loaded, AdminAddress::Unix(path))) => AdminAddress::Unix(loaded.base.join(path)),
+            Some((_, address)) => address.clone(),
+            None => AdminAddress::None,
+        };
+        self.admin.clone().unwrap_or_else(configured)
     }
 
     fn given_token(&self) -> Result<Option<SecretText>, CommandFailed> {
