@@ -27,6 +27,7 @@ fn main() -> std::process::ExitCode {
         Command::Demo(demo) => demo.execute(),
         Command::Hash(hash) => hash.execute(),
         Command::Schema(schema) => schema.execute(),
+        Command::Reference(reference) => reference.execute(),
         Command::Completions(completions) => completions.execute(),
         Command::Man(man) => man.execute(),
         Command::Version(version) => version.execute(),

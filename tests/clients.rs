@@ -1,5 +1,5 @@
 //! The gateway between clients and servers of other people: curl, httpx, python h2, grpcio, grpc-js and
-//! Node.js. `.ci/setup clients` installs them; the scripts are in tests/clients.
+//! Node.js, and Prometheus that scrapes it. `.ci/setup clients` installs them; the scripts are in tests/clients.
 
 #![allow(
     clippy::expect_used,
@@ -28,6 +28,8 @@ mod pairings;
 mod passwords;
 #[path = "clients/programs.rs"]
 mod programs;
+#[path = "clients/prometheus.rs"]
+mod prometheus;
 #[path = "clients/rejections.rs"]
 mod rejections;
 #[path = "clients/uploads.rs"]

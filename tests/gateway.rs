@@ -61,6 +61,8 @@ mod limits;
 mod listeners;
 #[path = "gateway/log_formats.rs"]
 mod log_formats;
+#[path = "gateway/metrics.rs"]
+mod metrics;
 #[path = "gateway/operators.rs"]
 mod operators;
 #[path = "gateway/payload.rs"]

@@ -30,6 +30,7 @@ use crate::filters::consumer_digest;
 use crate::notation::Mistakes;
 use crate::snapshot::Serving;
 
+pub use endpoints::ENDPOINTS;
 pub use listener::{AdminListener, AdminStream};
 
 /// The maximum number of connections: operators are few.

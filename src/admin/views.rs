@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{AdminResponse, ManagedProcess, document, text};
 use crate::exchange::Reason;
-use crate::telemetry::metrics::{METRICS, UpstreamState};
+use crate::telemetry::metrics::{METRICS, Scrape, UpstreamState};
 use crate::telemetry::rfc3339;
 use crate::upstreams::{SharedBreaker, Upstream};
 
@@ -40,10 +40,9 @@ pub fn process(process: &dyn ManagedProcess) -> Value {
 /// Returns the metrics.
 pub fn metrics(process: &dyn ManagedProcess) -> AdminResponse {
     let serving = process.serving();
-    let states = serving.snapshot.upstreams.iter().map(|upstream| {
-        let pool = &upstream.pool;
-        let gate = pool.gate();
-        let targets = pool.targets().into_iter();
+    let snapshot = &serving.snapshot;
+    let upstreams = snapshot.upstreams.iter().map(|upstream| {
+        let (pool, gate) = (&upstream.pool, upstream.pool.gate());
         UpstreamState {
             name: upstream.name.clone(),
             gate: [gate.active(), gate.waiting(), gate.limit()],
@@ -52,11 +51,18 @@ pub fn metrics(process: &dyn ManagedProcess) -> AdminResponse {
                 "open" => 1.0,
                 _ => 0.5,
             }),
-            targets: targets.map(|t| (t.address.to_string(), t.eligible, t.in_flight, t.ejected.is_some())).collect(),
+            eligible: pool.choice().eligible,
+            targets: pool.states(),
         }
     });
-    let ages = serving.snapshot.kept.iter().filter(|kept| kept.kind() == "key_set").filter_map(|kept| kept.age());
-    text(StatusCode::OK, "text/plain; version=0.0.4", METRICS.render(states, ages))
+    let scrape = Scrape {
+        ready: process.is_ready(),
+        listeners: snapshot.listeners.iter().map(|l| (l.name.clone(), l.connections.connections)).collect(),
+        certificates: snapshot.certificates.clone(),
+        key_sets: snapshot.kept.iter().filter_map(|kept| kept.key_set()).collect(),
+        upstreams: upstreams.collect(),
+    };
+    text(StatusCode::OK, "text/plain; version=0.0.4", METRICS.render(&scrape))
 }
 
 /// Returns the key sets.
@@ -119,6 +125,7 @@ pub fn reasons() -> Value {
             "reason": reason.code(),
             "status": status(*reason),
             "title": reason.title(),
+            "meaning": reason.meaning(),
             "grpc_status": reason.grpc_status(),
             "proxy_error": reason.proxy_error(),
         })

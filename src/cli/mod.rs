@@ -11,6 +11,7 @@ mod init;
 mod man;
 mod operator;
 mod proxy;
+mod reference;
 mod reload;
 mod run;
 mod running_gateway;
@@ -78,6 +79,9 @@ pub enum Command {
     Hash(hash::Hash),
     /// Print the JSON Schema of a configuration, for editors
     Schema(schema::Schema),
+    /// Print the reference page: metrics, fields of the access log, reasons, admin endpoints, commands
+    #[command(hide = true)]
+    Reference(reference::Reference),
     /// Print a completion script for a shell
     Completions(completions::Completions),
     /// Print the man page, or write all man pages into a folder

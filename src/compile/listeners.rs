@@ -9,7 +9,8 @@ use rustls::sign::CertifiedKey;
 use crate::config::{self, Loaded, Protocol, TlsVersion};
 use crate::notation::{AdminAddress, Mistakes, Place};
 use crate::snapshot::{ConnectionLimits, HttpListener, Limits, Listener, ListenerSpec, Transport};
-use crate::tls::{ServerSettings, chain_and_key};
+use crate::telemetry::metrics::CertificateState;
+use crate::tls::{ServerSettings, chain_and_key, expiry};
 
 /// The most listeners of a configuration.
 const MAX_LISTENERS: usize = 1_000;
@@ -119,6 +120,23 @@ fn http(loaded: &Loaded, listener: &config::ListenerConfig, place: &Place, mista
         streams: limits.streams,
     };
     HttpListener { http1, http2, tls, limits }
+}
+
+/// Returns when each certificate expires.
+pub fn certificate_states(loaded: &Loaded, listeners: &[Listener]) -> Vec<CertificateState> {
+    let mut states: Vec<CertificateState> = Vec::new();
+    for (written, listener) in loaded.config.listeners.iter().zip(listeners) {
+        let files = written.tls.iter().flat_map(|tls| &tls.certificates);
+        let pairs = listener.http().and_then(|http| http.tls.as_ref()).map_or(&[][..], |(_, pairs)| pairs);
+        for (file, pair) in files.zip(pairs) {
+            let Some(expires) = pair.cert.first().and_then(|own| expiry(own)) else { continue };
+            let file = loaded.redact(&file.cert.0.display().to_string());
+            if !states.iter().any(|one| one.file == file && one.listener == listener.name) {
+                states.push(CertificateState { listener: listener.name.clone(), file, expires });
+            }
+        }
+    }
+    states
 }
 
 fn certificates(loaded: &Loaded, tls: &config::Tls, place: &Place, mistakes: &mut Mistakes) -> Vec<Arc<CertifiedKey>> {

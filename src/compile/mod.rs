@@ -77,6 +77,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     warn_of_upstreams(config, &upstreams, &root.key("upstreams"), &mut warnings);
     Ok(Snapshot {
         warnings: loaded.locate(warnings).0,
+        certificates: listeners::certificate_states(loaded, &listeners),
         places: listeners.iter().enumerate().map(|(i, l)| (l.key(), i)).collect(),
         listeners,
         routers,

@@ -2,12 +2,12 @@
 
 /// Defines [`Reason`] as one table, so that no column can be forgotten.
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $variant:ident: $code:literal, $status:literal, $title:literal, grpc $grpc:literal,
+    ($($(#[doc = $doc:literal])* $variant:ident: $code:literal, $status:literal, $title:literal, grpc $grpc:literal,
     proxy $proxy:expr;)*) => {
         /// The reason with which a request ended. Its code is in the access log, the metrics and the response.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Reason {
-            $($(#[$doc])* $variant,)*
+            $($(#[doc = $doc])* $variant,)*
         }
 
         impl Reason {
@@ -32,6 +32,11 @@ macro_rules! reasons {
             /// Returns the gRPC status of the gateway's own response.
             pub fn grpc_status(self) -> u8 {
                 match self { $(Self::$variant => $grpc,)* }
+            }
+
+            /// Returns its meaning, for operators.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),*).trim_ascii(),)* }
             }
 
             /// Returns the error type of RFC 9209, when the target failed or was not reached.

@@ -18,6 +18,7 @@ use super::maintained::Maintained;
 use super::shelf::Shelf;
 use crate::clients::Fetcher;
 use crate::notation::KeySetSource;
+use crate::telemetry::metrics::KeySetState;
 use crate::telemetry::rfc3339;
 use crate::tls::{FileVersion, MAX_MATERIAL, read_file};
 
@@ -321,9 +322,9 @@ impl Maintained for KeyStore {
         serde_json::json!(self.operators_view())
     }
 
-    fn age(&self) -> Option<(String, f64)> {
+    fn key_set(&self) -> Option<KeySetState> {
         let view = self.operators_view();
-        Some((view.source, view.age_seconds?))
+        Some(KeySetState { source: view.source, usable: view.usable, age: view.age_seconds })
     }
 
     fn name_for_operators(&self, label: &dyn Fn(&str) -> String) {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
+use crate::telemetry::metrics::KeySetState;
+
 /// A value that filters use and that is kept up to date in the background: a key set, a list, a client's state.
 pub trait Maintained: Debug + Send + Sync {
     /// Returns its kind, for operators: `key_set`.
@@ -17,8 +19,8 @@ pub trait Maintained: Debug + Send + Sync {
     /// Returns its state as operators see it.
     fn view(&self) -> serde_json::Value;
 
-    /// Returns its source, and the seconds since it was last updated.
-    fn age(&self) -> Option<(String, f64)>;
+    /// Returns its state for metrics, if it is a key set.
+    fn key_set(&self) -> Option<KeySetState>;
 
     /// Sets its name for operators: `label` makes a name of its source.
     fn name_for_operators(&self, label: &dyn Fn(&str) -> String);

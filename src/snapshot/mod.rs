@@ -19,7 +19,7 @@ use crate::live::Maintained;
 use crate::notation::{AdminAddress, Mistake, Rate, SecretText};
 use crate::rules::path::PathRules;
 use crate::rules::routing::{PathPattern, RequestFacts, RouteMatch, Router};
-use crate::telemetry::metrics::{METRICS, RouteMetrics};
+use crate::telemetry::metrics::{CertificateState, METRICS, RouteMetrics};
 use crate::telemetry::{AccessLogger, LogLayout, ProcessLog, Sink};
 use crate::upstreams::Upstream;
 
@@ -45,6 +45,8 @@ pub struct Snapshot {
     pub secret_parameters: Vec<String>,
     /// Header names with `_` that the configuration reads, each with its twin that has `-` instead.
     pub underscored: Vec<(HeaderName, HeaderName)>,
+    /// The certificates of listeners, with the time at which each expires.
+    pub certificates: Vec<CertificateState>,
     /// The pages for rejections, where neither route nor listener has one.
     pub errors: ErrorPages,
     /// For each listener the filters that edit responses to requests without a route.

@@ -43,8 +43,16 @@ impl<const N: usize> Default for Cells<N> {
 impl<const N: usize> Cells<N> {
     /// Adds to number `cell`; an index out of range is ignored.
     pub fn add(&self, cell: usize, by: u64) {
-        if let Some(number) = self.0.get(slot()).and_then(|own| own.0.get(cell)) {
-            number.fetch_add(by, Ordering::Relaxed);
+        self.add_all([(cell, by)]);
+    }
+
+    /// Adds to several numbers, which costs less than one by one: the worker's own are looked up once.
+    pub fn add_all<const M: usize>(&self, all: [(usize, u64); M]) {
+        let Some(own) = self.0.get(slot()) else { return };
+        for (cell, by) in all {
+            if let Some(number) = own.0.get(cell) {
+                number.fetch_add(by, Ordering::Relaxed);
+            }
         }
     }
 
@@ -122,9 +130,9 @@ pub struct Counted {
 impl Timings {
     /// Records a duration in seconds.
     pub fn observe(&self, seconds: f64) {
-        self.0.add(HISTOGRAM_BOUNDS.partition_point(|bound| *bound < seconds), 1);
+        let within = HISTOGRAM_BOUNDS.partition_point(|bound| *bound < seconds);
         // Negative values, NaN, and durations of more than 584 years are handled by the conversion.
-        self.0.add(TIMING_CELLS - 1, (seconds * 1e9) as u64);
+        self.0.add_all([(within, 1), (TIMING_CELLS - 1, (seconds * 1e9) as u64)]);
     }
 
     /// Returns the values of the histogram.

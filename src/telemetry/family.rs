@@ -1,80 +1,82 @@
-//! Conversion of [`super::cells`] to Prometheus metric families.
+//! Conversion of values to Prometheus metric families.
 
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
+use super::catalogue::MetricFacts;
 use super::cells::{HISTOGRAM_BOUNDS, Timings};
 
-/// Labels, sorted by name.
-type Labels<'l> = &'l [(&'l str, &'l str)];
-
-fn metric(labels: Labels<'_>) -> Metric {
-    let pairs = labels.iter().map(|(name, value)| {
-        let mut pair = LabelPair::default();
-        pair.set_name((*name).to_owned());
-        pair.set_value((*value).to_owned());
-        pair
-    });
-    Metric::from_label(pairs.collect())
+/// A metric with its series.
+pub struct Series {
+    facts: &'static MetricFacts,
+    metrics: Vec<Metric>,
 }
 
-fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(name.to_owned());
-    family.set_help(help.to_owned());
-    family.set_field_type(kind);
-    family.set_metric(metrics);
-    family
+impl Series {
+    /// Returns a metric without any series.
+    pub fn of(facts: &'static MetricFacts) -> Self {
+        Self { facts, metrics: Vec::new() }
+    }
+
+    fn metric(&self, values: &[&str]) -> Metric {
+        debug_assert_eq!(values.len(), self.facts.labels.len(), "{}", self.facts.name);
+        let pairs = self.facts.labels.iter().zip(values).map(|(name, value)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        });
+        Metric::from_label(pairs.collect())
+    }
+
+    /// Adds a series with the values of its labels, in the order of the catalogue.
+    pub fn add(&mut self, values: &[&str], value: f64) {
+        let mut metric = self.metric(values);
+        if self.facts.kind == MetricType::COUNTER {
+            let mut counter = Counter::default();
+            counter.set_value(value);
+            metric.set_counter(counter);
+        } else {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value);
+            metric.set_gauge(gauge);
+        }
+        self.metrics.push(metric);
+    }
+
+    /// Adds the series of a histogram.
+    pub fn add_timings(&mut self, values: &[&str], timings: &Timings) {
+        let counted = timings.counted();
+        let mut all = 0;
+        let buckets = HISTOGRAM_BOUNDS.iter().zip(counted.within).map(|(bound, within)| {
+            all += within;
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(*bound);
+            bucket.set_cumulative_count(all);
+            bucket
+        });
+        let mut histogram = Histogram::default();
+        histogram.set_bucket(buckets.collect());
+        histogram.set_sample_count(counted.count);
+        histogram.set_sample_sum(counted.seconds);
+        let mut metric = self.metric(values);
+        metric.set_histogram(histogram);
+        self.metrics.push(metric);
+    }
+
+    /// Returns the family.
+    pub fn family(self) -> MetricFamily {
+        let mut family = MetricFamily::default();
+        family.set_name(self.facts.name.to_owned());
+        family.set_help(self.facts.help.to_owned());
+        family.set_field_type(self.facts.kind);
+        family.set_metric(self.metrics);
+        family
+    }
 }
 
-/// Returns a family of counters.
-pub fn counters(name: &str, help: &str, metrics: Vec<Metric>) -> MetricFamily {
-    family(name, help, MetricType::COUNTER, metrics)
-}
-
-/// Returns a family of gauges.
-pub fn gauges(name: &str, help: &str, metrics: Vec<Metric>) -> MetricFamily {
-    family(name, help, MetricType::GAUGE, metrics)
-}
-
-/// Returns a family of histograms.
-pub fn histograms(name: &str, help: &str, metrics: Vec<Metric>) -> MetricFamily {
-    family(name, help, MetricType::HISTOGRAM, metrics)
-}
-
-/// Returns a counter.
-pub fn counter(labels: Labels<'_>, value: u64) -> Metric {
-    let mut counter = Counter::default();
-    counter.set_value(value as f64);
-    let mut metric = metric(labels);
-    metric.set_counter(counter);
-    metric
-}
-
-/// Returns a gauge.
-pub fn gauge(labels: Labels<'_>, value: i64) -> Metric {
-    let mut gauge = Gauge::default();
-    gauge.set_value(value as f64);
-    let mut metric = metric(labels);
-    metric.set_gauge(gauge);
-    metric
-}
-
-/// Returns a histogram.
-pub fn histogram(labels: Labels<'_>, timings: &Timings) -> Metric {
-    let counted = timings.counted();
-    let mut all = 0;
-    let buckets = HISTOGRAM_BOUNDS.iter().zip(counted.within).map(|(bound, within)| {
-        all += within;
-        let mut bucket = Bucket::default();
-        bucket.set_upper_bound(*bound);
-        bucket.set_cumulative_count(all);
-        bucket
-    });
-    let mut histogram = Histogram::default();
-    histogram.set_bucket(buckets.collect());
-    histogram.set_sample_count(counted.count);
-    histogram.set_sample_sum(counted.seconds);
-    let mut metric = metric(labels);
-    metric.set_histogram(histogram);
-    metric
+/// Returns a metric without labels.
+pub fn single(facts: &'static MetricFacts, value: f64) -> MetricFamily {
+    let mut series = Series::of(facts);
+    series.add(&[], value);
+    series.family()
 }

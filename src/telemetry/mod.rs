@@ -1,12 +1,16 @@
 //! Telemetry: metrics, the access log, the process's own log, and the output of commands.
 
 mod access_log;
+pub mod catalogue;
 pub mod cells;
+mod counts;
 mod family;
 mod layout;
 pub mod metrics;
 mod process_log;
+mod process_stats;
 mod record;
+mod scrape;
 mod text_lines;
 mod time;
 mod words;

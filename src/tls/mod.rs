@@ -5,6 +5,7 @@
 
 mod certificates;
 mod client;
+mod expiry;
 mod file;
 mod own_certificate;
 mod roots;
@@ -13,6 +14,7 @@ mod tickets;
 
 pub use certificates::{PeerRoots, chain_and_key, trusted_roots};
 pub use client::client_config;
+pub use expiry::expiry;
 pub use file::{FileVersion, MAX_MATERIAL, read_file, read_text};
 pub use own_certificate::{is_verified_later, verify_own_certificate};
 pub use roots::{connector_options, system_roots};

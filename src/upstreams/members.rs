@@ -251,6 +251,7 @@ impl PoolMembers {
     /// Records the outcome of a try.
     pub fn report(&self, picked: &mut Picked, outcome: TargetOutcome, seconds: Option<f64>) {
         let target = &picked.member.target;
+        target.count(outcome);
         for (breaker, admission) in picked.passes.iter_mut().filter_map(Option::take) {
             if breaker.record(admission, Some(outcome.is_good())) {
                 log::warn!(

@@ -11,11 +11,12 @@ use super::breaker::SharedBreaker;
 use super::choice::Choice;
 use super::discovery::{PingoraDiscovery, TargetChange, TargetChanges, TargetDiscovery};
 use super::gate::Gate;
-use super::members::{NoPick, PickRequest, Picked, PoolMembers};
+use super::members::{KnownTarget, NoPick, PickRequest, Picked, PoolMembers};
 use super::shape::PoolShape;
 use super::target::TargetOutcome;
 use super::view::TargetView;
 use crate::exchange::clock;
+use crate::telemetry::metrics::TargetState;
 
 /// The runtime state of an upstream.
 pub struct Pool {
@@ -97,6 +98,13 @@ impl Pool {
         let mut targets: Vec<_> = known.values().map(TargetView::of).collect();
         targets.sort_by_key(|t| t.address);
         targets
+    }
+
+    /// Returns the state of every target, for metrics.
+    pub fn states(&self) -> Vec<TargetState> {
+        let mut states: Vec<_> = self.members.by_address.lock().values().map(KnownTarget::state).collect();
+        states.sort_by(|one, other| one.address.cmp(&other.address));
+        states
     }
 
     /// Picks a target, if possible that of the session.

@@ -59,6 +59,19 @@ pub enum TargetOutcome {
 }
 
 impl TargetOutcome {
+    /// All outcomes in the order of their declaration, the good one first.
+    pub const ALL: [Self; 4] = [Self::Good, Self::Failed, Self::GatewayFailed, Self::TimedOut];
+
+    /// Returns the word for it in metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Failed => "failed",
+            Self::GatewayFailed => "gateway_failed",
+            Self::TimedOut => "timed_out",
+        }
+    }
+
     /// Returns the outcome of a response with this status.
     pub fn of_status(status: u16) -> Self {
         match status {
@@ -104,8 +117,8 @@ struct TargetCounters {
     /// Failures in a row: all, and gateway failures.
     in_a_row: AtomicU32,
     gateway_in_a_row: AtomicU32,
-    good: AtomicU32,
-    bad: AtomicU32,
+    /// Tries by outcome, in the order of [`TargetOutcome::ALL`].
+    outcomes: [AtomicU64; TargetOutcome::ALL.len()],
 }
 
 /// A target: its address, health and load. It is kept over reloads.
@@ -118,6 +131,8 @@ pub struct Target {
     /// Its id in hash tables.
     pub id: u64,
     counts: TargetCounters,
+    /// The good and the bad tries that were part of a tally, or precede the present row of tallies.
+    tallied: [AtomicU64; 2],
     ejection: Mutex<(Ejection, &'static str)>,
     ejected: AtomicBool,
     /// Whether its last failure was a time-out: a successful connection does not disprove that.
@@ -146,9 +161,9 @@ impl Target {
                 active: AtomicU32::new(0),
                 in_a_row: AtomicU32::new(0),
                 gateway_in_a_row: AtomicU32::new(0),
-                good: AtomicU32::new(0),
-                bad: AtomicU32::new(0),
+                outcomes: Default::default(),
             },
+            tallied: [AtomicU64::new(0), AtomicU64::new(0)],
             ejection: Mutex::new((Ejection::default(), "")),
             ejected: AtomicBool::new(false),
             timed_out: AtomicBool::new(false),
@@ -209,10 +224,26 @@ impl Target {
         self.ejected.store(true, Ordering::Release);
     }
 
+    /// Counts an outcome.
+    pub fn count(&self, outcome: TargetOutcome) {
+        self.counts.outcomes[outcome as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns the number of tries by outcome, with the word for each.
+    pub fn outcomes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = TargetOutcome::ALL.into_iter().zip(&self.counts.outcomes);
+        counts.map(|(outcome, count)| (outcome.word(), count.load(Ordering::Relaxed)))
+    }
+
+    /// Returns the number of good and of bad tries.
+    fn totals(&self) -> [u64; 2] {
+        let [good, bad @ ..] = &self.counts.outcomes;
+        [good.load(Ordering::Relaxed), bad.iter().map(|count| count.load(Ordering::Relaxed)).sum()]
+    }
+
     /// Records an outcome. Returns the reason for an ejection, if it should be ejected.
     pub fn observe(&self, outcome: TargetOutcome, shape: &OutlierShape) -> Option<&'static str> {
         if outcome.is_good() {
-            self.counts.good.fetch_add(1, Ordering::Relaxed);
             for row in [&self.counts.in_a_row, &self.counts.gateway_in_a_row] {
                 // Read first: a store would evict the cache line from the other workers.
                 if row.load(Ordering::Relaxed) != 0 {
@@ -221,7 +252,6 @@ impl Target {
             }
             return None;
         }
-        self.counts.bad.fetch_add(1, Ordering::Relaxed);
         self.timed_out.store(outcome == TargetOutcome::TimedOut, Ordering::Relaxed);
         let row = self.counts.in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
         let gateway = if outcome.is_gateway_failure() {
@@ -241,7 +271,12 @@ impl Target {
 
     /// Returns the counts since the last call.
     pub fn take_tally(&self) -> Tally {
-        Tally { good: self.counts.good.swap(0, Ordering::Relaxed), bad: self.counts.bad.swap(0, Ordering::Relaxed) }
+        let [good, bad] = self.totals();
+        let since = |now: u64, index: usize| {
+            let before = self.tallied[index].swap(now, Ordering::Relaxed);
+            u32::try_from(now.wrapping_sub(before)).unwrap_or(u32::MAX)
+        };
+        Tally { good: since(good, 0), bad: since(bad, 1) }
     }
 
     /// Ejects it.
@@ -282,9 +317,10 @@ impl Target {
     }
 
     fn forget(&self) {
-        for counter in [&self.counts.in_a_row, &self.counts.gateway_in_a_row, &self.counts.good, &self.counts.bad] {
+        for counter in [&self.counts.in_a_row, &self.counts.gateway_in_a_row] {
             counter.store(0, Ordering::Relaxed);
         }
+        self.take_tally();
     }
 
     /// Starts a slow start: the target is eligible from now on.

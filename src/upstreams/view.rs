@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::health::HealthView;
 use super::members::KnownTarget;
 use crate::exchange::clock;
+use crate::telemetry::metrics::TargetState;
 use crate::telemetry::rfc3339;
 
 /// A target in the admin interface.
@@ -56,6 +57,25 @@ pub struct EjectedView {
     pub until: String,
 }
 
+impl KnownTarget {
+    /// Returns whether a request without a session may be sent to it.
+    fn takes_requests(&self) -> bool {
+        let closed = self.member.breaker.as_ref().is_none_or(|b| b.phase() != "open");
+        self.is_eligible() && !self.spec.draining && closed
+    }
+
+    /// Returns the state of a target for metrics.
+    pub fn state(&self) -> TargetState {
+        TargetState {
+            address: self.target.label.clone(),
+            eligible: self.takes_requests(),
+            ejected: self.target.is_ejected(),
+            in_flight: self.target.active(),
+            outcomes: self.target.outcomes().collect(),
+        }
+    }
+}
+
 impl TargetView {
     /// Returns the view of a target.
     pub fn of(known: &KnownTarget) -> Self {
@@ -70,9 +90,7 @@ impl TargetView {
             zone: known.spec.zone.clone(),
             in_flight: target.active(),
             draining: known.spec.draining,
-            eligible: known.is_eligible()
-                && !known.spec.draining
-                && known.member.breaker.as_ref().is_none_or(|b| b.phase() != "open"),
+            eligible: known.takes_requests(),
             health: known.watch.as_ref().map(|w| w.view()),
             ejected: target.ejection().map(|(reason, until)| EjectedView {
                 reason,

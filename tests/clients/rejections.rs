@@ -65,7 +65,7 @@ fn bodies_over_their_limit_free_their_places() {
         let lines = run("h2_client.py", &["hold_uploads", &address, "/hang", "5"]);
         assert!(lines.len() == 5 && lines.iter().all(|l| l["status"] == 413), "{protocol}: {lines:?}");
         eventually("all five places are free", || {
-            gateway.metric("portcullis_upstream_requests{state=\"active\",upstream=\"one\"}") == 0.0
+            gateway.metric("portcullis_upstream_requests_in_flight{upstream=\"one\"}") == 0.0
         });
         let done = curl(&["-w", "%{http_code}", "-o", "/dev/null", &format!("http://{address}/after")]);
         assert_eq!(done.out, "200", "{protocol}: {done:?}");

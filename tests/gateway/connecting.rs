@@ -164,7 +164,7 @@ fn the_last_descriptors_are_for_clients_and_operators() {
         })
         .collect();
     // Some get no socket, and the others wait: what is left serves who comes now.
-    eventually("some were rejected", || gateway.metric("portcullis_requests_ended_total{reason=\"exhausted\"}") > 0.5);
+    eventually("some were rejected", || gateway.ended("exhausted") > 0.5);
     assert_eq!(gateway.get("/fixed").text(), "fine");
     let is_rejected = |client: &mut Connection| {
         client.stream.set_nonblocking(true).expect("set");

@@ -57,7 +57,7 @@ fn a_chunk_line_that_two_readers_could_read_differently_is_rejected() {
     let lines = gateway.access_log(bodies.len() * 2 + 1);
     let rejected = lines.iter().filter(|l| l["reason"] == "bad_request" && l["status"] == 400).count();
     assert_eq!(rejected, bodies.len() * 2);
-    assert!(gateway.metric("portcullis_requests_ended_total{reason=\"bad_request\"}") >= (bodies.len() * 2) as f64);
+    assert!(gateway.ended("bad_request") >= (bodies.len() * 2) as f64);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn odd_characters_in_a_target_are_encoded_or_rejected() {
     let lines = gateway.access_log(13);
     let count = |reason: &str| lines.iter().filter(|l| l["reason"] == reason).count();
     assert_eq!((count("bad_request"), count("uri_too_long"), count("forwarded")), (8, 2, 3));
-    assert_eq!(gateway.metric("portcullis_requests_ended_total{reason=\"bad_request\"}"), 8.0);
+    assert_eq!(gateway.ended("bad_request"), 8.0);
 }
 
 #[test]

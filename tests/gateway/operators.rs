@@ -245,6 +245,8 @@ fn the_process_log_has_the_format_and_the_level_of_the_configuration() {
     }
     gateway.write_config(&format!("{ROUTE}{}", log.replace("LEVEL", "error")));
     assert_eq!(gateway.reload().status, 200);
+    // What was logged at the level before is written by a thread of its own.
+    eventually("the first reload is logged", || gateway.log().contains("asks for a reload"));
     let before = gateway.log().lines().count();
     assert_eq!(gateway.reload().status, 200);
     gateway.write_config(&format!("{ROUTE}{}\nshield: 1", log.replace("LEVEL", "error")));

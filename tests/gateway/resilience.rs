@@ -208,7 +208,7 @@ fn who_leaves_the_queue_is_not_forwarded() {
     eventually("the target has it", || target.count() == 1);
     let mut left = Connection::open(gateway.address());
     left.send(head("POST", "/left", &[("content-length", "1")]) + "x");
-    let pending = || gateway.metric("portcullis_upstream_requests{state=\"pending\",upstream=\"pool\"}");
+    let pending = || gateway.metric("portcullis_upstream_requests_pending{upstream=\"pool\"}");
     eventually("it waits", || pending() > 0.5);
     drop(left);
     eventually("its place is free", || pending() < 0.5);

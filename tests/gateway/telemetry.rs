@@ -60,8 +60,18 @@ fn metrics_count_and_are_bounded() {
     let is = |series: &str, wanted: f64| (gateway.metric(series) - wanted).abs() < 0.1;
     // A request is counted when it has ended, which is a moment after its answer.
     eventually("all are counted", || is("portcullis_requests_total{route=\"all\",status=\"2xx\"}", 50.0));
-    eventually("all are counted", || is("portcullis_requests_ended_total{reason=\"route_not_found\"}", 50.0));
+    eventually("all are counted", || {
+        is("portcullis_requests_ended_total{reason=\"route_not_found\",route=\"(none)\"}", 50.0)
+    });
     assert!((gateway.metric("portcullis_request_duration_seconds_count{route=\"all\"}") - 50.0).abs() < 0.1);
+    assert!(is("portcullis_requests_ended_total{reason=\"forwarded\",route=\"all\"}", 50.0));
+    assert!(is("portcullis_upstream_requests_total{status=\"2xx\",upstream=\"echo\"}", 50.0));
+    let tries =
+        format!("portcullis_target_requests_total{{outcome=\"good\",target=\"{}\",upstream=\"echo\"}}", target.address);
+    assert!(is(&tries, 50.0));
+    assert!(is("portcullis_upstream_targets{upstream=\"echo\"}", 1.0) && is("portcullis_ready", 1.0));
+    assert!(is("portcullis_upstream_requests_limit{upstream=\"echo\"}", 10_000.0));
+    assert!(gateway.metric("process_resident_memory_bytes") > 1e6 && gateway.metric("process_open_fds") > 3.0);
     assert!(gateway.metric("portcullis_upstream_response_seconds_count{upstream=\"echo\"}") >= 50.0);
     assert!(gateway.metric("portcullis_upstream_connections_total{upstream=\"echo\"}") >= 1.0);
     assert!(gateway.metric("portcullis_connections_total") >= 100.0);

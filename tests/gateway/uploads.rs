@@ -124,7 +124,7 @@ fn who_leaves_within_an_upload_frees_its_place() {
         [format!("targets: [\"{}\"]", http1.address), format!("targets: [\"{}\"], protocol: http2", http2.address)];
     for upstream in &upstreams {
         let gateway = Gateway::start(&config(upstream, ""));
-        let under_way = || gateway.metric("portcullis_upstream_requests{state=\"active\",upstream=\"one\"}");
+        let under_way = || gateway.metric("portcullis_upstream_requests_in_flight{upstream=\"one\"}");
         let mut client = Connection::open(gateway.address());
         client.send(head("POST", "/", &[("transfer-encoding", "chunked")]) + "5\r\nhello\r\n");
         eventually("the place is taken", || under_way() > 0.5);

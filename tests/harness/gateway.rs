@@ -150,6 +150,14 @@ impl Gateway {
         line.and_then(|l| l.rsplit(' ').next()).and_then(|v| v.parse().ok()).unwrap_or(0.0)
     }
 
+    /// The number of requests that ended with that reason, on all routes.
+    pub fn ended(&self, reason: &str) -> f64 {
+        let series = format!("portcullis_requests_ended_total{{reason=\"{reason}\",");
+        let text = client::get(self.admin, "/metrics").text();
+        let values = text.lines().filter(|l| l.starts_with(&series)).filter_map(|l| l.rsplit(' ').next());
+        values.filter_map(|value| value.parse::<f64>().ok()).sum()
+    }
+
     pub fn signal(&self, signal: &str) {
         let done = Command::new("kill").args([signal, &self.child.id().to_string()]).status().expect("kill");
         assert!(done.success());

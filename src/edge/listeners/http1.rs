@@ -102,8 +102,7 @@ impl BetweenRequests {
 
 /// Counts and logs a request that was rejected before its target was known.
 fn log_rejection(service: &HttpService, connection: &Connection, reason: Reason) {
-    METRICS.ended(reason);
-    METRICS.unrouted().observe(reason.status(), 0.0);
+    METRICS.unrouted().observe(reason, reason.status(), 0.0);
     let serving = service.serving.serving();
     if serving.access_log.is_off() {
         return;

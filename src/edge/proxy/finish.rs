@@ -41,9 +41,9 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
     ctx.visit.iter_mut().for_each(Visit::end);
     let duration = ctx.exchange.started.elapsed();
     let exchange = &ctx.exchange;
-    METRICS.ended(exchange.reason);
     let metrics = ctx.route().map_or_else(|| METRICS.unrouted(), |route| route.metrics());
-    metrics.observe(ctx.status, duration.as_secs_f64());
+    metrics.observe(exchange.reason, ctx.status, duration.as_secs_f64());
+    ctx.upstream().iter().for_each(|upstream| upstream.metrics().by_class.count(ctx.status));
     if ctx.serving.access_log.is_off() {
         return;
     }

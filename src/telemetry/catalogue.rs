@@ -1,0 +1,128 @@
+//! The catalogue of metrics: name, kind, labels and help of each. Nothing else names a metric.
+
+use prometheus::proto::MetricType;
+
+/// What is known about a metric beside its values.
+#[derive(Clone, Copy, Debug)]
+pub struct MetricFacts {
+    /// The name.
+    pub name: &'static str,
+    /// Counter, gauge or histogram.
+    pub kind: MetricType,
+    /// The names of the labels, in alphabetical order.
+    pub labels: &'static [&'static str],
+    /// The meaning, for people.
+    pub help: &'static str,
+}
+
+/// Defines a constant for each metric, and the list of all.
+macro_rules! catalogue {
+    ($($id:ident: $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub const $id: MetricFacts =
+                MetricFacts { name: $name, kind: MetricType::$kind, labels: &[$($label),*], help: $help };
+        )*
+
+        /// All metrics of the gateway's own, in the order of their names.
+        pub const CATALOGUE: &[MetricFacts] = &[$($id,)*];
+    };
+}
+
+catalogue! {
+    BUILD_INFO: GAUGE "portcullis_build_info" ["commit", "version"] "Always 1; the labels say which binary runs";
+    CERTIFICATE_EXPIRY: GAUGE "portcullis_certificate_expiry_timestamp_seconds" ["file", "listener"]
+        "When the certificate of a listener expires, in seconds of Unix time";
+    BAD_FILE: GAUGE "portcullis_config_bad_file" ["file"] "1 for a file for which the last reload was rejected";
+    RELOAD_SUCCESSFUL: GAUGE "portcullis_config_last_reload_successful" [] "1 if the last reload succeeded";
+    CONFIG_LOADED: GAUGE "portcullis_config_loaded_timestamp_seconds" []
+        "When the present configuration was loaded, in seconds of Unix time";
+    CONNECTIONS_OPEN: GAUGE "portcullis_connections_open" [] "Client connections that are open";
+    CONNECTIONS_REFUSED: COUNTER "portcullis_connections_refused_total" ["cause"]
+        "Connections that ended without a request: head (malformed), tls, tls_timeout, preface, malformed or h2_abuse \
+         (HTTP/2), body_stalled, address (too many of one), idle (closed for another), accept (no descriptor left)";
+    CONNECTIONS: COUNTER "portcullis_connections_total" [] "Client connections that were accepted";
+    JWKS_AGE: GAUGE "portcullis_jwks_age_seconds" ["source"] "Seconds since the key set was last fetched or read";
+    JWKS_USABLE: GAUGE "portcullis_jwks_usable" ["source"] "1 if tokens are verified with the key set";
+    CONNECTIONS_LIMIT: GAUGE "portcullis_listener_connections_limit" ["listener"]
+        "The most client connections of a listener at a time";
+    LOG_DROPPED: COUNTER "portcullis_log_lines_dropped_total" []
+        "Lines of the access log, and of the process's own, that were dropped";
+    MIRRORED: COUNTER "portcullis_mirrored_total" ["outcome", "upstream"]
+        "Mirrored requests: answered, or failed";
+    PANICS: COUNTER "portcullis_panics_total" [] "Panics: each is a defect of the gateway and failed one request";
+    READY: GAUGE "portcullis_ready" [] "1 while requests are accepted, 0 while the process starts or drains";
+    RELOADS: COUNTER "portcullis_reloads_total" ["outcome"] "Reloads: taken, or refused";
+    REQUEST_DURATION: HISTOGRAM "portcullis_request_duration_seconds" ["route"]
+        "From a request's headers to the end of its response";
+    REQUESTS_ENDED: COUNTER "portcullis_requests_ended_total" ["reason", "route"]
+        "Requests by the reason with which they ended; series appear with the first request";
+    REQUESTS_IN_FLIGHT: GAUGE "portcullis_requests_in_flight" ["route"] "Requests in flight";
+    REQUESTS: COUNTER "portcullis_requests_total" ["route", "status"] "Requests by class of the response's status";
+    TARGET_EJECTED: GAUGE "portcullis_target_ejected" ["target", "upstream"] "1 if the target is ejected";
+    TARGET_EJECTIONS: COUNTER "portcullis_target_ejections_total" ["reason", "upstream"] "Ejections of targets";
+    TARGET_HEALTHY: GAUGE "portcullis_target_healthy" ["target", "upstream"] "1 if the target is eligible";
+    TARGET_IN_FLIGHT: GAUGE "portcullis_target_requests_in_flight" ["target", "upstream"]
+        "Requests in flight on the target";
+    TARGET_REQUESTS: COUNTER "portcullis_target_requests_total" ["outcome", "target", "upstream"]
+        "Tries: good (a response below 500), failed (500, 501, 505 and above), gateway_failed (no connection, a reset, \
+         502, 503 or 504), timed_out";
+    UPGRADES: COUNTER "portcullis_upgrades_total" ["outcome"]
+        "Successors that this process started: settled, or failed";
+    UPSTREAM_BREAKER: GAUGE "portcullis_upstream_breaker_open" ["upstream"]
+        "1 if the breaker is open, 0.5 if it is half-open";
+    UPSTREAM_CONNECT: HISTOGRAM "portcullis_upstream_connect_seconds" ["upstream"] "To connect to a target";
+    UPSTREAM_CONNECTIONS: COUNTER "portcullis_upstream_connections_total" ["upstream"] "Connections made to targets";
+    UPSTREAM_HEDGES: COUNTER "portcullis_upstream_hedges_total" ["upstream"]
+        "Hedged requests to a second target while the first was slow";
+    UPSTREAM_IN_FLIGHT: GAUGE "portcullis_upstream_requests_in_flight" ["upstream"] "Requests in flight";
+    UPSTREAM_LIMIT: GAUGE "portcullis_upstream_requests_limit" ["upstream"] "The most requests in flight at a time";
+    UPSTREAM_PENDING: GAUGE "portcullis_upstream_requests_pending" ["upstream"] "Requests that wait for a place";
+    UPSTREAM_REQUESTS: COUNTER "portcullis_upstream_requests_total" ["status", "upstream"]
+        "Requests by class of the status that the client got, rejections for want of a target included";
+    UPSTREAM_RESPONSE: HISTOGRAM "portcullis_upstream_response_seconds" ["upstream"]
+        "From forwarding to the response's headers";
+    UPSTREAM_RETRIES: COUNTER "portcullis_upstream_retries_total" ["outcome", "upstream"]
+        "Retries: begun, or denied by the budget";
+    UPSTREAM_REUSED: COUNTER "portcullis_upstream_reused_total" ["upstream"] "Requests on a reused connection";
+    UPSTREAM_TARGETS: GAUGE "portcullis_upstream_targets" ["upstream"]
+        "Targets that are known, each address of a host name by itself";
+    UPSTREAM_TARGETS_ELIGIBLE: GAUGE "portcullis_upstream_targets_eligible" ["upstream"]
+        "Targets that a request may be sent to now";
+}
+
+/// Defines the metrics of the process, which have the names that Prometheus' own clients give them.
+macro_rules! of_process {
+    ($($id:ident: $kind:ident $name:literal $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub const $id: MetricFacts = MetricFacts { name: $name, kind: MetricType::$kind, labels: &[], help: $help };
+        )*
+
+        /// The metrics of the process as the system sees it.
+        pub const OF_PROCESS: &[MetricFacts] = &[$($id,)*];
+    };
+}
+
+of_process! {
+    PROCESS_CPU: COUNTER "process_cpu_seconds_total" "Total user and system CPU time spent in seconds";
+    PROCESS_MAX_FDS: GAUGE "process_max_fds" "Maximum number of open file descriptors";
+    PROCESS_OPEN_FDS: GAUGE "process_open_fds" "Number of open file descriptors";
+    PROCESS_RESIDENT: GAUGE "process_resident_memory_bytes" "Resident memory size in bytes";
+    PROCESS_START: GAUGE "process_start_time_seconds" "Start time of the process since the Unix epoch in seconds";
+    PROCESS_THREADS: GAUGE "process_threads" "Number of threads of the process";
+    PROCESS_VIRTUAL: GAUGE "process_virtual_memory_bytes" "Virtual memory size in bytes";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_labels_are_in_order() {
+        for table in [CATALOGUE, OF_PROCESS] {
+            assert!(table.windows(2).all(|pair| pair[0].name < pair[1].name));
+            assert!(table.iter().all(|facts| facts.labels.windows(2).all(|pair| pair[0] < pair[1])));
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What is counted of each route and each upstream. Requests find the counts by reference, and never by name.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use prometheus::proto::MetricFamily;
+
+use super::catalogue::{
+    MIRRORED, MetricFacts, REQUEST_DURATION, REQUESTS, REQUESTS_ENDED, REQUESTS_IN_FLIGHT, UPSTREAM_CONNECT,
+    UPSTREAM_CONNECTIONS, UPSTREAM_HEDGES, UPSTREAM_REQUESTS, UPSTREAM_RESPONSE, UPSTREAM_RETRIES, UPSTREAM_REUSED,
+};
+use super::cells::{ActiveCount, Cells, Counter, Timings};
+use super::family::Series;
+use crate::exchange::Reason;
+
+/// The classes of status.
+const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Requests by class of status.
+#[derive(Debug, Default)]
+pub struct ByClass(Cells<{ CLASSES.len() }>);
+
+impl ByClass {
+    /// Counts a response.
+    pub fn count(&self, status: u16) {
+        let class = usize::from(status / 100);
+        self.0.add(if class < CLASSES.len() { class } else { 0 }, 1);
+    }
+
+    fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        CLASSES.into_iter().zip(self.0.sums())
+    }
+}
+
+/// The metrics of one route, looked up once per snapshot and never by name on a request.
+#[derive(Debug, Default)]
+pub struct RouteMetrics {
+    by_class: ByClass,
+    by_reason: Cells<{ Reason::ALL.len() }>,
+    duration: Timings,
+    /// Requests in flight.
+    pub in_flight: ActiveCount,
+}
+
+impl RouteMetrics {
+    /// Records the end of a request.
+    pub fn observe(&self, reason: Reason, status: u16, seconds: f64) {
+        self.by_reason.add(reason.index(), 1);
+        self.by_class.count(status);
+        self.duration.observe(seconds);
+    }
+}
+
+/// The metrics of one upstream, looked up once per snapshot.
+#[derive(Debug, Default)]
+pub struct UpstreamMetrics {
+    /// Requests by class of status.
+    pub by_class: ByClass,
+    /// Seconds to connect, for new connections.
+    pub connect: Timings,
+    /// Seconds from the request to the response's headers.
+    pub response: Timings,
+    /// New connections.
+    pub connections: Counter,
+    /// Requests on a reused connection.
+    pub reused: Counter,
+    /// Attempts after the first.
+    pub retries: Counter,
+    /// Retries that the budget did not allow.
+    pub retries_denied: Counter,
+    /// Hedged requests to a second target, because the first was slow.
+    pub hedges: Counter,
+    /// Mirrored requests with a response, and those without.
+    pub mirrored: [Counter; 2],
+}
+
+/// Returns the families of routes.
+pub fn of_routes(routes: &BTreeMap<String, Arc<RouteMetrics>>) -> [MetricFamily; 4] {
+    let (mut by_class, mut by_reason) = (Series::of(&REQUESTS), Series::of(&REQUESTS_ENDED));
+    let (mut durations, mut in_flight) = (Series::of(&REQUEST_DURATION), Series::of(&REQUESTS_IN_FLIGHT));
+    for (name, route) in routes {
+        route.by_class.counts().for_each(|(class, count)| by_class.add(&[name, class], count as f64));
+        // Most routes see few of the reasons: those that none has ended with have no series.
+        let reasons = Reason::ALL.iter().zip(route.by_reason.sums()).filter(|(_, count)| *count > 0);
+        reasons.for_each(|(reason, count)| by_reason.add(&[reason.code(), name], count as f64));
+        durations.add_timings(&[name], &route.duration);
+        in_flight.add(&[name], route.in_flight.get() as f64);
+    }
+    [by_class, by_reason, durations, in_flight].map(Series::family)
+}
+
+/// Returns the families of upstreams.
+pub fn of_upstreams(upstreams: &BTreeMap<String, Arc<UpstreamMetrics>>) -> Vec<MetricFamily> {
+    let times = |facts: &'static MetricFacts, timings: fn(&UpstreamMetrics) -> &Timings| {
+        let mut series = Series::of(facts);
+        upstreams.iter().for_each(|(name, upstream)| series.add_timings(&[name], timings(upstream)));
+        series.family()
+    };
+    let count = |facts: &'static MetricFacts, counter: fn(&UpstreamMetrics) -> &Counter| {
+        let mut series = Series::of(facts);
+        upstreams.iter().for_each(|(name, upstream)| series.add(&[name], counter(upstream).get() as f64));
+        series.family()
+    };
+    let outcomes = |facts: &'static MetricFacts, counters: fn(&UpstreamMetrics) -> [(&'static str, &Counter); 2]| {
+        let mut series = Series::of(facts);
+        for (name, upstream) in upstreams {
+            let both = counters(upstream).into_iter();
+            both.for_each(|(outcome, counter)| series.add(&[outcome, name], counter.get() as f64));
+        }
+        series.family()
+    };
+    let mut by_class = Series::of(&UPSTREAM_REQUESTS);
+    for (name, upstream) in upstreams {
+        upstream.by_class.counts().for_each(|(class, count)| by_class.add(&[class, name], count as f64));
+    }
+    vec![
+        by_class.family(),
+        times(&UPSTREAM_CONNECT, |u| &u.connect),
+        times(&UPSTREAM_RESPONSE, |u| &u.response),
+        count(&UPSTREAM_CONNECTIONS, |u| &u.connections),
+        count(&UPSTREAM_REUSED, |u| &u.reused),
+        count(&UPSTREAM_HEDGES, |u| &u.hedges),
+        outcomes(&UPSTREAM_RETRIES, |u| [("begun", &u.retries), ("denied", &u.retries_denied)]),
+        outcomes(&MIRRORED, |u| [("answered", &u.mirrored[0]), ("failed", &u.mirrored[1])]),
+    ]
+}
