@@ -64,7 +64,9 @@ impl Configuration {
     /// Returns the errors in the configuration, each with its place.
     pub fn compile(&self) -> Result<Vec<String>, Vec<String>> {
         let compiled = crate::compile::compile(&self.0, &Live::default());
-        compiled.map(|snapshot| snapshot.warnings).map_err(|mistakes| mistakes.lines())
+        compiled
+            .map(|snapshot| snapshot.warnings.iter().map(ToString::to_string).collect())
+            .map_err(|mistakes| mistakes.lines())
     }
 
     /// Returns the whole configuration as `diff` shows it.

@@ -29,6 +29,8 @@ mod connecting;
 mod crash;
 #[path = "gateway/discovery.rs"]
 mod discovery;
+#[path = "gateway/door.rs"]
+mod door;
 #[path = "gateway/ends.rs"]
 mod ends;
 #[path = "gateway/facts.rs"]
@@ -39,6 +41,8 @@ mod failover;
 mod families;
 #[path = "gateway/filter_sets.rs"]
 mod filter_sets;
+#[path = "gateway/first_hour.rs"]
+mod first_hour;
 #[path = "gateway/frames.rs"]
 mod frames;
 #[path = "gateway/framing.rs"]
@@ -67,6 +71,8 @@ mod payload;
 mod process;
 #[path = "gateway/query_keys.rs"]
 mod query_keys;
+#[path = "gateway/readiness.rs"]
+mod readiness;
 #[path = "gateway/references.rs"]
 mod references;
 #[path = "gateway/relay.rs"]

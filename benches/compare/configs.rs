@@ -54,7 +54,7 @@ impl Ground {
         }
         let origin = if matches!(scenario, Scenario::Json | Scenario::Strip) { self.json } else { self.origin };
         format!(
-            "process: {{threads: 1}}\nlog: {{access: {{output: off}}}}\nadmin: {{address: 127.0.0.1:0}}\nupstreams: {{one: {{targets: [\"{origin}\"]}}}}\nlisteners: [{{name: main, address: \"{address}\"{tls}, limits: {{connections: 20000}}}}]\n{more}routes:\n{routes}"
+            "process: {{threads: 1}}\nlog: {{access: {{output: none}}}}\nadmin: {{address: 127.0.0.1:0}}\nupstreams: {{one: {{targets: [\"{origin}\"]}}}}\nlisteners: [{{name: main, address: \"{address}\"{tls}, limits: {{connections: 20000}}}}]\n{more}routes:\n{routes}"
         )
     }
 

@@ -33,7 +33,7 @@ impl Gateway<'_> {
             .collect();
         text.push_str(&format!("  - {{name: all-{generation}, action: {{forward: one}}}}\n"));
         let head = format!(
-            "process: {{threads: 1}}\nlog: {{access: {{output: off}}}}\nadmin: {{address: \"{}\"}}\nupstreams: {{one: {{targets: [\"{}\"]}}}}\nlisteners: [{{name: main, address: \"{}\"}}]\nroutes:\n",
+            "process: {{threads: 1}}\nlog: {{access: {{output: none}}}}\nadmin: {{address: \"{}\"}}\nupstreams: {{one: {{targets: [\"{}\"]}}}}\nlisteners: [{{name: main, address: \"{}\"}}]\nroutes:\n",
             self.admin, self.ground.origin, self.running.address
         );
         std::fs::write(&self.config, head + &text).expect("written");

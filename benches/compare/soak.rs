@@ -53,7 +53,7 @@ fn write(config: &Path, address: &str, admin: &str, origin: &str, generation: us
         .collect();
     let text = format!(
         "process: {{threads: 1, upgrade_socket: upgrade.sock, standby_time: 500ms, websocket_time: 1s}}
-log: {{access: {{output: off}}}}
+log: {{access: {{output: none}}}}
 admin: {{address: \"{admin}\"}}
 upstreams: {{one: {{targets: [\"{origin}\"]}}, g{generation}: {{targets: [\"{origin}\"]}}}}
 listeners: [{{name: main, address: \"{address}\", protocols: [http1, http2]}}]

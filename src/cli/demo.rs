@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use super::init::write_new;
 use crate::process::{self, ConfigSource, Options, StartError, Started};
 use crate::telemetry::{complain, say};
 
@@ -27,6 +28,9 @@ pub struct Demo {
     /// Make the calls that it would print, on free ports, and exit with 0 if all responses are right
     #[arg(long)]
     pub check: bool,
+    /// Write the configuration to this new file and serve that, to edit and reload it
+    #[arg(long, value_name = "FILE", conflicts_with = "check")]
+    pub write: Option<PathBuf>,
 }
 
 impl Demo {
@@ -56,9 +60,15 @@ impl Demo {
             text = text.replace(written, &running.to_string());
         }
         if self.check {
-            text = text.replace("output: stdout", "output: off");
+            text = text.replace("output: stdout", "output: none");
         }
-        let source = ConfigSource::Text { text, name: "conf/examples/demo.yaml".to_owned(), base: PathBuf::from(".") };
+        let source = match &self.write {
+            Some(file) => match write_new(file, &text) {
+                Ok(()) => ConfigSource::File(file.clone()),
+                Err(code) => return code,
+            },
+            None => ConfigSource::Text { text, name: "conf/examples/demo.yaml".to_owned(), base: PathBuf::from(".") },
+        };
         let started = match process::start(Options { source, upgrade: false }).await {
             Ok(started) => started,
             Err(StartError::Other(text)) => {
@@ -72,7 +82,20 @@ impl Demo {
             return print_error("no listener came up");
         };
         let calls = calls::all(gateway);
-        if self.check { check(&calls).await } else { show(&calls, gateway, &sample, started).await }
+        if self.check {
+            return check(&calls).await;
+        }
+        show(&calls, gateway, &sample, &started);
+        if let Some(file) = &self.write {
+            let (file, admin) = (file.display(), started.supervisor.admin_address());
+            say!("Edit {file}, then: portcullis reload -c {file} --admin {admin}\n");
+        }
+        say!("Ctrl-C ends it. The access log:\n");
+        let supervisor = Arc::clone(&started.supervisor);
+        let ended = tokio::spawn(process::listen_for_signals(process::Signals::new(), supervisor));
+        started.until_end().await;
+        ended.abort();
+        0
     }
 }
 
@@ -98,7 +121,7 @@ async fn check(calls: &[calls::Call]) -> u8 {
     u8::from(wrong > 0)
 }
 
-async fn show(calls: &[calls::Call], gateway: SocketAddr, sample: &[(String, SocketAddr)], started: Started) -> u8 {
+fn show(calls: &[calls::Call], gateway: SocketAddr, sample: &[(String, SocketAddr)], started: &Started) {
     say!("\nPortcullis is running.\n");
     say!("  {:<14} http://{gateway}", "gateway");
     say!("  {:<14} http://{}/metrics", "admin", started.supervisor.admin_address());
@@ -109,10 +132,4 @@ async fn show(calls: &[calls::Call], gateway: SocketAddr, sample: &[(String, Soc
     for call in calls {
         say!("  # {}\n  {}\n", call.title, call.curl());
     }
-    say!("Ctrl-C ends it. The access log:\n");
-    let supervisor = Arc::clone(&started.supervisor);
-    let ended = tokio::spawn(process::listen_for_signals(process::Signals::new(), supervisor));
-    started.until_end().await;
-    ended.abort();
-    0
 }

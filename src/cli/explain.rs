@@ -8,7 +8,7 @@ use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::compile::compile;
-use crate::config::{Inherited, Loaded, load};
+use crate::config::{Inherited, Loaded};
 use crate::live::Live;
 use crate::notation::Mistakes;
 use crate::rules::path::{Ambiguity, normalise};
@@ -23,8 +23,8 @@ use crate::telemetry::{complain, say};
                   -H 'Accept: */*' --from 10.1.2.3"
 )]
 pub struct Explain {
-    /// The configuration
-    #[arg(long, short, value_name = "FILE")]
+    /// The configuration [default: $PORTCULLIS_CONFIG, else /etc/portcullis/portcullis.yaml]
+    #[arg(long, short, value_name = "FILE", default_value_os_t = super::default_file(), hide_default_value = true)]
     pub config: PathBuf,
     /// The method
     pub method: Method,
@@ -52,8 +52,8 @@ impl Explain {
     /// Explains the request. The exit code is 0 when a route matches and 1 when none does.
     pub fn execute(self) -> u8 {
         crate::tls::install_provider();
-        let compiled =
-            load(&self.config).and_then(|loaded| compile(&loaded, &Live::default()).map(|snapshot| (loaded, snapshot)));
+        let compiled = super::load_file(&self.config)
+            .and_then(|loaded| compile(&loaded, &Live::default()).map(|snapshot| (loaded, snapshot)));
         let (loaded, snapshot) = match compiled {
             Ok(compiled) => compiled,
             Err(mistakes) => {

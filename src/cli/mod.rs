@@ -6,7 +6,11 @@ mod demo;
 mod diff;
 mod explain;
 mod hash;
+mod health;
+mod init;
+mod man;
 mod operator;
+mod proxy;
 mod reference;
 mod reload;
 mod run;
@@ -14,15 +18,23 @@ mod running_gateway;
 mod schema;
 mod show;
 mod upgrade;
+mod version;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 
+use crate::config::{Loaded, load, load_text};
+use crate::notation::{Mistakes, Place};
+
 /// A load balancer and API gateway in one binary.
 ///
-/// Start with `portcullis demo`: it runs sample targets and a gateway in front of them, and prints calls to paste.
-/// Then copy conf/portcullis.yaml, which documents every key with its default.
+/// `portcullis proxy --from :8080 --to 127.0.0.1:9000` needs no file. `portcullis demo` runs sample targets and a
+/// gateway in front of them, and prints calls to paste. `portcullis init` writes a configuration to start with.
 #[derive(Debug, Parser)]
-#[command(name = "portcullis", version, arg_required_else_help = true, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(name = "portcullis", version = version::SHORT, long_version = version::LONG)]
+#[command(arg_required_else_help = true, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Arguments {
     /// Log warnings and errors only (RUST_LOG selects in more detail what is logged)
     #[arg(long, short, global = true)]
@@ -41,7 +53,12 @@ Signals of a running gateway: HUP reloads, USR2 upgrades, TERM and INT drain and
 pub enum Command {
     /// Serve a configuration
     Run(run::Run),
+    /// Forward to some targets without a configuration file
+    Proxy(proxy::Proxy),
+    /// Write a configuration to start with
+    Init(init::Init),
     /// Check a configuration and print every error in it
+    #[command(short_flag = 't')]
     Check(check::Check),
     /// Make a running gateway read its configuration again
     Reload(reload::Reload),
@@ -53,6 +70,8 @@ pub enum Command {
     Upgrade(upgrade::Upgrade),
     /// Show which route a request takes, through which filters, and which was the runner-up
     Explain(explain::Explain),
+    /// Test whether a gateway is ready, for health checks of containers and scripts
+    Health(health::Health),
     /// Run a gateway with sample targets, to try it
     Demo(demo::Demo),
     /// Print the hash of a password for a consumer
@@ -64,4 +83,40 @@ pub enum Command {
     Reference(reference::Reference),
     /// Print a completion script for a shell
     Completions(completions::Completions),
+    /// Print the man page, or write all man pages into a folder
+    Man(man::Man),
+    /// Print the version, the commit, and how this binary was built
+    Version(version::Version),
 }
+
+/// The configuration that a package installs.
+const INSTALLED: &str = "/etc/portcullis/portcullis.yaml";
+
+/// Returns the configuration to use where none is given: that of the environment, or else the installed one.
+fn default_file() -> PathBuf {
+    std::env::var_os("PORTCULLIS_CONFIG")
+        .filter(|path| !path.is_empty())
+        .map_or_else(|| INSTALLED.into(), PathBuf::from)
+}
+
+/// Loads a configuration from a file, or from standard input if the file is `-`.
+///
+/// # Errors
+/// As for [`load`], and when standard input cannot be read.
+fn load_file(path: &Path) -> Result<Loaded, Mistakes> {
+    if path != Path::new("-") {
+        return load(path);
+    }
+    let mut text = String::new();
+    match std::io::stdin().take(MAX_INPUT).read_to_string(&mut text) {
+        Ok(_) => load_text(&text, "standard input", Path::new("")),
+        Err(error) => {
+            let mut mistakes = Mistakes::default();
+            mistakes.add(&Place::default(), format!("standard input cannot be read: {error}"));
+            Err(mistakes)
+        }
+    }
+}
+
+/// The most bytes of standard input that are read as a configuration.
+const MAX_INPUT: u64 = 64 << 20;

@@ -8,10 +8,10 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::running_gateway::{RunningGateway, SameFile, TOKEN_VARIABLE, same_file};
+use super::running_gateway::{ADMIN_RESPONSE_TIMEOUT, RunningGateway, SameFile, TOKEN_VARIABLE, same_file};
 use crate::admin::MAX_CONFIGURATION;
 use crate::compile::compile;
-use crate::config::{Change, Loaded, load};
+use crate::config::{Change, Loaded};
 use crate::live::Live;
 use crate::notation::{AdminAddress, Mistakes, Secret, SecretText};
 use crate::telemetry::{complain, say};
@@ -19,8 +19,9 @@ use crate::telemetry::{complain, say};
 /// The options that select the gateway.
 #[derive(Debug, Args)]
 pub struct Operator {
-    /// The configuration, which also has the address and token of the gateway's admin listener
-    #[arg(long, short, value_name = "FILE", required_unless_present = "admin")]
+    /// The configuration, which also has the address and token of the gateway's admin listener [default:
+    /// $PORTCULLIS_CONFIG, else /etc/portcullis/portcullis.yaml]
+    #[arg(long, short, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// The admin listener, if it is not at the address in the configuration: ADDRESS:PORT or unix:PATH
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
@@ -75,13 +76,20 @@ pub fn print_error(text: impl std::fmt::Display) -> CommandFailed {
 }
 
 impl Operator {
+    /// Returns the configuration to read: the one that is given, or the default.
+    fn file(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(super::default_file)
+    }
+
     /// Loads the configuration, which may have errors. With `--admin` it need not be readable at all.
     ///
     /// # Errors
     /// 2 when it is needed and cannot be read, or the gateway's address in it is wrong; the error has been printed.
     pub fn load(&self) -> Result<Option<Loaded>, CommandFailed> {
-        let Some(config) = &self.config else { return Ok(None) };
-        let loaded = match load(config) {
+        if self.config.is_none() && self.admin.is_some() {
+            return Ok(None);
+        }
+        let loaded = match super::load_file(&self.file()) {
             Ok(loaded) => loaded,
             Err(_) if self.admin.is_some() => return Ok(None),
             Err(mistakes) => return Err(print_mistakes(mistakes)),
@@ -93,17 +101,14 @@ impl Operator {
         Ok(Some(loaded))
     }
 
-    /// Loads the configuration, which must have no errors.
+    /// Returns what [`Self::load`] has loaded, if it has no errors.
     ///
     /// # Errors
     /// 2 when it has errors, or there is none; the errors have been printed.
-    pub fn load_valid(&self) -> Result<Loaded, CommandFailed> {
+    pub fn validated(&self, loaded: Option<Loaded>) -> Result<Loaded, CommandFailed> {
         crate::tls::install_provider();
-        let Some(config) = &self.config else {
-            print_error("the gateway does not read a file of this system: give one with -c");
-            return Err(2);
-        };
-        let loaded = load(config).map_err(print_mistakes)?;
+        let again = || super::load_file(&self.file()).map_err(print_mistakes);
+        let loaded = loaded.map_or_else(again, Ok)?;
         compile(&loaded, &Live::default()).map_err(print_mistakes)?;
         Ok(loaded)
     }
@@ -113,12 +118,7 @@ impl Operator {
     /// # Errors
     /// 1 when the admin token cannot be read; the error has been printed.
     pub fn gateway(&self, loaded: Option<&Loaded>) -> Result<RunningGateway, CommandFailed> {
-        let configured = || match loaded.map(|loaded| (loaded, &loaded.config.admin.address.0)) {
-            Some((loaded, AdminAddress::Unix(path))) => AdminAddress::Unix(loaded.base.join(path)),
-            Some((_, address)) => address.clone(),
-            None => AdminAddress::None,
-        };
-        let address = self.admin.clone().unwrap_or_else(configured);
+        let address = self.address(loaded);
         let token = match self.given_token()? {
             Some(token) => Some(token),
             None if loaded.is_some_and(|loaded| loaded.is_left_out("admin", "token")) => {
@@ -130,7 +130,17 @@ impl Operator {
             }
             None => loaded.and_then(|loaded| loaded.config.admin.token.as_ref().map(|token| token.0.clone())),
         };
-        Ok(RunningGateway { address, token })
+        Ok(RunningGateway { address, token, timeout: ADMIN_RESPONSE_TIMEOUT })
+    }
+
+    /// Returns the address of the gateway's admin listener.
+    pub fn address(&self, loaded: Option<&Loaded>) -> AdminAddress {
+        let configured = || match loaded.map(|loaded| (loaded, &loaded.config.admin.address.0)) {
+            Some((loaded, AdminAddress::Unix(path))) => AdminAddress::Unix(loaded.base.join(path)),
+            Some((_, address)) => address.clone(),
+            None => AdminAddress::None,
+        };
+        self.admin.clone().unwrap_or_else(configured)
     }
 
     fn given_token(&self) -> Result<Option<SecretText>, CommandFailed> {
@@ -157,11 +167,9 @@ impl Operator {
     /// As for [`RunningGateway::request`].
     pub fn same_file(&self, gateway: &RunningGateway) -> Result<(SameFile, PathBuf), CommandFailed> {
         let there = gateway.file()?.unwrap_or_default();
-        let same = match &self.config {
-            Some(here) => same_file(&there, here),
-            None => SameFile::Yes,
-        };
-        Ok((same, there))
+        // A gateway that is named without a file is asked about its own.
+        let is_its_own = self.config.is_none() && self.admin.is_some();
+        Ok((if is_its_own { SameFile::Yes } else { same_file(&there, &self.file()) }, there))
     }
 
     /// Compares the running gateway's configuration with this one.

@@ -17,7 +17,7 @@ use crate::admin::AdminStream;
 use crate::notation::{AdminAddress, SecretText};
 
 /// The time-out for a response: a reload waits for the first probes of new upstreams.
-const ADMIN_RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
+pub const ADMIN_RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The admin listener of a running gateway.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub struct RunningGateway {
     pub address: AdminAddress,
     /// The admin token.
     pub token: Option<SecretText>,
+    /// The time-out for a response.
+    pub timeout: Duration,
 }
 
 impl RunningGateway {
@@ -52,7 +54,7 @@ impl RunningGateway {
         let address = &self.address;
         let (status, body) = runtime
             .block_on(async {
-                let response = tokio::time::timeout(ADMIN_RESPONSE_TIMEOUT, self.exchange(request));
+                let response = tokio::time::timeout(self.timeout, self.exchange(request));
                 response.await.unwrap_or_else(|_| Err("no response came in time".to_owned()))
             })
             .map_err(|text| print_error(format!("{address}: {text}")))?;

@@ -21,8 +21,8 @@ use crate::telemetry::{complain, say};
 last request. If the successor fails, the running gateway goes on; the exit code is 1. Needs \
 process.upgrade_socket. SIGUSR2 does the same.")]
 pub struct Upgrade {
-    /// The configuration
-    #[arg(long, short, value_name = "FILE")]
+    /// The configuration [default: $PORTCULLIS_CONFIG, else /etc/portcullis/portcullis.yaml]
+    #[arg(long, short, value_name = "FILE", default_value_os_t = super::default_file(), hide_default_value = true)]
     pub config: PathBuf,
     /// Let the successor find errors: it has the running gateway's environment, not this one's
     #[arg(long)]

@@ -56,7 +56,7 @@ fn sink(loaded: &Loaded, access: &AccessLog, place: &Place, mistakes: &mut Mista
         }
         (LogOutput::Stdout, None) => Sink::Stdout,
         (LogOutput::Stderr, None) => Sink::Stderr,
-        (LogOutput::Off, None) => Sink::Off,
+        (LogOutput::None, None) => Sink::Off,
     }
 }
 

@@ -74,9 +74,10 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     if !mistakes.is_empty() {
         return Err(loaded.locate(mistakes));
     }
+    listeners::warn_of_certificates(loaded, &listeners, &mut warnings);
     warn_of_upstreams(config, &upstreams, &root.key("upstreams"), &mut warnings);
     Ok(Snapshot {
-        warnings: loaded.locate(warnings).0.iter().map(ToString::to_string).collect(),
+        warnings: loaded.locate(warnings).0,
         certificates: listeners::certificate_states(loaded, &listeners),
         places: listeners.iter().enumerate().map(|(i, l)| (l.key(), i)).collect(),
         listeners,
@@ -125,6 +126,7 @@ fn process(loaded: &Loaded) -> Process {
     Process {
         threads: process.threads,
         body_memory: process.body_memory.0,
+        readiness_time: process.readiness_time.0,
         drain_time: process.drain_time.0,
         websocket_time: process.websocket_time.0,
         upgrade_socket: process.upgrade_socket.as_ref().map(|p| loaded.base.join(p)),

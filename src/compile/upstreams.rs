@@ -7,7 +7,7 @@ use ahash::AHashSet;
 
 use crate::clients::Resolver;
 use crate::config::{
-    self, BalanceConfig, Discovery, HashTable, Loaded, ProbeMethod, RetryOn, SameSite, UpstreamProtocol,
+    self, BalanceConfig, Discovery, HashTable, Loaded, ProbeMethod, RetryWhen, SameSite, UpstreamProtocol,
 };
 use crate::exchange::clock::nanos;
 use crate::live::Live;
@@ -129,12 +129,12 @@ fn retry(retry: &config::RetryConfig, place: &Place, mistakes: &mut Mistakes) ->
     if retry.per_try.as_ref().is_some_and(|t| t.0.is_zero()) {
         mistakes.add(&place.key("per_try"), "expected a time longer than nothing");
     }
-    let on = |what| retry.on.contains(&what);
+    let when = |what| retry.when.contains(&what);
     Retry {
         attempts: retry.attempts,
-        connect: on(RetryOn::Connect),
-        reset: on(RetryOn::Reset),
-        timeout: on(RetryOn::Timeout),
+        connect: when(RetryWhen::Connect),
+        reset: when(RetryWhen::Reset),
+        timeout: when(RetryWhen::Timeout),
         statuses: retry.statuses.clone(),
         grpc_statuses: retry.grpc_statuses.clone(),
         per_try: retry.per_try.as_ref().map(|t| t.0),

@@ -2,7 +2,7 @@
 
 use schemars::{Schema, SchemaGenerator};
 
-use super::tree::{MapKey, Node, Value};
+use super::tree::{MapKey, Node, Value, is_true};
 use super::{AdminConfig, tree::Spot};
 use crate::notation::AdminListen;
 
@@ -10,7 +10,7 @@ use crate::notation::AdminListen;
 pub fn expand(tree: &mut Node) {
     let Value::Map(sections) = &mut tree.value else { return };
     let Some((_, admin)) = sections.iter_mut().find(|(key, _)| key.text == "admin") else { return };
-    if matches!(admin.value, Value::Bool(false)) {
+    if matches!(admin.value, Value::Bool(word) if !is_true(word)) {
         admin.value = Value::Text("false".to_owned());
     }
     if matches!(admin.value, Value::Text(_)) {

@@ -7,12 +7,14 @@ use std::cell::Cell;
 
 use serde_json::{Map, Value as Json};
 
+use super::hints;
 use super::trail::Trail;
-use super::tree::{Node, Value};
+use super::tree::{MapKey, Node, Value};
+use super::wording::{allowed, describe_expected, is, join_words, kind_fits, unexpected, unknown_word};
 use crate::notation::{Fact, HeaderText, Mistakes, check_format, expression_of, expression_size, fact_of, nearest};
 
-/// Notes the errors of `tree`.
-pub fn check(tree: &Node, schema: &Json, mistakes: &mut Mistakes) {
+/// Notes the errors of `tree`, whose values become those of the kinds that are expected where only one can be meant.
+pub fn check(tree: &mut Node, schema: &Json, mistakes: &mut Mistakes) {
     let definitions = schema.get("$defs").and_then(Json::as_object).into_iter().flatten();
     let definitions = definitions.map(|(name, schema)| (name.as_str(), schema)).collect();
     let checker = Checker { definitions, expressions: Cell::new(0) };
@@ -22,14 +24,16 @@ pub fn check(tree: &Node, schema: &Json, mistakes: &mut Mistakes) {
 /// The most bytes of all regular expressions together, compiled: one of ten letters can take a megabyte.
 const MAX_EXPRESSIONS: u64 = 128 << 20;
 
-struct Checker<'s> {
+/// The check of a tree.
+pub struct Checker<'s> {
     definitions: ahash::AHashMap<&'s str, &'s Json>,
     /// The bytes of the regular expressions so far.
     expressions: Cell<u64>,
 }
 
 impl<'s> Checker<'s> {
-    fn resolve(&self, mut schema: &'s Json) -> &'s Json {
+    /// Returns the schema that a reference names.
+    pub fn resolve(&self, mut schema: &'s Json) -> &'s Json {
         while let Some(reference) = schema.get("$ref").and_then(Json::as_str) {
             let name = reference.trim_start_matches("#/$defs/");
             schema = self.definitions.get(name).copied().unwrap_or(&Json::Null);
@@ -37,60 +41,52 @@ impl<'s> Checker<'s> {
         schema
     }
 
-    fn node(&self, node: &Node, schema: &'s Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
+    fn node(&self, node: &mut Node, schema: &'s Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
         let schema = self.resolve(schema);
         if let Value::Null = node.value {
             return mistakes.add(&place.place(), "has no value: give it one or leave the key out");
         }
         if let Some(branches) = self.branches(schema) {
+            self.coerce(node, &branches);
             return self.one_of(node, &branches, place, mistakes);
         }
-        match &node.value {
+        self.coerce(node, &[schema]);
+        self.value(node, schema, place, mistakes);
+    }
+
+    /// Checks a value against a schema without alternatives.
+    fn value(&self, node: &mut Node, schema: &'s Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
+        match &mut node.value {
             Value::Map(members) if is(schema, "object") => self.map(members, schema, place, mistakes),
             Value::List(items) if is(schema, "array") => self.list(items, schema, place, mistakes),
-            Value::Text(text) if is(schema, "string") => self.text((node, text), schema, place, mistakes),
+            Value::Text(_) if is(schema, "string") => self.text(node, schema, place, mistakes),
             Value::Integer(number) if is(schema, "integer") || is(schema, "number") => {
                 Self::number(*number as f64, schema, place, mistakes);
             }
-            Value::Float(number) if is(schema, "number") => Self::number(*number, schema, place, mistakes),
+            Value::Float(decimal) if is(schema, "number") => Self::number(decimal.number, schema, place, mistakes),
             Value::Bool(_) if is(schema, "boolean") => {}
-            _ => mistakes.add(
-                &place.place(),
-                format!("expected {}, found {}", describe_expected(schema), describe_found(node, &[schema])),
-            ),
+            _ => mistakes.add(&place.place(), unexpected(node, &[schema], place)),
         }
     }
 
     /// Returns the alternatives of a schema, with those within alternatives; `None` if it has none.
-    fn branches(&self, schema: &'s Json) -> Option<Vec<&'s Json>> {
+    pub fn branches(&self, schema: &'s Json) -> Option<Vec<&'s Json>> {
         let listed = schema.get("oneOf").or_else(|| schema.get("anyOf")).and_then(Json::as_array)?;
         let resolved = listed.iter().map(|b| self.resolve(b)).filter(|b| !is(b, "null"));
         Some(resolved.flat_map(|b| self.branches(b).unwrap_or_else(|| vec![b])).collect())
     }
 
-    fn map(
-        &self,
-        members: &[(super::tree::MapKey, Node)],
-        schema: &'s Json,
-        place: &Trail<'_>,
-        mistakes: &mut Mistakes,
-    ) {
+    fn map(&self, members: &mut [(MapKey, Node)], schema: &'s Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
         let none = Map::new();
         let properties = schema.get("properties").and_then(Json::as_object).unwrap_or(&none);
         let others = schema.get("additionalProperties").filter(|s| s.is_object());
-        for (key, node) in members {
+        for (key, node) in &mut *members {
             let below = Trail::Key(place, &key.text);
             match (properties.get(&key.text), others) {
                 (Some(schema), _) | (None, Some(schema)) => self.node(node, schema, &below, mistakes),
-                (None, None) if key.text == "<<" => {
-                    mistakes
-                        .add(&place.place().name("<<"), "mappings are not merged: an alias stands for a whole value");
-                }
                 (None, None) => {
-                    let near = nearest(&key.text, properties.keys().map(String::as_str));
-                    let known =
-                        if near.is_empty() { format!("; known here: {}", join_words(properties.keys())) } else { near };
-                    mistakes.add(&place.place().name(key.text.clone()), format!("unknown key{known}"));
+                    let instead = self.instead_of_key(&key.text, properties, place);
+                    mistakes.add(&place.place().name(key.text.clone()), format!("unknown key{instead}"));
                 }
             }
         }
@@ -104,9 +100,30 @@ impl<'s> Checker<'s> {
         }
     }
 
-    fn list(&self, items: &[Node], schema: &'s Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
+    /// Returns what to write instead of an unknown key.
+    fn instead_of_key(&self, key: &str, known: &Map<String, Json>, place: &Trail<'_>) -> String {
+        if let Some(hint) = hints::for_key(place, key) {
+            return format!("; {hint}");
+        }
+        let near = nearest(key, known.keys().map(String::as_str));
+        if !near.is_empty() && strsim::damerau_levenshtein(key, near.split('"').nth(1).unwrap_or_default()) == 1 {
+            return near;
+        }
+        let has = |schema: &Json| schema.get("properties").is_some_and(|all| all.get(key).is_some());
+        let below = known.iter().find(|(_, schema)| {
+            let schema = self.resolve(schema);
+            has(schema) || self.branches(schema).is_some_and(|all| matches!(all.as_slice(), [only] if has(only)))
+        });
+        match below {
+            Some((section, _)) => format!("; write it below {section}: `{section}: {{{key}: …}}`"),
+            None if near.is_empty() => format!("; known here: {}", join_words(known.keys())),
+            None => near,
+        }
+    }
+
+    fn list(&self, items: &mut [Node], schema: &'s Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
         if let Some(schema) = schema.get("items") {
-            for (index, item) in items.iter().enumerate() {
+            for (index, item) in items.iter_mut().enumerate() {
                 self.node(item, schema, &Trail::Index(place, index), mistakes);
             }
         }
@@ -116,11 +133,12 @@ impl<'s> Checker<'s> {
         }
     }
 
-    fn text(&self, (node, text): (&Node, &str), schema: &Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
+    fn text(&self, node: &Node, schema: &Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
+        let Value::Text(text) = &node.value else { return };
         if let Some(allowed) = allowed(schema)
             && !allowed.iter().any(|a| a == text)
         {
-            mistakes.add(&place.place(), unknown_word(node, text, &allowed));
+            mistakes.add(&place.place(), unknown_word(node, text, &allowed, place));
         }
         let format = schema.get("format").and_then(Json::as_str);
         let expression = format.and_then(|format| expression_of(format, text));
@@ -175,25 +193,17 @@ impl<'s> Checker<'s> {
     }
 
     /// Checks the branch that the author evidently meant, by the value's kind and then by its key.
-    fn one_of(&self, node: &Node, branches: &[&'s Json], place: &Trail<'_>, mistakes: &mut Mistakes) {
+    fn one_of(&self, node: &mut Node, branches: &[&'s Json], place: &Trail<'_>, mistakes: &mut Mistakes) {
         let fits = |b: &&&Json| kind_fits(&node.value, b);
         let fitting: Vec<&'s Json> = branches.iter().filter(fits).copied().collect();
         match (&node.value, fitting.as_slice()) {
-            (_, []) => {
-                let mut all: Vec<String> =
-                    branches.iter().map(|b| describe_expected(b)).filter(|w| !w.is_empty()).collect();
-                all.dedup();
-                mistakes.add(
-                    &place.place(),
-                    format!("expected {}, found {}", all.join(" or "), describe_found(node, branches)),
-                );
-            }
+            (_, []) => mistakes.add(&place.place(), unexpected(node, branches, place)),
             (_, [only]) => self.node(node, only, place, mistakes),
-            (Value::Map(members), several) => self.variant(node, members, several, place, mistakes),
+            (Value::Map(_), several) => self.variant(node, several, place, mistakes),
             (Value::Text(text), several) => {
                 let allowed: Vec<String> = several.iter().filter_map(|b| allowed(b)).flatten().collect();
                 if !allowed.is_empty() && !allowed.contains(text) {
-                    mistakes.add(&place.place(), unknown_word(node, text, &allowed));
+                    mistakes.add(&place.place(), unknown_word(node, text, &allowed, place));
                 }
             }
             (_, [first, ..]) => self.node(node, first, place, mistakes),
@@ -201,137 +211,44 @@ impl<'s> Checker<'s> {
     }
 
     /// Checks an enum that is written as a mapping of one key: `- jwt: {…}`.
-    fn variant(
-        &self,
-        node: &Node,
-        members: &[(super::tree::MapKey, Node)],
-        branches: &[&'s Json],
-        place: &Trail<'_>,
-        mistakes: &mut Mistakes,
-    ) {
+    fn variant(&self, node: &mut Node, branches: &[&'s Json], place: &Trail<'_>, mistakes: &mut Mistakes) {
+        let Value::Map(members) = &node.value else { return };
         let tag = |b: &Json| b.get("required").and_then(|r| r.get(0)).and_then(Json::as_str).map(str::to_owned);
         let tags: Vec<String> = branches.iter().filter_map(|b| tag(b)).collect();
-        let [(key, _)] = members else {
-            return mistakes.add(
-                &place.place(),
-                format!("expected exactly one of {}, found {} keys", join_words(tags.iter()), members.len()),
-            );
+        let [(key, _)] = members.as_slice() else {
+            let instead = instead_of_several(members, &tags);
+            let (all, count) = (join_words(tags.iter()), members.len());
+            return mistakes.add(&place.place(), format!("expected exactly one of {all}, found {count} keys{instead}"));
         };
         match branches.iter().find(|b| tag(b).as_deref() == Some(&key.text)) {
             Some(branch) => self.node(node, branch, place, mistakes),
             None => {
-                let near = nearest(&key.text, tags.iter().map(String::as_str));
+                let is_filter = tags.iter().any(|tag| tag == "rate_limit");
+                let listed = Trail::Key(&Trail::Root, "filters");
+                let hint = hints::for_key(if is_filter { &listed } else { place }, &key.text);
+                let instead = match hint {
+                    Some(hint) => format!("; {hint}"),
+                    None => nearest(&key.text, tags.iter().map(String::as_str)),
+                };
                 mistakes.add(
                     &place.place().name(key.text.clone()),
-                    format!("expected one of {}{near}", join_words(tags.iter())),
+                    format!("expected one of {}{instead}", join_words(tags.iter())),
                 );
             }
         }
     }
 }
 
-/// Returns the message for a text that is none of the allowed ones.
-fn unknown_word(node: &Node, text: &str, allowed: &[String]) -> String {
-    let (known, near) = (join_words(allowed.iter()), || nearest(text, allowed.iter().map(String::as_str)));
-    match &node.written {
-        Some(written) => format!("expected one of {known}, found what {written} stands for"),
-        None => format!("expected one of {known}, found \"{text}\"{}", near()),
-    }
-}
-
-/// Returns what stands there; for a number also how it is written as a text, if it could be one here.
-fn describe_found(node: &Node, wanted: &[&Json]) -> String {
-    if let Some(written) = &node.written {
-        return format!("the text that {written} stands for");
-    }
-    let value = &node.value;
-    // A secret is not repeated.
-    fn format<'s>(schema: &&'s Json) -> Option<&'s str> {
-        schema.get("format").and_then(Json::as_str)
-    }
-    let secret = wanted.iter().filter_map(format).any(|format| fact_of(format, "") == Some(Fact::Secret));
-    let takes = |text: &str| {
-        let checked = |schema: &&Json| format(schema).and_then(|format| check_format(format, text));
-        wanted
-            .iter()
-            .filter(|schema| is(schema, "string"))
-            .any(|schema| checked(schema).is_none_or(|checked| checked.is_ok()))
-    };
-    match value {
-        Value::Integer(_) | Value::Float(_) if secret => "a number; as a text it needs quotes".to_owned(),
-        Value::Integer(number) if takes(&number.to_string()) => {
-            format!("the number {number}; as a text it is \"{number}\"")
+/// Returns how several keys are written where one is expected.
+fn instead_of_several(members: &[(MapKey, Node)], tags: &[String]) -> String {
+    let is_known = |key: &&(MapKey, Node)| tags.contains(&key.0.text);
+    let (known, others): (Vec<_>, Vec<_>) = members.iter().partition(is_known);
+    match (known.as_slice(), others.as_slice()) {
+        ([(tag, node)], [(first, _), ..]) if matches!(node.value, Value::Null) => {
+            let (tag, first) = (&tag.text, &first.text);
+            format!("; {first} belongs below {tag}, indented further: `{tag}: {{{first}: …}}`")
         }
-        Value::Integer(number) => format!("the number {number}"),
-        Value::Float(number) if takes(&number.to_string()) => {
-            format!("the number {number}; as a text it is \"{number}\"")
-        }
-        other => other.kind().to_owned(),
+        ([_, ..], []) => "; each is an entry of its own, with a - before it".to_owned(),
+        _ => String::new(),
     }
-}
-
-fn is(schema: &Json, kind: &str) -> bool {
-    match schema.get("type") {
-        Some(Json::String(one)) => one == kind,
-        Some(Json::Array(several)) => several.iter().any(|k| k == kind),
-        _ => kind == "string" && allowed(schema).is_some(),
-    }
-}
-
-fn kind_fits(value: &Value, schema: &Json) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(_) => is(schema, "boolean"),
-        Value::Integer(_) => is(schema, "integer") || is(schema, "number"),
-        Value::Float(_) => is(schema, "number"),
-        Value::Text(_) => is(schema, "string"),
-        Value::List(_) => is(schema, "array"),
-        Value::Map(_) => is(schema, "object"),
-    }
-}
-
-/// Returns the texts that an enumeration allows.
-fn allowed(schema: &Json) -> Option<Vec<String>> {
-    let texts = |list: &[Json]| list.iter().filter_map(Json::as_str).map(str::to_owned).collect();
-    match (schema.get("enum"), schema.get("const")) {
-        (Some(Json::Array(list)), _) => Some(texts(list)),
-        (_, Some(Json::String(one))) => Some(vec![one.clone()]),
-        _ => None,
-    }
-}
-
-/// Returns in words what a schema expects.
-fn describe_expected(schema: &Json) -> String {
-    if let Some(example) = schema.get("examples").and_then(|e| e.get(0)).and_then(Json::as_str) {
-        let format = schema.get("format").and_then(Json::as_str).unwrap_or("text").replace('-', " ");
-        let article = if format.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
-        return format!("{article} {format} such as {example}");
-    }
-    if let Some(allowed) = allowed(schema) {
-        return format!("one of {}", join_words(allowed.iter()));
-    }
-    for (kind, text) in [
-        ("object", "a mapping"),
-        ("array", "a list"),
-        ("string", "a text"),
-        ("integer", "a whole number"),
-        ("number", "a number"),
-        ("boolean", "true or false"),
-    ] {
-        if is(schema, kind) {
-            return text.to_owned();
-        }
-    }
-    String::new()
-}
-
-fn join_words<S: AsRef<str>>(words: impl Iterator<Item = S>) -> String {
-    let mut out = String::new();
-    for word in words {
-        if !out.is_empty() {
-            out.push_str(", ");
-        }
-        out.push_str(word.as_ref());
-    }
-    out
 }

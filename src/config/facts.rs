@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use aws_lc_rs::digest::{Context, SHA256};
 use serde_json::Value as Json;
 
-use super::tree::{Node, Value};
+use super::tree::{Node, Value, is_true};
 use crate::notation::{
     Fact, HeaderText, Place, PlaceStep, carries_credentials, fact_of, is_named_like_secret, normal_form,
 };
@@ -284,9 +284,9 @@ fn digest(node: &Node, at: &Type, base: &std::path::Path, context: &mut Context)
     };
     match &node.value {
         Value::Null => part(b'n', &[]),
-        Value::Bool(value) => part(b'b', &[u8::from(*value)]),
+        Value::Bool(word) => part(b'b', &[u8::from(is_true(word))]),
         Value::Integer(value) => part(b'i', &value.to_be_bytes()),
-        Value::Float(value) => part(b'f', &value.to_bits().to_be_bytes()),
+        Value::Float(value) => part(b'f', &value.number.to_bits().to_be_bytes()),
         Value::Text(text) => {
             part(b't', text.as_bytes());
             let files = at

@@ -62,6 +62,24 @@ pub fn expand(base: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
     Ok(found)
 }
 
+/// Turns sections that are lists, and hold one value, into lists of it, so that those of several files are joined.
+pub fn list_sections(tree: &mut Node) {
+    let Value::Map(members) = &mut tree.value else { return };
+    for (key, node) in members {
+        let is_one = match &node.value {
+            Value::Text(_) => key.text == "include",
+            Value::Map(members) => {
+                matches!(key.text.as_str(), "listeners" | "routes") && members.iter().any(|(key, _)| key.text == "name")
+            }
+            _ => false,
+        };
+        if is_one {
+            let one = std::mem::replace(node, Node::new(node.spot, Value::Null));
+            node.value = Value::List(vec![one]);
+        }
+    }
+}
+
 /// Joins `other` into `tree`: lists are appended, mappings joined, anything else may be there once.
 pub fn join(tree: &mut Node, other: Node, place: &Place, clashes: &mut Vec<(Place, super::tree::Spot, String)>) {
     match (&mut tree.value, other.value) {
@@ -111,15 +129,18 @@ impl Substitution<'_> {
             let (inner, after) = behind.split_once('}').ok_or("expected a } behind ${")?;
             out.push_str(before);
             let value = match inner.split_once(':') {
-                Some(("env", name)) => {
-                    std::env::var(name).map_err(|_| format!("the environment variable {name} is not set"))?
-                }
+                Some(("env", name)) => variable(name)?,
                 Some(("file", path)) => {
                     self.files.push(path.to_owned());
                     let read = read_text(&base.join(path), MAX_SUBSTITUTED);
                     read.map_err(|e| format!("cannot read the file {path}: {e}"))?
                 }
-                _ => return Err(format!("expected ${{env:NAME}} or ${{file:PATH}}, found ${{{inner}}}")),
+                _ => {
+                    let expected = "expected ${env:NAME}, ${env:NAME:-default} or ${file:PATH}";
+                    let is_name = !inner.is_empty() && inner.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+                    let instead = if is_name { format!("; write ${{env:{inner}}}") } else { String::new() };
+                    return Err(format!("{expected}, found ${{{inner}}}{instead}"));
+                }
             };
             let value = if inner.starts_with("file:") { value.trim_end_matches(['\r', '\n']) } else { &value };
             self.size.add_text(value.len())?;
@@ -129,6 +150,20 @@ impl Substitution<'_> {
         }
         out.push_str(rest);
         Ok(out)
+    }
+}
+
+/// Returns the value of an environment variable: of `NAME:-default` the default where it is not set or empty, as in a
+/// shell.
+fn variable(name: &str) -> Result<String, String> {
+    let (name, default) = name.split_once(":-").map_or((name, None), |(name, default)| (name, Some(default)));
+    match (std::env::var(name), default) {
+        (Ok(value), None) => Ok(value),
+        (Ok(value), Some(_)) if !value.is_empty() => Ok(value),
+        (_, Some(default)) => Ok(default.to_owned()),
+        (Err(_), None) => {
+            Err(format!("the environment variable {name} is not set: set it, or write ${{env:{name}:-VALUE}}"))
+        }
     }
 }
 

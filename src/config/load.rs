@@ -8,7 +8,7 @@ use super::include::Substitution;
 use super::redact::Redactor;
 use super::shown::{Shown, ShownLater};
 use super::trail::Trail;
-use super::tree::{self, Node, Size, Spot, Value};
+use super::tree::{self, BadYaml, Node, Size, Spot, Value};
 use super::{Config, Flat, Inherited, admin, check, include, read, shown};
 use crate::notation::{KeyWord, Mistake, Mistakes, Place, PlaceStep};
 use crate::tls::read_text;
@@ -160,11 +160,13 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
         schema["properties"].as_object().map(|p| p.keys().map(String::as_str).collect()).unwrap_or_default();
     let mut files = vec![name];
     let mut size = Size::default();
-    let mut tree =
+    let (mut tree, again) =
         tree::parse_within(text, 0, &sections, &mut size).map_err(|bad| one_error(&files, bad.spot, bad.text))?;
-    let mut reading =
-        ReadLimits { sections: &sections, left: MAX_FILES_TEXT.saturating_sub(text.len() as u64), size: &mut size };
+    include::list_sections(&mut tree);
+    let left = MAX_FILES_TEXT.saturating_sub(text.len() as u64);
+    let mut reading = ReadLimits { sections: &sections, left, size: &mut size, again };
     let mut mistakes = Mistakes::of(include_all(&mut tree, &base, &mut files, &mut reading));
+    let again = reading.again;
     let include = Place::default().key("include");
     let lacks_files = mistakes.0.iter().any(|m| m.place.0.is_empty() || m.place.0.starts_with(&include.0));
     let before = mistakes.0.len();
@@ -175,7 +177,7 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
     let unresolved = mistakes.0.iter().skip(before).map(|mistake| mistake.place.clone()).collect();
     admin::expand(&mut tree);
     let mut seen = Mistakes::default();
-    check::check(&tree, schema, &mut seen);
+    check::check(&mut tree, schema, &mut seen);
     // If the text could not be assembled, what else it has is unknown.
     seen.0.retain(|m| mistakes.0.iter().all(|unknown| unknown.place.0.is_empty() || unknown.place != m.place));
     mistakes.append(seen);
@@ -196,6 +198,10 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
         }
         (read::read(&sound), left_out)
     };
+    // They are no part of what is missing: the values of both are read.
+    again.into_iter().for_each(|bad| {
+        mistakes.0.push(Mistake { place: Place::default(), text: bad.text, location: location(bad.spot, &files) });
+    });
     match config {
         Ok(config) => {
             let named = NamedResources::of(&tree);
@@ -303,6 +309,8 @@ struct ReadLimits<'r> {
     /// The remaining bytes of files.
     left: u64,
     size: &'r mut Size,
+    /// The keys that are in a mapping for the second time.
+    again: Vec<BadYaml>,
 }
 
 fn include_one(
@@ -331,7 +339,9 @@ fn include_one(
     reading.left = reading.left.saturating_sub(text.len() as u64);
     match tree::parse_within(&text, number, reading.sections, reading.size) {
         Err(bad) => wrong.push((Place::default(), bad.spot, bad.text)),
-        Ok(other) => {
+        Ok((mut other, again)) => {
+            reading.again.extend(again);
+            include::list_sections(&mut other);
             if let Value::Map(members) = &other.value
                 && let Some((key, _)) = members.iter().find(|(k, _)| k.text == "include")
             {

@@ -5,12 +5,15 @@
 mod admin;
 mod balance;
 mod check;
+mod coerce;
 mod consumer;
 mod errors;
 mod facts;
 mod filters;
 mod flat;
+mod foreign;
 mod health;
+mod hints;
 mod include;
 mod listener;
 mod load;
@@ -24,6 +27,7 @@ mod shown;
 mod trail;
 mod tree;
 mod upstream;
+mod wording;
 
 use std::collections::BTreeMap;
 
@@ -46,7 +50,7 @@ pub use operation::{
     AccessLog, AdminConfig, IdentityHeadersConfig, LogFormat, LogLevel, LogOutput, Logging, ProcessConfig,
     ProcessLogFormat, Shield,
 };
-pub use resilience::{Breaker, RetryConfig, RetryOn, SameSite, StickyConfig, UpstreamLimits};
+pub use resilience::{Breaker, RetryConfig, RetryWhen, SameSite, StickyConfig, UpstreamLimits};
 pub use route::{OneOrMany, PathRule, Paths, RouteConfig, TextRule, TextTest};
 pub use selection::{FilterLevel, Inherited, Selected, all_filters};
 pub use shown::ShownLater;

@@ -137,7 +137,7 @@ pub enum LogOutput {
     /// The file in `file`.
     File,
     /// Nowhere.
-    Off,
+    None,
 }
 
 /// What a log line looks like.
@@ -176,6 +176,9 @@ pub struct ProcessConfig {
     /// The memory of all request bodies together that filters need whole; when it is used up, requests are rejected
     /// with 503. Default 256MiB.
     pub body_memory: Size,
+    /// How long the gateway goes on accepting at SIGTERM once `/readyz` says that it is not ready, so that load
+    /// balancers stop sending to it before its listeners close. Default 0s: they close at once.
+    pub readiness_time: Duration,
     /// The longest that draining may take, at SIGTERM and after an upgrade, where it is no shorter than
     /// `standby_time`. It ends with the last request; requests that are still active then are cut. Default 30s.
     pub drain_time: Duration,
@@ -204,6 +207,7 @@ impl Default for ProcessConfig {
         Self {
             threads: 0,
             body_memory: Size(256 << 20),
+            readiness_time: Duration(std::time::Duration::ZERO),
             drain_time: Duration(std::time::Duration::from_secs(30)),
             websocket_time: Duration(std::time::Duration::from_secs(20)),
             upgrade_socket: None,

@@ -8,7 +8,7 @@ use serde::de::value::{Error, MapAccessDeserializer, MapDeserializer, SeqDeseria
 use serde::de::{DeserializeOwned, Error as _, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::tree::{MapKey, Node, Value};
+use super::tree::{MapKey, Node, Value, is_true};
 
 /// Reads a value.
 ///
@@ -40,9 +40,9 @@ impl<'t> Deserializer<'t> for &'t Node {
     fn deserialize_any<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Error> {
         match &self.value {
             Value::Null => visitor.visit_unit(),
-            Value::Bool(yes) => visitor.visit_bool(*yes),
+            Value::Bool(word) => visitor.visit_bool(is_true(word)),
             Value::Integer(number) => visitor.visit_i64(*number),
-            Value::Float(number) => visitor.visit_f64(*number),
+            Value::Float(decimal) => visitor.visit_f64(decimal.number),
             Value::Text(text) => visitor.visit_borrowed_str(text),
             Value::List(items) => SeqDeserializer::new(items.iter()).deserialize_any(visitor),
             Value::Map(all) => members(all).deserialize_any(visitor),

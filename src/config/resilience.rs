@@ -89,7 +89,7 @@ pub struct RetryConfig {
     #[schemars(range(min = 1, max = 10))]
     pub attempts: u32,
     /// The failures that are retried. Default `[connect, reset, timeout]`.
-    pub on: Vec<RetryOn>,
+    pub when: Vec<RetryWhen>,
     /// The statuses that are retried, such as `502-504`. Default: none.
     pub statuses: Option<Statuses>,
     /// The gRPC statuses that are retried, when they come without a message. Default: none.
@@ -117,7 +117,7 @@ impl Default for RetryConfig {
     fn default() -> Self {
         Self {
             attempts: 3,
-            on: vec![RetryOn::Connect, RetryOn::Reset, RetryOn::Timeout],
+            when: vec![RetryWhen::Connect, RetryWhen::Reset, RetryWhen::Timeout],
             statuses: None,
             grpc_statuses: Vec::new(),
             per_try: None,
@@ -133,7 +133,7 @@ impl Default for RetryConfig {
 /// A failure that is retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum RetryOn {
+pub enum RetryWhen {
     /// No connection could be made; the request was never sent, so it may be any.
     Connect,
     /// The connection broke before a response.

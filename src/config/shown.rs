@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json};
 
 use super::Flat;
 use super::facts::Type;
-use super::tree::{Node, Value};
+use super::tree::{Node, Value, is_true};
 
 /// What operators see of a configuration.
 #[derive(Debug)]
@@ -57,9 +57,9 @@ fn redacted(node: &Node, at: &Type) -> Json {
                 // Beside a reference there may be a part of the secret itself.
                 (Some(_), _) => Json::from(SECRET),
                 (None, _) if at.is_secret(&text) => Json::from(SECRET),
-                (None, Value::Bool(value)) => Json::from(*value),
+                (None, Value::Bool(word)) => Json::from(is_true(word)),
                 (None, Value::Integer(value)) => Json::from(*value),
-                (None, Value::Float(value)) => Json::from(*value),
+                (None, Value::Float(value)) => Json::from(value.number),
                 (None, _) => Json::from(text),
             }
         }

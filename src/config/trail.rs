@@ -15,6 +15,31 @@ pub enum Trail<'t> {
 }
 
 impl Trail<'_> {
+    /// Returns the last key, if there is one, and the path to the mapping that has it.
+    fn last_key(&self) -> Option<(&Self, &str)> {
+        match self {
+            Self::Root => None,
+            Self::Key(above, key) => Some((above, key)),
+            Self::Index(above, _) => above.last_key(),
+        }
+    }
+
+    /// Returns whether the keys of the path end with these: `health.active`, or `upstreams.*` with any key at the end.
+    /// `^` is the empty path alone.
+    pub fn ends_with(&self, keys: &str) -> bool {
+        if keys == "^" {
+            return self.last_key().is_none();
+        }
+        let mut at = self;
+        keys.rsplit('.').all(|wanted| match at.last_key() {
+            Some((above, key)) => {
+                at = above;
+                wanted == "*" || wanted == key
+            }
+            None => false,
+        })
+    }
+
     /// Returns the path as a place.
     pub fn place(&self) -> Place {
         let (mut place, step) = match self {

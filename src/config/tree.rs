@@ -2,7 +2,8 @@
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput};
 
-use crate::notation::{Place, PlaceStep};
+use super::foreign;
+use crate::notation::{MAX_SHOWN, Place, PlaceStep};
 
 /// The most values that a configuration may have in all its files, aliases counted each time they are used.
 const MAX_NODES: usize = 4_000_000;
@@ -51,22 +52,47 @@ pub struct MapKey {
 #[derive(Clone, Debug)]
 pub enum Value {
     Null,
-    Bool(bool),
+    /// The word as it is written; it is true if it begins with a t.
+    Bool(&'static str),
     Integer(i64),
-    Float(f64),
+    Float(Box<Decimal>),
     Text(String),
     List(Vec<Node>),
     Map(Vec<(MapKey, Node)>),
 }
 
+/// A number that is no integer, or too large for one.
+#[derive(Clone, Debug)]
+pub struct Decimal {
+    /// The number.
+    pub number: f64,
+    /// The text as it is written: `1.10` is the number 1.1.
+    pub text: Box<str>,
+}
+
+/// Returns whether a truth value is true.
+pub fn is_true(word: &str) -> bool {
+    word.starts_with(['t', 'T'])
+}
+
 impl Value {
+    /// Returns the text of a number or a truth value as it is written, which is what it is where a text belongs.
+    pub fn plain(&self) -> Option<String> {
+        match self {
+            Self::Bool(word) => Some((*word).to_owned()),
+            Self::Integer(number) => Some(number.to_string()),
+            Self::Float(decimal) => Some(decimal.text.to_string()),
+            _ => None,
+        }
+    }
+
     /// Returns a value as it is written in one line; of a list or a mapping only its kind.
     pub fn text(&self) -> String {
         match self {
             Self::Null => "null".to_owned(),
-            Self::Bool(value) => value.to_string(),
+            Self::Bool(word) => is_true(word).to_string(),
             Self::Integer(value) => value.to_string(),
-            Self::Float(value) => value.to_string(),
+            Self::Float(value) => value.number.to_string(),
             Self::Text(value) => value.clone(),
             Self::List(_) => "[]".to_owned(),
             Self::Map(_) => "{}".to_owned(),
@@ -129,12 +155,18 @@ impl Node {
 /// Parses one document.
 #[cfg(test)]
 pub fn parse(text: &str, file: u32) -> Result<Node, BadYaml> {
-    parse_within(text, file, &[], &mut Size::default())
+    parse_within(text, file, &[], &mut Size::default()).map(|(node, _)| node)
 }
 
-/// Parses one document of a configuration of which `size` was read before. A text that is no configuration, since
-/// none of its keys is one of the `sections`, is not quoted: it may be any file.
-pub fn parse_within(text: &str, file: u32, sections: &[&str], size: &mut Size) -> Result<Node, BadYaml> {
+/// Parses one document of a configuration of which `size` was read before, and returns it with the keys that are there
+/// twice. A text that is no configuration, since none of its keys is one of the `sections`, is not quoted: it may be
+/// any file.
+pub fn parse_within(
+    text: &str,
+    file: u32,
+    sections: &[&str],
+    size: &mut Size,
+) -> Result<(Node, Vec<BadYaml>), BadYaml> {
     let mut builder = Builder {
         parser: Parser::new_from_str(text),
         file,
@@ -142,8 +174,17 @@ pub fn parse_within(text: &str, file: u32, sections: &[&str], size: &mut Size) -
         size: *size,
         sections,
         known: file == 0,
+        again: Vec::new(),
     };
-    let node = builder.document()?;
+    let is_sections = |node: &Node| file > 0 || matches!(node.value, Value::Map(_) | Value::Null);
+    let node = builder.document().and_then(|node| match is_sections(&node) {
+        true => Ok(node),
+        false => Err(BadYaml {
+            spot: node.spot,
+            text: format!("expected a mapping with keys such as listeners and routes, found {}", node.value.kind()),
+        }),
+    });
+    let node = node.map_err(|bad| foreign::describe(text, bad))?;
     *size = builder.size;
     if !builder.known {
         let some = sections.join(", ");
@@ -152,7 +193,7 @@ pub fn parse_within(text: &str, file: u32, sections: &[&str], size: &mut Size) -
             text: format!("is no configuration: expected a mapping with some of the keys {some}"),
         });
     }
-    Ok(node)
+    Ok((node, builder.again))
 }
 
 struct Builder<'t> {
@@ -163,6 +204,8 @@ struct Builder<'t> {
     sections: &'t [&'t str],
     /// Whether it is known to be a configuration.
     known: bool,
+    /// The keys that are in a mapping for the second time.
+    again: Vec<BadYaml>,
 }
 
 /// The size of a tree.
@@ -203,18 +246,13 @@ impl<'t> Builder<'t> {
             Some(Err(error)) => {
                 let at = error.marker();
                 let spot = Spot { file: self.file, line: at.line() as u32, column: at.col() as u32 + 1 };
-                let hint = if ["anchor", "alias"].iter().any(|word| error.info().contains(word)) {
-                    "; a text that begins with * or & is written in quotes"
-                } else {
-                    ""
-                };
                 // It quotes the file only here.
                 let info = if error.info().starts_with("unexpected character") {
                     "unexpected character"
                 } else {
                     error.info()
                 };
-                Err(BadYaml { spot, text: format!("no YAML: {info}{hint}") })
+                Err(BadYaml { spot, text: format!("no YAML: {info}") })
             }
             None => Err(BadYaml { spot: Spot::default(), text: "no YAML: it ends too early".to_owned() }),
         }
@@ -289,17 +327,19 @@ impl<'t> Builder<'t> {
 
     fn map(&mut self, depth: usize) -> Result<Value, BadYaml> {
         let mut members: Vec<(MapKey, Node)> = Vec::new();
+        let mut merged = Vec::new();
         // A few keys are compared with each other; a set is made where there are many.
         let mut seen = ahash::AHashSet::new();
         loop {
             let (event, spot) = self.next()?;
-            let text = match event {
+            let (text, is_plain) = match event {
                 Event::MappingEnd => {
+                    merged.into_iter().for_each(|other| merge(&mut members, other));
                     members.shrink_to_fit();
                     return Ok(Value::Map(members));
                 }
                 // Copied, as the parser's has capacity for a line.
-                Event::Scalar(text, ..) => (*text).to_owned(),
+                Event::Scalar(text, style, ..) => ((*text).to_owned(), style == ScalarStyle::Plain),
                 _ => return Err(BadYaml { spot, text: "a key that is a text".to_owned() }),
             };
             if members.len() == FEW_KEYS {
@@ -309,16 +349,55 @@ impl<'t> Builder<'t> {
                 ..FEW_KEYS => members.iter().any(|(key, _)| key.text == text),
                 _ => !seen.insert(text.clone()),
             };
-            if again {
-                let key = if self.known { format!("the key \"{text}\"") } else { "a key".to_owned() };
-                return Err(BadYaml { spot, text: format!("{key} for the second time in one mapping") });
-            }
             self.known |= depth == 0 && self.sections.contains(&text.as_str());
             let (event, value_spot) = self.next()?;
             let node = self.node(event, value_spot, depth + 1)?;
-            members.push((MapKey { spot, text }, node));
+            if is_plain && text == "<<" {
+                merged.extend(merged_mappings(node)?);
+            } else if depth == 0 && text.starts_with("x-") {
+                // It holds what anchors share.
+            } else if again {
+                self.second(&mut members, MapKey { spot, text }, node);
+            } else {
+                members.push((MapKey { spot, text }, node));
+            }
         }
     }
+
+    /// Notes a key that is there for the second time. What it holds is added to what is there, so that errors in it are
+    /// found as well.
+    fn second(&mut self, members: &mut [(MapKey, Node)], key: MapKey, node: Node) {
+        let name = if self.known { format!("the key \"{}\"", key.text) } else { "a key".to_owned() };
+        if self.again.len() < MAX_SHOWN {
+            let text = format!("{name} for the second time in one mapping: put what both hold below one");
+            self.again.push(BadYaml { spot: key.spot, text });
+        }
+        let Some((_, first)) = members.iter_mut().find(|(known, _)| known.text == key.text) else { return };
+        match (&mut first.value, node.value) {
+            (Value::List(items), Value::List(more)) => items.extend(more),
+            (Value::Map(members), Value::Map(more)) => merge(members, more),
+            _ => {}
+        }
+    }
+}
+
+/// Adds the members of another mapping that are not there.
+fn merge(members: &mut Vec<(MapKey, Node)>, other: Vec<(MapKey, Node)>) {
+    let known: ahash::AHashSet<String> = members.iter().map(|(key, _)| key.text.clone()).collect();
+    members.extend(other.into_iter().filter(|(key, _)| !known.contains(&key.text)));
+}
+
+/// Returns the mappings that a merge key (`<<: *anchor`, `<<: [*one, *other]`) adds.
+fn merged_mappings(node: Node) -> Result<Vec<Vec<(MapKey, Node)>>, BadYaml> {
+    let nodes = match node.value {
+        Value::List(items) => items,
+        value => vec![Node { value, ..node }],
+    };
+    let wrong = |spot| BadYaml { spot, text: "<< merges mappings: write <<: *NAME of one that has &NAME".to_owned() };
+    nodes
+        .into_iter()
+        .map(|node| if let Value::Map(members) = node.value { Ok(members) } else { Err(wrong(node.spot)) })
+        .collect()
 }
 
 /// Counts a part of a tree at its depth.
@@ -356,23 +435,34 @@ fn size(node: &Node) -> Size {
 
 /// Returns a plain scalar by the core schema; a quoted one is a text.
 fn scalar(text: &str, style: ScalarStyle) -> Value {
-    if style != ScalarStyle::Plain {
-        return Value::Text(text.to_owned());
-    }
+    if style == ScalarStyle::Plain { plain_scalar(text) } else { Value::Text(text.to_owned()) }
+}
+
+/// Returns the value of a text without quotes by the core schema.
+pub fn plain_scalar(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
-        "true" | "True" | "TRUE" => return Value::Bool(true),
-        "false" | "False" | "FALSE" => return Value::Bool(false),
         _ => {}
+    }
+    if let Some(word) = ["true", "True", "TRUE", "false", "False", "FALSE"].into_iter().find(|word| *word == text) {
+        return Value::Bool(word);
     }
     let numeric = text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.'));
     if numeric {
-        if let Ok(integer) = text.parse::<i64>() {
+        let digits = text.trim_start_matches(['-', '+']);
+        // With a leading zero it is octal in YAML 1.1 and decimal in YAML 1.2: a text.
+        if digits.len() > 1 && digits.bytes().all(|b| b.is_ascii_digit()) && digits.starts_with('0') {
+            return Value::Text(text.to_owned());
+        }
+        if let Ok(integer) = text.parse::<i64>()
+            && !text.starts_with('+')
+            && text != "-0"
+        {
             return Value::Integer(integer);
         }
         let plain = text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'+' | b'.' | b'e' | b'E'));
         if let (true, Ok(float)) = (plain, text.parse::<f64>()) {
-            return Value::Float(float);
+            return Value::Float(Box::new(Decimal { number: float, text: text.into() }));
         }
     }
     Value::Text(text.to_owned())

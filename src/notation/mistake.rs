@@ -85,15 +85,18 @@ pub struct Mistake {
 impl Mistake {
     /// Returns the file of the location.
     pub fn file(&self) -> Option<String> {
+        self.file_and_spot().map(|(file, _)| file.to_owned())
+    }
+
+    /// Returns the file of the location, and line and column in it, if they are known.
+    pub fn file_and_spot(&self) -> Option<(&str, Option<(u32, u32)>)> {
         let location = self.location.as_deref()?;
-        let mut rest = location;
-        for _ in 0..2 {
-            match rest.rsplit_once(':') {
-                Some((before, number)) if number.bytes().all(|b| b.is_ascii_digit()) => rest = before,
-                _ => return Some(location.to_owned()),
-            }
-        }
-        Some(rest.to_owned())
+        let mut parts = location.rsplitn(3, ':');
+        let (column, line) = (parts.next()?.parse().ok(), parts.next().and_then(|line| line.parse().ok()));
+        Some(match (parts.next(), line.zip(column)) {
+            (Some(file), Some(spot)) => (file, Some(spot)),
+            _ => (location, None),
+        })
     }
 }
 

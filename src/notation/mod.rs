@@ -14,7 +14,7 @@ mod units;
 pub use admin_address::{AdminAddress, AdminListen};
 pub use header_names::{carries_credentials, is_named_like_secret};
 pub use key_by::KeyBy;
-pub use mistake::{KeyWord, Mistake, Mistakes, Place, PlaceStep, nearest};
+pub use mistake::{KeyWord, MAX_SHOWN, Mistake, Mistakes, Place, PlaceStep, nearest};
 pub use text::{Fact, check_format, expression_of, expression_size, fact_of, normal_form};
 pub use types::*;
 pub use units::Rate;

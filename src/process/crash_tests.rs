@@ -13,7 +13,7 @@ use crate::snapshot::Serving;
 const YAML: &str = "listeners: [{name: main, address: 127.0.0.1:0}]
 routes: [{name: all, action: {respond: {body: fine}}}]
 admin: {address: 127.0.0.1:0}
-log: {access: {output: off}}
+log: {access: {output: none}}
 process: {threads: 1}";
 
 async fn ask(address: std::net::SocketAddr) -> String {

@@ -70,6 +70,19 @@ impl Supervisor {
         serves
     }
 
+    /// Reports that the process is not ready, goes on accepting for `readiness_time`, and then begins to end. A process
+    /// whose successor serves ends at once.
+    pub(super) async fn withdraw_and_end(&self) {
+        let time = self.serving().snapshot.process.readiness_time;
+        if !time.is_zero() && self.phase() == ProcessPhase::Serving {
+            self.is_withdrawn.store(true, Ordering::Release);
+            log::info!("told to end: /readyz fails, and the listeners close in {time:?}");
+            let mut phase = self.phase.subscribe();
+            let _ = timeout(time, phase.wait_for(|phase| *phase != ProcessPhase::Serving)).await;
+        }
+        self.end();
+    }
+
     /// Begins to end: the process drains, and then leaves. A successor that serves continues; a predecessor in
     /// standby must not return.
     pub fn end(&self) {

@@ -70,7 +70,7 @@ impl ConfigSource {
     fn name(&self) -> String {
         match self {
             Self::File(path) => std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string(),
-            Self::Text { name, .. } => format!("{name}, which is part of the binary"),
+            Self::Text { name, .. } => format!("{name}, which is no file"),
         }
     }
 
@@ -128,6 +128,8 @@ pub struct Supervisor {
     /// The state of the admin listener.
     admin_state: channel::Sender<AdminListenerState>,
     ready: AtomicBool,
+    /// Whether the process was told to end and accepts for `readiness_time` still.
+    is_withdrawn: AtomicBool,
     admin_address: AdminAddress,
     /// The file of the admin socket, if it is a Unix socket.
     admin_file: Option<SocketFile>,
@@ -173,7 +175,9 @@ impl Supervisor {
 
     /// Returns whether requests are accepted.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire) && self.phase() == ProcessPhase::Serving
+        self.ready.load(Ordering::Acquire)
+            && !self.is_withdrawn.load(Ordering::Acquire)
+            && self.phase() == ProcessPhase::Serving
     }
 
     /// Returns the result of the last reload.

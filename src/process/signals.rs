@@ -97,7 +97,8 @@ pub async fn listen(signals: Signals, supervisor: Arc<Supervisor>) -> std::io::R
                     std::process::exit(1);
                 }
                 ending = true;
-                supervisor.end();
+                let supervisor = Arc::clone(&supervisor);
+                tokio::spawn(async move { supervisor.withdraw_and_end().await });
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::actions::Action;
 use crate::exchange::ErrorPages;
 use crate::filters::{Chain, Stage, announced_method};
 use crate::live::Maintained;
-use crate::notation::{AdminAddress, Rate, SecretText};
+use crate::notation::{AdminAddress, Mistake, Rate, SecretText};
 use crate::rules::path::PathRules;
 use crate::rules::routing::{PathPattern, RequestFacts, RouteMatch, Router};
 use crate::telemetry::metrics::{CertificateState, METRICS, RouteMetrics};
@@ -64,7 +64,7 @@ pub struct Snapshot {
     /// Threads, draining, upgrades.
     pub process: Process,
     /// The warnings, each with its place: what is valid and most likely not intended.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Mistake>,
 }
 
 impl Snapshot {
@@ -193,6 +193,8 @@ pub struct Process {
     pub threads: usize,
     /// The most bytes of all request bodies that are held whole.
     pub body_memory: u64,
+    /// How long the process accepts at its end while it is not ready any more.
+    pub readiness_time: Duration,
     /// The longest that draining may take.
     pub drain_time: Duration,
     /// How long WebSockets may go on in a drain.

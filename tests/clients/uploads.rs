@@ -160,7 +160,7 @@ fn repeated_bodies_have_one_closing_chunk() {
     for (scenario, framed) in ENDINGS {
         let target = Server::recorder();
         let gateway = Between {
-            upstream: ", retry: {attempts: 2, on: [connect, reset]}",
+            upstream: ", retry: {attempts: 2, when: [connect, reset]}",
             forward: ", retry_methods: [GET, POST]",
             ..Between::default()
         }

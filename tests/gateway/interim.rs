@@ -150,7 +150,7 @@ fn interim_responses_are_bounded() {
         }
         answer(stream, 200, &[], b"ok")
     });
-    for retry in [", retry: {attempts: 1}", ", retry: {attempts: 2, hedge_after: 10s, on: []}"] {
+    for retry in [", retry: {attempts: 1}", ", retry: {attempts: 2, hedge_after: 10s, when: []}"] {
         let gateway = gateway(target.address, retry, "");
         for (count, status) in [(16, 200), (17, 502)] {
             let mut client = Connection::open(gateway.address());
@@ -178,7 +178,7 @@ fn a_head_that_drips_is_bounded_as_a_whole() {
             std::thread::sleep(Duration::from_millis(20));
         }
     });
-    for retry in ["retry: {attempts: 1}", "retry: {attempts: 2, hedge_after: 10s, on: []}"] {
+    for retry in ["retry: {attempts: 1}", "retry: {attempts: 2, hedge_after: 10s, when: []}"] {
         let gateway = gateway(target.address, &format!(", timeouts: {{read: 400ms}}, {retry}"), "");
         let begun = Instant::now();
         let answer = gateway.get("/");

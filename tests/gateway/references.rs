@@ -127,7 +127,7 @@ fn a_file_that_is_no_configuration_is_not_quoted() {
     for (content, place) in [
         ("-----BEGIN PRIVATE KEY-----\nzq9x7zq9x7\n-----END PRIVATE KEY-----\n", "other:"),
         ("zq9x7: zq9x7\nzq9x7b: x\n", "other:1:1"),
-        ("zq9x7: a\nzq9x7: b\n", "other:2:1"),
+        ("zq9x7: a\nzq9x7: b\n", "other:1:1"),
         ("# x\n\n  [zq9x7, b\n", "other:"),
         ("12345977\n", "other:1:1"),
         ("root:zq9x7:0:0:root:/root:/bin/sh\n\tzq9x7\n", "other:"),

@@ -1,0 +1,270 @@
+//! What to write instead of the words that other programs, habits and earlier versions suggest.
+//!
+//! A hint is for a key or a word below keys: `health.active` is every mapping at the end of such a path, `^` the whole
+//! configuration, and an empty text any mapping. Lists do not count.
+
+use super::trail::Trail;
+
+/// A hint: below which keys, for which words, what to write.
+type Hint = (&'static str, &'static [&'static str], &'static str);
+
+/// Hints for keys that are unknown.
+const KEYS: &[Hint] = &[
+    (
+        "^",
+        &["upstream", "backends", "backend", "services", "clusters", "pools"],
+        "write `upstreams: {NAME: {targets: […]}}`",
+    ),
+    ("^", &["listener", "servers", "server", "entryPoints", "frontends"], "write `listeners: [{name: …, address: …}]`"),
+    (
+        "^",
+        &["route", "locations", "rules", "virtual_hosts", "vhosts"],
+        "write `routes: [{name: …, match: …, action: …}]`",
+    ),
+    ("^", &["filters", "plugins", "middlewares", "middleware"], "filters of all routes are `defaults: {filters: […]}`"),
+    ("^", &["port", "listen", "bind", "address"], "write `listeners: [{name: main, address: 0.0.0.0:8080}]`"),
+    ("^", &["users", "clients", "keys", "api_keys"], "write `consumers: {NAME: {credentials: […]}}`"),
+    (
+        "^",
+        &["_format_version", "_transform"],
+        "this is a file of Kong: services are upstreams here, and plugins filters",
+    ),
+    (
+        "^",
+        &["apiVersion", "kind", "metadata", "spec"],
+        "this is a file of Kubernetes, and no configuration of a gateway",
+    ),
+    ("^", &["static_resources", "dynamic_resources", "node"], "this is a file of Envoy: clusters are upstreams here"),
+    (
+        "^",
+        &["http", "tcp", "udp", "providers"],
+        "this is a file of another program: write listeners, upstreams and routes",
+    ),
+    (
+        "^",
+        &["anchors", "definitions", "templates", "shared"],
+        "what only anchors use stands below a key that begins with x-",
+    ),
+    (
+        "^",
+        &["tls", "ssl", "certificates"],
+        "certificates belong to a listener: `listeners: [{tls: {certificates: […]}}]`",
+    ),
+    ("listeners", &["port", "listen", "bind", "host", "ip"], "write `address: 0.0.0.0:8080`"),
+    (
+        "listeners",
+        &["cert", "certs", "certificate", "certificates", "ssl", "key"],
+        "write `tls: {certificates: [{cert: …, key: …}]}`",
+    ),
+    ("listeners", &["protocol"], "write `protocols: [http1, http2]`"),
+    ("listeners", &["routes"], "routes name their listeners: `listeners: […]` in a route"),
+    ("listeners", &["max_body", "client_max_body_size", "body_size"], "write `limits: {body: …}`"),
+    (
+        "listeners.tls",
+        &["cert", "key", "certificate", "cert_file", "key_file"],
+        "write `certificates: [{cert: …, key: …}]`",
+    ),
+    ("certificates", &["chain", "certificate", "cert_file", "crt"], "write `cert`"),
+    ("certificates", &["private_key", "key_file"], "write `key`"),
+    (
+        "upstreams.*",
+        &["servers", "server", "nodes", "endpoints", "hosts", "backends", "urls", "url", "address", "target"],
+        "write `targets: [HOST:PORT]`",
+    ),
+    ("upstreams.*", &["lb", "algorithm", "policy", "strategy", "load_balancing", "method"], "write `balance`"),
+    ("upstreams.*", &["timeout", "connect_timeout", "read_timeout"], "write `timeouts: {connect: …, read: …}`"),
+    ("upstreams.*", &["retries", "max_retries"], "write `retry: {attempts: …}`"),
+    (
+        "upstreams.*",
+        &["healthcheck", "health_check", "healthchecks", "check", "checks"],
+        "write `health: {active: {path: …}}`",
+    ),
+    ("upstreams.*", &["circuit_breaker", "outlier_detection"], "write `breaker`, or `health: {passive: …}`"),
+    ("upstreams.*", &["weight"], "a weight belongs to a target: `targets: [{address: …, weight: …}]`"),
+    ("upstreams.*", &["keepalive", "keep_alive"], "write `timeouts: {idle: …}`"),
+    ("targets", &["host", "url", "port", "ip", "server"], "write `address: HOST:PORT`"),
+    (
+        "health",
+        &["path", "interval", "timeout", "status", "fall", "rise", "port", "type", "http"],
+        "write `active: {path: …, interval: …}`",
+    ),
+    (
+        "health.active",
+        &["port"],
+        "probes use the port of the target: list a target with that port in an upstream of its own",
+    ),
+    ("health.active", &["uri", "url", "endpoint"], "write `path`"),
+    ("health.active", &["unhealthy_threshold", "failures", "unhealthy"], "write `fall`"),
+    ("health.active", &["healthy_threshold", "successes", "healthy"], "write `rise`"),
+    ("health.active", &["code", "codes", "statuses", "expect", "expected_status"], "write `status: 200-399`"),
+    ("retry", &["on", "true", "conditions"], "write `when`: YAML 1.1 reads `on` as true"),
+    ("retry", &["count", "retries", "max", "tries", "num_retries"], "write `attempts`, with the first one counted"),
+    ("retry", &["status", "codes", "status_codes", "retry_on_status"], "write `statuses: 502-504`"),
+    ("retry", &["timeout", "per_try_timeout"], "write `per_try`"),
+    (
+        "consumers.*",
+        &["key", "keys", "api_key", "api_keys", "keyauth_credentials"],
+        "write `credentials: [{api_key: {sha256: …}}]`",
+    ),
+    (
+        "consumers.*",
+        &["jwt", "basic", "password", "username", "token"],
+        "write `credentials: [{basic: {username: …, hash: …}}]`",
+    ),
+    (
+        "consumers.*",
+        &["name", "id", "groups", "group", "plan"],
+        "a consumer has its name as its key, and `credentials`",
+    ),
+    ("basic", &["password", "pass"], "write `hash`, which `portcullis hash` prints"),
+    ("basic", &["name", "user"], "write `username`"),
+    ("api_key", &["key", "keys"], "write `sha256`, or `value`, of a credential in `consumers`"),
+    (
+        "routes",
+        &["host", "hosts", "path", "method", "methods", "headers", "query", "prefix", "uri", "location"],
+        "write it below `match: {…}`",
+    ),
+    (
+        "routes",
+        &["upstream", "backend", "service", "proxy_pass", "to", "target", "forward", "cluster"],
+        "write `action: {forward: NAME}`",
+    ),
+    ("routes", &["redirect"], "write `action: {redirect: {to: …}}`"),
+    ("routes", &["respond", "response", "return"], "write `action: {respond: {…}}`"),
+    ("routes", &["plugins", "middlewares", "middleware", "filter"], "write `filters: […]`"),
+    (
+        "routes",
+        &["strip_prefix", "strip_path", "rewrite", "timeout"],
+        "write `action: {forward: {upstream: …, strip_prefix: …}}`",
+    ),
+    (
+        "routes",
+        &["priority", "order", "weight"],
+        "the most specific route is selected, wherever it stands; see `portcullis explain`",
+    ),
+    ("routes", &["listener"], "write `listeners: […]`"),
+    (
+        "match",
+        &["uri", "url", "prefix", "location", "path_prefix", "regex"],
+        "write `path`: /a is one path, /a/* a prefix, ~^/a an expression",
+    ),
+    ("match", &["ip", "address", "source", "cidr", "remote_addr"], "write `client`"),
+    ("match", &["params", "args", "query_params"], "write `query`"),
+    ("match", &["domain", "server_name", "authority"], "write `host`"),
+    ("forward", &["url", "to", "target", "service", "backend", "cluster", "name"], "write `upstream: NAME`"),
+    ("forward", &["path", "uri", "prefix"], "write `rewrite` or `strip_prefix`"),
+    ("forward", &["retry", "retries"], "write `retry` in the upstream"),
+    ("forward", &["preserve_host", "host_header"], "write `host: keep` or `host: target`"),
+    ("respond", &["code", "status_code"], "write `status`"),
+    ("respond", &["text", "content", "message", "data", "json"], "write `body`"),
+    ("respond", &["content_type", "type", "content-type"], "write `headers: {content-type: …}`"),
+    ("redirect", &["url", "location", "target", "uri"], "write `to`"),
+    ("redirect", &["code", "status_code", "permanent"], "write `status: 301`, 302, 303, 307 or 308"),
+    (
+        "rate_limit",
+        &["requests", "rate", "average", "max", "per", "minute", "second", "hour", "window", "period"],
+        "write `limit: 100/s`, or /m, /h, /d",
+    ),
+    ("rate_limit", &["key", "limit_by", "per_client"], "write `by: address`, consumer, route or {header: NAME}"),
+    ("jwt", &["jwks_uri", "jwks_url", "jwks_file", "keys"], "write `jwks`"),
+    ("jwt", &["key", "public_key_file", "cert"], "write `secret`, `public_key` or `jwks`"),
+    ("jwt", &["iss"], "write `issuer`"),
+    ("jwt", &["aud", "audiences"], "write `audience`"),
+    ("cors", &["allow_origins", "allowed_origins", "allow_origin", "origin"], "write `origins`"),
+    ("cors", &["allow_methods", "allowed_methods"], "write `methods`"),
+    ("cors", &["allow_headers", "allowed_headers"], "write `headers`"),
+    ("cors", &["allow_credentials"], "write `credentials`"),
+    ("headers", &["set", "add", "remove"], "write it below `request` or `response`"),
+    ("strip_fields", &["fields", "field", "paths", "body", "remove"], "write `response: [FIELD, …]`"),
+    ("mask_fields", &["fields", "field", "paths"], "write `response: [FIELD, …]`"),
+    ("rename_fields", &["fields", "field", "from", "to"], "write `response: {FIELD: NAME}`"),
+    ("compress", &["algorithms", "encodings", "encoding", "formats"], "write `codings: [zstd, br, gzip]`"),
+    ("compress", &["min_length", "threshold"], "write `min_size`"),
+    ("admin", &["port", "listen", "bind", "host"], "write `address: 127.0.0.1:9901`"),
+    ("log", &["output", "format", "file", "path"], "write it below `access: {…}`"),
+    ("log.access", &["path"], "write `output: file` and `file`"),
+    ("filters", &["key_auth", "key-auth", "apikey", "api_keys"], "write `api_key: {}`"),
+    ("filters", &["basic_auth", "basic-auth", "auth_basic"], "write `basic: {}`"),
+    ("filters", &["jwt_auth", "jwt-auth", "bearer", "oidc", "openid-connect"], "write `jwt: {…}`"),
+    (
+        "filters",
+        &["ratelimit", "rate-limiting", "rate-limit", "limit_req", "limit", "throttle"],
+        "write `rate_limit: {limit: 100/s}`",
+    ),
+    ("filters", &["gzip", "compression", "brotli", "encode"], "write `compress: {}`"),
+    (
+        "filters",
+        &["request_headers", "response_headers", "header", "request-transformer", "response-transformer"],
+        "write `headers: {request: …, response: …}`",
+    ),
+    ("filters", &["remove_fields", "delete_fields", "strip", "redact"], "write `strip_fields: {response: […]}`"),
+    ("action", &["proxy", "proxy_pass", "upstream", "backend", "route", "reverse_proxy"], "write `forward: NAME`"),
+    ("action", &["return", "static", "response", "reply", "direct_response"], "write `respond: {status: …, body: …}`"),
+];
+
+/// Hints for words that are none of the expected ones.
+const WORDS: &[Hint] = &[
+    ("log.access.output", &["off", "false", "disabled"], "write none: YAML 1.1 reads off as false"),
+    ("balance", &["ip_hash", "ip-hash", "source"], "write {hash: {by: address}}"),
+    ("balance", &["hash", "consistent_hash", "maglev", "ring_hash"], "write {hash: {by: {header: NAME}}}"),
+    ("balance", &["least_conn", "leastconn", "least_request", "least_requests"], "write least_connections"),
+    (
+        "balance",
+        &["rr", "roundrobin", "weighted", "weighted_round_robin"],
+        "write round_robin, which follows the weights",
+    ),
+    ("balance", &["p2c", "least_loaded"], "write power_of_two"),
+    ("protocols", &["h2", "h2c", "http/2", "2"], "write http2"),
+    ("protocols", &["h1", "http", "http/1.1", "1.1"], "write http1"),
+    ("protocols", &["https", "tls"], "write http1 or http2, and tls beside protocols"),
+    ("protocol", &["https", "tls"], "write tls: {} beside it"),
+    ("protocol", &["h2", "h2c", "grpc", "http/2"], "write http2"),
+    ("protocol", &["http", "h1", "http/1.1"], "write http1"),
+    ("kind", &["https", "tls"], "write http, and tls beside it"),
+    ("when", &["5xx", "502", "503", "504", "statuses", "status"], "write statuses: 502-504 beside it"),
+    ("codings", &["brotli"], "write br"),
+    ("codings", &["deflate"], "few clients read it without gzip: leave it out"),
+    ("min_version", &["TLSv1.2", "tls1.2", "TLS1.2"], "write \"1.2\""),
+    ("min_version", &["TLSv1.3", "tls1.3", "TLS1.3"], "write \"1.3\""),
+    ("by", &["ip", "client", "client_ip", "remote_addr"], "write address"),
+    ("by", &["user", "key", "api_key"], "write consumer"),
+];
+
+/// Returns what to write instead of an unknown key below `place`.
+pub fn for_key(place: &Trail<'_>, key: &str) -> Option<&'static str> {
+    find(KEYS, place, key)
+}
+
+/// Returns what to write instead of a word at `place`.
+pub fn for_word(place: &Trail<'_>, word: &str) -> Option<&'static str> {
+    find(WORDS, place, word)
+}
+
+fn find(hints: &[Hint], place: &Trail<'_>, word: &str) -> Option<&'static str> {
+    hints.iter().find(|(below, words, _)| words.contains(&word) && place.ends_with(below)).map(|(.., hint)| *hint)
+}
+
+/// Returns what to write instead of a bare number where a text of that format belongs.
+pub fn for_number(format: &str, number: &str) -> Option<String> {
+    Some(match format {
+        "duration" => format!("write {number}s, or ms, m, h, d"),
+        "size" => format!("write {number}B, or KiB, MiB, GiB"),
+        "rate" => format!("write {number}/s, or /m, /h, /d"),
+        "listen-address" => format!("write 0.0.0.0:{number}, or 127.0.0.1:{number} for this machine alone"),
+        "address" => format!("write HOST:{number}"),
+        "network" => "write an address such as 192.0.2.7".to_owned(),
+        _ => return None,
+    })
+}
+
+/// Returns what to write instead of a text where a number or a truth value belongs.
+pub fn for_text(text: &str, is_bool: bool, is_number: bool) -> Option<String> {
+    match text.to_ascii_lowercase().as_str() {
+        "yes" | "on" | "true" | "1" | "enabled" if is_bool => Some("write true".to_owned()),
+        "no" | "off" | "false" | "0" | "disabled" if is_bool => Some("write false".to_owned()),
+        number if is_number && number.parse::<f64>().is_ok() => {
+            Some(format!("write {}, without quotes and leading zeros", number.trim_start_matches(['0', '+'])))
+        }
+        _ => None,
+    }
+}
