@@ -19,11 +19,11 @@ pub fn compile(loaded: &Loaded, place: &Place, mistakes: &mut Mistakes) -> (Sink
         mistakes.add(&place.key("add"), "the combined format has no further fields; use format: json or text");
     }
     let when = access.when.as_ref().map(|when| {
-        if when.status.is_none() && when.slower_than.is_none() && when.sample_percent <= 0.0 {
+        if when.status.is_empty() && when.slower_than.is_none() && when.sample_percent <= 0.0 {
             mistakes.add(&place.key("when"), "nothing would be logged; `output: none` says so");
         }
         LogWhen {
-            statuses: when.status.as_ref().map(|statuses| statuses.0.clone()).unwrap_or_default(),
+            statuses: when.status.iter().flat_map(|statuses| statuses.0.clone()).collect(),
             slower_than: when.slower_than.as_ref().map(|limit| limit.0),
             sample: (when.sample_percent / 100.0 * f64::from(u32::MAX)).round() as u32,
         }

@@ -158,7 +158,7 @@ pub enum LogFormat {
 #[serde(deny_unknown_fields, default)]
 pub struct LogWhenConfig {
     /// Those whose response has one of these statuses, such as `5xx` or `404`.
-    pub status: Option<Statuses>,
+    pub status: Vec<Statuses>,
     /// Those that take longer.
     pub slower_than: Option<Duration>,
     /// The share of all others, in percent.

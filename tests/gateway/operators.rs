@@ -55,6 +55,9 @@ fn other_words_for_no_admin_listener_are_rejected_with_the_right_one() {
             "{word}: {error}"
         );
     }
+    std::fs::write(&file, complete(&format!("{ROUTE}admin: {{enabled: false}}"))).expect("written");
+    let (code, _, error) = run(&["check", "-c", &file.display().to_string()], None);
+    assert!(code == 2 && error.contains("write `admin: none`"), "{error}");
     std::fs::write(&file, complete(&format!("{ROUTE}admin: {{address: none, token: x}}"))).expect("written");
     let (code, _, error) = run(&["check", "-c", &file.display().to_string()], None);
     assert!(code == 2 && error.contains("admin.token: without an admin listener"), "{error}");
