@@ -39,6 +39,8 @@ mod facts;
 mod failover;
 #[path = "gateway/families.rs"]
 mod families;
+#[path = "gateway/files.rs"]
+mod files;
 #[path = "gateway/filter_sets.rs"]
 mod filter_sets;
 #[path = "gateway/first_hour.rs"]

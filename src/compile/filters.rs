@@ -7,7 +7,6 @@ use std::sync::Arc;
 use ahash::AHashSet;
 
 use super::work::{ConsumerLimit, RouteCompiler};
-use crate::actions::ActionConfig;
 use crate::config::{self, FilterLevel, Inherited, Selected};
 use crate::filters::{Chain, CompileContext, Filter, FilterConfig, Identities, Needs, RouteFacts, Stage};
 use crate::notation::{Place, nearest};
@@ -173,9 +172,10 @@ impl<'w> RouteCompiler<'w> {
 
     /// Returns whether a filter has an effect; notes it where the route has it itself, and does not forward.
     fn has_effect(&mut self, filter: &Filter, route: &config::RouteConfig, one: &Selected<'_>) -> bool {
-        let fits = matches!(route.action, ActionConfig::Forward(_)) || filter.needs() != Needs::ResponseBody;
+        let fits = route.action.has_filtered_responses() || filter.needs() != Needs::ResponseBody;
         if !fits && one.is_own() {
-            let text = format!("{} changes responses of targets, and this route does not forward", one.config.key());
+            let text =
+                format!("{} changes responses of targets and files, and this route sends neither", one.config.key());
             self.note(&one.place, text);
         }
         fits

@@ -9,10 +9,10 @@ use http::HeaderName;
 use super::paths::{bypasses, path_rules};
 use super::work::RouteCompiler;
 use crate::actions::{Action, ActionConfig, ActionContext};
-use crate::config::{self, Inherited, OneOrMany, TextRule, TextTest};
+use crate::config::{self, Inherited, TextRule, TextTest};
 use crate::filters::Chain;
 use crate::filters::Stage;
-use crate::notation::{Header, Place, nearest};
+use crate::notation::{Header, OneOrMany, Place, nearest};
 use crate::rules::routing::{
     HostPattern, PathPattern, Predicates, RouteEntry, Router, Segment, TextMatch, common_params,
 };

@@ -53,7 +53,7 @@ pub use operation::{
 };
 pub use published::published_schema;
 pub use resilience::{Breaker, RetryConfig, RetryWhen, SameSite, StickyConfig, UpstreamLimits};
-pub use route::{OneOrMany, PathRule, Paths, RouteConfig, TextRule, TextTest};
+pub use route::{PathRule, Paths, RouteConfig, TextRule, TextTest};
 pub use selection::{FilterLevel, Inherited, Selected, all_filters};
 pub use shown::ShownLater;
 pub use upstream::{Discovery, Timeouts, UpstreamConfig, UpstreamProtocol};
