@@ -2,7 +2,6 @@
 
 mod allocator;
 
-use clap::Parser;
 use portcullis::{Arguments, Command, finish_log, init_log};
 
 /// Faster than the system's by about a tenth of a request's CPU time (benches/results).
@@ -11,7 +10,7 @@ static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 fn main() -> std::process::ExitCode {
     allocator::keep_memory();
-    let arguments = Arguments::parse();
+    let arguments = Arguments::of_process();
     init_log(arguments.quiet);
     let code = match arguments.command {
         Command::Run(run) => run.execute(),

@@ -20,6 +20,7 @@ mod show;
 mod upgrade;
 mod version;
 
+use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -59,7 +60,6 @@ pub enum Command {
     /// Write a configuration to start with
     Init(init::Init),
     /// Check a configuration and print every error in it
-    #[command(short_flag = 't')]
     Check(check::Check),
     /// Make a running gateway read its configuration again
     Reload(reload::Reload),
@@ -88,6 +88,23 @@ pub enum Command {
     Man(man::Man),
     /// Print the version, the commit, and how this binary was built
     Version(version::Version),
+}
+
+impl Arguments {
+    /// Returns the arguments of the process. `-t` in place of a subcommand is `check`, as of nginx: `-t -c FILE`.
+    pub fn of_process() -> Self {
+        Self::parse_from(with_check(std::env::args_os().collect()))
+    }
+}
+
+/// Replaces a `-t` that stands before any subcommand, or among options alone, by `check`.
+fn with_check(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let is_option = arguments.get(1).is_some_and(|first| first.as_encoded_bytes().starts_with(b"-"));
+    if let (true, Some(at)) = (is_option, arguments.iter().position(|argument| argument == "-t")) {
+        arguments.remove(at);
+        arguments.insert(1, "check".into());
+    }
+    arguments
 }
 
 /// The configuration that a package installs.

@@ -88,11 +88,7 @@ const KEYS: &[Hint] = &[
         &["path", "interval", "timeout", "status", "fall", "rise", "port", "type", "http"],
         "write `active: {path: …, interval: …}`",
     ),
-    (
-        "health.active",
-        &["port"],
-        "probes use the port of the target: list a target with that port in an upstream of its own",
-    ),
+    ("health.active", &["port"], "probes use the port of the target: leave it out"),
     ("health.active", &["uri", "url", "endpoint"], "write `path`"),
     ("health.active", &["unhealthy_threshold", "failures", "unhealthy"], "write `fall`"),
     ("health.active", &["healthy_threshold", "successes", "healthy"], "write `rise`"),

@@ -136,8 +136,14 @@ fn check_takes_a_file_standard_input_or_the_installed_configuration() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("c.yaml");
     std::fs::write(&file, format!("{LISTENER}routes: [{{name: a, action: {{respond: {{}}}}}}]\n")).expect("written");
-    for arguments in [&["check", "c.yaml"][..], &["check", "-c", "c.yaml"], &["-t", "c.yaml"], &["-t", "-c", "c.yaml"]]
-    {
+    for arguments in [
+        &["check", "c.yaml"][..],
+        &["check", "-c", "c.yaml"],
+        &["-t", "c.yaml"],
+        &["-t", "-c", "c.yaml"],
+        &["-c", "c.yaml", "-t"],
+        &["-q", "-t", "c.yaml"],
+    ] {
         let (code, out, errors) = run(arguments, Some(folder.path()));
         assert!(code == 0 && out.contains("c.yaml: fine"), "{arguments:?}: {out}{errors}");
     }
@@ -262,6 +268,7 @@ fn errors_say_what_to_write_instead() {
             "an entry of its own",
             "file of Kong",
             "filters of all",
+            "leave it out",
         ];
         if !hints.iter().any(|hint| line.contains(hint)) {
             without.push(line);
