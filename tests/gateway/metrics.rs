@@ -30,6 +30,10 @@ routes:
     assert!(is(&series("good", good.address, "mixed"), 5.0) && is(&series("failed", bad.address, "mixed"), 5.0));
     assert!(is(&series("gateway_failed", dead, "dead"), 3.0) && is(&series("good", dead, "dead"), 0.0));
     assert!(is("portcullis_requests_ended_total{reason=\"connect_refused\",route=\"dead\"}", 3.0));
+    // Nothing probes it: its first failure, and no other, is in the log.
+    let first = format!("upstream dead: the first request to target {dead} has failed: gateway_failed");
+    eventually("the first failure is logged", || gateway.log().contains(&first));
+    assert_eq!(gateway.log().matches("the first request to target").count(), 1, "{}", gateway.log());
     assert_eq!(gateway.reload().status, 200);
     gateway.get("/dead");
     eventually("the count goes on", || is(&series("gateway_failed", dead, "dead"), 4.0));
