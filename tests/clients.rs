@@ -32,5 +32,7 @@ mod programs;
 mod prometheus;
 #[path = "clients/rejections.rs"]
 mod rejections;
+#[path = "clients/schema.rs"]
+mod schema;
 #[path = "clients/uploads.rs"]
 mod uploads;

@@ -39,6 +39,8 @@ mod facts;
 mod failover;
 #[path = "gateway/families.rs"]
 mod families;
+#[path = "gateway/files.rs"]
+mod files;
 #[path = "gateway/filter_sets.rs"]
 mod filter_sets;
 #[path = "gateway/first_hour.rs"]
@@ -103,6 +105,8 @@ mod tracing;
 mod upgrade;
 #[path = "gateway/uploads.rs"]
 mod uploads;
+#[path = "gateway/warnings.rs"]
+mod warnings;
 #[path = "gateway/websocket.rs"]
 mod websocket;
 #[path = "gateway/whole_bodies.rs"]

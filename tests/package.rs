@@ -70,6 +70,10 @@ fn files_are_readable_by_whom_they_are_for(machine: &Machine) {
         machine.run("man_page=$(zcat /usr/share/man/man1/portcullis.1.gz); echo \"$man_page\"").contains(".SH NAME")
     );
     machine.run("bash -n /usr/share/bash-completion/completions/portcullis");
+    let metrics = machine.run("curl -s http://127.0.0.1:9901/metrics");
+    for family in ["process_start_time_seconds ", "process_open_fds ", "process_resident_memory_bytes "] {
+        assert!(metrics.contains(&format!("\n{family}")), "{family} is missing under the unit's restrictions");
+    }
 }
 
 /// The serial number of the certificate that is served.

@@ -2,6 +2,7 @@
 //!
 //! An action is its file and one row in [`actions!`]. It decides what is to be done with a request; the edge does it.
 
+mod files;
 mod forward;
 mod media_type;
 mod redirect;
@@ -19,9 +20,10 @@ use serde::Deserialize;
 
 use crate::exchange::{Reason, Rejection, RequestView, Template, TextForm, TextScope};
 use crate::notation::{Mistakes, Place};
-use crate::rules::routing::{RouteEntry, common_params};
+use crate::rules::routing::{PathPattern, RouteEntry, common_params};
 use crate::upstreams::Upstream;
 
+pub use files::{FileRequest, Files, Found, OpenedFile};
 pub use forward::{Forward, Host, Mirror, PathEdit};
 
 /// The table of actions: variant, key in the YAML, module.
@@ -79,6 +81,8 @@ macro_rules! actions {
 actions! {
     /// The request is sent to an upstream.
     Forward = "forward": forward;
+    /// A file below a folder.
+    Files = "files": files;
     /// The client is redirected.
     Redirect = "redirect": redirect;
     /// A fixed response.
@@ -96,6 +100,11 @@ impl Action {
 }
 
 impl ActionConfig {
+    /// Returns whether its responses pass the filters that change responses of targets.
+    pub fn has_filtered_responses(&self) -> bool {
+        matches!(self, Self::Forward(_) | Self::Files(_))
+    }
+
     /// Returns an empty response, which stands for no action.
     pub fn nothing() -> Self {
         Self::Respond(respond::Config::default())
@@ -132,6 +141,8 @@ trait HttpAction: Sized {
 pub enum ActionOutcome<'a> {
     /// It is forwarded.
     Forward(&'a Forward),
+    /// A file is sent.
+    File(FileRequest<'a>),
     /// This is the response.
     Respond(OwnResponse<'a>),
     /// It is rejected.
@@ -173,6 +184,17 @@ pub struct ActionContext<'c> {
 }
 
 impl ActionContext<'_> {
+    /// Checks a prefix that is stripped from paths.
+    fn check_strip_prefix(&mut self, prefix: &str) {
+        let place = self.place.key("strip_prefix");
+        let fine = prefix.starts_with('/') && !prefix.ends_with('/') && prefix.parse::<PathPattern>().is_ok();
+        if !fine || prefix.contains(['*', '{', '~']) {
+            self.mistakes.add(&place, format!("expected a prefix such as /api, found \"{prefix}\""));
+        } else if !self.entries.iter().any(|entry| entry.path.may_begin_with(prefix)) {
+            self.warnings.add(&place, "no path of this route begins with it: nothing is stripped");
+        }
+    }
+
     /// Compiles a text that may name values of the request.
     fn template(&mut self, text: &str, form: TextForm, place: &Place) -> Template {
         let scope = TextScope { form, errors: false, params: &|| common_params(self.entries) };

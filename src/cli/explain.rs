@@ -1,5 +1,7 @@
 //! `explain`: prints which route a request takes, and why, with the code that serves traffic.
 
+mod outcome;
+
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -10,13 +12,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use crate::compile::compile;
 use crate::config::{Inherited, Loaded};
 use crate::live::Live;
-use crate::notation::Mistakes;
 use crate::rules::path::{Ambiguity, normalise};
 use crate::rules::routing::{PredicateResult, RequestFacts, RouteEntry, RouteMatch, Router, allow};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{complain, say};
+use outcome::Selection;
 
-/// Show which route a request takes, through which filters, and which was the runner-up
+/// Show which route a request takes, through which filters, which was the runner-up, and what the target gets
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: portcullis explain -c conf/examples/demo.yaml GET http://localhost/api/v1/users/profile \
@@ -113,8 +115,9 @@ impl Explain {
         candidates(router, &question, loaded, snapshot);
         match snapshot.find(place, &question) {
             RouteMatch::Found(entry) => {
-                let route = &snapshot.routes[router.entry(entry).route];
-                print_route(loaded, snapshot, router.entry(entry).route, place);
+                let entry = router.entry(entry);
+                let route = &snapshot.routes[entry.route];
+                Selection { loaded, snapshot, entry, listener: place }.print(self, request);
                 let rejected = Ambiguity::of(&request.path).is_rejected_by(route.paths);
                 if rejected {
                     say!(
@@ -138,23 +141,28 @@ impl Explain {
 /// Prints the entries that match by host and path, in the order of precedence, and the result of their other
 /// conditions.
 fn candidates(router: &Router, question: &RequestFacts<'_>, loaded: &Loaded, snapshot: &Snapshot) {
+    let mut selected: Option<RouteEntry> = None;
     let mut rank = 0;
     say!("\ncandidates by host and path, in the order of precedence:");
     router.candidates(question, &mut |_, entry: &RouteEntry| {
         let text = match entry.predicates.evaluate(question) {
             PredicateResult::Match => {
                 rank += 1;
-                match rank {
-                    1 => "selected".to_owned(),
-                    2 => "runner-up: matches too, with less precedence".to_owned(),
+                match (rank, &selected) {
+                    (2, Some(first)) => format!("runner-up: matches too; decided by {}", first.criterion(entry)),
+                    (1, _) => {
+                        selected = Some(entry.clone());
+                        "selected".to_owned()
+                    }
                     _ => "matches too".to_owned(),
                 }
             }
             PredicateResult::Method => "not selected: its methods".to_owned(),
             PredicateResult::No(what) => format!("not selected: its {what}"),
         };
-        let (name, path) = (loaded.redact(&snapshot.routes[entry.route].name), loaded.redact(&entry.path.to_string()));
-        say!("  {name:<24} {path:<32} {text}");
+        let name = loaded.redact(&snapshot.routes[entry.route].name);
+        let (host, path) = (loaded.redact(&entry.host.to_string()), loaded.redact(&entry.path.to_string()));
+        say!("  {name:<20} {host:<20} {path:<28} {text}");
         ControlFlow::Continue(())
     });
 }
@@ -172,16 +180,4 @@ pub fn filters(
     // Filters without effect in this route do not run.
     let runs = selected.into_iter().filter(|one| running.next_if(|filter| filter.key() == one.config.key()).is_some());
     runs.map(|one| loaded.redact(&format!("{} ({}){one}", one.config.key(), one.config.stage()))).collect()
-}
-
-fn print_route(loaded: &Loaded, snapshot: &Snapshot, index: usize, listener: usize) {
-    let route = &snapshot.routes[index];
-    say!("\nroute: {}", loaded.redact(&route.name));
-    let inherited = Inherited::new(loaded, &mut Mistakes::default());
-    for filter in filters(loaded, snapshot, &inherited, index, listener) {
-        say!("  filter: {filter}");
-    }
-    for line in route.action.describe() {
-        say!("  {}", loaded.redact(&line));
-    }
 }

@@ -46,7 +46,8 @@ pub struct Arguments {
 
 const EXIT_CODES: &str = "Exit codes: 0 success, 1 failure, 2 wrong configuration or command line.
 
-Signals of a running gateway: HUP reloads, USR2 upgrades, TERM and INT drain and end, a second TERM ends at once.";
+Signals of a running gateway: HUP reloads, USR1 opens the access log again, USR2 upgrades, TERM and INT
+drain and end, a second TERM ends at once.";
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]

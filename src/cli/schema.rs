@@ -8,7 +8,7 @@ pub struct Schema {}
 
 /// Returns the schema as it is printed and stored in conf/schema.json.
 pub fn text() -> String {
-    format!("{:#}\n", crate::config::schema())
+    format!("{:#}\n", crate::config::published_schema())
 }
 
 impl Schema {

@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use ahash::AHashSet;
 
-use super::work::RouteCompiler;
-use crate::actions::ActionConfig;
+use super::work::{ConsumerLimit, RouteCompiler};
 use crate::config::{self, FilterLevel, Inherited, Selected};
 use crate::filters::{Chain, CompileContext, Filter, FilterConfig, Identities, Needs, RouteFacts, Stage};
 use crate::notation::{Place, nearest};
@@ -116,6 +115,7 @@ impl<'w> RouteCompiler<'w> {
             }
             if self.has_effect(&filter, route, one) {
                 self.check_claims_read(one, authenticator.map(|one| one.config));
+                self.note_consumer_limit(one, authenticator.is_some());
                 filters.push(filter);
             }
         }
@@ -172,12 +172,25 @@ impl<'w> RouteCompiler<'w> {
 
     /// Returns whether a filter has an effect; notes it where the route has it itself, and does not forward.
     fn has_effect(&mut self, filter: &Filter, route: &config::RouteConfig, one: &Selected<'_>) -> bool {
-        let fits = matches!(route.action, ActionConfig::Forward(_)) || filter.needs() != Needs::ResponseBody;
+        let fits = route.action.has_filtered_responses() || filter.needs() != Needs::ResponseBody;
         if !fits && one.is_own() {
-            let text = format!("{} changes responses of targets, and this route does not forward", one.config.key());
+            let text =
+                format!("{} changes responses of targets and files, and this route sends neither", one.config.key());
             self.note(&one.place, text);
         }
         fits
+    }
+
+    /// Remembers a limit by consumer, and whether a route that has it authenticates.
+    fn note_consumer_limit(&mut self, one: &Selected<'_>, is_authenticated: bool) {
+        if one.config.counts_by_consumer() {
+            let limit = self.consumer_limits.entry(std::ptr::from_ref(one.config)).or_insert_with(|| ConsumerLimit {
+                place: (*one.place).clone(),
+                is_own: one.is_own(),
+                is_authenticated: false,
+            });
+            limit.is_authenticated |= is_authenticated;
+        }
     }
 
     /// Notes a filter that reads a header which authentication sets for the target: the filter sees what the client

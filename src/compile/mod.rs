@@ -8,6 +8,7 @@ mod filters;
 mod listeners;
 
 mod paths;
+mod route_warnings;
 mod routes;
 mod underscores;
 mod upstream_checks;
@@ -43,7 +44,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     let mut warnings = Mistakes::default();
     let root = Place::default();
     let consumers = Arc::new(consumers(config, &mut mistakes));
-    let listeners = listeners::compile(loaded, &mut mistakes);
+    let listeners = listeners::compile(loaded, &mut mistakes, &mut warnings);
     let upstreams = upstreams::compile(loaded, live, &mut mistakes);
     let admin = admin(loaded, &root.key("admin"), &mut mistakes);
     if config.process.watch.as_ref().is_some_and(|watch| watch.0.is_zero()) {
@@ -66,6 +67,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         shared: SharedValues::default(),
         filters: HashMap::new(),
         keyed_splits: 0,
+        consumer_limits: BTreeMap::new(),
     };
     let (routes, routers, unrouted) = work.compile();
     let kept = work.shared.kept;
@@ -74,7 +76,6 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     if !mistakes.is_empty() {
         return Err(loaded.locate(mistakes));
     }
-    listeners::warn_of_certificates(loaded, &listeners, &mut warnings);
     warn_of_upstreams(config, &upstreams, &root.key("upstreams"), &mut warnings);
     Ok(Snapshot {
         warnings: loaded.locate(warnings).0,

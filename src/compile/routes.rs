@@ -9,10 +9,10 @@ use http::HeaderName;
 use super::paths::{bypasses, path_rules};
 use super::work::RouteCompiler;
 use crate::actions::{Action, ActionConfig, ActionContext};
-use crate::config::{self, Inherited, OneOrMany, TextRule, TextTest};
+use crate::config::{self, Inherited, TextRule, TextTest};
 use crate::filters::Chain;
 use crate::filters::Stage;
-use crate::notation::{Header, Place, nearest};
+use crate::notation::{Header, OneOrMany, Place, nearest};
 use crate::rules::routing::{
     HostPattern, PathPattern, Predicates, RouteEntry, Router, Segment, TextMatch, common_params,
 };
@@ -81,7 +81,10 @@ impl<'w> RouteCompiler<'w> {
             );
             self.warnings.add(&self.loaded.route_place(open), text);
         }
-        (routes, entries.into_iter().map(Router::new).collect(), unrouted)
+        let routers: Vec<Router> = entries.into_iter().map(Router::new).collect();
+        self.check_consumer_limits();
+        self.warn_of_routes(&routes, &routers);
+        (routes, routers, unrouted)
     }
 
     /// Returns the places of the listeners that the route is for.

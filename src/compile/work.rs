@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::config::Loaded;
 use crate::filters::{Consumers, Filter, FilterConfig, SharedValues};
 use crate::live::Live;
-use crate::notation::Mistakes;
+use crate::notation::{Mistakes, Place};
 use crate::snapshot::Listener;
 use crate::upstreams::Upstream;
 
@@ -26,4 +26,15 @@ pub struct RouteCompiler<'w> {
     pub filters: HashMap<*const FilterConfig, Option<Arc<Filter>>>,
     /// The number of splits by a key so far.
     pub keyed_splits: usize,
+    /// The limits by consumer, by the address of their settings.
+    pub consumer_limits: BTreeMap<*const FilterConfig, ConsumerLimit>,
+}
+
+/// A limit by consumer.
+pub struct ConsumerLimit {
+    pub place: Place,
+    /// Whether it is a route's own.
+    pub is_own: bool,
+    /// Whether a route that has it authenticates.
+    pub is_authenticated: bool,
 }

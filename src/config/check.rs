@@ -11,7 +11,9 @@ use super::hints;
 use super::trail::Trail;
 use super::tree::{MapKey, Node, Value};
 use super::wording::{allowed, describe_expected, is, join_words, kind_fits, unexpected, unknown_word};
-use crate::notation::{Fact, HeaderText, Mistakes, check_format, expression_of, expression_size, fact_of, nearest};
+use crate::notation::{
+    Fact, HeaderText, Mistakes, check_format, expression_of, expression_size, fact_of, nearest, spelling,
+};
 
 /// Notes the errors of `tree`, whose values become those of the kinds that are expected where only one can be meant.
 pub fn check(tree: &mut Node, schema: &Json, mistakes: &mut Mistakes) {
@@ -167,7 +169,15 @@ impl<'s> Checker<'s> {
             let is_secret = |format| fact_of(format, text) == Some(Fact::Secret) || format == HeaderText::FORMAT;
             let secret = format.is_some_and(is_secret);
             let found = if secret { String::new() } else { format!(", found \"{text}\"") };
-            mistakes.add(&place.place(), format!("expected {expected}{found}"));
+            // An expectation may have a hint behind it.
+            let (expected, hint) = expected.split_once("; ").unwrap_or((&expected, ""));
+            let right = format.filter(|_| !secret).and_then(|format| spelling(format, text));
+            let instead = match right {
+                Some(right) => format!("; write {right}"),
+                None if hint.is_empty() => String::new(),
+                None => format!("; {hint}"),
+            };
+            mistakes.add(&place.place(), format!("expected {expected}{found}{instead}"));
         }
     }
 

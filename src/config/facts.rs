@@ -430,7 +430,7 @@ mod tests {
         enum Later {
             Hmac { secret: crate::notation::Secret, name: String },
             Either(Vec<Self>),
-            Keys(crate::config::OneOrMany<crate::notation::Secret>),
+            Keys(crate::notation::OneOrMany<crate::notation::Secret>),
         }
         let later = Type::of(Box::leak(Box::new(schemars::schema_for!(Later).to_value())));
         assert!(later.key("hmac").key("secret").is_secret("x") && !later.key("hmac").key("name").is_secret("x"));

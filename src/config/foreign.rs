@@ -27,7 +27,7 @@ fn program(text: &str) -> Option<&'static str> {
 pub fn describe(text: &str, bad: BadYaml) -> BadYaml {
     let hint = match program(text) {
         Some(program) => format!(
-            "; it looks like a configuration of {program}, and this one is YAML: `portcullis demo` has a first example"
+            "; it looks like a configuration of {program}, and this one is YAML: `portcullis init` writes a first one"
         ),
         None => line_hint(text, &bad).map(|hint| format!("; {hint}")).unwrap_or_default(),
     };

@@ -18,6 +18,7 @@ mod include;
 mod listener;
 mod load;
 mod operation;
+mod published;
 mod read;
 mod redact;
 mod resilience;
@@ -50,8 +51,9 @@ pub use operation::{
     AccessLog, AdminConfig, IdentityHeadersConfig, LogFormat, LogLevel, LogOutput, Logging, ProcessConfig,
     ProcessLogFormat, Shield,
 };
+pub use published::published_schema;
 pub use resilience::{Breaker, RetryConfig, RetryWhen, SameSite, StickyConfig, UpstreamLimits};
-pub use route::{OneOrMany, PathRule, Paths, RouteConfig, TextRule, TextTest};
+pub use route::{PathRule, Paths, RouteConfig, TextRule, TextTest};
 pub use selection::{FilterLevel, Inherited, Selected, all_filters};
 pub use shown::ShownLater;
 pub use upstream::{Discovery, Timeouts, UpstreamConfig, UpstreamProtocol};

@@ -113,7 +113,7 @@ pub enum LogLevel {
 pub struct AccessLog {
     /// Where the log goes. Default `stdout`.
     pub output: LogOutput,
-    /// The file when `output` is `file`; it is opened again at every reload.
+    /// The file when `output` is `file`; it is opened again at every reload and at SIGUSR1.
     pub file: Option<FilePath>,
     /// The format of a line. Default `json`.
     pub format: LogFormat,

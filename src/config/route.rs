@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::errors::Errors;
 use super::filters::FilterEntry;
 use crate::actions::ActionConfig;
-use crate::notation::{Host, MethodName, Name, Network, Path, Pattern, Size};
+use crate::notation::{Host, MethodName, Name, Network, OneOrMany, Path, Pattern, Size};
 
 /// Which requests get which filters and action.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -81,26 +81,6 @@ pub enum PathRule {
     Reject,
     /// It is forwarded as it is.
     Keep,
-}
-
-/// One or several, written as a value or a list.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum OneOrMany<T> {
-    /// One value.
-    One(T),
-    /// Several values, any of which matches.
-    Many(Vec<T>),
-}
-
-impl<T> OneOrMany<T> {
-    /// Returns the values as a slice.
-    pub fn as_slice(&self) -> &[T] {
-        match self {
-            Self::One(one) => std::slice::from_ref(one),
-            Self::Many(many) => many,
-        }
-    }
 }
 
 /// Conditions; all that are given must hold.

@@ -54,6 +54,8 @@ reasons! {
     Upgraded: "upgraded", 101, "", grpc 0, proxy None;
     /// The route has a fixed response.
     Responded: "responded", 200, "", grpc 0, proxy None;
+    /// A file was sent, or the client has it already.
+    Served: "served", 200, "", grpc 0, proxy None;
     /// The client was redirected.
     Redirected: "redirected", 308, "", grpc 0, proxy None;
     /// The request was a CORS preflight.
@@ -72,6 +74,16 @@ reasons! {
     RouteNotFound: "route_not_found", 404, "No route matches this request", grpc 12, proxy None;
     /// The path matches a route, but not with this method.
     MethodNotAllowed: "method_not_allowed", 405, "This method is not allowed here", grpc 12, proxy None;
+    /// The route serves files, and has none of that name.
+    FileNotFound: "file_not_found", 404, "There is no such file", grpc 5, proxy None;
+    /// The file is not the one that the client expects.
+    PreconditionFailed: "precondition_failed", 412, "The file is not the one that is expected", grpc 9, proxy None;
+    /// The file does not have the range that was requested.
+    RangeNotSatisfiable: "range_not_satisfiable", 416, "The file does not have this range", grpc 11, proxy None;
+    /// The file could not be read.
+    FileFailed: "file_failed", 500, "The file could not be read", grpc 13, proxy None;
+    /// Too many files are being read.
+    FilesOverloaded: "files_overloaded", 503, "Too many files are being read", grpc 14, proxy None;
 
     /// There is no token.
     TokenMissing: "token_missing", 401, "A token is required", grpc 16, proxy None;

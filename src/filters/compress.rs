@@ -87,6 +87,17 @@ pub enum CodingName {
     Gzip,
 }
 
+impl CodingName {
+    /// Returns the coding of that name.
+    pub fn coding(self) -> Coding {
+        match self {
+            Self::Zstd => Coding::Zstd,
+            Self::Br => Coding::Br,
+            Self::Gzip => Coding::Gzip,
+        }
+    }
+}
+
 /// How much time is spent on smaller bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -163,11 +174,7 @@ impl HttpFilter for Filter {
         };
         let mut codings = Vec::new();
         for (index, name) in config.codings.iter().enumerate() {
-            let coding = match name {
-                CodingName::Zstd => Coding::Zstd,
-                CodingName::Br => Coding::Br,
-                CodingName::Gzip => Coding::Gzip,
-            };
+            let coding = name.coding();
             if codings.contains(&coding) {
                 context
                     .mistakes

@@ -30,6 +30,7 @@ use crate::exchange::Exchange;
 pub use authenticate::basic::MAX_USERNAME;
 pub use authenticate::{Authenticated, Unauthenticated};
 pub use chain::{Chain, Memories};
+pub use compress::CodingName;
 pub use consumers::{Consumers, consumer_digest};
 pub use context::{CompileContext, Identities, RouteFacts, SharedValues};
 pub use cors::announced_method;
@@ -188,4 +189,16 @@ filters! {
     MaskFields = "mask_fields": mask_fields;
     /// Encodes responses in content codings.
     Compress = "compress": compress;
+}
+
+impl FilterConfig {
+    /// Returns the limit of requests as a text, if the filter is one.
+    pub fn limit(&self) -> Option<String> {
+        if let Self::RateLimit(limit) = self { Some(limit.to_string()) } else { None }
+    }
+
+    /// Returns whether the filter counts requests by their consumer.
+    pub fn counts_by_consumer(&self) -> bool {
+        matches!(self, Self::RateLimit(limit) if limit.by.has_consumer())
+    }
 }

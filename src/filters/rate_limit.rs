@@ -43,6 +43,24 @@ fn by_address() -> LimitKeys {
     LimitKeys::One(LimitKey::Address)
 }
 
+/// Writes the limit as `100/s by consumer`.
+impl std::fmt::Display for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let word = |key: &LimitKey| match key {
+            LimitKey::Address => "address",
+            LimitKey::Consumer => "consumer",
+            LimitKey::Route => "route",
+        };
+        let by = match &self.by {
+            LimitKeys::One(key) => word(key).to_owned(),
+            LimitKeys::Several(keys) => keys.iter().map(word).collect::<Vec<_>>().join(" and "),
+            LimitKeys::Header(key) => format!("the header {}", key.header.0),
+        };
+        write!(f, "{} by {by}", self.limit.0)?;
+        self.burst.map_or(Ok(()), |burst| write!(f, ", {burst} at once"))
+    }
+}
+
 /// One property or several.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
@@ -53,6 +71,17 @@ pub enum LimitKeys {
     Several(Vec<LimitKey>),
     /// A header.
     Header(HeaderLimitKey),
+}
+
+impl LimitKeys {
+    /// Returns whether the consumer is one of the properties.
+    pub fn has_consumer(&self) -> bool {
+        match self {
+            Self::One(key) => *key == LimitKey::Consumer,
+            Self::Several(keys) => keys.contains(&LimitKey::Consumer),
+            Self::Header(_) => false,
+        }
+    }
 }
 
 /// A property by which requests are counted.

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::json::{Other, is_editable, whole_document_edits};
 use super::{BodyStep, CompileContext, HttpFilter, Needs, ResponseView, Stage};
 use crate::exchange::Edit;
-use crate::notation::Field;
+use crate::notation::{Field, spelling};
 use crate::rules::payload::{Editor, FieldPath, MemberEdit, Renames};
 
 /// What is renamed.
@@ -51,7 +51,10 @@ impl HttpFilter for Filter {
         let mut pairs: Vec<(FieldPath, &str)> = Vec::new();
         for (text, name) in &config.response {
             let place = place.key(text.clone());
-            let field = text.parse::<Field>().map_err(|wanted| format!("expected {wanted}"));
+            let field = text.parse::<Field>().map_err(|wanted| {
+                let right = spelling(Field::FORMAT, text).map(|right| format!("; write {right}")).unwrap_or_default();
+                format!("expected {wanted}{right}")
+            });
             let path = context.mistakes.take(&place, field.and_then(|field| check_pair(field.0, name)));
             pairs.extend(path.map(|path| (path, name.as_str())));
         }

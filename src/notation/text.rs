@@ -35,6 +35,7 @@ pub fn check_format(format: &str, text: &str) -> Option<Result<(), String>> {
         File::FORMAT => parses::<File>(text),
         FollowedFile::FORMAT => parses::<FollowedFile>(text),
         FilePath::FORMAT => parses::<FilePath>(text),
+        Folder::FORMAT => parses::<Folder>(text),
         SecretParameter::FORMAT => parses::<SecretParameter>(text),
         _ => return None,
     })

@@ -236,6 +236,13 @@ text_type!(
 );
 
 text_type!(
+    /// The path of a folder, whose files are read when they are asked for.
+    Folder(PathBuf), "folder", ["/srv/www"], |text| {
+        if text.is_empty() { Err("the path of a folder".to_owned()) } else { Ok(text.into()) }
+    }
+);
+
+text_type!(
     /// The name of a query parameter whose value is a credential: no log shows it.
     SecretParameter(String), "secret-parameter", ["access_token"], |text| {
         if text.is_empty() { Err("the name of a query parameter".to_owned()) } else { Ok(text.to_owned()) }
@@ -252,7 +259,7 @@ macro_rules! as_path {
     };
 }
 
-as_path!(File, FollowedFile, FilePath);
+as_path!(File, FollowedFile, FilePath, Folder);
 
 // The schema has the defaults of types that can be serialised in the form in which they are read.
 impl serde::Serialize for Listen {

@@ -83,7 +83,12 @@ impl FromStr for Rate {
 
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}s", self.count, self.period.as_secs_f64())
+        let units = [(1.0, "s"), (60.0, "m"), (3_600.0, "h"), (86_400.0, "d")];
+        let seconds = self.period.as_secs_f64();
+        match units.iter().find(|(length, _)| *length == seconds) {
+            Some((_, unit)) => write!(f, "{}/{unit}", self.count),
+            None => write!(f, "{}/{seconds}s", self.count),
+        }
     }
 }
 
@@ -97,6 +102,9 @@ mod tests {
         assert_eq!(parse_duration("1.5m"), Ok(Duration::from_secs(90)));
         assert_eq!(parse_size("1MiB"), Ok(1_048_576));
         assert_eq!(parse_size("10KB"), Ok(10_000));
+        for text in ["100/s", "5/m", "20/10s", "1/0.5s", "7/d"] {
+            assert_eq!(text.parse::<Rate>().expect("a rate").to_string(), text);
+        }
         assert_eq!("100/s".parse(), Ok(Rate { count: 100, period: Duration::from_secs(1) }));
         assert_eq!("20/10s".parse(), Ok(Rate { count: 20, period: Duration::from_secs(10) }));
         for wrong in ["", "5", "s", "1w", "-1s", "1 e", "5/", "/s", "0/s", "1/0s", "200000d"] {

@@ -180,6 +180,14 @@ impl Supervisor {
             && self.phase() == ProcessPhase::Serving
     }
 
+    /// Opens the file of the access log again, after it was renamed.
+    fn reopen_access_log(&self) {
+        match self.serving().access_log.reopen() {
+            true => log::info!("the access log is opened again"),
+            false => log::warn!("SIGUSR1 opens the access log again, which is no file here"),
+        }
+    }
+
     /// Returns the result of the last reload.
     pub fn last_reload(&self) -> ReloadState {
         self.last_reload.lock().clone()

@@ -1,5 +1,5 @@
-//! Signals: SIGHUP reloads; SIGUSR2 upgrades; SIGTERM and SIGINT drain, and a second one ends at once; SIGQUIT and
-//! SIGUSR1, which have other meanings in other gateways, are ignored with a warning.
+//! Signals: SIGHUP reloads; SIGUSR1 opens the access log again; SIGUSR2 upgrades; SIGTERM and SIGINT drain, and a
+//! second one ends at once; SIGQUIT, which has another meaning in other gateways, is ignored with a warning.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,8 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::Supervisor;
 use super::handover::start_successor;
 
-/// The warnings about signals that have other meanings in other gateways.
-const USR1: &str = "SIGUSR1 is ignored: SIGHUP opens the access log anew, as it reloads everything";
+/// The warning about a signal that has another meaning in other gateways.
 const QUIT: &str = "SIGQUIT is ignored: a process ends for a successor when that serves (SIGUSR2, `portcullis \
     upgrade`); \
                     SIGTERM drains and ends it";
@@ -82,7 +81,7 @@ pub async fn listen(signals: Signals, supervisor: Arc<Supervisor>) -> std::io::R
                 let supervisor = Arc::clone(&supervisor);
                 tokio::spawn(async move { supervisor.reload_or_pass_on().await });
             }
-            _ = rotate.recv() => log::warn!("{USR1}"),
+            _ = rotate.recv() => supervisor.reopen_access_log(),
             _ = upgrade.recv() => {
                 let supervisor = Arc::clone(&supervisor);
                 // The result is in the log.

@@ -5,7 +5,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -37,6 +37,8 @@ struct LogBuffers {
     /// One buffer for each worker.
     buffers: Box<[PerWorker<Mutex<Vec<u8>>>]>,
     stop: AtomicBool,
+    /// Whether the file is to be opened again.
+    reopen: AtomicBool,
 }
 
 /// The log of one snapshot, written out and closed with the last reference.
@@ -53,21 +55,19 @@ impl AccessLogger {
     /// # Errors
     /// When the file cannot be opened or the thread cannot be started.
     pub fn open(sink: Sink) -> std::io::Result<Self> {
-        let shared = Arc::new(LogBuffers { buffers: per_worker(Mutex::default), stop: AtomicBool::new(false) });
+        let (stop, reopen) = (AtomicBool::new(false), AtomicBool::new(false));
+        let shared = Arc::new(LogBuffers { buffers: per_worker(Mutex::default), stop, reopen });
         let out: Option<Box<dyn Write + Send>> = match &sink {
             Sink::Stdout => Some(Box::new(std::io::stdout())),
             Sink::Stderr => Some(Box::new(std::io::stderr())),
-            Sink::File(path) => Some(Box::new(OpenOptions::new().append(true).create(true).open(path)?)),
+            Sink::File(path) => Some(open_file(path)?),
             Sink::Off => None,
         };
         let writer = match out {
             Some(out) => {
-                let shared = Arc::clone(&shared);
-                Some(
-                    std::thread::Builder::new()
-                        .name("access-log".to_owned())
-                        .spawn(move || write_buffers(&shared, out))?,
-                )
+                let (shared, sink) = (Arc::clone(&shared), sink.clone());
+                let thread = std::thread::Builder::new().name("access-log".to_owned());
+                Some(thread.spawn(move || write_buffers(&shared, &sink, out))?)
             }
             None => None,
         };
@@ -78,6 +78,12 @@ impl AccessLogger {
     /// rotated.
     pub fn serves(&self, sink: &Sink) -> bool {
         self.sink == *sink && !matches!(sink, Sink::File(_))
+    }
+
+    /// Opens the file again, so that it can be rotated without a reload. Returns whether the log is a file.
+    pub fn reopen(&self) -> bool {
+        self.shared.reopen.store(true, Ordering::Release);
+        matches!(self.sink, Sink::File(_))
     }
 
     /// Returns whether nothing is logged.
@@ -123,10 +129,20 @@ impl Drop for AccessLogger {
     }
 }
 
-fn write_buffers(shared: &LogBuffers, mut out: Box<dyn Write + Send>) {
+fn open_file(path: &Path) -> std::io::Result<Box<dyn Write + Send>> {
+    Ok(Box::new(OpenOptions::new().append(true).create(true).open(path)?))
+}
+
+fn write_buffers(shared: &LogBuffers, sink: &Sink, mut out: Box<dyn Write + Send>) {
     let mut taken = Vec::new();
     let mut failing = false;
     loop {
+        if let (Sink::File(path), true) = (sink, shared.reopen.swap(false, Ordering::AcqRel)) {
+            match open_file(path) {
+                Ok(file) => out = file,
+                Err(error) => log::error!("the access log cannot be opened again, the present file stays: {error}"),
+            }
+        }
         // Read before the buffers: what was pushed before the stop is written.
         let stop = shared.stop.load(Ordering::Acquire);
         for buffer in &shared.buffers {

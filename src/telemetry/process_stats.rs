@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
 use nix::sys::time::TimeValLike;
+use nix::time::{ClockId, clock_gettime};
 use prometheus::proto::MetricFamily;
 
 use super::catalogue::{
@@ -22,7 +23,8 @@ const START_FIELD: usize = 22;
 /// The time of the start, in seconds of Unix time. It is computed once, so that it is the same at each scrape.
 static STARTED: LazyLock<Option<f64>> = LazyLock::new(|| {
     let since_boot = field(&fs::read_to_string("/proc/self/stat").ok()?, START_FIELD)? / TICKS;
-    let uptime: f64 = fs::read_to_string("/proc/uptime").ok()?.split(' ').next()?.parse().ok()?;
+    // As a system call: /proc/uptime is hidden by `ProcSubset=pid` of the unit.
+    let uptime = clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?.num_microseconds() as f64 / 1e6;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs_f64();
     Some(((now - uptime + since_boot) * 100.0).round() / 100.0)
 });

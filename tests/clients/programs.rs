@@ -18,7 +18,7 @@ const CLIENT_TIME: Duration = Duration::from_secs(30);
 
 /// Returns a command that runs a script: by its ending with Python or Node.js.
 #[track_caller]
-fn script(name: &str, arguments: &[&str]) -> Command {
+pub fn script(name: &str, arguments: &[&str]) -> Command {
     let program = if name.ends_with(".py") {
         Path::new(ROOT).join("target/clients/python/bin/python")
     } else {

@@ -188,3 +188,85 @@ fn check_prints_json_for_programs() {
     assert_eq!(wrong["errors"][1]["place"], "routes[0].nme");
     assert_eq!(wrong["errors"][1]["line"], 3);
 }
+
+#[test]
+fn explain_shows_what_decides_and_what_the_target_gets() {
+    let text = "
+listeners: [{name: main, address: 127.0.0.1:0}]
+upstreams: {users: {targets: 127.0.0.1:1}, next: {targets: 127.0.0.1:2}}
+shield: {requests_per_address: 100/s}
+defaults: {filters: [{rate_limit: {limit: 20/10s, by: {header: x-tenant}}}]}
+routes:
+  - {name: one, match: {host: a.test, path: '/u/{id}'}, action: {forward: {upstream: users, rewrite: '/v2/{id}?v=2'}}}
+  - {name: all, match: {path: '/u/*'}, body: 2MiB, action: {forward: {upstream: next, strip_prefix: /u, host: target}}}
+  - {name: get, match: {path: '/u/{x}/y', methods: [GET]}, action: {redirect: {to: 'https://{host}{path}', status: 301}}}
+  - {name: any, match: {path: '/u/{x}/y'}, action: {respond: {status: 204}}}
+";
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("c.yaml"), text).expect("written");
+    let explain = |arguments: &[&str]| {
+        let (_, out, errors) = run(&[&["explain", "-c", "c.yaml"], arguments].concat(), Some(folder.path()));
+        assert_eq!(errors, "");
+        out.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
+    };
+    let has = |lines: &[String], all: &[&str]| {
+        for line in all {
+            assert!(lines.iter().any(|known| known == line), "{line} is not in {lines:#?}");
+        }
+    };
+    has(
+        &explain(&["GET", "http://a.test/u/7?x=1"]),
+        &[
+            "one a.test /u/{id} selected",
+            "all * /u/* runner-up: matches too; decided by host: an exact one before *.suffix before any",
+            "limit: 100/s by address (shield)",
+            "limit: 20/10s by the header x-tenant (rate_limit)",
+            "limit: a request body of 100MiB (the listener's)",
+            "limit: 10000 requests at a time, and 1024 that wait for 5s (the upstream users)",
+            "request to the target: GET /v2/7?v=2&x=1",
+            "host for the target: a.test (the client's)",
+        ],
+    );
+    has(
+        &explain(&["PUT", "http://b.test/u/7/z?x=1"]),
+        &[
+            "all * /u/* selected",
+            "limit: a request body of 2MiB (the route's)",
+            "request to the target: PUT /7/z?x=1",
+            "host for the target: the target's own name",
+        ],
+    );
+    has(
+        &explain(&["GET", "http://b.test/u/7/y"]),
+        &[
+            "any * /u/{x}/y runner-up: matches too; decided by methods: a route that names some before one that names none",
+            "response: 301",
+            "location: https://b.test/u/7/y",
+        ],
+    );
+    has(&explain(&["PUT", "http://b.test/u/7/y"]), &["response: 204"]);
+}
+
+/// Of each wrong guess in tests/compile/guesses.yaml the error says what to write.
+#[test]
+fn errors_say_what_to_write_instead() {
+    let text = include_str!("../compile/guesses.txt");
+    let (mut count, mut without) = (0, Vec::new());
+    for line in text.lines().filter(|line| line.starts_with("guesses.yaml:")) {
+        count += 1;
+        let hints = [
+            "write",
+            "did you mean",
+            "is missing",
+            "belongs below",
+            "an entry of its own",
+            "file of Kong",
+            "filters of all",
+        ];
+        if !hints.iter().any(|hint| line.contains(hint)) {
+            without.push(line);
+        }
+    }
+    assert!(count > 60, "{count}");
+    assert!(without.is_empty(), "{}", without.join("\n"));
+}

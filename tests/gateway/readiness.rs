@@ -1,4 +1,4 @@
-//! The time between the end of readiness and the end of the listeners.
+//! Signals: the time between the end of readiness and the end of the listeners, and logs that are opened again.
 
 use std::time::{Duration, Instant};
 
@@ -34,4 +34,21 @@ fn the_listeners_close_once_that_time_is_over() {
     assert_eq!(gateway.wait(), Some(0));
     assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
     assert!(gateway.log().contains("drained: no connection is open"), "{}", gateway.log());
+}
+
+#[test]
+fn a_renamed_access_log_is_opened_again_without_a_reload() {
+    let gateway = with("0s");
+    let (log, renamed) = (gateway.folder.path().join("access.log"), gateway.folder.path().join("access.log.1"));
+    assert_eq!(gateway.get("/before").status, 200);
+    gateway.access_log(1);
+    std::fs::rename(&log, &renamed).expect("renamed");
+    gateway.write_config("routes: wrong");
+    gateway.signal("-USR1");
+    eventually("the new file is there", || log.exists());
+    assert_eq!(gateway.get("/after").status, 200);
+    let line = &gateway.access_log(1)[0];
+    assert_eq!(line["path"], "/after");
+    assert_eq!(std::fs::read_to_string(&renamed).expect("the old file").lines().count(), 1);
+    assert!(!gateway.log().contains("reload"), "{}", gateway.log());
 }

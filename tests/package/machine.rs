@@ -8,6 +8,8 @@ use super::harness::page::{Step, mismatch, steps};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
+const BOOT: &str = "tests/package/boot";
+
 /// A running system; it ends with its handle.
 pub struct Machine {
     /// Its files.
@@ -22,6 +24,7 @@ impl Drop for Machine {
     fn drop(&mut self) {
         let _ = self.boot.kill();
         let _ = self.boot.wait();
+        let _ = Command::new(Path::new(ROOT).join(BOOT)).arg(self.folder.path()).arg("clean").status();
     }
 }
 
@@ -55,7 +58,7 @@ impl Machine {
     /// Boots a fresh system.
     pub fn boot() -> Self {
         let folder = fresh_system();
-        let boot = Command::new(Path::new(ROOT).join("tests/package/boot"))
+        let boot = Command::new(Path::new(ROOT).join(BOOT))
             .arg(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -15,7 +15,6 @@ use crate::notation::{Place, nearest};
 use crate::rules::balance::{Algorithm, Balancer, Seat, hash_key};
 use crate::rules::identity::RequestKey;
 use crate::rules::path::hides_dot_segments;
-use crate::rules::routing::PathPattern;
 use crate::upstreams::{Class, Upstream};
 
 pub use config::Config;
@@ -157,6 +156,26 @@ impl HttpAction for Forward {
     }
 }
 
+impl Forward {
+    /// Returns the path and the query for the target, where they differ from those of the request.
+    pub fn changed_target(&self, path: &str, query: Option<&str>, view: &RequestView<'_>) -> Option<String> {
+        let changed = match &self.path {
+            PathEdit::Keep => return None,
+            PathEdit::Strip(prefix) => match path.strip_prefix(prefix.as_str()) {
+                Some("") => "/".to_owned(),
+                Some(rest) if rest.starts_with('/') => rest.to_owned(),
+                _ => return None,
+            },
+            PathEdit::Rewrite(template) => template.fill_text(view),
+        };
+        Some(match query {
+            // The rewritten target may have a query of its own, which the client's follows.
+            Some(query) => format!("{changed}{}{query}", if changed.contains('?') { '&' } else { '?' }),
+            None => changed,
+        })
+    }
+}
+
 /// Returns whether a request target that was filled in has a path with dot segments.
 fn leads_elsewhere(target: &str) -> bool {
     hides_dot_segments(target.split('?').next().unwrap_or_default())
@@ -245,17 +264,10 @@ fn mirror(mirror: &MirrorConfig, context: &mut ActionContext<'_>) -> Option<Mirr
 }
 
 fn path_edit(forward: &ForwardTo, context: &mut ActionContext<'_>) -> PathEdit {
-    let entries = context.entries;
     match (&forward.strip_prefix, &forward.rewrite) {
         (None, None) => PathEdit::Keep,
         (Some(prefix), None) => {
-            let place = context.place.key("strip_prefix");
-            let fine = prefix.starts_with('/') && !prefix.ends_with('/') && prefix.parse::<PathPattern>().is_ok();
-            if !fine || prefix.contains(['*', '{', '~']) {
-                context.mistakes.add(&place, format!("expected a prefix such as /api, found \"{prefix}\""));
-            } else if !entries.iter().any(|entry| entry.path.may_begin_with(prefix)) {
-                context.warnings.add(&place, "no path of this route begins with it: nothing is stripped");
-            }
+            context.check_strip_prefix(prefix);
             PathEdit::Strip(prefix.clone())
         }
         (None, Some(text)) => {

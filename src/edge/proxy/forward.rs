@@ -131,20 +131,8 @@ fn write_prefix(headers: &mut HeaderMap, forward: &Forward, trusted: bool) {
 }
 
 fn set_path(came: &RequestHeader, request: &mut RequestHeader, forward: &Forward, ctx: &Context) -> Result<()> {
-    let path = request.uri.path();
-    let changed = match &forward.path {
-        PathEdit::Keep => return Ok(()),
-        PathEdit::Strip(prefix) => match path.strip_prefix(prefix.as_str()) {
-            Some("") => "/".to_owned(),
-            Some(rest) if rest.starts_with('/') => rest.to_owned(),
-            _ => return Ok(()),
-        },
-        PathEdit::Rewrite(template) => template.fill_text(&ctx.view(came)),
-    };
-    let target = match request.uri.query() {
-        // The rewritten target may have a query of its own, which the client's follows.
-        Some(query) => format!("{changed}{}{query}", if changed.contains('?') { '&' } else { '?' }),
-        None => changed,
+    let Some(target) = forward.changed_target(request.uri.path(), request.uri.query(), &ctx.view(came)) else {
+        return Ok(());
     };
     let mut parts = request.uri.clone().into_parts();
     let malformed = |_| Error::explain(ErrorType::InternalError, "the rewritten path is malformed");

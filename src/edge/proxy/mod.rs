@@ -5,6 +5,7 @@ mod connect;
 mod context;
 mod deadline;
 mod failure;
+mod files;
 mod finish;
 mod forward;
 mod hop_by_hop;

@@ -65,13 +65,7 @@ impl Gateway {
             chain.on_head(&mut response, &view, &mut ctx.memories);
         }
         let bodiless = session.req_header().method == Method::HEAD || body.is_empty();
-        // Checked before the response is written, because that ends what can be asked of the request. On HTTP/2 the
-        // stream itself drains the rest of its body.
-        if has_short_rest(session) {
-            // Pingora drains the rest when the response is sent, and keeps the connection.
-            session.set_close_on_response_before_downstream_finish(false);
-            session.set_total_drain_timeout(Some(BODY_DRAIN_TIMEOUT));
-        }
+        drain_short_rest(session);
         // Sent as tasks: on HTTP/2 Pingora's `write_response_header` loses that the head is the end.
         let mut tasks = vec![HttpTask::Header(Box::new(response), bodiless)];
         if !bodiless {
@@ -87,6 +81,16 @@ const BODY_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The longest body that is drained so that the connection can be reused.
 const MAX_DRAINED_BODY: u64 = 64 * 1024;
+
+/// Has the rest of a short request body drained once the response is sent. Called before the response is written,
+/// because that ends what can be asked of the request. On HTTP/2 the stream itself drains the rest of its body.
+pub(super) fn drain_short_rest(session: &mut Session) {
+    if has_short_rest(session) {
+        // Pingora drains the rest when the response is sent, and keeps the connection.
+        session.set_close_on_response_before_downstream_finish(false);
+        session.set_total_drain_timeout(Some(BODY_DRAIN_TIMEOUT));
+    }
+}
 
 /// Returns whether the rest of the body is to be drained: its length is known and short. Otherwise the connection is
 /// closed after the response. A client that waits for 100 (Continue) may send its body or not, so it is unknown what

@@ -1,5 +1,7 @@
 //! The choice of a content coding (RFC 9110, sections 8.4.1 and 12.5.3).
 
+use smallvec::SmallVec;
+
 /// A content coding that the gateway can apply to a body and decode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Coding {
@@ -67,6 +69,18 @@ pub fn choose<'v>(values: impl IntoIterator<Item = &'v [u8]>, offered: &[Coding]
     best.0
 }
 
+/// Returns those of `offered` that the client prefers to the body as it is, in the order in which [`choose`] would
+/// choose them.
+pub fn rank(values: &[&[u8]], offered: &[Coding]) -> SmallVec<[Coding; 3]> {
+    let mut left: SmallVec<[Coding; 3]> = offered.into();
+    let mut ranked = SmallVec::new();
+    while let Some(best) = choose(values.iter().copied(), &left) {
+        ranked.push(best);
+        left.retain(|coding| *coding != best);
+    }
+    ranked
+}
+
 /// Parses a member such as `gzip;q=0.5`.
 pub(super) fn read_member(member: &[u8]) -> Option<(&str, Weight)> {
     let mut parts = std::str::from_utf8(member).ok()?.split(';').map(str::trim);
@@ -97,6 +111,19 @@ mod tests {
 
     fn chosen(value: &str) -> Option<&'static str> {
         choose([value.as_bytes()], &Coding::ALL).map(Coding::name)
+    }
+
+    #[test]
+    fn the_order_of_preference() {
+        for (value, wanted) in [
+            ("", &[][..]),
+            ("gzip, br", &[Coding::Br, Coding::Gzip]),
+            ("gzip, br;q=0.5, identity;q=0.7", &[Coding::Gzip]),
+            ("*", &Coding::ALL),
+            ("gzip;q=0, *", &[Coding::Zstd, Coding::Br]),
+        ] {
+            assert_eq!(rank(&[value.as_bytes()], &Coding::ALL).as_slice(), wanted, "{value}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod scan;
 mod step;
 mod strip;
 
-pub use accept::{Coding, choose as choose_coding};
+pub use accept::{Coding, choose as choose_coding, rank as rank_codings};
 pub use decode::Decoder;
 pub use encode::{CompressionLevel, Encoder};
 pub use fields::{FieldPath, Fields};

@@ -35,10 +35,23 @@ impl FromStr for HostPattern {
         if !v6 && name.contains(':') {
             return Err("a host without a port".to_owned());
         }
+        if matches!(name.chars().next(), Some('.')) || name == "_" || name.ends_with('.') {
+            return Err("a host name such as api.example.com, *.example.com or *".to_owned());
+        }
         if name.is_empty() || !(v6 || name.chars().all(fine)) {
             return Err("a host name such as api.example.com, *.example.com or *".to_owned());
         }
         Ok(if name.len() == lower.len() { Self::Exact(lower) } else { Self::Below(name.to_owned()) })
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::Below(suffix) => write!(f, "*.{suffix}"),
+            Self::Exact(name) => f.write_str(name),
+        }
     }
 }
 
@@ -153,6 +166,9 @@ impl PathPattern {
                 Err("a parameter name of letters, digits and _ within {}".to_owned())
             };
         }
+        if step.strip_prefix(':').is_some_and(|name| name.starts_with(|c: char| c.is_ascii_alphabetic())) {
+            return Err("a parameter as {name}, or a regular expression behind a ~".to_owned());
+        }
         if step.contains(['{', '}', '*']) {
             return Err("a segment that is a text, {name} or *, not a mixture (or use ~ and an expression)".to_owned());
         }
@@ -170,6 +186,18 @@ impl PathPattern {
             return Err(format!("a path in the form in which it arrives; write {:?} for {step:?}", &normal[1..]));
         }
         Ok(Segment::Literal(step.to_owned()))
+    }
+
+    /// Returns a path that the pattern matches, with a segment for each parameter that is no literal of any pattern;
+    /// none for a regular expression.
+    pub fn sample(&self) -> Option<String> {
+        let Self::Segments { segments, .. } = self else { return None };
+        let step = |segment: &Segment| match segment {
+            Segment::Literal(text) => format!("/{text}"),
+            Segment::Param(_) => "/{}".to_owned(),
+        };
+        let path: String = segments.iter().map(step).collect();
+        Some(if path.is_empty() { "/".to_owned() } else { path })
     }
 
     /// Returns the names of the pattern's parameters; for an expression those of its groups, which also have numbers
@@ -307,24 +335,28 @@ mod tests {
         assert_eq!("*.example.com".parse(), Ok(HostPattern::Below("example.com".into())));
         assert_eq!("*".parse(), Ok(HostPattern::Any));
         assert_eq!("[::1]".parse(), Ok(HostPattern::Exact("[::1]".into())));
-        for wrong in ["", "a.*.b", "a:80", "a b", "*x.com", "é.com"] {
+        for wrong in ["", "a.*.b", "a:80", "a b", "*x.com", "é.com", ".a.com", "_", "a.com."] {
             assert!(wrong.parse::<HostPattern>().is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn paths() {
-        for right in ["/", "/a", "/a/", "/a/{id}", "/a/*/b", "/*", "/a/*", "~^/x", "/a%2Fb"] {
+        for right in ["/", "/v1/users:batch", "/a/:8", "/a", "/a/", "/a/{id}", "/a/*/b", "/*", "/a/*", "~^/x", "/a%2Fb"]
+        {
             let parsed: PathPattern = right.parse().unwrap_or_else(|e| panic!("{right}: {e}"));
             assert_eq!(parsed.to_string(), right);
         }
-        for wrong in ["", "a", "/a?b", "/a//b", "/../a", "/a{x}", "/{x}/{x}", "/{}", "/%41", "/a%2fb", "~(", "/a b"] {
+        for wrong in
+            ["", "a", "/a?b", "/a//b", "/../a", "/a{x}", "/{x}/{x}", "/{}", "/%41", "/a%2fb", "~(", "/a b", "/c/:id"]
+        {
             assert!(wrong.parse::<PathPattern>().is_err(), "{wrong}");
         }
         for dotted in ["/a/../b", "/%2e/b", "/a/.%2E"] {
             assert!(dotted.parse::<PathPattern>().is_err_and(|why| why.contains("dotted segments")), "{dotted}");
         }
         let pattern: PathPattern = "/v/{a}/x/{b}".parse().expect("fine");
+        assert_eq!(pattern.sample().as_deref(), Some("/v/{}/x/{}"));
         assert_eq!(pattern.params("/v/1/x/2").collect::<Vec<_>>(), [("a", "1"), ("b", "2")]);
         let pattern: PathPattern = "~^/v(?<version>[0-9]+)/([a-z]+)".parse().expect("fine");
         assert_eq!(pattern.param_names(), ["version", "1", "2"]);

@@ -75,6 +75,28 @@ impl RouteEntry {
         Rank(self)
     }
 
+    /// Returns the criterion by which one of two entries that match a request precedes the other.
+    pub fn criterion(&self, other: &Self) -> &'static str {
+        let (own, others) = (self.predicates.weight(), other.predicates.weight());
+        if self.host != other.host {
+            "host: an exact one before *.suffix before any"
+        } else if self.path != other.path {
+            "path: a whole one before an expression before a prefix, and the longer before the shorter"
+        } else if own.0 != others.0 {
+            "methods: a route that names some before one that names none"
+        } else if own.1 != others.1 {
+            "headers: the route with more conditions"
+        } else if own.2 != others.2 {
+            "cookies: the route with more conditions"
+        } else if own.3 != others.3 {
+            "query: the route with more conditions"
+        } else if own.4 != others.4 {
+            "client: the narrower network"
+        } else {
+            "order: the earlier place in the configuration"
+        }
+    }
+
     /// Returns whether a request could match both entries with only their order to decide between them.
     pub fn conflicts(&self, other: &Self) -> bool {
         self.host == other.host && self.path == other.path && self.predicates.conflicts(&other.predicates)
@@ -167,6 +189,11 @@ impl Router {
     /// Returns the entry of an index that [`Router::find`] returned.
     pub fn entry(&self, index: usize) -> &RouteEntry {
         &self.entries[index]
+    }
+
+    /// Returns all entries.
+    pub fn entries(&self) -> &[RouteEntry] {
+        &self.entries
     }
 
     /// Finds the first match in the order of precedence.

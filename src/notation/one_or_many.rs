@@ -1,0 +1,24 @@
+//! A list that may be written as one value.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// One or several, written as a value or a list.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum OneOrMany<T> {
+    /// One value.
+    One(T),
+    /// Several values, any of which matches.
+    Many(Vec<T>),
+}
+
+impl<T> OneOrMany<T> {
+    /// Returns the values as a slice.
+    pub fn as_slice(&self) -> &[T] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+}
