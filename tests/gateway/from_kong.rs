@@ -1,5 +1,5 @@
-//! conf/examples/from-kong: what Kong does by its file, the gateway does by the counterpart. Kong itself is not there to
-//! be compared with: the expectations are those of its documentation.
+//! conf/examples/from-kong: what Kong does by its file, the gateway does by the counterpart. Kong itself is not there
+//! to compare it with: the expectations are those of its documentation.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
