@@ -46,7 +46,10 @@ const HANDOVER_LINGER: Duration = Duration::from_millis(300);
 /// The time-out for a body, and for comparisons in progress.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The number of concurrent comparisons.
+/// The error where other comparisons are under way.
+const BUSY: &str = "other comparisons are under way: try again";
+
+/// The number of concurrent comparisons, and of other documents of the size of the configuration.
 static DIFFS: Semaphore = Semaphore::const_new(1);
 
 /// The maximum size of a configuration that is sent for comparison.
@@ -137,7 +140,8 @@ pub async fn serve(
                 async move {
                     let pretty = is_pretty(&request);
                     let response = respond(request, process, &connection, is_local).await;
-                    Ok::<_, Infallible>(if pretty { indented(response) } else { response }.map(Full::new))
+                    let response = if pretty { indented(response).await } else { response };
+                    Ok::<_, Infallible>(response.map(Full::new))
                 }
             });
             let mut http = hyper::server::conn::http1::Builder::new();
@@ -171,14 +175,20 @@ fn is_pretty(request: &Request<Incoming>) -> bool {
 }
 
 /// Returns the response with its JSON on several lines.
-fn indented(response: AdminResponse) -> AdminResponse {
+async fn indented(response: AdminResponse) -> AdminResponse {
     if response.headers().get(CONTENT_TYPE).is_none_or(|kind| kind != JSON) {
         return response;
     }
-    response.map(|body| match serde_json::from_slice::<serde_json::Value>(&body) {
-        Ok(document) => format!("{document:#}\n").into(),
-        Err(_) => body,
-    })
+    let (head, body) = response.into_parts();
+    let compact = body.clone();
+    let indent =
+        move || serde_json::from_slice::<serde_json::Value>(&compact).map(|document| format!("{document:#}\n"));
+    // In a thread of its own, since health checks and signals are handled in this one.
+    let body = match tokio::task::spawn_blocking(indent).await {
+        Ok(Ok(text)) => text.into(),
+        _ => body,
+    };
+    Response::from_parts(head, body)
 }
 
 /// The media type of JSON (RFC 8259, section 11).
@@ -234,8 +244,8 @@ async fn respond(
         (&Method::GET, "/metrics") => views::metrics(process),
         (&Method::GET, "/upstreams") => document(StatusCode::OK, &views::upstreams(process)),
         (&Method::GET, "/key_sets") => document(StatusCode::OK, &views::key_sets(process)),
-        (&Method::GET, "/routes") => document(StatusCode::OK, &views::routes(process)),
-        (&Method::GET, "/config") => document(StatusCode::OK, &process.shown().0.document()),
+        (&Method::GET, "/routes") => large(shared, views::routes).await,
+        (&Method::GET, "/config") => large(shared, |process| process.shown().0.document()).await,
         (&Method::GET, "/reasons") => document(StatusCode::OK, &views::reasons()),
         (&Method::GET, "/process") => document(StatusCode::OK, &views::process(process)),
         (&Method::GET, "/") => document(StatusCode::OK, &endpoints::list()),
@@ -247,6 +257,16 @@ async fn respond(
             None => document(StatusCode::NOT_FOUND, &json!({"known": endpoints::list()})),
         },
     }
+}
+
+/// Returns a document that takes a while to make of a large configuration.
+async fn large(process: Arc<dyn ManagedProcess>, view: fn(&dyn ManagedProcess) -> serde_json::Value) -> AdminResponse {
+    let Ok(_turn) = tokio::time::timeout(BODY_TIMEOUT, DIFFS.acquire()).await else {
+        return document(StatusCode::SERVICE_UNAVAILABLE, &json!({"error": BUSY}));
+    };
+    // In a thread of its own, since health checks and signals are handled in this one.
+    let made = tokio::task::spawn_blocking(move || document(StatusCode::OK, &view(&*process))).await;
+    made.unwrap_or_else(|_| document(StatusCode::INTERNAL_SERVER_ERROR, &json!({"error": "a defect of the gateway"})))
 }
 
 async fn reload(process: Arc<dyn ManagedProcess>) -> AdminResponse {
@@ -303,7 +323,7 @@ async fn reject(request: Request<Incoming>, status: StatusCode, why: &str) -> Ad
 async fn diff(request: Request<Incoming>, process: &dyn ManagedProcess) -> AdminResponse {
     // A large one takes a hundred times its size for a while.
     let Ok(_turn) = tokio::time::timeout(BODY_TIMEOUT, DIFFS.acquire()).await else {
-        return reject(request, StatusCode::SERVICE_UNAVAILABLE, "other comparisons are under way: try again").await;
+        return reject(request, StatusCode::SERVICE_UNAVAILABLE, BUSY).await;
     };
     let body = http_body_util::Limited::new(request.into_body(), MAX_CONFIGURATION).collect();
     let body = tokio::time::timeout(BODY_TIMEOUT, body)

@@ -28,6 +28,7 @@ pub fn process(process: &dyn ManagedProcess) -> Value {
     let listeners = process.listeners().into_iter().map(|(name, address)| json!({"name": name, "address": address}));
     json!({
         "version": env!("CARGO_PKG_VERSION"),
+        "commit": env!("PORTCULLIS_COMMIT"),
         "pid": std::process::id(),
         "started": rfc3339(process.started()),
         "file": process.source(),

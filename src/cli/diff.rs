@@ -32,10 +32,11 @@ impl Diff {
     }
 
     fn compare(&self) -> Result<Comparison, CommandFailed> {
-        let gateway = self.operator.load().and_then(|loaded| self.operator.gateway(loaded.as_ref()))?;
+        let loaded = self.operator.load()?;
+        let gateway = self.operator.gateway(loaded.as_ref())?;
         match self.operator.same_file(&gateway)? {
             (SameFile::Yes, _) => comparison(gateway.call(Method::POST, "/diff", Vec::new())?),
-            (SameFile::No | SameFile::Unknown, _) => self.operator.compare(&self.operator.load_valid()?),
+            (SameFile::No | SameFile::Unknown, _) => self.operator.compare(&self.operator.validated(loaded)?),
         }
     }
 }

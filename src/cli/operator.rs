@@ -101,13 +101,14 @@ impl Operator {
         Ok(Some(loaded))
     }
 
-    /// Loads the configuration, which must have no errors.
+    /// Returns what [`Self::load`] has loaded, if it has no errors.
     ///
     /// # Errors
     /// 2 when it has errors, or there is none; the errors have been printed.
-    pub fn load_valid(&self) -> Result<Loaded, CommandFailed> {
+    pub fn validated(&self, loaded: Option<Loaded>) -> Result<Loaded, CommandFailed> {
         crate::tls::install_provider();
-        let loaded = super::load_file(&self.file()).map_err(print_mistakes)?;
+        let again = || super::load_file(&self.file()).map_err(print_mistakes);
+        let loaded = loaded.map_or_else(again, Ok)?;
         compile(&loaded, &Live::default()).map_err(print_mistakes)?;
         Ok(loaded)
     }
@@ -166,11 +167,9 @@ impl Operator {
     /// As for [`RunningGateway::request`].
     pub fn same_file(&self, gateway: &RunningGateway) -> Result<(SameFile, PathBuf), CommandFailed> {
         let there = gateway.file()?.unwrap_or_default();
-        let same = match &self.config {
-            Some(here) => same_file(&there, here),
-            None => SameFile::Yes,
-        };
-        Ok((same, there))
+        // A gateway that is named without a file is asked about its own.
+        let is_its_own = self.config.is_none() && self.admin.is_some();
+        Ok((if is_its_own { SameFile::Yes } else { same_file(&there, &self.file()) }, there))
     }
 
     /// Compares the running gateway's configuration with this one.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ahash::AHashMap;
 use rustls::sign::CertifiedKey;
@@ -10,6 +11,7 @@ use crate::config::{self, Loaded, Protocol, TlsVersion};
 use crate::notation::{AdminAddress, Mistakes, Place};
 use crate::snapshot::{ConnectionLimits, HttpListener, Limits, Listener, ListenerSpec, Transport};
 use crate::telemetry::metrics::CertificateState;
+use crate::telemetry::rfc3339;
 use crate::tls::{ServerSettings, chain_and_key, expiry, validity};
 
 /// The most listeners of a configuration.
@@ -165,6 +167,31 @@ pub fn certificate_states(loaded: &Loaded, listeners: &[Listener]) -> Vec<Certif
         }
     }
     states
+}
+
+/// The time before its expiry from which a certificate is warned of.
+const EXPIRY_WARNING: i64 = 14 * 86_400;
+
+/// Warns of certificates that have expired, or do so soon.
+pub fn warn_of_certificates(loaded: &Loaded, listeners: &[Listener], warnings: &mut Mistakes) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs().cast_signed());
+    for (index, listener) in listeners.iter().enumerate() {
+        let pairs = listener.http().and_then(|http| http.tls.as_ref()).map_or(&[][..], |(_, pairs)| pairs);
+        for (number, pair) in pairs.iter().enumerate() {
+            let Some(end) = pair.cert.first().and_then(|own| expiry(own)) else { continue };
+            let left = end - now;
+            if left >= EXPIRY_WARNING {
+                continue;
+            }
+            let date = rfc3339(UNIX_EPOCH + Duration::from_secs(end.max(0).cast_unsigned()));
+            let text = match left {
+                ..=0 => format!("has expired, at {date}: clients reject it"),
+                _ => format!("expires in {} days, at {date}: renew it, and reload", left / 86_400),
+            };
+            let place = loaded.listener_place(index).key("tls").key("certificates").index(number).key("cert");
+            warnings.add(&place, text);
+        }
+    }
 }
 
 fn certificates(loaded: &Loaded, tls: &config::Tls, place: &Place, mistakes: &mut Mistakes) -> Vec<Arc<CertifiedKey>> {

@@ -76,6 +76,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     if !mistakes.is_empty() {
         return Err(loaded.locate(mistakes));
     }
+    listeners::warn_of_certificates(loaded, &listeners, &mut warnings);
     warn_of_upstreams(config, &upstreams, &root.key("upstreams"), &mut warnings);
     Ok(Snapshot {
         warnings: loaded.locate(warnings).0,

@@ -13,9 +13,9 @@ use tokio::sync::watch as channel;
 use super::admin_socket::{AdminSocket, SocketFile};
 use super::background::Background;
 use super::handover::{self, Follower, Predecessor, PreparedSocket, check_not_taken};
-use super::reload::{access_log_error, shown_soon, start_background_tasks};
+use super::reload::{access_log_error, shown_soon};
 use super::sockets::for_listeners;
-use super::start_report::{log_down_targets, log_start};
+use super::start_report::{log_start, run_first_round};
 use super::watch::FileStamps;
 use super::{ConfigSource, ProcessPhase, ReloadState, Supervisor, activation, notify, signals};
 use crate::admin::AdminListenerState;
@@ -194,14 +194,13 @@ async fn begin(
     predecessor: Option<&Arc<Predecessor>>,
 ) -> Result<Started, StartError> {
     let known = Arc::clone(&live);
-    let compiled = read_in_background(&background, move || compile(&loaded, &known).map(|snapshot| (loaded, snapshot)));
-    let (loaded, snapshot) = compiled.await?;
+    let work = move || compile(&loaded, &known).map(|snapshot| (loaded, snapshot));
+    let (loaded, snapshot) = read_in_background(&background, work).await?;
     log_start(&source, &snapshot);
     let resources = acquire_resources(&loaded, &snapshot, &mut inherited, predecessor)?;
     let had = addresses(&inherited);
     let bound = for_listeners(&snapshot, inherited).map_err(|m| StartError::Other(loaded.locate(m).to_string()))?;
-    start_background_tasks(&snapshot).await;
-    log_down_targets(&snapshot);
+    run_first_round(&snapshot).await;
     check_not_ending()?;
     if let Some(predecessor) = predecessor {
         // From here to the first accept the old process accepts nothing: nothing slow may be done here.

@@ -1,7 +1,7 @@
 //! What the log says about a start: what runs, and which targets are down.
 
 use super::ConfigSource;
-use super::reload::log_warnings;
+use super::reload::{log_warnings, start_background_tasks};
 use crate::snapshot::Snapshot;
 use crate::telemetry::apply_log_settings;
 
@@ -11,13 +11,16 @@ const MAX_NAMED_TARGETS: usize = 50;
 /// Logs the version, the process id and the file, and the warnings about it, as it says itself.
 pub fn log_start(source: &ConfigSource, snapshot: &Snapshot) {
     apply_log_settings(snapshot.process_log);
-    let (version, pid, file) = (env!("CARGO_PKG_VERSION"), std::process::id(), source.name());
-    log::info!("portcullis {version} starts as process {pid} with {file}");
+    let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("PORTCULLIS_COMMIT"));
+    let (pid, file) = (std::process::id(), source.name());
+    log::info!("portcullis {version} (commit {commit}) starts as process {pid} with {file}");
     log_warnings(snapshot);
 }
 
-/// Logs which targets do not pass their health checks at the start, and which upstreams have no target.
-pub fn log_down_targets(snapshot: &Snapshot) {
+/// Starts the background tasks and waits for their first round. Logs which targets do not pass their health checks at
+/// the start, and which upstreams have no target.
+pub async fn run_first_round(snapshot: &Snapshot) {
+    start_background_tasks(snapshot).await;
     let lines = down_targets(snapshot);
     lines.iter().take(MAX_NAMED_TARGETS).for_each(|line| log::warn!("{line}"));
     if lines.len() > MAX_NAMED_TARGETS {

@@ -35,11 +35,8 @@ const NONE: &str = "(none)";
 /// The maximum number of files that are named after a rejected reload.
 const MAX_BAD_FILES: usize = 10;
 
-/// The commit that the binary was built from, where the build knows it.
-const COMMIT: &str = match option_env!("PORTCULLIS_COMMIT") {
-    Some(commit) => commit,
-    None => "",
-};
+/// The commit that the binary was built from.
+const COMMIT: &str = env!("PORTCULLIS_COMMIT");
 
 /// These metrics tell how reloads ended, and when the present configuration was loaded.
 #[derive(Debug)]

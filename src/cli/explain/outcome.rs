@@ -109,6 +109,7 @@ impl Selection<'_> {
                 );
                 lines
             }
+            ActionOutcome::File(file) => vec![format!("file: {}", file.name)],
             ActionOutcome::Reject(rejection) => {
                 let reason = rejection.reason;
                 vec![format!("response: {} {}", reason.status(), reason.code())]

@@ -1,5 +1,7 @@
 //! The name of a file below a root, from the path of a request.
 
+use std::fmt;
+
 /// The folder of RFC 8615, which is the only name with a leading dot that is served.
 const WELL_KNOWN: &[u8] = b".well-known";
 
@@ -14,6 +16,13 @@ pub struct FileName {
     bytes: Vec<u8>,
     /// Whether the path ends with a slash: it names a folder.
     is_folder: bool,
+}
+
+impl fmt::Display for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.bytes))?;
+        f.write_str(if self.is_folder && !self.bytes.is_empty() { "/" } else { "" })
+    }
 }
 
 impl FileName {
