@@ -1,5 +1,5 @@
-//! The gateway between clients and servers of other people: curl, httpx, python h2, grpcio, grpc-js and
-//! Node.js, and Prometheus that scrapes it. `.ci/setup clients` installs them; the scripts are in tests/clients.
+//! The gateway between clients and servers of other people: curl, httpx, python h2, grpcio, grpc-js and Node.js, beside
+//! nginx, and scraped by Prometheus. `.ci/setup clients` installs them; the scripts are in tests/clients.
 
 #![allow(
     clippy::expect_used,
@@ -22,6 +22,10 @@ mod grpc;
 mod informational;
 #[path = "clients/malformed.rs"]
 mod malformed;
+#[path = "clients/nginx.rs"]
+mod nginx;
+#[path = "clients/nginx_cases.rs"]
+mod nginx_cases;
 #[path = "clients/pairings.rs"]
 mod pairings;
 #[path = "clients/passwords.rs"]

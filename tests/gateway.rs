@@ -49,6 +49,8 @@ mod first_hour;
 mod frames;
 #[path = "gateway/framing.rs"]
 mod framing;
+#[path = "gateway/from_kong.rs"]
+mod from_kong;
 #[path = "gateway/handover.rs"]
 mod handover;
 #[path = "gateway/http2.rs"]

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ahash::AHashMap;
 use rustls::sign::CertifiedKey;
@@ -11,14 +10,13 @@ use crate::config::{self, Loaded, Protocol, TlsVersion};
 use crate::notation::{AdminAddress, Mistakes, Place};
 use crate::snapshot::{ConnectionLimits, HttpListener, Limits, Listener, ListenerSpec, Transport};
 use crate::telemetry::metrics::CertificateState;
-use crate::telemetry::rfc3339;
-use crate::tls::{ServerSettings, chain_and_key, expiry, validity};
+use crate::tls::{ServerSettings, chain_and_key, validity};
 
 /// The most listeners of a configuration.
 const MAX_LISTENERS: usize = 1_000;
 
 /// Returns the listeners, with every error in them among `mistakes`.
-pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes) -> Vec<Listener> {
+pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes, warnings: &mut Mistakes) -> Vec<Listener> {
     let mut out = Vec::new();
     if loaded.config.listeners.len() > MAX_LISTENERS {
         let text =
@@ -51,6 +49,12 @@ pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes) -> Vec<Listener> {
             && overlaps(address, admin)
         {
             mistakes.add(&Place::default().key("admin").key("address"), address_taken(&place, address != admin));
+        }
+        if let (ListenerSpec::Http(http), Some(tls)) = (&compiled.kind, &listener.tls)
+            && let Some((_, certificates)) = &http.tls
+            && certificates.len() == tls.certificates.len()
+        {
+            warn_of_validity(certificates, &place.key("tls").key("certificates"), warnings);
         }
         out.push(compiled);
     }
@@ -124,6 +128,28 @@ fn http(loaded: &Loaded, listener: &config::ListenerConfig, place: &Place, mista
     HttpListener { http1, http2, tls, limits }
 }
 
+/// The time before the end of a certificate in which its end is a warning; of a short-lived one the last third.
+const SOON: i64 = 14 * 86_400;
+
+/// Warns of certificates that are not valid now, or not for long.
+fn warn_of_validity(certificates: &[Arc<CertifiedKey>], place: &Place, warnings: &mut Mistakes) {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
+    for (index, certificate) in certificates.iter().enumerate() {
+        let Some((from, to)) = validity(certificate) else { continue };
+        let day = |at| chrono::DateTime::from_timestamp(at, 0).unwrap_or_default().format("%Y-%m-%d").to_string();
+        let text = if to <= now {
+            format!("the certificate expired on {}: clients reject it", day(to))
+        } else if from > now {
+            format!("the certificate is not valid before {}: clients reject it", day(from))
+        } else if to - now < SOON.min((to - from) / 3) {
+            format!("the certificate expires on {}, in {} days", day(to), (to - now) / 86_400)
+        } else {
+            continue;
+        };
+        warnings.add(&place.index(index), text);
+    }
+}
+
 /// Returns when each certificate expires.
 pub fn certificate_states(loaded: &Loaded, listeners: &[Listener]) -> Vec<CertificateState> {
     let mut states: Vec<CertificateState> = Vec::new();
@@ -131,7 +157,7 @@ pub fn certificate_states(loaded: &Loaded, listeners: &[Listener]) -> Vec<Certif
         let files = written.tls.iter().flat_map(|tls| &tls.certificates);
         let pairs = listener.http().and_then(|http| http.tls.as_ref()).map_or(&[][..], |(_, pairs)| pairs);
         for (file, pair) in files.zip(pairs) {
-            let Some(expires) = pair.cert.first().and_then(|own| expiry(own)) else { continue };
+            let Some((_, expires)) = validity(pair) else { continue };
             let file = loaded.redact(&file.cert.0.display().to_string());
             if !states.iter().any(|one| one.file == file && one.listener == listener.name) {
                 states.push(CertificateState { listener: listener.name.clone(), file, expires });
@@ -139,33 +165,6 @@ pub fn certificate_states(loaded: &Loaded, listeners: &[Listener]) -> Vec<Certif
         }
     }
     states
-}
-
-/// The time before its expiry from which a certificate is warned of; of a short-lived one the last third.
-const EXPIRY_WARNING: i64 = 14 * 86_400;
-
-/// Warns of certificates that have expired, or do so soon, and of those that are not valid yet.
-pub fn warn_of_certificates(loaded: &Loaded, listeners: &[Listener], warnings: &mut Mistakes) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs().cast_signed());
-    for (index, listener) in listeners.iter().enumerate() {
-        let pairs = listener.http().and_then(|http| http.tls.as_ref()).map_or(&[][..], |(_, pairs)| pairs);
-        for (number, pair) in pairs.iter().enumerate() {
-            let Some(end) = pair.cert.first().and_then(|own| expiry(own)) else { continue };
-            let start = validity(pair).map_or(0, |(start, _)| start);
-            let left = end - now;
-            if start <= now && left >= EXPIRY_WARNING.min(end.saturating_sub(start) / 3) {
-                continue;
-            }
-            let date = |at: i64| rfc3339(UNIX_EPOCH + Duration::from_secs(at.max(0).cast_unsigned()));
-            let text = match left {
-                _ if start > now => format!("is not valid before {}: clients reject it", date(start)),
-                ..=0 => format!("has expired, at {}: clients reject it", date(end)),
-                _ => format!("expires in {} days, at {}: renew it, and reload", left / 86_400, date(end)),
-            };
-            let place = loaded.listener_place(index).key("tls").key("certificates").index(number).key("cert");
-            warnings.add(&place, text);
-        }
-    }
 }
 
 fn certificates(loaded: &Loaded, tls: &config::Tls, place: &Place, mistakes: &mut Mistakes) -> Vec<Arc<CertifiedKey>> {

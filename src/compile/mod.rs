@@ -44,7 +44,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     let mut warnings = Mistakes::default();
     let root = Place::default();
     let consumers = Arc::new(consumers(config, &mut mistakes));
-    let listeners = listeners::compile(loaded, &mut mistakes);
+    let listeners = listeners::compile(loaded, &mut mistakes, &mut warnings);
     let upstreams = upstreams::compile(loaded, live, &mut mistakes);
     let admin = admin(loaded, &root.key("admin"), &mut mistakes);
     if config.process.watch.as_ref().is_some_and(|watch| watch.0.is_zero()) {
@@ -76,7 +76,6 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     if !mistakes.is_empty() {
         return Err(loaded.locate(mistakes));
     }
-    listeners::warn_of_certificates(loaded, &listeners, &mut warnings);
     warn_of_upstreams(config, &upstreams, &root.key("upstreams"), &mut warnings);
     Ok(Snapshot {
         warnings: loaded.locate(warnings).0,

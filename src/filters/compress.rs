@@ -205,6 +205,9 @@ impl HttpFilter for Filter {
             return Ok(None);
         }
         add_vary(response);
+        if response.status == StatusCode::PARTIAL_CONTENT {
+            return Ok(None);
+        }
         let accepted = view.request.headers.get_all(ACCEPT_ENCODING).iter().map(HeaderValue::as_bytes);
         let Some(coding) = choose_coding(accepted, &self.codings) else { return Ok(None) };
         if response.status == StatusCode::NOT_MODIFIED {
@@ -233,18 +236,21 @@ impl HttpFilter for Filter {
 }
 
 impl Filter {
-    /// Returns whether this response may be encoded for a client that accepts codings.
+    /// Returns whether this response may be encoded for a client that accepts codings. A part of one is never encoded,
+    /// and gets the `Vary` of the whole (RFC 9110, section 15.3.7).
     fn may_encode(&self, response: &ResponseHeader, view: &ResponseView<'_>) -> bool {
         let status = response.status;
-        if status.is_informational() || matches!(status.as_u16(), 204..=206) || view.exchange.grpc {
+        if status.is_informational() || matches!(status.as_u16(), 204 | 205) || view.exchange.grpc {
             return false;
         }
         let confirms = status == StatusCode::NOT_MODIFIED;
-        if !confirms && length_of(response).is_some_and(|length| length < self.min_size) {
+        let is_part = status == StatusCode::PARTIAL_CONTENT;
+        let length = if is_part { complete_length(response) } else { length_of(response) };
+        if !confirms && length.is_some_and(|length| length < self.min_size) {
             return false;
         }
         let headers = &response.headers;
-        if headers.contains_key(CONTENT_ENCODING) || headers.contains_key(CONTENT_RANGE) {
+        if headers.contains_key(CONTENT_ENCODING) || (headers.contains_key(CONTENT_RANGE) && !is_part) {
             return false;
         }
         if has_member(headers, &CACHE_CONTROL, b"no-transform")
@@ -272,6 +278,11 @@ fn is_grpc(kind: &[u8]) -> bool {
 /// Returns the length of the body, if it is known.
 fn length_of(response: &ResponseHeader) -> Option<u64> {
     response.headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// Returns the length of the whole of which a response has a part, if it is known (RFC 9110, section 14.4).
+fn complete_length(response: &ResponseHeader) -> Option<u64> {
+    response.headers.get(CONTENT_RANGE)?.to_str().ok()?.rsplit_once('/')?.1.trim().parse().ok()
 }
 
 /// Returns whether a list has that member, in any case.

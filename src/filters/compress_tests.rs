@@ -74,7 +74,6 @@ fn what_stays_as_it_is() {
     let with = |name, value| [plain.as_slice(), &[(name, value)]].concat();
     let body = [b'.'; 4000];
     for (status, headers) in [
-        (206, plain.to_vec()),
         (200, with("content-range", "bytes 0-3999/8000")),
         (200, with("content-encoding", "gzip")),
         (200, with("content-encoding", "identity")),
@@ -96,6 +95,23 @@ fn what_stays_as_it_is() {
     assert_eq!(kit.on_response(response(200, &plain), &body, 100).expect("a response").header("content-encoding"), "-");
     let error = get(&mut kit, "GET", Some(ACCEPTS), 500, &plain, &body);
     assert_eq!(error.header("content-encoding"), "zstd", "errors are texts as well");
+}
+
+/// A part has the `Vary` that the whole would have (RFC 9110, section 15.3.7).
+#[test]
+fn a_part_varies_as_the_whole_does() {
+    for (range, kind, vary) in [
+        ("bytes 0-3/4000", "text/css", "accept-encoding"),
+        ("bytes 0-3/*", "text/css", "accept-encoding"),
+        ("bytes 0-3/51", "text/css", "-"),
+        ("bytes 0-3/4000", "image/png", "-"),
+    ] {
+        let headers = [("content-type", kind), ("content-length", "4"), ("content-range", range), ("etag", "\"1\"")];
+        let changed = get(&mut kit("{}"), "GET", Some(ACCEPTS), 206, &headers, b"body");
+        let found = [changed.header("vary"), changed.header("content-encoding"), changed.header("etag")];
+        assert_eq!(found, [vary, "-", "\"1\""], "{range} {kind}");
+        assert!(changed.body == b"body");
+    }
 }
 
 #[test]

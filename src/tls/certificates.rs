@@ -49,16 +49,6 @@ pub fn chain_and_key(cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, Strin
     }
 }
 
-/// Returns from when to when a certificate is valid, in seconds since 1970 (RFC 5280, section 4.1.2.5).
-pub fn validity(certificate: &CertifiedKey) -> Option<(i64, i64)> {
-    let leaf = certificate.cert.first()?;
-    // It proves that the certificate parses: parse_x509 would panic.
-    rustls::server::ParsedCertificate::try_from(leaf).ok()?;
-    let wrapped = WrappedX509::new(leaf.as_ref().to_vec(), parse_x509);
-    let validity = &wrapped.borrow_cert().validity;
-    Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
-}
-
 /// Returns the CA certificates to trust, from a CA file or those of the system.
 ///
 /// # Errors

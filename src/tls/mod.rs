@@ -5,21 +5,21 @@
 
 mod certificates;
 mod client;
-mod expiry;
 mod file;
 mod own_certificate;
 mod roots;
 mod server;
 mod tickets;
+mod validity;
 
-pub use certificates::{PeerRoots, chain_and_key, trusted_roots, validity};
+pub use certificates::{PeerRoots, chain_and_key, trusted_roots};
 pub use client::client_config;
-pub use expiry::expiry;
 pub use file::{FileVersion, MAX_MATERIAL, read_file, read_text};
 pub use own_certificate::{is_verified_later, verify_own_certificate};
 pub use roots::{connector_options, system_roots};
 pub use server::{CertificateTable, ServerSettings, server_config};
 pub use tickets::{SavedTicketKeys, TicketKeys, Tickets};
+pub use validity::validity;
 
 /// The TLS stream of a client's connection.
 pub type TlsStream<S> = pingora::tls::ServerTlsStream<S>;

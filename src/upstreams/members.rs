@@ -251,7 +251,11 @@ impl PoolMembers {
     /// Records the outcome of a try.
     pub fn report(&self, picked: &mut Picked, outcome: TargetOutcome, seconds: Option<f64>) {
         let target = &picked.member.target;
-        target.count(outcome);
+        if target.count(outcome) {
+            // Without active health checks nothing else says so at the start.
+            let (name, label, why) = (&self.shape.name, &target.label, outcome.word());
+            log::warn!("upstream {name}: the first request to target {label} has failed: {why}");
+        }
         for (breaker, admission) in picked.passes.iter_mut().filter_map(Option::take) {
             if breaker.record(admission, Some(outcome.is_good())) {
                 log::warn!(

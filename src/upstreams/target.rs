@@ -224,9 +224,10 @@ impl Target {
         self.ejected.store(true, Ordering::Release);
     }
 
-    /// Counts an outcome.
-    pub fn count(&self, outcome: TargetOutcome) {
-        self.counts.outcomes[outcome as usize].fetch_add(1, Ordering::Relaxed);
+    /// Counts an outcome. Returns whether it is the target's first, and the target was not reached.
+    pub fn count(&self, outcome: TargetOutcome) -> bool {
+        let before = self.counts.outcomes[outcome as usize].fetch_add(1, Ordering::Relaxed);
+        before == 0 && outcome.is_gateway_failure() && self.totals() == [0, 1]
     }
 
     /// Returns the number of tries by outcome, with the word for each.

@@ -61,6 +61,8 @@ fn the_schema_accepts_every_example() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut files = yaml_files("conf/examples");
     files.extend(yaml_files("conf/examples/routes.d"));
+    let folders = ["from-kong", "from-nginx"].iter();
+    files.extend(folders.map(|name| Path::new(ROOT).join("conf/examples").join(name).join("portcullis.yaml")));
     files.push(Path::new(ROOT).join("conf/portcullis.yaml"));
     for file in &files {
         let text = std::fs::read_to_string(file).expect("the file");

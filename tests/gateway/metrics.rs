@@ -30,6 +30,10 @@ routes:
     assert!(is(&series("good", good.address, "mixed"), 5.0) && is(&series("failed", bad.address, "mixed"), 5.0));
     assert!(is(&series("gateway_failed", dead, "dead"), 3.0) && is(&series("good", dead, "dead"), 0.0));
     assert!(is("portcullis_requests_ended_total{reason=\"connect_refused\",route=\"dead\"}", 3.0));
+    // Nothing probes it: its first failure, and no other, is in the log.
+    let first = format!("upstream dead: the first request to target {dead} has failed: gateway_failed");
+    eventually("the first failure is logged", || gateway.log().contains(&first));
+    assert_eq!(gateway.log().matches("the first request to target").count(), 1, "{}", gateway.log());
     assert_eq!(gateway.reload().status, 200);
     gateway.get("/dead");
     eventually("the count goes on", || is(&series("gateway_failed", dead, "dead"), 4.0));
@@ -66,34 +70,4 @@ fn the_reference_page_is_current() {
     }
     let stored = std::fs::read_to_string(path).unwrap_or_default();
     assert!(stored == page, "run: portcullis reference > conf/reference.md");
-}
-
-#[test]
-fn expired_and_expiring_certificates_are_warned_of() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time").as_secs() as i64;
-    let write = |name: &str, days: i64| {
-        let mut params = rcgen::CertificateParams::new(["a.test".to_owned()]).expect("parameters");
-        params.not_after =
-            rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs((now + days * 86_400) as u64);
-        let key = rcgen::KeyPair::generate().expect("a key");
-        let certificate = params.self_signed(&key).expect("a certificate");
-        std::fs::write(folder.path().join(format!("{name}.pem")), certificate.pem()).expect("written");
-        std::fs::write(folder.path().join(format!("{name}.key")), key.serialize_pem()).expect("written");
-    };
-    [("old", -2), ("soon", 5), ("fine", 100)].iter().for_each(|(name, days)| write(name, *days));
-    let yaml = "routes: [{name: all, action: {respond: {body: one}}}]
-listeners:
-  - name: main
-    address: 127.0.0.1:0
-    tls: {certificates: [{cert: old.pem, key: old.key}, {cert: soon.pem, key: soon.key}, {cert: fine.pem, key: fine.key}]}";
-    std::fs::write(folder.path().join("c.yaml"), yaml).expect("written");
-    let (code, _, error) = run(&["check", "-c", "c.yaml"], Some(folder.path()));
-    assert_eq!(code, 0, "{error}");
-    assert!(
-        error.contains("certificates[0].cert: has expired, at 20")
-            && error.contains("certificates[1].cert: expires in "),
-        "{error}"
-    );
-    assert!(!error.contains("certificates[2]"), "{error}");
 }

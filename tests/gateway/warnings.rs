@@ -135,12 +135,12 @@ fn a_certificate_that_ends_is_a_warning() {
 routes: [{name: a, action: {respond: {}}}]\n";
     std::fs::write(folder.path().join("c.yaml"), text).expect("written");
     for (from, to, warning) in [
-        (-10, -1, Some("has expired, at")),
-        (-80, 10, Some("expires in ")),
+        (-10, -1, Some("the certificate expired on")),
+        (-80, 10, Some("the certificate expires on")),
         (-1, 80, None),
         // A short-lived one is renewed when a third is left.
         (-1, 5, None),
-        (-5, 1, Some("expires in 0 days")),
+        (-5, 1, Some("in 0 days")),
         (1, 80, Some("is not valid before")),
     ] {
         let mut parameters = rcgen::CertificateParams::new(vec!["a.test".to_owned()]).expect("parameters");
@@ -157,9 +157,7 @@ routes: [{name: a, action: {respond: {}}}]\n";
         let (code, _, errors) = run(&["check", "c.yaml"], Some(folder.path()));
         assert_eq!(code, 0, "{errors}");
         match warning {
-            Some(part) => {
-                assert!(errors.contains(part) && errors.contains("certificates[0].cert: "), "{part}: {errors}")
-            }
+            Some(part) => assert!(errors.contains(part) && errors.contains("certificates[0]: "), "{part}: {errors}"),
             None => assert_eq!(errors, "", "{from} to {to}"),
         }
     }

@@ -1,6 +1,7 @@
-//! The time at which a certificate expires (RFC 5280, section 4.1.2.5).
+//! The validity of a certificate (RFC 5280, section 4.1.2.5), read without a parser that may panic.
 
 use chrono::{DateTime, NaiveDateTime};
+use rustls::sign::CertifiedKey;
 
 /// Tags of DER (X.690).
 const SEQUENCE: u8 = 0x30;
@@ -8,11 +9,13 @@ const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
-/// A certificate without a time of expiry: `99991231235959Z` (RFC 5280, section 4.1.2.5).
-const NEVER: &str = "99991231235959Z";
+/// Returns from when to when a server's own certificate is valid, in seconds of Unix time. One that does not expire has
+/// an end in the year 9999.
+pub fn validity(certificate: &CertifiedKey) -> Option<(i64, i64)> {
+    validity_of(certificate.cert.first()?)
+}
 
-/// Returns the end of a certificate's validity in seconds of Unix time; `None` when it has none, or is malformed.
-pub fn expiry(certificate: &[u8]) -> Option<i64> {
+fn validity_of(certificate: &[u8]) -> Option<(i64, i64)> {
     let (certificate, _) = value(certificate, SEQUENCE)?;
     let (mut fields, _) = value(certificate, SEQUENCE)?;
     if fields.first() == Some(&VERSION) {
@@ -23,20 +26,20 @@ pub fn expiry(certificate: &[u8]) -> Option<i64> {
         fields = element(fields)?.2;
     }
     let (validity, _) = value(fields, SEQUENCE)?;
-    let (tag, text, _) = element(element(validity)?.2)?;
-    time(tag, std::str::from_utf8(text).ok()?)
+    let (tag, from, rest) = element(validity)?;
+    let from = time(tag, from)?;
+    let (tag, to, _) = element(rest)?;
+    Some((from, time(tag, to)?))
 }
 
-fn time(tag: u8, text: &str) -> Option<i64> {
+fn time(tag: u8, text: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(text).ok()?;
     let full = match tag {
         // Two digits: 50 and above are of the last century.
         UTC_TIME => format!("{}{text}", if text.get(..2)? >= "50" { "19" } else { "20" }),
         GENERALIZED_TIME => text.to_owned(),
         _ => return None,
     };
-    if full == NEVER {
-        return None;
-    }
     let time = NaiveDateTime::parse_from_str(&full, "%Y%m%d%H%M%SZ").ok()?;
     Some(DateTime::<chrono::Utc>::from_naive_utc_and_offset(time, chrono::Utc).timestamp())
 }
@@ -67,25 +70,27 @@ mod tests {
 
     fn certificate(year: i32) -> Vec<u8> {
         let mut params = rcgen::CertificateParams::new(["a.test".to_owned()]).expect("parameters");
+        params.not_before = rcgen::date_time_ymd(2025, 1, 1);
         params.not_after = rcgen::date_time_ymd(year, 2, 3);
         params.self_signed(&rcgen::KeyPair::generate().expect("a key")).expect("a certificate").der().to_vec()
     }
 
     #[test]
-    fn the_end_is_read_in_both_forms() {
-        assert_eq!(expiry(&certificate(2031)), Some(1_927_843_200));
-        assert_eq!(expiry(&certificate(2061)), Some(2_874_614_400));
-        assert_eq!(time(GENERALIZED_TIME, NEVER), None);
-        assert_eq!(time(UTC_TIME, "991231235959Z"), Some(946_684_799));
+    fn times_are_read_in_both_forms() {
+        let from = 1_735_689_600;
+        assert_eq!(validity_of(&certificate(2031)), Some((from, 1_927_843_200)));
+        assert_eq!(validity_of(&certificate(2061)), Some((from, 2_874_614_400)));
+        assert_eq!(time(GENERALIZED_TIME, b"99991231235959Z"), Some(253_402_300_799));
+        assert_eq!(time(UTC_TIME, b"991231235959Z"), Some(946_684_799));
     }
 
     #[test]
     fn what_is_malformed_has_none() {
         let whole = certificate(2031);
         for length in 0..whole.len().min(400) {
-            let _ = expiry(&whole[..length]);
+            let _ = validity_of(&whole[..length]);
         }
-        assert_eq!(expiry(&whole[..40]), None);
-        assert_eq!(expiry(&[0x30, 0x84, 0xff, 0xff, 0xff, 0xff]), None);
+        assert_eq!(validity_of(&whole[..40]), None);
+        assert_eq!(validity_of(&[0x30, 0x84, 0xff, 0xff, 0xff, 0xff]), None);
     }
 }
