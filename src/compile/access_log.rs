@@ -1,6 +1,6 @@
 //! `log.access`.
 
-use super::check_folder;
+use super::folder::check_folder;
 use crate::config::{AccessLog, Loaded, LogFormat, LogOutput};
 use crate::exchange::{RequestValue, Template, TextForm, TextScope};
 use crate::notation::{Mistakes, Place, carries_credentials, is_named_like_secret, nearest};

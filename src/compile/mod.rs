@@ -5,6 +5,7 @@
 mod access_log;
 mod errors;
 mod filters;
+mod folder;
 mod listeners;
 
 mod paths;
@@ -20,6 +21,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use self::folder::check_folder;
 use crate::config::{Config, Credential, Loaded, LogLevel, ProcessLogFormat};
 use crate::filters::{Consumers, MAX_USERNAME, SharedValues, consumer_digest};
 use crate::live::Live;
@@ -221,13 +223,5 @@ fn check_socket(path: &Path, length: usize, place: &Place, mistakes: &mut Mistak
     }
     if std::fs::metadata(path).is_ok_and(|there| !there.file_type().is_socket()) {
         mistakes.add(place, format!("{} is there already, and is no socket", path.display()));
-    }
-}
-
-/// Notes a path at which no file could be created, because its folder does not exist.
-fn check_folder(path: &Path, place: &Place, mistakes: &mut Mistakes) {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    if path.file_name().is_none() || folder.is_some_and(|folder| !folder.is_dir()) {
-        mistakes.add(place, format!("there is no folder for {}", path.display()));
     }
 }

@@ -48,8 +48,8 @@ pub struct RouteFacts<'c> {
 }
 
 impl<'c> RouteFacts<'c> {
-    /// Returns the facts of the route of that name, those methods and those entries of the router. `written` names the place at which the filter
-    /// is written: the route itself, if `is_own`, or one that several routes use.
+    /// Returns the facts of the route of that name, those methods and those entries of the router. `written` names the
+    /// place at which the filter is written: the route itself, if `is_own`, or one that several routes use.
     pub fn new(
         name: &'c str,
         methods: &'c [MethodName],

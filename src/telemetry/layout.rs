@@ -60,7 +60,7 @@ impl LogLayout {
     /// Appends the line of a request.
     pub fn write(&self, record: &Record<'_>, out: &mut Vec<u8>) {
         match self.format {
-            Format::Json => record.write_json(self, out),
+            Format::Json => record.write_json(self.fields, &self.extra, out),
             Format::Text => record.write_text(self, out),
             Format::Combined => record.write_combined(out),
         }

@@ -2,8 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::layout::LogLayout;
-use crate::exchange::{Reason, RequestView, TlsFacts};
+use crate::exchange::{Reason, RequestView, Template, TlsFacts};
 use crate::notation::is_named_like_secret;
 
 /// The record of a request that has ended. Everything is borrowed; nothing is copied to be logged.
@@ -151,12 +150,12 @@ impl FieldSet {
 }
 
 impl Record<'_> {
-    /// Appends the line, with its newline, as one JSON object.
-    pub fn write_json(&self, layout: &LogLayout, out: &mut Vec<u8>) {
+    /// Appends the line, with its newline, as one JSON object with these fields and further ones.
+    pub fn write_json(&self, fields: FieldSet, extra: &[(String, Template)], out: &mut Vec<u8>) {
         out.reserve(1024);
         let start = out.len();
-        self.write_fields(layout.fields, out);
-        for (key, text) in &layout.extra {
+        self.write_fields(fields, out);
+        for (key, text) in extra {
             let Some(view) = &self.view else { break };
             let value = text.fill(view);
             string(out, key.as_bytes(), &value);
@@ -321,7 +320,7 @@ fn write_time(time: SystemTime, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::LogWhen;
+    use crate::telemetry::{LogLayout, LogWhen};
 
     fn record() -> Record<'static> {
         let request =
@@ -360,7 +359,7 @@ mod tests {
     #[test]
     fn a_line_is_json_with_its_secrets_masked() {
         let mut line = Vec::new();
-        record().write_json(&LogLayout::default(), &mut line);
+        record().write_json(FieldSet::default(), &[], &mut line);
         let parsed: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
         assert_eq!(parsed["time"], "2023-11-14T22:13:20.007Z");
         assert_eq!(parsed["path"], "/a\"b\n");
@@ -382,12 +381,12 @@ mod tests {
         let mut layout =
             LogLayout { fields: FieldSet::of([LogField::Status, LogField::Referer]), extra, ..LogLayout::default() };
         let mut line = Vec::new();
-        record().write_json(&layout, &mut line);
+        layout.write(&record(), &mut line);
         let wanted = "{\"status\":200,\"referer\":\"https://x.example/a?token=***\",\"who\":\"a\\\"b\"}\n";
         assert_eq!(String::from_utf8_lossy(&line), wanted);
         (layout.fields, layout.extra) = (FieldSet::of([]), Vec::new());
         line.clear();
-        record().write_json(&layout, &mut line);
+        layout.write(&record(), &mut line);
         assert_eq!(line, b"{}\n");
     }
 
@@ -400,9 +399,11 @@ mod tests {
         assert!(!text.contains("abc") && text.starts_with("22:13:20.007  200 "), "{text}");
         line.clear();
         record().write_combined(&mut line);
-        let wanted = "127.0.0.1 - - [14/Nov/2023:22:13:20 +0000] \"GET /a\\\"b\\u000a?x=1&access_token=***&Api%4bey=***&k&%74ok=*** \
-                      HTTP/1.1\" 200 1024 \"https://x.example/a?token=***\" \"-\"\n";
-        assert_eq!(String::from_utf8_lossy(&line), wanted);
+        let wanted = [
+            r#"127.0.0.1 - - [14/Nov/2023:22:13:20 +0000] "GET /a\"b\u000a?x=1&access_token=***&Api%4bey=***&k&%74ok=*** "#,
+            "HTTP/1.1\" 200 1024 \"https://x.example/a?token=***\" \"-\"\n",
+        ];
+        assert_eq!(String::from_utf8_lossy(&line), wanted.concat());
     }
 
     #[test]

@@ -235,7 +235,7 @@ fn named(name: &str, scope: &TextScope<'_>) -> Result<RequestValue, String> {
         name => {
             let known: Vec<&str> = {
                 let of_route = params.iter().map(|name| &**name);
-                of_route.chain(RequestValue::names(scope.errors).map(|name| &*name)).collect()
+                of_route.chain(RequestValue::names(scope.errors).map(|name| -> &str { name })).collect()
             };
             let near = nearest(name, known.iter().copied());
             let names: Vec<&str> = RequestValue::names(scope.errors).filter(|name| *name != "*").collect();

@@ -1,3 +1,5 @@
+//! Texts against requests: what is filled in, how it is encoded, and what is an error.
+
 use super::*;
 use crate::exchange::Identity;
 use proptest::prelude::*;
@@ -85,7 +87,8 @@ proptest! {
         if let Ok(template) = template(&text, TextForm::Header) {
             let request = RequestHeader::build("GET", b"/", None).expect("a request");
             let exchange = Exchange::default();
-            let _ = template.fill(&RequestView { request: &request, exchange: &exchange, pattern: None, response: None });
+            let view = RequestView { request: &request, exchange: &exchange, pattern: None, response: None };
+            let _ = template.fill(&view);
         }
     }
 }

@@ -153,7 +153,7 @@ mod tests {
         ) {
             let text = tags.iter().map(|tag| format!("{gap},{tag}")).collect::<String>();
             let read: Vec<&[u8]> = EntityTags(text.as_bytes()).collect();
-            prop_assert_eq!(read, tags.iter().map(|tag| tag.as_bytes()).collect::<Vec<_>>());
+            prop_assert_eq!(read, tags.iter().map(String::as_bytes).collect::<Vec<_>>());
         }
 
         #[test]
