@@ -400,7 +400,8 @@ mod tests {
         line.clear();
         record().write_combined(&mut line);
         let wanted = [
-            r#"127.0.0.1 - - [14/Nov/2023:22:13:20 +0000] "GET /a\"b\u000a?x=1&access_token=***&Api%4bey=***&k&%74ok=*** "#,
+            r#"127.0.0.1 - - [14/Nov/2023:22:13:20 +0000] "GET /a\"b\u000a"#,
+            "?x=1&access_token=***&Api%4bey=***&k&%74ok=*** ",
             "HTTP/1.1\" 200 1024 \"https://x.example/a?token=***\" \"-\"\n",
         ];
         assert_eq!(String::from_utf8_lossy(&line), wanted.concat());
