@@ -69,7 +69,7 @@ def silent():
 def portcullis(good, away, folder, port):
     config = f"""
 process: {{threads: 2}}
-log: {{access: {{output: "off"}}}}
+log: {{access: {{output: none}}}}
 admin: {{address: 127.0.0.1:0}}
 listeners: [{{name: main, address: 127.0.0.1:{port}, protocols: [http1, http2], limits: {{connections: 6000}}}}, {{name: small, address: 127.0.0.1:{port + 1}, limits: {{connections: 1000}}}}]
 upstreams: {{one: {{targets: ["127.0.0.1:{good}"]}}, away: {{targets: ["127.0.0.1:{away}"]}}}}

@@ -9,7 +9,7 @@ bin=target/release work=$(mktemp -d)
 trap 'kill -9 $(jobs -p) 2>/dev/null || true; rm -rf "$work"' EXIT
 cat > "$work/c.yaml" <<Y
 process: {threads: 1}
-log: {access: {output: "off"}}
+log: {access: {output: none}}
 upstreams: {one: {targets: ['127.0.0.1:19000']}, json: {targets: ['127.0.0.1:19010']}}
 listeners: [{name: main, address: 127.0.0.1:19011}]
 admin: {address: 127.0.0.1:19111}

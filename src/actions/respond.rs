@@ -32,6 +32,7 @@ pub struct Config {
     #[serde(default)]
     pub headers: BTreeMap<String, HeaderText>,
     /// Its body, which may name values of the request; in HTML and JSON they are escaped, by the `content-type`.
+    /// Without that it is `text/plain`.
     #[serde(default)]
     pub body: String,
     /// A file of at most 1 MiB with the body as it is, read with the configuration; its name decides on the
@@ -73,7 +74,13 @@ impl HttpAction for Respond {
                 }
                 Text::Fixed(read_body(config, file, context))
             }
-            None => text_body(config, &headers, context),
+            None => {
+                let body = text_body(config, &headers, context);
+                if !config.body.is_empty() && !headers.iter().any(|(name, _)| name == CONTENT_TYPE) {
+                    headers.push((CONTENT_TYPE, Text::Fixed(HeaderValue::from_static("text/plain; charset=utf-8"))));
+                }
+                body
+            }
         };
         let fixed = headers.iter().map(|(name, value)| match value {
             Text::Fixed(value) => Some((name.clone(), value.clone())),
@@ -148,7 +155,21 @@ fn text_body(
         Some((_, Text::Fixed(value))) => form_of_type(value.as_bytes()),
         _ => TextForm::Plain,
     };
-    let template = context.template(&config.body, form, &context.place.key("body"));
+    let place = context.place.key("body");
+    let template = context.template(&config.body, form, &place);
+    if template.as_text().is_none() {
+        let kind = match given {
+            Some((_, Text::Fixed(value))) => String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase(),
+            Some((_, Text::Filled(_))) => {
+                context.mistakes.add(&place, "a body with values of the request needs a fixed content-type");
+                String::new()
+            }
+            None => String::new(),
+        };
+        if kind.contains("javascript") || kind.contains("ecmascript") || kind.contains("css") {
+            context.mistakes.add(&place, "values of the request cannot be escaped in scripts and styles: use JSON");
+        }
+    }
     match template.as_text() {
         Some(text) => Text::Fixed(Bytes::copy_from_slice(text.as_bytes())),
         None => Text::Filled(template),

@@ -75,7 +75,9 @@ pub trait ManagedProcess: Send + Sync {
     /// # Errors
     /// When the configuration has errors.
     async fn compare_files(&self) -> Result<Vec<Change>, Mistakes>;
-    /// Returns the name of the file that is read at a reload.
+    /// Returns the file that is read at a reload; `None` for a configuration that is part of the command.
+    fn file(&self) -> Option<String>;
+    /// Returns the name of the configuration that is read at a reload, be it a file or not.
     fn source(&self) -> String;
     /// Reloads. Returns notes about what does not take effect yet.
     ///
@@ -271,7 +273,11 @@ async fn large(process: Arc<dyn ManagedProcess>, view: fn(&dyn ManagedProcess) -
 
 async fn reload(process: Arc<dyn ManagedProcess>) -> AdminResponse {
     match Arc::clone(&process).reload().await {
-        Ok(notes) => document(StatusCode::OK, &json!({"reloaded": true, "file": process.source(), "notes": notes})),
+        Ok(notes) => {
+            let (file, source) = (process.file(), process.source());
+            let body = json!({"reloaded": true, "file": file, "source": source, "notes": notes});
+            document(StatusCode::OK, &body)
+        }
         Err(ReloadError::Mistakes(mistakes)) => unprocessable(&mistakes),
         Err(ReloadError::NotNow(why)) => {
             document(StatusCode::SERVICE_UNAVAILABLE, &json!({"reloaded": false, "error": why}))
@@ -288,7 +294,8 @@ fn unprocessable(mistakes: &Mistakes) -> AdminResponse {
 /// Returns whether a request is authorised. Tokens are compared by digest, so that the time reveals nothing. A
 /// request from a web page is rejected: a page could otherwise reload the gateway of its visitor.
 fn is_allowed(headers: &HeaderMap, process: &dyn ManagedProcess, is_local: bool) -> bool {
-    if headers.contains_key(http::header::ORIGIN) {
+    let fetched = headers.get("sec-fetch-site").is_some_and(|site| site != "none" && site != "same-origin");
+    if fetched || headers.contains_key(http::header::ORIGIN) {
         return false;
     }
     let serving = process.serving();
@@ -331,22 +338,26 @@ async fn diff(request: Request<Incoming>, process: &dyn ManagedProcess) -> Admin
         .ok()
         .and_then(Result::ok)
         .map(http_body_util::Collected::to_bytes);
-    let (serving, file, (shown, started)) = (process.serving(), process.source(), process.shown());
+    let (serving, file, source, (shown, started)) =
+        (process.serving(), process.file(), process.source(), process.shown());
     let listeners: Vec<_> = serving.snapshot.listeners.iter().map(|l| l.address).collect();
+    let response = move |changes: Vec<Change>| {
+        let body = json!({"changes": changes, "listeners": listeners, "file": file, "source": source});
+        document(StatusCode::OK, &body)
+    };
     if body.as_ref().is_some_and(Bytes::is_empty) {
         return match process.compare_files().await {
-            Ok(changes) => document(StatusCode::OK, &json!({"changes": changes, "listeners": listeners, "file": file})),
+            Ok(changes) => response(changes),
             Err(mistakes) => unprocessable(&mistakes),
         };
     }
     // In a thread of its own, since health checks and signals are handled in this one.
     let compare = move || {
         let other = serde_json::from_slice::<Flat>(&body?).ok()?;
-        let response = json!({"changes": shown.flat.changes(&other, &started), "listeners": listeners, "file": file});
-        Some(document(StatusCode::OK, &response))
+        Some(response(shown.flat.changes(&other, &started)))
     };
-    let response = tokio::task::spawn_blocking(compare).await.ok().flatten();
-    response.unwrap_or_else(|| {
+    let compared = tokio::task::spawn_blocking(compare).await.ok().flatten();
+    compared.unwrap_or_else(|| {
         document(StatusCode::BAD_REQUEST, &json!({"error": "no flat configuration, as `portcullis diff` sends it"}))
     })
 }

@@ -36,7 +36,9 @@ impl Diff {
         let gateway = self.operator.gateway(loaded.as_ref())?;
         match self.operator.same_file(&gateway)? {
             (SameFile::Yes, _) => comparison(gateway.call(Method::POST, "/diff", Vec::new())?),
-            (SameFile::No | SameFile::Unknown, _) => self.operator.compare(&self.operator.validated(loaded)?),
+            (SameFile::No | SameFile::NoFile | SameFile::Unknown, _) => {
+                self.operator.compare(&self.operator.validated(loaded)?)
+            }
         }
     }
 }

@@ -1,14 +1,14 @@
 //! The options and steps of commands that call a running gateway.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::running_gateway::{ADMIN_RESPONSE_TIMEOUT, RunningGateway, SameFile, TOKEN_VARIABLE, same_file};
+use super::running_gateway::{ADMIN_RESPONSE_TIMEOUT, RunningFile, RunningGateway, SameFile, TOKEN_VARIABLE};
 use crate::admin::MAX_CONFIGURATION;
 use crate::compile::compile;
 use crate::config::{Change, Loaded};
@@ -55,9 +55,9 @@ pub struct Comparison {
     pub changes: Vec<Change>,
     /// The addresses on which the gateway listens.
     pub listeners: Vec<SocketAddr>,
-    /// The file that the gateway reads; empty from older versions.
-    #[serde(default)]
-    file: String,
+    /// The file that the gateway reads.
+    #[serde(flatten)]
+    file: RunningFile,
 }
 
 /// The exit code of a failed command. The error has been printed.
@@ -166,10 +166,11 @@ impl Operator {
     /// # Errors
     /// As for [`RunningGateway::request`].
     pub fn same_file(&self, gateway: &RunningGateway) -> Result<(SameFile, PathBuf), CommandFailed> {
-        let there = gateway.file()?.unwrap_or_default();
+        let there = gateway.file()?;
         // A gateway that is named without a file is asked about its own.
         let is_its_own = self.config.is_none() && self.admin.is_some();
-        Ok((if is_its_own { SameFile::Yes } else { same_file(&there, &self.file()) }, there))
+        let same = if is_its_own { SameFile::Yes } else { there.compare(&self.file()) };
+        Ok((same, there.file.unwrap_or_default()))
     }
 
     /// Compares the running gateway's configuration with this one.
@@ -191,13 +192,18 @@ impl Operator {
         Ok(comparison)
     }
 
-    /// Prints a warning if the gateway reads another file than this one. For a gateway on another host, or in a
-    /// container, that cannot be determined.
-    fn warn_other_file(&self, file: &str) {
-        if let Some(here) = &self.config
-            && same_file(Path::new(file), here) == SameFile::No
-        {
-            complain!("the gateway reads another file than {}, whose changes have no effect: {file}", here.display());
+    /// Prints a warning if the gateway reads another file than this one, or none. For a gateway on another host, or
+    /// in a container, that cannot be determined.
+    fn warn_other_file(&self, running: &RunningFile) {
+        let Some(file) = &self.config else { return };
+        let (here, there) = (file.display(), running.file.clone().unwrap_or_default());
+        match running.compare(file) {
+            SameFile::No => {
+                let there = there.display();
+                complain!("the gateway reads another file than {here}, whose changes have no effect: {there}");
+            }
+            SameFile::NoFile => complain!("the gateway runs no file, so that changes of {here} have no effect"),
+            SameFile::Yes | SameFile::Unknown => {}
         }
     }
 }

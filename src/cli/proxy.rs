@@ -31,9 +31,10 @@ pub struct Proxy {
     /// Default: keep, and target for https://
     #[arg(long, value_name = "HOST")]
     pub host: Option<String>,
-    /// The admin listener, with /metrics and /readyz. Default: a free port, which is logged
-    #[arg(long, value_name = "ADDRESS", value_parser = listen)]
-    pub admin: Option<SocketAddr>,
+    /// The admin listener, with /metrics and /readyz: ADDRESS:PORT, :PORT on 127.0.0.1, unix:PATH, or none. Default: a
+    /// free port on 127.0.0.1, which is logged
+    #[arg(long, value_name = "ADDRESS", value_parser = admin)]
+    pub admin: Option<AdminAddress>,
     /// Print the configuration that these options stand for, and do not run it
     #[arg(long)]
     pub print: bool,
@@ -90,6 +91,19 @@ fn listen(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
+/// Parses the address of the admin listener. Without a host it is one that only this machine reaches.
+fn admin(text: &str) -> Result<AdminAddress, String> {
+    if text == "none" {
+        return Ok(AdminAddress::None);
+    }
+    match text.strip_prefix(':').unwrap_or(text).parse::<u16>() {
+        Ok(port) => Ok(AdminAddress::Tcp(([127, 0, 0, 1], port).into())),
+        Err(_) => address(text).map_err(|_| {
+            "expected an address such as :9901, 127.0.0.1:9901 or unix:/run/portcullis/admin.sock, or none".to_owned()
+        }),
+    }
+}
+
 impl Proxy {
     /// Runs to the end, or prints the configuration.
     pub fn execute(self) -> u8 {
@@ -112,8 +126,12 @@ impl Proxy {
             let (cert, key) = (quoted(cert.display()), quoted(key.display()));
             let _ = write!(text, "    tls:\n      certificates:\n        - cert: {cert}\n          key: {key}\n");
         }
-        let admin = self.admin.unwrap_or_else(|| ([127, 0, 0, 1], 0).into());
-        let _ = write!(text, "admin:\n  # Port 0 takes a free one.\n  address: {}\n", quoted(admin));
+        text.push_str("admin:\n");
+        let admin = self.admin.clone().unwrap_or_else(|| AdminAddress::Tcp(([127, 0, 0, 1], 0).into()));
+        if matches!(admin, AdminAddress::Tcp(address) if address.port() == 0) {
+            text.push_str("  # Port 0 takes a free one.\n");
+        }
+        let _ = writeln!(text, "  address: {}", quoted(admin));
         text.push_str("log:\n  access: {output: stdout, format: text}\nupstreams:\n  app:\n    targets:\n");
         for target in &self.to {
             let _ = writeln!(text, "      - {}", quoted(&target.address));
@@ -169,6 +187,22 @@ mod tests {
             ["app", "", "http://", "tcp://app:80", "http://app/path", "http://user@app", "a b:80", "[::1]", "a'b:1"]
         {
             assert!(parsed(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn admin_addresses_are_parsed() {
+        for (text, parsed) in [
+            (":9901", "127.0.0.1:9901"),
+            ("9901", "127.0.0.1:9901"),
+            ("[::1]:9901", "[::1]:9901"),
+            ("unix:admin.sock", "unix:admin.sock"),
+            ("none", "none"),
+        ] {
+            assert_eq!(admin(text).map(|address| address.to_string()), Ok(parsed.to_owned()), "{text}");
+        }
+        for text in ["", "unix:", ":99999", "127.0.0.1"] {
+            assert!(admin(text).is_err(), "{text}");
         }
     }
 

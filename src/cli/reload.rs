@@ -4,14 +4,14 @@ use clap::Args;
 use http::{Method, StatusCode};
 
 use super::operator::{CommandFailed, Operator, counted, print_error, print_rejected};
-use super::running_gateway::SameFile;
+use super::running_gateway::{RunningGateway, SameFile};
 use crate::telemetry::{complain, say};
 
 /// Make a running gateway read its configuration again
 #[derive(Debug, Args)]
 #[command(after_help = "If the configuration has errors, the gateway keeps the present one; the errors are printed \
-        here, and the exit code is 2. It is 1 when the gateway is not reachable, runs another file, or cannot reload \
-        now. The secrets of the configuration need not be readable here: with --admin not even the file.")]
+        here, and the exit code is 2. It is 1 when the gateway is not reachable, runs another file or none, or cannot \
+        reload now. The secrets of the configuration need not be readable here: with --admin not even the file.")]
 pub struct Reload {
     /// The gateway
     #[command(flatten)]
@@ -30,19 +30,14 @@ impl Reload {
     fn reload(&self) -> Result<(), CommandFailed> {
         let loaded = self.operator.load()?;
         let gateway = self.operator.gateway(loaded.as_ref())?;
-        if let (SameFile::No, file) = self.operator.same_file(&gateway)?
-            && !self.any_file
-        {
-            let (address, file) = (&gateway.address, file.display());
-            return Err(print_error(format!(
-                "the gateway at {address} runs another file: reload that with -c {file}, or whichever it runs with \
-                 --any-file; nothing was reloaded"
-            )));
+        if !self.any_file {
+            self.check_file(&gateway)?;
         }
         let (status, response) = gateway.call(Method::POST, "/reload", Vec::new())?;
         match status {
             StatusCode::OK => {
-                say!("reloaded {}", response["file"].as_str().unwrap_or_default());
+                let name = response["file"].as_str().or_else(|| response["source"].as_str());
+                say!("reloaded {}", name.unwrap_or_default());
                 let notes = response["notes"].as_array().into_iter().flatten();
                 notes.filter_map(|n| n.as_str()).for_each(|note| say!("{note}"));
                 Ok(())
@@ -56,6 +51,23 @@ impl Reload {
                 Err(print_error(response["error"].as_str().unwrap_or("the gateway cannot reload now")))
             }
             other => Err(print_error(format!("the gateway responded with {other}"))),
+        }
+    }
+
+    /// Returns an error if the gateway runs another file than this one, or none.
+    fn check_file(&self, gateway: &RunningGateway) -> Result<(), CommandFailed> {
+        let address = &gateway.address;
+        match self.operator.same_file(gateway)? {
+            (SameFile::No, file) => Err(print_error(format!(
+                "the gateway at {address} runs another file: reload that with -c {}, or whichever it runs with \
+                 --any-file; nothing was reloaded",
+                file.display()
+            ))),
+            (SameFile::NoFile, _) => Err(print_error(format!(
+                "the gateway at {address} runs no file, but a configuration that is part of its command: \
+                 `portcullis demo --write FILE` and `portcullis run -c FILE` serve a file; nothing was reloaded"
+            ))),
+            (SameFile::Yes | SameFile::Unknown, _) => Ok(()),
         }
     }
 }

@@ -9,6 +9,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -120,19 +121,43 @@ impl RunningGateway {
         Ok((status, body))
     }
 
-    /// Returns the name of the file that the gateway reads; `None` for a version that does not tell it.
+    /// Returns the file that the gateway reads.
     ///
     /// # Errors
     /// As for [`Self::request`].
-    pub fn file(&self) -> Result<Option<PathBuf>, CommandFailed> {
+    pub fn file(&self) -> Result<RunningFile, CommandFailed> {
         let (status, body) = self.request(Method::GET, "/process", Vec::new())?;
-        let process: Value = serde_json::from_slice(&body).unwrap_or_default();
-        Ok(process["file"].as_str().filter(|_| status == StatusCode::OK).map(PathBuf::from))
+        Ok(match status {
+            StatusCode::OK => serde_json::from_slice(&body).unwrap_or_default(),
+            _ => RunningFile::default(),
+        })
     }
 }
 
 /// The environment variable that has the admin token.
 pub const TOKEN_VARIABLE: &str = "PORTCULLIS_ADMIN_TOKEN";
+
+/// The file that a gateway reads, as its responses name it.
+#[derive(Debug, Default, Deserialize)]
+pub struct RunningFile {
+    /// Its path; `None` when it runs no file, and from a version that does not tell it.
+    #[serde(default)]
+    pub file: Option<PathBuf>,
+    /// The name of the configuration, be it a file or not; `None` from older versions.
+    #[serde(default)]
+    source: Option<String>,
+}
+
+impl RunningFile {
+    /// Returns whether the gateway's file is this one.
+    pub fn compare(&self, here: &Path) -> SameFile {
+        match (&self.file, &self.source) {
+            (Some(there), _) => same_file(there, here),
+            (None, Some(_)) => SameFile::NoFile,
+            (None, None) => SameFile::Unknown,
+        }
+    }
+}
 
 /// Whether two names are those of one file of this system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,12 +166,14 @@ pub enum SameFile {
     Yes,
     /// They are not.
     No,
+    /// The gateway runs no file: its configuration is part of its command.
+    NoFile,
     /// One of them is not on this system: the gateway runs on another host, or in a container.
     Unknown,
 }
 
-/// Returns whether the gateway's file is this one.
-pub fn same_file(there: &Path, here: &Path) -> SameFile {
+/// Returns whether the paths are those of one file.
+fn same_file(there: &Path, here: &Path) -> SameFile {
     match (there.canonicalize(), here.canonicalize()) {
         (Ok(there), Ok(here)) if there == here => SameFile::Yes,
         (Ok(_), Ok(_)) => SameFile::No,

@@ -1,13 +1,16 @@
 //! `log.access`.
 
+use http::HeaderName;
+use http::header::REFERER;
+
 use super::folder::check_folder;
 use crate::config::{AccessLog, Loaded, LogFormat, LogOutput};
-use crate::exchange::{RequestValue, Template, TextForm, TextScope};
+use crate::exchange::{Edit, RequestValue, Template, TextForm, TextScope};
 use crate::notation::{Mistakes, Place, carries_credentials, is_named_like_secret, nearest};
 use crate::telemetry::{FieldSet, Format, LogField, LogLayout, LogWhen, Sink};
 
 /// Compiles the access log: where it goes, and what is written of which requests.
-pub fn compile(loaded: &Loaded, place: &Place, mistakes: &mut Mistakes) -> (Sink, LogLayout) {
+pub fn compile(loaded: &Loaded, credentials: &[Edit], place: &Place, mistakes: &mut Mistakes) -> (Sink, LogLayout) {
     let access = &loaded.config.log.access;
     let sink = sink(loaded, access, place, mistakes);
     let format = match access.format {
@@ -32,7 +35,7 @@ pub fn compile(loaded: &Loaded, place: &Place, mistakes: &mut Mistakes) -> (Sink
     let layout = LogLayout {
         format,
         fields: fields(access, place, mistakes),
-        extra: extra(access, &place.key("add"), mistakes),
+        extra: extra(access, credentials, &place.key("add"), mistakes),
         when,
         colours,
     };
@@ -83,7 +86,7 @@ fn fields(access: &AccessLog, place: &Place, mistakes: &mut Mistakes) -> FieldSe
 }
 
 /// Returns the further fields. Values that are credentials are never logged.
-fn extra(access: &AccessLog, place: &Place, mistakes: &mut Mistakes) -> Vec<(String, Template)> {
+fn extra(access: &AccessLog, credentials: &[Edit], place: &Place, mistakes: &mut Mistakes) -> Vec<(String, Template)> {
     let mut extra = Vec::new();
     for (name, text) in &access.add {
         let place = place.key(name.clone());
@@ -93,7 +96,7 @@ fn extra(access: &AccessLog, place: &Place, mistakes: &mut Mistakes) -> Vec<(Str
         let Some(template) = mistakes.take(&place, Template::new(text, &TextScope::outside(TextForm::Plain))) else {
             continue;
         };
-        if template.values().any(is_secret) {
+        if template.values().any(|value| is_secret(value, credentials)) {
             mistakes.add(&place, "this value may be a credential, which is never logged");
         }
         extra.push((LogLayout::key(name), template));
@@ -101,10 +104,21 @@ fn extra(access: &AccessLog, place: &Place, mistakes: &mut Mistakes) -> Vec<(Str
     extra
 }
 
-fn is_secret(value: &RequestValue) -> bool {
+/// Returns whether a value may be a credential: by its name, or because a filter reads it as one.
+fn is_secret(value: &RequestValue, credentials: &[Edit]) -> bool {
+    let is_read = |name: &HeaderName| credentials.iter().any(|edit| matches!(edit, Edit::Remove(read) if read == name));
+    let is_parameter =
+        |name: &str| credentials.iter().any(|edit| matches!(edit, Edit::RemoveParameter(read) if **read == *name));
     match value {
-        RequestValue::Header(name) => carries_credentials(name.as_str()) || is_named_like_secret(name.as_str()),
-        RequestValue::Cookie(name) | RequestValue::QueryParameter(name) => is_named_like_secret(name),
+        RequestValue::Header(name) => {
+            carries_credentials(name.as_str())
+                || is_named_like_secret(name.as_str())
+                || is_read(name)
+                || name == REFERER
+        }
+        RequestValue::QueryParameter(name) => is_named_like_secret(name) || is_parameter(name),
+        // Most are those of sessions, whatever their names are.
+        RequestValue::Cookie(_) => true,
         // The masking of secrets is that of the fields `query` and `referer`.
         RequestValue::Query => true,
         _ => false,

@@ -6,6 +6,7 @@ mod access_log;
 mod errors;
 mod filters;
 mod folder;
+mod identity;
 mod listeners;
 
 mod paths;
@@ -23,10 +24,11 @@ use std::sync::Arc;
 
 use self::folder::check_folder;
 use crate::config::{Config, Credential, Loaded, LogLevel, ProcessLogFormat};
+use crate::exchange::Edit;
 use crate::filters::{Consumers, MAX_USERNAME, SharedValues, consumer_digest};
 use crate::live::Live;
 use crate::notation::{AdminAddress, Mistakes, Place};
-use crate::snapshot::{Admin, IdentityHeaders, Process, Snapshot};
+use crate::snapshot::{Admin, Process, Route, Snapshot};
 use crate::telemetry::ProcessLog;
 use crate::upstreams::Upstream;
 
@@ -56,7 +58,6 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         );
     }
     upgrade_socket(loaded, &root.key("process").key("upgrade_socket"), &mut mistakes);
-    let log = access_log::compile(loaded, &root.key("log").key("access"), &mut mistakes);
     let errors = errors::compile(&config.errors, &root.key("errors"), &Vec::new, &mut mistakes);
     let mut work = work::RouteCompiler {
         loaded,
@@ -74,6 +75,9 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     let (routes, routers, unrouted) = work.compile();
     let kept = work.shared.kept;
     kept.iter().for_each(|kept| kept.name_for_operators(&|source| loaded.redact(source)));
+    let credentials = if config.log.access.add.is_empty() { Vec::new() } else { credentials(&routes) };
+    let log = access_log::compile(loaded, &credentials, &root.key("log").key("access"), &mut mistakes);
+    let identity_headers = identity::compile(config, &mut mistakes);
     let underscored = underscores::compile(loaded, &mut mistakes);
     if !mistakes.is_empty() {
         return Err(loaded.locate(mistakes));
@@ -92,13 +96,19 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         kept,
         errors,
         unrouted,
-        identity_headers: IdentityHeaders { consumer: config.identity_headers.consumer() },
+        identity_headers,
         shield: config.shield.requests_per_address.as_ref().map(|r| r.0),
         admin,
         log,
         process_log: process_log(config),
         process: process(loaded),
     })
+}
+
+/// Returns the edits that remove the credentials which the filters of these routes read.
+fn credentials(routes: &[Route]) -> Vec<Edit> {
+    let chains = routes.iter().flat_map(|route| route.chains.all());
+    chains.flat_map(|chain| chain.filters().iter().flat_map(|filter| filter.credentials())).collect()
 }
 
 /// Warns of upstreams that nothing uses, and of those whose targets cannot be verified on this system.

@@ -11,7 +11,7 @@ use crate::filters::FilterConfig;
 use crate::notation::{KeyBy, Mistakes, Place};
 
 /// Names that frame a message or that the gateway itself writes: no client may send a variant of one.
-const RESERVED: &[&str] = &[
+pub(super) const RESERVED: &[&str] = &[
     "content-length",
     "content-type",
     "content-encoding",
@@ -39,7 +39,14 @@ struct Mentioned {
 
 /// Returns the names with `_` that requests may have, each with its twin.
 pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes) -> Vec<(HeaderName, HeaderName)> {
-    let mentioned = Mentioned::of(loaded);
+    let mut mentioned = Mentioned::of(loaded);
+    if let Some(identity) = loaded.config.identity_headers.consumer() {
+        for (_, place) in mentioned.read.iter().filter(|(name, _)| *name == identity) {
+            mistakes
+                .add(place, format!("clients cannot send {identity}: it is the header of identity_headers.consumer"));
+        }
+        mentioned.written.push(identity);
+    }
     let mut let_in: Vec<(HeaderName, HeaderName)> = Vec::new();
     let mut twins: AHashMap<String, Vec<&HeaderName>> = AHashMap::new();
     for name in &mentioned.written {

@@ -135,12 +135,7 @@ impl Substitution<'_> {
                     let read = read_text(&base.join(path), MAX_SUBSTITUTED);
                     read.map_err(|e| format!("cannot read the file {path}: {e}"))?
                 }
-                _ => {
-                    let expected = "expected ${env:NAME}, ${env:NAME:-default} or ${file:PATH}";
-                    let is_name = !inner.is_empty() && inner.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-                    let instead = if is_name { format!("; write ${{env:{inner}}}") } else { String::new() };
-                    return Err(format!("{expected}, found ${{{inner}}}{instead}"));
-                }
+                _ => return Err(unknown_reference(inner)),
             };
             let value = if inner.starts_with("file:") { value.trim_end_matches(['\r', '\n']) } else { &value };
             self.size.add_text(value.len())?;
@@ -157,6 +152,9 @@ impl Substitution<'_> {
 /// shell.
 fn variable(name: &str) -> Result<String, String> {
     let (name, default) = name.split_once(":-").map_or((name, None), |(name, default)| (name, Some(default)));
+    if default.is_some_and(|default| default.contains("${")) {
+        return Err(format!("a default has no references in it: expected a text as the default of ${{env:{name}}}"));
+    }
     match (std::env::var(name), default) {
         (Ok(value), None) => Ok(value),
         (Ok(value), Some(_)) if !value.is_empty() => Ok(value),
@@ -167,7 +165,60 @@ fn variable(name: &str) -> Result<String, String> {
     }
 }
 
+/// Returns the message for what stands between `${` and `}` and is no reference.
+fn unknown_reference(inner: &str) -> String {
+    // A default is not repeated: it may be a secret.
+    let name = inner.split_once(":-").map_or(inner, |(name, _)| name);
+    let is_of = |others: &[u8]| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || others.contains(&byte))
+    };
+    let variable = if is_of(b"_") { format!("; write ${{env:{name}}}") } else { String::new() };
+    let request = if is_of(b"_.-") { "; values of the request are written as {host}" } else { "" };
+    format!("expected ${{env:NAME}}, ${{env:NAME:-default}} or ${{file:PATH}}, found ${{{name}}}{variable}{request}")
+}
+
 /// Returns whether a pattern includes it: files, and dangling links, which are an error rather than ignored.
 fn is_included(path: &Path) -> bool {
     path.is_file() || path.is_symlink() && !path.exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the messages about the text of a body.
+    fn told(body: &str) -> Vec<String> {
+        let text = format!("routes:\n  - name: a\n    action: {{respond: {{body: '{body}'}}}}\n");
+        let mistakes = match super::super::load_text(&text, "c.yaml", Path::new("/nowhere")) {
+            Ok(loaded) => loaded.locate(loaded.mistakes.clone()),
+            Err(mistakes) => mistakes,
+        };
+        mistakes.lines().into_iter().filter(|line| line.contains("respond.body")).collect()
+    }
+
+    #[test]
+    fn defaults_have_no_references_in_them() {
+        assert!(told("${env:SURELY_NOT_SET:-c} ${env:SURELY_NOT_SET:-}").is_empty());
+        for body in ["${env:SURELY_NOT_SET:-${env:B:-c}}", "${env:PATH:-a${file:b}}"] {
+            let told = told(body);
+            assert!(
+                told.len() == 1
+                    && told[0].starts_with("c.yaml:3:")
+                    && told[0].contains("routes[0].action.respond.body: a default has no references in it"),
+                "{told:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_reference_is_told_from_a_value_of_the_request() {
+        for name in ["host", "remote_addr", "header.x-a"] {
+            let told = told(&format!("${{{name}}}"));
+            assert!(told.len() == 1 && told[0].ends_with("; values of the request are written as {host}"), "{told:?}");
+            assert_eq!(told[0].contains(&format!("; write ${{env:{name}}};")), name != "header.x-a", "{told:?}");
+        }
+        let told = told("${TOKEN:-zq9x7}");
+        assert!(told.len() == 1 && told[0].contains("found ${TOKEN}; write ${env:TOKEN};"), "{told:?}");
+        assert!(!told[0].contains("zq9x7"), "{told:?}");
+    }
 }

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{CompileContext, HttpFilter, ResponseView, Stage};
-use crate::exchange::{Edit, Template, TextForm, TextScope};
+use crate::exchange::{Edit, Reason, Template, TextForm, TextScope};
 use crate::notation::{Header, HeaderText, Mistakes, Place};
 
 /// The headers that frame a message or belong to a connection, which an edit would break.
@@ -22,9 +22,9 @@ const FRAMING: &[&str] =
 pub struct Config {
     /// Edits of what the target is sent.
     pub request: HeaderEdits,
-    /// Edits of the responses of targets.
+    /// Edits of the responses of targets, and of those that the route gives itself (`respond`, `redirect`, `files`).
     pub response: HeaderEdits,
-    /// Edits of all responses, the gateway's own (401, 404, 429, redirects) among them.
+    /// Edits of all responses, rejections (401, 404, 429) among them.
     pub always: HeaderEdits,
 }
 
@@ -53,6 +53,10 @@ pub struct Filter {
 pub fn parse_editable_name(text: &str, place: &Place, mistakes: &mut Mistakes) -> Option<HeaderName> {
     let parsed: Result<Header, String> = text.parse();
     let name = mistakes.take(place, parsed.map_err(|e| format!("expected {e}")))?.0;
+    if name == "date" {
+        mistakes.add(place, "date says when the response was made, and cannot be edited");
+        return None;
+    }
     if FRAMING.contains(&name.as_str()) {
         let hint = if name == "host" { "; `forward: {host: …}` sets it" } else { "" };
         mistakes.add(place, format!("{name} belongs to the message's framing and cannot be edited{hint}"));
@@ -159,7 +163,9 @@ impl HttpFilter for Filter {
     }
 
     fn on_response(&self, response: &mut ResponseHeader, view: &ResponseView<'_>, (): &()) {
-        if !view.own {
+        // The route's own response is a response, and a rejection is none.
+        let is_rejection = view.own && !matches!(view.exchange.reason, Reason::Responded | Reason::Redirected);
+        if !is_rejection {
             apply(&self.response, response, view);
         }
         apply(&self.always, response, view);

@@ -110,7 +110,8 @@ macro_rules! filters {
                 match self { $(Self::$variant(filter) => filter.needs(),)* }
             }
 
-            fn credentials(&self) -> Vec<crate::exchange::Edit> {
+            /// Returns the edits that remove every credential that the filter reads.
+            pub fn credentials(&self) -> Vec<crate::exchange::Edit> {
                 match self { $(Self::$variant(filter) => filter.credentials(),)* }
             }
 

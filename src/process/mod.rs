@@ -66,10 +66,16 @@ impl ConfigSource {
         }
     }
 
-    /// Returns the name of the file, for operators.
+    /// Returns the absolute path of the file, for operators.
+    fn file(&self) -> Option<String> {
+        let path = self.path()?;
+        Some(std::path::absolute(&path).unwrap_or(path).display().to_string())
+    }
+
+    /// Returns the name of the source, for operators.
     fn name(&self) -> String {
         match self {
-            Self::File(path) => std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string(),
+            Self::File(_) => self.file().unwrap_or_default(),
             Self::Text { name, .. } => format!("{name}, which is no file"),
         }
     }
@@ -235,6 +241,10 @@ impl crate::admin::ManagedProcess for Supervisor {
 
     async fn compare_files(&self) -> Result<Vec<Change>, Mistakes> {
         Self::compare_files(self).await
+    }
+
+    fn file(&self) -> Option<String> {
+        self.source.file()
     }
 
     fn source(&self) -> String {

@@ -46,8 +46,10 @@ impl Record<'_> {
         }
         for (key, text) in &layout.extra {
             let Some(view) = &self.view else { break };
-            let _ = write!(out, "  {}=", key.trim_matches([',', '"', ':']));
+            // In quotes, so that a value is never taken for further fields.
+            let _ = write!(out, "  {}=\"", key.trim_matches([',', '"', ':']));
             escape(&text.fill(view), out);
+            out.push(b'"');
         }
         out.push(b'\n');
     }

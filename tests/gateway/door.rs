@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::harness::client;
 use super::harness::eventually;
-use super::harness::gateway::{BINARY, Gateway, run};
+use super::harness::gateway::{BINARY, Gateway, complete, run};
 use super::harness::target::Target;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -61,6 +61,43 @@ fn a_proxy_accepts_tls_and_runs_what_it_prints() {
 }
 
 #[test]
+fn the_admin_listener_of_a_proxy_is_on_this_machine_unless_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (given, written) in
+        [(":9901", "127.0.0.1:9901"), ("[::1]:9901", "'[::1]:9901'"), ("none", "none"), ("unix:a.sock", "unix:a.sock")]
+    {
+        let (code, yaml, error) = run(&["proxy", "--to", "127.0.0.1:1", "--admin", given, "--print"], None);
+        assert!(code == 0 && yaml.contains(&format!("admin:\n  address: {written}\n")), "{given}: {yaml}{error}");
+        std::fs::write(folder.path().join("p.yaml"), &yaml).expect("written");
+        let (code, _, error) = run(&["check", "-c", "p.yaml"], Some(folder.path()));
+        assert_eq!(code, 0, "{given}: {error}");
+    }
+    let (_, yaml, _) = run(&["proxy", "--to", "127.0.0.1:1", "--print"], None);
+    assert!(yaml.contains("address: 127.0.0.1:0\n"), "{yaml}");
+}
+
+#[test]
+fn a_gateway_without_a_file_reloads_none() {
+    let gateway = proxy(&["--to", "127.0.0.1:1"]);
+    let process = client::get(gateway.admin, "/process").json();
+    assert!(process["file"].is_null() && process["source"] == "command line, which is no file", "{process}");
+    let file = gateway.folder.path().join("c.yaml");
+    std::fs::write(&file, complete("routes: [{name: all, action: {respond: {body: one}}}]")).expect("written");
+    let admin = gateway.admin.to_string();
+    let (file, admin) = (file.to_str().expect("a path"), admin.as_str());
+    let (code, out, error) = run(&["reload", "-c", file, "--admin", admin], None);
+    assert_eq!((code, out.as_str()), (1, ""), "{error}");
+    assert!(error.contains("runs no file") && error.contains("demo --write FILE"), "{error}");
+    let (code, out, error) = run(&["diff", "-c", file, "--admin", admin], None);
+    assert!(code == 0 && out.contains("routes.all.action"), "{out}{error}");
+    assert!(error.contains("the gateway runs no file, so that changes of ") && error.contains(file), "{error}");
+    for arguments in [&["reload", "--admin", admin][..], &["reload", "-c", file, "--admin", admin, "--any-file"]] {
+        let (code, out, error) = run(arguments, None);
+        assert_eq!((code, out.as_str()), (0, "reloaded command line, which is no file\n"), "{error}");
+    }
+}
+
+#[test]
 fn wrong_options_of_a_proxy_are_rejected() {
     for (arguments, part) in [
         (&["--to", "app"][..], "the port is missing: app:PORT"),
@@ -68,6 +105,7 @@ fn wrong_options_of_a_proxy_are_rejected() {
         (&["--to", "http://app/path"], "expected a host and a port"),
         (&["--to", "app:1", "--to", "https://app"], "either all targets have https://"),
         (&["--to", "app:1", "--from", "nowhere:x"], "expected an address such as :8080"),
+        (&["--to", "app:1", "--admin", "nowhere:x"], "unix:/run/portcullis/admin.sock, or none"),
         (&["--to", "127.0.0.1:1", "--tls", "/none/cert.pem", "/none/key.pem"], "cannot read /none/cert.pem"),
         (&[], "--to"),
     ] {

@@ -444,3 +444,13 @@ fn the_example_serves_a_site_and_its_api() {
     assert_eq!(gateway.get("/assets/missing.js").status, 404);
     assert_eq!(gateway.get("/api/users").json()["target"], "/users");
 }
+
+#[test]
+fn a_range_of_json_whose_members_are_removed_is_the_whole_file() {
+    let files = [("b.json", "{\"a\":1,\"ssn\":2}"), ("a.txt", "text")];
+    let gateway = serve(&files, "", "filters: [strip_fields: {response: [ssn]}],");
+    let whole = gateway.request("GET", "/b.json", &[("range", "bytes=0-3")]);
+    assert_eq!((whole.status, whole.text().as_str()), (200, "{\"a\":1}"));
+    let part = gateway.request("GET", "/a.txt", &[("range", "bytes=0-2")]);
+    assert_eq!((part.status, part.text().as_str()), (206, "tex"));
+}

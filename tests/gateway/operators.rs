@@ -222,6 +222,8 @@ routes:
     let process = get("/process").json();
     assert!(is_time(&process["started"]) && is_time(&get("/readyz").json()["last_reload"]["at"]), "{process}");
     assert_eq!(process["pid"], gateway.child.id());
+    let file = gateway.config().display().to_string();
+    assert!(process["file"] == file && process["source"] == file, "{process}");
     let targets = get("/upstreams").json()[0]["targets"].clone();
     let named = targets.as_array().and_then(|all| all.iter().find(|one| one["host"] == "localhost")).expect("the host");
     assert!(named["address"].is_string() && is_time(&named["health"]["last_probe"]), "{targets}");

@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use super::{ActionContext, ActionOutcome, HttpAction};
-use crate::exchange::{Reason, Rejection, RequestView, Template, TextForm};
+use crate::exchange::{Reason, Rejection, RequestValue, RequestView, Template, TextForm};
 use crate::notation::{Place, nearest};
 use crate::rules::balance::{Algorithm, Balancer, Seat, hash_key};
 use crate::rules::identity::RequestKey;
@@ -19,6 +19,9 @@ use crate::upstreams::{Class, Upstream};
 
 pub use config::Config;
 use config::{ForwardTo, HostHeader, MirrorConfig, RequestClass};
+
+/// The longest request target for a target: what `http::Uri` accepts, with some room.
+const MAX_TARGET: usize = 60_000;
 
 /// The most splits by a key: each has a table of 256 KiB.
 const MAX_KEYED_SPLITS: usize = 1_000;
@@ -138,13 +141,12 @@ impl HttpAction for Forward {
     }
 
     fn on_request(&self, view: &RequestView<'_>) -> ActionOutcome<'_> {
-        match &self.path {
-            // Parts of the client's own path were checked before.
-            PathEdit::Rewrite(to) if to.has_foreign_values() && leads_elsewhere(&to.fill_text(view)) => {
-                ActionOutcome::Reject(Rejection::new(Reason::BadPath, "a value would lead to another path"))
-            }
-            _ => ActionOutcome::Forward(self),
+        if let PathEdit::Rewrite(to) = &self.path
+            && let Err(rejection) = check_rewritten(to, view)
+        {
+            return ActionOutcome::Reject(rejection);
         }
+        ActionOutcome::Forward(self)
     }
 
     fn describe(&self) -> Vec<String> {
@@ -176,9 +178,22 @@ impl Forward {
     }
 }
 
-/// Returns whether a request target that was filled in has a path with dot segments.
-fn leads_elsewhere(target: &str) -> bool {
-    hides_dot_segments(target.split('?').next().unwrap_or_default())
+/// Checks the target that a request is rewritten to, as far as its values could make it another one than is written.
+fn check_rewritten(to: &Template, view: &RequestView<'_>) -> Result<(), Box<Rejection>> {
+    let path = view.request.uri.path();
+    // Only a dot, or what is encoded, can become a dot segment.
+    if !to.has_foreign_values() && memchr::memchr2(b'.', b'%', path.as_bytes()).is_none() {
+        return Ok(());
+    }
+    let filled = to.fill_text(view);
+    if hides_dot_segments(filled.split('?').next().unwrap_or_default()) {
+        return Err(Rejection::new(Reason::BadPath, "a value would lead to another path"));
+    }
+    let query = view.request.uri.query().map_or(0, str::len);
+    if filled.len() + query > MAX_TARGET {
+        return Err(Rejection::new(Reason::UriTooLong, "the rewritten path is too long"));
+    }
+    Ok(())
 }
 
 impl Config {
@@ -275,7 +290,12 @@ fn path_edit(forward: &ForwardTo, context: &mut ActionContext<'_>) -> PathEdit {
                 let place = context.place.key("rewrite");
                 context.mistakes.add(&place, format!("expected a path that starts with /, found \"{text}\""));
             }
-            PathEdit::Rewrite(context.template(text, TextForm::Target, &context.place.key("rewrite")))
+            let place = context.place.key("rewrite");
+            let template = context.template(text, TextForm::Target, &place);
+            if template.values().any(|value| *value == RequestValue::Query) {
+                context.mistakes.add(&place, "leave {query} out: the client's query follows the rewritten path anyway");
+            }
+            PathEdit::Rewrite(template)
         }
         (Some(_), Some(_)) => {
             context.mistakes.add(&context.place.clone(), "expected at most one of strip_prefix and rewrite");

@@ -23,6 +23,7 @@ use super::waiting::{Waited, wait};
 use super::{Context, Gateway};
 use crate::actions::{FileRequest, Files, Found, OpenedFile};
 use crate::exchange::{Reason, Rejection};
+use crate::filters::{Needs, Stage};
 use crate::rules::files::{Precondition, RangeChoice, Validators, choose_range, evaluate_conditions};
 
 /// The bytes that are read at a time: what a response holds of its file.
@@ -55,7 +56,7 @@ impl Gateway {
         let files = request.files;
         let (folder, codings) = (Arc::clone(&files.folder), files.codings_for(&session.req_header().headers));
         let rejection = match read(ctx, move || folder.find(&request.name, &codings)).await {
-            Ok(Found::File(file)) => match FileResponse::to(session.req_header(), &file) {
+            Ok(Found::File(file)) => match FileResponse::to(session.req_header(), &file, is_edited(ctx, &file)) {
                 Ok(response) => return self.send_file(session, ctx, (files, file.into()), response).await,
                 Err(rejection) => rejection,
             },
@@ -180,15 +181,16 @@ async fn read<T: Send + 'static>(
 }
 
 impl FileResponse {
-    /// Returns the response to a request, or the rejection where the request's conditions do not hold.
-    fn to(request: &RequestHeader, file: &OpenedFile) -> std::result::Result<Self, Box<Rejection>> {
+    /// Returns the response to a request, or the rejection where the request's conditions do not hold. One that is
+    /// edited is sent whole (RFC 9110, section 14.2, allows to ignore a range).
+    fn to(request: &RequestHeader, file: &OpenedFile, is_edited: bool) -> std::result::Result<Self, Box<Rejection>> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
         let validators = Validators::new(file.modified, file.size, file.coding, now);
         let (status, bytes) = match evaluate_conditions(&request.headers, &validators) {
             Precondition::Failed => return Err(Rejection::new(Reason::PreconditionFailed, "")),
             Precondition::NotModified => (304, 0..0),
             // Only GET has ranges (RFC 9110, section 14.2).
-            Precondition::Met if request.method != Method::GET => (200, 0..file.size),
+            Precondition::Met if request.method != Method::GET || is_edited => (200, 0..file.size),
             Precondition::Met => match choose_range(&request.headers, &validators, file.size) {
                 RangeChoice::Whole => (200, 0..file.size),
                 RangeChoice::Part(from, to) => (206, from..to),
@@ -227,6 +229,16 @@ impl FileResponse {
         }
         Ok(head)
     }
+}
+
+/// Returns whether a filter of the route edits the body of that file, for which it needs the whole.
+fn is_edited(ctx: &Context, file: &OpenedFile) -> bool {
+    // These filters leave what is not JSON as it is.
+    let is_json = file.media_type.as_bytes().windows(4).any(|word| word.eq_ignore_ascii_case(b"json"));
+    let chain = ctx.route().filter(|_| is_json).map(|route| route.filters(ctx.listener));
+    chain.is_some_and(|chain| {
+        chain.filters().iter().any(|filter| filter.stage() == Stage::Edit && filter.needs() == Needs::ResponseBody)
+    })
 }
 
 /// Returns the rejection of a range that a file of that size does not have (RFC 9110, section 15.5.17).

@@ -54,7 +54,7 @@ impl Gateway {
             if let Some(host) = host {
                 headers.insert(HOST, host);
             }
-            write_forwarding_fields(headers, asked_for, forward, ctx);
+            write_forwarding_fields(headers, asked_for, came.uri.path(), forward, ctx);
             ctx.exchange.edits.apply_to_headers(headers, &ctx.view(came));
             forward_deadline(headers, forward, deadline, ctx.exchange.grpc);
         });
@@ -63,7 +63,13 @@ impl Gateway {
 }
 
 /// Writes the fields for the client and the ids that link logs and traces.
-fn write_forwarding_fields(headers: &mut HeaderMap, asked_for: Option<HeaderValue>, forward: &Forward, ctx: &Context) {
+fn write_forwarding_fields(
+    headers: &mut HeaderMap,
+    asked_for: Option<HeaderValue>,
+    path: &str,
+    forward: &Forward,
+    ctx: &Context,
+) {
     let exchange = &ctx.exchange;
     let list = match headers.contains_key(X_FORWARDED_FOR) {
         true => forwarded_for(
@@ -91,7 +97,7 @@ fn write_forwarding_fields(headers: &mut HeaderMap, asked_for: Option<HeaderValu
             None => headers.remove(X_FORWARDED_PORT),
         };
     }
-    write_prefix(headers, forward, exchange.peer_trusted);
+    write_prefix(headers, path, forward, exchange.peer_trusted);
     if let (Some(name), Some(identity)) = (&ctx.serving.snapshot.identity_headers.consumer, &exchange.identity)
         && let Ok(value) = HeaderValue::from_bytes(identity.name.as_bytes())
     {
@@ -117,12 +123,16 @@ fn write_forwarding_fields(headers: &mut HeaderMap, asked_for: Option<HeaderValu
 }
 
 /// Writes the prefix that was stripped from the path, behind that of a trusted proxy.
-fn write_prefix(headers: &mut HeaderMap, forward: &Forward, trusted: bool) {
-    let PathEdit::Strip(stripped) = &forward.path else {
-        if !trusted {
-            headers.remove(X_FORWARDED_PREFIX);
+fn write_prefix(headers: &mut HeaderMap, path: &str, forward: &Forward, trusted: bool) {
+    let begins = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let stripped = match &forward.path {
+        PathEdit::Strip(prefix) if begins(prefix) => prefix,
+        _ => {
+            if !trusted {
+                headers.remove(X_FORWARDED_PREFIX);
+            }
+            return;
         }
-        return;
     };
     let before = headers.get(X_FORWARDED_PREFIX).filter(|_| trusted).map_or(&b""[..], HeaderValue::as_bytes);
     if let Ok(value) = HeaderValue::from_bytes(&[before, stripped.as_bytes()].concat()) {

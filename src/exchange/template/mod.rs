@@ -4,6 +4,7 @@
 //! written as they are. `{{name}` writes `{name}`.
 
 mod foreign;
+mod target;
 mod value;
 
 use std::borrow::Cow;
@@ -88,6 +89,9 @@ enum TemplatePart {
     Value { value: RequestValue, default: String },
 }
 
+/// Bytes that would begin another parameter or end the query, for parts of a path that are filled into a query.
+const QUERY_VALUE: &AsciiSet = &percent_encoding::CONTROLS.add(b'&').add(b'+').add(b'=').add(b';').add(b'#').add(b'?');
+
 /// Bytes that a component of a request target may hold as they are (RFC 3986, section 2.3).
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -97,9 +101,7 @@ impl Template {
     /// # Errors
     /// Returns what is wrong with it: an unknown name, or the notation of another program.
     pub fn new(text: &str, scope: &TextScope<'_>) -> Result<Self, String> {
-        if matches!(scope.form, TextForm::Header | TextForm::Target)
-            && let Some(why) = foreign::explain(text)
-        {
+        if let Some(why) = foreign::explain(text, scope.form) {
             return Err(why);
         }
         let (mut parts, mut literal, mut rest) = (Vec::new(), String::new(), text);
@@ -132,6 +134,9 @@ impl Template {
         literal.push_str(rest);
         if !literal.is_empty() {
             parts.push(TemplatePart::Text(literal));
+        }
+        if scope.form == TextForm::Target {
+            target::check(&parts)?;
         }
         Ok(Self { form: scope.form, parts })
     }
@@ -166,13 +171,26 @@ impl Template {
     /// Returns the text with its values filled in.
     pub fn fill(&self, view: &RequestView<'_>) -> Vec<u8> {
         let mut out = Vec::with_capacity(64);
+        let mut in_query = false;
         for part in &self.parts {
             match part {
-                TemplatePart::Text(text) => out.extend_from_slice(text.as_bytes()),
+                TemplatePart::Text(text) => {
+                    in_query |= text.contains('?');
+                    out.extend_from_slice(text.as_bytes());
+                }
                 TemplatePart::Value { value, default } => match value.read(view).filter(|v| self.is_fit(v)) {
+                    Some(read) if in_query && self.form == TextForm::Target && value.is_encoded() => {
+                        percent_encode(&read, QUERY_VALUE).for_each(|part| out.extend_from_slice(part.as_bytes()));
+                    }
                     Some(read) => encode(&read, self.form, value.is_encoded(), &mut out),
                     None => out.extend_from_slice(default.as_bytes()),
                 },
+            }
+        }
+        if self.form == TextForm::Target {
+            // A path that begins with two slashes would be taken for an authority.
+            while out.starts_with(b"//") || out.starts_with(b"/\\") {
+                out.remove(1);
             }
         }
         out

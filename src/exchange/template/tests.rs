@@ -35,6 +35,8 @@ fn values_are_filled_in() {
         ),
         ("/u/{id}/{*}", Target, "/u/7%2F/a/b"),
         ("/u?z={query.z}", Target, "/u?z=a%2Fb"),
+        ("/u?id={path}&b", Target, "/u?id=/v/7%2F/a/b&b"),
+        ("{scheme}://{host}{path}{query}", Target, "http://h.example/v/7%2F/a/b?x=a%0d%0ab&y=%3Cb%3E&z=a%2Fb"),
         ("{header.X-A} {cookie.c} {consumer}", Header, "1, 2 d ann"),
         ("{claim.sub} {claim.realm.roles} {claim.n} {claim.a.b} {claim.none|-}", Header, "u a,b 5 dotted -"),
         ("{header.none|none} {query.none}|{tls.sni|plain}", Header, "none |plain"),
@@ -62,6 +64,8 @@ fn what_cannot_be_filled_in_is_an_error() {
         ("$arg_page", "write {query.page}"),
         ("%[src]", "write values as"),
         ("%REQ(X)%", "write values as"),
+        ("$my_map", "values are written as"),
+        ("{ client }", "without spaces"),
         ("{header.a b}", ""),
     ] {
         match template(text, TextForm::Header) {
@@ -69,7 +73,11 @@ fn what_cannot_be_filled_in_is_an_error() {
             Ok(_) => assert_eq!(part, "", "{text}"),
         }
     }
-    assert!(template("/{", TextForm::Target).is_err());
+    for wrong in
+        ["/{", "/b/$1", r"/b/\1", "https://a.example{id}", "https://{id}/", "{id}/x", "//{host}", "/x?a=1{query}"]
+    {
+        assert!(template(wrong, TextForm::Target).is_err(), "{wrong}");
+    }
     let outside = TextScope::outside(TextForm::Header);
     assert!(Template::new("{id}", &outside).is_err());
     assert!(Template::new("{*}", &outside).is_err_and(|why| why.contains("/*")));
