@@ -21,6 +21,10 @@ pub fn compile(loaded: &Loaded, credentials: &[Edit], place: &Place, mistakes: &
     if !access.add.is_empty() && format == Format::Combined {
         mistakes.add(&place.key("add"), "the combined format has no further fields; use format: json or text");
     }
+    let has_settings = access.when.is_some() || access.fields.is_some() || !access.add.is_empty();
+    if sink == Sink::Off && access.output == LogOutput::None && has_settings {
+        mistakes.add(place, "nothing is logged with output: none, so when, fields and add have no effect");
+    }
     let when = access.when.as_ref().map(|when| {
         if when.status.is_empty() && when.slower_than.is_none() && when.sample_percent <= 0.0 {
             mistakes.add(&place.key("when"), "nothing would be logged; `output: none` says so");

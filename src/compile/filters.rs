@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ahash::AHashSet;
 
-use super::work::{ConsumerLimit, RouteCompiler};
+use super::work::{RouteCompiler, UseOfConsumer};
 use crate::config::{self, FilterLevel, Inherited, Selected};
 use crate::filters::{Chain, CompileContext, Filter, FilterConfig, Identities, Needs, RouteFacts, Stage};
 use crate::notation::{Place, nearest};
@@ -115,7 +115,7 @@ impl<'w> RouteCompiler<'w> {
             }
             if self.has_effect(&filter, route, one) {
                 self.check_claims_read(one, authenticator.map(|one| one.config));
-                self.note_consumer_limit(one, authenticator.is_some());
+                self.note_consumer_use(one, authenticator.is_some());
                 filters.push(filter);
             }
         }
@@ -181,15 +181,16 @@ impl<'w> RouteCompiler<'w> {
         fits
     }
 
-    /// Remembers a limit by consumer, and whether a route that has it authenticates.
-    fn note_consumer_limit(&mut self, one: &Selected<'_>, is_authenticated: bool) {
-        if one.config.counts_by_consumer() {
-            let limit = self.consumer_limits.entry(std::ptr::from_ref(one.config)).or_insert_with(|| ConsumerLimit {
+    /// Remembers a filter that uses the consumer, and whether a route that has it authenticates.
+    fn note_consumer_use(&mut self, one: &Selected<'_>, is_authenticated: bool) {
+        if let Some(what) = one.config.consumer_use() {
+            let found = self.consumer_uses.entry(std::ptr::from_ref(one.config)).or_insert_with(|| UseOfConsumer {
                 place: (*one.place).clone(),
+                what,
                 is_own: one.is_own(),
                 is_authenticated: false,
             });
-            limit.is_authenticated |= is_authenticated;
+            found.is_authenticated |= is_authenticated;
         }
     }
 

@@ -70,7 +70,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         shared: SharedValues::default(),
         filters: HashMap::new(),
         keyed_splits: 0,
-        consumer_limits: BTreeMap::new(),
+        consumer_uses: BTreeMap::new(),
     };
     let (routes, routers, unrouted) = work.compile();
     let kept = work.shared.kept;

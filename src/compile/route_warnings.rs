@@ -3,7 +3,7 @@
 use http::{HeaderMap, Method};
 
 use super::work::RouteCompiler;
-use crate::filters::Stage;
+use crate::filters::{ConsumerUse, Stage};
 use crate::notation::Place;
 use crate::rules::identity::RequestKey;
 use crate::rules::routing::{HostPattern, PathPattern, RequestFacts, RouteEntry, RouteMatch, Router, Segment};
@@ -85,11 +85,17 @@ impl RouteCompiler<'_> {
         }
     }
 
-    /// Notes limits by consumer that count by address, since none of their routes authenticates.
-    pub fn check_consumer_limits(&mut self) {
-        for limit in std::mem::take(&mut self.consumer_limits).into_values().filter(|limit| !limit.is_authenticated) {
-            let place = limit.place.key("by");
-            if limit.is_own {
+    /// Notes limits by consumer that count by address, and headers of which nothing is left, since none of their routes
+    /// authenticates.
+    pub fn check_consumer_uses(&mut self) {
+        for found in std::mem::take(&mut self.consumer_uses).into_values().filter(|found| !found.is_authenticated) {
+            if found.what == ConsumerUse::Header {
+                let text = "no route with this filter authenticates, so that {consumer} and {claim.x} are empty";
+                self.warnings.add(&found.place, text);
+                continue;
+            }
+            let place = found.place.key("by");
+            if found.is_own {
                 let text = "the route does not authenticate, so that no request has a consumer: add jwt, api_key or \
                             basic, or write by: address";
                 self.mistakes.add(&place, text);

@@ -82,7 +82,7 @@ impl<'w> RouteCompiler<'w> {
             self.warnings.add(&self.loaded.route_place(open), text);
         }
         let routers: Vec<Router> = entries.into_iter().map(Router::new).collect();
-        self.check_consumer_limits();
+        self.check_consumer_uses();
         self.warn_of_routes(&routes, &routers);
         (routes, routers, unrouted)
     }

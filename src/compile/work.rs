@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::config::Loaded;
-use crate::filters::{Consumers, Filter, FilterConfig, SharedValues};
+use crate::filters::{ConsumerUse, Consumers, Filter, FilterConfig, SharedValues};
 use crate::live::Live;
 use crate::notation::{Mistakes, Place};
 use crate::snapshot::Listener;
@@ -26,13 +26,15 @@ pub struct RouteCompiler<'w> {
     pub filters: HashMap<*const FilterConfig, Option<Arc<Filter>>>,
     /// The number of splits by a key so far.
     pub keyed_splits: usize,
-    /// The limits by consumer, by the address of their settings.
-    pub consumer_limits: BTreeMap<*const FilterConfig, ConsumerLimit>,
+    /// The filters that use the consumer, by the address of their settings.
+    pub consumer_uses: BTreeMap<*const FilterConfig, UseOfConsumer>,
 }
 
-/// A limit by consumer.
-pub struct ConsumerLimit {
+/// A filter that uses the consumer.
+pub struct UseOfConsumer {
     pub place: Place,
+    /// What it uses it for.
+    pub what: ConsumerUse,
     /// Whether it is a route's own.
     pub is_own: bool,
     /// Whether a route that has it authenticates.

@@ -152,8 +152,11 @@ impl Substitution<'_> {
 /// shell.
 fn variable(name: &str) -> Result<String, String> {
     let (name, default) = name.split_once(":-").map_or((name, None), |(name, default)| (name, Some(default)));
-    if default.is_some_and(|default| default.contains("${")) {
-        return Err(format!("a default has no references in it: expected a text as the default of ${{env:{name}}}"));
+    if default.is_some_and(|default| default.contains('{')) {
+        return Err(format!(
+            "a default has neither references nor braces in it, since a reference ends at the first }}: expected a text \
+             as the default of ${{env:{name}}}"
+        ));
     }
     match (std::env::var(name), default) {
         (Ok(value), None) => Ok(value),
@@ -204,7 +207,7 @@ mod tests {
             assert!(
                 told.len() == 1
                     && told[0].starts_with("c.yaml:3:")
-                    && told[0].contains("routes[0].action.respond.body: a default has no references in it"),
+                    && told[0].contains("routes[0].action.respond.body: a default has neither references"),
                 "{told:?}"
             );
         }

@@ -41,6 +41,23 @@ pub struct HeaderEdits {
     pub add: BTreeMap<String, HeaderText>,
 }
 
+impl Config {
+    /// Returns whether a value names the consumer or a claim of the token.
+    pub fn names_caller(&self) -> bool {
+        let lists = [&self.request, &self.response, &self.always].into_iter();
+        let mut values = lists.flat_map(|edits| edits.set.values().chain(edits.add.values()));
+        values.any(|value| {
+            let text = String::from_utf8_lossy(value.0.as_bytes());
+            // With a default it is written for routes without a caller too.
+            text.contains("{consumer}")
+                || text
+                    .split("{claim.")
+                    .skip(1)
+                    .any(|rest| rest.find(['}', '|']).is_some_and(|end| rest[end..].starts_with('}')))
+        })
+    }
+}
+
 /// The compiled filter.
 #[derive(Debug)]
 pub struct Filter {

@@ -192,14 +192,27 @@ filters! {
     Compress = "compress": compress;
 }
 
+/// What a filter uses the request's consumer for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConsumerUse {
+    /// It counts by it.
+    Limit,
+    /// It writes it, or a claim, into a header.
+    Header,
+}
+
 impl FilterConfig {
     /// Returns the limit of requests as a text, if the filter is one.
     pub fn limit(&self) -> Option<String> {
         if let Self::RateLimit(limit) = self { Some(limit.to_string()) } else { None }
     }
 
-    /// Returns whether the filter counts requests by their consumer.
-    pub fn counts_by_consumer(&self) -> bool {
-        matches!(self, Self::RateLimit(limit) if limit.by.has_consumer())
+    /// Returns what the filter uses the request's consumer for, if it does.
+    pub fn consumer_use(&self) -> Option<ConsumerUse> {
+        match self {
+            Self::RateLimit(limit) if limit.by.has_consumer() => Some(ConsumerUse::Limit),
+            Self::Headers(headers) if headers.names_caller() => Some(ConsumerUse::Header),
+            _ => None,
+        }
     }
 }

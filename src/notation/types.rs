@@ -69,6 +69,9 @@ text_type!(
 text_type!(
     /// A method, in upper case.
     MethodName(http::Method), "method", ["GET", "POST"], |text| {
+        if matches!(text, "ANY" | "ALL") {
+            return Err("a method in upper case; without the key all methods match".to_owned());
+        }
         let upper = !text.is_empty() && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
         let known = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"];
         let wanted = || format!("a method in upper case{}", super::nearest(&text.to_ascii_uppercase(), known));

@@ -162,3 +162,28 @@ routes: [{name: a, action: {respond: {}}}]\n";
         }
     }
 }
+
+#[test]
+fn a_header_with_the_caller_of_a_route_that_authenticates_nobody_is_a_warning() {
+    let with = |value: &str, filters: &str| {
+        check(&format!(
+            "listeners: [{{name: main, address: 127.0.0.1:0}}]
+consumers: {{a: {{credentials: [{{api_key: {{value: key-of-a-0123456789}}}}]}}}}
+routes:
+  - name: a
+    filters: [{filters}headers: {{always: {{set: {{x-who: \"{value}\"}}}}}}]
+    action: {{respond: {{}}}}
+"
+        ))
+    };
+    for value in ["{consumer}", "by {claim.sub}"] {
+        let (code, errors) = with(value, "");
+        assert!(
+            code == 0 && errors.contains("routes[0].filters[0].headers") && errors.contains("are empty"),
+            "{errors}"
+        );
+    }
+    for (value, filters) in [("{consumer|none}", ""), ("{consumer}", "api_key: {}, "), ("{client}", "")] {
+        assert!(!with(value, filters).1.contains("are empty"), "{value}");
+    }
+}

@@ -283,6 +283,10 @@ impl<S: AsyncWrite + Unpin> Guarded<S> {
     }
 }
 
+/// What is wrong with a head that the parser rejects without saying why.
+const UNREADABLE: &str =
+    "its head cannot be parsed: a malformed line, two Host fields, more than 256 fields, or CONNECT";
+
 impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.gather && self.connection.is_within_head() && bytes.starts_with(b"HTTP/1.1 4") {
@@ -290,7 +294,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
             let fault = self.connection.fault();
             let reason = fault.map_or(Reason::BadRequest, Fault::reason);
             self.connection.note_rejected(reason);
-            let rejection = early_rejection(reason, fault.map_or("it is no HTTP/1.1", Fault::text));
+            let rejection = early_rejection(reason, fault.map_or(UNREADABLE, Fault::text));
             self.buffer_write(&rejection);
             return Poll::Ready(Ok(bytes.len()));
         }
