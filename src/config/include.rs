@@ -154,8 +154,8 @@ fn variable(name: &str) -> Result<String, String> {
     let (name, default) = name.split_once(":-").map_or((name, None), |(name, default)| (name, Some(default)));
     if default.is_some_and(|default| default.contains('{')) {
         return Err(format!(
-            "a default has neither references nor braces in it, since a reference ends at the first }}: expected a text \
-             as the default of ${{env:{name}}}"
+            "a default has neither references nor braces in it, since a reference ends at the first }}: expected a \
+             text as the default of ${{env:{name}}}"
         ));
     }
     match (std::env::var(name), default) {
