@@ -13,9 +13,12 @@ mod secrets;
 mod sessions;
 mod shelf;
 mod verified;
+mod watched;
 
+use std::path::Path;
 use std::sync::Arc;
 
+use crate::rules::identity::{Countries, Networks};
 use crate::tls::TicketKeys;
 use crate::upstreams::{Pool, PoolShape, Sessions};
 
@@ -25,11 +28,13 @@ pub use keys::{KeySet, KeyStore, KeyStoreShape, VerifyingKey, parse_jwks};
 pub use maintained::Maintained;
 pub use passwords::{PasswordVerdict, Passwords};
 pub use verified::VerifiedTokens;
+pub use watched::WatchedFile;
 
 use keys::KeyStores;
 use pools::Pools;
 use secrets::Secrets;
 use shelf::Shelf;
+use watched::WatchedFiles;
 
 /// The state that outlives a configuration.
 #[derive(Debug, Default)]
@@ -42,6 +47,9 @@ pub struct Live {
     sessions: Shelf<String, Sessions>,
     secrets: Secrets,
     passwords: Arc<Passwords>,
+    /// Lists of networks and databases of countries by their paths.
+    networks: WatchedFiles<Networks>,
+    countries: WatchedFiles<Countries>,
 }
 
 impl Live {
@@ -68,6 +76,22 @@ impl Live {
     /// Returns the verification of passwords.
     pub fn passwords(&self) -> Arc<Passwords> {
         Arc::clone(&self.passwords)
+    }
+
+    /// Returns the list of networks in that file.
+    ///
+    /// # Errors
+    /// Returns why it cannot be read.
+    pub fn networks(&self, path: &Path) -> Result<Arc<WatchedFile<Networks>>, String> {
+        self.networks.at(path)
+    }
+
+    /// Returns the database of countries in that file.
+    ///
+    /// # Errors
+    /// Returns why it cannot be read.
+    pub fn countries(&self, path: &Path) -> Result<Arc<WatchedFile<Countries>>, String> {
+        self.countries.at(path)
     }
 
     /// Returns the key of sticky sessions for which the configuration has none.
