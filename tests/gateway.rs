@@ -17,6 +17,8 @@ mod adversarial;
 mod answers;
 #[path = "gateway/authentication.rs"]
 mod authentication;
+#[path = "gateway/authorization.rs"]
+mod authorization;
 #[path = "gateway/basic.rs"]
 mod basic;
 #[path = "gateway/cases.rs"]

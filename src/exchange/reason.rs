@@ -104,6 +104,11 @@ reasons! {
     /// The keys to verify with are not available.
     AuthUnavailable: "auth_unavailable", 503, "Authentication is not possible at the moment", grpc 14, proxy None;
 
+    /// Nobody has been identified, and the route is not for everyone.
+    IdentityMissing: "identity_missing", 401, "The caller has to be identified", grpc 16, proxy None;
+    /// The caller is known, and not allowed to do this.
+    Forbidden: "forbidden", 403, "This is not allowed", grpc 7, proxy None;
+
     /// The request exceeds a rate limit.
     RateLimited: "rate_limited", 429, "Too many requests", grpc 8, proxy None;
     /// The request exceeds the coarse limit of its address.

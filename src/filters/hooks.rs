@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::{Authenticated, CompileContext, Unauthenticated};
@@ -16,8 +16,12 @@ use crate::rules::routing::PathPattern;
 pub enum Stage {
     /// CORS first: a preflight carries no credentials, so nothing that needs them may come before it.
     Cors,
+    /// Whether the request looks like an attack. It comes before authentication, which attacks may aim at.
+    Guard,
     /// The client is identified, before everything that depends on its identity.
     Authenticate,
+    /// Whether the client may do this. It needs the identity.
+    Authorize,
     /// The limits. They come after authentication, because they are by consumer, and because an unauthenticated
     /// client must not use up the quota of another.
     Limit,
@@ -30,6 +34,11 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// Returns whether filters of the stage reject requests.
+    pub fn rejects(self) -> bool {
+        matches!(self, Self::Guard | Self::Authenticate | Self::Authorize | Self::Limit | Self::Validate)
+    }
+
     /// Returns whether a request has at most one filter of the stage: a second one would have nothing to decide.
     pub fn is_single(self) -> bool {
         matches!(self, Self::Cors | Self::Authenticate | Self::Encode)
@@ -40,7 +49,9 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Cors => "cross-origin rules",
+            Self::Guard => "is it an attack?",
             Self::Authenticate => "who is it?",
+            Self::Authorize => "is it allowed?",
             Self::Limit => "within the limits?",
             Self::Validate => "is it valid?",
             Self::Encode => "content codings",
@@ -121,6 +132,12 @@ pub trait HttpFilter: Sized {
     /// Returns the edits that remove every credential that it reads, for authenticators: one that was not accepted does
     /// not go on beside another that was.
     fn credentials(&self) -> Vec<Edit> {
+        Vec::new()
+    }
+
+    /// Returns the challenges of an authenticator (RFC 9110, section 11.6.1), for a request that went on without an
+    /// identity and needs one.
+    fn challenges(&self) -> Vec<HeaderValue> {
         Vec::new()
     }
 

@@ -4,6 +4,7 @@
 //! run in the order of the configuration. On responses they run in reverse.
 
 mod authenticate;
+mod authorize;
 mod chain;
 mod compress;
 mod consumers;
@@ -27,11 +28,10 @@ use serde::Deserialize;
 
 use crate::exchange::Exchange;
 
-pub use authenticate::basic::MAX_USERNAME;
 pub use authenticate::{Authenticated, Unauthenticated};
 pub use chain::{Chain, Memories};
 pub use compress::CodingName;
-pub use consumers::{Consumers, consumer_digest};
+pub use consumers::Consumers;
 pub use context::{CompileContext, Identities, RouteFacts, SharedValues};
 pub use cors::announced_method;
 pub(crate) use headers::parse_editable_name;
@@ -115,6 +115,11 @@ macro_rules! filters {
                 match self { $(Self::$variant(filter) => filter.credentials(),)* }
             }
 
+            /// Returns the challenges of the filter, if it authenticates.
+            pub fn challenges(&self) -> Vec<http::HeaderValue> {
+                match self { $(Self::$variant(filter) => filter.challenges(),)* }
+            }
+
             fn edits(&self) -> Option<&std::sync::Arc<[crate::exchange::Edit]>> {
                 match self { $(Self::$variant(filter) => filter.edits(),)* }
             }
@@ -176,6 +181,8 @@ filters! {
     AnyOf = "any_of": authenticate::any_of;
     /// Requires the credentials of every one of several authenticators.
     AllOf = "all_of": authenticate::all_of;
+    /// Decides what a caller may do.
+    Authorize = "authorize": authorize;
     /// Limits requests, exactly.
     RateLimit = "rate_limit": rate_limit;
     /// Limits the shape of JSON request bodies.
@@ -199,6 +206,8 @@ pub enum ConsumerUse {
     Limit,
     /// It writes it, or a claim, into a header.
     Header,
+    /// It decides by it.
+    Authorize,
 }
 
 impl FilterConfig {
@@ -211,6 +220,7 @@ impl FilterConfig {
     pub fn consumer_use(&self) -> Option<ConsumerUse> {
         match self {
             Self::RateLimit(limit) if limit.by.has_consumer() => Some(ConsumerUse::Limit),
+            Self::Authorize(rules) if rules.needs_identity() => Some(ConsumerUse::Authorize),
             Self::Headers(headers) if headers.names_caller() => Some(ConsumerUse::Header),
             _ => None,
         }

@@ -4,6 +4,7 @@
 //! is dropped with the last request that uses it.
 
 mod buckets;
+mod consumers;
 mod heritable;
 mod keys;
 mod maintained;
@@ -15,7 +16,7 @@ mod shelf;
 mod verified;
 mod watched;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::rules::identity::{Countries, Networks};
@@ -23,6 +24,10 @@ use crate::tls::TicketKeys;
 use crate::upstreams::{Pool, PoolShape, Sessions};
 
 pub use buckets::Buckets;
+pub use consumers::{
+    Account, AllowanceConfig, ChangeError, ConsumerConfig, ConsumerFile, ConsumerTable, KnownKey, consumer_digest,
+    key_id,
+};
 pub use heritable::{HandoverPart, Heritable};
 pub use keys::{KeySet, KeyStore, KeyStoreShape, VerifyingKey, parse_jwks};
 pub use maintained::Maintained;
@@ -45,6 +50,8 @@ pub struct Live {
     keys: KeyStores,
     /// Sessions by the upstream's name.
     sessions: Shelf<String, Sessions>,
+    /// The files of consumers by their paths.
+    consumers: Shelf<PathBuf, ConsumerFile>,
     secrets: Secrets,
     passwords: Arc<Passwords>,
     /// Lists of networks and databases of countries by their paths.
@@ -61,6 +68,11 @@ impl Live {
     /// Returns the buckets of the limit of that name.
     pub fn buckets(&self, name: &str) -> Arc<Buckets> {
         self.buckets.get_or(&name.to_owned(), || Arc::new(Buckets::default()))
+    }
+
+    /// Returns the file of consumers at that path.
+    pub fn consumers(&self, path: &PathBuf) -> Arc<ConsumerFile> {
+        self.consumers.get_or(path, || Arc::new(ConsumerFile::new(path.clone())))
     }
 
     /// Returns the sessions of an upstream.

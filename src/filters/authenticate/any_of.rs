@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::FutureExt;
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -43,6 +43,10 @@ impl HttpFilter for Filter {
 
     fn credentials(&self) -> Vec<Edit> {
         self.members.credentials()
+    }
+
+    fn challenges(&self) -> Vec<HeaderValue> {
+        self.members.filters().iter().flat_map(crate::filters::Filter::challenges).collect()
     }
 
     fn edits(&self) -> Option<&Arc<[Edit]>> {

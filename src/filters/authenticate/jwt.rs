@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use smallvec::smallvec;
 
-use super::{Authenticated, Unauthenticated};
+use super::{Authenticated, Unauthenticated, challenges_of};
 use crate::exchange::{Edit, Exchange, Reason, Rejection};
 use crate::filters::{CompileContext, HttpFilter, Stage};
 use crate::notation::{Duration, File, Header, KeySource, Secret, SecretParameter};
@@ -179,6 +179,10 @@ impl HttpFilter for Filter {
             false => Edit::Remove(self.header.clone()),
         };
         [header].into_iter().chain(self.unread[TokenPlace::Header as usize].iter().cloned()).collect()
+    }
+
+    fn challenges(&self) -> Vec<HeaderValue> {
+        challenges_of(&challenge(Reason::TokenMissing, None))
     }
 
     fn edits(&self) -> Option<&Arc<[Edit]>> {

@@ -96,3 +96,9 @@ impl Unauthenticated {
         self.rejection.headers.iter().filter(|(name, _)| *name == WWW_AUTHENTICATE).map(|(_, value)| value)
     }
 }
+
+/// Returns the challenges of a rejection.
+fn challenges_of(rejection: &Rejection) -> Vec<HeaderValue> {
+    let headers = rejection.headers.iter().filter(|(name, _)| *name == WWW_AUTHENTICATE);
+    headers.map(|(_, value)| value.clone()).collect()
+}
