@@ -58,11 +58,15 @@ fn tokens_and_what_they_may() {
     assert_eq!(ask("/condition", json!({"tenant": ["acme"]}), "acme").status, 403);
     assert_eq!(gateway.get("/condition").status, 401);
     let log = gateway.access_log(9);
-    let details: Vec<&str> = log.iter().map(|line| line["detail"].as_str().unwrap_or_default()).collect();
-    assert_eq!(details[1], "the scope orders:write is missing");
-    assert_eq!(details[3], "none of the roles editor is there");
-    assert_eq!(details[5], "the condition does not hold");
-    assert!(details[6].starts_with("the condition could not be evaluated: "), "{}", details[6]);
+    let details: Vec<&str> = log.iter().filter_map(|line| line["detail"].as_str()).collect();
+    for detail in [
+        "the scope orders:write is missing",
+        "none of the roles editor is there",
+        "the condition does not hold",
+        "the condition could not be evaluated: ",
+    ] {
+        assert!(details.iter().any(|known| known.starts_with(detail)), "{detail}: {details:?}");
+    }
 }
 
 #[test]
