@@ -1,7 +1,7 @@
 //! Clients for calls of the gateway itself.
 
 mod dns;
-mod fetch;
+mod http;
 
 pub use dns::{DnsError, Family, ResolvedAddresses, Resolver, SrvRecord};
-pub use fetch::Fetcher;
+pub use http::{CallConfig, CallError, HttpClient, HttpClientSettings, Repeatable, RequestBody, StreamedResponse};

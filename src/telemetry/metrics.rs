@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, GaugeVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 
+use super::calls::AllCalls;
 use super::catalogue::{
     BAD_FILE, BUILD_INFO, CONFIG_LOADED, CONNECTIONS, CONNECTIONS_OPEN, CONNECTIONS_REFUSED, LOG_DROPPED, MetricFacts,
     PANICS, RELOAD_SUCCESSFUL, RELOADS, TARGET_EJECTIONS, UPGRADES,
@@ -17,6 +18,7 @@ use super::counts::{of_routes, of_upstreams};
 use super::family::{Series, single};
 use super::{process_stats, scrape};
 
+pub use super::calls::{CallKind, CallMetrics, CallOutcome};
 pub use super::counts::{RouteMetrics, UpstreamMetrics};
 pub use super::scrape::{CertificateState, KeySetState, Scrape, TargetState, UpstreamState};
 
@@ -69,6 +71,7 @@ pub struct Metrics {
     pub accepted: Counter,
     /// Connections that ended before a request could be read, by cause.
     pub refused: IntCounterVec,
+    calls: AllCalls,
     /// Caught panics.
     pub panics: IntCounter,
     /// Log lines that were dropped because the writer was too slow.
@@ -106,6 +109,7 @@ impl Metrics {
             open_connections: ActiveCount::default(),
             accepted: Counter::default(),
             refused: counters(r, &CONNECTIONS_REFUSED),
+            calls: AllCalls::default(),
             panics: counters(r, &PANICS).with_label_values(&[] as &[&str]),
             log_dropped: counters(r, &LOG_DROPPED).with_label_values(&[] as &[&str]),
             reloads,
@@ -115,6 +119,11 @@ impl Metrics {
             unrouted: OnceLock::new(),
             registry,
         }
+    }
+
+    /// Returns the counts of the calls of a kind.
+    pub fn calls(&self, kind: CallKind) -> &CallMetrics {
+        self.calls.of(kind)
     }
 
     /// Returns the metrics of a route; above the maximum, those of all others.
@@ -194,6 +203,7 @@ impl Metrics {
             single(&CONNECTIONS_OPEN, self.open_connections.get() as f64),
             single(&CONNECTIONS, self.accepted.get() as f64),
         ];
+        all.extend(self.calls.families());
         all.extend(of_routes(&self.routes.read()));
         all.extend(of_upstreams(&self.upstreams.read()));
         all
@@ -265,11 +275,13 @@ mod tests {
         metrics.upgraded(true);
         metrics.ejected("u", "consecutive_failures");
         metrics.refused.with_label_values(&["tls"]).inc();
+        metrics.calls(CallKind::ForwardAuth).observe(CallOutcome::TimedOut, 2.0);
         let text = String::from_utf8(metrics.render(&scrape())).expect("text");
         for series in [
             r#"_requests_total{route="r",status="2xx"} 1"#,
             r#"_requests_ended_total{reason="responded",route="r"} 1"#,
             r#"_upstream_requests_total{status="5xx",upstream="u"} 1"#,
+            r#"_calls_total{client="forward_auth",outcome="timed_out"} 1"#,
             r#"_jwks_age_seconds{source="https://id.test/jwks"} 2.5"#,
             r#"_target_healthy{target="t",upstream="u"} 1"#,
             r#"_target_requests_total{outcome="good",target="t",upstream="u"} 7"#,
