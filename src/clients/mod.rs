@@ -2,6 +2,8 @@
 
 mod dns;
 mod http;
+mod single_flight;
 
 pub use dns::{DnsError, Family, ResolvedAddresses, Resolver, SrvRecord};
 pub use http::{CallConfig, CallError, HttpClient, HttpClientSettings, Repeatable, RequestBody, StreamedResponse};
+pub use single_flight::SingleFlight;

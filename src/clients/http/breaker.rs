@@ -12,6 +12,8 @@ use crate::rules::resilience::{Admission, BreakerShape, BreakerState};
 pub struct CallBreaker {
     shape: Option<BreakerShape>,
     state: Mutex<BreakerState>,
+    /// The name of the dependency, for the log.
+    label: String,
 }
 
 /// The turn of one call. Its outcome is unknown when it is dropped without a record, as when the caller has gone.
@@ -23,8 +25,8 @@ pub struct CallTurn<'b> {
 
 impl CallBreaker {
     /// Returns a closed breaker; without a shape it never opens.
-    pub fn new(shape: Option<BreakerShape>) -> Self {
-        Self { shape, state: Mutex::default() }
+    pub fn new(shape: Option<BreakerShape>, label: String) -> Self {
+        Self { shape, state: Mutex::default(), label }
     }
 
     /// Decides on a call.
@@ -54,7 +56,14 @@ impl CallTurn<'_> {
 
     fn end(&mut self, success: Option<bool>) {
         let (Some(admission), Some(shape)) = (self.admission.take(), &self.breaker.shape) else { return };
-        self.breaker.state.lock().record(shape, clock::now(), admission, success);
+        let has_changed = self.breaker.state.lock().record(shape, clock::now(), admission, success);
+        match (has_changed, admission) {
+            (true, Admission::Probe(_)) if success == Some(true) => log::info!("{} responds again", self.breaker.label),
+            (true, Admission::Closed) => {
+                log::warn!("calls to {} fail; none is made for a moment", self.breaker.label);
+            }
+            _ => {}
+        }
     }
 }
 

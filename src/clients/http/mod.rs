@@ -85,7 +85,7 @@ impl HttpClient {
         let tls = crate::tls::client_config(settings.ca.as_ref().map(|ca| ca.path.as_path()), identity)?;
         Ok(Self {
             connections: Connections::new(tls, settings.connect_timeout),
-            breaker: CallBreaker::new(settings.breaker),
+            breaker: CallBreaker::new(settings.breaker, settings.dependency.clone()),
             entered: Semaphore::new(settings.max_concurrent.saturating_add(settings.max_waiting)),
             places: Semaphore::new(settings.max_concurrent),
             metrics: METRICS.calls(settings.kind),

@@ -25,9 +25,6 @@ const BREAKER: BreakerShape = BreakerShape {
 /// The longest time-out.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The most calls in progress that can be configured.
-const MAX_CONCURRENT: u32 = 10_000;
-
 /// What a client is for, and its bounds. Equal settings share one client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HttpClientSettings {
@@ -121,9 +118,6 @@ impl CallConfig {
                 &place.key("connect_timeout"),
                 format!("expected more than 0 and at most the {timeout:?} of timeout"),
             );
-        }
-        if self.max_concurrent.is_some_and(|count| count == 0 || count > MAX_CONCURRENT) {
-            mistakes.add(&place.key("max_concurrent"), format!("expected 1 to {MAX_CONCURRENT}"));
         }
         let tls = &self.tls;
         if tls.cert.is_some() != tls.key.is_some() {

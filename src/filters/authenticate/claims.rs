@@ -45,7 +45,7 @@ impl ClaimRules {
     ///
     /// # Errors
     /// When the client is not acceptable; the text is for the client.
-    pub fn accept(&self, claims: Claims) -> Result<Verified, &'static str> {
+    pub fn accept(&self, claims: Arc<Claims>) -> Result<Verified, &'static str> {
         // It is one string (RFC 7519, section 4.1.1).
         if claims.get("iss").is_some_and(|issuer| !issuer.is_string()) {
             return Err("the token's issuer is not a text");
@@ -67,7 +67,7 @@ impl ClaimRules {
         // no consumer's name has a #.
         let stranger = || subject.map(|s| Arc::from(format!("{}#{s}", issuer.unwrap_or_default())));
         let (name, edits) = (known.or_else(stranger), edits.collect());
-        let identity = name.map(|name| Identity { name, claims: Some(Arc::new(claims)) });
+        let identity = name.map(|name| Identity { name, claims: Some(claims) });
         Ok(Verified { identity, edits })
     }
 }

@@ -5,6 +5,7 @@ pub mod any_of;
 pub mod api_key;
 pub mod basic;
 mod claims;
+pub mod introspection;
 pub mod jwt;
 mod members;
 mod token_places;

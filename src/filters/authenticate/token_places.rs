@@ -122,3 +122,15 @@ pub fn challenge(reason: Reason, why: Option<&'static str>) -> Box<Rejection> {
         Err(_) => rejection,
     }
 }
+
+/// Returns the rejection of a token without a scope that it needs (RFC 6750, section 3.1).
+pub fn scope_challenge(lacking: &str, needed: &[String]) -> Box<Rejection> {
+    let fine = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\');
+    let scope: Vec<&str> = needed.iter().map(String::as_str).filter(|scope| scope.chars().all(fine)).collect();
+    let text = format!("Bearer realm=\"portcullis\", error=\"insufficient_scope\", scope=\"{}\"", scope.join(" "));
+    let rejection = Rejection::new(Reason::InsufficientScope, "").log(format!("the token lacks the scope {lacking}"));
+    match HeaderValue::try_from(text) {
+        Ok(value) => rejection.header(WWW_AUTHENTICATE, value),
+        Err(_) => rejection,
+    }
+}

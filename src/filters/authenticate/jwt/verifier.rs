@@ -121,7 +121,7 @@ impl Verifier {
         let set = self.keys_for(&head, set).await?;
         let claims = self.check(token, &head, &set)?;
         let expires = claims.get("exp").and_then(Value::as_f64);
-        let verified = Arc::new(self.claims.accept(claims).map_err(Unverified::Invalid)?);
+        let verified = Arc::new(self.claims.accept(Arc::new(claims)).map_err(Unverified::Invalid)?);
         if let Some(expires) = expires {
             self.cached.insert(
                 consumer_digest(token),
