@@ -59,6 +59,8 @@ mod handover;
 mod http2;
 #[path = "gateway/interim.rs"]
 mod interim;
+#[path = "gateway/introspection.rs"]
+mod introspection;
 #[path = "gateway/key_sets.rs"]
 mod key_sets;
 #[path = "gateway/limits.rs"]
