@@ -6,6 +6,7 @@
 mod buckets;
 mod consumers;
 mod heritable;
+mod introspected;
 mod keys;
 mod maintained;
 mod passwords;
@@ -19,6 +20,7 @@ mod watched;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::clients::{HttpClient, HttpClientSettings};
 use crate::rules::identity::{Countries, Networks};
 use crate::tls::TicketKeys;
 use crate::upstreams::{Pool, PoolShape, Sessions};
@@ -29,6 +31,7 @@ pub use consumers::{
     key_id,
 };
 pub use heritable::{HandoverPart, Heritable};
+pub use introspected::{IntrospectedToken, IntrospectedTokens, IntrospectionError, IntrospectionResult};
 pub use keys::{KeySet, KeyStore, KeyStoreShape, VerifyingKey, parse_jwks};
 pub use maintained::Maintained;
 pub use passwords::{PasswordVerdict, Passwords};
@@ -57,6 +60,10 @@ pub struct Live {
     /// Lists of networks and databases of countries by their paths.
     networks: WatchedFiles<Networks>,
     countries: WatchedFiles<Countries>,
+    /// The clients of calls, with their connections and breakers.
+    clients: Shelf<HttpClientSettings, HttpClient>,
+    /// Tokens by the identity of the settings of their filter.
+    introspected: Shelf<[u8; 32], IntrospectedTokens>,
 }
 
 impl Live {
@@ -104,6 +111,19 @@ impl Live {
     /// Returns why it cannot be read.
     pub fn countries(&self, path: &Path) -> Result<Arc<WatchedFile<Countries>>, String> {
         self.countries.at(path)
+    }
+
+    /// Returns the client of those settings.
+    ///
+    /// # Errors
+    /// When its CA file, certificate or key is wrong.
+    pub fn http_client(&self, settings: &HttpClientSettings) -> Result<Arc<HttpClient>, String> {
+        self.clients.try_get_or(settings, || HttpClient::new(settings.clone()).map(Arc::new))
+    }
+
+    /// Returns the tokens that a server was called about, by the identity of the settings of the filter.
+    pub fn introspected(&self, identity: &[u8; 32]) -> Arc<IntrospectedTokens> {
+        self.introspected.get_or(identity, || Arc::new(IntrospectedTokens::default()))
     }
 
     /// Returns the key of sticky sessions for which the configuration has none.
