@@ -95,6 +95,8 @@ mod reload_reports;
 mod resilience;
 #[path = "gateway/room.rs"]
 mod room;
+#[path = "gateway/signatures.rs"]
+mod signatures;
 #[path = "gateway/sizes.rs"]
 mod sizes;
 #[path = "gateway/streams.rs"]

@@ -97,6 +97,10 @@ reasons! {
     ApiKeyMissing: "api_key_missing", 401, "An API key is required", grpc 16, proxy None;
     /// The API key belongs to no consumer.
     ApiKeyInvalid: "api_key_invalid", 401, "The API key is not acceptable", grpc 16, proxy None;
+    /// There is no signature.
+    SignatureMissing: "signature_missing", 401, "A signature is required", grpc 16, proxy None;
+    /// The signature is not acceptable, or the body is not the one that was signed.
+    SignatureInvalid: "signature_invalid", 401, "The signature is not acceptable", grpc 16, proxy None;
     /// There is no name and password.
     PasswordMissing: "password_missing", 401, "A name and a password are required", grpc 16, proxy None;
     /// The password is wrong, or the name belongs to no consumer.

@@ -179,6 +179,10 @@ filters! {
     ApiKey = "api_key": authenticate::api_key;
     /// Requires a name and a password.
     Basic = "basic": authenticate::basic;
+    /// Requires a signature of AWS's form.
+    Hmac = "hmac": authenticate::hmac;
+    /// Requires an HTTP message signature.
+    HttpSignature = "http_signature": authenticate::http_signature;
     /// Requires the credentials of any one of several authenticators.
     AnyOf = "any_of": authenticate::any_of;
     /// Requires the credentials of every one of several authenticators.

@@ -9,6 +9,7 @@ mod heritable;
 mod introspected;
 mod keys;
 mod maintained;
+mod nonces;
 mod passwords;
 mod pools;
 mod secrets;
@@ -27,13 +28,14 @@ use crate::upstreams::{Pool, PoolShape, Sessions};
 
 pub use buckets::Buckets;
 pub use consumers::{
-    Account, AllowanceConfig, ChangeError, ConsumerConfig, ConsumerFile, ConsumerTable, KnownKey, consumer_digest,
-    key_id,
+    Account, AllowanceConfig, ChangeError, ConsumerConfig, ConsumerFile, ConsumerTable, HmacKey, KnownKey, SigningKey,
+    consumer_digest, key_id,
 };
 pub use heritable::{HandoverPart, Heritable};
 pub use introspected::{IntrospectedToken, IntrospectedTokens, IntrospectionError, IntrospectionResult};
 pub use keys::{KeySet, KeyStore, KeyStoreShape, VerifyingKey, parse_jwks};
 pub use maintained::Maintained;
+pub use nonces::{NonceUse, Nonces};
 pub use passwords::{PasswordVerdict, Passwords};
 pub use verified::VerifiedTokens;
 pub use watched::WatchedFile;
@@ -60,6 +62,8 @@ pub struct Live {
     /// Lists of networks and databases of countries by their paths.
     networks: WatchedFiles<Networks>,
     countries: WatchedFiles<Countries>,
+    /// Nonces of signatures by the place of their filter.
+    nonces: Shelf<String, Nonces>,
     /// The clients of calls, with their connections and breakers.
     clients: Shelf<HttpClientSettings, HttpClient>,
     /// Tokens by the identity of the settings of their filter.
@@ -95,6 +99,11 @@ impl Live {
     /// Returns the verification of passwords.
     pub fn passwords(&self) -> Arc<Passwords> {
         Arc::clone(&self.passwords)
+    }
+
+    /// Returns the nonces of the filter that is written at that place.
+    pub fn nonces(&self, place: &str) -> Arc<Nonces> {
+        self.nonces.get_or(&place.to_owned(), || Arc::new(Nonces::default()))
     }
 
     /// Returns the list of networks in that file.

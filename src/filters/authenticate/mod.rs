@@ -5,6 +5,8 @@ pub mod any_of;
 pub mod api_key;
 pub mod basic;
 mod claims;
+pub mod hmac;
+pub mod http_signature;
 pub mod introspection;
 pub mod jwt;
 mod members;

@@ -83,7 +83,6 @@ pub struct Expression {
     program: Program,
     patterns: Vec<Pattern>,
     facts: Vec<&'static str>,
-    cost: u64,
 }
 
 /// The functions and macros of all expressions.
@@ -136,17 +135,12 @@ impl Expression {
         let env = ENVIRONMENT.as_ref().ok_or("there is no interpreter")?;
         let program = guarded(|| env.compile(source).map_err(|errors| wording(&errors)))?;
         let checked = check::check(program.expression(), known)?;
-        Ok(Self { program, patterns: checked.patterns, facts: checked.facts, cost: checked.cost })
+        Ok(Self { program, patterns: checked.patterns, facts: checked.facts })
     }
 
     /// Returns the names of the facts that it reads.
     pub fn facts(&self) -> &[&'static str] {
         &self.facts
-    }
-
-    /// Returns the most steps that an evaluation takes.
-    pub fn cost(&self) -> u64 {
-        self.cost
     }
 
     /// Returns whether the condition holds.

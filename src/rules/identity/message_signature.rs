@@ -52,8 +52,6 @@ pub struct MessageSignature {
     pub algorithm: Option<String>,
     /// A text that is used once.
     pub nonce: Option<String>,
-    /// The name of the application.
-    pub tag: Option<String>,
     /// The signature itself.
     pub signature: Vec<u8>,
     input: InnerList,
@@ -115,7 +113,6 @@ fn signature_of(input: InnerList, signature: Vec<u8>) -> Result<MessageSignature
         key_id: text(&input, "keyid")?,
         algorithm: text(&input, "alg")?,
         nonce: text(&input, "nonce")?,
-        tag: text(&input, "tag")?,
         signature,
         input,
         components,

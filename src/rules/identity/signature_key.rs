@@ -6,6 +6,8 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA512,
 };
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 /// An algorithm by its name in IANA's registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +76,20 @@ impl SignatureKey {
         };
         let wrong = |_| format!("it is no public key for {}", algorithm.name());
         Ok(Self { algorithm, key: KeyMaterial::Public(Box::new(parsed.map_err(wrong)?)) })
+    }
+
+    /// Returns a public key in PEM (RFC 7468, section 13), or for RSA in the form of PKCS #1.
+    ///
+    /// # Errors
+    /// When it is no key for that algorithm.
+    pub fn from_pem(algorithm: SignatureAlgorithm, pem: &str) -> Result<Self, String> {
+        let wanted = || "expected a public key in PEM (-----BEGIN PUBLIC KEY-----)".to_owned();
+        let inner = ["PUBLIC KEY", "RSA PUBLIC KEY"].iter().find_map(|label| {
+            let (_, rest) = pem.split_once(&format!("-----BEGIN {label}-----"))?;
+            rest.split_once(&format!("-----END {label}-----")).map(|(inner, _)| inner)
+        });
+        let text: String = inner.ok_or_else(wanted)?.split_ascii_whitespace().collect();
+        Self::public(algorithm, &STANDARD.decode(text).map_err(|_| wanted())?)
     }
 
     /// Returns a shared secret, for `hmac-sha256`.

@@ -196,11 +196,6 @@ impl<'r> SignatureV4<'r> {
         if now > until { Err("the signature has expired") } else { Ok(()) }
     }
 
-    /// Returns whether that header is signed.
-    pub fn is_signed(&self, header: &str) -> bool {
-        self.signed_headers.split(';').any(|name| name == header)
-    }
-
     /// Returns the hash of the body that is signed.
     ///
     /// # Errors
