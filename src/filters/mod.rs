@@ -4,6 +4,7 @@
 //! run in the order of the configuration. On responses they run in reverse.
 
 mod authenticate;
+mod authorize;
 mod chain;
 mod compress;
 mod consumers;
@@ -117,6 +118,11 @@ macro_rules! filters {
                 match self { $(Self::$variant(filter) => filter.credentials(),)* }
             }
 
+            /// Returns the challenges of the filter, if it authenticates.
+            pub fn challenges(&self) -> Vec<http::HeaderValue> {
+                match self { $(Self::$variant(filter) => filter.challenges(),)* }
+            }
+
             fn edits(&self) -> Option<&std::sync::Arc<[crate::exchange::Edit]>> {
                 match self { $(Self::$variant(filter) => filter.edits(),)* }
             }
@@ -180,10 +186,16 @@ filters! {
     ApiKey = "api_key": authenticate::api_key;
     /// Requires a name and a password.
     Basic = "basic": authenticate::basic;
+    /// Requires a signature of AWS's form.
+    Hmac = "hmac": authenticate::hmac;
+    /// Requires an HTTP message signature.
+    HttpSignature = "http_signature": authenticate::http_signature;
     /// Requires the credentials of any one of several authenticators.
     AnyOf = "any_of": authenticate::any_of;
     /// Requires the credentials of every one of several authenticators.
     AllOf = "all_of": authenticate::all_of;
+    /// Decides what a caller may do.
+    Authorize = "authorize": authorize;
     /// Limits requests, exactly.
     RateLimit = "rate_limit": rate_limit;
     /// Limits the shape of JSON request bodies.
@@ -209,6 +221,8 @@ pub enum ConsumerUse {
     Limit,
     /// It writes it, or a claim, into a header.
     Header,
+    /// It decides by it.
+    Authorize,
 }
 
 impl FilterConfig {
@@ -221,6 +235,7 @@ impl FilterConfig {
     pub fn consumer_use(&self) -> Option<ConsumerUse> {
         match self {
             Self::RateLimit(limit) if limit.by.has_consumer() => Some(ConsumerUse::Limit),
+            Self::Authorize(rules) if rules.needs_identity() => Some(ConsumerUse::Authorize),
             Self::Headers(headers) if headers.names_caller() => Some(ConsumerUse::Header),
             _ => None,
         }
