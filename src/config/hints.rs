@@ -225,6 +225,13 @@ const KEYS: &[Hint] = &[
     ("hmac", &["clock_skew", "skew"], "write `max_skew: 5m`"),
     ("http_signature", &["headers", "fields", "covered", "required"], "write `components: […]`"),
     ("http_signature", &["keyid", "id", "key"], "write `key_id`, of a credential in `consumers`"),
+    (
+        "filters",
+        &["waf", "modsecurity", "crs", "bot_detection"],
+        "write `guard: {}`, first with `enforce: false` beside it",
+    ),
+    ("filters", &["xsrf", "csrf_protection"], "write `csrf: {}`"),
+    ("filters", &["helmet", "secure_headers", "hsts"], "write `security_headers: {}`"),
     ("filters", &["gzip", "compression", "brotli", "encode"], "write `compress: {}`"),
     (
         "filters",

@@ -85,6 +85,11 @@ reasons! {
     /// Too many files are being read.
     FilesOverloaded: "files_overloaded", 503, "Too many files are being read", grpc 14, proxy None;
 
+    /// The request looks like an attack.
+    AttackDetected: "attack_detected", 403, "This request is not accepted", grpc 7, proxy None;
+    /// A page of another site made the browser send the request.
+    CrossSite: "cross_site", 403, "Requests of other sites are not accepted", grpc 7, proxy None;
+
     /// There is no token.
     TokenMissing: "token_missing", 401, "A token is required", grpc 16, proxy None;
     /// The token is not acceptable.

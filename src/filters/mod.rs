@@ -10,6 +10,8 @@ mod compress;
 mod consumers;
 mod context;
 mod cors;
+mod csrf;
+mod guard;
 mod headers;
 mod hooks;
 mod json;
@@ -17,6 +19,7 @@ mod json_limits;
 mod mask_fields;
 mod rate_limit;
 mod rename_fields;
+mod security_headers;
 mod strip_fields;
 #[cfg(test)]
 mod test_kit;
@@ -171,6 +174,10 @@ macro_rules! filters {
 filters! {
     /// Lets pages of other origins read responses.
     Cors = "cors": cors;
+    /// Rejects what looks like an attack.
+    Guard = "guard": guard;
+    /// Rejects requests that pages of other sites make browsers send.
+    Csrf = "csrf": csrf;
     /// Requires a JSON Web Token.
     Jwt = "jwt": authenticate::jwt;
     /// Requires a token that its authorization server knows.
@@ -195,6 +202,8 @@ filters! {
     JsonLimits = "json_limits": json_limits;
     /// Sets, adds and removes headers.
     Headers = "headers": headers;
+    /// Sets headers by which browsers protect pages.
+    SecurityHeaders = "security_headers": security_headers;
     /// Removes members from JSON responses.
     StripFields = "strip_fields": strip_fields;
     /// Renames members of JSON responses.

@@ -7,6 +7,7 @@ pub mod balance;
 pub mod expressions;
 pub mod files;
 pub mod frames;
+pub mod guard;
 pub mod identity;
 pub mod limits;
 pub mod path;
