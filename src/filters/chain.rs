@@ -25,6 +25,8 @@ pub struct Chain {
     filters: Vec<Arc<Filter>>,
     /// How many bytes of a request body filters need whole.
     request_body: Option<u64>,
+    /// Whether a filter may wait for a long time.
+    may_wait: bool,
 }
 
 /// The memories of the filters of a chain for one request. Most filters remember nothing, and cost nothing.
@@ -54,7 +56,8 @@ impl Chain {
     pub fn new(mut filters: Vec<Arc<Filter>>) -> Self {
         filters.sort_by_key(|filter| filter.stage());
         let most = |filter: &Arc<Filter>| if let Needs::RequestBody(most) = filter.needs() { Some(most) } else { None };
-        Self { request_body: filters.iter().filter_map(most).min(), filters }
+        let may_wait = filters.iter().any(|filter| filter.may_wait());
+        Self { request_body: filters.iter().filter_map(most).min(), may_wait, filters }
     }
 
     /// Returns the filters in the order in which they run on requests.
@@ -65,6 +68,11 @@ impl Chain {
     /// Returns whether the chain has a filter of that stage.
     pub fn has(&self, stage: Stage) -> bool {
         self.filters.iter().any(|filter| filter.stage() == stage)
+    }
+
+    /// Returns whether the decision on a request may take a long time.
+    pub fn may_wait(&self) -> bool {
+        self.may_wait
     }
 
     /// Returns how many bytes of a request body the chain needs whole, if it does.

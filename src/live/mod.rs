@@ -4,14 +4,18 @@
 //! is dropped with the last request that uses it.
 
 mod buckets;
+mod buckets_handover;
 mod heritable;
 mod keys;
 mod maintained;
+mod pacers;
 mod passwords;
+mod places;
 mod pools;
 mod secrets;
 mod sessions;
 mod shelf;
+mod turns;
 mod verified;
 
 use std::sync::Arc;
@@ -23,7 +27,10 @@ pub use buckets::Buckets;
 pub use heritable::{HandoverPart, Heritable};
 pub use keys::{KeySet, KeyStore, KeyStoreShape, VerifyingKey, parse_jwks};
 pub use maintained::Maintained;
+pub use pacers::Pacers;
 pub use passwords::{PasswordVerdict, Passwords};
+pub use places::{Places, TakenPlace};
+pub use turns::{NoTurn, QueueBounds, Turns};
 pub use verified::VerifiedTokens;
 
 use keys::KeyStores;
@@ -37,6 +44,10 @@ pub struct Live {
     pools: Pools,
     /// By the limit's name: its route and place, or a shared name. A limit that a reload changes keeps its counts.
     buckets: Shelf<String, Buckets>,
+    /// Places, turns and paces by the limit's name, likewise.
+    places: Shelf<String, Places>,
+    turns: Shelf<String, Turns>,
+    pacers: Shelf<String, Pacers>,
     keys: KeyStores,
     /// Sessions by the upstream's name.
     sessions: Shelf<String, Sessions>,
@@ -53,6 +64,21 @@ impl Live {
     /// Returns the buckets of the limit of that name.
     pub fn buckets(&self, name: &str) -> Arc<Buckets> {
         self.buckets.get_or(&name.to_owned(), || Arc::new(Buckets::default()))
+    }
+
+    /// Returns the places of the limit of concurrency of that name.
+    pub fn places(&self, name: &str) -> Arc<Places> {
+        self.places.get_or(&name.to_owned(), Arc::default)
+    }
+
+    /// Returns the turns of the throttle of that name.
+    pub fn turns(&self, name: &str) -> Arc<Turns> {
+        self.turns.get_or(&name.to_owned(), Arc::default)
+    }
+
+    /// Returns the paces of the limit of bandwidth of that name.
+    pub fn pacers(&self, name: &str) -> Arc<Pacers> {
+        self.pacers.get_or(&name.to_owned(), Arc::default)
     }
 
     /// Returns the sessions of an upstream.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::text::text_type;
 use super::units::{self, Rate};
 use crate::rules::identity::PasswordHash;
+use crate::rules::limits::QuotaRate;
 use crate::rules::payload::FieldPath;
 use crate::rules::routing::{HostPattern, PathPattern};
 
@@ -22,6 +23,21 @@ text_type!(
 text_type!(
     /// A number in a period: `100/s`, `1000/h`, `20/10s`.
     RateText(Rate), "rate", ["100/s", "1000/h"], str::parse
+);
+
+text_type!(
+    /// A number in an hour, a day, a week or a month of the calendar: `10000/day`, `1000000/month`.
+    QuotaText(QuotaRate), "quota", ["10000/day", "1000000/month"], str::parse
+);
+
+text_type!(
+    /// A number of bytes per second: `64KiB/s`, `1MiB/s`.
+    ByteRate(u64), "byte-rate", ["64KiB/s", "1MiB/s"], units::parse_byte_rate
+);
+
+text_type!(
+    /// The offset of a clock from UTC: `+02:00`, `-05:30`.
+    UtcOffset(i64), "utc-offset", ["+02:00", "-05:30"], units::parse_utc_offset
 );
 
 text_type!(

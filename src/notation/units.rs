@@ -53,6 +53,35 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     if bytes > 1e15 { Err(wrong()) } else { Ok(bytes as u64) }
 }
 
+/// Parses a number of bytes per second: a size and `/s`.
+///
+/// # Errors
+/// Returns what was expected when the text is anything else.
+pub fn parse_byte_rate(text: &str) -> Result<u64, String> {
+    let wrong = || "a rate of bytes such as 64KiB/s or 1MiB/s".to_owned();
+    let size = text.trim().strip_suffix("/s").ok_or_else(wrong)?;
+    parse_size(size.trim()).ok().filter(|bytes| *bytes > 0).ok_or_else(wrong)
+}
+
+/// Parses an offset from UTC: a sign, hours and minutes. Returns it in seconds.
+///
+/// # Errors
+/// Returns what was expected when the text is anything else.
+pub fn parse_utc_offset(text: &str) -> Result<i64, String> {
+    let wrong = || "an offset from UTC such as +02:00 or -05:30".to_owned();
+    let (sign, rest) = match text.trim().split_at_checked(1) {
+        Some(("+", rest)) => (1, rest),
+        Some(("-", rest)) => (-1, rest),
+        _ => return Err(wrong()),
+    };
+    let (hours, minutes) = rest.split_once(':').ok_or_else(wrong)?;
+    let number = |text: &str, most: i64| {
+        let digits = text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit());
+        text.parse::<i64>().ok().filter(|n| digits && *n <= most).ok_or_else(wrong)
+    };
+    Ok(sign * (number(hours, 14)? * 3_600 + number(minutes, 59)? * 60))
+}
+
 /// A number in a period, as of a rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
@@ -110,6 +139,11 @@ mod tests {
         for wrong in ["", "5", "s", "1w", "-1s", "1 e", "5/", "/s", "0/s", "1/0s", "200000d"] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
             assert!(wrong.parse::<Rate>().is_err(), "{wrong}");
+        }
+        assert_eq!(parse_byte_rate("1MiB/s"), Ok(1 << 20));
+        assert_eq!(parse_utc_offset("-05:30"), Ok(-(5 * 3_600 + 30 * 60)));
+        for wrong in ["", "1MiB", "1MiB/m", "0B/s", "+2:00", "02:00", "+15:00", "+02:60", "+0a:00"] {
+            assert!(parse_byte_rate(wrong).is_err() && parse_utc_offset(wrong).is_err(), "{wrong}");
         }
         for wrong in ["", "1", "1k", "1mib", "-1B", "999999999GiB"] {
             assert!(parse_size(wrong).is_err(), "{wrong}");
