@@ -11,8 +11,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use smallvec::SmallVec;
 
-use super::{CompileContext, ResponseView, consumer_digest};
+use super::{CompileContext, ResponseView};
 use crate::exchange::{Exchange, claim, claim_text};
+use crate::live::consumer_digest;
 use crate::notation::{Header, MethodName, OneOrMany, carries_credentials, is_named_like_secret};
 use crate::rules::routing::{PathPattern, cookie, parameter};
 
@@ -191,7 +192,10 @@ impl LimitKeys {
                 KeyPart::Consumer => {
                     exchange.identity.as_ref().map(|identity| push(&mut key, b'c', identity.name.as_bytes(), false))
                 }
-                KeyPart::Plan => plan(exchange).map(|plan| push(&mut key, b'p', plan.as_bytes(), false)),
+                KeyPart::Plan => {
+                    let plan = exchange.identity.as_ref().and_then(|identity| identity.plan());
+                    plan.map(|plan| push(&mut key, b'p', plan.as_bytes(), false))
+                }
                 KeyPart::Host => Some(push(&mut key, b'H', exchange.host.as_bytes(), false)),
                 KeyPart::Header { name, is_secret } => {
                     request.headers.get(name).map(|value| push(&mut key, b'h', value.as_bytes(), *is_secret))
@@ -248,11 +252,6 @@ fn push(key: &mut KeyBytes, tag: u8, value: &[u8], is_secret: bool) {
         key.push(value.len() as u8);
         key.extend_from_slice(value);
     }
-}
-
-/// Returns the plan of the request's consumer.
-fn plan(_exchange: &Exchange) -> Option<&str> {
-    None
 }
 
 /// What a request costs. Default: 1.

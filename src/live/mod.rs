@@ -5,6 +5,7 @@
 
 mod buckets;
 mod buckets_handover;
+mod consumers;
 mod heritable;
 mod keys;
 mod maintained;
@@ -18,12 +19,17 @@ mod shelf;
 mod turns;
 mod verified;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::tls::TicketKeys;
 use crate::upstreams::{Pool, PoolShape, Sessions};
 
 pub use buckets::Buckets;
+pub use consumers::{
+    Account, AllowanceConfig, ChangeError, ConsumerConfig, ConsumerFile, ConsumerTable, KnownKey, consumer_digest,
+    key_id,
+};
 pub use heritable::{HandoverPart, Heritable};
 pub use keys::{KeySet, KeyStore, KeyStoreShape, VerifyingKey, parse_jwks};
 pub use maintained::Maintained;
@@ -51,6 +57,8 @@ pub struct Live {
     keys: KeyStores,
     /// Sessions by the upstream's name.
     sessions: Shelf<String, Sessions>,
+    /// The files of consumers by their paths.
+    consumers: Shelf<PathBuf, ConsumerFile>,
     secrets: Secrets,
     passwords: Arc<Passwords>,
 }
@@ -79,6 +87,11 @@ impl Live {
     /// Returns the paces of the limit of bandwidth of that name.
     pub fn pacers(&self, name: &str) -> Arc<Pacers> {
         self.pacers.get_or(&name.to_owned(), Arc::default)
+    }
+
+    /// Returns the file of consumers at that path.
+    pub fn consumers(&self, path: &PathBuf) -> Arc<ConsumerFile> {
+        self.consumers.get_or(path, || Arc::new(ConsumerFile::new(path.clone())))
     }
 
     /// Returns the sessions of an upstream.

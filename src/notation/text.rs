@@ -18,6 +18,7 @@ pub fn check_format(format: &str, text: &str) -> Option<Result<(), String>> {
         QuotaText::FORMAT => parses::<QuotaText>(text),
         ByteRate::FORMAT => parses::<ByteRate>(text),
         UtcOffset::FORMAT => parses::<UtcOffset>(text),
+        Timestamp::FORMAT => parses::<Timestamp>(text),
         Network::FORMAT => parses::<Network>(text),
         Host::FORMAT => parses::<Host>(text),
         Path::FORMAT => parses::<Path>(text),

@@ -4,9 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::text::text_type;
-use super::units::{self, Rate};
+use super::units::{self, Quota, Rate};
 use crate::rules::identity::PasswordHash;
-use crate::rules::limits::QuotaRate;
 use crate::rules::payload::FieldPath;
 use crate::rules::routing::{HostPattern, PathPattern};
 
@@ -26,11 +25,6 @@ text_type!(
 );
 
 text_type!(
-    /// A number in an hour, a day, a week or a month of the calendar: `10000/day`, `1000000/month`.
-    QuotaText(QuotaRate), "quota", ["10000/day", "1000000/month"], str::parse
-);
-
-text_type!(
     /// A number of bytes per second: `64KiB/s`, `1MiB/s`.
     ByteRate(u64), "byte-rate", ["64KiB/s", "1MiB/s"], units::parse_byte_rate
 );
@@ -38,6 +32,11 @@ text_type!(
 text_type!(
     /// The offset of a clock from UTC: `+02:00`, `-05:30`.
     UtcOffset(i64), "utc-offset", ["+02:00", "-05:30"], units::parse_utc_offset
+);
+
+text_type!(
+    /// A number in a calendar window: `5000/day`, `1000000/month`.
+    QuotaText(Quota), "quota", ["5000/day", "1000000/month"], str::parse
 );
 
 text_type!(
@@ -190,6 +189,14 @@ impl Statuses {
         self.0.iter().any(|(from, to)| (*from..=*to).contains(&status))
     }
 }
+
+text_type!(
+    /// A time as RFC 3339 has it: `2027-01-31T00:00:00Z`; seconds of Unix time.
+    Timestamp(u64), "timestamp", ["2027-01-31T00:00:00Z"], |text| {
+        let time = chrono::DateTime::parse_from_rfc3339(text).ok().and_then(|time| time.timestamp().try_into().ok());
+        time.ok_or_else(|| "a time such as 2027-01-31T00:00:00Z".to_owned())
+    }
+);
 
 text_type!(
     /// A name: letters, digits, `-`, `_` and `.`, at most 64.

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::rules::limits::CalendarUnit;
+
 /// Splits `text` into its leading number and the unit after it.
 fn number_and_unit(text: &str) -> Option<(f64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -121,6 +123,34 @@ impl fmt::Display for Rate {
     }
 }
 
+/// A number in a calendar window, as of a quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Quota {
+    /// The number that is allowed in one window; at least 1.
+    pub count: u64,
+    /// The window.
+    pub window: CalendarUnit,
+}
+
+impl FromStr for Quota {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "a quota such as 1000/hour, 5000/day, 20000/week or 1000000/month".to_owned();
+        let (count, window) = text.trim().split_once('/').ok_or_else(wrong)?;
+        let count = count.trim().parse().ok().filter(|count| *count > 0).ok_or_else(wrong)?;
+        let unit = |unit: &CalendarUnit| unit.word() == window.trim();
+        let window = CalendarUnit::ALL.into_iter().find(unit).ok_or_else(wrong)?;
+        Ok(Self { count, window })
+    }
+}
+
+impl fmt::Display for Quota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.count, self.window.word())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,6 +174,12 @@ mod tests {
         assert_eq!(parse_utc_offset("-05:30"), Ok(-(5 * 3_600 + 30 * 60)));
         for wrong in ["", "1MiB", "1MiB/m", "0B/s", "+2:00", "02:00", "+15:00", "+02:60", "+0a:00"] {
             assert!(parse_byte_rate(wrong).is_err() && parse_utc_offset(wrong).is_err(), "{wrong}");
+        }
+        for text in ["1/hour", "5000/day", "7/week", "1000000/month"] {
+            assert_eq!(text.parse::<Quota>().expect("a quota").to_string(), text);
+        }
+        for wrong in ["", "5", "0/day", "-1/day", "1/d", "1/2day", "1.5/day"] {
+            assert!(wrong.parse::<Quota>().is_err(), "{wrong}");
         }
         for wrong in ["", "1", "1k", "1mib", "-1B", "999999999GiB"] {
             assert!(parse_size(wrong).is_err(), "{wrong}");

@@ -1,9 +1,6 @@
 //! Windows of the calendar: an hour, a day, a week (from Monday, ISO 8601) or a month, in UTC or at a fixed offset
 //! from it.
 
-use std::fmt;
-use std::str::FromStr;
-
 /// A unit of the calendar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CalendarUnit {
@@ -18,6 +15,9 @@ pub enum CalendarUnit {
 }
 
 impl CalendarUnit {
+    /// All units.
+    pub const ALL: [Self; 4] = [Self::Hour, Self::Day, Self::Week, Self::Month];
+
     /// Returns its word.
     pub fn word(self) -> &'static str {
         match self {
@@ -26,47 +26,6 @@ impl CalendarUnit {
             Self::Week => "week",
             Self::Month => "month",
         }
-    }
-
-    /// Returns its length in seconds; of a month that of 30 days.
-    pub fn seconds(self) -> u64 {
-        match self {
-            Self::Hour => 3_600,
-            Self::Day => 86_400,
-            Self::Week => 7 * 86_400,
-            Self::Month => 30 * 86_400,
-        }
-    }
-}
-
-/// A number in a unit of the calendar: `1000000/month`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct QuotaRate {
-    /// The number; at least 1.
-    pub count: u64,
-    /// The unit.
-    pub unit: CalendarUnit,
-}
-
-impl FromStr for QuotaRate {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "a quota such as 1000/hour, 10000/day, 50000/week or 1000000/month".to_owned();
-        let (count, unit) = text.trim().split_once('/').ok_or_else(wrong)?;
-        let count: u64 = count.trim().parse().map_err(|_| wrong())?;
-        let units = [CalendarUnit::Hour, CalendarUnit::Day, CalendarUnit::Week, CalendarUnit::Month];
-        let unit = units.into_iter().find(|known| known.word() == unit.trim()).ok_or_else(wrong)?;
-        if count == 0 || count > 1 << 53 {
-            return Err("a quota of at least 1 and at most 2^53".to_owned());
-        }
-        Ok(Self { count, unit })
-    }
-}
-
-impl fmt::Display for QuotaRate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.count, self.unit.word())
     }
 }
 
@@ -151,22 +110,12 @@ mod tests {
                     CalendarUnit::Month => (a.year(), a.month()) == (b.year(), b.month()),
                 }
             };
-            for unit in [CalendarUnit::Hour, CalendarUnit::Day, CalendarUnit::Week, CalendarUnit::Month] {
+            for unit in CalendarUnit::ALL {
                 let window = CalendarWindow::at(unit, now, offset);
                 prop_assert!(window.start <= now && now < window.end);
                 prop_assert!(same(unit, window.start, now) && same(unit, window.end - 1, now));
                 prop_assert!(!same(unit, window.start - 1, now) && !same(unit, window.end, now));
             }
-        }
-    }
-
-    #[test]
-    fn quotas_are_read() {
-        for text in ["1/hour", "10/day", "7/week", "1000000/month"] {
-            assert_eq!(text.parse::<QuotaRate>().expect("a quota").to_string(), text);
-        }
-        for wrong in ["", "1", "0/day", "5/year", "5/d", "-1/day", "99999999999999999/day"] {
-            assert!(wrong.parse::<QuotaRate>().is_err(), "{wrong}");
         }
     }
 }

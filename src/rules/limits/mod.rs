@@ -10,7 +10,7 @@ mod windows;
 use std::time::Duration;
 
 pub use blocks::{is_block_low, quota_block, quota_grant};
-pub use calendar::{CalendarUnit, CalendarWindow, QuotaRate};
+pub use calendar::{CalendarUnit, CalendarWindow};
 pub use gcra::Gcra;
 pub use pace::{BytePace, Pacer};
 pub use windows::{KeyState, MAX_WINDOWS, Window, WindowKind, Windows, WindowsDecision};

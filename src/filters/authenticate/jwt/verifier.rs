@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use super::{AlgorithmName, Audience, Config};
 use crate::exchange::{Claims, Edit, Identity, claim as find_claim, claim_text};
-use crate::filters::{CompileContext, Consumers, consumer_digest};
-use crate::live::{KeySet, KeyStore, KeyStoreShape, VerifiedTokens, VerifyingKey};
+use crate::filters::{CompileContext, Consumers};
+use crate::live::{KeySet, KeyStore, KeyStoreShape, VerifiedTokens, VerifyingKey, consumer_digest};
 use crate::notation::{KeySetSource, KeySource};
 use crate::tls::{FileVersion, MAX_MATERIAL, read_file};
 
@@ -119,7 +119,7 @@ impl Verifier {
             return None;
         }
         let set = self.present_keys().ok()?;
-        self.cached.get(&consumer_digest(token), set.generation, unix_now())
+        self.cached.get(&consumer_digest(token), self.generation(&set), unix_now())
     }
 
     /// Verifies a token.
@@ -130,19 +130,20 @@ impl Verifier {
         let set = self.present_keys()?;
         let head = self.head(token)?;
         let set = self.keys_for(&head, set).await?;
+        // Taken before the consumer is looked up: a change in between is seen by the next request.
+        let generation = self.generation(&set);
         let claims = self.check(token, &head, &set)?;
         let expires = claims.get("exp").and_then(Value::as_f64);
         let verified = Arc::new(self.accept(claims)?);
         if let Some(expires) = expires {
-            self.cached.insert(
-                consumer_digest(token),
-                Arc::clone(&verified),
-                set.generation,
-                expires as u64,
-                unix_now(),
-            );
+            self.cached.insert(consumer_digest(token), Arc::clone(&verified), generation, expires as u64, unix_now());
         }
         Ok(verified)
+    }
+
+    /// Returns the number with which verdicts are cached: another one when keys or consumers have changed.
+    fn generation(&self, set: &KeySet) -> u64 {
+        set.generation.wrapping_add(self.consumers.generation() << 32)
     }
 
     fn present_keys(&self) -> Result<Arc<KeySet>, Unverified> {
@@ -235,7 +236,7 @@ impl Verifier {
         }
         let subject = claims.get(&self.consumer_claim).and_then(Value::as_str);
         let issuer = claims.get("iss").and_then(Value::as_str);
-        let known = subject.and_then(|s| self.consumers.by_subject(s, issuer)).cloned();
+        let known = subject.and_then(|s| self.consumers.by_subject(s, issuer));
         if known.is_none() && self.known_consumers {
             return Err(Unverified::Invalid("the token is not of a known consumer"));
         }
@@ -246,8 +247,10 @@ impl Verifier {
         // A subject without a consumer is distinct from all consumers, and from the same subject of another issuer:
         // no consumer's name has a #.
         let stranger = || subject.map(|s| Arc::from(format!("{}#{s}", issuer.unwrap_or_default())));
-        let (name, edits) = (known.or_else(stranger), edits.collect());
-        let identity = name.map(|name| Identity { name, claims: Some(Arc::new(claims)) });
+        let name = known.as_ref().map(|known| Arc::clone(&known.name)).or_else(stranger);
+        let edits = edits.collect();
+        let identity =
+            name.map(|name| Identity { name, consumer: known, claims: Some(Arc::new(claims)), scopes: None });
         Ok(Verified { identity, edits })
     }
 }
