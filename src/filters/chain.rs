@@ -36,6 +36,13 @@ pub struct Chain {
 #[derive(Debug, Default)]
 pub struct Memories(SmallVec<[(usize, Memory); 1]>);
 
+impl Memories {
+    /// Forgets all: the response ends, and what was held for it is free before the client knows.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
 /// The place of one filter's memory.
 pub(super) struct Slot<'m> {
     memories: &'m mut Memories,

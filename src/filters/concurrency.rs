@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::limit_keys::{LimitBy, LimitKeys, by_address, by_text, headers_of};
-use super::{CompileContext, HttpFilter, Stage, Verdict};
+use super::{CompileContext, Consumers, HttpFilter, Stage, Verdict};
 use crate::exchange::{Exchange, Reason, Rejection};
 use crate::live::{Places, TakenPlace};
 use crate::notation::{Name, Place};
@@ -22,6 +22,9 @@ pub struct Config {
     /// as long as it lives.
     #[schemars(range(min = 1))]
     pub limit: u32,
+    /// Whether the consumer's own number, or else that of its plan, takes precedence. Default false.
+    #[serde(default)]
+    pub from_plan: bool,
     /// What requests are counted by; several are combined. Default `address`.
     #[serde(default = "by_address")]
     pub by: LimitBy,
@@ -40,6 +43,7 @@ impl std::fmt::Display for Config {
 #[derive(Debug)]
 pub struct Filter {
     limit: u32,
+    plans: Option<Arc<Consumers>>,
     keys: LimitKeys,
     places: Arc<Places>,
     label: String,
@@ -72,7 +76,8 @@ impl HttpFilter for Filter {
             context.mistakes.add(&context.place.key("limit"), why);
         }
         let label = config.name.as_ref().map_or("concurrency", |name| name.0.as_str()).to_owned();
-        Some(Self { limit, keys, places: context.live.places(&name), label })
+        let plans = config.from_plan.then(|| Arc::clone(context.consumers));
+        Some(Self { limit, plans, keys, places: context.live.places(&name), label })
     }
 
     fn headers_read(config: &Config) -> Vec<(HeaderName, Vec<String>)> {
@@ -86,7 +91,8 @@ impl HttpFilter for Filter {
         exchange: &mut Exchange,
         memory: &mut Option<TakenPlace>,
     ) -> Verdict {
-        let limit = self.limit;
+        let of_plan = || self.plans.as_ref()?.allowance(exchange.identity.as_ref()?)?.concurrency;
+        let limit = of_plan().unwrap_or(self.limit);
         let (place, _) = self.places.take(&self.keys.key(request, exchange), limit);
         *memory = place;
         if memory.is_some() {

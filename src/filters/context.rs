@@ -4,7 +4,7 @@ use std::any::{Any, TypeId};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Consumers;
@@ -21,6 +21,8 @@ pub struct CompileContext<'c> {
     pub place: Place,
     /// The directory in which relative paths begin.
     pub base: &'c Path,
+    /// The folder in which state is kept, if there is one.
+    pub state: Option<PathBuf>,
     /// The state that outlives configurations.
     pub live: &'c Live,
     /// The consumers.

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use smallvec::SmallVec;
 
 use super::{CompileContext, ResponseView};
-use crate::exchange::{Exchange, claim, claim_text};
+use crate::exchange::{Exchange, LimitNote, claim, claim_text};
 use crate::live::consumer_digest;
 use crate::notation::{Header, MethodName, OneOrMany, carries_credentials, is_named_like_secret};
 use crate::rules::routing::{PathPattern, cookie, parameter};
@@ -338,16 +338,35 @@ pub fn write_note(response: &mut ResponseHeader, view: &ResponseView<'_>) {
     }
 }
 
+/// Notes the state of a limit that allows the request. The limit with the least left is reported, the first of equal
+/// ones; a rejection always reports its own.
+pub fn note_least(exchange: &mut Exchange, note: Option<LimitNote>) {
+    if let Some(note) = note
+        && exchange.limit.as_ref().is_none_or(|noted| note.remaining < noted.remaining)
+    {
+        exchange.limit = Some(note);
+    }
+}
+
+/// Returns the `RateLimit-Policy` field of a limit of one window.
+pub fn policy_text(label: &str, count: u64, seconds: u64) -> Option<HeaderValue> {
+    text(format_args!("\"{label}\";q={count};w={seconds}"))
+}
+
 /// Returns the `RateLimit` field of a limit.
 pub fn state_text(label: &str, remaining: u64, reset: Duration) -> Option<HeaderValue> {
+    text(format_args!("\"{label}\";r={remaining};t={}", ceil_seconds(reset)))
+}
+
+/// Returns a text as a value, with one allocation unless it is long.
+fn text(text: fmt::Arguments<'_>) -> Option<HeaderValue> {
     use std::io::Write;
-    let seconds = ceil_seconds(reset);
     let mut buffer = [0; 128];
-    let mut text = &mut buffer[..];
-    if write!(text, "\"{label}\";r={remaining};t={seconds}").is_err() {
-        return HeaderValue::try_from(format!("\"{label}\";r={remaining};t={seconds}")).ok();
+    let mut rest = &mut buffer[..];
+    if rest.write_fmt(text).is_err() {
+        return HeaderValue::try_from(text.to_string()).ok();
     }
-    let left = text.len();
+    let left = rest.len();
     HeaderValue::from_bytes(&buffer[..buffer.len() - left]).ok()
 }
 

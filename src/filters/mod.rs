@@ -17,6 +17,7 @@ mod json;
 mod json_limits;
 mod limit_keys;
 mod mask_fields;
+mod quota;
 mod rate_limit;
 mod rename_fields;
 mod strip_fields;
@@ -186,6 +187,8 @@ filters! {
     AllOf = "all_of": authenticate::all_of;
     /// Limits requests, exactly.
     RateLimit = "rate_limit": rate_limit;
+    /// Limits requests in windows of the calendar, durably.
+    Quota = "quota": quota;
     /// Limits the requests that are under way at a time.
     Concurrency = "concurrency": concurrency;
     /// Delays requests beyond a rate.
@@ -220,6 +223,7 @@ impl FilterConfig {
     pub fn limit(&self) -> Option<String> {
         match self {
             Self::RateLimit(limit) => Some(limit.to_string()),
+            Self::Quota(limit) => Some(limit.to_string()),
             Self::Concurrency(limit) => Some(limit.to_string()),
             Self::Throttle(limit) => Some(limit.to_string()),
             Self::Bandwidth(limit) => Some(limit.to_string()),
@@ -231,6 +235,7 @@ impl FilterConfig {
     fn counts_by(&self) -> Option<&limit_keys::LimitBy> {
         match self {
             Self::RateLimit(limit) => Some(&limit.by),
+            Self::Quota(limit) => Some(&limit.by),
             Self::Concurrency(limit) => Some(&limit.by),
             Self::Throttle(limit) => Some(&limit.by),
             Self::Bandwidth(limit) => limit.by.as_ref(),

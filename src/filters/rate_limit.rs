@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ahash::AHashMap;
+use arc_swap::ArcSwap;
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use pingora::http::{RequestHeader, ResponseHeader};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::limit_keys::{
-    CostConfig, Costs, LimitBy, LimitKeys, by_address, by_text, ceil_seconds, headers_of, state_text, write_note,
+    CostConfig, Costs, LimitBy, LimitKeys, by_address, by_text, ceil_seconds, headers_of, note_least, state_text,
+    write_note,
 };
-use super::{CompileContext, HttpFilter, ResponseView, Stage, Verdict};
+use super::{CompileContext, Consumers, HttpFilter, ResponseView, Stage, Verdict};
 use crate::exchange::{Exchange, LimitNote, Reason, Rejection, clock};
 use crate::live::Buckets;
 use crate::notation::{Name, OneOrMany, Place, Rate, RateText};
@@ -24,6 +27,9 @@ pub struct Config {
     /// How many requests in which time. Of several windows, as in `[10/s, 1000/h]`, each has to allow a request; one
     /// that is rejected is counted in none.
     pub limit: OneOrMany<RateText>,
+    /// Whether the consumer's own rate limit, or else that of its plan, takes precedence. Default false.
+    #[serde(default)]
+    pub from_plan: bool,
     /// How many of them may come at once. Default: all.
     #[schemars(range(min = 1))]
     pub burst: Option<u32>,
@@ -93,10 +99,44 @@ impl DescribedWindows {
     }
 }
 
+/// The windows of consumers and plans.
+#[derive(Debug)]
+struct PlanWindows {
+    consumers: Arc<Consumers>,
+    kind: WindowKind,
+    /// The windows that were described so far, by their rates; those of a file of consumers may change at any time.
+    described: ArcSwap<AHashMap<Vec<Rate>, Arc<DescribedWindows>>>,
+}
+
+/// The most that are kept described.
+const MAX_DESCRIBED: usize = 1_024;
+
+impl PlanWindows {
+    /// Returns the windows of a request's sender, if it has any.
+    fn of(&self, exchange: &Exchange, label: &str) -> Option<Arc<DescribedWindows>> {
+        let allowance = self.consumers.allowance(exchange.identity.as_ref()?)?;
+        let rates = &allowance.rate_limit;
+        if rates.is_empty() {
+            return None;
+        }
+        if let Some(known) = self.described.load().get(rates) {
+            return Some(Arc::clone(known));
+        }
+        let fresh = Arc::new(DescribedWindows::new(label, rates, self.kind, None)?);
+        self.described.rcu(|known| {
+            let mut known = if known.len() < MAX_DESCRIBED { AHashMap::clone(known) } else { AHashMap::new() };
+            known.insert(rates.clone(), Arc::clone(&fresh));
+            known
+        });
+        Some(fresh)
+    }
+}
+
 /// The compiled filter.
 #[derive(Debug)]
 pub struct Filter {
     own: DescribedWindows,
+    plans: Option<PlanWindows>,
     keys: LimitKeys,
     costs: Costs,
     buckets: Arc<Buckets>,
@@ -137,7 +177,12 @@ impl HttpFilter for Filter {
             context.mistakes.add(&context.place.key("limit"), why);
         }
         let buckets = context.live.buckets(&name);
-        Some(Self { own, keys, costs, buckets, label, legacy_headers: config.legacy_headers })
+        let plans = config.from_plan.then(|| PlanWindows {
+            consumers: Arc::clone(context.consumers),
+            kind,
+            described: ArcSwap::default(),
+        });
+        Some(Self { own, plans, keys, costs, buckets, label, legacy_headers: config.legacy_headers })
     }
 
     fn headers_read(config: &Config) -> Vec<(HeaderName, Vec<String>)> {
@@ -150,7 +195,8 @@ impl HttpFilter for Filter {
         if cost == 0 {
             return Ok(());
         }
-        let described = &self.own;
+        let of_plan = self.plans.as_ref().and_then(|plans| plans.of(exchange, &self.label));
+        let described = of_plan.as_deref().unwrap_or(&self.own);
         let key = self.keys.key(request, exchange);
         let decision = self.buckets.admit(&described.windows, &key, cost, clock::now());
         let note = self.note(described, &decision);
@@ -161,12 +207,7 @@ impl HttpFilter for Filter {
             let rejection = Rejection::new(Reason::RateLimited, detail).log(format!("limit {}", self.label));
             return Err(rejection.header(RETRY_AFTER, HeaderValue::from(seconds)));
         }
-        // The limit with the least left is reported, the first of equal ones; a rejection always reports its own.
-        if let Some(note) = note
-            && exchange.limit.as_ref().is_none_or(|noted| note.remaining < noted.remaining)
-        {
-            exchange.limit = Some(note);
-        }
+        note_least(exchange, note);
         Ok(())
     }
 

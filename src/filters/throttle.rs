@@ -104,8 +104,14 @@ impl HttpFilter for Filter {
 
     /// Waits for the turn of the request, or rejects it.
     async fn on_request(&self, request: &RequestHeader, exchange: &mut Exchange, (): &mut ()) -> Verdict {
-        let key = self.keys.key(request, exchange);
-        let Err(none) = self.turns.wait(self.rate, &key, self.bounds).await else { return Ok(()) };
+        let none = match self.turns.wait(self.rate, &self.keys.key(request, exchange), self.bounds) {
+            Ok(None) => return Ok(()),
+            Ok(Some(wait)) => {
+                wait.await;
+                return Ok(());
+            }
+            Err(none) => none,
+        };
         let (NoTurn::TooLong(wait) | NoTurn::Full(wait)) = none;
         let seconds = ceil_seconds(Duration::from_nanos(wait)).max(1);
         let why = match none {

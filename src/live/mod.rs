@@ -13,6 +13,7 @@ mod pacers;
 mod passwords;
 mod places;
 mod pools;
+mod quotas;
 mod secrets;
 mod sessions;
 mod shelf;
@@ -36,6 +37,7 @@ pub use maintained::Maintained;
 pub use pacers::Pacers;
 pub use passwords::{PasswordVerdict, Passwords};
 pub use places::{Places, TakenPlace};
+pub use quotas::{QuotaCounts, QuotaOutcome, QuotaStore};
 pub use turns::{NoTurn, QueueBounds, Turns};
 pub use verified::VerifiedTokens;
 
@@ -54,6 +56,9 @@ pub struct Live {
     places: Shelf<String, Places>,
     turns: Shelf<String, Turns>,
     pacers: Shelf<String, Pacers>,
+    /// The stores of quotas by their folders, and the counts in each by the quota's name.
+    quota_stores: Shelf<PathBuf, QuotaStore>,
+    quotas: Shelf<(PathBuf, String), QuotaCounts>,
     keys: KeyStores,
     /// Sessions by the upstream's name.
     sessions: Shelf<String, Sessions>,
@@ -92,6 +97,20 @@ impl Live {
     /// Returns the file of consumers at that path.
     pub fn consumers(&self, path: &PathBuf) -> Arc<ConsumerFile> {
         self.consumers.get_or(path, || Arc::new(ConsumerFile::new(path.clone())))
+    }
+
+    /// Returns the counts of the quota of that name, which are kept in that folder.
+    pub fn quota(&self, folder: &PathBuf, name: &str) -> Arc<QuotaCounts> {
+        let store = self.quota_stores.get_or(folder, || QuotaStore::new(folder));
+        self.quotas.get_or(&(folder.clone(), name.to_owned()), || QuotaCounts::new(name, store))
+    }
+
+    /// Gives back what this process holds of quotas, for its successors. Called at its end.
+    pub async fn give_back_quotas(&self) {
+        self.quotas.all().iter().for_each(|(_, counts)| counts.give_back());
+        for (_, store) in self.quota_stores.all() {
+            store.flush().await;
+        }
     }
 
     /// Returns the sessions of an upstream.

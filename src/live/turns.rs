@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ahash::{AHashMap, RandomState};
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
@@ -83,16 +84,18 @@ impl Turns {
         &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
     }
 
-    /// Waits for the turn of a request. One whose future is dropped leaves its turn to those behind it.
+    /// Takes the turn of a request, or returns the wait for it. Where that is dropped, the turn is left to those behind
+    /// it.
     ///
     /// # Errors
     /// Returns why it does not wait.
-    pub async fn wait(&self, rate: Gcra, key: &[u8], bounds: QueueBounds) -> Result<(), NoTurn> {
-        let Some(ticket) = self.enter(rate, key, bounds, clock::now())? else { return Ok(()) };
-        loop {
-            let Some((wait, left)) = ticket.take_turn(rate, clock::now()) else { return Ok(()) };
-            let _ = tokio::time::timeout(wait, left).await;
-        }
+    pub fn wait(&self, rate: Gcra, key: &[u8], bounds: QueueBounds) -> Result<Option<BoxFuture<'_, ()>>, NoTurn> {
+        let Some(ticket) = self.enter(rate, key, bounds, clock::now())? else { return Ok(None) };
+        Ok(Some(Box::pin(async move {
+            while let Some((wait, left)) = ticket.take_turn(rate, clock::now()) {
+                let _ = tokio::time::timeout(wait, left).await;
+            }
+        })))
     }
 
     /// Takes the turn at once, if there is one, or a ticket.

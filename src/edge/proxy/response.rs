@@ -127,6 +127,9 @@ impl Gateway {
                 connection.cork();
             }
         }
+        if is_bodiless(request, response) {
+            ctx.memories.clear();
+        }
         Ok(())
     }
 
@@ -151,6 +154,7 @@ impl Gateway {
             }
             // Done before the client has the last of the body: its next request never finds this one in its way.
             ctx.end_of(Side::Response);
+            ctx.memories.clear();
         }
         Ok(ctx.exchange.pacing.response_delay(body.as_ref().map_or(0, Bytes::len)))
     }

@@ -9,7 +9,7 @@ mod windows;
 
 use std::time::Duration;
 
-pub use blocks::{is_block_low, quota_block, quota_grant};
+pub use blocks::{is_block_low, quota_grant};
 pub use calendar::{CalendarUnit, CalendarWindow};
 pub use gcra::Gcra;
 pub use pace::{BytePace, Pacer};
