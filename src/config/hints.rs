@@ -112,6 +112,11 @@ const KEYS: &[Hint] = &[
     ("consumers.*", &["policy", "tier", "policies"], "write `plan: NAME`, one of `plans`"),
     ("plans.*", &["limit", "rate", "requests"], "write `rate_limit: 100/s`, or a list of such"),
     ("^", &["policies", "tiers", "consumer_groups"], "write `plans: {NAME: {rate_limit: 100/s, quota: 1000/month}}`"),
+    (
+        "filters.*",
+        &["enforce", "shadow", "dry_run", "report_only"],
+        "write `enforce: false` beside the filter: at the depth of its key",
+    ),
     ("filters", &["shadow", "dry_run", "mode", "report_only"], "write `enforce: false` beside the filter"),
     ("basic", &["password", "pass"], "write `hash`, which `portcullis hash` prints"),
     ("basic", &["name", "user"], "write `username`"),

@@ -177,6 +177,8 @@ filters! {
     Cors = "cors": cors;
     /// Requires a JSON Web Token.
     Jwt = "jwt": authenticate::jwt;
+    /// Requires a token that its authorization server knows.
+    Introspection = "introspection": authenticate::introspection;
     /// Requires an API key.
     ApiKey = "api_key": authenticate::api_key;
     /// Requires a name and a password.

@@ -7,6 +7,7 @@ mod buckets;
 mod buckets_handover;
 mod consumers;
 mod heritable;
+mod introspected;
 mod keys;
 mod maintained;
 mod pacers;
@@ -23,6 +24,7 @@ mod verified;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::clients::{HttpClient, HttpClientSettings};
 use crate::tls::TicketKeys;
 use crate::upstreams::{Pool, PoolShape, Sessions};
 
@@ -32,6 +34,7 @@ pub use consumers::{
     key_id,
 };
 pub use heritable::{HandoverPart, Heritable};
+pub use introspected::{IntrospectedToken, IntrospectedTokens, IntrospectionError, IntrospectionResult};
 pub use keys::{KeySet, KeyStore, KeyStoreShape, VerifyingKey, parse_jwks};
 pub use maintained::Maintained;
 pub use pacers::Pacers;
@@ -66,6 +69,10 @@ pub struct Live {
     consumers: Shelf<PathBuf, ConsumerFile>,
     secrets: Secrets,
     passwords: Arc<Passwords>,
+    /// The clients of calls, with their connections and breakers.
+    clients: Shelf<HttpClientSettings, HttpClient>,
+    /// Tokens by the identity of the settings of their filter.
+    introspected: Shelf<[u8; 32], IntrospectedTokens>,
 }
 
 impl Live {
@@ -126,6 +133,19 @@ impl Live {
     /// Returns the verification of passwords.
     pub fn passwords(&self) -> Arc<Passwords> {
         Arc::clone(&self.passwords)
+    }
+
+    /// Returns the client of those settings.
+    ///
+    /// # Errors
+    /// When its CA file, certificate or key is wrong.
+    pub fn http_client(&self, settings: &HttpClientSettings) -> Result<Arc<HttpClient>, String> {
+        self.clients.try_get_or(settings, || HttpClient::new(settings.clone()).map(Arc::new))
+    }
+
+    /// Returns the tokens that a server was called about, by the identity of the settings of the filter.
+    pub fn introspected(&self, identity: &[u8; 32]) -> Arc<IntrospectedTokens> {
+        self.introspected.get_or(identity, || Arc::new(IntrospectedTokens::default()))
     }
 
     /// Returns the key of sticky sessions for which the configuration has none.

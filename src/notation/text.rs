@@ -32,6 +32,7 @@ pub fn check_format(format: &str, text: &str) -> Option<Result<(), String>> {
         Field::FORMAT => parses::<Field>(text),
         Digest::FORMAT => parses::<Digest>(text),
         KeySource::FORMAT => parses::<KeySource>(text),
+        CallUrl::FORMAT => parses::<CallUrl>(text),
         Statuses::FORMAT => parses::<Statuses>(text),
         Name::FORMAT => parses::<Name>(text),
         Secret::FORMAT => parses::<Secret>(text),
@@ -76,6 +77,8 @@ pub fn fact_of<'t>(format: &str, text: &'t str) -> Option<Fact<'t>> {
             // The query of a URL, and what stands before an @, may be credentials.
             None => text.contains(['?', '@']).then_some(Fact::Secret),
         },
+        // The query of a URL may be a credential.
+        CallUrl::FORMAT => text.contains('?').then_some(Fact::Secret),
         _ => None,
     }
 }

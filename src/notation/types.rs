@@ -165,6 +165,31 @@ text_type!(
 );
 
 text_type!(
+    /// The URL of a server that the gateway calls: `https://id.example.com/introspect`.
+    CallUrl(http::Uri), "call-url", ["https://id.example.com/introspect"], |text| {
+        let wanted = || "an http(s) URL without a user and a fragment".to_owned();
+        let url = text.parse::<http::Uri>().map_err(|_| wanted())?;
+        let authority = url.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+        let has_host = url.host().is_some_and(|host| !host.is_empty()) && !authority.contains('@');
+        let fine = matches!(url.scheme_str(), Some("http" | "https")) && has_host && !text.contains('#');
+        if fine { Ok(url) } else { Err(wanted()) }
+    }
+);
+
+impl CallUrl {
+    /// Returns whether the call uses TLS.
+    pub fn is_secure(&self) -> bool {
+        self.0.scheme_str() == Some("https")
+    }
+
+    /// Returns the URL without its path and query: what the calls depend on.
+    pub fn origin(&self) -> String {
+        let authority = self.0.authority().map_or("", http::uri::Authority::as_str);
+        format!("{}://{authority}", self.0.scheme_str().unwrap_or_default())
+    }
+}
+
+text_type!(
     /// Statuses: `200`, `200-299`, `2xx`, or several with commas.
     #[derive(PartialEq, Eq, Hash)]
     Statuses(Vec<(u16, u16)>), "statuses", ["200-399", "2xx,404"], |text| {

@@ -299,9 +299,8 @@ mod tests {
     fn consumers_are_read_in_both_notations_and_changed() {
         let yaml =
             format!("ada:\n  groups: [staff]\n  plan: gold\n  credentials:\n  - api_key: {{sha256: {DIGEST}}}\n");
-        let json = format!(
-            r#"{{"ada": {{"groups": ["staff"], "plan": "gold", "credentials": [{{"api_key": {{"sha256": "{DIGEST}"}}}}]}}}}"#
-        );
+        let key = json!({"api_key": {"sha256": DIGEST}});
+        let json = json!({"ada": {"groups": ["staff"], "plan": "gold", "credentials": [key]}}).to_string();
         for (name, text) in [("c.yaml", yaml), ("c.json", json)] {
             let (_folder, file) = file(name, &text);
             file.load().expect("loaded");
