@@ -6,6 +6,7 @@ mod edits;
 mod error_pages;
 mod grpc;
 mod identity;
+mod pacing;
 mod reason;
 mod rejection;
 mod rendering;
@@ -23,6 +24,7 @@ pub use edits::{Edit, Edits};
 pub use error_pages::{ErrorPage, ErrorPages, RenderedPage, StatusRange, error_page};
 pub use grpc::{GrpcWeb, is_grpc};
 pub use identity::{Allowance, Claims, ConsumerFacts, Identity};
+pub use pacing::Pacing;
 pub use reason::Reason;
 pub use rejection::Rejection;
 pub use rendering::render;
@@ -38,7 +40,9 @@ pub struct LimitNote {
     /// `RateLimit`.
     pub state: HeaderValue,
     /// The number of further requests that the limit allows now.
-    pub remaining: u32,
+    pub remaining: u64,
+    /// The limit, what is left of it, and the seconds until all of it is: the numbers of `X-RateLimit-*`.
+    pub legacy: Option<[u64; 3]>,
 }
 
 /// The state of one request.
@@ -70,6 +74,8 @@ pub struct Exchange {
     pub identity: Option<Identity>,
     /// The rate limit information for the response.
     pub limit: Option<LimitNote>,
+    /// The paces of its bodies.
+    pub pacing: Pacing,
     /// Edits of the request to the target.
     pub edits: Edits,
     /// The reason with which it ends, updated as it proceeds.
@@ -97,6 +103,7 @@ impl Exchange {
             grpc_web: None,
             identity: None,
             limit: None,
+            pacing: Pacing::default(),
             edits: Edits::default(),
             reason: Reason::Internal,
             detail: None,
