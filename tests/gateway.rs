@@ -45,6 +45,8 @@ mod files;
 mod filter_sets;
 #[path = "gateway/first_hour.rs"]
 mod first_hour;
+#[path = "gateway/forward_auth.rs"]
+mod forward_auth;
 #[path = "gateway/frames.rs"]
 mod frames;
 #[path = "gateway/framing.rs"]

@@ -23,7 +23,7 @@ pub use edits::{Edit, Edits};
 pub use error_pages::{ErrorPage, ErrorPages, RenderedPage, StatusRange, error_page};
 pub use grpc::{GrpcWeb, is_grpc};
 pub use reason::Reason;
-pub use rejection::Rejection;
+pub use rejection::{Rejection, RelayedResponse};
 pub use rendering::render;
 pub use request_id::new_request_id;
 pub use template::{RequestValue, RequestView, Template, TextForm, TextScope, claim, claim_text, form_of_type};
@@ -81,6 +81,8 @@ pub struct Exchange {
     pub identity: Option<Identity>,
     /// The rate limit information for the response.
     pub limit: Option<LimitNote>,
+    /// Cookies that filters set at the client, whatever the response is.
+    pub set_cookies: Vec<HeaderValue>,
     /// Edits of the request to the target.
     pub edits: Edits,
     /// The reason with which it ends, updated as it proceeds.
@@ -106,6 +108,7 @@ impl Exchange {
             grpc_web: None,
             identity: None,
             limit: None,
+            set_cookies: Vec::new(),
             edits: Edits::default(),
             reason: Reason::Internal,
             detail: None,

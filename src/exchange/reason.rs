@@ -93,6 +93,8 @@ reasons! {
     TokenExpired: "token_expired", 401, "The token has expired", grpc 16, proxy None;
     /// The token lacks a scope that the route requires.
     InsufficientScope: "insufficient_scope", 403, "The token does not permit this", grpc 7, proxy None;
+    /// The authentication server did not accept the request; the response is its own, or 403.
+    ForwardAuthRejected: "forward_auth_rejected", 403, "The request was not accepted", grpc 16, proxy None;
     /// There is no API key.
     ApiKeyMissing: "api_key_missing", 401, "An API key is required", grpc 16, proxy None;
     /// The API key belongs to no consumer.

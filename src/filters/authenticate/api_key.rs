@@ -114,7 +114,7 @@ impl HttpFilter for Filter {
         };
         let identity = Some(Identity { name: Arc::clone(name), claims: None });
         let edits = if header.is_some() { smallvec![Arc::clone(&self.unread)] } else { SmallVec::new() };
-        Ok(Authenticated { identity, edits })
+        Ok(Authenticated { identity, edits, ..Authenticated::default() })
     }
 }
 

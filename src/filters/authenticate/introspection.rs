@@ -201,7 +201,11 @@ impl HttpFilter for Filter {
             return Err(Unauthenticated::invalid(scope_challenge(scope, &self.rules.scopes)));
         }
         let verified = self.claims.accept(claims).map_err(invalid)?;
-        Ok(Authenticated { identity: verified.identity, edits: smallvec![verified.edits, self.places.unread(&found)] })
+        Ok(Authenticated {
+            identity: verified.identity,
+            edits: smallvec![verified.edits, self.places.unread(&found)],
+            ..Authenticated::default()
+        })
     }
 }
 

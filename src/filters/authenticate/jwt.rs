@@ -177,6 +177,7 @@ impl HttpFilter for Filter {
             Ok(verified) => Ok(Authenticated {
                 identity: verified.identity.clone(),
                 edits: smallvec![Arc::clone(&verified.edits), self.places.unread(&found)],
+                ..Authenticated::default()
             }),
             Err(Unverified::Unavailable(why)) => Err(Unauthenticated::unavailable(why)),
             Err(Unverified::Expired) => {

@@ -5,9 +5,11 @@ pub mod any_of;
 pub mod api_key;
 pub mod basic;
 mod claims;
+pub mod forward_auth;
 pub mod introspection;
 pub mod jwt;
 mod members;
+mod public_url;
 mod token_places;
 
 use std::sync::Arc;
@@ -24,6 +26,8 @@ pub struct Authenticated {
     pub identity: Option<Identity>,
     /// Edits for the target, beyond those that the filter always makes.
     pub edits: SmallVec<[Arc<[Edit]>; 2]>,
+    /// Values of `Set-Cookie` for the response, whichever it is.
+    pub set_cookies: Vec<HeaderValue>,
 }
 
 impl Authenticated {
@@ -31,6 +35,7 @@ impl Authenticated {
     pub(super) fn note(self, exchange: &mut Exchange) {
         exchange.identity = self.identity;
         self.edits.iter().for_each(|edits| exchange.edits.push(edits));
+        exchange.set_cookies.extend(self.set_cookies);
     }
 }
 
