@@ -25,6 +25,8 @@ mod cases;
 mod configuration;
 #[path = "gateway/connecting.rs"]
 mod connecting;
+#[path = "gateway/consumers.rs"]
+mod consumers;
 #[path = "gateway/crash.rs"]
 mod crash;
 #[path = "gateway/discovery.rs"]

@@ -5,5 +5,5 @@ mod http;
 mod single_flight;
 
 pub use dns::{DnsError, Family, ResolvedAddresses, Resolver, SrvRecord};
-pub use http::{CallConfig, CallError, HttpClient, HttpClientSettings, Repeatable, RequestBody, StreamedResponse};
+pub use http::{CallConfig, CallError, HttpClient, HttpClientSettings, Repeatable};
 pub use single_flight::SingleFlight;

@@ -27,11 +27,10 @@ use serde::Deserialize;
 
 use crate::exchange::Exchange;
 
-pub use authenticate::basic::MAX_USERNAME;
 pub use authenticate::{Authenticated, Unauthenticated};
 pub use chain::{Chain, Memories};
 pub use compress::CodingName;
-pub use consumers::{Consumers, consumer_digest};
+pub use consumers::Consumers;
 pub use context::{CompileContext, Identities, RouteFacts, SharedValues};
 pub use cors::announced_method;
 pub(crate) use headers::parse_editable_name;

@@ -4,6 +4,7 @@
 //! is dropped with the last request that uses it.
 
 mod buckets;
+mod consumers;
 mod heritable;
 mod introspected;
 mod keys;
@@ -15,6 +16,7 @@ mod sessions;
 mod shelf;
 mod verified;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::clients::{HttpClient, HttpClientSettings};
@@ -22,6 +24,10 @@ use crate::tls::TicketKeys;
 use crate::upstreams::{Pool, PoolShape, Sessions};
 
 pub use buckets::Buckets;
+pub use consumers::{
+    Account, AllowanceConfig, ChangeError, ConsumerConfig, ConsumerFile, ConsumerTable, KnownKey, consumer_digest,
+    key_id,
+};
 pub use heritable::{HandoverPart, Heritable};
 pub use introspected::{IntrospectedToken, IntrospectedTokens, IntrospectionError, IntrospectionResult};
 pub use keys::{KeySet, KeyStore, KeyStoreShape, VerifyingKey, parse_jwks};
@@ -43,6 +49,8 @@ pub struct Live {
     keys: KeyStores,
     /// Sessions by the upstream's name.
     sessions: Shelf<String, Sessions>,
+    /// The files of consumers by their paths.
+    consumers: Shelf<PathBuf, ConsumerFile>,
     secrets: Secrets,
     passwords: Arc<Passwords>,
     /// The clients of calls, with their connections and breakers.
@@ -60,6 +68,11 @@ impl Live {
     /// Returns the buckets of the limit of that name.
     pub fn buckets(&self, name: &str) -> Arc<Buckets> {
         self.buckets.get_or(&name.to_owned(), || Arc::new(Buckets::default()))
+    }
+
+    /// Returns the file of consumers at that path.
+    pub fn consumers(&self, path: &PathBuf) -> Arc<ConsumerFile> {
+        self.consumers.get_or(path, || Arc::new(ConsumerFile::new(path.clone())))
     }
 
     /// Returns the sessions of an upstream.

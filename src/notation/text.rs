@@ -15,6 +15,8 @@ pub fn check_format(format: &str, text: &str) -> Option<Result<(), String>> {
         Duration::FORMAT => parses::<Duration>(text),
         Size::FORMAT => parses::<Size>(text),
         RateText::FORMAT => parses::<RateText>(text),
+        QuotaText::FORMAT => parses::<QuotaText>(text),
+        Timestamp::FORMAT => parses::<Timestamp>(text),
         Network::FORMAT => parses::<Network>(text),
         Host::FORMAT => parses::<Host>(text),
         Path::FORMAT => parses::<Path>(text),

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::text::text_type;
-use super::units::{self, Rate};
+use super::units::{self, Quota, Rate};
 use crate::rules::identity::PasswordHash;
 use crate::rules::payload::FieldPath;
 use crate::rules::routing::{HostPattern, PathPattern};
@@ -22,6 +22,11 @@ text_type!(
 text_type!(
     /// A number in a period: `100/s`, `1000/h`, `20/10s`.
     RateText(Rate), "rate", ["100/s", "1000/h"], str::parse
+);
+
+text_type!(
+    /// A number in a calendar window: `5000/day`, `1000000/month`.
+    QuotaText(Quota), "quota", ["5000/day", "1000000/month"], str::parse
 );
 
 text_type!(
@@ -199,6 +204,14 @@ impl Statuses {
         self.0.iter().any(|(from, to)| (*from..=*to).contains(&status))
     }
 }
+
+text_type!(
+    /// A time as RFC 3339 has it: `2027-01-31T00:00:00Z`; seconds of Unix time.
+    Timestamp(u64), "timestamp", ["2027-01-31T00:00:00Z"], |text| {
+        let time = chrono::DateTime::parse_from_rfc3339(text).ok().and_then(|time| time.timestamp().try_into().ok());
+        time.ok_or_else(|| "a time such as 2027-01-31T00:00:00Z".to_owned())
+    }
+);
 
 text_type!(
     /// A name: letters, digits, `-`, `_` and `.`, at most 64.

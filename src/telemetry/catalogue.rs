@@ -94,6 +94,8 @@ catalogue! {
         "Targets that are known, each address of a host name by itself";
     UPSTREAM_TARGETS_ELIGIBLE: GAUGE "portcullis_upstream_targets_eligible" ["upstream"]
         "Targets that a request may be sent to now";
+    WOULD_REJECT: COUNTER "portcullis_would_reject_total" ["reason"]
+        "Requests that a filter with enforce: false would have rejected, by the reason";
 }
 
 /// Defines the metrics of the process, which have the names that Prometheus' own clients give them.

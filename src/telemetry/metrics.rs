@@ -11,12 +11,13 @@ use prometheus::{Encoder, GaugeVec, IntCounter, IntCounterVec, Opts, Registry, T
 use super::calls::AllCalls;
 use super::catalogue::{
     BAD_FILE, BUILD_INFO, CONFIG_LOADED, CONNECTIONS, CONNECTIONS_OPEN, CONNECTIONS_REFUSED, LOG_DROPPED, MetricFacts,
-    PANICS, RELOAD_SUCCESSFUL, RELOADS, TARGET_EJECTIONS, UPGRADES,
+    PANICS, RELOAD_SUCCESSFUL, RELOADS, TARGET_EJECTIONS, UPGRADES, WOULD_REJECT,
 };
 use super::cells::{ActiveCount, Counter};
 use super::counts::{of_routes, of_upstreams};
 use super::family::{Series, single};
 use super::{process_stats, scrape};
+use crate::exchange::Reason;
 
 pub use super::calls::{CallKind, CallMetrics, CallOutcome};
 pub use super::counts::{RouteMetrics, UpstreamMetrics};
@@ -78,6 +79,7 @@ pub struct Metrics {
     pub log_dropped: IntCounter,
     reloads: ReloadMetrics,
     upgrades: IntCounterVec,
+    would_reject: IntCounterVec,
     upstreams: RwLock<BTreeMap<String, Arc<UpstreamMetrics>>>,
     routes: RwLock<BTreeMap<String, Arc<RouteMetrics>>>,
     unrouted: OnceLock<Arc<RouteMetrics>>,
@@ -114,11 +116,17 @@ impl Metrics {
             log_dropped: counters(r, &LOG_DROPPED).with_label_values(&[] as &[&str]),
             reloads,
             upgrades: counters(r, &UPGRADES),
+            would_reject: counters(r, &WOULD_REJECT),
             upstreams: RwLock::default(),
             routes: RwLock::default(),
             unrouted: OnceLock::new(),
             registry,
         }
+    }
+
+    /// Counts a request that a filter would have rejected, were it enforced.
+    pub fn would_reject(&self, reason: Reason) {
+        self.would_reject.with_label_values(&[reason.code()]).inc();
     }
 
     /// Returns the counts of the calls of a kind.
@@ -275,6 +283,7 @@ mod tests {
         metrics.upgraded(true);
         metrics.ejected("u", "consecutive_failures");
         metrics.refused.with_label_values(&["tls"]).inc();
+        metrics.would_reject(Reason::RateLimited);
         metrics.calls(CallKind::ForwardAuth).observe(CallOutcome::TimedOut, 2.0);
         let text = String::from_utf8(metrics.render(&scrape())).expect("text");
         for series in [

@@ -55,7 +55,7 @@ impl ClaimRules {
         }
         let subject = claims.get(&self.consumer_claim).and_then(Value::as_str);
         let issuer = claims.get("iss").and_then(Value::as_str);
-        let known = subject.and_then(|s| self.consumers.by_subject(s, issuer)).cloned();
+        let known = subject.and_then(|s| self.consumers.by_subject(s, issuer));
         if known.is_none() && self.known_consumers {
             return Err("the token is not of a known consumer");
         }
@@ -66,8 +66,9 @@ impl ClaimRules {
         // A subject without a consumer is distinct from all consumers, and from the same subject of another issuer:
         // no consumer's name has a #.
         let stranger = || subject.map(|s| Arc::from(format!("{}#{s}", issuer.unwrap_or_default())));
-        let (name, edits) = (known.or_else(stranger), edits.collect());
-        let identity = name.map(|name| Identity { name, claims: Some(claims) });
+        let name = known.as_ref().map(|known| Arc::clone(&known.name)).or_else(stranger);
+        let edits = edits.collect();
+        let identity = name.map(|name| Identity { name, consumer: known, claims: Some(claims), scopes: None });
         Ok(Verified { identity, edits })
     }
 }

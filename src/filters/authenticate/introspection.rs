@@ -21,7 +21,8 @@ use super::token_places::{TokenPlaces, challenge, scope_challenge};
 use super::{Authenticated, Unauthenticated};
 use crate::clients::CallConfig;
 use crate::exchange::{Claims, Edit, Exchange, Reason};
-use crate::filters::{CompileContext, HttpFilter, Stage, consumer_digest};
+use crate::filters::{CompileContext, HttpFilter, Stage};
+use crate::live::consumer_digest;
 use crate::live::{IntrospectedToken, IntrospectedTokens};
 use crate::notation::{CallUrl, Duration, Header, OneOrMany, Secret, SecretParameter};
 

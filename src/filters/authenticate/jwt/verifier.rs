@@ -11,8 +11,8 @@ use serde_json::Value;
 use super::{AlgorithmName, Audience, Config};
 use crate::exchange::Claims;
 use crate::filters::authenticate::claims::{ClaimRules, Verified};
-use crate::filters::{CompileContext, consumer_digest};
-use crate::live::{KeySet, KeyStore, KeyStoreShape, VerifiedTokens, VerifyingKey};
+use crate::filters::CompileContext;
+use crate::live::{KeySet, KeyStore, KeyStoreShape, VerifiedTokens, VerifyingKey, consumer_digest};
 use crate::notation::{KeySetSource, KeySource};
 use crate::tls::{FileVersion, MAX_MATERIAL, read_file};
 
@@ -108,7 +108,7 @@ impl Verifier {
             return None;
         }
         let set = self.present_keys().ok()?;
-        self.cached.get(&consumer_digest(token), set.generation, unix_now())
+        self.cached.get(&consumer_digest(token), self.generation(&set), unix_now())
     }
 
     /// Verifies a token.
@@ -119,19 +119,20 @@ impl Verifier {
         let set = self.present_keys()?;
         let head = self.head(token)?;
         let set = self.keys_for(&head, set).await?;
+        // Taken before the consumer is looked up: a change in between is seen by the next request.
+        let generation = self.generation(&set);
         let claims = self.check(token, &head, &set)?;
         let expires = claims.get("exp").and_then(Value::as_f64);
         let verified = Arc::new(self.claims.accept(Arc::new(claims)).map_err(Unverified::Invalid)?);
         if let Some(expires) = expires {
-            self.cached.insert(
-                consumer_digest(token),
-                Arc::clone(&verified),
-                set.generation,
-                expires as u64,
-                unix_now(),
-            );
+            self.cached.insert(consumer_digest(token), Arc::clone(&verified), generation, expires as u64, unix_now());
         }
         Ok(verified)
+    }
+
+    /// Returns the number with which verdicts are cached: another one when keys or consumers have changed.
+    fn generation(&self, set: &KeySet) -> u64 {
+        set.generation.wrapping_add(self.claims.consumers.generation() << 32)
     }
 
     fn present_keys(&self) -> Result<Arc<KeySet>, Unverified> {
