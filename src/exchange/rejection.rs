@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use http::header::{CACHE_CONTROL, LOCATION};
 use http::{HeaderName, HeaderValue};
 
 use super::Reason;
@@ -35,6 +36,13 @@ impl Rejection {
     /// Returns a rejection with a detail for the client.
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Box<Self> {
         Box::new(Self { reason, detail: detail.into(), log: None, headers: Vec::new(), relayed: None })
+    }
+
+    /// Returns a redirect.
+    pub fn redirect(reason: Reason, to: HeaderValue) -> Box<Self> {
+        let mut rejection = Self::new(reason, "").header(LOCATION, to);
+        rejection.relayed = Some(RelayedResponse { status: 302, body: Bytes::new() });
+        rejection.header(CACHE_CONTROL, HeaderValue::from_static("no-store"))
     }
 
     /// Adds a header.

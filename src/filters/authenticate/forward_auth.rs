@@ -260,13 +260,18 @@ impl Filter {
 
     fn identity(&self, headers: &HeaderMap) -> Option<Identity> {
         let value = headers.get(self.consumer_header.as_ref()?)?.to_str().ok().filter(|value| !value.is_empty())?;
-        let known = self.consumers.by_subject(value, Some(&self.issuer)).cloned();
+        let known = self.consumers.by_subject(value, Some(&self.issuer));
         if known.is_none() && self.known_consumers {
             return None;
         }
         // A client without a consumer is distinct from all consumers: no consumer's name has a #.
-        let name = known.unwrap_or_else(|| Arc::from(format!("{}#{value}", self.issuer)));
-        Some(Identity { name, claims: None })
+        let stranger = || Identity {
+            name: Arc::from(format!("{}#{value}", self.issuer)),
+            consumer: None,
+            claims: None,
+            scopes: None,
+        };
+        Some(known.map_or_else(stranger, |consumer| Identity::of(consumer, None)))
     }
 }
 

@@ -20,7 +20,7 @@ use crate::exchange::{Edit, Exchange, Reason};
 use crate::filters::{CompileContext, HttpFilter, Stage};
 use crate::notation::{Duration, File, Header, KeySource, Secret, SecretParameter};
 
-use verifier::{Unverified, Verifier};
+pub(super) use verifier::{Unverified, Verifier};
 
 /// Which tokens are accepted, and from where.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

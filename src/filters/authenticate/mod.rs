@@ -5,16 +5,18 @@ pub mod any_of;
 pub mod api_key;
 pub mod basic;
 mod claims;
+mod client_auth;
 pub mod forward_auth;
 pub mod introspection;
 pub mod jwt;
 mod members;
+pub mod oidc;
 mod public_url;
 mod token_places;
 
 use std::sync::Arc;
 
-use http::header::{HeaderValue, WWW_AUTHENTICATE};
+use http::header::{HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use smallvec::SmallVec;
 
 use crate::exchange::{Edit, Exchange, Identity, Reason, Rejection};
@@ -79,6 +81,11 @@ impl Unauthenticated {
     /// Returns the error for a request whose credential is not verified, with the response to that.
     pub fn unchecked(rejection: Box<Rejection>) -> Self {
         Self { attempt: AuthenticationStage::Unchecked, rejection }
+    }
+
+    /// Adds headers to the rejection.
+    pub fn add_headers(&mut self, headers: impl Iterator<Item = (HeaderName, HeaderValue)>) {
+        self.rejection.headers.extend(headers);
     }
 
     /// Returns the rejection of the request.
