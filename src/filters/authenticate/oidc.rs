@@ -230,11 +230,19 @@ impl Oidc {
 
     /// Returns the cookies of a session.
     fn seal(&self, visit: &Visit<'_>, session: &Session) -> Result<Vec<HeaderValue>, &'static str> {
+        const TOO_LARGE: &str =
+            "the session is too large for cookies: let the provider put fewer claims into its tokens";
         let left = self.seconds_left(session, visit.now).ok_or("the session is over")?;
-        let text = serde_json::to_vec(session).map_err(|_| "the session cannot be written")?;
-        let sealed = self.session_keys.seal(b"session", &text).ok_or("the session cannot be sealed")?;
-        let cookies = visit.cookies.set_session(&visit.request.headers, &sealed, left);
-        cookies.ok_or("the session is too large for cookies: let the provider put fewer claims into its tokens")
+        let seal = |session: &Session| {
+            let text = serde_json::to_vec(session).map_err(|_| "the session cannot be written")?;
+            let sealed = self.session_keys.seal(b"session", &text).ok_or("the session cannot be sealed")?;
+            Ok::<_, &'static str>(visit.cookies.set_session(&visit.request.headers, &sealed, left))
+        };
+        if let Some(cookies) = seal(session)? {
+            return Ok(cookies);
+        }
+        // Without it the provider may ask users whether they want to log out.
+        seal(&Session { id_token: None, ..session.clone() })?.ok_or(TOO_LARGE)
     }
 
     fn accept(&self, session: Session, set_cookies: Vec<HeaderValue>) -> Result<Authenticated, Unauthenticated> {

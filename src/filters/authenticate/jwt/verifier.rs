@@ -19,6 +19,9 @@ use crate::tls::{FileVersion, MAX_MATERIAL, read_file};
 /// The longest token; longer ones are rejected unread.
 const MAX_TOKEN: usize = 8 * 1024;
 
+/// The longest ID token, which comes from the provider itself.
+const MAX_ID_TOKEN: usize = 32 * 1024;
+
 /// By how many seconds clocks may differ where ID tokens are verified.
 const ID_TOKEN_LEEWAY: u64 = 30;
 
@@ -48,6 +51,7 @@ pub struct Verifier {
     validation: Validation,
     kind: Option<String>,
     claims: ClaimRules,
+    max_token: usize,
     cached: VerifiedTokens<Verified>,
 }
 
@@ -103,6 +107,7 @@ impl Verifier {
                 forward: ClaimRules::forwarded(&config.forward_claims),
                 consumers: Arc::clone(context.consumers),
             },
+            max_token: MAX_TOKEN,
             cached: VerifiedTokens::default(),
         })
     }
@@ -115,13 +120,20 @@ impl Verifier {
         validation.set_issuer(&[issuer]);
         validation.set_audience(&[client]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        let keys = TokenKeys::Store(store);
-        Self { keys, algorithms: of_public_keys(), validation, kind: None, claims, cached: VerifiedTokens::default() }
+        Self {
+            keys: TokenKeys::Store(store),
+            algorithms: of_public_keys(),
+            validation,
+            kind: None,
+            claims,
+            max_token: MAX_ID_TOKEN,
+            cached: VerifiedTokens::default(),
+        }
     }
 
     /// Returns the cached result of a token that was verified recently.
     pub fn cached(&self, token: &[u8]) -> Option<Arc<Verified>> {
-        if token.len() > MAX_TOKEN {
+        if token.len() > self.max_token {
             return None;
         }
         let set = self.present_keys().ok()?;
@@ -130,7 +142,7 @@ impl Verifier {
 
     /// Returns the claims of a valid token, and the keys that verified it.
     pub async fn verified_claims(&self, token: &[u8]) -> Result<(Claims, Arc<KeySet>), Unverified> {
-        if token.len() > MAX_TOKEN {
+        if token.len() > self.max_token {
             return Err(Unverified::Invalid("the token is too long"));
         }
         let set = self.present_keys()?;
