@@ -140,9 +140,12 @@ fn windows(rates: &[(u32, u64)]) -> Arc<Windows> {
 fn limits(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("admit");
     let (one, two) = (windows(&[(1_000_000, 1)]), windows(&[(1_000_000, 1), (1_000_000_000, 3_600)]));
-    for (name, windows, keys) in
-        [("1 window", &one, 100_u64), ("1 window", &one, 1_000_000), ("2 windows", &two, 100), ("2 windows", &two, 1_000_000)]
-    {
+    for (name, windows, keys) in [
+        ("1 window", &one, 100_u64),
+        ("1 window", &one, 1_000_000),
+        ("2 windows", &two, 100),
+        ("2 windows", &two, 1_000_000),
+    ] {
         let buckets = Buckets::default();
         let mut now: u64 = 1_000_000_000_000;
         let key = |now: u64| (now / 1_000).wrapping_mul(0x9e37_79b9_7f4a_7c15) % keys;

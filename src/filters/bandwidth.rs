@@ -70,7 +70,9 @@ impl HttpFilter for Filter {
             }
         }
         if config.by.is_none() && config.name.is_some() {
-            context.mistakes.add(&context.place.key("name"), "has no effect without by: each request has the rate alone");
+            context
+                .mistakes
+                .add(&context.place.key("name"), "has no effect without by: each request has the rate alone");
             return None;
         }
         let shared = match &config.by {
@@ -104,7 +106,8 @@ impl HttpFilter for Filter {
             }
             _ => Arc::new(Pacer::new(pace, 0)),
         };
-        let (response, sent) = (self.response.map(|pace| pacer(pace, b'>')), self.request.map(|pace| pacer(pace, b'<')));
+        let (response, sent) =
+            (self.response.map(|pace| pacer(pace, b'>')), self.request.map(|pace| pacer(pace, b'<')));
         exchange.pacing.response.extend(response);
         exchange.pacing.request.extend(sent);
         Ok(())

@@ -100,7 +100,8 @@ impl HttpFilter for Filter {
         }
         // That a route is full is not for the client to change.
         let reason = if self.keys.is_route_alone() { Reason::RouteFull } else { Reason::ConcurrencyLimited };
-        let rejection = Rejection::new(reason, format!("at most {limit} at a time")).log(format!("limit {}", self.label));
+        let rejection =
+            Rejection::new(reason, format!("at most {limit} at a time")).log(format!("limit {}", self.label));
         Err(rejection.header(RETRY_AFTER, HeaderValue::from_static("1")))
     }
 }

@@ -80,7 +80,8 @@ impl HttpFilter for Filter {
             None => context.route.count_name(keys.has_route()),
         };
         let key = format!("throttle {name}");
-        let same = context.shared(key.as_bytes(), |context| Some(SharedLimit { rate, place: context.place.clone() }))?;
+        let same =
+            context.shared(key.as_bytes(), |context| Some(SharedLimit { rate, place: context.place.clone() }))?;
         if same.rate != rate {
             let why = format!("limits of one name count together, and this one is another than {}", same.place);
             context.mistakes.add(&context.place.key("limit"), why);

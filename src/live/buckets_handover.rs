@@ -53,10 +53,8 @@ impl Buckets {
             };
             match (part, added) {
                 (HandoverPart::Late, Some(added)) => {
-                    let more = |(key, more): (&Box<[u8]>, &u64)| {
-                        Some((STANDARD.encode(key), windows_of(keys.get(key)?)?.0, *more))
-                    };
-                    saved.added.extend(added.iter().filter_map(more));
+                    let mut more = |key: &[u8], more| Some((STANDARD.encode(key), windows_of(keys.get(key)?)?.0, more));
+                    saved.added.extend(added.iter().filter_map(|(key, count)| more(key, *count)));
                 }
                 (HandoverPart::Last, Some(added)) => {
                     saved.states.extend(added.keys().filter_map(|key| state(key, keys.get(key)?)));
@@ -126,7 +124,8 @@ impl Heritable for Shelf<String, Buckets> {
     fn save(&self, part: HandoverPart) -> serde_json::Result<Option<Vec<u8>>> {
         let now = clock::now();
         let all = self.all().into_iter().map(|(limit, buckets)| buckets.collect(limit, part, now));
-        let given: Vec<SavedBuckets> = all.filter(|saved| !saved.states.is_empty() || !saved.added.is_empty()).collect();
+        let given: Vec<SavedBuckets> =
+            all.filter(|saved| !saved.states.is_empty() || !saved.added.is_empty()).collect();
         if given.is_empty() { Ok(None) } else { serde_json::to_vec(&given).map(Some) }
     }
 

@@ -82,9 +82,7 @@ impl Gateway {
             response.remove_header(&CONTENT_LENGTH);
             response.remove_header(&TRANSFER_ENCODING);
         }
-        if let Some(progress) = &ctx.downstream.progress {
-            progress.note_response_begun();
-        }
+        ctx.downstream.progress.iter().for_each(|progress| progress.note_response_begun());
         edit_response(response, |headers| {
             drop_hop_by_hop(headers);
             headers.reserve(MAX_ADDED_RESPONSE_FIELDS);
@@ -134,12 +132,7 @@ impl Gateway {
     }
 
     /// Edits a part of the response body. Returns how long to wait before it is sent, if the response has a pace.
-    pub(super) fn edit_body(
-        &self,
-        body: &mut Option<Bytes>,
-        end: bool,
-        ctx: &mut Context,
-    ) -> Result<Option<Duration>> {
+    pub(super) fn edit_body(&self, body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result<Option<Duration>> {
         ctx.pace().iter().for_each(|pace| pace.pass());
         if ctx.deadline().is_some_and(|deadline| Instant::now() > deadline) {
             return Err(fail_with(ctx, Rejection::new(Reason::RouteTimeout, "")));

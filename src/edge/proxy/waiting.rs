@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::context::Downstream;
 use super::Context;
+use super::context::Downstream;
 use super::pick::fail_with;
 use crate::edge::listeners::PRESENCE_CHECK_INTERVAL;
 use crate::exchange::{Reason, Rejection};

@@ -70,12 +70,7 @@ impl QuotaFile {
         let error = |e: &dyn std::fmt::Display| e.to_string();
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| error(&e))?;
         let path = folder.join(FILE);
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|e| error(&e))?;
+        OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(|e| error(&e))?;
         let mut builder = Builder::new();
         builder.set_cache_size(CACHE).set_concurrency_mode(ConcurrencyMode::MultiWriter);
         builder.create(&path).map(Self).map_err(|e| error(&e))

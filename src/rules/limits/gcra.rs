@@ -80,11 +80,7 @@ impl Gcra {
 
     fn describe(&self, ahead: u64, retry_after: Duration) -> Decision {
         let room = self.full().saturating_sub(ahead) / self.interval;
-        Decision {
-            remaining: u32::try_from(room).unwrap_or(u32::MAX),
-            retry_after,
-            reset: Duration::from_nanos(ahead),
-        }
+        Decision { remaining: u32::try_from(room).unwrap_or(u32::MAX), retry_after, reset: Duration::from_nanos(ahead) }
     }
 }
 

@@ -58,11 +58,7 @@ impl SlidingWindow {
         match counts.elapsed(now) / self.window {
             _ if (counts.previous, counts.present) == (0, 0) => WindowCounts { start: now, ..counts },
             0 => counts,
-            1 => WindowCounts {
-                start: counts.start.wrapping_add(self.window),
-                previous: counts.present,
-                present: 0,
-            },
+            1 => WindowCounts { start: counts.start.wrapping_add(self.window), previous: counts.present, present: 0 },
             _ => WindowCounts { start: now, previous: 0, present: 0 },
         }
     }
