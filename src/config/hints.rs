@@ -221,6 +221,13 @@ const KEYS: &[Hint] = &[
         "write `bandwidth: {response: 1MiB/s}`",
     ),
     ("filters", &["quotas", "limit-count", "request_quota"], "write `quota: {limit: 1000000/month}`"),
+    (
+        "filters",
+        &["waf", "modsecurity", "crs", "bot_detection"],
+        "write `guard: {}`, first with `enforce: false` beside it",
+    ),
+    ("filters", &["xsrf", "csrf_protection"], "write `csrf: {}`"),
+    ("filters", &["helmet", "secure_headers", "hsts"], "write `security_headers: {}`"),
     ("filters", &["gzip", "compression", "brotli", "encode"], "write `compress: {}`"),
     (
         "filters",

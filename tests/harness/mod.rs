@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod gateway;
+pub mod mmdb;
 pub mod page;
 pub mod scenario;
 pub mod target;

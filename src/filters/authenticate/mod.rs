@@ -5,6 +5,8 @@ pub mod any_of;
 pub mod api_key;
 pub mod basic;
 mod claims;
+pub mod hmac;
+pub mod http_signature;
 pub mod introspection;
 pub mod jwt;
 mod members;
@@ -98,4 +100,10 @@ impl Unauthenticated {
     fn challenges(&self) -> impl Iterator<Item = &HeaderValue> {
         self.rejection.headers.iter().filter(|(name, _)| *name == WWW_AUTHENTICATE).map(|(_, value)| value)
     }
+}
+
+/// Returns the challenges of a rejection.
+fn challenges_of(rejection: &Rejection) -> Vec<HeaderValue> {
+    let headers = rejection.headers.iter().filter(|(name, _)| *name == WWW_AUTHENTICATE);
+    headers.map(|(_, value)| value.clone()).collect()
 }
