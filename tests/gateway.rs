@@ -21,6 +21,8 @@ mod authentication;
 mod basic;
 #[path = "gateway/cases.rs"]
 mod cases;
+#[path = "gateway/client_certificates.rs"]
+mod client_certificates;
 #[path = "gateway/configuration.rs"]
 mod configuration;
 #[path = "gateway/connecting.rs"]
@@ -73,6 +75,8 @@ mod operators;
 mod payload;
 #[path = "gateway/process.rs"]
 mod process;
+#[path = "gateway/proxy_protocol.rs"]
+mod proxy_protocol;
 #[path = "gateway/query_keys.rs"]
 mod query_keys;
 #[path = "gateway/readiness.rs"]
@@ -101,6 +105,8 @@ mod target_tls;
 mod telemetry;
 #[path = "gateway/tls.rs"]
 mod tls;
+#[path = "gateway/tls_settings.rs"]
+mod tls_settings;
 #[path = "gateway/tracing.rs"]
 mod tracing;
 #[path = "gateway/upgrade.rs"]

@@ -7,6 +7,7 @@ mod errors;
 mod filters;
 mod folder;
 mod identity;
+mod listener_tls;
 mod listeners;
 
 mod paths;
@@ -85,7 +86,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     warn_of_upstreams(config, &upstreams, &root.key("upstreams"), &mut warnings);
     Ok(Snapshot {
         warnings: loaded.locate(warnings).0,
-        certificates: listeners::certificate_states(loaded, &listeners),
+        certificates: listener_tls::certificate_states(loaded, &listeners),
         places: listeners.iter().enumerate().map(|(i, l)| (l.key(), i)).collect(),
         listeners,
         routers,

@@ -45,7 +45,10 @@ pub use facts::read_at_start;
 pub use filters::{Defaults, FilterEntry};
 pub use flat::{Change, Flat};
 pub use health::{ActiveHealth, PassiveHealth, ProbeMethod};
-pub use listener::{Certificate, ListenerConfig, ListenerKind, Protocol, Tls, TlsVersion};
+pub use listener::{
+    Certificate, Cipher, ClientAddress, ClientCertificates, ClientMode, Doubtful, ListenerConfig, ListenerKind,
+    OtherClients, Protocol, Tls, TlsHost, TlsPreset, TlsVersion,
+};
 pub use load::{Loaded, load, load_text};
 pub use operation::{
     AccessLog, AdminConfig, IdentityHeadersConfig, LogFormat, LogLevel, LogOutput, Logging, ProcessConfig,

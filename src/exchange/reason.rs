@@ -63,6 +63,8 @@ reasons! {
 
     /// The request is malformed, or one that proxies must not forward.
     BadRequest: "bad_request", 400, "The request is malformed", grpc 13, proxy Some("http_request_error");
+    /// The connection is not for this host: the client was not verified as the host requires, or for another host.
+    Misdirected: "misdirected", 421, "The connection is not for this host", grpc 14, proxy Some("http_request_error");
     /// The path has no normal form.
     BadPath: "bad_path", 400, "The path is malformed", grpc 13, proxy Some("http_request_error");
     /// The request target is too long.

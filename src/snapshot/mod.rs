@@ -24,7 +24,9 @@ use crate::telemetry::{AccessLogger, LogLayout, ProcessLog, Sink};
 use crate::upstreams::Upstream;
 
 pub use current::{Current, WorkerServing};
-pub use listener::{ConnectionLimits, HttpListener, Limits, Listener, ListenerKey, ListenerSpec, Transport};
+pub use listener::{
+    ConnectionLimits, HttpListener, Limits, Listener, ListenerKey, ListenerSpec, ListenerTls, ProxySources, Transport,
+};
 
 /// A whole configuration in its compiled form.
 #[derive(Debug)]
