@@ -27,6 +27,8 @@ mod client_certificates;
 mod configuration;
 #[path = "gateway/connecting.rs"]
 mod connecting;
+#[path = "gateway/consumers.rs"]
+mod consumers;
 #[path = "gateway/crash.rs"]
 mod crash;
 #[path = "gateway/discovery.rs"]
@@ -59,6 +61,8 @@ mod handover;
 mod http2;
 #[path = "gateway/interim.rs"]
 mod interim;
+#[path = "gateway/introspection.rs"]
+mod introspection;
 #[path = "gateway/key_sets.rs"]
 mod key_sets;
 #[path = "gateway/limits.rs"]

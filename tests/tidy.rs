@@ -295,6 +295,7 @@ const LICENCES: &[&str] = &[
 /// These crates may have two versions at a time, because crates of Pingora's or of their kind have not met yet.
 const TWICE: &[&str] = &[
     "base64",
+    "bit-vec",
     "blake2",
     "block-buffer",
     "core-foundation",
@@ -307,6 +308,9 @@ const TWICE: &[&str] = &[
     "indexmap",
     "itertools",
     "lock_api",
+    "openssl-probe",
+    "rustls-native-certs",
+    "sfv",
     "parking_lot",
     "parking_lot_core",
     "pem",

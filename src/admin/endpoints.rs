@@ -51,6 +51,25 @@ pub const ENDPOINTS: &[Endpoint] = &[
          what came by a reference as the reference.",
     ),
     endpoint("GET, HEAD", "/reasons", "The reasons with which a request ends: code, status, title, gRPC status."),
+    endpoint("GET, HEAD", "/consumers", "The names of the consumers, 1000 at a time: `?after=NAME` for the next."),
+    endpoint(
+        "GET, HEAD, PUT, DELETE",
+        "/consumers/{name}",
+        "A consumer of the configuration or of consumers_file, without secrets; PUT creates or replaces it in that \
+         file, `{\"groups\": […], \"plan\": …, \"credentials\": […]}`, and keeps its credentials where there are none.",
+    ),
+    endpoint(
+        "POST",
+        "/consumers/{name}/keys",
+        "Creates an API key, `{\"scopes\": […], \"expires\": …}`: the response alone has it.",
+    ),
+    endpoint("DELETE", "/consumers/{name}/keys/{id}", "Revokes the API key with that id."),
+    endpoint(
+        "POST",
+        "/consumers/{name}/keys/{id}/rotate",
+        "Creates an API key instead of the one with that id, which is accepted for a time, `{\"grace\": \"1h\"}`, or \
+         no longer.",
+    ),
     endpoint("POST", "/reload", "Reads the configuration again. 422 with all errors if it has any."),
     endpoint(
         "POST",

@@ -1,6 +1,7 @@
 //! The admin listener: health, readiness, metrics, state, reload.
 
 mod connections;
+mod consumers;
 mod endpoints;
 mod listener;
 mod targets;
@@ -26,7 +27,7 @@ use tokio::sync::{Semaphore, watch};
 
 use self::connections::{AdminConnection, AdminConnections};
 use crate::config::{Change, Flat, ShownLater};
-use crate::filters::consumer_digest;
+use crate::live::consumer_digest;
 use crate::notation::Mistakes;
 use crate::snapshot::Serving;
 
@@ -253,6 +254,9 @@ async fn respond(
         (&Method::GET, "/") => document(StatusCode::OK, &endpoints::list()),
         (&Method::POST, "/reload") => reload(shared).await,
         (&Method::POST, "/diff") => diff(request, process).await,
+        (_, path) if path == "/consumers" || path.starts_with("/consumers/") => {
+            consumers::respond(request, process).await
+        }
         (_, path) if path.starts_with("/upstreams/") => targets::respond(request, process).await,
         (_, path) => match endpoints::methods(path) {
             Some(methods) => not_allowed(methods),

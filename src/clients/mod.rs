@@ -1,7 +1,9 @@
 //! Clients for calls of the gateway itself.
 
 mod dns;
-mod fetch;
+mod http;
+mod single_flight;
 
 pub use dns::{DnsError, Family, ResolvedAddresses, Resolver, SrvRecord};
-pub use fetch::Fetcher;
+pub use http::{CallConfig, CallError, HttpClient, HttpClientSettings, Repeatable};
+pub use single_flight::SingleFlight;

@@ -113,10 +113,16 @@ impl<'w> RouteCompiler<'w> {
             {
                 self.note_second(route, first, one);
             }
+            if !one.enforce && !one.config.stage().rejects() {
+                self.note(
+                    &one.place,
+                    format!("{} rejects no request: enforce has no meaning for it", one.config.key()),
+                );
+            }
             if self.has_effect(&filter, route, one) {
                 self.check_claims_read(one, authenticator.map(|one| one.config));
                 self.note_consumer_use(one, authenticator.is_some());
-                filters.push(filter);
+                filters.push((filter, one.enforce));
             }
         }
         Chain::new(filters)
@@ -138,7 +144,7 @@ impl<'w> RouteCompiler<'w> {
             base: &self.loaded.base,
             live: self.live,
             consumers: self.consumers,
-            is_partial: self.loaded.is_partial("consumers"),
+            is_partial: ["consumers", "consumers_file"].iter().any(|section| self.loaded.is_partial(section)),
             identities: Identities(&identity),
             shared: &mut self.shared,
             mistakes: self.mistakes,

@@ -3,6 +3,7 @@
 //! All errors are noted, none ends the work early. Nothing is started or changed here: the live state is only read.
 
 mod access_log;
+mod consumers;
 mod errors;
 mod filters;
 mod folder;
@@ -24,9 +25,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use self::folder::check_folder;
-use crate::config::{Config, Credential, Loaded, LogLevel, ProcessLogFormat};
+use crate::config::{Config, Loaded, LogLevel, ProcessLogFormat};
 use crate::exchange::Edit;
-use crate::filters::{Consumers, MAX_USERNAME, SharedValues, consumer_digest};
+use crate::filters::SharedValues;
 use crate::live::Live;
 use crate::notation::{AdminAddress, Mistakes, Place};
 use crate::snapshot::{Admin, Process, Route, Snapshot};
@@ -48,7 +49,8 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     let mut mistakes = loaded.mistakes.clone();
     let mut warnings = Mistakes::default();
     let root = Place::default();
-    let consumers = Arc::new(consumers(config, &mut mistakes));
+    let mut shared = SharedValues::default();
+    let consumers = Arc::new(consumers::compile(loaded, live, &mut shared, &mut mistakes, &mut warnings));
     let listeners = listeners::compile(loaded, &mut mistakes, &mut warnings);
     let upstreams = upstreams::compile(loaded, live, &mut mistakes);
     let admin = admin(loaded, &root.key("admin"), &mut mistakes);
@@ -68,7 +70,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         listeners: &listeners,
         mistakes: &mut mistakes,
         warnings: &mut warnings,
-        shared: SharedValues::default(),
+        shared,
         filters: HashMap::new(),
         keyed_splits: 0,
         consumer_uses: BTreeMap::new(),
@@ -95,6 +97,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         routes,
         upstreams: upstreams.into_values().collect(),
         kept,
+        consumers: Arc::clone(&consumers),
         errors,
         unrouted,
         identity_headers,
@@ -148,43 +151,6 @@ fn process(loaded: &Loaded) -> Process {
         standby_time: process.standby_time.0,
         watch: process.watch.as_ref().map(|w| w.0.max(MIN_WATCH)),
     }
-}
-
-fn consumers(config: &Config, mistakes: &mut Mistakes) -> Consumers {
-    let mut consumers = Consumers::default();
-    for (name, consumer) in &config.consumers {
-        let place = Place::default().key("consumers").key(name.clone());
-        mistakes.take(&place, crate::config::is_name(name).map_err(|e| format!("expected {e}")));
-        let owner: Arc<str> = name.as_str().into();
-        for (index, credential) in consumer.credentials.iter().enumerate() {
-            let place = place.key("credentials").index(index);
-            let fresh = match credential {
-                Credential::ApiKey(key) => match (&key.sha256, &key.value) {
-                    (Some(digest), None) => consumers.add_key(digest.0, &owner),
-                    (None, Some(value)) => consumers.add_key(consumer_digest(value.0.reveal().as_bytes()), &owner),
-                    _ => {
-                        mistakes.add(&place.key("api_key"), "expected exactly one of sha256 and value");
-                        true
-                    }
-                },
-                Credential::Basic(basic) => {
-                    let place = place.key("basic").key("username");
-                    if basic.username.is_empty() || basic.username.len() > MAX_USERNAME {
-                        mistakes.add(&place, format!("expected a name of at most {MAX_USERNAME} bytes"));
-                    } else if basic.username.contains(|c: char| c == ':' || c.is_control()) {
-                        mistakes
-                            .add(&place, "expected a name without colons and control characters (RFC 7617, section 2)");
-                    }
-                    consumers.add_username(&basic.username, basic.hash.0.clone(), &owner)
-                }
-                Credential::Jwt(token) => consumers.add_subject(&token.subject, token.issuer.as_deref(), &owner),
-            };
-            if !fresh {
-                mistakes.add(&place, "this credential is there a second time");
-            }
-        }
-    }
-    consumers
 }
 
 fn admin(loaded: &Loaded, place: &Place, mistakes: &mut Mistakes) -> Admin {

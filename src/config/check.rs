@@ -225,7 +225,11 @@ impl<'s> Checker<'s> {
         let Value::Map(members) = &node.value else { return };
         let tag = |b: &Json| b.get("required").and_then(|r| r.get(0)).and_then(Json::as_str).map(str::to_owned);
         let tags: Vec<String> = branches.iter().filter_map(|b| tag(b)).collect();
-        let [(key, _)] = members.as_slice() else {
+        // What may stand beside the key of every branch, such as `enforce`, does not choose one.
+        let has = |branch: &&&Json, key: &str| branch.get("properties").is_some_and(|all| all.get(key).is_some());
+        let is_beside = |key: &str| !tags.iter().any(|tag| tag == key) && branches.iter().any(|b| has(&b, key));
+        let choosing: Vec<&(MapKey, Node)> = members.iter().filter(|(key, _)| !is_beside(&key.text)).collect();
+        let [(key, _)] = choosing.as_slice() else {
             let instead = instead_of_several(members, &tags);
             let (all, count) = (join_words(tags.iter()), members.len());
             return mistakes.add(&place.place(), format!("expected exactly one of {all}, found {count} keys{instead}"));

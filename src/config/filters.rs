@@ -1,14 +1,20 @@
 //! `filters`, wherever they stand, `filter_sets` and `defaults`.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::value::{EnumAccessDeserializer, StrDeserializer};
-use serde::de::{DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, VariantAccess, Visitor};
+use serde::de::{
+    DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess, VariantAccess, Visitor,
+};
 
 use crate::filters::FilterConfig;
 use crate::notation::Name;
+
+/// The key beside a filter that says whether it rejects requests.
+pub const ENFORCE: &str = "enforce";
 
 /// An entry of a list of filters: `set: NAME`, or a filter.
 #[derive(Clone, Debug, JsonSchema)]
@@ -17,7 +23,7 @@ pub enum FilterEntry {
     /// All filters of a set.
     Set(SetEntry),
     /// A filter.
-    Filter(Box<FilterConfig>),
+    Filter(Box<ListedFilter>),
 }
 
 /// All filters of a set.
@@ -28,6 +34,15 @@ pub struct SetEntry {
     pub set: Name,
 }
 
+/// A filter in a list, and whether it rejects requests.
+#[derive(Clone, Debug)]
+pub struct ListedFilter {
+    /// The filter.
+    pub config: FilterConfig,
+    /// Whether requests that it rejects are rejected; otherwise they are only counted.
+    pub enforce: bool,
+}
+
 /// The settings of all routes.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -36,10 +51,41 @@ pub struct Defaults {
     pub filters: Vec<FilterEntry>,
 }
 
+/// The schema of a filter, with `enforce` beside its key.
+impl JsonSchema for ListedFilter {
+    fn schema_name() -> Cow<'static, str> {
+        "ListedFilter".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = FilterConfig::json_schema(generator);
+        let enforce = json_schema!({
+            "type": "boolean",
+            "default": true,
+            "description": "Whether requests that it rejects are rejected. With false they go on, and are counted in \
+                            portcullis_would_reject_total and noted in the access log. Default true.",
+        });
+        let forms = schema.get_mut("oneOf").and_then(serde_json::Value::as_array_mut).into_iter().flatten();
+        for properties in forms.filter_map(|form| form.get_mut("properties")?.as_object_mut()) {
+            properties.insert(ENFORCE.to_owned(), enforce.as_value().clone());
+        }
+        schema
+    }
+}
+
 /// Reads an entry by its key, so that nothing is read twice: an untagged enum would be buffered first.
 impl<'de> Deserialize<'de> for FilterEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_enum("FilterEntry", &[], EntryVisitor)
+        deserializer.deserialize_map(EntryVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for ListedFilter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match FilterEntry::deserialize(deserializer)? {
+            FilterEntry::Filter(listed) => Ok(*listed),
+            FilterEntry::Set(_) => Err(D::Error::custom("expected a filter")),
+        }
     }
 }
 
@@ -52,28 +98,61 @@ impl<'de> Visitor<'de> for EntryVisitor {
         f.write_str("a filter, or set: NAME")
     }
 
-    fn visit_enum<A: EnumAccess<'de>>(self, access: A) -> Result<FilterEntry, A::Error> {
-        let (key, variant) = access.variant::<String>()?;
-        if key == "set" {
-            return Ok(FilterEntry::Set(SetEntry { set: variant.newtype_variant()? }));
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FilterEntry, A::Error> {
+        let (mut set, mut config, mut enforce) = (None, None, None);
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "set" => set = Some(map.next_value()?),
+                ENFORCE => enforce = Some(map.next_value()?),
+                _ if config.is_some() => return Err(A::Error::custom("expected one filter in an entry")),
+                _ => {
+                    let variant = FilterValue { key: &key, map: &mut map };
+                    config = Some(FilterConfig::deserialize(EnumAccessDeserializer::new(variant))?);
+                }
+            }
         }
-        FilterConfig::deserialize(EnumAccessDeserializer::new(Known { key: &key, variant }))
-            .map(|config| FilterEntry::Filter(Box::new(config)))
+        match (set, config) {
+            (Some(set), None) if enforce.is_none() => Ok(FilterEntry::Set(SetEntry { set })),
+            (None, Some(config)) => {
+                Ok(FilterEntry::Filter(Box::new(ListedFilter { config, enforce: enforce.unwrap_or(true) })))
+            }
+            _ => Err(A::Error::custom("expected one filter, or set: NAME")),
+        }
     }
 }
 
-/// A variant whose key has been read.
-struct Known<'k, V> {
+/// A filter whose key has been read, as the variant of an enum.
+struct FilterValue<'k, 'm, M> {
     key: &'k str,
-    variant: V,
+    map: &'m mut M,
 }
 
-impl<'de, V: VariantAccess<'de>> EnumAccess<'de> for Known<'_, V> {
-    type Error = V::Error;
-    type Variant = V;
+impl<'de, M: MapAccess<'de>> EnumAccess<'de> for FilterValue<'_, '_, M> {
+    type Error = M::Error;
+    type Variant = Self;
 
-    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, V), V::Error> {
-        let key: StrDeserializer<'_, V::Error> = self.key.into_deserializer();
-        Ok((seed.deserialize(key)?, self.variant))
+    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), M::Error> {
+        let key: StrDeserializer<'_, M::Error> = self.key.into_deserializer();
+        Ok((seed.deserialize(key)?, self))
+    }
+}
+
+impl<'de, M: MapAccess<'de>> VariantAccess<'de> for FilterValue<'_, '_, M> {
+    type Error = M::Error;
+
+    fn unit_variant(self) -> Result<(), M::Error> {
+        Err(M::Error::custom("expected the settings of a filter"))
+    }
+
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, M::Error> {
+        self.map.next_value_seed(seed)
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, M::Error> {
+        self.unit_variant().and_then(|()| Err(M::Error::custom("no tuple")))
+    }
+
+    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], _: V) -> Result<V::Value, M::Error> {
+        self.unit_variant().and_then(|()| Err(M::Error::custom("no struct")))
     }
 }

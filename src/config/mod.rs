@@ -6,7 +6,6 @@ mod admin;
 mod balance;
 mod check;
 mod coerce;
-mod consumer;
 mod errors;
 mod facts;
 mod filters;
@@ -35,14 +34,13 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::filters::FilterConfig;
-use crate::notation::Name;
+use crate::live::{AllowanceConfig, ConsumerConfig};
+use crate::notation::{FollowedFile, Name};
 
 pub use balance::{BalanceConfig, HashTable};
-pub use consumer::{Consumer, Credential};
 pub use errors::{ErrorPageConfig, Errors};
 pub use facts::read_at_start;
-pub use filters::{Defaults, FilterEntry};
+pub use filters::{Defaults, FilterEntry, ListedFilter};
 pub use flat::{Change, Flat};
 pub use health::{ActiveHealth, PassiveHealth, ProbeMethod};
 pub use listener::{
@@ -74,9 +72,14 @@ pub struct Config {
     /// Groups of targets, by name.
     pub upstreams: BTreeMap<String, UpstreamConfig>,
     /// The known clients, by name.
-    pub consumers: BTreeMap<String, Consumer>,
+    pub consumers: BTreeMap<String, ConsumerConfig>,
+    /// A file of further consumers, `NAME: {credentials: …}` in JSON (or in YAML, if its name ends in `.yaml`). It is
+    /// read again when it changes, without a reload, and the admin API changes it.
+    pub consumers_file: Option<FollowedFile>,
+    /// The limits of groups of consumers, by the plan's name, for filters with `from_plan: true`.
+    pub plans: BTreeMap<String, AllowanceConfig>,
     /// Named groups of filters, for `- set: NAME` in a list of filters. A set has no sets in it.
-    pub filter_sets: BTreeMap<String, Vec<FilterConfig>>,
+    pub filter_sets: BTreeMap<String, Vec<ListedFilter>>,
     /// The settings of all routes.
     pub defaults: Defaults,
     /// Which requests get which filters and action.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ahash::AHashSet;
 
-use super::{FilterEntry, Loaded, RouteConfig};
+use super::{FilterEntry, ListedFilter, Loaded, RouteConfig};
 use crate::filters::{FilterConfig, Stage};
 use crate::notation::{Mistakes, Place, nearest};
 
@@ -32,6 +32,8 @@ pub struct Selected<'c> {
     pub level: FilterLevel<'c>,
     /// The set by which the list has it.
     pub set: Option<&'c str>,
+    /// Whether requests that it rejects are rejected, and not only counted.
+    pub enforce: bool,
     index: usize,
 }
 
@@ -127,9 +129,10 @@ impl<'c> Inherited<'c> {
         for (index, entry) in list.iter().enumerate() {
             let place = place.index(index);
             match entry {
-                FilterEntry::Filter(config) => {
+                FilterEntry::Filter(listed) => {
+                    let ListedFilter { config, enforce } = &**listed;
                     let place = Arc::new(place.key(config.key()));
-                    expanded.push(Selected { config, place, level, set: None, index });
+                    expanded.push(Selected { config, place, level, set: None, enforce: *enforce, index });
                 }
                 FilterEntry::Set(entry) => {
                     let name = entry.set.0.as_str();
@@ -165,8 +168,9 @@ impl<'c> Inherited<'c> {
         let at = Place::default().key("filter_sets").key(name.clone());
         let filters = set.iter().enumerate();
         filters
-            .map(|(index, config)| Selected {
+            .map(|(index, ListedFilter { config, enforce })| Selected {
                 config,
+                enforce: *enforce,
                 place: Arc::new(at.index(index).key(config.key())),
                 level,
                 set: Some(name),
@@ -277,13 +281,13 @@ pub fn all_filters(loaded: &Loaded) -> impl Iterator<Item = (&FilterConfig, Plac
         list.iter().enumerate().map(move |(i, entry)| (entry, place.key("filters").index(i)))
     });
     let direct = entries.filter_map(|(entry, place)| match entry {
-        FilterEntry::Filter(config) => Some((&**config, place)),
+        FilterEntry::Filter(listed) => Some((&listed.config, place)),
         FilterEntry::Set(_) => None,
     });
     let sets = loaded.config.filter_sets.iter();
     let in_sets = sets.flat_map(move |(name, set)| {
         let place = root.key("filter_sets").key(name.clone());
-        set.iter().enumerate().map(move |(i, config)| (config, place.index(i)))
+        set.iter().enumerate().map(move |(i, listed)| (&listed.config, place.index(i)))
     });
     direct.chain(in_sets).map(|(config, place)| (config, place.key(config.key())))
 }

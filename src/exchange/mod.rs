@@ -5,6 +5,7 @@ pub mod clock;
 mod edits;
 mod error_pages;
 mod grpc;
+mod identity;
 mod reason;
 mod rejection;
 mod rendering;
@@ -13,7 +14,6 @@ mod template;
 mod trace;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderValue;
@@ -22,24 +22,13 @@ pub use client::{AlternativeName, Client, ConnectionFacts, PeerCertificate, Prox
 pub use edits::{Edit, Edits};
 pub use error_pages::{ErrorPage, ErrorPages, RenderedPage, StatusRange, error_page};
 pub use grpc::{GrpcWeb, is_grpc};
+pub use identity::{Allowance, Claims, ConsumerFacts, Identity};
 pub use reason::Reason;
 pub use rejection::Rejection;
 pub use rendering::render;
 pub use request_id::new_request_id;
 pub use template::{RequestValue, RequestView, Template, TextForm, TextScope, claim, claim_text, form_of_type};
 pub use trace::{Trace, TraceState, tracestate};
-
-/// The verified identity of a request's sender.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    /// The consumer's name, or the token's subject when no consumer is configured for it.
-    pub name: Arc<str>,
-    /// The claims of its token, if it has sent one.
-    pub claims: Option<Arc<Claims>>,
-}
-
-/// The claims of a token (RFC 7519, section 4).
-pub type Claims = serde_json::Map<String, serde_json::Value>;
 
 /// The rate limit information for the client.
 #[derive(Clone, Debug)]
@@ -87,6 +76,8 @@ pub struct Exchange {
     pub reason: Reason,
     /// A detail for the log beyond the reason; never shown to the client.
     pub detail: Option<String>,
+    /// The reason of the first filter that would have rejected it, were it enforced.
+    pub would_reject: Option<Reason>,
 }
 
 impl Exchange {
@@ -109,6 +100,7 @@ impl Exchange {
             edits: Edits::default(),
             reason: Reason::Internal,
             detail: None,
+            would_reject: None,
         }
     }
 

@@ -93,6 +93,8 @@ reasons! {
     TokenInvalid: "token_invalid", 401, "The token is not acceptable", grpc 16, proxy None;
     /// The token has expired.
     TokenExpired: "token_expired", 401, "The token has expired", grpc 16, proxy None;
+    /// The token lacks a scope that the route requires.
+    InsufficientScope: "insufficient_scope", 403, "The token does not permit this", grpc 7, proxy None;
     /// There is no API key.
     ApiKeyMissing: "api_key_missing", 401, "An API key is required", grpc 16, proxy None;
     /// The API key belongs to no consumer.
@@ -103,7 +105,7 @@ reasons! {
     PasswordInvalid: "password_invalid", 401, "The name or the password is wrong", grpc 16, proxy None;
     /// Too many passwords are being verified.
     AuthOverloaded: "auth_overloaded", 503, "Too many callers are being authenticated", grpc 14, proxy None;
-    /// The keys to verify with are not available.
+    /// Credentials cannot be verified at present: the keys, or the server that is called about them, are not available.
     AuthUnavailable: "auth_unavailable", 503, "Authentication is not possible at the moment", grpc 14, proxy None;
 
     /// The request exceeds a rate limit.

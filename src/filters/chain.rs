@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::{Filter, Memory, Needs, ResponseView, Stage, Unauthenticated, Verdict};
 use crate::exchange::{Exchange, Reason, Rejection};
 use crate::rules::payload::{BodyChain, Decoder};
+use crate::telemetry::metrics::METRICS;
 
 /// The fields of a head that describe a body and no longer hold once it is changed, except its length.
 static BODY_FIELDS: [HeaderName; 5] = [
@@ -23,6 +24,8 @@ static BODY_FIELDS: [HeaderName; 5] = [
 #[derive(Debug, Default)]
 pub struct Chain {
     filters: Vec<Arc<Filter>>,
+    /// For each, whether requests that it rejects are rejected, and not only counted.
+    enforced: Vec<bool>,
     /// How many bytes of a request body filters need whole.
     request_body: Option<u64>,
 }
@@ -50,11 +53,30 @@ impl<'m> Slot<'m> {
 }
 
 impl Chain {
-    /// Orders filters by their stages; within a stage they keep their order.
-    pub fn new(mut filters: Vec<Arc<Filter>>) -> Self {
-        filters.sort_by_key(|filter| filter.stage());
+    /// Orders filters by their stages; within a stage they keep their order. Beside each stands whether requests that
+    /// it rejects are rejected, and not only counted.
+    pub fn new(mut filters: Vec<(Arc<Filter>, bool)>) -> Self {
+        filters.sort_by_key(|(filter, _)| filter.stage());
+        let (filters, enforced): (Vec<Arc<Filter>>, Vec<bool>) = filters.into_iter().unzip();
         let most = |filter: &Arc<Filter>| if let Needs::RequestBody(most) = filter.needs() { Some(most) } else { None };
-        Self { request_body: filters.iter().filter_map(most).min(), filters }
+        Self { request_body: filters.iter().filter_map(most).min(), filters, enforced }
+    }
+
+    /// Returns whether requests that the filter at that place rejects are rejected, and not only counted.
+    pub fn is_enforced(&self, place: usize) -> bool {
+        self.enforced.get(place).copied().unwrap_or(true)
+    }
+
+    /// Returns the rejection of the filter at that place, unless it is only to be counted.
+    fn enforce(&self, place: usize, verdict: Verdict, exchange: &mut Exchange) -> Verdict {
+        match verdict {
+            Err(rejection) if !self.is_enforced(place) => {
+                METRICS.would_reject(rejection.reason);
+                exchange.would_reject.get_or_insert(rejection.reason);
+                Ok(())
+            }
+            verdict => verdict,
+        }
     }
 
     /// Returns the filters in the order in which they run on requests.
@@ -87,12 +109,14 @@ impl Chain {
             if let Some(edits) = filter.edits() {
                 exchange.edits.push(edits);
             }
-            if filter.stage() == Stage::Authenticate {
-                let authenticated =
-                    filter.authenticate(request, exchange).await.map_err(Unauthenticated::into_rejection)?;
-                authenticated.note(exchange);
+            let verdict = if filter.stage() == Stage::Authenticate {
+                let authenticated = filter.authenticate(request, exchange).await;
+                authenticated.map_err(Unauthenticated::into_rejection).map(|found| found.note(exchange))
             } else {
-                filter.on_request(request, exchange, Slot { memories, index }).await?;
+                filter.on_request(request, exchange, Slot { memories, index }).await
+            };
+            if verdict.is_err() {
+                self.enforce(index, verdict, exchange)?;
             }
         }
         Ok(())
@@ -119,7 +143,10 @@ impl Chain {
     /// # Errors
     /// Returns the response to send instead of going on.
     pub fn on_request_body(&self, body: &[u8], request: &RequestHeader, exchange: &mut Exchange) -> Verdict {
-        self.filters.iter().try_for_each(|filter| filter.on_request_body(body, request, exchange))
+        self.filters.iter().enumerate().try_for_each(|(place, filter)| {
+            let verdict = filter.on_request_body(body, request, exchange);
+            self.enforce(place, verdict, exchange)
+        })
     }
 
     /// Edits the head of a response whose body is unchanged, in the reverse order.

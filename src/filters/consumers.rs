@@ -1,83 +1,124 @@
-//! The consumers of the configuration.
+//! The consumers as filters see them: those of the configuration, and behind them those of the file.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use ahash::AHashMap;
+
+use crate::exchange::{Allowance, ConsumerFacts, Identity};
+use crate::live::{Account, ConsumerFile, ConsumerTable, KnownKey, consumer_digest};
 use crate::rules::identity::PasswordHash;
 
-/// The consumers by their credentials.
+/// The consumers and the plans. What the file has may change at any time.
 #[derive(Debug, Default)]
 pub struct Consumers {
-    by_key: HashMap<[u8; 32], Arc<str>, ahash::RandomState>,
-    by_subject: HashMap<String, Vec<(Option<String>, Arc<str>)>, ahash::RandomState>,
-    by_username: HashMap<String, Account, ahash::RandomState>,
-    /// The password hashes of all consumers, in the order of the configuration.
-    hashes: Vec<Arc<PasswordHash>>,
-}
-
-/// The account of a name and its password.
-#[derive(Debug)]
-pub struct Account {
-    /// The hash of the password.
-    pub hash: Arc<PasswordHash>,
-    /// The consumer.
-    pub name: Arc<str>,
-}
-
-/// Returns the digest by which an API key is found. The time of a look-up by it does not depend on how much of a
-/// wrong key is right, since the digest of a similar key is entirely different.
-pub fn consumer_digest(key: &[u8]) -> [u8; 32] {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key);
-    let mut out = [0; 32];
-    out.copy_from_slice(digest.as_ref());
-    out
+    configured: ConsumerTable,
+    file: Option<Arc<ConsumerFile>>,
+    plans: AHashMap<Box<str>, Arc<Allowance>>,
 }
 
 impl Consumers {
-    /// Adds an API key. Returns false when it belongs to another consumer already.
-    pub fn add_key(&mut self, digest: [u8; 32], name: &Arc<str>) -> bool {
-        self.by_key.insert(digest, Arc::clone(name)).is_none()
+    /// Returns the consumers of the configuration and of the file. A credential that both have belongs to that of the
+    /// configuration.
+    pub fn new(
+        configured: ConsumerTable,
+        file: Option<Arc<ConsumerFile>>,
+        plans: AHashMap<Box<str>, Arc<Allowance>>,
+    ) -> Self {
+        Self { configured, file, plans }
     }
 
-    /// Adds a token's subject. Returns false when it belongs to another consumer already.
-    pub fn add_subject(&mut self, subject: &str, issuer: Option<&str>, name: &Arc<str>) -> bool {
-        let known = self.by_subject.entry(subject.to_owned()).or_default();
-        let clash = known.iter().any(|(other, _)| other.as_deref() == issuer);
-        known.push((issuer.map(str::to_owned), Arc::clone(name)));
-        !clash
+    /// Returns what `find` finds in the configuration's table, or else in the file's.
+    fn find<T>(&self, find: impl Fn(&ConsumerTable) -> Option<T>) -> Option<T> {
+        find(&self.configured).or_else(|| self.file.as_ref().and_then(|file| find(&file.table())))
     }
 
     /// Returns the consumer with that API key.
-    pub fn by_key(&self, key: &[u8]) -> Option<&Arc<str>> {
-        self.by_key.get(&consumer_digest(key))
+    pub fn by_key(&self, key: &[u8]) -> Option<KnownKey> {
+        let digest = consumer_digest(key);
+        self.find(|table| table.by_key(&digest).cloned())
     }
 
     /// Returns the consumer of that token: an entry for its issuer comes before one for any.
-    pub fn by_subject(&self, subject: &str, issuer: Option<&str>) -> Option<&Arc<str>> {
-        let known = self.by_subject.get(subject)?;
-        let exact = known.iter().find(|(i, _)| i.is_some() && i.as_deref() == issuer);
-        exact.or_else(|| known.iter().find(|(i, _)| i.is_none())).map(|(_, name)| name)
-    }
-
-    /// Adds a name with the hash of its password. Returns false when the name belongs to another consumer already.
-    pub fn add_username(&mut self, username: &str, hash: PasswordHash, name: &Arc<str>) -> bool {
-        let hash = Arc::new(hash);
-        self.hashes.push(Arc::clone(&hash));
-        self.by_username.insert(username.to_owned(), Account { hash, name: Arc::clone(name) }).is_none()
+    pub fn by_subject(&self, subject: &str, issuer: Option<&str>) -> Option<Arc<ConsumerFacts>> {
+        self.find(|table| table.by_subject(subject, issuer).cloned())
     }
 
     /// Returns the account of that name.
-    pub fn by_username(&self, username: &str) -> Option<&Account> {
-        self.by_username.get(username)
+    pub fn by_username(&self, username: &str) -> Option<Account> {
+        self.find(|table| table.by_username(username).cloned())
     }
 
-    /// Returns the hashes of all passwords.
-    pub fn hashes(&self) -> &[Arc<PasswordHash>] {
-        &self.hashes
+    /// Returns the consumer of that name.
+    pub fn by_name(&self, name: &str) -> Option<Arc<ConsumerFacts>> {
+        self.find(|table| table.by_name(name).cloned())
     }
 
-    /// Returns whether any consumer has an API key.
+    /// Returns the names after `after`, in their order, at most 1001 of them, and the number of all consumers.
+    pub fn names(&self, after: &str) -> (Vec<Arc<str>>, usize) {
+        const MOST: usize = 1_001;
+        let mut first = std::collections::BTreeSet::new();
+        let mut count = self.configured.len();
+        let mut add = |name: &Arc<str>| {
+            if **name > *after {
+                first.insert(Arc::clone(name));
+                if first.len() > MOST {
+                    first.pop_last();
+                }
+            }
+        };
+        self.configured.names().for_each(&mut add);
+        if let Some(file) = &self.file {
+            let table = file.table();
+            count += table.names().filter(|name| self.configured.by_name(name).is_none()).count();
+            table.names().for_each(&mut add);
+        }
+        (first.into_iter().collect(), count)
+    }
+
+    /// Returns one of the hashes of passwords, to verify the password of an unknown name with; `choose` chooses a
+    /// number below that of the hashes.
+    pub fn decoy(&self, choose: impl Fn(usize) -> Option<usize>) -> Option<Arc<PasswordHash>> {
+        let file = self.file.as_ref().map(|file| file.table());
+        let of_file = file.as_ref().map_or(&[][..], |table| table.hashes());
+        let all = self.configured.hashes();
+        let place = choose(all.len() + of_file.len())?;
+        all.get(place).or_else(|| of_file.get(place - all.len())).cloned()
+    }
+
+    /// Returns a number that differs once a consumer or a credential has changed: verdicts that depend on them are
+    /// cached with it.
+    pub fn generation(&self) -> u64 {
+        self.file.as_ref().map_or(0, |file| file.generation())
+    }
+
+    /// Returns the limits of the sender: its own, or else those of its plan.
+    pub fn allowance(&self, identity: &Identity) -> Option<Arc<Allowance>> {
+        let consumer = identity.consumer.as_ref()?;
+        consumer.allowance.clone().or_else(|| self.plans.get(&**consumer.plan.as_ref()?).cloned())
+    }
+
+    /// Returns the file of consumers, if there is one.
+    pub fn file(&self) -> Option<&Arc<ConsumerFile>> {
+        self.file.as_ref()
+    }
+
+    /// Returns the consumers of the configuration.
+    pub fn configured(&self) -> &ConsumerTable {
+        &self.configured
+    }
+
+    /// Returns the limits of the plan of that name.
+    pub fn plan(&self, name: &str) -> Option<&Arc<Allowance>> {
+        self.plans.get(name)
+    }
+
+    /// Returns whether a consumer may have an API key; those of a file may get one at any time.
     pub fn has_keys(&self) -> bool {
-        !self.by_key.is_empty()
+        self.file.is_some() || self.configured.has_keys()
+    }
+
+    /// Returns whether a consumer may have a password; those of a file may get one at any time.
+    pub fn has_passwords(&self) -> bool {
+        self.file.is_some() || !self.configured.hashes().is_empty()
     }
 }

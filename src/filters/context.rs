@@ -122,10 +122,7 @@ impl CompileContext<'_> {
 
     /// Registers a value that is kept up to date in the background while the configuration serves.
     pub fn keep(&mut self, kept: Arc<dyn Maintained>) {
-        let is_known = self.shared.kept.iter().any(|known| std::ptr::addr_eq(Arc::as_ptr(known), Arc::as_ptr(&kept)));
-        if !is_known {
-            self.shared.kept.push(kept);
-        }
+        self.shared.keep(kept);
     }
 }
 
@@ -135,6 +132,16 @@ pub struct SharedValues {
     known: HashMap<(TypeId, Vec<u8>), Arc<dyn Any + Send + Sync>>,
     /// The values that are kept up to date in the background.
     pub kept: Vec<Arc<dyn Maintained>>,
+}
+
+impl SharedValues {
+    /// Registers a value that is kept up to date in the background while the configuration serves.
+    pub fn keep(&mut self, kept: Arc<dyn Maintained>) {
+        let is_known = self.kept.iter().any(|known| std::ptr::addr_eq(Arc::as_ptr(known), Arc::as_ptr(&kept)));
+        if !is_known {
+            self.kept.push(kept);
+        }
+    }
 }
 
 impl fmt::Debug for SharedValues {

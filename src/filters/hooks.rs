@@ -16,8 +16,12 @@ use crate::rules::routing::PathPattern;
 pub enum Stage {
     /// CORS first: a preflight carries no credentials, so nothing that needs them may come before it.
     Cors,
+    /// Whether the request looks like an attack. It comes before authentication, which attacks may aim at.
+    Guard,
     /// The client is identified, before everything that depends on its identity.
     Authenticate,
+    /// Whether the client may do this. It needs the identity.
+    Authorize,
     /// The limits. They come after authentication, because they are by consumer, and because an unauthenticated
     /// client must not use up the quota of another.
     Limit,
@@ -30,6 +34,11 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// Returns whether filters of the stage reject requests.
+    pub fn rejects(self) -> bool {
+        matches!(self, Self::Guard | Self::Authenticate | Self::Authorize | Self::Limit | Self::Validate)
+    }
+
     /// Returns whether a request has at most one filter of the stage: a second one would have nothing to decide.
     pub fn is_single(self) -> bool {
         matches!(self, Self::Cors | Self::Authenticate | Self::Encode)
@@ -40,7 +49,9 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Cors => "cross-origin rules",
+            Self::Guard => "is it an attack?",
             Self::Authenticate => "who is it?",
+            Self::Authorize => "is it allowed?",
             Self::Limit => "within the limits?",
             Self::Validate => "is it valid?",
             Self::Encode => "content codings",

@@ -27,11 +27,10 @@ use serde::Deserialize;
 
 use crate::exchange::Exchange;
 
-pub use authenticate::basic::MAX_USERNAME;
 pub use authenticate::{Authenticated, Unauthenticated};
 pub use chain::{Chain, Memories};
 pub use compress::CodingName;
-pub use consumers::{Consumers, consumer_digest};
+pub use consumers::Consumers;
 pub use context::{CompileContext, Identities, RouteFacts, SharedValues};
 pub use cors::announced_method;
 pub(crate) use headers::parse_editable_name;
@@ -168,6 +167,8 @@ filters! {
     Cors = "cors": cors;
     /// Requires a JSON Web Token.
     Jwt = "jwt": authenticate::jwt;
+    /// Requires a token that its authorization server knows.
+    Introspection = "introspection": authenticate::introspection;
     /// Requires an API key.
     ApiKey = "api_key": authenticate::api_key;
     /// Requires a name and a password.

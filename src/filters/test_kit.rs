@@ -9,10 +9,9 @@ use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::{
     Chain, CompileContext, Consumers, FilterConfig, Identities, Memories, ResponseView, RouteFacts, SharedValues,
-    consumer_digest,
 };
-use crate::exchange::{Exchange, Rejection, RequestView};
-use crate::live::Live;
+use crate::exchange::{Allowance, Exchange, Rejection, RequestView};
+use crate::live::{ConsumerConfig, ConsumerTable, Live, consumer_digest};
 use crate::notation::{Mistakes, Place};
 
 /// A chain of filters with the consumers `one` and `two`, whose API keys are `key-of-one` and `key-of-two`.
@@ -46,12 +45,8 @@ pub(super) fn compile(yaml: &str) -> Result<Kit, String> {
     let configs: Vec<FilterConfig> =
         serde_yaml::with::singleton_map_recursive::deserialize(serde_yaml::Deserializer::from_str(yaml))
             .map_err(|error| error.to_string())?;
-    let mut consumers = Consumers::default();
-    for name in ["one", "two"] {
-        consumers.add_key(consumer_digest(format!("key-of-{name}").as_bytes()), &Arc::from(name));
-    }
-    let (live, consumers) = (Live::default(), Arc::new(consumers));
     let (mut shared, mut mistakes) = (SharedValues::default(), Mistakes::default());
+    let (live, consumers) = (Live::default(), Arc::new(consumers(&mut mistakes)));
     let mut filters = Vec::new();
     for (index, config) in configs.iter().enumerate() {
         let mut context = CompileContext {
@@ -65,13 +60,26 @@ pub(super) fn compile(yaml: &str) -> Result<Kit, String> {
             shared: &mut shared,
             mistakes: &mut mistakes,
         };
-        filters.extend(config.compile(&mut context).map(Arc::new));
+        filters.extend(config.compile(&mut context).map(|filter| (Arc::new(filter), true)));
     }
     if !mistakes.is_empty() {
         return Err(mistakes.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
     }
     let request = RequestHeader::build("GET", b"/", None).expect("a request");
     Ok(Kit { chain: Chain::new(filters), exchange: Exchange::default(), memories: Memories::default(), request })
+}
+
+/// Returns the consumers: `one` with the plan `gold` and the scope `read`, and `two` in the group `staff`.
+fn consumers(mistakes: &mut Mistakes) -> Consumers {
+    let mut table = ConsumerTable::default();
+    for (name, more, scopes) in [("one", "plan: gold", "read"), ("two", "groups: [staff]", "")] {
+        let yaml = format!("{{credentials: [{{api_key: {{value: key-of-{name}, scopes: [{scopes}]}}}}], {more}}}");
+        let value: serde_json::Value = serde_yaml::from_str(&yaml).expect("YAML");
+        let config: ConsumerConfig = serde_json::from_value(value).expect("a consumer");
+        table.add(name, &config, &Place::default(), mistakes);
+    }
+    let gold = Allowance { rate_limit: vec!["3/h".parse().expect("a rate")], ..Allowance::default() };
+    Consumers::new(table, None, [("gold".into(), Arc::new(gold))].into_iter().collect())
 }
 
 /// Builds the head of a request: `GET /path`, and headers.

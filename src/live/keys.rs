@@ -16,9 +16,9 @@ use tokio::sync::{Notify, watch};
 use super::heritable::{HandoverPart, Heritable};
 use super::maintained::Maintained;
 use super::shelf::Shelf;
-use crate::clients::Fetcher;
+use crate::clients::{HttpClient, HttpClientSettings};
 use crate::notation::KeySetSource;
-use crate::telemetry::metrics::KeySetState;
+use crate::telemetry::metrics::{CallKind, KeySetState};
 use crate::telemetry::rfc3339;
 use crate::tls::{FileVersion, MAX_MATERIAL, read_file};
 
@@ -78,7 +78,7 @@ impl KeyStoreShape {
 #[derive(Debug)]
 pub struct KeyStore {
     shape: KeyStoreShape,
-    fetcher: Option<Fetcher>,
+    client: Option<HttpClient>,
     set: ArcSwapOption<KeySet>,
     generation: AtomicU64,
     state: Mutex<FetchState>,
@@ -125,12 +125,18 @@ impl KeyStore {
     /// Returns the error in the CA file.
     pub fn new(shape: KeyStoreShape) -> Result<Self, String> {
         let remote = matches!(shape.source, KeySetSource::Url(_));
-        let fetcher = if remote { Some(Fetcher::new(shape.ca.as_ref().map(|ca| ca.path.as_path()))?) } else { None };
+        let settings = HttpClientSettings {
+            ca: shape.ca.clone(),
+            // It is called once in a while, and waited for.
+            breaker: None,
+            ..HttpClientSettings::new(CallKind::KeySet, describe(&shape.source))
+        };
+        let client = if remote { Some(HttpClient::new(settings)?) } else { None };
         Ok(Self {
             label: Mutex::new(describe(&shape.source)),
             fetching: tokio::sync::Mutex::default(),
             shape,
-            fetcher,
+            client,
             set: ArcSwapOption::empty(),
             generation: AtomicU64::new(0),
             state: Mutex::default(),
@@ -200,8 +206,10 @@ impl KeyStore {
     /// Returns why there are no new keys; the old ones stay.
     async fn refresh(&self) -> Result<(), KeyError> {
         let _turn = self.fetching.lock().await;
-        let text = match (&self.shape.source, &self.fetcher) {
-            (KeySetSource::Url(url), Some(fetcher)) => fetcher.get(url).await.map(|b| b.to_vec()),
+        let text = match (&self.shape.source, &self.client) {
+            (KeySetSource::Url(url), Some(client)) => {
+                client.get(url).await.map(|b| b.to_vec()).map_err(|error| error.to_string())
+            }
             (KeySetSource::File(path), _) => {
                 let path = path.clone();
                 let read = tokio::task::spawn_blocking(move || read_file(&path, MAX_MATERIAL)).await;

@@ -4,7 +4,9 @@
 //! is dropped with the last request that uses it.
 
 mod buckets;
+mod consumers;
 mod heritable;
+mod introspected;
 mod keys;
 mod maintained;
 mod passwords;
@@ -14,13 +16,20 @@ mod sessions;
 mod shelf;
 mod verified;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::clients::{HttpClient, HttpClientSettings};
 use crate::tls::TicketKeys;
 use crate::upstreams::{Pool, PoolShape, Sessions};
 
 pub use buckets::Buckets;
+pub use consumers::{
+    Account, AllowanceConfig, ChangeError, ConsumerConfig, ConsumerFile, ConsumerTable, KnownKey, consumer_digest,
+    key_id,
+};
 pub use heritable::{HandoverPart, Heritable};
+pub use introspected::{IntrospectedToken, IntrospectedTokens, IntrospectionError, IntrospectionResult};
 pub use keys::{KeySet, KeyStore, KeyStoreShape, VerifyingKey, parse_jwks};
 pub use maintained::Maintained;
 pub use passwords::{PasswordVerdict, Passwords};
@@ -40,8 +49,14 @@ pub struct Live {
     keys: KeyStores,
     /// Sessions by the upstream's name.
     sessions: Shelf<String, Sessions>,
+    /// The files of consumers by their paths.
+    consumers: Shelf<PathBuf, ConsumerFile>,
     secrets: Secrets,
     passwords: Arc<Passwords>,
+    /// The clients of calls, with their connections and breakers.
+    clients: Shelf<HttpClientSettings, HttpClient>,
+    /// Tokens by the identity of the settings of their filter.
+    introspected: Shelf<[u8; 32], IntrospectedTokens>,
 }
 
 impl Live {
@@ -53,6 +68,11 @@ impl Live {
     /// Returns the buckets of the limit of that name.
     pub fn buckets(&self, name: &str) -> Arc<Buckets> {
         self.buckets.get_or(&name.to_owned(), || Arc::new(Buckets::default()))
+    }
+
+    /// Returns the file of consumers at that path.
+    pub fn consumers(&self, path: &PathBuf) -> Arc<ConsumerFile> {
+        self.consumers.get_or(path, || Arc::new(ConsumerFile::new(path.clone())))
     }
 
     /// Returns the sessions of an upstream.
@@ -68,6 +88,19 @@ impl Live {
     /// Returns the verification of passwords.
     pub fn passwords(&self) -> Arc<Passwords> {
         Arc::clone(&self.passwords)
+    }
+
+    /// Returns the client of those settings.
+    ///
+    /// # Errors
+    /// When its CA file, certificate or key is wrong.
+    pub fn http_client(&self, settings: &HttpClientSettings) -> Result<Arc<HttpClient>, String> {
+        self.clients.try_get_or(settings, || HttpClient::new(settings.clone()).map(Arc::new))
+    }
+
+    /// Returns the tokens that a server was called about, by the identity of the settings of the filter.
+    pub fn introspected(&self, identity: &[u8; 32]) -> Arc<IntrospectedTokens> {
+        self.introspected.get_or(identity, || Arc::new(IntrospectedTokens::default()))
     }
 
     /// Returns the key of sticky sessions for which the configuration has none.

@@ -1,6 +1,7 @@
 //! Shared objects by shape, held only as long as they are used.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::hash::Hash;
 use std::sync::{Arc, Weak};
 
@@ -23,17 +24,28 @@ impl<S, T> Default for Shelf<S, T> {
 impl<S: Clone + Eq + Hash, T> Shelf<S, T> {
     /// Returns the object of that shape, which is created if it does not exist.
     pub fn get_or(&self, shape: &S, fresh: impl FnOnce() -> Arc<T>) -> Arc<T> {
+        match self.try_get_or(shape, || Ok::<_, Infallible>(fresh())) {
+            Ok(thing) => thing,
+            Err(never) => match never {},
+        }
+    }
+
+    /// Like [`Self::get_or`], with an object that cannot always be created.
+    ///
+    /// # Errors
+    /// Returns the error of `fresh`.
+    pub fn try_get_or<E>(&self, shape: &S, fresh: impl FnOnce() -> Result<Arc<T>, E>) -> Result<Arc<T>, E> {
         let mut objects = self.objects.lock();
         if let Some(thing) = objects.get(shape).and_then(Weak::upgrade) {
-            return thing;
+            return Ok(thing);
         }
         // Cleared now and then, so that ten thousand new ones do not scan each other ten thousand times.
         if objects.len() == objects.capacity() {
             objects.retain(|_, thing| thing.strong_count() > 0);
         }
-        let thing = fresh();
+        let thing = fresh()?;
         objects.insert(shape.clone(), Arc::downgrade(&thing));
-        thing
+        Ok(thing)
     }
 
     /// Like [`Self::get_or`], and keeps the object until [`Self::drop_unused`]; after that only what is in use is kept.

@@ -23,4 +23,4 @@ pub use patterns::pattern_of;
 pub use suggest::spelling;
 pub use text::{Fact, check_format, expression_of, expression_size, fact_of, normal_form};
 pub use types::*;
-pub use units::Rate;
+pub use units::{Quota, Rate};

@@ -13,6 +13,10 @@ pub fn pattern_of(format: &str) -> Option<&'static str> {
         Duration::FORMAT => r"^\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*(ms|s|m|h|d)\s*$",
         Size::FORMAT => r"^\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*(B|KB|MB|GB|KiB|MiB|GiB)\s*$",
         RateText::FORMAT => r"^\s*[0-9]+\s*/\s*(([0-9]+\.?[0-9]*|\.[0-9]+)\s*(ms|s|m|h|d)|s|m|h|d)\s*$",
+        QuotaText::FORMAT => r"^\s*[0-9]+\s*/\s*(hour|day|week|month)\s*$",
+        Timestamp::FORMAT => {
+            r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
+        }
         Network::FORMAT => r"^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$",
         Host::FORMAT => r"^(\*|(\*\.)?([A-Za-z0-9-]|[A-Za-z0-9_-][A-Za-z0-9._-]*[A-Za-z0-9_-])|\[[0-9A-Fa-f:.]+\])$",
         Path::FORMAT => r"^(~[\s\S]*|(/([^/?#:\s][^/?#\s]*|:[^/?#A-Za-z\s][^/?#\s]*|:)?)+)$",
@@ -62,6 +66,12 @@ mod tests {
         "1/s ",
         "1 / 0.5h",
         "fast",
+        "1000/day",
+        "5 / month",
+        "5/2day",
+        "2027-01-31T00:00:00Z",
+        "2027-01-31T00:00:00.5+01:00",
+        "2027-01-31",
         "10.0.0.0/8",
         "2001:db8::/32",
         "192.0.2.7",
@@ -138,6 +148,8 @@ mod tests {
         "duration",
         "size",
         "rate",
+        "quota",
+        "timestamp",
         "network",
         "host-pattern",
         "path-pattern",

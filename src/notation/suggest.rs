@@ -10,6 +10,8 @@ pub fn spelling(format: &str, text: &str) -> Option<String> {
         Duration::FORMAT => vec![duration(text)],
         Size::FORMAT => vec![size(text)],
         RateText::FORMAT => rates(text),
+        QuotaText::FORMAT => quotas(text),
+        Timestamp::FORMAT => vec![format!("{text}T00:00:00Z"), format!("{text}Z")],
         Host::FORMAT => hosts(text),
         Path::FORMAT => paths(text),
         Address::FORMAT => addresses(text),
@@ -45,6 +47,19 @@ fn unit(word: &str) -> &str {
         "d" | "day" | "days" => "d",
         _ => "s",
     }
+}
+
+fn quotas(text: &str) -> Vec<String> {
+    let (count, word) = text.split_once(|c: char| !c.is_ascii_digit()).unwrap_or((text, ""));
+    let words = word.split(|c: char| !c.is_ascii_alphabetic()).map(str::to_ascii_lowercase);
+    let window = words.filter_map(|word| match word.trim_end_matches('s') {
+        "h" | "hour" | "hourly" => Some("hour"),
+        "d" | "day" | "daily" => Some("day"),
+        "w" | "week" | "weekly" => Some("week"),
+        "m" | "mo" | "month" | "monthly" => Some("month"),
+        _ => None,
+    });
+    window.map(|window| format!("{count}/{window}")).collect()
 }
 
 fn duration(text: &str) -> String {
@@ -201,6 +216,9 @@ mod tests {
             (Duration::FORMAT, "2min", "2m"),
             (Size::FORMAT, "1mb", "1MB"),
             (Size::FORMAT, "8k", "8KiB"),
+            (QuotaText::FORMAT, "1000/d", "1000/day"),
+            (QuotaText::FORMAT, "5000 per month", "5000/month"),
+            (Timestamp::FORMAT, "2027-01-31", "2027-01-31T00:00:00Z"),
             (RateText::FORMAT, "10r/s", "10/s"),
             (RateText::FORMAT, "100 per minute", "100/m"),
             (RateText::FORMAT, "5/10sec", "5/10s"),

@@ -15,6 +15,8 @@ pub fn check_format(format: &str, text: &str) -> Option<Result<(), String>> {
         Duration::FORMAT => parses::<Duration>(text),
         Size::FORMAT => parses::<Size>(text),
         RateText::FORMAT => parses::<RateText>(text),
+        QuotaText::FORMAT => parses::<QuotaText>(text),
+        Timestamp::FORMAT => parses::<Timestamp>(text),
         Network::FORMAT => parses::<Network>(text),
         Host::FORMAT => parses::<Host>(text),
         Path::FORMAT => parses::<Path>(text),
@@ -28,6 +30,7 @@ pub fn check_format(format: &str, text: &str) -> Option<Result<(), String>> {
         Field::FORMAT => parses::<Field>(text),
         Digest::FORMAT => parses::<Digest>(text),
         KeySource::FORMAT => parses::<KeySource>(text),
+        CallUrl::FORMAT => parses::<CallUrl>(text),
         Statuses::FORMAT => parses::<Statuses>(text),
         Name::FORMAT => parses::<Name>(text),
         Secret::FORMAT => parses::<Secret>(text),
@@ -72,6 +75,8 @@ pub fn fact_of<'t>(format: &str, text: &'t str) -> Option<Fact<'t>> {
             // The query of a URL, and what stands before an @, may be credentials.
             None => text.contains(['?', '@']).then_some(Fact::Secret),
         },
+        // The query of a URL may be a credential.
+        CallUrl::FORMAT => text.contains('?').then_some(Fact::Secret),
         _ => None,
     }
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::text::text_type;
-use super::units::{self, Rate};
+use super::units::{self, Quota, Rate};
 use crate::rules::identity::PasswordHash;
 use crate::rules::payload::FieldPath;
 use crate::rules::routing::{HostPattern, PathPattern};
@@ -22,6 +22,11 @@ text_type!(
 text_type!(
     /// A number in a period: `100/s`, `1000/h`, `20/10s`.
     RateText(Rate), "rate", ["100/s", "1000/h"], str::parse
+);
+
+text_type!(
+    /// A number in a calendar window: `5000/day`, `1000000/month`.
+    QuotaText(Quota), "quota", ["5000/day", "1000000/month"], str::parse
 );
 
 text_type!(
@@ -150,6 +155,31 @@ text_type!(
 );
 
 text_type!(
+    /// The URL of a server that the gateway calls: `https://id.example.com/introspect`.
+    CallUrl(http::Uri), "call-url", ["https://id.example.com/introspect"], |text| {
+        let wanted = || "an http(s) URL without a user and a fragment".to_owned();
+        let url = text.parse::<http::Uri>().map_err(|_| wanted())?;
+        let authority = url.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+        let has_host = url.host().is_some_and(|host| !host.is_empty()) && !authority.contains('@');
+        let fine = matches!(url.scheme_str(), Some("http" | "https")) && has_host && !text.contains('#');
+        if fine { Ok(url) } else { Err(wanted()) }
+    }
+);
+
+impl CallUrl {
+    /// Returns whether the call uses TLS.
+    pub fn is_secure(&self) -> bool {
+        self.0.scheme_str() == Some("https")
+    }
+
+    /// Returns the URL without its path and query: what the calls depend on.
+    pub fn origin(&self) -> String {
+        let authority = self.0.authority().map_or("", http::uri::Authority::as_str);
+        format!("{}://{authority}", self.0.scheme_str().unwrap_or_default())
+    }
+}
+
+text_type!(
     /// Statuses: `200`, `200-299`, `2xx`, or several with commas.
     #[derive(PartialEq, Eq, Hash)]
     Statuses(Vec<(u16, u16)>), "statuses", ["200-399", "2xx,404"], |text| {
@@ -174,6 +204,14 @@ impl Statuses {
         self.0.iter().any(|(from, to)| (*from..=*to).contains(&status))
     }
 }
+
+text_type!(
+    /// A time as RFC 3339 has it: `2027-01-31T00:00:00Z`; seconds of Unix time.
+    Timestamp(u64), "timestamp", ["2027-01-31T00:00:00Z"], |text| {
+        let time = chrono::DateTime::parse_from_rfc3339(text).ok().and_then(|time| time.timestamp().try_into().ok());
+        time.ok_or_else(|| "a time such as 2027-01-31T00:00:00Z".to_owned())
+    }
+);
 
 text_type!(
     /// A name: letters, digits, `-`, `_` and `.`, at most 64.

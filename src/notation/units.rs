@@ -92,6 +92,58 @@ impl fmt::Display for Rate {
     }
 }
 
+/// A calendar window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CalendarWindow {
+    /// From one full hour to the next.
+    Hour,
+    /// From midnight to midnight.
+    Day,
+    /// From Monday to Sunday (ISO 8601).
+    Week,
+    /// From the first of a month to its last day.
+    Month,
+}
+
+/// A number in a calendar window, as of a quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Quota {
+    /// The number that is allowed in one window; at least 1.
+    pub count: u64,
+    /// The window.
+    pub window: CalendarWindow,
+}
+
+impl FromStr for Quota {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "a quota such as 1000/hour, 5000/day, 20000/week or 1000000/month".to_owned();
+        let (count, window) = text.trim().split_once('/').ok_or_else(wrong)?;
+        let count = count.trim().parse().ok().filter(|count| *count > 0).ok_or_else(wrong)?;
+        let window = match window.trim() {
+            "hour" => CalendarWindow::Hour,
+            "day" => CalendarWindow::Day,
+            "week" => CalendarWindow::Week,
+            "month" => CalendarWindow::Month,
+            _ => return Err(wrong()),
+        };
+        Ok(Self { count, window })
+    }
+}
+
+impl fmt::Display for Quota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let window = match self.window {
+            CalendarWindow::Hour => "hour",
+            CalendarWindow::Day => "day",
+            CalendarWindow::Week => "week",
+            CalendarWindow::Month => "month",
+        };
+        write!(f, "{}/{window}", self.count)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,6 +162,12 @@ mod tests {
         for wrong in ["", "5", "s", "1w", "-1s", "1 e", "5/", "/s", "0/s", "1/0s", "200000d"] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
             assert!(wrong.parse::<Rate>().is_err(), "{wrong}");
+        }
+        for text in ["1/hour", "5000/day", "7/week", "1000000/month"] {
+            assert_eq!(text.parse::<Quota>().expect("a quota").to_string(), text);
+        }
+        for wrong in ["", "5", "0/day", "-1/day", "1/d", "1/2day", "1.5/day"] {
+            assert!(wrong.parse::<Quota>().is_err(), "{wrong}");
         }
         for wrong in ["", "1", "1k", "1mib", "-1B", "999999999GiB"] {
             assert!(parse_size(wrong).is_err(), "{wrong}");

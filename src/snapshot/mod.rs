@@ -14,7 +14,7 @@ use http::HeaderName;
 
 use crate::actions::Action;
 use crate::exchange::ErrorPages;
-use crate::filters::{Chain, Stage, announced_method};
+use crate::filters::{Chain, Consumers, Stage, announced_method};
 use crate::live::Maintained;
 use crate::notation::{AdminAddress, Mistake, Rate, SecretText};
 use crate::rules::path::PathRules;
@@ -43,6 +43,8 @@ pub struct Snapshot {
     pub upstreams: Vec<Arc<Upstream>>,
     /// The values that are kept up to date in the background.
     pub kept: Vec<Arc<dyn Maintained>>,
+    /// The consumers and the plans.
+    pub consumers: Arc<Consumers>,
     /// The query parameters that hold credentials: their values are never logged.
     pub secret_parameters: Vec<String>,
     /// Header names with `_` that the configuration reads, each with its twin that has `-` instead.

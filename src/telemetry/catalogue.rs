@@ -31,6 +31,11 @@ macro_rules! catalogue {
 
 catalogue! {
     BUILD_INFO: GAUGE "portcullis_build_info" ["commit", "version"] "Always 1; the labels say which binary runs";
+    CALL_SECONDS: HISTOGRAM "portcullis_call_seconds" ["client"]
+        "To the end of a call that the gateway makes for itself";
+    CALLS: COUNTER "portcullis_calls_total" ["client", "outcome"]
+        "Calls that the gateway makes for itself: completed (with a response), failed, timed_out, breaker_open or busy \
+         (not made)";
     CERTIFICATE_EXPIRY: GAUGE "portcullis_certificate_expiry_timestamp_seconds" ["file", "listener"]
         "When the certificate of a listener expires, in seconds of Unix time";
     BAD_FILE: GAUGE "portcullis_config_bad_file" ["file"] "1 for a file for which the last reload was rejected";
@@ -90,6 +95,8 @@ catalogue! {
         "Targets that are known, each address of a host name by itself";
     UPSTREAM_TARGETS_ELIGIBLE: GAUGE "portcullis_upstream_targets_eligible" ["upstream"]
         "Targets that a request may be sent to now";
+    WOULD_REJECT: COUNTER "portcullis_would_reject_total" ["reason"]
+        "Requests that a filter with enforce: false would have rejected, by the reason";
 }
 
 /// Defines the metrics of the process, which have the names that Prometheus' own clients give them.

@@ -8,15 +8,18 @@ use parking_lot::RwLock;
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, GaugeVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 
+use super::calls::AllCalls;
 use super::catalogue::{
     BAD_FILE, BUILD_INFO, CONFIG_LOADED, CONNECTIONS, CONNECTIONS_OPEN, CONNECTIONS_REFUSED, LOG_DROPPED, MetricFacts,
-    PANICS, RELOAD_SUCCESSFUL, RELOADS, TARGET_EJECTIONS, UPGRADES,
+    PANICS, RELOAD_SUCCESSFUL, RELOADS, TARGET_EJECTIONS, UPGRADES, WOULD_REJECT,
 };
 use super::cells::{ActiveCount, Counter};
 use super::counts::{of_routes, of_upstreams};
 use super::family::{Series, single};
 use super::{process_stats, scrape};
+use crate::exchange::Reason;
 
+pub use super::calls::{CallKind, CallMetrics, CallOutcome};
 pub use super::counts::{RouteMetrics, UpstreamMetrics};
 pub use super::scrape::{CertificateState, KeySetState, Scrape, TargetState, UpstreamState};
 
@@ -69,12 +72,14 @@ pub struct Metrics {
     pub accepted: Counter,
     /// Connections that ended before a request could be read, by cause.
     pub refused: IntCounterVec,
+    calls: AllCalls,
     /// Caught panics.
     pub panics: IntCounter,
     /// Log lines that were dropped because the writer was too slow.
     pub log_dropped: IntCounter,
     reloads: ReloadMetrics,
     upgrades: IntCounterVec,
+    would_reject: IntCounterVec,
     upstreams: RwLock<BTreeMap<String, Arc<UpstreamMetrics>>>,
     routes: RwLock<BTreeMap<String, Arc<RouteMetrics>>>,
     unrouted: OnceLock<Arc<RouteMetrics>>,
@@ -106,15 +111,27 @@ impl Metrics {
             open_connections: ActiveCount::default(),
             accepted: Counter::default(),
             refused: counters(r, &CONNECTIONS_REFUSED),
+            calls: AllCalls::default(),
             panics: counters(r, &PANICS).with_label_values(&[] as &[&str]),
             log_dropped: counters(r, &LOG_DROPPED).with_label_values(&[] as &[&str]),
             reloads,
             upgrades: counters(r, &UPGRADES),
+            would_reject: counters(r, &WOULD_REJECT),
             upstreams: RwLock::default(),
             routes: RwLock::default(),
             unrouted: OnceLock::new(),
             registry,
         }
+    }
+
+    /// Counts a request that a filter would have rejected, were it enforced.
+    pub fn would_reject(&self, reason: Reason) {
+        self.would_reject.with_label_values(&[reason.code()]).inc();
+    }
+
+    /// Returns the counts of the calls of a kind.
+    pub fn calls(&self, kind: CallKind) -> &CallMetrics {
+        self.calls.of(kind)
     }
 
     /// Returns the metrics of a route; above the maximum, those of all others.
@@ -194,6 +211,7 @@ impl Metrics {
             single(&CONNECTIONS_OPEN, self.open_connections.get() as f64),
             single(&CONNECTIONS, self.accepted.get() as f64),
         ];
+        all.extend(self.calls.families());
         all.extend(of_routes(&self.routes.read()));
         all.extend(of_upstreams(&self.upstreams.read()));
         all
@@ -265,11 +283,14 @@ mod tests {
         metrics.upgraded(true);
         metrics.ejected("u", "consecutive_failures");
         metrics.refused.with_label_values(&["tls"]).inc();
+        metrics.would_reject(Reason::RateLimited);
+        metrics.calls(CallKind::ForwardAuth).observe(CallOutcome::TimedOut, 2.0);
         let text = String::from_utf8(metrics.render(&scrape())).expect("text");
         for series in [
             r#"_requests_total{route="r",status="2xx"} 1"#,
             r#"_requests_ended_total{reason="responded",route="r"} 1"#,
             r#"_upstream_requests_total{status="5xx",upstream="u"} 1"#,
+            r#"_calls_total{client="forward_auth",outcome="timed_out"} 1"#,
             r#"_jwks_age_seconds{source="https://id.test/jwks"} 2.5"#,
             r#"_target_healthy{target="t",upstream="u"} 1"#,
             r#"_target_requests_total{outcome="good",target="t",upstream="u"} 7"#,

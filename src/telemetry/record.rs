@@ -32,6 +32,8 @@ pub struct Record<'a> {
     pub reason: Reason,
     /// A detail beyond the reason.
     pub detail: Option<&'a str>,
+    /// The reason of the first filter that would have rejected it, were it enforced.
+    pub would_reject: Option<Reason>,
     /// The route.
     pub route: Option<&'a str>,
     /// The upstream.
@@ -108,6 +110,8 @@ fields! {
     Reason = "reason", "The reason with which the request ended.",
         |r, out, key| plain(out, key, r.reason.code().as_bytes());
     Detail = "detail", "A detail beyond the reason.", |r, out, key| optional(out, key, r.detail.map(str::as_bytes));
+    WouldReject = "would_reject", "The reason of the first filter that would have rejected it, were it enforced.",
+        |r, out, key| optional(out, key, r.would_reject.map(|reason| reason.code().as_bytes()));
     Route = "route", "The route.", |r, out, key| optional(out, key, r.route.map(str::as_bytes));
     Upstream = "upstream", "The upstream.", |r, out, key| optional(out, key, r.upstream.map(str::as_bytes));
     Target = "target", "The target.", |r, out, key| optional(out, key, r.target.map(str::as_bytes));
@@ -344,6 +348,7 @@ mod tests {
             status: 200,
             reason: Reason::Forwarded,
             detail: None,
+            would_reject: None,
             route: Some("r"),
             upstream: None,
             target: None,

@@ -121,6 +121,7 @@ fn log_rejection(service: &HttpService, connection: &Connection, reason: Reason)
         status: reason.status(),
         reason,
         detail: connection.fault().map(Fault::text),
+        would_reject: None,
         route: None,
         upstream: None,
         target: None,

@@ -15,7 +15,12 @@ fn filled(text: &str, form: TextForm) -> String {
     request.append_header("x-a", "2").expect("a header");
     request.append_header("cookie", "c=d").expect("a header");
     let claims = serde_json::json!({"sub": "u", "realm": {"roles": ["a", "b"]}, "n": 5, "a.b": "dotted"});
-    let identity = Identity { name: "ann".into(), claims: claims.as_object().cloned().map(Into::into) };
+    let identity = Identity {
+        name: "ann".into(),
+        consumer: None,
+        claims: claims.as_object().cloned().map(Into::into),
+        scopes: None,
+    };
     let exchange = Exchange { identity: Some(identity), host: "h.example".to_owned(), ..Exchange::default() };
     let pattern: PathPattern = "/v/{id}/*".parse().expect("a pattern");
     let response = Some(ErrorFacts { status: 404, reason: Reason::RouteNotFound, detail: "" });

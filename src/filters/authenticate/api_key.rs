@@ -109,10 +109,10 @@ impl HttpFilter for Filter {
         // A + that is not encoded may be meant as itself: URLs that are written by hand have it so.
         let by_hand =
             || raw.filter(|raw| raw.contains(&b'+')).and_then(|raw| owner(&percent_decode(raw).collect::<Vec<u8>>()));
-        let Some(name) = owner(&key).or_else(by_hand) else {
+        let Some(known) = owner(&key).or_else(by_hand) else {
             return Err(Unauthenticated::invalid(self.challenge(Reason::ApiKeyInvalid)));
         };
-        let identity = Some(Identity { name: Arc::clone(name), claims: None });
+        let identity = Some(Identity::of(known.consumer, known.scopes));
         let edits = if header.is_some() { smallvec![Arc::clone(&self.unread)] } else { SmallVec::new() };
         Ok(Authenticated { identity, edits })
     }

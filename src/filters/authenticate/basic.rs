@@ -16,7 +16,7 @@ use crate::filters::{CompileContext, Consumers, HttpFilter, Stage};
 use crate::live::{PasswordVerdict, Passwords};
 
 /// The longest name.
-pub const MAX_USERNAME: usize = 255;
+const MAX_USERNAME: usize = 255;
 
 /// The longest credentials; longer ones are rejected unread.
 const MAX_CREDENTIALS: usize = 4_096;
@@ -62,7 +62,7 @@ impl HttpFilter for Filter {
 
     fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
         let place = context.place.clone();
-        if context.consumers.hashes().is_empty() && !context.is_partial {
+        if !context.consumers.has_passwords() && !context.is_partial {
             context.mistakes.add(&place, "no consumer has a basic credential, so this would reject everyone");
             return None;
         }
@@ -102,16 +102,15 @@ impl HttpFilter for Filter {
         let decoded = decoded.ok_or_else(invalid)?;
         let (username, password) = parts(&decoded).ok_or_else(invalid)?;
         let account = self.consumers.by_username(username);
-        let hash =
-            account.map(|account| &account.hash).or_else(|| self.passwords.decoy(username, self.consumers.hashes()));
-        let hash = hash.ok_or_else(invalid)?;
+        let decoy = || self.consumers.decoy(|count| self.passwords.decoy(username, count));
+        let hash = account.as_ref().map(|account| Arc::clone(&account.hash)).or_else(decoy).ok_or_else(invalid)?;
         // A name that no consumer has takes as long.
         let verdict =
-            Box::pin(self.passwords.verify(exchange.client, username, account.is_some(), hash, password)).await;
+            Box::pin(self.passwords.verify(exchange.client, username, account.is_some(), &hash, password)).await;
         match (verdict, account) {
             (PasswordVerdict::Right, Some(account)) => {
-                let identity = Identity { name: Arc::clone(&account.name), claims: None };
-                Ok(Authenticated { identity: Some(identity), ..Authenticated::default() })
+                let identity = Some(Identity::of(account.consumer, None));
+                Ok(Authenticated { identity, ..Authenticated::default() })
             }
             (PasswordVerdict::Right, None) | (PasswordVerdict::Wrong, _) => Err(invalid()),
             (PasswordVerdict::Busy, _) => {

@@ -8,17 +8,17 @@ mod verifier;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, HeaderName};
 use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use smallvec::smallvec;
 
+use super::token_places::{TokenPlaces, challenge};
 use super::{Authenticated, Unauthenticated};
-use crate::exchange::{Edit, Exchange, Reason, Rejection};
+use crate::exchange::{Edit, Exchange, Reason};
 use crate::filters::{CompileContext, HttpFilter, Stage};
 use crate::notation::{Duration, File, Header, KeySource, Secret, SecretParameter};
-use crate::rules::routing::{cookies, form_decode, raw_parameters};
 
 use verifier::{Unverified, Verifier};
 
@@ -116,25 +116,13 @@ pub enum AlgorithmName {
     EdDSA,
 }
 
-/// Where a token may stand, in the order in which it is looked for.
-#[derive(Clone, Copy, Debug)]
-enum TokenPlace {
-    Header,
-    Cookie,
-    Query,
-}
-
 /// The compiled filter.
 #[derive(Debug)]
 pub struct Filter {
     verifier: Arc<Verifier>,
-    header: HeaderName,
-    cookie: Option<String>,
-    query: Option<String>,
+    places: TokenPlaces,
     /// The fields that no target is to see: claims that the client sends itself, and possibly the token.
     edits: Arc<[Edit]>,
-    /// For each place of a token, the edits that remove what stands in the places after it, which was not verified.
-    unread: [Arc<[Edit]>; 3],
 }
 
 impl HttpFilter for Filter {
@@ -145,24 +133,14 @@ impl HttpFilter for Filter {
     /// Routes with the same settings share one verifier, and so the tokens that it has verified.
     fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
         let verifier = Verifier::compile(config, context)?;
+        let query = config.query.as_ref().map(|query| query.0.as_str());
+        let places = TokenPlaces::new(&config.header.0, config.cookie.as_deref(), query);
         let mut edits: Vec<Edit> =
             config.forward_claims.values().map(|header| Edit::Remove(header.0.clone())).collect();
         if !config.forward_token {
-            edits.push(Edit::Remove(config.header.0.clone()));
-            edits.extend(config.query.iter().map(|name| Edit::RemoveParameter(name.0.as_str().into())));
-            edits.extend(config.cookie.iter().map(|name| Edit::RemoveCookie(name.as_str().into())));
+            edits.extend(places.removal());
         }
-        let cookie = config.cookie.iter().map(|name| Edit::RemoveCookie(name.as_str().into()));
-        let query: Vec<Edit> = config.query.iter().map(|name| Edit::RemoveParameter(name.0.as_str().into())).collect();
-        let behind_header = cookie.chain(query.clone()).collect();
-        Some(Self {
-            unread: [behind_header, query.into(), Arc::default()],
-            verifier,
-            header: config.header.0.clone(),
-            cookie: config.cookie.clone(),
-            query: config.query.as_ref().map(|query| query.0.clone()),
-            edits: edits.into(),
-        })
+        Some(Self { verifier, places, edits: edits.into() })
     }
 
     fn headers_read(config: &Config) -> Vec<(HeaderName, Vec<String>)> {
@@ -174,11 +152,7 @@ impl HttpFilter for Filter {
     }
 
     fn credentials(&self) -> Vec<Edit> {
-        let header = match self.header == AUTHORIZATION {
-            true => Edit::RemoveScheme(AUTHORIZATION, "Bearer"),
-            false => Edit::Remove(self.header.clone()),
-        };
-        [header].into_iter().chain(self.unread[TokenPlace::Header as usize].iter().cloned()).collect()
+        self.places.credentials()
     }
 
     fn edits(&self) -> Option<&Arc<[Edit]>> {
@@ -190,19 +164,19 @@ impl HttpFilter for Filter {
         request: &RequestHeader,
         _exchange: &Exchange,
     ) -> Result<Authenticated, Unauthenticated> {
-        let (token, place) = match self.token(request) {
+        let found = match self.places.find(request) {
             Ok(Some(found)) => found,
             Ok(None) => return Err(Unauthenticated::missing(challenge(Reason::TokenMissing, None))),
             Err(why) => return Err(Unauthenticated::invalid(challenge(Reason::TokenInvalid, Some(why)))),
         };
-        let verified = match self.verifier.cached(&token) {
+        let verified = match self.verifier.cached(&found.token) {
             Some(verified) => Ok(verified),
-            None => Box::pin(self.verifier.verify(&token)).await,
+            None => Box::pin(self.verifier.verify(&found.token)).await,
         };
         match verified {
             Ok(verified) => Ok(Authenticated {
                 identity: verified.identity.clone(),
-                edits: smallvec![Arc::clone(&verified.edits), Arc::clone(&self.unread[place as usize])],
+                edits: smallvec![Arc::clone(&verified.edits), self.places.unread(&found)],
             }),
             Err(Unverified::Unavailable(why)) => Err(Unauthenticated::unavailable(why)),
             Err(Unverified::Expired) => {
@@ -210,56 +184,5 @@ impl HttpFilter for Filter {
             }
             Err(Unverified::Invalid(why)) => Err(Unauthenticated::invalid(challenge(Reason::TokenInvalid, Some(why)))),
         }
-    }
-}
-
-impl Filter {
-    /// Returns the token, from the first place that has one.
-    fn token(&self, request: &RequestHeader) -> Result<Option<(Vec<u8>, TokenPlace)>, &'static str> {
-        // The target might use the other one.
-        const SEVERAL: &str = "there are several tokens";
-        let mut values = request.headers.get_all(&self.header).iter();
-        if let Some(value) = values.next() {
-            if values.next().is_some() {
-                return Err(SEVERAL);
-            }
-            let bytes = value.as_bytes();
-            let token = match self.header == AUTHORIZATION {
-                true => bearer(bytes),
-                false => Some(bearer(bytes).unwrap_or(bytes)),
-            };
-            if let Some(token) = token {
-                return Ok(Some((token.to_vec(), TokenPlace::Header)));
-            }
-        }
-        let mut cookies = self.cookie.iter().flat_map(|name| cookies(&request.headers, name));
-        let mut queries = self.query.iter().flat_map(|name| raw_parameters(request.uri.query(), name));
-        let (token, place, another) = match cookies.next() {
-            Some(token) => (token.to_vec(), TokenPlace::Cookie, cookies.next().is_some()),
-            None => match queries.next() {
-                Some(raw) => (form_decode(raw).into_owned(), TokenPlace::Query, queries.next().is_some()),
-                None => return Ok(None),
-            },
-        };
-        if another { Err(SEVERAL) } else { Ok(Some((token, place)).filter(|(token, _)| !token.is_empty())) }
-    }
-}
-
-/// Returns what follows `Bearer` (RFC 6750, section 2.1; the scheme's case does not matter).
-fn bearer(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, rest) = value.split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| rest.trim_ascii())
-}
-
-/// Returns a rejection with the challenge of RFC 6750, section 3.
-fn challenge(reason: Reason, why: Option<&'static str>) -> Box<Rejection> {
-    let text = match why {
-        None => "Bearer realm=\"portcullis\"".to_owned(),
-        Some(why) => format!("Bearer realm=\"portcullis\", error=\"invalid_token\", error_description=\"{why}\""),
-    };
-    let rejection = Rejection::new(reason, why.unwrap_or("send a token as Authorization: Bearer"));
-    match HeaderValue::try_from(text) {
-        Ok(value) => rejection.header(WWW_AUTHENTICATE, value),
-        Err(_) => rejection,
     }
 }

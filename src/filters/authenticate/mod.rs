@@ -4,8 +4,11 @@ pub mod all_of;
 pub mod any_of;
 pub mod api_key;
 pub mod basic;
+mod claims;
+pub mod introspection;
 pub mod jwt;
 mod members;
+mod token_places;
 
 use std::sync::Arc;
 

@@ -5,28 +5,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::header::{HeaderName, HeaderValue};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::Value;
 
 use super::{AlgorithmName, Audience, Config};
-use crate::exchange::{Claims, Edit, Identity, claim as find_claim, claim_text};
-use crate::filters::{CompileContext, Consumers, consumer_digest};
-use crate::live::{KeySet, KeyStore, KeyStoreShape, VerifiedTokens, VerifyingKey};
+use crate::exchange::Claims;
+use crate::filters::authenticate::claims::{ClaimRules, Verified};
+use crate::filters::CompileContext;
+use crate::live::{KeySet, KeyStore, KeyStoreShape, VerifiedTokens, VerifyingKey, consumer_digest};
 use crate::notation::{KeySetSource, KeySource};
 use crate::tls::{FileVersion, MAX_MATERIAL, read_file};
 
 /// The longest token; longer ones are rejected unread.
 const MAX_TOKEN: usize = 8 * 1024;
-
-/// The result for a verified token.
-#[derive(Debug)]
-pub struct Verified {
-    /// The identity of the client; `None` when the token does not identify it.
-    pub identity: Option<Identity>,
-    /// Headers for the target.
-    pub edits: Arc<[Edit]>,
-}
 
 /// The reason why a token was not accepted. The texts are sent to the client.
 #[derive(Debug)]
@@ -53,11 +44,7 @@ pub struct Verifier {
     algorithms: Vec<Algorithm>,
     validation: Validation,
     kind: Option<String>,
-    consumer_claim: String,
-    known_consumers: bool,
-    required_claims: Vec<String>,
-    forward: Vec<(String, HeaderName)>,
-    consumers: Arc<Consumers>,
+    claims: ClaimRules,
     cached: VerifiedTokens<Verified>,
 }
 
@@ -104,11 +91,13 @@ impl Verifier {
             validation: validation(config, leeway),
             algorithms,
             kind: config.kind.as_ref().map(|k| k.to_ascii_lowercase()),
-            consumer_claim: config.consumer_claim.clone(),
-            known_consumers: config.known_consumers,
-            required_claims: config.required_claims.clone(),
-            forward: config.forward_claims.iter().map(|(c, h)| (c.clone(), h.0.clone())).collect(),
-            consumers: Arc::clone(context.consumers),
+            claims: ClaimRules {
+                consumer_claim: config.consumer_claim.clone(),
+                known_consumers: config.known_consumers,
+                required: config.required_claims.clone(),
+                forward: ClaimRules::forwarded(&config.forward_claims),
+                consumers: Arc::clone(context.consumers),
+            },
             cached: VerifiedTokens::default(),
         })
     }
@@ -119,7 +108,7 @@ impl Verifier {
             return None;
         }
         let set = self.present_keys().ok()?;
-        self.cached.get(&consumer_digest(token), set.generation, unix_now())
+        self.cached.get(&consumer_digest(token), self.generation(&set), unix_now())
     }
 
     /// Verifies a token.
@@ -130,19 +119,20 @@ impl Verifier {
         let set = self.present_keys()?;
         let head = self.head(token)?;
         let set = self.keys_for(&head, set).await?;
+        // Taken before the consumer is looked up: a change in between is seen by the next request.
+        let generation = self.generation(&set);
         let claims = self.check(token, &head, &set)?;
         let expires = claims.get("exp").and_then(Value::as_f64);
-        let verified = Arc::new(self.accept(claims)?);
+        let verified = Arc::new(self.claims.accept(Arc::new(claims)).map_err(Unverified::Invalid)?);
         if let Some(expires) = expires {
-            self.cached.insert(
-                consumer_digest(token),
-                Arc::clone(&verified),
-                set.generation,
-                expires as u64,
-                unix_now(),
-            );
+            self.cached.insert(consumer_digest(token), Arc::clone(&verified), generation, expires as u64, unix_now());
         }
         Ok(verified)
+    }
+
+    /// Returns the number with which verdicts are cached: another one when keys or consumers have changed.
+    fn generation(&self, set: &KeySet) -> u64 {
+        set.generation.wrapping_add(self.claims.consumers.generation() << 32)
     }
 
     fn present_keys(&self) -> Result<Arc<KeySet>, Unverified> {
@@ -221,34 +211,6 @@ impl Verifier {
             }
         }
         Err(last)
-    }
-
-    /// Returns what the gateway needs of the claims of a valid token.
-    fn accept(&self, claims: Claims) -> Result<Verified, Unverified> {
-        // It is one string (RFC 7519, section 4.1.1); the crate accepts a list with the issuer in it.
-        if claims.get("iss").is_some_and(|issuer| !issuer.is_string()) {
-            return Err(Unverified::Invalid("the token's issuer is not a text"));
-        }
-        // The crate checks registered claims only, and ignores any other that is required.
-        if self.required_claims.iter().any(|name| claims.get(name).is_none_or(Value::is_null)) {
-            return Err(Unverified::Invalid("the token lacks a required claim"));
-        }
-        let subject = claims.get(&self.consumer_claim).and_then(Value::as_str);
-        let issuer = claims.get("iss").and_then(Value::as_str);
-        let known = subject.and_then(|s| self.consumers.by_subject(s, issuer)).cloned();
-        if known.is_none() && self.known_consumers {
-            return Err(Unverified::Invalid("the token is not of a known consumer"));
-        }
-        let edits = self.forward.iter().filter_map(|(claim, name)| {
-            let value = HeaderValue::from_bytes(claim_text(find_claim(&claims, claim)?).as_bytes()).ok()?;
-            Some(Edit::Set(name.clone(), value))
-        });
-        // A subject without a consumer is distinct from all consumers, and from the same subject of another issuer:
-        // no consumer's name has a #.
-        let stranger = || subject.map(|s| Arc::from(format!("{}#{s}", issuer.unwrap_or_default())));
-        let (name, edits) = (known.or_else(stranger), edits.collect());
-        let identity = name.map(|name| Identity { name, claims: Some(Arc::new(claims)) });
-        Ok(Verified { identity, edits })
     }
 }
 
