@@ -73,6 +73,8 @@ mod listeners;
 mod log_formats;
 #[path = "gateway/metrics.rs"]
 mod metrics;
+#[path = "gateway/mtls.rs"]
+mod mtls;
 #[path = "gateway/operators.rs"]
 mod operators;
 #[path = "gateway/payload.rs"]

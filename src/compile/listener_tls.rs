@@ -1,27 +1,33 @@
 //! `listeners.*.tls`: certificates, versions, cipher suites, and the certificates of clients.
 
-use std::sync::Arc;
-
 use rustls::CipherSuite;
-use rustls::sign::CertifiedKey;
 
 use crate::config::{
     Certificate, Cipher, ClientCertificates, ClientMode, Doubtful, Loaded, Tls, TlsHost, TlsPreset, TlsVersion,
 };
-use crate::notation::{Mistakes, OneOrMany, Place};
+use crate::live::AcmeManager;
+use crate::notation::{Host, Mistakes, OneOrMany, Place};
 use crate::rules::routing::HostPattern;
 use crate::snapshot::{Listener, ListenerTls};
 use crate::telemetry::metrics::CertificateState;
 use crate::tls::{
-    ClientVerification, ClientVerificationFiles, HostName, ServerSettings, TlsHosts, chain_and_key, is_of_13, validity,
+    CertificateSource, ClientVerification, ClientVerificationFiles, HostName, ServerSettings, TlsHosts, chain_and_key,
+    is_of_13, validity,
 };
 
 /// The most hosts with settings of their own on a listener.
 const MAX_HOSTS: usize = 10_000;
 
 /// Returns the TLS settings of a listener, with every error in them among `mistakes`.
-pub fn compile(loaded: &Loaded, tls: &Tls, alpn: Vec<Vec<u8>>, place: &Place, mistakes: &mut Mistakes) -> ListenerTls {
-    let certificates = certificates(loaded, tls, &place.key("certificates"), mistakes);
+pub fn compile(
+    loaded: &Loaded,
+    acme: Option<&AcmeManager>,
+    tls: &Tls,
+    alpn: Vec<Vec<u8>>,
+    place: &Place,
+    mistakes: &mut Mistakes,
+) -> ListenerTls {
+    let certificates = certificates(loaded, acme, tls, &place.key("certificates"), mistakes);
     let written = Written { preset: tls.preset, min_version: tls.min_version, ciphers: tls.ciphers.as_ref() };
     let mut settings = ServerSettings { alpn, ..ServerSettings::default() };
     written.apply(&mut settings, place, mistakes);
@@ -219,9 +225,10 @@ pub fn warn(compiled: &ListenerTls, tls: &Tls, place: &Place, warnings: &mut Mis
 }
 
 /// Warns of certificates that are not valid now, or not for long.
-fn warn_of_validity(certificates: &[Arc<CertifiedKey>], place: &Place, warnings: &mut Mistakes) {
+fn warn_of_validity(certificates: &[CertificateSource], place: &Place, warnings: &mut Mistakes) {
     let now = now();
     for (index, certificate) in certificates.iter().enumerate() {
+        let CertificateSource::Files(certificate) = certificate else { continue };
         let Some((from, to)) = validity(certificate) else { continue };
         let text = if to <= now {
             format!("the certificate expired on {}: clients reject it", day(to))
@@ -243,8 +250,10 @@ pub fn certificate_states(loaded: &Loaded, listeners: &[Listener]) -> Vec<Certif
         let files = written.tls.iter().flat_map(|tls| &tls.certificates);
         let pairs = listener.http().and_then(|http| http.tls.as_ref()).map_or(&[][..], |tls| &tls.certificates);
         for (file, pair) in files.zip(pairs) {
+            // Those of an ACME server change while the configuration serves.
+            let (Some(cert), CertificateSource::Files(pair)) = (&file.cert, pair) else { continue };
             let Some((_, expires)) = validity(pair) else { continue };
-            let file = loaded.redact(&file.cert.0.display().to_string());
+            let file = loaded.redact(&cert.0.display().to_string());
             if !states.iter().any(|one| one.file == file && one.listener == listener.name) {
                 states.push(CertificateState { listener: listener.name.clone(), file, expires });
             }
@@ -253,14 +262,69 @@ pub fn certificate_states(loaded: &Loaded, listeners: &[Listener]) -> Vec<Certif
     states
 }
 
-fn certificates(loaded: &Loaded, tls: &Tls, place: &Place, mistakes: &mut Mistakes) -> Vec<Arc<CertifiedKey>> {
+fn certificates(
+    loaded: &Loaded,
+    acme: Option<&AcmeManager>,
+    tls: &Tls,
+    place: &Place,
+    mistakes: &mut Mistakes,
+) -> Vec<CertificateSource> {
     if tls.certificates.is_empty() {
         mistakes.add(place, "expected at least one certificate");
     }
     let read = |(index, certificate): (usize, &Certificate)| {
+        let place = place.index(index);
+        if let Some(names) = &certificate.acme {
+            if certificate.cert.is_some() || certificate.key.is_some() || certificate.ocsp.is_some() {
+                mistakes.add(
+                    &place,
+                    "a certificate is read from files or obtained by acme: leave out the one or the other",
+                );
+            }
+            return obtained(loaded, acme, names, &place.key("acme"), mistakes);
+        }
+        let (Some(cert), Some(key)) = (&certificate.cert, &certificate.key) else {
+            let missing = if certificate.cert.is_none() { "cert" } else { "key" };
+            mistakes.add(&place, format!("the key \"{missing}\" is missing: a PEM file"));
+            return None;
+        };
         let ocsp = certificate.ocsp.as_ref().map(|path| loaded.base.join(path));
-        let (cert, key) = (loaded.base.join(&certificate.cert), loaded.base.join(&certificate.key));
-        mistakes.take(&place.index(index), chain_and_key(&cert, &key, ocsp.as_deref()))
+        let (cert, key) = (loaded.base.join(cert), loaded.base.join(key));
+        mistakes.take(&place, chain_and_key(&cert, &key, ocsp.as_deref())).map(CertificateSource::Files)
     };
     tls.certificates.iter().enumerate().filter_map(read).collect()
+}
+
+fn obtained(
+    loaded: &Loaded,
+    acme: Option<&AcmeManager>,
+    names: &OneOrMany<Host>,
+    place: &Place,
+    mistakes: &mut Mistakes,
+) -> Option<CertificateSource> {
+    let mut exact = Vec::new();
+    for (index, name) in names.as_slice().iter().enumerate() {
+        let place = if names.as_slice().len() > 1 { place.index(index) } else { place.clone() };
+        match &name.0 {
+            HostPattern::Exact(name) if name.starts_with('[') || name.parse::<std::net::Ipv4Addr>().is_ok() => {
+                mistakes.add(&place, "expected a name, not an address");
+            }
+            HostPattern::Exact(name) => exact.push(name.clone()),
+            _ => mistakes.add(&place, "no certificate for *.NAME can be obtained: it would take a challenge by DNS"),
+        }
+    }
+    if exact.is_empty() {
+        mistakes.add(place, "expected at least one name");
+        return None;
+    }
+    match acme {
+        Some(acme) => mistakes.take(place, acme.certificate(&exact)).map(CertificateSource::Acme),
+        None => {
+            if loaded.config.acme.is_none() && !loaded.is_partial("acme") {
+                mistakes
+                    .add(place, "there is no account: write `acme: {terms_of_service_agreed: true, state: FOLDER}`");
+            }
+            None
+        }
+    }
 }

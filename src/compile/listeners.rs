@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use ahash::AHashMap;
 
 use crate::config::{self, Loaded, Protocol};
+use crate::live::AcmeManager;
 use crate::notation::{AdminAddress, Mistakes, Place};
 use crate::snapshot::{ConnectionLimits, HttpListener, Limits, Listener, ListenerSpec, ProxySources, Transport};
 
@@ -12,7 +13,12 @@ use crate::snapshot::{ConnectionLimits, HttpListener, Limits, Listener, Listener
 const MAX_LISTENERS: usize = 1_000;
 
 /// Returns the listeners, with every error in them among `mistakes`.
-pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes, warnings: &mut Mistakes) -> Vec<Listener> {
+pub fn compile(
+    loaded: &Loaded,
+    acme: Option<&AcmeManager>,
+    mistakes: &mut Mistakes,
+    warnings: &mut Mistakes,
+) -> Vec<Listener> {
     let mut out = Vec::new();
     if loaded.config.listeners.len() > MAX_LISTENERS {
         let text =
@@ -32,7 +38,7 @@ pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes, warnings: &mut Mistakes
                 format!("the name \"{}\" is taken by {}", listener.name.0, loaded.listener_place(first)),
             );
         }
-        let compiled = one(loaded, listener, &place, mistakes);
+        let compiled = one(loaded, acme, listener, &place, mistakes);
         let (transport, address) = (compiled.transport(), compiled.address);
         let is_taken = |(t, other): &(Transport, SocketAddr)| *t == transport && overlaps(*other, address);
         if let Some(first) = taken_by.iter().position(is_taken) {
@@ -70,7 +76,13 @@ fn address_taken(by: &Place, all: bool) -> String {
     format!("the address is taken by {by}{why}")
 }
 
-fn one(loaded: &Loaded, listener: &config::ListenerConfig, place: &Place, mistakes: &mut Mistakes) -> Listener {
+fn one(
+    loaded: &Loaded,
+    acme: Option<&AcmeManager>,
+    listener: &config::ListenerConfig,
+    place: &Place,
+    mistakes: &mut Mistakes,
+) -> Listener {
     let limits = &listener.limits;
     if limits.connections_per_address.is_some_and(|most| most > limits.connections) {
         let place = place.key("limits").key("connections_per_address");
@@ -86,7 +98,7 @@ fn one(loaded: &Loaded, listener: &config::ListenerConfig, place: &Place, mistak
         name: listener.name.0.clone(),
         address: listener.address.0,
         kind: match listener.kind {
-            config::ListenerKind::Http => ListenerSpec::Http(http(loaded, listener, place, mistakes)),
+            config::ListenerKind::Http => ListenerSpec::Http(http(loaded, acme, listener, place, mistakes)),
         },
         forwarded: listener.client_address == Some(config::ClientAddress::Forwarded),
         proxy_protocol: listener.proxy_protocol.as_ref().map(|proxy| ProxySources {
@@ -102,7 +114,13 @@ fn one(loaded: &Loaded, listener: &config::ListenerConfig, place: &Place, mistak
     }
 }
 
-fn http(loaded: &Loaded, listener: &config::ListenerConfig, place: &Place, mistakes: &mut Mistakes) -> HttpListener {
+fn http(
+    loaded: &Loaded,
+    acme: Option<&AcmeManager>,
+    listener: &config::ListenerConfig,
+    place: &Place,
+    mistakes: &mut Mistakes,
+) -> HttpListener {
     let (http1, http2) = match &listener.protocols {
         None => (true, listener.tls.is_some()),
         Some(list) => (list.contains(&Protocol::Http1), list.contains(&Protocol::Http2)),
@@ -118,7 +136,7 @@ fn http(loaded: &Loaded, listener: &config::ListenerConfig, place: &Place, mista
         if http1 {
             alpn.push(b"http/1.1".to_vec());
         }
-        super::listener_tls::compile(loaded, tls, alpn, &place.key("tls"), mistakes)
+        super::listener_tls::compile(loaded, acme, tls, alpn, &place.key("tls"), mistakes)
     });
     let limits = &listener.limits;
     let limits = Limits {

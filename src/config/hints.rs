@@ -224,6 +224,13 @@ const KEYS: &[Hint] = &[
         &["ratelimit", "rate-limiting", "rate-limit", "limit_req", "limit", "throttle"],
         "write `rate_limit: {limit: 100/s}`",
     ),
+    (
+        "filters",
+        &["client_certificate", "client-certificate", "client_cert", "tls_client_auth", "mtls-auth", "mtls_auth"],
+        "write `mtls: {}`",
+    ),
+    ("mtls", &["ca", "crl", "mode"], "certificates are verified by the listener: write `tls: {client: {ca: …}}` there"),
+    ("upstreams.*.tls", &["client_cert", "certificate", "proxy_ssl_certificate"], "write `cert` and `key`"),
     ("filters", &["gzip", "compression", "brotli", "encode"], "write `compress: {}`"),
     (
         "filters",

@@ -211,14 +211,17 @@ pub enum TlsVersion {
     V13,
 }
 
-/// A certificate chain and its key, as PEM files. They are read again at every reload.
+/// A certificate chain and its key, as PEM files, which are read again at every reload; or names for which a certificate
+/// is obtained.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Certificate {
     /// The chain, the server's own certificate first.
-    pub cert: File,
+    pub cert: Option<File>,
     /// The private key.
-    pub key: File,
+    pub key: Option<File>,
+    /// The names of a certificate that is obtained from the ACME server of `acme`, instead of the files.
+    pub acme: Option<OneOrMany<Host>>,
     /// A response of the CA's OCSP responder (DER, as `openssl ocsp -respout` writes it), which is sent with the
     /// certificate. Default: none.
     pub ocsp: Option<File>,

@@ -2,6 +2,7 @@
 //!
 //! Nothing here serves traffic: `compile` turns a [`Config`] into a snapshot.
 
+mod acme;
 mod admin;
 mod balance;
 mod check;
@@ -37,6 +38,7 @@ use serde::Deserialize;
 use crate::live::{AllowanceConfig, ConsumerConfig};
 use crate::notation::{FollowedFile, Name};
 
+pub use acme::{AcmeChallengeConfig, AcmeConfig};
 pub use balance::{BalanceConfig, HashTable};
 pub use errors::{ErrorPageConfig, Errors};
 pub use facts::read_at_start;
@@ -88,6 +90,8 @@ pub struct Config {
     pub paths: Paths,
     /// The pages for rejections, by status or class of statuses.
     pub errors: Errors,
+    /// The account for certificates from an ACME server. Default: none.
+    pub acme: Option<AcmeConfig>,
     /// The headers in which targets get the client's identity.
     pub identity_headers: IdentityHeadersConfig,
     /// The coarse limit before everything.

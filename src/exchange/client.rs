@@ -1,7 +1,6 @@
 //! The client of a connection, as far as the connection identifies it. What a request adds (trusted proxies,
 //! credentials) is in [`Exchange`](super::Exchange).
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -64,8 +63,8 @@ pub struct PeerCertificate {
     pub common_name: Option<String>,
     /// The issuer.
     pub issuer: String,
-    /// The alternative names (RFC 5280, section 4.2.1.6).
-    pub names: Vec<AlternativeName>,
+    /// The alternative names (RFC 5280, section 4.2.1.6) with their kinds: `DNS:a.test`, `URI:…`, `email:…`, `IP:…`.
+    pub names: Vec<Box<str>>,
     /// The serial number in hexadecimal digits.
     pub serial: String,
     /// The SHA-256 digest of the certificate.
@@ -78,34 +77,15 @@ pub struct PeerCertificate {
     pub der: Box<[u8]>,
 }
 
-/// An alternative name of a certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AlternativeName {
-    /// A DNS name in lower case.
-    Dns(String),
-    /// A URI, such as a SPIFFE identity.
-    Uri(String),
-    /// An address for mail.
-    Email(String),
-    /// An IP address.
-    Ip(IpAddr),
-}
-
-impl fmt::Display for AlternativeName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Dns(name) => write!(f, "DNS:{name}"),
-            Self::Uri(name) => write!(f, "URI:{name}"),
-            Self::Email(name) => write!(f, "email:{name}"),
-            Self::Ip(address) => write!(f, "IP:{address}"),
-        }
-    }
-}
-
 impl PeerCertificate {
+    /// Returns the first alternative name of a kind such as `DNS:`, without it.
+    pub fn name_of(&self, kind: &str) -> Option<&str> {
+        self.names.iter().find_map(|name| name.strip_prefix(kind))
+    }
+
     /// Returns the alternative names as one text, as OpenSSL writes them.
     pub fn names_text(&self) -> String {
-        self.names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        self.names.join(", ")
     }
 }
 

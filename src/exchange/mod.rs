@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use http::HeaderValue;
 
-pub use client::{AlternativeName, Client, ConnectionFacts, PeerCertificate, ProxyFacts, TlsFacts, address_text};
+pub use client::{Client, ConnectionFacts, PeerCertificate, ProxyFacts, TlsFacts, address_text};
 pub use edits::{Edit, Edits};
 pub use error_pages::{ErrorPage, ErrorPages, RenderedPage, StatusRange, error_page};
 pub use grpc::{GrpcWeb, is_grpc};

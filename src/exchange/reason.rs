@@ -103,6 +103,10 @@ reasons! {
     PasswordMissing: "password_missing", 401, "A name and a password are required", grpc 16, proxy None;
     /// The password is wrong, or the name belongs to no consumer.
     PasswordInvalid: "password_invalid", 401, "The name or the password is wrong", grpc 16, proxy None;
+    /// There is no client certificate.
+    CertificateMissing: "certificate_missing", 401, "A client certificate is required", grpc 16, proxy None;
+    /// The client certificate belongs to none of those who may come in.
+    CertificateInvalid: "certificate_invalid", 401, "The client certificate is not acceptable", grpc 16, proxy None;
     /// Too many passwords are being verified.
     AuthOverloaded: "auth_overloaded", 503, "Too many callers are being authenticated", grpc 14, proxy None;
     /// Credentials cannot be verified at present: the keys, or the server that is called about them, are not available.

@@ -173,6 +173,8 @@ filters! {
     ApiKey = "api_key": authenticate::api_key;
     /// Requires a name and a password.
     Basic = "basic": authenticate::basic;
+    /// Requires a client certificate.
+    Mtls = "mtls": authenticate::mtls;
     /// Requires the credentials of any one of several authenticators.
     AnyOf = "any_of": authenticate::any_of;
     /// Requires the credentials of every one of several authenticators.

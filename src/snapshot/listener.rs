@@ -1,14 +1,12 @@
 //! Listeners: their identity, and what they speak.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use rustls::sign::CertifiedKey;
 
 use crate::exchange::ErrorPages;
-use crate::tls::TlsHosts;
+use crate::tls::{CertificateSource, TlsHosts};
 
 /// The transport of a socket. Two sockets may have the same address if their transports differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -106,7 +104,7 @@ pub struct ProxySources {
 #[derive(Clone, Debug)]
 pub struct ListenerTls {
     /// The certificates; the first is also for unknown names.
-    pub certificates: Vec<Arc<CertifiedKey>>,
+    pub certificates: Vec<CertificateSource>,
     /// The settings by host.
     pub hosts: TlsHosts,
 }

@@ -7,41 +7,88 @@ use rustls::sign::CertifiedKey;
 use rustls::{SignatureAlgorithm, SignatureScheme};
 use smallvec::SmallVec;
 
+use super::acme_certificate::AcmeCertificate;
+
 /// The certificates of one name: several if their keys are of different kinds.
 type Candidates = SmallVec<[Arc<CertifiedKey>; 2]>;
+
+/// Where a certificate comes from.
+#[derive(Clone, Debug)]
+pub enum CertificateSource {
+    /// Files, which have been read.
+    Files(Arc<CertifiedKey>),
+    /// An ACME server.
+    Acme(Arc<AcmeCertificate>),
+}
 
 /// Certificates by name. New handshakes use the table that was stored last.
 #[derive(Debug, Default)]
 pub struct CertificateTable {
     by_name: AHashMap<String, Candidates>,
-    first: Candidates,
+    obtained: AHashMap<String, Arc<AcmeCertificate>>,
+    first: Option<First>,
+}
+
+/// The certificates for unknown names.
+#[derive(Clone, Debug)]
+enum First {
+    Files(Candidates),
+    Acme(Arc<AcmeCertificate>),
 }
 
 impl CertificateTable {
     /// Builds the table. The first certificate is also used for unknown names. Where two certificates have the same
     /// name and the same kind of key, the earlier one is used.
-    pub fn new(certificates: &[Arc<CertifiedKey>]) -> Self {
+    pub fn new(certificates: &[CertificateSource]) -> Self {
         let mut by_name: AHashMap<String, Candidates> = AHashMap::new();
-        let first_name = certificates.first().and_then(|first| names(first).into_iter().next());
+        let mut obtained = AHashMap::new();
         for certificate in certificates {
-            for name in names(certificate) {
-                add(by_name.entry(name).or_default(), certificate);
+            match certificate {
+                CertificateSource::Files(certificate) => {
+                    for name in names(certificate) {
+                        add(by_name.entry(name).or_default(), certificate);
+                    }
+                }
+                CertificateSource::Acme(certificate) => {
+                    for name in &certificate.names {
+                        obtained.entry(name.clone()).or_insert_with(|| Arc::clone(certificate));
+                    }
+                }
             }
         }
-        let of_name = first_name.and_then(|name| by_name.get(&name).cloned());
-        let first = of_name.unwrap_or_else(|| certificates.first().cloned().into_iter().collect());
-        Self { by_name, first }
+        let first = certificates.first().map(|first| match first {
+            CertificateSource::Files(first) => {
+                let name = names(first).into_iter().next();
+                let of_name = name.and_then(|name| by_name.get(&name).cloned());
+                First::Files(of_name.unwrap_or_else(|| std::iter::once(Arc::clone(first)).collect()))
+            }
+            CertificateSource::Acme(first) => First::Acme(Arc::clone(first)),
+        });
+        Self { by_name, obtained, first }
+    }
+
+    /// Returns the certificate for the challenge of a name (RFC 8737).
+    pub fn challenge(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+        let name = name.to_ascii_lowercase();
+        self.obtained.get(&name)?.challenge(&name)
     }
 
     /// Returns the certificate for a server name and the signature schemes of a client (RFC 8446, section 4.2.3).
     /// Without a scheme that fits it is the first one: the handshake fails with the right alert.
     pub fn find(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        let by_name = name.and_then(|name| {
-            let name = name.to_ascii_lowercase();
-            let wildcard = name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
-            self.by_name.get(&name).or_else(|| self.by_name.get(&wildcard?))
-        });
-        let candidates = by_name.unwrap_or(&self.first);
+        let lower = name.map(str::to_ascii_lowercase);
+        let exact = lower.as_ref().and_then(|name| self.by_name.get(name));
+        if exact.is_none()
+            && let Some(obtained) = lower.as_ref().and_then(|name| self.obtained.get(name))
+        {
+            return Some(obtained.current());
+        }
+        let below = || self.by_name.get(&format!("*.{}", lower.as_ref()?.split_once('.')?.1));
+        let candidates = match (exact.or_else(below), &self.first) {
+            (Some(found), _) | (None, Some(First::Files(found))) => found,
+            (None, Some(First::Acme(first))) => return Some(first.current()),
+            (None, None) => return None,
+        };
         let fits = |one: &&Arc<CertifiedKey>| one.key.choose_scheme(schemes).is_some();
         candidates.iter().find(fits).or_else(|| candidates.first()).cloned()
     }

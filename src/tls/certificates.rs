@@ -25,21 +25,27 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     }
 }
 
+/// Reads a private key.
+///
+/// # Errors
+/// When the file cannot be read or holds no key; the error names it.
+pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let bytes = pem(path)?;
+    let key = rustls_pemfile::private_key(&mut bytes.as_slice()).ok().flatten();
+    key.ok_or_else(|| format!("{} holds no private key in PEM", path.display()))
+}
+
 /// Reads a chain and its key, and checks that they belong together; with the response of an OCSP responder to send
 /// with them, if there is one.
 ///
 /// # Errors
 /// When a file cannot be read, holds nothing usable, or does not fit the other; the error names the file.
 pub fn chain_and_key(cert: &Path, key: &Path, ocsp: Option<&Path>) -> Result<Arc<CertifiedKey>, String> {
-    let (chain, bytes) = match (certificates(cert), pem(key)) {
-        (Ok(chain), Ok(bytes)) => (chain, bytes),
+    let (chain, key_der) = match (certificates(cert), private_key(key)) {
+        (Ok(chain), Ok(key_der)) => (chain, key_der),
         (Err(one), Err(other)) if one != other => return Err(format!("{one}; {other}")),
         (Err(why), _) | (_, Err(why)) => return Err(why),
     };
-    let key_der: PrivateKeyDer<'static> = rustls_pemfile::private_key(&mut bytes.as_slice())
-        .ok()
-        .flatten()
-        .ok_or_else(|| format!("{} holds no private key in PEM", key.display()))?;
     let signing = rustls::crypto::ring::sign::any_supported_type(&key_der).map_err(|_| {
         format!("the key in {} is of no supported kind (RSA, ECDSA P-256 or P-384, Ed25519)", key.display())
     })?;

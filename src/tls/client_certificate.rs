@@ -1,13 +1,13 @@
 //! The facts about a client's certificate, read once for each connection.
 
 use std::fmt::Write;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
-use crate::exchange::{AlternativeName, PeerCertificate};
+use crate::exchange::PeerCertificate;
 
 /// The most alternative names that are kept of a certificate.
 const MAX_NAMES: usize = 100;
@@ -47,18 +47,19 @@ fn is_plain(text: &str) -> bool {
     !text.is_empty() && !text.chars().any(char::is_control)
 }
 
-fn alternative_name(name: &GeneralName<'_>) -> Option<AlternativeName> {
-    match name {
-        GeneralName::DNSName(name) if is_plain(name) => Some(AlternativeName::Dns(name.to_ascii_lowercase())),
-        GeneralName::RFC822Name(name) if is_plain(name) => Some(AlternativeName::Email((*name).to_owned())),
-        GeneralName::URI(name) if is_plain(name) => Some(AlternativeName::Uri((*name).to_owned())),
-        GeneralName::IPAddress(octets) => match octets.len() {
-            4 => <[u8; 4]>::try_from(*octets).ok().map(|octets| AlternativeName::Ip(Ipv4Addr::from(octets).into())),
-            16 => <[u8; 16]>::try_from(*octets).ok().map(|octets| AlternativeName::Ip(Ipv6Addr::from(octets).into())),
-            _ => None,
-        },
-        _ => None,
-    }
+fn alternative_name(name: &GeneralName<'_>) -> Option<Box<str>> {
+    let text = match name {
+        GeneralName::DNSName(name) if is_plain(name) => format!("DNS:{}", name.to_ascii_lowercase()),
+        GeneralName::RFC822Name(name) if is_plain(name) => format!("email:{name}"),
+        GeneralName::URI(name) if is_plain(name) => format!("URI:{name}"),
+        GeneralName::IPAddress(octets) => {
+            let v4 = <[u8; 4]>::try_from(*octets).ok().map(IpAddr::from);
+            let address = v4.or_else(|| <[u8; 16]>::try_from(*octets).ok().map(IpAddr::from))?;
+            format!("IP:{address}")
+        }
+        _ => return None,
+    };
+    Some(text.into())
 }
 
 /// Returns a name as text (RFC 4514): the last part first, with what has a meaning there escaped.

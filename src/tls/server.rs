@@ -8,6 +8,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, ServerConfig};
 
 use super::Tickets;
+use super::acme_certificate::ACME_PROTOCOL;
 use super::certificate_table::CertificateTable;
 use super::client_verification::ClientVerification;
 use super::suites::{provider_with, versions};
@@ -24,6 +25,32 @@ impl ResolvesServerCert for CertificateResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.0.load().find(hello.server_name(), hello.signature_schemes())
     }
+}
+
+/// Presents the certificates of challenges.
+struct ChallengeResolver(Arc<ArcSwap<CertificateTable>>);
+
+impl std::fmt::Debug for ChallengeResolver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ChallengeResolver")
+    }
+}
+
+impl ResolvesServerCert for ChallengeResolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.load().challenge(hello.server_name()?)
+    }
+}
+
+/// Returns the configuration for the challenge TLS-ALPN-01 (RFC 8737): it has no settings of the listener and requests
+/// no client certificate, and nothing is served after its handshake.
+pub fn challenge_config(table: Arc<ArcSwap<CertificateTable>>) -> Arc<ServerConfig> {
+    super::install_provider();
+    let resolver = Arc::new(ChallengeResolver(table));
+    let mut config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(resolver);
+    config.alpn_protocols = vec![ACME_PROTOCOL.to_vec()];
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    Arc::new(config)
 }
 
 /// The TLS settings of a listener, or of some of its hosts.

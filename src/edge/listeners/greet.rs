@@ -9,6 +9,7 @@ use std::time::Duration;
 use pingora::protocols::Stream;
 use rustls::server::Acceptor;
 use rustls::{HandshakeKind, ProtocolVersion};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 
@@ -20,7 +21,7 @@ use super::service::{HttpService, TlsService};
 use super::{http1, http2};
 use crate::exchange::{Client, ConnectionFacts, ProxyFacts, TlsFacts};
 use crate::telemetry::metrics::METRICS;
-use crate::tls::{TlsStream, peer_certificate};
+use crate::tls::{ACME_PROTOCOL, TlsStream, peer_certificate};
 
 /// Serves a connection that was just accepted.
 pub fn begin(
@@ -103,7 +104,8 @@ async fn accept_tls(
     let (http1, http2) = **service.protocols.load();
     let header_time = service.limits().header_time;
     match tokio::time::timeout(header_time, handshake(stream, tls)).await {
-        Ok(Ok((stream, facts))) => {
+        Ok(Ok(None)) => {}
+        Ok(Ok(Some((stream, facts)))) => {
             let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2") || (http2 && !http1);
             connection.set_client(Client::new(peer, ConnectionFacts { tls: Some(facts), proxy }));
             connection.await_head(header_time);
@@ -118,9 +120,17 @@ async fn accept_tls(
     None
 }
 
-/// Does the handshake by the settings of the host that the client requests.
-async fn handshake(stream: TcpStream, tls: &TlsService) -> io::Result<(TlsStream<TcpStream>, TlsFacts)> {
+/// Does the handshake by the settings of the host that the client requests. Returns `None` after the challenge of an
+/// ACME server, which is over with it.
+async fn handshake(stream: TcpStream, tls: &TlsService) -> io::Result<Option<(TlsStream<TcpStream>, TlsFacts)>> {
     let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    if let Some(challenges) = &tls.challenges
+        && hello.client_hello().alpn().is_some_and(|mut protocols| protocols.by_ref().eq([ACME_PROTOCOL]))
+    {
+        let mut stream = hello.into_stream(Arc::clone(challenges)).await?;
+        let _ = stream.shutdown().await;
+        return Ok(None);
+    }
     let (settings, config) = tls.of_host(hello.client_hello().server_name());
     let stream = hello.into_stream(Arc::clone(config)).await?;
     let session = stream.get_ref().1;
@@ -139,7 +149,7 @@ async fn handshake(stream: TcpStream, tls: &TlsService) -> io::Result<(TlsStream
         certificate,
         client_policy: settings.client.as_ref().map(|client| client.policy),
     };
-    Ok((stream, facts))
+    Ok(Some((stream, facts)))
 }
 
 /// Peeks whether an HTTP/2 preface (RFC 9113, section 3.4) comes.

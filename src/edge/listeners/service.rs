@@ -13,7 +13,10 @@ use rustls::ServerConfig;
 use super::connection::Connections;
 use super::drain::Drain;
 use crate::snapshot::{Current, HttpListener, Limits, ListenerSpec};
-use crate::tls::{CertificateTable, HostGroup, ServerSettings, TicketKeys, Tickets, TlsHosts, server_config};
+use crate::tls::{
+    CertificateSource, CertificateTable, HostGroup, ServerSettings, TicketKeys, Tickets, TlsHosts, challenge_config,
+    server_config,
+};
 
 /// The work on one request. It resolves to the connection if another request may follow on it.
 pub type RequestWork<'w> = Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'w>>;
@@ -79,6 +82,8 @@ pub struct TlsService {
     hosts: TlsHosts,
     /// For each group of hosts its configuration.
     configs: Vec<Arc<ServerConfig>>,
+    /// The configuration for challenges, if certificates are obtained by ACME.
+    pub challenges: Option<Arc<ServerConfig>>,
 }
 
 impl TlsService {
@@ -139,7 +144,10 @@ impl HttpService {
         self.certificates.store(Arc::new(CertificateTable::new(&tls.certificates)));
         let before = self.tls.load_full();
         let configs = tls.hosts.groups().iter().map(|group| self.config_of(group, name, before.as_deref())).collect();
-        self.tls.store(Some(Arc::new(TlsService { hosts: tls.hosts.clone(), configs })));
+        let is_obtained = |source: &CertificateSource| matches!(source, CertificateSource::Acme(_));
+        let challenges =
+            tls.certificates.iter().any(is_obtained).then(|| challenge_config(Arc::clone(&self.certificates)));
+        self.tls.store(Some(Arc::new(TlsService { hosts: tls.hosts.clone(), configs, challenges })));
     }
 
     /// Returns the configuration for a group of hosts. Where its settings are as before it is the one from before, with

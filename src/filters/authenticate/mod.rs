@@ -8,6 +8,7 @@ mod claims;
 pub mod introspection;
 pub mod jwt;
 mod members;
+pub mod mtls;
 mod token_places;
 
 use std::sync::Arc;

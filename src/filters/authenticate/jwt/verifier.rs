@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::{AlgorithmName, Audience, Config};
 use crate::exchange::Claims;
-use crate::filters::authenticate::claims::{ClaimRules, Verified};
 use crate::filters::CompileContext;
+use crate::filters::authenticate::claims::{ClaimRules, Verified};
 use crate::live::{KeySet, KeyStore, KeyStoreShape, VerifiedTokens, VerifyingKey, consumer_digest};
 use crate::notation::{KeySetSource, KeySource};
 use crate::tls::{FileVersion, MAX_MATERIAL, read_file};
