@@ -23,6 +23,8 @@ mod authorization;
 mod basic;
 #[path = "gateway/cases.rs"]
 mod cases;
+#[path = "gateway/client_certificates.rs"]
+mod client_certificates;
 #[path = "gateway/configuration.rs"]
 mod configuration;
 #[path = "gateway/connecting.rs"]
@@ -77,6 +79,8 @@ mod listeners;
 mod log_formats;
 #[path = "gateway/metrics.rs"]
 mod metrics;
+#[path = "gateway/mtls.rs"]
+mod mtls;
 #[path = "gateway/oidc.rs"]
 mod oidc;
 #[path = "gateway/operators.rs"]
@@ -85,6 +89,8 @@ mod operators;
 mod payload;
 #[path = "gateway/process.rs"]
 mod process;
+#[path = "gateway/proxy_protocol.rs"]
+mod proxy_protocol;
 #[path = "gateway/query_keys.rs"]
 mod query_keys;
 #[path = "gateway/quotas.rs"]
@@ -117,6 +123,8 @@ mod target_tls;
 mod telemetry;
 #[path = "gateway/tls.rs"]
 mod tls;
+#[path = "gateway/tls_settings.rs"]
+mod tls_settings;
 #[path = "gateway/tracing.rs"]
 mod tracing;
 #[path = "gateway/upgrade.rs"]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Method;
-use http::header::{ALLOW, CONTENT_LENGTH, HeaderValue};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
@@ -23,7 +23,19 @@ use crate::snapshot::Route;
 impl Gateway {
     /// Routes a request. Returns true when it has been responded to.
     pub(super) async fn route(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        if let Err(rejection) = self.decide(session, ctx).await {
+        let taken = self.intake(session, ctx);
+        if taken.is_ok()
+            && let Some(response) = challenge_response(session.req_header(), ctx)
+        {
+            let headers = [(CONTENT_TYPE, HeaderValue::from_static("text/plain"))];
+            Box::pin(self.respond(session, ctx, Reason::Responded, 200, &headers, response.into())).await?;
+            return Ok(true);
+        }
+        let decided = match taken {
+            Ok(()) => self.decide(session, ctx).await,
+            rejected => rejected,
+        };
+        if let Err(rejection) = decided {
             Box::pin(self.reject(session, &rejection, ctx)).await?;
             return Ok(true);
         }
@@ -52,7 +64,6 @@ impl Gateway {
     }
 
     async fn decide(&self, session: &mut Session, ctx: &mut Context) -> Result<(), Box<Rejection>> {
-        self.intake(session, ctx)?;
         if is_asterisk(session.req_header()) {
             return Ok(());
         }
@@ -136,6 +147,13 @@ impl Gateway {
         }
         Ok(())
     }
+}
+
+/// Returns the response to a challenge of an ACME server (RFC 8555, section 8.3). It comes before every route, whatever
+/// that requires; a token that is not the gateway's own is left to the routes.
+fn challenge_response(request: &RequestHeader, ctx: &Context) -> Option<String> {
+    let acme = ctx.serving.snapshot.acme.as_ref()?;
+    acme.response(request.uri.path().strip_prefix("/.well-known/acme-challenge/")?)
 }
 
 /// Rejects a path that the target may read differently from the gateway, as far as the route says so; and in any case

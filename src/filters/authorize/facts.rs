@@ -87,7 +87,7 @@ impl<'r> RequestFacts<'r> {
 
 impl Facts for RequestFacts<'_> {
     fn fact(&self, name: &str) -> Option<Fact<'_>> {
-        let tls = self.exchange.peer.tls.as_deref();
+        let tls = self.exchange.peer.tls();
         // Monday is 1 (ISO 8601); the first day of 1970 was a Thursday.
         let seconds = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
         Some(match name {
