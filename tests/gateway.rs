@@ -17,6 +17,8 @@ mod adversarial;
 mod answers;
 #[path = "gateway/authentication.rs"]
 mod authentication;
+#[path = "gateway/authorization.rs"]
+mod authorization;
 #[path = "gateway/basic.rs"]
 mod basic;
 #[path = "gateway/cases.rs"]
@@ -97,6 +99,8 @@ mod reload_reports;
 mod resilience;
 #[path = "gateway/room.rs"]
 mod room;
+#[path = "gateway/signatures.rs"]
+mod signatures;
 #[path = "gateway/sizes.rs"]
 mod sizes;
 #[path = "gateway/streams.rs"]

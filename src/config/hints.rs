@@ -198,6 +198,13 @@ const KEYS: &[Hint] = &[
         &["ratelimit", "rate-limiting", "rate-limit", "limit_req", "limit", "throttle"],
         "write `rate_limit: {limit: 100/s}`",
     ),
+    (
+        "filters",
+        &["waf", "modsecurity", "crs", "bot_detection"],
+        "write `guard: {}`, first with `enforce: false` beside it",
+    ),
+    ("filters", &["xsrf", "csrf_protection"], "write `csrf: {}`"),
+    ("filters", &["helmet", "secure_headers", "hsts"], "write `security_headers: {}`"),
     ("filters", &["gzip", "compression", "brotli", "encode"], "write `compress: {}`"),
     (
         "filters",

@@ -85,6 +85,11 @@ reasons! {
     /// Too many files are being read.
     FilesOverloaded: "files_overloaded", 503, "Too many files are being read", grpc 14, proxy None;
 
+    /// The request looks like an attack.
+    AttackDetected: "attack_detected", 403, "This request is not accepted", grpc 7, proxy None;
+    /// A page of another site made the browser send the request.
+    CrossSite: "cross_site", 403, "Requests of other sites are not accepted", grpc 7, proxy None;
+
     /// There is no token.
     TokenMissing: "token_missing", 401, "A token is required", grpc 16, proxy None;
     /// The token is not acceptable.
@@ -111,6 +116,10 @@ reasons! {
     ApiKeyMissing: "api_key_missing", 401, "An API key is required", grpc 16, proxy None;
     /// The API key belongs to no consumer.
     ApiKeyInvalid: "api_key_invalid", 401, "The API key is not acceptable", grpc 16, proxy None;
+    /// There is no signature.
+    SignatureMissing: "signature_missing", 401, "A signature is required", grpc 16, proxy None;
+    /// The signature is not acceptable, or the body is not the one that was signed.
+    SignatureInvalid: "signature_invalid", 401, "The signature is not acceptable", grpc 16, proxy None;
     /// There is no name and password.
     PasswordMissing: "password_missing", 401, "A name and a password are required", grpc 16, proxy None;
     /// The password is wrong, or the name belongs to no consumer.
@@ -119,6 +128,11 @@ reasons! {
     AuthOverloaded: "auth_overloaded", 503, "Too many callers are being authenticated", grpc 14, proxy None;
     /// Credentials cannot be verified at present: the keys, or the server that is called about them, are not available.
     AuthUnavailable: "auth_unavailable", 503, "Authentication is not possible at the moment", grpc 14, proxy None;
+
+    /// Nobody has been identified, and the route is not for everyone.
+    IdentityMissing: "identity_missing", 401, "The caller has to be identified", grpc 16, proxy None;
+    /// The caller is known, and not allowed to do this.
+    Forbidden: "forbidden", 403, "This is not allowed", grpc 7, proxy None;
 
     /// The request exceeds a rate limit.
     RateLimited: "rate_limited", 429, "Too many requests", grpc 8, proxy None;

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, ETAG, HeaderName, HeaderValue, SET_COOKIE};
+use http::header::{
+    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, ETAG, HeaderName, HeaderValue, SET_COOKIE, WWW_AUTHENTICATE,
+};
 use pingora::http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
@@ -115,11 +117,21 @@ impl Chain {
             } else {
                 filter.on_request(request, exchange, Slot { memories, index }).await
             };
-            if verdict.is_err() {
-                self.enforce(index, verdict, exchange)?;
+            if let Err(rejection) = verdict {
+                self.enforce(index, Err(self.challenge(rejection)), exchange)?;
             }
         }
         Ok(())
+    }
+
+    /// Adds to a rejection for want of an identity how one can be proven: a 401 has a challenge (RFC 9110, section
+    /// 15.5.2), and only authenticators know theirs.
+    fn challenge(&self, mut rejection: Box<Rejection>) -> Box<Rejection> {
+        if rejection.reason == Reason::IdentityMissing {
+            let challenges = self.filters.iter().flat_map(|filter| filter.challenges());
+            rejection.headers.extend(challenges.map(|challenge| (WWW_AUTHENTICATE, challenge)));
+        }
+        rejection
     }
 
     /// Lets pages of other origins read the rejection that follows.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::{Authenticated, CompileContext, Unauthenticated};
@@ -132,6 +132,12 @@ pub trait HttpFilter: Sized {
     /// Returns the edits that remove every credential that it reads, for authenticators: one that was not accepted does
     /// not go on beside another that was.
     fn credentials(&self) -> Vec<Edit> {
+        Vec::new()
+    }
+
+    /// Returns the challenges of an authenticator (RFC 9110, section 11.6.1), for a request that went on without an
+    /// identity and needs one.
+    fn challenges(&self) -> Vec<HeaderValue> {
         Vec::new()
     }
 

@@ -4,11 +4,14 @@
 //! run in the order of the configuration. On responses they run in reverse.
 
 mod authenticate;
+mod authorize;
 mod chain;
 mod compress;
 mod consumers;
 mod context;
 mod cors;
+mod csrf;
+mod guard;
 mod headers;
 mod hooks;
 mod json;
@@ -16,6 +19,7 @@ mod json_limits;
 mod mask_fields;
 mod rate_limit;
 mod rename_fields;
+mod security_headers;
 mod strip_fields;
 #[cfg(test)]
 mod test_kit;
@@ -114,6 +118,11 @@ macro_rules! filters {
                 match self { $(Self::$variant(filter) => filter.credentials(),)* }
             }
 
+            /// Returns the challenges of the filter, if it authenticates.
+            pub fn challenges(&self) -> Vec<http::HeaderValue> {
+                match self { $(Self::$variant(filter) => filter.challenges(),)* }
+            }
+
             fn edits(&self) -> Option<&std::sync::Arc<[crate::exchange::Edit]>> {
                 match self { $(Self::$variant(filter) => filter.edits(),)* }
             }
@@ -165,6 +174,10 @@ macro_rules! filters {
 filters! {
     /// Lets pages of other origins read responses.
     Cors = "cors": cors;
+    /// Rejects what looks like an attack.
+    Guard = "guard": guard;
+    /// Rejects requests that pages of other sites make browsers send.
+    Csrf = "csrf": csrf;
     /// Requires a JSON Web Token.
     Jwt = "jwt": authenticate::jwt;
     /// Requires a token that its authorization server knows.
@@ -177,16 +190,24 @@ filters! {
     ApiKey = "api_key": authenticate::api_key;
     /// Requires a name and a password.
     Basic = "basic": authenticate::basic;
+    /// Requires a signature of AWS's form.
+    Hmac = "hmac": authenticate::hmac;
+    /// Requires an HTTP message signature.
+    HttpSignature = "http_signature": authenticate::http_signature;
     /// Requires the credentials of any one of several authenticators.
     AnyOf = "any_of": authenticate::any_of;
     /// Requires the credentials of every one of several authenticators.
     AllOf = "all_of": authenticate::all_of;
+    /// Decides what a caller may do.
+    Authorize = "authorize": authorize;
     /// Limits requests, exactly.
     RateLimit = "rate_limit": rate_limit;
     /// Limits the shape of JSON request bodies.
     JsonLimits = "json_limits": json_limits;
     /// Sets, adds and removes headers.
     Headers = "headers": headers;
+    /// Sets headers by which browsers protect pages.
+    SecurityHeaders = "security_headers": security_headers;
     /// Removes members from JSON responses.
     StripFields = "strip_fields": strip_fields;
     /// Renames members of JSON responses.
@@ -204,6 +225,8 @@ pub enum ConsumerUse {
     Limit,
     /// It writes it, or a claim, into a header.
     Header,
+    /// It decides by it.
+    Authorize,
 }
 
 impl FilterConfig {
@@ -216,6 +239,7 @@ impl FilterConfig {
     pub fn consumer_use(&self) -> Option<ConsumerUse> {
         match self {
             Self::RateLimit(limit) if limit.by.has_consumer() => Some(ConsumerUse::Limit),
+            Self::Authorize(rules) if rules.needs_identity() => Some(ConsumerUse::Authorize),
             Self::Headers(headers) if headers.names_caller() => Some(ConsumerUse::Header),
             _ => None,
         }

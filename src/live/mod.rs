@@ -10,6 +10,7 @@ mod introspected;
 mod jwks;
 mod keys;
 mod maintained;
+mod nonces;
 mod passwords;
 mod pools;
 mod provider;
@@ -18,33 +19,38 @@ mod secrets;
 mod sessions;
 mod shelf;
 mod verified;
+mod watched;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::clients::{HttpClient, HttpClientSettings};
+use crate::rules::identity::{Countries, Networks};
 use crate::tls::TicketKeys;
 use crate::upstreams::{Pool, PoolShape, Sessions};
 
 pub use buckets::Buckets;
 pub use consumers::{
-    Account, AllowanceConfig, ChangeError, ConsumerConfig, ConsumerFile, ConsumerTable, KnownKey, consumer_digest,
-    key_id,
+    Account, AllowanceConfig, ChangeError, ConsumerConfig, ConsumerFile, ConsumerTable, HmacKey, KnownKey, SigningKey,
+    consumer_digest, key_id,
 };
 pub use heritable::{HandoverPart, Heritable};
 pub use introspected::{IntrospectedToken, IntrospectedTokens, IntrospectionError, IntrospectionResult};
 pub use jwks::{VerifyingKey, parse_jwks};
 pub use keys::{KeySet, KeyStore, KeyStoreShape};
 pub use maintained::Maintained;
+pub use nonces::{NonceUse, Nonces};
 pub use passwords::{PasswordVerdict, Passwords};
 pub use provider::ProviderMetadata;
 pub use refreshed::{RefreshResult, RefreshedSessions};
 pub use verified::VerifiedTokens;
+pub use watched::WatchedFile;
 
 use keys::KeyStores;
 use pools::Pools;
 use secrets::Secrets;
 use shelf::Shelf;
+use watched::WatchedFiles;
 
 /// The state that outlives a configuration.
 #[derive(Debug, Default)]
@@ -59,6 +65,11 @@ pub struct Live {
     consumers: Shelf<PathBuf, ConsumerFile>,
     secrets: Secrets,
     passwords: Arc<Passwords>,
+    /// Lists of networks and databases of countries by their paths.
+    networks: WatchedFiles<Networks>,
+    countries: WatchedFiles<Countries>,
+    /// Nonces of signatures by the place of their filter.
+    nonces: Shelf<String, Nonces>,
     /// The clients of calls, with their connections and breakers.
     clients: Shelf<HttpClientSettings, HttpClient>,
     /// Tokens by the identity of the settings of their filter.
@@ -96,6 +107,27 @@ impl Live {
     /// Returns the verification of passwords.
     pub fn passwords(&self) -> Arc<Passwords> {
         Arc::clone(&self.passwords)
+    }
+
+    /// Returns the nonces of the filter that is written at that place.
+    pub fn nonces(&self, place: &str) -> Arc<Nonces> {
+        self.nonces.get_or(&place.to_owned(), || Arc::new(Nonces::default()))
+    }
+
+    /// Returns the list of networks in that file.
+    ///
+    /// # Errors
+    /// Returns why it cannot be read.
+    pub fn networks(&self, path: &Path) -> Result<Arc<WatchedFile<Networks>>, String> {
+        self.networks.at(path)
+    }
+
+    /// Returns the database of countries in that file.
+    ///
+    /// # Errors
+    /// Returns why it cannot be read.
+    pub fn countries(&self, path: &Path) -> Result<Arc<WatchedFile<Countries>>, String> {
+        self.countries.at(path)
     }
 
     /// Returns the client of those settings.

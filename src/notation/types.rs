@@ -37,6 +37,27 @@ text_type!(
     }
 );
 
+/// Networks, or the file that lists them.
+#[derive(Clone, Debug)]
+pub enum NetworkSource {
+    /// One network.
+    Network(ipnet::IpNet),
+    /// A file with one network a line, read again when it changes.
+    File(PathBuf),
+}
+
+text_type!(
+    /// A network, an address, or a file with one of them a line, which is read again when it changes: `10.0.0.0/8`,
+    /// `192.0.2.7`, `file:denied.txt`.
+    Networks(NetworkSource), "networks", ["10.0.0.0/8", "file:denied.txt"], |text| match text.strip_prefix("file:") {
+        Some("") => Err("a path after file:".to_owned()),
+        Some(path) => Ok(NetworkSource::File(path.into())),
+        None => text.parse::<Network>().map(|network| NetworkSource::Network(network.0)).map_err(|wanted| {
+            format!("{wanted}, or file: and the path of a list")
+        }),
+    }
+);
+
 text_type!(
     /// A host to match: `api.example.com`, `*.example.com` (any depth), `*`.
     Host(HostPattern), "host-pattern", ["api.example.com", "*.example.com"], str::parse

@@ -6,6 +6,7 @@
 pub mod browser;
 pub mod client;
 pub mod gateway;
+pub mod mmdb;
 pub mod page;
 pub mod scenario;
 pub mod target;

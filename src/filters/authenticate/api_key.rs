@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use smallvec::{SmallVec, smallvec};
 
-use super::{Authenticated, Unauthenticated};
+use super::{Authenticated, Unauthenticated, challenges_of};
 use crate::exchange::{Edit, Exchange, Identity, Reason, Rejection};
 use crate::filters::{CompileContext, Consumers, HttpFilter, Stage};
 use crate::notation::{Header, SecretParameter};
@@ -81,6 +81,10 @@ impl HttpFilter for Filter {
     fn credentials(&self) -> Vec<Edit> {
         let query = self.query.iter().map(|name| Edit::RemoveParameter(name.as_str().into()));
         [Edit::Remove(self.header.clone())].into_iter().chain(query).collect()
+    }
+
+    fn challenges(&self) -> Vec<HeaderValue> {
+        challenges_of(&self.challenge(Reason::ApiKeyMissing))
     }
 
     fn edits(&self) -> Option<&Arc<[Edit]>> {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::header::{AUTHORIZATION, HeaderName};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -19,7 +19,7 @@ use smallvec::smallvec;
 use super::claims::ClaimRules;
 use super::client_auth::ClientAuth;
 use super::token_places::{TokenPlaces, challenge, scope_challenge};
-use super::{Authenticated, Unauthenticated};
+use super::{Authenticated, Unauthenticated, challenges_of};
 use crate::clients::CallConfig;
 use crate::exchange::{Claims, Edit, Exchange, Reason};
 use crate::filters::{CompileContext, HttpFilter, Stage};
@@ -160,6 +160,10 @@ impl HttpFilter for Filter {
 
     fn credentials(&self) -> Vec<Edit> {
         self.places.credentials()
+    }
+
+    fn challenges(&self) -> Vec<HeaderValue> {
+        challenges_of(&challenge(Reason::TokenMissing, None))
     }
 
     fn edits(&self) -> Option<&Arc<[Edit]>> {

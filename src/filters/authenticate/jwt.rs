@@ -8,14 +8,14 @@ mod verifier;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, HeaderName};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use smallvec::smallvec;
 
 use super::token_places::{TokenPlaces, challenge};
-use super::{Authenticated, Unauthenticated};
+use super::{Authenticated, Unauthenticated, challenges_of};
 use crate::exchange::{Edit, Exchange, Reason};
 use crate::filters::{CompileContext, HttpFilter, Stage};
 use crate::notation::{Duration, File, Header, KeySource, Secret, SecretParameter};
@@ -153,6 +153,10 @@ impl HttpFilter for Filter {
 
     fn credentials(&self) -> Vec<Edit> {
         self.places.credentials()
+    }
+
+    fn challenges(&self) -> Vec<HeaderValue> {
+        challenges_of(&challenge(Reason::TokenMissing, None))
     }
 
     fn edits(&self) -> Option<&Arc<[Edit]>> {

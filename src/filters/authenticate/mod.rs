@@ -7,6 +7,8 @@ pub mod basic;
 mod claims;
 mod client_auth;
 pub mod forward_auth;
+pub mod hmac;
+pub mod http_signature;
 pub mod introspection;
 pub mod jwt;
 mod members;
@@ -110,4 +112,10 @@ impl Unauthenticated {
     fn challenges(&self) -> impl Iterator<Item = &HeaderValue> {
         self.rejection.headers.iter().filter(|(name, _)| *name == WWW_AUTHENTICATE).map(|(_, value)| value)
     }
+}
+
+/// Returns the challenges of a rejection.
+fn challenges_of(rejection: &Rejection) -> Vec<HeaderValue> {
+    let headers = rejection.headers.iter().filter(|(name, _)| *name == WWW_AUTHENTICATE);
+    headers.map(|(_, value)| value.clone()).collect()
 }
