@@ -77,6 +77,8 @@ mod log_formats;
 mod metrics;
 #[path = "gateway/oidc.rs"]
 mod oidc;
+#[path = "gateway/oidc_sessions.rs"]
+mod oidc_sessions;
 #[path = "gateway/operators.rs"]
 mod operators;
 #[path = "gateway/payload.rs"]
