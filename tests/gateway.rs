@@ -67,6 +67,8 @@ mod interim;
 mod introspection;
 #[path = "gateway/key_sets.rs"]
 mod key_sets;
+#[path = "gateway/limit_filters.rs"]
+mod limit_filters;
 #[path = "gateway/limits.rs"]
 mod limits;
 #[path = "gateway/listeners.rs"]
@@ -87,6 +89,8 @@ mod payload;
 mod process;
 #[path = "gateway/query_keys.rs"]
 mod query_keys;
+#[path = "gateway/quotas.rs"]
+mod quotas;
 #[path = "gateway/readiness.rs"]
 mod readiness;
 #[path = "gateway/references.rs"]

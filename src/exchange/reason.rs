@@ -136,6 +136,16 @@ reasons! {
 
     /// The request exceeds a rate limit.
     RateLimited: "rate_limited", 429, "Too many requests", grpc 8, proxy None;
+    /// The request exceeds a quota of the calendar.
+    QuotaExceeded: "quota_exceeded", 429, "The quota is used up", grpc 8, proxy None;
+    /// The counts of a quota cannot be written.
+    QuotaUnavailable: "quota_unavailable", 503, "Quotas cannot be counted at the moment", grpc 14, proxy None;
+    /// As many requests are under way as a limit of concurrency allows.
+    ConcurrencyLimited: "concurrency_limited", 429, "Too many requests at a time", grpc 8, proxy None;
+    /// As many requests are under way as the route allows.
+    RouteFull: "route_full", 503, "Too many requests are under way here", grpc 14, proxy None;
+    /// As many requests wait as a throttle allows, or the request would wait for too long.
+    ThrottleFull: "throttle_full", 429, "Too many requests are waiting", grpc 8, proxy None;
     /// The request exceeds the coarse limit of its address.
     Shielded: "shielded", 429, "Too many requests from this address", grpc 8, proxy None;
     /// The request body exceeds its limit.

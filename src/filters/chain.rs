@@ -30,11 +30,20 @@ pub struct Chain {
     enforced: Vec<bool>,
     /// How many bytes of a request body filters need whole.
     request_body: Option<u64>,
+    /// Whether a filter may wait for a long time.
+    may_wait: bool,
 }
 
 /// The memories of the filters of a chain for one request. Most filters remember nothing, and cost nothing.
 #[derive(Debug, Default)]
 pub struct Memories(SmallVec<[(usize, Memory); 1]>);
+
+impl Memories {
+    /// Forgets all: the response ends, and what was held for it is free before the client knows.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
 
 /// The place of one filter's memory.
 pub(super) struct Slot<'m> {
@@ -61,7 +70,8 @@ impl Chain {
         filters.sort_by_key(|(filter, _)| filter.stage());
         let (filters, enforced): (Vec<Arc<Filter>>, Vec<bool>) = filters.into_iter().unzip();
         let most = |filter: &Arc<Filter>| if let Needs::RequestBody(most) = filter.needs() { Some(most) } else { None };
-        Self { request_body: filters.iter().filter_map(most).min(), filters, enforced }
+        let may_wait = filters.iter().any(|filter| filter.may_wait());
+        Self { request_body: filters.iter().filter_map(most).min(), may_wait, filters, enforced }
     }
 
     /// Returns whether requests that the filter at that place rejects are rejected, and not only counted.
@@ -89,6 +99,11 @@ impl Chain {
     /// Returns whether the chain has a filter of that stage.
     pub fn has(&self, stage: Stage) -> bool {
         self.filters.iter().any(|filter| filter.stage() == stage)
+    }
+
+    /// Returns whether the decision on a request may take a long time.
+    pub fn may_wait(&self) -> bool {
+        self.may_wait
     }
 
     /// Returns how many bytes of a request body the chain needs whole, if it does.

@@ -141,6 +141,11 @@ pub trait HttpFilter: Sized {
         Vec::new()
     }
 
+    /// Returns whether [`Self::on_request`] may wait for a long time: the client's presence is watched then.
+    fn may_wait(&self) -> bool {
+        false
+    }
+
     /// Authenticates a request. Filters of [`Stage::Authenticate`] implement this, and no other hook of requests.
     ///
     /// # Errors

@@ -5,8 +5,10 @@
 
 mod authenticate;
 mod authorize;
+mod bandwidth;
 mod chain;
 mod compress;
+mod concurrency;
 mod consumers;
 mod context;
 mod cors;
@@ -16,13 +18,16 @@ mod headers;
 mod hooks;
 mod json;
 mod json_limits;
+mod limit_keys;
 mod mask_fields;
+mod quota;
 mod rate_limit;
 mod rename_fields;
 mod security_headers;
 mod strip_fields;
 #[cfg(test)]
 mod test_kit;
+mod throttle;
 
 use http::HeaderName;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -111,6 +116,11 @@ macro_rules! filters {
             /// Returns what the filter needs besides the heads.
             pub fn needs(&self) -> Needs {
                 match self { $(Self::$variant(filter) => filter.needs(),)* }
+            }
+
+            /// Returns whether the filter may wait for a long time.
+            pub fn may_wait(&self) -> bool {
+                match self { $(Self::$variant(filter) => filter.may_wait(),)* }
             }
 
             /// Returns the edits that remove every credential that the filter reads.
@@ -202,6 +212,14 @@ filters! {
     Authorize = "authorize": authorize;
     /// Limits requests, exactly.
     RateLimit = "rate_limit": rate_limit;
+    /// Limits requests in windows of the calendar, durably.
+    Quota = "quota": quota;
+    /// Limits the requests that are under way at a time.
+    Concurrency = "concurrency": concurrency;
+    /// Delays requests beyond a rate.
+    Throttle = "throttle": throttle;
+    /// Limits the bytes per second of bodies.
+    Bandwidth = "bandwidth": bandwidth;
     /// Limits the shape of JSON request bodies.
     JsonLimits = "json_limits": json_limits;
     /// Sets, adds and removes headers.
@@ -232,14 +250,33 @@ pub enum ConsumerUse {
 impl FilterConfig {
     /// Returns the limit of requests as a text, if the filter is one.
     pub fn limit(&self) -> Option<String> {
-        if let Self::RateLimit(limit) = self { Some(limit.to_string()) } else { None }
+        match self {
+            Self::RateLimit(limit) => Some(limit.to_string()),
+            Self::Quota(limit) => Some(limit.to_string()),
+            Self::Concurrency(limit) => Some(limit.to_string()),
+            Self::Throttle(limit) => Some(limit.to_string()),
+            Self::Bandwidth(limit) => Some(limit.to_string()),
+            _ => None,
+        }
+    }
+
+    /// Returns what the filter counts by, if it is a limit.
+    fn counts_by(&self) -> Option<&limit_keys::LimitBy> {
+        match self {
+            Self::RateLimit(limit) => Some(&limit.by),
+            Self::Quota(limit) => Some(&limit.by),
+            Self::Concurrency(limit) => Some(&limit.by),
+            Self::Throttle(limit) => Some(&limit.by),
+            Self::Bandwidth(limit) => limit.by.as_ref(),
+            _ => None,
+        }
     }
 
     /// Returns what the filter uses the request's consumer for, if it does.
     pub fn consumer_use(&self) -> Option<ConsumerUse> {
         match self {
-            Self::RateLimit(limit) if limit.by.has_consumer() => Some(ConsumerUse::Limit),
             Self::Authorize(rules) if rules.needs_identity() => Some(ConsumerUse::Authorize),
+            limit if limit.counts_by().is_some_and(limit_keys::needs_identity) => Some(ConsumerUse::Limit),
             Self::Headers(headers) if headers.names_caller() => Some(ConsumerUse::Header),
             _ => None,
         }

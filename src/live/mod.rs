@@ -4,6 +4,7 @@
 //! is dropped with the last request that uses it.
 
 mod buckets;
+mod buckets_handover;
 mod consumers;
 mod heritable;
 mod introspected;
@@ -11,13 +12,17 @@ mod jwks;
 mod keys;
 mod maintained;
 mod nonces;
+mod pacers;
 mod passwords;
+mod places;
 mod pools;
 mod provider;
+mod quotas;
 mod refreshed;
 mod secrets;
 mod sessions;
 mod shelf;
+mod turns;
 mod verified;
 mod watched;
 
@@ -40,9 +45,13 @@ pub use jwks::{VerifyingKey, parse_jwks};
 pub use keys::{KeySet, KeyStore, KeyStoreShape};
 pub use maintained::Maintained;
 pub use nonces::{NonceUse, Nonces};
+pub use pacers::Pacers;
 pub use passwords::{PasswordVerdict, Passwords};
+pub use places::{Places, TakenPlace};
 pub use provider::ProviderMetadata;
+pub use quotas::{QuotaCounts, QuotaOutcome, QuotaStore};
 pub use refreshed::{RefreshResult, RefreshedSessions};
+pub use turns::{NoTurn, QueueBounds, Turns};
 pub use verified::VerifiedTokens;
 pub use watched::WatchedFile;
 
@@ -58,6 +67,13 @@ pub struct Live {
     pools: Pools,
     /// By the limit's name: its route and place, or a shared name. A limit that a reload changes keeps its counts.
     buckets: Shelf<String, Buckets>,
+    /// Places, turns and paces by the limit's name, likewise.
+    places: Shelf<String, Places>,
+    turns: Shelf<String, Turns>,
+    pacers: Shelf<String, Pacers>,
+    /// The stores of quotas by their folders, and the counts in each by the quota's name.
+    quota_stores: Shelf<PathBuf, QuotaStore>,
+    quotas: Shelf<(PathBuf, String), QuotaCounts>,
     keys: KeyStores,
     /// Sessions by the upstream's name.
     sessions: Shelf<String, Sessions>,
@@ -89,9 +105,38 @@ impl Live {
         self.buckets.get_or(&name.to_owned(), || Arc::new(Buckets::default()))
     }
 
+    /// Returns the places of the limit of concurrency of that name.
+    pub fn places(&self, name: &str) -> Arc<Places> {
+        self.places.get_or(&name.to_owned(), Arc::default)
+    }
+
+    /// Returns the turns of the throttle of that name.
+    pub fn turns(&self, name: &str) -> Arc<Turns> {
+        self.turns.get_or(&name.to_owned(), Arc::default)
+    }
+
+    /// Returns the paces of the limit of bandwidth of that name.
+    pub fn pacers(&self, name: &str) -> Arc<Pacers> {
+        self.pacers.get_or(&name.to_owned(), Arc::default)
+    }
+
     /// Returns the file of consumers at that path.
     pub fn consumers(&self, path: &PathBuf) -> Arc<ConsumerFile> {
         self.consumers.get_or(path, || Arc::new(ConsumerFile::new(path.clone())))
+    }
+
+    /// Returns the counts of the quota of that name, which are kept in that folder.
+    pub fn quota(&self, folder: &PathBuf, name: &str) -> Arc<QuotaCounts> {
+        let store = self.quota_stores.get_or(folder, || QuotaStore::new(folder));
+        self.quotas.get_or(&(folder.clone(), name.to_owned()), || QuotaCounts::new(name, store))
+    }
+
+    /// Gives back what this process holds of quotas, for its successors. Called at its end.
+    pub async fn give_back_quotas(&self) {
+        self.quotas.all().iter().for_each(|(_, counts)| counts.give_back());
+        for (_, store) in self.quota_stores.all() {
+            store.flush().await;
+        }
     }
 
     /// Returns the sessions of an upstream.

@@ -16,6 +16,8 @@ pub fn check_format(format: &str, text: &str) -> Option<Result<(), String>> {
         Size::FORMAT => parses::<Size>(text),
         RateText::FORMAT => parses::<RateText>(text),
         QuotaText::FORMAT => parses::<QuotaText>(text),
+        ByteRate::FORMAT => parses::<ByteRate>(text),
+        UtcOffset::FORMAT => parses::<UtcOffset>(text),
         Timestamp::FORMAT => parses::<Timestamp>(text),
         Network::FORMAT => parses::<Network>(text),
         Networks::FORMAT => parses::<Networks>(text),

@@ -25,6 +25,16 @@ text_type!(
 );
 
 text_type!(
+    /// A number of bytes per second: `64KiB/s`, `1MiB/s`.
+    ByteRate(u64), "byte-rate", ["64KiB/s", "1MiB/s"], units::parse_byte_rate
+);
+
+text_type!(
+    /// The offset of a clock from UTC: `+02:00`, `-05:30`.
+    UtcOffset(i64), "utc-offset", ["+02:00", "-05:30"], units::parse_utc_offset
+);
+
+text_type!(
     /// A number in a calendar window: `5000/day`, `1000000/month`.
     QuotaText(Quota), "quota", ["5000/day", "1000000/month"], str::parse
 );

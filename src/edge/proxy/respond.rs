@@ -68,6 +68,7 @@ impl Gateway {
                 ResponseView { request: session.req_header(), exchange: &ctx.exchange, pattern: None, own: true };
             chain.on_head(&mut response, &view, &mut ctx.memories);
         }
+        ctx.memories.clear();
         let bodiless = session.req_header().method == Method::HEAD || body.is_empty();
         drain_short_rest(session);
         // Sent as tasks: on HTTP/2 Pingora's `write_response_header` loses that the head is the end.
