@@ -168,6 +168,18 @@ const KEYS: &[Hint] = &[
         "write `limit: 100/s`, or /m, /h, /d",
     ),
     ("rate_limit", &["key", "limit_by", "per_client"], "write `by: address`, consumer, route or {header: NAME}"),
+    ("rate_limit", &["policy", "fault_tolerant"], "counts are those of this process: leave it out"),
+    ("rate_limit", &["nodelay", "delay"], "rate_limit never delays; `throttle: {limit: 10/s}` does"),
+    ("rate_limit", &["windows", "limits"], "write `limit: [10/s, 1000/h]`"),
+    ("rate_limit", &["month", "day", "year"], "write `limit: 1000/d`, or `quota: {limit: 1000000/month}`"),
+    ("quota", &["hour", "day", "week", "month", "requests", "period"], "write `limit: 1000000/month`"),
+    ("quota", &["timezone", "time_zone", "tz"], "write `utc_offset: \"+02:00\"`"),
+    ("concurrency", &["max", "connections", "max_connections", "requests", "max_requests"], "write `limit: 10`"),
+    ("throttle", &["rate", "average", "requests"], "write `limit: 10/s`"),
+    ("throttle", &["delay", "timeout", "max_wait"], "write `max_delay: 5s`"),
+    ("bandwidth", &["rate", "limit", "download", "limit_rate"], "write `response: 1MiB/s`"),
+    ("bandwidth", &["upload"], "write `request: 1MiB/s`"),
+    ("bandwidth", &["limit_rate_after", "after"], "write `burst: 64KiB`"),
     ("jwt", &["jwks_uri", "jwks_url", "jwks_file", "keys"], "write `jwks`"),
     ("jwt", &["key", "public_key_file", "cert"], "write `secret`, `public_key` or `jwks`"),
     ("jwt", &["iss"], "write `issuer`"),
@@ -195,8 +207,8 @@ const KEYS: &[Hint] = &[
     ("filters", &["jwt_auth", "jwt-auth", "bearer", "oidc", "openid-connect"], "write `jwt: {…}`"),
     (
         "filters",
-        &["ratelimit", "rate-limiting", "rate-limit", "limit_req", "limit", "throttle"],
-        "write `rate_limit: {limit: 100/s}`",
+        &["ratelimit", "rate-limiting", "rate-limit", "rate_limiting", "local_rate_limit", "limit_req", "limit"],
+        "write `rate_limit: {limit: 100/s}`, or `throttle` where requests beyond it are to wait",
     ),
     (
         "filters",
@@ -225,6 +237,15 @@ const KEYS: &[Hint] = &[
     ("hmac", &["clock_skew", "skew"], "write `max_skew: 5m`"),
     ("http_signature", &["headers", "fields", "covered", "required"], "write `components: […]`"),
     ("http_signature", &["keyid", "id", "key"], "write `key_id`, of a credential in `consumers`"),
+        &["limit_conn", "in_flight_req", "inFlightReq", "max_connections", "admission_control", "limit-conn"],
+        "write `concurrency: {limit: 10}`",
+    ),
+    (
+        "filters",
+        &["limit_rate", "bandwidth_limit", "bwlim", "limit_rate_after"],
+        "write `bandwidth: {response: 1MiB/s}`",
+    ),
+    ("filters", &["quotas", "limit-count", "request_quota"], "write `quota: {limit: 1000000/month}`"),
     (
         "filters",
         &["waf", "modsecurity", "crs", "bot_detection"],
@@ -268,7 +289,10 @@ const WORDS: &[Hint] = &[
     ("min_version", &["TLSv1.2", "tls1.2", "TLS1.2"], "write \"1.2\""),
     ("min_version", &["TLSv1.3", "tls1.3", "TLS1.3"], "write \"1.3\""),
     ("by", &["ip", "client", "client_ip", "remote_addr"], "write address"),
-    ("by", &["user", "key", "api_key"], "write consumer"),
+    ("by", &["user", "key", "api_key", "credential"], "write consumer"),
+    ("by", &["service", "path"], "write route"),
+    ("algorithm", &["fixed_window", "sliding", "sliding_log"], "write sliding_window"),
+    ("algorithm", &["token_bucket", "leaky_bucket"], "write gcra, which is one"),
 ];
 
 /// Returns what to write instead of an unknown key below `place`.

@@ -18,6 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use http::HeaderValue;
+use smallvec::SmallVec;
 
 pub use client::{Client, TlsFacts, address_text};
 pub use edits::{Edit, Edits};
@@ -37,8 +38,8 @@ pub use trace::{Trace, TraceState, tracestate};
 pub struct LimitNote {
     /// `RateLimit-Policy`, the same for every response of a limit.
     pub policy: HeaderValue,
-    /// `RateLimit`.
-    pub state: HeaderValue,
+    /// `RateLimit`, as a text that is in place: it is made for every request.
+    pub state: SmallVec<[u8; 64]>,
     /// The number of further requests that the limit allows now.
     pub remaining: u64,
     /// The limit, what is left of it, and the seconds until all of it is: the numbers of `X-RateLimit-*`.

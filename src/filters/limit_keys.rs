@@ -126,6 +126,34 @@ enum KeyPart {
     },
 }
 
+impl KeyPart {
+    /// Appends the property of a request to its key; `None` where it has none.
+    fn push(&self, key: &mut KeyBytes, request: &RequestHeader, exchange: &Exchange) -> Option<()> {
+        let identity = || exchange.identity.as_ref();
+        match self {
+            Self::Address => return None,
+            Self::Route => key.push(b'r'),
+            Self::Consumer => push(key, b'c', identity()?.name.as_bytes(), false),
+            Self::Plan => push(key, b'p', identity()?.plan()?.as_bytes(), false),
+            Self::Host => push(key, b'H', exchange.host.as_bytes(), false),
+            Self::Header { name, is_secret } => push(key, b'h', request.headers.get(name)?.as_bytes(), *is_secret),
+            // Most cookies that a client can be counted by are secrets.
+            Self::Cookie(name) => push(key, b'k', cookie(&request.headers, name)?, true),
+            Self::Query { name, is_secret } => push(key, b'q', &parameter(request.uri.query(), name)?, *is_secret),
+            Self::Claim(name) => {
+                let found = claim(identity()?.claims.as_deref()?, name)?;
+                push(key, b'j', claim_text(found).as_bytes(), false);
+            }
+            Self::Param { name, paths } => {
+                let path = request.uri.path();
+                let matching = paths.iter().find(|pattern| pattern.matches(path))?;
+                push(key, b'P', matching.value(path, name)?.as_bytes(), false);
+            }
+        }
+        Some(())
+    }
+}
+
 /// The compiled properties of a limit.
 #[derive(Debug)]
 pub struct LimitKeys(Box<[KeyPart]>);
@@ -192,40 +220,7 @@ impl LimitKeys {
     pub fn key(&self, request: &RequestHeader, exchange: &Exchange) -> KeyBytes {
         let mut key = KeyBytes::new();
         for part in &self.0 {
-            let found = match part {
-                KeyPart::Address => None,
-                KeyPart::Route => {
-                    key.push(b'r');
-                    continue;
-                }
-                KeyPart::Consumer => {
-                    exchange.identity.as_ref().map(|identity| push(&mut key, b'c', identity.name.as_bytes(), false))
-                }
-                KeyPart::Plan => {
-                    let plan = exchange.identity.as_ref().and_then(|identity| identity.plan());
-                    plan.map(|plan| push(&mut key, b'p', plan.as_bytes(), false))
-                }
-                KeyPart::Host => Some(push(&mut key, b'H', exchange.host.as_bytes(), false)),
-                KeyPart::Header { name, is_secret } => {
-                    request.headers.get(name).map(|value| push(&mut key, b'h', value.as_bytes(), *is_secret))
-                }
-                // Most cookies that a client can be counted by are secrets.
-                KeyPart::Cookie(name) => cookie(&request.headers, name).map(|value| push(&mut key, b'k', value, true)),
-                KeyPart::Query { name, is_secret } => {
-                    parameter(request.uri.query(), name).map(|value| push(&mut key, b'q', &value, *is_secret))
-                }
-                KeyPart::Claim(name) => exchange.identity.as_ref().and_then(|identity| {
-                    let found = claim(identity.claims.as_deref()?, name)?;
-                    Some(push(&mut key, b'j', claim_text(found).as_bytes(), false))
-                }),
-                KeyPart::Param { name, paths } => {
-                    let path = request.uri.path();
-                    let value = paths.iter().filter(|pattern| pattern.matches(path));
-                    let value = value.filter_map(|pattern| pattern.value(path, name)).next();
-                    value.map(|value| push(&mut key, b'P', value.as_bytes(), false))
-                }
-            };
-            if found.is_none() {
+            if part.push(&mut key, request, exchange).is_none() {
                 push_address(&mut key, exchange.client);
             }
         }
@@ -339,7 +334,9 @@ const LEGACY: [HeaderName; 3] = [
 pub fn write_note(response: &mut ResponseHeader, view: &ResponseView<'_>) {
     let Some(note) = &view.exchange.limit else { return };
     let _ = response.insert_header(RATELIMIT_POLICY, note.policy.clone());
-    let _ = response.insert_header(RATELIMIT, note.state.clone());
+    if let Ok(state) = HeaderValue::from_bytes(&note.state) {
+        let _ = response.insert_header(RATELIMIT, state);
+    }
     if let Some(legacy) = note.legacy {
         for (name, value) in LEGACY.into_iter().zip(legacy) {
             let _ = response.insert_header(name, HeaderValue::from(value));
@@ -357,26 +354,16 @@ pub fn note_least(exchange: &mut Exchange, note: Option<LimitNote>) {
     }
 }
 
-/// Returns the `RateLimit-Policy` field of a limit of one window.
-pub fn policy_text(label: &str, count: u64, seconds: u64) -> Option<HeaderValue> {
-    text(format_args!("\"{label}\";q={count};w={seconds}"))
-}
-
 /// Returns the `RateLimit` field of a limit.
-pub fn state_text(label: &str, remaining: u64, reset: Duration) -> Option<HeaderValue> {
-    text(format_args!("\"{label}\";r={remaining};t={}", ceil_seconds(reset)))
-}
-
-/// Returns a text as a value, with one allocation unless it is long.
-fn text(text: fmt::Arguments<'_>) -> Option<HeaderValue> {
+pub fn state_text(label: &str, remaining: u64, reset: Duration) -> SmallVec<[u8; 64]> {
     use std::io::Write;
-    let mut buffer = [0; 128];
+    let (mut buffer, seconds) = ([0_u8; 64], ceil_seconds(reset));
     let mut rest = &mut buffer[..];
-    if rest.write_fmt(text).is_err() {
-        return HeaderValue::try_from(text.to_string()).ok();
+    if write!(rest, "\"{label}\";r={remaining};t={seconds}").is_err() {
+        return format!("\"{label}\";r={remaining};t={seconds}").into_bytes().into();
     }
     let left = rest.len();
-    HeaderValue::from_bytes(&buffer[..buffer.len() - left]).ok()
+    SmallVec::from_slice(&buffer[..buffer.len() - left])
 }
 
 /// Returns a duration in whole seconds, rounded up.

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwapOption;
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use pingora::http::{RequestHeader, ResponseHeader};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::limit_keys::{
-    CostConfig, Costs, LimitBy, LimitKey, LimitKeys, by_text, headers_of, note_least, policy_text, state_text,
-    write_note,
+    CostConfig, Costs, LimitBy, LimitKey, LimitKeys, by_text, headers_of, note_least, state_text, write_note,
 };
 use super::{CompileContext, Consumers, HttpFilter, ResponseView, Stage, Verdict};
 use crate::exchange::{Exchange, LimitNote, Reason, Rejection};
@@ -79,6 +79,7 @@ pub struct Filter {
     counts: Arc<QuotaCounts>,
     when_unavailable: WhenUnavailable,
     label: String,
+    policy: ArcSwapOption<(u64, u64, HeaderValue)>,
     legacy_headers: bool,
 }
 
@@ -124,6 +125,7 @@ impl HttpFilter for Filter {
             counts,
             when_unavailable: config.when_unavailable,
             label: config.name.as_ref().map_or("quota", |name| name.0.as_str()).to_owned(),
+            policy: ArcSwapOption::empty(),
             legacy_headers: config.legacy_headers,
         })
     }
@@ -175,13 +177,25 @@ impl Filter {
         of_plan().unwrap_or(self.quota)
     }
 
+    /// Returns `RateLimit-Policy`. The last one is kept: the length of a month changes, and plans differ.
+    fn policy(&self, count: u64, seconds: u64) -> Option<HeaderValue> {
+        if let Some(known) = &*self.policy.load()
+            && (known.0, known.1) == (count, seconds)
+        {
+            return Some(known.2.clone());
+        }
+        let fresh = HeaderValue::try_from(format!("\"{}\";q={count};w={seconds}", self.label)).ok()?;
+        self.policy.store(Some(Arc::new((count, seconds, fresh.clone()))));
+        Some(fresh)
+    }
+
     fn note(&self, quota: Quota, window: CalendarWindow, remaining: u64, left: Duration) -> Option<LimitNote> {
         let seconds = u64::try_from(window.end - window.start).unwrap_or(0);
         Some(LimitNote {
             remaining,
-            policy: policy_text(&self.label, quota.count, seconds)?,
-            state: state_text(&self.label, remaining, left)?,
-            legacy: self.legacy_headers.then(|| [quota.count, remaining, left.as_secs()]),
+            policy: self.policy(quota.count, seconds)?,
+            state: state_text(&self.label, remaining, left),
+            legacy: self.legacy_headers.then_some([quota.count, remaining, left.as_secs()]),
         })
     }
 }

@@ -245,7 +245,7 @@ impl Filter {
         Some(LimitNote {
             remaining: remaining.into(),
             policy: described.policy.clone(),
-            state: state_text(name, remaining.into(), reset)?,
+            state: state_text(name, remaining.into(), reset),
             legacy: self.legacy_headers.then(|| [u64::from(*count), remaining.into(), ceil_seconds(reset)]),
         })
     }

@@ -53,10 +53,8 @@ impl Buckets {
             };
             match (part, added) {
                 (HandoverPart::Late, Some(added)) => {
-                    let more = |(key, more): (&Box<[u8]>, &u64)| {
-                        Some((STANDARD.encode(key), windows_of(keys.get(key)?)?.0, *more))
-                    };
-                    saved.added.extend(added.iter().filter_map(more));
+                    let mut more = |key: &[u8], more| Some((STANDARD.encode(key), windows_of(keys.get(key)?)?.0, more));
+                    saved.added.extend(added.iter().filter_map(|(key, count)| more(key, *count)));
                 }
                 (HandoverPart::Last, Some(added)) => {
                     saved.states.extend(added.keys().filter_map(|key| state(key, keys.get(key)?)));

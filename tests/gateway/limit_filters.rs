@@ -31,7 +31,7 @@ fn held(to: SocketAddr, target: &Target, path: &str) -> Connection {
 
 #[test]
 fn a_place_is_held_for_as_long_as_the_request_lives() {
-    let target = Target::echo("a");
+    let target = Target::named("echo", "a");
     let gateway = Gateway::start(&with(
         &target,
         "  - {name: two, match: {path: /hold/*}, filters: [{concurrency: {limit: 2}}], action: {forward: echo}}
@@ -89,6 +89,8 @@ fn a_websocket_holds_its_place() {
     assert_eq!(socket.ask(head("GET", "/", HANDSHAKE)).status, 101);
     assert_eq!(gateway.request("GET", "/", HANDSHAKE).status, 429);
     socket.send("bye");
+    assert!(socket.is_closed());
+    drop(socket);
     eventually("the place is free", || gateway.request("GET", "/", HANDSHAKE).status == 101);
 }
 
@@ -166,7 +168,7 @@ fn bodies_keep_their_pace_on_every_way() {
 routes:
   - {{name: forward, match: {{path: /forward}}, {limit}, action: {{forward: one}}}}
   - {{name: relayed, match: {{path: /relayed}}, {limit}, action: {{forward: hedged}}}}
-  - {{name: files, match: {{path: /files/*}}, {limit}, action: {{files: {{folder: {1}, strip_prefix: /files}}}}}}
+  - {{name: files, match: {{path: /files/*}}, {limit}, action: {{files: {{root: {1}, strip_prefix: /files}}}}}}
   - {{name: together, match: {{path: /together}}, filters: [{{bandwidth: {{response: 400KB/s, by: route}}}}], action: {{forward: one}}}}
   - {{name: free, match: {{path: /free}}, action: {{forward: one}}}}",
         target.address,

@@ -82,9 +82,7 @@ impl Gateway {
             response.remove_header(&CONTENT_LENGTH);
             response.remove_header(&TRANSFER_ENCODING);
         }
-        if let Some(progress) = &ctx.downstream.progress {
-            progress.note_response_begun();
-        }
+        ctx.downstream.progress.iter().for_each(|progress| progress.note_response_begun());
         edit_response(response, |headers| {
             drop_hop_by_hop(headers);
             headers.reserve(MAX_ADDED_RESPONSE_FIELDS);

@@ -103,9 +103,9 @@ impl QuotaCounts {
         &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
     }
 
-    /// Counts a request of that cost, if the quota of `limit` in this window has as much left. Where this process has to
-    /// be granted a block first, the outcome comes later; its future is in a box, so that a request is small that
-    /// does not wait.
+    /// Counts a request of that cost, if the quota of `limit` in this window has as much left. Where this process has
+    /// to be granted a block first, the outcome comes later; that future is in a box, so that the one of a request
+    /// that does not wait is small.
     pub fn count(
         self: &Arc<Self>,
         key: &[u8],
