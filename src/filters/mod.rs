@@ -7,6 +7,7 @@ mod authenticate;
 mod authorize;
 mod bandwidth;
 mod chain;
+mod claim_value;
 mod compress;
 mod concurrency;
 mod consumers;
