@@ -49,6 +49,8 @@ mod files;
 mod filter_sets;
 #[path = "gateway/first_hour.rs"]
 mod first_hour;
+#[path = "gateway/forward_auth.rs"]
+mod forward_auth;
 #[path = "gateway/frames.rs"]
 mod frames;
 #[path = "gateway/framing.rs"]
@@ -75,6 +77,8 @@ mod listeners;
 mod log_formats;
 #[path = "gateway/metrics.rs"]
 mod metrics;
+#[path = "gateway/oidc.rs"]
+mod oidc;
 #[path = "gateway/operators.rs"]
 mod operators;
 #[path = "gateway/payload.rs"]

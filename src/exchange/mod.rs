@@ -27,7 +27,7 @@ pub use grpc::{GrpcWeb, is_grpc};
 pub use identity::{Allowance, Claims, ConsumerFacts, Identity};
 pub use pacing::Pacing;
 pub use reason::Reason;
-pub use rejection::Rejection;
+pub use rejection::{Rejection, RelayedResponse};
 pub use rendering::render;
 pub use request_id::new_request_id;
 pub use template::{RequestValue, RequestView, Template, TextForm, TextScope, claim, claim_text, form_of_type};
@@ -77,6 +77,8 @@ pub struct Exchange {
     pub limit: Option<LimitNote>,
     /// The paces of its bodies.
     pub pacing: Pacing,
+    /// Cookies that filters set at the client, whatever the response is.
+    pub set_cookies: Vec<HeaderValue>,
     /// Edits of the request to the target.
     pub edits: Edits,
     /// The reason with which it ends, updated as it proceeds.
@@ -105,6 +107,7 @@ impl Exchange {
             identity: None,
             limit: None,
             pacing: Pacing::default(),
+            set_cookies: Vec::new(),
             edits: Edits::default(),
             reason: Reason::Internal,
             detail: None,

@@ -98,6 +98,20 @@ reasons! {
     TokenExpired: "token_expired", 401, "The token has expired", grpc 16, proxy None;
     /// The token lacks a scope that the route requires.
     InsufficientScope: "insufficient_scope", 403, "The token does not permit this", grpc 7, proxy None;
+    /// The authentication server did not accept the request; the response is its own, or 403.
+    ForwardAuthRejected: "forward_auth_rejected", 403, "The request was not accepted", grpc 16, proxy None;
+    /// There is no session, and the request is not one that can be redirected to the login.
+    LoginRequired: "login_required", 401, "A login is required", grpc 16, proxy None;
+    /// There is no session: the client was redirected to the login.
+    LoginRedirect: "login_redirect", 302, "", grpc 16, proxy None;
+    /// The login was completed, and the client redirected to the page that it had requested.
+    LoggedIn: "logged_in", 302, "", grpc 0, proxy None;
+    /// The client has logged out.
+    LoggedOut: "logged_out", 302, "", grpc 0, proxy None;
+    /// The login was not completed: its state is not known, or has expired, or the provider's response is wrong.
+    LoginFailed: "login_failed", 400, "The login failed", grpc 3, proxy None;
+    /// The provider did not permit the login.
+    LoginDenied: "login_denied", 403, "The login was not permitted", grpc 7, proxy None;
     /// There is no API key.
     ApiKeyMissing: "api_key_missing", 401, "An API key is required", grpc 16, proxy None;
     /// The API key belongs to no consumer.

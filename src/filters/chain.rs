@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, ETAG, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{
+    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, ETAG, HeaderName, HeaderValue, SET_COOKIE, WWW_AUTHENTICATE,
+};
 use pingora::http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
@@ -179,6 +181,7 @@ impl Chain {
         for (index, filter) in self.filters.iter().enumerate().rev() {
             filter.on_response(response, view, Slot { memories, index });
         }
+        set_cookies(response, view);
     }
 
     /// Edits the head of a target's response in the reverse order, and returns the changes of its body. The fields
@@ -206,7 +209,15 @@ impl Chain {
         if !body.is_empty() {
             repair(response);
         }
+        set_cookies(response, view);
         Ok(body)
+    }
+}
+
+/// Sets the cookies that filters have set while the request was decided on.
+fn set_cookies(response: &mut ResponseHeader, view: &ResponseView<'_>) {
+    for cookie in &view.exchange.set_cookies {
+        let _ = response.append_header(SET_COOKIE, cookie.clone());
     }
 }
 

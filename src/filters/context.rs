@@ -84,6 +84,16 @@ impl<'c> RouteFacts<'c> {
         is_everywhere.then_some(paths)
     }
 
+    /// Returns whether a path may be one of the route's. It is unknown, and may be, where the filter is written for
+    /// several routes.
+    pub fn may_have_path(&self, path: &str) -> bool {
+        if !self.is_own {
+            return true;
+        }
+        self.used.set(true);
+        self.entries.iter().any(|entry| entry.path.may_begin_with(path))
+    }
+
     /// Returns the name under which the filter's counts outlive a configuration. What is written once counts once,
     /// for all routes that have it, unless `each` route is to count by itself.
     pub fn count_name(&self, each: bool) -> String {

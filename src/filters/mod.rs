@@ -192,6 +192,10 @@ filters! {
     Jwt = "jwt": authenticate::jwt;
     /// Requires a token that its authorization server knows.
     Introspection = "introspection": authenticate::introspection;
+    /// Requires a session, which begins with a login at an OpenID provider.
+    Oidc = "oidc": authenticate::oidc;
+    /// Requires that another server accepts the request.
+    ForwardAuth = "forward_auth": authenticate::forward_auth;
     /// Requires an API key.
     ApiKey = "api_key": authenticate::api_key;
     /// Requires a name and a password.

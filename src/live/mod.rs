@@ -8,6 +8,7 @@ mod buckets_handover;
 mod consumers;
 mod heritable;
 mod introspected;
+mod jwks;
 mod keys;
 mod maintained;
 mod nonces;
@@ -15,7 +16,9 @@ mod pacers;
 mod passwords;
 mod places;
 mod pools;
+mod provider;
 mod quotas;
+mod refreshed;
 mod secrets;
 mod sessions;
 mod shelf;
@@ -38,13 +41,16 @@ pub use consumers::{
 };
 pub use heritable::{HandoverPart, Heritable};
 pub use introspected::{IntrospectedToken, IntrospectedTokens, IntrospectionError, IntrospectionResult};
-pub use keys::{KeySet, KeyStore, KeyStoreShape, VerifyingKey, parse_jwks};
+pub use jwks::{VerifyingKey, parse_jwks};
+pub use keys::{KeySet, KeyStore, KeyStoreShape};
 pub use maintained::Maintained;
 pub use nonces::{NonceUse, Nonces};
 pub use pacers::Pacers;
 pub use passwords::{PasswordVerdict, Passwords};
 pub use places::{Places, TakenPlace};
+pub use provider::ProviderMetadata;
 pub use quotas::{QuotaCounts, QuotaOutcome, QuotaStore};
+pub use refreshed::{RefreshResult, RefreshedSessions};
 pub use turns::{NoTurn, QueueBounds, Turns};
 pub use verified::VerifiedTokens;
 pub use watched::WatchedFile;
@@ -84,6 +90,8 @@ pub struct Live {
     clients: Shelf<HttpClientSettings, HttpClient>,
     /// Tokens by the identity of the settings of their filter.
     introspected: Shelf<[u8; 32], IntrospectedTokens>,
+    /// Refreshed sessions by the identity of the settings of their filter.
+    refreshed: Shelf<[u8; 32], RefreshedSessions>,
 }
 
 impl Live {
@@ -178,6 +186,11 @@ impl Live {
     /// Returns the tokens that a server was called about, by the identity of the settings of the filter.
     pub fn introspected(&self, identity: &[u8; 32]) -> Arc<IntrospectedTokens> {
         self.introspected.get_or(identity, || Arc::new(IntrospectedTokens::default()))
+    }
+
+    /// Returns the sessions that were refreshed a moment ago, by the identity of the settings of the filter.
+    pub fn refreshed(&self, identity: &[u8; 32]) -> Arc<RefreshedSessions> {
+        self.refreshed.get_or(identity, || Arc::new(RefreshedSessions::default()))
     }
 
     /// Returns the key of sticky sessions for which the configuration has none.

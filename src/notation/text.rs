@@ -34,6 +34,7 @@ pub fn check_format(format: &str, text: &str) -> Option<Result<(), String>> {
         Digest::FORMAT => parses::<Digest>(text),
         KeySource::FORMAT => parses::<KeySource>(text),
         CallUrl::FORMAT => parses::<CallUrl>(text),
+        IssuerUrl::FORMAT => parses::<IssuerUrl>(text),
         Statuses::FORMAT => parses::<Statuses>(text),
         Name::FORMAT => parses::<Name>(text),
         Secret::FORMAT => parses::<Secret>(text),

@@ -170,6 +170,8 @@ pub enum KeySetSource {
     File(PathBuf),
     /// A URL, fetched again in the background.
     Url(String),
+    /// The keys of an issuer, found by its metadata (OpenID Connect Discovery 1.0).
+    Issuer(String),
 }
 
 text_type!(
@@ -194,6 +196,14 @@ text_type!(
         let has_host = url.host().is_some_and(|host| !host.is_empty()) && !authority.contains('@');
         let fine = matches!(url.scheme_str(), Some("http" | "https")) && has_host && !text.contains('#');
         if fine { Ok(url) } else { Err(wanted()) }
+    }
+);
+
+text_type!(
+    /// The issuer of an OpenID provider, exactly as it is in its tokens: `https://id.example.com`.
+    IssuerUrl(String), "issuer-url", ["https://id.example.com"], |text| {
+        text.parse::<CallUrl>().map_err(|wanted| format!("{wanted}, as in tokens"))?;
+        if text.contains('?') { Err("an http(s) URL without a query".to_owned()) } else { Ok(text.to_owned()) }
     }
 );
 

@@ -77,6 +77,7 @@ impl HttpFilter for Filter {
                 let authenticated = filter.authenticate(request, exchange).await?;
                 all.identity = all.identity.or(authenticated.identity);
                 all.edits.extend(authenticated.edits);
+                all.set_cookies.extend(authenticated.set_cookies);
             }
             Ok(all)
         }

@@ -118,7 +118,7 @@ impl HttpFilter for Filter {
         };
         let identity = Some(Identity::of(known.consumer, known.scopes));
         let edits = if header.is_some() { smallvec![Arc::clone(&self.unread)] } else { SmallVec::new() };
-        Ok(Authenticated { identity, edits })
+        Ok(Authenticated { identity, edits, ..Authenticated::default() })
     }
 }
 

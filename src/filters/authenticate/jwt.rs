@@ -20,7 +20,7 @@ use crate::exchange::{Edit, Exchange, Reason};
 use crate::filters::{CompileContext, HttpFilter, Stage};
 use crate::notation::{Duration, File, Header, KeySource, Secret, SecretParameter};
 
-use verifier::{Unverified, Verifier};
+pub(super) use verifier::{Unverified, Verifier};
 
 /// Which tokens are accepted, and from where.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -181,6 +181,7 @@ impl HttpFilter for Filter {
             Ok(verified) => Ok(Authenticated {
                 identity: verified.identity.clone(),
                 edits: smallvec![Arc::clone(&verified.edits), self.places.unread(&found)],
+                ..Authenticated::default()
             }),
             Err(Unverified::Unavailable(why)) => Err(Unauthenticated::unavailable(why)),
             Err(Unverified::Expired) => {

@@ -5,16 +5,20 @@ pub mod any_of;
 pub mod api_key;
 pub mod basic;
 mod claims;
+mod client_auth;
+pub mod forward_auth;
 pub mod hmac;
 pub mod http_signature;
 pub mod introspection;
 pub mod jwt;
 mod members;
+pub mod oidc;
+mod public_url;
 mod token_places;
 
 use std::sync::Arc;
 
-use http::header::{HeaderValue, WWW_AUTHENTICATE};
+use http::header::{HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use smallvec::SmallVec;
 
 use crate::exchange::{Edit, Exchange, Identity, Reason, Rejection};
@@ -26,6 +30,8 @@ pub struct Authenticated {
     pub identity: Option<Identity>,
     /// Edits for the target, beyond those that the filter always makes.
     pub edits: SmallVec<[Arc<[Edit]>; 2]>,
+    /// Values of `Set-Cookie` for the response, whichever it is.
+    pub set_cookies: Vec<HeaderValue>,
 }
 
 impl Authenticated {
@@ -33,6 +39,7 @@ impl Authenticated {
     pub(super) fn note(self, exchange: &mut Exchange) {
         exchange.identity = self.identity;
         self.edits.iter().for_each(|edits| exchange.edits.push(edits));
+        exchange.set_cookies.extend(self.set_cookies);
     }
 }
 
@@ -76,6 +83,11 @@ impl Unauthenticated {
     /// Returns the error for a request whose credential is not verified, with the response to that.
     pub fn unchecked(rejection: Box<Rejection>) -> Self {
         Self { attempt: AuthenticationStage::Unchecked, rejection }
+    }
+
+    /// Adds headers to the rejection.
+    pub fn add_headers(&mut self, headers: impl Iterator<Item = (HeaderName, HeaderValue)>) {
+        self.rejection.headers.extend(headers);
     }
 
     /// Returns the rejection of the request.
