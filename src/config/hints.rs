@@ -237,6 +237,8 @@ const KEYS: &[Hint] = &[
     ("hmac", &["clock_skew", "skew"], "write `max_skew: 5m`"),
     ("http_signature", &["headers", "fields", "covered", "required"], "write `components: […]`"),
     ("http_signature", &["keyid", "id", "key"], "write `key_id`, of a credential in `consumers`"),
+    (
+        "filters",
         &["limit_conn", "in_flight_req", "inFlightReq", "max_connections", "admission_control", "limit-conn"],
         "write `concurrency: {limit: 10}`",
     ),
