@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, Method};
 use portcullis::parts::{
-    Algorithm, Buckets, Ewma, Gcra, Loads, PickInput, Predicates, RequestFacts, RouteEntry, RouteMatch, Router, Seat,
-    hash_key,
+    Algorithm, Buckets, Ewma, Loads, PickInput, Predicates, RequestFacts, RouteEntry, RouteMatch, Router, Seat, Window,
+    WindowKind, Windows, hash_key,
 };
 use portcullis::parts::{Coding, CompressionLevel, Editor, Encoder, Fields, MaskText, Masks, Renames, Step, Stripper};
 
@@ -130,16 +130,34 @@ fn balance(criterion: &mut Criterion) {
     group.finish();
 }
 
+fn windows(rates: &[(u32, u64)]) -> Arc<Windows> {
+    let window = |(count, seconds): &(u32, u64)| {
+        Window::new(WindowKind::Gcra, *count, std::time::Duration::from_secs(*seconds), None)
+    };
+    Arc::new(rates.iter().map(window).collect::<Vec<_>>().into())
+}
+
 fn limits(criterion: &mut Criterion) {
-    let gcra = Gcra::new(1_000_000, std::time::Duration::from_secs(1), None);
-    let buckets = Buckets::default();
-    let mut now: u64 = 1_000_000_000_000;
-    criterion.bench_function("admit one of 1,000 keys", |b| {
-        b.iter(|| {
-            now += 1_000;
-            black_box(buckets.admit(gcra, &(now / 1_000 % 1_000).to_be_bytes(), now))
+    let mut group = criterion.benchmark_group("admit");
+    let (one, two) = (windows(&[(1_000_000, 1)]), windows(&[(1_000_000, 1), (1_000_000_000, 3_600)]));
+    for (name, windows, keys) in [
+        ("1 window", &one, 100_u64),
+        ("1 window", &one, 1_000_000),
+        ("2 windows", &two, 100),
+        ("2 windows", &two, 1_000_000),
+    ] {
+        let buckets = Buckets::default();
+        let mut now: u64 = 1_000_000_000_000;
+        let key = |now: u64| (now / 1_000).wrapping_mul(0x9e37_79b9_7f4a_7c15) % keys;
+        (0..keys).for_each(|key| _ = buckets.admit(windows, &key.to_be_bytes(), 1, now));
+        group.bench_function(BenchmarkId::new(name, keys), |b| {
+            b.iter(|| {
+                now += 1_000;
+                black_box(buckets.admit(windows, &key(now).to_be_bytes(), 1, now))
+            });
         });
-    });
+    }
+    group.finish();
 }
 
 fn payload(criterion: &mut Criterion) {

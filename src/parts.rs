@@ -10,7 +10,7 @@ pub use crate::live::Buckets;
 pub use crate::process::{Message, receive, send};
 pub use crate::rules::balance::{Algorithm, Ewma, Loads, PickInput, Seat, hash_key};
 pub use crate::rules::frames::WebSocketFrames;
-pub use crate::rules::limits::Gcra;
+pub use crate::rules::limits::{Window, WindowKind, Windows};
 pub use crate::rules::payload::{
     Coding, CompressionLevel, Decoder, Editor, Encoder, Fields, MaskText, Masks, Renames, Step, Stripper,
 };

@@ -29,6 +29,8 @@ mod malformed;
 mod nginx;
 #[path = "clients/nginx_cases.rs"]
 mod nginx_cases;
+#[path = "clients/oidc.rs"]
+mod oidc;
 #[path = "clients/pairings.rs"]
 mod pairings;
 #[path = "clients/passwords.rs"]

@@ -17,6 +17,8 @@ mod adversarial;
 mod answers;
 #[path = "gateway/authentication.rs"]
 mod authentication;
+#[path = "gateway/authorization.rs"]
+mod authorization;
 #[path = "gateway/basic.rs"]
 mod basic;
 #[path = "gateway/cases.rs"]
@@ -51,6 +53,8 @@ mod files;
 mod filter_sets;
 #[path = "gateway/first_hour.rs"]
 mod first_hour;
+#[path = "gateway/forward_auth.rs"]
+mod forward_auth;
 #[path = "gateway/frames.rs"]
 mod frames;
 #[path = "gateway/framing.rs"]
@@ -67,6 +71,8 @@ mod interim;
 mod introspection;
 #[path = "gateway/key_sets.rs"]
 mod key_sets;
+#[path = "gateway/limit_filters.rs"]
+mod limit_filters;
 #[path = "gateway/limits.rs"]
 mod limits;
 #[path = "gateway/listeners.rs"]
@@ -77,6 +83,8 @@ mod log_formats;
 mod metrics;
 #[path = "gateway/mtls.rs"]
 mod mtls;
+#[path = "gateway/oidc.rs"]
+mod oidc;
 #[path = "gateway/operators.rs"]
 mod operators;
 #[path = "gateway/payload.rs"]
@@ -87,6 +95,8 @@ mod process;
 mod proxy_protocol;
 #[path = "gateway/query_keys.rs"]
 mod query_keys;
+#[path = "gateway/quotas.rs"]
+mod quotas;
 #[path = "gateway/readiness.rs"]
 mod readiness;
 #[path = "gateway/references.rs"]
@@ -101,6 +111,8 @@ mod reload_reports;
 mod resilience;
 #[path = "gateway/room.rs"]
 mod room;
+#[path = "gateway/signatures.rs"]
+mod signatures;
 #[path = "gateway/sizes.rs"]
 mod sizes;
 #[path = "gateway/streams.rs"]

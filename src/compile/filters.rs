@@ -142,6 +142,7 @@ impl<'w> RouteCompiler<'w> {
             route: RouteFacts::new(&route.name.0, &route.matches.methods, entries, &written, one.is_own()),
             place: (*one.place).clone(),
             base: &self.loaded.base,
+            state: self.loaded.config.process.state.as_ref().map(|path| self.loaded.base.join(path)),
             live: self.live,
             consumers: self.consumers,
             is_partial: ["consumers", "consumers_file"].iter().any(|section| self.loaded.is_partial(section)),

@@ -94,6 +94,12 @@ impl RouteCompiler<'_> {
                 self.warnings.add(&found.place, text);
                 continue;
             }
+            if found.what == ConsumerUse::Authorize {
+                let text = "the route does not authenticate, so that nobody would be allowed: add an authenticator";
+                let notes = if found.is_own { &mut *self.mistakes } else { &mut *self.warnings };
+                notes.add(&found.place, text);
+                continue;
+            }
             let place = found.place.key("by");
             if found.is_own {
                 let text = "the route does not authenticate, so that no request has a consumer: add jwt, api_key or \

@@ -193,6 +193,9 @@ pub struct ProcessConfig {
     /// How long this process stands by once a successor serves: if that crashes or hangs meanwhile, this one goes on
     /// serving. Default 3s.
     pub standby_time: Duration,
+    /// The folder in which counts of quotas are kept. It is created if it does not exist, for the gateway's user alone.
+    /// Default: none, and no quotas.
+    pub state: Option<FilePath>,
     /// How often the configuration's files are checked: once they have changed and then not changed for as long, they
     /// are loaded. Default: never.
     pub watch: Option<Duration>,
@@ -213,6 +216,7 @@ impl Default for ProcessConfig {
             upgrade_socket: None,
             upgrade_time: Duration(std::time::Duration::from_secs(60)),
             standby_time: Duration(std::time::Duration::from_secs(3)),
+            state: None,
             watch: None,
             zone: None,
             dns_servers: Vec::new(),

@@ -27,6 +27,8 @@ pub enum Edit {
     RemoveScheme(HeaderName, &'static str),
     /// Removes every cookie of that name.
     RemoveCookie(Box<str>),
+    /// Removes every cookie whose name begins so.
+    RemoveCookies(Box<str>),
     /// Removes every query parameter of that name.
     RemoveParameter(Box<str>),
 }
@@ -59,7 +61,8 @@ impl Edits {
                 }
                 Edit::Remove(name) => _ = headers.remove(name),
                 Edit::RemoveScheme(name, scheme) => remove_scheme(headers, name, scheme),
-                Edit::RemoveCookie(name) => remove_cookie(headers, name),
+                Edit::RemoveCookie(name) => remove_cookies(headers, |key| key == name.as_bytes()),
+                Edit::RemoveCookies(prefix) => remove_cookies(headers, |key| key.starts_with(prefix.as_bytes())),
                 Edit::RemoveParameter(_) => {}
             }
         }
@@ -111,10 +114,9 @@ fn remove_scheme(headers: &mut HeaderMap, name: &HeaderName, scheme: &str) {
     }
 }
 
-/// Removes every cookie of that name. Lines without one stay as they are.
-fn remove_cookie(headers: &mut HeaderMap, name: &str) {
-    let is_it =
-        |pair: &&[u8]| pair.split(|byte| *byte == b'=').next().is_some_and(|key| key.trim_ascii() == name.as_bytes());
+/// Removes every cookie with such a name. Lines without one stay as they are.
+fn remove_cookies(headers: &mut HeaderMap, is_named: impl Fn(&[u8]) -> bool) {
+    let is_it = |pair: &&[u8]| pair.split(|byte| *byte == b'=').next().is_some_and(|key| is_named(key.trim_ascii()));
     let pairs = |line: &'_ HeaderValue| line.as_bytes().split(|byte| *byte == b';').any(|pair| is_it(&pair));
     if !headers.get_all(COOKIE).iter().any(pairs) {
         return;

@@ -1,5 +1,6 @@
 //! The verified identity of a request's sender.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -50,6 +51,25 @@ impl Identity {
     /// Returns the identity of a known consumer whose credential has these scopes.
     pub fn of(consumer: Arc<ConsumerFacts>, scopes: Option<Arc<[Box<str>]>>) -> Self {
         Self { name: Arc::clone(&consumer.name), consumer: Some(consumer), claims: None, scopes }
+    }
+
+    /// Returns the consumer's name, if the sender is a known one.
+    pub fn consumer_name(&self) -> Option<&str> {
+        self.consumer.as_ref().map(|consumer| &*consumer.name)
+    }
+
+    /// Returns all scopes of the sender, in the order in which [`Self::has_scope`] looks for them.
+    pub fn scopes(&self) -> Vec<Cow<'_, str>> {
+        let mut all: Vec<Cow<'_, str>> =
+            self.scopes.iter().flat_map(|all| all.iter()).map(|one| Cow::Borrowed(&**one)).collect();
+        for claim in ["scope", "scp"].iter().filter_map(|name| self.claims.as_ref()?.get(*name)) {
+            match claim {
+                Value::String(text) => all.extend(text.split(' ').filter(|one| !one.is_empty()).map(Cow::Borrowed)),
+                Value::Array(list) => all.extend(list.iter().filter_map(Value::as_str).map(Cow::Borrowed)),
+                _ => {}
+            }
+        }
+        all
     }
 
     /// Returns the groups that the consumer is in.

@@ -6,6 +6,7 @@ mod edits;
 mod error_pages;
 mod grpc;
 mod identity;
+mod pacing;
 mod reason;
 mod rejection;
 mod rendering;
@@ -17,14 +18,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use http::HeaderValue;
+use smallvec::SmallVec;
 
 pub use client::{Client, ConnectionFacts, PeerCertificate, ProxyFacts, TlsFacts, address_text};
 pub use edits::{Edit, Edits};
 pub use error_pages::{ErrorPage, ErrorPages, RenderedPage, StatusRange, error_page};
 pub use grpc::{GrpcWeb, is_grpc};
 pub use identity::{Allowance, Claims, ConsumerFacts, Identity};
+pub use pacing::Pacing;
 pub use reason::Reason;
-pub use rejection::Rejection;
+pub use rejection::{Rejection, RelayedResponse};
 pub use rendering::render;
 pub use request_id::new_request_id;
 pub use template::{RequestValue, RequestView, Template, TextForm, TextScope, claim, claim_text, form_of_type};
@@ -35,10 +38,12 @@ pub use trace::{Trace, TraceState, tracestate};
 pub struct LimitNote {
     /// `RateLimit-Policy`, the same for every response of a limit.
     pub policy: HeaderValue,
-    /// `RateLimit`.
-    pub state: HeaderValue,
+    /// `RateLimit`, as a text that is in place: it is made for every request.
+    pub state: SmallVec<[u8; 64]>,
     /// The number of further requests that the limit allows now.
-    pub remaining: u32,
+    pub remaining: u64,
+    /// The limit, what is left of it, and the seconds until all of it is: the numbers of `X-RateLimit-*`.
+    pub legacy: Option<[u64; 3]>,
 }
 
 /// The state of one request.
@@ -70,6 +75,10 @@ pub struct Exchange {
     pub identity: Option<Identity>,
     /// The rate limit information for the response.
     pub limit: Option<LimitNote>,
+    /// The paces of its bodies.
+    pub pacing: Pacing,
+    /// Cookies that filters set at the client, whatever the response is.
+    pub set_cookies: Vec<HeaderValue>,
     /// Edits of the request to the target.
     pub edits: Edits,
     /// The reason with which it ends, updated as it proceeds.
@@ -97,6 +106,8 @@ impl Exchange {
             grpc_web: None,
             identity: None,
             limit: None,
+            pacing: Pacing::default(),
+            set_cookies: Vec::new(),
             edits: Edits::default(),
             reason: Reason::Internal,
             detail: None,

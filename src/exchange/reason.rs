@@ -87,6 +87,11 @@ reasons! {
     /// Too many files are being read.
     FilesOverloaded: "files_overloaded", 503, "Too many files are being read", grpc 14, proxy None;
 
+    /// The request looks like an attack.
+    AttackDetected: "attack_detected", 403, "This request is not accepted", grpc 7, proxy None;
+    /// A page of another site made the browser send the request.
+    CrossSite: "cross_site", 403, "Requests of other sites are not accepted", grpc 7, proxy None;
+
     /// There is no token.
     TokenMissing: "token_missing", 401, "A token is required", grpc 16, proxy None;
     /// The token is not acceptable.
@@ -95,10 +100,28 @@ reasons! {
     TokenExpired: "token_expired", 401, "The token has expired", grpc 16, proxy None;
     /// The token lacks a scope that the route requires.
     InsufficientScope: "insufficient_scope", 403, "The token does not permit this", grpc 7, proxy None;
+    /// The authentication server did not accept the request; the response is its own, or 403.
+    ForwardAuthRejected: "forward_auth_rejected", 403, "The request was not accepted", grpc 16, proxy None;
+    /// There is no session, and the request is not one that can be redirected to the login.
+    LoginRequired: "login_required", 401, "A login is required", grpc 16, proxy None;
+    /// There is no session: the client was redirected to the login.
+    LoginRedirect: "login_redirect", 302, "", grpc 16, proxy None;
+    /// The login was completed, and the client redirected to the page that it had requested.
+    LoggedIn: "logged_in", 302, "", grpc 0, proxy None;
+    /// The client has logged out.
+    LoggedOut: "logged_out", 302, "", grpc 0, proxy None;
+    /// The login was not completed: its state is not known, or has expired, or the provider's response is wrong.
+    LoginFailed: "login_failed", 400, "The login failed", grpc 3, proxy None;
+    /// The provider did not permit the login.
+    LoginDenied: "login_denied", 403, "The login was not permitted", grpc 7, proxy None;
     /// There is no API key.
     ApiKeyMissing: "api_key_missing", 401, "An API key is required", grpc 16, proxy None;
     /// The API key belongs to no consumer.
     ApiKeyInvalid: "api_key_invalid", 401, "The API key is not acceptable", grpc 16, proxy None;
+    /// There is no signature.
+    SignatureMissing: "signature_missing", 401, "A signature is required", grpc 16, proxy None;
+    /// The signature is not acceptable, or the body is not the one that was signed.
+    SignatureInvalid: "signature_invalid", 401, "The signature is not acceptable", grpc 16, proxy None;
     /// There is no name and password.
     PasswordMissing: "password_missing", 401, "A name and a password are required", grpc 16, proxy None;
     /// The password is wrong, or the name belongs to no consumer.
@@ -112,8 +135,23 @@ reasons! {
     /// Credentials cannot be verified at present: the keys, or the server that is called about them, are not available.
     AuthUnavailable: "auth_unavailable", 503, "Authentication is not possible at the moment", grpc 14, proxy None;
 
+    /// Nobody has been identified, and the route is not for everyone.
+    IdentityMissing: "identity_missing", 401, "The caller has to be identified", grpc 16, proxy None;
+    /// The caller is known, and not allowed to do this.
+    Forbidden: "forbidden", 403, "This is not allowed", grpc 7, proxy None;
+
     /// The request exceeds a rate limit.
     RateLimited: "rate_limited", 429, "Too many requests", grpc 8, proxy None;
+    /// The request exceeds a quota of the calendar.
+    QuotaExceeded: "quota_exceeded", 429, "The quota is used up", grpc 8, proxy None;
+    /// The counts of a quota cannot be written.
+    QuotaUnavailable: "quota_unavailable", 503, "Quotas cannot be counted at the moment", grpc 14, proxy None;
+    /// As many requests are under way as a limit of concurrency allows.
+    ConcurrencyLimited: "concurrency_limited", 429, "Too many requests at a time", grpc 8, proxy None;
+    /// As many requests are under way as the route allows.
+    RouteFull: "route_full", 503, "Too many requests are under way here", grpc 14, proxy None;
+    /// As many requests wait as a throttle allows, or the request would wait for too long.
+    ThrottleFull: "throttle_full", 429, "Too many requests are waiting", grpc 8, proxy None;
     /// The request exceeds the coarse limit of its address.
     Shielded: "shielded", 429, "Too many requests from this address", grpc 8, proxy None;
     /// The request body exceeds its limit.

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, LOCATION};
 use http::{HeaderName, HeaderValue};
 
 use super::Reason;
@@ -17,12 +19,30 @@ pub struct Rejection {
     pub log: Option<String>,
     /// The headers of the response.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The rest of the response, where it is another than that of the reason.
+    pub relayed: Option<RelayedResponse>,
+}
+
+/// The status and the body of a response that another server, or a filter, has made.
+#[derive(Clone, Debug)]
+pub struct RelayedResponse {
+    /// The status, of 200 or above.
+    pub status: u16,
+    /// The body.
+    pub body: Bytes,
 }
 
 impl Rejection {
     /// Returns a rejection with a detail for the client.
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Box<Self> {
-        Box::new(Self { reason, detail: detail.into(), log: None, headers: Vec::new() })
+        Box::new(Self { reason, detail: detail.into(), log: None, headers: Vec::new(), relayed: None })
+    }
+
+    /// Returns a redirect.
+    pub fn redirect(reason: Reason, to: HeaderValue) -> Box<Self> {
+        let mut rejection = Self::new(reason, "").header(LOCATION, to);
+        rejection.relayed = Some(RelayedResponse { status: 302, body: Bytes::new() });
+        rejection.header(CACHE_CONTROL, HeaderValue::from_static("no-store"))
     }
 
     /// Adds a header.

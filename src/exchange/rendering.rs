@@ -41,6 +41,8 @@ pub fn render(rejection: &Rejection, exchange: &Exchange, page: Option<RenderedP
             headers,
             body: web.trailers(reason.grpc_status(), &grpc_message(rejection)),
         };
+    } else if let Some(relayed) = &rejection.relayed {
+        return RenderedResponse { status: relayed.status, headers, body: relayed.body.clone() };
     } else if let Some(page) = page {
         vary(&mut headers, reason);
         headers.push((CONTENT_TYPE, page.content_type));

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, ETAG, HeaderName, HeaderValue};
+use http::header::{
+    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, ETAG, HeaderName, HeaderValue, SET_COOKIE, WWW_AUTHENTICATE,
+};
 use pingora::http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
@@ -28,11 +30,20 @@ pub struct Chain {
     enforced: Vec<bool>,
     /// How many bytes of a request body filters need whole.
     request_body: Option<u64>,
+    /// Whether a filter may wait for a long time.
+    may_wait: bool,
 }
 
 /// The memories of the filters of a chain for one request. Most filters remember nothing, and cost nothing.
 #[derive(Debug, Default)]
 pub struct Memories(SmallVec<[(usize, Memory); 1]>);
+
+impl Memories {
+    /// Forgets all: the response ends, and what was held for it is free before the client knows.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
 
 /// The place of one filter's memory.
 pub(super) struct Slot<'m> {
@@ -59,7 +70,8 @@ impl Chain {
         filters.sort_by_key(|(filter, _)| filter.stage());
         let (filters, enforced): (Vec<Arc<Filter>>, Vec<bool>) = filters.into_iter().unzip();
         let most = |filter: &Arc<Filter>| if let Needs::RequestBody(most) = filter.needs() { Some(most) } else { None };
-        Self { request_body: filters.iter().filter_map(most).min(), filters, enforced }
+        let may_wait = filters.iter().any(|filter| filter.may_wait());
+        Self { request_body: filters.iter().filter_map(most).min(), may_wait, filters, enforced }
     }
 
     /// Returns whether requests that the filter at that place rejects are rejected, and not only counted.
@@ -89,6 +101,11 @@ impl Chain {
         self.filters.iter().any(|filter| filter.stage() == stage)
     }
 
+    /// Returns whether the decision on a request may take a long time.
+    pub fn may_wait(&self) -> bool {
+        self.may_wait
+    }
+
     /// Returns how many bytes of a request body the chain needs whole, if it does.
     pub fn request_body(&self) -> Option<u64> {
         self.request_body
@@ -115,11 +132,21 @@ impl Chain {
             } else {
                 filter.on_request(request, exchange, Slot { memories, index }).await
             };
-            if verdict.is_err() {
-                self.enforce(index, verdict, exchange)?;
+            if let Err(rejection) = verdict {
+                self.enforce(index, Err(self.challenge(rejection)), exchange)?;
             }
         }
         Ok(())
+    }
+
+    /// Adds to a rejection for want of an identity how one can be proven: a 401 has a challenge (RFC 9110, section
+    /// 15.5.2), and only authenticators know theirs.
+    fn challenge(&self, mut rejection: Box<Rejection>) -> Box<Rejection> {
+        if rejection.reason == Reason::IdentityMissing {
+            let challenges = self.filters.iter().flat_map(|filter| filter.challenges());
+            rejection.headers.extend(challenges.map(|challenge| (WWW_AUTHENTICATE, challenge)));
+        }
+        rejection
     }
 
     /// Lets pages of other origins read the rejection that follows.
@@ -154,6 +181,7 @@ impl Chain {
         for (index, filter) in self.filters.iter().enumerate().rev() {
             filter.on_response(response, view, Slot { memories, index });
         }
+        set_cookies(response, view);
     }
 
     /// Edits the head of a target's response in the reverse order, and returns the changes of its body. The fields
@@ -181,7 +209,15 @@ impl Chain {
         if !body.is_empty() {
             repair(response);
         }
+        set_cookies(response, view);
         Ok(body)
+    }
+}
+
+/// Sets the cookies that filters have set while the request was decided on.
+fn set_cookies(response: &mut ResponseHeader, view: &ResponseView<'_>) {
+    for cookie in &view.exchange.set_cookies {
+        let _ = response.append_header(SET_COOKIE, cookie.clone());
     }
 }
 

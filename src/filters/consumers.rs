@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 
 use crate::exchange::{Allowance, ConsumerFacts, Identity, PeerCertificate};
-use crate::live::{Account, ConsumerFile, ConsumerTable, KnownKey, consumer_digest};
+use crate::live::{Account, ConsumerFile, ConsumerTable, HmacKey, KnownKey, SigningKey, consumer_digest};
 use crate::rules::identity::PasswordHash;
 
 /// The consumers and the plans. What the file has may change at any time.
@@ -56,6 +56,26 @@ impl Consumers {
     /// Returns whether a consumer may have a certificate; those of a file may get one at any time.
     pub fn has_certificates(&self) -> bool {
         self.file.is_some() || self.configured.has_certificates()
+    }
+
+    /// Returns the key of that id for signatures of AWS's form.
+    pub fn by_hmac_key(&self, id: &str) -> Option<HmacKey> {
+        self.find(|table| table.by_hmac_key(id).cloned())
+    }
+
+    /// Returns the key of that id for HTTP message signatures.
+    pub fn by_signature_key(&self, id: &str) -> Option<SigningKey> {
+        self.find(|table| table.by_signature_key(id).cloned())
+    }
+
+    /// Returns whether a consumer may have a key for signatures of AWS's form; those of a file may get one at any time.
+    pub fn has_hmac_keys(&self) -> bool {
+        self.file.is_some() || self.configured.has_hmac_keys()
+    }
+
+    /// Returns whether a consumer may have a key for HTTP message signatures; those of a file may get one at any time.
+    pub fn has_signature_keys(&self) -> bool {
+        self.file.is_some() || self.configured.has_signature_keys()
     }
 
     /// Returns the consumer of that name.

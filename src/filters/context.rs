@@ -4,13 +4,13 @@ use std::any::{Any, TypeId};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Consumers;
 use crate::live::{Live, Maintained};
 use crate::notation::{MethodName, Mistakes, Place};
-use crate::rules::routing::{RouteEntry, common_params};
+use crate::rules::routing::{PathPattern, RouteEntry, common_params};
 
 /// The facts that a filter may use while it is compiled, and its errors.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub struct CompileContext<'c> {
     pub place: Place,
     /// The directory in which relative paths begin.
     pub base: &'c Path,
+    /// The folder in which state is kept, if there is one.
+    pub state: Option<PathBuf>,
     /// The state that outlives configurations.
     pub live: &'c Live,
     /// The consumers.
@@ -70,6 +72,26 @@ impl<'c> RouteFacts<'c> {
     pub fn params(&self) -> Vec<String> {
         self.used.set(true);
         common_params(self.entries)
+    }
+
+    /// Returns the paths that have that parameter, the most specific first; `None` unless each path has it.
+    pub fn paths_with(&self, name: &str) -> Option<Vec<PathPattern>> {
+        self.used.set(true);
+        let mut paths: Vec<PathPattern> = self.entries.iter().map(|entry| entry.path.clone()).collect();
+        paths.sort_by(|a, b| b.cmp(a));
+        paths.dedup_by(|a, b| a == b);
+        let is_everywhere = !paths.is_empty() && paths.iter().all(|path| path.param_names().iter().any(|n| n == name));
+        is_everywhere.then_some(paths)
+    }
+
+    /// Returns whether a path may be one of the route's. It is unknown, and may be, where the filter is written for
+    /// several routes.
+    pub fn may_have_path(&self, path: &str) -> bool {
+        if !self.is_own {
+            return true;
+        }
+        self.used.set(true);
+        self.entries.iter().any(|entry| entry.path.may_begin_with(path))
     }
 
     /// Returns the name under which the filter's counts outlive a configuration. What is written once counts once,

@@ -137,7 +137,7 @@ fn apply(edits: &[Edit], response: &mut ResponseHeader, view: &ResponseView<'_>)
                 value.into_iter().for_each(|value| _ = response.append_header(name.clone(), value));
             }
             Edit::Remove(name) => _ = response.remove_header(name),
-            Edit::RemoveScheme(..) | Edit::RemoveCookie(_) | Edit::RemoveParameter(_) => {}
+            Edit::RemoveScheme(..) | Edit::RemoveCookie(_) | Edit::RemoveCookies(_) | Edit::RemoveParameter(_) => {}
         }
     }
 }

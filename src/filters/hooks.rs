@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::{Authenticated, CompileContext, Unauthenticated};
@@ -133,6 +133,17 @@ pub trait HttpFilter: Sized {
     /// not go on beside another that was.
     fn credentials(&self) -> Vec<Edit> {
         Vec::new()
+    }
+
+    /// Returns the challenges of an authenticator (RFC 9110, section 11.6.1), for a request that went on without an
+    /// identity and needs one.
+    fn challenges(&self) -> Vec<HeaderValue> {
+        Vec::new()
+    }
+
+    /// Returns whether [`Self::on_request`] may wait for a long time: the client's presence is watched then.
+    fn may_wait(&self) -> bool {
+        false
     }
 
     /// Authenticates a request. Filters of [`Stage::Authenticate`] implement this, and no other hook of requests.

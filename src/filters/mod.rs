@@ -4,21 +4,30 @@
 //! run in the order of the configuration. On responses they run in reverse.
 
 mod authenticate;
+mod authorize;
+mod bandwidth;
 mod chain;
 mod compress;
+mod concurrency;
 mod consumers;
 mod context;
 mod cors;
+mod csrf;
+mod guard;
 mod headers;
 mod hooks;
 mod json;
 mod json_limits;
+mod limit_keys;
 mod mask_fields;
+mod quota;
 mod rate_limit;
 mod rename_fields;
+mod security_headers;
 mod strip_fields;
 #[cfg(test)]
 mod test_kit;
+mod throttle;
 
 use http::HeaderName;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -109,9 +118,19 @@ macro_rules! filters {
                 match self { $(Self::$variant(filter) => filter.needs(),)* }
             }
 
+            /// Returns whether the filter may wait for a long time.
+            pub fn may_wait(&self) -> bool {
+                match self { $(Self::$variant(filter) => filter.may_wait(),)* }
+            }
+
             /// Returns the edits that remove every credential that the filter reads.
             pub fn credentials(&self) -> Vec<crate::exchange::Edit> {
                 match self { $(Self::$variant(filter) => filter.credentials(),)* }
+            }
+
+            /// Returns the challenges of the filter, if it authenticates.
+            pub fn challenges(&self) -> Vec<http::HeaderValue> {
+                match self { $(Self::$variant(filter) => filter.challenges(),)* }
             }
 
             fn edits(&self) -> Option<&std::sync::Arc<[crate::exchange::Edit]>> {
@@ -165,26 +184,50 @@ macro_rules! filters {
 filters! {
     /// Lets pages of other origins read responses.
     Cors = "cors": cors;
+    /// Rejects what looks like an attack.
+    Guard = "guard": guard;
+    /// Rejects requests that pages of other sites make browsers send.
+    Csrf = "csrf": csrf;
     /// Requires a JSON Web Token.
     Jwt = "jwt": authenticate::jwt;
     /// Requires a token that its authorization server knows.
     Introspection = "introspection": authenticate::introspection;
+    /// Requires a session, which begins with a login at an OpenID provider.
+    Oidc = "oidc": authenticate::oidc;
+    /// Requires that another server accepts the request.
+    ForwardAuth = "forward_auth": authenticate::forward_auth;
     /// Requires an API key.
     ApiKey = "api_key": authenticate::api_key;
     /// Requires a name and a password.
     Basic = "basic": authenticate::basic;
     /// Requires a client certificate.
     Mtls = "mtls": authenticate::mtls;
+    /// Requires a signature of AWS's form.
+    Hmac = "hmac": authenticate::hmac;
+    /// Requires an HTTP message signature.
+    HttpSignature = "http_signature": authenticate::http_signature;
     /// Requires the credentials of any one of several authenticators.
     AnyOf = "any_of": authenticate::any_of;
     /// Requires the credentials of every one of several authenticators.
     AllOf = "all_of": authenticate::all_of;
+    /// Decides what a caller may do.
+    Authorize = "authorize": authorize;
     /// Limits requests, exactly.
     RateLimit = "rate_limit": rate_limit;
+    /// Limits requests in windows of the calendar, durably.
+    Quota = "quota": quota;
+    /// Limits the requests that are under way at a time.
+    Concurrency = "concurrency": concurrency;
+    /// Delays requests beyond a rate.
+    Throttle = "throttle": throttle;
+    /// Limits the bytes per second of bodies.
+    Bandwidth = "bandwidth": bandwidth;
     /// Limits the shape of JSON request bodies.
     JsonLimits = "json_limits": json_limits;
     /// Sets, adds and removes headers.
     Headers = "headers": headers;
+    /// Sets headers by which browsers protect pages.
+    SecurityHeaders = "security_headers": security_headers;
     /// Removes members from JSON responses.
     StripFields = "strip_fields": strip_fields;
     /// Renames members of JSON responses.
@@ -202,18 +245,40 @@ pub enum ConsumerUse {
     Limit,
     /// It writes it, or a claim, into a header.
     Header,
+    /// It decides by it.
+    Authorize,
 }
 
 impl FilterConfig {
     /// Returns the limit of requests as a text, if the filter is one.
     pub fn limit(&self) -> Option<String> {
-        if let Self::RateLimit(limit) = self { Some(limit.to_string()) } else { None }
+        match self {
+            Self::RateLimit(limit) => Some(limit.to_string()),
+            Self::Quota(limit) => Some(limit.to_string()),
+            Self::Concurrency(limit) => Some(limit.to_string()),
+            Self::Throttle(limit) => Some(limit.to_string()),
+            Self::Bandwidth(limit) => Some(limit.to_string()),
+            _ => None,
+        }
+    }
+
+    /// Returns what the filter counts by, if it is a limit.
+    fn counts_by(&self) -> Option<&limit_keys::LimitBy> {
+        match self {
+            Self::RateLimit(limit) => Some(&limit.by),
+            Self::Quota(limit) => Some(&limit.by),
+            Self::Concurrency(limit) => Some(&limit.by),
+            Self::Throttle(limit) => Some(&limit.by),
+            Self::Bandwidth(limit) => limit.by.as_ref(),
+            _ => None,
+        }
     }
 
     /// Returns what the filter uses the request's consumer for, if it does.
     pub fn consumer_use(&self) -> Option<ConsumerUse> {
         match self {
-            Self::RateLimit(limit) if limit.by.has_consumer() => Some(ConsumerUse::Limit),
+            Self::Authorize(rules) if rules.needs_identity() => Some(ConsumerUse::Authorize),
+            limit if limit.counts_by().is_some_and(limit_keys::needs_identity) => Some(ConsumerUse::Limit),
             Self::Headers(headers) if headers.names_caller() => Some(ConsumerUse::Header),
             _ => None,
         }

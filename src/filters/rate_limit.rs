@@ -1,127 +1,152 @@
-//! `rate_limit`: an exact limit (GCRA), by address, consumer, header or route.
+//! `rate_limit`: an exact limit in one or several windows, by address, consumer, header and other properties.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ahash::AHashMap;
+use arc_swap::ArcSwap;
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use pingora::http::{RequestHeader, ResponseHeader};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{CompileContext, HttpFilter, ResponseView, Stage, Verdict};
+use super::limit_keys::{
+    CostConfig, Costs, LimitBy, LimitKeys, by_address, by_text, ceil_seconds, headers_of, note_least, state_text,
+    write_note,
+};
+use super::{CompileContext, Consumers, HttpFilter, ResponseView, Stage, Verdict};
 use crate::exchange::{Exchange, LimitNote, Reason, Rejection, clock};
 use crate::live::Buckets;
-use crate::notation::{Header, Name, Place, RateText};
-use crate::rules::limits::{Decision, Gcra};
-
-const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
-
-/// The longest value of a header in a key; longer ones are cut, and share a bucket.
-const MAX_HEADER: usize = 256;
+use crate::notation::{Name, OneOrMany, Place, Rate, RateText};
+use crate::rules::limits::{MAX_WINDOWS, Window, WindowKind, Windows, WindowsDecision};
 
 /// A limit.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// How many requests in which time.
-    pub limit: RateText,
+    /// How many requests in which time. Of several windows, as in `[10/s, 1000/h]`, each has to allow a request; one
+    /// that is rejected is counted in none.
+    pub limit: OneOrMany<RateText>,
+    /// Whether the consumer's own rate limit, or else that of its plan, takes precedence. Default false.
+    #[serde(default)]
+    pub from_plan: bool,
     /// How many of them may come at once. Default: all.
     #[schemars(range(min = 1))]
     pub burst: Option<u32>,
+    /// How requests are counted. Default `gcra`.
+    #[serde(default)]
+    pub algorithm: Algorithm,
     /// What requests are counted by; several are combined. Default `address`.
     #[serde(default = "by_address")]
-    pub by: LimitKeys,
+    pub by: LimitBy,
+    /// What a request costs. Default: 1.
+    #[serde(default)]
+    pub cost: CostConfig,
     /// Limits of the same name count together, wherever they are written. Default: each counts alone: for its route,
     /// or where several routes have it (from `defaults`, a listener or a set) for all of them together. With `route`
     /// in `by` it counts for each of them by itself.
     pub name: Option<Name>,
+    /// Whether responses have `X-RateLimit-Limit`, `-Remaining` and `-Reset` too. Default false.
+    #[serde(default)]
+    pub legacy_headers: bool,
 }
 
-fn by_address() -> LimitKeys {
-    LimitKeys::One(LimitKey::Address)
+/// How requests are counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Algorithm {
+    /// The generic cell rate algorithm: `burst` at once, and then one in each period divided by the number.
+    #[default]
+    Gcra,
+    /// The number in any window of that length, by two counters: of the one before, the part counts that the window
+    /// still covers.
+    SlidingWindow,
 }
 
 /// Writes the limit as `100/s by consumer`.
 impl std::fmt::Display for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let word = |key: &LimitKey| match key {
-            LimitKey::Address => "address",
-            LimitKey::Consumer => "consumer",
-            LimitKey::Route => "route",
-        };
-        let by = match &self.by {
-            LimitKeys::One(key) => word(key).to_owned(),
-            LimitKeys::Several(keys) => keys.iter().map(word).collect::<Vec<_>>().join(" and "),
-            LimitKeys::Header(key) => format!("the header {}", key.header.0),
-        };
-        write!(f, "{} by {by}", self.limit.0)?;
+        let rates: Vec<String> = self.limit.as_slice().iter().map(|rate| rate.0.to_string()).collect();
+        write!(f, "{} by {}", rates.join(" and "), by_text(&self.by))?;
         self.burst.map_or(Ok(()), |burst| write!(f, ", {burst} at once"))
     }
 }
 
-/// One property or several.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum LimitKeys {
-    /// One property.
-    One(LimitKey),
-    /// The combination of several.
-    Several(Vec<LimitKey>),
-    /// A header.
-    Header(HeaderLimitKey),
+/// The windows of a limit, with what responses say of them.
+#[derive(Debug)]
+struct DescribedWindows {
+    windows: Arc<Windows>,
+    /// The name and the number of each.
+    each: Vec<(String, u32)>,
+    /// `RateLimit-Policy`.
+    policy: HeaderValue,
 }
 
-impl LimitKeys {
-    /// Returns whether the consumer is one of the properties.
-    pub fn has_consumer(&self) -> bool {
-        match self {
-            Self::One(key) => *key == LimitKey::Consumer,
-            Self::Several(keys) => keys.contains(&LimitKey::Consumer),
-            Self::Header(_) => false,
-        }
+impl DescribedWindows {
+    /// Describes windows under the name of their limit. Several have their time in their names.
+    fn new(label: &str, rates: &[Rate], kind: WindowKind, burst: Option<u32>) -> Option<Self> {
+        let windows = rates.iter().map(|rate| Window::new(kind, rate.count, rate.period, burst)).collect::<Vec<_>>();
+        let name = |rate: &Rate| match (rates.len(), rate.to_string().split_once('/')) {
+            (2.., Some((_, period))) => format!("{label}-{period}"),
+            _ => label.to_owned(),
+        };
+        let each: Vec<(String, u32)> = rates.iter().map(|rate| (name(rate), rate.count)).collect();
+        let policy = |((name, count), rate): (&(String, u32), &Rate)| {
+            format!("\"{name}\";q={count};w={}", rate.period.as_secs().max(1))
+        };
+        let policy = each.iter().zip(rates).map(policy).collect::<Vec<_>>().join(", ");
+        Some(Self { windows: Arc::new(windows.into()), policy: HeaderValue::try_from(policy).ok()?, each })
     }
 }
 
-/// A property by which requests are counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LimitKey {
-    /// The client's address; of IPv6 its /64.
-    Address,
-    /// The consumer; a request without one is counted by its address.
-    Consumer,
-    /// Nothing: all of the route's requests count together.
-    Route,
+/// The windows of consumers and plans.
+#[derive(Debug)]
+struct PlanWindows {
+    consumers: Arc<Consumers>,
+    kind: WindowKind,
+    /// The windows that were described so far, by their rates; those of a file of consumers may change at any time.
+    described: ArcSwap<AHashMap<Vec<Rate>, Arc<DescribedWindows>>>,
 }
 
-/// A header's value.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct HeaderLimitKey {
-    /// The header; a request without it is counted by its address.
-    pub header: Header,
+/// The most that are kept described.
+const MAX_DESCRIBED: usize = 1_024;
+
+impl PlanWindows {
+    /// Returns the windows of a request's sender, if it has any.
+    fn of(&self, exchange: &Exchange, label: &str) -> Option<Arc<DescribedWindows>> {
+        let allowance = self.consumers.allowance(exchange.identity.as_ref()?)?;
+        let rates = &allowance.rate_limit;
+        if rates.is_empty() {
+            return None;
+        }
+        if let Some(known) = self.described.load().get(rates) {
+            return Some(Arc::clone(known));
+        }
+        let fresh = Arc::new(DescribedWindows::new(label, rates, self.kind, None)?);
+        self.described.rcu(|known| {
+            let mut known = if known.len() < MAX_DESCRIBED { AHashMap::clone(known) } else { AHashMap::new() };
+            known.insert(rates.clone(), Arc::clone(&fresh));
+            known
+        });
+        Some(fresh)
+    }
 }
 
 /// The compiled filter.
 #[derive(Debug)]
 pub struct Filter {
-    gcra: Gcra,
-    keys: Vec<LimitKey>,
-    header: Option<HeaderName>,
+    own: DescribedWindows,
+    plans: Option<PlanWindows>,
+    keys: LimitKeys,
+    costs: Costs,
     buckets: Arc<Buckets>,
-    policy: HeaderValue,
     label: String,
-}
-
-fn ceil_seconds(duration: Duration) -> u64 {
-    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+    legacy_headers: bool,
 }
 
 /// A limit that several filters share.
 struct SharedLimit {
-    gcra: Gcra,
+    windows: Arc<Windows>,
     place: Place,
 }
 
@@ -131,118 +156,97 @@ impl HttpFilter for Filter {
     const STAGE: Stage = Stage::Limit;
 
     fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
-        let (keys, header) = match &config.by {
-            LimitKeys::One(part) => (vec![*part], None),
-            LimitKeys::Several(keys) if keys.is_empty() => {
-                context.mistakes.add(&context.place.key("by"), "expected at least one of address, consumer, route");
-                return None;
-            }
-            LimitKeys::Several(keys) => (keys.clone(), None),
-            LimitKeys::Header(part) => (Vec::new(), Some(part.header.0.clone())),
+        let rates = rates(config, context)?;
+        let keys = LimitKeys::compile(&config.by, context)?;
+        let kind = match config.algorithm {
+            Algorithm::Gcra => WindowKind::Gcra,
+            Algorithm::SlidingWindow => WindowKind::Sliding,
         };
-        let gcra = Gcra::new(config.limit.0.count, config.limit.0.period, config.burst);
         let label = config.name.as_ref().map_or("limit", |n| n.0.as_str()).to_owned();
+        let own = DescribedWindows::new(&label, &rates, kind, config.burst)?;
+        let costs = Costs::compile(&config.cost, own.windows.most().into(), context)?;
         let name = match &config.name {
             Some(name) => format!("name:{}", name.0),
-            None => context.route.count_name(keys.contains(&LimitKey::Route)),
+            None => context.route.count_name(keys.has_route()),
         };
+        let windows = Arc::clone(&own.windows);
         let same =
-            context.shared(name.as_bytes(), |context| Some(SharedLimit { gcra, place: context.place.clone() }))?;
-        if same.gcra != gcra {
+            context.shared(name.as_bytes(), |context| Some(SharedLimit { windows, place: context.place.clone() }))?;
+        if same.windows != own.windows {
             let why = format!("limits of one name count together, and this one is another than {}", same.place);
             context.mistakes.add(&context.place.key("limit"), why);
         }
-        let window = config.limit.0.period.as_secs().max(1);
-        let policy = format!("\"{label}\";q={};w={window}", config.limit.0.count);
-        Some(Self {
-            gcra,
-            keys,
-            header,
-            buckets: context.live.buckets(&name),
-            policy: HeaderValue::try_from(policy).ok()?,
-            label,
-        })
+        let buckets = context.live.buckets(&name);
+        let plans = config.from_plan.then(|| PlanWindows {
+            consumers: Arc::clone(context.consumers),
+            kind,
+            described: ArcSwap::default(),
+        });
+        Some(Self { own, plans, keys, costs, buckets, label, legacy_headers: config.legacy_headers })
     }
 
     fn headers_read(config: &Config) -> Vec<(HeaderName, Vec<String>)> {
-        match &config.by {
-            LimitKeys::Header(part) => vec![(part.header.0.clone(), vec!["by".to_owned(), "header".to_owned()])],
-            LimitKeys::One(_) | LimitKeys::Several(_) => Vec::new(),
-        }
+        headers_of(&config.by).into_iter().chain(Costs::header_read(&config.cost)).collect()
     }
 
     /// Counts the request, or rejects it.
     async fn on_request(&self, request: &RequestHeader, exchange: &mut Exchange, (): &mut ()) -> Verdict {
-        let mut key = [0_u8; MAX_HEADER + 64];
-        let length = self.key(request, exchange, &mut key);
-        let decision = self.buckets.admit(self.gcra, &key[..length], clock::now());
-        let note = self.note(&decision);
-        if decision.tat.is_none() {
+        let cost = self.costs.of(request);
+        if cost == 0 {
+            return Ok(());
+        }
+        let of_plan = self.plans.as_ref().and_then(|plans| plans.of(exchange, &self.label));
+        let described = of_plan.as_deref().unwrap_or(&self.own);
+        let key = self.keys.key(request, exchange);
+        let decision = self.buckets.admit(&described.windows, &key, cost, clock::now());
+        let note = self.note(described, &decision);
+        if !decision.is_allowed {
             exchange.limit = note;
-            let seconds = ceil_seconds(decision.retry_after).max(1);
+            let seconds = ceil_seconds(decision.decision.retry_after).max(1);
             let detail = format!("try again in {seconds} s");
-            return Err(Rejection::new(Reason::RateLimited, detail).header(RETRY_AFTER, HeaderValue::from(seconds)));
+            let rejection = Rejection::new(Reason::RateLimited, detail).log(format!("limit {}", self.label));
+            return Err(rejection.header(RETRY_AFTER, HeaderValue::from(seconds)));
         }
-        // The limit with the least left is reported, the first of equal ones; a rejection always reports its own.
-        if let Some(note) = note
-            && exchange.limit.as_ref().is_none_or(|noted| note.remaining < noted.remaining)
-        {
-            exchange.limit = Some(note);
-        }
+        note_least(exchange, note);
         Ok(())
     }
 
-    /// Writes the state of the client's limit (IETF httpapi, RateLimit header fields).
     fn on_response(&self, response: &mut ResponseHeader, view: &ResponseView<'_>, (): &()) {
-        if let Some(note) = &view.exchange.limit {
-            let _ = response.insert_header(RATELIMIT_POLICY, note.policy.clone());
-            let _ = response.insert_header(RATELIMIT, note.state.clone());
-        }
+        write_note(response, view);
     }
 }
 
-impl Filter {
-    fn note(&self, decision: &Decision) -> Option<LimitNote> {
-        use std::io::Write;
-        let mut text = Vec::with_capacity(self.label.len() + 32);
-        let _ = write!(text, "\"{}\";r={};t={}", self.label, decision.remaining, ceil_seconds(decision.reset));
-        let remaining = decision.remaining;
-        Some(LimitNote {
-            remaining,
-            policy: self.policy.clone(),
-            state: HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).ok()?,
-        })
+/// Returns the rates of a limit; `None` when errors were noted.
+fn rates(config: &Config, context: &mut CompileContext<'_>) -> Option<Vec<Rate>> {
+    let rates: Vec<Rate> = config.limit.as_slice().iter().map(|rate| rate.0).collect();
+    let place = context.place.key("limit");
+    if rates.is_empty() || rates.len() > MAX_WINDOWS {
+        context.mistakes.add(&place, format!("expected one to {MAX_WINDOWS} rates"));
+        return None;
     }
+    if let Some(second) = (1..rates.len()).find(|at| rates[..*at].iter().any(|r| r.period == rates[*at].period)) {
+        context.mistakes.add(&place.index(second), "there is a rate for this time already");
+        return None;
+    }
+    if config.burst.is_some() && (rates.len() > 1 || config.algorithm == Algorithm::SlidingWindow) {
+        let why = "belongs to a single rate by gcra: of several rates the shortest limits what comes at once";
+        context.mistakes.add(&context.place.key("burst"), why);
+        return None;
+    }
+    Some(rates)
+}
 
-    /// Writes the key of a request; each part has a tag, so that keys of different kinds never collide.
-    fn key(&self, request: &RequestHeader, exchange: &Exchange, out: &mut [u8; MAX_HEADER + 64]) -> usize {
-        let mut at = 0;
-        let mut push = |tag: u8, bytes: &[u8]| {
-            let bytes = &bytes[..bytes.len().min(out.len() - at - 1)];
-            out[at] = tag;
-            out[at + 1..at + 1 + bytes.len()].copy_from_slice(bytes);
-            at += 1 + bytes.len();
-        };
-        let address = |push: &mut dyn FnMut(u8, &[u8])| match exchange.client {
-            IpAddr::V4(v4) => push(b'4', &v4.octets()),
-            IpAddr::V6(v6) => push(b'6', &v6.octets()[..8]),
-        };
-        if let Some(header) = &self.header {
-            match request.headers.get(header) {
-                Some(value) => push(b'h', &value.as_bytes()[..value.len().min(MAX_HEADER)]),
-                None => address(&mut push),
-            }
-        }
-        for part in &self.keys {
-            match (part, &exchange.identity) {
-                (LimitKey::Consumer, Some(identity)) => {
-                    let name = identity.name.as_bytes();
-                    push(b'c', &name[..name.len().min(MAX_HEADER)]);
-                }
-                (LimitKey::Address | LimitKey::Consumer, _) => address(&mut push),
-                (LimitKey::Route, _) => push(b'r', &[]),
-            }
-        }
-        at
+impl Filter {
+    fn note(&self, described: &DescribedWindows, decision: &WindowsDecision) -> Option<LimitNote> {
+        let (name, count) = described.each.get(decision.tightest)?;
+        // A rejected request leaves nothing that it could have had.
+        let remaining = if decision.is_allowed { decision.decision.remaining } else { 0 };
+        let reset: Duration = decision.decision.reset;
+        Some(LimitNote {
+            remaining: remaining.into(),
+            policy: described.policy.clone(),
+            state: state_text(name, remaining.into(), reset),
+            legacy: self.legacy_headers.then(|| [u64::from(*count), remaining.into(), ceil_seconds(reset)]),
+        })
     }
 }

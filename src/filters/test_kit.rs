@@ -53,6 +53,7 @@ pub(super) fn compile(yaml: &str) -> Result<Kit, String> {
             route: RouteFacts::new("r", &[], &[], "filter", true),
             place: Place::default().key("filters").index(index).key(config.key()),
             base: Path::new("."),
+            state: None,
             live: &live,
             consumers: &consumers,
             is_partial: false,

@@ -1,47 +1,87 @@
-//! The state of one rate limit: a number per key, exact, bounded, in shards.
+//! The state of one rate limit: the states of its windows by key, exact, bounded, in shards.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ahash::{AHashMap, RandomState};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 
-use super::heritable::{HandoverPart, Heritable};
-use super::shelf::Shelf;
-use crate::exchange::clock;
-use crate::rules::limits::{Decision, Gcra};
+use crate::rules::limits::{KeyState, Windows, WindowsDecision};
 
 const SHARDS: usize = 16;
 
 /// Keys that one shard holds: 16 × 65536 is about a million keys.
 const MAX_KEYS_PER_SHARD: usize = 65_536;
 
-/// The theoretical arrival times of all keys of a limit.
+/// The keys that are looked at for one to drop.
+const EVICTION_SAMPLE: usize = 64;
+
+/// The most windows of one limit that a shard keeps for the states that were counted by them; more than this, and
+/// those that no key has are dropped.
+const MAX_KNOWN_WINDOWS: usize = 64;
+
+/// The states of all keys of a limit.
 ///
-/// A key takes about 100 bytes with a short name, so the bound is some 100 MB. At the bound the keys that are back at
-/// their full burst are dropped first, which changes nothing for them; if there are none, the one that is nearest to
-/// it.
+/// A key of one window takes about 100 bytes, so the bound is some 110 MB. At the bound the keys for which nothing is
+/// counted any more are dropped first, which changes nothing for them; if there are none, of a sample the one that is
+/// nearest to that and not exhausted. Where all of the sample are exhausted, new keys count together, by a key of
+/// their own for each shard: no client that is over its limit is ever let in because others came.
 #[derive(Debug)]
 pub struct Buckets {
-    shards: Box<[Mutex<BucketShard>]>,
+    pub(super) shards: Box<[Mutex<BucketShard>]>,
     hasher: RandomState,
     /// Whether anything was noted for a successor since the last hand-over.
-    noted: AtomicBool,
+    pub(super) noted: AtomicBool,
+}
+
+/// The states of a key, and by which windows they are counted. One window needs no memory of its own.
+#[derive(Debug)]
+pub(super) enum Entry {
+    One { tag: u32, state: [KeyState; 1] },
+    Several { tag: u32, states: Box<[KeyState]> },
+}
+
+impl Entry {
+    pub(super) fn new(tag: u32, states: &[KeyState]) -> Self {
+        match states {
+            [state] => Self::One { tag, state: [*state] },
+            states => Self::Several { tag, states: states.into() },
+        }
+    }
+
+    pub(super) fn tag(&self) -> u32 {
+        let (Self::One { tag, .. } | Self::Several { tag, .. }) = self;
+        *tag
+    }
+
+    pub(super) fn states(&self) -> &[KeyState] {
+        match self {
+            Self::One { state, .. } => state,
+            Self::Several { states, .. } => states,
+        }
+    }
+
+    pub(super) fn states_mut(&mut self) -> &mut [KeyState] {
+        match self {
+            Self::One { state, .. } => state,
+            Self::Several { states, .. } => states,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
-struct BucketShard {
-    keys: AHashMap<Box<[u8]>, u64>,
-    /// The nanoseconds that were added to keys since the last hand-over, if there is a successor.
-    added: Option<AHashMap<Box<[u8]>, u64>>,
-    /// The limit by which the keys are counted.
-    limit: Option<Gcra>,
-    /// When it was last cleared of keys that are back at their full burst.
+pub(super) struct BucketShard {
+    pub(super) keys: AHashMap<Box<[u8]>, Entry>,
+    /// The costs that were added to keys since the last hand-over, if there is a successor.
+    pub(super) added: Option<AHashMap<Box<[u8]>, u64>>,
+    /// The windows by which keys are counted, by their tags.
+    pub(super) windows: AHashMap<u32, Arc<Windows>>,
+    /// When it was last cleared of keys for which nothing is counted.
     cleared: u64,
 }
+
+/// The key that keys for which there is no room count by together. No other key is empty.
+const TOGETHER: &[u8] = &[];
 
 impl Default for Buckets {
     fn default() -> Self {
@@ -54,102 +94,29 @@ impl Default for Buckets {
 }
 
 impl Buckets {
-    /// Counts one more for `key` at `now` (nanoseconds), if the limit allows it. Decision and decrement are one step
-    /// under the shard's lock, so a limit of N admits N and not N+1.
-    pub fn admit(&self, gcra: Gcra, key: &[u8], now: u64) -> Decision {
-        let place = self.hasher.hash_one(key) as usize % SHARDS;
-        let mut shard = self.shards[place].lock();
-        if shard.limit != Some(gcra) {
-            drop(shard);
-            self.count_by(gcra, now);
-            shard = self.shards[place].lock();
-        }
-        if let Some(tat) = shard.keys.get_mut(key) {
-            let decision = gcra.decide(*tat, now);
-            if let Some(next) = decision.tat {
-                let more = next.saturating_sub((*tat).max(now));
-                *tat = next;
-                self.note(&mut shard, key, more);
+    /// Counts `cost` for `key` at `now` (nanoseconds) in all windows, if each allows it. Decision and count are one
+    /// step under the shard's lock, so a limit of N admits N and not N+1.
+    pub fn admit(&self, windows: &Arc<Windows>, key: &[u8], cost: u32, now: u64) -> WindowsDecision {
+        let mut shard = self.shard(key).lock();
+        let shard = &mut *shard;
+        let (decision, counted) = match shard.keys.get_mut(key) {
+            Some(entry) => {
+                if entry.tag() != windows.tag() {
+                    carry_over(entry, &mut shard.windows, windows, now);
+                }
+                (windows.decide(entry.states_mut(), now, cost), key)
             }
-            return decision;
-        }
-        let decision = gcra.decide(0, now);
-        if let Some(tat) = decision.tat {
-            insert(&mut shard, key, tat, now);
-            self.note(&mut shard, key, tat - now);
+            None => shard.admit_new(windows, key, cost, now),
+        };
+        if let (true, Some(added)) = (decision.is_allowed, &mut shard.added) {
+            *added.entry(counted.into()).or_default() += u64::from(cost);
+            self.noted.store(true, Ordering::Release);
         }
         decision
     }
 
-    /// Counts keys by that limit from now on, and carries the counts of another one over: all at once, since a
-    /// successor gets all of them as one limit's.
-    fn count_by(&self, gcra: Gcra, now: u64) {
-        let mut shards: Vec<_> = self.shards.iter().map(Mutex::lock).collect();
-        for shard in shards.iter_mut().filter(|shard| shard.limit != Some(gcra)) {
-            let before = shard.limit.replace(gcra);
-            shard
-                .keys
-                .values_mut()
-                .for_each(|tat| *tat = now.saturating_add(gcra.carry_over(tat.saturating_sub(now), before)));
-            shard
-                .added
-                .iter_mut()
-                .flat_map(|added| added.values_mut())
-                .for_each(|more| *more = gcra.carry_over(*more, before));
-        }
-    }
-
-    fn note(&self, shard: &mut BucketShard, key: &[u8], more: u64) {
-        if let Some(added) = &mut shard.added {
-            *added.entry(key.into()).or_default() += more;
-            self.noted.store(true, Ordering::Release);
-        }
-    }
-
-    /// Adds counts of another process. While only that process counted, a key is behind by as much as there; once
-    /// both count, by that much more.
-    fn add(&self, given: &SavedBuckets, key: &[u8], behind: u64, now: u64) {
-        let mut shard = self.shards[self.hasher.hash_one(key) as usize % SHARDS].lock();
-        shard.limit = shard.limit.or(given.counted);
-        let behind = match shard.limit {
-            Some(own) if given.counted.is_some_and(|theirs| theirs != own) => own.carry_over(behind, given.counted),
-            _ => behind,
-        };
-        let own = shard.keys.get(key).map_or(now, |tat| (*tat).max(now));
-        let tat = match given.part {
-            CountKind::Behind => own.max(now.saturating_add(behind)),
-            CountKind::More => own.saturating_add(behind),
-        };
-        insert(&mut shard, key, tat, now);
-    }
-
-    /// Returns by how many nanoseconds keys are behind: all keys, those that have changed, or how much more each is
-    /// behind since the last call.
-    fn collect(&self, part: HandoverPart, now: u64) -> Vec<(String, u64)> {
-        if part == HandoverPart::Late && !self.noted.swap(false, Ordering::AcqRel) {
-            return Vec::new();
-        }
-        let mut given = Vec::new();
-        for shard in &self.shards {
-            let mut shard = shard.lock();
-            let added = shard.added.replace(AHashMap::new());
-            let text = |key: &[u8]| STANDARD.encode(key);
-            let behind = |tat: u64| tat.checked_sub(now).filter(|behind| *behind > 0);
-            match (part, added) {
-                (HandoverPart::Late, Some(added)) => given.extend(added.iter().map(|(key, more)| (text(key), *more))),
-                (HandoverPart::Last, Some(added)) => {
-                    let changed = added.keys().filter_map(|key| Some((text(key), behind(*shard.keys.get(key)?)?)));
-                    given.extend(changed);
-                }
-                _ => given.extend(shard.keys.iter().filter_map(|(key, tat)| Some((text(key), behind(*tat)?)))),
-            }
-        }
-        given
-    }
-
-    /// Returns the limit by which keys are counted, if any were.
-    fn limit(&self) -> Option<Gcra> {
-        self.shards.iter().find_map(|shard| shard.lock().limit)
+    pub(super) fn shard(&self, key: &[u8]) -> &Mutex<BucketShard> {
+        &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
     }
 
     /// Returns the number of keys.
@@ -163,205 +130,86 @@ impl Buckets {
     }
 }
 
-fn insert(shard: &mut BucketShard, key: &[u8], tat: u64, now: u64) {
-    if shard.keys.len() >= MAX_KEYS_PER_SHARD && !shard.keys.contains_key(key) {
-        evict(shard, now);
-    }
-    shard.keys.insert(key.into(), tat);
+/// Counts a key by other windows from now on. Its tag leads to those of before, unless they are long forgotten.
+fn carry_over(entry: &mut Entry, known: &mut AHashMap<u32, Arc<Windows>>, windows: &Arc<Windows>, now: u64) {
+    let states = match known.get(&entry.tag()) {
+        Some(before) => windows.carry_over(before, entry.states(), now),
+        None => vec![KeyState::default(); windows.list().len()],
+    };
+    known.entry(windows.tag()).or_insert_with(|| Arc::clone(windows));
+    *entry = Entry::new(windows.tag(), &states);
 }
 
-/// Makes space: at most once a second by a scan of all keys, otherwise by a sample, so that a flood of keys costs the
-/// same for each.
-fn evict(shard: &mut BucketShard, now: u64) {
-    const SECOND: u64 = 1_000_000_000;
-    if now.saturating_sub(shard.cleared) >= SECOND {
-        shard.keys.retain(|_, tat| *tat > now);
-        shard.cleared = now;
-    }
-    if shard.keys.len() >= MAX_KEYS_PER_SHARD {
-        let nearest = shard.keys.iter().take(64).min_by_key(|(_, tat)| **tat).map(|(key, _)| key.clone());
-        if let Some(key) = nearest {
-            shard.keys.remove(&key);
+impl BucketShard {
+    /// Decides on the first request of a key. Returns also the key by which it is counted.
+    fn admit_new<'k>(
+        &mut self,
+        windows: &Arc<Windows>,
+        key: &'k [u8],
+        cost: u32,
+        now: u64,
+    ) -> (WindowsDecision, &'k [u8]) {
+        let key = if self.has_room(now) { key } else { TOGETHER };
+        if let Some(entry) = self.keys.get_mut(key) {
+            if entry.tag() != windows.tag() {
+                carry_over(entry, &mut self.windows, windows, now);
+            }
+            return (windows.decide(entry.states_mut(), now, cost), key);
         }
-    }
-}
-
-/// The meaning of the numbers in a hand-over.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum CountKind {
-    /// By how much a key is behind.
-    Behind,
-    /// By how much more it is behind since the last hand-over.
-    More,
-}
-
-/// All buckets of one limit in a hand-over: keys in base64, and nanoseconds.
-#[derive(Serialize, Deserialize)]
-struct SavedBuckets {
-    limit: String,
-    part: CountKind,
-    /// The limit by which they are counted; `None` from a predecessor that did not send it.
-    #[serde(default)]
-    counted: Option<Gcra>,
-    keys: Vec<(String, u64)>,
-}
-
-impl Heritable for Shelf<String, Buckets> {
-    fn kind(&self) -> &'static str {
-        "rate_limits"
+        let mut states = [KeyState::default(); crate::rules::limits::MAX_WINDOWS];
+        let states = &mut states[..windows.list().len()];
+        let decision = windows.decide(states, now, cost);
+        if decision.is_allowed {
+            self.insert(windows, key, states);
+        }
+        (decision, key)
     }
 
-    fn version(&self) -> u32 {
-        2
+    /// Sets the states of a key, which has room.
+    pub(super) fn insert(&mut self, windows: &Arc<Windows>, key: &[u8], states: &[KeyState]) {
+        if !self.windows.contains_key(&windows.tag()) {
+            self.know(windows);
+        }
+        self.keys.insert(key.into(), Entry::new(windows.tag(), states));
     }
 
-    fn save(&self, part: HandoverPart) -> serde_json::Result<Option<Vec<u8>>> {
-        let now = clock::now();
-        let numbers = if part == HandoverPart::Late { CountKind::More } else { CountKind::Behind };
-        let all = self.all().into_iter();
-        let all = all.map(|(limit, buckets)| SavedBuckets {
-            limit,
-            part: numbers,
-            counted: buckets.limit(),
-            keys: buckets.collect(part, now),
-        });
-        let given: Vec<SavedBuckets> = all.filter(|given| !given.keys.is_empty()).collect();
-        if given.is_empty() { Ok(None) } else { serde_json::to_vec(&given).map(Some) }
+    fn know(&mut self, windows: &Arc<Windows>) {
+        if self.windows.len() >= MAX_KNOWN_WINDOWS && self.windows.len() == self.windows.capacity() {
+            let used: ahash::AHashSet<u32> = self.keys.values().map(Entry::tag).collect();
+            self.windows.retain(|tag, _| used.contains(tag));
+        }
+        self.windows.insert(windows.tag(), Arc::clone(windows));
     }
 
-    fn restore(&self, form: &[u8]) -> serde_json::Result<usize> {
-        let given: Vec<SavedBuckets> = serde_json::from_slice(form)?;
-        let now = clock::now();
-        let mut taken = 0;
-        for limit in given {
-            let Some(buckets) = self.inherit(&limit.limit, || Arc::new(Buckets::default())) else { continue };
-            for (key, nanos) in limit.keys.iter().filter_map(|(key, nanos)| Some((STANDARD.decode(key).ok()?, *nanos)))
-            {
-                buckets.add(&limit, &key, nanos, now);
-                taken += 1;
+    /// Makes room for a key: at most once a second by a scan of all keys, otherwise by a sample, so that a flood of
+    /// keys costs the same for each. Returns false where there is none: all that were looked at are exhausted.
+    pub(super) fn has_room(&mut self, now: u64) -> bool {
+        const SECOND: u64 = 1_000_000_000;
+        if self.keys.len() < MAX_KEYS_PER_SHARD {
+            return true;
+        }
+        let known = &self.windows;
+        let windows_of = |entry: &Entry| known.get(&entry.tag());
+        if now.saturating_sub(self.cleared) >= SECOND {
+            let is_idle = |entry: &Entry| windows_of(entry).is_none_or(|windows| windows.is_idle(entry.states(), now));
+            self.keys.retain(|_, entry| !is_idle(entry));
+            self.cleared = now;
+            if self.keys.len() < MAX_KEYS_PER_SHARD {
+                return true;
             }
         }
-        Ok(taken)
-    }
-
-    fn cancel(&self) {
-        for (_, buckets) in self.all() {
-            buckets.shards.iter().for_each(|shard| shard.lock().added = None);
-        }
-    }
-
-    fn drop_unused(&self) {
-        self.drop_unused();
+        let reset = |entry: &Entry| match windows_of(entry) {
+            Some(windows) if windows.is_exhausted(entry.states(), now) => None,
+            Some(windows) => Some(windows.reset(entry.states(), now)),
+            None => Some(0),
+        };
+        let sample = self.keys.iter().take(EVICTION_SAMPLE).filter_map(|(key, entry)| Some((reset(entry)?, key)));
+        let Some(nearest) = sample.min_by_key(|(reset, _)| *reset).map(|(_, key)| key.clone()) else { return false };
+        self.keys.remove(&nearest);
+        true
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::{AtomicU32, Ordering};
-    use std::time::Duration;
-
-    fn limit(count: u32) -> Gcra {
-        Gcra::new(count, Duration::from_secs(3600), None)
-    }
-
-    #[test]
-    fn exact_under_a_hundred_threads() {
-        let (buckets, admitted) = (Buckets::default(), AtomicU32::new(0));
-        std::thread::scope(|scope| {
-            for _ in 0..100 {
-                scope.spawn(|| {
-                    for _ in 0..20 {
-                        if buckets.admit(limit(77), b"one", 1).tat.is_some() {
-                            admitted.fetch_add(1, Ordering::Relaxed);
-                        }
-                    }
-                });
-            }
-        });
-        assert_eq!(admitted.into_inner(), 77);
-    }
-
-    fn hand(old: &Shelf<String, Buckets>, new: &Shelf<String, Buckets>, part: HandoverPart) -> usize {
-        old.save(part).expect("given").map_or(0, |form| new.restore(&form).expect("taken"))
-    }
-
-    #[test]
-    fn what_is_given_in_parts_is_what_was_admitted() {
-        let (old, new) = (Shelf::default(), Shelf::default());
-        let shape = "route a".to_owned();
-        let buckets: Arc<Buckets> = old.get_or(&shape, Arc::default);
-        let spend = |buckets: &Buckets, key: &[u8], most: usize| {
-            (0..most).filter(|_| buckets.admit(limit(10), key, clock::now()).tat.is_some()).count()
-        };
-        assert_eq!((spend(&buckets, b"one", 3), spend(&buckets, b"two\xff", 1)), (3, 1));
-        assert_eq!(hand(&old, &new, HandoverPart::Whole), 2);
-        assert_eq!(spend(&buckets, b"one", 2), 2);
-        assert_eq!((hand(&old, &new, HandoverPart::Last), hand(&old, &new, HandoverPart::Late)), (1, 0));
-        let successor: Arc<Buckets> = new.get_or(&shape, Arc::default);
-        Heritable::drop_unused(&new);
-        // Both count from now on.
-        assert_eq!((spend(&buckets, b"one", 1), spend(&successor, b"one", 1)), (1, 1));
-        assert_eq!((hand(&old, &new, HandoverPart::Late), hand(&old, &new, HandoverPart::Late)), (1, 0));
-        assert_eq!(
-            (spend(&successor, b"one", 20), spend(&successor, b"two\xff", 20), spend(&successor, b"three", 20)),
-            (3, 9, 10)
-        );
-        // A hand-over that failed leaves nothing behind, and the next one begins anew.
-        old.cancel();
-        let third: Shelf<String, Buckets> = Shelf::default();
-        assert_eq!(hand(&old, &third, HandoverPart::Last), 2);
-        assert!(new.restore(b"{}").is_err());
-    }
-
-    #[test]
-    fn a_successor_with_another_limit_counts_on() {
-        let (old, new): (Shelf<String, Buckets>, Shelf<String, Buckets>) = Default::default();
-        let shape = "route a".to_owned();
-        let spend = |buckets: &Buckets, count: u32, most: usize| {
-            (0..most).filter(|_| buckets.admit(limit(count), b"one", clock::now()).tat.is_some()).count()
-        };
-        let buckets = old.get_or(&shape, Arc::default);
-        assert_eq!(spend(&buckets, 10, 4), 4);
-        assert_eq!(hand(&old, &new, HandoverPart::Whole), 1);
-        hand(&old, &new, HandoverPart::Last);
-        let successor: Arc<Buckets> = new.get_or(&shape, Arc::default);
-        assert_eq!(spend(&successor, 20, 6), 6);
-        // What comes late comes in the predecessor's unit.
-        assert_eq!(spend(&buckets, 10, 3), 3);
-        assert_eq!(hand(&old, &new, HandoverPart::Late), 1);
-        assert_eq!(spend(&successor, 20, 20), 20 - 4 - 6 - 3);
-        assert_eq!(spend(&successor, 100, 200), 80, "20 of the 100 are counted already");
-    }
-
-    #[test]
-    fn time_goes_by_for_what_was_given() {
-        let clock = clock::VirtualClock::start();
-        let start = clock::now();
-        let (old, new): (Shelf<String, Buckets>, Shelf<String, Buckets>) = Default::default();
-        // Ten a second, and never more than that: a start of five seconds in between changes nothing.
-        let gcra = Gcra::new(10, Duration::from_secs(1), None);
-        let shape = "route a".to_owned();
-        let buckets = old.get_or(&shape, Arc::default);
-        hand(&old, &new, HandoverPart::Whole);
-        for tenth in 0..50 {
-            clock.set(start + tenth * 100_000_000);
-            assert!(buckets.admit(gcra, b"one", clock::now()).tat.is_some());
-        }
-        hand(&old, &new, HandoverPart::Last);
-        let successor: Arc<Buckets> = new.get_or(&shape, Arc::default);
-        let room = (0..20).filter(|_| successor.admit(gcra, b"one", clock::now()).tat.is_some()).count();
-        assert_eq!(room, 9);
-    }
-
-    #[test]
-    fn keys_are_bounded() {
-        let buckets = Buckets::default();
-        let hour = 3_600_000_000_000;
-        for key in 0..(SHARDS * MAX_KEYS_PER_SHARD + 50_000) as u64 {
-            buckets.admit(limit(1), &key.to_be_bytes(), hour + key);
-        }
-        assert!(buckets.len() <= SHARDS * MAX_KEYS_PER_SHARD);
-    }
-}
+#[path = "buckets_tests.rs"]
+mod tests;

@@ -7,37 +7,20 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use futures::future::{BoxFuture, FutureExt};
-use jsonwebtoken::jwk::{AlgorithmParameters, JwkSet};
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
 
 use super::heritable::{HandoverPart, Heritable};
+use super::jwks::{KeyError, VerifyingKey, parse_jwks};
 use super::maintained::Maintained;
+use super::provider::ProviderMetadata;
 use super::shelf::Shelf;
 use crate::clients::{HttpClient, HttpClientSettings};
 use crate::notation::KeySetSource;
 use crate::telemetry::metrics::{CallKind, KeySetState};
 use crate::telemetry::rfc3339;
 use crate::tls::{FileVersion, MAX_MATERIAL, read_file};
-
-/// A key that may verify a token.
-#[derive(Clone)]
-pub struct VerifyingKey {
-    /// The `kid`, if it has one.
-    pub id: Option<String>,
-    /// The algorithms that it can be used with.
-    pub algorithms: Vec<Algorithm>,
-    /// The key.
-    pub key: DecodingKey,
-}
-
-impl std::fmt::Debug for VerifyingKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("VerifyingKey").field("id", &self.id).finish_non_exhaustive()
-    }
-}
 
 /// All keys of an issuer at one time.
 #[derive(Clone, Debug)]
@@ -47,9 +30,6 @@ pub struct KeySet {
     /// A number that grows with every change, by which tokens that older keys verified are recognised.
     pub generation: u64,
 }
-
-/// The error of an unusable key set. It may be logged.
-pub type KeyError = String;
 
 /// The identity of a key store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -80,6 +60,8 @@ pub struct KeyStore {
     shape: KeyStoreShape,
     client: Option<HttpClient>,
     set: ArcSwapOption<KeySet>,
+    /// The metadata of the provider, where its keys are found by that.
+    provider: ArcSwapOption<ProviderMetadata>,
     generation: AtomicU64,
     state: Mutex<FetchState>,
     wanted: Notify,
@@ -124,7 +106,7 @@ impl KeyStore {
     /// # Errors
     /// Returns the error in the CA file.
     pub fn new(shape: KeyStoreShape) -> Result<Self, String> {
-        let remote = matches!(shape.source, KeySetSource::Url(_));
+        let remote = !matches!(shape.source, KeySetSource::File(_));
         let settings = HttpClientSettings {
             ca: shape.ca.clone(),
             // It is called once in a while, and waited for.
@@ -138,6 +120,7 @@ impl KeyStore {
             shape,
             client,
             set: ArcSwapOption::empty(),
+            provider: ArcSwapOption::empty(),
             generation: AtomicU64::new(0),
             state: Mutex::default(),
             wanted: Notify::new(),
@@ -152,8 +135,10 @@ impl KeyStore {
             return;
         }
         self.state.lock().succeeded = Instant::now().checked_sub(age);
-        // The start need not wait for a fetch, since there are keys.
-        self.rounds.send_modify(|round| *round += 1);
+        // The start need not wait for a fetch, since there are keys; the metadata of a provider are not there.
+        if !matches!(self.shape.source, KeySetSource::Issuer(_)) {
+            self.rounds.send_modify(|round| *round += 1);
+        }
     }
 
     /// Takes over the keys of a store with the same source and other settings, until there is a fetch with its own:
@@ -177,6 +162,12 @@ impl KeyStore {
     /// Returns the present keys; `None` before the first fetch, and when they are too old to trust.
     pub fn keys(&self) -> Option<Arc<KeySet>> {
         self.set.load_full()
+    }
+
+    /// Returns the metadata of the provider, if the source is an issuer and they have been fetched. They are used
+    /// until there are others: what they lead to is verified anyway.
+    pub fn provider(&self) -> Option<Arc<ProviderMetadata>> {
+        self.provider.load_full()
     }
 
     fn operators_view(&self) -> KeyStoreView {
@@ -215,7 +206,8 @@ impl KeyStore {
                 let read = tokio::task::spawn_blocking(move || read_file(&path, MAX_MATERIAL)).await;
                 read.unwrap_or_else(|e| Err(e.to_string()))
             }
-            (KeySetSource::Url(_), None) => Err("no client".to_owned()),
+            (KeySetSource::Issuer(issuer), Some(client)) => self.fetch_by_metadata(client, issuer).await,
+            (KeySetSource::Url(_) | KeySetSource::Issuer(_), None) => Err("no client".to_owned()),
         };
         let result = text.and_then(|text| self.store(text));
         self.state.lock().error = result.as_ref().err().cloned();
@@ -224,6 +216,14 @@ impl KeyStore {
         }
         self.rounds.send_modify(|round| *round += 1);
         result
+    }
+
+    /// Fetches the metadata of an issuer, and the keys to which they lead.
+    async fn fetch_by_metadata(&self, client: &HttpClient, issuer: &str) -> Result<Vec<u8>, KeyError> {
+        let metadata = ProviderMetadata::fetch(client, issuer).await?;
+        let keys = client.get(&metadata.jwks_uri).await.map_err(|error| error.to_string())?;
+        self.provider.store(Some(Arc::new(metadata)));
+        Ok(keys.to_vec())
     }
 
     fn store(&self, text: Vec<u8>) -> Result<(), KeyError> {
@@ -287,8 +287,8 @@ impl KeyStore {
             failed_before = result.is_err();
             let pause = match (&this.shape.source, &result) {
                 (KeySetSource::File(_), _) => Duration::from_secs(1),
-                (KeySetSource::Url(_), Ok(())) => this.shape.refresh,
-                (KeySetSource::Url(_), Err(_)) => this.shape.refresh.min(Duration::from_secs(2)),
+                (_, Ok(())) => this.shape.refresh,
+                (_, Err(_)) => this.shape.refresh.min(Duration::from_secs(2)),
             };
             // The store must be droppable while this waits, so it is not held meanwhile.
             let deadline = Instant::now() + pause;
@@ -343,7 +343,7 @@ impl Maintained for KeyStore {
 fn describe(source: &KeySetSource) -> String {
     match source {
         KeySetSource::File(path) => path.display().to_string(),
-        KeySetSource::Url(url) => {
+        KeySetSource::Url(url) | KeySetSource::Issuer(url) => {
             // A query and what stands before an @ may be secrets.
             let url = url.split('?').next().unwrap_or_default();
             let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
@@ -353,9 +353,6 @@ fn describe(source: &KeySetSource) -> String {
         }
     }
 }
-
-/// The most keys of a set: a token that names none is tried with all of them.
-pub const MAX_KEYS: usize = 256;
 
 /// All key stores, and the key sets of a predecessor.
 #[derive(Debug, Default)]
@@ -421,49 +418,4 @@ impl Heritable for KeyStores {
     fn drop_unused(&self) {
         self.waiting.lock().clear();
     }
-}
-
-/// Reads a JSON Web Key Set (RFC 7517). Keys for encryption and of unknown kinds are ignored.
-///
-/// # Errors
-/// Fails when the text is no key set, or no key in it can verify anything.
-pub fn parse_jwks(text: &[u8]) -> Result<Vec<VerifyingKey>, KeyError> {
-    let document: serde_json::Value = serde_json::from_slice(text).map_err(|e| format!("no JSON: {e}"))?;
-    let items = document.get("keys").and_then(|k| k.as_array()).ok_or("no JWKS: it has no \"keys\"")?;
-    let mut keys = Vec::new();
-    for item in items {
-        let one = serde_json::json!({ "keys": [item] });
-        let Ok(set) = serde_json::from_value::<JwkSet>(one) else { continue };
-        keys.extend(set.keys.iter().filter_map(verifying_key));
-    }
-    match keys.len() {
-        0 => Err("no key in the set can verify a token".to_owned()),
-        count if count > MAX_KEYS => Err(format!("{count} keys are too many: at most {MAX_KEYS} are allowed")),
-        _ => Ok(keys),
-    }
-}
-
-fn verifying_key(jwk: &jsonwebtoken::jwk::Jwk) -> Option<VerifyingKey> {
-    use jsonwebtoken::jwk::{EllipticCurve, PublicKeyUse};
-    if jwk.common.public_key_use.as_ref().is_some_and(|u| *u != PublicKeyUse::Signature) {
-        return None;
-    }
-    let by_kind: Vec<Algorithm> = match &jwk.algorithm {
-        AlgorithmParameters::RSA(_) => AlgorithmFamily::Rsa.algorithms().to_vec(),
-        AlgorithmParameters::EllipticCurve(p) => match p.curve {
-            EllipticCurve::P256 => vec![Algorithm::ES256],
-            EllipticCurve::P384 => vec![Algorithm::ES384],
-            _ => return None,
-        },
-        AlgorithmParameters::OctetKeyPair(_) => vec![Algorithm::EdDSA],
-        AlgorithmParameters::OctetKey(_) => AlgorithmFamily::Hmac.algorithms().to_vec(),
-        _ => return None,
-    };
-    let named = jwk.common.key_algorithm.and_then(|a| a.to_string().parse::<Algorithm>().ok());
-    let algorithms = match (named, jwk.common.key_algorithm) {
-        (Some(one), _) if by_kind.contains(&one) => vec![one],
-        (None, None) => by_kind,
-        _ => return None,
-    };
-    Some(VerifyingKey { id: jwk.common.key_id.clone(), algorithms, key: DecodingKey::from_jwk(jwk).ok()? })
 }

@@ -5,42 +5,63 @@
 
 mod acme;
 mod buckets;
+mod buckets_handover;
 mod consumers;
 mod heritable;
 mod introspected;
+mod jwks;
 mod keys;
 mod maintained;
+mod nonces;
+mod pacers;
 mod passwords;
+mod places;
 mod pools;
+mod provider;
+mod quotas;
+mod refreshed;
 mod secrets;
 mod sessions;
 mod shelf;
+mod turns;
 mod verified;
+mod watched;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::clients::{HttpClient, HttpClientSettings};
+use crate::rules::identity::{Countries, Networks};
 use crate::tls::TicketKeys;
 use crate::upstreams::{Pool, PoolShape, Sessions};
 
 pub use acme::{AcmeChallenge, AcmeManager, AcmeShape};
 pub use buckets::Buckets;
 pub use consumers::{
-    Account, AllowanceConfig, ChangeError, ConsumerConfig, ConsumerFile, ConsumerTable, KnownKey, consumer_digest,
-    key_id,
+    Account, AllowanceConfig, ChangeError, ConsumerConfig, ConsumerFile, ConsumerTable, HmacKey, KnownKey, SigningKey,
+    consumer_digest, key_id,
 };
 pub use heritable::{HandoverPart, Heritable};
 pub use introspected::{IntrospectedToken, IntrospectedTokens, IntrospectionError, IntrospectionResult};
-pub use keys::{KeySet, KeyStore, KeyStoreShape, VerifyingKey, parse_jwks};
+pub use jwks::{VerifyingKey, parse_jwks};
+pub use keys::{KeySet, KeyStore, KeyStoreShape};
 pub use maintained::Maintained;
+pub use nonces::{NonceUse, Nonces};
+pub use pacers::Pacers;
 pub use passwords::{PasswordVerdict, Passwords};
+pub use places::{Places, TakenPlace};
+pub use provider::ProviderMetadata;
+pub use quotas::{QuotaCounts, QuotaOutcome, QuotaStore};
+pub use refreshed::{RefreshResult, RefreshedSessions};
+pub use turns::{NoTurn, QueueBounds, Turns};
 pub use verified::VerifiedTokens;
+pub use watched::WatchedFile;
 
 use keys::KeyStores;
 use pools::Pools;
 use secrets::Secrets;
 use shelf::Shelf;
+use watched::WatchedFiles;
 
 /// The state that outlives a configuration.
 #[derive(Debug, Default)]
@@ -48,6 +69,13 @@ pub struct Live {
     pools: Pools,
     /// By the limit's name: its route and place, or a shared name. A limit that a reload changes keeps its counts.
     buckets: Shelf<String, Buckets>,
+    /// Places, turns and paces by the limit's name, likewise.
+    places: Shelf<String, Places>,
+    turns: Shelf<String, Turns>,
+    pacers: Shelf<String, Pacers>,
+    /// The stores of quotas by their folders, and the counts in each by the quota's name.
+    quota_stores: Shelf<PathBuf, QuotaStore>,
+    quotas: Shelf<(PathBuf, String), QuotaCounts>,
     keys: KeyStores,
     /// Sessions by the upstream's name.
     sessions: Shelf<String, Sessions>,
@@ -55,11 +83,18 @@ pub struct Live {
     consumers: Shelf<PathBuf, ConsumerFile>,
     secrets: Secrets,
     passwords: Arc<Passwords>,
+    /// Lists of networks and databases of countries by their paths.
+    networks: WatchedFiles<Networks>,
+    countries: WatchedFiles<Countries>,
+    /// Nonces of signatures by the place of their filter.
+    nonces: Shelf<String, Nonces>,
     /// The clients of calls, with their connections and breakers.
     clients: Shelf<HttpClientSettings, HttpClient>,
     acme: Shelf<AcmeShape, AcmeManager>,
     /// Tokens by the identity of the settings of their filter.
     introspected: Shelf<[u8; 32], IntrospectedTokens>,
+    /// Refreshed sessions by the identity of the settings of their filter.
+    refreshed: Shelf<[u8; 32], RefreshedSessions>,
 }
 
 impl Live {
@@ -73,9 +108,38 @@ impl Live {
         self.buckets.get_or(&name.to_owned(), || Arc::new(Buckets::default()))
     }
 
+    /// Returns the places of the limit of concurrency of that name.
+    pub fn places(&self, name: &str) -> Arc<Places> {
+        self.places.get_or(&name.to_owned(), Arc::default)
+    }
+
+    /// Returns the turns of the throttle of that name.
+    pub fn turns(&self, name: &str) -> Arc<Turns> {
+        self.turns.get_or(&name.to_owned(), Arc::default)
+    }
+
+    /// Returns the paces of the limit of bandwidth of that name.
+    pub fn pacers(&self, name: &str) -> Arc<Pacers> {
+        self.pacers.get_or(&name.to_owned(), Arc::default)
+    }
+
     /// Returns the file of consumers at that path.
     pub fn consumers(&self, path: &PathBuf) -> Arc<ConsumerFile> {
         self.consumers.get_or(path, || Arc::new(ConsumerFile::new(path.clone())))
+    }
+
+    /// Returns the counts of the quota of that name, which are kept in that folder.
+    pub fn quota(&self, folder: &PathBuf, name: &str) -> Arc<QuotaCounts> {
+        let store = self.quota_stores.get_or(folder, || QuotaStore::new(folder));
+        self.quotas.get_or(&(folder.clone(), name.to_owned()), || QuotaCounts::new(name, store))
+    }
+
+    /// Gives back what this process holds of quotas, for its successors. Called at its end.
+    pub async fn give_back_quotas(&self) {
+        self.quotas.all().iter().for_each(|(_, counts)| counts.give_back());
+        for (_, store) in self.quota_stores.all() {
+            store.flush().await;
+        }
     }
 
     /// Returns the sessions of an upstream.
@@ -91,6 +155,27 @@ impl Live {
     /// Returns the verification of passwords.
     pub fn passwords(&self) -> Arc<Passwords> {
         Arc::clone(&self.passwords)
+    }
+
+    /// Returns the nonces of the filter that is written at that place.
+    pub fn nonces(&self, place: &str) -> Arc<Nonces> {
+        self.nonces.get_or(&place.to_owned(), || Arc::new(Nonces::default()))
+    }
+
+    /// Returns the list of networks in that file.
+    ///
+    /// # Errors
+    /// Returns why it cannot be read.
+    pub fn networks(&self, path: &Path) -> Result<Arc<WatchedFile<Networks>>, String> {
+        self.networks.at(path)
+    }
+
+    /// Returns the database of countries in that file.
+    ///
+    /// # Errors
+    /// Returns why it cannot be read.
+    pub fn countries(&self, path: &Path) -> Result<Arc<WatchedFile<Countries>>, String> {
+        self.countries.at(path)
     }
 
     /// Returns the client of those settings.
@@ -112,6 +197,11 @@ impl Live {
     /// Returns the tokens that a server was called about, by the identity of the settings of the filter.
     pub fn introspected(&self, identity: &[u8; 32]) -> Arc<IntrospectedTokens> {
         self.introspected.get_or(identity, || Arc::new(IntrospectedTokens::default()))
+    }
+
+    /// Returns the sessions that were refreshed a moment ago, by the identity of the settings of the filter.
+    pub fn refreshed(&self, identity: &[u8; 32]) -> Arc<RefreshedSessions> {
+        self.refreshed.get_or(identity, || Arc::new(RefreshedSessions::default()))
     }
 
     /// Returns the key of sticky sessions for which the configuration has none.

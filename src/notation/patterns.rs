@@ -18,6 +18,7 @@ pub fn pattern_of(format: &str) -> Option<&'static str> {
             r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
         }
         Network::FORMAT => r"^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$",
+        Networks::FORMAT => r"^(file:[\s\S]+|[0-9A-Fa-f:.]+(/[0-9]{1,3})?)$",
         Host::FORMAT => r"^(\*|(\*\.)?([A-Za-z0-9-]|[A-Za-z0-9_-][A-Za-z0-9._-]*[A-Za-z0-9_-])|\[[0-9A-Fa-f:.]+\])$",
         Path::FORMAT => r"^(~[\s\S]*|(/([^/?#:\s][^/?#\s]*|:[^/?#A-Za-z\s][^/?#\s]*|:)?)+)$",
         Pattern::FORMAT => r"^[\s\S]*$",
@@ -151,6 +152,7 @@ mod tests {
         "quota",
         "timestamp",
         "network",
+        "networks",
         "host-pattern",
         "path-pattern",
         "regular-expression",
@@ -182,11 +184,13 @@ mod tests {
                 let is_valid = check_format(format, text).expect("a format").is_ok();
                 assert!(!is_valid || pattern.is_match(text), "{format} rejects {text:?}");
                 // Ranges of numbers and normal forms are not for patterns.
-                let is_beyond =
-                    matches!(
-                        *format,
-                        "regular-expression" | "path-pattern" | "network" | "listen-address" | "password-hash"
-                    ) || matches!((*format, *text), ("admin-address", "10.0.0.11:9001") | ("statuses", "6xx" | "99"));
+                let is_beyond = matches!(
+                    *format,
+                    "regular-expression" | "path-pattern" | "network" | "networks" | "listen-address" | "password-hash"
+                ) || matches!(
+                    (*format, *text),
+                    ("admin-address", "10.0.0.11:9001") | ("statuses", "6xx" | "99")
+                );
                 assert!(is_valid || is_beyond || !pattern.is_match(text), "{format} accepts {text:?}");
             }
         }

@@ -25,6 +25,16 @@ text_type!(
 );
 
 text_type!(
+    /// A number of bytes per second: `64KiB/s`, `1MiB/s`.
+    ByteRate(u64), "byte-rate", ["64KiB/s", "1MiB/s"], units::parse_byte_rate
+);
+
+text_type!(
+    /// The offset of a clock from UTC: `+02:00`, `-05:30`.
+    UtcOffset(i64), "utc-offset", ["+02:00", "-05:30"], units::parse_utc_offset
+);
+
+text_type!(
     /// A number in a calendar window: `5000/day`, `1000000/month`.
     QuotaText(Quota), "quota", ["5000/day", "1000000/month"], str::parse
 );
@@ -34,6 +44,27 @@ text_type!(
     Network(ipnet::IpNet), "network", ["10.0.0.0/8", "192.0.2.7"], |text| {
         let net = text.parse::<ipnet::IpNet>().or_else(|_| text.parse::<IpAddr>().map(Into::into));
         net.map(|n| n.trunc()).map_err(|_| "a network such as 10.0.0.0/8 or an address such as 192.0.2.7".to_owned())
+    }
+);
+
+/// Networks, or the file that lists them.
+#[derive(Clone, Debug)]
+pub enum NetworkSource {
+    /// One network.
+    Network(ipnet::IpNet),
+    /// A file with one network a line, read again when it changes.
+    File(PathBuf),
+}
+
+text_type!(
+    /// A network, an address, or a file with one of them a line, which is read again when it changes: `10.0.0.0/8`,
+    /// `192.0.2.7`, `file:denied.txt`.
+    Networks(NetworkSource), "networks", ["10.0.0.0/8", "file:denied.txt"], |text| match text.strip_prefix("file:") {
+        Some("") => Err("a path after file:".to_owned()),
+        Some(path) => Ok(NetworkSource::File(path.into())),
+        None => text.parse::<Network>().map(|network| NetworkSource::Network(network.0)).map_err(|wanted| {
+            format!("{wanted}, or file: and the path of a list")
+        }),
     }
 );
 
@@ -171,6 +202,8 @@ pub enum KeySetSource {
     File(PathBuf),
     /// A URL, fetched again in the background.
     Url(String),
+    /// The keys of an issuer, found by its metadata (OpenID Connect Discovery 1.0).
+    Issuer(String),
 }
 
 text_type!(
@@ -195,6 +228,14 @@ text_type!(
         let has_host = url.host().is_some_and(|host| !host.is_empty()) && !authority.contains('@');
         let fine = matches!(url.scheme_str(), Some("http" | "https")) && has_host && !text.contains('#');
         if fine { Ok(url) } else { Err(wanted()) }
+    }
+);
+
+text_type!(
+    /// The issuer of an OpenID provider, exactly as it is in its tokens: `https://id.example.com`.
+    IssuerUrl(String), "issuer-url", ["https://id.example.com"], |text| {
+        text.parse::<CallUrl>().map_err(|wanted| format!("{wanted}, as in tokens"))?;
+        if text.contains('?') { Err("an http(s) URL without a query".to_owned()) } else { Ok(text.to_owned()) }
     }
 );
 

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::rules::limits::CalendarUnit;
+
 /// Splits `text` into its leading number and the unit after it.
 fn number_and_unit(text: &str) -> Option<(f64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -53,6 +55,35 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     if bytes > 1e15 { Err(wrong()) } else { Ok(bytes as u64) }
 }
 
+/// Parses a number of bytes per second: a size and `/s`.
+///
+/// # Errors
+/// Returns what was expected when the text is anything else.
+pub fn parse_byte_rate(text: &str) -> Result<u64, String> {
+    let wrong = || "a rate of bytes such as 64KiB/s or 1MiB/s".to_owned();
+    let size = text.trim().strip_suffix("/s").ok_or_else(wrong)?;
+    parse_size(size.trim()).ok().filter(|bytes| *bytes > 0).ok_or_else(wrong)
+}
+
+/// Parses an offset from UTC: a sign, hours and minutes. Returns it in seconds.
+///
+/// # Errors
+/// Returns what was expected when the text is anything else.
+pub fn parse_utc_offset(text: &str) -> Result<i64, String> {
+    let wrong = || "an offset from UTC such as +02:00 or -05:30".to_owned();
+    let (sign, rest) = match text.trim().split_at_checked(1) {
+        Some(("+", rest)) => (1, rest),
+        Some(("-", rest)) => (-1, rest),
+        _ => return Err(wrong()),
+    };
+    let (hours, minutes) = rest.split_once(':').ok_or_else(wrong)?;
+    let number = |text: &str, most: i64| {
+        let digits = text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit());
+        text.parse::<i64>().ok().filter(|n| digits && *n <= most).ok_or_else(wrong)
+    };
+    Ok(sign * (number(hours, 14)? * 3_600 + number(minutes, 59)? * 60))
+}
+
 /// A number in a period, as of a rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
@@ -92,26 +123,13 @@ impl fmt::Display for Rate {
     }
 }
 
-/// A calendar window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum CalendarWindow {
-    /// From one full hour to the next.
-    Hour,
-    /// From midnight to midnight.
-    Day,
-    /// From Monday to Sunday (ISO 8601).
-    Week,
-    /// From the first of a month to its last day.
-    Month,
-}
-
 /// A number in a calendar window, as of a quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Quota {
     /// The number that is allowed in one window; at least 1.
     pub count: u64,
     /// The window.
-    pub window: CalendarWindow,
+    pub window: CalendarUnit,
 }
 
 impl FromStr for Quota {
@@ -121,26 +139,15 @@ impl FromStr for Quota {
         let wrong = || "a quota such as 1000/hour, 5000/day, 20000/week or 1000000/month".to_owned();
         let (count, window) = text.trim().split_once('/').ok_or_else(wrong)?;
         let count = count.trim().parse().ok().filter(|count| *count > 0).ok_or_else(wrong)?;
-        let window = match window.trim() {
-            "hour" => CalendarWindow::Hour,
-            "day" => CalendarWindow::Day,
-            "week" => CalendarWindow::Week,
-            "month" => CalendarWindow::Month,
-            _ => return Err(wrong()),
-        };
+        let unit = |unit: &CalendarUnit| unit.word() == window.trim();
+        let window = CalendarUnit::ALL.into_iter().find(unit).ok_or_else(wrong)?;
         Ok(Self { count, window })
     }
 }
 
 impl fmt::Display for Quota {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let window = match self.window {
-            CalendarWindow::Hour => "hour",
-            CalendarWindow::Day => "day",
-            CalendarWindow::Week => "week",
-            CalendarWindow::Month => "month",
-        };
-        write!(f, "{}/{window}", self.count)
+        write!(f, "{}/{}", self.count, self.window.word())
     }
 }
 
@@ -162,6 +169,11 @@ mod tests {
         for wrong in ["", "5", "s", "1w", "-1s", "1 e", "5/", "/s", "0/s", "1/0s", "200000d"] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
             assert!(wrong.parse::<Rate>().is_err(), "{wrong}");
+        }
+        assert_eq!(parse_byte_rate("1MiB/s"), Ok(1 << 20));
+        assert_eq!(parse_utc_offset("-05:30"), Ok(-(5 * 3_600 + 30 * 60)));
+        for wrong in ["", "1MiB", "1MiB/m", "0B/s", "+2:00", "02:00", "+15:00", "+02:60", "+0a:00"] {
+            assert!(parse_byte_rate(wrong).is_err() && parse_utc_offset(wrong).is_err(), "{wrong}");
         }
         for text in ["1/hour", "5000/day", "7/week", "1000000/month"] {
             assert_eq!(text.parse::<Quota>().expect("a quota").to_string(), text);

@@ -83,6 +83,9 @@ fn io<T>(what: &str, result: std::io::Result<T>) -> Result<T, StartError> {
     result.map_err(|e| StartError::Other(format!("{what}: {e}")))
 }
 
+/// How long the end of the process may take to give back what it holds of quotas.
+const QUOTA_END_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// The number of unused connections to targets that are kept for each worker and target group.
 const MAX_IDLE_TARGET_CONNECTIONS: usize = 1024;
 
@@ -324,6 +327,10 @@ impl Started {
     /// Serves until a signal or a successor ends it, drains, and returns.
     pub async fn until_end(self) {
         self.supervisor.serve_to_the_end().await;
+        let giving_back = self.supervisor.live.give_back_quotas();
+        if tokio::time::timeout(QUOTA_END_TIMEOUT, giving_back).await.is_err() {
+            log::warn!("quotas could not be given back within {QUOTA_END_TIMEOUT:?}");
+        }
         self.supervisor.upgrade_listener.get().iter().for_each(|upgrade_listener| upgrade_listener.withdraw());
         // A successor has the same socket.
         if self.supervisor.successor.load(Ordering::Acquire) == 0 {

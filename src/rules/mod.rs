@@ -4,8 +4,10 @@
 //! that serves traffic, and tests compare every rule with a naive model.
 
 pub mod balance;
+pub mod expressions;
 pub mod files;
 pub mod frames;
+pub mod guard;
 pub mod identity;
 pub mod limits;
 pub mod path;

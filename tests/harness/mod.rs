@@ -3,8 +3,10 @@
 
 #![allow(dead_code, reason = "shared by several test crates, each of which uses a part")]
 
+pub mod browser;
 pub mod client;
 pub mod gateway;
+pub mod mmdb;
 pub mod page;
 pub mod scenario;
 pub mod target;

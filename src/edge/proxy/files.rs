@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 
 use super::pick::fail_with;
 use super::respond::drain_short_rest;
-use super::waiting::{Waited, wait};
+use super::waiting::{Waited, pause, wait};
 use super::{Context, Gateway};
 use crate::actions::{FileRequest, Files, Found, OpenedFile};
 use crate::exchange::{Reason, Rejection};
@@ -136,7 +136,9 @@ impl Gateway {
             at += part.len() as u64;
             let end = at >= bytes.end;
             let mut body = Some(part);
-            self.edit_body(&mut body, end, ctx)?;
+            if let Some(delay) = self.edit_body(&mut body, end, ctx)? {
+                pause(ctx, delay).await?;
+            }
             if body.is_some() || end {
                 session.write_response_tasks(vec![HttpTask::Body(body, end)]).await?;
             }

@@ -105,7 +105,11 @@ impl ProxyHttp for Gateway {
         ctx: &mut Box<Context>,
     ) -> Result<()> {
         resolve_panic(catch_panic_now(|| self.count_body(session, body.as_ref(), end, ctx)), ctx)
-            .map_err(Error::into_down)
+            .map_err(Error::into_down)?;
+        if let Some(delay) = ctx.exchange.pacing.request_delay(body.as_ref().map_or(0, Bytes::len)) {
+            tokio::time::sleep(delay).await;
+        }
+        Ok(())
     }
 
     async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<bool> {
@@ -198,8 +202,7 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut Box<Context>,
     ) -> Result<Option<Duration>> {
-        resolve_panic(catch_panic_now(|| self.edit_body(body, end, ctx)), ctx)?;
-        Ok(None)
+        resolve_panic(catch_panic_now(|| self.edit_body(body, end, ctx)), ctx)
     }
 
     fn fail_to_connect(

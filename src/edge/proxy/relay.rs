@@ -20,7 +20,7 @@ use super::failure::is_method_repeatable;
 use super::hop_by_hop::drop_from_request;
 use super::interim::Interims;
 use super::pick::{caller, fail_with};
-use super::waiting::{Waited, wait};
+use super::waiting::{Waited, pause, wait};
 use super::{Context, Gateway, interim, mirror};
 use crate::exchange::{Reason, Rejection};
 use crate::upstreams::{Member, OutgoingRequest, Response, Visit};
@@ -205,7 +205,9 @@ impl Gateway {
             // Pingora sends none on HTTP/1.
             let trailers =
                 if body.is_none() && request.version == Version::HTTP_2 { response.trailers().await? } else { None };
-            self.edit_body(&mut body, end, ctx)?;
+            if let Some(delay) = self.edit_body(&mut body, end, ctx)? {
+                pause(ctx, delay).await?;
+            }
             session.write_response_body(body, end && trailers.is_none()).await?;
             if let Some(trailers) = trailers {
                 session.write_response_tasks(vec![HttpTask::Trailer(Some(Box::new(trailers)))]).await?;

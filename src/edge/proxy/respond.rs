@@ -18,7 +18,11 @@ use crate::filters::ResponseView;
 impl Gateway {
     /// Responds with a rejection.
     pub(super) async fn reject(&self, session: &mut Session, rejection: &Rejection, ctx: &mut Context) -> Result<()> {
-        let page = if ctx.exchange.is_grpc() { None } else { ctx.error_page(rejection, session.req_header()) };
+        let page = if ctx.exchange.is_grpc() || rejection.relayed.is_some() {
+            None
+        } else {
+            ctx.error_page(rejection, session.req_header())
+        };
         let rendered = render(rejection, &ctx.exchange, page);
         if matches!(rejection.reason, Reason::BadRequest | Reason::BadPath | Reason::HeadersTooLarge) {
             // Where a request was read one way, the bytes behind it may have been meant another way.
@@ -64,6 +68,7 @@ impl Gateway {
                 ResponseView { request: session.req_header(), exchange: &ctx.exchange, pattern: None, own: true };
             chain.on_head(&mut response, &view, &mut ctx.memories);
         }
+        ctx.memories.clear();
         let bodiless = session.req_header().method == Method::HEAD || body.is_empty();
         drain_short_rest(session);
         // Sent as tasks: on HTTP/2 Pingora's `write_response_header` loses that the head is the end.

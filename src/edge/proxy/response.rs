@@ -1,7 +1,7 @@
 //! The edits of a target's response on its way to the client.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, DATE, HeaderMap, HeaderValue, SET_COOKIE, TRANSFER_ENCODING};
@@ -82,9 +82,7 @@ impl Gateway {
             response.remove_header(&CONTENT_LENGTH);
             response.remove_header(&TRANSFER_ENCODING);
         }
-        if let Some(progress) = &ctx.downstream.progress {
-            progress.note_response_begun();
-        }
+        ctx.downstream.progress.iter().for_each(|progress| progress.note_response_begun());
         edit_response(response, |headers| {
             drop_hop_by_hop(headers);
             headers.reserve(MAX_ADDED_RESPONSE_FIELDS);
@@ -127,11 +125,14 @@ impl Gateway {
                 connection.cork();
             }
         }
+        if is_bodiless(request, response) {
+            ctx.memories.clear();
+        }
         Ok(())
     }
 
-    /// Edits a part of the response body.
-    pub(super) fn edit_body(&self, body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
+    /// Edits a part of the response body. Returns how long to wait before it is sent, if the response has a pace.
+    pub(super) fn edit_body(&self, body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result<Option<Duration>> {
         ctx.pace().iter().for_each(|pace| pace.pass());
         if ctx.deadline().is_some_and(|deadline| Instant::now() > deadline) {
             return Err(fail_with(ctx, Rejection::new(Reason::RouteTimeout, "")));
@@ -146,8 +147,9 @@ impl Gateway {
             }
             // Done before the client has the last of the body: its next request never finds this one in its way.
             ctx.end_of(Side::Response);
+            ctx.memories.clear();
         }
-        Ok(())
+        Ok(ctx.exchange.pacing.response_delay(body.as_ref().map_or(0, Bytes::len)))
     }
 }
 

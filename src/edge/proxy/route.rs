@@ -12,6 +12,7 @@ use pingora::proxy::Session;
 use super::context::Side;
 use super::intake::is_asterisk;
 use super::pick::fail_with;
+use super::waiting::{Waited, wait};
 use super::{Context, Gateway};
 use crate::actions::{ActionOutcome, Forward, PathEdit};
 use crate::exchange::{Reason, Rejection, RequestValue};
@@ -84,7 +85,16 @@ impl Gateway {
             // Should the body stall, this is all that is left of the request to be logged.
             ctx.ending.head = Some(Box::new(session.req_header().clone()));
         }
-        route.filters(ctx.listener).on_request(session.req_header(), &mut ctx.exchange, &mut ctx.memories).await
+        let chain = route.filters(ctx.listener);
+        let decision = chain.on_request(session.req_header(), &mut ctx.exchange, &mut ctx.memories);
+        if !chain.may_wait() {
+            return decision.await;
+        }
+        // Boxed, as it is rare; dropped where the client leaves, which frees its turn.
+        match Box::pin(wait(&ctx.downstream, None, decision)).await {
+            Waited::Done(verdict) => verdict,
+            Waited::Late | Waited::Gone => Err(Rejection::new(Reason::ClientGone, "")),
+        }
     }
 
     /// Returns the places of the route and of the router's entry for it. A preflight matches the route of the request

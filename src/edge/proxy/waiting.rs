@@ -1,9 +1,12 @@
 //! Waiting for something other than the client, while the client is there.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::Context;
 use super::context::Downstream;
+use super::pick::fail_with;
 use crate::edge::listeners::PRESENCE_CHECK_INTERVAL;
+use crate::exchange::{Reason, Rejection};
 
 /// How a wait has ended.
 pub(super) enum Waited<T> {
@@ -32,4 +35,17 @@ pub(super) async fn wait<F: Future>(downstream: &Downstream, until: Option<Insta
             return Waited::Late;
         }
     }
+}
+
+/// Waits before a part of a response is sent, while the client is there and the route's time is not over.
+///
+/// # Errors
+/// Fails when either ends.
+pub(super) async fn pause(ctx: &mut Context, delay: Duration) -> pingora::Result<()> {
+    let reason = match wait(&ctx.downstream, ctx.deadline(), tokio::time::sleep(delay)).await {
+        Waited::Done(()) => return Ok(()),
+        Waited::Late => Reason::RouteTimeout,
+        Waited::Gone => Reason::ClientGone,
+    };
+    Err(fail_with(ctx, Rejection::new(reason, "")))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::FutureExt;
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::Authenticated;
 use super::members::{Authenticating, Authenticators};
 use crate::exchange::{Edit, Exchange};
-use crate::filters::{CompileContext, FilterConfig, HttpFilter, Stage};
+use crate::filters::{CompileContext, FilterConfig, HttpFilter, Needs, Stage, Verdict};
 
 /// Authenticators; the first that finds a consumer determines the identity.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -50,6 +50,18 @@ impl HttpFilter for Filter {
         self.members.credentials()
     }
 
+    fn needs(&self) -> Needs {
+        self.members.needs()
+    }
+
+    fn on_request_body(&self, body: &[u8], request: &RequestHeader, exchange: &mut Exchange) -> Verdict {
+        self.members.filters().iter().try_for_each(|filter| filter.on_request_body(body, request, exchange))
+    }
+
+    fn challenges(&self) -> Vec<HeaderValue> {
+        self.members.filters().iter().flat_map(crate::filters::Filter::challenges).collect()
+    }
+
     fn edits(&self) -> Option<&Arc<[Edit]>> {
         Some(self.members.edits())
     }
@@ -65,6 +77,7 @@ impl HttpFilter for Filter {
                 let authenticated = filter.authenticate(request, exchange).await?;
                 all.identity = all.identity.or(authenticated.identity);
                 all.edits.extend(authenticated.edits);
+                all.set_cookies.extend(authenticated.set_cookies);
             }
             Ok(all)
         }

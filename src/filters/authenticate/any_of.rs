@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::FutureExt;
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::Unauthenticated;
 use super::members::{Authenticating, Authenticators};
 use crate::exchange::{Edit, Exchange};
-use crate::filters::{CompileContext, FilterConfig, HttpFilter, Stage};
+use crate::filters::{CompileContext, FilterConfig, HttpFilter, Needs, Stage, Verdict};
 
 /// Authenticators; the first that accepts the request determines the identity.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -43,6 +43,18 @@ impl HttpFilter for Filter {
 
     fn credentials(&self) -> Vec<Edit> {
         self.members.credentials()
+    }
+
+    fn needs(&self) -> Needs {
+        self.members.needs()
+    }
+
+    fn on_request_body(&self, body: &[u8], request: &RequestHeader, exchange: &mut Exchange) -> Verdict {
+        self.members.filters().iter().try_for_each(|filter| filter.on_request_body(body, request, exchange))
+    }
+
+    fn challenges(&self) -> Vec<HeaderValue> {
+        self.members.filters().iter().flat_map(crate::filters::Filter::challenges).collect()
     }
 
     fn edits(&self) -> Option<&Arc<[Edit]>> {

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use smallvec::{SmallVec, smallvec};
 
-use super::{Authenticated, Unauthenticated};
+use super::{Authenticated, Unauthenticated, challenges_of};
 use crate::exchange::{Edit, Exchange, Identity, Reason, Rejection};
 use crate::filters::{CompileContext, Consumers, HttpFilter, Stage};
 use crate::notation::{Header, SecretParameter};
@@ -83,6 +83,10 @@ impl HttpFilter for Filter {
         [Edit::Remove(self.header.clone())].into_iter().chain(query).collect()
     }
 
+    fn challenges(&self) -> Vec<HeaderValue> {
+        challenges_of(&self.challenge(Reason::ApiKeyMissing))
+    }
+
     fn edits(&self) -> Option<&Arc<[Edit]>> {
         Some(&self.edits)
     }
@@ -114,7 +118,7 @@ impl HttpFilter for Filter {
         };
         let identity = Some(Identity::of(known.consumer, known.scopes));
         let edits = if header.is_some() { smallvec![Arc::clone(&self.unread)] } else { SmallVec::new() };
-        Ok(Authenticated { identity, edits })
+        Ok(Authenticated { identity, edits, ..Authenticated::default() })
     }
 }
 

@@ -83,6 +83,10 @@ impl HttpFilter for Filter {
         vec![Edit::RemoveScheme(AUTHORIZATION, SCHEME)]
     }
 
+    fn challenges(&self) -> Vec<HeaderValue> {
+        vec![self.challenge.clone()]
+    }
+
     fn edits(&self) -> Option<&Arc<[Edit]>> {
         Some(&self.edits)
     }

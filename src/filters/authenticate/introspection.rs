@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::header::{AUTHORIZATION, HeaderName};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -17,8 +17,9 @@ use serde_json::Value;
 use smallvec::smallvec;
 
 use super::claims::ClaimRules;
+use super::client_auth::ClientAuth;
 use super::token_places::{TokenPlaces, challenge, scope_challenge};
-use super::{Authenticated, Unauthenticated};
+use super::{Authenticated, Unauthenticated, challenges_of};
 use crate::clients::CallConfig;
 use crate::exchange::{Claims, Edit, Exchange, Reason};
 use crate::filters::{CompileContext, HttpFilter, Stage};
@@ -83,17 +84,6 @@ pub struct Config {
     /// The calls to the server.
     #[serde(default)]
     pub call: CallConfig,
-}
-
-/// How a client authenticates at an authorization server (RFC 6749, section 2.3.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ClientAuth {
-    /// By the header `Authorization: Basic`.
-    #[default]
-    Basic,
-    /// By parameters in the body.
-    Body,
 }
 
 fn authorization() -> Header {
@@ -172,6 +162,10 @@ impl HttpFilter for Filter {
         self.places.credentials()
     }
 
+    fn challenges(&self) -> Vec<HeaderValue> {
+        challenges_of(&challenge(Reason::TokenMissing, None))
+    }
+
     fn edits(&self) -> Option<&Arc<[Edit]>> {
         Some(&self.edits)
     }
@@ -202,7 +196,11 @@ impl HttpFilter for Filter {
             return Err(Unauthenticated::invalid(scope_challenge(scope, &self.rules.scopes)));
         }
         let verified = self.claims.accept(claims).map_err(invalid)?;
-        Ok(Authenticated { identity: verified.identity, edits: smallvec![verified.edits, self.places.unread(&found)] })
+        Ok(Authenticated {
+            identity: verified.identity,
+            edits: smallvec![verified.edits, self.places.unread(&found)],
+            ..Authenticated::default()
+        })
     }
 }
 

@@ -8,19 +8,19 @@ mod verifier;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, HeaderName};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use smallvec::smallvec;
 
 use super::token_places::{TokenPlaces, challenge};
-use super::{Authenticated, Unauthenticated};
+use super::{Authenticated, Unauthenticated, challenges_of};
 use crate::exchange::{Edit, Exchange, Reason};
 use crate::filters::{CompileContext, HttpFilter, Stage};
 use crate::notation::{Duration, File, Header, KeySource, Secret, SecretParameter};
 
-use verifier::{Unverified, Verifier};
+pub(super) use verifier::{Unverified, Verifier};
 
 /// Which tokens are accepted, and from where.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -155,6 +155,10 @@ impl HttpFilter for Filter {
         self.places.credentials()
     }
 
+    fn challenges(&self) -> Vec<HeaderValue> {
+        challenges_of(&challenge(Reason::TokenMissing, None))
+    }
+
     fn edits(&self) -> Option<&Arc<[Edit]>> {
         Some(&self.edits)
     }
@@ -177,6 +181,7 @@ impl HttpFilter for Filter {
             Ok(verified) => Ok(Authenticated {
                 identity: verified.identity.clone(),
                 edits: smallvec![Arc::clone(&verified.edits), self.places.unread(&found)],
+                ..Authenticated::default()
             }),
             Err(Unverified::Unavailable(why)) => Err(Unauthenticated::unavailable(why)),
             Err(Unverified::Expired) => {

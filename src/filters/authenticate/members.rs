@@ -7,7 +7,7 @@ use http::HeaderName;
 
 use super::{Authenticated, Unauthenticated};
 use crate::exchange::Edit;
-use crate::filters::{CompileContext, Filter, FilterConfig, Stage};
+use crate::filters::{CompileContext, Filter, FilterConfig, Needs, Stage};
 
 /// The future of an authentication, for members that combine members themselves.
 pub type Authenticating<'a> = BoxFuture<'a, Result<Authenticated, Unauthenticated>>;
@@ -73,6 +73,15 @@ impl Authenticators {
     /// Returns the authenticators.
     pub fn filters(&self) -> &[Filter] {
         &self.filters
+    }
+
+    /// Returns what the authenticators need besides the heads: the least of the bodies that they hold whole.
+    pub fn needs(&self) -> Needs {
+        let bodies = self.filters.iter().filter_map(|filter| match filter.needs() {
+            Needs::RequestBody(most) => Some(most),
+            Needs::Heads | Needs::ResponseBody => None,
+        });
+        bodies.min().map_or(Needs::Heads, Needs::RequestBody)
     }
 
     /// Returns the edits that the authenticators always make.

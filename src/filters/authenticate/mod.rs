@@ -5,15 +5,21 @@ pub mod any_of;
 pub mod api_key;
 pub mod basic;
 mod claims;
+mod client_auth;
+pub mod forward_auth;
+pub mod hmac;
+pub mod http_signature;
 pub mod introspection;
 pub mod jwt;
 mod members;
 pub mod mtls;
+pub mod oidc;
+mod public_url;
 mod token_places;
 
 use std::sync::Arc;
 
-use http::header::{HeaderValue, WWW_AUTHENTICATE};
+use http::header::{HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use smallvec::SmallVec;
 
 use crate::exchange::{Edit, Exchange, Identity, Reason, Rejection};
@@ -25,6 +31,8 @@ pub struct Authenticated {
     pub identity: Option<Identity>,
     /// Edits for the target, beyond those that the filter always makes.
     pub edits: SmallVec<[Arc<[Edit]>; 2]>,
+    /// Values of `Set-Cookie` for the response, whichever it is.
+    pub set_cookies: Vec<HeaderValue>,
 }
 
 impl Authenticated {
@@ -32,6 +40,7 @@ impl Authenticated {
     pub(super) fn note(self, exchange: &mut Exchange) {
         exchange.identity = self.identity;
         self.edits.iter().for_each(|edits| exchange.edits.push(edits));
+        exchange.set_cookies.extend(self.set_cookies);
     }
 }
 
@@ -77,6 +86,11 @@ impl Unauthenticated {
         Self { attempt: AuthenticationStage::Unchecked, rejection }
     }
 
+    /// Adds headers to the rejection.
+    pub fn add_headers(&mut self, headers: impl Iterator<Item = (HeaderName, HeaderValue)>) {
+        self.rejection.headers.extend(headers);
+    }
+
     /// Returns the rejection of the request.
     pub fn into_rejection(self) -> Box<Rejection> {
         self.rejection
@@ -99,4 +113,10 @@ impl Unauthenticated {
     fn challenges(&self) -> impl Iterator<Item = &HeaderValue> {
         self.rejection.headers.iter().filter(|(name, _)| *name == WWW_AUTHENTICATE).map(|(_, value)| value)
     }
+}
+
+/// Returns the challenges of a rejection.
+fn challenges_of(rejection: &Rejection) -> Vec<HeaderValue> {
+    let headers = rejection.headers.iter().filter(|(name, _)| *name == WWW_AUTHENTICATE);
+    headers.map(|(_, value)| value.clone()).collect()
 }

@@ -5,5 +5,5 @@ mod table;
 mod written;
 
 pub use file::{ChangeError, ConsumerFile};
-pub use table::{Account, ConsumerTable, KnownKey, consumer_digest, key_id};
+pub use table::{Account, ConsumerTable, HmacKey, KnownKey, SigningKey, consumer_digest, key_id};
 pub use written::{AllowanceConfig, ConsumerConfig};

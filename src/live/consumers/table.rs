@@ -6,8 +6,8 @@ use ahash::{AHashMap, AHashSet};
 
 use super::written::{ApiKeyCredential, CertificateCredential, ConsumerConfig, Credential};
 use crate::exchange::{ConsumerFacts, PeerCertificate};
-use crate::notation::{Mistakes, Name, Place};
-use crate::rules::identity::PasswordHash;
+use crate::notation::{Mistakes, Name, Place, SecretText};
+use crate::rules::identity::{PasswordHash, SignatureKey};
 
 /// The longest name of a name and a password.
 const MAX_USERNAME: usize = 255;
@@ -23,6 +23,8 @@ pub struct ConsumerTable {
     /// By the subject or an alternative name of a certificate; the latter begins with its kind, such as `DNS:`, and a
     /// subject with a keyword and `=`.
     by_certificate_name: AHashMap<Box<str>, Arc<ConsumerFacts>>,
+    by_hmac_key: AHashMap<Box<str>, HmacKey>,
+    by_signature_key: AHashMap<Box<str>, SigningKey>,
     /// The password hashes of all consumers, in the order in which they were added.
     hashes: Vec<Arc<PasswordHash>>,
     /// Names that consumers have in common, each kept once.
@@ -48,6 +50,30 @@ pub struct Account {
     /// The consumer.
     pub consumer: Arc<ConsumerFacts>,
 }
+
+/// A key for signatures of AWS's form.
+#[derive(Clone, Debug)]
+pub struct HmacKey {
+    /// The key itself.
+    pub secret: SecretText,
+    /// The consumer.
+    pub consumer: Arc<ConsumerFacts>,
+}
+
+/// A key for HTTP message signatures.
+#[derive(Clone, Debug)]
+pub struct SigningKey {
+    /// The key with its algorithm.
+    pub key: Arc<SignatureKey>,
+    /// The consumer.
+    pub consumer: Arc<ConsumerFacts>,
+}
+
+/// The least bytes of a key for signatures of AWS's form: those of AWS have 40.
+const MIN_HMAC_SECRET: usize = 16;
+
+/// The longest id of a key.
+const MAX_KEY_ID: usize = 256;
 
 /// Returns the digest by which an API key is found. The time of a look-up by it does not depend on how much of a
 /// wrong key is right, since the digest of a similar key is entirely different.
@@ -106,6 +132,29 @@ impl ConsumerTable {
                         true
                     }
                 },
+                Credential::Hmac(hmac) => {
+                    let place = || at().key("hmac");
+                    check_key_id(&hmac.key_id, &place, mistakes);
+                    if hmac.secret.0.reveal().len() < MIN_HMAC_SECRET {
+                        mistakes.add(&place().key("secret"), format!("expected at least {MIN_HMAC_SECRET} bytes"));
+                    }
+                    let key = HmacKey { secret: hmac.secret.0.clone(), consumer: Arc::clone(&consumer) };
+                    self.by_hmac_key.insert(hmac.key_id.as_str().into(), key).is_none()
+                }
+                Credential::HttpSignature(signature) => {
+                    let place = || at().key("http_signature");
+                    check_key_id(&signature.key_id, &place, mistakes);
+                    match signature.key() {
+                        Ok(key) => {
+                            let key = SigningKey { key: Arc::new(key), consumer: Arc::clone(&consumer) };
+                            self.by_signature_key.insert(signature.key_id.as_str().into(), key).is_none()
+                        }
+                        Err((key, why)) => {
+                            mistakes.add(&place().key(key), why);
+                            true
+                        }
+                    }
+                }
                 Credential::Jwt(token) => self.add_subject(&token.subject, token.issuer.as_deref(), &consumer),
             };
             if !fresh {
@@ -188,6 +237,26 @@ impl ConsumerTable {
         self.by_username.get(username)
     }
 
+    /// Returns the key of that id for signatures of AWS's form.
+    pub fn by_hmac_key(&self, id: &str) -> Option<&HmacKey> {
+        self.by_hmac_key.get(id)
+    }
+
+    /// Returns the key of that id for HTTP message signatures.
+    pub fn by_signature_key(&self, id: &str) -> Option<&SigningKey> {
+        self.by_signature_key.get(id)
+    }
+
+    /// Returns whether any consumer has a key for signatures of AWS's form.
+    pub fn has_hmac_keys(&self) -> bool {
+        !self.by_hmac_key.is_empty()
+    }
+
+    /// Returns whether any consumer has a key for HTTP message signatures.
+    pub fn has_signature_keys(&self) -> bool {
+        !self.by_signature_key.is_empty()
+    }
+
     /// Returns the consumer of that name.
     pub fn by_name(&self, name: &str) -> Option<&Arc<ConsumerFacts>> {
         self.by_name.get(name)
@@ -221,6 +290,14 @@ impl ConsumerTable {
     /// Returns the names of the plans that consumers have.
     pub fn plans(&self) -> impl Iterator<Item = &Arc<str>> {
         self.plans.iter()
+    }
+}
+
+/// Notes the error of an id of a key that no signature can have.
+fn check_key_id(id: &str, place: &dyn Fn() -> Place, mistakes: &mut Mistakes) {
+    if id.is_empty() || id.len() > MAX_KEY_ID || id.contains(|c: char| !c.is_ascii_graphic() && c != ' ') {
+        let text = format!("expected at most {MAX_KEY_ID} visible ASCII characters");
+        mistakes.add(&place().key("key_id"), text);
     }
 }
 

@@ -1,5 +1,7 @@
 //! Consumers, their credentials and their limits, as they are written.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -7,6 +9,7 @@ use crate::exchange::Allowance;
 use crate::notation::{
     AlternativeName, Digest, Fingerprint, HashText, Name, OneOrMany, QuotaText, RateText, Secret, Timestamp,
 };
+use crate::rules::identity::{SignatureAlgorithm, SignatureKey};
 
 /// A known client.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -76,6 +79,10 @@ pub enum Credential {
     Basic(BasicCredential),
     /// A client certificate.
     Mtls(CertificateCredential),
+    /// A key for signatures of AWS's form (`hmac`).
+    Hmac(HmacCredential),
+    /// A key for HTTP message signatures (`http_signature`).
+    HttpSignature(HttpSignatureCredential),
 }
 
 /// A client certificate, by one of its properties.
@@ -89,6 +96,80 @@ pub struct CertificateCredential {
     pub subject: Option<String>,
     /// One of its alternative names.
     pub san: Option<AlternativeName>,
+}
+
+/// A key for signatures of AWS's form (AWS Signature Version 4).
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HmacCredential {
+    /// The id of the key, as it is in `Credential` of the signature. It is no secret.
+    pub key_id: String,
+    /// The key, of at least 16 bytes.
+    pub secret: Secret,
+}
+
+/// A key for HTTP message signatures (RFC 9421), with the one algorithm that it is used with.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpSignatureCredential {
+    /// The id of the key, as it is in `keyid` of the signature. It is no secret.
+    pub key_id: String,
+    /// The algorithm.
+    pub algorithm: SignatureAlgorithmName,
+    /// The public key in PEM, best as `${file:PATH}`.
+    pub public_key: Option<String>,
+    /// For hmac-sha256 the shared secret, of at least 32 bytes: the text itself, or in base64 after `base64:`.
+    pub secret: Option<Secret>,
+}
+
+/// An algorithm of HTTP message signatures (RFC 9421, section 3.3).
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+pub enum SignatureAlgorithmName {
+    /// EdDSA over the curve edwards25519.
+    #[serde(rename = "ed25519")]
+    Ed25519,
+    /// ECDSA over the curve P-256 with SHA-256.
+    #[serde(rename = "ecdsa-p256-sha256")]
+    EcdsaP256Sha256,
+    /// RSASSA-PSS with SHA-512.
+    #[serde(rename = "rsa-pss-sha512")]
+    RsaPssSha512,
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    #[serde(rename = "rsa-v1_5-sha256")]
+    RsaV15Sha256,
+    /// HMAC with SHA-256.
+    #[serde(rename = "hmac-sha256")]
+    HmacSha256,
+}
+
+impl HttpSignatureCredential {
+    /// Returns the key.
+    ///
+    /// # Errors
+    /// Returns the key of the credential that is wrong, and why.
+    pub fn key(&self) -> Result<SignatureKey, (&'static str, String)> {
+        let algorithm = match self.algorithm {
+            SignatureAlgorithmName::Ed25519 => SignatureAlgorithm::Ed25519,
+            SignatureAlgorithmName::EcdsaP256Sha256 => SignatureAlgorithm::EcdsaP256Sha256,
+            SignatureAlgorithmName::RsaPssSha512 => SignatureAlgorithm::RsaPssSha512,
+            SignatureAlgorithmName::RsaV15Sha256 => SignatureAlgorithm::RsaV15Sha256,
+            SignatureAlgorithmName::HmacSha256 => SignatureAlgorithm::HmacSha256,
+        };
+        match (&self.public_key, &self.secret, algorithm) {
+            (None, Some(secret), SignatureAlgorithm::HmacSha256) => {
+                let text = secret.0.reveal();
+                let decoded = text.strip_prefix("base64:").map(|base64| STANDARD.decode(base64));
+                let bytes = decoded.unwrap_or_else(|| Ok(text.as_bytes().to_vec()));
+                let bytes = bytes.map_err(|_| ("secret", "expected base64 after base64:".to_owned()))?;
+                SignatureKey::secret(&bytes).map_err(|why| ("secret", why))
+            }
+            (Some(pem), None, algorithm) if algorithm != SignatureAlgorithm::HmacSha256 => {
+                SignatureKey::from_pem(algorithm, pem).map_err(|why| ("public_key", why))
+            }
+            (_, _, SignatureAlgorithm::HmacSha256) => Err(("algorithm", "hmac-sha256 needs secret alone".to_owned())),
+            (_, _, other) => Err(("algorithm", format!("{} needs public_key alone", other.name()))),
+        }
+    }
 }
 
 /// A name and a password (RFC 7617).

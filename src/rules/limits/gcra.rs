@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use super::Decision;
+
 /// A rate limit. Times are nanoseconds since an origin that the caller chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Gcra {
@@ -12,19 +14,6 @@ pub struct Gcra {
     interval: u64,
     /// B: the number of requests that may come at once.
     burst: u32,
-}
-
-/// The decision of a limit about one request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decision {
-    /// The key's new theoretical arrival time if the request is allowed, or `None` if it is rejected.
-    pub tat: Option<u64>,
-    /// The number of further requests that would be allowed now.
-    pub remaining: u32,
-    /// The time until the next request would be allowed; zero if one is allowed now.
-    pub retry_after: Duration,
-    /// The time until the key has its full burst again.
-    pub reset: Duration,
 }
 
 impl Gcra {
@@ -53,26 +42,45 @@ impl Gcra {
         u64::try_from(counted).unwrap_or(u64::MAX).min(self.full())
     }
 
-    /// Decides on one request at `now` for a key whose theoretical arrival time is `tat` (0 for a new key).
-    pub fn decide(&self, tat: u64, now: u64) -> Decision {
-        let tolerance = self.interval.saturating_mul(u64::from(self.burst) - 1);
-        let earliest = tat.saturating_sub(tolerance);
-        if now < earliest {
-            return Decision {
-                tat: None,
-                remaining: 0,
-                retry_after: Duration::from_nanos(earliest - now),
-                reset: Duration::from_nanos(tat - now),
-            };
+    /// Decides at `now` on a request of that cost for a key whose theoretical arrival time is `tat` (0 for a new key).
+    /// Returns the key's new theoretical arrival time with the decision, or `None` if the request is rejected. One
+    /// that costs more than the burst is never allowed.
+    pub fn decide(&self, tat: u64, now: u64, cost: u32) -> (Option<u64>, Decision) {
+        let (ahead, full) = (tat.saturating_sub(now), self.full());
+        let after = ahead.saturating_add(self.interval.saturating_mul(u64::from(cost)));
+        if after > full {
+            let wait = if u64::from(cost) > u64::from(self.burst) { ahead.max(1) } else { after - full };
+            return (None, self.describe(ahead, Duration::from_nanos(wait)));
         }
-        let tat = tat.max(now).saturating_add(self.interval);
-        let room = self.full().saturating_sub(tat - now);
-        Decision {
-            tat: Some(tat),
-            remaining: u32::try_from(room / self.interval).unwrap_or(u32::MAX),
-            retry_after: Duration::ZERO,
-            reset: Duration::from_nanos(tat - now),
-        }
+        (Some(now.saturating_add(after)), self.describe(after, Duration::ZERO))
+    }
+
+    /// Returns the theoretical arrival time after a request of that cost that was allowed elsewhere, whether or not
+    /// there was room for it.
+    pub fn count(&self, tat: u64, now: u64, cost: u64) -> u64 {
+        tat.max(now).saturating_add(self.interval.saturating_mul(cost))
+    }
+
+    /// Returns the number of requests that are counted for a key that is `ahead` by as many nanoseconds; a part of
+    /// one is one.
+    pub fn counted(&self, ahead: u64) -> u64 {
+        ahead.div_ceil(self.interval)
+    }
+
+    /// Returns whether not one more request would be allowed.
+    pub fn is_exhausted(&self, ahead: u64) -> bool {
+        ahead.saturating_add(self.interval) > self.full()
+    }
+
+    /// Returns in how many nanoseconds the request behind `before` others would be allowed.
+    pub fn wait(&self, tat: u64, now: u64, before: u64) -> u64 {
+        let ahead = tat.saturating_sub(now).saturating_add(self.interval.saturating_mul(before.saturating_add(1)));
+        ahead.saturating_sub(self.full())
+    }
+
+    fn describe(&self, ahead: u64, retry_after: Duration) -> Decision {
+        let room = self.full().saturating_sub(ahead) / self.interval;
+        Decision { remaining: u32::try_from(room).unwrap_or(u32::MAX), retry_after, reset: Duration::from_nanos(ahead) }
     }
 }
 
@@ -92,29 +100,29 @@ mod tests {
         let gcra = limit(5, 1, None);
         let mut tat = 0;
         for left in (0..5).rev() {
-            let decision = gcra.decide(tat, SECOND);
+            let (next, decision) = gcra.decide(tat, SECOND, 1);
             assert_eq!(decision.remaining, left);
-            tat = decision.tat.expect("within the limit");
+            tat = next.expect("within the limit");
         }
-        let rejected = gcra.decide(tat, SECOND);
-        assert_eq!(rejected.tat, None);
+        let (next, rejected) = gcra.decide(tat, SECOND, 1);
+        assert_eq!(next, None);
         assert_eq!(rejected.retry_after, Duration::from_millis(200));
         assert_eq!(rejected.reset, Duration::from_secs(1));
-        assert!(gcra.decide(tat, SECOND + SECOND / 5).tat.is_some());
+        assert!(gcra.decide(tat, SECOND + SECOND / 5, 1).0.is_some());
     }
 
     #[test]
     fn what_was_counted_by_another_limit_is_counted_and_no_more() {
         let slow = limit(3, 3600, None);
-        let spent = (0..3).fold(SECOND, |tat, _| slow.decide(tat, SECOND).tat.expect("within the limit"));
+        let spent = (0..3).fold(SECOND, |tat, _| slow.decide(tat, SECOND, 1).0.expect("within the limit"));
         for (count, seconds, left) in [(3, 1, 0), (2, 3600, 0), (5, 3600, 2), (1000, 60, 997)] {
             let other = limit(count, seconds, None);
             let mut tat = SECOND + other.carry_over(spent - SECOND, Some(slow));
             assert!(tat <= SECOND + other.full(), "no more than all of it is to be paid back");
             for _ in 0..left {
-                tat = other.decide(tat, SECOND).tat.expect("what is left");
+                tat = other.decide(tat, SECOND, 1).0.expect("what is left");
             }
-            assert_eq!(other.decide(tat, SECOND).tat, None, "{count} in {seconds} s");
+            assert_eq!(other.decide(tat, SECOND, 1).0, None, "{count} in {seconds} s");
         }
         assert_eq!(slow.carry_over(u64::MAX, None), slow.full());
     }
@@ -129,29 +137,34 @@ mod tests {
         #[test]
         fn agrees_with_a_token_bucket(
             count in 1_u32..50, burst in 1_u32..60,
-            steps in proptest::collection::vec(0_u64..400_000_000, 1..120),
+            steps in proptest::collection::vec((0_u64..400_000_000, 1_u32..9), 1..120),
         ) {
             let gcra = limit(count, 1, Some(burst));
             let full = gcra.interval * u64::from(burst);
             let (mut now, mut tat) = (SECOND * 100, 0);
             let mut bucket = Bucket { units: full, at: now };
-            for step in steps {
+            for (step, cost) in steps {
                 now += step;
+                let units = gcra.interval * u64::from(cost);
                 bucket.units = full.min(bucket.units + (now - bucket.at));
                 bucket.at = now;
-                let allowed = bucket.units >= gcra.interval;
+                let allowed = bucket.units >= units;
                 if allowed {
-                    bucket.units -= gcra.interval;
+                    bucket.units -= units;
                 }
-                let decision = gcra.decide(tat, now);
-                prop_assert_eq!(decision.tat.is_some(), allowed);
-                prop_assert_eq!(u64::from(decision.remaining), if allowed { bucket.units / gcra.interval } else { 0 });
-                if let Some(next) = decision.tat {
+                let before = gcra.wait(tat, now, 0);
+                prop_assert_eq!(before == 0, gcra.decide(tat, now, 1).0.is_some());
+                prop_assert_eq!(gcra.is_exhausted(tat.saturating_sub(now)), before > 0);
+                let (next, decision) = gcra.decide(tat, now, cost);
+                prop_assert_eq!(next.is_some(), allowed);
+                prop_assert_eq!(u64::from(decision.remaining), bucket.units / gcra.interval);
+                if let Some(next) = next {
+                    prop_assert_eq!(next, gcra.count(tat, now, u64::from(cost)));
                     tat = next;
-                } else {
+                } else if cost <= burst {
                     let wait = u64::try_from(decision.retry_after.as_nanos()).expect("short");
-                    prop_assert!(gcra.decide(tat, now + wait).tat.is_some());
-                    prop_assert!(gcra.decide(tat, now + wait - 1).tat.is_none());
+                    prop_assert!(gcra.decide(tat, now + wait, cost).0.is_some());
+                    prop_assert!(gcra.decide(tat, now + wait - 1, cost).0.is_none());
                 }
             }
         }

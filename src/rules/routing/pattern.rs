@@ -218,6 +218,21 @@ impl PathPattern {
         }
     }
 
+    /// Returns whether the pattern matches a path.
+    pub fn matches(&self, path: &str) -> bool {
+        let (segments, rest) = match self {
+            Self::Regex(expression) => return expression.is_match(path),
+            Self::Segments { segments, rest } => (segments, *rest),
+        };
+        let mut steps = path.split('/').skip(1);
+        let agree = segments.iter().all(|segment| match (segment, steps.next()) {
+            (Segment::Literal(text), Some(step)) => text == step,
+            (Segment::Param(_), Some(step)) => !step.is_empty(),
+            (_, None) => false,
+        });
+        agree && (rest || steps.next().is_none())
+    }
+
     /// Returns the value of the parameter, or of the expression's group, of that name in `path`.
     pub fn value<'p>(&self, path: &'p str, name: &str) -> Option<&'p str> {
         match self {

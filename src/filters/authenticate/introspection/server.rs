@@ -3,15 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{Request, Response, StatusCode, Uri};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-use super::{ClientAuth, Config, unix_now};
+use super::super::client_auth::{ClientCredentials, form_encoded};
+use super::{Config, unix_now};
 use crate::clients::{HttpClient, HttpClientSettings, Repeatable};
 use crate::exchange::Claims;
 use crate::filters::CompileContext;
@@ -30,9 +28,7 @@ const MAX_CACHED: Duration = Duration::from_secs(3_600);
 pub struct IntrospectionServer {
     client: Arc<HttpClient>,
     url: Uri,
-    authorization: Option<HeaderValue>,
-    /// The id and the secret, where they are sent in the body.
-    in_body: String,
+    credentials: ClientCredentials,
     cache: Duration,
     cache_inactive: Duration,
 }
@@ -58,8 +54,7 @@ impl IntrospectionServer {
         let call = place.key("call");
         let settings = config.call.settings(context.base, defaults, config.url.is_secure(), &call, context.mistakes)?;
         let client = context.mistakes.take(&call.key("tls"), context.live.http_client(&settings))?;
-        let (authorization, in_body) = credentials?;
-        Some(Self { client, url: config.url.0.clone(), authorization, in_body, cache, cache_inactive })
+        Some(Self { client, url: config.url.0.clone(), credentials: credentials?, cache, cache_inactive })
     }
 
     /// Calls the server about a token, and remembers its response.
@@ -88,8 +83,8 @@ impl IntrospectionServer {
 
     /// Returns the request of RFC 7662, section 2.1.
     fn request(&self, token: &[u8]) -> Request<Bytes> {
-        let token = encoded(&String::from_utf8_lossy(token));
-        let body = format!("token={token}&token_type_hint=access_token{}", self.in_body);
+        let token = form_encoded(&String::from_utf8_lossy(token));
+        let body = format!("token={token}&token_type_hint=access_token{}", self.credentials.in_body);
         let mut request = Request::new(Bytes::from(body));
         *request.method_mut() = http::Method::POST;
         *request.uri_mut() = self.url.clone();
@@ -98,7 +93,7 @@ impl IntrospectionServer {
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        self.authorization.iter().for_each(|value| _ = headers.insert(AUTHORIZATION, value.clone()));
+        self.credentials.header.iter().for_each(|value| _ = headers.insert(AUTHORIZATION, value.clone()));
         request
     }
 }
@@ -133,47 +128,29 @@ fn is_current(claims: &Claims, now: u64) -> bool {
     time("exp").is_none_or(|expires| now < expires as u64) && time("nbf").is_none_or(|from| from as u64 <= now + 30)
 }
 
-/// Returns a text for a form (RFC 6749, appendix B).
-fn encoded(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
-}
-
-/// Returns how the gateway authenticates: by a header, or by parameters in the body.
-fn credentials(config: &Config, context: &mut CompileContext<'_>) -> Option<(Option<HeaderValue>, String)> {
-    let place = &context.place;
-    let secret = match (&config.client_id, &config.client_secret, &config.bearer) {
-        (None, None, Some(bearer)) => {
-            if config.client_auth.is_some() {
-                context.mistakes.add(&place.key("client_auth"), "is for client_id and client_secret");
-                return None;
-            }
-            return header(format!("Bearer {}", bearer.0.reveal()), "bearer", context)
-                .map(|h| (Some(h), String::new()));
+/// Returns how the gateway authenticates.
+fn credentials(config: &Config, context: &mut CompileContext<'_>) -> Option<ClientCredentials> {
+    let place = context.place.clone();
+    match (&config.client_id, &config.client_secret, &config.bearer) {
+        (None, None, Some(_)) if config.client_auth.is_some() => {
+            context.mistakes.add(&place.key("client_auth"), "is for client_id and client_secret");
+            None
         }
-        (Some(id), Some(secret), None) => (encoded(id), encoded(secret.0.reveal())),
-        (None, None, None) if config.call.tls.cert.is_some() => return Some((None, String::new())),
+        (None, None, Some(bearer)) => {
+            context.mistakes.take(&place.key("bearer"), ClientCredentials::of_bearer(bearer.0.reveal()))
+        }
+        (Some(id), Some(secret), None) => {
+            let way = config.client_auth.unwrap_or_default();
+            let made = ClientCredentials::of_client(id, Some(secret.0.reveal()), way);
+            context.mistakes.take(&place.key("client_secret"), made)
+        }
+        (None, None, None) if config.call.tls.cert.is_some() => Some(ClientCredentials::default()),
         _ => {
             let text = "expected client_id with client_secret, or bearer, or call.tls with a certificate";
-            context.mistakes.add(place, text);
-            return None;
+            context.mistakes.add(&place, text);
+            None
         }
-    };
-    let (id, secret) = secret;
-    match config.client_auth.unwrap_or_default() {
-        ClientAuth::Basic => {
-            let text = format!("Basic {}", STANDARD.encode(format!("{id}:{secret}")));
-            header(text, "client_secret", context).map(|header| (Some(header), String::new()))
-        }
-        ClientAuth::Body => Some((None, format!("&client_id={id}&client_secret={secret}"))),
     }
-}
-
-fn header(text: String, key: &'static str, context: &mut CompileContext<'_>) -> Option<HeaderValue> {
-    let wrong = |_| "expected a text of visible ASCII characters".to_owned();
-    let value = HeaderValue::try_from(text).map_err(wrong);
-    let mut value = context.mistakes.take(&context.place.key(key), value)?;
-    value.set_sensitive(true);
-    Some(value)
 }
 
 #[cfg(test)]

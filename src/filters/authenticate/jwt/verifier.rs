@@ -19,6 +19,12 @@ use crate::tls::{FileVersion, MAX_MATERIAL, read_file};
 /// The longest token; longer ones are rejected unread.
 const MAX_TOKEN: usize = 8 * 1024;
 
+/// The longest ID token, which comes from the provider itself.
+const MAX_ID_TOKEN: usize = 32 * 1024;
+
+/// By how many seconds clocks may differ where ID tokens are verified.
+const ID_TOKEN_LEEWAY: u64 = 30;
+
 /// The reason why a token was not accepted. The texts are sent to the client.
 #[derive(Debug)]
 pub enum Unverified {
@@ -45,6 +51,7 @@ pub struct Verifier {
     validation: Validation,
     kind: Option<String>,
     claims: ClaimRules,
+    max_token: usize,
     cached: VerifiedTokens<Verified>,
 }
 
@@ -79,7 +86,9 @@ impl Verifier {
         let shared = algorithms.iter().any(|a| matches!(a, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512));
         if !fitting
             || algorithms.is_empty()
-            || (shared && config.secret.is_none() && matches!(config.jwks, Some(KeySource(KeySetSource::Url(_)))))
+            || (shared
+                && config.secret.is_none()
+                && matches!(config.jwks, Some(KeySource(KeySetSource::Url(_) | KeySetSource::Issuer(_)))))
         {
             context
                 .mistakes
@@ -98,30 +107,60 @@ impl Verifier {
                 forward: ClaimRules::forwarded(&config.forward_claims),
                 consumers: Arc::clone(context.consumers),
             },
+            max_token: MAX_TOKEN,
             cached: VerifiedTokens::default(),
         })
     }
 
+    /// Returns a verifier of the ID tokens of an issuer for one client (OpenID Connect Core, section 3.1.3.7).
+    pub fn of_id_tokens(store: Arc<KeyStore>, issuer: &str, client: &str, claims: ClaimRules) -> Self {
+        let mut validation = Validation::new(Algorithm::RS256);
+        validation.leeway = ID_TOKEN_LEEWAY;
+        validation.validate_nbf = true;
+        validation.set_issuer(&[issuer]);
+        validation.set_audience(&[client]);
+        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+        Self {
+            keys: TokenKeys::Store(store),
+            algorithms: of_public_keys(),
+            validation,
+            kind: None,
+            claims,
+            max_token: MAX_ID_TOKEN,
+            cached: VerifiedTokens::default(),
+        }
+    }
+
     /// Returns the cached result of a token that was verified recently.
     pub fn cached(&self, token: &[u8]) -> Option<Arc<Verified>> {
-        if token.len() > MAX_TOKEN {
+        if token.len() > self.max_token {
             return None;
         }
         let set = self.present_keys().ok()?;
         self.cached.get(&consumer_digest(token), self.generation(&set), unix_now())
     }
 
-    /// Verifies a token.
-    pub async fn verify(&self, token: &[u8]) -> Result<Arc<Verified>, Unverified> {
-        if token.len() > MAX_TOKEN {
+    /// Returns the claims of a valid token, and the keys that verified it.
+    pub async fn verified_claims(&self, token: &[u8]) -> Result<(Claims, Arc<KeySet>), Unverified> {
+        if token.len() > self.max_token {
             return Err(Unverified::Invalid("the token is too long"));
         }
         let set = self.present_keys()?;
         let head = self.head(token)?;
         let set = self.keys_for(&head, set).await?;
+        Ok((self.check(token, &head, &set)?, set))
+    }
+
+    /// Returns what the gateway needs of claims that were verified before.
+    pub fn accept(&self, claims: Arc<Claims>) -> Result<Verified, &'static str> {
+        self.claims.accept(claims)
+    }
+
+    /// Verifies a token.
+    pub async fn verify(&self, token: &[u8]) -> Result<Arc<Verified>, Unverified> {
+        let (claims, set) = self.verified_claims(token).await?;
         // Taken before the consumer is looked up: a change in between is seen by the next request.
         let generation = self.generation(&set);
-        let claims = self.check(token, &head, &set)?;
         let expires = claims.get("exp").and_then(Value::as_f64);
         let verified = Arc::new(self.claims.accept(Arc::new(claims)).map_err(Unverified::Invalid)?);
         if let Some(expires) = expires {
@@ -226,6 +265,11 @@ fn allowed(config: &Config) -> Vec<Algorithm> {
     if config.secret.is_some() {
         return vec![Algorithm::HS256];
     }
+    of_public_keys()
+}
+
+/// Returns the algorithms of public keys.
+fn of_public_keys() -> Vec<Algorithm> {
     use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
     vec![RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA]
 }
@@ -297,7 +341,7 @@ fn store(config: &Config, source: KeySetSource, context: &mut CompileContext<'_>
             context.mistakes.take(&place, keys)?;
             KeySetSource::File(path)
         }
-        url @ KeySetSource::Url(_) => url,
+        remote @ (KeySetSource::Url(_) | KeySetSource::Issuer(_)) => remote,
     };
     let time = |given: &Option<crate::notation::Duration>, default| {
         given.as_ref().map_or(Duration::from_secs(default), |d| d.0)
