@@ -103,6 +103,8 @@ mod quotas;
 mod readiness;
 #[path = "gateway/references.rs"]
 mod references;
+#[path = "gateway/rejections.rs"]
+mod rejections;
 #[path = "gateway/relay.rs"]
 mod relay;
 #[path = "gateway/reload.rs"]
