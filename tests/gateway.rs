@@ -31,6 +31,8 @@ mod configuration;
 mod connecting;
 #[path = "gateway/consumers.rs"]
 mod consumers;
+#[path = "gateway/counts.rs"]
+mod counts;
 #[path = "gateway/crash.rs"]
 mod crash;
 #[path = "gateway/discovery.rs"]

@@ -11,8 +11,8 @@ use crate::rules::routing::HostPattern;
 use crate::snapshot::{Listener, ListenerTls};
 use crate::telemetry::metrics::CertificateState;
 use crate::tls::{
-    CertificateSource, ClientVerification, ClientVerificationFiles, HostName, ServerSettings, TlsHosts, chain_and_key,
-    is_of_13, validity,
+    CertificateSource, ClientVerification, ClientVerificationFiles, HostName, ServerSettings, TlsHosts, is_of_13,
+    stapled_chain_and_key, validity,
 };
 
 /// The most hosts with settings of their own on a listener.
@@ -290,7 +290,7 @@ fn certificates(
         };
         let ocsp = certificate.ocsp.as_ref().map(|path| loaded.base.join(path));
         let (cert, key) = (loaded.base.join(cert), loaded.base.join(key));
-        mistakes.take(&place, chain_and_key(&cert, &key, ocsp.as_deref())).map(CertificateSource::Files)
+        mistakes.take(&place, stapled_chain_and_key(&cert, &key, ocsp.as_deref())).map(CertificateSource::Files)
     };
     tls.certificates.iter().enumerate().filter_map(read).collect()
 }

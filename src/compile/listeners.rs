@@ -12,6 +12,9 @@ use crate::snapshot::{ConnectionLimits, HttpListener, Limits, Listener, Listener
 /// The most listeners of a configuration.
 const MAX_LISTENERS: usize = 1_000;
 
+/// The least memory for the streams of an HTTP/2 connection.
+const MIN_HTTP2_MEMORY: u64 = 256 << 10;
+
 /// Returns the listeners, with every error in them among `mistakes`.
 pub fn compile(
     loaded: &Loaded,
@@ -94,6 +97,9 @@ fn one(
     if listener.proxy_protocol.as_ref().is_some_and(|proxy| proxy.from.is_empty()) {
         mistakes.add(&place.key("proxy_protocol").key("from"), "expected at least one network or address");
     }
+    if limits.http2_memory.0 < MIN_HTTP2_MEMORY {
+        mistakes.add(&place.key("limits").key("http2_memory"), "expected at least 256KiB, which one stream may need");
+    }
     Listener {
         name: listener.name.0.clone(),
         address: listener.address.0,
@@ -142,11 +148,15 @@ fn http(
     let limits = Limits {
         header_time: limits.header_time.0,
         headers: usize::try_from(limits.headers.0).unwrap_or(usize::MAX).min(1 << 20),
+        header_count: limits.header_count as usize,
+        query_parameters: limits.query_parameters as usize,
+        body_rate: limits.body_rate.as_ref().map_or(0, |rate| rate.0),
         idle_time: limits.idle_time.0,
         body_idle_time: limits.body_idle_time.0,
         body: limits.body.0,
         requests_per_connection: (limits.requests_per_connection > 0).then_some(limits.requests_per_connection),
         streams: limits.streams,
+        http2_memory: usize::try_from(limits.http2_memory.0).unwrap_or(usize::MAX),
     };
     HttpListener { http1, http2, tls, limits }
 }

@@ -244,10 +244,19 @@ pub struct ListenerLimits {
     pub header_time: Duration,
     /// The largest head of a request, names and values together. Default 64KiB, at most 1MiB.
     pub headers: Size,
+    /// The most headers of a request. Default 256, which is also the most.
+    #[schemars(range(min = 1, max = 256))]
+    pub header_count: u32,
+    /// The most parameters in a query; further ones are rejected with 414. Default 1000.
+    #[schemars(range(min = 1))]
+    pub query_parameters: u32,
     /// How long a connection may be idle between requests. Default 60s.
     pub idle_time: Duration,
     /// The longest pause within a request body, and within a response that the client does not read. Default 30s.
     pub body_idle_time: Duration,
+    /// The least number of bytes of a request body in a second, on average; the first `header_time` is not counted.
+    /// A target that reads slowly counts against it too. Default: none.
+    pub body_rate: Option<Size>,
     /// The largest request body. Default 100MiB.
     pub body: Size,
     /// Requests on one connection before it is closed; 0 is any number. Default 0.
@@ -255,6 +264,9 @@ pub struct ListenerLimits {
     /// Concurrent streams on an HTTP/2 connection. Default 100.
     #[schemars(range(min = 1, max = 10_000))]
     pub streams: u32,
+    /// The most memory for the heads and the send buffers (64KiB each) of the streams of an HTTP/2 connection; further
+    /// streams are refused, and clients send them again. Default 8MiB.
+    pub http2_memory: Size,
 }
 
 impl Default for ListenerLimits {
@@ -265,11 +277,15 @@ impl Default for ListenerLimits {
             connections_per_address: None,
             header_time: seconds(10),
             headers: Size(64 << 10),
+            header_count: 256,
+            query_parameters: 1_000,
+            body_rate: None,
             idle_time: seconds(60),
             body_idle_time: seconds(30),
             body: Size(100 << 20),
             requests_per_connection: 0,
             streams: 100,
+            http2_memory: Size(8 << 20),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use http::HeaderValue;
+use parking_lot::Mutex;
 
 /// The client of a connection over any transport. Each request has a copy, which allocates nothing.
 #[derive(Clone, Debug)]
@@ -52,6 +53,8 @@ pub struct TlsFacts {
     pub certificate: Option<Arc<PeerCertificate>>,
     /// The identity of the settings by which it was verified; `None` where no certificate was requested.
     pub client_policy: Option<[u8; 32]>,
+    /// The identity of settings and files by which it was last verified.
+    pub verified_by: Mutex<[u8; 32]>,
 }
 
 /// The facts about the verified certificate of a client.
@@ -75,6 +78,8 @@ pub struct PeerCertificate {
     pub not_after: i64,
     /// The certificate itself.
     pub der: Box<[u8]>,
+    /// The other certificates that came with it.
+    pub intermediates: Vec<Box<[u8]>>,
 }
 
 impl PeerCertificate {

@@ -125,6 +125,12 @@ pub struct Limits {
     pub header_time: Duration,
     /// The most bytes of a request's head.
     pub headers: usize,
+    /// The most header fields of a request.
+    pub header_count: usize,
+    /// The most parameters of a query.
+    pub query_parameters: usize,
+    /// The least number of bytes of a request body per second; 0 is any.
+    pub body_rate: u64,
     /// The time between requests.
     pub idle_time: Duration,
     /// The time between two parts of a body.
@@ -135,4 +141,6 @@ pub struct Limits {
     pub requests_per_connection: Option<u32>,
     /// The most streams on an HTTP/2 connection.
     pub streams: u32,
+    /// The most bytes for the streams of an HTTP/2 connection.
+    pub http2_memory: usize,
 }

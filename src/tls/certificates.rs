@@ -35,12 +35,19 @@ pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     key.ok_or_else(|| format!("{} holds no private key in PEM", path.display()))
 }
 
-/// Reads a chain and its key, and checks that they belong together; with the response of an OCSP responder to send
-/// with them, if there is one.
+/// Reads a chain and its key, and checks that they belong together.
 ///
 /// # Errors
 /// When a file cannot be read, holds nothing usable, or does not fit the other; the error names the file.
-pub fn chain_and_key(cert: &Path, key: &Path, ocsp: Option<&Path>) -> Result<Arc<CertifiedKey>, String> {
+pub fn chain_and_key(cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, String> {
+    stapled_chain_and_key(cert, key, None)
+}
+
+/// The same with the response of an OCSP responder that is sent with the certificate, if there is one.
+///
+/// # Errors
+/// As for [`chain_and_key`], and when the file holds no such response.
+pub fn stapled_chain_and_key(cert: &Path, key: &Path, ocsp: Option<&Path>) -> Result<Arc<CertifiedKey>, String> {
     let (chain, key_der) = match (certificates(cert), private_key(key)) {
         (Ok(chain), Ok(key_der)) => (chain, key_der),
         (Err(one), Err(other)) if one != other => return Err(format!("{one}; {other}")),

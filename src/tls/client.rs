@@ -17,7 +17,7 @@ pub fn client_config(ca: Option<&Path>, identity: Option<(&Path, &Path)>) -> Res
     let settings = ClientConfig::builder().with_root_certificates(roots);
     Ok(match identity {
         Some((cert, key)) => {
-            let pair = super::chain_and_key(cert, key, None)?;
+            let pair = super::chain_and_key(cert, key)?;
             settings.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair)))
         }
         None => settings.with_no_client_auth(),

@@ -31,6 +31,7 @@ pub fn peer_certificate(chain: &[CertificateDer<'_>]) -> Option<PeerCertificate>
         fingerprint_text: hexadecimal(&fingerprint),
         not_after: parsed.validity().not_after.timestamp(),
         der: der.to_vec().into(),
+        intermediates: chain[1..].iter().map(|one| one.to_vec().into()).collect(),
     })
 }
 

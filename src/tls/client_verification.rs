@@ -11,6 +11,7 @@ use rustls::server::danger::ClientCertVerifier;
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 use super::file::{MAX_MATERIAL, read_file};
+use crate::exchange::TlsFacts;
 
 /// The settings for client certificates, with the paths of their files.
 #[derive(Debug)]
@@ -115,6 +116,28 @@ impl ClientVerification {
             None if self.required => Err(rustls::Error::NoCertificatesPresented),
             None => Ok(()),
         }
+    }
+}
+
+impl ClientVerification {
+    /// Verifies the client of a connection again if settings or files have changed since it was last verified: a
+    /// revoked client is rejected on connections that it has already, too. Returns whether it is accepted.
+    pub fn still_accepts(&self, facts: &TlsFacts) -> bool {
+        if *facts.verified_by.lock() == self.digest {
+            return true;
+        }
+        let chain: Vec<CertificateDer<'_>> = match &facts.certificate {
+            Some(own) => {
+                let intermediates = own.intermediates.iter().map(|one| CertificateDer::from(&**one));
+                std::iter::once(CertificateDer::from(&*own.der)).chain(intermediates).collect()
+            }
+            None => Vec::new(),
+        };
+        let accepted = self.verify(&chain).is_ok();
+        if accepted {
+            *facts.verified_by.lock() = self.digest;
+        }
+        accepted
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 
+use super::client_verification::ClientVerification;
 use super::server::ServerSettings;
 
 /// The TLS settings of a listener by host. The first settings are those of the listener itself.
@@ -101,11 +102,17 @@ impl TlsHosts {
     /// Returns whether a connection whose client was verified by that policy, or by none, may be used for requests to
     /// a host (RFC 9110, section 7.4): a client must not evade the verification of one host by the name of another.
     pub fn accepts(&self, host: &str, policy: Option<&[u8; 32]>) -> bool {
-        if !self.verifies_clients {
-            return true;
-        }
-        let client = self.groups.get(self.place(Some(host))).and_then(|group| group.settings.client.as_ref());
-        client.map(|client| &client.policy) == policy
+        self.client_of(host).map(|client| &client.policy) == policy
+    }
+
+    /// Returns whether clients of any host are verified.
+    pub fn verifies_clients(&self) -> bool {
+        self.verifies_clients
+    }
+
+    /// Returns the verification of a host's clients, if they are verified.
+    pub fn client_of(&self, host: &str) -> Option<&ClientVerification> {
+        self.groups.get(self.place(Some(host)))?.settings.client.as_ref()
     }
 }
 

@@ -21,7 +21,7 @@ mod validity;
 
 pub use acme_certificate::{ACME_PROTOCOL, AcmeCertificate, certificate_request};
 pub use certificate_table::{CertificateSource, CertificateTable};
-pub use certificates::{PeerRoots, chain_and_key, trusted_roots};
+pub use certificates::{PeerRoots, chain_and_key, stapled_chain_and_key, trusted_roots};
 pub use client::client_config;
 pub use client_certificate::peer_certificate;
 pub use client_verification::{ClientVerification, ClientVerificationFiles};

@@ -26,7 +26,7 @@ impl PeerIdentity {
     /// # Errors
     /// When a file cannot be read, holds nothing usable, or does not fit the other; the error names the file.
     pub fn read(cert: &Path, key: &Path) -> Result<Self, String> {
-        let certified = chain_and_key(cert, key, None)?;
+        let certified = chain_and_key(cert, key)?;
         let chain: Vec<Vec<u8>> = certified.cert.iter().map(|one| one.to_vec()).collect();
         // `CertKey::new` panics on what is no certificate.
         let unreadable = || format!("{} holds a certificate that cannot be parsed", cert.display());

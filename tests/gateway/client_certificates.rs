@@ -200,6 +200,8 @@ fn a_revoked_client_cannot_resume_its_session() {
             assert_eq!(kind, HandshakeKind::Resumed);
             assert!(text.contains("CN="), "{text}");
         }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let mut open = runtime.block_on(connect(&one, address, "a.test")).expect("a connection");
         // A changed list is loaded without a reload.
         put(gateway.folder.path(), "crl.pem", &ours.revoke(&[1], 2099));
         super::harness::eventually("the list is loaded", || {
@@ -207,6 +209,14 @@ fn a_revoked_client_cannot_resume_its_session() {
         });
         assert!(ask(&one).is_err());
         assert!(ask(&one).is_err());
+        // Nor does a connection that it has already help.
+        let text = runtime.block_on(async {
+            open.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").await.expect("sent");
+            let mut text = Vec::new();
+            let _ = open.read_to_end(&mut text).await;
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        assert!(text.starts_with("HTTP/1.1 401 ") && text.contains("certificate_invalid"), "{text}");
         assert_eq!(ask(&two).expect("a response").0, HandshakeKind::Full);
         assert_eq!(ask(&two).expect("a response").0, HandshakeKind::Resumed);
     }

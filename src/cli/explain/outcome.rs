@@ -127,6 +127,7 @@ impl Selection<'_> {
             server_name: Some(request.host.clone()),
             certificate: None,
             client_policy: None,
+            verified_by: Default::default(),
         });
         let mut exchange =
             Exchange::new(Client::new(SocketAddr::new(explain.from, 0), ConnectionFacts { tls, proxy: None }));

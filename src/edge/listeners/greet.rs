@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use pingora::protocols::Stream;
 use rustls::server::Acceptor;
 use rustls::{HandshakeKind, ProtocolVersion};
@@ -148,6 +149,7 @@ async fn handshake(stream: TcpStream, tls: &TlsService) -> io::Result<Option<(Tl
         server_name: session.server_name().map(str::to_owned),
         certificate,
         client_policy: settings.client.as_ref().map(|client| client.policy),
+        verified_by: Mutex::new(settings.client.as_ref().map(|client| client.digest).unwrap_or_default()),
     };
     Ok(Some((stream, facts)))
 }

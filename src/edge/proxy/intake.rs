@@ -107,6 +107,7 @@ impl Gateway {
         }
         let request = session.req_header_mut();
         ctx.exchange.host = host(request)?;
+        check_counts(request, ctx)?;
         check_connection(ctx)?;
         take_path(request)?;
         edit_headers(request, |headers| {
@@ -266,6 +267,23 @@ fn check_http2(request: &RequestHeader) -> Verdict {
     Ok(())
 }
 
+/// Rejects a request with more fields or more parameters than the listener allows.
+fn check_counts(request: &RequestHeader, ctx: &Context) -> Verdict {
+    let Some(limits) = ctx.limits() else { return Ok(()) };
+    if request.headers.len() > limits.header_count {
+        let detail = format!("at most {} headers are accepted", limits.header_count);
+        return Err(Rejection::new(Reason::HeadersTooLarge, detail));
+    }
+    let Some(query) = request.uri.query() else { return Ok(()) };
+    if query.len() > limits.query_parameters
+        && memchr::memchr_iter(b'&', query.as_bytes()).count() >= limits.query_parameters
+    {
+        let detail = format!("at most {} parameters are accepted", limits.query_parameters);
+        return Err(Rejection::new(Reason::UriTooLong, detail));
+    }
+    Ok(())
+}
+
 /// Rejects a request for a host whose clients are verified otherwise than that of the connection was: by its
 /// `Host`, or by an HTTP/2 connection that the client uses for several hosts, it would evade the verification (RFC
 /// 9110, sections 7.4 and 15.5.20; RFC 9113, section 9.1.1).
@@ -274,8 +292,12 @@ fn check_connection(ctx: &Context) -> Verdict {
     let Some(tls) = ctx.listener().and_then(|listener| listener.http()).and_then(|http| http.tls.as_ref()) else {
         return Ok(());
     };
-    if tls.hosts.accepts(&ctx.exchange.host, facts.client_policy.as_ref()) {
+    if !tls.hosts.verifies_clients() && facts.client_policy.is_none() {
         return Ok(());
+    }
+    if tls.hosts.accepts(&ctx.exchange.host, facts.client_policy.as_ref()) {
+        let still = tls.hosts.client_of(&ctx.exchange.host).is_none_or(|client| client.still_accepts(facts));
+        return if still { Ok(()) } else { Err(Rejection::new(Reason::CertificateInvalid, "").log("it was revoked")) };
     }
     let detail = "connect anew with this host as the server name: its clients are verified by other certificates";
     Err(Rejection::new(Reason::Misdirected, detail))

@@ -138,6 +138,11 @@ impl Gateway {
         if ctx.deadline().is_some_and(|deadline| std::time::Instant::now() > deadline) {
             return Err(fail_with(ctx, Rejection::new(Reason::RouteTimeout, "")));
         }
+        if !end && is_too_slow(ctx) {
+            let detail = "its body comes too slowly";
+            ctx.rejection = Some(Rejection::new(Reason::ClientTimeout, detail).log(detail));
+            return pingora::Error::e_explain(pingora::ErrorType::HTTPStatus(408), detail);
+        }
         if ctx.request_body.seen > ctx.request_body.limit {
             ctx.rejection = Some(Rejection::new(
                 Reason::BodyTooLarge,
@@ -147,6 +152,17 @@ impl Gateway {
         }
         Ok(())
     }
+}
+
+/// Returns whether a body has come more slowly than the listener allows, on average since the time for headers was over.
+/// A body that is sent again to another target is not measured.
+fn is_too_slow(ctx: &Context) -> bool {
+    let Some(limits) = ctx.limits().filter(|limits| limits.body_rate > 0) else { return false };
+    if ctx.visit.as_ref().is_some_and(|visit| visit.tries() > 1) {
+        return false;
+    }
+    let time = ctx.exchange.started.elapsed().saturating_sub(limits.header_time);
+    (ctx.request_body.seen as f64) < time.as_secs_f64() * limits.body_rate as f64
 }
 
 /// Returns the response to a challenge of an ACME server (RFC 8555, section 8.3). It comes before every route, whatever

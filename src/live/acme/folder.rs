@@ -75,7 +75,7 @@ impl Folder {
             return None;
         }
         // Key and chain are in one file, so that they always belong together.
-        match chain_and_key(&path, &path, None) {
+        match chain_and_key(&path, &path) {
             Ok(certified) => Some((*certified).clone()),
             Err(error) => {
                 log::error!("ACME: {error}");

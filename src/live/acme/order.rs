@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::Request;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Collected};
 use instant_acme::{
     Account, AuthorizationStatus, BodyWrapper, BytesResponse, CertificateIdentifier, ChallengeType, Error,
     HttpClient as AcmeHttp, Identifier, Key, NewOrder, Order, OrderStatus, RetryPolicy,
@@ -41,7 +41,7 @@ impl AcmeHttp for Calls {
         let client = Arc::clone(&self.0);
         Box::pin(async move {
             let (head, body) = request.into_parts();
-            let body = body.collect().await.map_or_else(|never| match never {}, |body| body.to_bytes());
+            let body = body.collect().await.map_or_else(|never| match never {}, Collected::to_bytes);
             let response =
                 client.send(Request::from_parts(head, body)).await.map_err(|error| Error::Other(Box::new(error)))?;
             let (parts, body) = response.into_parts();
