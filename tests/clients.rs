@@ -40,5 +40,7 @@ mod prometheus;
 mod rejections;
 #[path = "clients/schema.rs"]
 mod schema;
+#[path = "clients/signatures.rs"]
+mod signatures;
 #[path = "clients/uploads.rs"]
 mod uploads;

@@ -10,6 +10,7 @@ mod networks;
 mod password;
 mod signature_key;
 pub mod sigv4;
+pub mod token;
 
 pub use client::{client_address, forwarded_for};
 pub use content_digest::check_content_digest;
