@@ -3,6 +3,7 @@
 mod client;
 mod content_digest;
 mod countries;
+mod forwarded;
 mod host;
 mod key;
 pub mod message_signature;
@@ -15,6 +16,7 @@ pub mod token;
 pub use client::{client_address, forwarded_for};
 pub use content_digest::check_content_digest;
 pub use countries::{Countries, Country};
+pub use forwarded::forwarded_client;
 pub use host::host_name;
 pub use key::RequestKey;
 pub use networks::Networks;
