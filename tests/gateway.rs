@@ -69,6 +69,8 @@ mod http2;
 mod interim;
 #[path = "gateway/introspection.rs"]
 mod introspection;
+#[path = "gateway/issuers.rs"]
+mod issuers;
 #[path = "gateway/key_sets.rs"]
 mod key_sets;
 #[path = "gateway/limit_filters.rs"]
