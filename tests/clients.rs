@@ -1,5 +1,6 @@
 //! The gateway between clients and servers of other people: curl, httpx, python h2, grpcio, grpc-js and Node.js, beside
-//! nginx, and scraped by Prometheus. `.ci/setup clients` installs them; the scripts are in tests/clients.
+//! nginx and HAProxy, scraped by Prometheus, and with certificates from pebble. `.ci/setup clients` installs them; the
+//! scripts are in tests/clients.
 
 #![allow(
     clippy::expect_used,
@@ -12,6 +13,8 @@
 
 mod harness;
 
+#[path = "clients/acme.rs"]
+mod acme;
 #[path = "clients/cancellation.rs"]
 mod cancellation;
 #[path = "clients/fields.rs"]
@@ -36,6 +39,8 @@ mod passwords;
 mod programs;
 #[path = "clients/prometheus.rs"]
 mod prometheus;
+#[path = "clients/proxy_protocol.rs"]
+mod proxy_protocol;
 #[path = "clients/rejections.rs"]
 mod rejections;
 #[path = "clients/schema.rs"]

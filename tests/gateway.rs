@@ -23,12 +23,16 @@ mod authorization;
 mod basic;
 #[path = "gateway/cases.rs"]
 mod cases;
+#[path = "gateway/client_certificates.rs"]
+mod client_certificates;
 #[path = "gateway/configuration.rs"]
 mod configuration;
 #[path = "gateway/connecting.rs"]
 mod connecting;
 #[path = "gateway/consumers.rs"]
 mod consumers;
+#[path = "gateway/counts.rs"]
+mod counts;
 #[path = "gateway/crash.rs"]
 mod crash;
 #[path = "gateway/discovery.rs"]
@@ -77,14 +81,20 @@ mod listeners;
 mod log_formats;
 #[path = "gateway/metrics.rs"]
 mod metrics;
+#[path = "gateway/mtls.rs"]
+mod mtls;
 #[path = "gateway/oidc.rs"]
 mod oidc;
+#[path = "gateway/oidc_sessions.rs"]
+mod oidc_sessions;
 #[path = "gateway/operators.rs"]
 mod operators;
 #[path = "gateway/payload.rs"]
 mod payload;
 #[path = "gateway/process.rs"]
 mod process;
+#[path = "gateway/proxy_protocol.rs"]
+mod proxy_protocol;
 #[path = "gateway/query_keys.rs"]
 mod query_keys;
 #[path = "gateway/quotas.rs"]
@@ -117,6 +127,8 @@ mod target_tls;
 mod telemetry;
 #[path = "gateway/tls.rs"]
 mod tls;
+#[path = "gateway/tls_settings.rs"]
+mod tls_settings;
 #[path = "gateway/tracing.rs"]
 mod tracing;
 #[path = "gateway/upgrade.rs"]

@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 
 use super::{AdminResponse, ManagedProcess, document, text};
 use crate::exchange::Reason;
-use crate::telemetry::metrics::{METRICS, Scrape, UpstreamState};
+use crate::snapshot::Snapshot;
+use crate::telemetry::metrics::{CertificateState, METRICS, Scrape, UpstreamState};
 use crate::telemetry::rfc3339;
+use crate::tls::{CertificateSource, validity};
 use crate::upstreams::{SharedBreaker, Upstream};
 
 /// Returns whether requests are accepted, and the result of the last reload.
@@ -60,11 +62,27 @@ pub fn metrics(process: &dyn ManagedProcess) -> AdminResponse {
     let scrape = Scrape {
         ready: process.is_ready(),
         listeners: snapshot.listeners.iter().map(|l| (l.name.clone(), l.connections.connections)).collect(),
-        certificates: snapshot.certificates.clone(),
+        certificates: certificates(snapshot),
         key_sets: snapshot.kept.iter().filter_map(|kept| kept.key_set()).collect(),
         upstreams: upstreams.collect(),
     };
     text(StatusCode::OK, "text/plain; version=0.0.4", METRICS.render(&scrape))
+}
+
+/// Returns when each certificate expires; those from an ACME server change while a configuration serves.
+fn certificates(snapshot: &Snapshot) -> Vec<CertificateState> {
+    let mut all = snapshot.certificates.clone();
+    for listener in &snapshot.listeners {
+        let tls = listener.http().and_then(|http| http.tls.as_ref());
+        for source in tls.iter().flat_map(|tls| &tls.certificates) {
+            let CertificateSource::Acme(certificate) = source else { continue };
+            if let Some((_, expires)) = validity(&certificate.current()).filter(|_| certificate.is_obtained()) {
+                let file = format!("acme:{}", certificate.names.join(","));
+                all.push(CertificateState { listener: listener.name.clone(), file, expires });
+            }
+        }
+    }
+    all
 }
 
 /// Returns the key sets.

@@ -1,22 +1,27 @@
 //! `listeners`.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use ahash::AHashMap;
-use rustls::sign::CertifiedKey;
 
-use crate::config::{self, Loaded, Protocol, TlsVersion};
+use crate::config::{self, Loaded, Protocol};
+use crate::live::AcmeManager;
 use crate::notation::{AdminAddress, Mistakes, Place};
-use crate::snapshot::{ConnectionLimits, HttpListener, Limits, Listener, ListenerSpec, Transport};
-use crate::telemetry::metrics::CertificateState;
-use crate::tls::{ServerSettings, chain_and_key, validity};
+use crate::snapshot::{ConnectionLimits, HttpListener, Limits, Listener, ListenerSpec, ProxySources, Transport};
 
 /// The most listeners of a configuration.
 const MAX_LISTENERS: usize = 1_000;
 
+/// The least memory for the streams of an HTTP/2 connection.
+const MIN_HTTP2_MEMORY: u64 = 256 << 10;
+
 /// Returns the listeners, with every error in them among `mistakes`.
-pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes, warnings: &mut Mistakes) -> Vec<Listener> {
+pub fn compile(
+    loaded: &Loaded,
+    acme: Option<&AcmeManager>,
+    mistakes: &mut Mistakes,
+    warnings: &mut Mistakes,
+) -> Vec<Listener> {
     let mut out = Vec::new();
     if loaded.config.listeners.len() > MAX_LISTENERS {
         let text =
@@ -36,7 +41,7 @@ pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes, warnings: &mut Mistakes
                 format!("the name \"{}\" is taken by {}", listener.name.0, loaded.listener_place(first)),
             );
         }
-        let compiled = one(loaded, listener, &place, mistakes);
+        let compiled = one(loaded, acme, listener, &place, mistakes);
         let (transport, address) = (compiled.transport(), compiled.address);
         let is_taken = |(t, other): &(Transport, SocketAddr)| *t == transport && overlaps(*other, address);
         if let Some(first) = taken_by.iter().position(is_taken) {
@@ -51,10 +56,9 @@ pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes, warnings: &mut Mistakes
             mistakes.add(&Place::default().key("admin").key("address"), address_taken(&place, address != admin));
         }
         if let (ListenerSpec::Http(http), Some(tls)) = (&compiled.kind, &listener.tls)
-            && let Some((_, certificates)) = &http.tls
-            && certificates.len() == tls.certificates.len()
+            && let Some(compiled) = &http.tls
         {
-            warn_of_validity(certificates, &place.key("tls").key("certificates"), warnings);
+            super::listener_tls::warn(compiled, tls, &place.key("tls"), warnings);
         }
         out.push(compiled);
     }
@@ -75,18 +79,38 @@ fn address_taken(by: &Place, all: bool) -> String {
     format!("the address is taken by {by}{why}")
 }
 
-fn one(loaded: &Loaded, listener: &config::ListenerConfig, place: &Place, mistakes: &mut Mistakes) -> Listener {
+fn one(
+    loaded: &Loaded,
+    acme: Option<&AcmeManager>,
+    listener: &config::ListenerConfig,
+    place: &Place,
+    mistakes: &mut Mistakes,
+) -> Listener {
     let limits = &listener.limits;
     if limits.connections_per_address.is_some_and(|most| most > limits.connections) {
         let place = place.key("limits").key("connections_per_address");
         mistakes.add(&place, format!("is over the {} connections that there may be in all", limits.connections));
     }
+    if listener.client_address.is_some() && listener.trusted_proxies.is_empty() {
+        mistakes.add(&place.key("client_address"), "has no effect without trusted_proxies");
+    }
+    if listener.proxy_protocol.as_ref().is_some_and(|proxy| proxy.from.is_empty()) {
+        mistakes.add(&place.key("proxy_protocol").key("from"), "expected at least one network or address");
+    }
+    if limits.http2_memory.0 < MIN_HTTP2_MEMORY {
+        mistakes.add(&place.key("limits").key("http2_memory"), "expected at least 256KiB, which one stream may need");
+    }
     Listener {
         name: listener.name.0.clone(),
         address: listener.address.0,
         kind: match listener.kind {
-            config::ListenerKind::Http => ListenerSpec::Http(http(loaded, listener, place, mistakes)),
+            config::ListenerKind::Http => ListenerSpec::Http(http(loaded, acme, listener, place, mistakes)),
         },
+        forwarded: listener.client_address == Some(config::ClientAddress::Forwarded),
+        proxy_protocol: listener.proxy_protocol.as_ref().map(|proxy| ProxySources {
+            from: proxy.from.iter().map(|n| n.0).collect(),
+            only: proxy.others == config::OtherClients::Reject,
+        }),
         trusted_proxies: listener.trusted_proxies.iter().map(|n| n.0).collect(),
         errors: super::errors::compile(&listener.errors, &place.key("errors"), &Vec::new, mistakes),
         connections: ConnectionLimits {
@@ -96,7 +120,13 @@ fn one(loaded: &Loaded, listener: &config::ListenerConfig, place: &Place, mistak
     }
 }
 
-fn http(loaded: &Loaded, listener: &config::ListenerConfig, place: &Place, mistakes: &mut Mistakes) -> HttpListener {
+fn http(
+    loaded: &Loaded,
+    acme: Option<&AcmeManager>,
+    listener: &config::ListenerConfig,
+    place: &Place,
+    mistakes: &mut Mistakes,
+) -> HttpListener {
     let (http1, http2) = match &listener.protocols {
         None => (true, listener.tls.is_some()),
         Some(list) => (list.contains(&Protocol::Http1), list.contains(&Protocol::Http2)),
@@ -112,68 +142,21 @@ fn http(loaded: &Loaded, listener: &config::ListenerConfig, place: &Place, mista
         if http1 {
             alpn.push(b"http/1.1".to_vec());
         }
-        let settings = ServerSettings { only_13: tls.min_version == TlsVersion::V13, alpn };
-        (settings, certificates(loaded, tls, &place.key("tls").key("certificates"), mistakes))
+        super::listener_tls::compile(loaded, acme, tls, alpn, &place.key("tls"), mistakes)
     });
     let limits = &listener.limits;
     let limits = Limits {
         header_time: limits.header_time.0,
         headers: usize::try_from(limits.headers.0).unwrap_or(usize::MAX).min(1 << 20),
+        header_count: limits.header_count as usize,
+        query_parameters: limits.query_parameters as usize,
+        body_rate: limits.body_rate.as_ref().map_or(0, |rate| rate.0),
         idle_time: limits.idle_time.0,
         body_idle_time: limits.body_idle_time.0,
         body: limits.body.0,
         requests_per_connection: (limits.requests_per_connection > 0).then_some(limits.requests_per_connection),
         streams: limits.streams,
+        http2_memory: usize::try_from(limits.http2_memory.0).unwrap_or(usize::MAX),
     };
     HttpListener { http1, http2, tls, limits }
-}
-
-/// The time before the end of a certificate in which its end is a warning; of a short-lived one the last third.
-const SOON: i64 = 14 * 86_400;
-
-/// Warns of certificates that are not valid now, or not for long.
-fn warn_of_validity(certificates: &[Arc<CertifiedKey>], place: &Place, warnings: &mut Mistakes) {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
-    for (index, certificate) in certificates.iter().enumerate() {
-        let Some((from, to)) = validity(certificate) else { continue };
-        let day = |at| chrono::DateTime::from_timestamp(at, 0).unwrap_or_default().format("%Y-%m-%d").to_string();
-        let text = if to <= now {
-            format!("the certificate expired on {}: clients reject it", day(to))
-        } else if from > now {
-            format!("the certificate is not valid before {}: clients reject it", day(from))
-        } else if to - now < SOON.min((to - from) / 3) {
-            format!("the certificate expires on {}, in {} days", day(to), (to - now) / 86_400)
-        } else {
-            continue;
-        };
-        warnings.add(&place.index(index), text);
-    }
-}
-
-/// Returns when each certificate expires.
-pub fn certificate_states(loaded: &Loaded, listeners: &[Listener]) -> Vec<CertificateState> {
-    let mut states: Vec<CertificateState> = Vec::new();
-    for (written, listener) in loaded.config.listeners.iter().zip(listeners) {
-        let files = written.tls.iter().flat_map(|tls| &tls.certificates);
-        let pairs = listener.http().and_then(|http| http.tls.as_ref()).map_or(&[][..], |(_, pairs)| pairs);
-        for (file, pair) in files.zip(pairs) {
-            let Some((_, expires)) = validity(pair) else { continue };
-            let file = loaded.redact(&file.cert.0.display().to_string());
-            if !states.iter().any(|one| one.file == file && one.listener == listener.name) {
-                states.push(CertificateState { listener: listener.name.clone(), file, expires });
-            }
-        }
-    }
-    states
-}
-
-fn certificates(loaded: &Loaded, tls: &config::Tls, place: &Place, mistakes: &mut Mistakes) -> Vec<Arc<CertifiedKey>> {
-    if tls.certificates.is_empty() {
-        mistakes.add(place, "expected at least one certificate");
-    }
-    let read = |(index, certificate): (usize, &config::Certificate)| {
-        let pair = chain_and_key(&loaded.base.join(&certificate.cert), &loaded.base.join(&certificate.key));
-        mistakes.take(&place.index(index), pair)
-    };
-    tls.certificates.iter().enumerate().filter_map(read).collect()
 }

@@ -3,11 +3,13 @@
 //! All errors are noted, none ends the work early. Nothing is started or changed here: the live state is only read.
 
 mod access_log;
+mod acme;
 mod consumers;
 mod errors;
 mod filters;
 mod folder;
 mod identity;
+mod listener_tls;
 mod listeners;
 
 mod paths;
@@ -27,7 +29,7 @@ use self::folder::check_folder;
 use crate::config::{Config, Loaded, LogLevel, ProcessLogFormat};
 use crate::exchange::Edit;
 use crate::filters::SharedValues;
-use crate::live::Live;
+use crate::live::{Live, Maintained};
 use crate::notation::{AdminAddress, Mistakes, Place};
 use crate::snapshot::{Admin, Process, Route, Snapshot};
 use crate::telemetry::ProcessLog;
@@ -50,7 +52,8 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     let root = Place::default();
     let mut shared = SharedValues::default();
     let consumers = Arc::new(consumers::compile(loaded, live, &mut shared, &mut mistakes, &mut warnings));
-    let listeners = listeners::compile(loaded, &mut mistakes, &mut warnings);
+    let acme = acme::compile(loaded, live, &mut mistakes, &mut warnings);
+    let listeners = listeners::compile(loaded, acme.as_deref(), &mut mistakes, &mut warnings);
     let upstreams = upstreams::compile(loaded, live, &mut mistakes);
     let admin = admin(loaded, &root.key("admin"), &mut mistakes);
     if config.process.watch.as_ref().is_some_and(|watch| watch.0.is_zero()) {
@@ -75,7 +78,8 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         consumer_uses: BTreeMap::new(),
     };
     let (routes, routers, unrouted) = work.compile();
-    let kept = work.shared.kept;
+    let mut kept = work.shared.kept;
+    kept.extend(acme.iter().map(|acme| Arc::clone(acme) as Arc<dyn Maintained>));
     kept.iter().for_each(|kept| kept.name_for_operators(&|source| loaded.redact(source)));
     let credentials = if config.log.access.add.is_empty() { Vec::new() } else { credentials(&routes) };
     let log = access_log::compile(loaded, &credentials, &root.key("log").key("access"), &mut mistakes);
@@ -87,7 +91,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     warn_of_upstreams(config, &upstreams, &root.key("upstreams"), &mut warnings);
     Ok(Snapshot {
         warnings: loaded.locate(warnings).0,
-        certificates: listeners::certificate_states(loaded, &listeners),
+        certificates: listener_tls::certificate_states(loaded, &listeners),
         places: listeners.iter().enumerate().map(|(i, l)| (l.key(), i)).collect(),
         listeners,
         routers,
@@ -96,6 +100,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         routes,
         upstreams: upstreams.into_values().collect(),
         kept,
+        acme,
         consumers: Arc::clone(&consumers),
         errors,
         unrouted,

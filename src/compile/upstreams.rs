@@ -15,7 +15,7 @@ use crate::notation::{Duration, Header, Mistakes, Place, nearest};
 use crate::rules::balance::Algorithm;
 use crate::rules::identity::RequestKey;
 use crate::rules::resilience::{AdaptiveShape, BreakerShape, Deviation, FailureShare, OutlierShape, RetryBudget};
-use crate::tls::PeerRoots;
+use crate::tls::{PeerIdentity, PeerRoots};
 use crate::upstreams::{
     ActiveProbe, DiscoveryShape, Expression, GateShape, HttpProbe, PoolShape, ProbeKind, Retry, SessionKey, Sticky,
     TargetSpec, TargetTransport, Thresholds, TransportTls, Upstream,
@@ -300,7 +300,19 @@ fn transport(
             .ca
             .as_ref()
             .and_then(|ca| mistakes.take(&place.key("tls").key("ca"), PeerRoots::read(&loaded.base.join(ca))));
-        TransportTls { verify: tls.verify, name: tls.name.clone(), ca }
+        let identity = match (&tls.cert, &tls.key) {
+            (Some(cert), Some(key)) => {
+                let read = PeerIdentity::read(&loaded.base.join(cert), &loaded.base.join(key));
+                mistakes.take(&place.key("tls").key("cert"), read)
+            }
+            (None, None) => None,
+            (cert, _) => {
+                let (key, missing) = if cert.is_some() { ("cert", "key") } else { ("key", "cert") };
+                mistakes.add(&place.key("tls").key(key), format!("the key \"{missing}\" is missing beside it"));
+                None
+            }
+        };
+        TransportTls { verify: tls.verify, name: tls.name.clone(), ca, identity }
     });
     TargetTransport {
         versions,

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::errors::Errors;
 use super::filters::FilterEntry;
-use crate::notation::{Duration, File, Listen, Name, Network, Size};
+use crate::notation::{Duration, File, Host, Listen, Name, Network, OneOrMany, Size};
 
 /// One address to accept connections on.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -27,6 +27,10 @@ pub struct ListenerConfig {
     /// is passed on before their own address.
     #[serde(default)]
     pub trusted_proxies: Vec<Network>,
+    /// The header in which those proxies name the client; the other one is then not used. Default `x_forwarded_for`.
+    pub client_address: Option<ClientAddress>,
+    /// The load balancers that send a PROXY header before everything else. Default: none.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Filters of all requests on this listener, whichever route they match.
     #[serde(default)]
     pub filters: Vec<FilterEntry>,
@@ -47,6 +51,40 @@ pub enum ListenerKind {
     Http,
 }
 
+/// The header in which trusted proxies name the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAddress {
+    /// `X-Forwarded-For`, with `X-Forwarded-Proto` and `X-Forwarded-Host`.
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
+/// The PROXY protocol (HAProxy's, versions 1 and 2).
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyProtocol {
+    /// The load balancers. Each of their connections has to begin with a header; those of other clients never have one.
+    #[schemars(length(min = 1))]
+    pub from: Vec<Network>,
+    /// What is done with connections of other clients: `accept` them without a header, or `reject` them. Default
+    /// `accept`.
+    #[serde(default)]
+    pub others: OtherClients,
+}
+
+/// What is done with connections that do not come from a load balancer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OtherClients {
+    /// They are accepted without a header.
+    #[default]
+    Accept,
+    /// They are closed.
+    Reject,
+}
+
 /// A protocol that a listener speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -62,18 +100,110 @@ pub enum Protocol {
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// The certificates, chosen by the server name that the client asks for; the first is also for
-    /// clients that ask for none or an unknown one.
+    /// clients that ask for none or an unknown one. Of several with one name that is used whose kind of key the client
+    /// supports.
     pub certificates: Vec<Certificate>,
-    /// The lowest version. Default `"1.2"`.
+    /// The versions and cipher suites by the names of Mozilla's recommendations. Default `intermediate`.
+    pub preset: Option<TlsPreset>,
+    /// The lowest version. Default `"1.2"`, and `"1.3"` with the preset `modern`.
+    pub min_version: Option<TlsVersion>,
+    /// The cipher suites in order of preference, instead of those of the preset.
+    pub ciphers: Option<OneOrMany<Cipher>>,
+    /// The certificates of clients. Default: none is requested.
+    pub client: Option<ClientCertificates>,
+    /// Settings of single hosts, chosen by the server name that the client asks for.
     #[serde(default)]
-    pub min_version: TlsVersion,
+    pub hosts: Vec<TlsHost>,
+}
+
+/// TLS settings of some hosts; what is not set is as for the listener.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TlsHost {
+    /// The hosts: `admin.example.com`, or `*.example.com` for all names below.
+    #[schemars(length(min = 1))]
+    pub names: Vec<Host>,
+    /// The versions and cipher suites by the names of Mozilla's recommendations.
+    pub preset: Option<TlsPreset>,
+    /// The lowest version.
+    pub min_version: Option<TlsVersion>,
+    /// The cipher suites in order of preference, instead of those of the preset.
+    pub ciphers: Option<OneOrMany<Cipher>>,
+    /// The certificates of clients.
+    pub client: Option<ClientCertificates>,
+}
+
+/// The certificates of clients (mTLS).
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientCertificates {
+    /// Whether a client has to have one. Default `required`.
+    #[serde(default)]
+    pub mode: ClientMode,
+    /// The CA file (PEM) by which they are verified.
+    pub ca: Option<File>,
+    /// The lists of revoked certificates (PEM, or one in DER). Each certificate of a chain needs one of its issuer,
+    /// that of the CA itself excepted.
+    pub crl: Option<OneOrMany<File>>,
+    /// What happens once a list has expired (`nextUpdate`): `reject` every client, or `accept` as before. Default
+    /// `reject`.
+    pub expired_crl: Option<Doubtful>,
+    /// What happens with a certificate for whose issuer there is no list. Default `reject`.
+    pub unknown_revocation: Option<Doubtful>,
+}
+
+/// Whether clients have to have a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientMode {
+    /// A connection without one fails.
+    #[default]
+    Required,
+    /// One is requested, and verified where the client has one; the filter `mtls` requires it of single routes.
+    Optional,
+    /// None is requested, although the listener requests one of other hosts.
+    None,
+}
+
+/// What is done where the revocation of a certificate is in doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Doubtful {
+    /// The connection fails.
+    Reject,
+    /// The certificate is accepted.
+    Accept,
+}
+
+/// Versions and cipher suites by the names of Mozilla's recommendations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TlsPreset {
+    /// TLS 1.3 alone.
+    Modern,
+    /// TLS 1.2 and 1.3, with ephemeral keys and authenticated encryption.
+    Intermediate,
+}
+
+/// A cipher suite by its name in the registry of the IANA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[allow(non_camel_case_types, reason = "the names of the registry")]
+pub enum Cipher {
+    TLS_AES_256_GCM_SHA384,
+    TLS_AES_128_GCM_SHA256,
+    TLS_CHACHA20_POLY1305_SHA256,
+    TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+    TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 }
 
 /// A version of TLS.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum TlsVersion {
     /// TLS 1.2 (RFC 5246).
-    #[default]
     #[serde(rename = "1.2")]
     V12,
     /// TLS 1.3 (RFC 8446).
@@ -81,14 +211,20 @@ pub enum TlsVersion {
     V13,
 }
 
-/// A certificate chain and its key, as PEM files. They are read again at every reload.
+/// A certificate chain and its key, as PEM files, which are read again at every reload; or names for which a certificate
+/// is obtained.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Certificate {
     /// The chain, the server's own certificate first.
-    pub cert: File,
+    pub cert: Option<File>,
     /// The private key.
-    pub key: File,
+    pub key: Option<File>,
+    /// The names of a certificate that is obtained from the ACME server of `acme`, instead of the files.
+    pub acme: Option<OneOrMany<Host>>,
+    /// A response of the CA's OCSP responder (DER, as `openssl ocsp -respout` writes it), which is sent with the
+    /// certificate. Default: none.
+    pub ocsp: Option<File>,
 }
 
 /// Limits of a listener.
@@ -108,10 +244,19 @@ pub struct ListenerLimits {
     pub header_time: Duration,
     /// The largest head of a request, names and values together. Default 64KiB, at most 1MiB.
     pub headers: Size,
+    /// The most headers of a request. Default 256, which is also the most.
+    #[schemars(range(min = 1, max = 256))]
+    pub header_count: u32,
+    /// The most parameters in a query; further ones are rejected with 414. Default 1000.
+    #[schemars(range(min = 1))]
+    pub query_parameters: u32,
     /// How long a connection may be idle between requests. Default 60s.
     pub idle_time: Duration,
     /// The longest pause within a request body, and within a response that the client does not read. Default 30s.
     pub body_idle_time: Duration,
+    /// The least number of bytes of a request body in a second, on average; the first `header_time` is not counted.
+    /// A target that reads slowly counts against it too. Default: none.
+    pub body_rate: Option<Size>,
     /// The largest request body. Default 100MiB.
     pub body: Size,
     /// Requests on one connection before it is closed; 0 is any number. Default 0.
@@ -119,6 +264,9 @@ pub struct ListenerLimits {
     /// Concurrent streams on an HTTP/2 connection. Default 100.
     #[schemars(range(min = 1, max = 10_000))]
     pub streams: u32,
+    /// The most memory for the heads and the send buffers (64KiB each) of the streams of an HTTP/2 connection; further
+    /// streams are refused, and clients send them again. Default 8MiB.
+    pub http2_memory: Size,
 }
 
 impl Default for ListenerLimits {
@@ -129,11 +277,15 @@ impl Default for ListenerLimits {
             connections_per_address: None,
             header_time: seconds(10),
             headers: Size(64 << 10),
+            header_count: 256,
+            query_parameters: 1_000,
+            body_rate: None,
             idle_time: seconds(60),
             body_idle_time: seconds(30),
             body: Size(100 << 20),
             requests_per_connection: 0,
             streams: 100,
+            http2_memory: Size(8 << 20),
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Nothing here serves traffic: `compile` turns a [`Config`] into a snapshot.
 
+mod acme;
 mod admin;
 mod balance;
 mod check;
@@ -37,13 +38,17 @@ use serde::Deserialize;
 use crate::live::{AllowanceConfig, ConsumerConfig};
 use crate::notation::{FollowedFile, Name};
 
+pub use acme::{AcmeChallengeConfig, AcmeConfig};
 pub use balance::{BalanceConfig, HashTable};
 pub use errors::{ErrorPageConfig, Errors};
 pub use facts::read_at_start;
 pub use filters::{Defaults, FilterEntry, ListedFilter};
 pub use flat::{Change, Flat};
 pub use health::{ActiveHealth, PassiveHealth, ProbeMethod};
-pub use listener::{Certificate, ListenerConfig, ListenerKind, Protocol, Tls, TlsVersion};
+pub use listener::{
+    Certificate, Cipher, ClientAddress, ClientCertificates, ClientMode, Doubtful, ListenerConfig, ListenerKind,
+    OtherClients, Protocol, Tls, TlsHost, TlsPreset, TlsVersion,
+};
 pub use load::{Loaded, load, load_text};
 pub use operation::{
     AccessLog, AdminConfig, IdentityHeadersConfig, LogFormat, LogLevel, LogOutput, Logging, ProcessConfig,
@@ -85,6 +90,8 @@ pub struct Config {
     pub paths: Paths,
     /// The pages for rejections, by status or class of statuses.
     pub errors: Errors,
+    /// The account for certificates from an ACME server. Default: none.
+    pub acme: Option<AcmeConfig>,
     /// The headers in which targets get the client's identity.
     pub identity_headers: IdentityHeadersConfig,
     /// The coarse limit before everything.

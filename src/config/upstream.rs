@@ -90,11 +90,15 @@ pub struct UpstreamTls {
     pub name: Option<String>,
     /// A CA file (PEM) that is trusted instead of the system's.
     pub ca: Option<File>,
+    /// The gateway's own certificate (PEM) for targets that require one, and its chain.
+    pub cert: Option<File>,
+    /// The private key of `cert` (PEM).
+    pub key: Option<File>,
 }
 
 impl Default for UpstreamTls {
     fn default() -> Self {
-        Self { verify: true, name: None, ca: None }
+        Self { verify: true, name: None, ca: None, cert: None, key: None }
     }
 }
 

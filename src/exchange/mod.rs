@@ -20,7 +20,7 @@ use std::time::Instant;
 use http::HeaderValue;
 use smallvec::SmallVec;
 
-pub use client::{Client, TlsFacts, address_text};
+pub use client::{Client, ConnectionFacts, PeerCertificate, ProxyFacts, TlsFacts, address_text};
 pub use edits::{Edit, Edits};
 pub use error_pages::{ErrorPage, ErrorPages, RenderedPage, StatusRange, error_page};
 pub use grpc::{GrpcWeb, is_grpc};
@@ -128,6 +128,6 @@ impl Exchange {
 
 impl Default for Exchange {
     fn default() -> Self {
-        Self::new(Client::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None))
+        Self::new(Client::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), ConnectionFacts::default()))
     }
 }

@@ -63,6 +63,8 @@ reasons! {
 
     /// The request is malformed, or one that proxies must not forward.
     BadRequest: "bad_request", 400, "The request is malformed", grpc 13, proxy Some("http_request_error");
+    /// The connection is not for this host: the client was not verified as the host requires, or for another host.
+    Misdirected: "misdirected", 421, "The connection is not for this host", grpc 14, proxy Some("http_request_error");
     /// The path has no normal form.
     BadPath: "bad_path", 400, "The path is malformed", grpc 13, proxy Some("http_request_error");
     /// The request target is too long.
@@ -124,6 +126,10 @@ reasons! {
     PasswordMissing: "password_missing", 401, "A name and a password are required", grpc 16, proxy None;
     /// The password is wrong, or the name belongs to no consumer.
     PasswordInvalid: "password_invalid", 401, "The name or the password is wrong", grpc 16, proxy None;
+    /// There is no client certificate.
+    CertificateMissing: "certificate_missing", 401, "A client certificate is required", grpc 16, proxy None;
+    /// The client certificate belongs to none of those who may come in.
+    CertificateInvalid: "certificate_invalid", 401, "The client certificate is not acceptable", grpc 16, proxy None;
     /// Too many passwords are being verified.
     AuthOverloaded: "auth_overloaded", 503, "Too many callers are being authenticated", grpc 14, proxy None;
     /// Credentials cannot be verified at present: the keys, or the server that is called about them, are not available.

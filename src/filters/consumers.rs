@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 
-use crate::exchange::{Allowance, ConsumerFacts, Identity};
+use crate::exchange::{Allowance, ConsumerFacts, Identity, PeerCertificate};
 use crate::live::{Account, ConsumerFile, ConsumerTable, HmacKey, KnownKey, SigningKey, consumer_digest};
 use crate::rules::identity::PasswordHash;
 
@@ -66,6 +66,16 @@ impl Consumers {
     /// Returns whether a consumer may have a key for HTTP message signatures; those of a file may get one at any time.
     pub fn has_signature_keys(&self) -> bool {
         self.file.is_some() || self.configured.has_signature_keys()
+    }
+
+    /// Returns the consumer with that certificate.
+    pub fn by_certificate(&self, certificate: &PeerCertificate) -> Option<Arc<ConsumerFacts>> {
+        self.find(|table| table.by_certificate(certificate).cloned())
+    }
+
+    /// Returns whether a consumer may have a certificate; those of a file may get one at any time.
+    pub fn has_certificates(&self) -> bool {
+        self.file.is_some() || self.configured.has_certificates()
     }
 
     /// Returns the consumer of that name.

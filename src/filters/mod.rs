@@ -7,6 +7,7 @@ mod authenticate;
 mod authorize;
 mod bandwidth;
 mod chain;
+mod claim_value;
 mod compress;
 mod concurrency;
 mod consumers;
@@ -204,6 +205,8 @@ filters! {
     Hmac = "hmac": authenticate::hmac;
     /// Requires an HTTP message signature.
     HttpSignature = "http_signature": authenticate::http_signature;
+    /// Requires a client certificate.
+    Mtls = "mtls": authenticate::mtls;
     /// Requires the credentials of any one of several authenticators.
     AnyOf = "any_of": authenticate::any_of;
     /// Requires the credentials of every one of several authenticators.

@@ -3,6 +3,7 @@
 //! It is found by name and shape. What a new configuration uses again is the very same object; what it no longer uses
 //! is dropped with the last request that uses it.
 
+mod acme;
 mod buckets;
 mod buckets_handover;
 mod consumers;
@@ -34,6 +35,7 @@ use crate::rules::identity::{Countries, Networks};
 use crate::tls::TicketKeys;
 use crate::upstreams::{Pool, PoolShape, Sessions};
 
+pub use acme::{AcmeChallenge, AcmeManager, AcmeShape};
 pub use buckets::Buckets;
 pub use consumers::{
     Account, AllowanceConfig, ChangeError, ConsumerConfig, ConsumerFile, ConsumerTable, HmacKey, KnownKey, SigningKey,
@@ -88,6 +90,7 @@ pub struct Live {
     nonces: Shelf<String, Nonces>,
     /// The clients of calls, with their connections and breakers.
     clients: Shelf<HttpClientSettings, HttpClient>,
+    acme: Shelf<AcmeShape, AcmeManager>,
     /// Tokens by the identity of the settings of their filter.
     introspected: Shelf<[u8; 32], IntrospectedTokens>,
     /// Refreshed sessions by the identity of the settings of their filter.
@@ -181,6 +184,14 @@ impl Live {
     /// When its CA file, certificate or key is wrong.
     pub fn http_client(&self, settings: &HttpClientSettings) -> Result<Arc<HttpClient>, String> {
         self.clients.try_get_or(settings, || HttpClient::new(settings.clone()).map(Arc::new))
+    }
+
+    /// Returns the manager of certificates of that shape.
+    ///
+    /// # Errors
+    /// When the CA file is wrong.
+    pub fn acme(&self, shape: &AcmeShape) -> Result<Arc<AcmeManager>, String> {
+        self.acme.try_get_or(shape, || AcmeManager::new(shape.clone()).map(Arc::new))
     }
 
     /// Returns the tokens that a server was called about, by the identity of the settings of the filter.

@@ -163,6 +163,38 @@ text_type!(
     }
 );
 
+text_type!(
+    /// The SHA-256 fingerprint of a certificate, as `openssl x509 -noout -fingerprint -sha256` prints it: 64 hexadecimal
+    /// digits, with or without colons.
+    #[derive(PartialEq, Eq, Hash)]
+    Fingerprint([u8; 32]), "fingerprint",
+    ["E3:B0:C4:42:98:FC:1C:14:9A:FB:F4:C8:99:6F:B9:24:27:AE:41:E4:64:9B:93:4C:A4:95:99:1B:78:52:B8:55"], |text| {
+        let wanted = |_| "the SHA-256 fingerprint of a certificate, 64 hexadecimal digits".to_owned();
+        text.replace(':', "").parse::<Digest>().map(|digest| digest.0).map_err(wanted)
+    }
+);
+
+text_type!(
+    /// An alternative name of a certificate: a DNS name, a URI such as a SPIFFE identity, or an address for mail.
+    /// `DNS:`, `URI:`, `email:` or `IP:` before it says which, as OpenSSL writes it.
+    AlternativeName(String), "alternative-name", ["app.example.com", "spiffe://example.org/app"], |text| {
+        if text.is_empty() || text.chars().any(char::is_control) {
+            return Err("an alternative name such as app.example.com or spiffe://example.org/app".to_owned());
+        }
+        if ["URI:", "email:", "IP:"].iter().any(|kind| text.starts_with(kind)) {
+            return Ok(text.to_owned());
+        }
+        let bare = text.strip_prefix("DNS:").unwrap_or(text);
+        Ok(if text.contains("://") {
+            format!("URI:{text}")
+        } else if text.contains('@') {
+            format!("email:{text}")
+        } else {
+            format!("DNS:{}", bare.to_ascii_lowercase())
+        })
+    }
+);
+
 /// The source of a key set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 pub enum KeySetSource {

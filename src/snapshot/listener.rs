@@ -1,14 +1,12 @@
 //! Listeners: their identity, and what they speak.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use rustls::sign::CertifiedKey;
 
 use crate::exchange::ErrorPages;
-use crate::tls::ServerSettings;
+use crate::tls::{CertificateSource, TlsHosts};
 
 /// The transport of a socket. Two sockets may have the same address if their transports differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +40,10 @@ pub struct Listener {
     pub kind: ListenerSpec,
     /// The proxies that are trusted about the client. Their connections are not counted by address.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether they name the client in `Forwarded` and not in `X-Forwarded-For`.
+    pub forwarded: bool,
+    /// The load balancers that send a PROXY header.
+    pub proxy_protocol: Option<ProxySources>,
     /// The pages for rejections.
     pub errors: ErrorPages,
     /// How many connections it may have.
@@ -84,9 +86,27 @@ pub struct HttpListener {
     /// HTTP/2 is spoken.
     pub http2: bool,
     /// TLS, with its certificates.
-    pub tls: Option<(ServerSettings, Vec<Arc<CertifiedKey>>)>,
+    pub tls: Option<ListenerTls>,
     /// Limits.
     pub limits: Limits,
+}
+
+/// The load balancers that send a PROXY header.
+#[derive(Clone, Debug)]
+pub struct ProxySources {
+    /// Their networks.
+    pub from: Vec<IpNet>,
+    /// Whether connections of others are closed.
+    pub only: bool,
+}
+
+/// TLS of a listener.
+#[derive(Clone, Debug)]
+pub struct ListenerTls {
+    /// The certificates; the first is also for unknown names.
+    pub certificates: Vec<CertificateSource>,
+    /// The settings by host.
+    pub hosts: TlsHosts,
 }
 
 /// The limits of a listener's connections.
@@ -105,6 +125,12 @@ pub struct Limits {
     pub header_time: Duration,
     /// The most bytes of a request's head.
     pub headers: usize,
+    /// The most header fields of a request.
+    pub header_count: usize,
+    /// The most parameters of a query.
+    pub query_parameters: usize,
+    /// The least number of bytes of a request body per second; 0 is any.
+    pub body_rate: u64,
     /// The time between requests.
     pub idle_time: Duration,
     /// The time between two parts of a body.
@@ -115,4 +141,6 @@ pub struct Limits {
     pub requests_per_connection: Option<u32>,
     /// The most streams on an HTTP/2 connection.
     pub streams: u32,
+    /// The most bytes for the streams of an HTTP/2 connection.
+    pub http2_memory: usize,
 }

@@ -15,7 +15,7 @@ use http::HeaderName;
 use crate::actions::Action;
 use crate::exchange::ErrorPages;
 use crate::filters::{Chain, Consumers, Stage, announced_method};
-use crate::live::Maintained;
+use crate::live::{AcmeManager, Maintained};
 use crate::notation::{AdminAddress, Mistake, Rate, SecretText};
 use crate::rules::path::PathRules;
 use crate::rules::routing::{PathPattern, RequestFacts, RouteMatch, Router};
@@ -24,7 +24,9 @@ use crate::telemetry::{AccessLogger, LogLayout, ProcessLog, Sink};
 use crate::upstreams::Upstream;
 
 pub use current::{Current, WorkerServing};
-pub use listener::{ConnectionLimits, HttpListener, Limits, Listener, ListenerKey, ListenerSpec, Transport};
+pub use listener::{
+    ConnectionLimits, HttpListener, Limits, Listener, ListenerKey, ListenerSpec, ListenerTls, ProxySources, Transport,
+};
 
 /// A whole configuration in its compiled form.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub struct Snapshot {
     pub kept: Vec<Arc<dyn Maintained>>,
     /// The consumers and the plans.
     pub consumers: Arc<Consumers>,
+    /// The certificates from an ACME server, if there is an account.
+    pub acme: Option<Arc<AcmeManager>>,
     /// The query parameters that hold credentials: their values are never logged.
     pub secret_parameters: Vec<String>,
     /// Header names with `_` that the configuration reads, each with its twin that has `-` instead.

@@ -25,28 +25,60 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     }
 }
 
+/// Reads a private key.
+///
+/// # Errors
+/// When the file cannot be read or holds no key; the error names it.
+pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let bytes = pem(path)?;
+    let key = rustls_pemfile::private_key(&mut bytes.as_slice()).ok().flatten();
+    key.ok_or_else(|| format!("{} holds no private key in PEM", path.display()))
+}
+
 /// Reads a chain and its key, and checks that they belong together.
 ///
 /// # Errors
 /// When a file cannot be read, holds nothing usable, or does not fit the other; the error names the file.
 pub fn chain_and_key(cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, String> {
-    let (chain, bytes) = match (certificates(cert), pem(key)) {
-        (Ok(chain), Ok(bytes)) => (chain, bytes),
+    stapled_chain_and_key(cert, key, None)
+}
+
+/// The same with the response of an OCSP responder that is sent with the certificate, if there is one.
+///
+/// # Errors
+/// As for [`chain_and_key`], and when the file holds no such response.
+pub fn stapled_chain_and_key(cert: &Path, key: &Path, ocsp: Option<&Path>) -> Result<Arc<CertifiedKey>, String> {
+    let (chain, key_der) = match (certificates(cert), private_key(key)) {
+        (Ok(chain), Ok(key_der)) => (chain, key_der),
         (Err(one), Err(other)) if one != other => return Err(format!("{one}; {other}")),
         (Err(why), _) | (_, Err(why)) => return Err(why),
     };
-    let key_der: PrivateKeyDer<'static> = rustls_pemfile::private_key(&mut bytes.as_slice())
-        .ok()
-        .flatten()
-        .ok_or_else(|| format!("{} holds no private key in PEM", key.display()))?;
     let signing = rustls::crypto::ring::sign::any_supported_type(&key_der).map_err(|_| {
         format!("the key in {} is of no supported kind (RSA, ECDSA P-256 or P-384, Ed25519)", key.display())
     })?;
-    let certified = CertifiedKey::new(chain, signing);
+    let mut certified = CertifiedKey::new(chain, signing);
+    certified.ocsp = ocsp.map(ocsp_response).transpose()?;
     match certified.keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(Arc::new(certified)),
         Err(_) => Err(format!("the key in {} does not belong to the certificate in {}", key.display(), cert.display())),
     }
+}
+
+/// The start of a response that says something of a certificate (RFC 6960, section 4.2.1): a sequence whose status is
+/// `successful`, and which has a part of response bytes.
+fn is_ocsp_response(bytes: &[u8]) -> bool {
+    let header = match bytes {
+        [0x30, length, ..] if *length < 0x80 => 2,
+        [0x30, length @ 0x81..=0x83, ..] => 2 + usize::from(length & 0x7f),
+        _ => return false,
+    };
+    bytes.get(header..header + 4) == Some(&[0x0a, 1, 0, 0xa0])
+}
+
+fn ocsp_response(path: &Path) -> Result<Vec<u8>, String> {
+    let bytes = pem(path)?;
+    let wrong = || format!("{} holds no response of an OCSP responder in DER", path.display());
+    if is_ocsp_response(&bytes) { Ok(bytes) } else { Err(wrong()) }
 }
 
 /// Returns the CA certificates to trust, from a CA file or those of the system.

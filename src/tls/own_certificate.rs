@@ -19,7 +19,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::utils::tls::WrappedX509;
 use pingora::{Error, ErrorType, Result};
 use rustls::client::verify_server_name;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
@@ -123,7 +123,16 @@ async fn verify_as_usual(peer: &HttpPeer, ca: &CaType, shown: &[u8]) -> std::res
     for certificate in ca {
         roots.add(CertificateDer::from(certificate.borrow_raw_cert().clone())).map_err(|e| e.to_string())?;
     }
-    let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let builder = ClientConfig::builder().with_root_certificates(roots);
+    let config = match &peer.client_cert_key {
+        Some(own) => {
+            let chain = std::iter::once(own.leaf()).chain(own.intermediates());
+            let chain = chain.map(|one| CertificateDer::from(one.borrow_raw_cert().clone())).collect();
+            let key = PrivateKeyDer::try_from(own.key().clone()).map_err(str::to_owned)?;
+            builder.with_client_auth_cert(chain, key).map_err(|e| e.to_string())?
+        }
+        None => builder.with_no_client_auth(),
+    };
     let address = peer._address.as_inet().ok_or("the target has no address")?;
     let name = ServerName::try_from(peer.sni.clone()).map_err(|e| e.to_string())?;
     let stream = TcpStream::connect(address).await.map_err(|e| e.to_string())?;

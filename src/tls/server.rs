@@ -1,65 +1,17 @@
-//! TLS for listeners: certificates by server name, which can be replaced at run time.
+//! TLS for listeners: settings by host, and the configuration that rustls needs.
 
 use std::sync::Arc;
 
-use ahash::AHashMap;
 use arc_swap::ArcSwap;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, version};
+use rustls::{CipherSuite, ServerConfig};
 
 use super::Tickets;
-
-/// Certificates by name. New handshakes use the table that was stored last.
-#[derive(Debug)]
-pub struct CertificateTable {
-    by_name: AHashMap<String, Arc<CertifiedKey>>,
-    first: Option<Arc<CertifiedKey>>,
-}
-
-impl CertificateTable {
-    /// Builds the table. The first certificate is also used for unknown names. Where two certificates have the same
-    /// name, the earlier one is used.
-    pub fn new(certificates: &[Arc<CertifiedKey>]) -> Self {
-        let mut by_name = AHashMap::new();
-        for certificate in certificates {
-            for name in names(certificate) {
-                by_name.entry(name).or_insert_with(|| Arc::clone(certificate));
-            }
-        }
-        Self { by_name, first: certificates.first().cloned() }
-    }
-
-    fn find(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
-        let by_name = name.and_then(|name| {
-            let name = name.to_ascii_lowercase();
-            let wildcard = name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
-            self.by_name.get(&name).or_else(|| self.by_name.get(&wildcard?))
-        });
-        by_name.or(self.first.as_ref()).cloned()
-    }
-}
-
-/// Returns the DNS names of a certificate (RFC 5280, section 4.2.1.6), in lower case.
-fn names(certificate: &CertifiedKey) -> Vec<String> {
-    let Some(leaf) = certificate.cert.first() else { return Vec::new() };
-    let Ok(parsed) = rustls::server::ParsedCertificate::try_from(leaf) else { return Vec::new() };
-    drop(parsed);
-    subject_names(leaf.as_ref())
-}
-
-fn subject_names(der: &[u8]) -> Vec<String> {
-    let wrapped = pingora::utils::tls::WrappedX509::new(der.to_vec(), pingora::utils::tls::parse_x509);
-    let names = wrapped.borrow_cert().subject_alternative_name().ok().flatten();
-    let names = names.map(|extension| {
-        let dns = extension.value.general_names.iter().filter_map(|name| {
-            let text = name.to_string();
-            text.strip_prefix("DNSName(").and_then(|t| t.strip_suffix(')')).map(str::to_ascii_lowercase)
-        });
-        dns.collect()
-    });
-    names.unwrap_or_default()
-}
+use super::acme_certificate::ACME_PROTOCOL;
+use super::certificate_table::CertificateTable;
+use super::client_verification::ClientVerification;
+use super::suites::{provider_with, versions};
 
 struct CertificateResolver(Arc<ArcSwap<CertificateTable>>);
 
@@ -71,32 +23,76 @@ impl std::fmt::Debug for CertificateResolver {
 
 impl ResolvesServerCert for CertificateResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.0.load().find(hello.server_name())
+        self.0.load().find(hello.server_name(), hello.signature_schemes())
     }
 }
 
-/// The TLS settings of a listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Presents the certificates of challenges.
+struct ChallengeResolver(Arc<ArcSwap<CertificateTable>>);
+
+impl std::fmt::Debug for ChallengeResolver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ChallengeResolver")
+    }
+}
+
+impl ResolvesServerCert for ChallengeResolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.load().challenge(hello.server_name()?)
+    }
+}
+
+/// Returns the configuration for the challenge TLS-ALPN-01 (RFC 8737): it has no settings of the listener and requests
+/// no client certificate, and nothing is served after its handshake.
+pub fn challenge_config(table: Arc<ArcSwap<CertificateTable>>) -> Arc<ServerConfig> {
+    super::install_provider();
+    let resolver = Arc::new(ChallengeResolver(table));
+    let mut config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(resolver);
+    config.alpn_protocols = vec![ACME_PROTOCOL.to_vec()];
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    Arc::new(config)
+}
+
+/// The TLS settings of a listener, or of some of its hosts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerSettings {
     /// Whether TLS 1.2 is rejected.
     pub only_13: bool,
+    /// The cipher suites in order of preference; an empty list is all.
+    pub suites: Vec<CipherSuite>,
     /// The protocols to negotiate, in order of preference.
     pub alpn: Vec<Vec<u8>>,
+    /// The verification of client certificates; without it none is requested.
+    pub client: Option<ClientVerification>,
 }
 
-/// Returns the TLS configuration of a listener, over a table of certificates that may be replaced later.
+/// The number of sessions in the cache of a configuration, for clients that support no tickets.
+const MAX_SESSIONS: usize = 20_000;
+
+/// Returns the TLS configuration of a listener or of some of its hosts, over a table of certificates that may be
+/// replaced later. Tickets and cached sessions are accepted by this configuration alone.
 pub fn server_config(
     settings: &ServerSettings,
     table: Arc<ArcSwap<CertificateTable>>,
     tickets: Tickets,
 ) -> Arc<ServerConfig> {
     super::install_provider();
-    let versions: &[&rustls::SupportedProtocolVersion] =
-        if settings.only_13 { &[&version::TLS13] } else { &[&version::TLS12, &version::TLS13] };
-    let builder = ServerConfig::builder_with_protocol_versions(versions);
-    let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(CertificateResolver(table)));
+    let builder = ServerConfig::builder_with_provider(provider_with(&settings.suites));
+    let (builder, resolver) = match builder.with_protocol_versions(versions(settings.only_13)) {
+        Ok(builder) => (builder, CertificateResolver(table)),
+        // Suites are checked before. A configuration that cannot be has no certificate: each handshake fails.
+        Err(error) => {
+            log::error!("TLS settings cannot be used: {error}");
+            (ServerConfig::builder(), CertificateResolver(Arc::default()))
+        }
+    };
+    let builder = match &settings.client {
+        Some(client) => builder.with_client_cert_verifier(Arc::clone(&client.verifier)),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(resolver));
     config.alpn_protocols.clone_from(&settings.alpn);
-    config.session_storage = rustls::server::ServerSessionMemoryCache::new(20_000);
+    config.session_storage = rustls::server::ServerSessionMemoryCache::new(MAX_SESSIONS);
     config.ticketer = Arc::new(tickets);
     Arc::new(config)
 }

@@ -82,21 +82,29 @@ impl TicketKeys {
     }
 }
 
-/// The tickets of one listener. No other listener accepts them, since its settings may be stricter.
+/// The tickets of one listener, or of some of its hosts. No other listener and no other host accepts them, since its
+/// settings may be stricter; nor are they accepted once CA or revocation lists have changed, since rustls takes the
+/// client's certificate from a ticket without verifying it again.
 #[derive(Debug)]
 pub struct Tickets {
     keys: Arc<TicketKeys>,
-    listener: String,
+    label: Vec<u8>,
 }
 
 impl Tickets {
-    /// Returns the tickets of the listener of that name.
-    pub fn new(keys: Arc<TicketKeys>, listener: &str) -> Self {
-        Self { keys, listener: listener.to_owned() }
+    /// Returns the tickets of the listener of that name and of some hosts of it, whose clients are verified by settings
+    /// and files of that digest.
+    pub fn new(keys: Arc<TicketKeys>, listener: &str, hosts: &str, client: Option<[u8; 32]>) -> Self {
+        let mut label = listener.as_bytes().to_vec();
+        if !hosts.is_empty() || client.is_some() {
+            // Neither a name of a listener nor one of a host has such a byte.
+            label.extend([&[0], hosts.as_bytes(), &[0], &client.unwrap_or_default()].concat());
+        }
+        Self { keys, label }
     }
 
     fn aead(&self, key: &TicketKey) -> Option<LessSafeKey> {
-        let own = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key.secret), self.listener.as_bytes());
+        let own = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key.secret), &self.label);
         UnboundKey::new(&AES_256_GCM, own.as_ref()).ok().map(LessSafeKey::new)
     }
 
@@ -147,14 +155,22 @@ mod tests {
     #[test]
     fn tickets_are_taken_by_their_listener_for_a_rotation_and_by_a_successor() {
         let keys = Arc::new(TicketKeys::default());
-        let (main, other) = (Tickets::new(Arc::clone(&keys), "main"), Tickets::new(Arc::clone(&keys), "other"));
+        let of = |listener: &str, hosts: &str, client| Tickets::new(Arc::clone(&keys), listener, hosts, client);
+        let (main, other) = (of("main", "", None), of("other", "", None));
         let hours = |n: u64| 1_000_000 + n * 3600;
         let ticket = main.seal(b"a session", hours(0)).expect("sealed");
         assert_eq!(main.open(&ticket).as_deref(), Some(&b"a session"[..]));
         assert_eq!(other.open(&ticket), None);
+        let of_ca = of("main", "a.test", Some([1; 32]));
+        let verified = of_ca.seal(b"a session", hours(0)).expect("sealed");
+        assert!(of("main", "a.test", Some([1; 32])).open(&verified).is_some());
+        for stricter in [of("main", "a.test", Some([2; 32])), of("main", "b.test", Some([1; 32])), of("main", "", None)]
+        {
+            assert_eq!(stricter.open(&verified), None);
+        }
         let successor = Arc::new(TicketKeys::default());
         successor.take(serde_json::from_slice(&serde_json::to_vec(&keys.give()).expect("JSON")).expect("keys"));
-        assert!(Tickets::new(successor, "main").open(&ticket).is_some());
+        assert!(Tickets::new(successor, "main", "", None).open(&ticket).is_some());
         main.seal(b"", hours(7)).expect("sealed");
         assert!(main.open(&ticket).is_some());
         main.seal(b"", hours(14)).expect("sealed");
@@ -163,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_changed_ticket_is_none() {
-        let tickets = Tickets::new(Arc::default(), "main");
+        let tickets = Tickets::new(Arc::default(), "main", "", None);
         let ticket = tickets.seal(b"a session", 1).expect("sealed");
         for place in 0..ticket.len() {
             let mut changed = ticket.clone();

@@ -13,7 +13,7 @@ use super::watch::ActiveProbe;
 use crate::clients::Resolver;
 use crate::rules::balance::Algorithm;
 use crate::rules::resilience::{BreakerShape, OutlierShape, RetryBudget};
-use crate::tls::{PeerRoots, system_roots};
+use crate::tls::{PeerIdentity, PeerRoots, system_roots};
 
 /// The flow-control window of an HTTP/2 response: the number of bytes that a target may send before the client reads
 /// them. And the streams of a connection, so that none waits for the client of another one.
@@ -132,6 +132,8 @@ pub struct TransportTls {
     pub name: Option<String>,
     /// The CA certificates instead of the system's.
     pub ca: Option<PeerRoots>,
+    /// The gateway's own certificate.
+    pub identity: Option<PeerIdentity>,
 }
 
 impl TargetTransport {
@@ -153,6 +155,9 @@ impl TargetTransport {
                 _ => None,
             };
         }
+        // Pingora builds what rustls needs for each connection then, and resumes no session (pingora-core 0.9.1,
+        // `connectors/tls/rustls`).
+        peer.client_cert_key = self.tls.as_ref().and_then(|tls| tls.identity.as_ref()).map(PeerIdentity::key);
         let (least, most) = self.versions;
         peer.options.set_http_version(most, least);
         peer.options.max_h2_streams = TARGET_STREAMS as usize;

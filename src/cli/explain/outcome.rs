@@ -7,7 +7,7 @@ use pingora::http::RequestHeader;
 use super::{Explain, ExplainedRequest};
 use crate::actions::{ActionOutcome, Forward, Host};
 use crate::config::{Inherited, Loaded};
-use crate::exchange::{Client, Exchange, RequestView, TlsFacts};
+use crate::exchange::{Client, ConnectionFacts, Exchange, RequestView, TlsFacts};
 use crate::notation::Mistakes;
 use crate::rules::routing::RouteEntry;
 use crate::snapshot::{Route, Snapshot};
@@ -122,8 +122,15 @@ impl Selection<'_> {
     fn exchange(&self, explain: &Explain, request: &ExplainedRequest) -> Exchange {
         let listener = &self.snapshot.listeners[self.listener];
         let is_tls = listener.http().is_some_and(|http| http.tls.is_some());
-        let tls = is_tls.then(|| TlsFacts { version: "1.3", server_name: Some(request.host.clone()) });
-        let mut exchange = Exchange::new(Client::new(SocketAddr::new(explain.from, 0), tls));
+        let tls = is_tls.then(|| TlsFacts {
+            version: "1.3",
+            server_name: Some(request.host.clone()),
+            certificate: None,
+            client_policy: None,
+            verified_by: Default::default(),
+        });
+        let mut exchange =
+            Exchange::new(Client::new(SocketAddr::new(explain.from, 0), ConnectionFacts { tls, proxy: None }));
         exchange.host = request.host.clone();
         exchange.listener_port = listener.address.port();
         exchange

@@ -8,9 +8,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::admitted::Admitted;
 use super::drain::Drain;
-use super::greet;
 use super::service::Service;
-use super::settings::{Settings, TooMany};
+use super::settings::{Beginning, Settings, TooMany};
+use super::{greet, proxied};
 use crate::telemetry::metrics::METRICS;
 
 /// Serves a connection in a task of its own. It is counted before the task runs: a drain must not end in between.
@@ -18,9 +18,17 @@ pub fn admit(
     stream: TcpStream,
     peer: SocketAddr,
     place: Option<OwnedSemaphorePermit>,
-    settings: &Settings,
+    settings: &Arc<Settings>,
     drain: &Arc<Drain>,
 ) {
+    match settings.beginning(peer.ip()) {
+        Beginning::Client => {}
+        Beginning::Rejected => return METRICS.refused.with_label_values(&["proxy_header"]).inc(),
+        Beginning::ProxyHeader => {
+            let _ = stream.set_nodelay(true);
+            return proxied::begin(stream, peer, Arc::clone(settings), Admitted::new(place, None, drain.begin()));
+        }
+    }
     let address = match settings.count_address(peer.ip()) {
         Ok(address) => address,
         Err(TooMany) => return METRICS.refused.with_label_values(&["address"]).inc(),
@@ -28,6 +36,6 @@ pub fn admit(
     let _ = stream.set_nodelay(true);
     let admitted = Admitted::new(place, address, drain.begin());
     match &settings.service {
-        Service::Http(service) => greet::begin(stream, peer, &settings.listener_state, service, admitted),
+        Service::Http(service) => greet::begin(stream, peer, None, &settings.listener_state, service, admitted),
     }
 }

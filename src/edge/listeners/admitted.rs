@@ -9,7 +9,7 @@ use crate::telemetry::metrics::METRICS;
 /// Counts a connection for as long as it is open.
 pub struct Admitted {
     _place: Option<OwnedSemaphorePermit>,
-    _address: Option<AddressPlace>,
+    address: Option<AddressPlace>,
     _under_way: DrainGuard,
 }
 
@@ -18,7 +18,12 @@ impl Admitted {
     pub fn new(place: Option<OwnedSemaphorePermit>, address: Option<AddressPlace>, under_way: DrainGuard) -> Self {
         METRICS.accepted.inc();
         METRICS.open_connections.inc();
-        Self { _place: place, _address: address, _under_way: under_way }
+        Self { _place: place, address, _under_way: under_way }
+    }
+
+    /// Counts the connection as one of that place too.
+    pub fn count_address(&mut self, address: Option<AddressPlace>) {
+        self.address = address;
     }
 }
 

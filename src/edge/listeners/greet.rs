@@ -1,26 +1,34 @@
 //! The first steps of an HTTP connection: TLS, the choice of protocol, and the task that serves it.
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use pingora::protocols::Stream;
-use rustls::ProtocolVersion;
+use rustls::server::Acceptor;
+use rustls::{HandshakeKind, ProtocolVersion};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio_rustls::LazyConfigAcceptor;
 
 use super::admitted::Admitted;
 use super::connection::{Connection, ListenerState, scope};
 use super::guard::Guarded;
-use super::service::{HttpService, ListenerTls};
+use super::peek::peek_until;
+use super::service::{HttpService, TlsService};
 use super::{http1, http2};
-use crate::exchange::{Client, TlsFacts};
+use crate::exchange::{Client, ConnectionFacts, ProxyFacts, TlsFacts};
 use crate::telemetry::metrics::METRICS;
+use crate::tls::{ACME_PROTOCOL, TlsStream, peer_certificate};
 
 /// Serves a connection that was just accepted.
 pub fn begin(
     stream: TcpStream,
     peer: SocketAddr,
+    proxy: Option<ProxyFacts>,
     listener_state: &Arc<ListenerState>,
     service: &Arc<HttpService>,
     admitted: Admitted,
@@ -30,7 +38,7 @@ pub fn begin(
     service.connections.lock().push(Arc::downgrade(&connection));
     let service = Arc::clone(service);
     let Some(tls) = tls else {
-        connection.set_client(Client::new(peer, None));
+        connection.set_client(Client::new(peer, ConnectionFacts { tls: None, proxy }));
         if let (_, false) = **service.protocols.load() {
             let guarded = guard(stream, &connection, &service, false);
             return http1::spawn(guarded, connection, service, admitted);
@@ -38,21 +46,21 @@ pub fn begin(
         tokio::spawn(serve_connection(stream, None, connection, service, admitted));
         return;
     };
-    tokio::spawn(serve_connection(stream, Some((tls, peer)), connection, service, admitted));
+    tokio::spawn(serve_connection(stream, Some((tls, peer, proxy)), connection, service, admitted));
 }
 
 /// Finds out which protocol is spoken. A connection idles in a task that is no larger than it has to be: HTTP/1 has
 /// another one.
 async fn serve_connection(
     stream: TcpStream,
-    tls: Option<(Arc<ListenerTls>, SocketAddr)>,
+    tls: Option<(Arc<TlsService>, SocketAddr, Option<ProxyFacts>)>,
     connection: Arc<Connection>,
     service: Arc<HttpService>,
     admitted: Admitted,
 ) {
     let greeting = async {
         match tls {
-            Some((tls, peer)) => accept_tls(stream, peer, &tls, &connection, &service).await,
+            Some((tls, peer, proxy)) => accept_tls(stream, (peer, proxy), &tls, &connection, &service).await,
             None => Some(detect_protocol(stream, &connection, &service).await),
         }
     };
@@ -89,20 +97,18 @@ async fn detect_protocol(stream: TcpStream, connection: &Arc<Connection>, servic
 /// Returns a stream with TLS, and whether HTTP/2 is spoken on it; `None` when the handshake failed.
 async fn accept_tls(
     stream: TcpStream,
-    peer: SocketAddr,
-    tls: &ListenerTls,
+    (peer, proxy): (SocketAddr, Option<ProxyFacts>),
+    tls: &TlsService,
     connection: &Arc<Connection>,
     service: &HttpService,
 ) -> Option<(Stream, bool)> {
     let (http1, http2) = **service.protocols.load();
     let header_time = service.limits().header_time;
-    match tokio::time::timeout(header_time, tls.acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => {
-            let session = stream.get_ref().1;
-            let is_h2 = session.alpn_protocol() == Some(b"h2") || (http2 && !http1);
-            let version = if session.protocol_version() == Some(ProtocolVersion::TLSv1_3) { "1.3" } else { "1.2" };
-            let server_name = session.server_name().map(str::to_owned);
-            connection.set_client(Client::new(peer, Some(TlsFacts { version, server_name })));
+    match tokio::time::timeout(header_time, handshake(stream, tls)).await {
+        Ok(Ok(None)) => {}
+        Ok(Ok(Some((stream, facts)))) => {
+            let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2") || (http2 && !http1);
+            connection.set_client(Client::new(peer, ConnectionFacts { tls: Some(facts), proxy }));
             connection.await_head(header_time);
             return Some((guard(stream, connection, service, is_h2), is_h2));
         }
@@ -115,21 +121,48 @@ async fn accept_tls(
     None
 }
 
+/// Does the handshake by the settings of the host that the client requests. Returns `None` after the challenge of an
+/// ACME server, which is over with it.
+async fn handshake(stream: TcpStream, tls: &TlsService) -> io::Result<Option<(TlsStream<TcpStream>, TlsFacts)>> {
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    if let Some(challenges) = &tls.challenges
+        && hello.client_hello().alpn().is_some_and(|mut protocols| protocols.by_ref().eq([ACME_PROTOCOL]))
+    {
+        let mut stream = hello.into_stream(Arc::clone(challenges)).await?;
+        let _ = stream.shutdown().await;
+        return Ok(None);
+    }
+    let (settings, config) = tls.of_host(hello.client_hello().server_name());
+    let stream = hello.into_stream(Arc::clone(config)).await?;
+    let session = stream.get_ref().1;
+    let chain = session.peer_certificates().unwrap_or_default();
+    if let (Some(client), Some(HandshakeKind::Resumed)) = (&settings.client, session.handshake_kind()) {
+        // rustls took the chain from the session: it may have expired since, or its revocation list may have.
+        client.verify(chain).map_err(io::Error::other)?;
+    }
+    let certificate = match chain {
+        [] => None,
+        chain => Some(Arc::new(peer_certificate(chain).ok_or_else(|| io::Error::other("an unreadable certificate"))?)),
+    };
+    let facts = TlsFacts {
+        version: if session.protocol_version() == Some(ProtocolVersion::TLSv1_3) { "1.3" } else { "1.2" },
+        server_name: session.server_name().map(str::to_owned),
+        certificate,
+        client_policy: settings.client.as_ref().map(|client| client.policy),
+        verified_by: Mutex::new(settings.client.as_ref().map(|client| client.digest).unwrap_or_default()),
+    };
+    Ok(Some((stream, facts)))
+}
+
 /// Peeks whether an HTTP/2 preface (RFC 9113, section 3.4) comes.
 async fn speaks_h2(stream: &TcpStream, limit: Duration) -> bool {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    let look = async {
-        let mut seen = [0; PREFACE.len()];
-        loop {
-            match stream.peek(&mut seen).await {
-                Ok(0) | Err(_) => return false,
-                Ok(count) if seen[..count] != PREFACE[..count] => return false,
-                Ok(count) if count == PREFACE.len() => return true,
-                // This is a part of it: peeking again would return at once, so the socket is not polled in a busy
-                // loop.
-                Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        }
+    let decide = |seen: &[u8]| match seen.len() {
+        0 => None,
+        count if *seen != PREFACE[..count] => Some(false),
+        count => (count == PREFACE.len()).then_some(true),
     };
-    tokio::time::timeout(limit, look).await.unwrap_or(false)
+    let mut seen = [0; PREFACE.len()];
+    let look = peek_until(stream, &mut seen, decide);
+    tokio::time::timeout(limit, look).await.is_ok_and(|seen| matches!(seen, Ok(Some(true))))
 }

@@ -117,7 +117,7 @@ fn log_rejection(service: &HttpService, connection: &Connection, reason: Reason)
         query: None,
         secret_parameters: &[],
         protocol: "HTTP/1.1",
-        tls: client.tls.as_deref(),
+        tls: client.tls(),
         status: reason.status(),
         reason,
         detail: connection.fault().map(Fault::text),

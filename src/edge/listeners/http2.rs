@@ -46,13 +46,15 @@ struct ActiveStreams {
     count: AtomicUsize,
     idle: Notify,
     malformed: AtomicUsize,
+    /// The bytes that are counted for the active streams.
+    memory: AtomicUsize,
     connection: Arc<Connection>,
 }
 
 impl ActiveStreams {
     fn new(connection: &Arc<Connection>) -> Self {
-        let (count, malformed) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { count, idle: Notify::new(), malformed, connection: Arc::clone(connection) }
+        let (count, malformed, memory) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { count, idle: Notify::new(), malformed, memory, connection: Arc::clone(connection) }
     }
 
     fn is_idle(&self) -> bool {
@@ -60,10 +62,30 @@ impl ActiveStreams {
     }
 }
 
-struct ActiveGuard(Arc<ActiveStreams>);
+/// An active stream, with the bytes that are counted for it.
+struct ActiveGuard(Arc<ActiveStreams>, usize);
+
+impl ActiveGuard {
+    /// Counts a stream; returns `None` where the streams of the connection would take more than `most` bytes.
+    fn new(streams: &Arc<ActiveStreams>, request: &Request<RecvStream>, most: usize) -> Option<Self> {
+        // As RFC 9113, section 6.5.2, counts the size of a list of fields.
+        let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32);
+        let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+        let size = fields.sum::<usize>() + target + SEND_BUFFER;
+        // Only the task of the connection counts streams, so that nothing is added in between.
+        if streams.memory.load(Ordering::Relaxed) + size > most {
+            return None;
+        }
+        streams.memory.fetch_add(size, Ordering::Relaxed);
+        streams.count.fetch_add(1, Ordering::AcqRel);
+        streams.connection.begin_stream();
+        Some(Self(Arc::clone(streams), size))
+    }
+}
 
 impl Drop for ActiveGuard {
     fn drop(&mut self) {
+        self.0.memory.fetch_sub(self.1, Ordering::Relaxed);
         self.0.connection.end_stream();
         if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.idle.notify_one();
@@ -118,11 +140,14 @@ pub async fn serve(stream: Stream, connection: &Arc<Connection>, service: &Arc<H
                 continue;
             }
             Some(Some(Ok(_))) if ended => continue,
-            Some(Some(Ok((request, response)))) => {
+            Some(Some(Ok((request, mut response)))) => {
+                let Some(guard) = ActiveGuard::new(&active, &request, limits.http2_memory) else {
+                    METRICS.refused.with_label_values(&["stream_memory"]).inc();
+                    response.send_reset(Reason::REFUSED_STREAM);
+                    continue;
+                };
                 requests += 1;
-                active.count.fetch_add(1, Ordering::AcqRel);
-                connection.begin_stream();
-                spawn(request, Progress::new(response), ActiveGuard(Arc::clone(&active)), connection, service);
+                spawn(request, Progress::new(response), guard, connection, service);
                 if limits.requests_per_connection.is_none_or(|most| requests < most) {
                     continue;
                 }

@@ -2,17 +2,21 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use pingora::apps::ReusedHttpStream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
-use pingora::tls::TlsAcceptor;
+use rustls::ServerConfig;
 
 use super::connection::Connections;
 use super::drain::Drain;
 use crate::snapshot::{Current, HttpListener, Limits, ListenerSpec};
-use crate::tls::{CertificateTable, ServerSettings, TicketKeys, Tickets, server_config};
+use crate::tls::{
+    CertificateSource, CertificateTable, HostGroup, ServerSettings, TicketKeys, Tickets, TlsHosts, challenge_config,
+    server_config,
+};
 
 /// The work on one request. It resolves to the connection if another request may follow on it.
 pub type RequestWork<'w> = Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'w>>;
@@ -58,6 +62,13 @@ impl Service {
         }
     }
 
+    /// Returns the time for headers and handshakes.
+    pub fn header_time(&self) -> Duration {
+        match self {
+            Self::Http(service) => service.limits().header_time,
+        }
+    }
+
     /// Returns the open connections, for their deadlines and for eviction.
     pub fn connections(&self) -> &Connections {
         match self {
@@ -67,10 +78,20 @@ impl Service {
 }
 
 /// The TLS settings of a listener.
-pub struct ListenerTls {
-    settings: ServerSettings,
-    /// The acceptor, which does the handshake.
-    pub acceptor: TlsAcceptor,
+pub struct TlsService {
+    hosts: TlsHosts,
+    /// For each group of hosts its configuration.
+    configs: Vec<Arc<ServerConfig>>,
+    /// The configuration for challenges, if certificates are obtained by ACME.
+    pub challenges: Option<Arc<ServerConfig>>,
+}
+
+impl TlsService {
+    /// Returns the settings of a host and what rustls needs for it.
+    pub fn of_host(&self, name: Option<&str>) -> (&Arc<ServerSettings>, &Arc<ServerConfig>) {
+        let place = self.hosts.place(name);
+        (&self.hosts.groups()[place].settings, &self.configs[place])
+    }
 }
 
 /// The service for the connections of a listener for HTTP.
@@ -84,7 +105,7 @@ pub struct HttpService {
     /// Whether HTTP/1 is spoken, and whether HTTP/2 is.
     pub protocols: ArcSwap<(bool, bool)>,
     /// The TLS settings, if TLS is spoken.
-    pub tls: ArcSwapOption<ListenerTls>,
+    pub tls: ArcSwapOption<TlsService>,
     certificates: Arc<ArcSwap<CertificateTable>>,
 }
 
@@ -119,14 +140,28 @@ impl HttpService {
     fn update(&self, listener: &HttpListener, name: &str) {
         self.limits.store(Arc::new(listener.limits));
         self.protocols.store(Arc::new((listener.http1, listener.http2)));
-        let Some((settings, certificates)) = &listener.tls else { return self.tls.store(None) };
-        self.certificates.store(Arc::new(CertificateTable::new(certificates)));
-        let same = self.tls.load().as_ref().is_some_and(|tls| tls.settings == *settings);
-        if !same {
-            let tickets = Tickets::new(Arc::clone(&self.tickets), name);
-            let config = server_config(settings, Arc::clone(&self.certificates), tickets);
-            self.tls
-                .store(Some(Arc::new(ListenerTls { settings: settings.clone(), acceptor: TlsAcceptor::from(config) })));
+        let Some(tls) = &listener.tls else { return self.tls.store(None) };
+        self.certificates.store(Arc::new(CertificateTable::new(&tls.certificates)));
+        let before = self.tls.load_full();
+        let configs = tls.hosts.groups().iter().map(|group| self.config_of(group, name, before.as_deref())).collect();
+        let is_obtained = |source: &CertificateSource| matches!(source, CertificateSource::Acme(_));
+        let challenges =
+            tls.certificates.iter().any(is_obtained).then(|| challenge_config(Arc::clone(&self.certificates)));
+        self.tls.store(Some(Arc::new(TlsService { hosts: tls.hosts.clone(), configs, challenges })));
+    }
+
+    /// Returns the configuration for a group of hosts. Where its settings are as before it is the one from before, with
+    /// its cached sessions.
+    fn config_of(&self, group: &HostGroup, listener: &str, before: Option<&TlsService>) -> Arc<ServerConfig> {
+        let known = before.and_then(|before| {
+            let same = |other: &HostGroup| other.label == group.label && other.settings == group.settings;
+            before.configs.get(before.hosts.groups().iter().position(same)?)
+        });
+        if let Some(known) = known {
+            return Arc::clone(known);
         }
+        let client = group.settings.client.as_ref().map(|client| client.digest);
+        let tickets = Tickets::new(Arc::clone(&self.tickets), listener, &group.label, client);
+        server_config(&group.settings, Arc::clone(&self.certificates), tickets)
     }
 }

@@ -15,7 +15,7 @@ use super::connection::ListenerState;
 use super::drain::DrainGuard;
 use super::evict::{AddressCounts, AddressPlace};
 use super::service::{ListenerContext, Service};
-use crate::snapshot::Listener;
+use crate::snapshot::{Listener, ProxySources};
 
 /// The present settings of a listener.
 pub struct Settings {
@@ -30,9 +30,21 @@ pub struct Settings {
     /// The addresses whose connections are not counted, and the counts of the others.
     trusted: ArcSwap<Vec<IpNet>>,
     addresses: Arc<AddressCounts>,
+    proxies: ArcSwapOption<ProxySources>,
     /// Held from the end of the listener until the last connection of its queue is served: a drain must not end in
     /// between.
     pub stopping: Mutex<Option<DrainGuard>>,
+}
+
+/// What a connection begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// What the client sends.
+    Client,
+    /// A PROXY header.
+    ProxyHeader,
+    /// Nothing: it is closed.
+    Rejected,
 }
 
 /// The error that an address has as many connections as it may have.
@@ -57,6 +69,7 @@ impl Settings {
             per_address: AtomicU32::default(),
             trusted: ArcSwap::default(),
             addresses: Arc::default(),
+            proxies: ArcSwapOption::empty(),
             stopping: Mutex::default(),
         };
         settings.take(listener);
@@ -74,6 +87,7 @@ impl Settings {
         self.resize(listener.connections.connections);
         self.per_address.store(listener.connections.per_address, Ordering::Relaxed);
         self.trusted.store(Arc::new(listener.trusted_proxies.clone()));
+        self.proxies.store(listener.proxy_protocol.clone().map(Arc::new));
     }
 
     /// Changes the limit of connections. A lower one applies as connections end: none is cut.
@@ -91,6 +105,20 @@ impl Settings {
                 place.forget();
             }
         });
+    }
+
+    /// Returns what a connection of that address begins with.
+    pub fn beginning(&self, address: IpAddr) -> Beginning {
+        let proxies = self.proxies.load();
+        let Some(proxies) = proxies.as_deref() else { return Beginning::Client };
+        let address = address.to_canonical();
+        if proxies.from.iter().any(|net| net.contains(&address)) {
+            Beginning::ProxyHeader
+        } else if proxies.only {
+            Beginning::Rejected
+        } else {
+            Beginning::Client
+        }
     }
 
     /// Counts a connection of that address, unless proxies are trusted there: behind one are many clients.

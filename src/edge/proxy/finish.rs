@@ -57,7 +57,7 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
         query: request.uri.query(),
         secret_parameters: &ctx.serving.snapshot.secret_parameters,
         protocol: protocol(request.version),
-        tls: exchange.peer.tls.as_deref(),
+        tls: exchange.peer.tls(),
         status: ctx.status,
         reason: exchange.reason,
         detail: exchange.detail.as_deref(),

@@ -12,7 +12,7 @@ use super::{Context, Gateway};
 use crate::edge::listeners::{Framing, MAX_FIELDS};
 use crate::exchange::{GrpcWeb, Reason, Rejection, Trace, address_text, is_grpc, new_request_id};
 use crate::filters::Verdict;
-use crate::rules::identity::{client_address, host_name};
+use crate::rules::identity::{client_address, forwarded_client, host_name};
 use crate::rules::path::{BadPath, normalise};
 
 /// The id of a request.
@@ -21,6 +21,19 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// The place in a trace (W3C Trace Context).
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// The fields that are not used where proxies write `Forwarded`.
+static X_FORWARDED: [HeaderName; 5] = [
+    X_FORWARDED_FOR,
+    X_FORWARDED_PROTO,
+    X_FORWARDED_HOST,
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-prefix"),
+];
 
 /// Fields that some targets trust more than the request line or the connection; accepted from trusted proxies only.
 static REWRITTEN: [HeaderName; 3] = [
@@ -94,6 +107,8 @@ impl Gateway {
         }
         let request = session.req_header_mut();
         ctx.exchange.host = host(request)?;
+        check_counts(request, ctx)?;
+        check_connection(ctx)?;
         take_path(request)?;
         edit_headers(request, |headers| {
             if underscore {
@@ -108,6 +123,9 @@ impl Gateway {
             }
             if connection { drop_nominated(headers) } else { Ok(()) }
         })?;
+        if ctx.exchange.peer_trusted && ctx.listener().is_some_and(|l| l.forwarded) {
+            self.take_forwarded(request, ctx);
+        }
         self.shield(ctx)
     }
 
@@ -116,12 +134,18 @@ impl Gateway {
     fn identify(&self, request: &RequestHeader, ctx: &mut Context) -> (bool, bool, bool) {
         let peer = ctx.exchange.peer.address.ip().to_canonical();
         let trusted = ctx.listener().map_or(&[][..], |l| l.trusted_proxies.as_slice());
+        let forwarded = ctx.listener().is_some_and(|l| l.forwarded);
         let peer_trusted = trusted.iter().any(|net| net.contains(&peer));
         let headers = &request.headers;
-        let client = if peer_trusted {
-            client_address(peer, trusted, headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes))
-        } else {
-            peer
+        let client = match peer_trusted {
+            // The request has its list of addresses from `take_forwarded` then.
+            true if !forwarded => {
+                client_address(peer, trusted, headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes))
+            }
+            true => {
+                forwarded_client(peer, trusted, headers.get_all(FORWARDED).iter().map(HeaderValue::as_bytes)).address
+            }
+            false => peer,
         };
         let exchange = &mut ctx.exchange;
         (exchange.client, exchange.peer_trusted) = (client, peer_trusted);
@@ -137,6 +161,29 @@ impl Gateway {
         exchange.grpc = content_type.is_some_and(is_grpc);
         exchange.grpc_web = content_type.and_then(GrpcWeb::of);
         (seen.connection, seen.underscore, seen.rewritten && !peer_trusted)
+    }
+
+    /// Puts what trusted proxies say in `Forwarded` in place of what the fields of the other family say: a proxy that
+    /// writes the one may pass on the other as a client has sent it.
+    fn take_forwarded(&self, request: &mut RequestHeader, ctx: &Context) {
+        let exchange = &ctx.exchange;
+        let trusted = ctx.listener().map_or(&[][..], |l| l.trusted_proxies.as_slice());
+        let peer = exchange.peer.address.ip();
+        let lines = request.headers.get_all(FORWARDED);
+        let said = forwarded_client(peer, trusted, lines.iter().map(HeaderValue::as_bytes));
+        edit_headers(request, |headers| {
+            X_FORWARDED.iter().for_each(|name| _ = headers.remove(name));
+            headers.remove(FORWARDED);
+            if exchange.client != peer.to_canonical() {
+                headers.insert(X_FORWARDED_FOR, exchange.client_text.clone());
+            }
+            if let Some(scheme) = said.scheme {
+                headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+            }
+            if let Some(host) = said.host.and_then(|host| HeaderValue::try_from(host).ok()) {
+                headers.insert(X_FORWARDED_HOST, host);
+            }
+        });
     }
 
     /// Applies the coarse limit of one address, or of one IPv6 /64.
@@ -218,6 +265,42 @@ fn check_http2(request: &RequestHeader) -> Verdict {
         return Err(Rejection::new(Reason::BadPath, "the request target has a control character"));
     }
     Ok(())
+}
+
+/// Rejects a request with more fields or more parameters than the listener allows.
+fn check_counts(request: &RequestHeader, ctx: &Context) -> Verdict {
+    let Some(limits) = ctx.limits() else { return Ok(()) };
+    if request.headers.len() > limits.header_count {
+        let detail = format!("at most {} headers are accepted", limits.header_count);
+        return Err(Rejection::new(Reason::HeadersTooLarge, detail));
+    }
+    let Some(query) = request.uri.query() else { return Ok(()) };
+    if query.len() > limits.query_parameters
+        && memchr::memchr_iter(b'&', query.as_bytes()).count() >= limits.query_parameters
+    {
+        let detail = format!("at most {} parameters are accepted", limits.query_parameters);
+        return Err(Rejection::new(Reason::UriTooLong, detail));
+    }
+    Ok(())
+}
+
+/// Rejects a request for a host whose clients are verified otherwise than that of the connection was: by its
+/// `Host`, or by an HTTP/2 connection that the client uses for several hosts, it would evade the verification (RFC
+/// 9110, sections 7.4 and 15.5.20; RFC 9113, section 9.1.1).
+fn check_connection(ctx: &Context) -> Verdict {
+    let Some(facts) = ctx.exchange.peer.tls() else { return Ok(()) };
+    let Some(tls) = ctx.listener().and_then(|listener| listener.http()).and_then(|http| http.tls.as_ref()) else {
+        return Ok(());
+    };
+    if !tls.hosts.verifies_clients() && facts.client_policy.is_none() {
+        return Ok(());
+    }
+    if tls.hosts.accepts(&ctx.exchange.host, facts.client_policy.as_ref()) {
+        let still = tls.hosts.client_of(&ctx.exchange.host).is_none_or(|client| client.still_accepts(facts));
+        return if still { Ok(()) } else { Err(Rejection::new(Reason::CertificateInvalid, "").log("it was revoked")) };
+    }
+    let detail = "connect anew with this host as the server name: its clients are verified by other certificates";
+    Err(Rejection::new(Reason::Misdirected, detail))
 }
 
 /// Returns the framing of the body (RFC 9112, section 6.3).

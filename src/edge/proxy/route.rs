@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Method;
-use http::header::{ALLOW, CONTENT_LENGTH, HeaderValue};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
@@ -23,7 +23,19 @@ use crate::snapshot::Route;
 impl Gateway {
     /// Routes a request. Returns true when it has been responded to.
     pub(super) async fn route(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        if let Err(rejection) = self.decide(session, ctx).await {
+        let taken = self.intake(session, ctx);
+        if taken.is_ok()
+            && let Some(response) = challenge_response(session.req_header(), ctx)
+        {
+            let headers = [(CONTENT_TYPE, HeaderValue::from_static("text/plain"))];
+            Box::pin(self.respond(session, ctx, Reason::Responded, 200, &headers, response.into())).await?;
+            return Ok(true);
+        }
+        let decided = match taken {
+            Ok(()) => self.decide(session, ctx).await,
+            rejected => rejected,
+        };
+        if let Err(rejection) = decided {
             Box::pin(self.reject(session, &rejection, ctx)).await?;
             return Ok(true);
         }
@@ -52,7 +64,6 @@ impl Gateway {
     }
 
     async fn decide(&self, session: &mut Session, ctx: &mut Context) -> Result<(), Box<Rejection>> {
-        self.intake(session, ctx)?;
         if is_asterisk(session.req_header()) {
             return Ok(());
         }
@@ -127,6 +138,11 @@ impl Gateway {
         if ctx.deadline().is_some_and(|deadline| std::time::Instant::now() > deadline) {
             return Err(fail_with(ctx, Rejection::new(Reason::RouteTimeout, "")));
         }
+        if !end && is_too_slow(ctx) {
+            let detail = "its body comes too slowly";
+            ctx.rejection = Some(Rejection::new(Reason::ClientTimeout, detail).log(detail));
+            return pingora::Error::e_explain(pingora::ErrorType::HTTPStatus(408), detail);
+        }
         if ctx.request_body.seen > ctx.request_body.limit {
             ctx.rejection = Some(Rejection::new(
                 Reason::BodyTooLarge,
@@ -136,6 +152,24 @@ impl Gateway {
         }
         Ok(())
     }
+}
+
+/// Returns whether a body has come more slowly than the listener allows, on average since the time for headers was over.
+/// A body that is sent again to another target is not measured.
+fn is_too_slow(ctx: &Context) -> bool {
+    let Some(limits) = ctx.limits().filter(|limits| limits.body_rate > 0) else { return false };
+    if ctx.visit.as_ref().is_some_and(|visit| visit.tries() > 1) {
+        return false;
+    }
+    let time = ctx.exchange.started.elapsed().saturating_sub(limits.header_time);
+    (ctx.request_body.seen as f64) < time.as_secs_f64() * limits.body_rate as f64
+}
+
+/// Returns the response to a challenge of an ACME server (RFC 8555, section 8.3). It comes before every route, whatever
+/// that requires; a token that is not the gateway's own is left to the routes.
+fn challenge_response(request: &RequestHeader, ctx: &Context) -> Option<String> {
+    let acme = ctx.serving.snapshot.acme.as_ref()?;
+    acme.response(request.uri.path().strip_prefix("/.well-known/acme-challenge/")?)
 }
 
 /// Rejects a path that the target may read differently from the gateway, as far as the route says so; and in any case

@@ -2,10 +2,13 @@
 
 use std::borrow::Cow;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::HeaderName;
 use serde_json::Value as Json;
 
 use super::RequestView;
+use crate::exchange::PeerCertificate;
 use crate::rules::routing::{cookies, parameter};
 
 /// A value of a request.
@@ -47,6 +50,10 @@ pub enum RequestValue {
     TlsServerName,
     /// The version of TLS.
     TlsVersion,
+    /// A fact about the client's certificate.
+    ClientCertificate(CertificateFact),
+    /// A value of the PROXY header.
+    ProxyValue(u16),
     /// The status of the response.
     Status,
     /// The reason of the rejection.
@@ -57,8 +64,29 @@ pub enum RequestValue {
     Detail,
 }
 
+/// A fact about the client's verified certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateFact {
+    /// The subject.
+    Subject,
+    /// The common name.
+    CommonName,
+    /// The issuer.
+    Issuer,
+    /// The alternative names.
+    Names,
+    /// The serial number.
+    Serial,
+    /// The SHA-256 digest.
+    Fingerprint,
+    /// When it expires, in seconds of Unix time.
+    Expires,
+    /// The certificate in Base64, as RFC 9440 has it between colons.
+    Certificate,
+}
+
 /// The values that have one name each.
-const NAMED: [(&str, RequestValue); 13] = [
+const NAMED: [(&str, RequestValue); 21] = [
     ("client", RequestValue::Client),
     ("host", RequestValue::Host),
     ("method", RequestValue::Method),
@@ -72,6 +100,14 @@ const NAMED: [(&str, RequestValue); 13] = [
     ("listener.port", RequestValue::ListenerPort),
     ("tls.sni", RequestValue::TlsServerName),
     ("tls.version", RequestValue::TlsVersion),
+    ("tls.client.subject", RequestValue::ClientCertificate(CertificateFact::Subject)),
+    ("tls.client.name", RequestValue::ClientCertificate(CertificateFact::CommonName)),
+    ("tls.client.issuer", RequestValue::ClientCertificate(CertificateFact::Issuer)),
+    ("tls.client.san", RequestValue::ClientCertificate(CertificateFact::Names)),
+    ("tls.client.serial", RequestValue::ClientCertificate(CertificateFact::Serial)),
+    ("tls.client.fingerprint", RequestValue::ClientCertificate(CertificateFact::Fingerprint)),
+    ("tls.client.expires", RequestValue::ClientCertificate(CertificateFact::Expires)),
+    ("tls.client.certificate", RequestValue::ClientCertificate(CertificateFact::Certificate)),
 ];
 
 /// The values that only an error page has.
@@ -98,6 +134,15 @@ impl RequestValue {
             "query" => Self::QueryParameter(rest.to_owned()),
             "cookie" => Self::Cookie(rest.to_owned()),
             "claim" => Self::Claim(rest.to_owned()),
+            "proxy" => match proxy_value(rest) {
+                Some(kind) => Self::ProxyValue(kind),
+                None => {
+                    return Some(Err(format!(
+                        "{{{name}}} names no value of a PROXY header: write authority, unique_id, alpn, tls.version, \
+                         tls.name, tls.cipher, or a type such as 0xEA"
+                    )));
+                }
+            },
             "header" => match rest.to_ascii_lowercase().parse() {
                 Ok(name) => Self::Header(name),
                 Err(_) => return Some(Err(format!("{{{name}}} names no header"))),
@@ -110,7 +155,7 @@ impl RequestValue {
     /// Returns the names of all values, for messages.
     pub fn names(errors: bool) -> impl Iterator<Item = &'static str> {
         let of_errors = if errors { OF_ERRORS.as_slice() } else { &[] };
-        let kinds = ["query.NAME", "header.NAME", "cookie.NAME", "claim.NAME"];
+        let kinds = ["query.NAME", "header.NAME", "cookie.NAME", "claim.NAME", "proxy.NAME"];
         NAMED.iter().chain(of_errors).map(|(name, _)| *name).chain(kinds)
     }
 
@@ -147,14 +192,60 @@ impl RequestValue {
             Self::RequestId => Cow::Borrowed(exchange.request_id.as_ref()?.as_bytes()),
             Self::TraceId => Cow::Owned(format!("{:032x}", exchange.trace.trace_id).into_bytes()),
             Self::ListenerPort => Cow::Owned(exchange.listener_port.to_string().into_bytes()),
-            Self::TlsServerName => text(exchange.peer.tls.as_deref()?.server_name.as_deref()?),
-            Self::TlsVersion => text(exchange.peer.tls.as_deref()?.version),
+            Self::TlsServerName => text(exchange.peer.tls()?.server_name.as_deref()?),
+            Self::TlsVersion => text(exchange.peer.tls()?.version),
+            Self::ProxyValue(kind) => plain(exchange.peer.proxy()?.value(*kind)?),
+            Self::ClientCertificate(fact) => fact.of(exchange.peer.tls()?.certificate.as_deref()?)?,
             Self::Status => Cow::Owned(response?.status.to_string().into_bytes()),
             Self::Reason => text(response?.reason.code()),
             Self::Title => text(response?.reason.title()),
             Self::Detail => text(response?.detail),
         };
         Some(value).filter(|value| !value.is_empty())
+    }
+}
+
+/// The values of a PROXY header that have a name.
+const PROXY_VALUES: [(&str, u16); 6] = [
+    ("alpn", 0x01),
+    ("authority", 0x02),
+    ("unique_id", 0x05),
+    ("tls.version", 0x2021),
+    ("tls.name", 0x2022),
+    ("tls.cipher", 0x2023),
+];
+
+/// Returns the type of a value of a PROXY header by its name, or as it is written: `0xEA`.
+fn proxy_value(name: &str) -> Option<u16> {
+    if let Some((_, kind)) = PROXY_VALUES.iter().find(|(known, _)| *known == name) {
+        return Some(*kind);
+    }
+    let digits = name.strip_prefix("0x").filter(|digits| digits.len() == 2)?;
+    u8::from_str_radix(digits, 16).ok().map(u16::from)
+}
+
+/// Returns a value as text, in hexadecimal digits where it is none.
+fn plain(value: &[u8]) -> Cow<'_, [u8]> {
+    if value.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+        return Cow::Borrowed(value);
+    }
+    let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or('0') as u8;
+    Cow::Owned(value.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect())
+}
+
+impl CertificateFact {
+    fn of(self, certificate: &PeerCertificate) -> Option<Cow<'_, [u8]>> {
+        let text = match self {
+            Self::Subject => &certificate.subject,
+            Self::CommonName => certificate.common_name.as_ref()?,
+            Self::Issuer => &certificate.issuer,
+            Self::Serial => &certificate.serial,
+            Self::Fingerprint => &certificate.fingerprint_text,
+            Self::Names => return Some(Cow::Owned(certificate.names_text().into_bytes())),
+            Self::Expires => return Some(Cow::Owned(certificate.not_after.to_string().into_bytes())),
+            Self::Certificate => return Some(Cow::Owned(STANDARD.encode(&certificate.der).into_bytes())),
+        };
+        Some(Cow::Borrowed(text.as_bytes()))
     }
 }
 

@@ -12,6 +12,7 @@ pub mod http_signature;
 pub mod introspection;
 pub mod jwt;
 mod members;
+pub mod mtls;
 pub mod oidc;
 mod public_url;
 mod token_places;

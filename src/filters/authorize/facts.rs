@@ -34,6 +34,10 @@ pub const KNOWN_FACTS: &[(&str, FactKind)] = &[
     ("identity.claims", FactKind::Map),
     ("tls.version", FactKind::Single),
     ("tls.server_name", FactKind::Single),
+    ("tls.client.subject", FactKind::Single),
+    ("tls.client.issuer", FactKind::Single),
+    ("tls.client.fingerprint", FactKind::Single),
+    ("tls.client.san", FactKind::List),
     ("time.unix", FactKind::Single),
     ("time.hour", FactKind::Single),
     ("time.minute", FactKind::Single),
@@ -87,7 +91,8 @@ impl<'r> RequestFacts<'r> {
 
 impl Facts for RequestFacts<'_> {
     fn fact(&self, name: &str) -> Option<Fact<'_>> {
-        let tls = self.exchange.peer.tls.as_deref();
+        let tls = self.exchange.peer.tls();
+        let own = tls.and_then(|tls| tls.certificate.as_deref());
         // Monday is 1 (ISO 8601); the first day of 1970 was a Thursday.
         let seconds = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
         Some(match name {
@@ -105,6 +110,12 @@ impl Facts for RequestFacts<'_> {
             }
             "tls.version" => Fact::Text(tls.map_or("", |tls| tls.version).into()),
             "tls.server_name" => Fact::Text(tls.and_then(|tls| tls.server_name.as_deref()).unwrap_or_default().into()),
+            "tls.client.subject" => Fact::Text(own.map_or("", |own| &own.subject).into()),
+            "tls.client.issuer" => Fact::Text(own.map_or("", |own| &own.issuer).into()),
+            "tls.client.fingerprint" => Fact::Text(own.map_or("", |own| &own.fingerprint_text).into()),
+            "tls.client.san" => {
+                Fact::Texts(own.iter().flat_map(|own| &own.names).map(|name| Cow::Borrowed(&**name)).collect())
+            }
             "time.unix" => Fact::Number(seconds()),
             "time.hour" => Fact::Number(seconds() / 3_600 % 24),
             "time.minute" => Fact::Number(seconds() / 60 % 60),

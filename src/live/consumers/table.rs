@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use ahash::{AHashMap, AHashSet};
 
-use super::written::{ApiKeyCredential, ConsumerConfig, Credential};
-use crate::exchange::ConsumerFacts;
+use super::written::{ApiKeyCredential, CertificateCredential, ConsumerConfig, Credential};
+use crate::exchange::{ConsumerFacts, PeerCertificate};
 use crate::notation::{Mistakes, Name, Place, SecretText};
 use crate::rules::identity::{PasswordHash, SignatureKey};
 
@@ -21,6 +21,10 @@ pub struct ConsumerTable {
     by_username: AHashMap<Box<str>, Account>,
     by_hmac_key: AHashMap<Box<str>, HmacKey>,
     by_signature_key: AHashMap<Box<str>, SigningKey>,
+    by_fingerprint: AHashMap<[u8; 32], Arc<ConsumerFacts>>,
+    /// By the subject or an alternative name of a certificate; the latter begins with its kind, such as `DNS:`, and a
+    /// subject with a keyword and `=`.
+    by_certificate_name: AHashMap<Box<str>, Arc<ConsumerFacts>>,
     /// The password hashes of all consumers, in the order in which they were added.
     hashes: Vec<Arc<PasswordHash>>,
     /// Names that consumers have in common, each kept once.
@@ -144,6 +148,13 @@ impl ConsumerTable {
                         }
                     }
                 }
+                Credential::Mtls(certificate) => match self.add_certificate(certificate, &consumer) {
+                    Some(fresh) => fresh,
+                    None => {
+                        mistakes.add(&at().key("mtls"), "expected exactly one of fingerprint, subject and san");
+                        true
+                    }
+                },
                 Credential::Jwt(token) => self.add_subject(&token.subject, token.issuer.as_deref(), &consumer),
             };
             if !fresh {
@@ -171,6 +182,34 @@ impl ConsumerTable {
             expires: config.expires.as_ref().map_or(u64::MAX, |time| time.0),
         };
         self.by_key.insert(digest, known).is_none()
+    }
+
+    /// Adds a certificate. Returns whether it is new; `None` if it is not said by one property.
+    fn add_certificate(&mut self, config: &CertificateCredential, consumer: &Arc<ConsumerFacts>) -> Option<bool> {
+        let consumer = Arc::clone(consumer);
+        let name = match (&config.fingerprint, &config.subject, &config.san) {
+            (Some(fingerprint), None, None) => {
+                return Some(self.by_fingerprint.insert(fingerprint.0, consumer).is_none());
+            }
+            (None, Some(subject), None) => subject.as_str(),
+            (None, None, Some(san)) => san.0.as_str(),
+            _ => return None,
+        };
+        Some(self.by_certificate_name.insert(name.into(), consumer).is_none())
+    }
+
+    /// Returns the consumer with that certificate: first by its fingerprint, then by its alternative names, then by its
+    /// subject.
+    pub fn by_certificate(&self, certificate: &PeerCertificate) -> Option<&Arc<ConsumerFacts>> {
+        let by_name = |name: &str| self.by_certificate_name.get(name);
+        let by_names = || certificate.names.iter().find_map(|name| by_name(name));
+        let by_fingerprint = self.by_fingerprint.get(&certificate.fingerprint);
+        by_fingerprint.or_else(by_names).or_else(|| by_name(&certificate.subject))
+    }
+
+    /// Returns whether any consumer has a certificate.
+    pub fn has_certificates(&self) -> bool {
+        !self.by_fingerprint.is_empty() || !self.by_certificate_name.is_empty()
     }
 
     /// Adds a token's subject. Returns false when it is there already.

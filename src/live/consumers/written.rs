@@ -6,7 +6,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::exchange::Allowance;
-use crate::notation::{Digest, HashText, Name, OneOrMany, QuotaText, RateText, Secret, Timestamp};
+use crate::notation::{
+    AlternativeName, Digest, Fingerprint, HashText, Name, OneOrMany, QuotaText, RateText, Secret, Timestamp,
+};
 use crate::rules::identity::{SignatureAlgorithm, SignatureKey};
 
 /// A known client.
@@ -75,6 +77,8 @@ pub enum Credential {
     Jwt(TokenCredential),
     /// A name and a password.
     Basic(BasicCredential),
+    /// A client certificate.
+    Mtls(CertificateCredential),
     /// A key for signatures of AWS's form (`hmac`).
     Hmac(HmacCredential),
     /// A key for HTTP message signatures (`http_signature`).
@@ -153,6 +157,19 @@ impl HttpSignatureCredential {
             (_, _, other) => Err(("algorithm", format!("{} needs public_key alone", other.name()))),
         }
     }
+}
+
+/// A client certificate, by one of its properties.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateCredential {
+    /// Its SHA-256 fingerprint: this certificate alone.
+    pub fingerprint: Option<Fingerprint>,
+    /// Its subject as RFC 4514 writes it, the last part first: `CN=app,O=Example`. It belongs to every certificate with
+    /// that subject that the listener's CA issues.
+    pub subject: Option<String>,
+    /// One of its alternative names.
+    pub san: Option<AlternativeName>,
 }
 
 /// A name and a password (RFC 7617).

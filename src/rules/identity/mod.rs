@@ -3,6 +3,7 @@
 mod client;
 mod content_digest;
 mod countries;
+mod forwarded;
 mod host;
 mod key;
 pub mod message_signature;
@@ -14,6 +15,7 @@ pub mod sigv4;
 pub use client::{client_address, forwarded_for};
 pub use content_digest::check_content_digest;
 pub use countries::{Countries, Country};
+pub use forwarded::forwarded_client;
 pub use host::host_name;
 pub use key::RequestKey;
 pub use networks::Networks;

@@ -4,10 +4,12 @@
 mod chunks;
 mod field_block;
 mod h2_frames;
+mod proxy_header;
 mod request_line;
 
 pub use chunks::{ChunkError, Chunks};
 pub use h2_frames::{FrameScanner, Violation};
+pub use proxy_header::{HeaderStart, MAX_V1, NoHeader, ProxyHeader, header_length, parse_proxy_header};
 pub use request_line::{RequestLine, TargetFault};
 
 /// Returns whether an octet may occur in a token (RFC 9110, section 5.6.2).

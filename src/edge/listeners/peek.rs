@@ -1,0 +1,38 @@
+//! Looking at what a client sends first, without taking it from the socket.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use nix::sys::socket::{MsgFlags, recv};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// Looks at the first bytes of a connection until `decide` returns a value for what has come, which it must do for as
+/// many bytes as the buffer has. Returns `None` when the client has closed its side before that.
+///
+/// The bytes stay in the socket. The task is woken when more of them come, and not while there is nothing new.
+///
+/// # Errors
+/// Fails when the connection is broken.
+pub async fn peek_until<T>(
+    stream: &TcpStream,
+    buffer: &mut [u8],
+    decide: impl Fn(&[u8]) -> Option<T>,
+) -> io::Result<Option<T>> {
+    loop {
+        let ready = stream.ready(Interest::READABLE).await?;
+        // A result of "would block" clears the readiness, so that the next round waits for more.
+        let seen = stream.try_io(Interest::READABLE, || {
+            let count = recv(stream.as_raw_fd(), buffer, MsgFlags::MSG_PEEK)?;
+            match decide(&buffer[..count]) {
+                Some(decided) => Ok(Some(decided)),
+                None if count == 0 || count == buffer.len() || ready.is_read_closed() => Ok(None),
+                None => Err(io::ErrorKind::WouldBlock.into()),
+            }
+        });
+        match seen {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            other => return other,
+        }
+    }
+}
