@@ -85,6 +85,8 @@ mod metrics;
 mod mtls;
 #[path = "gateway/oidc.rs"]
 mod oidc;
+#[path = "gateway/oidc_sessions.rs"]
+mod oidc_sessions;
 #[path = "gateway/operators.rs"]
 mod operators;
 #[path = "gateway/payload.rs"]

@@ -100,6 +100,13 @@ impl RouteCompiler<'_> {
                 notes.add(&found.place, text);
                 continue;
             }
+            if found.what == ConsumerUse::Plan {
+                let text =
+                    "no route with this limit authenticates, so that no request has a plan: add an authenticator";
+                let notes = if found.is_own { &mut *self.mistakes } else { &mut *self.warnings };
+                notes.add(&found.place.key("from_plan"), text);
+                continue;
+            }
             let place = found.place.key("by");
             if found.is_own {
                 let text = "the route does not authenticate, so that no request has a consumer: add jwt, api_key or \

@@ -48,16 +48,6 @@ impl Consumers {
         self.find(|table| table.by_username(username).cloned())
     }
 
-    /// Returns the consumer with that certificate.
-    pub fn by_certificate(&self, certificate: &PeerCertificate) -> Option<Arc<ConsumerFacts>> {
-        self.find(|table| table.by_certificate(certificate).cloned())
-    }
-
-    /// Returns whether a consumer may have a certificate; those of a file may get one at any time.
-    pub fn has_certificates(&self) -> bool {
-        self.file.is_some() || self.configured.has_certificates()
-    }
-
     /// Returns the key of that id for signatures of AWS's form.
     pub fn by_hmac_key(&self, id: &str) -> Option<HmacKey> {
         self.find(|table| table.by_hmac_key(id).cloned())
@@ -76,6 +66,16 @@ impl Consumers {
     /// Returns whether a consumer may have a key for HTTP message signatures; those of a file may get one at any time.
     pub fn has_signature_keys(&self) -> bool {
         self.file.is_some() || self.configured.has_signature_keys()
+    }
+
+    /// Returns the consumer with that certificate.
+    pub fn by_certificate(&self, certificate: &PeerCertificate) -> Option<Arc<ConsumerFacts>> {
+        self.find(|table| table.by_certificate(certificate).cloned())
+    }
+
+    /// Returns whether a consumer may have a certificate; those of a file may get one at any time.
+    pub fn has_certificates(&self) -> bool {
+        self.file.is_some() || self.configured.has_certificates()
     }
 
     /// Returns the consumer of that name.

@@ -7,6 +7,7 @@ mod authenticate;
 mod authorize;
 mod bandwidth;
 mod chain;
+mod claim_value;
 mod compress;
 mod concurrency;
 mod consumers;
@@ -200,12 +201,12 @@ filters! {
     ApiKey = "api_key": authenticate::api_key;
     /// Requires a name and a password.
     Basic = "basic": authenticate::basic;
-    /// Requires a client certificate.
-    Mtls = "mtls": authenticate::mtls;
     /// Requires a signature of AWS's form.
     Hmac = "hmac": authenticate::hmac;
     /// Requires an HTTP message signature.
     HttpSignature = "http_signature": authenticate::http_signature;
+    /// Requires a client certificate.
+    Mtls = "mtls": authenticate::mtls;
     /// Requires the credentials of any one of several authenticators.
     AnyOf = "any_of": authenticate::any_of;
     /// Requires the credentials of every one of several authenticators.
@@ -243,6 +244,8 @@ filters! {
 pub enum ConsumerUse {
     /// It counts by it.
     Limit,
+    /// It takes the limits of its plan.
+    Plan,
     /// It writes it, or a claim, into a header.
     Header,
     /// It decides by it.
@@ -274,11 +277,22 @@ impl FilterConfig {
         }
     }
 
+    /// Returns whether the filter is a limit that takes its number from the consumer or its plan.
+    fn is_from_plan(&self) -> bool {
+        match self {
+            Self::RateLimit(limit) => limit.from_plan,
+            Self::Quota(limit) => limit.from_plan,
+            Self::Concurrency(limit) => limit.from_plan,
+            _ => false,
+        }
+    }
+
     /// Returns what the filter uses the request's consumer for, if it does.
     pub fn consumer_use(&self) -> Option<ConsumerUse> {
         match self {
             Self::Authorize(rules) if rules.needs_identity() => Some(ConsumerUse::Authorize),
             limit if limit.counts_by().is_some_and(limit_keys::needs_identity) => Some(ConsumerUse::Limit),
+            limit if limit.is_from_plan() => Some(ConsumerUse::Plan),
             Self::Headers(headers) if headers.names_caller() => Some(ConsumerUse::Header),
             _ => None,
         }

@@ -56,7 +56,8 @@ impl Selection<'_> {
             limits.push(format!("{rate} by address (shield)"));
         }
         let effective = inherited.effective(self.entry.route, self.listener);
-        limits.extend(effective.iter().filter_map(|one| Some(format!("{} (rate_limit)", one.config.limit()?))));
+        limits
+            .extend(effective.iter().filter_map(|one| Some(format!("{} ({})", one.config.limit()?, one.config.key()))));
         let of_listener = self.snapshot.listeners[self.listener].http().map(|http| http.limits.body);
         match (route.body, of_listener) {
             (Some(body), _) => limits.push(format!("a request body of {} (the route's)", bytes(body))),

@@ -1,7 +1,7 @@
 //! `hmac`: requires a signature of AWS's form (AWS Signature Version 4) with a consumer's key.
 //!
-//! The body is signed too: its hash is in the header `x-amz-content-sha256`, which the signature covers, and is compared
-//! with the body before the request goes on.
+//! The body is signed too: its hash is in the header `x-amz-content-sha256`, which the signature covers, and is
+//! compared with the body before the request goes on.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -1,8 +1,8 @@
 //! `http_signature`: requires an HTTP message signature (RFC 9421) with a consumer's key.
 //!
-//! The algorithm is that of the key and never chosen by the message. Method, target and content have to be signed unless
-//! the configuration names other components; the content by `Content-Digest` (RFC 9530), which is compared with the body
-//! before the request goes on. A nonce is accepted once.
+//! The algorithm is that of the key and never chosen by the message. Method, target and content have to be signed
+//! unless the configuration names other components; the content by `Content-Digest` (RFC 9530), which is compared with
+//! the body before the request goes on. A nonce is accepted once.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -1,8 +1,10 @@
 //! `jwt`: requires a JSON Web Token (RFC 7519) and verifies it as RFC 8725 recommends.
 //!
-//! Algorithms come from the configuration and never from the token; `crit`, `jku` and `x5u` in a token's head have no
-//! effect. When there are no keys to verify with, every request is rejected.
+//! Algorithms come from the configuration and never from the token. A head with `crit` is rejected; `jku`, `jwk`, `x5u`
+//! and `x5c` have no effect. When there are no keys to verify with, every request is rejected.
 
+mod issuer;
+mod token;
 mod verifier;
 
 use std::collections::BTreeMap;
@@ -17,8 +19,9 @@ use smallvec::smallvec;
 use super::token_places::{TokenPlaces, challenge};
 use super::{Authenticated, Unauthenticated, challenges_of};
 use crate::exchange::{Edit, Exchange, Reason};
+use crate::filters::claim_value::ClaimValue;
 use crate::filters::{CompileContext, HttpFilter, Stage};
-use crate::notation::{Duration, File, Header, KeySource, Secret, SecretParameter};
+use crate::notation::{Duration, File, Header, KeySource, OneOrMany, Secret, SecretParameter};
 
 pub(super) use verifier::{Unverified, Verifier};
 
@@ -26,8 +29,13 @@ pub(super) use verifier::{Unverified, Verifier};
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The `iss` that a token has to have. Default: any.
+    /// The `iss` that a token has to have. Default: any. If it is a URL and none of `jwks`, `secret` and `public_key`
+    /// is given, the keys are those that its metadata name (OpenID Connect Discovery).
     pub issuer: Option<String>,
+    /// Several issuers, each with keys of its own. A token is verified with those of the issuer that it names. Instead
+    /// of `issuer`, `audience`, `jwks`, `secret`, `public_key`, `algorithms`, `type` and `ca`.
+    #[serde(default)]
+    pub issuers: Vec<IssuerConfig>,
     /// The `aud` of which a token has to have one. Default: not checked.
     pub audience: Option<Audience>,
     /// The keys as a JWKS: `file:PATH` (read again when it changes) or a URL (fetched in the background).
@@ -50,9 +58,10 @@ pub struct Config {
     /// The `typ` that a token has to have, such as `at+jwt` (RFC 9068). Default: any.
     #[serde(rename = "type")]
     pub kind: Option<String>,
-    /// Claims that a token has to have, besides `exp`.
+    /// Claims that a token has to have, besides `exp`: their names, or each with a value or with values of which it has
+    /// one, such as `{tenant: acme}`.
     #[serde(default)]
-    pub required_claims: Vec<String>,
+    pub required_claims: RequiredClaims,
     /// The claim that identifies the client. Default `sub`.
     #[serde(default = "sub")]
     pub consumer_claim: String,
@@ -86,6 +95,46 @@ fn sub() -> String {
 
 fn default_true() -> bool {
     true
+}
+
+/// One issuer of several.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IssuerConfig {
+    /// The `iss` of its tokens. If it is a URL and none of `jwks`, `secret` and `public_key` is given, the keys are
+    /// those that its metadata name (OpenID Connect Discovery).
+    pub issuer: String,
+    /// The `aud` of which a token has to have one. Default: not checked.
+    pub audience: Option<Audience>,
+    /// The keys as a JWKS: `file:PATH` (read again when it changes) or a URL (fetched in the background).
+    pub jwks: Option<KeySource>,
+    /// A shared secret, for HS256, HS384 and HS512.
+    pub secret: Option<Secret>,
+    /// A public key in PEM, best as `${file:PATH}`.
+    pub public_key: Option<String>,
+    /// The algorithms. Default: those of public keys, HS256 with `secret`.
+    pub algorithms: Option<Vec<AlgorithmName>>,
+    /// The `typ` that a token has to have. Default: any.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// CA file (PEM) for the TLS of fetches. Default: the system's.
+    pub ca: Option<File>,
+}
+
+/// Claims that a token has to have.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum RequiredClaims {
+    /// Their names.
+    Names(Vec<String>),
+    /// Their names, each with a value or with values of which it has one.
+    Values(BTreeMap<String, OneOrMany<ClaimValue>>),
+}
+
+impl Default for RequiredClaims {
+    fn default() -> Self {
+        Self::Names(Vec::new())
+    }
 }
 
 /// One audience or several.
@@ -191,3 +240,6 @@ impl HttpFilter for Filter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::filters::claim_value::ClaimValue;
 use crate::notation::{FollowedFile, MethodName, Networks, OneOrMany};
 
 /// The rules for what a caller may do. All that are given have to hold.
@@ -56,18 +57,6 @@ impl Config {
             || !self.claims.is_empty()
             || self.roles.is_some()
     }
-}
-
-/// The value of a claim.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum ClaimValue {
-    /// A truth value.
-    Flag(bool),
-    /// A whole number.
-    Number(i64),
-    /// A text.
-    Text(String),
 }
 
 /// Roles in a claim.

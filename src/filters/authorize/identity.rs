@@ -4,9 +4,10 @@ use http::header::HeaderValue;
 use serde_json::Value as Json;
 
 use super::Denial;
-use super::config::{ClaimValue, Config, RoleRules};
+use super::config::{Config, RoleRules};
 use crate::exchange::{Identity, claim};
 use crate::filters::CompileContext;
+use crate::filters::claim_value::ClaimValue;
 use crate::notation::{OneOrMany, Place, nearest};
 
 /// The rules by the caller's identity.
@@ -93,7 +94,7 @@ impl IdentityRules {
             return Err(Denial::Other(format!("{} is none of the consumers that are allowed", identity.name)));
         }
         for (name, values) in &self.claims {
-            if !find(identity, name).is_some_and(|claim| values.as_slice().iter().any(|value| is_value(claim, value))) {
+            if !find(identity, name).is_some_and(|claim| values.as_slice().iter().any(|value| value.is_in(claim))) {
                 return Err(Denial::Other(format!("the claim {name} does not have a value that is allowed")));
             }
         }
@@ -121,17 +122,6 @@ fn check_values(values: &OneOrMany<ClaimValue>, place: &Place, context: &mut Com
 
 fn find<'i>(identity: &'i Identity, name: &str) -> Option<&'i Json> {
     claim(identity.claims.as_deref()?, name)
-}
-
-/// Returns whether a claim has that value, or is a list with it.
-fn is_value(claim: &Json, value: &ClaimValue) -> bool {
-    match (claim, value) {
-        (Json::Array(items), value) => items.iter().any(|item| !item.is_array() && is_value(item, value)),
-        (Json::String(text), ClaimValue::Text(value)) => text == value,
-        (Json::Bool(flag), ClaimValue::Flag(value)) => flag == value,
-        (Json::Number(number), ClaimValue::Number(value)) => number.as_i64() == Some(*value),
-        _ => false,
-    }
 }
 
 /// Returns whether a list of texts, or a text with blanks between words, has that word.

@@ -19,12 +19,12 @@ pub struct ConsumerTable {
     by_key: AHashMap<[u8; 32], KnownKey>,
     by_subject: AHashMap<Box<str>, Vec<(Option<Box<str>>, Arc<ConsumerFacts>)>>,
     by_username: AHashMap<Box<str>, Account>,
+    by_hmac_key: AHashMap<Box<str>, HmacKey>,
+    by_signature_key: AHashMap<Box<str>, SigningKey>,
     by_fingerprint: AHashMap<[u8; 32], Arc<ConsumerFacts>>,
     /// By the subject or an alternative name of a certificate; the latter begins with its kind, such as `DNS:`, and a
     /// subject with a keyword and `=`.
     by_certificate_name: AHashMap<Box<str>, Arc<ConsumerFacts>>,
-    by_hmac_key: AHashMap<Box<str>, HmacKey>,
-    by_signature_key: AHashMap<Box<str>, SigningKey>,
     /// The password hashes of all consumers, in the order in which they were added.
     hashes: Vec<Arc<PasswordHash>>,
     /// Names that consumers have in common, each kept once.
@@ -125,13 +125,6 @@ impl ConsumerTable {
                     let account = Account { hash, consumer: Arc::clone(&consumer) };
                     self.by_username.insert(basic.username.as_str().into(), account).is_none()
                 }
-                Credential::Mtls(certificate) => match self.add_certificate(certificate, &consumer) {
-                    Some(fresh) => fresh,
-                    None => {
-                        mistakes.add(&at().key("mtls"), "expected exactly one of fingerprint, subject and san");
-                        true
-                    }
-                },
                 Credential::Hmac(hmac) => {
                     let place = || at().key("hmac");
                     check_key_id(&hmac.key_id, &place, mistakes);
@@ -155,6 +148,13 @@ impl ConsumerTable {
                         }
                     }
                 }
+                Credential::Mtls(certificate) => match self.add_certificate(certificate, &consumer) {
+                    Some(fresh) => fresh,
+                    None => {
+                        mistakes.add(&at().key("mtls"), "expected exactly one of fingerprint, subject and san");
+                        true
+                    }
+                },
                 Credential::Jwt(token) => self.add_subject(&token.subject, token.issuer.as_deref(), &consumer),
             };
             if !fresh {

@@ -85,19 +85,6 @@ pub enum Credential {
     HttpSignature(HttpSignatureCredential),
 }
 
-/// A client certificate, by one of its properties.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CertificateCredential {
-    /// Its SHA-256 fingerprint: this certificate alone.
-    pub fingerprint: Option<Fingerprint>,
-    /// Its subject as RFC 4514 writes it, the last part first: `CN=app,O=Example`. It belongs to every certificate with
-    /// that subject that the listener's CA issues.
-    pub subject: Option<String>,
-    /// One of its alternative names.
-    pub san: Option<AlternativeName>,
-}
-
 /// A key for signatures of AWS's form (AWS Signature Version 4).
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -170,6 +157,19 @@ impl HttpSignatureCredential {
             (_, _, other) => Err(("algorithm", format!("{} needs public_key alone", other.name()))),
         }
     }
+}
+
+/// A client certificate, by one of its properties.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateCredential {
+    /// Its SHA-256 fingerprint: this certificate alone.
+    pub fingerprint: Option<Fingerprint>,
+    /// Its subject as RFC 4514 writes it, the last part first: `CN=app,O=Example`. It belongs to every certificate with
+    /// that subject that the listener's CA issues.
+    pub subject: Option<String>,
+    /// One of its alternative names.
+    pub san: Option<AlternativeName>,
 }
 
 /// A name and a password (RFC 7617).

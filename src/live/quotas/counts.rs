@@ -7,6 +7,7 @@ use std::time::Duration;
 use ahash::{AHashMap, RandomState};
 use futures::future::{BoxFuture, Either, Ready, ready};
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 use tokio::time::Instant;
@@ -39,7 +40,19 @@ pub struct QuotaCounts {
     hasher: RandomState,
 }
 
-/// What this process holds for a key.
+/// A key and the window: those that still wait at the end of a window have nothing to do with those of the next.
+type WindowKey = SmallVec<[u8; 112]>;
+
+const WINDOW_BYTES: usize = 16;
+
+fn window_key(key: &[u8], window: CalendarWindow) -> WindowKey {
+    let mut out = WindowKey::from_slice(key);
+    out.extend_from_slice(&window.start.to_be_bytes());
+    out.extend_from_slice(&window.end.to_be_bytes());
+    out
+}
+
+/// What this process holds for a key in a window.
 #[derive(Debug)]
 struct Holding {
     window: CalendarWindow,
@@ -89,11 +102,6 @@ impl QuotaCounts {
         })
     }
 
-    /// Returns the quota's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Returns the store.
     pub fn store(&self) -> &Arc<QuotaStore> {
         &self.store
@@ -113,10 +121,11 @@ impl QuotaCounts {
         window: CalendarWindow,
         cost: u64,
     ) -> Either<Ready<QuotaOutcome>, BoxFuture<'static, QuotaOutcome>> {
-        match self.step(key, limit, window, cost) {
+        let key = window_key(key, window);
+        match self.step(&key, limit, window, cost) {
             Step::Done(outcome) => Either::Left(ready(outcome)),
             Step::Wait(asking, done) => {
-                let (counts, key) = (Arc::clone(self), Box::from(key));
+                let (counts, key) = (Arc::clone(self), Box::from(&*key));
                 Either::Right(Box::pin(async move { counts.wait(key, limit, window, cost, asking, done).await }))
             }
         }
@@ -150,9 +159,6 @@ impl QuotaCounts {
             shard.insert(key.into(), Holding::new(window));
         }
         let Some(holding) = shard.get_mut(key) else { return Step::Done(QuotaOutcome::Unavailable) };
-        if holding.window != window {
-            *holding = Holding::new(window);
-        }
         let left = holding.granted.map(|granted| limit.saturating_sub(granted));
         // What is left is what is held and what the store has, but never more than a lower limit allows.
         let used = holding.granted.map_or(0, |granted| granted.saturating_sub(holding.available));
@@ -196,16 +202,19 @@ impl QuotaCounts {
         Some(asking)
     }
 
+    /// Returns the place of a key in the store.
+    pub fn place(&self, window: CalendarWindow, key: &[u8]) -> Vec<u8> {
+        place_of(window, &self.name, &key[..key.len().saturating_sub(WINDOW_BYTES)])
+    }
+
     /// Receives what was granted, or that the store failed.
     pub fn receive(&self, key: &[u8], window: CalendarWindow, granted: Option<Granted>) {
         let mut shard = self.shard(key).lock();
-        let holding = shard.get_mut(key).filter(|holding| holding.window == window && holding.asking.is_some());
-        let Some(holding) = holding else {
+        let Some(holding) = shard.get_mut(key) else {
             drop(shard);
-            // The key is forgotten, or a new window has begun.
             let more = granted.map_or(0, |granted| granted.more);
             if more > 0 {
-                self.store.give_back(vec![(place_of(window, &self.name, key), more)]);
+                self.store.give_back(vec![(self.place(window, key), more)]);
             }
             return;
         };
@@ -226,10 +235,11 @@ impl QuotaCounts {
             return;
         }
         let sample = shard.iter().take(EVICTION_SAMPLE).filter(|(_, holding)| holding.asking.is_none());
-        let least = sample.min_by_key(|(_, holding)| holding.available).map(|(key, _)| key.clone());
+        let least =
+            sample.min_by_key(|(_, holding)| (holding.window.end, holding.available)).map(|(key, _)| key.clone());
         let dropped = least.and_then(|key| Some((shard.remove(&key)?, key)));
         if let Some((holding, key)) = dropped.filter(|(holding, _)| holding.available > 0) {
-            self.store.give_back(vec![(place_of(holding.window, &self.name, &key), holding.available)]);
+            self.store.give_back(vec![(self.place(holding.window, &key), holding.available)]);
         }
     }
 
@@ -238,7 +248,7 @@ impl QuotaCounts {
         let mut unused = Vec::new();
         for shard in &self.shards {
             for (key, holding) in shard.lock().iter_mut().filter(|(_, holding)| holding.available > 0) {
-                let place = place_of(holding.window, &self.name, key);
+                let place = self.place(holding.window, key);
                 unused.push((place, std::mem::take(&mut holding.available)));
                 holding.granted = None;
             }

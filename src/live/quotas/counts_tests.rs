@@ -77,12 +77,26 @@ async fn without_a_store_nothing_is_counted() {
 async fn keys_beyond_the_bound_are_in_the_store() {
     let folder = tempfile::tempdir().expect("a folder");
     let counts = QuotaCounts::new("q", opened(folder.path()).await);
-    let shard = counts.shard(b"a");
+    let shard = counts.shard(&window_key(b"a", window(FUTURE)));
     for key in 0..(2 * MAX_KEYS_PER_SHARD) as u64 {
         let mut shard = shard.lock();
         counts.make_room(&mut shard);
-        shard.insert(key.to_be_bytes().into(), Holding::new(window(FUTURE)));
+        shard.insert(window_key(&key.to_be_bytes(), window(FUTURE)).into_vec().into(), Holding::new(window(FUTURE)));
     }
     assert!(shard.lock().len() <= MAX_KEYS_PER_SHARD);
     assert_eq!(spend(&counts, 7, 10).await, 7);
+}
+
+/// Requests that wait for a block at the end of a window are counted in theirs, and those of the next in its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn windows_follow_one_another() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let counts = QuotaCounts::new("q", opened(folder.path()).await);
+    let of = |end| counts.count(b"a", 10, window(end), 1);
+    let all = futures::join!(of(FUTURE), of(FUTURE + 3_600), of(FUTURE), of(FUTURE + 3_600));
+    for outcome in [all.0, all.1, all.2, all.3] {
+        assert!(matches!(outcome, QuotaOutcome::Counted(_)), "{outcome:?}");
+    }
+    assert_eq!(of(FUTURE).await, QuotaOutcome::Counted(7));
+    assert_eq!(of(FUTURE + 3_600).await, QuotaOutcome::Counted(7));
 }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::counts::QuotaCounts;
-use super::file::{GrantRequest, Granted, QuotaFile, place_of};
+use super::file::{GrantRequest, Granted, QuotaFile};
 use crate::live::Maintained;
 use crate::rules::limits::CalendarWindow;
 use crate::telemetry::metrics::KeySetState;
@@ -173,7 +173,7 @@ impl Writer {
         if asked.is_empty() {
             return;
         }
-        let place = |asked: &BlockRequest| place_of(asked.window, asked.counts.name(), &asked.key);
+        let place = |asked: &BlockRequest| asked.counts.place(asked.window, &asked.key);
         let request =
             |asked: &BlockRequest| GrantRequest { place: place(asked), limit: asked.limit, needed: asked.needed };
         let requests: Vec<GrantRequest> = asked.iter().map(request).collect();

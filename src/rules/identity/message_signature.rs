@@ -62,8 +62,8 @@ pub struct MessageSignature {
 /// Why there is no usable signature. The texts may be sent to the client.
 pub type SignatureError = &'static str;
 
-/// Parses the signature of a request; `None` if it has none. With `tag` it is that with this tag; without, a request has
-/// only one.
+/// Parses the signature of a request; `None` if it has none. With `tag` it is that with this tag; without, a request
+/// has only one.
 ///
 /// # Errors
 /// Returns what is wrong with it.

@@ -3,20 +3,20 @@
 use super::*;
 use crate::rules::identity::{SignatureAlgorithm, SignatureKey};
 
-const PSS: &str = "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAr4tmm3r20Wd/PbqvP1s2+QEtvpuRaV8Yq40gjUR8y2Rjxa6dpG2GXHbPfvMs8ct+Lh1GH45x28Rw3Ry53mm+oAXjyQ86OnDkZ5N8lYbggD4O3w6M6pAvLkhk95AndTrifbIFPNU8PPMO7OyrFAHqgDsznjPFmTOtCEcN2Z1FpWgchwuYLPL+Wokqltd11nqqzi+bJ9cvSKADYdUAAN5WUtzdpiy6LbTgSxP7ociU4Tn0g5I6aDZJ7A8Lzo0KSyZYoA485mqcO0GVAdVw9lq4aOT9v6d+nb4bnNkQVklLQ3fVAvJm+xdDOp9LCNCN48V2pnDOkFV6+U9nV5oyc6XI2wIDAQAB";
-const P256: &str = "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEqIVYZVLCrPZHGHjP17CTW0/+D9Lfw0EkjqF7xB4FivAxzic30tMM4GF+hR6Dxh71Z50VGGdldkkDXZCnTNnoXQ==";
-const ED25519: &str = "MCowBQYDK2VwAyEAJrQLj5P/89iXES9+vFgrIy29clF9CC/oPPsw3c5D0bs=";
-const SECRET: &str = "uzvJfB4u3N0Jy4T7NZ75MDVcr8zSTInedJtkgcu46YW4XByzNJjxBdtjUkdJPBtbmHhIDi6pcl8jsasjlTMtDQ==";
-const CLIENT_CERT: &str = ":MIIBqDCCAU6gAwIBAgIBBzAKBggqhkjOPQQDAjA6MRswGQYDVQQKDBJMZXQncyBBdXRoZW50aWNhdGUxGzAZBgNVBAMMEkxBIEludGVybWVkaWF0ZSBDQTAeFw0yMDAxMTQyMjU1MzNaFw0yMTAxMjMyMjU1MzNaMA0xCzAJBgNVBAMMAkJDMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE8YnXXfaUgmnMtOXU/IncWalRhebrXmckC8vdgJ1p5Be5F/3YC8OthxM4+k1M6aEAEFcGzkJiNy6J84y7uzo9M6NyMHAwCQYDVR0TBAIwADAfBgNVHSMEGDAWgBRm3WjLa38lbEYCuiCPct0ZaSED2DAOBgNVHQ8BAf8EBAMCBsAwEwYDVR0lBAwwCgYIKwYBBQUHAwIwHQYDVR0RAQH/BBMwEYEPYmRjQGV4YW1wbGUuY29tMAoGCCqGSM49BAMCA0gAMEUCIBHda/r1vaL6G3VliL4/Di6YK0Q6bMjeSkC3dFCOOB8TAiEAx/kHSB4urmiZ0NX5r5XarmPk0wmuydBVoU4hBVZ1yhk=:";
+const VECTORS: &str = include_str!("../../../tests/vectors/http_signatures.json");
+
+fn vector_file() -> serde_json::Value {
+    serde_json::from_str(VECTORS).expect("JSON")
+}
 
 /// The key of that name in appendix B.1.
 fn key(name: &str) -> SignatureKey {
-    let public = |algorithm, text| SignatureKey::public(algorithm, &STANDARD.decode(text).expect("base64"));
-    match name {
-        "test-key-rsa-pss" => public(SignatureAlgorithm::RsaPssSha512, PSS),
-        "test-key-ecc-p256" => public(SignatureAlgorithm::EcdsaP256Sha256, P256),
-        "test-key-ed25519" => public(SignatureAlgorithm::Ed25519, ED25519),
-        _ => SignatureKey::secret(&STANDARD.decode(SECRET).expect("base64")),
+    let known = &vector_file()["keys"][name];
+    let bytes = STANDARD.decode(known["key"].as_str().expect("a key")).expect("base64");
+    let named = |algorithm: &SignatureAlgorithm| Some(algorithm.name()) == known["algorithm"].as_str();
+    match SignatureAlgorithm::ALL.into_iter().find(named).expect("an algorithm") {
+        SignatureAlgorithm::HmacSha256 => SignatureKey::secret(&bytes),
+        algorithm => SignatureKey::public(algorithm, &bytes),
     }
     .expect("a key")
 }
@@ -71,51 +71,16 @@ fn sent(line: &str, authority: &'static str, headers: &[(&'static str, &str)], i
     Sent { method: method.parse().expect("a method"), target: target.to_owned(), authority, headers: all }
 }
 
-/// The request `test-request` of appendix B.2.
-fn test_request(input: &str, signature: &str) -> Sent {
-    let digest = "sha-512=:WZDPaVn/7XgHaAy8pmojAkGWoRx2UFChF41A2svX+TaPm+AbwAgBWnrIiYllu7BNNyealdVLvRwEmTHWXvJwew==:";
-    let headers = [
-        ("host", "example.com"),
-        ("date", "Tue, 20 Apr 2021 02:07:55 GMT"),
-        ("content-type", "application/json"),
-        ("content-digest", digest),
-        ("content-length", "18"),
-    ];
-    sent("POST /foo?param=Value&Pet=dog", "example.com", &headers, input, signature)
-}
-
 /// Appendix B.2.1 to B.2.3, B.2.5, B.2.6 (B.2.4 is a response), B.3 and B.4.
 fn vectors() -> Vec<Sent> {
-    vec![
-        test_request(
-            r#"sig-b21=();created=1618884473;keyid="test-key-rsa-pss";nonce="b3k2pp5k7z-50gnwp.yemd""#,
-            "sig-b21=:d2pmTvmbncD3xQm8E9ZV2828BjQWGgiwAaw5bAkgibUopemLJcWDy/lkbbHAve4cRAtx31Iq786U7it++wgGxbtRxf8Udx7zFZsckzXaJMkA7ChG52eSkFxykJeNqsrWH5S+oxNFlD4dzVuwe8DhTSja8xxbR/Z2cOGdCbzR72rgFWhzx2VjBqJzsPLMIQKhO4DGezXehhWwE56YCE+O6c0mKZsfxVrogUvA4HELjVKWmAvtl6UnCh8jYzuVG5WSb/QEVPnP5TmcAnLH1g+s++v6d4s8m0gCw1fV5/SITLq9mhho8K3+7EPYTU8IU1bLhdxO5Nyt8C8ssinQ98Xw9Q==:",
-        ),
-        test_request(
-            r#"sig-b22=("@authority" "content-digest" "@query-param";name="Pet");created=1618884473;keyid="test-key-rsa-pss";tag="header-example""#,
-            "sig-b22=:LjbtqUbfmvjj5C5kr1Ugj4PmLYvx9wVjZvD9GsTT4F7GrcQEdJzgI9qHxICagShLRiLMlAJjtq6N4CDfKtjvuJyE5qH7KT8UCMkSowOB4+ECxCmT8rtAmj/0PIXxi0A0nxKyB09RNrCQibbUjsLS/2YyFYXEu4TRJQzRw1rLEuEfY17SARYhpTlaqwZVtR8NV7+4UKkjqpcAoFqWFQh62s7Cl+H2fjBSpqfZUJcsIk4N6wiKYd4je2U/lankenQ99PZfB4jY3I5rSV2DSBVkSFsURIjYErOs0tFTQosMTAoxk//0RoKUqiYY8Bh0aaUEb0rQl3/XaVe4bXTugEjHSw==:",
-        ),
-        test_request(
-            r#"sig-b23=("date" "@method" "@path" "@query" "@authority" "content-type" "content-digest" "content-length");created=1618884473;keyid="test-key-rsa-pss""#,
-            "sig-b23=:bbN8oArOxYoyylQQUU6QYwrTuaxLwjAC9fbY2F6SVWvh0yBiMIRGOnMYwZ/5MR6fb0Kh1rIRASVxFkeGt683+qRpRRU5p2voTp768ZrCUb38K0fUxN0O0iC59DzYx8DFll5GmydPxSmme9v6ULbMFkl+V5B1TP/yPViV7KsLNmvKiLJH1pFkh/aYA2HXXZzNBXmIkoQoLd7YfW91kE9o/CCoC1xMy7JA1ipwvKvfrs65ldmlu9bpG6A9BmzhuzF8Eim5f8ui9eH8LZH896+QIF61ka39VBrohr9iyMUJpvRX2Zbhl5ZJzSRxpJyoEZAFL2FUo5fTIztsDZKEgM4cUA==:",
-        ),
-        test_request(
-            r#"sig-b25=("date" "@authority" "content-type");created=1618884473;keyid="test-shared-secret""#,
-            "sig-b25=:pxcQw6G3AjtMBQjwo8XzkZf/bws5LelbaMk5rGIGtE8=:",
-        ),
-        test_request(
-            r#"sig-b26=("date" "@method" "@path" "@authority" "content-type" "content-length");created=1618884473;keyid="test-key-ed25519""#,
-            "sig-b26=:wqcAqbmYJ2ji2glfAMaRy4gruYYnx2nEFN2HN6jrnDnQCK1u02Gb04v9EDgwUPiu4A0w6vuQv5lIp5WPpBKRCw==:",
-        ),
-        sent(
-            "POST /foo?param=Value&Pet=dog",
-            "service.internal.example",
-            &[("date", "Tue, 20 Apr 2021 02:07:55 GMT"), ("client-cert", CLIENT_CERT)],
-            r#"ttrp=("@path" "@query" "@method" "@authority" "client-cert");created=1618884473;keyid="test-key-ecc-p256""#,
-            "ttrp=:xVMHVpawaAC/0SbHrKRs9i8I3eOs5RtTMGCWXm/9nvZzoHsIg6Mce9315T6xoklyy0yzhD9ah4JHRwMLOgmizw==:",
-        ),
-        transformed("GET /demo?name1=Value1&Name2=value2", &["application/json", "*/*"]),
-    ]
+    let file = vector_file();
+    let text = |value: &serde_json::Value| -> &'static str { value.as_str().expect("a text").to_owned().leak() };
+    let requests = file["requests"].as_array().expect("a list").iter().map(|one| {
+        let headers: Vec<(&str, &str)> =
+            one["headers"].as_array().expect("a list").iter().map(|pair| (text(&pair[0]), text(&pair[1]))).collect();
+        sent(text(&one["line"]), text(&one["authority"]), &headers, text(&one["input"]), text(&one["signature"]))
+    });
+    requests.chain([transformed("GET /demo?name1=Value1&Name2=value2", &["application/json", "*/*"])]).collect()
 }
 
 /// The request of appendix B.4, as intermediaries may change it.

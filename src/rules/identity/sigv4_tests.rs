@@ -6,6 +6,13 @@ const SECRET: &[u8] = b"wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 const NOW: u64 = 1_440_938_160;
 const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
+/// Returns a text that is too long for a line here.
+fn vector(name: &str) -> &'static str {
+    let file = include_str!("../../../tests/vectors/sigv4.json");
+    let all: serde_json::Value = serde_json::from_str(file).expect("JSON");
+    all[name].as_str().expect("a text").to_owned().leak()
+}
+
 /// A request: method and target, headers, and the body.
 struct Sent {
     method: Method,
@@ -109,16 +116,8 @@ fn of_aws4() -> Vec<Sent> {
             ],
             "hello",
         ),
-        sent(
-            "GET /key%20one?X-Amz-Date=20150830T123600Z&X-Amz-Expires=600&z=1&a=2&X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIDEXAMPLE%2F20150830%2Fus-east-1%2Fs3%2Faws4_request&X-Amz-SignedHeaders=host&X-Amz-Signature=6ca8f36793a2fd85c4f08d88769d9494a16f28adf1eb7fa0bcaae6aec993c7e9",
-            &[("host", "bucket.example.org")],
-            "",
-        ),
-        sent(
-            "GET /key?X-Amz-Date=20150830T123600Z&X-Amz-Expires=600&X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIDEXAMPLE%2F20150830%2Fus-east-1%2Fexecute-api%2Faws4_request&X-Amz-SignedHeaders=host&X-Amz-Signature=94125bfebb52b91544f89b5d0d4b29bc5d0f827d24ce89c9065e424483ff9ce4",
-            &[("host", "api.example.org")],
-            "",
-        ),
+        sent(vector("presigned_s3"), &[("host", "bucket.example.org")], ""),
+        sent(vector("presigned_api"), &[("host", "api.example.org")], ""),
     ]
 }
 
@@ -135,7 +134,7 @@ fn what_aws4_signs() {
 fn examples_of_aws() {
     let secret = b"wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
     let now = 1_369_353_600;
-    let header = "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,SignedHeaders=host;range;x-amz-content-sha256;x-amz-date,Signature=f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41";
+    let header = vector("authorization_example");
     let object = sent(
         "GET /test.txt",
         &[
@@ -148,11 +147,7 @@ fn examples_of_aws() {
         "",
     );
     assert_eq!(object.verify(secret, now), Ok(true));
-    let presigned = sent(
-        "GET /test.txt?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20130524%2Fus-east-1%2Fs3%2Faws4_request&X-Amz-Date=20130524T000000Z&X-Amz-Expires=86400&X-Amz-SignedHeaders=host&X-Amz-Signature=aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404",
-        &[("host", "examplebucket.s3.amazonaws.com")],
-        "",
-    );
+    let presigned = sent(vector("presigned_example"), &[("host", "examplebucket.s3.amazonaws.com")], "");
     assert_eq!(presigned.verify(secret, now + 86_400), Ok(true));
     assert_eq!(presigned.verify(secret, now + 86_401), Err("the signature has expired"));
 }

@@ -181,7 +181,10 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), v2 in any::<bool>()) {
+    fn any_bytes_are_read_without_a_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..300),
+        v2 in any::<bool>(),
+    ) {
         let bytes = if v2 { [&SIGNATURE[..], &[0x21, 0x11], &bytes].concat() } else { bytes };
         let _ = header_length(&bytes);
         let _ = parse_proxy_header(&bytes);
