@@ -167,7 +167,7 @@ proptest! {
             changed_bytes[at] ^= 1;
             // The family of the values may change too, so that there is no checksum any more.
             if let Ok(read) = parse_proxy_header(&changed_bytes) {
-                prop_assert!(read.values.len() > 0 || at >= V2_START + 12);
+                prop_assert!(!read.values.is_empty() || at >= V2_START + 12);
             }
         }
     }
