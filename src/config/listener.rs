@@ -211,8 +211,8 @@ pub enum TlsVersion {
     V13,
 }
 
-/// A certificate chain and its key, as PEM files, which are read again at every reload; or names for which a certificate
-/// is obtained.
+/// A certificate chain and its key, as PEM files, which are read again at every reload; or names for which a
+/// certificate is obtained.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Certificate {

@@ -164,8 +164,8 @@ text_type!(
 );
 
 text_type!(
-    /// The SHA-256 fingerprint of a certificate, as `openssl x509 -noout -fingerprint -sha256` prints it: 64 hexadecimal
-    /// digits, with or without colons.
+    /// The SHA-256 fingerprint of a certificate, as `openssl x509 -noout -fingerprint -sha256` prints it: 64
+    /// hexadecimal digits, with or without colons.
     #[derive(PartialEq, Eq, Hash)]
     Fingerprint([u8; 32]), "fingerprint",
     ["E3:B0:C4:42:98:FC:1C:14:9A:FB:F4:C8:99:6F:B9:24:27:AE:41:E4:64:9B:93:4C:A4:95:99:1B:78:52:B8:55"], |text| {

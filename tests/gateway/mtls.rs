@@ -49,27 +49,40 @@ fn certificates_identify_consumers_and_others() {
     let by_subject = ours.issue("subject", 3, vec![]);
     let nobody = ours.issue("nobody", 4, vec![uri("spiffe://test/other")]);
     let nameless = ours.issue("", 5, vec![]);
+    let print = fingerprint(&by_print);
+    let route = |name: &str, filters: &str| {
+        format!(
+            "  - {{name: {name}, match: {{path: /{name}}}, filters: [{filters}], action: {{respond: {{body: \
+             \"{{consumer|-}}\"}}}}}}\n"
+        )
+    };
+    let condition = "'URI:spiffe://test/machine' in tls.client.san && tls.client.subject == 'CN=print,O=Example'";
+    let routes = [
+        route("known", "mtls: {known_consumers: true}"),
+        route("uri", "mtls: {identity: uri, san: [\"spiffe://test/oth*\"]}"),
+        route("only", &format!("mtls: {{}}, authorize: {{condition: \"{condition}\"}}")),
+        route("any", "mtls: {}"),
+    ];
     let yaml = format!(
-        "consumers:\n  print: {{credentials: [mtls: {{fingerprint: \"{}\"}}]}}\n  san: {{credentials: [mtls: {{san: \
+        "consumers:\n  print: {{credentials: [mtls: {{fingerprint: \"{print}\"}}]}}\n  san: {{credentials: [mtls: {{san: \
          \"spiffe://test/machine\"}}]}}\n  subject: {{credentials: [mtls: {{subject: \"CN=subject,O=Example\"}}]}}\n\
-         routes:\n  - {{name: known, match: {{path: /known}}, filters: [mtls: {{known_consumers: true}}], action: \
-         &who {{respond: {{body: \"{{consumer|-}}\"}}}}}}\n  - {{name: uri, match: {{path: /uri}}, filters: [mtls: {{identity: uri, san: \
-         [\"spiffe://test/oth*\"]}}], action: *who}}\n  - {{name: any, filters: [mtls: {{}}], action: *who}}\n\
-         listeners: [{{name: main, address: 127.0.0.1:0, tls: {{certificates: [{{cert: own.pem, key: own.key}}], client: {{ca: \
-         ca.pem, mode: optional}}}}}}]\n",
-        fingerprint(&by_print)
+         routes:\n{}listeners: [{{name: main, address: 127.0.0.1:0, tls: {{certificates: [{{cert: own.pem, key: \
+         own.key}}], client: {{ca: ca.pem, mode: optional}}}}}}]\n",
+        routes.concat()
     );
     let gateway = Gateway::start_in(folder, &yaml, &[]);
     for (pair, path, body) in [
         (&by_print, "/known", "print"),
         (&by_san, "/known", "san"),
         (&by_subject, "/known", "subject"),
+        (&by_print, "/only", "print"),
         (&nobody, "/any", "nobody"),
         (&nobody, "/uri", "spiffe://test/other"),
     ] {
         let text = ask(&gateway, &own.0, Some(pair), path, "");
         assert!(text.starts_with("HTTP/1.1 200 ") && text.ends_with(body), "{body}: {text}");
     }
+    assert!(ask(&gateway, &own.0, Some(&by_san), "/only", "").starts_with("HTTP/1.1 403 "));
     for (pair, path, reason) in [
         (None, "/any", "certificate_missing"),
         (Some(&nobody), "/known", "certificate_invalid"),

@@ -154,8 +154,8 @@ impl Gateway {
     }
 }
 
-/// Returns whether a body has come more slowly than the listener allows, on average since the time for headers was over.
-/// A body that is sent again to another target is not measured.
+/// Returns whether a body has come more slowly than the listener allows, on average since the time for headers was
+/// over. A body that is sent again to another target is not measured.
 fn is_too_slow(ctx: &Context) -> bool {
     let Some(limits) = ctx.limits().filter(|limits| limits.body_rate > 0) else { return false };
     if ctx.visit.as_ref().is_some_and(|visit| visit.tries() > 1) {

@@ -210,8 +210,8 @@ fn invalid(detail: &'static str) -> Unauthenticated {
     Unauthenticated::invalid(challenge(Reason::CertificateInvalid, "").log(detail))
 }
 
-/// Returns a rejection with a challenge, which a 401 has to have (RFC 9110, section 15.5.2); no scheme is registered for
-/// certificates of the connection.
+/// Returns a rejection with a challenge, which a 401 has to have (RFC 9110, section 15.5.2); no scheme is registered
+/// for certificates of the connection.
 fn challenge(reason: Reason, detail: &'static str) -> Box<Rejection> {
     Rejection::new(reason, detail).header(WWW_AUTHENTICATE, HeaderValue::from_static("ClientCertificate"))
 }

@@ -167,7 +167,7 @@ proptest! {
             changed_bytes[at] ^= 1;
             // The family of the values may change too, so that there is no checksum any more.
             if let Ok(read) = parse_proxy_header(&changed_bytes) {
-                prop_assert!(read.values.len() > 0 || at >= V2_START + 12);
+                prop_assert!(!read.values.is_empty() || at >= V2_START + 12);
             }
         }
     }
@@ -181,7 +181,10 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), v2 in any::<bool>()) {
+    fn any_bytes_are_read_without_a_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..300),
+        v2 in any::<bool>(),
+    ) {
         let bytes = if v2 { [&SIGNATURE[..], &[0x21, 0x11], &bytes].concat() } else { bytes };
         let _ = header_length(&bytes);
         let _ = parse_proxy_header(&bytes);
