@@ -23,6 +23,7 @@ use portcullis::parts::{
     WindowKind, Windows, hash_key,
 };
 use portcullis::parts::{Coding, CompressionLevel, Editor, Encoder, Fields, MaskText, Masks, Renames, Step, Stripper};
+use portcullis::parts::{Expression, Fact, FactKind, Facts, Members, Networks};
 
 /// Paths in the shape of the GitHub REST API, as many as are asked for.
 fn paths(count: usize) -> Vec<String> {
@@ -202,6 +203,78 @@ fn payload(criterion: &mut Criterion) {
     }
 }
 
+/// Look-ups of an address in lists of networks, and the reading of a list of a million.
+fn networks(criterion: &mut Criterion) {
+    let list = |count: u32| -> String {
+        let mut random = 7_u32;
+        let lines = (0..count).map(|_| {
+            random = random.wrapping_mul(0x2c92_77b5).wrapping_add(0xac56_4b05);
+            format!("{}/{}\n", Ipv4Addr::from(random), 24 + random % 9)
+        });
+        lines.collect()
+    };
+    let mut group = criterion.benchmark_group("address in a list of networks");
+    for count in [1, 1_000, 1_000_000] {
+        let set = Networks::parse(list(count).as_bytes()).expect("a list");
+        println!("{count} networks are {} ranges and take {} bytes", set.len(), set.bytes());
+        let mut random = 9_u32;
+        group.bench_function(BenchmarkId::from_parameter(count), |b| {
+            b.iter(|| {
+                random = random.wrapping_mul(0x2c92_77b5).wrapping_add(0xac56_4b05);
+                black_box(set.contains(black_box(IpAddr::V4(random.into()))))
+            });
+        });
+    }
+    group.sample_size(10);
+    let million = list(1_000_000);
+    group
+        .bench_function("read 1,000,000 networks", |b| b.iter(|| Networks::parse(million.as_bytes()).expect("a list")));
+    group.finish();
+}
+
+/// The facts that a condition reads.
+#[derive(Debug)]
+struct Request;
+
+impl Members for Request {
+    fn member(&self, name: &str) -> Result<Option<Fact<'_>>, String> {
+        Ok((name == "x-tenant").then(|| Fact::Text("acme".into())))
+    }
+}
+
+impl Facts for Request {
+    fn fact(&self, name: &str) -> Option<Fact<'_>> {
+        Some(match name {
+            "request.method" => Fact::Text("GET".into()),
+            "request.path" => Fact::Text("/orders/4711/items".into()),
+            "request.headers" => Fact::Members(self),
+            "identity.groups" => Fact::Texts(vec!["staff".into(), "admins".into(), "editors".into()]),
+            _ => return None,
+        })
+    }
+}
+
+fn conditions(criterion: &mut Criterion) {
+    let known = [
+        ("request.method", FactKind::Single),
+        ("request.path", FactKind::Single),
+        ("request.headers", FactKind::Map),
+        ("identity.groups", FactKind::List),
+    ];
+    let mut group = criterion.benchmark_group("condition");
+    for (name, source) in [
+        ("one comparison", "request.method == 'GET'"),
+        ("a header and a group", "request.headers['x-tenant'] == 'acme' && 'admins' in identity.groups"),
+        ("a pattern", "request.path.matches('^/orders/[0-9]+/items$')"),
+        ("a loop over three groups", "identity.groups.exists(group, group.startsWith('edit'))"),
+    ] {
+        let expression = Expression::compile(source, &known).expect("a condition");
+        assert_eq!(expression.holds(&Request), Ok(true));
+        group.bench_function(name, |b| b.iter(|| black_box(expression.holds(black_box(&Request)))));
+    }
+    group.finish();
+}
+
 /// From the text of 10,000 routes to what serves them.
 fn configuration(criterion: &mut Criterion) {
     let routes: String = paths(10_000)
@@ -228,5 +301,5 @@ fn configuration(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, routing, balance, limits, payload, configuration);
+criterion_group!(benches, routing, balance, networks, conditions, limits, payload, configuration);
 criterion_main!(benches);

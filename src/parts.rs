@@ -1,6 +1,8 @@
 //! What tests and benches use of the crate beside the binary. Nothing else is public, so that rustc names what is
 //! unused.
 
+pub mod fuzz;
+
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -9,7 +11,9 @@ pub use crate::config::schema;
 pub use crate::live::Buckets;
 pub use crate::process::{Message, receive, send};
 pub use crate::rules::balance::{Algorithm, Ewma, Loads, PickInput, Seat, hash_key};
+pub use crate::rules::expressions::{Expression, Fact, FactKind, Facts, Members};
 pub use crate::rules::frames::WebSocketFrames;
+pub use crate::rules::identity::Networks;
 pub use crate::rules::limits::{Window, WindowKind, Windows};
 pub use crate::rules::payload::{
     Coding, CompressionLevel, Decoder, Editor, Encoder, Fields, MaskText, Masks, Renames, Step, Stripper,

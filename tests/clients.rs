@@ -45,5 +45,7 @@ mod proxy_protocol;
 mod rejections;
 #[path = "clients/schema.rs"]
 mod schema;
+#[path = "clients/signatures.rs"]
+mod signatures;
 #[path = "clients/uploads.rs"]
 mod uploads;

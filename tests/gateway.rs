@@ -69,6 +69,8 @@ mod http2;
 mod interim;
 #[path = "gateway/introspection.rs"]
 mod introspection;
+#[path = "gateway/issuers.rs"]
+mod issuers;
 #[path = "gateway/key_sets.rs"]
 mod key_sets;
 #[path = "gateway/limit_filters.rs"]
@@ -103,6 +105,8 @@ mod quotas;
 mod readiness;
 #[path = "gateway/references.rs"]
 mod references;
+#[path = "gateway/rejections.rs"]
+mod rejections;
 #[path = "gateway/relay.rs"]
 mod relay;
 #[path = "gateway/reload.rs"]

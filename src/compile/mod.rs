@@ -4,6 +4,7 @@
 
 mod access_log;
 mod acme;
+mod ceiling;
 mod consumers;
 mod errors;
 mod filters;
@@ -85,6 +86,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     let log = access_log::compile(loaded, &credentials, &root.key("log").key("access"), &mut mistakes);
     let identity_headers = identity::compile(config, &mut mistakes);
     let underscored = underscores::compile(loaded, &mut mistakes);
+    ceiling::check(loaded, &listeners, &mut mistakes, &mut warnings);
     if !mistakes.is_empty() {
         return Err(loaded.locate(mistakes));
     }

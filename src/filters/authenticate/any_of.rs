@@ -71,8 +71,10 @@ impl HttpFilter for Filter {
             for (place, filter) in self.members.filters().iter().enumerate() {
                 match filter.authenticate(request, exchange).await {
                     Ok(mut authenticated) => {
-                        // Their credentials were not verified.
-                        authenticated.edits.extend(self.members.others(place).cloned());
+                        // Their credentials were not verified. They go before what this one sets in their place.
+                        self.members.others(place).into_iter().for_each(|others| {
+                            authenticated.edits.insert(0, Arc::clone(others));
+                        });
                         return Ok(authenticated);
                     }
                     Err(failure) => failures.push(failure),

@@ -146,7 +146,8 @@ impl HttpFilter for Filter {
         self.check(&signature).map_err(invalid)?;
         let payload = match signature.payload(&signed).map_err(invalid)? {
             SignedPayload::Digest(digest) => Some(digest),
-            SignedPayload::Unsigned if self.config.unsigned_body => Some("UNSIGNED-PAYLOAD"),
+            // Where there is no body, nothing is unsigned.
+            SignedPayload::Unsigned if self.config.unsigned_body || !has_body(request) => Some("UNSIGNED-PAYLOAD"),
             SignedPayload::Unsigned => return Err(invalid("the body is not signed")),
             SignedPayload::Unknown => return Err(invalid("the form of x-amz-content-sha256 is not known")),
             // The digest of nothing.
@@ -174,7 +175,7 @@ impl HttpFilter for Filter {
         let Some(signature) = parse(&signed).map_err(invalid)? else { return Ok(()) };
         match signature.payload(&signed).map_err(invalid)? {
             SignedPayload::Digest(digest) if digest == digest_of_body(body) => Ok(()),
-            SignedPayload::Unsigned if self.config.unsigned_body => Ok(()),
+            SignedPayload::Unsigned if self.config.unsigned_body || body.is_empty() => Ok(()),
             SignedPayload::OfBody if !has_body(request) && body.is_empty() => Ok(()),
             SignedPayload::OfBody if has_body(request) && self.config.body_hash == BodyHash::Computed => {
                 let known =

@@ -4,7 +4,6 @@
 //! and `x5c` have no effect. When there are no keys to verify with, every request is rejected.
 
 mod issuer;
-mod token;
 mod verifier;
 
 use std::collections::BTreeMap;

@@ -26,7 +26,7 @@ use smallvec::{SmallVec, smallvec};
 use super::client_auth::ClientAuth;
 use super::jwt::Verifier;
 use super::public_url::PublicUrl;
-use super::{Authenticated, Unauthenticated};
+use super::{Authenticated, Unauthenticated, challenges_of};
 use crate::clients::CallConfig;
 use crate::exchange::{Edit, Exchange, Reason, Rejection};
 use crate::filters::{CompileContext, HttpFilter, Stage};
@@ -159,6 +159,10 @@ impl HttpFilter for Filter {
 
     fn credentials(&self) -> Vec<Edit> {
         self.0.cookie_edits.clone()
+    }
+
+    fn challenges(&self) -> Vec<HeaderValue> {
+        challenges_of(&self.0.login_required())
     }
 
     fn edits(&self) -> Option<&Arc<[Edit]>> {

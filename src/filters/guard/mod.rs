@@ -49,7 +49,7 @@ pub struct Exception {
 /// The compiled filter.
 #[derive(Debug)]
 pub struct Filter {
-    inspector: std::sync::Arc<Inspector>,
+    inspector: &'static Inspector,
     kinds: AttackKinds,
     exceptions: Vec<(String, AttackKinds)>,
     body: Option<u64>,
@@ -80,9 +80,8 @@ impl HttpFilter for Filter {
                 context.mistakes.add(&place, "expected a media type such as application/json or image/*");
             }
         }
-        let key = [b"guard", &[paranoia as u8][..]].concat();
         Some(Self {
-            inspector: context.shared(&key, |_| Some(Inspector::new(paranoia)))?,
+            inspector: Inspector::at(paranoia),
             kinds: kinds(&config.rules),
             exceptions: config.except.iter().map(|one| (one.name.clone(), kinds(&one.rules))).collect(),
             body: config.body.as_ref().map(|size| size.0),

@@ -161,10 +161,17 @@ impl Expression {
     }
 }
 
+/// Returns a message of the parser without the part of the expression that it quotes, which may be a secret.
+fn without_input(message: &str) -> String {
+    let Some(begin) = message.find(" '") else { return message.to_owned() };
+    let end = message.rfind(" expecting ").filter(|end| *end > begin).unwrap_or(message.len());
+    format!("{}{}", &message[..begin], &message[end..])
+}
+
 /// Returns the first error of the parser, without the name of the file that it does not know.
 fn wording(errors: &cel::ParseErrors) -> String {
     match errors.errors.first() {
-        Some(error) => format!("line {}, column {}: {}", error.pos.0, error.pos.1, error.msg),
+        Some(error) => format!("line {}, column {}: {}", error.pos.0, error.pos.1, without_input(&error.msg)),
         None => "it cannot be parsed".to_owned(),
     }
 }

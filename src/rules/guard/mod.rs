@@ -7,6 +7,7 @@ mod patterns;
 mod samples_tests;
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 pub use decode::canonical;
 pub use patterns::{AttackKind, Paranoia};
@@ -63,8 +64,19 @@ pub struct Inspector {
 }
 
 impl Inspector {
-    /// Returns an inspector for that level; its expressions are compiled here.
-    pub fn new(paranoia: Paranoia) -> Self {
+    /// Returns the inspector for that level, whose expressions are compiled once.
+    pub fn at(paranoia: Paranoia) -> &'static Self {
+        static ONE: LazyLock<Inspector> = LazyLock::new(|| Inspector::new(Paranoia::One));
+        static TWO: LazyLock<Inspector> = LazyLock::new(|| Inspector::new(Paranoia::Two));
+        static THREE: LazyLock<Inspector> = LazyLock::new(|| Inspector::new(Paranoia::Three));
+        match paranoia {
+            Paranoia::One => &ONE,
+            Paranoia::Two => &TWO,
+            Paranoia::Three => &THREE,
+        }
+    }
+
+    fn new(paranoia: Paranoia) -> Self {
         Self { patterns: PatternSet::of(paranoia), paranoia }
     }
 
@@ -142,7 +154,7 @@ mod tests {
         for value in ["a b", "..", "a/b", "'", "%27", "a;b", "&#x", ".env", "a+b", "rO0ABXNy"] {
             assert!(!is_harmless(value.as_bytes()), "{value}");
         }
-        let inspector = Inspector::new(Paranoia::One);
+        let inspector = Inspector::at(Paranoia::One);
         let long = format!("{} ; cat /etc/passwd", "word ".repeat(10_000));
         assert!(inspector.inspect(long.as_bytes(), AttackKinds::all()).is_some());
         let other =

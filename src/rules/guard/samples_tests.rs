@@ -18,7 +18,7 @@ fn samples(text: &'static str) -> impl Iterator<Item = (usize, &'static str)> {
 fn attacks_are_recognised_from_their_level_on() {
     let mut missed = Vec::new();
     for (number, paranoia) in LEVELS.iter().enumerate() {
-        let inspector = Inspector::new(*paranoia);
+        let inspector = Inspector::at(*paranoia);
         let here = samples(include_str!("samples/attacks.txt")).filter(|(level, _)| *level <= number + 1);
         missed.extend(here.filter(|(_, value)| inspector.inspect(value.as_bytes(), AttackKinds::all()).is_none()));
     }
@@ -27,7 +27,7 @@ fn attacks_are_recognised_from_their_level_on() {
 
 #[test]
 fn what_is_harmless_passes() {
-    let inspector = Inspector::new(Paranoia::One);
+    let inspector = Inspector::at(Paranoia::One);
     let taken: Vec<_> = samples(include_str!("samples/harmless.txt"))
         .filter(|(level, _)| *level > 0)
         .filter_map(|(_, value)| Some((value, inspector.inspect(value.as_bytes(), AttackKinds::all())?)))
@@ -40,7 +40,7 @@ fn what_is_harmless_passes() {
 fn higher_levels_take_more_for_attacks_within_bounds() {
     let all: Vec<_> = samples(include_str!("samples/harmless.txt")).collect();
     let rate = |paranoia| {
-        let inspector = Inspector::new(paranoia);
+        let inspector = Inspector::at(paranoia);
         let taken = all.iter().filter(|(_, v)| inspector.inspect(v.as_bytes(), AttackKinds::all()).is_some()).count();
         taken * 100 / all.len()
     };

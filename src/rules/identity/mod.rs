@@ -11,6 +11,7 @@ mod networks;
 mod password;
 mod signature_key;
 pub mod sigv4;
+pub mod token;
 
 pub use client::{client_address, forwarded_for};
 pub use content_digest::check_content_digest;

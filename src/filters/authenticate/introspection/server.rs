@@ -18,7 +18,7 @@ use crate::notation;
 use crate::telemetry::metrics::CallKind;
 
 /// The maximum size of a response.
-const MAX_RESPONSE: usize = 64 * 1024;
+const MAX_RESPONSE: usize = 16 * 1024;
 
 /// The longest time for which a response can be kept.
 const MAX_CACHED: Duration = Duration::from_secs(3_600);

@@ -6,13 +6,13 @@ use std::time::Duration;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 
-use super::token::{StrictObject, TokenHead, media_type};
 use super::verifier::Unverified;
 use super::{AlgorithmName, Audience, Config, IssuerConfig};
 use crate::exchange::Claims;
 use crate::filters::CompileContext;
 use crate::live::{KeySet, KeyStore, KeyStoreShape, VerifyingKey};
 use crate::notation::{self, File, IssuerUrl, KeySetSource, KeySource, Place, Secret};
+use crate::rules::identity::token::{StrictObject, TokenHead, media_type};
 use crate::tls::{FileVersion, MAX_MATERIAL, read_file};
 
 /// By how many seconds clocks may differ where ID tokens are verified.

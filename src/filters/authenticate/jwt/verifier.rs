@@ -7,7 +7,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 
 use super::issuer::{Issuer, IssuerSettings};
-use super::token::{TokenHead, unverified_issuer};
 use super::{Config, RequiredClaims};
 use crate::exchange::{Claims, claim};
 use crate::filters::CompileContext;
@@ -15,6 +14,7 @@ use crate::filters::authenticate::claims::{ClaimRules, Verified};
 use crate::filters::claim_value::ClaimValue;
 use crate::live::{KeySet, KeyStore, VerifiedTokens, consumer_digest};
 use crate::notation::OneOrMany;
+use crate::rules::identity::token::{TokenHead, unverified_issuer};
 
 /// The longest token; longer ones are rejected unread.
 const MAX_TOKEN: usize = 8 * 1024;
@@ -148,7 +148,7 @@ impl Verifier {
         if token.len() > MAX_TOKEN {
             return Err(Unverified::Invalid("the token is too long"));
         }
-        let head = TokenHead::parse(token)?;
+        let head = TokenHead::parse(token).map_err(Unverified::Invalid)?;
         let place = self.issuer_of(token)?;
         let (claims, set) = self.issuers[place].verify(token, &head).await?;
         Ok((claims, set, place))

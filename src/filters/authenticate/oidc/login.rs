@@ -31,12 +31,7 @@ impl Oidc {
     /// 401 for all others, since a script cannot log in.
     pub fn require_login(&self, visit: &Visit<'_>) -> Unauthenticated {
         if !is_navigation(visit.request) {
-            let rejection = Rejection::new(Reason::LoginRequired, "open a page in a browser to log in");
-            let challenge = format!("Cookie realm=\"portcullis\", cookie-name=\"{}\"", self.cookie);
-            return Unauthenticated::missing(match HeaderValue::try_from(challenge) {
-                Ok(challenge) => rejection.header(WWW_AUTHENTICATE, challenge),
-                Err(_) => rejection,
-            });
+            return Unauthenticated::missing(self.login_required());
         }
         let metadata = self.store.provider();
         let Some((metadata, endpoint)) = metadata.as_ref().and_then(|m| Some((m, m.authorization_endpoint.as_ref()?)))
@@ -46,6 +41,17 @@ impl Oidc {
         match self.begin_login(visit, &endpoint.to_string()) {
             Some(rejection) => Unauthenticated::missing(rejection),
             None => Unauthenticated::unavailable(format!("the login at {} cannot begin", metadata.issuer)),
+        }
+    }
+
+    /// Returns the rejection of a request that needs a session and cannot be redirected. A 401 has a challenge (RFC 9110,
+    /// section 11.6.1); browsers do not act on that of a scheme that they do not know.
+    pub fn login_required(&self) -> Box<Rejection> {
+        let rejection = Rejection::new(Reason::LoginRequired, "open a page in a browser to log in");
+        let challenge = format!("Cookie realm=\"portcullis\", cookie-name=\"{}\"", self.cookie);
+        match HeaderValue::try_from(challenge) {
+            Ok(challenge) => rejection.header(WWW_AUTHENTICATE, challenge),
+            Err(_) => rejection,
         }
     }
 

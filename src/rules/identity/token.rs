@@ -1,4 +1,4 @@
-//! What a token says of itself before it is verified: its head, and its issuer.
+//! What a JSON Web Token says of itself before it is verified: its head, and its issuer.
 
 use std::fmt;
 
@@ -9,7 +9,10 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::verifier::Unverified;
+/// Why a token is not acceptable, for the client.
+pub type TokenError = &'static str;
+
+const MALFORMED: TokenError = "the token is malformed";
 
 /// The head of a token (RFC 7515, section 4).
 #[derive(Debug)]
@@ -23,27 +26,30 @@ pub struct TokenHead {
 }
 
 impl TokenHead {
-    /// Parses the head of a token in the compact form, and checks that it is of a kind that can be verified.
-    pub fn parse(token: &[u8]) -> Result<Self, Unverified> {
+    /// Parses the head of a token in the compact form.
+    ///
+    /// # Errors
+    /// When it is malformed, or of a kind that cannot be verified.
+    pub fn parse(token: &[u8]) -> Result<Self, TokenError> {
         match token.iter().filter(|byte| **byte == b'.').count() {
             2 => {}
             // RFC 7516, section 9.
-            4 => return Err(Unverified::Invalid("the token is encrypted, and no key to decrypt it is known")),
-            _ => return Err(Unverified::Invalid("the token is malformed")),
+            4 => return Err("the token is encrypted, and no key to decrypt it is known"),
+            _ => return Err(MALFORMED),
         }
-        let head = members(token, 0).ok_or(Unverified::Invalid("the token is malformed"))?;
+        let head = members(token, 0).ok_or(MALFORMED)?;
         let text = |name: &str| match head.get(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.as_str())),
-            Some(_) => Err(Unverified::Invalid("the token is malformed")),
+            Some(_) => Err(MALFORMED),
         };
         // RFC 7515, section 4.1.11, and RFC 7797, section 6: none of them is known here.
         if head.contains_key("crit") || head.get("b64").is_some_and(|b64| *b64 != Value::Bool(true)) {
-            return Err(Unverified::Invalid("the token has a critical extension that is not known"));
+            return Err("the token has a critical extension that is not known");
         }
         // RFC 7519, section 5.2: the content is a token itself.
         if text("cty")?.is_some_and(|kind| media_type(kind) == "jwt") {
-            return Err(Unverified::Invalid("the token holds another token"));
+            return Err("the token holds another token");
         }
         Ok(Self {
             algorithm: text("alg")?.and_then(|name| name.parse().ok()),
