@@ -156,7 +156,7 @@ impl TargetTransport {
             };
         }
         // Pingora builds what rustls needs for each connection then, and resumes no session (pingora-core 0.9.1,
-        // `connectors/tls/rustls`).
+        // `connectors/tls/rustls`). That costs about 50 µs, most of it for the key; without a certificate it is 1 µs.
         peer.client_cert_key = self.tls.as_ref().and_then(|tls| tls.identity.as_ref()).map(PeerIdentity::key);
         let (least, most) = self.versions;
         peer.options.set_http_version(most, least);
