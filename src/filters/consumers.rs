@@ -121,10 +121,11 @@ impl Consumers {
         self.file.as_ref().map_or(0, |file| file.generation())
     }
 
-    /// Returns the limits of the sender: its own, or else those of its plan.
-    pub fn allowance(&self, identity: &Identity) -> Option<Arc<Allowance>> {
+    /// Returns the limits of the sender that have a certain one, as `has` says: its own, or else those of its plan.
+    pub fn allowance(&self, identity: &Identity, has: impl Fn(&Allowance) -> bool) -> Option<Arc<Allowance>> {
         let consumer = identity.consumer.as_ref()?;
-        consumer.allowance.clone().or_else(|| self.plans.get(&**consumer.plan.as_ref()?).cloned())
+        let of_plan = || self.plans.get(&**consumer.plan.as_ref()?).filter(|plan| has(plan));
+        consumer.allowance.as_ref().filter(|own| has(own)).or_else(of_plan).cloned()
     }
 
     /// Returns the file of consumers, if there is one.

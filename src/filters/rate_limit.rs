@@ -114,11 +114,8 @@ const MAX_DESCRIBED: usize = 1_024;
 impl PlanWindows {
     /// Returns the windows of a request's sender, if it has any.
     fn of(&self, exchange: &Exchange, label: &str) -> Option<Arc<DescribedWindows>> {
-        let allowance = self.consumers.allowance(exchange.identity.as_ref()?)?;
+        let allowance = self.consumers.allowance(exchange.identity.as_ref()?, |of| !of.rate_limit.is_empty())?;
         let rates = &allowance.rate_limit;
-        if rates.is_empty() {
-            return None;
-        }
         if let Some(known) = self.described.load().get(rates) {
             return Some(Arc::clone(known));
         }
