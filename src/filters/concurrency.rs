@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::limit_keys::{LimitBy, LimitKeys, by_address, by_text, headers_of};
 use super::{CompileContext, Consumers, HttpFilter, Stage, Verdict};
-use crate::exchange::{Allowance, Exchange, Reason, Rejection};
+use crate::exchange::{Exchange, Reason, Rejection};
 use crate::live::{Places, TakenPlace};
 use crate::notation::{Name, Place};
 
@@ -91,8 +91,7 @@ impl HttpFilter for Filter {
         exchange: &mut Exchange,
         memory: &mut Option<TakenPlace>,
     ) -> Verdict {
-        let has = |of: &Allowance| of.concurrency.is_some();
-        let of_plan = || self.plans.as_ref()?.allowance(exchange.identity.as_ref()?, has)?.concurrency;
+        let of_plan = || self.plans.as_ref()?.limit_of(exchange.identity.as_ref()?, |allowance| allowance.concurrency);
         let limit = of_plan().unwrap_or(self.limit);
         let (place, _) = self.places.take(&self.keys.key(request, exchange), limit);
         *memory = place;

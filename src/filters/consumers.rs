@@ -121,11 +121,11 @@ impl Consumers {
         self.file.as_ref().map_or(0, |file| file.generation())
     }
 
-    /// Returns the limits of the sender that have a certain one, as `has` says: its own, or else those of its plan.
-    pub fn allowance(&self, identity: &Identity, has: impl Fn(&Allowance) -> bool) -> Option<Arc<Allowance>> {
+    /// Returns one of the sender's limits, which `pick` takes from its own limits, or else from those of its plan.
+    pub fn limit_of<T>(&self, identity: &Identity, pick: impl Fn(&Allowance) -> Option<T>) -> Option<T> {
         let consumer = identity.consumer.as_ref()?;
-        let of_plan = || self.plans.get(&**consumer.plan.as_ref()?).filter(|plan| has(plan));
-        consumer.allowance.as_ref().filter(|own| has(own)).or_else(of_plan).cloned()
+        let own = consumer.allowance.as_deref().and_then(&pick);
+        own.or_else(|| pick(self.plans.get(&**consumer.plan.as_ref()?)?))
     }
 
     /// Returns the file of consumers, if there is one.
