@@ -44,8 +44,8 @@ impl Oidc {
         }
     }
 
-    /// Returns the rejection of a request that needs a session and cannot be redirected. A 401 has a challenge (RFC 9110,
-    /// section 11.6.1); browsers do not act on that of a scheme that they do not know.
+    /// Returns the rejection of a request that needs a session and cannot be redirected. A 401 has a challenge (RFC
+    /// 9110, section 11.6.1); browsers do not act on that of a scheme that they do not know.
     pub fn login_required(&self) -> Box<Rejection> {
         let rejection = Rejection::new(Reason::LoginRequired, "open a page in a browser to log in");
         let challenge = format!("Cookie realm=\"portcullis\", cookie-name=\"{}\"", self.cookie);
