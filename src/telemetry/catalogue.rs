@@ -96,7 +96,7 @@ catalogue! {
         "Targets that are known, each address of a host name by itself";
     UPSTREAM_TARGETS_ELIGIBLE: GAUGE "portcullis_upstream_targets_eligible" ["upstream"]
         "Targets that a request may be sent to now";
-    WOULD_REJECT: COUNTER "portcullis_would_reject_total" ["reason"]
+    WOULD_REJECT: COUNTER "portcullis_would_reject_total" ["filter", "reason"]
         "Requests that a filter with enforce: false would have rejected, by the reason";
 }
 

@@ -120,7 +120,7 @@ const ROWS: &[Row] = &[
         "script_url",
         CrossSiteScripting,
         One,
-        r"(?:^|[\s\x22'=(])(?:javascript|vbscript)\s*:\s*[^\s/]|data\s*:\s*text/html",
+        r"(?:^|[\s\x22'=(])(?:j\s*a\s*v\s*a\s*s\s*c\s*r\s*i\s*p\s*t|vbscript)\s*:\s*[^\s/]|data\s*:\s*text/html",
     ),
     ("script_handler", CrossSiteScripting, One, r"<\w[^>]{0,200}\son[a-z]{3,25}\s*="),
     (
@@ -248,6 +248,31 @@ const ROWS: &[Row] = &[
         r"[\r\n]\s*(?:set-cookie|location|content-(?:type|length|disposition)|transfer-encoding|host|x-[a-z-]{1,30}|http/\d)\s*[:.]",
     ),
     ("line_break", HeaderInjection, Three, r"\r\n"),
+];
+
+/// The names of members by which a document store takes a value for a condition.
+pub const STORE_OPERATORS: &[&str] = &[
+    "$eq",
+    "$ne",
+    "$gt",
+    "$gte",
+    "$lt",
+    "$lte",
+    "$in",
+    "$nin",
+    "$not",
+    "$nor",
+    "$or",
+    "$and",
+    "$exists",
+    "$regex",
+    "$where",
+    "$expr",
+    "$function",
+    "$accumulator",
+    "$mod",
+    "$elemMatch",
+    "$lookup",
 ];
 
 /// The names of programs that look for weaknesses.
