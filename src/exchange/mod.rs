@@ -21,7 +21,7 @@ use http::HeaderValue;
 use smallvec::SmallVec;
 
 pub use client::{Client, ConnectionFacts, PeerCertificate, ProxyFacts, TlsFacts, address_text};
-pub use edits::{Edit, Edits};
+pub use edits::{CookieName, Edit, Edits};
 pub use error_pages::{ErrorPage, ErrorPages, RenderedPage, StatusRange, error_page};
 pub use grpc::{GrpcWeb, is_grpc};
 pub use identity::{Allowance, Claims, ConsumerFacts, Identity};

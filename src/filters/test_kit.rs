@@ -8,7 +8,8 @@ use futures::FutureExt;
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::{
-    Chain, CompileContext, Consumers, FilterConfig, Identities, Memories, ResponseView, RouteFacts, SharedValues,
+    CertificateSources, Chain, CompileContext, Consumers, FilterConfig, Identities, Memories, ResponseView, RouteFacts,
+    SharedValues,
 };
 use crate::exchange::{Allowance, Exchange, Rejection, RequestView};
 use crate::live::{ConsumerConfig, ConsumerTable, Live, consumer_digest};
@@ -55,10 +56,11 @@ pub(super) fn compile_with(yaml: &str, enforce: bool) -> Result<Kit, String> {
             .map_err(|error| error.to_string())?;
     let (mut shared, mut mistakes) = (SharedValues::default(), Mistakes::default());
     let (live, consumers) = (Live::default(), Arc::new(consumers(&mut mistakes)));
+    let certificates = CertificateSources { connections: true, trusted_proxies: true };
     let mut filters = Vec::new();
     for (index, config) in configs.iter().enumerate() {
         let mut context = CompileContext {
-            route: RouteFacts::new("r", &[], &[], "filter", true),
+            route: RouteFacts::new("r", &[], &[], certificates, "filter", true),
             place: Place::default().key("filters").index(index).key(config.key()),
             base: Path::new("."),
             state: None,

@@ -272,7 +272,7 @@ fn is_navigation(request: &RequestHeader) -> bool {
         let mut values = request.headers.get_all(ACCEPT).iter();
         values.any(|value| memchr::memmem::find(&value.as_bytes().to_ascii_lowercase(), b"text/html").is_some())
     };
-    matches!(request.method, Method::GET | Method::HEAD)
+    request.method == Method::GET
         && header(&SEC_FETCH_MODE).is_none_or(|mode| mode == b"navigate")
         && header(&X_REQUESTED_WITH).is_none()
         && header(&SEC_PURPOSE).is_none()
