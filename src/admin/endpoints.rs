@@ -56,8 +56,8 @@ pub const ENDPOINTS: &[Endpoint] = &[
         "GET, HEAD, PUT, PATCH, DELETE",
         "/consumers/{name}",
         "A consumer of the configuration or of consumers_file, without secrets; PUT creates or replaces it in that \
-         file, `{\"groups\": […], \"plan\": …, \"credentials\": […]}`, and keeps its credentials where there are none; PATCH \
-         changes what it has, and removes what is null.",
+         file, `{\"groups\": […], \"plan\": …, \"credentials\": […]}`, and keeps its credentials where there are \
+         none; PATCH changes what it has, and removes what is null.",
     ),
     endpoint(
         "POST",
