@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
-use ahash::AHashSet;
+use ahash::{AHashMap, AHashSet};
 
 use super::{FilterEntry, ListedFilter, Loaded, RouteConfig};
 use crate::filters::{FilterConfig, Stage};
@@ -81,14 +81,14 @@ impl Selected<'_> {
 
 /// Counts the filters of each key in one list.
 #[derive(Default)]
-struct KeyNumbers(Vec<&'static str>);
+struct KeyNumbers(AHashMap<&'static str, usize>);
 
 impl KeyNumbers {
     /// Returns the number of the next filter among those of its key.
     fn next(&mut self, config: &FilterConfig) -> usize {
-        let number = self.0.iter().filter(|key| **key == config.key()).count();
-        self.0.push(config.key());
-        number
+        let next = self.0.entry(config.key()).or_default();
+        *next += 1;
+        *next - 1
     }
 }
 
