@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{AdminResponse, BODY_TIMEOUT, ManagedProcess, document, not_allowed};
+use crate::filters::Consumers;
 use crate::live::{ChangeError, ConsumerFile, consumer_digest, key_id};
 use crate::notation::{Duration, Name, Timestamp};
 
@@ -45,7 +46,7 @@ pub(super) async fn respond(request: Request<Incoming>, process: &dyn ManagedPro
     let parts: Vec<&str> = path.split('/').skip(2).collect();
     let methods = match parts.as_slice() {
         [] => "GET, HEAD",
-        [_] => "GET, HEAD, PUT, DELETE",
+        [_] => "GET, HEAD, PUT, PATCH, DELETE",
         [_, "keys"] => "POST",
         [_, "keys", _] => "DELETE",
         [_, "keys", _, "rotate"] => "POST",
@@ -74,7 +75,13 @@ pub(super) async fn respond(request: Request<Incoming>, process: &dyn ManagedPro
         Err(why) => return reject(StatusCode::UNPROCESSABLE_ENTITY, why),
     };
     let result = match (parts.as_slice(), &method) {
-        ([_], &Method::PUT) => put(file, name.clone(), &body).await,
+        ([_], &Method::PUT | &Method::PATCH) => {
+            let wanted = parse_consumer(&body, consumers);
+            match wanted {
+                Ok(wanted) => put(file, name.clone(), wanted, method == Method::PATCH).await,
+                Err(error) => Err(error),
+            }
+        }
         ([_], _) => delete(file, name.clone()).await,
         ([_, "keys"], _) => new_key(file, name.clone(), None, &body).await,
         ([_, "keys", id], &Method::DELETE) => revoke(file, name.clone(), (*id).to_owned()).await,
@@ -83,7 +90,8 @@ pub(super) async fn respond(request: Request<Incoming>, process: &dyn ManagedPro
     };
     match result {
         Ok((status, body)) => {
-            log::info!("audit: {method} {path} by an operator: {status}");
+            let id = body.get("id").and_then(Value::as_str).map(|id| format!(", key {id}")).unwrap_or_default();
+            log::info!("audit: {method} {path} by an operator: {status}{id}");
             document(status, &body)
         }
         Err(error) => {
@@ -117,7 +125,7 @@ async fn change<T: Send + 'static>(
 }
 
 /// Returns a consumer without its secrets, or the names of all after `?after=NAME`.
-async fn read(consumers: &Arc<crate::filters::Consumers>, name: Option<&str>, query: &str) -> AdminResponse {
+async fn read(consumers: &Arc<Consumers>, name: Option<&str>, query: &str) -> AdminResponse {
     let file = consumers.file().cloned();
     if let Some(name) = name {
         let Some(facts) = consumers.by_name(name) else {
@@ -127,9 +135,13 @@ async fn read(consumers: &Arc<crate::filters::Consumers>, name: Option<&str>, qu
         let key = name.to_owned();
         let document_of = move || file.and_then(|file| file.document().ok()?.remove(&key));
         let written = tokio::task::spawn_blocking(document_of).await.ok().flatten().filter(|_| of_file);
+        let own = facts.allowance.as_deref();
         let body = json!({
             "name": name, "groups": facts.groups, "plan": facts.plan.as_deref(),
             "source": if of_file { "file" } else { "configuration" },
+            "rate_limit": own.map(|own| own.rate_limit.iter().map(ToString::to_string).collect::<Vec<_>>()),
+            "quota": own.and_then(|own| own.quota).map(|quota| quota.to_string()),
+            "concurrency": own.and_then(|own| own.concurrency),
             "credentials": written.map(|written| summary(&written)),
         });
         return document(StatusCode::OK, &body);
@@ -161,16 +173,32 @@ fn id_of(key: &Value) -> Option<String> {
     digest.and_then(|digest| digest.get(..12).map(str::to_owned)).or_else(of_value)
 }
 
-/// Creates or replaces a consumer. Without `credentials` it keeps those that it has.
-async fn put(file: Arc<ConsumerFile>, name: String, body: &[u8]) -> Changed {
+/// Parses a consumer, whose plan has to be known.
+fn parse_consumer(body: &[u8], consumers: &Consumers) -> Result<Map<String, Value>, ChangeError> {
     let wanted: Value = serde_json::from_slice(body)
         .map_err(|error| ChangeError::Invalid(format!("expected a consumer in JSON: line {}", error.line())))?;
-    let Value::Object(mut wanted) = wanted else {
+    let Value::Object(wanted) = wanted else {
         return Err(ChangeError::Invalid("expected {groups, plan, credentials, …}".to_owned()));
     };
+    match wanted.get("plan").and_then(Value::as_str).filter(|plan| consumers.plan(plan).is_none()) {
+        Some(plan) => Err(ChangeError::Invalid(format!("there is no plan {plan:?} in the configuration"))),
+        None => Ok(wanted),
+    }
+}
+
+/// Creates or replaces a consumer; without `credentials` it keeps those that it has. With `merge` an existing one keeps
+/// whatever `wanted` does not have, and loses what is null there (RFC 7396).
+async fn put(file: Arc<ConsumerFile>, name: String, mut wanted: Map<String, Value>, merge: bool) -> Changed {
     change(file, move |all| {
-        let before = all.get(&name);
+        let before = all.get(&name).and_then(Value::as_object);
         let status = if before.is_some() { StatusCode::OK } else { StatusCode::CREATED };
+        if merge {
+            let Some(before) = before else {
+                return Err(ChangeError::NotFound(format!("there is no consumer \"{name}\"")));
+            };
+            before.iter().for_each(|(key, value)| _ = wanted.entry(key.clone()).or_insert(value.clone()));
+            wanted.retain(|_, value| !value.is_null());
+        }
         let kept = before.and_then(|before| before.get("credentials")).cloned().unwrap_or_else(|| json!([]));
         wanted.entry("credentials").or_insert(kept);
         all.insert(name.clone(), Value::Object(wanted));
@@ -225,12 +253,21 @@ async fn new_key(file: Arc<ConsumerFile>, name: String, replaces: Option<String>
     change(file, move |all| {
         let list = credentials(all, &name)?;
         let mut scopes = wanted.scopes.map(Value::from);
+        let mut expires = wanted.expires.map(|time| UNIX_EPOCH + std::time::Duration::from_secs(time.0));
         if let Some(old) = replaces {
             let place = position(list, &old)?;
             let kept = &mut list[place]["api_key"];
             scopes = scopes.or_else(|| kept.get("scopes").cloned());
+            let ends = kept.get("expires").and_then(Value::as_str).and_then(|text| text.parse::<Timestamp>().ok());
+            let ends = ends.map(|time| UNIX_EPOCH + std::time::Duration::from_secs(time.0));
+            // What has an end keeps one: the old key is not accepted for longer than it would have been.
+            let now = SystemTime::now();
+            expires = expires.or(ends.filter(|ends| *ends > now));
             match wanted.grace {
-                Some(grace) => kept["expires"] = timestamp(SystemTime::now() + grace.0).into(),
+                Some(grace) => {
+                    let grace = now + grace.0;
+                    kept["expires"] = timestamp(ends.map_or(grace, |ends| ends.min(grace))).into();
+                }
                 None => _ = list.remove(place),
             }
         }
@@ -239,8 +276,8 @@ async fn new_key(file: Arc<ConsumerFile>, name: String, replaces: Option<String>
         if let Some(scopes) = scopes {
             written["scopes"] = scopes;
         }
-        if let Some(expires) = wanted.expires {
-            written["expires"] = timestamp(UNIX_EPOCH + std::time::Duration::from_secs(expires.0)).into();
+        if let Some(expires) = expires {
+            written["expires"] = timestamp(expires).into();
         }
         list.push(json!({"api_key": written}));
         Ok((StatusCode::CREATED, json!({"name": name, "id": id, "key": key})))

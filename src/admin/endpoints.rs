@@ -53,10 +53,11 @@ pub const ENDPOINTS: &[Endpoint] = &[
     endpoint("GET, HEAD", "/reasons", "The reasons with which a request ends: code, status, title, gRPC status."),
     endpoint("GET, HEAD", "/consumers", "The names of the consumers, 1000 at a time: `?after=NAME` for the next."),
     endpoint(
-        "GET, HEAD, PUT, DELETE",
+        "GET, HEAD, PUT, PATCH, DELETE",
         "/consumers/{name}",
         "A consumer of the configuration or of consumers_file, without secrets; PUT creates or replaces it in that \
-         file, `{\"groups\": […], \"plan\": …, \"credentials\": […]}`, and keeps its credentials where there are none.",
+         file, `{\"groups\": […], \"plan\": …, \"credentials\": […]}`, and keeps its credentials where there are \
+         none; PATCH changes what it has, and removes what is null.",
     ),
     endpoint(
         "POST",

@@ -39,7 +39,7 @@ pub fn compile(
     let file = config.consumers_file.as_ref().map(|path| live.consumers(&loaded.base.join(path)));
     if let Some(file) = &file {
         match file.load() {
-            Ok(()) => check_file(loaded, &file.table(), &place, warnings),
+            Ok(()) => check_file(loaded, &file.table(), &place, mistakes, warnings),
             Err(why) => mistakes.add(&place, format!("cannot be used: {why}")),
         }
         shared.keep(Arc::clone(file) as _);
@@ -47,13 +47,18 @@ pub fn compile(
     Consumers::new(table, file, plans)
 }
 
-/// Warns of what the file has and the configuration does not fit.
-fn check_file(loaded: &Loaded, of_file: &ConsumerTable, place: &Place, warnings: &mut Mistakes) {
+/// Notes what the file has and does not fit the configuration.
+fn check_file(
+    loaded: &Loaded,
+    of_file: &ConsumerTable,
+    place: &Place,
+    mistakes: &mut Mistakes,
+    warnings: &mut Mistakes,
+) {
     for plan in of_file.plans().filter(|plan| !loaded.config.plans.contains_key(&***plan)) {
         warnings.add(place, format!("consumers of the file have the plan {plan}, which is not one of plans"));
     }
     for name in loaded.config.consumers.keys().filter(|name| of_file.by_name(name).is_some()) {
-        let text = format!("the consumer {name} is in the configuration too: they count as one");
-        warnings.add(place, text);
+        mistakes.add(place, format!("the consumer {name} of the file is in the configuration too"));
     }
 }

@@ -8,7 +8,9 @@ use ahash::AHashSet;
 
 use super::work::{RouteCompiler, UseOfConsumer};
 use crate::config::{self, FilterLevel, Inherited, Selected};
-use crate::filters::{Chain, CompileContext, ConsumerUse, Filter, FilterConfig, Identities, Needs, RouteFacts, Stage};
+use crate::filters::{
+    CertificateSources, Chain, CompileContext, ConsumerUse, Filter, FilterConfig, Identities, Needs, RouteFacts, Stage,
+};
 use crate::notation::{Place, nearest};
 use crate::rules::routing::RouteEntry;
 use crate::snapshot::Chains;
@@ -32,7 +34,7 @@ impl<'w> RouteCompiler<'w> {
         let all: Vec<Option<usize>> = elsewhere.then_some(None).into_iter().chain(differing).collect();
         for listener in all {
             let selected = inherited.select(route, &own, listener, &mut left_out);
-            let chain = self.chain(&mut compiled, route, entries, &selected);
+            let chain = self.chain(&mut compiled, route, (entries, bound), &selected);
             match listener {
                 Some(listener) => chains.of_listeners.push((listener, chain)),
                 None => chains.usual = chain,
@@ -50,7 +52,7 @@ impl<'w> RouteCompiler<'w> {
         let chain = |listener| {
             let mut selected = inherited.select(&route, &[], Some(listener), &mut AHashSet::new());
             selected.retain(|one| matches!(one.config, FilterConfig::Headers(_)));
-            self.chain(&mut HashMap::new(), &route, &[], &selected)
+            self.chain(&mut HashMap::new(), &route, (&[], &[]), &selected)
         };
         listeners.map(chain).collect()
     }
@@ -92,7 +94,7 @@ impl<'w> RouteCompiler<'w> {
         &mut self,
         compiled: &mut HashMap<*const FilterConfig, Option<Arc<Filter>>>,
         route: &config::RouteConfig,
-        entries: &[RouteEntry],
+        (entries, bound): (&[RouteEntry], &[usize]),
         selected: &[Selected<'w>],
     ) -> Chain {
         let mut filters = Vec::with_capacity(selected.len());
@@ -102,7 +104,7 @@ impl<'w> RouteCompiler<'w> {
             let filter = match self.filters.get(&key).or_else(|| compiled.get(&key)) {
                 Some(known) => known.clone(),
                 None => {
-                    let (filter, is_of_route) = self.filter(route, entries, one);
+                    let (filter, is_of_route) = self.filter(route, (entries, bound), one);
                     let known = if is_of_route { &mut *compiled } else { &mut self.filters };
                     known.entry(key).or_insert(filter).clone()
                 }
@@ -133,14 +135,22 @@ impl<'w> RouteCompiler<'w> {
     fn filter(
         &mut self,
         route: &config::RouteConfig,
-        entries: &[RouteEntry],
+        (entries, bound): (&[RouteEntry], &[usize]),
         one: &Selected<'_>,
     ) -> (Option<Arc<Filter>>, bool) {
         let loaded = self.loaded;
         let identity = |place: &Place| loaded.identity(place);
         let written = one.written(&route.name.0);
+        let certificates = self.certificate_sources(bound, one);
         let mut context = CompileContext {
-            route: RouteFacts::new(&route.name.0, &route.matches.methods, entries, &written, one.is_own()),
+            route: RouteFacts::new(
+                &route.name.0,
+                &route.matches.methods,
+                entries,
+                certificates,
+                &written,
+                one.is_own(),
+            ),
             place: (*one.place).clone(),
             base: &self.loaded.base,
             state: self.loaded.config.process.state.as_ref().map(|path| self.loaded.base.join(path)),
@@ -153,6 +163,25 @@ impl<'w> RouteCompiler<'w> {
         };
         let filter = one.config.compile(&mut context).map(Arc::new);
         (filter, one.is_own() || context.route.is_used())
+    }
+
+    /// Returns the ways by which certificates of clients may come to a filter: by the listeners of its route, by the
+    /// one that has it, or by all.
+    fn certificate_sources(&self, bound: &[usize], one: &Selected<'_>) -> CertificateSources {
+        let may_run_on = |(index, listener): (usize, &config::ListenerConfig)| match one.level {
+            FilterLevel::Route if one.is_own() => bound.contains(&index),
+            FilterLevel::Listener(name) if one.set.is_none() => listener.name.0 == name,
+            _ => true,
+        };
+        // Errors in listeners have their own message.
+        let is_unknown = self.loaded.is_partial("listeners") || (one.is_own() && bound.is_empty());
+        let listeners = self.loaded.config.listeners.iter().enumerate().filter(|entry| may_run_on(*entry));
+        let mut sources = CertificateSources { connections: is_unknown, trusted_proxies: is_unknown };
+        for (_, listener) in listeners {
+            sources.connections |= listener.tls.as_ref().is_some_and(config::Tls::requests_certificates);
+            sources.trusted_proxies |= !listener.trusted_proxies.is_empty();
+        }
+        sources
     }
 
     /// Notes an error of a filter, which another chain may have as well.

@@ -116,6 +116,14 @@ pub struct Tls {
     pub hosts: Vec<TlsHost>,
 }
 
+impl Tls {
+    /// Returns whether clients of any host are requested to have a certificate.
+    pub fn requests_certificates(&self) -> bool {
+        let mut settings = self.client.iter().chain(self.hosts.iter().filter_map(|host| host.client.as_ref()));
+        settings.any(|client| client.mode != ClientMode::None)
+    }
+}
+
 /// TLS settings of some hosts; what is not set is as for the listener.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

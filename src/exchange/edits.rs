@@ -27,10 +27,28 @@ pub enum Edit {
     RemoveScheme(HeaderName, &'static str),
     /// Removes every cookie of that name.
     RemoveCookie(Box<str>),
-    /// Removes every cookie whose name begins so.
-    RemoveCookies(Box<str>),
+    /// Removes every cookie with one of those names.
+    RemoveCookies(Arc<[CookieName]>),
     /// Removes every query parameter of that name.
     RemoveParameter(Box<str>),
+}
+
+/// The names of some cookies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CookieName {
+    /// This name.
+    Is(Box<str>),
+    /// Every name that begins so.
+    BeginsWith(Box<str>),
+}
+
+impl CookieName {
+    fn matches(&self, name: &[u8]) -> bool {
+        match self {
+            Self::Is(known) => name == known.as_bytes(),
+            Self::BeginsWith(start) => name.starts_with(start.as_bytes()),
+        }
+    }
 }
 
 /// The edits of one request, in the order of its filters. Most lists are made when the configuration is compiled, and
@@ -62,7 +80,9 @@ impl Edits {
                 Edit::Remove(name) => _ = headers.remove(name),
                 Edit::RemoveScheme(name, scheme) => remove_scheme(headers, name, scheme),
                 Edit::RemoveCookie(name) => remove_cookies(headers, |key| key == name.as_bytes()),
-                Edit::RemoveCookies(prefix) => remove_cookies(headers, |key| key.starts_with(prefix.as_bytes())),
+                Edit::RemoveCookies(names) => {
+                    remove_cookies(headers, |key| names.iter().any(|name| name.matches(key)));
+                }
                 Edit::RemoveParameter(_) => {}
             }
         }

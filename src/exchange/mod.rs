@@ -21,13 +21,13 @@ use http::HeaderValue;
 use smallvec::SmallVec;
 
 pub use client::{Client, ConnectionFacts, PeerCertificate, ProxyFacts, TlsFacts, address_text};
-pub use edits::{Edit, Edits};
+pub use edits::{CookieName, Edit, Edits};
 pub use error_pages::{ErrorPage, ErrorPages, RenderedPage, StatusRange, error_page};
 pub use grpc::{GrpcWeb, is_grpc};
 pub use identity::{Allowance, Claims, ConsumerFacts, Identity};
 pub use pacing::Pacing;
 pub use reason::Reason;
-pub use rejection::{Rejection, RelayedResponse};
+pub use rejection::{Rejection, RelayedResponse, WouldReject};
 pub use rendering::render;
 pub use request_id::new_request_id;
 pub use template::{RequestValue, RequestView, Template, TextForm, TextScope, claim, claim_text, form_of_type};
@@ -85,8 +85,8 @@ pub struct Exchange {
     pub reason: Reason,
     /// A detail for the log beyond the reason; never shown to the client.
     pub detail: Option<String>,
-    /// The reason of the first filter that would have rejected it, were it enforced.
-    pub would_reject: Option<Reason>,
+    /// What the first filter has found that would have rejected it, were it enforced.
+    pub would_reject: Option<Box<WouldReject>>,
 }
 
 impl Exchange {

@@ -66,3 +66,14 @@ impl Rejection {
         self
     }
 }
+
+/// A rejection by a filter that is not enforced.
+#[derive(Clone, Debug)]
+pub struct WouldReject {
+    /// The reason.
+    pub reason: Reason,
+    /// The key of the filter.
+    pub filter: &'static str,
+    /// The detail for the log.
+    pub detail: String,
+}

@@ -9,7 +9,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
 use super::{Filter, Memory, Needs, ResponseView, Stage, Unauthenticated, Verdict};
-use crate::exchange::{Exchange, Reason, Rejection};
+use crate::exchange::{Edit, Exchange, Reason, Rejection, WouldReject};
 use crate::rules::payload::{BodyChain, Decoder};
 use crate::telemetry::metrics::METRICS;
 
@@ -30,6 +30,11 @@ pub struct Chain {
     enforced: Vec<bool>,
     /// How many bytes of a request body filters need whole.
     request_body: Option<u64>,
+    /// The same of filters that are not enforced: a longer body is not inspected.
+    trial_body: Option<u64>,
+    /// For authenticators that are not enforced, the edits of a request that they do not accept: its credentials may be
+    /// for the target, but what only an authenticator may set is removed.
+    trial_edits: Vec<(usize, Arc<[Edit]>)>,
     /// Whether a filter may wait for a long time.
     may_wait: bool,
 }
@@ -63,15 +68,31 @@ impl<'m> Slot<'m> {
     }
 }
 
+/// Returns how many bytes of a request body the filter needs whole, if it does.
+fn body_needed(filter: &Filter) -> Option<u64> {
+    if let Needs::RequestBody(most) = filter.needs() { Some(most) } else { None }
+}
+
 impl Chain {
     /// Orders filters by their stages; within a stage they keep their order. Beside each stands whether requests that
     /// it rejects are rejected, and not only counted.
     pub fn new(mut filters: Vec<(Arc<Filter>, bool)>) -> Self {
         filters.sort_by_key(|(filter, _)| filter.stage());
         let (filters, enforced): (Vec<Arc<Filter>>, Vec<bool>) = filters.into_iter().unzip();
-        let most = |filter: &Arc<Filter>| if let Needs::RequestBody(most) = filter.needs() { Some(most) } else { None };
         let may_wait = filters.iter().any(|filter| filter.may_wait());
-        Self { request_body: filters.iter().filter_map(most).min(), may_wait, filters, enforced }
+        let most = |wanted: bool| {
+            let of_kind = filters.iter().zip(&enforced).filter(|(_, enforced)| **enforced == wanted);
+            of_kind.filter_map(|(filter, _)| body_needed(filter)).min()
+        };
+        let (request_body, trial_body) = (most(true), most(false));
+        let on_trial = filters.iter().enumerate().filter(|(place, _)| !enforced[*place]);
+        let trial_edits =
+            on_trial.filter(|(_, filter)| filter.stage() == Stage::Authenticate).map(|(place, filter)| {
+                let credentials = filter.credentials();
+                let edits = filter.edits().into_iter().flat_map(|edits| edits.iter());
+                (place, edits.filter(|edit| !credentials.contains(edit)).cloned().collect())
+            });
+        Self { request_body, trial_body, trial_edits: trial_edits.collect(), may_wait, filters, enforced }
     }
 
     /// Returns whether requests that the filter at that place rejects are rejected, and not only counted.
@@ -83,8 +104,12 @@ impl Chain {
     fn enforce(&self, place: usize, verdict: Verdict, exchange: &mut Exchange) -> Verdict {
         match verdict {
             Err(rejection) if !self.is_enforced(place) => {
-                METRICS.would_reject(rejection.reason);
-                exchange.would_reject.get_or_insert(rejection.reason);
+                let filter = self.filters[place].key();
+                METRICS.would_reject(filter, rejection.reason);
+                let Rejection { reason, detail, log, .. } = *rejection;
+                let detail = log.unwrap_or_else(|| detail.into_owned());
+                // The first is logged; all are counted.
+                exchange.would_reject.get_or_insert_with(|| Box::new(WouldReject { reason, filter, detail }));
                 Ok(())
             }
             verdict => verdict,
@@ -106,9 +131,12 @@ impl Chain {
         self.may_wait
     }
 
-    /// Returns how many bytes of a request body the chain needs whole, if it does.
-    pub fn request_body(&self) -> Option<u64> {
-        self.request_body
+    /// Returns how many bytes of the body of a request the chain needs whole, if it does. `is_empty` says that the
+    /// request has none. A body that only filters on trial need is not needed if it is longer, or may be.
+    pub fn request_body(&self, request: &RequestHeader, is_empty: bool) -> Option<u64> {
+        let length = || request.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok();
+        let fits = |most: &u64| is_empty || length().is_some_and(|length| length <= *most);
+        self.request_body.or_else(|| self.trial_body.filter(fits))
     }
 
     /// Decides on a request, in the order of the stages. The identity of the client and the edits for the target are
@@ -123,6 +151,10 @@ impl Chain {
         memories: &mut Memories,
     ) -> Verdict {
         for (index, filter) in self.filters.iter().enumerate() {
+            if !self.is_enforced(index) {
+                self.try_out(index, request, exchange, memories).await;
+                continue;
+            }
             if let Some(edits) = filter.edits() {
                 exchange.edits.push(edits);
             }
@@ -132,11 +164,37 @@ impl Chain {
             } else {
                 filter.on_request(request, exchange, Slot { memories, index }).await
             };
-            if let Err(rejection) = verdict {
-                self.enforce(index, Err(self.challenge(rejection)), exchange)?;
-            }
+            verdict.map_err(|rejection| self.challenge(rejection))?;
         }
         Ok(())
+    }
+
+    /// Runs a filter that is not enforced. An authenticator gives the request an identity only where the head alone
+    /// proves it: what the body has to prove is not known before other filters use it.
+    async fn try_out(&self, index: usize, request: &RequestHeader, exchange: &mut Exchange, memories: &mut Memories) {
+        let filter = &self.filters[index];
+        let verdict = if filter.stage() == Stage::Authenticate {
+            match filter.authenticate(request, exchange).await {
+                Ok(found) if body_needed(filter).is_none() => {
+                    filter.edits().into_iter().for_each(|edits| exchange.edits.push(edits));
+                    found.note(exchange);
+                    return;
+                }
+                outcome => {
+                    let edits = self.trial_edits.iter().find(|(place, _)| *place == index);
+                    edits.into_iter().for_each(|(_, edits)| exchange.edits.push(edits));
+                    outcome.map(drop).map_err(Unauthenticated::into_rejection)
+                }
+            }
+        } else {
+            filter.edits().into_iter().for_each(|edits| exchange.edits.push(edits));
+            // Clients are not told of a limit that does not hold.
+            let limit = exchange.limit.clone();
+            let verdict = filter.on_request(request, exchange, Slot { memories, index }).await;
+            exchange.limit = limit;
+            verdict
+        };
+        let _ = self.enforce(index, verdict, exchange);
     }
 
     /// Adds to a rejection for want of an identity how one can be proven: a 401 has a challenge (RFC 9110, section

@@ -91,7 +91,7 @@ impl HttpFilter for Filter {
         exchange: &mut Exchange,
         memory: &mut Option<TakenPlace>,
     ) -> Verdict {
-        let of_plan = || self.plans.as_ref()?.allowance(exchange.identity.as_ref()?)?.concurrency;
+        let of_plan = || self.plans.as_ref()?.limit_of(exchange.identity.as_ref()?, |allowance| allowance.concurrency);
         let limit = of_plan().unwrap_or(self.limit);
         let (place, _) = self.places.take(&self.keys.key(request, exchange), limit);
         *memory = place;

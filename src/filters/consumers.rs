@@ -121,10 +121,11 @@ impl Consumers {
         self.file.as_ref().map_or(0, |file| file.generation())
     }
 
-    /// Returns the limits of the sender: its own, or else those of its plan.
-    pub fn allowance(&self, identity: &Identity) -> Option<Arc<Allowance>> {
+    /// Returns one of the sender's limits, which `pick` takes from its own limits, or else from those of its plan.
+    pub fn limit_of<T>(&self, identity: &Identity, pick: impl Fn(&Allowance) -> Option<T>) -> Option<T> {
         let consumer = identity.consumer.as_ref()?;
-        consumer.allowance.clone().or_else(|| self.plans.get(&**consumer.plan.as_ref()?).cloned())
+        let own = consumer.allowance.as_deref().and_then(&pick);
+        own.or_else(|| pick(self.plans.get(&**consumer.plan.as_ref()?)?))
     }
 
     /// Returns the file of consumers, if there is one.

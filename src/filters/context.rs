@@ -44,9 +44,20 @@ pub struct RouteFacts<'c> {
     name: &'c str,
     methods: &'c [MethodName],
     entries: &'c [RouteEntry],
+    certificates: CertificateSources,
     written: &'c str,
     is_own: bool,
     used: Cell<bool>,
+}
+
+/// The ways by which certificates of clients may come with requests. Of a filter that is written for several routes
+/// they are those of all listeners that it may run on.
+#[derive(Clone, Copy, Debug)]
+pub struct CertificateSources {
+    /// Whether a listener requests certificates.
+    pub connections: bool,
+    /// Whether a listener has trusted proxies, which can name the certificates of their clients.
+    pub trusted_proxies: bool,
 }
 
 impl<'c> RouteFacts<'c> {
@@ -56,10 +67,17 @@ impl<'c> RouteFacts<'c> {
         name: &'c str,
         methods: &'c [MethodName],
         entries: &'c [RouteEntry],
+        certificates: CertificateSources,
         written: &'c str,
         is_own: bool,
     ) -> Self {
-        Self { name, methods, entries, written, is_own, used: Cell::new(false) }
+        Self { name, methods, entries, certificates, written, is_own, used: Cell::new(false) }
+    }
+
+    /// Returns the ways by which certificates of clients may come. They do not differ between the routes that share a
+    /// filter.
+    pub fn certificate_sources(&self) -> CertificateSources {
+        self.certificates
     }
 
     /// Returns the methods that the route is for; an empty list means all.

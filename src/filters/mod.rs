@@ -41,7 +41,7 @@ pub use authenticate::{Authenticated, Unauthenticated};
 pub use chain::{Chain, Memories};
 pub use compress::CodingName;
 pub use consumers::Consumers;
-pub use context::{CompileContext, Identities, RouteFacts, SharedValues};
+pub use context::{CertificateSources, CompileContext, Identities, RouteFacts, SharedValues};
 pub use cors::announced_method;
 pub(crate) use headers::parse_editable_name;
 pub use hooks::{BodyStep, HttpFilter, Needs, ResponseView, Stage, Verdict};

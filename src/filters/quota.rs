@@ -175,7 +175,7 @@ impl HttpFilter for Filter {
 impl Filter {
     /// Returns the quota of a request's sender.
     fn quota_of(&self, exchange: &Exchange) -> Quota {
-        let of_plan = || self.plans.as_ref()?.allowance(exchange.identity.as_ref()?)?.quota;
+        let of_plan = || self.plans.as_ref()?.limit_of(exchange.identity.as_ref()?, |allowance| allowance.quota);
         of_plan().unwrap_or(self.quota)
     }
 

@@ -122,8 +122,10 @@ const MAX_DESCRIBED: usize = 1_024;
 impl PlanWindows {
     /// Returns the windows of a request's sender, if it has any.
     fn of(&self, exchange: &Exchange, label: &str) -> Option<Arc<DescribedWindows>> {
-        let allowance = self.consumers.allowance(exchange.identity.as_ref()?)?;
-        let rates = &allowance.rate_limit;
+        self.consumers.limit_of(exchange.identity.as_ref()?, |allowance| self.described(&allowance.rate_limit, label))
+    }
+
+    fn described(&self, rates: &[Rate], label: &str) -> Option<Arc<DescribedWindows>> {
         if rates.is_empty() {
             return None;
         }
@@ -133,7 +135,7 @@ impl PlanWindows {
         let fresh = Arc::new(DescribedWindows::new(label, rates, self.kind, None)?);
         self.described.rcu(|known| {
             let mut known = if known.len() < MAX_DESCRIBED { AHashMap::clone(known) } else { AHashMap::new() };
-            known.insert(rates.clone(), Arc::clone(&fresh));
+            known.insert(rates.to_vec(), Arc::clone(&fresh));
             known
         });
         Some(fresh)

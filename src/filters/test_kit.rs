@@ -8,7 +8,8 @@ use futures::FutureExt;
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::{
-    Chain, CompileContext, Consumers, FilterConfig, Identities, Memories, ResponseView, RouteFacts, SharedValues,
+    CertificateSources, Chain, CompileContext, Consumers, FilterConfig, Identities, Memories, ResponseView, RouteFacts,
+    SharedValues,
 };
 use crate::exchange::{Allowance, Exchange, Rejection, RequestView};
 use crate::live::{ConsumerConfig, ConsumerTable, Live, consumer_digest};
@@ -42,15 +43,24 @@ impl Changed {
 /// # Errors
 /// Returns the errors as text.
 pub(super) fn compile(yaml: &str) -> Result<Kit, String> {
+    compile_with(yaml, true)
+}
+
+/// Compiles a list of filters in YAML, which are enforced or on trial.
+///
+/// # Errors
+/// Returns the errors as text.
+pub(super) fn compile_with(yaml: &str, enforce: bool) -> Result<Kit, String> {
     let configs: Vec<FilterConfig> =
         serde_yaml::with::singleton_map_recursive::deserialize(serde_yaml::Deserializer::from_str(yaml))
             .map_err(|error| error.to_string())?;
     let (mut shared, mut mistakes) = (SharedValues::default(), Mistakes::default());
     let (live, consumers) = (Live::default(), Arc::new(consumers(&mut mistakes)));
+    let certificates = CertificateSources { connections: true, trusted_proxies: true };
     let mut filters = Vec::new();
     for (index, config) in configs.iter().enumerate() {
         let mut context = CompileContext {
-            route: RouteFacts::new("r", &[], &[], "filter", true),
+            route: RouteFacts::new("r", &[], &[], certificates, "filter", true),
             place: Place::default().key("filters").index(index).key(config.key()),
             base: Path::new("."),
             state: None,
@@ -61,7 +71,7 @@ pub(super) fn compile(yaml: &str) -> Result<Kit, String> {
             shared: &mut shared,
             mistakes: &mut mistakes,
         };
-        filters.extend(config.compile(&mut context).map(|filter| (Arc::new(filter), true)));
+        filters.extend(config.compile(&mut context).map(|filter| (Arc::new(filter), enforce)));
     }
     if !mistakes.is_empty() {
         return Err(mistakes.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
@@ -74,7 +84,9 @@ pub(super) fn compile(yaml: &str) -> Result<Kit, String> {
 fn consumers(mistakes: &mut Mistakes) -> Consumers {
     let mut table = ConsumerTable::default();
     for (name, more, scopes) in [("one", "plan: gold", "read"), ("two", "groups: [staff]", "")] {
-        let yaml = format!("{{credentials: [{{api_key: {{value: key-of-{name}, scopes: [{scopes}]}}}}], {more}}}");
+        let hmac = format!("hmac: {{key_id: KEY-OF-{}, secret: secret-key-of-{name}}}", name.to_uppercase());
+        let key = format!("api_key: {{value: key-of-{name}, scopes: [{scopes}]}}");
+        let yaml = format!("{{credentials: [{{{key}}}, {{{hmac}}}], {more}}}");
         let value: serde_json::Value = serde_yaml::from_str(&yaml).expect("YAML");
         let config: ConsumerConfig = serde_json::from_value(value).expect("a consumer");
         table.add(name, &config, &Place::default(), mistakes);
@@ -280,6 +292,39 @@ mod tests {
         let two = [("x-api-key", "key-of-one"), ("x-api-key", "key-of-two")];
         assert!(kit.on_request(request("GET /", &two)).is_err());
         assert!(kit.on_request(request("GET /?k=key-of-one&k=x", &[])).is_err());
+    }
+
+    #[test]
+    fn on_trial_nobody_is_rejected_and_what_is_not_proven_identifies_nobody() {
+        let mut kit = compile_with("[{api_key: {}}]", false).expect("a filter");
+        kit.on_request(request("GET /", &[("x-api-key", "for-the-target")])).expect("let in");
+        assert!(kit.exchange.identity.is_none());
+        assert_eq!(kit.sent().headers["x-api-key"], "for-the-target");
+        let found = kit.exchange.would_reject.take().expect("noted");
+        assert_eq!((found.reason.code(), found.filter), ("api_key_invalid", "api_key"));
+        kit.on_request(request("GET /", &[("x-api-key", "key-of-one")])).expect("let in");
+        assert_eq!(kit.exchange.identity.as_ref().map(|i| &*i.name), Some("one"));
+        assert!(kit.sent().headers.get("x-api-key").is_none() && kit.exchange.would_reject.is_none());
+        // The body would have to prove it, and comes later.
+        let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+        let now = chrono::DateTime::from_timestamp(seconds.cast_signed(), 0).expect("a time");
+        let (day, date) = (now.format("%Y%m%d").to_string(), now.format("%Y%m%dT%H%M%SZ").to_string());
+        let forged = format!(
+            "AWS4-HMAC-SHA256 Credential=KEY-OF-TWO/{day}/eu/x/aws4_request, SignedHeaders=host;x-amz-date, \
+             Signature={}",
+            "a".repeat(64)
+        );
+        let headers = [
+            ("host", "h.example"),
+            ("content-length", "1"),
+            ("x-amz-date", date.as_str()),
+            ("authorization", forged.as_str()),
+        ];
+        let mut kit = compile_with("[{hmac: {body_hash: computed}}]", false).expect("a filter");
+        kit.on_request(request("POST /", &headers)).expect("let in");
+        kit.on_request_body(b"x").expect("let in");
+        assert!(kit.exchange.identity.is_none());
+        assert_eq!(kit.exchange.would_reject.as_ref().map(|found| found.filter), Some("hmac"));
     }
 
     fn sign(secret: &str) -> String {

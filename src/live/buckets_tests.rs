@@ -156,38 +156,3 @@ fn an_exhausted_key_is_never_freed_before_its_time() {
     assert!(buckets.admit(&one, b"another", 1, 3 * hour).is_allowed);
     assert!(buckets.admit(&one, &7_u64.to_be_bytes(), 1, 3 * hour).is_allowed);
 }
-
-/// Measures what the documentation says of a table that is full: run it alone, with `--ignored --nocapture`.
-#[test]
-#[ignore = "it measures"]
-fn a_million_keys_take_less_than_200_megabytes() {
-    let resident = || {
-        let text = std::fs::read_to_string("/proc/self/statm").expect("a file");
-        text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("pages") * 4096
-    };
-    for (what, rates) in [("one window", &[(100, 3_600)][..]), ("two windows", &[(100, 3_600), (1_000, 86_400)][..])] {
-        for length in [5_usize, 34] {
-            let (buckets, limit, before) = (Buckets::default(), windows(rates), resident());
-            let key = |n: u32| {
-                let mut key = vec![b'x'; length];
-                key[..4].copy_from_slice(&n.to_be_bytes());
-                key
-            };
-            let keys: Vec<Vec<u8>> = (0..1_000_000).map(key).collect();
-            let of_keys = resident();
-            let now = 100_000_000_000_000;
-            keys.iter().for_each(|key| assert!(buckets.admit(&limit, key, 1, now).is_allowed));
-            let bytes = resident() - of_keys;
-            println!("{what}, keys of {length} bytes: {} MB for {} keys", bytes / 1_000_000, buckets.len());
-            assert!(bytes < 200_000_000 && of_keys > before);
-            for count in [100, 1_000_000] {
-                let begun = std::time::Instant::now();
-                for n in 0..2_000_000_u32 {
-                    let place = (n.wrapping_mul(2_654_435_761) as usize) % count;
-                    std::hint::black_box(buckets.admit(&limit, &keys[place], 1, now + u64::from(n)));
-                }
-                println!("  {} ns for each of {count} keys", begun.elapsed().as_nanos() / 2_000_000);
-            }
-        }
-    }
-}

@@ -47,7 +47,7 @@ impl FileContent for Networks {
     }
 
     fn view(&self) -> serde_json::Value {
-        json!({"ranges": self.len(), "bytes": self.bytes()})
+        json!({"ranges": self.range_count(), "bytes": self.bytes()})
     }
 }
 

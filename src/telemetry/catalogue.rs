@@ -44,9 +44,10 @@ catalogue! {
         "When the present configuration was loaded, in seconds of Unix time";
     CONNECTIONS_OPEN: GAUGE "portcullis_connections_open" [] "Client connections that are open";
     CONNECTIONS_REFUSED: COUNTER "portcullis_connections_refused_total" ["cause"]
-        "Connections that ended without a request: head (malformed), tls, tls_timeout, preface, malformed or h2_abuse \
-         (HTTP/2), stream_memory (a stream of HTTP/2), body_stalled, proxy_header (none, or \
-         malformed), address (too many of one), idle (closed for another), accept (no descriptor left)";
+        "Connections that ended without a request: head (malformed), tls, tls_timeout, client_certificate (none, or \
+         not accepted), preface, malformed or h2_abuse (HTTP/2), stream_memory (a stream of HTTP/2), body_stalled, \
+         proxy_header (none, or malformed), address (too many of one), idle (closed for another), accept (no \
+         descriptor left)";
     CONNECTIONS: COUNTER "portcullis_connections_total" [] "Client connections that were accepted";
     JWKS_AGE: GAUGE "portcullis_jwks_age_seconds" ["source"] "Seconds since the key set was last fetched or read";
     JWKS_USABLE: GAUGE "portcullis_jwks_usable" ["source"] "1 if tokens are verified with the key set";
@@ -95,7 +96,7 @@ catalogue! {
         "Targets that are known, each address of a host name by itself";
     UPSTREAM_TARGETS_ELIGIBLE: GAUGE "portcullis_upstream_targets_eligible" ["upstream"]
         "Targets that a request may be sent to now";
-    WOULD_REJECT: COUNTER "portcullis_would_reject_total" ["reason"]
+    WOULD_REJECT: COUNTER "portcullis_would_reject_total" ["filter", "reason"]
         "Requests that a filter with enforce: false would have rejected, by the reason";
 }
 

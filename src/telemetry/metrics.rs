@@ -125,8 +125,8 @@ impl Metrics {
     }
 
     /// Counts a request that a filter would have rejected, were it enforced.
-    pub fn would_reject(&self, reason: Reason) {
-        self.would_reject.with_label_values(&[reason.code()]).inc();
+    pub fn would_reject(&self, filter: &str, reason: Reason) {
+        self.would_reject.with_label_values(&[filter, reason.code()]).inc();
     }
 
     /// Returns the counts of the calls of a kind.
@@ -283,7 +283,7 @@ mod tests {
         metrics.upgraded(true);
         metrics.ejected("u", "consecutive_failures");
         metrics.refused.with_label_values(&["tls"]).inc();
-        metrics.would_reject(Reason::RateLimited);
+        metrics.would_reject("rate_limit", Reason::RateLimited);
         metrics.calls(CallKind::ForwardAuth).observe(CallOutcome::TimedOut, 2.0);
         let text = String::from_utf8(metrics.render(&scrape())).expect("text");
         for series in [

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::exchange::{Reason, RequestView, Template, TlsFacts};
+use crate::exchange::{Reason, RequestView, Template, TlsFacts, WouldReject};
 use crate::notation::is_named_like_secret;
 
 /// The record of a request that has ended. Everything is borrowed; nothing is copied to be logged.
@@ -32,8 +32,8 @@ pub struct Record<'a> {
     pub reason: Reason,
     /// A detail beyond the reason.
     pub detail: Option<&'a str>,
-    /// The reason of the first filter that would have rejected it, were it enforced.
-    pub would_reject: Option<Reason>,
+    /// What the first filter has found that would have rejected it, were it enforced.
+    pub would_reject: Option<&'a WouldReject>,
     /// The route.
     pub route: Option<&'a str>,
     /// The upstream.
@@ -111,7 +111,11 @@ fields! {
         |r, out, key| plain(out, key, r.reason.code().as_bytes());
     Detail = "detail", "A detail beyond the reason.", |r, out, key| optional(out, key, r.detail.map(str::as_bytes));
     WouldReject = "would_reject", "The reason of the first filter that would have rejected it, were it enforced.",
-        |r, out, key| optional(out, key, r.would_reject.map(|reason| reason.code().as_bytes()));
+        |r, out, key| optional(out, key, r.would_reject.map(|found| found.reason.code().as_bytes()));
+    WouldRejectDetail = "would_reject_detail", "That filter, and a detail beyond the reason.",
+        |r, out, key| r.would_reject.iter().for_each(|found| {
+            string(out, key, format!("{}: {}", found.filter, found.detail).as_bytes());
+        });
     Route = "route", "The route.", |r, out, key| optional(out, key, r.route.map(str::as_bytes));
     Upstream = "upstream", "The upstream.", |r, out, key| optional(out, key, r.upstream.map(str::as_bytes));
     Target = "target", "The target.", |r, out, key| optional(out, key, r.target.map(str::as_bytes));

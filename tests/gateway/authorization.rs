@@ -21,7 +21,7 @@ fn token(changes: Value) -> String {
 
 fn from(gateway: &Gateway, address: [u8; 4], path: &str) -> Answer {
     Connection::open_from(gateway.address(), Ipv4Addr::from(address))
-        .ask(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+        .ask(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
 }
 
 #[test]

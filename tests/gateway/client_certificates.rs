@@ -175,7 +175,16 @@ fn clients_are_verified_and_revoked_ones_are_rejected() {
             assert!(ask(rejected).is_err());
         }
     }
-    assert!(gateway.metric("portcullis_connections_refused_total{cause=\"tls\"}") >= 6.0);
+    super::harness::eventually("all are counted", || {
+        gateway.metric("portcullis_connections_refused_total{cause=\"client_certificate\"}") == 6.0
+    });
+    assert_eq!(gateway.metric("portcullis_connections_refused_total{cause=\"tls\"}"), 0.0);
+    super::harness::eventually("a line is written", || gateway.log().contains("is rejected by its certificate"));
+    let log = gateway.log();
+    let lines = log.lines().filter(|line| line.contains("is rejected by its certificate: "));
+    let first = lines.clone().next().expect("a rejected certificate leaves a line");
+    assert!(first.contains("WARN") && first.contains("listener main: the client 127.0.0.1:"), "{first}");
+    assert!(lines.count() < 6, "one a second: {log}");
 }
 
 #[test]

@@ -79,8 +79,18 @@ fn operators_create_rotate_and_revoke_keys() {
     assert_eq!(admin(&gateway, "DELETE", &format!("/consumers/ada/keys/{id}"), &Value::Null).status, 200);
     assert_eq!((status(&gateway, key), status(&gateway, last)), (401, 200));
     // A change of the rest keeps the keys; what is removed is gone.
+    assert_eq!(admin(&gateway, "PATCH", "/consumers/ada", &json!({"quota": "5/day", "groups": null})).status, 200);
+    let view = client::get(gateway.admin, "/consumers/ada").json();
+    assert_eq!((&view["plan"], &view["groups"], &view["quota"]), (&json!("gold"), &json!([]), &json!("5/day")));
     assert_eq!(admin(&gateway, "PUT", "/consumers/ada", &json!({})).status, 200);
     assert_eq!(status(&gateway, last), 200);
+    // A key that has expired is not revived by its rotation.
+    let ended = json!({"expires": "2001-01-01T00:00:00Z"});
+    let old = admin(&gateway, "POST", "/consumers/ada/keys", &ended).json();
+    let (key, id) = (old["key"].as_str().expect("a key"), old["id"].as_str().expect("an id"));
+    let path = format!("/consumers/ada/keys/{id}/rotate");
+    assert_eq!(admin(&gateway, "POST", &path, &json!({"grace": "30d"})).status, 201);
+    assert_eq!(status(&gateway, key), 401);
     assert_eq!(client::get(gateway.admin, "/consumers").json()["names"], json!(["ada"]));
     assert_eq!(admin(&gateway, "DELETE", "/consumers/ada", &Value::Null).status, 200);
     assert_eq!(status(&gateway, last), 401);
@@ -95,10 +105,12 @@ fn wrong_changes_are_rejected_with_their_reason() {
         ("PUT", "/consumers/bob", json!({"credentials": [{"api_key": {"value": "one"}}]}), 422, "second time"),
         ("PUT", "/consumers/bob", json!({"colour": "red"}), 422, "unknown field"),
         ("PUT", "/consumers/bob", json!([]), 422, "expected {groups"),
+        ("PUT", "/consumers/bob", json!({"plan": "golden"}), 422, "no plan"),
+        ("PATCH", "/consumers/bob", json!({}), 404, "no consumer"),
         ("POST", "/consumers/bob/keys", json!({}), 404, "no consumer"),
         ("DELETE", "/consumers/ada/keys/0123", Value::Null, 404, "no key 0123"),
         ("POST", "/consumers/ada/keys", json!({"grace": "1h"}), 422, "rotation"),
-        ("POST", "/consumers/ada", json!({}), 405, "expected GET, HEAD, PUT, DELETE"),
+        ("POST", "/consumers/ada", json!({}), 405, "expected GET, HEAD, PUT, PATCH, DELETE"),
         ("GET", "/consumers/eve", Value::Null, 404, "no consumer"),
     ] {
         let answer = admin(&gateway, method, path, &body);
@@ -131,8 +143,11 @@ routes:
     assert_eq!(gateway.get("/").text(), "for ");
     let log = gateway.access_log(2);
     assert_eq!((&log[0]["would_reject"], &log[1]["would_reject"]), (&Value::Null, &json!("api_key_missing")));
-    let count = |reason: &str| gateway.metric(&format!("portcullis_would_reject_total{{reason=\"{reason}\"}}"));
-    assert_eq!((count("api_key_missing"), count("rate_limited")), (1.0, 1.0));
+    let count = |labels: &str| gateway.metric(&format!("portcullis_would_reject_total{{{labels}}}"));
+    assert_eq!(count("filter=\"api_key\",reason=\"api_key_missing\""), 1.0);
+    assert_eq!(count("filter=\"rate_limit\",reason=\"rate_limited\""), 1.0);
+    let detail = log[1]["would_reject_detail"].as_str().expect("a detail");
+    assert!(detail.starts_with("api_key: send a valid key"), "{detail}");
     for (wrong, why) in [
         ("{headers: {request: {set: {x-a: b}}}, enforce: false}", "headers rejects no request"),
         ("{set: a, enforce: false}", "enforce"),

@@ -86,7 +86,9 @@ fn the_server_sees_the_request_and_its_headers_reach_the_target() {
             ("x-absent", "spoofed"),
             ("x-forwarded-for", "9.9.9.9"),
             ("x-forwarded-uri", "/public"),
+            ("x-forwarded-method", "GET"),
             ("x-original-url", "http://evil.test/"),
+            ("x-original-method", "GET"),
             ("x-secret", "not for the server"),
             ("content-length", "0"),
         ],
@@ -95,6 +97,9 @@ fn the_server_sees_the_request_and_its_headers_reach_the_target() {
     let at_target = &accepted.json()["headers"];
     assert_eq!((&at_target["x-user"], &at_target["x-absent"]), (&"ada".into(), &serde_json::Value::Null));
     assert!(at_target["x-other"].is_null() && at_target["x_user"].is_null(), "{at_target}");
+    for name in ["x-forwarded-uri", "x-forwarded-method", "x-original-url", "x-original-method"] {
+        assert!(at_target[name].is_null(), "the client's own {name} reaches the target");
+    }
     assert_eq!(at_target["x-groups"], "b", "both lines are there; the echo keeps the last");
     assert_eq!(accepted.header("set-cookie"), Some("s=2; Path=/"));
     let call = seen.lock().unwrap()[0].clone();
@@ -162,6 +167,13 @@ fn without_a_verdict_nothing_is_accepted_unless_that_is_configured() {
     assert!(log[0]["detail"].as_str().unwrap().contains("responded with 500"), "{}", log[0]);
     assert_eq!(echo.count(), 0);
 
+    // What a client can cause is no outage.
+    gateway.write_config(&yaml(&address, &echo, "call: {timeout: 300ms}, when_unavailable: accept"));
+    assert_eq!(gateway.reload().status, 200);
+    for (cookie, status) in [("500", 503), ("501", 503), ("505", 503), ("403", 403), ("503", 200), ("reset", 200)] {
+        assert_eq!(gateway.request("GET", "/", &[("cookie", cookie)]).status, status, "{cookie}");
+    }
+
     let (_held, dead) = refused();
     gateway.write_config(&yaml(&dead.to_string(), &echo, "when_unavailable: accept, copy: [x-user]"));
     assert_eq!(gateway.reload().status, 200);
@@ -185,13 +197,16 @@ fn only_known_consumers_where_that_is_required() {
     let settings = "consumer_header: x-user, known_consumers: true";
     let text = yaml(&server.address.to_string(), &echo, settings);
     let gateway = Gateway::start(&text);
-    assert_eq!(gateway.request("GET", "/", &[("cookie", "good=1")]).status, 200);
+    let accepted = gateway.request("GET", "/", &[("cookie", "good=1"), ("x-user", "root")]);
+    assert_eq!(accepted.status, 200);
+    assert!(accepted.json()["headers"]["x-user"].is_null(), "the client's own consumer_header reaches the target");
     gateway.write_config(&text.replace("subject: ada", "subject: eve"));
     gateway.reload();
     assert_eq!(gateway.request("GET", "/", &[("cookie", "good=1")]).status, 403);
     for (settings, wanted) in [
         ("known_consumers: true", "needs consumer_header"),
         ("copy: [content-length]", "framing"),
+        ("consumer_header: host", "framing"),
         ("headers: [host]", "framing"),
         ("call: {tls: {ca: a.pem}}", "use no TLS"),
         ("when_unavailable: open", "expected"),

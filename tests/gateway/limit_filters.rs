@@ -268,13 +268,9 @@ fn exactly_fifty(reloads: usize, upgrades: usize) {
     assert_eq!((admitted.into_inner(), target.count(), successors.len()), (50, 50, upgrades));
 }
 
+/// With `LONG_TESTS=1` over more of them, which takes a while.
 #[test]
-fn a_limit_is_exact_over_reloads_and_an_upgrade() {
-    exactly_fifty(4, 1);
-}
-
-#[test]
-#[ignore = "it takes a while; the same with fewer rounds is above"]
-fn a_limit_is_exact_over_twenty_reloads_and_three_upgrades() {
-    exactly_fifty(21, 3);
+fn a_limit_is_exact_over_reloads_and_upgrades() {
+    let (reloads, upgrades) = if std::env::var_os("LONG_TESTS").is_some() { (21, 3) } else { (4, 1) };
+    exactly_fifty(reloads, upgrades);
 }

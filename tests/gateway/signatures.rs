@@ -38,7 +38,7 @@ fn send(gateway: &Gateway, method: &str, target: &str, headers: &[(String, Strin
         text.push_str(&format!("Content-Length: {}\r\n", body.len()));
     }
     headers.iter().for_each(|(name, value)| text.push_str(&format!("{name}: {value}\r\n")));
-    Connection::open(gateway.address()).ask(&format!("{text}\r\n{body}"))
+    Connection::open(gateway.address()).ask(format!("{text}\r\n{body}"))
 }
 
 /// A request that is signed as AWS does it; its canonical form is written out.

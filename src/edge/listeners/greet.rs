@@ -9,15 +9,17 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use pingora::protocols::Stream;
 use rustls::server::Acceptor;
-use rustls::{HandshakeKind, ProtocolVersion};
+use rustls::{CertificateError, HandshakeKind, ProtocolVersion};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::admitted::Admitted;
+use super::clock;
 use super::connection::{Connection, ListenerState, scope};
 use super::guard::Guarded;
 use super::peek::peek_until;
+use super::rare_line::RareLine;
 use super::service::{HttpService, TlsService};
 use super::{http1, http2};
 use crate::exchange::{Client, ConnectionFacts, ProxyFacts, TlsFacts};
@@ -113,12 +115,33 @@ async fn accept_tls(
             return Some((guard(stream, connection, service, is_h2), is_h2));
         }
         Ok(Err(error)) => {
-            log::debug!("listener {}: TLS with {peer} failed: {error}", connection.listener_state.name.load());
-            METRICS.refused.with_label_values(&["tls"]).inc();
+            note_failure(&error, peer, &connection.listener_state);
         }
         Err(_) => METRICS.refused.with_label_values(&["tls_timeout"]).inc(),
     }
     None
+}
+
+/// Counts and logs a handshake that failed. The reason why a certificate is not accepted is known here alone: the
+/// client gets no more than an alert.
+fn note_failure(error: &io::Error, peer: SocketAddr, listener_state: &ListenerState) {
+    static REJECTED: RareLine = RareLine::new();
+    let name = listener_state.name.load();
+    if !is_of_client_certificate(error) {
+        log::debug!("listener {name}: TLS with {peer} failed: {error}");
+        return METRICS.refused.with_label_values(&["tls"]).inc();
+    }
+    METRICS.refused.with_label_values(&["client_certificate"]).inc();
+    if let Some(skipped) = REJECTED.next(clock::now()) {
+        let more = if skipped == 0 { String::new() } else { format!("; {skipped} more since the last such line") };
+        log::warn!("listener {name}: the client {peer} is rejected by its certificate: {error}{more}");
+    }
+}
+
+/// Returns whether a handshake failed because of the client's certificate, or since it has none.
+fn is_of_client_certificate(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    matches!(cause, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented))
 }
 
 /// Does the handshake by the settings of the host that the client requests. Returns `None` after the challenge of an
@@ -142,7 +165,10 @@ async fn handshake(stream: TcpStream, tls: &TlsService) -> io::Result<Option<(Tl
     }
     let certificate = match chain {
         [] => None,
-        chain => Some(Arc::new(peer_certificate(chain).ok_or_else(|| io::Error::other("an unreadable certificate"))?)),
+        chain => {
+            let unreadable = || io::Error::other(rustls::Error::InvalidCertificate(CertificateError::BadEncoding));
+            Some(Arc::new(peer_certificate(chain).ok_or_else(unreadable)?))
+        }
     };
     let facts = TlsFacts {
         version: if session.protocol_version() == Some(ProtocolVersion::TLSv1_3) { "1.3" } else { "1.2" },

@@ -21,6 +21,7 @@ mod peek;
 mod presence;
 mod progress;
 mod proxied;
+mod rare_line;
 mod retry;
 mod sending;
 mod service;

@@ -61,7 +61,7 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
         status: ctx.status,
         reason: exchange.reason,
         detail: exchange.detail.as_deref(),
-        would_reject: exchange.would_reject,
+        would_reject: exchange.would_reject.as_deref(),
         route: ctx.route().map(|r| r.name.as_str()),
         upstream: visit.map(|visit| visit.upstream().name.as_str()),
         target: visit.and_then(Visit::member).map(|member| member.target.label.as_str()),

@@ -45,7 +45,8 @@ impl Gateway {
             Box::pin(self.respond(session, ctx, Reason::Responded, 200, &[], Bytes::new())).await?;
             return Ok(true);
         };
-        if let Some(most) = route.filters(ctx.listener).request_body()
+        let is_empty = session.is_body_empty();
+        if let Some(most) = route.filters(ctx.listener).request_body(session.req_header(), is_empty)
             && let Err(rejection) = Box::pin(self.check_whole_body(session, ctx, route, most)).await?
         {
             Box::pin(self.reject(session, &rejection, ctx)).await?;

@@ -1,8 +1,9 @@
 //! `forward_auth`: asks another server about each request, as nginx's `auth_request` and Traefik's `forwardAuth` do.
 //!
 //! A status of 2xx accepts the request. Other statuses below 500 are the response to the client, with their headers
-//! and their body. Without a response, or with one of 5xx, the request is rejected with 503, unless `when_unavailable`
-//! says otherwise.
+//! and their body. Without a response, or with 502, 503 or 504, the request is rejected with 503, unless
+//! `when_unavailable` says otherwise; with any other status of 5xx it is always rejected with 503, since a request may
+//! cause it: a method that the server does not know gets 501.
 
 use std::sync::Arc;
 
@@ -15,11 +16,10 @@ use http::{Method, Request, Response, StatusCode, Uri};
 use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use smallvec::smallvec;
 
 use super::public_url::PublicUrl;
 use super::{Authenticated, Unauthenticated};
-use crate::clients::{CallConfig, HttpClient, HttpClientSettings};
+use crate::clients::{CallConfig, CallError, HttpClient, HttpClientSettings};
 use crate::exchange::{Edit, Exchange, Identity, Reason, Rejection, RelayedResponse};
 use crate::filters::{CompileContext, Consumers, HttpFilter, Stage, parse_editable_name};
 use crate::notation::{CallUrl, Header};
@@ -64,6 +64,10 @@ const X_ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method
 const X_ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// The headers that only the gateway and trusted proxies set. `X-Forwarded-Proto`, `-Host` and `-For` are set for every
+/// target.
+const NOT_OF_CLIENTS: [HeaderName; 4] = [X_FORWARDED_METHOD, X_FORWARDED_URI, X_ORIGINAL_METHOD, X_ORIGINAL_URL];
+
 /// Which server is called, and what it gets and gives.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -83,14 +87,15 @@ pub struct Config {
     /// Whether the cookies of a response that accepts the request are set at the client. Default false.
     #[serde(default)]
     pub set_cookies: bool,
-    /// The header of such a response that identifies the client: a consumer with a `jwt` credential of this subject,
-    /// or a client of this name.
+    /// The header of such a response that identifies the client: the consumer with a `jwt` credential of this subject.
+    /// Without one the client is known as the origin of `url`, `#` and the value: `http://auth.internal#zoe`. What the
+    /// client sent under this name is removed.
     pub consumer_header: Option<Header>,
     /// Whether only configured consumers are accepted. Default false.
     #[serde(default)]
     pub known_consumers: bool,
-    /// What is done while the server cannot be reached, is too slow, or responds with 5xx: `reject` with 503, or
-    /// `accept` without an identity. Default `reject`.
+    /// What is done while the server cannot be reached, is too slow, or responds with 502, 503 or 504: `reject` with
+    /// 503, or `accept` without an identity. Default `reject`.
     #[serde(default)]
     pub when_unavailable: WhenUnavailable,
     /// The calls to the server.
@@ -136,6 +141,8 @@ pub struct Filter {
     consumers: Arc<Consumers>,
     /// The headers that no client may send, since the server sets them.
     edits: Arc<[Edit]>,
+    /// Those that only a trusted proxy may send.
+    untrusted_edits: Arc<[Edit]>,
 }
 
 impl HttpFilter for Filter {
@@ -154,6 +161,7 @@ impl HttpFilter for Filter {
         };
         let copy = names("copy", &config.copy);
         let headers = config.headers.as_ref().map_or_else(|| USUAL_HEADERS.to_vec(), |own| names("headers", own));
+        let consumer_header = names("consumer_header", config.consumer_header.as_slice()).into_iter().next();
         if config.known_consumers && config.consumer_header.is_none() {
             context.mistakes.add(&place.key("known_consumers"), "needs consumer_header");
         }
@@ -167,10 +175,11 @@ impl HttpFilter for Filter {
             issuer: config.url.origin(),
             method: config.method,
             headers,
-            edits: copy.iter().cloned().map(Edit::Remove).collect(),
+            edits: copy.iter().chain(&consumer_header).cloned().map(Edit::Remove).collect(),
+            untrusted_edits: NOT_OF_CLIENTS.into_iter().map(Edit::Remove).collect(),
             copy,
             set_cookies: config.set_cookies,
-            consumer_header: config.consumer_header.as_ref().map(|header| header.0.clone()),
+            consumer_header,
             known_consumers: config.known_consumers,
             when_unavailable: config.when_unavailable,
             consumers: Arc::clone(context.consumers),
@@ -196,15 +205,24 @@ impl HttpFilter for Filter {
         exchange: &Exchange,
     ) -> Result<Authenticated, Unauthenticated> {
         let call = self.call(request, exchange);
-        let why = match Box::pin(self.client.send(call)).await {
-            Ok(response) if response.status().is_success() => return self.accept(&response),
+        let (why, is_outage) = match Box::pin(self.client.send(call)).await {
+            Ok(response) if response.status().is_success() => return self.accept(&response, exchange),
             Ok(response) if response.status().as_u16() < 500 => return Err(relay(response)),
-            Ok(response) => format!("the authentication server responded with {}", response.status().as_u16()),
-            Err(error) => format!("the authentication server: {error}"),
+            Ok(response) => {
+                let status = response.status().as_u16();
+                (format!("the authentication server responded with {status}"), matches!(status, 502..=504))
+            }
+            // A client could cause the others: a response that is too large, or too many calls at a time.
+            Err(error) => {
+                (format!("the authentication server: {error}"), error.is_failure() || error == CallError::Open)
+            }
         };
         match self.when_unavailable {
-            WhenUnavailable::Reject => Err(Unauthenticated::unavailable(why)),
-            WhenUnavailable::Accept => Ok(Authenticated::default()),
+            WhenUnavailable::Accept if is_outage => {
+                let edits = self.edits_of_client(exchange).into_iter().collect();
+                Ok(Authenticated { edits, ..Authenticated::default() })
+            }
+            WhenUnavailable::Accept | WhenUnavailable::Reject => Err(Unauthenticated::unavailable(why)),
         }
     }
 }
@@ -238,8 +256,13 @@ impl Filter {
         call
     }
 
+    /// Returns the edits that remove what the client itself says of the request.
+    fn edits_of_client(&self, exchange: &Exchange) -> Option<Arc<[Edit]>> {
+        (!exchange.peer_trusted).then(|| Arc::clone(&self.untrusted_edits))
+    }
+
     /// Returns what an accepting response says of the client.
-    fn accept(&self, response: &Response<Bytes>) -> Result<Authenticated, Unauthenticated> {
+    fn accept(&self, response: &Response<Bytes>, exchange: &Exchange) -> Result<Authenticated, Unauthenticated> {
         let headers = response.headers();
         let mut edits = Vec::new();
         for name in &self.copy {
@@ -255,7 +278,9 @@ impl Filter {
         }
         let set_cookies =
             if self.set_cookies { headers.get_all(SET_COOKIE).iter().cloned().collect() } else { Vec::new() };
-        Ok(Authenticated { identity, edits: smallvec![edits.into()], set_cookies })
+        // The server may set the same headers.
+        let edits = self.edits_of_client(exchange).into_iter().chain([edits.into()]).collect();
+        Ok(Authenticated { identity, edits, set_cookies })
     }
 
     fn identity(&self, headers: &HeaderMap) -> Option<Identity> {

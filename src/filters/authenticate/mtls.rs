@@ -30,12 +30,13 @@ pub struct Config {
     pub subject: Option<OneOrMany<String>>,
     /// The fingerprints of which it has to have one.
     pub fingerprint: Option<OneOrMany<Fingerprint>>,
-    /// What identifies a client whose certificate no consumer has. Default `common_name`.
+    /// What identifies a client whose certificate no consumer has: it is known as `ISSUER#NAME`, such as
+    /// `CN=clients#alice`. Default `common_name`.
     pub identity: CertificateIdentity,
     /// Whether only configured consumers pass. Default false.
     pub known_consumers: bool,
-    /// The header in which a trusted proxy that ends TLS names the certificate (RFC 9440): `client-cert`. It is removed
-    /// from what others send. Default: none.
+    /// The header in which a trusted proxy that ends TLS names the certificate (RFC 9440): `client-cert`. The proxy's
+    /// own certificate then identifies nobody. The header of other clients is ignored and removed. Default: none.
     pub header: Option<Header>,
 }
 
@@ -115,6 +116,7 @@ impl HttpFilter for Filter {
         for (key, _) in empty.into_iter().filter(|(_, is_empty)| *is_empty) {
             context.mistakes.add(&place.key(key), "an empty list accepts nobody: leave it out to accept all");
         }
+        check_sources(config, context);
         let header = config.header.as_ref().map(|header| header.0.clone());
         Some(Self {
             accepted: Accepted {
@@ -148,18 +150,20 @@ impl HttpFilter for Filter {
         exchange: &Exchange,
     ) -> Result<Authenticated, Unauthenticated> {
         let of_header;
-        let of_connection = exchange.peer.tls().and_then(|tls| tls.certificate.as_deref());
-        let certificate = match (of_connection, &self.header) {
-            // A proxy that has a certificate itself speaks for its client.
-            (_, Some(name)) if exchange.peer_trusted && request.headers.contains_key(name) => {
-                of_header = in_header(request, name).ok_or_else(|| invalid("its header is malformed"))?;
-                &of_header
+        let certificate = match &self.header {
+            // The connection's certificate is the proxy's own, also where the client of the proxy has none.
+            Some(name) if exchange.peer_trusted => {
+                of_header = match request.headers.contains_key(name) {
+                    true => Some(in_header(request, name).ok_or_else(|| invalid("its header is malformed"))?),
+                    false => None,
+                };
+                of_header.as_ref()
             }
-            (Some(certificate), _) => certificate,
-            (None, _) => {
-                let detail = "connect with a client certificate";
-                return Err(Unauthenticated::missing(challenge(Reason::CertificateMissing, detail)));
-            }
+            _ => exchange.peer.tls().and_then(|tls| tls.certificate.as_deref()),
+        };
+        let Some(certificate) = certificate else {
+            let detail = "connect with a client certificate";
+            return Err(Unauthenticated::missing(challenge(Reason::CertificateMissing, detail)));
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         if certificate.not_after < i64::try_from(now).unwrap_or(i64::MAX) {
@@ -177,7 +181,9 @@ impl HttpFilter for Filter {
             return Err(invalid("it belongs to no consumer"));
         }
         let name = self.identity.of(certificate).ok_or_else(|| invalid("it has no name that identifies the client"))?;
-        let identity = Some(Identity { name: name.into(), consumer: None, claims: None, scopes: None });
+        // A client without a consumer is distinct from all consumers: no consumer's name has a #.
+        let name = Arc::from(format!("{}#{name}", certificate.issuer));
+        let identity = Some(Identity { name, consumer: None, claims: None, scopes: None });
         Ok(Authenticated { identity, ..Authenticated::default() })
     }
 }
@@ -192,6 +198,19 @@ impl CertificateIdentity {
             Self::Email => certificate.name_of("email:"),
             Self::Fingerprint => Some(&certificate.fingerprint_text),
         }
+    }
+}
+
+/// Notes that no certificate can reach the filter, or none by its header.
+fn check_sources(config: &Config, context: &mut CompileContext<'_>) {
+    let sources = context.route.certificate_sources();
+    if config.header.is_some() && !sources.trusted_proxies {
+        let text = "no listener of this route has trusted_proxies, whose header it would be";
+        context.mistakes.add(&context.place.key("header"), text);
+    } else if config.header.is_none() && !sources.connections {
+        let text = "no listener of this route requests certificates of clients, so this accepts nobody: set `tls: \
+                    {client: {ca: …}}` there";
+        context.mistakes.add(&context.place, text);
     }
 }
 
@@ -214,4 +233,67 @@ fn invalid(detail: &'static str) -> Unauthenticated {
 /// for certificates of the connection.
 fn challenge(reason: Reason, detail: &'static str) -> Box<Rejection> {
     Rejection::new(reason, detail).header(WWW_AUTHENTICATE, HeaderValue::from_static("ClientCertificate"))
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, Issuer, KeyPair};
+
+    use super::*;
+    use crate::exchange::{Client, ConnectionFacts, TlsFacts};
+    use crate::filters::test_kit::{Kit, compile, request};
+
+    /// Returns a certificate of that common name in DER.
+    fn issued(name: &str) -> Vec<u8> {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "ca");
+        let issuer = Issuer::new(params.clone(), KeyPair::generate().expect("a key"));
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.signed_by(&key, &issuer).expect("a certificate").der().to_vec()
+    }
+
+    /// Returns the filter, and an exchange on a connection with a certificate of that common name.
+    fn kit(yaml: &str, name: Option<&str>) -> Kit {
+        let mut kit = compile(yaml).expect("a filter");
+        let certificate = name.map(|name| Arc::new(peer_certificate(&[issued(name).into()]).expect("a certificate")));
+        let verified_by = parking_lot::Mutex::default();
+        let tls = TlsFacts { version: "1.3", server_name: None, certificate, client_policy: None, verified_by };
+        kit.exchange = Exchange::new(Client::new(
+            std::net::SocketAddr::from(([127, 0, 0, 1], 1)),
+            ConnectionFacts { tls: Some(tls), proxy: None },
+        ));
+        kit
+    }
+
+    fn name(kit: &Kit) -> Option<&str> {
+        kit.exchange.identity.as_ref().map(|identity| &*identity.name)
+    }
+
+    #[test]
+    fn a_certificate_cannot_name_a_consumer() {
+        let mut kit = kit("[{mtls: {}}]", Some("one"));
+        kit.on_request(request("GET /", &[])).expect("accepted");
+        assert_eq!(name(&kit), Some("CN=ca#one"));
+        assert!(kit.exchange.identity.as_ref().is_some_and(|identity| identity.consumer.is_none()));
+    }
+
+    #[test]
+    fn the_certificate_of_a_proxy_is_not_that_of_its_client() {
+        let yaml = "[{mtls: {header: client-cert}}]";
+        let value = format!(":{}:", STANDARD.encode(issued("client")));
+        let with = || request("GET /", &[("client-cert", &value)]);
+        let mut trusted = kit(yaml, Some("proxy"));
+        trusted.exchange.peer_trusted = true;
+        let rejected = trusted.on_request(request("GET /", &[])).expect_err("the client has no certificate");
+        assert_eq!(rejected.reason, Reason::CertificateMissing);
+        trusted.on_request(with()).expect("accepted");
+        assert_eq!(name(&trusted), Some("CN=ca#client"));
+        let mut other = kit(yaml, Some("other"));
+        other.on_request(with()).expect("accepted by its own certificate");
+        assert_eq!(name(&other), Some("CN=ca#other"));
+        let mut nobody = kit(yaml, None);
+        assert!(nobody.on_request(with()).is_err(), "only proxies name the certificates of others");
+    }
 }

@@ -8,7 +8,7 @@ use pingora::http::RequestHeader;
 use serde_json::{Map, Value as Json};
 
 use super::addresses::CountryRules;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Identity};
 use crate::rules::expressions::{Fact, FactKind, Facts, Members};
 use crate::rules::routing::{cookies, form_decode, raw_parameters};
 
@@ -79,10 +79,10 @@ impl<'r> RequestFacts<'r> {
                 Fact::Text(identity.and_then(|identity| identity.consumer_name()).unwrap_or_default().into())
             }
             "identity.groups" => {
-                let groups = identity.map(|identity| identity.groups()).unwrap_or_default();
+                let groups = identity.map(Identity::groups).unwrap_or_default();
                 Fact::Texts(groups.iter().map(|group| Cow::Borrowed(&**group)).collect())
             }
-            "identity.scopes" => Fact::Texts(identity.map(|identity| identity.scopes()).unwrap_or_default()),
+            "identity.scopes" => Fact::Texts(identity.map(Identity::scopes).unwrap_or_default()),
             "identity.claims" => Fact::Members(&self.claims),
             _ => return None,
         })

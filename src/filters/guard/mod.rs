@@ -101,7 +101,10 @@ impl HttpFilter for Filter {
         self.check_method(request)?;
         self.check_type(request)?;
         let no_name = "";
-        self.check(no_name, request.uri.path().as_bytes(), "the path")?;
+        let path = request.uri.path();
+        self.check(no_name, path.as_bytes(), "the path")?;
+        // A target takes parts of it for values.
+        path.split('/').try_for_each(|part| self.check(no_name, part.as_bytes(), "the path"))?;
         for pair in request.uri.query().into_iter().flat_map(|query| query.split('&')) {
             self.check_pair(pair.as_bytes(), "a query parameter")?;
         }
@@ -134,7 +137,8 @@ impl HttpFilter for Filter {
             return body.split(|byte| *byte == b'&').try_for_each(|pair| self.check_pair(pair, "a field of the form"));
         }
         // A body without a type may be anything to the target.
-        if kind.is_none() || is_json(&request.headers) {
+        let is_plain = kind.as_ref().is_some_and(|kind| kind.starts_with(b"text/plain"));
+        if kind.is_none() || is_plain || is_json(&request.headers) {
             return self.check_json(body);
         }
         Ok(())
@@ -151,9 +155,7 @@ fn reject(sign: Option<Sign>, place: &str) -> Verdict {
 impl Filter {
     /// Checks a value, and whether kinds are excepted under its name.
     fn check(&self, name: &str, value: &[u8], place: &str) -> Verdict {
-        let of_name = self.exceptions.iter().filter(|(excepted, _)| excepted == name);
-        let kinds = of_name.fold(self.kinds, |kinds, (_, excepted)| kinds.without(*excepted));
-        match self.inspector.inspect(value, kinds) {
+        match self.inspector.inspect(value, self.kinds_of(name)) {
             None => Ok(()),
             // A name may be long, and is the client's.
             sign if name.is_empty() => reject(sign, place),
@@ -161,6 +163,12 @@ impl Filter {
                 reject(sign, &format!("{place} \"{}\"", name.chars().take(64).collect::<String>().escape_default()))
             }
         }
+    }
+
+    /// Returns the kinds that are looked for in the value of that name.
+    fn kinds_of(&self, name: &str) -> AttackKinds {
+        let of_name = self.exceptions.iter().filter(|(excepted, _)| excepted == name);
+        of_name.fold(self.kinds, |kinds, (_, excepted)| kinds.without(*excepted))
     }
 
     /// Checks a name and its value, `name=value`.
@@ -178,7 +186,9 @@ impl Filter {
         let mut verdict = Ok(());
         let is_json = document::inspect_json(body, &mut |part, name, text| {
             verdict = match part {
-                JsonPart::Name => self.check("", text.as_bytes(), "the name of a member"),
+                JsonPart::Name => {
+                    reject(self.inspector.inspect_name(text, self.kinds_of(text)), "the name of a member")
+                }
                 JsonPart::Text => self.check(name, text.as_bytes(), "the member"),
             };
             verdict.is_ok()
@@ -246,7 +256,11 @@ mod tests {
             ("GET /", vec![("user-agent", "sqlmap/1.8#stable")], "", "scanner in user-agent"),
             ("GET /", vec![("referer", "() { :; }; /bin/bash -c id")], "", "command_injection in referer"),
             ("POST /", vec![json], r#"{"a": [{"note": "x'; DROP TABLE users--"}]}"#, "in the member \"note\""),
-            ("POST /", vec![json], r#"{"$where": 1, "a": "{\"$ne\": 1}"}"#, "sql_injection in the member \"a\""),
+            ("POST /", vec![json], r#"{"a": "{\"$ne\": 1}"}"#, "sql_injection in the member \"a\""),
+            ("POST /", vec![json], r#"{"password": {"$ne": null}}"#, "sql_injection in the name of a member"),
+            ("POST /", vec![("content-type", "text/plain")], r#"{"$where": "1"}"#, "sql_injection in the name"),
+            ("GET /a/1%20OR%201=1/b", vec![], "", "sql_injection in the path"),
+            ("GET /?u=jav%26%23x09;ascript:alert(1)", vec![], "", "cross_site_scripting"),
             ("POST /", vec![form], "a=1&b=%3Csvg+onload%3Dalert(1)%3E", "in a field of the form \"b\""),
             ("POST /", vec![json], r#"{"a": "<script>x</script>", "a": 1}"#, "in the member \"a\""),
             ("POST /", vec![json], "<script>alert(1)</script>", "cross_site_scripting in the body"),

@@ -82,7 +82,7 @@ impl Val for MembersValue<'_> {
 }
 
 /// Returns the name by which a member is asked for.
-fn name<'k>(key: &'k dyn Val) -> Result<&'k str, ExecutionError> {
+fn name(key: &dyn Val) -> Result<&str, ExecutionError> {
     let text = key.downcast_ref::<CelString<'_>>();
     text.map(CelString::inner).ok_or_else(|| ExecutionError::function_error("[]", "the name is not a text"))
 }

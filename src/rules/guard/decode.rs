@@ -5,8 +5,8 @@ use std::borrow::Cow;
 /// How often a value is decoded: once is what a target does, and once more is what hides from filters.
 const MAX_DECODINGS: usize = 3;
 
-/// Returns a value without its encodings: percent-encoding up to three times, `+` for a blank, `%uXXXX` and `\uXXXX`
-/// of ASCII, HTML's numeric references of ASCII, without NUL, and each run of white space as one blank.
+/// Returns a value without its encodings: percent-encoding up to three times, `+` for a blank, `%u` and `\u` with
+/// four digits of ASCII, HTML's numeric references of ASCII, without NUL, and each run of white space as one blank.
 pub fn canonical(raw: &[u8]) -> Cow<'_, [u8]> {
     if !raw.iter().any(|byte| matches!(byte, b'%' | b'+' | b'&' | b'\\' | b'\0' | b'\t' | b'\r' | b'\n')) {
         return Cow::Borrowed(raw);

@@ -117,6 +117,14 @@ impl Inspector {
         self.inspect(value, kinds)
     }
 
+    /// Returns a sign in the name of a member of a JSON document: operators of document stores stand there.
+    pub fn inspect_name(&self, name: &str, kinds: AttackKinds) -> Option<Sign> {
+        if kinds.has(AttackKind::SqlInjection) && patterns::STORE_OPERATORS.contains(&name) {
+            return Some(Sign { kind: AttackKind::SqlInjection, rule: "nosql_operator" });
+        }
+        self.inspect(name.as_bytes(), kinds)
+    }
+
     fn part(&self, value: &[u8], kinds: AttackKinds) -> Option<Sign> {
         if kinds.has(AttackKind::SqlInjection) && libinjectionrs::detect_sqli(value).is_injection() {
             return Some(Sign { kind: AttackKind::SqlInjection, rule: "sql_tokens" });

@@ -1,5 +1,5 @@
 //! The expressions of attacks, each with the level from which on it is used. They are matched against values in lower
-//! case.
+//! case, and stand in `patterns.txt`.
 
 use regex::bytes::{RegexSet, RegexSetBuilder};
 use schemars::JsonSchema;
@@ -30,6 +30,18 @@ pub enum AttackKind {
 }
 
 impl AttackKind {
+    /// All kinds.
+    const ALL: [Self; 8] = [
+        Self::SqlInjection,
+        Self::CrossSiteScripting,
+        Self::PathTraversal,
+        Self::CommandInjection,
+        Self::FileAccess,
+        Self::CodeInjection,
+        Self::HeaderInjection,
+        Self::Scanner,
+    ];
+
     /// Returns the name.
     pub fn name(self) -> &'static str {
         match self {
@@ -56,207 +68,69 @@ pub enum Paranoia {
     Three,
 }
 
-/// An expression: its name, the kind of attack, the level from which on it is used.
-type Row = (&'static str, AttackKind, Paranoia, &'static str);
+/// The expressions, by lines.
+const LINES: &str = include_str!("patterns.txt");
 
-use AttackKind::{
-    CodeInjection, CommandInjection, CrossSiteScripting, FileAccess, HeaderInjection, PathTraversal, SqlInjection,
-};
-use Paranoia::{One, Three, Two};
-
-/// Commands that attacks begin with.
-macro_rules! commands {
-    () => {
-        r"(?:cat|ls|id|whoami|uname|wget|curl|nc|ncat|bash|sh|zsh|python[23]?|perl|ruby|php|ping|nslookup|dig|rm|chmod|echo|sleep|env|printenv|ifconfig|netstat|powershell|cmd|certutil)"
-    };
+/// An expression of the file.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    from: Paranoia,
+    kind: AttackKind,
+    name: &'static str,
+    expression: &'static str,
 }
 
-const ROWS: &[Row] = &[
-    // SQL, beside the tokens.
-    ("sql_union", SqlInjection, One, r"\bunion\b(?:\s|/\*.*?\*/)+(?:all(?:\s|/\*.*?\*/)+)?\bselect\b"),
-    ("sql_comment_tricks", SqlInjection, One, r"/\*!\d*\s*(?:union|select|or|and|sleep|benchmark)\b"),
-    (
-        "sql_time",
-        SqlInjection,
-        One,
-        r"\b(?:sleep|pg_sleep|benchmark|dbms_lock\.sleep)\s*\(\s*['0-9.]+\s*[),]|\bdbms_pipe\.receive_message\b|\bwaitfor\s+delay\s*'",
-    ),
-    (
-        "sql_schema",
-        SqlInjection,
-        One,
-        r"\binformation_schema\b\s*\.|\bpg_catalog\b\s*\.|\bsysobjects\b|\bsqlite_master\b",
-    ),
-    ("sql_stacked", SqlInjection, One, r"['0-9)]\s*;\s*(?:drop|truncate|alter|create|shutdown|exec|declare)\s+[a-z_@]"),
-    ("sql_files", SqlInjection, One, r"\binto\s+(?:out|dump)file\b|\bload_file\s*\(|\bxp_cmdshell\b"),
-    (
-        "nosql_operator",
-        SqlInjection,
-        One,
-        r"^\s*\{\s*.?\$(?:ne|gt|gte|lt|lte|in|nin|where|regex|or|and|exists)\b|\[\$(?:ne|gt|gte|lt|lte|in|nin|where|regex|exists)\]",
-    ),
-    (
-        "sql_tautology",
-        SqlInjection,
-        Two,
-        r"['\x22)]\s*(?:or|and|xor|\|\||&&)\s*\(?\s*(?:['\x22]?\w+['\x22]?)\s*(?:=|<|>|like\b|in\b|is\b)",
-    ),
-    ("sql_select", SqlInjection, Two, r"\bselect\b.{1,100}\bfrom\b.{0,50}(?:--|#|\bwhere\b|\blimit\b|;|$)"),
-    ("sql_quote_comment", SqlInjection, Three, r"['\x22].{0,30}(?:--|#|/\*)"),
-    (
-        "sql_function",
-        SqlInjection,
-        Three,
-        r"\b(?:concat|char|ascii|substring|hex|unhex|cast|convert|if|version|user|database)\s*\(",
-    ),
-    // Script.
-    (
-        "script_tag",
-        CrossSiteScripting,
-        One,
-        r"<\s*/?\s*script\b|<\s*(?:iframe|object|embed|svg|math|base|meta|link|form)\b[^>]*(?:on\w+\s*=|src\s*=|href\s*=|http-equiv|action\s*=)",
-    ),
-    (
-        "script_url",
-        CrossSiteScripting,
-        One,
-        r"(?:^|[\s\x22'=(])(?:javascript|vbscript)\s*:\s*[^\s/]|data\s*:\s*text/html",
-    ),
-    ("script_handler", CrossSiteScripting, One, r"<\w[^>]{0,200}\son[a-z]{3,25}\s*="),
-    (
-        "script_attribute",
-        CrossSiteScripting,
-        Two,
-        r"[\x22'`\s/]on(?:error|load|click|mouse\w+|focus|blur|key\w+|submit|toggle|pointer\w+|animation\w+)\s*=",
-    ),
-    (
-        "script_call",
-        CrossSiteScripting,
-        Two,
-        r"\b(?:alert|confirm|prompt|eval|settimeout|setinterval|fetch)\s*[(`]|document\s*\.\s*(?:cookie|domain|write|location)|window\s*\.\s*(?:location|name|open)",
-    ),
-    ("markup", CrossSiteScripting, Three, r"<[a-z!/?]"),
-    // Paths.
-    (
-        "parent_folder",
-        PathTraversal,
-        One,
-        r"(?:^|[\\/=])\.\.[\\/]\.?|(?:\.\.;/)|(?:^|[\\/])\.\.(?:$|[\\/?])|\.\.%(?:2f|5c)",
-    ),
-    ("overlong_slash", PathTraversal, One, r"\xc0\xae|\xc0\xaf|\xe0\x80\xaf|%c0%a[ef]|%c1%9c"),
-    ("parent_folder_anywhere", PathTraversal, Two, r"\.\.[\\/]|[\\/]\.\."),
-    // Files.
-    (
-        "unix_files",
-        FileAccess,
-        One,
-        r"/etc/(?:passwd|shadow|group|hosts|sudoers|ssh/|crontab)|/proc/(?:self|\d+)/(?:environ|cmdline|maps|fd)|/root/\.|\.ssh/(?:id_|authorized)|/var/log/(?:auth|apache|nginx)",
-    ),
-    ("windows_files", FileAccess, One, r"[a-z]:[\\/]+(?:windows|winnt|boot\.ini|inetpub)|\bwin\.ini\b|\bboot\.ini\b"),
-    (
-        "hidden_files",
-        FileAccess,
-        One,
-        r"(?:^|/)\.(?:git/|svn/|hg/|env(?:$|[./\s])|htpasswd|htaccess|aws/credentials|npmrc|dockerenv|bash_history)",
-    ),
-    (
-        "stream_wrapper",
-        FileAccess,
-        One,
-        r"\b(?:php|phar|zip|expect|glob|ogg|rar|ssh2|gopher|dict|jar|netdoc)://|^file:/",
-    ),
-    ("metadata_host", FileAccess, One, r"169\.254\.169\.254|metadata\.google\.internal|100\.100\.100\.200"),
-    ("url_of_address", FileAccess, Three, r"^(?:https?|ftp)://\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}"),
-    // Commands.
-    (
-        "command_after",
-        CommandInjection,
-        One,
-        concat!(
-            r"(?:[;|`\n]|&&|\|\|)\s*(?:/(?:usr/)?(?:s?bin|local/bin)/)?",
-            commands!(),
-            r"(?:\.exe)?(?:\s+[-/\w.~$\x22'<>:]|\s*$|\s*[;|`&)]|\$\{?ifs)"
-        ),
-    ),
-    (
-        "command_substitution",
-        CommandInjection,
-        One,
-        concat!(
-            r"\$\(\s*(?:/(?:usr/)?s?bin/)?",
-            commands!(),
-            r"\b|`\s*(?:/(?:usr/)?s?bin/)?",
-            commands!(),
-            r"(?:\s[^`]{0,200})?`"
-        ),
-    ),
-    (
-        "shell_path",
-        CommandInjection,
-        One,
-        r"/(?:usr/)?bin/(?:ba|z|da|k|c)?sh\b|/dev/(?:tcp|udp)/|\bcmd(?:\.exe)?\s*/c\b|powershell(?:\.exe)?\s+-(?:e|enc|c|nop|w)",
-    ),
-    ("shellshock", CommandInjection, One, r"\(\s*\)\s*\{.{0,20};\s*\}\s*;"),
-    ("shell_variable", CommandInjection, Two, r"\$\{?(?:ifs|path|home|shell|@)\b"),
-    ("shell_operator", CommandInjection, Three, r"[;|&`]\s*[a-z]{2,}\s|\$\(|>\s*/"),
-    // Code.
-    ("jndi", CodeInjection, One, r"\$\{[^}]{0,60}?(?:jndi|\$\{|lower:|upper:|env:|sys:|::-)"),
-    (
-        "template",
-        CodeInjection,
-        One,
-        r"\{\{.{0,100}?(?:__\w+__|\.constructor|config\b|self\b|request\.|lipsum|cycler|\d\s*\*\s*\d).{0,100}?\}\}|<%=?.{1,100}%>|#\{.{0,40}\d\s*\*\s*\d",
-    ),
-    (
-        "expression_language",
-        CodeInjection,
-        One,
-        r"(?:\$|#|%)\{.{0,100}?(?:java\.lang|runtime|processbuilder|getclass|classloader|@[a-z]+\.|t\(java)",
-    ),
-    (
-        "php",
-        CodeInjection,
-        One,
-        r"<\?(?:php\b|=)|\b(?:system|passthru|shell_exec|proc_open|popen|assert|call_user_func|base64_decode|file_get_contents)\s*\(\s*[\$'\x22]",
-    ),
-    (
-        "class_loader",
-        CodeInjection,
-        One,
-        r"\bclass\.module\.classloader\b|\bjava\.lang\.(?:runtime|processbuilder|system)\b",
-    ),
-    ("prototype", CodeInjection, One, r"__proto__\s*[\]\[.=:\x22]|constructor\s*[\]\[.]+\s*prototype"),
-    (
-        "serialised_object",
-        CodeInjection,
-        One,
-        r"^\s*ro0ab|^\s*aced0005|(?:^|[;{:])o:\d+:\x22\w+\x22:\d+:\{|!!python/(?:object|name|module)|!!javax?\.",
-    ),
-    (
-        "node",
-        CodeInjection,
-        One,
-        r"\brequire\s*\(\s*['\x22](?:child_process|fs|net|os|vm)['\x22]|\bprocess\s*\.\s*(?:mainmodule|binding|env)\b|_\$\$nd_func\$\$_",
-    ),
-    ("xml_entity", CodeInjection, One, r"<!(?:entity|doctype)\b[^>]{0,200}(?:system|public|%)"),
-    ("template_anywhere", CodeInjection, Two, r"\{\{[^}]{1,100}\}\}|\$\{[^}]{1,100}\}"),
-    // Lines.
-    (
-        "header_line",
-        HeaderInjection,
-        One,
-        r"[\r\n]\s*(?:set-cookie|location|content-(?:type|length|disposition)|transfer-encoding|host|x-[a-z-]{1,30}|http/\d)\s*[:.]",
-    ),
-    ("line_break", HeaderInjection, Three, r"\r\n"),
-];
+/// Returns the rest of the line that begins with that word.
+fn line(word: &str) -> &'static str {
+    let lines = LINES.lines().filter_map(|line| line.split_once(' '));
+    lines.filter(|(first, _)| *first == word).map(|(_, rest)| rest).next().unwrap_or_default()
+}
 
-/// The names of programs that look for weaknesses.
-const SCANNERS: &str = r"(?i)\b(?:sqlmap|nikto|nessus|openvas|acunetix|netsparker|w3af|dirbuster|gobuster|wpscan|masscan|zgrab|nuclei|havij|arachni|jaeles|fimap|commix|xsser|joomscan|whatweb|skipfish|nmap scripting engine)\b";
+/// Returns the expressions of all levels.
+fn rows() -> impl Iterator<Item = Row> {
+    LINES.lines().filter_map(|line| {
+        let mut parts = line.splitn(4, ' ');
+        let from = match parts.next()? {
+            "1" => Paranoia::One,
+            "2" => Paranoia::Two,
+            "3" => Paranoia::Three,
+            _ => return None,
+        };
+        let (kind, name) = (parts.next()?, parts.next()?);
+        let kind = AttackKind::ALL.iter().copied().find(|known| known.name() == kind)?;
+        Some(Row { from, kind, name, expression: parts.next()? })
+    })
+}
+
+/// The names of members by which a document store takes a value for a condition.
+pub const STORE_OPERATORS: &[&str] = &[
+    "$eq",
+    "$ne",
+    "$gt",
+    "$gte",
+    "$lt",
+    "$lte",
+    "$in",
+    "$nin",
+    "$not",
+    "$nor",
+    "$or",
+    "$and",
+    "$exists",
+    "$regex",
+    "$where",
+    "$expr",
+    "$function",
+    "$accumulator",
+    "$mod",
+    "$elemMatch",
+    "$lookup",
+];
 
 /// The expressions of a level.
 #[derive(Debug)]
 pub struct PatternSet {
-    rows: Vec<&'static Row>,
+    rows: Vec<Row>,
     set: RegexSet,
     scanners: RegexSet,
 }
@@ -264,8 +138,9 @@ pub struct PatternSet {
 impl PatternSet {
     /// Compiles the expressions of that level.
     pub fn of(paranoia: Paranoia) -> Self {
-        let rows: Vec<&Row> = ROWS.iter().filter(|(_, _, from, _)| *from <= paranoia).collect();
-        let build = |all: Vec<&str>| {
+        let rows: Vec<Row> = rows().filter(|row| row.from <= paranoia).collect();
+        let expressions = rows.iter().map(|row| row.expression.replace("COMMANDS", line("commands"))).collect();
+        let build = |all: Vec<String>| {
             // Values are octets, and may be no text. A test compiles every expression.
             RegexSetBuilder::new(all)
                 .unicode(false)
@@ -273,13 +148,13 @@ impl PatternSet {
                 .build()
                 .unwrap_or_else(|_| RegexSet::empty())
         };
-        Self { set: build(rows.iter().map(|row| row.3).collect()), rows, scanners: build(vec![SCANNERS]) }
+        Self { set: build(expressions), rows, scanners: build(vec![line("scanners").to_owned()]) }
     }
 
     /// Returns kind and name of the first expression of one of these kinds that matches.
     pub fn find(&self, lower: &[u8], kinds: AttackKinds) -> Option<(AttackKind, &'static str)> {
         let matching = self.set.matches(lower).into_iter().filter_map(|index| self.rows.get(index));
-        matching.map(|(name, kind, ..)| (*kind, *name)).find(|(kind, _)| kinds.has(*kind))
+        matching.map(|row| (row.kind, row.name)).find(|(kind, _)| kinds.has(*kind))
     }
 
     /// Returns the name of the rule, if the client calls itself one of these programs.
@@ -294,7 +169,9 @@ mod tests {
 
     #[test]
     fn every_expression_compiles() {
-        for paranoia in [One, Two, Three] {
+        let written = LINES.lines().filter(|line| line.starts_with(['1', '2', '3'])).count();
+        assert_eq!(rows().count(), written, "every line is an expression");
+        for paranoia in [Paranoia::One, Paranoia::Two, Paranoia::Three] {
             let set = PatternSet::of(paranoia);
             assert_eq!(set.set.len(), set.rows.len());
             assert!(!set.rows.is_empty() && set.scanners.len() == 1);

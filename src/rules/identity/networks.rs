@@ -150,7 +150,7 @@ impl Networks {
     }
 
     /// Returns the number of disjoint ranges.
-    pub fn len(&self) -> usize {
+    pub fn range_count(&self) -> usize {
         self.v4.starts.len() + self.v6.starts.len()
     }
 
@@ -201,14 +201,14 @@ mod tests {
         assert!(!networks(&["::/0"]).contains([10, 0, 0, 1].into()), "networks of IPv6 have no addresses of IPv4");
         assert!(networks(&["::ffff:10.0.0.0/104"]).contains([10, 0, 0, 1].into()));
         assert!(!Networks::default().contains([10, 0, 0, 1].into()));
-        assert_eq!(networks(&["10.0.0.0/9", "10.128.0.0/9", "10.1.0.0/16"]).len(), 1, "neighbours are joined");
+        assert_eq!(networks(&["10.0.0.0/9", "10.128.0.0/9", "10.1.0.0/16"]).range_count(), 1, "neighbours are joined");
     }
 
     #[test]
     fn lists_and_the_lines_that_are_wrong() {
         let list =
             Networks::parse(b"# a list\n10.0.0.0/8 ; the office\r\n\n  192.0.2.7\n2001:db8::/32").expect("a list");
-        assert_eq!(list.len(), 3);
+        assert_eq!(list.range_count(), 3);
         assert!(list.contains([192, 0, 2, 7].into()));
         for wrong in ["10.0.0.0/33", "10.0.0", "x", "10.0.0.0/8 10.0.0.0/9", "\u{e9}"] {
             let error = Networks::parse(format!("10.0.0.0/8\n{wrong}\n").as_bytes()).expect_err(wrong);

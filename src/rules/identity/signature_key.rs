@@ -52,7 +52,7 @@ pub struct SignatureKey {
 
 enum KeyMaterial {
     Public(Box<ParsedPublicKey>),
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
 }
 
 impl fmt::Debug for SignatureKey {
@@ -100,7 +100,7 @@ impl SignatureKey {
         if secret.len() < MIN_SECRET {
             return Err(format!("expected at least {MIN_SECRET} bytes"));
         }
-        let key = KeyMaterial::Secret(hmac::Key::new(hmac::HMAC_SHA256, secret));
+        let key = KeyMaterial::Secret(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret)));
         Ok(Self { algorithm: SignatureAlgorithm::HmacSha256, key })
     }
 

@@ -81,7 +81,7 @@ pub fn parse<'r>(request: &SignedRequest<'r>) -> Result<Option<SignatureV4<'r>>,
     let header = values.next().map(http::HeaderValue::as_bytes);
     let of_header = header.and_then(|value| {
         let rest = value.strip_prefix(ALGORITHM.as_bytes())?;
-        rest.first().is_some_and(|byte| byte.is_ascii_whitespace()).then_some(rest)
+        rest.first().is_some_and(u8::is_ascii_whitespace).then_some(rest)
     });
     let is_presigned = pairs(request.query).any(|(name, _)| decode(name) == "X-Amz-Signature");
     match of_header {

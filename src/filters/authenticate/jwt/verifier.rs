@@ -19,6 +19,9 @@ use crate::rules::identity::token::{TokenHead, unverified_issuer};
 /// The longest token; longer ones are rejected unread.
 const MAX_TOKEN: usize = 8 * 1024;
 
+/// The longest ID token, which comes from the provider itself.
+const MAX_ID_TOKEN: usize = 32 * 1024;
+
 /// The most issuers of a filter.
 const MAX_ISSUERS: usize = 64;
 
@@ -38,6 +41,7 @@ pub enum Unverified {
 pub struct Verifier {
     /// One, or several with names.
     issuers: Vec<Issuer>,
+    max_token: usize,
     required: BTreeMap<String, OneOrMany<ClaimValue>>,
     claims: ClaimRules,
     cached: VerifiedTokens<CachedResult>,
@@ -80,6 +84,7 @@ impl Verifier {
         }
         Some(Self {
             issuers,
+            max_token: MAX_TOKEN,
             required,
             claims: ClaimRules {
                 consumer_claim: config.consumer_claim.clone(),
@@ -95,12 +100,12 @@ impl Verifier {
     /// Returns a verifier of the ID tokens of an issuer for one client (OpenID Connect Core, section 3.1.3.7).
     pub fn of_id_tokens(store: Arc<KeyStore>, issuer: &str, client: &str, claims: ClaimRules) -> Self {
         let issuers = vec![Issuer::of_id_tokens(store, issuer, client)];
-        Self { issuers, required: BTreeMap::new(), claims, cached: VerifiedTokens::default() }
+        Self { max_token: MAX_ID_TOKEN, issuers, required: BTreeMap::new(), claims, cached: VerifiedTokens::default() }
     }
 
     /// Returns the cached result of a token that was verified recently.
     pub fn cached(&self, token: &[u8]) -> Option<Arc<Verified>> {
-        if token.len() > MAX_TOKEN {
+        if token.len() > self.max_token {
             return None;
         }
         let known = self.cached.get(&consumer_digest(token), self.claims.consumers.generation(), unix_now())?;
@@ -145,7 +150,7 @@ impl Verifier {
 
     /// Returns the claims of a valid token, the keys that verified it, and the place of its issuer.
     async fn verify_signature(&self, token: &[u8]) -> Result<(Claims, Arc<KeySet>, usize), Unverified> {
-        if token.len() > MAX_TOKEN {
+        if token.len() > self.max_token {
             return Err(Unverified::Invalid("the token is too long"));
         }
         let head = TokenHead::parse(token).map_err(Unverified::Invalid)?;

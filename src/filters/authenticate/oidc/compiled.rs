@@ -72,8 +72,7 @@ impl Oidc {
             // Cookies of other filters with the same keys are not accepted.
             SealKeys::derive(secrets, [purpose, &issuer, &config.client_id].join("\n").as_bytes())
         };
-        let cookie_edits: Vec<Edit> =
-            Cookies::prefixes(&cookie).into_iter().map(|prefix| Edit::RemoveCookies(prefix.into())).collect();
+        let cookie_edits = vec![Edit::RemoveCookies(Cookies::names(&cookie))];
         let oidc = Self {
             verifier: Verifier::of_id_tokens(Arc::clone(&store), &issuer, &config.client_id, rules),
             scope: scope(config),

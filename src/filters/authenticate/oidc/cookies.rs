@@ -1,7 +1,10 @@
 //! The cookies of logins and sessions (RFC 6265).
 
+use std::sync::Arc;
+
 use http::header::{COOKIE, HeaderMap, HeaderValue};
 
+use crate::exchange::CookieName;
 use crate::rules::routing::cookies;
 
 /// The prefix with which browsers accept a cookie from this host alone, and only over TLS.
@@ -32,9 +35,14 @@ impl Cookies {
         }
     }
 
-    /// Returns the beginnings of the names of all cookies, on any scheme.
-    pub fn prefixes(name: &str) -> [String; 2] {
-        [name.to_owned(), format!("{HOST_PREFIX}{name}")]
+    /// Returns the names of all cookies, on any scheme: the parts of a session, and the attempts to log in.
+    pub fn names(name: &str) -> Arc<[CookieName]> {
+        let of_scheme = |scheme| {
+            let cookies = Self::new(name, scheme);
+            let parts = (0..MAX_CHUNKS).map(|number| CookieName::Is(cookies.chunk(number).into())).collect::<Vec<_>>();
+            parts.into_iter().chain([CookieName::BeginsWith(cookies.attempt_name("").into())])
+        };
+        ["http", "https"].into_iter().flat_map(of_scheme).collect()
     }
 
     /// Returns the value of the session, of which each part was set by one cookie.
@@ -165,5 +173,23 @@ mod tests {
             let headers = sent(&[HeaderValue::from_str(&format!("s={wrong}")).expect("a value")]);
             assert!(cookies.session(&headers).is_none(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn only_the_cookies_of_the_filter_are_removed() {
+        use crate::exchange::{Edit, Edits, Exchange, RequestView};
+        let mut headers = HeaderMap::new();
+        let own = ["app", "app.1", "app.4", "app-login-abc", "__Host-app", "__Host-app.2", "__Host-app-login-x"];
+        let others = ["app_lang", "application", "app.5", "app.10", "app-log", "__Host-app2", "xapp", "__Host-"];
+        let pairs: Vec<String> = own.iter().chain(&others).map(|name| format!("{name}=1")).collect();
+        headers.insert(COOKIE, HeaderValue::try_from(pairs.join("; ")).expect("a value"));
+        let mut edits = Edits::default();
+        edits.push(&Arc::from([Edit::RemoveCookies(Cookies::names("app"))]));
+        let request = pingora::http::RequestHeader::build("GET", b"/", None).expect("a request");
+        let exchange = Exchange::default();
+        let view = RequestView { request: &request, exchange: &exchange, pattern: None, response: None };
+        edits.apply_to_headers(&mut headers, &view);
+        let left: Vec<String> = others.iter().map(|name| format!("{name}=1")).collect();
+        assert_eq!(headers[COOKIE], left.join("; "));
     }
 }

@@ -44,8 +44,8 @@ impl Oidc {
         }
     }
 
-    /// Returns the rejection of a request that needs a session and cannot be redirected. A 401 has a challenge (RFC 9110,
-    /// section 11.6.1); browsers do not act on that of a scheme that they do not know.
+    /// Returns the rejection of a request that needs a session and cannot be redirected. A 401 has a challenge (RFC
+    /// 9110, section 11.6.1); browsers do not act on that of a scheme that they do not know.
     pub fn login_required(&self) -> Box<Rejection> {
         let rejection = Rejection::new(Reason::LoginRequired, "open a page in a browser to log in");
         let challenge = format!("Cookie realm=\"portcullis\", cookie-name=\"{}\"", self.cookie);
@@ -272,7 +272,7 @@ fn is_navigation(request: &RequestHeader) -> bool {
         let mut values = request.headers.get_all(ACCEPT).iter();
         values.any(|value| memchr::memmem::find(&value.as_bytes().to_ascii_lowercase(), b"text/html").is_some())
     };
-    matches!(request.method, Method::GET | Method::HEAD)
+    request.method == Method::GET
         && header(&SEC_FETCH_MODE).is_none_or(|mode| mode == b"navigate")
         && header(&X_REQUESTED_WITH).is_none()
         && header(&SEC_PURPOSE).is_none()
