@@ -231,8 +231,8 @@ impl<'w> RouteCompiler<'w> {
         }
     }
 
-    /// Notes a limit that would count by a consumer whom anybody may have named: forged requests would use up the limits
-    /// of another.
+    /// Notes a limit that would count by a consumer whom anybody may have named: forged requests would use up what
+    /// another may send.
     fn check_verified(&mut self, one: &Selected<'_>, authenticator: Option<&Selected<'_>>) {
         let key = match one.config.consumer_use() {
             Some(ConsumerUse::Limit) => "by",
