@@ -9,7 +9,7 @@ use ahash::AHashSet;
 use super::work::{RouteCompiler, UseOfConsumer};
 use crate::config::{self, FilterLevel, Inherited, Selected};
 use crate::filters::{
-    CertificateSources, Chain, CompileContext, Filter, FilterConfig, Identities, Needs, RouteFacts, Stage,
+    CertificateSources, Chain, CompileContext, ConsumerUse, Filter, FilterConfig, Identities, Needs, RouteFacts, Stage,
 };
 use crate::notation::{Place, nearest};
 use crate::rules::routing::RouteEntry;
@@ -124,6 +124,7 @@ impl<'w> RouteCompiler<'w> {
             if self.has_effect(&filter, route, one) {
                 self.check_claims_read(one, authenticator.map(|one| one.config));
                 self.note_consumer_use(one, authenticator.is_some());
+                self.check_verified(one, authenticator);
                 filters.push((filter, one.enforce));
             }
         }
@@ -228,6 +229,23 @@ impl<'w> RouteCompiler<'w> {
             });
             found.is_authenticated |= is_authenticated;
         }
+    }
+
+    /// Notes a limit that would count by a consumer whom anybody may have named: forged requests would use up what
+    /// another may send.
+    fn check_verified(&mut self, one: &Selected<'_>, authenticator: Option<&Selected<'_>>) {
+        let key = match one.config.consumer_use() {
+            Some(ConsumerUse::Limit) => "by",
+            Some(ConsumerUse::Plan) => "from_plan",
+            _ => return,
+        };
+        let Some(authenticator) = authenticator.filter(|one| one.config.is_verified_late()) else { return };
+        let text = format!(
+            "with body_hash: computed at {} a signature is verified only after the limits, so that forged requests \
+             would count as the consumer's: write body_hash: header, or limit by: address",
+            authenticator.place
+        );
+        self.note(&one.place.key(key), text);
     }
 
     /// Notes a filter that reads a header which authentication sets for the target: the filter sees what the client

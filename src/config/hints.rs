@@ -329,6 +329,12 @@ const KEYS: &[Hint] = &[
 
 /// Hints for words that are none of the expected ones.
 const WORDS: &[Hint] = &[
+    // A mapping in a list of names.
+    (
+        "jwt.required_claims",
+        &["{"],
+        "claims with values are a mapping in place of the list: `required_claims: {tenant: [acme]}`",
+    ),
     ("log.access.output", &["off", "false", "disabled"], "write none: YAML 1.1 reads off as false"),
     ("balance", &["ip_hash", "ip-hash", "source"], "write {hash: {by: address}}"),
     ("balance", &["hash", "consistent_hash", "maglev", "ring_hash"], "write {hash: {by: {header: NAME}}}"),

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
-use ahash::AHashSet;
+use ahash::{AHashMap, AHashSet};
 
 use super::{FilterEntry, ListedFilter, Loaded, RouteConfig};
 use crate::filters::{FilterConfig, Stage};
@@ -34,7 +34,8 @@ pub struct Selected<'c> {
     pub set: Option<&'c str>,
     /// Whether requests that it rejects are rejected, and not only counted.
     pub enforce: bool,
-    index: usize,
+    /// Its number among the filters of the same key in its list.
+    number: usize,
 }
 
 /// Writes where a filter comes from, if it is not the route's own.
@@ -66,14 +67,28 @@ impl Selected<'_> {
     }
 
     /// Returns the name of the place where the filter is written: its counts outlive a configuration under that name.
+    /// The number is that among the filters of its key, so that filters of other keys may come and go.
     pub fn written(&self, route: &str) -> String {
-        let index = self.index;
+        let (key, number) = (self.config.key(), self.number);
         match (self.set, self.level) {
-            (Some(set), _) => format!("set:{set}:{index}"),
-            (None, FilterLevel::Defaults) => format!("defaults:{index}"),
-            (None, FilterLevel::Listener(name)) => format!("listener:{name}:{index}"),
-            (None, FilterLevel::Route) => format!("route:{route}:{index}"),
+            (Some(set), _) => format!("set:{set}:{key}:{number}"),
+            (None, FilterLevel::Defaults) => format!("defaults:{key}:{number}"),
+            (None, FilterLevel::Listener(name)) => format!("listener:{name}:{key}:{number}"),
+            (None, FilterLevel::Route) => format!("route:{route}:{key}:{number}"),
         }
+    }
+}
+
+/// Counts the filters of each key in one list.
+#[derive(Default)]
+struct KeyNumbers(AHashMap<&'static str, usize>);
+
+impl KeyNumbers {
+    /// Returns the number of the next filter among those of its key.
+    fn next(&mut self, config: &FilterConfig) -> usize {
+        let next = self.0.entry(config.key()).or_default();
+        *next += 1;
+        *next - 1
     }
 }
 
@@ -126,13 +141,14 @@ impl<'c> Inherited<'c> {
     ) -> Vec<Selected<'c>> {
         let mut expanded = Vec::with_capacity(list.len());
         let mut named = Vec::new();
+        let mut numbers = KeyNumbers::default();
         for (index, entry) in list.iter().enumerate() {
             let place = place.index(index);
             match entry {
                 FilterEntry::Filter(listed) => {
                     let ListedFilter { config, enforce } = &**listed;
-                    let place = Arc::new(place.key(config.key()));
-                    expanded.push(Selected { config, place, level, set: None, enforce: *enforce, index });
+                    let (place, number) = (Arc::new(place.key(config.key())), numbers.next(config));
+                    expanded.push(Selected { config, place, level, set: None, enforce: *enforce, number });
                 }
                 FilterEntry::Set(entry) => {
                     let name = entry.set.0.as_str();
@@ -167,6 +183,7 @@ impl<'c> Inherited<'c> {
         self.used.borrow_mut().insert(name);
         let at = Place::default().key("filter_sets").key(name.clone());
         let filters = set.iter().enumerate();
+        let mut numbers = KeyNumbers::default();
         filters
             .map(|(index, ListedFilter { config, enforce })| Selected {
                 config,
@@ -174,7 +191,7 @@ impl<'c> Inherited<'c> {
                 place: Arc::new(at.index(index).key(config.key())),
                 level,
                 set: Some(name),
-                index,
+                number: numbers.next(config),
             })
             .collect()
     }

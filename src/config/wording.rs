@@ -49,6 +49,7 @@ fn instead_of(node: &Node, wanted: &[&Json], place: &Trail<'_>) -> Option<String
             let space = || "a key has a colon and a space behind it: `KEY: VALUE`".to_owned();
             hints::for_text(text, is_any("boolean"), is_number).or_else(|| is_pair.then(space))
         }
+        Value::Map(_) if hints::for_word(place, "{").is_some() => hints::for_word(place, "{").map(str::to_owned),
         Value::Map(_) if is_any("array") => Some("each entry is written with a - before it".to_owned()),
         Value::List(_)
             if wanted.iter().any(|schema| schema.get("additionalProperties").is_some_and(Json::is_object)) =>

@@ -92,6 +92,8 @@ reasons! {
     /// A page of another site made the browser send the request.
     CrossSite: "cross_site", 403, "Requests of other sites are not accepted", grpc 7, proxy None;
 
+    /// There is no credential, where credentials of several kinds are accepted.
+    CredentialMissing: "credential_missing", 401, "A credential is required", grpc 16, proxy None;
     /// There is no token.
     TokenMissing: "token_missing", 401, "A token is required", grpc 16, proxy None;
     /// The token is not acceptable.

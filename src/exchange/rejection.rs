@@ -33,9 +33,16 @@ pub struct RelayedResponse {
 }
 
 impl Rejection {
-    /// Returns a rejection with a detail for the client.
+    /// Returns a rejection with a detail for the client. Where the detail says which of several faults it is, the log
+    /// has it too.
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Box<Self> {
-        Box::new(Self { reason, detail: detail.into(), log: None, headers: Vec::new(), relayed: None })
+        let detail = detail.into();
+        let is_logged = matches!(
+            reason,
+            Reason::UriTooLong | Reason::HeadersTooLarge | Reason::TokenInvalid | Reason::SignatureInvalid
+        );
+        let log = (is_logged && !detail.is_empty()).then(|| detail.to_string());
+        Box::new(Self { reason, detail, log, headers: Vec::new(), relayed: None })
     }
 
     /// Returns a redirect.

@@ -8,7 +8,7 @@ use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::limit_keys::{LimitBy, LimitKeys, by_address, by_text, headers_of};
+use super::limit_keys::{LimitBy, LimitKeys, LimitText, by_address, by_text, headers_of};
 use super::{CompileContext, Consumers, HttpFilter, Stage, Verdict};
 use crate::exchange::{Exchange, Reason, Rejection};
 use crate::live::{Places, TakenPlace};
@@ -46,7 +46,7 @@ pub struct Filter {
     plans: Option<Arc<Consumers>>,
     keys: LimitKeys,
     places: Arc<Places>,
-    label: String,
+    text: LimitText,
 }
 
 /// A limit that several filters share.
@@ -75,9 +75,9 @@ impl HttpFilter for Filter {
             let why = format!("limits of one name count together, and this one is another than {}", same.place);
             context.mistakes.add(&context.place.key("limit"), why);
         }
-        let label = config.name.as_ref().map_or("concurrency", |name| name.0.as_str()).to_owned();
+        let text = LimitText::new(config.name.as_ref(), &config.by);
         let plans = config.from_plan.then(|| Arc::clone(context.consumers));
-        Some(Self { limit, plans, keys, places: context.live.places(&name), label })
+        Some(Self { limit, plans, keys, places: context.live.places(&name), text })
     }
 
     fn headers_read(config: &Config) -> Vec<(HeaderName, Vec<String>)> {
@@ -100,8 +100,8 @@ impl HttpFilter for Filter {
         }
         // That a route is full is not for the client to change.
         let reason = if self.keys.is_route_alone() { Reason::RouteFull } else { Reason::ConcurrencyLimited };
-        let rejection =
-            Rejection::new(reason, format!("at most {limit} at a time")).log(format!("limit {}", self.label));
+        let rejection = Rejection::new(reason, format!("at most {limit} at a time"));
+        let rejection = rejection.log(self.text.detail(format_args!("{limit} at a time")));
         Err(rejection.header(RETRY_AFTER, HeaderValue::from_static("1")))
     }
 }

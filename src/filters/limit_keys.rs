@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use super::{CompileContext, ResponseView};
 use crate::exchange::{Exchange, LimitNote, claim, claim_text};
 use crate::live::consumer_digest;
-use crate::notation::{Header, MethodName, OneOrMany, carries_credentials, is_named_like_secret};
+use crate::notation::{Header, MethodName, Name, OneOrMany, carries_credentials, is_named_like_secret};
 use crate::rules::routing::{PathPattern, cookie, parameter};
 
 /// The longest value that is a part of a key as it is; of longer ones, and of secrets, the SHA-256 digest is.
@@ -80,6 +80,29 @@ impl fmt::Display for LimitKey {
 /// Returns the properties as a text: `consumer and the header x-tenant`.
 pub fn by_text(by: &LimitBy) -> String {
     by.as_slice().iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
+}
+
+/// What the log says of a limit that rejects a request: its name, or without one the limit itself and what it counts
+/// by. Values of requests are no part of it.
+#[derive(Debug)]
+pub struct LimitText {
+    name: Option<String>,
+    by: String,
+}
+
+impl LimitText {
+    /// Returns the text of a limit with that name, if it has one.
+    pub fn new(name: Option<&Name>, by: &LimitBy) -> Self {
+        Self { name: name.map(|name| name.0.clone()), by: by_text(by) }
+    }
+
+    /// Returns the detail of a rejection; `limit` is the one that the request exceeds.
+    pub fn detail(&self, limit: impl fmt::Display) -> String {
+        match &self.name {
+            Some(name) => format!("limit {name}"),
+            None => format!("limit {limit} by {}", self.by),
+        }
+    }
 }
 
 /// Returns whether one of the properties is known only of an authenticated request.

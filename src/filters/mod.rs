@@ -287,6 +287,17 @@ impl FilterConfig {
         }
     }
 
+    /// Returns whether the filter may identify a client before its credential is verified: after the limits, with the
+    /// body.
+    pub fn is_verified_late(&self) -> bool {
+        match self {
+            Self::Hmac(hmac) => hmac.is_verified_late(),
+            Self::AnyOf(any) => any.members().iter().any(Self::is_verified_late),
+            Self::AllOf(all) => all.members().iter().any(Self::is_verified_late),
+            _ => false,
+        }
+    }
+
     /// Returns what the filter uses the request's consumer for, if it does.
     pub fn consumer_use(&self) -> Option<ConsumerUse> {
         match self {

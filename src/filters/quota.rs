@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::limit_keys::{
-    CostConfig, Costs, LimitBy, LimitKey, LimitKeys, by_text, headers_of, note_least, state_text, write_note,
+    CostConfig, Costs, LimitBy, LimitKey, LimitKeys, LimitText, by_text, headers_of, note_least, state_text, write_note,
 };
 use super::{CompileContext, Consumers, HttpFilter, ResponseView, Stage, Verdict};
 use crate::exchange::{Exchange, LimitNote, Reason, Rejection};
@@ -79,6 +79,7 @@ pub struct Filter {
     counts: Arc<QuotaCounts>,
     when_unavailable: WhenUnavailable,
     label: String,
+    text: LimitText,
     policy: ArcSwapOption<(u64, u64, HeaderValue)>,
     legacy_headers: bool,
 }
@@ -125,6 +126,7 @@ impl HttpFilter for Filter {
             counts,
             when_unavailable: config.when_unavailable,
             label: config.name.as_ref().map_or("quota", |name| name.0.as_str()).to_owned(),
+            text: LimitText::new(config.name.as_ref(), &config.by),
             policy: ArcSwapOption::empty(),
             legacy_headers: config.legacy_headers,
         })
@@ -155,12 +157,12 @@ impl HttpFilter for Filter {
                 exchange.limit = self.note(quota, window, remaining, left);
                 let wait = left.as_secs().max(1);
                 let rejection = Rejection::new(Reason::QuotaExceeded, format!("a new period begins in {wait} s"));
-                let rejection = rejection.log(format!("limit {}", self.label));
+                let rejection = rejection.log(self.text.detail(quota));
                 Err(rejection.header(RETRY_AFTER, HeaderValue::from(wait)))
             }
             QuotaOutcome::Unavailable if self.when_unavailable == WhenUnavailable::Accept => Ok(()),
             QuotaOutcome::Unavailable => Err(Rejection::new(Reason::QuotaUnavailable, "")
-                .log(format!("limit {}", self.label))
+                .log(self.text.detail(quota))
                 .header(RETRY_AFTER, HeaderValue::from_static("1"))),
         }
     }

@@ -11,8 +11,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::limit_keys::{
-    CostConfig, Costs, LimitBy, LimitKeys, by_address, by_text, ceil_seconds, headers_of, note_least, state_text,
-    write_note,
+    CostConfig, Costs, LimitBy, LimitKeys, LimitText, by_address, by_text, ceil_seconds, headers_of, note_least,
+    state_text, write_note,
 };
 use super::{CompileContext, Consumers, HttpFilter, ResponseView, Stage, Verdict};
 use crate::exchange::{Exchange, LimitNote, Reason, Rejection, clock};
@@ -66,10 +66,15 @@ pub enum Algorithm {
 /// Writes the limit as `100/s by consumer`.
 impl std::fmt::Display for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let rates: Vec<String> = self.limit.as_slice().iter().map(|rate| rate.0.to_string()).collect();
-        write!(f, "{} by {}", rates.join(" and "), by_text(&self.by))?;
+        let rates: Vec<Rate> = self.limit.as_slice().iter().map(|rate| rate.0).collect();
+        write!(f, "{} by {}", rates_text(&rates), by_text(&self.by))?;
         self.burst.map_or(Ok(()), |burst| write!(f, ", {burst} at once"))
     }
+}
+
+/// Returns rates as `10/s and 1000/h`.
+fn rates_text(rates: &[Rate]) -> String {
+    rates.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }
 
 /// The windows of a limit, with what responses say of them.
@@ -80,6 +85,8 @@ struct DescribedWindows {
     each: Vec<(String, u32)>,
     /// `RateLimit-Policy`.
     policy: HeaderValue,
+    /// The rates as a text.
+    text: String,
 }
 
 impl DescribedWindows {
@@ -95,7 +102,8 @@ impl DescribedWindows {
             format!("\"{name}\";q={count};w={}", rate.period.as_secs().max(1))
         };
         let policy = each.iter().zip(rates).map(policy).collect::<Vec<_>>().join(", ");
-        Some(Self { windows: Arc::new(windows.into()), policy: HeaderValue::try_from(policy).ok()?, each })
+        let policy = HeaderValue::try_from(policy).ok()?;
+        Some(Self { windows: Arc::new(windows.into()), policy, each, text: rates_text(rates) })
     }
 }
 
@@ -143,6 +151,7 @@ pub struct Filter {
     costs: Costs,
     buckets: Arc<Buckets>,
     label: String,
+    text: LimitText,
     legacy_headers: bool,
 }
 
@@ -184,7 +193,8 @@ impl HttpFilter for Filter {
             kind,
             described: ArcSwap::default(),
         });
-        Some(Self { own, plans, keys, costs, buckets, label, legacy_headers: config.legacy_headers })
+        let text = LimitText::new(config.name.as_ref(), &config.by);
+        Some(Self { own, plans, keys, costs, buckets, label, text, legacy_headers: config.legacy_headers })
     }
 
     fn headers_read(config: &Config) -> Vec<(HeaderName, Vec<String>)> {
@@ -206,7 +216,7 @@ impl HttpFilter for Filter {
             exchange.limit = note;
             let seconds = ceil_seconds(decision.decision.retry_after).max(1);
             let detail = format!("try again in {seconds} s");
-            let rejection = Rejection::new(Reason::RateLimited, detail).log(format!("limit {}", self.label));
+            let rejection = Rejection::new(Reason::RateLimited, detail).log(self.text.detail(&described.text));
             return Err(rejection.header(RETRY_AFTER, HeaderValue::from(seconds)));
         }
         note_least(exchange, note);

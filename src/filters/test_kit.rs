@@ -203,14 +203,55 @@ mod tests {
             x-user}}}, {api_key: {}}]}]";
         let mut kit = compile(yaml).expect("filters");
         let nobody = kit.on_request(request("GET /", &[])).expect_err("nobody");
-        assert_eq!(nobody.reason.code(), "token_missing");
+        assert_eq!(nobody.reason.code(), "credential_missing");
+        assert_eq!(nobody.detail, "one of several credentials is required");
         let challenges: Vec<_> = nobody.headers.iter().map(|(_, value)| value.to_str().expect("text")).collect();
         assert_eq!(challenges, ["Bearer realm=\"portcullis\"", "ApiKey header=\"x-api-key\""]);
         let wrong = kit.on_request(request("GET /", &[("x-api-key", "nobody's")])).expect_err("nobody");
-        assert_eq!(wrong.reason.code(), "api_key_invalid");
+        let why = Some("the key is unknown or has expired");
+        assert_eq!((wrong.reason.code(), wrong.log.as_deref()), ("api_key_invalid", why));
+        let wrong = kit.on_request(request("GET /", &[("authorization", "Bearer x")])).expect_err("no token");
+        assert_eq!((wrong.reason.code(), wrong.log.as_deref()), ("token_invalid", Some(&*wrong.detail)));
         kit.on_request(request("GET /", &[("x-api-key", "key-of-two"), ("x-user", "forged")])).expect("two");
         assert_eq!(kit.exchange.identity.as_ref().map(|i| &*i.name), Some("two"));
         assert!(kit.sent().headers.get("x-user").is_none(), "only the filter sets it");
+    }
+
+    #[test]
+    fn all_of_is_whom_the_first_that_knows_a_consumer_names() {
+        let jwt = "jwt: {secret: 0123456789abcdef0123456789abcdef}";
+        let bearer = format!("Bearer {}", sign("0123456789abcdef0123456789abcdef"));
+        let both = [("authorization", bearer.as_str()), ("x-api-key", "key-of-two"), ("x-second", "key-of-one")];
+        let second = "api_key: {header: x-second}";
+        for (members, name) in [
+            (format!("{{{jwt}}}, {{api_key: {{}}}}"), "two"),
+            (format!("{{api_key: {{}}}}, {{{jwt}}}"), "two"),
+            (format!("{{{jwt}}}, {{{second}}}, {{api_key: {{}}}}"), "one"),
+        ] {
+            let mut kit = compile(&format!("[{{all_of: [{members}]}}]")).expect("filters");
+            kit.on_request(request("GET /", &both)).expect("all are good");
+            assert_eq!(kit.exchange.identity.as_ref().map(|i| &*i.name), Some(name), "{members}");
+        }
+    }
+
+    #[test]
+    fn the_log_names_the_limit_that_rejects() {
+        let detail = |yaml: &str, headers: &[(&str, &str)]| {
+            let mut kit = compile(yaml).expect("filters");
+            let rejected = (0..9).find_map(|_| kit.on_request(request("GET /", headers)).err());
+            rejected.and_then(|rejection| rejection.log).expect("a detail")
+        };
+        let tenant = [("x-tenant", "secret-of-acme"), ("x-api-key", "key-of-one")];
+        for (limit, wanted) in [
+            ("rate_limit: {limit: [1/s, 1/h], by: {header: x-tenant}}", "limit 1/s and 1/h by the header x-tenant"),
+            ("rate_limit: {limit: 1/h, name: users}", "limit users"),
+            ("concurrency: {limit: 1, by: [address, host]}", "limit 1 at a time by address and host"),
+            ("throttle: {limit: 1/h, max_delay: 1s}", "limit 1/h by address: the wait would be too long"),
+        ] {
+            assert_eq!(detail(&format!("[{{{limit}}}]"), &tenant), wanted);
+        }
+        let plan = "[{api_key: {}}, {rate_limit: {limit: 1/h, from_plan: true, by: consumer}}]";
+        assert_eq!(detail(plan, &tenant), "limit 3/h by consumer");
     }
 
     #[test]

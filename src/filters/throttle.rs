@@ -9,7 +9,7 @@ use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::limit_keys::{LimitBy, LimitKeys, by_address, by_text, ceil_seconds, headers_of};
+use super::limit_keys::{LimitBy, LimitKeys, LimitText, by_address, by_text, ceil_seconds, headers_of};
 use super::{CompileContext, HttpFilter, Stage, Verdict};
 use crate::exchange::{Exchange, Reason, Rejection};
 use crate::live::{NoTurn, QueueBounds, Turns};
@@ -58,7 +58,8 @@ pub struct Filter {
     bounds: QueueBounds,
     keys: LimitKeys,
     turns: Arc<Turns>,
-    label: String,
+    /// What the log says of it.
+    text: String,
 }
 
 /// A throttle that several filters share.
@@ -91,8 +92,8 @@ impl HttpFilter for Filter {
             of_all: config.queue_total.unwrap_or(QUEUE_TOTAL) as usize,
             delay: config.max_delay.as_ref().map_or(MAX_DELAY, |delay| delay.0),
         };
-        let label = config.name.as_ref().map_or("throttle", |name| name.0.as_str()).to_owned();
-        Some(Self { rate, bounds, keys, turns: context.live.turns(&name), label })
+        let text = LimitText::new(config.name.as_ref(), &config.by).detail(config.limit.0);
+        Some(Self { rate, bounds, keys, turns: context.live.turns(&name), text })
     }
 
     fn headers_read(config: &Config) -> Vec<(HeaderName, Vec<String>)> {
@@ -120,7 +121,7 @@ impl HttpFilter for Filter {
             NoTurn::Full(_) => "too many wait",
         };
         let rejection = Rejection::new(Reason::ThrottleFull, format!("try again in {seconds} s"));
-        let rejection = rejection.log(format!("limit {}: {why}", self.label));
+        let rejection = rejection.log(format!("{}: {why}", self.text));
         Err(rejection.header(RETRY_AFTER, HeaderValue::from(seconds)))
     }
 }

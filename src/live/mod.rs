@@ -86,8 +86,8 @@ pub struct Live {
     /// Lists of networks and databases of countries by their paths.
     networks: WatchedFiles<Networks>,
     countries: WatchedFiles<Countries>,
-    /// Nonces of signatures by the place of their filter.
-    nonces: Shelf<String, Nonces>,
+    /// The nonces of signatures: one memory for all filters, so that none is forgotten where a filter is moved.
+    nonces: Arc<Nonces>,
     /// The clients of calls, with their connections and breakers.
     clients: Shelf<HttpClientSettings, HttpClient>,
     acme: Shelf<AcmeShape, AcmeManager>,
@@ -157,9 +157,9 @@ impl Live {
         Arc::clone(&self.passwords)
     }
 
-    /// Returns the nonces of the filter that is written at that place.
-    pub fn nonces(&self, place: &str) -> Arc<Nonces> {
-        self.nonces.get_or(&place.to_owned(), || Arc::new(Nonces::default()))
+    /// Returns the nonces that have been used, of all filters.
+    pub fn nonces(&self) -> &Arc<Nonces> {
+        &self.nonces
     }
 
     /// Returns the list of networks in that file.

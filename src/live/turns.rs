@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ahash::{AHashMap, RandomState};
@@ -14,10 +14,14 @@ use tokio::sync::futures::OwnedNotified;
 use crate::exchange::clock;
 use crate::rules::limits::Gcra;
 
-const SHARDS: usize = 16;
+const SHARDS: usize = 256;
 
-/// Keys of one shard. Beyond them, new keys wait together.
-const MAX_KEYS_PER_SHARD: usize = 65_536;
+/// Keys of one shard, about a million of all. Beyond them, new keys wait together. One takes some 150 bytes.
+const MAX_KEYS_PER_SHARD: usize = 4_096;
+
+/// The least time between two searches of a full shard for keys that are idle, in nanoseconds: each looks at all of its
+/// keys while it is locked.
+const SEARCH_AFTER: u64 = 100_000_000;
 
 /// How many may wait, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -42,9 +46,19 @@ pub enum NoTurn {
 /// The turns of all keys of a throttle.
 #[derive(Debug)]
 pub struct Turns {
-    shards: Box<[Mutex<AHashMap<Box<[u8]>, KeyTurns>>]>,
+    shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
     waiting: AtomicUsize,
+    /// The number of the next ticket of any key: a queue that is made anew has none of an earlier one's.
+    next_ticket: AtomicU64,
+}
+
+/// A part of the keys.
+#[derive(Debug, Default)]
+struct Shard {
+    keys: AHashMap<Box<[u8]>, KeyTurns>,
+    /// When it was last searched for keys that are idle.
+    searched: u64,
 }
 
 /// The turns of a key.
@@ -52,11 +66,48 @@ pub struct Turns {
 struct KeyTurns {
     /// The theoretical arrival time after those that have had their turn.
     tat: u64,
-    /// Those who wait, by their tickets, which rise.
-    waiting: VecDeque<u64>,
-    next_ticket: u64,
+    /// Those who wait, if anybody does.
+    queue: Option<Box<Queue>>,
+}
+
+/// Those who wait for the turns of a key.
+#[derive(Debug, Default)]
+struct Queue {
+    /// Their tickets, which rise.
+    tickets: VecDeque<u64>,
     /// Notified when one of them has left.
     left: Arc<Notify>,
+}
+
+impl Shard {
+    /// Returns the turns of a key, or of all those for which there is no room, and the key by which they are known.
+    fn turns<'k>(&mut self, key: &'k [u8], now: u64) -> (&mut KeyTurns, &'k [u8]) {
+        let mut key = key;
+        if !self.keys.contains_key(key) {
+            if self.keys.len() >= MAX_KEYS_PER_SHARD && now.saturating_sub(self.searched) >= SEARCH_AFTER {
+                self.searched = now;
+                self.keys.retain(|_, turns| turns.tat > now || turns.queue.is_some());
+            }
+            key = if self.keys.len() >= MAX_KEYS_PER_SHARD { TOGETHER } else { key };
+        }
+        (self.keys.entry(key.into()).or_default(), key)
+    }
+}
+
+impl KeyTurns {
+    /// Returns how many wait.
+    fn waiting(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.tickets.len())
+    }
+
+    /// Removes a ticket, and the queue with the last one.
+    fn remove(&mut self, at: usize) {
+        let Some(queue) = &mut self.queue else { return };
+        queue.tickets.remove(at);
+        if queue.tickets.is_empty() {
+            self.queue = None;
+        }
+    }
 }
 
 /// The key of those for which there is no room. No other key is empty.
@@ -68,6 +119,7 @@ impl Default for Turns {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             waiting: AtomicUsize::new(0),
+            next_ticket: AtomicU64::new(0),
         }
     }
 }
@@ -80,7 +132,7 @@ struct Ticket<'t> {
 }
 
 impl Turns {
-    fn shard(&self, key: &[u8]) -> &Mutex<AHashMap<Box<[u8]>, KeyTurns>> {
+    fn shard(&self, key: &[u8]) -> &Mutex<Shard> {
         &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
     }
 
@@ -101,32 +153,25 @@ impl Turns {
     /// Takes the turn at once, if there is one, or a ticket.
     fn enter(&self, rate: Gcra, key: &[u8], bounds: QueueBounds, now: u64) -> Result<Option<Ticket<'_>>, NoTurn> {
         let mut shard = self.shard(key).lock();
-        let mut key = key;
-        if !shard.contains_key(key) {
-            if shard.len() >= MAX_KEYS_PER_SHARD {
-                shard.retain(|_, turns| turns.tat > now || !turns.waiting.is_empty());
-            }
-            key = if shard.len() >= MAX_KEYS_PER_SHARD { TOGETHER } else { key };
-        }
-        let turns = shard.entry(key.into()).or_default();
-        let wait = rate.wait(turns.tat, now, turns.waiting.len() as u64);
-        if wait == 0 && turns.waiting.is_empty() {
+        let (turns, key) = shard.turns(key, now);
+        let wait = rate.wait(turns.tat, now, turns.waiting() as u64);
+        if wait == 0 && turns.queue.is_none() {
             turns.tat = rate.count(turns.tat, now, 1);
             return Ok(None);
         }
         if wait > clock::nanos(bounds.delay) {
             return Err(NoTurn::TooLong(wait - clock::nanos(bounds.delay)));
         }
-        if turns.waiting.len() >= bounds.of_key {
+        if turns.waiting() >= bounds.of_key {
             return Err(NoTurn::Full(rate.wait(turns.tat, now, 0)));
         }
         if self.waiting.fetch_add(1, Ordering::AcqRel) >= bounds.of_all {
             self.waiting.fetch_sub(1, Ordering::AcqRel);
             return Err(NoTurn::Full(rate.wait(turns.tat, now, 0)));
         }
-        let number = turns.next_ticket;
-        turns.next_ticket += 1;
-        turns.waiting.push_back(number);
+        // The shard is locked: the numbers of a queue rise.
+        let number = self.next_ticket.fetch_add(1, Ordering::AcqRel);
+        turns.queue.get_or_insert_default().tickets.push_back(number);
         Ok(Some(Ticket { turns: self, key: key.into(), number }))
     }
 
@@ -140,13 +185,14 @@ impl Ticket<'_> {
     /// Takes the turn, if it has come. Otherwise returns how long to wait for it, unless one that waits leaves first.
     fn take_turn(&self, rate: Gcra, now: u64) -> Option<(Duration, OwnedNotified)> {
         let mut shard = self.turns.shard(&self.key).lock();
-        let turns = shard.get_mut(&self.key)?;
-        let before = turns.waiting.binary_search(&self.number).ok()?;
+        let turns = shard.keys.get_mut(&self.key)?;
+        let queue = turns.queue.as_ref()?;
+        let before = queue.tickets.binary_search(&self.number).ok()?;
         let wait = rate.wait(turns.tat, now, before as u64);
         if wait > 0 {
-            return Some((Duration::from_nanos(wait), Arc::clone(&turns.left).notified_owned()));
+            return Some((Duration::from_nanos(wait), Arc::clone(&queue.left).notified_owned()));
         }
-        turns.waiting.remove(before);
+        turns.remove(before);
         turns.tat = rate.count(turns.tat, now, 1);
         None
     }
@@ -156,11 +202,12 @@ impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         self.turns.waiting.fetch_sub(1, Ordering::AcqRel);
         let mut shard = self.turns.shard(&self.key).lock();
-        let Some(turns) = shard.get_mut(&self.key) else { return };
+        let Some(turns) = shard.keys.get_mut(&self.key) else { return };
+        let Some(queue) = &turns.queue else { return };
         // It is not there any more if it has had its turn.
-        if let Ok(at) = turns.waiting.binary_search(&self.number) {
-            turns.waiting.remove(at);
-            turns.left.notify_waiters();
+        if let Ok(at) = queue.tickets.binary_search(&self.number) {
+            queue.left.notify_waiters();
+            turns.remove(at);
         }
     }
 }
@@ -206,6 +253,31 @@ mod tests {
         let few = QueueBounds { of_all: 5, ..BOUNDS };
         assert_eq!(enter(b"b", few).err(), Some(NoTurn::Full(SECOND)));
         assert_eq!(turns.waiting(), held.len());
+    }
+
+    #[test]
+    fn keys_are_bounded_and_those_that_are_idle_make_room() {
+        let (turns, rate) = (Turns::default(), rate(1, 1));
+        let keys = |turns: &Turns| turns.shards.iter().map(|shard| shard.lock().keys.len()).sum::<usize>();
+        let most = SHARDS * MAX_KEYS_PER_SHARD;
+        // A key is a digest of at most 64 bytes; the table is at worst half empty.
+        let entry = size_of::<(Box<[u8]>, KeyTurns)>() + 1;
+        assert!(most * (2 * entry + 64) < 200 << 20, "{entry} bytes");
+        let mut shard = Shard::default();
+        for number in 0..MAX_KEYS_PER_SHARD as u64 {
+            shard.turns(&number.to_le_bytes(), SECOND).0.tat = 2 * SECOND + number;
+        }
+        // None is idle: a key that is new waits with others, and the shard is not searched again at once.
+        assert_eq!((shard.turns(b"new", SECOND).1, shard.searched), (TOGETHER, SECOND));
+        assert_eq!((shard.turns(b"new", SECOND + 1).1, shard.searched), (TOGETHER, SECOND));
+        let later = 2 * SECOND + 10;
+        assert_eq!((shard.turns(b"new", later).1, shard.searched), (&b"new"[..], later));
+        assert!(shard.keys.len() <= MAX_KEYS_PER_SHARD - 9);
+        // Who has left leaves no queue.
+        assert!(turns.enter(rate, b"a", BOUNDS, SECOND).expect("a turn").is_none());
+        drop(turns.enter(rate, b"a", BOUNDS, SECOND).expect("room").expect("a ticket"));
+        let is_free = turns.shard(b"a").lock().keys.get(&b"a"[..]).is_some_and(|turns| turns.queue.is_none());
+        assert_eq!((keys(&turns), is_free), (1, true));
     }
 
     proptest! {

@@ -43,8 +43,9 @@ fn a_quota_of_n_admits_n_with_a_hundred_at_once_and_after_restarts() {
     assert!(state.is_some_and(|state| state.starts_with("\"quota\";r=0;t=")), "{state:?}");
     let policy = response.header("ratelimit-policy").expect("a policy").to_owned();
     assert!(policy.starts_with("\"quota\";q=150;w=2"), "{policy}");
-    // A reload with a higher quota goes on from there, and so does the next process.
-    gateway.write_config(&quota(160));
+    // A reload with a higher quota goes on from there, whatever filters are written before it, and so does the next
+    // process.
+    gateway.write_config(&quota(160).replace("filters: [", "filters: [{guard: {}}, {rate_limit: {limit: 1000/s}}, "));
     assert_eq!(gateway.reload().status, 200);
     assert_eq!((0..4).filter(|_| gateway.get("/").status == 200).count(), 4);
     gateway.signal("-TERM");

@@ -10,13 +10,20 @@ use serde::Deserialize;
 
 use super::Authenticated;
 use super::members::{Authenticating, Authenticators};
-use crate::exchange::{Edit, Exchange};
+use crate::exchange::{Edit, Exchange, Identity};
 use crate::filters::{CompileContext, FilterConfig, HttpFilter, Needs, Stage, Verdict};
 
-/// Authenticators; the first that finds a consumer determines the identity.
+/// Authenticators; the first that knows a consumer determines the identity, or else the first that identifies anyone.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Config(#[schemars(length(min = 2))] Vec<FilterConfig>);
+
+impl Config {
+    /// Returns the authenticators.
+    pub fn members(&self) -> &[FilterConfig] {
+        &self.0
+    }
+}
 
 /// The compiled filter.
 #[derive(Debug)]
@@ -75,7 +82,7 @@ impl HttpFilter for Filter {
             let mut all = Authenticated::default();
             for filter in self.members.filters() {
                 let authenticated = filter.authenticate(request, exchange).await?;
-                all.identity = all.identity.or(authenticated.identity);
+                all.identity = nearest(all.identity, authenticated.identity);
                 all.edits.extend(authenticated.edits);
                 all.set_cookies.extend(authenticated.set_cookies);
             }
@@ -83,4 +90,10 @@ impl HttpFilter for Filter {
         }
         .boxed()
     }
+}
+
+/// Returns the identity that counts: the first with a consumer, or else the first.
+fn nearest(first: Option<Identity>, next: Option<Identity>) -> Option<Identity> {
+    let is_known = |identity: &Option<Identity>| identity.as_ref().is_some_and(|one| one.consumer.is_some());
+    if is_known(&next) && !is_known(&first) { next } else { first.or(next) }
 }

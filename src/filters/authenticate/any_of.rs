@@ -18,6 +18,13 @@ use crate::filters::{CompileContext, FilterConfig, HttpFilter, Needs, Stage, Ver
 #[serde(transparent)]
 pub struct Config(#[schemars(length(min = 2))] Vec<FilterConfig>);
 
+impl Config {
+    /// Returns the authenticators.
+    pub fn members(&self) -> &[FilterConfig] {
+        &self.0
+    }
+}
+
 /// The compiled filter.
 #[derive(Debug)]
 pub struct Filter {

@@ -103,7 +103,7 @@ impl HttpFilter for Filter {
         let raw = raws.next();
         if headers.next().is_some() || raws.next().is_some() {
             // The target might use the other one.
-            return Err(Unauthenticated::invalid(self.challenge(Reason::ApiKeyInvalid)));
+            return Err(self.invalid("there are several keys"));
         }
         let key = header.map(Cow::Borrowed).or_else(|| raw.map(form_decode)).filter(|k| !k.is_empty());
         let Some(key) = key else {
@@ -114,7 +114,12 @@ impl HttpFilter for Filter {
         let by_hand =
             || raw.filter(|raw| raw.contains(&b'+')).and_then(|raw| owner(&percent_decode(raw).collect::<Vec<u8>>()));
         let Some(known) = owner(&key).or_else(by_hand) else {
-            return Err(Unauthenticated::invalid(self.challenge(Reason::ApiKeyInvalid)));
+            let is_long = key.len() > MAX_KEY;
+            return Err(self.invalid(if is_long {
+                "the key is too long"
+            } else {
+                "the key is unknown or has expired"
+            }));
         };
         let identity = Some(Identity::of(known.consumer, known.scopes));
         let edits = if header.is_some() { smallvec![Arc::clone(&self.unread)] } else { SmallVec::new() };
@@ -123,6 +128,11 @@ impl HttpFilter for Filter {
 }
 
 impl Filter {
+    /// Returns the error for a key that is not acceptable; why is for the log alone.
+    fn invalid(&self, why: &'static str) -> Unauthenticated {
+        Unauthenticated::invalid(self.challenge(Reason::ApiKeyInvalid).log(why))
+    }
+
     fn challenge(&self, reason: Reason) -> Box<Rejection> {
         let challenge = HeaderValue::try_from(format!("ApiKey header=\"{}\"", self.header));
         let rejection = Rejection::new(reason, format!("send a valid key in the header {}", self.header));

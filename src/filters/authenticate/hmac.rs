@@ -69,8 +69,15 @@ pub enum BodyHash {
     /// From `x-amz-content-sha256`, which a request with a body needs.
     Header,
     /// Computed where that header is missing, as many clients have it. The signature can only be verified once the
-    /// whole body has come: until then, in limits too, the request counts as that of the consumer whom it names.
+    /// whole body has come, and until then anybody may have named the consumer: no limit of the route may count by it.
     Computed,
+}
+
+impl Config {
+    /// Returns whether a request may have an identity that is verified only with the body, after the limits.
+    pub fn is_verified_late(&self) -> bool {
+        self.body_hash == BodyHash::Computed
+    }
 }
 
 /// The compiled filter.

@@ -41,7 +41,7 @@ pub struct Config {
     /// Whether a signature needs a nonce. One that has a nonce is accepted once in any case. Default `optional`.
     pub nonce: NonceRule,
     /// The most nonces that are remembered, until their signatures expire; further signatures are rejected with 503
-    /// meanwhile. Each takes some 60 bytes. Default 100000.
+    /// meanwhile. Those of all such filters count, which share one memory. Each takes some 60 bytes. Default 100000.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_nonces: Option<u32>,
     /// The scheme that clients sign, where it is another than that of the connection, as behind a proxy that ends TLS.
@@ -131,7 +131,6 @@ impl HttpFilter for Filter {
                 context.mistakes.add(&place.key("components").index(index), why);
             }
         }
-        let name = context.route.count_name(false);
         Some(Self {
             tag: config.tag.clone(),
             components: config.components.clone(),
@@ -139,7 +138,8 @@ impl HttpFilter for Filter {
             leeway,
             nonce: config.nonce,
             max_nonces: config.max_nonces.map_or(100_000, |most| most as usize),
-            nonces: context.live.nonces(&name),
+            // One memory for all places: what was used once is used, wherever the filter is moved to.
+            nonces: Arc::clone(context.live.nonces()),
             scheme: config.scheme,
             max_body: config.max_body.as_ref().map_or(1 << 20, |size| size.0),
             edits: if config.forward { Arc::default() } else { removal().into() },

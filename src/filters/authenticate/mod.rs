@@ -97,8 +97,13 @@ impl Unauthenticated {
     }
 
     /// Joins several errors: the result is that of the request that came furthest, with the challenges of all (RFC
-    /// 9110, section 11.6.1).
+    /// 9110, section 11.6.1). Where there is no credential at all, it names none of them.
     fn join(failures: Vec<Self>) -> Self {
+        let reasons: SmallVec<[Reason; 4]> = failures.iter().map(|failure| failure.rejection.reason).collect();
+        // A redirect to a login is the response to a request without a credential as it is.
+        let is_missing =
+            |failure: &Self| failure.attempt == AuthenticationStage::Missing && failure.rejection.relayed.is_none();
+        let are_missing = failures.len() > 1 && failures.iter().all(is_missing);
         let challenges: Vec<HeaderValue> = failures.iter().flat_map(Self::challenges).cloned().collect();
         // The first of equals counts: `max_by_key` takes the last.
         let furthest = failures.into_iter().rev().max_by_key(|failure| failure.attempt);
@@ -106,6 +111,12 @@ impl Unauthenticated {
         if joined.attempt != AuthenticationStage::Unchecked {
             joined.rejection.headers.retain(|(name, _)| *name != WWW_AUTHENTICATE);
             joined.rejection.headers.extend(challenges.into_iter().map(|value| (WWW_AUTHENTICATE, value)));
+        }
+        if are_missing {
+            if reasons.iter().any(|reason| *reason != joined.rejection.reason) {
+                joined.rejection.reason = Reason::CredentialMissing;
+            }
+            joined.rejection.detail = "one of several credentials is required".into();
         }
         joined
     }

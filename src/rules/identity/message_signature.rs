@@ -31,7 +31,7 @@ pub struct SignedMessage<'r> {
     pub scheme: &'r str,
     /// The authority as it was sent.
     pub authority: &'r str,
-    /// The path as it was sent.
+    /// The path in its normal form, in which the target gets it and in which a client has to sign it.
     pub path: &'r str,
     /// The query as it was sent.
     pub query: Option<&'r str>,

@@ -8,6 +8,8 @@ use chrono::NaiveDateTime;
 use http::{HeaderMap, Method};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
 
+use crate::rules::routing::form_decode;
+
 /// The name of the algorithm.
 pub const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
@@ -28,7 +30,7 @@ const PATH: &AsciiSet = &UNRESERVED.remove(b'/');
 pub struct SignedRequest<'r> {
     /// The method.
     pub method: &'r Method,
-    /// The path as it was sent.
+    /// The path in its normal form, in which the target gets it and in which a client has to sign it.
     pub path: &'r str,
     /// The query as it was sent.
     pub query: Option<&'r str>,
@@ -233,15 +235,14 @@ impl<'r> SignatureV4<'r> {
         let mut out = format!("{}\n", request.method);
         // S3 takes paths as they are named; all others encode the path that was sent once more.
         let path: Cow<'_, [u8]> = match self.service.as_str() {
-            // A plus sign in them is a blank.
-            "s3" => percent_decode(request.path.replace('+', " ").as_bytes()).collect::<Vec<u8>>().into(),
+            // A plus sign in them is itself, as targets read it.
+            "s3" => percent_decode(request.path.as_bytes()).collect::<Vec<u8>>().into(),
             _ => Cow::Borrowed(request.path.as_bytes()),
         };
         out.extend(percent_encode(if path.is_empty() { b"/" } else { &path }, PATH));
         out.push('\n');
-        let encoded = |text: &str| -> String {
-            percent_encode(&percent_decode(text.as_bytes()).collect::<Vec<u8>>(), UNRESERVED).collect()
-        };
+        // In a query it is a blank.
+        let encoded = |text: &str| -> String { percent_encode(&form_decode(text.as_bytes()), UNRESERVED).collect() };
         let mut parameters: Vec<(String, String)> = pairs(request.query)
             .map(|(name, value)| (encoded(name), encoded(value)))
             .filter(|(name, _)| !self.is_presigned || name != "X-Amz-Signature")

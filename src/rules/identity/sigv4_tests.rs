@@ -107,7 +107,8 @@ fn of_aws4() -> Vec<Sent> {
             "{\"a\":1}",
         ),
         sent(
-            "PUT /a%20b/%C3%A9/x+y?prefix=J",
+            // It takes a plus sign in a path for a blank; targets and other clients do not.
+            "PUT /a%20b/%C3%A9/x%20y?prefix=J",
             &[
                 date,
                 ("host", "bucket.example.org"),
@@ -171,6 +172,19 @@ fn every_part_is_signed() {
     assert_eq!(good(&|sent| drop(sent.headers.remove("x-two"))), Err("a signed header is missing"));
     let later = "20150830T123601Z".parse().expect("a value");
     assert_eq!(good(&|sent| drop(sent.headers.insert("x-amz-date", http::HeaderValue::clone(&later)))), Ok(false));
+}
+
+#[test]
+fn a_plus_sign_is_itself_in_a_path_and_a_blank_in_a_query() {
+    let moved = |index: usize, from: &str, to: &str| {
+        let mut sent = of_aws4().remove(index);
+        sent.target = sent.target.replace(from, to);
+        sent.verify(SECRET, NOW)
+    };
+    // What was signed as a blank is no plus sign, and the other way round.
+    assert_eq!(moved(3, "x%20y", "x+y"), Ok(false));
+    assert_eq!(moved(1, "y%2B", "y+"), Ok(false));
+    assert_eq!(moved(1, "=%20y", "=+y"), Ok(true));
 }
 
 #[test]
