@@ -275,7 +275,7 @@ fn watched_files_are_loaded_and_a_bad_one_is_named() {
     });
     let bad = path.join("routes/c.yaml").display().to_string();
     assert!(gateway.metric(&format!("portcullis_config_bad_file{{file=\"{bad}\"}}")) > 0.5);
-    assert!(gateway.log().contains("routes/c.yaml:1:"));
+    eventually("the log names it", || gateway.log().contains("routes/c.yaml:1:"));
     assert_eq!((gateway.get("/a").text(), gateway.get("/other").text()), ("a".to_owned(), "other".to_owned()));
     std::fs::remove_file(path.join("routes/c.yaml")).expect("removed");
     eventually("all is well again", || {
