@@ -155,11 +155,11 @@ fn signatures_of_aws() {
     run("sigv4", fuzz::sigv4);
 }
 
-/// The interpreter is recursive: it gets as much stack as a thread of the runtime has.
+/// The interpreter is recursive: it gets half of the stack that a thread of the runtime has.
 #[test]
 fn conditions() {
     let work = || run("condition", fuzz::condition);
-    let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(work).expect("a thread");
+    let thread = std::thread::Builder::new().stack_size(1 << 20).spawn(work).expect("a thread");
     thread.join().expect("no failure");
 }
 

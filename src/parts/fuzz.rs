@@ -101,7 +101,12 @@ pub fn condition(data: &[u8]) {
         ("identity.groups", FactKind::List),
         ("time.hour", FactKind::Single),
     ];
-    if let Ok(expression) = Expression::compile(source, &known) {
+    // Configurations are compiled in a thread with that stack, and evaluated with what is left of as much.
+    let compiled = std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().stack_size(2 << 20);
+        builder.spawn_scoped(scope, || Expression::compile(source, &known)).ok()?.join().ok()
+    });
+    if let Some(Ok(expression)) = compiled {
         let begun = std::time::Instant::now();
         let _ = expression.holds(&Request);
         let time = begun.elapsed();

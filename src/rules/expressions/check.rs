@@ -9,8 +9,11 @@ use super::{FactKind, MATCHES, MAX_ITEMS, PATTERN};
 /// The most steps of an evaluation; one takes some 200 ns.
 const MAX_COST: u64 = 20_000;
 
-/// The deepest nesting of brackets and signs.
-const MAX_DEPTH: usize = 64;
+/// The deepest nesting. The interpreter is recursive, and takes some 50 KiB of stack for a level.
+const MAX_DEPTH: usize = 20;
+
+/// The most signs that the parser may take for operators before a value, or for fields.
+const MAX_SIGNS: usize = 256;
 
 /// The most additions that are written, each of which may copy texts.
 const MAX_ADDITIONS: usize = 16;
@@ -81,7 +84,7 @@ pub fn nesting(source: &str) -> Result<(), String> {
             b')' | b']' | b'}' => depth = depth.saturating_sub(1),
             _ => {}
         }
-        if depth > MAX_DEPTH || signs > 4 * MAX_DEPTH {
+        if depth > MAX_DEPTH || signs > MAX_SIGNS {
             return Err("it is nested too deeply".to_owned());
         }
     }
