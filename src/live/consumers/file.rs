@@ -1,5 +1,6 @@
 //! The file of consumers: it is read again when it changes, and changed by operators at run time.
 
+use std::fmt;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::{ArcSwap, Guard};
 use futures::future::{BoxFuture, FutureExt};
 use parking_lot::Mutex;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
 
 use super::table::ConsumerTable;
@@ -104,7 +106,11 @@ impl ConsumerFile {
         if now.is_some() && self.state.lock().stamp == now {
             return self.state.lock().error.clone().map_or(Ok(()), Err);
         }
-        let result = self.read().and_then(|document| parse(&document));
+        let result = read_file(&self.path, MAX_FILE).and_then(|text| {
+            // A large file is not made into a tree first; where it has errors the tree tells them.
+            let table = if self.is_yaml() { None } else { parse_stream(&text) };
+            table.map_or_else(|| self.tree(&text).and_then(|document| parse(&document)), Ok)
+        });
         let mut state = self.state.lock();
         (state.stamp, state.error) = (now, result.as_ref().err().cloned());
         result.map(|table| self.publish(table))
@@ -121,16 +127,19 @@ impl ConsumerFile {
 
     /// Reads the document: consumers by their names.
     fn read(&self) -> Result<Map<String, Value>, String> {
-        let text = read_file(&self.path, MAX_FILE)?;
+        self.tree(&read_file(&self.path, MAX_FILE)?)
+    }
+
+    fn tree(&self, text: &[u8]) -> Result<Map<String, Value>, String> {
         let at = |line: usize, column: usize| format!("line {line} column {column}");
         let document: Value = if self.is_yaml() {
-            serde_yaml::from_slice(&text).map_err(|error| {
+            serde_yaml::from_slice(text).map_err(|error| {
                 // The error's text may quote the file.
                 let place = error.location().map(|place| at(place.line(), place.column()));
                 format!("expected consumers in YAML; it is malformed at {}", place.unwrap_or_default())
             })?
         } else {
-            serde_json::from_slice(&text).map_err(|error| {
+            serde_json::from_slice(text).map_err(|error| {
                 format!("expected consumers in JSON; it is malformed at {}", at(error.line(), error.column()))
             })?
         };
@@ -247,6 +256,38 @@ impl Maintained for ConsumerFile {
     }
 }
 
+/// Builds the table of a text in JSON as it is parsed; returns `None` if it has errors.
+fn parse_stream(text: &[u8]) -> Option<ConsumerTable> {
+    struct Entries;
+
+    impl<'de> Visitor<'de> for Entries {
+        type Value = ConsumerTable;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("consumers by their names")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut all: A) -> Result<ConsumerTable, A::Error> {
+            let (mut table, mut mistakes) = (ConsumerTable::default(), Mistakes::default());
+            while let Some((name, config)) = all.next_entry::<String, ConsumerConfig>()? {
+                // Of two entries with one name a tree has the last alone.
+                if table.by_name(&name).is_some() {
+                    return Err(A::Error::custom("a name is there twice"));
+                }
+                table.add(&name, &config, &Place::default(), &mut mistakes);
+                if !mistakes.is_empty() {
+                    return Err(A::Error::custom("an entry has errors"));
+                }
+            }
+            Ok(table)
+        }
+    }
+
+    let mut parser = serde_json::Deserializer::from_slice(text);
+    let table = parser.deserialize_map(Entries).ok()?;
+    parser.end().is_ok().then_some(table)
+}
+
 /// Builds the table of a document.
 fn parse(document: &Map<String, Value>) -> Result<ConsumerTable, String> {
     let mut table = ConsumerTable::default();
@@ -339,6 +380,15 @@ mod tests {
         }
         let invalid = file.change(|all| Ok(all.insert("b".into(), json!({"credentials": 1}))));
         assert!(matches!(invalid, Err(ChangeError::Invalid(_))), "{invalid:?}");
+    }
+
+    #[test]
+    fn of_two_entries_with_one_name_the_last_counts() {
+        let key = |key: &str| format!(r#""a": {{"credentials": [{{"api_key": {{"value": "{key}"}}}}]}}"#);
+        let (_folder, file) = file("c.json", &format!("{{{}, {}}}", key("one"), key("two")));
+        file.load().expect("loaded");
+        let is_known = |key: &[u8]| file.table().by_key(&consumer_digest(key)).is_some();
+        assert_eq!((is_known(b"one"), is_known(b"two")), (false, true));
     }
 
     #[test]
