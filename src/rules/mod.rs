@@ -4,6 +4,7 @@
 //! that serves traffic, and tests compare every rule with a naive model.
 
 pub mod balance;
+pub mod caching;
 pub mod expressions;
 pub mod files;
 pub mod frames;
