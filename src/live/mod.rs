@@ -6,6 +6,7 @@
 mod acme;
 mod buckets;
 mod buckets_handover;
+mod cache;
 mod consumers;
 mod heritable;
 mod introspected;
@@ -37,6 +38,10 @@ use crate::upstreams::{Pool, PoolShape, Sessions};
 
 pub use acme::{AcmeChallenge, AcmeManager, AcmeShape};
 pub use buckets::Buckets;
+pub use cache::{
+    BodyError, Cache, CacheSettings, Filling, Generation, HeadMemo, Purge, StoredBody, StoredHead, StoredKey,
+    StoredResponse, StoredTier,
+};
 pub use consumers::{
     Account, AllowanceConfig, ChangeError, ConsumerConfig, ConsumerFile, ConsumerTable, HmacKey, KnownKey, SigningKey,
     consumer_digest, key_id,
@@ -95,6 +100,8 @@ pub struct Live {
     introspected: Shelf<[u8; 32], IntrospectedTokens>,
     /// Refreshed sessions by the identity of the settings of their filter.
     refreshed: Shelf<[u8; 32], RefreshedSessions>,
+    /// Caches by their names.
+    caches: Shelf<String, Cache>,
 }
 
 impl Live {
@@ -202,6 +209,11 @@ impl Live {
     /// Returns the sessions that were refreshed a moment ago, by the identity of the settings of the filter.
     pub fn refreshed(&self, identity: &[u8; 32]) -> Arc<RefreshedSessions> {
         self.refreshed.get_or(identity, || Arc::new(RefreshedSessions::default()))
+    }
+
+    /// Returns the cache of that name. One that exists keeps its size until [`Cache::resize`].
+    pub fn cache(&self, name: &str, settings: &CacheSettings) -> Arc<Cache> {
+        self.caches.get_or(&name.to_owned(), || Cache::new(name, settings))
     }
 
     /// Returns the key of sticky sessions for which the configuration has none.
