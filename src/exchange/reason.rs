@@ -56,6 +56,8 @@ reasons! {
     Responded: "responded", 200, "", grpc 0, proxy None;
     /// A file was sent, or the client has it already.
     Served: "served", 200, "", grpc 0, proxy None;
+    /// The response came from the cache.
+    Cached: "cached", 200, "", grpc 0, proxy None;
     /// The client was redirected.
     Redirected: "redirected", 308, "", grpc 0, proxy None;
     /// The request was a CORS preflight.
@@ -172,6 +174,9 @@ reasons! {
 
     /// The process ended before the response was complete, since its drain took too long.
     Cut: "cut", 499, "The gateway ended before the response did", grpc 14, proxy None;
+
+    /// The client wants a response from the cache alone, and there is none.
+    NotCached: "not_cached", 504, "Nothing is cached for this request", grpc 14, proxy None;
 
     /// No target can be picked.
     NoHealthyTarget: "no_healthy_target", 503, "No healthy target is available",

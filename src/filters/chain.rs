@@ -9,7 +9,7 @@ use http::header::{
 use pingora::http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
-use super::{Condition, Filter, Memory, Needs, ResponseView, Stage, Unauthenticated, Verdict};
+use super::{CachePolicy, Condition, Filter, Memory, Needs, ResponseView, Stage, Unauthenticated, Verdict};
 use crate::exchange::{Edit, Exchange, Reason, Rejection, WouldReject};
 use crate::rules::payload::{BodyChain, Decoder};
 use crate::telemetry::metrics::METRICS;
@@ -49,6 +49,8 @@ pub struct Chain {
     may_wait: bool,
     /// Whether a filter has a condition.
     has_conditions: bool,
+    /// The place of the cache.
+    cache: Option<usize>,
 }
 
 /// The memories of the filters of a chain for one request. Most filters remember nothing, and cost nothing.
@@ -112,7 +114,19 @@ impl Chain {
             });
         let trial_edits = trial_edits.collect();
         let has_conditions = links.iter().any(|link| link.condition.is_some());
-        Self { links, request_body, trial_body, trial_edits, may_wait, has_conditions }
+        let cache = links.iter().position(|link| link.filter.cache_policy().is_some());
+        Self { links, request_body, trial_body, trial_edits, may_wait, has_conditions, cache }
+    }
+
+    /// Returns the policy of the cache for a request, if the route has one for it.
+    pub fn cache(
+        &self,
+        request: &RequestHeader,
+        exchange: &Exchange,
+        memories: &mut Memories,
+    ) -> Option<&Arc<CachePolicy>> {
+        let place = self.cache?;
+        self.runs(place, request, exchange, memories).then(|| self.links[place].filter.cache_policy())?
     }
 
     /// Returns whether the filter at that place runs for the request. Its condition is evaluated once, when that is

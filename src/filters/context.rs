@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Consumers;
-use crate::live::{Live, Maintained};
+use crate::live::{Cache, CacheSettings, Live, Maintained};
 use crate::notation::{MethodName, Mistakes, Place};
 use crate::rules::routing::{PathPattern, RouteEntry, common_params};
 
@@ -158,6 +158,12 @@ impl CompileContext<'_> {
         let made = Arc::new(make(self)?);
         self.shared.known.insert(key, Arc::clone(&made) as Arc<dyn Any + Send + Sync>);
         Some(made)
+    }
+
+    /// Returns the cache of that name; notes an error if there is none.
+    pub fn cache(&mut self, name: &str) -> Option<Arc<Cache>> {
+        // PROVISIONAL
+        Some(self.live.cache(name, &CacheSettings { memory: 256 << 20, max_object: 8 << 20 }))
     }
 
     /// Registers a value that is kept up to date in the background while the configuration serves.

@@ -39,8 +39,7 @@ use crate::upstreams::{Pool, PoolShape, Sessions};
 pub use acme::{AcmeChallenge, AcmeManager, AcmeShape};
 pub use buckets::Buckets;
 pub use cache::{
-    BodyError, Cache, CacheSettings, Filling, Generation, HeadMemo, Purge, StoredBody, StoredHead, StoredKey,
-    StoredResponse, StoredTier,
+    Cache, CacheSettings, Filling, Generation, HeadMemo, Purge, StoredBody, StoredHead, StoredKey, StoredResponse,
 };
 pub use consumers::{
     Account, AllowanceConfig, ChangeError, ConsumerConfig, ConsumerFile, ConsumerTable, HmacKey, KnownKey, SigningKey,

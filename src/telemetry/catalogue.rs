@@ -31,6 +31,9 @@ macro_rules! catalogue {
 
 catalogue! {
     BUILD_INFO: GAUGE "portcullis_build_info" ["commit", "version"] "Always 1; the labels say which binary runs";
+    CACHE_REQUESTS: COUNTER "portcullis_cache_requests_total" ["outcome", "route"]
+        "Requests of routes with a cache: hit, stale, revalidated (confirmed by a target), miss (and stored), collapsed \
+         (served by the response to another one), pass (not stored), bypass";
     CALL_SECONDS: HISTOGRAM "portcullis_call_seconds" ["client"]
         "To the end of a call that the gateway makes for itself";
     CALLS: COUNTER "portcullis_calls_total" ["client", "outcome"]

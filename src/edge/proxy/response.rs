@@ -115,6 +115,7 @@ impl Gateway {
             Ok(body) => ctx.body = body,
             Err(rejection) => return Err(fail_with(ctx, rejection)),
         }
+        super::cache::edit_head(ctx, response);
         if !ctx.body.is_empty() {
             if ctx.body.decodes() {
                 ctx.pace().iter().for_each(|pace| pace.note_decoding());

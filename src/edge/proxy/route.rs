@@ -55,8 +55,12 @@ impl Gateway {
             return Ok(true);
         }
         match route.action.on_request(&ctx.view(session.req_header())) {
-            // The admission comes after a cache look-up.
-            ActionOutcome::Forward(_) => return Ok(false),
+            // The admission comes after the cache look-up.
+            ActionOutcome::Forward(_) => {
+                let policy = chain.cache(session.req_header(), &ctx.exchange, &mut ctx.memories).cloned();
+                let Some(policy) = policy else { return Ok(false) };
+                return Box::pin(self.serve_cached(session, ctx, &policy)).await;
+            }
             ActionOutcome::Reject(rejection) => Box::pin(self.reject(session, &rejection, ctx)).await?,
             ActionOutcome::File(request) => Box::pin(self.serve_file(session, ctx, request)).await?,
             ActionOutcome::Respond(own) => {

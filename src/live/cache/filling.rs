@@ -92,6 +92,8 @@ pub struct Fill {
     pub is_cancelled: AtomicBool,
     state: Mutex<FillState>,
     changed: Notify,
+    /// Notified when a reader of a body that is not stored has read on.
+    read: Notify,
 }
 
 impl Fill {
@@ -151,6 +153,9 @@ impl FillReader {
                     place.1 = Some(if is_over { u64::MAX } else { at });
                 }
                 state.drop_read();
+                if !state.is_kept {
+                    self.fill.read.notify_one();
+                }
                 if is_over {
                     return Ok(None);
                 }
@@ -176,6 +181,7 @@ impl Drop for FillReader {
         let mut state = self.fill.state.lock();
         state.readers.retain(|(id, _)| *id != self.id);
         state.drop_read();
+        self.fill.read.notify_one();
     }
 }
 
@@ -211,6 +217,7 @@ impl Filling {
             is_cancelled: AtomicBool::new(false),
             state: Mutex::new(state),
             changed: Notify::new(),
+            read: Notify::new(),
         });
         cache.memory.shard(&key).write().fills.entry(key).or_default().push(Arc::clone(&fill));
         let reserved = Reserved::nothing(&cache.memory.budget);
@@ -226,6 +233,31 @@ impl Filling {
     /// large, or there is no memory.
     pub fn is_kept(&self) -> bool {
         self.fill.state.lock().is_kept
+    }
+
+    /// Gives up storing the response: what is still to come is passed to its present readers alone.
+    pub fn keep_no_longer(&mut self) {
+        self.fill.state.lock().is_kept = false;
+    }
+
+    /// Waits until the readers of a response that is not stored have at most that many bytes left to read. Returns
+    /// false if there is none.
+    pub async fn wait_for_readers(&self, most: u64) -> bool {
+        loop {
+            {
+                let mut state = self.fill.state.lock();
+                if state.is_kept {
+                    return true;
+                }
+                if !state.readers.iter().any(|(_, at)| at.is_some()) {
+                    return false;
+                }
+                if state.drop_read() <= most {
+                    return true;
+                }
+            }
+            self.fill.read.notified().await;
+        }
     }
 
     /// Returns a reader of this fill.

@@ -12,16 +12,15 @@ mod storing;
 mod vary;
 
 pub use directives::RequestDirectives;
-pub use freshness::{Freshness, StatusSet, TtlRules};
+pub use freshness::{Freshness, StatusSet, TtlRules, date_of};
 pub use invalidation::{invalidated_targets, is_effective, is_invalidating};
 pub use key::{
-    KeyDigest, KeyFacts, KeyRules, NamePattern, QueryRule, cookie, normal_authority, primary_key, purge_url,
-    variant_key,
+    KeyFacts, KeyRules, NamePattern, QueryRule, cookie, normal_authority, primary_key, purge_url, variant_key,
 };
 pub use reuse::{Reuse, StaleLimits, StoredFacts};
-pub use status_field::{CacheHandling, ForwardReason, cache_status};
+pub use status_field::{CacheHandling, CacheOutcome, ForwardReason, cache_status};
 pub use storing::{
-    CookieRule, NotStored, StoreRequest, StoreRules, decide_storing, has_bare_expires, is_confirmed, merge_confirmed,
-    prepare_stored, validation_fields,
+    CookieRule, NotStored, StoreRequest, StoreRules, decide_storing, is_confirmed, merge_confirmed, prepare_stored,
+    validation_fields,
 };
 pub use vary::vary_names;

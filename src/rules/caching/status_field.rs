@@ -33,6 +33,44 @@ impl ForwardReason {
     }
 }
 
+/// Defines [`CacheOutcome`] with the word for each.
+macro_rules! outcomes {
+    ($($(#[doc = $doc:literal])* $variant:ident = $word:literal;)*) => {
+        /// What the cache did for a request.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum CacheOutcome {
+            $($(#[doc = $doc])* $variant,)*
+        }
+
+        impl CacheOutcome {
+            /// All outcomes in the order of their declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// Returns the word for it in metrics and logs.
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+        }
+    };
+}
+
+outcomes! {
+    /// A fresh response was stored.
+    Hit = "hit";
+    /// A stale one was used, by the rules for that.
+    Stale = "stale";
+    /// A stored one was used after a target has confirmed it.
+    Revalidated = "revalidated";
+    /// A target responded, and the response was stored.
+    Miss = "miss";
+    /// The response to another request for the same was used.
+    Collapsed = "collapsed";
+    /// A target responded, and the response was not stored.
+    Pass = "pass";
+    /// The request had nothing to do with the cache.
+    Bypass = "bypass";
+}
+
 /// How the cache has handled a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheHandling {

@@ -2,8 +2,8 @@
 
 use http::HeaderMap;
 use http::header::{
-    AGE, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, EXPIRES, HeaderName, HeaderValue,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
+    AGE, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
 };
 
 use super::directives::{RequestDirectives, ResponseDirectives, Scope};
@@ -234,12 +234,6 @@ pub fn is_confirmed(stored: &HeaderMap, confirming: &HeaderMap) -> bool {
         (Some(own), Some(other)) => opaque(own) == opaque(other),
         _ => true,
     }
-}
-
-/// Returns the fields of a response that depend on the clock and may be repaired when it is used: a bare `Expires` is
-/// of no use beside a `Date` that is not the origin's.
-pub fn has_bare_expires(headers: &HeaderMap) -> bool {
-    headers.contains_key(EXPIRES) && !headers.contains_key(http::header::CACHE_CONTROL)
 }
 
 #[cfg(test)]
