@@ -21,6 +21,16 @@ mod authentication;
 mod authorization;
 #[path = "gateway/basic.rs"]
 mod basic;
+#[path = "gateway/caching.rs"]
+mod caching;
+#[path = "gateway/caching_freshness.rs"]
+mod caching_freshness;
+#[path = "gateway/caching_requests.rs"]
+mod caching_requests;
+#[path = "gateway/caching_shared.rs"]
+mod caching_shared;
+#[path = "gateway/caching_storing.rs"]
+mod caching_storing;
 #[path = "gateway/cases.rs"]
 mod cases;
 #[path = "gateway/client_certificates.rs"]

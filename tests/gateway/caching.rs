@@ -42,6 +42,7 @@ pub struct Step {
     asked: Vec<(&'static str, &'static str)>,
     not_asked: Vec<&'static str>,
     body: Option<&'static str>,
+    is_old: bool,
 }
 
 /// A clause, and the requests that show it.
@@ -74,6 +75,7 @@ fn step(way: Way) -> Step {
         asked: Vec::new(),
         not_asked: Vec::new(),
         body: None,
+        is_old: false,
     }
 }
 
@@ -150,6 +152,16 @@ impl Step {
     /// The client gets that body, in place of the one that the origin has sent last.
     pub fn body(self, body: &'static str) -> Self {
         Self { body: Some(body), ..self }
+    }
+
+    /// The client gets the body that it got before, and not the one that the origin sends now.
+    pub fn of_first(self) -> Self {
+        Self { is_old: true, ..self }
+    }
+
+    /// Where the origin is asked without fields of the request's own, it sends that body.
+    pub fn sends_once(self, body: &'static str) -> Self {
+        if self.request.is_empty() { self.sends(body) } else { self }
     }
 
     /// The origin sends that body.
@@ -244,7 +256,7 @@ fn run_step(client: &mut Connection, scripts: &Scripts, at: &mut Progress, step:
     if asked != wanted {
         return Err(format!("the origin was asked {asked} times: {:?}", answer.headers));
     }
-    if step.way == Way::Fetch && step.method != "HEAD" {
+    if step.way == Way::Fetch && step.method != "HEAD" && !step.is_old {
         at.last_body = script.next.as_ref().map(|(_, _, body)| body.clone()).unwrap_or_default();
     }
     if let Some(seen) = script.seen.last().filter(|_| asked > 0) {
@@ -340,7 +352,9 @@ const ROUTES: &[(&str, &str)] = &[
 
 fn gateway(target: &Target) -> Gateway {
     let route = |(name, cache): &(&str, &str)| {
-        format!("- {{name: {name}, match: {{path: /{name}/*}}, filters: [{{cache: {cache}}}], action: {{forward: one}}}}\n")
+        format!(
+            "- {{name: {name}, match: {{path: /{name}/*}}, filters: [{{cache: {cache}}}], action: {{forward: one}}}}\n"
+        )
     };
     let routes: String = ROUTES.iter().map(route).collect();
     let upstreams = format!("upstreams: {{one: {{targets: [\"{}\"], retry: {{attempts: 1}}}}}}", target.address);

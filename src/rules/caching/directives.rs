@@ -219,7 +219,7 @@ fn each<'v>(values: impl IntoIterator<Item = &'v HeaderValue>, mut take: impl Fn
             };
             let unquoted =
                 argument.map(|text| text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).unwrap_or(text));
-            take(name.trim(), unquoted);
+            take(name, unquoted);
         }
     }
 }
@@ -303,6 +303,7 @@ mod tests {
             ("max-age=6a", Some(0)),
             ("max-age", Some(0)),
             ("max-age= 60", Some(0)),
+            ("max-age =60", None),
             ("max-age=1800, max-age=1", Some(1)),
             ("max-age=1, max-age=1800", Some(1)),
             ("extension=\"max-age=3600\", max-age=1", Some(1)),

@@ -2,7 +2,7 @@
 //! the values of two requests are compared.
 
 use http::HeaderMap;
-use http::header::{ACCEPT_ENCODING, HeaderName, HeaderValue, VARY};
+use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, HeaderName, HeaderValue, VARY};
 
 /// The most fields that a stored response may vary with.
 pub const MAX_VARY: usize = 16;
@@ -60,6 +60,10 @@ fn joined(request: &HeaderMap, name: &HeaderName) -> Vec<u8> {
             }
             out.extend_from_slice(member);
         }
+    }
+    if *name == ACCEPT_LANGUAGE {
+        // Tags of languages have no case (RFC 9110, section 8.5.1).
+        out.make_ascii_lowercase();
     }
     out
 }

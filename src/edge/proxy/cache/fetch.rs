@@ -201,7 +201,7 @@ impl Fetch {
     /// Publishes a failure.
     fn fail(self, rejection: Box<Rejection>, from: Option<FetchedFrom>) {
         self.guard.publish(FlightState::Failed(rejection.clone()));
-        answer(self.client, FetchResult::Failed(rejection), from);
+        send_result(self.client, FetchResult::Failed(rejection), from);
     }
 
     /// Updates the stored response that a 304 has confirmed (RFC 9111, section 4.3.4).
@@ -232,7 +232,7 @@ impl Fetch {
             self.policy.store.replace_head(key, stale.variant.as_ref(), head.clone(), self.started);
         }
         self.publish_shared(is_shared);
-        answer(self.client, FetchResult::Confirmed(Arc::new(head)), Some(from));
+        send_result(self.client, FetchResult::Confirmed(Arc::new(head)), Some(from));
         self.gateway.calls.release(response).await;
         visit.end();
     }
@@ -257,7 +257,7 @@ impl Fetch {
             let from = fetched_from(&visit);
             count(&from, status);
             self.guard.publish(FlightState::NotShared);
-            answer(self.client, FetchResult::OriginFailed(status), Some(from));
+            send_result(self.client, FetchResult::OriginFailed(status), Some(from));
             let _ = response.read(MAX_UNREAD as usize).await;
             return self.gateway.calls.release(response).await;
         }
@@ -376,7 +376,7 @@ impl Fetch {
 }
 
 /// Sends a result to the client that has begun a fetch, if it is still there.
-fn answer(client: Option<FetchClient>, result: FetchResult, from: Option<FetchedFrom>) {
+fn send_result(client: Option<FetchClient>, result: FetchResult, from: Option<FetchedFrom>) {
     if let Some(client) = client {
         let _ = client.result.send((result, from));
     }

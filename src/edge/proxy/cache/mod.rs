@@ -63,7 +63,7 @@ pub struct CachedRequest {
 #[derive(Debug)]
 pub struct CacheUse {
     policy: Arc<CachePolicy>,
-    /// What is told in `Cache-Status`.
+    /// What `Cache-Status` says.
     handling: CacheHandling,
     /// From where the response was fetched.
     pub from: Option<FetchedFrom>,
@@ -131,7 +131,7 @@ fn time_of(millis: i64) -> SystemTime {
 }
 
 /// What was found for a request.
-enum Lookup {
+enum CacheLookup {
     /// A response, and its place among the variants.
     Found(StoredResponse, Option<StoredKey>),
     /// Nothing, and why; with the variant, if it is known which one is missing.
@@ -167,53 +167,59 @@ impl Gateway {
         };
         let mut has_waited = false;
         for _ in 0..MAX_ROUNDS {
-            let now = millis(SystemTime::now());
-            let is_last = match look_up(policy, &cached, &session.req_header().headers).await {
-                Lookup::Found(stored, variant) => {
-                    let facts = stored_facts(&stored, policy);
-                    let reuse = facts.reuse(&cached.directives, now);
-                    match reuse {
-                        Reuse::Fresh | Reuse::AcceptedStale | Reuse::WhileRevalidating => {
-                            if reuse == Reuse::WhileRevalidating {
-                                self.refresh(session.req_header(), ctx, policy, (&cached, &stored, variant));
-                            }
-                            let outcome = match reuse {
-                                _ if has_waited => CacheOutcome::Collapsed,
-                                Reuse::Fresh => CacheOutcome::Hit,
-                                _ => CacheOutcome::Stale,
-                            };
-                            let handling = CacheHandling {
-                                ttl: Some(facts.ttl(now)),
-                                forwarded: has_waited.then_some(ForwardReason::UriMiss),
-                                collapsed: has_waited,
-                                ..CacheHandling::default()
-                            };
-                            let found = serve::Found { stored, outcome, handling, from: None, fetched: None };
-                            self.send_stored(session, ctx, policy, found).await?;
-                            return Ok(true);
-                        }
-                        Reuse::Validate { by_request, unless_error } => {
-                            let reason = if by_request { ForwardReason::Request } else { ForwardReason::Stale };
-                            let stale = StaleEntry { head: Arc::clone(&stored.head), variant, is_usable: unless_error };
-                            let missing = wait::Missing { reason, variant, stale: Some((stale, stored)) };
-                            self.fetch_or_wait(session, ctx, policy, &cached, missing).await?
-                        }
+            let missing = match look_up(policy, &cached, &session.req_header().headers).await {
+                CacheLookup::Found(stored, variant) => {
+                    match self.use_stored(session, ctx, policy, (&cached, stored, variant, has_waited)).await? {
+                        Some(missing) => missing,
+                        None => return Ok(true),
                     }
                 }
-                Lookup::Missing(reason, variant) => {
-                    let missing = wait::Missing { reason, variant, stale: None };
-                    self.fetch_or_wait(session, ctx, policy, &cached, missing).await?
-                }
+                CacheLookup::Missing(reason, variant) => wait::CacheMiss { reason, variant, stale: None },
             };
-            match is_last {
-                wait::Next::Responded => return Ok(true),
-                wait::Next::Forward => return Ok(false),
-                wait::Next::LookAgain => has_waited = true,
+            match self.fetch_or_wait(session, ctx, policy, &cached, missing).await? {
+                wait::AfterMiss::Responded => return Ok(true),
+                wait::AfterMiss::Forward => return Ok(false),
+                wait::AfterMiss::LookAgain => has_waited = true,
             }
         }
         ctx.exchange.cache = Some(CacheOutcome::Pass);
         ctx.cache = Some(CacheUse::forwarded(policy, ForwardReason::UriMiss));
         Ok(false)
+    }
+
+    /// Sends a stored response if it may be used as it is; otherwise returns what the request lacks.
+    async fn use_stored(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        policy: &Arc<CachePolicy>,
+        (cached, stored, variant, has_waited): (&CachedRequest, StoredResponse, Option<StoredKey>, bool),
+    ) -> Result<Option<wait::CacheMiss>> {
+        let now = millis(SystemTime::now());
+        let facts = stored_facts(&stored, policy);
+        let outcome = match facts.reuse(&cached.directives, now) {
+            Reuse::Validate { by_request, unless_error } => {
+                let reason = if by_request { ForwardReason::Request } else { ForwardReason::Stale };
+                let stale = StaleEntry { head: Arc::clone(&stored.head), variant, is_usable: unless_error };
+                return Ok(Some(wait::CacheMiss { reason, variant, stale: Some((stale, stored)) }));
+            }
+            _ if has_waited => CacheOutcome::Collapsed,
+            Reuse::Fresh => CacheOutcome::Hit,
+            Reuse::AcceptedStale => CacheOutcome::Stale,
+            Reuse::WhileRevalidating => {
+                self.refresh(session.req_header(), ctx, policy, (cached, &stored, variant));
+                CacheOutcome::Stale
+            }
+        };
+        let handling = CacheHandling {
+            ttl: Some(facts.ttl(now)),
+            forwarded: has_waited.then_some(ForwardReason::UriMiss),
+            collapsed: has_waited,
+            ..CacheHandling::default()
+        };
+        let found = serve::CachedResponse { stored, outcome, handling, from: None, fetched: None };
+        self.send_stored(session, ctx, policy, found).await?;
+        Ok(None)
     }
 
     /// Rejects a request that wants a response from the cache alone (RFC 9111, section 5.2.1.7).
@@ -291,27 +297,27 @@ fn stored_facts(stored: &StoredResponse, policy: &CachePolicy) -> StoredFacts {
 }
 
 /// Finds the stored response for a request: the first variant of its key, or the one that the request's fields select.
-async fn look_up(policy: &CachePolicy, cached: &CachedRequest, headers: &HeaderMap) -> Lookup {
+async fn look_up(policy: &CachePolicy, cached: &CachedRequest, headers: &HeaderMap) -> CacheLookup {
     let Some(first) = policy.store.find(&cached.key, None).await else {
-        return Lookup::Missing(ForwardReason::UriMiss, None);
+        return CacheLookup::Missing(ForwardReason::UriMiss, None);
     };
     let facts = head_facts(&first.head, policy);
     let names = match &facts.vary {
         Some(names) => names,
         // Nothing that varies with anything is stored, but the configuration may have changed.
-        None => return Lookup::Missing(ForwardReason::VaryMiss, None),
+        None => return CacheLookup::Missing(ForwardReason::VaryMiss, None),
     };
     if names.is_empty() {
-        return Lookup::Found(first, None);
+        return CacheLookup::Found(first, None);
     }
     let variance = variant_key(names, headers, &mut Vec::with_capacity(128));
     if first.head.variance == Some(variance) {
-        return Lookup::Found(first, None);
+        return CacheLookup::Found(first, None);
     }
     let variant = StoredKey(variance);
     match policy.store.find(&cached.key, Some(&variant)).await {
-        Some(found) => Lookup::Found(found, Some(variant)),
-        None => Lookup::Missing(ForwardReason::VaryMiss, Some(variant)),
+        Some(found) => CacheLookup::Found(found, Some(variant)),
+        None => CacheLookup::Missing(ForwardReason::VaryMiss, Some(variant)),
     }
 }
 

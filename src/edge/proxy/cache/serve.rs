@@ -37,7 +37,7 @@ static NOT_OF_304: [HeaderName; 6] = [
 ];
 
 /// A stored response to be sent.
-pub struct Found {
+pub struct CachedResponse {
     /// The response.
     pub stored: StoredResponse,
     /// What the cache did for the request.
@@ -51,11 +51,11 @@ pub struct Found {
 }
 
 /// The part of a body that is sent.
-enum Sent {
+enum SentRange {
     /// None of it.
     Nothing,
-    /// All of it.
-    Whole,
+    /// All of it, of that length if it is known.
+    Whole(Option<u64>),
     /// These bytes.
     Part(u64, u64),
 }
@@ -77,7 +77,7 @@ impl Gateway {
         session: &mut Session,
         ctx: &mut Context,
         policy: &Arc<CachePolicy>,
-        found: Found,
+        found: CachedResponse,
     ) -> Result<()> {
         let Err(error) = self.stream_stored(session, ctx, policy, found).await else { return Ok(()) };
         if session.response_written().is_some_and(|head| !head.status.is_informational()) {
@@ -93,9 +93,9 @@ impl Gateway {
         session: &mut Session,
         ctx: &mut Context,
         policy: &Arc<CachePolicy>,
-        found: Found,
+        found: CachedResponse,
     ) -> Result<()> {
-        let Found { stored, outcome, handling, from, fetched } = found;
+        let CachedResponse { stored, outcome, handling, from, fetched } = found;
         let facts = head_facts(&stored.head, policy);
         let is_fetched = fetched.is_some();
         let age = stored_facts(&stored, policy).age(millis(SystemTime::now()));
@@ -112,13 +112,13 @@ impl Gateway {
         });
         let is_edited = is_edited(ctx, &head);
         let sent = choose_sent(session.req_header(), &mut head, &facts, is_edited);
-        if let Sent::Part(from, to) = sent {
+        if let SentRange::Part(from, to) = sent {
             body.seek(from, Some(to));
         }
         ctx.exchange.cache = Some(outcome);
         ctx.cache = Some(Box::new(CacheUse { policy: Arc::clone(policy), handling, from, invalidates: false }));
         if session.req_header().version == Version::HTTP_11
-            && !matches!(sent, Sent::Nothing)
+            && !matches!(sent, SentRange::Nothing)
             && !head.headers.contains_key(CONTENT_LENGTH)
         {
             head.insert_header(http::header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
@@ -142,10 +142,10 @@ impl Gateway {
         session: &mut Session,
         ctx: &mut Context,
         head: ResponseHeader,
-        (mut body, sent): (StoredBody, Sent),
+        (mut body, sent): (StoredBody, SentRange),
     ) -> Result<()> {
         let is_head = session.req_header().method == Method::HEAD;
-        if is_head || matches!(sent, Sent::Nothing) && ctx.body.is_empty() {
+        if is_head || matches!(sent, SentRange::Nothing) && ctx.body.is_empty() {
             let mut none = None;
             self.edit_body(&mut none, true, ctx)?;
             session.write_response_tasks(vec![HttpTask::Header(Box::new(head), true)]).await?;
@@ -153,9 +153,9 @@ impl Gateway {
         }
         let mut tasks = vec![HttpTask::Header(Box::new(head), false)];
         let mut left = match sent {
-            Sent::Part(from, to) => Some(to - from),
-            Sent::Nothing => Some(0),
-            Sent::Whole => body.length(),
+            SentRange::Part(from, to) => Some(to - from),
+            SentRange::Nothing => Some(0),
+            SentRange::Whole(length) => length,
         };
         loop {
             let mut part = if left == Some(0) { None } else { next_part(ctx, &mut body, &mut tasks, session).await? };
@@ -209,18 +209,20 @@ async fn next_part(
 }
 
 /// Evaluates the conditions and the range of a request, by which the head is changed.
-fn choose_sent(request: &RequestHeader, head: &mut ResponseHeader, facts: &HeadFacts, is_edited: bool) -> Sent {
+fn choose_sent(request: &RequestHeader, head: &mut ResponseHeader, facts: &HeadFacts, is_edited: bool) -> SentRange {
     if head.status != StatusCode::OK {
-        return if matches!(head.status.as_u16(), 204 | 304) { Sent::Nothing } else { Sent::Whole };
+        let is_bodiless = matches!(head.status.as_u16(), 204 | 304);
+        return if is_bodiless { SentRange::Nothing } else { SentRange::Whole(length_of(&head.headers)) };
     }
     if evaluate_conditions(&request.headers, &facts.validators) == Precondition::NotModified {
         to_not_modified(head);
-        return Sent::Nothing;
+        return SentRange::Nothing;
     }
-    let length = length_of(&head.headers);
-    let Some(length) = length.filter(|_| request.method == Method::GET && !is_edited) else { return Sent::Whole };
+    let whole = SentRange::Whole(length_of(&head.headers));
+    let length = length_of(&head.headers).filter(|_| request.method == Method::GET && !is_edited);
+    let Some(length) = length else { return whole };
     match choose_range(&request.headers, &facts.range_validators, length) {
-        RangeChoice::Whole => Sent::Whole,
+        RangeChoice::Whole => whole,
         RangeChoice::Part(from, to) => {
             let range = HeaderValue::try_from(format!("bytes {from}-{}/{length}", to - 1));
             set_status(head, StatusCode::PARTIAL_CONTENT);
@@ -228,7 +230,7 @@ fn choose_sent(request: &RequestHeader, head: &mut ResponseHeader, facts: &HeadF
                 headers.insert(CONTENT_LENGTH, HeaderValue::from(to - from));
                 range.into_iter().for_each(|range| _ = headers.insert(CONTENT_RANGE, range));
             });
-            Sent::Part(from, to)
+            SentRange::Part(from, to)
         }
         RangeChoice::Unsatisfiable => {
             let range = HeaderValue::try_from(format!("bytes */{length}"));
@@ -238,7 +240,7 @@ fn choose_sent(request: &RequestHeader, head: &mut ResponseHeader, facts: &HeadF
                 headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
                 range.into_iter().for_each(|range| _ = headers.insert(CONTENT_RANGE, range));
             });
-            Sent::Nothing
+            SentRange::Nothing
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::fetch::{Fetch, FetchClient, FetchResult, FetchedFrom, StaleEntry, fetched_head};
 use super::flights::{Flight, FlightGuard, FlightKey, FlightPart, FlightState};
-use super::serve::Found;
+use super::serve::CachedResponse;
 use super::{CacheUse, CachedRequest, flight_key, is_head};
 use crate::edge::proxy::interim::{self, MAX_INTERIM_RESPONSES};
 use crate::edge::proxy::pick::fail_with;
@@ -27,7 +27,7 @@ use crate::rules::caching::{CacheHandling, CacheOutcome, ForwardReason};
 static REFRESHES: Semaphore = Semaphore::const_new(256);
 
 /// What a request lacks.
-pub struct Missing {
+pub struct CacheMiss {
     /// Why it is forwarded.
     pub reason: ForwardReason,
     /// The variant, if it is known.
@@ -37,7 +37,7 @@ pub struct Missing {
 }
 
 /// What follows.
-pub enum Next {
+pub enum AfterMiss {
     /// The request was responded to.
     Responded,
     /// It goes on to its target.
@@ -57,13 +57,13 @@ impl Gateway {
         ctx: &mut Context,
         policy: &Arc<CachePolicy>,
         cached: &CachedRequest,
-        missing: Missing,
-    ) -> Result<Next> {
+        missing: CacheMiss,
+    ) -> Result<AfterMiss> {
         if cached.directives.only_if_cached {
             ctx.exchange.cache = Some(CacheOutcome::Bypass);
             ctx.cache = Some(CacheUse::forwarded(policy, missing.reason));
             self.reject_not_cached(session, ctx).await?;
-            return Ok(Next::Responded);
+            return Ok(AfterMiss::Responded);
         }
         if missing.stale.is_none() && (cached.store.directives.no_store || is_head(session.req_header())) {
             // What comes could not be stored.
@@ -89,8 +89,8 @@ impl Gateway {
         session: &mut Session,
         ctx: &mut Context,
         policy: &Arc<CachePolicy>,
-        (flight, missing): (&Flight, Missing),
-    ) -> Result<Next> {
+        (flight, missing): (&Flight, CacheMiss),
+    ) -> Result<AfterMiss> {
         let waiting = tokio::time::timeout(policy.lock_timeout, flight.wait());
         let state = match wait(&ctx.downstream, None, waiting).await {
             Waited::Done(Ok(state)) => state,
@@ -103,14 +103,14 @@ impl Gateway {
                 ctx.exchange.cache = Some(CacheOutcome::Collapsed);
                 ctx.cache = Some(CacheUse::forwarded(policy, missing.reason));
                 Box::pin(self.reject(session, &rejection, ctx)).await?;
-                Ok(Next::Responded)
+                Ok(AfterMiss::Responded)
             }
             (FlightState::Failed(_), Some((_, stored))) => {
                 let found = stale_found(stored, missing.reason, None, None);
                 self.send_stored(session, ctx, policy, found).await?;
-                Ok(Next::Responded)
+                Ok(AfterMiss::Responded)
             }
-            _ => Ok(Next::LookAgain),
+            _ => Ok(AfterMiss::LookAgain),
         }
     }
 
@@ -121,8 +121,8 @@ impl Gateway {
         ctx: &mut Context,
         policy: &Arc<CachePolicy>,
         cached: &CachedRequest,
-        (key, guard, missing): (FlightKey, FlightGuard, Missing),
-    ) -> Result<Next> {
+        (key, guard, missing): (FlightKey, FlightGuard, CacheMiss),
+    ) -> Result<AfterMiss> {
         let (result, received) = oneshot::channel();
         let (interim, interims) = channel(MAX_INTERIM_RESPONSES as usize);
         let (stale, stored) = missing.stale.unzip();
@@ -132,7 +132,7 @@ impl Gateway {
             return self.end_gone(session, ctx).await;
         };
         self.serve_result(session, ctx, policy, (result, from, stored, missing.reason)).await?;
-        Ok(Next::Responded)
+        Ok(AfterMiss::Responded)
     }
 
     /// Serves the result of a fetch to the client that has begun it.
@@ -147,13 +147,14 @@ impl Gateway {
         match (result, stored) {
             (FetchResult::Stored(stored, head), _) => {
                 let handling = CacheHandling { stored: true, ..handling };
-                let found = Found { stored, outcome: CacheOutcome::Miss, handling, from, fetched: Some(head) };
+                let found = CachedResponse { stored, outcome: CacheOutcome::Miss, handling, from, fetched: Some(head) };
                 self.send_stored(session, ctx, policy, found).await
             }
             (FetchResult::Confirmed(head), Some(stored)) => {
                 let handling = CacheHandling { stored: true, forward_status: Some(304), ..handling };
                 let stored = StoredResponse { head, stale_since: None, ..stored };
-                let found = Found { stored, outcome: CacheOutcome::Revalidated, handling, from, fetched: None };
+                let found =
+                    CachedResponse { stored, outcome: CacheOutcome::Revalidated, handling, from, fetched: None };
                 self.send_stored(session, ctx, policy, found).await
             }
             (FetchResult::OriginFailed(status), Some(stored)) => {
@@ -279,11 +280,11 @@ impl Gateway {
     }
 
     /// Ends a request whose client is gone.
-    async fn end_gone(&self, session: &mut Session, ctx: &mut Context) -> Result<Next> {
+    async fn end_gone(&self, session: &mut Session, ctx: &mut Context) -> Result<AfterMiss> {
         let error = fail_with(ctx, Rejection::new(Reason::ClientGone, ""));
         Box::pin(self.respond_to_failure(session, &error, ctx)).await;
         ctx.close_after(session);
-        Ok(Next::Responded)
+        Ok(AfterMiss::Responded)
     }
 }
 
@@ -293,17 +294,27 @@ fn lost() -> Fetched {
 }
 
 /// Lets a request go on to its target.
-fn forward(ctx: &mut Context, policy: &Arc<CachePolicy>, reason: ForwardReason, detail: Option<&'static str>) -> Next {
+fn forward(
+    ctx: &mut Context,
+    policy: &Arc<CachePolicy>,
+    reason: ForwardReason,
+    detail: Option<&'static str>,
+) -> AfterMiss {
     let mut passed = CacheUse::forwarded(policy, reason);
     passed.handling.detail = detail;
     ctx.cache = Some(passed);
     ctx.exchange.cache = Some(CacheOutcome::Pass);
-    Next::Forward
+    AfterMiss::Forward
 }
 
 /// Returns a stale response that is used because the targets fail.
-fn stale_found(stored: StoredResponse, reason: ForwardReason, from: Option<FetchedFrom>, status: Option<u16>) -> Found {
+fn stale_found(
+    stored: StoredResponse,
+    reason: ForwardReason,
+    from: Option<FetchedFrom>,
+    status: Option<u16>,
+) -> CachedResponse {
     let handling = CacheHandling { forwarded: Some(reason), forward_status: status, ..CacheHandling::default() };
     let handling = CacheHandling { detail: Some("stale-if-error"), ..handling };
-    Found { stored, outcome: CacheOutcome::Stale, handling, from, fetched: None }
+    CachedResponse { stored, outcome: CacheOutcome::Stale, handling, from, fetched: None }
 }
