@@ -172,17 +172,17 @@ mod tests {
     #[test]
     fn bodies_are_decoded_and_others_left_alone() {
         let headers = [("content-encoding", "GZip"), ("content-digest", "sha-256=:x:")];
-        let decoded = sent("decompress: {}", &headers, &gzip(b"some text"));
+        let decoded = sent("- decompress: {}", &headers, &gzip(b"some text"));
         assert_eq!(decoded, Ok((Bytes::from_static(b"some text"), false)));
-        assert_eq!(sent("decompress: {}", &[], b"plain"), Ok((Bytes::from_static(b"plain"), false)));
+        assert_eq!(sent("- decompress: {}", &[], b"plain"), Ok((Bytes::from_static(b"plain"), false)));
         let zstd = zstd::encode_all(&b"some text"[..], 1).expect("memory");
-        let decoded = sent("decompress: {}", &[("content-encoding", "zstd")], &zstd);
+        let decoded = sent("- decompress: {}", &[("content-encoding", "zstd")], &zstd);
         assert_eq!(decoded, Ok((Bytes::from_static(b"some text"), false)));
     }
 
     #[test]
     fn other_codings_bombs_and_damage_are_rejected() {
-        let gzip_only = "decompress: {codings: [gzip], max_size: 200KiB}";
+        let gzip_only = "- decompress: {codings: [gzip], max_size: 200KiB}";
         for coding in ["br", "gzip, gzip", "deflate", "gzip2"] {
             assert_eq!(sent(gzip_only, &[("content-encoding", coding)], b"x"), Err(Reason::MediaType), "{coding}");
         }
@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(sent(gzip_only, &coded, &gzip(&[0; 201 * 1024])), Err(Reason::BodyTooLarge));
         assert_eq!(sent(gzip_only, &coded, &gzip(&[0; 100 * 1024])), Err(Reason::BodyTooLarge), "the ratio");
         assert_eq!(
-            sent("decompress: {max_ratio: 2000}", &coded, &gzip(&[0; 100 * 1024])).map(|one| one.0.len()),
+            sent("- decompress: {max_ratio: 2000}", &coded, &gzip(&[0; 100 * 1024])).map(|one| one.0.len()),
             Ok(102_400)
         );
         let whole = gzip(b"some text");

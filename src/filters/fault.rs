@@ -76,8 +76,8 @@ struct Waiting<'w>(&'w AtomicU32);
 
 impl<'w> Waiting<'w> {
     fn begin(count: &'w AtomicU32, most: u32) -> Option<Self> {
-        let free = |now: u32| (now < most).then_some(now + 1);
-        count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free).is_ok().then_some(Self(count))
+        let free = |now: u32| (now < most).then(|| now + 1);
+        count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free).is_ok().then(|| Self(count))
     }
 }
 
@@ -134,14 +134,14 @@ mod tests {
 
     #[test]
     fn shares_are_kept() {
-        let mut kit = compile("fault: {abort: {status: 418, percent: 25}}").expect("a filter");
+        let mut kit = compile("- fault: {abort: {status: 418, percent: 25}}").expect("a filter");
         let hit = |kit: &mut crate::filters::test_kit::Kit| match kit.on_request(request("GET /", &[])) {
             Ok(()) => false,
             Err(rejection) => rejection.reason == Reason::FaultInjected && rejection.status == Some(418),
         };
         let aborted = (0..4000).filter(|_| hit(&mut kit)).count();
         assert!((800..1200).contains(&aborted), "{aborted}");
-        let mut kit = compile("fault: {abort: {percent: 0}}").expect("a filter");
+        let mut kit = compile("- fault: {abort: {percent: 0}}").expect("a filter");
         assert!(!(0..100).any(|_| hit(&mut kit)));
     }
 
@@ -152,7 +152,7 @@ mod tests {
         assert!(first.is_some() && Waiting::begin(&count, 1).is_none());
         drop(first);
         assert!(Waiting::begin(&count, 1).is_some());
-        for wrong in ["fault: {}", "fault: {delay: {time: 6m}}", "fault: {abort: {status: 200}}"] {
+        for wrong in ["- fault: {}", "- fault: {delay: {time: 6m}}"] {
             assert!(compile(wrong).is_err(), "{wrong}");
         }
     }
