@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ahash::{AHashMap, RandomState};
 use parking_lot::{Mutex, RwLock};
+use serde::{Deserialize, Serialize};
 
 use super::head::{StoredHead, StoredKey};
 
@@ -26,7 +27,8 @@ const MAX_PREFIXES: usize = 256;
 pub struct Generation(pub(super) u64);
 
 /// What a purge removes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Purge {
     /// Everything.
     All,
@@ -282,6 +284,10 @@ impl Purges {
             Purge::Tag(tag) => self.names.set(self.tag_hash(tag), soft, generation),
             Purge::Prefix(prefix) => {
                 let mut prefixes = self.prefixes.write();
+                // A journal is read again after it was replaced.
+                if prefixes.iter().any(|known| known.generation == generation && known.prefix == *prefix) {
+                    return;
+                }
                 let number = self.newest_prefix.load(Ordering::Acquire) + 1;
                 prefixes.push(PurgedPrefix { prefix: prefix.clone(), soft, generation, number });
                 self.newest_prefix.store(number, Ordering::Release);
@@ -300,6 +306,12 @@ impl Purges {
         let mut prefixes = self.prefixes.write();
         self.names.floor.fetch_max(up_to, Ordering::AcqRel);
         prefixes.retain(|purged| purged.generation > up_to);
+    }
+
+    /// Returns the number of purges that are remembered.
+    pub fn remembered(&self) -> usize {
+        let marks: usize = self.names.shards.iter().map(|shard| shard.lock().order.len()).sum();
+        marks + self.prefixes.read().len()
     }
 
     /// Notes that a key is invalidated: fills that began before are not stored.
