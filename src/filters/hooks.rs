@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 
@@ -16,6 +17,8 @@ use crate::rules::routing::PathPattern;
 pub enum Stage {
     /// CORS first: a preflight carries no credentials, so nothing that needs them may come before it.
     Cors,
+    /// Request bodies are decoded, before anything inspects them.
+    Decode,
     /// Whether the request looks like an attack. It comes before authentication, which attacks may aim at.
     Guard,
     /// The client is identified, before everything that depends on its identity.
@@ -36,12 +39,12 @@ pub enum Stage {
 impl Stage {
     /// Returns whether filters of the stage reject requests.
     pub fn rejects(self) -> bool {
-        matches!(self, Self::Guard | Self::Authenticate | Self::Authorize | Self::Limit | Self::Validate)
+        matches!(self, Self::Decode | Self::Guard | Self::Authenticate | Self::Authorize | Self::Limit | Self::Validate)
     }
 
     /// Returns whether a request has at most one filter of the stage: a second one would have nothing to decide.
     pub fn is_single(self) -> bool {
-        matches!(self, Self::Cors | Self::Authenticate | Self::Encode)
+        matches!(self, Self::Cors | Self::Decode | Self::Authenticate | Self::Encode)
     }
 }
 
@@ -49,6 +52,7 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Cors => "cross-origin rules",
+            Self::Decode => "decoding",
             Self::Guard => "is it an attack?",
             Self::Authenticate => "who is it?",
             Self::Authorize => "is it allowed?",
@@ -124,6 +128,11 @@ pub trait HttpFilter: Sized {
         Needs::Heads
     }
 
+    /// Returns whether a filter that needs bodies of requests needs that of this one.
+    fn wants_body(&self, _request: &RequestHeader) -> bool {
+        true
+    }
+
     /// Returns the edits of every request that the filter accepts.
     fn edits(&self) -> Option<&Arc<[Edit]>> {
         None
@@ -178,6 +187,20 @@ pub trait HttpFilter: Sized {
     /// Returns the response to send instead of going on.
     fn on_request_body(&self, _body: &[u8], _request: &RequestHeader, _exchange: &mut Exchange) -> Verdict {
         Ok(())
+    }
+
+    /// Returns the body that is sent in place of the request's, for filters that need it and change it. What filters
+    /// of [`Stage::Authenticate`] see is always what the client sent.
+    ///
+    /// # Errors
+    /// Returns the response to send instead of going on.
+    fn edit_request_body(
+        &self,
+        _body: &Bytes,
+        _request: &RequestHeader,
+        _exchange: &mut Exchange,
+    ) -> Result<Option<Bytes>, Box<Rejection>> {
+        Ok(None)
     }
 
     /// Edits the head of a response.

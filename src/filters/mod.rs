@@ -10,11 +10,15 @@ mod chain;
 mod claim_value;
 mod compress;
 mod concurrency;
+mod condition;
 mod consumers;
 mod context;
 mod cors;
 mod csrf;
+mod decompress;
+mod fault;
 mod guard;
+mod header_edits;
 mod headers;
 mod hooks;
 mod json;
@@ -30,20 +34,23 @@ mod strip_fields;
 mod test_kit;
 mod throttle;
 
+use bytes::Bytes;
 use http::HeaderName;
 use pingora::http::{RequestHeader, ResponseHeader};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Rejection};
 
 pub use authenticate::{Authenticated, Unauthenticated};
-pub use chain::{Chain, Memories};
+pub use chain::{Chain, ChainLink, Memories};
 pub use compress::CodingName;
+pub use condition::Condition;
 pub use consumers::Consumers;
 pub use context::{CertificateSources, CompileContext, Identities, RouteFacts, SharedValues};
 pub use cors::announced_method;
-pub(crate) use headers::parse_editable_name;
+pub use header_edits::HeaderEdits;
+pub(crate) use header_edits::parse_editable_name;
 pub use hooks::{BodyStep, HttpFilter, Needs, ResponseView, Stage, Verdict};
 
 use chain::Slot;
@@ -119,6 +126,11 @@ macro_rules! filters {
                 match self { $(Self::$variant(filter) => filter.needs(),)* }
             }
 
+            /// Returns whether the filter needs the body of this request.
+            fn wants_body(&self, request: &RequestHeader) -> bool {
+                match self { $(Self::$variant(filter) => filter.wants_body(request),)* }
+            }
+
             /// Returns whether the filter may wait for a long time.
             pub fn may_wait(&self) -> bool {
                 match self { $(Self::$variant(filter) => filter.may_wait(),)* }
@@ -162,6 +174,11 @@ macro_rules! filters {
                 match self { $(Self::$variant(filter) => filter.on_request_body(body, request, exchange),)* }
             }
 
+            fn edit_request_body(&self, body: &Bytes, request: &RequestHeader, exchange: &mut Exchange) ->
+            Result<Option<Bytes>, Box<Rejection>> {
+                match self { $(Self::$variant(filter) => filter.edit_request_body(body, request, exchange),)* }
+            }
+
             fn on_response(&self, response: &mut ResponseHeader, view: &ResponseView<'_>, memory: Slot<'_>) {
                 match self {
                     $(Self::$variant(filter) => {
@@ -185,6 +202,8 @@ macro_rules! filters {
 filters! {
     /// Lets pages of other origins read responses.
     Cors = "cors": cors;
+    /// Decodes the content coding of request bodies.
+    Decompress = "decompress": decompress;
     /// Rejects what looks like an attack.
     Guard = "guard": guard;
     /// Rejects requests that pages of other sites make browsers send.
@@ -223,6 +242,8 @@ filters! {
     Throttle = "throttle": throttle;
     /// Limits the bytes per second of bodies.
     Bandwidth = "bandwidth": bandwidth;
+    /// Delays or rejects requests on purpose.
+    Fault = "fault": fault;
     /// Limits the shape of JSON request bodies.
     JsonLimits = "json_limits": json_limits;
     /// Sets, adds and removes headers.
