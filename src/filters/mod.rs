@@ -6,6 +6,7 @@
 mod authenticate;
 mod authorize;
 mod bandwidth;
+mod caches;
 mod chain;
 mod claim_value;
 mod compress;
@@ -43,6 +44,7 @@ use serde::Deserialize;
 use crate::exchange::{Exchange, Rejection};
 
 pub use authenticate::{Authenticated, Unauthenticated};
+pub use caches::{CacheTable, UsedCache};
 pub use chain::{Chain, ChainLink, Memories};
 pub use compress::CodingName;
 pub use condition::Condition;

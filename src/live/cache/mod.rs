@@ -62,6 +62,19 @@ pub struct CacheSettings {
     pub disk: Option<DiskSettings>,
 }
 
+impl CacheSettings {
+    /// Returns the most memory that the cache takes.
+    pub fn memory_limit(&self) -> u64 {
+        if self.memory == 0 { MIN_MEMORY } else { self.memory }
+    }
+}
+
+impl Default for CacheSettings {
+    fn default() -> Self {
+        Self { memory: 256 << 20, max_object: 8 << 20, disk: None }
+    }
+}
+
 /// A cache.
 #[derive(Debug)]
 pub struct Cache {
@@ -109,7 +122,7 @@ impl Cache {
         self.max_object.store(settings.max_object, Ordering::Relaxed);
         let keeps = settings.memory > 0;
         self.keeps_memory.store(keeps, Ordering::Relaxed);
-        self.memory.budget.set_limit(if keeps { settings.memory } else { MIN_MEMORY });
+        self.memory.budget.set_limit(settings.memory_limit());
         self.counts.evicted(self.memory.trim());
         if let (Some(disk), Some(settings)) = (self.disk.get(), &settings.disk) {
             disk.resize(settings.size);
@@ -327,16 +340,29 @@ impl Cache {
     /// When it is made and cannot be written to disk, so that a restart might undo it.
     pub async fn purge(&self, purge: &Purge, soft: bool) -> Result<(), String> {
         self.counts.purged();
+        self.make_purge(purge, soft, true).await
+    }
+
+    /// Removes all responses of a URL after a request that has changed it (RFC 9111, section 4.4). It is not undone by
+    /// the end of the process; by a loss of power it may be.
+    ///
+    /// # Errors
+    /// As for [`Self::purge`].
+    pub async fn invalidate_url(&self, url: &str) -> Result<(), String> {
+        self.make_purge(&Purge::Url(url.into()), false, false).await
+    }
+
+    async fn make_purge(&self, purge: &Purge, soft: bool, durable: bool) -> Result<(), String> {
         if self.purges.has_many_prefixes() {
             let generation = self.purges.generation();
             self.sweep();
             self.purges.forget_prefixes(generation);
         }
         let generation = self.purges.purge(purge, soft);
-        if let Some(disk) = self.disk.get() {
-            disk.note_purge(purge, soft, generation).await?;
+        match self.disk.get() {
+            Some(disk) => disk.note_purge(purge, soft, generation, durable).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Removes from memory what purges have reached, which is not found any more in any case. Takes a while.

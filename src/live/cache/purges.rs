@@ -204,7 +204,8 @@ impl Purges {
         self.last.fetch_update(Ordering::AcqRel, Ordering::Acquire, raise).map_or(now, |last| now.max(last + 1))
     }
 
-    fn url_hash(&self, url: &str) -> u64 {
+    /// Returns the hash of a URL, which is another one in each process.
+    pub fn url_hash(&self, url: &str) -> u64 {
         self.names.hasher.hash_one((0_u8, url))
     }
 
@@ -274,7 +275,6 @@ impl Purges {
 
     /// Makes a purge of that generation, such as one of an earlier process.
     pub fn apply(&self, purge: &Purge, soft: bool, generation: u64) {
-        self.last.fetch_max(generation, Ordering::AcqRel);
         match purge {
             Purge::All => {
                 let number = if soft { &self.all.soft } else { &self.all.hard };
@@ -285,14 +285,14 @@ impl Purges {
             Purge::Prefix(prefix) => {
                 let mut prefixes = self.prefixes.write();
                 // A journal is read again after it was replaced.
-                if prefixes.iter().any(|known| known.generation == generation && known.prefix == *prefix) {
-                    return;
+                if !prefixes.iter().any(|known| known.generation == generation && known.prefix == *prefix) {
+                    let number = self.newest_prefix.load(Ordering::Acquire) + 1;
+                    prefixes.push(PurgedPrefix { prefix: prefix.clone(), soft, generation, number });
+                    self.newest_prefix.store(number, Ordering::Release);
                 }
-                let number = self.newest_prefix.load(Ordering::Acquire) + 1;
-                prefixes.push(PurgedPrefix { prefix: prefix.clone(), soft, generation, number });
-                self.newest_prefix.store(number, Ordering::Release);
             }
         }
+        self.last.fetch_max(generation, Ordering::AcqRel);
     }
 
     /// Returns whether there are as many prefixes as may be kept. Then every entry has to be compared with them before
@@ -309,6 +309,7 @@ impl Purges {
     }
 
     /// Returns the number of purges that are remembered.
+    #[cfg(test)]
     pub fn remembered(&self) -> usize {
         let marks: usize = self.names.shards.iter().map(|shard| shard.lock().order.len()).sum();
         marks + self.prefixes.read().len()

@@ -231,11 +231,6 @@ impl StoredFile {
         }
         Ok((begin, blocks))
     }
-
-    /// Returns the open file with another head.
-    pub fn with_head(self, head: StoredHead) -> Self {
-        Self { head, ..self }
-    }
 }
 
 #[cfg(test)]

@@ -12,11 +12,13 @@ mod reader;
 mod scan;
 mod work;
 
+use std::collections::hash_map::Entry;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use ahash::AHashMap;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, oneshot};
 
@@ -61,6 +63,8 @@ struct IndexedFile {
     bytes: u64,
     /// It is older than later purges only.
     generation: u64,
+    /// The hash of its URL.
+    url: u64,
     /// The head after a validation, until it is in the file.
     head: Option<Arc<StoredHead>>,
 }
@@ -83,6 +87,8 @@ pub struct DiskCounts {
 struct Shared {
     folder: CacheFolder,
     shards: Box<[RwLock<Slots<IndexedFile>>]>,
+    /// The number of files of each URL, by its hash.
+    urls: Mutex<AHashMap<u64, u32>>,
     /// The shard of which a file is evicted next.
     turn: AtomicUsize,
     limit: AtomicU64,
@@ -141,6 +147,7 @@ impl Disk {
         let shared = Arc::new(Shared {
             folder,
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            urls: Mutex::default(),
             turn: AtomicUsize::new(0),
             limit: AtomicU64::new(settings.size),
             used: AtomicU64::new(0),
@@ -203,13 +210,15 @@ impl Disk {
     ) -> bool {
         let mut shard = self.0.shard(key).write();
         let Some(file) = shard.get_mut(key, variant) else { return false };
+        if !self.0.queue.write(DiskOrder::Head(*key, variant.copied(), Arc::clone(head), generation)) {
+            return false;
+        }
         file.head = Some(Arc::clone(head));
         file.generation = generation;
-        drop(shard);
-        self.0.queue.write(DiskOrder::Head(*key, variant.copied(), Arc::clone(head), generation))
+        true
     }
 
-    /// Makes a purge durable.
+    /// Makes a purge outlive this process, and with `durable` a loss of power too.
     ///
     /// # Errors
     /// When it could not be written.
@@ -218,13 +227,26 @@ impl Disk {
         purge: &Purge,
         soft: bool,
         Generation(generation): Generation,
+        durable: bool,
     ) -> Result<(), String> {
+        if let Purge::Url(url) = purge
+            && !self.may_have_url(url)
+        {
+            return Ok(());
+        }
         let (sender, done) = oneshot::channel();
         if *purge == Purge::All && !soft {
             self.0.queue.add(DiskOrder::Clear(generation));
         }
-        self.0.queue.add(DiskOrder::Purge(JournalRecord { purge: purge.clone(), soft, generation }, Some(sender)));
+        let record = JournalRecord { purge: purge.clone(), soft, generation };
+        self.0.queue.add(DiskOrder::Purge(record, durable, Some(sender)));
         done.await.unwrap_or_else(|_| Err("the thread of the folder has ended".to_owned()))
+    }
+
+    /// Returns whether a file may have that URL.
+    fn may_have_url(&self, url: &str) -> bool {
+        let hash = self.0.purges.url_hash(url);
+        !self.is_scanned() || self.0.queue.writes() > 0 || self.0.urls.lock().contains_key(&hash)
     }
 
     /// Removes the files of a key that is invalidated.
@@ -284,11 +306,6 @@ impl Disk {
     pub fn remove(&self, key: &StoredKey, variant: Option<&StoredKey>) {
         self.0.queue.add(DiskOrder::Remove(*key, variant.copied()));
     }
-
-    /// Returns the generations of the files of a key, each with its variant.
-    pub fn variants(&self, key: &StoredKey) -> Vec<(Option<StoredKey>, u64)> {
-        self.0.shard(key).read().variants(key).map(|(variant, file)| (variant, file.bytes)).collect()
-    }
 }
 
 impl Drop for Disk {
@@ -302,13 +319,14 @@ impl Shared {
         &self.shards[(key.number() >> 40) as usize % SHARDS]
     }
 
-    /// Adds a file to the index. Returns false if it is full for it.
+    /// Adds a file to the index.
     fn add(&self, key: StoredKey, variant: Option<StoredKey>, file: IndexedFile) {
         let bytes = file.bytes;
-        let removed = self.shard(&key).write().insert(key, variant, file, bytes);
+        *self.urls.lock().entry(file.url).or_default() += 1;
         self.used.fetch_add(bytes, Ordering::Relaxed);
+        let removed = self.shard(&key).write().insert(key, variant, file, bytes);
         if let Some((of, removed)) = removed {
-            self.used.fetch_sub(removed.bytes, Ordering::Relaxed);
+            self.count_out(&removed);
             if of != variant {
                 let _ = std::fs::remove_file(self.folder.file(&key, of.as_ref()));
             }
@@ -317,8 +335,21 @@ impl Shared {
 
     /// Removes a file from the index.
     fn forget(&self, key: &StoredKey, variant: Option<&StoredKey>) {
-        if let Some((file, _)) = self.shard(key).write().remove(key, variant) {
-            self.used.fetch_sub(file.bytes, Ordering::Relaxed);
+        let removed = self.shard(key).write().remove(key, variant);
+        if let Some((file, _)) = removed {
+            self.count_out(&file);
+        }
+    }
+
+    /// Subtracts a file that is no longer in the index.
+    fn count_out(&self, file: &IndexedFile) {
+        self.used.fetch_sub(file.bytes, Ordering::Relaxed);
+        let mut urls = self.urls.lock();
+        if let Entry::Occupied(mut count) = urls.entry(file.url) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
         }
     }
 
@@ -328,7 +359,7 @@ impl Shared {
             let first = self.turn.fetch_add(1, Ordering::Relaxed);
             let evicted = (0..SHARDS).find_map(|step| self.shards[(first + step) % SHARDS].write().evict());
             let Some((key, variant, file)) = evicted else { return };
-            self.used.fetch_sub(file.bytes, Ordering::Relaxed);
+            self.count_out(&file);
             self.counts.evicted.fetch_add(1, Ordering::Relaxed);
             let _ = std::fs::remove_file(self.folder.file(&key, variant.as_ref()));
         }

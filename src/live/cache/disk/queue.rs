@@ -41,8 +41,8 @@ pub enum DiskOrder {
     Remove(StoredKey, Option<StoredKey>),
     /// Removes the files of a key that is invalidated.
     Invalidate(StoredKey, oneshot::Sender<()>),
-    /// Appends a purge to the journal.
-    Purge(JournalRecord, Option<oneshot::Sender<Result<(), String>>>),
+    /// Appends a purge to the journal; whether it is written through to the disk.
+    Purge(JournalRecord, bool, Option<oneshot::Sender<Result<(), String>>>),
     /// Removes all files that are older than that generation.
     Clear(u64),
     /// Removes purges from the journal up to that generation.

@@ -94,7 +94,8 @@ fn examine(
         Some(known) => known.generation = known.generation.max(generation.0),
         None => {
             drop(shard);
-            shared.add(key, variant, IndexedFile { bytes: file.bytes, generation: generation.0, head: None });
+            let url = shared.purges.url_hash(&file.head.url);
+            shared.add(key, variant, IndexedFile { bytes: file.bytes, generation: generation.0, url, head: None });
         }
     }
     Some(true)

@@ -76,9 +76,10 @@ impl DiskThread {
 
     /// Writes all purges of these orders in one durable step.
     fn note_purges(&mut self, orders: &mut Vec<DiskOrder>) {
-        let (mut records, mut waiting) = (Vec::new(), Vec::new());
+        let (mut records, mut waiting, mut is_durable) = (Vec::new(), Vec::new(), false);
         orders.retain_mut(|order| {
-            let DiskOrder::Purge(record, done) = order else { return true };
+            let DiskOrder::Purge(record, durable, done) = order else { return true };
+            is_durable |= *durable;
             records.push(record.clone());
             waiting.extend(done.take());
             false
@@ -86,7 +87,7 @@ impl DiskThread {
         if records.is_empty() {
             return;
         }
-        let result = self.journal.append(&records).map_err(|error| {
+        let result = self.journal.append(&records, is_durable).map_err(|error| {
             self.shared.note_failure("a purge cannot be written", &error);
             format!("the purge is made, but cannot be written to disk, and a restart may undo it: {error}")
         });
@@ -123,7 +124,8 @@ impl DiskThread {
         });
         match written {
             Ok(Some(bytes)) => {
-                shared.add(order.key, order.variant, IndexedFile { bytes, generation, head: None });
+                let url = shared.purges.url_hash(&stored.head.url);
+                shared.add(order.key, order.variant, IndexedFile { bytes, generation, url, head: None });
                 self.move_out(order);
             }
             Ok(None) => {}
@@ -155,7 +157,10 @@ impl DiskThread {
         let path = shared.folder.incomplete();
         let written = write_file_with_head(&path, &file, head, generation);
         match written.and_then(|bytes| shared.folder.complete(&path, key, variant.as_ref()).map(|()| bytes)) {
-            Ok(bytes) => shared.add(*key, variant, IndexedFile { bytes, generation, head: None }),
+            Ok(bytes) => {
+                let url = shared.purges.url_hash(&head.url);
+                shared.add(*key, variant, IndexedFile { bytes, generation, url, head: None });
+            }
             Err(error) => self.fail(&path, &error),
         }
     }
@@ -205,7 +210,7 @@ impl DiskThread {
         for shard in &self.shared.shards {
             let removed = shard.write().retain(|_, file| file.generation >= generation);
             for (key, variant, file) in removed {
-                self.shared.used.fetch_sub(file.bytes, Ordering::Relaxed);
+                self.shared.count_out(&file);
                 let _ = std::fs::remove_file(self.shared.folder.file(&key, variant.as_ref()));
             }
         }
