@@ -5,6 +5,7 @@
 mod acme;
 mod admin;
 mod balance;
+mod caches;
 mod check;
 mod coerce;
 mod errors;
@@ -40,6 +41,7 @@ use crate::notation::{FollowedFile, Name};
 
 pub use acme::{AcmeChallengeConfig, AcmeConfig};
 pub use balance::{BalanceConfig, HashTable};
+pub use caches::CacheConfig;
 pub use errors::{ErrorPageConfig, Errors};
 pub use facts::read_at_start;
 pub use filters::{Defaults, FilterEntry, ListedFilter};
@@ -82,6 +84,8 @@ pub struct Config {
     pub plans: BTreeMap<String, AllowanceConfig>,
     /// Named groups of filters, for `- set: NAME` in a list of filters. A set has no sets in it.
     pub filter_sets: BTreeMap<String, Vec<ListedFilter>>,
+    /// The stores of responses that the filter `cache` uses, by name. `default` exists without being written.
+    pub caches: BTreeMap<String, CacheConfig>,
     /// The settings of all routes.
     pub defaults: Defaults,
     /// Which requests get which filters and action.

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Consumers;
-use crate::live::{Cache, CacheSettings, Live, Maintained};
+use super::caches::CacheTable;
+use crate::live::{Live, Maintained};
 use crate::notation::{MethodName, Mistakes, Place};
 use crate::rules::routing::{PathPattern, RouteEntry, common_params};
 
@@ -160,12 +161,6 @@ impl CompileContext<'_> {
         Some(made)
     }
 
-    /// Returns the cache of that name; notes an error if there is none.
-    pub fn cache(&mut self, name: &str) -> Option<Arc<Cache>> {
-        // PROVISIONAL
-        Some(self.live.cache(name, &CacheSettings { memory: 256 << 20, max_object: 8 << 20 }))
-    }
-
     /// Registers a value that is kept up to date in the background while the configuration serves.
     pub fn keep(&mut self, kept: Arc<dyn Maintained>) {
         self.shared.keep(kept);
@@ -178,6 +173,8 @@ pub struct SharedValues {
     known: HashMap<(TypeId, Vec<u8>), Arc<dyn Any + Send + Sync>>,
     /// The values that are kept up to date in the background.
     pub kept: Vec<Arc<dyn Maintained>>,
+    /// The caches.
+    pub caches: CacheTable,
 }
 
 impl SharedValues {

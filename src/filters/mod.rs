@@ -7,6 +7,7 @@ mod authenticate;
 mod authorize;
 mod bandwidth;
 mod cache;
+mod caches;
 mod chain;
 mod claim_value;
 mod compress;
@@ -45,6 +46,7 @@ use crate::exchange::{Exchange, Rejection};
 
 pub use authenticate::{Authenticated, Unauthenticated};
 pub use cache::CachePolicy;
+pub use caches::{CacheTable, UsedCache};
 pub use chain::{Chain, ChainLink, Memories};
 pub use compress::CodingName;
 pub use condition::Condition;

@@ -7,6 +7,7 @@ mod acme;
 mod buckets;
 mod buckets_handover;
 mod cache;
+mod caches;
 mod consumers;
 mod heritable;
 mod introspected;
@@ -39,7 +40,8 @@ use crate::upstreams::{Pool, PoolShape, Sessions};
 pub use acme::{AcmeChallenge, AcmeManager, AcmeShape};
 pub use buckets::Buckets;
 pub use cache::{
-    Cache, CacheSettings, Filling, Generation, HeadMemo, Purge, StoredBody, StoredHead, StoredKey, StoredResponse,
+    BodyError, Cache, CacheSettings, CacheView, DiskSettings, EntryView, Filling, Generation, HeadMemo, Purge,
+    StoredBody, StoredHead, StoredKey, StoredResponse, StoredTier,
 };
 pub use consumers::{
     Account, AllowanceConfig, ChangeError, ConsumerConfig, ConsumerFile, ConsumerTable, HmacKey, KnownKey, SigningKey,
@@ -61,6 +63,7 @@ pub use turns::{NoTurn, QueueBounds, Turns};
 pub use verified::VerifiedTokens;
 pub use watched::WatchedFile;
 
+use caches::Caches;
 use keys::KeyStores;
 use pools::Pools;
 use secrets::Secrets;
@@ -100,7 +103,7 @@ pub struct Live {
     /// Refreshed sessions by the identity of the settings of their filter.
     refreshed: Shelf<[u8; 32], RefreshedSessions>,
     /// Caches by their names.
-    caches: Shelf<String, Cache>,
+    caches: Caches,
 }
 
 impl Live {
@@ -212,7 +215,12 @@ impl Live {
 
     /// Returns the cache of that name. One that exists keeps its size until [`Cache::resize`].
     pub fn cache(&self, name: &str, settings: &CacheSettings) -> Arc<Cache> {
-        self.caches.get_or(&name.to_owned(), || Cache::new(name, settings))
+        self.caches.get(name, settings)
+    }
+
+    /// Returns whether a predecessor may have the folder of a cache still.
+    pub fn shares_cache_folder(&self, folder: &Path) -> bool {
+        self.caches.is_shared(folder)
     }
 
     /// Returns the key of sticky sessions for which the configuration has none.
@@ -226,7 +234,7 @@ impl Live {
     }
 
     /// Returns every kind of state that a successor takes over.
-    pub fn heritage(&self) -> [&dyn Heritable; 5] {
-        [&self.secrets, &self.buckets, &self.sessions, &self.pools, &self.keys]
+    pub fn heritage(&self) -> [&dyn Heritable; 6] {
+        [&self.secrets, &self.buckets, &self.sessions, &self.pools, &self.keys, &self.caches]
     }
 }

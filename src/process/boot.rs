@@ -12,6 +12,7 @@ use tokio::sync::watch as channel;
 
 use super::admin_socket::{AdminSocket, SocketFile};
 use super::background::Background;
+use super::caches::open_caches;
 use super::handover::{self, Follower, Predecessor, PreparedSocket, check_not_taken};
 use super::reload::{access_log_error, shown_soon};
 use super::sockets::for_listeners;
@@ -197,7 +198,11 @@ async fn begin(
     predecessor: Option<&Arc<Predecessor>>,
 ) -> Result<Started, StartError> {
     let known = Arc::clone(&live);
-    let work = move || compile(&loaded, &known).map(|snapshot| (loaded, snapshot));
+    let work = move || {
+        let snapshot = compile(&loaded, &known)?;
+        open_caches(&loaded, &known, &snapshot)?;
+        Ok((loaded, snapshot))
+    };
     let (loaded, snapshot) = read_in_background(&background, work).await?;
     log_start(&source, &snapshot);
     let resources = acquire_resources(&loaded, &snapshot, &mut inherited, predecessor)?;

@@ -14,7 +14,7 @@ use http::HeaderName;
 
 use crate::actions::Action;
 use crate::exchange::ErrorPages;
-use crate::filters::{Chain, Consumers, Stage, announced_method};
+use crate::filters::{Chain, Consumers, Stage, UsedCache, announced_method};
 use crate::live::{AcmeManager, Maintained};
 use crate::notation::{AdminAddress, Mistake, Rate, SecretText};
 use crate::rules::path::PathRules;
@@ -43,6 +43,8 @@ pub struct Snapshot {
     pub upstreams: Vec<Arc<Upstream>>,
     /// The values that are kept up to date in the background.
     pub kept: Vec<Arc<dyn Maintained>>,
+    /// The caches that filters use.
+    pub caches: Vec<UsedCache>,
     /// The consumers and the plans.
     pub consumers: Arc<Consumers>,
     /// The certificates from an ACME server, if there is an account.

@@ -44,8 +44,7 @@ pub struct CachePolicy {
     pub rules: StoreRules,
     /// The key.
     pub key: KeyRules,
-    /// The largest body that is stored, where that is less than the store takes.
-    pub max_object: u64,
+    max_object: u64,
     /// How long a request waits for another one for the same.
     pub lock_timeout: Duration,
     /// Whether the directives of requests hold.
@@ -69,6 +68,11 @@ struct Bypass {
 }
 
 impl CachePolicy {
+    /// Returns the largest body that is stored.
+    pub fn max_object(&self) -> u64 {
+        self.max_object.min(self.store.max_object())
+    }
+
     /// Returns whether requests with that method are served from the cache.
     pub fn has_method(&self, method: &Method) -> bool {
         self.methods.contains(method)
@@ -131,13 +135,14 @@ impl HttpFilter for Filter {
         };
         let store = context.cache(&config.store)?;
         let max_object = config.max_object.as_ref().map_or(u64::MAX, |size| size.0);
-        if config.max_object.is_some() && max_object > store.max_object() {
-            let text = format!("the cache {} stores no body over {} bytes", config.store, store.max_object());
+        let most = context.shared.caches.max_object(&config.store).unwrap_or(u64::MAX);
+        if config.max_object.is_some() && max_object > most {
+            let text = format!("the cache {} stores no body over {most} bytes", config.store);
             context.mistakes.add(&place.key("max_object"), text);
         }
         let tags = names(&config.tags.headers);
         let policy = CachePolicy {
-            max_object: max_object.min(store.max_object()),
+            max_object,
             store,
             rules,
             key,

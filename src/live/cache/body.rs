@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
+use super::disk::FileReader;
 use super::filling::FillReader;
 use super::head::StoredHead;
 use super::memory::StoredParts;
@@ -58,6 +59,7 @@ impl std::error::Error for BodyError {}
 enum BodySource {
     Parts(Arc<StoredParts>),
     Fill(FillReader),
+    File(Box<FileReader>),
 }
 
 /// The body of a stored response. Its parts are shared and not copied.
@@ -79,11 +81,16 @@ impl StoredBody {
         Self { source: BodySource::Fill(reader), at: 0, end: None, part: (0, 0) }
     }
 
+    pub(super) fn of_file(reader: FileReader) -> Self {
+        Self { source: BodySource::File(Box::new(reader)), at: 0, end: None, part: (0, 0) }
+    }
+
     /// Returns the length of the whole body; `None` while it is being received.
     pub fn length(&self) -> Option<u64> {
         match &self.source {
             BodySource::Parts(parts) => Some(parts.length),
             BodySource::Fill(reader) => reader.fill().length(),
+            BodySource::File(reader) => Some(reader.length()),
         }
     }
 
@@ -105,9 +112,10 @@ impl StoredBody {
     /// # Errors
     /// When the body ends early.
     pub async fn next_part(&mut self) -> Result<Option<Bytes>, BodyError> {
-        let part = match &self.source {
+        let part = match &mut self.source {
             BodySource::Parts(parts) => next_of(parts, self.at, self.end, &mut self.part),
             BodySource::Fill(reader) => reader.read(self.at, self.end).await?,
+            BodySource::File(reader) => reader.read(self.at, self.end).await?,
         };
         self.at += part.as_ref().map_or(0, |part| part.len() as u64);
         Ok(part)

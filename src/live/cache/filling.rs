@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -17,7 +18,7 @@ use super::memory::StoredParts;
 use super::purges::Marks;
 
 /// The memory of a part besides its bytes.
-const PART_COST: u64 = 64;
+pub const PART_COST: u64 = 64;
 
 /// Bodies up to this size are one part.
 const ONE_PART: u64 = 64 * 1024;
@@ -90,6 +91,8 @@ pub struct Fill {
     pub marks: Option<Arc<Marks>>,
     /// Whether its key was invalidated meanwhile.
     pub is_cancelled: AtomicBool,
+    /// When it began.
+    pub began: Instant,
     state: Mutex<FillState>,
     changed: Notify,
     /// Notified when a reader of a body that is not stored has read on.
@@ -215,6 +218,7 @@ impl Filling {
             head: Arc::new(head),
             marks: marks.map(Arc::new),
             is_cancelled: AtomicBool::new(false),
+            began: Instant::now(),
             state: Mutex::new(state),
             changed: Notify::new(),
             read: Notify::new(),

@@ -100,6 +100,12 @@ impl fmt::Debug for HeadMemo {
 }
 
 impl StoredHead {
+    /// Returns whether it is of the same response: it was stored at the same time, in microseconds as in files.
+    pub fn is_of_same(&self, other: &Self) -> bool {
+        let micros = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_micros());
+        micros(self.created) == micros(other.created)
+    }
+
     /// Returns the memory of an entry with this head, without its body.
     pub fn cost(&self) -> u64 {
         let fields: usize =

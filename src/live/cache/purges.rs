@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ahash::{AHashMap, RandomState};
 use parking_lot::{Mutex, RwLock};
+use serde::{Deserialize, Serialize};
 
 use super::head::{StoredHead, StoredKey};
 
@@ -26,7 +27,8 @@ const MAX_PREFIXES: usize = 256;
 pub struct Generation(pub(super) u64);
 
 /// What a purge removes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Purge {
     /// Everything.
     All,
@@ -202,7 +204,8 @@ impl Purges {
         self.last.fetch_update(Ordering::AcqRel, Ordering::Acquire, raise).map_or(now, |last| now.max(last + 1))
     }
 
-    fn url_hash(&self, url: &str) -> u64 {
+    /// Returns the hash of a URL, which is another one in each process.
+    pub fn url_hash(&self, url: &str) -> u64 {
         self.names.hasher.hash_one((0_u8, url))
     }
 
@@ -272,7 +275,6 @@ impl Purges {
 
     /// Makes a purge of that generation, such as one of an earlier process.
     pub fn apply(&self, purge: &Purge, soft: bool, generation: u64) {
-        self.last.fetch_max(generation, Ordering::AcqRel);
         match purge {
             Purge::All => {
                 let number = if soft { &self.all.soft } else { &self.all.hard };
@@ -282,11 +284,15 @@ impl Purges {
             Purge::Tag(tag) => self.names.set(self.tag_hash(tag), soft, generation),
             Purge::Prefix(prefix) => {
                 let mut prefixes = self.prefixes.write();
-                let number = self.newest_prefix.load(Ordering::Acquire) + 1;
-                prefixes.push(PurgedPrefix { prefix: prefix.clone(), soft, generation, number });
-                self.newest_prefix.store(number, Ordering::Release);
+                // A journal is read again after it was replaced.
+                if !prefixes.iter().any(|known| known.generation == generation && known.prefix == *prefix) {
+                    let number = self.newest_prefix.load(Ordering::Acquire) + 1;
+                    prefixes.push(PurgedPrefix { prefix: prefix.clone(), soft, generation, number });
+                    self.newest_prefix.store(number, Ordering::Release);
+                }
             }
         }
+        self.last.fetch_max(generation, Ordering::AcqRel);
     }
 
     /// Returns whether there are as many prefixes as may be kept. Then every entry has to be compared with them before
@@ -300,6 +306,13 @@ impl Purges {
         let mut prefixes = self.prefixes.write();
         self.names.floor.fetch_max(up_to, Ordering::AcqRel);
         prefixes.retain(|purged| purged.generation > up_to);
+    }
+
+    /// Returns the number of purges that are remembered.
+    #[cfg(test)]
+    pub fn remembered(&self) -> usize {
+        let marks: usize = self.names.shards.iter().map(|shard| shard.lock().order.len()).sum();
+        marks + self.prefixes.read().len()
     }
 
     /// Notes that a key is invalidated: fills that began before are not stored.

@@ -84,6 +84,7 @@ impl<T> Slots<T> {
     }
 
     /// Returns the bytes of all entries.
+    #[cfg(test)]
     pub fn bytes(&self) -> u64 {
         self.bytes
     }

@@ -264,7 +264,7 @@ impl Fetch {
         let headers = &response.head.headers;
         let decided = decide_storing(&self.request.store, status, headers, &self.policy.rules, times);
         let decided = decided.and_then(|freshness| match length_of(headers) {
-            Some(length) if length > self.policy.max_object => Err(NotStored::TooLarge),
+            Some(length) if length > self.policy.max_object() => Err(NotStored::TooLarge),
             _ => self.policy.vary_names(headers).map(|names| (freshness, names)).ok_or(NotStored::Varies),
         });
         match decided {
@@ -354,7 +354,7 @@ impl Fetch {
             match part {
                 Ok(Some(part)) => {
                     length += part.len() as u64;
-                    if length > self.policy.max_object {
+                    if length > self.policy.max_object() {
                         filling.keep_no_longer();
                     }
                     filling.write(&part);
