@@ -24,7 +24,7 @@ fn gateway(address: SocketAddr, filters: &str) -> Gateway {
         "upstreams: {{one: {{targets: [\"{address}\"], retry: {{attempts: 1}}}}}}
 routes: [{{name: all, filters: [{filters}], action: {{forward: one}}}}]
 listeners: [{{name: main, address: 127.0.0.1:0, protocols: [http1, http2], limits: {{streams: 200}}}}]
-consumers: {{ann: {{credentials: [{{api_key: {value: key-of-ann-0123456789}}}]}}, bob: {{credentials: [{{api_key: {value: key-of-bob-0123456789}}}]}}}}"
+consumers: {{ann: {{credentials: [{{api_key: {{value: key-of-ann-0123456789}}}}]}}, bob: {{credentials: [{{api_key: {{value: key-of-bob-0123456789}}}}]}}}}"
     ))
 }
 
@@ -200,7 +200,7 @@ fn stale_while_one_refreshes_also_for_http2() {
     let target = Target::new(move |stream, seen| {
         let number = count.fetch_add(1, Ordering::AcqRel) + 1;
         let age = if number == 1 { "90" } else { "0" };
-        assert_eq!(seen.headers.iter().filter(|(name, _)| name == "host").count(), 1);
+        assert_eq!(seen.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("host")).count(), 1);
         let fields = [("cache-control", "max-age=60, stale-while-revalidate=600"), ("age", age)];
         answer(stream, 200, &fields, b"the response")
     });
@@ -239,7 +239,7 @@ fn filters_hold_for_every_hit() {
     );
     let gateway = gateway(
         target.address,
-        "{api_key: {}}, {rate_limit: {limit: 4/h, by: consumer}}, {strip_fields: {fields: [ssn]}}, {cache: {key: {consumer: false}}}",
+        "{api_key: {}}, {rate_limit: {limit: 4/h, by: consumer}}, {strip_fields: {response: [ssn]}}, {cache: {key: {consumer: false}}}",
     );
     let ask = |key: &str, more: &[(&str, &str)]| {
         let fields: Vec<(&str, &str)> = [("x-api-key", key)].into_iter().chain(more.iter().copied()).collect();
@@ -262,7 +262,7 @@ fn filters_hold_for_every_hit() {
 fn each_consumer_has_its_own() {
     let target = Target::new(|stream, seen| {
         let name =
-            seen.headers.iter().find(|(name, _)| name == "x-consumer").map(|(_, v)| v.clone()).unwrap_or_default();
+            seen.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("x-consumer")).map(|(_, v)| v.clone()).unwrap_or_default();
         answer(stream, 200, &[("cache-control", "private, max-age=60")], name.as_bytes())
     });
     let gateway = gateway(target.address, "{api_key: {}}, {cache: {key: {consumer: true}}}");

@@ -83,7 +83,7 @@ impl CachePolicy {
         let bypass = &self.bypass;
         bypass.headers.iter().any(|name| request.headers.contains_key(name))
             || bypass.cookies.iter().any(|name| cookie(&request.headers, name).is_some())
-            || bypass.condition.as_ref().is_some_and(|condition| condition.holds(request, exchange))
+            || bypass.condition.as_ref().is_some_and(|condition| condition.is_true(request, exchange))
     }
 
     /// Returns the names of the request's fields that a response varies with, as far as they are not ignored; `None`

@@ -116,7 +116,8 @@ impl Gateway {
             body.seek(from, Some(to));
         }
         ctx.exchange.cache = Some(outcome);
-        ctx.cache = Some(Box::new(CacheUse { policy: Arc::clone(policy), handling, from, invalidates: false }));
+        ctx.cache =
+            Some(Box::new(CacheUse { policy: Arc::clone(policy), handling, from, invalidates: false, own: None }));
         if session.req_header().version == Version::HTTP_11
             && !matches!(sent, SentRange::Nothing)
             && !head.headers.contains_key(CONTENT_LENGTH)
