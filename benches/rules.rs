@@ -49,6 +49,7 @@ fn router(count: usize) -> Router {
         path: path.parse().expect("a path"),
         predicates: Arc::clone(&predicates),
         route,
+        operation: EntryOperation::None,
     };
     Router::new(paths(count).into_iter().enumerate().map(entry).collect())
 }

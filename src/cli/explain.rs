@@ -175,7 +175,9 @@ pub fn filters(
     route: usize,
     listener: usize,
 ) -> Vec<String> {
-    let mut running = snapshot.routes[route].filters(Some(listener)).filters().peekable();
+    let mut running = snapshot.routes[route].filters(Some(listener)).filters();
+    let of_api = running.clone().any(|filter| filter.is_of_api());
+    let mut running = running.filter(|filter| !filter.is_of_api()).peekable();
     let selected = inherited.effective(route, listener);
     // Filters without effect in this route do not run.
     let runs = selected.into_iter().filter(|one| running.next_if(|filter| filter.key() == one.config.key()).is_some());

@@ -75,6 +75,8 @@ pub struct Exchange {
     pub identity: Option<Identity>,
     /// The rate limit information for the response.
     pub limit: Option<LimitNote>,
+    /// The number of its operation in the route's OpenAPI document.
+    pub operation: Option<u32>,
     /// The paces of its bodies.
     pub pacing: Pacing,
     /// Cookies that filters set at the client, whatever the response is.
@@ -106,6 +108,7 @@ impl Exchange {
             grpc_web: None,
             identity: None,
             limit: None,
+            operation: None,
             pacing: Pacing::default(),
             set_cookies: Vec::new(),
             edits: Edits::default(),

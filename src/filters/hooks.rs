@@ -125,6 +125,17 @@ pub trait HttpFilter: Sized {
         Needs::Heads
     }
 
+    /// Returns whether the filter, although it needs bodies, does not need that of this request.
+    fn skips_request_body(&self, _request: &RequestHeader, _exchange: &Exchange) -> bool {
+        false
+    }
+
+    /// Returns whether the filter may replace a response by another once it has seen the body: the head is held back
+    /// until then.
+    fn judges_responses(&self) -> bool {
+        false
+    }
+
     /// Returns the edits of every request that the filter accepts.
     fn edits(&self) -> Option<&Arc<[Edit]>> {
         None

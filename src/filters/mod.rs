@@ -30,6 +30,7 @@ mod strip_fields;
 #[cfg(test)]
 mod test_kit;
 mod throttle;
+mod validate;
 
 use bytes::Bytes;
 use http::HeaderName;
@@ -47,6 +48,7 @@ pub use consumers::Consumers;
 pub use context::{CertificateSources, CompileContext, Identities, RouteFacts, SharedValues};
 pub use cors::announced_method;
 pub(crate) use headers::parse_editable_name;
+pub use validate::{ApiRules, OpenApiConfig, UnknownPaths};
 pub use hooks::{BodyStep, HttpFilter, Needs, ResponseView, Stage, Verdict};
 
 use chain::Slot;
@@ -120,6 +122,16 @@ macro_rules! filters {
             /// Returns what the filter needs besides the heads.
             pub fn needs(&self) -> Needs {
                 match self { $(Self::$variant(filter) => filter.needs(),)* }
+            }
+
+            /// Returns whether the filter does not need the body of this request.
+            pub fn skips_request_body(&self, request: &RequestHeader, exchange: &Exchange) -> bool {
+                match self { $(Self::$variant(filter) => filter.skips_request_body(request, exchange),)* }
+            }
+
+            /// Returns whether the filter may replace a response once it has seen the body.
+            pub fn judges_responses(&self) -> bool {
+                match self { $(Self::$variant(filter) => filter.judges_responses(),)* }
             }
 
             /// Returns whether the filter may wait for a long time.
@@ -233,6 +245,8 @@ filters! {
     Bandwidth = "bandwidth": bandwidth;
     /// Limits the shape of JSON request bodies.
     JsonLimits = "json_limits": json_limits;
+    /// Validates requests and responses by JSON Schema.
+    Validate = "validate": validate;
     /// Sets, adds and removes headers.
     Headers = "headers": headers;
     /// Sets headers by which browsers protect pages.
@@ -245,6 +259,18 @@ filters! {
     MaskFields = "mask_fields": mask_fields;
     /// Encodes responses in content codings.
     Compress = "compress": compress;
+}
+
+impl Filter {
+    /// Returns the filter that validates by the OpenAPI document of a route.
+    pub fn of_api(api: std::sync::Arc<ApiRules>) -> Self {
+        Self::Validate(validate::Filter::of_api(api))
+    }
+
+    /// Returns whether the filter validates by the OpenAPI document of a route, so that no list has it.
+    pub fn is_of_api(&self) -> bool {
+        matches!(self, Self::Validate(filter) if filter.is_of_api())
+    }
 }
 
 /// What a filter uses the request's consumer for.

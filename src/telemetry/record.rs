@@ -36,6 +36,8 @@ pub struct Record<'a> {
     pub would_reject: Option<&'a WouldReject>,
     /// The route.
     pub route: Option<&'a str>,
+    /// The operation of the route's OpenAPI document.
+    pub operation: Option<&'a str>,
     /// The upstream.
     pub upstream: Option<&'a str>,
     /// The target.
@@ -117,6 +119,8 @@ fields! {
             string(out, key, format!("{}: {}", found.filter, found.detail).as_bytes());
         });
     Route = "route", "The route.", |r, out, key| optional(out, key, r.route.map(str::as_bytes));
+    Operation = "operation", "The operation of the route's OpenAPI document.",
+        |r, out, key| optional(out, key, r.operation.map(str::as_bytes));
     Upstream = "upstream", "The upstream.", |r, out, key| optional(out, key, r.upstream.map(str::as_bytes));
     Target = "target", "The target.", |r, out, key| optional(out, key, r.target.map(str::as_bytes));
     Consumer = "consumer", "The consumer.", |r, out, key| optional(out, key, r.consumer.map(str::as_bytes));
@@ -354,6 +358,7 @@ mod tests {
             detail: None,
             would_reject: None,
             route: Some("r"),
+            operation: None,
             upstream: None,
             target: None,
             consumer: None,

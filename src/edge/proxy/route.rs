@@ -17,7 +17,7 @@ use super::{Context, Gateway};
 use crate::actions::{ActionOutcome, Forward, PathEdit};
 use crate::exchange::{Reason, Rejection, RequestValue};
 use crate::rules::path::{Ambiguity, hides_dot_segments};
-use crate::rules::routing::{RequestFacts, RouteMatch, allow};
+use crate::rules::routing::{EntryOperation, RequestFacts, RouteMatch, allow};
 use crate::snapshot::Route;
 
 impl Gateway {
@@ -73,6 +73,10 @@ impl Gateway {
         let (place, entry) = self.find_route(session.req_header(), ctx)?;
         let route = &ctx.serving.snapshot.routes[place];
         (ctx.matched.route, ctx.matched.entry) = (Some(place), entry);
+        let router = ctx.listener.and_then(|listener| ctx.serving.snapshot.routers.get(listener));
+        if let Some(EntryOperation::Known(number)) = router.map(|router| router.entry(entry).operation) {
+            ctx.exchange.operation = Some(number);
+        }
         check_path(session.req_header(), ctx, route)?;
         ctx.request_body.limit = route.body.or_else(|| ctx.limits().map(|l| l.body)).unwrap_or(u64::MAX);
         if let Some(rejection) = check_length(session.req_header(), ctx.request_body.limit) {

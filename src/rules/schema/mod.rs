@@ -12,6 +12,5 @@ mod violation;
 
 pub use compiled::CompiledSchema;
 pub use document::{DocumentReader, FileReader, SchemaFault};
-pub use instance::{BadJson, parse_json};
-pub use reading::{locate, parse_text};
-pub use violation::{MAX_VIOLATIONS, Violation, ViolationPlace};
+pub use instance::parse_json;
+pub use violation::{Violation, ViolationPlace};

@@ -48,6 +48,37 @@ pub fn load(
     }
 }
 
+/// Reads a schema of its own, for the bodies of one direction, with its shape.
+///
+/// # Errors
+/// Returns all errors, each with its place.
+pub fn load_schema(
+    reader: DocumentReader,
+    file: usize,
+    direction: Direction,
+) -> Result<(Content, DocumentReader), (Vec<SchemaFault>, DocumentReader)> {
+    let mut schemas = SchemaBuilder::new(reader);
+    let number = schemas.add(&Spot { file, pointer: String::new() }, direction);
+    let definitions = schemas.finish();
+    let mut compiler = SetCompiler::default();
+    for number in 0..definitions.len() {
+        if let Err((pointer, text)) = compiler.add(&compilable(&definitions, number)) {
+            schemas.fault_in(number, &pointer, &text);
+        }
+    }
+    let mut shapes = ShapeBuilder::new(&definitions);
+    let SchemaBuilder { reader, faults, .. } = schemas;
+    if !faults.is_empty() {
+        return Err((faults, reader));
+    }
+    shapes.add(number, &mut compiler);
+    let all = compiler.finish();
+    let shape = shapes.finish(&all)(number);
+    let types = TextTypes::of(&definitions[number], &|schema| shared_schema(&definitions, schema));
+    let schema = all.schema(number);
+    Ok((Content { range: MediaRange::new("*/*"), number: Some(number), schema, types, shape }, reader))
+}
+
 struct Loader<'o> {
     schemas: SchemaBuilder,
     options: &'o DocumentOptions,

@@ -18,10 +18,11 @@ use super::violation::{MAX_VIOLATIONS, Violation, ViolationPlace};
 use crate::rules::routing::form_decode;
 
 pub use coercion::TextTypes;
-pub use load::load;
+pub use load::{load, load_schema};
 pub use media::{BodyForm, MediaRange, essence, form_of};
-pub use parameters::{Parameter, ParameterPlace, ParameterSource, Style, query_pairs};
-pub use samples::{MockResponse, ResponseSamples, mock};
+pub use parameters::{Parameter, ParameterSource, query_pairs};
+pub use rewrite::Direction;
+pub use samples::{ResponseSamples, mock};
 pub use shape::Shape;
 pub use template::PathTemplate;
 
