@@ -175,15 +175,15 @@ pub fn filters(
     route: usize,
     listener: usize,
 ) -> Vec<String> {
-    let mut running = snapshot.routes[route].filters(Some(listener)).filters();
-    let of_api = running.clone().any(|filter| filter.is_of_api());
-    let mut running = running.filter(|filter| !filter.is_of_api()).peekable();
+    let chain = snapshot.routes[route].filters(Some(listener));
+    let of_api = chain.filters().find(|filter| filter.is_of_api()).map(|filter| format!("openapi ({})", filter.stage()));
+    let mut running = chain.filters().filter(|filter| !filter.is_of_api()).peekable();
     let selected = inherited.effective(route, listener);
     // Filters without effect in this route do not run.
     let runs = selected.into_iter().filter(|one| running.next_if(|filter| filter.key() == one.config.key()).is_some());
-    runs.map(|one| {
+    let runs = runs.map(|one| {
         let when = one.when.map(|when| format!(", when {when}")).unwrap_or_default();
         loaded.redact(&format!("{} ({}){one}{when}", one.config.key(), one.config.stage()))
-    })
-    .collect()
+    });
+    runs.chain(of_api).collect()
 }

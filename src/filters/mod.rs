@@ -15,7 +15,10 @@ mod consumers;
 mod context;
 mod cors;
 mod csrf;
+mod decompress;
+mod fault;
 mod guard;
+mod header_edits;
 mod headers;
 mod hooks;
 mod json;
@@ -47,7 +50,8 @@ pub use condition::Condition;
 pub use consumers::Consumers;
 pub use context::{CertificateSources, CompileContext, Identities, RouteFacts, SharedValues};
 pub use cors::announced_method;
-pub(crate) use headers::parse_editable_name;
+pub use header_edits::HeaderEdits;
+pub(crate) use header_edits::parse_editable_name;
 pub use validate::{ApiRules, OpenApiConfig, UnknownPaths};
 pub use hooks::{BodyStep, HttpFilter, Needs, ResponseView, Stage, Verdict};
 
@@ -124,14 +128,14 @@ macro_rules! filters {
                 match self { $(Self::$variant(filter) => filter.needs(),)* }
             }
 
-            /// Returns whether the filter does not need the body of this request.
-            pub fn skips_request_body(&self, request: &RequestHeader, exchange: &Exchange) -> bool {
-                match self { $(Self::$variant(filter) => filter.skips_request_body(request, exchange),)* }
-            }
-
             /// Returns whether the filter may replace a response once it has seen the body.
             pub fn judges_responses(&self) -> bool {
                 match self { $(Self::$variant(filter) => filter.judges_responses(),)* }
+            }
+
+            /// Returns whether the filter needs the body of this request.
+            fn wants_body(&self, request: &RequestHeader, exchange: &Exchange) -> bool {
+                match self { $(Self::$variant(filter) => filter.wants_body(request, exchange),)* }
             }
 
             /// Returns whether the filter may wait for a long time.
@@ -205,6 +209,8 @@ macro_rules! filters {
 filters! {
     /// Lets pages of other origins read responses.
     Cors = "cors": cors;
+    /// Decodes the content coding of request bodies.
+    Decompress = "decompress": decompress;
     /// Rejects what looks like an attack.
     Guard = "guard": guard;
     /// Rejects requests that pages of other sites make browsers send.
@@ -243,6 +249,8 @@ filters! {
     Throttle = "throttle": throttle;
     /// Limits the bytes per second of bodies.
     Bandwidth = "bandwidth": bandwidth;
+    /// Delays or rejects requests on purpose.
+    Fault = "fault": fault;
     /// Limits the shape of JSON request bodies.
     JsonLimits = "json_limits": json_limits;
     /// Validates requests and responses by JSON Schema.

@@ -88,10 +88,10 @@ impl HttpFilter for Filter {
         self.edits.as_ref()
     }
 
-    fn skips_request_body(&self, request: &RequestHeader, exchange: &Exchange) -> bool {
+    fn wants_body(&self, request: &RequestHeader, exchange: &Exchange) -> bool {
         match &self.rules {
-            Rules::Own(_) => false,
-            Rules::Api(api) => api.skips_body(request, exchange),
+            Rules::Own(_) => true,
+            Rules::Api(api) => !api.skips_body(request, exchange),
         }
     }
 
