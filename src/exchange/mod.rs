@@ -78,6 +78,8 @@ pub struct Exchange {
     pub limit: Option<LimitNote>,
     /// The number of its operation in the route's OpenAPI document.
     pub operation: Option<u32>,
+    /// Whether the content coding of its body was decoded, although the head names it.
+    pub is_decoded: bool,
     /// The paces of its bodies.
     pub pacing: Pacing,
     /// Cookies that filters set at the client, whatever the response is.
@@ -112,6 +114,7 @@ impl Exchange {
             identity: None,
             limit: None,
             operation: None,
+            is_decoded: false,
             pacing: Pacing::default(),
             set_cookies: Vec::new(),
             edits: Edits::default(),

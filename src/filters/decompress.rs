@@ -120,6 +120,7 @@ impl HttpFilter for Filter {
             }
         }
         exchange.edits.push(&self.edits);
+        exchange.is_decoded = true;
         Ok(Some(decoded.into()))
     }
 }

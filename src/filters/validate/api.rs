@@ -151,7 +151,7 @@ impl ApiRules {
                 BodyPlan::Missing => return Err(missing_body()),
                 BodyPlan::OtherType => return Err(not_accepted(operation)),
                 BodyPlan::Checked(content, form) => {
-                    check_readable(request, form)?;
+                    check_readable(request, exchange, form)?;
                     content.check(form, body).map_err(bad_body)?;
                 }
             }

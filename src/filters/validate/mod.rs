@@ -108,7 +108,7 @@ impl HttpFilter for Filter {
 
     fn on_request_body(&self, body: &[u8], request: &RequestHeader, exchange: &mut Exchange) -> Verdict {
         match &self.rules {
-            Rules::Own(own) => own.on_request_body(body, request),
+            Rules::Own(own) => own.on_request_body(body, request, exchange),
             Rules::Api(api) => api.on_request_body(body, request, exchange),
         }
     }

@@ -174,7 +174,7 @@ impl OwnRules {
     }
 
     /// Validates the body of a request.
-    pub fn on_request_body(&self, body: &[u8], request: &RequestHeader) -> Verdict {
+    pub fn on_request_body(&self, body: &[u8], request: &RequestHeader, exchange: &Exchange) -> Verdict {
         let Some(rules) = &self.body else { return Ok(()) };
         if body.is_empty() {
             return if rules.required { Err(missing_body()) } else { Ok(()) };
@@ -189,7 +189,7 @@ impl OwnRules {
                 other_type(named)
             });
         }
-        check_readable(request, form)?;
+        check_readable(request, exchange, form)?;
         if form == BodyForm::Opaque {
             return Ok(());
         }

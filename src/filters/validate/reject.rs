@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use pingora::http::RequestHeader;
 
-use crate::exchange::{Reason, Rejection};
+use crate::exchange::{Exchange, Reason, Rejection};
 use crate::filters::Verdict;
 use crate::notation::{Mistake, Mistakes, Place};
 use crate::rules::schema::openapi::{BadBody, BodyForm};
@@ -67,9 +67,9 @@ pub fn other_type<'t>(accepted: impl Iterator<Item = &'t str>) -> Box<Rejection>
 }
 
 /// Rejects a body that cannot be read, since it is encoded or of more than one type.
-pub fn check_readable(request: &RequestHeader, form: BodyForm) -> Verdict {
+pub fn check_readable(request: &RequestHeader, exchange: &Exchange, form: BodyForm) -> Verdict {
     let mut codings = request.headers.get_all(CONTENT_ENCODING).iter();
-    if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+    if !exchange.is_decoded && codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         // RFC 7694, section 3.
         let rejection = Rejection::new(Reason::MediaType, "send the body without a content coding");
         return Err(rejection.header(ACCEPT_ENCODING, HeaderValue::from_static("identity")));
