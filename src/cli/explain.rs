@@ -176,7 +176,8 @@ pub fn filters(
     listener: usize,
 ) -> Vec<String> {
     let chain = snapshot.routes[route].filters(Some(listener));
-    let of_api = chain.filters().find(|filter| filter.is_of_api()).map(|filter| format!("openapi ({})", filter.stage()));
+    let of_api =
+        chain.filters().find(|filter| filter.is_of_api()).map(|filter| format!("openapi ({})", filter.stage()));
     let mut running = chain.filters().filter(|filter| !filter.is_of_api()).peekable();
     let selected = inherited.effective(route, listener);
     // Filters without effect in this route do not run.

@@ -9,8 +9,8 @@ use ahash::AHashSet;
 use super::work::{RouteCompiler, UseOfConsumer};
 use crate::config::{self, FilterLevel, Inherited, Selected};
 use crate::filters::{
-    ApiRules, CertificateSources, Chain, ChainLink, CompileContext, Condition, ConsumerUse, Filter, FilterConfig, Identities,
-    Needs, RouteFacts, Stage,
+    ApiRules, CertificateSources, Chain, ChainLink, CompileContext, Condition, ConsumerUse, Filter, FilterConfig,
+    Identities, Needs, RouteFacts, Stage,
 };
 use crate::notation::{Place, nearest};
 use crate::rules::routing::RouteEntry;

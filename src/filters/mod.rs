@@ -52,8 +52,8 @@ pub use context::{CertificateSources, CompileContext, Identities, RouteFacts, Sh
 pub use cors::announced_method;
 pub use header_edits::HeaderEdits;
 pub(crate) use header_edits::parse_editable_name;
-pub use validate::{ApiRules, OpenApiConfig, UnknownPaths};
 pub use hooks::{BodyStep, HttpFilter, Needs, ResponseView, Stage, Verdict};
+pub use validate::{ApiRules, OpenApiConfig, UnknownPaths};
 
 use chain::Slot;
 use hooks::wrong_memory;

@@ -110,7 +110,14 @@ fn violations_are_listed_with_their_places() {
         assert_eq!(target.count(), before + 2 * ok.len());
         for (line, headers, body, status, reason, wanted) in [
             ("GET /v1/items?limit=0", "", "", 400, "request_invalid", &["query/limit minimum"][..]),
-            ("GET /v1/items?limit=x&tag=old", "", "", 400, "request_invalid", &["query/limit type", "query/tag/0 enum"]),
+            (
+                "GET /v1/items?limit=x&tag=old",
+                "",
+                "",
+                400,
+                "request_invalid",
+                &["query/limit type", "query/tag/0 enum"],
+            ),
             ("GET /v1/items?more=1", "", "", 400, "request_invalid", &["query/more additionalProperties"]),
             ("GET /v1/items?limit=1&limit=2", "", "", 400, "request_invalid", &["query/limit style"]),
             ("GET /v1/items/x", "", "", 400, "request_invalid", &["path/id type"]),
@@ -159,7 +166,10 @@ fn violations_are_listed_with_their_places() {
             "portcullis_operation_requests_total{{operation=\"{operation}\",route=\"shop\",status=\"{status}\"}}"
         ))
     };
-    assert_eq!([requests("getItem", "2xx"), requests("getItem", "4xx"), requests("defaultItem", "2xx")], [4.0, 2.0, 4.0]);
+    assert_eq!(
+        [requests("getItem", "2xx"), requests("getItem", "4xx"), requests("defaultItem", "2xx")],
+        [4.0, 2.0, 4.0]
+    );
     let lines = gateway.access_log(30);
     assert!(lines.iter().any(|line| line["operation"] == "addItem" && line["reason"] == "request_invalid"));
 }
@@ -182,12 +192,20 @@ fn responding() -> Target {
     Target::new(|stream, seen| {
         let json = [("content-type", "application/json"), ("etag", "\"v1\"")];
         match seen.target.as_str() {
-            "/v1/items/1" => {
-                answer(stream, 200, &json, br#"{"id": 1, "name": "pen", "cost": 3, "parts": [{"id": 2, "name": "cap", "x": 1}]}"#)
-            }
+            "/v1/items/1" => answer(
+                stream,
+                200,
+                &json,
+                br#"{"id": 1, "name": "pen", "cost": 3, "parts": [{"id": 2, "name": "cap", "x": 1}]}"#,
+            ),
             "/v1/items/2" => answer(stream, 200, &json, br#"{"id": "2", "name": "pen"}"#),
             "/v1/items/3" => answer(stream, 200, &json, b"{"),
-            "/v1/items/4" => answer(stream, 404, &[("content-type", "application/problem+json")], br#"{"title": "no", "trace": "x"}"#),
+            "/v1/items/4" => answer(
+                stream,
+                404,
+                &[("content-type", "application/problem+json")],
+                br#"{"title": "no", "trace": "x"}"#,
+            ),
             "/v1/items/5" => answer(stream, 500, &json, b"{\"trace\": \"secret\"}"),
             "/v1/items/6" => answer(stream, 200, &[("content-type", "text/html")], b"<p>secret</p>"),
             _ => answer(stream, 200, &json, b"[]"),
@@ -326,7 +344,8 @@ fn a_changed_document_is_loaded_and_a_wrong_one_is_not() {
     let post = || over_http1(&gateway, "POST /v1/items", headers, b"{\"name\": \"pen\"}", 100).0;
     assert_eq!(post(), 200);
     // A file to which the document refers.
-    std::fs::write(path.join("parts.yaml"), parts.replace("required: [name]", "required: [name, size]")).expect("written");
+    std::fs::write(path.join("parts.yaml"), parts.replace("required: [name]", "required: [name, size]"))
+        .expect("written");
     eventually("the part is loaded", || post() == 400);
     std::fs::write(path.join("shop.yaml"), document.replace("maximum: 100", "maximum: lots")).expect("written");
     eventually("it is rejected", || gateway.log().contains("shop.yaml:12:"));

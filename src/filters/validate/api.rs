@@ -163,9 +163,8 @@ impl ApiRules {
     pub fn mock(&self, operation: &Operation, request: &RequestHeader) -> Box<Rejection> {
         let wanted = Wanted::of(request);
         let accept = || request.headers.get_all(ACCEPT).iter().map(HeaderValue::as_bytes);
-        let made = mock(&operation.samples, wanted.code, wanted.example.as_deref(), &|kinds| {
-            preferred_type(accept(), kinds)
-        });
+        let made =
+            mock(&operation.samples, wanted.code, wanted.example.as_deref(), &|kinds| preferred_type(accept(), kinds));
         let Some(made) = made else {
             let detail = "the document has no such example, or no response at all, for this operation";
             return Rejection::new(Reason::RequestInvalid, detail).header(X_MOCK, HeaderValue::from_static("true"));

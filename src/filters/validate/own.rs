@@ -116,7 +116,8 @@ impl OwnRules {
             let config = part.as_ref()?;
             compiled(config.schema.as_ref(), config.file.as_ref(), &place.key(key), context)
         };
-        let (query, headers, path) = (part(&config.query, "query"), part(&config.headers, "headers"), part(&config.path, "path"));
+        let (query, headers, path) =
+            (part(&config.query, "query"), part(&config.headers, "headers"), part(&config.path, "path"));
         let path = path.map(|rules| (rules, context.route.paths()));
         let body = config.body.as_ref().and_then(|body| OwnBody::compile(body, &place.key("body"), context));
         let response = config.response.as_ref().and_then(|response| {
@@ -200,13 +201,14 @@ impl OwnRules {
 
 impl OwnBody {
     fn compile(config: &BodyConfig, place: &Place, context: &mut CompileContext<'_>) -> Option<Self> {
-        let PartRules { schema, types } =
-            compiled(config.schema.as_ref(), config.file.as_ref(), place, context)?;
+        let PartRules { schema, types } = compiled(config.schema.as_ref(), config.file.as_ref(), place, context)?;
         for (index, kind) in config.content_types.iter().enumerate() {
             let is_type = kind.split_once('/').is_some_and(|(first, second)| !first.is_empty() && !second.is_empty());
             if !is_type {
                 let place = place.key("content_types").index(index);
-                context.mistakes.add(&place, format!("expected a media type such as application/json, found \"{kind}\""));
+                context
+                    .mistakes
+                    .add(&place, format!("expected a media type such as application/json, found \"{kind}\""));
             }
         }
         let content_types = config.content_types.iter().map(|kind| MediaRange::new(kind)).collect();

@@ -84,9 +84,8 @@ impl ResponseStep {
             Declared::Checked(..) if is_bodiless => Ok(None),
             // A part of a document is no document.
             Declared::Checked(..) if status == 206 && mode == ResponseMode::Observe => Ok(None),
-            Declared::Checked(..) if status == 206 => {
-                Err(Rejection::new(Reason::ResponseOpaque, "").log("the response is partial although the whole was requested"))
-            }
+            Declared::Checked(..) if status == 206 => Err(Rejection::new(Reason::ResponseOpaque, "")
+                .log("the response is partial although the whole was requested")),
             Declared::Checked(..)
                 if mode == ResponseMode::Observe && response.headers.contains_key(http::header::CONTENT_ENCODING) =>
             {

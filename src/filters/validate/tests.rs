@@ -40,7 +40,9 @@ fn each_part_of_a_request_is_validated() {
             .unwrap_or_default()
     };
     assert_eq!(body(&[JSON], r#"{"name": "ada"}"#), "");
-    assert!(body(&[JSON], r#"{"name": 1}"#).starts_with("request_invalid body/name: expected a value of the type string"));
+    assert!(
+        body(&[JSON], r#"{"name": 1}"#).starts_with("request_invalid body/name: expected a value of the type string")
+    );
     assert!(body(&[JSON], "").starts_with("request_invalid body: is missing"));
     assert!(body(&[JSON], "{\n]").starts_with("body_invalid the document is not JSON at line 2 column 1"));
     assert!(body(&[JSON], r#"{"name": "a", "name": "b"}"#).starts_with("body_invalid an object has two members"));
@@ -52,11 +54,13 @@ fn each_part_of_a_request_is_validated() {
 fn responses_are_filtered_or_observed() {
     let schema = "{type: object, properties: {id: {type: integer}, sub: {properties: {a: {}}}}}";
     let changed = |mode: &str, body: &str, cut: usize| {
-        let mut kit = compile(&format!("[{{validate: {{response: {{schema: {schema}, mode: {mode}}}}}}}]")).expect("a filter");
+        let mut kit =
+            compile(&format!("[{{validate: {{response: {{schema: {schema}, mode: {mode}}}}}}}]")).expect("a filter");
         kit.on_request(request("GET /", &[])).expect("valid");
         let length = body.len().to_string();
-        let changed =
-            kit.on_response(response(200, &[JSON, ("content-length", length.as_str())]), body.as_bytes(), cut).expect("a response");
+        let changed = kit
+            .on_response(response(200, &[JSON, ("content-length", length.as_str())]), body.as_bytes(), cut)
+            .expect("a response");
         (String::from_utf8_lossy(&changed.body).into_owned(), changed.header("content-length").to_owned())
     };
     let body = r#"{"id": 1, "secret": "x", "sub": {"a": [1], "b": 2}}"#;

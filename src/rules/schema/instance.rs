@@ -19,8 +19,7 @@ pub struct BadJson {
 
 impl fmt::Display for BadJson {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what =
-            if self.duplicate { "an object has two members of one name" } else { "the document is not JSON" };
+        let what = if self.duplicate { "an object has two members of one name" } else { "the document is not JSON" };
         write!(f, "{what} at line {} column {}", self.line, self.column)
     }
 }

@@ -150,8 +150,7 @@ type Found = Option<(usize, usize)>;
 
 /// Parses YAML. Returns the value, and where the one at the end of `wanted` begins.
 fn yaml(text: &str, wanted: Option<&[String]>) -> Result<(Value, Found), BadText> {
-    let mut reader =
-        YamlReader { parser: Parser::new_from_str(text), anchors: AHashMap::new(), nodes: 0, found: None };
+    let mut reader = YamlReader { parser: Parser::new_from_str(text), anchors: AHashMap::new(), nodes: 0, found: None };
     loop {
         let (event, span) = reader.next()?;
         match event {
@@ -256,7 +255,8 @@ impl<'t> YamlReader<'t> {
             let below = below.filter(|(step, _)| **step == key).map(|(_, rest)| rest);
             let (event, value_span) = self.next()?;
             // A mapping begins with its first key; the key before it is where people look.
-            let at = if matches!(event, Event::MappingStart(..) | Event::SequenceStart(..)) { span } else { value_span };
+            let at =
+                if matches!(event, Event::MappingStart(..) | Event::SequenceStart(..)) { span } else { value_span };
             let value = self.node(event, at, below, depth + 1)?;
             if key == "<<"
                 && let Value::Object(other) = value

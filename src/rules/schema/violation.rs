@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use jsonschema::error::{TypeKind, ValidationErrorKind};
 use jsonschema::ValidationError;
+use jsonschema::error::{TypeKind, ValidationErrorKind};
 use serde_json::Value;
 
 /// The most violations of one message that are listed.

@@ -90,7 +90,8 @@ impl Loader<'_> {
         let root = Spot { file, pointer: String::new() };
         let version = source.value.get("openapi").and_then(Value::as_str).unwrap_or_default();
         if !version.starts_with("3.0") && !version.starts_with("3.1") {
-            let found = if source.value.get("swagger").is_some() { "; convert a document of Swagger 2.0 first" } else { "" };
+            let found =
+                if source.value.get("swagger").is_some() { "; convert a document of Swagger 2.0 first" } else { "" };
             self.schemas.fault(&root, format!("expected a document with openapi: 3.0.x or 3.1.x{found}"));
             return None;
         }

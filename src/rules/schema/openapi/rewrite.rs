@@ -181,13 +181,7 @@ impl SchemaBuilder {
         self.fault(&spot, text);
     }
 
-    fn rewrite(
-        &mut self,
-        spot: &Spot,
-        value: &Value,
-        direction: Direction,
-        optional: &AHashSet<String>,
-    ) -> Value {
+    fn rewrite(&mut self, spot: &Spot, value: &Value, direction: Direction, optional: &AHashSet<String>) -> Value {
         let members = match value {
             Value::Bool(_) => return value.clone(),
             Value::Object(members) => members,
@@ -227,7 +221,8 @@ impl SchemaBuilder {
                     let none = AHashSet::new();
                     let context = if key == "prefixItems" { &none } else { &optional };
                     let all = items.iter().enumerate();
-                    let all = all.map(|(index, item)| self.rewrite(&at.below(&index.to_string()), item, direction, context));
+                    let all =
+                        all.map(|(index, item)| self.rewrite(&at.below(&index.to_string()), item, direction, context));
                     out.insert(key.to_owned(), Value::Array(all.collect()));
                 }
                 key if WITH_MAPPING.contains(&key) => {

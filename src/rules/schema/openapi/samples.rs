@@ -67,9 +67,7 @@ pub fn mock(
     example: Option<&str>,
     prefers: &dyn Fn(&[&str]) -> usize,
 ) -> Option<MockResponse> {
-    let of_code = |code: u16| {
-        samples.iter().filter(|one| one.status.has(code)).max_by_key(|one| one.status)
-    };
+    let of_code = |code: u16| samples.iter().filter(|one| one.status.has(code)).max_by_key(|one| one.status);
     let success = || {
         let successes = samples.iter().filter(|one| (200..300).contains(&one.status_code()));
         successes.min_by_key(|one| (one.status == StatusRange::Default, one.status_code()))

@@ -33,7 +33,9 @@ impl PathTemplate {
             return Err("expected a path that begins with /".to_owned());
         }
         if template.contains(['?', '#']) {
-            return Err("expected a path without a query: parameters of the query are listed below parameters".to_owned());
+            return Err(
+                "expected a path without a query: parameters of the query are listed below parameters".to_owned()
+            );
         }
         let whole = format!("{}{template}", base.trim_end_matches('/'));
         let steps: Vec<&str> = whole.split('/').skip(1).collect();
@@ -125,7 +127,9 @@ mod tests {
         assert_eq!(template.pattern.to_string(), "/v1/items/{item-id}/parts/{n}");
         assert_eq!(template.values("/v1/items/a%2Fb/parts/7"), [Some("a%2Fb"), Some("7")]);
         let template = PathTemplate::parse("", "/repos/{r}/compare/{base}...{head}").expect("a template");
-        assert!(template.pattern.matches("/repos/x/compare/a...b") && !template.pattern.matches("/repos/x/compare/a..b"));
+        assert!(
+            template.pattern.matches("/repos/x/compare/a...b") && !template.pattern.matches("/repos/x/compare/a..b")
+        );
         assert_eq!(template.values("/repos/x/compare/a...b"), [Some("x"), Some("a"), Some("b")]);
         assert_eq!(PathTemplate::parse("", "/").expect("the root").pattern.to_string(), "/");
         for wrong in ["items", "/a?x", "/{a}/{a}", "/x{a", "/a/../b"] {

@@ -12,7 +12,9 @@ fn load_with(text: &str, options: &DocumentOptions) -> Result<ApiDocument, Vec<S
     let text = text.to_owned();
     let read: FileReader = Arc::new(move |path| match path.to_str() {
         Some("/c/api.yaml") => Ok(text.clone()),
-        Some("/c/parts.yaml") => Ok("Id: {type: string, format: uuid}\nname:\n  type: string\n  minLength: 2\n".to_owned()),
+        Some("/c/parts.yaml") => {
+            Ok("Id: {type: string, format: uuid}\nname:\n  type: string\n  minLength: 2\n".to_owned())
+        }
         _ => Err("there is no such file".to_owned()),
     });
     let reader = DocumentReader::new(read, Vec::new());
@@ -123,11 +125,7 @@ fn operations_have_their_rules() {
         document.operations.iter().map(|one| format!("{} {} {}", one.method, one.path.pattern, one.id)).collect();
     assert_eq!(
         all,
-        [
-            "GET /v1/items/{id} getItem",
-            "GET /v1/items/default GET /items/default",
-            "POST /v1/items addItem"
-        ]
+        ["GET /v1/items/{id} getItem", "GET /v1/items/default GET /items/default", "POST /v1/items addItem"]
     );
     let get = operation(&document, "getItem");
     let check = |path: &str, query: &str, tenant: Option<&'static str>, strict: bool| {
@@ -200,8 +198,9 @@ fn mocks_come_from_examples_or_schemas() {
     let document = load_with(SHOP, &options()).expect("a document");
     let get = operation(&document, "getItem");
     let shown = |code: Option<u16>, example: Option<&str>| {
-        mock(&get.samples, code, example, &|_| 0)
-            .map(|made| format!("{} {} {}", made.status, made.kind.unwrap_or_default(), String::from_utf8_lossy(&made.body)))
+        mock(&get.samples, code, example, &|_| 0).map(|made| {
+            format!("{} {} {}", made.status, made.kind.unwrap_or_default(), String::from_utf8_lossy(&made.body))
+        })
     };
     assert_eq!(shown(None, None).as_deref(), Some(r#"200 application/json {"id":1,"name":"ab"}"#));
     assert_eq!(shown(None, Some("large")).as_deref(), Some(r#"200 application/json {"id":2,"name":"abc"}"#));
@@ -234,12 +233,16 @@ fn errors_of_a_document_have_their_place() {
         (with("    get: {requestBody: {$ref: '#/x'}}\n"), "/c/api.yaml:4:", "leads nowhere"),
         (with("    get:\n      parameters:\n        - {name: b}\n"), "/c/api.yaml:6:", "name and in"),
         (
-            with("    get:\n      parameters:\n        - name: b\n          in: path\n          schema: {type: strin}\n"),
+            with(
+                "    get:\n      parameters:\n        - name: b\n          in: path\n          schema: {type: strin}\n",
+            ),
             "/c/api.yaml:8:",
             "",
         ),
         (
-            with("    get:\n      parameters:\n        - name: b\n          in: path\n          schema: {$ref: 'missing.yaml'}\n"),
+            with(
+                "    get:\n      parameters:\n        - name: b\n          in: path\n          schema: {$ref: 'missing.yaml'}\n",
+            ),
             "/c/api.yaml:8:",
             "cannot read",
         ),
