@@ -14,6 +14,7 @@ mod identity;
 mod listener_tls;
 mod listeners;
 
+mod openapi;
 mod paths;
 mod route_warnings;
 mod routes;
@@ -86,6 +87,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         consumer_uses: BTreeMap::new(),
     };
     let (routes, routers, unrouted) = work.compile();
+    let further_files = std::mem::take(&mut work.shared.files);
     let mut kept = work.shared.kept;
     kept.extend(acme.iter().map(|acme| Arc::clone(acme) as Arc<dyn Maintained>));
     kept.iter().for_each(|kept| kept.name_for_operators(&|source| loaded.redact(source)));
@@ -111,6 +113,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         kept,
         acme,
         consumers: Arc::clone(&consumers),
+        files: further_files,
         errors,
         unrouted,
         identity_headers,

@@ -59,6 +59,10 @@ catalogue! {
         "Lines of the access log, and of the process's own, that were dropped";
     MIRRORED: COUNTER "portcullis_mirrored_total" ["outcome", "upstream"]
         "Mirrored requests: answered, or failed";
+    OPERATION_DURATION: HISTOGRAM "portcullis_operation_duration_seconds" ["operation", "route"]
+        "From a request's headers to the end of its response, by the operation of the route's OpenAPI document";
+    OPERATION_REQUESTS: COUNTER "portcullis_operation_requests_total" ["operation", "route", "status"]
+        "Requests by operation of the route's OpenAPI document and class of the response's status";
     PANICS: COUNTER "portcullis_panics_total" [] "Panics: each is a defect of the gateway and failed one request";
     READY: GAUGE "portcullis_ready" [] "1 while requests are accepted, 0 while the process starts or drains";
     RELOADS: COUNTER "portcullis_reloads_total" ["outcome"] "Reloads: taken, or refused";

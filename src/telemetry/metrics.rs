@@ -14,14 +14,14 @@ use super::catalogue::{
     PANICS, RELOAD_SUCCESSFUL, RELOADS, TARGET_EJECTIONS, UPGRADES, WOULD_REJECT,
 };
 use super::cells::{ActiveCount, Counter};
-use super::counts::{of_routes, of_upstreams};
+use super::counts::{of_operations, of_routes, of_upstreams};
 use super::family::{Series, single};
 use super::version_usage::{self, AllVersions};
 use super::{process_stats, scrape};
 use crate::exchange::Reason;
 
 pub use super::calls::{CallKind, CallMetrics, CallOutcome};
-pub use super::counts::{RouteMetrics, UpstreamMetrics};
+pub use super::counts::{OperationMetrics, RouteMetrics, UpstreamMetrics};
 pub use super::scrape::{CertificateState, KeySetState, Scrape, TargetState, UpstreamState};
 pub use super::version_usage::VersionUsage;
 
@@ -33,6 +33,8 @@ const MAX_UPSTREAMS: usize = 2_000;
 
 /// The maximum number of versions of APIs with series of their own.
 const MAX_VERSIONS: usize = 500;
+/// The maximum number of operations with a series of their own; those of a route above it share `operation="(other)"`.
+const MAX_OPERATIONS: usize = 5_000;
 
 /// The label of what is above a maximum.
 const OTHER: &str = "(other)";
@@ -87,6 +89,7 @@ pub struct Metrics {
     would_reject: IntCounterVec,
     upstreams: RwLock<BTreeMap<String, Arc<UpstreamMetrics>>>,
     routes: RwLock<BTreeMap<String, Arc<RouteMetrics>>>,
+    operations: RwLock<BTreeMap<(String, String), Arc<OperationMetrics>>>,
     unrouted: OnceLock<Arc<RouteMetrics>>,
     versions: RwLock<AllVersions>,
 }
@@ -125,6 +128,7 @@ impl Metrics {
             would_reject: counters(r, &WOULD_REJECT),
             upstreams: RwLock::default(),
             routes: RwLock::default(),
+            operations: RwLock::default(),
             unrouted: OnceLock::new(),
             versions: RwLock::default(),
             registry,
@@ -144,6 +148,14 @@ impl Metrics {
     /// Returns the metrics of a route; above the maximum, those of all others.
     pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
         entry(&self.routes, MAX_ROUTES, name)
+    }
+
+    /// Returns the metrics of an operation of a route; above the maximum, those of all others of the route.
+    pub fn operation(&self, route: &str, operation: &str) -> Arc<OperationMetrics> {
+        let mut all = self.operations.write();
+        let key = (route.to_owned(), operation.to_owned());
+        let key = if all.len() < MAX_OPERATIONS || all.contains_key(&key) { key } else { (key.0, OTHER.to_owned()) };
+        Arc::clone(all.entry(key).or_default())
     }
 
     /// Returns the metrics of an upstream; above the maximum, those of all others.
@@ -195,6 +207,7 @@ impl Metrics {
         // Requests of a removed route are counted to their end.
         let is_used = |route: &RouteMetrics| route.in_flight.get() > 0;
         self.routes.write().retain(|name, route| has_route(name) || name == OTHER || name == NONE || is_used(route));
+        self.operations.write().retain(|(route, _), _| has_route(route));
         self.upstreams.write().retain(|name, _| has_upstream(name) || name == OTHER);
     }
 
@@ -229,6 +242,7 @@ impl Metrics {
         all.extend(self.calls.families());
         all.extend(of_routes(&self.routes.read()));
         all.push(version_usage::family(&self.versions.read()));
+        all.extend(of_operations(&self.operations.read()));
         all.extend(of_upstreams(&self.upstreams.read()));
         all
     }
@@ -293,6 +307,7 @@ mod tests {
     fn every_metric_of_the_catalogue_shows_and_no_other() {
         let metrics = Metrics::new();
         metrics.route("r").observe(Reason::Responded, 204, 0.01);
+        metrics.operation("r", "getItem").observe(200, 0.01);
         metrics.upstream("u").by_class.count(503);
         metrics.reloaded(true, &[]);
         metrics.reloaded(false, &["bad.yaml".to_owned()]);
@@ -306,6 +321,7 @@ mod tests {
         for series in [
             r#"_requests_total{route="r",status="2xx"} 1"#,
             r#"_requests_ended_total{reason="responded",route="r"} 1"#,
+            r#"_operation_requests_total{operation="getItem",route="r",status="2xx"} 1"#,
             r#"_upstream_requests_total{status="5xx",upstream="u"} 1"#,
             r#"_calls_total{client="forward_auth",outcome="timed_out"} 1"#,
             r#"_api_requests_total{api="orders",consumer="one",version="v1"} 1"#,

@@ -124,6 +124,7 @@ fn log_rejection(service: &HttpService, connection: &Connection, reason: Reason)
         would_reject: None,
         route: None,
         api_version: None,
+        operation: None,
         upstream: None,
         target: None,
         consumer: None,

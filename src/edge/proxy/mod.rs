@@ -8,6 +8,7 @@ mod failure;
 mod files;
 mod finish;
 mod forward;
+mod held;
 mod hop_by_hop;
 mod idle_pool;
 mod intake;

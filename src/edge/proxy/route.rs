@@ -18,7 +18,7 @@ use super::{Context, Gateway, versions};
 use crate::actions::{ActionOutcome, Forward, PathEdit};
 use crate::exchange::{Reason, Rejection, RequestValue};
 use crate::rules::path::{Ambiguity, hides_dot_segments};
-use crate::rules::routing::{NamedVersion, RequestFacts, RouteEntry, RouteMatch, allow};
+use crate::rules::routing::{EntryOperation, NamedVersion, RequestFacts, RouteEntry, RouteMatch, allow};
 use crate::snapshot::Route;
 
 impl Gateway {
@@ -76,6 +76,10 @@ impl Gateway {
         if let Some(version) = version {
             versions::enter(ctx, version)?;
         }
+        let router = ctx.listener.and_then(|listener| ctx.serving.snapshot.routers.get(listener));
+        if let Some(EntryOperation::Known(number)) = router.map(|router| router.entry(entry).operation) {
+            ctx.exchange.operation = Some(number);
+        }
         let route = &ctx.serving.snapshot.routes[place];
         check_path(session.req_header(), ctx, route)?;
         ctx.request_body.limit = route.body.or_else(|| ctx.limits().map(|l| l.body)).unwrap_or(u64::MAX);
@@ -126,13 +130,13 @@ impl Gateway {
         match snapshot.find(listener, &question) {
             RouteMatch::Found(entry) => {
                 let RouteEntry { route, predicates, .. } = router.entry(entry);
-                let api = snapshot.routes[*route].api.as_ref();
+                let api = snapshot.routes[*route].versions.as_ref();
                 let version = api.and_then(|api| versions::of_match(&question, predicates, api));
                 Ok((*route, entry, version))
             }
             RouteMatch::OtherVersion(entry) => {
                 let RouteEntry { route, predicates, .. } = router.entry(entry);
-                let api = snapshot.routes[*route].api.as_ref().ok_or_else(gone)?;
+                let api = snapshot.routes[*route].versions.as_ref().ok_or_else(gone)?;
                 let rule = predicates.version.as_ref().ok_or_else(gone)?;
                 if let NamedVersion::Known(number) = rule.named(&question) {
                     // Whoever still uses a version that has ended has not been identified.
