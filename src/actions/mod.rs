@@ -5,6 +5,7 @@
 mod files;
 mod forward;
 mod media_type;
+mod mock;
 mod redirect;
 mod respond;
 
@@ -87,6 +88,8 @@ actions! {
     Redirect = "redirect": redirect;
     /// A fixed response.
     Respond = "respond": respond;
+    /// An example of the route's OpenAPI document.
+    Mock = "mock": mock;
 }
 
 impl Action {

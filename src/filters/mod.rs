@@ -35,6 +35,7 @@ mod strip_fields;
 #[cfg(test)]
 mod test_kit;
 mod throttle;
+mod validate;
 
 use bytes::Bytes;
 use http::HeaderName;
@@ -56,6 +57,7 @@ pub use cors::announced_method;
 pub use header_edits::HeaderEdits;
 pub(crate) use header_edits::parse_editable_name;
 pub use hooks::{BodyStep, HttpFilter, Needs, ResponseView, Stage, Verdict};
+pub use validate::{ApiRules, OpenApiConfig, UnknownPaths};
 
 use chain::Slot;
 use hooks::wrong_memory;
@@ -130,9 +132,14 @@ macro_rules! filters {
                 match self { $(Self::$variant(filter) => filter.needs(),)* }
             }
 
+            /// Returns whether the filter may replace a response once it has seen the body.
+            pub fn judges_responses(&self) -> bool {
+                match self { $(Self::$variant(filter) => filter.judges_responses(),)* }
+            }
+
             /// Returns whether the filter needs the body of this request.
-            fn wants_body(&self, request: &RequestHeader) -> bool {
-                match self { $(Self::$variant(filter) => filter.wants_body(request),)* }
+            fn wants_body(&self, request: &RequestHeader, exchange: &Exchange) -> bool {
+                match self { $(Self::$variant(filter) => filter.wants_body(request, exchange),)* }
             }
 
             /// Returns whether the filter may wait for a long time.
@@ -252,6 +259,8 @@ filters! {
     JsonLimits = "json_limits": json_limits;
     /// Caches responses of targets.
     Cache = "cache": cache;
+    /// Validates requests and responses by JSON Schema.
+    Validate = "validate": validate;
     /// Sets, adds and removes headers.
     Headers = "headers": headers;
     /// Sets headers by which browsers protect pages.
@@ -264,6 +273,18 @@ filters! {
     MaskFields = "mask_fields": mask_fields;
     /// Encodes responses in content codings.
     Compress = "compress": compress;
+}
+
+impl Filter {
+    /// Returns the filter that validates by the OpenAPI document of a route.
+    pub fn of_api(api: std::sync::Arc<ApiRules>) -> Self {
+        Self::Validate(validate::Filter::of_api(api))
+    }
+
+    /// Returns whether the filter validates by the OpenAPI document of a route, so that no list has it.
+    pub fn is_of_api(&self) -> bool {
+        matches!(self, Self::Validate(filter) if filter.is_of_api())
+    }
 }
 
 /// What a filter uses the request's consumer for.

@@ -261,8 +261,12 @@ fn filters_hold_for_every_hit() {
 #[test]
 fn each_consumer_has_its_own() {
     let target = Target::new(|stream, seen| {
-        let name =
-            seen.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("x-consumer")).map(|(_, v)| v.clone()).unwrap_or_default();
+        let name = seen
+            .headers
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case("x-consumer"))
+            .map(|(_, v)| v.clone())
+            .unwrap_or_default();
         answer(stream, 200, &[("cache-control", "private, max-age=60")], name.as_bytes())
     });
     let gateway = gateway(target.address, "{api_key: {}}, {cache: {key: {consumer: true}}}");

@@ -9,6 +9,7 @@ mod failure;
 mod files;
 mod finish;
 mod forward;
+mod held;
 mod hop_by_hop;
 mod idle_pool;
 mod intake;
@@ -24,6 +25,7 @@ mod route;
 mod service;
 mod targets;
 mod tunnel;
+mod versions;
 mod waiting;
 mod whole;
 

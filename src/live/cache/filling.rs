@@ -116,7 +116,9 @@ impl Fill {
 
     /// Returns whether others may read it.
     pub fn is_shared(&self) -> bool {
-        !self.is_private.load(Ordering::Acquire) && !self.is_cancelled.load(Ordering::Acquire) && self.state.lock().is_kept
+        !self.is_private.load(Ordering::Acquire)
+            && !self.is_cancelled.load(Ordering::Acquire)
+            && self.state.lock().is_kept
     }
 
     /// Returns the length, once it is known.
@@ -219,6 +221,7 @@ impl Filling {
             variant,
             head: Arc::new(head),
             marks: marks.map(Arc::new),
+            is_private: AtomicBool::new(false),
             is_cancelled: AtomicBool::new(false),
             began: Instant::now(),
             state: Mutex::new(state),
