@@ -115,6 +115,11 @@ impl Chain {
         Self { links, needs_bodies, trial_edits, may_wait, has_conditions, cache, judges_responses }
     }
 
+    /// Returns the policy of the cache, if there is one.
+    pub fn cache_policy(&self) -> Option<&Arc<CachePolicy>> {
+        self.links[self.cache?].filter.cache_policy()
+    }
+
     /// Returns the policy of the cache for a request, if the route has one for it.
     pub fn cache(
         &self,

@@ -24,7 +24,9 @@ fn gateway(address: SocketAddr, filters: &str) -> Gateway {
         "upstreams: {{one: {{targets: [\"{address}\"], retry: {{attempts: 1}}}}}}
 routes: [{{name: all, filters: [{filters}], action: {{forward: one}}}}]
 listeners: [{{name: main, address: 127.0.0.1:0, protocols: [http1, http2], limits: {{streams: 200}}}}]
-consumers: {{ann: {{credentials: [{{api_key: {{value: key-of-ann-0123456789}}}}]}}, bob: {{credentials: [{{api_key: {{value: key-of-bob-0123456789}}}}]}}}}"
+consumers:
+  ann: {{credentials: [{{api_key: {{value: key-of-ann-0123456789}}}}]}}
+  bob: {{credentials: [{{api_key: {{value: key-of-bob-0123456789}}}}]}}"
     ))
 }
 
@@ -239,7 +241,8 @@ fn filters_hold_for_every_hit() {
     );
     let gateway = gateway(
         target.address,
-        "{api_key: {}}, {rate_limit: {limit: 4/h, by: consumer}}, {strip_fields: {response: [ssn]}}, {cache: {key: {consumer: false}}}",
+        "{api_key: {}}, {rate_limit: {limit: 4/h, by: consumer}}, {strip_fields: {response: [ssn]}}, \
+         {cache: {key: {consumer: false}}}",
     );
     let ask = |key: &str, more: &[(&str, &str)]| {
         let fields: Vec<(&str, &str)> = [("x-api-key", key)].into_iter().chain(more.iter().copied()).collect();

@@ -6,6 +6,7 @@
 
 mod config;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +58,21 @@ pub struct CachePolicy {
     bypass: Bypass,
     tags: Vec<HeaderName>,
     ignored_vary: Vec<HeaderName>,
+}
+
+/// Writes the policy as `in the cache default, by URL, and the header x-tenant`.
+impl fmt::Display for CachePolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "in the cache {}, by URL", self.store.name())?;
+        match &self.key.query {
+            QueryRule::All => {}
+            QueryRule::None => f.write_str(" without the query")?,
+            QueryRule::Only(_) | QueryRule::Without(_) => f.write_str(" with some parameters of the query")?,
+        }
+        self.key.headers.iter().try_for_each(|name| write!(f, ", and the header {name}"))?;
+        self.key.cookies.iter().try_for_each(|name| write!(f, ", and the cookie {name}"))?;
+        f.write_str(if self.key.consumer { ", and the consumer" } else { "" })
+    }
 }
 
 /// Which requests have nothing to do with the cache.
