@@ -313,3 +313,54 @@ fn hits_cost_the_upstream_nothing_and_are_counted() {
     assert_eq!((field(1, "cache"), field(1, "reason")), (Some("hit".to_owned()), Some("cached".to_owned())));
     assert_eq!((field(0, "upstream"), field(1, "upstream")), (Some("one".to_owned()), None));
 }
+
+/// A target that speaks HTTP/2 and counts its requests.
+fn http2_target(count: Arc<AtomicUsize>) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.set_nonblocking(true).expect("set");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        block(async {
+            let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+            while let Ok((stream, _)) = listener.accept().await {
+                let count = Arc::clone(&count);
+                tokio::spawn(async move {
+                    let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+                    while let Some(Ok((request, mut respond))) = connection.accept().await {
+                        count.fetch_add(1, Ordering::AcqRel);
+                        let has_condition = request.headers().contains_key("if-none-match");
+                        let status = if has_condition { 304 } else { 200 };
+                        let head = http::Response::builder().status(status).header("etag", "\"a\"");
+                        let head = head.header("cache-control", "max-age=60").header("vary", "x-a").body(());
+                        let mut body = respond.send_response(head.expect("a head"), has_condition).expect("sent");
+                        if !has_condition {
+                            body.send_data("the response".into(), true).expect("sent");
+                        }
+                    }
+                });
+            }
+        });
+    });
+    address
+}
+
+#[test]
+fn http2_on_both_sides_and_http_1_0() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let address = http2_target(Arc::clone(&count));
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{one: {{targets: [\"{address}\"], protocol: http2}}}}
+routes: [{{name: all, filters: [{{cache: {{}}}}], action: {{forward: one}}}}]
+listeners: [{{name: main, address: 127.0.0.1:0, protocols: [http1, http2]}}]"
+    ));
+    let sent = Arc::new(AtomicUsize::new(0));
+    assert_eq!(block(ask_many(gateway.address(), 2, 5, sent)), 10);
+    let old = Connection::open(gateway.address()).ask("GET /a HTTP/1.0\r\nhost: a.test\r\n\r\n");
+    assert_eq!((old.status, old.text().as_str(), old.header("transfer-encoding")), (200, "the response", None));
+    assert_eq!(count.load(Ordering::Acquire), 1);
+    let fresh = "GET /a HTTP/1.1\r\nhost: a.test\r\ncache-control: no-cache\r\n\r\n";
+    let confirmed = Connection::open(gateway.address()).ask(fresh);
+    assert_eq!((confirmed.status, confirmed.text().as_str()), (200, "the response"));
+    assert_eq!(confirmed.header("cache-status"), Some("portcullis; fwd=request; fwd-status=304; stored"));
+    assert_eq!(count.load(Ordering::Acquire), 2);
+}
