@@ -160,6 +160,9 @@ reasons! {
     BodyTooLarge: "body_too_large", 413, "The request body is too large", grpc 8, proxy Some("http_request_denied");
     /// The request body violates the route's rules.
     BodyInvalid: "body_invalid", 400, "The request body is not valid", grpc 3, proxy Some("http_request_error");
+    /// The fields that the client selects are not valid, or may not be selected.
+    FieldsInvalid: "fields_invalid", 400, "The selection of fields is not valid",
+        grpc 3, proxy Some("http_request_error");
     /// The request body has a media type or content coding that the route does not accept.
     MediaType: "media_type", 415, "This media type or content coding is not accepted here",
         grpc 3, proxy Some("http_request_error");

@@ -26,6 +26,7 @@ mod quota;
 mod rate_limit;
 mod rename_fields;
 mod security_headers;
+mod select_fields;
 mod strip_fields;
 #[cfg(test)]
 mod test_kit;
@@ -243,6 +244,8 @@ filters! {
     RenameFields = "rename_fields": rename_fields;
     /// Replaces values in JSON responses by a mask.
     MaskFields = "mask_fields": mask_fields;
+    /// Lets clients select the members of JSON responses.
+    SelectFields = "select_fields": select_fields;
     /// Encodes responses in content codings.
     Compress = "compress": compress;
 }

@@ -26,6 +26,6 @@ pub use media_range::preferred_type;
 pub use rename::Renames;
 pub use scan::{Editor, MemberEdit};
 pub use select::Selector;
-pub use selection::{Selection, SelectionError, SelectionLimits};
+pub use selection::{Selection, SelectionLimits};
 pub use step::{BodyChain, Opaque, Step};
 pub use strip::Stripper;

@@ -140,6 +140,11 @@ impl Selection {
         self.nodes[0].whole
     }
 
+    /// Returns whether all names are ASCII.
+    pub fn is_ascii(&self) -> bool {
+        self.nodes.iter().all(|node| node.names.iter().all(|(name, _)| name.is_ascii()))
+    }
+
     /// Returns the nodes of the root.
     pub fn root() -> SelectedNodes {
         SmallVec::from_slice(&[0])
