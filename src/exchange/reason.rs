@@ -54,6 +54,10 @@ reasons! {
     Upgraded: "upgraded", 101, "", grpc 0, proxy None;
     /// The route has a fixed response.
     Responded: "responded", 200, "", grpc 0, proxy None;
+    /// The results of calls to upstreams were merged.
+    Aggregated: "aggregated", 200, "", grpc 0, proxy None;
+    /// The results of calls to upstreams were merged, without those that failed.
+    AggregatedInPart: "aggregated_in_part", 200, "", grpc 0, proxy None;
     /// A file was sent, or the client has it already.
     Served: "served", 200, "", grpc 0, proxy None;
     /// The client was redirected.
@@ -176,6 +180,8 @@ reasons! {
     /// The process ended before the response was complete, since its drain took too long.
     Cut: "cut", 499, "The gateway ended before the response did", grpc 14, proxy None;
 
+    /// A call failed without whose result there is no response.
+    CallFailed: "call_failed", 502, "A part of the response is missing", grpc 14, proxy Some("http_protocol_error");
     /// No target can be picked.
     NoHealthyTarget: "no_healthy_target", 503, "No healthy target is available",
         grpc 14, proxy Some("destination_unavailable");

@@ -41,6 +41,7 @@ use serde::Deserialize;
 use crate::exchange::{Exchange, Rejection};
 
 pub use authenticate::{Authenticated, Unauthenticated};
+pub(crate) use authorize::facts::{COUNTRY, KNOWN_FACTS, RequestFacts};
 pub use chain::{Chain, ChainLink, Memories};
 pub use compress::CodingName;
 pub use condition::Condition;

@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, GaugeVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 
+use super::aggregate_calls;
 use super::calls::AllCalls;
 use super::catalogue::{
     BAD_FILE, BUILD_INFO, CONFIG_LOADED, CONNECTIONS, CONNECTIONS_OPEN, CONNECTIONS_REFUSED, LOG_DROPPED, MetricFacts,
@@ -19,6 +20,7 @@ use super::family::{Series, single};
 use super::{process_stats, scrape};
 use crate::exchange::Reason;
 
+pub use super::aggregate_calls::{PartMetrics, PartOutcome};
 pub use super::calls::{CallKind, CallMetrics, CallOutcome};
 pub use super::counts::{RouteMetrics, UpstreamMetrics};
 pub use super::scrape::{CertificateState, KeySetState, Scrape, TargetState, UpstreamState};
@@ -28,6 +30,9 @@ const MAX_ROUTES: usize = 2_000;
 
 /// The maximum number of upstreams with a series of their own; the others share `upstream="(other)"`.
 const MAX_UPSTREAMS: usize = 2_000;
+
+/// The maximum number of calls of aggregated responses with series of their own; the others share `call="(other)"`.
+const MAX_PARTS: usize = 2_000;
 
 /// The label of what is above a maximum.
 const OTHER: &str = "(other)";
@@ -82,6 +87,7 @@ pub struct Metrics {
     would_reject: IntCounterVec,
     upstreams: RwLock<BTreeMap<String, Arc<UpstreamMetrics>>>,
     routes: RwLock<BTreeMap<String, Arc<RouteMetrics>>>,
+    parts: RwLock<BTreeMap<String, Arc<PartMetrics>>>,
     unrouted: OnceLock<Arc<RouteMetrics>>,
 }
 
@@ -119,6 +125,7 @@ impl Metrics {
             would_reject: counters(r, &WOULD_REJECT),
             upstreams: RwLock::default(),
             routes: RwLock::default(),
+            parts: RwLock::default(),
             unrouted: OnceLock::new(),
             registry,
         }
@@ -142,6 +149,11 @@ impl Metrics {
     /// Returns the metrics of an upstream; above the maximum, those of all others.
     pub fn upstream(&self, name: &str) -> Arc<UpstreamMetrics> {
         entry(&self.upstreams, MAX_UPSTREAMS, name)
+    }
+
+    /// Returns the metrics of a call of an aggregated response; above the maximum, those of all others.
+    pub fn aggregate_call(&self, route: &str, call: &str) -> Arc<PartMetrics> {
+        entry(&self.parts, MAX_PARTS, &aggregate_calls::key(route, call))
     }
 
     /// Returns the metrics of requests without a route.
@@ -181,6 +193,7 @@ impl Metrics {
         let is_used = |route: &RouteMetrics| route.in_flight.get() > 0;
         self.routes.write().retain(|name, route| has_route(name) || name == OTHER || name == NONE || is_used(route));
         self.upstreams.write().retain(|name, _| has_upstream(name) || name == OTHER);
+        self.parts.write().retain(|key, _| has_route(aggregate_calls::route_of(key)) || key == OTHER);
     }
 
     /// Counts an ejection.
@@ -212,6 +225,7 @@ impl Metrics {
             single(&CONNECTIONS, self.accepted.get() as f64),
         ];
         all.extend(self.calls.families());
+        all.extend(aggregate_calls::families(&self.parts.read()));
         all.extend(of_routes(&self.routes.read()));
         all.extend(of_upstreams(&self.upstreams.read()));
         all
@@ -285,12 +299,14 @@ mod tests {
         metrics.refused.with_label_values(&["tls"]).inc();
         metrics.would_reject("rate_limit", Reason::RateLimited);
         metrics.calls(CallKind::ForwardAuth).observe(CallOutcome::TimedOut, 2.0);
+        metrics.aggregate_call("r", "user").observe(PartOutcome::Completed, Some(0.1));
         let text = String::from_utf8(metrics.render(&scrape())).expect("text");
         for series in [
             r#"_requests_total{route="r",status="2xx"} 1"#,
             r#"_requests_ended_total{reason="responded",route="r"} 1"#,
             r#"_upstream_requests_total{status="5xx",upstream="u"} 1"#,
             r#"_calls_total{client="forward_auth",outcome="timed_out"} 1"#,
+            r#"_aggregate_calls_total{call="user",outcome="completed",route="r"} 1"#,
             r#"_jwks_age_seconds{source="https://id.test/jwks"} 2.5"#,
             r#"_target_healthy{target="t",upstream="u"} 1"#,
             r#"_target_requests_total{outcome="good",target="t",upstream="u"} 7"#,

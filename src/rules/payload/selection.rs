@@ -303,7 +303,7 @@ impl Parser<'_, '_> {
         }
     }
 
-    /// Parses a name, and returns whether it has a backslash, which stands before a character that would have a meaning.
+    /// Parses a name, and returns whether it has a backslash, which takes the meaning from the character behind it.
     fn name(&mut self) -> Result<(String, bool), SelectionError> {
         let (at, mut name, mut quoted) = (self.at, String::new(), 0);
         while !self.rest.is_empty() && !self.rest.starts_with([',', '(', ')', '.', '/']) {
