@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use http::header::{COOKIE, HeaderMap, HeaderName, HeaderValue};
-use pingora::http::RequestHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
 use super::{RequestView, Template};
@@ -31,6 +31,29 @@ pub enum Edit {
     RemoveCookies(Arc<[CookieName]>),
     /// Removes every query parameter of that name.
     RemoveParameter(Box<str>),
+}
+
+impl Edit {
+    /// Applies edits of headers to the head of a response. `view` is its request.
+    pub fn apply_to_response(edits: &[Self], response: &mut ResponseHeader, view: &RequestView<'_>) {
+        for edit in edits {
+            // The names are valid and few, so nothing here can fail.
+            match edit {
+                Self::Set(name, value) => _ = response.insert_header(name.clone(), value.clone()),
+                Self::Add(name, value) => _ = response.append_header(name.clone(), value.clone()),
+                Self::SetText(name, text) => match text.fill_header(view) {
+                    Some(value) => _ = response.insert_header(name.clone(), value),
+                    None => _ = response.remove_header(name),
+                },
+                Self::AddText(name, text) => {
+                    let value = text.fill_header(view);
+                    value.into_iter().for_each(|value| _ = response.append_header(name.clone(), value));
+                }
+                Self::Remove(name) => _ = response.remove_header(name),
+                Self::RemoveScheme(..) | Self::RemoveCookie(_) | Self::RemoveCookies(_) | Self::RemoveParameter(_) => {}
+            }
+        }
+    }
 }
 
 /// The names of some cookies.

@@ -15,6 +15,7 @@ mod template;
 mod trace;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderValue;
@@ -81,6 +82,8 @@ pub struct Exchange {
     pub set_cookies: Vec<HeaderValue>,
     /// Edits of the request to the target.
     pub edits: Edits,
+    /// Edits of the head of the response, behind those of filters.
+    pub response_edits: Vec<Arc<[Edit]>>,
     /// The reason with which it ends, updated as it proceeds.
     pub reason: Reason,
     /// A detail for the log beyond the reason; never shown to the client.
@@ -109,6 +112,7 @@ impl Exchange {
             pacing: Pacing::default(),
             set_cookies: Vec::new(),
             edits: Edits::default(),
+            response_edits: Vec::new(),
             reason: Reason::Internal,
             detail: None,
             would_reject: None,
