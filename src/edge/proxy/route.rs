@@ -59,6 +59,7 @@ impl Gateway {
             // The admission comes after a cache look-up.
             ActionOutcome::Forward(_) => return Ok(false),
             ActionOutcome::Reject(rejection) => Box::pin(self.reject(session, &rejection, ctx)).await?,
+            ActionOutcome::Aggregate(aggregate) => Box::pin(self.aggregate(session, ctx, aggregate)).await?,
             ActionOutcome::File(request) => Box::pin(self.serve_file(session, ctx, request)).await?,
             ActionOutcome::Respond(own) => {
                 Box::pin(self.respond(session, ctx, own.reason, own.status, &own.headers, own.body)).await?;
