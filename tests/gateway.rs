@@ -13,6 +13,8 @@ mod harness;
 
 #[path = "gateway/adversarial.rs"]
 mod adversarial;
+#[path = "gateway/aggregation.rs"]
+mod aggregation;
 #[path = "gateway/answers.rs"]
 mod answers;
 #[path = "gateway/authentication.rs"]

@@ -243,7 +243,7 @@ impl<'w> RouteCompiler<'w> {
     fn has_effect(&mut self, filter: &Filter, route: &config::RouteConfig, one: &Selected<'_>) -> bool {
         if filter.stage() == Stage::Cache && !route.action.is_cacheable() {
             if one.is_own() {
-                self.note(&one.place, "responses of targets are cached, and this route forwards to none".to_owned());
+                self.note(&one.place, "responses of targets are cached, and this route has none".to_owned());
             }
             return false;
         }

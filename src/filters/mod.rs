@@ -31,6 +31,7 @@ mod quota;
 mod rate_limit;
 mod rename_fields;
 mod security_headers;
+mod select_fields;
 mod strip_fields;
 #[cfg(test)]
 mod test_kit;
@@ -46,6 +47,7 @@ use serde::Deserialize;
 use crate::exchange::{Exchange, Rejection};
 
 pub use authenticate::{Authenticated, Unauthenticated};
+pub(crate) use authorize::facts::{COUNTRY, KNOWN_FACTS, RequestFacts};
 pub use cache::CachePolicy;
 pub use caches::{CacheTable, UsedCache};
 pub use chain::{Chain, ChainLink, Memories};
@@ -271,6 +273,8 @@ filters! {
     RenameFields = "rename_fields": rename_fields;
     /// Replaces values in JSON responses by a mask.
     MaskFields = "mask_fields": mask_fields;
+    /// Lets clients select the members of JSON responses.
+    SelectFields = "select_fields": select_fields;
     /// Encodes responses in content codings.
     Compress = "compress": compress;
 }

@@ -30,6 +30,10 @@ macro_rules! catalogue {
 }
 
 catalogue! {
+    AGGREGATE_CALL_SECONDS: HISTOGRAM "portcullis_aggregate_call_seconds" ["call", "route"]
+        "To the end of a call of an aggregated response";
+    AGGREGATE_CALLS: COUNTER "portcullis_aggregate_calls_total" ["call", "outcome", "route"]
+        "Calls of aggregated responses: completed (with a result), failed, timed_out or skipped (not made)";
     API_REQUESTS: COUNTER "portcullis_api_requests_total" ["api", "consumer", "version"]
         "Requests for a version of an API by consumer; at most 1000 consumers of a version have a series";
     BUILD_INFO: GAUGE "portcullis_build_info" ["commit", "version"] "Always 1; the labels say which binary runs";

@@ -116,6 +116,9 @@ impl Selection<'_> {
                 );
                 lines
             }
+            ActionOutcome::Aggregate(aggregate) => {
+                vec![format!("response: 200 with the results of {} calls", aggregate.calls.len())]
+            }
             ActionOutcome::File(file) => vec![format!("file: {}", file.name)],
             ActionOutcome::Reject(rejection) => {
                 let reason = rejection.reason;

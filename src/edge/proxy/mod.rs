@@ -1,6 +1,9 @@
 //! The phases of Pingora's `ProxyHttp`, one file per phase; this file only dispatches.
 
 mod admission;
+mod aggregate;
+mod aggregate_calls;
+mod aggregate_result;
 mod cache;
 mod connect;
 mod context;
