@@ -50,7 +50,8 @@ impl<'w> RouteCompiler<'w> {
                 );
             }
             let api = self.api(route, &place);
-            let own = self.entries(route, index, &place, api.as_ref());
+            let mut own = self.entries(route, index, &place, api.as_ref());
+            let versions = self.restrict_to_versions(route, &mut own, &place);
             let bound = self.bound(route, &place);
             count += own.len() * bound.len();
             if count > MAX_ENTRIES {
@@ -66,10 +67,11 @@ impl<'w> RouteCompiler<'w> {
                 entries[*listener].extend(own.iter().cloned());
             }
             let chains = self.chains(&inherited, route, &place, &bound, (&own, api.as_ref()));
-            routes.push(self.route(route, (&own, api), &place, chains));
+            routes.push(Route { versions, ..self.route(route, (&own, api), &place, chains) });
         }
         let unrouted = self.unrouted(&inherited);
         inherited.warn_of_unused(self.warnings);
+        self.warn_of_versions();
         for list in &entries {
             self.check_conflicts(list);
         }
@@ -125,6 +127,7 @@ impl<'w> RouteCompiler<'w> {
             cookies: self.tests(&m.cookies, &place.key("cookies")),
             query: self.tests(&m.query, &place.key("query")),
             clients: m.client.as_ref().map_or_else(Vec::new, |c| c.as_slice().iter().map(|n| n.0).collect()),
+            version: None,
         });
         let listed_len = |list: Option<usize>| list.unwrap_or(1);
         let lengths = [
@@ -252,6 +255,7 @@ impl<'w> RouteCompiler<'w> {
         let authenticates = chains.all().any(|chain| chain.has(Stage::Authenticate));
         Route {
             name: route.name.0.clone(),
+            versions: None,
             paths: path_rules(&route.paths, &self.loaded.config.paths, authenticates),
             action: self.action(&route.action, entries, place.key("action")),
             operations: api.iter().flat_map(|api| api.operations()).map(|_| OnceLock::new()).collect(),

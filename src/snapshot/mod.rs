@@ -2,6 +2,7 @@
 //!
 //! Never here: mutable state. State that changes lives in [`crate::live`] and is only referenced.
 
+mod api;
 mod current;
 mod listener;
 
@@ -23,6 +24,7 @@ use crate::telemetry::metrics::{CertificateState, METRICS, OperationMetrics, Rou
 use crate::telemetry::{AccessLogger, LogLayout, ProcessLog, Sink};
 use crate::upstreams::Upstream;
 
+pub use api::{Api, ApiVersion, VersionAccess};
 pub use current::{Current, WorkerServing};
 pub use listener::{
     ConnectionLimits, HttpListener, Limits, Listener, ListenerKey, ListenerSpec, ListenerTls, ProxySources, Transport,
@@ -81,7 +83,8 @@ impl Snapshot {
     pub fn find(&self, listener: usize, question: &RequestFacts<'_>) -> RouteMatch {
         let Some(router) = self.routers.get(listener) else { return RouteMatch::NotFound };
         if let Some(method) = announced_method(question.method, question.headers)
-            && let RouteMatch::Found(entry) = router.find(&RequestFacts { method: &method, ..*question })
+            && let RouteMatch::Found(entry) | RouteMatch::OtherVersion(entry) =
+                router.find(&RequestFacts { method: &method, ..*question })
             && self.routes[router.entry(entry).route].filters(Some(listener)).has(Stage::Cors)
         {
             return RouteMatch::Found(entry);
@@ -146,6 +149,8 @@ pub struct Route {
     pub errors: ErrorPages,
     /// The most bytes of a request body, if other than the listener's.
     pub body: Option<u64>,
+    /// The API whose versions it is for.
+    pub versions: Option<Arc<Api>>,
     /// Its OpenAPI document, if it has one.
     pub api: Option<Arc<ApiRules>>,
     /// The metrics of the document's operations; see [`Route::operation_metrics`].
