@@ -19,6 +19,7 @@ pub use decode::Decoder;
 pub use encode::{CompressionLevel, Encoder};
 pub use fields::{FieldPath, Fields};
 pub use json_limits::{JsonLimits, MAX_DEPTH as MAX_JSON_DEPTH};
+pub use lex::string_end;
 pub use mask::{MaskText, Masks};
 pub use media_range::preferred_type;
 pub use rename::Renames;
