@@ -118,7 +118,7 @@ pub fn routes(process: &dyn ManagedProcess) -> Value {
     let all: Vec<&str> = snapshot.listeners.iter().map(|listener| listener.name.as_str()).collect();
     let view = |(index, route): (usize, &crate::snapshot::Route)| {
         let here = &written["routes"][index];
-        let keys = |place| route.filters(place).filters().iter().map(|filter| filter.key()).collect::<Vec<_>>();
+        let keys = |place| route.filters(place).filters().map(|filter| filter.key()).collect::<Vec<_>>();
         let own = route.chains.of_listeners.iter();
         let own: serde_json::Map<_, _> =
             own.filter_map(|(place, _)| Some(((*all.get(*place)?).to_owned(), json!(keys(Some(*place)))))).collect();

@@ -175,9 +175,13 @@ pub fn filters(
     route: usize,
     listener: usize,
 ) -> Vec<String> {
-    let mut running = snapshot.routes[route].filters(Some(listener)).filters().iter().peekable();
+    let mut running = snapshot.routes[route].filters(Some(listener)).filters().peekable();
     let selected = inherited.effective(route, listener);
     // Filters without effect in this route do not run.
     let runs = selected.into_iter().filter(|one| running.next_if(|filter| filter.key() == one.config.key()).is_some());
-    runs.map(|one| loaded.redact(&format!("{} ({}){one}", one.config.key(), one.config.stage()))).collect()
+    runs.map(|one| {
+        let when = one.when.map(|when| format!(", when {when}")).unwrap_or_default();
+        loaded.redact(&format!("{} ({}){one}{when}", one.config.key(), one.config.stage()))
+    })
+    .collect()
 }

@@ -9,7 +9,8 @@ use ahash::AHashSet;
 use super::work::{RouteCompiler, UseOfConsumer};
 use crate::config::{self, FilterLevel, Inherited, Selected};
 use crate::filters::{
-    CertificateSources, Chain, CompileContext, ConsumerUse, Filter, FilterConfig, Identities, Needs, RouteFacts, Stage,
+    CertificateSources, Chain, ChainLink, CompileContext, Condition, ConsumerUse, Filter, FilterConfig, Identities,
+    Needs, RouteFacts, Stage,
 };
 use crate::notation::{Place, nearest};
 use crate::rules::routing::RouteEntry;
@@ -125,10 +126,35 @@ impl<'w> RouteCompiler<'w> {
                 self.check_claims_read(one, authenticator.map(|one| one.config));
                 self.note_consumer_use(one, authenticator.is_some());
                 self.check_verified(one, authenticator);
-                filters.push((filter, one.enforce));
+                let condition = one.when.and_then(|source| self.condition(source, one));
+                filters.push(ChainLink { filter, enforced: one.enforce, condition });
             }
         }
+        if filters.len() > Chain::MAX_WITH_CONDITIONS
+            && let Some(one) = selected.iter().find(|one| one.when.is_some())
+        {
+            let most = Chain::MAX_WITH_CONDITIONS;
+            self.note(&one.place, format!("a route with a filter that has `when` has at most {most} filters"));
+        }
         Chain::new(filters)
+    }
+
+    /// Returns the condition under which a filter runs; each is compiled once.
+    fn condition(&mut self, source: &'w str, one: &Selected<'w>) -> Option<Arc<Condition>> {
+        let key = std::ptr::from_ref(source);
+        if let Some(known) = self.conditions.get(&key) {
+            return known.clone();
+        }
+        let compiled = match Condition::compile(source, one.config.stage()) {
+            Ok(condition) => Some(Arc::new(condition)),
+            Err(why) => {
+                let text = format!("when: {why}");
+                self.note(&one.place, text);
+                None
+            }
+        };
+        self.conditions.insert(key, compiled.clone());
+        compiled
     }
 
     /// Compiles a filter. Returns true when it is for this route alone.

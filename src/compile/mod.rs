@@ -75,6 +75,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         warnings: &mut warnings,
         shared,
         filters: HashMap::new(),
+        conditions: HashMap::new(),
         keyed_splits: 0,
         consumer_uses: BTreeMap::new(),
     };
@@ -118,7 +119,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
 /// Returns the edits that remove the credentials which the filters of these routes read.
 fn credentials(routes: &[Route]) -> Vec<Edit> {
     let chains = routes.iter().flat_map(|route| route.chains.all());
-    chains.flat_map(|chain| chain.filters().iter().flat_map(|filter| filter.credentials())).collect()
+    chains.flat_map(|chain| chain.filters().flat_map(|filter| filter.credentials())).collect()
 }
 
 /// Warns of upstreams that nothing uses, and of those whose targets cannot be verified on this system.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::config::Loaded;
-use crate::filters::{ConsumerUse, Consumers, Filter, FilterConfig, SharedValues};
+use crate::filters::{Condition, ConsumerUse, Consumers, Filter, FilterConfig, SharedValues};
 use crate::live::Live;
 use crate::notation::{Mistakes, Place};
 use crate::snapshot::Listener;
@@ -24,6 +24,8 @@ pub struct RouteCompiler<'w> {
     pub shared: SharedValues,
     /// The filters that several routes have, by the address of their settings; `None` for one with errors.
     pub filters: HashMap<*const FilterConfig, Option<Arc<Filter>>>,
+    /// The conditions of filters, by the address of their text; `None` for one with errors.
+    pub conditions: HashMap<*const str, Option<Arc<Condition>>>,
     /// The number of splits by a key so far.
     pub keyed_splits: usize,
     /// The filters that use the consumer, by the address of their settings.

@@ -230,17 +230,14 @@ impl<'s> Checker<'s> {
         let is_beside = |key: &str| !tags.iter().any(|tag| tag == key) && branches.iter().any(|b| has(&b, key));
         let choosing: Vec<&(MapKey, Node)> = members.iter().filter(|(key, _)| !is_beside(&key.text)).collect();
         let [(key, _)] = choosing.as_slice() else {
-            let instead = instead_of_several(members, &tags);
+            let instead = instead_of_several(members, &tags, place);
             let (all, count) = (join_words(tags.iter()), members.len());
             return mistakes.add(&place.place(), format!("expected exactly one of {all}, found {count} keys{instead}"));
         };
         match branches.iter().find(|b| tag(b).as_deref() == Some(&key.text)) {
             Some(branch) => self.node(node, branch, place, mistakes),
             None => {
-                let is_filter = tags.iter().any(|tag| tag == "rate_limit");
-                let listed = Trail::Key(&Trail::Root, "filters");
-                let hint = hints::for_key(if is_filter { &listed } else { place }, &key.text);
-                let instead = match hint {
+                let instead = match hint_beside(&tags, place, &key.text) {
                     Some(hint) => format!("; {hint}"),
                     None => nearest(&key.text, tags.iter().map(String::as_str)),
                 };
@@ -253,14 +250,25 @@ impl<'s> Checker<'s> {
     }
 }
 
+/// Returns the hint for an unknown key in place of those with these tags. Filters are listed at several places.
+fn hint_beside(tags: &[String], place: &Trail<'_>, key: &str) -> Option<&'static str> {
+    let is_filter = tags.iter().any(|tag| tag == "rate_limit");
+    let listed = Trail::Key(&Trail::Root, "filters");
+    hints::for_key(if is_filter { &listed } else { place }, key)
+}
+
 /// Returns how several keys are written where one is expected.
-fn instead_of_several(members: &[(MapKey, Node)], tags: &[String]) -> String {
+fn instead_of_several(members: &[(MapKey, Node)], tags: &[String], place: &Trail<'_>) -> String {
     let is_known = |key: &&(MapKey, Node)| tags.contains(&key.0.text);
     let (known, others): (Vec<_>, Vec<_>) = members.iter().partition(is_known);
     match (known.as_slice(), others.as_slice()) {
         ([(tag, node)], [(first, _), ..]) if matches!(node.value, Value::Null) => {
             let (tag, first) = (&tag.text, &first.text);
             format!("; {first} belongs below {tag}, indented further: `{tag}: {{{first}: …}}`")
+        }
+        ([_], [(other, _)]) => {
+            let hint = hint_beside(tags, place, &other.text).map(|hint| format!("; for {}, {hint}", other.text));
+            hint.unwrap_or_default()
         }
         ([_, ..], []) => "; each is an entry of its own, with a - before it".to_owned(),
         _ => String::new(),

@@ -16,6 +16,9 @@ use crate::notation::Name;
 /// The key beside a filter that says whether it rejects requests.
 pub const ENFORCE: &str = "enforce";
 
+/// The key beside a filter for the condition under which it runs.
+pub const WHEN: &str = "when";
+
 /// An entry of a list of filters: `set: NAME`, or a filter.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(untagged)]
@@ -41,6 +44,8 @@ pub struct ListedFilter {
     pub config: FilterConfig,
     /// Whether requests that it rejects are rejected; otherwise they are only counted.
     pub enforce: bool,
+    /// The condition under which it runs.
+    pub when: Option<String>,
 }
 
 /// The settings of all routes.
@@ -51,7 +56,7 @@ pub struct Defaults {
     pub filters: Vec<FilterEntry>,
 }
 
-/// The schema of a filter, with `enforce` beside its key.
+/// The schema of a filter, with `enforce` and `when` beside its key.
 impl JsonSchema for ListedFilter {
     fn schema_name() -> Cow<'static, str> {
         "ListedFilter".into()
@@ -65,9 +70,15 @@ impl JsonSchema for ListedFilter {
             "description": "Whether requests that it rejects are rejected. With false they go on, and are counted in \
                             portcullis_would_reject_total and noted in the access log. Default true.",
         });
+        let when = json_schema!({
+            "type": "string",
+            "description": "The condition under which the filter runs, an expression (CEL) over the request such as \
+                            request.method == 'POST'. One that cannot be evaluated counts as true. Default: always.",
+        });
         let forms = schema.get_mut("oneOf").and_then(serde_json::Value::as_array_mut).into_iter().flatten();
         for properties in forms.filter_map(|form| form.get_mut("properties")?.as_object_mut()) {
             properties.insert(ENFORCE.to_owned(), enforce.as_value().clone());
+            properties.insert(WHEN.to_owned(), when.as_value().clone());
         }
         schema
     }
@@ -99,11 +110,12 @@ impl<'de> Visitor<'de> for EntryVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FilterEntry, A::Error> {
-        let (mut set, mut config, mut enforce) = (None, None, None);
+        let (mut set, mut config, mut enforce, mut when) = (None, None, None, None);
         while let Some(key) = map.next_key::<String>()? {
             match key.as_str() {
                 "set" => set = Some(map.next_value()?),
                 ENFORCE => enforce = Some(map.next_value()?),
+                WHEN => when = Some(map.next_value()?),
                 _ if config.is_some() => return Err(A::Error::custom("expected one filter in an entry")),
                 _ => {
                     let variant = FilterValue { key: &key, map: &mut map };
@@ -112,9 +124,10 @@ impl<'de> Visitor<'de> for EntryVisitor {
             }
         }
         match (set, config) {
-            (Some(set), None) if enforce.is_none() => Ok(FilterEntry::Set(SetEntry { set })),
+            (Some(set), None) if enforce.is_none() && when.is_none() => Ok(FilterEntry::Set(SetEntry { set })),
             (None, Some(config)) => {
-                Ok(FilterEntry::Filter(Box::new(ListedFilter { config, enforce: enforce.unwrap_or(true) })))
+                let enforce = enforce.unwrap_or(true);
+                Ok(FilterEntry::Filter(Box::new(ListedFilter { config, enforce, when })))
             }
             _ => Err(A::Error::custom("expected one filter, or set: NAME")),
         }

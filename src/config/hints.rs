@@ -162,6 +162,12 @@ const KEYS: &[Hint] = &[
         &["enforce", "shadow", "dry_run", "report_only"],
         "write `enforce: false` beside the filter: at the depth of its key",
     ),
+    (
+        "filters",
+        &["if", "condition", "only_if", "match", "unless"],
+        "write `when: \"request.method == 'POST'\"` beside the filter",
+    ),
+    ("filters.*", &["when", "if"], "write `when: EXPRESSION` beside the filter: at the depth of its key"),
     ("filters", &["shadow", "dry_run", "mode", "report_only"], "write `enforce: false` beside the filter"),
     ("basic", &["password", "pass"], "write `hash`, which `portcullis hash` prints"),
     ("basic", &["name", "user"], "write `username`"),

@@ -34,6 +34,8 @@ pub struct Selected<'c> {
     pub set: Option<&'c str>,
     /// Whether requests that it rejects are rejected, and not only counted.
     pub enforce: bool,
+    /// The condition under which it runs.
+    pub when: Option<&'c str>,
     /// Its number among the filters of the same key in its list.
     number: usize,
 }
@@ -146,9 +148,10 @@ impl<'c> Inherited<'c> {
             let place = place.index(index);
             match entry {
                 FilterEntry::Filter(listed) => {
-                    let ListedFilter { config, enforce } = &**listed;
+                    let ListedFilter { config, enforce, when } = &**listed;
                     let (place, number) = (Arc::new(place.key(config.key())), numbers.next(config));
-                    expanded.push(Selected { config, place, level, set: None, enforce: *enforce, number });
+                    let when = when.as_deref();
+                    expanded.push(Selected { config, place, level, set: None, enforce: *enforce, when, number });
                 }
                 FilterEntry::Set(entry) => {
                     let name = entry.set.0.as_str();
@@ -185,9 +188,10 @@ impl<'c> Inherited<'c> {
         let filters = set.iter().enumerate();
         let mut numbers = KeyNumbers::default();
         filters
-            .map(|(index, ListedFilter { config, enforce })| Selected {
+            .map(|(index, ListedFilter { config, enforce, when })| Selected {
                 config,
                 enforce: *enforce,
+                when: when.as_deref(),
                 place: Arc::new(at.index(index).key(config.key())),
                 level,
                 set: Some(name),

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, ETAG, HeaderName, HeaderValue, SET_COOKIE, WWW_AUTHENTICATE,
 };
 use pingora::http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
-use super::{Filter, Memory, Needs, ResponseView, Stage, Unauthenticated, Verdict};
+use super::{Condition, Filter, Memory, Needs, ResponseView, Stage, Unauthenticated, Verdict};
 use crate::exchange::{Edit, Exchange, Reason, Rejection, WouldReject};
 use crate::rules::payload::{BodyChain, Decoder};
 use crate::telemetry::metrics::METRICS;
@@ -22,12 +23,21 @@ static BODY_FIELDS: [HeaderName; 5] = [
     HeaderName::from_static("repr-digest"),
 ];
 
+/// A filter in a chain.
+#[derive(Clone, Debug)]
+pub struct ChainLink {
+    /// The filter.
+    pub filter: Arc<Filter>,
+    /// Whether requests that it rejects are rejected, and not only counted.
+    pub enforced: bool,
+    /// The condition under which it runs.
+    pub condition: Option<Arc<Condition>>,
+}
+
 /// The filters of a route in the order in which they run on requests.
 #[derive(Debug, Default)]
 pub struct Chain {
-    filters: Vec<Arc<Filter>>,
-    /// For each, whether requests that it rejects are rejected, and not only counted.
-    enforced: Vec<bool>,
+    links: Vec<ChainLink>,
     /// How many bytes of a request body filters need whole.
     request_body: Option<u64>,
     /// The same of filters that are not enforced: a longer body is not inspected.
@@ -37,16 +47,23 @@ pub struct Chain {
     trial_edits: Vec<(usize, Arc<[Edit]>)>,
     /// Whether a filter may wait for a long time.
     may_wait: bool,
+    /// Whether a filter has a condition.
+    has_conditions: bool,
 }
 
 /// The memories of the filters of a chain for one request. Most filters remember nothing, and cost nothing.
 #[derive(Debug, Default)]
-pub struct Memories(SmallVec<[(usize, Memory); 1]>);
+pub struct Memories {
+    list: SmallVec<[(usize, Memory); 1]>,
+    /// Of the filters with conditions, bits of those whose condition was evaluated, and of those that are skipped.
+    evaluated: u64,
+    skipped: u64,
+}
 
 impl Memories {
-    /// Forgets all: the response ends, and what was held for it is free before the client knows.
+    /// Forgets what filters remember: the response ends, and what was held for it is free before the client knows.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.list.clear();
     }
 }
 
@@ -59,7 +76,7 @@ pub(super) struct Slot<'m> {
 impl<'m> Slot<'m> {
     /// Returns the memory of the filter, which `make` creates.
     pub(super) fn get(self, make: impl FnOnce() -> Memory) -> &'m mut Memory {
-        let list = &mut self.memories.0;
+        let list = &mut self.memories.list;
         let place = list.iter().position(|(index, _)| *index == self.index).unwrap_or_else(|| {
             list.push((self.index, make()));
             list.len() - 1
@@ -74,37 +91,55 @@ fn body_needed(filter: &Filter) -> Option<u64> {
 }
 
 impl Chain {
-    /// Orders filters by their stages; within a stage they keep their order. Beside each stands whether requests that
-    /// it rejects are rejected, and not only counted.
-    pub fn new(mut filters: Vec<(Arc<Filter>, bool)>) -> Self {
-        filters.sort_by_key(|(filter, _)| filter.stage());
-        let (filters, enforced): (Vec<Arc<Filter>>, Vec<bool>) = filters.into_iter().unzip();
-        let may_wait = filters.iter().any(|filter| filter.may_wait());
-        let most = |wanted: bool| {
-            let of_kind = filters.iter().zip(&enforced).filter(|(_, enforced)| **enforced == wanted);
-            of_kind.filter_map(|(filter, _)| body_needed(filter)).min()
+    /// The most filters in a chain, if one of them has a condition.
+    pub const MAX_WITH_CONDITIONS: usize = 64;
+
+    /// Orders filters by their stages; within a stage they keep their order.
+    pub fn new(mut links: Vec<ChainLink>) -> Self {
+        links.sort_by_key(|link| link.filter.stage());
+        let may_wait = links.iter().any(|link| link.filter.may_wait());
+        let most = |enforced: bool| {
+            let of_kind = links.iter().filter(|link| link.enforced == enforced);
+            of_kind.filter_map(|link| body_needed(&link.filter)).min()
         };
         let (request_body, trial_body) = (most(true), most(false));
-        let on_trial = filters.iter().enumerate().filter(|(place, _)| !enforced[*place]);
+        let on_trial = links.iter().enumerate().filter(|(_, link)| !link.enforced);
         let trial_edits =
-            on_trial.filter(|(_, filter)| filter.stage() == Stage::Authenticate).map(|(place, filter)| {
-                let credentials = filter.credentials();
-                let edits = filter.edits().into_iter().flat_map(|edits| edits.iter());
+            on_trial.filter(|(_, link)| link.filter.stage() == Stage::Authenticate).map(|(place, link)| {
+                let credentials = link.filter.credentials();
+                let edits = link.filter.edits().into_iter().flat_map(|edits| edits.iter());
                 (place, edits.filter(|edit| !credentials.contains(edit)).cloned().collect())
             });
-        Self { request_body, trial_body, trial_edits: trial_edits.collect(), may_wait, filters, enforced }
+        let trial_edits = trial_edits.collect();
+        let has_conditions = links.iter().any(|link| link.condition.is_some());
+        Self { links, request_body, trial_body, trial_edits, may_wait, has_conditions }
+    }
+
+    /// Returns whether the filter at that place runs for the request. Its condition is evaluated once, when that is
+    /// first asked.
+    fn runs(&self, place: usize, request: &RequestHeader, exchange: &Exchange, memories: &mut Memories) -> bool {
+        if !self.has_conditions {
+            return true;
+        }
+        let Some(condition) = &self.links[place].condition else { return true };
+        let bit = 1_u64.checked_shl(place as u32).unwrap_or(0);
+        if memories.evaluated & bit == 0 {
+            memories.evaluated |= bit;
+            memories.skipped |= if condition.holds(request, exchange) { 0 } else { bit };
+        }
+        memories.skipped & bit == 0
     }
 
     /// Returns whether requests that the filter at that place rejects are rejected, and not only counted.
     pub fn is_enforced(&self, place: usize) -> bool {
-        self.enforced.get(place).copied().unwrap_or(true)
+        self.links.get(place).is_none_or(|link| link.enforced)
     }
 
     /// Returns the rejection of the filter at that place, unless it is only to be counted.
     fn enforce(&self, place: usize, verdict: Verdict, exchange: &mut Exchange) -> Verdict {
         match verdict {
             Err(rejection) if !self.is_enforced(place) => {
-                let filter = self.filters[place].key();
+                let filter = self.links[place].filter.key();
                 METRICS.would_reject(filter, rejection.reason);
                 let Rejection { reason, detail, log, .. } = *rejection;
                 let detail = log.unwrap_or_else(|| detail.into_owned());
@@ -117,13 +152,13 @@ impl Chain {
     }
 
     /// Returns the filters in the order in which they run on requests.
-    pub fn filters(&self) -> &[Arc<Filter>] {
-        &self.filters
+    pub fn filters(&self) -> impl Iterator<Item = &Arc<Filter>> {
+        self.links.iter().map(|link| &link.filter)
     }
 
     /// Returns whether the chain has a filter of that stage.
     pub fn has(&self, stage: Stage) -> bool {
-        self.filters.iter().any(|filter| filter.stage() == stage)
+        self.filters().any(|filter| filter.stage() == stage)
     }
 
     /// Returns whether the decision on a request may take a long time.
@@ -133,10 +168,27 @@ impl Chain {
 
     /// Returns how many bytes of the body of a request the chain needs whole, if it does. `is_empty` says that the
     /// request has none. A body that only filters on trial need is not needed if it is longer, or may be.
-    pub fn request_body(&self, request: &RequestHeader, is_empty: bool) -> Option<u64> {
+    pub fn request_body(
+        &self,
+        request: &RequestHeader,
+        is_empty: bool,
+        exchange: &Exchange,
+        memories: &mut Memories,
+    ) -> Option<u64> {
+        let (mut enforced, mut on_trial) = (self.request_body, self.trial_body);
+        if self.has_conditions && (enforced.is_some() || on_trial.is_some()) {
+            (enforced, on_trial) = (None, None);
+            for (place, link) in self.links.iter().enumerate() {
+                let Some(most) = body_needed(&link.filter) else { continue };
+                if self.runs(place, request, exchange, memories) {
+                    let of_kind = if link.enforced { &mut enforced } else { &mut on_trial };
+                    *of_kind = Some(of_kind.unwrap_or(most).min(most));
+                }
+            }
+        }
         let length = || request.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok();
         let fits = |most: &u64| is_empty || length().is_some_and(|length| length <= *most);
-        self.request_body.or_else(|| self.trial_body.filter(fits))
+        enforced.or_else(|| on_trial.filter(fits))
     }
 
     /// Decides on a request, in the order of the stages. The identity of the client and the edits for the target are
@@ -150,8 +202,11 @@ impl Chain {
         exchange: &mut Exchange,
         memories: &mut Memories,
     ) -> Verdict {
-        for (index, filter) in self.filters.iter().enumerate() {
-            if !self.is_enforced(index) {
+        for (index, ChainLink { filter, enforced, .. }) in self.links.iter().enumerate() {
+            if !self.runs(index, request, exchange, memories) {
+                continue;
+            }
+            if !enforced {
                 self.try_out(index, request, exchange, memories).await;
                 continue;
             }
@@ -172,7 +227,7 @@ impl Chain {
     /// Runs a filter that is not enforced. An authenticator gives the request an identity only where the head alone
     /// proves it: what the body has to prove is not known before other filters use it.
     async fn try_out(&self, index: usize, request: &RequestHeader, exchange: &mut Exchange, memories: &mut Memories) {
-        let filter = &self.filters[index];
+        let filter = &self.links[index].filter;
         let verdict = if filter.stage() == Stage::Authenticate {
             match filter.authenticate(request, exchange).await {
                 Ok(found) if body_needed(filter).is_none() => {
@@ -201,7 +256,7 @@ impl Chain {
     /// 15.5.2), and only authenticators know theirs.
     fn challenge(&self, mut rejection: Box<Rejection>) -> Box<Rejection> {
         if rejection.reason == Reason::IdentityMissing {
-            let challenges = self.filters.iter().flat_map(|filter| filter.challenges());
+            let challenges = self.filters().flat_map(|filter| filter.challenges());
             rejection.headers.extend(challenges.map(|challenge| (WWW_AUTHENTICATE, challenge)));
         }
         rejection
@@ -217,27 +272,47 @@ impl Chain {
         exchange: &mut Exchange,
         memories: &mut Memories,
     ) -> Verdict {
-        for (index, filter) in self.filters.iter().enumerate().filter(|(_, filter)| filter.stage() == Stage::Cors) {
-            filter.on_request(request, exchange, Slot { memories, index }).await?;
+        for (index, ChainLink { filter, .. }) in self.links.iter().enumerate() {
+            if filter.stage() == Stage::Cors && self.runs(index, request, exchange, memories) {
+                filter.on_request(request, exchange, Slot { memories, index }).await?;
+            }
         }
         Ok(())
     }
 
-    /// Decides on the whole body of a request.
+    /// Decides on the whole body of a request, and returns it as filters have changed it.
     ///
     /// # Errors
     /// Returns the response to send instead of going on.
-    pub fn on_request_body(&self, body: &[u8], request: &RequestHeader, exchange: &mut Exchange) -> Verdict {
-        self.filters.iter().enumerate().try_for_each(|(place, filter)| {
-            let verdict = filter.on_request_body(body, request, exchange);
-            self.enforce(place, verdict, exchange)
-        })
+    pub fn on_request_body(
+        &self,
+        body: &Bytes,
+        request: &RequestHeader,
+        exchange: &mut Exchange,
+        memories: &mut Memories,
+    ) -> Result<Bytes, Box<Rejection>> {
+        let mut current = body.clone();
+        for (place, ChainLink { filter, .. }) in self.links.iter().enumerate() {
+            if !self.runs(place, request, exchange, memories) {
+                continue;
+            }
+            // What is authenticated is what the client sent.
+            let seen = if filter.stage() == Stage::Authenticate { body } else { &current };
+            let verdict = filter.on_request_body(seen, request, exchange);
+            self.enforce(place, verdict, exchange)?;
+            if let Some(edited) = filter.edit_request_body(&current, request, exchange)? {
+                current = edited;
+            }
+        }
+        Ok(current)
     }
 
     /// Edits the head of a response whose body is unchanged, in the reverse order.
     pub fn on_head(&self, response: &mut ResponseHeader, view: &ResponseView<'_>, memories: &mut Memories) {
-        for (index, filter) in self.filters.iter().enumerate().rev() {
-            filter.on_response(response, view, Slot { memories, index });
+        for (index, ChainLink { filter, .. }) in self.links.iter().enumerate().rev() {
+            if self.runs(index, view.request, view.exchange, memories) {
+                filter.on_response(response, view, Slot { memories, index });
+            }
         }
         set_cookies(response, view);
     }
@@ -254,7 +329,10 @@ impl Chain {
         memories: &mut Memories,
     ) -> Result<BodyChain, Box<Rejection>> {
         let mut body = BodyChain::default();
-        for (index, filter) in self.filters.iter().enumerate().rev() {
+        for (index, ChainLink { filter, .. }) in self.links.iter().enumerate().rev() {
+            if !self.runs(index, view.request, view.exchange, memories) {
+                continue;
+            }
             filter.on_response(response, view, Slot { memories, index });
             // The target's coding; a filter that encodes sets its own.
             let encoded = body.is_empty() && response.headers.contains_key(CONTENT_ENCODING);

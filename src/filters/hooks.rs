@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 
@@ -178,6 +179,20 @@ pub trait HttpFilter: Sized {
     /// Returns the response to send instead of going on.
     fn on_request_body(&self, _body: &[u8], _request: &RequestHeader, _exchange: &mut Exchange) -> Verdict {
         Ok(())
+    }
+
+    /// Returns the body that is sent in place of the request's, for filters that need it and change it. What filters
+    /// of [`Stage::Authenticate`] see is always what the client sent.
+    ///
+    /// # Errors
+    /// Returns the response to send instead of going on.
+    fn edit_request_body(
+        &self,
+        _body: &Bytes,
+        _request: &RequestHeader,
+        _exchange: &mut Exchange,
+    ) -> Result<Option<Bytes>, Box<Rejection>> {
+        Ok(None)
     }
 
     /// Edits the head of a response.

@@ -10,6 +10,7 @@ mod chain;
 mod claim_value;
 mod compress;
 mod concurrency;
+mod condition;
 mod consumers;
 mod context;
 mod cors;
@@ -30,16 +31,18 @@ mod strip_fields;
 mod test_kit;
 mod throttle;
 
+use bytes::Bytes;
 use http::HeaderName;
 use pingora::http::{RequestHeader, ResponseHeader};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Rejection};
 
 pub use authenticate::{Authenticated, Unauthenticated};
-pub use chain::{Chain, Memories};
+pub use chain::{Chain, ChainLink, Memories};
 pub use compress::CodingName;
+pub use condition::Condition;
 pub use consumers::Consumers;
 pub use context::{CertificateSources, CompileContext, Identities, RouteFacts, SharedValues};
 pub use cors::announced_method;
@@ -160,6 +163,11 @@ macro_rules! filters {
 
             fn on_request_body(&self, body: &[u8], request: &RequestHeader, exchange: &mut Exchange) -> Verdict {
                 match self { $(Self::$variant(filter) => filter.on_request_body(body, request, exchange),)* }
+            }
+
+            fn edit_request_body(&self, body: &Bytes, request: &RequestHeader, exchange: &mut Exchange) ->
+            Result<Option<Bytes>, Box<Rejection>> {
+                match self { $(Self::$variant(filter) => filter.edit_request_body(body, request, exchange),)* }
             }
 
             fn on_response(&self, response: &mut ResponseHeader, view: &ResponseView<'_>, memory: Slot<'_>) {

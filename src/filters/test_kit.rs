@@ -71,7 +71,8 @@ pub(super) fn compile_with(yaml: &str, enforce: bool) -> Result<Kit, String> {
             shared: &mut shared,
             mistakes: &mut mistakes,
         };
-        filters.extend(config.compile(&mut context).map(|filter| (Arc::new(filter), enforce)));
+        let compiled = config.compile(&mut context).map(Arc::new);
+        filters.extend(compiled.map(|filter| ChainLink { filter, enforced: enforce, condition: None }));
     }
     if !mistakes.is_empty() {
         return Err(mistakes.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
@@ -126,7 +127,13 @@ impl Kit {
 
     /// Runs the filters on the request's whole body.
     pub fn on_request_body(&mut self, body: &[u8]) -> Result<(), Box<Rejection>> {
-        self.chain.on_request_body(body, &self.request, &mut self.exchange)
+        self.edit_request_body(body).map(drop)
+    }
+
+    /// Runs the filters on the request's whole body, and returns the one for the target.
+    pub fn edit_request_body(&mut self, body: &[u8]) -> Result<Bytes, Box<Rejection>> {
+        let body = Bytes::copy_from_slice(body);
+        self.chain.on_request_body(&body, &self.request, &mut self.exchange, &mut self.memories)
     }
 
     /// Returns the head that is sent to the target.

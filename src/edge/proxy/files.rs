@@ -239,7 +239,7 @@ fn is_edited(ctx: &Context, file: &OpenedFile) -> bool {
     let is_json = file.media_type.as_bytes().windows(4).any(|word| word.eq_ignore_ascii_case(b"json"));
     let chain = ctx.route().filter(|_| is_json).map(|route| route.filters(ctx.listener));
     chain.is_some_and(|chain| {
-        chain.filters().iter().any(|filter| filter.stage() == Stage::Edit && filter.needs() == Needs::ResponseBody)
+        chain.filters().any(|filter| filter.stage() == Stage::Edit && filter.needs() == Needs::ResponseBody)
     })
 }
 

@@ -46,7 +46,9 @@ impl Gateway {
             return Ok(true);
         };
         let is_empty = session.is_body_empty();
-        if let Some(most) = route.filters(ctx.listener).request_body(session.req_header(), is_empty)
+        let chain = route.filters(ctx.listener);
+        let most = chain.request_body(session.req_header(), is_empty, &ctx.exchange, &mut ctx.memories);
+        if let Some(most) = most
             && let Err(rejection) = Box::pin(self.check_whole_body(session, ctx, route, most)).await?
         {
             Box::pin(self.reject(session, &rejection, ctx)).await?;

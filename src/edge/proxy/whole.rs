@@ -81,9 +81,14 @@ impl WholeBody {
     }
 }
 
+/// Returns the rejection of a request whose body finds no memory.
+fn buffers_full() -> Box<Rejection> {
+    Rejection::new(Reason::BuffersFull, "").header(RETRY_AFTER, HeaderValue::from(1))
+}
+
 impl Gateway {
-    /// Reads the whole body, of at most `most` bytes, and has the route's filters decide on it. The same body is
-    /// forwarded, and can be sent any number of times.
+    /// Reads the whole body, of at most `most` bytes, and has the route's filters decide on it and change it. The same body
+    /// is forwarded, and can be sent any number of times.
     pub(super) async fn check_whole_body(
         &self,
         session: &mut Session,
@@ -91,24 +96,35 @@ impl Gateway {
         route: &Route,
         most: u64,
     ) -> Result<Verdict> {
-        if session.is_body_empty() {
-            return Ok(route.filters(ctx.listener).on_request_body(&[], session.req_header(), &mut ctx.exchange));
-        }
-        let deadline = route.action.forward().and_then(|forward| {
-            deadline(&session.req_header().headers, forward, ctx.exchange.started, ctx.exchange.grpc)
-        });
         let mut share = BudgetShare { budget: Arc::clone(&self.bodies), bytes: 0 };
-        let body = match self.read_whole(session, ctx, (most.min(ctx.request_body.limit), deadline), &mut share).await?
-        {
-            Ok(body) => body,
-            Err(rejection) => return Ok(Err(rejection)),
+        let is_empty = session.is_body_empty();
+        let body = if is_empty {
+            Bytes::new()
+        } else {
+            let deadline = route.action.forward().and_then(|forward| {
+                deadline(&session.req_header().headers, forward, ctx.exchange.started, ctx.exchange.grpc)
+            });
+            let bounds = (most.min(ctx.request_body.limit), deadline);
+            match self.read_whole(session, ctx, bounds, &mut share).await? {
+                Ok(body) => body,
+                Err(rejection) => return Ok(Err(rejection)),
+            }
         };
         interim::restore_reuse(session, &mut ctx.interims);
-        let judged = route.filters(ctx.listener).on_request_body(&body, session.req_header(), &mut ctx.exchange);
-        if judged.is_ok() {
-            ctx.whole = Some(Box::new(WholeBody { _share: share, replay: ReplayedBody::begin(session, body) }));
+        let chain = route.filters(ctx.listener);
+        let edited = chain.on_request_body(&body, session.req_header(), &mut ctx.exchange, &mut ctx.memories);
+        let edited = match edited {
+            Ok(edited) => edited,
+            Err(rejection) => return Ok(Err(rejection)),
+        };
+        let grown = edited.len().saturating_sub(body.len()) as u64;
+        if !share.grow(grown, ctx.serving.snapshot.process.body_memory) {
+            return Ok(Err(buffers_full()));
         }
-        Ok(judged)
+        if !is_empty || !edited.is_empty() {
+            ctx.whole = Some(Box::new(WholeBody { _share: share, replay: ReplayedBody::begin(session, edited) }));
+        }
+        Ok(Ok(()))
     }
 
     async fn read_whole(
@@ -146,7 +162,7 @@ impl Gateway {
                 return Ok(Err(too_large()));
             }
             if !share.grow(part.len() as u64, memory) {
-                return Ok(Err(Rejection::new(Reason::BuffersFull, "").header(RETRY_AFTER, HeaderValue::from(1))));
+                return Ok(Err(buffers_full()));
             }
             body.extend_from_slice(&part);
         }

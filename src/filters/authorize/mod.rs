@@ -6,7 +6,7 @@
 
 mod addresses;
 mod config;
-mod facts;
+pub(super) mod facts;
 mod identity;
 
 use http::Method;
