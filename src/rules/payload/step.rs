@@ -25,6 +25,8 @@ pub enum Opaque {
     TooDeep,
     /// It begins as UTF-16 or UTF-32 does, which some JSON parsers detect by themselves.
     NotUtf8,
+    /// It is not JSON, so that it is not known what stands where.
+    NotJson,
     /// Its content coding is damaged or truncated.
     Damaged,
     /// One part of it decodes to more than [`super::MAX_DECODED`].
@@ -38,6 +40,7 @@ impl fmt::Display for Opaque {
         f.write_str(match self {
             Self::TooDeep => "the document is nested too deep",
             Self::NotUtf8 => "the document is not UTF-8",
+            Self::NotJson => "the document is not JSON",
             Self::Damaged => "the content coding of the body is damaged, or ends too early",
             Self::TooDense => "the body becomes too large when it is decoded",
             Self::Unencodable => "no content coding can be put on the body",
