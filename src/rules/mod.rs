@@ -16,3 +16,4 @@ pub mod payload;
 pub mod protocols;
 pub mod resilience;
 pub mod routing;
+pub mod templating;
