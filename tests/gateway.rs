@@ -141,6 +141,8 @@ mod tracing;
 mod upgrade;
 #[path = "gateway/uploads.rs"]
 mod uploads;
+#[path = "gateway/validation.rs"]
+mod validation;
 #[path = "gateway/warnings.rs"]
 mod warnings;
 #[path = "gateway/websocket.rs"]

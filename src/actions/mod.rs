@@ -6,6 +6,7 @@ mod aggregate;
 mod files;
 mod forward;
 mod media_type;
+mod mock;
 mod redirect;
 mod respond;
 
@@ -93,6 +94,8 @@ actions! {
     Redirect = "redirect": redirect;
     /// A fixed response.
     Respond = "respond": respond;
+    /// An example of the route's OpenAPI document.
+    Mock = "mock": mock;
 }
 
 impl Action {

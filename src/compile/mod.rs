@@ -4,6 +4,7 @@
 
 mod access_log;
 mod acme;
+mod apis;
 mod ceiling;
 mod consumers;
 mod errors;
@@ -13,6 +14,7 @@ mod identity;
 mod listener_tls;
 mod listeners;
 
+mod openapi;
 mod paths;
 mod route_warnings;
 mod routes;
@@ -25,6 +27,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
+
+use ahash::AHashSet;
 
 use self::folder::check_folder;
 use crate::config::{Config, Loaded, LogLevel, ProcessLogFormat};
@@ -65,6 +69,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     }
     upgrade_socket(loaded, &root.key("process").key("upgrade_socket"), &mut mistakes);
     let errors = errors::compile(&config.errors, &root.key("errors"), &Vec::new, &mut mistakes);
+    let apis = apis::compile(&config.apis, &mut mistakes);
     let mut work = work::RouteCompiler {
         loaded,
         live,
@@ -76,10 +81,13 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         shared,
         filters: HashMap::new(),
         conditions: HashMap::new(),
+        apis: &apis,
+        api_uses: AHashSet::default(),
         keyed_splits: 0,
         consumer_uses: BTreeMap::new(),
     };
     let (routes, routers, unrouted) = work.compile();
+    let further_files = std::mem::take(&mut work.shared.files);
     let mut kept = work.shared.kept;
     kept.extend(acme.iter().map(|acme| Arc::clone(acme) as Arc<dyn Maintained>));
     kept.iter().for_each(|kept| kept.name_for_operators(&|source| loaded.redact(source)));
@@ -105,6 +113,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         kept,
         acme,
         consumers: Arc::clone(&consumers),
+        files: further_files,
         errors,
         unrouted,
         identity_headers,

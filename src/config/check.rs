@@ -12,7 +12,7 @@ use super::trail::Trail;
 use super::tree::{MapKey, Node, Value};
 use super::wording::{allowed, describe_expected, is, join_words, kind_fits, unexpected, unknown_word};
 use crate::notation::{
-    Fact, HeaderText, Mistakes, check_format, expression_of, expression_size, fact_of, nearest, spelling,
+    Fact, FreeForm, HeaderText, Mistakes, check_format, expression_of, expression_size, fact_of, nearest, spelling,
 };
 
 /// Notes the errors of `tree`, whose values become those of the kinds that are expected where only one can be meant.
@@ -45,6 +45,9 @@ impl<'s> Checker<'s> {
 
     fn node(&self, node: &mut Node, schema: &'s Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
         let schema = self.resolve(schema);
+        if schema.get(FreeForm::MARK).is_some() {
+            return;
+        }
         if let Value::Null = node.value {
             return mistakes.add(&place.place(), "has no value: give it one or leave the key out");
         }

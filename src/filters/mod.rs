@@ -34,6 +34,7 @@ mod strip_fields;
 #[cfg(test)]
 mod test_kit;
 mod throttle;
+mod validate;
 
 use bytes::Bytes;
 use http::HeaderName;
@@ -54,6 +55,7 @@ pub use cors::announced_method;
 pub use header_edits::HeaderEdits;
 pub(crate) use header_edits::parse_editable_name;
 pub use hooks::{BodyStep, HttpFilter, Needs, ResponseView, Stage, Verdict};
+pub use validate::{ApiRules, OpenApiConfig, UnknownPaths};
 
 use chain::Slot;
 use hooks::wrong_memory;
@@ -128,9 +130,14 @@ macro_rules! filters {
                 match self { $(Self::$variant(filter) => filter.needs(),)* }
             }
 
+            /// Returns whether the filter may replace a response once it has seen the body.
+            pub fn judges_responses(&self) -> bool {
+                match self { $(Self::$variant(filter) => filter.judges_responses(),)* }
+            }
+
             /// Returns whether the filter needs the body of this request.
-            fn wants_body(&self, request: &RequestHeader) -> bool {
-                match self { $(Self::$variant(filter) => filter.wants_body(request),)* }
+            fn wants_body(&self, request: &RequestHeader, exchange: &Exchange) -> bool {
+                match self { $(Self::$variant(filter) => filter.wants_body(request, exchange),)* }
             }
 
             /// Returns whether the filter may wait for a long time.
@@ -248,6 +255,8 @@ filters! {
     Fault = "fault": fault;
     /// Limits the shape of JSON request bodies.
     JsonLimits = "json_limits": json_limits;
+    /// Validates requests and responses by JSON Schema.
+    Validate = "validate": validate;
     /// Sets, adds and removes headers.
     Headers = "headers": headers;
     /// Sets headers by which browsers protect pages.
@@ -262,6 +271,18 @@ filters! {
     SelectFields = "select_fields": select_fields;
     /// Encodes responses in content codings.
     Compress = "compress": compress;
+}
+
+impl Filter {
+    /// Returns the filter that validates by the OpenAPI document of a route.
+    pub fn of_api(api: std::sync::Arc<ApiRules>) -> Self {
+        Self::Validate(validate::Filter::of_api(api))
+    }
+
+    /// Returns whether the filter validates by the OpenAPI document of a route, so that no list has it.
+    pub fn is_of_api(&self) -> bool {
+        matches!(self, Self::Validate(filter) if filter.is_of_api())
+    }
 }
 
 /// What a filter uses the request's consumer for.

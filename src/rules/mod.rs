@@ -16,4 +16,5 @@ pub mod payload;
 pub mod protocols;
 pub mod resilience;
 pub mod routing;
+pub mod schema;
 pub mod templating;

@@ -34,6 +34,8 @@ catalogue! {
         "To the end of a call of an aggregated response";
     AGGREGATE_CALLS: COUNTER "portcullis_aggregate_calls_total" ["call", "outcome", "route"]
         "Calls of aggregated responses: completed (with a result), failed, timed_out or skipped (not made)";
+    API_REQUESTS: COUNTER "portcullis_api_requests_total" ["api", "consumer", "version"]
+        "Requests for a version of an API by consumer; at most 1000 consumers of a version have a series";
     BUILD_INFO: GAUGE "portcullis_build_info" ["commit", "version"] "Always 1; the labels say which binary runs";
     CALL_SECONDS: HISTOGRAM "portcullis_call_seconds" ["client"]
         "To the end of a call that the gateway makes for itself";
@@ -61,6 +63,10 @@ catalogue! {
         "Lines of the access log, and of the process's own, that were dropped";
     MIRRORED: COUNTER "portcullis_mirrored_total" ["outcome", "upstream"]
         "Mirrored requests: answered, or failed";
+    OPERATION_DURATION: HISTOGRAM "portcullis_operation_duration_seconds" ["operation", "route"]
+        "From a request's headers to the end of its response, by the operation of the route's OpenAPI document";
+    OPERATION_REQUESTS: COUNTER "portcullis_operation_requests_total" ["operation", "route", "status"]
+        "Requests by operation of the route's OpenAPI document and class of the response's status";
     PANICS: COUNTER "portcullis_panics_total" [] "Panics: each is a defect of the gateway and failed one request";
     READY: GAUGE "portcullis_ready" [] "1 while requests are accepted, 0 while the process starts or drains";
     RELOADS: COUNTER "portcullis_reloads_total" ["outcome"] "Reloads: taken, or refused";

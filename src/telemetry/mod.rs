@@ -15,6 +15,7 @@ mod record;
 mod scrape;
 mod text_lines;
 mod time;
+mod version_usage;
 mod words;
 
 pub use access_log::{AccessLogger, Sink};

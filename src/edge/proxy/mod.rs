@@ -11,6 +11,7 @@ mod failure;
 mod files;
 mod finish;
 mod forward;
+mod held;
 mod hop_by_hop;
 mod idle_pool;
 mod intake;
@@ -26,6 +27,7 @@ mod route;
 mod service;
 mod targets;
 mod tunnel;
+mod versions;
 mod waiting;
 mod whole;
 

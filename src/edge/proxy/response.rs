@@ -18,6 +18,7 @@ use super::pick::fail_with;
 use super::{Context, Gateway, interim};
 use crate::exchange::{Reason, Rejection};
 use crate::filters::ResponseView;
+use crate::rules::payload::Opaque;
 use crate::upstreams::{TargetOutcome, misframed};
 
 impl Gateway {
@@ -119,7 +120,9 @@ impl Gateway {
             if ctx.body.decodes() {
                 ctx.pace().iter().for_each(|pace| pace.note_decoding());
             }
-            reframe(request, response)?;
+            if ctx.body.changes() {
+                reframe(request, response)?;
+            }
             if let (true, Some(connection)) = (whole, &ctx.downstream.connection) {
                 // This is no event stream: the head may wait for the first bytes of the body and be sent with them.
                 connection.cork();
@@ -138,7 +141,8 @@ impl Gateway {
             return Err(fail_with(ctx, Rejection::new(Reason::RouteTimeout, "")));
         }
         if let Err(why) = ctx.body.push(body, end) {
-            return Err(fail_with(ctx, Rejection::new(Reason::ResponseOpaque, "").log(why.to_string())));
+            let reason = if why == Opaque::Invalid { Reason::ResponseInvalid } else { Reason::ResponseOpaque };
+            return Err(fail_with(ctx, Rejection::new(reason, "").log(why.to_string())));
         }
         if end {
             if let (Some(_), false, Some(connection)) = (&body, ctx.body.is_empty(), &ctx.downstream.connection) {
