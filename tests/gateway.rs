@@ -13,6 +13,8 @@ mod harness;
 
 #[path = "gateway/adversarial.rs"]
 mod adversarial;
+#[path = "gateway/aggregation.rs"]
+mod aggregation;
 #[path = "gateway/answers.rs"]
 mod answers;
 #[path = "gateway/authentication.rs"]
@@ -151,6 +153,8 @@ mod tracing;
 mod upgrade;
 #[path = "gateway/uploads.rs"]
 mod uploads;
+#[path = "gateway/validation.rs"]
+mod validation;
 #[path = "gateway/warnings.rs"]
 mod warnings;
 #[path = "gateway/websocket.rs"]

@@ -5,6 +5,7 @@ mod outcome;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -126,6 +127,17 @@ impl Explain {
                 }
                 Ok(!rejected)
             }
+            RouteMatch::OtherVersion(entry) => {
+                let RouteEntry { route, predicates, .. } = router.entry(entry);
+                let api = snapshot.routes[*route].versions.as_ref().zip(predicates.version.as_ref());
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+                if let Some((api, rule)) = api {
+                    let rejection = api.rejection(rule, &question, now);
+                    let (status, detail) = (rejection.http_status(), loaded.redact(&rejection.detail));
+                    say!("\nresponse: {status} {}: {detail}", rejection.reason.code());
+                }
+                Ok(false)
+            }
             RouteMatch::NotFound => {
                 say!("\nresponse: 404 route_not_found");
                 Ok(false)
@@ -175,13 +187,16 @@ pub fn filters(
     route: usize,
     listener: usize,
 ) -> Vec<String> {
-    let mut running = snapshot.routes[route].filters(Some(listener)).filters().peekable();
+    let chain = snapshot.routes[route].filters(Some(listener));
+    let of_api =
+        chain.filters().find(|filter| filter.is_of_api()).map(|filter| format!("openapi ({})", filter.stage()));
+    let mut running = chain.filters().filter(|filter| !filter.is_of_api()).peekable();
     let selected = inherited.effective(route, listener);
     // Filters without effect in this route do not run.
     let runs = selected.into_iter().filter(|one| running.next_if(|filter| filter.key() == one.config.key()).is_some());
-    runs.map(|one| {
+    let runs = runs.map(|one| {
         let when = one.when.map(|when| format!(", when {when}")).unwrap_or_default();
         loaded.redact(&format!("{} ({}){one}{when}", one.config.key(), one.config.stage()))
-    })
-    .collect()
+    });
+    runs.chain(of_api).collect()
 }

@@ -4,6 +4,7 @@
 
 mod access_log;
 mod acme;
+mod apis;
 mod caches;
 mod ceiling;
 mod consumers;
@@ -14,6 +15,7 @@ mod identity;
 mod listener_tls;
 mod listeners;
 
+mod openapi;
 mod paths;
 mod route_warnings;
 mod routes;
@@ -26,6 +28,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
+
+use ahash::AHashSet;
 
 use self::folder::check_folder;
 use crate::config::{Config, Loaded, LogLevel, ProcessLogFormat};
@@ -67,6 +71,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     }
     upgrade_socket(loaded, &root.key("process").key("upgrade_socket"), &mut mistakes);
     let errors = errors::compile(&config.errors, &root.key("errors"), &Vec::new, &mut mistakes);
+    let apis = apis::compile(&config.apis, &mut mistakes);
     let mut work = work::RouteCompiler {
         loaded,
         live,
@@ -78,12 +83,15 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         shared,
         filters: HashMap::new(),
         conditions: HashMap::new(),
+        apis: &apis,
+        api_uses: AHashSet::default(),
         keyed_splits: 0,
         consumer_uses: BTreeMap::new(),
     };
     let (routes, routers, unrouted) = work.compile();
     let caches = work.shared.caches.used();
     caches::warn_of_unused(&work.shared.caches, work.warnings);
+    let further_files = std::mem::take(&mut work.shared.files);
     let mut kept = work.shared.kept;
     kept.extend(acme.iter().map(|acme| Arc::clone(acme) as Arc<dyn Maintained>));
     kept.iter().for_each(|kept| kept.name_for_operators(&|source| loaded.redact(source)));
@@ -110,6 +118,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         acme,
         caches,
         consumers: Arc::clone(&consumers),
+        files: further_files,
         errors,
         unrouted,
         identity_headers,

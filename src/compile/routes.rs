@@ -6,15 +6,15 @@ use std::sync::{Arc, OnceLock};
 use ahash::AHashMap;
 use http::HeaderName;
 
+use super::openapi;
 use super::paths::{bypasses, path_rules};
 use super::work::RouteCompiler;
 use crate::actions::{Action, ActionConfig, ActionContext};
 use crate::config::{self, Inherited, TextRule, TextTest};
-use crate::filters::Chain;
-use crate::filters::Stage;
+use crate::filters::{ApiRules, Chain, Stage};
 use crate::notation::{Header, OneOrMany, Place, nearest};
 use crate::rules::routing::{
-    HostPattern, PathPattern, Predicates, RouteEntry, Router, Segment, TextMatch, common_params,
+    EntryOperation, HostPattern, PathPattern, Predicates, RouteEntry, Router, Segment, TextMatch, common_params,
 };
 use crate::snapshot::{Chains, Route};
 
@@ -49,7 +49,9 @@ impl<'w> RouteCompiler<'w> {
                     format!("the name \"{}\" is taken by {}", route.name.0, self.loaded.route_place(first)),
                 );
             }
-            let own = self.entries(route, index, &place.key("match"));
+            let api = self.api(route, &place);
+            let mut own = self.entries(route, index, &place, api.as_ref());
+            let versions = self.restrict_to_versions(route, &mut own, &place);
             let bound = self.bound(route, &place);
             count += own.len() * bound.len();
             if count > MAX_ENTRIES {
@@ -64,11 +66,12 @@ impl<'w> RouteCompiler<'w> {
             for listener in &bound {
                 entries[*listener].extend(own.iter().cloned());
             }
-            let chains = self.chains(&inherited, route, &place, &bound, &own);
-            routes.push(self.route(route, &own, &place, chains));
+            let chains = self.chains(&inherited, route, &place, &bound, (&own, api.as_ref()));
+            routes.push(Route { versions, ..self.route(route, (&own, api), &place, chains) });
         }
         let unrouted = self.unrouted(&inherited);
         inherited.warn_of_unused(self.warnings);
+        self.warn_of_versions();
         for list in &entries {
             self.check_conflicts(list);
         }
@@ -109,19 +112,27 @@ impl<'w> RouteCompiler<'w> {
     }
 
     /// Returns one entry for each combination of host and path.
-    fn entries(&mut self, route: &config::RouteConfig, index: usize, place: &Place) -> Vec<RouteEntry> {
+    fn entries(
+        &mut self,
+        route: &config::RouteConfig,
+        index: usize,
+        place: &Place,
+        api: Option<&Arc<ApiRules>>,
+    ) -> Vec<RouteEntry> {
         let m = &route.matches;
+        let place = &place.key("match");
         let predicates = Arc::new(Predicates {
             methods: m.methods.iter().map(|m| m.0.clone()).collect(),
             headers: self.header_tests(&m.headers, &place.key("headers")),
             cookies: self.tests(&m.cookies, &place.key("cookies")),
             query: self.tests(&m.query, &place.key("query")),
             clients: m.client.as_ref().map_or_else(Vec::new, |c| c.as_slice().iter().map(|n| n.0).collect()),
+            version: None,
         });
         let listed_len = |list: Option<usize>| list.unwrap_or(1);
         let lengths = [
             listed_len(m.host.as_ref().map(|h| h.as_slice().len())),
-            listed_len(m.path.as_ref().map(|p| p.as_slice().len())),
+            api.map_or(listed_len(m.path.as_ref().map(|p| p.as_slice().len())), |api| api.operations().len()),
         ];
         if lengths[0].saturating_mul(lengths[1]) > MAX_COMBINATIONS {
             let [hosts, paths] = lengths;
@@ -133,6 +144,10 @@ impl<'w> RouteCompiler<'w> {
         }
         let hosts: Vec<HostPattern> =
             listed(m.host.as_ref(), |h| h.0.clone()).unwrap_or_else(|| vec![HostPattern::Any]);
+        if let Some(config) = &route.openapi {
+            let Some(api) = api else { return Vec::new() };
+            return openapi::entries(api, config.unknown_paths, &hosts, &predicates, index);
+        }
         let everything = PathPattern::Segments { segments: Vec::new(), rest: true };
         let paths: Vec<PathPattern> = listed(m.path.as_ref(), |p| p.0.clone()).unwrap_or_else(|| vec![everything]);
         for (name, empty) in [("host", hosts.is_empty()), ("path", paths.is_empty())] {
@@ -147,6 +162,7 @@ impl<'w> RouteCompiler<'w> {
                 path: path.clone(),
                 predicates: Arc::clone(&predicates),
                 route: index,
+                operation: EntryOperation::None,
             })
             .collect()
     }
@@ -229,12 +245,21 @@ impl<'w> RouteCompiler<'w> {
         }
     }
 
-    fn route(&mut self, route: &config::RouteConfig, entries: &[RouteEntry], place: &Place, chains: Chains) -> Route {
+    fn route(
+        &mut self,
+        route: &config::RouteConfig,
+        (entries, api): (&[RouteEntry], Option<Arc<ApiRules>>),
+        place: &Place,
+        chains: Chains,
+    ) -> Route {
         let authenticates = chains.all().any(|chain| chain.has(Stage::Authenticate));
         Route {
             name: route.name.0.clone(),
+            versions: None,
             paths: path_rules(&route.paths, &self.loaded.config.paths, authenticates),
             action: self.action(&route.action, entries, place.key("action")),
+            operations: api.iter().flat_map(|api| api.operations()).map(|_| OnceLock::new()).collect(),
+            api,
             errors: super::errors::compile(
                 &route.errors,
                 &place.key("errors"),

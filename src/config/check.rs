@@ -12,7 +12,7 @@ use super::trail::Trail;
 use super::tree::{MapKey, Node, Value};
 use super::wording::{allowed, describe_expected, is, join_words, kind_fits, unexpected, unknown_word};
 use crate::notation::{
-    Fact, HeaderText, Mistakes, check_format, expression_of, expression_size, fact_of, nearest, spelling,
+    Fact, FreeForm, HeaderText, Mistakes, check_format, expression_of, expression_size, fact_of, nearest, spelling,
 };
 
 /// Notes the errors of `tree`, whose values become those of the kinds that are expected where only one can be meant.
@@ -45,6 +45,9 @@ impl<'s> Checker<'s> {
 
     fn node(&self, node: &mut Node, schema: &'s Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
         let schema = self.resolve(schema);
+        if schema.get(FreeForm::MARK).is_some() {
+            return;
+        }
         if let Value::Null = node.value {
             return mistakes.add(&place.place(), "has no value: give it one or leave the key out");
         }
@@ -59,6 +62,7 @@ impl<'s> Checker<'s> {
     /// Checks a value against a schema without alternatives.
     fn value(&self, node: &mut Node, schema: &'s Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
         match &mut node.value {
+            _ if takes_anything(schema) => {}
             Value::Map(members) if is(schema, "object") => self.map(members, schema, place, mistakes),
             Value::List(items) if is(schema, "array") => self.list(items, schema, place, mistakes),
             Value::Text(_) if is(schema, "string") => self.text(node, schema, place, mistakes),
@@ -273,4 +277,13 @@ fn instead_of_several(members: &[(MapKey, Node)], tags: &[String], place: &Trail
         ([_, ..], []) => "; each is an entry of its own, with a - before it".to_owned(),
         _ => String::new(),
     }
+}
+
+/// The keywords of a schema that allow everything.
+const ANNOTATIONS: [&str; 4] = ["description", "title", "default", "examples"];
+
+/// Returns whether a schema is one of any value.
+fn takes_anything(schema: &Json) -> bool {
+    let is_bound = |members: &Map<String, Json>| members.keys().any(|key| !ANNOTATIONS.contains(&key.as_str()));
+    schema.as_object().is_some_and(|members| !is_bound(members))
 }

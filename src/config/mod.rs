@@ -4,6 +4,7 @@
 
 mod acme;
 mod admin;
+mod apis;
 mod balance;
 mod caches;
 mod check;
@@ -40,6 +41,7 @@ use crate::live::{AllowanceConfig, ConsumerConfig};
 use crate::notation::{FollowedFile, Name};
 
 pub use acme::{AcmeChallengeConfig, AcmeConfig};
+pub use apis::{ApiConfig, VersionConfig, VersionPlace, VersionState};
 pub use balance::{BalanceConfig, HashTable};
 pub use caches::CacheConfig;
 pub use errors::{ErrorPageConfig, Errors};
@@ -86,6 +88,8 @@ pub struct Config {
     pub filter_sets: BTreeMap<String, Vec<ListedFilter>>,
     /// The stores of responses that the filter `cache` uses, by name. `default` exists without being written.
     pub caches: BTreeMap<String, CacheConfig>,
+    /// The versions of APIs, by the API's name, for routes with `api`.
+    pub apis: BTreeMap<String, ApiConfig>,
     /// The settings of all routes.
     pub defaults: Defaults,
     /// Which requests get which filters and action.

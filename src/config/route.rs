@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::errors::Errors;
 use super::filters::FilterEntry;
 use crate::actions::ActionConfig;
+use crate::filters::OpenApiConfig;
 use crate::notation::{Host, MethodName, Name, Network, OneOrMany, Path, Pattern, Size};
 
 /// Which requests get which filters and action.
@@ -22,6 +23,10 @@ pub struct RouteConfig {
     /// Which requests. Default: all.
     #[serde(default, rename = "match")]
     pub matches: Match,
+    /// The API of `apis` whose versions it is for. A segment `{version}` of its paths names the version.
+    pub api: Option<String>,
+    /// The versions that it is for. Default: all of the API.
+    pub version: Option<OneOrMany<Name>>,
     /// The filters: in the order of the stages, and within a stage first those of `defaults`, then those of the
     /// listener, then these, each in its order. Of cross-origin rules, authentication and compression a request has
     /// one: that of the route, else that of the listener, else that of `defaults`; a list's own filter comes before
@@ -32,6 +37,9 @@ pub struct RouteConfig {
     /// of sets.
     #[serde(default)]
     pub without: Vec<String>,
+    /// The OpenAPI document of the route: its paths and methods become those of the route, and requests are validated
+    /// by it. Hosts, headers and other conditions of `match` hold as well.
+    pub openapi: Option<OpenApiConfig>,
     /// The action that ends the request.
     pub action: ActionConfig,
     /// The pages for rejections of its requests, by status or class of statuses.
@@ -52,8 +60,11 @@ impl RouteConfig {
             name: Name(String::new()),
             listeners: Vec::new(),
             matches: Match::default(),
+            api: None,
+            version: None,
             filters: Vec::new(),
             without: Vec::new(),
+            openapi: None,
             action: ActionConfig::nothing(),
             errors: Errors::new(),
             body: None,

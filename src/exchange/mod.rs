@@ -78,6 +78,10 @@ pub struct Exchange {
     pub identity: Option<Identity>,
     /// The rate limit information for the response.
     pub limit: Option<LimitNote>,
+    /// The number of its operation in the route's OpenAPI document.
+    pub operation: Option<u32>,
+    /// Whether the content coding of its body was decoded, although the head names it.
+    pub is_decoded: bool,
     /// The paces of its bodies.
     pub pacing: Pacing,
     /// Cookies that filters set at the client, whatever the response is.
@@ -113,6 +117,8 @@ impl Exchange {
             grpc_web: None,
             identity: None,
             limit: None,
+            operation: None,
+            is_decoded: false,
             pacing: Pacing::default(),
             set_cookies: Vec::new(),
             edits: Edits::default(),

@@ -54,6 +54,12 @@ reasons! {
     Upgraded: "upgraded", 101, "", grpc 0, proxy None;
     /// The route has a fixed response.
     Responded: "responded", 200, "", grpc 0, proxy None;
+    /// An example from the route's OpenAPI document was sent.
+    Mocked: "mocked", 200, "", grpc 12, proxy None;
+    /// The results of calls to upstreams were merged.
+    Aggregated: "aggregated", 200, "", grpc 0, proxy None;
+    /// The results of calls to upstreams were merged, without those that failed.
+    AggregatedInPart: "aggregated_in_part", 200, "", grpc 0, proxy None;
     /// A file was sent, or the client has it already.
     Served: "served", 200, "", grpc 0, proxy None;
     /// The response came from the cache.
@@ -78,6 +84,12 @@ reasons! {
     RouteNotFound: "route_not_found", 404, "No route matches this request", grpc 12, proxy None;
     /// The path matches a route, but not with this method.
     MethodNotAllowed: "method_not_allowed", 405, "This method is not allowed here", grpc 12, proxy None;
+    /// The request names no version of the API, and there is no default.
+    VersionMissing: "version_missing", 400, "A version of the API has to be named", grpc 3, proxy None;
+    /// The API has no such version, or none that the client may use.
+    VersionUnknown: "version_unknown", 404, "The API has no such version", grpc 12, proxy None;
+    /// The version of the API is retired.
+    VersionRetired: "version_retired", 410, "This version of the API has ended", grpc 12, proxy None;
     /// The route serves files, and has none of that name.
     FileNotFound: "file_not_found", 404, "There is no such file", grpc 5, proxy None;
     /// The file is not the one that the client expects.
@@ -162,6 +174,11 @@ reasons! {
     BodyTooLarge: "body_too_large", 413, "The request body is too large", grpc 8, proxy Some("http_request_denied");
     /// The request body violates the route's rules.
     BodyInvalid: "body_invalid", 400, "The request body is not valid", grpc 3, proxy Some("http_request_error");
+    /// The request violates the route's schema or its OpenAPI document.
+    RequestInvalid: "request_invalid", 400, "The request is not valid", grpc 3, proxy Some("http_request_error");
+    /// The fields that the client selects are not valid, or may not be selected.
+    FieldsInvalid: "fields_invalid", 400, "The selection of fields is not valid",
+        grpc 3, proxy Some("http_request_error");
     /// The request body has a media type or content coding that the route does not accept.
     MediaType: "media_type", 415, "This media type or content coding is not accepted here",
         grpc 3, proxy Some("http_request_error");
@@ -180,6 +197,8 @@ reasons! {
     /// The client wants a response from the cache alone, and there is none.
     NotCached: "not_cached", 504, "Nothing is cached for this request", grpc 14, proxy None;
 
+    /// A call failed without whose result there is no response.
+    CallFailed: "call_failed", 502, "A part of the response is missing", grpc 14, proxy Some("http_protocol_error");
     /// No target can be picked.
     NoHealthyTarget: "no_healthy_target", 503, "No healthy target is available",
         grpc 14, proxy Some("destination_unavailable");
@@ -208,6 +227,9 @@ reasons! {
     /// The target's response is not valid HTTP.
     TargetProtocol: "target_protocol", 502, "The target's response is not valid",
         grpc 14, proxy Some("http_protocol_error");
+    /// The target's response violates the route's schema or its OpenAPI document.
+    ResponseInvalid: "response_invalid", 502, "The target's response is not valid",
+        grpc 13, proxy Some("http_response_transform_error");
     /// A filter has to inspect the response, and cannot.
     ResponseOpaque: "response_opaque", 502, "The response could not be inspected",
         grpc 14, proxy Some("http_response_transform_error");

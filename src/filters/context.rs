@@ -93,6 +93,12 @@ impl<'c> RouteFacts<'c> {
         common_params(self.entries)
     }
 
+    /// Returns the paths of the route.
+    pub fn paths(&self) -> Vec<PathPattern> {
+        self.used.set(true);
+        self.entries.iter().map(|entry| entry.path.clone()).collect()
+    }
+
     /// Returns the paths that have that parameter, the most specific first; `None` unless each path has it.
     pub fn paths_with(&self, name: &str) -> Option<Vec<PathPattern>> {
         self.used.set(true);
@@ -175,6 +181,8 @@ pub struct SharedValues {
     pub kept: Vec<Arc<dyn Maintained>>,
     /// The caches.
     pub caches: CacheTable,
+    /// The files that were read besides those that the configuration names.
+    pub files: Vec<PathBuf>,
 }
 
 impl SharedValues {

@@ -132,8 +132,14 @@ pub trait HttpFilter: Sized {
         Needs::Heads
     }
 
+    /// Returns whether the filter may replace a response by another once it has seen the body: the head is held back
+    /// until then.
+    fn judges_responses(&self) -> bool {
+        false
+    }
+
     /// Returns whether a filter that needs bodies of requests needs that of this one.
-    fn wants_body(&self, _request: &RequestHeader) -> bool {
+    fn wants_body(&self, _request: &RequestHeader, _exchange: &Exchange) -> bool {
         true
     }
 

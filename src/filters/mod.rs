@@ -31,10 +31,12 @@ mod quota;
 mod rate_limit;
 mod rename_fields;
 mod security_headers;
+mod select_fields;
 mod strip_fields;
 #[cfg(test)]
 mod test_kit;
 mod throttle;
+mod validate;
 
 use bytes::Bytes;
 use http::HeaderName;
@@ -45,6 +47,7 @@ use serde::Deserialize;
 use crate::exchange::{Exchange, Rejection};
 
 pub use authenticate::{Authenticated, Unauthenticated};
+pub(crate) use authorize::facts::{COUNTRY, KNOWN_FACTS, RequestFacts};
 pub use cache::CachePolicy;
 pub use caches::{CacheTable, UsedCache};
 pub use chain::{Chain, ChainLink, Memories};
@@ -56,6 +59,7 @@ pub use cors::announced_method;
 pub use header_edits::HeaderEdits;
 pub(crate) use header_edits::parse_editable_name;
 pub use hooks::{BodyStep, HttpFilter, Needs, ResponseView, Stage, Verdict};
+pub use validate::{ApiRules, OpenApiConfig, UnknownPaths};
 
 use chain::Slot;
 use hooks::wrong_memory;
@@ -130,9 +134,14 @@ macro_rules! filters {
                 match self { $(Self::$variant(filter) => filter.needs(),)* }
             }
 
+            /// Returns whether the filter may replace a response once it has seen the body.
+            pub fn judges_responses(&self) -> bool {
+                match self { $(Self::$variant(filter) => filter.judges_responses(),)* }
+            }
+
             /// Returns whether the filter needs the body of this request.
-            fn wants_body(&self, request: &RequestHeader) -> bool {
-                match self { $(Self::$variant(filter) => filter.wants_body(request),)* }
+            fn wants_body(&self, request: &RequestHeader, exchange: &Exchange) -> bool {
+                match self { $(Self::$variant(filter) => filter.wants_body(request, exchange),)* }
             }
 
             /// Returns whether the filter may wait for a long time.
@@ -252,6 +261,8 @@ filters! {
     JsonLimits = "json_limits": json_limits;
     /// Caches responses of targets.
     Cache = "cache": cache;
+    /// Validates requests and responses by JSON Schema.
+    Validate = "validate": validate;
     /// Sets, adds and removes headers.
     Headers = "headers": headers;
     /// Sets headers by which browsers protect pages.
@@ -262,8 +273,22 @@ filters! {
     RenameFields = "rename_fields": rename_fields;
     /// Replaces values in JSON responses by a mask.
     MaskFields = "mask_fields": mask_fields;
+    /// Lets clients select the members of JSON responses.
+    SelectFields = "select_fields": select_fields;
     /// Encodes responses in content codings.
     Compress = "compress": compress;
+}
+
+impl Filter {
+    /// Returns the filter that validates by the OpenAPI document of a route.
+    pub fn of_api(api: std::sync::Arc<ApiRules>) -> Self {
+        Self::Validate(validate::Filter::of_api(api))
+    }
+
+    /// Returns whether the filter validates by the OpenAPI document of a route, so that no list has it.
+    pub fn is_of_api(&self) -> bool {
+        matches!(self, Self::Validate(filter) if filter.is_of_api())
+    }
 }
 
 /// What a filter uses the request's consumer for.

@@ -219,6 +219,7 @@ async fn begin(
         io("taking over", predecessor.ready(&live, takes))?;
     }
     let upgrade_socket = snapshot.process.upgrade_socket.clone();
+    let further_files = super::watch::stamps(&snapshot.files);
     let serving = Arc::new(Current::new(&Arc::new(Serving { snapshot, access_log: Arc::new(resources.access_log) })));
     let draining = channel::channel(false).0;
     let supervisor = Arc::new(Supervisor {
@@ -230,7 +231,7 @@ async fn begin(
         background,
         http: proxy(Gateway::new(Arc::clone(&serving), draining.subscribe()), resources.threads),
         serving,
-        files: Mutex::new(files),
+        files: Mutex::new([files, further_files].concat()),
         listeners: Mutex::default(),
         leaving: Mutex::default(),
         workers: resources.accepting,

@@ -116,9 +116,10 @@ impl Supervisor {
     async fn try_reload(&self) -> Result<Vec<String>, Mistakes> {
         let (source, live, known) = (self.source.clone(), Arc::clone(&self.live), self.files.lock().clone());
         let read = move || {
-            let (loaded, files) = super::watch::load(&source, &known)?;
+            let (loaded, mut files) = super::watch::load(&source, &known)?;
             let snapshot = compile(&loaded, &live)?;
             open_caches(&loaded, &live, &snapshot)?;
+            files.extend(super::watch::stamps(&snapshot.files));
             Ok((loaded, files, snapshot))
         };
         let (loaded, files, snapshot) = self.read_in_background(read).await?;

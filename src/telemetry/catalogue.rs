@@ -30,6 +30,12 @@ macro_rules! catalogue {
 }
 
 catalogue! {
+    AGGREGATE_CALL_SECONDS: HISTOGRAM "portcullis_aggregate_call_seconds" ["call", "route"]
+        "To the end of a call of an aggregated response";
+    AGGREGATE_CALLS: COUNTER "portcullis_aggregate_calls_total" ["call", "outcome", "route"]
+        "Calls of aggregated responses: completed (with a result), failed, timed_out or skipped (not made)";
+    API_REQUESTS: COUNTER "portcullis_api_requests_total" ["api", "consumer", "version"]
+        "Requests for a version of an API by consumer; at most 1000 consumers of a version have a series";
     BUILD_INFO: GAUGE "portcullis_build_info" ["commit", "version"] "Always 1; the labels say which binary runs";
     CACHE_BYTES: GAUGE "portcullis_cache_bytes" ["cache", "tier"]
         "Bytes of stored responses: in memory with heads, index and what is being received, or on disk";
@@ -74,6 +80,10 @@ catalogue! {
         "Lines of the access log, and of the process's own, that were dropped";
     MIRRORED: COUNTER "portcullis_mirrored_total" ["outcome", "upstream"]
         "Mirrored requests: answered, or failed";
+    OPERATION_DURATION: HISTOGRAM "portcullis_operation_duration_seconds" ["operation", "route"]
+        "From a request's headers to the end of its response, by the operation of the route's OpenAPI document";
+    OPERATION_REQUESTS: COUNTER "portcullis_operation_requests_total" ["operation", "route", "status"]
+        "Requests by operation of the route's OpenAPI document and class of the response's status";
     PANICS: COUNTER "portcullis_panics_total" [] "Panics: each is a defect of the gateway and failed one request";
     READY: GAUGE "portcullis_ready" [] "1 while requests are accepted, 0 while the process starts or drains";
     RELOADS: COUNTER "portcullis_reloads_total" ["outcome"] "Reloads: taken, or refused";

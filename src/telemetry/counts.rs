@@ -6,9 +6,9 @@ use std::sync::Arc;
 use prometheus::proto::MetricFamily;
 
 use super::catalogue::{
-    CACHE_REQUESTS, MIRRORED, MetricFacts, REQUEST_DURATION, REQUESTS, REQUESTS_ENDED, REQUESTS_IN_FLIGHT,
-    UPSTREAM_CONNECT, UPSTREAM_CONNECTIONS, UPSTREAM_HEDGES, UPSTREAM_REQUESTS, UPSTREAM_RESPONSE, UPSTREAM_RETRIES,
-    UPSTREAM_REUSED,
+    CACHE_REQUESTS, MIRRORED, MetricFacts, OPERATION_DURATION, OPERATION_REQUESTS, REQUEST_DURATION, REQUESTS,
+    REQUESTS_ENDED, REQUESTS_IN_FLIGHT, UPSTREAM_CONNECT, UPSTREAM_CONNECTIONS, UPSTREAM_HEDGES, UPSTREAM_REQUESTS,
+    UPSTREAM_RESPONSE, UPSTREAM_RETRIES, UPSTREAM_REUSED,
 };
 use super::cells::{ActiveCount, Cells, Counter, Timings};
 use super::family::Series;
@@ -57,6 +57,32 @@ impl RouteMetrics {
     pub fn count_cache(&self, outcome: CacheOutcome) {
         self.by_cache.add(outcome as usize, 1);
     }
+}
+
+/// The metrics of one operation of an OpenAPI document.
+#[derive(Debug, Default)]
+pub struct OperationMetrics {
+    by_class: ByClass,
+    duration: Timings,
+}
+
+impl OperationMetrics {
+    /// Records the end of a request.
+    pub fn observe(&self, status: u16, seconds: f64) {
+        self.by_class.count(status);
+        self.duration.observe(seconds);
+    }
+}
+
+/// Returns the families of operations, by route and operation.
+pub fn of_operations(operations: &BTreeMap<(String, String), Arc<OperationMetrics>>) -> [MetricFamily; 2] {
+    let (mut by_class, mut durations) = (Series::of(&OPERATION_REQUESTS), Series::of(&OPERATION_DURATION));
+    for ((route, name), operation) in operations {
+        let counted = operation.by_class.counts().filter(|(_, count)| *count > 0);
+        counted.for_each(|(class, count)| by_class.add(&[name, route, class], count as f64));
+        durations.add_timings(&[name, route], &operation.duration);
+    }
+    [by_class, durations].map(Series::family)
 }
 
 /// The metrics of one upstream, looked up once per snapshot.

@@ -8,26 +8,37 @@ use parking_lot::RwLock;
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, GaugeVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 
+use super::aggregate_calls;
 use super::calls::AllCalls;
 use super::catalogue::{
     BAD_FILE, BUILD_INFO, CONFIG_LOADED, CONNECTIONS, CONNECTIONS_OPEN, CONNECTIONS_REFUSED, LOG_DROPPED, MetricFacts,
     PANICS, RELOAD_SUCCESSFUL, RELOADS, TARGET_EJECTIONS, UPGRADES, WOULD_REJECT,
 };
 use super::cells::{ActiveCount, Counter};
-use super::counts::{of_routes, of_upstreams};
+use super::counts::{of_operations, of_routes, of_upstreams};
 use super::family::{Series, single};
+use super::version_usage::{self, AllVersions};
 use super::{process_stats, scrape};
 use crate::exchange::Reason;
 
+pub use super::aggregate_calls::{PartMetrics, PartOutcome};
 pub use super::calls::{CallKind, CallMetrics, CallOutcome};
-pub use super::counts::{RouteMetrics, UpstreamMetrics};
+pub use super::counts::{OperationMetrics, RouteMetrics, UpstreamMetrics};
 pub use super::scrape::{CacheState, CertificateState, KeySetState, Scrape, TargetState, UpstreamState};
+pub use super::version_usage::VersionUsage;
 
 /// The maximum number of routes with a series of their own; the others share `route="(other)"`.
 const MAX_ROUTES: usize = 2_000;
 
 /// The maximum number of upstreams with a series of their own; the others share `upstream="(other)"`.
 const MAX_UPSTREAMS: usize = 2_000;
+
+/// The maximum number of versions of APIs with series of their own.
+const MAX_VERSIONS: usize = 500;
+/// The maximum number of operations with a series of their own; those of a route above it share `operation="(other)"`.
+const MAX_OPERATIONS: usize = 5_000;
+/// The maximum number of calls of aggregated responses with series of their own; the others share `call="(other)"`.
+const MAX_PARTS: usize = 2_000;
 
 /// The label of what is above a maximum.
 const OTHER: &str = "(other)";
@@ -82,7 +93,10 @@ pub struct Metrics {
     would_reject: IntCounterVec,
     upstreams: RwLock<BTreeMap<String, Arc<UpstreamMetrics>>>,
     routes: RwLock<BTreeMap<String, Arc<RouteMetrics>>>,
+    operations: RwLock<BTreeMap<(String, String), Arc<OperationMetrics>>>,
+    parts: RwLock<BTreeMap<String, Arc<PartMetrics>>>,
     unrouted: OnceLock<Arc<RouteMetrics>>,
+    versions: RwLock<AllVersions>,
 }
 
 /// The metrics of the process.
@@ -119,7 +133,10 @@ impl Metrics {
             would_reject: counters(r, &WOULD_REJECT),
             upstreams: RwLock::default(),
             routes: RwLock::default(),
+            operations: RwLock::default(),
+            parts: RwLock::default(),
             unrouted: OnceLock::new(),
+            versions: RwLock::default(),
             registry,
         }
     }
@@ -139,9 +156,30 @@ impl Metrics {
         entry(&self.routes, MAX_ROUTES, name)
     }
 
+    /// Returns the metrics of an operation of a route; above the maximum, those of all others of the route.
+    pub fn operation(&self, route: &str, operation: &str) -> Arc<OperationMetrics> {
+        let mut all = self.operations.write();
+        let key = (route.to_owned(), operation.to_owned());
+        let key = if all.len() < MAX_OPERATIONS || all.contains_key(&key) { key } else { (key.0, OTHER.to_owned()) };
+        Arc::clone(all.entry(key).or_default())
+    }
+
     /// Returns the metrics of an upstream; above the maximum, those of all others.
     pub fn upstream(&self, name: &str) -> Arc<UpstreamMetrics> {
         entry(&self.upstreams, MAX_UPSTREAMS, name)
+    }
+
+    /// Returns the counts of a version of an API; above the maximum, those of all others.
+    pub fn version(&self, api: &str, version: &str) -> Arc<VersionUsage> {
+        let mut all = self.versions.write();
+        let is_full = all.len() >= MAX_VERSIONS && !all.contains_key(&(api.to_owned(), version.to_owned()));
+        let (api, version) = if is_full { (OTHER, OTHER) } else { (api, version) };
+        Arc::clone(all.entry((api.to_owned(), version.to_owned())).or_default())
+    }
+
+    /// Returns the metrics of a call of an aggregated response; above the maximum, those of all others.
+    pub fn aggregate_call(&self, route: &str, call: &str) -> Arc<PartMetrics> {
+        entry(&self.parts, MAX_PARTS, &aggregate_calls::key(route, call))
     }
 
     /// Returns the metrics of requests without a route.
@@ -180,7 +218,9 @@ impl Metrics {
         // Requests of a removed route are counted to their end.
         let is_used = |route: &RouteMetrics| route.in_flight.get() > 0;
         self.routes.write().retain(|name, route| has_route(name) || name == OTHER || name == NONE || is_used(route));
+        self.operations.write().retain(|(route, _), _| has_route(route));
         self.upstreams.write().retain(|name, _| has_upstream(name) || name == OTHER);
+        self.parts.write().retain(|key, _| has_route(aggregate_calls::route_of(key)) || key == OTHER);
     }
 
     /// Counts an ejection.
@@ -212,7 +252,10 @@ impl Metrics {
             single(&CONNECTIONS, self.accepted.get() as f64),
         ];
         all.extend(self.calls.families());
+        all.extend(aggregate_calls::families(&self.parts.read()));
         all.extend(of_routes(&self.routes.read()));
+        all.push(version_usage::family(&self.versions.read()));
+        all.extend(of_operations(&self.operations.read()));
         all.extend(of_upstreams(&self.upstreams.read()));
         all
     }
@@ -284,6 +327,7 @@ mod tests {
     fn every_metric_of_the_catalogue_shows_and_no_other() {
         let metrics = Metrics::new();
         metrics.route("r").observe(Reason::Responded, 204, 0.01);
+        metrics.operation("r", "getItem").observe(200, 0.01);
         metrics.upstream("u").by_class.count(503);
         metrics.reloaded(true, &[]);
         metrics.reloaded(false, &["bad.yaml".to_owned()]);
@@ -291,13 +335,18 @@ mod tests {
         metrics.ejected("u", "consecutive_failures");
         metrics.refused.with_label_values(&["tls"]).inc();
         metrics.would_reject("rate_limit", Reason::RateLimited);
+        metrics.version("orders", "v1").count(Some("one"));
         metrics.calls(CallKind::ForwardAuth).observe(CallOutcome::TimedOut, 2.0);
+        metrics.aggregate_call("r", "user").observe(PartOutcome::Completed, Some(0.1));
         let text = String::from_utf8(metrics.render(&scrape())).expect("text");
         for series in [
             r#"_requests_total{route="r",status="2xx"} 1"#,
             r#"_requests_ended_total{reason="responded",route="r"} 1"#,
+            r#"_operation_requests_total{operation="getItem",route="r",status="2xx"} 1"#,
             r#"_upstream_requests_total{status="5xx",upstream="u"} 1"#,
             r#"_calls_total{client="forward_auth",outcome="timed_out"} 1"#,
+            r#"_api_requests_total{api="orders",consumer="one",version="v1"} 1"#,
+            r#"_aggregate_calls_total{call="user",outcome="completed",route="r"} 1"#,
             r#"_jwks_age_seconds{source="https://id.test/jwks"} 2.5"#,
             r#"_target_healthy{target="t",upstream="u"} 1"#,
             r#"_target_requests_total{outcome="good",target="t",upstream="u"} 7"#,

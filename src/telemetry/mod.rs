@@ -1,6 +1,7 @@
 //! Telemetry: metrics, the access log, the process's own log, and the output of commands.
 
 mod access_log;
+mod aggregate_calls;
 mod calls;
 pub mod catalogue;
 pub mod cells;
@@ -14,6 +15,7 @@ mod record;
 mod scrape;
 mod text_lines;
 mod time;
+mod version_usage;
 mod words;
 
 pub use access_log::{AccessLogger, Sink};

@@ -1,6 +1,6 @@
-//! Conformance of the cache to RFC 9111 and RFC 9110, one row a clause, over real sockets. Each row has a URL of its own
-//! at one origin, which responds as the row says; time passes by `Age` and `Date`, and nothing sleeps. Rows run side by
-//! side.
+//! Conformance of the cache to RFC 9111 and RFC 9110, one row a clause, over real sockets. Each row has a URL of its
+//! own at one origin, which responds as the row says; time passes by `Age` and `Date`, and nothing sleeps. Rows run
+//! side by side.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -24,7 +24,9 @@ fn gateway(address: SocketAddr, filters: &str) -> Gateway {
         "upstreams: {{one: {{targets: [\"{address}\"], retry: {{attempts: 1}}}}}}
 routes: [{{name: all, filters: [{filters}], action: {{forward: one}}}}]
 listeners: [{{name: main, address: 127.0.0.1:0, protocols: [http1, http2], limits: {{streams: 200}}}}]
-consumers: {{ann: {{credentials: [{{api_key: {value: key-of-ann-0123456789}}}]}}, bob: {{credentials: [{{api_key: {value: key-of-bob-0123456789}}}]}}}}"
+consumers:
+  ann: {{credentials: [{{api_key: {{value: key-of-ann-0123456789}}}}]}}
+  bob: {{credentials: [{{api_key: {{value: key-of-bob-0123456789}}}}]}}"
     ))
 }
 
@@ -200,7 +202,7 @@ fn stale_while_one_refreshes_also_for_http2() {
     let target = Target::new(move |stream, seen| {
         let number = count.fetch_add(1, Ordering::AcqRel) + 1;
         let age = if number == 1 { "90" } else { "0" };
-        assert_eq!(seen.headers.iter().filter(|(name, _)| name == "host").count(), 1);
+        assert_eq!(seen.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("host")).count(), 1);
         let fields = [("cache-control", "max-age=60, stale-while-revalidate=600"), ("age", age)];
         answer(stream, 200, &fields, b"the response")
     });
@@ -239,7 +241,8 @@ fn filters_hold_for_every_hit() {
     );
     let gateway = gateway(
         target.address,
-        "{api_key: {}}, {rate_limit: {limit: 4/h, by: consumer}}, {strip_fields: {fields: [ssn]}}, {cache: {key: {consumer: false}}}",
+        "{api_key: {}}, {rate_limit: {limit: 4/h, by: consumer}}, {strip_fields: {response: [ssn]}}, \
+         {cache: {key: {consumer: false}}}",
     );
     let ask = |key: &str, more: &[(&str, &str)]| {
         let fields: Vec<(&str, &str)> = [("x-api-key", key)].into_iter().chain(more.iter().copied()).collect();
@@ -261,8 +264,12 @@ fn filters_hold_for_every_hit() {
 #[test]
 fn each_consumer_has_its_own() {
     let target = Target::new(|stream, seen| {
-        let name =
-            seen.headers.iter().find(|(name, _)| name == "x-consumer").map(|(_, v)| v.clone()).unwrap_or_default();
+        let name = seen
+            .headers
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case("x-consumer"))
+            .map(|(_, v)| v.clone())
+            .unwrap_or_default();
         answer(stream, 200, &[("cache-control", "private, max-age=60")], name.as_bytes())
     });
     let gateway = gateway(target.address, "{api_key: {}}, {cache: {key: {consumer: true}}}");
@@ -305,4 +312,55 @@ fn hits_cost_the_upstream_nothing_and_are_counted() {
     assert_eq!((field(0, "cache"), field(0, "reason")), (Some("miss".to_owned()), Some("forwarded".to_owned())));
     assert_eq!((field(1, "cache"), field(1, "reason")), (Some("hit".to_owned()), Some("cached".to_owned())));
     assert_eq!((field(0, "upstream"), field(1, "upstream")), (Some("one".to_owned()), None));
+}
+
+/// A target that speaks HTTP/2 and counts its requests.
+fn http2_target(count: Arc<AtomicUsize>) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.set_nonblocking(true).expect("set");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        block(async {
+            let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+            while let Ok((stream, _)) = listener.accept().await {
+                let count = Arc::clone(&count);
+                tokio::spawn(async move {
+                    let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+                    while let Some(Ok((request, mut respond))) = connection.accept().await {
+                        count.fetch_add(1, Ordering::AcqRel);
+                        let has_condition = request.headers().contains_key("if-none-match");
+                        let status = if has_condition { 304 } else { 200 };
+                        let head = http::Response::builder().status(status).header("etag", "\"a\"");
+                        let head = head.header("cache-control", "max-age=60").header("vary", "x-a").body(());
+                        let mut body = respond.send_response(head.expect("a head"), has_condition).expect("sent");
+                        if !has_condition {
+                            body.send_data("the response".into(), true).expect("sent");
+                        }
+                    }
+                });
+            }
+        });
+    });
+    address
+}
+
+#[test]
+fn http2_on_both_sides_and_http_1_0() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let address = http2_target(Arc::clone(&count));
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{one: {{targets: [\"{address}\"], protocol: http2}}}}
+routes: [{{name: all, filters: [{{cache: {{}}}}], action: {{forward: one}}}}]
+listeners: [{{name: main, address: 127.0.0.1:0, protocols: [http1, http2]}}]"
+    ));
+    let sent = Arc::new(AtomicUsize::new(0));
+    assert_eq!(block(ask_many(gateway.address(), 2, 5, sent)), 10);
+    let old = Connection::open(gateway.address()).ask("GET /a HTTP/1.0\r\nhost: a.test\r\n\r\n");
+    assert_eq!((old.status, old.text().as_str(), old.header("transfer-encoding")), (200, "the response", None));
+    assert_eq!(count.load(Ordering::Acquire), 1);
+    let fresh = "GET /a HTTP/1.1\r\nhost: a.test\r\ncache-control: no-cache\r\n\r\n";
+    let confirmed = Connection::open(gateway.address()).ask(fresh);
+    assert_eq!((confirmed.status, confirmed.text().as_str()), (200, "the response"));
+    assert_eq!(confirmed.header("cache-status"), Some("portcullis; fwd=request; fwd-status=304; stored"));
+    assert_eq!(count.load(Ordering::Acquire), 2);
 }

@@ -45,6 +45,12 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
     let metrics = ctx.route().map_or_else(|| METRICS.unrouted(), |route| route.metrics());
     metrics.observe(exchange.reason, ctx.status, duration.as_secs_f64());
     exchange.cache.iter().for_each(|outcome| metrics.count_cache(*outcome));
+    if let Some(version) = &ctx.matched.version {
+        version.get().usage.count(exchange.identity.as_ref().and_then(|identity| identity.consumer_name()));
+    }
+    if let Some(operation) = ctx.route().and_then(|route| route.operation_metrics(exchange)) {
+        operation.observe(ctx.status, duration.as_secs_f64());
+    }
     ctx.upstream().iter().for_each(|upstream| upstream.metrics().by_class.count(ctx.status));
     if ctx.serving.access_log.is_off() {
         return;
@@ -66,6 +72,8 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
         detail: exchange.detail.as_deref(),
         would_reject: exchange.would_reject.as_deref(),
         route: ctx.route().map(|r| r.name.as_str()),
+        api_version: ctx.matched.version.as_ref().map(|one| (one.api.name.as_str(), one.get().name.as_str())),
+        operation: ctx.route().and_then(|r| r.api.as_ref()?.operation(exchange)).map(|one| one.id.as_str()),
         upstream: visit.map(Visit::upstream).or(fetched.map(|from| &from.upstream)).map(|one| one.name.as_str()),
         target: visit
             .and_then(Visit::member)

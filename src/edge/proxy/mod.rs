@@ -1,6 +1,9 @@
 //! The phases of Pingora's `ProxyHttp`, one file per phase; this file only dispatches.
 
 mod admission;
+mod aggregate;
+mod aggregate_calls;
+mod aggregate_result;
 mod cache;
 mod connect;
 mod context;
@@ -9,6 +12,7 @@ mod failure;
 mod files;
 mod finish;
 mod forward;
+mod held;
 mod hop_by_hop;
 mod idle_pool;
 mod intake;
@@ -24,6 +28,7 @@ mod route;
 mod service;
 mod targets;
 mod tunnel;
+mod versions;
 mod waiting;
 mod whole;
 

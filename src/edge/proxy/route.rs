@@ -12,12 +12,13 @@ use pingora::proxy::Session;
 use super::context::Side;
 use super::intake::is_asterisk;
 use super::pick::fail_with;
+use super::versions::RequestVersion;
 use super::waiting::{Waited, wait};
-use super::{Context, Gateway};
+use super::{Context, Gateway, versions};
 use crate::actions::{ActionOutcome, Forward, PathEdit};
 use crate::exchange::{Reason, Rejection, RequestValue};
 use crate::rules::path::{Ambiguity, hides_dot_segments};
-use crate::rules::routing::{RequestFacts, RouteMatch, allow};
+use crate::rules::routing::{EntryOperation, NamedVersion, RequestFacts, RouteEntry, RouteMatch, allow};
 use crate::snapshot::Route;
 
 impl Gateway {
@@ -54,14 +55,18 @@ impl Gateway {
             Box::pin(self.reject(session, &rejection, ctx)).await?;
             return Ok(true);
         }
-        match route.action.on_request(&ctx.view(session.req_header())) {
+        let action = route.action.on_request(&ctx.view(session.req_header()));
+        if matches!(action, ActionOutcome::Forward(_) | ActionOutcome::Aggregate(_))
+            && let Some(policy) = chain.cache(session.req_header(), &ctx.exchange, &mut ctx.memories).cloned()
+            && Box::pin(self.serve_cached(session, ctx, &policy)).await?
+        {
+            return Ok(true);
+        }
+        match action {
             // The admission comes after the cache look-up.
-            ActionOutcome::Forward(_) => {
-                let policy = chain.cache(session.req_header(), &ctx.exchange, &mut ctx.memories).cloned();
-                let Some(policy) = policy else { return Ok(false) };
-                return Box::pin(self.serve_cached(session, ctx, &policy)).await;
-            }
+            ActionOutcome::Forward(_) => return Ok(false),
             ActionOutcome::Reject(rejection) => Box::pin(self.reject(session, &rejection, ctx)).await?,
+            ActionOutcome::Aggregate(aggregate) => Box::pin(self.aggregate(session, ctx, aggregate)).await?,
             ActionOutcome::File(request) => Box::pin(self.serve_file(session, ctx, request)).await?,
             ActionOutcome::Respond(own) => {
                 Box::pin(self.respond(session, ctx, own.reason, own.status, &own.headers, own.body)).await?;
@@ -74,9 +79,16 @@ impl Gateway {
         if is_asterisk(session.req_header()) {
             return Ok(());
         }
-        let (place, entry) = self.find_route(session.req_header(), ctx)?;
-        let route = &ctx.serving.snapshot.routes[place];
+        let (place, entry, version) = self.find_route(session.req_header(), ctx)?;
         (ctx.matched.route, ctx.matched.entry) = (Some(place), entry);
+        if let Some(version) = version {
+            versions::enter(ctx, version)?;
+        }
+        let router = ctx.listener.and_then(|listener| ctx.serving.snapshot.routers.get(listener));
+        if let Some(EntryOperation::Known(number)) = router.map(|router| router.entry(entry).operation) {
+            ctx.exchange.operation = Some(number);
+        }
+        let route = &ctx.serving.snapshot.routes[place];
         check_path(session.req_header(), ctx, route)?;
         ctx.request_body.limit = route.body.or_else(|| ctx.limits().map(|l| l.body)).unwrap_or(u64::MAX);
         if let Some(rejection) = check_length(session.req_header(), ctx.request_body.limit) {
@@ -95,18 +107,22 @@ impl Gateway {
         let chain = route.filters(ctx.listener);
         let decision = chain.on_request(session.req_header(), &mut ctx.exchange, &mut ctx.memories);
         if !chain.may_wait() {
-            return decision.await;
+            return decision.await.and_then(|()| versions::check_access(ctx));
         }
         // Boxed, as it is rare; dropped where the client leaves, which frees its turn.
         match Box::pin(wait(&ctx.downstream, None, decision)).await {
-            Waited::Done(verdict) => verdict,
+            Waited::Done(verdict) => verdict.and_then(|()| versions::check_access(ctx)),
             Waited::Late | Waited::Gone => Err(Rejection::new(Reason::ClientGone, "")),
         }
     }
 
-    /// Returns the places of the route and of the router's entry for it. A preflight matches the route of the request
+    /// Returns the places of the route and of the router's entry for it, and the version of its API. A preflight matches the route of the request
     /// that it announces.
-    fn find_route(&self, request: &RequestHeader, ctx: &Context) -> Result<(usize, usize), Box<Rejection>> {
+    fn find_route(
+        &self,
+        request: &RequestHeader,
+        ctx: &Context,
+    ) -> Result<(usize, usize, Option<RequestVersion>), Box<Rejection>> {
         let gone = || Rejection::new(Reason::RouteNotFound, "");
         let snapshot = &ctx.serving.snapshot;
         let listener = ctx.listener.ok_or_else(gone)?;
@@ -120,7 +136,22 @@ impl Gateway {
             client: ctx.exchange.client,
         };
         match snapshot.find(listener, &question) {
-            RouteMatch::Found(entry) => Ok((router.entry(entry).route, entry)),
+            RouteMatch::Found(entry) => {
+                let RouteEntry { route, predicates, .. } = router.entry(entry);
+                let api = snapshot.routes[*route].versions.as_ref();
+                let version = api.and_then(|api| versions::of_match(&question, predicates, api));
+                Ok((*route, entry, version))
+            }
+            RouteMatch::OtherVersion(entry) => {
+                let RouteEntry { route, predicates, .. } = router.entry(entry);
+                let api = snapshot.routes[*route].versions.as_ref().ok_or_else(gone)?;
+                let rule = predicates.version.as_ref().ok_or_else(gone)?;
+                if let NamedVersion::Known(number) = rule.named(&question) {
+                    // Whoever still uses a version that has ended has not been identified.
+                    api.versions[number].usage.count(None);
+                }
+                Err(api.rejection(rule, &question, versions::now()))
+            }
             RouteMatch::NotFound => Err(gone()),
             RouteMatch::MethodNotAllowed(methods) => Err(method_not_allowed(&methods)),
         }

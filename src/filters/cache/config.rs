@@ -144,7 +144,7 @@ pub enum QueryList {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BypassConfig {
-    /// Those for which this expression (CEL) over the request is true, or cannot be evaluated.
+    /// Those for which this expression (CEL) over the request is true. One that cannot be evaluated counts as false.
     pub when: Option<String>,
     /// Those that have any of these headers.
     pub headers: Vec<Header>,

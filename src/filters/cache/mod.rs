@@ -6,6 +6,7 @@
 
 mod config;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,6 +60,21 @@ pub struct CachePolicy {
     ignored_vary: Vec<HeaderName>,
 }
 
+/// Writes the policy as `in the cache default, by URL, and the header x-tenant`.
+impl fmt::Display for CachePolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "in the cache {}, by URL", self.store.name())?;
+        match &self.key.query {
+            QueryRule::All => {}
+            QueryRule::None => f.write_str(" without the query")?,
+            QueryRule::Only(_) | QueryRule::Without(_) => f.write_str(" with some parameters of the query")?,
+        }
+        self.key.headers.iter().try_for_each(|name| write!(f, ", and the header {name}"))?;
+        self.key.cookies.iter().try_for_each(|name| write!(f, ", and the cookie {name}"))?;
+        f.write_str(if self.key.consumer { ", and the consumer" } else { "" })
+    }
+}
+
 /// Which requests have nothing to do with the cache.
 #[derive(Debug, Default)]
 struct Bypass {
@@ -83,7 +99,7 @@ impl CachePolicy {
         let bypass = &self.bypass;
         bypass.headers.iter().any(|name| request.headers.contains_key(name))
             || bypass.cookies.iter().any(|name| cookie(&request.headers, name).is_some())
-            || bypass.condition.as_ref().is_some_and(|condition| condition.holds(request, exchange))
+            || bypass.condition.as_ref().is_some_and(|condition| condition.is_true(request, exchange))
     }
 
     /// Returns the names of the request's fields that a response varies with, as far as they are not ignored; `None`

@@ -89,6 +89,8 @@ pub struct Fill {
     pub head: Arc<StoredHead>,
     /// By what it is purged; `None` where it began before purges that are forgotten.
     pub marks: Option<Arc<Marks>>,
+    /// Whether only those read it who have it from its writer.
+    pub is_private: AtomicBool,
     /// Whether its key was invalidated meanwhile.
     pub is_cancelled: AtomicBool,
     /// When it began.
@@ -114,7 +116,9 @@ impl Fill {
 
     /// Returns whether others may read it.
     pub fn is_shared(&self) -> bool {
-        !self.is_cancelled.load(Ordering::Acquire) && self.state.lock().is_kept
+        !self.is_private.load(Ordering::Acquire)
+            && !self.is_cancelled.load(Ordering::Acquire)
+            && self.state.lock().is_kept
     }
 
     /// Returns the length, once it is known.
@@ -217,6 +221,7 @@ impl Filling {
             variant,
             head: Arc::new(head),
             marks: marks.map(Arc::new),
+            is_private: AtomicBool::new(false),
             is_cancelled: AtomicBool::new(false),
             began: Instant::now(),
             state: Mutex::new(state),
@@ -237,6 +242,11 @@ impl Filling {
     /// large, or there is no memory.
     pub fn is_kept(&self) -> bool {
         self.fill.state.lock().is_kept
+    }
+
+    /// Hides the response from look-ups until it is complete.
+    pub fn keep_private(&self) {
+        self.fill.is_private.store(true, Ordering::Release);
     }
 
     /// Gives up storing the response: what is still to come is passed to its present readers alone.

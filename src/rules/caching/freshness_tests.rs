@@ -1,3 +1,5 @@
+//! Each rule for lifetimes and ages alone, and all of them against the formulas of RFC 9111 on a virtual clock.
+
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;

@@ -236,7 +236,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parts_never_run_into_each_other(one in "/[ab]{0,3}", two in "/[ab]{0,3}", x in "[ab]{0,2}", y in "[ab]{0,2}") {
+        fn parts_never_run_into_each_other(
+            one in "/[ab]{0,3}", two in "/[ab]{0,3}", x in "[ab]{0,2}", y in "[ab]{0,2}",
+        ) {
             let none = HeaderMap::new();
             let of = |path: &str, query: &str| key(path, Some(query), &none, &KeyRules::default());
             prop_assert_eq!(of(&one, &x) == of(&two, &y), one == two && x == y);

@@ -91,8 +91,6 @@ pub enum NotStored {
     Stale,
     /// It is too large.
     TooLarge,
-    /// It is a failure of the origin, and there is an earlier response that can still be used.
-    Failed,
 }
 
 impl NotStored {
@@ -108,13 +106,12 @@ impl NotStored {
             Self::Status => "status",
             Self::Stale => "no-freshness",
             Self::TooLarge => "too-large",
-            Self::Failed => "origin-failed",
         }
     }
 
     /// Returns whether the next response for the same key is probably not stored either.
     pub fn is_lasting(self) -> bool {
-        !matches!(self, Self::Request | Self::Failed)
+        self != Self::Request
     }
 }
 

@@ -1,3 +1,5 @@
+//! What is stored of which responses, and how a confirmation changes it.
+
 use super::*;
 
 fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {

@@ -1,5 +1,5 @@
 //! Transformations of a payload as it streams, a [`Step`] each: content codings are decoded and encoded, members of
-//! JSON are removed, renamed and masked.
+//! JSON are removed, renamed, masked and selected.
 
 mod accept;
 mod decode;
@@ -11,6 +11,8 @@ mod mask;
 mod media_range;
 mod rename;
 mod scan;
+mod select;
+mod selection;
 mod step;
 mod strip;
 
@@ -23,5 +25,7 @@ pub use mask::{MaskText, Masks};
 pub use media_range::preferred_type;
 pub use rename::Renames;
 pub use scan::{Editor, MemberEdit};
+pub use select::Selector;
+pub use selection::{Selection, SelectionLimits};
 pub use step::{BodyChain, Opaque, Step};
 pub use strip::Stripper;

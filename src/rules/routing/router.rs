@@ -8,7 +8,7 @@ use ahash::AHashMap;
 use http::{HeaderMap, Method};
 
 use super::pattern::{HostPattern, PathPattern, Segment};
-use super::predicate::{PredicateResult, Predicates};
+use super::predicate::{PredicateResult, Predicates, VERSION};
 
 /// The properties of a request that routing uses; its host and path are normalised.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +38,23 @@ pub struct RouteEntry {
     pub predicates: std::sync::Arc<Predicates>,
     /// The caller's index of the route, which is also its place in the configuration.
     pub route: usize,
+    /// What the entry is in the OpenAPI document of its route.
+    pub operation: EntryOperation,
+}
+
+/// What an entry is in the OpenAPI document of its route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EntryOperation {
+    /// The route has none.
+    #[default]
+    None,
+    /// The operation of that number.
+    Known(u32),
+    /// All paths that the document does not have, which are passed on, or rejected.
+    Unknown {
+        /// Whether they are passed on.
+        passes: bool,
+    },
 }
 
 /// The precedence of an entry; the greater wins.
@@ -110,6 +127,8 @@ pub enum RouteMatch {
     Found(usize),
     /// Host and path match, but only with these methods.
     MethodNotAllowed(Vec<Method>),
+    /// This entry matches but for the version of its API.
+    OtherVersion(usize),
     /// Nothing matches.
     NotFound,
 }
@@ -200,12 +219,21 @@ impl Router {
     pub fn find(&self, facts: &RequestFacts<'_>) -> RouteMatch {
         let mut found = None;
         let mut allowed: Vec<Method> = Vec::new();
+        let mut other_version = None;
+        let mut known: Vec<usize> = Vec::new();
         self.candidates(facts, &mut |index, entry| match entry.predicates.evaluate(facts) {
             PredicateResult::Match => {
-                found = Some(index);
+                found = match entry.operation {
+                    // A path of the document with another method is none of the unknown ones.
+                    EntryOperation::Unknown { passes } if !passes || known.contains(&entry.route) => None,
+                    _ => Some(index),
+                };
                 ControlFlow::Break(())
             }
             PredicateResult::Method => {
+                if matches!(entry.operation, EntryOperation::Known(_)) {
+                    known.push(entry.route);
+                }
                 for method in &entry.predicates.methods {
                     if !allowed.contains(method) {
                         allowed.push(method.clone());
@@ -213,12 +241,20 @@ impl Router {
                 }
                 ControlFlow::Continue(())
             }
+            PredicateResult::No(VERSION) if entry.predicates.holds_for_any_version(facts) => {
+                other_version.get_or_insert(index);
+                match &entry.predicates.version {
+                    Some(rule) if rule.is_final(facts) => ControlFlow::Break(()),
+                    _ => ControlFlow::Continue(()),
+                }
+            }
             PredicateResult::No(_) => ControlFlow::Continue(()),
         });
-        match found {
-            Some(index) => RouteMatch::Found(index),
-            None if allowed.is_empty() => RouteMatch::NotFound,
-            None => RouteMatch::MethodNotAllowed(allowed),
+        match (found, other_version) {
+            (Some(index), _) => RouteMatch::Found(index),
+            (None, Some(index)) if allowed.is_empty() => RouteMatch::OtherVersion(index),
+            (None, None) if allowed.is_empty() => RouteMatch::NotFound,
+            _ => RouteMatch::MethodNotAllowed(allowed),
         }
     }
 

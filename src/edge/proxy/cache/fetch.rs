@@ -31,7 +31,7 @@ use crate::rules::caching::{
 use crate::upstreams::{Member, OutgoingRequest, Response, Upstream, Visit};
 
 /// For how long it is remembered that responses for a key are not stored.
-const UNSHARED_TIME: Duration = Duration::from_secs(10);
+pub const UNSHARED_TIME: Duration = Duration::from_secs(10);
 
 /// The same, of failures.
 const FAILED_TIME: Duration = Duration::from_secs(1);
@@ -200,6 +200,7 @@ impl Fetch {
 
     /// Publishes a failure.
     fn fail(self, rejection: Box<Rejection>, from: Option<FetchedFrom>) {
+        from.iter().for_each(|from| count(from, rejection.reason.status()));
         self.guard.publish(FlightState::Failed(rejection.clone()));
         send_result(self.client, FetchResult::Failed(rejection), from);
     }
@@ -298,51 +299,38 @@ impl Fetch {
     ) {
         let from = fetched_from(&visit);
         count(&from, response.head.status.as_u16());
-        let came = time_of(times.1);
-        let mut head = StoredHead {
-            response: response.head.clone(),
-            url: self.request.url.clone(),
-            tags: self.policy.tags(&response.head.headers),
-            created: came,
-            updated: came,
-            age_from: came,
-            fresh_until: came,
-            stale_while_revalidate: 0,
-            stale_if_error: 0,
-            variance,
-            memo: HeadMemo::default(),
-        };
-        edit_response(&mut head.response, |headers| prepare_stored(headers, self.policy.rules.cookies));
-        set_freshness(&mut head, &freshness, times.1);
+        let head =
+            new_head(&self.policy, self.request.url(&self.head.uri), &response.head, (&freshness, variance), times.1);
         let is_shared = freshness.fresh_until(times.1) > times.1;
         let store = Arc::clone(&self.policy.store);
-        let variant = self.variant_for(&head).await;
+        let variant = variant_for(&self.policy, &self.request.key, &head).await;
         let mut filling = store.begin(self.request.key, variant, head, self.started);
+        // Of a body whose length is not known the others wait for the end: it may turn out to be too large, and is then
+        // read at the pace of one client alone.
+        let is_open = length_of(&response.head.headers).is_none();
+        if is_open {
+            filling.keep_private();
+        } else {
+            self.publish_shared(is_shared);
+        }
         let followed = filling.follow();
-        self.publish_shared(is_shared);
         if let (Some(client), Some(followed)) = (self.client.take(), followed) {
             let result = FetchResult::Stored(followed, Box::new(response.head.clone()));
             let _ = client.result.send((result, Some(from)));
         }
         if self.fill(&mut response, &visit, &mut filling).await {
-            filling.finish();
+            let is_stored = filling.finish().is_some();
+            if is_open {
+                self.publish_shared(is_shared && is_stored);
+            }
             self.gateway.calls.release(response).await;
         }
         visit.end();
     }
 
-    /// Returns the place of a response among the variants of its key: the first, unless that holds another variant.
-    async fn variant_for(&self, head: &StoredHead) -> Option<StoredKey> {
-        let variance = head.variance?;
-        let first = self.policy.store.find(&self.request.key, None).await?;
-        let names = |head: &StoredHead| self.policy.vary_names(&head.response.headers);
-        let replaces = first.head.variance == Some(variance) || names(&first.head) != names(head);
-        (!replaces).then_some(StoredKey(variance))
-    }
-
     /// Streams the body into the store. Returns whether it is complete.
     async fn fill(&self, response: &mut Response, visit: &Visit, filling: &mut Filling) -> bool {
-        let mut length = 0;
+        let (mut length, mut is_given_up) = (0, false);
         loop {
             let part = match visit.deadline() {
                 Some(deadline) => match timeout_at(deadline.into(), response.part()).await {
@@ -363,7 +351,9 @@ impl Fetch {
                 Err(_) => return false,
             }
             if !filling.is_kept() {
-                self.gateway.flights.remember_unshared(&self.flight, UNSHARED_TIME);
+                if !std::mem::replace(&mut is_given_up, true) {
+                    self.publish_shared(false);
+                }
                 // Only those who read it already need the rest.
                 let deadline = Instant::now() + MAX_READER_WAIT;
                 match timeout_at(deadline.into(), filling.wait_for_readers(MAX_UNREAD)).await {
@@ -373,6 +363,42 @@ impl Fetch {
             }
         }
     }
+}
+
+/// Returns the head of a response as it is stored; it came at `came`.
+pub fn new_head(
+    policy: &CachePolicy,
+    url: Box<str>,
+    response: &ResponseHeader,
+    (freshness, variance): (&Freshness, Option<[u8; 16]>),
+    came: i64,
+) -> StoredHead {
+    let time = time_of(came);
+    let mut head = StoredHead {
+        response: response.clone(),
+        url,
+        tags: policy.tags(&response.headers),
+        created: time,
+        updated: time,
+        age_from: time,
+        fresh_until: time,
+        stale_while_revalidate: 0,
+        stale_if_error: 0,
+        variance,
+        memo: HeadMemo::default(),
+    };
+    edit_response(&mut head.response, |headers| prepare_stored(headers, policy.rules.cookies));
+    set_freshness(&mut head, freshness, came);
+    head
+}
+
+/// Returns the place of a response among the variants of its key: the first, unless that holds another variant.
+pub async fn variant_for(policy: &CachePolicy, key: &StoredKey, head: &StoredHead) -> Option<StoredKey> {
+    let variance = head.variance?;
+    let first = policy.store.find(key, None).await?;
+    let names = |head: &StoredHead| policy.vary_names(&head.response.headers);
+    let replaces = first.head.variance == Some(variance) || names(&first.head) != names(head);
+    (!replaces).then_some(StoredKey(variance))
 }
 
 /// Sends a result to the client that has begun a fetch, if it is still there.

@@ -10,16 +10,18 @@
 mod fetch;
 mod flights;
 mod invalidate;
+mod own;
 mod serve;
 mod wait;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::Method;
 use http::header::{
     DATE, ETAG, HOST, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED,
 };
+use http::{Method, Uri};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
@@ -47,16 +49,28 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const MAX_ROUNDS: u32 = 3;
 
 /// What a request asks the cache for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct CachedRequest {
     /// The key.
     pub key: StoredKey,
-    /// The URL for purges.
-    pub url: Box<str>,
+    scheme: &'static str,
+    authority: String,
     /// The facts that decide on the storage of its response.
     pub store: StoreRequest,
     /// The directives that it is served by.
     directives: RequestDirectives,
+}
+
+impl CachedRequest {
+    /// Returns the URL by which the response is purged.
+    pub fn url(&self, target: &Uri) -> Box<str> {
+        purge_url(self.scheme, &self.authority, target.path(), target.query())
+    }
+}
+
+thread_local! {
+    /// The text of keys, which is written for every request.
+    static KEY_TEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// What the cache has to do with a request that goes on.
@@ -69,12 +83,14 @@ pub struct CacheUse {
     pub from: Option<FetchedFrom>,
     /// Whether the request invalidates what is stored.
     invalidates: bool,
+    /// What the action has to hand over, where it makes the response itself.
+    own: Option<own::OwnFill>,
 }
 
 impl CacheUse {
     fn forwarded(policy: &Arc<CachePolicy>, reason: ForwardReason) -> Box<Self> {
         let handling = CacheHandling { forwarded: Some(reason), ..CacheHandling::default() };
-        Box::new(Self { policy: Arc::clone(policy), handling, from: None, invalidates: false })
+        Box::new(Self { policy: Arc::clone(policy), handling, from: None, invalidates: false, own: None })
     }
 
     /// Adds what the response says of the cache, and removes what is for it alone.
@@ -206,6 +222,10 @@ impl Gateway {
             _ if has_waited => CacheOutcome::Collapsed,
             Reuse::Fresh => CacheOutcome::Hit,
             Reuse::AcceptedStale => CacheOutcome::Stale,
+            Reuse::WhileRevalidating if ctx.forward().is_none() => {
+                // Nothing makes the response but this request itself.
+                return Ok(Some(wait::CacheMiss { reason: ForwardReason::Stale, variant, stale: None }));
+            }
             Reuse::WhileRevalidating => {
                 self.refresh(session.req_header(), ctx, policy, (cached, &stored, variant));
                 CacheOutcome::Stale
@@ -259,7 +279,7 @@ fn cached_request(request: &RequestHeader, ctx: &Context, policy: &CachePolicy) 
         headers: &request.headers,
         consumer: consumer(&ctx.exchange),
     };
-    let key = StoredKey(primary_key(&facts, &policy.key, &mut Vec::with_capacity(256)));
+    let key = StoredKey(KEY_TEXT.with_borrow_mut(|text| primary_key(&facts, &policy.key, text)));
     let store = StoreRequest::of(&request.headers);
     let said = store.directives;
     let directives = if policy.obeys_clients {
@@ -267,7 +287,7 @@ fn cached_request(request: &RequestHeader, ctx: &Context, policy: &CachePolicy) 
     } else {
         RequestDirectives { only_if_cached: said.only_if_cached, no_store: said.no_store, ..Default::default() }
     };
-    Some(CachedRequest { key, url: purge_url(scheme, &authority, path, query), store, directives })
+    Some(CachedRequest { key, scheme, authority, store, directives })
 }
 
 /// Returns the host with its port, unless that is the scheme's own.
@@ -310,7 +330,7 @@ async fn look_up(policy: &CachePolicy, cached: &CachedRequest, headers: &HeaderM
     if names.is_empty() {
         return CacheLookup::Found(first, None);
     }
-    let variance = variant_key(names, headers, &mut Vec::with_capacity(128));
+    let variance = KEY_TEXT.with_borrow_mut(|text| variant_key(names, headers, text));
     if first.head.variance == Some(variance) {
         return CacheLookup::Found(first, None);
     }

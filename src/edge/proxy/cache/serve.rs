@@ -116,7 +116,8 @@ impl Gateway {
             body.seek(from, Some(to));
         }
         ctx.exchange.cache = Some(outcome);
-        ctx.cache = Some(Box::new(CacheUse { policy: Arc::clone(policy), handling, from, invalidates: false }));
+        ctx.cache =
+            Some(Box::new(CacheUse { policy: Arc::clone(policy), handling, from, invalidates: false, own: None }));
         if session.req_header().version == Version::HTTP_11
             && !matches!(sent, SentRange::Nothing)
             && !head.headers.contains_key(CONTENT_LENGTH)
@@ -151,6 +152,8 @@ impl Gateway {
             session.write_response_tasks(vec![HttpTask::Header(Box::new(head), true)]).await?;
             return Ok(());
         }
+        // Where a filter may replace the response at the end of its body, nothing is sent before.
+        let is_held = ctx.body.holds_head();
         let mut tasks = vec![HttpTask::Header(Box::new(head), false)];
         let mut left = match sent {
             SentRange::Part(from, to) => Some(to - from),
@@ -163,12 +166,16 @@ impl Gateway {
             left = left.map(|left| left.saturating_sub(read));
             let end = part.is_none() || left == Some(0);
             if let Some(delay) = self.edit_body(&mut part, end, ctx)? {
-                flush(session, &mut tasks).await?;
+                if !is_held {
+                    flush(session, &mut tasks).await?;
+                }
                 pause(ctx, delay).await?;
             }
             if end || part.as_ref().is_some_and(|part| !part.is_empty()) {
                 tasks.push(HttpTask::Body(part, end));
-                flush(session, &mut tasks).await?;
+                if end || !is_held {
+                    flush(session, &mut tasks).await?;
+                }
             }
             if end {
                 return Ok(());
@@ -195,7 +202,9 @@ async fn next_part(
     let read = match body.next_part().now_or_never() {
         Some(read) => read,
         None => {
-            flush(session, tasks).await?;
+            if !ctx.body.holds_head() {
+                flush(session, tasks).await?;
+            }
             match wait(&ctx.downstream, None, body.next_part()).await {
                 Waited::Done(read) => read,
                 Waited::Late | Waited::Gone => return Err(fail_with(ctx, Rejection::new(Reason::ClientGone, ""))),

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::fetch::{Fetch, FetchClient, FetchResult, FetchedFrom, StaleEntry, fetched_head};
 use super::flights::{Flight, FlightGuard, FlightKey, FlightPart, FlightState};
+use super::own::OwnFill;
 use super::serve::CachedResponse;
 use super::{CacheUse, CachedRequest, flight_key, is_head};
 use crate::edge::proxy::interim::{self, MAX_INTERIM_RESPONSES};
@@ -123,6 +124,14 @@ impl Gateway {
         cached: &CachedRequest,
         (key, guard, missing): (FlightKey, FlightGuard, CacheMiss),
     ) -> Result<AfterMiss> {
+        if ctx.forward().is_none() {
+            let started = policy.store.generation();
+            let mut made = CacheUse::forwarded(policy, missing.reason);
+            made.own = Some(OwnFill { guard, flight: key, request: cached.clone(), started });
+            ctx.cache = Some(made);
+            ctx.exchange.cache = Some(CacheOutcome::Pass);
+            return Ok(AfterMiss::Forward);
+        }
         let (result, received) = oneshot::channel();
         let (interim, interims) = channel(MAX_INTERIM_RESPONSES as usize);
         let (stale, stored) = missing.stale.unzip();
@@ -235,12 +244,7 @@ impl Gateway {
             ctx: Box::new(ctx.for_fetch()),
             head: fetched_head(request),
             policy: Arc::clone(policy),
-            request: CachedRequest {
-                key: cached.key,
-                url: cached.url.clone(),
-                store: cached.store,
-                directives: cached.directives,
-            },
+            request: cached.clone(),
             started: policy.store.generation(),
             stale,
             flight,
