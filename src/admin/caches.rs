@@ -213,6 +213,7 @@ async fn purge(request: Request<Incoming>, caches: &[Arc<Cache>]) -> AdminRespon
     // All of them at once: one step on disk is enough.
     let each = caches.iter().flat_map(|cache| all.iter().map(move |purge| cache.purge(purge, soft)));
     let failed = futures::future::join_all(each).await.into_iter().find_map(Result::err);
+    caches.iter().filter(|_| !soft).for_each(Cache::sweep_soon);
     let (count, names) = (all.len(), caches.iter().map(|cache| cache.name()).collect::<Vec<_>>());
     let took: Duration = begun.elapsed();
     log::info!("audit: POST {path} by an operator: {count} purges of {} in {took:?}", names.join(", "));

@@ -37,8 +37,7 @@ pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes) -> CacheTable {
             table.left_out.push(name.clone());
         }
     }
-    // Those that could not be read have their own message.
-    table.left_out.extend(["default"].into_iter().filter(|name| loaded.is_left_out("caches", name)).map(str::to_owned));
+    table.is_partial = loaded.is_partial("caches");
     table
 }
 

@@ -27,6 +27,8 @@ pub struct CacheTable {
     pub configured: BTreeMap<String, CacheSettings>,
     /// Those that have errors, which are reported elsewhere.
     pub left_out: Vec<String>,
+    /// Whether further ones are missing, because they have errors.
+    pub is_partial: bool,
     used: RefCell<BTreeMap<String, UsedCache>>,
 }
 
@@ -49,15 +51,15 @@ impl CompileContext<'_> {
         if let Some(used) = caches.used.borrow().get(name) {
             return Some(Arc::clone(&used.cache));
         }
+        let is_unknown = caches.is_partial || caches.left_out.iter().any(|known| known == name);
         let settings = match caches.configured.get(name) {
             Some(settings) => settings.clone(),
-            None if name == DEFAULT && !caches.left_out.iter().any(|known| known == name) => CacheSettings::default(),
+            None if is_unknown => return None,
+            None if name == DEFAULT => CacheSettings::default(),
             None => {
-                if !caches.left_out.iter().any(|known| known == name) {
-                    let known = caches.configured.keys().map(String::as_str).chain([DEFAULT]);
-                    let text = format!("there is no cache \"{name}\"{}", nearest(name, known));
-                    self.mistakes.add(&self.place.key("store"), text);
-                }
+                let known = caches.configured.keys().map(String::as_str).chain([DEFAULT]);
+                let text = format!("there is no cache \"{name}\"{}", nearest(name, known));
+                self.mistakes.add(&self.place.key("store"), text);
                 return None;
             }
         };

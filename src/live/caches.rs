@@ -24,6 +24,13 @@ impl Caches {
         self.all.get_or(&(name.to_owned(), folder), || Cache::new(name, settings))
     }
 
+    /// Waits until all that has been stored so far is on disk.
+    pub async fn flush(&self) {
+        for (_, cache) in self.all.all() {
+            cache.flush().await;
+        }
+    }
+
     /// Returns whether a predecessor may have the folder still.
     pub fn is_shared(&self, folder: &Path) -> bool {
         self.shared.lock().iter().any(|known| known == folder)

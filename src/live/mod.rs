@@ -143,6 +143,11 @@ impl Live {
         self.quotas.get_or(&(folder.clone(), name.to_owned()), || QuotaCounts::new(name, store))
     }
 
+    /// Waits until all that caches have stored so far is on disk. Called at the end of the process.
+    pub async fn flush_caches(&self) {
+        self.caches.flush().await;
+    }
+
     /// Gives back what this process holds of quotas, for its successors. Called at its end.
     pub async fn give_back_quotas(&self) {
         self.quotas.all().iter().for_each(|(_, counts)| counts.give_back());

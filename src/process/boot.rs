@@ -87,6 +87,9 @@ fn io<T>(what: &str, result: std::io::Result<T>) -> Result<T, StartError> {
 /// How long the end of the process may take to give back what it holds of quotas.
 const QUOTA_END_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long the end of the process may take to write what caches have stored last.
+const CACHE_END_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// The number of unused connections to targets that are kept for each worker and target group.
 const MAX_IDLE_TARGET_CONNECTIONS: usize = 1024;
 
@@ -336,6 +339,9 @@ impl Started {
         let giving_back = self.supervisor.live.give_back_quotas();
         if tokio::time::timeout(QUOTA_END_TIMEOUT, giving_back).await.is_err() {
             log::warn!("quotas could not be given back within {QUOTA_END_TIMEOUT:?}");
+        }
+        if tokio::time::timeout(CACHE_END_TIMEOUT, self.supervisor.live.flush_caches()).await.is_err() {
+            log::warn!("what caches have stored last could not be written within {CACHE_END_TIMEOUT:?}");
         }
         self.supervisor.upgrade_listener.get().iter().for_each(|upgrade_listener| upgrade_listener.withdraw());
         // A successor has the same socket.

@@ -18,3 +18,4 @@ pub mod protocols;
 pub mod resilience;
 pub mod routing;
 pub mod schema;
+pub mod templating;

@@ -98,8 +98,9 @@ fn a_later_call_uses_what_an_earlier_one_returned() {
       {name: order, upstream: echo, path: '/orders/{calls.user.body.id}/{id}', method: POST, query: {team: '{calls.user.header.x-team}', none: '{query.none}', s: '{calls.user.status}'},
        forward_query: [page], headers: {x-n: '{calls.user.body.list.0.n}'}, body: '{"user":{calls.user.body},"id":"{calls.user.body.id}"}'},
       {name: user, upstream: user, path: '/u'},
+      {name: key, upstream: user, path: '/key', in_result: false},
       {name: copy, upstream: echo, path: /copy, method: PUT, body: client, forward_headers: [cookie, x-chosen]}],
-      response_headers: [{call: user, header: etag}, {call: user, header: x-team, name: x-of-user}]"#;
+      response_headers: [{call: user, header: etag, name: x-version}, {call: user, header: x-team}]"#;
     let gateway = gateway(&[("user", &user), ("echo", &echo)], calls);
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let mut connection = Connection::open(gateway.address());
@@ -118,9 +119,10 @@ fn a_later_call_uses_what_an_earlier_one_returned() {
         ],
     );
     let got = connection.ask(format!("{request}1,2"));
-    assert_eq!((got.header("etag"), got.header("x-of-user")), (Some("\"v1\""), Some("red")));
+    assert_eq!((got.header("x-version"), got.header("x-team")), (Some("\"v1\""), Some("red")));
     let order = "/orders/a%2Fb/x%20y?page=2&page=4&s=200&team=red";
     assert_eq!(got.json()["order"]["target"], order);
+    assert_eq!(got.header("vary"), Some("accept-language, cookie, x-chosen"), "what calls send on");
     assert_eq!(got.json().as_object().unwrap().keys().collect::<Vec<_>>(), ["order", "user", "copy"]);
     let seen = seen.lock().unwrap();
     let of = |start: &str| seen.iter().find(|seen| seen.target.starts_with(start)).expect(start);
@@ -352,6 +354,10 @@ fn results_are_merged_flat_and_pass_the_filters_of_responses() {
     }
     let rejected = gateway_with(&targets, &calls("flat_distinct"), filters).get("/page/1");
     assert_eq!((rejected.status, rejected.reason().as_str()), (502, "call_failed"));
+    let template = r#"template: '{"sum": {{ calls.x.body.a + calls.y.body.b }}, "c": {{ calls.x.body.c }}, "t": "{{ calls.y.status }} {{ errors | length }}"}', "#;
+    let by_template = calls("named").replace("merge: named, ", template);
+    let wanted = r#"{"sum": 6.0, "c": {"d":[],"e":1}, "t": "200 0"}"#;
+    assert_eq!(gateway_with(&targets, &by_template, filters).get("/page/1").text(), wanted);
     let gateway = gateway_with(&targets, &calls("flat_first"), filters);
     assert_eq!(gateway.get("/page/1?fields=c.d,b").text(), r#"{"c":{"d":[]},"b":5}"#);
     assert_eq!(gateway.get("/page/1?fields=c(").reason(), "fields_invalid");

@@ -9,14 +9,15 @@ use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, He
 use super::condition::CallCondition;
 use super::config::{CallConfig, Config, FailureStatus, MergeConfig};
 use super::text::{CallScope, CallText, CallValue};
-use super::{Aggregate, Call, CallBody, CallTextBody};
-use crate::actions::ActionContext;
+use super::{Aggregate, Call, CallBody, CallTextBody, MergeForm};
 use crate::actions::forward::find;
+use crate::actions::{ActionContext, HttpAction};
 use crate::exchange::{RequestValue, TextForm, form_of_type};
 use crate::filters::parse_editable_name;
 use crate::notation::{Header, Place, Statuses, nearest};
 use crate::rules::aggregation::{Conflicts, find_cycle};
 use crate::rules::routing::common_params;
+use crate::rules::templating::{BodyTemplate, OutputForm};
 
 /// The time of all calls, where none is configured.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,12 +34,28 @@ const MAX_CALLS: usize = 32;
 /// The word for the body of the client.
 const CLIENT_BODY: &str = "client";
 
+/// Headers that describe the body of one response, and would be wrong for another.
+static OF_ONE_BODY: [HeaderName; 11] = [
+    CONTENT_TYPE,
+    CONTENT_LENGTH,
+    http::header::CONTENT_ENCODING,
+    http::header::CONTENT_RANGE,
+    http::header::ACCEPT_RANGES,
+    http::header::ETAG,
+    http::header::LAST_MODIFIED,
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+];
+
 /// Compiles the action.
 pub fn compile(config: &Config, context: &mut ActionContext<'_>) -> Aggregate {
     let place = context.place.clone();
     let names: Vec<&str> = config.calls.iter().map(|call| call.name.as_str()).collect();
     check_names(config, &names, context);
     check_limits(config, context);
+    check_results(config, context);
     let timeout = config.timeout.as_ref().map_or(DEFAULT_TIMEOUT, |timeout| timeout.0);
     let all_headers = match &config.forward_headers {
         Some(list) => header_names(list, &place.key("forward_headers"), context),
@@ -64,18 +81,15 @@ pub fn compile(config: &Config, context: &mut ActionContext<'_>) -> Aggregate {
         errors_member: config.errors.member.clone(),
         errors_header: config.errors.header.0.clone(),
         failure_status: config.failure_status,
-        flat: match config.merge {
-            MergeConfig::Named => None,
-            MergeConfig::FlatFirst => Some(Conflicts::First),
-            MergeConfig::FlatLast => Some(Conflicts::Last),
-            MergeConfig::FlatDistinct => Some(Conflicts::Reject),
-        },
+        merge: merge_form(config, &names, context),
+        vary: None,
         calls,
     };
     if aggregate.calls.len() == config.calls.len() {
         check_cycles(&aggregate.calls, context);
         keep_headers(&mut aggregate);
     }
+    aggregate.vary = vary(config, &aggregate.calls);
     aggregate
 }
 
@@ -96,7 +110,10 @@ fn check_names(config: &Config, names: &[&str], context: &mut ActionContext<'_>)
             context.mistakes.add(&place, text);
         } else if names[..index].contains(name) {
             context.mistakes.add(&place, format!("another call has the name \"{name}\""));
-        } else if config.merge == MergeConfig::Named && *name == config.errors.member {
+        } else if config.template.is_none()
+            && config.merge.unwrap_or_default() == MergeConfig::Named
+            && *name == config.errors.member
+        {
             let text = format!("failed calls are marked in \"{name}\": choose another name, or another errors.member");
             context.mistakes.add(&place, text);
         }
@@ -135,6 +152,55 @@ fn check_limits(config: &Config, context: &mut ActionContext<'_>) {
     }
 }
 
+/// Checks that results can be merged as the configuration says.
+fn check_results(config: &Config, context: &mut ActionContext<'_>) {
+    let place = context.place.key("calls");
+    let is_flat = config.template.is_none() && config.merge.is_some_and(|merge| merge != MergeConfig::Named);
+    for (index, call) in config.calls.iter().enumerate() {
+        let place = place.index(index);
+        if call.in_result.is_some() && config.template.is_some() {
+            context.mistakes.add(&place.key("in_result"), "has no effect: the template makes the result");
+        }
+        if !is_flat || call.in_result == Some(false) {
+            continue;
+        }
+        if call.for_each.is_some() {
+            let text = "makes a list, and only objects can be merged flat: merge by name, or write in_result: false";
+            context.mistakes.add(&place.key("for_each"), text);
+        }
+        if call.fallback.as_ref().is_some_and(|fallback| !fallback.is_object()) {
+            context.mistakes.add(&place.key("fallback"), "expected an object: only those can be merged flat");
+        }
+    }
+    if !config.calls.is_empty() && config.calls.iter().all(|call| call.in_result == Some(false)) {
+        context.mistakes.add(&place, "no call is in the result: it would always be empty");
+    }
+}
+
+/// Compiles the form of the result.
+fn merge_form(config: &Config, names: &[&str], context: &mut ActionContext<'_>) -> MergeForm {
+    if let Some(source) = &config.template {
+        let place = context.place.key("template");
+        if config.merge.is_some() {
+            context.mistakes.add(&context.place.key("merge"), "has no effect: the template makes the result");
+        }
+        let known: Vec<String> = names.iter().map(|name| format!("calls.{name}")).collect();
+        let known: Vec<&str> = known.iter().map(String::as_str).chain(["errors"]).collect();
+        let most = usize::try_from(config.max_size.0).unwrap_or(usize::MAX);
+        let compiled = BodyTemplate::new(source, OutputForm::Json, &known);
+        return context
+            .mistakes
+            .take(&place, compiled)
+            .map_or(MergeForm::Named, |template| MergeForm::Template(Box::new(template.with_max_output(most))));
+    }
+    match config.merge.unwrap_or_default() {
+        MergeConfig::Named => MergeForm::Named,
+        MergeConfig::FlatFirst => MergeForm::Flat(Conflicts::First),
+        MergeConfig::FlatLast => MergeForm::Flat(Conflicts::Last),
+        MergeConfig::FlatDistinct => MergeForm::Flat(Conflicts::Reject),
+    }
+}
+
 /// Compiles the headers of the response that come from calls.
 fn response_headers(
     config: &Config,
@@ -150,9 +216,9 @@ fn response_headers(
             context.mistakes.add(&place.key("call"), format!("no call has the name \"{}\"{near}", header.call));
         }
         let name = header.name.as_ref().unwrap_or(&header.header);
-        let of_body = [CONTENT_TYPE, CONTENT_LENGTH, http::header::CONTENT_ENCODING].contains(&name.0);
-        if of_body {
-            let text = format!("{} describes the body, which is another here", name.0);
+        if OF_ONE_BODY.contains(&name.0) {
+            let text =
+                format!("{} describes the body of the call, and the result is another: give it a `name`", name.0);
             context.mistakes.add(&place.key("header"), text);
         }
         let name = parse_editable_name(name.0.as_str(), &place.key("header"), context.mistakes);
@@ -162,6 +228,17 @@ fn response_headers(
         headers.extend(call.zip(name).map(|(call, name)| (call, header.header.0.clone(), name)));
     }
     headers
+}
+
+/// Returns the `Vary` of the response (RFC 9110, section 12.5.5): the headers of the client that calls send on or name.
+fn vary(config: &Config, calls: &[Call]) -> Option<HeaderValue> {
+    let sent = calls.iter().flat_map(|call| call.forward_headers.iter().cloned());
+    let named = <Aggregate as HttpAction>::headers_read(config).into_iter().map(|(name, _)| name);
+    let mut names: Vec<HeaderName> = sent.chain(named).collect();
+    names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+    names.dedup();
+    let names: Vec<&str> = names.iter().map(HeaderName::as_str).collect();
+    if names.is_empty() { None } else { HeaderValue::try_from(names.join(", ")).ok() }
 }
 
 /// Notes calls that need each other.
@@ -250,9 +327,10 @@ impl CallCompiler<'_, '_> {
             body,
             timeout: call.timeout.as_ref().map(|timeout| timeout.0),
             required: call.required.unwrap_or(call.fallback.is_none()),
-            fallback: call.fallback.as_ref().map(|json| json.to_string().into()),
+            fallback: call.fallback.as_ref().map(|json| json.0.to_string().into()),
             accept: call.accept.clone().unwrap_or_else(|| Statuses(vec![(200, 299)])),
             take,
+            in_result: call.in_result.unwrap_or(true),
             for_each,
             max_items: call.max_items.unwrap_or(DEFAULT_ITEMS),
             needs: Vec::new(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::notation::{Duration, Header, MethodName, Size, Statuses};
+use crate::notation::{Duration, FreeForm, Header, MethodName, Size, Statuses};
 
 /// Responds with the merged results of several calls to upstreams. Calls run at the same time, except where one uses
 /// the result of another.
@@ -17,8 +17,10 @@ pub struct Config {
     #[schemars(length(min = 1, max = 32))]
     pub calls: Vec<CallConfig>,
     /// How the results are merged. Default `named`.
-    #[serde(default)]
-    pub merge: MergeConfig,
+    pub merge: Option<MergeConfig>,
+    /// The result as a template in the language of Jinja that writes JSON, in place of `merge`: it reads
+    /// `calls.NAME.body`, `calls.NAME.status`, `calls.NAME.ok` and `errors`, the list of failed calls.
+    pub template: Option<String>,
     /// The time from the request's arrival to the end of the last call. Default 10s.
     pub timeout: Option<Duration>,
     /// The most calls at a time. Default 16.
@@ -96,7 +98,7 @@ pub struct CallConfig {
     /// Whether there is no result without it. Default true, or false where it has a `fallback`.
     pub required: Option<bool>,
     /// Its result when it fails: any JSON.
-    pub fallback: Option<serde_json::Value>,
+    pub fallback: Option<FreeForm>,
     /// The condition of the call (CEL), over the facts of the request as in `authorize`, and over earlier calls:
     /// `calls.user.ok && calls.user.body.kind == "staff"`. A call that is not made has no result.
     pub when: Option<String>,
@@ -104,6 +106,8 @@ pub struct CallConfig {
     pub accept: Option<Statuses>,
     /// The value within its document that is its result: `data.items`. Default: the document.
     pub take: Option<String>,
+    /// Whether its result is in the response, and not only for other calls. Default true.
+    pub in_result: Option<bool>,
     /// A list within the result of another call, for each element of which the call is made: `calls.user.body.orders`.
     /// The element is `{item}`, and values of it `{item.PATH}`. The result is the list of the results, in that order,
     /// with `null` for those that failed.

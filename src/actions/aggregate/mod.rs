@@ -11,12 +11,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
+use minijinja::{Value, context};
 
 use super::{ActionContext, ActionOutcome, HttpAction};
 use crate::exchange::{Reason, Rejection, RequestValue, RequestView, Template};
 use crate::notation::Statuses;
 use crate::rules::aggregation::{Conflicts, JsonPath, merge_flat, merge_named};
 use crate::rules::path::{Ambiguity, hides_dot_segments};
+use crate::rules::templating::{BodyTemplate, json_value};
 use crate::telemetry::metrics::{METRICS, PartMetrics};
 use crate::upstreams::Upstream;
 
@@ -50,8 +52,20 @@ pub struct Aggregate {
     pub errors_header: HeaderName,
     /// The status when a required call fails.
     pub failure_status: FailureStatus,
-    /// What happens to members of one name in a flat result; `None` where results stand under their names.
-    flat: Option<Conflicts>,
+    /// The `Vary` of the response.
+    pub vary: Option<HeaderValue>,
+    merge: MergeForm,
+}
+
+/// The form of the result.
+#[derive(Debug)]
+enum MergeForm {
+    /// Each result under the name of its call.
+    Named,
+    /// The members of all.
+    Flat(Conflicts),
+    /// What a template writes.
+    Template(Box<BodyTemplate>),
 }
 
 /// One call.
@@ -79,6 +93,8 @@ pub struct Call {
     pub accept: Statuses,
     /// The value of its document that is its result.
     pub take: Option<JsonPath>,
+    /// Whether its result is in the response.
+    pub in_result: bool,
     /// The list for whose elements it is made.
     pub for_each: Option<CallValue>,
     /// The most elements of that list.
@@ -156,9 +172,10 @@ impl HttpAction for Aggregate {
     }
 
     fn describe(&self) -> Vec<String> {
-        let merged = match self.flat {
-            None => "under their names",
-            Some(_) => "flat",
+        let merged = match self.merge {
+            MergeForm::Named => "under their names",
+            MergeForm::Flat(_) => "flat",
+            MergeForm::Template(_) => "by a template",
         };
         let count = self.calls.len();
         let head = format!("aggregate: {count} calls within {:?}, merged {merged}", self.timeout);
@@ -167,29 +184,45 @@ impl HttpAction for Aggregate {
 }
 
 impl Aggregate {
-    /// Returns the merged results of the calls, each with its place, in the order of the configuration. The list of
-    /// failed calls, if there are any, is JSON.
+    /// Returns the merged results of the calls, each with its status, in the order of the configuration; `None` is a
+    /// call without a result. The list of failed calls, if there are any, is JSON.
     ///
     /// # Errors
-    /// Returns the name that several have, where that is a failure.
-    pub fn merge(&self, parts: &[(usize, &str)], errors: Option<&str>) -> Result<String, String> {
+    /// Returns why there is no result, for the log.
+    pub fn merge(&self, parts: &[Option<(u16, &str)>], errors: Option<&str>) -> Result<String, String> {
         let own = errors.map(|errors| (self.errors_member.as_str(), errors));
-        match self.flat {
-            None => {
-                let parts: Vec<(&str, &str)> =
-                    parts.iter().map(|(call, json)| (self.calls[*call].name.as_str(), *json)).collect();
-                Ok(merge_named(&parts, own))
+        match &self.merge {
+            MergeForm::Named => {
+                let named = self.calls.iter().zip(parts).filter(|(call, _)| call.in_result);
+                let named: Vec<(&str, &str)> =
+                    named.filter_map(|(call, part)| Some((call.name.as_str(), part.as_ref()?.1))).collect();
+                Ok(merge_named(&named, own))
             }
-            Some(conflicts) => {
-                let parts: Vec<&str> = parts.iter().map(|(_, json)| *json).collect();
-                merge_flat(&parts, conflicts, own)
+            MergeForm::Flat(conflicts) => {
+                let in_result = self.calls.iter().zip(parts).filter(|(call, _)| call.in_result);
+                let parts: Vec<&str> = in_result.filter_map(|(_, part)| Some(part.as_ref()?.1)).collect();
+                merge_flat(&parts, *conflicts, own).map_err(|name| format!("several results have a member {name:?}"))
             }
+            MergeForm::Template(template) => template.render(self.template_values(parts, errors)?),
         }
     }
 
-    /// Returns whether only objects can be merged.
-    pub fn is_flat(&self) -> bool {
-        self.flat.is_some()
+    /// Returns the values that the template reads.
+    fn template_values(&self, parts: &[Option<(u16, &str)>], errors: Option<&str>) -> Result<Value, String> {
+        let mut calls = Vec::with_capacity(self.calls.len());
+        for (call, part) in self.calls.iter().zip(parts) {
+            let (status, json) = part.unwrap_or((0, "null"));
+            let body = json_value(json.as_bytes())?;
+            let value = context! { ok => part.is_some(), status => status, body => body };
+            calls.push((call.name.as_str(), value));
+        }
+        let errors = json_value(errors.unwrap_or("[]").as_bytes())?;
+        Ok(context! { calls => Value::from_iter(calls), errors => errors })
+    }
+
+    /// Returns whether the result of a call has to be an object, which is merged flat.
+    pub fn needs_object(&self, call: &Call) -> bool {
+        matches!(self.merge, MergeForm::Flat(_)) && call.in_result
     }
 }
 
@@ -268,6 +301,7 @@ impl Call {
             line.push_str(&format!(", after {}", names.join(" and ")));
         }
         line.push_str(if self.for_each.is_some() { ", for each element" } else { "" });
+        line.push_str(if self.in_result { "" } else { ", for others" });
         line.push_str(match (self.required, &self.fallback) {
             (true, _) => "",
             (false, None) => ", optional",

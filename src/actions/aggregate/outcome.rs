@@ -82,6 +82,11 @@ impl FaultKind {
         }
     }
 
+    /// Returns whether it took too long.
+    pub fn is_timeout(self) -> bool {
+        matches!(self, Self::TimedOut | Self::Upstream(Reason::TargetTimeout | Reason::ConnectTimeout))
+    }
+
     /// Returns the reason with which a request ends that needs the call.
     pub fn reason(self) -> Reason {
         match self {

@@ -57,11 +57,11 @@ impl Gateway {
         };
         match gathered {
             Waited::Done(Ok(gathered)) => self.send_aggregated(session, ctx, aggregate, &gathered).await,
-            Waited::Done(Err(failed)) => {
+            Waited::Done(Err(failed)) if failed.fault.kind.reason() != Reason::ClientGone => {
                 let rejection = failed.into_rejection(aggregate);
                 self.reject(session, &rejection, ctx).await
             }
-            Waited::Late | Waited::Gone => {
+            _ => {
                 let error = fail_with(ctx, Rejection::new(Reason::ClientGone, ""));
                 self.respond_to_failure(session, &error, ctx).await;
                 ctx.close_after(session);
@@ -247,7 +247,7 @@ impl<'s> Gathering<'s> {
             }
             Err(fault) => fault,
         };
-        let timed_out = matches!(fault.kind, FaultKind::TimedOut);
+        let timed_out = fault.kind.is_timeout();
         let outcome = if timed_out { PartOutcome::TimedOut } else { PartOutcome::Failed };
         self.observe(index, outcome, Some(seconds));
         self.give_up(index, item, fault)

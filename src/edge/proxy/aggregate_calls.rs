@@ -19,7 +19,7 @@ use super::{Context, Gateway};
 use crate::actions::{Call, CallBody, CallFault, CallPart, CallRequest, FaultKind};
 use crate::exchange::{Reason, Trace};
 use crate::rules::aggregation::is_json;
-use crate::rules::payload::{Decoder, Step};
+use crate::rules::payload::{Decoder, Opaque, Step};
 use crate::rules::routing::raw_parameters;
 use crate::upstreams::{Class, OutgoingRequest, Response, Visit, error_text};
 
@@ -140,8 +140,8 @@ impl Gateway {
         let text = text.map_err(|kind| CallFault::of_response(kind, status));
         let headers = kept_headers(call, &response.head);
         self.calls.release(response).await;
-        let json =
-            take(call, &text?, scene.aggregate.is_flat()).map_err(|kind| CallFault::of_response(kind, status))?;
+        let json = take(call, &text?, scene.aggregate.needs_object(call))
+            .map_err(|kind| CallFault::of_response(kind, status))?;
         Ok(CallPart { status, headers, json })
     }
 }
@@ -182,12 +182,15 @@ fn head(scene: &CallScene<'_>, call: &Call, request: CallRequest, length: usize)
 /// Returns the target of a call's request: the path, the client's parameters that are sent on, and those of the
 /// configuration.
 fn target(came: &RequestHeader, call: &Call, ctx: &Context, path: String, query: &str) -> Result<String> {
-    let mut own = came.clone();
-    ctx.exchange.edits.apply_to_query(&mut own);
     let mut target = path;
     let mut sign = '?';
+    let edited = (!call.forward_query.is_empty()).then(|| {
+        let mut edited = came.clone();
+        ctx.exchange.edits.apply_to_query(&mut edited);
+        edited
+    });
     for name in &call.forward_query {
-        for value in raw_parameters(own.uri.query(), name) {
+        for value in raw_parameters(edited.as_ref().and_then(|request| request.uri.query()), name) {
             let encoded: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
             target.push(sign);
             target.push_str(&encoded);
@@ -226,7 +229,10 @@ async fn read_text(
         let part = part.unwrap_or_else(Bytes::new);
         decoded.clear();
         match &mut decoder {
-            Some(decoder) => decoder.push(&part, end, &mut decoded).map_err(|_| FaultKind::Undecodable)?,
+            Some(decoder) => decoder.push(&part, end, &mut decoded).map_err(|why| match why {
+                Opaque::TooDense => FaultKind::TooLarge,
+                _ => FaultKind::Undecodable,
+            })?,
             None => decoded.extend_from_slice(&part),
         }
         if whole.len() + decoded.len() > most {
@@ -257,12 +263,12 @@ fn decoder(head: &ResponseHeader) -> std::result::Result<Option<Decoder>, FaultK
 }
 
 /// Returns the result of a call: its document, or what is taken of it. An empty body is `null`.
-fn take(call: &Call, text: &str, is_flat: bool) -> std::result::Result<Box<str>, FaultKind> {
+fn take(call: &Call, text: &str, needs_object: bool) -> std::result::Result<Box<str>, FaultKind> {
     let text = if text.trim_ascii().is_empty() { "null" } else { text };
     let json = is_json(text).ok_or(FaultKind::NotJson)?;
     let json = match &call.take {
         Some(path) => path.find(json).ok_or(FaultKind::ValueMissing)?,
         None => json,
     };
-    if is_flat && !json.starts_with('{') { Err(FaultKind::NotAnObject) } else { Ok(json.into()) }
+    if needs_object && !json.starts_with('{') { Err(FaultKind::NotAnObject) } else { Ok(json.into()) }
 }

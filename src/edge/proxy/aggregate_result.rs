@@ -1,7 +1,7 @@
 //! The response to a request whose calls have ended, and the rejection where one failed that is required.
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, VARY};
 use http::{Method, Version};
 use pingora::Result;
 use pingora::http::ResponseHeader;
@@ -34,9 +34,9 @@ impl Gateway {
         let merged = merge(aggregate, gathered);
         let (head, body) = match merged {
             Ok(body) => (head(aggregate, gathered, body.len())?, Bytes::from(body)),
-            Err(name) => {
-                let detail = "two results have a member of one name";
-                let rejection = Rejection::new(Reason::CallFailed, detail).log(format!("{detail}: {name:?}"));
+            Err(why) => {
+                let detail = "the results cannot be merged";
+                let rejection = Rejection::new(Reason::CallFailed, detail).log(format!("{detail}: {why}"));
                 return self.reject(session, &rejection, ctx).await;
             }
         };
@@ -86,9 +86,8 @@ impl Gateway {
 
 /// Returns the merged results, with the list of failed calls.
 fn merge(aggregate: &Aggregate, gathered: &GatheredParts) -> std::result::Result<String, String> {
-    let with_result = gathered.parts.iter().enumerate();
-    let parts: Vec<(usize, &str)> =
-        with_result.filter_map(|(index, part)| part.as_ref().map(|part| (index, &*part.json))).collect();
+    let parts: Vec<Option<(u16, &str)>> =
+        gathered.parts.iter().map(|part| part.as_ref().map(|part| (part.status, &*part.json))).collect();
     let errors: Vec<serde_json::Value> = gathered
         .faults
         .iter()
@@ -109,6 +108,9 @@ fn head(aggregate: &Aggregate, gathered: &GatheredParts, length: usize) -> Resul
     let mut head = ResponseHeader::build(200, Some(aggregate.response_headers.len() + 8))?;
     head.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
     head.insert_header(CONTENT_LENGTH, length)?;
+    if let Some(vary) = &aggregate.vary {
+        head.insert_header(VARY, vary)?;
+    }
     for (call, name, own) in &aggregate.response_headers {
         let Some(Some(part)) = gathered.parts.get(*call) else { continue };
         for value in part.headers.get_all(name) {

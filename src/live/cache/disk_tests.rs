@@ -259,7 +259,7 @@ fn run_child(folder: &Path, begun: u64) -> (u64, Vec<(u8, u64)>) {
         .spawn()
         .expect("started");
     let lines = std::io::BufReader::new(child.stdout.take().expect("its output")).lines();
-    let (mut last, mut purged, mut left) = (begun, Vec::new(), fastrand::u32(5..120));
+    let (mut last, mut purged, mut left) = (begun, Vec::new(), fastrand::u32(5..60));
     for line in lines.map_while(Result::ok) {
         let words: Vec<&str> = line.split(' ').collect();
         let [what @ ("purged" | "stored"), of, version] = words[..] else { continue };

@@ -50,6 +50,9 @@ use purges::{Marks, Purges, Standing};
 /// The memory for what is being received, where nothing is kept in memory.
 const MIN_MEMORY: u64 = 64 << 20;
 
+/// The time from a purge to the removal of what it has reached from memory.
+const SWEEP_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// The size of a cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheSettings {
@@ -86,6 +89,8 @@ pub struct Cache {
     purges: Arc<Purges>,
     max_object: AtomicU64,
     next_fill: AtomicU64,
+    /// The purges since the last sweep.
+    sweeps: AtomicU64,
     counts: CacheCounts,
 }
 
@@ -100,6 +105,7 @@ impl Cache {
             purges: Arc::default(),
             max_object: AtomicU64::new(0),
             next_fill: AtomicU64::new(1),
+            sweeps: AtomicU64::new(0),
             counts: CacheCounts::default(),
         };
         cache.resize(settings);
@@ -376,6 +382,31 @@ impl Cache {
                 shard.slots.retain(|_, stored| self.stale_since(&stored.marks, &stored.head).is_some())
             };
             drop(removed);
+        }
+    }
+
+    /// Removes from memory in a while what purges have reached.
+    pub fn sweep_soon(self: &Arc<Self>) {
+        if self.sweeps.fetch_add(1, Ordering::AcqRel) > 0 {
+            return;
+        }
+        let cache = Arc::clone(self);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SWEEP_INTERVAL).await;
+                let (wanted, own) = (cache.sweeps.load(Ordering::Acquire), Arc::clone(&cache));
+                let _ = tokio::task::spawn_blocking(move || own.sweep()).await;
+                if cache.sweeps.compare_exchange(wanted, 0, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Waits until all that has been stored so far is on disk, if it has one.
+    pub async fn flush(&self) {
+        if let Some(disk) = self.disk.get() {
+            disk.flush().await;
         }
     }
 

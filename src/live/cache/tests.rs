@@ -213,7 +213,7 @@ async fn purges_are_visible_at_once_under_load() {
     }
     for round in 1..=400_u64 {
         let before = hits.load(Ordering::SeqCst);
-        while hits.load(Ordering::SeqCst) < before + 3 {
+        while hits.load(Ordering::SeqCst) < before + 3 && workers.iter().all(|worker| !worker.is_finished()) {
             tokio::task::yield_now().await;
         }
         let purge = match round % 4 {

@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
+use smallvec::SmallVec;
+
 use super::Cache;
 use super::counts::LookupOutcome;
 use super::head::{StoredHead, StoredKey};
@@ -60,7 +62,7 @@ impl Cache {
         for shard in self.memory.shards() {
             let shard = shard.read();
             entries += shard.slots.count();
-            fills += shard.fills.values().map(|fills| fills.len()).sum::<usize>();
+            fills += shard.fills.values().map(SmallVec::len).sum::<usize>();
         }
         let (disk, [stored, evicted, purges]) = (self.disk.get(), self.counts.others());
         let counts = disk.map(|disk| {

@@ -43,6 +43,12 @@ pub enum Opaque {
     TooDense,
     /// It cannot be encoded.
     Unencodable,
+    /// It is needed whole, and larger than may be held.
+    TooLarge,
+    /// It cannot be converted into another format.
+    Unconvertible,
+    /// The template of the new body cannot be rendered.
+    Template,
     /// It violates its schema.
     Invalid,
     /// It is longer than what is held to validate it.
@@ -60,6 +66,9 @@ impl fmt::Display for Opaque {
             Self::Invalid => "the body violates its schema",
             Self::TooLong => "the body is longer than what is held to validate it",
             Self::Unencodable => "no content coding can be put on the body",
+            Self::TooLarge => "the body is too large to be changed as a whole",
+            Self::Unconvertible => "the body cannot be converted",
+            Self::Template => "the template of the body cannot be rendered",
         })
     }
 }
@@ -84,6 +93,16 @@ impl BodyChain {
     pub fn decode(&mut self, decoder: Decoder) {
         self.decodes = true;
         self.add(Box::new(decoder));
+    }
+
+    /// Processes a whole body.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    pub fn push_whole(&mut self, body: Bytes) -> Result<Bytes, Opaque> {
+        let mut part = Some(body);
+        self.push(&mut part, true)?;
+        Ok(part.unwrap_or_default())
     }
 
     /// Returns whether the body passes unchanged.

@@ -4,7 +4,6 @@ use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::authority_of;
 use crate::edge::proxy::Context;
-use crate::live::Purge;
 use crate::rules::caching::{invalidated_targets, is_effective, purge_url};
 
 /// Removes what is stored for the URL of a request with an unsafe method, and for those that its response names, if it
@@ -20,7 +19,7 @@ pub async fn invalidate(ctx: &Context, request: &RequestHeader, response: &Respo
     let others = invalidated_targets(scheme, &authority, request.uri.path(), &response.headers);
     let others = others.into_iter().map(|target| purge_url(scheme, &authority, &target, None));
     for url in std::iter::once(own).chain(others) {
-        if let Err(why) = cache.policy.store.purge(&Purge::Url(url), false).await {
+        if let Err(why) = cache.policy.store.invalidate_url(&url).await {
             log::warn!("cache {}: {why}", cache.policy.store.name());
         }
     }

@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     fn record(tag: &str, generation: u64) -> JournalRecord {
-        JournalRecord { purge: Purge::Tag(tag.into()), soft: generation % 2 == 0, generation }
+        JournalRecord { purge: Purge::Tag(tag.into()), soft: generation.is_multiple_of(2), generation }
     }
 
     #[test]

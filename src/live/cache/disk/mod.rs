@@ -200,6 +200,14 @@ impl Disk {
         }
     }
 
+    /// Waits until all that has been stored so far is written.
+    pub async fn flush(&self) {
+        let (sender, done) = oneshot::channel();
+        if self.0.queue.write(DiskOrder::Done(sender)) {
+            let _ = done.await;
+        }
+    }
+
     /// Replaces the head of a file. Returns false if there is no such file.
     pub fn replace_head(
         &self,

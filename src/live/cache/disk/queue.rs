@@ -35,6 +35,8 @@ pub struct WriteOrder {
 pub enum DiskOrder {
     /// Writes a response.
     Write(WriteOrder),
+    /// Resolves once all writes before it are done.
+    Done(oneshot::Sender<()>),
     /// Writes the file of a response again, with another head.
     Head(StoredKey, Option<StoredKey>, Arc<StoredHead>, u64),
     /// Removes a file that is damaged or purged.

@@ -62,6 +62,7 @@ impl DiskThread {
                         self.invalidate(&key);
                         let _ = done.send(());
                     }
+                    DiskOrder::Done(done) => _ = done.send(()),
                     DiskOrder::Purge(..) => {}
                     DiskOrder::Clear(generation) => self.clear(generation),
                     DiskOrder::Compact(up_to) => self.compact(up_to),
