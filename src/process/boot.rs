@@ -192,6 +192,21 @@ fn acquire_resources(
     })
 }
 
+/// Compiles the configuration, and opens its caches.
+async fn compile_in_background(
+    loaded: Loaded,
+    live: &Arc<Live>,
+    background: &Background,
+) -> Result<(Loaded, Snapshot), StartError> {
+    let live = Arc::clone(live);
+    let work = move || {
+        let snapshot = compile(&loaded, &live)?;
+        open_caches(&loaded, &live, &snapshot)?;
+        Ok((loaded, snapshot))
+    };
+    read_in_background(background, work).await
+}
+
 /// Runs the start up to the point where it accepts connections.
 async fn begin(
     source: ConfigSource,
@@ -200,13 +215,7 @@ async fn begin(
     mut inherited: Vec<Bound>,
     predecessor: Option<&Arc<Predecessor>>,
 ) -> Result<Started, StartError> {
-    let known = Arc::clone(&live);
-    let work = move || {
-        let snapshot = compile(&loaded, &known)?;
-        open_caches(&loaded, &known, &snapshot)?;
-        Ok((loaded, snapshot))
-    };
-    let (loaded, snapshot) = read_in_background(&background, work).await?;
+    let (loaded, snapshot) = compile_in_background(loaded, &live, &background).await?;
     log_start(&source, &snapshot);
     let resources = acquire_resources(&loaded, &snapshot, &mut inherited, predecessor)?;
     let had = addresses(&inherited);
