@@ -84,8 +84,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         consumer_uses: BTreeMap::new(),
     };
     let (routes, routers, unrouted) = work.compile();
-    let caches = work.shared.caches.used();
-    caches::warn_of_unused(&work.shared.caches, work.warnings);
+    let caches = caches::used(&work.shared.caches, work.warnings);
     let further_files = std::mem::take(&mut work.shared.files);
     let kept = with_acme(work.shared.kept, acme.as_ref(), loaded);
     let credentials = if config.log.access.add.is_empty() { Vec::new() } else { credentials(&routes) };
