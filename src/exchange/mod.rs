@@ -11,6 +11,7 @@ mod reason;
 mod rejection;
 mod rendering;
 mod request_id;
+mod target_edits;
 mod template;
 mod trace;
 
@@ -81,6 +82,8 @@ pub struct Exchange {
     pub set_cookies: Vec<HeaderValue>,
     /// Edits of the request to the target.
     pub edits: Edits,
+    /// The parameters of the path as they are in it, for filters that read them.
+    pub params: Vec<(Box<str>, Box<str>)>,
     /// The reason with which it ends, updated as it proceeds.
     pub reason: Reason,
     /// A detail for the log beyond the reason; never shown to the client.
@@ -109,6 +112,7 @@ impl Exchange {
             pacing: Pacing::default(),
             set_cookies: Vec::new(),
             edits: Edits::default(),
+            params: Vec::new(),
             reason: Reason::Internal,
             detail: None,
             would_reject: None,

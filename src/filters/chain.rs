@@ -9,7 +9,7 @@ use http::header::{
 use pingora::http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
-use super::{Condition, Filter, Memory, Needs, ResponseView, Stage, Unauthenticated, Verdict};
+use super::{Condition, Filter, Memory, ResponseView, Stage, Unauthenticated, Verdict};
 use crate::exchange::{Edit, Exchange, Reason, Rejection, WouldReject};
 use crate::rules::payload::{BodyChain, Decoder};
 use crate::telemetry::metrics::METRICS;
@@ -47,6 +47,8 @@ pub struct Chain {
     trial_edits: Vec<(usize, Arc<[Edit]>)>,
     /// Whether a filter may wait for a long time.
     may_wait: bool,
+    /// Whether a filter reads the parameters of the path.
+    reads_params: bool,
     /// Whether a filter has a condition.
     has_conditions: bool,
 }
@@ -87,7 +89,7 @@ impl<'m> Slot<'m> {
 
 /// Returns how many bytes of a request body the filter needs whole, if it does.
 fn body_needed(filter: &Filter) -> Option<u64> {
-    if let Needs::RequestBody(most) = filter.needs() { Some(most) } else { None }
+    filter.needs().request_body()
 }
 
 impl Chain {
@@ -98,6 +100,7 @@ impl Chain {
     pub fn new(mut links: Vec<ChainLink>) -> Self {
         links.sort_by_key(|link| link.filter.stage());
         let may_wait = links.iter().any(|link| link.filter.may_wait());
+        let reads_params = links.iter().any(|link| link.filter.reads_params());
         let most = |enforced: bool| {
             let of_kind = links.iter().filter(|link| link.enforced == enforced);
             of_kind.filter_map(|link| body_needed(&link.filter)).min()
@@ -112,7 +115,7 @@ impl Chain {
             });
         let trial_edits = trial_edits.collect();
         let has_conditions = links.iter().any(|link| link.condition.is_some());
-        Self { links, request_body, trial_body, trial_edits, may_wait, has_conditions }
+        Self { links, request_body, trial_body, trial_edits, may_wait, reads_params, has_conditions }
     }
 
     /// Returns whether the filter at that place runs for the request. Its condition is evaluated once, when that is
@@ -164,6 +167,11 @@ impl Chain {
     /// Returns whether the decision on a request may take a long time.
     pub fn may_wait(&self) -> bool {
         self.may_wait
+    }
+
+    /// Returns whether a filter reads the parameters of the path, which are noted in the exchange then.
+    pub fn reads_params(&self) -> bool {
+        self.reads_params
     }
 
     /// Returns how many bytes of the body of a request the chain needs whole, if it does. `is_empty` says that the

@@ -30,6 +30,7 @@ mod strip_fields;
 #[cfg(test)]
 mod test_kit;
 mod throttle;
+mod transform;
 
 use bytes::Bytes;
 use http::HeaderName;
@@ -135,6 +136,11 @@ macro_rules! filters {
             /// Returns the challenges of the filter, if it authenticates.
             pub fn challenges(&self) -> Vec<http::HeaderValue> {
                 match self { $(Self::$variant(filter) => filter.challenges(),)* }
+            }
+
+            /// Returns whether the filter reads the parameters of the path.
+            pub fn reads_params(&self) -> bool {
+                match self { $(Self::$variant(filter) => filter.reads_params(),)* }
             }
 
             fn edits(&self) -> Option<&std::sync::Arc<[crate::exchange::Edit]>> {
@@ -243,6 +249,8 @@ filters! {
     RenameFields = "rename_fields": rename_fields;
     /// Replaces values in JSON responses by a mask.
     MaskFields = "mask_fields": mask_fields;
+    /// Changes requests and responses.
+    Transform = "transform": transform;
     /// Encodes responses in content codings.
     Compress = "compress": compress;
 }

@@ -23,7 +23,7 @@ mod xml;
 
 pub use accept::{Coding, choose as choose_coding, rank as rank_codings};
 pub use decode::Decoder;
-pub use document::{DocumentChange, DocumentStep, Move, check_json, edit_document};
+pub use document::{DocumentStep, Move, check_json_texts, edit_document};
 pub use encode::{CompressionLevel, Encoder};
 pub use fields::{FieldPath, Fields};
 pub use form::{form_to_json, json_to_form};

@@ -8,6 +8,7 @@
 mod check;
 mod format;
 mod json;
+mod literal;
 mod write;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use std::fmt;
 use minijinja::{AutoEscape, Environment, Error, UndefinedBehavior, Value};
 
 pub use json::{json_value, of_json};
+pub use literal::{has_template, is_template, template_of};
 
 /// The longest template, in bytes.
 pub const MAX_SOURCE: usize = 64 << 10;
