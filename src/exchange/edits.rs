@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::Method;
 use http::header::{COOKIE, Entry, HeaderMap, HeaderName, HeaderValue};
-use pingora::http::RequestHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
 use super::target_edits::{add_parameter, remove_parameter, rename_parameter, set_cookie, set_parameter, set_path};
@@ -46,6 +46,44 @@ pub enum Edit {
     Method(Method),
     /// Sets the path; the query stays.
     Path(Template),
+}
+
+impl Edit {
+    /// Applies edits of headers to the head of a response. `view` is its request.
+    pub fn apply_to_response(edits: &[Self], response: &mut ResponseHeader, view: &RequestView<'_>) {
+        for edit in edits {
+            // The names are valid and few, so nothing here can fail.
+            match edit {
+                Self::Set(name, value) => _ = response.insert_header(name.clone(), value.clone()),
+                Self::Add(name, value) => _ = response.append_header(name.clone(), value.clone()),
+                Self::SetText(name, text) => match text.fill_header(view) {
+                    Some(value) => _ = response.insert_header(name.clone(), value),
+                    None => _ = response.remove_header(name),
+                },
+                Self::AddText(name, text) => {
+                    let value = text.fill_header(view);
+                    value.into_iter().for_each(|value| _ = response.append_header(name.clone(), value));
+                }
+                Self::Remove(name) => _ = response.remove_header(name),
+                Self::Rename(from, to) => {
+                    let values: Vec<HeaderValue> = response.headers.get_all(from).iter().cloned().collect();
+                    response.remove_header(from);
+                    values.into_iter().for_each(|value| _ = response.append_header(to.clone(), value));
+                }
+                // They are for requests.
+                Self::RemoveScheme(..)
+                | Self::RemoveCookie(_)
+                | Self::RemoveCookies(_)
+                | Self::RemoveParameter(_)
+                | Self::SetParameter(..)
+                | Self::AddParameter(..)
+                | Self::RenameParameter(..)
+                | Self::SetCookie(..)
+                | Self::Method(_)
+                | Self::Path(_) => {}
+            }
+        }
+    }
 }
 
 /// The names of some cookies.

@@ -70,7 +70,7 @@ static FOR_BROWSERS: LazyLock<Template> = LazyLock::new(|| {
 /// Returns the page for a rejection, from the first of `levels` that has one for its status; `None` where a problem
 /// document is preferred, for which nobody wrote a page.
 pub fn error_page(rejection: &Rejection, view: &RequestView<'_>, levels: [&ErrorPages; 3]) -> Option<RenderedPage> {
-    let status = rejection.reason.status();
+    let status = rejection.http_status();
     if rejection.reason == Reason::Preflight {
         return None;
     }

@@ -16,6 +16,7 @@ mod template;
 mod trace;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderValue;
@@ -84,6 +85,8 @@ pub struct Exchange {
     pub edits: Edits,
     /// The parameters of the path as they are in it, for filters that read them.
     pub params: Vec<(Box<str>, Box<str>)>,
+    /// Edits of the head of the response, behind those of filters.
+    pub response_edits: Vec<Arc<[Edit]>>,
     /// The reason with which it ends, updated as it proceeds.
     pub reason: Reason,
     /// A detail for the log beyond the reason; never shown to the client.
@@ -113,6 +116,7 @@ impl Exchange {
             set_cookies: Vec::new(),
             edits: Edits::default(),
             params: Vec::new(),
+            response_edits: Vec::new(),
             reason: Reason::Internal,
             detail: None,
             would_reject: None,

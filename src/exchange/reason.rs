@@ -165,6 +165,8 @@ reasons! {
         grpc 3, proxy Some("http_request_error");
     /// The gateway buffers as many request bodies as it may.
     BuffersFull: "buffers_full", 503, "The gateway buffers too many request bodies", grpc 8, proxy None;
+    /// A fault was injected, to test clients.
+    FaultInjected: "fault_injected", 503, "This failure is a test", grpc 14, proxy None;
     /// The client sent the request too slowly.
     ClientTimeout: "client_timeout", 408, "The request took too long to arrive", grpc 4, proxy None;
     /// The client closed the connection.

@@ -19,6 +19,8 @@ pub struct Rejection {
     pub log: Option<String>,
     /// The headers of the response.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The status, where it is another than that of the reason.
+    pub status: Option<u16>,
     /// The rest of the response, where it is another than that of the reason.
     pub relayed: Option<RelayedResponse>,
 }
@@ -42,7 +44,7 @@ impl Rejection {
             Reason::UriTooLong | Reason::HeadersTooLarge | Reason::TokenInvalid | Reason::SignatureInvalid
         );
         let log = (is_logged && !detail.is_empty()).then(|| detail.to_string());
-        Box::new(Self { reason, detail, log, headers: Vec::new(), relayed: None })
+        Box::new(Self { reason, detail, log, headers: Vec::new(), status: None, relayed: None })
     }
 
     /// Returns a redirect.
@@ -57,6 +59,18 @@ impl Rejection {
     pub fn header(mut self: Box<Self>, name: HeaderName, value: HeaderValue) -> Box<Self> {
         self.headers.push((name, value));
         self
+    }
+
+    /// Sets another status than that of the reason.
+    #[must_use]
+    pub fn status(mut self: Box<Self>, status: u16) -> Box<Self> {
+        self.status = Some(status);
+        self
+    }
+
+    /// Returns the HTTP status.
+    pub fn http_status(&self) -> u16 {
+        self.status.unwrap_or_else(|| self.reason.status())
     }
 
     /// Adds a detail for the log alone.

@@ -52,7 +52,7 @@ pub fn render(rejection: &Rejection, exchange: &Exchange, page: Option<RenderedP
         headers.push((CONTENT_TYPE, HeaderValue::from_static("application/problem+json")));
         problem(rejection, exchange)
     };
-    RenderedResponse { status: reason.status(), headers, body }
+    RenderedResponse { status: rejection.http_status(), headers, body }
 }
 
 /// Adds that the form was chosen by `Accept`, where caches may store the response unasked (RFC 9110, section 15.1).
@@ -89,7 +89,7 @@ fn problem(rejection: &Rejection, exchange: &Exchange) -> Bytes {
     let mut document = serde_json::json!({
         "type": format!("urn:portcullis:{}", reason.code()),
         "title": reason.title(),
-        "status": reason.status(),
+        "status": rejection.http_status(),
         "reason": reason.code(),
     });
     if !rejection.detail.is_empty() {

@@ -38,10 +38,8 @@ pub struct ChainLink {
 #[derive(Debug, Default)]
 pub struct Chain {
     links: Vec<ChainLink>,
-    /// How many bytes of a request body filters need whole.
-    request_body: Option<u64>,
-    /// The same of filters that are not enforced: a longer body is not inspected.
-    trial_body: Option<u64>,
+    /// Whether a filter needs whole bodies of requests.
+    needs_bodies: bool,
     /// For authenticators that are not enforced, the edits of a request that they do not accept: its credentials may be
     /// for the target, but what only an authenticator may set is removed.
     trial_edits: Vec<(usize, Arc<[Edit]>)>,
@@ -101,11 +99,7 @@ impl Chain {
         links.sort_by_key(|link| link.filter.stage());
         let may_wait = links.iter().any(|link| link.filter.may_wait());
         let reads_params = links.iter().any(|link| link.filter.reads_params());
-        let most = |enforced: bool| {
-            let of_kind = links.iter().filter(|link| link.enforced == enforced);
-            of_kind.filter_map(|link| body_needed(&link.filter)).min()
-        };
-        let (request_body, trial_body) = (most(true), most(false));
+        let needs_bodies = links.iter().any(|link| body_needed(&link.filter).is_some());
         let on_trial = links.iter().enumerate().filter(|(_, link)| !link.enforced);
         let trial_edits =
             on_trial.filter(|(_, link)| link.filter.stage() == Stage::Authenticate).map(|(place, link)| {
@@ -115,7 +109,7 @@ impl Chain {
             });
         let trial_edits = trial_edits.collect();
         let has_conditions = links.iter().any(|link| link.condition.is_some());
-        Self { links, request_body, trial_body, trial_edits, may_wait, reads_params, has_conditions }
+        Self { links, needs_bodies, trial_edits, may_wait, reads_params, has_conditions }
     }
 
     /// Returns whether the filter at that place runs for the request. Its condition is evaluated once, when that is
@@ -183,15 +177,15 @@ impl Chain {
         exchange: &Exchange,
         memories: &mut Memories,
     ) -> Option<u64> {
-        let (mut enforced, mut on_trial) = (self.request_body, self.trial_body);
-        if self.has_conditions && (enforced.is_some() || on_trial.is_some()) {
-            (enforced, on_trial) = (None, None);
-            for (place, link) in self.links.iter().enumerate() {
-                let Some(most) = body_needed(&link.filter) else { continue };
-                if self.runs(place, request, exchange, memories) {
-                    let of_kind = if link.enforced { &mut enforced } else { &mut on_trial };
-                    *of_kind = Some(of_kind.unwrap_or(most).min(most));
-                }
+        if !self.needs_bodies {
+            return None;
+        }
+        let (mut enforced, mut on_trial) = (None::<u64>, None::<u64>);
+        for (place, link) in self.links.iter().enumerate() {
+            let Some(most) = body_needed(&link.filter) else { continue };
+            if link.filter.wants_body(request) && self.runs(place, request, exchange, memories) {
+                let of_kind = if link.enforced { &mut enforced } else { &mut on_trial };
+                *of_kind = Some(of_kind.unwrap_or(most).min(most));
             }
         }
         let length = || request.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok();
@@ -322,7 +316,7 @@ impl Chain {
                 filter.on_response(response, view, Slot { memories, index });
             }
         }
-        set_cookies(response, view);
+        add_fields(response, view);
     }
 
     /// Edits the head of a target's response in the reverse order, and returns the changes of its body. The fields
@@ -353,15 +347,19 @@ impl Chain {
         if !body.is_empty() {
             repair(response);
         }
-        set_cookies(response, view);
+        add_fields(response, view);
         Ok(body)
     }
 }
 
-/// Sets the cookies that filters have set while the request was decided on.
-fn set_cookies(response: &mut ResponseHeader, view: &ResponseView<'_>) {
+/// Sets the cookies that filters have set while the request was decided on, and makes the edits that do not come from
+/// filters.
+fn add_fields(response: &mut ResponseHeader, view: &ResponseView<'_>) {
     for cookie in &view.exchange.set_cookies {
         let _ = response.append_header(SET_COOKIE, cookie.clone());
+    }
+    for edits in &view.exchange.response_edits {
+        Edit::apply_to_response(edits, response, &view.request_view());
     }
 }
 

@@ -15,23 +15,34 @@ use super::{CompileContext, HttpFilter, ResponseView, Stage, Verdict};
 use crate::exchange::{Exchange, Reason, Rejection};
 use crate::notation::{Duration, Header, MethodName};
 
+const REQUEST_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-request-private-network");
+const ALLOW_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-allow-private-network");
+
 /// Who may read responses.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Origins such as `https://app.example.com`, `https://*.example.com`, or `*` alone for any.
+    /// Origins such as `https://app.example.com`, `https://*.example.com`, `null`, an expression for whole origins such
+    /// as `~https://pr-[0-9]+\.example\.com`, or `*` alone for any.
     #[schemars(length(min = 1))]
     pub origins: Vec<String>,
-    /// Methods that a page may use. Default: those of the route, or GET, HEAD, POST, PUT, PATCH, DELETE.
-    pub methods: Option<Vec<MethodName>>,
-    /// Headers that a page may send. Default: those that it asks for.
+    /// Methods that a page may use; `*` for any. Default: those of the route, or GET, HEAD, POST, PUT, PATCH, DELETE.
+    pub methods: Option<Vec<String>>,
+    /// Headers that a page may send; `*` for any. Default: any.
     pub headers: Option<Vec<Header>>,
-    /// Headers of a response that a page may read.
+    /// Headers of a response that a page may read; `*` for all, if no credentials are allowed.
     #[serde(default)]
     pub expose: Vec<Header>,
-    /// Whether a page may send cookies and credentials; not with `*`. Default false.
+    /// Whether a page may send cookies and credentials; with `*` only beside `any_origin_with_credentials`. Default
+    /// false.
     #[serde(default)]
     pub credentials: bool,
+    /// Whether pages of any origin may send credentials: every site can then act for its visitors. Default false.
+    #[serde(default)]
+    pub any_origin_with_credentials: bool,
+    /// Whether pages of public sites may send requests to a private network (Private Network Access). Default false.
+    #[serde(default)]
+    pub private_network: bool,
     /// How long a browser may remember a preflight. Default 10m.
     pub max_age: Option<Duration>,
 }
@@ -41,6 +52,8 @@ enum Origin {
     Exact(String),
     /// The text before and after the `*`.
     Below(String, String),
+    /// An expression that matches the whole origin.
+    Matching(Box<regex::Regex>),
 }
 
 /// The compiled filter.
@@ -48,10 +61,12 @@ enum Origin {
 pub struct Filter {
     any: bool,
     origins: Vec<Origin>,
-    methods: HeaderValue,
+    /// The methods; `None` for any.
+    methods: Option<HeaderValue>,
     headers: Option<HeaderValue>,
     expose: Option<HeaderValue>,
     credentials: bool,
+    private_network: bool,
     max_age: HeaderValue,
 }
 
@@ -74,37 +89,29 @@ impl HttpFilter for Filter {
         if any && config.origins.len() > 1 {
             context.mistakes.add(&place, "expected * alone, or origins without it");
         }
-        if any && config.credentials {
-            context.mistakes.add(
-                &context.place.key("credentials").clone(),
-                "credentials cannot be allowed to every origin: name the origins",
-            );
-        }
+        check_credentials(config, any, context);
         for (index, text) in config.origins.iter().enumerate().filter(|(_, o)| *o != "*") {
-            match origin(text) {
-                Some(origin) => origins.push(origin),
-                None => context.mistakes.add(
-                    &place.index(index),
-                    format!("expected an origin such as https://app.example.com, found \"{text}\""),
-                ),
-            }
+            origins.extend(context.mistakes.take(&place.index(index), origin(text)));
         }
         let methods = match &config.methods {
-            Some(methods) => join_list(methods.iter().map(|m| m.0.as_str())),
+            Some(methods) if methods.iter().any(|method| method == "*") => None,
+            Some(methods) => Some(methods_of(methods, context)),
             // A preflight for other methods matches another route.
             None if !context.route.methods().is_empty() => {
-                join_list(context.route.methods().iter().map(|m| m.0.as_str()))
+                Some(join_list(context.route.methods().iter().map(|m| m.0.as_str())))
             }
-            None => HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE"),
+            None => Some(HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE")),
         };
+        let named = config.headers.as_ref().filter(|headers| !headers.iter().any(|header| header.0 == "*"));
         let seconds = config.max_age.as_ref().map_or(600, |d| d.0.as_secs());
         Some(Self {
             any,
             origins,
             methods,
-            headers: config.headers.as_ref().map(|h| join_list(h.iter().map(|h| h.0.as_str()))),
+            headers: named.map(|h| join_list(h.iter().map(|h| h.0.as_str()))),
             expose: (!config.expose.is_empty()).then(|| join_list(config.expose.iter().map(|h| h.0.as_str()))),
             credentials: config.credentials,
+            private_network: config.private_network,
             max_age: HeaderValue::from(seconds),
         })
     }
@@ -122,7 +129,9 @@ impl HttpFilter for Filter {
     ) -> Verdict {
         let Some(origin) = request.headers.get(ORIGIN) else { return Ok(()) };
         if self.allows(origin.as_bytes()) {
-            *allowed = Some(if self.any { HeaderValue::from_static("*") } else { origin.clone() });
+            // With credentials, browsers accept only their own origin (the Fetch standard, section 3.2.5).
+            let is_any = self.any && !self.credentials;
+            *allowed = Some(if is_any { HeaderValue::from_static("*") } else { origin.clone() });
         }
         if is_preflight(&request.method, &request.headers) {
             Err(self.preflight(request, allowed.is_some()))
@@ -135,7 +144,8 @@ impl HttpFilter for Filter {
     fn on_response(&self, response: &mut ResponseHeader, _view: &ResponseView<'_>, allowed: &Self::Memory) {
         response.remove_header(&ACCESS_CONTROL_ALLOW_ORIGIN);
         response.remove_header(&ACCESS_CONTROL_ALLOW_CREDENTIALS);
-        if !self.any && !varies_on_origin(response) {
+        response.remove_header(&ACCESS_CONTROL_EXPOSE_HEADERS);
+        if (!self.any || self.credentials) && !varies_on_origin(response) {
             let _ = response.append_header(VARY, HeaderValue::from_static("Origin"));
         }
         let Some(origin) = allowed else { return };
@@ -165,6 +175,7 @@ impl Filter {
                         !m.is_empty() && m.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
                     })
                 }
+                Origin::Matching(expression) => expression.is_match(origin),
             })
     }
 
@@ -175,10 +186,17 @@ impl Filter {
             // Without Access-Control-Allow-Origin the browser blocks the request.
             return rejection.log("the origin is not allowed");
         }
-        rejection = rejection.header(ACCESS_CONTROL_ALLOW_METHODS, self.methods.clone());
+        // A wildcard is not one in requests with credentials, so the requested method is named in its place.
+        let method = request.headers.get(ACCESS_CONTROL_REQUEST_METHOD);
+        if let Some(methods) = self.methods.as_ref().or(method) {
+            rejection = rejection.header(ACCESS_CONTROL_ALLOW_METHODS, methods.clone());
+        }
         let requested = request.headers.get(ACCESS_CONTROL_REQUEST_HEADERS);
         if let Some(headers) = self.headers.as_ref().or(requested) {
             rejection = rejection.header(ACCESS_CONTROL_ALLOW_HEADERS, headers.clone());
+        }
+        if self.private_network && request.headers.get(REQUEST_PRIVATE_NETWORK).is_some_and(|value| value == "true") {
+            rejection = rejection.header(ALLOW_PRIVATE_NETWORK, HeaderValue::from_static("true"));
         }
         rejection.header(ACCESS_CONTROL_MAX_AGE, self.max_age.clone())
     }
@@ -202,20 +220,61 @@ pub fn announced_method(method: &Method, headers: &HeaderMap) -> Option<Method> 
     Method::from_bytes(name.as_bytes()).ok()
 }
 
-fn origin(text: &str) -> Option<Origin> {
+/// Returns the methods as a list, and notes errors in them.
+fn methods_of(methods: &[String], context: &mut CompileContext<'_>) -> HeaderValue {
+    for (index, method) in methods.iter().enumerate() {
+        let parsed = method.parse::<MethodName>().map_err(|wanted| format!("expected {wanted}, or *"));
+        context.mistakes.take(&context.place.key("methods").index(index), parsed);
+    }
+    join_list(methods.iter())
+}
+
+/// Notes credentials that browsers or safety forbid.
+fn check_credentials(config: &Config, any: bool, context: &mut CompileContext<'_>) {
+    let place = context.place.clone();
+    let (credentials, expose) = (place.key("credentials"), place.key("expose"));
+    if any && config.credentials && !config.any_origin_with_credentials {
+        context.mistakes.add(
+            &credentials,
+            "credentials are not allowed to every origin: name the origins, or write any_origin_with_credentials: true \
+             if every site may act for its visitors",
+        );
+    }
+    if config.any_origin_with_credentials && !(any && config.credentials) {
+        context
+            .mistakes
+            .add(&place.key("any_origin_with_credentials"), "is only for origins: ['*'] with credentials: true");
+    }
+    if config.credentials && config.expose.iter().any(|name| name.0 == "*") {
+        context.mistakes.add(&expose, "with credentials * exposes nothing: name the headers");
+    }
+}
+
+/// Returns the origin that a text of the configuration stands for.
+fn origin(text: &str) -> Result<Origin, String> {
+    if let Some(expression) = text.strip_prefix('~') {
+        let whole = regex::RegexBuilder::new(&format!("^(?:{expression})$")).size_limit(1 << 20).build();
+        // The error of the parser repeats the expression, which may be a secret by mistake.
+        let wrong = |_| "expected an expression for whole origins behind the ~".to_owned();
+        return whole.map(|regex| Origin::Matching(Box::new(regex))).map_err(wrong);
+    }
+    let wrong = || format!("expected an origin such as https://app.example.com, found \"{text}\"");
     let text = text.to_ascii_lowercase();
-    let (scheme, host) = text.split_once("://")?;
+    if text == "null" {
+        return Ok(Origin::Exact(text));
+    }
+    let (scheme, host) = text.split_once("://").ok_or_else(wrong)?;
     let fine = |h: &str| {
         !h.is_empty() && h.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b':' | b'[' | b']'))
     };
     if !matches!(scheme, "http" | "https") {
-        return None;
+        return Err(wrong());
     }
     match host.strip_prefix('*') {
         Some(behind) if behind.starts_with('.') && fine(behind) => {
-            Some(Origin::Below(format!("{scheme}://"), behind.to_owned()))
+            Ok(Origin::Below(format!("{scheme}://"), behind.to_owned()))
         }
-        None if fine(host) => Some(Origin::Exact(text.clone())),
-        _ => None,
+        None if fine(host) => Ok(Origin::Exact(text.clone())),
+        _ => Err(wrong()),
     }
 }

@@ -1,20 +1,15 @@
 //! `headers`: sets, adds and removes headers of requests and responses.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use http::header::{HeaderName, HeaderValue};
+use http::header::HeaderName;
 use pingora::http::ResponseHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::header_edits::HeaderEdits;
 use super::{CompileContext, HttpFilter, ResponseView, Stage};
-use crate::exchange::{Edit, Reason, Template, TextForm, TextScope};
-use crate::notation::{Header, HeaderText, Mistakes, Place};
-
-/// The headers that frame a message or belong to a connection, which an edit would break.
-const FRAMING: &[&str] =
-    &["content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "keep-alive", "host"];
+use crate::exchange::{Edit, Reason};
 
 /// The edits of headers.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -26,19 +21,6 @@ pub struct Config {
     pub response: HeaderEdits,
     /// Edits of all responses, rejections (401, 404, 429) among them.
     pub always: HeaderEdits,
-}
-
-/// Edits, in the order remove, set, add.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct HeaderEdits {
-    /// Headers that are removed, every occurrence of them.
-    pub remove: Vec<Header>,
-    /// Headers that are set to a value, which replaces the present ones. It may name values of the request, as
-    /// `{client}` or `{header.x-tenant|none}`; where nothing is left of it the header is removed.
-    pub set: BTreeMap<String, HeaderText>,
-    /// Headers that are added to the present ones.
-    pub add: BTreeMap<String, HeaderText>,
 }
 
 impl Config {
@@ -66,107 +48,26 @@ pub struct Filter {
     always: Arc<[Edit]>,
 }
 
-/// Parses the name of a header that a configuration may set.
-pub fn parse_editable_name(text: &str, place: &Place, mistakes: &mut Mistakes) -> Option<HeaderName> {
-    let parsed: Result<Header, String> = text.parse();
-    let name = mistakes.take(place, parsed.map_err(|e| format!("expected {e}")))?.0;
-    if name == "date" {
-        mistakes.add(place, "date says when the response was made, and cannot be edited");
-        return None;
-    }
-    if FRAMING.contains(&name.as_str()) {
-        let hint = if name == "host" { "; `forward: {host: …}` sets it" } else { "" };
-        mistakes.add(place, format!("{name} belongs to the message's framing and cannot be edited{hint}"));
-        return None;
-    }
-    Some(name)
-}
-
-/// The two edits that give a header a value: a fixed one, or one with values of the request.
-type Edits = (fn(HeaderName, HeaderValue) -> Edit, fn(HeaderName, Template) -> Edit);
-
-/// Compiles the value of a header that may name values of the request.
-fn compile_value(value: &HeaderText, place: &Place, context: &mut CompileContext<'_>) -> Option<Template> {
-    let route = &context.route;
-    let scope = TextScope { form: TextForm::Header, errors: false, params: &|| route.params() };
-    let text = String::from_utf8_lossy(value.0.as_bytes());
-    context.mistakes.take(place, Template::new(&text, &scope))
-}
-
-fn compile_pairs(
-    edits: &BTreeMap<String, HeaderText>,
-    place: &Place,
-    (fixed, filled): Edits,
-    context: &mut CompileContext<'_>,
-) -> Vec<Edit> {
-    let pair = |(name, value): (&String, &HeaderText)| {
-        let place = place.key(name.clone());
-        let name = parse_editable_name(name, &place, context.mistakes)?;
-        let template = compile_value(value, &place, context)?;
-        match template.as_text() {
-            Some(text) => Some(fixed(name, HeaderValue::from_bytes(text.as_bytes()).ok()?)),
-            None => Some(filled(name, template)),
-        }
-    };
-    edits.iter().filter_map(pair).collect()
-}
-
-fn compile(edits: &HeaderEdits, place: &Place, context: &mut CompileContext<'_>) -> Arc<[Edit]> {
-    let removed = edits.remove.iter().enumerate();
-    let place_of = |i| place.key("remove").index(i);
-    let names = removed.filter_map(|(i, h)| parse_editable_name(h.0.as_str(), &place_of(i), context.mistakes));
-    let mut list: Vec<Edit> = names.map(Edit::Remove).collect();
-    list.extend(compile_pairs(&edits.set, &place.key("set"), (Edit::Set, Edit::SetText), context));
-    list.extend(compile_pairs(&edits.add, &place.key("add"), (Edit::Add, Edit::AddText), context));
-    list.into()
-}
-
-/// Applies edits to the head of a response.
-pub(super) fn apply(edits: &[Edit], response: &mut ResponseHeader, view: &ResponseView<'_>) {
-    for edit in edits {
-        // The names are valid and few, so nothing here can fail.
-        match edit {
-            Edit::Set(name, value) => _ = response.insert_header(name.clone(), value.clone()),
-            Edit::Add(name, value) => _ = response.append_header(name.clone(), value.clone()),
-            Edit::SetText(name, text) => match text.fill_header(&view.request_view()) {
-                Some(value) => _ = response.insert_header(name.clone(), value),
-                None => _ = response.remove_header(name),
-            },
-            Edit::AddText(name, text) => {
-                let value = text.fill_header(&view.request_view());
-                value.into_iter().for_each(|value| _ = response.append_header(name.clone(), value));
-            }
-            Edit::Remove(name) => _ = response.remove_header(name),
-            _ => {}
-        }
-    }
-}
-
 impl HttpFilter for Filter {
     type Config = Config;
     type Memory = ();
     const STAGE: Stage = Stage::Edit;
 
     fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
+        let (place, route) = (context.place.clone(), &context.route);
+        let mut compile = |key: &'static str, edits: &HeaderEdits| {
+            edits.compile(&place.key(key), &|| route.params(), context.mistakes)
+        };
         Some(Self {
-            request: compile(&config.request, &context.place.key("request"), context),
-            response: compile(&config.response, &context.place.key("response"), context),
-            always: compile(&config.always, &context.place.key("always"), context),
+            request: compile("request", &config.request),
+            response: compile("response", &config.response),
+            always: compile("always", &config.always),
         })
     }
 
     fn headers_read(config: &Config) -> Vec<(HeaderName, Vec<String>)> {
         let lists = [("request", &config.request), ("response", &config.response), ("always", &config.always)];
-        let pairs = lists.iter().flat_map(|(list, edits)| {
-            let set = edits.set.iter().map(|pair| ("set", pair));
-            set.chain(edits.add.iter().map(|pair| ("add", pair))).map(move |pair| (*list, pair))
-        });
-        let read = |(list, (way, (name, value))): (&str, (&str, (&String, &HeaderText)))| {
-            let keys = vec![list.to_owned(), way.to_owned(), name.clone()];
-            let named = Template::headers_in(&String::from_utf8_lossy(value.0.as_bytes()));
-            named.into_iter().map(move |name| (name, keys.clone()))
-        };
-        pairs.flat_map(read).collect()
+        lists.iter().flat_map(|(list, edits)| edits.headers_read(&[list])).collect()
     }
 
     fn headers_written(config: &Config) -> Vec<HeaderName> {
@@ -183,8 +84,8 @@ impl HttpFilter for Filter {
         // The route's own response is a response, and a rejection is none.
         let is_rejection = view.own && !matches!(view.exchange.reason, Reason::Responded | Reason::Redirected);
         if !is_rejection {
-            apply(&self.response, response, view);
+            Edit::apply_to_response(&self.response, response, &view.request_view());
         }
-        apply(&self.always, response, view);
+        Edit::apply_to_response(&self.always, response, &view.request_view());
     }
 }

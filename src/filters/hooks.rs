@@ -17,6 +17,8 @@ use crate::rules::routing::PathPattern;
 pub enum Stage {
     /// CORS first: a preflight carries no credentials, so nothing that needs them may come before it.
     Cors,
+    /// Request bodies are decoded, before anything inspects them.
+    Decode,
     /// Whether the request looks like an attack. It comes before authentication, which attacks may aim at.
     Guard,
     /// The client is identified, before everything that depends on its identity.
@@ -37,12 +39,12 @@ pub enum Stage {
 impl Stage {
     /// Returns whether filters of the stage reject requests.
     pub fn rejects(self) -> bool {
-        matches!(self, Self::Guard | Self::Authenticate | Self::Authorize | Self::Limit | Self::Validate)
+        matches!(self, Self::Decode | Self::Guard | Self::Authenticate | Self::Authorize | Self::Limit | Self::Validate)
     }
 
     /// Returns whether a request has at most one filter of the stage: a second one would have nothing to decide.
     pub fn is_single(self) -> bool {
-        matches!(self, Self::Cors | Self::Authenticate | Self::Encode)
+        matches!(self, Self::Cors | Self::Decode | Self::Authenticate | Self::Encode)
     }
 }
 
@@ -50,6 +52,7 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Cors => "cross-origin rules",
+            Self::Decode => "decoding",
             Self::Guard => "is it an attack?",
             Self::Authenticate => "who is it?",
             Self::Authorize => "is it allowed?",
@@ -140,6 +143,11 @@ pub trait HttpFilter: Sized {
     /// Returns what the filter needs besides the heads.
     fn needs(&self) -> Needs {
         Needs::Heads
+    }
+
+    /// Returns whether a filter that needs bodies of requests needs that of this one.
+    fn wants_body(&self, _request: &RequestHeader) -> bool {
+        true
     }
 
     /// Returns whether the filter reads the parameters of the path, which are noted for it.

@@ -15,7 +15,10 @@ mod consumers;
 mod context;
 mod cors;
 mod csrf;
+mod decompress;
+mod fault;
 mod guard;
+mod header_edits;
 mod headers;
 mod hooks;
 mod json;
@@ -47,7 +50,8 @@ pub use condition::Condition;
 pub use consumers::Consumers;
 pub use context::{CertificateSources, CompileContext, Identities, RouteFacts, SharedValues};
 pub use cors::announced_method;
-pub(crate) use headers::parse_editable_name;
+pub use header_edits::HeaderEdits;
+pub(crate) use header_edits::parse_editable_name;
 pub use hooks::{BodyStep, HttpFilter, Needs, ResponseView, Stage, Verdict};
 
 use chain::Slot;
@@ -121,6 +125,11 @@ macro_rules! filters {
             /// Returns what the filter needs besides the heads.
             pub fn needs(&self) -> Needs {
                 match self { $(Self::$variant(filter) => filter.needs(),)* }
+            }
+
+            /// Returns whether the filter needs the body of this request.
+            fn wants_body(&self, request: &RequestHeader) -> bool {
+                match self { $(Self::$variant(filter) => filter.wants_body(request),)* }
             }
 
             /// Returns whether the filter may wait for a long time.
@@ -199,6 +208,8 @@ macro_rules! filters {
 filters! {
     /// Lets pages of other origins read responses.
     Cors = "cors": cors;
+    /// Decodes the content coding of request bodies.
+    Decompress = "decompress": decompress;
     /// Rejects what looks like an attack.
     Guard = "guard": guard;
     /// Rejects requests that pages of other sites make browsers send.
@@ -237,6 +248,8 @@ filters! {
     Throttle = "throttle": throttle;
     /// Limits the bytes per second of bodies.
     Bandwidth = "bandwidth": bandwidth;
+    /// Delays or rejects requests on purpose.
+    Fault = "fault": fault;
     /// Limits the shape of JSON request bodies.
     JsonLimits = "json_limits": json_limits;
     /// Sets, adds and removes headers.

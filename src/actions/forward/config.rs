@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::notation::{Duration, Header, HeaderText, KeyBy, MethodName};
+use crate::filters::HeaderEdits;
+use crate::notation::{Duration, Header, HeaderText, KeyBy, MethodName, OneOrMany};
 
 /// `forward: users`, or with settings.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -36,8 +37,8 @@ pub struct ForwardTo {
     pub timeout: Option<Duration>,
     /// Keeps requests of the same key on the same share of a `split`. Default: each request is assigned by itself.
     pub split_by: Option<KeyBy>,
-    /// Sends copies of some requests to another upstream, whose responses are discarded.
-    pub mirror: Option<MirrorConfig>,
+    /// Sends copies of some requests to another upstream, or to each of several; their responses are discarded.
+    pub mirror: Option<OneOrMany<MirrorConfig>>,
     /// Which requests are admitted first when the upstream's limits do not allow all: `high` may exceed them by a
     /// quarter, `low` has three quarters of them and never waits. Default `normal`.
     pub class: RequestClass,
@@ -97,6 +98,12 @@ pub struct SplitShare {
     /// Its share relative to the others.
     #[schemars(range(max = 1_000_000))]
     pub weight: u32,
+    /// Edits of the requests that it gets.
+    #[serde(default)]
+    pub request: HeaderEdits,
+    /// Edits of its responses, behind those of the route's filters.
+    #[serde(default)]
+    pub response: HeaderEdits,
 }
 
 /// The `Host` that a target sees.

@@ -10,15 +10,17 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use super::{ActionContext, ActionOutcome, HttpAction};
-use crate::exchange::{Reason, Rejection, RequestValue, RequestView, Template, TextForm};
-use crate::notation::{Place, nearest};
+use crate::exchange::{Edit, Reason, Rejection, RequestValue, RequestView, Template, TextForm};
+use crate::filters::HeaderEdits;
+use crate::notation::{OneOrMany, Place, nearest};
 use crate::rules::balance::{Algorithm, Balancer, Seat, hash_key};
 use crate::rules::identity::RequestKey;
 use crate::rules::path::hides_dot_segments;
+use crate::rules::routing::common_params;
 use crate::upstreams::{Class, Upstream};
 
 pub use config::Config;
-use config::{ForwardTo, HostHeader, MirrorConfig, RequestClass};
+use config::{ForwardTo, HostHeader, RequestClass};
 
 /// The longest request target for a target: what `http::Uri` accepts, with some room.
 const MAX_TARGET: usize = 60_000;
@@ -33,20 +35,31 @@ pub struct Forward {
     pub upstreams: Vec<Arc<Upstream>>,
     /// The choice of the next one by weight; `None` where there is only one.
     pub split: Option<Split>,
+    /// The edits of requests to each of the upstreams and of its responses; empty if none has any.
+    pub share_edits: Vec<ShareEdits>,
     /// `Host` for the target.
     pub host: Host,
     /// The edit of the path.
     pub path: PathEdit,
     /// The time from arrival to the end of the response.
     pub timeout: Option<Duration>,
-    /// Copies for another upstream.
-    pub mirror: Option<Mirror>,
+    /// Copies for other upstreams.
+    pub mirrors: Vec<Mirror>,
     /// Which requests are admitted first.
     pub class: Class,
     /// The methods of requests that may be sent again; `None` means the idempotent ones.
     pub retry_methods: Option<Vec<http::Method>>,
     /// The field in which the client says how long it waits.
     pub deadline_header: Option<HeaderName>,
+}
+
+/// The edits of the exchanges with one upstream of a split.
+#[derive(Debug)]
+pub struct ShareEdits {
+    /// Edits of requests.
+    pub request: Arc<[Edit]>,
+    /// Edits of responses.
+    pub response: Arc<[Edit]>,
 }
 
 /// Several upstreams by weight.
@@ -110,7 +123,8 @@ impl HttpAction for Forward {
         }
         Self {
             split: split(&forward, &upstreams, &weights, context),
-            mirror: forward.mirror.as_ref().and_then(|m| mirror(m, context)),
+            share_edits: share_edits(&forward, context),
+            mirrors: mirrors(&forward, context),
             class: match forward.class {
                 RequestClass::High => Class::High,
                 RequestClass::Normal => Class::Normal,
@@ -137,7 +151,12 @@ impl HttpAction for Forward {
             forward.deadline_header.as_ref().map(|name| (name.0.clone(), vec!["deadline_header".to_owned()]));
         let named = forward.rewrite.as_deref().map(Template::headers_in).unwrap_or_default().into_iter();
         let rewrite = named.map(|name| (name, vec!["rewrite".to_owned()]));
-        split.into_iter().chain(deadline).chain(rewrite).collect()
+        let shares = forward.split.iter().enumerate().flat_map(|(index, share)| {
+            let index = index.to_string();
+            let request = share.request.headers_read(&["split", &index, "request"]);
+            request.into_iter().chain(share.response.headers_read(&["split", &index, "response"]))
+        });
+        split.into_iter().chain(deadline).chain(rewrite).chain(shares.collect::<Vec<_>>()).collect()
     }
 
     fn on_request(&self, view: &RequestView<'_>) -> ActionOutcome<'_> {
@@ -271,11 +290,45 @@ fn split(
     Some(Split { shares: algorithm.build(&seats), key })
 }
 
-fn mirror(mirror: &MirrorConfig, context: &mut ActionContext<'_>) -> Option<Mirror> {
-    let place = context.place.key("mirror").key("upstream");
-    let upstream = find(&mirror.upstream, &place, context)?;
-    let share = (mirror.percent / 100.0 * f64::from(u32::MAX)).round() as u64 + 1;
-    Some(Mirror { upstream, share, concurrent: mirror.concurrent, active: Arc::default() })
+/// Returns the edits of the upstreams that have a share.
+fn share_edits(forward: &ForwardTo, context: &mut ActionContext<'_>) -> Vec<ShareEdits> {
+    if forward.split.iter().all(|share| share.request.is_empty() && share.response.is_empty()) {
+        return Vec::new();
+    }
+    let place = context.place.key("split");
+    let entries = context.entries;
+    let mut compile = |index: usize, key: &'static str, edits: &HeaderEdits| {
+        edits.compile(&place.index(index).key(key), &|| common_params(entries), context.mistakes)
+    };
+    let shares = forward.split.iter().enumerate().filter(|(_, share)| share.weight > 0);
+    shares
+        .map(|(index, share)| ShareEdits {
+            request: compile(index, "request", &share.request),
+            response: compile(index, "response", &share.response),
+        })
+        .collect()
+}
+
+/// The most upstreams that one request is copied to.
+const MAX_MIRRORS: usize = 8;
+
+fn mirrors(forward: &ForwardTo, context: &mut ActionContext<'_>) -> Vec<Mirror> {
+    let place = context.place.key("mirror");
+    let (list, is_list) = match &forward.mirror {
+        None => return Vec::new(),
+        Some(OneOrMany::One(one)) => (std::slice::from_ref(one), false),
+        Some(OneOrMany::Many(many)) => (many.as_slice(), true),
+    };
+    if list.len() > MAX_MIRRORS {
+        context.mistakes.add(&place, format!("expected at most {MAX_MIRRORS} mirrors, found {}", list.len()));
+    }
+    let compiled = list.iter().enumerate().filter_map(|(index, mirror)| {
+        let place = if is_list { place.index(index) } else { place.clone() };
+        let upstream = find(&mirror.upstream, &place.key("upstream"), context)?;
+        let share = (mirror.percent / 100.0 * f64::from(u32::MAX)).round() as u64 + 1;
+        Some(Mirror { upstream, share, concurrent: mirror.concurrent, active: Arc::default() })
+    });
+    compiled.collect()
 }
 
 fn path_edit(forward: &ForwardTo, context: &mut ActionContext<'_>) -> PathEdit {

@@ -18,7 +18,7 @@ use crate::actions::Forward;
 use crate::exchange::{Exchange, Reason, Rejection};
 use crate::filters::Verdict;
 use crate::rules::balance::{Loads, PickInput};
-use crate::upstreams::{Upstream, Visit};
+use crate::upstreams::Visit;
 
 /// The error of an exchange that has ended and leaves Pingora nothing to write: the client or its connection is gone.
 pub(super) const EXCHANGE_OVER: ErrorType = ErrorType::Custom("Over");
@@ -40,11 +40,12 @@ impl Loads for NoLoads {
     }
 }
 
-fn choose<'f>(forward: &'f Forward, request: &RequestHeader, exchange: &Exchange) -> Option<&'f Arc<Upstream>> {
-    let Some(split) = &forward.split else { return forward.upstreams.first() };
+/// Returns the place of the upstream among those of the action.
+fn choose(forward: &Forward, request: &RequestHeader, exchange: &Exchange) -> Option<usize> {
+    let Some(split) = &forward.split else { return Some(0) };
     let key = split.key.as_ref().and_then(|key| key.hash(&request_facts(request, exchange), consumer(exchange)));
     let input = PickInput { key, random: fastrand::u64(..), loads: &NoLoads, tried: &[] };
-    forward.upstreams.get(split.shares.pick(&input)?)
+    split.shares.pick(&input)
 }
 
 impl Gateway {
@@ -86,7 +87,13 @@ impl Gateway {
             ctx.matched.counted = true;
         }
         let chosen = choose(forward, request, &ctx.exchange);
-        let Some(upstream) = chosen else { return Err(Rejection::new(Reason::NoHealthyTarget, "")) };
+        let Some((share, upstream)) = chosen.and_then(|share| Some((share, forward.upstreams.get(share)?))) else {
+            return Err(Rejection::new(Reason::NoHealthyTarget, ""));
+        };
+        if let Some(edits) = forward.share_edits.get(share) {
+            ctx.exchange.edits.push(&edits.request);
+            ctx.exchange.response_edits.push(Arc::clone(&edits.response));
+        }
         let visit = ctx.visit.insert(Visit::new(Arc::clone(upstream), forward.class, deadline));
         let caller = caller(request, &ctx.exchange);
         match visit.try_admit(&caller) {

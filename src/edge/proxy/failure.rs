@@ -117,7 +117,7 @@ impl Gateway {
             }
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         }
-        let status = rejection.reason.status();
+        let status = rejection.http_status();
         let written = Box::pin(self.reject(session, &rejection, ctx)).await;
         let is_http2 = session.req_header().version == Version::HTTP_2;
         if is_http2 && written.is_ok() {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use pingora::http::RequestHeader;
+use smallvec::SmallVec;
 
 use super::{Context, Gateway};
 use crate::actions::Mirror;
@@ -15,11 +16,17 @@ use crate::upstreams::{Caller, Calls, Class, OutgoingRequest, Upstream, Visit};
 /// The longest body that is copied.
 const MAX_MIRRORED_BODY: usize = 64 * 1024;
 
-/// A copy in progress.
+/// A copy in progress, for one upstream or for several.
 #[derive(Debug)]
 pub struct RequestCopy {
     request: RequestHeader,
     body: BytesMut,
+    receivers: SmallVec<[Receiver; 1]>,
+}
+
+/// An upstream that gets a copy.
+#[derive(Debug)]
+struct Receiver {
     upstream: Arc<Upstream>,
     place: MirrorPlace,
 }
@@ -73,7 +80,22 @@ impl Drop for MirrorPlace {
 impl RequestCopy {
     /// Begins a copy of a request, if it is to be copied.
     fn begin(ctx: &Context, request: &RequestHeader) -> Option<Box<Self>> {
-        let mirror = ctx.forward()?.mirror.as_ref()?;
+        let mirrors = &ctx.forward()?.mirrors;
+        let receivers: SmallVec<[Receiver; 1]> = mirrors.iter().filter_map(Receiver::choose).collect();
+        if receivers.is_empty() {
+            return None;
+        }
+        let mut request = request.clone();
+        for name in [CONTENT_LENGTH, TRANSFER_ENCODING, EXPECT] {
+            request.remove_header(&name);
+        }
+        Some(Box::new(Self { request, body: BytesMut::new(), receivers }))
+    }
+}
+
+impl Receiver {
+    /// Returns the mirror as a receiver of a request, if that is in its share and it has a place for it.
+    fn choose(mirror: &Mirror) -> Option<Self> {
         if u64::from(fastrand::u32(..)) >= mirror.share {
             return None;
         }
@@ -81,11 +103,7 @@ impl RequestCopy {
             mirror.upstream.metrics().mirrored[1].inc();
             return None;
         };
-        let mut request = request.clone();
-        for name in [CONTENT_LENGTH, TRANSFER_ENCODING, EXPECT] {
-            request.remove_header(&name);
-        }
-        Some(Box::new(Self { request, body: BytesMut::new(), upstream: Arc::clone(&mirror.upstream), place }))
+        Some(Self { upstream: Arc::clone(&mirror.upstream), place })
     }
 }
 
@@ -95,29 +113,33 @@ impl Gateway {
         let Mirroring::Copying(copy) = &mut ctx.mirroring else { return };
         if let Some(part) = body {
             if copy.body.len() + part.len() > MAX_MIRRORED_BODY {
-                copy.upstream.metrics().mirrored[1].inc();
+                copy.receivers.iter().for_each(|receiver| receiver.upstream.metrics().mirrored[1].inc());
                 ctx.mirroring = Mirroring::Over;
                 return;
             }
             copy.body.extend_from_slice(part);
         }
         if end && let Mirroring::Copying(copy) = std::mem::replace(&mut ctx.mirroring, Mirroring::Over) {
-            let calls = Arc::clone(&self.calls);
-            tokio::spawn(async move {
-                let metrics = &copy.upstream.metrics().mirrored;
-                metrics[usize::from(!send(&calls, &copy).await)].inc();
-                drop(copy.place);
-            });
+            let RequestCopy { request, body, receivers } = *copy;
+            let (request, body) = (Arc::new(request), body.freeze());
+            for Receiver { upstream, place } in receivers {
+                let (calls, request, body) = (Arc::clone(&self.calls), Arc::clone(&request), body.clone());
+                tokio::spawn(async move {
+                    let sent = send(&calls, &upstream, &request, body).await;
+                    upstream.metrics().mirrored[usize::from(!sent)].inc();
+                    drop(place);
+                });
+            }
         }
     }
 }
 
 /// Sends a copy and reads the response, so that the connection can be reused. Returns whether there was one.
-async fn send(calls: &Calls, copy: &RequestCopy) -> bool {
-    let mut visit = Visit::single(Arc::clone(&copy.upstream), Class::Low, None);
+async fn send(calls: &Calls, upstream: &Arc<Upstream>, request: &RequestHeader, body: Bytes) -> bool {
+    let mut visit = Visit::single(Arc::clone(upstream), Class::Low, None);
     let outgoing = OutgoingRequest {
-        head: &copy.request,
-        body: copy.body.clone().freeze(),
+        head: request,
+        body,
         caller: Caller::default(),
         safe: false,
         hedged: false,

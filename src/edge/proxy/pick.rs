@@ -84,7 +84,7 @@ pub(super) async fn wait_while_client_present(downstream: &Downstream, work: imp
 
 /// Keeps a rejection for the response, and returns the error to fail with.
 pub(super) fn fail_with(ctx: &mut Context, rejection: Box<Rejection>) -> Box<Error> {
-    let status = rejection.reason.status();
+    let status = rejection.http_status();
     ctx.rejection = Some(rejection);
     Error::new(ErrorType::HTTPStatus(status))
 }

@@ -41,6 +41,8 @@ pub(super) struct Compiler<'a, 'c> {
     pub context: &'a mut CompileContext<'c>,
     /// Whether the steps are for requests.
     pub of_request: bool,
+    /// The largest body that is held.
+    pub max_size: u64,
 }
 
 impl Compiler<'_, '_> {
@@ -51,7 +53,9 @@ impl Compiler<'_, '_> {
     /// Compiles a template of a body, or of a value in one.
     fn body_template(&mut self, source: &str, form: OutputForm, place: &Place) -> Option<BodyTemplate> {
         let known = if self.of_request { OF_REQUESTS.to_vec() } else { of_responses() };
-        self.mistakes().take(place, BodyTemplate::new(source, form, &known))
+        let most = usize::try_from(self.max_size).unwrap_or(usize::MAX);
+        let template = self.mistakes().take(place, BodyTemplate::new(source, form, &known))?;
+        Some(template.with_max_output(most))
     }
 
     /// Compiles a value of a head: a text with values, or a template.

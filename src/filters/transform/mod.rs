@@ -64,7 +64,7 @@ impl HttpFilter for Filter {
             let place = place.key(key);
             (0..count).map(move |index| if count > 1 { place.index(index) } else { place.clone() }).collect::<Vec<_>>()
         };
-        let mut compiler = Compiler { context, of_request: true };
+        let mut compiler = Compiler { context, of_request: true, max_size: config.max_size.0 };
         let places: Vec<Place> = steps("request", config.request.len());
         let request: Vec<RequestPart> = config
             .request
@@ -108,6 +108,10 @@ impl HttpFilter for Filter {
 
     fn needs(&self) -> Needs {
         self.needs
+    }
+
+    fn wants_body(&self, request: &RequestHeader) -> bool {
+        self.wants_body_of(request)
     }
 
     fn reads_params(&self) -> bool {

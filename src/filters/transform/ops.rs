@@ -7,8 +7,8 @@ use http::HeaderValue;
 
 use super::facts::HeadValues;
 use crate::rules::payload::{
-    DocumentStep, Editor, Fields, Hashes, JsonToXml, MaskText, Masks, MemberEdit, Move, Opaque, Renames, Selection,
-    Selector, SetPaths, SetValues, Step, XmlToJson, edit_document, form_to_json, json_to_form,
+    DocumentStep, Editor, Fields, Hashes, JsonToXml, Masks, MemberEdit, Move, Opaque, Renames, Selection, Selector,
+    SetPaths, SetValues, Step, XmlToJson, edit_document, form_to_json, json_to_form,
 };
 use crate::rules::templating::BodyTemplate;
 
@@ -116,6 +116,11 @@ impl SetChange {
         self.values.iter().any(reads)
     }
 
+    /// Returns whether all values are known to be ASCII.
+    fn is_ascii(&self) -> bool {
+        self.values.iter().all(|value| matches!(value, SetValue::Fixed(text) if text.is_ascii()))
+    }
+
     /// Returns the edit of one document. A template that makes nothing sets nothing.
     fn values(&self, values: &Values, body: &[u8]) -> Result<SetValues, Opaque> {
         let value = |value: &SetValue| match value {
@@ -179,7 +184,9 @@ impl BodyChange {
             Self::Json(JsonChange::Remove(fields)) => fields.is_ascii(),
             Self::Json(JsonChange::Rename(renames)) => renames.fields().is_ascii(),
             Self::Json(JsonChange::Mask(masks)) => masks.fields().is_ascii(),
-            Self::Json(JsonChange::Hash(_) | JsonChange::Keep(_) | JsonChange::Move(_) | JsonChange::Set(_)) => false,
+            Self::Json(JsonChange::Hash(hashes)) => hashes.fields().is_ascii(),
+            Self::Json(JsonChange::Set(set)) => set.paths.is_ascii() && set.is_ascii(),
+            Self::Json(JsonChange::Keep(_) | JsonChange::Move(_)) => false,
             Self::Convert(_) | Self::New(_) => false,
         }
     }
@@ -203,9 +210,4 @@ impl Step for StepList {
         }
         last.push(current.as_deref().unwrap_or(part), end, out)
     }
-}
-
-/// Returns the mask of a text.
-pub(super) fn mask_text(mask: &str, keep_last: usize) -> Result<MaskText, String> {
-    MaskText::of_text(mask, keep_last)
 }

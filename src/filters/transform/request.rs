@@ -84,11 +84,9 @@ impl RequestPart {
             compiler.head_value(&mut head, path, (TextForm::Target, HeadTarget::Path), &place);
         }
         let body = compiler.body(config.convert.as_ref(), &config.json, config.body.as_ref(), place);
-        if when.is_none() && head.edits.is_empty() && head.rendered.is_empty() && body.is_empty() {
-            let is_wrong = config.when.is_none() && compiler.mistakes().is_empty();
-            if is_wrong {
-                compiler.mistakes().add(place, "a step that changes nothing");
-            }
+        let is_empty = head.edits.is_empty() && head.rendered.is_empty() && body.is_empty();
+        if is_empty && compiler.mistakes().is_empty() {
+            compiler.mistakes().add(place, "a step that changes nothing");
         }
         Self { when, edits: head.edits.into(), rendered: head.rendered, body }
     }
@@ -121,6 +119,21 @@ fn reads_body(template: &BodyTemplate) -> bool {
 impl Filter {
     fn head_values(&self, request: &RequestHeader, exchange: &Exchange) -> HeadValues {
         HeadValues::new(request, exchange, None, &|path| self.reads(path))
+    }
+
+    /// Returns whether a step may need the body of a request, by its `Content-Type`: what is not changed is not held.
+    pub(super) fn wants_body_of(&self, request: &RequestHeader) -> bool {
+        // An edit of what a conversion makes needs no look: the conversion does.
+        let is_json = is_json(&request.headers);
+        let parts = self.request.iter().filter(|part| part.needs_body());
+        parts.into_iter().any(|part| {
+            part.rendered.iter().any(|(_, template)| reads_body(template))
+                || part.body.iter().any(|change| match &**change {
+                    BodyChange::New(_) => true,
+                    BodyChange::Json(_) => is_json || self.other == Other::Reject,
+                    BodyChange::Convert(convert) => is_of_format(&request.headers, convert),
+                })
+        })
     }
 
     /// Notes the edits of the head that do not depend on the body.

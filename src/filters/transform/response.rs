@@ -15,7 +15,6 @@ use super::ops::{BodyChange, StepList, Values};
 use super::request::is_of_format;
 use super::when::ResponseCondition;
 use crate::exchange::{Edit, Reason, Rejection};
-use crate::filters::headers::apply;
 use crate::filters::json::{is_editable, is_other_charset};
 use crate::filters::{BodyStep, ResponseView};
 use crate::notation::{Place, Statuses};
@@ -85,7 +84,7 @@ impl Filter {
                 continue;
             }
             edit_status(response, &part.status);
-            edit_headers(response, &part.edits, view);
+            Edit::apply_to_response(&part.edits, response, &view.request_view());
             self.edit_rendered(response, part, view)?;
             edit_cookies(response, &part.cookies);
             for change in &part.body {
@@ -191,18 +190,5 @@ fn edit_status(response: &mut ResponseHeader, map: &[(Statuses, StatusCode)]) {
     }
     if let Some((_, to)) = map.iter().find(|(from, _)| from.contains(status)) {
         let _ = response.set_status(*to);
-    }
-}
-
-fn edit_headers(response: &mut ResponseHeader, edits: &[Edit], view: &ResponseView<'_>) {
-    for edit in edits {
-        match edit {
-            Edit::Rename(from, to) => {
-                let values: Vec<HeaderValue> = response.headers.get_all(from).iter().cloned().collect();
-                response.remove_header(from);
-                values.into_iter().for_each(|value| _ = response.append_header(to.clone(), value));
-            }
-            edit => apply(std::slice::from_ref(edit), response, view),
-        }
     }
 }

@@ -104,11 +104,6 @@ impl BodyTemplate {
         self
     }
 
-    /// Returns the form of what it writes.
-    pub fn form(&self) -> OutputForm {
-        self.form
-    }
-
     /// Returns whether it may read the value of that path, or one below it.
     pub fn reads(&self, path: &str) -> bool {
         self.reads.iter().any(|read| is_within(read, path) || is_within(path, read))
