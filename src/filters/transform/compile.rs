@@ -14,7 +14,7 @@ use crate::exchange::{Edit, Template, TextForm, TextScope};
 use crate::filters::mask_fields::compile_masks;
 use crate::filters::rename_fields::{compile_renames, parse_field};
 use crate::filters::{CompileContext, parse_editable_name};
-use crate::notation::{HeaderText, Mistakes, Place};
+use crate::notation::{HeaderText, Mistakes, OneOrMany, Place};
 use crate::rules::payload::{Fields, Hashes, JsonToXml, Move, Selection, SelectionLimits, SetPaths, XmlToJson};
 use crate::rules::templating::{BodyTemplate, OutputForm, has_template, is_template, template_of};
 
@@ -122,7 +122,7 @@ impl Compiler<'_, '_> {
     pub fn body(
         &mut self,
         convert: Option<&Conversion>,
-        json: &[JsonEdits],
+        json: &OneOrMany<JsonEdits>,
         body: Option<&NewBody>,
         place: &Place,
     ) -> Vec<Arc<BodyChange>> {
@@ -130,8 +130,7 @@ impl Compiler<'_, '_> {
         if let Some(convert) = convert {
             changes.extend(self.conversion(convert, &place.key("convert")).map(BodyChange::Convert));
         }
-        for (index, edits) in json.iter().enumerate() {
-            let place = if json.len() > 1 { place.key("json").index(index) } else { place.key("json") };
+        for (edits, place) in json.placed(&place.key("json")) {
             self.json(&mut changes, edits, &place);
         }
         if let Some(body) = body {

@@ -7,16 +7,16 @@ use serde::Deserialize;
 
 use crate::filters::json::Other;
 use crate::filters::mask_fields::Masking;
-use crate::notation::{Field, Header, HeaderText, MethodName, Secret, Size};
+use crate::notation::{Field, Header, HeaderText, MethodName, OneOrMany, Secret, Size};
 
 /// The changes.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The steps that change requests, in their order.
-    pub request: Vec<RequestStep>,
+    pub request: OneOrMany<RequestStep>,
     /// The steps that change the responses of targets, in their order.
-    pub response: Vec<ResponseStep>,
+    pub response: OneOrMany<ResponseStep>,
     /// The largest body that is held whole: of requests whose body is changed, and of responses where a step needs
     /// the whole document (`move`, `copy`, `body`, `convert`, and templates that read it). A larger request is
     /// rejected with 413, a larger response with 502, or its connection is closed. Default 1MiB.
@@ -27,7 +27,12 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { request: Vec::new(), response: Vec::new(), max_size: Size(1 << 20), other: Other::Keep }
+        Self {
+            request: OneOrMany::default(),
+            response: OneOrMany::default(),
+            max_size: Size(1 << 20),
+            other: Other::Keep,
+        }
     }
 }
 
@@ -52,7 +57,7 @@ pub struct RequestStep {
     /// Converts the body from one format into another.
     pub convert: Option<Conversion>,
     /// Edits of JSON bodies, in their order.
-    pub json: Vec<JsonEdits>,
+    pub json: OneOrMany<JsonEdits>,
     /// The new body.
     pub body: Option<NewBody>,
 }
@@ -73,7 +78,7 @@ pub struct ResponseStep {
     /// Converts the body from one format into another.
     pub convert: Option<Conversion>,
     /// Edits of JSON bodies, in their order.
-    pub json: Vec<JsonEdits>,
+    pub json: OneOrMany<JsonEdits>,
     /// The new body. A response without content stays without.
     pub body: Option<NewBody>,
 }

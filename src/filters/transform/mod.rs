@@ -23,7 +23,6 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use super::json::{Other, whole_document_edits};
 use super::{BodyStep, CompileContext, HttpFilter, Needs, ResponseView, Stage, Verdict};
 use crate::exchange::{Edit, Exchange, Rejection, RequestValue};
-use crate::notation::Place;
 use crate::rules::templating::BodyTemplate;
 
 use compile::Compiler;
@@ -55,31 +54,19 @@ impl HttpFilter for Filter {
 
     fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
         let place = context.place.clone();
-        if config.request.is_empty() && config.response.is_empty() {
+        if config.request.as_slice().is_empty() && config.response.as_slice().is_empty() {
             context.mistakes.add(&place, "changes nothing: write request: or response: with at least one step");
             return None;
         }
         let before = context.mistakes.count();
-        let steps = |key: &'static str, count: usize| {
-            let place = place.key(key);
-            (0..count).map(move |index| if count > 1 { place.index(index) } else { place.clone() }).collect::<Vec<_>>()
-        };
         let mut compiler = Compiler { context, of_request: true, max_size: config.max_size.0 };
-        let places: Vec<Place> = steps("request", config.request.len());
-        let request: Vec<RequestPart> = config
-            .request
-            .iter()
-            .zip(&places)
-            .map(|(step, place)| RequestPart::compile(step, place, &mut compiler))
-            .collect();
+        let steps = config.request.placed(&place.key("request"));
+        let request: Vec<RequestPart> =
+            steps.into_iter().map(|(step, place)| RequestPart::compile(step, &place, &mut compiler)).collect();
         compiler.of_request = false;
-        let places: Vec<Place> = steps("response", config.response.len());
-        let response: Vec<ResponsePart> = config
-            .response
-            .iter()
-            .zip(&places)
-            .map(|(step, place)| ResponsePart::compile(step, place, &mut compiler))
-            .collect();
+        let steps = config.response.placed(&place.key("response"));
+        let response: Vec<ResponsePart> =
+            steps.into_iter().map(|(step, place)| ResponsePart::compile(step, &place, &mut compiler)).collect();
         if context.mistakes.count() > before {
             return None;
         }

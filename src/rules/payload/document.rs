@@ -6,8 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
+use super::edit::MemberEdit;
 use super::fields::{FieldPath, Fields};
-use super::scan::{Editor, MemberEdit};
+use super::scan::Editor;
 use super::set::{SetPaths, SetValues};
 use super::step::{Opaque, Step};
 
