@@ -5,6 +5,7 @@ mod outcome;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -125,6 +126,17 @@ impl Explain {
                     );
                 }
                 Ok(!rejected)
+            }
+            RouteMatch::OtherVersion(entry) => {
+                let RouteEntry { route, predicates, .. } = router.entry(entry);
+                let api = snapshot.routes[*route].api.as_ref().zip(predicates.version.as_ref());
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+                if let Some((api, rule)) = api {
+                    let rejection = api.rejection(rule, &question, now);
+                    let (status, detail) = (rejection.http_status(), loaded.redact(&rejection.detail));
+                    say!("\nresponse: {status} {}: {detail}", rejection.reason.code());
+                }
+                Ok(false)
             }
             RouteMatch::NotFound => {
                 say!("\nresponse: 404 route_not_found");

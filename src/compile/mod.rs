@@ -4,6 +4,7 @@
 
 mod access_log;
 mod acme;
+mod apis;
 mod ceiling;
 mod consumers;
 mod errors;
@@ -25,6 +26,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
+
+use ahash::AHashSet;
 
 use self::folder::check_folder;
 use crate::config::{Config, Loaded, LogLevel, ProcessLogFormat};
@@ -65,6 +68,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     }
     upgrade_socket(loaded, &root.key("process").key("upgrade_socket"), &mut mistakes);
     let errors = errors::compile(&config.errors, &root.key("errors"), &Vec::new, &mut mistakes);
+    let apis = apis::compile(&config.apis, &mut mistakes);
     let mut work = work::RouteCompiler {
         loaded,
         live,
@@ -76,6 +80,8 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         shared,
         filters: HashMap::new(),
         conditions: HashMap::new(),
+        apis: &apis,
+        api_uses: AHashSet::default(),
         keyed_splits: 0,
         consumer_uses: BTreeMap::new(),
     };

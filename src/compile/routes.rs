@@ -16,7 +16,7 @@ use crate::notation::{Header, OneOrMany, Place, nearest};
 use crate::rules::routing::{
     HostPattern, PathPattern, Predicates, RouteEntry, Router, Segment, TextMatch, common_params,
 };
-use crate::snapshot::{Chains, Route};
+use crate::snapshot::{Api, Chains, Route};
 
 /// The most routes of a configuration.
 const MAX_ROUTES: usize = 100_000;
@@ -49,7 +49,8 @@ impl<'w> RouteCompiler<'w> {
                     format!("the name \"{}\" is taken by {}", route.name.0, self.loaded.route_place(first)),
                 );
             }
-            let own = self.entries(route, index, &place.key("match"));
+            let mut api = None;
+            let own = self.entries(route, index, &place.key("match"), &mut api);
             let bound = self.bound(route, &place);
             count += own.len() * bound.len();
             if count > MAX_ENTRIES {
@@ -65,10 +66,11 @@ impl<'w> RouteCompiler<'w> {
                 entries[*listener].extend(own.iter().cloned());
             }
             let chains = self.chains(&inherited, route, &place, &bound, &own);
-            routes.push(self.route(route, &own, &place, chains));
+            routes.push(Route { api, ..self.route(route, &own, &place, chains) });
         }
         let unrouted = self.unrouted(&inherited);
         inherited.warn_of_unused(self.warnings);
+        self.warn_of_versions();
         for list in &entries {
             self.check_conflicts(list);
         }
@@ -109,15 +111,22 @@ impl<'w> RouteCompiler<'w> {
     }
 
     /// Returns one entry for each combination of host and path.
-    fn entries(&mut self, route: &config::RouteConfig, index: usize, place: &Place) -> Vec<RouteEntry> {
+    fn entries(
+        &mut self,
+        route: &config::RouteConfig,
+        index: usize,
+        place: &Place,
+        api: &mut Option<Arc<Api>>,
+    ) -> Vec<RouteEntry> {
         let m = &route.matches;
-        let predicates = Arc::new(Predicates {
+        let predicates = Predicates {
             methods: m.methods.iter().map(|m| m.0.clone()).collect(),
             headers: self.header_tests(&m.headers, &place.key("headers")),
             cookies: self.tests(&m.cookies, &place.key("cookies")),
             query: self.tests(&m.query, &place.key("query")),
             clients: m.client.as_ref().map_or_else(Vec::new, |c| c.as_slice().iter().map(|n| n.0).collect()),
-        });
+            version: None,
+        };
         let listed_len = |list: Option<usize>| list.unwrap_or(1);
         let lengths = [
             listed_len(m.host.as_ref().map(|h| h.as_slice().len())),
@@ -140,12 +149,26 @@ impl<'w> RouteCompiler<'w> {
                 self.mistakes.add(&place.key(name), "an empty list matches nothing: the route cannot be reached");
             }
         }
+        let at = self.loaded.route_place(index);
+        let versions = self.route_versions(route, &paths, &at);
+        *api = versions.as_ref().map(|versions| Arc::clone(&versions.api));
+        let shared = Arc::new(predicates);
+        let paths: Vec<(PathPattern, Arc<Predicates>)> = paths
+            .into_iter()
+            .map(|path| match &versions {
+                Some(versions) => {
+                    let version = Some(versions.rule(&path));
+                    (path, Arc::new(Predicates { version, ..(*shared).clone() }))
+                }
+                None => (path, Arc::clone(&shared)),
+            })
+            .collect();
         let pairs = hosts.iter().flat_map(|host| paths.iter().map(move |path| (host, path)));
         pairs
-            .map(|(host, path)| RouteEntry {
+            .map(|(host, (path, predicates))| RouteEntry {
                 host: host.clone(),
                 path: path.clone(),
-                predicates: Arc::clone(&predicates),
+                predicates: Arc::clone(predicates),
                 route: index,
             })
             .collect()
@@ -233,6 +256,7 @@ impl<'w> RouteCompiler<'w> {
         let authenticates = chains.all().any(|chain| chain.has(Stage::Authenticate));
         Route {
             name: route.name.0.clone(),
+            api: None,
             paths: path_rules(&route.paths, &self.loaded.config.paths, authenticates),
             action: self.action(&route.action, entries, place.key("action")),
             errors: super::errors::compile(

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use ahash::AHashSet;
+
 use crate::config::Loaded;
 use crate::filters::{Condition, ConsumerUse, Consumers, Filter, FilterConfig, SharedValues};
 use crate::live::Live;
 use crate::notation::{Mistakes, Place};
-use crate::snapshot::Listener;
+use crate::snapshot::{Api, Listener};
 use crate::upstreams::Upstream;
 
 /// The inputs of the compilation of routes, and its errors.
@@ -26,6 +28,10 @@ pub struct RouteCompiler<'w> {
     pub filters: HashMap<*const FilterConfig, Option<Arc<Filter>>>,
     /// The conditions of filters, by the address of their text; `None` for one with errors.
     pub conditions: HashMap<*const str, Option<Arc<Condition>>>,
+    /// The APIs by their names.
+    pub apis: &'w BTreeMap<String, Arc<Api>>,
+    /// The versions of them, each with its number, that routes are for.
+    pub api_uses: AHashSet<(String, usize)>,
     /// The number of splits by a key so far.
     pub keyed_splits: usize,
     /// The filters that use the consumer, by the address of their settings.

@@ -155,6 +155,8 @@ const KEYS: &[Hint] = &[
     ("consumers.*", &["name", "id"], "a consumer has its name as its key, and `credentials`"),
     ("consumers.*", &["group", "acls", "acl", "tags"], "write `groups: […]`"),
     ("consumers.*", &["policy", "tier", "policies"], "write `plan: NAME`, one of `plans`"),
+    ("^", &["versions", "api_versions", "versioning", "api"], "write `apis: {NAME: {versions: {v1: {}}}}`"),
+    ("routes", &["versions", "api_version"], "write `api: NAME` and `version: v1`"),
     ("plans.*", &["limit", "rate", "requests"], "write `rate_limit: 100/s`, or a list of such"),
     ("^", &["policies", "tiers", "consumer_groups"], "write `plans: {NAME: {rate_limit: 100/s, quota: 1000/month}}`"),
     (

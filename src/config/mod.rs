@@ -4,6 +4,7 @@
 
 mod acme;
 mod admin;
+mod apis;
 mod balance;
 mod check;
 mod coerce;
@@ -39,6 +40,7 @@ use crate::live::{AllowanceConfig, ConsumerConfig};
 use crate::notation::{FollowedFile, Name};
 
 pub use acme::{AcmeChallengeConfig, AcmeConfig};
+pub use apis::{ApiConfig, VersionConfig, VersionPlace, VersionState};
 pub use balance::{BalanceConfig, HashTable};
 pub use errors::{ErrorPageConfig, Errors};
 pub use facts::read_at_start;
@@ -82,6 +84,8 @@ pub struct Config {
     pub plans: BTreeMap<String, AllowanceConfig>,
     /// Named groups of filters, for `- set: NAME` in a list of filters. A set has no sets in it.
     pub filter_sets: BTreeMap<String, Vec<ListedFilter>>,
+    /// The versions of APIs, by the API's name, for routes with `api`.
+    pub apis: BTreeMap<String, ApiConfig>,
     /// The settings of all routes.
     pub defaults: Defaults,
     /// Which requests get which filters and action.

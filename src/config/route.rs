@@ -22,6 +22,10 @@ pub struct RouteConfig {
     /// Which requests. Default: all.
     #[serde(default, rename = "match")]
     pub matches: Match,
+    /// The API of `apis` whose versions it is for. A segment `{version}` of its paths names the version.
+    pub api: Option<String>,
+    /// The versions that it is for. Default: all of the API.
+    pub version: Option<OneOrMany<Name>>,
     /// The filters: in the order of the stages, and within a stage first those of `defaults`, then those of the
     /// listener, then these, each in its order. Of cross-origin rules, authentication and compression a request has
     /// one: that of the route, else that of the listener, else that of `defaults`; a list's own filter comes before
@@ -52,6 +56,8 @@ impl RouteConfig {
             name: Name(String::new()),
             listeners: Vec::new(),
             matches: Match::default(),
+            api: None,
+            version: None,
             filters: Vec::new(),
             without: Vec::new(),
             action: ActionConfig::nothing(),

@@ -76,6 +76,12 @@ reasons! {
     RouteNotFound: "route_not_found", 404, "No route matches this request", grpc 12, proxy None;
     /// The path matches a route, but not with this method.
     MethodNotAllowed: "method_not_allowed", 405, "This method is not allowed here", grpc 12, proxy None;
+    /// The request names no version of the API, and there is no default.
+    VersionMissing: "version_missing", 400, "A version of the API has to be named", grpc 3, proxy None;
+    /// The API has no such version, or none that the client may use.
+    VersionUnknown: "version_unknown", 404, "The API has no such version", grpc 12, proxy None;
+    /// The version of the API is retired.
+    VersionRetired: "version_retired", 410, "This version of the API has ended", grpc 12, proxy None;
     /// The route serves files, and has none of that name.
     FileNotFound: "file_not_found", 404, "There is no such file", grpc 5, proxy None;
     /// The file is not the one that the client expects.

@@ -2,6 +2,7 @@
 //!
 //! Never here: mutable state. State that changes lives in [`crate::live`] and is only referenced.
 
+mod api;
 mod current;
 mod listener;
 
@@ -23,6 +24,7 @@ use crate::telemetry::metrics::{CertificateState, METRICS, RouteMetrics};
 use crate::telemetry::{AccessLogger, LogLayout, ProcessLog, Sink};
 use crate::upstreams::Upstream;
 
+pub use api::{Api, ApiVersion, VersionAccess};
 pub use current::{Current, WorkerServing};
 pub use listener::{
     ConnectionLimits, HttpListener, Limits, Listener, ListenerKey, ListenerSpec, ListenerTls, ProxySources, Transport,
@@ -79,7 +81,8 @@ impl Snapshot {
     pub fn find(&self, listener: usize, question: &RequestFacts<'_>) -> RouteMatch {
         let Some(router) = self.routers.get(listener) else { return RouteMatch::NotFound };
         if let Some(method) = announced_method(question.method, question.headers)
-            && let RouteMatch::Found(entry) = router.find(&RequestFacts { method: &method, ..*question })
+            && let RouteMatch::Found(entry) | RouteMatch::OtherVersion(entry) =
+                router.find(&RequestFacts { method: &method, ..*question })
             && self.routes[router.entry(entry).route].filters(Some(listener)).has(Stage::Cors)
         {
             return RouteMatch::Found(entry);
@@ -144,6 +147,8 @@ pub struct Route {
     pub errors: ErrorPages,
     /// The most bytes of a request body, if other than the listener's.
     pub body: Option<u64>,
+    /// The API whose versions it is for.
+    pub api: Option<Arc<Api>>,
     /// Which of its paths are rejected.
     pub paths: PathRules,
     /// The metrics; see [`Route::metrics`].

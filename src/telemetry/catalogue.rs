@@ -30,6 +30,8 @@ macro_rules! catalogue {
 }
 
 catalogue! {
+    API_REQUESTS: COUNTER "portcullis_api_requests_total" ["api", "consumer", "version"]
+        "Requests for a version of an API by consumer; at most 1000 consumers of a version have a series";
     BUILD_INFO: GAUGE "portcullis_build_info" ["commit", "version"] "Always 1; the labels say which binary runs";
     CALL_SECONDS: HISTOGRAM "portcullis_call_seconds" ["client"]
         "To the end of a call that the gateway makes for itself";

@@ -16,18 +16,23 @@ use super::catalogue::{
 use super::cells::{ActiveCount, Counter};
 use super::counts::{of_routes, of_upstreams};
 use super::family::{Series, single};
+use super::version_usage::{self, AllVersions};
 use super::{process_stats, scrape};
 use crate::exchange::Reason;
 
 pub use super::calls::{CallKind, CallMetrics, CallOutcome};
 pub use super::counts::{RouteMetrics, UpstreamMetrics};
 pub use super::scrape::{CertificateState, KeySetState, Scrape, TargetState, UpstreamState};
+pub use super::version_usage::VersionUsage;
 
 /// The maximum number of routes with a series of their own; the others share `route="(other)"`.
 const MAX_ROUTES: usize = 2_000;
 
 /// The maximum number of upstreams with a series of their own; the others share `upstream="(other)"`.
 const MAX_UPSTREAMS: usize = 2_000;
+
+/// The maximum number of versions of APIs with series of their own.
+const MAX_VERSIONS: usize = 500;
 
 /// The label of what is above a maximum.
 const OTHER: &str = "(other)";
@@ -83,6 +88,7 @@ pub struct Metrics {
     upstreams: RwLock<BTreeMap<String, Arc<UpstreamMetrics>>>,
     routes: RwLock<BTreeMap<String, Arc<RouteMetrics>>>,
     unrouted: OnceLock<Arc<RouteMetrics>>,
+    versions: RwLock<AllVersions>,
 }
 
 /// The metrics of the process.
@@ -120,6 +126,7 @@ impl Metrics {
             upstreams: RwLock::default(),
             routes: RwLock::default(),
             unrouted: OnceLock::new(),
+            versions: RwLock::default(),
             registry,
         }
     }
@@ -142,6 +149,14 @@ impl Metrics {
     /// Returns the metrics of an upstream; above the maximum, those of all others.
     pub fn upstream(&self, name: &str) -> Arc<UpstreamMetrics> {
         entry(&self.upstreams, MAX_UPSTREAMS, name)
+    }
+
+    /// Returns the counts of a version of an API; above the maximum, those of all others.
+    pub fn version(&self, api: &str, version: &str) -> Arc<VersionUsage> {
+        let mut all = self.versions.write();
+        let is_full = all.len() >= MAX_VERSIONS && !all.contains_key(&(api.to_owned(), version.to_owned()));
+        let (api, version) = if is_full { (OTHER, OTHER) } else { (api, version) };
+        Arc::clone(all.entry((api.to_owned(), version.to_owned())).or_default())
     }
 
     /// Returns the metrics of requests without a route.
@@ -213,6 +228,7 @@ impl Metrics {
         ];
         all.extend(self.calls.families());
         all.extend(of_routes(&self.routes.read()));
+        all.push(version_usage::family(&self.versions.read()));
         all.extend(of_upstreams(&self.upstreams.read()));
         all
     }
@@ -284,6 +300,7 @@ mod tests {
         metrics.ejected("u", "consecutive_failures");
         metrics.refused.with_label_values(&["tls"]).inc();
         metrics.would_reject("rate_limit", Reason::RateLimited);
+        metrics.version("orders", "v1").count(Some("one"));
         metrics.calls(CallKind::ForwardAuth).observe(CallOutcome::TimedOut, 2.0);
         let text = String::from_utf8(metrics.render(&scrape())).expect("text");
         for series in [
@@ -291,6 +308,7 @@ mod tests {
             r#"_requests_ended_total{reason="responded",route="r"} 1"#,
             r#"_upstream_requests_total{status="5xx",upstream="u"} 1"#,
             r#"_calls_total{client="forward_auth",outcome="timed_out"} 1"#,
+            r#"_api_requests_total{api="orders",consumer="one",version="v1"} 1"#,
             r#"_jwks_age_seconds{source="https://id.test/jwks"} 2.5"#,
             r#"_target_healthy{target="t",upstream="u"} 1"#,
             r#"_target_requests_total{outcome="good",target="t",upstream="u"} 7"#,

@@ -14,6 +14,7 @@ mod record;
 mod scrape;
 mod text_lines;
 mod time;
+mod version_usage;
 mod words;
 
 pub use access_log::{AccessLogger, Sink};

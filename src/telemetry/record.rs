@@ -36,6 +36,8 @@ pub struct Record<'a> {
     pub would_reject: Option<&'a WouldReject>,
     /// The route.
     pub route: Option<&'a str>,
+    /// The API and its version that the request was for.
+    pub api_version: Option<(&'a str, &'a str)>,
     /// The upstream.
     pub upstream: Option<&'a str>,
     /// The target.
@@ -117,6 +119,10 @@ fields! {
             string(out, key, format!("{}: {}", found.filter, found.detail).as_bytes());
         });
     Route = "route", "The route.", |r, out, key| optional(out, key, r.route.map(str::as_bytes));
+    ApiVersion = "api_version", "The API and its version that the request was for.",
+        |r, out, key| r.api_version.iter().for_each(|(api, version)| {
+            string(out, key, format!("{api} {version}").as_bytes());
+        });
     Upstream = "upstream", "The upstream.", |r, out, key| optional(out, key, r.upstream.map(str::as_bytes));
     Target = "target", "The target.", |r, out, key| optional(out, key, r.target.map(str::as_bytes));
     Consumer = "consumer", "The consumer.", |r, out, key| optional(out, key, r.consumer.map(str::as_bytes));
@@ -354,6 +360,7 @@ mod tests {
             detail: None,
             would_reject: None,
             route: Some("r"),
+            api_version: Some(("orders", "v1")),
             upstream: None,
             target: None,
             consumer: None,

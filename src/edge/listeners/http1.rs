@@ -123,6 +123,7 @@ fn log_rejection(service: &HttpService, connection: &Connection, reason: Reason)
         detail: connection.fault().map(Fault::text),
         would_reject: None,
         route: None,
+        api_version: None,
         upstream: None,
         target: None,
         consumer: None,

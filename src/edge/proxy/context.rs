@@ -9,6 +9,7 @@ use pingora::proxy::Session;
 
 use super::interim::Interims;
 use super::mirror::Mirroring;
+use super::versions::RequestVersion;
 use super::whole::WholeBody;
 use crate::actions::Forward;
 use crate::edge::listeners::{Connection, Pace, Progress, current_connection};
@@ -63,6 +64,8 @@ pub struct MatchedRoute {
     pub entry: usize,
     /// Whether the request is counted as under way on it.
     pub counted: bool,
+    /// The version of its API that the request is for.
+    pub version: Option<RequestVersion>,
 }
 
 impl MatchedRoute {

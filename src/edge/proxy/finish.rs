@@ -43,6 +43,9 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
     let exchange = &ctx.exchange;
     let metrics = ctx.route().map_or_else(|| METRICS.unrouted(), |route| route.metrics());
     metrics.observe(exchange.reason, ctx.status, duration.as_secs_f64());
+    if let Some(version) = &ctx.matched.version {
+        version.get().usage.count(exchange.identity.as_ref().and_then(|identity| identity.consumer_name()));
+    }
     ctx.upstream().iter().for_each(|upstream| upstream.metrics().by_class.count(ctx.status));
     if ctx.serving.access_log.is_off() {
         return;
@@ -63,6 +66,7 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
         detail: exchange.detail.as_deref(),
         would_reject: exchange.would_reject.as_deref(),
         route: ctx.route().map(|r| r.name.as_str()),
+        api_version: ctx.matched.version.as_ref().map(|one| (one.api.name.as_str(), one.get().name.as_str())),
         upstream: visit.map(|visit| visit.upstream().name.as_str()),
         target: visit.and_then(Visit::member).map(|member| member.target.label.as_str()),
         consumer: exchange.identity.as_ref().map(|i| &*i.name),

@@ -23,6 +23,7 @@ mod route;
 mod service;
 mod targets;
 mod tunnel;
+mod versions;
 mod waiting;
 mod whole;
 

@@ -12,12 +12,13 @@ use pingora::proxy::Session;
 use super::context::Side;
 use super::intake::is_asterisk;
 use super::pick::fail_with;
+use super::versions::RequestVersion;
 use super::waiting::{Waited, wait};
-use super::{Context, Gateway};
+use super::{Context, Gateway, versions};
 use crate::actions::{ActionOutcome, Forward, PathEdit};
 use crate::exchange::{Reason, Rejection, RequestValue};
 use crate::rules::path::{Ambiguity, hides_dot_segments};
-use crate::rules::routing::{RequestFacts, RouteMatch, allow};
+use crate::rules::routing::{NamedVersion, RequestFacts, RouteEntry, RouteMatch, allow};
 use crate::snapshot::Route;
 
 impl Gateway {
@@ -70,9 +71,12 @@ impl Gateway {
         if is_asterisk(session.req_header()) {
             return Ok(());
         }
-        let (place, entry) = self.find_route(session.req_header(), ctx)?;
-        let route = &ctx.serving.snapshot.routes[place];
+        let (place, entry, version) = self.find_route(session.req_header(), ctx)?;
         (ctx.matched.route, ctx.matched.entry) = (Some(place), entry);
+        if let Some(version) = version {
+            versions::enter(ctx, version)?;
+        }
+        let route = &ctx.serving.snapshot.routes[place];
         check_path(session.req_header(), ctx, route)?;
         ctx.request_body.limit = route.body.or_else(|| ctx.limits().map(|l| l.body)).unwrap_or(u64::MAX);
         if let Some(rejection) = check_length(session.req_header(), ctx.request_body.limit) {
@@ -97,18 +101,22 @@ impl Gateway {
         }
         let decision = chain.on_request(session.req_header(), &mut ctx.exchange, &mut ctx.memories);
         if !chain.may_wait() {
-            return decision.await;
+            return decision.await.and_then(|()| versions::check_access(ctx));
         }
         // Boxed, as it is rare; dropped where the client leaves, which frees its turn.
         match Box::pin(wait(&ctx.downstream, None, decision)).await {
-            Waited::Done(verdict) => verdict,
+            Waited::Done(verdict) => verdict.and_then(|()| versions::check_access(ctx)),
             Waited::Late | Waited::Gone => Err(Rejection::new(Reason::ClientGone, "")),
         }
     }
 
-    /// Returns the places of the route and of the router's entry for it. A preflight matches the route of the request
+    /// Returns the places of the route and of the router's entry for it, and the version of its API. A preflight matches the route of the request
     /// that it announces.
-    fn find_route(&self, request: &RequestHeader, ctx: &Context) -> Result<(usize, usize), Box<Rejection>> {
+    fn find_route(
+        &self,
+        request: &RequestHeader,
+        ctx: &Context,
+    ) -> Result<(usize, usize, Option<RequestVersion>), Box<Rejection>> {
         let gone = || Rejection::new(Reason::RouteNotFound, "");
         let snapshot = &ctx.serving.snapshot;
         let listener = ctx.listener.ok_or_else(gone)?;
@@ -122,7 +130,22 @@ impl Gateway {
             client: ctx.exchange.client,
         };
         match snapshot.find(listener, &question) {
-            RouteMatch::Found(entry) => Ok((router.entry(entry).route, entry)),
+            RouteMatch::Found(entry) => {
+                let RouteEntry { route, predicates, .. } = router.entry(entry);
+                let api = snapshot.routes[*route].api.as_ref();
+                let version = api.and_then(|api| versions::of_match(&question, predicates, api));
+                Ok((*route, entry, version))
+            }
+            RouteMatch::OtherVersion(entry) => {
+                let RouteEntry { route, predicates, .. } = router.entry(entry);
+                let api = snapshot.routes[*route].api.as_ref().ok_or_else(gone)?;
+                let rule = predicates.version.as_ref().ok_or_else(gone)?;
+                if let NamedVersion::Known(number) = rule.named(&question) {
+                    // Whoever still uses a version that has ended has not been identified.
+                    api.versions[number].usage.count(None);
+                }
+                Err(api.rejection(rule, &question, versions::now()))
+            }
             RouteMatch::NotFound => Err(gone()),
             RouteMatch::MethodNotAllowed(methods) => Err(method_not_allowed(&methods)),
         }

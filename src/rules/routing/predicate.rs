@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, Method};
 use ipnet::IpNet;
 
 use super::router::RequestFacts;
+use super::version::VersionRule;
 
 /// The comparison of a header, a cookie or a query parameter.
 #[derive(Clone, Debug)]
@@ -51,7 +52,12 @@ pub struct Predicates {
     pub query: Vec<(String, TextMatch)>,
     /// The client's address is in any of these.
     pub clients: Vec<IpNet>,
+    /// The version of the API is one of these.
+    pub version: Option<VersionRule>,
 }
+
+/// The condition for the version of an API.
+pub(super) const VERSION: &str = "version";
 
 /// The result of evaluating the conditions for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +73,18 @@ pub enum PredicateResult {
 impl Predicates {
     /// Evaluates the conditions for the request.
     pub fn evaluate(&self, facts: &RequestFacts<'_>) -> PredicateResult {
+        match &self.version {
+            Some(rule) if !rule.holds(facts) => PredicateResult::No(VERSION),
+            _ => self.evaluate_for_any_version(facts),
+        }
+    }
+
+    /// Returns whether the conditions besides that for the version hold.
+    pub(super) fn holds_for_any_version(&self, facts: &RequestFacts<'_>) -> bool {
+        self.evaluate_for_any_version(facts) == PredicateResult::Match
+    }
+
+    fn evaluate_for_any_version(&self, facts: &RequestFacts<'_>) -> PredicateResult {
         if !self.headers.iter().all(|(name, m)| header_holds(facts.headers, name, m)) {
             return PredicateResult::No("headers");
         }
@@ -105,8 +123,13 @@ impl Predicates {
             (false, false) => self.methods.iter().any(|m| other.methods.contains(m)),
             _ => false,
         };
+        let versions = match (&self.version, &other.version) {
+            (Some(own), Some(others)) => own.overlaps(others),
+            (own, others) => own.is_some() == others.is_some(),
+        };
         methods
             && nets
+            && versions
             && same(&self.headers, &other.headers)
             && same(&self.cookies, &other.cookies)
             && same(&self.query, &other.query)

@@ -8,7 +8,7 @@ use ahash::AHashMap;
 use http::{HeaderMap, Method};
 
 use super::pattern::{HostPattern, PathPattern, Segment};
-use super::predicate::{PredicateResult, Predicates};
+use super::predicate::{PredicateResult, Predicates, VERSION};
 
 /// The properties of a request that routing uses; its host and path are normalised.
 #[derive(Clone, Copy, Debug)]
@@ -110,6 +110,8 @@ pub enum RouteMatch {
     Found(usize),
     /// Host and path match, but only with these methods.
     MethodNotAllowed(Vec<Method>),
+    /// This entry matches but for the version of its API.
+    OtherVersion(usize),
     /// Nothing matches.
     NotFound,
 }
@@ -200,6 +202,7 @@ impl Router {
     pub fn find(&self, facts: &RequestFacts<'_>) -> RouteMatch {
         let mut found = None;
         let mut allowed: Vec<Method> = Vec::new();
+        let mut other_version = None;
         self.candidates(facts, &mut |index, entry| match entry.predicates.evaluate(facts) {
             PredicateResult::Match => {
                 found = Some(index);
@@ -213,12 +216,20 @@ impl Router {
                 }
                 ControlFlow::Continue(())
             }
+            PredicateResult::No(VERSION) if entry.predicates.holds_for_any_version(facts) => {
+                other_version.get_or_insert(index);
+                match &entry.predicates.version {
+                    Some(rule) if rule.is_final(facts) => ControlFlow::Break(()),
+                    _ => ControlFlow::Continue(()),
+                }
+            }
             PredicateResult::No(_) => ControlFlow::Continue(()),
         });
-        match found {
-            Some(index) => RouteMatch::Found(index),
-            None if allowed.is_empty() => RouteMatch::NotFound,
-            None => RouteMatch::MethodNotAllowed(allowed),
+        match (found, other_version) {
+            (Some(index), _) => RouteMatch::Found(index),
+            (None, Some(index)) if allowed.is_empty() => RouteMatch::OtherVersion(index),
+            (None, None) if allowed.is_empty() => RouteMatch::NotFound,
+            _ => RouteMatch::MethodNotAllowed(allowed),
         }
     }
 
