@@ -6,8 +6,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
-use pingora::{Error, ErrorType, Result};
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::{Error, ErrorType, Result};
 use tokio::time::timeout_at;
 
 use super::aggregate::CallScene;
