@@ -313,7 +313,11 @@ fn schema(criterion: &mut Criterion) {
             "name": {"type": "string", "minLength": 1, "maxLength": 80, "pattern": "^[A-Za-z ]+$"},
             "price": {"type": "number", "exclusiveMinimum": 0},
             "tags": {"type": "array", "items": {"enum": ["new", "sale", "used"]}, "maxItems": 3},
-            "owner": {"type": "object", "required": ["mail"], "properties": {"mail": {"type": "string", "format": "email"}}}
+            "owner": {
+                "type": "object",
+                "required": ["mail"],
+                "properties": {"mail": {"type": "string", "format": "email"}}
+            }
         }
     });
     let schema = BodySchema::new(serde_json::json!({

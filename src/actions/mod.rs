@@ -114,6 +114,11 @@ impl ActionConfig {
         matches!(self, Self::Forward(_) | Self::Files(_) | Self::Aggregate(_))
     }
 
+    /// Returns whether its responses may be cached.
+    pub fn is_cacheable(&self) -> bool {
+        matches!(self, Self::Forward(_) | Self::Aggregate(_))
+    }
+
     /// Returns an empty response, which stands for no action.
     pub fn nothing() -> Self {
         Self::Respond(respond::Config::default())

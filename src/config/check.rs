@@ -62,7 +62,6 @@ impl<'s> Checker<'s> {
     /// Checks a value against a schema without alternatives.
     fn value(&self, node: &mut Node, schema: &'s Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
         match &mut node.value {
-            _ if takes_anything(schema) => {}
             Value::Map(members) if is(schema, "object") => self.map(members, schema, place, mistakes),
             Value::List(items) if is(schema, "array") => self.list(items, schema, place, mistakes),
             Value::Text(_) if is(schema, "string") => self.text(node, schema, place, mistakes),
@@ -208,7 +207,7 @@ impl<'s> Checker<'s> {
 
     /// Checks the branch that the author evidently meant, by the value's kind and then by its key.
     fn one_of(&self, node: &mut Node, branches: &[&'s Json], place: &Trail<'_>, mistakes: &mut Mistakes) {
-        let fits = |b: &&&Json| kind_fits(&node.value, b);
+        let fits = |b: &&&Json| b.get(FreeForm::MARK).is_some() || kind_fits(&node.value, b);
         let fitting: Vec<&'s Json> = branches.iter().filter(fits).copied().collect();
         match (&node.value, fitting.as_slice()) {
             (_, []) => mistakes.add(&place.place(), unexpected(node, branches, place)),
@@ -277,13 +276,4 @@ fn instead_of_several(members: &[(MapKey, Node)], tags: &[String], place: &Trail
         ([_, ..], []) => "; each is an entry of its own, with a - before it".to_owned(),
         _ => String::new(),
     }
-}
-
-/// The keywords of a schema that allow everything.
-const ANNOTATIONS: [&str; 4] = ["description", "title", "default", "examples"];
-
-/// Returns whether a schema is one of any value.
-fn takes_anything(schema: &Json) -> bool {
-    let is_bound = |members: &Map<String, Json>| members.keys().any(|key| !ANNOTATIONS.contains(&key.as_str()));
-    schema.as_object().is_some_and(|members| !is_bound(members))
 }

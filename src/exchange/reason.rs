@@ -62,6 +62,8 @@ reasons! {
     AggregatedInPart: "aggregated_in_part", 200, "", grpc 0, proxy None;
     /// A file was sent, or the client has it already.
     Served: "served", 200, "", grpc 0, proxy None;
+    /// The response came from the cache.
+    Cached: "cached", 200, "", grpc 0, proxy None;
     /// The client was redirected.
     Redirected: "redirected", 308, "", grpc 0, proxy None;
     /// The request was a CORS preflight.
@@ -191,6 +193,9 @@ reasons! {
 
     /// The process ended before the response was complete, since its drain took too long.
     Cut: "cut", 499, "The gateway ended before the response did", grpc 14, proxy None;
+
+    /// The client wants a response from the cache alone, and there is none.
+    NotCached: "not_cached", 504, "Nothing is cached for this request", grpc 14, proxy None;
 
     /// A call failed without whose result there is no response.
     CallFailed: "call_failed", 502, "A part of the response is missing", grpc 14, proxy Some("http_protocol_error");

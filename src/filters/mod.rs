@@ -6,6 +6,8 @@
 mod authenticate;
 mod authorize;
 mod bandwidth;
+mod cache;
+mod caches;
 mod chain;
 mod claim_value;
 mod compress;
@@ -46,6 +48,8 @@ use crate::exchange::{Exchange, Rejection};
 
 pub use authenticate::{Authenticated, Unauthenticated};
 pub(crate) use authorize::facts::{COUNTRY, KNOWN_FACTS, RequestFacts};
+pub use cache::CachePolicy;
+pub use caches::{CacheTable, UsedCache};
 pub use chain::{Chain, ChainLink, Memories};
 pub use compress::CodingName;
 pub use condition::Condition;
@@ -255,6 +259,8 @@ filters! {
     Fault = "fault": fault;
     /// Limits the shape of JSON request bodies.
     JsonLimits = "json_limits": json_limits;
+    /// Caches responses of targets.
+    Cache = "cache": cache;
     /// Validates requests and responses by JSON Schema.
     Validate = "validate": validate;
     /// Sets, adds and removes headers.
@@ -296,6 +302,15 @@ pub enum ConsumerUse {
     Header,
     /// It decides by it.
     Authorize,
+    /// It keeps what is cached apart by it.
+    Cache,
+}
+
+impl Filter {
+    /// Returns the policy of the cache, if the filter is that.
+    fn cache_policy(&self) -> Option<&std::sync::Arc<CachePolicy>> {
+        if let Self::Cache(filter) = self { Some(&filter.policy) } else { None }
+    }
 }
 
 impl FilterConfig {
@@ -344,6 +359,11 @@ impl FilterConfig {
         }
     }
 
+    /// Returns whether the filter is a cache of which it is not said whether consumers share its responses.
+    pub fn is_cache_shared_by_default(&self) -> bool {
+        matches!(self, Self::Cache(cache) if cache.key.consumer.is_none())
+    }
+
     /// Returns what the filter uses the request's consumer for, if it does.
     pub fn consumer_use(&self) -> Option<ConsumerUse> {
         match self {
@@ -351,6 +371,7 @@ impl FilterConfig {
             limit if limit.counts_by().is_some_and(limit_keys::needs_identity) => Some(ConsumerUse::Limit),
             limit if limit.is_from_plan() => Some(ConsumerUse::Plan),
             Self::Headers(headers) if headers.names_caller() => Some(ConsumerUse::Header),
+            Self::Cache(cache) if cache.key.consumer == Some(true) => Some(ConsumerUse::Cache),
             _ => None,
         }
     }

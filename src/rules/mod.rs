@@ -5,6 +5,7 @@
 
 pub mod aggregation;
 pub mod balance;
+pub mod caching;
 pub mod expressions;
 pub mod files;
 pub mod frames;

@@ -24,7 +24,7 @@ use crate::exchange::Reason;
 pub use super::aggregate_calls::{PartMetrics, PartOutcome};
 pub use super::calls::{CallKind, CallMetrics, CallOutcome};
 pub use super::counts::{OperationMetrics, RouteMetrics, UpstreamMetrics};
-pub use super::scrape::{CertificateState, KeySetState, Scrape, TargetState, UpstreamState};
+pub use super::scrape::{CacheState, CertificateState, KeySetState, Scrape, TargetState, UpstreamState};
 pub use super::version_usage::VersionUsage;
 
 /// The maximum number of routes with a series of their own; the others share `route="(other)"`.
@@ -313,6 +313,13 @@ mod tests {
             }],
             key_sets: vec![KeySetState { source: "https://id.test/jwks".into(), usable: true, age: Some(2.5) }],
             upstreams: vec![upstream],
+            caches: vec![CacheState {
+                name: "default".into(),
+                tiers: vec![("memory", [1, 2, 3, 4])],
+                lookups: vec![("miss", 5)],
+                disk_errors: vec![("damaged", 0)],
+                counts: [1, 2, 3],
+            }],
         }
     }
 
@@ -346,6 +353,8 @@ mod tests {
             r#"_target_ejections_total{reason="consecutive_failures",upstream="u"} 1"#,
             r#"_certificate_expiry_timestamp_seconds{file="a.pem",listener="main"} 1800000000"#,
             r#"_upstream_requests_limit{upstream="u"} 10"#,
+            r#"_cache_bytes_limit{cache="default",tier="memory"} 3"#,
+            r#"_cache_lookups_total{cache="default",outcome="miss"} 5"#,
         ] {
             assert!(text.contains(&format!("{series}\n")), "{series} is not in {text}");
         }

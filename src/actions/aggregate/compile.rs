@@ -327,7 +327,7 @@ impl CallCompiler<'_, '_> {
             body,
             timeout: call.timeout.as_ref().map(|timeout| timeout.0),
             required: call.required.unwrap_or(call.fallback.is_none()),
-            fallback: call.fallback.as_ref().map(|json| json.to_string().into()),
+            fallback: call.fallback.as_ref().map(|json| json.0.to_string().into()),
             accept: call.accept.clone().unwrap_or_else(|| Statuses(vec![(200, 299)])),
             take,
             in_result: call.in_result.unwrap_or(true),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::notation::{Duration, Header, MethodName, Size, Statuses};
+use crate::notation::{Duration, FreeForm, Header, MethodName, Size, Statuses};
 
 /// Responds with the merged results of several calls to upstreams. Calls run at the same time, except where one uses
 /// the result of another.
@@ -98,7 +98,7 @@ pub struct CallConfig {
     /// Whether there is no result without it. Default true, or false where it has a `fallback`.
     pub required: Option<bool>,
     /// Its result when it fails: any JSON.
-    pub fallback: Option<serde_json::Value>,
+    pub fallback: Option<FreeForm>,
     /// The condition of the call (CEL), over the facts of the request as in `authorize`, and over earlier calls:
     /// `calls.user.ok && calls.user.body.kind == "staff"`. A call that is not made has no result.
     pub when: Option<String>,

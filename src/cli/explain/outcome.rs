@@ -40,6 +40,9 @@ impl Selection<'_> {
         for filter in super::filters(self.loaded, self.snapshot, &inherited, self.entry.route, self.listener) {
             say!("  filter: {filter}");
         }
+        if let Some(policy) = self.route().filters(Some(self.listener)).cache_policy() {
+            say!("  cached: {}", self.loaded.redact(&policy.to_string()));
+        }
         for limit in self.limits(&inherited) {
             say!("  limit: {}", self.loaded.redact(&limit));
         }

@@ -42,6 +42,7 @@ impl Gateway {
         };
         ctx.exchange.detail = (!gathered.faults.is_empty()).then(|| log_of(aggregate, &gathered.faults));
         let reason = if gathered.faults.is_empty() { Reason::Aggregated } else { Reason::AggregatedInPart };
+        self.keep_own(ctx, session.req_header(), &head, &body).await;
         let Err(error) = self.write_made(session, ctx, head, body, reason).await else { return Ok(()) };
         if session.response_written().is_some() {
             return Err(error);

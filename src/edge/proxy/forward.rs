@@ -94,6 +94,10 @@ pub(super) fn write_forwarding_fields(headers: &mut HeaderMap, asked_for: Option
     if !(exchange.peer_trusted && headers.contains_key(X_FORWARDED_PORT)) {
         match &ctx.downstream.connection {
             Some(connection) => headers.insert(X_FORWARDED_PORT, connection.listener_state.port_text.clone()),
+            // A request that is made in place of a client's has no connection.
+            None if exchange.listener_port > 0 => {
+                headers.insert(X_FORWARDED_PORT, HeaderValue::from(exchange.listener_port))
+            }
             None => headers.remove(X_FORWARDED_PORT),
         };
     }

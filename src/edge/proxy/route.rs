@@ -55,8 +55,15 @@ impl Gateway {
             Box::pin(self.reject(session, &rejection, ctx)).await?;
             return Ok(true);
         }
-        match route.action.on_request(&ctx.view(session.req_header())) {
-            // The admission comes after a cache look-up.
+        let action = route.action.on_request(&ctx.view(session.req_header()));
+        if matches!(action, ActionOutcome::Forward(_) | ActionOutcome::Aggregate(_))
+            && let Some(policy) = chain.cache(session.req_header(), &ctx.exchange, &mut ctx.memories).cloned()
+            && Box::pin(self.serve_cached(session, ctx, &policy)).await?
+        {
+            return Ok(true);
+        }
+        match action {
+            // The admission comes after the cache look-up.
             ActionOutcome::Forward(_) => return Ok(false),
             ActionOutcome::Reject(rejection) => Box::pin(self.reject(session, &rejection, ctx)).await?,
             ActionOutcome::Aggregate(aggregate) => Box::pin(self.aggregate(session, ctx, aggregate)).await?,

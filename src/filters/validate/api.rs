@@ -37,7 +37,8 @@ pub struct ApiRules {
 }
 
 impl ApiRules {
-    /// Reads the document of a route. `mocks_all` says that its action is `mock`. Also returns the files that were read.
+    /// Reads the document of a route, and returns it with the files that were read. `mocks_all` says that the action of
+    /// the route is `mock`.
     pub fn load(
         config: &OpenApiConfig,
         mocks_all: bool,
@@ -59,8 +60,8 @@ impl ApiRules {
             with_samples: mocks_all || !config.mock.is_empty(),
         };
         let (document, files) = match load(reader(base), &base.join(&config.file), &options) {
-            Ok((document, reader)) => (document, reader.paths()),
-            Err((faults, _)) => {
+            Ok(loaded) => loaded,
+            Err(faults) => {
                 note(faults, &place.key("file"), mistakes);
                 return None;
             }

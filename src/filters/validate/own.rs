@@ -106,10 +106,10 @@ impl OwnRules {
     /// Compiles the rules; `None` when errors were noted.
     pub fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
         let place = context.place.clone();
-        if config.body.is_none() && config.query.is_none() && config.headers.is_none() && config.path.is_none() {
-            if config.response.is_none() {
-                context.mistakes.add(&place, "expected at least one of body, query, headers, path and response");
-            }
+        let has_request_part =
+            config.body.is_some() || config.query.is_some() || config.headers.is_some() || config.path.is_some();
+        if !has_request_part && config.response.is_none() {
+            context.mistakes.add(&place, "expected at least one of body, query, headers, path and response");
         }
         let before = context.mistakes.0.len();
         let mut part = |part: &Option<super::config::SchemaConfig>, key: &'static str| {
@@ -124,11 +124,11 @@ impl OwnRules {
             let place = place.key("response");
             let (reader, number, place) = open(response.schema.as_ref(), response.file.as_ref(), &place, context)?;
             match load_schema(reader, number, Direction::Response) {
-                Ok((content, reader)) => {
-                    context.shared.files.extend(reader.paths());
+                Ok((content, files)) => {
+                    context.shared.files.extend(files);
                     Some((content, response.mode))
                 }
-                Err((faults, _)) => {
+                Err(faults) => {
                     note(faults, &place, context.mistakes);
                     None
                 }

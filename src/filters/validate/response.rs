@@ -74,7 +74,7 @@ impl ResponseStep {
                 ResponseMode::Filter if !is_bodiless => {
                     note(key, what);
                     let target = CheckTarget::Nothing;
-                    Ok(Some(Self::new(target, mode, BodyForm::Opaque, most)))
+                    Ok(Some(Self::boxed(target, mode, BodyForm::Opaque, most)))
                 }
                 _ => {
                     note(key, what);
@@ -91,11 +91,11 @@ impl ResponseStep {
             {
                 Ok(None)
             }
-            Declared::Checked(target, form) => Ok(Some(Self::new(target, mode, form, most))),
+            Declared::Checked(target, form) => Ok(Some(Self::boxed(target, mode, form, most))),
         }
     }
 
-    fn new(target: CheckTarget, mode: ResponseMode, form: BodyForm, most: usize) -> Box<dyn Step> {
+    fn boxed(target: CheckTarget, mode: ResponseMode, form: BodyForm, most: usize) -> Box<dyn Step> {
         Box::new(Self { target, mode, form, most, held: Vec::new(), is_too_long: false })
     }
 

@@ -1,6 +1,6 @@
 //! Reads an OpenAPI document: its operations with their parameters, bodies and responses.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ahash::{AHashMap, AHashSet};
 use http::Method;
@@ -25,30 +25,26 @@ const MAX_OPERATIONS: usize = 10_000;
 /// Headers of requests that are not parameters (OpenAPI 3.1.1, "Parameter Object").
 const NO_PARAMETERS: &[&str] = &["accept", "content-type", "authorization"];
 
-/// Reads a document and compiles its schemas.
+/// Reads a document and compiles its schemas. Returns it with the files that were read.
 ///
 /// # Errors
 /// Returns all errors, each with its place.
 pub fn load(
-    reader: DocumentReader,
+    mut reader: DocumentReader,
     path: &Path,
     options: &DocumentOptions,
-) -> Result<(ApiDocument, DocumentReader), (Vec<SchemaFault>, DocumentReader)> {
-    let mut reader = reader;
-    let file = match reader.open_first(path) {
-        Ok(file) => file,
-        Err(fault) => return Err((vec![fault], reader)),
-    };
+) -> Result<(ApiDocument, Vec<PathBuf>), Vec<SchemaFault>> {
+    let file = reader.open_first(path).map_err(|fault| vec![fault])?;
     let mut loader = Loader { schemas: SchemaBuilder::new(reader), options };
     let document = loader.document(file);
     let SchemaBuilder { reader, faults, .. } = loader.schemas;
     match document {
-        Some(document) if faults.is_empty() => Ok((document, reader)),
-        _ => Err((faults, reader)),
+        Some(document) if faults.is_empty() => Ok((document, reader.paths())),
+        _ => Err(faults),
     }
 }
 
-/// Reads a schema of its own, for the bodies of one direction, with its shape.
+/// Reads a schema of its own, for the bodies of one direction, with its shape. Returns it with the files that were read.
 ///
 /// # Errors
 /// Returns all errors, each with its place.
@@ -56,7 +52,7 @@ pub fn load_schema(
     reader: DocumentReader,
     file: usize,
     direction: Direction,
-) -> Result<(Content, DocumentReader), (Vec<SchemaFault>, DocumentReader)> {
+) -> Result<(Content, Vec<PathBuf>), Vec<SchemaFault>> {
     let mut schemas = SchemaBuilder::new(reader);
     let number = schemas.add(&Spot { file, pointer: String::new() }, direction);
     let definitions = schemas.finish();
@@ -66,17 +62,18 @@ pub fn load_schema(
             schemas.fault_in(number, &pointer, &text);
         }
     }
-    let mut shapes = ShapeBuilder::new(&definitions);
     let SchemaBuilder { reader, faults, .. } = schemas;
     if !faults.is_empty() {
-        return Err((faults, reader));
+        return Err(faults);
     }
+    let mut shapes = ShapeBuilder::new(&definitions);
     shapes.add(number, &mut compiler);
     let all = compiler.finish();
     let shape = shapes.finish(&all)(number);
     let types = TextTypes::of(&definitions[number], &|schema| shared_schema(&definitions, schema));
     let schema = all.schema(number);
-    Ok((Content { range: MediaRange::new("*/*"), number: Some(number), schema, types, shape }, reader))
+    let content = Content { range: MediaRange::new("*/*"), number: Some(number), schema, types, shape };
+    Ok((content, reader.paths()))
 }
 
 struct Loader<'o> {

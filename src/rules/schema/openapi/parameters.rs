@@ -159,21 +159,21 @@ impl Parameter {
     fn find(&self, source: &ParameterSource<'_>) -> Found {
         match &self.place {
             ParameterPlace::Path(number) => match source.path.get(*number).copied().flatten() {
-                Some(text) => self.from_path(text),
+                Some(text) => self.read_path(text),
                 None => Found::Missing,
             },
-            ParameterPlace::Query => self.from_query(source.query),
+            ParameterPlace::Query => self.read_query(source.query),
             ParameterPlace::Header(name) => {
                 let mut values = source.headers.get_all(name).iter();
                 let Some(first) = values.next() else { return Found::Missing };
                 let Ok(first) = first.to_str() else { return Found::Broken("expected visible ASCII") };
                 let more: Vec<&str> = values.filter_map(|value| value.to_str().ok()).collect();
                 if more.is_empty() {
-                    return self.from_separated(first, ',', &|text| Some(text.trim().to_owned()));
+                    return self.read_separated(first, ',', &|text| Some(text.trim().to_owned()));
                 }
                 // Fields of one name are one list (RFC 9110, section 5.3).
                 let joined = [&[first], more.as_slice()].concat().join(",");
-                self.from_separated(&joined, ',', &|text| Some(text.trim().to_owned()))
+                self.read_separated(&joined, ',', &|text| Some(text.trim().to_owned()))
             }
             ParameterPlace::Cookie => {
                 let mut values = cookies(source.headers, &self.name);
@@ -182,26 +182,26 @@ impl Parameter {
                     return Found::Broken("is there more than once");
                 }
                 match std::str::from_utf8(value) {
-                    Ok(text) => self.from_separated(text, ',', &|text| decode(text).ok()),
+                    Ok(text) => self.read_separated(text, ',', &|text| decode(text).ok()),
                     Err(_) => NOT_UTF8,
                 }
             }
         }
     }
 
-    fn from_path(&self, text: &str) -> Found {
+    fn read_path(&self, text: &str) -> Found {
         let decoded = |text: &str| decode(text).ok();
         match self.style {
             Style::Label => match text.strip_prefix('.') {
-                Some(text) => self.from_separated(text, if self.explode { '.' } else { ',' }, &decoded),
+                Some(text) => self.read_separated(text, if self.explode { '.' } else { ',' }, &decoded),
                 None => Found::Broken("expected a . before the value"),
             },
-            Style::Matrix => self.from_matrix(text),
-            _ => self.from_separated(text, ',', &decoded),
+            Style::Matrix => self.read_matrix(text),
+            _ => self.read_separated(text, ',', &decoded),
         }
     }
 
-    fn from_matrix(&self, text: &str) -> Found {
+    fn read_matrix(&self, text: &str) -> Found {
         let Some(text) = text.strip_prefix(';') else { return Found::Broken("expected ;name=value") };
         let own = |part: &str| part.strip_prefix(self.name.as_str())?.strip_prefix('=').map(str::to_owned);
         if self.explode && self.types.is_list() {
@@ -212,13 +212,13 @@ impl Parameter {
             };
         }
         match own(text) {
-            Some(value) => self.from_separated(&value, ',', &|text| decode(text).ok()),
+            Some(value) => self.read_separated(&value, ',', &|text| decode(text).ok()),
             None => Found::Broken("expected ;name=value"),
         }
     }
 
     /// Reads a value whose items are separated before they are decoded.
-    fn from_separated(&self, text: &str, separator: char, decoded: &dyn Fn(&str) -> Option<String>) -> Found {
+    fn read_separated(&self, text: &str, separator: char, decoded: &dyn Fn(&str) -> Option<String>) -> Found {
         if self.style == Style::Content {
             let Some(text) = decoded(text) else { return NOT_UTF8 };
             return from_json(&text);
@@ -251,7 +251,7 @@ impl Parameter {
         decoded(text).map_or(NOT_UTF8, |text| Found::Value(self.types.value(&text)))
     }
 
-    fn from_query(&self, query: &[(Cow<'_, str>, &str)]) -> Found {
+    fn read_query(&self, query: &[(Cow<'_, str>, &str)]) -> Found {
         let decoded = |text: &str| decode_form(text);
         if self.style == Style::DeepObject {
             let pairs = query.iter().filter_map(|(name, value)| Some((deep_member(name, &self.name)?, *value)));
@@ -291,7 +291,7 @@ impl Parameter {
                 let parts = text.split(separators).map(str::to_owned);
                 Found::Value(self.types.list(parts))
             }
-            _ => self.from_separated(first, ',', &decoded),
+            _ => self.read_separated(first, ',', &decoded),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Schemas of an OpenAPI document as JSON Schema 2020-12.
 //!
-//! All schemas that operations use become a set, each once, however many operations refer to it. Those of OpenAPI 3.0 are rewritten (OpenAPI 3.0.3, "Schema Object"): `nullable`, `exclusiveMinimum: true`, `$ref` without
-//! what stands beside it. Members that are read-only are not required in requests, and those that are write-only not
+//! All schemas that operations use become a set, each once, however many operations refer to it. Those of OpenAPI 3.0
+//! are rewritten (OpenAPI 3.0.3, "Schema Object"): `nullable`, `exclusiveMinimum: true`, `$ref` without what stands
+//! beside it. Members that are read-only are not required in requests, and those that are write-only not
 //! in responses.
 
 use std::borrow::Cow;

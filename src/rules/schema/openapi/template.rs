@@ -1,5 +1,7 @@
 //! Path templates of OpenAPI (3.1.1, "Path Templating") as patterns of routes.
 
+use std::borrow::Cow;
+
 use percent_encoding::percent_decode_str;
 
 use crate::rules::path::{BadPath, normalise};
@@ -41,7 +43,7 @@ impl PathTemplate {
         let steps: Vec<&str> = whole.split('/').skip(1).collect();
         let mut params: Vec<(String, PathPlace)> = Vec::new();
         let is_mixed = |step: &&str| step.contains(['{', '}']) && single_param(step).is_none();
-        let pattern = if steps.iter().any(|step| is_mixed(&step)) {
+        let pattern = if steps.iter().any(|step| is_mixed(step)) {
             Self::expression(&steps, &mut params)?
         } else {
             let segments = steps.iter().enumerate().map(|(index, step)| match single_param(step) {
@@ -114,7 +116,7 @@ fn literal(step: &str) -> Result<String, String> {
 
 /// Returns the decoded text of a part of a path.
 pub fn decode(text: &str) -> Result<String, ()> {
-    percent_decode_str(text).decode_utf8().map(|text| text.into_owned()).map_err(|_| ())
+    percent_decode_str(text).decode_utf8().map(Cow::into_owned).map_err(|_| ())
 }
 
 #[cfg(test)]
