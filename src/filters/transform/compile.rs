@@ -46,6 +46,7 @@ pub(super) struct Compiler<'a, 'c> {
 }
 
 impl Compiler<'_, '_> {
+    /// Returns the errors so far.
     pub fn mistakes(&mut self) -> &mut Mistakes {
         self.context.mistakes
     }
