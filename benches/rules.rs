@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, Method};
 use portcullis::parts::{
-    Algorithm, Buckets, Ewma, Loads, PickInput, Predicates, RequestFacts, RouteEntry, RouteMatch, Router, Seat, Window,
-    WindowKind, Windows, hash_key,
+    Algorithm, BodySchema, Buckets, EntryOperation, Ewma, Loads, PickInput, Predicates, RequestFacts, RouteEntry,
+    RouteMatch, Router, Seat, Window, WindowKind, Windows, hash_key,
 };
 use portcullis::parts::{BodyTemplate, OutputForm, json_value};
 use portcullis::parts::{
@@ -53,6 +53,7 @@ fn router(count: usize) -> Router {
         path: path.parse().expect("a path"),
         predicates: Arc::clone(&predicates),
         route,
+        operation: EntryOperation::None,
     };
     Router::new(paths(count).into_iter().enumerate().map(entry).collect())
 }
@@ -332,5 +333,47 @@ fn configuration(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, routing, balance, networks, conditions, limits, payload, configuration);
+/// A body of 2 KiB is parsed and validated.
+fn schema(criterion: &mut Criterion) {
+    let item = serde_json::json!({
+        "type": "object",
+        "required": ["id", "name", "price", "tags"],
+        "additionalProperties": false,
+        "properties": {
+            "id": {"type": "integer", "minimum": 1},
+            "name": {"type": "string", "minLength": 1, "maxLength": 80, "pattern": "^[A-Za-z ]+$"},
+            "price": {"type": "number", "exclusiveMinimum": 0},
+            "tags": {"type": "array", "items": {"enum": ["new", "sale", "used"]}, "maxItems": 3},
+            "owner": {
+                "type": "object",
+                "required": ["mail"],
+                "properties": {"mail": {"type": "string", "format": "email"}}
+            }
+        }
+    });
+    let schema = BodySchema::new(serde_json::json!({
+        "type": "object", "required": ["items"], "properties": {"items": {"type": "array", "items": item}}
+    }));
+    let schema = schema.expect("a schema");
+    let item = |id: usize| {
+        format!(
+            r#"{{"id":{},"name":"A thing","price":12.5,"tags":["new","sale"],"owner":{{"mail":"ada@example.com"}}}}"#,
+            id + 1
+        )
+    };
+    let items: Vec<String> = (0..)
+        .map(item)
+        .scan(0, |sum, item| {
+            *sum += item.len() + 1;
+            (*sum < 2_048).then_some(item)
+        })
+        .collect();
+    let body = format!("{{\"items\":[{}]}}", items.join(","));
+    assert!(schema.accepts(body.as_bytes()) && !schema.accepts(body.replace("new", "old").as_bytes()));
+    criterion.bench_function("schema/2KiB", |bencher| {
+        bencher.iter(|| black_box(schema.accepts(black_box(body.as_bytes()))))
+    });
+}
+
+criterion_group!(benches, schema, routing, balance, networks, conditions, limits, payload, configuration);
 criterion_main!(benches);

@@ -19,13 +19,14 @@ pub use crate::rules::payload::{
     Coding, CompressionLevel, Decoder, Editor, Encoder, Fields, Hashes, MaskText, Masks, Renames, SetPaths, SetValues,
     Step, Stripper,
 };
-pub use crate::rules::routing::{Predicates, RequestFacts, RouteEntry, RouteMatch, Router};
+pub use crate::rules::routing::{EntryOperation, Predicates, RequestFacts, RouteEntry, RouteMatch, Router};
 pub use crate::rules::templating::{BodyTemplate, OutputForm, json_value};
 pub use crate::tls::install_provider;
 
 use crate::config::{Flat, Loaded, load_text};
 use crate::live::Live;
 use crate::process::{ConfigSource, Options, Started, start};
+use crate::rules::schema::{CompiledSchema, DocumentReader, parse_json};
 
 /// A gateway inside the process of a test.
 pub struct TestGateway(Started);
@@ -49,6 +50,26 @@ impl TestGateway {
     pub async fn end(self) {
         self.0.supervisor.end();
         self.0.until_end().await;
+    }
+}
+
+/// A JSON Schema for bodies.
+pub struct BodySchema(CompiledSchema);
+
+impl BodySchema {
+    /// Compiles a schema.
+    ///
+    /// # Errors
+    /// Returns what is wrong with it.
+    pub fn new(schema: serde_json::Value) -> Result<Self, String> {
+        let mut reader = DocumentReader::new(std::sync::Arc::new(|_| Err("no file is read".to_owned())), Vec::new());
+        let file = reader.add_inline(Path::new("schema"), schema);
+        CompiledSchema::standalone(reader, file).map(|(schema, _)| Self(schema)).map_err(|fault| fault.to_string())
+    }
+
+    /// Returns whether a body is JSON, and valid.
+    pub fn accepts(&self, body: &[u8]) -> bool {
+        parse_json(body).is_ok_and(|value| self.0.is_valid(&value))
     }
 }
 

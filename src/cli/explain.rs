@@ -129,7 +129,7 @@ impl Explain {
             }
             RouteMatch::OtherVersion(entry) => {
                 let RouteEntry { route, predicates, .. } = router.entry(entry);
-                let api = snapshot.routes[*route].api.as_ref().zip(predicates.version.as_ref());
+                let api = snapshot.routes[*route].versions.as_ref().zip(predicates.version.as_ref());
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
                 if let Some((api, rule)) = api {
                     let rejection = api.rejection(rule, &question, now);
@@ -187,13 +187,16 @@ pub fn filters(
     route: usize,
     listener: usize,
 ) -> Vec<String> {
-    let mut running = snapshot.routes[route].filters(Some(listener)).filters().peekable();
+    let chain = snapshot.routes[route].filters(Some(listener));
+    let of_api =
+        chain.filters().find(|filter| filter.is_of_api()).map(|filter| format!("openapi ({})", filter.stage()));
+    let mut running = chain.filters().filter(|filter| !filter.is_of_api()).peekable();
     let selected = inherited.effective(route, listener);
     // Filters without effect in this route do not run.
     let runs = selected.into_iter().filter(|one| running.next_if(|filter| filter.key() == one.config.key()).is_some());
-    runs.map(|one| {
+    let runs = runs.map(|one| {
         let when = one.when.map(|when| format!(", when {when}")).unwrap_or_default();
         loaded.redact(&format!("{} ({}){one}{when}", one.config.key(), one.config.stage()))
-    })
-    .collect()
+    });
+    runs.chain(of_api).collect()
 }

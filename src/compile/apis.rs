@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ahash::AHashMap;
 use http::header::{HeaderName, HeaderValue, LINK};
 
 use super::work::RouteCompiler;
 use crate::config::{ApiConfig, RouteConfig, VersionConfig, VersionPlace, VersionState};
 use crate::exchange::Edit;
 use crate::notation::{Mistakes, Place, nearest};
-use crate::rules::routing::{ApiVersions, PathPattern, Segment, VersionRule, VersionSource};
+use crate::rules::routing::{ApiVersions, PathPattern, Predicates, RouteEntry, Segment, VersionRule, VersionSource};
 use crate::snapshot::{Api, ApiVersion, VersionAccess};
 use crate::telemetry::metrics::METRICS;
 
@@ -154,20 +155,6 @@ fn compile_version(api: &str, name: &str, version: &VersionConfig) -> ApiVersion
     }
 }
 
-/// The versions that a route is for.
-pub struct RouteVersions {
-    /// The API.
-    pub api: Arc<Api>,
-    accepted: Vec<usize>,
-}
-
-impl RouteVersions {
-    /// Returns the rule for requests on that path.
-    pub fn rule(&self, path: &PathPattern) -> VersionRule {
-        VersionRule { api: Arc::clone(&self.api.rules), segment: segment(path), accepted: self.accepted.clone() }
-    }
-}
-
 /// Returns the place of the segment of a path that names the version.
 fn segment(path: &PathPattern) -> Option<usize> {
     let PathPattern::Segments { segments, .. } = path else { return None };
@@ -175,13 +162,13 @@ fn segment(path: &PathPattern) -> Option<usize> {
 }
 
 impl RouteCompiler<'_> {
-    /// Returns the versions that a route is for, and notes errors in them.
-    pub fn route_versions(
+    /// Restricts the entries of a route to the versions that it is for; returns the API, and notes errors.
+    pub fn restrict_to_versions(
         &mut self,
         route: &RouteConfig,
-        paths: &[PathPattern],
+        entries: &mut [RouteEntry],
         place: &Place,
-    ) -> Option<RouteVersions> {
+    ) -> Option<Arc<Api>> {
         let named: Vec<&str> =
             route.version.iter().flat_map(|list| list.as_slice()).map(|one| one.0.as_str()).collect();
         let Some(name) = &route.api else {
@@ -213,7 +200,7 @@ impl RouteCompiler<'_> {
             accepted = (0..api.versions.len()).collect();
         }
         let is_named = !api.rules.sources.is_empty() || api.rules.default.is_some();
-        if !is_named && paths.iter().any(|path| segment(path).is_none()) {
+        if !is_named && entries.iter().any(|entry| segment(&entry.path).is_none()) {
             let text = format!(
                 "no request would name a version: write {{version}} in the path, or set version_by or default of the \
                  API \"{name}\""
@@ -221,7 +208,19 @@ impl RouteCompiler<'_> {
             self.mistakes.add(&place.key("match"), text);
         }
         self.api_uses.extend(accepted.iter().map(|version| (name.clone(), *version)));
-        Some(RouteVersions { api, accepted })
+        // Entries that shared their conditions still do, where the version is at the same place.
+        let mut shared: AHashMap<(Option<usize>, *const Predicates), [Arc<Predicates>; 2]> = AHashMap::new();
+        for entry in entries {
+            let segment = segment(&entry.path);
+            let [_, restricted] = shared.entry((segment, Arc::as_ptr(&entry.predicates))).or_insert_with(|| {
+                let rule = VersionRule { api: Arc::clone(&api.rules), segment, accepted: accepted.clone() };
+                let restricted = Predicates { version: Some(rule), ..(*entry.predicates).clone() };
+                // Both are kept, so that no address is used twice.
+                [Arc::clone(&entry.predicates), Arc::new(restricted)]
+            });
+            entry.predicates = Arc::clone(restricted);
+        }
+        Some(api)
     }
 
     /// Warns of APIs, and of versions that all may use, that no route is for.

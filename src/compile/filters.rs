@@ -9,8 +9,8 @@ use ahash::AHashSet;
 use super::work::{RouteCompiler, UseOfConsumer};
 use crate::config::{self, FilterLevel, Inherited, Selected};
 use crate::filters::{
-    CertificateSources, Chain, ChainLink, CompileContext, Condition, ConsumerUse, Filter, FilterConfig, Identities,
-    Needs, RouteFacts, Stage,
+    ApiRules, CertificateSources, Chain, ChainLink, CompileContext, Condition, ConsumerUse, Filter, FilterConfig,
+    Identities, Needs, RouteFacts, Stage,
 };
 use crate::notation::{Place, nearest};
 use crate::rules::routing::RouteEntry;
@@ -24,7 +24,7 @@ impl<'w> RouteCompiler<'w> {
         route: &'w config::RouteConfig,
         place: &Place,
         bound: &[usize],
-        entries: &[RouteEntry],
+        (entries, api): (&[RouteEntry], Option<&Arc<ApiRules>>),
     ) -> Chains {
         let own = inherited.expand(&route.filters, FilterLevel::Route, &place.key("filters"), self.mistakes);
         let mut left_out = AHashSet::new();
@@ -35,7 +35,7 @@ impl<'w> RouteCompiler<'w> {
         let all: Vec<Option<usize>> = elsewhere.then_some(None).into_iter().chain(differing).collect();
         for listener in all {
             let selected = inherited.select(route, &own, listener, &mut left_out);
-            let chain = self.chain(&mut compiled, route, (entries, bound), &selected);
+            let chain = self.chain(&mut compiled, route, (entries, bound, api), &selected);
             match listener {
                 Some(listener) => chains.of_listeners.push((listener, chain)),
                 None => chains.usual = chain,
@@ -53,7 +53,7 @@ impl<'w> RouteCompiler<'w> {
         let chain = |listener| {
             let mut selected = inherited.select(&route, &[], Some(listener), &mut AHashSet::new());
             selected.retain(|one| matches!(one.config, FilterConfig::Headers(_)));
-            self.chain(&mut HashMap::new(), &route, (&[], &[]), &selected)
+            self.chain(&mut HashMap::new(), &route, (&[], &[], None), &selected)
         };
         listeners.map(chain).collect()
     }
@@ -95,7 +95,7 @@ impl<'w> RouteCompiler<'w> {
         &mut self,
         compiled: &mut HashMap<*const FilterConfig, Option<Arc<Filter>>>,
         route: &config::RouteConfig,
-        (entries, bound): (&[RouteEntry], &[usize]),
+        (entries, bound, api): (&[RouteEntry], &[usize], Option<&Arc<ApiRules>>),
         selected: &[Selected<'w>],
     ) -> Chain {
         let mut filters = Vec::with_capacity(selected.len());
@@ -126,10 +126,16 @@ impl<'w> RouteCompiler<'w> {
                 self.check_claims_read(one, authenticator.map(|one| one.config));
                 self.note_consumer_use(one, authenticator.is_some());
                 self.check_verified(one, authenticator);
+                self.warn_of_shared_cache(one, authenticator.is_some());
                 let condition = one.when.and_then(|source| self.condition(source, one));
                 filters.push(ChainLink { filter, enforced: one.enforce, condition });
             }
         }
+        filters.extend(api.map(|api| ChainLink {
+            filter: Arc::new(Filter::of_api(Arc::clone(api))),
+            enforced: api.is_enforced(),
+            condition: None,
+        }));
         if filters.len() > Chain::MAX_WITH_CONDITIONS
             && let Some(one) = selected.iter().find(|one| one.when.is_some())
         {
@@ -235,6 +241,12 @@ impl<'w> RouteCompiler<'w> {
 
     /// Returns whether a filter has an effect; notes it where the route has it itself, and does not forward.
     fn has_effect(&mut self, filter: &Filter, route: &config::RouteConfig, one: &Selected<'_>) -> bool {
+        if filter.stage() == Stage::Cache && !route.action.is_cacheable() {
+            if one.is_own() {
+                self.note(&one.place, "responses of targets are cached, and this route has none".to_owned());
+            }
+            return false;
+        }
         let fits = route.action.has_filtered_responses() || filter.needs() != Needs::ResponseBody;
         if !fits && one.is_own() {
             let text =
@@ -254,6 +266,18 @@ impl<'w> RouteCompiler<'w> {
                 is_authenticated: false,
             });
             found.is_authenticated |= is_authenticated;
+        }
+    }
+
+    /// Warns of a cache whose responses all consumers share, where the route knows who calls.
+    fn warn_of_shared_cache(&mut self, one: &Selected<'_>, is_authenticated: bool) {
+        if !is_authenticated || !one.config.is_cache_shared_by_default() {
+            return;
+        }
+        let text = "the route authenticates, and all consumers share its cached responses: set key: {consumer: true} if \
+                    targets respond to each differently, or consumer: false to say that they do not";
+        if !self.warnings.0.iter().any(|known| known.place == *one.place && known.text == text) {
+            self.warnings.add(&one.place, text);
         }
     }
 

@@ -5,6 +5,7 @@
 mod access_log;
 mod acme;
 mod apis;
+mod caches;
 mod ceiling;
 mod consumers;
 mod errors;
@@ -14,6 +15,7 @@ mod identity;
 mod listener_tls;
 mod listeners;
 
+mod openapi;
 mod paths;
 mod route_warnings;
 mod routes;
@@ -56,6 +58,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     let root = Place::default();
     let mut shared = SharedValues::default();
     let consumers = Arc::new(consumers::compile(loaded, live, &mut shared, &mut mistakes, &mut warnings));
+    shared.caches = caches::compile(loaded, &mut mistakes);
     let acme = acme::compile(loaded, live, &mut mistakes, &mut warnings);
     let listeners = listeners::compile(loaded, acme.as_deref(), &mut mistakes, &mut warnings);
     let upstreams = upstreams::compile(loaded, live, &mut mistakes);
@@ -86,6 +89,9 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         consumer_uses: BTreeMap::new(),
     };
     let (routes, routers, unrouted) = work.compile();
+    let caches = work.shared.caches.used();
+    caches::warn_of_unused(&work.shared.caches, work.warnings);
+    let further_files = std::mem::take(&mut work.shared.files);
     let mut kept = work.shared.kept;
     kept.extend(acme.iter().map(|acme| Arc::clone(acme) as Arc<dyn Maintained>));
     kept.iter().for_each(|kept| kept.name_for_operators(&|source| loaded.redact(source)));
@@ -93,7 +99,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     let log = access_log::compile(loaded, &credentials, &root.key("log").key("access"), &mut mistakes);
     let identity_headers = identity::compile(config, &mut mistakes);
     let underscored = underscores::compile(loaded, &mut mistakes);
-    ceiling::check(loaded, &listeners, &mut mistakes, &mut warnings);
+    ceiling::check(loaded, &listeners, &caches, &mut mistakes, &mut warnings);
     if !mistakes.is_empty() {
         return Err(loaded.locate(mistakes));
     }
@@ -110,7 +116,9 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         upstreams: upstreams.into_values().collect(),
         kept,
         acme,
+        caches,
         consumers: Arc::clone(&consumers),
+        files: further_files,
         errors,
         unrouted,
         identity_headers,

@@ -6,17 +6,17 @@ use std::sync::{Arc, OnceLock};
 use ahash::AHashMap;
 use http::HeaderName;
 
+use super::openapi;
 use super::paths::{bypasses, path_rules};
 use super::work::RouteCompiler;
 use crate::actions::{Action, ActionConfig, ActionContext};
 use crate::config::{self, Inherited, TextRule, TextTest};
-use crate::filters::Chain;
-use crate::filters::Stage;
+use crate::filters::{ApiRules, Chain, Stage};
 use crate::notation::{Header, OneOrMany, Place, nearest};
 use crate::rules::routing::{
-    HostPattern, PathPattern, Predicates, RouteEntry, Router, Segment, TextMatch, common_params,
+    EntryOperation, HostPattern, PathPattern, Predicates, RouteEntry, Router, Segment, TextMatch, common_params,
 };
-use crate::snapshot::{Api, Chains, Route};
+use crate::snapshot::{Chains, Route};
 
 /// The most routes of a configuration.
 const MAX_ROUTES: usize = 100_000;
@@ -49,8 +49,9 @@ impl<'w> RouteCompiler<'w> {
                     format!("the name \"{}\" is taken by {}", route.name.0, self.loaded.route_place(first)),
                 );
             }
-            let mut api = None;
-            let own = self.entries(route, index, &place.key("match"), &mut api);
+            let api = self.api(route, &place);
+            let mut own = self.entries(route, index, &place, api.as_ref());
+            let versions = self.restrict_to_versions(route, &mut own, &place);
             let bound = self.bound(route, &place);
             count += own.len() * bound.len();
             if count > MAX_ENTRIES {
@@ -65,8 +66,8 @@ impl<'w> RouteCompiler<'w> {
             for listener in &bound {
                 entries[*listener].extend(own.iter().cloned());
             }
-            let chains = self.chains(&inherited, route, &place, &bound, &own);
-            routes.push(Route { api, ..self.route(route, &own, &place, chains) });
+            let chains = self.chains(&inherited, route, &place, &bound, (&own, api.as_ref()));
+            routes.push(Route { versions, ..self.route(route, (&own, api), &place, chains) });
         }
         let unrouted = self.unrouted(&inherited);
         inherited.warn_of_unused(self.warnings);
@@ -116,21 +117,22 @@ impl<'w> RouteCompiler<'w> {
         route: &config::RouteConfig,
         index: usize,
         place: &Place,
-        api: &mut Option<Arc<Api>>,
+        api: Option<&Arc<ApiRules>>,
     ) -> Vec<RouteEntry> {
         let m = &route.matches;
-        let predicates = Predicates {
+        let place = &place.key("match");
+        let predicates = Arc::new(Predicates {
             methods: m.methods.iter().map(|m| m.0.clone()).collect(),
             headers: self.header_tests(&m.headers, &place.key("headers")),
             cookies: self.tests(&m.cookies, &place.key("cookies")),
             query: self.tests(&m.query, &place.key("query")),
             clients: m.client.as_ref().map_or_else(Vec::new, |c| c.as_slice().iter().map(|n| n.0).collect()),
             version: None,
-        };
+        });
         let listed_len = |list: Option<usize>| list.unwrap_or(1);
         let lengths = [
             listed_len(m.host.as_ref().map(|h| h.as_slice().len())),
-            listed_len(m.path.as_ref().map(|p| p.as_slice().len())),
+            api.map_or(listed_len(m.path.as_ref().map(|p| p.as_slice().len())), |api| api.operations().len()),
         ];
         if lengths[0].saturating_mul(lengths[1]) > MAX_COMBINATIONS {
             let [hosts, paths] = lengths;
@@ -142,6 +144,10 @@ impl<'w> RouteCompiler<'w> {
         }
         let hosts: Vec<HostPattern> =
             listed(m.host.as_ref(), |h| h.0.clone()).unwrap_or_else(|| vec![HostPattern::Any]);
+        if let Some(config) = &route.openapi {
+            let Some(api) = api else { return Vec::new() };
+            return openapi::entries(api, config.unknown_paths, &hosts, &predicates, index);
+        }
         let everything = PathPattern::Segments { segments: Vec::new(), rest: true };
         let paths: Vec<PathPattern> = listed(m.path.as_ref(), |p| p.0.clone()).unwrap_or_else(|| vec![everything]);
         for (name, empty) in [("host", hosts.is_empty()), ("path", paths.is_empty())] {
@@ -149,27 +155,14 @@ impl<'w> RouteCompiler<'w> {
                 self.mistakes.add(&place.key(name), "an empty list matches nothing: the route cannot be reached");
             }
         }
-        let at = self.loaded.route_place(index);
-        let versions = self.route_versions(route, &paths, &at);
-        *api = versions.as_ref().map(|versions| Arc::clone(&versions.api));
-        let shared = Arc::new(predicates);
-        let paths: Vec<(PathPattern, Arc<Predicates>)> = paths
-            .into_iter()
-            .map(|path| match &versions {
-                Some(versions) => {
-                    let version = Some(versions.rule(&path));
-                    (path, Arc::new(Predicates { version, ..(*shared).clone() }))
-                }
-                None => (path, Arc::clone(&shared)),
-            })
-            .collect();
         let pairs = hosts.iter().flat_map(|host| paths.iter().map(move |path| (host, path)));
         pairs
-            .map(|(host, (path, predicates))| RouteEntry {
+            .map(|(host, path)| RouteEntry {
                 host: host.clone(),
                 path: path.clone(),
-                predicates: Arc::clone(predicates),
+                predicates: Arc::clone(&predicates),
                 route: index,
+                operation: EntryOperation::None,
             })
             .collect()
     }
@@ -252,13 +245,21 @@ impl<'w> RouteCompiler<'w> {
         }
     }
 
-    fn route(&mut self, route: &config::RouteConfig, entries: &[RouteEntry], place: &Place, chains: Chains) -> Route {
+    fn route(
+        &mut self,
+        route: &config::RouteConfig,
+        (entries, api): (&[RouteEntry], Option<Arc<ApiRules>>),
+        place: &Place,
+        chains: Chains,
+    ) -> Route {
         let authenticates = chains.all().any(|chain| chain.has(Stage::Authenticate));
         Route {
             name: route.name.0.clone(),
-            api: None,
+            versions: None,
             paths: path_rules(&route.paths, &self.loaded.config.paths, authenticates),
             action: self.action(&route.action, entries, place.key("action")),
+            operations: api.iter().flat_map(|api| api.operations()).map(|_| OnceLock::new()).collect(),
+            api,
             errors: super::errors::compile(
                 &route.errors,
                 &place.key("errors"),

@@ -12,7 +12,7 @@ use super::trail::Trail;
 use super::tree::{MapKey, Node, Value};
 use super::wording::{allowed, describe_expected, is, join_words, kind_fits, unexpected, unknown_word};
 use crate::notation::{
-    Fact, HeaderText, Mistakes, check_format, expression_of, expression_size, fact_of, nearest, spelling,
+    Fact, FreeForm, HeaderText, Mistakes, check_format, expression_of, expression_size, fact_of, nearest, spelling,
 };
 
 /// Notes the errors of `tree`, whose values become those of the kinds that are expected where only one can be meant.
@@ -45,6 +45,9 @@ impl<'s> Checker<'s> {
 
     fn node(&self, node: &mut Node, schema: &'s Json, place: &Trail<'_>, mistakes: &mut Mistakes) {
         let schema = self.resolve(schema);
+        if schema.get(FreeForm::MARK).is_some() {
+            return;
+        }
         if let Value::Null = node.value {
             return mistakes.add(&place.place(), "has no value: give it one or leave the key out");
         }
@@ -204,7 +207,7 @@ impl<'s> Checker<'s> {
 
     /// Checks the branch that the author evidently meant, by the value's kind and then by its key.
     fn one_of(&self, node: &mut Node, branches: &[&'s Json], place: &Trail<'_>, mistakes: &mut Mistakes) {
-        let fits = |b: &&&Json| kind_fits(&node.value, b);
+        let fits = |b: &&&Json| b.get(FreeForm::MARK).is_some() || kind_fits(&node.value, b);
         let fitting: Vec<&'s Json> = branches.iter().filter(fits).copied().collect();
         match (&node.value, fitting.as_slice()) {
             (_, []) => mistakes.add(&place.place(), unexpected(node, branches, place)),

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::errors::Errors;
 use super::filters::FilterEntry;
 use crate::actions::ActionConfig;
+use crate::filters::OpenApiConfig;
 use crate::notation::{Host, MethodName, Name, Network, OneOrMany, Path, Pattern, Size};
 
 /// Which requests get which filters and action.
@@ -36,6 +37,9 @@ pub struct RouteConfig {
     /// of sets.
     #[serde(default)]
     pub without: Vec<String>,
+    /// The OpenAPI document of the route: its paths and methods become those of the route, and requests are validated
+    /// by it. Hosts, headers and other conditions of `match` hold as well.
+    pub openapi: Option<OpenApiConfig>,
     /// The action that ends the request.
     pub action: ActionConfig,
     /// The pages for rejections of its requests, by status or class of statuses.
@@ -60,6 +64,7 @@ impl RouteConfig {
             version: None,
             filters: Vec::new(),
             without: Vec::new(),
+            openapi: None,
             action: ActionConfig::nothing(),
             errors: Errors::new(),
             body: None,

@@ -7,6 +7,7 @@ use http::header::{CACHE_CONTROL, LOCATION};
 use http::{HeaderName, HeaderValue};
 
 use super::Reason;
+use crate::rules::schema::Violation;
 
 /// A response of the gateway's own, with its reason. The texts for the client and for the log are separate.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct Rejection {
     pub status: Option<u16>,
     /// The rest of the response, where it is another than that of the reason.
     pub relayed: Option<RelayedResponse>,
+    /// The violations of a schema, for a request that is not valid.
+    pub violations: Vec<Violation>,
 }
 
 /// The status and the body of a response that another server, or a filter, has made.
@@ -44,7 +47,18 @@ impl Rejection {
             Reason::UriTooLong | Reason::HeadersTooLarge | Reason::TokenInvalid | Reason::SignatureInvalid
         );
         let log = (is_logged && !detail.is_empty()).then(|| detail.to_string());
-        Box::new(Self { reason, detail, log, headers: Vec::new(), status: None, relayed: None })
+        Box::new(Self { reason, detail, log, headers: Vec::new(), status: None, relayed: None, violations: Vec::new() })
+    }
+
+    /// Returns a rejection for violations of a schema. The detail is the first of them; the log has it too, since it
+    /// repeats no value.
+    pub fn violating(reason: Reason, violations: Vec<Violation>) -> Box<Self> {
+        let more = violations.len().saturating_sub(1);
+        let first = violations.first().map(ToString::to_string).unwrap_or_default();
+        let detail = if more > 0 { format!("{first} (and {more} more)") } else { first };
+        let mut rejection = Self::new(reason, detail.clone()).log(detail);
+        rejection.violations = violations;
+        rejection
     }
 
     /// Returns a redirect.

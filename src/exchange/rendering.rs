@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, VARY};
 
 use super::{Exchange, Reason, Rejection, RenderedPage};
+use crate::rules::schema::Violation;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -97,6 +98,9 @@ fn problem(rejection: &Rejection, exchange: &Exchange) -> Bytes {
     }
     if let Some(instance) = instance {
         document["instance"] = instance.into();
+    }
+    if !rejection.violations.is_empty() {
+        document["violations"] = rejection.violations.iter().map(Violation::to_json).collect();
     }
     Bytes::from(document.to_string())
 }

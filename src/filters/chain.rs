@@ -9,7 +9,7 @@ use http::header::{
 use pingora::http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
-use super::{Condition, Filter, Memory, ResponseView, Stage, Unauthenticated, Verdict};
+use super::{CachePolicy, Condition, Filter, Memory, ResponseView, Stage, Unauthenticated, Verdict};
 use crate::exchange::{Edit, Exchange, Reason, Rejection, WouldReject};
 use crate::rules::payload::{BodyChain, Decoder};
 use crate::telemetry::metrics::METRICS;
@@ -49,6 +49,10 @@ pub struct Chain {
     reads_params: bool,
     /// Whether a filter has a condition.
     has_conditions: bool,
+    /// The place of the cache.
+    cache: Option<usize>,
+    /// Whether a filter may replace a response once it has seen the body.
+    judges_responses: bool,
 }
 
 /// The memories of the filters of a chain for one request. Most filters remember nothing, and cost nothing.
@@ -109,7 +113,25 @@ impl Chain {
             });
         let trial_edits = trial_edits.collect();
         let has_conditions = links.iter().any(|link| link.condition.is_some());
-        Self { links, needs_bodies, trial_edits, may_wait, reads_params, has_conditions }
+        let judges_responses = links.iter().any(|link| link.enforced && link.filter.judges_responses());
+        let cache = links.iter().position(|link| link.filter.cache_policy().is_some());
+        Self { links, needs_bodies, trial_edits, may_wait, reads_params, has_conditions, cache, judges_responses }
+    }
+
+    /// Returns the policy of the cache, if there is one.
+    pub fn cache_policy(&self) -> Option<&Arc<CachePolicy>> {
+        self.links[self.cache?].filter.cache_policy()
+    }
+
+    /// Returns the policy of the cache for a request, if the route has one for it.
+    pub fn cache(
+        &self,
+        request: &RequestHeader,
+        exchange: &Exchange,
+        memories: &mut Memories,
+    ) -> Option<&Arc<CachePolicy>> {
+        let place = self.cache?;
+        self.runs(place, request, exchange, memories).then(|| self.links[place].filter.cache_policy())?
     }
 
     /// Returns whether the filter at that place runs for the request. Its condition is evaluated once, when that is
@@ -158,6 +180,11 @@ impl Chain {
         self.filters().any(|filter| filter.stage() == stage)
     }
 
+    /// Returns whether a filter may replace a response once it has seen the body.
+    pub fn judges_responses(&self) -> bool {
+        self.judges_responses
+    }
+
     /// Returns whether the decision on a request may take a long time.
     pub fn may_wait(&self) -> bool {
         self.may_wait
@@ -183,7 +210,7 @@ impl Chain {
         let (mut enforced, mut on_trial) = (None::<u64>, None::<u64>);
         for (place, link) in self.links.iter().enumerate() {
             let Some(most) = body_needed(&link.filter) else { continue };
-            if link.filter.wants_body(request) && self.runs(place, request, exchange, memories) {
+            if link.filter.wants_body(request, exchange) && self.runs(place, request, exchange, memories) {
                 let of_kind = if link.enforced { &mut enforced } else { &mut on_trial };
                 *of_kind = Some(of_kind.unwrap_or(most).min(most));
             }
@@ -337,14 +364,17 @@ impl Chain {
             }
             filter.on_response(response, view, Slot { memories, index });
             // The target's coding; a filter that encodes sets its own.
-            let encoded = body.is_empty() && response.headers.contains_key(CONTENT_ENCODING);
+            let encoded = !body.changes() && response.headers.contains_key(CONTENT_ENCODING);
             let Some(step) = filter.on_response_body(response, view)? else { continue };
-            if encoded && let Some(decoder) = decoder(response)? {
+            if encoded
+                && !step.observes()
+                && let Some(decoder) = decoder(response)?
+            {
                 body.decode(decoder);
             }
             body.add(step);
         }
-        if !body.is_empty() {
+        if body.changes() {
             repair(response);
         }
         add_fields(response, view);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Consumers;
+use super::caches::CacheTable;
 use crate::live::{Live, Maintained};
 use crate::notation::{MethodName, Mistakes, Place};
 use crate::rules::routing::{PathPattern, RouteEntry, common_params};
@@ -92,6 +93,12 @@ impl<'c> RouteFacts<'c> {
         common_params(self.entries)
     }
 
+    /// Returns the paths of the route.
+    pub fn paths(&self) -> Vec<PathPattern> {
+        self.used.set(true);
+        self.entries.iter().map(|entry| entry.path.clone()).collect()
+    }
+
     /// Returns the paths that have that parameter, the most specific first; `None` unless each path has it.
     pub fn paths_with(&self, name: &str) -> Option<Vec<PathPattern>> {
         self.used.set(true);
@@ -172,6 +179,10 @@ pub struct SharedValues {
     known: HashMap<(TypeId, Vec<u8>), Arc<dyn Any + Send + Sync>>,
     /// The values that are kept up to date in the background.
     pub kept: Vec<Arc<dyn Maintained>>,
+    /// The caches.
+    pub caches: CacheTable,
+    /// The files that were read besides those that the configuration names.
+    pub files: Vec<PathBuf>,
 }
 
 impl SharedValues {

@@ -83,7 +83,7 @@ impl HttpFilter for Filter {
         Needs::RequestBody(self.most)
     }
 
-    fn wants_body(&self, request: &RequestHeader) -> bool {
+    fn wants_body(&self, request: &RequestHeader, _exchange: &Exchange) -> bool {
         coding(request).is_some()
     }
 
@@ -120,6 +120,7 @@ impl HttpFilter for Filter {
             }
         }
         exchange.edits.push(&self.edits);
+        exchange.is_decoded = true;
         Ok(Some(decoded.into()))
     }
 }

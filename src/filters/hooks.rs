@@ -30,6 +30,9 @@ pub enum Stage {
     Limit,
     /// Whether the request is valid. It comes after the limits, because it costs more.
     Validate,
+    /// The cache: what comes before it runs for every request, and what changes responses runs for each that comes from
+    /// it.
+    Cache,
     /// Content codings: the encoding of a response comes after all edits of it, which run in reverse.
     Encode,
     /// Edits of what targets and clients are sent.
@@ -44,7 +47,7 @@ impl Stage {
 
     /// Returns whether a request has at most one filter of the stage: a second one would have nothing to decide.
     pub fn is_single(self) -> bool {
-        matches!(self, Self::Cors | Self::Decode | Self::Authenticate | Self::Encode)
+        matches!(self, Self::Cors | Self::Decode | Self::Authenticate | Self::Cache | Self::Encode)
     }
 }
 
@@ -58,6 +61,7 @@ impl fmt::Display for Stage {
             Self::Authorize => "is it allowed?",
             Self::Limit => "within the limits?",
             Self::Validate => "is it valid?",
+            Self::Cache => "is it cached?",
             Self::Encode => "content codings",
             Self::Edit => "edits",
         })
@@ -145,8 +149,14 @@ pub trait HttpFilter: Sized {
         Needs::Heads
     }
 
+    /// Returns whether the filter may replace a response by another once it has seen the body: the head is held back
+    /// until then.
+    fn judges_responses(&self) -> bool {
+        false
+    }
+
     /// Returns whether a filter that needs bodies of requests needs that of this one.
-    fn wants_body(&self, _request: &RequestHeader) -> bool {
+    fn wants_body(&self, _request: &RequestHeader, _exchange: &Exchange) -> bool {
         true
     }
 

@@ -102,7 +102,7 @@ impl HttpFilter for Filter {
         Needs::RequestBody(self.size)
     }
 
-    fn on_request_body(&self, body: &[u8], request: &RequestHeader, _exchange: &mut Exchange) -> Verdict {
+    fn on_request_body(&self, body: &[u8], request: &RequestHeader, exchange: &mut Exchange) -> Verdict {
         if body.is_empty() {
             return Ok(());
         }
@@ -112,12 +112,8 @@ impl HttpFilter for Filter {
                 OtherBody::Reject => Err(Rejection::new(Reason::MediaType, "send JSON, as application/json")),
             };
         }
-        if request
-            .headers
-            .get_all(CONTENT_ENCODING)
-            .iter()
-            .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
-        {
+        let mut codings = request.headers.get_all(CONTENT_ENCODING).iter();
+        if !exchange.is_decoded && codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
             // RFC 7694, section 3.
             let rejection = Rejection::new(Reason::MediaType, "send the body without a content coding");
             return Err(rejection.header(ACCEPT_ENCODING, HeaderValue::from_static("identity")));

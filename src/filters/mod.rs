@@ -6,6 +6,8 @@
 mod authenticate;
 mod authorize;
 mod bandwidth;
+mod cache;
+mod caches;
 mod chain;
 mod claim_value;
 mod compress;
@@ -29,11 +31,13 @@ mod quota;
 mod rate_limit;
 mod rename_fields;
 mod security_headers;
+mod select_fields;
 mod strip_fields;
 #[cfg(test)]
 mod test_kit;
 mod throttle;
 mod transform;
+mod validate;
 
 use bytes::Bytes;
 use http::HeaderName;
@@ -44,6 +48,9 @@ use serde::Deserialize;
 use crate::exchange::{Exchange, Rejection};
 
 pub use authenticate::{Authenticated, Unauthenticated};
+pub(crate) use authorize::facts::{COUNTRY, KNOWN_FACTS, RequestFacts};
+pub use cache::CachePolicy;
+pub use caches::{CacheTable, UsedCache};
 pub use chain::{Chain, ChainLink, Memories};
 pub use compress::CodingName;
 pub use condition::Condition;
@@ -53,6 +60,7 @@ pub use cors::announced_method;
 pub use header_edits::HeaderEdits;
 pub(crate) use header_edits::parse_editable_name;
 pub use hooks::{BodyStep, HttpFilter, Needs, ResponseView, Stage, Verdict};
+pub use validate::{ApiRules, OpenApiConfig, UnknownPaths};
 
 use chain::Slot;
 use hooks::wrong_memory;
@@ -127,9 +135,14 @@ macro_rules! filters {
                 match self { $(Self::$variant(filter) => filter.needs(),)* }
             }
 
+            /// Returns whether the filter may replace a response once it has seen the body.
+            pub fn judges_responses(&self) -> bool {
+                match self { $(Self::$variant(filter) => filter.judges_responses(),)* }
+            }
+
             /// Returns whether the filter needs the body of this request.
-            fn wants_body(&self, request: &RequestHeader) -> bool {
-                match self { $(Self::$variant(filter) => filter.wants_body(request),)* }
+            fn wants_body(&self, request: &RequestHeader, exchange: &Exchange) -> bool {
+                match self { $(Self::$variant(filter) => filter.wants_body(request, exchange),)* }
             }
 
             /// Returns whether the filter may wait for a long time.
@@ -252,6 +265,10 @@ filters! {
     Fault = "fault": fault;
     /// Limits the shape of JSON request bodies.
     JsonLimits = "json_limits": json_limits;
+    /// Caches responses of targets.
+    Cache = "cache": cache;
+    /// Validates requests and responses by JSON Schema.
+    Validate = "validate": validate;
     /// Sets, adds and removes headers.
     Headers = "headers": headers;
     /// Sets headers by which browsers protect pages.
@@ -264,8 +281,22 @@ filters! {
     MaskFields = "mask_fields": mask_fields;
     /// Changes requests and responses.
     Transform = "transform": transform;
+    /// Lets clients select the members of JSON responses.
+    SelectFields = "select_fields": select_fields;
     /// Encodes responses in content codings.
     Compress = "compress": compress;
+}
+
+impl Filter {
+    /// Returns the filter that validates by the OpenAPI document of a route.
+    pub fn of_api(api: std::sync::Arc<ApiRules>) -> Self {
+        Self::Validate(validate::Filter::of_api(api))
+    }
+
+    /// Returns whether the filter validates by the OpenAPI document of a route, so that no list has it.
+    pub fn is_of_api(&self) -> bool {
+        matches!(self, Self::Validate(filter) if filter.is_of_api())
+    }
 }
 
 /// What a filter uses the request's consumer for.
@@ -279,6 +310,15 @@ pub enum ConsumerUse {
     Header,
     /// It decides by it.
     Authorize,
+    /// It keeps what is cached apart by it.
+    Cache,
+}
+
+impl Filter {
+    /// Returns the policy of the cache, if the filter is that.
+    fn cache_policy(&self) -> Option<&std::sync::Arc<CachePolicy>> {
+        if let Self::Cache(filter) = self { Some(&filter.policy) } else { None }
+    }
 }
 
 impl FilterConfig {
@@ -327,6 +367,11 @@ impl FilterConfig {
         }
     }
 
+    /// Returns whether the filter is a cache of which it is not said whether consumers share its responses.
+    pub fn is_cache_shared_by_default(&self) -> bool {
+        matches!(self, Self::Cache(cache) if cache.key.consumer.is_none())
+    }
+
     /// Returns what the filter uses the request's consumer for, if it does.
     pub fn consumer_use(&self) -> Option<ConsumerUse> {
         match self {
@@ -334,6 +379,7 @@ impl FilterConfig {
             limit if limit.counts_by().is_some_and(limit_keys::needs_identity) => Some(ConsumerUse::Limit),
             limit if limit.is_from_plan() => Some(ConsumerUse::Plan),
             Self::Headers(headers) if headers.names_caller() => Some(ConsumerUse::Header),
+            Self::Cache(cache) if cache.key.consumer == Some(true) => Some(ConsumerUse::Cache),
             _ => None,
         }
     }

@@ -4,6 +4,7 @@
 //! Never here: a file, an environment variable, a decision about traffic.
 
 mod admin_address;
+mod free_form;
 mod header_names;
 mod key_by;
 mod mistake;
@@ -15,6 +16,7 @@ mod types;
 mod units;
 
 pub use admin_address::{AdminAddress, AdminListen};
+pub use free_form::FreeForm;
 pub use header_names::{carries_credentials, is_named_like_secret};
 pub use key_by::KeyBy;
 pub use mistake::{KeyWord, MAX_SHOWN, Mistake, Mistakes, Place, PlaceStep, nearest};

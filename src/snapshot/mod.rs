@@ -14,13 +14,13 @@ use ahash::AHashMap;
 use http::HeaderName;
 
 use crate::actions::Action;
-use crate::exchange::ErrorPages;
-use crate::filters::{Chain, Consumers, Stage, announced_method};
+use crate::exchange::{ErrorPages, Exchange};
+use crate::filters::{ApiRules, Chain, Consumers, Stage, UsedCache, announced_method};
 use crate::live::{AcmeManager, Maintained};
 use crate::notation::{AdminAddress, Mistake, Rate, SecretText};
 use crate::rules::path::PathRules;
 use crate::rules::routing::{PathPattern, RequestFacts, RouteMatch, Router};
-use crate::telemetry::metrics::{CertificateState, METRICS, RouteMetrics};
+use crate::telemetry::metrics::{CertificateState, METRICS, OperationMetrics, RouteMetrics};
 use crate::telemetry::{AccessLogger, LogLayout, ProcessLog, Sink};
 use crate::upstreams::Upstream;
 
@@ -45,6 +45,10 @@ pub struct Snapshot {
     pub upstreams: Vec<Arc<Upstream>>,
     /// The values that are kept up to date in the background.
     pub kept: Vec<Arc<dyn Maintained>>,
+    /// The caches that filters use.
+    pub caches: Vec<UsedCache>,
+    /// The files that were read besides those that the configuration names: a change of one is a change of it.
+    pub files: Vec<PathBuf>,
     /// The consumers and the plans.
     pub consumers: Arc<Consumers>,
     /// The certificates from an ACME server, if there is an account.
@@ -148,7 +152,11 @@ pub struct Route {
     /// The most bytes of a request body, if other than the listener's.
     pub body: Option<u64>,
     /// The API whose versions it is for.
-    pub api: Option<Arc<Api>>,
+    pub versions: Option<Arc<Api>>,
+    /// Its OpenAPI document, if it has one.
+    pub api: Option<Arc<ApiRules>>,
+    /// The metrics of the document's operations; see [`Route::operation_metrics`].
+    pub operations: Vec<OnceLock<Arc<OperationMetrics>>>,
     /// Which of its paths are rejected.
     pub paths: PathRules,
     /// The metrics; see [`Route::metrics`].
@@ -180,6 +188,13 @@ impl Route {
         } else {
             of_listener().map_or(&self.chains.usual, |(_, chain)| chain)
         }
+    }
+
+    /// Returns the metrics of an operation of its document, created on first use.
+    pub fn operation_metrics(&self, exchange: &Exchange) -> Option<&OperationMetrics> {
+        let operation = self.api.as_ref()?.operation(exchange)?;
+        let cell = self.operations.get(usize::try_from(exchange.operation?).ok()?)?;
+        Some(cell.get_or_init(|| METRICS.operation(&self.name, &operation.id)))
     }
 
     /// Returns the metrics, created on first use, so that routes without traffic cost nothing.

@@ -8,21 +8,23 @@ use parking_lot::RwLock;
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, GaugeVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 
+use super::aggregate_calls;
 use super::calls::AllCalls;
 use super::catalogue::{
     BAD_FILE, BUILD_INFO, CONFIG_LOADED, CONNECTIONS, CONNECTIONS_OPEN, CONNECTIONS_REFUSED, LOG_DROPPED, MetricFacts,
     PANICS, RELOAD_SUCCESSFUL, RELOADS, TARGET_EJECTIONS, UPGRADES, WOULD_REJECT,
 };
 use super::cells::{ActiveCount, Counter};
-use super::counts::{of_routes, of_upstreams};
+use super::counts::{of_operations, of_routes, of_upstreams};
 use super::family::{Series, single};
 use super::version_usage::{self, AllVersions};
 use super::{process_stats, scrape};
 use crate::exchange::Reason;
 
+pub use super::aggregate_calls::{PartMetrics, PartOutcome};
 pub use super::calls::{CallKind, CallMetrics, CallOutcome};
-pub use super::counts::{RouteMetrics, UpstreamMetrics};
-pub use super::scrape::{CertificateState, KeySetState, Scrape, TargetState, UpstreamState};
+pub use super::counts::{OperationMetrics, RouteMetrics, UpstreamMetrics};
+pub use super::scrape::{CacheState, CertificateState, KeySetState, Scrape, TargetState, UpstreamState};
 pub use super::version_usage::VersionUsage;
 
 /// The maximum number of routes with a series of their own; the others share `route="(other)"`.
@@ -33,6 +35,10 @@ const MAX_UPSTREAMS: usize = 2_000;
 
 /// The maximum number of versions of APIs with series of their own.
 const MAX_VERSIONS: usize = 500;
+/// The maximum number of operations with a series of their own; those of a route above it share `operation="(other)"`.
+const MAX_OPERATIONS: usize = 5_000;
+/// The maximum number of calls of aggregated responses with series of their own; the others share `call="(other)"`.
+const MAX_PARTS: usize = 2_000;
 
 /// The label of what is above a maximum.
 const OTHER: &str = "(other)";
@@ -87,6 +93,8 @@ pub struct Metrics {
     would_reject: IntCounterVec,
     upstreams: RwLock<BTreeMap<String, Arc<UpstreamMetrics>>>,
     routes: RwLock<BTreeMap<String, Arc<RouteMetrics>>>,
+    operations: RwLock<BTreeMap<(String, String), Arc<OperationMetrics>>>,
+    parts: RwLock<BTreeMap<String, Arc<PartMetrics>>>,
     unrouted: OnceLock<Arc<RouteMetrics>>,
     versions: RwLock<AllVersions>,
 }
@@ -125,6 +133,8 @@ impl Metrics {
             would_reject: counters(r, &WOULD_REJECT),
             upstreams: RwLock::default(),
             routes: RwLock::default(),
+            operations: RwLock::default(),
+            parts: RwLock::default(),
             unrouted: OnceLock::new(),
             versions: RwLock::default(),
             registry,
@@ -146,6 +156,14 @@ impl Metrics {
         entry(&self.routes, MAX_ROUTES, name)
     }
 
+    /// Returns the metrics of an operation of a route; above the maximum, those of all others of the route.
+    pub fn operation(&self, route: &str, operation: &str) -> Arc<OperationMetrics> {
+        let mut all = self.operations.write();
+        let key = (route.to_owned(), operation.to_owned());
+        let key = if all.len() < MAX_OPERATIONS || all.contains_key(&key) { key } else { (key.0, OTHER.to_owned()) };
+        Arc::clone(all.entry(key).or_default())
+    }
+
     /// Returns the metrics of an upstream; above the maximum, those of all others.
     pub fn upstream(&self, name: &str) -> Arc<UpstreamMetrics> {
         entry(&self.upstreams, MAX_UPSTREAMS, name)
@@ -157,6 +175,11 @@ impl Metrics {
         let is_full = all.len() >= MAX_VERSIONS && !all.contains_key(&(api.to_owned(), version.to_owned()));
         let (api, version) = if is_full { (OTHER, OTHER) } else { (api, version) };
         Arc::clone(all.entry((api.to_owned(), version.to_owned())).or_default())
+    }
+
+    /// Returns the metrics of a call of an aggregated response; above the maximum, those of all others.
+    pub fn aggregate_call(&self, route: &str, call: &str) -> Arc<PartMetrics> {
+        entry(&self.parts, MAX_PARTS, &aggregate_calls::key(route, call))
     }
 
     /// Returns the metrics of requests without a route.
@@ -195,7 +218,9 @@ impl Metrics {
         // Requests of a removed route are counted to their end.
         let is_used = |route: &RouteMetrics| route.in_flight.get() > 0;
         self.routes.write().retain(|name, route| has_route(name) || name == OTHER || name == NONE || is_used(route));
+        self.operations.write().retain(|(route, _), _| has_route(route));
         self.upstreams.write().retain(|name, _| has_upstream(name) || name == OTHER);
+        self.parts.write().retain(|key, _| has_route(aggregate_calls::route_of(key)) || key == OTHER);
     }
 
     /// Counts an ejection.
@@ -227,8 +252,10 @@ impl Metrics {
             single(&CONNECTIONS, self.accepted.get() as f64),
         ];
         all.extend(self.calls.families());
+        all.extend(aggregate_calls::families(&self.parts.read()));
         all.extend(of_routes(&self.routes.read()));
         all.push(version_usage::family(&self.versions.read()));
+        all.extend(of_operations(&self.operations.read()));
         all.extend(of_upstreams(&self.upstreams.read()));
         all
     }
@@ -286,6 +313,13 @@ mod tests {
             }],
             key_sets: vec![KeySetState { source: "https://id.test/jwks".into(), usable: true, age: Some(2.5) }],
             upstreams: vec![upstream],
+            caches: vec![CacheState {
+                name: "default".into(),
+                tiers: vec![("memory", [1, 2, 3, 4])],
+                lookups: vec![("miss", 5)],
+                disk_errors: vec![("damaged", 0)],
+                counts: [1, 2, 3],
+            }],
         }
     }
 
@@ -293,6 +327,7 @@ mod tests {
     fn every_metric_of_the_catalogue_shows_and_no_other() {
         let metrics = Metrics::new();
         metrics.route("r").observe(Reason::Responded, 204, 0.01);
+        metrics.operation("r", "getItem").observe(200, 0.01);
         metrics.upstream("u").by_class.count(503);
         metrics.reloaded(true, &[]);
         metrics.reloaded(false, &["bad.yaml".to_owned()]);
@@ -302,19 +337,24 @@ mod tests {
         metrics.would_reject("rate_limit", Reason::RateLimited);
         metrics.version("orders", "v1").count(Some("one"));
         metrics.calls(CallKind::ForwardAuth).observe(CallOutcome::TimedOut, 2.0);
+        metrics.aggregate_call("r", "user").observe(PartOutcome::Completed, Some(0.1));
         let text = String::from_utf8(metrics.render(&scrape())).expect("text");
         for series in [
             r#"_requests_total{route="r",status="2xx"} 1"#,
             r#"_requests_ended_total{reason="responded",route="r"} 1"#,
+            r#"_operation_requests_total{operation="getItem",route="r",status="2xx"} 1"#,
             r#"_upstream_requests_total{status="5xx",upstream="u"} 1"#,
             r#"_calls_total{client="forward_auth",outcome="timed_out"} 1"#,
             r#"_api_requests_total{api="orders",consumer="one",version="v1"} 1"#,
+            r#"_aggregate_calls_total{call="user",outcome="completed",route="r"} 1"#,
             r#"_jwks_age_seconds{source="https://id.test/jwks"} 2.5"#,
             r#"_target_healthy{target="t",upstream="u"} 1"#,
             r#"_target_requests_total{outcome="good",target="t",upstream="u"} 7"#,
             r#"_target_ejections_total{reason="consecutive_failures",upstream="u"} 1"#,
             r#"_certificate_expiry_timestamp_seconds{file="a.pem",listener="main"} 1800000000"#,
             r#"_upstream_requests_limit{upstream="u"} 10"#,
+            r#"_cache_bytes_limit{cache="default",tier="memory"} 3"#,
+            r#"_cache_lookups_total{cache="default",outcome="miss"} 5"#,
         ] {
             assert!(text.contains(&format!("{series}\n")), "{series} is not in {text}");
         }

@@ -38,6 +38,8 @@ pub struct Record<'a> {
     pub route: Option<&'a str>,
     /// The API and its version that the request was for.
     pub api_version: Option<(&'a str, &'a str)>,
+    /// The operation of the route's OpenAPI document.
+    pub operation: Option<&'a str>,
     /// The upstream.
     pub upstream: Option<&'a str>,
     /// The target.
@@ -50,6 +52,8 @@ pub struct Record<'a> {
     pub upstream_time: Option<Duration>,
     /// The number of attempts.
     pub tries: u32,
+    /// What the cache did for it.
+    pub cache: Option<&'a str>,
     /// The size of the request's body.
     pub bytes_in: u64,
     /// The size of the response's body.
@@ -123,6 +127,8 @@ fields! {
         |r, out, key| r.api_version.iter().for_each(|(api, version)| {
             string(out, key, format!("{api} {version}").as_bytes());
         });
+    Operation = "operation", "The operation of the route's OpenAPI document.",
+        |r, out, key| optional(out, key, r.operation.map(str::as_bytes));
     Upstream = "upstream", "The upstream.", |r, out, key| optional(out, key, r.upstream.map(str::as_bytes));
     Target = "target", "The target.", |r, out, key| optional(out, key, r.target.map(str::as_bytes));
     Consumer = "consumer", "The consumer.", |r, out, key| optional(out, key, r.consumer.map(str::as_bytes));
@@ -132,6 +138,8 @@ fields! {
         |r, out, key| r.upstream_time.iter().for_each(|time| milliseconds(out, key, *time));
     Tries = "tries", "How often it was sent to a target, if more than once.",
         |r, out, key| if r.tries > 1 { number(out, key, u64::from(r.tries)) };
+    Cache = "cache", "What the cache did: hit, stale, revalidated, miss, collapsed, pass or bypass.",
+        |r, out, key| optional(out, key, r.cache.map(str::as_bytes));
     BytesIn = "bytes_in", "The size of the request's body.", |r, out, key| number(out, key, r.bytes_in);
     BytesOut = "bytes_out", "The size of the response's body.", |r, out, key| number(out, key, r.bytes_out);
     RequestId = "request_id", "The id of the request.", |r, out, key| optional(out, key, r.request_id);
@@ -361,12 +369,14 @@ mod tests {
             would_reject: None,
             route: Some("r"),
             api_version: Some(("orders", "v1")),
+            operation: None,
             upstream: None,
             target: None,
             consumer: None,
             duration: Duration::from_micros(1_234_005),
             upstream_time: Some(Duration::from_micros(7)),
             tries: 1,
+            cache: None,
             bytes_in: 0,
             bytes_out: 1024,
             request_id: Some(b"id\xff"),

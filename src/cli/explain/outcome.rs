@@ -9,7 +9,7 @@ use crate::actions::{ActionOutcome, Forward, Host};
 use crate::config::{Inherited, Loaded};
 use crate::exchange::{Client, ConnectionFacts, Exchange, RequestView, TlsFacts};
 use crate::notation::Mistakes;
-use crate::rules::routing::RouteEntry;
+use crate::rules::routing::{EntryOperation, RouteEntry};
 use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::say;
 
@@ -33,9 +33,15 @@ impl Selection<'_> {
     /// Prints the route, its filters and limits, and what becomes of the request.
     pub fn print(&self, explain: &Explain, request: &ExplainedRequest) {
         say!("\nroute: {}", self.loaded.redact(&self.route().name));
+        if let Some(operation) = self.route().api.as_ref().and_then(|api| api.operation_of(self.entry)) {
+            say!("  operation: {} ({} {})", operation.id, operation.method, operation.template);
+        }
         let inherited = Inherited::new(self.loaded, &mut Mistakes::default());
         for filter in super::filters(self.loaded, self.snapshot, &inherited, self.entry.route, self.listener) {
             say!("  filter: {filter}");
+        }
+        if let Some(policy) = self.route().filters(Some(self.listener)).cache_policy() {
+            say!("  cached: {}", self.loaded.redact(&policy.to_string()));
         }
         for limit in self.limits(&inherited) {
             say!("  limit: {}", self.loaded.redact(&limit));
@@ -110,6 +116,9 @@ impl Selection<'_> {
                 );
                 lines
             }
+            ActionOutcome::Aggregate(aggregate) => {
+                vec![format!("response: 200 with the results of {} calls", aggregate.calls.len())]
+            }
             ActionOutcome::File(file) => vec![format!("file: {}", file.name)],
             ActionOutcome::Reject(rejection) => {
                 let reason = rejection.reason;
@@ -132,6 +141,10 @@ impl Selection<'_> {
         let mut exchange =
             Exchange::new(Client::new(SocketAddr::new(explain.from, 0), ConnectionFacts { tls, proxy: None }));
         exchange.host = request.host.clone();
+        exchange.operation = match self.entry.operation {
+            EntryOperation::Known(number) => Some(number),
+            EntryOperation::None | EntryOperation::Unknown { .. } => None,
+        };
         exchange.listener_port = listener.address.port();
         exchange
     }

@@ -32,13 +32,16 @@ fn may_hedge(session: &mut Session, ctx: &Context) -> bool {
 }
 
 /// Returns whether a request is relayed: one that is hedged; and one of HTTP/1.0 to an HTTP/2 target, whose response
-/// Pingora's proxy would send in chunks, which that client does not know (RFC 9112, section 6.1). Its body is none,
-/// or is held whole.
+/// Pingora's proxy would send in chunks, which that client does not know (RFC 9112, section 6.1); and one whose
+/// response may be replaced once its body is known. Its body is none, or is held whole.
 pub(super) fn is_relayed(session: &mut Session, ctx: &Context) -> bool {
     let speaks_http2 = |member: &Member| member.peer.options.alpn.get_max_http_version() == 2;
     if session.req_header().version == Version::HTTP_10
         && ctx.visit.as_ref().and_then(Visit::member).is_some_and(|m| speaks_http2(m))
     {
+        return session.is_body_empty() || ctx.whole.is_some();
+    }
+    if ctx.route().is_some_and(|route| route.filters(ctx.listener).judges_responses()) {
         return session.is_body_empty() || ctx.whole.is_some();
     }
     may_hedge(session, ctx)
@@ -150,7 +153,13 @@ impl Gateway {
     }
 
     /// Sends a copy of the request, as its first target gets it, to the route's mirror, if it has one.
-    fn mirror_relayed(&self, head: &RequestHeader, body: &Bytes, visit: &Visit, ctx: &mut Context) -> Result<()> {
+    pub(super) fn mirror_relayed(
+        &self,
+        head: &RequestHeader,
+        body: &Bytes,
+        visit: &Visit,
+        ctx: &mut Context,
+    ) -> Result<()> {
         if let (true, Some(member)) = (ctx.forward().is_some_and(|forward| !forward.mirrors.is_empty()), visit.member())
         {
             let mut request = head.clone();
@@ -193,6 +202,9 @@ impl Gateway {
         }
         interim::note_reuse(session, &head, &mut ctx.interims);
         ctx.end_with_the_listener(session);
+        if ctx.body.holds_head() {
+            return self.send_held(session, ctx, (head, response)).await;
+        }
         // Nothing reads from the client meanwhile, so nothing would send a head that is kept back.
         ctx.downstream.connection.iter().for_each(|connection| connection.clear_corks());
         session.write_response_header(Box::new(head), false).await?;

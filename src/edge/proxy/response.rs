@@ -18,6 +18,7 @@ use super::pick::fail_with;
 use super::{Context, Gateway, interim};
 use crate::exchange::{Reason, Rejection};
 use crate::filters::ResponseView;
+use crate::rules::payload::Opaque;
 use crate::upstreams::{TargetOutcome, misframed};
 
 impl Gateway {
@@ -111,15 +112,16 @@ impl Gateway {
         let whole = response.headers.contains_key(CONTENT_LENGTH);
         let pattern = serving.pattern(ctx.listener, ctx.matched.found());
         let view = ResponseView { request, exchange: &ctx.exchange, pattern, own: false };
-        match route.filters(ctx.listener).on_response(response, &view, &mut ctx.memories) {
-            Ok(body) => ctx.body = body,
-            Err(rejection) => return Err(fail_with(ctx, rejection)),
-        }
+        let edited = route.filters(ctx.listener).on_response(response, &view, &mut ctx.memories);
+        ctx.body = edited.map_err(|rejection| fail_with(ctx, rejection))?;
+        super::cache::edit_head(ctx, response);
         if !ctx.body.is_empty() {
             if ctx.body.decodes() {
                 ctx.pace().iter().for_each(|pace| pace.note_decoding());
             }
-            reframe(request, response)?;
+            if ctx.body.changes() {
+                reframe(request, response)?;
+            }
             if let (true, Some(connection)) = (whole, &ctx.downstream.connection) {
                 // This is no event stream: the head may wait for the first bytes of the body and be sent with them.
                 connection.cork();
@@ -138,7 +140,8 @@ impl Gateway {
             return Err(fail_with(ctx, Rejection::new(Reason::RouteTimeout, "")));
         }
         if let Err(why) = ctx.body.push(body, end) {
-            return Err(fail_with(ctx, Rejection::new(Reason::ResponseOpaque, "").log(why.to_string())));
+            let reason = if why == Opaque::Invalid { Reason::ResponseInvalid } else { Reason::ResponseOpaque };
+            return Err(fail_with(ctx, Rejection::new(reason, "").log(why.to_string())));
         }
         if end {
             if let (Some(_), false, Some(connection)) = (&body, ctx.body.is_empty(), &ctx.downstream.connection) {

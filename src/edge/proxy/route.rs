@@ -18,7 +18,7 @@ use super::{Context, Gateway, versions};
 use crate::actions::{ActionOutcome, Forward, PathEdit};
 use crate::exchange::{Reason, Rejection, RequestValue};
 use crate::rules::path::{Ambiguity, hides_dot_segments};
-use crate::rules::routing::{NamedVersion, RequestFacts, RouteEntry, RouteMatch, allow};
+use crate::rules::routing::{EntryOperation, NamedVersion, RequestFacts, RouteEntry, RouteMatch, allow};
 use crate::snapshot::Route;
 
 impl Gateway {
@@ -55,10 +55,18 @@ impl Gateway {
             Box::pin(self.reject(session, &rejection, ctx)).await?;
             return Ok(true);
         }
-        match route.action.on_request(&ctx.view(session.req_header())) {
-            // The admission comes after a cache look-up.
+        let action = route.action.on_request(&ctx.view(session.req_header()));
+        if matches!(action, ActionOutcome::Forward(_) | ActionOutcome::Aggregate(_))
+            && let Some(policy) = chain.cache(session.req_header(), &ctx.exchange, &mut ctx.memories).cloned()
+            && Box::pin(self.serve_cached(session, ctx, &policy)).await?
+        {
+            return Ok(true);
+        }
+        match action {
+            // The admission comes after the cache look-up.
             ActionOutcome::Forward(_) => return Ok(false),
             ActionOutcome::Reject(rejection) => Box::pin(self.reject(session, &rejection, ctx)).await?,
+            ActionOutcome::Aggregate(aggregate) => Box::pin(self.aggregate(session, ctx, aggregate)).await?,
             ActionOutcome::File(request) => Box::pin(self.serve_file(session, ctx, request)).await?,
             ActionOutcome::Respond(own) => {
                 Box::pin(self.respond(session, ctx, own.reason, own.status, &own.headers, own.body)).await?;
@@ -75,6 +83,10 @@ impl Gateway {
         (ctx.matched.route, ctx.matched.entry) = (Some(place), entry);
         if let Some(version) = version {
             versions::enter(ctx, version)?;
+        }
+        let router = ctx.listener.and_then(|listener| ctx.serving.snapshot.routers.get(listener));
+        if let Some(EntryOperation::Known(number)) = router.map(|router| router.entry(entry).operation) {
+            ctx.exchange.operation = Some(number);
         }
         let route = &ctx.serving.snapshot.routes[place];
         check_path(session.req_header(), ctx, route)?;
@@ -132,13 +144,13 @@ impl Gateway {
         match snapshot.find(listener, &question) {
             RouteMatch::Found(entry) => {
                 let RouteEntry { route, predicates, .. } = router.entry(entry);
-                let api = snapshot.routes[*route].api.as_ref();
+                let api = snapshot.routes[*route].versions.as_ref();
                 let version = api.and_then(|api| versions::of_match(&question, predicates, api));
                 Ok((*route, entry, version))
             }
             RouteMatch::OtherVersion(entry) => {
                 let RouteEntry { route, predicates, .. } = router.entry(entry);
-                let api = snapshot.routes[*route].api.as_ref().ok_or_else(gone)?;
+                let api = snapshot.routes[*route].versions.as_ref().ok_or_else(gone)?;
                 let rule = predicates.version.as_ref().ok_or_else(gone)?;
                 if let NamedVersion::Known(number) = rule.named(&question) {
                     // Whoever still uses a version that has ended has not been identified.

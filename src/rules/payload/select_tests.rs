@@ -118,9 +118,9 @@ fn depth_is_bounded() {
 #[derive(Clone, Debug)]
 enum Document {
     Scalar(String),
-    List(Vec<Document>),
+    List(Vec<Self>),
     /// Names as they are written, and as they are meant.
-    Object(Vec<(&'static str, &'static str, Document)>),
+    Object(Vec<(&'static str, &'static str, Self)>),
 }
 
 impl Document {
@@ -202,7 +202,8 @@ fn document() -> impl Strategy<Value = Document> {
 
 /// Returns the paths that end here, each of names from the root.
 fn paths() -> impl Strategy<Value = Vec<Vec<&'static str>>> {
-    let name = prop_oneof![4 => Just("a"), 4 => Just("b"), 1 => Just("c\""), 1 => Just("a name of some length"), 2 => Just("*")];
+    let rare = prop_oneof![Just("c\""), Just("a name of some length")];
+    let name = prop_oneof![4 => Just("a"), 4 => Just("b"), 2 => rare, 2 => Just("*")];
     proptest::collection::vec(proptest::collection::vec(name, 1..5), 1..5)
 }
 
@@ -251,7 +252,10 @@ proptest! {
     }
 
     #[test]
-    fn parts_of_any_size_give_the_same(text in "([abn1{}\\[\\],:\" \\\\]|\"a\"|\"b\":|null|\\{\"a\":){0,60}", cut in 1_usize..40) {
+    fn parts_of_any_size_give_the_same(
+        text in "([abn1{}\\[\\],:\" \\\\]|\"a\"|\"b\":|null|\\{\"a\":){0,60}",
+        cut in 1_usize..40,
+    ) {
         let selection = selection("a.b,b");
         prop_assert_eq!(select(&selection, text.as_bytes(), cut), select(&selection, text.as_bytes(), text.len()));
     }

@@ -140,6 +140,11 @@ impl Selection {
         self.nodes[0].whole
     }
 
+    /// Returns whether all names are ASCII.
+    pub fn is_ascii(&self) -> bool {
+        self.nodes.iter().all(|node| node.names.iter().all(|(name, _)| name.is_ascii()))
+    }
+
     /// Returns the nodes of the root.
     pub fn root() -> SelectedNodes {
         SmallVec::from_slice(&[0])
@@ -298,7 +303,7 @@ impl Parser<'_, '_> {
         }
     }
 
-    /// Parses a name, and returns whether it has a backslash, which stands before a character that would have a meaning.
+    /// Parses a name, and returns whether it has a backslash, which takes the meaning from the character behind it.
     fn name(&mut self) -> Result<(String, bool), SelectionError> {
         let (at, mut name, mut quoted) = (self.at, String::new(), 0);
         while !self.rest.is_empty() && !self.rest.starts_with([',', '(', ')', '.', '/']) {

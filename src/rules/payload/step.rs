@@ -9,6 +9,16 @@ use super::Decoder;
 
 /// One step in the transformation of a body, which works on its parts.
 pub trait Step: Send + Sync + fmt::Debug {
+    /// Returns whether the step only looks at the body, which stays as it is.
+    fn observes(&self) -> bool {
+        false
+    }
+
+    /// Returns whether the response may still become another one at the end of its body: its head is held back.
+    fn holds_head(&self) -> bool {
+        false
+    }
+
     /// Processes the next part, the last if `end`, and appends the result to `out`.
     ///
     /// A step is not used again after an error or after the end.
@@ -39,6 +49,10 @@ pub enum Opaque {
     Unconvertible(Box<str>),
     /// A template for it cannot be rendered, and why.
     Template(Box<str>),
+    /// It violates its schema.
+    Invalid,
+    /// It is longer than what is held to validate it.
+    TooLong,
 }
 
 impl fmt::Display for Opaque {
@@ -49,6 +63,8 @@ impl fmt::Display for Opaque {
             Self::NotJson => "the document is not JSON",
             Self::Damaged => "the content coding of the body is damaged, or ends too early",
             Self::TooDense => "the body becomes too large when it is decoded",
+            Self::Invalid => "the body violates its schema",
+            Self::TooLong => "the body is longer than what is held to validate it",
             Self::Unencodable => "no content coding can be put on the body",
             Self::TooLarge => "the body is too large to be changed as a whole",
             Self::Unconvertible(why) => return write!(f, "the body cannot be converted: {why}"),
@@ -82,6 +98,16 @@ impl BodyChain {
     /// Returns whether the body passes unchanged.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
+    }
+
+    /// Returns whether a step changes the body.
+    pub fn changes(&self) -> bool {
+        self.steps.iter().any(|step| !step.observes())
+    }
+
+    /// Returns whether the response may still become another one at the end of its body.
+    pub fn holds_head(&self) -> bool {
+        self.steps.iter().any(|step| step.holds_head())
     }
 
     /// Returns whether a content coding is decoded, so that a small part may become a large one.

@@ -23,5 +23,5 @@ pub use pattern::{HostPattern, PathPattern, Segment};
 pub use predicate::{
     PredicateResult, Predicates, TextMatch, cookie, cookies, form_decode, is_named, parameter, raw_parameters,
 };
-pub use router::{RequestFacts, RouteEntry, RouteMatch, Router, allow, common_params};
+pub use router::{EntryOperation, RequestFacts, RouteEntry, RouteMatch, Router, allow, common_params};
 pub use version::{ApiVersions, NamedVersion, VersionRule, VersionSource};

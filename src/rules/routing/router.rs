@@ -38,6 +38,23 @@ pub struct RouteEntry {
     pub predicates: std::sync::Arc<Predicates>,
     /// The caller's index of the route, which is also its place in the configuration.
     pub route: usize,
+    /// What the entry is in the OpenAPI document of its route.
+    pub operation: EntryOperation,
+}
+
+/// What an entry is in the OpenAPI document of its route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EntryOperation {
+    /// The route has none.
+    #[default]
+    None,
+    /// The operation of that number.
+    Known(u32),
+    /// All paths that the document does not have, which are passed on, or rejected.
+    Unknown {
+        /// Whether they are passed on.
+        passes: bool,
+    },
 }
 
 /// The precedence of an entry; the greater wins.
@@ -203,12 +220,20 @@ impl Router {
         let mut found = None;
         let mut allowed: Vec<Method> = Vec::new();
         let mut other_version = None;
+        let mut known: Vec<usize> = Vec::new();
         self.candidates(facts, &mut |index, entry| match entry.predicates.evaluate(facts) {
             PredicateResult::Match => {
-                found = Some(index);
+                found = match entry.operation {
+                    // A path of the document with another method is none of the unknown ones.
+                    EntryOperation::Unknown { passes } if !passes || known.contains(&entry.route) => None,
+                    _ => Some(index),
+                };
                 ControlFlow::Break(())
             }
             PredicateResult::Method => {
+                if matches!(entry.operation, EntryOperation::Known(_)) {
+                    known.push(entry.route);
+                }
                 for method in &entry.predicates.methods {
                     if !allowed.contains(method) {
                         allowed.push(method.clone());

@@ -12,6 +12,7 @@ fn entry(host: &str, path: &str, methods: &[Method], route: usize) -> RouteEntry
         path: path.parse().expect("path"),
         predicates: Arc::new(Predicates { methods: methods.to_vec(), ..Predicates::default() }),
         route,
+        operation: EntryOperation::None,
     }
 }
 
