@@ -33,7 +33,7 @@ pub struct OwnFill {
 impl Gateway {
     /// Stores a response of the gateway's own before it is sent, if the request has looked for one and it may be
     /// stored. Others that wait for it are served from there.
-    pub(super) async fn keep_own(
+    pub(in crate::edge::proxy) async fn keep_own(
         &self,
         ctx: &mut Context,
         request: &RequestHeader,
