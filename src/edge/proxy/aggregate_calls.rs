@@ -184,11 +184,10 @@ fn head(scene: &CallScene<'_>, call: &Call, request: CallRequest, length: usize)
 fn target(came: &RequestHeader, call: &Call, ctx: &Context, path: String, query: &str) -> Result<String> {
     let mut target = path;
     let mut sign = '?';
-    let mut edited = None;
-    if !call.forward_query.is_empty() {
-        let edited = edited.insert(came.clone());
-        let applied = ctx.exchange.edits.apply_to_target(edited, &ctx.view(came));
-        applied.map_err(|why| Error::explain(ErrorType::InternalError, why))?;
+    let mut edited = (!call.forward_query.is_empty()).then(|| came.clone());
+    if let Some(edited) = &mut edited {
+        let done = ctx.exchange.edits.apply_to_target(edited, &ctx.view(came));
+        done.map_err(|why| Error::explain(ErrorType::InternalError, why))?;
     }
     for name in &call.forward_query {
         for value in raw_parameters(edited.as_ref().and_then(|request| request.uri.query()), name) {

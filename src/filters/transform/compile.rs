@@ -5,16 +5,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
-use serde_json::Value as Json;
 
-use super::config::{Conversion, EmptyElement, Format, HeaderChanges, JsonEdits, JsonLiteral, NewBody};
+use super::config::{Conversion, EmptyElement, Format, HeaderChanges, JsonEdits, NewBody};
 use super::facts::{OF_REQUESTS, of_responses};
 use super::ops::{BodyChange, Convert, JsonChange, SetChange, SetValue};
 use crate::exchange::{Edit, Template, TextForm, TextScope};
 use crate::filters::mask_fields::compile_masks;
 use crate::filters::rename_fields::{compile_renames, parse_field};
 use crate::filters::{CompileContext, parse_editable_name};
-use crate::notation::{HeaderText, Mistakes, OneOrMany, Place};
+use crate::notation::{FreeForm, HeaderText, Mistakes, OneOrMany, Place};
 use crate::rules::payload::{Fields, Hashes, JsonToXml, Move, Selection, SelectionLimits, SetPaths, XmlToJson};
 use crate::rules::templating::{BodyTemplate, OutputForm, has_template, is_template, template_of};
 
@@ -46,6 +45,7 @@ pub(super) struct Compiler<'a, 'c> {
 }
 
 impl Compiler<'_, '_> {
+    /// Returns the errors so far.
     pub fn mistakes(&mut self) -> &mut Mistakes {
         self.context.mistakes
     }
@@ -214,14 +214,14 @@ impl Compiler<'_, '_> {
         }
     }
 
-    fn set(&mut self, list: &BTreeMap<String, JsonLiteral>, only_missing: bool, place: &Place) -> Option<SetChange> {
+    fn set(&mut self, list: &BTreeMap<String, FreeForm>, only_missing: bool, place: &Place) -> Option<SetChange> {
         let (mut paths, mut values) = (Vec::new(), Vec::new());
         for (field, literal) in list {
             let place = place.key(field.clone());
             let path = self.mistakes().take(&place, parse_field(field))?;
-            let value = json_of(literal);
-            values.push(if has_template(&value) {
-                SetValue::Rendered(self.body_template(&template_of(&value), OutputForm::Json, &place)?)
+            let value = &literal.0;
+            values.push(if has_template(value) {
+                SetValue::Rendered(self.body_template(&template_of(value), OutputForm::Json, &place)?)
             } else {
                 SetValue::Fixed(Bytes::from(value.to_string()))
             });
@@ -229,20 +229,6 @@ impl Compiler<'_, '_> {
         }
         let paths = self.mistakes().take(place, SetPaths::new(&paths, only_missing))?;
         Some(SetChange { paths: Arc::new(paths), values })
-    }
-}
-
-/// Returns the JSON value of a literal.
-fn json_of(literal: &JsonLiteral) -> Json {
-    match literal {
-        JsonLiteral::Flag(flag) => Json::from(*flag),
-        JsonLiteral::Whole(number) => Json::from(*number),
-        JsonLiteral::Decimal(number) => Json::from(*number),
-        JsonLiteral::Text(text) => Json::from(text.as_str()),
-        JsonLiteral::List(items) => Json::Array(items.iter().map(json_of).collect()),
-        JsonLiteral::Object(members) => {
-            Json::Object(members.iter().map(|(name, value)| (name.clone(), json_of(value))).collect())
-        }
     }
 }
 

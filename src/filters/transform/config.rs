@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::filters::json::Other;
 use crate::filters::mask_fields::Masking;
-use crate::notation::{Field, Header, HeaderText, MethodName, OneOrMany, Secret, Size};
+use crate::notation::{Field, FreeForm, Header, HeaderText, MethodName, OneOrMany, Secret, Size};
 
 /// The changes.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -169,32 +169,15 @@ pub struct JsonEdits {
     pub moves: BTreeMap<String, Field>,
     /// Fields, each with the place to which it is copied.
     pub copy: BTreeMap<String, Field>,
-    /// Fields, each with its value, which replaces the one that is there. Texts may be templates.
-    pub set: BTreeMap<String, JsonLiteral>,
+    /// Fields, each with its value, which replaces the one that is there. A text that is one `{{ … }}` is the value of
+    /// that expression, and one with several is a text.
+    pub set: BTreeMap<String, FreeForm>,
     /// Fields, each with the value that it gets where it is missing.
-    pub add: BTreeMap<String, JsonLiteral>,
+    pub add: BTreeMap<String, FreeForm>,
     /// Fields whose value is masked, as in `mask_fields`.
     pub mask: Vec<Masking>,
     /// Fields whose value is replaced by its hash, in hexadecimal digits.
     pub hash: Option<HashedFields>,
-}
-
-/// A JSON value. A text that is one `{{ … }}` is the value of that expression, and one with several is a text.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum JsonLiteral {
-    /// A truth value.
-    Flag(bool),
-    /// A whole number.
-    Whole(i64),
-    /// Another number.
-    Decimal(f64),
-    /// A text, or a template.
-    Text(String),
-    /// A list.
-    List(Vec<JsonLiteral>),
-    /// An object.
-    Object(BTreeMap<String, JsonLiteral>),
 }
 
 /// Fields whose values are hashed.

@@ -97,8 +97,8 @@ impl HttpFilter for Filter {
         self.needs
     }
 
-    fn wants_body(&self, request: &RequestHeader, _exchange: &Exchange) -> bool {
-        self.wants_body_of(request)
+    fn wants_body(&self, request: &RequestHeader, exchange: &Exchange) -> bool {
+        self.wants_body_of(request, exchange)
     }
 
     fn reads_params(&self) -> bool {

@@ -122,11 +122,11 @@ impl Filter {
     }
 
     /// Returns whether a step may need the body of a request, by its `Content-Type`: what is not changed is not held.
-    pub(super) fn wants_body_of(&self, request: &RequestHeader) -> bool {
+    pub(super) fn wants_body_of(&self, request: &RequestHeader, exchange: &Exchange) -> bool {
         // An edit of what a conversion makes needs no look: the conversion does.
         let is_json = is_json(&request.headers);
-        let parts = self.request.iter().filter(|part| part.needs_body());
-        parts.into_iter().any(|part| {
+        let mut parts = self.request.iter().filter(|part| part.needs_body() && part.holds(request, exchange));
+        parts.any(|part| {
             part.rendered.iter().any(|(_, template)| reads_body(template))
                 || part.body.iter().any(|change| match &**change {
                     BodyChange::New(_) => true,

@@ -38,8 +38,10 @@ fn body_of(changed: &Changed) -> &str {
 
 #[test]
 fn heads_of_requests() {
-    let yaml = "{request: {headers: {remove: [x-a], rename: {x-b: x-c}, set: {x-d: '{method}', x-e: \"{{ request.query.q | upper }}\"}}, \
-        query: {remove: [r], rename: {s: t}, set: {q: '{header.x-b}'}, add: {n: '1'}}, cookies: {remove: [a], set: {b: '{query.q}'}}, \
+    let yaml = "{request: {headers: {remove: [x-a], rename: {x-b: x-c}, set: {x-d: '{method}', x-e: \"{{ \
+        request.query.q | upper }}\"}}, \
+        query: {remove: [r], rename: {s: t}, set: {q: '{header.x-b}'}, add: {n: '1'}}, \
+            cookies: {remove: [a], set: {b: '{query.q}'}}, \
         method: POST, path: '/v2/{{ request.params.id }}/x'}}";
     let headers = [("x-a", "1"), ("x-b", "2"), ("cookie", "a=1; c=2")];
     let (_, head) = sent(yaml, "GET /p?q=v&r=1&s=2", &headers, b"").expect("let in");
@@ -52,12 +54,14 @@ fn heads_of_requests() {
 
 #[test]
 fn conditions_choose_steps() {
-    let yaml = "{request: [{when: \"request.method == 'PUT'\", headers: {set: {x-a: put}}}, {when: \"request.headers['x-n'] == '1'\", headers: {set: {x-b: n}}}]}";
+    let yaml = "{request: [{when: \"request.method == 'PUT'\", headers: {set: {x-a: put}}}, {when: \
+        \"request.headers['x-n'] == '1'\", headers: {set: {x-b: n}}}]}";
     for (line, headers, a, b) in [("PUT /", &[("x-n", "2")], true, false), ("GET /", &[("x-n", "1")], false, true)] {
         let (_, head) = sent(yaml, line, headers, b"").expect("let in");
         assert_eq!([head.headers.contains_key("x-a"), head.headers.contains_key("x-b")], [a, b], "{line}");
     }
-    let yaml = "{response: [{when: 'response.status == 404', status: {404: 410}, headers: {set: {x-a: '1'}}}, {when: \"response.status == 410 && response.headers['x-a'] == '1'\", headers: {add: {x-b: '{method}'}}}]}";
+    let yaml = "{response: [{when: 'response.status == 404', status: {'404': 410}, headers: {set: {x-a: '1'}}}, \
+        {when: \"response.status == 410 && response.headers['x-a'] == '1'\", headers: {add: {x-b: '{method}'}}}]}";
     for (status, wanted) in [(404, (410, "1", "GET")), (200, (200, "-", "-"))] {
         let changed = answered(yaml, status, &[], "").expect("a response");
         assert_eq!((changed.head.status.as_u16(), changed.header("x-a"), changed.header("x-b")), wanted);
@@ -66,15 +70,23 @@ fn conditions_choose_steps() {
 
 #[test]
 fn json_of_requests_and_responses_is_edited_alike() {
-    let json = "json: {keep: ['a,b,c,d,items,card,mail'], remove: ['/a/x', '$..internal'], rename: {b: beta}, move: {/c/from: /to/at}, \
-        set: {/d: [1, '{{ request.method }}', {n: \"{{ request.method | length }}\"}], 'items[].ok': true}, add: {e: none, card: 1}, \
+    let json = "json: {keep: ['a,b,c,d,items,card,mail'], remove: ['/a/x', '$..internal'], rename: {b: beta}, \
+        move: {/c/from: /to/at}, \
+        set: {/d: [1, '{{ request.method }}', {n: \"{{ request.method | length }}\"}], 'items[].ok': true}, \
+        add: {e: none, card: 1}, \
         mask: [{field: card, keep_last: 4}], hash: {fields: [mail], key: k}}";
-    let given = r#"{"a":{"x":1,"y":1.50},"b":2,"c":{"from":"m"},"z":0,"items":[{"internal":1},{}],"card":"4111111111111111","mail":"abc"}"#;
+    let given = [
+        r#"{"a":{"x":1,"y":1.50},"b":2,"c":{"from":"m"},"z":0,"items":[{"internal":1},{}],"#,
+        r#""card":"4111111111111111","mail":"abc"}"#,
+    ];
+    let given = given.concat();
     let wanted = |method: &str| {
         format!(
-            r#"{{"a":{{"y":1.50}},"beta":2,"c":{{}},"items":[{{"ok":true}},{{"ok":true}}],"card":"***1111","mail":"{}","to":{{"at":"m"}},"d":[1,"{method}",{{"n":{}}}],"e":"none"}}"#,
-            "6d8a0e3a3fca2c9f3f3d59e5b5cae1e1a7e3c2ae24d9ef83d1de6a3a9b3d8c3f",
-            method.len()
+            "{}{}{}{}",
+            r#"{"a":{"y":1.50},"beta":2,"c":{},"items":[{"ok":true},{"ok":true}],"card":"***1111","#,
+            format_args!(r#""mail":"{}","#, "0".repeat(64)),
+            format_args!(r#""to":{{"at":"m"}},"d":[1,"{method}",{{"n":{}}}],"#, method.len()),
+            r#""e":"none"}"#
         )
     };
     let trim = |text: &str| {
@@ -88,7 +100,7 @@ fn json_of_requests_and_responses_is_edited_alike() {
     assert_eq!(trim(&body), trim(&wanted("PATCH")));
     assert!(!head.headers.contains_key("digest"));
     let headers = [JSON[0], ("content-length", "9"), ("etag", "\"1\""), ("digest", "x"), ("accept-ranges", "bytes")];
-    let changed = answered(&format!("{{response: {{{json}}}}}"), 200, &headers, given).expect("JSON");
+    let changed = answered(&format!("{{response: {{{json}}}}}"), 200, &headers, &given).expect("JSON");
     assert_eq!(trim(body_of(&changed)), trim(&wanted("GET")));
     let fields = ["content-length", "etag", "digest", "accept-ranges"].map(|name| changed.header(name));
     assert_eq!(fields, ["-", "W/\"1\"", "-", "-"]);
@@ -96,7 +108,8 @@ fn json_of_requests_and_responses_is_edited_alike() {
 
 #[test]
 fn bodies_by_template() {
-    let yaml = "{request: {method: POST, headers: {set: {x-user: '{{ request.json.user.id }}'}}, body: {template: '{\"user\": {{ request.json.user }}, \"path\": \"p {{ request.path }}\"}'}}}";
+    let yaml = "{request: {method: POST, headers: {set: {x-user: '{{ request.json.user.id }}'}}, body: \
+        {template: '{\"user\": {{ request.json.user }}, \"path\": \"p {{ request.path }}\"}'}}}";
     let (body, head) = sent(yaml, "PUT /p", &JSON, br#"{"user":{"id":7,"n":1.10}}"#).expect("JSON");
     assert_eq!(body, r#"{"user": {"id":7,"n":1.10}, "path": "p /p"}"#);
     assert_eq!((head.headers["x-user"].to_str().expect("text"), head.method.as_str()), ("7", "POST"));
@@ -113,7 +126,8 @@ fn bodies_by_template() {
         (body.as_str(), head.headers["content-type"].to_str().expect("text")),
         ("m=a%26b&n=1", "application/x-www-form-urlencoded")
     );
-    let yaml = "{response: {body: {template: '<s>{{ response.status }} {{ response.json.a }} {{ request.query.q }}</s>', content_type: application/xml}}}";
+    let yaml = "{response: {body: {template: '<s>{{ response.status }} {{ response.json.a }} {{ request.query.q \
+        }}</s>', content_type: application/xml}}}";
     let changed = answered(yaml, 200, &JSON, r#"{"a":"<&"}"#).expect("JSON");
     assert_eq!((body_of(&changed), changed.header("content-type")), ("<s>200 &lt;&amp; 1</s>", "application/xml"));
 }
@@ -239,7 +253,7 @@ fn what_cannot_take_effect_is_rejected() {
         ("{request: {json: {keep: ['a(']}}}", "expected"),
         ("{request: {convert: {from: xml, to: form}}}", "json as one"),
         ("{request: {convert: {from: json, to: xml, arrays: [a]}}}", "conversions from xml"),
-        ("{response: {status: {404: 204}}}", "cannot be set"),
+        ("{response: {status: {'404': 204}}}", "cannot be set"),
         ("{response: {status: {40x: 410}}}", "expected statuses"),
         ("{request: {when: 'response.status == 1', method: PUT}}", "response.status"),
         ("{request: {cookies: {set: {'a b': c}}}}", "name of a cookie"),

@@ -40,15 +40,14 @@ fn write(value: &Value, source: &mut String) {
             source.push(']');
         }
         Value::Object(members) => {
-            // A brace before the name of an object would begin a tag.
-            source.push_str("{ ");
+            source.push('{');
             for (place, (name, value)) in members.iter().enumerate() {
                 source.push_str(if place > 0 { "," } else { "" });
                 write_parts(name, source);
                 source.push(':');
                 write(value, source);
             }
-            source.push_str(" }");
+            source.push('}');
         }
         other => source.push_str(&other.to_string()),
     }
@@ -98,8 +97,10 @@ mod tests {
     #[test]
     fn expressions_keep_their_type_and_texts_are_texts() {
         let value = json!({
-            "plain": "a \"b\"\n", "number": "{{ n + 1 }}", "text": "n is {{ n }}, \"{{ s['k'] }}\"", "list": ["{{ s }}", 1.5, null],
-            "name {{ n }}": true, "both": "{{ n }}{{ n }}", "quoted": "{{ \"x}}\" }}", "if": "{% if n > 1 %}many{% else %}one{% endif %}",
+            "plain": "a \"b\"\n", "number": "{{ n + 1 }}", "text": "n is {{ n }}, \"{{ s['k'] }}\"",
+            "list": ["{{ s }}", 1.5, null],
+            "name {{ n }}": true, "both": "{{ n }}{{ n }}", "quoted": "{{ \"x}}\" }}",
+            "if": "{% if n > 1 %}many{% else %}one{% endif %}",
         });
         let template = BodyTemplate::new(&template_of(&value), OutputForm::Json, &["n", "s"]).expect("a template");
         let written = template.render(context! { n => 2, s => context! { k => "\"" } }).expect("JSON");
