@@ -94,7 +94,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     let credentials = if config.log.access.add.is_empty() { Vec::new() } else { credentials(&routes) };
     let log = access_log::compile(loaded, &credentials, &root.key("log").key("access"), &mut mistakes);
     let identity_headers = identity::compile(config, &mut mistakes);
-    let underscored = underscores::compile(loaded, &mut mistakes);
+    let underscored = underscores::compile(loaded, openapi::headers(loaded, &routes), &mut mistakes);
     ceiling::check(loaded, &listeners, &mut mistakes, &mut warnings);
     if !mistakes.is_empty() {
         return Err(loaded.locate(mistakes));

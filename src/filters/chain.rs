@@ -108,7 +108,7 @@ impl Chain {
             });
         let trial_edits = trial_edits.collect();
         let has_conditions = links.iter().any(|link| link.condition.is_some());
-        let judges_responses = links.iter().any(|link| link.enforced && link.filter.judges_responses());
+        let judges_responses = links.iter().any(|link| link.filter.judges_responses());
         Self { links, needs_bodies, trial_edits, may_wait, has_conditions, judges_responses }
     }
 
