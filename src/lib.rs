@@ -7,8 +7,8 @@
 //! file each: `intake` checks the request and finds its client, `route` finds the route and runs its filters and its
 //! action, `admission` and `pick` choose the upstream and the target, `forward` applies the edits for the target,
 //! `response` those on the way back, `failure` turns an error into a reason, and `finish` writes log and metrics from
-//! one record. What a request does with its upstream is an [`upstreams::Visit`]. Hedged requests take `relay`, and
-//! WebSockets `tunnel`.
+//! one record. What a request does with its upstream is an [`upstreams::Visit`]. Hedged requests take `relay`,
+//! WebSockets `tunnel`, and routes with a cache `cache`, which fetches what is not stored over the relay's connections.
 //!
 //! The way of a configuration: [`config`] reads the text and records where each value stands, [`compile`] turns it
 //! into an immutable [`snapshot`], and [`process`] publishes that with one store. [`live`] holds the state that a

@@ -19,6 +19,7 @@ fn main() -> std::process::ExitCode {
         Command::Check(check) => check.execute(),
         Command::Reload(reload) => reload.execute(),
         Command::Diff(diff) => diff.execute(),
+        Command::Purge(purge) => purge.execute(),
         Command::Show(show) => show.execute(),
         Command::Upgrade(upgrade) => upgrade.execute(),
         Command::Explain(explain) => explain.execute(),

@@ -13,6 +13,8 @@ mod harness;
 
 #[path = "gateway/adversarial.rs"]
 mod adversarial;
+#[path = "gateway/aggregation.rs"]
+mod aggregation;
 #[path = "gateway/answers.rs"]
 mod answers;
 #[path = "gateway/authentication.rs"]
@@ -21,6 +23,18 @@ mod authentication;
 mod authorization;
 #[path = "gateway/basic.rs"]
 mod basic;
+#[path = "gateway/cache_store.rs"]
+mod cache_store;
+#[path = "gateway/caching.rs"]
+mod caching;
+#[path = "gateway/caching_freshness.rs"]
+mod caching_freshness;
+#[path = "gateway/caching_requests.rs"]
+mod caching_requests;
+#[path = "gateway/caching_shared.rs"]
+mod caching_shared;
+#[path = "gateway/caching_storing.rs"]
+mod caching_storing;
 #[path = "gateway/cases.rs"]
 mod cases;
 #[path = "gateway/client_certificates.rs"]

@@ -2,6 +2,7 @@
 //!
 //! An action is its file and one row in [`actions!`]. It decides what is to be done with a request; the edge does it.
 
+mod aggregate;
 mod files;
 mod forward;
 mod media_type;
@@ -24,6 +25,9 @@ use crate::notation::{Mistakes, Place};
 use crate::rules::routing::{PathPattern, RouteEntry, common_params};
 use crate::upstreams::Upstream;
 
+pub use aggregate::{
+    Aggregate, Call, CallBody, CallFault, CallInputs, CallPart, CallRequest, CallResult, FailureStatus, FaultKind,
+};
 pub use files::{FileRequest, Files, Found, OpenedFile};
 pub use forward::{Forward, Host, Mirror, PathEdit};
 
@@ -82,6 +86,8 @@ macro_rules! actions {
 actions! {
     /// The request is sent to an upstream.
     Forward = "forward": forward;
+    /// The merged results of several calls to upstreams.
+    Aggregate = "aggregate": aggregate;
     /// A file below a folder.
     Files = "files": files;
     /// The client is redirected.
@@ -105,7 +111,12 @@ impl Action {
 impl ActionConfig {
     /// Returns whether its responses pass the filters that change responses of targets.
     pub fn has_filtered_responses(&self) -> bool {
-        matches!(self, Self::Forward(_) | Self::Files(_))
+        matches!(self, Self::Forward(_) | Self::Files(_) | Self::Aggregate(_))
+    }
+
+    /// Returns whether its responses may be cached.
+    pub fn is_cacheable(&self) -> bool {
+        matches!(self, Self::Forward(_) | Self::Aggregate(_))
     }
 
     /// Returns an empty response, which stands for no action.
@@ -144,6 +155,8 @@ trait HttpAction: Sized {
 pub enum ActionOutcome<'a> {
     /// It is forwarded.
     Forward(&'a Forward),
+    /// The results of calls are merged.
+    Aggregate(&'a Aggregate),
     /// A file is sent.
     File(FileRequest<'a>),
     /// This is the response.

@@ -71,6 +71,20 @@ pub const ENDPOINTS: &[Endpoint] = &[
         "Creates an API key instead of the one with that id, which is accepted for a time, `{\"grace\": \"1h\"}`, or \
          no longer.",
     ),
+    endpoint("GET, HEAD", "/caches", "The caches that filters use: entries and bytes, look-ups, evictions, fills."),
+    endpoint("GET, HEAD", "/caches/{name}", "One of them."),
+    endpoint(
+        "GET, HEAD",
+        "/caches/{name}/entries",
+        "What it has in memory of a URL, `?url=URL`: head, age, freshness, and variant of each response.",
+    ),
+    endpoint(
+        "POST",
+        "/caches/{name}/purge",
+        "Removes stored responses: `{\"url\": …, \"prefix\": …, \"tag\": …, \"all\": true}`, each a text or a list; with \
+         `\"soft\": true` they are marked as stale. When it has responded, no request finds them.",
+    ),
+    endpoint("POST", "/caches/purge", "The same in all caches."),
     endpoint("POST", "/reload", "Reads the configuration again. 422 with all errors if it has any."),
     endpoint(
         "POST",

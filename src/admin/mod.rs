@@ -1,5 +1,6 @@
 //! The admin listener: health, readiness, metrics, state, reload.
 
+mod caches;
 mod connections;
 mod consumers;
 mod endpoints;
@@ -257,6 +258,7 @@ async fn respond(
         (_, path) if path == "/consumers" || path.starts_with("/consumers/") => {
             consumers::respond(request, process).await
         }
+        (_, path) if path == "/caches" || path.starts_with("/caches/") => caches::respond(request, process).await,
         (_, path) if path.starts_with("/upstreams/") => targets::respond(request, process).await,
         (_, path) => match endpoints::methods(path) {
             Some(methods) => not_allowed(methods),

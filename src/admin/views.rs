@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 
 use super::{AdminResponse, ManagedProcess, document, text};
 use crate::exchange::Reason;
+use crate::live::CacheView;
 use crate::snapshot::Snapshot;
-use crate::telemetry::metrics::{CertificateState, METRICS, Scrape, UpstreamState};
+use crate::telemetry::metrics::{CacheState, CertificateState, METRICS, Scrape, UpstreamState};
 use crate::telemetry::rfc3339;
 use crate::tls::{CertificateSource, validity};
 use crate::upstreams::{SharedBreaker, Upstream};
@@ -65,8 +66,23 @@ pub fn metrics(process: &dyn ManagedProcess) -> AdminResponse {
         certificates: certificates(snapshot),
         key_sets: snapshot.kept.iter().filter_map(|kept| kept.key_set()).collect(),
         upstreams: upstreams.collect(),
+        caches: snapshot.caches.iter().map(|used| cache_state(used.cache.view())).collect(),
     };
     text(StatusCode::OK, "text/plain; version=0.0.4", METRICS.render(&scrape))
+}
+
+fn cache_state(view: CacheView) -> CacheState {
+    let tier = |(entries, bytes, limit): (usize, u64, u64), evicted| [entries as u64, bytes, limit, evicted];
+    let [evicted, damaged, failed, not_written] = view.disk_counts;
+    let disk = view.disk.map(|disk| ("disk", tier(disk, evicted)));
+    let errors = [("damaged", damaged), ("failed", failed), ("not_written", not_written)];
+    CacheState {
+        tiers: [("memory", tier(view.memory, view.evicted))].into_iter().chain(disk).collect(),
+        lookups: view.lookups,
+        disk_errors: if view.disk.is_some() { errors.to_vec() } else { Vec::new() },
+        counts: [view.fills as u64, view.stored, view.purges],
+        name: view.name,
+    }
 }
 
 /// Returns when each certificate expires; those from an ACME server change while a configuration serves.

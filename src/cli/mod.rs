@@ -11,6 +11,7 @@ mod init;
 mod man;
 mod operator;
 mod proxy;
+mod purge;
 mod reference;
 mod reload;
 mod run;
@@ -67,6 +68,8 @@ pub enum Command {
     Diff(diff::Diff),
     /// Print what a running gateway shows: its routes, targets, configuration, metrics
     Show(show::Show),
+    /// Remove stored responses from the caches of a running gateway
+    Purge(purge::PurgeCommand),
     /// Replace a running gateway with the binary that is now at its path, losing nothing
     Upgrade(upgrade::Upgrade),
     /// Show which route a request takes, through which filters, and which was the runner-up

@@ -35,6 +35,8 @@ pub enum Topic {
     Upstreams,
     /// The key sets for tokens
     KeySets,
+    /// The caches: entries, bytes, look-ups, evictions
+    Caches,
     /// The configuration that serves, without secrets
     Config,
     /// The reasons with which a request ends
@@ -51,6 +53,7 @@ impl Topic {
             Self::Routes => "/routes",
             Self::Upstreams => "/upstreams",
             Self::KeySets => "/key_sets",
+            Self::Caches => "/caches",
             Self::Config => "/config",
             Self::Reasons => "/reasons",
             Self::Metrics => "/metrics",

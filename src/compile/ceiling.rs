@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
 use crate::config::{ListenerLimits, Loaded};
+use crate::filters::UsedCache;
 use crate::notation::{Mistakes, Place};
 use crate::snapshot::{Listener, ListenerSpec};
 
@@ -32,16 +33,23 @@ struct WorstCase {
 }
 
 /// Notes where the limits allow more than the process may have: a warning, or an error if the ceiling is strict.
-pub fn check(loaded: &Loaded, listeners: &[Listener], mistakes: &mut Mistakes, warnings: &mut Mistakes) {
+pub fn check(
+    loaded: &Loaded,
+    listeners: &[Listener],
+    caches: &[UsedCache],
+    mistakes: &mut Mistakes,
+    warnings: &mut Mistakes,
+) {
     let ceiling = &loaded.config.process.ceiling;
     let out = if ceiling.strict { mistakes } else { warnings };
     let place = Place::default().key("process").key("ceiling");
-    let worst = worst_case(listeners, loaded.config.process.body_memory.0);
+    let of_caches: u64 = caches.iter().map(|used| used.settings.memory_limit()).sum();
+    let worst = worst_case(listeners, loaded.config.process.body_memory.0 + of_caches);
     let memory = ceiling.memory.as_ref().map(|size| size.0).or_else(cgroup_memory);
     if let Some(memory) = memory.filter(|memory| worst.memory > *memory) {
         let text = format!(
             "the limits allow {} of memory in the worst case, and the process may have {}: lower limits.connections, \
-             limits.http2_memory or limits.headers of listeners, or body_memory",
+             limits.http2_memory or limits.headers of listeners, body_memory, or memory of caches",
             size_text(worst.memory),
             size_text(memory)
         );
@@ -61,13 +69,13 @@ pub fn check(loaded: &Loaded, listeners: &[Listener], mistakes: &mut Mistakes, w
     }
 }
 
-fn worst_case(listeners: &[Listener], body_memory: u64) -> WorstCase {
+fn worst_case(listeners: &[Listener], held_memory: u64) -> WorstCase {
     let of_listeners = listeners.iter().map(|listener| {
         let connections = listener.connections.connections as u64;
         // Each has one to a target at most, and those that are idle replace one another.
         WorstCase { memory: connections * connection_memory(listener), descriptors: connections * 2 }
     });
-    let process = WorstCase { memory: PROCESS_MEMORY + body_memory, descriptors: PROCESS_DESCRIPTORS };
+    let process = WorstCase { memory: PROCESS_MEMORY + held_memory, descriptors: PROCESS_DESCRIPTORS };
     of_listeners.fold(process, |sum, one| WorstCase {
         memory: sum.memory.saturating_add(one.memory),
         descriptors: sum.descriptors + one.descriptors,

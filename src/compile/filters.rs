@@ -126,6 +126,7 @@ impl<'w> RouteCompiler<'w> {
                 self.check_claims_read(one, authenticator.map(|one| one.config));
                 self.note_consumer_use(one, authenticator.is_some());
                 self.check_verified(one, authenticator);
+                self.warn_of_shared_cache(one, authenticator.is_some());
                 let condition = one.when.and_then(|source| self.condition(source, one));
                 filters.push(ChainLink { filter, enforced: one.enforce, condition });
             }
@@ -240,6 +241,12 @@ impl<'w> RouteCompiler<'w> {
 
     /// Returns whether a filter has an effect; notes it where the route has it itself, and does not forward.
     fn has_effect(&mut self, filter: &Filter, route: &config::RouteConfig, one: &Selected<'_>) -> bool {
+        if filter.stage() == Stage::Cache && !route.action.is_cacheable() {
+            if one.is_own() {
+                self.note(&one.place, "responses of targets are cached, and this route has none".to_owned());
+            }
+            return false;
+        }
         let fits = route.action.has_filtered_responses() || filter.needs() != Needs::ResponseBody;
         if !fits && one.is_own() {
             let text =
@@ -259,6 +266,18 @@ impl<'w> RouteCompiler<'w> {
                 is_authenticated: false,
             });
             found.is_authenticated |= is_authenticated;
+        }
+    }
+
+    /// Warns of a cache whose responses all consumers share, where the route knows who calls.
+    fn warn_of_shared_cache(&mut self, one: &Selected<'_>, is_authenticated: bool) {
+        if !is_authenticated || !one.config.is_cache_shared_by_default() {
+            return;
+        }
+        let text = "the route authenticates, and all consumers share its cached responses: set key: {consumer: true} if \
+                    targets respond to each differently, or consumer: false to say that they do not";
+        if !self.warnings.0.iter().any(|known| known.place == *one.place && known.text == text) {
+            self.warnings.add(&one.place, text);
         }
     }
 

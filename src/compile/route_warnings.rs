@@ -100,6 +100,13 @@ impl RouteCompiler<'_> {
                 notes.add(&found.place, text);
                 continue;
             }
+            if found.what == ConsumerUse::Cache {
+                let text = "no route with this cache authenticates, so that no request has a consumer: add an \
+                            authenticator";
+                let notes = if found.is_own { &mut *self.mistakes } else { &mut *self.warnings };
+                notes.add(&found.place.key("key").key("consumer"), text);
+                continue;
+            }
             if found.what == ConsumerUse::Plan {
                 let text =
                     "no route with this limit authenticates, so that no request has a plan: add an authenticator";

@@ -52,6 +52,9 @@ impl<'s> Checker<'s> {
             return mistakes.add(&place.place(), "has no value: give it one or leave the key out");
         }
         if let Some(branches) = self.branches(schema) {
+            if branches.iter().any(|branch| branch.get(FreeForm::MARK).is_some()) {
+                return;
+            }
             self.coerce(node, &branches);
             return self.one_of(node, &branches, place, mistakes);
         }
@@ -207,7 +210,7 @@ impl<'s> Checker<'s> {
 
     /// Checks the branch that the author evidently meant, by the value's kind and then by its key.
     fn one_of(&self, node: &mut Node, branches: &[&'s Json], place: &Trail<'_>, mistakes: &mut Mistakes) {
-        let fits = |b: &&&Json| kind_fits(&node.value, b);
+        let fits = |b: &&&Json| b.get(FreeForm::MARK).is_some() || kind_fits(&node.value, b);
         let fitting: Vec<&'s Json> = branches.iter().filter(fits).copied().collect();
         match (&node.value, fitting.as_slice()) {
             (_, []) => mistakes.add(&place.place(), unexpected(node, branches, place)),

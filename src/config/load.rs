@@ -192,7 +192,7 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
         let mut left_out = LeftOut::new(&mut sound, &mistakes);
         if lacks_files {
             left_out.0.extend(
-                ["listeners", "upstreams", "consumers", "plans", "filter_sets", "defaults"]
+                ["listeners", "upstreams", "consumers", "plans", "filter_sets", "caches", "defaults"]
                     .map(|section| (section.into(), None)),
             );
         }
@@ -218,7 +218,7 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
 /// The sections of which an error leaves out one entry alone. The keys of `admin` and `process` are independent of each
 /// other: an operator who cannot read the admin token still finds the address.
 const PRUNED_BY_ENTRY: &[&str] =
-    &["routes", "listeners", "upstreams", "consumers", "plans", "filter_sets", "admin", "process"];
+    &["routes", "listeners", "upstreams", "consumers", "plans", "filter_sets", "caches", "admin", "process"];
 
 /// The parts of a configuration that were left out because of errors: sections, and in them keys or numbers.
 #[derive(Debug, Default)]

@@ -6,6 +6,7 @@ mod acme;
 mod admin;
 mod apis;
 mod balance;
+mod caches;
 mod check;
 mod coerce;
 mod errors;
@@ -42,6 +43,7 @@ use crate::notation::{FollowedFile, Name};
 pub use acme::{AcmeChallengeConfig, AcmeConfig};
 pub use apis::{ApiConfig, VersionConfig, VersionPlace, VersionState};
 pub use balance::{BalanceConfig, HashTable};
+pub use caches::CacheConfig;
 pub use errors::{ErrorPageConfig, Errors};
 pub use facts::read_at_start;
 pub use filters::{Defaults, FilterEntry, ListedFilter};
@@ -84,6 +86,8 @@ pub struct Config {
     pub plans: BTreeMap<String, AllowanceConfig>,
     /// Named groups of filters, for `- set: NAME` in a list of filters. A set has no sets in it.
     pub filter_sets: BTreeMap<String, Vec<ListedFilter>>,
+    /// The stores of responses that the filter `cache` uses, by name. `default` exists without being written.
+    pub caches: BTreeMap<String, CacheConfig>,
     /// The versions of APIs, by the API's name, for routes with `api`.
     pub apis: BTreeMap<String, ApiConfig>,
     /// The settings of all routes.

@@ -76,7 +76,7 @@ impl CookieName {
 
 /// The edits of one request, in the order of its filters. Most lists are made when the configuration is compiled, and
 /// are only pointed to.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Edits(SmallVec<[Arc<[Edit]>; 4]>);
 
 impl Edits {

@@ -21,6 +21,8 @@ use std::time::Instant;
 use http::HeaderValue;
 use smallvec::SmallVec;
 
+use crate::rules::caching::CacheOutcome;
+
 pub use client::{Client, ConnectionFacts, PeerCertificate, ProxyFacts, TlsFacts, address_text};
 pub use edits::{CookieName, Edit, Edits};
 pub use error_pages::{ErrorPage, ErrorPages, RenderedPage, StatusRange, error_page};
@@ -94,6 +96,8 @@ pub struct Exchange {
     pub detail: Option<String>,
     /// What the first filter has found that would have rejected it, were it enforced.
     pub would_reject: Option<Box<WouldReject>>,
+    /// What the cache did for it.
+    pub cache: Option<CacheOutcome>,
 }
 
 impl Exchange {
@@ -122,6 +126,25 @@ impl Exchange {
             reason: Reason::Internal,
             detail: None,
             would_reject: None,
+            cache: None,
+        }
+    }
+
+    /// Returns the state of a request that the gateway makes in place of this one: what goes to targets is the same.
+    pub fn for_fetch(&self) -> Self {
+        Self {
+            started: Instant::now(),
+            peer: self.peer.clone(),
+            listener_port: self.listener_port,
+            client: self.client,
+            client_text: self.client_text.clone(),
+            peer_trusted: self.peer_trusted,
+            host: self.host.clone(),
+            request_id: self.request_id.clone(),
+            trace: self.trace.clone(),
+            identity: self.identity.clone(),
+            edits: self.edits.clone(),
+            ..Self::new(Client::unknown())
         }
     }
 

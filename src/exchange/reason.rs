@@ -56,8 +56,14 @@ reasons! {
     Responded: "responded", 200, "", grpc 0, proxy None;
     /// An example from the route's OpenAPI document was sent.
     Mocked: "mocked", 200, "", grpc 12, proxy None;
+    /// The results of calls to upstreams were merged.
+    Aggregated: "aggregated", 200, "", grpc 0, proxy None;
+    /// The results of calls to upstreams were merged, without those that failed.
+    AggregatedInPart: "aggregated_in_part", 200, "", grpc 0, proxy None;
     /// A file was sent, or the client has it already.
     Served: "served", 200, "", grpc 0, proxy None;
+    /// The response came from the cache.
+    Cached: "cached", 200, "", grpc 0, proxy None;
     /// The client was redirected.
     Redirected: "redirected", 308, "", grpc 0, proxy None;
     /// The request was a CORS preflight.
@@ -170,6 +176,9 @@ reasons! {
     BodyInvalid: "body_invalid", 400, "The request body is not valid", grpc 3, proxy Some("http_request_error");
     /// The request violates the route's schema or its OpenAPI document.
     RequestInvalid: "request_invalid", 400, "The request is not valid", grpc 3, proxy Some("http_request_error");
+    /// The fields that the client selects are not valid, or may not be selected.
+    FieldsInvalid: "fields_invalid", 400, "The selection of fields is not valid",
+        grpc 3, proxy Some("http_request_error");
     /// The request body has a media type or content coding that the route does not accept.
     MediaType: "media_type", 415, "This media type or content coding is not accepted here",
         grpc 3, proxy Some("http_request_error");
@@ -185,6 +194,11 @@ reasons! {
     /// The process ended before the response was complete, since its drain took too long.
     Cut: "cut", 499, "The gateway ended before the response did", grpc 14, proxy None;
 
+    /// The client wants a response from the cache alone, and there is none.
+    NotCached: "not_cached", 504, "Nothing is cached for this request", grpc 14, proxy None;
+
+    /// A call failed without whose result there is no response.
+    CallFailed: "call_failed", 502, "A part of the response is missing", grpc 14, proxy Some("http_protocol_error");
     /// No target can be picked.
     NoHealthyTarget: "no_healthy_target", 503, "No healthy target is available",
         grpc 14, proxy Some("destination_unavailable");

@@ -9,7 +9,7 @@ use http::header::{
 use pingora::http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
-use super::{Condition, Filter, Memory, Needs, ResponseView, Stage, Unauthenticated, Verdict};
+use super::{CachePolicy, Condition, Filter, Memory, Needs, ResponseView, Stage, Unauthenticated, Verdict};
 use crate::exchange::{Edit, Exchange, Reason, Rejection, WouldReject};
 use crate::rules::payload::{BodyChain, Decoder};
 use crate::telemetry::metrics::METRICS;
@@ -47,6 +47,8 @@ pub struct Chain {
     may_wait: bool,
     /// Whether a filter has a condition.
     has_conditions: bool,
+    /// The place of the cache.
+    cache: Option<usize>,
     /// Whether a filter may replace a response once it has seen the body.
     judges_responses: bool,
 }
@@ -109,7 +111,24 @@ impl Chain {
         let trial_edits = trial_edits.collect();
         let has_conditions = links.iter().any(|link| link.condition.is_some());
         let judges_responses = links.iter().any(|link| link.filter.judges_responses());
-        Self { links, needs_bodies, trial_edits, may_wait, has_conditions, judges_responses }
+        let cache = links.iter().position(|link| link.filter.cache_policy().is_some());
+        Self { links, needs_bodies, trial_edits, may_wait, has_conditions, cache, judges_responses }
+    }
+
+    /// Returns the policy of the cache, if there is one.
+    pub fn cache_policy(&self) -> Option<&Arc<CachePolicy>> {
+        self.links[self.cache?].filter.cache_policy()
+    }
+
+    /// Returns the policy of the cache for a request, if the route has one for it.
+    pub fn cache(
+        &self,
+        request: &RequestHeader,
+        exchange: &Exchange,
+        memories: &mut Memories,
+    ) -> Option<&Arc<CachePolicy>> {
+        let place = self.cache?;
+        self.runs(place, request, exchange, memories).then(|| self.links[place].filter.cache_policy())?
     }
 
     /// Returns whether the filter at that place runs for the request. Its condition is evaluated once, when that is

@@ -32,6 +32,11 @@ impl Condition {
         }
     }
 
+    /// Returns whether the condition is true for a request; one that cannot be evaluated is not.
+    pub fn is_true(&self, request: &RequestHeader, exchange: &Exchange) -> bool {
+        self.0.holds(&RequestFacts::new(request, exchange, None)).unwrap_or(false)
+    }
+
     /// Returns whether the filter runs for a request. It does where the condition cannot be evaluated: a filter may
     /// protect something.
     pub fn holds(&self, request: &RequestHeader, exchange: &Exchange) -> bool {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Consumers;
+use super::caches::CacheTable;
 use crate::live::{Live, Maintained};
 use crate::notation::{MethodName, Mistakes, Place};
 use crate::rules::routing::{PathPattern, RouteEntry, common_params};
@@ -178,6 +179,8 @@ pub struct SharedValues {
     known: HashMap<(TypeId, Vec<u8>), Arc<dyn Any + Send + Sync>>,
     /// The values that are kept up to date in the background.
     pub kept: Vec<Arc<dyn Maintained>>,
+    /// The caches.
+    pub caches: CacheTable,
     /// The files that were read besides those that the configuration names.
     pub files: Vec<PathBuf>,
 }

@@ -30,6 +30,9 @@ pub enum Stage {
     Limit,
     /// Whether the request is valid. It comes after the limits, because it costs more.
     Validate,
+    /// The cache: what comes before it runs for every request, and what changes responses runs for each that comes from
+    /// it.
+    Cache,
     /// Content codings: the encoding of a response comes after all edits of it, which run in reverse.
     Encode,
     /// Edits of what targets and clients are sent.
@@ -44,7 +47,7 @@ impl Stage {
 
     /// Returns whether a request has at most one filter of the stage: a second one would have nothing to decide.
     pub fn is_single(self) -> bool {
-        matches!(self, Self::Cors | Self::Decode | Self::Authenticate | Self::Encode)
+        matches!(self, Self::Cors | Self::Decode | Self::Authenticate | Self::Cache | Self::Encode)
     }
 }
 
@@ -58,6 +61,7 @@ impl fmt::Display for Stage {
             Self::Authorize => "is it allowed?",
             Self::Limit => "within the limits?",
             Self::Validate => "is it valid?",
+            Self::Cache => "is it cached?",
             Self::Encode => "content codings",
             Self::Edit => "edits",
         })

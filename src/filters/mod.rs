@@ -6,6 +6,8 @@
 mod authenticate;
 mod authorize;
 mod bandwidth;
+mod cache;
+mod caches;
 mod chain;
 mod claim_value;
 mod compress;
@@ -29,6 +31,7 @@ mod quota;
 mod rate_limit;
 mod rename_fields;
 mod security_headers;
+mod select_fields;
 mod strip_fields;
 #[cfg(test)]
 mod test_kit;
@@ -44,6 +47,9 @@ use serde::Deserialize;
 use crate::exchange::{Exchange, Rejection};
 
 pub use authenticate::{Authenticated, Unauthenticated};
+pub(crate) use authorize::facts::{COUNTRY, KNOWN_FACTS, RequestFacts};
+pub use cache::CachePolicy;
+pub use caches::{CacheTable, UsedCache};
 pub use chain::{Chain, ChainLink, Memories};
 pub use compress::CodingName;
 pub use condition::Condition;
@@ -253,6 +259,8 @@ filters! {
     Fault = "fault": fault;
     /// Limits the shape of JSON request bodies.
     JsonLimits = "json_limits": json_limits;
+    /// Caches responses of targets.
+    Cache = "cache": cache;
     /// Validates requests and responses by JSON Schema.
     Validate = "validate": validate;
     /// Sets, adds and removes headers.
@@ -265,6 +273,8 @@ filters! {
     RenameFields = "rename_fields": rename_fields;
     /// Replaces values in JSON responses by a mask.
     MaskFields = "mask_fields": mask_fields;
+    /// Lets clients select the members of JSON responses.
+    SelectFields = "select_fields": select_fields;
     /// Encodes responses in content codings.
     Compress = "compress": compress;
 }
@@ -292,6 +302,15 @@ pub enum ConsumerUse {
     Header,
     /// It decides by it.
     Authorize,
+    /// It keeps what is cached apart by it.
+    Cache,
+}
+
+impl Filter {
+    /// Returns the policy of the cache, if the filter is that.
+    fn cache_policy(&self) -> Option<&std::sync::Arc<CachePolicy>> {
+        if let Self::Cache(filter) = self { Some(&filter.policy) } else { None }
+    }
 }
 
 impl FilterConfig {
@@ -340,6 +359,11 @@ impl FilterConfig {
         }
     }
 
+    /// Returns whether the filter is a cache of which it is not said whether consumers share its responses.
+    pub fn is_cache_shared_by_default(&self) -> bool {
+        matches!(self, Self::Cache(cache) if cache.key.consumer.is_none())
+    }
+
     /// Returns what the filter uses the request's consumer for, if it does.
     pub fn consumer_use(&self) -> Option<ConsumerUse> {
         match self {
@@ -347,6 +371,7 @@ impl FilterConfig {
             limit if limit.counts_by().is_some_and(limit_keys::needs_identity) => Some(ConsumerUse::Limit),
             limit if limit.is_from_plan() => Some(ConsumerUse::Plan),
             Self::Headers(headers) if headers.names_caller() => Some(ConsumerUse::Header),
+            Self::Cache(cache) if cache.key.consumer == Some(true) => Some(ConsumerUse::Cache),
             _ => None,
         }
     }

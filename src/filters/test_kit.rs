@@ -72,7 +72,7 @@ pub(super) fn compile_with(yaml: &str, enforce: bool) -> Result<Kit, String> {
             mistakes: &mut mistakes,
         };
         let compiled = config.compile(&mut context).map(Arc::new);
-        filters.extend(compiled.map(|filter| ChainLink { filter, enforced: enforce, condition: None }));
+        filters.extend(compiled.map(|filter| super::ChainLink { filter, enforced: enforce, condition: None }));
     }
     if !mistakes.is_empty() {
         return Err(mistakes.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));

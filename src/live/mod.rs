@@ -6,6 +6,8 @@
 mod acme;
 mod buckets;
 mod buckets_handover;
+mod cache;
+mod caches;
 mod consumers;
 mod heritable;
 mod introspected;
@@ -37,6 +39,10 @@ use crate::upstreams::{Pool, PoolShape, Sessions};
 
 pub use acme::{AcmeChallenge, AcmeManager, AcmeShape};
 pub use buckets::Buckets;
+pub use cache::{
+    BodyError, Cache, CacheSettings, CacheView, DiskSettings, EntryView, Filling, Generation, HeadMemo, Purge,
+    StoredBody, StoredHead, StoredKey, StoredResponse, StoredTier,
+};
 pub use consumers::{
     Account, AllowanceConfig, ChangeError, ConsumerConfig, ConsumerFile, ConsumerTable, HmacKey, KnownKey, SigningKey,
     consumer_digest, key_id,
@@ -57,6 +63,7 @@ pub use turns::{NoTurn, QueueBounds, Turns};
 pub use verified::VerifiedTokens;
 pub use watched::WatchedFile;
 
+use caches::Caches;
 use keys::KeyStores;
 use pools::Pools;
 use secrets::Secrets;
@@ -95,6 +102,8 @@ pub struct Live {
     introspected: Shelf<[u8; 32], IntrospectedTokens>,
     /// Refreshed sessions by the identity of the settings of their filter.
     refreshed: Shelf<[u8; 32], RefreshedSessions>,
+    /// Caches by their names.
+    caches: Caches,
 }
 
 impl Live {
@@ -132,6 +141,11 @@ impl Live {
     pub fn quota(&self, folder: &PathBuf, name: &str) -> Arc<QuotaCounts> {
         let store = self.quota_stores.get_or(folder, || QuotaStore::new(folder));
         self.quotas.get_or(&(folder.clone(), name.to_owned()), || QuotaCounts::new(name, store))
+    }
+
+    /// Waits until all that caches have stored so far is on disk. Called at the end of the process.
+    pub async fn flush_caches(&self) {
+        self.caches.flush().await;
     }
 
     /// Gives back what this process holds of quotas, for its successors. Called at its end.
@@ -204,6 +218,16 @@ impl Live {
         self.refreshed.get_or(identity, || Arc::new(RefreshedSessions::default()))
     }
 
+    /// Returns the cache of that name. One that exists keeps its size until [`Cache::resize`].
+    pub fn cache(&self, name: &str, settings: &CacheSettings) -> Arc<Cache> {
+        self.caches.get(name, settings)
+    }
+
+    /// Returns whether a predecessor may have the folder of a cache still.
+    pub fn shares_cache_folder(&self, folder: &Path) -> bool {
+        self.caches.is_shared(folder)
+    }
+
     /// Returns the key of sticky sessions for which the configuration has none.
     pub fn sticky_key(&self) -> [u8; 32] {
         self.secrets.sticky()
@@ -215,7 +239,7 @@ impl Live {
     }
 
     /// Returns every kind of state that a successor takes over.
-    pub fn heritage(&self) -> [&dyn Heritable; 5] {
-        [&self.secrets, &self.buckets, &self.sessions, &self.pools, &self.keys]
+    pub fn heritage(&self) -> [&dyn Heritable; 6] {
+        [&self.secrets, &self.buckets, &self.sessions, &self.pools, &self.keys, &self.caches]
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::watch as channel;
 
 use super::admin_socket::{AdminSocket, SocketFile};
 use super::background::Background;
+use super::caches::open_caches;
 use super::handover::{self, Follower, Predecessor, PreparedSocket, check_not_taken};
 use super::reload::{access_log_error, shown_soon};
 use super::sockets::for_listeners;
@@ -85,6 +86,9 @@ fn io<T>(what: &str, result: std::io::Result<T>) -> Result<T, StartError> {
 
 /// How long the end of the process may take to give back what it holds of quotas.
 const QUOTA_END_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long the end of the process may take to write what caches have stored last.
+const CACHE_END_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The number of unused connections to targets that are kept for each worker and target group.
 const MAX_IDLE_TARGET_CONNECTIONS: usize = 1024;
@@ -188,6 +192,18 @@ fn acquire_resources(
     })
 }
 
+/// Compiles a configuration, opens its caches, and adds the stamps of the files that it refers to.
+fn compile_first(
+    loaded: Loaded,
+    mut files: FileStamps,
+    live: &Arc<Live>,
+) -> Result<(Loaded, FileStamps, Snapshot), Mistakes> {
+    let snapshot = compile(&loaded, live)?;
+    open_caches(&loaded, live, &snapshot)?;
+    files.extend(super::watch::stamps(&snapshot.files));
+    Ok((loaded, files, snapshot))
+}
+
 /// Runs the start up to the point where it accepts connections.
 async fn begin(
     source: ConfigSource,
@@ -197,8 +213,8 @@ async fn begin(
     predecessor: Option<&Arc<Predecessor>>,
 ) -> Result<Started, StartError> {
     let known = Arc::clone(&live);
-    let work = move || compile(&loaded, &known).map(|snapshot| (loaded, snapshot));
-    let (loaded, snapshot) = read_in_background(&background, work).await?;
+    let work = move || compile_first(loaded, files, &known);
+    let (loaded, files, snapshot) = read_in_background(&background, work).await?;
     log_start(&source, &snapshot);
     let resources = acquire_resources(&loaded, &snapshot, &mut inherited, predecessor)?;
     let had = addresses(&inherited);
@@ -211,7 +227,6 @@ async fn begin(
         io("taking over", predecessor.ready(&live, takes))?;
     }
     let upgrade_socket = snapshot.process.upgrade_socket.clone();
-    let further_files = super::watch::stamps(&snapshot.files);
     let serving = Arc::new(Current::new(&Arc::new(Serving { snapshot, access_log: Arc::new(resources.access_log) })));
     let draining = channel::channel(false).0;
     let supervisor = Arc::new(Supervisor {
@@ -223,7 +238,7 @@ async fn begin(
         background,
         http: proxy(Gateway::new(Arc::clone(&serving), draining.subscribe()), resources.threads),
         serving,
-        files: Mutex::new([files, further_files].concat()),
+        files: Mutex::new(files),
         listeners: Mutex::default(),
         leaving: Mutex::default(),
         workers: resources.accepting,
@@ -331,6 +346,9 @@ impl Started {
         let giving_back = self.supervisor.live.give_back_quotas();
         if tokio::time::timeout(QUOTA_END_TIMEOUT, giving_back).await.is_err() {
             log::warn!("quotas could not be given back within {QUOTA_END_TIMEOUT:?}");
+        }
+        if tokio::time::timeout(CACHE_END_TIMEOUT, self.supervisor.live.flush_caches()).await.is_err() {
+            log::warn!("what caches have stored last could not be written within {CACHE_END_TIMEOUT:?}");
         }
         self.supervisor.upgrade_listener.get().iter().for_each(|upgrade_listener| upgrade_listener.withdraw());
         // A successor has the same socket.

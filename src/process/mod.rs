@@ -4,6 +4,7 @@ mod activation;
 mod admin_socket;
 mod background;
 mod boot;
+mod caches;
 #[cfg(test)]
 mod crash_tests;
 mod drain;

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::background::{Background, JobError};
+use super::caches::{open_caches, resize_caches};
 use super::drain::HANDOVER_END_TIMEOUT;
 use super::{ProcessPhase, Supervisor, notify, sockets};
 use crate::admin::ReloadError;
@@ -117,6 +118,7 @@ impl Supervisor {
         let read = move || {
             let (loaded, mut files) = super::watch::load(&source, &known)?;
             let snapshot = compile(&loaded, &live)?;
+            open_caches(&loaded, &live, &snapshot)?;
             files.extend(super::watch::stamps(&snapshot.files));
             Ok((loaded, files, snapshot))
         };
@@ -244,6 +246,7 @@ impl Supervisor {
         apply_log_settings(serving.snapshot.process_log);
         self.retire_listeners(&serving.snapshot);
         let before = self.serving.replace(&serving);
+        resize_caches(&serving.snapshot);
         let present = &serving.snapshot.upstreams;
         let kept: ahash::AHashSet<_> = present.iter().map(|upstream| Arc::as_ptr(&upstream.pool)).collect();
         before

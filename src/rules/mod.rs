@@ -3,7 +3,9 @@
 //! No socket, clock, file, runtime or lock shared between workers may be used here. So `explain` can run the code
 //! that serves traffic, and tests compare every rule with a naive model.
 
+pub mod aggregation;
 pub mod balance;
+pub mod caching;
 pub mod expressions;
 pub mod files;
 pub mod frames;
@@ -16,3 +18,4 @@ pub mod protocols;
 pub mod resilience;
 pub mod routing;
 pub mod schema;
+pub mod templating;

@@ -15,7 +15,7 @@ use http::HeaderName;
 
 use crate::actions::Action;
 use crate::exchange::{ErrorPages, Exchange};
-use crate::filters::{ApiRules, Chain, Consumers, Stage, announced_method};
+use crate::filters::{ApiRules, Chain, Consumers, Stage, UsedCache, announced_method};
 use crate::live::{AcmeManager, Maintained};
 use crate::notation::{AdminAddress, Mistake, Rate, SecretText};
 use crate::rules::path::PathRules;
@@ -45,6 +45,8 @@ pub struct Snapshot {
     pub upstreams: Vec<Arc<Upstream>>,
     /// The values that are kept up to date in the background.
     pub kept: Vec<Arc<dyn Maintained>>,
+    /// The caches that filters use.
+    pub caches: Vec<UsedCache>,
     /// The files that were read besides those that the configuration names: a change of one is a change of it.
     pub files: Vec<PathBuf>,
     /// The consumers and the plans.

@@ -30,9 +30,30 @@ macro_rules! catalogue {
 }
 
 catalogue! {
+    AGGREGATE_CALL_SECONDS: HISTOGRAM "portcullis_aggregate_call_seconds" ["call", "route"]
+        "To the end of a call of an aggregated response";
+    AGGREGATE_CALLS: COUNTER "portcullis_aggregate_calls_total" ["call", "outcome", "route"]
+        "Calls of aggregated responses: completed (with a result), failed, timed_out or skipped (not made)";
     API_REQUESTS: COUNTER "portcullis_api_requests_total" ["api", "consumer", "version"]
         "Requests for a version of an API by consumer; at most 1000 consumers of a version have a series";
     BUILD_INFO: GAUGE "portcullis_build_info" ["commit", "version"] "Always 1; the labels say which binary runs";
+    CACHE_BYTES: GAUGE "portcullis_cache_bytes" ["cache", "tier"]
+        "Bytes of stored responses: in memory with heads, index and what is being received, or on disk";
+    CACHE_BYTES_LIMIT: GAUGE "portcullis_cache_bytes_limit" ["cache", "tier"] "The most bytes of stored responses";
+    CACHE_DISK_ERRORS: COUNTER "portcullis_cache_disk_errors_total" ["cache", "kind"]
+        "damaged (files, which are removed), failed (operations of the system), not_written (responses, because the \
+         disk failed or was too slow)";
+    CACHE_ENTRIES: GAUGE "portcullis_cache_entries" ["cache", "tier"] "Stored responses in memory, or on disk";
+    CACHE_EVICTIONS: COUNTER "portcullis_cache_evictions_total" ["cache", "tier"]
+        "Responses that were removed to make room for others";
+    CACHE_FILLS: GAUGE "portcullis_cache_fills_in_flight" ["cache"] "Responses that are being received";
+    CACHE_LOOKUPS: COUNTER "portcullis_cache_lookups_total" ["cache", "outcome"]
+        "Look-ups by where the response was found: memory, disk, filling (it is being received), or miss";
+    CACHE_PURGES: COUNTER "portcullis_cache_purges_total" ["cache"] "Purges by operators";
+    CACHE_REQUESTS: COUNTER "portcullis_cache_requests_total" ["outcome", "route"]
+        "Requests of routes with a cache: hit, stale, revalidated (confirmed by a target), miss (and stored), collapsed \
+         (served by the response to another one), pass (not stored), bypass";
+    CACHE_STORED: COUNTER "portcullis_cache_stored_total" ["cache"] "Responses that were stored";
     CALL_SECONDS: HISTOGRAM "portcullis_call_seconds" ["client"]
         "To the end of a call that the gateway makes for itself";
     CALLS: COUNTER "portcullis_calls_total" ["client", "outcome"]

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use prometheus::proto::MetricFamily;
 
 use super::catalogue::{
-    MIRRORED, MetricFacts, OPERATION_DURATION, OPERATION_REQUESTS, REQUEST_DURATION, REQUESTS, REQUESTS_ENDED,
-    REQUESTS_IN_FLIGHT, UPSTREAM_CONNECT, UPSTREAM_CONNECTIONS, UPSTREAM_HEDGES, UPSTREAM_REQUESTS, UPSTREAM_RESPONSE,
-    UPSTREAM_RETRIES, UPSTREAM_REUSED,
+    CACHE_REQUESTS, MIRRORED, MetricFacts, OPERATION_DURATION, OPERATION_REQUESTS, REQUEST_DURATION, REQUESTS,
+    REQUESTS_ENDED, REQUESTS_IN_FLIGHT, UPSTREAM_CONNECT, UPSTREAM_CONNECTIONS, UPSTREAM_HEDGES, UPSTREAM_REQUESTS,
+    UPSTREAM_RESPONSE, UPSTREAM_RETRIES, UPSTREAM_REUSED,
 };
 use super::cells::{ActiveCount, Cells, Counter, Timings};
 use super::family::Series;
 use crate::exchange::Reason;
+use crate::rules::caching::CacheOutcome;
 
 /// The classes of status.
 const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -38,6 +39,7 @@ impl ByClass {
 pub struct RouteMetrics {
     by_class: ByClass,
     by_reason: Cells<{ Reason::ALL.len() }>,
+    by_cache: Cells<{ CacheOutcome::ALL.len() }>,
     duration: Timings,
     /// Requests in flight.
     pub in_flight: ActiveCount,
@@ -49,6 +51,11 @@ impl RouteMetrics {
         self.by_reason.add(reason.index(), 1);
         self.by_class.count(status);
         self.duration.observe(seconds);
+    }
+
+    /// Records what the cache did for a request.
+    pub fn count_cache(&self, outcome: CacheOutcome) {
+        self.by_cache.add(outcome as usize, 1);
     }
 }
 
@@ -102,18 +109,25 @@ pub struct UpstreamMetrics {
 }
 
 /// Returns the families of routes.
-pub fn of_routes(routes: &BTreeMap<String, Arc<RouteMetrics>>) -> [MetricFamily; 4] {
+pub fn of_routes(routes: &BTreeMap<String, Arc<RouteMetrics>>) -> [MetricFamily; 5] {
     let (mut by_class, mut by_reason) = (Series::of(&REQUESTS), Series::of(&REQUESTS_ENDED));
     let (mut durations, mut in_flight) = (Series::of(&REQUEST_DURATION), Series::of(&REQUESTS_IN_FLIGHT));
+    let mut by_cache = Series::of(&CACHE_REQUESTS);
     for (name, route) in routes {
         route.by_class.counts().for_each(|(class, count)| by_class.add(&[name, class], count as f64));
         // Most routes see few of the reasons: those that none has ended with have no series.
         let reasons = Reason::ALL.iter().zip(route.by_reason.sums()).filter(|(_, count)| *count > 0);
         reasons.for_each(|(reason, count)| by_reason.add(&[reason.code(), name], count as f64));
+        // Only routes with a cache have series of it, and each all of them once it has one.
+        let by_outcome: Vec<u64> = route.by_cache.sums().into_iter().collect();
+        if by_outcome.iter().any(|count| *count > 0) {
+            let outcomes = CacheOutcome::ALL.iter().zip(by_outcome);
+            outcomes.for_each(|(outcome, count)| by_cache.add(&[outcome.word(), name], count as f64));
+        }
         durations.add_timings(&[name], &route.duration);
         in_flight.add(&[name], route.in_flight.get() as f64);
     }
-    [by_class, by_reason, durations, in_flight].map(Series::family)
+    [by_class, by_reason, durations, in_flight, by_cache].map(Series::family)
 }
 
 /// Returns the families of upstreams.

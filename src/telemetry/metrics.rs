@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, GaugeVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 
+use super::aggregate_calls;
 use super::calls::AllCalls;
 use super::catalogue::{
     BAD_FILE, BUILD_INFO, CONFIG_LOADED, CONNECTIONS, CONNECTIONS_OPEN, CONNECTIONS_REFUSED, LOG_DROPPED, MetricFacts,
@@ -20,9 +21,10 @@ use super::version_usage::{self, AllVersions};
 use super::{process_stats, scrape};
 use crate::exchange::Reason;
 
+pub use super::aggregate_calls::{PartMetrics, PartOutcome};
 pub use super::calls::{CallKind, CallMetrics, CallOutcome};
 pub use super::counts::{OperationMetrics, RouteMetrics, UpstreamMetrics};
-pub use super::scrape::{CertificateState, KeySetState, Scrape, TargetState, UpstreamState};
+pub use super::scrape::{CacheState, CertificateState, KeySetState, Scrape, TargetState, UpstreamState};
 pub use super::version_usage::VersionUsage;
 
 /// The maximum number of routes with a series of their own; the others share `route="(other)"`.
@@ -35,6 +37,8 @@ const MAX_UPSTREAMS: usize = 2_000;
 const MAX_VERSIONS: usize = 500;
 /// The maximum number of operations with a series of their own; those of a route above it share `operation="(other)"`.
 const MAX_OPERATIONS: usize = 5_000;
+/// The maximum number of calls of aggregated responses with series of their own; the others share `call="(other)"`.
+const MAX_PARTS: usize = 2_000;
 
 /// The label of what is above a maximum.
 const OTHER: &str = "(other)";
@@ -90,6 +94,7 @@ pub struct Metrics {
     upstreams: RwLock<BTreeMap<String, Arc<UpstreamMetrics>>>,
     routes: RwLock<BTreeMap<String, Arc<RouteMetrics>>>,
     operations: RwLock<BTreeMap<(String, String), Arc<OperationMetrics>>>,
+    parts: RwLock<BTreeMap<String, Arc<PartMetrics>>>,
     unrouted: OnceLock<Arc<RouteMetrics>>,
     versions: RwLock<AllVersions>,
 }
@@ -129,6 +134,7 @@ impl Metrics {
             upstreams: RwLock::default(),
             routes: RwLock::default(),
             operations: RwLock::default(),
+            parts: RwLock::default(),
             unrouted: OnceLock::new(),
             versions: RwLock::default(),
             registry,
@@ -171,6 +177,11 @@ impl Metrics {
         Arc::clone(all.entry((api.to_owned(), version.to_owned())).or_default())
     }
 
+    /// Returns the metrics of a call of an aggregated response; above the maximum, those of all others.
+    pub fn aggregate_call(&self, route: &str, call: &str) -> Arc<PartMetrics> {
+        entry(&self.parts, MAX_PARTS, &aggregate_calls::key(route, call))
+    }
+
     /// Returns the metrics of requests without a route.
     pub fn unrouted(&self) -> &RouteMetrics {
         self.unrouted.get_or_init(|| Arc::clone(self.routes.write().entry(NONE.to_owned()).or_default()))
@@ -209,6 +220,7 @@ impl Metrics {
         self.routes.write().retain(|name, route| has_route(name) || name == OTHER || name == NONE || is_used(route));
         self.operations.write().retain(|(route, _), _| has_route(route));
         self.upstreams.write().retain(|name, _| has_upstream(name) || name == OTHER);
+        self.parts.write().retain(|key, _| has_route(aggregate_calls::route_of(key)) || key == OTHER);
     }
 
     /// Counts an ejection.
@@ -240,6 +252,7 @@ impl Metrics {
             single(&CONNECTIONS, self.accepted.get() as f64),
         ];
         all.extend(self.calls.families());
+        all.extend(aggregate_calls::families(&self.parts.read()));
         all.extend(of_routes(&self.routes.read()));
         all.push(version_usage::family(&self.versions.read()));
         all.extend(of_operations(&self.operations.read()));
@@ -300,6 +313,13 @@ mod tests {
             }],
             key_sets: vec![KeySetState { source: "https://id.test/jwks".into(), usable: true, age: Some(2.5) }],
             upstreams: vec![upstream],
+            caches: vec![CacheState {
+                name: "default".into(),
+                tiers: vec![("memory", [1, 2, 3, 4])],
+                lookups: vec![("miss", 5)],
+                disk_errors: vec![("damaged", 0)],
+                counts: [1, 2, 3],
+            }],
         }
     }
 
@@ -317,6 +337,7 @@ mod tests {
         metrics.would_reject("rate_limit", Reason::RateLimited);
         metrics.version("orders", "v1").count(Some("one"));
         metrics.calls(CallKind::ForwardAuth).observe(CallOutcome::TimedOut, 2.0);
+        metrics.aggregate_call("r", "user").observe(PartOutcome::Completed, Some(0.1));
         let text = String::from_utf8(metrics.render(&scrape())).expect("text");
         for series in [
             r#"_requests_total{route="r",status="2xx"} 1"#,
@@ -325,12 +346,15 @@ mod tests {
             r#"_upstream_requests_total{status="5xx",upstream="u"} 1"#,
             r#"_calls_total{client="forward_auth",outcome="timed_out"} 1"#,
             r#"_api_requests_total{api="orders",consumer="one",version="v1"} 1"#,
+            r#"_aggregate_calls_total{call="user",outcome="completed",route="r"} 1"#,
             r#"_jwks_age_seconds{source="https://id.test/jwks"} 2.5"#,
             r#"_target_healthy{target="t",upstream="u"} 1"#,
             r#"_target_requests_total{outcome="good",target="t",upstream="u"} 7"#,
             r#"_target_ejections_total{reason="consecutive_failures",upstream="u"} 1"#,
             r#"_certificate_expiry_timestamp_seconds{file="a.pem",listener="main"} 1800000000"#,
             r#"_upstream_requests_limit{upstream="u"} 10"#,
+            r#"_cache_bytes_limit{cache="default",tier="memory"} 3"#,
+            r#"_cache_lookups_total{cache="default",outcome="miss"} 5"#,
         ] {
             assert!(text.contains(&format!("{series}\n")), "{series} is not in {text}");
         }

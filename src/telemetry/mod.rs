@@ -1,6 +1,7 @@
 //! Telemetry: metrics, the access log, the process's own log, and the output of commands.
 
 mod access_log;
+mod aggregate_calls;
 mod calls;
 pub mod catalogue;
 pub mod cells;

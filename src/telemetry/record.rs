@@ -52,6 +52,8 @@ pub struct Record<'a> {
     pub upstream_time: Option<Duration>,
     /// The number of attempts.
     pub tries: u32,
+    /// What the cache did for it.
+    pub cache: Option<&'a str>,
     /// The size of the request's body.
     pub bytes_in: u64,
     /// The size of the response's body.
@@ -136,6 +138,8 @@ fields! {
         |r, out, key| r.upstream_time.iter().for_each(|time| milliseconds(out, key, *time));
     Tries = "tries", "How often it was sent to a target, if more than once.",
         |r, out, key| if r.tries > 1 { number(out, key, u64::from(r.tries)) };
+    Cache = "cache", "What the cache did: hit, stale, revalidated, miss, collapsed, pass or bypass.",
+        |r, out, key| optional(out, key, r.cache.map(str::as_bytes));
     BytesIn = "bytes_in", "The size of the request's body.", |r, out, key| number(out, key, r.bytes_in);
     BytesOut = "bytes_out", "The size of the response's body.", |r, out, key| number(out, key, r.bytes_out);
     RequestId = "request_id", "The id of the request.", |r, out, key| optional(out, key, r.request_id);
@@ -372,6 +376,7 @@ mod tests {
             duration: Duration::from_micros(1_234_005),
             upstream_time: Some(Duration::from_micros(7)),
             tries: 1,
+            cache: None,
             bytes_in: 0,
             bytes_out: 1024,
             request_id: Some(b"id\xff"),

@@ -3,9 +3,10 @@
 use prometheus::proto::MetricFamily;
 
 use super::catalogue::{
-    CERTIFICATE_EXPIRY, CONNECTIONS_LIMIT, JWKS_AGE, JWKS_USABLE, READY, TARGET_EJECTED, TARGET_HEALTHY,
-    TARGET_IN_FLIGHT, TARGET_REQUESTS, UPSTREAM_BREAKER, UPSTREAM_IN_FLIGHT, UPSTREAM_LIMIT, UPSTREAM_PENDING,
-    UPSTREAM_TARGETS, UPSTREAM_TARGETS_ELIGIBLE,
+    CACHE_BYTES, CACHE_BYTES_LIMIT, CACHE_DISK_ERRORS, CACHE_ENTRIES, CACHE_EVICTIONS, CACHE_FILLS, CACHE_LOOKUPS,
+    CACHE_PURGES, CACHE_STORED, CERTIFICATE_EXPIRY, CONNECTIONS_LIMIT, JWKS_AGE, JWKS_USABLE, READY, TARGET_EJECTED,
+    TARGET_HEALTHY, TARGET_IN_FLIGHT, TARGET_REQUESTS, UPSTREAM_BREAKER, UPSTREAM_IN_FLIGHT, UPSTREAM_LIMIT,
+    UPSTREAM_PENDING, UPSTREAM_TARGETS, UPSTREAM_TARGETS_ELIGIBLE,
 };
 use super::family::{Series, single};
 
@@ -25,6 +26,23 @@ pub struct Scrape {
     pub key_sets: Vec<KeySetState>,
     /// The upstreams.
     pub upstreams: Vec<UpstreamState>,
+    /// The caches.
+    pub caches: Vec<CacheState>,
+}
+
+/// A cache.
+#[derive(Clone, Debug)]
+pub struct CacheState {
+    /// Its name.
+    pub name: String,
+    /// Its tiers: the name, entries, bytes, the most bytes, and evictions.
+    pub tiers: Vec<(&'static str, [u64; 4])>,
+    /// Look-ups by their outcomes.
+    pub lookups: Vec<(&'static str, u64)>,
+    /// Errors of the disk by their kinds.
+    pub disk_errors: Vec<(&'static str, u64)>,
+    /// Responses that are being received, responses that were stored, and purges.
+    pub counts: [u64; 3],
 }
 
 /// A certificate of a listener.
@@ -96,7 +114,28 @@ pub fn families(scrape: &Scrape) -> Vec<MetricFamily> {
     all.extend([limits, certificates, ages, usable].map(Series::family));
     all.extend(of_upstreams(&scrape.upstreams));
     all.extend(of_targets(&scrape.upstreams));
+    all.extend(of_caches(&scrape.caches));
     all
+}
+
+fn of_caches(caches: &[CacheState]) -> impl Iterator<Item = MetricFamily> {
+    let [mut entries, mut bytes, mut limits, mut evictions] =
+        [&CACHE_ENTRIES, &CACHE_BYTES, &CACHE_BYTES_LIMIT, &CACHE_EVICTIONS].map(Series::of);
+    let [mut fills, mut stored, mut purges] = [&CACHE_FILLS, &CACHE_STORED, &CACHE_PURGES].map(Series::of);
+    let (mut lookups, mut errors) = (Series::of(&CACHE_LOOKUPS), Series::of(&CACHE_DISK_ERRORS));
+    for cache in caches {
+        for (tier, values) in &cache.tiers {
+            for (series, value) in [&mut entries, &mut bytes, &mut limits, &mut evictions].into_iter().zip(values) {
+                series.add(&[&cache.name, tier], *value as f64);
+            }
+        }
+        cache.lookups.iter().for_each(|(outcome, count)| lookups.add(&[&cache.name, outcome], *count as f64));
+        cache.disk_errors.iter().for_each(|(kind, count)| errors.add(&[&cache.name, kind], *count as f64));
+        for (series, value) in [&mut fills, &mut stored, &mut purges].into_iter().zip(cache.counts) {
+            series.add(&[&cache.name], value as f64);
+        }
+    }
+    [entries, bytes, limits, evictions, fills, stored, purges, lookups, errors].into_iter().map(Series::family)
 }
 
 fn of_upstreams(upstreams: &[UpstreamState]) -> [MetricFamily; 6] {

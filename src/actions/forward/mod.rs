@@ -255,7 +255,7 @@ fn upstreams(forward: &ForwardTo, context: &mut ActionContext<'_>) -> (Vec<Arc<U
 }
 
 /// Returns the upstream of that name, and notes an error if there is none.
-fn find(name: &str, place: &Place, context: &mut ActionContext<'_>) -> Option<Arc<Upstream>> {
+pub(super) fn find(name: &str, place: &Place, context: &mut ActionContext<'_>) -> Option<Arc<Upstream>> {
     let found = context.upstreams.get(name).cloned();
     if found.is_none() && !(context.is_unread)(name) {
         let near = nearest(name, context.upstreams.keys().map(String::as_str));

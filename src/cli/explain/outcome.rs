@@ -40,6 +40,9 @@ impl Selection<'_> {
         for filter in super::filters(self.loaded, self.snapshot, &inherited, self.entry.route, self.listener) {
             say!("  filter: {filter}");
         }
+        if let Some(policy) = self.route().filters(Some(self.listener)).cache_policy() {
+            say!("  cached: {}", self.loaded.redact(&policy.to_string()));
+        }
         for limit in self.limits(&inherited) {
             say!("  limit: {}", self.loaded.redact(&limit));
         }
@@ -112,6 +115,9 @@ impl Selection<'_> {
                     location.map(|(_, value)| format!("location: {}", String::from_utf8_lossy(value.as_bytes()))),
                 );
                 lines
+            }
+            ActionOutcome::Aggregate(aggregate) => {
+                vec![format!("response: 200 with the results of {} calls", aggregate.calls.len())]
             }
             ActionOutcome::File(file) => vec![format!("file: {}", file.name)],
             ActionOutcome::Reject(rejection) => {

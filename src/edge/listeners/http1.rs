@@ -131,6 +131,7 @@ fn log_rejection(service: &HttpService, connection: &Connection, reason: Reason)
         duration: Duration::ZERO,
         upstream_time: None,
         tries: 0,
+        cache: None,
         bytes_in: 0,
         bytes_out: 0,
         request_id: None,

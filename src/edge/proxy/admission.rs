@@ -59,7 +59,7 @@ impl Gateway {
         let Some(forward) = serving.route(ctx.matched.route).and_then(|route| route.action.forward()) else {
             return Ok(true);
         };
-        if let Err(rejection) = self.enter_upstream(session, forward, ctx).await {
+        if let Err(rejection) = self.enter_upstream(session.req_header(), forward, ctx).await {
             if rejection.reason == Reason::ClientGone {
                 return Err(fail_with(ctx, rejection));
             }
@@ -79,8 +79,12 @@ impl Gateway {
     }
 
     /// Chooses the upstream, waits for a place if it has too many requests, and picks the first target.
-    pub(super) async fn enter_upstream(&self, session: &mut Session, forward: &Forward, ctx: &mut Context) -> Verdict {
-        let request = session.req_header();
+    pub(super) async fn enter_upstream(
+        &self,
+        request: &RequestHeader,
+        forward: &Forward,
+        ctx: &mut Context,
+    ) -> Verdict {
         let deadline = deadline(&request.headers, forward, ctx.exchange.started, ctx.exchange.grpc);
         if let (Some(route), false) = (ctx.serving.route(ctx.matched.route), ctx.matched.counted) {
             route.metrics().in_flight.inc();

@@ -7,6 +7,7 @@ use futures::FutureExt;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
+use super::cache::CacheUse;
 use super::interim::Interims;
 use super::mirror::Mirroring;
 use super::versions::RequestVersion;
@@ -134,6 +135,8 @@ pub struct Context {
     pub status: u16,
     /// How the request ends.
     pub ending: Ending,
+    /// What the cache has to do with the request.
+    pub cache: Option<Box<CacheUse>>,
 }
 
 impl Context {
@@ -166,8 +169,20 @@ impl Context {
         };
         let mut exchange = Exchange::new(client);
         exchange.listener_port = connection.as_ref().map_or(0, |connection| connection.listener_state.port);
+        Self::of(serving, Downstream { connection, progress: Progress::current() }, listener, exchange)
+    }
+
+    /// Returns the context of a request that the gateway makes in place of this one, for no client.
+    pub fn for_fetch(&self) -> Self {
+        let downstream = Downstream { connection: None, progress: None };
+        let mut ctx = Self::of(Arc::clone(&self.serving), downstream, self.listener, self.exchange.for_fetch());
+        (ctx.matched.route, ctx.matched.entry) = (self.matched.route, self.matched.entry);
+        ctx
+    }
+
+    fn of(serving: Arc<WorkerServing>, downstream: Downstream, listener: Option<usize>, exchange: Exchange) -> Self {
         Self {
-            downstream: Downstream { connection, progress: Progress::current() },
+            downstream,
             listener,
             exchange,
             matched: MatchedRoute::default(),
@@ -181,6 +196,7 @@ impl Context {
             rejection: None,
             status: 0,
             ending: Ending::default(),
+            cache: None,
             serving,
         }
     }

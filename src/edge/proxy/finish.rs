@@ -9,6 +9,7 @@ use pingora::proxy::Session;
 
 use super::{Context, Gateway};
 use crate::exchange::Reason;
+use crate::rules::caching::CacheOutcome;
 use crate::telemetry::Record;
 use crate::telemetry::metrics::METRICS;
 use crate::upstreams::Visit;
@@ -43,6 +44,7 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
     let exchange = &ctx.exchange;
     let metrics = ctx.route().map_or_else(|| METRICS.unrouted(), |route| route.metrics());
     metrics.observe(exchange.reason, ctx.status, duration.as_secs_f64());
+    exchange.cache.iter().for_each(|outcome| metrics.count_cache(*outcome));
     if let Some(version) = &ctx.matched.version {
         version.get().usage.count(exchange.identity.as_ref().and_then(|identity| identity.consumer_name()));
     }
@@ -54,6 +56,7 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
         return;
     }
     let visit = ctx.visit.as_ref();
+    let fetched = ctx.cache.as_ref().and_then(|cache| cache.from.as_ref());
     let record = Record {
         time: SystemTime::now(),
         client: exchange.client_text.as_bytes(),
@@ -71,12 +74,16 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
         route: ctx.route().map(|r| r.name.as_str()),
         api_version: ctx.matched.version.as_ref().map(|one| (one.api.name.as_str(), one.get().name.as_str())),
         operation: ctx.route().and_then(|r| r.api.as_ref()?.operation(exchange)).map(|one| one.id.as_str()),
-        upstream: visit.map(|visit| visit.upstream().name.as_str()),
-        target: visit.and_then(Visit::member).map(|member| member.target.label.as_str()),
+        upstream: visit.map(Visit::upstream).or(fetched.map(|from| &from.upstream)).map(|one| one.name.as_str()),
+        target: visit
+            .and_then(Visit::member)
+            .or(fetched.and_then(|from| from.member.as_ref()))
+            .map(|member| member.target.label.as_str()),
+        cache: exchange.cache.map(CacheOutcome::word),
         consumer: exchange.identity.as_ref().map(|i| &*i.name),
         duration,
-        upstream_time: visit.and_then(Visit::response_time),
-        tries: visit.map_or(0, Visit::tries),
+        upstream_time: visit.and_then(Visit::response_time).or(fetched.and_then(|from| from.time)),
+        tries: visit.map(Visit::tries).or(fetched.map(|from| from.tries)).unwrap_or(0),
         bytes_in,
         bytes_out,
         request_id: exchange.request_id.as_ref().map(http::HeaderValue::as_bytes),

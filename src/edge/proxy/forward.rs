@@ -44,17 +44,15 @@ impl Gateway {
         if let (Some(host), true) = (&host, request.uri.authority().is_some()) {
             set_authority(request, host);
         }
-        let asked_for = came.headers.get(HOST).cloned().or_else(|| {
-            let authority = came.uri.authority()?;
-            HeaderValue::from_str(authority.as_str()).ok()
-        });
+        let asked_for = requested_host(came);
         edit_headers(request, |headers| {
             // Reserved for all fields that are added, so that the map grows once.
             headers.reserve(MAX_ADDED_REQUEST_FIELDS);
             if let Some(host) = host {
                 headers.insert(HOST, host);
             }
-            write_forwarding_fields(headers, asked_for, came.uri.path(), forward, ctx);
+            write_forwarding_fields(headers, asked_for, ctx);
+            write_prefix(headers, came.uri.path(), forward, ctx.exchange.peer_trusted);
             ctx.exchange.edits.apply_to_headers(headers, &ctx.view(came));
             forward_deadline(headers, forward, deadline, ctx.exchange.grpc);
         });
@@ -62,14 +60,16 @@ impl Gateway {
     }
 }
 
+/// Returns the host that the client asked for, as it wrote it.
+pub(super) fn requested_host(came: &RequestHeader) -> Option<HeaderValue> {
+    came.headers.get(HOST).cloned().or_else(|| {
+        let authority = came.uri.authority()?;
+        HeaderValue::from_str(authority.as_str()).ok()
+    })
+}
+
 /// Writes the fields for the client and the ids that link logs and traces.
-fn write_forwarding_fields(
-    headers: &mut HeaderMap,
-    asked_for: Option<HeaderValue>,
-    path: &str,
-    forward: &Forward,
-    ctx: &Context,
-) {
+pub(super) fn write_forwarding_fields(headers: &mut HeaderMap, asked_for: Option<HeaderValue>, ctx: &Context) {
     let exchange = &ctx.exchange;
     let list = match headers.contains_key(X_FORWARDED_FOR) {
         true => forwarded_for(
@@ -94,10 +94,13 @@ fn write_forwarding_fields(
     if !(exchange.peer_trusted && headers.contains_key(X_FORWARDED_PORT)) {
         match &ctx.downstream.connection {
             Some(connection) => headers.insert(X_FORWARDED_PORT, connection.listener_state.port_text.clone()),
+            // A request that is made in place of a client's has no connection.
+            None if exchange.listener_port > 0 => {
+                headers.insert(X_FORWARDED_PORT, HeaderValue::from(exchange.listener_port))
+            }
             None => headers.remove(X_FORWARDED_PORT),
         };
     }
-    write_prefix(headers, path, forward, exchange.peer_trusted);
     if let (Some(name), Some(identity)) = (&ctx.serving.snapshot.identity_headers.consumer, &exchange.identity)
         && let Ok(value) = HeaderValue::from_bytes(identity.name.as_bytes())
     {

@@ -1,6 +1,10 @@
 //! The phases of Pingora's `ProxyHttp`, one file per phase; this file only dispatches.
 
 mod admission;
+mod aggregate;
+mod aggregate_calls;
+mod aggregate_result;
+mod cache;
 mod connect;
 mod context;
 mod deadline;
@@ -55,17 +59,20 @@ pub use service::http_service;
 pub use targets::Targets;
 use whole::BodyBudget;
 
-/// The gateway as Pingora sees it.
+/// The gateway as Pingora sees it. A clone is the same gateway, for work that outlives a request.
+#[derive(Clone)]
 pub struct Gateway {
     serving: Arc<Current>,
     /// The coarse count of requests by address; the exact limits are filters.
-    shield: Rate,
+    shield: Arc<Rate>,
     /// The connections for what Pingora's proxy does not carry.
     calls: Arc<Calls>,
     /// The memory of request bodies that are held whole.
     bodies: Arc<BodyBudget>,
     /// Whether the process drains.
     draining: watch::Receiver<bool>,
+    /// The fetches for caches that are under way.
+    flights: Arc<cache::Flights>,
 }
 
 impl Gateway {
@@ -73,9 +80,9 @@ impl Gateway {
     pub fn new(serving: Arc<Current>, draining: watch::Receiver<bool>) -> Self {
         // Windows of a second: shorter ones panic under concurrency, longer ones are scaled below.
         // A wider sketch than the default keeps the error small at 100,000 addresses.
-        let shield = Rate::new_with_estimator_config(Duration::from_secs(1), 4, 65_536);
+        let shield = Arc::new(Rate::new_with_estimator_config(Duration::from_secs(1), 4, 65_536));
         let calls = Arc::new(Calls::new(connector_options(), connect::opener));
-        Self { serving, shield, calls, bodies: Arc::default(), draining }
+        Self { serving, shield, calls, bodies: Arc::default(), draining, flights: Arc::default() }
     }
 }
 
@@ -194,6 +201,9 @@ impl ProxyHttp for Gateway {
         }
         interim::note_reuse(session, response, &mut ctx.interims);
         ctx.end_with_the_listener(session);
+        if ctx.cache.is_some() {
+            Box::pin(cache::invalidate(ctx, session.req_header(), response)).await;
+        }
         resolve_panic(catch_panic_now(|| self.edit_response_head(session.req_header(), response, ctx)), ctx)
     }
 

@@ -154,7 +154,13 @@ impl Gateway {
     }
 
     /// Sends a copy of the request, as its first target gets it, to the route's mirror, if it has one.
-    fn mirror_relayed(&self, head: &RequestHeader, body: &Bytes, visit: &Visit, ctx: &mut Context) -> Result<()> {
+    pub(super) fn mirror_relayed(
+        &self,
+        head: &RequestHeader,
+        body: &Bytes,
+        visit: &Visit,
+        ctx: &mut Context,
+    ) -> Result<()> {
         if let (true, Some(member)) = (ctx.forward().is_some_and(|forward| !forward.mirrors.is_empty()), visit.member())
         {
             let mut request = head.clone();

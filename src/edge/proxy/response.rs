@@ -112,10 +112,9 @@ impl Gateway {
         let whole = response.headers.contains_key(CONTENT_LENGTH);
         let pattern = serving.pattern(ctx.listener, ctx.matched.found());
         let view = ResponseView { request, exchange: &ctx.exchange, pattern, own: false };
-        match route.filters(ctx.listener).on_response(response, &view, &mut ctx.memories) {
-            Ok(body) => ctx.body = body,
-            Err(rejection) => return Err(fail_with(ctx, rejection)),
-        }
+        let edited = route.filters(ctx.listener).on_response(response, &view, &mut ctx.memories);
+        ctx.body = edited.map_err(|rejection| fail_with(ctx, rejection))?;
+        super::cache::edit_head(ctx, response);
         if !ctx.body.is_empty() {
             if ctx.body.decodes() {
                 ctx.pace().iter().for_each(|pace| pace.note_decoding());

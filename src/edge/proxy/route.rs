@@ -55,10 +55,18 @@ impl Gateway {
             Box::pin(self.reject(session, &rejection, ctx)).await?;
             return Ok(true);
         }
-        match route.action.on_request(&ctx.view(session.req_header())) {
-            // The admission comes after a cache look-up.
+        let action = route.action.on_request(&ctx.view(session.req_header()));
+        if matches!(action, ActionOutcome::Forward(_) | ActionOutcome::Aggregate(_))
+            && let Some(policy) = chain.cache(session.req_header(), &ctx.exchange, &mut ctx.memories).cloned()
+            && Box::pin(self.serve_cached(session, ctx, &policy)).await?
+        {
+            return Ok(true);
+        }
+        match action {
+            // The admission comes after the cache look-up.
             ActionOutcome::Forward(_) => return Ok(false),
             ActionOutcome::Reject(rejection) => Box::pin(self.reject(session, &rejection, ctx)).await?,
+            ActionOutcome::Aggregate(aggregate) => Box::pin(self.aggregate(session, ctx, aggregate)).await?,
             ActionOutcome::File(request) => Box::pin(self.serve_file(session, ctx, request)).await?,
             ActionOutcome::Respond(own) => {
                 Box::pin(self.respond(session, ctx, own.reason, own.status, &own.headers, own.body)).await?;
@@ -108,8 +116,8 @@ impl Gateway {
         }
     }
 
-    /// Returns the places of the route and of the router's entry for it, and the version of its API. A preflight matches the route of the request
-    /// that it announces.
+    /// Returns the places of the route and of the router's entry for it, and the version of its API. A preflight has
+    /// the route of the request that it announces.
     fn find_route(
         &self,
         request: &RequestHeader,

@@ -31,14 +31,19 @@ pub struct BodyBudget {
 
 /// A share of that memory, which is released with it.
 #[derive(Debug)]
-struct BudgetShare {
+pub(super) struct BudgetShare {
     budget: Arc<BodyBudget>,
     bytes: u64,
 }
 
 impl BudgetShare {
+    /// Returns a share of nothing.
+    pub(super) fn new(budget: &Arc<BodyBudget>) -> Self {
+        Self { budget: Arc::clone(budget), bytes: 0 }
+    }
+
     /// Adds `bytes` to the share if all shares then have no more than `most`; returns whether they do.
-    fn grow(&mut self, bytes: u64, most: u64) -> bool {
+    pub(super) fn grow(&mut self, bytes: u64, most: u64) -> bool {
         let free = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= most);
         let grown = self.budget.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free).is_ok();
         self.bytes += if grown { bytes } else { 0 };
@@ -87,8 +92,8 @@ fn buffers_full() -> Box<Rejection> {
 }
 
 impl Gateway {
-    /// Reads the whole body, of at most `most` bytes, and has the route's filters decide on it and change it. The same body
-    /// is forwarded, and can be sent any number of times.
+    /// Reads the whole body, of at most `most` bytes, and has the route's filters decide on it and change it. The same
+    /// body is forwarded, and can be sent any number of times.
     pub(super) async fn check_whole_body(
         &self,
         session: &mut Session,
@@ -125,6 +130,26 @@ impl Gateway {
             ctx.whole = Some(Box::new(WholeBody { _share: share, replay: ReplayedBody::begin(session, edited) }));
         }
         Ok(Ok(()))
+    }
+
+    /// Reads the whole body of a request that no filter needed whole, of at most `most` bytes.
+    pub(super) async fn read_body_for_calls(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        (most, deadline): (u64, Instant),
+        share: &mut BudgetShare,
+    ) -> Result<std::result::Result<Bytes, Box<Rejection>>> {
+        if let Some(whole) = &ctx.whole {
+            return Ok(Ok(whole.bytes()));
+        }
+        if session.is_body_empty() {
+            return Ok(Ok(Bytes::new()));
+        }
+        let bounds = (most.min(ctx.request_body.limit), Some(deadline));
+        let read = self.read_whole(session, ctx, bounds, share).await?;
+        interim::restore_reuse(session, &mut ctx.interims);
+        Ok(read)
     }
 
     async fn read_whole(

@@ -44,7 +44,7 @@ pub(super) fn value_end(data: &[u8], from: usize, depth: usize) -> Option<usize>
 
 /// Returns the position of a string's closing quote, or whether the next byte is escaped if the quote is not there.
 #[inline]
-pub(super) fn string_end(inside: &[u8]) -> Result<usize, bool> {
+pub fn string_end(inside: &[u8]) -> Result<usize, bool> {
     short_string_end(inside).map_or_else(|| long_string_end(inside), Ok)
 }
 

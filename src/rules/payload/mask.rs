@@ -71,46 +71,8 @@ impl MemberEdit for Masks {
     }
 
     fn replace(&self, value: &mut Masked, part: &[u8], end: bool, out: &mut Vec<u8>) {
-        let mut rest = part;
-        while let Some((first, behind)) = rest.split_first() {
-            rest = match value.stage {
-                MaskStage::Lead if first.is_ascii_whitespace() || *first == b':' => {
-                    out.push(*first);
-                    behind
-                }
-                MaskStage::Lead => {
-                    value.stage = value.begin(*first);
-                    if value.stage == MaskStage::Text { behind } else { rest }
-                }
-                MaskStage::Whole => value.pass_space(rest),
-                MaskStage::Number if first.is_ascii_whitespace() => {
-                    value.stage = MaskStage::Behind;
-                    rest
-                }
-                MaskStage::Number if first.is_ascii_alphanumeric() || b"+-.".contains(first) => {
-                    value.kept.take(*first, false);
-                    behind
-                }
-                MaskStage::Text if *first == b'"' && !value.kept.escapes() => {
-                    value.stage = MaskStage::Behind;
-                    behind
-                }
-                MaskStage::Text => {
-                    value.kept.take(*first, true);
-                    behind
-                }
-                MaskStage::Behind if first.is_ascii_whitespace() => value.pass_space(rest),
-                // It is no number, or there is more than one value: nothing of it is kept.
-                MaskStage::Number | MaskStage::Behind => {
-                    value.kept.wanted = 0;
-                    value.stage = MaskStage::Whole;
-                    rest
-                }
-            };
-        }
-        if let (true, Some(mask)) = (end && value.stage != MaskStage::Lead, self.masks.get(value.path)) {
-            value.write(&mask.text, out);
-        }
+        let mask = self.masks.get(value.path).map(|mask| &*mask.text).unwrap_or_default();
+        value.process(part, end, mask, out);
     }
 }
 
@@ -140,8 +102,58 @@ enum MaskStage {
 }
 
 impl Masked {
-    fn new(path: usize, keep_last: usize) -> Self {
+    /// Returns the state of a value that the path of that number selects, of which that many characters are kept.
+    pub(super) fn new(path: usize, keep_last: usize) -> Self {
         Self { path, stage: MaskStage::Lead, kept: KeptCharacters::new(keep_last), space: Vec::new() }
+    }
+
+    /// Returns the number of the path that selects the value.
+    pub(super) fn path(&self) -> usize {
+        self.path
+    }
+
+    /// Processes the next part of the value, which `text` replaces, a JSON text.
+    pub(super) fn process(&mut self, part: &[u8], end: bool, text: &[u8], out: &mut Vec<u8>) {
+        let mut rest = part;
+        while let Some((first, behind)) = rest.split_first() {
+            rest = match self.stage {
+                MaskStage::Lead if first.is_ascii_whitespace() || *first == b':' => {
+                    out.push(*first);
+                    behind
+                }
+                MaskStage::Lead => {
+                    self.stage = self.begin(*first);
+                    if self.stage == MaskStage::Text { behind } else { rest }
+                }
+                MaskStage::Whole => self.pass_space(rest),
+                MaskStage::Number if first.is_ascii_whitespace() => {
+                    self.stage = MaskStage::Behind;
+                    rest
+                }
+                MaskStage::Number if first.is_ascii_alphanumeric() || b"+-.".contains(first) => {
+                    self.kept.take(*first, false);
+                    behind
+                }
+                MaskStage::Text if *first == b'"' && !self.kept.escapes() => {
+                    self.stage = MaskStage::Behind;
+                    behind
+                }
+                MaskStage::Text => {
+                    self.kept.take(*first, true);
+                    behind
+                }
+                MaskStage::Behind if first.is_ascii_whitespace() => self.pass_space(rest),
+                // It is no number, or there is more than one value: nothing of it is kept.
+                MaskStage::Number | MaskStage::Behind => {
+                    self.kept.wanted = 0;
+                    self.stage = MaskStage::Whole;
+                    rest
+                }
+            };
+        }
+        if end && self.stage != MaskStage::Lead {
+            self.write(text, out);
+        }
     }
 
     /// Returns the stage of a value with this first byte.

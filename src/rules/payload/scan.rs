@@ -29,6 +29,8 @@ const NAME_SLACK: usize = 16;
 #[derive(Clone, Copy, Debug)]
 struct Container {
     object: bool,
+    /// The index of the current element of an array, where it matters.
+    index: u32,
     /// Whether a member was passed on.
     passed: bool,
     /// Whether a member was removed, so that the first remaining one loses its comma.
@@ -36,6 +38,8 @@ struct Container {
     state: FieldState,
     /// The state below a name that is in no path.
     unknown: FieldState,
+    /// The positions whose names the object has, for edits that add members.
+    named: FieldState,
 }
 
 impl Container {
@@ -88,6 +92,8 @@ type ValueOf<E> = <<E as Deref>::Target as MemberEdit>::Value;
 pub trait MemberEdit {
     /// The state of one value that is being replaced.
     type Value: Send + Sync + fmt::Debug;
+    /// Whether members are added that are missing.
+    const ADDS: bool = false;
 
     /// Returns the paths of the members.
     fn fields(&self) -> &Fields;
@@ -98,11 +104,19 @@ pub trait MemberEdit {
     /// Processes the next part of a value, from behind the name (white space and colon included) to the comma or
     /// bracket that follows it at `end`, and appends the replacement to `out`.
     fn replace(&self, value: &mut Self::Value, part: &[u8], end: bool, out: &mut Vec<u8>);
+
+    /// Appends the members that an object lacks, which are at these positions; `begun` says that it has others.
+    /// Returns how many were added.
+    fn add(&self, _missing: FieldState, _begun: bool, _out: &mut Vec<u8>) -> u64 {
+        0
+    }
 }
 
 /// The change of one member.
 #[derive(Debug)]
 pub enum MemberChange<'e, V> {
+    /// Leaves it as it is.
+    Keep,
     /// Removes it, with its comma.
     Remove,
     /// Gives it this name, which is escaped already. A name that was too long to be read is kept.
@@ -185,7 +199,7 @@ where
                     None => break,
                 },
                 b'"' => self.pass_string(data, place + 1, ScanState::Text, ScanState::Value),
-                b'{' | b'[' => self.open(&mut run, place, byte == b'{')?,
+                b'{' | b'[' => self.open(&mut run, place, byte == b'{', out)?,
                 b'}' | b']' | b',' => self.separate(&mut run, place, byte == b',', out),
                 b':' if self.at == ScanState::Colon => {
                     self.at = ScanState::Value;
@@ -347,7 +361,13 @@ where
 
     /// Processes a name that a path may have. `raw` is its range including the quotes, empty if its end is not known.
     fn known(&mut self, run: &mut CopyRun<'_>, raw: Range<usize>, name: &[u8], out: &mut Vec<u8>) {
-        let (below, meant) = self.edit.fields().enter(self.levels.last().map_or(0, |l| l.state), name);
+        let fields = self.edit.fields();
+        let (below, meant) = fields.enter(self.levels.last().map_or(0, |l| l.state), name);
+        if E::Target::ADDS
+            && let Some(level) = self.levels.last_mut()
+        {
+            level.named |= fields.named(level.state, name);
+        }
         self.apply_change(run, raw, meant, out);
         self.below = below;
     }
@@ -357,7 +377,7 @@ where
         let depth = self.levels.len();
         let Some(level) = self.levels.last_mut() else { return };
         let action = meant.map(|place| self.edit.action(place));
-        self.edited += u64::from(action.is_some());
+        self.edited += u64::from(!matches!(action, None | Some(MemberChange::Keep)));
         if let Some(MemberChange::Remove) = action {
             level.cut = true;
             self.taking = Some(depth);
@@ -380,26 +400,33 @@ where
         }
     }
 
-    fn open(&mut self, run: &mut CopyRun<'_>, place: usize, object: bool) -> Result<usize, Opaque> {
+    fn open(&mut self, run: &mut CopyRun<'_>, place: usize, object: bool, out: &mut Vec<u8>) -> Result<usize, Opaque> {
         if self.levels.len() == MAX_DEPTH {
             return Err(Opaque::TooDeep);
         }
-        // Arrays are transparent: their elements have their position, or are selected by a `*`.
-        let state = if object { self.below } else { self.edit.fields().element(self.below) };
+        let fields = self.edit.fields();
+        let per_element = fields.is_per_element();
+        let state = if object || per_element { self.below } else { fields.element(self.below, 0).0 };
         self.below = state;
         self.levels.push(Container {
             object,
+            index: 0,
             passed: false,
             cut: false,
             state,
-            unknown: self.edit.fields().unknown(state),
+            unknown: fields.unknown(state),
+            named: 0,
         });
         self.at = if object { ScanState::Name } else { ScanState::Value };
         run.mark = place + 1;
+        if per_element && !object {
+            self.begin_element(run, place + 1, out);
+        }
         Ok(place + 1)
     }
 
     /// Processes a comma, or the end of a container.
+    #[inline]
     fn separate(&mut self, run: &mut CopyRun<'_>, place: usize, comma: bool, out: &mut Vec<u8>) -> usize {
         if self.taking == Some(self.levels.len()) {
             self.taking = None;
@@ -408,14 +435,61 @@ where
             }
             run.keep = place;
         }
+        if E::Target::ADDS && !comma && self.taking.is_none() {
+            self.add_missing(run, place, out);
+        }
         if !comma {
             self.levels.pop();
         }
-        let level = self.levels.last();
-        self.below = level.map_or_else(|| self.edit.fields().start(), |l| l.state);
-        self.at = if comma && level.is_some_and(|l| l.object) { ScanState::Name } else { ScanState::Value };
+        let level = self.levels.last_mut();
+        self.below = level.as_ref().map_or_else(|| self.edit.fields().start(), |l| l.state);
+        self.at = if comma && level.as_ref().is_some_and(|l| l.object) { ScanState::Name } else { ScanState::Value };
         run.mark = place;
+        if comma
+            && self.edit.fields().is_per_element()
+            && let Some(level) = level.filter(|level| !level.object)
+        {
+            level.index = level.index.saturating_add(1);
+            self.begin_element(run, place, out);
+        }
         place + 1
+    }
+
+    /// Decides about the element of an array that begins behind `place`, which is a comma or behind the bracket.
+    fn begin_element(&mut self, run: &mut CopyRun<'_>, place: usize, out: &mut Vec<u8>) {
+        let depth = self.levels.len();
+        let Some(level) = self.levels.last_mut().filter(|_| self.taking.is_none()) else { return };
+        let (below, meant) = self.edit.fields().element(level.state, level.index);
+        self.below = below;
+        let action = meant.map_or(MemberChange::Keep, |place| self.edit.action(place));
+        self.edited += u64::from(!matches!(action, MemberChange::Keep));
+        if let MemberChange::Remove = action {
+            level.cut = true;
+            self.taking = Some(depth);
+            return run.copy_to(place.max(run.keep), out);
+        }
+        let is_comma = level.index > 0;
+        let drops_comma = is_comma && !level.keeps_commas();
+        level.passed = true;
+        if drops_comma {
+            run.copy_to(place.max(run.keep), out);
+            run.keep = place + 1;
+        }
+        if let MemberChange::Replace(value) = action {
+            run.copy_to((place + usize::from(is_comma)).max(run.keep), out);
+            self.value = Some(value);
+            self.taking = Some(depth);
+        }
+    }
+
+    /// Adds the members that the object which ends at `place` lacks.
+    fn add_missing(&mut self, run: &mut CopyRun<'_>, place: usize, out: &mut Vec<u8>) {
+        let Some(level) = self.levels.last().filter(|level| level.object) else { return };
+        let missing = self.edit.fields().creatable(level.state) & !level.named;
+        if missing != 0 {
+            run.copy_to(place.max(run.keep), out);
+            self.edited += self.edit.add(missing, level.passed, out);
+        }
     }
 }
 

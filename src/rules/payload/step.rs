@@ -35,12 +35,20 @@ pub enum Opaque {
     TooDeep,
     /// It begins as UTF-16 or UTF-32 does, which some JSON parsers detect by themselves.
     NotUtf8,
+    /// It is not JSON, so that it is not known what stands where.
+    NotJson,
     /// Its content coding is damaged or truncated.
     Damaged,
     /// One part of it decodes to more than [`super::MAX_DECODED`].
     TooDense,
     /// It cannot be encoded.
     Unencodable,
+    /// It is needed whole, and larger than may be held.
+    TooLarge,
+    /// It cannot be converted into another format.
+    Unconvertible,
+    /// The template of the new body cannot be rendered.
+    Template,
     /// It violates its schema.
     Invalid,
     /// It is longer than what is held to validate it.
@@ -52,11 +60,15 @@ impl fmt::Display for Opaque {
         f.write_str(match self {
             Self::TooDeep => "the document is nested too deep",
             Self::NotUtf8 => "the document is not UTF-8",
+            Self::NotJson => "the document is not JSON",
             Self::Damaged => "the content coding of the body is damaged, or ends too early",
             Self::TooDense => "the body becomes too large when it is decoded",
             Self::Invalid => "the body violates its schema",
             Self::TooLong => "the body is longer than what is held to validate it",
             Self::Unencodable => "no content coding can be put on the body",
+            Self::TooLarge => "the body is too large to be changed as a whole",
+            Self::Unconvertible => "the body cannot be converted",
+            Self::Template => "the template of the body cannot be rendered",
         })
     }
 }
@@ -81,6 +93,16 @@ impl BodyChain {
     pub fn decode(&mut self, decoder: Decoder) {
         self.decodes = true;
         self.add(Box::new(decoder));
+    }
+
+    /// Processes a whole body.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    pub fn push_whole(&mut self, body: Bytes) -> Result<Bytes, Opaque> {
+        let mut part = Some(body);
+        self.push(&mut part, true)?;
+        Ok(part.unwrap_or_default())
     }
 
     /// Returns whether the body passes unchanged.

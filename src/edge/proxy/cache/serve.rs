@@ -1,0 +1,285 @@
+//! A stored response as the response to a request: conditions, ranges, age, and the body part by part.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use http::header::{
+    ACCEPT_RANGES, AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+};
+use http::{Method, StatusCode, Version};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::HttpTask;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorType, Result};
+
+use super::fetch::FetchedFrom;
+use super::{CacheUse, HeadFacts, head_facts, millis, stored_facts};
+use crate::edge::proxy::pick::fail_with;
+use crate::edge::proxy::response::edit_response;
+use crate::edge::proxy::waiting::{Waited, pause, wait};
+use crate::edge::proxy::{Context, Gateway};
+use crate::exchange::{Reason, Rejection};
+use crate::filters::{CachePolicy, Needs, Stage};
+use crate::live::{StoredBody, StoredResponse};
+use crate::rules::caching::{CacheHandling, CacheOutcome, RequestDirectives, Reuse};
+use crate::rules::files::{Precondition, RangeChoice, choose_range, evaluate_conditions};
+
+/// The fields that a 304 does not have: they describe a body (RFC 9110, section 15.4.5).
+static NOT_OF_304: [HeaderName; 6] = [
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    CONTENT_RANGE,
+    http::header::CONTENT_ENCODING,
+    http::header::CONTENT_LANGUAGE,
+    ACCEPT_RANGES,
+];
+
+/// A stored response to be sent.
+pub struct CachedResponse {
+    /// The response.
+    pub stored: StoredResponse,
+    /// What the cache did for the request.
+    pub outcome: CacheOutcome,
+    /// What the response says of that.
+    pub handling: CacheHandling,
+    /// From where it was fetched just now.
+    pub from: Option<FetchedFrom>,
+    /// Its head as the target has sent it just now.
+    pub fetched: Option<Box<ResponseHeader>>,
+}
+
+/// The part of a body that is sent.
+enum SentRange {
+    /// None of it.
+    Nothing,
+    /// All of it, of that length if it is known.
+    Whole(Option<u64>),
+    /// These bytes.
+    Part(u64, u64),
+}
+
+impl Gateway {
+    /// Returns whether a stored response may be used for a request because the targets fail.
+    pub(super) fn is_usable_on_error(&self, stored: &StoredResponse, policy: &CachePolicy, session: &Session) -> bool {
+        let directives = RequestDirectives::of(&session.req_header().headers);
+        let reuse = stored_facts(stored, policy).reuse(&directives, millis(SystemTime::now()));
+        !matches!(reuse, Reuse::Validate { unless_error: false, .. })
+    }
+
+    /// Sends a stored response.
+    ///
+    /// # Errors
+    /// Fails where it has begun and cannot be completed, which the client is to see.
+    pub(super) async fn send_stored(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        policy: &Arc<CachePolicy>,
+        found: CachedResponse,
+    ) -> Result<()> {
+        let Err(error) = self.stream_stored(session, ctx, policy, found).await else { return Ok(()) };
+        if session.response_written().is_some_and(|head| !head.status.is_informational()) {
+            return Err(error);
+        }
+        Box::pin(self.respond_to_failure(session, &error, ctx)).await;
+        ctx.close_after(session);
+        Ok(())
+    }
+
+    async fn stream_stored(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        policy: &Arc<CachePolicy>,
+        found: CachedResponse,
+    ) -> Result<()> {
+        let CachedResponse { stored, outcome, handling, from, fetched } = found;
+        let facts = head_facts(&stored.head, policy);
+        let is_fetched = fetched.is_some();
+        let age = stored_facts(&stored, policy).age(millis(SystemTime::now()));
+        let StoredResponse { head: stored_head, mut body, .. } = stored;
+        let mut head = fetched.map_or_else(|| stored_head.response.clone(), |head| *head);
+        edit_response(&mut head, |headers| {
+            headers.remove(http::header::TRANSFER_ENCODING);
+            if !is_fetched || age > 0 {
+                headers.insert(AGE, HeaderValue::from(age));
+            }
+            if let (Some(length), false) = (body.length(), headers.contains_key(CONTENT_LENGTH)) {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+            }
+        });
+        let is_edited = is_edited(ctx, &head);
+        let sent = choose_sent(session.req_header(), &mut head, &facts, is_edited);
+        if let SentRange::Part(from, to) = sent {
+            body.seek(from, Some(to));
+        }
+        ctx.exchange.cache = Some(outcome);
+        ctx.cache =
+            Some(Box::new(CacheUse { policy: Arc::clone(policy), handling, from, invalidates: false, own: None }));
+        if session.req_header().version == Version::HTTP_11
+            && !matches!(sent, SentRange::Nothing)
+            && !head.headers.contains_key(CONTENT_LENGTH)
+        {
+            head.insert_header(http::header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+        }
+        self.edit_response_head(session.req_header(), &mut head, ctx)?;
+        if !is_fetched {
+            ctx.exchange.reason = Reason::Cached;
+        }
+        if session.req_header().version == Version::HTTP_10 && !head.headers.contains_key(CONTENT_LENGTH) {
+            // The end of the connection is the end of the body.
+            ctx.close_after(session);
+        }
+        ctx.end_with_the_listener(session);
+        ctx.downstream.connection.iter().for_each(|connection| connection.clear_corks());
+        self.send_body(session, ctx, head, (body, sent)).await
+    }
+
+    /// Sends the head, and the body part by part. The first part goes with the head.
+    async fn send_body(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        head: ResponseHeader,
+        (mut body, sent): (StoredBody, SentRange),
+    ) -> Result<()> {
+        let is_head = session.req_header().method == Method::HEAD;
+        if is_head || matches!(sent, SentRange::Nothing) && ctx.body.is_empty() {
+            let mut none = None;
+            self.edit_body(&mut none, true, ctx)?;
+            session.write_response_tasks(vec![HttpTask::Header(Box::new(head), true)]).await?;
+            return Ok(());
+        }
+        // Where a filter may replace the response at the end of its body, nothing is sent before.
+        let is_held = ctx.body.holds_head();
+        let mut tasks = vec![HttpTask::Header(Box::new(head), false)];
+        let mut left = match sent {
+            SentRange::Part(from, to) => Some(to - from),
+            SentRange::Nothing => Some(0),
+            SentRange::Whole(length) => length,
+        };
+        loop {
+            let mut part = if left == Some(0) { None } else { next_part(ctx, &mut body, &mut tasks, session).await? };
+            let read = part.as_ref().map_or(0, |part: &Bytes| part.len() as u64);
+            left = left.map(|left| left.saturating_sub(read));
+            let end = part.is_none() || left == Some(0);
+            if let Some(delay) = self.edit_body(&mut part, end, ctx)? {
+                if !is_held {
+                    flush(session, &mut tasks).await?;
+                }
+                pause(ctx, delay).await?;
+            }
+            if end || part.as_ref().is_some_and(|part| !part.is_empty()) {
+                tasks.push(HttpTask::Body(part, end));
+                if end || !is_held {
+                    flush(session, &mut tasks).await?;
+                }
+            }
+            if end {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Writes what is ready.
+async fn flush(session: &mut Session, tasks: &mut Vec<HttpTask>) -> Result<()> {
+    if !tasks.is_empty() {
+        session.write_response_tasks(std::mem::take(tasks)).await?;
+    }
+    Ok(())
+}
+
+/// Returns the next part of a body. While it is waited for, what is ready is written.
+async fn next_part(
+    ctx: &mut Context,
+    body: &mut StoredBody,
+    tasks: &mut Vec<HttpTask>,
+    session: &mut Session,
+) -> Result<Option<Bytes>> {
+    let read = match body.next_part().now_or_never() {
+        Some(read) => read,
+        None => {
+            if !ctx.body.holds_head() {
+                flush(session, tasks).await?;
+            }
+            match wait(&ctx.downstream, None, body.next_part()).await {
+                Waited::Done(read) => read,
+                Waited::Late | Waited::Gone => return Err(fail_with(ctx, Rejection::new(Reason::ClientGone, ""))),
+            }
+        }
+    };
+    read.map_err(|why| {
+        ctx.exchange.reason = Reason::TargetReset;
+        Error::explain(ErrorType::ReadError, why.to_string()).into_up()
+    })
+}
+
+/// Evaluates the conditions and the range of a request, by which the head is changed.
+fn choose_sent(request: &RequestHeader, head: &mut ResponseHeader, facts: &HeadFacts, is_edited: bool) -> SentRange {
+    if head.status != StatusCode::OK {
+        let is_bodiless = matches!(head.status.as_u16(), 204 | 304);
+        return if is_bodiless { SentRange::Nothing } else { SentRange::Whole(length_of(&head.headers)) };
+    }
+    if evaluate_conditions(&request.headers, &facts.validators) == Precondition::NotModified {
+        to_not_modified(head);
+        return SentRange::Nothing;
+    }
+    let whole = SentRange::Whole(length_of(&head.headers));
+    let length = length_of(&head.headers).filter(|_| request.method == Method::GET && !is_edited);
+    let Some(length) = length else { return whole };
+    match choose_range(&request.headers, &facts.range_validators, length) {
+        RangeChoice::Whole => whole,
+        RangeChoice::Part(from, to) => {
+            let range = HeaderValue::try_from(format!("bytes {from}-{}/{length}", to - 1));
+            set_status(head, StatusCode::PARTIAL_CONTENT);
+            edit_response(head, |headers| {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(to - from));
+                range.into_iter().for_each(|range| _ = headers.insert(CONTENT_RANGE, range));
+            });
+            SentRange::Part(from, to)
+        }
+        RangeChoice::Unsatisfiable => {
+            let range = HeaderValue::try_from(format!("bytes */{length}"));
+            set_status(head, StatusCode::RANGE_NOT_SATISFIABLE);
+            edit_response(head, |headers| {
+                NOT_OF_304.iter().for_each(|name| _ = headers.remove(name));
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+                range.into_iter().for_each(|range| _ = headers.insert(CONTENT_RANGE, range));
+            });
+            SentRange::Nothing
+        }
+    }
+}
+
+/// Sets the status, with its usual phrase.
+fn set_status(head: &mut ResponseHeader, status: StatusCode) {
+    // Neither fails: the status is valid, and there is no phrase.
+    let _ = head.set_status(status);
+    let _ = head.set_reason_phrase(None);
+}
+
+/// Makes the head of a 304 (RFC 9110, section 15.4.5).
+fn to_not_modified(head: &mut ResponseHeader) {
+    set_status(head, StatusCode::NOT_MODIFIED);
+    edit_response(head, |headers| NOT_OF_304.iter().for_each(|name| _ = headers.remove(name)));
+}
+
+fn length_of(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Returns whether a filter of the route edits the body of this response, for which it needs the whole: ranges are of
+/// the body that is sent (RFC 9110, section 14.2).
+fn is_edited(ctx: &Context, head: &ResponseHeader) -> bool {
+    let is_json = head
+        .headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().windows(4).any(|word| word.eq_ignore_ascii_case(b"json")));
+    let chain = ctx.route().filter(|_| is_json).map(|route| route.filters(ctx.listener));
+    chain.is_some_and(|chain| {
+        chain.filters().any(|filter| filter.stage() == Stage::Edit && filter.needs() == Needs::ResponseBody)
+    })
+}

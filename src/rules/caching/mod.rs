@@ -1,0 +1,26 @@
+//! Caching of responses (RFC 9111): what may be stored, for how long it is fresh, how it may be used, and under which
+//! key. Pure: times are parameters.
+
+mod date;
+mod directives;
+mod freshness;
+mod invalidation;
+mod key;
+mod reuse;
+mod status_field;
+mod storing;
+mod vary;
+
+pub use directives::RequestDirectives;
+pub use freshness::{Freshness, StatusSet, TtlRules, date_of};
+pub use invalidation::{invalidated_targets, is_effective, is_invalidating};
+pub use key::{
+    KeyFacts, KeyRules, NamePattern, QueryRule, cookie, normal_authority, primary_key, purge_url, variant_key,
+};
+pub use reuse::{Reuse, StaleLimits, StoredFacts};
+pub use status_field::{CacheHandling, CacheOutcome, ForwardReason, cache_status};
+pub use storing::{
+    CookieRule, NotStored, StoreRequest, StoreRules, decide_storing, is_confirmed, merge_confirmed, prepare_stored,
+    validation_fields,
+};
+pub use vary::vary_names;

@@ -1,0 +1,114 @@
+//! Changes that need a whole document, and the step that collects one.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::fields::{FieldPath, Fields};
+use super::scan::{Editor, MemberEdit};
+use super::set::{SetPaths, SetValues};
+use super::step::{Opaque, Step};
+
+/// The change of a whole document.
+pub type DocumentChange = Box<dyn FnOnce(&[u8]) -> Result<Vec<u8>, Opaque> + Send + Sync>;
+
+/// Collects a body up to a limit, and passes on at its end what a change makes of it.
+pub struct DocumentStep {
+    body: Vec<u8>,
+    most: usize,
+    change: Option<DocumentChange>,
+}
+
+impl fmt::Debug for DocumentStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DocumentStep").field("most", &self.most).finish_non_exhaustive()
+    }
+}
+
+impl DocumentStep {
+    /// Returns a step for a body of at most that many bytes.
+    pub fn new(most: usize, change: DocumentChange) -> Self {
+        Self { body: Vec::new(), most, change: Some(change) }
+    }
+}
+
+impl Step for DocumentStep {
+    fn push(&mut self, part: &[u8], end: bool, out: &mut Vec<u8>) -> Result<(), Opaque> {
+        if self.body.len() + part.len() > self.most {
+            return Err(Opaque::TooLarge);
+        }
+        self.body.extend_from_slice(part);
+        if end && let Some(change) = self.change.take() {
+            out.extend_from_slice(&change(&std::mem::take(&mut self.body))?);
+        }
+        Ok(())
+    }
+}
+
+/// Applies an edit to a whole document.
+///
+/// # Errors
+/// As [`Step::push`].
+pub fn edit_document<E: MemberEdit>(edit: &E, document: &[u8]) -> Result<Vec<u8>, Opaque>
+where
+    E: fmt::Debug + Sync,
+{
+    let mut out = Vec::with_capacity(document.len() + 64);
+    Editor::new(edit).push(document, true, &mut out)?;
+    Ok(out)
+}
+
+/// Returns an error unless the document is JSON in UTF-8 (RFC 8259).
+///
+/// # Errors
+/// [`Opaque::NotUtf8`] or [`Opaque::NotJson`].
+pub fn check_json(document: &[u8]) -> Result<&RawValue, Opaque> {
+    let text = std::str::from_utf8(document).map_err(|_| Opaque::NotUtf8)?;
+    serde_json::from_str(text).map_err(|_| Opaque::NotJson)
+}
+
+/// A move of a value from one place of a document to another.
+#[derive(Debug)]
+pub struct Move {
+    from: FieldPath,
+    source: Fields,
+    target: Arc<SetPaths>,
+    /// Whether the value stays where it is, too.
+    copies: bool,
+}
+
+impl Move {
+    /// Compiles a move. What is at the new place is replaced; objects above it are created.
+    ///
+    /// # Errors
+    /// When a path may select several places, or one is within the other.
+    pub fn new(from: FieldPath, to: FieldPath, copies: bool) -> Result<Self, String> {
+        if !from.is_single() || !to.is_single() {
+            return Err("expected paths to one place, without *, ** and []".to_owned());
+        }
+        if to.is_within(&from) || from.is_within(&to) {
+            return Err("one place is within the other".to_owned());
+        }
+        let (from, to) = (from.explicit(), to.explicit());
+        let source = Fields::new(std::slice::from_ref(&from))?;
+        Ok(Self { source, target: Arc::new(SetPaths::new(&[to], false)?), from, copies })
+    }
+
+    /// Returns the document with the value at its new place; unchanged where it has no such value.
+    ///
+    /// # Errors
+    /// When it is not JSON.
+    pub fn apply(&self, document: Vec<u8>) -> Result<Vec<u8>, Opaque> {
+        let Some(value) = self.from.value_in(check_json(&document)?) else { return Ok(document) };
+        let value = Bytes::copy_from_slice(value.get().as_bytes());
+        let without = if self.copies { None } else { Some(edit_document(&self.source, &document)?) };
+        let set = SetValues::new(Arc::clone(&self.target), vec![Some(value)]);
+        edit_document(&set, without.as_deref().unwrap_or(&document))
+    }
+}
+
+#[cfg(test)]
+#[path = "document_tests.rs"]
+pub(super) mod tests;
