@@ -113,7 +113,7 @@ impl Chain {
             });
         let trial_edits = trial_edits.collect();
         let has_conditions = links.iter().any(|link| link.condition.is_some());
-        let judges_responses = links.iter().any(|link| link.enforced && link.filter.judges_responses());
+        let judges_responses = links.iter().any(|link| link.filter.judges_responses());
         let cache = links.iter().position(|link| link.filter.cache_policy().is_some());
         Self { links, needs_bodies, trial_edits, may_wait, reads_params, has_conditions, cache, judges_responses }
     }

@@ -279,10 +279,10 @@ filters! {
     RenameFields = "rename_fields": rename_fields;
     /// Replaces values in JSON responses by a mask.
     MaskFields = "mask_fields": mask_fields;
-    /// Changes requests and responses.
-    Transform = "transform": transform;
     /// Lets clients select the members of JSON responses.
     SelectFields = "select_fields": select_fields;
+    /// Changes requests and responses.
+    Transform = "transform": transform;
     /// Encodes responses in content codings.
     Compress = "compress": compress;
 }

@@ -122,8 +122,8 @@ impl Gateway {
         }
     }
 
-    /// Returns the places of the route and of the router's entry for it, and the version of its API. A preflight matches the route of the request
-    /// that it announces.
+    /// Returns the places of the route and of the router's entry for it, and the version of its API. A preflight has
+    /// the route of the request that it announces.
     fn find_route(
         &self,
         request: &RequestHeader,

@@ -37,7 +37,7 @@ pub use media_range::preferred_type;
 pub use rename::Renames;
 pub use scan::Editor;
 pub use select::Selector;
-pub use selection::{Selection, SelectionError, SelectionLimits};
+pub use selection::{Selection, SelectionLimits};
 pub use set::{SetPaths, SetValues};
 pub use step::{BodyChain, Opaque, Step};
 pub use strip::Stripper;
