@@ -364,3 +364,41 @@ listeners: [{{name: main, address: 127.0.0.1:0, protocols: [http1, http2]}}]"
     assert_eq!(confirmed.header("cache-status"), Some("portcullis; fwd=request; fwd-status=304; stored"));
     assert_eq!(count.load(Ordering::Acquire), 2);
 }
+
+#[test]
+fn an_aggregated_response_is_made_once() {
+    let target = Target::new(|stream, seen| {
+        let fields = [("content-type", "application/json")];
+        let body = format!("{{\"path\":\"{}\"}}", seen.target);
+        answer(stream, if seen.target == "/broken" { 500 } else { 200 }, &fields, body.as_bytes())
+    });
+    let call = |name: &str, path: &str| format!("{{name: {name}, upstream: one, path: {path}, required: false}}");
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{one: {{targets: [\"{}\"], retry: {{attempts: 1}}}}}}
+routes:
+- name: whole
+  match: {{path: /whole}}
+  filters: [{{cache: {{ttl: {{default: 60s}}}}}}]
+  action: {{aggregate: {{calls: [{}, {}]}}}}
+- name: part
+  match: {{path: /part}}
+  filters: [{{cache: {{ttl: {{default: 60s}}}}}}]
+  action: {{aggregate: {{calls: [{}, {}]}}}}",
+        target.address,
+        call("a", "/one"),
+        call("b", "/two"),
+        call("a", "/one"),
+        call("b", "/broken"),
+    ));
+    let first = gateway.get("/whole");
+    assert_eq!(first.header("cache-status"), Some("portcullis; fwd=uri-miss; stored"));
+    let second = gateway.get("/whole");
+    assert_eq!((second.status, second.text()), (200, first.text()));
+    assert!(second.header("cache-status").is_some_and(|status| status.starts_with("portcullis; hit")));
+    assert_eq!(target.count(), 2);
+    // What lacks a part now may have it with the next request.
+    for asked in [4, 6] {
+        assert_eq!(gateway.get("/part").header("cache-status"), Some("portcullis; fwd=uri-miss; detail=no-store"));
+        assert_eq!(target.count(), asked);
+    }
+}

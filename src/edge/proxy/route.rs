@@ -105,6 +105,12 @@ impl Gateway {
             ctx.ending.head = Some(Box::new(session.req_header().clone()));
         }
         let chain = route.filters(ctx.listener);
+        if chain.reads_params()
+            && let Some(pattern) = ctx.pattern()
+        {
+            let path = session.req_header().uri.path();
+            ctx.exchange.params = pattern.all_values(path);
+        }
         let decision = chain.on_request(session.req_header(), &mut ctx.exchange, &mut ctx.memories);
         if !chain.may_wait() {
             return decision.await.and_then(|()| versions::check_access(ctx));

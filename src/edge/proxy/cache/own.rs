@@ -33,13 +33,7 @@ pub struct OwnFill {
 impl Gateway {
     /// Stores a response of the gateway's own before it is sent, if the request has looked for one and it may be
     /// stored. Others that wait for it are served from there.
-    pub(super) async fn keep_own(
-        &self,
-        ctx: &mut Context,
-        request: &RequestHeader,
-        head: &ResponseHeader,
-        body: &Bytes,
-    ) {
+    pub async fn keep_own(&self, ctx: &mut Context, request: &RequestHeader, head: &ResponseHeader, body: &Bytes) {
         let Some(cache) = &mut ctx.cache else { return };
         let Some(fill) = cache.own.take().filter(|_| request.method == Method::GET) else { return };
         let (policy, now) = (&cache.policy, millis(SystemTime::now()));
