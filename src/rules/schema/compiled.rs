@@ -170,8 +170,15 @@ fn shared_number(error: &ValidationError<'_>) -> Option<usize> {
 
 /// Returns the message of an error in a schema, without a long value in it.
 pub fn describe(error: &ValidationError<'_>) -> String {
+    use jsonschema::error::ValidationErrorKind as Kind;
     let text = match error.kind() {
-        jsonschema::error::ValidationErrorKind::Referencing(_) => error.to_string(),
+        Kind::Referencing(_) => error.to_string(),
+        Kind::AnyOf { .. } if error.instance_path().as_str().ends_with("/type") => {
+            "expected one of null, boolean, object, array, number, string and integer, or a list of them".to_owned()
+        }
+        Kind::Format { format } if format == "regex" => {
+            "expected an expression that can be matched in linear time: no look-around, no back-reference".to_owned()
+        }
         _ => error.masked().to_string(),
     };
     let cut = (0..=300.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
