@@ -192,19 +192,16 @@ fn acquire_resources(
     })
 }
 
-/// Compiles the configuration, and opens its caches.
-async fn compile_in_background(
+/// Compiles a configuration, opens its caches, and adds the stamps of the files that it refers to.
+fn compile_first(
     loaded: Loaded,
+    mut files: FileStamps,
     live: &Arc<Live>,
-    background: &Background,
-) -> Result<(Loaded, Snapshot), StartError> {
-    let live = Arc::clone(live);
-    let work = move || {
-        let snapshot = compile(&loaded, &live)?;
-        open_caches(&loaded, &live, &snapshot)?;
-        Ok((loaded, snapshot))
-    };
-    read_in_background(background, work).await
+) -> Result<(Loaded, FileStamps, Snapshot), Mistakes> {
+    let snapshot = compile(&loaded, live)?;
+    open_caches(&loaded, live, &snapshot)?;
+    files.extend(super::watch::stamps(&snapshot.files));
+    Ok((loaded, files, snapshot))
 }
 
 /// Runs the start up to the point where it accepts connections.
@@ -215,7 +212,9 @@ async fn begin(
     mut inherited: Vec<Bound>,
     predecessor: Option<&Arc<Predecessor>>,
 ) -> Result<Started, StartError> {
-    let (loaded, snapshot) = compile_in_background(loaded, &live, &background).await?;
+    let known = Arc::clone(&live);
+    let work = move || compile_first(loaded, files, &known);
+    let (loaded, files, snapshot) = read_in_background(&background, work).await?;
     log_start(&source, &snapshot);
     let resources = acquire_resources(&loaded, &snapshot, &mut inherited, predecessor)?;
     let had = addresses(&inherited);
@@ -228,7 +227,6 @@ async fn begin(
         io("taking over", predecessor.ready(&live, takes))?;
     }
     let upgrade_socket = snapshot.process.upgrade_socket.clone();
-    let further_files = super::watch::stamps(&snapshot.files);
     let serving = Arc::new(Current::new(&Arc::new(Serving { snapshot, access_log: Arc::new(resources.access_log) })));
     let draining = channel::channel(false).0;
     let supervisor = Arc::new(Supervisor {
@@ -240,7 +238,7 @@ async fn begin(
         background,
         http: proxy(Gateway::new(Arc::clone(&serving), draining.subscribe()), resources.threads),
         serving,
-        files: Mutex::new([files, further_files].concat()),
+        files: Mutex::new(files),
         listeners: Mutex::default(),
         leaving: Mutex::default(),
         workers: resources.accepting,

@@ -148,6 +148,7 @@ impl HttpFilter for Filter {
                 SetCookie::Keep => CookieRule::Keep,
             },
             is_personal: key.consumer,
+            is_same_for_all: config.key.consumer == Some(false),
         };
         let store = context.cache(&config.store)?;
         let max_object = config.max_object.as_ref().map_or(u64::MAX, |size| size.0);
