@@ -35,7 +35,7 @@ use self::folder::check_folder;
 use crate::config::{Config, Loaded, LogLevel, ProcessLogFormat};
 use crate::exchange::Edit;
 use crate::filters::SharedValues;
-use crate::live::{AcmeManager, Live, Maintained};
+use crate::live::{Live, Maintained};
 use crate::notation::{AdminAddress, Mistakes, Place};
 use crate::snapshot::{Admin, Process, Route, Snapshot};
 use crate::telemetry::ProcessLog;
