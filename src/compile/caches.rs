@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::{CacheConfig, Loaded, is_name};
-use crate::filters::CacheTable;
+use crate::filters::{CacheTable, UsedCache};
 use crate::live::{CacheSettings, DiskSettings};
 use crate::notation::{Mistakes, Place};
 
@@ -72,12 +72,13 @@ fn settings(loaded: &Loaded, cache: &CacheConfig, place: &Place, mistakes: &mut 
     CacheSettings { memory, max_object, disk }
 }
 
-/// Warns of caches that no filter uses.
-pub fn warn_of_unused(table: &CacheTable, warnings: &mut Mistakes) {
+/// Returns the caches that filters use, and warns of the others.
+pub fn used(table: &CacheTable, warnings: &mut Mistakes) -> Vec<UsedCache> {
     let used = table.used();
     for name in table.configured.keys().filter(|name| used.iter().all(|used| used.cache.name() != *name)) {
         warnings.add(&Place::default().key("caches").key(name.clone()), "nothing uses this cache");
     }
+    used
 }
 
 /// Notes a folder that cannot be used, as far as that is known without creating it.

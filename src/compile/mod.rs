@@ -83,8 +83,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         consumer_uses: BTreeMap::new(),
     };
     let (routes, routers, unrouted) = work.compile();
-    let caches = work.shared.caches.used();
-    caches::warn_of_unused(&work.shared.caches, work.warnings);
+    let caches = caches::used(&work.shared.caches, work.warnings);
     let SharedValues { mut kept, files, .. } = work.shared;
     kept.extend(acme.iter().map(|acme| Arc::clone(acme) as Arc<dyn Maintained>));
     kept.iter().for_each(|kept| kept.name_for_operators(&|source| loaded.redact(source)));
