@@ -168,7 +168,7 @@ fn check_results(config: &Config, context: &mut ActionContext<'_>) {
             let text = "makes a list, and only objects can be merged flat: merge by name, or write in_result: false";
             context.mistakes.add(&place.key("for_each"), text);
         }
-        if call.fallback.as_ref().is_some_and(|fallback| !fallback.is_object()) {
+        if call.fallback.as_ref().is_some_and(|fallback| !fallback.0.is_object()) {
             context.mistakes.add(&place.key("fallback"), "expected an object: only those can be merged flat");
         }
     }

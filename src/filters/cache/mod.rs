@@ -141,7 +141,7 @@ impl HttpFilter for Filter {
         };
         let key = key_rules(config, &place, context.mistakes)?;
         let rules = StoreRules {
-            ttl: ttl_rules(config, &place, context.mistakes),
+            ttl,
             cookies: match config.set_cookie {
                 SetCookie::Skip => CookieRule::Skip,
                 SetCookie::Remove => CookieRule::Remove,
