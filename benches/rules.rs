@@ -22,7 +22,11 @@ use portcullis::parts::{
     Algorithm, BodySchema, Buckets, EntryOperation, Ewma, Loads, PickInput, Predicates, RequestFacts, RouteEntry,
     RouteMatch, Router, Seat, Window, WindowKind, Windows, hash_key,
 };
-use portcullis::parts::{Coding, CompressionLevel, Editor, Encoder, Fields, MaskText, Masks, Renames, Step, Stripper};
+use portcullis::parts::{BodyTemplate, OutputForm, json_value};
+use portcullis::parts::{
+    Coding, CompressionLevel, Editor, Encoder, Fields, Hashes, MaskText, Masks, Renames, SetPaths, SetValues, Step,
+    Stripper,
+};
 use portcullis::parts::{Expression, Fact, FactKind, Facts, Members, Networks};
 
 /// Paths in the shape of the GitHub REST API, as many as are asked for.
@@ -190,6 +194,33 @@ fn payload(criterion: &mut Criterion) {
             let mut out = Vec::with_capacity(document.len());
             Editor::new(&masks).push(black_box(document.as_bytes()), true, &mut out).expect("shallow");
             out
+        });
+    });
+    let path = || vec!["**.title".parse().expect("a field"), "note".parse().expect("a field")];
+    let hashes = Hashes::new(&path(), Some(b"key")).expect("few steps");
+    criterion.bench_function("hash in 1 KB of JSON", |b| {
+        b.iter(|| {
+            let mut out = Vec::with_capacity(2 * document.len());
+            Editor::new(&hashes).push(black_box(document.as_bytes()), true, &mut out).expect("shallow");
+            out
+        });
+    });
+    let value = Some(bytes::Bytes::from_static(b"{\"a\":1}"));
+    let paths = Arc::new(SetPaths::new(&path(), false).expect("few steps"));
+    let values = SetValues::new(paths, vec![value.clone(), value]);
+    criterion.bench_function("set in 1 KB of JSON", |b| {
+        b.iter(|| {
+            let mut out = Vec::with_capacity(document.len());
+            Editor::new(&values).push(black_box(document.as_bytes()), true, &mut out).expect("shallow");
+            out
+        });
+    });
+    let source = r#"{"n": {{ body.name }}, "titles": [{% for i in body.items %}{{ i.title }}{% if not loop.last %},{% endif %}{% endfor %}]}"#;
+    let template = BodyTemplate::new(source, OutputForm::Json, &["body"]).expect("a template");
+    criterion.bench_function("template over 1 KB of JSON", |b| {
+        b.iter(|| {
+            let body = json_value(black_box(document.as_bytes())).expect("JSON");
+            template.render([("body", body)].into_iter().collect()).expect("JSON")
         });
     });
     for coding in Coding::ALL {

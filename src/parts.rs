@@ -16,9 +16,11 @@ pub use crate::rules::frames::WebSocketFrames;
 pub use crate::rules::identity::Networks;
 pub use crate::rules::limits::{Window, WindowKind, Windows};
 pub use crate::rules::payload::{
-    Coding, CompressionLevel, Decoder, Editor, Encoder, Fields, MaskText, Masks, Renames, Step, Stripper,
+    Coding, CompressionLevel, Decoder, Editor, Encoder, Fields, Hashes, MaskText, Masks, Renames, SetPaths, SetValues,
+    Step, Stripper,
 };
 pub use crate::rules::routing::{EntryOperation, Predicates, RequestFacts, RouteEntry, RouteMatch, Router};
+pub use crate::rules::templating::{BodyTemplate, OutputForm, json_value};
 pub use crate::tls::install_provider;
 
 use crate::config::{Flat, Loaded, load_text};

@@ -1,5 +1,5 @@
-//! The gateway between clients and servers of other people: curl, httpx, python h2, grpcio, grpc-js and Node.js, beside
-//! nginx and HAProxy, scraped by Prometheus, and with certificates from pebble. `.ci/setup clients` installs them; the
+//! The gateway between clients and servers of other people: curl, Chromium, httpx, python h2, grpcio, grpc-js and
+//! Node.js, beside nginx and HAProxy, scraped by Prometheus, and with certificates from pebble. `.ci/setup clients` installs them; the
 //! scripts are in tests/clients.
 
 #![allow(
@@ -15,6 +15,8 @@ mod harness;
 
 #[path = "clients/acme.rs"]
 mod acme;
+#[path = "clients/browser.rs"]
+mod browser;
 #[path = "clients/cancellation.rs"]
 mod cancellation;
 #[path = "clients/fields.rs"]

@@ -167,3 +167,8 @@ fn conditions() {
 fn lists_of_addresses() {
     run("addresses", fuzz::addresses);
 }
+
+#[test]
+fn payloads() {
+    run("payload", fuzz::payload);
+}

@@ -149,6 +149,8 @@ mod tls;
 mod tls_settings;
 #[path = "gateway/tracing.rs"]
 mod tracing;
+#[path = "gateway/transforms.rs"]
+mod transforms;
 #[path = "gateway/upgrade.rs"]
 mod upgrade;
 #[path = "gateway/uploads.rs"]

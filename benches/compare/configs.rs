@@ -50,6 +50,9 @@ impl Ground {
             Scenario::Strip => {
                 routes.push_str("  - {name: all, filters: [{strip_fields: {response: [ssn, '**.internal']}}], action: {forward: one}}\n");
             }
+            Scenario::Cached => {
+                routes.push_str("  - {name: all, filters: [{cache: {ttl: {default: 1h}}}], action: {forward: one}}\n");
+            }
             _ => routes.push_str("  - {name: all, action: {forward: one}}\n"),
         }
         let origin = if matches!(scenario, Scenario::Json | Scenario::Strip) { self.json } else { self.origin };
@@ -82,6 +85,10 @@ impl Ground {
                     server,
                     "location / {{ add_header X-Frame-Options DENY; proxy_hide_header X-Internal; {pass} }}"
                 );
+            }
+            Scenario::Cached => {
+                let _ = writeln!(http, "proxy_cache_path {} keys_zone=one:10m;", self.path("cache"));
+                let _ = writeln!(server, "location / {{ proxy_cache one; proxy_cache_valid 200 1h; {pass} }}");
             }
             _ => _ = writeln!(server, "location / {{ {pass} }}"),
         }

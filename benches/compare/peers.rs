@@ -35,9 +35,11 @@ pub enum Scenario {
     /// 1 KiB of JSON as it comes, and without its sensitive fields.
     Json,
     Strip,
+    /// A response from the cache.
+    Cached,
 }
 
-pub const SCENARIOS: [Scenario; 11] = [
+pub const SCENARIOS: [Scenario; 12] = [
     Scenario::Plain,
     Scenario::Tls,
     Scenario::Handshakes,
@@ -49,6 +51,7 @@ pub const SCENARIOS: [Scenario; 11] = [
     Scenario::Full,
     Scenario::Json,
     Scenario::Strip,
+    Scenario::Cached,
 ];
 
 /// How many routes, and how many API keys, there are where there are many.
@@ -73,6 +76,7 @@ impl Peer {
         match self {
             Self::Portcullis | Self::Profiled => true,
             _ if matches!(scenario, Scenario::Full | Scenario::Json | Scenario::Strip) => false,
+            _ if scenario == Scenario::Cached => self == Self::Nginx,
             Self::Envoy | Self::Haproxy => true,
             Self::Bare => scenario == Scenario::Plain,
             Self::Nginx => scenario != Scenario::Jwt,
@@ -95,6 +99,7 @@ impl Scenario {
             Self::Full => "JWT, limit, 1,000 routes",
             Self::Json => "1 KiB of JSON",
             Self::Strip => "1 KiB of JSON, stripped",
+            Self::Cached => "from the cache",
         }
     }
 

@@ -81,8 +81,8 @@ pub const ENDPOINTS: &[Endpoint] = &[
     endpoint(
         "POST",
         "/caches/{name}/purge",
-        "Removes stored responses: `{\"url\": …, \"prefix\": …, \"tag\": …, \"all\": true}`, each a text or a list; with \
-         `\"soft\": true` they are marked as stale. When it has responded, no request finds them.",
+        "Removes stored responses: `{\"url\": …, \"prefix\": …, \"tag\": …, \"all\": true}`, each a text or a list; \
+         with `\"soft\": true` they are marked as stale. When it has responded, no request finds them.",
     ),
     endpoint("POST", "/caches/purge", "The same in all caches."),
     endpoint("POST", "/reload", "Reads the configuration again. 422 with all errors if it has any."),

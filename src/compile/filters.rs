@@ -269,13 +269,13 @@ impl<'w> RouteCompiler<'w> {
         }
     }
 
-    /// Warns of a cache whose responses all consumers share, where the route knows who calls.
+    /// Warns of a cache that does not know whether all consumers share its responses, where the route knows who calls.
     fn warn_of_shared_cache(&mut self, one: &Selected<'_>, is_authenticated: bool) {
         if !is_authenticated || !one.config.is_cache_shared_by_default() {
             return;
         }
-        let text = "the route authenticates, and all consumers share its cached responses: set key: {consumer: true} if \
-                    targets respond to each differently, or consumer: false to say that they do not";
+        let text = "the route authenticates, so that only responses that say `public` are cached: set key: {consumer: \
+                    true} if targets respond to each consumer differently, or consumer: false if they do not";
         if !self.warnings.0.iter().any(|known| known.place == *one.place && known.text == text) {
             self.warnings.add(&one.place, text);
         }

@@ -35,7 +35,7 @@ use self::folder::check_folder;
 use crate::config::{Config, Loaded, LogLevel, ProcessLogFormat};
 use crate::exchange::Edit;
 use crate::filters::SharedValues;
-use crate::live::{Live, Maintained};
+use crate::live::{AcmeManager, Live, Maintained};
 use crate::notation::{AdminAddress, Mistakes, Place};
 use crate::snapshot::{Admin, Process, Route, Snapshot};
 use crate::telemetry::ProcessLog;
@@ -63,13 +63,12 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     let listeners = listeners::compile(loaded, acme.as_deref(), &mut mistakes, &mut warnings);
     let upstreams = upstreams::compile(loaded, live, &mut mistakes);
     let admin = admin(loaded, &root.key("admin"), &mut mistakes);
-    if config.process.watch.as_ref().is_some_and(|watch| watch.0.is_zero()) {
-        mistakes.add(
-            &root.key("process").key("watch"),
-            "expected a time longer than nothing; without the key nothing is watched",
-        );
-    }
+<<<<<<< HEAD
+    check_process(loaded, &root.key("process"), &mut mistakes);
+=======
+    check_watch(config, &mut mistakes);
     upgrade_socket(loaded, &root.key("process").key("upgrade_socket"), &mut mistakes);
+>>>>>>> store
     let errors = errors::compile(&config.errors, &root.key("errors"), &Vec::new, &mut mistakes);
     let apis = apis::compile(&config.apis, &mut mistakes);
     let mut work = work::RouteCompiler {
@@ -91,14 +90,18 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     let (routes, routers, unrouted) = work.compile();
     let caches = work.shared.caches.used();
     caches::warn_of_unused(&work.shared.caches, work.warnings);
-    let further_files = std::mem::take(&mut work.shared.files);
-    let mut kept = work.shared.kept;
+<<<<<<< HEAD
+    let SharedValues { mut kept, files, .. } = work.shared;
     kept.extend(acme.iter().map(|acme| Arc::clone(acme) as Arc<dyn Maintained>));
     kept.iter().for_each(|kept| kept.name_for_operators(&|source| loaded.redact(source)));
+=======
+    let further_files = std::mem::take(&mut work.shared.files);
+    let kept = with_acme(work.shared.kept, acme.as_ref(), loaded);
+>>>>>>> store
     let credentials = if config.log.access.add.is_empty() { Vec::new() } else { credentials(&routes) };
     let log = access_log::compile(loaded, &credentials, &root.key("log").key("access"), &mut mistakes);
     let identity_headers = identity::compile(config, &mut mistakes);
-    let underscored = underscores::compile(loaded, &mut mistakes);
+    let underscored = underscores::compile(loaded, openapi::headers(loaded, &routes), &mut mistakes);
     ceiling::check(loaded, &listeners, &caches, &mut mistakes, &mut warnings);
     if !mistakes.is_empty() {
         return Err(loaded.locate(mistakes));
@@ -118,7 +121,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         acme,
         caches,
         consumers: Arc::clone(&consumers),
-        files: further_files,
+        files,
         errors,
         unrouted,
         identity_headers,
@@ -128,6 +131,25 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         process_log: process_log(config),
         process: process(loaded),
     })
+}
+
+/// Notes a time between two checks of the files that is no time.
+fn check_watch(config: &Config, mistakes: &mut Mistakes) {
+    if config.process.watch.as_ref().is_some_and(|watch| watch.0.is_zero()) {
+        let place = Place::default().key("process").key("watch");
+        mistakes.add(&place, "expected a time longer than nothing; without the key nothing is watched");
+    }
+}
+
+/// Returns all values that are kept up to date in the background, named for operators.
+fn with_acme(
+    mut kept: Vec<Arc<dyn Maintained>>,
+    acme: Option<&Arc<AcmeManager>>,
+    loaded: &Loaded,
+) -> Vec<Arc<dyn Maintained>> {
+    kept.extend(acme.map(|acme| Arc::clone(acme) as Arc<dyn Maintained>));
+    kept.iter().for_each(|kept| kept.name_for_operators(&|source| loaded.redact(source)));
+    kept
 }
 
 /// Returns the edits that remove the credentials which the filters of these routes read.
@@ -203,6 +225,14 @@ fn process_log(config: &Config) -> ProcessLog {
         LogLevel::Trace => log::LevelFilter::Trace,
     };
     ProcessLog { json: config.log.process.format == ProcessLogFormat::Json, level }
+}
+
+fn check_process(loaded: &Loaded, place: &Place, mistakes: &mut Mistakes) {
+    if loaded.config.process.watch.as_ref().is_some_and(|watch| watch.0.is_zero()) {
+        let text = "expected a time longer than nothing; without the key nothing is watched";
+        mistakes.add(&place.key("watch"), text);
+    }
+    upgrade_socket(loaded, &place.key("upgrade_socket"), mistakes);
 }
 
 fn upgrade_socket(loaded: &Loaded, place: &Place, mistakes: &mut Mistakes) {

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use ahash::AHashMap;
-use http::Method;
+use http::{HeaderName, Method};
 
 use super::work::RouteCompiler;
 use crate::actions::ActionConfig;
-use crate::config::RouteConfig;
+use crate::config::{Loaded, RouteConfig};
 use crate::filters::{ApiRules, UnknownPaths};
 use crate::notation::Place;
 use crate::rules::routing::{EntryOperation, HostPattern, PathPattern, Predicates, RouteEntry, Segment};
+use crate::snapshot::Route;
 
 impl RouteCompiler<'_> {
     /// Reads the document of a route, if it has one.
@@ -37,6 +38,17 @@ impl RouteCompiler<'_> {
         self.shared.files.extend(files);
         Some(Arc::new(rules))
     }
+}
+
+/// Returns the headers that are parameters of documents, each with the place of its document.
+pub fn headers(loaded: &Loaded, routes: &[Route]) -> Vec<(HeaderName, Place)> {
+    let with_api = routes.iter().enumerate().filter_map(|(index, route)| Some((index, route.api.as_ref()?)));
+    let named = with_api.flat_map(|(index, api)| {
+        let place = loaded.route_place(index).key("openapi").key("file");
+        let parameters = api.operations().iter().flat_map(|operation| &operation.parameters);
+        parameters.filter_map(|parameter| parameter.header()).map(move |name| (name.clone(), place.clone()))
+    });
+    named.collect()
 }
 
 /// Returns one entry for each combination of host and operation, and one for each host for all other paths.

@@ -37,9 +37,14 @@ struct Mentioned {
     written: Vec<HeaderName>,
 }
 
-/// Returns the names with `_` that requests may have, each with its twin.
-pub fn compile(loaded: &Loaded, mistakes: &mut Mistakes) -> Vec<(HeaderName, HeaderName)> {
+/// Returns the names with `_` that requests may have, each with its twin. `documented` are those of OpenAPI documents.
+pub fn compile(
+    loaded: &Loaded,
+    documented: Vec<(HeaderName, Place)>,
+    mistakes: &mut Mistakes,
+) -> Vec<(HeaderName, HeaderName)> {
     let mut mentioned = Mentioned::of(loaded);
+    mentioned.read.extend(documented);
     if let Some(identity) = loaded.config.identity_headers.consumer() {
         for (_, place) in mentioned.read.iter().filter(|(name, _)| *name == identity) {
             mistakes

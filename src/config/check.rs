@@ -52,6 +52,9 @@ impl<'s> Checker<'s> {
             return mistakes.add(&place.place(), "has no value: give it one or leave the key out");
         }
         if let Some(branches) = self.branches(schema) {
+            if branches.iter().any(|branch| branch.get(FreeForm::MARK).is_some()) {
+                return;
+            }
             self.coerce(node, &branches);
             return self.one_of(node, &branches, place, mistakes);
         }

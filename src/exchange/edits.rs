@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
-use http::header::{COOKIE, HeaderMap, HeaderName, HeaderValue};
+use http::Method;
+use http::header::{COOKIE, Entry, HeaderMap, HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
+use super::target_edits::{add_parameter, remove_parameter, rename_parameter, set_cookie, set_parameter, set_path};
 use super::{RequestView, Template};
-use crate::rules::routing::is_named;
 
 /// One edit of the copy of a request that goes to its target.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,20 @@ pub enum Edit {
     RemoveCookies(Arc<[CookieName]>),
     /// Removes every query parameter of that name.
     RemoveParameter(Box<str>),
+    /// Gives a header another name, beside what is there of that name.
+    Rename(HeaderName, HeaderName),
+    /// Sets a query parameter, in place of the first of that name; removes it when nothing is left of the text.
+    SetParameter(Box<str>, Template),
+    /// Adds a query parameter, unless nothing is left of the text.
+    AddParameter(Box<str>, Template),
+    /// Gives every query parameter of a name another one.
+    RenameParameter(Box<str>, Box<str>),
+    /// Sets a cookie, in place of those of that name; removes it when nothing is left of the text.
+    SetCookie(Box<str>, Template),
+    /// Sets the method. `HEAD` stays, whose responses have no content.
+    Method(Method),
+    /// Sets the path; the query stays.
+    Path(Template),
 }
 
 impl Edit {
@@ -50,7 +65,22 @@ impl Edit {
                     value.into_iter().for_each(|value| _ = response.append_header(name.clone(), value));
                 }
                 Self::Remove(name) => _ = response.remove_header(name),
-                Self::RemoveScheme(..) | Self::RemoveCookie(_) | Self::RemoveCookies(_) | Self::RemoveParameter(_) => {}
+                Self::Rename(from, to) => {
+                    let values: Vec<HeaderValue> = response.headers.get_all(from).iter().cloned().collect();
+                    response.remove_header(from);
+                    values.into_iter().for_each(|value| _ = response.append_header(to.clone(), value));
+                }
+                // They are for requests.
+                Self::RemoveScheme(..)
+                | Self::RemoveCookie(_)
+                | Self::RemoveCookies(_)
+                | Self::RemoveParameter(_)
+                | Self::SetParameter(..)
+                | Self::AddParameter(..)
+                | Self::RenameParameter(..)
+                | Self::SetCookie(..)
+                | Self::Method(_)
+                | Self::Path(_) => {}
             }
         }
     }
@@ -106,36 +136,73 @@ impl Edits {
                 Edit::RemoveCookies(names) => {
                     remove_cookies(headers, |key| names.iter().any(|name| name.matches(key)));
                 }
-                Edit::RemoveParameter(_) => {}
+                Edit::Rename(from, to) => rename(headers, from, to),
+                Edit::SetCookie(name, text) => match text.fill(view) {
+                    value if value.is_empty() => remove_cookies(headers, |key| key == name.as_bytes()),
+                    value => set_cookie(headers, name, &value),
+                },
+                Edit::RemoveParameter(_)
+                | Edit::SetParameter(..)
+                | Edit::AddParameter(..)
+                | Edit::RenameParameter(..)
+                | Edit::Method(_)
+                | Edit::Path(_) => {}
             }
         }
     }
 
-    /// Applies the edits of the query.
-    pub fn apply_to_query(&self, request: &mut RequestHeader) {
+    /// Applies the edits of the method, the path and the query. `view` is the request as the client sent it.
+    ///
+    /// # Errors
+    /// When the new path is none.
+    pub fn apply_to_target(&self, request: &mut RequestHeader, view: &RequestView<'_>) -> Result<(), String> {
         for edit in self.0.iter().flat_map(|list| list.iter()) {
-            if let Edit::RemoveParameter(name) = edit {
-                remove_parameter(request, name);
+            match edit {
+                Edit::RemoveParameter(name) => remove_parameter(request, name),
+                Edit::SetParameter(name, text) => match text.fill(view) {
+                    value if value.is_empty() => remove_parameter(request, name),
+                    value => set_parameter(request, name, &value),
+                },
+                Edit::AddParameter(name, text) => {
+                    let value = text.fill(view);
+                    if !value.is_empty() {
+                        add_parameter(request, name, &value);
+                    }
+                }
+                Edit::RenameParameter(from, to) => rename_parameter(request, from, to),
+                Edit::Method(method) if request.method != Method::HEAD => request.set_method(method.clone()),
+                Edit::Path(text) => set_path(request, &text.fill(view))?,
+                _ => {}
             }
         }
+        Ok(())
+    }
+
+    /// Returns the value that a header of the request has for the target so far: `None` where no edit is of it, and
+    /// `Some(None)` where it was removed, or has a text with values.
+    pub fn value_of(&self, name: &HeaderName) -> Option<Option<&HeaderValue>> {
+        self.0.iter().rev().flat_map(|list| list.iter().rev()).find_map(|edit| match edit {
+            Edit::Set(edited, value) | Edit::Add(edited, value) if edited == name => Some(Some(value)),
+            Edit::Remove(edited) | Edit::SetText(edited, _) if edited == name => Some(None),
+            _ => None,
+        })
+    }
+
+    /// Returns the method that the target gets, if an edit sets it.
+    pub fn method(&self) -> Option<&Method> {
+        self.0.iter().rev().flat_map(|list| list.iter().rev()).find_map(|edit| match edit {
+            Edit::Method(method) => Some(method),
+            _ => None,
+        })
     }
 }
 
-/// Removes every query parameter of that name.
-fn remove_parameter(request: &mut RequestHeader, name: &str) {
-    let Some(query) = request.uri.query() else { return };
-    let is_it = |pair: &&str| pair.split('=').next().is_some_and(|key| is_named(key, name));
-    if !query.split('&').any(|pair| is_it(&pair)) {
-        return;
-    }
-    let kept: Vec<&str> = query.split('&').filter(|pair| !is_it(pair)).collect();
-    let path = request.uri.path();
-    let target = if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) };
-    // Scheme and authority stay: on HTTP/2 the host stands there.
-    let mut parts = request.uri.clone().into_parts();
-    parts.path_and_query = target.parse().ok();
-    if let Ok(uri) = http::Uri::from_parts(parts) {
-        request.set_uri(uri);
+/// Gives a header another name.
+fn rename(headers: &mut HeaderMap, from: &HeaderName, to: &HeaderName) {
+    if let Entry::Occupied(entry) = headers.entry(from) {
+        let (_, values) = entry.remove_entry_mult();
+        let values: Vec<HeaderValue> = values.collect();
+        values.into_iter().for_each(|value| _ = headers.append(to.clone(), value));
     }
 }
 
@@ -158,7 +225,7 @@ fn remove_scheme(headers: &mut HeaderMap, name: &HeaderName, scheme: &str) {
 }
 
 /// Removes every cookie with such a name. Lines without one stay as they are.
-fn remove_cookies(headers: &mut HeaderMap, is_named: impl Fn(&[u8]) -> bool) {
+pub(super) fn remove_cookies(headers: &mut HeaderMap, is_named: impl Fn(&[u8]) -> bool) {
     let is_it = |pair: &&[u8]| pair.split(|byte| *byte == b'=').next().is_some_and(|key| is_named(key.trim_ascii()));
     let pairs = |line: &'_ HeaderValue| line.as_bytes().split(|byte| *byte == b';').any(|pair| is_it(&pair));
     if !headers.get_all(COOKIE).iter().any(pairs) {
@@ -181,10 +248,11 @@ mod tests {
     fn edited(request: &mut RequestHeader, lists: &[&[Edit]]) {
         let mut edits = Edits::default();
         lists.iter().for_each(|list| edits.push(&Arc::from(*list)));
-        edits.apply_to_query(request);
-        let mut headers = request.headers.clone();
         let exchange = crate::exchange::Exchange::default();
-        let view = RequestView { request, exchange: &exchange, pattern: None, response: None };
+        let came = request.clone();
+        let view = RequestView { request: &came, exchange: &exchange, pattern: None, response: None };
+        edits.apply_to_target(request, &view).expect("a path");
+        let mut headers = request.headers.clone();
         edits.apply_to_headers(&mut headers, &view);
         let names: Vec<HeaderName> = request.headers.keys().cloned().collect();
         names.iter().for_each(|name| _ = request.remove_header(name));
@@ -214,5 +282,45 @@ mod tests {
         let first = [Edit::Remove(name.clone()), Edit::Set(name.clone(), value("1"))];
         edited(&mut request, &[&first, &[Edit::Add(name.clone(), value("2"))]]);
         assert_eq!(request.headers.get_all(&name).iter().collect::<Vec<_>>(), ["1", "2"]);
+    }
+
+    #[test]
+    fn the_target_and_cookies_are_edited() {
+        let scope = crate::exchange::TextScope::outside(crate::exchange::TextForm::Plain);
+        let text = |value: &str| Template::new(value, &scope).expect("a text");
+        let mut request = RequestHeader::build("GET", b"/p?a=1&b=2&a=3&c", None).expect("a request");
+        request.append_header("x-old", "1").expect("a header");
+        request.append_header(COOKIE, "s=1; t=2").expect("a cookie");
+        let (old, new) = (HeaderName::from_static("x-old"), HeaderName::from_static("x-new"));
+        let list = [
+            Edit::SetParameter("a".into(), text("x y&{method}")),
+            Edit::AddParameter("d".into(), text("\u{e9}")),
+            Edit::RenameParameter("c".into(), "e f".into()),
+            Edit::RenameParameter("b".into(), "g".into()),
+            Edit::SetParameter("none".into(), text("{header.x-none}")),
+            Edit::Rename(old, new),
+            Edit::SetCookie("s".into(), text("a;b")),
+            Edit::Method(Method::PUT),
+            Edit::Path(text("/v2{path}")),
+        ];
+        edited(&mut request, &[&list]);
+        assert_eq!(request.uri, "/v2/p?a=x%20y%26GET&g=2&e%20f&d=%C3%A9");
+        assert_eq!((request.method.as_str(), request.headers["x-new"].as_bytes()), ("PUT", &b"1"[..]));
+        assert_eq!(request.headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["t=2; s=a%3Bb"]);
+        assert!(!request.headers.contains_key("x-old"));
+        for path in ["x", "/a/../b", "/a/%2e%2e", "/a?b", "/ "] {
+            assert!(set_path(&mut request, path.as_bytes()).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_last_edit_of_a_header_counts() {
+        let (name, value) = (HeaderName::from_static("content-type"), HeaderValue::from_static("a/b"));
+        let mut edits = Edits::default();
+        assert_eq!(edits.value_of(&name), None);
+        edits.push(&Arc::from([Edit::Remove(name.clone())]));
+        assert_eq!(edits.value_of(&name), Some(None));
+        edits.push(&Arc::from([Edit::Set(name.clone(), value.clone()), Edit::Method(Method::PUT)]));
+        assert_eq!((edits.value_of(&name), edits.method()), (Some(Some(&value)), Some(&Method::PUT)));
     }
 }

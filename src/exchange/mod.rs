@@ -11,6 +11,7 @@ mod reason;
 mod rejection;
 mod rendering;
 mod request_id;
+mod target_edits;
 mod template;
 mod trace;
 
@@ -88,6 +89,8 @@ pub struct Exchange {
     pub set_cookies: Vec<HeaderValue>,
     /// Edits of the request to the target.
     pub edits: Edits,
+    /// The parameters of the path as they are in it, for filters that read them.
+    pub params: Vec<(Box<str>, Box<str>)>,
     /// Edits of the head of the response, behind those of filters.
     pub response_edits: Vec<Arc<[Edit]>>,
     /// The reason with which it ends, updated as it proceeds.
@@ -122,6 +125,7 @@ impl Exchange {
             pacing: Pacing::default(),
             set_cookies: Vec::new(),
             edits: Edits::default(),
+            params: Vec::new(),
             response_edits: Vec::new(),
             reason: Reason::Internal,
             detail: None,

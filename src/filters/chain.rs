@@ -9,7 +9,7 @@ use http::header::{
 use pingora::http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
-use super::{CachePolicy, Condition, Filter, Memory, Needs, ResponseView, Stage, Unauthenticated, Verdict};
+use super::{CachePolicy, Condition, Filter, Memory, ResponseView, Stage, Unauthenticated, Verdict};
 use crate::exchange::{Edit, Exchange, Reason, Rejection, WouldReject};
 use crate::rules::payload::{BodyChain, Decoder};
 use crate::telemetry::metrics::METRICS;
@@ -45,6 +45,8 @@ pub struct Chain {
     trial_edits: Vec<(usize, Arc<[Edit]>)>,
     /// Whether a filter may wait for a long time.
     may_wait: bool,
+    /// Whether a filter reads the parameters of the path.
+    reads_params: bool,
     /// Whether a filter has a condition.
     has_conditions: bool,
     /// The place of the cache.
@@ -89,7 +91,7 @@ impl<'m> Slot<'m> {
 
 /// Returns how many bytes of a request body the filter needs whole, if it does.
 fn body_needed(filter: &Filter) -> Option<u64> {
-    if let Needs::RequestBody(most) = filter.needs() { Some(most) } else { None }
+    filter.needs().request_body()
 }
 
 impl Chain {
@@ -100,6 +102,7 @@ impl Chain {
     pub fn new(mut links: Vec<ChainLink>) -> Self {
         links.sort_by_key(|link| link.filter.stage());
         let may_wait = links.iter().any(|link| link.filter.may_wait());
+        let reads_params = links.iter().any(|link| link.filter.reads_params());
         let needs_bodies = links.iter().any(|link| body_needed(&link.filter).is_some());
         let on_trial = links.iter().enumerate().filter(|(_, link)| !link.enforced);
         let trial_edits =
@@ -110,9 +113,9 @@ impl Chain {
             });
         let trial_edits = trial_edits.collect();
         let has_conditions = links.iter().any(|link| link.condition.is_some());
-        let judges_responses = links.iter().any(|link| link.enforced && link.filter.judges_responses());
+        let judges_responses = links.iter().any(|link| link.filter.judges_responses());
         let cache = links.iter().position(|link| link.filter.cache_policy().is_some());
-        Self { links, needs_bodies, trial_edits, may_wait, has_conditions, cache, judges_responses }
+        Self { links, needs_bodies, trial_edits, may_wait, reads_params, has_conditions, cache, judges_responses }
     }
 
     /// Returns the policy of the cache, if there is one.
@@ -185,6 +188,11 @@ impl Chain {
     /// Returns whether the decision on a request may take a long time.
     pub fn may_wait(&self) -> bool {
         self.may_wait
+    }
+
+    /// Returns whether a filter reads the parameters of the path, which are noted in the exchange then.
+    pub fn reads_params(&self) -> bool {
+        self.reads_params
     }
 
     /// Returns how many bytes of the body of a request the chain needs whole, if it does. `is_empty` says that the

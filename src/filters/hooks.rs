@@ -77,6 +77,23 @@ pub enum Needs {
     RequestBody(u64),
     /// The body of the target's response as it streams.
     ResponseBody,
+    /// Both, the first as [`Self::RequestBody`].
+    Bodies(u64),
+}
+
+impl Needs {
+    /// Returns how many bytes of the request's body are needed whole.
+    pub fn request_body(self) -> Option<u64> {
+        match self {
+            Self::RequestBody(most) | Self::Bodies(most) => Some(most),
+            Self::Heads | Self::ResponseBody => None,
+        }
+    }
+
+    /// Returns whether the body of the target's response is needed.
+    pub fn response_body(self) -> bool {
+        matches!(self, Self::ResponseBody | Self::Bodies(_))
+    }
 }
 
 /// The outcome of a filter: the request goes on, or this is the response.
@@ -141,6 +158,11 @@ pub trait HttpFilter: Sized {
     /// Returns whether a filter that needs bodies of requests needs that of this one.
     fn wants_body(&self, _request: &RequestHeader, _exchange: &Exchange) -> bool {
         true
+    }
+
+    /// Returns whether the filter reads the parameters of the path, which are noted for it.
+    fn reads_params(&self) -> bool {
+        false
     }
 
     /// Returns the edits of every request that the filter accepts.

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::json::{Other, is_editable, whole_document_edits};
 use super::{BodyStep, CompileContext, HttpFilter, Needs, ResponseView, Stage};
 use crate::exchange::Edit;
-use crate::notation::Field;
+use crate::notation::{Field, Mistakes, Place};
 use crate::rules::payload::{Editor, MaskText, Masks, MemberEdit};
 
 /// What is masked.
@@ -75,20 +75,7 @@ impl HttpFilter for Filter {
 
     fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
         let place = context.place.key("response");
-        let mut masks = Vec::new();
-        for (index, masking) in config.response.iter().enumerate() {
-            let (field, keep_last, mask) = match masking {
-                Masking::Whole(field) => (field, 0, default_mask()),
-                Masking::As(masked) => (&masked.field, masked.keep_last, masked.mask.clone()),
-            };
-            let place = place.index(index);
-            if mask.len() > MAX_MASK {
-                context.mistakes.add(&place.key("mask"), format!("at most {MAX_MASK} bytes"));
-            }
-            let text = context.mistakes.take(&place.key("keep_last"), MaskText::of_text(&mask, keep_last))?;
-            masks.push((field.0.clone(), text));
-        }
-        let masks = context.mistakes.take(&place, Masks::new(&masks))?;
+        let masks = compile_masks(&config.response, &place, context.mistakes)?;
         Some(Self { masks: Arc::new(masks), other: config.other, edits: whole_document_edits() })
     }
 
@@ -104,6 +91,24 @@ impl HttpFilter for Filter {
         let is_edited = is_editable(response, self.other, self.masks.fields().is_ascii())?;
         Ok(is_edited.then(|| Box::new(Editor::new(Arc::clone(&self.masks))) as _))
     }
+}
+
+/// Compiles masks, and notes errors.
+pub(super) fn compile_masks(list: &[Masking], place: &Place, mistakes: &mut Mistakes) -> Option<Masks> {
+    let mut masks = Vec::new();
+    for (index, masking) in list.iter().enumerate() {
+        let (field, keep_last, mask) = match masking {
+            Masking::Whole(field) => (field, 0, default_mask()),
+            Masking::As(masked) => (&masked.field, masked.keep_last, masked.mask.clone()),
+        };
+        let place = place.index(index);
+        if mask.len() > MAX_MASK {
+            mistakes.add(&place.key("mask"), format!("at most {MAX_MASK} bytes"));
+        }
+        let text = mistakes.take(&place.key("keep_last"), MaskText::of_text(&mask, keep_last))?;
+        masks.push((field.0.clone(), text));
+    }
+    mistakes.take(place, Masks::new(&masks))
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ mod strip_fields;
 #[cfg(test)]
 mod test_kit;
 mod throttle;
+mod transform;
 mod validate;
 
 use bytes::Bytes;
@@ -159,6 +160,11 @@ macro_rules! filters {
                 match self { $(Self::$variant(filter) => filter.challenges(),)* }
             }
 
+            /// Returns whether the filter reads the parameters of the path.
+            pub fn reads_params(&self) -> bool {
+                match self { $(Self::$variant(filter) => filter.reads_params(),)* }
+            }
+
             fn edits(&self) -> Option<&std::sync::Arc<[crate::exchange::Edit]>> {
                 match self { $(Self::$variant(filter) => filter.edits(),)* }
             }
@@ -275,6 +281,8 @@ filters! {
     MaskFields = "mask_fields": mask_fields;
     /// Lets clients select the members of JSON responses.
     SelectFields = "select_fields": select_fields;
+    /// Changes requests and responses.
+    Transform = "transform": transform;
     /// Encodes responses in content codings.
     Compress = "compress": compress;
 }

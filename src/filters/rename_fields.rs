@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::json::{Other, is_editable, whole_document_edits};
 use super::{BodyStep, CompileContext, HttpFilter, Needs, ResponseView, Stage};
 use crate::exchange::Edit;
-use crate::notation::{Field, spelling};
+use crate::notation::{Field, Mistakes, Place, spelling};
 use crate::rules::payload::{Editor, FieldPath, MemberEdit, Renames};
 
 /// What is renamed.
@@ -48,21 +48,7 @@ impl HttpFilter for Filter {
 
     fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
         let place = context.place.key("response");
-        let mut pairs: Vec<(FieldPath, &str)> = Vec::new();
-        for (text, name) in &config.response {
-            let place = place.key(text.clone());
-            let field = text.parse::<Field>().map_err(|wanted| {
-                let right = spelling(Field::FORMAT, text).map(|right| format!("; write {right}")).unwrap_or_default();
-                format!("expected {wanted}{right}")
-            });
-            let path = context.mistakes.take(&place, field.and_then(|field| check_pair(field.0, name)));
-            pairs.extend(path.map(|path| (path, name.as_str())));
-        }
-        if pairs.len() < config.response.len() {
-            return None;
-        }
-        pairs.sort_by_key(|(path, _)| path.breadth());
-        let renames = context.mistakes.take(&place, Renames::new(&pairs))?;
+        let renames = compile_renames(&config.response, &place, context.mistakes)?;
         Some(Self { renames: Arc::new(renames), other: config.other, edits: whole_document_edits() })
     }
 
@@ -80,9 +66,42 @@ impl HttpFilter for Filter {
     }
 }
 
+/// Compiles new names, and notes errors. Of several paths for one member the narrowest counts.
+pub(super) fn compile_renames(
+    renames: &BTreeMap<String, String>,
+    place: &Place,
+    mistakes: &mut Mistakes,
+) -> Option<Renames> {
+    let mut pairs: Vec<(FieldPath, &str)> = Vec::new();
+    for (text, name) in renames {
+        let field = parse_field(text).and_then(|path| check_pair(path, name));
+        let path = mistakes.take(&place.key(text.clone()), field);
+        pairs.extend(path.map(|path| (path, name.as_str())));
+    }
+    if pairs.len() < renames.len() {
+        return None;
+    }
+    pairs.sort_by_key(|(path, _)| path.breadth());
+    mistakes.take(place, Renames::new(&pairs))
+}
+
+/// Parses a field that is a key of the configuration.
+///
+/// # Errors
+/// Returns what is wrong with it, and how it is written.
+pub(super) fn parse_field(text: &str) -> Result<FieldPath, String> {
+    text.parse::<Field>().map(|field| field.0).map_err(|wanted| {
+        let right = spelling(Field::FORMAT, text).map(|right| format!("; write {right}")).unwrap_or_default();
+        format!("expected {wanted}{right}")
+    })
+}
+
 fn check_pair(path: FieldPath, name: &str) -> Result<FieldPath, String> {
     if path.ends_with_any_name() {
         return Err("a path that ends with * would give several members the same name".to_owned());
+    }
+    if path.may_end_at_element() {
+        return Err("an element of an array has no name".to_owned());
     }
     if name.is_empty() || name.len() > MAX_NEW_NAME || name.contains(['.', '*']) {
         return Err(format!("expected a name without . and *, for a member stays where it is; found {name:?}"));

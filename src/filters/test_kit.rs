@@ -139,9 +139,9 @@ impl Kit {
     /// Returns the head that is sent to the target.
     pub fn sent(&self) -> RequestHeader {
         let mut request = self.request.clone();
-        self.exchange.edits.apply_to_query(&mut request);
-        let mut headers = request.headers.clone();
         let view = RequestView { request: &self.request, exchange: &self.exchange, pattern: None, response: None };
+        self.exchange.edits.apply_to_target(&mut request, &view).expect("a path");
+        let mut headers = request.headers.clone();
         self.exchange.edits.apply_to_headers(&mut headers, &view);
         for name in self.request.headers.keys() {
             request.remove_header(name);

@@ -143,7 +143,8 @@ text_type!(
 );
 
 text_type!(
-    /// A member of a JSON document: `ssn`, `user.address.street`, `items.*.cost`, `**.internal`.
+    /// A part of a JSON document: `ssn`, `user.address.street`, `items.*.cost`, `**.internal`, `items[0].cost`,
+    /// `/items/0/cost` (RFC 6901), `$..internal` (RFC 9535).
     Field(FieldPath), "field", ["ssn", "**.internal"], str::parse
 );
 

@@ -9,6 +9,11 @@ use crate::rules::identity::message_signature::{self, SignedMessage};
 use crate::rules::identity::sigv4::{self, SignedRequest};
 use crate::rules::identity::token::{TokenHead, unverified_issuer};
 use crate::rules::identity::{Countries, Networks, SignatureKey, check_content_digest};
+use crate::rules::payload::{
+    Editor, FieldPath, Fields, Hashes, JsonToXml, MaskText, Masks, SetPaths, SetValues, Step, Stripper, XmlToJson,
+    form_to_json, json_to_form,
+};
+use crate::rules::templating::json_value;
 
 /// A secret for signatures, which no input has.
 const SECRET: &[u8] = b"only-for-these-tests-0123456789abcdef";
@@ -145,5 +150,59 @@ pub fn addresses(data: &[u8]) {
         for address in [[127, 0, 0, 1], [0, 0, 0, 0], [255, 255, 255, 255]] {
             let _ = countries.country(address.into());
         }
+    }
+}
+
+/// Returns what a step makes of a body that comes in parts; `None` where it cannot be read.
+fn stepped(mut step: impl Step, body: &[u8], cut: usize) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    for part in body.chunks(cut) {
+        step.push(part, false, &mut out).ok()?;
+    }
+    step.push(b"", true, &mut out).ok()?;
+    Some(out)
+}
+
+/// Edits and converts a body: the first line is the path of a field, and what follows the body.
+pub fn payload(data: &[u8]) {
+    let at = memchr::memchr(b'\n', data).unwrap_or(data.len());
+    let (path, body) = (&data[..at], data.get(at + 1..).unwrap_or_default());
+    let path = std::str::from_utf8(path).ok().and_then(|path| path.parse::<FieldPath>().ok());
+    if let Some(path) = path {
+        let all = std::slice::from_ref(&path);
+        if let Ok(fields) = Fields::new(all) {
+            let whole = stepped(Stripper::new(&fields), body, usize::MAX);
+            assert_eq!(whole, stepped(Stripper::new(&fields), body, 7), "the parts make no difference");
+        }
+        let mask = MaskText::of_text("***", 4).and_then(|mask| Masks::new(&[(path.clone(), mask)]));
+        if let Ok(masks) = mask {
+            assert_eq!(stepped(Editor::new(&masks), body, usize::MAX), stepped(Editor::new(&masks), body, 5));
+        }
+        if let Ok(hashes) = Hashes::new(all, Some(SECRET)) {
+            assert_eq!(stepped(Editor::new(&hashes), body, usize::MAX), stepped(Editor::new(&hashes), body, 3));
+        }
+        if let Ok(paths) = SetPaths::new(all, false) {
+            let values = SetValues::new(std::sync::Arc::new(paths), vec![Some(bytes::Bytes::from_static(b"{}"))]);
+            let set = stepped(Editor::new(&values), body, usize::MAX);
+            assert_eq!(set, stepped(Editor::new(&values), body, 4));
+            let is_json = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).is_ok();
+            assert!(!is_json(body) || set.is_none_or(|set| is_json(&set)), "JSON stays JSON");
+        }
+    }
+    let value = json_value(body);
+    assert_eq!(
+        value.is_ok(),
+        std::str::from_utf8(body).is_ok_and(|text| { serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() })
+    );
+    let conversion = XmlToJson::default();
+    if let Ok(json) = conversion.convert(body) {
+        assert!(json_value(json.as_bytes()).is_ok(), "JSON");
+    }
+    if let Ok(xml) = JsonToXml::new(Some("r".to_owned())).and_then(|root| root.convert(body)) {
+        assert!(conversion.convert(xml.as_bytes()).is_ok(), "XML");
+    }
+    let _ = json_to_form(body);
+    if let Ok(json) = form_to_json(body) {
+        assert!(json_to_form(json.as_bytes()).is_ok(), "a form");
     }
 }

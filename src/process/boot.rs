@@ -192,6 +192,34 @@ fn acquire_resources(
     })
 }
 
+<<<<<<< HEAD
+/// Compiles a configuration, opens its caches, and adds the stamps of the files that it refers to.
+fn compile_first(
+    loaded: Loaded,
+    mut files: FileStamps,
+    live: &Arc<Live>,
+) -> Result<(Loaded, FileStamps, Snapshot), Mistakes> {
+    let snapshot = compile(&loaded, live)?;
+    open_caches(&loaded, live, &snapshot)?;
+    files.extend(super::watch::stamps(&snapshot.files));
+    Ok((loaded, files, snapshot))
+=======
+/// Compiles the configuration, and opens its caches.
+async fn compile_in_background(
+    loaded: Loaded,
+    live: &Arc<Live>,
+    background: &Background,
+) -> Result<(Loaded, Snapshot), StartError> {
+    let live = Arc::clone(live);
+    let work = move || {
+        let snapshot = compile(&loaded, &live)?;
+        open_caches(&loaded, &live, &snapshot)?;
+        Ok((loaded, snapshot))
+    };
+    read_in_background(background, work).await
+>>>>>>> store
+}
+
 /// Runs the start up to the point where it accepts connections.
 async fn begin(
     source: ConfigSource,
@@ -200,13 +228,13 @@ async fn begin(
     mut inherited: Vec<Bound>,
     predecessor: Option<&Arc<Predecessor>>,
 ) -> Result<Started, StartError> {
+<<<<<<< HEAD
     let known = Arc::clone(&live);
-    let work = move || {
-        let snapshot = compile(&loaded, &known)?;
-        open_caches(&loaded, &known, &snapshot)?;
-        Ok((loaded, snapshot))
-    };
-    let (loaded, snapshot) = read_in_background(&background, work).await?;
+    let work = move || compile_first(loaded, files, &known);
+    let (loaded, files, snapshot) = read_in_background(&background, work).await?;
+=======
+    let (loaded, snapshot) = compile_in_background(loaded, &live, &background).await?;
+>>>>>>> store
     log_start(&source, &snapshot);
     let resources = acquire_resources(&loaded, &snapshot, &mut inherited, predecessor)?;
     let had = addresses(&inherited);
@@ -219,7 +247,6 @@ async fn begin(
         io("taking over", predecessor.ready(&live, takes))?;
     }
     let upgrade_socket = snapshot.process.upgrade_socket.clone();
-    let further_files = super::watch::stamps(&snapshot.files);
     let serving = Arc::new(Current::new(&Arc::new(Serving { snapshot, access_log: Arc::new(resources.access_log) })));
     let draining = channel::channel(false).0;
     let supervisor = Arc::new(Supervisor {
@@ -231,7 +258,7 @@ async fn begin(
         background,
         http: proxy(Gateway::new(Arc::clone(&serving), draining.subscribe()), resources.threads),
         serving,
-        files: Mutex::new([files, further_files].concat()),
+        files: Mutex::new(files),
         listeners: Mutex::default(),
         leaving: Mutex::default(),
         workers: resources.accepting,

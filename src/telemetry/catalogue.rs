@@ -51,8 +51,8 @@ catalogue! {
         "Look-ups by where the response was found: memory, disk, filling (it is being received), or miss";
     CACHE_PURGES: COUNTER "portcullis_cache_purges_total" ["cache"] "Purges by operators";
     CACHE_REQUESTS: COUNTER "portcullis_cache_requests_total" ["outcome", "route"]
-        "Requests of routes with a cache: hit, stale, revalidated (confirmed by a target), miss (and stored), collapsed \
-         (served by the response to another one), pass (not stored), bypass";
+        "Requests of routes with a cache: hit, stale, revalidated (confirmed by a target), miss (and stored), \
+         collapsed (served by the response to another one), pass (not stored), bypass";
     CACHE_STORED: COUNTER "portcullis_cache_stored_total" ["cache"] "Responses that were stored";
     CALL_SECONDS: HISTOGRAM "portcullis_call_seconds" ["client"]
         "To the end of a call that the gateway makes for itself";

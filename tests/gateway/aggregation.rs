@@ -197,7 +197,7 @@ fn without_a_required_call_there_is_no_result() {
         ("upstream: missing", "", 502, "call_failed"),
         ("upstream: missing", ", failure_status: call", 404, "call_failed"),
         ("upstream: silent, timeout: 50ms", "", 504, "route_timeout"),
-        ("upstream: silent", ", timeout: 60ms", 504, "route_timeout"),
+        ("upstream: silent", ", timeout: 1s", 504, "route_timeout"),
         ("upstream: good, take: a", ", failure_status: call", 502, "call_failed"),
     ] {
         let calls =

@@ -216,7 +216,7 @@ fn files_outlive_reloads_and_upgrades() {
 #[test]
 fn kills_while_files_are_written_leave_nothing_damaged() {
     let (target, folder) = (target(), tempfile::tempdir().expect("a folder"));
-    let yaml = yaml(&target, folder.path(), "8MiB");
+    let yaml = yaml(&target, folder.path(), "16MiB");
     let rounds = if std::env::var_os("LONG_TESTS").is_some() { 50 } else { 3 };
     for round in 0..rounds {
         let gateway = Gateway::start(&yaml);

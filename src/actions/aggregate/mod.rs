@@ -6,6 +6,7 @@ mod config;
 mod outcome;
 mod text;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -209,15 +210,15 @@ impl Aggregate {
 
     /// Returns the values that the template reads.
     fn template_values(&self, parts: &[Option<(u16, &str)>], errors: Option<&str>) -> Result<Value, String> {
-        let mut calls = Vec::with_capacity(self.calls.len());
+        let mut calls: BTreeMap<&str, Value> = BTreeMap::new();
         for (call, part) in self.calls.iter().zip(parts) {
             let (status, json) = part.unwrap_or((0, "null"));
             let body = json_value(json.as_bytes())?;
             let value = context! { ok => part.is_some(), status => status, body => body };
-            calls.push((call.name.as_str(), value));
+            calls.insert(&call.name, value);
         }
         let errors = json_value(errors.unwrap_or("[]").as_bytes())?;
-        Ok(context! { calls => Value::from_iter(calls), errors => errors })
+        Ok(context! { calls => Value::from(calls), errors => errors })
     }
 
     /// Returns whether the result of a call has to be an object, which is merged flat.

@@ -6,8 +6,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
-use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::{Error, ErrorType, Result};
 use tokio::time::timeout_at;
 
 use super::aggregate::CallScene;
@@ -184,11 +184,11 @@ fn head(scene: &CallScene<'_>, call: &Call, request: CallRequest, length: usize)
 fn target(came: &RequestHeader, call: &Call, ctx: &Context, path: String, query: &str) -> Result<String> {
     let mut target = path;
     let mut sign = '?';
-    let edited = (!call.forward_query.is_empty()).then(|| {
-        let mut edited = came.clone();
-        ctx.exchange.edits.apply_to_query(&mut edited);
-        edited
-    });
+    let mut edited = (!call.forward_query.is_empty()).then(|| came.clone());
+    if let Some(edited) = &mut edited {
+        let done = ctx.exchange.edits.apply_to_target(edited, &ctx.view(came));
+        done.map_err(|why| Error::explain(ErrorType::InternalError, why))?;
+    }
     for name in &call.forward_query {
         for value in raw_parameters(edited.as_ref().and_then(|request| request.uri.query()), name) {
             let encoded: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();

@@ -149,10 +149,13 @@ fn fail_client_gone(ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
 
 /// Returns whether requests of this method may be sent again, although the first may have had an effect.
 pub(super) fn is_method_repeatable(method: &Method, ctx: &Context) -> bool {
-    match ctx.forward().and_then(|f| f.retry_methods.as_ref()) {
+    let methods = ctx.forward().and_then(|f| f.retry_methods.as_ref());
+    let is_repeatable = |method: &Method| match methods {
         Some(methods) => methods.contains(method) || (*method == Method::HEAD && methods.contains(&Method::GET)),
         None => method.is_idempotent(),
-    }
+    };
+    // A filter may have changed it for the target.
+    is_repeatable(method) && ctx.exchange.edits.method().is_none_or(is_repeatable)
 }
 
 fn resend_conditions(session: &Session, ctx: &Context) -> ResendConditions {

@@ -23,7 +23,7 @@ use super::waiting::{Waited, pause, wait};
 use super::{Context, Gateway};
 use crate::actions::{FileRequest, Files, Found, OpenedFile};
 use crate::exchange::{Reason, Rejection};
-use crate::filters::{Needs, Stage};
+use crate::filters::Stage;
 use crate::rules::files::{Precondition, RangeChoice, Validators, choose_range, evaluate_conditions};
 
 /// The bytes that are read at a time: what a response holds of its file.
@@ -239,7 +239,7 @@ fn is_edited(ctx: &Context, file: &OpenedFile) -> bool {
     let is_json = file.media_type.as_bytes().windows(4).any(|word| word.eq_ignore_ascii_case(b"json"));
     let chain = ctx.route().filter(|_| is_json).map(|route| route.filters(ctx.listener));
     chain.is_some_and(|chain| {
-        chain.filters().any(|filter| filter.stage() == Stage::Edit && filter.needs() == Needs::ResponseBody)
+        chain.filters().any(|filter| filter.stage() == Stage::Edit && filter.needs().response_body())
     })
 }
 

@@ -38,7 +38,8 @@ impl Gateway {
         ctx: &Context,
     ) -> Result<()> {
         let Some(forward) = ctx.forward() else { return Ok(()) };
-        ctx.exchange.edits.apply_to_query(request);
+        let edited = ctx.exchange.edits.apply_to_target(request, &ctx.view(came));
+        edited.map_err(|why| Error::explain(ErrorType::InternalError, why))?;
         set_path(came, request, forward, ctx)?;
         let host = host_for(came, forward, member);
         if let (Some(host), true) = (&host, request.uri.authority().is_some()) {

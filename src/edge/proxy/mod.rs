@@ -156,13 +156,13 @@ impl ProxyHttp for Gateway {
         ctx: &mut Box<Context>,
     ) -> Result<()> {
         // The only methods for which a length of 0 has a meaning (RFC 9110, section 8.6).
-        let may_be_empty = matches!(request.method, Method::POST | Method::PUT | Method::PATCH);
-        let empty = may_be_empty && session.is_body_empty();
+        let may_be_empty = |method: &Method| matches!(*method, Method::POST | Method::PUT | Method::PATCH);
+        let empty = session.is_body_empty();
         let prepare = || {
             if let Some((visit, member)) = ctx.visit.as_ref().and_then(|visit| Some((visit, visit.member()?))) {
                 self.prepare(session.req_header(), request, member, visit.deadline(), ctx)?;
             }
-            if empty {
+            if empty && may_be_empty(&request.method) {
                 request.insert_header(CONTENT_LENGTH, HeaderValue::from_static("0"))?;
             }
             if let Some(whole) = &ctx.whole {

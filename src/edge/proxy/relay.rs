@@ -41,7 +41,8 @@ pub(super) fn is_relayed(session: &mut Session, ctx: &Context) -> bool {
     {
         return session.is_body_empty() || ctx.whole.is_some();
     }
-    if ctx.route().is_some_and(|route| route.filters(ctx.listener).judges_responses()) {
+    // What is to be stored passes through Pingora's cache, which the relay does not fill.
+    if !session.cache.enabled() && ctx.route().is_some_and(|route| route.filters(ctx.listener).judges_responses()) {
         return session.is_body_empty() || ctx.whole.is_some();
     }
     may_hedge(session, ctx)

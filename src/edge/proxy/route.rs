@@ -105,6 +105,12 @@ impl Gateway {
             ctx.ending.head = Some(Box::new(session.req_header().clone()));
         }
         let chain = route.filters(ctx.listener);
+        if chain.reads_params()
+            && let Some(pattern) = ctx.pattern()
+        {
+            let path = session.req_header().uri.path();
+            ctx.exchange.params = pattern.all_values(path);
+        }
         let decision = chain.on_request(session.req_header(), &mut ctx.exchange, &mut ctx.memories);
         if !chain.may_wait() {
             return decision.await.and_then(|()| versions::check_access(ctx));
@@ -116,8 +122,8 @@ impl Gateway {
         }
     }
 
-    /// Returns the places of the route and of the router's entry for it, and the version of its API. A preflight matches the route of the request
-    /// that it announces.
+    /// Returns the places of the route and of the router's entry for it, and the version of its API. A preflight has
+    /// the route of the request that it announces.
     fn find_route(
         &self,
         request: &RequestHeader,

@@ -92,8 +92,8 @@ fn buffers_full() -> Box<Rejection> {
 }
 
 impl Gateway {
-    /// Reads the whole body, of at most `most` bytes, and has the route's filters decide on it and change it. The same body
-    /// is forwarded, and can be sent any number of times.
+    /// Reads the whole body, of at most `most` bytes, and has the route's filters decide on it and change it. The same
+    /// body is forwarded, and can be sent any number of times.
     pub(super) async fn check_whole_body(
         &self,
         session: &mut Session,

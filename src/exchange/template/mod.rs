@@ -146,6 +146,11 @@ impl Template {
         Self { form: TextForm::Plain, parts: Vec::new() }
     }
 
+    /// Returns the template that is this text, whatever stands in it.
+    pub fn literal(text: String) -> Self {
+        Self { form: TextForm::Plain, parts: vec![TemplatePart::Text(text)] }
+    }
+
     /// Returns the text if it names no value.
     pub fn as_text(&self) -> Option<&str> {
         match self.parts.as_slice() {

@@ -79,7 +79,7 @@ impl Authenticators {
     pub fn needs(&self) -> Needs {
         let bodies = self.filters.iter().filter_map(|filter| match filter.needs() {
             Needs::RequestBody(most) => Some(most),
-            Needs::Heads | Needs::ResponseBody => None,
+            Needs::Heads | Needs::ResponseBody | Needs::Bodies(_) => None,
         });
         bodies.min().map_or(Needs::Heads, Needs::RequestBody)
     }

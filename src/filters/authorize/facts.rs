@@ -144,7 +144,7 @@ fn single<'v>(mut values: impl Iterator<Item = Cow<'v, [u8]>>) -> Result<Option<
 
 /// The headers; several values of one name are joined by commas (RFC 9110, section 5.2).
 #[derive(Debug)]
-struct HeaderFacts<'r>(&'r HeaderMap);
+pub struct HeaderFacts<'r>(pub &'r HeaderMap);
 
 impl Members for HeaderFacts<'_> {
     fn member(&self, name: &str) -> Result<Option<Fact<'_>>, String> {

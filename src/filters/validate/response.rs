@@ -55,13 +55,16 @@ impl ResponseStep {
     pub fn of(rules: &Rules, response: &mut ResponseHeader, view: &ResponseView<'_>) -> BodyStep {
         let status = response.status.as_u16();
         let is_bodiless = view.request.method == Method::HEAD
-            || matches!(status, 204 | 304)
-            || status < 200
+            || status == 204
             || response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
         let (mode, most, key) = match rules {
             Rules::Own(own) => (own.response_mode(), own.max_response, "validate"),
             Rules::Api(api) => (api.responses, api.max_response, "openapi"),
         };
+        if status < 200 || status == 304 {
+            // It has no body, and is not declared where a client revalidates what it has.
+            return Ok(None);
+        }
         let declared = match rules {
             Rules::Own(own) if (200..300).contains(&status) => own_declared(own, response),
             Rules::Own(_) => Declared::Opaque,
@@ -210,7 +213,7 @@ fn api_declared(api: &Arc<ApiRules>, response: &ResponseHeader, view: &ResponseV
 
 fn has_no_body(response: &ResponseHeader, view: &ResponseView<'_>) -> bool {
     view.request.method == Method::HEAD
-        || matches!(response.status.as_u16(), 204 | 304)
+        || response.status.as_u16() == 204
         || response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0")
 }
 

@@ -52,6 +52,8 @@ pub struct StoreRules {
     pub cookies: CookieRule,
     /// Whether what is stored is used for one consumer alone, so that it may be private to that one.
     pub is_personal: bool,
+    /// Whether responses are the same for all clients, whatever credentials their requests have.
+    pub is_same_for_all: bool,
 }
 
 /// The facts about a request that decide on the storage of its response.
@@ -59,14 +61,23 @@ pub struct StoreRules {
 pub struct StoreRequest {
     /// Its directives.
     pub directives: RequestDirectives,
-    /// Whether it has credentials.
+    /// Whether it has credentials, or its client is identified, and the configuration does not say that responses are
+    /// the same for all.
     pub is_authorized: bool,
+    /// Whether its client is identified.
+    pub is_identified: bool,
 }
 
 impl StoreRequest {
-    /// Returns the facts about a request with those fields.
-    pub fn of(headers: &HeaderMap) -> Self {
-        Self { directives: RequestDirectives::of(headers), is_authorized: headers.contains_key(AUTHORIZATION) }
+    /// Returns the facts about a request with those fields, whose client may be identified, by whatever credential:
+    /// RFC 9111 knows of `Authorization` alone (section 3.5).
+    pub fn of(headers: &HeaderMap, is_identified: bool, rules: &StoreRules) -> Self {
+        let has_credentials = is_identified || headers.contains_key(AUTHORIZATION);
+        Self {
+            directives: RequestDirectives::of(headers),
+            is_authorized: has_credentials && !rules.is_same_for_all,
+            is_identified,
+        }
     }
 }
 
@@ -138,10 +149,12 @@ pub fn decide_storing(
     if directives.must_understand && !understood || directives.no_store && !(directives.must_understand && understood) {
         return Err(NotStored::NoStore);
     }
-    if directives.private == Scope::Whole && !rules.is_personal {
+    // Clients that are not identified share what is stored for them.
+    let is_personal = rules.is_personal && request.is_identified;
+    if directives.private == Scope::Whole && !is_personal {
         return Err(NotStored::Private);
     }
-    if request.is_authorized && !rules.is_personal && !directives.permits_authorized() {
+    if request.is_authorized && !is_personal && !directives.permits_authorized() {
         return Err(NotStored::Authorized);
     }
     if headers.contains_key(SET_COOKIE) && rules.cookies == CookieRule::Skip && !names(&directives, &SET_COOKIE) {

@@ -47,7 +47,7 @@ fn what_responses_say() {
 #[test]
 fn what_is_of_one_client() {
     let fresh = ("cache-control", "max-age=60");
-    let authorized = StoreRequest { is_authorized: true, ..StoreRequest::default() };
+    let authorized = StoreRequest { is_authorized: true, is_identified: true, ..StoreRequest::default() };
     let of = |lines: &[(&'static str, &str)], rules: &StoreRules| decide(&authorized, 200, lines, rules);
     let shared = StoreRules::default();
     let personal = StoreRules { is_personal: true, ..StoreRules::default() };
@@ -56,6 +56,13 @@ fn what_is_of_one_client() {
         assert_eq!(of(&[("cache-control", permits)], &shared), None, "{permits}");
     }
     assert_eq!(of(&[("cache-control", "private, max-age=60")], &personal), None);
+    // Clients without an identity share what is stored for them.
+    let anonymous = decide(&StoreRequest::default(), 200, &[("cache-control", "private, max-age=60")], &personal);
+    assert_eq!(anonymous, Some(NotStored::Private));
+    // An identity counts whatever the credential is, unless responses are the same for all.
+    let same = StoreRules { is_same_for_all: true, ..StoreRules::default() };
+    let identified = |rules: &StoreRules| StoreRequest::of(&HeaderMap::new(), true, rules).is_authorized;
+    assert_eq!((identified(&shared), identified(&same)), (true, false));
     let cookie = ("set-cookie", "a=b");
     assert_eq!(plain(200, &[fresh, cookie]), Some(NotStored::Cookies));
     for cookies in [CookieRule::Remove, CookieRule::Keep] {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
+use super::edit::MemberEdit;
 use super::fields::{FieldPath, Fields};
-use super::scan::{Editor, MemberEdit};
+use super::scan::Editor;
 use super::set::{SetPaths, SetValues};
 use super::step::{Opaque, Step};
 
@@ -40,7 +41,11 @@ impl Step for DocumentStep {
             return Err(Opaque::TooLarge);
         }
         self.body.extend_from_slice(part);
-        if end && let Some(change) = self.change.take() {
+        // A response to HEAD, or with 304, has no body, whatever the change would make.
+        if end
+            && !self.body.is_empty()
+            && let Some(change) = self.change.take()
+        {
             out.extend_from_slice(&change(&std::mem::take(&mut self.body))?);
         }
         Ok(())
@@ -67,6 +72,19 @@ where
 pub fn check_json(document: &[u8]) -> Result<&RawValue, Opaque> {
     let text = std::str::from_utf8(document).map_err(|_| Opaque::NotUtf8)?;
     serde_json::from_str(text).map_err(|_| Opaque::NotJson)
+}
+
+/// Returns an error unless the text is one JSON document, or several that follow each other (RFC 7464 and NDJSON).
+///
+/// # Errors
+/// [`Opaque::NotUtf8`] or [`Opaque::NotJson`].
+pub fn check_json_texts(text: &[u8]) -> Result<(), Opaque> {
+    let text = std::str::from_utf8(text).map_err(|_| Opaque::NotUtf8)?;
+    for part in text.split('\u{1e}') {
+        let documents = serde_json::Deserializer::from_str(part).into_iter::<serde::de::IgnoredAny>();
+        documents.into_iter().try_for_each(|document| document.map(drop)).map_err(|_| Opaque::NotJson)?;
+    }
+    Ok(())
 }
 
 /// A move of a value from one place of a document to another.

@@ -180,7 +180,11 @@ const SELECTIONS: &[(&str, fn(At<'_>) -> bool)] = &[
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1500))]
     #[test]
-    fn what_is_stripped_is_gone_and_the_rest_stays(text in json_text(), which in 0..SELECTIONS.len(), cut in 1_usize..60) {
+    fn what_is_stripped_is_gone_and_the_rest_stays(
+        text in json_text(),
+        which in 0..SELECTIONS.len(),
+        cut in 1_usize..60,
+    ) {
         let (at, meant) = SELECTIONS[which];
         let fields = Fields::new(&[path(at)]).expect("few steps");
         let once = edited(&fields, text.as_bytes(), cut);
@@ -194,7 +198,11 @@ proptest! {
     }
 
     #[test]
-    fn what_is_masked_is_hidden_and_the_rest_stays(text in json_text(), which in 0..SELECTIONS.len(), cut in 1_usize..60) {
+    fn what_is_masked_is_hidden_and_the_rest_stays(
+        text in json_text(),
+        which in 0..SELECTIONS.len(),
+        cut in 1_usize..60,
+    ) {
         let (at, meant) = SELECTIONS[which];
         let masks = Masks::new(&[(path(at), MaskText::of_text("***", 0).expect("a mask"))]).expect("few steps");
         let once = edited(&masks, text.as_bytes(), cut);

@@ -34,8 +34,8 @@ enum FieldStep {
 }
 
 /// What a path looks like, for messages.
-const WANTED: &str = "a field such as ssn, user.address.street, items.*.cost, **.internal, items[0].cost, /items/0/cost \
-                      or $..internal";
+const WANTED: &str = "a field such as ssn, user.address.street, items.*.cost, **.internal, items[0].cost, \
+                      /items/0/cost or $..internal";
 
 /// The most steps of a path.
 const MAX_PATH: usize = 32;
@@ -371,7 +371,10 @@ impl Fields {
 
     /// Returns the positions in `state` of paths that have that name there.
     pub fn named(&self, state: FieldState, name: &[u8]) -> FieldState {
-        let is_it = |place: u32| matches!(&self.steps[place as usize], FieldStep::Name(known) | FieldStep::Token(known, _) if **known == *name);
+        let is_it = |place: u32| match &self.steps[place as usize] {
+            FieldStep::Name(known) | FieldStep::Token(known, _) => **known == *name,
+            _ => false,
+        };
         bits(state).filter(|place| is_it(*place)).fold(0, |named, place| named | 1 << place)
     }
 

@@ -7,8 +7,8 @@ use std::fmt;
 
 use aws_lc_rs::{digest, hmac};
 
+use super::edit::{MemberChange, MemberEdit};
 use super::fields::{FieldPath, Fields, PathEnd};
-use super::scan::{MemberChange, MemberEdit};
 
 /// The maximum white space behind a value that is kept, in bytes.
 const MAX_SPACE: usize = 4_096;

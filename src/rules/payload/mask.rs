@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
+use super::edit::{MemberChange, MemberEdit};
 use super::fields::{FieldPath, Fields, PathEnd};
 use super::lex::escaped;
-use super::scan::{MemberChange, MemberEdit};
 
 /// The replacement of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]

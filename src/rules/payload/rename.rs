@@ -2,9 +2,9 @@
 
 use std::convert::Infallible;
 
+use super::edit::{MemberChange, MemberEdit};
 use super::fields::{FieldPath, Fields, PathEnd};
 use super::lex::escaped;
-use super::scan::{MemberChange, MemberEdit};
 
 /// Paths of members, each with the new name. The paths are those of the document as it arrives.
 ///

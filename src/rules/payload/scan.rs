@@ -10,7 +10,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::{Deref, Range};
 
-use super::fields::{FieldState, Fields, PathEnd};
+use super::edit::{MemberChange, MemberEdit};
+use super::fields::{FieldState, PathEnd};
 use super::lex::{plain, short_string_end, string_end, unescaped, value_end};
 use super::step::{Opaque, Step};
 
@@ -38,8 +39,6 @@ struct Container {
     state: FieldState,
     /// The state below a name that is in no path.
     unknown: FieldState,
-    /// The positions whose names the object has, for edits that add members.
-    named: FieldState,
 }
 
 impl Container {
@@ -79,6 +78,8 @@ where
     below: FieldState,
     /// The depth of the object of the member that is being removed, or whose value is being replaced.
     taking: Option<usize>,
+    /// For edits that add members, the positions whose names each level has.
+    named: Vec<FieldState>,
     /// The replacement of the current value, or of the one that follows an unread name.
     value: Option<ValueOf<E>>,
     edited: u64,
@@ -87,43 +88,6 @@ where
 }
 
 type ValueOf<E> = <<E as Deref>::Target as MemberEdit>::Value;
-
-/// The change of the members that a set of paths selects.
-pub trait MemberEdit {
-    /// The state of one value that is being replaced.
-    type Value: Send + Sync + fmt::Debug;
-    /// Whether members are added that are missing.
-    const ADDS: bool = false;
-
-    /// Returns the paths of the members.
-    fn fields(&self) -> &Fields;
-
-    /// Returns the change of the member at which the path with this end ends.
-    fn action(&self, place: PathEnd) -> MemberChange<'_, Self::Value>;
-
-    /// Processes the next part of a value, from behind the name (white space and colon included) to the comma or
-    /// bracket that follows it at `end`, and appends the replacement to `out`.
-    fn replace(&self, value: &mut Self::Value, part: &[u8], end: bool, out: &mut Vec<u8>);
-
-    /// Appends the members that an object lacks, which are at these positions; `begun` says that it has others.
-    /// Returns how many were added.
-    fn add(&self, _missing: FieldState, _begun: bool, _out: &mut Vec<u8>) -> u64 {
-        0
-    }
-}
-
-/// The change of one member.
-#[derive(Debug)]
-pub enum MemberChange<'e, V> {
-    /// Leaves it as it is.
-    Keep,
-    /// Removes it, with its comma.
-    Remove,
-    /// Gives it this name, which is escaped already. A name that was too long to be read is kept.
-    Rename(&'e [u8]),
-    /// Replaces its value.
-    Replace(V),
-}
 
 /// The position of a scan in its part: bytes are copied in runs, which end only where something is removed.
 struct CopyRun<'d> {
@@ -172,8 +136,8 @@ where
     /// Returns an editor at the start of a document.
     pub fn new(edit: E) -> Self {
         let below = edit.fields().start();
-        let (levels, held) = (Vec::new(), Vec::new());
-        Self { edit, levels, at: ScanState::Value, held, below, taking: None, value: None, edited: 0, seen: 0 }
+        let (levels, held, named) = (Vec::new(), Vec::new(), Vec::new());
+        Self { edit, levels, at: ScanState::Value, held, below, taking: None, named, value: None, edited: 0, seen: 0 }
     }
 
     /// Returns the number of members that have been edited.
@@ -364,9 +328,9 @@ where
         let fields = self.edit.fields();
         let (below, meant) = fields.enter(self.levels.last().map_or(0, |l| l.state), name);
         if E::Target::ADDS
-            && let Some(level) = self.levels.last_mut()
+            && let (Some(level), Some(named)) = (self.levels.last(), self.named.last_mut())
         {
-            level.named |= fields.named(level.state, name);
+            *named |= fields.named(level.state, name);
         }
         self.apply_change(run, raw, meant, out);
         self.below = below;
@@ -415,8 +379,10 @@ where
             cut: false,
             state,
             unknown: fields.unknown(state),
-            named: 0,
         });
+        if E::Target::ADDS {
+            self.named.push(0);
+        }
         self.at = if object { ScanState::Name } else { ScanState::Value };
         run.mark = place + 1;
         if per_element && !object {
@@ -426,7 +392,6 @@ where
     }
 
     /// Processes a comma, or the end of a container.
-    #[inline]
     fn separate(&mut self, run: &mut CopyRun<'_>, place: usize, comma: bool, out: &mut Vec<u8>) -> usize {
         if self.taking == Some(self.levels.len()) {
             self.taking = None;
@@ -440,22 +405,32 @@ where
         }
         if !comma {
             self.levels.pop();
+            if E::Target::ADDS {
+                self.named.pop();
+            }
         }
-        let level = self.levels.last_mut();
-        self.below = level.as_ref().map_or_else(|| self.edit.fields().start(), |l| l.state);
-        self.at = if comma && level.as_ref().is_some_and(|l| l.object) { ScanState::Name } else { ScanState::Value };
+        let level = self.levels.last();
+        self.below = level.map_or_else(|| self.edit.fields().start(), |l| l.state);
+        let is_object = level.is_some_and(|l| l.object);
+        self.at = if comma && is_object { ScanState::Name } else { ScanState::Value };
         run.mark = place;
-        if comma
-            && self.edit.fields().is_per_element()
-            && let Some(level) = level.filter(|level| !level.object)
-        {
-            level.index = level.index.saturating_add(1);
-            self.begin_element(run, place, out);
+        if comma && !is_object && self.edit.fields().is_per_element() {
+            self.next_element(run, place, out);
         }
         place + 1
     }
 
+    /// Decides about the element of an array behind the comma at `place`.
+    #[cold]
+    fn next_element(&mut self, run: &mut CopyRun<'_>, place: usize, out: &mut Vec<u8>) {
+        if let Some(level) = self.levels.last_mut() {
+            level.index = level.index.saturating_add(1);
+            self.begin_element(run, place, out);
+        }
+    }
+
     /// Decides about the element of an array that begins behind `place`, which is a comma or behind the bracket.
+    #[inline(never)]
     fn begin_element(&mut self, run: &mut CopyRun<'_>, place: usize, out: &mut Vec<u8>) {
         let depth = self.levels.len();
         let Some(level) = self.levels.last_mut().filter(|_| self.taking.is_none()) else { return };
@@ -484,8 +459,10 @@ where
 
     /// Adds the members that the object which ends at `place` lacks.
     fn add_missing(&mut self, run: &mut CopyRun<'_>, place: usize, out: &mut Vec<u8>) {
-        let Some(level) = self.levels.last().filter(|level| level.object) else { return };
-        let missing = self.edit.fields().creatable(level.state) & !level.named;
+        let (Some(level), Some(named)) = (self.levels.last().filter(|level| level.object), self.named.last()) else {
+            return;
+        };
+        let missing = self.edit.fields().creatable(level.state) & !named;
         if missing != 0 {
             run.copy_to(place.max(run.keep), out);
             self.edited += self.edit.add(missing, level.passed, out);

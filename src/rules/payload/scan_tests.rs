@@ -1,6 +1,6 @@
 //! The scanner, removing members, compared with a model that parses the whole document, and on arbitrary input.
 
-use super::super::Stripper;
+use super::super::{Fields, Stripper};
 use super::*;
 use proptest::prelude::*;
 use serde_json::Value;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::edit::{MemberChange, MemberEdit};
 use super::fields::{FieldPath, FieldState, Fields, PathEnd};
 use super::lex::escaped;
 use super::mask::Masked;
-use super::scan::{MemberChange, MemberEdit};
 
 /// The paths of members that are set. The values may differ for each document.
 #[derive(Debug)]

@@ -29,7 +29,7 @@ pub trait Step: Send + Sync + fmt::Debug {
 }
 
 /// The reason for which a body cannot be inspected or changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Opaque {
     /// The document is nested deeper than [`super::MAX_DEPTH`].
     TooDeep,
@@ -45,10 +45,10 @@ pub enum Opaque {
     Unencodable,
     /// It is needed whole, and larger than may be held.
     TooLarge,
-    /// It cannot be converted into another format.
-    Unconvertible,
-    /// The template of the new body cannot be rendered.
-    Template,
+    /// It cannot be converted into another format, and why.
+    Unconvertible(Box<str>),
+    /// A template for it cannot be rendered, and why.
+    Template(Box<str>),
     /// It violates its schema.
     Invalid,
     /// It is longer than what is held to validate it.
@@ -67,8 +67,8 @@ impl fmt::Display for Opaque {
             Self::TooLong => "the body is longer than what is held to validate it",
             Self::Unencodable => "no content coding can be put on the body",
             Self::TooLarge => "the body is too large to be changed as a whole",
-            Self::Unconvertible => "the body cannot be converted",
-            Self::Template => "the template of the body cannot be rendered",
+            Self::Unconvertible(why) => return write!(f, "the body cannot be converted: {why}"),
+            Self::Template(why) => return write!(f, "a template for the body cannot be rendered: {why}"),
         })
     }
 }
@@ -93,16 +93,6 @@ impl BodyChain {
     pub fn decode(&mut self, decoder: Decoder) {
         self.decodes = true;
         self.add(Box::new(decoder));
-    }
-
-    /// Processes a whole body.
-    ///
-    /// # Errors
-    /// As [`Self::push`].
-    pub fn push_whole(&mut self, body: Bytes) -> Result<Bytes, Opaque> {
-        let mut part = Some(body);
-        self.push(&mut part, true)?;
-        Ok(part.unwrap_or_default())
     }
 
     /// Returns whether the body passes unchanged.

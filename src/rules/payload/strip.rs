@@ -2,8 +2,9 @@
 
 use std::convert::Infallible;
 
+use super::edit::{MemberChange, MemberEdit};
 use super::fields::{Fields, PathEnd};
-use super::scan::{Editor, MemberChange, MemberEdit};
+use super::scan::Editor;
 
 /// Removes the members that a set of paths selects.
 pub type Stripper<F> = Editor<F>;

@@ -10,6 +10,7 @@
 
 use std::fmt::Write as _;
 
+use ahash::AHashMap;
 use quick_xml::Reader;
 use quick_xml::escape::unescape;
 use quick_xml::events::{BytesStart, Event};
@@ -18,7 +19,7 @@ use serde_json::value::RawValue;
 use super::fields::{FieldPath, FieldState, Fields, RawMembers};
 
 /// The deepest nesting of elements, or of objects and arrays that become elements.
-pub const MAX_XML_DEPTH: usize = 100;
+const MAX_XML_DEPTH: usize = 50;
 
 /// The most attributes of an element.
 const MAX_ATTRIBUTES: usize = 256;
@@ -40,6 +41,8 @@ struct Element {
     attributes: Vec<(String, String)>,
     /// The values of elements by name, as JSON.
     children: Vec<(String, Vec<String>)>,
+    /// The place of each name among them.
+    places: AHashMap<String, usize>,
     text: String,
     /// The state of the paths of arrays, and whether one ends at the element.
     state: FieldState,
@@ -142,8 +145,7 @@ impl XmlToJson {
             return;
         };
         // An array of one is told from a lone value by the value itself: the empty text stands for the bracket.
-        let place = above.children.iter().position(|(name, _)| *name == element.name);
-        let place = place.unwrap_or_else(|| {
+        let place = *above.places.entry(element.name.clone()).or_insert_with(|| {
             above.children.push((element.name.clone(), Vec::new()));
             above.children.len() - 1
         });

@@ -38,7 +38,7 @@ fn documents_become_objects() {
 
 #[test]
 fn what_is_not_accepted() {
-    let deep = format!("{}{}", "<a>".repeat(101), "</a>".repeat(101));
+    let deep = format!("{}{}", "<a>".repeat(51), "</a>".repeat(51));
     let wide = format!("<a {}/>", (0..257).map(|n| format!("a{n}='1' ")).collect::<String>());
     for (xml, why) in [
         ("", "no element"),
@@ -102,8 +102,16 @@ fn objects_become_documents() {
     );
     assert!(root.convert(b"[1]").is_err());
     assert!(JsonToXml::new(Some("a b".to_owned())).is_err());
-    let deep = format!("{}1{}", "{\"a\":".repeat(101), "}".repeat(101));
+    let deep = format!("{}1{}", "{\"a\":".repeat(51), "}".repeat(51));
     assert!(JsonToXml::new(None).expect("no root").convert(deep.as_bytes()).is_err());
+}
+
+#[test]
+fn many_names_take_no_longer_than_many_elements() {
+    let xml: String = (0..40_000).map(|n| format!("<a{n}/>")).collect();
+    let begun = std::time::Instant::now();
+    assert!(XmlToJson::default().convert(format!("<r>{xml}</r>").as_bytes()).is_ok());
+    assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
 }
 
 /// A value that XML can have: texts without layout, objects, and arrays of at least two.

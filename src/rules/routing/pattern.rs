@@ -258,6 +258,15 @@ impl PathPattern {
         rest
     }
 
+    /// Returns the values of all names in `path`, and the rest as `*` where there is one.
+    pub fn all_values(&self, path: &str) -> Vec<(Box<str>, Box<str>)> {
+        let pair = |name: &str, value: &str| (Box::from(name), Box::from(value));
+        let names = self.param_names();
+        let named = names.iter().filter_map(|name| Some(pair(name, self.value(path, name)?)));
+        let rest = matches!(self, Self::Segments { rest: true, .. }).then(|| pair("*", self.rest(path)));
+        named.chain(rest).collect()
+    }
+
     /// Returns the values of the named parameters in `path`, in the order of the pattern.
     pub fn params<'p, 's>(&'s self, path: &'p str) -> impl Iterator<Item = (&'s str, &'p str)> {
         let segments: &[Segment] = match self {

@@ -7,9 +7,8 @@ use std::sync::Arc;
 
 use jsonschema::paths::Location;
 use jsonschema::{
-    Draft, Keyword, PatternCache, PatternOptions, Retrieve, Uri, ValidationError, ValidationOptions, Validator,
+    Draft, Keyword, PatternCache, PatternOptions, Registry, ValidationError, ValidationOptions, Validator,
 };
-use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::document::{DocumentReader, SchemaFault, Spot};
@@ -93,20 +92,26 @@ impl SetCompiler {
 }
 
 impl CompiledSchema {
-    /// Compiles a schema of its own: a file, or a value that stands in the configuration.
+    /// Compiles a schema of its own: a file, or a value that stands in the configuration. Returns it with the files
+    /// that were read.
     ///
     /// # Errors
     /// Returns what is wrong, and where.
-    pub fn standalone(reader: DocumentReader, file: usize) -> Result<(Self, Vec<PathBuf>), SchemaFault> {
+    pub fn standalone(mut reader: DocumentReader, file: usize) -> Result<(Self, Vec<PathBuf>), SchemaFault> {
+        reader.open_all(file)?;
         let source = reader.file(file);
-        let reader = Arc::new(Mutex::new(reader));
-        let files = FileRetriever { reader: Arc::clone(&reader), from: file };
-        let compiled = options().with_base_uri(uri_of(&source.path)).with_retriever(files).build(&source.value);
-        let reader = reader.lock();
-        let validator = compiled.map_err(|error| {
+        let fault = |error: &ValidationError<'_>| {
             let spot = Spot { file, pointer: error.instance_path().as_str().to_owned() };
-            reader.fault(&spot, describe(&error))
-        })?;
+            reader.fault(&spot, describe(error))
+        };
+        let others = reader.files().iter().enumerate().filter(|(number, _)| *number != file);
+        let mut registry = Registry::new();
+        for (_, other) in others {
+            registry = registry.add(uri_of(&other.path), other.value.clone()).map_err(|e| fault(&e.into()))?;
+        }
+        let registry = registry.prepare().map_err(|error| fault(&error.into()))?;
+        let compiled = options().with_base_uri(uri_of(&source.path)).with_registry(&registry).build(&source.value);
+        let validator = compiled.map_err(|error| fault(&error))?;
         let set = Arc::new(SchemaSet { validators: vec![validator] });
         Ok((Self { all: set, number: 0 }, reader.paths()))
     }
@@ -165,8 +170,15 @@ fn shared_number(error: &ValidationError<'_>) -> Option<usize> {
 
 /// Returns the message of an error in a schema, without a long value in it.
 pub fn describe(error: &ValidationError<'_>) -> String {
+    use jsonschema::error::ValidationErrorKind as Kind;
     let text = match error.kind() {
-        jsonschema::error::ValidationErrorKind::Referencing(_) => error.to_string(),
+        Kind::Referencing(_) => error.to_string(),
+        Kind::AnyOf { .. } if error.instance_path().as_str().ends_with("/type") => {
+            "expected one of null, boolean, object, array, number, string and integer, or a list of them".to_owned()
+        }
+        Kind::Format { format } if format == "regex" => {
+            "expected an expression that can be matched in linear time: no look-around, no back-reference".to_owned()
+        }
         _ => error.masked().to_string(),
     };
     let cut = (0..=300.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
@@ -226,24 +238,6 @@ fn uri_of(path: &std::path::Path) -> String {
         &percent_encoding::NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_').remove(b'~');
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     format!("file://{}", percent_encoding::utf8_percent_encode(&absolute.to_string_lossy(), KEPT))
-}
-
-/// Reads the files to which references lead.
-struct FileRetriever {
-    reader: Arc<Mutex<DocumentReader>>,
-    from: usize,
-}
-
-impl Retrieve for FileRetriever {
-    fn retrieve(&self, uri: &Uri<String>) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
-        let Some(path) = uri.as_str().strip_prefix("file://") else {
-            return Err(format!("{uri} is a reference to another server: only files are read").into());
-        };
-        let path = path.split('#').next().unwrap_or_default();
-        let mut reader = self.reader.lock();
-        let spot = reader.resolve(self.from, path).map_err(|fault| fault.text)?;
-        Ok(reader.file(spot.file).value.clone())
-    }
 }
 
 #[cfg(test)]

@@ -160,6 +160,38 @@ impl DocumentReader {
         pointer.map(|pointer| Spot { file, pointer }).ok_or_else(|| fault(format!("{reference} leads nowhere")))
     }
 
+    /// Opens all files to which a file and those refer.
+    ///
+    /// # Errors
+    /// Returns the first reference that leads to no file.
+    pub fn open_all(&mut self, from: usize) -> Result<(), SchemaFault> {
+        let (mut open, mut seen) = (vec![from], vec![from]);
+        while let Some(number) = open.pop() {
+            let file = self.file(number);
+            let (mut references, mut has_ids) = (Vec::new(), false);
+            find_references(&file.value, "", &mut references, &mut has_ids);
+            for (pointer, reference) in references {
+                match self.resolve(number, reference.split('#').next().unwrap_or_default()) {
+                    Ok(spot) if seen.contains(&spot.file) => {}
+                    Ok(spot) => {
+                        seen.push(spot.file);
+                        open.push(spot.file);
+                    }
+                    // It may be relative to an `$id`, which the compiler knows.
+                    Err(_) if has_ids => {}
+                    Err(fault) if fault.location.is_some() => return Err(fault),
+                    Err(fault) => return Err(self.fault(&Spot { file: number, pointer }, fault.text)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns all files that were opened.
+    pub fn files(&self) -> &[Arc<SourceFile>] {
+        &self.files
+    }
+
     fn is_within(&self, path: &Path) -> bool {
         self.folders.iter().any(|folder| path.starts_with(folder))
     }
@@ -186,6 +218,30 @@ fn normal(path: &Path) -> PathBuf {
         }
     }
     out
+}
+
+/// Adds the references of a value to other files, each with its pointer, and notes whether there are identifiers.
+fn find_references(value: &Value, at: &str, found: &mut Vec<(String, String)>, has_ids: &mut bool) {
+    match value {
+        Value::Object(members) => {
+            *has_ids |= members.get("$id").is_some_and(Value::is_string);
+            for (key, below) in members {
+                let at = format!("{at}{}", super::violation::pointer_step(key));
+                match below.as_str() {
+                    Some(reference) if key == "$ref" && !reference.starts_with('#') => {
+                        found.push((at, reference.to_owned()));
+                    }
+                    _ => find_references(below, &at, found, has_ids),
+                }
+            }
+        }
+        Value::Array(items) => {
+            for (index, below) in items.iter().enumerate() {
+                find_references(below, &format!("{at}/{index}"), found, has_ids);
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Returns the pointer to the schema with that `$anchor`.

@@ -149,12 +149,12 @@ fn message(kind: &ValidationErrorKind) -> String {
         Kind::ExclusiveMinimum { limit } => format!("expected more than {limit}"),
         Kind::ExclusiveMaximum { limit } => format!("expected less than {limit}"),
         Kind::MultipleOf { multiple_of } => format!("expected a multiple of {multiple_of}"),
-        Kind::MinLength { limit } => format!("expected at least {limit} characters"),
-        Kind::MaxLength { limit } => format!("expected at most {limit} characters"),
-        Kind::MinItems { limit } => format!("expected at least {limit} items"),
-        Kind::MaxItems { limit } => format!("expected at most {limit} items"),
-        Kind::MinProperties { limit } => format!("expected at least {limit} members"),
-        Kind::MaxProperties { limit } => format!("expected at most {limit} members"),
+        Kind::MinLength { limit } => format!("expected at least {}", counted(*limit, "character")),
+        Kind::MaxLength { limit } => format!("expected at most {}", counted(*limit, "character")),
+        Kind::MinItems { limit } => format!("expected at least {}", counted(*limit, "item")),
+        Kind::MaxItems { limit } => format!("expected at most {}", counted(*limit, "item")),
+        Kind::MinProperties { limit } => format!("expected at least {}", counted(*limit, "member")),
+        Kind::MaxProperties { limit } => format!("expected at most {}", counted(*limit, "member")),
         Kind::Pattern { pattern } => format!("does not match the pattern {}", listed(pattern)),
         Kind::Format { format } => format!("does not have the format {}", listed(format)),
         Kind::UniqueItems => "the items are not unique".to_owned(),
@@ -168,6 +168,10 @@ fn message(kind: &ValidationErrorKind) -> String {
         Kind::AdditionalItems { .. } | Kind::UnevaluatedItems { .. } => "there are too many items".to_owned(),
         _ => "is not valid".to_owned(),
     }
+}
+
+fn counted(number: u64, unit: &str) -> String {
+    format!("{number} {unit}{}", if number == 1 { "" } else { "s" })
 }
 
 fn listed(text: &str) -> String {

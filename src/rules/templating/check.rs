@@ -100,7 +100,7 @@ fn tags(source: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 /// Returns where a tag ends: its end within a text is none.
-fn end_of_tag(rest: &str, end: &str) -> Option<usize> {
+pub(super) fn end_of_tag(rest: &str, end: &str) -> Option<usize> {
     if end == "#}" {
         return rest.find(end);
     }

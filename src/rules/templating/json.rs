@@ -17,7 +17,9 @@ use crate::rules::payload::string_end;
 pub fn json_value(text: &[u8]) -> Result<Value, String> {
     let text = std::str::from_utf8(text).map_err(|_| "the document is not UTF-8".to_owned())?;
     serde_json::from_str::<IgnoredAny>(text).map_err(|error| error.to_string())?;
-    Ok(Parser { rest: text }.value())
+    Parser { rest: text }
+        .value(MAX_DEPTH)
+        .ok_or_else(|| format!("the document is nested deeper than {MAX_DEPTH} levels"))
 }
 
 /// Returns a JSON value that has been read already.
@@ -98,7 +100,10 @@ impl Object for JsonObject {
     }
 }
 
-/// A parser of a text that is known to be JSON: it finds no errors, and keeps the digits of numbers.
+/// The deepest nesting of a document.
+const MAX_DEPTH: usize = 128;
+
+/// A parser of a text that is known to be JSON: it finds no errors but nesting, and keeps the digits of numbers.
 struct Parser<'t> {
     rest: &'t str,
 }
@@ -116,24 +121,27 @@ impl<'t> Parser<'t> {
         taken
     }
 
-    fn value(&mut self) -> Value {
-        match self.next(&[]) {
+    /// Returns the next value; `None` where it is nested more than that many levels deep.
+    fn value(&mut self, depth: usize) -> Option<Value> {
+        Some(match self.next(&[]) {
             b'{' => {
+                let below = depth.checked_sub(1)?;
                 self.take(1);
                 let mut members: Vec<(Arc<str>, Value)> = Vec::new();
                 while self.next(&[',']) == b'"' {
                     let name = self.text();
                     self.next(&[':']);
-                    members.push((name.as_ref().into(), self.value()));
+                    members.push((name.as_ref().into(), self.value(below)?));
                 }
                 self.take(1);
                 Value::from_object(JsonObject { members, index: OnceLock::new() })
             }
             b'[' => {
+                let below = depth.checked_sub(1)?;
                 self.take(1);
                 let mut items = Vec::new();
                 while self.next(&[',']) != b']' {
-                    items.push(self.value());
+                    items.push(self.value(below)?);
                 }
                 self.take(1);
                 Value::from(items)
@@ -148,7 +156,7 @@ impl<'t> Parser<'t> {
                     number => number_value(number),
                 }
             }
-        }
+        })
     }
 
     fn text(&mut self) -> Cow<'t, str> {

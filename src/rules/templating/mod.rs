@@ -8,6 +8,7 @@
 mod check;
 mod format;
 mod json;
+mod literal;
 mod write;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use std::fmt;
 use minijinja::{AutoEscape, Environment, Error, UndefinedBehavior, Value};
 
 pub use json::{json_value, of_json};
+pub use literal::{has_template, is_template, template_of};
 
 /// The longest template, in bytes.
 pub const MAX_SOURCE: usize = 64 << 10;
@@ -100,11 +102,6 @@ impl BodyTemplate {
     pub fn with_max_output(mut self, bytes: usize) -> Self {
         self.max_output = bytes;
         self
-    }
-
-    /// Returns the form of what it writes.
-    pub fn form(&self) -> OutputForm {
-        self.form
     }
 
     /// Returns whether it may read the value of that path, or one below it.

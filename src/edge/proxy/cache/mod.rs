@@ -280,7 +280,7 @@ fn cached_request(request: &RequestHeader, ctx: &Context, policy: &CachePolicy) 
         consumer: consumer(&ctx.exchange),
     };
     let key = StoredKey(KEY_TEXT.with_borrow_mut(|text| primary_key(&facts, &policy.key, text)));
-    let store = StoreRequest::of(&request.headers);
+    let store = StoreRequest::of(&request.headers, ctx.exchange.identity.is_some(), &policy.rules);
     let said = store.directives;
     let directives = if policy.obeys_clients {
         said

@@ -21,7 +21,7 @@ use crate::edge::proxy::response::edit_response;
 use crate::edge::proxy::waiting::{Waited, pause, wait};
 use crate::edge::proxy::{Context, Gateway};
 use crate::exchange::{Reason, Rejection};
-use crate::filters::{CachePolicy, Needs, Stage};
+use crate::filters::{CachePolicy, Stage};
 use crate::live::{StoredBody, StoredResponse};
 use crate::rules::caching::{CacheHandling, CacheOutcome, RequestDirectives, Reuse};
 use crate::rules::files::{Precondition, RangeChoice, choose_range, evaluate_conditions};
@@ -280,6 +280,6 @@ fn is_edited(ctx: &Context, head: &ResponseHeader) -> bool {
         .is_some_and(|kind| kind.as_bytes().windows(4).any(|word| word.eq_ignore_ascii_case(b"json")));
     let chain = ctx.route().filter(|_| is_json).map(|route| route.filters(ctx.listener));
     chain.is_some_and(|chain| {
-        chain.filters().any(|filter| filter.stage() == Stage::Edit && filter.needs() == Needs::ResponseBody)
+        chain.filters().any(|filter| filter.stage() == Stage::Edit && filter.needs().response_body())
     })
 }

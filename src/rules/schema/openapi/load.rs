@@ -44,7 +44,8 @@ pub fn load(
     }
 }
 
-/// Reads a schema of its own, for the bodies of one direction, with its shape. Returns it with the files that were read.
+/// Reads a schema of its own, for the bodies of one direction, with its shape. Returns it with the files that were
+/// read.
 ///
 /// # Errors
 /// Returns all errors, each with its place.

@@ -142,6 +142,14 @@ impl Parameter {
         }
     }
 
+    /// Returns the name of the header, if it is one.
+    pub fn header(&self) -> Option<&HeaderName> {
+        match &self.place {
+            ParameterPlace::Header(name) => Some(name),
+            ParameterPlace::Path(_) | ParameterPlace::Query | ParameterPlace::Cookie => None,
+        }
+    }
+
     /// Returns whether a name of the query belongs to the parameter.
     pub fn has_query_name(&self, name: &str) -> bool {
         if self.place != ParameterPlace::Query {

@@ -43,7 +43,7 @@ impl PathTemplate {
         let steps: Vec<&str> = whole.split('/').skip(1).collect();
         let mut params: Vec<(String, PathPlace)> = Vec::new();
         let is_mixed = |step: &&str| step.contains(['{', '}']) && single_param(step).is_none();
-        let pattern = if steps.iter().any(|step| is_mixed(step)) {
+        let pattern = if steps.iter().any(is_mixed) {
             Self::expression(&steps, &mut params)?
         } else {
             let segments = steps.iter().enumerate().map(|(index, step)| match single_param(step) {
