@@ -101,8 +101,8 @@ pub struct KeyConfig {
     /// Cookies of the request.
     pub cookies: Vec<String>,
     /// Whether each consumer has responses of its own, which may then be private to it; `false` says that responses
-    /// are the same for all. Default: responses to identified clients, and to requests with `Authorization`, are stored only
-    /// if they permit it (`public`, `s-maxage` or `must-revalidate`).
+    /// are the same for all. Default: responses to identified clients, and to requests with `Authorization`, are stored
+    /// only if they permit it (`public`, `s-maxage` or `must-revalidate`).
     pub consumer: Option<bool>,
 }
 
