@@ -35,7 +35,7 @@ use self::folder::check_folder;
 use crate::config::{Config, Loaded, LogLevel, ProcessLogFormat};
 use crate::exchange::Edit;
 use crate::filters::SharedValues;
-use crate::live::{AcmeManager, Live, Maintained};
+use crate::live::{Live, Maintained};
 use crate::notation::{AdminAddress, Mistakes, Place};
 use crate::snapshot::{Admin, Process, Route, Snapshot};
 use crate::telemetry::ProcessLog;
@@ -63,12 +63,7 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     let listeners = listeners::compile(loaded, acme.as_deref(), &mut mistakes, &mut warnings);
     let upstreams = upstreams::compile(loaded, live, &mut mistakes);
     let admin = admin(loaded, &root.key("admin"), &mut mistakes);
-<<<<<<< HEAD
     check_process(loaded, &root.key("process"), &mut mistakes);
-=======
-    check_watch(config, &mut mistakes);
-    upgrade_socket(loaded, &root.key("process").key("upgrade_socket"), &mut mistakes);
->>>>>>> store
     let errors = errors::compile(&config.errors, &root.key("errors"), &Vec::new, &mut mistakes);
     let apis = apis::compile(&config.apis, &mut mistakes);
     let mut work = work::RouteCompiler {
@@ -90,14 +85,9 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     let (routes, routers, unrouted) = work.compile();
     let caches = work.shared.caches.used();
     caches::warn_of_unused(&work.shared.caches, work.warnings);
-<<<<<<< HEAD
     let SharedValues { mut kept, files, .. } = work.shared;
     kept.extend(acme.iter().map(|acme| Arc::clone(acme) as Arc<dyn Maintained>));
     kept.iter().for_each(|kept| kept.name_for_operators(&|source| loaded.redact(source)));
-=======
-    let further_files = std::mem::take(&mut work.shared.files);
-    let kept = with_acme(work.shared.kept, acme.as_ref(), loaded);
->>>>>>> store
     let credentials = if config.log.access.add.is_empty() { Vec::new() } else { credentials(&routes) };
     let log = access_log::compile(loaded, &credentials, &root.key("log").key("access"), &mut mistakes);
     let identity_headers = identity::compile(config, &mut mistakes);
@@ -131,25 +121,6 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         process_log: process_log(config),
         process: process(loaded),
     })
-}
-
-/// Notes a time between two checks of the files that is no time.
-fn check_watch(config: &Config, mistakes: &mut Mistakes) {
-    if config.process.watch.as_ref().is_some_and(|watch| watch.0.is_zero()) {
-        let place = Place::default().key("process").key("watch");
-        mistakes.add(&place, "expected a time longer than nothing; without the key nothing is watched");
-    }
-}
-
-/// Returns all values that are kept up to date in the background, named for operators.
-fn with_acme(
-    mut kept: Vec<Arc<dyn Maintained>>,
-    acme: Option<&Arc<AcmeManager>>,
-    loaded: &Loaded,
-) -> Vec<Arc<dyn Maintained>> {
-    kept.extend(acme.map(|acme| Arc::clone(acme) as Arc<dyn Maintained>));
-    kept.iter().for_each(|kept| kept.name_for_operators(&|source| loaded.redact(source)));
-    kept
 }
 
 /// Returns the edits that remove the credentials which the filters of these routes read.

@@ -192,7 +192,6 @@ fn acquire_resources(
     })
 }
 
-<<<<<<< HEAD
 /// Compiles a configuration, opens its caches, and adds the stamps of the files that it refers to.
 fn compile_first(
     loaded: Loaded,
@@ -203,21 +202,6 @@ fn compile_first(
     open_caches(&loaded, live, &snapshot)?;
     files.extend(super::watch::stamps(&snapshot.files));
     Ok((loaded, files, snapshot))
-=======
-/// Compiles the configuration, and opens its caches.
-async fn compile_in_background(
-    loaded: Loaded,
-    live: &Arc<Live>,
-    background: &Background,
-) -> Result<(Loaded, Snapshot), StartError> {
-    let live = Arc::clone(live);
-    let work = move || {
-        let snapshot = compile(&loaded, &live)?;
-        open_caches(&loaded, &live, &snapshot)?;
-        Ok((loaded, snapshot))
-    };
-    read_in_background(background, work).await
->>>>>>> store
 }
 
 /// Runs the start up to the point where it accepts connections.
@@ -228,13 +212,9 @@ async fn begin(
     mut inherited: Vec<Bound>,
     predecessor: Option<&Arc<Predecessor>>,
 ) -> Result<Started, StartError> {
-<<<<<<< HEAD
     let known = Arc::clone(&live);
     let work = move || compile_first(loaded, files, &known);
     let (loaded, files, snapshot) = read_in_background(&background, work).await?;
-=======
-    let (loaded, snapshot) = compile_in_background(loaded, &live, &background).await?;
->>>>>>> store
     log_start(&source, &snapshot);
     let resources = acquire_resources(&loaded, &snapshot, &mut inherited, predecessor)?;
     let had = addresses(&inherited);
