@@ -100,9 +100,9 @@ pub struct KeyConfig {
     pub headers: Vec<Header>,
     /// Cookies of the request.
     pub cookies: Vec<String>,
-    /// Whether each consumer has responses of its own, which may then be private to it; `false` says that responses are
-    /// the same for all. Default: responses to identified clients, and to requests with `Authorization`, are stored only
-    /// if they permit it (`public`, `s-maxage` or `must-revalidate`).
+    /// Whether each consumer has responses of its own, which may then be private to it; `false` says that responses
+    /// are the same for all. Default: responses to identified clients, and to requests with `Authorization`, are stored
+    /// only if they permit it (`public`, `s-maxage` or `must-revalidate`).
     pub consumer: Option<bool>,
 }
 

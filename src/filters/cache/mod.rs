@@ -133,15 +133,20 @@ impl HttpFilter for Filter {
     fn compile(config: &Config, context: &mut CompileContext<'_>) -> Option<Self> {
         let place = context.place.clone();
         check_config(config, &place, context.mistakes);
+        // All errors are noted before the first of them ends the work.
+        let store = context.cache(&config.store);
+        let key = key_rules(config, &place, context.mistakes);
+        let ttl = ttl_rules(config, &place, context.mistakes);
         let condition = match &config.bypass.when {
-            Some(source) => Some(
-                context.mistakes.take(&place.key("bypass").key("when"), Condition::compile(source, Stage::Cache))?,
-            ),
+            Some(source) => {
+                let compiled = Condition::compile(source, Stage::Cache);
+                Some(context.mistakes.take(&place.key("bypass").key("when"), compiled)?)
+            }
             None => None,
         };
-        let key = key_rules(config, &place, context.mistakes)?;
+        let (store, key) = (store?, key?);
         let rules = StoreRules {
-            ttl: ttl_rules(config, &place, context.mistakes),
+            ttl,
             cookies: match config.set_cookie {
                 SetCookie::Skip => CookieRule::Skip,
                 SetCookie::Remove => CookieRule::Remove,
@@ -150,7 +155,6 @@ impl HttpFilter for Filter {
             is_personal: key.consumer,
             is_same_for_all: config.key.consumer == Some(false),
         };
-        let store = context.cache(&config.store)?;
         let max_object = config.max_object.as_ref().map_or(u64::MAX, |size| size.0);
         let most = context.shared.caches.max_object(&config.store).unwrap_or(u64::MAX);
         if config.max_object.is_some() && max_object > most {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::body::BodyError;
 use super::tests::{found, head, key, read, store};
 use super::*;
 

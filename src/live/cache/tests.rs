@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use pingora::http::ResponseHeader;
 
+use super::body::BodyError;
 use super::*;
 
 pub fn key(number: u8) -> StoredKey {
