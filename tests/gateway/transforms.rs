@@ -283,3 +283,53 @@ fn what_is_not_changed_is_not_held() {
     let answer = connection.receive();
     assert_eq!((answer.status, answer.reason().as_str()), (413, "body_too_large"));
 }
+
+#[test]
+fn the_log_has_the_status_that_the_client_got() {
+    let target = Target::fixed(404, &[("content-type", "application/json")], b"{}");
+    let gateway = forwarding(&target, "{response: {status: {404: 410}}}");
+    assert_eq!(gateway.get("/").status, 410);
+    assert_eq!(gateway.access_log(1)[0]["status"], 410);
+}
+
+/// What the targets of the example send, and what they have seen.
+fn old_services(stream: &mut TcpStream, seen: &Seen) -> std::io::Result<()> {
+    let echoed = format!("{} {}", seen.method, seen.target);
+    let xml = "<b:invoice xmlns:b=\"u\"><b:no>7</b:no><b:total>1.50</b:total><b:line>x</b:line><b:note/></b:invoice>";
+    match seen.target.split(['/', '?']).nth(1).unwrap_or_default() {
+        "services" => answer(stream, 200, &[("content-type", "application/xml"), ("x-seen", &echoed)], xml.as_bytes()),
+        "commands" => {
+            let headers = [("content-type", "application/json"), ("x-result", "not-found"), ("set-cookie", "a=1")];
+            answer(stream, 200, &headers, &seen.body)
+        }
+        _ => {
+            let body = r#"{"people":[{"mail":"a@b","card":"4111111111111111","internal":1}],"password":"x"}"#;
+            answer(stream, 200, &[("content-type", "application/json")], body.as_bytes())
+        }
+    }
+}
+
+#[test]
+fn the_example_does_what_it_says() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/examples/transformation.yaml");
+    let text = std::fs::read_to_string(example).expect("the example").replace(":8080", ":0");
+    let target = Target::new(old_services);
+    let address = target.address.to_string();
+    let replaced = |text: String, port: &str| text.replace(&format!("127.0.0.1:{port}"), &address);
+    let gateway = Gateway::start(&["9001", "9002", "9003"].into_iter().fold(text, replaced));
+    let invoice = gateway.get("/v2/invoices/7?lang=de");
+    let wanted = r#"{"invoice":{"number":"7","line":["x"],"note":null},"total":{"amount":"1.50","currency":"EUR"}}"#;
+    assert_eq!((invoice.text().as_str(), invoice.header("content-type")), (wanted, Some("application/json")));
+    assert_eq!(invoice.header("x-seen"), Some("GET /services/billing?locale=de&invoice=7"));
+    let body = r#"{"reason":"la\"te"}"#;
+    let length = body.len().to_string();
+    let headers = [("content-type", "application/json"), ("content-length", length.as_str())];
+    let cancelled = Connection::open(gateway.address()).ask(head("POST", "/v2/orders/8/cancel", &headers) + body);
+    assert_eq!((cancelled.status, cancelled.header("x-result")), (404, None));
+    assert_eq!(cancelled.header("set-cookie"), Some("a=1; Secure; HttpOnly; SameSite=Strict"));
+    assert_eq!((&cancelled.json()["order"], &cancelled.json()["reason"]), (&"8".into(), &"la\"te".into()));
+    let people = gateway.get("/export/all").json();
+    assert_eq!(people["people"][0]["card"], "***1111");
+    assert_eq!(people["people"][0]["mail"].as_str().map(str::len), Some(64));
+    assert!(people["password"].is_null() && people["people"][0]["internal"].is_null());
+}

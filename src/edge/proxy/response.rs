@@ -114,6 +114,8 @@ impl Gateway {
         let view = ResponseView { request, exchange: &ctx.exchange, pattern, own: false };
         let edited = route.filters(ctx.listener).on_response(response, &view, &mut ctx.memories);
         ctx.body = edited.map_err(|rejection| fail_with(ctx, rejection))?;
+        // A filter may have set another.
+        ctx.status = response.status.as_u16();
         super::cache::edit_head(ctx, response);
         if !ctx.body.is_empty() {
             if ctx.body.decodes() {

@@ -22,7 +22,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::json::{Other, whole_document_edits};
 use super::{BodyStep, CompileContext, HttpFilter, Needs, ResponseView, Stage, Verdict};
-use crate::exchange::{Edit, Exchange, Rejection, RequestValue};
+use crate::exchange::{Edit, Exchange, Rejection, RequestValue, Template};
 use crate::rules::templating::BodyTemplate;
 
 use compile::Compiler;
@@ -147,13 +147,7 @@ impl Filter {
 fn templates_of(change: &BodyChange) -> Vec<&BodyTemplate> {
     match change {
         BodyChange::New(new) => vec![&new.template],
-        BodyChange::Json(JsonChange::Set(set)) => {
-            let template = |value| match value {
-                &SetValue::Rendered(ref template) => Some(template),
-                SetValue::Fixed(_) => None,
-            };
-            set.values.iter().filter_map(template).collect()
-        }
+        BodyChange::Json(JsonChange::Set(set)) => set.values.iter().filter_map(SetValue::template).collect(),
         BodyChange::Json(_) | BodyChange::Convert(_) => Vec::new(),
     }
 }
@@ -164,7 +158,7 @@ fn path_values(edit: &Edit) -> impl Iterator<Item = &str> {
         Edit::Path(template) => Some(template),
         _ => None,
     };
-    template.into_iter().flat_map(|template| template.values()).filter_map(|value| match value {
+    template.into_iter().flat_map(Template::values).filter_map(|value| match value {
         RequestValue::Param(name) => Some(name.as_str()),
         RequestValue::Rest => Some("*"),
         _ => None,

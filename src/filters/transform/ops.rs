@@ -51,6 +51,16 @@ pub(super) enum SetValue {
     Rendered(BodyTemplate),
 }
 
+impl SetValue {
+    /// Returns its template, if it has one.
+    pub fn template(&self) -> Option<&BodyTemplate> {
+        match self {
+            Self::Fixed(_) => None,
+            Self::Rendered(template) => Some(template),
+        }
+    }
+}
+
 /// A conversion from one format into another.
 #[derive(Clone, Debug)]
 pub(super) enum Convert {

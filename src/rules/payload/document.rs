@@ -56,9 +56,9 @@ impl Step for DocumentStep {
 ///
 /// # Errors
 /// As [`Step::push`].
-pub fn edit_document<E: MemberEdit>(edit: &E, document: &[u8]) -> Result<Vec<u8>, Opaque>
+pub fn edit_document<E>(edit: &E, document: &[u8]) -> Result<Vec<u8>, Opaque>
 where
-    E: fmt::Debug + Sync,
+    E: MemberEdit + fmt::Debug + Sync,
 {
     let mut out = Vec::with_capacity(document.len() + 64);
     Editor::new(edit).push(document, true, &mut out)?;
