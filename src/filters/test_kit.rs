@@ -8,7 +8,7 @@ use futures::FutureExt;
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::{
-    CertificateSources, Chain, ChainLink, CompileContext, Consumers, FilterConfig, Identities, Memories, ResponseView,
+    CertificateSources, Chain, CompileContext, Consumers, FilterConfig, Identities, Memories, ResponseView,
     RouteFacts, SharedValues,
 };
 use crate::exchange::{Allowance, Exchange, Rejection, RequestView};

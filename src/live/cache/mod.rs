@@ -31,7 +31,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 #[cfg(test)]
-use body::BodyError;
 pub use body::{StoredBody, StoredResponse, StoredTier};
 pub use disk::DiskSettings;
 pub use filling::Filling;
