@@ -30,7 +30,6 @@ mod view;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-#[cfg(test)]
 pub use body::{StoredBody, StoredResponse, StoredTier};
 pub use disk::DiskSettings;
 pub use filling::Filling;
