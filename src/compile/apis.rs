@@ -10,7 +10,7 @@ use http::header::{HeaderName, HeaderValue, LINK};
 use super::work::RouteCompiler;
 use crate::config::{ApiConfig, RouteConfig, VersionConfig, VersionPlace, VersionState};
 use crate::exchange::Edit;
-use crate::notation::{Mistakes, Place, nearest};
+use crate::notation::{Mistakes, OneOrMany, Place, nearest};
 use crate::rules::routing::{ApiVersions, PathPattern, Predicates, RouteEntry, Segment, VersionRule, VersionSource};
 use crate::snapshot::{Api, ApiVersion, VersionAccess};
 use crate::telemetry::metrics::METRICS;
@@ -169,8 +169,7 @@ impl RouteCompiler<'_> {
         entries: &mut [RouteEntry],
         place: &Place,
     ) -> Option<Arc<Api>> {
-        let named: Vec<&str> =
-            route.version.iter().flat_map(|list| list.as_slice()).map(|one| one.0.as_str()).collect();
+        let named: Vec<&str> = route.version.iter().flat_map(OneOrMany::as_slice).map(|one| one.0.as_str()).collect();
         let Some(name) = &route.api else {
             if !named.is_empty() {
                 self.mistakes.add(&place.key("version"), "needs api, which says of which API");

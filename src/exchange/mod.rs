@@ -145,7 +145,7 @@ impl Exchange {
             peer_trusted: self.peer_trusted,
             host: self.host.clone(),
             request_id: self.request_id.clone(),
-            trace: self.trace.clone(),
+            trace: self.trace,
             identity: self.identity.clone(),
             edits: self.edits.clone(),
             ..Self::new(Client::unknown())

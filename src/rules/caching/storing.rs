@@ -146,7 +146,7 @@ pub fn decide_storing(
     }
     // A response that must be understood is stored although it says `no-store`, if it is (section 5.2.2.3).
     let understood = is_understood(status);
-    if directives.must_understand && !understood || directives.no_store && !(directives.must_understand && understood) {
+    if if directives.must_understand { !understood } else { directives.no_store } {
         return Err(NotStored::NoStore);
     }
     // Clients that are not identified share what is stored for them.

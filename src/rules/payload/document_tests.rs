@@ -103,8 +103,8 @@ pub(in super::super) fn edited<E: MemberEdit + fmt::Debug + Sync>(edit: &E, text
 #[derive(Debug, Clone, PartialEq)]
 pub(in super::super) enum Tree {
     Scalar(String),
-    List(Vec<Tree>),
-    Members(Vec<(String, Tree)>),
+    List(Vec<Self>),
+    Members(Vec<(String, Self)>),
 }
 
 pub(in super::super) fn tree(text: &str) -> Tree {

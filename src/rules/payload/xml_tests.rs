@@ -127,7 +127,7 @@ fn element() -> impl Strategy<Value = Value> {
         );
         (attributes, text(), children).prop_map(|(attributes, text, children)| {
             let mut all: serde_json::Map<String, Value> = attributes.into_iter().collect();
-            if !text.is_empty() && !(all.is_empty() && children.is_empty()) {
+            if !(text.is_empty() || all.is_empty() && children.is_empty()) {
                 all.insert("#text".to_owned(), Value::from(text));
             }
             all.extend(children);

@@ -149,7 +149,7 @@ fn document() -> impl Strategy<Value = Json> {
     leaf.prop_recursive(4, 40, 5, |inner| {
         prop_oneof![
             proptest::collection::vec(inner.clone(), 0..4).prop_map(Json::from),
-            proptest::collection::vec((any::<String>(), inner), 0..20).prop_map(|m| Json::from_iter(m)),
+            proptest::collection::vec((any::<String>(), inner), 0..20).prop_map(Json::from_iter),
         ]
     })
 }
