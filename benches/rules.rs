@@ -371,7 +371,7 @@ fn schema(criterion: &mut Criterion) {
     let body = format!("{{\"items\":[{}]}}", items.join(","));
     assert!(schema.accepts(body.as_bytes()) && !schema.accepts(body.replace("new", "old").as_bytes()));
     criterion.bench_function("schema/2KiB", |bencher| {
-        bencher.iter(|| black_box(schema.accepts(black_box(body.as_bytes()))))
+        bencher.iter(|| black_box(schema.accepts(black_box(body.as_bytes()))));
     });
 }
 

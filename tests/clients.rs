@@ -1,6 +1,6 @@
 //! The gateway between clients and servers of other people: curl, Chromium, httpx, python h2, grpcio, grpc-js and
-//! Node.js, beside nginx and HAProxy, scraped by Prometheus, and with certificates from pebble. `.ci/setup clients` installs them; the
-//! scripts are in tests/clients.
+//! Node.js, beside nginx and HAProxy, scraped by Prometheus, and with certificates from pebble. `.ci/setup clients`
+//! installs them; the scripts are in tests/clients.
 
 #![allow(
     clippy::expect_used,

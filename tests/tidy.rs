@@ -295,6 +295,7 @@ const LICENCES: &[&str] = &[
 /// These crates may have two versions at a time, because crates of Pingora's or of their kind have not met yet.
 const TWICE: &[&str] = &[
     "base64",
+    "bit-set",
     "bit-vec",
     "blake2",
     "block-buffer",
@@ -340,6 +341,8 @@ const TWICE: &[&str] = &[
     "windows_x86_64_gnullvm",
     "windows_x86_64_msvc",
     "wit-bindgen",
+    "strum",
+    "strum_macros",
 ];
 
 /// Licences, sources and duplicates of all dependencies, from what cargo has on disk already.

@@ -117,18 +117,7 @@ impl Gateway {
         // A filter may have set another.
         ctx.status = response.status.as_u16();
         super::cache::edit_head(ctx, response);
-        if !ctx.body.is_empty() {
-            if ctx.body.decodes() {
-                ctx.pace().iter().for_each(|pace| pace.note_decoding());
-            }
-            if ctx.body.changes() {
-                reframe(request, response)?;
-            }
-            if let (true, Some(connection)) = (whole, &ctx.downstream.connection) {
-                // This is no event stream: the head may wait for the first bytes of the body and be sent with them.
-                connection.cork();
-            }
-        }
+        prepare_changed_body(request, response, whole, ctx)?;
         if is_bodiless(request, response) {
             ctx.memories.clear();
         }
@@ -156,6 +145,29 @@ impl Gateway {
         }
         Ok(ctx.exchange.pacing.response_delay(body.as_ref().map_or(0, Bytes::len)))
     }
+}
+
+/// Prepares for a body that passes through filters. `whole` says that the target's length was known.
+fn prepare_changed_body(
+    request: &RequestHeader,
+    response: &mut ResponseHeader,
+    whole: bool,
+    ctx: &Context,
+) -> Result<()> {
+    if ctx.body.is_empty() {
+        return Ok(());
+    }
+    if ctx.body.decodes() {
+        ctx.pace().iter().for_each(|pace| pace.note_decoding());
+    }
+    if ctx.body.changes() {
+        reframe(request, response)?;
+    }
+    if let (true, Some(connection)) = (whole, &ctx.downstream.connection) {
+        // This is no event stream: the head may wait for the first bytes of the body and be sent with them.
+        connection.cork();
+    }
+    Ok(())
 }
 
 /// Joins equal Content-Length fields into one (RFC 9110, section 8.6); a response in which they differ is rejected.

@@ -143,7 +143,10 @@ mod tests {
         let session = Session::new(claims, tokens(Some(3_600)), none, 100);
         assert_eq!((session.refresh_at, session.token_ends), (Some(3_670), Some(3_700)));
         assert_eq!((&session.access_token, &session.id_token), (&None, &None));
-        assert_eq!(session.claims.keys().collect::<Vec<_>>(), ["email", "sub"]);
+        assert_eq!(
+            session.claims.keys().collect::<std::collections::BTreeSet<_>>(),
+            ["email", "sub"].map(String::from).iter().collect()
+        );
         let mut next = session.clone();
         let rotated = Tokens { refresh_token: None, id_token: None, ..tokens(Some(10)) };
         next.take(rotated, KeptTokens { access: true, id: true }, 200);
