@@ -8,8 +8,8 @@ use futures::FutureExt;
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::{
-    CertificateSources, Chain, CompileContext, Consumers, FilterConfig, Identities, Memories, ResponseView,
-    RouteFacts, SharedValues,
+    CertificateSources, Chain, CompileContext, Consumers, FilterConfig, Identities, Memories, ResponseView, RouteFacts,
+    SharedValues,
 };
 use crate::exchange::{Allowance, Exchange, Rejection, RequestView};
 use crate::live::{ConsumerConfig, ConsumerTable, Live, consumer_digest};
