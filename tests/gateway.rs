@@ -29,6 +29,8 @@ mod cache_store;
 mod caching;
 #[path = "gateway/caching_freshness.rs"]
 mod caching_freshness;
+#[path = "gateway/caching_keys.rs"]
+mod caching_keys;
 #[path = "gateway/caching_requests.rs"]
 mod caching_requests;
 #[path = "gateway/caching_shared.rs"]

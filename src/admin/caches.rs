@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{AdminResponse, BODY_TIMEOUT, BUSY, DIFFS, ManagedProcess, document, not_allowed};
 use crate::live::{Cache, CacheView, EntryView, Purge};
 use crate::notation::OneOrMany;
+use crate::rules::caching::purge_url;
 use crate::telemetry::rfc3339;
 
 /// The maximum size of a body.
@@ -164,8 +165,9 @@ fn normal_url(text: &str) -> Result<String, String> {
         (Some(80), "http") | (Some(443), "https") | (None, _) => String::new(),
         (Some(port), _) => format!(":{port}"),
     };
-    let path = url.path_and_query().map_or("/", |path| path.as_str());
-    Ok(format!("{scheme}://{}{port}{path}", host.to_ascii_lowercase()))
+    let path = if url.path().is_empty() { "/" } else { url.path() };
+    let authority = format!("{}{port}", host.to_ascii_lowercase());
+    Ok(purge_url(scheme, &authority, path, url.query()).into())
 }
 
 /// Returns the purges of a request.
@@ -234,6 +236,8 @@ mod tests {
             ("HTTPS://a.test:443/X?Y=z", "https://a.test/X?Y=z"),
             ("http://a.test:8080/x/", "http://a.test:8080/x/"),
             ("http://[::1]:80/", "http://[::1]/"),
+            ("http://a.test/%7eb/../c?", "http://a.test/c"),
+            ("http://a.test/?q=%7e%2f", "http://a.test/?q=~%2F"),
         ] {
             assert_eq!(normal_url(text).as_deref(), Ok(wanted), "{text}");
         }

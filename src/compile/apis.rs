@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ahash::AHashMap;
-use http::header::{HeaderName, HeaderValue, LINK};
+use http::header::{ACCEPT, HeaderName, HeaderValue, LINK, VARY};
 
 use super::work::RouteCompiler;
 use crate::config::{ApiConfig, RouteConfig, VersionConfig, VersionPlace, VersionState};
@@ -51,7 +51,7 @@ fn compile_api(name: &str, api: &ApiConfig, place: &Place, mistakes: &mut Mistak
             rules.retired.push(number);
         }
         check(config, &place, api, mistakes);
-        versions.push(compile_version(name, version, config));
+        versions.push(compile_version(name, version, config, vary(&api.version_by)));
     }
     let sources = api.version_by.iter().enumerate();
     let at = place.key("version_by");
@@ -127,7 +127,25 @@ fn link(to: &str, relation: &str) -> Option<HeaderValue> {
     (is_url && is_plain).then(|| HeaderValue::try_from(format!("<{to}>; rel=\"{relation}\"")).ok())?
 }
 
-fn compile_version(api: &str, name: &str, version: &VersionConfig) -> ApiVersion {
+/// Returns the names of the headers in which requests name a version, as responses vary with them (RFC 9110, section
+/// 12.5.5).
+fn vary(places: &[VersionPlace]) -> Option<HeaderValue> {
+    let mut names: Vec<HeaderName> = Vec::new();
+    for place in places {
+        let name = match place {
+            VersionPlace::Header(name) => name.0.clone(),
+            VersionPlace::MediaType(_) | VersionPlace::MediaTypeParameter(_) => ACCEPT,
+            VersionPlace::Query(_) => continue,
+        };
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let joined = names.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(", ");
+    HeaderValue::try_from(joined).ok().filter(|value| !value.is_empty())
+}
+
+fn compile_version(api: &str, name: &str, version: &VersionConfig, vary: Option<HeaderValue>) -> ApiVersion {
     let mut fields = Vec::new();
     let mut push = |name: HeaderName, value: Option<HeaderValue>| fields.extend(value.map(|value| (name, value)));
     let deprecated = version.deprecated.as_ref();
@@ -136,8 +154,9 @@ fn compile_version(api: &str, name: &str, version: &VersionConfig) -> ApiVersion
     push(SUNSET, version.sunset.as_ref().and_then(|time| HeaderValue::try_from(date(time.0)).ok()));
     push(LINK, version.documentation.as_ref().and_then(|to| link(to, "deprecation")));
     push(LINK, version.successor.as_ref().and_then(|to| link(to, "successor-version")));
+    push(VARY, vary);
     let edit = |(name, value): &(HeaderName, HeaderValue)| match *name {
-        LINK => Edit::Add(name.clone(), value.clone()),
+        LINK | VARY => Edit::Add(name.clone(), value.clone()),
         _ => Edit::Set(name.clone(), value.clone()),
     };
     ApiVersion {

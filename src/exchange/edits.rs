@@ -86,6 +86,28 @@ impl Edit {
     }
 }
 
+impl Edit {
+    /// Returns whether one of these edits is of that header.
+    pub fn touch_header(edits: &[Self], name: &HeaderName) -> bool {
+        edits.iter().any(|edit| match edit {
+            Self::Set(edited, _)
+            | Self::Add(edited, _)
+            | Self::SetText(edited, _)
+            | Self::AddText(edited, _)
+            | Self::Remove(edited)
+            | Self::RemoveScheme(edited, _) => edited == name,
+            Self::Rename(from, to) => from == name || to == name,
+            Self::RemoveCookie(_) | Self::RemoveCookies(_) | Self::SetCookie(..) => *name == COOKIE,
+            Self::RemoveParameter(_)
+            | Self::SetParameter(..)
+            | Self::AddParameter(..)
+            | Self::RenameParameter(..)
+            | Self::Method(_)
+            | Self::Path(_) => false,
+        })
+    }
+}
+
 /// The names of some cookies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CookieName {
@@ -186,6 +208,39 @@ impl Edits {
             Edit::Remove(edited) | Edit::SetText(edited, _) if edited == name => Some(None),
             _ => None,
         })
+    }
+
+    /// Returns whether an edit is of that header, so that the target may get another one than the client has sent.
+    pub fn touch_header(&self, name: &HeaderName) -> bool {
+        self.0.iter().any(|list| Edit::touch_header(list, name))
+    }
+
+    /// Returns whether an edit is of the method, the path or the query.
+    pub fn touch_target(&self) -> bool {
+        self.0.iter().flat_map(|list| list.iter()).any(|edit| match edit {
+            Edit::RemoveParameter(_)
+            | Edit::SetParameter(..)
+            | Edit::AddParameter(..)
+            | Edit::RenameParameter(..)
+            | Edit::Method(_)
+            | Edit::Path(_) => true,
+            Edit::Set(..)
+            | Edit::Add(..)
+            | Edit::SetText(..)
+            | Edit::AddText(..)
+            | Edit::Remove(_)
+            | Edit::RemoveScheme(..)
+            | Edit::RemoveCookie(_)
+            | Edit::RemoveCookies(_)
+            | Edit::Rename(..)
+            | Edit::SetCookie(..) => false,
+        })
+    }
+
+    /// Returns whether the query parameters of that name are removed.
+    pub fn remove_parameter(&self, name: &str) -> bool {
+        let mut edits = self.0.iter().flat_map(|list| list.iter());
+        edits.any(|edit| matches!(edit, Edit::RemoveParameter(removed) if **removed == *name))
     }
 
     /// Returns the method that the target gets, if an edit sets it.

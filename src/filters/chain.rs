@@ -180,6 +180,14 @@ impl Chain {
         self.filters().any(|filter| filter.stage() == stage)
     }
 
+    /// Returns whether a filter runs for the request that identifies clients, whether it has identified this one or not.
+    pub fn authenticates(&self, request: &RequestHeader, exchange: &Exchange, memories: &mut Memories) -> bool {
+        let mut places = self.links.iter().enumerate();
+        places.any(|(place, link)| {
+            link.filter.stage() == Stage::Authenticate && self.runs(place, request, exchange, memories)
+        })
+    }
+
     /// Returns whether a filter may replace a response once it has seen the body.
     pub fn judges_responses(&self) -> bool {
         self.judges_responses

@@ -19,7 +19,7 @@ fn block<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work)
 }
 
-fn gateway(address: SocketAddr, filters: &str) -> Gateway {
+pub fn gateway(address: SocketAddr, filters: &str) -> Gateway {
     Gateway::start(&format!(
         "upstreams: {{one: {{targets: [\"{address}\"], retry: {{attempts: 1}}}}}}
 routes: [{{name: all, filters: [{filters}], action: {{forward: one}}}}]

@@ -20,7 +20,8 @@ use crate::exchange::Exchange;
 use crate::live::Cache;
 use crate::notation::{Header, MethodName, Mistakes, OneOrMany, Place, Statuses};
 use crate::rules::caching::{
-    CookieRule, KeyRules, NamePattern, QueryRule, StatusSet, StoreRules, TtlRules, cookie, vary_names,
+    CookieRule, KeyRules, NamePattern, NotStored, QueryRule, StatusSet, StoreRules, TtlRules, has_cookie,
+    is_of_each_request, vary_names,
 };
 
 use config::{QueryConfig, QueryList, QueryWord, SetCookie};
@@ -30,7 +31,7 @@ pub use config::Config;
 /// The most parts of a key, and the most reasons for a bypass.
 const MAX_PARTS: usize = 16;
 
-/// The most tags of one response that are kept.
+/// The most tags of one response.
 const MAX_TAGS: usize = 64;
 
 /// The longest tag.
@@ -44,7 +45,7 @@ pub struct CachePolicy {
     /// What is stored, and for how long it is fresh.
     pub rules: StoreRules,
     /// The key.
-    pub key: KeyRules,
+    pub key: Arc<KeyRules>,
     max_object: u64,
     /// How long a request waits for another one for the same.
     pub lock_timeout: Duration,
@@ -98,23 +99,34 @@ impl CachePolicy {
     pub fn is_bypassed(&self, request: &RequestHeader, exchange: &Exchange) -> bool {
         let bypass = &self.bypass;
         bypass.headers.iter().any(|name| request.headers.contains_key(name))
-            || bypass.cookies.iter().any(|name| cookie(&request.headers, name).is_some())
+            || bypass.cookies.iter().any(|name| has_cookie(&request.headers, name))
             || bypass.condition.as_ref().is_some_and(|condition| condition.is_true(request, exchange))
     }
 
     /// Returns the names of the request's fields that a response varies with, as far as they are not ignored; `None`
-    /// of one that varies with anything.
+    /// of one that varies with anything, or with what differs for every request.
     pub fn vary_names(&self, response: &HeaderMap) -> Option<Vec<HeaderName>> {
         let mut names = vary_names(response)?;
         names.retain(|name| !self.ignored_vary.contains(name));
-        Some(names)
+        (!names.iter().any(is_of_each_request)).then_some(names)
     }
 
     /// Returns the tags of a response.
-    pub fn tags(&self, response: &HeaderMap) -> Vec<Box<str>> {
-        let values = self.tags.iter().flat_map(|name| response.get_all(name)).filter_map(|value| value.to_str().ok());
-        let tags = values.flat_map(|list| list.split([' ', ',', '\t']));
-        tags.filter(|tag| !tag.is_empty() && tag.len() <= MAX_TAG).take(MAX_TAGS).map(Box::from).collect()
+    ///
+    /// # Errors
+    /// When they are too many, too long or not UTF-8: what has tags by which it cannot be purged is not stored.
+    pub fn tags(&self, response: &HeaderMap) -> Result<Vec<Box<str>>, NotStored> {
+        let mut tags = Vec::new();
+        for value in self.tags.iter().flat_map(|name| response.get_all(name)) {
+            let list = std::str::from_utf8(value.as_bytes()).map_err(|_| NotStored::Tags)?;
+            for tag in list.split([' ', ',', '\t']).filter(|tag| !tag.is_empty()) {
+                if tag.len() > MAX_TAG || tags.len() == MAX_TAGS {
+                    return Err(NotStored::Tags);
+                }
+                tags.push(Box::from(tag));
+            }
+        }
+        Ok(tags)
     }
 }
 
@@ -162,6 +174,10 @@ impl HttpFilter for Filter {
             context.mistakes.add(&place.key("max_object"), text);
         }
         let tags = names(&config.tags.headers);
+        let key = Arc::new(key);
+        if key.query != QueryRule::All || key.sorted {
+            store.note_url_rules(&key);
+        }
         let policy = CachePolicy {
             max_object,
             store,

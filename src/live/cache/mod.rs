@@ -28,7 +28,7 @@ mod tests;
 mod view;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 pub use body::{StoredBody, StoredResponse, StoredTier};
 pub use disk::DiskSettings;
@@ -38,7 +38,10 @@ pub use purges::{Generation, Purge};
 pub use view::{CacheView, EntryView};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use smallvec::SmallVec;
+
+use crate::rules::caching::{KeyRules, url_by_rules};
 
 use budget::Reserved;
 use counts::{CacheCounts, LookupOutcome};
@@ -92,6 +95,8 @@ pub struct Cache {
     /// The purges since the last sweep.
     sweeps: AtomicU64,
     counts: CacheCounts,
+    /// The rules by which its users leave parameters out of the URLs of what they store.
+    url_rules: Mutex<Vec<Weak<KeyRules>>>,
 }
 
 impl Cache {
@@ -107,6 +112,7 @@ impl Cache {
             next_fill: AtomicU64::new(1),
             sweeps: AtomicU64::new(0),
             counts: CacheCounts::default(),
+            url_rules: Mutex::default(),
         };
         cache.resize(settings);
         Arc::new(cache)
@@ -358,7 +364,36 @@ impl Cache {
         self.make_purge(&Purge::Url(url.into()), false, false).await
     }
 
+    /// Notes the rules of a user of the cache, as long as they are in use: a purge of a URL reaches what is stored for
+    /// the URL that they make of it.
+    pub fn note_url_rules(&self, rules: &Arc<KeyRules>) {
+        let mut known = self.url_rules.lock();
+        known.retain(|known| known.strong_count() > 0);
+        known.push(Arc::downgrade(rules));
+    }
+
+    /// Returns the forms in which a URL is stored.
+    fn url_forms(&self, url: &str) -> Vec<Box<str>> {
+        let rules: Vec<Arc<KeyRules>> = self.url_rules.lock().iter().filter_map(Weak::upgrade).collect();
+        let mut forms = vec![Box::from(url)];
+        for form in rules.iter().map(|rules| url_by_rules(url, rules)) {
+            if !forms.contains(&form) {
+                forms.push(form);
+            }
+        }
+        forms
+    }
+
     async fn make_purge(&self, purge: &Purge, soft: bool, durable: bool) -> Result<(), String> {
+        let Purge::Url(url) = purge else { return self.make_one_purge(purge, soft, durable).await };
+        let mut made = Ok(());
+        for form in self.url_forms(url) {
+            made = made.and(self.make_one_purge(&Purge::Url(form), soft, durable).await);
+        }
+        made
+    }
+
+    async fn make_one_purge(&self, purge: &Purge, soft: bool, durable: bool) -> Result<(), String> {
         if self.purges.has_many_prefixes() {
             let generation = self.purges.generation();
             self.sweep();

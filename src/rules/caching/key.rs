@@ -2,51 +2,21 @@
 
 use aws_lc_rs::digest::{SHA256, digest as digest_of};
 use http::HeaderMap;
-use http::header::{COOKIE, HeaderName, HeaderValue};
+use http::header::{COOKIE, HeaderName};
 
+use super::query::QueryRule;
 use super::vary::write_variant;
+
+/// What trusted proxies say of the client's request, and targets make links of.
+static PROXY_FIELDS: [HeaderName; 4] = [
+    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-prefix"),
+];
 
 /// The digest by which a response is found. Responses with one key stand for each other, so it is a strong one.
 pub type KeyDigest = [u8; 16];
-
-/// The parameters of the query that are part of the key.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum QueryRule {
-    /// All, as they are.
-    #[default]
-    All,
-    /// None.
-    None,
-    /// Those that one of these matches.
-    Only(Vec<NamePattern>),
-    /// All but those that one of these matches.
-    Without(Vec<NamePattern>),
-}
-
-/// The name of a parameter, or its beginning.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamePattern {
-    text: Box<str>,
-    is_prefix: bool,
-}
-
-impl NamePattern {
-    /// Parses `name` or `prefix*`.
-    ///
-    /// # Errors
-    /// Returns what is wrong with the text.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let (name, is_prefix) = text.strip_suffix('*').map_or((text, false), |prefix| (prefix, true));
-        if name.contains('*') || text.is_empty() || name.contains(['&', '=', '#']) {
-            return Err(format!("expected the name of a parameter, or its beginning with *, found \"{text}\""));
-        }
-        Ok(Self { text: name.into(), is_prefix })
-    }
-
-    fn matches(&self, name: &str) -> bool {
-        if self.is_prefix { name.starts_with(&*self.text) } else { *name == *self.text }
-    }
-}
 
 /// The rules for the key, beside scheme, host and path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,16 +38,24 @@ pub struct KeyRules {
 pub struct KeyFacts<'r> {
     /// What keeps apart the routes that share a store.
     pub scope: &'r str,
+    /// The listener, which may have filters of its own.
+    pub listener: &'r str,
+    /// The version of the API that the request is for.
+    pub version: &'r str,
     /// `http` or `https`.
     pub scheme: &'r str,
     /// The host in lower case, with its port unless that is the scheme's own.
     pub authority: &'r str,
     /// The path in its normal form.
     pub path: &'r str,
-    /// The query.
+    /// What the rules keep of the query.
     pub query: Option<&'r str>,
+    /// The method and the target that is sent, where they are not those of the client.
+    pub sent: Option<&'r str>,
     /// The fields.
     pub headers: &'r HeaderMap,
+    /// Whether what a proxy says of the client's request is sent on.
+    pub trusts_proxy: bool,
     /// The consumer.
     pub consumer: Option<&'r str>,
 }
@@ -91,16 +69,19 @@ fn put(text: &[u8], out: &mut Vec<u8>) {
 /// Writes the key into `out`, and returns its digest.
 pub fn primary_key(facts: &KeyFacts<'_>, rules: &KeyRules, out: &mut Vec<u8>) -> KeyDigest {
     out.clear();
-    for text in [facts.scope, facts.scheme, facts.authority, facts.path] {
+    for text in [facts.scope, facts.listener, facts.version, facts.scheme, facts.authority, facts.path] {
         put(text.as_bytes(), out);
     }
-    write_query(facts.query, rules, out);
+    put_option(facts.query.map(str::as_bytes), out);
+    put_option(facts.sent.map(str::as_bytes), out);
+    out.push(u8::from(facts.trusts_proxy));
+    if facts.trusts_proxy {
+        write_variant(&PROXY_FIELDS, facts.headers, out);
+    }
     write_variant(&rules.headers, facts.headers, out);
     for name in &rules.cookies {
-        match cookie(facts.headers, name) {
-            Some(value) => put(value.as_bytes(), out),
-            None => out.extend_from_slice(&u64::MAX.to_be_bytes()),
-        }
+        cookies(facts.headers, name).for_each(|value| put(value, out));
+        put_option(None, out);
     }
     if rules.consumer {
         put(facts.consumer.unwrap_or_default().as_bytes(), out);
@@ -126,53 +107,27 @@ fn digest(text: &[u8]) -> KeyDigest {
     key
 }
 
-fn write_query(query: Option<&str>, rules: &KeyRules, out: &mut Vec<u8>) {
-    let Some(query) = query.filter(|_| rules.query != QueryRule::None) else {
-        return out.extend_from_slice(&u64::MAX.to_be_bytes());
-    };
-    if rules.query == QueryRule::All && !rules.sorted {
-        return put(query.as_bytes(), out);
+/// Appends a text that may be absent.
+fn put_option(text: Option<&[u8]>, out: &mut Vec<u8>) {
+    match text {
+        Some(text) => put(text, out),
+        None => out.extend_from_slice(&u64::MAX.to_be_bytes()),
     }
-    let is_chosen = |parameter: &&str| {
-        let name = parameter.split_once('=').map_or(*parameter, |(name, _)| name);
-        match &rules.query {
-            QueryRule::Only(patterns) => patterns.iter().any(|pattern| pattern.matches(name)),
-            QueryRule::Without(patterns) => !patterns.iter().any(|pattern| pattern.matches(name)),
-            QueryRule::All | QueryRule::None => true,
-        }
-    };
-    let mut parameters: Vec<&str> = query.split('&').filter(|text| !text.is_empty()).filter(is_chosen).collect();
-    if rules.sorted {
-        // By name alone: the order of several values of one name may matter.
-        parameters.sort_by_key(|parameter| parameter.split_once('=').map_or(*parameter, |(name, _)| name));
-    }
-    if parameters.is_empty() {
-        return out.extend_from_slice(&u64::MAX.to_be_bytes());
-    }
-    put(parameters.join("&").as_bytes(), out);
 }
 
-/// Returns the first cookie of that name.
-pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    let lines = headers.get_all(COOKIE).iter().filter_map(|line: &HeaderValue| line.to_str().ok());
-    lines.flat_map(|line| line.split(';')).find_map(|pair| {
-        let (known, value) = pair.trim().split_once('=')?;
-        (known == name).then_some(value)
+/// Returns the values of the cookies of that name.
+fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
+    let pairs = headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    pairs.filter_map(move |pair| {
+        let pair = pair.trim_ascii();
+        let end = pair.iter().position(|byte| *byte == b'=')?;
+        (pair[..end].trim_ascii_end() == name.as_bytes()).then(|| &pair[end + 1..])
     })
 }
 
-/// Writes the URL by which a stored response is purged, and returns it.
-pub fn purge_url(scheme: &str, authority: &str, path: &str, query: Option<&str>) -> Box<str> {
-    let mut url = String::with_capacity(scheme.len() + authority.len() + path.len() + query.map_or(0, str::len) + 4);
-    url.push_str(scheme);
-    url.push_str("://");
-    url.push_str(authority);
-    url.push_str(path);
-    if let Some(query) = query {
-        url.push('?');
-        url.push_str(query);
-    }
-    url.into_boxed_str()
+/// Returns whether there is a cookie of that name.
+pub fn has_cookie(headers: &HeaderMap, name: &str) -> bool {
+    cookies(headers, name).next().is_some()
 }
 
 /// Returns an authority without the port that is the scheme's own, in lower case.
@@ -183,12 +138,65 @@ pub fn normal_authority(text: &str, scheme: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::query::{NamePattern, kept_query};
     use super::*;
+    use http::HeaderValue;
     use proptest::prelude::*;
 
+    fn facts<'r>(path: &'r str, headers: &'r HeaderMap) -> KeyFacts<'r> {
+        KeyFacts {
+            scope: "r",
+            listener: "l",
+            version: "",
+            scheme: "http",
+            authority: "a",
+            path,
+            query: None,
+            sent: None,
+            headers,
+            trusts_proxy: false,
+            consumer: Some("c"),
+        }
+    }
+
     fn key(path: &str, query: Option<&str>, headers: &HeaderMap, rules: &KeyRules) -> KeyDigest {
-        let facts = KeyFacts { scope: "r", scheme: "http", authority: "a", path, query, headers, consumer: Some("c") };
-        primary_key(&facts, rules, &mut Vec::new())
+        let query = kept_query(query, rules, &[]);
+        primary_key(&KeyFacts { query: query.as_deref(), ..facts(path, headers) }, rules, &mut Vec::new())
+    }
+
+    #[test]
+    fn each_fact_keeps_responses_apart() {
+        let (none, rules) = (HeaderMap::new(), KeyRules::default());
+        let mut proxied = HeaderMap::new();
+        proxied.insert("x-forwarded-host", HeaderValue::from_static("b"));
+        let of = |facts: &KeyFacts<'_>| primary_key(facts, &rules, &mut Vec::new());
+        let plain = facts("/", &none);
+        let all = [
+            of(&plain),
+            of(&KeyFacts { listener: "m", ..plain }),
+            of(&KeyFacts { version: "2", ..plain }),
+            of(&KeyFacts { sent: Some("GET /x"), ..plain }),
+            of(&KeyFacts { headers: &proxied, trusts_proxy: true, ..plain }),
+            of(&KeyFacts { trusts_proxy: true, ..plain }),
+        ];
+        for (index, one) in all.iter().enumerate() {
+            assert!(!all[..index].contains(one), "{index}");
+        }
+        assert_eq!(of(&KeyFacts { headers: &proxied, ..plain }), all[0]);
+    }
+
+    #[test]
+    fn every_cookie_of_a_name_counts() {
+        let of = |lines: &[&[u8]]| {
+            let mut headers = HeaderMap::new();
+            lines.iter().for_each(|line| _ = headers.append(COOKIE, HeaderValue::from_bytes(line).unwrap()));
+            key("/", None, &headers, &KeyRules { cookies: vec!["a".into(), "b".into()], ..KeyRules::default() })
+        };
+        assert_ne!(of(&[b"a=1; a=2"]), of(&[b"a=1; a=3"]));
+        assert_ne!(of(&[b"a=1", b"a=2"]), of(&[b"a=1"]));
+        assert_ne!(of(&[b"x=\xff; a=1"]), of(&[b"x=\xff; a=2"]));
+        assert_ne!(of(&[b"a=1"]), of(&[b"b=1"]));
+        assert_eq!(of(&[b"a=1; c=1"]), of(&[b"c=2; a=1"]));
     }
 
     #[test]
@@ -209,6 +217,12 @@ mod tests {
         let only = || QueryRule::Only(patterns(&["x"]));
         assert_eq!(of(Some("y=1&x=2"), only(), false), of(Some("x=2&z"), only(), false));
         assert!(NamePattern::parse("a*b").is_err() && NamePattern::parse("").is_err());
+        // A target decodes names, takes one of several values, and some take a semicolon for a separator.
+        assert_ne!(of(Some("%78=1"), only(), false), of(None, only(), false));
+        assert_ne!(of(Some("x=1&x=2"), only(), false), of(Some("x=1"), only(), false));
+        assert_ne!(of(Some("y=1;x=2"), only(), false), of(Some("y=1"), only(), false));
+        assert_ne!(of(Some("utm_a=1;x=2"), without(), false), of(None, without(), false));
+        assert_eq!(of(Some("%75tm_a=1&x=2"), without(), false), of(Some("x=2"), without(), false));
     }
 
     #[test]
@@ -223,15 +237,6 @@ mod tests {
         assert_ne!(key("/", None, &headers, &rules), key("/", None, &none, &rules));
         let rules = KeyRules::default();
         assert_eq!(key("/", None, &headers, &rules), key("/", None, &none, &rules));
-    }
-
-    #[test]
-    fn urls_for_purges() {
-        assert_eq!(
-            &*purge_url("https", &normal_authority("A.test:443", "https"), "/x", Some("y")),
-            "https://a.test/x?y"
-        );
-        assert_eq!(normal_authority("a.test:8443", "https"), "a.test:8443");
     }
 
     proptest! {

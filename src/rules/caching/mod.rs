@@ -6,6 +6,7 @@ mod directives;
 mod freshness;
 mod invalidation;
 mod key;
+mod query;
 mod reuse;
 mod status_field;
 mod storing;
@@ -14,13 +15,12 @@ mod vary;
 pub use directives::RequestDirectives;
 pub use freshness::{Freshness, StatusSet, TtlRules, date_of};
 pub use invalidation::{invalidated_targets, is_effective, is_invalidating};
-pub use key::{
-    KeyFacts, KeyRules, NamePattern, QueryRule, cookie, normal_authority, primary_key, purge_url, variant_key,
-};
+pub use key::{KeyDigest, KeyFacts, KeyRules, has_cookie, normal_authority, primary_key, variant_key};
+pub use query::{NamePattern, QueryRule, kept_query, purge_url, url_by_rules};
 pub use reuse::{Reuse, StaleLimits, StoredFacts};
 pub use status_field::{CacheHandling, CacheOutcome, ForwardReason, cache_status};
 pub use storing::{
     CookieRule, NotStored, StoreRequest, StoreRules, decide_storing, is_confirmed, merge_confirmed, prepare_stored,
     validation_fields,
 };
-pub use vary::vary_names;
+pub use vary::{is_of_each_request, vary_names};

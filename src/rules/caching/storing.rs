@@ -64,7 +64,7 @@ pub struct StoreRequest {
     /// Whether it has credentials, or its client is identified, and the configuration does not say that responses are
     /// the same for all.
     pub is_authorized: bool,
-    /// Whether its client is identified.
+    /// Whether its client is identified, or was let through by what identifies clients.
     pub is_identified: bool,
 }
 
@@ -102,6 +102,8 @@ pub enum NotStored {
     Stale,
     /// It is too large.
     TooLarge,
+    /// It has tags by which it could not be purged.
+    Tags,
 }
 
 impl NotStored {
@@ -117,6 +119,7 @@ impl NotStored {
             Self::Status => "status",
             Self::Stale => "no-freshness",
             Self::TooLarge => "too-large",
+            Self::Tags => "tags",
         }
     }
 

@@ -7,6 +7,22 @@ use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, HeaderName, HeaderValue, VA
 /// The most fields that a stored response may vary with.
 pub const MAX_VARY: usize = 16;
 
+/// The fields that differ for every request, or every client, as the target gets them.
+static OF_EACH_REQUEST: [HeaderName; 6] = [
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+    HeaderName::from_static("forwarded"),
+];
+
+/// Returns whether a field differs for every request, or every client, so that what varies with it is of no use to
+/// others.
+pub fn is_of_each_request(name: &HeaderName) -> bool {
+    OF_EACH_REQUEST.contains(name)
+}
+
 /// Returns the names of the fields that a response varies with, in order and each once; `None` if it varies with
 /// anything (`*`), or with what is no name.
 pub fn vary_names(headers: &HeaderMap) -> Option<Vec<HeaderName>> {

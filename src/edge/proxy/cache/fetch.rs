@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
 use super::flights::{FlightGuard, FlightKey, FlightState};
+use super::key::{check_stored, stored_url, variance};
 use super::{CachedRequest, millis, time_of};
 use crate::edge::proxy::failure::is_method_repeatable;
 use crate::edge::proxy::hop_by_hop::drop_from_request;
@@ -26,7 +27,7 @@ use crate::exchange::{Reason, Rejection};
 use crate::filters::CachePolicy;
 use crate::live::{Filling, Generation, HeadMemo, StoredHead, StoredKey, StoredResponse};
 use crate::rules::caching::{
-    Freshness, NotStored, decide_storing, is_confirmed, merge_confirmed, prepare_stored, validation_fields, variant_key,
+    Freshness, NotStored, decide_storing, is_confirmed, merge_confirmed, prepare_stored, validation_fields,
 };
 use crate::upstreams::{Member, OutgoingRequest, Response, Upstream, Visit};
 
@@ -225,9 +226,10 @@ impl Fetch {
         edit_response(&mut head.response, |headers| _ = headers.remove(AGE));
         head.memo = HeadMemo::default();
         let mut is_shared = false;
-        if let Ok(freshness) = decided {
+        let tagged = decided.and_then(|freshness| Ok((freshness, self.policy.tags(&head.response.headers)?)));
+        if let Ok((freshness, tags)) = tagged {
             set_freshness(&mut head, &freshness, times.1);
-            head.tags = self.policy.tags(&head.response.headers);
+            head.tags = tags;
             is_shared = freshness.fresh_until(times.1) > times.1;
             let key = &self.request.key;
             self.policy.store.replace_head(key, stale.variant.as_ref(), head.clone(), self.started);
@@ -266,11 +268,11 @@ impl Fetch {
         let decided = decide_storing(&self.request.store, status, headers, &self.policy.rules, times);
         let decided = decided.and_then(|freshness| match length_of(headers) {
             Some(length) if length > self.policy.max_object() => Err(NotStored::TooLarge),
-            _ => self.policy.vary_names(headers).map(|names| (freshness, names)).ok_or(NotStored::Varies),
+            _ => check_stored(&self.policy, &response.head, &self.ctx).map(|names| (freshness, names)),
         });
         match decided {
             Ok((freshness, names)) => {
-                let variance = (!names.is_empty()).then(|| variant_key(&names, &self.head.headers, &mut Vec::new()));
+                let variance = (!names.is_empty()).then(|| variance(&names, &self.head, &self.ctx));
                 self.store(response, visit, (freshness, variance), times).await;
             }
             Err(why) => self.pass(response, visit, why, is_failure),
@@ -299,8 +301,8 @@ impl Fetch {
     ) {
         let from = fetched_from(&visit);
         count(&from, response.head.status.as_u16());
-        let head =
-            new_head(&self.policy, self.request.url(&self.head.uri), &response.head, (&freshness, variance), times.1);
+        let url = stored_url(&self.request, &self.head.uri, &self.policy, &self.ctx);
+        let head = new_head(&self.policy, url, &response.head, (&freshness, variance), times.1);
         let is_shared = freshness.fresh_until(times.1) > times.1;
         let store = Arc::clone(&self.policy.store);
         let variant = variant_for(&self.policy, &self.request.key, &head).await;
@@ -377,7 +379,8 @@ pub fn new_head(
     let mut head = StoredHead {
         response: response.clone(),
         url,
-        tags: policy.tags(&response.headers),
+        // What has others was not let through.
+        tags: policy.tags(&response.headers).unwrap_or_default(),
         created: time,
         updated: time,
         age_from: time,

@@ -10,30 +10,27 @@
 mod fetch;
 mod flights;
 mod invalidate;
+mod key;
 mod own;
 mod serve;
 mod wait;
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::header::{
-    DATE, ETAG, HOST, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED,
-};
-use http::{Method, Uri};
+use http::Method;
+use http::header::{DATE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 
-use super::pick::consumer;
 use super::{Context, Gateway};
 use crate::exchange::{Exchange, Reason, Rejection};
 use crate::filters::CachePolicy;
 use crate::live::{StoredHead, StoredKey, StoredResponse};
 use crate::rules::caching::{
-    CacheHandling, CacheOutcome, ForwardReason, KeyFacts, RequestDirectives, Reuse, StaleLimits, StoreRequest,
-    StoredFacts, cache_status, date_of, is_invalidating, normal_authority, primary_key, purge_url, variant_key,
+    CacheHandling, CacheOutcome, ForwardReason, RequestDirectives, Reuse, StaleLimits, StoreRequest, StoredFacts,
+    cache_status, date_of, is_invalidating,
 };
 use crate::rules::files::Validators;
 
@@ -42,6 +39,7 @@ pub use flights::Flights;
 pub use invalidate::invalidate;
 
 use flights::FlightKey;
+use key::{cached_request, variance};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
@@ -59,18 +57,6 @@ pub struct CachedRequest {
     pub store: StoreRequest,
     /// The directives that it is served by.
     directives: RequestDirectives,
-}
-
-impl CachedRequest {
-    /// Returns the URL by which the response is purged.
-    pub fn url(&self, target: &Uri) -> Box<str> {
-        purge_url(self.scheme, &self.authority, target.path(), target.query())
-    }
-}
-
-thread_local! {
-    /// The text of keys, which is written for every request.
-    static KEY_TEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// What the cache has to do with a request that goes on.
@@ -176,14 +162,17 @@ impl Gateway {
             ctx.cache = Some(passed);
             return Ok(false);
         }
-        let Some(cached) = cached_request(request, ctx, policy) else {
+        let serving = Arc::clone(&ctx.serving);
+        let chain = serving.route(ctx.matched.route).map(|route| route.filters(ctx.listener));
+        let authenticates = chain.is_some_and(|it| it.authenticates(request, &ctx.exchange, &mut ctx.memories));
+        let Some(cached) = cached_request(request, ctx, policy, authenticates) else {
             ctx.exchange.cache = Some(CacheOutcome::Bypass);
             ctx.cache = Some(CacheUse::forwarded(policy, ForwardReason::Bypass));
             return Ok(false);
         };
         let mut has_waited = false;
         for _ in 0..MAX_ROUNDS {
-            let missing = match look_up(policy, &cached, &session.req_header().headers).await {
+            let missing = match look_up(policy, &cached, session.req_header(), ctx).await {
                 CacheLookup::Found(stored, variant) => {
                     match self.use_stored(session, ctx, policy, (&cached, stored, variant, has_waited)).await? {
                         Some(missing) => missing,
@@ -265,40 +254,6 @@ fn reason_to_forward(
     passes.then_some(ForwardReason::Bypass)
 }
 
-/// Returns what a request asks the cache for; `None` if it has no host.
-fn cached_request(request: &RequestHeader, ctx: &Context, policy: &CachePolicy) -> Option<CachedRequest> {
-    let scheme = ctx.exchange.scheme();
-    let authority = authority_of(request, scheme)?;
-    let (path, query) = (request.uri.path(), request.uri.query());
-    let facts = KeyFacts {
-        scope: ctx.route().map_or("", |route| route.name.as_str()),
-        scheme,
-        authority: &authority,
-        path,
-        query,
-        headers: &request.headers,
-        consumer: consumer(&ctx.exchange),
-    };
-    let key = StoredKey(KEY_TEXT.with_borrow_mut(|text| primary_key(&facts, &policy.key, text)));
-    let store = StoreRequest::of(&request.headers, ctx.exchange.identity.is_some(), &policy.rules);
-    let said = store.directives;
-    let directives = if policy.obeys_clients {
-        said
-    } else {
-        RequestDirectives { only_if_cached: said.only_if_cached, no_store: said.no_store, ..Default::default() }
-    };
-    Some(CachedRequest { key, scheme, authority, store, directives })
-}
-
-/// Returns the host with its port, unless that is the scheme's own.
-fn authority_of(request: &RequestHeader, scheme: &str) -> Option<String> {
-    let text = match request.uri.authority() {
-        Some(authority) => authority.as_str(),
-        None => request.headers.get(HOST)?.to_str().ok()?,
-    };
-    (!text.is_empty()).then(|| normal_authority(text, scheme))
-}
-
 /// Returns the facts of a stored response, which are derived once.
 fn head_facts(head: &StoredHead, policy: &CachePolicy) -> Arc<HeadFacts> {
     head.memo.get_or_make(|| HeadFacts::of(head, policy)).unwrap_or_else(|| Arc::new(HeadFacts::of(head, policy)))
@@ -317,7 +272,7 @@ fn stored_facts(stored: &StoredResponse, policy: &CachePolicy) -> StoredFacts {
 }
 
 /// Finds the stored response for a request: the first variant of its key, or the one that the request's fields select.
-async fn look_up(policy: &CachePolicy, cached: &CachedRequest, headers: &HeaderMap) -> CacheLookup {
+async fn look_up(policy: &CachePolicy, cached: &CachedRequest, request: &RequestHeader, ctx: &Context) -> CacheLookup {
     let Some(first) = policy.store.find(&cached.key, None).await else {
         return CacheLookup::Missing(ForwardReason::UriMiss, None);
     };
@@ -327,7 +282,7 @@ async fn look_up(policy: &CachePolicy, cached: &CachedRequest, headers: &HeaderM
     if names.is_empty() {
         return CacheLookup::Found(first, None);
     }
-    let variance = KEY_TEXT.with_borrow_mut(|text| variant_key(names, headers, text));
+    let variance = variance(names, request, ctx);
     if first.head.variance == Some(variance) {
         return CacheLookup::Found(first, None);
     }
