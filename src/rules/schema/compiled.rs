@@ -1,17 +1,21 @@
 //! Compiled schemas.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 
+use ahash::AHashMap;
 use jsonschema::paths::Location;
 use jsonschema::{
     Draft, Keyword, PatternCache, PatternOptions, Registry, ValidationError, ValidationOptions, Validator,
 };
 use serde_json::Value;
 
+use super::diagnosis::{UNMATCHED, has_alternatives, is_cheap, with_silent_alternatives};
 use super::document::{DocumentReader, SchemaFault, Spot};
+use super::openapi::{Content, Direction, load_schema};
 use super::violation::{MAX_VIOLATIONS, Violation, ViolationPlace, add};
 
 /// The keyword of a member that must not be sent in this direction; its value is `readOnly` or `writeOnly`.
@@ -28,16 +32,36 @@ const MAX_EXPRESSION: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub struct SchemaSet {
     validators: Vec<Validator>,
+    /// For schemas with alternatives, the validator that lists violations: it does not list those of each alternative.
+    listing: AHashMap<usize, Validator>,
 }
 
 thread_local! {
-    /// The set of the schema that validates at present. A schema cannot own those that it refers to: they may refer to
-    /// it.
-    static PRESENT: RefCell<Option<Arc<SchemaSet>>> = const { RefCell::new(None) };
+    /// The validation that runs at present. A schema cannot own those that it refers to: they may refer to it.
+    static PRESENT: RefCell<Option<Rc<Present>>> = const { RefCell::new(None) };
 }
 
-/// Restores the set that was present before.
-struct Restore(Option<Arc<SchemaSet>>);
+/// A validation that runs.
+struct Present {
+    set: Arc<SchemaSet>,
+    memo: Memo,
+}
+
+/// What is known of the objects and lists of one value, by the number of a schema and by their address. Without it the
+/// time of recursive alternatives would double, or worse, with each level.
+#[derive(Default)]
+struct Memo {
+    visits: Cell<u32>,
+    known: RefCell<AHashMap<(usize, usize), bool>>,
+    /// Those that are being validated, from the outside to the inside.
+    running: RefCell<Vec<(usize, usize)>>,
+}
+
+/// The visits after which outcomes are remembered: for fewer that costs more than it saves.
+const MEMO_FROM: u32 = 32;
+
+/// Restores the validation that was present before.
+struct Restore(Option<Rc<Present>>);
 
 impl Drop for Restore {
     fn drop(&mut self) {
@@ -46,11 +70,55 @@ impl Drop for Restore {
     }
 }
 
+impl Memo {
+    /// Returns whether a value is valid by the schema of a number.
+    fn is_valid(&self, set: &SchemaSet, number: usize, value: &Value) -> bool {
+        let Some(validator) = set.validators.get(number) else { return false };
+        if !value.is_object() && !value.is_array() {
+            // It has nothing below it, and may be a temporary value, whose address says nothing.
+            return validator.is_valid(value);
+        }
+        let key = (number, std::ptr::from_ref(value).addr());
+        // A schema that leads back to itself at the same value says no more than it has said.
+        let same = |entry: &&(usize, usize)| entry.1 == key.1;
+        if self.running.borrow().iter().rev().take_while(same).any(|entry| *entry == key) {
+            return true;
+        }
+        let visits = self.visits.get().saturating_add(1);
+        self.visits.set(visits);
+        if visits > MEMO_FROM
+            && let Some(known) = self.known.borrow().get(&key)
+        {
+            return *known;
+        }
+        self.running.borrow_mut().push(key);
+        let is_valid = validator.is_valid(value);
+        self.running.borrow_mut().pop();
+        if visits > MEMO_FROM {
+            self.known.borrow_mut().insert(key, is_valid);
+        }
+        is_valid
+    }
+}
+
 /// A schema that values are validated against.
 #[derive(Clone)]
 pub struct CompiledSchema {
     all: Arc<SchemaSet>,
     number: usize,
+    /// Where its violations are listed by another schema that accepts the same, that one.
+    listing: Listing,
+}
+
+/// The schema by which violations are listed.
+#[derive(Clone)]
+enum Listing {
+    /// The schema itself.
+    Itself,
+    /// Another, by its number.
+    Other(Arc<SchemaSet>, usize),
+    /// None: a violation says no more than that there is one.
+    Nothing,
 }
 
 impl fmt::Debug for CompiledSchema {
@@ -62,7 +130,11 @@ impl fmt::Debug for CompiledSchema {
 impl SchemaSet {
     /// Returns the schema of a number.
     pub fn schema(self: &Arc<Self>, number: usize) -> Option<CompiledSchema> {
-        (number < self.validators.len()).then(|| CompiledSchema { all: Arc::clone(self), number })
+        (number < self.validators.len()).then(|| CompiledSchema {
+            all: Arc::clone(self),
+            number,
+            listing: Listing::Itself,
+        })
     }
 }
 
@@ -81,8 +153,13 @@ impl SetCompiler {
     pub fn add(&mut self, schema: &Value) -> Result<usize, (String, String)> {
         let compiled = options().with_pattern_cache(self.patterns.clone()).build(schema);
         let validator = compiled.map_err(|error| (error.instance_path().as_str().to_owned(), describe(&error)))?;
+        let number = self.set.validators.len();
         self.set.validators.push(validator);
-        Ok(self.set.validators.len() - 1)
+        if let Some(silent) = with_silent_alternatives(schema) {
+            let compiled = options().with_pattern_cache(self.patterns.clone()).build(&silent);
+            self.set.listing.extend(compiled.ok().map(|validator| (number, validator)));
+        }
+        Ok(number)
     }
 
     /// Returns the set.
@@ -99,6 +176,12 @@ impl CompiledSchema {
     /// Returns what is wrong, and where.
     pub fn standalone(mut reader: DocumentReader, file: usize) -> Result<(Self, Vec<PathBuf>), SchemaFault> {
         reader.open_all(file)?;
+        let has_alternatives = reader.files().iter().any(|file| has_alternatives(&file.value));
+        let listing = match has_alternatives.then(|| load_schema(reader.clone(), file, Direction::Neither)) {
+            None => Listing::Itself,
+            Some(Ok((Content { schema: Some(Self { all, number, .. }), .. }, _))) => Listing::Other(all, number),
+            Some(_) => Listing::Nothing,
+        };
         let source = reader.file(file);
         let fault = |error: &ValidationError<'_>| {
             let spot = Spot { file, pointer: error.instance_path().as_str().to_owned() };
@@ -112,47 +195,60 @@ impl CompiledSchema {
         let registry = registry.prepare().map_err(|error| fault(&error.into()))?;
         let compiled = options().with_base_uri(uri_of(&source.path)).with_registry(&registry).build(&source.value);
         let validator = compiled.map_err(|error| fault(&error))?;
-        let set = Arc::new(SchemaSet { validators: vec![validator] });
-        Ok((Self { all: set, number: 0 }, reader.paths()))
+        let set = Arc::new(SchemaSet { validators: vec![validator], listing: AHashMap::new() });
+        Ok((Self { all: set, number: 0, listing }, reader.paths()))
     }
 
     /// Returns what a function makes of the validator, while the schemas of its set can be referred to.
-    fn with<R>(&self, run: impl FnOnce(&Validator) -> R) -> R {
-        let before = PRESENT.with_borrow_mut(|present| present.replace(Arc::clone(&self.all)));
+    fn with<R>(set: &Arc<SchemaSet>, number: usize, run: impl FnOnce(&Validator) -> R) -> R {
+        let here = Rc::new(Present { set: Arc::clone(set), memo: Memo::default() });
+        let before = PRESENT.with_borrow_mut(|present| present.replace(here));
         let _restore = Restore(before);
-        run(&self.all.validators[self.number])
+        run(&set.validators[number])
     }
 
     /// Returns whether a value is valid.
     pub fn is_valid(&self, value: &Value) -> bool {
-        self.with(|validator| validator.is_valid(value))
+        Self::with(&self.all, self.number, |validator| validator.is_valid(value))
     }
 
     /// Adds the violations of a value; `prefix` is the pointer to it.
     pub fn collect(&self, value: &Value, place: ViolationPlace, prefix: &str, all: &mut Vec<Violation>) {
-        self.with(|validator| self.all.collect(validator, value, place, prefix, all));
+        let before = all.len();
+        match &self.listing {
+            Listing::Itself => {
+                Self::with(&self.all, self.number, |_| self.all.collect(self.number, value, place, prefix, all));
+            }
+            Listing::Other(set, number) => {
+                Self::with(set, *number, |_| set.collect(*number, value, place, prefix, all));
+            }
+            Listing::Nothing => {}
+        }
+        if all.len() == before && before < MAX_VIOLATIONS && !self.is_valid(value) {
+            all.push(Violation::new(place, prefix, "schema", "is not as the schema requires"));
+        }
     }
 }
 
 impl SchemaSet {
-    fn collect(
-        &self,
-        validator: &Validator,
-        value: &Value,
-        place: ViolationPlace,
-        prefix: &str,
-        all: &mut Vec<Violation>,
-    ) {
-        for error in validator.iter_errors(value) {
+    fn collect(&self, number: usize, value: &Value, place: ViolationPlace, prefix: &str, all: &mut Vec<Violation>) {
+        let Some(validator) = self.listing.get(&number).or_else(|| self.validators.get(number)) else { return };
+        // All errors are made before the first can be read: of a large value there is only the first.
+        let errors: Vec<ValidationError<'_>> = if is_cheap(value) {
+            validator.iter_errors(value).take(MAX_VIOLATIONS).collect()
+        } else {
+            validator.validate(value).err().into_iter().collect()
+        };
+        for error in errors {
             if all.len() >= MAX_VIOLATIONS {
                 return;
             }
             let below = || value.pointer(error.instance_path().as_str());
-            match shared_number(&error).and_then(|number| self.validators.get(number)).zip(below()) {
+            match shared_number(&error).zip(below()) {
                 // The violations are those of the schema that is referred to.
-                Some((validator, below)) => {
+                Some((number, below)) => {
                     let prefix = format!("{prefix}{}", error.instance_path().as_str());
-                    self.collect(validator, below, place, &prefix, all);
+                    self.collect(number, below, place, &prefix, all);
                 }
                 None => add(&error, place, prefix, all),
             }
@@ -197,6 +293,9 @@ pub fn options<'o>() -> ValidationOptions<'o> {
             let message = if value == "writeOnly" { "is write-only" } else { "is read-only" };
             Ok(Box::new(Forbidden(message)))
         })
+        .with_keyword(UNMATCHED, |_, value, _: Location| {
+            Ok(Box::new(Unmatched(value.as_str().unwrap_or_default().to_owned())))
+        })
         .with_keyword(SHARED, |_, value, _: Location| {
             let number = value.as_u64().and_then(|number| usize::try_from(number).ok()).unwrap_or(usize::MAX);
             Ok(Box::new(Shared(number)))
@@ -216,6 +315,19 @@ impl<'i> Keyword<'i> for Forbidden {
     }
 }
 
+/// The keyword [`UNMATCHED`], which no value satisfies.
+struct Unmatched(String);
+
+impl<'i> Keyword<'i> for Unmatched {
+    fn validate(&self, _: &'i Value) -> Result<(), ValidationError<'i>> {
+        Err(ValidationError::custom(self.0.clone()))
+    }
+
+    fn is_valid(&self, _: &'i Value) -> bool {
+        false
+    }
+}
+
 /// The keyword [`SHARED`].
 struct Shared(usize);
 
@@ -225,10 +337,8 @@ impl<'i> Keyword<'i> for Shared {
     }
 
     fn is_valid(&self, value: &'i Value) -> bool {
-        PRESENT.with_borrow(|present| {
-            let validator = present.as_ref().and_then(|set| set.validators.get(self.0));
-            validator.is_some_and(|validator| validator.is_valid(value))
-        })
+        let present = PRESENT.with_borrow(Clone::clone);
+        present.is_some_and(|present| present.memo.is_valid(&present.set, self.0, value))
     }
 }
 
@@ -241,90 +351,5 @@ fn uri_of(path: &std::path::Path) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::super::document::FileReader;
-    use super::*;
-
-    fn compiled(schema: &str) -> Result<CompiledSchema, SchemaFault> {
-        let schema = schema.to_owned();
-        let read: FileReader = Arc::new(move |path| match path.to_str() {
-            Some("/s/a.yaml") => Ok(schema.clone()),
-            Some("/s/sub/b.json") => Ok(r#"{"$defs": {"c": {"type": "string", "maxLength": 3}}}"#.to_owned()),
-            _ => Err("there is no such file".to_owned()),
-        });
-        let mut reader = DocumentReader::new(read, Vec::new());
-        let file = reader.open_first(Path::new("/s/a.yaml"))?;
-        CompiledSchema::standalone(reader, file).map(|(schema, _)| schema)
-    }
-
-    fn violations(schema: &str, value: &str) -> Vec<String> {
-        let schema = compiled(schema).expect("a schema");
-        let value = serde_json::from_str(value).expect("JSON");
-        let mut all = Vec::new();
-        schema.collect(&value, ViolationPlace::Body, "", &mut all);
-        assert_eq!(all.is_empty(), schema.is_valid(&value));
-        all.iter().map(|one| format!("{} [{}]", one, one.keyword)).collect()
-    }
-
-    #[test]
-    fn violations_name_the_place_and_repeat_no_value() {
-        let schema = "
-type: object
-required: [name]
-additionalProperties: false
-properties:
-  name: {type: string, minLength: 2, pattern: '^[a-z]+$'}
-  mail: {type: string, format: email}
-  tags: {type: array, items: {enum: [a, b]}, maxItems: 2}
-  a/b: {$ref: 'sub/b.json#/$defs/c'}
-";
-        assert!(violations(schema, r#"{"name": "ada", "mail": "a@b.example", "a/b": "xyz"}"#).is_empty());
-        let all = violations(
-            schema,
-            r#"{"name": "S3", "mail": "S3CRET", "tags": ["a", "S3", "b"], "a/b": "S3CRET", "more": 1}"#,
-        );
-        assert!(all.iter().all(|one| !one.contains("S3")), "{all:?}");
-        for wanted in [
-            "body/name: does not match the pattern ^[a-z]+$ [pattern]",
-            "body/mail: does not have the format email [format]",
-            "body/tags/1: expected one of \"a\", \"b\" [enum]",
-            "body/tags: expected at most 2 items [maxItems]",
-            "body/a~1b: expected at most 3 characters [maxLength]",
-            "body/more: is not declared [additionalProperties]",
-        ] {
-            assert!(all.iter().any(|one| one == wanted), "{wanted} in {all:#?}");
-        }
-        assert_eq!(violations(schema, "{}"), ["body: the member name is missing [required]"]);
-        assert_eq!(violations(schema, "[]"), ["body: expected a value of the type object [type]"]);
-    }
-
-    #[test]
-    fn the_list_is_bounded() {
-        let list = format!("[{}]", vec!["1"; 100].join(","));
-        assert_eq!(violations("items: {type: string}", &list).len(), MAX_VIOLATIONS);
-        let names: Vec<String> = (0..100).map(|n| format!("\"a{n}\": 1")).collect();
-        let object = format!("{{{}}}", names.join(","));
-        let all = violations("{properties: {x: {}}, additionalProperties: false}", &object);
-        assert_eq!(all.len(), MAX_VIOLATIONS, "{all:?}");
-    }
-
-    #[test]
-    fn errors_of_a_schema_have_their_line() {
-        let fault = |schema: &str| {
-            let fault = compiled(schema).expect_err(schema);
-            (fault.location.unwrap_or_default(), fault.text)
-        };
-        let (location, text) = fault("type: object\nproperties:\n  a:\n    type: strin\n");
-        assert!(location == "/s/a.yaml:4:11", "{location} {text}");
-        let (location, text) = fault("properties:\n  a: {pattern: '(?=x)'}\n");
-        assert!(location.starts_with("/s/a.yaml:2:"), "{location} {text}");
-        let (_, text) = fault("properties:\n  a: {$ref: 'https://x.example/s.json'}\n");
-        assert!(text.contains("only files are read"), "{text}");
-        let (_, text) = fault("$ref: ../../etc/passwd\n");
-        assert!(text.contains("leads out of"), "{text}");
-        let (location, _) = fault("type: [\n");
-        assert!(location.starts_with("/s/a.yaml:"), "{location}");
-    }
-}
+#[path = "compiled_tests.rs"]
+mod tests;

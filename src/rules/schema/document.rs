@@ -60,6 +60,7 @@ impl fmt::Display for SchemaFault {
 }
 
 /// The files of a document, which are read as references lead to them.
+#[derive(Clone)]
 pub struct DocumentReader {
     read: FileReader,
     /// The folders in which files may be.

@@ -4,6 +4,7 @@
 //! list of violations is made only for an invalid one, and repeats no value of it.
 
 mod compiled;
+mod diagnosis;
 mod document;
 mod instance;
 pub mod openapi;

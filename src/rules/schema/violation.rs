@@ -7,6 +7,8 @@ use jsonschema::ValidationError;
 use jsonschema::error::{TypeKind, ValidationErrorKind};
 use serde_json::Value;
 
+use super::diagnosis::UNMATCHED_WORDS;
+
 /// The most violations of one message that are listed.
 pub const MAX_VIOLATIONS: usize = 20;
 
@@ -116,12 +118,21 @@ pub fn add(error: &ValidationError<'_>, place: ViolationPlace, prefix: &str, all
         kind => {
             let keyword: Cow<'static, str> = match kind {
                 ValidationErrorKind::Custom { message, .. } if message == "is write-only" => Cow::Borrowed("writeOnly"),
+                ValidationErrorKind::Custom { message, .. } if unmatched(message).is_some() => {
+                    let word = unmatched(message).unwrap_or_default();
+                    Cow::Borrowed(word.split(' ').next().unwrap_or(word))
+                }
                 ValidationErrorKind::Custom { .. } => Cow::Borrowed("readOnly"),
                 kind => Cow::Owned(kind.keyword().to_owned()),
             };
             all.push(Violation { place, pointer: short(pointer), keyword, message: message(kind) });
         }
     }
+}
+
+/// Returns the word for alternatives that do not match, if an error is about them.
+fn unmatched(message: &str) -> Option<&'static str> {
+    UNMATCHED_WORDS.into_iter().find(|word| *word == message)
 }
 
 /// Returns what is expected, in words of the schema alone.
@@ -163,7 +174,11 @@ fn message(kind: &ValidationErrorKind) -> String {
         Kind::OneOfMultipleValid { .. } => "matches more than one of the alternatives".to_owned(),
         Kind::Not { .. } => "matches what is excluded".to_owned(),
         Kind::PropertyNames { .. } => "the name of a member is not accepted".to_owned(),
-        Kind::Custom { message, .. } => message.clone(),
+        Kind::Custom { message, .. } => match unmatched(message) {
+            Some(word) if word == UNMATCHED_WORDS[2] => "matches more than one of the alternatives".to_owned(),
+            Some(_) => "matches none of the alternatives".to_owned(),
+            None => message.clone(),
+        },
         Kind::FalseSchema => "no value is accepted here".to_owned(),
         Kind::AdditionalItems { .. } | Kind::UnevaluatedItems { .. } => "there are too many items".to_owned(),
         _ => "is not valid".to_owned(),

@@ -1,5 +1,6 @@
 //! Values from text: parameters and fields of forms have no types of their own.
 
+use ahash::AHashSet;
 use serde_json::{Map, Number, Value};
 
 /// How deep a schema is followed for the types that a text may have.
@@ -150,12 +151,29 @@ impl TextTypes {
         Value::Array(texts.map(|text| items.value(&text)).collect())
     }
 
-    /// Returns the object of names and texts. Of a list all values are taken, of anything else the first.
+    /// Returns the first name that is given more than once although its value is no list: which of them counts differs
+    /// between targets.
+    pub fn repeated<'n>(&self, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+        let mut seen = AHashSet::new();
+        let is_single = |name: &str| self.member(name).is_some_and(|types| types.items.is_none());
+        let mut names = names;
+        names.find(|name| !seen.insert(*name) && is_single(name))
+    }
+
+    /// Returns the object of names and texts. Of a list all values are taken, of anything else that is declared the
+    /// first; see [`Self::repeated`]. What is not declared is a list if it is given several times.
     pub fn object(&self, pairs: impl Iterator<Item = (String, String)>) -> Value {
         let mut members = Map::new();
         let other = Self { string: true, ..Self::default() };
         for (name, text) in pairs {
-            let types = self.member(&name).unwrap_or(&other);
+            let Some(types) = self.member(&name) else {
+                match (members.get_mut(&name), other.value(&text)) {
+                    (None, value) => _ = members.insert(name, value),
+                    (Some(Value::Array(list)), value) => list.push(value),
+                    (Some(one), value) => *one = Value::Array(vec![one.take(), value]),
+                }
+                continue;
+            };
             match (&types.items, members.get_mut(&name)) {
                 (Some(items), Some(Value::Array(list))) => list.push(items.value(&text)),
                 (Some(items), _) => _ = members.insert(name, Value::Array(vec![items.value(&text)])),
@@ -208,5 +226,9 @@ mod tests {
         let pairs = [("a", "1"), ("b", "x"), ("b", "y"), ("c", "2")];
         let pairs = pairs.into_iter().map(|(name, text)| (name.to_owned(), text.to_owned()));
         assert_eq!(object.object(pairs), json!({"a": 1, "b": ["x", "y"], "c": "2"}));
+        let pairs = ["1", "2", "3"].into_iter().map(|text| ("c".to_owned(), text.to_owned()));
+        assert_eq!(object.object(pairs), json!({"c": ["1", "2", "3"]}));
+        assert_eq!(object.repeated(["b", "b", "c", "c", "a"].into_iter()), None);
+        assert_eq!(object.repeated(["b", "a", "b", "a"].into_iter()), Some("a"));
     }
 }

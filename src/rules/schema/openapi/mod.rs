@@ -26,6 +26,9 @@ pub use samples::{ResponseSamples, mock};
 pub use shape::Shape;
 pub use template::PathTemplate;
 
+/// The message for a parameter that is no list and is given several times.
+const REPEATED: &str = "is there more than once";
+
 /// What is read of a document.
 #[derive(Clone, Debug, Default)]
 pub struct DocumentOptions {
@@ -267,6 +270,11 @@ pub fn read_body(form: BodyForm, types: &TextTypes, body: &[u8]) -> Result<Value
                 Some((text(&pair[..at])?, text(pair.get(at + 1..).unwrap_or_default())?))
             });
             let pairs = pairs.collect::<Option<Vec<_>>>().ok_or(BadBody::NotUtf8)?;
+            if let Some(name) = types.repeated(pairs.iter().map(|(name, _)| name.as_str())) {
+                let pointer = super::violation::pointer_step(name);
+                let violation = Violation::new(ViolationPlace::Body, pointer, "style", REPEATED);
+                return Err(BadBody::Violations(vec![violation]));
+            }
             Ok(types.object(pairs.into_iter()))
         }
         BodyForm::Text | BodyForm::Opaque => match std::str::from_utf8(body) {

@@ -187,7 +187,7 @@ impl Parameter {
                 let mut values = cookies(source.headers, &self.name);
                 let Some(value) = values.next() else { return Found::Missing };
                 if values.next().is_some() {
-                    return Found::Broken("is there more than once");
+                    return Found::Broken(super::REPEATED);
                 }
                 match std::str::from_utf8(value) {
                     Ok(text) => self.read_separated(text, ',', &|text| decode(text).ok()),
@@ -252,11 +252,17 @@ impl Parameter {
                 None
             };
             return match pairs {
+                Some(pairs) if self.has_repeated(&pairs) => Found::Broken(super::REPEATED),
                 Some(pairs) => Found::Value(self.types.object(pairs.into_iter())),
                 None => Found::Broken("expected names and values"),
             };
         }
         decoded(text).map_or(NOT_UTF8, |text| Found::Value(self.types.value(&text)))
+    }
+
+    /// Returns whether a member that is no list is given several times.
+    fn has_repeated(&self, pairs: &[(String, String)]) -> bool {
+        self.types.repeated(pairs.iter().map(|(name, _)| name.as_str())).is_some()
     }
 
     fn read_query(&self, query: &[(Cow<'_, str>, &str)]) -> Found {
@@ -268,6 +274,7 @@ impl Parameter {
             return match pairs {
                 None => NOT_UTF8,
                 Some(pairs) if pairs.is_empty() => Found::Missing,
+                Some(pairs) if self.has_repeated(&pairs) => Found::Broken(super::REPEATED),
                 Some(pairs) => Found::Value(self.types.object(pairs.into_iter())),
             };
         }
@@ -278,6 +285,7 @@ impl Parameter {
             return match pairs {
                 None => NOT_UTF8,
                 Some(pairs) if pairs.is_empty() => Found::Missing,
+                Some(pairs) if self.has_repeated(&pairs) => Found::Broken(super::REPEATED),
                 Some(pairs) => Found::Value(self.types.object(pairs.into_iter())),
             };
         }
@@ -290,7 +298,7 @@ impl Parameter {
         }
         if values.next().is_some() {
             // Which of them counts differs between targets.
-            return Found::Broken("is there more than once");
+            return Found::Broken(super::REPEATED);
         }
         match self.style {
             Style::Space | Style::Pipe => {
@@ -370,6 +378,9 @@ mod tests {
             (Style::Space, false, &list, "p=1%202", json!([1, 2])),
             (Style::Pipe, false, &list, "p=1|2", json!([1, 2])),
             (Style::DeepObject, true, &object, "p[a]=1&p[b]=x+y", json!({"a": 1, "b": "x y"})),
+            (Style::DeepObject, true, &object, "p[a]=1&p[a]=99", json!("(broken)")),
+            (Style::Form, true, &object, "a=1&a=99", json!("(broken)")),
+            (Style::Simple, true, &object, "a=1,a=99", json!("(broken)")),
             (Style::Content, false, &object, "p=%7B%22a%22%3A1%7D", json!({"a": 1})),
             (Style::Content, false, &object, "p=%7B", json!("(broken)")),
             (Style::Simple, false, &number, "1", json!(1)),

@@ -27,6 +27,8 @@ pub enum Direction {
     Request,
     /// A response.
     Response,
+    /// None: what is read-only or write-only is not looked at.
+    Neither,
 }
 
 impl Direction {
@@ -35,6 +37,7 @@ impl Direction {
         match self {
             Self::Request => "readOnly",
             Self::Response => "writeOnly",
+            Self::Neither => "x-portcullis-of-no-direction",
         }
     }
 }

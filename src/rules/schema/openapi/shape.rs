@@ -25,6 +25,8 @@ pub struct Shape {
 struct ShapeNode {
     /// Schemas that apply as well.
     applied: Vec<usize>,
+    /// Schemas that may apply: what they declare of members and items is declared, and their types are no condition.
+    conditional: Vec<usize>,
     /// Alternatives, each with the number of its schema, of which those apply that a value satisfies.
     choices: Vec<Vec<(Option<usize>, usize)>>,
     members: AHashMap<String, usize>,
@@ -35,8 +37,77 @@ struct ShapeNode {
     names_members: bool,
     first_items: Vec<usize>,
     items: Option<usize>,
+    /// The types of values that are declared.
+    types: KindSet,
     /// Whether nothing is declared.
     is_nothing: bool,
+}
+
+/// Types of JSON, a bit each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct KindSet(u8);
+
+impl KindSet {
+    const ALL: Self = Self(0x3f);
+    const ARRAY: Self = Self(1 << 4);
+    const OBJECT: Self = Self(1 << 5);
+
+    fn of_name(name: &str) -> Self {
+        match name {
+            "null" => Self(1),
+            "boolean" => Self(1 << 1),
+            "number" | "integer" => Self(1 << 2),
+            "string" => Self(1 << 3),
+            "array" => Self::ARRAY,
+            "object" => Self::OBJECT,
+            _ => Self(0),
+        }
+    }
+
+    fn of_value(value: &Value) -> Self {
+        Self::of_name(match value {
+            Value::Null => "null",
+            Value::Bool(_) => "boolean",
+            Value::Number(_) => "number",
+            Value::String(_) => "string",
+            Value::Array(_) => "array",
+            Value::Object(_) => "object",
+        })
+    }
+
+    /// Returns the types that a schema declares: by `type`, else by the values of `enum` and `const`, else by keywords
+    /// that say something of members or items alone.
+    fn of_schema(keywords: &serde_json::Map<String, Value>) -> Self {
+        let union = |all: &mut dyn Iterator<Item = Self>| Self(all.fold(0, |all, one| all | one.0));
+        match (keywords.get("type"), keywords.get("enum"), keywords.get("const")) {
+            (Some(Value::String(one)), ..) => Self::of_name(one),
+            (Some(Value::Array(several)), ..) => {
+                union(&mut several.iter().filter_map(Value::as_str).map(Self::of_name))
+            }
+            (_, Some(Value::Array(values)), _) => union(&mut values.iter().map(Self::of_value)),
+            (_, _, Some(value)) => Self::of_value(value),
+            _ => {
+                let has = |keys: &[&str]| keys.iter().any(|key| keywords.contains_key(*key));
+                let of_objects = has(&["properties", "patternProperties", "additionalProperties"]);
+                match (of_objects, has(&["items", "prefixItems"])) {
+                    (true, true) => Self(Self::OBJECT.0 | Self::ARRAY.0),
+                    (true, false) => Self::OBJECT,
+                    (false, true) => Self::ARRAY,
+                    (false, false) => Self::ALL,
+                }
+            }
+        }
+    }
+
+    fn has(self, value: &Value) -> bool {
+        self.0 & Self::of_value(value).0 != 0
+    }
+}
+
+impl Default for KindSet {
+    fn default() -> Self {
+        Self::ALL
+    }
 }
 
 /// Builds the shapes of the schemas of one document.
@@ -49,7 +120,8 @@ pub struct ShapeBuilder<'d> {
     roots: AHashMap<usize, usize>,
 }
 
-type Nodes = SmallVec<[usize; 8]>;
+/// Nodes by their numbers, each with whether it is sure to apply.
+type Nodes = SmallVec<[(usize, bool); 8]>;
 
 impl<'d> ShapeBuilder<'d> {
     /// Returns a builder over rewritten schemas.
@@ -91,6 +163,7 @@ impl<'d> ShapeBuilder<'d> {
         let mut node = ShapeNode { is_nothing: *schema == Value::Bool(false), ..ShapeNode::default() };
         let Some(keywords) = schema.as_object() else { return node };
         node.is_nothing |= keywords.contains_key(FORBIDDEN);
+        node.types = KindSet::of_schema(keywords);
         let list = |key: &str| keywords.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         if shared_number(schema).is_some()
             && let Some(target) = shared_schema(self.definitions, schema)
@@ -99,7 +172,7 @@ impl<'d> ShapeBuilder<'d> {
         }
         node.applied.extend(list("allOf").iter().map(|schema| self.node(schema, compiler)));
         for schema in ["if", "then", "else"].iter().filter_map(|key| keywords.get(*key)) {
-            node.applied.push(self.node(schema, compiler));
+            node.conditional.push(self.node(schema, compiler));
         }
         for key in ["anyOf", "oneOf"].into_iter().filter(|key| !list(key).is_empty()) {
             // The alternatives are valid schemas, as they are parts of one.
@@ -111,7 +184,7 @@ impl<'d> ShapeBuilder<'d> {
             node.members.insert(name.clone(), self.node(schema, compiler));
         }
         for (_, schema) in named("dependentSchemas") {
-            node.applied.push(self.node(schema, compiler));
+            node.conditional.push(self.node(schema, compiler));
         }
         for (expression, schema) in named("patternProperties") {
             let below = self.node(schema, compiler);
@@ -133,48 +206,81 @@ impl<'d> ShapeBuilder<'d> {
 }
 
 impl Shape {
-    /// Returns a document without what is not declared. `value` is the document as it was parsed.
+    /// Returns a document without what is not declared; `null` where the whole has a type that is not declared. `value`
+    /// is the document as it was parsed.
     pub fn filter(&self, document: &[u8], value: &Value) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(document.len());
         let mut text = Text { bytes: document, at: 0 };
         text.skip_space();
-        self.copy(&mut text, &[self.root], value, &mut out)?;
+        let root: Nodes = SmallVec::from_slice(&[(self.root, true)]);
+        if !self.allows(&root, value) {
+            return Some(b"null".to_vec());
+        }
+        self.copy(&mut text, &root, value, &mut out)?;
         Some(out)
     }
 
     /// Returns all schemas that apply to a value.
-    fn applied(&self, from: &[usize], value: &Value) -> Nodes {
+    fn applied(&self, from: &[(usize, bool)], value: &Value) -> Nodes {
         let mut all: Nodes = SmallVec::new();
         let mut open: Nodes = from.iter().copied().collect();
-        while let Some(number) = open.pop() {
-            if all.contains(&number) {
-                continue;
+        while let Some((number, sure)) = open.pop() {
+            match all.iter_mut().find(|(known, _)| *known == number) {
+                Some((_, known)) if *known || !sure => continue,
+                Some((_, known)) => *known = true,
+                None => all.push((number, sure)),
             }
-            all.push(number);
             let node = &self.all[number];
-            open.extend(node.applied.iter().copied());
+            open.extend(node.applied.iter().map(|below| (*below, sure)));
+            open.extend(node.conditional.iter().map(|below| (*below, false)));
             for choices in &node.choices {
                 let schema = |number: usize| -> Option<CompiledSchema> { self.schemas.schema(number) };
                 let fits = |(number, _): &&(Option<usize>, usize)| {
                     number.and_then(schema).is_none_or(|schema| schema.is_valid(value))
                 };
                 let before = open.len();
-                open.extend(choices.iter().filter(fits).map(|(_, below)| *below));
+                open.extend(choices.iter().filter(fits).map(|(_, below)| (*below, sure)));
                 if open.len() == before {
                     // The value is not valid; what any alternative declares is declared.
-                    open.extend(choices.iter().map(|(_, below)| *below));
+                    open.extend(choices.iter().map(|(_, below)| (*below, false)));
                 }
             }
         }
         all
     }
 
-    fn copy(&self, text: &mut Text<'_>, from: &[usize], value: &Value, out: &mut Vec<u8>) -> Option<()> {
+    /// Returns whether values of that type are declared: by all schemas that are sure to apply, else by any.
+    fn allows(&self, from: &[(usize, bool)], value: &Value) -> bool {
+        let allows = |&(number, _): &(usize, bool)| self.node_allows(number, value, &mut SmallVec::new());
+        if from.iter().any(|(_, sure)| *sure) {
+            from.iter().filter(|(_, sure)| *sure).all(allows)
+        } else {
+            from.iter().any(allows)
+        }
+    }
+
+    fn node_allows(&self, number: usize, value: &Value, open: &mut SmallVec<[usize; 8]>) -> bool {
+        if open.contains(&number) {
+            return true;
+        }
+        let node = &self.all[number];
+        if node.is_nothing || !node.types.has(value) {
+            return false;
+        }
+        open.push(number);
+        let is_allowed = node.applied.iter().all(|below| self.node_allows(*below, value, open))
+            && node.choices.iter().all(|all| all.iter().any(|(_, below)| self.node_allows(*below, value, open)));
+        open.pop();
+        is_allowed
+    }
+
+    /// Copies what is declared of a value whose type is declared.
+    fn copy(&self, text: &mut Text<'_>, from: &[(usize, bool)], value: &Value, out: &mut Vec<u8>) -> Option<()> {
         let applied = match value {
             Value::Object(_) | Value::Array(_) => self.applied(from, value),
             _ => return text.copy_value(out),
         };
-        let nodes = || applied.iter().map(|number| &self.all[*number]);
+        let nodes = || applied.iter().map(|(number, _)| &self.all[*number]);
         match value {
             Value::Object(members) if nodes().any(|node| node.names_members) => {
                 text.expect(b'{')?;
@@ -184,7 +290,7 @@ impl Shape {
                     let key = text.raw()?;
                     text.expect(b':')?;
                     let declared = self.member(&applied, name);
-                    if declared.is_empty() {
+                    if declared.is_empty() || !self.allows(&declared, below) {
                         text.raw()?;
                     } else {
                         if !is_first {
@@ -205,14 +311,19 @@ impl Shape {
             Value::Array(items) if nodes().any(|node| node.items.is_some() || !node.first_items.is_empty()) => {
                 text.expect(b'[')?;
                 out.push(b'[');
+                let mut is_first = true;
                 for (index, item) in items.iter().enumerate() {
-                    if index > 0 {
-                        out.push(b',');
+                    let declared: Nodes = applied.iter().filter_map(|at| self.item(*at, index)).collect();
+                    if declared.is_empty() || !self.allows(&declared, item) {
+                        text.raw()?;
+                    } else {
+                        if !is_first {
+                            out.push(b',');
+                        }
+                        is_first = false;
+                        self.copy(text, &declared, item, out)?;
+                        text.skip_space();
                     }
-                    let declared: Nodes =
-                        nodes().filter_map(|node| node.first_items.get(index).copied().or(node.items)).collect();
-                    self.copy(text, &declared, item, out)?;
-                    text.skip_space();
                     text.take(b',');
                 }
                 text.expect(b']')?;
@@ -223,18 +334,26 @@ impl Shape {
         }
     }
 
+    /// Returns the schema that another has for an item.
+    fn item(&self, (number, sure): (usize, bool), index: usize) -> Option<(usize, bool)> {
+        let node = &self.all[number];
+        node.first_items.get(index).copied().or(node.items).map(|below| (below, sure))
+    }
+
     /// Returns the schemas of a member; none where it is not declared, or not for this direction.
-    fn member(&self, applied: &[usize], name: &str) -> Nodes {
+    fn member(&self, applied: &[(usize, bool)], name: &str) -> Nodes {
         let mut declared: Nodes = SmallVec::new();
-        for node in applied.iter().map(|number| &self.all[*number]) {
+        for (number, sure) in applied {
+            let node = &self.all[*number];
             let before = declared.len();
-            declared.extend(node.members.get(name).copied());
-            declared.extend(node.patterns.iter().filter(|(e, _)| e.is_match(name)).map(|(_, below)| *below));
+            declared.extend(node.members.get(name).map(|below| (*below, *sure)));
+            let matching = node.patterns.iter().filter(|(expression, _)| expression.is_match(name));
+            declared.extend(matching.map(|(_, below)| (*below, *sure)));
             if declared.len() == before {
-                declared.extend(node.others);
+                declared.extend(node.others.map(|below| (below, *sure)));
             }
         }
-        if declared.iter().any(|number| self.all[*number].is_nothing) {
+        if declared.iter().any(|(number, _)| self.all[*number].is_nothing) {
             declared.clear();
         }
         declared

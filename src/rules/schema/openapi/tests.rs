@@ -162,6 +162,7 @@ fn bodies_are_validated_by_their_type() {
     assert!(json(r#"{"name": "ab", "name": "cd"}"#)[0].contains("duplicate: true"));
     let form = |text: &str| body(add, "application/x-www-form-urlencoded", text);
     assert!(form("price=1.5").is_empty());
+    assert_eq!(form("price=1&price=99"), ["body/price: is there more than once [style]"]);
     assert_eq!(form("price=0"), ["body/price: expected more than 0 [exclusiveMinimum]"]);
     assert_eq!(body(add, "image/png", "x"), ["Opaque"]);
     assert_eq!(body(add, "text/plain", "x"), ["OtherType"]);
@@ -188,16 +189,28 @@ fn responses_are_checked_and_filtered() {
     assert_eq!(
         filtered(
             r#"{ "id": 1.0, "hash": "x", "name" : "a\u0062", "secret": "s",
-               "parts": [ {"id": 2, "name": "cd", "z": 1}, 5 ],
+               "parts": [ 5, {"id": 2, "name": "cd", "z": 1}, [{"x": 1}] ], "size": {"x": 1},
                "kind": {"b": 1, "a": "x", "c": 2}, "free": {"any": [1 , 2]},
                "map": {"k": {"id": 3, "y": 1}}, "owner": null }"#
         ),
         [
-            r#"{"id":1.0,"name":"a\u0062","parts":[{"id":2,"name":"cd"},5],"kind":{"b":1},"free":{"any": [1 , 2]},"#,
+            r#"{"id":1.0,"name":"a\u0062","parts":[{"id":2,"name":"cd"}],"kind":{"b":1},"free":{"any": [1 , 2]},"#,
             r#""map":{"k":{"id":3}},"owner":null}"#
         ]
         .concat()
     );
+    for (text, wanted) in [
+        (r#"[{"secret": 1}]"#, "null"),
+        (r#""secret""#, "null"),
+        (r#"{"name": {"x": 1}, "owner": [1], "map": [1], "id": 1, "size": null}"#, r#"{"id":1,"size":null}"#),
+        (
+            r#"{"name": 5, "parts": {"x": 1}, "free": "x", "map": {"k": [1], "l": {"id": 2}}}"#,
+            r#"{"map":{"l":{"id":2}}}"#,
+        ),
+        (r#"{"kind": {"a": {"x": 1}, "b": 2}, "owner": {"id": {"x": 1}}}"#, r#"{"kind":{"b":2},"owner":{}}"#),
+    ] {
+        assert_eq!(filtered(text), wanted, "{text}");
+    }
     assert!(content.check(form, br#"{"id": 1, "name": "ab", "more": 1}"#).is_ok(), "more members are valid");
     assert!(content.check(form, br#"{"name": "ab"}"#).is_err(), "read-only members are required in responses");
 }
