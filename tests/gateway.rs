@@ -23,6 +23,8 @@ mod authentication;
 mod authorization;
 #[path = "gateway/basic.rs"]
 mod basic;
+#[path = "gateway/cache_serving.rs"]
+mod cache_serving;
 #[path = "gateway/cache_store.rs"]
 mod cache_store;
 #[path = "gateway/caching.rs"]

@@ -53,6 +53,8 @@ pub struct Chain {
     cache: Option<usize>,
     /// Whether a filter may replace a response once it has seen the body.
     judges_responses: bool,
+    /// Whether a filter is given whole responses only.
+    needs_whole_responses: bool,
 }
 
 /// The memories of the filters of a chain for one request. Most filters remember nothing, and cost nothing.
@@ -114,8 +116,19 @@ impl Chain {
         let trial_edits = trial_edits.collect();
         let has_conditions = links.iter().any(|link| link.condition.is_some());
         let judges_responses = links.iter().any(|link| link.filter.judges_responses());
+        let needs_whole_responses = links.iter().any(|link| link.filter.needs_whole_responses());
         let cache = links.iter().position(|link| link.filter.cache_policy().is_some());
-        Self { links, needs_bodies, trial_edits, may_wait, reads_params, has_conditions, cache, judges_responses }
+        Self {
+            links,
+            needs_bodies,
+            trial_edits,
+            may_wait,
+            reads_params,
+            has_conditions,
+            cache,
+            judges_responses,
+            needs_whole_responses,
+        }
     }
 
     /// Returns the policy of the cache, if there is one.
@@ -191,6 +204,14 @@ impl Chain {
     /// Returns whether a filter may replace a response once it has seen the body.
     pub fn judges_responses(&self) -> bool {
         self.judges_responses
+    }
+
+    /// Returns whether a filter that runs for the request is given whole responses only.
+    pub fn needs_whole_response(&self, request: &RequestHeader, exchange: &Exchange, memories: &mut Memories) -> bool {
+        self.needs_whole_responses
+            && self.links.iter().enumerate().any(|(place, link)| {
+                link.filter.needs_whole_responses() && self.runs(place, request, exchange, memories)
+            })
     }
 
     /// Returns whether the decision on a request may take a long time.

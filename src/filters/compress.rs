@@ -200,6 +200,11 @@ impl HttpFilter for Filter {
         Needs::ResponseBody
     }
 
+    fn needs_whole_responses(&self) -> bool {
+        // It leaves a part of a response as it is.
+        false
+    }
+
     fn on_response_body(&self, response: &mut ResponseHeader, view: &ResponseView<'_>) -> BodyStep {
         if !self.may_encode(response, view) {
             return Ok(None);

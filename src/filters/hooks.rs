@@ -155,6 +155,12 @@ pub trait HttpFilter: Sized {
         false
     }
 
+    /// Returns whether the filter may change the body of a response, replace the response, or treat it by its status.
+    /// What it is given is the whole response as it is stored, never a part of it.
+    fn needs_whole_responses(&self) -> bool {
+        self.needs().response_body() || self.judges_responses()
+    }
+
     /// Returns whether a filter that needs bodies of requests needs that of this one.
     fn wants_body(&self, _request: &RequestHeader, _exchange: &Exchange) -> bool {
         true

@@ -140,6 +140,11 @@ macro_rules! filters {
                 match self { $(Self::$variant(filter) => filter.judges_responses(),)* }
             }
 
+            /// Returns whether the filter is given whole responses only.
+            pub fn needs_whole_responses(&self) -> bool {
+                match self { $(Self::$variant(filter) => filter.needs_whole_responses(),)* }
+            }
+
             /// Returns whether the filter needs the body of this request.
             fn wants_body(&self, request: &RequestHeader, exchange: &Exchange) -> bool {
                 match self { $(Self::$variant(filter) => filter.wants_body(request, exchange),)* }

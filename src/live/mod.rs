@@ -40,8 +40,8 @@ use crate::upstreams::{Pool, PoolShape, Sessions};
 pub use acme::{AcmeChallenge, AcmeManager, AcmeShape};
 pub use buckets::Buckets;
 pub use cache::{
-    Cache, CacheSettings, CacheView, DiskSettings, EntryView, Filling, Generation, HeadMemo, Purge, StoredBody,
-    StoredHead, StoredKey, StoredResponse,
+    BodyError, Cache, CacheSettings, CacheView, DiskSettings, EntryView, Filling, Generation, HeadMemo, Purge,
+    StoredBody, StoredHead, StoredKey, StoredResponse,
 };
 pub use consumers::{
     Account, AllowanceConfig, ChangeError, ConsumerConfig, ConsumerFile, ConsumerTable, HmacKey, KnownKey, SigningKey,

@@ -115,11 +115,11 @@ fn a_fetch_outlives_the_client_that_began_it() {
     let mut first = Connection::open(gateway.address());
     first.send(head("GET", "/a", &[]));
     eventually("the first one asks", || target.count() == 1);
-    let address = gateway.address();
-    let second = std::thread::spawn(move || Connection::open(address).ask(head("GET", "/a", &[])));
+    let mut second = Connection::open(gateway.address());
+    second.send(head("GET", "/a", &[]));
     drop(first);
     open.store(true, Ordering::Release);
-    assert_eq!(second.join().expect("a client").text(), "the response");
+    assert_eq!(second.receive().text(), "the response");
     assert_eq!((gateway.get("/a").text().as_str(), target.count()), ("the response", 1));
 }
 

@@ -115,6 +115,8 @@ pub struct Connection {
     date: Mutex<Option<HeaderValue>>,
     /// How many of the next flushes may be left out.
     corks: AtomicU8,
+    /// Whether writes are sent at once, because what follows is not there yet.
+    is_direct: AtomicBool,
     waker: AtomicWaker,
     /// The pace of the present request, on HTTP/1.
     pub pace: Pace,
@@ -148,6 +150,7 @@ impl Connection {
             has_date: AtomicBool::new(false),
             date: Mutex::new(None),
             corks: AtomicU8::new(0),
+            is_direct: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             pace: Pace::default(),
         })
@@ -220,6 +223,7 @@ impl Connection {
     /// Notes that a next head is awaited, for at most `idle_time`.
     pub fn await_head(&self, idle_time: Duration) {
         self.clear_corks();
+        self.send_at_once(false);
         self.head_begun.store(false, Ordering::Relaxed);
         self.in_head.store(true, Ordering::Relaxed);
         self.since.store(clock::now(), Ordering::Relaxed);
@@ -319,6 +323,16 @@ impl Connection {
     /// Lets no flush be left out.
     pub fn clear_corks(&self) {
         self.corks.store(0, Ordering::Relaxed);
+    }
+
+    /// Lets the writes that follow be sent at once, until the response ends, or be gathered again.
+    pub fn send_at_once(&self, is_direct: bool) {
+        self.is_direct.store(is_direct, Ordering::Relaxed);
+    }
+
+    /// Returns whether writes are sent at once.
+    pub fn sends_at_once(&self) -> bool {
+        self.is_direct.load(Ordering::Relaxed)
     }
 
     /// Returns whether this flush may be left out.

@@ -304,9 +304,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
             let at = self.gathered.len();
             self.buffer_write(bytes);
             set_date(&mut self.gathered[at..], date.as_bytes());
+            if self.connection.sends_at_once() {
+                // What the socket does not take goes with the next write.
+                let _ = self.poll_send(context)?;
+            }
             return Poll::Ready(Ok(bytes.len()));
         }
-        if self.gather && self.gathered.len() + bytes.len() <= GATHER {
+        if self.gather && self.gathered.len() + bytes.len() <= GATHER && !self.connection.sends_at_once() {
             self.buffer_write(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }

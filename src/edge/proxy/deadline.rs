@@ -11,10 +11,21 @@ const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Returns the end of the request's time: the earlier of the route's and the client's.
 pub(super) fn deadline(headers: &HeaderMap, forward: &Forward, started: Instant, grpc: bool) -> Option<Instant> {
-    let client_wait = forward.deadline_header.as_ref().and_then(|name| headers.get(name)).and_then(parse_wait);
-    let grpc = if grpc { headers.get(GRPC_TIMEOUT).and_then(parse_grpc_timeout) } else { None };
-    let least = [forward.timeout, client_wait, grpc].into_iter().flatten().min()?;
+    let least = forward.timeout.into_iter().chain(client_wait(headers, forward, grpc)).min()?;
     started.checked_add(least)
+}
+
+/// Returns the end of the time that the client waits, if that is earlier than the route's.
+pub(super) fn client_deadline(headers: &HeaderMap, forward: &Forward, started: Instant, grpc: bool) -> Option<Instant> {
+    let wait = client_wait(headers, forward, grpc)?;
+    if forward.timeout.is_some_and(|timeout| timeout <= wait) { None } else { started.checked_add(wait) }
+}
+
+/// Returns how long the client says it waits.
+fn client_wait(headers: &HeaderMap, forward: &Forward, grpc: bool) -> Option<Duration> {
+    let wait = forward.deadline_header.as_ref().and_then(|name| headers.get(name)).and_then(parse_wait);
+    let grpc = if grpc { headers.get(GRPC_TIMEOUT).and_then(parse_grpc_timeout) } else { None };
+    wait.into_iter().chain(grpc).min()
 }
 
 /// Writes the remaining time into the fields in which the client said how long it waits.

@@ -109,6 +109,10 @@ impl HttpFilter for Filter {
         Some(&self.edits)
     }
 
+    fn needs_whole_responses(&self) -> bool {
+        self.response.iter().any(ResponsePart::needs_whole)
+    }
+
     async fn on_request(&self, request: &RequestHeader, exchange: &mut Exchange, (): &mut ()) -> Verdict {
         self.edit_head(request, exchange)
     }

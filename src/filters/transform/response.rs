@@ -34,6 +34,12 @@ pub(super) struct ResponsePart {
 }
 
 impl ResponsePart {
+    /// Returns whether the step changes the body, or depends on the status.
+    pub fn needs_whole(&self) -> bool {
+        let reads_response = || self.rendered.iter().any(|(_, template)| template.reads("response"));
+        !self.body.is_empty() || self.when.is_some() || !self.status.is_empty() || reads_response()
+    }
+
     /// Compiles a step, and notes errors.
     pub fn compile(config: &ResponseStep, place: &Place, compiler: &mut Compiler<'_, '_>) -> Self {
         let when = config.when.as_ref().and_then(|source| {

@@ -99,6 +99,10 @@ impl HttpFilter for Filter {
         matches!(self.response_mode(), ResponseMode::Enforce | ResponseMode::Filter)
     }
 
+    fn needs_whole_responses(&self) -> bool {
+        self.judges_responses()
+    }
+
     async fn on_request(&self, request: &RequestHeader, exchange: &mut Exchange, _: &mut ()) -> Verdict {
         match &self.rules {
             Rules::Own(own) => own.on_request(request, exchange),

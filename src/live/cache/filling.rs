@@ -244,6 +244,11 @@ impl Filling {
         self.fill.state.lock().is_kept
     }
 
+    /// Returns whether somebody reads the response while it is received.
+    pub fn has_readers(&self) -> bool {
+        self.fill.state.lock().readers.iter().any(|(_, at)| at.is_some())
+    }
+
     /// Hides the response from look-ups until it is complete.
     pub fn keep_private(&self) {
         self.fill.is_private.store(true, Ordering::Release);

@@ -30,7 +30,7 @@ mod view;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-pub use body::{StoredBody, StoredResponse, StoredTier};
+pub use body::{BodyError, StoredBody, StoredResponse, StoredTier};
 pub use disk::DiskSettings;
 pub use filling::Filling;
 pub use head::{HeadMemo, StoredHead, StoredKey};

@@ -1,4 +1,5 @@
-//! A fetch of a response for the cache: a task of its own, which goes on when the client that has begun it is gone.
+//! A fetch of a response for the cache: a task of its own, which goes on when the client that has begun it is gone, as
+//! long as others wait for it, or once its response has begun to come.
 //!
 //! It sends the request of one client to the targets of a visit, and streams the response into the store, from which
 //! that client and all others are served. A response that may not be stored goes to the one client alone.
@@ -8,11 +9,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{
-    AGE, CONTENT_LENGTH, EXPECT, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE, TRANSFER_ENCODING,
+    AGE, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE,
+    TRANSFER_ENCODING,
 };
 use pingora::http::{RequestHeader, ResponseHeader};
 use tokio::sync::mpsc::Sender;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::timeout_at;
 
 use super::flights::{FlightGuard, FlightKey, FlightState};
@@ -23,7 +25,7 @@ use crate::edge::proxy::hop_by_hop::drop_from_request;
 use crate::edge::proxy::pick::caller;
 use crate::edge::proxy::response::edit_response;
 use crate::edge::proxy::{Context, Gateway};
-use crate::exchange::{Reason, Rejection};
+use crate::exchange::{Edit, Reason, Rejection};
 use crate::filters::CachePolicy;
 use crate::live::{Filling, Generation, HeadMemo, StoredHead, StoredKey, StoredResponse};
 use crate::rules::caching::{
@@ -43,14 +45,20 @@ const MAX_UNREAD: u64 = 1 << 20;
 /// The longest that the fetch waits for readers of such a response.
 const MAX_READER_WAIT: Duration = Duration::from_secs(60);
 
+/// The responses that are received at a time although no client reads them; further ones end with their last client.
+static DETACHED: Semaphore = Semaphore::const_new(256);
+
+/// The time after which it is looked again whether anybody reads a response of which nothing comes.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
 /// The result of a fetch, for the client that has begun it.
 pub enum FetchResult {
     /// The response is being stored. The head is as the target has sent it.
     Stored(StoredResponse, Box<ResponseHeader>),
     /// The stored response was confirmed, and this is its new head.
     Confirmed(Arc<StoredHead>),
-    /// The response is not stored.
-    Passed(Box<(Response, Visit)>, NotStored),
+    /// The response is not stored. With it are the edits of its head that the share of the split makes.
+    Passed(Box<(Response, Visit, Vec<Arc<[Edit]>>)>, NotStored),
     /// There is none.
     Failed(Box<Rejection>),
     /// The target has failed with that status, and a stale response can be used.
@@ -68,6 +76,10 @@ pub struct FetchedFrom {
     pub tries: u32,
     /// How long it took to the head of the response.
     pub time: Option<Duration>,
+    /// The edits of its head that the share of the split makes.
+    pub edits: Vec<Arc<[Edit]>>,
+    /// The cookie that binds the client to the target.
+    pub cookie: Option<HeaderValue>,
 }
 
 /// The client that has begun a fetch.
@@ -137,11 +149,14 @@ impl Fetch {
             };
             let mut visit = visit;
             let response = self.send(&mut visit, validates).await;
-            let from = fetched_from(&visit);
             let response = match response {
                 Ok(response) => response,
-                Err(rejection) => return self.fail(rejection, Some(from)),
+                Err(rejection) => {
+                    let from = self.fetched_from(&visit);
+                    return self.fail(rejection, Some(from));
+                }
             };
+            self.guard.note_response();
             let came = millis(SystemTime::now());
             if validates && response.head.status == http::StatusCode::NOT_MODIFIED {
                 if let Some(stale) = &self.stale
@@ -164,6 +179,7 @@ impl Fetch {
         let serving = Arc::clone(&self.ctx.serving);
         let forward = serving.route(self.ctx.matched.route).and_then(|route| route.action.forward());
         let forward = forward.ok_or_else(internal)?;
+        self.ctx.exchange.response_edits.clear();
         self.gateway.enter_upstream(&self.head, forward, &mut self.ctx).await?;
         self.ctx.visit.take().ok_or_else(internal)
     }
@@ -202,13 +218,17 @@ impl Fetch {
     /// Publishes a failure.
     fn fail(self, rejection: Box<Rejection>, from: Option<FetchedFrom>) {
         from.iter().for_each(|from| count(from, rejection.reason.status()));
-        self.guard.publish(FlightState::Failed(rejection.clone()));
+        self.guard.publish(match rejection.reason {
+            // That is the matter of one client.
+            Reason::ClientGone => FlightState::NotShared,
+            _ => FlightState::Failed(rejection.clone()),
+        });
         send_result(self.client, FetchResult::Failed(rejection), from);
     }
 
     /// Updates the stored response that a 304 has confirmed (RFC 9111, section 4.3.4).
     async fn confirm(self, response: Response, mut visit: Visit, times: (i64, i64)) {
-        let from = fetched_from(&visit);
+        let from = self.fetched_from(&visit);
         count(&from, response.head.status.as_u16());
         let Some(stale) = &self.stale else { return };
         let mut head = (*stale.head).clone();
@@ -257,7 +277,7 @@ impl Fetch {
         let status = response.head.status.as_u16();
         let is_failure = matches!(status, 500 | 502 | 503 | 504);
         if is_failure && self.stale.as_ref().is_some_and(|stale| stale.is_usable) {
-            let from = fetched_from(&visit);
+            let from = self.fetched_from(&visit);
             count(&from, status);
             self.guard.publish(FlightState::NotShared);
             send_result(self.client, FetchResult::OriginFailed(status), Some(from));
@@ -288,7 +308,20 @@ impl Fetch {
         self.guard.publish(FlightState::NotShared);
         if let Some(client) = self.client.take() {
             // Where the client is gone, the response is dropped with its connection.
-            let _ = client.result.send((FetchResult::Passed(Box::new((response, visit)), why), None));
+            let edits = std::mem::take(&mut self.ctx.exchange.response_edits);
+            let _ = client.result.send((FetchResult::Passed(Box::new((response, visit, edits)), why), None));
+        }
+    }
+
+    fn fetched_from(&self, visit: &Visit) -> FetchedFrom {
+        let exchange = &self.ctx.exchange;
+        FetchedFrom {
+            upstream: Arc::clone(visit.upstream()),
+            member: visit.member().cloned(),
+            tries: visit.tries(),
+            time: visit.response_time(),
+            edits: exchange.response_edits.clone(),
+            cookie: visit.session_cookie(exchange.peer.is_secure()),
         }
     }
 
@@ -299,7 +332,7 @@ impl Fetch {
         (freshness, variance): (Freshness, Option<[u8; 16]>),
         times: (i64, i64),
     ) {
-        let from = fetched_from(&visit);
+        let from = self.fetched_from(&visit);
         count(&from, response.head.status.as_u16());
         let url = stored_url(&self.request, &self.head.uri, &self.policy, &self.ctx);
         let head = new_head(&self.policy, url, &response.head, (&freshness, variance), times.1);
@@ -315,12 +348,12 @@ impl Fetch {
         } else {
             self.publish_shared(is_shared);
         }
-        let followed = filling.follow();
+        let (followed, is_refresh) = (filling.follow(), self.client.is_none());
         if let (Some(client), Some(followed)) = (self.client.take(), followed) {
             let result = FetchResult::Stored(followed, Box::new(response.head.clone()));
             let _ = client.result.send((result, Some(from)));
         }
-        if self.fill(&mut response, &visit, &mut filling).await {
+        if self.fill(&mut response, &visit, (&mut filling, is_refresh)).await {
             let is_stored = filling.finish().is_some();
             if is_open {
                 self.publish_shared(is_shared && is_stored);
@@ -331,15 +364,12 @@ impl Fetch {
     }
 
     /// Streams the body into the store. Returns whether it is complete.
-    async fn fill(&self, response: &mut Response, visit: &Visit, filling: &mut Filling) -> bool {
+    async fn fill(&self, response: &mut Response, visit: &Visit, (filling, is_refresh): (&mut Filling, bool)) -> bool {
         let (mut length, mut is_given_up) = (0, false);
+        let mut detached = None;
         loop {
-            let part = match visit.deadline() {
-                Some(deadline) => match timeout_at(deadline.into(), response.part()).await {
-                    Ok(part) => part,
-                    Err(_) => return false,
-                },
-                None => response.part().await,
+            let Some(part) = next_part(response, visit, filling, (is_refresh, &mut detached)).await else {
+                return false;
             };
             match part {
                 Ok(Some(part)) => {
@@ -363,6 +393,31 @@ impl Fetch {
                     Ok(false) | Err(_) => return false,
                 }
             }
+        }
+    }
+}
+
+/// Reads the next part of a body. Returns `None` when the time of the route is over, or when nobody reads the body and
+/// too many others are read for nobody.
+async fn next_part(
+    response: &mut Response,
+    visit: &Visit,
+    filling: &Filling,
+    (is_refresh, detached): (bool, &mut Option<SemaphorePermit<'static>>),
+) -> Option<pingora::Result<Option<Bytes>>> {
+    let mut reading = std::pin::pin!(response.part());
+    loop {
+        if is_refresh || filling.has_readers() {
+            *detached = None;
+        } else if detached.is_none() {
+            *detached = Some(DETACHED.try_acquire().ok()?);
+        }
+        let now = Instant::now();
+        let look = visit.deadline().map_or(LOOK_INTERVAL, |at| at.saturating_duration_since(now).min(LOOK_INTERVAL));
+        match timeout_at((now + look).into(), &mut reading).await {
+            Ok(part) => return Some(part),
+            Err(_) if visit.deadline().is_some_and(|at| Instant::now() >= at) => return None,
+            Err(_) => {}
         }
     }
 }
@@ -408,15 +463,6 @@ pub async fn variant_for(policy: &CachePolicy, key: &StoredKey, head: &StoredHea
 fn send_result(client: Option<FetchClient>, result: FetchResult, from: Option<FetchedFrom>) {
     if let Some(client) = client {
         let _ = client.result.send((result, from));
-    }
-}
-
-fn fetched_from(visit: &Visit) -> FetchedFrom {
-    FetchedFrom {
-        upstream: Arc::clone(visit.upstream()),
-        member: visit.member().cloned(),
-        tries: visit.tries(),
-        time: visit.response_time(),
     }
 }
 

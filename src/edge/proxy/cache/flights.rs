@@ -1,16 +1,17 @@
 //! The fetches that are under way: requests for what is being fetched wait for it, so that a target is asked once.
 //!
-//! A fetch is a task of its own, which no client can cancel. Its flight is published when the head of the response has
-//! come and the body can be followed, so that nobody waits for the slowest reader. A fetch that ends without a result
-//! publishes that, on every way out.
+//! A fetch is a task of its own, which goes on while anybody waits for it, and once a response has begun to come. Its
+//! flight is published when the head of the response has come and the body can be followed, so that nobody waits for
+//! the slowest reader. A fetch that ends without a result publishes that, on every way out.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::exchange::Rejection;
 use crate::live::StoredKey;
@@ -41,12 +42,49 @@ pub enum FlightState {
 #[derive(Debug)]
 pub struct Flight {
     state: watch::Sender<FlightState>,
+    /// The number of requests that wait for it.
+    waiters: AtomicUsize,
+    /// Whether a response has begun to come.
+    has_response: AtomicBool,
+    /// What ends it.
+    task: OnceLock<AbortHandle>,
 }
 
 impl Flight {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            state: watch::Sender::new(FlightState::Pending),
+            waiters: AtomicUsize::new(0),
+            has_response: AtomicBool::new(false),
+            task: OnceLock::new(),
+        })
+    }
+}
+
+/// A request that waits for a fetch. Without any the fetch ends, unless a response has begun to come: what a client
+/// begins and leaves costs the target no more than what it waits for.
+#[derive(Debug)]
+pub struct FlightWaiter {
+    flights: Arc<Flights>,
+    key: Option<FlightKey>,
+    flight: Arc<Flight>,
+}
+
+impl FlightWaiter {
+    /// Must be called under the lock of the key's shard, if there is a key.
+    fn new(flights: &Arc<Flights>, key: Option<FlightKey>, flight: &Arc<Flight>) -> Self {
+        flight.waiters.fetch_add(1, Ordering::Relaxed);
+        Self { flights: Arc::clone(flights), key, flight: Arc::clone(flight) }
+    }
+
+    /// Lets the task of the fetch end when nobody waits for it.
+    pub fn ends(&self, task: &JoinHandle<()>) {
+        let _ = self.flight.task.set(task.abort_handle());
+    }
+
     /// Waits for the end of the fetch, and returns how it ended.
     pub async fn wait(&self) -> FlightState {
-        let mut state = self.state.subscribe();
+        let mut state = self.flight.state.subscribe();
         match state.wait_for(|state| !matches!(state, FlightState::Pending)).await {
             Ok(state) => state.clone(),
             // The sender is in this flight.
@@ -55,12 +93,33 @@ impl Flight {
     }
 }
 
+impl Drop for FlightWaiter {
+    fn drop(&mut self) {
+        let flight = &self.flight;
+        // Nobody joins meanwhile.
+        let mut shard = self.key.as_ref().map(|key| self.flights.shard(&key.0).lock());
+        let is_last = flight.waiters.fetch_sub(1, Ordering::Relaxed) == 1;
+        if !is_last || flight.has_response.load(Ordering::Relaxed) {
+            return;
+        }
+        // One without a task, which refreshes in the background, goes on.
+        let Some(task) = flight.task.get() else { return };
+        if let (Some(key), Some(shard)) = (&self.key, &mut shard)
+            && shard.get(key).is_some_and(|known| Arc::ptr_eq(known, flight))
+        {
+            shard.remove(key);
+        }
+        drop(shard);
+        task.abort();
+    }
+}
+
 /// The part that a request has in a fetch.
 pub enum FlightPart {
     /// It has to fetch.
     Leader(FlightGuard),
     /// It waits.
-    Follower(Arc<Flight>),
+    Follower(FlightWaiter),
 }
 
 /// The duty to publish how a fetch ended.
@@ -73,6 +132,22 @@ pub struct FlightGuard {
 }
 
 impl FlightGuard {
+    /// Returns whether others can wait for the fetch.
+    pub fn is_shared(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// Returns the request that begins the fetch as one that waits for it.
+    pub fn waiter(&self) -> FlightWaiter {
+        let _shard = self.key.as_ref().map(|key| self.flights.shard(&key.0).lock());
+        FlightWaiter::new(&self.flights, self.key, &self.flight)
+    }
+
+    /// Notes that a response has begun to come.
+    pub fn note_response(&self) {
+        self.flight.has_response.store(true, Ordering::Relaxed);
+    }
+
     /// Publishes how the fetch ended. Requests that come later look into the store.
     pub fn publish(&self, state: FlightState) {
         if let Some(key) = &self.key {
@@ -121,17 +196,16 @@ impl Flights {
     pub fn join(self: &Arc<Self>, key: FlightKey) -> FlightPart {
         let mut shard = self.shard(&key.0).lock();
         if let Some(known) = shard.get(&key) {
-            return FlightPart::Follower(Arc::clone(known));
+            return FlightPart::Follower(FlightWaiter::new(self, Some(key), known));
         }
-        let flight = Arc::new(Flight { state: watch::Sender::new(FlightState::Pending) });
+        let flight = Flight::new();
         shard.insert(key, Arc::clone(&flight));
         FlightPart::Leader(FlightGuard { flights: Arc::clone(self), key: Some(key), flight })
     }
 
     /// Begins a fetch for which nobody waits but the request itself.
     pub fn alone(self: &Arc<Self>) -> FlightGuard {
-        let flight = Arc::new(Flight { state: watch::Sender::new(FlightState::Pending) });
-        FlightGuard { flights: Arc::clone(self), key: None, flight }
+        FlightGuard { flights: Arc::clone(self), key: None, flight: Flight::new() }
     }
 
     /// Remembers for a while that responses for a key are not shared, so that requests do not wait for each other in
@@ -199,7 +273,7 @@ mod tests {
         assert!(matches!(flight.wait().await, FlightState::NotShared));
         let FlightPart::Leader(guard) = flights.join(key(1, false)) else { panic!("the next one fetches") };
         guard.publish(FlightState::Failed(Rejection::new(Reason::TargetReset, "")));
-        assert!(matches!(guard.flight.wait().await, FlightState::Failed(_)));
+        assert!(matches!(guard.waiter().wait().await, FlightState::Failed(_)));
     }
 
     #[test]

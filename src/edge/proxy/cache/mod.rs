@@ -4,8 +4,9 @@
 //! that client's request is dropped, a debug build panics in the drop of the write lock ("dangling"), and all others
 //! begin anew. It also answers the first client from the stored head, so that cookies and interim responses are lost;
 //! never refreshes for HTTP/2 clients (the background request is parsed from its HTTP/2 form and rejected); merges five
-//! fields of a 304; forwards HEAD as GET; and costs a hit two more copies of its head. Here a fetch is a task that no
-//! client can cancel, over the visits, retries and connections of the relay, and a hit is a look-up and one write.
+//! fields of a 304; forwards HEAD as GET; and costs a hit two more copies of its head. Here a fetch is a task that goes
+//! on while anybody waits for it, over the visits, retries and connections of the relay, and a hit is a look-up and one
+//! write.
 
 mod fetch;
 mod flights;
@@ -132,6 +133,16 @@ fn time_of(millis: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
 }
 
+/// What became of a stored response.
+enum StoredUse {
+    /// It was sent.
+    Sent,
+    /// It cannot be used as it is.
+    Missing(wait::CacheMiss),
+    /// It is being received, and nothing more of it comes.
+    Stalled,
+}
+
 /// What was found for a request.
 enum CacheLookup {
     /// A response, and its place among the variants.
@@ -175,8 +186,12 @@ impl Gateway {
             let missing = match look_up(policy, &cached, session.req_header(), ctx).await {
                 CacheLookup::Found(stored, variant) => {
                     match self.use_stored(session, ctx, policy, (&cached, stored, variant, has_waited)).await? {
-                        Some(missing) => missing,
-                        None => return Ok(true),
+                        StoredUse::Missing(missing) => missing,
+                        StoredUse::Sent => return Ok(true),
+                        StoredUse::Stalled => {
+                            wait::forward(ctx, policy, ForwardReason::UriMiss, Some("lock-timeout"));
+                            return Ok(false);
+                        }
                     }
                 }
                 CacheLookup::Missing(reason, variant) => wait::CacheMiss { reason, variant, stale: None },
@@ -199,21 +214,22 @@ impl Gateway {
         ctx: &mut Context,
         policy: &Arc<CachePolicy>,
         (cached, stored, variant, has_waited): (&CachedRequest, StoredResponse, Option<StoredKey>, bool),
-    ) -> Result<Option<wait::CacheMiss>> {
+    ) -> Result<StoredUse> {
         let now = millis(SystemTime::now());
         let facts = stored_facts(&stored, policy);
         let outcome = match facts.reuse(&cached.directives, now) {
             Reuse::Validate { by_request, unless_error } => {
                 let reason = if by_request { ForwardReason::Request } else { ForwardReason::Stale };
                 let stale = StaleEntry { head: Arc::clone(&stored.head), variant, is_usable: unless_error };
-                return Ok(Some(wait::CacheMiss { reason, variant, stale: Some((stale, stored)) }));
+                return Ok(StoredUse::Missing(wait::CacheMiss { reason, variant, stale: Some((stale, stored)) }));
             }
             _ if has_waited => CacheOutcome::Collapsed,
             Reuse::Fresh => CacheOutcome::Hit,
             Reuse::AcceptedStale => CacheOutcome::Stale,
             Reuse::WhileRevalidating if ctx.forward().is_none() => {
                 // Nothing makes the response but this request itself.
-                return Ok(Some(wait::CacheMiss { reason: ForwardReason::Stale, variant, stale: None }));
+                let missing = wait::CacheMiss { reason: ForwardReason::Stale, variant, stale: None };
+                return Ok(StoredUse::Missing(missing));
             }
             Reuse::WhileRevalidating => {
                 self.refresh(session.req_header(), ctx, policy, (cached, &stored, variant));
@@ -226,9 +242,10 @@ impl Gateway {
             collapsed: has_waited,
             ..CacheHandling::default()
         };
-        let found = serve::CachedResponse { stored, outcome, handling, from: None, fetched: None };
-        self.send_stored(session, ctx, policy, found).await?;
-        Ok(None)
+        let found =
+            serve::CachedResponse { stored, outcome, handling, from: None, fetched: None, has_alternative: true };
+        let is_sent = self.send_stored(session, ctx, policy, found).await?;
+        Ok(if is_sent { StoredUse::Sent } else { StoredUse::Stalled })
     }
 
     /// Rejects a request that wants a response from the cache alone (RFC 9111, section 5.2.1.7).

@@ -2,7 +2,9 @@
 //! one that does, or goes on to its target.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH, RANGE};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
@@ -11,14 +13,14 @@ use tokio::sync::mpsc::{Receiver, channel};
 use tokio::sync::oneshot;
 
 use super::fetch::{Fetch, FetchClient, FetchResult, FetchedFrom, StaleEntry, fetched_head};
-use super::flights::{Flight, FlightGuard, FlightKey, FlightPart, FlightState};
+use super::flights::{FlightGuard, FlightKey, FlightPart, FlightState, FlightWaiter};
 use super::own::OwnFill;
 use super::serve::CachedResponse;
 use super::{CacheUse, CachedRequest, flight_key, is_head};
 use crate::edge::proxy::interim::{self, MAX_INTERIM_RESPONSES};
 use crate::edge::proxy::pick::fail_with;
 use crate::edge::proxy::waiting::{Waited, wait};
-use crate::edge::proxy::{Context, Gateway};
+use crate::edge::proxy::{Context, Gateway, deadline};
 use crate::exchange::{Reason, Rejection};
 use crate::filters::CachePolicy;
 use crate::live::{StoredKey, StoredResponse};
@@ -71,13 +73,18 @@ impl Gateway {
             return Ok(forward(ctx, policy, missing.reason, None));
         }
         let key = flight_key(cached, missing.variant);
-        let guard = if self.flights.is_unshared(&key) || cached.store.directives.no_store {
+        let is_unshared = self.flights.is_unshared(&key);
+        if is_unshared && missing.stale.is_none() && is_conditional(session.req_header()) {
+            // What comes is not stored, so that the target can respond to the request as it is.
+            return Ok(forward(ctx, policy, missing.reason, None));
+        }
+        let guard = if is_unshared || cached.store.directives.no_store {
             self.flights.alone()
         } else {
             match self.flights.join(key) {
                 FlightPart::Leader(guard) => guard,
-                FlightPart::Follower(flight) => {
-                    return self.follow(session, ctx, policy, (&flight, missing)).await;
+                FlightPart::Follower(waiter) => {
+                    return self.follow(session, ctx, policy, (&waiter, missing)).await;
                 }
             }
         };
@@ -90,13 +97,14 @@ impl Gateway {
         session: &mut Session,
         ctx: &mut Context,
         policy: &Arc<CachePolicy>,
-        (flight, missing): (&Flight, CacheMiss),
+        (waiter, missing): (&FlightWaiter, CacheMiss),
     ) -> Result<AfterMiss> {
-        let waiting = tokio::time::timeout(policy.lock_timeout, flight.wait());
-        let state = match wait(&ctx.downstream, None, waiting).await {
+        let waiting = tokio::time::timeout(policy.lock_timeout, waiter.wait());
+        let state = match wait(&ctx.downstream, client_deadline(ctx, session.req_header()), waiting).await {
             Waited::Done(Ok(state)) => state,
             Waited::Done(Err(_)) => return Ok(forward(ctx, policy, missing.reason, Some("lock-timeout"))),
-            Waited::Late | Waited::Gone => return self.end_gone(session, ctx).await,
+            Waited::Late => return self.end_waiting(session, ctx, Reason::RouteTimeout).await,
+            Waited::Gone => return self.end_waiting(session, ctx, Reason::ClientGone).await,
         };
         let stale = missing.stale.filter(|(stale, _)| stale.is_usable);
         match (state, stale) {
@@ -136,10 +144,18 @@ impl Gateway {
         let (interim, interims) = channel(MAX_INTERIM_RESPONSES as usize);
         let (stale, stored) = missing.stale.unzip();
         let client = FetchClient { result, interim };
-        self.spawn_fetch(session.req_header(), ctx, policy, cached, (key, guard, stale, Some(client)));
-        let Some((result, from)) = self.receive(session, ctx, (received, interims)).await? else {
-            return self.end_gone(session, ctx).await;
+        // Dropped where the client goes, which ends the fetch if nobody else waits for it.
+        let waiter = guard.waiter();
+        let fetch = self.new_fetch(session.req_header(), ctx, policy, cached, (key, guard, stale, Some(client)));
+        waiter.ends(&tokio::spawn(fetch.run()));
+        let (result, from) = match self.receive(session, ctx, (received, interims)).await? {
+            Ok(fetched) => fetched,
+            Err(reason) => {
+                drop(waiter);
+                return self.end_waiting(session, ctx, reason).await;
+            }
         };
+        drop(waiter);
         self.serve_result(session, ctx, policy, (result, from, stored, missing.reason)).await?;
         Ok(AfterMiss::Responded)
     }
@@ -156,23 +172,31 @@ impl Gateway {
         match (result, stored) {
             (FetchResult::Stored(stored, head), _) => {
                 let handling = CacheHandling { stored: true, ..handling };
-                let found = CachedResponse { stored, outcome: CacheOutcome::Miss, handling, from, fetched: Some(head) };
-                self.send_stored(session, ctx, policy, found).await
+                let (outcome, fetched) = (CacheOutcome::Miss, Some(head));
+                let found = CachedResponse { stored, outcome, handling, from, fetched, has_alternative: false };
+                self.send_stored(session, ctx, policy, found).await.map(drop)
             }
             (FetchResult::Confirmed(head), Some(stored)) => {
                 let handling = CacheHandling { stored: true, forward_status: Some(304), ..handling };
                 let stored = StoredResponse { head, stale_since: None, ..stored };
-                let found =
-                    CachedResponse { stored, outcome: CacheOutcome::Revalidated, handling, from, fetched: None };
-                self.send_stored(session, ctx, policy, found).await
+                let found = CachedResponse {
+                    stored,
+                    outcome: CacheOutcome::Revalidated,
+                    handling,
+                    from,
+                    fetched: None,
+                    has_alternative: false,
+                };
+                self.send_stored(session, ctx, policy, found).await.map(drop)
             }
             (FetchResult::OriginFailed(status), Some(stored)) => {
                 let found = stale_found(stored, reason, from, Some(status));
-                self.send_stored(session, ctx, policy, found).await
+                self.send_stored(session, ctx, policy, found).await.map(drop)
             }
             (FetchResult::Passed(passed, why), _) => {
-                let (response, visit) = *passed;
+                let (response, visit, mut edits) = *passed;
                 ctx.visit = Some(visit);
+                ctx.exchange.response_edits.append(&mut edits);
                 let mut passed = CacheUse::forwarded(policy, reason);
                 passed.handling.detail = Some(why.word());
                 ctx.cache = Some(passed);
@@ -183,7 +207,7 @@ impl Gateway {
                 match stored.filter(|stored| self.is_usable_on_error(stored, policy, session)) {
                     Some(stored) => {
                         let found = stale_found(stored, reason, from, None);
-                        self.send_stored(session, ctx, policy, found).await
+                        self.send_stored(session, ctx, policy, found).await.map(drop)
                     }
                     None => {
                         let mut failed = CacheUse::forwarded(policy, reason);
@@ -220,17 +244,6 @@ impl Gateway {
         });
     }
 
-    fn spawn_fetch(
-        &self,
-        request: &RequestHeader,
-        ctx: &Context,
-        policy: &Arc<CachePolicy>,
-        cached: &CachedRequest,
-        parts: (FlightKey, FlightGuard, Option<StaleEntry>, Option<FetchClient>),
-    ) {
-        tokio::spawn(self.new_fetch(request, ctx, policy, cached, parts).run());
-    }
-
     fn new_fetch(
         &self,
         request: &RequestHeader,
@@ -239,10 +252,17 @@ impl Gateway {
         cached: &CachedRequest,
         (flight, guard, stale, client): (FlightKey, FlightGuard, Option<StaleEntry>, Option<FetchClient>),
     ) -> Fetch {
+        let mut head = fetched_head(request);
+        if let (true, Some(name)) =
+            (guard.is_shared(), ctx.forward().and_then(|forward| forward.deadline_header.as_ref()))
+        {
+            // The others may wait longer than this client.
+            head.remove_header(name);
+        }
         Fetch {
             gateway: self.clone(),
             ctx: Box::new(ctx.for_fetch()),
-            head: fetched_head(request),
+            head,
             policy: Arc::clone(policy),
             request: cached.clone(),
             started: policy.store.generation(),
@@ -253,18 +273,19 @@ impl Gateway {
         }
     }
 
-    /// Waits for the result of a fetch, and sends interim responses to the client meanwhile. Returns `None` when the
-    /// client is gone.
+    /// Waits for the result of a fetch, and sends interim responses to the client meanwhile. Returns the reason when
+    /// the client is gone, or its time is over.
     async fn receive(
         &self,
         session: &mut Session,
         ctx: &mut Context,
         (mut received, mut interims): (oneshot::Receiver<Fetched>, Receiver<ResponseHeader>),
-    ) -> Result<Option<Fetched>> {
+    ) -> Result<std::result::Result<Fetched, Reason>> {
         enum Event {
             Interim(ResponseHeader),
             Result(Fetched),
         }
+        let until = client_deadline(ctx, session.req_header());
         loop {
             let next = async {
                 tokio::select! {
@@ -273,19 +294,24 @@ impl Gateway {
                     result = &mut received => Event::Result(result.unwrap_or_else(|_| lost())),
                 }
             };
-            match wait(&ctx.downstream, None, next).await {
-                Waited::Done(Event::Result(result)) => return Ok(Some(result)),
+            match wait(&ctx.downstream, until, next).await {
+                Waited::Done(Event::Result(result)) => return Ok(Ok(result)),
                 Waited::Done(Event::Interim(head)) => {
                     interim::forward_interim(session, head, &mut ctx.interims).await?;
                 }
-                Waited::Late | Waited::Gone => return Ok(None),
+                Waited::Late => return Ok(Err(Reason::RouteTimeout)),
+                Waited::Gone => return Ok(Err(Reason::ClientGone)),
             }
         }
     }
 
-    /// Ends a request whose client is gone.
-    async fn end_gone(&self, session: &mut Session, ctx: &mut Context) -> Result<AfterMiss> {
-        let error = fail_with(ctx, Rejection::new(Reason::ClientGone, ""));
+    /// Ends a request whose client is gone, or whose time is over.
+    async fn end_waiting(&self, session: &mut Session, ctx: &mut Context, reason: Reason) -> Result<AfterMiss> {
+        if reason != Reason::ClientGone {
+            Box::pin(self.reject(session, &Rejection::new(reason, ""), ctx)).await?;
+            return Ok(AfterMiss::Responded);
+        }
+        let error = fail_with(ctx, Rejection::new(reason, ""));
         Box::pin(self.respond_to_failure(session, &error, ctx)).await;
         ctx.close_after(session);
         Ok(AfterMiss::Responded)
@@ -297,8 +323,18 @@ fn lost() -> Fetched {
     (FetchResult::Failed(Rejection::new(Reason::Internal, "").log("a fetch for the cache was lost")), None)
 }
 
+/// Returns the end of the time that the client of a request waits. The route's own time holds for the fetch.
+pub(super) fn client_deadline(ctx: &Context, request: &RequestHeader) -> Option<Instant> {
+    deadline::client_deadline(&request.headers, ctx.forward()?, ctx.exchange.started, ctx.exchange.grpc)
+}
+
+/// Returns whether a request wants a part of a response, or none of it if it has not changed.
+fn is_conditional(request: &RequestHeader) -> bool {
+    [RANGE, IF_NONE_MATCH, IF_MODIFIED_SINCE].iter().any(|name| request.headers.contains_key(name))
+}
+
 /// Lets a request go on to its target.
-fn forward(
+pub(super) fn forward(
     ctx: &mut Context,
     policy: &Arc<CachePolicy>,
     reason: ForwardReason,
@@ -320,5 +356,5 @@ fn stale_found(
 ) -> CachedResponse {
     let handling = CacheHandling { forwarded: Some(reason), forward_status: status, ..CacheHandling::default() };
     let handling = CacheHandling { detail: Some("stale-if-error"), ..handling };
-    CachedResponse { stored, outcome: CacheOutcome::Stale, handling, from, fetched: None }
+    CachedResponse { stored, outcome: CacheOutcome::Stale, handling, from, fetched: None, has_alternative: false }
 }
