@@ -148,8 +148,8 @@ pub fn decide_storing(
         return Err(NotStored::Request);
     }
     // A response that must be understood is stored although it says `no-store`, if it is (section 5.2.2.3).
-    let understood = is_understood(status);
-    if directives.must_understand && !understood || directives.no_store && !(directives.must_understand && understood) {
+    let is_forbidden = if directives.must_understand { !is_understood(status) } else { directives.no_store };
+    if is_forbidden {
         return Err(NotStored::NoStore);
     }
     // Clients that are not identified share what is stored for them.

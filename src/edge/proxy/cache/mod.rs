@@ -277,11 +277,8 @@ async fn look_up(policy: &CachePolicy, cached: &CachedRequest, request: &Request
         return CacheLookup::Missing(ForwardReason::UriMiss, None);
     };
     let facts = head_facts(&first.head, policy);
-    let names = match &facts.vary {
-        Some(names) => names,
-        // Nothing that varies with anything is stored, but the configuration may have changed.
-        None => return CacheLookup::Missing(ForwardReason::VaryMiss, None),
-    };
+    // Nothing that varies with anything is stored, but the configuration may have changed.
+    let Some(names) = &facts.vary else { return CacheLookup::Missing(ForwardReason::VaryMiss, None) };
     if names.is_empty() {
         return CacheLookup::Found(first, None);
     }
