@@ -155,6 +155,11 @@ pub trait HttpFilter: Sized {
         false
     }
 
+    /// Returns whether the filter runs where its condition cannot be evaluated, as one that protects something has to.
+    fn runs_in_doubt(&self) -> bool {
+        true
+    }
+
     /// Returns whether a filter that needs bodies of requests needs that of this one.
     fn wants_body(&self, _request: &RequestHeader, _exchange: &Exchange) -> bool {
         true

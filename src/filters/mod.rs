@@ -140,6 +140,11 @@ macro_rules! filters {
                 match self { $(Self::$variant(filter) => filter.judges_responses(),)* }
             }
 
+            /// Returns whether the filter runs where its condition cannot be evaluated.
+            fn runs_in_doubt(&self) -> bool {
+                match self { $(Self::$variant(filter) => filter.runs_in_doubt(),)* }
+            }
+
             /// Returns whether the filter needs the body of this request.
             fn wants_body(&self, request: &RequestHeader, exchange: &Exchange) -> bool {
                 match self { $(Self::$variant(filter) => filter.wants_body(request, exchange),)* }
