@@ -15,6 +15,8 @@ mod harness;
 mod adversarial;
 #[path = "gateway/aggregation.rs"]
 mod aggregation;
+#[path = "gateway/aggregation_terms.rs"]
+mod aggregation_terms;
 #[path = "gateway/answers.rs"]
 mod answers;
 #[path = "gateway/authentication.rs"]

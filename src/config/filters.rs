@@ -73,7 +73,8 @@ impl JsonSchema for ListedFilter {
         let when = json_schema!({
             "type": "string",
             "description": "The condition under which the filter runs, an expression (CEL) over the request such as \
-                            request.method == 'POST'. One that cannot be evaluated counts as true. Default: always.",
+                            request.method == 'POST'. One that cannot be evaluated counts as true, beside fault as \
+                            false. Default: always.",
         });
         let forms = schema.get_mut("oneOf").and_then(serde_json::Value::as_array_mut).into_iter().flatten();
         for properties in forms.filter_map(|form| form.get_mut("properties")?.as_object_mut()) {

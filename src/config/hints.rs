@@ -352,12 +352,14 @@ const KEYS: &[Hint] = &[
 
 /// Hints for words that are none of the expected ones.
 const WORDS: &[Hint] = &[
-    // A mapping in a list of names.
+    // A mapping, a text, a number or a list where something else belongs: {, ", 0, [.
     (
         "jwt.required_claims",
         &["{"],
         "claims with values are a mapping in place of the list: `required_claims: {tenant: [acme]}`",
     ),
+    ("cache.ttl", &["\"", "0"], "write `ttl: {default: 60s}`"),
+    ("cache.key.query", &["["], "write `query: {only: [page]}`, or {without: [utm_*]}"),
     ("log.access.output", &["off", "false", "disabled"], "write none: YAML 1.1 reads off as false"),
     ("balance", &["ip_hash", "ip-hash", "source"], "write {hash: {by: address}}"),
     ("balance", &["hash", "consistent_hash", "maglev", "ring_hash"], "write {hash: {by: {header: NAME}}}"),

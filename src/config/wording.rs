@@ -41,15 +41,20 @@ fn instead_of(node: &Node, wanted: &[&Json], place: &Trail<'_>) -> Option<String
     let format = || wanted.iter().find_map(|schema| schema.get("format")?.as_str());
     match &node.value {
         _ if node.written.is_some() => None,
-        Value::Integer(_) | Value::Float(_) => hints::for_number(format()?, &node.value.plain()?),
+        Value::Integer(_) | Value::Float(_) => match format() {
+            Some(format) => hints::for_number(format, &node.value.plain()?),
+            None => hints::for_word(place, "0").map(str::to_owned),
+        },
         Value::Bool(word) => hints::for_word(place, &word.to_ascii_lowercase()).map(str::to_owned),
         Value::Text(text) => {
             let is_number = is_any("integer") || is_any("number");
             let is_pair = is_any("object") && text.contains(':') && !text.contains("://");
             let space = || "a key has a colon and a space behind it: `KEY: VALUE`".to_owned();
-            hints::for_text(text, is_any("boolean"), is_number).or_else(|| is_pair.then(space))
+            let of_place = || hints::for_word(place, "\"").map(str::to_owned);
+            hints::for_text(text, is_any("boolean"), is_number).or_else(of_place).or_else(|| is_pair.then(space))
         }
         Value::Map(_) if hints::for_word(place, "{").is_some() => hints::for_word(place, "{").map(str::to_owned),
+        Value::List(_) if hints::for_word(place, "[").is_some() => hints::for_word(place, "[").map(str::to_owned),
         Value::Map(_) if is_any("array") => Some("each entry is written with a - before it".to_owned()),
         Value::List(_)
             if wanted.iter().any(|schema| schema.get("additionalProperties").is_some_and(Json::is_object)) =>

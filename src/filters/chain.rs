@@ -153,11 +153,12 @@ impl Chain {
         if !self.has_conditions {
             return true;
         }
-        let Some(condition) = &self.links[place].condition else { return true };
+        let link = &self.links[place];
+        let Some(condition) = &link.condition else { return true };
         let bit = 1_u64.checked_shl(place as u32).unwrap_or(0);
         if memories.evaluated & bit == 0 {
             memories.evaluated |= bit;
-            memories.skipped |= if condition.holds(request, exchange) { 0 } else { bit };
+            memories.skipped |= if condition.holds(request, exchange, link.filter.runs_in_doubt()) { 0 } else { bit };
         }
         memories.skipped & bit == 0
     }

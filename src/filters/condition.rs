@@ -37,9 +37,9 @@ impl Condition {
         self.0.holds(&RequestFacts::new(request, exchange, None)).unwrap_or(false)
     }
 
-    /// Returns whether the filter runs for a request. It does where the condition cannot be evaluated: a filter may
-    /// protect something.
-    pub fn holds(&self, request: &RequestHeader, exchange: &Exchange) -> bool {
-        self.0.holds(&RequestFacts::new(request, exchange, None)).unwrap_or(true)
+    /// Returns whether the filter runs for a request; `in_doubt` says whether it does where the condition cannot be
+    /// evaluated.
+    pub fn holds(&self, request: &RequestHeader, exchange: &Exchange, in_doubt: bool) -> bool {
+        self.0.holds(&RequestFacts::new(request, exchange, None)).unwrap_or(in_doubt)
     }
 }

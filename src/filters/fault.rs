@@ -109,6 +109,11 @@ impl HttpFilter for Filter {
         Some(Self { delay, abort: config.abort.clone() })
     }
 
+    /// Returns that it does not: it harms those whom it reaches.
+    fn runs_in_doubt(&self) -> bool {
+        false
+    }
+
     fn may_wait(&self) -> bool {
         self.delay.is_some()
     }

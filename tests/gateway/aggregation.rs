@@ -16,7 +16,7 @@ use super::harness::target::{Seen, Target, answer, refused};
 const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
 
 /// A gateway with an upstream for each target, and one route `/page/{id}` of those calls.
-fn gateway(targets: &[(&str, &Target)], action: &str) -> Gateway {
+pub fn gateway(targets: &[(&str, &Target)], action: &str) -> Gateway {
     gateway_with(targets, action, "")
 }
 

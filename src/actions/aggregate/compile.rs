@@ -4,14 +4,15 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use http::Method;
-use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 
 use super::condition::CallCondition;
 use super::config::{CallConfig, Config, FailureStatus, MergeConfig};
+use super::reads::ReadValues;
 use super::text::{CallScope, CallText, CallValue};
 use super::{Aggregate, Call, CallBody, CallTextBody, MergeForm};
+use crate::actions::ActionContext;
 use crate::actions::forward::find;
-use crate::actions::{ActionContext, HttpAction};
 use crate::exchange::{RequestValue, TextForm, form_of_type};
 use crate::filters::parse_editable_name;
 use crate::notation::{Header, Place, Statuses, nearest};
@@ -83,13 +84,16 @@ pub fn compile(config: &Config, context: &mut ActionContext<'_>) -> Aggregate {
         failure_status: config.failure_status,
         merge: merge_form(config, &names, context),
         vary: None,
+        is_private: false,
         calls,
     };
     if aggregate.calls.len() == config.calls.len() {
         check_cycles(&aggregate.calls, context);
         keep_headers(&mut aggregate);
     }
-    aggregate.vary = vary(config, &aggregate.calls);
+    let reads = ReadValues::of(config, &aggregate.calls);
+    aggregate.vary = reads.vary();
+    aggregate.is_private = reads.is_private;
     aggregate
 }
 
@@ -230,17 +234,6 @@ fn response_headers(
     headers
 }
 
-/// Returns the `Vary` of the response (RFC 9110, section 12.5.5): the headers of the client that calls send on or name.
-fn vary(config: &Config, calls: &[Call]) -> Option<HeaderValue> {
-    let sent = calls.iter().flat_map(|call| call.forward_headers.iter().cloned());
-    let named = <Aggregate as HttpAction>::headers_read(config).into_iter().map(|(name, _)| name);
-    let mut names: Vec<HeaderName> = sent.chain(named).collect();
-    names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
-    names.dedup();
-    let names: Vec<&str> = names.iter().map(HeaderName::as_str).collect();
-    if names.is_empty() { None } else { HeaderValue::try_from(names.join(", ")).ok() }
-}
-
 /// Notes calls that need each other.
 fn check_cycles(calls: &[Call], context: &mut ActionContext<'_>) {
     let needs: Vec<Vec<usize>> = calls.iter().map(|call| call.needs.clone()).collect();
@@ -255,7 +248,8 @@ fn keep_headers(aggregate: &mut Aggregate) {
     let texts = aggregate.calls.iter().flat_map(Call::texts);
     let of_texts = texts.flat_map(CallText::headers).map(|(call, name)| (call, name.clone()));
     let of_response = aggregate.response_headers.iter().map(|(call, name, _)| (*call, name.clone()));
-    for (call, name) in of_texts.chain(of_response).collect::<Vec<_>>() {
+    let of_caching = (0..aggregate.calls.len()).map(|call| (call, CACHE_CONTROL));
+    for (call, name) in of_texts.chain(of_response).chain(of_caching).collect::<Vec<_>>() {
         if !aggregate.calls[call].kept_headers.contains(&name) {
             aggregate.calls[call].kept_headers.push(name);
         }
@@ -263,7 +257,8 @@ fn keep_headers(aggregate: &mut Aggregate) {
 }
 
 impl Call {
-    fn texts(&self) -> impl Iterator<Item = &CallText> {
+    /// Returns all texts.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &CallText> {
         let query = self.query.iter().map(|(_, text)| text);
         let headers = self.headers.iter().map(|(_, text)| text);
         let body = match &self.body {

@@ -43,6 +43,11 @@ impl CallCondition {
         Ok(Self { expression, calls })
     }
 
+    /// Returns the facts that it reads.
+    pub fn facts(&self) -> &[&'static str] {
+        self.expression.facts()
+    }
+
     /// Returns the calls that it reads.
     pub fn calls(&self) -> impl Iterator<Item = usize> {
         self.calls.iter().map(|(place, _)| *place)

@@ -4,6 +4,7 @@ mod compile;
 mod condition;
 mod config;
 mod outcome;
+mod reads;
 mod text;
 
 use std::collections::BTreeMap;
@@ -55,6 +56,8 @@ pub struct Aggregate {
     pub failure_status: FailureStatus,
     /// The `Vary` of the response.
     pub vary: Option<HeaderValue>,
+    /// Whether the result depends on facts of the client that no header of its request has.
+    pub is_private: bool,
     merge: MergeForm,
 }
 

@@ -20,7 +20,7 @@ use super::whole::BudgetShare;
 use super::{Context, Gateway};
 use crate::actions::{Aggregate, CallFault, CallInputs, CallPart, CallResult, FaultKind};
 use crate::exchange::{Reason, Rejection};
-use crate::rules::aggregation::Children;
+use crate::rules::aggregation::{CachingTerms, Children};
 use crate::telemetry::metrics::PartOutcome;
 
 impl Gateway {
@@ -95,6 +95,8 @@ pub(super) struct GatheredParts {
     pub parts: Vec<Option<CallPart>>,
     /// The calls that failed.
     pub faults: Vec<PartFault>,
+    /// What the responses say of caches.
+    pub terms: CachingTerms,
 }
 
 /// A call that failed.
@@ -124,6 +126,7 @@ struct Gathering<'s> {
     scene: &'s CallScene<'s>,
     states: Vec<CallState>,
     faults: Vec<PartFault>,
+    terms: CachingTerms,
     /// The calls that can be made, and have no turn yet.
     ready: VecDeque<PreparedCall>,
 }
@@ -131,7 +134,7 @@ struct Gathering<'s> {
 impl<'s> Gathering<'s> {
     fn new(scene: &'s CallScene<'s>) -> Self {
         let states = scene.aggregate.calls.iter().map(|_| CallState::Waiting).collect();
-        Self { scene, states, faults: Vec::new(), ready: VecDeque::new() }
+        Self { scene, states, faults: Vec::new(), terms: CachingTerms::default(), ready: VecDeque::new() }
     }
 
     /// Runs all calls.
@@ -156,7 +159,7 @@ impl<'s> Gathering<'s> {
             CallState::Ended(part) => part,
             _ => None,
         });
-        Ok(GatheredParts { parts: parts.collect(), faults: self.faults })
+        Ok(GatheredParts { parts: parts.collect(), faults: self.faults, terms: self.terms })
     }
 
     /// Prepares the calls that have all that they need, and returns whether any state has changed.
@@ -242,6 +245,7 @@ impl<'s> Gathering<'s> {
         let fault = match result {
             Ok(part) => {
                 self.observe(index, PartOutcome::Completed, Some(seconds));
+                self.terms.add(&part.headers);
                 self.end(index, item, Some(part));
                 return Ok(());
             }

@@ -1,7 +1,7 @@
 //! The response to a request whose calls have ended, and the rejection where one failed that is required.
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, VARY};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING, VARY};
 use http::{Method, Version};
 use pingora::Result;
 use pingora::http::ResponseHeader;
@@ -71,6 +71,21 @@ impl Gateway {
         ctx.downstream.connection.iter().for_each(|connection| connection.clear_corks());
         drain_short_rest(session);
         let bodiless = session.req_header().method == Method::HEAD;
+        if !bodiless && ctx.body.holds_head() {
+            // A filter may replace the response at the end of its body.
+            let mut body = Some(body);
+            let delay = self.edit_body(&mut body, true, ctx)?;
+            head.remove_header(&TRANSFER_ENCODING);
+            head.insert_header(CONTENT_LENGTH, body.as_ref().map_or(0, Bytes::len))?;
+            ctx.downstream.connection.iter().for_each(|connection| connection.clear_corks());
+            if let Some(delay) = delay {
+                pause(ctx, delay).await?;
+            }
+            session
+                .write_response_tasks(vec![HttpTask::Header(Box::new(head), false), HttpTask::Body(body, true)])
+                .await?;
+            return Ok(());
+        }
         session.write_response_tasks(vec![HttpTask::Header(Box::new(head), bodiless)]).await?;
         if bodiless {
             return Ok(());
@@ -111,7 +126,18 @@ fn head(aggregate: &Aggregate, gathered: &GatheredParts, length: usize) -> Resul
     if let Some(vary) = &aggregate.vary {
         head.insert_header(VARY, vary)?;
     }
+    let mut terms = gathered.terms.clone();
+    if aggregate.is_private {
+        terms.make_private();
+    }
+    if let Some(value) = terms.value() {
+        head.insert_header(CACHE_CONTROL, value)?;
+    }
     for (call, name, own) in &aggregate.response_headers {
+        // That of one call is in that of all.
+        if *name == CACHE_CONTROL && *own == CACHE_CONTROL {
+            continue;
+        }
         let Some(Some(part)) = gathered.parts.get(*call) else { continue };
         for value in part.headers.get_all(name) {
             head.append_header(own.clone(), value.clone())?;

@@ -97,6 +97,10 @@ impl HttpFilter for Filter {
         self.needs
     }
 
+    fn judges_responses(&self) -> bool {
+        self.response.iter().flat_map(|part| &part.body).any(|change| change.needs_whole())
+    }
+
     fn wants_body(&self, request: &RequestHeader, exchange: &Exchange) -> bool {
         self.wants_body_of(request, exchange)
     }

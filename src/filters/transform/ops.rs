@@ -207,6 +207,10 @@ impl BodyChange {
 pub(super) struct StepList(pub Vec<Box<dyn Step>>);
 
 impl Step for StepList {
+    fn holds_head(&self) -> bool {
+        self.0.iter().any(|step| step.holds_head())
+    }
+
     fn push(&mut self, part: &[u8], end: bool, out: &mut Vec<u8>) -> Result<(), Opaque> {
         let Some((last, before)) = self.0.split_last_mut() else {
             out.extend_from_slice(part);

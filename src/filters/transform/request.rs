@@ -102,7 +102,7 @@ impl RequestPart {
     }
 
     fn holds(&self, request: &RequestHeader, exchange: &Exchange) -> bool {
-        self.when.as_ref().is_none_or(|when| when.holds(request, exchange))
+        self.when.as_ref().is_none_or(|when| when.holds(request, exchange, true))
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 
-use super::config::{OpenApiConfig, ReadOnly, RequestMode, ResponseMode, Unknown};
+use super::config::{OpenApiConfig, ReadOnly, RequestMode, ResponseMode, Unknown, one_mebibyte};
 use super::reject::{bad_body, check_readable, content_type, missing_body, note, other_type, reader, reject_all};
 use crate::exchange::{Exchange, Reason, Rejection, RelayedResponse};
 use crate::filters::Verdict;
@@ -52,6 +52,7 @@ impl ApiRules {
             mistakes.add(&place.key("base_path"), format!("expected a path such as /api, found \"{path}\""));
             return None;
         }
+        note_without_effect(config, place, mistakes);
         let options = DocumentOptions {
             base_path: config.base_path.as_ref().map(|path| path.trim_end_matches('/').to_owned()),
             rejects_read_only: config.read_only == ReadOnly::Reject,
@@ -182,6 +183,20 @@ impl ApiRules {
 fn not_accepted(operation: &Operation) -> Box<Rejection> {
     let contents = operation.body.iter().flat_map(|body| &body.contents);
     other_type(contents.map(|content| content.range.as_str()))
+}
+
+/// Notes settings that have no effect beside others.
+fn note_without_effect(config: &OpenApiConfig, place: &Place, mistakes: &mut Mistakes) {
+    let of_requests = [
+        ("read_only", config.read_only != ReadOnly::default()),
+        ("unknown_query", config.unknown_query != Unknown::default()),
+    ];
+    for (key, _) in of_requests.into_iter().filter(|(_, is_set)| *is_set && config.requests == RequestMode::Ignore) {
+        mistakes.add(&place.key(key), "has no effect: requests are ignored");
+    }
+    if config.responses == ResponseMode::Ignore && config.max_response.0 != one_mebibyte().0 {
+        mistakes.add(&place.key("max_response"), "has no effect: responses are ignored");
+    }
 }
 
 /// Returns for each operation whether it is mocked.

@@ -143,7 +143,8 @@ pub struct OpenApiConfig {
     pub max_response: Size,
 }
 
-fn one_mebibyte() -> Size {
+/// Returns the longest body where none is configured.
+pub fn one_mebibyte() -> Size {
     Size(1 << 20)
 }
 

@@ -4,7 +4,7 @@ use http::HeaderMap;
 use pingora::http::RequestHeader;
 use serde_json::Value;
 
-use super::config::{BodyConfig, Config, ResponseMode};
+use super::config::{BodyConfig, Config, ResponseMode, one_mebibyte};
 use super::reject::{bad_body, check_readable, content_type, missing_body, note, other_type, reader, reject_all};
 use crate::exchange::Exchange;
 use crate::filters::{CompileContext, Verdict};
@@ -112,6 +112,15 @@ impl OwnRules {
             context.mistakes.add(&place, "expected at least one of body, query, headers, path and response");
         }
         let before = context.mistakes.0.len();
+        match &config.response {
+            Some(response) if response.mode == ResponseMode::Ignore => {
+                context.mistakes.add(&place.key("response"), "has no effect: its mode is ignore");
+            }
+            None if config.max_response.0 != one_mebibyte().0 => {
+                context.mistakes.add(&place.key("max_response"), "has no effect without response");
+            }
+            _ => {}
+        }
         let mut part = |part: &Option<super::config::SchemaConfig>, key: &'static str| {
             let config = part.as_ref()?;
             compiled(config.schema.as_ref(), config.file.as_ref(), &place.key(key), context)

@@ -84,6 +84,12 @@ impl ResponseStep {
                     Ok(None)
                 }
             },
+            // The length is that of the body before it is filtered.
+            Declared::Checked(_, BodyForm::Json)
+                if view.request.method == Method::HEAD && mode == ResponseMode::Filter =>
+            {
+                Ok(Some(Self::boxed(CheckTarget::Nothing, mode, BodyForm::Opaque, most)))
+            }
             Declared::Checked(..) if is_bodiless => Ok(None),
             // A part of a document is no document.
             Declared::Checked(..) if status == 206 && mode == ResponseMode::Observe => Ok(None),
@@ -156,7 +162,9 @@ impl Step for ResponseStep {
     }
 
     fn holds_head(&self) -> bool {
-        self.mode == ResponseMode::Enforce || self.mode == ResponseMode::Filter
+        // Where nothing leaves, nothing can fail.
+        let can_fail = !matches!(self.target, CheckTarget::Nothing);
+        can_fail && matches!(self.mode, ResponseMode::Enforce | ResponseMode::Filter)
     }
 
     fn push(&mut self, part: &[u8], end: bool, out: &mut Vec<u8>) -> Result<(), Opaque> {

@@ -5,8 +5,10 @@ mod children;
 mod merge;
 mod order;
 mod path;
+mod terms;
 
 pub use children::{Children, is_json};
 pub use merge::{Conflicts, merge_flat, merge_named};
 pub use order::find_cycle;
 pub use path::{JsonPath, json_text};
+pub use terms::CachingTerms;

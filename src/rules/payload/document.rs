@@ -36,6 +36,10 @@ impl DocumentStep {
 }
 
 impl Step for DocumentStep {
+    fn holds_head(&self) -> bool {
+        true
+    }
+
     fn push(&mut self, part: &[u8], end: bool, out: &mut Vec<u8>) -> Result<(), Opaque> {
         if self.body.len() + part.len() > self.most {
             return Err(Opaque::TooLarge);
@@ -91,6 +95,7 @@ pub fn check_json_texts(text: &[u8]) -> Result<(), Opaque> {
 #[derive(Debug)]
 pub struct Move {
     from: FieldPath,
+    to: FieldPath,
     source: Fields,
     target: Arc<SetPaths>,
     /// Whether the value stays where it is, too.
@@ -111,10 +116,11 @@ impl Move {
         }
         let (from, to) = (from.explicit(), to.explicit());
         let source = Fields::new(std::slice::from_ref(&from))?;
-        Ok(Self { source, target: Arc::new(SetPaths::new(&[to], false)?), from, copies })
+        Ok(Self { source, target: Arc::new(SetPaths::new(std::slice::from_ref(&to), false)?), from, to, copies })
     }
 
-    /// Returns the document with the value at its new place; unchanged where it has no such value.
+    /// Returns the document with the value at its new place; unchanged where it has no such value, or nothing can be at
+    /// the new place because what is above it is no object.
     ///
     /// # Errors
     /// When it is not JSON.
@@ -123,7 +129,9 @@ impl Move {
         let value = Bytes::copy_from_slice(value.get().as_bytes());
         let without = if self.copies { None } else { Some(edit_document(&self.source, &document)?) };
         let set = SetValues::new(Arc::clone(&self.target), vec![Some(value)]);
-        edit_document(&set, without.as_deref().unwrap_or(&document))
+        let moved = edit_document(&set, without.as_deref().unwrap_or(&document))?;
+        let has_arrived = self.to.value_in(check_json(&moved)?).is_some();
+        Ok(if has_arrived { moved } else { document })
     }
 }
 

@@ -15,9 +15,13 @@ use super::rewrite::{Direction, SchemaBuilder, compilable, shared_schema};
 use super::shape::{Shape, ShapeBuilder};
 use super::template::{PathPlace, PathTemplate};
 use super::{ApiDocument, BodyRules, Content, DocumentOptions, Operation, ResponseRules, StatusRange};
+use crate::notation::nearest;
 
 /// The methods of a path item.
 const METHODS: &[&str] = &["get", "put", "post", "delete", "options", "head", "patch", "trace"];
+
+/// The other keys of a path item.
+const OTHER_KEYS: &[&str] = &["$ref", "summary", "description", "servers", "parameters"];
 
 /// The most operations of one document.
 const MAX_OPERATIONS: usize = 10_000;
@@ -35,7 +39,7 @@ pub fn load(
     options: &DocumentOptions,
 ) -> Result<(ApiDocument, Vec<PathBuf>), Vec<SchemaFault>> {
     let file = reader.open_first(path).map_err(|fault| vec![fault])?;
-    let mut loader = Loader { schemas: SchemaBuilder::new(reader), options };
+    let mut loader = Loader { schemas: SchemaBuilder::new(reader), is_shared: false, options };
     let document = loader.document(file);
     let SchemaBuilder { reader, faults, .. } = loader.schemas;
     match document {
@@ -79,6 +83,8 @@ pub fn load_schema(
 
 struct Loader<'o> {
     schemas: SchemaBuilder,
+    /// Whether the path item that is read may be that of several paths.
+    is_shared: bool,
     options: &'o DocumentOptions,
 }
 
@@ -154,7 +160,15 @@ impl Loader<'_> {
         let Some(item) = source.value.pointer(&item_spot.pointer).filter(|item| item.is_object()) else {
             return self.schemas.fault(&item_spot, "expected a mapping of methods");
         };
+        let is_key = |key: &str| METHODS.contains(&key) || OTHER_KEYS.contains(&key) || key.starts_with("x-");
+        for (key, _) in item.as_object().into_iter().flatten().filter(|(key, _)| !is_key(key)) {
+            let near = nearest(key, METHODS.iter().chain(OTHER_KEYS).copied());
+            self.schemas.fault(&item_spot.below(key), format!("a path has no method or key \"{key}\"{near}"));
+        }
+        // Parameters of an item that several paths share may be for the others.
+        self.is_shared = item_spot != *spot;
         let shared = self.parameters(&item_spot.below("parameters"), item.get("parameters"), &template);
+        self.is_shared = false;
         for method in METHODS.iter().filter(|method| item.get(**method).is_some()) {
             if operations.len() >= MAX_OPERATIONS {
                 return self.schemas.fault(&item_spot, format!("more than {MAX_OPERATIONS} operations"));
@@ -181,10 +195,17 @@ impl Loader<'_> {
         let method: Method = method.to_ascii_uppercase().parse().ok()?;
         let id = value.get("operationId").and_then(Value::as_str).filter(|id| !id.is_empty());
         let id = id.map_or_else(|| format!("{method} {text}"), str::to_owned);
+        let before = self.schemas.faults.len();
         let mut parameters = self.parameters(&spot.below("parameters"), value.get("parameters"), template);
         let is_own = |one: &Parameter| parameters.iter().any(|own| own.name == one.name && own.place == one.place);
         let inherited: Vec<Parameter> = shared.iter().filter(|one| !is_own(one)).cloned().collect();
         parameters.extend(inherited);
+        for (number, (name, _)) in template.params.iter().enumerate() {
+            let is_it = |one: &Parameter| one.place == ParameterPlace::Path(number);
+            if self.schemas.faults.len() == before && !parameters.iter().any(is_it) {
+                self.schemas.fault(spot, format!("the parameter {{{name}}} of the path is not declared"));
+            }
+        }
         let body = value.get("requestBody").and_then(|_| self.body(&spot.below("requestBody")));
         let responses = if self.options.with_responses {
             self.responses(&spot.below("responses"), value.get("responses"))
@@ -230,7 +251,11 @@ impl Loader<'_> {
         let (place, usual) = match place {
             "path" => {
                 let Some(number) = template.params.iter().position(|(known, _)| known == name) else {
-                    // Parameters of a path item may be for other paths that share it.
+                    if !self.is_shared {
+                        let near = nearest(name, template.params.iter().map(|(known, _)| known.as_str()));
+                        let text = format!("the path has no parameter {{{name}}}{near}");
+                        self.schemas.fault(&spot.below("name"), text);
+                    }
                     return None;
                 };
                 (ParameterPlace::Path(number), Style::Simple)

@@ -269,8 +269,26 @@ fn errors_of_a_document_have_their_place() {
             "/c/api.yaml:8:",
             "cannot read",
         ),
-        (with("    get: {operationId: x}\n    put: {operationId: x}\n"), "/c/api.yaml:3:", "twice"),
-        (with("    get: {}\n  /a/{c}:\n    get: {}\n"), "/c/api.yaml:5:", "same requests"),
+        (
+            with("    get: {operationId: x}\n    put: {operationId: x}\n    parameters: [{name: b, in: path}]\n"),
+            "/c/api.yaml:3:",
+            "twice",
+        ),
+        (
+            with(
+                "    get: {}\n    parameters: [{name: b, in: path}]\n  /a/{c}:\n    get: {}\n    \
+                 parameters: [{name: c, in: path}]\n",
+            ),
+            "/c/api.yaml:6:",
+            "same requests",
+        ),
+        (with("    gte: {}\n"), "/c/api.yaml:4:", "no method or key \"gte\"; did you mean \"get\"?"),
+        (with("    get: {}\n"), "/c/api.yaml:4:", "{b} of the path is not declared"),
+        (
+            with("    get:\n      parameters:\n        - {name: bb, in: path}\n"),
+            "/c/api.yaml:6:",
+            "the path has no parameter {bb}; did you mean \"b\"?",
+        ),
         (with("    get: {responses: {'2': {}}}\n"), "/c/api.yaml:4:", "a status"),
         ("openapi: [\n".to_owned(), "/c/api.yaml:", "no YAML"),
     ] {
