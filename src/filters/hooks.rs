@@ -155,16 +155,15 @@ pub trait HttpFilter: Sized {
         false
     }
 
-<<<<<<< HEAD
     /// Returns whether the filter may change the body of a response, replace the response, or treat it by its status.
     /// What it is given is the whole response as it is stored, never a part of it.
     fn needs_whole_responses(&self) -> bool {
         self.needs().response_body() || self.judges_responses()
-=======
+    }
+
     /// Returns whether the filter runs where its condition cannot be evaluated, as one that protects something has to.
     fn runs_in_doubt(&self) -> bool {
         true
->>>>>>> aggregate
     }
 
     /// Returns whether a filter that needs bodies of requests needs that of this one.

@@ -140,15 +140,14 @@ macro_rules! filters {
                 match self { $(Self::$variant(filter) => filter.judges_responses(),)* }
             }
 
-<<<<<<< HEAD
             /// Returns whether the filter is given whole responses only.
             pub fn needs_whole_responses(&self) -> bool {
                 match self { $(Self::$variant(filter) => filter.needs_whole_responses(),)* }
-=======
+            }
+
             /// Returns whether the filter runs where its condition cannot be evaluated.
             fn runs_in_doubt(&self) -> bool {
                 match self { $(Self::$variant(filter) => filter.runs_in_doubt(),)* }
->>>>>>> aggregate
             }
 
             /// Returns whether the filter needs the body of this request.
