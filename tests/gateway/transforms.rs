@@ -234,7 +234,7 @@ fn a_response_that_is_too_large_to_be_changed_never_looks_complete() {
     let answer = connection.try_receive(false).expect("a whole response");
     assert_eq!((answer.status, answer.reason().as_str()), (502, "response_opaque"));
     let xml = Target::new(|stream, _| chunked(stream, "content-type: application/xml\r\n", b"<a><b></a>", 3));
-    let answer = forwarding(&xml, "{response: {convert: xml_to_json}}").get("/");
+    let answer = forwarding(&xml, "{response: {convert: {from: xml, to: json}}}").get("/");
     assert_eq!((answer.status, answer.reason().as_str()), (502, "response_opaque"));
 }
 
