@@ -28,7 +28,7 @@ pub fn pattern_of(format: &str) -> Option<&'static str> {
         Address::FORMAT => r"^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):0*[1-9][0-9]{0,4}$",
         Listen::FORMAT => r"^([0-9.]+|\[[0-9A-Fa-f:.]+(%[0-9]+)?\]):[0-9]{1,5}$",
         AdminListen::FORMAT => r"^(none|unix:[\s\S]+|([0-9.]+|\[[0-9A-Fa-f:.]+(%[0-9]+)?\]):[0-9]{1,5})$",
-        Field::FORMAT => r"^(\$|([^$./\[\]]|\$[^.\[\]])([^\[\]]*[^.\[\]])?)$",
+        Field::FORMAT => r"^(\$|/[\s\S]*|\$[.\[][\s\S]+|[^$./\]][\s\S]*)$",
         Digest::FORMAT => r"^[0-9A-Fa-f]{64}$",
         KeySource::FORMAT => r"^(file:[\s\S]+|https?://[\s\S]+)$",
         Statuses::FORMAT => {
@@ -184,13 +184,17 @@ mod tests {
                 let is_valid = check_format(format, text).expect("a format").is_ok();
                 assert!(!is_valid || pattern.is_match(text), "{format} rejects {text:?}");
                 // Ranges of numbers and normal forms are not for patterns.
-                let is_beyond = matches!(
-                    *format,
-                    "regular-expression" | "path-pattern" | "network" | "networks" | "listen-address" | "password-hash"
-                ) || matches!(
-                    (*format, *text),
-                    ("admin-address", "10.0.0.11:9001") | ("statuses", "6xx" | "99")
-                );
+                let is_beyond =
+                    matches!(
+                        *format,
+                        "regular-expression"
+                            | "path-pattern"
+                            | "field"
+                            | "network"
+                            | "networks"
+                            | "listen-address"
+                            | "password-hash"
+                    ) || matches!((*format, *text), ("admin-address", "10.0.0.11:9001") | ("statuses", "6xx" | "99"));
                 assert!(is_valid || is_beyond || !pattern.is_match(text), "{format} accepts {text:?}");
             }
         }

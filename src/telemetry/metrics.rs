@@ -327,6 +327,7 @@ mod tests {
     fn every_metric_of_the_catalogue_shows_and_no_other() {
         let metrics = Metrics::new();
         metrics.route("r").observe(Reason::Responded, 204, 0.01);
+        metrics.route("r").count_cache(crate::rules::caching::CacheOutcome::Hit);
         metrics.operation("r", "getItem").observe(200, 0.01);
         metrics.upstream("u").by_class.count(503);
         metrics.reloaded(true, &[]);

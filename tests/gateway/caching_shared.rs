@@ -302,12 +302,13 @@ fn hits_cost_the_upstream_nothing_and_are_counted() {
         assert_eq!(gateway.get("/a").status, 200);
     }
     assert_eq!(gateway.request("POST", "/a", &[("content-length", "0")]).status, 200);
+    // What is logged is counted.
+    let lines = gateway.access_log(4);
     let outcome =
         |word: &str| gateway.metric(&format!("portcullis_cache_requests_total{{outcome=\"{word}\",route=\"all\"}}"));
     assert_eq!((outcome("hit"), outcome("miss"), outcome("bypass"), outcome("stale")), (2.0, 1.0, 1.0, 0.0));
     let upstream = "portcullis_upstream_requests_total{status=\"2xx\",upstream=\"one\"}";
     assert_eq!(gateway.metric(upstream), 2.0);
-    let lines = gateway.access_log(4);
     let field = |index: usize, name: &str| lines[index][name].as_str().map(str::to_owned);
     assert_eq!((field(0, "cache"), field(0, "reason")), (Some("miss".to_owned()), Some("forwarded".to_owned())));
     assert_eq!((field(1, "cache"), field(1, "reason")), (Some("hit".to_owned()), Some("cached".to_owned())));

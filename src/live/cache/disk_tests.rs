@@ -221,9 +221,8 @@ fn versioned(of: u8, version: u64) -> Vec<u8> {
     body
 }
 
-/// Writes until it is killed; it is started by the test below.
+/// Writes until it is killed, in a process that the test below starts; nothing by itself.
 #[tokio::test]
-#[ignore = "it is a part of another test"]
 async fn child_that_writes() {
     let Some(folder) = std::env::var_os(CHILD) else { return };
     let cache = open(Path::new(&folder));
@@ -252,7 +251,7 @@ async fn child_that_writes() {
 fn run_child(folder: &Path, begun: u64) -> (u64, Vec<(u8, u64)>) {
     use std::io::BufRead;
     let mut child = std::process::Command::new(std::env::current_exe().expect("the tests"))
-        .args(["--exact", "live::cache::disk_tests::child_that_writes", "--ignored", "--nocapture", "--test-threads=1"])
+        .args(["--exact", "live::cache::disk_tests::child_that_writes", "--nocapture", "--test-threads=1"])
         .env(CHILD, folder)
         .env("PORTCULLIS_CACHE_VERSION", begun.to_string())
         .stdout(std::process::Stdio::piped())

@@ -224,8 +224,8 @@ mod tests {
             }
             kinds += 1;
         }
-        // A new process has neither limits nor sessions.
-        assert_eq!(kinds, old.heritage().len() - 2);
+        // A new process has neither limits nor sessions nor caches.
+        assert_eq!(kinds, old.heritage().len() - 3);
         assert_eq!(old.sticky_key(), new.sticky_key());
         // Another version, an invalid state and an unknown kind change nothing, and are no error.
         let before = new.sticky_key();
