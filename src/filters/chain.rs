@@ -194,7 +194,8 @@ impl Chain {
         self.filters().any(|filter| filter.stage() == stage)
     }
 
-    /// Returns whether a filter runs for the request that identifies clients, whether it has identified this one or not.
+    /// Returns whether a filter that identifies clients runs for the request, whether it has identified this one or
+    /// not.
     pub fn authenticates(&self, request: &RequestHeader, exchange: &Exchange, memories: &mut Memories) -> bool {
         let mut places = self.links.iter().enumerate();
         places.any(|(place, link)| {

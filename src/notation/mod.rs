@@ -15,11 +15,12 @@ mod text;
 mod types;
 mod units;
 
+pub use crate::rules::nearest::nearest;
 pub use admin_address::{AdminAddress, AdminListen};
 pub use free_form::FreeForm;
 pub use header_names::{carries_credentials, is_named_like_secret};
 pub use key_by::KeyBy;
-pub use mistake::{KeyWord, MAX_SHOWN, Mistake, Mistakes, Place, PlaceStep, nearest};
+pub use mistake::{KeyWord, MAX_SHOWN, Mistake, Mistakes, Place, PlaceStep};
 pub use one_or_many::OneOrMany;
 pub use patterns::pattern_of;
 pub use suggest::spelling;

@@ -12,6 +12,7 @@ pub mod frames;
 pub mod guard;
 pub mod identity;
 pub mod limits;
+pub mod nearest;
 pub mod path;
 pub mod payload;
 pub mod protocols;

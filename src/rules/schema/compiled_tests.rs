@@ -90,8 +90,12 @@ $ref: '#/$defs/node'
 $defs:
   node:
     oneOf:
-      - {type: object, required: [op], properties: {op: {type: string}, args: {type: array, items: {$ref: '#/$defs/node'}}}}
-      - {type: object, required: [op], properties: {op: {type: string}, args: {type: array, items: {$ref: '#/$defs/node'}}, x: {}}}
+      - type: object
+        required: [op]
+        properties: {op: {type: string}, args: {type: array, items: {$ref: '#/$defs/node'}}}
+      - type: object
+        required: [op]
+        properties: {op: {type: string}, args: {type: array, items: {$ref: '#/$defs/node'}}, x: {}}
       - anyOf:
           - {type: object, required: [args], properties: {args: {type: array, items: {$ref: '#/$defs/node'}}}}
           - {type: object, required: [field], properties: {field: {type: string}}}

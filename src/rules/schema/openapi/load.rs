@@ -15,7 +15,7 @@ use super::rewrite::{Direction, SchemaBuilder, compilable, shared_schema};
 use super::shape::{Shape, ShapeBuilder};
 use super::template::{PathPlace, PathTemplate};
 use super::{ApiDocument, BodyRules, Content, DocumentOptions, Operation, ResponseRules, StatusRange};
-use crate::notation::nearest;
+use crate::rules::nearest::nearest;
 
 /// The methods of a path item.
 const METHODS: &[&str] = &["get", "put", "post", "delete", "options", "head", "patch", "trace"];
