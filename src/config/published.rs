@@ -5,7 +5,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::wording::allowed;
-use crate::notation::{check_format, pattern_of};
+use crate::notation::{FreeForm, check_format, pattern_of};
 
 /// A text with a reference, whose value is not known.
 const REFERENCE: &str = r"\$\{(env|file):";
@@ -26,6 +26,10 @@ type Definitions = Map<String, Json>;
 /// Returns a part of the schema as it is published.
 fn publish(schema: &Json, definitions: &Definitions) -> Json {
     let Some(members) = schema.as_object() else { return schema.clone() };
+    if members.contains_key(FreeForm::MARK) {
+        // Validators take whatever is in it.
+        return members.get("description").map_or_else(|| json!({}), |text| json!({"description": text}));
+    }
     let mut out = Map::new();
     for (key, value) in members {
         match key.as_str() {

@@ -28,7 +28,7 @@ pub fn pattern_of(format: &str) -> Option<&'static str> {
         Address::FORMAT => r"^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):0*[1-9][0-9]{0,4}$",
         Listen::FORMAT => r"^([0-9.]+|\[[0-9A-Fa-f:.]+(%[0-9]+)?\]):[0-9]{1,5}$",
         AdminListen::FORMAT => r"^(none|unix:[\s\S]+|([0-9.]+|\[[0-9A-Fa-f:.]+(%[0-9]+)?\]):[0-9]{1,5})$",
-        Field::FORMAT => r"^(\$|/[\s\S]*|\$[.\[][\s\S]+|[^$./\]][\s\S]*)$",
+        Field::FORMAT => r"^(/[\s\S]*|\$[.\[][\s\S]+|[^$./\]][\s\S]*)$",
         Digest::FORMAT => r"^[0-9A-Fa-f]{64}$",
         KeySource::FORMAT => r"^(file:[\s\S]+|https?://[\s\S]+)$",
         Statuses::FORMAT => {

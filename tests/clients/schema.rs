@@ -106,7 +106,7 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
         &["[]", "{}", "\"a\\nb\""],
     ),
     ("defaults: {filters: {headers: {request: {remove: VALUE}}}}", &["x-a", "[x-a, x-b]"], &["'x a'", "{}"]),
-    ("defaults: {filters: {strip_fields: {response: VALUE}}}", &["ssn", "[a.b, '**.c']"], &["$.a", "/a", "'a[*]'"]),
+    ("defaults: {filters: {strip_fields: {response: VALUE}}}", &["ssn", "[a.b, '**.c', $.a, /a]"], &["$", "$a", ".a"]),
     ("defaults: {filters: {cors: {origins: '*', max_age: VALUE}}}", &["10m"], &["600", "ten"]),
     (
         "upstreams: {u: {targets: VALUE}}",
