@@ -310,6 +310,12 @@ async fn look_up(policy: &CachePolicy, cached: &CachedRequest, request: &Request
     }
 }
 
+/// Returns whether a fresh response to a request is stored, or is being received.
+async fn has_fresh(policy: &CachePolicy, cached: &CachedRequest, request: &RequestHeader, ctx: &Context) -> bool {
+    let CacheLookup::Found(stored, _) = look_up(policy, cached, request, ctx).await else { return false };
+    stored_facts(&stored, policy).reuse(&cached.directives, millis(SystemTime::now())) == Reuse::Fresh
+}
+
 /// Returns the key of the fetch for a request.
 fn flight_key(cached: &CachedRequest, variant: Option<StoredKey>) -> FlightKey {
     (cached.key, variant, cached.store.is_authorized)

@@ -16,7 +16,7 @@ use super::fetch::{Fetch, FetchClient, FetchResult, FetchedFrom, StaleEntry, fet
 use super::flights::{FlightGuard, FlightKey, FlightPart, FlightState, FlightWaiter};
 use super::own::OwnFill;
 use super::serve::CachedResponse;
-use super::{CacheUse, CachedRequest, flight_key, is_head};
+use super::{CacheUse, CachedRequest, flight_key, has_fresh, is_head};
 use crate::edge::proxy::interim::{self, MAX_INTERIM_RESPONSES};
 use crate::edge::proxy::pick::fail_with;
 use crate::edge::proxy::waiting::{Waited, wait};
@@ -82,6 +82,10 @@ impl Gateway {
             self.flights.alone()
         } else {
             match self.flights.join(key) {
+                // Another one may have stored a response since this one looked. Those who wait look again.
+                FlightPart::Leader(_) if has_fresh(policy, cached, session.req_header(), ctx).await => {
+                    return Ok(AfterMiss::LookAgain);
+                }
                 FlightPart::Leader(guard) => guard,
                 FlightPart::Follower(waiter) => {
                     return self.follow(session, ctx, policy, (&waiter, missing)).await;

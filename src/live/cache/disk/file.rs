@@ -9,6 +9,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::head_form::{read_head, write_head};
 use crate::live::cache::head::{StoredHead, StoredKey};
@@ -38,6 +40,8 @@ pub enum FileError {
     Missing,
     /// It is not what was written.
     Damaged,
+    /// It is not in the memory of the system, where only that may be read.
+    NotReady,
     /// The system fails.
     System(io::Error),
 }
@@ -49,6 +53,53 @@ impl From<io::Error> for FileError {
             io::ErrorKind::UnexpectedEof => Self::Damaged,
             _ => Self::System(error),
         }
+    }
+}
+
+impl From<Errno> for FileError {
+    fn from(error: Errno) -> Self {
+        match error {
+            // The last three: by kernels and file systems that cannot say.
+            Errno::AGAIN | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL | Errno::PERM => Self::NotReady,
+            other => io::Error::from(other).into(),
+        }
+    }
+}
+
+/// How a file is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileReading {
+    /// The thread waits for the device.
+    Waiting,
+    /// What is not in the memory of the system is an error (`RESOLVE_CACHED` of openat2(2), `RWF_NOWAIT` of
+    /// preadv2(2)), so that a thread that serves others can read.
+    Ready,
+}
+
+impl FileReading {
+    fn open(self, path: &Path) -> Result<File, FileError> {
+        match self {
+            Self::Waiting => Ok(File::open(path)?),
+            Self::Ready => {
+                let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+                Ok(File::from(openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED)?))
+            }
+        }
+    }
+
+    fn read_exact_at(self, file: &File, mut into: &mut [u8], mut at: u64) -> Result<(), FileError> {
+        if self == Self::Waiting {
+            return Ok(file.read_exact_at(into, at)?);
+        }
+        while !into.is_empty() {
+            let read = preadv2(file, &mut [io::IoSliceMut::new(into)], at, ReadWriteFlags::NOWAIT)?;
+            if read == 0 {
+                return Err(FileError::Damaged);
+            }
+            into = &mut into[read..];
+            at += read as u64;
+        }
+        Ok(())
     }
 }
 
@@ -169,12 +220,12 @@ pub fn write_file_with_head(path: &Path, from: &StoredFile, head: &StoredHead, g
 /// Opens a file and reads its head.
 ///
 /// # Errors
-/// When it does not exist, is not complete, or is damaged.
-pub fn open_file(path: &Path) -> Result<StoredFile, FileError> {
-    let file = File::open(path)?;
+/// When it does not exist, is not complete, is damaged, or would have to be waited for.
+pub fn open_file(path: &Path, reading: FileReading) -> Result<StoredFile, FileError> {
+    let file = reading.open(path)?;
     let bytes = file.metadata()?.len();
     let mut first = vec![0; FIRST_READ.min(usize::try_from(bytes).unwrap_or(FIRST_READ))];
-    file.read_exact_at(&mut first, 0)?;
+    reading.read_exact_at(&file, &mut first, 0)?;
     let preamble: [u8; PREAMBLE] = first.get(..PREAMBLE).and_then(|p| p.try_into().ok()).ok_or(FileError::Damaged)?;
     let number = |at: usize| {
         let mut number = [0; 8];
@@ -195,7 +246,7 @@ pub fn open_file(path: &Path) -> Result<StoredFile, FileError> {
     let had = form.len().min(head_length);
     form.resize(head_length, 0);
     if had < head_length {
-        file.read_exact_at(&mut form[had..], (PREAMBLE + had) as u64)?;
+        reading.read_exact_at(&file, &mut form[had..], (PREAMBLE + had) as u64)?;
     }
     if head_check(&preamble, &form) != check {
         return Err(FileError::Damaged);
@@ -210,15 +261,15 @@ impl StoredFile {
     /// and the blocks.
     ///
     /// # Errors
-    /// When a block is damaged.
-    pub fn read_blocks(&self, at: u64, most: usize) -> Result<(u64, Vec<Bytes>), FileError> {
+    /// When a block is damaged, or would have to be waited for.
+    pub fn read_blocks(&self, at: u64, most: usize, reading: FileReading) -> Result<(u64, Vec<Bytes>), FileError> {
         let first = at / BLOCK as u64;
         let begin = first * BLOCK as u64;
         let left = usize::try_from(self.length.saturating_sub(begin)).unwrap_or(usize::MAX);
         let wanted = left.min(most.max(1).next_multiple_of(BLOCK));
         let size = usize::try_from(in_blocks(wanted as u64)).unwrap_or(usize::MAX);
         let mut read = BytesMut::zeroed(size);
-        self.file.read_exact_at(&mut read, self.body_at + first * (BLOCK + CHECK) as u64)?;
+        reading.read_exact_at(&self.file, &mut read, self.body_at + first * (BLOCK + CHECK) as u64)?;
         let (mut blocks, mut number) = (Vec::with_capacity(wanted.div_ceil(BLOCK)), first);
         while !read.is_empty() {
             let mut block = read.split_to(read.len().min(BLOCK + CHECK));
@@ -251,20 +302,20 @@ mod tests {
             let path = folder.path().join(length.to_string());
             let bytes = write(&path, &body);
             assert_eq!(bytes, std::fs::metadata(&path).expect("a file").len());
-            let file = open_file(&path).expect("open");
+            let file = open_file(&path, FileReading::Waiting).expect("open");
             assert_eq!((file.length, file.generation, file.key), (length as u64, 9, (key(1), Some(key(2)))));
-            let (at, blocks) = file.read_blocks(0, usize::MAX / 2).expect("read");
+            let (at, blocks) = file.read_blocks(0, usize::MAX / 2, FileReading::Waiting).expect("read");
             assert_eq!((at, blocks.concat()), (0, body.clone()));
             if length > 2 * BLOCK {
-                let (at, blocks) = file.read_blocks(BLOCK as u64 + 5, 1).expect("read");
+                let (at, blocks) = file.read_blocks(BLOCK as u64 + 5, 1, FileReading::Waiting).expect("read");
                 assert_eq!((at, &blocks.concat()[..]), (BLOCK as u64, &body[BLOCK..2 * BLOCK]));
             }
             // Another head over the same blocks.
             let other = folder.path().join(format!("{length}.other"));
             write_file_with_head(&other, &file, &head("http://b.test/", &[]), 10).expect("written");
-            let other = open_file(&other).expect("open");
+            let other = open_file(&other, FileReading::Waiting).expect("open");
             assert_eq!((&*other.head.url, other.generation), ("http://b.test/", 10));
-            assert_eq!(other.read_blocks(0, usize::MAX / 2).expect("read").1.concat(), body);
+            assert_eq!(other.read_blocks(0, usize::MAX / 2, FileReading::Waiting).expect("read").1.concat(), body);
         }
     }
 
@@ -278,7 +329,9 @@ mod tests {
         let whole = std::fs::read(&path).expect("read");
         let damaged = |bytes: &[u8]| {
             std::fs::write(&path, bytes).expect("written");
-            open_file(&path).and_then(|file| file.read_blocks(0, 1 << 20)).is_err()
+            open_file(&path, FileReading::Waiting)
+                .and_then(|file| file.read_blocks(0, 1 << 20, FileReading::Waiting))
+                .is_err()
         };
         assert!(!damaged(&whole));
         let places = (0..600).chain((600..whole.len()).step_by(97)).chain(whole.len() - 110..whole.len());

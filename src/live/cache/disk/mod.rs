@@ -22,7 +22,7 @@ use ahash::AHashMap;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, oneshot};
 
-use self::file::{FileError, StoredFile, open_file};
+use self::file::{FileError, FileReading, StoredFile, open_file};
 use self::folder::CacheFolder;
 use self::journal::{Journal, JournalRecord};
 use self::queue::{DiskOrder, DiskQueue, WriteOrder};
@@ -277,15 +277,13 @@ impl Disk {
         if indexed.is_none() && self.is_scanned() {
             return None;
         }
-        let _turn = shared.reads.acquire().await.ok()?;
         let path = shared.folder.file(key, variant);
-        let read = move || -> Result<_, FileError> {
-            let file = open_file(&path)?;
-            let blocks = file.read_blocks(0, READ_AHEAD)?;
+        let read = move |reading: FileReading| -> Result<_, FileError> {
+            let file = open_file(&path, reading)?;
+            let blocks = file.read_blocks(0, READ_AHEAD, reading)?;
             Ok((file, blocks))
         };
-        let read = tokio::task::spawn_blocking(read).await.ok()?;
-        let result = read.and_then(|(file, blocks)| {
+        let result = shared.read(read).await?.and_then(|(file, blocks)| {
             if file.key == (*key, variant.copied()) { Ok((file, blocks)) } else { Err(FileError::Damaged) }
         });
         match result {
@@ -323,6 +321,20 @@ impl Drop for Disk {
 }
 
 impl Shared {
+    /// Reads a file: on this thread what is in the memory of the system, else on one that may wait. Returns `None` when
+    /// the process ends.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl Fn(FileReading) -> Result<T, FileError> + Send + 'static,
+    ) -> Option<Result<T, FileError>> {
+        match read(FileReading::Ready) {
+            Err(FileError::NotReady) => {}
+            result => return Some(result),
+        }
+        let _turn = self.reads.acquire().await.ok()?;
+        tokio::task::spawn_blocking(move || read(FileReading::Waiting)).await.ok()
+    }
+
     fn shard(&self, key: &StoredKey) -> &RwLock<Slots<IndexedFile>> {
         &self.shards[(key.number() >> 40) as usize % SHARDS]
     }
@@ -382,6 +394,8 @@ impl Shared {
                 self.complain(|| format!("{} is damaged and is removed", self.folder.file(key, variant).display()));
                 self.queue.add(DiskOrder::Remove(*key, variant.copied()));
             }
+            // What is not ready is read by a thread that waits.
+            FileError::NotReady => {}
             FileError::System(error) => self.note_failure("a file cannot be read", &error),
         }
     }

@@ -48,12 +48,10 @@ impl FileReader {
             // From the beginning of the block on, which is before `at`.
             let most = most.saturating_add(BLOCK).min(READ_AHEAD);
             let file = Arc::clone(&self.file);
-            let Ok(_turn) = self.shared.reads.acquire().await else { return Err(BodyError::Damaged) };
-            let read = tokio::task::spawn_blocking(move || file.read_blocks(at, most)).await;
-            match read {
-                Ok(Ok(blocks)) => self.blocks = blocks,
-                Ok(Err(error)) => return Err(self.fail(error)),
-                Err(_) => return Err(BodyError::Damaged),
+            match self.shared.read(move |reading| file.read_blocks(at, most, reading)).await {
+                Some(Ok(blocks)) => self.blocks = blocks,
+                Some(Err(error)) => return Err(self.fail(error)),
+                None => return Err(BodyError::Damaged),
             }
         }
         let Some((begin, block)) = self.block_at(at) else { return Err(BodyError::Damaged) };

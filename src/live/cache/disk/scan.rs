@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::file::{FileError, StoredFile, open_file};
+use super::file::{FileError, FileReading, StoredFile, open_file};
 use super::folder::parse_name;
 use super::queue::DiskOrder;
 use super::{IndexedFile, Shared};
@@ -66,7 +66,7 @@ fn examine(
     variant: Option<StoredKey>,
     begun: Generation,
 ) -> Option<bool> {
-    let file = match open_file(path) {
+    let file = match open_file(path, FileReading::Waiting) {
         Ok(file) if file.key == (key, variant) => file,
         Ok(_) | Err(FileError::Damaged) => {
             shared.counts.damaged.fetch_add(1, Ordering::Relaxed);
@@ -74,6 +74,7 @@ fn examine(
             return Some(false);
         }
         Err(FileError::Missing) => return None,
+        Err(FileError::NotReady) => return None,
         Err(FileError::System(error)) => {
             shared.note_failure("a file cannot be read", &error);
             return None;

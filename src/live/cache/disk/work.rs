@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::Flock;
 
-use super::file::{file_bytes, open_file, write_file, write_file_with_head};
+use super::file::{FileReading, file_bytes, open_file, write_file, write_file_with_head};
 use super::folder::parse_name;
 use super::journal::{Journal, JournalRecord};
 use super::queue::{DiskOrder, WriteOrder};
@@ -152,7 +152,7 @@ impl DiskThread {
         if !shared.shard(key).read().peek(key, variant.as_ref()).is_some_and(is_current) {
             return;
         }
-        let file = open_file(&shared.folder.file(key, variant.as_ref()));
+        let file = open_file(&shared.folder.file(key, variant.as_ref()), FileReading::Waiting);
         let Some(file) = file.ok().filter(|file| head.is_of_same(&file.head)) else { return };
         shared.make_room(file.bytes + head.cost());
         let path = shared.folder.incomplete();
@@ -199,7 +199,7 @@ impl DiskThread {
         for entry in entries.flatten() {
             let name = entry.file_name();
             let Some((of, variant)) = name.to_str().and_then(parse_name).filter(|(of, _)| of == key) else { continue };
-            let generation = open_file(&entry.path()).map_or(0, |file| file.generation);
+            let generation = open_file(&entry.path(), FileReading::Waiting).map_or(0, |file| file.generation);
             if shared.purges.is_invalidated(&of, Generation(generation)) {
                 self.remove(&of, variant.as_ref());
             }
