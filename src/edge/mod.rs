@@ -6,6 +6,7 @@
 
 pub mod listeners;
 pub mod proxy;
+pub mod stream;
 
 pub use listeners::{Bound, Drain, ListenerContext, Listening, ServeHttp};
 pub use proxy::{Gateway, http_service};
