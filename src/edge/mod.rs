@@ -4,9 +4,11 @@
 //! accept loop of its own a listener can have limits and deadlines, can be added and removed by a reload, and can be
 //! handed over to a successor, however many there are.
 
+mod descriptors;
 pub mod listeners;
 pub mod proxy;
 pub mod stream;
 
-pub use listeners::{Bound, Drain, ListenerContext, Listening, ServeHttp};
+pub use listeners::{Bound, Drain, ListenerContext, Listening, ServeHttp, ServeStreams};
 pub use proxy::{Gateway, http_service};
+pub use stream::StreamGateway;

@@ -13,6 +13,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::direction::{Direction, DirectionContext, DirectionEnd};
 use super::side::SideStream;
+use crate::telemetry::metrics::StreamMetrics;
 
 /// How long a direction keeps an empty pipe.
 const PIPE_IDLE: Duration = Duration::from_millis(200);
@@ -40,9 +41,21 @@ pub struct PumpLimits {
 #[derive(Debug, Default)]
 pub struct PumpCounts {
     /// Those that the target has taken.
-    pub inward: AtomicU64,
+    inward: AtomicU64,
     /// Those that the client has taken.
-    pub outward: AtomicU64,
+    outward: AtomicU64,
+}
+
+impl PumpCounts {
+    /// Returns the number of bytes that were received from the client and that the target has taken.
+    pub fn received(&self) -> u64 {
+        self.inward.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of bytes that were sent to the client.
+    pub fn sent(&self) -> u64 {
+        self.outward.load(Ordering::Relaxed)
+    }
 }
 
 /// A side of a session.
@@ -82,9 +95,11 @@ pub struct Pump {
     first: Option<Side>,
     failed: Option<Side>,
     begun: Instant,
-    /// When bytes have last passed, or a direction has ended, and the number of bytes by then.
+    /// When bytes have last passed, or a direction has ended, and the numbers of bytes by then.
     moved: Instant,
-    bytes: u64,
+    carried: [u64; 2],
+    /// What counts the bytes of all sessions together.
+    total: Option<Arc<StreamMetrics>>,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -92,7 +107,8 @@ impl Pump {
     /// Joins the two streams.
     pub fn new(client: SideStream, target: SideStream, limits: PumpLimits, counts: Arc<PumpCounts>) -> Self {
         let begun = Instant::now();
-        let mut pump = Self {
+        Self {
+            carried: [counts.received(), counts.sent()],
             client,
             target,
             counts,
@@ -103,11 +119,16 @@ impl Pump {
             failed: None,
             begun,
             moved: begun,
-            bytes: 0,
+            total: None,
             timer: Box::pin(tokio::time::sleep(NEVER)),
-        };
-        pump.bytes = pump.sum();
-        pump
+        }
+    }
+
+    /// Lets the bytes be counted among those of all sessions as well.
+    #[must_use]
+    pub fn counted(mut self, total: Option<Arc<StreamMetrics>>) -> Self {
+        self.total = total;
+        self
     }
 
     /// Carries bytes until the target has sent some, for at most `limit`. Returns how the session has ended, if it has.
@@ -115,7 +136,7 @@ impl Pump {
         let counts = Arc::clone(&self.counts);
         let work = std::future::poll_fn(|context| match self.poll_run(context) {
             Poll::Ready(end) => Poll::Ready(Some(end)),
-            Poll::Pending if counts.outward.load(Ordering::Relaxed) > 0 => Poll::Ready(None),
+            Poll::Pending if counts.sent() > 0 => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         });
         let end = tokio::time::timeout(limit, work).await.ok().flatten();
@@ -148,20 +169,24 @@ impl Pump {
         }
     }
 
-    fn sum(&self) -> u64 {
-        self.counts.inward.load(Ordering::Relaxed) + self.counts.outward.load(Ordering::Relaxed)
+    /// Notes what has been carried since the last call.
+    fn note_carried(&mut self) {
+        let carried = [self.counts.received(), self.counts.sent()];
+        if carried != self.carried {
+            if let Some(total) = &self.total {
+                total.count_bytes(carried[0] - self.carried[0], carried[1] - self.carried[1]);
+            }
+            (self.carried, self.moved) = (carried, Instant::now());
+        }
     }
 
     fn poll_run(&mut self, context: &mut Context<'_>) -> Poll<PumpEnd> {
         loop {
             self.poll_direction(context, Side::Client);
             self.poll_direction(context, Side::Target);
+            self.note_carried();
             if let Some(end) = self.end() {
                 return Poll::Ready(end);
-            }
-            let bytes = self.sum();
-            if bytes != self.bytes {
-                (self.bytes, self.moved) = (bytes, Instant::now());
             }
             if self.timer.is_elapsed() {
                 if let Some(end) = self.time_over(Instant::now()).or_else(|| self.end()) {

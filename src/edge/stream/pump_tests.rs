@@ -152,7 +152,7 @@ fn play(scripts: [Script; 2]) {
     threads.into_iter().for_each(|thread| thread.join().expect("a sender"));
     let seen: Vec<_> = readers.into_iter().map(|reader| reader.join().expect("a reader")).collect();
     let end = joined.ended.join().expect("the pump");
-    let counted = [&joined.counts.outward, &joined.counts.inward].map(|count| count.load(Ordering::Relaxed));
+    let counted = [joined.counts.sent(), joined.counts.received()];
     let orderly = scripts.iter().all(|script| script.ending == Ending::Fin);
     for (place, (came, fin)) in seen.iter().enumerate() {
         let sender = scripts[1 - place];
@@ -203,8 +203,7 @@ fn echo_at_the_end(total: u64) {
         assert_eq!(receive(&client, script(two), 1, 0), (total, true));
     });
     assert_eq!(joined.ended.join().expect("the pump"), PumpEnd::Finished(Side::Client));
-    let counts = [&joined.counts.inward, &joined.counts.outward].map(|count| count.load(Ordering::Relaxed));
-    assert_eq!(counts, [total, total]);
+    assert_eq!([joined.counts.received(), joined.counts.sent()], [total, total]);
 }
 
 #[test]
