@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use super::dial::{dial, prepare};
 use super::pump::{Pump, PumpCounts, PumpEnd, PumpLimits, Side};
-use super::record::Session;
+use super::record::{Session, SessionEnd};
 use super::side::SideStream;
 use crate::edge::listeners::{StreamConnection, TcpService, handshake, note_failure};
 use crate::exchange::{ConnectionFacts, Reason, TlsFacts};
@@ -23,21 +23,6 @@ const IDLE_TIME: Duration = Duration::from_secs(600);
 /// A target that closes within this time before it has sent a byte, although the client has sent some, has failed: it
 /// does not serve what accepts connections for it.
 const EARLY_CLOSE_TIME: Duration = Duration::from_secs(1);
-
-/// How a session has ended.
-#[derive(Debug)]
-pub struct SessionEnd {
-    /// The reason.
-    pub reason: Reason,
-    /// A detail beyond it.
-    pub detail: Option<String>,
-}
-
-impl From<Reason> for SessionEnd {
-    fn from(reason: Reason) -> Self {
-        Self { reason, detail: None }
-    }
-}
 
 /// Serves a connection to its end.
 pub async fn serve(connection: StreamConnection) {
