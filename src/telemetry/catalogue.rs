@@ -94,6 +94,15 @@ catalogue! {
         "Requests by the reason with which they ended; series appear with the first request";
     REQUESTS_IN_FLIGHT: GAUGE "portcullis_requests_in_flight" ["route"] "Requests in flight";
     REQUESTS: COUNTER "portcullis_requests_total" ["route", "status"] "Requests by class of the response's status";
+    STREAM_BYTES: COUNTER "portcullis_stream_bytes_total" ["direction", "listener", "stream"]
+        "Bytes of layer 4: in (that targets have got) and out (that clients have got)";
+    STREAM_CONNECT_FAILURES: COUNTER "portcullis_stream_connect_failures_total" ["listener", "reason", "stream"]
+        "Attempts to connect to a target for a session at layer 4 that have failed";
+    STREAM_DURATION: HISTOGRAM "portcullis_stream_session_duration_seconds" ["listener", "stream"]
+        "From the begin of a session at layer 4 to its end";
+    STREAM_SESSIONS_OPEN: GAUGE "portcullis_stream_sessions_open" ["listener", "stream"] "Open sessions at layer 4";
+    STREAM_SESSIONS: COUNTER "portcullis_stream_sessions_total" ["listener", "reason", "stream"]
+        "Sessions at layer 4 by the reason with which they ended; series appear with the first session";
     TARGET_EJECTED: GAUGE "portcullis_target_ejected" ["target", "upstream"] "1 if the target is ejected";
     TARGET_EJECTIONS: COUNTER "portcullis_target_ejections_total" ["reason", "upstream"] "Ejections of targets";
     TARGET_HEALTHY: GAUGE "portcullis_target_healthy" ["target", "upstream"] "1 if the target is eligible";

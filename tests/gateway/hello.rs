@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use super::harness::bytes::{ByteTarget, hello};
 use super::harness::eventually;
 use super::harness::gateway::Gateway;
-use super::harness::target::Target;
 use super::tls::{block, certificate, get, tls_target, write};
 
 fn connect(to: SocketAddr) -> TcpStream {
@@ -97,7 +96,9 @@ fn without_a_rule_a_client_is_closed_with_an_alert() {
     }
     eventually("they are counted", || refused(&gateway, "tls_timeout") >= 2.0);
     assert_eq!(one.count() + two.count(), 0);
-    assert!(gateway.log().contains("no rule matches the server name other.test"));
+    let lines = gateway.access_log(4);
+    assert!(lines.iter().all(|line| line["reason"] == "no_stream_rule"), "{lines:?}");
+    assert!(lines.iter().any(|line| line["server_name"] == "a.two.test" && line["alpn"] == "a"), "{lines:?}");
 }
 
 #[test]
@@ -140,7 +141,11 @@ fn tls_is_passed_on_and_ended_on_one_port() {
     let folder = tempfile::tempdir().expect("a folder");
     let (passed, ended) = (certificate(&["passed.test"]), certificate(&["ended.test"]));
     write(folder.path(), "ended", &ended);
-    let plain = Target::fixed(200, &[], b"plain");
+    let plain = ByteTarget::new(|mut stream| {
+        let mut head = [0; 4096];
+        let _ = stream.read(&mut head)?;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nplain")
+    });
     let behind = tls_target(&passed);
     let gateway = Gateway::start_in(
         folder,

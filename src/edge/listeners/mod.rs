@@ -36,12 +36,12 @@ mod stream;
 mod tls_state;
 mod wire;
 
-pub use connection::{Connection, current_connection};
+pub use connection::{Connection, ListenerState, current_connection};
 pub use drain::Drain;
 pub use guard::MAX_FIELDS;
-pub use layer4::{Datagrams, ServeStreams, StreamConnection, StreamWork};
+pub use layer4::{Datagrams, ServeStreams, StreamConnection, StreamWork, TcpService};
 pub use listening::Listening;
-pub use opening::{ClientStream, OpenedStream, Opening, open_stream};
+pub use opening::{ClientStream, Opening, Unopened, open_stream};
 pub use pace::Pace;
 pub use presence::{PRESENCE_CHECK_INTERVAL, client_gone, with_pace};
 pub use progress::Progress;

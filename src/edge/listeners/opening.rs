@@ -5,8 +5,9 @@
 //! TLS on and ask for no name, nothing is awaited: the server may speak first.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -19,7 +20,7 @@ use super::rare_line::RareLine;
 use crate::exchange::{ProxyFacts, TlsFacts};
 use crate::rules::protocols::{ALPN_VALUE, AUTHORITY_VALUE, ClientHelloFacts, SSL_VALUE};
 use crate::rules::routing::StreamFacts;
-use crate::snapshot::{StreamRule, StreamTls, Streams};
+use crate::snapshot::{StreamTls, Streams};
 use crate::telemetry::metrics::METRICS;
 use crate::tls::TlsStream;
 
@@ -27,8 +28,8 @@ use crate::tls::TlsStream;
 pub struct OpenedStream {
     /// The stream.
     pub stream: ClientStream,
-    /// The rule.
-    pub rule: Arc<StreamRule>,
+    /// The place of its rule among those of the listener.
+    pub place: usize,
     /// What the client requested in TLS, wherever that ends, or a load balancer in front said of it.
     pub requested: ClientHelloFacts,
     /// Whether the client sent PostgreSQL's request for TLS. A target expects it too where TLS is spoken to it.
@@ -43,6 +44,14 @@ pub enum ClientStream {
     Tls(Box<TlsStream<TcpStream>>, TlsFacts),
 }
 
+/// A connection that was not opened.
+pub enum Unopened {
+    /// No rule is for what the client requested.
+    NoRule(ClientHelloFacts),
+    /// It has ended otherwise, which is counted.
+    Ended,
+}
+
 /// A connection that was accepted, and what decides on its rule.
 pub struct Opening<'o> {
     /// The client.
@@ -53,71 +62,55 @@ pub struct Opening<'o> {
     pub listener_state: &'o ListenerState,
     /// Its settings.
     pub service: &'o TcpService,
+    /// Its rules.
+    pub streams: &'o Streams,
 }
 
-/// Returns the connection with its rule; `None` where it has ended without one, which is counted and logged. It takes
-/// no longer than the listener's time for headers.
-pub async fn open_stream(stream: TcpStream, opening: &Opening<'_>) -> Option<OpenedStream> {
-    let streams = opening.service.streams();
-    if !streams.table.needs_hello() {
-        let rule = streams.find(&opening.facts(&ClientHelloFacts::default()));
+/// Returns the connection with its rule. It takes no longer than the listener's time for headers.
+///
+/// # Errors
+/// Fails where no rule matches, or the connection ends before one is known.
+pub async fn open_stream(stream: TcpStream, opening: &Opening<'_>) -> Result<OpenedStream, Unopened> {
+    let unknown = ClientHelloFacts::default();
+    if !opening.streams.table.needs_hello() {
         // Nothing that comes could change it.
-        match rule {
-            Some(rule) if opening.mode(rule) == StreamTls::Pass => {
-                return Some(OpenedStream {
-                    stream: ClientStream::Plain(stream),
-                    rule: Arc::clone(rule),
-                    requested: ClientHelloFacts::default(),
-                    postgres: false,
-                });
-            }
-            Some(_) => {}
-            None => return opening.reject("no_rule", "no rule matches"),
+        let place = opening.find(&unknown);
+        if place.is_none_or(|place| !opening.terminates(place)) {
+            return opening.pass(stream, place, unknown, false);
         }
     }
-    match timeout(opening.service.header_time(), opening.open(stream, &streams)).await {
+    match timeout(opening.service.header_time(), opening.open(stream)).await {
         Ok(opened) => opened,
         Err(_) => opening.reject("tls_timeout", "the first bytes took too long"),
     }
 }
 
 impl Opening<'_> {
-    async fn open(&self, mut stream: TcpStream, streams: &Streams) -> Option<OpenedStream> {
+    async fn open(&self, mut stream: TcpStream) -> Result<OpenedStream, Unopened> {
         if let Some(said) = self.said_of_tls() {
             // TLS ended at the load balancer: there is no other hello.
-            return self.choose(stream, said, false, streams).await;
+            return self.pass(stream, self.find(&said), said, false);
         }
-        let (first, postgres) = match first_bytes(&mut stream, self.patience(streams)).await {
+        let (first, postgres) = match first_bytes(&mut stream, self.patience()).await {
             Ok(first) => first,
             Err(_) => return self.reject("opening", "the connection broke"),
         };
         match first {
-            FirstBytes::Hello(facts) => self.terminate_or_pass(stream, facts, postgres, streams).await,
-            FirstBytes::NoHello => self.choose(stream, self.said().unwrap_or_default(), postgres, streams).await,
+            FirstBytes::Hello(facts) => self.terminate_or_pass(stream, facts, postgres).await,
+            FirstBytes::NoHello => {
+                let said = self.said().unwrap_or_default();
+                let place = self.find(&said);
+                if place.is_some_and(|place| self.terminates(place)) {
+                    return self.reject("tls", "the client does not begin TLS, which the rule requires");
+                }
+                self.pass(stream, place, said, postgres)
+            }
             FirstBytes::Malformed(why) => {
                 alert(stream, DECODE_ERROR).await;
                 self.reject("opening", why)
             }
-            FirstBytes::Closed => None,
+            FirstBytes::Closed => Err(Unopened::Ended),
         }
-    }
-
-    /// Chooses the rule for a connection without TLS.
-    async fn choose(
-        &self,
-        stream: TcpStream,
-        requested: ClientHelloFacts,
-        postgres: bool,
-        streams: &Streams,
-    ) -> Option<OpenedStream> {
-        let Some(rule) = streams.find(&self.facts(&requested)).cloned() else {
-            return self.reject("no_rule", "no rule matches a client without TLS");
-        };
-        let ends_in_front = self.said_of_tls().is_some();
-        if self.mode(&rule) == StreamTls::Terminate && !ends_in_front {
-            return self.reject("tls", "the client does not begin TLS, which the rule requires");
-        }
-        Some(OpenedStream { stream: ClientStream::Plain(stream), rule, requested, postgres })
     }
 
     async fn terminate_or_pass(
@@ -125,45 +118,61 @@ impl Opening<'_> {
         stream: TcpStream,
         requested: ClientHelloFacts,
         postgres: bool,
-        streams: &Streams,
-    ) -> Option<OpenedStream> {
-        let Some(rule) = streams.find(&self.facts(&requested)).cloned() else {
+    ) -> Result<OpenedStream, Unopened> {
+        let Some(place) = self.find(&requested) else {
             alert(stream, UNRECOGNIZED_NAME).await;
-            let name = requested.server_name.as_deref().unwrap_or("none");
-            return self.reject("no_rule", &format!("no rule matches the server name {name}"));
+            return self.no_rule(requested);
         };
-        if self.mode(&rule) == StreamTls::Pass {
-            return Some(OpenedStream { stream: ClientStream::Plain(stream), rule, requested, postgres });
-        }
-        let Some(tls) = self.service.tls.present() else { return self.reject("tls", "the listener has no TLS") };
+        let tls = self.service.tls.present().filter(|_| self.terminates(place));
+        let Some(tls) = tls else { return self.pass(stream, Some(place), requested, postgres) };
+        let rule = &self.streams.rules[place];
         match handshake(stream, &tls, rule.protocol(&requested.alpn)).await {
-            Ok(None) => None,
+            Ok(None) => Err(Unopened::Ended),
             Ok(Some((stream, facts))) => {
                 let stream = ClientStream::Tls(Box::new(stream), facts);
-                Some(OpenedStream { stream, rule, requested, postgres })
+                Ok(OpenedStream { stream, place, requested, postgres })
             }
             Err(error) => {
                 note_failure(&error, self.client, self.listener_state);
-                None
+                Err(Unopened::Ended)
             }
         }
     }
 
-    fn facts<'f>(&self, requested: &'f ClientHelloFacts) -> StreamFacts<'f> {
-        let server_name = requested.server_name.as_deref();
-        StreamFacts { client: self.client.ip(), server_name, alpn: &requested.alpn }
+    /// Returns a connection that goes on as it came.
+    fn pass(
+        &self,
+        stream: TcpStream,
+        place: Option<usize>,
+        requested: ClientHelloFacts,
+        postgres: bool,
+    ) -> Result<OpenedStream, Unopened> {
+        let Some(place) = place else {
+            // An orderly end would look like one of a target without bytes.
+            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            return self.no_rule(requested);
+        };
+        Ok(OpenedStream { stream: ClientStream::Plain(stream), place, requested, postgres })
     }
 
-    /// Returns what happens to TLS by a rule.
-    fn mode(&self, rule: &StreamRule) -> StreamTls {
-        rule.tls.unwrap_or(if self.service.tls.is_present() { StreamTls::Terminate } else { StreamTls::Pass })
+    /// Returns the place of the rule for what a client requested.
+    fn find(&self, requested: &ClientHelloFacts) -> Option<usize> {
+        let server_name = requested.server_name.as_deref();
+        let facts = StreamFacts { client: self.client.ip(), server_name, alpn: &requested.alpn };
+        self.streams.table.find(&facts)
+    }
+
+    /// Returns whether TLS ends here by the rule at a place. A rule that closes the connection does so before TLS.
+    fn terminates(&self, place: usize) -> bool {
+        let Some(rule) = self.streams.rules.get(place) else { return false };
+        rule.forward.is_some() && rule.tls != Some(StreamTls::Pass) && self.service.tls.is_present()
     }
 
     /// Returns how long a client may send nothing before it is one of a protocol in which the server speaks first:
     /// where there is a rule for those that begin no TLS, which passes them on.
-    fn patience(&self, streams: &Streams) -> Option<std::time::Duration> {
-        let rule = streams.find(&self.facts(&ClientHelloFacts::default()))?;
-        (self.mode(rule) == StreamTls::Pass).then(|| self.service.hello_time())
+    fn patience(&self) -> Option<Duration> {
+        let place = self.find(&ClientHelloFacts::default())?;
+        (!self.terminates(place)).then(|| self.service.hello_time())
     }
 
     /// Returns what a load balancer in front said of the hello that it got.
@@ -183,8 +192,13 @@ impl Opening<'_> {
         self.said().filter(|_| is_over)
     }
 
+    fn no_rule<T>(&self, requested: ClientHelloFacts) -> Result<T, Unopened> {
+        METRICS.refused.with_label_values(&["no_rule"]).inc();
+        Err(Unopened::NoRule(requested))
+    }
+
     /// Counts and logs a connection that ends here.
-    fn reject<T>(&self, cause: &'static str, why: &str) -> Option<T> {
+    fn reject<T>(&self, cause: &'static str, why: &str) -> Result<T, Unopened> {
         static REJECTED: RareLine = RareLine::new();
         METRICS.refused.with_label_values(&[cause]).inc();
         if let Some(skipped) = REJECTED.next(clock::now()) {
@@ -192,6 +206,6 @@ impl Opening<'_> {
             let (name, client) = (self.listener_state.name.load(), self.client);
             log::info!("listener {name}: the connection of {client} is closed: {why}{more}");
         }
-        None
+        Err(Unopened::Ended)
     }
 }

@@ -32,7 +32,8 @@ pub(super) fn request_facts<'q>(request: &'q RequestHeader, exchange: &'q Exchan
 
 /// Returns the request as its upstream sees it.
 pub(super) fn caller<'r>(request: &'r RequestHeader, exchange: &'r Exchange) -> Caller<'r> {
-    Caller { request: Some(request_facts(request, exchange)), consumer: consumer(exchange), client: None }
+    let request = Some(request_facts(request, exchange));
+    Caller { request, address: None, consumer: consumer(exchange), client: None }
 }
 
 /// Returns the request as its upstream sees it, for connections that are made with [`crate::upstreams::Calls`].
