@@ -134,6 +134,8 @@ pub struct TcpListener {
     pub tls: Option<ListenerTls>,
     /// The time for all that comes before the first byte for a target: headers and handshakes.
     pub header_time: Duration,
+    /// The time after which a client that has sent nothing is one that waits for the server to speak.
+    pub hello_time: Duration,
     /// The rules.
     pub streams: Arc<Streams>,
 }
