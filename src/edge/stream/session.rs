@@ -14,7 +14,7 @@ use super::side::SideStream;
 use crate::edge::listeners::{ClientStream, Opening, StreamConnection, TcpService, Unopened, open_stream};
 use crate::exchange::Reason;
 use crate::snapshot::StreamRule;
-use crate::upstreams::{Caller, Class, TargetOutcome, Upstream, Visit};
+use crate::upstreams::{Caller, Class, SocketOptions, TargetOutcome, Upstream, Visit};
 
 /// How long a session may be silent where its rule does not say it.
 const IDLE_TIME: Duration = Duration::from_secs(600);
@@ -26,7 +26,7 @@ const EARLY_CLOSE_TIME: Duration = Duration::from_secs(1);
 /// Serves a connection to its end.
 pub async fn serve(connection: StreamConnection) {
     let StreamConnection { stream, client, proxy, listener_state, service, admitted } = connection;
-    prepare(&stream);
+    prepare(&stream, SocketOptions::default());
     let streams = service.streams();
     let (listener, proxy_facts) = (&listener_state, proxy.as_ref());
     let opening =
