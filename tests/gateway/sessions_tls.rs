@@ -65,7 +65,7 @@ fn tls_ends_at_the_gateway_with_half_close() {
     let one = Server::named("one");
     let yaml = format!(
         "upstreams: {{one: {{targets: [\"{}\"]}}}}\nstreams: [{{name: all, action: {{forward: one}}}}]\n\
-         listeners: [{{name: main, address: 127.0.0.1:0, kind: tcp, limits: {{header_time: 300ms}}, \
+         listeners: [{{name: main, address: 127.0.0.1:0, kind: tcp, limits: {{header_time: 300ms, hello_time: 200ms}}, \
          tls: {{certificates: [{{cert: own.pem, key: own.key}}]}}}}]\n",
         one.address
     );
