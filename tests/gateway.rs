@@ -85,6 +85,8 @@ mod framing;
 mod from_kong;
 #[path = "gateway/handover.rs"]
 mod handover;
+#[path = "gateway/hello.rs"]
+mod hello;
 #[path = "gateway/http2.rs"]
 mod http2;
 #[path = "gateway/interim.rs"]
@@ -117,6 +119,8 @@ mod operators;
 mod payload;
 #[path = "gateway/process.rs"]
 mod process;
+#[path = "gateway/proxy_out.rs"]
+mod proxy_out;
 #[path = "gateway/proxy_protocol.rs"]
 mod proxy_protocol;
 #[path = "gateway/query_keys.rs"]
@@ -143,6 +147,8 @@ mod room;
 mod signatures;
 #[path = "gateway/sizes.rs"]
 mod sizes;
+#[path = "gateway/starttls.rs"]
+mod starttls;
 #[path = "gateway/streams.rs"]
 mod streams;
 #[path = "gateway/succession.rs"]

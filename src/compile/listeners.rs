@@ -99,6 +99,13 @@ fn one(
     if listener.proxy_protocol.as_ref().is_some_and(|proxy| proxy.from.is_empty()) {
         mistakes.add(&place.key("proxy_protocol").key("from"), "expected at least one network or address");
     }
+    if listener.kind == config::ListenerKind::Tcp && limits.hello_time.0 >= limits.header_time.0 {
+        mistakes.add(&place.key("limits").key("hello_time"), "is not shorter than header_time, within which it is");
+    }
+    if listener.kind == config::ListenerKind::Http && limits.hello_time != config::ListenerLimits::default().hello_time
+    {
+        mistakes.add(&place.key("limits").key("hello_time"), "has an effect only on a listener of kind tcp");
+    }
     if limits.http2_memory.0 < MIN_HTTP2_MEMORY {
         mistakes.add(&place.key("limits").key("http2_memory"), "expected at least 256KiB, which one stream may need");
     }
@@ -115,6 +122,7 @@ fn one(
                         super::listener_tls::compile(loaded, acme, tls, Vec::new(), &place.key("tls"), mistakes)
                     }),
                     header_time: limits.header_time.0,
+                    hello_time: limits.hello_time.0,
                     streams: Arc::new(Streams::default()),
                 })
             }
@@ -154,6 +162,7 @@ fn check_keys(listener: &config::ListenerConfig, kind: &str, place: &Place, mist
         new_connections: listener.limits.new_connections.clone(),
         new_connections_per_address: listener.limits.new_connections_per_address.clone(),
         header_time: listener.limits.header_time.clone(),
+        hello_time: if is_udp { usual.hello_time.clone() } else { listener.limits.hello_time.clone() },
         ..usual.clone()
     };
     let present = [
@@ -168,7 +177,7 @@ fn check_keys(listener: &config::ListenerConfig, kind: &str, place: &Place, mist
         mistakes.add(&place.key(key), format!("has no effect on a listener of kind {kind}"));
     }
     if listener.limits != limits {
-        let known = "those of connections and header_time";
+        let known = if is_udp { "those of connections" } else { "those of connections, header_time and hello_time" };
         mistakes.add(&place.key("limits"), format!("on a listener of kind {kind} only {known} have an effect"));
     }
 }

@@ -259,6 +259,10 @@ pub struct ListenerLimits {
     /// The time from the first byte of a request to the end of its headers, also for the TLS handshake and the HTTP/2
     /// preface. Default 10s.
     pub header_time: Duration,
+    /// On a listener of kind `tcp` whose rules ask for what clients say in TLS: the time after which a client that has
+    /// sent nothing is one of a protocol in which the server speaks first (MySQL, SMTP). It takes the rule without
+    /// `server_name` and `alpn`, if there is one. Default 3s.
+    pub hello_time: Duration,
     /// The largest head of a request, names and values together. Default 64KiB, at most 1MiB.
     pub headers: Size,
     /// The most headers of a request. Default 256, which is also the most.
@@ -295,6 +299,7 @@ impl Default for ListenerLimits {
             new_connections: None,
             new_connections_per_address: None,
             header_time: seconds(10),
+            hello_time: seconds(3),
             headers: Size(64 << 10),
             header_count: 256,
             query_parameters: 1_000,

@@ -80,6 +80,16 @@ impl Listener {
         self.spec_kind().transport()
     }
 
+    /// Returns its name with that of each of its rules of layer 4.
+    pub fn stream_names(&self) -> impl Iterator<Item = (&str, &str)> {
+        let streams = match &self.kind {
+            ListenerSpec::Http(_) => None,
+            ListenerSpec::Tcp(tcp) => Some(&tcp.streams),
+            ListenerSpec::Udp(udp) => Some(&udp.streams),
+        };
+        streams.into_iter().flat_map(|streams| &streams.rules).map(|rule| (self.name.as_str(), rule.name.as_str()))
+    }
+
     fn spec_kind(&self) -> SpecKind {
         match self.kind {
             ListenerSpec::Http(_) => SpecKind::Http,
@@ -124,6 +134,8 @@ pub struct TcpListener {
     pub tls: Option<ListenerTls>,
     /// The time for all that comes before the first byte for a target: headers and handshakes.
     pub header_time: Duration,
+    /// The time after which a client that has sent nothing is one that waits for the server to speak.
+    pub hello_time: Duration,
     /// The rules.
     pub streams: Arc<Streams>,
 }

@@ -1,10 +1,11 @@
 //! The rules of layer 4, as they serve.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::rules::balance::{Balancer, NoLoads, PickInput};
 use crate::rules::routing::{StreamFacts, StreamTable};
+use crate::telemetry::metrics::{METRICS, StreamMetrics};
 use crate::upstreams::Upstream;
 
 /// A rule of layer 4. A connection keeps its rule over reloads.
@@ -14,6 +15,8 @@ pub struct StreamRule {
     pub name: String,
     /// What happens to TLS; `None` is as the listener.
     pub tls: Option<StreamTls>,
+    /// The application protocols that it is for; empty is any.
+    pub protocols: Vec<Vec<u8>>,
     /// Where it goes; `None` is nowhere: it is closed.
     pub forward: Option<StreamForward>,
     /// The times of a connection.
@@ -22,6 +25,19 @@ pub struct StreamRule {
     pub rate: [Option<u64>; 2],
     /// The rules for datagrams.
     pub datagrams: DatagramRules,
+}
+
+impl StreamRule {
+    /// Returns the application protocol to accept in TLS that ends here (ALPN, RFC 7301), of those that a client
+    /// offers: the first that the rule is for. A rule for any accepts the only one of a client, since that client
+    /// speaks nothing else.
+    pub fn protocol<'p>(&self, offered: &'p [Vec<u8>]) -> Option<&'p [u8]> {
+        match (self.protocols.as_slice(), offered) {
+            ([], [only]) => Some(only),
+            ([], _) => None,
+            (own, offered) => offered.iter().find(|protocol| own.contains(protocol)).map(Vec::as_slice),
+        }
+    }
 }
 
 /// What happens to TLS.
@@ -88,9 +104,24 @@ pub struct Streams {
     pub table: StreamTable,
     /// The rules.
     pub rules: Vec<Arc<StreamRule>>,
+    /// The metrics of each rule on the listener, once they are needed.
+    metrics: Box<[OnceLock<Arc<StreamMetrics>>]>,
 }
 
 impl Streams {
+    /// Returns the rules of a listener with the choice among them.
+    pub fn new(table: StreamTable, rules: Vec<Arc<StreamRule>>) -> Self {
+        let metrics = rules.iter().map(|_| OnceLock::new()).collect();
+        Self { table, rules, metrics }
+    }
+
+    /// Returns the metrics of the rule at a place on a listener of that name. They are created on first use, so that a
+    /// configuration that never serves leaves none.
+    pub fn metrics(&self, place: usize, listener: &str) -> Option<&Arc<StreamMetrics>> {
+        let (rule, metrics) = (self.rules.get(place)?, self.metrics.get(place)?);
+        Some(metrics.get_or_init(|| METRICS.stream(listener, &rule.name)))
+    }
+
     /// Returns the rule for a connection or a datagram.
     pub fn find(&self, facts: &StreamFacts<'_>) -> Option<&Arc<StreamRule>> {
         self.rules.get(self.table.find(facts)?)

@@ -69,8 +69,9 @@ catalogue! {
     CONNECTIONS_REFUSED: COUNTER "portcullis_connections_refused_total" ["cause"]
         "Connections that ended without a request: head (malformed), tls, tls_timeout, client_certificate (none, or \
          not accepted), preface, malformed or h2_abuse (HTTP/2), stream_memory (a stream of HTTP/2), body_stalled, \
-         proxy_header (none, or malformed), address (too many of one), rate (too many new ones), idle (closed for \
-         another), accept (no descriptor left)";
+         proxy_header (none, or malformed), opening (the first bytes at layer 4), no_rule (of layer 4 that \
+         matches), address (too many of one), rate (too many new ones), idle (closed for another), accept (no \
+         descriptor left)";
     CONNECTIONS: COUNTER "portcullis_connections_total" [] "Client connections that were accepted";
     JWKS_AGE: GAUGE "portcullis_jwks_age_seconds" ["source"] "Seconds since the key set was last fetched or read";
     JWKS_USABLE: GAUGE "portcullis_jwks_usable" ["source"] "1 if tokens are verified with the key set";
@@ -93,6 +94,15 @@ catalogue! {
         "Requests by the reason with which they ended; series appear with the first request";
     REQUESTS_IN_FLIGHT: GAUGE "portcullis_requests_in_flight" ["route"] "Requests in flight";
     REQUESTS: COUNTER "portcullis_requests_total" ["route", "status"] "Requests by class of the response's status";
+    STREAM_BYTES: COUNTER "portcullis_stream_bytes_total" ["direction", "listener", "stream"]
+        "Bytes of layer 4: in (that targets have got) and out (that clients have got)";
+    STREAM_CONNECT_FAILURES: COUNTER "portcullis_stream_connect_failures_total" ["listener", "reason", "stream"]
+        "Attempts to connect to a target for a session at layer 4 that have failed";
+    STREAM_DURATION: HISTOGRAM "portcullis_stream_session_duration_seconds" ["listener", "stream"]
+        "From the begin of a session at layer 4 to its end";
+    STREAM_SESSIONS_OPEN: GAUGE "portcullis_stream_sessions_open" ["listener", "stream"] "Open sessions at layer 4";
+    STREAM_SESSIONS: COUNTER "portcullis_stream_sessions_total" ["listener", "reason", "stream"]
+        "Sessions at layer 4 by the reason with which they ended; series appear with the first session";
     TARGET_EJECTED: GAUGE "portcullis_target_ejected" ["target", "upstream"] "1 if the target is ejected";
     TARGET_EJECTIONS: COUNTER "portcullis_target_ejections_total" ["reason", "upstream"] "Ejections of targets";
     TARGET_HEALTHY: GAUGE "portcullis_target_healthy" ["target", "upstream"] "1 if the target is eligible";

@@ -18,13 +18,14 @@ use super::cells::{ActiveCount, Counter};
 use super::counts::{of_operations, of_routes, of_upstreams};
 use super::family::{Series, single};
 use super::version_usage::{self, AllVersions};
-use super::{process_stats, scrape};
+use super::{process_stats, scrape, stream_counts};
 use crate::exchange::Reason;
 
 pub use super::aggregate_calls::{PartMetrics, PartOutcome};
 pub use super::calls::{CallKind, CallMetrics, CallOutcome};
 pub use super::counts::{OperationMetrics, RouteMetrics, UpstreamMetrics};
 pub use super::scrape::{CacheState, CertificateState, KeySetState, Scrape, TargetState, UpstreamState};
+pub use super::stream_counts::StreamMetrics;
 pub use super::version_usage::VersionUsage;
 
 /// The maximum number of routes with a series of their own; the others share `route="(other)"`.
@@ -39,6 +40,9 @@ const MAX_VERSIONS: usize = 500;
 const MAX_OPERATIONS: usize = 5_000;
 /// The maximum number of calls of aggregated responses with series of their own; the others share `call="(other)"`.
 const MAX_PARTS: usize = 2_000;
+
+/// The maximum number of rules of layer 4, for each listener, with series of their own.
+const MAX_STREAMS: usize = 2_000;
 
 /// The label of what is above a maximum.
 const OTHER: &str = "(other)";
@@ -95,6 +99,7 @@ pub struct Metrics {
     routes: RwLock<BTreeMap<String, Arc<RouteMetrics>>>,
     operations: RwLock<BTreeMap<(String, String), Arc<OperationMetrics>>>,
     parts: RwLock<BTreeMap<String, Arc<PartMetrics>>>,
+    streams: RwLock<BTreeMap<(String, String), Arc<StreamMetrics>>>,
     unrouted: OnceLock<Arc<RouteMetrics>>,
     versions: RwLock<AllVersions>,
 }
@@ -135,6 +140,7 @@ impl Metrics {
             routes: RwLock::default(),
             operations: RwLock::default(),
             parts: RwLock::default(),
+            streams: RwLock::default(),
             unrouted: OnceLock::new(),
             versions: RwLock::default(),
             registry,
@@ -180,6 +186,22 @@ impl Metrics {
     /// Returns the metrics of a call of an aggregated response; above the maximum, those of all others.
     pub fn aggregate_call(&self, route: &str, call: &str) -> Arc<PartMetrics> {
         entry(&self.parts, MAX_PARTS, &aggregate_calls::key(route, call))
+    }
+
+    /// Returns the metrics of a rule of layer 4 on a listener; above the maximum, those of all others.
+    pub fn stream(&self, listener: &str, stream: &str) -> Arc<StreamMetrics> {
+        let mut all = self.streams.write();
+        let key = (listener.to_owned(), stream.to_owned());
+        let is_full = all.len() >= MAX_STREAMS && !all.contains_key(&key);
+        let key = if is_full { (OTHER.to_owned(), OTHER.to_owned()) } else { key };
+        Arc::clone(all.entry(key).or_default())
+    }
+
+    /// Removes the rules of layer 4 that no configuration has any more.
+    pub fn retain_streams(&self, has: impl Fn(&str, &str) -> bool) {
+        // Sessions of a removed rule are counted to their end.
+        let is_used = |metrics: &StreamMetrics| metrics.open.get() > 0;
+        self.streams.write().retain(|(listener, stream), m| has(listener, stream) || stream == OTHER || is_used(m));
     }
 
     /// Returns the metrics of requests without a route.
@@ -257,6 +279,7 @@ impl Metrics {
         all.push(version_usage::family(&self.versions.read()));
         all.extend(of_operations(&self.operations.read()));
         all.extend(of_upstreams(&self.upstreams.read()));
+        all.extend(stream_counts::families(&self.streams.read()));
         all
     }
 }
@@ -330,6 +353,10 @@ mod tests {
         metrics.route("r").count_cache(crate::rules::caching::CacheOutcome::Hit);
         metrics.operation("r", "getItem").observe(200, 0.01);
         metrics.upstream("u").by_class.count(503);
+        let stream = metrics.stream("databases", "orders");
+        stream.observe(Reason::SessionEnded, 0.5);
+        stream.count_connect_failure(Reason::ConnectRefused);
+        stream.count_bytes(7, 9);
         metrics.reloaded(true, &[]);
         metrics.reloaded(false, &["bad.yaml".to_owned()]);
         metrics.upgraded(true);
@@ -345,6 +372,9 @@ mod tests {
             r#"_requests_ended_total{reason="responded",route="r"} 1"#,
             r#"_operation_requests_total{operation="getItem",route="r",status="2xx"} 1"#,
             r#"_upstream_requests_total{status="5xx",upstream="u"} 1"#,
+            r#"_stream_sessions_total{listener="databases",reason="session_ended",stream="orders"} 1"#,
+            r#"_stream_connect_failures_total{listener="databases",reason="connect_refused",stream="orders"} 1"#,
+            r#"_stream_bytes_total{direction="out",listener="databases",stream="orders"} 9"#,
             r#"_calls_total{client="forward_auth",outcome="timed_out"} 1"#,
             r#"_api_requests_total{api="orders",consumer="one",version="v1"} 1"#,
             r#"_aggregate_calls_total{call="user",outcome="completed",route="r"} 1"#,

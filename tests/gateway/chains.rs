@@ -20,7 +20,8 @@ fn example(name: &str, addresses: &[(&str, String)]) -> Gateway {
 /// Sends a request through a chain, and returns the headers that the service gets.
 fn headers_at_service(first: &Gateway) -> serde_json::Value {
     let mut connection = Connection::open_from(first.address(), [127, 0, 0, 77].into());
-    let head = format!("GET /api/v1/users/7 HTTP/1.1\r\nHost: a.test\r\ntraceparent: 00-{TRACE}-00f067aa0ba902b7-01\r\n\r\n");
+    let head =
+        format!("GET /api/v1/users/7 HTTP/1.1\r\nHost: a.test\r\ntraceparent: 00-{TRACE}-00f067aa0ba902b7-01\r\n\r\n");
     let response = connection.ask(head);
     assert_eq!(response.status, 200, "{}", response.text());
     assert_eq!(response.json()["path"], "/7");

@@ -57,7 +57,8 @@ pub struct Datagrams {
 
 /// The service for the connections of a listener of kind `tcp`.
 pub struct TcpService {
-    shared: ListenerContext,
+    /// The values that all listeners share.
+    pub shared: ListenerContext,
     /// Whether the listener closes.
     pub shutdown: ShutdownWatch,
     /// None of them is an HTTP connection.
@@ -90,6 +91,11 @@ impl TcpService {
     /// Returns the time for all that comes before the first byte for a target.
     pub fn header_time(&self) -> Duration {
         self.settings.load().header_time
+    }
+
+    /// Returns the time in which a client that begins TLS begins it.
+    pub fn hello_time(&self) -> Duration {
+        self.settings.load().hello_time
     }
 
     /// Returns the present rules.

@@ -55,7 +55,9 @@ pub fn begin(stream: TcpStream, proxy: SocketAddr, settings: Arc<Settings>, mut 
 
 fn proxy_facts(header: ProxyHeader) -> Option<ProxyFacts> {
     let size = header.values.iter().map(|(_, value)| value.len() + size_of::<(u16, Box<[u8]>)>()).sum::<usize>();
-    (!header.values.is_empty() && size <= MAX_VALUES).then_some(ProxyFacts { values: header.values })
+    let destination = header.addresses.map(|(_, destination)| destination);
+    let values = if size <= MAX_VALUES { header.values } else { Vec::new() };
+    (destination.is_some() || !values.is_empty()).then_some(ProxyFacts { destination, values })
 }
 
 async fn read_in_time(

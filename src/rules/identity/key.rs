@@ -28,16 +28,23 @@ impl RequestKey {
     /// Returns the hash of the request's key, or `None` when it has none.
     pub fn hash(&self, request: &RequestFacts<'_>, consumer: Option<&str>) -> Option<u64> {
         match self {
-            Self::Address => Some(match request.client.to_canonical() {
-                IpAddr::V4(v4) => hash_key(&v4.octets()),
-                IpAddr::V6(v6) => hash_key(&v6.octets()),
-            }),
+            Self::Address => self.hash_address(request.client),
             Self::Consumer => consumer.map(|c| hash_key(c.as_bytes())),
             Self::Path => Some(hash_key(request.path.as_bytes())),
             Self::Header(name) => request.headers.get(name).map(|v| hash_key(v.as_bytes())),
             Self::Cookie(name) => cookie(request.headers, name).map(hash_key),
             Self::Query(name) => parameter(request.query, name).map(|v| hash_key(&v)),
         }
+    }
+
+    /// Returns the hash of the key of a client of which nothing but the address is known, or `None` when the key is
+    /// another part of a request.
+    pub fn hash_address(&self, client: IpAddr) -> Option<u64> {
+        let Self::Address = self else { return None };
+        Some(match client.to_canonical() {
+            IpAddr::V4(v4) => hash_key(&v4.octets()),
+            IpAddr::V6(v6) => hash_key(&v6.octets()),
+        })
     }
 }
 
@@ -67,6 +74,8 @@ mod tests {
         assert_eq!(RequestKey::Consumer.hash(&request, None), None);
         assert_eq!(RequestKey::Header(HeaderName::from_static("x-none")).hash(&request, None), None);
         assert_eq!(RequestKey::Path.hash(&request, None), Some(hash_key(b"/ada")));
+        assert_eq!(RequestKey::Path.hash_address(request.client), None);
+        assert_eq!(RequestKey::Address.hash_address(request.client), RequestKey::Address.hash(&request, None));
         let mapped = RequestFacts { client: "::ffff:10.0.0.1".parse().expect("an address"), ..request };
         assert_eq!(
             RequestKey::Address.hash(&mapped, None),

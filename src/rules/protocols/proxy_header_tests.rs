@@ -34,7 +34,7 @@ fn written(from: SocketAddr, to: SocketAddr, values: &[(u8, Vec<u8>)], checksum:
     let at = header.len() + if family == 0x11 { 12 } else { 36 } + 3;
     header.extend(body);
     if checksum {
-        let sum = !crc32c(u32::MAX, &header);
+        let sum = crc32c::crc32c(&header);
         header[at..at + 4].copy_from_slice(&sum.to_be_bytes());
     }
     header
@@ -101,9 +101,19 @@ fn kinds_of_version_2() {
     assert_eq!(header(0x21, 0x00, &[0xee, 0xff]), nothing);
     assert_eq!(header(0x21, 0x31, &[0; 216]), nothing);
     assert_eq!(header(0x21, 0x12, &[1; 12]), nothing);
-    for (command, family, rest) in
-        [(0x11, 0x11, 12), (0x22, 0x11, 12), (0x21, 0x41, 12), (0x21, 0x11, 11), (0x21, 0x21, 35), (0x21, 0x11, 14)]
-    {
+    for unspecified in [0x01, 0x02, 0x10, 0x20, 0x30] {
+        assert_eq!(header(0x21, unspecified, &[1; 3]), nothing);
+    }
+    for (command, family, rest) in [
+        (0x11, 0x11, 12),
+        (0x22, 0x11, 12),
+        (0x21, 0x41, 12),
+        (0x21, 0x13, 12),
+        (0x21, 0x03, 0),
+        (0x21, 0x11, 11),
+        (0x21, 0x21, 35),
+        (0x21, 0x11, 14),
+    ] {
         assert!(header(command, family, &vec![1; rest]).is_err(), "{command} {family} {rest}");
     }
 }

@@ -10,7 +10,7 @@ mod retry;
 #[cfg(test)]
 mod simulation;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use tokio::time::sleep_until;
 use super::choice::Member;
 use super::gate::{AdmittedRequest, Class};
 use super::members::{PickRequest, Picked};
+use super::proxy_header::ProxiedClient;
 use super::sticky::StickySession;
 use super::upstream::Upstream;
 use crate::exchange::{Reason, Rejection};
@@ -29,16 +30,24 @@ use crate::rules::routing::RequestFacts;
 /// The facts about a request that decide on its target.
 #[derive(Clone, Copy, Default)]
 pub struct Caller<'r> {
-    /// The request; without one there is neither the key of a hash nor a session.
+    /// The request; without one there are no keys and no sessions but those by address.
     pub request: Option<RequestFacts<'r>>,
+    /// The address of a client that has no request: it is one of layer 4.
+    pub address: Option<IpAddr>,
     /// The consumer.
     pub consumer: Option<&'r str>,
+    /// The client, for targets to which a header names it; without one the connection is the gateway's own.
+    pub client: Option<ProxiedClient<'r>>,
 }
 
 impl Caller<'_> {
     /// Returns the hash of the request's key, if it has one.
     pub(super) fn hash(&self, key: &RequestKey) -> Option<u64> {
-        key.hash(self.request.as_ref()?, self.consumer)
+        match (&self.request, self.address) {
+            (Some(request), _) => key.hash(request, self.consumer),
+            (None, Some(address)) => key.hash_address(address),
+            (None, None) => None,
+        }
     }
 }
 
