@@ -37,6 +37,7 @@ mod stream;
 mod tls_state;
 mod wire;
 
+pub use admitted::Admitted;
 pub use connection::{Connection, ListenerState, current_connection};
 pub use drain::Drain;
 pub use guard::MAX_FIELDS;
