@@ -78,7 +78,7 @@ impl StreamForward {
 pub struct StreamTimes {
     /// How long it may be silent; `None` is the usual time.
     pub idle: Option<Duration>,
-    /// How long one direction may go on once the other has ended.
+    /// How long one direction may be silent once the other has ended.
     pub half_closed: Option<Duration>,
     /// How long it lives at most.
     pub total: Option<Duration>,
