@@ -43,6 +43,8 @@ mod caching_shared;
 mod caching_storing;
 #[path = "gateway/cases.rs"]
 mod cases;
+#[path = "gateway/chains.rs"]
+mod chains;
 #[path = "gateway/client_certificates.rs"]
 mod client_certificates;
 #[path = "gateway/configuration.rs"]

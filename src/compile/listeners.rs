@@ -7,7 +7,7 @@ use ahash::AHashMap;
 
 use crate::config::{self, Loaded, Protocol};
 use crate::live::AcmeManager;
-use crate::notation::{AdminAddress, Mistakes, Place};
+use crate::notation::{AdminAddress, Mistakes, Place, Rate};
 use crate::snapshot::{
     ConnectionLimits, HttpListener, Limits, Listener, ListenerSpec, ProxySources, Streams, TcpListener, Transport,
     UdpListener,
@@ -141,8 +141,15 @@ fn one(
         connections: ConnectionLimits {
             connections: limits.connections as usize,
             per_address: limits.connections_per_address.unwrap_or((limits.connections / 2).max(64)),
+            new: limits.new_connections.as_ref().map(|rate| per_second(rate.0)),
+            new_per_address: limits.new_connections_per_address.as_ref().map(|rate| per_second(rate.0)),
         },
     }
+}
+
+/// Returns how many a rate is in a second; one with a longer period is at least 1.
+fn per_second(rate: Rate) -> f64 {
+    (f64::from(rate.count) / rate.period.as_secs_f64()).max(1.0)
 }
 
 /// Notes the keys that have no effect on a listener of that kind.
@@ -152,6 +159,8 @@ fn check_keys(listener: &config::ListenerConfig, kind: &str, place: &Place, mist
     let limits = config::ListenerLimits {
         connections: listener.limits.connections,
         connections_per_address: listener.limits.connections_per_address,
+        new_connections: listener.limits.new_connections.clone(),
+        new_connections_per_address: listener.limits.new_connections_per_address.clone(),
         header_time: listener.limits.header_time.clone(),
         hello_time: if is_udp { usual.hello_time.clone() } else { listener.limits.hello_time.clone() },
         ..usual.clone()
@@ -168,11 +177,7 @@ fn check_keys(listener: &config::ListenerConfig, kind: &str, place: &Place, mist
         mistakes.add(&place.key(key), format!("has no effect on a listener of kind {kind}"));
     }
     if listener.limits != limits {
-        let known = if is_udp {
-            "connections, connections_per_address and header_time"
-        } else {
-            "connections, connections_per_address, header_time and hello_time"
-        };
+        let known = if is_udp { "those of connections" } else { "those of connections, header_time and hello_time" };
         mistakes.add(&place.key("limits"), format!("on a listener of kind {kind} only {known} have an effect"));
     }
 }

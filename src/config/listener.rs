@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::errors::Errors;
 use super::filters::FilterEntry;
-use crate::notation::{Duration, File, Host, Listen, Name, Network, OneOrMany, Size};
+use crate::notation::{Duration, File, Host, Listen, Name, Network, OneOrMany, RateText, Size};
 
 /// One address to accept connections on.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -251,6 +251,11 @@ pub struct ListenerLimits {
     /// `trusted_proxies` are not counted. Default: half of `connections`, and 64 where that is less.
     #[schemars(range(min = 1))]
     pub connections_per_address: Option<u32>,
+    /// The most new connections in a time; further ones are closed. They are counted in seconds. Default: any number.
+    pub new_connections: Option<RateText>,
+    /// The most new connections of one client address, or of one IPv6 /64, in a time; further ones are closed. Default:
+    /// any number.
+    pub new_connections_per_address: Option<RateText>,
     /// The time from the first byte of a request to the end of its headers, also for the TLS handshake and the HTTP/2
     /// preface. Default 10s.
     pub header_time: Duration,
@@ -291,6 +296,8 @@ impl Default for ListenerLimits {
         Self {
             connections: 20_000,
             connections_per_address: None,
+            new_connections: None,
+            new_connections_per_address: None,
             header_time: seconds(10),
             hello_time: seconds(3),
             headers: Size(64 << 10),

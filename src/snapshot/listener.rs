@@ -185,6 +185,10 @@ pub struct ConnectionLimits {
     pub connections: usize,
     /// The most connections of one address at a time.
     pub per_address: u32,
+    /// The most new connections in a second; `None` is any number.
+    pub new: Option<f64>,
+    /// The most new connections of one address in a second.
+    pub new_per_address: Option<f64>,
 }
 
 /// Limits of a listener for HTTP.

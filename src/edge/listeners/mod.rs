@@ -4,6 +4,7 @@
 mod accept;
 mod admit;
 mod admitted;
+mod arrivals;
 mod clock;
 mod connection;
 mod drain;
