@@ -99,13 +99,7 @@ fn one(
     if listener.proxy_protocol.as_ref().is_some_and(|proxy| proxy.from.is_empty()) {
         mistakes.add(&place.key("proxy_protocol").key("from"), "expected at least one network or address");
     }
-    if listener.kind == config::ListenerKind::Tcp && limits.hello_time.0 >= limits.header_time.0 {
-        mistakes.add(&place.key("limits").key("hello_time"), "is not shorter than header_time, within which it is");
-    }
-    if listener.kind == config::ListenerKind::Http && limits.hello_time != config::ListenerLimits::default().hello_time
-    {
-        mistakes.add(&place.key("limits").key("hello_time"), "has an effect only on a listener of kind tcp");
-    }
+    check_hello_time(listener, place, mistakes);
     if limits.http2_memory.0 < MIN_HTTP2_MEMORY {
         mistakes.add(&place.key("limits").key("http2_memory"), "expected at least 256KiB, which one stream may need");
     }
@@ -122,7 +116,7 @@ fn one(
                         super::listener_tls::compile(loaded, acme, tls, Vec::new(), &place.key("tls"), mistakes)
                     }),
                     header_time: limits.header_time.0,
-                    hello_time: limits.hello_time.0,
+                    hello_time: limits.hello_time.0.min(limits.header_time.0),
                     streams: Arc::new(Streams::default()),
                 })
             }
@@ -150,6 +144,19 @@ fn one(
 /// Returns how many a rate is in a second; one with a longer period is at least 1.
 fn per_second(rate: Rate) -> f64 {
     (f64::from(rate.count) / rate.period.as_secs_f64()).max(1.0)
+}
+
+/// Notes a time for the hello that has no effect.
+fn check_hello_time(listener: &config::ListenerConfig, place: &Place, mistakes: &mut Mistakes) {
+    let limits = &listener.limits;
+    let text = match listener.kind {
+        config::ListenerKind::Http => "has an effect only on a listener of kind tcp",
+        config::ListenerKind::Tcp if limits.hello_time.0 >= limits.header_time.0 => "is not shorter than header_time",
+        config::ListenerKind::Tcp | config::ListenerKind::Udp => return,
+    };
+    if limits.hello_time != config::ListenerLimits::default().hello_time {
+        mistakes.add(&place.key("limits").key("hello_time"), text);
+    }
 }
 
 /// Notes the keys that have no effect on a listener of that kind.
