@@ -89,7 +89,7 @@ fn cache_state(view: CacheView) -> CacheState {
 fn certificates(snapshot: &Snapshot) -> Vec<CertificateState> {
     let mut all = snapshot.certificates.clone();
     for listener in &snapshot.listeners {
-        let tls = listener.http().and_then(|http| http.tls.as_ref());
+        let tls = listener.tls();
         for source in tls.iter().flat_map(|tls| &tls.certificates) {
             let CertificateSource::Acme(certificate) = source else { continue };
             if let Some((_, expires)) = validity(&certificate.current()).filter(|_| certificate.is_obtained()) {

@@ -12,6 +12,9 @@ use crate::filters::UsedCache;
 use crate::notation::{Mistakes, Place};
 use crate::snapshot::{Listener, ListenerSpec};
 
+/// The most memory of a connection at layer 4: a buffer of each direction.
+const STREAM_BUFFERS: u64 = 2 * 64 << 10;
+
 /// What a connection may take beside the heads of its requests: what has been read ahead of a body and of a response,
 /// and what waits to be sent.
 const CONNECTION_BUFFERS: u64 = 320 << 10;
@@ -84,7 +87,7 @@ fn worst_case(listeners: &[Listener], held_memory: u64) -> WorstCase {
 
 /// Returns the most memory of a connection: a head is there as it came and as fields.
 fn connection_memory(listener: &Listener) -> u64 {
-    let ListenerSpec::Http(http) = &listener.kind;
+    let ListenerSpec::Http(http) = &listener.kind else { return STREAM_BUFFERS };
     let heads = 2 * http.limits.headers as u64;
     // Beside the budget of its streams an HTTP/2 connection has the window of their bodies.
     let streams = if http.http2 { http.limits.http2_memory as u64 + HTTP2_WINDOW } else { 0 };

@@ -248,7 +248,7 @@ pub fn certificate_states(loaded: &Loaded, listeners: &[Listener]) -> Vec<Certif
     let mut states: Vec<CertificateState> = Vec::new();
     for (written, listener) in loaded.config.listeners.iter().zip(listeners) {
         let files = written.tls.iter().flat_map(|tls| &tls.certificates);
-        let pairs = listener.http().and_then(|http| http.tls.as_ref()).map_or(&[][..], |tls| &tls.certificates);
+        let pairs = listener.tls().map_or(&[][..], |tls| &tls.certificates);
         for (file, pair) in files.zip(pairs) {
             // Those of an ACME server change while the configuration serves.
             let (Some(cert), CertificateSource::Files(pair)) = (&file.cert, pair) else { continue };

@@ -1,13 +1,17 @@
 //! `listeners`.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use ahash::AHashMap;
 
 use crate::config::{self, Loaded, Protocol};
 use crate::live::AcmeManager;
 use crate::notation::{AdminAddress, Mistakes, Place};
-use crate::snapshot::{ConnectionLimits, HttpListener, Limits, Listener, ListenerSpec, ProxySources, Transport};
+use crate::snapshot::{
+    ConnectionLimits, HttpListener, Limits, Listener, ListenerSpec, ProxySources, Streams, TcpListener, Transport,
+    UdpListener,
+};
 
 /// The most listeners of a configuration.
 const MAX_LISTENERS: usize = 1_000;
@@ -55,9 +59,7 @@ pub fn compile(
         {
             mistakes.add(&Place::default().key("admin").key("address"), address_taken(&place, address != admin));
         }
-        if let (ListenerSpec::Http(http), Some(tls)) = (&compiled.kind, &listener.tls)
-            && let Some(compiled) = &http.tls
-        {
+        if let (Some(compiled), Some(tls)) = (compiled.tls(), &listener.tls) {
             super::listener_tls::warn(compiled, tls, &place.key("tls"), warnings);
         }
         out.push(compiled);
@@ -105,6 +107,21 @@ fn one(
         address: listener.address.0,
         kind: match listener.kind {
             config::ListenerKind::Http => ListenerSpec::Http(http(loaded, acme, listener, place, mistakes)),
+            config::ListenerKind::Tcp => {
+                check_keys(listener, "tcp", place, mistakes);
+                let tls = listener.tls.as_ref();
+                ListenerSpec::Tcp(TcpListener {
+                    tls: tls.map(|tls| {
+                        super::listener_tls::compile(loaded, acme, tls, Vec::new(), &place.key("tls"), mistakes)
+                    }),
+                    header_time: limits.header_time.0,
+                    streams: Arc::new(Streams::default()),
+                })
+            }
+            config::ListenerKind::Udp => {
+                check_keys(listener, "udp", place, mistakes);
+                ListenerSpec::Udp(UdpListener { streams: Arc::new(Streams::default()) })
+            }
         },
         forwarded: listener.client_address == Some(config::ClientAddress::Forwarded),
         proxy_protocol: listener.proxy_protocol.as_ref().map(|proxy| ProxySources {
@@ -117,6 +134,33 @@ fn one(
             connections: limits.connections as usize,
             per_address: limits.connections_per_address.unwrap_or((limits.connections / 2).max(64)),
         },
+    }
+}
+
+/// Notes the keys that have no effect on a listener of that kind.
+fn check_keys(listener: &config::ListenerConfig, kind: &str, place: &Place, mistakes: &mut Mistakes) {
+    let is_udp = listener.kind == config::ListenerKind::Udp;
+    let usual = config::ListenerLimits::default();
+    let limits = config::ListenerLimits {
+        connections: listener.limits.connections,
+        connections_per_address: listener.limits.connections_per_address,
+        header_time: listener.limits.header_time.clone(),
+        ..usual.clone()
+    };
+    let present = [
+        ("protocols", listener.protocols.is_some()),
+        ("trusted_proxies", !listener.trusted_proxies.is_empty()),
+        ("client_address", listener.client_address.is_some()),
+        ("filters", !listener.filters.is_empty()),
+        ("errors", !listener.errors.is_empty()),
+        ("tls", is_udp && listener.tls.is_some()),
+    ];
+    for (key, _) in present.into_iter().filter(|(_, is_present)| *is_present) {
+        mistakes.add(&place.key(key), format!("has no effect on a listener of kind {kind}"));
+    }
+    if listener.limits != limits {
+        let known = "connections, connections_per_address and header_time";
+        mistakes.add(&place.key("limits"), format!("on a listener of kind {kind} only {known} have an effect"));
     }
 }
 

@@ -14,11 +14,11 @@ mod folder;
 mod identity;
 mod listener_tls;
 mod listeners;
-
 mod openapi;
 mod paths;
 mod route_warnings;
 mod routes;
+mod streams;
 mod underscores;
 mod upstream_checks;
 mod upstreams;
@@ -60,8 +60,9 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     let consumers = Arc::new(consumers::compile(loaded, live, &mut shared, &mut mistakes, &mut warnings));
     shared.caches = caches::compile(loaded, &mut mistakes);
     let acme = acme::compile(loaded, live, &mut mistakes, &mut warnings);
-    let listeners = listeners::compile(loaded, acme.as_deref(), &mut mistakes, &mut warnings);
+    let mut listeners = listeners::compile(loaded, acme.as_deref(), &mut mistakes, &mut warnings);
     let upstreams = upstreams::compile(loaded, live, &mut mistakes);
+    streams::compile(loaded, &upstreams, &mut listeners, &mut mistakes, &mut warnings);
     let admin = admin(loaded, &root.key("admin"), &mut mistakes);
     check_process(loaded, &root.key("process"), &mut mistakes);
     let errors = errors::compile(&config.errors, &root.key("errors"), &Vec::new, &mut mistakes);

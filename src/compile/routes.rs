@@ -93,12 +93,16 @@ impl<'w> RouteCompiler<'w> {
     /// Returns the places of the listeners that the route is for.
     fn bound(&mut self, route: &config::RouteConfig, place: &Place) -> Vec<usize> {
         if route.listeners.is_empty() {
-            return (0..self.listeners.len()).collect();
+            return (0..self.listeners.len()).filter(|place| self.listeners[*place].http().is_some()).collect();
         }
         let mut bound = Vec::new();
         for (index, name) in route.listeners.iter().enumerate() {
             match self.listeners.iter().position(|l| l.name == *name) {
-                Some(listener) => bound.push(listener),
+                Some(listener) if self.listeners[listener].http().is_some() => bound.push(listener),
+                Some(_) => {
+                    let text = "is not of kind http: `streams` has the rules for its connections";
+                    self.mistakes.add(&place.key("listeners").index(index), text);
+                }
                 None if self.loaded.is_partial("listeners")
                     || self.listeners.len() < self.loaded.config.listeners.len() => {}
                 None => {

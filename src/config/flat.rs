@@ -243,7 +243,10 @@ fn sha256(text: &[u8]) -> [u8; 32] {
 /// Returns the section and the entry that a path is in, if it is below one: `routes.users.`
 fn entry(path: &str) -> Option<&str> {
     let (section, rest) = path.split_once('.')?;
-    if !matches!(section, "routes" | "listeners" | "upstreams" | "consumers" | "plans" | "filter_sets" | "caches") {
+    if !matches!(
+        section,
+        "routes" | "streams" | "listeners" | "upstreams" | "consumers" | "plans" | "filter_sets" | "caches"
+    ) {
         return None;
     }
     rest.find('.').map(|end| &path[..section.len() + end + 2])

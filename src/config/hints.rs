@@ -50,6 +50,20 @@ const KEYS: &[Hint] = &[
         &["tls", "ssl", "certificates"],
         "certificates belong to a listener: `listeners: [{tls: {certificates: […]}}]`",
     ),
+    (
+        "^",
+        &["stream", "tcp_routes", "udp_routes"],
+        "write `streams: [{name: …, listeners: […], action: {forward: NAME}}]`",
+    ),
+    ("streams", &["forward", "upstream", "backend", "proxy_pass"], "write `action: {forward: NAME}`"),
+    ("streams", &["sni", "host", "hosts"], "write `match: {server_name: […]}`"),
+    ("streams", &["timeout", "proxy_timeout"], "write `idle_time`"),
+    ("streams.match", &["sni", "host", "HostSNI", "server_names", "sni_hosts"], "write `server_name`"),
+    (
+        "streams.match",
+        &["path", "headers", "methods"],
+        "these are of HTTP: a listener of kind http and `routes` have them",
+    ),
     ("listeners", &["port", "listen", "bind", "host", "ip"], "write `address: 0.0.0.0:8080`"),
     (
         "listeners",

@@ -69,7 +69,8 @@ pub fn list_sections(tree: &mut Node) {
         let is_one = match &node.value {
             Value::Text(_) => key.text == "include",
             Value::Map(members) => {
-                matches!(key.text.as_str(), "listeners" | "routes") && members.iter().any(|(key, _)| key.text == "name")
+                matches!(key.text.as_str(), "listeners" | "routes" | "streams")
+                    && members.iter().any(|(key, _)| key.text == "name")
             }
             _ => false,
         };

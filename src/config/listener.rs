@@ -15,7 +15,7 @@ pub struct ListenerConfig {
     pub name: Name,
     /// The address and port.
     pub address: Listen,
-    /// What it speaks. Default `http`, the only kind so far.
+    /// What it speaks: `http`, or `tcp` or `udp`, for which `streams` has the rules. Default `http`.
     #[serde(default)]
     pub kind: ListenerKind,
     /// The protocols; over TLS they are negotiated (ALPN), without TLS `http2` is h2c with prior
@@ -49,6 +49,10 @@ pub enum ListenerKind {
     /// HTTP over TCP, with or without TLS.
     #[default]
     Http,
+    /// Connections at layer 4 (TCP, RFC 9293), whatever is spoken in them, with or without TLS.
+    Tcp,
+    /// Datagrams (UDP, RFC 768).
+    Udp,
 }
 
 /// The header in which trusted proxies name the client.
@@ -236,7 +240,7 @@ pub struct Certificate {
 }
 
 /// Limits of a listener.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListenerLimits {
     /// The most connections at a time. At the limit the one that has been idle longest is closed for the next; where

@@ -59,6 +59,11 @@ impl Loaded {
         self.left_out.place("listeners", index)
     }
 
+    /// Returns the place of the rule of layer 4 of that number.
+    pub fn stream_place(&self, index: usize) -> Place {
+        self.left_out.place("streams", index)
+    }
+
     /// Returns whether something of that section was left out, so that it may be wrong to miss it.
     pub fn is_partial(&self, section: &str) -> bool {
         self.left_out.0.iter().any(|(s, _)| s == section)
@@ -218,7 +223,7 @@ fn load_tree(text: &str, name: PathBuf, base: PathBuf) -> Result<Loaded, Mistake
 /// The sections of which an error leaves out one entry alone. The keys of `admin` and `process` are independent of each
 /// other: an operator who cannot read the admin token still finds the address.
 const PRUNED_BY_ENTRY: &[&str] =
-    &["routes", "listeners", "upstreams", "consumers", "plans", "filter_sets", "caches", "admin", "process"];
+    &["routes", "streams", "listeners", "upstreams", "consumers", "plans", "filter_sets", "caches", "admin", "process"];
 
 /// The parts of a configuration that were left out because of errors: sections, and in them keys or numbers.
 #[derive(Debug, Default)]

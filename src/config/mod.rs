@@ -27,6 +27,7 @@ mod resilience;
 mod route;
 mod selection;
 mod shown;
+mod stream;
 mod trail;
 mod tree;
 mod upstream;
@@ -63,6 +64,7 @@ pub use resilience::{Breaker, RetryConfig, RetryWhen, SameSite, StickyConfig, Up
 pub use route::{PathRule, Paths, RouteConfig, TextRule, TextTest};
 pub use selection::{FilterLevel, Inherited, Selected, all_filters};
 pub use shown::ShownLater;
+pub use stream::{StreamActionConfig, StreamConfig, StreamForwardConfig, StreamTlsMode};
 pub use upstream::{Discovery, Timeouts, UpstreamConfig, UpstreamProtocol};
 
 /// A whole configuration.
@@ -94,6 +96,8 @@ pub struct Config {
     pub defaults: Defaults,
     /// Which requests get which filters and action.
     pub routes: Vec<RouteConfig>,
+    /// What happens to connections and datagrams of listeners of kind `tcp` and `udp`.
+    pub streams: Vec<StreamConfig>,
     /// What happens to paths that a target may read differently from the gateway, where a route does not say.
     pub paths: Paths,
     /// The pages for rejections, by status or class of statuses.

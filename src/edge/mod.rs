@@ -6,6 +6,8 @@
 
 pub mod listeners;
 pub mod proxy;
+pub mod stream;
 
-pub use listeners::{Bound, Drain, ListenerContext, Listening, ServeHttp};
+pub use listeners::{Bound, Drain, ListenerContext, Listening, ServeHttp, ServeStreams};
 pub use proxy::{Gateway, http_service};
+pub use stream::StreamGateway;

@@ -11,11 +11,13 @@ use crate::rules::routing::{HostPattern, PathPattern};
 
 text_type!(
     /// A length of time: `500ms`, `30s`, `5m`, `1h`, `1d`.
+    #[derive(PartialEq)]
     Duration(std::time::Duration), "duration", ["500ms", "30s", "5m"], units::parse_duration
 );
 
 text_type!(
     /// A size in bytes: `64KiB`, `1MiB`, `10MB`.
+    #[derive(PartialEq)]
     Size(u64), "size", ["64KiB", "1MiB"], units::parse_size
 );
 

@@ -22,7 +22,7 @@ use super::{ConfigSource, ProcessPhase, ReloadState, Supervisor, activation, not
 use crate::admin::AdminListenerState;
 use crate::compile::compile;
 use crate::config::Loaded;
-use crate::edge::{Bound, Drain, Gateway, ServeHttp, http_service};
+use crate::edge::{Bound, Drain, Gateway, ServeHttp, StreamGateway, http_service};
 use crate::live::Live;
 use crate::notation::{AdminAddress, Mistakes, Place};
 use crate::snapshot::{Current, Serving, Snapshot, Transport};
@@ -236,6 +236,7 @@ async fn begin(
         started: Arc::new(loaded.at_start()),
         shown: Mutex::new(shown_soon(loaded, &background)),
         background,
+        streams: StreamGateway::new(),
         http: proxy(Gateway::new(Arc::clone(&serving), draining.subscribe()), resources.threads),
         serving,
         files: Mutex::new(files),

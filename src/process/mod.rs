@@ -28,7 +28,7 @@ use tokio::sync::watch as channel;
 
 use crate::admin::{AdminListenerState, ReloadError};
 use crate::config::{Change, Flat, Loaded, ShownLater, load, load_text};
-use crate::edge::{Bound, Drain, Listening, ServeHttp};
+use crate::edge::{Bound, Drain, Listening, ServeHttp, ServeStreams};
 use crate::live::Live;
 use crate::notation::{AdminAddress, Mistakes};
 use crate::snapshot::{Current, Serving};
@@ -116,6 +116,7 @@ pub struct Supervisor {
     /// The configuration's files, as they were when it was read.
     files: Mutex<watch::FileStamps>,
     http: Arc<dyn ServeHttp>,
+    streams: Arc<dyn ServeStreams>,
     listeners: Mutex<Vec<Listening>>,
     /// The listeners that the last reload has ended, until each has left its address.
     leaving: Mutex<Vec<tokio::task::JoinHandle<()>>>,

@@ -310,6 +310,7 @@ impl Supervisor {
             let listener = &serving.snapshot.listeners[place];
             let shared = ListenerContext {
                 http: Arc::clone(&self.http),
+                streams: Arc::clone(&self.streams),
                 serving: Arc::clone(&self.serving),
                 drain: Arc::clone(&self.drain),
                 tickets: self.live.ticket_keys(),

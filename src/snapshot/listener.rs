@@ -1,10 +1,12 @@
 //! Listeners: their identity, and what they speak.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::stream::Streams;
 use crate::exchange::ErrorPages;
 use crate::tls::{CertificateSource, TlsHosts};
 
@@ -17,15 +19,32 @@ pub enum Transport {
     Udp,
 }
 
-/// The identity of a listener over reloads: its transport and its address, so that it may be renamed; if the system
-/// chooses the port, its name as well.
+/// What a listener speaks, as a part of its identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum SpecKind {
+    Http,
+    Tcp,
+    Udp,
+}
+
+/// The identity of a listener over reloads: its kind and its address, so that it may be renamed; if the system chooses
+/// the port, its name as well.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ListenerKey(Transport, SocketAddr, Option<String>);
+pub struct ListenerKey(SpecKind, SocketAddr, Option<String>);
 
 impl ListenerKey {
     /// Returns the transport of the socket.
     pub fn transport(&self) -> Transport {
-        self.0
+        self.0.transport()
+    }
+}
+
+impl SpecKind {
+    fn transport(self) -> Transport {
+        match self {
+            Self::Http | Self::Tcp => Transport::Tcp,
+            Self::Udp => Transport::Udp,
+        }
     }
 }
 
@@ -53,13 +72,19 @@ pub struct Listener {
 impl Listener {
     /// Returns the identity of the listener.
     pub fn key(&self) -> ListenerKey {
-        ListenerKey(self.transport(), self.address, (self.address.port() == 0).then(|| self.name.clone()))
+        ListenerKey(self.spec_kind(), self.address, (self.address.port() == 0).then(|| self.name.clone()))
     }
 
     /// Returns the transport of its socket.
     pub fn transport(&self) -> Transport {
+        self.spec_kind().transport()
+    }
+
+    fn spec_kind(&self) -> SpecKind {
         match self.kind {
-            ListenerSpec::Http(_) => Transport::Tcp,
+            ListenerSpec::Http(_) => SpecKind::Http,
+            ListenerSpec::Tcp(_) => SpecKind::Tcp,
+            ListenerSpec::Udp(_) => SpecKind::Udp,
         }
     }
 
@@ -67,6 +92,16 @@ impl Listener {
     pub fn http(&self) -> Option<&HttpListener> {
         match &self.kind {
             ListenerSpec::Http(http) => Some(http),
+            ListenerSpec::Tcp(_) | ListenerSpec::Udp(_) => None,
+        }
+    }
+
+    /// Returns its TLS, if it speaks TLS.
+    pub fn tls(&self) -> Option<&ListenerTls> {
+        match &self.kind {
+            ListenerSpec::Http(http) => http.tls.as_ref(),
+            ListenerSpec::Tcp(tcp) => tcp.tls.as_ref(),
+            ListenerSpec::Udp(_) => None,
         }
     }
 }
@@ -76,6 +111,28 @@ impl Listener {
 pub enum ListenerSpec {
     /// HTTP/1 and HTTP/2 over TCP, with or without TLS.
     Http(HttpListener),
+    /// Connections at layer 4.
+    Tcp(TcpListener),
+    /// Datagrams.
+    Udp(UdpListener),
+}
+
+/// A listener for connections at layer 4.
+#[derive(Clone, Debug)]
+pub struct TcpListener {
+    /// TLS, with its certificates.
+    pub tls: Option<ListenerTls>,
+    /// The time for all that comes before the first byte for a target: headers and handshakes.
+    pub header_time: Duration,
+    /// The rules.
+    pub streams: Arc<Streams>,
+}
+
+/// A listener for datagrams.
+#[derive(Clone, Debug)]
+pub struct UdpListener {
+    /// The rules.
+    pub streams: Arc<Streams>,
 }
 
 /// A listener for HTTP.

@@ -5,6 +5,7 @@
 mod api;
 mod current;
 mod listener;
+mod stream;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -27,8 +28,10 @@ use crate::upstreams::Upstream;
 pub use api::{Api, ApiVersion, VersionAccess};
 pub use current::{Current, WorkerServing};
 pub use listener::{
-    ConnectionLimits, HttpListener, Limits, Listener, ListenerKey, ListenerSpec, ListenerTls, ProxySources, Transport,
+    ConnectionLimits, HttpListener, Limits, Listener, ListenerKey, ListenerSpec, ListenerTls, ProxySources,
+    TcpListener, Transport, UdpListener,
 };
+pub use stream::{DatagramRules, StreamForward, StreamRule, StreamTimes, StreamTls, Streams};
 
 /// A whole configuration in its compiled form.
 #[derive(Debug)]

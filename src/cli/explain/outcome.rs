@@ -130,7 +130,7 @@ impl Selection<'_> {
     /// Returns the state of the request as the listener would have it. Nobody is authenticated.
     fn exchange(&self, explain: &Explain, request: &ExplainedRequest) -> Exchange {
         let listener = &self.snapshot.listeners[self.listener];
-        let is_tls = listener.http().is_some_and(|http| http.tls.is_some());
+        let is_tls = listener.tls().is_some();
         let tls = is_tls.then(|| TlsFacts {
             version: "1.3",
             server_name: Some(request.host.clone()),

@@ -8,9 +8,10 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::admitted::Admitted;
 use super::drain::Drain;
+use super::layer4::StreamConnection;
 use super::service::Service;
 use super::settings::{Beginning, Settings, TooMany};
-use super::{greet, proxied};
+use super::{greet, layer4, proxied};
 use crate::telemetry::metrics::METRICS;
 
 /// Serves a connection in a task of its own. It is counted before the task runs: a drain must not end in between.
@@ -37,5 +38,15 @@ pub fn admit(
     let admitted = Admitted::new(place, address, drain.begin());
     match &settings.service {
         Service::Http(service) => greet::begin(stream, peer, None, &settings.listener_state, service, admitted),
+        Service::Tcp(service) => layer4::begin(StreamConnection {
+            stream,
+            client: peer,
+            proxy: None,
+            listener_state: Arc::clone(&settings.listener_state),
+            service: Arc::clone(service),
+            admitted,
+        }),
+        // It has no connections.
+        Service::Udp(_) => {}
     }
 }

@@ -1,30 +1,23 @@
 //! The first steps of an HTTP connection: TLS, the choice of protocol, and the task that serves it.
 
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use pingora::protocols::Stream;
-use rustls::server::Acceptor;
-use rustls::{CertificateError, HandshakeKind, ProtocolVersion};
-use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio_rustls::LazyConfigAcceptor;
 
 use super::admitted::Admitted;
-use super::clock;
 use super::connection::{Connection, ListenerState, scope};
 use super::guard::Guarded;
+use super::handshake::{handshake, note_failure};
 use super::peek::peek_until;
-use super::rare_line::RareLine;
-use super::service::{HttpService, TlsService};
+use super::service::HttpService;
+use super::tls_state::TlsService;
 use super::{http1, http2};
-use crate::exchange::{Client, ConnectionFacts, ProxyFacts, TlsFacts};
+use crate::exchange::{Client, ConnectionFacts, ProxyFacts};
 use crate::telemetry::metrics::METRICS;
-use crate::tls::{ACME_PROTOCOL, TlsStream, peer_certificate};
 
 /// Serves a connection that was just accepted.
 pub fn begin(
@@ -35,7 +28,7 @@ pub fn begin(
     service: &Arc<HttpService>,
     admitted: Admitted,
 ) {
-    let tls = service.tls.load_full();
+    let tls = service.tls.present();
     let connection = Connection::new(Arc::clone(listener_state), stream.as_raw_fd(), service.limits().header_time);
     service.connections.lock().push(Arc::downgrade(&connection));
     let service = Arc::clone(service);
@@ -120,64 +113,6 @@ async fn accept_tls(
         Err(_) => METRICS.refused.with_label_values(&["tls_timeout"]).inc(),
     }
     None
-}
-
-/// Counts and logs a handshake that failed. The reason why a certificate is not accepted is known here alone: the
-/// client gets no more than an alert.
-fn note_failure(error: &io::Error, peer: SocketAddr, listener_state: &ListenerState) {
-    static REJECTED: RareLine = RareLine::new();
-    let name = listener_state.name.load();
-    if !is_of_client_certificate(error) {
-        log::debug!("listener {name}: TLS with {peer} failed: {error}");
-        return METRICS.refused.with_label_values(&["tls"]).inc();
-    }
-    METRICS.refused.with_label_values(&["client_certificate"]).inc();
-    if let Some(skipped) = REJECTED.next(clock::now()) {
-        let more = if skipped == 0 { String::new() } else { format!("; {skipped} more since the last such line") };
-        log::warn!("listener {name}: the client {peer} is rejected by its certificate: {error}{more}");
-    }
-}
-
-/// Returns whether a handshake failed because of the client's certificate, or since it has none.
-fn is_of_client_certificate(error: &io::Error) -> bool {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
-    matches!(cause, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented))
-}
-
-/// Does the handshake by the settings of the host that the client requests. Returns `None` after the challenge of an
-/// ACME server, which is over with it.
-async fn handshake(stream: TcpStream, tls: &TlsService) -> io::Result<Option<(TlsStream<TcpStream>, TlsFacts)>> {
-    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-    if let Some(challenges) = &tls.challenges
-        && hello.client_hello().alpn().is_some_and(|mut protocols| protocols.by_ref().eq([ACME_PROTOCOL]))
-    {
-        let mut stream = hello.into_stream(Arc::clone(challenges)).await?;
-        let _ = stream.shutdown().await;
-        return Ok(None);
-    }
-    let (settings, config) = tls.of_host(hello.client_hello().server_name());
-    let stream = hello.into_stream(Arc::clone(config)).await?;
-    let session = stream.get_ref().1;
-    let chain = session.peer_certificates().unwrap_or_default();
-    if let (Some(client), Some(HandshakeKind::Resumed)) = (&settings.client, session.handshake_kind()) {
-        // rustls took the chain from the session: it may have expired since, or its revocation list may have.
-        client.verify(chain).map_err(io::Error::other)?;
-    }
-    let certificate = match chain {
-        [] => None,
-        chain => {
-            let unreadable = || io::Error::other(rustls::Error::InvalidCertificate(CertificateError::BadEncoding));
-            Some(Arc::new(peer_certificate(chain).ok_or_else(unreadable)?))
-        }
-    };
-    let facts = TlsFacts {
-        version: if session.protocol_version() == Some(ProtocolVersion::TLSv1_3) { "1.3" } else { "1.2" },
-        server_name: session.server_name().map(str::to_owned),
-        certificate,
-        client_policy: settings.client.as_ref().map(|client| client.policy),
-        verified_by: Mutex::new(settings.client.as_ref().map(|client| client.digest).unwrap_or_default()),
-    };
-    Ok(Some((stream, facts)))
 }
 
 /// Peeks whether an HTTP/2 preface (RFC 9113, section 3.4) comes.

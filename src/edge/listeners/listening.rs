@@ -1,20 +1,54 @@
 //! A running listener: its socket, its accept loop, and how it stops.
 
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::net::TcpListener;
+use socket2::SockRef;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::accept::{AcceptState, accept};
 use super::drain::Drain;
+use super::layer4::serve_datagrams;
 use super::service::ListenerContext;
 use super::settings::Settings;
 use super::socket::Bound;
 use crate::snapshot::{Listener, Serving, Transport, WorkerServing};
+
+/// The socket of a listener.
+enum ListeningSocket {
+    Tcp(Arc<TcpListener>),
+    Udp(Arc<UdpSocket>),
+}
+
+impl ListeningSocket {
+    fn new(socket: OwnedFd, transport: Transport) -> std::io::Result<Self> {
+        SockRef::from(&socket).set_nonblocking(true)?;
+        Ok(match transport {
+            Transport::Tcp => Self::Tcp(Arc::new(TcpListener::from_std(socket.into())?)),
+            Transport::Udp => Self::Udp(Arc::new(UdpSocket::from_std(socket.into())?)),
+        })
+    }
+
+    fn address(&self) -> std::io::Result<SocketAddr> {
+        match self {
+            Self::Tcp(socket) => socket.local_addr(),
+            Self::Udp(socket) => socket.local_addr(),
+        }
+    }
+}
+
+impl AsFd for ListeningSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Udp(socket) => socket.as_fd(),
+        }
+    }
+}
 
 /// A running listener. When it is dropped, it stops accepting, and its connections end with the request that they
 /// have.
@@ -28,7 +62,7 @@ pub struct Listening {
     /// Whether a service manager has the socket too.
     pub activated: bool,
     settings: Arc<Settings>,
-    socket: Arc<TcpListener>,
+    socket: ListeningSocket,
     work: watch::Sender<AcceptState>,
     closing: watch::Sender<bool>,
     drain: Arc<Drain>,
@@ -50,16 +84,18 @@ impl Listening {
     /// # Errors
     /// Fails when the socket cannot be used.
     pub fn start(bound: Bound, listener: &Listener, shared: ListenerContext) -> std::io::Result<Self> {
-        let std = std::net::TcpListener::from(bound.socket);
-        std.set_nonblocking(true)?;
-        let socket = Arc::new(TcpListener::from_std(std)?);
+        let socket = ListeningSocket::new(bound.socket, listener.transport())?;
         let (work, state) = watch::channel(AcceptState::Accept);
         let (closing, shutdown) = watch::channel(false);
         let drain = Arc::clone(&shared.drain);
-        let address = socket.local_addr()?;
+        let address = socket.address()?;
         let settings = Arc::new(Settings::new(listener, address.port(), shared, shutdown.clone()));
-        let accepting = accept(Arc::clone(&socket), Arc::clone(&settings), Arc::clone(&drain), shutdown, state);
-        let accepting = Some(tokio::spawn(accepting));
+        let accepting = Some(match &socket {
+            ListeningSocket::Tcp(socket) => {
+                tokio::spawn(accept(Arc::clone(socket), Arc::clone(&settings), Arc::clone(&drain), shutdown, state))
+            }
+            ListeningSocket::Udp(socket) => tokio::spawn(serve_datagrams(Arc::clone(socket), Arc::clone(&settings))),
+        });
         let (name, configured, activated) = (listener.name.clone(), bound.configured, bound.activated);
         Ok(Self {
             name,

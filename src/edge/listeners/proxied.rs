@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use super::admitted::Admitted;
 use super::greet;
+use super::layer4::{self, StreamConnection};
 use super::peek::peek_until;
 use super::service::Service;
 use super::settings::{Settings, TooMany};
@@ -38,6 +39,16 @@ pub fn begin(stream: TcpStream, proxy: SocketAddr, settings: Arc<Settings>, mut 
             Service::Http(service) => {
                 greet::begin(stream, client, facts, &settings.listener_state, service, admitted);
             }
+            Service::Tcp(service) => layer4::begin(StreamConnection {
+                stream,
+                client,
+                proxy: facts,
+                listener_state: Arc::clone(&settings.listener_state),
+                service: Arc::clone(service),
+                admitted,
+            }),
+            // Each datagram has a header of its own.
+            Service::Udp(_) => {}
         }
     });
 }

@@ -4,19 +4,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use pingora::apps::ReusedHttpStream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
-use rustls::ServerConfig;
 
 use super::connection::Connections;
 use super::drain::Drain;
+use super::layer4::{ServeStreams, TcpService, UdpService};
+use super::tls_state::ListenerTlsState;
 use crate::snapshot::{Current, HttpListener, Limits, ListenerSpec};
-use crate::tls::{
-    CertificateSource, CertificateTable, HostGroup, ServerSettings, TicketKeys, Tickets, TlsHosts, challenge_config,
-    server_config,
-};
+use crate::tls::TicketKeys;
 
 /// The work on one request. It resolves to the connection if another request may follow on it.
 pub type RequestWork<'w> = Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'w>>;
@@ -32,6 +30,8 @@ pub trait ServeHttp: Send + Sync {
 pub struct ListenerContext {
     /// The service for HTTP requests.
     pub http: Arc<dyn ServeHttp>,
+    /// The service for layer 4.
+    pub streams: Arc<dyn ServeStreams>,
     /// The current configuration.
     pub serving: Arc<Current>,
     /// The count of what is active.
@@ -45,6 +45,10 @@ pub struct ListenerContext {
 pub enum Service {
     /// HTTP/1 and HTTP/2 over TCP.
     Http(Arc<HttpService>),
+    /// Connections at layer 4.
+    Tcp(Arc<TcpService>),
+    /// Datagrams.
+    Udp(Arc<UdpService>),
 }
 
 impl Service {
@@ -52,6 +56,8 @@ impl Service {
     pub fn new(kind: &ListenerSpec, name: &str, shared: ListenerContext, shutdown: ShutdownWatch) -> Self {
         match kind {
             ListenerSpec::Http(http) => Self::Http(Arc::new(HttpService::new(http, name, shared, shutdown))),
+            ListenerSpec::Tcp(tcp) => Self::Tcp(Arc::new(TcpService::new(tcp, name, shared, shutdown))),
+            ListenerSpec::Udp(udp) => Self::Udp(Arc::new(UdpService::new(udp, shared, shutdown))),
         }
     }
 
@@ -59,6 +65,10 @@ impl Service {
     pub fn update(&self, kind: &ListenerSpec, name: &str) {
         match (self, kind) {
             (Self::Http(service), ListenerSpec::Http(http)) => service.update(http, name),
+            (Self::Tcp(service), ListenerSpec::Tcp(tcp)) => service.update(tcp, name),
+            (Self::Udp(service), ListenerSpec::Udp(udp)) => service.update(udp),
+            // A listener of another kind is another one: the kind is part of its key.
+            (Self::Http(_) | Self::Tcp(_) | Self::Udp(_), _) => {}
         }
     }
 
@@ -66,6 +76,8 @@ impl Service {
     pub fn header_time(&self) -> Duration {
         match self {
             Self::Http(service) => service.limits().header_time,
+            Self::Tcp(service) => service.header_time(),
+            Self::Udp(_) => Duration::MAX,
         }
     }
 
@@ -73,24 +85,9 @@ impl Service {
     pub fn connections(&self) -> &Connections {
         match self {
             Self::Http(service) => &service.connections,
+            Self::Tcp(service) => &service.connections,
+            Self::Udp(service) => &service.connections,
         }
-    }
-}
-
-/// The TLS settings of a listener.
-pub struct TlsService {
-    hosts: TlsHosts,
-    /// For each group of hosts its configuration.
-    configs: Vec<Arc<ServerConfig>>,
-    /// The configuration for challenges, if certificates are obtained by ACME.
-    pub challenges: Option<Arc<ServerConfig>>,
-}
-
-impl TlsService {
-    /// Returns the settings of a host and what rustls needs for it.
-    pub fn of_host(&self, name: Option<&str>) -> (&Arc<ServerSettings>, &Arc<ServerConfig>) {
-        let place = self.hosts.place(name);
-        (&self.hosts.groups()[place].settings, &self.configs[place])
     }
 }
 
@@ -104,9 +101,8 @@ pub struct HttpService {
     limits: ArcSwap<Limits>,
     /// Whether HTTP/1 is spoken, and whether HTTP/2 is.
     pub protocols: ArcSwap<(bool, bool)>,
-    /// The TLS settings, if TLS is spoken.
-    pub tls: ArcSwapOption<TlsService>,
-    certificates: Arc<ArcSwap<CertificateTable>>,
+    /// TLS.
+    pub tls: ListenerTlsState,
 }
 
 impl std::ops::Deref for HttpService {
@@ -125,8 +121,7 @@ impl HttpService {
             connections: Connections::default(),
             limits: ArcSwap::from_pointee(listener.limits),
             protocols: ArcSwap::from_pointee((listener.http1, listener.http2)),
-            tls: ArcSwapOption::empty(),
-            certificates: Arc::new(ArcSwap::from_pointee(CertificateTable::new(&[]))),
+            tls: ListenerTlsState::default(),
         };
         service.update(listener, name);
         service
@@ -140,28 +135,6 @@ impl HttpService {
     fn update(&self, listener: &HttpListener, name: &str) {
         self.limits.store(Arc::new(listener.limits));
         self.protocols.store(Arc::new((listener.http1, listener.http2)));
-        let Some(tls) = &listener.tls else { return self.tls.store(None) };
-        self.certificates.store(Arc::new(CertificateTable::new(&tls.certificates)));
-        let before = self.tls.load_full();
-        let configs = tls.hosts.groups().iter().map(|group| self.config_of(group, name, before.as_deref())).collect();
-        let is_obtained = |source: &CertificateSource| matches!(source, CertificateSource::Acme(_));
-        let challenges =
-            tls.certificates.iter().any(is_obtained).then(|| challenge_config(Arc::clone(&self.certificates)));
-        self.tls.store(Some(Arc::new(TlsService { hosts: tls.hosts.clone(), configs, challenges })));
-    }
-
-    /// Returns the configuration for a group of hosts. Where its settings are as before it is the one from before, with
-    /// its cached sessions.
-    fn config_of(&self, group: &HostGroup, listener: &str, before: Option<&TlsService>) -> Arc<ServerConfig> {
-        let known = before.and_then(|before| {
-            let same = |other: &HostGroup| other.label == group.label && other.settings == group.settings;
-            before.configs.get(before.hosts.groups().iter().position(same)?)
-        });
-        if let Some(known) = known {
-            return Arc::clone(known);
-        }
-        let client = group.settings.client.as_ref().map(|client| client.digest);
-        let tickets = Tickets::new(Arc::clone(&self.tickets), listener, &group.label, client);
-        server_config(&group.settings, Arc::clone(&self.certificates), tickets)
+        self.tls.update(listener.tls.as_ref(), name, &self.tickets);
     }
 }

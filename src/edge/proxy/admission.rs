@@ -17,28 +17,11 @@ use super::{Context, Gateway};
 use crate::actions::Forward;
 use crate::exchange::{Exchange, Reason, Rejection};
 use crate::filters::Verdict;
-use crate::rules::balance::{Loads, PickInput};
+use crate::rules::balance::{NoLoads, PickInput};
 use crate::upstreams::Visit;
 
 /// The error of an exchange that has ended and leaves Pingora nothing to write: the client or its connection is gone.
 pub(super) const EXCHANGE_OVER: ErrorType = ErrorType::Custom("Over");
-
-/// The loads for a choice by weight alone.
-struct NoLoads;
-
-impl Loads for NoLoads {
-    fn active(&self, _: usize) -> u32 {
-        0
-    }
-
-    fn latency(&self, _: usize) -> f64 {
-        0.0
-    }
-
-    fn total(&self) -> u32 {
-        0
-    }
-}
 
 /// Returns the place of the upstream among those of the action.
 fn choose(forward: &Forward, request: &RequestHeader, exchange: &Exchange) -> Option<usize> {

@@ -62,6 +62,24 @@ pub trait Loads {
     fn total(&self) -> u32;
 }
 
+/// The loads for a choice by weight alone.
+#[derive(Clone, Copy, Debug)]
+pub struct NoLoads;
+
+impl Loads for NoLoads {
+    fn active(&self, _: usize) -> u32 {
+        0
+    }
+
+    fn latency(&self, _: usize) -> f64 {
+        0.0
+    }
+
+    fn total(&self) -> u32 {
+        0
+    }
+}
+
 /// The input of one pick.
 pub struct PickInput<'a> {
     /// The hash key (of an address, a header, a cookie …), already hashed.

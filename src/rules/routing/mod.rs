@@ -17,6 +17,7 @@
 mod pattern;
 mod predicate;
 mod router;
+mod stream_table;
 mod version;
 
 pub use pattern::{HostPattern, PathPattern, Segment};
@@ -24,4 +25,5 @@ pub use predicate::{
     PredicateResult, Predicates, TextMatch, cookie, cookies, form_decode, is_named, parameter, raw_parameters,
 };
 pub use router::{EntryOperation, RequestFacts, RouteEntry, RouteMatch, Router, allow, common_params};
+pub use stream_table::{StreamEntry, StreamFacts, StreamPredicates, StreamTable};
 pub use version::{ApiVersions, NamedVersion, VersionRule, VersionSource};

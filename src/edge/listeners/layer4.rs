@@ -1,0 +1,144 @@
+//! The services of listeners at layer 4, and the settings of them that a reload may change.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use pingora::server::ShutdownWatch;
+use tokio::net::{TcpStream, UdpSocket};
+
+use super::admitted::Admitted;
+use super::connection::{Connections, ListenerState};
+use super::service::{ListenerContext, Service};
+use super::settings::Settings;
+use super::tls_state::ListenerTlsState;
+use crate::exchange::ProxyFacts;
+use crate::snapshot::{Streams, TcpListener, UdpListener};
+
+/// The work on one connection, or on the datagrams of a socket.
+pub type StreamWork<'w> = Pin<Box<dyn Future<Output = ()> + Send + 'w>>;
+
+/// A service for connections and datagrams at layer 4. The listeners know nothing else of it.
+pub trait ServeStreams: Send + Sync {
+    /// Serves one connection to its end.
+    fn serve(&self, connection: StreamConnection) -> StreamWork<'_>;
+
+    /// Serves the datagrams of a socket until the listener closes.
+    fn serve_datagrams(&self, datagrams: Datagrams) -> StreamWork<'_>;
+}
+
+/// A connection that was accepted, and whose PROXY header has been read.
+pub struct StreamConnection {
+    /// The stream; nothing of what the client sends has been read.
+    pub stream: TcpStream,
+    /// The client, as a trusted PROXY header says.
+    pub client: SocketAddr,
+    /// What such a header said besides.
+    pub proxy: Option<ProxyFacts>,
+    /// Its listener.
+    pub listener_state: Arc<ListenerState>,
+    /// The settings of the listener.
+    pub service: Arc<TcpService>,
+    /// The count of the connection, to its end.
+    pub admitted: Admitted,
+}
+
+/// The socket of a listener for datagrams.
+pub struct Datagrams {
+    /// The socket.
+    pub socket: Arc<UdpSocket>,
+    /// Its listener.
+    pub listener_state: Arc<ListenerState>,
+    /// The settings of the listener.
+    pub service: Arc<UdpService>,
+}
+
+/// The service for the connections of a listener of kind `tcp`.
+pub struct TcpService {
+    shared: ListenerContext,
+    /// Whether the listener closes.
+    pub shutdown: ShutdownWatch,
+    /// None of them is an HTTP connection.
+    pub connections: Connections,
+    /// TLS.
+    pub tls: ListenerTlsState,
+    settings: ArcSwap<TcpListener>,
+}
+
+impl TcpService {
+    /// Returns the service of a listener of that name.
+    pub fn new(listener: &TcpListener, name: &str, shared: ListenerContext, shutdown: ShutdownWatch) -> Self {
+        let service = Self {
+            shared,
+            shutdown,
+            connections: Connections::default(),
+            tls: ListenerTlsState::default(),
+            settings: ArcSwap::from_pointee(listener.clone()),
+        };
+        service.update(listener, name);
+        service
+    }
+
+    /// Applies a new configuration.
+    pub fn update(&self, listener: &TcpListener, name: &str) {
+        self.settings.store(Arc::new(listener.clone()));
+        self.tls.update(listener.tls.as_ref(), name, &self.shared.tickets);
+    }
+
+    /// Returns the time for all that comes before the first byte for a target.
+    pub fn header_time(&self) -> Duration {
+        self.settings.load().header_time
+    }
+
+    /// Returns the present rules.
+    pub fn streams(&self) -> Arc<Streams> {
+        Arc::clone(&self.settings.load().streams)
+    }
+}
+
+/// Serves a connection in a task of its own.
+pub fn begin(connection: StreamConnection) {
+    tokio::spawn(async move {
+        let streams = Arc::clone(&connection.service.shared.streams);
+        streams.serve(connection).await;
+    });
+}
+
+/// Serves the datagrams of a socket until the listener closes.
+pub async fn serve_datagrams(socket: Arc<UdpSocket>, settings: Arc<Settings>) {
+    let Service::Udp(service) = &settings.service else { return };
+    let listener_state = Arc::clone(&settings.listener_state);
+    let streams = Arc::clone(&service.shared.streams);
+    streams.serve_datagrams(Datagrams { socket, listener_state, service: Arc::clone(service) }).await;
+}
+
+/// The service for the datagrams of a listener of kind `udp`.
+pub struct UdpService {
+    /// The values that all listeners share.
+    pub shared: ListenerContext,
+    /// Whether the listener closes.
+    pub shutdown: ShutdownWatch,
+    /// There are none.
+    pub connections: Connections,
+    settings: ArcSwap<UdpListener>,
+}
+
+impl UdpService {
+    /// Returns the service of a listener.
+    pub fn new(listener: &UdpListener, shared: ListenerContext, shutdown: ShutdownWatch) -> Self {
+        let settings = ArcSwap::from_pointee(listener.clone());
+        Self { shared, shutdown, connections: Connections::default(), settings }
+    }
+
+    /// Applies a new configuration.
+    pub fn update(&self, listener: &UdpListener) {
+        self.settings.store(Arc::new(listener.clone()));
+    }
+
+    /// Returns the present rules.
+    pub fn streams(&self) -> Arc<Streams> {
+        Arc::clone(&self.settings.load().streams)
+    }
+}

@@ -1,0 +1,98 @@
+//! The rules of layer 4, as they serve.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::rules::balance::{Balancer, NoLoads, PickInput};
+use crate::rules::routing::{StreamFacts, StreamTable};
+use crate::upstreams::Upstream;
+
+/// A rule of layer 4. A connection keeps its rule over reloads.
+#[derive(Debug)]
+pub struct StreamRule {
+    /// The name.
+    pub name: String,
+    /// What happens to TLS; `None` is as the listener.
+    pub tls: Option<StreamTls>,
+    /// Where it goes; `None` is nowhere: it is closed.
+    pub forward: Option<StreamForward>,
+    /// The times of a connection.
+    pub times: StreamTimes,
+    /// The most bytes in a second from a client, and to it.
+    pub rate: [Option<u64>; 2],
+    /// The rules for datagrams.
+    pub datagrams: DatagramRules,
+}
+
+/// What happens to TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamTls {
+    /// It goes on to the target as it came.
+    Pass,
+    /// It ends here.
+    Terminate,
+}
+
+/// The upstreams of a rule.
+pub struct StreamForward {
+    /// The upstreams; at least one.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// The choice among them by weight; `None` where there is only one.
+    pub shares: Option<Box<dyn Balancer>>,
+}
+
+impl std::fmt::Debug for StreamForward {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&str> = self.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+        f.debug_struct("StreamForward").field("upstreams", &names).finish_non_exhaustive()
+    }
+}
+
+impl StreamForward {
+    /// Returns the upstream of the next connection.
+    pub fn choose(&self) -> Option<&Arc<Upstream>> {
+        let input = PickInput { key: None, random: fastrand::u64(..), loads: &NoLoads, tried: &[] };
+        let place = self.shares.as_ref().map_or(Some(0), |shares| shares.pick(&input))?;
+        self.upstreams.get(place)
+    }
+}
+
+/// The times of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamTimes {
+    /// How long it may be silent; `None` is the usual time.
+    pub idle: Option<Duration>,
+    /// How long one direction may go on once the other has ended.
+    pub half_closed: Option<Duration>,
+    /// How long it lives at most.
+    pub total: Option<Duration>,
+}
+
+/// The rules for datagrams.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DatagramRules {
+    /// The datagrams of a client after which its flow ends.
+    pub requests: Option<u32>,
+    /// The datagrams of the target after which a flow ends.
+    pub responses: Option<u32>,
+    /// Whether each datagram is balanced by itself.
+    pub per_datagram: bool,
+    /// The most bytes to a client for each from it, until it has sent a second datagram.
+    pub amplification: Option<u32>,
+}
+
+/// The rules of a listener.
+#[derive(Debug, Default)]
+pub struct Streams {
+    /// The choice among them.
+    pub table: StreamTable,
+    /// The rules.
+    pub rules: Vec<Arc<StreamRule>>,
+}
+
+impl Streams {
+    /// Returns the rule for a connection or a datagram.
+    pub fn find(&self, facts: &StreamFacts<'_>) -> Option<&Arc<StreamRule>> {
+        self.rules.get(self.table.find(facts)?)
+    }
+}
