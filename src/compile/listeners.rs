@@ -7,10 +7,12 @@ use ahash::AHashMap;
 
 use crate::config::{self, Loaded, Protocol};
 use crate::live::AcmeManager;
-use crate::notation::{AdminAddress, Mistakes, Place};
+use crate::notation::{AdminAddress, Mistakes, Place, RateText};
+use crate::rules::datagrams::TableLimits;
+use crate::rules::limits::Gcra;
 use crate::snapshot::{
-    ConnectionLimits, HttpListener, Limits, Listener, ListenerSpec, ProxySources, Streams, TcpListener, Transport,
-    UdpListener,
+    ConnectionLimits, DatagramLimits, HttpListener, Limits, Listener, ListenerSpec, ProxySources, Streams, TcpListener,
+    Transport, UdpListener,
 };
 
 /// The most listeners of a configuration.
@@ -99,6 +101,11 @@ fn one(
     if listener.proxy_protocol.as_ref().is_some_and(|proxy| proxy.from.is_empty()) {
         mistakes.add(&place.key("proxy_protocol").key("from"), "expected at least one network or address");
     }
+    for (key, is_set) in [("new_flows", limits.new_flows.is_some()), ("datagrams", limits.datagrams.is_some())] {
+        if is_set && listener.kind == config::ListenerKind::Http {
+            mistakes.add(&place.key("limits").key(key), "has no effect on a listener of kind http");
+        }
+    }
     if limits.http2_memory.0 < MIN_HTTP2_MEMORY {
         mistakes.add(&place.key("limits").key("http2_memory"), "expected at least 256KiB, which one stream may need");
     }
@@ -120,20 +127,41 @@ fn one(
             }
             config::ListenerKind::Udp => {
                 check_keys(listener, "udp", place, mistakes);
-                ListenerSpec::Udp(UdpListener { streams: Arc::new(Streams::default()) })
+                ListenerSpec::Udp(UdpListener {
+                    proxy_protocol: proxy_sources(listener),
+                    limits: datagram_limits(limits),
+                    streams: Arc::new(Streams::default()),
+                })
             }
         },
         forwarded: listener.client_address == Some(config::ClientAddress::Forwarded),
-        proxy_protocol: listener.proxy_protocol.as_ref().map(|proxy| ProxySources {
-            from: proxy.from.iter().map(|n| n.0).collect(),
-            only: proxy.others == config::OtherClients::Reject,
-        }),
+        proxy_protocol: proxy_sources(listener),
         trusted_proxies: listener.trusted_proxies.iter().map(|n| n.0).collect(),
         errors: super::errors::compile(&listener.errors, &place.key("errors"), &Vec::new, mistakes),
-        connections: ConnectionLimits {
-            connections: limits.connections as usize,
-            per_address: limits.connections_per_address.unwrap_or((limits.connections / 2).max(64)),
+        connections: ConnectionLimits { connections: limits.connections as usize, per_address: per_address(limits) },
+    }
+}
+
+fn per_address(limits: &config::ListenerLimits) -> u32 {
+    limits.connections_per_address.unwrap_or((limits.connections / 2).max(64))
+}
+
+fn proxy_sources(listener: &config::ListenerConfig) -> Option<ProxySources> {
+    listener.proxy_protocol.as_ref().map(|proxy| ProxySources {
+        from: proxy.from.iter().map(|n| n.0).collect(),
+        only: proxy.others == config::OtherClients::Reject,
+    })
+}
+
+fn datagram_limits(limits: &config::ListenerLimits) -> DatagramLimits {
+    let rate = |rate: &RateText| Gcra::new(rate.0.count, rate.0.period, None);
+    DatagramLimits {
+        flows: TableLimits {
+            flows: limits.connections,
+            flows_per_client: per_address(limits),
+            new_flows: limits.new_flows.as_ref().map(rate),
         },
+        datagrams: limits.datagrams.as_ref().map(rate),
     }
 }
 
@@ -144,8 +172,10 @@ fn check_keys(listener: &config::ListenerConfig, kind: &str, place: &Place, mist
     let limits = config::ListenerLimits {
         connections: listener.limits.connections,
         connections_per_address: listener.limits.connections_per_address,
-        header_time: listener.limits.header_time.clone(),
-        ..usual.clone()
+        header_time: if is_udp { usual.header_time.clone() } else { listener.limits.header_time.clone() },
+        new_flows: listener.limits.new_flows.clone().filter(|_| is_udp),
+        datagrams: listener.limits.datagrams.clone().filter(|_| is_udp),
+        ..usual
     };
     let present = [
         ("protocols", listener.protocols.is_some()),
@@ -159,7 +189,8 @@ fn check_keys(listener: &config::ListenerConfig, kind: &str, place: &Place, mist
         mistakes.add(&place.key(key), format!("has no effect on a listener of kind {kind}"));
     }
     if listener.limits != limits {
-        let known = "connections, connections_per_address and header_time";
+        let own = if is_udp { ", new_flows and datagrams" } else { " and header_time" };
+        let known = format!("connections, connections_per_address{own}");
         mistakes.add(&place.key("limits"), format!("on a listener of kind {kind} only {known} have an effect"));
     }
 }

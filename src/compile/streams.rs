@@ -146,6 +146,7 @@ impl StreamCompiler<'_> {
                 responses: datagrams.responses,
                 per_datagram: datagrams.per_datagram,
                 amplification: datagrams.amplification,
+                keep_unhealthy: datagrams.keep_unhealthy,
             },
         }
     }

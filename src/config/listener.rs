@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::errors::Errors;
 use super::filters::FilterEntry;
-use crate::notation::{Duration, File, Host, Listen, Name, Network, OneOrMany, Size};
+use crate::notation::{Duration, File, Host, Listen, Name, Network, OneOrMany, RateText, Size};
 
 /// One address to accept connections on.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -243,14 +243,19 @@ pub struct Certificate {
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListenerLimits {
-    /// The most connections at a time. At the limit the one that has been idle longest is closed for the next; where
+    /// The most connections at a time; of kind `udp`, flows. At the limit the connection that has been idle longest is closed for the next; where
     /// none is idle, further ones wait in the kernel's queue. Default 20000.
     #[schemars(range(min = 1))]
     pub connections: u32,
-    /// The most connections at a time of one client address, or of one IPv6 /64; further ones are closed. Those of
+    /// The most connections, or flows, at a time of one client address or of one IPv6 /64; further ones are closed, and
+    /// datagrams that would begin another flow dropped. Connections of
     /// `trusted_proxies` are not counted. Default: half of `connections`, and 64 where that is less.
     #[schemars(range(min = 1))]
     pub connections_per_address: Option<u32>,
+    /// Kind `udp`: the most new flows in a time; datagrams that would begin another are dropped. Default: any number.
+    pub new_flows: Option<RateText>,
+    /// Kind `udp`: the most datagrams of clients in a time; further ones are dropped. Default: any number.
+    pub datagrams: Option<RateText>,
     /// The time from the first byte of a request to the end of its headers, also for the TLS handshake and the HTTP/2
     /// preface. Default 10s.
     pub header_time: Duration,
@@ -287,6 +292,8 @@ impl Default for ListenerLimits {
         Self {
             connections: 20_000,
             connections_per_address: None,
+            new_flows: None,
+            datagrams: None,
             header_time: seconds(10),
             headers: Size(64 << 10),
             header_count: 256,

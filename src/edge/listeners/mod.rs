@@ -2,10 +2,13 @@
 //! none uses the proxy.
 
 mod accept;
+mod accept_state;
 mod admit;
 mod admitted;
 mod clock;
 mod connection;
+mod datagram_socket;
+mod datagrams;
 mod drain;
 mod evict;
 mod fields;
@@ -34,10 +37,12 @@ mod stream;
 mod tls_state;
 mod wire;
 
-pub use connection::{Connection, current_connection};
-pub use drain::Drain;
+pub use connection::{Connection, ListenerState, current_connection};
+pub use datagram_socket::{DatagramSocket, MAX_DATAGRAM, ReceivedDatagram};
+pub use datagrams::{DatagramControl, DatagramPhase, Datagrams, has_proxy_header};
+pub use drain::{Drain, DrainGuard};
 pub use guard::MAX_FIELDS;
-pub use layer4::{Datagrams, ServeStreams, StreamConnection, StreamWork};
+pub use layer4::{ServeStreams, StreamConnection, StreamWork};
 pub use listening::Listening;
 pub use pace::Pace;
 pub use presence::{PRESENCE_CHECK_INTERVAL, client_gone, with_pace};

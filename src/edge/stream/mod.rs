@@ -1,5 +1,7 @@
 //! Layer 4: connections and datagrams that go to upstreams as they are.
 
+mod udp;
+
 use std::sync::Arc;
 
 use tokio::io::copy_bidirectional;
@@ -43,7 +45,6 @@ impl ServeStreams for StreamGateway {
     }
 
     fn serve_datagrams(&self, datagrams: Datagrams) -> StreamWork<'_> {
-        drop(datagrams);
-        Box::pin(async {})
+        Box::pin(udp::serve(datagrams))
     }
 }

@@ -14,6 +14,7 @@ struct Naive {
     number: u32,
     key: FlowKey,
     terms: FlowTerms,
+    begun: u64,
     last: u64,
     requests: u64,
     responses: u64,
@@ -22,6 +23,11 @@ struct Naive {
 }
 
 impl Naive {
+    fn end(&self) -> u64 {
+        let total = if self.terms.total == 0 { u64::MAX } else { self.begun + self.terms.total };
+        total.min(self.last + self.terms.idle)
+    }
+
     fn takes_requests(&self) -> bool {
         self.terms.requests == 0 || self.requests < u64::from(self.terms.requests)
     }
@@ -74,6 +80,7 @@ impl World {
         let random = &mut self.random;
         FlowTerms {
             idle: random.u64(1..120) * SECOND / 2,
+            total: if random.bool() { random.u64(1..100) * SECOND } else { 0 },
             requests: random.u32(0..4),
             responses: random.u32(0..3),
             amplification: random.u32(0..4),
@@ -98,15 +105,15 @@ impl World {
             Incoming::Flow(id) => {
                 let naive = known.expect("a flow");
                 assert_eq!(self.table.get(id).expect("a flow").owned, naive.number);
-                assert!(now < naive.last + naive.terms.idle);
+                assert!(now < naive.end());
                 naive.two_way |= naive.responses > 0;
                 naive.requests += 1;
                 naive.bytes[0] += bytes as u64;
                 naive.last = now;
                 return;
             }
-            Incoming::Idle(id) => {
-                assert!(now >= known.map(|naive| naive.last + naive.terms.idle).expect("a flow"));
+            Incoming::Over(id) => {
+                assert!(now >= known.map(|naive| naive.end()).expect("a flow"));
                 self.end(id);
                 assert_eq!(self.table.take_request(&key, bytes, now), Incoming::New);
             }
@@ -146,6 +153,7 @@ impl World {
             number,
             key,
             terms,
+            begun: now,
             last: now,
             requests: 1,
             responses: 0,
@@ -193,12 +201,12 @@ impl World {
             return;
         }
         let mut most = usize::MAX;
-        while let Some(id) = self.table.next_idle(self.now, &mut most) {
+        while let Some(id) = self.table.next_over(self.now, &mut most) {
             let flow = self.table.get(id).expect("a flow");
-            assert!(flow.counts.last + flow.terms.idle <= self.now, "it ends too early");
+            assert!(flow.end() <= self.now, "it ends too early");
             self.end(id);
         }
-        let late = self.model.iter().find(|naive| naive.last + naive.terms.idle + 2 * TICK <= self.now);
+        let late = self.model.iter().find(|naive| naive.end() + 2 * TICK <= self.now);
         assert!(late.is_none(), "a flow is forgotten");
     }
 }
@@ -224,7 +232,7 @@ fn the_table_does_what_a_list_does() {
         assert_eq!(world.ended.len() + world.model.len(), world.count as usize);
         // Nothing is left of flows that have ended.
         world.now += 1_000 * SECOND;
-        while let Some(id) = world.table.next_idle(world.now, &mut 1_000_000) {
+        while let Some(id) = world.table.next_over(world.now, &mut 1_000_000) {
             world.end(id);
         }
         assert!(world.table.is_drained(), "seed {seed}");
@@ -232,10 +240,10 @@ fn the_table_does_what_a_list_does() {
 }
 
 #[test]
-fn work_for_idle_flows_is_bounded() {
+fn work_for_flows_that_are_over_is_bounded() {
     let limits = TableLimits { flows: 1_000, flows_per_client: 1_000, new_flows: None };
     let mut table = FlowTable::new(limits, 0);
-    let terms = FlowTerms { idle: SECOND, requests: 0, responses: 0, amplification: 0 };
+    let terms = FlowTerms { idle: SECOND, total: 0, requests: 0, responses: 0, amplification: 0 };
     for port in 1..=500 {
         let key = FlowKey { client: SocketAddr::new([10, 0, 0, 1].into(), port), local: [127, 0, 0, 1].into() };
         table.begin(key, terms, (), 1, 0);
@@ -243,7 +251,7 @@ fn work_for_idle_flows_is_bounded() {
     let mut ended = 0;
     for _ in 0..20 {
         let mut most = 25;
-        while let Some(id) = table.next_idle(3 * SECOND, &mut most) {
+        while let Some(id) = table.next_over(3 * SECOND, &mut most) {
             ended += usize::from(table.end(id).is_some());
         }
         assert_eq!((most, ended % 25), (0, 0));

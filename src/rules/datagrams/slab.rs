@@ -12,6 +12,16 @@ impl FlowId {
     pub fn index(self) -> usize {
         self.index as usize
     }
+
+    /// Returns the id as a number.
+    pub fn bits(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    /// Returns the id of a number.
+    pub fn from_bits(bits: u64) -> Self {
+        Self { index: bits as u32, generation: (bits >> 32) as u32 }
+    }
 }
 
 /// Values at places that are used again.

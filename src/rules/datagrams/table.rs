@@ -32,9 +32,15 @@ pub struct Flow<F> {
 }
 
 impl<F> Flow<F> {
-    /// Returns whether it has been idle for as long as it may be.
-    pub fn is_idle(&self, now: u64) -> bool {
-        now.saturating_sub(self.counts.last) >= self.terms.idle
+    /// Returns when it ends, if no further datagram comes.
+    pub fn end(&self) -> u64 {
+        let idle = self.counts.last.saturating_add(self.terms.idle);
+        if self.terms.total == 0 { idle } else { idle.min(self.counts.begun.saturating_add(self.terms.total)) }
+    }
+
+    /// Returns whether it has been idle, or has lived, for as long as it may.
+    pub fn is_over(&self, now: u64) -> bool {
+        now >= self.end()
     }
 }
 
@@ -43,8 +49,8 @@ impl<F> Flow<F> {
 pub enum Incoming {
     /// One of a flow, which it was counted on.
     Flow(FlowId),
-    /// One for a flow that has been idle for too long: it is to be ended, and the datagram to be counted anew.
-    Idle(FlowId),
+    /// One for a flow whose time is over: it is to be ended, and the datagram to be counted anew.
+    Over(FlowId),
     /// One of no flow.
     New,
 }
@@ -117,8 +123,8 @@ impl<F> FlowTable<F> {
     pub fn take_request(&mut self, key: &FlowKey, bytes: usize, now: u64) -> Incoming {
         let Some(id) = self.by_key.get(key).copied() else { return Incoming::New };
         let Some(flow) = self.flows.get_mut(id) else { return Incoming::New };
-        if flow.is_idle(now) {
-            return Incoming::Idle(id);
+        if flow.is_over(now) {
+            return Incoming::Over(id);
         }
         flow.counts.add_request(bytes, now);
         if flow.counts.has_all_requests(&flow.terms) {
@@ -154,7 +160,7 @@ impl<F> FlowTable<F> {
 
     /// Inserts a flow, as one of a predecessor.
     pub fn insert(&mut self, flow: Flow<F>) -> FlowId {
-        let (key, due) = (flow.key, flow.counts.last.saturating_add(flow.terms.idle));
+        let (key, due) = (flow.key, flow.end());
         let takes_more = !flow.counts.has_all_requests(&flow.terms);
         let id = self.flows.insert(flow);
         *self.by_client.entry(ClientNetwork::of(key.client.ip())).or_default() += 1;
@@ -194,21 +200,20 @@ impl<F> FlowTable<F> {
         Some(flow)
     }
 
-    /// Returns a flow that has been idle for as long as it may be. Until it is ended it is not returned again for
-    /// that; `most` bounds how many flows are looked at, and is what is left of it afterwards.
-    pub fn next_idle(&mut self, now: u64, most: &mut usize) -> Option<FlowId> {
+    /// Returns a flow whose time is over. It is to be ended; `most` bounds how many flows are looked at, and is what is
+    /// left of it afterwards.
+    pub fn next_over(&mut self, now: u64, most: &mut usize) -> Option<FlowId> {
         while *most > 0 {
             *most -= 1;
             let place = self.wheel.pop(now)?;
             let Some((id, flow)) = self.flows.id(place).and_then(|id| Some((id, self.flows.get(id)?))) else {
                 continue;
             };
-            let is_idle = flow.is_idle(now);
-            let last = if is_idle { now } else { flow.counts.last };
-            self.wheel.add(place, last.saturating_add(flow.terms.idle));
-            if is_idle {
+            if flow.is_over(now) {
+                self.wheel.add(place, now.saturating_add(flow.terms.idle));
                 return Some(id);
             }
+            self.wheel.add(place, flow.end());
         }
         None
     }

@@ -9,6 +9,8 @@ use crate::rules::limits::Gcra;
 pub struct FlowTerms {
     /// The nanoseconds without a datagram, in either direction, after which it ends.
     pub idle: u64,
+    /// The nanoseconds after which it ends in any case; 0 is none.
+    pub total: u64,
     /// The number of datagrams of the client after which its next datagram begins another flow; 0 is any number.
     pub requests: u32,
     /// The number of responses to each datagram of the client: with the last of them the flow ends; 0 is any number.

@@ -28,16 +28,21 @@ impl RequestKey {
     /// Returns the hash of the request's key, or `None` when it has none.
     pub fn hash(&self, request: &RequestFacts<'_>, consumer: Option<&str>) -> Option<u64> {
         match self {
-            Self::Address => Some(match request.client.to_canonical() {
-                IpAddr::V4(v4) => hash_key(&v4.octets()),
-                IpAddr::V6(v6) => hash_key(&v6.octets()),
-            }),
+            Self::Address => self.hash_address(request.client),
             Self::Consumer => consumer.map(|c| hash_key(c.as_bytes())),
             Self::Path => Some(hash_key(request.path.as_bytes())),
             Self::Header(name) => request.headers.get(name).map(|v| hash_key(v.as_bytes())),
             Self::Cookie(name) => cookie(request.headers, name).map(hash_key),
             Self::Query(name) => parameter(request.query, name).map(|v| hash_key(&v)),
         }
+    }
+
+    /// Returns the hash of the key where only the client's address is known, or `None` when it is another one.
+    pub fn hash_address(&self, address: IpAddr) -> Option<u64> {
+        (*self == Self::Address).then(|| match address.to_canonical() {
+            IpAddr::V4(v4) => hash_key(&v4.octets()),
+            IpAddr::V6(v6) => hash_key(&v6.octets()),
+        })
     }
 }
 

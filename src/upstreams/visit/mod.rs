@@ -10,7 +10,7 @@ mod retry;
 #[cfg(test)]
 mod simulation;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,12 +33,17 @@ pub struct Caller<'r> {
     pub request: Option<RequestFacts<'r>>,
     /// The consumer.
     pub consumer: Option<&'r str>,
+    /// The client's address, where there is no request: the one key of a connection or a flow at layer 4.
+    pub address: Option<IpAddr>,
 }
 
 impl Caller<'_> {
     /// Returns the hash of the request's key, if it has one.
     pub(super) fn hash(&self, key: &RequestKey) -> Option<u64> {
-        key.hash(self.request.as_ref()?, self.consumer)
+        match (&self.request, self.address) {
+            (Some(request), _) => key.hash(request, self.consumer),
+            (None, address) => key.hash_address(address?),
+        }
     }
 }
 

@@ -1,0 +1,189 @@
+//! Datagrams of clients, on their way to targets.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::UdpServer;
+use super::flow::{ClientFlow, Leg, key_of, pick, terms_of};
+use crate::edge::listeners::{DatagramPhase, ReceivedDatagram, has_proxy_header};
+use crate::rules::datagrams::{FlowId, FlowKey, Incoming, NoFlow};
+use crate::rules::routing::StreamFacts;
+use crate::snapshot::StreamRule;
+use crate::telemetry::{DatagramDrop, FlowEnd};
+use crate::upstreams::{Class, Visit};
+
+/// How often a datagram may begin another flow, because its target has refused it.
+const MAX_BEGINNINGS: usize = 2;
+
+/// The result of sending a datagram to a target.
+pub(super) enum Sent {
+    /// It was sent.
+    Done,
+    /// It was dropped.
+    Dropped(DatagramDrop),
+    /// The target has refused an earlier one, and this was not sent.
+    Refused,
+}
+
+/// Sends a datagram to a target.
+pub(super) fn send(leg: &Leg, bytes: &[u8]) -> Sent {
+    match leg.socket.send(bytes) {
+        Ok(()) => Sent::Done,
+        Err(error) => match error.kind() {
+            io::ErrorKind::WouldBlock => Sent::Dropped(DatagramDrop::TargetFull),
+            _ => match error.raw_os_error() {
+                Some(nix::libc::EMSGSIZE) => Sent::Dropped(DatagramDrop::TooLarge),
+                Some(nix::libc::ENOBUFS | nix::libc::ENOMEM | nix::libc::EPERM) => {
+                    Sent::Dropped(DatagramDrop::TargetFull)
+                }
+                _ => Sent::Refused,
+            },
+        },
+    }
+}
+
+impl UdpServer {
+    /// Forwards a datagram of a client.
+    pub(super) fn forward(&mut self, received: &ReceivedDatagram, buffer: &[u8], now: u64) {
+        if received.dropped > 0 {
+            self.metrics.count_dropped(DatagramDrop::ReceiveBuffer, u64::from(received.dropped));
+        }
+        self.metrics.count_in(received.length);
+        if let Err(reason) = self.try_forward(received, &buffer[..received.length], now) {
+            self.metrics.count_dropped(reason, 1);
+        }
+    }
+
+    fn try_forward(&mut self, received: &ReceivedDatagram, bytes: &[u8], now: u64) -> Result<(), DatagramDrop> {
+        if let Some(rate) = &self.settings.limits.datagrams {
+            self.arrived = rate.decide(self.arrived, now, 1).0.ok_or(DatagramDrop::Rate)?;
+        }
+        let (client, bytes) = self.client_of(received, bytes)?;
+        let key = key_of(client, received.local);
+        for _ in 0..MAX_BEGINNINGS {
+            match self.find(&key, received, bytes.len(), now) {
+                Some(id) => {
+                    if self.pass_on(id, bytes)? {
+                        return Ok(());
+                    }
+                }
+                None => return self.begin(key, received, bytes, now),
+            }
+        }
+        Err(DatagramDrop::NoTarget)
+    }
+
+    /// Returns the client of a datagram, and what it has sent.
+    fn client_of<'d>(
+        &self,
+        received: &ReceivedDatagram,
+        bytes: &'d [u8],
+    ) -> Result<(SocketAddr, &'d [u8]), DatagramDrop> {
+        match has_proxy_header(&self.settings, received.peer.ip()) {
+            Some(false) => Ok((received.peer, bytes)),
+            Some(true) => Err(DatagramDrop::ProxyHeader),
+            None => Err(DatagramDrop::ProxyHeader),
+        }
+    }
+
+    /// Returns the present flow of a datagram, on which it is counted.
+    fn find(&mut self, key: &FlowKey, received: &ReceivedDatagram, bytes: usize, now: u64) -> Option<FlowId> {
+        match self.table.take_request(key, bytes, now) {
+            Incoming::New => None,
+            Incoming::Over(id) => {
+                self.end_by_time(id, now);
+                None
+            }
+            Incoming::Flow(id) => {
+                let flow = &mut self.table.get_mut(id)?.owned;
+                if !flow.keeps_target() {
+                    self.end_flow(id, FlowEnd::TargetUnhealthy);
+                    return None;
+                }
+                // A load balancer may have begun to use another port.
+                (flow.peer, flow.local) = (received.peer, received.local);
+                flow.first = None;
+                Some(id)
+            }
+        }
+    }
+
+    /// Sends a datagram to the target of its flow. Returns false if the flow has ended, since the target refused it.
+    fn pass_on(&mut self, id: FlowId, bytes: &[u8]) -> Result<bool, DatagramDrop> {
+        let Some(flow) = self.table.get_mut(id) else { return Ok(false) };
+        let is_per_datagram = flow.owned.rule.datagrams.per_datagram;
+        let place = if is_per_datagram { self.leg_of_datagram(id)? } else { 0 };
+        let Some(flow) = self.table.get_mut(id) else { return Ok(false) };
+        let Some(leg) = flow.owned.legs.get(place) else { return Ok(false) };
+        match send(leg, bytes) {
+            Sent::Done => Ok(true),
+            Sent::Dropped(reason) => Err(reason),
+            // The datagram goes to another target, where there is one.
+            Sent::Refused => Ok(self.refused(id, place, Some(bytes))),
+        }
+    }
+
+    /// Returns the place of the leg for the next datagram of a flow whose datagrams are balanced one by one.
+    pub(super) fn leg_of_datagram(&mut self, id: FlowId) -> Result<usize, DatagramDrop> {
+        let Some(flow) = self.table.get_mut(id) else { return Err(DatagramDrop::NoTarget) };
+        let client = flow.key.client.ip();
+        let forward = flow.owned.rule.forward.as_ref().ok_or(DatagramDrop::Closed)?;
+        let upstream = forward.choose().ok_or(DatagramDrop::NoTarget)?;
+        let mut visit = Visit::new(Arc::clone(upstream), Class::Normal, None);
+        let target = pick(&mut visit, client)?;
+        let legs = &flow.owned.legs;
+        if let Some(place) = legs.iter().position(|leg| leg.target == target) {
+            return Ok(place);
+        }
+        if !flow.owned.has_room() {
+            return Ok(fastrand::usize(..legs.len()));
+        }
+        let leg = Leg::open(visit, target, client)?;
+        self.sockets.add(&leg.socket, id).map_err(|_| DatagramDrop::Exhausted)?;
+        flow.owned.legs.push(leg);
+        Ok(flow.owned.legs.len() - 1)
+    }
+
+    /// Begins a flow with a datagram of no present one.
+    fn begin(&mut self, key: FlowKey, received: &ReceivedDatagram, bytes: &[u8], now: u64) -> Result<(), DatagramDrop> {
+        if self.phase == DatagramPhase::Drain {
+            return Err(DatagramDrop::Draining);
+        }
+        let streams = Arc::clone(&self.settings.streams);
+        let facts = StreamFacts { client: key.client.ip(), server_name: None, alpn: &[] };
+        let rule = streams.find(&facts).ok_or(DatagramDrop::Closed)?;
+        let upstream = rule.forward.as_ref().ok_or(DatagramDrop::Closed)?.choose().ok_or(DatagramDrop::Closed)?;
+        self.table.admit(key.client.ip(), now).map_err(|limit| match limit {
+            NoFlow::Full => DatagramDrop::Flows,
+            NoFlow::Client => DatagramDrop::ClientFlows,
+            NoFlow::Rate => DatagramDrop::NewFlows,
+        })?;
+        let leg = Leg::begin(upstream, key.client.ip())?;
+        let id = self.insert(key, received, rule, leg, bytes, now);
+        if self.pass_on(id, bytes)? { Ok(()) } else { Err(DatagramDrop::NoTarget) }
+    }
+
+    fn insert(
+        &mut self,
+        key: FlowKey,
+        received: &ReceivedDatagram,
+        rule: &Arc<StreamRule>,
+        leg: Leg,
+        bytes: &[u8],
+        now: u64,
+    ) -> FlowId {
+        let addresses = (received.peer, received.local);
+        let flow = ClientFlow::new(addresses, rule, leg, bytes, self.drain.begin());
+        self.metrics.flows.inc();
+        let id = self.table.begin(key, terms_of(rule), flow, bytes.len(), now);
+        if let Some(flow) = self.table.get(id) {
+            for leg in &flow.owned.legs {
+                if let Err(error) = self.sockets.add(&leg.socket, id) {
+                    log::error!("a socket cannot be watched: {error}");
+                }
+            }
+        }
+        id
+    }
+}
