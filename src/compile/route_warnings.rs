@@ -19,7 +19,9 @@ impl RouteCompiler<'_> {
     /// Warns of listeners without routes, paths that end with a slash, routes that others hide, and keys that no
     /// request has.
     pub fn warn_of_routes(&mut self, routes: &[Route], routers: &[Router]) {
-        for (index, _) in routers.iter().enumerate().filter(|(_, router)| router.entries().is_empty()) {
+        let serves_http = |index: usize| self.listeners.get(index).is_some_and(|listener| listener.http().is_some());
+        let empty = routers.iter().enumerate().filter(|(_, router)| router.entries().is_empty());
+        for (index, _) in empty.filter(|(index, _)| serves_http(*index)) {
             let text = "no route is for this listener: all requests are rejected with 404 (route_not_found)";
             self.warnings.add(&self.loaded.listener_place(index), text);
         }
