@@ -137,6 +137,10 @@ mod reload_reports;
 mod resilience;
 #[path = "gateway/room.rs"]
 mod room;
+#[path = "gateway/sessions.rs"]
+mod sessions;
+#[path = "gateway/sessions_tls.rs"]
+mod sessions_tls;
 #[path = "gateway/signatures.rs"]
 mod signatures;
 #[path = "gateway/sizes.rs"]

@@ -211,7 +211,7 @@ impl StreamCompiler<'_> {
                 warnings.add(&place.key("tls"), "every rule for this listener passes TLS on: it is never used");
             }
             let rules = own.iter().map(|rule| Arc::clone(&rules[*rule].0)).collect();
-            let streams = Arc::new(Streams { table: StreamTable::new(entries), rules });
+            let streams = Arc::new(Streams::new(StreamTable::new(entries), rules));
             match &mut self.listeners[listener].kind {
                 ListenerSpec::Http(_) => {}
                 ListenerSpec::Tcp(tcp) => tcp.streams = streams,

@@ -4,6 +4,7 @@
 //! accept loop of its own a listener can have limits and deadlines, can be added and removed by a reload, and can be
 //! handed over to a successor, however many there are.
 
+mod descriptors;
 pub mod listeners;
 pub mod proxy;
 pub mod stream;

@@ -234,6 +234,28 @@ reasons! {
     ResponseOpaque: "response_opaque", 502, "The response could not be inspected",
         grpc 14, proxy Some("http_response_transform_error");
 
+    /// Both sides of a connection at layer 4 have ended it.
+    SessionEnded: "session_ended", 0, "", grpc 0, proxy None;
+    /// The client has reset a connection at layer 4.
+    ClientReset: "client_reset", 499, "The client reset the connection", grpc 1, proxy None;
+    /// The target has closed a connection at layer 4 before it had sent a byte, although the client had sent some.
+    TargetClosedEarly: "target_closed_early", 502, "The target closed the connection",
+        grpc 14, proxy Some("connection_terminated");
+    /// A connection at layer 4 was silent for as long as it may be.
+    IdleTimeout: "idle_timeout", 0, "", grpc 4, proxy None;
+    /// One direction of a connection at layer 4 had ended, and the other was silent for as long as it may be.
+    HalfClosedTimeout: "half_closed_timeout", 0, "", grpc 4, proxy None;
+    /// A connection at layer 4 has lasted as long as it may.
+    TotalTimeout: "total_timeout", 0, "", grpc 4, proxy None;
+    /// The target of a flow of datagrams is no longer healthy, or no longer a target.
+    TargetUnhealthy: "target_unhealthy", 502, "The target is not healthy", grpc 14, proxy Some("connection_terminated");
+    /// A reload has removed the rule or the listener of a flow of datagrams, or another rule is for its client now.
+    RuleRemoved: "rule_removed", 0, "", grpc 14, proxy None;
+    /// No rule of layer 4 is for the connection.
+    NoStreamRule: "no_stream_rule", 403, "No rule is for this connection", grpc 7, proxy None;
+    /// The rule closes such connections.
+    ClosedByRule: "closed_by_rule", 403, "Such connections are closed", grpc 7, proxy None;
+
     /// The gateway has no file descriptor, port or memory left.
     Exhausted: "exhausted", 503, "The gateway has no sockets left", grpc 14, proxy Some("connection_limit_reached");
     /// The gateway failed.

@@ -13,7 +13,7 @@ use crate::compile::compile;
 use crate::config::{Change, Flat, Loaded, ShownLater, read_at_start};
 use crate::edge::{Bound, ListenerContext, Listening};
 use crate::notation::{Mistake, Mistakes, Place};
-use crate::snapshot::{Serving, Snapshot};
+use crate::snapshot::{Listener, Serving, Snapshot};
 use crate::telemetry::metrics::METRICS;
 use crate::telemetry::{AccessLogger, apply_log_settings};
 
@@ -265,6 +265,8 @@ impl Supervisor {
         let names: ahash::AHashSet<&str> = serving.snapshot.routes.iter().map(|r| r.name.as_str()).collect();
         let upstreams: ahash::AHashSet<&str> = present.iter().map(|u| u.name.as_str()).collect();
         METRICS.retain(|route| names.contains(route), |upstream| upstreams.contains(upstream));
+        let streams: ahash::AHashSet<_> = serving.snapshot.listeners.iter().flat_map(Listener::stream_names).collect();
+        METRICS.retain_streams(|listener, stream| streams.contains(&(listener, stream)));
         for listening in self.listeners.lock().iter_mut() {
             if let Some(listener) = serving.snapshot.listeners.iter().find(|l| listening.matches(l)) {
                 listening.update(listener);

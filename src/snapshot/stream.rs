@@ -1,10 +1,11 @@
 //! The rules of layer 4, as they serve.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::rules::balance::{Balancer, NoLoads, PickInput};
 use crate::rules::routing::{StreamFacts, StreamTable};
+use crate::telemetry::metrics::{METRICS, StreamMetrics};
 use crate::upstreams::Upstream;
 
 /// A rule of layer 4. A connection keeps its rule over reloads.
@@ -90,9 +91,24 @@ pub struct Streams {
     pub table: StreamTable,
     /// The rules.
     pub rules: Vec<Arc<StreamRule>>,
+    /// The metrics of each rule on the listener, once they are needed.
+    metrics: Box<[OnceLock<Arc<StreamMetrics>>]>,
 }
 
 impl Streams {
+    /// Returns the rules of a listener with the choice among them.
+    pub fn new(table: StreamTable, rules: Vec<Arc<StreamRule>>) -> Self {
+        let metrics = rules.iter().map(|_| OnceLock::new()).collect();
+        Self { table, rules, metrics }
+    }
+
+    /// Returns the metrics of the rule at a place on a listener of that name. They are created on first use, so that a
+    /// configuration that never serves leaves none.
+    pub fn metrics(&self, place: usize, listener: &str) -> Option<&Arc<StreamMetrics>> {
+        let (rule, metrics) = (self.rules.get(place)?, self.metrics.get(place)?);
+        Some(metrics.get_or_init(|| METRICS.stream(listener, &rule.name)))
+    }
+
     /// Returns the rule for a connection or a datagram.
     pub fn find(&self, facts: &StreamFacts<'_>) -> Option<&Arc<StreamRule>> {
         self.rules.get(self.table.find(facts)?)

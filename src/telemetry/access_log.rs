@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::cells::{PerWorker, per_worker, slot};
 use super::metrics::METRICS;
-use super::{LogLayout, Record};
+use super::{LogLayout, Record, SessionRecord};
 
 /// The maximum size of one worker's buffer in bytes.
 const MAX_BUFFER: usize = 2 << 20;
@@ -96,11 +96,22 @@ impl AccessLogger {
         if !layout.takes(record) {
             return;
         }
+        self.append(|buffer| layout.write(record, buffer));
+    }
+
+    /// Logs a session at layer 4, if the layout takes it.
+    pub fn push_session(&self, record: &SessionRecord<'_>, layout: &LogLayout) {
+        if record.is_logged(layout) {
+            self.append(|buffer| record.write(layout, buffer));
+        }
+    }
+
+    fn append(&self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut buffer = self.shared.buffers[slot()].0.lock();
         if buffer.len() >= MAX_BUFFER {
             return METRICS.log_dropped.inc();
         }
-        layout.write(record, &mut buffer);
+        write(&mut buffer);
     }
 }
 

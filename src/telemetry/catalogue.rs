@@ -72,18 +72,12 @@ catalogue! {
          proxy_header (none, or malformed), address (too many of one), idle (closed for another), accept (no \
          descriptor left)";
     CONNECTIONS: COUNTER "portcullis_connections_total" [] "Client connections that were accepted";
-    DATAGRAM_BYTES: COUNTER "portcullis_datagram_bytes_total" ["direction", "listener"]
-        "Bytes in the datagrams of clients (in), and in those to clients (out)";
     DATAGRAMS_DROPPED: COUNTER "portcullis_datagrams_dropped_total" ["listener", "reason"]
         "Datagrams that were dropped: closed (by a rule, or for want of one), flows, client_flows, new_flows or rate \
          (a limit), proxy_header (none, or malformed), no_target, overloaded, exhausted (no descriptor left), \
          target_full, client_full or receive_buffer (a buffer of the system), too_large, amplification, draining";
     DATAGRAMS: COUNTER "portcullis_datagrams_total" ["direction", "listener"]
         "Datagrams of clients (in), and those to clients (out)";
-    FLOWS_ACTIVE: GAUGE "portcullis_flows_active" ["listener"] "Flows of datagrams that are active";
-    FLOWS_ENDED: COUNTER "portcullis_flows_ended_total" ["listener", "reason"]
-        "Flows of datagrams by the reason with which they ended: idle, complete (every response has come), \
-         total_time, no_response, target_refused, target_unhealthy, rule_removed or listener_removed (by a reload), cut";
     JWKS_AGE: GAUGE "portcullis_jwks_age_seconds" ["source"] "Seconds since the key set was last fetched or read";
     JWKS_USABLE: GAUGE "portcullis_jwks_usable" ["source"] "1 if tokens are verified with the key set";
     CONNECTIONS_LIMIT: GAUGE "portcullis_listener_connections_limit" ["listener"]
@@ -105,6 +99,15 @@ catalogue! {
         "Requests by the reason with which they ended; series appear with the first request";
     REQUESTS_IN_FLIGHT: GAUGE "portcullis_requests_in_flight" ["route"] "Requests in flight";
     REQUESTS: COUNTER "portcullis_requests_total" ["route", "status"] "Requests by class of the response's status";
+    STREAM_BYTES: COUNTER "portcullis_stream_bytes_total" ["direction", "listener", "stream"]
+        "Bytes of layer 4: in (that targets have got) and out (that clients have got)";
+    STREAM_CONNECT_FAILURES: COUNTER "portcullis_stream_connect_failures_total" ["listener", "reason", "stream"]
+        "Attempts to connect to a target for a session at layer 4 that have failed";
+    STREAM_DURATION: HISTOGRAM "portcullis_stream_session_duration_seconds" ["listener", "stream"]
+        "From the begin of a session at layer 4 to its end";
+    STREAM_SESSIONS_OPEN: GAUGE "portcullis_stream_sessions_open" ["listener", "stream"] "Open sessions at layer 4";
+    STREAM_SESSIONS: COUNTER "portcullis_stream_sessions_total" ["listener", "reason", "stream"]
+        "Sessions at layer 4, and flows of datagrams, by the reason with which they ended; series appear with the first session";
     TARGET_EJECTED: GAUGE "portcullis_target_ejected" ["target", "upstream"] "1 if the target is ejected";
     TARGET_EJECTIONS: COUNTER "portcullis_target_ejections_total" ["reason", "upstream"] "Ejections of targets";
     TARGET_HEALTHY: GAUGE "portcullis_target_healthy" ["target", "upstream"] "1 if the target is eligible";

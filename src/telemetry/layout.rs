@@ -51,9 +51,14 @@ impl LogLayout {
 
     /// Returns whether the request is logged.
     pub fn takes(&self, record: &Record<'_>) -> bool {
+        self.takes_ended(record.status, record.duration)
+    }
+
+    /// Returns whether what has ended with that status after that time is logged.
+    pub fn takes_ended(&self, status: u16, duration: Duration) -> bool {
         let Some(when) = &self.when else { return true };
-        when.statuses.iter().any(|(low, high)| (*low..=*high).contains(&record.status))
-            || when.slower_than.is_some_and(|limit| record.duration > limit)
+        when.statuses.iter().any(|(low, high)| (*low..=*high).contains(&status))
+            || when.slower_than.is_some_and(|limit| duration > limit)
             || (when.sample > 0 && fastrand::u32(..) <= when.sample)
     }
 

@@ -19,13 +19,14 @@ use super::counts::{of_operations, of_routes, of_upstreams};
 use super::datagrams::{DatagramMetrics, of_datagrams};
 use super::family::{Series, single};
 use super::version_usage::{self, AllVersions};
-use super::{process_stats, scrape};
+use super::{process_stats, scrape, stream_counts};
 use crate::exchange::Reason;
 
 pub use super::aggregate_calls::{PartMetrics, PartOutcome};
 pub use super::calls::{CallKind, CallMetrics, CallOutcome};
 pub use super::counts::{OperationMetrics, RouteMetrics, UpstreamMetrics};
 pub use super::scrape::{CacheState, CertificateState, KeySetState, Scrape, TargetState, UpstreamState};
+pub use super::stream_counts::StreamMetrics;
 pub use super::version_usage::VersionUsage;
 
 /// The maximum number of routes with a series of their own; the others share `route="(other)"`.
@@ -43,6 +44,9 @@ const MAX_PARTS: usize = 2_000;
 
 /// The maximum number of listeners for datagrams with series of their own.
 const MAX_DATAGRAM_LISTENERS: usize = 1_000;
+
+/// The maximum number of rules of layer 4, for each listener, with series of their own.
+const MAX_STREAMS: usize = 2_000;
 
 /// The label of what is above a maximum.
 const OTHER: &str = "(other)";
@@ -100,6 +104,7 @@ pub struct Metrics {
     operations: RwLock<BTreeMap<(String, String), Arc<OperationMetrics>>>,
     parts: RwLock<BTreeMap<String, Arc<PartMetrics>>>,
     datagrams: RwLock<BTreeMap<String, Arc<DatagramMetrics>>>,
+    streams: RwLock<BTreeMap<(String, String), Arc<StreamMetrics>>>,
     unrouted: OnceLock<Arc<RouteMetrics>>,
     versions: RwLock<AllVersions>,
 }
@@ -141,6 +146,7 @@ impl Metrics {
             operations: RwLock::default(),
             parts: RwLock::default(),
             datagrams: RwLock::default(),
+            streams: RwLock::default(),
             unrouted: OnceLock::new(),
             versions: RwLock::default(),
             registry,
@@ -191,6 +197,22 @@ impl Metrics {
     /// Returns the metrics of a listener for datagrams; above the maximum, those of all others.
     pub fn datagrams(&self, listener: &str) -> Arc<DatagramMetrics> {
         entry(&self.datagrams, MAX_DATAGRAM_LISTENERS, listener)
+    }
+
+    /// Returns the metrics of a rule of layer 4 on a listener; above the maximum, those of all others.
+    pub fn stream(&self, listener: &str, stream: &str) -> Arc<StreamMetrics> {
+        let mut all = self.streams.write();
+        let key = (listener.to_owned(), stream.to_owned());
+        let is_full = all.len() >= MAX_STREAMS && !all.contains_key(&key);
+        let key = if is_full { (OTHER.to_owned(), OTHER.to_owned()) } else { key };
+        Arc::clone(all.entry(key).or_default())
+    }
+
+    /// Removes the rules of layer 4 that no configuration has any more.
+    pub fn retain_streams(&self, has: impl Fn(&str, &str) -> bool) {
+        // Sessions of a removed rule are counted to their end.
+        let is_used = |metrics: &StreamMetrics| metrics.open.get() > 0;
+        self.streams.write().retain(|(listener, stream), m| has(listener, stream) || stream == OTHER || is_used(m));
     }
 
     /// Returns the metrics of requests without a route.
@@ -271,6 +293,7 @@ impl Metrics {
         all.extend(of_operations(&self.operations.read()));
         all.extend(of_upstreams(&self.upstreams.read()));
         all.extend(of_datagrams(&self.datagrams.read()));
+        all.extend(stream_counts::families(&self.streams.read()));
         all
     }
 }
@@ -299,7 +322,7 @@ fn gauges(r: &Registry, facts: &MetricFacts) -> GaugeVec {
 #[cfg(test)]
 mod tests {
     use super::super::catalogue::{CATALOGUE, OF_PROCESS};
-    use super::super::{DatagramDrop, FlowEnd};
+    use super::super::DatagramDrop;
     use super::*;
     use crate::exchange::Reason;
 
@@ -345,15 +368,18 @@ mod tests {
         metrics.route("r").count_cache(crate::rules::caching::CacheOutcome::Hit);
         metrics.operation("r", "getItem").observe(200, 0.01);
         metrics.upstream("u").by_class.count(503);
+        let stream = metrics.stream("databases", "orders");
+        stream.observe(Reason::SessionEnded, 0.5);
+        stream.count_connect_failure(Reason::ConnectRefused);
+        stream.count_bytes(7, 9);
         metrics.reloaded(true, &[]);
         metrics.reloaded(false, &["bad.yaml".to_owned()]);
         metrics.upgraded(true);
         metrics.ejected("u", "consecutive_failures");
         metrics.refused.with_label_values(&["tls"]).inc();
         let datagrams = metrics.datagrams("dns");
-        datagrams.count_in(40);
+        datagrams.count_in();
         datagrams.count_dropped(DatagramDrop::Flows, 3);
-        datagrams.count_end(FlowEnd::Idle);
         metrics.would_reject("rate_limit", Reason::RateLimited);
         metrics.version("orders", "v1").count(Some("one"));
         metrics.calls(CallKind::ForwardAuth).observe(CallOutcome::TimedOut, 2.0);
@@ -364,14 +390,16 @@ mod tests {
             r#"_requests_ended_total{reason="responded",route="r"} 1"#,
             r#"_operation_requests_total{operation="getItem",route="r",status="2xx"} 1"#,
             r#"_upstream_requests_total{status="5xx",upstream="u"} 1"#,
+            r#"_stream_sessions_total{listener="databases",reason="session_ended",stream="orders"} 1"#,
+            r#"_stream_connect_failures_total{listener="databases",reason="connect_refused",stream="orders"} 1"#,
+            r#"_stream_bytes_total{direction="out",listener="databases",stream="orders"} 9"#,
             r#"_calls_total{client="forward_auth",outcome="timed_out"} 1"#,
             r#"_api_requests_total{api="orders",consumer="one",version="v1"} 1"#,
             r#"_aggregate_calls_total{call="user",outcome="completed",route="r"} 1"#,
             r#"_jwks_age_seconds{source="https://id.test/jwks"} 2.5"#,
             r#"_target_healthy{target="t",upstream="u"} 1"#,
-            r#"_datagram_bytes_total{direction="in",listener="dns"} 40"#,
+            r#"_datagrams_total{direction="in",listener="dns"} 1"#,
             r#"_datagrams_dropped_total{listener="dns",reason="flows"} 3"#,
-            r#"_flows_ended_total{listener="dns",reason="idle"} 1"#,
             r#"_target_requests_total{outcome="good",target="t",upstream="u"} 7"#,
             r#"_target_ejections_total{reason="consecutive_failures",upstream="u"} 1"#,
             r#"_certificate_expiry_timestamp_seconds{file="a.pem",listener="main"} 1800000000"#,

@@ -166,7 +166,8 @@ impl FieldSet {
         Self(fields.into_iter().fold(0, |set, field| set | 1 << field as u32))
     }
 
-    fn has(self, field: LogField) -> bool {
+    /// Returns whether the field is one of them.
+    pub fn has(self, field: LogField) -> bool {
         self.0 & (1 << field as u32) != 0
     }
 }
@@ -236,7 +237,7 @@ impl Record<'_> {
     }
 }
 
-fn string(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+pub(super) fn string(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     out.extend_from_slice(key);
     out.push(b'"');
     escape(value, out);
@@ -244,25 +245,25 @@ fn string(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
 }
 
 /// Appends a text of the gateway's own, which needs no escaping.
-fn plain(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+pub(super) fn plain(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     out.extend_from_slice(key);
     out.push(b'"');
     out.extend_from_slice(value);
     out.push(b'"');
 }
 
-fn optional(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
+pub(super) fn optional(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
     if let Some(value) = value {
         string(out, key, value);
     }
 }
 
-fn number(out: &mut Vec<u8>, key: &[u8], value: u64) {
+pub(super) fn number(out: &mut Vec<u8>, key: &[u8], value: u64) {
     out.extend_from_slice(key);
     digits(out, value, 1);
 }
 
-fn milliseconds(out: &mut Vec<u8>, key: &[u8], value: Duration) {
+pub(super) fn milliseconds(out: &mut Vec<u8>, key: &[u8], value: Duration) {
     out.extend_from_slice(key);
     let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
     digits(out, micros / 1_000, 1);
@@ -327,7 +328,7 @@ fn masked(query: &str, names: &[String], mut push: impl FnMut(&str)) {
 }
 
 /// Appends a time as RFC 3339 in UTC with milliseconds. The part down to the second is cached per thread.
-fn write_time(time: SystemTime, out: &mut Vec<u8>) {
+pub(super) fn write_time(time: SystemTime, out: &mut Vec<u8>) {
     thread_local! {
         static SECOND: std::cell::RefCell<(u64, String)> = const { std::cell::RefCell::new((0, String::new())) };
     }

@@ -77,7 +77,7 @@ impl Record<'_> {
 }
 
 /// Returns the colour of a status on a terminal.
-fn colour(status: u16) -> &'static str {
+pub(super) fn colour(status: u16) -> &'static str {
     match status {
         500.. => "\x1b[31m",
         400.. => "\x1b[33m",
@@ -88,7 +88,7 @@ fn colour(status: u16) -> &'static str {
 }
 
 /// Returns a size for people.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     match bytes {
         0..1_000 => format!("{bytes} B"),
         1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),

@@ -16,6 +16,7 @@ mod peer_identity;
 mod roots;
 mod server;
 mod suites;
+mod target;
 mod tickets;
 mod validity;
 
@@ -32,6 +33,7 @@ pub use peer_identity::PeerIdentity;
 pub use roots::{connector_options, system_roots};
 pub use server::{ServerSettings, challenge_config, server_config};
 pub use suites::is_of_13;
+pub use target::target_config;
 pub use tickets::{SavedTicketKeys, TicketKeys, Tickets};
 pub use validity::validity;
 

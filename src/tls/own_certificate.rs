@@ -93,7 +93,7 @@ fn sha256(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Verifies name and validity period of a certificate that is itself trusted.
-fn verify_named(own: &WrappedX509, name: &str) -> std::result::Result<(), String> {
+pub(super) fn verify_named(own: &WrappedX509, name: &str) -> std::result::Result<(), String> {
     let certificate = CertificateDer::from(own.borrow_raw_cert().as_slice());
     let parsed = ParsedCertificate::try_from(&certificate).map_err(|e| e.to_string())?;
     let name = ServerName::try_from(name).map_err(|e| e.to_string())?;

@@ -136,6 +136,8 @@ pub struct PoolMembers {
     pub saved: Mutex<HashMap<SocketAddr, SavedTarget>>,
     /// The time of the last comparison of targets, on [`clock`].
     compared: AtomicU64,
+    /// TLS towards the targets at layer 4, once it is needed, or why there can be none.
+    pub stream_tls: OnceLock<Result<Arc<rustls::ClientConfig>, String>>,
 }
 
 impl PoolMembers {
@@ -156,6 +158,7 @@ impl PoolMembers {
             retries: RecentCount::default(),
             saved: Mutex::default(),
             compared: AtomicU64::new(clock::now()),
+            stream_tls: OnceLock::new(),
             shape,
         };
         if let Some(before) = before {

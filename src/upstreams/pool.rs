@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use pingora::lb::Backends;
+use rustls::ClientConfig;
 
 use super::breaker::SharedBreaker;
 use super::choice::Choice;
@@ -17,6 +18,7 @@ use super::target::TargetOutcome;
 use super::view::TargetView;
 use crate::exchange::clock;
 use crate::telemetry::metrics::TargetState;
+use crate::tls::target_config;
 
 /// The runtime state of an upstream.
 pub struct Pool {
@@ -90,6 +92,13 @@ impl Pool {
     /// Returns its breaker.
     pub fn breaker(&self) -> Option<&SharedBreaker> {
         self.members.breaker.as_deref()
+    }
+
+    /// Returns TLS towards its targets at layer 4, if they use TLS, or why there can be none.
+    pub fn stream_tls(&self) -> Option<&Result<Arc<ClientConfig>, String>> {
+        let tls = self.shape().transport.tls.as_ref()?;
+        let made = || target_config(tls.verify, tls.ca.as_ref(), tls.identity.as_ref());
+        Some(self.members.stream_tls.get_or_init(made))
     }
 
     /// Returns every target, for the admin interface.

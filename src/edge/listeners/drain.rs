@@ -11,6 +11,7 @@ pub struct Drain {
     count: AtomicUsize,
     empty: Notify,
     is_over: AtomicBool,
+    over: Notify,
 }
 
 /// A guard of one active connection, stream or step.
@@ -32,6 +33,18 @@ impl Drain {
     /// Cuts every connection within a [`TICK`](super::clock::TICK).
     pub fn cut(&self) {
         self.is_over.store(true, Ordering::Release);
+        self.over.notify_waiters();
+    }
+
+    /// Resolves when every connection is to end now.
+    pub async fn over(&self) {
+        loop {
+            let notified = self.over.notified();
+            if self.is_over() {
+                return;
+            }
+            notified.await;
+        }
     }
 
     /// Returns whether every connection is to end now.

@@ -53,7 +53,8 @@ pub struct StreamConnection {
 
 /// The service for the connections of a listener of kind `tcp`.
 pub struct TcpService {
-    shared: ListenerContext,
+    /// The values that all listeners share.
+    pub shared: ListenerContext,
     /// Whether the listener closes.
     pub shutdown: ShutdownWatch,
     /// None of them is an HTTP connection.

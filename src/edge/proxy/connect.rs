@@ -7,19 +7,15 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use pingora::connectors::L4Connect;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::protocols::l4::stream::Stream;
 use pingora::{Error, ErrorType, OrErr, Result};
 use tokio::net::TcpSocket;
 
+use crate::edge::descriptors::is_reserved;
 use crate::edge::listeners::client_gone;
 use crate::upstreams::{CLIENT_GONE, Member, Target};
-
-/// The most file descriptors that connections to targets leave to clients and operators; never more than an eighth of
-/// all.
-const RESERVED_DESCRIPTORS: u64 = 1024;
 
 /// Opens the sockets of a target.
 #[derive(Debug)]
@@ -67,12 +63,6 @@ impl Opener {
             Err(error) => Error::e_because(error_type(&error), format!("Fail to connect to {address}"), error),
         }
     }
-}
-
-/// Returns whether a descriptor is one of the last that the process may have: the kernel assigns the lowest free one.
-fn is_reserved(descriptor: i32) -> bool {
-    let Ok((limit, _)) = getrlimit(Resource::RLIMIT_NOFILE) else { return false };
-    limit != RLIM_INFINITY && u64::try_from(descriptor).unwrap_or(0) >= limit - (limit / 8).min(RESERVED_DESCRIPTORS)
 }
 
 /// Returns the type of error that Pingora uses for the same failure of its own connects (`l4/ext.rs`).

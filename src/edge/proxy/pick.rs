@@ -30,7 +30,7 @@ pub(super) fn request_facts<'q>(request: &'q RequestHeader, exchange: &'q Exchan
 
 /// Returns the request as its upstream sees it.
 pub(super) fn caller<'r>(request: &'r RequestHeader, exchange: &'r Exchange) -> Caller<'r> {
-    Caller { request: Some(request_facts(request, exchange)), consumer: consumer(exchange), ..Caller::default() }
+    Caller { request: Some(request_facts(request, exchange)), address: None, consumer: consumer(exchange) }
 }
 
 pub(super) fn consumer(exchange: &Exchange) -> Option<&str> {

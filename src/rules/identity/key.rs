@@ -37,9 +37,11 @@ impl RequestKey {
         }
     }
 
-    /// Returns the hash of the key where only the client's address is known, or `None` when it is another one.
-    pub fn hash_address(&self, address: IpAddr) -> Option<u64> {
-        (*self == Self::Address).then(|| match address.to_canonical() {
+    /// Returns the hash of the key of a client of which nothing but the address is known, or `None` when the key is
+    /// another part of a request.
+    pub fn hash_address(&self, client: IpAddr) -> Option<u64> {
+        let Self::Address = self else { return None };
+        Some(match client.to_canonical() {
             IpAddr::V4(v4) => hash_key(&v4.octets()),
             IpAddr::V6(v6) => hash_key(&v6.octets()),
         })
@@ -72,6 +74,8 @@ mod tests {
         assert_eq!(RequestKey::Consumer.hash(&request, None), None);
         assert_eq!(RequestKey::Header(HeaderName::from_static("x-none")).hash(&request, None), None);
         assert_eq!(RequestKey::Path.hash(&request, None), Some(hash_key(b"/ada")));
+        assert_eq!(RequestKey::Path.hash_address(request.client), None);
+        assert_eq!(RequestKey::Address.hash_address(request.client), RequestKey::Address.hash(&request, None));
         let mapped = RequestFacts { client: "::ffff:10.0.0.1".parse().expect("an address"), ..request };
         assert_eq!(
             RequestKey::Address.hash(&mapped, None),

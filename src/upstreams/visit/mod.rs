@@ -29,12 +29,12 @@ use crate::rules::routing::RequestFacts;
 /// The facts about a request that decide on its target.
 #[derive(Clone, Copy, Default)]
 pub struct Caller<'r> {
-    /// The request; without one there is neither the key of a hash nor a session.
+    /// The request; without one there are no keys and no sessions but those by address.
     pub request: Option<RequestFacts<'r>>,
+    /// The address of a client that has no request: it is one of layer 4.
+    pub address: Option<IpAddr>,
     /// The consumer.
     pub consumer: Option<&'r str>,
-    /// The client's address, where there is no request: the one key of a connection or a flow at layer 4.
-    pub address: Option<IpAddr>,
 }
 
 impl Caller<'_> {
@@ -42,7 +42,8 @@ impl Caller<'_> {
     pub(super) fn hash(&self, key: &RequestKey) -> Option<u64> {
         match (&self.request, self.address) {
             (Some(request), _) => key.hash(request, self.consumer),
-            (None, address) => key.hash_address(address?),
+            (None, Some(address)) => key.hash_address(address),
+            (None, None) => None,
         }
     }
 }

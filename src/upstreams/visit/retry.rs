@@ -42,6 +42,14 @@ impl Visit {
         }
     }
 
+    /// Notes that the target of the present try serves a connection at layer 4, to which it has connected within that
+    /// time: it counts as a response time does.
+    pub fn note_served(&mut self, connected: Duration) {
+        if let Some(current) = &mut self.current {
+            self.upstream.pool.report(&mut current.picked, TargetOutcome::Good, Some(connected.as_secs_f64()));
+        }
+    }
+
     /// Notes that the target of a try beside the present one failed.
     pub fn report_try(&self, attempt: &mut Try, outcome: TargetOutcome) {
         self.upstream.pool.report(&mut attempt.picked, outcome, None);

@@ -40,7 +40,7 @@ fn caller(client: u8) -> Caller<'static> {
     let (method, headers, client) = (&Method::GET, &*HEADERS, [10, 0, 0, client].into());
     Caller {
         request: Some(RequestFacts { host: "a", path: "/", query: None, method, headers, client }),
-        consumer: None,
+        ..Caller::default()
     }
 }
 

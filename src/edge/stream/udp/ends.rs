@@ -1,13 +1,15 @@
 //! The ends of flows, and what a reload changes about them.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use super::UdpServer;
 use super::flow::{ClientFlow, terms_of};
+use crate::exchange::{Reason, address_text, clock};
 use crate::rules::datagrams::{Flow, FlowId};
 use crate::rules::routing::StreamFacts;
 use crate::snapshot::{StreamRule, Streams, UdpListener};
-use crate::telemetry::FlowEnd;
+use crate::telemetry::SessionRecord;
 use crate::telemetry::metrics::METRICS;
 use crate::upstreams::{TargetOutcome, Upstream};
 
@@ -16,20 +18,49 @@ const ENDING_IDLE_TIME: u64 = 3_000_000_000;
 
 impl UdpServer {
     /// Ends a flow.
-    pub(super) fn end_flow(&mut self, id: FlowId, reason: FlowEnd) {
+    pub(super) fn end_flow(&mut self, id: FlowId, reason: Reason) {
         let Some(mut flow) = self.table.end(id) else { return };
         for leg in &mut flow.owned.legs {
             self.sockets.remove(&leg.socket);
-            if reason == FlowEnd::NoResponse {
+            if reason == Reason::TargetTimeout {
                 leg.visit.report(TargetOutcome::TimedOut);
             }
             leg.visit.end();
         }
-        self.metrics.count_end(reason);
-        self.log(&flow, reason);
+        let duration = Duration::from_nanos(clock::now().saturating_sub(flow.counts.begun));
+        flow.owned.metrics.observe(reason, duration.as_secs_f64());
+        flow.owned.metrics.open.dec();
+        self.log(&flow, reason, duration);
     }
 
-    fn log(&self, _flow: &Flow<Box<ClientFlow>>, _reason: FlowEnd) {}
+    fn log(&self, flow: &Flow<Box<ClientFlow>>, reason: Reason, duration: Duration) {
+        let serving = self.serving.for_worker();
+        if serving.access_log.is_off() {
+            return;
+        }
+        let client = address_text(flow.key.client.ip());
+        let (upstream, target) = &flow.owned.last;
+        let record = SessionRecord {
+            time: SystemTime::now(),
+            client: client.as_bytes(),
+            protocol: "UDP",
+            tls: None,
+            server_name: None,
+            reason,
+            detail: None,
+            listener: &self.listener_state.name.load(),
+            stream: Some(&flow.owned.rule.name),
+            upstream: Some(&upstream.name),
+            target: Some(&target.to_string()),
+            duration,
+            connect_time: None,
+            tries: flow.owned.tries,
+            bytes_in: flow.counts.bytes_in,
+            bytes_out: flow.counts.bytes_out,
+            datagrams: Some([flow.counts.datagrams_in, flow.counts.datagrams_out]),
+        };
+        serving.access_log.push_session(&record, &serving.snapshot.log.1);
+    }
 
     /// Ends a flow whose time is over.
     pub(super) fn end_by_time(&mut self, id: FlowId, now: u64) {
@@ -37,9 +68,9 @@ impl UdpServer {
         let is_unanswered = flow.terms.responses > 0 && flow.owned.legs.iter().all(|leg| !leg.has_responded);
         let is_idle = now.saturating_sub(flow.counts.last) >= flow.terms.idle;
         let reason = match (is_unanswered, is_idle) {
-            (true, _) => FlowEnd::NoResponse,
-            (false, true) => FlowEnd::Idle,
-            (false, false) => FlowEnd::TotalTime,
+            (true, _) => Reason::TargetTimeout,
+            (false, true) => Reason::IdleTimeout,
+            (false, false) => Reason::TotalTimeout,
         };
         self.end_flow(id, reason);
     }
@@ -55,11 +86,11 @@ impl UdpServer {
     pub(super) fn end_quiet(&mut self, now: u64) {
         let is_quiet = |flow: &Flow<Box<ClientFlow>>| now.saturating_sub(flow.counts.last) >= ENDING_IDLE_TIME;
         let quiet: Vec<FlowId> = self.table.ids().filter(|id| self.table.get(*id).is_some_and(is_quiet)).collect();
-        quiet.into_iter().for_each(|id| self.end_flow(id, FlowEnd::Idle));
+        quiet.into_iter().for_each(|id| self.end_flow(id, Reason::IdleTimeout));
     }
 
     /// Ends all flows.
-    pub(super) fn end_all(&mut self, reason: FlowEnd) {
+    pub(super) fn end_all(&mut self, reason: Reason) {
         let all: Vec<FlowId> = self.table.ids().collect();
         all.into_iter().for_each(|id| self.end_flow(id, reason));
     }
@@ -69,23 +100,15 @@ impl UdpServer {
     pub(super) fn apply_settings(&mut self, settings: Arc<UdpListener>) {
         self.settings = settings;
         self.table.set_limits(self.settings.limits.flows);
-        let metrics = METRICS.datagrams(&self.listener_state.name.load());
-        if !Arc::ptr_eq(&metrics, &self.metrics) {
-            // The listener was renamed.
-            for _ in 0..self.table.len() {
-                self.metrics.flows.dec();
-                metrics.flows.inc();
-            }
-            self.metrics = metrics;
-        }
+        self.metrics = METRICS.datagrams(&self.listener_state.name.load());
         let streams = Arc::clone(&self.settings.streams);
         let all: Vec<FlowId> = self.table.ids().collect();
         for id in all {
             let Some(flow) = self.table.get_mut(id) else { continue };
             if !rebind(flow, &streams) {
-                self.end_flow(id, FlowEnd::RuleRemoved);
+                self.end_flow(id, Reason::RuleRemoved);
             } else if !flow.owned.keeps_target() {
-                self.end_flow(id, FlowEnd::TargetUnhealthy);
+                self.end_flow(id, Reason::TargetUnhealthy);
             }
         }
     }

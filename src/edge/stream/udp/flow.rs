@@ -12,6 +12,7 @@ use crate::exchange::{Reason, clock};
 use crate::rules::datagrams::{FlowKey, FlowTerms};
 use crate::snapshot::StreamRule;
 use crate::telemetry::DatagramDrop;
+use crate::telemetry::metrics::StreamMetrics;
 use crate::upstreams::{Caller, Class, Pool, Upstream, Visit};
 
 /// The idle time of a flow where the rule has none.
@@ -96,6 +97,12 @@ pub struct ClientFlow {
     pub local: IpAddr,
     /// The rule.
     pub rule: Arc<StreamRule>,
+    /// The metrics of the rule.
+    pub metrics: Arc<StreamMetrics>,
+    /// The upstream and the target that it had last.
+    pub last: (Arc<Upstream>, SocketAddr),
+    /// The number of targets that were tried.
+    pub tries: u32,
     /// The targets that it may have, those of the present configuration.
     pub pool: Arc<Pool>,
     /// The ways to its targets: one, unless each datagram is balanced by itself.
@@ -110,21 +117,33 @@ impl ClientFlow {
     /// Returns the flow of a first datagram.
     pub fn new(
         (peer, local): (SocketAddr, IpAddr),
-        rule: &Arc<StreamRule>,
+        (rule, metrics): (&Arc<StreamRule>, &Arc<StreamMetrics>),
         leg: Leg,
         bytes: &[u8],
         active: DrainGuard,
     ) -> Box<Self> {
         let is_kept = bytes.len() <= MAX_KEPT && !rule.datagrams.per_datagram;
+        metrics.open.inc();
         Box::new(Self {
             peer,
             local,
             rule: Arc::clone(rule),
+            metrics: Arc::clone(metrics),
+            last: (Arc::clone(leg.visit.upstream()), leg.target),
+            tries: leg.visit.tries(),
             pool: Arc::clone(&leg.visit.upstream().pool),
             legs: SmallVec::from_iter([leg]),
             first: is_kept.then(|| bytes.into()),
             _active: active,
         })
+    }
+
+    /// Adds a way to a target. Returns its place.
+    pub fn add(&mut self, leg: Leg) -> usize {
+        self.last = (Arc::clone(leg.visit.upstream()), leg.target);
+        self.tries = leg.visit.tries();
+        self.legs.push(leg);
+        self.legs.len() - 1
     }
 
     /// Returns whether it may have another leg.

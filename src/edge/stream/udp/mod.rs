@@ -23,11 +23,11 @@ use self::sockets::{MAX_READY, WatchedSockets};
 use crate::edge::listeners::{
     DatagramControl, DatagramPhase, DatagramSocket, Datagrams, Drain, ListenerState, MAX_DATAGRAM,
 };
-use crate::exchange::clock;
+use crate::exchange::{Reason, clock};
 use crate::rules::datagrams::{FlowId, FlowTable};
 use crate::snapshot::{Current, UdpListener};
 use crate::telemetry::metrics::METRICS;
-use crate::telemetry::{DatagramMetrics, FlowEnd};
+use crate::telemetry::DatagramMetrics;
 
 /// How often it is checked which flows are over.
 const CHECK_INTERVAL: Duration = Duration::from_millis(67);
@@ -111,7 +111,7 @@ impl UdpServer {
             self.phase = control.phase();
         }
         let is_removed = self.phase == DatagramPhase::End;
-        self.end_all(if is_removed { FlowEnd::ListenerRemoved } else { FlowEnd::Cut });
+        self.end_all(if is_removed { Reason::RuleRemoved } else { Reason::Cut });
     }
 
     /// Returns whether the listener is over: it is removed, or has ended and has no flow any more.

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use super::UdpServer;
 use super::flow::{ClientFlow, Leg, key_of, pick, terms_of};
 use crate::edge::listeners::{DatagramPhase, ReceivedDatagram, has_proxy_header};
+use crate::exchange::Reason;
 use crate::rules::datagrams::{FlowId, FlowKey, Incoming, NoFlow};
 use crate::rules::routing::StreamFacts;
 use crate::snapshot::StreamRule;
-use crate::telemetry::{DatagramDrop, FlowEnd};
+use crate::telemetry::DatagramDrop;
 use crate::upstreams::{Class, Visit};
 
 /// How often a datagram may begin another flow, because its target has refused it.
@@ -49,7 +50,7 @@ impl UdpServer {
         if received.dropped > 0 {
             self.metrics.count_dropped(DatagramDrop::ReceiveBuffer, u64::from(received.dropped));
         }
-        self.metrics.count_in(received.length);
+        self.metrics.count_in();
         if let Err(reason) = self.try_forward(received, &buffer[..received.length], now) {
             self.metrics.count_dropped(reason, 1);
         }
@@ -98,7 +99,7 @@ impl UdpServer {
             Incoming::Flow(id) => {
                 let flow = &mut self.table.get_mut(id)?.owned;
                 if !flow.keeps_target() {
-                    self.end_flow(id, FlowEnd::TargetUnhealthy);
+                    self.end_flow(id, Reason::TargetUnhealthy);
                     return None;
                 }
                 // A load balancer may have begun to use another port.
@@ -117,7 +118,10 @@ impl UdpServer {
         let Some(flow) = self.table.get_mut(id) else { return Ok(false) };
         let Some(leg) = flow.owned.legs.get(place) else { return Ok(false) };
         match send(leg, bytes) {
-            Sent::Done => Ok(true),
+            Sent::Done => {
+                flow.owned.metrics.count_bytes(bytes.len() as u64, 0);
+                Ok(true)
+            }
             Sent::Dropped(reason) => Err(reason),
             // The datagram goes to another target, where there is one.
             Sent::Refused => Ok(self.refused(id, place, Some(bytes))),
@@ -141,8 +145,7 @@ impl UdpServer {
         }
         let leg = Leg::open(visit, target, client)?;
         self.sockets.add(&leg.socket, id).map_err(|_| DatagramDrop::Exhausted)?;
-        flow.owned.legs.push(leg);
-        Ok(flow.owned.legs.len() - 1)
+        Ok(flow.owned.add(leg))
     }
 
     /// Begins a flow with a datagram of no present one.
@@ -152,7 +155,10 @@ impl UdpServer {
         }
         let streams = Arc::clone(&self.settings.streams);
         let facts = StreamFacts { client: key.client.ip(), server_name: None, alpn: &[] };
-        let rule = streams.find(&facts).ok_or(DatagramDrop::Closed)?;
+        let place = streams.table.find(&facts).ok_or(DatagramDrop::Closed)?;
+        let rule = streams.rules.get(place).ok_or(DatagramDrop::Closed)?;
+        let name = self.listener_state.name.load();
+        let metrics = streams.metrics(place, &name).ok_or(DatagramDrop::Closed)?;
         let upstream = rule.forward.as_ref().ok_or(DatagramDrop::Closed)?.choose().ok_or(DatagramDrop::Closed)?;
         self.table.admit(key.client.ip(), now).map_err(|limit| match limit {
             NoFlow::Full => DatagramDrop::Flows,
@@ -160,30 +166,14 @@ impl UdpServer {
             NoFlow::Rate => DatagramDrop::NewFlows,
         })?;
         let leg = Leg::begin(upstream, key.client.ip())?;
-        let id = self.insert(key, received, rule, leg, bytes, now);
-        if self.pass_on(id, bytes)? { Ok(()) } else { Err(DatagramDrop::NoTarget) }
-    }
-
-    fn insert(
-        &mut self,
-        key: FlowKey,
-        received: &ReceivedDatagram,
-        rule: &Arc<StreamRule>,
-        leg: Leg,
-        bytes: &[u8],
-        now: u64,
-    ) -> FlowId {
         let addresses = (received.peer, received.local);
-        let flow = ClientFlow::new(addresses, rule, leg, bytes, self.drain.begin());
-        self.metrics.flows.inc();
+        let flow = ClientFlow::new(addresses, (rule, metrics), leg, bytes, self.drain.begin());
         let id = self.table.begin(key, terms_of(rule), flow, bytes.len(), now);
-        if let Some(flow) = self.table.get(id) {
-            for leg in &flow.owned.legs {
-                if let Err(error) = self.sockets.add(&leg.socket, id) {
-                    log::error!("a socket cannot be watched: {error}");
-                }
-            }
+        let added = self.table.get(id).map(|flow| flow.owned.legs.iter().map(|leg| self.sockets.add(&leg.socket, id)));
+        if added.into_iter().flatten().any(|added| added.is_err()) {
+            self.end_flow(id, Reason::Exhausted);
+            return Err(DatagramDrop::Exhausted);
         }
-        id
+        if self.pass_on(id, bytes)? { Ok(()) } else { Err(DatagramDrop::NoTarget) }
     }
 }

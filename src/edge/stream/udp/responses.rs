@@ -1,13 +1,15 @@
 //! Datagrams of targets, on their way to clients, and targets that refuse those of clients.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::UdpServer;
 use super::flow::{Leg, pick};
 use super::requests::{Sent, send};
+use crate::exchange::Reason;
 use crate::rules::datagrams::{FlowId, Outgoing};
-use crate::telemetry::{DatagramDrop, FlowEnd};
+use crate::telemetry::DatagramDrop;
 use crate::upstreams::TargetOutcome;
 
 impl UdpServer {
@@ -42,11 +44,14 @@ impl UdpServer {
             leg.visit.note_datagram(Instant::now());
             flow.owned.first = None;
         }
-        let (peer, local) = (flow.owned.peer, flow.owned.local);
+        let (peer, local, metrics) = (flow.owned.peer, flow.owned.local, Arc::clone(&flow.owned.metrics));
         let Some(outgoing) = self.table.take_response(id, length, now) else { return false };
         match outgoing {
             Outgoing::Send | Outgoing::SendLast => match self.socket.try_send(&buffer[..length], peer, local) {
-                Ok(()) => self.metrics.count_out(length),
+                Ok(()) => {
+                    metrics.count_bytes(0, length as u64);
+                    self.metrics.count_out();
+                }
                 Err(error) if error.raw_os_error() == Some(nix::libc::EMSGSIZE) => {
                     self.metrics.count_dropped(DatagramDrop::TooLarge, 1);
                 }
@@ -58,7 +63,7 @@ impl UdpServer {
         }
         let is_last = matches!(outgoing, Outgoing::SendLast | Outgoing::WithholdLast);
         if is_last {
-            self.end_flow(id, FlowEnd::Complete);
+            self.end_flow(id, Reason::SessionEnded);
         }
         !is_last
     }
@@ -83,7 +88,7 @@ impl UdpServer {
         };
         let (Some(place), Some(flow)) = (next, self.table.get(id)) else {
             if !is_per_datagram {
-                self.end_flow(id, FlowEnd::TargetRefused);
+                self.end_flow(id, Reason::ConnectRefused);
             }
             return false;
         };
@@ -106,7 +111,6 @@ impl UdpServer {
         let target = pick(&mut visit, client).ok()?;
         let leg = Leg::open(visit, target, client).ok()?;
         self.sockets.add(&leg.socket, id).ok()?;
-        flow.owned.legs.push(leg);
-        Some(flow.owned.legs.len() - 1)
+        Some(flow.owned.add(leg))
     }
 }
