@@ -321,8 +321,8 @@ fn gauges(r: &Registry, facts: &MetricFacts) -> GaugeVec {
 
 #[cfg(test)]
 mod tests {
-    use super::super::catalogue::{CATALOGUE, OF_PROCESS};
     use super::super::DatagramDrop;
+    use super::super::catalogue::{CATALOGUE, OF_PROCESS};
     use super::*;
     use crate::exchange::Reason;
 

@@ -26,8 +26,8 @@ use crate::edge::listeners::{
 use crate::exchange::{Reason, clock};
 use crate::rules::datagrams::{FlowId, FlowTable};
 use crate::snapshot::{Current, UdpListener};
-use crate::telemetry::metrics::METRICS;
 use crate::telemetry::DatagramMetrics;
+use crate::telemetry::metrics::METRICS;
 
 /// How often it is checked which flows are over.
 const CHECK_INTERVAL: Duration = Duration::from_millis(67);

@@ -10,7 +10,6 @@ use crate::edge::listeners::{DatagramPhase, ReceivedDatagram, has_proxy_header};
 use crate::exchange::Reason;
 use crate::rules::datagrams::{FlowId, FlowKey, Incoming, NoFlow};
 use crate::rules::routing::StreamFacts;
-use crate::snapshot::StreamRule;
 use crate::telemetry::DatagramDrop;
 use crate::upstreams::{Class, Visit};
 
