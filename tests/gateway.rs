@@ -55,6 +55,8 @@ mod consumers;
 mod counts;
 #[path = "gateway/crash.rs"]
 mod crash;
+#[path = "gateway/datagrams.rs"]
+mod datagrams;
 #[path = "gateway/discovery.rs"]
 mod discovery;
 #[path = "gateway/door.rs"]
