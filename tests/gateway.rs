@@ -43,6 +43,8 @@ mod caching_shared;
 mod caching_storing;
 #[path = "gateway/cases.rs"]
 mod cases;
+#[path = "gateway/chains.rs"]
+mod chains;
 #[path = "gateway/client_certificates.rs"]
 mod client_certificates;
 #[path = "gateway/configuration.rs"]
@@ -85,6 +87,8 @@ mod framing;
 mod from_kong;
 #[path = "gateway/handover.rs"]
 mod handover;
+#[path = "gateway/hello.rs"]
+mod hello;
 #[path = "gateway/http2.rs"]
 mod http2;
 #[path = "gateway/interim.rs"]
@@ -117,6 +121,8 @@ mod operators;
 mod payload;
 #[path = "gateway/process.rs"]
 mod process;
+#[path = "gateway/proxy_out.rs"]
+mod proxy_out;
 #[path = "gateway/proxy_protocol.rs"]
 mod proxy_protocol;
 #[path = "gateway/query_keys.rs"]
@@ -147,6 +153,8 @@ mod sessions_tls;
 mod signatures;
 #[path = "gateway/sizes.rs"]
 mod sizes;
+#[path = "gateway/starttls.rs"]
+mod starttls;
 #[path = "gateway/streams.rs"]
 mod streams;
 #[path = "gateway/succession.rs"]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 
-use crate::config::{Loaded, StreamActionConfig, StreamConfig, StreamForwardConfig, StreamTlsMode};
+use crate::config::{Loaded, StreamActionConfig, StreamConfig, StreamForwardConfig, StreamMatch, StreamTlsMode};
 use crate::notation::{Mistakes, Place, nearest};
 use crate::rules::balance::{Algorithm, Seat, hash_key};
 use crate::rules::routing::{HostPattern, StreamEntry, StreamPredicates, StreamTable};
@@ -44,6 +44,11 @@ pub fn compile(
         rules.push((Arc::new(compiler.rule(config, &place)), compiler.bound(config, &place)));
     }
     compiler.fill(&rules, warnings);
+}
+
+/// Returns the application protocols of a rule.
+fn alpn(matches: &StreamMatch) -> Vec<Vec<u8>> {
+    matches.alpn.iter().flat_map(|a| a.as_slice()).map(|protocol| protocol.as_bytes().to_vec()).collect()
 }
 
 struct StreamCompiler<'s> {
@@ -134,6 +139,7 @@ impl StreamCompiler<'_> {
                 StreamTlsMode::Pass => StreamTls::Pass,
                 StreamTlsMode::Terminate => StreamTls::Terminate,
             }),
+            protocols: alpn(&config.matches),
             forward: self.forward(&config.action, &place.key("action")),
             times: StreamTimes {
                 idle: config.idle_time.as_ref().map(|time| time.0),
@@ -230,7 +236,7 @@ impl StreamCompiler<'_> {
         };
         let predicates = StreamPredicates {
             clients: matches.client.iter().flat_map(|c| c.as_slice()).map(|network| network.0).collect(),
-            alpn: matches.alpn.iter().flat_map(|a| a.as_slice()).map(|protocol| protocol.as_bytes().to_vec()).collect(),
+            alpn: alpn(matches),
         };
         self.count += names.len();
         if self.count > MAX_ENTRIES {

@@ -36,6 +36,13 @@ pub fn check(upstream: &config::UpstreamConfig, place: &Place, mistakes: &mut Mi
             "expected times longer than nothing",
         );
     }
+    if let Some((version, values)) = upstream.proxy_protocol.as_ref().map(config::ProxyHeaderConfig::parts) {
+        let shared = upstream.protocol != config::UpstreamProtocol::Http1;
+        let text = "names one client, and connections of HTTP/2 are shared by many: remove it, or the key \"protocol\"";
+        wrong(&["proxy_protocol"], shared, text);
+        let is_v1 = version == config::ProxyHeaderVersion::V1;
+        wrong(&["proxy_protocol", "values"], is_v1 && !values.is_empty(), "only version v2 has values");
+    }
     let limits = &upstream.limits;
     let per_target = limits.requests_per_target.is_some_and(|each| each > limits.requests);
     wrong(&["limits", "requests_per_target"], per_target, "is more than requests, which all targets have together");

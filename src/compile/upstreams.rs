@@ -14,11 +14,12 @@ use crate::live::Live;
 use crate::notation::{Duration, Header, Mistakes, Place, nearest};
 use crate::rules::balance::Algorithm;
 use crate::rules::identity::RequestKey;
+use crate::rules::protocols::ProxyVersion;
 use crate::rules::resilience::{AdaptiveShape, BreakerShape, Deviation, FailureShare, OutlierShape, RetryBudget};
 use crate::tls::{PeerIdentity, PeerRoots};
 use crate::upstreams::{
-    ActiveProbe, DiscoveryShape, Expression, GateShape, HttpProbe, PoolShape, ProbeKind, Retry, SessionKey, Sticky,
-    TargetSpec, TargetTransport, Thresholds, TransportTls, Upstream,
+    ActiveProbe, DiscoveryShape, Expression, GateShape, HttpProbe, PoolShape, ProbeKind, ProxyHeaderShape, Retry,
+    SessionKey, Sticky, TargetSpec, TargetTransport, Thresholds, TransportTls, Upstream,
 };
 
 /// The most upstreams of a configuration.
@@ -316,11 +317,28 @@ fn transport(
     });
     TargetTransport {
         versions,
+        proxy: upstream.proxy_protocol.as_ref().map(proxy_header),
         tls,
         connect: timeouts.connect.0,
         read: timeouts.read.0,
         write: timeouts.write.0,
         idle: timeouts.idle.0,
+    }
+}
+
+fn proxy_header(config: &config::ProxyHeaderConfig) -> ProxyHeaderShape {
+    use config::ProxyHeaderValue as V;
+    let (version, values) = config.parts();
+    let has = |value| values.contains(&value);
+    ProxyHeaderShape {
+        version: match version {
+            config::ProxyHeaderVersion::V1 => ProxyVersion::V1,
+            config::ProxyHeaderVersion::V2 => ProxyVersion::V2 { checksum: has(V::Checksum) },
+        },
+        authority: has(V::Authority),
+        alpn: has(V::Alpn),
+        unique_id: has(V::UniqueId),
+        tls: has(V::Tls),
     }
 }
 

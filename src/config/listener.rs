@@ -252,13 +252,22 @@ pub struct ListenerLimits {
     /// `trusted_proxies` are not counted. Default: half of `connections`, and 64 where that is less.
     #[schemars(range(min = 1))]
     pub connections_per_address: Option<u32>,
-    /// Kind `udp`: the most new flows in a time; datagrams that would begin another are dropped. Default: any number.
-    pub new_flows: Option<RateText>,
-    /// Kind `udp`: the most datagrams of clients in a time; further ones are dropped. Default: any number.
+    /// The most datagrams of clients in a time, on a listener of kind `udp`; further ones are dropped. Default: any
+    /// number.
     pub datagrams: Option<RateText>,
+    /// The most new connections, or flows, in a time; further ones are closed, and datagrams that would begin another
+    /// flow dropped. Connections are counted in seconds. Default: any number.
+    pub new_connections: Option<RateText>,
+    /// The most new connections of one client address, or of one IPv6 /64, in a time; further ones are closed. Default:
+    /// any number.
+    pub new_connections_per_address: Option<RateText>,
     /// The time from the first byte of a request to the end of its headers, also for the TLS handshake and the HTTP/2
     /// preface. Default 10s.
     pub header_time: Duration,
+    /// On a listener of kind `tcp` whose rules ask for what clients say in TLS: the time after which a client that has
+    /// sent nothing is one of a protocol in which the server speaks first (MySQL, SMTP). It takes the rule without
+    /// `server_name` and `alpn`, if there is one. Default 3s.
+    pub hello_time: Duration,
     /// The largest head of a request, names and values together. Default 64KiB, at most 1MiB.
     pub headers: Size,
     /// The most headers of a request. Default 256, which is also the most.
@@ -292,9 +301,11 @@ impl Default for ListenerLimits {
         Self {
             connections: 20_000,
             connections_per_address: None,
-            new_flows: None,
             datagrams: None,
+            new_connections: None,
+            new_connections_per_address: None,
             header_time: seconds(10),
+            hello_time: seconds(3),
             headers: Size(64 << 10),
             header_count: 256,
             query_parameters: 1_000,

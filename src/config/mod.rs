@@ -64,8 +64,10 @@ pub use resilience::{Breaker, RetryConfig, RetryWhen, SameSite, StickyConfig, Up
 pub use route::{PathRule, Paths, RouteConfig, TextRule, TextTest};
 pub use selection::{FilterLevel, Inherited, Selected, all_filters};
 pub use shown::ShownLater;
-pub use stream::{StreamActionConfig, StreamConfig, StreamForwardConfig, StreamTlsMode};
-pub use upstream::{Discovery, Timeouts, UpstreamConfig, UpstreamProtocol};
+pub use stream::{StreamActionConfig, StreamConfig, StreamForwardConfig, StreamMatch, StreamTlsMode};
+pub use upstream::{
+    Discovery, ProxyHeaderConfig, ProxyHeaderValue, ProxyHeaderVersion, Timeouts, UpstreamConfig, UpstreamProtocol,
+};
 
 /// A whole configuration.
 #[derive(Debug, Default, Deserialize, JsonSchema)]

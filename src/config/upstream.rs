@@ -1,7 +1,9 @@
 //! `upstreams`: groups of targets.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::de::value::{MapAccessDeserializer, StrDeserializer};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::balance::BalanceConfig;
 use super::health::Health;
@@ -22,6 +24,9 @@ pub struct UpstreamConfig {
     /// The protocol of the targets. Default `http1`.
     #[serde(default)]
     pub protocol: UpstreamProtocol,
+    /// The PROXY header that targets expect before everything else, also before TLS: `v1`, `v2`, or a mapping. It names
+    /// the client, so each connection serves one client alone, and one request of HTTP. Default: none.
+    pub proxy_protocol: Option<ProxyHeaderConfig>,
     /// TLS towards the targets; `{}` is enough for public certificates.
     pub tls: Option<UpstreamTls>,
     /// Health checks.
@@ -65,6 +70,88 @@ pub enum Discovery {
     File(FollowedFile),
     /// The SRV records of a service such as `_http._tcp.users.internal`, for as long as they hold.
     Srv(String),
+}
+
+/// The PROXY header for targets.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(untagged)]
+pub enum ProxyHeaderConfig {
+    /// The version, without further values.
+    Version(ProxyHeaderVersion),
+    /// The version, and the further values.
+    Full(FullProxyHeader),
+}
+
+impl ProxyHeaderConfig {
+    /// Returns the version and the further values.
+    pub fn parts(&self) -> (ProxyHeaderVersion, &[ProxyHeaderValue]) {
+        match self {
+            Self::Version(version) => (*version, &[]),
+            Self::Full(full) => (full.version, &full.values),
+        }
+    }
+}
+
+/// Reads either form by its type, so that an error is that of the form in use.
+impl<'de> Deserialize<'de> for ProxyHeaderConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ProxyHeaderVisitor)
+    }
+}
+
+struct ProxyHeaderVisitor;
+
+impl<'de> Visitor<'de> for ProxyHeaderVisitor {
+    type Value = ProxyHeaderConfig;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("v1, v2, or a mapping with the keys version and values")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        ProxyHeaderVersion::deserialize(StrDeserializer::new(text)).map(ProxyHeaderConfig::Version)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        FullProxyHeader::deserialize(MapAccessDeserializer::new(map)).map(ProxyHeaderConfig::Full)
+    }
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyHeaderVersion {
+    /// A line of text with the addresses.
+    V1,
+    /// A binary header.
+    V2,
+}
+
+/// The PROXY header for targets, with further values.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FullProxyHeader {
+    /// The version.
+    pub version: ProxyHeaderVersion,
+    /// The values beside the addresses, in version 2. Default: none.
+    #[serde(default)]
+    pub values: Vec<ProxyHeaderValue>,
+}
+
+/// A value in a PROXY header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyHeaderValue {
+    /// The host name that the client requested.
+    Authority,
+    /// The application protocol.
+    Alpn,
+    /// The id of the request or of the connection, as in the access log.
+    UniqueId,
+    /// The version of TLS that the client uses, and the common name of its certificate.
+    Tls,
+    /// A checksum of the header (CRC32c).
+    Checksum,
 }
 
 /// The protocol of targets.

@@ -30,6 +30,8 @@ pub struct ConnectionFacts {
 /// What a PROXY header has said beside the address of the client.
 #[derive(Debug, Default)]
 pub struct ProxyFacts {
+    /// The address to which the client connected, if the header names one.
+    pub destination: Option<SocketAddr>,
     /// The type-length-value parts of the header, in their order; those within the part about TLS have 0x2000 added
     /// to their type.
     pub values: Vec<(u16, Box<[u8]>)>,

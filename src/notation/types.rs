@@ -23,7 +23,8 @@ text_type!(
 
 text_type!(
     /// A number in a period: `100/s`, `1000/h`, `20/10s`.
-    RateText(Rate), "rate", ["100/s", "1000/h"], str::parse
+#[derive(PartialEq)]
+        RateText(Rate), "rate", ["100/s", "1000/h"], str::parse
 );
 
 impl PartialEq for RateText {

@@ -136,6 +136,8 @@ pub struct TcpListener {
     pub tls: Option<ListenerTls>,
     /// The time for all that comes before the first byte for a target: headers and handshakes.
     pub header_time: Duration,
+    /// The time after which a client that has sent nothing is one that waits for the server to speak.
+    pub hello_time: Duration,
     /// The rules.
     pub streams: Arc<Streams>,
 }
@@ -189,6 +191,10 @@ pub struct ConnectionLimits {
     pub connections: usize,
     /// The most connections of one address at a time.
     pub per_address: u32,
+    /// The most new connections in a second; `None` is any number.
+    pub new: Option<f64>,
+    /// The most new connections of one address in a second.
+    pub new_per_address: Option<f64>,
 }
 
 /// Limits of a listener for datagrams.

@@ -15,6 +15,8 @@ pub struct StreamRule {
     pub name: String,
     /// What happens to TLS; `None` is as the listener.
     pub tls: Option<StreamTls>,
+    /// The application protocols that it is for; empty is any.
+    pub protocols: Vec<Vec<u8>>,
     /// Where it goes; `None` is nowhere: it is closed.
     pub forward: Option<StreamForward>,
     /// The times of a connection.
@@ -23,6 +25,19 @@ pub struct StreamRule {
     pub rate: [Option<u64>; 2],
     /// The rules for datagrams.
     pub datagrams: DatagramRules,
+}
+
+impl StreamRule {
+    /// Returns the application protocol to accept in TLS that ends here (ALPN, RFC 7301), of those that a client
+    /// offers: the first that the rule is for. A rule for any accepts the only one of a client, since that client
+    /// speaks nothing else.
+    pub fn protocol<'p>(&self, offered: &'p [Vec<u8>]) -> Option<&'p [u8]> {
+        match (self.protocols.as_slice(), offered) {
+            ([], [only]) => Some(only),
+            ([], _) => None,
+            (own, offered) => offered.iter().find(|protocol| own.contains(protocol)).map(Vec::as_slice),
+        }
+    }
 }
 
 /// What happens to TLS.

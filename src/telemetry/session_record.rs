@@ -21,6 +21,10 @@ pub struct SessionRecord<'a> {
     pub tls: Option<&'a str>,
     /// The server name that the client has requested in TLS.
     pub server_name: Option<&'a str>,
+    /// The application protocols that it has offered in TLS.
+    pub alpn: Option<&'a str>,
+    /// The id of the session, if a load balancer in front or the target knows it by one.
+    pub id: Option<&'a str>,
     /// The reason with which it ended.
     pub reason: Reason,
     /// A detail beyond the reason.
@@ -79,6 +83,8 @@ impl SessionRecord<'_> {
             (LogField::Protocol, ",\"protocol\":", Some(self.protocol)),
             (LogField::Tls, ",\"tls\":", self.tls),
             (LogField::ServerName, ",\"server_name\":", self.server_name),
+            (LogField::ServerName, ",\"alpn\":", self.alpn),
+            (LogField::RequestId, ",\"request_id\":", self.id),
             (LogField::Reason, ",\"reason\":", Some(self.reason.code())),
             (LogField::Detail, ",\"detail\":", self.detail),
             (LogField::Upstream, ",\"upstream\":", self.upstream),
@@ -181,6 +187,8 @@ mod tests {
             protocol: "TCP",
             tls: Some("1.3"),
             server_name: Some("a\"b"),
+            alpn: Some("h2"),
+            id: None,
             reason: Reason::SessionEnded,
             detail: None,
             listener: "databases",

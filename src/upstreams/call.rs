@@ -83,9 +83,9 @@ pub fn error_text(error: &pingora::Error) -> String {
     context.map_or_else(|| root.to_string(), |c| c.as_str().to_owned())
 }
 
-/// Releases the connection for reuse when the whole response was read.
+/// Releases the connection for reuse when the whole response was read and the peer has an idle timeout.
 pub async fn release(connector: &Connector<()>, peer: &HttpPeer, mut session: HttpSession<()>) {
-    if session.response_done() {
+    if session.response_done() && peer.options.idle_timeout != Some(Duration::ZERO) {
         connector.release_http_session(session, peer, peer.options.idle_timeout).await;
     } else {
         session.shutdown().await;
@@ -120,11 +120,7 @@ pub async fn call(
         HttpSession::H2(h2) if whole => h2.read_trailers().await?,
         _ => None,
     };
-    if peer.options.idle_timeout == Some(Duration::ZERO) {
-        session.shutdown().await;
-    } else {
-        release(connector, peer, session).await;
-    }
+    release(connector, peer, session).await;
     Ok(Reply { head, body, trailers })
 }
 

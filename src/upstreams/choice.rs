@@ -10,6 +10,7 @@ use pingora::upstreams::peer::HttpPeer;
 
 use super::breaker::SharedBreaker;
 use super::members::KnownTarget;
+use super::proxy_header::ProxyHeaderShape;
 use super::shape::PoolShape;
 use super::target::Target;
 use crate::rules::balance::{Algorithm, Balancer, Loads, PickInput, Seat, WHOLE_WEIGHT};
@@ -36,6 +37,8 @@ pub struct Member {
     pub breaker: Option<Arc<SharedBreaker>>,
     /// Whether it takes no new sessions.
     pub draining: bool,
+    /// The header that it expects at the start of each connection.
+    pub proxy: Option<ProxyHeaderShape>,
     /// The connector that opens its sockets, once it is known.
     pub opener: OnceLock<Arc<dyn L4Connect + Send + Sync>>,
 }

@@ -180,6 +180,7 @@ impl PoolMembers {
             tag: self.shape.sessions.as_ref().map_or(0, |key| key.tag(&target.label)),
             breaker: self.shape.target_breaker.map(|shape| target.breaker(shape)),
             draining: spec.draining,
+            proxy: self.shape.transport.proxy,
             opener: OnceLock::new(),
         };
         KnownTarget { target: Arc::clone(target), spec, watch, member: Arc::new(member) }

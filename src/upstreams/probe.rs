@@ -12,6 +12,7 @@ use pingora::protocols::Digest;
 use pingora::upstreams::peer::HttpPeer;
 
 use super::call::{Reply, call, error_text, is_exhaustion};
+use super::proxy_header::HeaderOpener;
 use super::watch::WatchShape;
 use crate::notation::Statuses;
 use crate::tls::{connector_options, verify_own_certificate};
@@ -90,6 +91,7 @@ impl Probe {
         peer.options.connection_timeout = Some(timeout);
         peer.options.total_connection_timeout = Some(timeout);
         peer.options.read_timeout = Some(timeout);
+        peer.options.custom_l4 = shape.transport.proxy.as_ref().map(HeaderOpener::of_probe);
         // No connection is reused: whether a connection can be made is part of the probe.
         peer.options.idle_timeout = Some(Duration::ZERO);
         if matches!(shape.probe.kind, ProbeKind::Grpc { .. }) {

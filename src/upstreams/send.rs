@@ -25,6 +25,7 @@ use tokio::time::timeout_at;
 use super::call::{connect, error_text, exchange, is_exhaustion, read_body, release};
 use super::choice::Member;
 use super::failure::{CLIENT_GONE, Failure, exhausted, rejection_of};
+use super::proxy_header::{ProxiedClient, keep_to_one_client};
 use super::shape::widen_window;
 use super::target::TargetOutcome;
 use super::upstream::Upstream;
@@ -32,7 +33,7 @@ use super::visit::{Caller, ResendConditions, Try, Visit};
 use crate::exchange::{Reason, Rejection};
 
 /// Returns what opens the sockets of a target.
-pub type OpenSockets = fn(&Member) -> Arc<dyn L4Connect + Send + Sync>;
+pub type OpenSockets = fn(&Member, Option<&ProxiedClient<'_>>) -> Arc<dyn L4Connect + Send + Sync>;
 
 /// Connections to targets for requests that Pingora's proxy does not carry.
 pub struct Calls {
@@ -213,7 +214,11 @@ impl Calls {
     ) -> OrRejection<BoxFuture<'c, EndedTry>> {
         let (deadline, upstream) = (visit.deadline(), Arc::clone(visit.upstream()));
         let mut peer = visit.peer_of(&attempt, Instant::now());
-        peer.options.custom_l4 = Some((self.opener)(&attempt.picked.member));
+        let member = &attempt.picked.member;
+        peer.options.custom_l4 = Some((self.opener)(member, request.caller.client.as_ref()));
+        if member.proxy.is_some() {
+            keep_to_one_client(&mut peer);
+        }
         if request.upgrade {
             // Such a request is one of HTTP/1.1, and its connection is never reused.
             peer.options.set_http_version(1, 1);
@@ -399,7 +404,7 @@ mod tests {
 
     /// Sends a request, and returns the status and the body, or the reason, with the number of tries.
     async fn try_send(visit: &mut Visit, safe: bool, wanted: bool) -> (std::result::Result<(u16, Bytes), Reason>, u32) {
-        let calls = Calls::new(crate::tls::connector_options(), |_| Arc::new(Plain));
+        let calls = Calls::new(crate::tls::connector_options(), |_, _| Arc::new(Plain));
         let mut head = RequestHeader::build("GET", b"/", None).expect("a head");
         head.insert_header("host", "a").expect("a field");
         let request = OutgoingRequest {

@@ -8,6 +8,7 @@ use pingora::upstreams::peer::HttpPeer;
 
 use super::discovery::DiscoveryShape;
 use super::gate::GateShape;
+use super::proxy_header::ProxyHeaderShape;
 use super::target::TargetSpec;
 use super::watch::ActiveProbe;
 use crate::clients::Resolver;
@@ -111,6 +112,8 @@ impl SessionKey {
 pub struct TargetTransport {
     /// The minimum and the maximum major version of HTTP.
     pub versions: (u8, u8),
+    /// The PROXY header at the start of each connection, if any.
+    pub proxy: Option<ProxyHeaderShape>,
     /// TLS, if any.
     pub tls: Option<TransportTls>,
     /// The time-out for connecting, TLS included.
@@ -176,7 +179,7 @@ impl TargetTransport {
         peer.options.idle_timeout = Some(self.idle);
         // Pingora's own hash omits the CA and the protocol, so that a connection made under other settings could be
         // reused. The seeds are fixed, since the hash has to be the same after every reload.
-        peer.group_key = ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one((&self.tls, self.versions));
+        peer.group_key = ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one((&self.tls, self.versions, self.proxy));
         peer
     }
 }

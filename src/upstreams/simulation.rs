@@ -46,6 +46,7 @@ pub(super) fn shape(random: &mut Rng) -> PoolShape {
         algorithm: ALGORITHMS[random.usize(..ALGORITHMS.len())],
         targets: Vec::new(),
         transport: TargetTransport {
+            proxy: None,
             versions: (1, 1),
             tls: None,
             connect: Duration::from_secs(1),

@@ -106,6 +106,26 @@ fn an_address_has_its_share_of_the_places() {
 }
 
 #[test]
+fn an_address_has_its_share_of_the_new_connections() {
+    let target = Target::echo("a");
+    let gateway = echoing(&target, "limits: {new_connections_per_address: 3/s}");
+    let other = Ipv4Addr::new(127, 0, 0, 9);
+    eventually("one too many is closed", || {
+        let mut one = Connection::open(gateway.address());
+        one.stream.write_all(head("GET", "/", &[]).as_bytes()).is_err() || one.try_receive(false).is_err()
+    });
+    assert_eq!(Connection::open_from(gateway.address(), other).ask(head("GET", "/", &[])).status, 200);
+    assert!(gateway.metric("portcullis_connections_refused_total{cause=\"rate\"}") >= 1.0);
+    // What is closed takes no place, and a second later there is room again.
+    eventually("the address is served again", || {
+        std::thread::sleep(Duration::from_millis(400));
+        let mut one = Connection::open(gateway.address());
+        one.stream.write_all(head("GET", "/", &[]).as_bytes()).is_ok()
+            && one.try_receive(false).is_ok_and(|got| got.status == 200)
+    });
+}
+
+#[test]
 fn operators_find_room_beside_strangers() {
     let target = Target::echo("a");
     let gateway = echoing(&target, "limits: {connections: 10}");

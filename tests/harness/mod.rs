@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "shared by several test crates, each of which uses a part")]
 
 pub mod browser;
+pub mod bytes;
 pub mod client;
 pub mod gateway;
 pub mod mmdb;

@@ -10,7 +10,7 @@ use super::admitted::Admitted;
 use super::drain::Drain;
 use super::layer4::StreamConnection;
 use super::service::Service;
-use super::settings::{Beginning, Settings, TooMany};
+use super::settings::{Beginning, Settings};
 use super::{greet, layer4, proxied};
 use crate::telemetry::metrics::METRICS;
 
@@ -32,7 +32,7 @@ pub fn admit(
     }
     let address = match settings.count_address(peer.ip()) {
         Ok(address) => address,
-        Err(TooMany) => return METRICS.refused.with_label_values(&["address"]).inc(),
+        Err(why) => return METRICS.refused.with_label_values(&[why.word()]).inc(),
     };
     let _ = stream.set_nodelay(true);
     let admitted = Admitted::new(place, address, drain.begin());

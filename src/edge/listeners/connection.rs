@@ -1,6 +1,7 @@
 //! The guard of one TCP connection for HTTP: its deadlines, and its state from request to request.
 
-use std::os::fd::{BorrowedFd, RawFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Poll;
@@ -12,6 +13,7 @@ use http::HeaderValue;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Shutdown, shutdown};
 use parking_lot::Mutex;
+use tokio::net::TcpStream;
 
 use super::clock;
 use super::pace::Pace;
@@ -80,6 +82,8 @@ pub struct Connection {
     client: OnceLock<Client>,
     /// The socket, which lives as long as the task that serves it.
     fd: RawFd,
+    /// The address to which the client connected, if it is known.
+    pub local: Option<SocketAddr>,
     /// When the client must have sent something, in milliseconds of [`clock`]; MAX is never.
     deadline: AtomicU64,
     /// Whether a request's head is awaited or incomplete.
@@ -124,11 +128,12 @@ pub struct Connection {
 
 impl Connection {
     /// Returns a connection on which a first head is awaited within `head_time`.
-    pub fn new(listener_state: Arc<ListenerState>, fd: RawFd, head_time: Duration) -> Arc<Self> {
+    pub fn new(listener_state: Arc<ListenerState>, stream: &TcpStream, head_time: Duration) -> Arc<Self> {
         Arc::new(Self {
             listener_state,
             client: OnceLock::new(),
-            fd,
+            fd: stream.as_raw_fd(),
+            local: stream.local_addr().ok(),
             deadline: AtomicU64::new(deadline_after(head_time)),
             in_head: AtomicBool::new(true),
             head_begun: AtomicBool::new(false),

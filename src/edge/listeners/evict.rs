@@ -108,14 +108,19 @@ pub struct AddressPlace {
     address: u64,
 }
 
+/// Returns the key under which an address is counted: an IPv6 /64 is one.
+pub fn address_key(address: IpAddr) -> u64 {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => u64::from(u32::from(v4)),
+        IpAddr::V6(v6) => u64::from_be_bytes(v6.octets()[..8].try_into().unwrap_or_default()) | 1 << 63,
+    }
+}
+
 impl AddressCounts {
     /// Counts a connection of that address; an IPv6 /64 counts as one. Returns `None` where it has as many as it may
     /// have.
     pub fn count(self: &Arc<Self>, address: IpAddr, most: u32) -> Option<AddressPlace> {
-        let address = match address.to_canonical() {
-            IpAddr::V4(v4) => u64::from(u32::from(v4)),
-            IpAddr::V6(v6) => u64::from_be_bytes(v6.octets()[..8].try_into().unwrap_or_default()) | 1 << 63,
-        };
+        let address = address_key(address);
         let mut counts = self.0.lock();
         let count = counts.entry(address).or_default();
         if *count >= most {

@@ -1,7 +1,6 @@
 //! The first steps of an HTTP connection: TLS, the choice of protocol, and the task that serves it.
 
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +28,7 @@ pub fn begin(
     admitted: Admitted,
 ) {
     let tls = service.tls.present();
-    let connection = Connection::new(Arc::clone(listener_state), stream.as_raw_fd(), service.limits().header_time);
+    let connection = Connection::new(Arc::clone(listener_state), &stream, service.limits().header_time);
     service.connections.lock().push(Arc::downgrade(&connection));
     let service = Arc::clone(service);
     let Some(tls) = tls else {
@@ -99,7 +98,7 @@ async fn accept_tls(
 ) -> Option<(Stream, bool)> {
     let (http1, http2) = **service.protocols.load();
     let header_time = service.limits().header_time;
-    match tokio::time::timeout(header_time, handshake(stream, tls)).await {
+    match tokio::time::timeout(header_time, handshake(stream, tls, None)).await {
         Ok(Ok(None)) => {}
         Ok(Ok(Some((stream, facts)))) => {
             let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2") || (http2 && !http1);

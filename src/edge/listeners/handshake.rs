@@ -41,9 +41,13 @@ fn is_of_client_certificate(error: &io::Error) -> bool {
     matches!(cause, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented))
 }
 
-/// Does the handshake by the settings of the host that the client requests. Returns `None` after the challenge of an
-/// ACME server, which is over with it.
-pub async fn handshake(stream: TcpStream, tls: &TlsService) -> io::Result<Option<(TlsStream<TcpStream>, TlsFacts)>> {
+/// Does the handshake by the settings of the host that the client requests, and accepts `protocol` where the listener
+/// has none of its own. Returns `None` after the challenge of an ACME server, which is over with it.
+pub async fn handshake(
+    stream: TcpStream,
+    tls: &TlsService,
+    protocol: Option<&[u8]>,
+) -> io::Result<Option<(TlsStream<TcpStream>, TlsFacts)>> {
     let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
     if let Some(challenges) = &tls.challenges
         && hello.client_hello().alpn().is_some_and(|mut protocols| protocols.by_ref().eq([ACME_PROTOCOL]))
@@ -53,7 +57,11 @@ pub async fn handshake(stream: TcpStream, tls: &TlsService) -> io::Result<Option
         return Ok(None);
     }
     let (settings, config) = tls.of_host(hello.client_hello().server_name());
-    let stream = hello.into_stream(Arc::clone(config)).await?;
+    let mut config = Arc::clone(config);
+    if let Some(protocol) = protocol {
+        Arc::make_mut(&mut config).alpn_protocols = vec![protocol.to_vec()];
+    }
+    let stream = hello.into_stream(config).await?;
     let session = stream.get_ref().1;
     let chain = session.peer_certificates().unwrap_or_default();
     if let (Some(client), Some(HandshakeKind::Resumed)) = (&settings.client, session.handshake_kind()) {

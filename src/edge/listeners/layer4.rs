@@ -89,6 +89,11 @@ impl TcpService {
         self.settings.load().header_time
     }
 
+    /// Returns the time in which a client that begins TLS begins it.
+    pub fn hello_time(&self) -> Duration {
+        self.settings.load().hello_time
+    }
+
     /// Returns the present rules.
     pub fn streams(&self) -> Arc<Streams> {
         Arc::clone(&self.settings.load().streams)

@@ -13,7 +13,7 @@ use super::greet;
 use super::layer4::{self, StreamConnection};
 use super::peek::peek_until;
 use super::service::Service;
-use super::settings::{Settings, TooMany};
+use super::settings::Settings;
 use crate::exchange::ProxyFacts;
 use crate::rules::protocols::{HeaderStart, MAX_V1, NoHeader, ProxyHeader, header_length, parse_proxy_header};
 use crate::telemetry::metrics::METRICS;
@@ -31,7 +31,7 @@ pub fn begin(stream: TcpStream, proxy: SocketAddr, settings: Arc<Settings>, mut 
         if header.addresses.is_some() {
             match settings.count_address(client.ip()) {
                 Ok(address) => admitted.count_address(address),
-                Err(TooMany) => return METRICS.refused.with_label_values(&["address"]).inc(),
+                Err(why) => return METRICS.refused.with_label_values(&[why.word()]).inc(),
             }
         }
         let facts = proxy_facts(header);
@@ -55,7 +55,9 @@ pub fn begin(stream: TcpStream, proxy: SocketAddr, settings: Arc<Settings>, mut 
 
 fn proxy_facts(header: ProxyHeader) -> Option<ProxyFacts> {
     let size = header.values.iter().map(|(_, value)| value.len() + size_of::<(u16, Box<[u8]>)>()).sum::<usize>();
-    (!header.values.is_empty() && size <= MAX_VALUES).then_some(ProxyFacts { values: header.values })
+    let destination = header.addresses.map(|(_, destination)| destination);
+    let values = if size <= MAX_VALUES { header.values } else { Vec::new() };
+    (destination.is_some() || !values.is_empty()).then_some(ProxyFacts { destination, values })
 }
 
 async fn read_in_time(

@@ -11,11 +11,12 @@ use parking_lot::Mutex;
 use pingora::server::ShutdownWatch;
 use tokio::sync::Semaphore;
 
+use super::arrivals::Arrivals;
 use super::connection::ListenerState;
 use super::drain::DrainGuard;
 use super::evict::{AddressCounts, AddressPlace};
 use super::service::{ListenerContext, Service};
-use crate::snapshot::{Listener, ProxySources};
+use crate::snapshot::{ConnectionLimits, Listener, ProxySources};
 
 /// The present settings of a listener.
 pub struct Settings {
@@ -27,6 +28,8 @@ pub struct Settings {
     pub places: Arc<Semaphore>,
     most: AtomicUsize,
     per_address: AtomicU32,
+    arrivals: Arrivals,
+    limits: ArcSwap<ConnectionLimits>,
     /// The addresses whose connections are not counted, and the counts of the others.
     trusted: ArcSwap<Vec<IpNet>>,
     addresses: Arc<AddressCounts>,
@@ -47,9 +50,24 @@ pub enum Beginning {
     Rejected,
 }
 
-/// The error that an address has as many connections as it may have.
-#[derive(Debug)]
-pub struct TooMany;
+/// The error that there are as many connections as there may be.
+#[derive(Clone, Copy, Debug)]
+pub enum TooMany {
+    /// The address has too many that are open.
+    Open,
+    /// Too many are new, of the address or in all.
+    New,
+}
+
+impl TooMany {
+    /// Returns the word for it in metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Open => "address",
+            Self::New => "rate",
+        }
+    }
+}
 
 impl Settings {
     /// Returns the settings of a listener that is about to start on that port; `shutdown` says whether it closes.
@@ -67,6 +85,8 @@ impl Settings {
             places: Arc::new(Semaphore::new(listener.connections.connections)),
             most: AtomicUsize::new(listener.connections.connections),
             per_address: AtomicU32::default(),
+            arrivals: Arrivals::default(),
+            limits: ArcSwap::from_pointee(listener.connections),
             trusted: ArcSwap::default(),
             addresses: Arc::default(),
             proxies: ArcSwapOption::empty(),
@@ -86,6 +106,7 @@ impl Settings {
         self.listener_state.name.store(Arc::new(listener.name.clone()));
         self.resize(listener.connections.connections);
         self.per_address.store(listener.connections.per_address, Ordering::Relaxed);
+        self.limits.store(Arc::new(listener.connections));
         self.trusted.store(Arc::new(listener.trusted_proxies.clone()));
         self.proxies.store(listener.proxy_protocol.clone().map(Arc::new));
     }
@@ -124,9 +145,13 @@ impl Settings {
     /// Counts a connection of that address, unless proxies are trusted there: behind one are many clients.
     pub fn count_address(&self, address: IpAddr) -> Result<Option<AddressPlace>, TooMany> {
         let canonical = address.to_canonical();
-        if self.trusted.load().iter().any(|net| net.contains(&canonical)) {
+        let is_trusted = self.trusted.load().iter().any(|net| net.contains(&canonical));
+        if self.arrivals.is_too_many(&self.limits.load(), address, !is_trusted) {
+            return Err(TooMany::New);
+        }
+        if is_trusted {
             return Ok(None);
         }
-        self.addresses.count(address, self.per_address.load(Ordering::Relaxed)).map(Some).ok_or(TooMany)
+        self.addresses.count(address, self.per_address.load(Ordering::Relaxed)).map(Some).ok_or(TooMany::Open)
     }
 }

@@ -47,6 +47,11 @@ impl ListenerTlsState {
         self.present.load_full()
     }
 
+    /// Returns whether TLS is spoken.
+    pub fn is_present(&self) -> bool {
+        self.present.load().is_some()
+    }
+
     /// Applies a new configuration to the listener of that name.
     pub fn update(&self, tls: Option<&ListenerTls>, name: &str, keys: &Arc<TicketKeys>) {
         let Some(tls) = tls else { return self.present.store(None) };

@@ -13,7 +13,7 @@ use tokio::time::timeout_at;
 use super::aggregate::CallScene;
 use super::forward::{requested_host, write_forwarding_fields};
 use super::intake::{TRACEPARENT, edit_headers};
-use super::pick::caller;
+use super::pick::connecting_caller;
 use super::whole::BudgetShare;
 use super::{Context, Gateway};
 use crate::actions::{Call, CallBody, CallFault, CallPart, CallRequest, FaultKind};
@@ -111,7 +111,7 @@ impl Gateway {
             safe,
             hedged: safe && body.is_empty(),
             body,
-            caller: caller(scene.came, &scene.ctx.exchange),
+            caller: connecting_caller(scene.came, scene.ctx),
             upgrade: false,
             grpc: false,
             edit: &|request, member, _| request.insert_header(HOST, member.authority.clone()),

@@ -11,19 +11,30 @@ use pingora::connectors::L4Connect;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::protocols::l4::stream::Stream;
 use pingora::{Error, ErrorType, OrErr, Result};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
 
 use crate::edge::descriptors::is_reserved;
 use crate::edge::listeners::client_gone;
-use crate::upstreams::{CLIENT_GONE, Member, Target};
+use crate::rules::protocols::HeaderTransport;
+use crate::upstreams::{CLIENT_GONE, Member, ProxiedClient, Target};
 
 /// Opens the sockets of a target.
 #[derive(Debug)]
-struct Opener(Arc<Target>);
+struct Opener {
+    target: Arc<Target>,
+    /// The PROXY header for a connection of one client; empty where the target expects none.
+    header: Vec<u8>,
+}
 
-/// Returns what opens the sockets of a target, for Pingora's peers.
-pub(super) fn opener(member: &Member) -> Arc<dyn L4Connect + Send + Sync> {
-    Arc::clone(member.opener.get_or_init(|| Arc::new(Opener(Arc::clone(&member.target)))))
+/// Returns what opens the sockets of a target, for Pingora's peers. Where the target expects a PROXY header, it is one
+/// for that client alone.
+pub(super) fn opener(member: &Member, client: Option<&ProxiedClient<'_>>) -> Arc<dyn L4Connect + Send + Sync> {
+    let open = |header| Arc::new(Opener { target: Arc::clone(&member.target), header });
+    match &member.proxy {
+        Some(shape) => open(shape.header(client, HeaderTransport::Stream)),
+        None => Arc::clone(member.opener.get_or_init(|| open(Vec::new()))),
+    }
 }
 
 /// Runs `work` until the client of the running task goes.
@@ -49,7 +60,7 @@ impl Opener {
     /// Waits for a place among the sockets that are being connected; Pingora's timeout for the whole connect ends the
     /// wait.
     async fn open(&self, address: std::net::SocketAddr) -> Result<Stream> {
-        let _place = self.0.connecting.acquire().await.or_err(ErrorType::InternalError, "no place")?;
+        let _place = self.target.connecting.acquire().await.or_err(ErrorType::InternalError, "no place")?;
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
         let socket = socket.or_err(ErrorType::SocketError, "failed to create socket")?;
         if is_reserved(socket.as_raw_fd()) {
@@ -59,6 +70,12 @@ impl Opener {
             );
         }
         match socket.connect(address).await {
+            Ok(mut stream) if !self.header.is_empty() => {
+                // It is the first that is sent, also before TLS, and fits into the buffer of a new socket.
+                let sent = stream.write_all(&self.header).await;
+                sent.or_err(ErrorType::ConnectError, "failed to send the PROXY header")?;
+                Ok(stream.into())
+            }
             Ok(stream) => Ok(stream.into()),
             Err(error) => Error::e_because(error_type(&error), format!("Fail to connect to {address}"), error),
         }

@@ -1,7 +1,9 @@
 //! The choice of the target for a try.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
+use http::{HeaderValue, Version};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
@@ -14,7 +16,7 @@ use super::{Context, Gateway};
 use crate::exchange::{Exchange, Reason, Rejection};
 use crate::filters::Verdict;
 use crate::rules::routing::RequestFacts;
-use crate::upstreams::{Caller, widen_window};
+use crate::upstreams::{Caller, ProxiedClient, keep_to_one_client, widen_window};
 
 /// Returns the request as rules see it.
 pub(super) fn request_facts<'q>(request: &'q RequestHeader, exchange: &'q Exchange) -> RequestFacts<'q> {
@@ -30,7 +32,32 @@ pub(super) fn request_facts<'q>(request: &'q RequestHeader, exchange: &'q Exchan
 
 /// Returns the request as its upstream sees it.
 pub(super) fn caller<'r>(request: &'r RequestHeader, exchange: &'r Exchange) -> Caller<'r> {
-    Caller { request: Some(request_facts(request, exchange)), address: None, consumer: consumer(exchange) }
+    let request = Some(request_facts(request, exchange));
+    Caller { request, address: None, consumer: consumer(exchange), client: None }
+}
+
+/// Returns the request as its upstream sees it, for connections that are made with [`crate::upstreams::Calls`].
+pub(super) fn connecting_caller<'r>(request: &'r RequestHeader, ctx: &'r Context) -> Caller<'r> {
+    Caller { client: Some(proxied_client(request, &ctx.exchange, &ctx.downstream)), ..caller(request, &ctx.exchange) }
+}
+
+/// Returns the client as a PROXY header names it.
+fn proxied_client<'r>(request: &RequestHeader, exchange: &'r Exchange, downstream: &Downstream) -> ProxiedClient<'r> {
+    let (peer, proxy) = (exchange.peer.address, exchange.peer.proxy());
+    // The port of a client that a header of the request names is unknown.
+    let is_peer = peer.ip().to_canonical() == exchange.client;
+    let source = if is_peer { peer } else { SocketAddr::new(exchange.client, 0) };
+    let local = || downstream.connection.as_ref().and_then(|connection| connection.local);
+    let tls = exchange.peer.tls();
+    ProxiedClient {
+        source,
+        destination: proxy.and_then(|proxy| proxy.destination).or_else(local),
+        tls,
+        proxy,
+        authority: Some(&*exchange.host).filter(|host| !host.is_empty()),
+        alpn: tls.map(|_| if request.version == Version::HTTP_2 { &b"h2"[..] } else { b"http/1.1" }),
+        id: exchange.request_id.as_ref().map(HeaderValue::as_bytes),
+    }
 }
 
 pub(super) fn consumer(exchange: &Exchange) -> Option<&str> {
@@ -60,7 +87,11 @@ impl Gateway {
         let (Some(mut peer), Some(member)) = (visit.peer(now), visit.member()) else {
             return Error::err(ErrorType::InternalError);
         };
-        peer.options.custom_l4 = Some(opener(member));
+        let client = member.proxy.map(|_| proxied_client(session.req_header(), &ctx.exchange, &ctx.downstream));
+        peer.options.custom_l4 = Some(opener(member, client.as_ref()));
+        if client.is_some() {
+            keep_to_one_client(&mut peer);
+        }
         let sending = !session.is_body_done() || ctx.whole.is_some();
         if sending {
             widen_window(&mut peer);

@@ -19,7 +19,7 @@ use super::context::Side;
 use super::failure::is_method_repeatable;
 use super::hop_by_hop::drop_from_request;
 use super::interim::Interims;
-use super::pick::{caller, fail_with};
+use super::pick::{connecting_caller, fail_with};
 use super::waiting::{Waited, pause, wait};
 use super::{Context, Gateway, interim, mirror};
 use crate::exchange::{Reason, Rejection};
@@ -108,7 +108,7 @@ impl Gateway {
         let outgoing = OutgoingRequest {
             head: asking.head,
             body: asking.body.clone(),
-            caller: caller(asking.head, &ctx.exchange),
+            caller: connecting_caller(asking.head, ctx),
             safe: is_method_repeatable(&asking.head.method, ctx),
             hedged: asking.hedged,
             upgrade: asking.upgrade,

@@ -11,6 +11,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
+use super::prelude::Prelude;
 use super::side::SideStream;
 use crate::edge::descriptors::is_reserved;
 use crate::exchange::Reason;
@@ -38,15 +39,20 @@ impl DialError {
     }
 }
 
-/// Connects to a target, with TLS if the upstream has it, within the upstream's time for that.
+/// Connects to a target, with what it gets before the client's bytes, and with TLS if the upstream has it, within the
+/// upstream's time for that.
 ///
 /// # Errors
 /// When the target cannot be reached, or TLS with it fails.
-pub async fn dial(member: &Member, upstream: &Upstream) -> Result<SideStream, DialError> {
+pub async fn dial(member: &Member, upstream: &Upstream, prelude: &Prelude) -> Result<SideStream, DialError> {
     let limit = upstream.pool.shape().transport.connect;
     let work = async {
-        let stream = connect(member).await?;
+        let mut stream = connect(member).await?;
         prepare(&stream);
+        if let Err(error) = prelude.send(&mut stream, upstream.pool.stream_tls().is_some()).await {
+            let detail = format!("before the first byte of the client: {error}");
+            return Err(DialError { reason: Reason::ConnectRefused, detail, is_own: false });
+        }
         match upstream.pool.stream_tls() {
             None => Ok(SideStream::Plain(stream)),
             Some(Ok(config)) => encrypt(stream, member, Arc::clone(config)).await,

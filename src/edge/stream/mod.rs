@@ -3,6 +3,7 @@
 mod dial;
 mod direction;
 mod pipes;
+mod prelude;
 mod pump;
 #[cfg(test)]
 mod pump_tests;

@@ -1,12 +1,12 @@
 //! The state of a session, and what is counted and logged of it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::prelude::SessionClient;
 use super::pump::PumpCounts;
 use crate::edge::listeners::ListenerState;
-use crate::exchange::{ConnectionFacts, Reason, address_text};
+use crate::exchange::address_text;
 use crate::snapshot::{StreamRule, WorkerServing};
 use crate::telemetry::SessionRecord;
 use crate::telemetry::metrics::StreamMetrics;
@@ -32,11 +32,7 @@ pub struct Session {
     /// Its listener.
     pub listener_state: Arc<ListenerState>,
     /// The client.
-    pub client: SocketAddr,
-    /// What is known of the client's connection beside its address.
-    pub facts: ConnectionFacts,
-    /// The server name of a client whose TLS is passed on.
-    pub server_name: Option<Box<str>>,
+    pub about: SessionClient,
     /// The rule; `None` where none matches.
     pub rule: Option<Arc<StreamRule>>,
     /// The metrics of the rule.
@@ -54,16 +50,14 @@ impl Session {
     /// Returns a session that begins.
     pub fn new(
         listener_state: Arc<ListenerState>,
-        client: SocketAddr,
+        about: SessionClient,
         rule: Option<Arc<StreamRule>>,
         metrics: Option<Arc<StreamMetrics>>,
     ) -> Self {
         metrics.iter().for_each(|metrics| metrics.open.inc());
         Self {
             listener_state,
-            client,
-            facts: ConnectionFacts::default(),
-            server_name: None,
+            about,
             rule,
             counts: Arc::default(),
             metrics,
@@ -80,15 +74,18 @@ impl Session {
         if serving.access_log.is_off() {
             return;
         }
-        let client = address_text(self.client.ip());
-        let tls = self.facts.tls.as_ref();
+        let client = address_text(self.about.address.ip());
+        let tls = self.about.tls.as_ref();
         let visit = self.visit.as_ref();
+        let (alpn, id) = (self.about.offered(), self.about.id());
         let record = SessionRecord {
             time: SystemTime::now(),
             client: client.as_bytes(),
             protocol: "TCP",
             tls: tls.map(|tls| tls.version),
-            server_name: tls.and_then(|tls| tls.server_name.as_deref()).or(self.server_name.as_deref()),
+            server_name: tls.and_then(|tls| tls.server_name.as_deref()).or(self.about.requested.server_name.as_deref()),
+            alpn: alpn.as_deref(),
+            id: id.as_deref(),
             reason: end.reason,
             detail: end.detail.as_deref(),
             listener: &self.listener_state.name.load(),

@@ -5,16 +5,15 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::io::Interest;
-use tokio::net::TcpStream;
 
 use super::dial::{dial, prepare};
+use super::prelude::{Prelude, SessionClient};
 use super::pump::{Pump, PumpCounts, PumpEnd, PumpLimits, Side};
 use super::record::{Session, SessionEnd};
 use super::side::SideStream;
-use crate::edge::listeners::{StreamConnection, TcpService, handshake, note_failure};
-use crate::exchange::{ConnectionFacts, Reason, TlsFacts};
-use crate::rules::routing::StreamFacts;
-use crate::snapshot::{StreamRule, StreamTls};
+use crate::edge::listeners::{ClientStream, Opening, StreamConnection, TcpService, Unopened, open_stream};
+use crate::exchange::Reason;
+use crate::snapshot::StreamRule;
 use crate::upstreams::{Caller, Class, TargetOutcome, Upstream, Visit};
 
 /// How long a session may be silent where its rule does not say it.
@@ -28,48 +27,39 @@ const EARLY_CLOSE_TIME: Duration = Duration::from_secs(1);
 pub async fn serve(connection: StreamConnection) {
     let StreamConnection { stream, client, proxy, listener_state, service, admitted } = connection;
     prepare(&stream);
-    let facts = StreamFacts { client: client.ip(), server_name: None, alpn: &[] };
     let streams = service.streams();
-    let place = streams.table.find(&facts);
+    let (listener, proxy_facts) = (&listener_state, proxy.as_ref());
+    let opening =
+        Opening { client, proxy: proxy_facts, listener_state: listener, service: &service, streams: &streams };
+    // A session idles in a task that is no larger than it has to be.
+    let opening = Box::pin(open_stream(stream, &opening));
+    let opened = tokio::select! {
+        biased;
+        opened = opening => opened,
+        () = service.shared.drain.over() => return,
+    };
+    let (stream, place, requested, postgres) = match opened {
+        Ok(opened) => (Some(opened.stream), Some(opened.place), opened.requested, opened.postgres),
+        Err(Unopened::NoRule(requested)) => (None, None, requested, false),
+        Err(Unopened::Ended) => return,
+    };
     let rule = place.and_then(|place| streams.rules.get(place)).map(Arc::clone);
     let metrics = place.and_then(|place| streams.metrics(place, &listener_state.name.load())).map(Arc::clone);
     drop(streams);
-    let mut session = Session::new(listener_state, client, rule, metrics);
-    let accepted = match terminate(stream, &session, &service).await {
-        Ok(Some((side, tls))) => {
-            session.facts = ConnectionFacts { tls, proxy };
-            side
+    let about = SessionClient { address: client, tls: None, proxy, requested, postgres, id: None };
+    let mut session = Session::new(listener_state, about, rule, metrics);
+    let end = match stream {
+        Some(ClientStream::Plain(stream)) => run(stream.into(), &mut session, &service).await,
+        Some(ClientStream::Tls(stream, facts)) => {
+            session.about.tls = Some(facts);
+            run(stream.into(), &mut session, &service).await
         }
-        Ok(None) => return,
-        Err(error) => return note_failure(&error, client, &session.listener_state),
+        None => Reason::NoStreamRule.into(),
     };
-    let end = run(accepted, &mut session, &service).await;
     // The session is over before it is in the log: whoever reads that finds the counters without it.
     session.visit.iter_mut().for_each(Visit::end);
     drop(admitted);
     session.finish(&end, &service.shared.serving.for_worker());
-}
-
-/// Ends TLS here, if the rule and the listener say so. Returns `None` where the connection is over with that.
-async fn terminate(
-    stream: TcpStream,
-    session: &Session,
-    service: &TcpService,
-) -> std::io::Result<Option<(SideStream, Option<TlsFacts>)>> {
-    let tls = match session.rule.as_deref() {
-        None | Some(StreamRule { tls: Some(StreamTls::Pass), .. } | StreamRule { forward: None, .. }) => None,
-        Some(_) => service.tls.present(),
-    };
-    let Some(tls) = tls else { return Ok(Some((stream.into(), None))) };
-    let work = Box::pin(handshake(stream, &tls));
-    match tokio::time::timeout(service.header_time(), work).await {
-        Ok(Ok(done)) => Ok(done.map(|(stream, facts)| (SideStream::from(Box::new(stream)), Some(facts)))),
-        Ok(Err(error)) => Err(error),
-        Err(_) => {
-            crate::telemetry::metrics::METRICS.refused.with_label_values(&["tls_timeout"]).inc();
-            Ok(None)
-        }
-    }
 }
 
 /// Joins a client to a target, until the session ends.
@@ -77,7 +67,7 @@ async fn run(client: SideStream, session: &mut Session, service: &TcpService) ->
     let Some(rule) = session.rule.clone() else { return reject(&client, Reason::NoStreamRule) };
     let Some(forward) = &rule.forward else { return reject(&client, Reason::ClosedByRule) };
     let Some(upstream) = forward.choose() else { return reject(&client, Reason::NoHealthyTarget) };
-    let connecting = Box::pin(connect(session, upstream));
+    let connecting = Box::pin(connect(&client, session, upstream));
     let connected = tokio::select! {
         biased;
         connected = connecting => connected,
@@ -116,16 +106,22 @@ fn limits(rule: &StreamRule) -> PumpLimits {
 
 /// Connects to a target of the upstream: to another one where that fails, as far as the upstream's rules for retries
 /// permit it. Returns how long the last connection took.
-async fn connect(session: &mut Session, upstream: &Arc<Upstream>) -> Result<(SideStream, Duration), SessionEnd> {
-    let caller = Caller { address: Some(session.client.ip()), ..Caller::default() };
+async fn connect(
+    client: &SideStream,
+    session: &mut Session,
+    upstream: &Arc<Upstream>,
+) -> Result<(SideStream, Duration), SessionEnd> {
+    let caller = Caller { address: Some(session.about.address.ip()), ..Caller::default() };
     let visit = session.visit.insert(Visit::new(Arc::clone(upstream), Class::Normal, None));
     loop {
         if let Err(rejection) = visit.next(&caller).await {
             return Err(SessionEnd { reason: rejection.reason, detail: rejection.log });
         }
         let Some(member) = visit.member().cloned() else { return Err(Reason::Internal.into()) };
+        session.about.identify(&member);
+        let prelude = Prelude::new(&member, client, &session.about);
         let begun = Instant::now();
-        match dial(&member, visit.upstream()).await {
+        match dial(&member, visit.upstream(), &prelude).await {
             Ok(stream) => {
                 visit.note_connection(false);
                 return Ok((stream, begun.elapsed()));

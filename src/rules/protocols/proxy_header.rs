@@ -16,18 +16,29 @@ pub const V2_START: usize = 16;
 pub const MAX_V2: usize = 16 * 1024;
 
 /// The first bytes of version 2.
-const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
+pub(super) const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 
 /// The first bytes of version 1.
 const WORD: &[u8] = b"PROXY ";
 
 /// Types of values (section 2.2 of the specification).
-const CRC32C: u8 = 0x03;
+pub(super) const CRC32C: u8 = 0x03;
 const NOOP: u8 = 0x04;
-const SSL: u8 = 0x20;
+pub(super) const SSL: u8 = 0x20;
+
+/// The types of values that have a meaning for the gateway, as they are found in a header: the negotiated application
+/// protocol, the host name that the client requested, the identity of the connection, and what is known of TLS.
+pub const ALPN_VALUE: u16 = 0x01;
+pub const AUTHORITY_VALUE: u16 = 0x02;
+pub const UNIQUE_ID_VALUE: u16 = 0x05;
+pub const SSL_VALUE: u16 = SSL as u16;
+
+/// The most bytes of a unique id (section 2.2.5), and of a host name in ASCII.
+const MAX_UNIQUE_ID: usize = 128;
+const MAX_AUTHORITY: usize = 255;
 
 /// The type under which a value within the one about TLS is found: 0x2022 is the common name of a certificate.
-const WITHIN_SSL: u16 = 0x2000;
+pub const WITHIN_SSL: u16 = 0x2000;
 
 /// The certificate of a client within the value about TLS: it is not kept, since it is large.
 const SSL_CERTIFICATE: u16 = 0x2028;
@@ -36,7 +47,7 @@ const SSL_CERTIFICATE: u16 = 0x2028;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProxyHeader {
     /// The addresses of the client and of that to which it connected; `None` where the proxy speaks for itself (LOCAL,
-    /// as for health checks), or does not know them (UNKNOWN).
+    /// as for health checks), or does not know them (UNKNOWN), or they are no addresses of the transport in use.
     pub addresses: Option<(SocketAddr, SocketAddr)>,
     /// The further values by their types; those within the value about TLS have 0x2000 added.
     pub values: Vec<(u16, Box<[u8]>)>,
@@ -83,7 +94,7 @@ pub fn header_length(bytes: &[u8]) -> Result<HeaderStart, NoHeader> {
     }
 }
 
-/// Reads a whole header.
+/// Reads the whole header of a connection.
 ///
 /// # Errors
 /// Returns what is wrong with it.
@@ -91,7 +102,20 @@ pub fn parse_proxy_header(bytes: &[u8]) -> Result<ProxyHeader, NoHeader> {
     if header_length(bytes)? != HeaderStart::Length(bytes.len()) {
         return Err(NoHeader("it is not of the length that it says"));
     }
-    if bytes.starts_with(&SIGNATURE) { version_2(bytes) } else { version_1(bytes) }
+    if bytes.starts_with(&SIGNATURE) { version_2(bytes, STREAM) } else { version_1(bytes) }
+}
+
+/// Reads the header at the start of a datagram (version 2 alone: section 2.2), and returns the payload behind it.
+///
+/// # Errors
+/// Returns what is wrong with it, as that it is not all there.
+pub fn parse_proxy_datagram(bytes: &[u8]) -> Result<(ProxyHeader, &[u8]), NoHeader> {
+    if !bytes.starts_with(&SIGNATURE) {
+        return Err(NoHeader("the datagram does not begin with one"));
+    }
+    let HeaderStart::Length(length) = header_length(bytes)? else { return Err(NoHeader("it is not complete")) };
+    let (header, payload) = bytes.split_at_checked(length).ok_or(NoHeader("it is not complete"))?;
+    Ok((version_2(header, DATAGRAM)?, payload))
 }
 
 fn version_1(bytes: &[u8]) -> Result<ProxyHeader, NoHeader> {
@@ -128,7 +152,12 @@ fn version_1(bytes: &[u8]) -> Result<ProxyHeader, NoHeader> {
     Ok(ProxyHeader { addresses, values: Vec::new() })
 }
 
-fn version_2(bytes: &[u8]) -> Result<ProxyHeader, NoHeader> {
+/// Transports in the lower half of the octet that has the address family in its upper half.
+pub(super) const STREAM: u8 = 1;
+pub(super) const DATAGRAM: u8 = 2;
+
+/// Reads a header of version 2 whose addresses are those of that transport.
+fn version_2(bytes: &[u8], transport: u8) -> Result<ProxyHeader, NoHeader> {
     let (start, rest) = bytes.split_at(V2_START);
     match start[12] {
         // LOCAL: what follows is skipped.
@@ -136,25 +165,24 @@ fn version_2(bytes: &[u8]) -> Result<ProxyHeader, NoHeader> {
         0x21 => {}
         _ => return Err(NoHeader("its version or its command is unknown")),
     }
-    // Families that are not those of a TCP connection leave the actual addresses.
-    let (length, is_tcp) = match start[13] {
-        0x00 => (0, false),
-        0x11 => (12, true),
-        0x12 => (12, false),
-        0x21 => (36, true),
-        0x22 => (36, false),
-        0x31 | 0x32 => (216, false),
+    // Those of another transport, and of no network, leave the actual addresses.
+    let (length, has_ip) = match (start[13] >> 4, start[13] & 0xf) {
+        // What follows an unspecified family or transport is skipped (section 2.2).
+        (0, 0..=2) | (1..=3, 0) => return Ok(ProxyHeader::default()),
+        (1, STREAM | DATAGRAM) => (12, true),
+        (2, STREAM | DATAGRAM) => (36, true),
+        (3, STREAM | DATAGRAM) => (216, false),
         _ => return Err(NoHeader("its address family is unknown")),
     };
     let Some((addresses, values)) = rest.split_at_checked(length) else {
         return Err(NoHeader("it is too short for its addresses"));
     };
-    // What follows an unspecified family is skipped (section 2.2).
-    let values = if start[13] == 0 { Vec::new() } else { read_values(bytes, values)? };
-    Ok(ProxyHeader { addresses: is_tcp.then(|| tcp_addresses(addresses)).flatten(), values })
+    let values = read_values(bytes, values)?;
+    let is_of_transport = has_ip && start[13] & 0xf == transport;
+    Ok(ProxyHeader { addresses: is_of_transport.then(|| read_addresses(addresses)).flatten(), values })
 }
 
-fn tcp_addresses(bytes: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
+fn read_addresses(bytes: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
     let (ips, ports) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
     let (from, to) = ips.split_at(ips.len() / 2);
     let ip = |octets: &[u8]| -> Option<IpAddr> {
@@ -189,7 +217,17 @@ fn read_values(header: &[u8], bytes: &[u8]) -> Result<Vec<(u16, Box<[u8]>)>, NoH
                     }
                 }
             }
-            kind => values.push((u16::from(kind), value.into())),
+            kind => {
+                let most = match u16::from(kind) {
+                    UNIQUE_ID_VALUE => MAX_UNIQUE_ID,
+                    AUTHORITY_VALUE | ALPN_VALUE => MAX_AUTHORITY,
+                    _ => usize::MAX,
+                };
+                if value.len() > most {
+                    return Err(NoHeader("a value is too long"));
+                }
+                values.push((u16::from(kind), value.into()));
+            }
         }
     }
     Ok(values)
@@ -215,32 +253,13 @@ impl<'h> Iterator for Values<'h> {
     }
 }
 
-/// Returns whether a header has the checksum that is its value at `at`: that of all its bytes with zeros there.
+/// Returns whether a header has the checksum (CRC32c: RFC 9260, appendix A) that is its value at `at`: that of all its
+/// bytes with zeros there.
 fn has_checksum(header: &[u8], at: usize, value: &[u8]) -> bool {
     let Ok(expected) = <[u8; 4]>::try_from(value) else { return false };
     let (before, after) = (&header[..at], &header[at + 4..]);
-    let checksum = [before, &[0; 4], after].into_iter().fold(u32::MAX, crc32c);
-    !checksum == u32::from_be_bytes(expected)
-}
-
-/// The table of CRC32c (RFC 9260, appendix A), with the reversed polynomial.
-const CRC_TABLE: [u32; 256] = {
-    let mut table = [0; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let (mut value, mut bit) = (byte as u32, 0);
-        while bit < 8 {
-            value = if value & 1 == 1 { value >> 1 ^ 0x82f6_3b78 } else { value >> 1 };
-            bit += 1;
-        }
-        table[byte] = value;
-        byte += 1;
-    }
-    table
-};
-
-fn crc32c(before: u32, bytes: &[u8]) -> u32 {
-    bytes.iter().fold(before, |crc, byte| CRC_TABLE[usize::from(crc as u8 ^ byte)] ^ crc >> 8)
+    let checksum = [before, &[0; 4], after].into_iter().fold(0, crc32c::crc32c_append);
+    checksum == u32::from_be_bytes(expected)
 }
 
 #[cfg(test)]

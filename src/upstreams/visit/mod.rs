@@ -20,6 +20,7 @@ use tokio::time::sleep_until;
 use super::choice::Member;
 use super::gate::{AdmittedRequest, Class};
 use super::members::{PickRequest, Picked};
+use super::proxy_header::ProxiedClient;
 use super::sticky::StickySession;
 use super::upstream::Upstream;
 use crate::exchange::{Reason, Rejection};
@@ -35,6 +36,8 @@ pub struct Caller<'r> {
     pub address: Option<IpAddr>,
     /// The consumer.
     pub consumer: Option<&'r str>,
+    /// The client, for targets to which a header names it; without one the connection is the gateway's own.
+    pub client: Option<ProxiedClient<'r>>,
 }
 
 impl Caller<'_> {

@@ -22,7 +22,7 @@ use super::key::{check_stored, stored_url, variance};
 use super::{CachedRequest, millis, time_of};
 use crate::edge::proxy::failure::is_method_repeatable;
 use crate::edge::proxy::hop_by_hop::drop_from_request;
-use crate::edge::proxy::pick::caller;
+use crate::edge::proxy::pick::connecting_caller;
 use crate::edge::proxy::response::edit_response;
 use crate::edge::proxy::{Context, Gateway};
 use crate::exchange::{Edit, Reason, Rejection};
@@ -197,7 +197,7 @@ impl Fetch {
         let outgoing = OutgoingRequest {
             head,
             body: Bytes::new(),
-            caller: caller(head, &ctx.exchange),
+            caller: connecting_caller(head, ctx),
             safe: is_method_repeatable(&head.method, ctx),
             hedged: is_method_repeatable(&head.method, ctx),
             upgrade: false,
