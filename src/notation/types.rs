@@ -27,12 +27,6 @@ text_type!(
         RateText(Rate), "rate", ["100/s", "1000/h"], str::parse
 );
 
-impl PartialEq for RateText {
-    fn eq(&self, other: &Self) -> bool {
-        self.0 == other.0
-    }
-}
-
 text_type!(
     /// A number of bytes per second: `64KiB/s`, `1MiB/s`.
     ByteRate(u64), "byte-rate", ["64KiB/s", "1MiB/s"], units::parse_byte_rate

@@ -118,8 +118,7 @@ fn dropped(gateway: &Gateway, reason: &str) -> f64 {
 }
 
 fn ended(gateway: &Gateway, reason: &str) -> f64 {
-    gateway
-        .metric(&format!("portcullis_stream_sessions_total{{listener=\"dns\",reason=\"{reason}\",stream=\"all\"}}"))
+    gateway.metric(&format!("portcullis_stream_sessions_total{{listener=\"dns\",reason=\"{reason}\",stream=\"all\"}}"))
 }
 
 fn open(gateway: &Gateway) -> f64 {
@@ -164,7 +163,9 @@ fn responses_reach_their_clients_and_a_client_keeps_its_target() {
 #[test]
 fn responses_come_from_the_address_that_was_asked() {
     let target = UdpTarget::echo("a");
-    for (address, to) in [("0.0.0.0", "127.0.0.2"), ("0.0.0.0", "127.0.0.77"), ("'[::]'", "127.0.0.3"), ("'[::]'", "[::1]")] {
+    for (address, to) in
+        [("0.0.0.0", "127.0.0.2"), ("0.0.0.0", "127.0.0.77"), ("'[::]'", "127.0.0.3"), ("'[::]'", "[::1]")]
+    {
         if to == "[::1]" && UdpSocket::bind("[::1]:0").is_err() {
             continue;
         }
@@ -186,11 +187,11 @@ fn a_refused_datagram_goes_to_another_target() {
     for _ in 0..10 {
         assert_eq!(ask(&client(gateway.address()), "x"), "a:x");
     }
-    let failed = format!(
-        "portcullis_target_requests_total{{outcome=\"gateway_failed\",target=\"{closed}\",upstream=\"pool\"}}"
-    );
+    let failed =
+        format!("portcullis_target_requests_total{{outcome=\"gateway_failed\",target=\"{closed}\",upstream=\"pool\"}}");
     assert!(gateway.metric(&failed) >= 4.0);
-    let good = format!("portcullis_target_requests_total{{outcome=\"good\",target=\"{}\",upstream=\"pool\"}}", target.address);
+    let good =
+        format!("portcullis_target_requests_total{{outcome=\"good\",target=\"{}\",upstream=\"pool\"}}", target.address);
     assert_eq!(gateway.metric(&good), 10.0);
 }
 
@@ -396,7 +397,9 @@ fn flows_live_through_reloads_until_their_rule_is_removed() {
     assert_eq!(ask(&socket, "x"), "a:x");
     // Another target, other times, another rule: the flow goes on, with its socket.
     let more = config("", ", idle_time: 20s", &[target.address, other.address], "");
-    gateway.write_config(&more.replace("streams: [", "streams: [{name: more, match: {client: 10.0.0.0/8}, action: close}, "));
+    gateway.write_config(
+        &more.replace("streams: [", "streams: [{name: more, match: {client: 10.0.0.0/8}, action: close}, "),
+    );
     assert_eq!(gateway.reload().status, 200);
     for _ in 0..5 {
         assert_eq!(ask(&socket, "y"), "a:y");
@@ -415,7 +418,10 @@ fn flows_live_through_reloads_until_their_rule_is_removed() {
     });
     assert_eq!(ask(&socket, "z"), "a:z");
     // Its listener is removed.
-    gateway.write_config(&format!("{}\nroutes: []\n", config("", "", &[target.address], "").replace("name: dns", "name: other")));
+    gateway.write_config(&format!(
+        "{}\nroutes: []\n",
+        config("", "", &[target.address], "").replace("name: dns", "name: other")
+    ));
     assert_eq!(gateway.reload().status, 200);
     eventually("it ends", || gateway.access_log(3).iter().filter(|line| line["reason"] == "rule_removed").count() == 2);
     eventually("the socket is closed", || {

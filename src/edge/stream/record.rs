@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::prelude::SessionClient;
 use super::pump::PumpCounts;
 use crate::edge::listeners::ListenerState;
-use crate::exchange::address_text;
+use crate::exchange::{Reason, address_text};
 use crate::snapshot::{StreamRule, WorkerServing};
 use crate::telemetry::SessionRecord;
 use crate::telemetry::metrics::StreamMetrics;

@@ -46,6 +46,8 @@ impl UdpServer {
             protocol: "UDP",
             tls: None,
             server_name: None,
+            alpn: None,
+            id: None,
             reason,
             detail: None,
             listener: &self.listener_state.name.load(),

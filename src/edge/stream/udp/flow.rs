@@ -8,12 +8,13 @@ use smallvec::SmallVec;
 
 use super::sockets::TargetSocket;
 use crate::edge::listeners::DrainGuard;
-use crate::exchange::{Reason, clock};
+use crate::exchange::{ProxyFacts, Reason, clock};
 use crate::rules::datagrams::{FlowKey, FlowTerms};
+use crate::rules::protocols::HeaderTransport;
 use crate::snapshot::StreamRule;
 use crate::telemetry::DatagramDrop;
 use crate::telemetry::metrics::StreamMetrics;
-use crate::upstreams::{Caller, Class, Pool, Upstream, Visit};
+use crate::upstreams::{Caller, Class, Pool, ProxiedClient, Upstream, Visit};
 
 /// The idle time of a flow where the rule has none.
 const IDLE_TIME: u64 = 30_000_000_000;
@@ -24,6 +25,34 @@ const MAX_LEGS: usize = 32;
 /// The longest first datagram that is kept until there is a response, so that it can go to another target.
 const MAX_KEPT: usize = 1_472;
 
+/// The client of a flow.
+#[derive(Debug)]
+pub struct Origin {
+    /// Its address, as a trusted PROXY header says.
+    pub client: SocketAddr,
+    /// The address that it sends to.
+    pub destination: SocketAddr,
+    /// What such a header said besides.
+    pub proxy: Option<ProxyFacts>,
+}
+
+impl Origin {
+    /// Returns the header that a target expects before the payload of each datagram; empty where it expects none.
+    fn header(&self, visit: &Visit) -> Box<[u8]> {
+        let Some(shape) = visit.member().and_then(|member| member.proxy.as_ref()) else { return Box::default() };
+        let client = ProxiedClient {
+            source: self.client,
+            destination: Some(self.destination),
+            tls: None,
+            proxy: self.proxy.as_ref(),
+            authority: None,
+            alpn: None,
+            id: None,
+        };
+        shape.header(Some(&client), HeaderTransport::Datagram).into()
+    }
+}
+
 /// The way of a flow to one target. The flow is counted on the target, and at the gate of the upstream, while it lives.
 pub struct Leg {
     /// The visit to the upstream.
@@ -32,6 +61,8 @@ pub struct Leg {
     pub target: SocketAddr,
     /// The socket.
     pub socket: TargetSocket,
+    /// The PROXY header of each datagram.
+    pub header: Box<[u8]>,
     /// Whether the target has sent anything.
     pub has_responded: bool,
     /// The number of the arrangement of targets with which the target was found usable.
@@ -60,19 +91,22 @@ impl Leg {
     ///
     /// # Errors
     /// Returns why there is none.
-    pub fn open(mut visit: Visit, mut target: SocketAddr, client: IpAddr) -> Result<Self, DatagramDrop> {
+    pub fn open(mut visit: Visit, mut target: SocketAddr, origin: &Origin) -> Result<Self, DatagramDrop> {
         loop {
             match TargetSocket::connect(target) {
                 Ok(socket) => {
                     visit.note_connection(false);
                     let version = visit.upstream().pool.version();
-                    return Ok(Self { visit, target, socket, has_responded: false, version });
+                    let header = origin.header(&visit);
+                    return Ok(Self { visit, target, socket, header, has_responded: false, version });
                 }
                 Err(None) => {
                     visit.end();
                     return Err(DatagramDrop::Exhausted);
                 }
-                Err(Some(_)) if visit.note_no_connection(Instant::now()) => target = pick(&mut visit, client)?,
+                Err(Some(_)) if visit.note_no_connection(Instant::now()) => {
+                    target = pick(&mut visit, origin.client.ip())?;
+                }
                 Err(Some(_)) => return Err(DatagramDrop::NoTarget),
             }
         }
@@ -82,15 +116,17 @@ impl Leg {
     ///
     /// # Errors
     /// Returns why there is none.
-    pub fn begin(upstream: &Arc<Upstream>, client: IpAddr) -> Result<Self, DatagramDrop> {
+    pub fn begin(upstream: &Arc<Upstream>, origin: &Origin) -> Result<Self, DatagramDrop> {
         let mut visit = Visit::new(Arc::clone(upstream), Class::Normal, None);
-        let target = pick(&mut visit, client)?;
-        Self::open(visit, target, client)
+        let target = pick(&mut visit, origin.client.ip())?;
+        Self::open(visit, target, origin)
     }
 }
 
 /// A flow.
 pub struct ClientFlow {
+    /// The client.
+    pub origin: Origin,
     /// Where responses are sent: the client, or the load balancer in front of it.
     pub peer: SocketAddr,
     /// The local address that responses leave from, in the form of the socket's family.
@@ -116,6 +152,7 @@ pub struct ClientFlow {
 impl ClientFlow {
     /// Returns the flow of a first datagram.
     pub fn new(
+        origin: Origin,
         (peer, local): (SocketAddr, IpAddr),
         (rule, metrics): (&Arc<StreamRule>, &Arc<StreamMetrics>),
         leg: Leg,
@@ -125,6 +162,7 @@ impl ClientFlow {
         let is_kept = bytes.len() <= MAX_KEPT && !rule.datagrams.per_datagram;
         metrics.open.inc();
         Box::new(Self {
+            origin,
             peer,
             local,
             rule: Arc::clone(rule),

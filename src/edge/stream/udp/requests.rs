@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::UdpServer;
-use super::flow::{ClientFlow, Leg, key_of, pick, terms_of};
-use crate::edge::listeners::{DatagramPhase, ReceivedDatagram, has_proxy_header};
+use super::flow::{ClientFlow, Leg, Origin, key_of, pick, terms_of};
+use crate::edge::listeners::{DatagramPhase, ReceivedDatagram, has_proxy_header, proxy_facts};
 use crate::exchange::Reason;
 use crate::rules::datagrams::{FlowId, FlowKey, Incoming, NoFlow};
+use crate::rules::protocols::{ProxyHeader, parse_proxy_datagram};
 use crate::rules::routing::StreamFacts;
 use crate::telemetry::DatagramDrop;
 use crate::upstreams::{Class, Visit};
@@ -28,7 +29,7 @@ pub(super) enum Sent {
 
 /// Sends a datagram to a target.
 pub(super) fn send(leg: &Leg, bytes: &[u8]) -> Sent {
-    match leg.socket.send(bytes) {
+    match leg.socket.send(&leg.header, bytes) {
         Ok(()) => Sent::Done,
         Err(error) => match error.kind() {
             io::ErrorKind::WouldBlock => Sent::Dropped(DatagramDrop::TargetFull),
@@ -59,7 +60,8 @@ impl UdpServer {
         if let Some(rate) = &self.settings.limits.datagrams {
             self.arrived = rate.decide(self.arrived, now, 1).0.ok_or(DatagramDrop::Rate)?;
         }
-        let (client, bytes) = self.client_of(received, bytes)?;
+        let (header, bytes) = self.split(received, bytes)?;
+        let client = header.addresses.map_or(received.peer, |(client, _)| client);
         let key = key_of(client, received.local);
         for _ in 0..MAX_BEGINNINGS {
             match self.find(&key, received, bytes.len(), now) {
@@ -68,21 +70,17 @@ impl UdpServer {
                         return Ok(());
                     }
                 }
-                None => return self.begin(key, received, bytes, now),
+                None => return self.begin(key, received, header, bytes, now),
             }
         }
         Err(DatagramDrop::NoTarget)
     }
 
-    /// Returns the client of a datagram, and what it has sent.
-    fn client_of<'d>(
-        &self,
-        received: &ReceivedDatagram,
-        bytes: &'d [u8],
-    ) -> Result<(SocketAddr, &'d [u8]), DatagramDrop> {
+    /// Returns the PROXY header of a datagram, which names nobody where none is expected, and the payload.
+    fn split<'d>(&self, received: &ReceivedDatagram, bytes: &'d [u8]) -> Result<(ProxyHeader, &'d [u8]), DatagramDrop> {
         match has_proxy_header(&self.settings, received.peer.ip()) {
-            Some(false) => Ok((received.peer, bytes)),
-            Some(true) => Err(DatagramDrop::ProxyHeader),
+            Some(false) => Ok((ProxyHeader::default(), bytes)),
+            Some(true) => parse_proxy_datagram(bytes).map_err(|_| DatagramDrop::ProxyHeader),
             None => Err(DatagramDrop::ProxyHeader),
         }
     }
@@ -130,7 +128,7 @@ impl UdpServer {
     /// Returns the place of the leg for the next datagram of a flow whose datagrams are balanced one by one.
     pub(super) fn leg_of_datagram(&mut self, id: FlowId) -> Result<usize, DatagramDrop> {
         let Some(flow) = self.table.get_mut(id) else { return Err(DatagramDrop::NoTarget) };
-        let client = flow.key.client.ip();
+        let client = flow.owned.origin.client.ip();
         let forward = flow.owned.rule.forward.as_ref().ok_or(DatagramDrop::Closed)?;
         let upstream = forward.choose().ok_or(DatagramDrop::NoTarget)?;
         let mut visit = Visit::new(Arc::clone(upstream), Class::Normal, None);
@@ -142,13 +140,20 @@ impl UdpServer {
         if !flow.owned.has_room() {
             return Ok(fastrand::usize(..legs.len()));
         }
-        let leg = Leg::open(visit, target, client)?;
+        let leg = Leg::open(visit, target, &flow.owned.origin)?;
         self.sockets.add(&leg.socket, id).map_err(|_| DatagramDrop::Exhausted)?;
         Ok(flow.owned.add(leg))
     }
 
     /// Begins a flow with a datagram of no present one.
-    fn begin(&mut self, key: FlowKey, received: &ReceivedDatagram, bytes: &[u8], now: u64) -> Result<(), DatagramDrop> {
+    fn begin(
+        &mut self,
+        key: FlowKey,
+        received: &ReceivedDatagram,
+        header: ProxyHeader,
+        bytes: &[u8],
+        now: u64,
+    ) -> Result<(), DatagramDrop> {
         if self.phase == DatagramPhase::Drain {
             return Err(DatagramDrop::Draining);
         }
@@ -164,9 +169,13 @@ impl UdpServer {
             NoFlow::Client => DatagramDrop::ClientFlows,
             NoFlow::Rate => DatagramDrop::NewFlows,
         })?;
-        let leg = Leg::begin(upstream, key.client.ip())?;
+        let local = SocketAddr::new(received.local, self.listener_state.port);
+        let proxy = proxy_facts(header);
+        let destination = proxy.as_ref().and_then(|proxy| proxy.destination).unwrap_or(local);
+        let origin = Origin { client: key.client, destination, proxy };
+        let leg = Leg::begin(upstream, &origin)?;
         let addresses = (received.peer, received.local);
-        let flow = ClientFlow::new(addresses, (rule, metrics), leg, bytes, self.drain.begin());
+        let flow = ClientFlow::new(origin, addresses, (rule, metrics), leg, bytes, self.drain.begin());
         let id = self.table.begin(key, terms_of(rule), flow, bytes.len(), now);
         let added = self.table.get(id).map(|flow| flow.owned.legs.iter().map(|leg| self.sockets.add(&leg.socket, id)));
         if added.into_iter().flatten().any(|added| added.is_err()) {

@@ -104,12 +104,11 @@ impl UdpServer {
             return None;
         }
         let flow = self.table.get_mut(id)?;
-        let client = flow.key.client.ip();
         if !visit.note_no_connection(Instant::now()) {
             return None;
         }
-        let target = pick(&mut visit, client).ok()?;
-        let leg = Leg::open(visit, target, client).ok()?;
+        let target = pick(&mut visit, flow.owned.origin.client.ip()).ok()?;
+        let leg = Leg::open(visit, target, &flow.owned.origin).ok()?;
         self.sockets.add(&leg.socket, id).ok()?;
         Some(flow.owned.add(leg))
     }

@@ -1,7 +1,7 @@
 //! The sockets to targets: each flow has a connected one of its own, so that a target's refusal (ICMP) reaches the flow,
 //! and all of a listener are watched together.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::LazyLock;
@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::resource::{Resource, getrlimit};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -45,9 +45,12 @@ impl TargetSocket {
         opened.map(Self)
     }
 
-    /// Sends a datagram.
-    pub fn send(&self, bytes: &[u8]) -> io::Result<()> {
-        self.0.send(bytes).map(|_| ())
+    /// Sends a datagram of a header and a payload.
+    pub fn send(&self, header: &[u8], bytes: &[u8]) -> io::Result<()> {
+        if header.is_empty() {
+            return self.0.send(bytes).map(|_| ());
+        }
+        SockRef::from(&self.0).send_vectored(&[IoSlice::new(header), IoSlice::new(bytes)]).map(|_| ())
     }
 
     /// Reads a datagram.
