@@ -218,12 +218,8 @@ fn check_keys(listener: &config::ListenerConfig, kind: &str, place: &Place, mist
         mistakes.add(&place.key(key), format!("has no effect on a listener of kind {kind}"));
     }
     if listener.limits != limits {
-<<<<<<< HEAD
         let tcp = "those of connections, header_time and hello_time";
         let known = if is_udp { "those of connections, and datagrams," } else { tcp };
-=======
-        let known = if is_udp { "those of connections" } else { "those of connections, header_time and hello_time" };
->>>>>>> main
         mistakes.add(&place.key("limits"), format!("on a listener of kind {kind} only {known} have an effect"));
     }
 }
