@@ -37,6 +37,8 @@ mod oidc;
 mod pairings;
 #[path = "clients/passwords.rs"]
 mod passwords;
+#[path = "clients/postgres.rs"]
+mod postgres;
 #[path = "clients/programs.rs"]
 mod programs;
 #[path = "clients/prometheus.rs"]

@@ -57,6 +57,10 @@ mod consumers;
 mod counts;
 #[path = "gateway/crash.rs"]
 mod crash;
+#[path = "gateway/datagram_targets.rs"]
+mod datagram_targets;
+#[path = "gateway/datagrams.rs"]
+mod datagrams;
 #[path = "gateway/discovery.rs"]
 mod discovery;
 #[path = "gateway/door.rs"]

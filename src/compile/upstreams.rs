@@ -411,6 +411,7 @@ fn probe(active: &config::ActiveHealth, place: &Place, mistakes: &mut Mistakes) 
             })
         }
     };
+    let kind = super::datagram_probe::compile(active, place, mistakes).unwrap_or(kind);
     check_intervals(active, place, mistakes);
     let or_usual = |interval: &Option<Duration>| interval.as_ref().map_or(active.interval.0, |i| i.0);
     ActiveProbe {

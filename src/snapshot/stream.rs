@@ -93,8 +93,10 @@ pub struct DatagramRules {
     pub responses: Option<u32>,
     /// Whether each datagram is balanced by itself.
     pub per_datagram: bool,
-    /// The most bytes to a client for each from it, until it has sent a second datagram.
+    /// The most bytes to a client for each from it, until it has sent another datagram after a response.
     pub amplification: Option<u32>,
+    /// Whether a flow goes on to a target that is no longer healthy.
+    pub keep_unhealthy: bool,
 }
 
 /// The rules of a listener.

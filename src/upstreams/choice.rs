@@ -67,6 +67,8 @@ pub struct Choice {
     pub panic: bool,
     /// Whether a target is in its slow start.
     pub starting: bool,
+    /// The number of the arrangement: what was checked with one need not be checked again with it.
+    pub version: u64,
     timed: bool,
 }
 

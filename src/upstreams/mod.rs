@@ -11,6 +11,7 @@
 mod breaker;
 mod call;
 mod choice;
+mod datagram_probe;
 mod discovery;
 mod failure;
 mod gate;
@@ -34,6 +35,7 @@ mod watch;
 pub use breaker::SharedBreaker;
 pub use call::{MAX_INTERIM, error_text, is_exhaustion, misframed};
 pub use choice::Member;
+pub use datagram_probe::{DatagramProbe, DnsProbe};
 pub use discovery::{DiscoveryShape, TargetChange, TargetChanges, TargetText};
 pub use failure::{CLIENT_GONE, Failure, exhausted, reason_of};
 pub use gate::{Class, GateShape};

@@ -177,20 +177,31 @@ fn tls_is_passed_on_and_ended_on_one_port() {
 
 #[test]
 fn connections_that_never_say_anything_do_not_keep_out_others() {
-    let (one, two) = (ByteTarget::echo("1"), ByteTarget::echo("2"));
-    let gateway = by_name(&one, &two, "", "header_time: 60s");
-    let to = gateway.address();
+    let one = ByteTarget::echo("1");
+    let gateway = Gateway::start(&format!(
+        "listeners:\n  - {{name: main, address: 127.0.0.1:0, kind: tcp, limits: {{header_time: 60s}}}}\n  - {{name: behind, \
+         address: 127.0.0.1:0, kind: tcp, proxy_protocol: {{from: 127.0.0.0/8}}, limits: {{header_time: \
+         60s}}}}\nupstreams: {{one: {{targets: [\"{}\"]}}}}\nstreams: [{{name: one, match: {{server_name: one.test}}, \
+         action: {{forward: one}}}}]\n",
+        one.address
+    ));
+    let (main, behind) = (gateway.listeners[0].1, gateway.listeners[1].1);
     let bytes = hello(Some("one.test"), &[], 0, 16_000);
-    let stuck: Vec<TcpStream> = (0..400)
+    let line = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n".to_vec();
+    let with_line = [&line[..], &bytes].concat();
+    let count = if std::env::var_os("LONG_TESTS").is_some() { 2_000 } else { 400 };
+    let stuck: Vec<TcpStream> = (0..count)
         .map(|at| {
-            let mut stream = connect(to);
-            stream.write_all(&bytes[..at % 60]).expect("sent");
+            let mut stream = connect(if at % 2 == 0 { main } else { behind });
+            let part: &[u8] = if at % 2 == 0 { &bytes } else { &with_line };
+            stream.write_all(&part[..at % 70]).expect("sent");
             stream
         })
         .collect();
-    eventually("they are open", || gateway.metric("portcullis_connections_open") >= 400.0);
+    eventually("they are open", || gateway.metric("portcullis_connections_open") >= f64::from(count as u32));
     for _ in 0..50 {
-        assert_eq!(exchange(to, &[&bytes]), [b"1", &bytes[..]].concat());
+        assert_eq!(exchange(main, &[&bytes]), [b"1", &bytes[..]].concat());
+        assert_eq!(exchange(behind, &[&line, &bytes]), [b"1", &bytes[..]].concat());
     }
     drop(stuck);
     eventually("their places are free", || gateway.metric("portcullis_connections_open") == 0.0);

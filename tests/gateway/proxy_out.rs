@@ -154,7 +154,7 @@ fn probes_and_requests_of_every_way_have_one() {
     assert_eq!(seen.lock().expect("what was seen").iter().filter(named).count(), 2);
     // A connection without a request, and version 1.
     let (target, seen) = http_target();
-    let _gateway = gateway_for(&target, "proxy_protocol: v1, health: {active: {type: tcp, interval: 20ms}}", "");
+    let _gateway = gateway_for(&target, "proxy_protocol: v1, health: {active: {interval: 20ms}}", "");
     eventually("a probe came", || !seen.lock().expect("what was seen").is_empty());
     assert_eq!(last(&seen), b"PROXY UNKNOWN\r\n");
 }

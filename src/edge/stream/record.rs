@@ -97,6 +97,7 @@ impl Session {
             tries: visit.map_or(0, Visit::tries),
             bytes_in: self.counts.received(),
             bytes_out: self.counts.sent(),
+            datagrams: None,
         };
         serving.access_log.push_session(&record, &serving.snapshot.log.1);
     }

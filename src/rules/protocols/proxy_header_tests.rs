@@ -130,6 +130,92 @@ fn values_within_that_about_tls() {
     assert!(parse_proxy_header(&written(from, to, &[(0x20, vec![1, 0])], false)).is_err());
 }
 
+/// What a receiver makes of the bytes of a connection that has come to its end.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    /// The connection has the addresses of the header.
+    Named,
+    /// The header is skipped: the actual addresses are used.
+    Skipped,
+    /// The connection is closed.
+    Closed,
+}
+
+fn outcome(bytes: &[u8]) -> Outcome {
+    let Ok(HeaderStart::Length(length)) = header_length(bytes) else { return Outcome::Closed };
+    // The payload begins right behind it.
+    match bytes.get(..length).map(parse_proxy_header) {
+        Some(Ok(ProxyHeader { addresses: Some(_), .. })) => Outcome::Named,
+        Some(Ok(_)) => Outcome::Skipped,
+        Some(Err(_)) | None => Outcome::Closed,
+    }
+}
+
+/// Every MUST of the text for a receiver, as far as it is about a header: sections 2.1 and 2.2.
+#[test]
+fn a_receiver_does_what_it_must() {
+    use Outcome::{Closed, Named, Skipped};
+    let v2 = |start: [u8; 2], length: u16, rest: &[u8]| [&SIGNATURE[..], &start, &length.to_be_bytes(), rest].concat();
+    let tcp4 = [192, 0, 2, 1, 192, 0, 2, 2, 0, 1, 0, 2];
+    let with = |values: &[u8]| v2([0x21, 0x11], 12 + values.len() as u16, &[&tcp4[..], values].concat());
+    let (from, to) = ("192.0.2.1:1".parse().expect("an address"), "192.0.2.2:2".parse().expect("an address"));
+    let checked = written(from, to, &[(0xe0, b"x".to_vec())], true);
+    let mut damaged = checked.clone();
+    damaged[V2_START] ^= 1;
+    let long_line = format!("PROXY UNKNOWN {}\r\n", "x".repeat(100));
+    let cases: &[(&str, Vec<u8>, Outcome)] = &[
+        ("a connection without a header is dropped", b"GET / HTTP/1.1\r\n\r\n".to_vec(), Closed),
+        ("1: a line for TCP over IPv4", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\nmore".to_vec(), Named),
+        ("1: a line for TCP over IPv6", b"PROXY TCP6 ::1 ::2 1 2\r\n".to_vec(), Named),
+        ("1: anything before the end of the line of UNKNOWN is ignored", b"PROXY UNKNOWN a b\r\n".to_vec(), Skipped),
+        ("1: another protocol does not match exactly", b"PROXY TCP5 1.2.3.4 5.6.7.8 1 2\r\n".to_vec(), Closed),
+        ("1: exactly one space", b"PROXY TCP4 1.2.3.4  5.6.7.8 1 2\r\n".to_vec(), Closed),
+        ("1: the word is in upper case", b"Proxy TCP4 1.2.3.4 5.6.7.8 1 2\r\n".to_vec(), Closed),
+        ("1: addresses have the form of their family", b"PROXY TCP4 ::1 ::2 1 2\r\n".to_vec(), Closed),
+        ("1: addresses have no leading zeros", b"PROXY TCP4 01.2.3.4 5.6.7.8 1 2\r\n".to_vec(), Closed),
+        ("1: ports have no leading zeros", b"PROXY TCP4 1.2.3.4 5.6.7.8 01 2\r\n".to_vec(), Closed),
+        ("1: ports are at most 65535", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 65536\r\n".to_vec(), Closed),
+        ("1: both characters end the line", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\n".to_vec(), Closed),
+        ("1: none of them is within the line", b"PROXY UNKNOWN a\rb\r\n".to_vec(), Closed),
+        ("1: a line has at most 107 characters", long_line.into_bytes(), Closed),
+        ("1: a part of a line is none", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2".to_vec(), Closed),
+        ("2: a header for TCP over IPv4", with(&[]), Named),
+        ("2: only version 2 is accepted", v2([0x31, 0x11], 12, &tcp4), Closed),
+        ("2: LOCAL has the actual addresses", v2([0x20, 0x11], 12, &tcp4), Skipped),
+        ("2: the length of LOCAL is skipped", v2([0x20, 0], 3, b"abcmore"), Skipped),
+        ("2: the family of LOCAL is ignored", v2([0x20, 0xff], 0, b""), Skipped),
+        ("2: another command is dropped", v2([0x22, 0x11], 12, &tcp4), Closed),
+        ("2: the addresses of no family are ignored", v2([0x21, 0], 5, b"abcde"), Skipped),
+        ("2: an unknown family is rejected", v2([0x21, 0x41], 12, &tcp4), Closed),
+        ("2: an unknown transport is rejected", v2([0x21, 0x13], 12, &tcp4), Closed),
+        ("2: a socket of Unix has 216 octets", v2([0x21, 0x31], 216, &[0; 216]), Skipped),
+        ("2: fewer are not enough", v2([0x21, 0x31], 215, &[0; 215]), Closed),
+        ("2: fewer are not enough for IPv4", v2([0x21, 0x11], 11, &tcp4[..11]), Closed),
+        ("2: a part of a header is none", v2([0x21, 0x11], 12, &tcp4[..11]), Closed),
+        ("2: unknown values are skipped", with(b"\xe5\0\x01x\xf9\0\0"), Named),
+        ("2: a value ends within the header", with(b"\x02\0\x02x"), Closed),
+        ("2: a value has a length", with(b"\x02\0"), Closed),
+        ("2: padding is ignored", with(b"\x04\0\x03xyz"), Named),
+        ("2: an identity has up to 128 octets", with(&[&[5, 0, 128][..], &[1; 128]].concat()), Named),
+        ("2: and no more", with(&[&[5, 0, 129][..], &[1; 129]].concat()), Closed),
+        ("2: the value about TLS has five octets and more", with(b"\x20\0\x04\x01\0\0\0"), Closed),
+        ("2: a correct checksum is accepted", checked, Named),
+        ("2: a wrong one is an invalid connection", damaged, Closed),
+        ("2: one of another length too", with(b"\x03\0\x02ab"), Closed),
+    ];
+    for (rule, bytes, expected) in cases {
+        assert_eq!(outcome(bytes), *expected, "{rule}");
+        // Nothing is decided before all of it has come.
+        if *expected == Named {
+            let Ok(HeaderStart::Length(length)) = header_length(bytes) else { panic!("a header") };
+            for end in 0..length {
+                assert!(matches!(header_length(&bytes[..end]), Ok(HeaderStart::Incomplete | HeaderStart::Length(_))));
+                assert_eq!(outcome(&bytes[..end]), Closed, "{rule}");
+            }
+        }
+    }
+}
+
 /// The corpus of the fuzz target: a name says whether the file is a header.
 #[test]
 fn the_corpus_is_parsed_as_its_names_say() {
