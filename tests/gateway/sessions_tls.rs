@@ -65,8 +65,9 @@ fn tls_ends_at_the_gateway_with_half_close() {
     let one = Server::named("one");
     let yaml = format!(
         "upstreams: {{one: {{targets: [\"{}\"]}}}}\nstreams: [{{name: all, action: {{forward: one}}}}]\n\
-         listeners: [{{name: main, address: 127.0.0.1:0, kind: tcp, limits: {{header_time: 300ms, hello_time: 200ms}}, \
-         tls: {{certificates: [{{cert: own.pem, key: own.key}}]}}}}]\n",
+         listeners: [{{name: main, address: 127.0.0.1:0, kind: tcp, \
+         tls: {{certificates: [{{cert: own.pem, key: own.key}}]}}}}, {{name: hasty, address: 127.0.0.1:0, kind: tcp, \
+         limits: {{header_time: 300ms, hello_time: 200ms}}, tls: {{certificates: [{{cert: own.pem, key: own.key}}]}}}}]\n",
         one.address
     );
     let gateway = Gateway::start_in(folder, &yaml, &[]);
@@ -95,7 +96,8 @@ fn tls_ends_at_the_gateway_with_half_close() {
         assert_eq!(line[key], value, "{key}: {line}");
     }
     // A handshake that does not come is not waited for.
-    let mut silent = connect(gateway.address());
+    let hasty = gateway.listeners.iter().find(|(name, _)| name == "hasty").expect("a listener").1;
+    let mut silent = connect(hasty);
     assert_eq!(silent.read(&mut [0; 8]).expect("an end"), 0);
     let refused = "portcullis_connections_refused_total{cause=\"tls_timeout\"}";
     eventually("it is counted", || gateway.metric(refused) == 1.0);

@@ -29,7 +29,7 @@ pub type StreamWork<'w> = Pin<Box<dyn Future<Output = ()> + Send + 'w>>;
 /// A service for connections and datagrams at layer 4. The listeners know nothing else of it.
 pub trait ServeStreams: Send + Sync {
     /// Serves one connection to its end.
-    fn serve(&self, connection: StreamConnection) -> StreamWork<'_>;
+    fn serve(&self, connection: StreamConnection) -> StreamWork<'static>;
 
     /// Serves the datagrams of a socket until the listener closes.
     fn serve_datagrams(&self, datagrams: Datagrams) -> StreamWork<'_>;
@@ -102,10 +102,8 @@ impl TcpService {
 
 /// Serves a connection in a task of its own.
 pub fn begin(connection: StreamConnection) {
-    tokio::spawn(async move {
-        let streams = Arc::clone(&connection.service.shared.streams);
-        streams.serve(connection).await;
-    });
+    let streams = Arc::clone(&connection.service.shared.streams);
+    tokio::spawn(streams.serve(connection));
 }
 
 /// Serves the datagrams of a socket in a task of its own. The returned task ends when no further client is served; where

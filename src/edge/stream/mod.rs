@@ -28,7 +28,7 @@ impl StreamGateway {
 }
 
 impl ServeStreams for StreamGateway {
-    fn serve(&self, connection: StreamConnection) -> StreamWork<'_> {
+    fn serve(&self, connection: StreamConnection) -> StreamWork<'static> {
         Box::pin(session::serve(connection))
     }
 

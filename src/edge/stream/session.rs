@@ -32,11 +32,14 @@ struct JoinedSession {
 }
 
 /// Serves a connection to its end.
-pub async fn serve(connection: StreamConnection) {
+pub fn serve(connection: StreamConnection) -> impl Future<Output = ()> + Send + 'static {
     // A session idles in a task that is no larger than it has to be: what comes first needs far more.
-    let Some(mut joined) = Box::pin(open(connection)).await else { return };
-    let end = joined.carry().await;
-    joined.finish(&end);
+    let opening = Box::pin(open(connection));
+    async move {
+        let Some(mut joined) = opening.await else { return };
+        let end = joined.carry().await;
+        joined.finish(&end);
+    }
 }
 
 /// Finds the rule of a connection and joins it to a target. Returns `None` where it has ended with that.
