@@ -8,9 +8,8 @@ use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpSocket;
 
-/// How often a silent peer is probed before the connection fails: a quarter of the time after which the first probe is
-/// sent, and not more often than each second.
-const PROBES: u32 = 4;
+/// The part of the time before the first probe after which each further one follows, where that is a second or more.
+const INTERVAL_PART: u32 = 4;
 
 /// The options of the sockets of an upstream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -40,7 +39,7 @@ impl SocketOptions {
     /// Lets the system probe a silent peer; `usual` is the time where the upstream has none.
     pub fn keep_alive<'s>(&self, stream: impl Into<SockRef<'s>>, usual: Option<Duration>) {
         let Some(time) = self.keepalive.or(usual).filter(|time| !time.is_zero()) else { return };
-        let interval = (time / PROBES).max(Duration::from_secs(1));
+        let interval = (time / INTERVAL_PART).max(Duration::from_secs(1));
         // A connection works without it.
         let _ = stream.into().set_tcp_keepalive(&TcpKeepalive::new().with_time(time).with_interval(interval));
     }

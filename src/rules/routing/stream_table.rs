@@ -148,7 +148,7 @@ mod tests {
             name in 0_usize..6, client in 0_u8..3, alpn in 0_usize..3,
         ) {
             let names = ["*", "a.test", "*.test", "*.b.test", "c.b.test", "*.c.b.test"];
-            let (nets, protocols) = ([None, Some("10.0.0.0/24"), Some("10.0.0.1")], [None, Some("h2"), Some("pg")]);
+            let (nets, protocols) = ([None, Some("10.0.0.0/24"), Some("10.0.0.1/32")], [None, Some("h2"), Some("pg")]);
             let entries: Vec<_> =
                 rules.iter().enumerate().map(|(i, r)| entry(names[r.0], nets[r.1], protocols[r.2], i)).collect();
             let asked = [None, Some("A.test"), Some("c.b.test"), Some("d.c.b.test"), Some("test"), Some("x.y.test")];
