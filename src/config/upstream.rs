@@ -198,8 +198,8 @@ impl Default for UpstreamTls {
 pub struct SocketConfig {
     /// The address of this host that connections come from. Default: the system's choice.
     pub bind: Option<IpAddress>,
-    /// How long a connection is silent before the system probes its peer (TCP keep-alive), again after a quarter of that
-    /// time each, until the connection fails. 0s is never. Default: 60s at layer 4, and never for HTTP, whose
+    /// How long a connection is silent before the system probes its peer (TCP keep-alive), again after a quarter of
+    /// that time each, until the connection fails. 0s is never. Default: 60s at layer 4, and never for HTTP, whose
     /// connections have timeouts.
     pub keepalive: Option<Duration>,
 }
