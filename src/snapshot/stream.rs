@@ -117,6 +117,12 @@ impl Streams {
         Self { table, rules, metrics }
     }
 
+    /// Returns the names of the rules, each with the number of its open sessions.
+    pub fn open_sessions(&self) -> impl Iterator<Item = (&str, i64)> {
+        let open = |metrics: &OnceLock<Arc<StreamMetrics>>| metrics.get().map_or(0, |metrics| metrics.open.get());
+        self.rules.iter().zip(&self.metrics).map(move |(rule, metrics)| (rule.name.as_str(), open(metrics)))
+    }
+
     /// Returns the metrics of the rule at a place on a listener of that name. They are created on first use, so that a
     /// configuration that never serves leaves none.
     pub fn metrics(&self, place: usize, listener: &str) -> Option<&Arc<StreamMetrics>> {

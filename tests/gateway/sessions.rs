@@ -261,6 +261,9 @@ fn sessions_at_a_time_are_limited_and_queued() {
     let gateway = gateway(&[one.address], limits, "", "");
     let mut first = connect(gateway.address());
     assert_eq!(word(&mut first), "one");
+    let view = super::harness::client::get(gateway.admin, "/streams").json();
+    assert_eq!((&view[0]["name"], &view[0]["listener"], &view[0]["open"]), (&"all".into(), &"main".into(), &1.into()));
+    assert_eq!(view[0]["action"]["forward"], "one", "{view}");
     let mut second = connect(gateway.address());
     eventually("one waits", || gateway.metric("portcullis_upstream_requests_pending{upstream=\"one\"}") == 1.0);
     assert!(ends_by_reset(&mut connect(gateway.address())));
