@@ -57,6 +57,10 @@ mod consumers;
 mod counts;
 #[path = "gateway/crash.rs"]
 mod crash;
+#[path = "gateway/datagram_targets.rs"]
+mod datagram_targets;
+#[path = "gateway/datagrams.rs"]
+mod datagrams;
 #[path = "gateway/discovery.rs"]
 mod discovery;
 #[path = "gateway/door.rs"]
@@ -143,6 +147,10 @@ mod reload_reports;
 mod resilience;
 #[path = "gateway/room.rs"]
 mod room;
+#[path = "gateway/sessions.rs"]
+mod sessions;
+#[path = "gateway/sessions_tls.rs"]
+mod sessions_tls;
 #[path = "gateway/signatures.rs"]
 mod signatures;
 #[path = "gateway/sizes.rs"]

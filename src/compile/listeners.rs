@@ -8,9 +8,11 @@ use ahash::AHashMap;
 use crate::config::{self, Loaded, Protocol};
 use crate::live::AcmeManager;
 use crate::notation::{AdminAddress, Mistakes, Place, Rate};
+use crate::rules::datagrams::TableLimits;
+use crate::rules::limits::Gcra;
 use crate::snapshot::{
-    ConnectionLimits, HttpListener, Limits, Listener, ListenerSpec, ProxySources, Streams, TcpListener, Transport,
-    UdpListener,
+    ConnectionLimits, DatagramLimits, HttpListener, Limits, Listener, ListenerSpec, ProxySources, Streams, TcpListener,
+    Transport, UdpListener,
 };
 
 /// The most listeners of a configuration.
@@ -89,10 +91,7 @@ fn one(
     mistakes: &mut Mistakes,
 ) -> Listener {
     let limits = &listener.limits;
-    if limits.connections_per_address.is_some_and(|most| most > limits.connections) {
-        let place = place.key("limits").key("connections_per_address");
-        mistakes.add(&place, format!("is over the {} connections that there may be in all", limits.connections));
-    }
+    check_limits(listener, &place.key("limits"), mistakes);
     if listener.client_address.is_some() && listener.trusted_proxies.is_empty() {
         mistakes.add(&place.key("client_address"), "has no effect without trusted_proxies");
     }
@@ -100,9 +99,6 @@ fn one(
         mistakes.add(&place.key("proxy_protocol").key("from"), "expected at least one network or address");
     }
     check_hello_time(listener, place, mistakes);
-    if limits.http2_memory.0 < MIN_HTTP2_MEMORY {
-        mistakes.add(&place.key("limits").key("http2_memory"), "expected at least 256KiB, which one stream may need");
-    }
     Listener {
         name: listener.name.0.clone(),
         address: listener.address.0,
@@ -122,22 +118,73 @@ fn one(
             }
             config::ListenerKind::Udp => {
                 check_keys(listener, "udp", place, mistakes);
-                ListenerSpec::Udp(UdpListener { streams: Arc::new(Streams::default()) })
+                ListenerSpec::Udp(UdpListener {
+                    proxy_protocol: proxy_sources(listener),
+                    limits: datagram_limits(limits),
+                    streams: Arc::new(Streams::default()),
+                })
             }
         },
         forwarded: listener.client_address == Some(config::ClientAddress::Forwarded),
-        proxy_protocol: listener.proxy_protocol.as_ref().map(|proxy| ProxySources {
-            from: proxy.from.iter().map(|n| n.0).collect(),
-            only: proxy.others == config::OtherClients::Reject,
-        }),
+        proxy_protocol: proxy_sources(listener),
         trusted_proxies: listener.trusted_proxies.iter().map(|n| n.0).collect(),
         errors: super::errors::compile(&listener.errors, &place.key("errors"), &Vec::new, mistakes),
         connections: ConnectionLimits {
             connections: limits.connections as usize,
-            per_address: limits.connections_per_address.unwrap_or((limits.connections / 2).max(64)),
+            per_address: per_address(limits),
             new: limits.new_connections.as_ref().map(|rate| per_second(rate.0)),
             new_per_address: limits.new_connections_per_address.as_ref().map(|rate| per_second(rate.0)),
         },
+    }
+}
+
+/// Notes limits that contradict each other, or have no effect on a listener of its kind.
+fn check_limits(listener: &config::ListenerConfig, place: &Place, mistakes: &mut Mistakes) {
+    let limits = &listener.limits;
+    if limits.connections_per_address.is_some_and(|most| most > limits.connections) {
+        let place = place.key("connections_per_address");
+        mistakes.add(&place, format!("is over the {} connections that there may be in all", limits.connections));
+    }
+    let is_udp = listener.kind == config::ListenerKind::Udp;
+    if limits.datagrams.is_some() && !is_udp {
+        mistakes.add(&place.key("datagrams"), "has an effect only on a listener of kind udp");
+    }
+    if limits.new_connections_per_address.is_some() && is_udp {
+        let text = "has no effect on a listener of kind udp: an address may be forged";
+        mistakes.add(&place.key("new_connections_per_address"), text);
+    }
+    if listener.kind == config::ListenerKind::Tcp && limits.hello_time.0 >= limits.header_time.0 {
+        mistakes.add(&place.key("hello_time"), "is not shorter than header_time, within which it is");
+    }
+    if listener.kind == config::ListenerKind::Http && limits.hello_time != config::ListenerLimits::default().hello_time
+    {
+        mistakes.add(&place.key("hello_time"), "has an effect only on a listener of kind tcp");
+    }
+    if limits.http2_memory.0 < MIN_HTTP2_MEMORY {
+        mistakes.add(&place.key("http2_memory"), "expected at least 256KiB, which one stream may need");
+    }
+}
+
+fn per_address(limits: &config::ListenerLimits) -> u32 {
+    limits.connections_per_address.unwrap_or((limits.connections / 2).max(64))
+}
+
+fn proxy_sources(listener: &config::ListenerConfig) -> Option<ProxySources> {
+    listener.proxy_protocol.as_ref().map(|proxy| ProxySources {
+        from: proxy.from.iter().map(|n| n.0).collect(),
+        only: proxy.others == config::OtherClients::Reject,
+    })
+}
+
+fn datagram_limits(limits: &config::ListenerLimits) -> DatagramLimits {
+    let gcra = |rate: Rate| Gcra::new(rate.count, rate.period, None);
+    DatagramLimits {
+        flows: TableLimits {
+            flows: limits.connections,
+            flows_per_client: per_address(limits),
+            new_flows: limits.new_connections.as_ref().map(|rate| gcra(rate.0)),
+        },
+        datagrams: limits.datagrams.as_ref().map(|rate| gcra(rate.0)),
     }
 }
 
@@ -168,9 +215,10 @@ fn check_keys(listener: &config::ListenerConfig, kind: &str, place: &Place, mist
         connections_per_address: listener.limits.connections_per_address,
         new_connections: listener.limits.new_connections.clone(),
         new_connections_per_address: listener.limits.new_connections_per_address.clone(),
-        header_time: listener.limits.header_time.clone(),
+        datagrams: listener.limits.datagrams.clone(),
+        header_time: if is_udp { usual.header_time.clone() } else { listener.limits.header_time.clone() },
         hello_time: if is_udp { usual.hello_time.clone() } else { listener.limits.hello_time.clone() },
-        ..usual.clone()
+        ..usual
     };
     let present = [
         ("protocols", listener.protocols.is_some()),
@@ -184,7 +232,8 @@ fn check_keys(listener: &config::ListenerConfig, kind: &str, place: &Place, mist
         mistakes.add(&place.key(key), format!("has no effect on a listener of kind {kind}"));
     }
     if listener.limits != limits {
-        let known = if is_udp { "those of connections" } else { "those of connections, header_time and hello_time" };
+        let tcp = "those of connections, header_time and hello_time";
+        let known = if is_udp { "those of connections, and datagrams," } else { tcp };
         mistakes.add(&place.key("limits"), format!("on a listener of kind {kind} only {known} have an effect"));
     }
 }

@@ -8,6 +8,7 @@ mod apis;
 mod caches;
 mod ceiling;
 mod consumers;
+mod datagram_probe;
 mod errors;
 mod filters;
 mod folder;

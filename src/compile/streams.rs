@@ -8,6 +8,7 @@ use ahash::AHashMap;
 use crate::config::{Loaded, StreamActionConfig, StreamConfig, StreamForwardConfig, StreamMatch, StreamTlsMode};
 use crate::notation::{Mistakes, Place, nearest};
 use crate::rules::balance::{Algorithm, Seat, hash_key};
+use crate::rules::protocols::ProxyVersion;
 use crate::rules::routing::{HostPattern, StreamEntry, StreamPredicates, StreamTable};
 use crate::snapshot::{
     DatagramRules, Listener, ListenerSpec, StreamForward, StreamRule, StreamTimes, StreamTls, Streams, Transport,
@@ -152,6 +153,7 @@ impl StreamCompiler<'_> {
                 responses: datagrams.responses,
                 per_datagram: datagrams.per_datagram,
                 amplification: datagrams.amplification,
+                keep_unhealthy: datagrams.keep_unhealthy,
             },
         }
     }
@@ -209,6 +211,9 @@ impl StreamCompiler<'_> {
                     let text = format!("needs certificates: {place} has no tls");
                     self.mistakes.add(&self.loaded.stream_place(*rule).key("tls"), text);
                 }
+                if tls.is_none() {
+                    self.check_datagrams(&rules[*rule].0, &self.loaded.stream_place(*rule).key("action"));
+                }
                 self.add_entries(*rule, number, &own, &mut entries);
             }
             let passes = |rule: &usize| rules[*rule].0.tls == Some(StreamTls::Pass);
@@ -221,6 +226,22 @@ impl StreamCompiler<'_> {
                 ListenerSpec::Http(_) => {}
                 ListenerSpec::Tcp(tcp) => tcp.streams = streams,
                 ListenerSpec::Udp(udp) => udp.streams = streams,
+            }
+        }
+    }
+
+    /// Notes upstreams of a rule for datagrams that datagrams cannot reach.
+    fn check_datagrams(&mut self, rule: &StreamRule, place: &Place) {
+        for upstream in rule.forward.iter().flat_map(|forward| &forward.upstreams) {
+            let (name, transport) = (&upstream.name, &upstream.pool.shape().transport);
+            if transport.tls.is_some() {
+                let text = format!("the upstream \"{name}\" has tls, which is not spoken in datagrams");
+                self.mistakes.add(place, text);
+            }
+            if transport.proxy.as_ref().is_some_and(|proxy| proxy.version == ProxyVersion::V1) {
+                let text =
+                    format!("the upstream \"{name}\" has proxy_protocol: v1, which is not for datagrams: use v2");
+                self.mistakes.add(place, text);
             }
         }
     }

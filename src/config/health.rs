@@ -27,14 +27,19 @@ pub struct Health {
     pub slow_start: Option<SlowStart>,
 }
 
-/// Active probes: gRPC when `grpc` is given, HTTP when `path` is, a TCP connection otherwise.
+/// Active probes: HTTP when `path` is given, gRPC when `grpc` is, datagrams when `udp` or `dns` is, a TCP connection
+/// otherwise.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ActiveHealth {
-    /// The path of the probe. Without it, and without `grpc`, a TCP (or TLS) connection is the probe.
+    /// The path of the probe. Without it, and without `grpc`, `udp` and `dns`, a TCP (or TLS) connection is the probe.
     pub path: Option<String>,
     /// The service to ask `grpc.health.v1.Health` for; an empty text is the server as a whole.
     pub grpc: Option<String>,
+    /// A request in a datagram, and what a healthy response contains.
+    pub udp: Option<UdpProbeConfig>,
+    /// A query of the DNS over UDP: a server that responds to it is healthy, whether or not the name exists.
+    pub dns: Option<DnsProbeConfig>,
     /// `GET`, `HEAD`, `OPTIONS` or `POST`. Default `GET`.
     pub method: ProbeMethod,
     /// The `Host` to send. Default: the target's own name.
@@ -63,6 +68,56 @@ pub struct ActiveHealth {
     pub rise: u32,
 }
 
+/// A request in a datagram, and the response to it.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct UdpProbeConfig {
+    /// The request, as text.
+    pub send: Option<String>,
+    /// The request, in hexadecimal digits.
+    pub send_hex: Option<String>,
+    /// What a healthy response contains, as text. Default: any response is healthy.
+    pub expect: Option<String>,
+    /// What a healthy response contains, in hexadecimal digits.
+    pub expect_hex: Option<String>,
+}
+
+/// A query of the DNS.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DnsProbeConfig {
+    /// The name to ask for; `.` is the root.
+    pub name: String,
+    /// The type of the record. Default `A`.
+    #[serde(default, rename = "type")]
+    pub kind: DnsRecordType,
+}
+
+/// The type of a record in the DNS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum DnsRecordType {
+    /// An IPv4 address.
+    #[default]
+    A,
+    /// An IPv6 address.
+    Aaaa,
+    /// An alias.
+    Cname,
+    /// A mail server.
+    Mx,
+    /// A name server.
+    Ns,
+    /// A name for an address.
+    Ptr,
+    /// The start of a zone.
+    Soa,
+    /// A service.
+    Srv,
+    /// A text.
+    Txt,
+}
+
 /// The method of a probe.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
@@ -83,6 +138,8 @@ impl Default for ActiveHealth {
         Self {
             path: None,
             grpc: None,
+            udp: None,
+            dns: None,
             method: ProbeMethod::Get,
             host: None,
             headers: BTreeMap::new(),

@@ -243,15 +243,20 @@ pub struct Certificate {
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListenerLimits {
-    /// The most connections at a time. At the limit the one that has been idle longest is closed for the next; where
+    /// The most connections at a time; of kind `udp`, flows. At the limit the connection that has been idle longest is closed for the next; where
     /// none is idle, further ones wait in the kernel's queue. Default 20000.
     #[schemars(range(min = 1))]
     pub connections: u32,
-    /// The most connections at a time of one client address, or of one IPv6 /64; further ones are closed. Those of
+    /// The most connections, or flows, at a time of one client address or of one IPv6 /64; further ones are closed, and
+    /// datagrams that would begin another flow dropped. Connections of
     /// `trusted_proxies` are not counted. Default: half of `connections`, and 64 where that is less.
     #[schemars(range(min = 1))]
     pub connections_per_address: Option<u32>,
-    /// The most new connections in a time; further ones are closed. They are counted in seconds. Default: any number.
+    /// The most datagrams of clients in a time, on a listener of kind `udp`; further ones are dropped. Default: any
+    /// number.
+    pub datagrams: Option<RateText>,
+    /// The most new connections, or flows, in a time; further ones are closed, and datagrams that would begin another
+    /// flow dropped. Connections are counted in seconds. Default: any number.
     pub new_connections: Option<RateText>,
     /// The most new connections of one client address, or of one IPv6 /64, in a time; further ones are closed. Default:
     /// any number.
@@ -296,6 +301,7 @@ impl Default for ListenerLimits {
         Self {
             connections: 20_000,
             connections_per_address: None,
+            datagrams: None,
             new_connections: None,
             new_connections_per_address: None,
             header_time: seconds(10),

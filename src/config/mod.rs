@@ -49,7 +49,7 @@ pub use errors::{ErrorPageConfig, Errors};
 pub use facts::read_at_start;
 pub use filters::{Defaults, FilterEntry, ListedFilter};
 pub use flat::{Change, Flat};
-pub use health::{ActiveHealth, PassiveHealth, ProbeMethod};
+pub use health::{ActiveHealth, DnsRecordType, PassiveHealth, ProbeMethod, UdpProbeConfig};
 pub use listener::{
     Certificate, Cipher, ClientAddress, ClientCertificates, ClientMode, Doubtful, ListenerConfig, ListenerKind,
     ListenerLimits, OtherClients, Protocol, Tls, TlsHost, TlsPreset, TlsVersion,

@@ -26,7 +26,7 @@ pub struct StreamConfig {
     /// How long a connection, or a client's flow of datagrams, may be silent in both directions. Default 10m, and 30s
     /// for datagrams.
     pub idle_time: Option<Duration>,
-    /// How long one direction of a connection may go on once the other has ended. Default: `idle_time`.
+    /// How long one direction of a connection may be silent once the other has ended. Default: `idle_time`.
     pub half_closed_time: Option<Duration>,
     /// How long a connection or a flow lives at most. Default: any time.
     pub total_time: Option<Duration>,
@@ -113,16 +113,21 @@ pub struct StreamRate {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DatagramConfig {
-    /// A flow ends with its datagram of that number from the client. Default: any number.
+    /// The datagrams of a client in one flow: the next one begins another flow, which has a target of its own. Default:
+    /// any number.
     #[schemars(range(min = 1))]
     pub requests: Option<u32>,
-    /// A flow ends with its datagram of that number from the target: 1 is right for DNS. Default: any number.
+    /// The datagrams that a target sends for each one of the client: a flow ends with the last of them, and a target
+    /// that sends none fails. 1 is right for DNS. Default: any number.
     #[schemars(range(min = 1))]
     pub responses: Option<u32>,
     /// Each datagram is balanced by itself. Default false: all of a flow go to one target.
     pub per_datagram: bool,
-    /// The most bytes to a client for each byte from it, until it has sent a second datagram: one whose address is
-    /// forged must not be flooded. Default: any number.
+    /// The most bytes to a client for each byte from it, until it has sent another datagram after a response: one whose
+    /// address is forged must not be flooded. Default: any number.
     #[schemars(range(min = 1))]
     pub amplification: Option<u32>,
+    /// A flow goes on to its target when that is no longer healthy. Default false: the flow ends, and the next datagram
+    /// of the client begins another one.
+    pub keep_unhealthy: bool,
 }

@@ -247,6 +247,10 @@ reasons! {
     HalfClosedTimeout: "half_closed_timeout", 0, "", grpc 4, proxy None;
     /// A connection at layer 4 has lasted as long as it may.
     TotalTimeout: "total_timeout", 0, "", grpc 4, proxy None;
+    /// The target of a flow of datagrams is no longer healthy, or no longer a target.
+    TargetUnhealthy: "target_unhealthy", 502, "The target is not healthy", grpc 14, proxy Some("connection_terminated");
+    /// A reload has removed the rule or the listener of a flow of datagrams, or another rule is for its client now.
+    RuleRemoved: "rule_removed", 0, "", grpc 14, proxy None;
     /// No rule of layer 4 is for the connection.
     NoStreamRule: "no_stream_rule", 403, "No rule is for this connection", grpc 7, proxy None;
     /// The rule closes such connections.

@@ -6,6 +6,7 @@
 pub mod aggregation;
 pub mod balance;
 pub mod caching;
+pub mod datagrams;
 pub mod expressions;
 pub mod files;
 pub mod frames;

@@ -8,6 +8,8 @@ use ipnet::IpNet;
 
 use super::stream::Streams;
 use crate::exchange::ErrorPages;
+use crate::rules::datagrams::TableLimits;
+use crate::rules::limits::Gcra;
 use crate::tls::{CertificateSource, TlsHosts};
 
 /// The transport of a socket. Two sockets may have the same address if their transports differ.
@@ -143,6 +145,10 @@ pub struct TcpListener {
 /// A listener for datagrams.
 #[derive(Clone, Debug)]
 pub struct UdpListener {
+    /// The load balancers that send a PROXY header in each datagram.
+    pub proxy_protocol: Option<ProxySources>,
+    /// Its limits.
+    pub limits: DatagramLimits,
     /// The rules.
     pub streams: Arc<Streams>,
 }
@@ -189,6 +195,15 @@ pub struct ConnectionLimits {
     pub new: Option<f64>,
     /// The most new connections of one address in a second.
     pub new_per_address: Option<f64>,
+}
+
+/// Limits of a listener for datagrams.
+#[derive(Clone, Copy, Debug)]
+pub struct DatagramLimits {
+    /// The limits of its flows.
+    pub flows: TableLimits,
+    /// The most datagrams of clients in a time.
+    pub datagrams: Option<Gcra>,
 }
 
 /// Limits of a listener for HTTP.

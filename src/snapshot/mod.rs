@@ -28,8 +28,8 @@ use crate::upstreams::Upstream;
 pub use api::{Api, ApiVersion, VersionAccess};
 pub use current::{Current, WorkerServing};
 pub use listener::{
-    ConnectionLimits, HttpListener, Limits, Listener, ListenerKey, ListenerSpec, ListenerTls, ProxySources,
-    TcpListener, Transport, UdpListener,
+    ConnectionLimits, DatagramLimits, HttpListener, Limits, Listener, ListenerKey, ListenerSpec, ListenerTls,
+    ProxySources, TcpListener, Transport, UdpListener,
 };
 pub use stream::{DatagramRules, StreamForward, StreamRule, StreamTimes, StreamTls, Streams};
 

@@ -78,7 +78,7 @@ impl StreamForward {
 pub struct StreamTimes {
     /// How long it may be silent; `None` is the usual time.
     pub idle: Option<Duration>,
-    /// How long one direction may go on once the other has ended.
+    /// How long one direction may be silent once the other has ended.
     pub half_closed: Option<Duration>,
     /// How long it lives at most.
     pub total: Option<Duration>,
@@ -93,8 +93,10 @@ pub struct DatagramRules {
     pub responses: Option<u32>,
     /// Whether each datagram is balanced by itself.
     pub per_datagram: bool,
-    /// The most bytes to a client for each from it, until it has sent a second datagram.
+    /// The most bytes to a client for each from it, until it has sent another datagram after a response.
     pub amplification: Option<u32>,
+    /// Whether a flow goes on to a target that is no longer healthy.
+    pub keep_unhealthy: bool,
 }
 
 /// The rules of a listener.

@@ -72,6 +72,12 @@ catalogue! {
          proxy_header (none, or malformed), opening (the first bytes at layer 4), no_rule (of layer 4 that matches), \
          address (too many of one), rate (too many new ones), idle (closed for another), accept (no descriptor left)";
     CONNECTIONS: COUNTER "portcullis_connections_total" [] "Client connections that were accepted";
+    DATAGRAMS_DROPPED: COUNTER "portcullis_datagrams_dropped_total" ["listener", "reason"]
+        "Datagrams that were dropped: closed (by a rule, or for want of one), flows, client_flows, new_flows or rate \
+         (a limit), proxy_header (none, or malformed), no_target, overloaded, exhausted (no descriptor left), \
+         target_full, client_full or receive_buffer (a buffer of the system), too_large, amplification, draining";
+    DATAGRAMS: COUNTER "portcullis_datagrams_total" ["direction", "listener"]
+        "Datagrams of clients (in), and those to clients (out)";
     JWKS_AGE: GAUGE "portcullis_jwks_age_seconds" ["source"] "Seconds since the key set was last fetched or read";
     JWKS_USABLE: GAUGE "portcullis_jwks_usable" ["source"] "1 if tokens are verified with the key set";
     CONNECTIONS_LIMIT: GAUGE "portcullis_listener_connections_limit" ["listener"]
@@ -101,7 +107,7 @@ catalogue! {
         "From the begin of a session at layer 4 to its end";
     STREAM_SESSIONS_OPEN: GAUGE "portcullis_stream_sessions_open" ["listener", "stream"] "Open sessions at layer 4";
     STREAM_SESSIONS: COUNTER "portcullis_stream_sessions_total" ["listener", "reason", "stream"]
-        "Sessions at layer 4 by the reason with which they ended; series appear with the first session";
+        "Sessions at layer 4, and flows of datagrams, by the reason with which they ended; series appear with the first session";
     TARGET_EJECTED: GAUGE "portcullis_target_ejected" ["target", "upstream"] "1 if the target is ejected";
     TARGET_EJECTIONS: COUNTER "portcullis_target_ejections_total" ["reason", "upstream"] "Ejections of targets";
     TARGET_HEALTHY: GAUGE "portcullis_target_healthy" ["target", "upstream"] "1 if the target is eligible";

@@ -16,6 +16,7 @@ use super::catalogue::{
 };
 use super::cells::{ActiveCount, Counter};
 use super::counts::{of_operations, of_routes, of_upstreams};
+use super::datagrams::{DatagramMetrics, of_datagrams};
 use super::family::{Series, single};
 use super::version_usage::{self, AllVersions};
 use super::{process_stats, scrape, stream_counts};
@@ -40,6 +41,9 @@ const MAX_VERSIONS: usize = 500;
 const MAX_OPERATIONS: usize = 5_000;
 /// The maximum number of calls of aggregated responses with series of their own; the others share `call="(other)"`.
 const MAX_PARTS: usize = 2_000;
+
+/// The maximum number of listeners for datagrams with series of their own.
+const MAX_DATAGRAM_LISTENERS: usize = 1_000;
 
 /// The maximum number of rules of layer 4, for each listener, with series of their own.
 const MAX_STREAMS: usize = 2_000;
@@ -99,6 +103,7 @@ pub struct Metrics {
     routes: RwLock<BTreeMap<String, Arc<RouteMetrics>>>,
     operations: RwLock<BTreeMap<(String, String), Arc<OperationMetrics>>>,
     parts: RwLock<BTreeMap<String, Arc<PartMetrics>>>,
+    datagrams: RwLock<BTreeMap<String, Arc<DatagramMetrics>>>,
     streams: RwLock<BTreeMap<(String, String), Arc<StreamMetrics>>>,
     unrouted: OnceLock<Arc<RouteMetrics>>,
     versions: RwLock<AllVersions>,
@@ -140,6 +145,7 @@ impl Metrics {
             routes: RwLock::default(),
             operations: RwLock::default(),
             parts: RwLock::default(),
+            datagrams: RwLock::default(),
             streams: RwLock::default(),
             unrouted: OnceLock::new(),
             versions: RwLock::default(),
@@ -186,6 +192,11 @@ impl Metrics {
     /// Returns the metrics of a call of an aggregated response; above the maximum, those of all others.
     pub fn aggregate_call(&self, route: &str, call: &str) -> Arc<PartMetrics> {
         entry(&self.parts, MAX_PARTS, &aggregate_calls::key(route, call))
+    }
+
+    /// Returns the metrics of a listener for datagrams; above the maximum, those of all others.
+    pub fn datagrams(&self, listener: &str) -> Arc<DatagramMetrics> {
+        entry(&self.datagrams, MAX_DATAGRAM_LISTENERS, listener)
     }
 
     /// Returns the metrics of a rule of layer 4 on a listener; above the maximum, those of all others.
@@ -242,6 +253,8 @@ impl Metrics {
         self.routes.write().retain(|name, route| has_route(name) || name == OTHER || name == NONE || is_used(route));
         self.operations.write().retain(|(route, _), _| has_route(route));
         self.upstreams.write().retain(|name, _| has_upstream(name) || name == OTHER);
+        // Only those of listeners that serve are referred to.
+        self.datagrams.write().retain(|_, listener| Arc::strong_count(listener) > 1);
         self.parts.write().retain(|key, _| has_route(aggregate_calls::route_of(key)) || key == OTHER);
     }
 
@@ -279,6 +292,7 @@ impl Metrics {
         all.push(version_usage::family(&self.versions.read()));
         all.extend(of_operations(&self.operations.read()));
         all.extend(of_upstreams(&self.upstreams.read()));
+        all.extend(of_datagrams(&self.datagrams.read()));
         all.extend(stream_counts::families(&self.streams.read()));
         all
     }
@@ -307,6 +321,7 @@ fn gauges(r: &Registry, facts: &MetricFacts) -> GaugeVec {
 
 #[cfg(test)]
 mod tests {
+    use super::super::DatagramDrop;
     use super::super::catalogue::{CATALOGUE, OF_PROCESS};
     use super::*;
     use crate::exchange::Reason;
@@ -362,6 +377,9 @@ mod tests {
         metrics.upgraded(true);
         metrics.ejected("u", "consecutive_failures");
         metrics.refused.with_label_values(&["tls"]).inc();
+        let datagrams = metrics.datagrams("dns");
+        datagrams.count_in();
+        datagrams.count_dropped(DatagramDrop::Flows, 3);
         metrics.would_reject("rate_limit", Reason::RateLimited);
         metrics.version("orders", "v1").count(Some("one"));
         metrics.calls(CallKind::ForwardAuth).observe(CallOutcome::TimedOut, 2.0);
@@ -380,6 +398,8 @@ mod tests {
             r#"_aggregate_calls_total{call="user",outcome="completed",route="r"} 1"#,
             r#"_jwks_age_seconds{source="https://id.test/jwks"} 2.5"#,
             r#"_target_healthy{target="t",upstream="u"} 1"#,
+            r#"_datagrams_total{direction="in",listener="dns"} 1"#,
+            r#"_datagrams_dropped_total{listener="dns",reason="flows"} 3"#,
             r#"_target_requests_total{outcome="good",target="t",upstream="u"} 7"#,
             r#"_target_ejections_total{reason="consecutive_failures",upstream="u"} 1"#,
             r#"_certificate_expiry_timestamp_seconds{file="a.pem",listener="main"} 1800000000"#,

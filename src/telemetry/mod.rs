@@ -6,6 +6,7 @@ mod calls;
 pub mod catalogue;
 pub mod cells;
 mod counts;
+mod datagrams;
 mod family;
 mod layout;
 pub mod metrics;
@@ -21,6 +22,7 @@ mod version_usage;
 mod words;
 
 pub use access_log::{AccessLogger, Sink};
+pub use datagrams::{DatagramDrop, DatagramMetrics};
 pub use layout::{Format, LogLayout, LogWhen};
 pub use process_log::{ProcessLog, apply_log_settings, init_log, write_final_error};
 pub use record::{FieldSet, LogField, Record};

@@ -47,6 +47,8 @@ pub struct SessionRecord<'a> {
     pub bytes_in: u64,
     /// The bytes that the client has got.
     pub bytes_out: u64,
+    /// The datagrams of the client, and those that it has got, of a flow of them.
+    pub datagrams: Option<[u64; 2]>,
 }
 
 impl SessionRecord<'_> {
@@ -104,6 +106,10 @@ impl SessionRecord<'_> {
         }
         if has(LogField::BytesOut) {
             number(out, b",\"bytes_out\":", self.bytes_out);
+        }
+        if let Some([datagrams_in, datagrams_out]) = self.datagrams {
+            number(out, b",\"datagrams_in\":", datagrams_in);
+            number(out, b",\"datagrams_out\":", datagrams_out);
         }
         // Each field begins with a comma.
         if let Some(first) = out.get_mut(start) {
@@ -194,6 +200,7 @@ mod tests {
             tries: 2,
             bytes_in: 1,
             bytes_out: 1024,
+            datagrams: None,
         }
     }
 

@@ -181,6 +181,7 @@ impl PoolMembers {
             breaker: self.shape.target_breaker.map(|shape| target.breaker(shape)),
             draining: spec.draining,
             proxy: self.shape.transport.proxy,
+            socket: self.shape.transport.socket,
             opener: OnceLock::new(),
         };
         KnownTarget { target: Arc::clone(target), spec, watch, member: Arc::new(member) }
@@ -353,13 +354,21 @@ impl PoolMembers {
     /// Rearranges the eligible targets.
     pub fn rebuild(&self) {
         let known = self.by_address.lock();
-        let choice = Choice::build(&self.shape, &known, clock::now());
+        let mut choice = Choice::build(&self.shape, &known, clock::now());
         self.gate.set_targets(choice.eligible.max(choice.sessions.len()));
         let before = self.choice.load();
+        choice.version = before.version + 1;
         if choice.panic && !before.panic && before.total > 0 {
             log::warn!("upstream {}: too few targets are healthy, health is ignored", self.shape.name);
         }
         self.choice.store(Arc::new(choice));
+    }
+
+    /// Returns whether what goes to a target already may go on to it: it is a target, and healthy, or health is ignored.
+    /// One that takes no new sessions keeps what it has.
+    pub fn keeps(&self, address: SocketAddr) -> bool {
+        let known = self.by_address.lock();
+        known.get(&address).is_some_and(|known| known.is_eligible() || self.choice.load().panic)
     }
 
     /// Returns whether the eligible targets change with time alone.

@@ -121,6 +121,16 @@ impl Pool {
         self.members.pick(request)
     }
 
+    /// Returns the number of the present arrangement of targets.
+    pub fn version(&self) -> u64 {
+        self.members.choice.load().version
+    }
+
+    /// Returns whether what goes to a target already may go on to it.
+    pub fn keeps(&self, address: SocketAddr) -> bool {
+        self.members.keeps(address)
+    }
+
     /// Counts a request, for the retry budget.
     pub fn count_request(&self) {
         self.members.count_request(clock::now());

@@ -1,5 +1,6 @@
 //! One probe: its request, and the evaluation of the response.
 
+use std::net::SocketAddr;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -12,9 +13,11 @@ use pingora::protocols::Digest;
 use pingora::upstreams::peer::HttpPeer;
 
 use super::call::{Reply, call, error_text, is_exhaustion};
+use super::datagram_probe::{DatagramProbe, DnsProbe};
 use super::proxy_header::HeaderOpener;
 use super::watch::WatchShape;
 use crate::notation::Statuses;
+use crate::rules::protocols::HeaderTransport;
 use crate::tls::{connector_options, verify_own_certificate};
 
 /// The maximum size of a body that is searched for a text.
@@ -36,6 +39,10 @@ pub enum ProbeKind {
         /// The service name in the request; empty is the server as a whole.
         service: String,
     },
+    /// A datagram.
+    Udp(DatagramProbe),
+    /// A query of the DNS.
+    Dns(DnsProbe),
 }
 
 /// An HTTP request and the expected response.
@@ -81,6 +88,9 @@ pub struct Probe {
     peer: HttpPeer,
     authority: String,
     timeout: Duration,
+    address: SocketAddr,
+    /// The PROXY header of a datagram.
+    header: Vec<u8>,
 }
 
 impl Probe {
@@ -97,7 +107,16 @@ impl Probe {
         if matches!(shape.probe.kind, ProbeKind::Grpc { .. }) {
             peer.options.set_http_version(2, 2);
         }
-        Self { kind: shape.probe.kind.clone(), peer, authority: shape.authority.clone(), timeout }
+        let is_of_datagrams = matches!(shape.probe.kind, ProbeKind::Udp(_) | ProbeKind::Dns(_));
+        let proxy = shape.transport.proxy.as_ref().filter(|_| is_of_datagrams);
+        Self {
+            kind: shape.probe.kind.clone(),
+            peer,
+            authority: shape.authority.clone(),
+            timeout,
+            address: shape.address,
+            header: proxy.map(|proxy| proxy.header(None, HeaderTransport::Datagram)).unwrap_or_default(),
+        }
     }
 
     /// Sends it once.
@@ -123,6 +142,8 @@ impl Probe {
                 let reply = self.call(probe.request(&self.authority)?, Bytes::new(), most).await?;
                 probe.evaluate(&reply)
             }
+            ProbeKind::Udp(probe) => probe.check(self.address, &self.header).await,
+            ProbeKind::Dns(probe) => probe.check(self.address, &self.header).await,
             ProbeKind::Grpc { service } => {
                 let reply = self.call(grpc_request(&self.authority)?, grpc_message(service), MAX_PROBED_BODY).await?;
                 evaluate_grpc(&reply)

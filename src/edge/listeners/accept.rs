@@ -8,6 +8,7 @@ use pingora::server::ShutdownWatch;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use super::accept_state::AcceptState;
 use super::admit::admit;
 use super::clock;
 use super::connection::Connections;
@@ -15,19 +16,6 @@ use super::drain::Drain;
 use super::evict::{AcceptQueue, IdleConnections};
 use super::settings::Settings;
 use crate::telemetry::metrics::METRICS;
-
-/// The state of an accept loop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AcceptState {
-    /// It accepts.
-    Accept,
-    /// New connections wait in the kernel's queue, or go to another process that has the socket.
-    Pause,
-    /// The connections in the queue are served first: they would be reset with the socket.
-    Stop,
-    /// The connections in the queue are left to another process that has the socket too.
-    Leave,
-}
 
 /// Waits for a place. When none is free and a client waits, the connection that has been idle longest is ended.
 async fn acquire_place(

@@ -3,19 +3,25 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pingora::server::ShutdownWatch;
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
+use super::accept_state::AcceptState;
 use super::admitted::Admitted;
 use super::connection::{Connections, ListenerState};
+use super::datagram_socket::DatagramSocket;
+use super::datagrams::Datagrams;
 use super::service::{ListenerContext, Service};
 use super::settings::Settings;
 use super::tls_state::ListenerTlsState;
 use crate::exchange::ProxyFacts;
-use crate::snapshot::{Streams, TcpListener, UdpListener};
+use crate::snapshot::{Streams, TcpListener};
 
 /// The work on one connection, or on the datagrams of a socket.
 pub type StreamWork<'w> = Pin<Box<dyn Future<Output = ()> + Send + 'w>>;
@@ -43,16 +49,6 @@ pub struct StreamConnection {
     pub service: Arc<TcpService>,
     /// The count of the connection, to its end.
     pub admitted: Admitted,
-}
-
-/// The socket of a listener for datagrams.
-pub struct Datagrams {
-    /// The socket.
-    pub socket: Arc<UdpSocket>,
-    /// Its listener.
-    pub listener_state: Arc<ListenerState>,
-    /// The settings of the listener.
-    pub service: Arc<UdpService>,
 }
 
 /// The service for the connections of a listener of kind `tcp`.
@@ -112,39 +108,26 @@ pub fn begin(connection: StreamConnection) {
     });
 }
 
-/// Serves the datagrams of a socket until the listener closes.
-pub async fn serve_datagrams(socket: Arc<UdpSocket>, settings: Arc<Settings>) {
-    let Service::Udp(service) = &settings.service else { return };
+/// Serves the datagrams of a socket in a task of its own. The returned task ends when no further client is served; where
+/// no configuration has the listener any more, when the socket is closed.
+pub fn serve_datagrams(
+    socket: DatagramSocket,
+    settings: &Arc<Settings>,
+    context: &ListenerContext,
+    (state, closing, is_shared): (watch::Receiver<AcceptState>, ShutdownWatch, Arc<AtomicBool>),
+) -> JoinHandle<()> {
+    let (mut ends, settings) = (state.clone(), Arc::clone(settings));
+    let Service::Udp(service) = &settings.service else { return tokio::spawn(async {}) };
     let listener_state = Arc::clone(&settings.listener_state);
-    let streams = Arc::clone(&service.shared.streams);
-    streams.serve_datagrams(Datagrams { socket, listener_state, service: Arc::clone(service) }).await;
-}
-
-/// The service for the datagrams of a listener of kind `udp`.
-pub struct UdpService {
-    /// The values that all listeners share.
-    pub shared: ListenerContext,
-    /// Whether the listener closes.
-    pub shutdown: ShutdownWatch,
-    /// There are none.
-    pub connections: Connections,
-    settings: ArcSwap<UdpListener>,
-}
-
-impl UdpService {
-    /// Returns the service of a listener.
-    pub fn new(listener: &UdpListener, shared: ListenerContext, shutdown: ShutdownWatch) -> Self {
-        let settings = ArcSwap::from_pointee(listener.clone());
-        Self { shared, shutdown, connections: Connections::default(), settings }
-    }
-
-    /// Applies a new configuration.
-    pub fn update(&self, listener: &UdpListener) {
-        self.settings.store(Arc::new(listener.clone()));
-    }
-
-    /// Returns the present rules.
-    pub fn streams(&self) -> Arc<Streams> {
-        Arc::clone(&self.settings.load().streams)
-    }
+    let shared = (Arc::clone(&context.serving), Arc::clone(&context.drain));
+    let datagrams = Datagrams::new(socket, listener_state, service, shared, (state, closing, is_shared));
+    let streams = Arc::clone(&context.streams);
+    let serving = tokio::spawn(async move { streams.serve_datagrams(datagrams).await });
+    tokio::spawn(async move {
+        let _ = ends.wait_for(|state| matches!(state, AcceptState::Stop | AcceptState::Leave)).await;
+        if settings.listener_state.last.load().is_some() {
+            let _ = serving.await;
+        }
+        settings.stopping.lock().take();
+    })
 }

@@ -10,7 +10,9 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::accept::{AcceptState, accept};
+use super::accept::accept;
+use super::accept_state::AcceptState;
+use super::datagram_socket::DatagramSocket;
 use super::drain::Drain;
 use super::layer4::serve_datagrams;
 use super::service::ListenerContext;
@@ -67,7 +69,7 @@ pub struct Listening {
     closing: watch::Sender<bool>,
     drain: Arc<Drain>,
     /// Whether another process has the socket too, and serves.
-    shared: AtomicBool,
+    shared: Arc<AtomicBool>,
     /// Ends when the socket is no longer used; `None` once something waits for that.
     accepting: Option<JoinHandle<()>>,
 }
@@ -83,33 +85,24 @@ impl Listening {
     ///
     /// # Errors
     /// Fails when the socket cannot be used.
-    pub fn start(bound: Bound, listener: &Listener, shared: ListenerContext) -> std::io::Result<Self> {
+    pub fn start(bound: Bound, listener: &Listener, context: ListenerContext) -> std::io::Result<Self> {
         let socket = ListeningSocket::new(bound.socket, listener.transport())?;
         let (work, state) = watch::channel(AcceptState::Accept);
         let (closing, shutdown) = watch::channel(false);
-        let drain = Arc::clone(&shared.drain);
+        let (drain, shared) = (Arc::clone(&context.drain), Arc::new(AtomicBool::new(false)));
         let address = socket.address()?;
-        let settings = Arc::new(Settings::new(listener, address.port(), shared, shutdown.clone()));
+        let settings = Arc::new(Settings::new(listener, address.port(), context.clone(), shutdown.clone()));
         let accepting = Some(match &socket {
             ListeningSocket::Tcp(socket) => {
                 tokio::spawn(accept(Arc::clone(socket), Arc::clone(&settings), Arc::clone(&drain), shutdown, state))
             }
-            ListeningSocket::Udp(socket) => tokio::spawn(serve_datagrams(Arc::clone(socket), Arc::clone(&settings))),
+            ListeningSocket::Udp(socket) => {
+                let socket = DatagramSocket::new(Arc::clone(socket))?;
+                serve_datagrams(socket, &settings, &context, (state, shutdown, Arc::clone(&shared)))
+            }
         });
         let (name, configured, activated) = (listener.name.clone(), bound.configured, bound.activated);
-        Ok(Self {
-            name,
-            configured,
-            address,
-            activated,
-            settings,
-            socket,
-            work,
-            closing,
-            drain,
-            shared: AtomicBool::new(false),
-            accepting,
-        })
+        Ok(Self { name, configured, address, activated, settings, socket, work, closing, drain, shared, accepting })
     }
 
     /// Applies the settings of a new configuration: name, limits, protocols, certificates.

@@ -2,11 +2,14 @@
 //! none uses the proxy.
 
 mod accept;
+mod accept_state;
 mod admit;
 mod admitted;
 mod arrivals;
 mod clock;
 mod connection;
+mod datagram_socket;
+mod datagrams;
 mod drain;
 mod evict;
 mod fields;
@@ -38,14 +41,17 @@ mod tls_state;
 mod wire;
 
 pub use connection::{Connection, ListenerState, current_connection};
-pub use drain::Drain;
+pub use datagram_socket::{DatagramSocket, MAX_DATAGRAM, ReceivedDatagram};
+pub use datagrams::{DatagramControl, DatagramPhase, Datagrams, has_proxy_header};
+pub use drain::{Drain, DrainGuard};
 pub use guard::MAX_FIELDS;
-pub use layer4::{Datagrams, ServeStreams, StreamConnection, StreamWork, TcpService};
+pub use layer4::{ServeStreams, StreamConnection, StreamWork, TcpService};
 pub use listening::Listening;
 pub use opening::{ClientStream, Opening, Unopened, open_stream};
 pub use pace::Pace;
 pub use presence::{PRESENCE_CHECK_INTERVAL, client_gone, with_pace};
 pub use progress::Progress;
+pub use proxied::proxy_facts;
 pub use service::{ListenerContext, RequestWork, ServeHttp};
 pub use socket::Bound;
 pub use wire::Framing;

@@ -53,7 +53,8 @@ pub fn begin(stream: TcpStream, proxy: SocketAddr, settings: Arc<Settings>, mut 
     });
 }
 
-fn proxy_facts(header: ProxyHeader) -> Option<ProxyFacts> {
+/// Returns what a header says beside the address of the client, if it says anything.
+pub fn proxy_facts(header: ProxyHeader) -> Option<ProxyFacts> {
     let size = header.values.iter().map(|(_, value)| value.len() + size_of::<(u16, Box<[u8]>)>()).sum::<usize>();
     let destination = header.addresses.map(|(_, destination)| destination);
     let values = if size <= MAX_VALUES { header.values } else { Vec::new() };

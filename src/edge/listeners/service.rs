@@ -10,8 +10,9 @@ use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 
 use super::connection::Connections;
+use super::datagrams::UdpService;
 use super::drain::Drain;
-use super::layer4::{ServeStreams, TcpService, UdpService};
+use super::layer4::{ServeStreams, TcpService};
 use super::tls_state::ListenerTlsState;
 use crate::snapshot::{Current, HttpListener, Limits, ListenerSpec};
 use crate::tls::TicketKeys;
@@ -57,7 +58,7 @@ impl Service {
         match kind {
             ListenerSpec::Http(http) => Self::Http(Arc::new(HttpService::new(http, name, shared, shutdown))),
             ListenerSpec::Tcp(tcp) => Self::Tcp(Arc::new(TcpService::new(tcp, name, shared, shutdown))),
-            ListenerSpec::Udp(udp) => Self::Udp(Arc::new(UdpService::new(udp, shared, shutdown))),
+            ListenerSpec::Udp(udp) => Self::Udp(Arc::new(UdpService::new(udp))),
         }
     }
 

@@ -10,6 +10,7 @@ mod pump_tests;
 mod record;
 mod session;
 mod side;
+mod udp;
 
 use std::sync::Arc;
 
@@ -32,7 +33,6 @@ impl ServeStreams for StreamGateway {
     }
 
     fn serve_datagrams(&self, datagrams: Datagrams) -> StreamWork<'_> {
-        drop(datagrams);
-        Box::pin(async {})
+        Box::pin(udp::serve(datagrams))
     }
 }

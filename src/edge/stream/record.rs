@@ -5,13 +5,27 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::prelude::SessionClient;
 use super::pump::PumpCounts;
-use super::session::SessionEnd;
 use crate::edge::listeners::ListenerState;
-use crate::exchange::address_text;
+use crate::exchange::{Reason, address_text};
 use crate::snapshot::{StreamRule, WorkerServing};
 use crate::telemetry::SessionRecord;
 use crate::telemetry::metrics::StreamMetrics;
 use crate::upstreams::Visit;
+
+/// How a session has ended.
+#[derive(Debug)]
+pub struct SessionEnd {
+    /// The reason.
+    pub reason: Reason,
+    /// A detail beyond it.
+    pub detail: Option<String>,
+}
+
+impl From<Reason> for SessionEnd {
+    fn from(reason: Reason) -> Self {
+        Self { reason, detail: None }
+    }
+}
 
 /// One session. It is counted as open for as long as it lives.
 pub struct Session {
@@ -83,6 +97,7 @@ impl Session {
             tries: visit.map_or(0, Visit::tries),
             bytes_in: self.counts.received(),
             bytes_out: self.counts.sent(),
+            datagrams: None,
         };
         serving.access_log.push_session(&record, &serving.snapshot.log.1);
     }

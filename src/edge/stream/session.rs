@@ -9,12 +9,12 @@ use tokio::io::Interest;
 use super::dial::{dial, prepare};
 use super::prelude::{Prelude, SessionClient};
 use super::pump::{Pump, PumpCounts, PumpEnd, PumpLimits, Side};
-use super::record::Session;
+use super::record::{Session, SessionEnd};
 use super::side::SideStream;
 use crate::edge::listeners::{ClientStream, Opening, StreamConnection, TcpService, Unopened, open_stream};
 use crate::exchange::Reason;
 use crate::snapshot::StreamRule;
-use crate::upstreams::{Caller, Class, TargetOutcome, Upstream, Visit};
+use crate::upstreams::{Caller, Class, SocketOptions, TargetOutcome, Upstream, Visit};
 
 /// How long a session may be silent where its rule does not say it.
 const IDLE_TIME: Duration = Duration::from_secs(600);
@@ -23,25 +23,10 @@ const IDLE_TIME: Duration = Duration::from_secs(600);
 /// does not serve what accepts connections for it.
 const EARLY_CLOSE_TIME: Duration = Duration::from_secs(1);
 
-/// How a session has ended.
-#[derive(Debug)]
-pub struct SessionEnd {
-    /// The reason.
-    pub reason: Reason,
-    /// A detail beyond it.
-    pub detail: Option<String>,
-}
-
-impl From<Reason> for SessionEnd {
-    fn from(reason: Reason) -> Self {
-        Self { reason, detail: None }
-    }
-}
-
 /// Serves a connection to its end.
 pub async fn serve(connection: StreamConnection) {
     let StreamConnection { stream, client, proxy, listener_state, service, admitted } = connection;
-    prepare(&stream);
+    prepare(&stream, SocketOptions::default());
     let streams = service.streams();
     let (listener, proxy_facts) = (&listener_state, proxy.as_ref());
     let opening =

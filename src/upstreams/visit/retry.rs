@@ -26,6 +26,15 @@ impl Visit {
         self.upstream.pool.report(&mut current.picked, TargetOutcome::of_response(head, grpc), seconds);
     }
 
+    /// Notes the first datagram of the target of the present try.
+    pub fn note_datagram(&mut self, now: Instant) {
+        let Some(current) = &mut self.current else { return };
+        current.responded = Some(now);
+        let seconds = current.begun.map(|from| now.saturating_duration_since(from).as_secs_f64());
+        self.upstream.metrics().response.observe(seconds.unwrap_or_default());
+        self.upstream.pool.report(&mut current.picked, TargetOutcome::Good, seconds);
+    }
+
     /// Notes that the target of the present try failed.
     pub fn report(&mut self, outcome: TargetOutcome) {
         if let Some(current) = &mut self.current {
