@@ -316,7 +316,7 @@ fn each_datagram_may_be_balanced_by_itself() {
 fn clients_are_hashed_by_their_address() {
     let targets = ["a", "b", "c"].map(UdpTarget::echo);
     let addresses = targets.each_ref().map(|target| target.address);
-    let gateway = start("", "", &addresses, ", balance: {hash: {by: client_address}}");
+    let gateway = start("", "", &addresses, ", balance: {hash: {by: address}}");
     let names: BTreeSet<String> = (0..20).map(|_| ask(&client(gateway.address()), "x")).collect();
     assert_eq!(names.len(), 1, "{names:?}");
 }
@@ -347,7 +347,7 @@ fn a_full_table_drops_new_flows_and_keeps_the_old_ones() {
 #[test]
 fn rates_bound_datagrams_and_new_flows() {
     let target = UdpTarget::echo("a");
-    let gateway = start(", limits: {new_flows: 2/h}", "", &[target.address], "");
+    let gateway = start(", limits: {new_connections: 2/h}", "", &[target.address], "");
     let old: Vec<UdpSocket> = (0..2).map(|_| client(gateway.address())).collect();
     old.iter().for_each(|socket| assert_eq!(ask(socket, "x"), "a:x"));
     client(gateway.address()).send(b"y").expect("sent");

@@ -192,9 +192,10 @@ impl ClientFlow {
     /// Returns whether it may go on to its target, which is checked when anything has changed about the targets.
     pub fn keeps_target(&mut self) -> bool {
         let version = self.pool.version();
-        let keeps_unhealthy = self.rule.datagrams.keep_unhealthy;
+        // Datagrams that are balanced one by one go to healthy targets anyway.
+        let is_free = self.rule.datagrams.keep_unhealthy || self.rule.datagrams.per_datagram;
         match self.legs.first_mut() {
-            Some(leg) if leg.version != version && !keeps_unhealthy => {
+            Some(leg) if leg.version != version && !is_free => {
                 leg.version = version;
                 self.pool.keeps(leg.target)
             }

@@ -1,7 +1,6 @@
 //! Datagrams of targets, on their way to clients, and targets that refuse those of clients.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::UdpServer;
@@ -44,13 +43,13 @@ impl UdpServer {
             leg.visit.note_datagram(Instant::now());
             flow.owned.first = None;
         }
-        let (peer, local, metrics) = (flow.owned.peer, flow.owned.local, Arc::clone(&flow.owned.metrics));
+        let (peer, local) = (flow.owned.peer, flow.owned.local);
         let Some(outgoing) = self.table.take_response(id, length, now) else { return false };
         match outgoing {
             Outgoing::Send | Outgoing::SendLast => match self.socket.try_send(&buffer[..length], peer, local) {
                 Ok(()) => {
-                    metrics.count_bytes(0, length as u64);
                     self.metrics.count_out();
+                    self.table.get(id).iter().for_each(|flow| flow.owned.metrics.count_bytes(0, length as u64));
                 }
                 Err(error) if error.raw_os_error() == Some(nix::libc::EMSGSIZE) => {
                     self.metrics.count_dropped(DatagramDrop::TooLarge, 1);
