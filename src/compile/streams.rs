@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 
 use crate::config::{Loaded, StreamActionConfig, StreamConfig, StreamForwardConfig, StreamMatch, StreamTlsMode};
-use crate::notation::{Mistakes, Place, nearest};
+use crate::notation::{Mistakes, OneOrMany, Place, nearest};
 use crate::rules::balance::{Algorithm, Seat, hash_key};
 use crate::rules::protocols::ProxyVersion;
 use crate::rules::routing::{HostPattern, StreamEntry, StreamPredicates, StreamTable};
@@ -49,7 +49,7 @@ pub fn compile(
 
 /// Returns the application protocols of a rule.
 fn alpn(matches: &StreamMatch) -> Vec<Vec<u8>> {
-    matches.alpn.iter().flat_map(|a| a.as_slice()).map(|protocol| protocol.as_bytes().to_vec()).collect()
+    matches.alpn.iter().flat_map(OneOrMany::as_slice).map(|protocol| protocol.as_bytes().to_vec()).collect()
 }
 
 struct StreamCompiler<'s> {

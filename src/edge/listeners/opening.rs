@@ -91,9 +91,8 @@ impl Opening<'_> {
             // TLS ended at the load balancer: there is no other hello.
             return self.pass(stream, self.find(&said), said, false);
         }
-        let (first, postgres) = match first_bytes(&mut stream, self.patience()).await {
-            Ok(first) => first,
-            Err(_) => return self.reject("opening", "the connection broke"),
+        let Ok((first, postgres)) = first_bytes(&mut stream, self.patience()).await else {
+            return self.reject("opening", "the connection broke");
         };
         match first {
             FirstBytes::Hello(facts) => self.terminate_or_pass(stream, facts, postgres).await,
