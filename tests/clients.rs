@@ -53,5 +53,7 @@ mod rejections;
 mod schema;
 #[path = "clients/signatures.rs"]
 mod signatures;
+#[path = "clients/streams.rs"]
+mod streams;
 #[path = "clients/uploads.rs"]
 mod uploads;

@@ -40,6 +40,11 @@ pub const ENDPOINTS: &[Endpoint] = &[
     endpoint("GET, HEAD", "/routes", "The routes: match, filters in the order in which they run, and action."),
     endpoint(
         "GET, HEAD",
+        "/streams",
+        "The rules of layer 4 by listener: match, action, and the number of open sessions.",
+    ),
+    endpoint(
+        "GET, HEAD",
         "/upstreams",
         "The upstreams: requests in flight, breaker, and each target with its health and load.",
     ),

@@ -249,6 +249,7 @@ async fn respond(
         (&Method::GET, "/upstreams") => document(StatusCode::OK, &views::upstreams(process)),
         (&Method::GET, "/key_sets") => document(StatusCode::OK, &views::key_sets(process)),
         (&Method::GET, "/routes") => large(shared, views::routes).await,
+        (&Method::GET, "/streams") => large(shared, views::streams).await,
         (&Method::GET, "/config") => large(shared, |process| process.shown().0.document()).await,
         (&Method::GET, "/reasons") => document(StatusCode::OK, &views::reasons()),
         (&Method::GET, "/process") => document(StatusCode::OK, &views::process(process)),

@@ -153,6 +153,27 @@ pub fn routes(process: &dyn ManagedProcess) -> Value {
     snapshot.routes.iter().enumerate().map(view).collect()
 }
 
+/// Returns the rules of layer 4, listener by listener, with match and action as they are written.
+pub fn streams(process: &dyn ManagedProcess) -> Value {
+    let (serving, (shown, _)) = (process.serving(), process.shown());
+    let written = shown.document();
+    let all = written["streams"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut view = Vec::new();
+    for listener in &serving.snapshot.listeners {
+        for (name, open) in listener.streams().iter().flat_map(|streams| streams.open_sessions()) {
+            let here = all.iter().find(|stream| stream["name"] == name).unwrap_or(&Value::Null);
+            view.push(json!({
+                "name": name,
+                "listener": listener.name,
+                "match": here["match"],
+                "action": here["action"],
+                "open": open,
+            }));
+        }
+    }
+    view.into()
+}
+
 /// Returns the closed list of reasons.
 pub fn reasons() -> Value {
     let status = |reason: Reason| Some(reason.status()).filter(|status| *status > 0);

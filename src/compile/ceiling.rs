@@ -13,7 +13,7 @@ use crate::notation::{Mistakes, Place};
 use crate::snapshot::{Listener, ListenerSpec};
 
 /// The most memory of a connection at layer 4: a buffer of each direction.
-const STREAM_BUFFERS: u64 = 2 * 64 << 10;
+const STREAM_BUFFERS: u64 = (2 * 64) << 10;
 
 /// What a connection may take beside the heads of its requests: what has been read ahead of a body and of a response,
 /// and what waits to be sent.

@@ -98,6 +98,7 @@ fn one(
     if listener.proxy_protocol.as_ref().is_some_and(|proxy| proxy.from.is_empty()) {
         mistakes.add(&place.key("proxy_protocol").key("from"), "expected at least one network or address");
     }
+    check_hello_time(listener, place, mistakes);
     Listener {
         name: listener.name.0.clone(),
         address: listener.address.0,
@@ -111,7 +112,7 @@ fn one(
                         super::listener_tls::compile(loaded, acme, tls, Vec::new(), &place.key("tls"), mistakes)
                     }),
                     header_time: limits.header_time.0,
-                    hello_time: limits.hello_time.0,
+                    hello_time: limits.hello_time.0.min(limits.header_time.0),
                     streams: Arc::new(Streams::default()),
                 })
             }
@@ -190,6 +191,19 @@ fn datagram_limits(limits: &config::ListenerLimits) -> DatagramLimits {
 /// Returns how many a rate is in a second; one with a longer period is at least 1.
 fn per_second(rate: Rate) -> f64 {
     (f64::from(rate.count) / rate.period.as_secs_f64()).max(1.0)
+}
+
+/// Notes a time for the hello that has no effect.
+fn check_hello_time(listener: &config::ListenerConfig, place: &Place, mistakes: &mut Mistakes) {
+    let limits = &listener.limits;
+    let text = match listener.kind {
+        config::ListenerKind::Http => "has an effect only on a listener of kind tcp",
+        config::ListenerKind::Tcp if limits.hello_time.0 >= limits.header_time.0 => "is not shorter than header_time",
+        config::ListenerKind::Tcp | config::ListenerKind::Udp => return,
+    };
+    if limits.hello_time != config::ListenerLimits::default().hello_time {
+        mistakes.add(&place.key("limits").key("hello_time"), text);
+    }
 }
 
 /// Notes the keys that have no effect on a listener of that kind.

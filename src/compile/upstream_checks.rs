@@ -1,8 +1,11 @@
 //! Contradictions within an upstream: values that are each valid and together have no effect, or another one than
 //! documented.
 
+use std::net::IpAddr;
+
 use crate::config::{self, Discovery, SameSite, StickyConfig};
 use crate::notation::{Mistakes, Place};
+use crate::upstreams::TargetText;
 
 /// Notes contradictions in an upstream.
 pub fn check(upstream: &config::UpstreamConfig, place: &Place, mistakes: &mut Mistakes) {
@@ -42,6 +45,11 @@ pub fn check(upstream: &config::UpstreamConfig, place: &Place, mistakes: &mut Mi
         wrong(&["proxy_protocol"], shared, text);
         let is_v1 = version == config::ProxyHeaderVersion::V1;
         wrong(&["proxy_protocol", "values"], is_v1 && !values.is_empty(), "only version v2 has values");
+    }
+    if let Some(bind) = &upstream.socket.bind {
+        let family = |target: &TargetText| target.spec().host.parse::<IpAddr>().ok().map(|address| address.is_ipv4());
+        let other = upstream.targets.iter().filter_map(family).any(|is_ipv4| is_ipv4 != bind.0.is_ipv4());
+        wrong(&["socket", "bind"], other, "is of another family than the address of a target");
     }
     let limits = &upstream.limits;
     let per_target = limits.requests_per_target.is_some_and(|each| each > limits.requests);

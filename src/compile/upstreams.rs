@@ -19,7 +19,7 @@ use crate::rules::resilience::{AdaptiveShape, BreakerShape, Deviation, FailureSh
 use crate::tls::{PeerIdentity, PeerRoots};
 use crate::upstreams::{
     ActiveProbe, DiscoveryShape, Expression, GateShape, HttpProbe, PoolShape, ProbeKind, ProxyHeaderShape, Retry,
-    SessionKey, Sticky, TargetSpec, TargetTransport, Thresholds, TransportTls, Upstream,
+    SessionKey, SocketOptions, Sticky, TargetSpec, TargetTransport, Thresholds, TransportTls, Upstream,
 };
 
 /// The most upstreams of a configuration.
@@ -319,6 +319,10 @@ fn transport(
         versions,
         proxy: upstream.proxy_protocol.as_ref().map(proxy_header),
         tls,
+        socket: SocketOptions {
+            bind: upstream.socket.bind.as_ref().map(|bind| bind.0),
+            keepalive: upstream.socket.keepalive.as_ref().map(|time| time.0),
+        },
         connect: timeouts.connect.0,
         read: timeouts.read.0,
         write: timeouts.write.0,

@@ -26,7 +26,7 @@ pub struct StreamConfig {
     /// How long a connection, or a client's flow of datagrams, may be silent in both directions. Default 10m, and 30s
     /// for datagrams.
     pub idle_time: Option<Duration>,
-    /// How long one direction of a connection may go on once the other has ended. Default: `idle_time`.
+    /// How long one direction of a connection may be silent once the other has ended. Default: `idle_time`.
     pub half_closed_time: Option<Duration>,
     /// How long a connection or a flow lives at most. Default: any time.
     pub total_time: Option<Duration>,

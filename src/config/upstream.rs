@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use super::balance::BalanceConfig;
 use super::health::Health;
 use super::resilience::{Breaker, RetryConfig, StickyConfig, UpstreamLimits};
-use crate::notation::{Duration, File, FollowedFile};
+use crate::notation::{Duration, File, FollowedFile, IpAddress};
 use crate::upstreams::TargetText;
 
 /// A group of targets that serve the same requests.
@@ -29,6 +29,9 @@ pub struct UpstreamConfig {
     pub proxy_protocol: Option<ProxyHeaderConfig>,
     /// TLS towards the targets; `{}` is enough for public certificates.
     pub tls: Option<UpstreamTls>,
+    /// The sockets towards the targets.
+    #[serde(default)]
+    pub socket: SocketConfig,
     /// Health checks.
     #[serde(default)]
     pub health: Health,
@@ -187,6 +190,18 @@ impl Default for UpstreamTls {
     fn default() -> Self {
         Self { verify: true, name: None, ca: None, cert: None, key: None }
     }
+}
+
+/// The sockets towards targets.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SocketConfig {
+    /// The address of this host that connections come from. Default: the system's choice.
+    pub bind: Option<IpAddress>,
+    /// How long a connection is silent before the system probes its peer (TCP keep-alive); four more probes follow, each
+    /// after a quarter of that time, before the connection fails. 0s is never. Default: 60s at layer 4, and never for
+    /// HTTP, whose connections have timeouts.
+    pub keepalive: Option<Duration>,
 }
 
 /// The timeouts of each step towards a target.

@@ -21,6 +21,7 @@ pub fn check_format(format: &str, text: &str) -> Option<Result<(), String>> {
         Timestamp::FORMAT => parses::<Timestamp>(text),
         Network::FORMAT => parses::<Network>(text),
         Networks::FORMAT => parses::<Networks>(text),
+        IpAddress::FORMAT => parses::<IpAddress>(text),
         Host::FORMAT => parses::<Host>(text),
         Path::FORMAT => parses::<Path>(text),
         Pattern::FORMAT => parses::<Pattern>(text),

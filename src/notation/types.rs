@@ -50,6 +50,13 @@ text_type!(
     }
 );
 
+text_type!(
+    /// An address without a port: `192.0.2.7`, `2001:db8::7`.
+    IpAddress(IpAddr), "ip-address", ["192.0.2.7", "2001:db8::7"], |text| {
+        text.parse().map_err(|_| "an address without a port such as 192.0.2.7".to_owned())
+    }
+);
+
 /// Networks, or the file that lists them.
 #[derive(Clone, Debug)]
 pub enum NetworkSource {

@@ -84,12 +84,17 @@ impl Listener {
 
     /// Returns its name with that of each of its rules of layer 4.
     pub fn stream_names(&self) -> impl Iterator<Item = (&str, &str)> {
-        let streams = match &self.kind {
+        let rules = self.streams().into_iter().flat_map(|streams| &streams.rules);
+        rules.map(|rule| (self.name.as_str(), rule.name.as_str()))
+    }
+
+    /// Returns its rules of layer 4, if it is of layer 4.
+    pub fn streams(&self) -> Option<&Arc<Streams>> {
+        match &self.kind {
             ListenerSpec::Http(_) => None,
             ListenerSpec::Tcp(tcp) => Some(&tcp.streams),
             ListenerSpec::Udp(udp) => Some(&udp.streams),
-        };
-        streams.into_iter().flat_map(|streams| &streams.rules).map(|rule| (self.name.as_str(), rule.name.as_str()))
+        }
     }
 
     fn spec_kind(&self) -> SpecKind {

@@ -78,7 +78,7 @@ impl StreamForward {
 pub struct StreamTimes {
     /// How long it may be silent; `None` is the usual time.
     pub idle: Option<Duration>,
-    /// How long one direction may go on once the other has ended.
+    /// How long one direction may be silent once the other has ended.
     pub half_closed: Option<Duration>,
     /// How long it lives at most.
     pub total: Option<Duration>,
@@ -115,6 +115,12 @@ impl Streams {
     pub fn new(table: StreamTable, rules: Vec<Arc<StreamRule>>) -> Self {
         let metrics = rules.iter().map(|_| OnceLock::new()).collect();
         Self { table, rules, metrics }
+    }
+
+    /// Returns the names of the rules, each with the number of its open sessions.
+    pub fn open_sessions(&self) -> impl Iterator<Item = (&str, i64)> {
+        let open = |metrics: &OnceLock<Arc<StreamMetrics>>| metrics.get().map_or(0, |metrics| metrics.open.get());
+        self.rules.iter().zip(&self.metrics).map(move |(rule, metrics)| (rule.name.as_str(), open(metrics)))
     }
 
     /// Returns the metrics of the rule at a place on a listener of that name. They are created on first use, so that a

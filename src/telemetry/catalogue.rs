@@ -69,9 +69,8 @@ catalogue! {
     CONNECTIONS_REFUSED: COUNTER "portcullis_connections_refused_total" ["cause"]
         "Connections that ended without a request: head (malformed), tls, tls_timeout, client_certificate (none, or \
          not accepted), preface, malformed or h2_abuse (HTTP/2), stream_memory (a stream of HTTP/2), body_stalled, \
-         proxy_header (none, or malformed), opening (the first bytes at layer 4), no_rule (of layer 4 that \
-         matches), address (too many of one), rate (too many new ones), idle (closed for another), accept (no \
-         descriptor left)";
+         proxy_header (none, or malformed), opening (the first bytes at layer 4), no_rule (of layer 4 that matches), \
+         address (too many of one), rate (too many new ones), idle (closed for another), accept (no descriptor left)";
     CONNECTIONS: COUNTER "portcullis_connections_total" [] "Client connections that were accepted";
     DATAGRAMS_DROPPED: COUNTER "portcullis_datagrams_dropped_total" ["listener", "reason"]
         "Datagrams that were dropped: closed (by a rule, or for want of one), flows, client_flows, new_flows or rate \

@@ -12,6 +12,7 @@ use super::breaker::SharedBreaker;
 use super::members::KnownTarget;
 use super::proxy_header::ProxyHeaderShape;
 use super::shape::PoolShape;
+use super::socket::SocketOptions;
 use super::target::Target;
 use crate::rules::balance::{Algorithm, Balancer, Loads, PickInput, Seat, WHOLE_WEIGHT};
 use crate::rules::resilience::{shares, slow_start};
@@ -39,6 +40,8 @@ pub struct Member {
     pub draining: bool,
     /// The header that it expects at the start of each connection.
     pub proxy: Option<ProxyHeaderShape>,
+    /// The options of its sockets.
+    pub socket: SocketOptions,
     /// The connector that opens its sockets, once it is known.
     pub opener: OnceLock<Arc<dyn L4Connect + Send + Sync>>,
 }

@@ -181,6 +181,7 @@ impl PoolMembers {
             breaker: self.shape.target_breaker.map(|shape| target.breaker(shape)),
             draining: spec.draining,
             proxy: self.shape.transport.proxy,
+            socket: self.shape.transport.socket,
             opener: OnceLock::new(),
         };
         KnownTarget { target: Arc::clone(target), spec, watch, member: Arc::new(member) }

@@ -1,14 +1,17 @@
 //! The shape of an upstream: the part of its configuration that decides whether two upstreams are the same.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::{digest, hmac};
+use pingora::connectors::l4::BindTo;
 use pingora::upstreams::peer::HttpPeer;
 
 use super::discovery::DiscoveryShape;
 use super::gate::GateShape;
 use super::proxy_header::ProxyHeaderShape;
+use super::socket::SocketOptions;
 use super::target::TargetSpec;
 use super::watch::ActiveProbe;
 use crate::clients::Resolver;
@@ -116,6 +119,8 @@ pub struct TargetTransport {
     pub proxy: Option<ProxyHeaderShape>,
     /// TLS, if any.
     pub tls: Option<TransportTls>,
+    /// The options of sockets.
+    pub socket: SocketOptions,
     /// The time-out for connecting, TLS included.
     pub connect: Duration,
     /// The time-out between two reads.
@@ -177,9 +182,16 @@ impl TargetTransport {
         peer.options.read_timeout = Some(self.read);
         peer.options.write_timeout = Some(self.write);
         peer.options.idle_timeout = Some(self.idle);
+        // For connections that Pingora makes itself: those of probes.
+        if let Some(bind) = self.socket.bind {
+            let mut from = BindTo::default();
+            from.addr = Some(SocketAddr::new(bind, 0));
+            peer.options.bind_to = Some(from);
+        }
         // Pingora's own hash omits the CA and the protocol, so that a connection made under other settings could be
         // reused. The seeds are fixed, since the hash has to be the same after every reload.
-        peer.group_key = ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one((&self.tls, self.versions, self.proxy));
+        peer.group_key =
+            ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one((&self.tls, self.versions, self.proxy, self.socket));
         peer
     }
 }

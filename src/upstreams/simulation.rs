@@ -14,6 +14,7 @@ use pingora::protocols::l4::socket::SocketAddr as PingoraAddr;
 use super::gate::GateShape;
 use super::members::{NoPick, PickRequest, Picked, PoolMembers};
 use super::shape::{PoolShape, TargetTransport};
+use super::socket::SocketOptions;
 use super::target::{TargetOutcome, TargetSpec};
 use crate::exchange::clock::{VirtualClock, nanos};
 use crate::rules::balance::Algorithm;
@@ -49,6 +50,7 @@ pub(super) fn shape(random: &mut Rng) -> PoolShape {
             proxy: None,
             versions: (1, 1),
             tls: None,
+            socket: SocketOptions::default(),
             connect: Duration::from_secs(1),
             read: Duration::from_secs(1),
             write: Duration::from_secs(1),

@@ -37,11 +37,14 @@ fn check(headers: &serde_json::Value) {
 
 #[test]
 fn a_balancer_before_a_gateway() {
-    let target = Target::echo("a");
-    let own = target.address.to_string();
+    let targets = [Target::echo("a"), Target::echo("b")];
     let gateway = example(
         "gateway-behind.yaml",
-        &[("127.0.0.1:8081", "127.0.0.1:0".into()), ("127.0.0.1:9001", own.clone()), ("127.0.0.1:9002", own)],
+        &[
+            ("127.0.0.1:8081", "127.0.0.1:0".into()),
+            ("127.0.0.1:9001", targets[0].address.to_string()),
+            ("127.0.0.1:9002", targets[1].address.to_string()),
+        ],
     );
     let balancer = example(
         "balancer-first.yaml",
@@ -52,11 +55,14 @@ fn a_balancer_before_a_gateway() {
 
 #[test]
 fn a_gateway_before_a_balancer() {
-    let target = Target::echo("a");
-    let own = target.address.to_string();
+    let targets = [Target::echo("a"), Target::echo("b")];
     let balancer = example(
         "balancer-behind.yaml",
-        &[("127.0.0.1:8082", "127.0.0.1:0".into()), ("127.0.0.1:9001", own.clone()), ("127.0.0.1:9002", own)],
+        &[
+            ("127.0.0.1:8082", "127.0.0.1:0".into()),
+            ("127.0.0.1:9001", targets[0].address.to_string()),
+            ("127.0.0.1:9002", targets[1].address.to_string()),
+        ],
     );
     let gateway = example(
         "gateway-first.yaml",

@@ -261,6 +261,9 @@ fn sessions_at_a_time_are_limited_and_queued() {
     let gateway = gateway(&[one.address], limits, "", "");
     let mut first = connect(gateway.address());
     assert_eq!(word(&mut first), "one");
+    let view = super::harness::client::get(gateway.admin, "/streams").json();
+    assert_eq!((&view[0]["name"], &view[0]["listener"], &view[0]["open"]), (&"all".into(), &"main".into(), &1.into()));
+    assert_eq!(view[0]["action"]["forward"], "one", "{view}");
     let mut second = connect(gateway.address());
     eventually("one waits", || gateway.metric("portcullis_upstream_requests_pending{upstream=\"one\"}") == 1.0);
     assert!(ends_by_reset(&mut connect(gateway.address())));
@@ -291,6 +294,39 @@ fn an_address_stays_with_its_target() {
             seen.insert(words[0].clone());
         }
         assert_eq!(seen.len(), 3, "{upstream}");
+    }
+}
+
+/// Returns the timer of a connection of this host between those ports, as the system shows it: 02 is keep-alive.
+fn timer(from: u16, to: u16) -> Option<String> {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the connections");
+    let (from, to) = (format!(":{from:04X}"), format!(":{to:04X}"));
+    let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut own = fields.filter(|f| f.get(1).is_some_and(|a| a.ends_with(&from)) && f[2].ends_with(&to));
+    own.next().map(|fields| fields[5][..2].to_owned())
+}
+
+#[test]
+fn connections_come_from_the_configured_address_and_silent_peers_are_probed() {
+    let (seen, peers) = std::sync::mpsc::channel();
+    let one = Server::new(move |mut stream| {
+        let _ = seen.send(stream.peer_addr().expect("an address"));
+        let _ = stream.write_all(b"one");
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    for (socket, address, probed) in [
+        ("", [127, 0, 0, 1], true),
+        ("socket: {bind: 127.0.0.9}", [127, 0, 0, 9], true),
+        ("socket: {keepalive: 0s}", [127, 0, 0, 1], false),
+    ] {
+        let gateway = gateway(&[one.address], socket, "", "");
+        let mut stream = connect(gateway.address());
+        assert_eq!(word(&mut stream), "one");
+        let peer = peers.recv_timeout(Duration::from_secs(20)).expect("a connection");
+        assert_eq!(peer.ip(), std::net::IpAddr::from(address), "{socket}");
+        eventually("nothing is to be acknowledged", || {
+            timer(peer.port(), one.address.port()).as_deref() == Some(if probed { "02" } else { "00" })
+        });
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
+use super::harness::eventually;
 use super::harness::gateway::Gateway;
 use super::sessions::{Server, connect, word};
 
@@ -64,7 +65,7 @@ fn tls_ends_at_the_gateway_with_half_close() {
     let one = Server::named("one");
     let yaml = format!(
         "upstreams: {{one: {{targets: [\"{}\"]}}}}\nstreams: [{{name: all, action: {{forward: one}}}}]\n\
-         listeners: [{{name: main, address: 127.0.0.1:0, kind: tcp, limits: {{header_time: 300ms}}, \
+         listeners: [{{name: main, address: 127.0.0.1:0, kind: tcp, limits: {{header_time: 300ms, hello_time: 200ms}}, \
          tls: {{certificates: [{{cert: own.pem, key: own.key}}]}}}}]\n",
         one.address
     );
@@ -96,7 +97,8 @@ fn tls_ends_at_the_gateway_with_half_close() {
     // A handshake that does not come is not waited for.
     let mut silent = connect(gateway.address());
     assert_eq!(silent.read(&mut [0; 8]).expect("an end"), 0);
-    assert_eq!(gateway.metric("portcullis_connections_refused_total{cause=\"tls_timeout\"}"), 1.0);
+    let refused = "portcullis_connections_refused_total{cause=\"tls_timeout\"}";
+    eventually("it is counted", || gateway.metric(refused) == 1.0);
     assert_eq!(one.count.load(std::sync::atomic::Ordering::Acquire), 1);
 }
 

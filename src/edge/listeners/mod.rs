@@ -40,6 +40,7 @@ mod stream;
 mod tls_state;
 mod wire;
 
+pub use admitted::Admitted;
 pub use connection::{Connection, ListenerState, current_connection};
 pub use datagram_socket::{DatagramSocket, MAX_DATAGRAM, ReceivedDatagram};
 pub use datagrams::{DatagramControl, DatagramPhase, Datagrams, has_proxy_header};

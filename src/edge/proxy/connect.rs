@@ -12,17 +12,17 @@ use pingora::protocols::l4::socket::SocketAddr;
 use pingora::protocols::l4::stream::Stream;
 use pingora::{Error, ErrorType, OrErr, Result};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpSocket;
 
 use crate::edge::descriptors::is_reserved;
 use crate::edge::listeners::client_gone;
 use crate::rules::protocols::HeaderTransport;
-use crate::upstreams::{CLIENT_GONE, Member, ProxiedClient, Target};
+use crate::upstreams::{CLIENT_GONE, Member, ProxiedClient, SocketOptions, Target};
 
 /// Opens the sockets of a target.
 #[derive(Debug)]
 struct Opener {
     target: Arc<Target>,
+    socket: SocketOptions,
     /// The PROXY header for a connection of one client; empty where the target expects none.
     header: Vec<u8>,
 }
@@ -30,7 +30,7 @@ struct Opener {
 /// Returns what opens the sockets of a target, for Pingora's peers. Where the target expects a PROXY header, it is one
 /// for that client alone.
 pub(super) fn opener(member: &Member, client: Option<&ProxiedClient<'_>>) -> Arc<dyn L4Connect + Send + Sync> {
-    let open = |header| Arc::new(Opener { target: Arc::clone(&member.target), header });
+    let open = |header| Arc::new(Opener { target: Arc::clone(&member.target), socket: member.socket, header });
     match &member.proxy {
         Some(shape) => open(shape.header(client, HeaderTransport::Stream)),
         None => Arc::clone(member.opener.get_or_init(|| open(Vec::new()))),
@@ -61,15 +61,15 @@ impl Opener {
     /// wait.
     async fn open(&self, address: std::net::SocketAddr) -> Result<Stream> {
         let _place = self.target.connecting.acquire().await.or_err(ErrorType::InternalError, "no place")?;
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
-        let socket = socket.or_err(ErrorType::SocketError, "failed to create socket")?;
+        let socket = self.socket.open(address).or_err(ErrorType::SocketError, "failed to create socket")?;
         if is_reserved(socket.as_raw_fd()) {
             return Error::e_explain(
                 ErrorType::SocketError,
                 "the last file descriptors are kept for clients and operators",
             );
         }
-        match socket.connect(address).await {
+        let connected = socket.connect(address).await.inspect(|stream| self.socket.keep_alive(stream, None));
+        match connected {
             Ok(mut stream) if !self.header.is_empty() => {
                 // It is the first that is sent, also before TLS, and fits into the buffer of a new socket.
                 let sent = stream.write_all(&self.header).await;

@@ -2,7 +2,9 @@
 //!
 //! Pingora drops a tunnel right after its 101 when the target responds before Pingora has noted that the request has
 //! no body (cloudflare/pingora#946). So the relay makes the handshake, over Pingora's connector and HTTP/1 session,
-//! and then the two streams are joined here.
+//! and then the two streams are joined here. The pump of layer 4 does not fit: to end with close frames between two
+//! frames a tunnel has to see each byte, which splice hides, and both streams are Pingora's, without access to their
+//! sockets.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

@@ -1,26 +1,22 @@
 //! A connection to a target at layer 4.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::prelude::Prelude;
 use super::side::SideStream;
 use crate::edge::descriptors::is_reserved;
 use crate::exchange::Reason;
-use crate::upstreams::{Member, Upstream};
+use crate::upstreams::{Member, SocketOptions, Upstream};
 
-/// When the system asks a silent peer whether it is still there (RFC 9293, section 3.8.4), and how often it repeats
-/// that before the connection fails. A session may be silent for long, but not without a peer.
+/// How long a connection is silent before its peer is probed. A session may be silent for long, but not without a peer.
 const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -48,7 +44,7 @@ pub async fn dial(member: &Member, upstream: &Upstream, prelude: &Prelude) -> Re
     let limit = upstream.pool.shape().transport.connect;
     let work = async {
         let mut stream = connect(member).await?;
-        prepare(&stream);
+        prepare(&stream, member.socket);
         if let Err(error) = prelude.send(&mut stream, upstream.pool.stream_tls().is_some()).await {
             let detail = format!("before the first byte of the client: {error}");
             return Err(DialError { reason: Reason::ConnectRefused, detail, is_own: false });
@@ -66,16 +62,15 @@ pub async fn dial(member: &Member, upstream: &Upstream, prelude: &Prelude) -> Re
 }
 
 /// Sets what every connection of a session has: no delay of small segments, and probes of a silent peer.
-pub fn prepare(stream: &TcpStream) {
+pub fn prepare(stream: &TcpStream, options: SocketOptions) {
     let _ = stream.set_nodelay(true);
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL);
-    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+    options.keep_alive(stream, Some(KEEPALIVE_TIME));
 }
 
 async fn connect(member: &Member) -> Result<TcpStream, DialError> {
     let target = &member.target;
     let Ok(_place) = target.connecting.acquire().await else { return Err(DialError::own("no place to connect")) };
-    let socket = socket(target.address).map_err(|error| DialError::own(error.to_string()))?;
+    let socket = member.socket.open(target.address).map_err(|error| DialError::own(error.to_string()))?;
     if is_reserved(socket.as_raw_fd()) {
         return Err(DialError::own("the last file descriptors are kept for clients and operators"));
     }
@@ -88,10 +83,6 @@ async fn connect(member: &Member) -> Result<TcpStream, DialError> {
         };
         DialError { reason, detail: error.to_string(), is_own }
     })
-}
-
-fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
-    if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }
 }
 
 async fn encrypt(

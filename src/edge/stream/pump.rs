@@ -141,7 +141,8 @@ impl Pump {
         });
         let end = tokio::time::timeout(limit, work).await.ok().flatten();
         if let Some(PumpEnd::Reset(by)) = end {
-            self.pass_reset(by).await;
+            // It is rare, and waits.
+            Box::pin(self.pass_reset(by)).await;
         }
         end
     }
@@ -150,7 +151,8 @@ impl Pump {
     pub async fn run(&mut self) -> PumpEnd {
         let end = std::future::poll_fn(|context| self.poll_run(context)).await;
         if let PumpEnd::Reset(by) = end {
-            self.pass_reset(by).await;
+            // It is rare, and waits.
+            Box::pin(self.pass_reset(by)).await;
         }
         end
     }

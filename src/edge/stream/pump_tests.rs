@@ -1,5 +1,7 @@
 //! The pump between real sockets, against the bytes that each side has sent.
 
+#![expect(clippy::disallowed_methods, reason = "the peers have threads of their own")]
+
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;

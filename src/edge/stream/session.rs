@@ -8,13 +8,13 @@ use tokio::io::Interest;
 
 use super::dial::{dial, prepare};
 use super::prelude::{Prelude, SessionClient};
-use super::pump::{Pump, PumpCounts, PumpEnd, PumpLimits, Side};
+use super::pump::{Pump, PumpEnd, PumpLimits, Side};
 use super::record::{Session, SessionEnd};
 use super::side::SideStream;
-use crate::edge::listeners::{ClientStream, Opening, StreamConnection, TcpService, Unopened, open_stream};
+use crate::edge::listeners::{Admitted, ClientStream, Opening, StreamConnection, TcpService, Unopened, open_stream};
 use crate::exchange::Reason;
 use crate::snapshot::StreamRule;
-use crate::upstreams::{Caller, Class, TargetOutcome, Upstream, Visit};
+use crate::upstreams::{Caller, Class, SocketOptions, TargetOutcome, Upstream, Visit};
 
 /// How long a session may be silent where its rule does not say it.
 const IDLE_TIME: Duration = Duration::from_secs(600);
@@ -23,74 +23,91 @@ const IDLE_TIME: Duration = Duration::from_secs(600);
 /// does not serve what accepts connections for it.
 const EARLY_CLOSE_TIME: Duration = Duration::from_secs(1);
 
+/// A session that has its target.
+struct JoinedSession {
+    session: Session,
+    pump: Pump,
+    service: Arc<TcpService>,
+    admitted: Admitted,
+}
+
 /// Serves a connection to its end.
 pub async fn serve(connection: StreamConnection) {
+    // A session idles in a task that is no larger than it has to be: what comes first needs far more.
+    let Some(mut joined) = Box::pin(open(connection)).await else { return };
+    let end = joined.carry().await;
+    joined.finish(&end);
+}
+
+/// Finds the rule of a connection and joins it to a target. Returns `None` where it has ended with that.
+async fn open(connection: StreamConnection) -> Option<Box<JoinedSession>> {
     let StreamConnection { stream, client, proxy, listener_state, service, admitted } = connection;
-    prepare(&stream);
+    prepare(&stream, SocketOptions::default());
     let streams = service.streams();
     let (listener, proxy_facts) = (&listener_state, proxy.as_ref());
     let opening =
         Opening { client, proxy: proxy_facts, listener_state: listener, service: &service, streams: &streams };
-    // A session idles in a task that is no larger than it has to be.
-    let opening = Box::pin(open_stream(stream, &opening));
     let opened = tokio::select! {
         biased;
-        opened = opening => opened,
-        () = service.shared.drain.over() => return,
+        opened = open_stream(stream, &opening) => opened,
+        () = service.shared.drain.over() => return None,
     };
     let (stream, place, requested, postgres) = match opened {
         Ok(opened) => (Some(opened.stream), Some(opened.place), opened.requested, opened.postgres),
         Err(Unopened::NoRule(requested)) => (None, None, requested, false),
-        Err(Unopened::Ended) => return,
+        Err(Unopened::Ended) => return None,
     };
     let rule = place.and_then(|place| streams.rules.get(place)).map(Arc::clone);
     let metrics = place.and_then(|place| streams.metrics(place, &listener_state.name.load())).map(Arc::clone);
     drop(streams);
     let about = SessionClient { address: client, tls: None, proxy, requested, postgres, id: None };
     let mut session = Session::new(listener_state, about, rule, metrics);
-    let end = match stream {
-        Some(ClientStream::Plain(stream)) => run(stream.into(), &mut session, &service).await,
+    let joined = match stream {
+        Some(ClientStream::Plain(stream)) => join(stream.into(), &mut session, &service).await,
         Some(ClientStream::Tls(stream, facts)) => {
             session.about.tls = Some(facts);
-            run(stream.into(), &mut session, &service).await
+            join(stream.into(), &mut session, &service).await
         }
-        None => Reason::NoStreamRule.into(),
+        None => Err(Reason::NoStreamRule.into()),
     };
-    // The session is over before it is in the log: whoever reads that finds the counters without it.
-    session.visit.iter_mut().for_each(Visit::end);
-    drop(admitted);
-    session.finish(&end, &service.shared.serving.for_worker());
+    match joined {
+        Ok(pump) => Some(Box::new(JoinedSession { session, pump, service, admitted })),
+        Err(end) => {
+            finish(session, &end, &service, admitted);
+            None
+        }
+    }
 }
 
-/// Joins a client to a target, until the session ends.
-async fn run(client: SideStream, session: &mut Session, service: &TcpService) -> SessionEnd {
-    let Some(rule) = session.rule.clone() else { return reject(&client, Reason::NoStreamRule) };
-    let Some(forward) = &rule.forward else { return reject(&client, Reason::ClosedByRule) };
-    let Some(upstream) = forward.choose() else { return reject(&client, Reason::NoHealthyTarget) };
-    let connecting = Box::pin(connect(&client, session, upstream));
+/// Counts and logs a session. It is over before it is in the log: whoever reads that finds the counters without it.
+fn finish(mut session: Session, end: &SessionEnd, service: &TcpService, admitted: Admitted) {
+    session.visit.iter_mut().for_each(Visit::end);
+    drop(admitted);
+    session.finish(end, &service.shared.serving.for_worker());
+}
+
+/// Joins a client to a target.
+async fn join(client: SideStream, session: &mut Session, service: &TcpService) -> Result<Pump, SessionEnd> {
+    let Some(rule) = session.rule.clone() else { return Err(reject(&client, Reason::NoStreamRule)) };
+    let Some(forward) = &rule.forward else { return Err(reject(&client, Reason::ClosedByRule)) };
+    let Some(upstream) = forward.choose() else { return Err(reject(&client, Reason::NoHealthyTarget)) };
     let connected = tokio::select! {
         biased;
-        connected = connecting => connected,
+        connected = connect(&client, session, upstream) => connected,
         _ = client.tcp().ready(Interest::ERROR) => Err(Reason::ClientReset.into()),
         () = service.shared.drain.over() => Err(Reason::Cut.into()),
     };
-    let (target, took) = match connected {
-        Ok(connected) => connected,
+    match connected {
+        Ok((target, took)) => {
+            session.connected = Some(took);
+            let pump = Pump::new(client, target, limits(&rule), Arc::clone(&session.counts));
+            Ok(pump.counted(session.metrics.clone()))
+        }
         Err(end) => {
             let _ = SockRef::from(client.tcp()).set_linger(Some(Duration::ZERO));
-            return end;
+            Err(end)
         }
-    };
-    session.connected = Some(took);
-    let mut pump = Pump::new(client, target, limits(&rule), Arc::clone(&session.counts));
-    pump = pump.counted(session.metrics.clone());
-    tokio::select! {
-        biased;
-        end = carry(&mut pump, &mut session.visit, &session.counts, took) => return end,
-        () = service.shared.drain.over() => {}
     }
-    pump.cut();
-    Reason::Cut.into()
 }
 
 /// Resets a client that gets no session: an orderly end would look like one without bytes.
@@ -138,34 +155,76 @@ async fn connect(
     }
 }
 
-/// Carries the bytes of a session, and reports on the target as soon as it is known to serve.
-async fn carry(pump: &mut Pump, visit: &mut Option<Visit>, counts: &PumpCounts, connected: Duration) -> SessionEnd {
-    let early = pump.run_to_first_byte(EARLY_CLOSE_TIME).await;
-    let silent = counts.sent() == 0;
-    let is_early = match early {
-        Some(PumpEnd::Reset(Side::Target)) => silent,
-        Some(PumpEnd::Finished(Side::Target)) => silent && counts.received() > 0,
-        _ => false,
-    };
-    if let Some(visit) = visit {
-        if is_early {
-            visit.report(TargetOutcome::GatewayFailed);
-        } else {
-            visit.note_served(connected);
+impl JoinedSession {
+    /// Carries the bytes of the session to its end, which is that of the drain at the latest.
+    async fn carry(&mut self) -> SessionEnd {
+        let drain = Arc::clone(&self.service.shared.drain);
+        let early = tokio::select! {
+            biased;
+            early = Box::pin(self.pump.run_to_first_byte(EARLY_CLOSE_TIME)) => early,
+            () = drain.over() => return self.cut(),
+        };
+        let is_early = self.report(early);
+        let end = match early {
+            Some(end) => end,
+            None => tokio::select! {
+                biased;
+                end = self.pump.run() => end,
+                () = drain.over() => return self.cut(),
+            },
+        };
+        match end {
+            PumpEnd::Finished(_) if is_early => Reason::TargetClosedEarly,
+            PumpEnd::Finished(_) => Reason::SessionEnded,
+            PumpEnd::Reset(Side::Client) => Reason::ClientReset,
+            PumpEnd::Reset(Side::Target) => Reason::TargetReset,
+            PumpEnd::Idle => Reason::IdleTimeout,
+            PumpEnd::HalfClosed => Reason::HalfClosedTimeout,
+            PumpEnd::TotalTime => Reason::TotalTimeout,
         }
+        .into()
     }
-    let end = match early {
-        Some(end) => end,
-        None => pump.run().await,
-    };
-    match end {
-        PumpEnd::Finished(_) if is_early => Reason::TargetClosedEarly,
-        PumpEnd::Finished(_) => Reason::SessionEnded,
-        PumpEnd::Reset(Side::Client) => Reason::ClientReset,
-        PumpEnd::Reset(Side::Target) => Reason::TargetReset,
-        PumpEnd::Idle => Reason::IdleTimeout,
-        PumpEnd::HalfClosed => Reason::HalfClosedTimeout,
-        PumpEnd::TotalTime => Reason::TotalTimeout,
+
+    /// Reports on the target, as soon as it is known whether it serves. Returns whether it has closed without that.
+    fn report(&mut self, early: Option<PumpEnd>) -> bool {
+        let counts = &self.session.counts;
+        let is_early = counts.sent() == 0
+            && match early {
+                Some(PumpEnd::Reset(Side::Target)) => true,
+                Some(PumpEnd::Finished(Side::Target)) => counts.received() > 0,
+                _ => false,
+            };
+        let connected = self.session.connected.unwrap_or_default();
+        match &mut self.session.visit {
+            Some(visit) if is_early => visit.report(TargetOutcome::GatewayFailed),
+            Some(visit) => visit.note_served(connected),
+            None => {}
+        }
+        is_early
     }
-    .into()
+
+    fn cut(&self) -> SessionEnd {
+        self.pump.cut();
+        Reason::Cut.into()
+    }
+
+    fn finish(self, end: &SessionEnd) {
+        // The connections are closed first.
+        drop(self.pump);
+        finish(self.session, end, &self.service, self.admitted);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_session_is_small() {
+        fn size<F>(_: impl Fn(StreamConnection) -> F) -> usize {
+            size_of::<F>()
+        }
+        let (task, joined) = (size(serve), size_of::<JoinedSession>());
+        assert!(task + joined <= 2_048, "{task} bytes of a task, {joined} of a session");
+    }
 }
