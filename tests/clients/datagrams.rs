@@ -38,6 +38,7 @@ fn dnsmasq(address: SocketAddr) -> Server {
         .args(["--user=", "--group=", "--pid-file="])
         .arg(format!("--listen-address={}", address.ip()))
         .arg(format!("--port={}", address.port()))
+        .args(["--edns-packet-max=4096", "--address=/example.com/127.0.0.9"])
         .arg(format!("--address=/who.test/{}", address.ip()))
         .args([format!("--txt-record=large.test{}", format!(",{}", "x".repeat(250)).repeat(12))])
         .stderr(Stdio::null())

@@ -55,8 +55,6 @@ pub struct StreamConnection {
 pub struct TcpService {
     /// The values that all listeners share.
     pub shared: ListenerContext,
-    /// Whether the listener closes.
-    pub shutdown: ShutdownWatch,
     /// None of them is an HTTP connection.
     pub connections: Connections,
     /// TLS.
@@ -66,10 +64,9 @@ pub struct TcpService {
 
 impl TcpService {
     /// Returns the service of a listener of that name.
-    pub fn new(listener: &TcpListener, name: &str, shared: ListenerContext, shutdown: ShutdownWatch) -> Self {
+    pub fn new(listener: &TcpListener, name: &str, shared: ListenerContext) -> Self {
         let service = Self {
             shared,
-            shutdown,
             connections: Connections::default(),
             tls: ListenerTlsState::default(),
             settings: ArcSwap::from_pointee(listener.clone()),

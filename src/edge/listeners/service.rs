@@ -57,7 +57,7 @@ impl Service {
     pub fn new(kind: &ListenerSpec, name: &str, shared: ListenerContext, shutdown: ShutdownWatch) -> Self {
         match kind {
             ListenerSpec::Http(http) => Self::Http(Arc::new(HttpService::new(http, name, shared, shutdown))),
-            ListenerSpec::Tcp(tcp) => Self::Tcp(Arc::new(TcpService::new(tcp, name, shared, shutdown))),
+            ListenerSpec::Tcp(tcp) => Self::Tcp(Arc::new(TcpService::new(tcp, name, shared))),
             ListenerSpec::Udp(udp) => Self::Udp(Arc::new(UdpService::new(udp))),
         }
     }

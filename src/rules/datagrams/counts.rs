@@ -31,10 +31,22 @@ impl FlowCounts {
 
     /// Counts a datagram of the client.
     pub fn add_request(&mut self, bytes: usize, now: u64) {
+        self.add_requests(1, bytes, now);
+    }
+
+    /// Counts datagrams of the client.
+    pub fn add_requests(&mut self, count: usize, bytes: usize, now: u64) {
         self.last = now;
-        self.datagrams_in += 1;
+        self.datagrams_in += count as u64;
         self.bytes_in += bytes as u64;
         self.is_two_way |= self.datagrams_out > 0;
+    }
+
+    /// Counts datagrams that are sent to the client.
+    pub fn add_responses(&mut self, count: usize, bytes: usize, now: u64) {
+        self.last = now;
+        self.datagrams_out += count as u64;
+        self.bytes_out += bytes as u64;
     }
 
     /// Counts a datagram for the client, unless it may not be sent to it. Returns whether it may.

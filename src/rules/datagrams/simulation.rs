@@ -162,6 +162,36 @@ impl World {
         });
     }
 
+    /// Several datagrams at a time are counted as they are one by one, or not at all.
+    fn requests(&mut self) {
+        let (key, bytes, count, now) = (self.key(), self.random.usize(1..2_000), self.random.usize(1..9), self.now);
+        let known = self.model.iter_mut().rev().find(|naive| naive.key == key && naive.takes_requests());
+        let known = known.filter(|naive| naive.terms.requests == 0 && now < naive.end());
+        let taken = self.table.take_requests(&key, count, bytes, now);
+        assert_eq!(taken.is_some(), known.is_some());
+        if let Some(naive) = known {
+            naive.two_way |= naive.responses > 0;
+            naive.requests += count as u64;
+            naive.bytes[0] += bytes as u64;
+            naive.last = now;
+        }
+    }
+
+    fn responses(&mut self) {
+        let ids: Vec<FlowId> = self.table.ids().collect();
+        let Some(id) = self.random.choice(ids) else { return };
+        let (bytes, count, now) = (self.random.usize(1..3_000), self.random.usize(1..9), self.now);
+        let number = self.table.get(id).expect("a flow").owned;
+        let naive = self.model.iter_mut().find(|naive| naive.number == number).expect("in the model");
+        let is_free = naive.terms.responses == 0 && (naive.terms.amplification == 0 || naive.two_way);
+        assert_eq!(self.table.take_responses(id, count, bytes, now), is_free);
+        if is_free {
+            naive.responses += count as u64;
+            naive.bytes[1] += bytes as u64;
+            naive.last = now;
+        }
+    }
+
     fn response(&mut self) {
         let ids: Vec<FlowId> = self.table.ids().collect();
         let Some(id) = self.random.choice(ids) else { return };
@@ -217,8 +247,10 @@ fn the_table_does_what_a_list_does() {
         let mut world = World::new(seed);
         for _ in 0..400 {
             match world.random.u8(0..10) {
-                0..5 => world.request(),
-                5..8 => world.response(),
+                0..4 => world.request(),
+                4 => world.requests(),
+                5..7 => world.response(),
+                7 => world.responses(),
                 8 => world.pass(),
                 _ => {
                     let ids: Vec<FlowId> = world.table.ids().collect();

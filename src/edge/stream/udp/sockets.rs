@@ -1,7 +1,7 @@
 //! The sockets to targets: each flow has a connected one of its own, so that a target's refusal (ICMP) reaches the flow,
 //! and all of a listener are watched together.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::LazyLock;
@@ -10,6 +10,8 @@ use std::task::{Context, Poll, ready};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::socket::sockopt::UdpGroSegment;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg, setsockopt};
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -26,6 +28,10 @@ static MAX_SOCKETS: LazyLock<usize> = LazyLock::new(|| {
 });
 
 static SOCKETS: AtomicUsize = AtomicUsize::new(0);
+
+/// The space for the control message of a datagram, with its head.
+#[repr(align(8))]
+struct Control([u8; 32]);
 
 /// A socket to a target, which is counted among those of the process.
 #[derive(Debug)]
@@ -53,9 +59,26 @@ impl TargetSocket {
         SockRef::from(&self.0).send_vectored(&[IoSlice::new(header), IoSlice::new(bytes)]).map(|_| ())
     }
 
-    /// Reads a datagram.
-    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.recv(buffer)
+    /// Sends several datagrams of that length, the last of which may be shorter.
+    ///
+    /// # Errors
+    /// Fails where the system cannot take them at a time; none is sent then.
+    pub fn send_segments(&self, bytes: &[u8], segment: u16) -> io::Result<()> {
+        let control = [ControlMessage::UdpGsoSegments(&segment)];
+        sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(bytes)], &control, MsgFlags::empty(), None)?;
+        Ok(())
+    }
+
+    /// Reads a datagram, or several that the system has put together. Returns their length, and that of each.
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, usize)> {
+        let mut control = Control([0; 32]);
+        let mut parts = [IoSliceMut::new(buffer)];
+        let message = recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut control.0), MsgFlags::empty())?;
+        let segment = message.cmsgs()?.find_map(|part| match part {
+            ControlMessageOwned::UdpGroSegments(length) => usize::try_from(length).ok(),
+            _ => None,
+        });
+        Ok((message.bytes, segment.unwrap_or(message.bytes)))
     }
 }
 
@@ -67,6 +90,7 @@ impl Drop for TargetSocket {
 
 fn open(target: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(target), Type::DGRAM.nonblocking().cloexec(), None)?;
+    let _ = setsockopt(&socket, UdpGroSegment, &true);
     socket.connect(&target.into())?;
     Ok(socket.into())
 }
