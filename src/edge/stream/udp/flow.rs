@@ -93,7 +93,7 @@ impl Leg {
     /// Returns why there is none.
     pub fn open(mut visit: Visit, mut target: SocketAddr, origin: &Origin) -> Result<Self, DatagramDrop> {
         loop {
-            match TargetSocket::connect(target) {
+            match TargetSocket::connect(target, visit.member().and_then(|member| member.socket.bind)) {
                 Ok(socket) => {
                     visit.note_connection(false);
                     let version = visit.upstream().pool.version();

@@ -1,8 +1,8 @@
-//! The sockets to targets: each flow has a connected one of its own, so that a target's refusal (ICMP) reaches the flow,
-//! and all of a listener are watched together.
+//! The sockets to targets: each flow has a connected one of its own, so that a target's refusal (ICMP) reaches the
+//! flow, and all of a listener are watched together.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,13 +38,13 @@ struct Control([u8; 32]);
 pub struct TargetSocket(UdpSocket);
 
 impl TargetSocket {
-    /// Opens a socket to a target.
+    /// Opens a socket to a target, from that address of this host.
     ///
     /// # Errors
     /// Fails with `None` when no file descriptor or port is left, which says nothing about the target.
-    pub fn connect(target: SocketAddr) -> Result<Self, Option<io::Error>> {
+    pub fn connect(target: SocketAddr, bind: Option<IpAddr>) -> Result<Self, Option<io::Error>> {
         let count = SOCKETS.fetch_add(1, Ordering::Relaxed);
-        let opened = if count < *MAX_SOCKETS { open(target).map_err(not_exhausted) } else { Err(None) };
+        let opened = if count < *MAX_SOCKETS { open(target, bind).map_err(not_exhausted) } else { Err(None) };
         if opened.is_err() {
             SOCKETS.fetch_sub(1, Ordering::Relaxed);
         }
@@ -88,9 +88,12 @@ impl Drop for TargetSocket {
     }
 }
 
-fn open(target: SocketAddr) -> io::Result<UdpSocket> {
+fn open(target: SocketAddr, bind: Option<IpAddr>) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(target), Type::DGRAM.nonblocking().cloexec(), None)?;
     let _ = setsockopt(&socket, UdpGroSegment, &true);
+    if let Some(bind) = bind {
+        socket.bind(&SocketAddr::new(bind, 0).into())?;
+    }
     socket.connect(&target.into())?;
     Ok(socket.into())
 }
