@@ -151,6 +151,8 @@ mod resilience;
 mod room;
 #[path = "gateway/sessions.rs"]
 mod sessions;
+#[path = "gateway/sessions_misuse.rs"]
+mod sessions_misuse;
 #[path = "gateway/sessions_tls.rs"]
 mod sessions_tls;
 #[path = "gateway/signatures.rs"]
