@@ -243,7 +243,8 @@ pub struct Certificate {
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListenerLimits {
-    /// The most connections at a time; of kind `udp`, flows. At the limit the connection that has been idle longest is closed for the next; where
+    /// The most connections at a time; of kind `udp`, flows. At the limit the connection that has been idle longest is
+    /// closed for the next; where
     /// none is idle, further ones wait in the kernel's queue. Default 20000.
     #[schemars(range(min = 1))]
     pub connections: u32,
