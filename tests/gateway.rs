@@ -57,6 +57,8 @@ mod consumers;
 mod counts;
 #[path = "gateway/crash.rs"]
 mod crash;
+#[path = "gateway/datagram_batches.rs"]
+mod datagram_batches;
 #[path = "gateway/datagram_targets.rs"]
 mod datagram_targets;
 #[path = "gateway/datagrams.rs"]

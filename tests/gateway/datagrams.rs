@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ impl UdpTarget {
         Self::new(move |bytes| vec![[name.as_bytes(), b":", bytes].concat()])
     }
 
-    fn on(socket: UdpSocket, behaviour: Box<Behaviour>) -> Self {
+    pub fn on(socket: UdpSocket, behaviour: Box<Behaviour>) -> Self {
         let address = socket.local_addr().expect("an address");
         socket.set_read_timeout(Some(Duration::from_millis(20))).expect("set");
         let (stop, responds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(true)));
@@ -55,7 +55,7 @@ impl UdpTarget {
         Self { address, seen, responds, stop, thread: Some(thread) }
     }
 
-    fn sources(&self) -> BTreeSet<SocketAddr> {
+    pub fn sources(&self) -> BTreeSet<SocketAddr> {
         self.seen.lock().expect("seen").iter().map(|(from, _)| *from).collect()
     }
 
@@ -100,11 +100,11 @@ fn is_silent(socket: &UdpSocket) -> bool {
 }
 
 /// A gateway with one listener and one rule with these keys, and an upstream of these targets with these keys.
-fn start(listener: &str, rule: &str, targets: &[SocketAddr], upstream: &str) -> Gateway {
+pub fn start(listener: &str, rule: &str, targets: &[SocketAddr], upstream: &str) -> Gateway {
     Gateway::start(&config(listener, rule, targets, upstream))
 }
 
-fn config(listener: &str, rule: &str, targets: &[SocketAddr], upstream: &str) -> String {
+pub fn config(listener: &str, rule: &str, targets: &[SocketAddr], upstream: &str) -> String {
     let targets: Vec<String> = targets.iter().map(|target| format!("\"{target}\"")).collect();
     format!(
         "listeners: [{{name: dns, address: 127.0.0.1:0, kind: udp{listener}}}]\nstreams: [{{name: all, action: {{forward: \
@@ -284,17 +284,18 @@ fn responses_are_counted_for_each_request() {
 }
 
 #[test]
-fn a_target_without_a_response_has_failed() {
+fn a_target_without_a_response_has_not_failed() {
     let target = UdpTarget::echo("a");
     target.responds.store(false, Ordering::Release);
     let gateway = start("", ", idle_time: 100ms, datagrams: {responses: 1}", &[target.address], "");
     client(gateway.address()).send(b"x").expect("sent");
     eventually("it ends", || ended(&gateway, "target_timeout") == 1.0);
+    // Anybody can send what a target discards.
     let series = format!(
         "portcullis_target_requests_total{{outcome=\"timed_out\",target=\"{}\",upstream=\"pool\"}}",
         target.address
     );
-    assert_eq!(gateway.metric(&series), 1.0);
+    assert_eq!(gateway.metric(&series), 0.0);
 }
 
 #[test]
@@ -361,7 +362,7 @@ fn rates_bound_datagrams_and_new_flows() {
 }
 
 #[test]
-fn a_client_that_is_not_proven_is_not_flooded() {
+fn a_client_is_not_flooded_however_often_it_sends() {
     let target = UdpTarget::new(|bytes| vec![vec![b'.'; 10], vec![b'!'; bytes.len() * 20]]);
     let gateway = start("", ", datagrams: {amplification: 3}", &[target.address], "");
     let socket = client(gateway.address());
@@ -369,7 +370,8 @@ fn a_client_that_is_not_proven_is_not_flooded() {
     eventually("the second response is dropped", || dropped(&gateway, "amplification") == 1.0);
     assert!(is_silent(&socket));
     assert_eq!(ask(&socket, "0123456789"), "..........");
-    assert_eq!(receive(&socket).len(), 200);
+    eventually("another one is dropped", || dropped(&gateway, "amplification") == 2.0);
+    assert!(is_silent(&socket));
 }
 
 #[test]
@@ -447,79 +449,4 @@ fn a_draining_process_serves_present_flows_alone() {
     assert_eq!(gateway.wait(), Some(0));
     let lines = gateway.access_log(1);
     assert_eq!((&lines[0]["reason"], &lines[0]["datagrams_in"]), (&"idle_timeout".into(), &11.into()));
-}
-
-/// QUIC, for one, is sent so (UDP_SEGMENT), and read so (UDP_GRO).
-#[test]
-fn datagrams_that_are_sent_at_a_time_arrive_one_by_one() {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
-    let in_segments = |socket: &UdpSocket| {
-        nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::UdpGsoSegment, &1_000).expect("set");
-    };
-    in_segments(&socket);
-    // Each third datagram makes the target send eight.
-    let target = UdpTarget::on(
-        socket,
-        Box::new(|bytes| if bytes[0] % 3 == 0 { vec![vec![bytes[0]; 7_500]] } else { vec![vec![bytes[0]]] }),
-    );
-    for (address, rule) in [
-        ("127.0.0.1", ""),
-        ("0.0.0.0", ""),
-        ("127.0.0.1", ", datagrams: {per_datagram: true}"),
-        ("127.0.0.1", ", datagrams: {amplification: 8}"),
-    ] {
-        let yaml = config("", rule, &[target.address], "");
-        let gateway = Gateway::start(&yaml.replace("127.0.0.1:0, kind", &format!("{address}:0, kind")));
-        let socket = client(SocketAddr::from(([127, 0, 0, 1], gateway.address().port())));
-        in_segments(&socket);
-        target.seen.lock().expect("seen").clear();
-        for round in 0..5_u8 {
-            let bytes: Vec<u8> = (0..12_u8).flat_map(|number| [number + 12 * round; 1_000]).collect();
-            socket.send(&bytes[..11_500]).expect("sent");
-            let mut lengths = std::collections::BTreeMap::<u8, Vec<usize>>::new();
-            let mut buffer = [0; 2_000];
-            for _ in 0..4 * 8 + 8 {
-                let length = socket.recv(&mut buffer).expect("a response");
-                assert!(buffer[..length].iter().all(|byte| *byte == buffer[0]));
-                lengths.entry(buffer[0]).or_default().push(length);
-            }
-            for (number, lengths) in lengths {
-                let expected = if number % 3 == 0 { [vec![1_000; 7], vec![500]].concat() } else { vec![1] };
-                assert_eq!(lengths, expected, "{number}");
-            }
-        }
-        let seen: Vec<(u8, usize)> =
-            target.seen.lock().expect("seen").iter().map(|(_, bytes)| (bytes[0], bytes.len())).collect();
-        let length = |number| if number % 12 == 11 { 500 } else { 1_000 };
-        assert_eq!(seen, (0..60_u8).map(|number| (number, length(number))).collect::<Vec<_>>());
-        let series = |direction| format!("portcullis_datagrams_total{{direction=\"{direction}\",listener=\"dns\"}}");
-        assert_eq!((gateway.metric(&series("in")), gateway.metric(&series("out"))), (60.0, 200.0));
-        assert_eq!(target.sources().len(), 1);
-    }
-}
-
-#[test]
-fn a_flow_that_floods_does_not_starve_others() {
-    let target = UdpTarget::echo("a");
-    let gateway = start("", "", &[target.address], "");
-    let (flood, stop) = (client(gateway.address()), Arc::new(AtomicBool::new(false)));
-    let (stopped, sent) = (Arc::clone(&stop), Arc::new(AtomicUsize::new(0)));
-    let count = Arc::clone(&sent);
-    let thread = std::thread::spawn(move || {
-        while !stopped.load(Ordering::Acquire) {
-            let _ = flood.send(&[b'x'; 500]);
-            count.fetch_add(1, Ordering::Release);
-        }
-    });
-    eventually("it floods", || sent.load(Ordering::Acquire) > 1_000);
-    let socket = client(gateway.address());
-    socket.set_read_timeout(Some(Duration::from_millis(200))).expect("set");
-    let mut got = 0;
-    eventually("a client gets its responses", || {
-        socket.send(b"y").expect("sent");
-        got += usize::from(socket.recv(&mut [0; 10]).is_ok());
-        got >= 20
-    });
-    stop.store(true, Ordering::Release);
-    thread.join().expect("ended");
 }

@@ -108,6 +108,11 @@ impl Opening<'_> {
                 alert(stream, DECODE_ERROR).await;
                 self.reject("opening", why)
             }
+            FirstBytes::Closed if self.patience().is_some() => {
+                // It has ended its direction without a byte: where the server speaks first, that is a client as well.
+                let said = self.said().unwrap_or_default();
+                self.pass(stream, self.find(&said), said, postgres)
+            }
             FirstBytes::Closed => Err(Unopened::Ended),
         }
     }

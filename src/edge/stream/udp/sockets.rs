@@ -1,8 +1,9 @@
-//! The sockets to targets: each flow has a connected one of its own, so that a target's refusal (ICMP) reaches the flow,
-//! and all of a listener are watched together.
+//! The sockets to targets: each flow has a connected one of its own, so that a target's refusal (ICMP) reaches the
+//! flow, and all of a listener are watched together.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,13 +39,13 @@ struct Control([u8; 32]);
 pub struct TargetSocket(UdpSocket);
 
 impl TargetSocket {
-    /// Opens a socket to a target.
+    /// Opens a socket to a target, from that address of this host.
     ///
     /// # Errors
     /// Fails with `None` when no file descriptor or port is left, which says nothing about the target.
-    pub fn connect(target: SocketAddr) -> Result<Self, Option<io::Error>> {
+    pub fn connect(target: SocketAddr, bind: Option<IpAddr>) -> Result<Self, Option<io::Error>> {
         let count = SOCKETS.fetch_add(1, Ordering::Relaxed);
-        let opened = if count < *MAX_SOCKETS { open(target).map_err(not_exhausted) } else { Err(None) };
+        let opened = if count < *MAX_SOCKETS { open(target, bind).map_err(not_exhausted) } else { Err(None) };
         if opened.is_err() {
             SOCKETS.fetch_sub(1, Ordering::Relaxed);
         }
@@ -82,15 +83,50 @@ impl TargetSocket {
     }
 }
 
+/// How long a socket is kept behind the end of its flow, in nanoseconds: what the target still sends must not reach the
+/// flow that gets the port next.
+const RETIRED_TIME: u64 = 5_000_000_000;
+
+/// The most sockets that are kept so.
+const MAX_RETIRED: usize = 2_048;
+
+/// The sockets of flows that have ended, oldest first, each with the time at which it is closed.
+#[derive(Debug, Default)]
+pub struct RetiredSockets(VecDeque<(u64, TargetSocket)>);
+
+impl RetiredSockets {
+    /// Keeps a socket for a while, unless sockets are scarce.
+    pub fn add(&mut self, socket: TargetSocket, now: u64) {
+        if SOCKETS.load(Ordering::Relaxed) > *MAX_SOCKETS / 2 {
+            self.0.clear();
+            return;
+        }
+        if self.0.len() >= MAX_RETIRED {
+            self.0.pop_front();
+        }
+        self.0.push_back((now.saturating_add(RETIRED_TIME), socket));
+    }
+
+    /// Closes those whose time is over.
+    pub fn close_over(&mut self, now: u64) {
+        while self.0.front().is_some_and(|(until, _)| *until <= now) {
+            self.0.pop_front();
+        }
+    }
+}
+
 impl Drop for TargetSocket {
     fn drop(&mut self) {
         SOCKETS.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-fn open(target: SocketAddr) -> io::Result<UdpSocket> {
+fn open(target: SocketAddr, bind: Option<IpAddr>) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(target), Type::DGRAM.nonblocking().cloexec(), None)?;
     let _ = setsockopt(&socket, UdpGroSegment, &true);
+    if let Some(bind) = bind {
+        socket.bind(&SocketAddr::new(bind, 0).into())?;
+    }
     socket.connect(&target.into())?;
     Ok(socket.into())
 }
