@@ -19,6 +19,8 @@ mod acme;
 mod browser;
 #[path = "clients/cancellation.rs"]
 mod cancellation;
+#[path = "clients/datagrams.rs"]
+mod datagrams;
 #[path = "clients/fields.rs"]
 mod fields;
 #[path = "clients/grpc.rs"]

@@ -57,6 +57,8 @@ mod consumers;
 mod counts;
 #[path = "gateway/crash.rs"]
 mod crash;
+#[path = "gateway/datagram_batches.rs"]
+mod datagram_batches;
 #[path = "gateway/datagram_targets.rs"]
 mod datagram_targets;
 #[path = "gateway/datagrams.rs"]
@@ -149,6 +151,8 @@ mod resilience;
 mod room;
 #[path = "gateway/sessions.rs"]
 mod sessions;
+#[path = "gateway/sessions_misuse.rs"]
+mod sessions_misuse;
 #[path = "gateway/sessions_tls.rs"]
 mod sessions_tls;
 #[path = "gateway/signatures.rs"]

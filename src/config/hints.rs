@@ -58,6 +58,8 @@ const KEYS: &[Hint] = &[
     ("streams", &["forward", "upstream", "backend", "proxy_pass"], "write `action: {forward: NAME}`"),
     ("streams", &["sni", "host", "hosts"], "write `match: {server_name: […]}`"),
     ("streams", &["timeout", "proxy_timeout"], "write `idle_time`"),
+    ("streams", &["responses", "proxy_responses", "requests", "proxy_requests"], "write it in `datagrams: {…}`"),
+    ("streams.datagrams", &["per_packet", "use_per_packet_load_balancing"], "write `per_datagram`"),
     ("streams.match", &["sni", "host", "HostSNI", "server_names", "sni_hosts"], "write `server_name`"),
     (
         "streams.match",
@@ -72,6 +74,11 @@ const KEYS: &[Hint] = &[
     ),
     ("listeners", &["protocol"], "write `protocols: [http1, http2]`"),
     ("listeners", &["routes"], "routes name their listeners: `listeners: […]` in a route"),
+    (
+        "listeners.limits",
+        &["flows", "max_flows", "sessions", "max_sessions", "flows_per_address"],
+        "`connections` and `connections_per_address` are for the flows of a listener of kind udp, too",
+    ),
     ("listeners", &["max_body", "client_max_body_size", "body_size"], "write `limits: {body: …}`"),
     (
         "listeners.tls",

@@ -243,13 +243,14 @@ pub struct Certificate {
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListenerLimits {
-    /// The most connections at a time; of kind `udp`, flows. At the limit the connection that has been idle longest is closed for the next; where
-    /// none is idle, further ones wait in the kernel's queue. Default 20000.
+    /// The most connections at a time, or flows of a listener of kind `udp`. At the limit the connection that has been
+    /// idle longest is closed for the next; where none is idle, further ones wait in the kernel's queue; present flows
+    /// go on, and datagrams that would begin another are dropped. Default 20000.
     #[schemars(range(min = 1))]
     pub connections: u32,
     /// The most connections, or flows, at a time of one client address or of one IPv6 /64; further ones are closed, and
-    /// datagrams that would begin another flow dropped. Connections of
-    /// `trusted_proxies` are not counted. Default: half of `connections`, and 64 where that is less.
+    /// datagrams that would begin another flow dropped. Connections of `trusted_proxies` are not counted. Default: half
+    /// of `connections`, and 64 where that is less.
     #[schemars(range(min = 1))]
     pub connections_per_address: Option<u32>,
     /// The most datagrams of clients in a time, on a listener of kind `udp`; further ones are dropped. Default: any

@@ -65,14 +65,14 @@ pub struct DatagramMetrics {
 }
 
 impl DatagramMetrics {
-    /// Counts a datagram from a client.
-    pub fn count_in(&self) {
-        self.passed.add(0, 1);
+    /// Counts datagrams from a client.
+    pub fn count_in(&self, count: u64) {
+        self.passed.add(0, count);
     }
 
-    /// Counts a datagram to a client.
-    pub fn count_out(&self) {
-        self.passed.add(1, 1);
+    /// Counts datagrams to a client.
+    pub fn count_out(&self, count: u64) {
+        self.passed.add(1, count);
     }
 
     /// Counts datagrams that were dropped.

@@ -378,7 +378,7 @@ mod tests {
         metrics.ejected("u", "consecutive_failures");
         metrics.refused.with_label_values(&["tls"]).inc();
         let datagrams = metrics.datagrams("dns");
-        datagrams.count_in();
+        datagrams.count_in(1);
         datagrams.count_dropped(DatagramDrop::Flows, 3);
         metrics.would_reject("rate_limit", Reason::RateLimited);
         metrics.version("orders", "v1").count(Some("one"));

@@ -364,8 +364,8 @@ impl PoolMembers {
         self.choice.store(Arc::new(choice));
     }
 
-    /// Returns whether what goes to a target already may go on to it: it is a target, and healthy, or health is ignored.
-    /// One that takes no new sessions keeps what it has.
+    /// Returns whether what goes to a target already may go on to it: it is a target, and healthy, or health is
+    /// ignored. One that takes no new sessions keeps what it has.
     pub fn keeps(&self, address: SocketAddr) -> bool {
         let known = self.by_address.lock();
         known.get(&address).is_some_and(|known| known.is_eligible() || self.choice.load().panic)

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ impl UdpTarget {
         Self::new(move |bytes| vec![[name.as_bytes(), b":", bytes].concat()])
     }
 
-    fn on(socket: UdpSocket, behaviour: Box<Behaviour>) -> Self {
+    pub fn on(socket: UdpSocket, behaviour: Box<Behaviour>) -> Self {
         let address = socket.local_addr().expect("an address");
         socket.set_read_timeout(Some(Duration::from_millis(20))).expect("set");
         let (stop, responds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(true)));
@@ -55,7 +55,7 @@ impl UdpTarget {
         Self { address, seen, responds, stop, thread: Some(thread) }
     }
 
-    fn sources(&self) -> BTreeSet<SocketAddr> {
+    pub fn sources(&self) -> BTreeSet<SocketAddr> {
         self.seen.lock().expect("seen").iter().map(|(from, _)| *from).collect()
     }
 
@@ -100,11 +100,11 @@ fn is_silent(socket: &UdpSocket) -> bool {
 }
 
 /// A gateway with one listener and one rule with these keys, and an upstream of these targets with these keys.
-fn start(listener: &str, rule: &str, targets: &[SocketAddr], upstream: &str) -> Gateway {
+pub fn start(listener: &str, rule: &str, targets: &[SocketAddr], upstream: &str) -> Gateway {
     Gateway::start(&config(listener, rule, targets, upstream))
 }
 
-fn config(listener: &str, rule: &str, targets: &[SocketAddr], upstream: &str) -> String {
+pub fn config(listener: &str, rule: &str, targets: &[SocketAddr], upstream: &str) -> String {
     let targets: Vec<String> = targets.iter().map(|target| format!("\"{target}\"")).collect();
     format!(
         "listeners: [{{name: dns, address: 127.0.0.1:0, kind: udp{listener}}}]\nstreams: [{{name: all, action: {{forward: \
@@ -284,17 +284,18 @@ fn responses_are_counted_for_each_request() {
 }
 
 #[test]
-fn a_target_without_a_response_has_failed() {
+fn a_target_without_a_response_has_not_failed() {
     let target = UdpTarget::echo("a");
     target.responds.store(false, Ordering::Release);
     let gateway = start("", ", idle_time: 100ms, datagrams: {responses: 1}", &[target.address], "");
     client(gateway.address()).send(b"x").expect("sent");
     eventually("it ends", || ended(&gateway, "target_timeout") == 1.0);
+    // Anybody can send what a target discards.
     let series = format!(
         "portcullis_target_requests_total{{outcome=\"timed_out\",target=\"{}\",upstream=\"pool\"}}",
         target.address
     );
-    assert_eq!(gateway.metric(&series), 1.0);
+    assert_eq!(gateway.metric(&series), 0.0);
 }
 
 #[test]
@@ -316,7 +317,7 @@ fn each_datagram_may_be_balanced_by_itself() {
 fn clients_are_hashed_by_their_address() {
     let targets = ["a", "b", "c"].map(UdpTarget::echo);
     let addresses = targets.each_ref().map(|target| target.address);
-    let gateway = start("", "", &addresses, ", balance: {hash: {by: client_address}}");
+    let gateway = start("", "", &addresses, ", balance: {hash: {by: address}}");
     let names: BTreeSet<String> = (0..20).map(|_| ask(&client(gateway.address()), "x")).collect();
     assert_eq!(names.len(), 1, "{names:?}");
 }
@@ -347,7 +348,7 @@ fn a_full_table_drops_new_flows_and_keeps_the_old_ones() {
 #[test]
 fn rates_bound_datagrams_and_new_flows() {
     let target = UdpTarget::echo("a");
-    let gateway = start(", limits: {new_flows: 2/h}", "", &[target.address], "");
+    let gateway = start(", limits: {new_connections: 2/h}", "", &[target.address], "");
     let old: Vec<UdpSocket> = (0..2).map(|_| client(gateway.address())).collect();
     old.iter().for_each(|socket| assert_eq!(ask(socket, "x"), "a:x"));
     client(gateway.address()).send(b"y").expect("sent");
@@ -361,7 +362,7 @@ fn rates_bound_datagrams_and_new_flows() {
 }
 
 #[test]
-fn a_client_that_is_not_proven_is_not_flooded() {
+fn a_client_is_not_flooded_however_often_it_sends() {
     let target = UdpTarget::new(|bytes| vec![vec![b'.'; 10], vec![b'!'; bytes.len() * 20]]);
     let gateway = start("", ", datagrams: {amplification: 3}", &[target.address], "");
     let socket = client(gateway.address());
@@ -369,7 +370,8 @@ fn a_client_that_is_not_proven_is_not_flooded() {
     eventually("the second response is dropped", || dropped(&gateway, "amplification") == 1.0);
     assert!(is_silent(&socket));
     assert_eq!(ask(&socket, "0123456789"), "..........");
-    assert_eq!(receive(&socket).len(), 200);
+    eventually("another one is dropped", || dropped(&gateway, "amplification") == 2.0);
+    assert!(is_silent(&socket));
 }
 
 #[test]
@@ -447,30 +449,4 @@ fn a_draining_process_serves_present_flows_alone() {
     assert_eq!(gateway.wait(), Some(0));
     let lines = gateway.access_log(1);
     assert_eq!((&lines[0]["reason"], &lines[0]["datagrams_in"]), (&"idle_timeout".into(), &11.into()));
-}
-
-#[test]
-fn a_flow_that_floods_does_not_starve_others() {
-    let target = UdpTarget::echo("a");
-    let gateway = start("", "", &[target.address], "");
-    let (flood, stop) = (client(gateway.address()), Arc::new(AtomicBool::new(false)));
-    let (stopped, sent) = (Arc::clone(&stop), Arc::new(AtomicUsize::new(0)));
-    let count = Arc::clone(&sent);
-    let thread = std::thread::spawn(move || {
-        while !stopped.load(Ordering::Acquire) {
-            let _ = flood.send(&[b'x'; 500]);
-            count.fetch_add(1, Ordering::Release);
-        }
-    });
-    eventually("it floods", || sent.load(Ordering::Acquire) > 1_000);
-    let socket = client(gateway.address());
-    socket.set_read_timeout(Some(Duration::from_millis(200))).expect("set");
-    let mut got = 0;
-    eventually("a client gets its responses", || {
-        socket.send(b"y").expect("sent");
-        got += usize::from(socket.recv(&mut [0; 10]).is_ok());
-        got >= 20
-    });
-    stop.store(true, Ordering::Release);
-    thread.join().expect("ended");
 }

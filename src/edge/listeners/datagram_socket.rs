@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
 use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
-use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo, RxqOvfl};
+use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo, RxqOvfl, UdpGroSegment};
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, recvmsg, sendmsg,
-    setsockopt,
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrLike, SockaddrStorage, recvmsg,
+    sendmsg, setsockopt,
 };
+use smallvec::SmallVec;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -32,8 +33,10 @@ struct Control([u8; 128]);
 /// A datagram that was read.
 #[derive(Clone, Copy, Debug)]
 pub struct ReceivedDatagram {
-    /// Its length.
+    /// Its length, or that of several of one client, which the system has put together.
     pub length: usize,
+    /// The length of each of several; the last one may be shorter. That of a single one is its length.
+    pub segment: usize,
     /// The address that it came from.
     pub peer: SocketAddr,
     /// The local address that it was sent to.
@@ -61,6 +64,8 @@ impl DatagramSocket {
         // As much as is allowed: less is no error.
         let _ = SockRef::from(&*socket).set_recv_buffer_size(RECEIVE_BUFFER);
         let _ = setsockopt(&*socket, RxqOvfl, &1);
+        // Datagrams of a sender that sends many at a time are read at a time.
+        let _ = setsockopt(&*socket, UdpGroSegment, &true);
         if local.ip().is_unspecified() {
             match local {
                 SocketAddr::V4(_) => setsockopt(&*socket, Ipv4PacketInfo, &true)?,
@@ -89,7 +94,7 @@ impl DatagramSocket {
         let message =
             recvmsg::<SockaddrStorage>(self.socket.as_raw_fd(), &mut parts, Some(&mut control.0), MsgFlags::empty())?;
         let peer = message.address.as_ref().and_then(socket_address).ok_or(io::ErrorKind::InvalidData)?;
-        let (mut local, mut dropped) = (self.local.ip(), 0);
+        let (mut local, mut dropped, mut segment) = (self.local.ip(), 0, message.bytes);
         for part in message.cmsgs()? {
             match part {
                 ControlMessageOwned::Ipv4PacketInfo(info) => {
@@ -99,10 +104,11 @@ impl DatagramSocket {
                 ControlMessageOwned::RxqOvfl(count) => {
                     dropped = count.wrapping_sub(self.dropped.swap(count, Ordering::Relaxed));
                 }
+                ControlMessageOwned::UdpGroSegments(length) => segment = usize::try_from(length).unwrap_or(segment),
                 _ => {}
             }
         }
-        Ok(ReceivedDatagram { length: message.bytes, peer, local, dropped })
+        Ok(ReceivedDatagram { length: message.bytes, segment, peer, local, dropped })
     }
 
     /// Sends a datagram from a local address.
@@ -113,24 +119,45 @@ impl DatagramSocket {
         if !self.local.ip().is_unspecified() {
             return self.socket.try_send_to(bytes, peer).map(|_| ());
         }
-        self.socket.try_io(Interest::WRITABLE, || self.send_from(bytes, peer, local))
+        self.socket.try_io(Interest::WRITABLE, || self.send_from(bytes, None, peer, local))
     }
 
-    fn send_from(&self, bytes: &[u8], peer: SocketAddr, local: IpAddr) -> io::Result<()> {
-        let (fd, parts, flags) = (self.socket.as_raw_fd(), [IoSlice::new(bytes)], MsgFlags::empty());
+    /// Sends several datagrams of that length, the last of which may be shorter, from a local address.
+    ///
+    /// # Errors
+    /// Fails where the system cannot take them at a time; none is sent then.
+    pub fn try_send_segments(&self, bytes: &[u8], segment: u16, peer: SocketAddr, local: IpAddr) -> io::Result<()> {
+        self.socket.try_io(Interest::WRITABLE, || self.send_from(bytes, Some(segment), peer, local))
+    }
+
+    fn send_from(&self, bytes: &[u8], segment: Option<u16>, peer: SocketAddr, local: IpAddr) -> io::Result<()> {
+        let is_wildcard = self.local.ip().is_unspecified();
+        let segment = segment.as_ref().map(ControlMessage::UdpGsoSegments);
         match (peer, local) {
             (SocketAddr::V4(peer), IpAddr::V4(local)) => {
                 let source = in_addr { s_addr: u32::from_ne_bytes(local.octets()) };
                 let info = in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: source, ipi_addr: in_addr { s_addr: 0 } };
-                sendmsg(fd, &parts, &[ControlMessage::Ipv4PacketInfo(&info)], flags, Some(&SockaddrIn::from(peer)))?;
+                let source = is_wildcard.then_some(ControlMessage::Ipv4PacketInfo(&info));
+                self.send_with(bytes, [source, segment], &SockaddrIn::from(peer))
             }
             (SocketAddr::V6(peer), IpAddr::V6(local)) => {
                 let info = in6_pktinfo { ipi6_addr: in6_addr { s6_addr: local.octets() }, ipi6_ifindex: 0 };
-                sendmsg(fd, &parts, &[ControlMessage::Ipv6PacketInfo(&info)], flags, Some(&SockaddrIn6::from(peer)))?;
+                let source = is_wildcard.then_some(ControlMessage::Ipv6PacketInfo(&info));
+                self.send_with(bytes, [source, segment], &SockaddrIn6::from(peer))
             }
             // Both are of the socket's family.
-            _ => return Err(io::ErrorKind::InvalidInput.into()),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
         }
+    }
+
+    fn send_with(
+        &self,
+        bytes: &[u8],
+        control: [Option<ControlMessage<'_>>; 2],
+        peer: &impl SockaddrLike,
+    ) -> io::Result<()> {
+        let control: SmallVec<[ControlMessage<'_>; 2]> = control.into_iter().flatten().collect();
+        sendmsg(self.socket.as_raw_fd(), &[IoSlice::new(bytes)], &control, MsgFlags::empty(), Some(peer))?;
         Ok(())
     }
 }

@@ -3,25 +3,19 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use pingora::server::ShutdownWatch;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
-use super::accept_state::AcceptState;
 use super::admitted::Admitted;
 use super::connection::{Connections, ListenerState};
-use super::datagram_socket::DatagramSocket;
 use super::datagrams::Datagrams;
-use super::service::{ListenerContext, Service};
-use super::settings::Settings;
+use super::drain::Drain;
 use super::tls_state::ListenerTlsState;
 use crate::exchange::ProxyFacts;
-use crate::snapshot::{Streams, TcpListener};
+use crate::snapshot::{Current, Streams, TcpListener};
+use crate::tls::TicketKeys;
 
 /// The work on one connection, or on the datagrams of a socket.
 pub type StreamWork<'w> = Pin<Box<dyn Future<Output = ()> + Send + 'w>>;
@@ -51,12 +45,23 @@ pub struct StreamConnection {
     pub admitted: Admitted,
 }
 
+/// The values that all listeners of a process share, as far as layer 4 needs them.
+#[derive(Clone)]
+pub struct StreamContext {
+    /// The service.
+    pub streams: Arc<dyn ServeStreams>,
+    /// The current configuration.
+    pub serving: Arc<Current>,
+    /// The count of what is active.
+    pub drain: Arc<Drain>,
+    /// The keys of TLS session tickets.
+    pub tickets: Arc<TicketKeys>,
+}
+
 /// The service for the connections of a listener of kind `tcp`.
 pub struct TcpService {
     /// The values that all listeners share.
-    pub shared: ListenerContext,
-    /// Whether the listener closes.
-    pub shutdown: ShutdownWatch,
+    pub shared: StreamContext,
     /// None of them is an HTTP connection.
     pub connections: Connections,
     /// TLS.
@@ -66,10 +71,9 @@ pub struct TcpService {
 
 impl TcpService {
     /// Returns the service of a listener of that name.
-    pub fn new(listener: &TcpListener, name: &str, shared: ListenerContext, shutdown: ShutdownWatch) -> Self {
+    pub fn new(listener: &TcpListener, name: &str, shared: StreamContext) -> Self {
         let service = Self {
             shared,
-            shutdown,
             connections: Connections::default(),
             tls: ListenerTlsState::default(),
             settings: ArcSwap::from_pointee(listener.clone()),
@@ -104,28 +108,4 @@ impl TcpService {
 pub fn begin(connection: StreamConnection) {
     let streams = Arc::clone(&connection.service.shared.streams);
     tokio::spawn(streams.serve(connection));
-}
-
-/// Serves the datagrams of a socket in a task of its own. The returned task ends when no further client is served; where
-/// no configuration has the listener any more, when the socket is closed.
-pub fn serve_datagrams(
-    socket: DatagramSocket,
-    settings: &Arc<Settings>,
-    context: &ListenerContext,
-    (state, closing, is_shared): (watch::Receiver<AcceptState>, ShutdownWatch, Arc<AtomicBool>),
-) -> JoinHandle<()> {
-    let (mut ends, settings) = (state.clone(), Arc::clone(settings));
-    let Service::Udp(service) = &settings.service else { return tokio::spawn(async {}) };
-    let listener_state = Arc::clone(&settings.listener_state);
-    let shared = (Arc::clone(&context.serving), Arc::clone(&context.drain));
-    let datagrams = Datagrams::new(socket, listener_state, service, shared, (state, closing, is_shared));
-    let streams = Arc::clone(&context.streams);
-    let serving = tokio::spawn(async move { streams.serve_datagrams(datagrams).await });
-    tokio::spawn(async move {
-        let _ = ends.wait_for(|state| matches!(state, AcceptState::Stop | AcceptState::Leave)).await;
-        if settings.listener_state.last.load().is_some() {
-            let _ = serving.await;
-        }
-        settings.stopping.lock().take();
-    })
 }

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use pingora::server::ShutdownWatch;
 use socket2::SockRef;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch;
@@ -13,9 +14,9 @@ use tokio::task::JoinHandle;
 use super::accept::accept;
 use super::accept_state::AcceptState;
 use super::datagram_socket::DatagramSocket;
+use super::datagrams::Datagrams;
 use super::drain::Drain;
-use super::layer4::serve_datagrams;
-use super::service::ListenerContext;
+use super::service::{ListenerContext, Service};
 use super::settings::Settings;
 use super::socket::Bound;
 use crate::snapshot::{Listener, Serving, Transport, WorkerServing};
@@ -50,6 +51,30 @@ impl AsFd for ListeningSocket {
             Self::Udp(socket) => socket.as_fd(),
         }
     }
+}
+
+/// Serves the datagrams of a socket in a task of its own. The returned task ends when no further client is served;
+/// where no configuration has the listener any more, when the socket is closed.
+fn serve_datagrams(
+    socket: DatagramSocket,
+    settings: &Arc<Settings>,
+    context: &ListenerContext,
+    (state, closing, is_shared): (watch::Receiver<AcceptState>, ShutdownWatch, Arc<AtomicBool>),
+) -> JoinHandle<()> {
+    let (mut ends, settings) = (state.clone(), Arc::clone(settings));
+    let Service::Udp(service) = &settings.service else { return tokio::spawn(async {}) };
+    let listener_state = Arc::clone(&settings.listener_state);
+    let shared = (Arc::clone(&context.serving), Arc::clone(&context.drain));
+    let datagrams = Datagrams::new(socket, listener_state, service, shared, (state, closing, is_shared));
+    let streams = Arc::clone(&context.streams);
+    let serving = tokio::spawn(async move { streams.serve_datagrams(datagrams).await });
+    tokio::spawn(async move {
+        let _ = ends.wait_for(|state| matches!(state, AcceptState::Stop | AcceptState::Leave)).await;
+        if settings.listener_state.last.load().is_some() {
+            let _ = serving.await;
+        }
+        settings.stopping.lock().take();
+    })
 }
 
 /// A running listener. When it is dropped, it stops accepting, and its connections end with the request that they

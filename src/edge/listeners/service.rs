@@ -12,7 +12,7 @@ use pingora::server::ShutdownWatch;
 use super::connection::Connections;
 use super::datagrams::UdpService;
 use super::drain::Drain;
-use super::layer4::{ServeStreams, TcpService};
+use super::layer4::{ServeStreams, StreamContext, TcpService};
 use super::tls_state::ListenerTlsState;
 use crate::snapshot::{Current, HttpListener, Limits, ListenerSpec};
 use crate::tls::TicketKeys;
@@ -41,6 +41,12 @@ pub struct ListenerContext {
     pub tickets: Arc<TicketKeys>,
 }
 
+impl ListenerContext {
+    fn for_streams(self) -> StreamContext {
+        StreamContext { streams: self.streams, serving: self.serving, drain: self.drain, tickets: self.tickets }
+    }
+}
+
 /// The service for the connections of a listener. A further kind is a variant here: the compiler names each place
 /// that has to know of it.
 pub enum Service {
@@ -57,7 +63,7 @@ impl Service {
     pub fn new(kind: &ListenerSpec, name: &str, shared: ListenerContext, shutdown: ShutdownWatch) -> Self {
         match kind {
             ListenerSpec::Http(http) => Self::Http(Arc::new(HttpService::new(http, name, shared, shutdown))),
-            ListenerSpec::Tcp(tcp) => Self::Tcp(Arc::new(TcpService::new(tcp, name, shared, shutdown))),
+            ListenerSpec::Tcp(tcp) => Self::Tcp(Arc::new(TcpService::new(tcp, name, shared.for_streams()))),
             ListenerSpec::Udp(udp) => Self::Udp(Arc::new(UdpService::new(udp))),
         }
     }

@@ -9,13 +9,15 @@ use super::slab::{FlowId, Slab};
 use super::terms::{ClientNetwork, FlowTerms, NoFlow, TableLimits};
 use super::wheel::Wheel;
 
-/// The identity of a flow: the client, and the local address that it sends to.
+/// The identity of a flow: the client, the local address that it sends to, and who says that it is the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlowKey {
     /// The client.
     pub client: SocketAddr,
     /// The local address.
     pub local: IpAddr,
+    /// The load balancer that has named the client: what comes from the client itself is none of that flow.
+    pub named_by: Option<IpAddr>,
 }
 
 /// A flow with what its owner stores in it.
@@ -131,6 +133,27 @@ impl<F> FlowTable<F> {
             self.by_key.remove(key);
         }
         Incoming::Flow(id)
+    }
+
+    /// Returns the flow of several datagrams of a client, on which they are counted; `None` where each of them has to
+    /// be looked at.
+    pub fn take_requests(&mut self, key: &FlowKey, count: usize, bytes: usize, now: u64) -> Option<FlowId> {
+        let id = *self.by_key.get(key)?;
+        let flow = self.flows.get_mut(id).filter(|flow| flow.terms.requests == 0 && !flow.is_over(now))?;
+        flow.counts.add_requests(count, bytes, now);
+        Some(id)
+    }
+
+    /// Counts several datagrams of a target for a flow, which are sent. Returns false where each of them has to be
+    /// looked at.
+    pub fn take_responses(&mut self, id: FlowId, count: usize, bytes: usize, now: u64) -> bool {
+        let Some(flow) = self.flows.get_mut(id) else { return false };
+        let FlowTerms { responses, amplification, .. } = flow.terms;
+        let is_free = responses == 0 && amplification == 0;
+        if is_free {
+            flow.counts.add_responses(count, bytes, now);
+        }
+        is_free
     }
 
     /// Decides whether a flow may begin, and counts it for the rate of new ones.

@@ -9,9 +9,10 @@ use super::*;
 
 /// Returns the hello of rustls for a name.
 fn hello_of_rustls(name: &str, alpn: &[&str]) -> Vec<u8> {
-    crate::tls::install_provider();
-    let mut config =
-        rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let roots = rustls::RootCertStore::empty();
+    let mut config = builder.expect("versions").with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
     let name = name.to_owned().try_into().expect("a name");
     let mut client = ClientConnection::new(Arc::new(config), name).expect("a client");

@@ -93,7 +93,7 @@ impl Leg {
     /// Returns why there is none.
     pub fn open(mut visit: Visit, mut target: SocketAddr, origin: &Origin) -> Result<Self, DatagramDrop> {
         loop {
-            match TargetSocket::connect(target) {
+            match TargetSocket::connect(target, visit.member().and_then(|member| member.socket.bind)) {
                 Ok(socket) => {
                     visit.note_connection(false);
                     let version = visit.upstream().pool.version();
@@ -192,9 +192,10 @@ impl ClientFlow {
     /// Returns whether it may go on to its target, which is checked when anything has changed about the targets.
     pub fn keeps_target(&mut self) -> bool {
         let version = self.pool.version();
-        let keeps_unhealthy = self.rule.datagrams.keep_unhealthy;
+        // Datagrams that are balanced one by one go to healthy targets anyway.
+        let is_free = self.rule.datagrams.keep_unhealthy || self.rule.datagrams.per_datagram;
         match self.legs.first_mut() {
-            Some(leg) if leg.version != version && !keeps_unhealthy => {
+            Some(leg) if leg.version != version && !is_free => {
                 leg.version = version;
                 self.pool.keeps(leg.target)
             }
@@ -215,8 +216,8 @@ pub fn terms_of(rule: &StreamRule) -> FlowTerms {
 }
 
 /// Returns the identity of a flow: addresses of IPv4 are the same in either form.
-pub fn key_of(client: SocketAddr, local: IpAddr) -> FlowKey {
+pub fn key_of(client: SocketAddr, local: IpAddr, named_by: Option<IpAddr>) -> FlowKey {
     let ip = client.ip().to_canonical();
     let client = if ip.is_ipv4() { SocketAddr::new(ip, client.port()) } else { client };
-    FlowKey { client, local: local.to_canonical() }
+    FlowKey { client, local: local.to_canonical(), named_by }
 }

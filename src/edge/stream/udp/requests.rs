@@ -50,10 +50,45 @@ impl UdpServer {
         if received.dropped > 0 {
             self.metrics.count_dropped(DatagramDrop::ReceiveBuffer, u64::from(received.dropped));
         }
-        self.metrics.count_in();
-        if let Err(reason) = self.try_forward(received, &buffer[..received.length], now) {
+        let bytes = &buffer[..received.length];
+        let (first, rest) = bytes.split_at(received.segment.min(bytes.len()));
+        self.forward_one(received, first, now);
+        if !rest.is_empty() && !self.forward_rest(received, rest, now) {
+            rest.chunks(received.segment.max(1)).for_each(|bytes| self.forward_one(received, bytes, now));
+        }
+    }
+
+    fn forward_one(&mut self, received: &ReceivedDatagram, bytes: &[u8], now: u64) {
+        self.metrics.count_in(1);
+        if let Err(reason) = self.try_forward(received, bytes, now) {
             self.metrics.count_dropped(reason, 1);
         }
+    }
+
+    /// Forwards the datagrams that have come with the first one of a flow. Returns false where each of them has to be
+    /// looked at.
+    fn forward_rest(&mut self, received: &ReceivedDatagram, bytes: &[u8], now: u64) -> bool {
+        let Ok(segment) = u16::try_from(received.segment) else { return false };
+        if self.settings.proxy_protocol.is_some() || self.settings.limits.datagrams.is_some() {
+            return false;
+        }
+        let (key, count) = (key_of(received.peer, received.local, None), bytes.len().div_ceil(received.segment));
+        let Some(id) = self.table.take_requests(&key, count, bytes.len(), now) else { return false };
+        let Some(flow) = self.table.get(id) else { return false };
+        self.metrics.count_in(count as u64);
+        let leg = flow.owned.legs.first().filter(|leg| leg.header.is_empty() && flow.owned.legs.len() == 1);
+        let is_per_datagram = flow.owned.rule.datagrams.per_datagram;
+        if leg.is_some_and(|leg| !is_per_datagram && leg.socket.send_segments(bytes, segment).is_ok()) {
+            flow.owned.metrics.count_bytes(bytes.len() as u64, 0);
+            return true;
+        }
+        // Not each of the system's devices can divide them.
+        for bytes in bytes.chunks(received.segment) {
+            if let Err(reason) = self.pass_on(id, bytes) {
+                self.metrics.count_dropped(reason, 1);
+            }
+        }
+        true
     }
 
     fn try_forward(&mut self, received: &ReceivedDatagram, bytes: &[u8], now: u64) -> Result<(), DatagramDrop> {
@@ -61,8 +96,11 @@ impl UdpServer {
             self.arrived = rate.decide(self.arrived, now, 1).0.ok_or(DatagramDrop::Rate)?;
         }
         let (header, bytes) = self.split(received, bytes)?;
-        let client = header.addresses.map_or(received.peer, |(client, _)| client);
-        let key = key_of(client, received.local);
+        let (client, named_by) = match header.addresses {
+            Some((client, _)) => (client, Some(received.peer.ip())),
+            None => (received.peer, None),
+        };
+        let key = key_of(client, received.local, named_by);
         for _ in 0..MAX_BEGINNINGS {
             match self.find(&key, received, bytes.len(), now) {
                 Some(id) => {

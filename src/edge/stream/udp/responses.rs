@@ -1,7 +1,6 @@
 //! Datagrams of targets, on their way to clients, and targets that refuse those of clients.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::UdpServer;
@@ -29,8 +28,8 @@ impl UdpServer {
     fn relay_one(&mut self, id: FlowId, place: usize, buffer: &mut [u8], now: u64) -> bool {
         let Some(flow) = self.table.get_mut(id) else { return false };
         let Some(leg) = flow.owned.legs.get_mut(place) else { return false };
-        let length = match leg.socket.receive(buffer) {
-            Ok(length) => length,
+        let (length, segment) = match leg.socket.receive(buffer) {
+            Ok(received) => received,
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                 return false;
             }
@@ -44,19 +43,21 @@ impl UdpServer {
             leg.visit.note_datagram(Instant::now());
             flow.owned.first = None;
         }
-        let (peer, local, metrics) = (flow.owned.peer, flow.owned.local, Arc::clone(&flow.owned.metrics));
-        let Some(outgoing) = self.table.take_response(id, length, now) else { return false };
+        let (first, rest) = buffer[..length].split_at(segment.min(length));
+        let mut goes_on = self.respond(id, first, now);
+        if !rest.is_empty() && !self.respond_rest(id, rest, segment, now) {
+            for bytes in rest.chunks(segment.max(1)) {
+                goes_on = goes_on && self.respond(id, bytes, now);
+            }
+        }
+        goes_on
+    }
+
+    /// Sends one datagram to the client of a flow. Returns whether the flow goes on.
+    fn respond(&mut self, id: FlowId, bytes: &[u8], now: u64) -> bool {
+        let Some(outgoing) = self.table.take_response(id, bytes.len(), now) else { return false };
         match outgoing {
-            Outgoing::Send | Outgoing::SendLast => match self.socket.try_send(&buffer[..length], peer, local) {
-                Ok(()) => {
-                    metrics.count_bytes(0, length as u64);
-                    self.metrics.count_out();
-                }
-                Err(error) if error.raw_os_error() == Some(nix::libc::EMSGSIZE) => {
-                    self.metrics.count_dropped(DatagramDrop::TooLarge, 1);
-                }
-                Err(_) => self.metrics.count_dropped(DatagramDrop::ClientFull, 1),
-            },
+            Outgoing::Send | Outgoing::SendLast => self.send_to_client(id, bytes),
             Outgoing::Withhold | Outgoing::WithholdLast => {
                 self.metrics.count_dropped(DatagramDrop::Amplification, 1);
             }
@@ -66,6 +67,40 @@ impl UdpServer {
             self.end_flow(id, Reason::SessionEnded);
         }
         !is_last
+    }
+
+    fn send_to_client(&self, id: FlowId, bytes: &[u8]) {
+        let Some(flow) = self.table.get(id) else { return };
+        match self.socket.try_send(bytes, flow.owned.peer, flow.owned.local) {
+            Ok(()) => {
+                self.metrics.count_out(1);
+                flow.owned.metrics.count_bytes(0, bytes.len() as u64);
+            }
+            Err(error) if error.raw_os_error() == Some(nix::libc::EMSGSIZE) => {
+                self.metrics.count_dropped(DatagramDrop::TooLarge, 1);
+            }
+            Err(_) => self.metrics.count_dropped(DatagramDrop::ClientFull, 1),
+        }
+    }
+
+    /// Sends the datagrams that have come with the first one of a target. Returns false where each of them has to be
+    /// looked at.
+    fn respond_rest(&mut self, id: FlowId, bytes: &[u8], segment: usize, now: u64) -> bool {
+        let Ok(length) = u16::try_from(segment) else { return false };
+        let count = bytes.len().div_ceil(segment);
+        if !self.table.take_responses(id, count, bytes.len(), now) {
+            return false;
+        }
+        let Some(flow) = self.table.get(id) else { return false };
+        let (peer, local) = (flow.owned.peer, flow.owned.local);
+        if self.socket.try_send_segments(bytes, length, peer, local).is_ok() {
+            self.metrics.count_out(count as u64);
+            flow.owned.metrics.count_bytes(0, bytes.len() as u64);
+        } else {
+            // Not each of the system's devices can divide them.
+            bytes.chunks(segment).for_each(|bytes| self.send_to_client(id, bytes));
+        }
+        true
     }
 
     /// Notes that a target has refused the datagrams of a flow (ICMP, or an error of the network). A target that has

@@ -1,8 +1,9 @@
-//! The sockets to targets: each flow has a connected one of its own, so that a target's refusal (ICMP) reaches the flow,
-//! and all of a listener are watched together.
+//! The sockets to targets: each flow has a connected one of its own, so that a target's refusal (ICMP) reaches the
+//! flow, and all of a listener are watched together.
 
-use std::io::{self, IoSlice};
-use std::net::{SocketAddr, UdpSocket};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,6 +11,8 @@ use std::task::{Context, Poll, ready};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::socket::sockopt::UdpGroSegment;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg, setsockopt};
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -27,18 +30,22 @@ static MAX_SOCKETS: LazyLock<usize> = LazyLock::new(|| {
 
 static SOCKETS: AtomicUsize = AtomicUsize::new(0);
 
+/// The space for the control message of a datagram, with its head.
+#[repr(align(8))]
+struct Control([u8; 32]);
+
 /// A socket to a target, which is counted among those of the process.
 #[derive(Debug)]
 pub struct TargetSocket(UdpSocket);
 
 impl TargetSocket {
-    /// Opens a socket to a target.
+    /// Opens a socket to a target, from that address of this host.
     ///
     /// # Errors
     /// Fails with `None` when no file descriptor or port is left, which says nothing about the target.
-    pub fn connect(target: SocketAddr) -> Result<Self, Option<io::Error>> {
+    pub fn connect(target: SocketAddr, bind: Option<IpAddr>) -> Result<Self, Option<io::Error>> {
         let count = SOCKETS.fetch_add(1, Ordering::Relaxed);
-        let opened = if count < *MAX_SOCKETS { open(target).map_err(not_exhausted) } else { Err(None) };
+        let opened = if count < *MAX_SOCKETS { open(target, bind).map_err(not_exhausted) } else { Err(None) };
         if opened.is_err() {
             SOCKETS.fetch_sub(1, Ordering::Relaxed);
         }
@@ -53,9 +60,58 @@ impl TargetSocket {
         SockRef::from(&self.0).send_vectored(&[IoSlice::new(header), IoSlice::new(bytes)]).map(|_| ())
     }
 
-    /// Reads a datagram.
-    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.recv(buffer)
+    /// Sends several datagrams of that length, the last of which may be shorter.
+    ///
+    /// # Errors
+    /// Fails where the system cannot take them at a time; none is sent then.
+    pub fn send_segments(&self, bytes: &[u8], segment: u16) -> io::Result<()> {
+        let control = [ControlMessage::UdpGsoSegments(&segment)];
+        sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(bytes)], &control, MsgFlags::empty(), None)?;
+        Ok(())
+    }
+
+    /// Reads a datagram, or several that the system has put together. Returns their length, and that of each.
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, usize)> {
+        let mut control = Control([0; 32]);
+        let mut parts = [IoSliceMut::new(buffer)];
+        let message = recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut control.0), MsgFlags::empty())?;
+        let segment = message.cmsgs()?.find_map(|part| match part {
+            ControlMessageOwned::UdpGroSegments(length) => usize::try_from(length).ok(),
+            _ => None,
+        });
+        Ok((message.bytes, segment.unwrap_or(message.bytes)))
+    }
+}
+
+/// How long a socket is kept behind the end of its flow, in nanoseconds: what the target still sends must not reach the
+/// flow that gets the port next.
+const RETIRED_TIME: u64 = 5_000_000_000;
+
+/// The most sockets that are kept so.
+const MAX_RETIRED: usize = 2_048;
+
+/// The sockets of flows that have ended, oldest first, each with the time at which it is closed.
+#[derive(Debug, Default)]
+pub struct RetiredSockets(VecDeque<(u64, TargetSocket)>);
+
+impl RetiredSockets {
+    /// Keeps a socket for a while, unless sockets are scarce.
+    pub fn add(&mut self, socket: TargetSocket, now: u64) {
+        if SOCKETS.load(Ordering::Relaxed) > *MAX_SOCKETS / 2 {
+            self.0.clear();
+            return;
+        }
+        if self.0.len() >= MAX_RETIRED {
+            self.0.pop_front();
+        }
+        self.0.push_back((now.saturating_add(RETIRED_TIME), socket));
+    }
+
+    /// Closes those whose time is over.
+    pub fn close_over(&mut self, now: u64) {
+        while self.0.front().is_some_and(|(until, _)| *until <= now) {
+            self.0.pop_front();
+        }
     }
 }
 
@@ -65,8 +121,12 @@ impl Drop for TargetSocket {
     }
 }
 
-fn open(target: SocketAddr) -> io::Result<UdpSocket> {
+fn open(target: SocketAddr, bind: Option<IpAddr>) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(target), Type::DGRAM.nonblocking().cloexec(), None)?;
+    let _ = setsockopt(&socket, UdpGroSegment, &true);
+    if let Some(bind) = bind {
+        socket.bind(&SocketAddr::new(bind, 0).into())?;
+    }
     socket.connect(&target.into())?;
     Ok(socket.into())
 }
