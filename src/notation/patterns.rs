@@ -18,6 +18,7 @@ pub fn pattern_of(format: &str) -> Option<&'static str> {
             r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
         }
         Network::FORMAT => r"^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$",
+        IpAddress::FORMAT => r"^[0-9A-Fa-f:.]+$",
         Networks::FORMAT => r"^(file:[\s\S]+|[0-9A-Fa-f:.]+(/[0-9]{1,3})?)$",
         Host::FORMAT => r"^(\*|(\*\.)?([A-Za-z0-9-]|[A-Za-z0-9_-][A-Za-z0-9._-]*[A-Za-z0-9_-])|\[[0-9A-Fa-f:.]+\])$",
         Path::FORMAT => r"^(~[\s\S]*|(/([^/?#:\s][^/?#\s]*|:[^/?#A-Za-z\s][^/?#\s]*|:)?)+)$",
