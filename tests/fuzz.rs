@@ -172,3 +172,8 @@ fn lists_of_addresses() {
 fn payloads() {
     run("payload", fuzz::payload);
 }
+
+#[test]
+fn first_bytes_of_streams() {
+    run("opening", fuzz::opening);
+}

@@ -153,13 +153,6 @@ fn check_limits(listener: &config::ListenerConfig, place: &Place, mistakes: &mut
         let text = "has no effect on a listener of kind udp: an address may be forged";
         mistakes.add(&place.key("new_connections_per_address"), text);
     }
-    if listener.kind == config::ListenerKind::Tcp && limits.hello_time.0 >= limits.header_time.0 {
-        mistakes.add(&place.key("hello_time"), "is not shorter than header_time, within which it is");
-    }
-    if listener.kind == config::ListenerKind::Http && limits.hello_time != config::ListenerLimits::default().hello_time
-    {
-        mistakes.add(&place.key("hello_time"), "has an effect only on a listener of kind tcp");
-    }
     if limits.http2_memory.0 < MIN_HTTP2_MEMORY {
         mistakes.add(&place.key("http2_memory"), "expected at least 256KiB, which one stream may need");
     }

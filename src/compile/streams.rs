@@ -6,14 +6,15 @@ use std::sync::Arc;
 use ahash::AHashMap;
 
 use crate::config::{Loaded, StreamActionConfig, StreamConfig, StreamForwardConfig, StreamMatch, StreamTlsMode};
-use crate::notation::{Mistakes, Place, nearest};
+use crate::notation::{Mistakes, OneOrMany, Place, nearest};
 use crate::rules::balance::{Algorithm, Seat, hash_key};
+use crate::rules::identity::RequestKey;
 use crate::rules::protocols::ProxyVersion;
 use crate::rules::routing::{HostPattern, StreamEntry, StreamPredicates, StreamTable};
 use crate::snapshot::{
     DatagramRules, Listener, ListenerSpec, StreamForward, StreamRule, StreamTimes, StreamTls, Streams, Transport,
 };
-use crate::upstreams::Upstream;
+use crate::upstreams::{Sticky, Upstream};
 
 /// The most rules of a configuration.
 const MAX_STREAMS: usize = 10_000;
@@ -49,7 +50,7 @@ pub fn compile(
 
 /// Returns the application protocols of a rule.
 fn alpn(matches: &StreamMatch) -> Vec<Vec<u8>> {
-    matches.alpn.iter().flat_map(|a| a.as_slice()).map(|protocol| protocol.as_bytes().to_vec()).collect()
+    matches.alpn.iter().flat_map(OneOrMany::as_slice).map(|protocol| protocol.as_bytes().to_vec()).collect()
 }
 
 struct StreamCompiler<'s> {
@@ -134,6 +135,10 @@ impl StreamCompiler<'_> {
             }
         }
         let datagrams = config.datagrams.clone().unwrap_or_default();
+        let forward = self.forward(&config.action, &place.key("action"));
+        for upstream in forward.iter().flat_map(|forward| &forward.upstreams) {
+            self.check_upstream(upstream, config, place);
+        }
         StreamRule {
             name: config.name.0.clone(),
             tls: config.tls.map(|mode| match mode {
@@ -141,7 +146,7 @@ impl StreamCompiler<'_> {
                 StreamTlsMode::Terminate => StreamTls::Terminate,
             }),
             protocols: alpn(&config.matches),
-            forward: self.forward(&config.action, &place.key("action")),
+            forward,
             times: StreamTimes {
                 idle: config.idle_time.as_ref().map(|time| time.0),
                 half_closed: config.half_closed_time.as_ref().map(|time| time.0),
@@ -155,6 +160,28 @@ impl StreamCompiler<'_> {
                 amplification: datagrams.amplification,
                 keep_unhealthy: datagrams.keep_unhealthy,
             },
+        }
+    }
+
+    /// Notes what an upstream cannot do at layer 4.
+    fn check_upstream(&mut self, upstream: &Upstream, config: &StreamConfig, place: &Place) {
+        let (name, is_address) = (&upstream.name, |key: &RequestKey| *key == RequestKey::Address);
+        if upstream.key.as_ref().is_some_and(|key| !is_address(key)) {
+            let text = format!("the upstream \"{name}\" hashes a part of a request: here that is by: address");
+            self.mistakes.add(&place.key("action"), text);
+        }
+        let has_session = match &upstream.sticky {
+            None => true,
+            Some(Sticky::Cookie { .. }) => false,
+            Some(Sticky::Table { key, .. }) => is_address(key),
+        };
+        if !has_session {
+            let text = format!("the upstream \"{name}\" keeps sessions by a part of a request: here that is address");
+            self.mistakes.add(&place.key("action"), text);
+        }
+        if config.tls == Some(StreamTlsMode::Pass) && upstream.pool.stream_tls().is_some() {
+            let text = format!("the upstream \"{name}\" has tls, which would be around that of the client");
+            self.mistakes.add(&place.key("tls"), text);
         }
     }
 

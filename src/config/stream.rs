@@ -123,8 +123,8 @@ pub struct DatagramConfig {
     pub responses: Option<u32>,
     /// Each datagram is balanced by itself. Default false: all of a flow go to one target.
     pub per_datagram: bool,
-    /// The most bytes to a client for each byte from it, until it has sent another datagram after a response: one whose
-    /// address is forged must not be flooded. Default: any number.
+    /// The most bytes to a client for each byte from it: one whose address is forged must not be flooded. Default: any
+    /// number.
     #[schemars(range(min = 1))]
     pub amplification: Option<u32>,
     /// A flow goes on to its target when that is no longer healthy. Default false: the flow ends, and the next datagram

@@ -13,6 +13,7 @@ use crate::rules::payload::{
     Editor, FieldPath, Fields, Hashes, JsonToXml, MaskText, Masks, SetPaths, SetValues, Step, Stripper, XmlToJson,
     form_to_json, json_to_form,
 };
+use crate::rules::protocols::{Opening, read_opening};
 use crate::rules::templating::json_value;
 
 /// A secret for signatures, which no input has.
@@ -204,5 +205,19 @@ pub fn payload(data: &[u8]) {
     let _ = json_to_form(body);
     if let Ok(json) = form_to_json(body) {
         assert!(json_to_form(json.as_bytes()).is_ok(), "a form");
+    }
+}
+
+/// Reads the first bytes of a connection at layer 4, whole and as they would come.
+///
+/// # Panics
+/// Panics where fewer bytes are known to be something else than more of them.
+pub fn opening(input: &[u8]) {
+    let whole = read_opening(input);
+    for end in [0, 1, 5, 9, input.len() / 2, input.len().saturating_sub(1)] {
+        let early = read_opening(&input[..end.min(input.len())]);
+        // A request of PostgreSQL is known at its end, and is malformed with more behind it.
+        let is_request = matches!(early, Some(Opening::PostgresSsl | Opening::PostgresGss));
+        assert!(early.is_none() || early == whole || is_request, "{early:?} and {whole:?}");
     }
 }

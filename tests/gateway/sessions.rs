@@ -223,18 +223,19 @@ fn a_backup_takes_over_and_a_breaker_opens() {
 }
 
 #[test]
-fn a_target_that_closes_before_it_has_sent_a_byte_has_failed() {
+fn a_target_that_resets_before_it_has_sent_a_byte_has_failed() {
     let closes = Server::new(|mut stream| {
         let _ = stream.read(&mut [0; 16]);
+        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("set");
     });
     let gateway = gateway(&[closes.address], "health: {passive: {gateway_failures: 3}}", "", "");
     for _ in 0..3 {
         let mut stream = connect(gateway.address());
         stream.write_all(b"hello").expect("sent");
-        assert_eq!(stream.read(&mut [0; 8]).expect("an end"), 0);
+        assert!(ends_by_reset(&mut stream));
     }
     let lines = gateway.access_log(3);
-    assert!(lines.iter().all(|line| line["reason"] == "target_closed_early"), "{lines:?}");
+    assert!(lines.iter().all(|line| line["reason"] == "target_reset"), "{lines:?}");
     assert_eq!(
         gateway.metric(&format!(
             "portcullis_target_requests_total{{outcome=\"gateway_failed\",target=\"{}\",upstream=\"one\"}}",

@@ -91,9 +91,8 @@ impl Opening<'_> {
             // TLS ended at the load balancer: there is no other hello.
             return self.pass(stream, self.find(&said), said, false);
         }
-        let (first, postgres) = match first_bytes(&mut stream, self.patience()).await {
-            Ok(first) => first,
-            Err(_) => return self.reject("opening", "the connection broke"),
+        let Ok((first, postgres)) = first_bytes(&mut stream, self.patience()).await else {
+            return self.reject("opening", "the connection broke");
         };
         match first {
             FirstBytes::Hello(facts) => self.terminate_or_pass(stream, facts, postgres).await,
@@ -108,6 +107,11 @@ impl Opening<'_> {
             FirstBytes::Malformed(why) => {
                 alert(stream, DECODE_ERROR).await;
                 self.reject("opening", why)
+            }
+            FirstBytes::Closed if self.patience().is_some() => {
+                // It has ended its direction without a byte: where the server speaks first, that is a client as well.
+                let said = self.said().unwrap_or_default();
+                self.pass(stream, self.find(&said), said, postgres)
             }
             FirstBytes::Closed => Err(Unopened::Ended),
         }

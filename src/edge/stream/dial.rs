@@ -9,7 +9,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::prelude::Prelude;
+use super::prelude::{Prelude, PreludeError};
 use super::side::SideStream;
 use crate::edge::descriptors::is_reserved;
 use crate::exchange::Reason;
@@ -25,7 +25,7 @@ pub struct DialError {
     pub reason: Reason,
     /// The text of the error.
     pub detail: String,
-    /// Whether the gateway itself lacks something, which is no failure of the target.
+    /// Whether the gateway itself lacks something, or the client is the cause, which is no failure of the target.
     pub is_own: bool,
 }
 
@@ -45,9 +45,16 @@ pub async fn dial(member: &Member, upstream: &Upstream, prelude: &Prelude) -> Re
     let work = async {
         let mut stream = connect(member).await?;
         prepare(&stream, member.socket);
-        if let Err(error) = prelude.send(&mut stream, upstream.pool.stream_tls().is_some()).await {
-            let detail = format!("before the first byte of the client: {error}");
-            return Err(DialError { reason: Reason::ConnectRefused, detail, is_own: false });
+        match prelude.send(&mut stream, upstream.pool.stream_tls().is_some()).await {
+            Ok(()) => {}
+            Err(PreludeError::Broken(error)) => {
+                let detail = format!("before the first byte of the client: {error}");
+                return Err(DialError { reason: Reason::ConnectRefused, detail, is_own: false });
+            }
+            Err(PreludeError::NoTls) => {
+                let detail = "the target does not offer TLS as PostgreSQL does, which the client requested".to_owned();
+                return Err(DialError { reason: Reason::TargetTls, detail, is_own: true });
+            }
         }
         match upstream.pool.stream_tls() {
             None => Ok(SideStream::Plain(stream)),

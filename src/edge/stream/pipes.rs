@@ -1,12 +1,14 @@
 //! Pipes through which bytes pass from one socket to another within the kernel (splice(2)), from a bounded pool.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 use nix::unistd::pipe2;
 use parking_lot::Mutex;
+
+use crate::edge::descriptors::is_reserved;
 
 /// The most pipes at a time. A user without privileges has 16,384 pages for pipes (pipe(7), `pipe-user-pages-soft`),
 /// which are 64 of [`PIPE_SIZE`].
@@ -80,6 +82,9 @@ fn flags() -> SpliceFFlags {
 
 fn make() -> Option<Pipe> {
     let (output, input) = pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).ok()?;
+    if is_reserved(input.as_raw_fd()) {
+        return None;
+    }
     let size = match fcntl(&input, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE)) {
         Ok(size) => size,
         Err(_) => fcntl(&input, FcntlArg::F_GETPIPE_SZ).ok()?,

@@ -40,7 +40,7 @@ impl SessionClient {
 
     /// Returns the id of the session, if it has one.
     pub fn id(&self) -> Option<Cow<'_, str>> {
-        let given = || self.proxy.as_ref().and_then(|proxy| proxy.value(UNIQUE_ID_VALUE));
+        let given = || self.proxy.as_ref()?.value(UNIQUE_ID_VALUE).filter(|id| !id.is_empty());
         self.id.as_ref().map(HeaderValue::as_bytes).or_else(given).map(String::from_utf8_lossy)
     }
 
@@ -50,6 +50,15 @@ impl SessionClient {
         let texts = || all.iter().map(|protocol| String::from_utf8_lossy(protocol)).collect::<Vec<_>>().join(",");
         (!all.is_empty()).then(texts)
     }
+}
+
+/// Why a target did not get what comes before the bytes of a client.
+#[derive(Debug)]
+pub enum PreludeError {
+    /// The connection broke.
+    Broken(io::Error),
+    /// The target does not offer TLS as PostgreSQL does, which the client requested: that says nothing about its health.
+    NoTls,
 }
 
 /// What one target gets.
@@ -75,17 +84,17 @@ impl Prelude {
     ///
     /// # Errors
     /// Fails where the connection breaks, or a target of PostgreSQL does not offer TLS.
-    pub async fn send(&self, target: &mut TcpStream, originates_tls: bool) -> io::Result<()> {
+    pub async fn send(&self, target: &mut TcpStream, originates_tls: bool) -> Result<(), PreludeError> {
         if !self.header.is_empty() {
-            target.write_all(&self.header).await?;
+            target.write_all(&self.header).await.map_err(PreludeError::Broken)?;
         }
         if !self.postgres || !(self.passes_tls || originates_tls) {
             return Ok(());
         }
-        target.write_all(&POSTGRES_SSL_REQUEST).await?;
-        match target.read_u8().await? {
-            b'S' => Ok(()),
-            _ => Err(io::Error::other("the target does not offer TLS (PostgreSQL)")),
+        target.write_all(&POSTGRES_SSL_REQUEST).await.map_err(PreludeError::Broken)?;
+        match target.read_u8().await {
+            Ok(b'S') => Ok(()),
+            _ => Err(PreludeError::NoTls),
         }
     }
 }

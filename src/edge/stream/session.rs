@@ -19,8 +19,9 @@ use crate::upstreams::{Caller, Class, SocketOptions, TargetOutcome, Upstream, Vi
 /// How long a session may be silent where its rule does not say it.
 const IDLE_TIME: Duration = Duration::from_secs(600);
 
-/// A target that closes within this time before it has sent a byte, although the client has sent some, has failed: it
-/// does not serve what accepts connections for it.
+/// A target that resets the connection within this time before it has sent a byte, or ends it before the client has sent
+/// one, has failed: it does not serve what accepts connections for it. One that reads what the client sends and ends the
+/// connection in order says nothing about itself: a client could have others believe that it has failed.
 const EARLY_CLOSE_TIME: Duration = Duration::from_secs(1);
 
 /// A session that has its target.
@@ -173,6 +174,10 @@ impl JoinedSession {
                 () = drain.over() => return self.cut(),
             },
         };
+        if matches!(end, PumpEnd::HalfClosed | PumpEnd::TotalTime) {
+            // An orderly end would look like that of all bytes.
+            self.pump.cut();
+        }
         match end {
             PumpEnd::Finished(_) if is_early => Reason::TargetClosedEarly,
             PumpEnd::Finished(_) => Reason::SessionEnded,
@@ -191,7 +196,7 @@ impl JoinedSession {
         let is_early = counts.sent() == 0
             && match early {
                 Some(PumpEnd::Reset(Side::Target)) => true,
-                Some(PumpEnd::Finished(Side::Target)) => counts.received() > 0,
+                Some(PumpEnd::Finished(Side::Target)) => counts.received() == 0,
                 _ => false,
             };
         let connected = self.session.connected.unwrap_or_default();

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -13,8 +13,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-/// How long bytes that were sent may take to be acknowledged before a reset follows them.
-const RESET_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the other end may acknowledge nothing of what was sent before a reset follows it, and how long it may take
+/// in all.
+const RESET_STALL_TIME: Duration = Duration::from_secs(5);
+const MAX_RESET_TIME: Duration = Duration::from_secs(60);
 
 /// The stream of one side.
 #[derive(Debug)]
@@ -106,14 +108,20 @@ impl SideStream {
     /// Lets the close of the connection be a reset, once the other end has the bytes that were sent: the system drops
     /// those that have not been acknowledged.
     pub async fn reset(&self) {
-        let sent = async {
-            let mut pause = Duration::from_millis(1);
-            while unacknowledged(self.tcp()) > 0 {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_millis(50));
+        let (begun, mut pause) = (Instant::now(), Duration::from_millis(1));
+        let (mut left, mut moved) = (unacknowledged(self.tcp()), begun);
+        while left > 0 && !self.has_failed() {
+            if moved.elapsed() >= RESET_STALL_TIME || begun.elapsed() >= MAX_RESET_TIME {
+                break;
             }
-        };
-        let _ = tokio::time::timeout(RESET_TIMEOUT, sent).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(50));
+            let now = unacknowledged(self.tcp());
+            if now < left {
+                moved = Instant::now();
+            }
+            left = now;
+        }
         let _ = SockRef::from(self.tcp()).set_linger(Some(Duration::ZERO));
     }
 }

@@ -17,10 +17,8 @@ pub struct FlowCounts {
     pub datagrams_out: u64,
     /// The bytes in them.
     pub bytes_out: u64,
-    /// The number of datagrams for the client that were dropped, because its address is not proven.
+    /// The number of datagrams for the client that were dropped, because its address may be forged.
     pub withheld: u64,
-    /// Whether the client has sent again after a response, so that its address is most likely not forged.
-    pub is_two_way: bool,
 }
 
 impl FlowCounts {
@@ -39,7 +37,6 @@ impl FlowCounts {
         self.last = now;
         self.datagrams_in += count as u64;
         self.bytes_in += bytes as u64;
-        self.is_two_way |= self.datagrams_out > 0;
     }
 
     /// Counts datagrams that are sent to the client.
@@ -51,13 +48,14 @@ impl FlowCounts {
 
     /// Counts a datagram for the client, unless it may not be sent to it. Returns whether it may.
     pub fn add_response(&mut self, bytes: usize, terms: &FlowTerms, now: u64) -> bool {
-        self.last = now;
         let sum = self.bytes_out.saturating_add(bytes as u64);
         let most = self.bytes_in.saturating_mul(u64::from(terms.amplification));
-        if terms.amplification > 0 && !self.is_two_way && sum > most {
+        if terms.amplification > 0 && sum > most {
             self.withheld += 1;
             return false;
         }
+        // What is withheld does not keep the flow.
+        self.last = now;
         self.datagrams_out += 1;
         self.bytes_out = sum;
         true

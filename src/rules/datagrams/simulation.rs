@@ -19,7 +19,6 @@ struct Naive {
     requests: u64,
     responses: u64,
     bytes: [u64; 2],
-    two_way: bool,
 }
 
 impl Naive {
@@ -73,7 +72,7 @@ impl World {
             _ => [0x2001, 0xdb8, 0, number % 2, 0, 0, 0, number].into(),
         };
         let local = [127, 0, 0, self.random.u8(1..3)].into();
-        FlowKey { client: SocketAddr::new(ip, self.random.u16(1..4)), local }
+        FlowKey { client: SocketAddr::new(ip, self.random.u16(1..4)), local, named_by: None }
     }
 
     fn terms(&mut self) -> FlowTerms {
@@ -106,7 +105,6 @@ impl World {
                 let naive = known.expect("a flow");
                 assert_eq!(self.table.get(id).expect("a flow").owned, naive.number);
                 assert!(now < naive.end());
-                naive.two_way |= naive.responses > 0;
                 naive.requests += 1;
                 naive.bytes[0] += bytes as u64;
                 naive.last = now;
@@ -158,7 +156,6 @@ impl World {
             requests: 1,
             responses: 0,
             bytes: [bytes as u64, 0],
-            two_way: false,
         });
     }
 
@@ -170,7 +167,6 @@ impl World {
         let taken = self.table.take_requests(&key, count, bytes, now);
         assert_eq!(taken.is_some(), known.is_some());
         if let Some(naive) = known {
-            naive.two_way |= naive.responses > 0;
             naive.requests += count as u64;
             naive.bytes[0] += bytes as u64;
             naive.last = now;
@@ -183,7 +179,7 @@ impl World {
         let (bytes, count, now) = (self.random.usize(1..3_000), self.random.usize(1..9), self.now);
         let number = self.table.get(id).expect("a flow").owned;
         let naive = self.model.iter_mut().find(|naive| naive.number == number).expect("in the model");
-        let is_free = naive.terms.responses == 0 && (naive.terms.amplification == 0 || naive.two_way);
+        let is_free = naive.terms.responses == 0 && naive.terms.amplification == 0;
         assert_eq!(self.table.take_responses(id, count, bytes, now), is_free);
         if is_free {
             naive.responses += count as u64;
@@ -199,10 +195,10 @@ impl World {
         let number = self.table.get(id).expect("a flow").owned;
         let naive = self.model.iter_mut().find(|naive| naive.number == number).expect("in the model");
         let most = naive.bytes[0] * u64::from(naive.terms.amplification);
-        let is_sent = naive.terms.amplification == 0 || naive.two_way || naive.bytes[1] + bytes as u64 <= most;
-        naive.last = now;
+        let is_sent = naive.terms.amplification == 0 || naive.bytes[1] + bytes as u64 <= most;
         let withheld = self.table.get(id).expect("a flow").counts.withheld + u64::from(!is_sent);
         if is_sent {
+            naive.last = now;
             naive.responses += 1;
             naive.bytes[1] += bytes as u64;
         }
@@ -277,7 +273,8 @@ fn work_for_flows_that_are_over_is_bounded() {
     let mut table = FlowTable::new(limits, 0);
     let terms = FlowTerms { idle: SECOND, total: 0, requests: 0, responses: 0, amplification: 0 };
     for port in 1..=500 {
-        let key = FlowKey { client: SocketAddr::new([10, 0, 0, 1].into(), port), local: [127, 0, 0, 1].into() };
+        let client = SocketAddr::new([10, 0, 0, 1].into(), port);
+        let key = FlowKey { client, local: [127, 0, 0, 1].into(), named_by: None };
         table.begin(key, terms, (), 1, 0);
     }
     let mut ended = 0;

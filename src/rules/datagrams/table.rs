@@ -9,13 +9,15 @@ use super::slab::{FlowId, Slab};
 use super::terms::{ClientNetwork, FlowTerms, NoFlow, TableLimits};
 use super::wheel::Wheel;
 
-/// The identity of a flow: the client, and the local address that it sends to.
+/// The identity of a flow: the client, the local address that it sends to, and who says that it is the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlowKey {
     /// The client.
     pub client: SocketAddr,
     /// The local address.
     pub local: IpAddr,
+    /// The load balancer that has named the client: what comes from the client itself is none of that flow.
+    pub named_by: Option<IpAddr>,
 }
 
 /// A flow with what its owner stores in it.
@@ -147,7 +149,7 @@ impl<F> FlowTable<F> {
     pub fn take_responses(&mut self, id: FlowId, count: usize, bytes: usize, now: u64) -> bool {
         let Some(flow) = self.flows.get_mut(id) else { return false };
         let FlowTerms { responses, amplification, .. } = flow.terms;
-        let is_free = responses == 0 && (amplification == 0 || flow.counts.is_two_way);
+        let is_free = responses == 0 && amplification == 0;
         if is_free {
             flow.counts.add_responses(count, bytes, now);
         }

@@ -15,8 +15,8 @@ pub struct FlowTerms {
     pub requests: u32,
     /// The number of responses to each datagram of the client: with the last of them the flow ends; 0 is any number.
     pub responses: u32,
-    /// The most bytes that are sent to the client for each byte that came from it, until it has sent again after a
-    /// response; 0 is any number. The source of a first datagram may be forged.
+    /// The most bytes that are sent to the client for each byte that came from it; 0 is any number. The source of any
+    /// datagram may be forged.
     pub amplification: u32,
 }
 

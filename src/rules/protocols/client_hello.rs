@@ -153,10 +153,12 @@ fn read_message(message: &[u8]) -> Result<ClientHelloFacts, &'static str> {
     Ok(facts)
 }
 
-/// Reads the first host name of the extension. It is ASCII without a dot at its end, and internationalised names are
+/// Reads the host name of the extension, of which there is one (RFC 6066, section 3): of two, another server could take
+/// the other one. It is ASCII without a dot at its end, and internationalised names are
 /// A-labels (RFC 6066, section 3); a dot at the end is dropped nevertheless.
 fn read_server_name(content: &[u8]) -> Result<Option<String>, &'static str> {
     let mut names = Reader(Reader(content).vector_16()?);
+    let mut found = None;
     while !names.0.is_empty() {
         let (kind, name) = (names.number_8()?, names.vector_16()?);
         if kind != 0 {
@@ -165,9 +167,11 @@ fn read_server_name(content: &[u8]) -> Result<Option<String>, &'static str> {
         let name = name.strip_suffix(b".").unwrap_or(name);
         let is_host = !name.is_empty() && name.len() < 254 && name.iter().all(|byte| is_of_host(*byte));
         let text = std::str::from_utf8(name).ok().filter(|_| is_host).ok_or("its server name is no host name")?;
-        return Ok(Some(text.to_ascii_lowercase()));
+        if found.replace(text.to_ascii_lowercase()).is_some() {
+            return Err("it has two server names");
+        }
     }
-    Ok(None)
+    Ok(found)
 }
 
 /// Returns whether an octet may occur in a host name. Underscores and the colons of an IPv6 address are no part of one,

@@ -11,7 +11,7 @@ use crate::rules::routing::StreamFacts;
 use crate::snapshot::{StreamRule, Streams, UdpListener};
 use crate::telemetry::SessionRecord;
 use crate::telemetry::metrics::METRICS;
-use crate::upstreams::{TargetOutcome, Upstream};
+use crate::upstreams::Upstream;
 
 /// The idle time, in nanoseconds, of the flows of a listener that ends.
 const ENDING_IDLE_TIME: u64 = 3_000_000_000;
@@ -20,14 +20,14 @@ impl UdpServer {
     /// Ends a flow.
     pub(super) fn end_flow(&mut self, id: FlowId, reason: Reason) {
         let Some(mut flow) = self.table.end(id) else { return };
-        for leg in &mut flow.owned.legs {
+        let now = clock::now();
+        for mut leg in std::mem::take(&mut flow.owned.legs) {
             self.sockets.remove(&leg.socket);
-            if reason == Reason::TargetTimeout {
-                leg.visit.report(TargetOutcome::TimedOut);
-            }
+            // Silence says nothing about a target: any client, with any source address, can send what it discards.
             leg.visit.end();
+            self.retired.add(leg.socket, now);
         }
-        let duration = Duration::from_nanos(clock::now().saturating_sub(flow.counts.begun));
+        let duration = Duration::from_nanos(now.saturating_sub(flow.counts.begun));
         flow.owned.metrics.observe(reason, duration.as_secs_f64());
         flow.owned.metrics.open.dec();
         self.log(&flow, reason, duration);

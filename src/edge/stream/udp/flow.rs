@@ -216,8 +216,8 @@ pub fn terms_of(rule: &StreamRule) -> FlowTerms {
 }
 
 /// Returns the identity of a flow: addresses of IPv4 are the same in either form.
-pub fn key_of(client: SocketAddr, local: IpAddr) -> FlowKey {
+pub fn key_of(client: SocketAddr, local: IpAddr, named_by: Option<IpAddr>) -> FlowKey {
     let ip = client.ip().to_canonical();
     let client = if ip.is_ipv4() { SocketAddr::new(ip, client.port()) } else { client };
-    FlowKey { client, local: local.to_canonical() }
+    FlowKey { client, local: local.to_canonical(), named_by }
 }

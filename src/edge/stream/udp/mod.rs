@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::flow::ClientFlow;
-use self::sockets::{MAX_READY, WatchedSockets};
+use self::sockets::{MAX_READY, RetiredSockets, WatchedSockets};
 use crate::edge::listeners::{
     DatagramControl, DatagramPhase, DatagramSocket, Datagrams, Drain, ListenerState, MAX_DATAGRAM,
 };
@@ -58,6 +58,7 @@ struct UdpServer {
     settings: Arc<UdpListener>,
     table: FlowTable<Box<ClientFlow>>,
     sockets: WatchedSockets,
+    retired: RetiredSockets,
     /// The flows of which a socket can be read.
     ready: Vec<FlowId>,
     /// The state of the rate of datagrams.
@@ -84,9 +85,20 @@ impl UdpServer {
         let settings = control.settings();
         let metrics = METRICS.datagrams(&listener_state.name.load());
         let table = FlowTable::new(settings.limits.flows, clock::now());
-        let (ready, arrived, phase) = (Vec::new(), 0, control.phase());
-        let server =
-            Self { socket, listener_state, serving, drain, settings, table, sockets, ready, arrived, metrics, phase };
+        let server = Self {
+            socket,
+            listener_state,
+            serving,
+            drain,
+            settings,
+            table,
+            sockets,
+            retired: RetiredSockets::default(),
+            ready: Vec::new(),
+            arrived: 0,
+            metrics,
+            phase: control.phase(),
+        };
         (server, control)
     }
 
@@ -176,6 +188,7 @@ impl UdpServer {
     /// Ends what is over, and what is quiet where the listener ends; `quiet_checked` is when that was done last.
     fn check(&mut self, quiet_checked: Option<&mut Option<Instant>>, now: Instant) {
         self.end_over(clock::now(), MAX_CHECKED);
+        self.retired.close_over(clock::now());
         if let Some(last) = quiet_checked
             && last.is_none_or(|last| now - last >= QUIET_INTERVAL)
         {

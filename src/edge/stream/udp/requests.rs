@@ -72,7 +72,7 @@ impl UdpServer {
         if self.settings.proxy_protocol.is_some() || self.settings.limits.datagrams.is_some() {
             return false;
         }
-        let (key, count) = (key_of(received.peer, received.local), bytes.len().div_ceil(received.segment));
+        let (key, count) = (key_of(received.peer, received.local, None), bytes.len().div_ceil(received.segment));
         let Some(id) = self.table.take_requests(&key, count, bytes.len(), now) else { return false };
         let Some(flow) = self.table.get(id) else { return false };
         self.metrics.count_in(count as u64);
@@ -96,8 +96,11 @@ impl UdpServer {
             self.arrived = rate.decide(self.arrived, now, 1).0.ok_or(DatagramDrop::Rate)?;
         }
         let (header, bytes) = self.split(received, bytes)?;
-        let client = header.addresses.map_or(received.peer, |(client, _)| client);
-        let key = key_of(client, received.local);
+        let (client, named_by) = match header.addresses {
+            Some((client, _)) => (client, Some(received.peer.ip())),
+            None => (received.peer, None),
+        };
+        let key = key_of(client, received.local, named_by);
         for _ in 0..MAX_BEGINNINGS {
             match self.find(&key, received, bytes.len(), now) {
                 Some(id) => {

@@ -1,6 +1,7 @@
 //! The sockets to targets: each flow has a connected one of its own, so that a target's refusal (ICMP) reaches the
 //! flow, and all of a listener are watched together.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -79,6 +80,38 @@ impl TargetSocket {
             _ => None,
         });
         Ok((message.bytes, segment.unwrap_or(message.bytes)))
+    }
+}
+
+/// How long a socket is kept behind the end of its flow, in nanoseconds: what the target still sends must not reach the
+/// flow that gets the port next.
+const RETIRED_TIME: u64 = 5_000_000_000;
+
+/// The most sockets that are kept so.
+const MAX_RETIRED: usize = 2_048;
+
+/// The sockets of flows that have ended, oldest first, each with the time at which it is closed.
+#[derive(Debug, Default)]
+pub struct RetiredSockets(VecDeque<(u64, TargetSocket)>);
+
+impl RetiredSockets {
+    /// Keeps a socket for a while, unless sockets are scarce.
+    pub fn add(&mut self, socket: TargetSocket, now: u64) {
+        if SOCKETS.load(Ordering::Relaxed) > *MAX_SOCKETS / 2 {
+            self.0.clear();
+            return;
+        }
+        if self.0.len() >= MAX_RETIRED {
+            self.0.pop_front();
+        }
+        self.0.push_back((now.saturating_add(RETIRED_TIME), socket));
+    }
+
+    /// Closes those whose time is over.
+    pub fn close_over(&mut self, now: u64) {
+        while self.0.front().is_some_and(|(until, _)| *until <= now) {
+            self.0.pop_front();
+        }
     }
 }
 
