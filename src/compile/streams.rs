@@ -282,7 +282,7 @@ impl StreamCompiler<'_> {
             Some(names) => names.as_slice().iter().map(|name| name.0.clone()).collect(),
         };
         let predicates = StreamPredicates {
-            clients: matches.client.iter().flat_map(|c| c.as_slice()).map(|network| network.0).collect(),
+            clients: matches.client.iter().flat_map(OneOrMany::as_slice).map(|network| network.0).collect(),
             alpn: alpn(matches),
         };
         self.count += names.len();

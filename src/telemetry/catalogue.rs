@@ -107,8 +107,8 @@ catalogue! {
         "From the begin of a session at layer 4 to its end";
     STREAM_SESSIONS_OPEN: GAUGE "portcullis_stream_sessions_open" ["listener", "stream"] "Open sessions at layer 4";
     STREAM_SESSIONS: COUNTER "portcullis_stream_sessions_total" ["listener", "reason", "stream"]
-        "Sessions at layer 4, and flows of datagrams, by the reason with which they ended; series appear with the first \
-         one";
+        "Sessions at layer 4, and flows of datagrams, by the reason with which they ended; series appear with the \
+         first one";
     TARGET_EJECTED: GAUGE "portcullis_target_ejected" ["target", "upstream"] "1 if the target is ejected";
     TARGET_EJECTIONS: COUNTER "portcullis_target_ejections_total" ["reason", "upstream"] "Ejections of targets";
     TARGET_HEALTHY: GAUGE "portcullis_target_healthy" ["target", "upstream"] "1 if the target is eligible";
