@@ -161,6 +161,8 @@ mod signatures;
 mod sizes;
 #[path = "gateway/starttls.rs"]
 mod starttls;
+#[path = "gateway/stream_upgrades.rs"]
+mod stream_upgrades;
 #[path = "gateway/streams.rs"]
 mod streams;
 #[path = "gateway/succession.rs"]
@@ -189,3 +191,5 @@ mod warnings;
 mod websocket;
 #[path = "gateway/whole_bodies.rs"]
 mod whole_bodies;
+#[path = "gateway/zones.rs"]
+mod zones;

@@ -120,6 +120,7 @@ pub fn upstream(upstream: &Upstream) -> Value {
         "name": upstream.name,
         "eligible": choice.eligible,
         "panic": choice.panic,
+        "shares": choice.shares,
         "breaker": pool.breaker().map(SharedBreaker::phase),
         "requests": {"active": pool.gate().active(), "pending": pool.gate().waiting(), "limit": pool.gate().limit()},
         "targets": pool.targets(),

@@ -24,6 +24,7 @@ mod underscores;
 mod upstream_checks;
 mod upstreams;
 mod work;
+mod zones;
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::FileTypeExt;
@@ -204,6 +205,7 @@ fn check_process(loaded: &Loaded, place: &Place, mistakes: &mut Mistakes) {
         let text = "expected a time longer than nothing; without the key nothing is watched";
         mistakes.add(&place.key("watch"), text);
     }
+    zones::check_gateways(loaded, place, mistakes);
     upgrade_socket(loaded, &place.key("upgrade_socket"), mistakes);
 }
 

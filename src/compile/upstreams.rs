@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use ahash::AHashSet;
 
+use super::zones::zone_rule;
 use crate::clients::Resolver;
 use crate::config::{
     self, BalanceConfig, Discovery, HashTable, Loaded, ProbeMethod, RetryWhen, SameSite, UpstreamProtocol,
@@ -268,6 +269,7 @@ fn shape(
         budget: RetryBudget { percent: upstream.retry.budget, min: upstream.retry.budget_min },
         sessions: upstream.sticky.as_ref().map(|sticky| session_key(sticky, live)),
         zone: loaded.config.process.zone.as_ref().map(|z| z.0.clone()),
+        zones: zone_rule(loaded, upstream, place, mistakes),
         discovery: upstream.discovery.as_ref().map(|d| match d {
             Discovery::File(path) => DiscoveryShape::File(loaded.base.join(path)),
             Discovery::Srv(name) => DiscoveryShape::Srv(name.clone()),

@@ -1,5 +1,7 @@
 //! `balance` of an upstream, and the keys by which requests are kept together.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -49,4 +51,42 @@ pub enum HashTable {
     Maglev,
     /// A ring of hashes: no key moves that need not, shares are within about a tenth.
     Ring,
+}
+
+/// How load is divided among the zones of targets.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ZonesConfig {
+    /// Zones are ignored.
+    Ignore,
+    /// The gateway's own zone receives what it can handle (1.4 × its healthy share), then the zones of this list in
+    /// their order, and the others the rest.
+    SpillOver(Vec<String>),
+    /// The gateways of all zones together load every target alike, with as little traffic between zones as possible
+    /// (Envoy's zone-aware routing). It needs `process.zone` and `process.gateways`, and applies to priority 0.
+    Aware(AwareZones),
+    /// The share of each zone, in proportion to these weights and to its health (weight × min(1, 1.4 × its healthy
+    /// share)). A zone of weight 0 receives load only when no other zone has a healthy target.
+    Weights(BTreeMap<String, u32>),
+}
+
+impl Default for ZonesConfig {
+    fn default() -> Self {
+        Self::SpillOver(Vec::new())
+    }
+}
+
+/// The settings of zone-aware division.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AwareZones {
+    /// With fewer targets of priority 0 than these, zones are ignored. Default 6.
+    #[schemars(range(max = 100000))]
+    pub min_targets: u32,
+}
+
+impl Default for AwareZones {
+    fn default() -> Self {
+        Self { min_targets: 6 }
+    }
 }

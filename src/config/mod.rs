@@ -43,7 +43,7 @@ use crate::notation::{FollowedFile, Name};
 
 pub use acme::{AcmeChallengeConfig, AcmeConfig};
 pub use apis::{ApiConfig, VersionConfig, VersionPlace, VersionState};
-pub use balance::{BalanceConfig, HashTable};
+pub use balance::{BalanceConfig, HashTable, ZonesConfig};
 pub use caches::CacheConfig;
 pub use errors::{ErrorPageConfig, Errors};
 pub use facts::read_at_start;

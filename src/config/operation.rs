@@ -201,8 +201,10 @@ pub struct ProcessConfig {
     /// How often the configuration's files are checked: once they have changed and then not changed for as long, they
     /// are loaded. Default: never.
     pub watch: Option<Duration>,
-    /// The zone that this gateway is in: targets of it are preferred. Default: none.
+    /// The zone that this gateway is in, whose targets are preferred; see `zones` of an upstream. Default: none.
     pub zone: Option<Name>,
+    /// The number of gateways in each zone, this one included, for upstreams with `zones: {aware: …}`. Default: none.
+    pub gateways: BTreeMap<String, u32>,
     /// The name servers that targets are looked up with. Default: those of `/etc/resolv.conf`.
     pub dns_servers: Vec<Listen>,
 }
@@ -236,6 +238,7 @@ impl Default for ProcessConfig {
             ceiling: Ceiling::default(),
             watch: None,
             zone: None,
+            gateways: BTreeMap::new(),
             dns_servers: Vec::new(),
         }
     }

@@ -5,7 +5,7 @@ use serde::de::value::{MapAccessDeserializer, StrDeserializer};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::balance::BalanceConfig;
+use super::balance::{BalanceConfig, ZonesConfig};
 use super::health::Health;
 use super::resilience::{Breaker, RetryConfig, StickyConfig, UpstreamLimits};
 use crate::notation::{Duration, File, FollowedFile, IpAddress};
@@ -24,6 +24,10 @@ pub struct UpstreamConfig {
     /// The protocol of the targets. Default `http1`.
     #[serde(default)]
     pub protocol: UpstreamProtocol,
+    /// How load is divided among the zones of targets. Default `{spill_over: []}`: targets in the gateway's own zone
+    /// (`process.zone`) are preferred.
+    #[serde(default)]
+    pub zones: ZonesConfig,
     /// The PROXY header that targets expect before everything else, also before TLS: `v1`, `v2`, or a mapping. It names
     /// the client, so each connection serves one client alone, and one request of HTTP. Default: none.
     pub proxy_protocol: Option<ProxyHeaderConfig>,

@@ -9,6 +9,6 @@ pub mod listeners;
 pub mod proxy;
 pub mod stream;
 
-pub use listeners::{Bound, Drain, ListenerContext, Listening, ServeHttp, ServeStreams};
+pub use listeners::{Bound, Drain, ListenerContext, Listening, ServeHttp, ServeStreams, SocketPlace};
 pub use proxy::{Gateway, http_service};
-pub use stream::StreamGateway;
+pub use stream::{StreamBatch, StreamGateway};

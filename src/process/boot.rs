@@ -1,6 +1,5 @@
 //! The start of a gateway, and its life until the end.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -25,7 +24,7 @@ use crate::config::Loaded;
 use crate::edge::{Bound, Drain, Gateway, ServeHttp, StreamGateway, http_service};
 use crate::live::Live;
 use crate::notation::{AdminAddress, Mistakes, Place};
-use crate::snapshot::{Current, Serving, Snapshot, Transport};
+use crate::snapshot::{Current, Serving, Snapshot};
 use crate::telemetry::AccessLogger;
 use crate::telemetry::metrics::METRICS;
 use crate::telemetry::write_final_error;
@@ -86,6 +85,9 @@ fn io<T>(what: &str, result: std::io::Result<T>) -> Result<T, StartError> {
 
 /// How long the end of the process may take to give back what it holds of quotas.
 const QUOTA_END_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The time after which flows of a predecessor are dropped for which no listener has begun to serve.
+const UNUSED_FLOWS_TIME: Duration = Duration::from_secs(10);
 
 /// How long the end of the process may take to write what caches have stored last.
 const CACHE_END_TIMEOUT: Duration = Duration::from_secs(3);
@@ -217,14 +219,13 @@ async fn begin(
     let (loaded, files, snapshot) = read_in_background(&background, work).await?;
     log_start(&source, &snapshot);
     let resources = acquire_resources(&loaded, &snapshot, &mut inherited, predecessor)?;
-    let had = addresses(&inherited);
+    let (had, streams) = (inherited.iter().filter_map(Bound::place).collect::<Vec<_>>(), StreamGateway::new());
     let bound = for_listeners(&snapshot, inherited).map_err(|m| StartError::Other(loaded.locate(m).to_string()))?;
     run_first_round(&snapshot).await;
     check_not_ending()?;
     if let Some(predecessor) = predecessor {
         // From here to the first accept the old process accepts nothing: nothing slow may be done here.
-        let takes = addresses(&bound).into_iter().filter(|address| had.contains(address)).collect();
-        io("taking over", predecessor.ready(&live, takes))?;
+        io("taking over", predecessor.ready(&live, &streams, &bound, &had))?;
     }
     let upgrade_socket = snapshot.process.upgrade_socket.clone();
     let serving = Arc::new(Current::new(&Arc::new(Serving { snapshot, access_log: Arc::new(resources.access_log) })));
@@ -236,7 +237,7 @@ async fn begin(
         started: Arc::new(loaded.at_start()),
         shown: Mutex::new(shown_soon(loaded, &background)),
         background,
-        streams: StreamGateway::new(),
+        streams,
         http: proxy(Gateway::new(Arc::clone(&serving), draining.subscribe()), resources.threads),
         serving,
         files: Mutex::new(files),
@@ -275,15 +276,6 @@ async fn begin(
     // The thread waits for it. Now that this process is reachable at the path, the predecessor may end.
     resources.follower.iter().for_each(|follower| _ = follower.send(Arc::clone(&supervisor)));
     Ok(Started { supervisor, _workers: resources.workers })
-}
-
-/// Returns the addresses of TCP sockets.
-fn addresses(bound: &[Bound]) -> Vec<SocketAddr> {
-    bound
-        .iter()
-        .filter(|bound| bound.transport().is_ok_and(|t| t == Transport::Tcp))
-        .filter_map(|bound| bound.address().ok())
-        .collect()
 }
 
 /// Takes sockets and state over from the running process, if this one is to succeed it.
@@ -329,6 +321,11 @@ impl Supervisor {
             tokio::spawn(crate::admin::serve(operators, process, self.admin_state.subscribe()));
         }
         tokio::spawn(super::watch::files(Arc::clone(self)));
+        let streams = Arc::clone(&self.streams);
+        tokio::spawn(async move {
+            tokio::time::sleep(UNUSED_FLOWS_TIME).await;
+            streams.flows.drop_unused();
+        });
     }
 
     /// Opens the upgrade socket. The process serves by now, and continues without the socket if that fails.

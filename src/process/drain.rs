@@ -1,6 +1,5 @@
 //! The phases of a process: from serving to its end, and back when a successor fails.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -9,7 +8,7 @@ use tokio::time::timeout;
 
 use super::{Supervisor, UpgradeProgress, notify};
 use crate::admin::AdminListenerState;
-use crate::edge::Listening;
+use crate::edge::{Listening, SocketPlace};
 
 /// The minimum time for the last steps: to accept what waits in the queues, to log what was cut, to report the
 /// outcome of an upgrade.
@@ -117,16 +116,17 @@ impl Supervisor {
     }
 
     /// Ends, since the predecessor serves again; it has the sockets of these addresses as well.
-    pub(super) fn end_for_predecessor(&self, predecessor: i32, taken: &[SocketAddr]) {
+    pub(super) fn end_for_predecessor(&self, predecessor: i32, taken: &[SocketPlace]) {
         self.successor.store(predecessor, Ordering::Release);
         self.share(taken);
         self.enter(ProcessPhase::Leaving);
         self.close_admin();
     }
 
-    /// Sets the addresses whose sockets another process has as well.
-    pub(super) fn share(&self, addresses: &[SocketAddr]) {
-        self.listeners.lock().iter().for_each(|l| l.share_with_another(addresses.contains(&l.address)));
+    /// Sets the places whose sockets another process has as well.
+    pub(super) fn share(&self, places: &[SocketPlace]) {
+        let is_shared = |l: &Listening| places.contains(&(l.transport(), l.address));
+        self.listeners.lock().iter().for_each(|l| l.share_with_another(is_shared(l)));
     }
 
     /// Closes the admin listener to operators, who are for the process that serves.

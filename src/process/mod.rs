@@ -28,7 +28,8 @@ use tokio::sync::watch as channel;
 
 use crate::admin::{AdminListenerState, ReloadError};
 use crate::config::{Change, Flat, Loaded, ShownLater, load, load_text};
-use crate::edge::{Bound, Drain, Listening, ServeHttp, ServeStreams};
+use crate::edge::stream::{Adopted, take_over};
+use crate::edge::{Bound, Drain, Listening, ServeHttp, StreamBatch, StreamGateway};
 use crate::live::Live;
 use crate::notation::{AdminAddress, Mistakes};
 use crate::snapshot::{Current, Serving};
@@ -116,7 +117,7 @@ pub struct Supervisor {
     /// The configuration's files, as they were when it was read.
     files: Mutex<watch::FileStamps>,
     http: Arc<dyn ServeHttp>,
-    streams: Arc<dyn ServeStreams>,
+    streams: Arc<StreamGateway>,
     listeners: Mutex<Vec<Listening>>,
     /// The listeners that the last reload has ended, until each has left its address.
     leaving: Mutex<Vec<tokio::task::JoinHandle<()>>>,
@@ -206,6 +207,18 @@ impl Supervisor {
         let listeners = self.listeners.lock();
         let admin = self.admin.lock();
         listeners.iter().map(Listening::share).chain(admin.iter().map(Bound::share)).collect()
+    }
+
+    /// Goes on with sessions of the predecessor. Returns the places of those that have no listener or rule here.
+    fn take_over_sessions(&self, batch: StreamBatch) -> Vec<usize> {
+        let adopt = |name: &str, client: SocketAddr| {
+            let listeners = self.listeners.lock();
+            let listening = listeners.iter().find(|listening| listening.name == name)?;
+            let (listener_state, service, admitted) = listening.adopt(client)?;
+            Some(Adopted { listener_state, service, admitted })
+        };
+        let _workers = self.workers.enter();
+        take_over(batch, &adopt, &self.streams.sessions)
     }
 
     /// Reports the progress of an upgrade to its observer. Returns whether there is one.

@@ -11,7 +11,7 @@ use super::{ProcessPhase, Supervisor, notify, sockets};
 use crate::admin::ReloadError;
 use crate::compile::compile;
 use crate::config::{Change, Flat, Loaded, ShownLater, read_at_start};
-use crate::edge::{Bound, ListenerContext, Listening};
+use crate::edge::{Bound, ListenerContext, Listening, ServeStreams};
 use crate::notation::{Mistake, Mistakes, Place};
 use crate::snapshot::{Listener, Serving, Snapshot};
 use crate::telemetry::metrics::METRICS;
@@ -312,7 +312,7 @@ impl Supervisor {
             let listener = &serving.snapshot.listeners[place];
             let shared = ListenerContext {
                 http: Arc::clone(&self.http),
-                streams: Arc::clone(&self.streams),
+                streams: Arc::clone(&self.streams) as Arc<dyn ServeStreams>,
                 serving: Arc::clone(&self.serving),
                 drain: Arc::clone(&self.drain),
                 tickets: self.live.ticket_keys(),

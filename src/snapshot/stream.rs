@@ -40,6 +40,15 @@ impl StreamRule {
     }
 }
 
+impl StreamRule {
+    /// Returns the upstream of that name, which is one of the rule's or a backup of one.
+    pub fn upstream(&self, name: &str) -> Option<&Arc<Upstream>> {
+        let with_backups =
+            |upstream| std::iter::successors(Some(upstream), |upstream: &&Arc<Upstream>| upstream.backup.as_ref());
+        self.forward.as_ref()?.upstreams.iter().flat_map(with_backups).find(|upstream| upstream.name == name)
+    }
+}
+
 /// What happens to TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamTls {

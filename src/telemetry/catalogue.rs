@@ -139,6 +139,10 @@ catalogue! {
         "Targets that are known, each address of a host name by itself";
     UPSTREAM_TARGETS_ELIGIBLE: GAUGE "portcullis_upstream_targets_eligible" ["upstream"]
         "Targets that a request may be sent to now";
+    UPSTREAM_ZONE_BYTES: COUNTER "portcullis_upstream_zone_bytes_total" ["direction", "own", "upstream", "zone"]
+        "Bytes of bodies and streams sent to targets of a zone, and received; own=\"false\" is traffic between zones";
+    UPSTREAM_ZONE_REQUESTS: COUNTER "portcullis_upstream_zone_requests_total" ["own", "upstream", "zone"]
+        "Requests, connections and flows to targets of a zone; own=\"false\" is traffic between zones";
     WOULD_REJECT: COUNTER "portcullis_would_reject_total" ["filter", "reason"]
         "Requests that a filter with enforce: false would have rejected, by the reason";
 }

@@ -3,17 +3,21 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use prometheus::proto::MetricFamily;
 
 use super::catalogue::{
     CACHE_REQUESTS, MIRRORED, MetricFacts, OPERATION_DURATION, OPERATION_REQUESTS, REQUEST_DURATION, REQUESTS,
     REQUESTS_ENDED, REQUESTS_IN_FLIGHT, UPSTREAM_CONNECT, UPSTREAM_CONNECTIONS, UPSTREAM_HEDGES, UPSTREAM_REQUESTS,
-    UPSTREAM_RESPONSE, UPSTREAM_RETRIES, UPSTREAM_REUSED,
+    UPSTREAM_RESPONSE, UPSTREAM_RETRIES, UPSTREAM_REUSED, UPSTREAM_ZONE_BYTES, UPSTREAM_ZONE_REQUESTS,
 };
 use super::cells::{ActiveCount, Cells, Counter, Timings};
 use super::family::Series;
 use crate::exchange::Reason;
 use crate::rules::caching::CacheOutcome;
+
+/// The label of what is above a maximum.
+pub const OTHER: &str = "(other)";
 
 /// The classes of status.
 const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -85,6 +89,20 @@ pub fn of_operations(operations: &BTreeMap<(String, String), Arc<OperationMetric
     [by_class, durations].map(Series::family)
 }
 
+/// The maximum number of zones of an upstream with series of their own; the others share `zone="(other)"`.
+const MAX_ZONES: usize = 100;
+
+/// The traffic of an upstream with the targets of one zone.
+#[derive(Debug, Default)]
+pub struct ZoneTraffic(Cells<3>);
+
+impl ZoneTraffic {
+    /// Counts requests, and the bytes that were sent to targets and received from them.
+    pub fn count(&self, requests: u64, [sent, received]: [u64; 2]) {
+        self.0.add_all([(0, requests), (1, sent), (2, received)]);
+    }
+}
+
 /// The metrics of one upstream, looked up once per snapshot.
 #[derive(Debug, Default)]
 pub struct UpstreamMetrics {
@@ -106,6 +124,18 @@ pub struct UpstreamMetrics {
     pub hedges: Counter,
     /// Mirrored requests with a response, and those without.
     pub mirrored: [Counter; 2],
+    /// The traffic by the zone, and whether that is the gateway's own.
+    zones: RwLock<BTreeMap<(String, bool), Arc<ZoneTraffic>>>,
+}
+
+impl UpstreamMetrics {
+    /// Returns the traffic with a zone; above the maximum, that with all others.
+    pub fn zone(&self, zone: &str, is_own: bool) -> Arc<ZoneTraffic> {
+        let mut all = self.zones.write();
+        let key = (zone.to_owned(), is_own);
+        let is_full = all.len() >= MAX_ZONES && !all.contains_key(&key);
+        Arc::clone(all.entry(if is_full { (OTHER.to_owned(), is_own) } else { key }).or_default())
+    }
 }
 
 /// Returns the families of routes.
@@ -154,7 +184,19 @@ pub fn of_upstreams(upstreams: &BTreeMap<String, Arc<UpstreamMetrics>>) -> Vec<M
     for (name, upstream) in upstreams {
         upstream.by_class.counts().for_each(|(class, count)| by_class.add(&[class, name], count as f64));
     }
+    let (mut zone_requests, mut zone_bytes) = (Series::of(&UPSTREAM_ZONE_REQUESTS), Series::of(&UPSTREAM_ZONE_BYTES));
+    for (name, upstream) in upstreams {
+        for ((zone, is_own), traffic) in &*upstream.zones.read() {
+            let own = if *is_own { "true" } else { "false" };
+            let [requests, sent, received] = traffic.0.sums();
+            zone_requests.add(&[own, name, zone], requests as f64);
+            zone_bytes.add(&["received", own, name, zone], received as f64);
+            zone_bytes.add(&["sent", own, name, zone], sent as f64);
+        }
+    }
     vec![
+        zone_requests.family(),
+        zone_bytes.family(),
         by_class.family(),
         times(&UPSTREAM_CONNECT, |u| &u.connect),
         times(&UPSTREAM_RESPONSE, |u| &u.response),

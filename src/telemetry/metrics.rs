@@ -15,7 +15,7 @@ use super::catalogue::{
     PANICS, RELOAD_SUCCESSFUL, RELOADS, TARGET_EJECTIONS, UPGRADES, WOULD_REJECT,
 };
 use super::cells::{ActiveCount, Counter};
-use super::counts::{of_operations, of_routes, of_upstreams};
+use super::counts::{OTHER, of_operations, of_routes, of_upstreams};
 use super::datagrams::{DatagramMetrics, of_datagrams};
 use super::family::{Series, single};
 use super::version_usage::{self, AllVersions};
@@ -24,7 +24,7 @@ use crate::exchange::Reason;
 
 pub use super::aggregate_calls::{PartMetrics, PartOutcome};
 pub use super::calls::{CallKind, CallMetrics, CallOutcome};
-pub use super::counts::{OperationMetrics, RouteMetrics, UpstreamMetrics};
+pub use super::counts::{OperationMetrics, RouteMetrics, UpstreamMetrics, ZoneTraffic};
 pub use super::scrape::{CacheState, CertificateState, KeySetState, Scrape, TargetState, UpstreamState};
 pub use super::stream_counts::StreamMetrics;
 pub use super::version_usage::VersionUsage;
@@ -47,9 +47,6 @@ const MAX_DATAGRAM_LISTENERS: usize = 1_000;
 
 /// The maximum number of rules of layer 4, for each listener, with series of their own.
 const MAX_STREAMS: usize = 2_000;
-
-/// The label of what is above a maximum.
-const OTHER: &str = "(other)";
 
 /// The label of requests without a route.
 const NONE: &str = "(none)";
@@ -368,6 +365,7 @@ mod tests {
         metrics.route("r").count_cache(crate::rules::caching::CacheOutcome::Hit);
         metrics.operation("r", "getItem").observe(200, 0.01);
         metrics.upstream("u").by_class.count(503);
+        metrics.upstream("u").zone("z", false).count(1, [2, 3]);
         let stream = metrics.stream("databases", "orders");
         stream.observe(Reason::SessionEnded, 0.5);
         stream.count_connect_failure(Reason::ConnectRefused);
@@ -390,6 +388,8 @@ mod tests {
             r#"_requests_ended_total{reason="responded",route="r"} 1"#,
             r#"_operation_requests_total{operation="getItem",route="r",status="2xx"} 1"#,
             r#"_upstream_requests_total{status="5xx",upstream="u"} 1"#,
+            r#"_upstream_zone_requests_total{own="false",upstream="u",zone="z"} 1"#,
+            r#"_upstream_zone_bytes_total{direction="received",own="false",upstream="u",zone="z"} 3"#,
             r#"_stream_sessions_total{listener="databases",reason="session_ended",stream="orders"} 1"#,
             r#"_stream_connect_failures_total{listener="databases",reason="connect_refused",stream="orders"} 1"#,
             r#"_stream_bytes_total{direction="out",listener="databases",stream="orders"} 9"#,

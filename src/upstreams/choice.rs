@@ -1,12 +1,13 @@
 //! The targets that are eligible at one time, in groups by priority and zone, with an algorithm over each group. It
 //! is rebuilt, off the request path, when anything about it changes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use pingora::connectors::L4Connect;
 use pingora::upstreams::peer::HttpPeer;
+use serde::Serialize;
 
 use super::breaker::SharedBreaker;
 use super::members::KnownTarget;
@@ -14,14 +15,17 @@ use super::proxy_header::ProxyHeaderShape;
 use super::shape::PoolShape;
 use super::socket::SocketOptions;
 use super::target::Target;
-use crate::rules::balance::{Algorithm, Balancer, Loads, PickInput, Seat, WHOLE_WEIGHT};
+use crate::rules::balance::{
+    Algorithm, Balancer, Loads, PickInput, Seat, WHOLE_LOAD, WHOLE_WEIGHT, ZoneCapacity, together,
+};
 use crate::rules::resilience::{shares, slow_start};
+use crate::telemetry::metrics::{UpstreamMetrics, ZoneTraffic};
 
 /// The number of targets that may decline a request before the others are tried in any order.
 const DECLINES: usize = 16;
 
-/// The precision of shares of the load.
-const WHOLE: u32 = 10_000;
+/// The unit of shares of the whole load: a percentage for the priority times the share of a zone.
+const WHOLE: u32 = 100 * WHOLE_LOAD;
 
 /// An eligible target, and how to reach it.
 #[derive(Debug)]
@@ -38,12 +42,50 @@ pub struct Member {
     pub breaker: Option<Arc<SharedBreaker>>,
     /// Whether it takes no new sessions.
     pub draining: bool,
+    /// Its zone, if its traffic is counted by zones.
+    pub zone: Option<MemberZone>,
     /// The header that it expects at the start of each connection.
     pub proxy: Option<ProxyHeaderShape>,
     /// The options of its sockets.
     pub socket: SocketOptions,
     /// The connector that opens its sockets, once it is known.
     pub opener: OnceLock<Arc<dyn L4Connect + Send + Sync>>,
+}
+
+/// The zone of a target, with the count of its traffic.
+#[derive(Debug)]
+pub struct MemberZone {
+    name: String,
+    is_own: bool,
+    traffic: OnceLock<Arc<ZoneTraffic>>,
+}
+
+impl MemberZone {
+    /// Returns the zone of a target, if it has one and the gateway's own is known.
+    pub fn new(zone: Option<&str>, own: Option<&str>) -> Option<Self> {
+        let (zone, own) = zone.zip(own)?;
+        Some(Self { name: zone.to_owned(), is_own: zone == own, traffic: OnceLock::new() })
+    }
+
+    /// Returns the count of its traffic, which is created on first use.
+    pub fn traffic(&self, metrics: &UpstreamMetrics) -> &ZoneTraffic {
+        self.traffic.get_or_init(|| metrics.zone(&self.name, self.is_own))
+    }
+}
+
+/// The share of the load that the targets of one priority in some zones receive.
+#[derive(Clone, Debug, Serialize)]
+pub struct LoadShare {
+    /// The priority.
+    pub priority: u32,
+    /// The zones whose targets are balanced together.
+    pub zones: Vec<String>,
+    /// The share in percent.
+    pub percent: f64,
+    /// The number of eligible targets.
+    pub eligible: usize,
+    /// The number of targets.
+    pub targets: usize,
 }
 
 /// Targets with an algorithm over them.
@@ -57,6 +99,8 @@ pub struct Group {
 pub struct Choice {
     /// Groups, each with the end of its share of [`WHOLE`].
     groups: Vec<(u32, Group)>,
+    /// The shares of the load, in the order of the groups.
+    pub shares: Vec<LoadShare>,
     /// Every target that keeps its sessions, by tag; empty without sessions.
     pub sessions: HashMap<u128, Arc<Member>>,
     /// The number of targets, eligible or not.
@@ -116,10 +160,11 @@ impl Choice {
     /// the next best is tried.
     pub fn pick<T>(&self, context: &PickContext<'_>, mut take: impl FnMut(&Arc<Member>) -> Option<T>) -> Option<T> {
         let point = (context.key.unwrap_or(context.random) >> 17) as u32 % WHOLE;
-        let first = self.groups.iter().position(|(end, _)| point < *end).unwrap_or(0);
-        let count = self.groups.len();
-        // If no target of a group accepts the request, the next group is tried.
-        (0..count).find_map(|step| self.groups[(first + step) % count].1.pick(context, self.timed, &mut take))
+        let first = self.groups.partition_point(|(end, _)| *end <= point).min(self.groups.len().saturating_sub(1));
+        // If no target of a group accepts the request, the others are tried: those of the first priority first.
+        let others = (0..self.groups.len()).filter(|index| *index != first);
+        let mut order = self.groups.get(first).map(|_| first).into_iter().chain(others);
+        order.find_map(|index| self.groups.get(index)?.1.pick(context, self.timed, &mut take))
     }
 
     /// Returns the eligible targets.
@@ -138,30 +183,67 @@ impl Choice {
             choice.sessions = keeps.map(|k| (k.member.tag, Arc::clone(&k.member))).collect();
         }
         all.retain(|k| !k.spec.draining);
-        let mut levels: Vec<u32> = all.iter().map(|k| k.spec.priority).collect();
-        levels.sort_unstable();
-        levels.dedup();
-        let of = |level: u32| all.iter().copied().filter(move |k| k.spec.priority == level);
-        let weigh = |list: &mut dyn Iterator<Item = &KnownTarget>| list.map(|k| u64::from(k.spec.weight)).sum::<u64>();
-        let mut health: Vec<(u64, u64)> = levels
-            .iter()
-            .map(|level| (weigh(&mut of(*level).filter(|k| k.is_eligible())), weigh(&mut of(*level))))
-            .collect();
-        let calm = !in_panic(shape.panic_threshold, &mut health);
-        choice.panic = !calm;
-        let mut end = 0;
-        for (level, share) in levels.iter().zip(shares(&health)) {
-            let members: Vec<&KnownTarget> = of(*level).filter(|k| k.is_eligible() || !calm).collect();
-            choice.eligible += members.len();
-            for (part, members) in by_zone(shape, members, weigh(&mut of(*level).filter(|k| k.is_near(shape)))) {
-                end += share * part;
-                let group = Group::new(shape, &members, now);
-                choice.starting |= members.iter().any(|k| k.is_starting(shape, now));
-                choice.groups.push((end, group));
-            }
+        let mut levels: BTreeMap<u32, Vec<&KnownTarget>> = BTreeMap::new();
+        all.into_iter().for_each(|k| levels.entry(k.spec.priority).or_default().push(k));
+        // A panic is a matter of health alone; a slow start only shifts load to where it can be handled.
+        let mut health: Vec<(u64, u64)> = levels.values().map(|level| capacity(level, |_| 1.0)).collect();
+        choice.panic = in_panic(shape.panic_threshold, &mut health);
+        if !choice.panic {
+            health = levels.values().map(|level| capacity(level, |k| k.ramp(shape, now))).collect();
+        }
+        for ((priority, level), share) in levels.iter().zip(shares(&health)) {
+            choice.add_level(shape, (*priority, share), level, now);
         }
         choice
     }
+
+    /// Adds the groups of a priority, which receives `share` percent of the load.
+    fn add_level(&mut self, shape: &PoolShape, (priority, share): (u32, u32), level: &[&KnownTarget], now: u64) {
+        let mut by_zone: BTreeMap<Option<&str>, Vec<&KnownTarget>> = BTreeMap::new();
+        level.iter().for_each(|k| by_zone.entry(k.spec.zone.as_deref()).or_default().push(k));
+        let by_zone: Vec<(Option<&str>, Vec<&KnownTarget>)> = by_zone.into_iter().collect();
+        let mut capacities = Vec::with_capacity(by_zone.len());
+        for (zone, targets) in &by_zone {
+            let (available, total) = capacity(targets, |k| k.ramp(shape, now));
+            let available = if self.panic { total } else { available };
+            capacities.push(ZoneCapacity { zone: *zone, available, total, targets: targets.len() });
+        }
+        // In a panic health is unknown, and with it the capacity of each zone.
+        let divided = if self.panic {
+            together(&capacities)
+        } else {
+            shape.zones.divide(shape.zone.as_deref(), priority, &capacities)
+        };
+        for part in divided {
+            let zones = || part.zones.iter().filter_map(|index| by_zone.get(*index));
+            let mut members: Vec<&KnownTarget> = zones().flat_map(|(_, targets)| targets).copied().collect();
+            let targets = members.len();
+            members.retain(|k| self.panic || k.is_eligible());
+            members.sort_by_key(|k| k.target.address);
+            self.eligible += members.len();
+            self.starting |= members.iter().any(|k| k.is_starting(shape, now));
+            let share = share * part.share;
+            self.shares.push(LoadShare {
+                priority,
+                zones: zones().filter_map(|(zone, _)| zone.map(str::to_owned)).collect(),
+                percent: f64::from(share) / f64::from(WHOLE / 100),
+                eligible: members.len(),
+                targets,
+            });
+            if !members.is_empty() {
+                let end = self.groups.last().map_or(0, |(end, _)| *end) + share;
+                self.groups.push((end, Group::new(shape, &members, now)));
+            }
+        }
+    }
+}
+
+/// Returns the weight of the eligible targets, each by the fraction of its weight that it has now, and of all targets.
+fn capacity(targets: &[&KnownTarget], fraction: impl Fn(&KnownTarget) -> f64) -> (u64, u64) {
+    let whole = u64::from(WHOLE_WEIGHT);
+    let available = |k: &&&KnownTarget| (fraction(k) * whole as f64) as u64 * u64::from(k.spec.weight);
+    let total = targets.iter().map(|k| u64::from(k.spec.weight) * whole).sum();
+    (targets.iter().filter(|k| k.is_eligible()).map(|k| available(&k)).sum(), total)
 }
 
 /// Returns whether too few targets are healthy. Then health is ignored in the priorities below the threshold (Envoy's
@@ -180,18 +262,6 @@ fn in_panic(threshold: u32, health: &mut [(u64, u64)]) -> bool {
         }
     }
     panic
-}
-
-/// Divides the members of a priority into groups with a percentage of its load: those of the gateway's own zone get
-/// as much as they can handle by the rule of priorities, and the others the rest.
-fn by_zone<'k>(shape: &PoolShape, members: Vec<&'k KnownTarget>, near_total: u64) -> Vec<(u32, Vec<&'k KnownTarget>)> {
-    if near_total == 0 || shape.zone.is_none() {
-        return vec![(100, members)];
-    }
-    let (near, far): (Vec<_>, Vec<_>) = members.into_iter().partition(|k| k.is_near(shape));
-    let weight = |list: &[&KnownTarget]| list.iter().map(|k| u64::from(k.spec.weight)).sum::<u64>();
-    let parts = shares(&[(weight(&near), near_total), (weight(&far), weight(&far))]);
-    vec![(parts[0], near), (parts[1], far)]
 }
 
 impl Group {
@@ -239,10 +309,6 @@ impl Group {
 }
 
 impl KnownTarget {
-    fn is_near(&self, shape: &PoolShape) -> bool {
-        shape.zone.is_some() && self.spec.zone == shape.zone
-    }
-
     fn is_starting(&self, shape: &PoolShape, now: u64) -> bool {
         let Some((window, _)) = shape.slow_start else { return false };
         self.target.started(now).is_some_and(|passed| passed < window)

@@ -11,7 +11,7 @@ use pingora::lb::Backend;
 use pingora::upstreams::peer::HttpPeer;
 
 use super::breaker::SharedBreaker;
-use super::choice::{Choice, Member, PickContext};
+use super::choice::{Choice, Member, MemberZone, PickContext};
 use super::gate::Gate;
 use super::probe::ProbeKind;
 use super::saved_state::SavedTarget;
@@ -37,9 +37,14 @@ pub struct KnownTarget {
 }
 
 impl KnownTarget {
+    /// Returns whether its probes, if there are any, say that it is healthy.
+    fn is_up(&self) -> bool {
+        self.watch.as_ref().is_none_or(|w| w.is_healthy())
+    }
+
     /// Returns whether it is eligible, regardless of draining.
     pub fn is_eligible(&self) -> bool {
-        self.watch.as_ref().is_none_or(|w| w.is_healthy()) && !self.target.is_ejected()
+        self.is_up() && !self.target.is_ejected()
     }
 }
 
@@ -180,6 +185,7 @@ impl PoolMembers {
             tag: self.shape.sessions.as_ref().map_or(0, |key| key.tag(&target.label)),
             breaker: self.shape.target_breaker.map(|shape| target.breaker(shape)),
             draining: spec.draining,
+            zone: MemberZone::new(spec.zone.as_deref(), self.shape.zone.as_deref()),
             proxy: self.shape.transport.proxy,
             socket: self.shape.transport.socket,
             opener: OnceLock::new(),
@@ -215,6 +221,13 @@ impl PoolMembers {
             }
             (None, None) => Err(why),
         }
+    }
+
+    /// Picks the target at that address, if it is known, without regard to its limits and its breaker.
+    pub fn pick_known(&self, address: SocketAddr) -> Option<Picked> {
+        let member = self.by_address.lock().get(&address).map(|known| Arc::clone(&known.member))?;
+        member.target.begin();
+        Some(Picked { member, passes: [None, None], away: false, counted: true })
     }
 
     /// Takes a target, unless it is full or its breaker is open.
@@ -301,7 +314,11 @@ impl PoolMembers {
     /// Processes the result of a probe, and whether it changed the target's health.
     pub(super) fn probed(&self, address: SocketAddr, good: bool, changed: bool, failure: Option<&str>) {
         let answered = !matches!(self.shape.probe.as_ref().map(|probe| &probe.kind), Some(ProbeKind::Tcp));
-        let Some(target) = self.by_address.lock().get(&address).map(|k| Arc::clone(&k.target)) else { return };
+        let target = self.by_address.lock().get(&address).map(|k| (Arc::clone(&k.target), k.is_up()));
+        let Some((target, is_up)) = target else { return };
+        if !is_up {
+            target.note_down();
+        }
         let returned = good && target.end_ejection(answered);
         if !changed && !returned {
             return;
@@ -310,7 +327,8 @@ impl PoolMembers {
             Some(why) => log::warn!("upstream {}: target {} is unhealthy: {why}", self.shape.name, target.label),
             None => log::info!("upstream {}: target {} is healthy", self.shape.name, target.label),
         }
-        if good {
+        // The first probe of a target that was never down says nothing about a start.
+        if good && (target.take_down() || returned) {
             target.start_slowly();
         }
         self.rebuild();

@@ -56,3 +56,5 @@ pub use watch::ActiveProbe;
 
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod zone_simulation;

@@ -121,6 +121,11 @@ impl Pool {
         self.members.pick(request)
     }
 
+    /// Picks the target at that address, if it is known: for what goes to it already.
+    pub fn pick_known(&self, address: SocketAddr) -> Option<Picked> {
+        self.members.pick_known(address)
+    }
+
     /// Returns the number of the present arrangement of targets.
     pub fn version(&self) -> u64 {
         self.members.choice.load().version

@@ -15,7 +15,7 @@ use super::socket::SocketOptions;
 use super::target::TargetSpec;
 use super::watch::ActiveProbe;
 use crate::clients::Resolver;
-use crate::rules::balance::Algorithm;
+use crate::rules::balance::{Algorithm, ZoneRule};
 use crate::rules::resilience::{BreakerShape, OutlierShape, RetryBudget};
 use crate::tls::{PeerIdentity, PeerRoots, system_roots};
 
@@ -72,6 +72,8 @@ pub struct PoolShape {
     pub sessions: Option<SessionKey>,
     /// The zone that this gateway is in.
     pub zone: Option<String>,
+    /// The division of load among zones.
+    pub zones: ZoneRule,
     /// The source of further targets.
     pub discovery: Option<DiscoveryShape>,
     /// The resolver for host names, if not the system's.

@@ -17,7 +17,7 @@ use super::shape::{PoolShape, TargetTransport};
 use super::socket::SocketOptions;
 use super::target::{TargetOutcome, TargetSpec};
 use crate::exchange::clock::{VirtualClock, nanos};
-use crate::rules::balance::Algorithm;
+use crate::rules::balance::{Algorithm, ZoneRule};
 use crate::rules::resilience::{BreakerShape, FailureShare, OutlierShape, RetryBudget};
 
 /// The algorithms without hash tables, which are slow to build and have tests of their own.
@@ -83,6 +83,7 @@ pub(super) fn shape(random: &mut Rng) -> PoolShape {
         discovery: None,
         resolver: None,
         zone: None,
+        zones: ZoneRule::default(),
         resolve_interval: Duration::from_secs(1),
     }
 }

@@ -137,6 +137,8 @@ pub struct Target {
     ejected: AtomicBool,
     /// Whether its last failure was a time-out: a successful connection does not disprove that.
     timed_out: AtomicBool,
+    /// Whether its probes have found it down since its last start.
+    down: AtomicBool,
     /// The time at which it became eligible again, for a slow start; 0 if it always was.
     started: AtomicU64,
     breaker: Mutex<Option<Arc<SharedBreaker>>>,
@@ -167,6 +169,7 @@ impl Target {
             ejection: Mutex::new((Ejection::default(), "")),
             ejected: AtomicBool::new(false),
             timed_out: AtomicBool::new(false),
+            down: AtomicBool::new(false),
             started: AtomicU64::new(0),
             breaker: Mutex::new(None),
             connecting: Semaphore::new(MAX_CONNECTING),
@@ -322,6 +325,16 @@ impl Target {
             counter.store(0, Ordering::Relaxed);
         }
         self.take_tally();
+    }
+
+    /// Notes that its probes have found it down.
+    pub fn note_down(&self) {
+        self.down.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether its probes have found it down since the last call.
+    pub fn take_down(&self) -> bool {
+        self.down.swap(false, Ordering::Relaxed)
     }
 
     /// Starts a slow start: the target is eligible from now on.

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::choice::Member;
 use super::pool::Pool;
 use super::sticky::Sticky;
 use crate::notation::Statuses;
@@ -34,6 +35,14 @@ impl Upstream {
     /// Returns the metrics. They are created on first use, so that a configuration that never serves leaves none.
     pub fn metrics(&self) -> &UpstreamMetrics {
         self.metrics.get_or_init(|| METRICS.upstream(&self.name))
+    }
+
+    /// Counts requests to a target and the bytes that were sent to it and received from it, if its traffic is counted
+    /// by zones.
+    pub fn count_traffic(&self, member: &Member, requests: u64, bytes: [u64; 2]) {
+        if let Some(zone) = &member.zone {
+            zone.traffic(self.metrics()).count(requests, bytes);
+        }
     }
 
     /// Counts a connection to one of the targets; `took` is the time that a new one took.

@@ -25,9 +25,9 @@ fn ask_in_the_queue(gateway: std::net::SocketAddr) -> Connection {
 fn what_waits_for_a_successor_that_never_serves_is_answered_by_a_process_that_ends() {
     let mut old = Gateway::start(&format!("{ROUTE}{PROCESS}"));
     let impostor = Impostor::of(&old);
-    impostor.says(&Message::Take { protocol: 4 });
+    impostor.says(&Message::Take { protocol: 4, streams: false });
     impostor.take();
-    impostor.says(&Message::Ready { takes: vec![old.address()] });
+    impostor.says(&Message::Ready { takes: vec![old.address()], datagrams: Vec::new() });
     impostor.take();
     let mut queued: Vec<Connection> = (0..3).map(|_| ask_in_the_queue(old.address())).collect();
     old.signal("-TERM");
@@ -49,7 +49,9 @@ fn a_process_that_ends_serves_what_comes_until_its_predecessor_has_left() {
         let message = Message::Socket { name: "main".to_owned(), configured: ([127, 0, 0, 1], 0).into() };
         portcullis::parts::send(&heir.0, &message, Some(main.as_raw_fd())).expect("sent");
         heir.says(&Message::Complete);
-        assert!(matches!(heir.hears(), Message::Ready { takes } if takes == [main.local_addr().expect("an address")]));
+        assert!(
+            matches!(heir.hears(), Message::Ready { takes, .. } if takes == [main.local_addr().expect("an address")])
+        );
         heir.says(&Message::Complete);
         assert!(matches!(heir.hears(), Message::Serving));
         (heir, main)
@@ -112,7 +114,7 @@ fn a_process_that_was_told_to_end_is_succeeded_by_nobody() {
     let heir = predecessor.join().expect("no panic");
     // It waits for a predecessor that does not leave, and is told to end meanwhile.
     let third = Impostor::of(&new);
-    third.says(&Message::Take { protocol: 4 });
+    third.says(&Message::Take { protocol: 4, streams: false });
     while !matches!(heir.hears(), Message::Settled { ends: false }) {}
     new.signal("-TERM");
     eventually("it drains", || new.log().contains("draining"));

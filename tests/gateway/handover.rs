@@ -82,30 +82,30 @@ fn whatever_a_successor_does_the_old_process_serves() {
 
     // It speaks another version.
     let impostor = Impostor::of(&old);
-    impostor.says(&Message::Take { protocol: 99 });
+    impostor.says(&Message::Take { protocol: 99, streams: false });
     assert!(matches!(impostor.hears(), Message::Failed { why } if why.contains("not 99")));
     serves();
     // It takes everything and ends.
     let impostor = Impostor::of(&old);
-    impostor.says(&Message::Take { protocol: 4 });
+    impostor.says(&Message::Take { protocol: 4, streams: false });
     impostor.take();
     // Meanwhile nobody else gets anything.
     let second = Impostor::of(&old);
-    second.says(&Message::Take { protocol: 4 });
+    second.says(&Message::Take { protocol: 4, streams: false });
     assert!(matches!(second.hears(), Message::Failed { why } if why.contains("under way")));
     drop(impostor);
     logged("ended before it was ready");
     serves();
     // It says what is wrong with it.
     let impostor = Impostor::of(&old);
-    impostor.says(&Message::Take { protocol: 4 });
+    impostor.says(&Message::Take { protocol: 4, streams: false });
     impostor.take();
     impostor.says(&Message::Failed { why: "no luck".to_owned() });
     logged("reports: no luck");
     serves();
     // It is never ready.
     let impostor = Impostor::of(&old);
-    impostor.says(&Message::Take { protocol: 4 });
+    impostor.says(&Message::Take { protocol: 4, streams: false });
     impostor.take();
     logged("was not ready within");
     serves();
@@ -114,9 +114,9 @@ fn whatever_a_successor_does_the_old_process_serves() {
     let mut kept = Connection::open(old.address());
     assert_eq!(kept.ask(head("GET", "/", &[])).text(), "old");
     let impostor = Impostor::of(&old);
-    impostor.says(&Message::Take { protocol: 4 });
+    impostor.says(&Message::Take { protocol: 4, streams: false });
     impostor.take();
-    impostor.says(&Message::Ready { takes: Vec::new() });
+    impostor.says(&Message::Ready { takes: Vec::new(), datagrams: Vec::new() });
     impostor.take();
     let mut queued = Connection::open(old.address());
     queued.send(head("GET", "/", &[]));
@@ -143,9 +143,9 @@ fn a_successor_that_ends_at_once_leaves_nothing_paused() {
     ));
     for count in 1..=20 {
         let impostor = Impostor::of(&old);
-        impostor.says(&Message::Take { protocol: 4 });
+        impostor.says(&Message::Take { protocol: 4, streams: false });
         impostor.take();
-        impostor.says(&Message::Ready { takes: Vec::new() });
+        impostor.says(&Message::Ready { takes: Vec::new(), datagrams: Vec::new() });
         impostor.take();
         impostor.says(&Message::Serving);
         drop(impostor);
@@ -164,7 +164,7 @@ fn a_reload_that_is_asked_for_during_a_hand_over_comes_after_it() {
     for (by, more) in [("a signal", ""), ("a look at the files", ", watch: 20ms")] {
         let old = Gateway::start(&format!("{}{}", yaml("before"), process(more)));
         let impostor = Impostor::of(&old);
-        impostor.says(&Message::Take { protocol: 4 });
+        impostor.says(&Message::Take { protocol: 4, streams: false });
         impostor.take();
         old.write_config(&format!("{}{}", yaml("after"), process(more)));
         if more.is_empty() {
@@ -317,7 +317,7 @@ fn an_old_process_that_is_told_to_end_gives_nothing_any_more() {
         "routes: [{{name: all, action: {{respond: {{}}}}}}]{process}\nadmin: {{address: 127.0.0.1:0}}"
     ));
     let impostor = Impostor::of(&old);
-    impostor.says(&Message::Take { protocol: 4 });
+    impostor.says(&Message::Take { protocol: 4, streams: false });
     impostor.take();
     old.signal("-TERM");
     assert!(matches!(impostor.hears(), Message::Failed { why } if why.contains("was told to end")));
@@ -346,9 +346,9 @@ fn a_successor_that_hangs_is_given_up() {
     // Once it serves, and before: by then it may have put its own socket in the place.
     for serves in [true, false] {
         let impostor = Impostor::of(&old);
-        impostor.says(&Message::Take { protocol: 4 });
+        impostor.says(&Message::Take { protocol: 4, streams: false });
         impostor.take();
-        impostor.says(&Message::Ready { takes: Vec::new() });
+        impostor.says(&Message::Ready { takes: Vec::new(), datagrams: Vec::new() });
         impostor.take();
         if serves {
             impostor.says(&Message::Serving);

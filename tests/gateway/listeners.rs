@@ -38,7 +38,7 @@ fn a_socket_of_another_transport_is_not_taken_for_a_listeners() {
         send(&heir.0, &message, Some(other.as_raw_fd())).expect("sent");
         heir.says(&Message::Complete);
         let ready = heir.hears();
-        assert!(matches!(&ready, Message::Ready { takes } if takes.is_empty()), "{ready:?}");
+        assert!(matches!(&ready, Message::Ready { takes, .. } if takes.is_empty()), "{ready:?}");
         heir.says(&Message::Complete);
         assert!(matches!(heir.hears(), Message::Serving));
         heir

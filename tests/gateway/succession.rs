@@ -154,9 +154,9 @@ admin: {{address: 127.0.0.1:0}}{}",
     eventually("the target has it", || target.requests.load(Ordering::Acquire) == 1);
     // Told to end between the successor's two words: it is not the one that is asked any more.
     let impostor = Impostor::of(&old);
-    impostor.says(&Message::Take { protocol: 4 });
+    impostor.says(&Message::Take { protocol: 4, streams: false });
     let admin = impostor.take_admin(old.admin);
-    impostor.says(&Message::Ready { takes: vec![old.address()] });
+    impostor.says(&Message::Ready { takes: vec![old.address()], datagrams: Vec::new() });
     impostor.take();
     old.signal("-TERM");
     eventually("it drains", || old.log().contains("draining"));

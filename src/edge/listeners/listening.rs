@@ -13,9 +13,12 @@ use tokio::task::JoinHandle;
 
 use super::accept::accept;
 use super::accept_state::AcceptState;
+use super::admitted::Admitted;
+use super::connection::ListenerState;
 use super::datagram_socket::DatagramSocket;
 use super::datagrams::Datagrams;
 use super::drain::Drain;
+use super::layer4::TcpService;
 use super::service::{ListenerContext, Service};
 use super::settings::Settings;
 use super::socket::Bound;
@@ -183,6 +186,15 @@ impl Listening {
     /// Returns the socket.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+
+    /// Counts a connection of this listener that another process has accepted, whatever the limits; `None` where the
+    /// listener is none of kind `tcp`.
+    pub fn adopt(&self, client: SocketAddr) -> Option<(Arc<ListenerState>, Arc<TcpService>, Admitted)> {
+        let Service::Tcp(service) = &self.settings.service else { return None };
+        let place = Arc::clone(&self.settings.places).try_acquire_owned().ok();
+        let admitted = Admitted::new(place, self.settings.adopt_address(client.ip()), self.drain.begin());
+        Some((Arc::clone(&self.settings.listener_state), Arc::clone(service), admitted))
     }
 
     /// Duplicates the socket for a successor.

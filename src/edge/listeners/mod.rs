@@ -54,5 +54,5 @@ pub use presence::{PRESENCE_CHECK_INTERVAL, client_gone, with_pace};
 pub use progress::Progress;
 pub use proxied::proxy_facts;
 pub use service::{ListenerContext, RequestWork, ServeHttp};
-pub use socket::Bound;
+pub use socket::{Bound, SocketPlace};
 pub use wire::Framing;

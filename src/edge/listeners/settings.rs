@@ -142,6 +142,13 @@ impl Settings {
         }
     }
 
+    /// Counts a connection of that address that another process has accepted, whatever the limits.
+    pub fn adopt_address(&self, address: IpAddr) -> Option<AddressPlace> {
+        let canonical = address.to_canonical();
+        let is_trusted = self.trusted.load().iter().any(|net| net.contains(&canonical));
+        if is_trusted { None } else { self.addresses.count(address, u32::MAX) }
+    }
+
     /// Counts a connection of that address, unless proxies are trusted there: behind one are many clients.
     pub fn count_address(&self, address: IpAddr) -> Result<Option<AddressPlace>, TooMany> {
         let canonical = address.to_canonical();

@@ -8,6 +8,9 @@ use socket2::{SockRef, Type};
 
 use crate::snapshot::Transport;
 
+/// The transport and the actual address of a socket.
+pub type SocketPlace = (Transport, SocketAddr);
+
 /// A bound socket that is not served yet. A TCP socket listens.
 #[derive(Debug)]
 pub struct Bound {
@@ -34,6 +37,11 @@ impl Bound {
     /// Returns the actual address.
     pub fn address(&self) -> io::Result<SocketAddr> {
         SockRef::from(&self.socket).local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
+    }
+
+    /// Returns the transport and the actual address, if they can be read.
+    pub fn place(&self) -> Option<SocketPlace> {
+        Some((self.transport().ok()?, self.address().ok()?))
     }
 
     /// Duplicates the socket for a successor.

@@ -118,6 +118,7 @@ impl Gateway {
             interim: None,
             is_wanted: &|| !scene.ctx.downstream.is_gone(),
         };
+        let sent = outgoing.body.len() as u64;
         let mut response = self.calls.send(visit, &outgoing).await.map_err(|rejection| {
             let kind = match rejection.reason {
                 Reason::RouteTimeout => FaultKind::TimedOut,
@@ -137,6 +138,7 @@ impl Gateway {
         };
         // The next calls need not wait for the place of this one.
         visit.leave();
+        visit.count_traffic([sent, text.as_ref().map_or(0, |text| text.len() as u64)]);
         let text = text.map_err(|kind| CallFault::of_response(kind, status));
         let headers = kept_headers(call, &response.head);
         self.calls.release(response).await;

@@ -51,7 +51,10 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
     if let Some(operation) = ctx.route().and_then(|route| route.operation_metrics(exchange)) {
         operation.observe(ctx.status, duration.as_secs_f64());
     }
-    ctx.upstream().iter().for_each(|upstream| upstream.metrics().by_class.count(ctx.status));
+    if let Some(visit) = &ctx.visit {
+        visit.upstream().metrics().by_class.count(ctx.status);
+        visit.count_traffic([bytes_in, bytes_out]);
+    }
     if ctx.serving.access_log.is_off() {
         return;
     }

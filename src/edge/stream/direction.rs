@@ -84,6 +84,8 @@ pub struct Direction {
     row: usize,
     short_fills: u8,
     rate: Option<Box<DirectionRate>>,
+    /// Whether nothing is read for now.
+    is_held: bool,
 }
 
 /// What a direction works on while it is polled.
@@ -118,12 +120,24 @@ impl Direction {
             row: 0,
             short_fills: 0,
             rate,
+            is_held: false,
         }
     }
 
     /// Returns when the next bytes may be read, if the rate does not allow any now.
     pub fn resumes(&self) -> Option<u64> {
         self.rate.as_ref().filter(|rate| rate.resume > 0).map(|rate| rate.resume)
+    }
+
+    /// Sets whether nothing is read for now. What has been read is still delivered.
+    pub fn hold(&mut self, held: bool) {
+        self.is_held = held;
+    }
+
+    /// Returns whether nothing of it is in this process.
+    pub fn is_empty(&self) -> bool {
+        let in_pipe = self.pipe.as_ref().is_some_and(|pipe| pipe.held() > 0);
+        self.phase == DirectionPhase::Open && !self.has_rest() && !self.unflushed && !in_pipe
     }
 
     /// Returns whether it has a pipe that is empty.
@@ -159,7 +173,7 @@ impl Direction {
                 }
                 DirectionPhase::Failing => return Poll::Ready(DirectionEnd::SourceFailed),
             }
-            if self.is_paused(with) {
+            if self.is_held || self.is_paused(with) {
                 return Poll::Pending;
             }
             if reads == MAX_READS || bytes >= MAX_BYTES {

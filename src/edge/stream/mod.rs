@@ -1,7 +1,9 @@
 //! Layer 4: connections and datagrams that go to upstreams as they are.
 
+mod batch;
 mod dial;
 mod direction;
+mod moving;
 mod pipes;
 mod prelude;
 mod pump;
@@ -16,23 +18,32 @@ use std::sync::Arc;
 
 use super::listeners::{Datagrams, ServeStreams, StreamConnection, StreamWork};
 
+pub use batch::StreamBatch;
+pub use moving::{Adopted, MovingSessions, batch_of, resolve, take_over};
+pub use udp::MovingFlows;
+
 /// The service for layer 4.
 #[derive(Debug, Default)]
-pub struct StreamGateway;
+pub struct StreamGateway {
+    /// The TCP sessions that another process goes on with.
+    pub sessions: Arc<MovingSessions>,
+    /// The flows of datagrams that another process goes on with.
+    pub flows: MovingFlows,
+}
 
 impl StreamGateway {
     /// Returns the service.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self)
+        Arc::new(Self::default())
     }
 }
 
 impl ServeStreams for StreamGateway {
     fn serve(&self, connection: StreamConnection) -> StreamWork<'static> {
-        Box::pin(session::serve(connection))
+        Box::pin(session::serve(connection, Arc::clone(&self.sessions)))
     }
 
     fn serve_datagrams(&self, datagrams: Datagrams) -> StreamWork<'_> {
-        Box::pin(udp::serve(datagrams))
+        Box::pin(udp::serve(datagrams, &self.flows))
     }
 }

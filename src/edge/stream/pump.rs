@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use super::direction::{Direction, DirectionContext, DirectionEnd};
@@ -47,6 +49,11 @@ pub struct PumpCounts {
 }
 
 impl PumpCounts {
+    /// Returns the counts of a session that has carried so much already, inward and outward.
+    pub fn of([inward, outward]: [u64; 2]) -> Self {
+        Self { inward: AtomicU64::new(inward), outward: AtomicU64::new(outward) }
+    }
+
     /// Returns the number of bytes that were received from the client and that the target has taken.
     pub fn received(&self) -> u64 {
         self.inward.load(Ordering::Relaxed)
@@ -80,6 +87,19 @@ pub enum PumpEnd {
     HalfClosed,
     /// It has lasted too long.
     TotalTime,
+}
+
+/// How far a session is.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct PumpState {
+    /// How long it has lived.
+    pub age: Duration,
+    /// How long no byte has passed.
+    pub silent: Duration,
+    /// Whether the client has ended its direction, and whether the target has.
+    pub ended: [bool; 2],
+    /// Whether the client was the first of them.
+    pub client_first: bool,
 }
 
 /// Two streams that are joined.
@@ -155,6 +175,63 @@ impl Pump {
             Box::pin(self.pass_reset(by)).await;
         }
         end
+    }
+
+    /// Returns whether its bytes are those of the two sockets, so that another process can go on with it.
+    pub fn is_plain(&self) -> bool {
+        self.client.plain().is_some() && self.target.plain().is_some()
+    }
+
+    /// Reads nothing more, and waits until nothing of the session is in this process. Returns false if that takes
+    /// longer than `limit`, or if the session ends meanwhile.
+    pub async fn hold(&mut self, limit: Duration) -> bool {
+        self.directions.iter_mut().for_each(|direction| direction.hold(true));
+        let work = std::future::poll_fn(|context| match self.poll_run(context) {
+            Poll::Ready(_) => Poll::Ready(false),
+            Poll::Pending if self.is_empty() => Poll::Ready(true),
+            Poll::Pending => Poll::Pending,
+        });
+        tokio::time::timeout(limit, work).await.unwrap_or(false)
+    }
+
+    /// Reads again.
+    pub fn release(&mut self) {
+        self.directions.iter_mut().for_each(|direction| direction.hold(false));
+    }
+
+    fn is_empty(&self) -> bool {
+        let mut directions = self.directions.iter().zip(&self.ends);
+        let is_settled = |(direction, end): (&Direction, &Option<DirectionEnd>)| match end {
+            None => direction.is_empty(),
+            Some(end) => *end == DirectionEnd::Finished,
+        };
+        self.failed.is_none() && directions.all(is_settled)
+    }
+
+    /// Returns the two connections, if nothing but them is needed to go on with the session.
+    pub fn sockets(&self) -> Option<[&TcpStream; 2]> {
+        Some([self.client.plain()?, self.target.plain()?])
+    }
+
+    /// Returns how far the session is, for another process to go on with it.
+    pub fn state(&self) -> PumpState {
+        PumpState {
+            age: self.begun.elapsed(),
+            silent: self.moved.elapsed(),
+            ended: self.ends.map(|end| end.is_some()),
+            client_first: self.first == Some(Side::Client),
+        }
+    }
+
+    /// Goes on with a session that another process has begun.
+    #[must_use]
+    pub fn resumed(mut self, state: PumpState) -> Self {
+        let ago = |time: Duration| self.begun.checked_sub(time).unwrap_or(self.begun);
+        (self.moved, self.begun) = (ago(state.silent), ago(state.age));
+        self.ends = state.ended.map(|ended| ended.then_some(DirectionEnd::Finished));
+        let first = if state.client_first { Side::Client } else { Side::Target };
+        self.first = state.ended.contains(&true).then_some(first);
+        self
     }
 
     /// Lets both connections be reset when they are closed, because the session is cut.

@@ -43,7 +43,8 @@ pub struct Session {
     pub connected: Option<Duration>,
     /// The bytes that were carried.
     pub counts: Arc<PumpCounts>,
-    begun: Instant,
+    /// When it has begun.
+    pub begun: Instant,
 }
 
 impl Session {
@@ -67,10 +68,16 @@ impl Session {
         }
     }
 
+    /// Returns how long it has lived.
+    pub fn age(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
     /// Counts and logs the session, which has ended.
     pub fn finish(self, end: &SessionEnd, serving: &WorkerServing) {
-        let duration = self.begun.elapsed();
+        let duration = self.age();
         self.metrics.iter().for_each(|metrics| metrics.observe(end.reason, duration.as_secs_f64()));
+        self.visit.iter().for_each(|visit| visit.count_traffic([self.counts.received(), self.counts.sent()]));
         if serving.access_log.is_off() {
             return;
         }

@@ -7,6 +7,7 @@ use socket2::SockRef;
 use tokio::io::Interest;
 
 use super::dial::{dial, prepare};
+use super::moving::MovingSessions;
 use super::prelude::{Prelude, SessionClient};
 use super::pump::{Pump, PumpEnd, PumpLimits, Side};
 use super::record::{Session, SessionEnd};
@@ -24,22 +25,32 @@ const IDLE_TIME: Duration = Duration::from_secs(600);
 /// connection in order says nothing about itself: a client could have others believe that it has failed.
 const EARLY_CLOSE_TIME: Duration = Duration::from_secs(1);
 
+/// How long a session that is to move may hold bytes that one of its sides does not take: it stays then.
+const HOLD_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// A session that has its target.
-struct JoinedSession {
-    session: Session,
-    pump: Pump,
-    service: Arc<TcpService>,
-    admitted: Admitted,
+pub struct JoinedSession {
+    /// What is counted and logged of it.
+    pub session: Session,
+    /// Its streams.
+    pub pump: Pump,
+    /// The settings of its listener.
+    pub service: Arc<TcpService>,
+    /// The count of its connection.
+    pub admitted: Admitted,
+    /// Whether it is known if the target serves.
+    pub is_known: bool,
+    /// Whether it may move to another process; else it waits until sessions are no longer to move.
+    pub can_move: bool,
 }
 
-/// Serves a connection to its end.
-pub fn serve(connection: StreamConnection) -> impl Future<Output = ()> + Send + 'static {
+/// Serves a connection to its end, or until another process goes on with it.
+pub fn serve(connection: StreamConnection, moving: Arc<MovingSessions>) -> impl Future<Output = ()> + Send + 'static {
     // A session idles in a task that is no larger than it has to be: what comes first needs far more.
     let opening = Box::pin(open(connection));
     async move {
-        let Some(mut joined) = opening.await else { return };
-        let end = joined.carry().await;
-        joined.finish(&end);
+        let Some(joined) = opening.await else { return };
+        joined.go_on(&moving).await;
     }
 }
 
@@ -75,7 +86,10 @@ async fn open(connection: StreamConnection) -> Option<Box<JoinedSession>> {
         None => Err(Reason::NoStreamRule.into()),
     };
     match joined {
-        Ok(pump) => Some(Box::new(JoinedSession { session, pump, service, admitted })),
+        Ok(pump) => {
+            let (is_known, can_move) = (false, true);
+            Some(Box::new(JoinedSession { session, pump, service, admitted, is_known, can_move }))
+        }
         Err(end) => {
             finish(session, &end, &service, admitted);
             None
@@ -120,7 +134,8 @@ fn reject(client: &SideStream, reason: Reason) -> SessionEnd {
     reason.into()
 }
 
-fn limits(rule: &StreamRule) -> PumpLimits {
+/// Returns the limits of a session of a rule.
+pub fn limits(rule: &StreamRule) -> PumpLimits {
     let idle = rule.times.idle.unwrap_or(IDLE_TIME);
     PumpLimits { idle: Some(idle), half_closed: rule.times.half_closed, total: rule.times.total, rates: rule.rate }
 }
@@ -160,37 +175,44 @@ async fn connect(
 }
 
 impl JoinedSession {
-    /// Carries the bytes of the session to its end, which is that of the drain at the latest.
-    async fn carry(&mut self) -> SessionEnd {
+    /// Goes on to the end of the session, or until another process goes on with it.
+    pub async fn go_on(mut self: Box<Self>, moving: &Arc<MovingSessions>) {
+        match self.carry(moving).await {
+            Some(end) => self.finish(&end),
+            None => moving.offer(self),
+        }
+    }
+
+    /// Carries the bytes of the session to its end, which is that of the drain at the latest; `None` where it is held
+    /// to move.
+    async fn carry(&mut self, moving: &MovingSessions) -> Option<SessionEnd> {
         let drain = Arc::clone(&self.service.shared.drain);
-        let early = tokio::select! {
-            biased;
-            early = Box::pin(self.pump.run_to_first_byte(EARLY_CLOSE_TIME)) => early,
-            () = drain.over() => return self.cut(),
-        };
-        let is_early = self.report(early);
-        let end = match early {
-            Some(end) => end,
-            None => tokio::select! {
+        if !self.is_known {
+            let early = tokio::select! {
                 biased;
-                end = self.pump.run() => end,
-                () = drain.over() => return self.cut(),
-            },
-        };
-        if matches!(end, PumpEnd::HalfClosed | PumpEnd::TotalTime) {
-            // An orderly end would look like that of all bytes.
-            self.pump.cut();
+                early = Box::pin(self.pump.run_to_first_byte(EARLY_CLOSE_TIME)) => early,
+                () = drain.over() => return Some(self.cut()),
+            };
+            let is_early = self.report(early);
+            self.is_known = true;
+            if let Some(end) = early {
+                return Some(self.ended(end, is_early));
+            }
         }
-        match end {
-            PumpEnd::Finished(_) if is_early => Reason::TargetClosedEarly,
-            PumpEnd::Finished(_) => Reason::SessionEnded,
-            PumpEnd::Reset(Side::Client) => Reason::ClientReset,
-            PumpEnd::Reset(Side::Target) => Reason::TargetReset,
-            PumpEnd::Idle => Reason::IdleTimeout,
-            PumpEnd::HalfClosed => Reason::HalfClosedTimeout,
-            PumpEnd::TotalTime => Reason::TotalTimeout,
+        loop {
+            tokio::select! {
+                biased;
+                end = self.pump.run() => return Some(self.ended(end, false)),
+                () = drain.over() => return Some(self.cut()),
+                () = moving.reach(self.can_move), if self.pump.is_plain() => {}
+            }
+            // What has stayed in one hand-over may move in another.
+            self.can_move = !self.can_move;
+            if !self.can_move && Box::pin(self.pump.hold(HOLD_TIMEOUT)).await {
+                return None;
+            }
+            self.pump.release();
         }
-        .into()
     }
 
     /// Reports on the target, as soon as it is known whether it serves. Returns whether it has closed without that.
@@ -211,15 +233,36 @@ impl JoinedSession {
         is_early
     }
 
+    /// Returns how the session has ended. Where a direction was not over, an orderly end would look like that of all bytes.
+    fn ended(&self, end: PumpEnd, is_early: bool) -> SessionEnd {
+        if matches!(end, PumpEnd::HalfClosed | PumpEnd::TotalTime) {
+            self.pump.cut();
+        }
+        reason_of(end, is_early).into()
+    }
+
     fn cut(&self) -> SessionEnd {
         self.pump.cut();
         Reason::Cut.into()
     }
 
-    fn finish(self, end: &SessionEnd) {
+    fn finish(self: Box<Self>, end: &SessionEnd) {
+        let Self { session, pump, service, admitted, .. } = *self;
         // The connections are closed first.
-        drop(self.pump);
-        finish(self.session, end, &self.service, self.admitted);
+        drop(pump);
+        finish(session, end, &service, admitted);
+    }
+}
+
+fn reason_of(end: PumpEnd, is_early: bool) -> Reason {
+    match end {
+        PumpEnd::Finished(_) if is_early => Reason::TargetClosedEarly,
+        PumpEnd::Finished(_) => Reason::SessionEnded,
+        PumpEnd::Reset(Side::Client) => Reason::ClientReset,
+        PumpEnd::Reset(Side::Target) => Reason::TargetReset,
+        PumpEnd::Idle => Reason::IdleTimeout,
+        PumpEnd::HalfClosed => Reason::HalfClosedTimeout,
+        PumpEnd::TotalTime => Reason::TotalTimeout,
     }
 }
 
@@ -232,7 +275,8 @@ mod tests {
         fn size<F>(_: impl Fn(StreamConnection) -> F) -> usize {
             size_of::<F>()
         }
-        let (task, joined) = (size(serve), size_of::<JoinedSession>());
+        let moving = Arc::default();
+        let (task, joined) = (size(|connection| serve(connection, &moving)), size_of::<JoinedSession>());
         assert!(task + joined <= 2_048, "{task} bytes of a task, {joined} of a session");
     }
 }

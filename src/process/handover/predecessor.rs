@@ -1,7 +1,6 @@
 //! The successor's side of a hand-over.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,11 +8,14 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::wire::{Message, PROTOCOL, is_readable, pid_of, receive, receive_state, send};
-use crate::edge::Bound;
+use super::wire::{
+    Message, PROTOCOL, is_readable, pid_of, receive, receive_state, receive_streams, receive_with, send,
+};
+use crate::edge::{Bound, SocketPlace, StreamGateway};
 use crate::live::Live;
 use crate::process::Supervisor;
 use crate::process::signals::told_to_end;
+use crate::snapshot::Transport;
 
 /// The time-out for a message of the old process.
 const OLD_PROCESS_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,7 +37,7 @@ pub struct Predecessor {
     /// Whether the old process has been released.
     released: AtomicBool,
     /// The addresses on which both processes listen.
-    taken: OnceLock<Vec<SocketAddr>>,
+    taken: OnceLock<Vec<SocketPlace>>,
 }
 
 /// Ignores an error that means that the old process is gone: this one has to serve then.
@@ -61,20 +63,33 @@ pub fn take(path: &Path, live: &Live) -> io::Result<(Vec<Bound>, Predecessor)> {
     let stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(OLD_PROCESS_MESSAGE_TIMEOUT))?;
     stream.set_write_timeout(Some(OLD_PROCESS_SEND_TIMEOUT))?;
-    send(&stream, &Message::Take { protocol: PROTOCOL }, None)?;
+    send(&stream, &Message::Take { protocol: PROTOCOL, streams: true }, None)?;
     let mut bound = Vec::new();
     let predecessor = Predecessor { stream, released: AtomicBool::new(false), taken: OnceLock::new() };
-    predecessor.receive_all(live, &mut bound)?;
+    predecessor.receive_all(live, None, &mut bound)?;
     Ok((bound, predecessor))
 }
 
 impl Predecessor {
-    fn receive_all(&self, live: &Live, bound: &mut Vec<Bound>) -> io::Result<()> {
+    fn receive_all(&self, live: &Live, streams: Option<&StreamGateway>, bound: &mut Vec<Bound>) -> io::Result<()> {
         loop {
             self.await_message()?;
-            match receive(&self.stream)? {
-                (Message::Socket { name, configured }, Some(socket)) => {
-                    bound.push(Bound { name, configured, activated: false, socket });
+            let (message, descriptors) = receive_with(&self.stream)?;
+            match (message, descriptors.into_iter()) {
+                (Message::Socket { name, configured }, mut sockets) if sockets.len() > 0 => {
+                    let sockets = sockets.by_ref().take(1);
+                    bound.extend(sockets.map(|socket| Bound {
+                        name: name.clone(),
+                        configured,
+                        activated: false,
+                        socket,
+                    }));
+                }
+                (Message::Streams { kind, version, bytes }, descriptors) => {
+                    let batch = receive_streams(&self.stream, (kind, version, bytes), descriptors.collect())?;
+                    if let Some(streams) = streams {
+                        streams.flows.take_over(batch);
+                    }
                 }
                 (Message::State { kind, version, bytes }, _) => {
                     receive_state(&self.stream, live, (&kind, version, bytes))?;
@@ -107,15 +122,22 @@ impl Predecessor {
         pid_of(&self.stream)
     }
 
-    /// Reports that this process has started and accepts on these addresses too, and takes the rest of the state.
+    /// Reports that this process has started and accepts on those of the bound sockets that it had from the old one,
+    /// and takes the rest of the state and the flows of datagrams.
     ///
     /// # Errors
     /// When the old process has given this one up. If it is gone, that is no error.
-    pub fn ready(&self, live: &Live, takes: Vec<SocketAddr>) -> io::Result<()> {
-        let _ = self.taken.set(takes.clone());
+    pub fn ready(&self, live: &Live, streams: &StreamGateway, bound: &[Bound], had: &[SocketPlace]) -> io::Result<()> {
+        let taken: Vec<SocketPlace> =
+            bound.iter().filter_map(Bound::place).filter(|place| had.contains(place)).collect();
+        let of = |transport: Transport| {
+            taken.iter().filter(|(own, _)| *own == transport).map(|(_, address)| *address).collect::<Vec<_>>()
+        };
+        let (takes, datagrams) = (of(Transport::Tcp), of(Transport::Udp));
+        let _ = self.taken.set(taken);
         // If it is gone, its last messages can still be read.
-        let _ = send(&self.stream, &Message::Ready { takes }, None);
-        ignore_if_gone(self.receive_all(live, &mut Vec::new()))
+        let _ = send(&self.stream, &Message::Ready { takes, datagrams }, None);
+        ignore_if_gone(self.receive_all(live, Some(streams), &mut Vec::new()))
     }
 
     /// Reports why this process does not continue.
@@ -208,9 +230,15 @@ impl Predecessor {
             let count = io::Read::read(&mut &self.stream, &mut past)?;
             return if count == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(true) };
         }
-        match receive(&self.stream)?.0 {
+        let (message, descriptors) = receive_with(&self.stream)?;
+        match message {
             Message::State { kind, version, bytes } => {
                 receive_state(&self.stream, &supervisor.live, (&kind, version, bytes)).map(|()| true)
+            }
+            Message::Streams { kind, version, bytes } => {
+                let batch = receive_streams(&self.stream, (kind, version, bytes), descriptors)?;
+                let without = supervisor.take_over_sessions(batch);
+                send(&self.stream, &Message::Taken { without }, None).map(|()| true)
             }
             Message::Left => {
                 *supervisor.predecessor.lock() = None;

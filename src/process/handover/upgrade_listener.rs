@@ -6,7 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{Shutdown, shutdown};
@@ -14,10 +14,12 @@ use parking_lot::Mutex;
 
 use super::predecessor::Predecessor;
 use super::spawn::start_successor;
+use super::streams::{send_flows, send_sessions};
 use super::wire::{Message, PROTOCOL, is_readable, is_timeout, pid_of, receive, send, send_states};
 use crate::live::HandoverPart;
 use crate::process::drain::HANDOVER_END_TIMEOUT;
 use crate::process::{ProcessPhase, Supervisor, UpgradeProgress};
+use crate::snapshot::Transport;
 
 /// The time-out for the first message of a connection.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -196,8 +198,8 @@ impl UpgradeListener {
                 };
                 let _ = send(stream, &Message::Done { fine, text }, None);
             }
-            Ok((Message::Take { protocol: PROTOCOL }, _)) => self.hand_over(stream, supervisor),
-            Ok((Message::Take { protocol }, _)) => {
+            Ok((Message::Take { protocol: PROTOCOL, streams }, _)) => self.hand_over(stream, supervisor, streams),
+            Ok((Message::Take { protocol, .. }, _)) => {
                 let why = format!(
                     "the process that serves speaks version {PROTOCOL} of the hand-over, not {protocol}: start \
                     anew instead"
@@ -210,7 +212,7 @@ impl UpgradeListener {
         }
     }
 
-    fn hand_over(self: &Arc<Self>, stream: &UnixStream, supervisor: &Arc<Supervisor>) {
+    fn hand_over(self: &Arc<Self>, stream: &UnixStream, supervisor: &Arc<Supervisor>, streams: bool) {
         // One at a time, and no reload in between: the successor has what this process has.
         let one = supervisor.reloading.try_lock();
         let (Ok(one), ProcessPhase::Serving) = (one, supervisor.phase()) else {
@@ -223,11 +225,11 @@ impl UpgradeListener {
         };
         // This process does not end before the successor knows.
         let (asked, leading) = (supervisor.asked.begin(), supervisor.leading.begin());
-        match hand_over_state(stream, supervisor) {
+        match hand_over_state(stream, supervisor, streams) {
             Ok(()) => {
                 start_standby(stream, supervisor);
                 drop((one, asked, leading));
-                self.stand_by(stream, supervisor);
+                self.stand_by(stream, supervisor, streams);
             }
             Err(error) => {
                 let why = describe_error(&error, "ended before it was ready; its own log says why");
@@ -249,20 +251,30 @@ impl UpgradeListener {
     }
 
     /// Drains, and serves again should the successor end, or hang, too soon.
-    fn stand_by(self: &Arc<Self>, stream: &UnixStream, supervisor: &Arc<Supervisor>) {
-        let (give_up, given_up) = channel();
+    fn stand_by(self: &Arc<Self>, stream: &UnixStream, supervisor: &Arc<Supervisor>, streams: bool) {
+        let ((give_up, given_up), (confirm, confirmed)) = (channel(), channel());
         // A successor that hangs blocks the thread that sends to it, and nothing else.
         let patient = stream.set_write_timeout(None);
         std::thread::scope(|scope| {
-            let sending = move || patient.and_then(|()| send_changes(stream, supervisor, &given_up));
+            let confirmed = streams.then_some(confirmed);
+            let sending =
+                move || patient.and_then(|()| send_changes(stream, supervisor, &given_up, confirmed.as_ref()));
+            let sending = move || {
+                let sent = sending();
+                let _workers = supervisor.workers.enter();
+                // No session waits for a successor that takes none any more.
+                supervisor.streams.sessions.stop();
+                sent
+            };
             let started = std::thread::Builder::new().name("late".to_owned()).spawn_scoped(scope, sending);
             let _ = started.inspect_err(|error| log::error!("the successor gets no changes of the state: {error}"));
-            if let Some(why) = await_end(stream, supervisor).filter(|why| return_to_serving(supervisor, why)) {
+            if let Some(why) = await_end(stream, supervisor, &confirm).filter(|why| return_to_serving(supervisor, why))
+            {
                 // It may be alive, and has to be told that it is not the service any more.
                 let _ = give_up.send(why);
                 self.await_exit(stream, supervisor);
             }
-            drop(give_up);
+            drop((give_up, confirm));
         });
     }
 
@@ -287,7 +299,7 @@ impl UpgradeListener {
 }
 
 /// Waits until the successor has ended. Returns the reason for giving it up, if it ends or hangs too soon.
-fn await_end(stream: &UnixStream, supervisor: &Supervisor) -> Option<String> {
+fn await_end(stream: &UnixStream, supervisor: &Supervisor, confirm: &Sender<Vec<usize>>) -> Option<String> {
     let mut last_word = Instant::now();
     loop {
         let word = is_readable(stream, STATE_CHANGE_INTERVAL)
@@ -296,9 +308,14 @@ fn await_end(stream: &UnixStream, supervisor: &Supervisor) -> Option<String> {
         match word {
             Ok(Some((message, _))) => {
                 last_word = Instant::now();
-                if let (true, Message::Settled { ends }) = (stands_by, message) {
-                    let why = if ends { "was told to end, and the service with it" } else { "has settled" };
-                    supervisor.leave_service_to_successor(why);
+                match (stands_by, message) {
+                    (true, Message::Settled { ends }) => {
+                        let why = if ends { "was told to end, and the service with it" } else { "has settled" };
+                        supervisor.leave_service_to_successor(why);
+                    }
+                    // Where nobody waits for it any more, the sessions go on here.
+                    (_, Message::Taken { without }) => _ = confirm.send(without),
+                    _ => {}
                 }
             }
             Ok(None) if stands_by && last_word.elapsed() >= SUCCESSOR_MESSAGE_TIMEOUT => {
@@ -315,14 +332,23 @@ fn await_end(stream: &UnixStream, supervisor: &Supervisor) -> Option<String> {
     }
 }
 
-/// Sends the successor the changes of the state, and at the end that it was given up.
-fn send_changes(stream: &UnixStream, supervisor: &Supervisor, given_up: &Receiver<String>) -> io::Result<()> {
+/// Sends the successor the changes of the state, once it has settled also the sessions, if it takes any and confirms
+/// them, and at the end that it was given up.
+fn send_changes(
+    stream: &UnixStream,
+    supervisor: &Supervisor,
+    given_up: &Receiver<String>,
+    confirmed: Option<&Receiver<Vec<usize>>>,
+) -> io::Result<()> {
     let mut has_left = false;
     loop {
         match given_up.recv_timeout(STATE_CHANGE_INTERVAL) {
             Ok(why) => return send(stream, &Message::Failed { why }, None),
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
             Err(RecvTimeoutError::Timeout) => send_states(stream, &supervisor.live, HandoverPart::Late)?,
+        }
+        if let Some(confirmed) = confirmed.filter(|_| supervisor.is_ending()) {
+            send_sessions(stream, supervisor, confirmed)?;
         }
         if !has_left && supervisor.left.load(Ordering::Acquire) {
             has_left = true;
@@ -358,7 +384,7 @@ fn start_standby(stream: &UnixStream, supervisor: &Supervisor) {
 }
 
 /// Runs the hand-over from the sockets to the successor's `serving`.
-fn hand_over_state(stream: &UnixStream, supervisor: &Supervisor) -> io::Result<()> {
+fn hand_over_state(stream: &UnixStream, supervisor: &Supervisor, streams: bool) -> io::Result<()> {
     supervisor.progress(UpgradeProgress::Step("the successor takes sockets and state"));
     // Of three processes only the last may be the one that serves, and has what the others had.
     supervisor.release_predecessor(false);
@@ -375,13 +401,19 @@ fn hand_over_state(stream: &UnixStream, supervisor: &Supervisor) -> io::Result<(
     await_start(stream, supervisor)?;
     stream.set_read_timeout(Some(SUCCESSOR_MESSAGE_TIMEOUT))?;
     let takes = match receive(stream)?.0 {
-        Message::Ready { takes } => takes,
+        Message::Ready { takes, datagrams } => {
+            let takes = takes.into_iter().map(|address| (Transport::Tcp, address));
+            takes.chain(datagrams.into_iter().map(|address| (Transport::Udp, address))).collect::<Vec<_>>()
+        }
         other => return Err(unexpected_message(other)),
     };
     supervisor.share(&takes);
     supervisor.progress(UpgradeProgress::Step("the successor is ready"));
     supervisor.pause(true);
     send_states(stream, &supervisor.live, HandoverPart::Last)?;
+    if streams {
+        send_flows(stream, supervisor)?;
+    }
     send(stream, &Message::Complete, None)?;
     match receive(stream)?.0 {
         Message::Serving => Ok(()),

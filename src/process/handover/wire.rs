@@ -12,6 +12,7 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, getsockopt, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
 
+use crate::edge::StreamBatch;
 use crate::live::{HandoverPart, Live};
 
 /// The version of the protocol. Both sides must use the same.
@@ -25,16 +26,29 @@ const MAX_MESSAGE: usize = 1 << 20;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "says", rename_all = "snake_case")]
 pub enum Message {
-    /// A successor requests everything.
-    Take { protocol: u32 },
+    /// A successor requests everything; `streams` says whether it goes on with open streams too.
+    Take {
+        protocol: u32,
+        #[serde(default)]
+        streams: bool,
+    },
     /// A listener's socket, which is attached.
     Socket { name: String, configured: SocketAddr },
     /// A state, which follows with that many bytes.
     State { kind: String, version: u32, bytes: usize },
+    /// Open streams, whose descriptors are attached, and whose form follows with that many bytes.
+    Streams { kind: String, version: u32, bytes: usize },
+    /// The successor goes on with the streams of the last message, without those at these places.
+    Taken { without: Vec<usize> },
     /// Everything was sent for now.
     Complete,
-    /// The successor has started and accepts as soon as it has the rest: on the sockets of these addresses too.
-    Ready { takes: Vec<SocketAddr> },
+    /// The successor has started and accepts as soon as it has the rest: on the sockets of these addresses too, of TCP
+    /// and of UDP.
+    Ready {
+        takes: Vec<SocketAddr>,
+        #[serde(default)]
+        datagrams: Vec<SocketAddr>,
+    },
     /// The successor accepts; repeated until it has settled.
     Serving,
     /// The old process may end: the successor has served for a while, or was told to end and the service with it.
@@ -53,12 +67,17 @@ pub enum Message {
 
 /// Sends a message, and a socket with it.
 pub fn send(stream: &UnixStream, message: &Message, socket: Option<RawFd>) -> io::Result<()> {
+    let fds: Vec<RawFd> = socket.into_iter().collect();
+    send_with(stream, message, &fds)
+}
+
+/// Sends a message, and descriptors with it.
+fn send_with(stream: &UnixStream, message: &Message, fds: &[RawFd]) -> io::Result<()> {
     let text = serde_json::to_vec(message)?;
     // In one piece, so that two threads may send on one connection, and no partial message is left behind.
     let text = [&(text.len() as u32).to_be_bytes()[..], &text].concat();
-    let fds: Vec<RawFd> = socket.into_iter().collect();
-    let beside = if fds.is_empty() { vec![] } else { vec![ControlMessage::ScmRights(&fds)] };
-    // The socket is attached to the first bytes of its message.
+    let beside = if fds.is_empty() { vec![] } else { vec![ControlMessage::ScmRights(fds)] };
+    // They are attached to the first bytes of its message.
     let parts = [IoSlice::new(&text)];
     let sent =
         retry_interrupted(|| sendmsg::<UnixAddr>(stream.as_raw_fd(), &parts, &beside, MsgFlags::MSG_NOSIGNAL, None))?;
@@ -78,8 +97,14 @@ fn retry_interrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result
 /// The maximum number of descriptors of one message (`SCM_MAX_FD` of the kernel).
 const MAX_DESCRIPTORS: usize = 253;
 
-/// Receives a message, within the stream's read time-out.
+/// Receives a message and the socket that is attached, within the stream's read time-out.
 pub fn receive(stream: &UnixStream) -> io::Result<(Message, Option<OwnedFd>)> {
+    let (message, fds) = receive_with(stream)?;
+    Ok((message, fds.into_iter().next()))
+}
+
+/// Receives a message and the descriptors that are attached, within the stream's read time-out.
+pub fn receive_with(stream: &UnixStream) -> io::Result<(Message, Vec<OwnedFd>)> {
     let mut length = [0; 4];
     // Enough for the maximum, so that none is cut off: every received descriptor has to be closed here.
     let mut space = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
@@ -93,7 +118,6 @@ pub fn receive(stream: &UnixStream) -> io::Result<(Message, Option<OwnedFd>)> {
         let fds: Vec<OwnedFd> = rights.flatten().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect();
         Ok((fds, message.bytes))
     })?;
-    let fd = fds.into_iter().next();
     if count == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
@@ -104,7 +128,7 @@ pub fn receive(stream: &UnixStream) -> io::Result<(Message, Option<OwnedFd>)> {
     }
     let mut text = vec![0; length];
     (&mut &*stream).read_exact(&mut text)?;
-    Ok((serde_json::from_slice(&text)?, fd))
+    Ok((serde_json::from_slice(&text)?, fds))
 }
 
 /// Sends that part of all states.
@@ -121,14 +145,36 @@ pub fn send_states(stream: &UnixStream, live: &Live, part: HandoverPart) -> io::
     Ok(())
 }
 
-/// Receives the state that follows its message, and restores it.
-pub fn receive_state(stream: &UnixStream, live: &Live, (kind, version, bytes): (&str, u32, usize)) -> io::Result<()> {
+/// Sends a batch of streams.
+pub fn send_streams(stream: &UnixStream, batch: &StreamBatch) -> io::Result<()> {
+    let fds: Vec<RawFd> = batch.descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let message = Message::Streams { kind: batch.kind.clone(), version: batch.version, bytes: batch.form.len() };
+    send_with(stream, &message, &fds)?;
+    (&mut &*stream).write_all(&batch.form)
+}
+
+/// Receives the streams that follow their message.
+pub fn receive_streams(
+    stream: &UnixStream,
+    (kind, version, bytes): (String, u32, usize),
+    descriptors: Vec<OwnedFd>,
+) -> io::Result<StreamBatch> {
+    Ok(StreamBatch { kind, version, form: receive_form(stream, bytes)?, descriptors })
+}
+
+fn receive_form(stream: &UnixStream, bytes: usize) -> io::Result<Vec<u8>> {
     // In pieces, so that a wrong length allocates no memory.
     let mut form = Vec::new();
     (&mut &*stream).take(bytes as u64).read_to_end(&mut form)?;
     if form.len() < bytes {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
+    Ok(form)
+}
+
+/// Receives the state that follows its message, and restores it.
+pub fn receive_state(stream: &UnixStream, live: &Live, (kind, version, bytes): (&str, u32, usize)) -> io::Result<()> {
+    let form = receive_form(stream, bytes)?;
     let ours = live.heritage().into_iter().find(|ours| ours.kind() == kind);
     let fresh = |why: String| log::warn!("{kind}: this process starts afresh: {why}");
     match ours {

@@ -13,6 +13,7 @@ mod maglev;
 mod random;
 mod ring;
 mod round_robin;
+mod zones;
 
 use std::fmt;
 
@@ -23,6 +24,9 @@ pub use maglev::Maglev;
 pub use random::Random;
 pub use ring::Ring;
 pub use round_robin::RoundRobin;
+#[cfg(test)]
+pub use zones::ZoneShare;
+pub use zones::{WHOLE_LOAD, ZoneCapacity, ZoneRule, together};
 
 /// One eligible target, as an algorithm sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,3 +167,5 @@ impl Algorithm {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod zones_tests;

@@ -13,6 +13,7 @@ mod wheel;
 #[cfg(test)]
 mod simulation;
 
+pub use counts::FlowCounts;
 pub use slab::FlowId;
 pub use table::{Flow, FlowKey, FlowTable, Incoming, Outgoing};
 pub use terms::{FlowTerms, NoFlow, TableLimits};

@@ -10,5 +10,5 @@ mod retry;
 pub use adaptive::{AdaptiveShape, Gradient};
 pub use breaker::{Admission, BreakerPhase, BreakerShape, BreakerState};
 pub use outlier::{Deviation, Ejection, FailureShare, OutlierShape, Tally, may_eject, outliers};
-pub use priority::{shares, slow_start};
+pub use priority::{overprovisioned, shares, slow_start};
 pub use retry::{RecentCount, RetryBudget, backoff};

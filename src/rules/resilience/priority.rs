@@ -30,7 +30,13 @@ pub fn shares(groups: &[(u64, u64)]) -> Vec<u32> {
 }
 
 fn health(healthy: u64, total: u64) -> u64 {
-    (OVERPROVISIONING * healthy).checked_div(total).map_or(0, |h| if healthy > 0 { h.clamp(1, 100) } else { 0 })
+    overprovisioned(healthy, total, 100)
+}
+
+/// Returns min(1, 1.4 × healthy / total) in units of 1 / `whole`; it is 0 only where nothing is healthy.
+pub fn overprovisioned(healthy: u64, total: u64, whole: u64) -> u64 {
+    let health = (OVERPROVISIONING * healthy * whole / 100).checked_div(total);
+    health.map_or(0, |h| if healthy > 0 { h.clamp(1, whole) } else { 0 })
 }
 
 /// Returns the fraction of its weight that a target has `passed` into a slow start of `window`, both in the same

@@ -36,7 +36,7 @@ pub struct WrittenTarget {
     #[serde(default)]
     #[schemars(range(max = 127))]
     pub priority: u32,
-    /// Where it is; those in the gateway's own zone (`process.zone`) are preferred.
+    /// Where it is; see `zones` of the upstream. Default: nowhere.
     pub zone: Option<Name>,
 }
 

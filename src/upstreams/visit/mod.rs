@@ -161,6 +161,15 @@ impl Visit {
         }
     }
 
+    /// Returns the visit of a stream that another process has begun: it is counted at the upstream and on its target,
+    /// whatever their limits, and nothing is reported of it. `None` if the target is not known.
+    pub fn resume(upstream: Arc<Upstream>, target: SocketAddr, tries: u32) -> Option<Self> {
+        let picked = upstream.pool.pick_known(target)?;
+        let entered = upstream.pool.gate().try_admit(Class::High);
+        let current = Some(Try::new(picked, Some(Instant::now())));
+        Some(Self { entered, current, tries, ..Self::new(upstream, Class::Normal, None) })
+    }
+
     /// Begins a visit of one try, without retries and without a backup.
     pub fn single(upstream: Arc<Upstream>, class: Class, deadline: Option<Instant>) -> Self {
         Self { single: true, ..Self::new(upstream, class, deadline) }
@@ -174,6 +183,11 @@ impl Visit {
     /// Returns the target that was picked last.
     pub fn member(&self) -> Option<&Arc<Member>> {
         self.current.as_ref().map(|current| &current.picked.member)
+    }
+
+    /// Counts the bytes that were sent to the target that was picked last, and received from it.
+    pub fn count_traffic(&self, bytes: [u64; 2]) {
+        self.member().iter().for_each(|member| self.upstream.count_traffic(member, 1, bytes));
     }
 
     /// Returns the address of the target that was picked last.

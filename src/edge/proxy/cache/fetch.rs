@@ -230,6 +230,7 @@ impl Fetch {
     async fn confirm(self, response: Response, mut visit: Visit, times: (i64, i64)) {
         let from = self.fetched_from(&visit);
         count(&from, response.head.status.as_u16());
+        visit.count_traffic([0, 0]);
         let Some(stale) = &self.stale else { return };
         let mut head = (*stale.head).clone();
         let rules = &self.policy.rules;
@@ -353,7 +354,10 @@ impl Fetch {
             let result = FetchResult::Stored(followed, Box::new(response.head.clone()));
             let _ = client.result.send((result, Some(from)));
         }
-        if self.fill(&mut response, &visit, (&mut filling, is_refresh)).await {
+        let mut length = 0;
+        let is_whole = self.fill(&mut response, &visit, (&mut filling, is_refresh), &mut length).await;
+        visit.count_traffic([0, length]);
+        if is_whole {
             let is_stored = filling.finish().is_some();
             if is_open {
                 self.publish_shared(is_shared && is_stored);
@@ -363,18 +367,23 @@ impl Fetch {
         visit.end();
     }
 
-    /// Streams the body into the store. Returns whether it is complete.
-    async fn fill(&self, response: &mut Response, visit: &Visit, (filling, is_refresh): (&mut Filling, bool)) -> bool {
-        let (mut length, mut is_given_up) = (0, false);
-        let mut detached = None;
+    /// Streams the body into the store, and adds its bytes to `length`. Returns whether it is complete.
+    async fn fill(
+        &self,
+        response: &mut Response,
+        visit: &Visit,
+        (filling, is_refresh): (&mut Filling, bool),
+        length: &mut u64,
+    ) -> bool {
+        let (mut detached, mut is_given_up) = (None, false);
         loop {
             let Some(part) = next_part(response, visit, filling, (is_refresh, &mut detached)).await else {
                 return false;
             };
             match part {
                 Ok(Some(part)) => {
-                    length += part.len() as u64;
-                    if length > self.policy.max_object() {
+                    *length += part.len() as u64;
+                    if *length > self.policy.max_object() {
                         filling.keep_no_longer();
                     }
                     filling.write(&part);

@@ -8,10 +8,9 @@ use super::flow::{ClientFlow, terms_of};
 use crate::exchange::{Reason, address_text, clock};
 use crate::rules::datagrams::{Flow, FlowId};
 use crate::rules::routing::StreamFacts;
-use crate::snapshot::{StreamRule, Streams, UdpListener};
+use crate::snapshot::{Streams, UdpListener};
 use crate::telemetry::SessionRecord;
 use crate::telemetry::metrics::METRICS;
-use crate::upstreams::Upstream;
 
 /// The idle time, in nanoseconds, of the flows of a listener that ends.
 const ENDING_IDLE_TIME: u64 = 3_000_000_000;
@@ -21,6 +20,10 @@ impl UdpServer {
     pub(super) fn end_flow(&mut self, id: FlowId, reason: Reason) {
         let Some(mut flow) = self.table.end(id) else { return };
         let now = clock::now();
+        // One whose datagrams are balanced one by one is counted on one of its targets.
+        if let Some(leg) = flow.owned.legs.first() {
+            leg.visit.count_traffic([flow.counts.bytes_in, flow.counts.bytes_out]);
+        }
         for mut leg in std::mem::take(&mut flow.owned.legs) {
             self.sockets.remove(&leg.socket);
             // Silence says nothing about a target: any client, with any source address, can send what it discards.
@@ -125,7 +128,7 @@ fn rebind(flow: &mut Flow<Box<ClientFlow>>, streams: &Streams) -> bool {
         return false;
     }
     for leg in &mut flow.owned.legs {
-        let Some(upstream) = upstream_of(rule, &leg.visit.upstream().name) else { return false };
+        let Some(upstream) = rule.upstream(&leg.visit.upstream().name) else { return false };
         flow.owned.pool = Arc::clone(&upstream.pool);
         // It is checked anew.
         leg.version = u64::MAX;
@@ -133,11 +136,4 @@ fn rebind(flow: &mut Flow<Box<ClientFlow>>, streams: &Streams) -> bool {
     flow.owned.rule = Arc::clone(rule);
     flow.terms = terms_of(rule);
     true
-}
-
-/// Returns the upstream of that name, which is one of a rule's or a backup of one.
-fn upstream_of<'r>(rule: &'r StreamRule, name: &str) -> Option<&'r Arc<Upstream>> {
-    let with_backups =
-        |upstream| std::iter::successors(Some(upstream), |upstream: &&Arc<Upstream>| upstream.backup.as_ref());
-    rule.forward.as_ref()?.upstreams.iter().flat_map(with_backups).find(|upstream| upstream.name == name)
 }

@@ -7,6 +7,7 @@
 
 mod ends;
 mod flow;
+mod moving;
 mod requests;
 mod responses;
 mod sockets;
@@ -16,15 +17,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::flow::ClientFlow;
+use self::moving::FlowRequest;
+pub use self::moving::MovingFlows;
 use self::sockets::{MAX_READY, RetiredSockets, WatchedSockets};
 use crate::edge::listeners::{
     DatagramControl, DatagramPhase, DatagramSocket, Datagrams, Drain, ListenerState, MAX_DATAGRAM,
 };
 use crate::exchange::{Reason, clock};
-use crate::rules::datagrams::{FlowId, FlowTable};
+use crate::rules::datagrams::{Flow, FlowId, FlowTable};
 use crate::snapshot::{Current, UdpListener};
 use crate::telemetry::DatagramMetrics;
 use crate::telemetry::metrics::METRICS;
@@ -65,15 +69,18 @@ struct UdpServer {
     arrived: u64,
     metrics: Arc<DatagramMetrics>,
     phase: DatagramPhase,
+    /// The flows that another process is about to go on with.
+    aside: Vec<Flow<Box<ClientFlow>>>,
 }
 
 /// Serves the datagrams of a listener to its end.
-pub async fn serve(datagrams: Datagrams) {
+pub async fn serve(datagrams: Datagrams, moving: &MovingFlows) {
     let name = datagrams.listener_state.name.load_full();
     match WatchedSockets::new() {
         Ok(sockets) => {
-            let (server, control) = UdpServer::new(datagrams, sockets);
-            server.run(control).await;
+            let (mut server, control) = UdpServer::new(datagrams, sockets);
+            server.inherit(moving);
+            server.run(control, moving.register()).await;
         }
         Err(error) => log::error!("listener {name} cannot serve: {error}"),
     }
@@ -98,11 +105,12 @@ impl UdpServer {
             arrived: 0,
             metrics,
             phase: control.phase(),
+            aside: Vec::new(),
         };
         (server, control)
     }
 
-    async fn run(mut self, mut control: DatagramControl) {
+    async fn run(mut self, mut control: DatagramControl, mut requests: UnboundedReceiver<FlowRequest>) {
         let mut check = interval(CHECK_INTERVAL);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut quiet_checked = None;
@@ -110,6 +118,13 @@ impl UdpServer {
             let changed = tokio::select! {
                 biased;
                 settings = control.changed() => settings,
+                // Where the process goes on after all, nobody waits for them any more.
+                Some(request) = requests.recv() => {
+                    if control.phase() == DatagramPhase::Leave && !request.is_closed() {
+                        self.hand_over(request).await;
+                    }
+                    false
+                }
                 now = check.tick() => {
                     self.check(control.is_closing().then_some(&mut quiet_checked), now);
                     false
@@ -121,7 +136,11 @@ impl UdpServer {
                 self.apply_settings(control.settings());
             }
             self.phase = control.phase();
+            if self.phase != DatagramPhase::Leave && !self.aside.is_empty() {
+                self.take_back();
+            }
         }
+        self.leave_aside();
         let is_removed = self.phase == DatagramPhase::End;
         self.end_all(if is_removed { Reason::RuleRemoved } else { Reason::Cut });
     }

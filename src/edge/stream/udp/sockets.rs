@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
@@ -50,6 +50,20 @@ impl TargetSocket {
             SOCKETS.fetch_sub(1, Ordering::Relaxed);
         }
         opened.map(Self)
+    }
+
+    /// Returns the socket of a flow that was taken over. It is counted, whatever the limit.
+    pub fn adopt(socket: OwnedFd) -> Self {
+        SOCKETS.fetch_add(1, Ordering::Relaxed);
+        Self(socket.into())
+    }
+
+    /// Duplicates the socket for another process.
+    ///
+    /// # Errors
+    /// Fails when no file descriptor is left.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        self.0.as_fd().try_clone_to_owned()
     }
 
     /// Sends a datagram of a header and a payload.
