@@ -55,8 +55,7 @@ const MAX_SOCKET_PATH: usize = 107;
 /// Returns all errors, each with its place.
 pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
     let config = &loaded.config;
-    let mut mistakes = loaded.mistakes.clone();
-    let mut warnings = Mistakes::default();
+    let (mut mistakes, mut warnings) = (loaded.mistakes.clone(), Mistakes::default());
     let root = Place::default();
     let mut shared = SharedValues::default();
     let consumers = Arc::new(consumers::compile(loaded, live, &mut shared, &mut mistakes, &mut warnings));

@@ -24,7 +24,7 @@ fn headers_at_service(first: &Gateway) -> serde_json::Value {
         format!("GET /api/v1/users/7 HTTP/1.1\r\nHost: a.test\r\ntraceparent: 00-{TRACE}-00f067aa0ba902b7-01\r\n\r\n");
     let response = connection.ask(head);
     assert_eq!(response.status, 200, "{}", response.text());
-    assert_eq!(response.json()["path"], "/7");
+    assert_eq!(response.json()["target"], "/7");
     response.json()["headers"].clone()
 }
 

@@ -146,7 +146,7 @@ fn responses_reach_their_clients_and_a_client_keeps_its_target() {
         }
     }
     for target in &targets {
-        assert!(target.sources().len() > 20, "{:?}", names);
+        assert!(target.sources().len() > 20, "{names:?}");
     }
     assert_eq!(open(&gateway), 100.0);
     assert_eq!(gateway.metric("portcullis_datagrams_total{direction=\"in\",listener=\"dns\"}"), 300.0);

@@ -105,7 +105,7 @@ fn without_a_rule_a_client_is_closed_with_an_alert() {
 fn clients_without_tls_take_the_rule_without_conditions() {
     let (one, two) = (ByteTarget::echo("1"), ByteTarget::echo("2"));
     let greeting = ByteTarget::echo("220 ready\r\n");
-    let further = format!("  - {{name: rest, action: {{forward: rest}}}}\n");
+    let further = "  - {name: rest, action: {forward: rest}}\n";
     let gateway = Gateway::start(&format!(
         "listeners: [{{name: main, address: 127.0.0.1:0, kind: tcp, limits: {{hello_time: 300ms}}}}]\nupstreams:\n  one: \
          {{targets: [\"{}\"]}}\n  rest: {{targets: [\"{}\"]}}\nstreams:\n  - {{name: one, match: {{server_name: \

@@ -57,7 +57,7 @@ impl SessionClient {
 pub enum PreludeError {
     /// The connection broke.
     Broken(io::Error),
-    /// The target does not offer TLS as PostgreSQL does, which the client requested: that says nothing about its health.
+    /// The target does not offer TLS as PostgreSQL does, which the client requested: that is no failure of the target.
     NoTls,
 }
 

@@ -20,9 +20,9 @@ use crate::upstreams::{Caller, Class, SocketOptions, TargetOutcome, Upstream, Vi
 /// How long a session may be silent where its rule does not say it.
 const IDLE_TIME: Duration = Duration::from_secs(600);
 
-/// A target that resets the connection within this time before it has sent a byte, or ends it before the client has sent
-/// one, has failed: it does not serve what accepts connections for it. One that reads what the client sends and ends the
-/// connection in order says nothing about itself: a client could have others believe that it has failed.
+/// A target that resets the connection within this time before it has sent a byte, or ends it before the client has
+/// sent one, has failed: it does not serve what accepts connections for it. One that reads what the client sends and
+/// ends the connection in order says nothing about itself: a client could have others believe that it has failed.
 const EARLY_CLOSE_TIME: Duration = Duration::from_secs(1);
 
 /// How long a session that is to move may hold bytes that one of its sides does not take: it stays then.
@@ -233,7 +233,8 @@ impl JoinedSession {
         is_early
     }
 
-    /// Returns how the session has ended. Where a direction was not over, an orderly end would look like that of all bytes.
+    /// Returns how the session has ended. Where a direction was not over, an orderly end would look like that of all
+    /// bytes.
     fn ended(&self, end: PumpEnd, is_early: bool) -> SessionEnd {
         if matches!(end, PumpEnd::HalfClosed | PumpEnd::TotalTime) {
             self.pump.cut();
@@ -276,7 +277,7 @@ mod tests {
             size_of::<F>()
         }
         let moving = Arc::default();
-        let (task, joined) = (size(|connection| serve(connection, &moving)), size_of::<JoinedSession>());
+        let (task, joined) = (size(|connection| serve(connection, Arc::clone(&moving))), size_of::<JoinedSession>());
         assert!(task + joined <= 2_048, "{task} bytes of a task, {joined} of a session");
     }
 }
