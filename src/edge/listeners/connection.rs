@@ -1,6 +1,6 @@
 //! The guard of one TCP connection for HTTP: its deadlines, and its state from request to request.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -47,6 +47,8 @@ pub struct ListenerState {
     pub key: ListenerKey,
     /// The name of the listener, which a reload may change.
     pub name: ArcSwap<String>,
+    /// The address of its socket, which may stand for all of the system's.
+    pub ip: IpAddr,
     /// The port of its socket.
     pub port: u16,
     /// The same as the value of a header.
@@ -82,8 +84,6 @@ pub struct Connection {
     client: OnceLock<Client>,
     /// The socket, which lives as long as the task that serves it.
     fd: RawFd,
-    /// The address to which the client connected, if it is known.
-    pub local: Option<SocketAddr>,
     /// When the client must have sent something, in milliseconds of [`clock`]; MAX is never.
     deadline: AtomicU64,
     /// Whether a request's head is awaited or incomplete.
@@ -133,7 +133,6 @@ impl Connection {
             listener_state,
             client: OnceLock::new(),
             fd: stream.as_raw_fd(),
-            local: stream.local_addr().ok(),
             deadline: AtomicU64::new(deadline_after(head_time)),
             in_head: AtomicBool::new(true),
             head_begun: AtomicBool::new(false),
@@ -174,6 +173,21 @@ impl Connection {
     /// Returns whether the connection is to end with the request that it has.
     pub fn is_closing(&self) -> bool {
         self.listener_state.closing.load(Ordering::Relaxed)
+    }
+
+    /// Returns the address to which the client connected, if it is known: on a listener for all addresses it is that of
+    /// HTTP/1 alone, whose request holds the socket open; one of HTTP/2 may outlive it.
+    pub fn local(&self) -> Option<SocketAddr> {
+        let ip = self.listener_state.ip;
+        if !ip.is_unspecified() {
+            return Some(SocketAddr::new(ip, self.listener_state.port));
+        }
+        if self.streams.load(Ordering::Relaxed) != NO_STREAMS {
+            return None;
+        }
+        // SAFETY: the caller serves an HTTP/1 request, and holds the stream, which holds the socket open.
+        let socket = unsafe { BorrowedFd::borrow_raw(self.fd) };
+        socket2::SockRef::from(&socket).local_addr().ok()?.as_socket()
     }
 
     /// Returns the descriptor of the socket.

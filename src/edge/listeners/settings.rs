@@ -76,6 +76,7 @@ impl Settings {
             listener_state: Arc::new(ListenerState {
                 key: listener.key(),
                 name: ArcSwap::from_pointee(listener.name.clone()),
+                ip: listener.address.ip(),
                 port,
                 port_text: HeaderValue::from(port),
                 last: ArcSwapOption::empty(),

@@ -47,7 +47,7 @@ fn proxied_client<'r>(request: &RequestHeader, exchange: &'r Exchange, downstrea
     // The port of a client that a header of the request names is unknown.
     let is_peer = peer.ip().to_canonical() == exchange.client;
     let source = if is_peer { peer } else { SocketAddr::new(exchange.client, 0) };
-    let local = || downstream.connection.as_ref().and_then(|connection| connection.local);
+    let local = || downstream.connection.as_ref().and_then(|connection| connection.local());
     let tls = exchange.peer.tls();
     ProxiedClient {
         source,

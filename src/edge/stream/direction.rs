@@ -98,6 +98,9 @@ pub struct DirectionContext<'d> {
     pub count: &'d AtomicU64,
     /// Whether the connection of the source is known to have failed: its end is no end of the stream then.
     pub source_failed: bool,
+    /// Whether nothing has ended the direction towards the source: if the system says that both of its directions have
+    /// ended, the connection has failed.
+    pub source_is_open: bool,
     /// The time, in nanoseconds; read only where there is a rate.
     pub now: &'d dyn Fn() -> u64,
 }
@@ -183,7 +186,8 @@ impl Direction {
             reads += 1;
             match ready!(self.poll_carry(context, with)) {
                 Ok(0) => {
-                    let failed = with.source_failed;
+                    // The error of a reset is reported once, and may have been to what is written to the source.
+                    let failed = with.source_failed || with.source_is_open && with.from.has_failed();
                     self.phase = if failed { DirectionPhase::Failing } else { DirectionPhase::Ending };
                     self.release_pipe();
                 }

@@ -299,7 +299,14 @@ impl Pump {
         let begun = self.begun;
         // Never 0, which is no time.
         let now = || u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1);
-        let mut with = DirectionContext { from, to, count, source_failed: self.failed == Some(source), now: &now };
+        let mut with = DirectionContext {
+            from,
+            to,
+            count,
+            source_failed: self.failed == Some(source),
+            source_is_open: self.ends[1 - place].is_none(),
+            now: &now,
+        };
         if let Poll::Ready(end) = self.directions[place].poll(context, &mut with) {
             self.note_end(source, end);
         }
