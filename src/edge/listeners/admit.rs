@@ -26,7 +26,6 @@ pub fn admit(
         Beginning::Client => {}
         Beginning::Rejected => return METRICS.refused.with_label_values(&["proxy_header"]).inc(),
         Beginning::ProxyHeader => {
-            let _ = stream.set_nodelay(true);
             return proxied::begin(stream, peer, Arc::clone(settings), Admitted::new(place, None, drain.begin()));
         }
     }
@@ -34,7 +33,6 @@ pub fn admit(
         Ok(address) => address,
         Err(why) => return METRICS.refused.with_label_values(&[why.word()]).inc(),
     };
-    let _ = stream.set_nodelay(true);
     let admitted = Admitted::new(place, address, drain.begin());
     match &settings.service {
         Service::Http(service) => greet::begin(stream, peer, None, &settings.listener_state, service, admitted),

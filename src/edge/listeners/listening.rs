@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use pingora::server::ShutdownWatch;
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -24,6 +25,10 @@ use super::settings::Settings;
 use super::socket::Bound;
 use crate::snapshot::{Listener, Serving, Transport, WorkerServing};
 
+/// How long a connection is silent before the system probes the client (RFC 9293, section 3.8.4), and between probes.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+
 /// The socket of a listener.
 enum ListeningSocket {
     Tcp(Arc<TcpListener>),
@@ -33,6 +38,13 @@ enum ListeningSocket {
 impl ListeningSocket {
     fn new(socket: OwnedFd, transport: Transport) -> std::io::Result<Self> {
         SockRef::from(&socket).set_nonblocking(true)?;
+        if transport == Transport::Tcp {
+            // Connections have the options of the socket that accepts them. A session may be silent for long, but not
+            // without a peer.
+            let _ = SockRef::from(&socket).set_tcp_nodelay(true);
+            let probes = TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL);
+            let _ = SockRef::from(&socket).set_tcp_keepalive(&probes);
+        }
         Ok(match transport {
             Transport::Tcp => Self::Tcp(Arc::new(TcpListener::from_std(socket.into())?)),
             Transport::Udp => Self::Udp(Arc::new(UdpSocket::from_std(socket.into())?)),

@@ -68,8 +68,8 @@ pub async fn dial(member: &Member, upstream: &Upstream, prelude: &Prelude) -> Re
     })
 }
 
-/// Sets what every connection of a session has: no delay of small segments, and probes of a silent peer.
-pub fn prepare(stream: &TcpStream, options: SocketOptions) {
+/// Sets what every connection to a target has: no delay of small segments, and probes of a silent peer.
+fn prepare(stream: &TcpStream, options: SocketOptions) {
     let _ = stream.set_nodelay(true);
     options.keep_alive(stream, Some(KEEPALIVE_TIME));
 }

@@ -170,8 +170,11 @@ impl Direction {
             match self.phase {
                 DirectionPhase::Open => {}
                 DirectionPhase::Ending => {
-                    // A connection that has failed meanwhile is noted when it is read.
-                    let _ = ready!(with.to.poll_shutdown(context));
+                    // A connection that has failed meanwhile is noted when it is read. With the last direction both
+                    // connections are closed, which says the same.
+                    if with.source_is_open || with.to.plain().is_none() {
+                        let _ = ready!(with.to.poll_shutdown(context));
+                    }
                     return Poll::Ready(DirectionEnd::Finished);
                 }
                 DirectionPhase::Failing => return Poll::Ready(DirectionEnd::SourceFailed),

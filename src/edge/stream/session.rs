@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 use tokio::io::Interest;
 
-use super::dial::{dial, prepare};
+use super::dial::dial;
 use super::moving::MovingSessions;
 use super::prelude::{Prelude, SessionClient};
 use super::pump::{Pump, PumpEnd, PumpLimits, Side};
@@ -15,7 +15,7 @@ use super::side::SideStream;
 use crate::edge::listeners::{Admitted, ClientStream, Opening, StreamConnection, TcpService, Unopened, open_stream};
 use crate::exchange::Reason;
 use crate::snapshot::StreamRule;
-use crate::upstreams::{Caller, Class, SocketOptions, TargetOutcome, Upstream, Visit};
+use crate::upstreams::{Caller, Class, TargetOutcome, Upstream, Visit};
 
 /// How long a session may be silent where its rule does not say it.
 const IDLE_TIME: Duration = Duration::from_secs(600);
@@ -57,7 +57,6 @@ pub fn serve(connection: StreamConnection, moving: Arc<MovingSessions>) -> impl 
 /// Finds the rule of a connection and joins it to a target. Returns `None` where it has ended with that.
 async fn open(connection: StreamConnection) -> Option<Box<JoinedSession>> {
     let StreamConnection { stream, client, proxy, listener_state, service, admitted } = connection;
-    prepare(&stream, SocketOptions::default());
     let streams = service.streams();
     let (listener, proxy_facts) = (&listener_state, proxy.as_ref());
     let opening =
