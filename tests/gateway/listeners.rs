@@ -65,5 +65,6 @@ listeners:
     assert_eq!((&lines[0]["tls"], &lines[0]["server_name"]), (&"1.3".into(), &"one.example".into()), "{lines:?}");
     super::harness::client::get(address("plain"), "/");
     let lines = gateway.access_log(2);
-    assert!(lines[1].get("tls").is_none() && lines[1].get("server_name").is_none(), "{lines:?}");
+    let plain = &lines[1];
+    assert!(plain.get("tls").is_none() && plain.get("server_name").is_none(), "{lines:?}");
 }
