@@ -69,11 +69,13 @@ impl Check {
         let (loaded, snapshot) = result.map_err(print_mistakes)?;
         snapshot.warnings.iter().for_each(|warning| complain!("warning: {warning}"));
         let changes = if self.against_running { Some(self.dry_run(&loaded, &snapshot)?) } else { None };
+        let streams = loaded.config.streams.len();
         say!(
-            "{}: fine: {}, {}, {}, in {}",
+            "{}: fine: {}, {}{}, {}, in {}",
             self.config.display(),
             counted(snapshot.listeners.len(), "listener"),
             counted(snapshot.routes.len(), "route"),
+            if streams == 0 { String::new() } else { format!(", {}", counted(streams, "stream rule")) },
             counted(snapshot.upstreams.len(), "upstream"),
             counted(loaded.files().len(), "file")
         );
@@ -117,6 +119,7 @@ fn report(file: &Path, result: Result<&(Loaded, Snapshot), &Mistakes>) -> Value 
             "warnings": list(&snapshot.warnings),
             "listeners": snapshot.listeners.len(),
             "routes": snapshot.routes.len(),
+            "streams": loaded.config.streams.len(),
             "upstreams": snapshot.upstreams.len(),
             "files": loaded.files(),
         }),

@@ -99,9 +99,11 @@ impl Explain {
 
     fn explain(&self, loaded: &Loaded, snapshot: &Snapshot, request: &ExplainedRequest) -> Result<bool, String> {
         let place = match &self.listener {
-            None => 0,
-            Some(name) => snapshot.listener(name).ok_or_else(|| format!("there is no listener {name}"))?,
+            None => snapshot.listeners.iter().position(|listener| listener.http().is_some()),
+            Some(name) => Some(snapshot.listener(name).ok_or_else(|| format!("there is no listener {name}"))?),
         };
+        let place = place.filter(|place| snapshot.listeners[*place].http().is_some());
+        let place = place.ok_or("no route is explained without a listener of kind http")?;
         let router = snapshot.routers.get(place).ok_or("there is no listener")?;
         let question = RequestFacts {
             host: &request.host,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{AcmeChallengeConfig, Loaded};
+use crate::config::{AcmeChallengeConfig, ListenerConfig, ListenerKind, Loaded};
 use crate::live::{AcmeChallenge, AcmeManager, AcmeShape, Live};
 use crate::notation::{Mistakes, OneOrMany, Place};
 use crate::tls::FileVersion;
@@ -47,11 +47,12 @@ pub fn compile(
         },
     };
     let listeners = &loaded.config.listeners;
+    let is_plain_http = |one: &ListenerConfig| one.kind == ListenerKind::Http && one.tls.is_none();
     let certificates = listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| &tls.certificates);
     if !certificates.into_iter().any(|certificate| certificate.acme.is_some()) {
         warnings.add(&place, "no certificate is obtained by it: write `certificates: [{acme: [NAME]}]` in a listener");
     }
-    if acme.challenge == AcmeChallengeConfig::Http01 && listeners.iter().all(|listener| listener.tls.is_some()) {
+    if acme.challenge == AcmeChallengeConfig::Http01 && !listeners.iter().any(is_plain_http) {
         let text = "there is no listener without TLS, so that no challenge over HTTP can be met: add one, or write \
                     tls_alpn_01";
         mistakes.add(&place.key("challenge"), text);

@@ -38,7 +38,7 @@ use crate::config::{Config, Loaded, LogLevel, ProcessLogFormat};
 use crate::exchange::Edit;
 use crate::filters::SharedValues;
 use crate::live::{Live, Maintained};
-use crate::notation::{AdminAddress, Mistakes, Place};
+use crate::notation::{AdminAddress, Mistakes, Place, nearest};
 use crate::snapshot::{Admin, Process, Route, Snapshot};
 use crate::telemetry::ProcessLog;
 use crate::upstreams::Upstream;
@@ -122,6 +122,11 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         process_log: process_log(config),
         process: process(loaded),
     })
+}
+
+/// Returns the text of an error for a name that stands for nothing, with the nearest one that does.
+fn there_is_no<'n>(what: &str, name: &str, known: impl Iterator<Item = &'n str>) -> String {
+    format!("there is no {what} \"{name}\"{}", nearest(name, known))
 }
 
 /// Returns the edits that remove the credentials which the filters of these routes read.

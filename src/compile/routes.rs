@@ -12,7 +12,7 @@ use super::work::RouteCompiler;
 use crate::actions::{Action, ActionConfig, ActionContext};
 use crate::config::{self, Inherited, TextRule, TextTest};
 use crate::filters::{ApiRules, Chain, Stage};
-use crate::notation::{Header, OneOrMany, Place, nearest};
+use crate::notation::{Header, OneOrMany, Place};
 use crate::rules::routing::{
     EntryOperation, HostPattern, PathPattern, Predicates, RouteEntry, Router, Segment, TextMatch, common_params,
 };
@@ -106,9 +106,9 @@ impl<'w> RouteCompiler<'w> {
                 None if self.loaded.is_partial("listeners")
                     || self.listeners.len() < self.loaded.config.listeners.len() => {}
                 None => {
-                    let near = nearest(name, self.listeners.iter().map(|l| l.name.as_str()));
-                    self.mistakes
-                        .add(&place.key("listeners").index(index), format!("there is no listener \"{name}\"{near}"));
+                    let known = self.listeners.iter().map(|l| l.name.as_str());
+                    let text = super::there_is_no("listener", name, known);
+                    self.mistakes.add(&place.key("listeners").index(index), text);
                 }
             }
         }

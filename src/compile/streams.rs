@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 
 use crate::config::{Loaded, StreamActionConfig, StreamConfig, StreamForwardConfig, StreamMatch, StreamTlsMode};
-use crate::notation::{Mistakes, OneOrMany, Place, nearest};
+use crate::notation::{Mistakes, OneOrMany, Place};
 use crate::rules::balance::{Algorithm, Seat, hash_key};
 use crate::rules::identity::RequestKey;
 use crate::rules::protocols::ProxyVersion;
@@ -95,8 +95,8 @@ impl StreamCompiler<'_> {
             let at = place.key("listeners").index(index);
             let Some(found) = self.listeners.iter().position(|listener| listener.name == *name) else {
                 if !self.loaded.is_partial("listeners") {
-                    let near = nearest(name, self.listeners.iter().map(|listener| listener.name.as_str()));
-                    self.mistakes.add(&at, format!("there is no listener \"{name}\"{near}"));
+                    let known = self.listeners.iter().map(|listener| listener.name.as_str());
+                    self.mistakes.add(&at, super::there_is_no("listener", name, known));
                 }
                 continue;
             };
@@ -209,8 +209,8 @@ impl StreamCompiler<'_> {
                 None if self.loaded.is_left_out("upstreams", name)
                     || self.loaded.config.upstreams.contains_key(name) => {}
                 None => {
-                    let near = nearest(name, self.upstreams.keys().map(String::as_str));
-                    self.mistakes.add(&place, format!("there is no upstream \"{name}\"{near}"));
+                    let known = self.upstreams.keys().map(String::as_str);
+                    self.mistakes.add(&place, super::there_is_no("upstream", name, known));
                 }
             }
         }
@@ -230,7 +230,7 @@ impl StreamCompiler<'_> {
             let place = self.loaded.listener_place(listener);
             if own.is_empty() && !self.loaded.is_partial("streams") {
                 let text = "no rule of `streams` is for this listener: all that comes would be closed";
-                self.mistakes.add(&place, text);
+                self.mistakes.add(&place, format!("{text}{}", self.excluded(tls.is_none())));
             }
             let mut entries: Vec<StreamEntry> = Vec::new();
             for (number, rule) in own.iter().enumerate() {
@@ -255,6 +255,16 @@ impl StreamCompiler<'_> {
                 ListenerSpec::Udp(udp) => udp.streams = streams,
             }
         }
+    }
+
+    /// Returns which keys keep rules that name no listener from those of a transport.
+    fn excluded(&self, is_udp: bool) -> String {
+        let all = self.loaded.config.streams.iter().filter(|config| config.listeners.is_empty());
+        let keys = |config| particular_keys(config).into_iter().nth(usize::from(!is_udp)).unwrap_or_default();
+        let first = all.map(|config| (&config.name.0, keys(config))).find(|(_, keys)| !keys.is_empty());
+        let Some((name, keys)) = first else { return String::new() };
+        let other = if is_udp { "tcp" } else { "udp" };
+        format!("; \"{name}\" is for kind {other} alone, since it has {}", keys.join(", "))
     }
 
     /// Notes upstreams of a rule for datagrams that datagrams cannot reach.

@@ -12,7 +12,7 @@ use crate::config::{
 };
 use crate::exchange::clock::nanos;
 use crate::live::Live;
-use crate::notation::{Duration, Header, Mistakes, Place, nearest};
+use crate::notation::{Duration, Header, Mistakes, Place};
 use crate::rules::balance::Algorithm;
 use crate::rules::identity::RequestKey;
 use crate::rules::protocols::ProxyVersion;
@@ -103,8 +103,8 @@ fn backup(
         (_, Some(_)) => mistakes.add(place, format!("the upstream \"{name}\" has a backup itself: a backup has none")),
         (_, None) if loaded.is_left_out("upstreams", name) => {}
         (_, None) => {
-            let near = nearest(name, loaded.config.upstreams.keys().map(String::as_str));
-            mistakes.add(place, format!("there is no upstream \"{name}\"{near}"));
+            let known = loaded.config.upstreams.keys().map(String::as_str);
+            mistakes.add(place, super::there_is_no("upstream", name, known));
         }
     }
     None
