@@ -9,6 +9,7 @@ mod media_type;
 mod mock;
 mod redirect;
 mod respond;
+mod translate;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ pub use aggregate::{
 };
 pub use files::{FileRequest, Files, Found, OpenedFile};
 pub use forward::{Forward, Host, Mirror, PathEdit};
+pub use translate::{ClientResponse, IncomingRequest, Translate, TranslateResponse, TranslatedRequest};
 
 /// The table of actions: variant, key in the YAML, module.
 macro_rules! actions {

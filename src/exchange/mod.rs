@@ -14,6 +14,7 @@ mod request_id;
 mod target_edits;
 mod template;
 mod trace;
+mod translation;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -36,6 +37,7 @@ pub use rendering::render;
 pub use request_id::new_request_id;
 pub use template::{RequestValue, RequestView, Template, TextForm, TextScope, claim, claim_text, form_of_type};
 pub use trace::{Trace, TraceState, tracestate};
+pub use translation::TranslationNote;
 
 /// The rate limit information for the client.
 #[derive(Clone, Debug)]
@@ -101,6 +103,8 @@ pub struct Exchange {
     pub would_reject: Option<Box<WouldReject>>,
     /// What the cache did for it.
     pub cache: Option<CacheOutcome>,
+    /// What it was translated from and into.
+    pub translation: Option<Box<TranslationNote>>,
 }
 
 impl Exchange {
@@ -131,6 +135,7 @@ impl Exchange {
             detail: None,
             would_reject: None,
             cache: None,
+            translation: None,
         }
     }
 

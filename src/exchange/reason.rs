@@ -182,6 +182,9 @@ reasons! {
     /// The request body has a media type or content coding that the route does not accept.
     MediaType: "media_type", 415, "This media type or content coding is not accepted here",
         grpc 3, proxy Some("http_request_error");
+    /// The request cannot be translated into the protocol of the target.
+    RequestUntranslatable: "request_untranslatable", 400, "The request cannot be translated",
+        grpc 3, proxy Some("http_request_error");
     /// The gateway buffers as many request bodies as it may.
     BuffersFull: "buffers_full", 503, "The gateway buffers too many request bodies", grpc 8, proxy None;
     /// A fault was injected, to test clients.
@@ -229,6 +232,9 @@ reasons! {
         grpc 14, proxy Some("http_protocol_error");
     /// The target's response violates the route's schema or its OpenAPI document.
     ResponseInvalid: "response_invalid", 502, "The target's response is not valid",
+        grpc 13, proxy Some("http_response_transform_error");
+    /// The target's response cannot be translated into the protocol of the client.
+    ResponseUntranslatable: "response_untranslatable", 502, "The target's response cannot be translated",
         grpc 13, proxy Some("http_response_transform_error");
     /// A filter has to inspect the response, and cannot.
     ResponseOpaque: "response_opaque", 502, "The response could not be inspected",

@@ -117,6 +117,8 @@ catalogue! {
     TARGET_REQUESTS: COUNTER "portcullis_target_requests_total" ["outcome", "target", "upstream"]
         "Tries: good (a response below 500), failed (500, 501, 505 and above), gateway_failed (no connection, a reset, \
          502, 503 or 504), timed_out";
+    TRANSLATED: COUNTER "portcullis_translated_requests_total" ["from", "route", "to"]
+        "Requests that were translated into another protocol";
     UPGRADES: COUNTER "portcullis_upgrades_total" ["outcome"]
         "Successors that this process started: settled, or failed";
     UPSTREAM_BREAKER: GAUGE "portcullis_upstream_breaker_open" ["upstream"]

@@ -12,7 +12,7 @@ use super::aggregate_calls;
 use super::calls::AllCalls;
 use super::catalogue::{
     BAD_FILE, BUILD_INFO, CONFIG_LOADED, CONNECTIONS, CONNECTIONS_OPEN, CONNECTIONS_REFUSED, LOG_DROPPED, MetricFacts,
-    PANICS, RELOAD_SUCCESSFUL, RELOADS, TARGET_EJECTIONS, UPGRADES, WOULD_REJECT,
+    PANICS, RELOAD_SUCCESSFUL, RELOADS, TARGET_EJECTIONS, TRANSLATED, UPGRADES, WOULD_REJECT,
 };
 use super::cells::{ActiveCount, Counter};
 use super::counts::{OTHER, of_operations, of_routes, of_upstreams};
@@ -95,6 +95,7 @@ pub struct Metrics {
     pub log_dropped: IntCounter,
     reloads: ReloadMetrics,
     upgrades: IntCounterVec,
+    translated: IntCounterVec,
     would_reject: IntCounterVec,
     upstreams: RwLock<BTreeMap<String, Arc<UpstreamMetrics>>>,
     routes: RwLock<BTreeMap<String, Arc<RouteMetrics>>>,
@@ -137,6 +138,7 @@ impl Metrics {
             log_dropped: counters(r, &LOG_DROPPED).with_label_values(&[] as &[&str]),
             reloads,
             upgrades: counters(r, &UPGRADES),
+            translated: counters(r, &TRANSLATED),
             would_reject: counters(r, &WOULD_REJECT),
             upstreams: RwLock::default(),
             routes: RwLock::default(),
@@ -148,6 +150,11 @@ impl Metrics {
             versions: RwLock::default(),
             registry,
         }
+    }
+
+    /// Counts a request of that route that was translated.
+    pub fn translated(&self, route: &str, from: &str, to: &str) {
+        self.translated.with_label_values(&[from, route, to]).inc();
     }
 
     /// Counts a request that a filter would have rejected, were it enforced.
@@ -378,6 +385,7 @@ mod tests {
         let datagrams = metrics.datagrams("dns");
         datagrams.count_in(1);
         datagrams.count_dropped(DatagramDrop::Flows, 3);
+        metrics.translated("r", "grpc_web", "grpc");
         metrics.would_reject("rate_limit", Reason::RateLimited);
         metrics.version("orders", "v1").count(Some("one"));
         metrics.calls(CallKind::ForwardAuth).observe(CallOutcome::TimedOut, 2.0);

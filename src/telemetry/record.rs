@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::exchange::{Reason, RequestView, Template, TlsFacts, WouldReject};
+use crate::exchange::{Reason, RequestView, Template, TlsFacts, TranslationNote, WouldReject};
 use crate::notation::is_named_like_secret;
 
 /// The record of a request that has ended. Everything is borrowed; nothing is copied to be logged.
@@ -54,6 +54,8 @@ pub struct Record<'a> {
     pub tries: u32,
     /// What the cache did for it.
     pub cache: Option<&'a str>,
+    /// What it was translated from and into.
+    pub translation: Option<&'a TranslationNote>,
     /// The size of the request's body.
     pub bytes_in: u64,
     /// The size of the response's body.
@@ -127,8 +129,14 @@ fields! {
         |r, out, key| r.api_version.iter().for_each(|(api, version)| {
             string(out, key, format!("{api} {version}").as_bytes());
         });
-    Operation = "operation", "The operation of the route's OpenAPI document.",
+    Operation = "operation", "The operation of the route's OpenAPI document, or what a translated request calls.",
         |r, out, key| optional(out, key, r.operation.map(str::as_bytes));
+    Translated = "translated", "The protocols that the request was translated from and into.",
+        |r, out, key| r.translation.iter().for_each(|note| {
+            plain(out, key, format!("{} to {}", note.from, note.to).as_bytes());
+        });
+    TargetStatus = "target_status", "The status of a translated response in the protocol of the target.",
+        |r, out, key| optional(out, key, r.translation.and_then(|n| n.target_status.as_deref()).map(str::as_bytes));
     Upstream = "upstream", "The upstream.", |r, out, key| optional(out, key, r.upstream.map(str::as_bytes));
     Target = "target", "The target.", |r, out, key| optional(out, key, r.target.map(str::as_bytes));
     Consumer = "consumer", "The consumer.", |r, out, key| optional(out, key, r.consumer.map(str::as_bytes));
@@ -368,6 +376,7 @@ mod tests {
             reason: Reason::Forwarded,
             detail: None,
             would_reject: None,
+            translation: None,
             route: Some("r"),
             api_version: Some(("orders", "v1")),
             operation: None,

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::actions::translate::TranslationConfig;
 use crate::filters::HeaderEdits;
 use crate::notation::{Duration, Header, HeaderText, KeyBy, MethodName, OneOrMany};
 
@@ -48,6 +49,9 @@ pub struct ForwardTo {
     /// A header in which the client says how long it waits, as `250ms` or in seconds; it shortens `timeout`, and is
     /// forwarded with the remaining time. `grpc-timeout` is always honoured.
     pub deadline_header: Option<Header>,
+    /// Protocols of clients that the targets do not speak. The first that a request is in is translated; what is in
+    /// none of them is forwarded as it is.
+    pub translate: Vec<TranslationConfig>,
 }
 
 /// Copies for another upstream. At most 64 KiB of a body are kept; a longer request is not mirrored.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
+use super::translate::Translate;
 use super::{ActionContext, ActionOutcome, HttpAction};
 use crate::exchange::{Edit, Reason, Rejection, RequestValue, RequestView, Template, TextForm};
 use crate::filters::HeaderEdits;
@@ -51,6 +52,8 @@ pub struct Forward {
     pub retry_methods: Option<Vec<http::Method>>,
     /// The field in which the client says how long it waits.
     pub deadline_header: Option<HeaderName>,
+    /// The translations.
+    pub translations: Vec<Box<dyn Translate>>,
 }
 
 /// The edits of the exchanges with one upstream of a split.
@@ -123,6 +126,7 @@ impl HttpAction for Forward {
         }
         Self {
             split: split(&forward, &upstreams, &weights, context),
+            translations: translations(&forward, &upstreams, context),
             share_edits: share_edits(&forward, context),
             mirrors: mirrors(&forward, context),
             class: match forward.class {
@@ -173,11 +177,17 @@ impl HttpAction for Forward {
             let shape = upstream.pool.shape();
             format!("forward: {} ({}, {} targets)", upstream.name, shape.algorithm, shape.targets.len())
         };
-        self.upstreams.iter().map(line).collect()
+        let translated = self.translations.iter().flat_map(|translation| translation.describe());
+        self.upstreams.iter().map(line).chain(translated).collect()
     }
 }
 
 impl Forward {
+    /// Returns the translation of a request, if it is in one of the protocols that are translated.
+    pub fn translation(&self, view: &RequestView<'_>) -> Option<&dyn Translate> {
+        self.translations.iter().find(|translation| translation.takes(view)).map(|translation| &**translation)
+    }
+
     /// Returns the path and the query for the target, where they differ from those of the request.
     pub fn changed_target(&self, path: &str, query: Option<&str>, view: &RequestView<'_>) -> Option<String> {
         let changed = match &self.path {
@@ -355,4 +365,26 @@ fn path_edit(forward: &ForwardTo, context: &mut ActionContext<'_>) -> PathEdit {
             PathEdit::Keep
         }
     }
+}
+
+/// Compiles the translations, and notes upstreams that do not speak what they need.
+fn translations(
+    forward: &ForwardTo,
+    upstreams: &[Arc<Upstream>],
+    context: &mut ActionContext<'_>,
+) -> Vec<Box<dyn Translate>> {
+    let place = context.place.clone();
+    let mut compiled = Vec::with_capacity(forward.translate.len());
+    for (index, translation) in forward.translate.iter().enumerate() {
+        context.place = place.key("translate").index(index);
+        let translation = translation.compile(context);
+        let old = upstreams.iter().find(|upstream| upstream.pool.shape().transport.versions.1 < 2);
+        if let (true, Some(old)) = (translation.needs_http2(), old) {
+            let text = format!("the targets have to speak HTTP/2: add `protocol: http2` to upstream {}", old.name);
+            context.mistakes.add(&context.place, text);
+        }
+        compiled.push(translation);
+    }
+    context.place = place;
+    compiled
 }

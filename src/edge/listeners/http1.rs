@@ -132,6 +132,7 @@ fn log_rejection(service: &HttpService, connection: &Connection, reason: Reason)
         upstream_time: None,
         tries: 0,
         cache: None,
+        translation: None,
         bytes_in: 0,
         bytes_out: 0,
         request_id: None,

@@ -3,6 +3,7 @@
 //! upstream.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 use http::header::CONTENT_LENGTH;
@@ -13,6 +14,7 @@ use pingora::{Error, ErrorType, Result};
 use super::deadline::deadline;
 use super::pick::{caller, consumer, fail_with, request_facts, wait_while_client_present};
 use super::relay::is_relayed;
+use super::translate::earlier;
 use super::{Context, Gateway};
 use crate::actions::Forward;
 use crate::exchange::{Exchange, Reason, Rejection};
@@ -42,7 +44,7 @@ impl Gateway {
         let Some(forward) = serving.route(ctx.matched.route).and_then(|route| route.action.forward()) else {
             return Ok(true);
         };
-        if let Err(rejection) = self.enter_upstream(session.req_header(), forward, ctx).await {
+        if let Err(rejection) = self.enter_upstream(session.req_header(), forward, None, ctx).await {
             if rejection.reason == Reason::ClientGone {
                 return Err(fail_with(ctx, rejection));
             }
@@ -61,14 +63,16 @@ impl Gateway {
         Ok(false)
     }
 
-    /// Chooses the upstream, waits for a place if it has too many requests, and picks the first target.
+    /// Chooses the upstream for a request of a client that waits so long, waits for a place if it has too many requests, and picks the first target.
     pub(super) async fn enter_upstream(
         &self,
         request: &RequestHeader,
         forward: &Forward,
+        wait: Option<Duration>,
         ctx: &mut Context,
     ) -> Verdict {
         let deadline = deadline(&request.headers, forward, ctx.exchange.started, ctx.exchange.grpc);
+        let deadline = earlier(deadline, ctx.exchange.started, wait);
         if let (Some(route), false) = (ctx.serving.route(ctx.matched.route), ctx.matched.counted) {
             route.metrics().in_flight.inc();
             ctx.matched.counted = true;

@@ -53,7 +53,7 @@ impl Gateway {
     }
 
     /// Writes a response of the gateway's own through the route's filters, as if a target had sent it.
-    async fn write_made(
+    pub(super) async fn write_made(
         &self,
         session: &mut Session,
         ctx: &mut Context,

@@ -67,6 +67,8 @@ pub struct MatchedRoute {
     pub counted: bool,
     /// The version of its API that the request is for.
     pub version: Option<RequestVersion>,
+    /// Whether the request is translated for its target.
+    pub translated: bool,
 }
 
 impl MatchedRoute {
@@ -252,6 +254,11 @@ impl Context {
     /// Frees the request's places at the upstream and at the target.
     pub fn leave_upstream(&mut self) {
         self.visit.iter_mut().for_each(Visit::leave);
+    }
+
+    /// Returns whether the gateway makes the response itself, so that no fetch in place of the request can.
+    pub fn makes_response(&self) -> bool {
+        self.matched.translated || self.forward().is_none()
     }
 
     /// Returns how the route forwards, if it does.

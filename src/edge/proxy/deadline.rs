@@ -7,7 +7,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use crate::actions::Forward;
 
 /// The field in which a gRPC client says how long it waits (gRPC over HTTP/2, "Timeout").
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Returns the end of the request's time: the earlier of the route's and the client's.
 pub(super) fn deadline(headers: &HeaderMap, forward: &Forward, started: Instant, grpc: bool) -> Option<Instant> {

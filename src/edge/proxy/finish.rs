@@ -45,6 +45,9 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
     let metrics = ctx.route().map_or_else(|| METRICS.unrouted(), |route| route.metrics());
     metrics.observe(exchange.reason, ctx.status, duration.as_secs_f64());
     exchange.cache.iter().for_each(|outcome| metrics.count_cache(*outcome));
+    if let (Some(note), Some(route)) = (&exchange.translation, ctx.route()) {
+        METRICS.translated(&route.name, note.from, note.to);
+    }
     if let Some(version) = &ctx.matched.version {
         version.get().usage.count(exchange.identity.as_ref().and_then(|identity| identity.consumer_name()));
     }
@@ -76,13 +79,18 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
         would_reject: exchange.would_reject.as_deref(),
         route: ctx.route().map(|r| r.name.as_str()),
         api_version: ctx.matched.version.as_ref().map(|one| (one.api.name.as_str(), one.get().name.as_str())),
-        operation: ctx.route().and_then(|r| r.api.as_ref()?.operation(exchange)).map(|one| one.id.as_str()),
+        operation: ctx
+            .route()
+            .and_then(|r| r.api.as_ref()?.operation(exchange))
+            .map(|one| one.id.as_str())
+            .or(exchange.translation.as_ref().and_then(|note| note.operation.as_deref())),
         upstream: visit.map(Visit::upstream).or(fetched.map(|from| &from.upstream)).map(|one| one.name.as_str()),
         target: visit
             .and_then(Visit::member)
             .or(fetched.and_then(|from| from.member.as_ref()))
             .map(|member| member.target.label.as_str()),
         cache: exchange.cache.map(CacheOutcome::word),
+        translation: exchange.translation.as_deref(),
         consumer: exchange.identity.as_ref().map(|i| &*i.name),
         duration,
         upstream_time: visit.and_then(Visit::response_time).or(fetched.and_then(|from| from.time)),

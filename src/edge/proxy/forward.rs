@@ -7,7 +7,7 @@ use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, TE};
 use pingora::http::RequestHeader;
 use pingora::{Error, ErrorType, Result};
 
-use super::deadline::forward_deadline;
+use super::deadline::{GRPC_TIMEOUT, forward_deadline};
 use super::intake::{TRACEPARENT, X_FORWARDED_FOR, X_REQUEST_ID, edit_headers};
 use super::{Context, Gateway};
 use crate::actions::{Forward, Host, PathEdit};
@@ -38,27 +38,67 @@ impl Gateway {
         ctx: &Context,
     ) -> Result<()> {
         let Some(forward) = ctx.forward() else { return Ok(()) };
-        let edited = ctx.exchange.edits.apply_to_target(request, &ctx.view(came));
-        edited.map_err(|why| Error::explain(ErrorType::InternalError, why))?;
-        set_path(came, request, forward, ctx)?;
-        let host = host_for(came, forward, member);
-        if let (Some(host), true) = (&host, request.uri.authority().is_some()) {
-            set_authority(request, host);
-        }
-        let asked_for = requested_host(came);
+        edit_target(came, request, forward, ctx)?;
+        edit_fields(came, request, (forward, member), ctx);
+        edit_headers(request, |headers| forward_deadline(headers, forward, deadline, ctx.exchange.grpc));
+        Ok(())
+    }
+
+    /// Edits the head of a translated request for the target: its path is final.
+    pub(super) fn prepare_translated(
+        &self,
+        came: &RequestHeader,
+        request: &mut RequestHeader,
+        (member, deadline, grpc): (&Member, Option<Instant>, bool),
+        ctx: &Context,
+    ) -> Result<()> {
+        let Some(forward) = ctx.forward() else { return Ok(()) };
+        edit_fields(came, request, (forward, member), ctx);
         edit_headers(request, |headers| {
-            // Reserved for all fields that are added, so that the map grows once.
-            headers.reserve(MAX_ADDED_REQUEST_FIELDS);
-            if let Some(host) = host {
-                headers.insert(HOST, host);
+            if grpc && deadline.is_some() {
+                // Its value is written with the time that is left.
+                headers.insert(GRPC_TIMEOUT, HeaderValue::from_static("0m"));
             }
-            write_forwarding_fields(headers, asked_for, ctx);
-            write_prefix(headers, came.uri.path(), forward, ctx.exchange.peer_trusted);
-            ctx.exchange.edits.apply_to_headers(headers, &ctx.view(came));
-            forward_deadline(headers, forward, deadline, ctx.exchange.grpc);
+            forward_deadline(headers, forward, deadline, grpc);
         });
         Ok(())
     }
+}
+
+/// Edits the path and the query as the route's filters and its action say.
+pub(super) fn edit_target(
+    came: &RequestHeader,
+    request: &mut RequestHeader,
+    forward: &Forward,
+    ctx: &Context,
+) -> Result<()> {
+    let edited = ctx.exchange.edits.apply_to_target(request, &ctx.view(came));
+    edited.map_err(|why| Error::explain(ErrorType::InternalError, why))?;
+    set_path(came, request, forward, ctx)
+}
+
+/// Edits the host and the fields.
+fn edit_fields(
+    came: &RequestHeader,
+    request: &mut RequestHeader,
+    (forward, member): (&Forward, &Member),
+    ctx: &Context,
+) {
+    let host = host_for(came, forward, member);
+    if let (Some(host), true) = (&host, request.uri.authority().is_some()) {
+        set_authority(request, host);
+    }
+    let asked_for = requested_host(came);
+    edit_headers(request, |headers| {
+        // Reserved for all fields that are added, so that the map grows once.
+        headers.reserve(MAX_ADDED_REQUEST_FIELDS);
+        if let Some(host) = host {
+            headers.insert(HOST, host);
+        }
+        write_forwarding_fields(headers, asked_for, ctx);
+        write_prefix(headers, came.uri.path(), forward, ctx.exchange.peer_trusted);
+        ctx.exchange.edits.apply_to_headers(headers, &ctx.view(came));
+    });
 }
 
 /// Returns the host that the client asked for, as it wrote it.

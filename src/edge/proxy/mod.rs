@@ -27,6 +27,7 @@ mod response;
 mod route;
 mod service;
 mod targets;
+mod translate;
 mod tunnel;
 mod versions;
 mod waiting;

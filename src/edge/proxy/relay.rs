@@ -88,7 +88,15 @@ impl Gateway {
         }
         ctx.pace().iter().for_each(|pace| pace.begin(None, false));
         let mut interims = std::mem::take(&mut ctx.interims);
-        let asking = RelayRequest { head: &head, body, hedged, upgrade };
+        let asking = RelayRequest {
+            head: &head,
+            came: &head,
+            body,
+            is_safe: is_method_repeatable(&head.method, ctx),
+            hedged,
+            upgrade,
+            translated: None,
+        };
         let fetched = self.fetch_for(session, &*ctx, (&mut visit, &mut interims), &asking).await;
         (ctx.visit, ctx.interims) = (Some(visit), interims);
         match fetched {
@@ -97,7 +105,7 @@ impl Gateway {
         }
     }
 
-    async fn fetch_for(
+    pub(super) async fn fetch_for(
         &self,
         session: &mut Session,
         ctx: &Context,
@@ -108,13 +116,16 @@ impl Gateway {
         let outgoing = OutgoingRequest {
             head: asking.head,
             body: asking.body.clone(),
-            caller: connecting_caller(asking.head, ctx),
-            safe: is_method_repeatable(&asking.head.method, ctx),
+            caller: connecting_caller(asking.came, ctx),
+            safe: asking.is_safe,
             hedged: asking.hedged,
             upgrade: asking.upgrade,
-            grpc: ctx.exchange.grpc,
+            grpc: asking.translated.unwrap_or(ctx.exchange.grpc),
             edit: &|request, member, deadline| {
-                self.prepare(asking.head, request, member, deadline, ctx)?;
+                if let Some(grpc) = asking.translated {
+                    return self.prepare_translated(asking.came, request, (member, deadline, grpc), ctx);
+                }
+                self.prepare(asking.came, request, member, deadline, ctx)?;
                 if asking.upgrade {
                     request.insert_header(CONNECTION, HeaderValue::from_static("Upgrade"))?;
                     request.insert_header(UPGRADE, HeaderValue::from_static("websocket"))?;
@@ -236,11 +247,21 @@ impl Gateway {
 }
 
 /// A request to send to targets.
-struct RelayRequest<'a> {
-    head: &'a RequestHeader,
-    body: Bytes,
-    hedged: bool,
-    upgrade: bool,
+pub(super) struct RelayRequest<'a> {
+    /// Its head.
+    pub head: &'a RequestHeader,
+    /// The head that decides on the target.
+    pub came: &'a RequestHeader,
+    /// Its body.
+    pub body: Bytes,
+    /// Whether it may be sent again.
+    pub is_safe: bool,
+    /// Whether it may go to a second target beside the first.
+    pub hedged: bool,
+    /// Whether it is a handshake of a WebSocket.
+    pub upgrade: bool,
+    /// Whether it was translated, and then whether into gRPC.
+    pub translated: Option<bool>,
 }
 
 /// What a target has sent.

@@ -56,6 +56,13 @@ impl Gateway {
             return Ok(true);
         }
         let action = route.action.on_request(&ctx.view(session.req_header()));
+        let translation = match action {
+            ActionOutcome::Forward(forward) if !forward.translations.is_empty() => {
+                forward.translation(&ctx.view(session.req_header()))
+            }
+            _ => None,
+        };
+        ctx.matched.translated = translation.is_some();
         if matches!(action, ActionOutcome::Forward(_) | ActionOutcome::Aggregate(_))
             && let Some(policy) = chain.cache(session.req_header(), &ctx.exchange, &mut ctx.memories).cloned()
             && Box::pin(self.serve_cached(session, ctx, &policy)).await?
@@ -64,7 +71,10 @@ impl Gateway {
         }
         match action {
             // The admission comes after the cache look-up.
-            ActionOutcome::Forward(_) => return Ok(false),
+            ActionOutcome::Forward(forward) => match translation {
+                Some(translation) => Box::pin(self.translate(session, ctx, forward, translation)).await?,
+                None => return Ok(false),
+            },
             ActionOutcome::Reject(rejection) => Box::pin(self.reject(session, &rejection, ctx)).await?,
             ActionOutcome::Aggregate(aggregate) => Box::pin(self.aggregate(session, ctx, aggregate)).await?,
             ActionOutcome::File(request) => Box::pin(self.serve_file(session, ctx, request)).await?,

@@ -180,7 +180,7 @@ impl Fetch {
         let forward = serving.route(self.ctx.matched.route).and_then(|route| route.action.forward());
         let forward = forward.ok_or_else(internal)?;
         self.ctx.exchange.response_edits.clear();
-        self.gateway.enter_upstream(&self.head, forward, &mut self.ctx).await?;
+        self.gateway.enter_upstream(&self.head, forward, None, &mut self.ctx).await?;
         self.ctx.visit.take().ok_or_else(internal)
     }
 

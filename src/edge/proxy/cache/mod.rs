@@ -226,7 +226,7 @@ impl Gateway {
             _ if has_waited => CacheOutcome::Collapsed,
             Reuse::Fresh => CacheOutcome::Hit,
             Reuse::AcceptedStale => CacheOutcome::Stale,
-            Reuse::WhileRevalidating if ctx.forward().is_none() => {
+            Reuse::WhileRevalidating if ctx.makes_response() => {
                 // Nothing makes the response but this request itself.
                 let missing = wait::CacheMiss { reason: ForwardReason::Stale, variant, stale: None };
                 return Ok(StoredUse::Missing(missing));

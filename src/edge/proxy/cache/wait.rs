@@ -136,7 +136,7 @@ impl Gateway {
         cached: &CachedRequest,
         (key, guard, missing): (FlightKey, FlightGuard, CacheMiss),
     ) -> Result<AfterMiss> {
-        if ctx.forward().is_none() {
+        if ctx.makes_response() {
             let started = policy.store.generation();
             let mut made = CacheUse::forwarded(policy, missing.reason);
             made.own = Some(OwnFill { guard, flight: key, request: cached.clone(), started });

@@ -1,0 +1,45 @@
+//! `connect_to_grpc`: The Connect protocol, to targets that speak gRPC.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{IncomingRequest, Protocols, Translate, TranslatedRequest};
+use crate::actions::ActionContext;
+use crate::exchange::{Reason, Rejection, RequestView};
+
+/// The Connect protocol, to targets that speak gRPC.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "ConnectToGrpc")]
+pub struct Config {}
+
+/// The compiled translation.
+#[derive(Debug)]
+pub struct ConnectToGrpc;
+
+/// Compiles the translation, and notes errors.
+pub fn compile(_config: &Config, _context: &mut ActionContext<'_>) -> ConnectToGrpc {
+    ConnectToGrpc
+}
+
+impl Translate for ConnectToGrpc {
+    fn protocols(&self) -> Protocols {
+        Protocols { from: "connect", to: "grpc" }
+    }
+
+    fn takes(&self, _view: &RequestView<'_>) -> bool {
+        false
+    }
+
+    fn max_request_body(&self) -> u64 {
+        0
+    }
+
+    fn translate(&self, _request: &IncomingRequest<'_>) -> Result<TranslatedRequest, Box<Rejection>> {
+        Err(Rejection::new(Reason::RequestUntranslatable, ""))
+    }
+
+    fn describe(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
