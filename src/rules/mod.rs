@@ -21,3 +21,4 @@ pub mod resilience;
 pub mod routing;
 pub mod schema;
 pub mod templating;
+pub mod websocket;

@@ -5,10 +5,15 @@
 
 mod connect_to_grpc;
 mod grpc_web_to_grpc;
+mod http_to_websocket;
 mod json_to_soap;
 mod rest_to_graphql;
 mod rest_to_grpc;
 mod soap_to_json;
+mod sockets;
+mod sse_to_websocket;
+mod websocket_to_http;
+mod websocket_to_sse;
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -21,6 +26,7 @@ use serde::Deserialize;
 
 use super::ActionContext;
 use crate::exchange::{Rejection, RequestView};
+pub use sockets::{MessageRequests, SocketKind, SocketTranslation};
 
 /// The table of translations: variant, key in the YAML, module.
 macro_rules! translations {
@@ -60,6 +66,14 @@ translations! {
     JsonToSoap = "json_to_soap": json_to_soap;
     /// SOAP, to targets that speak JSON.
     SoapToJson = "soap_to_json": soap_to_json;
+    /// Messages of WebSockets, each of which becomes a request.
+    WebsocketToHttp = "websocket_to_http": websocket_to_http;
+    /// WebSockets, to targets that send `text/event-stream`.
+    WebsocketToSse = "websocket_to_sse": websocket_to_sse;
+    /// Requests, each of which becomes a message, to targets that speak WebSocket.
+    HttpToWebsocket = "http_to_websocket": http_to_websocket;
+    /// Clients of `text/event-stream`, to targets that speak WebSocket.
+    SseToWebsocket = "sse_to_websocket": sse_to_websocket;
 }
 
 /// The protocols of a translation, as the words of the log and the metrics.
@@ -100,6 +114,11 @@ pub trait Translate: Debug + Send + Sync {
     /// # Errors
     /// Returns the rejection of a request that cannot be translated.
     fn translate(&self, request: &IncomingRequest<'_>) -> Result<TranslatedRequest, Box<Rejection>>;
+
+    /// Returns the translation of messages, where one side speaks WebSocket; the edge does that by itself.
+    fn sockets(&self) -> Option<&SocketTranslation> {
+        None
+    }
 
     /// Returns lines that describe it to an operator.
     fn describe(&self) -> Vec<String>;

@@ -122,10 +122,10 @@ impl Gateway {
             upgrade: asking.upgrade,
             grpc: asking.translated.unwrap_or(ctx.exchange.grpc),
             edit: &|request, member, deadline| {
-                if let Some(grpc) = asking.translated {
-                    return self.prepare_translated(asking.came, request, (member, deadline, grpc), ctx);
+                match asking.translated {
+                    Some(grpc) => self.prepare_translated(asking.came, request, (member, deadline, grpc), ctx)?,
+                    None => self.prepare(asking.came, request, member, deadline, ctx)?,
                 }
-                self.prepare(asking.came, request, member, deadline, ctx)?;
                 if asking.upgrade {
                     request.insert_header(CONNECTION, HeaderValue::from_static("Upgrade"))?;
                     request.insert_header(UPGRADE, HeaderValue::from_static("websocket"))?;
