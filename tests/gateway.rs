@@ -159,6 +159,8 @@ mod sessions_tls;
 mod signatures;
 #[path = "gateway/sizes.rs"]
 mod sizes;
+#[path = "gateway/sockets.rs"]
+mod sockets;
 #[path = "gateway/starttls.rs"]
 mod starttls;
 #[path = "gateway/stream_upgrades.rs"]
