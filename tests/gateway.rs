@@ -89,6 +89,8 @@ mod frames;
 mod framing;
 #[path = "gateway/from_kong.rs"]
 mod from_kong;
+#[path = "gateway/graphql.rs"]
+mod graphql;
 #[path = "gateway/handover.rs"]
 mod handover;
 #[path = "gateway/hello.rs"]

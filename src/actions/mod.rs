@@ -5,6 +5,7 @@
 mod aggregate;
 mod files;
 mod forward;
+mod graphql;
 mod media_type;
 mod mock;
 mod redirect;
@@ -31,6 +32,7 @@ pub use aggregate::{
 };
 pub use files::{FileRequest, Files, Found, OpenedFile};
 pub use forward::{Forward, Host, Mirror, PathEdit};
+pub use graphql::{Graphql, graphql_response};
 pub use translate::{
     ClientResponse, IncomingRequest, MessageRequests, SocketKind, SocketTranslation, Translate, TranslateResponse,
     TranslatedRequest,
@@ -93,6 +95,8 @@ actions! {
     Forward = "forward": forward;
     /// The merged results of several calls to upstreams.
     Aggregate = "aggregate": aggregate;
+    /// A GraphQL API over calls to upstreams.
+    Graphql = "graphql": graphql;
     /// A file below a folder.
     Files = "files": files;
     /// The client is redirected.
@@ -116,12 +120,12 @@ impl Action {
 impl ActionConfig {
     /// Returns whether its responses pass the filters that change responses of targets.
     pub fn has_filtered_responses(&self) -> bool {
-        matches!(self, Self::Forward(_) | Self::Files(_) | Self::Aggregate(_))
+        matches!(self, Self::Forward(_) | Self::Files(_) | Self::Aggregate(_) | Self::Graphql(_))
     }
 
     /// Returns whether its responses may be cached.
     pub fn is_cacheable(&self) -> bool {
-        matches!(self, Self::Forward(_) | Self::Aggregate(_))
+        matches!(self, Self::Forward(_) | Self::Aggregate(_) | Self::Graphql(_))
     }
 
     /// Returns an empty response, which stands for no action.
@@ -162,6 +166,8 @@ pub enum ActionOutcome<'a> {
     Forward(&'a Forward),
     /// The results of calls are merged.
     Aggregate(&'a Aggregate),
+    /// Operations of GraphQL are executed.
+    Graphql(&'a Graphql),
     /// A file is sent.
     File(FileRequest<'a>),
     /// This is the response.
