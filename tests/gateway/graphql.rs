@@ -209,7 +209,7 @@ fn responses_pass_filters_and_the_cache() {
     let (target, calls) = users();
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("schema.graphql"), SCHEMA).expect("written");
-    let filters = "{strip_fields: {response: ["**.email"]}}, {cache: {store: pages, ttl: {default: 1m}}}";
+    let filters = "{strip_fields: {response: ['**.email']}}, {cache: {store: pages, ttl: {default: 1m}}}";
     let yaml = format!("caches: {{pages: {{memory: 4MiB, max_object: 1MiB}}}}\n{}", yaml(&target, ACTION, filters));
     let gateway = Gateway::start_in(folder, &yaml, &[]);
     for _ in 0..3 {
