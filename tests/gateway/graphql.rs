@@ -196,7 +196,7 @@ fn what_is_too_large_is_not_executed() {
 #[test]
 fn persisted_documents_alone() {
     let action = format!("{ACTION}persisted: {{file: ops.json, only: true}}\nintrospection: true");
-    let (gateway, ..) = gateway(&action, "");
+    let (gateway, _target, _) = gateway(&action, "");
     assert_eq!(post(&gateway, &json!({"documentId": "one"}), "").json()["data"]["user"]["id"], "1");
     let hash = json!({"extensions": {"persistedQuery": {"version": 1, "sha256Hash": "one"}}});
     assert_eq!(post(&gateway, &hash, "").json()["data"]["user"]["id"], "1");

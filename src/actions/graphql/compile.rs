@@ -1,6 +1,7 @@
 //! The compilation of `graphql`.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use apollo_compiler::Schema;
@@ -16,6 +17,7 @@ use crate::actions::forward::find;
 use crate::notation::{Place, nearest};
 use crate::rules::graphql::{Engine, FieldResolver, FieldSource, QueryLimits, ResolverText};
 use crate::tls::read_file;
+use crate::upstreams::Upstream;
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -26,7 +28,7 @@ const MAX_FILE: u64 = 16 << 20;
 pub fn compile(config: &Config, context: &mut ActionContext<'_>) -> Graphql {
     let place = context.place.clone();
     let schema = schema(config, context).unwrap_or_else(nothing);
-    let mut resolvers = Resolvers { sources: BTreeMap::new(), upstreams: Vec::new(), not_found: Vec::new() };
+    let mut resolvers = Resolvers { sources: BTreeMap::new(), upstreams: Vec::new() };
     for (name, resolver) in &config.resolvers {
         resolvers.add(name, resolver, &schema, context);
     }
@@ -47,7 +49,6 @@ pub fn compile(config: &Config, context: &mut ActionContext<'_>) -> Graphql {
             max_calls: limits.calls,
         },
         upstreams: resolvers.upstreams,
-        not_found_is_null: resolvers.not_found,
         timeout: config.timeout.as_ref().map_or(DEFAULT_TIMEOUT, |timeout| timeout.0),
         batch: limits.batch,
         concurrency: limits.concurrency,
@@ -98,8 +99,8 @@ fn nothing() -> Valid<Schema> {
 /// The resolvers so far.
 struct Resolvers {
     sources: BTreeMap<(String, String), FieldSource>,
-    upstreams: Vec<std::sync::Arc<crate::upstreams::Upstream>>,
-    not_found: Vec<bool>,
+    /// Where calls go, and whether 404 is null there.
+    upstreams: Vec<(Arc<Upstream>, bool)>,
 }
 
 impl Resolvers {
@@ -128,10 +129,9 @@ impl Resolvers {
             }
             (None, Some(upstream)) => {
                 let is_root = is_root(schema, kind);
-                let Some(call) = self.call(config, (&place, &arguments, is_root), context) else { return };
                 let Some(found) = find(upstream, &place.key("upstream"), context) else { return };
-                self.upstreams.push(found);
-                self.not_found.push(call.not_found_is_null);
+                let number = self.number_of(found, config.not_found_is_null.unwrap_or(true));
+                let Some(call) = call(config, number, (&place, &arguments, is_root), context) else { return };
                 FieldSource::Call(Box::new(call))
             }
             _ => {
@@ -142,51 +142,59 @@ impl Resolvers {
         self.sources.insert((kind.to_owned(), field.to_owned()), source);
     }
 
-    fn call(
-        &self,
-        config: &ResolverConfig,
-        (place, arguments, is_root): (&Place, &[String], bool),
-        context: &mut ActionContext<'_>,
-    ) -> Option<FieldResolver> {
-        let mut text = |text: &str, place: &Place| {
-            let parsed = text.parse::<ResolverText>();
-            let parsed = context.mistakes.take(place, parsed)?;
-            for name in parsed.arguments().filter(|name| !arguments.iter().any(|known| known == name)) {
-                let near = nearest(name, arguments.iter().map(String::as_str));
-                context.mistakes.add(place, format!("the field has no argument \"{name}\"{near}"));
-            }
-            if is_root && parsed.names_parent() {
-                context.mistakes.add(place, "there is no parent at the root");
-            }
-            Some(parsed)
-        };
-        let written = config.path.as_deref().unwrap_or_default();
-        let path = text(written, &place.key("path"));
-        let query = config
-            .query
-            .iter()
-            .filter_map(|(name, value)| Some((name.clone(), text(value, &place.key("query").key(name.clone()))?)));
-        let query = query.collect();
-        let body = config.body.as_deref().and_then(|body| text(body, &place.key("body")));
-        if !written.starts_with('/') {
-            context
-                .mistakes
-                .add(&place.key("path"), format!("expected a path that starts with /, found \"{written}\""));
-        }
-        let method = config.method.as_ref().map_or(Method::GET, |method| method.0.clone());
-        if config.body.is_some() && matches!(method, Method::GET | Method::HEAD) {
-            context.mistakes.add(&place.key("body"), format!("a request by {method} has no body"));
-        }
-        Some(FieldResolver {
-            number: self.upstreams.len(),
-            method,
-            path: path?,
-            query,
-            body,
-            take: config.take.iter().flat_map(|take| take.split('.')).map(str::to_owned).collect(),
-            not_found_is_null: config.not_found_is_null.unwrap_or(true),
+    /// Returns the number of the calls to an upstream.
+    fn number_of(&mut self, upstream: Arc<Upstream>, not_found_is_null: bool) -> usize {
+        let known =
+            self.upstreams.iter().position(|(known, null)| Arc::ptr_eq(known, &upstream) && *null == not_found_is_null);
+        known.unwrap_or_else(|| {
+            self.upstreams.push((upstream, not_found_is_null));
+            self.upstreams.len() - 1
         })
     }
+}
+
+/// Returns the call for a field.
+fn call(
+    config: &ResolverConfig,
+    number: usize,
+    (place, arguments, is_root): (&Place, &[String], bool),
+    context: &mut ActionContext<'_>,
+) -> Option<FieldResolver> {
+    let mut text = |text: &str, place: &Place| {
+        let parsed = text.parse::<ResolverText>();
+        let parsed = context.mistakes.take(place, parsed)?;
+        for name in parsed.arguments().filter(|name| !arguments.iter().any(|known| known == name)) {
+            let near = nearest(name, arguments.iter().map(String::as_str));
+            context.mistakes.add(place, format!("the field has no argument \"{name}\"{near}"));
+        }
+        if is_root && parsed.names_parent() {
+            context.mistakes.add(place, "there is no parent at the root");
+        }
+        Some(parsed)
+    };
+    let written = config.path.as_deref().unwrap_or_default();
+    let path = text(written, &place.key("path"));
+    let query = config
+        .query
+        .iter()
+        .filter_map(|(name, value)| Some((name.clone(), text(value, &place.key("query").key(name.clone()))?)));
+    let query = query.collect();
+    let body = config.body.as_deref().and_then(|body| text(body, &place.key("body")));
+    if !written.starts_with('/') {
+        context.mistakes.add(&place.key("path"), format!("expected a path that starts with /, found \"{written}\""));
+    }
+    let method = config.method.as_ref().map_or(Method::GET, |method| method.0.clone());
+    if config.body.is_some() && matches!(method, Method::GET | Method::HEAD) {
+        context.mistakes.add(&place.key("body"), format!("a request by {method} has no body"));
+    }
+    Some(FieldResolver {
+        number,
+        method,
+        path: path?,
+        query,
+        body,
+        take: config.take.iter().flat_map(|take| take.split('.')).map(str::to_owned).collect(),
+    })
 }
 
 /// Returns the names of the arguments of a field.

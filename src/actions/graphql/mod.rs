@@ -14,7 +14,9 @@ use serde_json::{Value, json};
 
 use super::{ActionContext, ActionOutcome, HttpAction};
 use crate::exchange::RequestView;
-use crate::rules::graphql::{Engine, GraphqlError, GraphqlRequest, Prepared, QueryLimits, QuerySize, operations};
+use crate::rules::graphql::{
+    Engine, FieldSource, GraphqlError, GraphqlRequest, Prepared, QueryLimits, QuerySize, operations,
+};
 use crate::upstreams::Upstream;
 
 pub use config::Config;
@@ -28,10 +30,8 @@ const MAX_NESTING: usize = 100;
 pub struct Graphql {
     /// The schema with its resolvers.
     pub engine: Engine,
-    /// The upstream of each call.
-    pub upstreams: Vec<Arc<Upstream>>,
-    /// Whether a response of 404 is null, for each call.
-    pub not_found_is_null: Vec<bool>,
+    /// Where calls go, by the number of each, and whether a response of 404 is null there.
+    pub upstreams: Vec<(Arc<Upstream>, bool)>,
     /// The time of all calls.
     pub timeout: Duration,
     /// The most operations in one request.
@@ -64,7 +64,8 @@ impl HttpAction for Graphql {
 
     fn describe(&self) -> Vec<String> {
         let types = self.engine.schema.types.values().filter(|kind| !kind.is_built_in()).count();
-        vec![format!("graphql: {types} types, {} calls", self.upstreams.len())]
+        let calls = self.engine.sources.values().filter(|source| matches!(source, FieldSource::Call(_))).count();
+        vec![format!("graphql: {types} types, {calls} calls")]
     }
 }
 

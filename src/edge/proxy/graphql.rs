@@ -201,15 +201,13 @@ impl GraphqlScene<'_> {
 
     /// Makes a call. The client is told the reason of a failure, and nothing more.
     async fn call(&self, call: FieldCall) -> (CallKey, ResolvedCall) {
-        let upstream = &self.graphql.upstreams[call.number];
+        let (upstream, not_found_is_null) = &self.graphql.upstreams[call.number];
         let mut visit = Visit::new(Arc::clone(upstream), Class::Normal, Some(self.deadline));
         let called = self.visit(&call, &mut visit).await;
         upstream.metrics().by_class.count(called.as_ref().map_or(502, |(status, _)| *status));
         visit.end();
         let result = match called {
-            Ok((404, _)) if self.graphql.not_found_is_null[call.number] => {
-                Ok(serde_json::from_str("null").unwrap_or_default())
-            }
+            Ok((404, _)) if *not_found_is_null => Ok(serde_json::from_str("null").unwrap_or_default()),
             Ok((status, _)) if !(200..300).contains(&status) => Err(format!("a call was responded to with {status}")),
             Ok((_, text)) if text.trim_ascii().is_empty() => Ok(serde_json::from_str("null").unwrap_or_default()),
             Ok((_, text)) => serde_json::from_str(&text).map_err(|_| "the response to a call is no JSON".to_owned()),

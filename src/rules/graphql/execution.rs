@@ -31,7 +31,7 @@ pub enum FieldSource {
 /// A call for the value of a field.
 #[derive(Clone, Debug)]
 pub struct FieldResolver {
-    /// The number by which the caller knows the rest of it.
+    /// The number by which the caller knows where it goes; calls of one number that are equal otherwise are shared.
     pub number: usize,
     /// The method.
     pub method: http::Method,
@@ -43,8 +43,6 @@ pub struct FieldResolver {
     pub body: Option<ResolverText>,
     /// The members that lead to the value within the document of the response.
     pub take: Vec<String>,
-    /// Whether a response of 404 is `null`, and no error.
-    pub not_found_is_null: bool,
 }
 
 /// What distinguishes a call from others of a request.
@@ -182,7 +180,15 @@ impl Engine {
         if !wanted.is_empty() {
             return Ok(Round::Calls(wanted));
         }
-        Ok(Round::Done(serde_json::to_value(&response).unwrap_or_else(|_| json!({"data": null}))))
+        let mut response = serde_json::to_value(&response).unwrap_or_else(|_| json!({"data": null}));
+        for error in response.get_mut("errors").and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some(Value::String(message)) = error.get_mut("message")
+                && let Some(own) = message.strip_prefix("resolver error: ")
+            {
+                *message = own.to_owned();
+            }
+        }
+        Ok(Round::Done(response))
     }
 }
 
@@ -351,7 +357,6 @@ mod tests {
                 },
                 body: (number == 4).then(|| r#"{"name": {args.name}}"#.parse().expect("a text")),
                 take: if number == 1 { vec!["items".into()] } else { vec![] },
-                not_found_is_null: true,
             }))
         };
         let sources = [
