@@ -165,6 +165,8 @@ mod signatures;
 mod sizes;
 #[path = "gateway/soap.rs"]
 mod soap;
+#[path = "gateway/sockets.rs"]
+mod sockets;
 #[path = "gateway/starttls.rs"]
 mod starttls;
 #[path = "gateway/stream_upgrades.rs"]

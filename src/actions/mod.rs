@@ -35,7 +35,10 @@ pub use aggregate::{
 };
 pub use files::{FileRequest, Files, Found, OpenedFile};
 pub use forward::{Forward, Host, Mirror, PathEdit};
-pub use translate::{ClientResponse, IncomingRequest, Translate, TranslateResponse, TranslatedRequest};
+pub use translate::{
+    ClientResponse, IncomingRequest, MessageRequests, SocketKind, SocketTranslation, Translate, TranslateResponse,
+    TranslatedRequest,
+};
 
 /// The table of actions: variant, key in the YAML, module.
 macro_rules! actions {

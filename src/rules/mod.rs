@@ -23,3 +23,4 @@ pub mod routing;
 pub mod schema;
 pub mod soap;
 pub mod templating;
+pub mod websocket;

@@ -5,11 +5,16 @@
 
 mod connect_to_grpc;
 mod grpc_web_to_grpc;
+mod http_to_websocket;
 mod json_to_soap;
 mod rest_to_graphql;
 mod rest_to_grpc;
 mod soap_terms;
 mod soap_to_json;
+mod sockets;
+mod sse_to_websocket;
+mod websocket_to_http;
+mod websocket_to_sse;
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -22,6 +27,7 @@ use serde::Deserialize;
 
 use super::ActionContext;
 use crate::exchange::{Rejection, RequestView};
+pub use sockets::{MessageRequests, SocketKind, SocketTranslation};
 
 use soap_terms::SoapVersionName;
 
@@ -63,6 +69,14 @@ translations! {
     JsonToSoap = "json_to_soap": json_to_soap;
     /// SOAP, to targets that speak JSON.
     SoapToJson = "soap_to_json": soap_to_json;
+    /// Messages of WebSockets, each of which becomes a request.
+    WebsocketToHttp = "websocket_to_http": websocket_to_http;
+    /// WebSockets, to targets that send `text/event-stream`.
+    WebsocketToSse = "websocket_to_sse": websocket_to_sse;
+    /// Requests, each of which becomes a message, to targets that speak WebSocket.
+    HttpToWebsocket = "http_to_websocket": http_to_websocket;
+    /// Clients of `text/event-stream`, to targets that speak WebSocket.
+    SseToWebsocket = "sse_to_websocket": sse_to_websocket;
 }
 
 /// The protocols of a translation, as the words of the log and the metrics.
@@ -114,6 +128,11 @@ pub trait Translate: Debug + Send + Sync {
     /// Returns a rejection as the client's protocol has it.
     fn rejection(&self, rejection: Box<Rejection>, _view: &RequestView<'_>) -> Box<Rejection> {
         rejection
+    }
+
+    /// Returns the translation of messages, where one side speaks WebSocket; the edge does that by itself.
+    fn sockets(&self) -> Option<&SocketTranslation> {
+        None
     }
 
     /// Returns lines that describe it to an operator.

@@ -26,6 +26,7 @@ mod respond;
 mod response;
 mod route;
 mod service;
+mod sockets;
 mod targets;
 mod translate;
 mod tunnel;

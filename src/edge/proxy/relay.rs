@@ -126,10 +126,10 @@ impl Gateway {
                 if asking.has_own_head {
                     return Ok(());
                 }
-                if let Some(grpc) = asking.translated {
-                    return self.prepare_translated(asking.came, request, (member, deadline, grpc), ctx);
+                match asking.translated {
+                    Some(grpc) => self.prepare_translated(asking.came, request, (member, deadline, grpc), ctx)?,
+                    None => self.prepare(asking.came, request, member, deadline, ctx)?,
                 }
-                self.prepare(asking.came, request, member, deadline, ctx)?;
                 if asking.upgrade {
                     request.insert_header(CONNECTION, HeaderValue::from_static("Upgrade"))?;
                     request.insert_header(UPGRADE, HeaderValue::from_static("websocket"))?;

@@ -30,7 +30,8 @@ use crate::upstreams::{Response, error_text};
 const READ_TIME: Duration = Duration::from_secs(300);
 
 /// The fields of a request that are not sent on with a translated one.
-const DROPPED: [HeaderName; 5] = [ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING];
+pub(super) const DROPPED: [HeaderName; 5] =
+    [ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING];
 
 type OrRejection<T> = std::result::Result<T, Box<Rejection>>;
 
@@ -47,6 +48,9 @@ impl Gateway {
         translation: &dyn Translate,
     ) -> Result<()> {
         ctx.exchange.translation = Some(Box::new(TranslationNote::new(translation.protocols().words())));
+        if let Some(sockets) = translation.sockets() {
+            return Box::pin(self.translate_sockets(session, ctx, (forward, sockets))).await;
+        }
         let came = session.req_header().clone();
         let until = deadline(&came.headers, forward, ctx.exchange.started, ctx.exchange.grpc)
             .unwrap_or_else(|| ctx.exchange.started + READ_TIME);
@@ -187,7 +191,7 @@ impl Gateway {
     }
 
     /// Writes what is known of the response.
-    async fn write_translated(
+    pub(super) async fn write_translated(
         &self,
         session: &mut Session,
         ctx: &mut Context,
@@ -257,7 +261,7 @@ impl Gateway {
 
 /// How far the response is written.
 #[derive(Default)]
-struct TranslatedWriting {
+pub(super) struct TranslatedWriting {
     /// Whether the head was written.
     begun: bool,
     /// The head and the body that wait for the end, since a filter may replace them.
