@@ -85,6 +85,30 @@ fn a_function_gets_a_signed_event_of_version_2() {
 }
 
 #[test]
+fn the_verified_caller_is_in_the_event() {
+    let functions = Functions::start(SECRET, hello);
+    let gateway = Gateway::start(&format!(
+        "
+upstreams: {{aws: {{targets: ['{}']}}}}
+consumers: {{shop: {{credentials: [{{api_key: {{value: a-key-of-the-shop}}}}]}}}}
+routes:
+  - name: api
+    match: {{path: /*}}
+    filters: [{{api_key: {{}}}}, {{headers: {{request: {{remove: [x-api-key]}}}}}}]
+    action: {{lambda: {{upstream: aws, function: '{ARN}', {KEY}}}}}
+",
+        functions.target.address
+    ));
+    assert_eq!(gateway.get("/x").status, 401);
+    let got = gateway.request("GET", "/x", &[("x-api-key", "a-key-of-the-shop")]);
+    assert_eq!(got.status, 200, "{}", got.text());
+    let event = functions.event();
+    assert_eq!(event["requestContext"]["authorizer"], json!({"lambda": {"principalId": "shop"}}));
+    assert!(event["headers"]["x-api-key"].is_null(), "{event}");
+    assert_eq!((&event["routeKey"], &event["pathParameters"]), (&json!("$default"), &json!({"proxy": "x"})));
+}
+
+#[test]
 fn version_1_has_all_values_and_binary_bodies() {
     let functions = Functions::start(SECRET, |_, _| {
         Returned::json(
@@ -224,6 +248,13 @@ fn responses_are_streamed_with_their_metadata() {
     assert!(functions.calls()[0].target.starts_with("/2021-11-15/functions/"));
     assert!(functions.calls()[0].target.ends_with("/response-streaming-invocations"));
     assert_eq!(gateway.get("/api/pets/1/?plain").text(), "hello");
+    // A body where there is none would be read as the next response.
+    let mut connection = Connection::open(gateway.address());
+    connection.send("HEAD /api/pets/1/ HTTP/1.1\r\nhost: a\r\n\r\n");
+    let head = connection.try_receive(true).expect("a head");
+    assert_eq!((head.status, head.header("x-s")), (418, Some("1")));
+    let next = connection.ask("GET /api/pets/1/?plain HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert_eq!((next.status, next.text().as_str()), (200, "hello"));
     for word in ["early", "exception"] {
         let got = gateway.get(&format!("/api/pets/1/?{word}"));
         assert_eq!((got.status, got.reason().as_str()), (502, "function_failed"), "{word}");

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::harness::client::{Answer, Connection};
 use super::harness::gateway::{Gateway, run};
 use super::harness::lambda::header;
-use super::harness::target::{Seen, Target, answer};
+use super::harness::target::{Seen, Target, answer, refused};
 use std::sync::{Arc, Mutex};
 
 const V11: &str = "http://schemas.xmlsoap.org/soap/envelope/";
@@ -189,7 +189,7 @@ fn requests_that_cannot_be_xml_are_rejected() {
     assert!(seen.lock().unwrap().is_empty());
 }
 
-fn soap_client(target: &Target) -> Gateway {
+fn soap_client(target: std::net::SocketAddr) -> Gateway {
     Gateway::start(&format!(
         "
 upstreams: {{json: {{targets: ['{}']}}}}
@@ -208,7 +208,7 @@ routes:
                 - {{element: AddOrder, action: 'urn:m/Add', method: POST, path: /orders, arrays: [line], numbers: [n]}}
                 - {{element: List, method: GET, path: /orders, item: order}}
 ",
-        target.address
+        target
     ))
 }
 
@@ -239,7 +239,7 @@ fn call(gateway: &Gateway, namespace: &str, headers: &str, body: &str) -> Answer
 #[test]
 fn soap_clients_use_a_service_of_json() {
     let (service, seen) = json_service();
-    let gateway = soap_client(&service);
+    let gateway = soap_client(service.address);
     for namespace in [V11, V12] {
         let got =
             call(&gateway, namespace, "", "<m:GetOrder xmlns:m='urn:m'><m:id>a/b</m:id><m:x>1 2</m:x></m:GetOrder>");
@@ -269,7 +269,7 @@ fn soap_clients_use_a_service_of_json() {
 #[test]
 fn errors_are_faults_of_the_clients_version() {
     let (service, seen) = json_service();
-    let gateway = soap_client(&service);
+    let gateway = soap_client(service.address);
     let get = |id: u8| format!("<GetOrder xmlns='urn:m'><id>{id}</id></GetOrder>");
     for (namespace, codes, statuses) in
         [(V11, ["Client", "Server"], [500, 500]), (V12, ["Sender", "Receiver"], [400, 500])]
@@ -312,8 +312,8 @@ fn errors_are_faults_of_the_clients_version() {
     fault(send(&gateway, "POST /ws", related, "--x--"), 415, "Client");
     assert_eq!(seen.lock().unwrap().len(), before);
     assert_eq!(send(&gateway, "POST /ws", xml, &head("urn:known")).status, 200);
-    drop(service);
-    fault(call(&gateway, V11, "", &get(7)), 500, "Server");
+    let (_held, nobody) = refused();
+    fault(call(&soap_client(nobody), V11, "", &get(7)), 500, "Server");
 }
 
 #[test]

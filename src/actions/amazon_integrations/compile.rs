@@ -91,6 +91,9 @@ pub fn operations(config: &Config, context: &mut ActionContext<'_>) -> Vec<Integ
     // Without a document there is an error already.
     let Some(api) = context.api else { return Vec::new() };
     let mut used = Used::default();
+    if config.payload == Some(Payload::Raw) {
+        context.mistakes.add(&context.place.key("payload"), "expected v1 or v2, which API Gateway knows");
+    }
     let all = api.operations().iter().map(|operation| one(operation, config, &mut used, context)).collect();
     if config.lambda.is_some() && !used.lambda {
         context.mistakes.add(&context.place.key("lambda"), "has no effect: no operation calls a function");

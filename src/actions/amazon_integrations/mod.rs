@@ -30,8 +30,8 @@ pub struct Config {
     /// The credentials with which calls of functions are signed; those of an integration are not assumed. Default
     /// `environment`.
     pub credentials: CredentialsConfig,
-    /// How requests are written for functions where `payloadFormatVersion` does not say it. Default `v1`, as API Gateway
-    /// has it.
+    /// How requests are written for functions where `payloadFormatVersion` does not say it. Default `v1`, as API
+    /// Gateway has it.
     pub payload: Option<Payload>,
     /// The name of the stage. Default `$default`.
     pub stage: Option<String>,

@@ -11,8 +11,8 @@ use crate::notation::{CallUrl, Duration, FollowedFile, HeaderText, Secret};
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Lambda")]
 pub struct Config {
-    /// The upstream whose targets are called: those of AWS Lambda in the region, as `lambda.us-east-1.amazonaws.com:443`
-    /// with `tls`.
+    /// The upstream whose targets are called: those of AWS Lambda in the region, such as
+    /// `lambda.us-east-1.amazonaws.com:443`, with `tls`.
     pub upstream: String,
     /// The function: its name, with an alias or version behind a colon if wanted, or its ARN.
     pub function: String,

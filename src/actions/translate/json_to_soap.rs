@@ -48,8 +48,8 @@ pub struct Config {
     /// What an element without content is in JSON. Default the empty text.
     #[serde(default)]
     pub empty: EmptyElement,
-    /// The status by the code of a fault, without its prefix: `{Client: 400, Server: 502, OutOfStock: 409}`. The innermost
-    /// code of several counts. Default: 400 for `Client` and `Sender`, and 502 for all others.
+    /// The status by the code of a fault, without its prefix: `{Client: 400, Server: 502, OutOfStock: 409}`. The
+    /// innermost code of several counts. Default: 400 for `Client` and `Sender`, and 502 for all others.
     #[serde(default)]
     pub fault_status: BTreeMap<String, u16>,
     /// Whether the detail of a fault is in the response. Default false.
@@ -107,7 +107,8 @@ pub struct OperationConfig {
 pub struct FieldConfig {
     /// Its name.
     pub name: String,
-    /// Where its value is: `path.NAME`, `query.NAME`, `body` or `body.a.b`. Default: the member of its name in the body.
+    /// Where its value is: `path.NAME`, `query.NAME`, `body` or `body.a.b`. Default: the member of its name in the
+    /// body.
     pub from: Option<String>,
     /// The value where there is none. Default: the element is left out.
     pub default: Option<String>,

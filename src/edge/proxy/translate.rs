@@ -206,7 +206,8 @@ impl Gateway {
             if end {
                 return self.write_whole(session, ctx, head, out).await;
             }
-            if request.version == Version::HTTP_11 && request.method != Method::HEAD {
+            writing.bodiless = request.method == Method::HEAD || matches!(head.status.as_u16(), 204 | 304);
+            if request.version == Version::HTTP_11 && !writing.bodiless {
                 head.insert_header(TRANSFER_ENCODING, "chunked")?;
             }
             self.edit_response_head(&request, &mut head, ctx)?;
@@ -226,7 +227,7 @@ impl Gateway {
         if !writing.is_begun() || (out.body.is_empty() && !end) {
             return Ok(());
         }
-        let mut body = Some(out.body.split().freeze()).filter(|body| !body.is_empty());
+        let mut body = Some(out.body.split().freeze()).filter(|body| !body.is_empty() && !writing.bodiless);
         if let Some(delay) = self.edit_body(&mut body, end, ctx)? {
             pause(ctx, delay).await?;
         }
@@ -266,6 +267,8 @@ pub(super) struct TranslatedWriting {
     begun: bool,
     /// The head and the body that wait for the end, since a filter may replace them.
     held: Option<(pingora::http::ResponseHeader, Vec<u8>)>,
+    /// Whether it has no body, whatever the translation writes (RFC 9112, section 6.3).
+    bodiless: bool,
 }
 
 impl TranslatedWriting {

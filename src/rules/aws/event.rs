@@ -82,8 +82,8 @@ pub enum BodyText<'r> {
 }
 
 impl<'r> BodyText<'r> {
-    /// Returns the body of a request: binary if `is_binary` says so of its media type, if it has a content coding, or if
-    /// it is not UTF-8.
+    /// Returns the body of a request: binary if `is_binary` says so of its media type, if it has a content coding, or
+    /// if it is not UTF-8.
     pub fn of(body: &'r [u8], headers: &HeaderMap, is_binary: impl FnOnce(&str) -> bool) -> Self {
         if body.is_empty() {
             return Self::None;

@@ -211,7 +211,9 @@ mod tests {
                         "responses": {"200": {"description": "", "schema": {"$ref": "#/definitions/Pet"}}}
                     },
                     "post": {
-                        "parameters": [{"name": "b", "in": "body", "required": true, "schema": {"$ref": "#/definitions/Pet"}}],
+                        "parameters": [
+                            {"name": "b", "in": "body", "required": true, "schema": {"$ref": "#/definitions/Pet"}}
+                        ],
                         "responses": {}
                     },
                     "put": {
