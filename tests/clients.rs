@@ -23,6 +23,8 @@ mod cancellation;
 mod datagrams;
 #[path = "clients/fields.rs"]
 mod fields;
+#[path = "clients/functions.rs"]
+mod functions;
 #[path = "clients/grpc.rs"]
 mod grpc;
 #[path = "clients/informational.rs"]
@@ -55,6 +57,8 @@ mod schema;
 mod signatures;
 #[path = "clients/sockets.rs"]
 mod sockets;
+#[path = "clients/soap.rs"]
+mod soap;
 #[path = "clients/streams.rs"]
 mod streams;
 #[path = "clients/uploads.rs"]

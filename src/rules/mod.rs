@@ -4,6 +4,7 @@
 //! that serves traffic, and tests compare every rule with a naive model.
 
 pub mod aggregation;
+pub mod aws;
 pub mod balance;
 pub mod caching;
 pub mod datagrams;
@@ -21,5 +22,6 @@ pub mod protocols;
 pub mod resilience;
 pub mod routing;
 pub mod schema;
+pub mod soap;
 pub mod templating;
 pub mod websocket;

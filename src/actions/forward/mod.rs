@@ -196,6 +196,24 @@ impl HttpAction for Forward {
 }
 
 impl Forward {
+    /// Returns the forwarding to an upstream, without any settings.
+    pub fn to(upstream: Option<Arc<Upstream>>) -> Self {
+        Self {
+            upstreams: upstream.into_iter().collect(),
+            split: None,
+            share_edits: Vec::new(),
+            host: Host::Keep,
+            path: PathEdit::Keep,
+            timeout: None,
+            mirrors: Vec::new(),
+            class: Class::Normal,
+            retry_methods: None,
+            deadline_header: None,
+            websocket: TunnelLimits::default(),
+            translations: Vec::new(),
+        }
+    }
+
     /// Returns the translation of a request, if it is in one of the protocols that are translated.
     pub fn translation(&self, view: &RequestView<'_>) -> Option<&dyn Translate> {
         self.translations.iter().find(|translation| translation.takes(view)).map(|translation| &**translation)

@@ -9,6 +9,7 @@ mod http_to_websocket;
 mod json_to_soap;
 mod rest_to_graphql;
 mod rest_to_grpc;
+mod soap_terms;
 mod soap_to_json;
 mod sockets;
 mod sse_to_websocket;
@@ -27,6 +28,8 @@ use serde::Deserialize;
 use super::ActionContext;
 use crate::exchange::{Rejection, RequestView};
 pub use sockets::{MessageRequests, SocketKind, SocketTranslation};
+
+use soap_terms::SoapVersionName;
 
 /// The table of translations: variant, key in the YAML, module.
 macro_rules! translations {
@@ -101,6 +104,13 @@ pub trait Translate: Debug + Send + Sync {
     /// is forwarded as it is.
     fn takes(&self, view: &RequestView<'_>) -> bool;
 
+    /// Returns whether the target's request has nothing of the client's head but what the translation writes, `Host`
+    /// included. The fields of [`IncomingRequest`] then are those that a target would be sent, with the edits of the
+    /// route's filters and without a content coding.
+    fn replaces_head(&self) -> bool {
+        false
+    }
+
     /// Returns whether the targets have to speak HTTP/2.
     fn needs_http2(&self) -> bool {
         false
@@ -114,6 +124,11 @@ pub trait Translate: Debug + Send + Sync {
     /// # Errors
     /// Returns the rejection of a request that cannot be translated.
     fn translate(&self, request: &IncomingRequest<'_>) -> Result<TranslatedRequest, Box<Rejection>>;
+
+    /// Returns a rejection as the client's protocol has it.
+    fn rejection(&self, rejection: Box<Rejection>, _view: &RequestView<'_>) -> Box<Rejection> {
+        rejection
+    }
 
     /// Returns the translation of messages, where one side speaks WebSocket; the edge does that by itself.
     fn sockets(&self) -> Option<&SocketTranslation> {
@@ -133,6 +148,8 @@ pub struct IncomingRequest<'r> {
     pub path: &'r str,
     /// The query, with the edits of the route.
     pub query: Option<&'r str>,
+    /// The fields: those of the client, or what [`Translate::replaces_head`] says.
+    pub headers: &'r HeaderMap,
     /// The body. Its content coding is decoded.
     pub body: Bytes,
 }

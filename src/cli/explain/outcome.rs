@@ -70,7 +70,11 @@ impl Selection<'_> {
             (None, Some(body)) => limits.push(format!("a request body of {} (the listener's)", bytes(body))),
             (None, None) => {}
         }
-        let Some(forward) = route.action.forward() else { return limits };
+        let operation = match self.entry.operation {
+            EntryOperation::Known(number) => Some(number),
+            EntryOperation::None | EntryOperation::Unknown { .. } => None,
+        };
+        let Some(forward) = route.action.forward(operation) else { return limits };
         if let Some(timeout) = forward.timeout {
             limits.push(format!("{timeout:?} from arrival to the end of the response"));
         }
@@ -100,6 +104,9 @@ impl Selection<'_> {
         let exchange = self.exchange(explain, request);
         let view = RequestView { request: &head, exchange: &exchange, pattern: Some(&self.entry.path), response: None };
         match self.route().action.on_request(&view) {
+            ActionOutcome::Forward(forward) if forward.translation(&view).is_some_and(Translate::replaces_head) => {
+                forward.translation(&view).map(Translate::describe).unwrap_or_default()
+            }
             ActionOutcome::Forward(forward) => {
                 let (path, query) = (head.uri.path(), head.uri.query());
                 let changed = forward.changed_target(path, query, &view).unwrap_or(target);

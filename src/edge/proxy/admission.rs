@@ -41,7 +41,9 @@ impl Gateway {
     /// Fails where the response was broken off, or where nothing remains to be responded to.
     pub(super) async fn admit(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         let serving = Arc::clone(&ctx.serving);
-        let Some(forward) = serving.route(ctx.matched.route).and_then(|route| route.action.forward()) else {
+        let Some(forward) =
+            serving.route(ctx.matched.route).and_then(|route| route.action.forward(ctx.exchange.operation))
+        else {
             return Ok(true);
         };
         if let Err(rejection) = self.enter_upstream(session.req_header(), forward, None, ctx).await {

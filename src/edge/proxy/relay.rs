@@ -101,6 +101,7 @@ impl Gateway {
             hedged,
             upgrade,
             translated: None,
+            has_own_head: false,
         };
         let fetched = self.fetch_for(session, &*ctx, (&mut visit, &mut interims), &asking).await;
         (ctx.visit, ctx.interims) = (Some(visit), interims);
@@ -127,6 +128,9 @@ impl Gateway {
             upgrade: asking.upgrade,
             grpc: asking.translated.unwrap_or(ctx.exchange.grpc),
             edit: &|request, member, deadline| {
+                if asking.has_own_head {
+                    return Ok(());
+                }
                 match asking.translated {
                     Some(grpc) => self.prepare_translated(asking.came, request, (member, deadline, grpc), ctx)?,
                     None => self.prepare(asking.came, request, member, deadline, ctx)?,
@@ -267,6 +271,8 @@ pub(super) struct RelayRequest<'a> {
     pub upgrade: bool,
     /// Whether it was translated, and then whether into gRPC.
     pub translated: Option<bool>,
+    /// Whether its head is sent as it is.
+    pub has_own_head: bool,
 }
 
 /// What a target has sent.

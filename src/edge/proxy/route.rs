@@ -240,7 +240,8 @@ fn check_path(request: &RequestHeader, ctx: &Context, route: &Route) -> Result<(
             "the path has an encoded slash or parameters, which this route rejects",
         ));
     }
-    let Some(Forward { path: PathEdit::Rewrite(to), .. }) = route.action.forward() else { return Ok(()) };
+    let forward = route.action.forward(ctx.exchange.operation);
+    let Some(Forward { path: PathEdit::Rewrite(to), .. }) = forward else { return Ok(()) };
     let Some(pattern) = ctx.pattern() else { return Ok(()) };
     let leads_elsewhere = |value: &RequestValue| match value {
         RequestValue::Param(name) => pattern

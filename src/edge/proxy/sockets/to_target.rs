@@ -48,6 +48,7 @@ impl Gateway {
                     hedged: false,
                     upgrade,
                     translated: Some(false),
+                    has_own_head: false,
                 };
                 let mut interims = std::mem::take(&mut ctx.interims);
                 let fetched = self.fetch_for(session, &*ctx, (&mut visit, &mut interims), &asking).await;
