@@ -1,9 +1,12 @@
 //! The rendering of a rejection: a problem document (RFC 9457), or a gRPC status.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, VARY};
 
 use super::{Exchange, Reason, Rejection, RenderedPage};
+use crate::rules::grpc::encode_message;
 use crate::rules::schema::Violation;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -75,13 +78,14 @@ fn grpc(rejection: &Rejection, headers: &mut Vec<(HeaderName, HeaderValue)>) {
     push(headers, GRPC_MESSAGE, grpc_message(rejection));
 }
 
-/// Returns the message, percent-encoded as gRPC requires for Status-Message: the percent sign and everything that is
-/// not printable ASCII.
+/// Returns the message, percent-encoded as gRPC requires.
 fn grpc_message(rejection: &Rejection) -> String {
-    const ENCODED: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%');
+    encode_message(&message_of(rejection)).into_owned()
+}
+
+fn message_of(rejection: &Rejection) -> Cow<'static, str> {
     let title = rejection.reason.title();
-    let message = if rejection.detail.is_empty() { title.to_owned() } else { format!("{title}: {}", rejection.detail) };
-    percent_encoding::utf8_percent_encode(&message, ENCODED).to_string()
+    if rejection.detail.is_empty() { title.into() } else { format!("{title}: {}", rejection.detail).into() }
 }
 
 fn problem(rejection: &Rejection, exchange: &Exchange) -> Bytes {
