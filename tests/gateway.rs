@@ -49,6 +49,8 @@ mod chains;
 mod client_certificates;
 #[path = "gateway/configuration.rs"]
 mod configuration;
+#[path = "gateway/connect.rs"]
+mod connect;
 #[path = "gateway/connecting.rs"]
 mod connecting;
 #[path = "gateway/consumers.rs"]
@@ -89,6 +91,8 @@ mod frames;
 mod framing;
 #[path = "gateway/from_kong.rs"]
 mod from_kong;
+#[path = "gateway/grpc_web.rs"]
+mod grpc_web;
 #[path = "gateway/handover.rs"]
 mod handover;
 #[path = "gateway/hello.rs"]
