@@ -12,6 +12,7 @@ pub mod expressions;
 pub mod files;
 pub mod frames;
 pub mod graphql;
+pub mod grpc;
 pub mod guard;
 pub mod identity;
 pub mod limits;
