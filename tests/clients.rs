@@ -25,6 +25,8 @@ mod datagrams;
 mod fields;
 #[path = "clients/grpc.rs"]
 mod grpc;
+#[path = "clients/grpc_json.rs"]
+mod grpc_json;
 #[path = "clients/informational.rs"]
 mod informational;
 #[path = "clients/malformed.rs"]

@@ -89,6 +89,10 @@ mod frames;
 mod framing;
 #[path = "gateway/from_kong.rs"]
 mod from_kong;
+#[path = "gateway/grpc_json.rs"]
+mod grpc_json;
+#[path = "gateway/grpc_json_target.rs"]
+mod grpc_json_target;
 #[path = "gateway/handover.rs"]
 mod handover;
 #[path = "gateway/hello.rs"]

@@ -13,7 +13,7 @@ mod translate;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -195,6 +195,8 @@ pub struct ActionContext<'c> {
     pub is_unread: &'c dyn Fn(&str) -> bool,
     /// The number of splits by a key so far.
     pub keyed_splits: &'c mut usize,
+    /// The files that were read besides those that the configuration names.
+    pub files: &'c mut Vec<PathBuf>,
     /// The errors so far.
     pub mistakes: &'c mut Mistakes,
     /// The warnings: what is valid and most likely not intended.

@@ -288,6 +288,7 @@ impl<'w> RouteCompiler<'w> {
             upstreams: self.upstreams,
             is_unread: &is_unread,
             keyed_splits: &mut self.keyed_splits,
+            files: &mut self.shared.files,
             mistakes: self.mistakes,
             warnings: self.warnings,
         })

@@ -103,10 +103,17 @@ impl Selection<'_> {
             ActionOutcome::Forward(forward) => {
                 let (path, query) = (head.uri.path(), head.uri.query());
                 let changed = forward.changed_target(path, query, &view).unwrap_or(target);
-                vec![
+                let mut lines = vec![
                     format!("request to the target: {} {changed}", explain.method),
                     format!("host for the target: {}", host(forward, request)),
-                ]
+                ];
+                if let Some(translation) = forward.translation(&view) {
+                    let (from, to) = translation.protocols().words();
+                    let edited = changed.split('?').next().unwrap_or_default();
+                    lines[0] = format!("translated: {from} to {to}");
+                    lines.extend(translation.call(&explain.method, edited));
+                }
+                lines
             }
             ActionOutcome::Respond(response) => {
                 let mut lines = vec![format!("response: {}", response.status)];
