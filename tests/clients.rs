@@ -27,6 +27,8 @@ mod fields;
 mod functions;
 #[path = "clients/grpc.rs"]
 mod grpc;
+#[path = "clients/grpc_json.rs"]
+mod grpc_json;
 #[path = "clients/informational.rs"]
 mod informational;
 #[path = "clients/malformed.rs"]
@@ -55,10 +57,10 @@ mod rejections;
 mod schema;
 #[path = "clients/signatures.rs"]
 mod signatures;
-#[path = "clients/sockets.rs"]
-mod sockets;
 #[path = "clients/soap.rs"]
 mod soap;
+#[path = "clients/sockets.rs"]
+mod sockets;
 #[path = "clients/streams.rs"]
 mod streams;
 #[path = "clients/uploads.rs"]

@@ -95,6 +95,10 @@ mod framing;
 mod from_kong;
 #[path = "gateway/graphql.rs"]
 mod graphql;
+#[path = "gateway/grpc_json.rs"]
+mod grpc_json;
+#[path = "gateway/grpc_json_target.rs"]
+mod grpc_json_target;
 #[path = "gateway/grpc_web.rs"]
 mod grpc_web;
 #[path = "gateway/handover.rs"]

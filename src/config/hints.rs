@@ -55,6 +55,23 @@ const KEYS: &[Hint] = &[
         &["stream", "tcp_routes", "udp_routes"],
         "write `streams: [{name: …, listeners: […], action: {forward: NAME}}]`",
     ),
+    (
+        "forward",
+        &["grpc_json_transcoder", "grpc_transcode", "grpc-transcode", "grpc-gateway", "grpc_gateway", "grpc_json"],
+        "write `translate: [{rest_to_grpc: {protos: [FILE.proto]}}]`",
+    ),
+    (
+        "rest_to_grpc",
+        &["proto", "proto_file", "proto_files", "proto_descriptor", "files", "descriptors"],
+        "write `protos: [FILE.proto]`, or `descriptor_sets: [FILE.pb]`",
+    ),
+    (
+        "rest_to_grpc",
+        &["print_options", "always_print_primitive_fields", "preserve_proto_field_names", "always_print_enums_as_ints"],
+        "write `json: {defaults: …, proto_names: …, enum_numbers: …}`",
+    ),
+    ("rest_to_grpc", &["ignore_unknown_query_parameters", "ignored_query_parameters"], "write `unknown_query: ignore`"),
+    ("rest_to_grpc", &["auto_mapping", "generate_unbound_methods"], "write `routes_without_rules: true`"),
     ("streams", &["forward", "upstream", "backend", "proxy_pass"], "write `action: {forward: NAME}`"),
     ("streams", &["sni", "host", "hosts"], "write `match: {server_name: […]}`"),
     ("streams", &["timeout", "proxy_timeout"], "write `idle_time`"),

@@ -143,6 +143,12 @@ pub trait Translate: Debug + Send + Sync {
 
     /// Returns lines that describe it to an operator.
     fn describe(&self) -> Vec<String>;
+
+    /// Returns lines that describe to an operator what becomes of a request without a body. The path has the edits of
+    /// the route.
+    fn call(&self, _method: &Method, _path: &str) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// A request that is to be translated.

@@ -111,7 +111,7 @@ impl Selection<'_> {
                 let (path, query) = (head.uri.path(), head.uri.query());
                 let changed = forward.changed_target(path, query, &view).unwrap_or(target);
                 let mut lines = match forward.translation(&view) {
-                    Some(translation) => translated(translation, view, &changed),
+                    Some(translation) => translated(translation, view, (&explain.method, &changed)),
                     None => vec![format!("request to the target: {} {changed}", explain.method)],
                 };
                 lines.push(format!("host for the target: {}", host(forward, request)));
@@ -180,7 +180,11 @@ fn bytes(size: u64) -> String {
 }
 
 /// Returns the request that a target gets of one without a body in another protocol.
-fn translated(translation: &dyn Translate, view: RequestView<'_>, target: &str) -> Vec<String> {
+fn translated(
+    translation: &dyn Translate,
+    view: RequestView<'_>,
+    (method, target): (&http::Method, &str),
+) -> Vec<String> {
     let (from, to) = translation.protocols().words();
     let mut lines = vec![format!("translated: {from} to {to}")];
     if translation.sockets().is_some() {
@@ -188,7 +192,12 @@ fn translated(translation: &dyn Translate, view: RequestView<'_>, target: &str) 
         return lines;
     }
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-    let incoming = IncomingRequest { view, path, query, body: bytes::Bytes::new() };
+    let calls = translation.call(method, path);
+    if !calls.is_empty() {
+        lines.extend(calls);
+        return lines;
+    }
+    let incoming = IncomingRequest { view, path, query, headers: &view.request.headers, body: bytes::Bytes::new() };
     match translation.translate(&incoming) {
         Ok(request) => {
             lines.push(format!("request to the target: {} {}", request.method, request.target));
