@@ -55,6 +55,8 @@ mod rejections;
 mod schema;
 #[path = "clients/signatures.rs"]
 mod signatures;
+#[path = "clients/sockets.rs"]
+mod sockets;
 #[path = "clients/soap.rs"]
 mod soap;
 #[path = "clients/streams.rs"]

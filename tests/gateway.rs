@@ -51,6 +51,8 @@ mod chains;
 mod client_certificates;
 #[path = "gateway/configuration.rs"]
 mod configuration;
+#[path = "gateway/connect.rs"]
+mod connect;
 #[path = "gateway/connecting.rs"]
 mod connecting;
 #[path = "gateway/consumers.rs"]
@@ -91,6 +93,10 @@ mod frames;
 mod framing;
 #[path = "gateway/from_kong.rs"]
 mod from_kong;
+#[path = "gateway/graphql.rs"]
+mod graphql;
+#[path = "gateway/grpc_web.rs"]
+mod grpc_web;
 #[path = "gateway/handover.rs"]
 mod handover;
 #[path = "gateway/hello.rs"]

@@ -6,6 +6,7 @@ mod aggregate;
 mod amazon_integrations;
 mod files;
 mod forward;
+mod graphql;
 mod lambda;
 mod media_type;
 mod mock;
@@ -35,6 +36,7 @@ pub use aggregate::{
 };
 pub use files::{FileRequest, Files, Found, OpenedFile};
 pub use forward::{Forward, Host, Mirror, PathEdit};
+pub use graphql::{Graphql, graphql_response};
 pub use translate::{
     ClientResponse, IncomingRequest, MessageRequests, SocketKind, SocketTranslation, Translate, TranslateResponse,
     TranslatedRequest,
@@ -101,6 +103,8 @@ actions! {
     AmazonIntegrations = "amazon_integrations": amazon_integrations;
     /// The merged results of several calls to upstreams.
     Aggregate = "aggregate": aggregate;
+    /// A GraphQL API over calls to upstreams.
+    Graphql = "graphql": graphql;
     /// A file below a folder.
     Files = "files": files;
     /// The client is redirected.
@@ -137,13 +141,19 @@ impl ActionConfig {
     pub fn has_filtered_responses(&self) -> bool {
         matches!(
             self,
-            Self::Forward(_) | Self::Lambda(_) | Self::AmazonIntegrations(_) | Self::Files(_) | Self::Aggregate(_)
+            Self::Forward(_)
+                | Self::Lambda(_)
+                | Self::AmazonIntegrations(_)
+                | Self::Files(_)
+                | Self::Aggregate(_)
+                | Self::Graphql(_)
         )
     }
 
     /// Returns whether its responses may be cached.
     pub fn is_cacheable(&self) -> bool {
-        matches!(self, Self::Forward(_) | Self::Lambda(_) | Self::AmazonIntegrations(_) | Self::Aggregate(_))
+        let makes_one = matches!(self, Self::Lambda(_) | Self::AmazonIntegrations(_) | Self::Aggregate(_) | Self::Graphql(_));
+        makes_one || matches!(self, Self::Forward(_))
     }
 
     /// Returns an empty response, which stands for no action.
@@ -184,6 +194,8 @@ pub enum ActionOutcome<'a> {
     Forward(&'a Forward),
     /// The results of calls are merged.
     Aggregate(&'a Aggregate),
+    /// Operations of GraphQL are executed.
+    Graphql(&'a Graphql),
     /// A file is sent.
     File(FileRequest<'a>),
     /// This is the response.

@@ -11,6 +11,8 @@ pub mod datagrams;
 pub mod expressions;
 pub mod files;
 pub mod frames;
+pub mod graphql;
+pub mod grpc;
 pub mod guard;
 pub mod identity;
 pub mod limits;

@@ -60,7 +60,8 @@ pub struct ForwardTo {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct WebsocketLimits {
-    /// The longest message of the client; a longer one is closed with 1009. Default: any.
+    /// The longest message of the client; a longer one is closed with 1009. Messages are not compressed then. Default:
+    /// any.
     pub max_message: Option<Size>,
     /// The most frames of the client in a time, as many of them at once; more are closed with 1008. Default: any
     /// number.

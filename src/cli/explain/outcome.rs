@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use pingora::http::RequestHeader;
 
 use super::{Explain, ExplainedRequest};
-use crate::actions::{ActionOutcome, Forward, Host, Translate};
+use crate::actions::{ActionOutcome, Forward, Host, IncomingRequest, Translate};
 use crate::config::{Inherited, Loaded};
 use crate::exchange::{Client, ConnectionFacts, Exchange, RequestView, TlsFacts};
 use crate::notation::Mistakes;
@@ -110,10 +110,12 @@ impl Selection<'_> {
             ActionOutcome::Forward(forward) => {
                 let (path, query) = (head.uri.path(), head.uri.query());
                 let changed = forward.changed_target(path, query, &view).unwrap_or(target);
-                vec![
-                    format!("request to the target: {} {changed}", explain.method),
-                    format!("host for the target: {}", host(forward, request)),
-                ]
+                let mut lines = match forward.translation(&view) {
+                    Some(translation) => translated(translation, view, &changed),
+                    None => vec![format!("request to the target: {} {changed}", explain.method)],
+                };
+                lines.push(format!("host for the target: {}", host(forward, request)));
+                lines
             }
             ActionOutcome::Respond(response) => {
                 let mut lines = vec![format!("response: {}", response.status)];
@@ -126,6 +128,7 @@ impl Selection<'_> {
             ActionOutcome::Aggregate(aggregate) => {
                 vec![format!("response: 200 with the results of {} calls", aggregate.calls.len())]
             }
+            ActionOutcome::Graphql(_) => vec!["response: 200 with the result of the operation".to_owned()],
             ActionOutcome::File(file) => vec![format!("file: {}", file.name)],
             ActionOutcome::Reject(rejection) => {
                 let reason = rejection.reason;
@@ -174,4 +177,27 @@ fn bytes(size: u64) -> String {
         Some((unit, name)) => format!("{}{name}", size / unit),
         None => format!("{size}B"),
     }
+}
+
+/// Returns the request that a target gets of one without a body in another protocol.
+fn translated(translation: &dyn Translate, view: RequestView<'_>, target: &str) -> Vec<String> {
+    let (from, to) = translation.protocols().words();
+    let mut lines = vec![format!("translated: {from} to {to}")];
+    if translation.sockets().is_some() {
+        lines.push(format!("request to the target: {target}"));
+        return lines;
+    }
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    let incoming = IncomingRequest { view, path, query, body: bytes::Bytes::new() };
+    match translation.translate(&incoming) {
+        Ok(request) => {
+            lines.push(format!("request to the target: {} {}", request.method, request.target));
+            lines.extend(request.operation.map(|operation| format!("operation: {operation}")));
+        }
+        Err(rejection) => {
+            lines.push(format!("response: {} {}", rejection.http_status(), rejection.reason.code()));
+            lines.push(format!("detail: {}", rejection.detail));
+        }
+    }
+    lines
 }

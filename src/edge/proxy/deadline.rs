@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::actions::Forward;
+use crate::rules::grpc::parse_timeout;
 
 /// The field in which a gRPC client says how long it waits (gRPC over HTTP/2, "Timeout").
 pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -24,7 +25,7 @@ pub(super) fn client_deadline(headers: &HeaderMap, forward: &Forward, started: I
 /// Returns how long the client says it waits.
 fn client_wait(headers: &HeaderMap, forward: &Forward, grpc: bool) -> Option<Duration> {
     let wait = forward.deadline_header.as_ref().and_then(|name| headers.get(name)).and_then(parse_wait);
-    let grpc = if grpc { headers.get(GRPC_TIMEOUT).and_then(parse_grpc_timeout) } else { None };
+    let grpc = if grpc { headers.get(GRPC_TIMEOUT).and_then(|value| parse_timeout(value.as_bytes())) } else { None };
     wait.into_iter().chain(grpc).min()
 }
 
@@ -55,38 +56,17 @@ fn parse_wait(value: &HeaderValue) -> Option<Duration> {
     (millis.is_finite() && millis >= 0.0).then(|| Duration::from_secs_f64((millis / 1_000.0).min(86_400.0)))
 }
 
-/// Parses at most eight digits and a unit (gRPC over HTTP/2, "Timeout").
-fn parse_grpc_timeout(value: &HeaderValue) -> Option<Duration> {
-    let text = value.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let count: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
-    let nanos: u64 = match unit {
-        "H" => 3_600_000_000_000,
-        "M" => 60_000_000_000,
-        "S" => 1_000_000_000,
-        "m" => 1_000_000,
-        "u" => 1_000,
-        "n" => 1,
-        _ => return None,
-    };
-    Some(Duration::from_nanos(count.saturating_mul(nanos)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn both_ways_to_say_it() {
+    fn milliseconds_or_seconds() {
         let of = |text: &'static str| HeaderValue::from_static(text);
         assert_eq!(parse_wait(&of("250ms")), Some(Duration::from_millis(250)));
         assert_eq!(parse_wait(&of("1.5")), Some(Duration::from_millis(1500)));
         assert_eq!(parse_wait(&of("2s")), Some(Duration::from_secs(2)));
         assert_eq!(parse_wait(&of("-1")), None);
         assert_eq!(parse_wait(&of("soon")), None);
-        assert_eq!(parse_grpc_timeout(&of("100m")), Some(Duration::from_millis(100)));
-        assert_eq!(parse_grpc_timeout(&of("1H")), Some(Duration::from_secs(3600)));
-        assert_eq!(parse_grpc_timeout(&of("123456789S")), None);
-        assert_eq!(parse_grpc_timeout(&of("")), None);
     }
 }

@@ -12,6 +12,7 @@ mod failure;
 mod files;
 mod finish;
 mod forward;
+mod graphql;
 mod held;
 mod hop_by_hop;
 mod idle_pool;

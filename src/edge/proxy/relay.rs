@@ -20,6 +20,7 @@ use super::failure::is_method_repeatable;
 use super::hop_by_hop::drop_from_request;
 use super::interim::Interims;
 use super::pick::{connecting_caller, fail_with};
+use super::sockets::SEC_WEBSOCKET_EXTENSIONS;
 use super::waiting::{Waited, pause, wait};
 use super::{Context, Gateway, interim, mirror};
 use crate::exchange::{Reason, Rejection};
@@ -75,6 +76,10 @@ impl Gateway {
         if upgrade {
             // Some clients send one of 0; such a request has no body.
             head.remove_header(&CONTENT_LENGTH);
+            if ctx.forward().is_some_and(|forward| forward.websocket.frames.is_some_and(|it| it.message.is_some())) {
+                // What is compressed has another length than what was meant to be limited.
+                head.remove_header(&SEC_WEBSOCKET_EXTENSIONS);
+            }
         }
         let body = ctx.whole.as_ref().map_or_else(Bytes::new, |whole| whole.bytes());
         if ctx.whole.is_some() {

@@ -59,21 +59,13 @@ impl Gateway {
         let Some(halves) = self.accept_socket(session, ctx).await? else { return Ok(()) };
         let mut socket = SocketEnd::new(halves, false, sockets.max_message);
         let scene = MessageScene { ctx, came: &came, head, upstream, forward, requests, max: sockets.max_message };
-        match self.carry_messages(&scene, &mut socket, sockets.idle_time).await {
-            Some(code) => socket.close(code).await,
-            None => socket.end(SocketEnded::Closed).await,
-        }
+        self.carry_messages(&scene, &mut socket, sockets.idle_time).await;
         ctx.ending.tunnelled = Some(socket.counts.into());
         Ok(())
     }
 
-    /// Makes the requests of messages until the WebSocket ends. Returns the code to close it with, if it is there.
-    async fn carry_messages(
-        &self,
-        scene: &MessageScene<'_>,
-        socket: &mut SocketEnd,
-        idle_time: Duration,
-    ) -> Option<u16> {
+    /// Makes the requests of messages until the WebSocket ends, and ends it.
+    async fn carry_messages(&self, scene: &MessageScene<'_>, socket: &mut SocketEnd, idle_time: Duration) {
         let mut queue = VecDeque::new();
         let mut running: Option<BoxFuture<'_, Reply>> = None;
         let mut idle = Instant::now() + idle_time;
@@ -109,11 +101,19 @@ impl Gateway {
                 () = &mut drained => break Some(SERVICE_RESTART),
             }
         };
+        let ending = async {
+            match code {
+                Some(code) => socket.close(code).await,
+                None => socket.end(SocketEnded::Closed).await,
+            }
+        };
         // A request that has begun is brought to its end, so that what it does is not cut; nothing is sent for it.
-        if let Some(running) = running {
-            running.await;
-        }
-        code
+        let rest = async {
+            if let Some(running) = running {
+                running.await;
+            }
+        };
+        tokio::join!(ending, rest);
     }
 
     /// Makes the request of a message.
