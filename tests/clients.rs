@@ -55,10 +55,10 @@ mod rejections;
 mod schema;
 #[path = "clients/signatures.rs"]
 mod signatures;
-#[path = "clients/sockets.rs"]
-mod sockets;
 #[path = "clients/soap.rs"]
 mod soap;
+#[path = "clients/sockets.rs"]
+mod sockets;
 #[path = "clients/streams.rs"]
 mod streams;
 #[path = "clients/uploads.rs"]

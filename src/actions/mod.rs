@@ -152,7 +152,8 @@ impl ActionConfig {
 
     /// Returns whether its responses may be cached.
     pub fn is_cacheable(&self) -> bool {
-        let makes_one = matches!(self, Self::Lambda(_) | Self::AmazonIntegrations(_) | Self::Aggregate(_) | Self::Graphql(_));
+        let makes_one =
+            matches!(self, Self::Lambda(_) | Self::AmazonIntegrations(_) | Self::Aggregate(_) | Self::Graphql(_));
         makes_one || matches!(self, Self::Forward(_))
     }
 

@@ -188,7 +188,8 @@ fn translated(translation: &dyn Translate, view: RequestView<'_>, target: &str) 
         return lines;
     }
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-    let incoming = IncomingRequest { view, path, query, body: bytes::Bytes::new() };
+    let headers = &view.request.headers;
+    let incoming = IncomingRequest { view, path, query, headers, body: bytes::Bytes::new() };
     match translation.translate(&incoming) {
         Ok(request) => {
             lines.push(format!("request to the target: {} {}", request.method, request.target));

@@ -160,4 +160,16 @@ mod tests {
             assert!(frames.next_frame().is_err(), "byte {at}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_frames_or_an_error(bytes in proptest::collection::vec(0_u8.., 0..200), at in 0_usize..60) {
+            let mut good = frame("event", "PayloadChunk", b"payload");
+            let at = at.min(good.len());
+            good.splice(at..at, bytes);
+            let mut frames = EventFrames::default();
+            frames.push(&good);
+            while let Ok(Some(_)) = frames.next_frame() {}
+        }
+    }
 }
