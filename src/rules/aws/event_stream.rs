@@ -50,7 +50,7 @@ impl EventFrames {
             return Err("the checksum of the length of a frame is wrong");
         }
         let (total, headers) = (prelude.get_u32() as usize, prelude.get_u32() as usize);
-        if total > MAX_FRAME || total < OVERHEAD || headers > total - OVERHEAD {
+        if !(OVERHEAD..=MAX_FRAME).contains(&total) || headers > total - OVERHEAD {
             return Err("the length of a frame is wrong");
         }
         if self.buffer.len() < total {
