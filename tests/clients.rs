@@ -27,6 +27,8 @@ mod fields;
 mod grpc;
 #[path = "clients/informational.rs"]
 mod informational;
+#[path = "clients/interop.rs"]
+mod interop;
 #[path = "clients/malformed.rs"]
 mod malformed;
 #[path = "clients/nginx.rs"]

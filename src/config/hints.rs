@@ -55,6 +55,13 @@ const KEYS: &[Hint] = &[
         &["stream", "tcp_routes", "udp_routes"],
         "write `streams: [{name: …, listeners: […], action: {forward: NAME}}]`",
     ),
+    (
+        "filters",
+        &["grpc_web", "grpc-web", "connect_protocol"],
+        "write `action: {forward: {upstream: NAME, translate: [{grpc_web_to_grpc: {}}, {connect_to_grpc: {}}]}}`",
+    ),
+    ("translate", &["grpc_web", "grpc-web", "grpcweb"], "write grpc_web_to_grpc"),
+    ("translate", &["connect"], "write connect_to_grpc"),
     ("streams", &["forward", "upstream", "backend", "proxy_pass"], "write `action: {forward: NAME}`"),
     ("streams", &["sni", "host", "hosts"], "write `match: {server_name: […]}`"),
     ("streams", &["timeout", "proxy_timeout"], "write `idle_time`"),

@@ -10,6 +10,7 @@ pub mod datagrams;
 pub mod expressions;
 pub mod files;
 pub mod frames;
+pub mod graphql;
 pub mod grpc;
 pub mod guard;
 pub mod identity;
