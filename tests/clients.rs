@@ -23,6 +23,8 @@ mod cancellation;
 mod datagrams;
 #[path = "clients/fields.rs"]
 mod fields;
+#[path = "clients/graphql.rs"]
+mod graphql;
 #[path = "clients/grpc.rs"]
 mod grpc;
 #[path = "clients/informational.rs"]

@@ -91,6 +91,8 @@ mod frames;
 mod framing;
 #[path = "gateway/from_kong.rs"]
 mod from_kong;
+#[path = "gateway/graphql_limits.rs"]
+mod graphql_limits;
 #[path = "gateway/grpc_web.rs"]
 mod grpc_web;
 #[path = "gateway/handover.rs"]

@@ -1,5 +1,5 @@
-//! GraphQL: operations that are fixed in the configuration, values of their variables, and responses (the specification of
-//! September 2025, and GraphQL over HTTP).
+//! GraphQL: operations that are fixed in the configuration, values of their variables, responses, and limits of
+//! requests (the specification of September 2025, and GraphQL over HTTP).
 
 mod measure;
 mod operation;

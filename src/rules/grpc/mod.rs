@@ -1,5 +1,5 @@
-//! gRPC: frames, status codes and messages, and the time that a client waits; and what gRPC-Web and the Connect protocol
-//! do in another way.
+//! gRPC: frames, status codes and messages, and the time that a client waits; and what gRPC-Web and the Connect
+//! protocol do in another way.
 
 mod connect;
 mod frames;
