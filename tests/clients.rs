@@ -25,6 +25,8 @@ mod datagrams;
 mod fields;
 #[path = "clients/functions.rs"]
 mod functions;
+#[path = "clients/graphql.rs"]
+mod graphql;
 #[path = "clients/grpc.rs"]
 mod grpc;
 #[path = "clients/grpc_json.rs"]

@@ -95,6 +95,8 @@ mod framing;
 mod from_kong;
 #[path = "gateway/graphql.rs"]
 mod graphql;
+#[path = "gateway/graphql_limits.rs"]
+mod graphql_limits;
 #[path = "gateway/grpc_json.rs"]
 mod grpc_json;
 #[path = "gateway/grpc_json_target.rs"]

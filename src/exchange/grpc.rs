@@ -24,7 +24,7 @@ impl GrpcWeb {
         after(rest, b"-text").filter(|rest| ends_type(rest)).map(|_| Self::Text)
     }
 
-    /// Returns the encoding of the response to a request in this one: `Accept` decides, and not the type of the request.
+    /// Returns the encoding of the response to a request in this one: `Accept` decides, and not the request's type.
     pub fn accepted<'v>(self, accept: impl IntoIterator<Item = &'v HeaderValue>) -> Self {
         let mut members = accept.into_iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
         members.find_map(|member| Self::of(member.trim_ascii())).unwrap_or(self)

@@ -208,8 +208,8 @@ impl Filter {
     }
 }
 
-/// Returns the headers that are exposed to clients of gRPC-Web: those of the configuration and those of the status, which
-/// a response without messages has in its head.
+/// Returns the headers that are exposed to clients of gRPC-Web: those of the configuration and those of the status,
+/// which a response without messages has in its head.
 fn exposed_to_grpc(config: &Config) -> HeaderValue {
     let named = config.expose.iter().map(|name| name.0.as_str());
     let own = [GRPC_STATUS, GRPC_MESSAGE, GRPC_STATUS_DETAILS];

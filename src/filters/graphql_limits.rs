@@ -200,6 +200,8 @@ impl HttpFilter for Filter {
             let parsed = serde_json::from_value::<GraphqlRequest>(one.clone()).ok();
             let accepted = parsed.and_then(|parsed| self.limits.check(&parsed, false).ok());
             if let (Some(text), Some(members)) = (accepted.and_then(|a| a.document), one.as_object_mut()) {
+                // Some servers reject members that they do not know.
+                ["documentId", "id"].iter().for_each(|name| _ = members.shift_remove(*name));
                 members.insert("query".to_owned(), text.into());
                 is_changed = true;
             }

@@ -92,9 +92,10 @@ fn values_become_variables_of_their_types() {
     let seen =
         send(&gateway, "PUT", "/users/1", "application/merge-patch+json", r#"{"deep": [1, {"a": null}]}"#).json();
     assert_eq!(seen["body"]["variables"], json!({"id": "1", "all": {"deep": [1, {"a": null}]}}));
-    let line = &gateway.access_log(5)[0];
-    assert_eq!((&line["operation"], &line["target_status"]), (&"User".into(), &"data".into()), "{line}");
-    assert_eq!(line["translated"], "rest to graphql");
+    let logged = |line: &Value| {
+        line["operation"] == "User" && line["target_status"] == "data" && line["translated"] == "rest to graphql"
+    };
+    assert!(gateway.access_log(5).iter().any(logged));
 }
 
 #[test]

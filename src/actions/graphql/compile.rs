@@ -10,12 +10,14 @@ use apollo_compiler::validation::Valid;
 use http::Method;
 use http::header::{ACCEPT_LANGUAGE, AUTHORIZATION};
 
-use super::Graphql;
 use super::config::{Config, ResolverConfig};
+use super::{Graphql, MAX_TOKENS};
 use crate::actions::ActionContext;
 use crate::actions::forward::find;
 use crate::notation::{Place, nearest};
-use crate::rules::graphql::{Engine, FieldResolver, FieldSource, QueryLimits, ResolverText};
+use crate::rules::graphql::{
+    CostRules, Engine, FieldResolver, FieldSource, GraphqlLimits, KnownDocuments, ResolverText,
+};
 use crate::tls::read_file;
 use crate::upstreams::Upstream;
 
@@ -59,9 +61,17 @@ pub fn compile(config: &Config, context: &mut ActionContext<'_>) -> Graphql {
             Some(list) => list.iter().map(|name| name.0.clone()).collect(),
             None => vec![ACCEPT_LANGUAGE, AUTHORIZATION],
         },
-        limits: QueryLimits { depth: limits.depth, aliases: limits.aliases, fields: limits.fields, cost: limits.cost },
-        persisted: persisted(config, context),
-        only_persisted: config.persisted.as_ref().is_some_and(|persisted| persisted.only),
+        limits: GraphqlLimits {
+            depth: limits.depth,
+            aliases: limits.aliases,
+            fields: limits.fields,
+            tokens: MAX_TOKENS,
+            cost: Some(limits.cost),
+            costs: CostRules { fields: HashMap::new(), sizes: ["first", "last", "limit"].map(str::to_owned).to_vec() },
+            introspection: config.introspection,
+            known: persisted(config, context),
+            only_known: config.persisted.as_ref().is_some_and(|persisted| persisted.only),
+        },
     }
 }
 
@@ -230,18 +240,9 @@ fn check_roots(schema: &Schema, resolvers: &Resolvers, context: &mut ActionConte
     }
 }
 
-fn persisted(config: &Config, context: &mut ActionContext<'_>) -> HashMap<String, String> {
-    let Some(persisted) = &config.persisted else { return HashMap::new() };
-    let path = context.base.join(persisted.file.as_ref());
-    let read = read_file(&path, MAX_FILE).and_then(|bytes| {
-        serde_json::from_slice(&bytes).map_err(|error| format!("expected an object of documents by their id: {error}"))
-    });
-    match read {
-        Ok(documents) => documents,
-        Err(why) => {
-            let place = context.place.key("persisted").key("file");
-            context.mistakes.add(&place, format!("{}: {why}", path.display()));
-            HashMap::new()
-        }
-    }
+fn persisted(config: &Config, context: &mut ActionContext<'_>) -> Option<KnownDocuments> {
+    let path = context.base.join(config.persisted.as_ref()?.file.as_ref());
+    let read = read_file(&path, MAX_FILE).and_then(|bytes| KnownDocuments::new(&bytes));
+    let place = context.place.key("persisted").key("file");
+    context.mistakes.take(&place, read.map_err(|why| format!("{}: {why}", path.display())))
 }

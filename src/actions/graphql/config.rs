@@ -60,11 +60,11 @@ pub struct ResolverConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct OperationLimits {
     /// The most levels of fields. Default 12.
-    pub depth: u64,
+    pub depth: u32,
     /// The most fields with an alias. Default 30.
-    pub aliases: u64,
+    pub aliases: u32,
     /// The most fields, those of fragments as often as they are used. Default 500.
-    pub fields: u64,
+    pub fields: u32,
     /// The highest cost: one for each field, as often as the lists around it have elements by `first`, `last` or
     /// `limit`. Default 5000.
     pub cost: u64,

@@ -3,11 +3,9 @@
 mod compile;
 mod config;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use apollo_compiler::ast::{Document, OperationType};
 use apollo_compiler::parser::Parser;
 use http::HeaderName;
 use serde_json::{Value, json};
@@ -15,7 +13,7 @@ use serde_json::{Value, json};
 use super::{ActionContext, ActionOutcome, HttpAction};
 use crate::exchange::RequestView;
 use crate::rules::graphql::{
-    Engine, FieldSource, GraphqlError, OperationRequest, Prepared, QueryLimits, QuerySize, operations,
+    Engine, FieldSource, GraphqlError, GraphqlFailure, GraphqlLimits, GraphqlRequest, Prepared,
 };
 use crate::upstreams::Upstream;
 
@@ -46,9 +44,7 @@ pub struct Graphql {
     pub size: usize,
     /// The headers of the client that calls send on.
     pub forward_headers: Vec<HeaderName>,
-    limits: QueryLimits,
-    persisted: HashMap<String, String>,
-    only_persisted: bool,
+    limits: GraphqlLimits,
 }
 
 impl HttpAction for Graphql {
@@ -74,54 +70,29 @@ impl Graphql {
     ///
     /// # Errors
     /// Returns the errors for the client.
-    pub fn prepare(&self, request: &OperationRequest, is_get: bool) -> Result<Prepared, GraphqlError> {
-        let text = self.document(request)?;
-        let parsed =
-            Parser::new().token_limit(MAX_TOKENS).recursion_limit(MAX_NESTING).parse_ast(text, "query.graphql");
-        let document = parsed.map_err(|invalid| {
-            let first = invalid.errors.iter().next();
-            let error = first.and_then(|error| serde_json::to_value(error.to_json()).ok());
-            GraphqlError(vec![error.unwrap_or_else(|| json!({"message": "the document cannot be parsed"}))])
-        })?;
-        let name = request.operation_name.as_deref();
-        if is_get && !is_query(&document, name) {
-            return Err(GraphqlError::new("only queries may come by GET"));
-        }
-        let size = QuerySize::of(&document, name, &request.variables);
-        if let Some((limit, size, most)) = self.limits.exceeded(&size) {
-            let message = format!("the operation is too large: {limit} {size} exceeds {most}");
-            return Err(GraphqlError(vec![json!({
-                "message": message,
-                "extensions": {"code": "OPERATION_TOO_LARGE"},
-            })]));
-        }
-        self.engine.prepare(&document, name, &request.variables)
-    }
-
-    fn document<'r>(&'r self, request: &'r OperationRequest) -> Result<&'r str, GraphqlError> {
-        let persisted = request.persisted_id().and_then(|id| self.persisted.get(id));
-        if let Some(persisted) = persisted {
-            return Ok(persisted);
-        }
-        let unknown =
-            |message: &str, code: &str| GraphqlError(vec![json!({"message": message, "extensions": {"code": code}})]);
-        match &request.query {
-            _ if self.only_persisted => {
-                Err(unknown("only persisted documents are executed", "PERSISTED_QUERY_NOT_FOUND"))
-            }
-            Some(query) => Ok(query),
-            // Apollo's clients send the document after this message.
-            None if request.persisted_id().is_some() => {
-                Err(unknown("PersistedQueryNotFound", "PERSISTED_QUERY_NOT_FOUND"))
-            }
-            None => Err(GraphqlError::new("the request has no query")),
-        }
+    pub fn prepare(&self, request: &GraphqlRequest, is_get: bool) -> Result<Prepared, GraphqlError> {
+        let accepted = self.limits.check(request, is_get).map_err(failure)?;
+        let text = accepted.document.as_deref().or(request.query.as_deref()).unwrap_or_default();
+        let parsed = Parser::new().token_limit(MAX_TOKENS).recursion_limit(MAX_NESTING).parse_ast(text, "query");
+        let document = parsed.map_err(|_| GraphqlError::new("the document cannot be parsed"))?;
+        let name = request.operation_name.as_deref().filter(|name| !name.is_empty());
+        let none = serde_json::Map::new();
+        self.engine.prepare(&document, name, request.variables.as_ref().unwrap_or(&none))
     }
 }
 
-fn is_query(document: &Document, name: Option<&str>) -> bool {
-    let mut of_name = operations(document).filter(|(_, known)| name.is_none() || *known == name);
-    of_name.all(|(kind, _)| kind == OperationType::Query)
+/// Returns the error for the client of a request that is not executed.
+fn failure(failure: GraphqlFailure) -> GraphqlError {
+    let coded =
+        |message: &str, code: &str| GraphqlError(vec![json!({"message": message, "extensions": {"code": code}})]);
+    match failure {
+        GraphqlFailure::Invalid(why) => GraphqlError::new(why),
+        GraphqlFailure::Limit(why) => coded(&why, "OPERATION_TOO_LARGE"),
+        GraphqlFailure::MutationByGet => GraphqlError::new("only queries may come by GET"),
+        // Apollo's clients send the document after this message.
+        GraphqlFailure::UnknownDocument => coded("PersistedQueryNotFound", "PERSISTED_QUERY_NOT_FOUND"),
+        GraphqlFailure::NotKnown => coded("only persisted documents are executed", "PERSISTED_QUERY_NOT_FOUND"),
+    }
 }
 
 /// Returns the response to several operations, or to one.

@@ -8,7 +8,7 @@ use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use super::{Context, Gateway};
-use crate::exchange::Reason;
+use crate::exchange::{Exchange, Reason};
 use crate::rules::caching::CacheOutcome;
 use crate::telemetry::Record;
 use crate::telemetry::metrics::METRICS;
@@ -35,6 +35,14 @@ impl Gateway {
     }
 }
 
+/// Counts what a request was translated into, and its GraphQL operations.
+fn count_protocols(exchange: &Exchange, route: &str) {
+    if let Some(note) = &exchange.translation {
+        METRICS.translated(route, note.from, note.to);
+    }
+    exchange.graphql.iter().flat_map(|note| &note.kinds).for_each(|kind| METRICS.graphql(route, kind));
+}
+
 /// Counts and logs a request once.
 fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u64, u64)) {
     ctx.ending.recorded = true;
@@ -45,12 +53,7 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
     let metrics = ctx.route().map_or_else(|| METRICS.unrouted(), |route| route.metrics());
     metrics.observe(exchange.reason, ctx.status, duration.as_secs_f64());
     exchange.cache.iter().for_each(|outcome| metrics.count_cache(*outcome));
-    if let (Some(note), Some(route)) = (&exchange.translation, ctx.route()) {
-        METRICS.translated(&route.name, note.from, note.to);
-    }
-    if let (Some(note), Some(route)) = (&exchange.graphql, ctx.route()) {
-        note.kinds.iter().for_each(|kind| METRICS.graphql(&route.name, kind));
-    }
+    ctx.route().into_iter().for_each(|route| count_protocols(exchange, &route.name));
     if let Some(version) = &ctx.matched.version {
         version.get().usage.count(exchange.identity.as_ref().and_then(|identity| identity.consumer_name()));
     }

@@ -82,8 +82,8 @@ impl Gateway {
     }
 }
 
-/// Notes in which form of gRPC-Web or of the Connect protocol the client reads rejections. Few requests are rejected, so
-/// it is not looked for before.
+/// Notes in which form of gRPC-Web or of the Connect protocol the client reads rejections. Few requests are rejected,
+/// so it is not looked for before.
 fn note_protocol(request: &RequestHeader, ctx: &mut Context) {
     if let Some(web) = &mut ctx.exchange.grpc_web {
         *web = web.accepted(request.headers.get_all(ACCEPT));

@@ -1,35 +1,14 @@
 //! Requests of GraphQL over HTTP (draft of the GraphQL Foundation, sections 5 and 6).
 
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// One request.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct OperationRequest {
-    /// The document; none where a persisted one is meant.
-    pub query: Option<String>,
-    /// The operation of several.
-    pub operation_name: Option<String>,
-    /// The values of its variables.
-    #[serde(deserialize_with = "or_empty")]
-    pub variables: Map<String, Value>,
-    /// Extensions, such as the hash of a persisted document.
-    #[serde(deserialize_with = "or_empty")]
-    pub extensions: Map<String, Value>,
-    /// The id of a persisted document.
-    pub document_id: Option<String>,
-}
-
-fn or_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Map<String, Value>, D::Error> {
-    Ok(Option::<Map<String, Value>>::deserialize(deserializer)?.unwrap_or_default())
-}
+use super::request::GraphqlRequest;
 
 /// The requests of one HTTP request.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct OperationBatch {
     /// The requests.
-    pub requests: Vec<OperationRequest>,
+    pub requests: Vec<GraphqlRequest>,
     /// Whether they came as a list, so that the response is one.
     pub is_list: bool,
 }
@@ -59,33 +38,21 @@ pub fn parse_body(body: &[u8]) -> Result<OperationBatch, IncomingFault> {
 ///
 /// # Errors
 /// Fails where a parameter is no JSON.
-pub fn parse_query(query: &str) -> Result<OperationRequest, IncomingFault> {
-    let mut request = OperationRequest::default();
+pub fn parse_query(query: &str) -> Result<GraphqlRequest, IncomingFault> {
+    let mut request = GraphqlRequest::default();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        let object = || -> Result<Map<String, Value>, IncomingFault> {
-            let parsed: Option<Map<String, Value>> =
-                serde_json::from_str(&value).map_err(|_| IncomingFault("variables and extensions have to be JSON"))?;
-            Ok(parsed.unwrap_or_default())
-        };
+        let malformed = |_| IncomingFault("variables and extensions have to be JSON");
+        let object = || serde_json::from_str::<Option<Map<String, Value>>>(&value).map_err(malformed);
         match &*name {
             "query" => request.query = Some(value.into_owned()),
             "operationName" => request.operation_name = Some(value.into_owned()).filter(|name| !name.is_empty()),
             "documentId" => request.document_id = Some(value.into_owned()),
             "variables" => request.variables = object()?,
-            "extensions" => request.extensions = object()?,
+            "extensions" => request.extensions = object()?.map(Value::Object),
             _ => {}
         }
     }
     Ok(request)
-}
-
-impl OperationRequest {
-    /// Returns the id of a persisted document that the request names: its `documentId`, or the hash of `persistedQuery`
-    /// (Apollo's automatic persisted queries).
-    pub fn persisted_id(&self) -> Option<&str> {
-        let hash = || self.extensions.get("persistedQuery")?.get("sha256Hash")?.as_str();
-        self.document_id.as_deref().or_else(hash)
-    }
 }
 
 #[cfg(test)]
@@ -101,9 +68,8 @@ mod tests {
             assert!(parse_body(bad.as_bytes()).is_err(), "{bad}");
         }
         let request = parse_query("query=%7Ba%7D&variables=%7B%22x%22%3A1%7D&operationName=").expect("a request");
-        assert_eq!((request.query.as_deref(), &request.variables["x"]), (Some("{a}"), &1.into()));
+        let variables = request.variables.expect("variables");
+        assert_eq!((request.query.as_deref(), &variables["x"]), (Some("{a}"), &1.into()));
         assert!(request.operation_name.is_none() && parse_query("variables=7").is_err());
-        let hashed = r#"{"extensions":{"persistedQuery":{"version":1,"sha256Hash":"abc"}}}"#;
-        assert_eq!(parse_body(hashed.as_bytes()).expect("one").requests[0].persisted_id(), Some("abc"));
     }
 }

@@ -1,5 +1,5 @@
-//! The size of a document: its depth, its fields, its aliases and its cost, each fragment measured once, so that spreads of
-//! spreads cost no more than the text is long.
+//! The size of a document: its depth, its fields, its aliases and its cost, each fragment measured once, so that
+//! spreads of spreads cost no more than the text is long.
 
 use std::collections::HashMap;
 
@@ -77,8 +77,9 @@ pub struct MeasuredOperation {
 /// The deepest nesting that is parsed.
 const MAX_NESTING: usize = 200;
 
-/// The longest chain of fragments that spread each other.
-const MAX_SPREADS: usize = 100;
+/// The deepest nesting of fields and fragments that is measured, which bounds the stack: each fragment may be nested as
+/// deep as a document.
+const MAX_LEVELS: usize = 300;
 
 /// Parses a document of at most `tokens` tokens, and measures its operations.
 ///
@@ -136,34 +137,36 @@ impl<'d> Measuring<'d> {
         Ok(MeasuredOperation { name: operation.name.as_ref().map(|name| name.as_str().to_owned()), kind, measures })
     }
 
-    fn selections(&mut self, selections: &'d [Selection], spreads: usize) -> Result<Measures, String> {
+    fn selections(&mut self, selections: &'d [Selection], level: usize) -> Result<Measures, String> {
+        if level > MAX_LEVELS {
+            return Err("fields and fragments are nested too deep".to_owned());
+        }
         let mut all = Measures::default();
         for selection in selections {
             match selection {
-                Selection::Field(field) => all.add(self.field(field, spreads)?, 1),
-                Selection::InlineFragment(inline) => all.add(self.selections(&inline.selection_set, spreads)?, 1),
-                Selection::FragmentSpread(spread) => all.add(self.spread(&spread.fragment_name, spreads)?, 1),
+                Selection::Field(field) => all.add(self.field(field, level)?, 1),
+                Selection::InlineFragment(inline) => all.add(self.selections(&inline.selection_set, level + 1)?, 1),
+                Selection::FragmentSpread(spread) => all.add(self.spread(&spread.fragment_name, level)?, 1),
             }
         }
         Ok(all)
     }
 
-    fn spread(&mut self, name: &'d str, spreads: usize) -> Result<Measures, String> {
+    fn spread(&mut self, name: &'d str, level: usize) -> Result<Measures, String> {
         match self.known.get(name) {
             Some(Some(known)) => return Ok(*known),
             Some(None) => return Err(format!("the fragment {name} spreads itself")),
-            None if spreads >= MAX_SPREADS => return Err("too many fragments spread each other".to_owned()),
             None => {}
         }
         let fragment = self.fragments.get(name).ok_or_else(|| format!("there is no fragment {name}"))?;
         self.known.insert(name, None);
-        let measures = self.selections(&fragment.selection_set, spreads + 1)?;
+        let measures = self.selections(&fragment.selection_set, level + 1)?;
         self.known.insert(name, Some(measures));
         Ok(measures)
     }
 
-    fn field(&mut self, field: &'d Field, spreads: usize) -> Result<Measures, String> {
-        let below = self.selections(&field.selection_set, spreads)?;
+    fn field(&mut self, field: &'d Field, level: usize) -> Result<Measures, String> {
+        let below = self.selections(&field.selection_set, level + 1)?;
         let name = field.name.as_str();
         let own = self.rules.fields.get(name).copied().unwrap_or(1);
         let mut measures = Measures {
@@ -240,8 +243,8 @@ mod tests {
             let _ = write!(text, "fragment F{number} on T {{ ...F{0} ...F{0} }} ", number + 1);
         }
         text.push_str("fragment F60 on T { a(first: 1000) }");
-        let measures = measured(&text).expect("a document");
-        assert_eq!((measures.fields, measures.cost), (u32::MAX, u64::MAX));
+        let measured = measure(&text, 5_000, &rules(), &Map::new()).expect("a document");
+        assert_eq!((measured[0].measures.fields, measured[0].measures.cost), (u32::MAX, u64::MAX));
     }
 
     #[test]
@@ -261,6 +264,16 @@ mod tests {
         }
         let deep = format!("{}a{}", "{ a ".repeat(5000), " }".repeat(5000));
         assert!(measured(&deep).is_err());
+        // Each fragment is nested less than a document may be, and all of them together are not.
+        let mut chain = "{ ...F0 } ".to_owned();
+        for number in 0..40 {
+            let (open, close) = ("{ a ".repeat(150), "} ".repeat(150));
+            let _ = write!(chain, "fragment F{number} on T {open} {{ ...F{} }} {close} ", number + 1);
+        }
+        chain.push_str("fragment F40 on T { a }");
+        let variables = Map::new();
+        let error = measure(&chain, 1_000_000, &rules(), &variables).expect_err("nested too deep");
+        assert!(error.contains("nested too deep"), "{error}");
         let long = format!("{{ {} }}", "a ".repeat(2000));
         assert!(measured(&long).is_err());
         let arguments = format!("{{ a(b: {}1{}) }}", "[".repeat(490), "]".repeat(490));

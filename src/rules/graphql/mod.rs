@@ -3,7 +3,6 @@
 
 mod execution;
 mod incoming;
-mod limits;
 mod measure;
 mod operation;
 mod request;
@@ -14,8 +13,7 @@ mod variable;
 pub use execution::{
     CallKey, Engine, FieldCall, FieldResolver, FieldSource, GraphqlError, Prepared, ResolvedCall, Round,
 };
-pub use incoming::{OperationBatch, OperationRequest, parse_body, parse_query};
-pub use limits::{QueryLimits, QuerySize, operations};
+pub use incoming::{OperationBatch, parse_body, parse_query};
 pub use measure::CostRules;
 pub use operation::{FixedOperation, KnownSchema};
 pub use request::{GraphqlFailure, GraphqlLimits, GraphqlRequest, KnownDocuments};

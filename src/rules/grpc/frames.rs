@@ -257,7 +257,10 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_frames_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..300), cut in 1_usize..9) {
+        fn any_bytes_are_frames_or_an_error(
+            bytes in proptest::collection::vec(any::<u8>(), 0..300),
+            cut in 1_usize..9,
+        ) {
             let (mut reader, mut bounds) = (FrameReader::new(1 << 20), FrameBounds::accepting(0, 1 << 20));
             for part in bytes.chunks(cut) {
                 reader.push(&Bytes::copy_from_slice(part));
