@@ -50,8 +50,27 @@ pub async fn exchange(
     limit: Option<Duration>,
     interim: Interim<'_>,
 ) -> Result<ResponseHeader> {
-    send(session, request, body, upgrade).await.map_err(pingora::Error::into_up)?;
+    if let Err(error) = send(session, request, body, upgrade).await {
+        // A target that has responded before it has read the whole body may reset the stream (RFC 9113, section 8.1).
+        let responded = match session {
+            HttpSession::H2(_) if is_reset(&error) => read_head(session, limit, upgrade, interim).await.ok(),
+            _ => None,
+        };
+        return responded.ok_or_else(|| error.into_up());
+    }
     read_head(session, limit, upgrade, interim).await.map_err(pingora::Error::into_up)
+}
+
+/// Returns whether a request could not be sent because its stream is closed.
+fn is_reset(error: &pingora::Error) -> bool {
+    use pingora::ErrorType::{H2Error, WriteError};
+    matches!(error.etype(), H2Error | WriteError)
+}
+
+/// Returns whether a stream was reset with NO_ERROR, as a target does that has sent its whole response.
+pub fn is_reset_in_order(error: &pingora::Error) -> bool {
+    let reset = error.root_cause().downcast_ref::<h2::Error>();
+    reset.is_some_and(|e| e.is_reset() && e.is_remote() && e.reason() == Some(h2::Reason::NO_ERROR))
 }
 
 /// Returns whether connecting failed because the gateway itself lacks a resource: Pingora reports it as internal when

@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use http::HeaderMap;
+use http::header::CONTENT_LENGTH;
 use pingora::connectors::http::Connector;
 use pingora::connectors::{ConnectorOptions, L4Connect};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -22,7 +23,7 @@ use pingora::{Error, ErrorType, Result};
 use tokio::sync::mpsc::Sender;
 use tokio::time::timeout_at;
 
-use super::call::{connect, error_text, exchange, is_exhaustion, read_body, release};
+use super::call::{connect, error_text, exchange, is_exhaustion, is_reset_in_order, read_body, release};
 use super::choice::Member;
 use super::failure::{CLIENT_GONE, Failure, exhausted, rejection_of};
 use super::proxy_header::{ProxiedClient, keep_to_one_client};
@@ -74,6 +75,8 @@ pub struct Response {
     pub head: ResponseHeader,
     session: HttpSession<()>,
     peer: Box<HttpPeer>,
+    /// The bytes of the body so far.
+    read: usize,
 }
 
 impl Response {
@@ -82,7 +85,20 @@ impl Response {
     /// # Errors
     /// Fails when the target breaks off.
     pub async fn part(&mut self) -> Result<Option<Bytes>> {
-        self.session.read_response_body().await.map_err(Error::into_up)
+        match self.session.read_response_body().await {
+            Ok(part) => {
+                self.read += part.as_ref().map_or(0, Bytes::len);
+                Ok(part)
+            }
+            Err(error) if is_reset_in_order(&error) && self.is_whole() => Ok(None),
+            Err(error) => Err(error.into_up()),
+        }
+    }
+
+    /// Returns whether as many bytes have come as the head says, if it says so.
+    fn is_whole(&self) -> bool {
+        let length = self.head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        length.is_none_or(|length: usize| length == self.read)
     }
 
     /// Returns whether the whole body has been read.
@@ -160,7 +176,7 @@ impl Calls {
                     // With a second target, both have responded so.
                     let again = visit.tries() == tries && visit.is_retried(&head) && visit.retry_response(replay, now);
                     if !again {
-                        return Ok(Response { head, session, peer });
+                        return Ok(Response { head, session, peer, read: 0 });
                     }
                 }
                 Err(failed) => after_failure(visit, failed, request, replay)?,

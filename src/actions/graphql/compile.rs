@@ -37,18 +37,25 @@ pub fn compile(config: &Config, context: &mut ActionContext<'_>) -> Graphql {
     context.place = place.clone();
     check_roots(&schema, &resolvers, context);
     let limits = &config.limits;
-    for (key, value) in [("batch", limits.batch), ("calls", limits.calls), ("concurrency", limits.concurrency)] {
+    let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+    for (key, value) in [
+        ("batch", limits.batch),
+        ("calls", limits.calls),
+        ("concurrency", limits.concurrency),
+        ("values", limits.values),
+    ] {
         if value == 0 {
             context.mistakes.add(&place.key("limits").key(key), "expected 1 or more");
         }
     }
-    let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
     Graphql {
         engine: Engine {
             schema,
             sources: resolvers.sources,
             introspection: config.introspection,
             max_calls: limits.calls,
+            max_values: limits.values,
+            max_bytes: bytes(limits.size.0),
         },
         upstreams: resolvers.upstreams,
         timeout: config.timeout.as_ref().map_or(DEFAULT_TIMEOUT, |timeout| timeout.0),

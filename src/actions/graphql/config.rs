@@ -78,8 +78,10 @@ pub struct OperationLimits {
     pub request_body: Size,
     /// The largest response of one call, decoded. Default 4MiB.
     pub call_size: Size,
-    /// The largest sum of them in one request. Default 16MiB.
+    /// The largest sum of them in one request, and the most bytes of texts of a result. Default 16MiB.
     pub size: Size,
+    /// The most values of a result: objects, elements of lists, and others. Default 20000.
+    pub values: usize,
 }
 
 impl Default for OperationLimits {
@@ -95,6 +97,7 @@ impl Default for OperationLimits {
             request_body: Size(256 << 10),
             call_size: Size(4 << 20),
             size: Size(16 << 20),
+            values: 20_000,
         }
     }
 }

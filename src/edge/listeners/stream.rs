@@ -179,6 +179,9 @@ impl Http2Stream {
             // RFC 8441, section 5.1.
             head.set_status(StatusCode::OK)?;
             head.remove_header(&SEC_WEBSOCKET_ACCEPT);
+        } else if self.is_socket && head.status.is_success() {
+            // It would say that the WebSocket is open.
+            return self.decline_socket();
         }
         if self.written.is_some() || self.ended || head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
@@ -202,6 +205,17 @@ impl Http2Stream {
             .head(Response::from_parts(head.as_owned_parts(), ()), end)
             .or_err(ErrorType::WriteError, SENDING)?;
         (self.written, self.ended) = (Some(head), end);
+        Ok(())
+    }
+
+    /// Responds to the handshake of a WebSocket that something else was the response to.
+    fn decline_socket(&mut self) -> Result<()> {
+        let head = ResponseHeader::build(StatusCode::NOT_IMPLEMENTED, Some(1))?;
+        self.progress
+            .sending
+            .head(Response::from_parts(head.as_owned_parts(), ()), true)
+            .or_err(ErrorType::WriteError, SENDING)?;
+        (self.written, self.ended) = (Some(Box::new(head)), true);
         Ok(())
     }
 

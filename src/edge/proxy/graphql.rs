@@ -186,6 +186,9 @@ impl GraphqlScene<'_> {
     async fn execute(&self, prepared: &Prepared) -> std::result::Result<Value, GraphqlError> {
         let mut results: HashMap<CallKey, ResolvedCall> = HashMap::new();
         loop {
+            if Instant::now() > self.deadline {
+                return Err(GraphqlError::new("the operation took too long"));
+            }
             match self.graphql.engine.round(prepared, &results)? {
                 Round::Done(response) => return Ok(response),
                 Round::Calls(calls) => {

@@ -156,6 +156,12 @@ impl Gateway {
         translation.head(&response.head, &mut out).map_err(|rejection| fail_with(ctx, rejection))?;
         loop {
             self.write_translated(session, ctx, &mut out, (writing, false)).await?;
+            if writing.is_begun() && writing.bodiless {
+                // The head is all that the client gets: the call is cancelled.
+                drop(response);
+                out.body.clear();
+                return self.write_translated(session, ctx, &mut out, (writing, true)).await;
+            }
             let read = match wait(&ctx.downstream, ctx.deadline(), response.part()).await {
                 Waited::Done(read) => read.map_err(|error| (Reason::TargetReset, error_text(&error))),
                 Waited::Late => Err((Reason::RouteTimeout, String::new())),
@@ -221,7 +227,7 @@ impl Gateway {
                 writing.held = Some((head, Vec::new()));
             } else {
                 ctx.downstream.connection.iter().for_each(|connection| connection.clear_corks());
-                session.write_response_header(Box::new(head), false).await?;
+                session.write_response_header(Box::new(head), false).await.map_err(pingora::Error::into_down)?;
                 writing.begun = true;
             }
         }
@@ -242,7 +248,8 @@ impl Gateway {
             return if end { write_held(session, writing).await } else { Ok(()) };
         }
         let trailers = out.trailers.take().filter(|_| session.req_header().version == Version::HTTP_2);
-        session.write_response_body(body, end && trailers.is_none()).await?;
+        let written = session.write_response_body(body, end && trailers.is_none()).await;
+        written.map_err(pingora::Error::into_down)?;
         if let Some(trailers) = trailers {
             session.write_response_tasks(vec![HttpTask::Trailer(Some(Box::new(trailers)))]).await?;
         }

@@ -5,10 +5,11 @@
 //! ones are made once, and the result is what the specification says. The fields at the root of a mutation run one
 //! after the other (section 6.2.2), and their calls are never shared.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 
 use apollo_compiler::ast::Type;
+use apollo_compiler::introspection::check_max_depth;
 use apollo_compiler::request::coerce_variable_values;
 use apollo_compiler::resolvers::{Execution, FieldError, ObjectValue, ResolveInfo, ResolvedValue};
 use apollo_compiler::response::{JsonMap, JsonValue};
@@ -93,6 +94,10 @@ pub struct Engine {
     pub introspection: bool,
     /// The most calls of one operation.
     pub max_calls: usize,
+    /// The most values of a result.
+    pub max_values: usize,
+    /// The most bytes of texts of a result.
+    pub max_bytes: usize,
 }
 
 /// A valid operation, with its variables.
@@ -147,6 +152,7 @@ impl Engine {
         }
         let text = serde_json::to_vec(variables).unwrap_or_default();
         let raw: JsonMap = serde_json::from_slice(&text).unwrap_or_default();
+        check_max_depth(&document, found).map_err(|_| GraphqlError::new("the schema is read too deep"))?;
         let is_mutation = found.is_mutation();
         let variables = coerce_variable_values(&self.schema, found, &raw).map_err(|error| {
             let error = serde_json::to_value(error.to_graphql_error(&document.sources));
@@ -170,12 +176,23 @@ impl Engine {
         let operation = prepared.document.operations.get(prepared.operation.as_deref());
         let root = operation.map_or("Query", |operation| operation.object_type().as_str());
         let wanted = RefCell::new(Vec::new());
-        let scene = RoundScene { engine: self, results, wanted: &wanted, is_mutation: prepared.is_mutation };
+        let (values, bytes) = (Cell::new(0), Cell::new(0));
+        let scene = RoundScene {
+            engine: self,
+            results,
+            wanted: &wanted,
+            is_mutation: prepared.is_mutation,
+            values: &values,
+            bytes: &bytes,
+        };
         let node = ObjectNode { scene: &scene, kind: root.to_owned(), value: None };
         let response = execution.execute_sync(&node).map_err(|error| {
             let error = serde_json::to_value(error.to_graphql_error(&prepared.document.sources)).unwrap_or_default();
             GraphqlError(vec![error])
         })?;
+        if scene.is_too_large() {
+            return Err(GraphqlError::new("the result is too large"));
+        }
         let wanted = wanted.into_inner();
         if !wanted.is_empty() {
             return Ok(Round::Calls(wanted));
@@ -201,6 +218,10 @@ struct RoundScene<'r> {
     results: &'r HashMap<CallKey, ResolvedCall>,
     wanted: &'r RefCell<Vec<FieldCall>>,
     is_mutation: bool,
+    /// The values of the result so far.
+    values: &'r Cell<usize>,
+    /// The bytes of its texts.
+    bytes: &'r Cell<usize>,
 }
 
 /// An object of the result.
@@ -217,6 +238,10 @@ impl ObjectValue for ObjectNode<'_> {
     }
 
     fn resolve_field<'a>(&'a self, info: &'a ResolveInfo<'a>) -> Result<ResolvedValue<'a>, FieldError> {
+        if self.scene.is_too_large() {
+            // Nothing of it is sent.
+            return Ok(ResolvedValue::SkipForPartialExecution);
+        }
         let name = info.field_name();
         let kind = &info.field_definition().ty;
         let source = self.scene.engine.sources.get(&(self.kind.clone(), name.to_owned()));
@@ -272,9 +297,15 @@ impl<'r> ObjectNode<'r> {
 }
 
 impl<'r> RoundScene<'r> {
+    /// Returns whether the result exceeds a limit: a shared call may stand in it any number of times.
+    fn is_too_large(&self) -> bool {
+        self.values.get() > self.engine.max_values || self.bytes.get() > self.engine.max_bytes
+    }
+
     /// Returns a value in the form that its type has.
     fn shape<'a>(&'a self, value: &'a JsonValue, kind: &Type) -> Result<ResolvedValue<'a>, FieldError> {
-        if value.is_null() {
+        self.values.set(self.values.get() + 1);
+        if value.is_null() || self.is_too_large() {
             return Ok(ResolvedValue::null());
         }
         match kind {
@@ -290,7 +321,14 @@ impl<'r> RoundScene<'r> {
                 let kind = match schema.types.get(name) {
                     Some(ExtendedType::Object(object)) => object.name.to_string(),
                     Some(ExtendedType::Interface(_) | ExtendedType::Union(_)) => self.concrete(value, name)?,
-                    _ => return Ok(ResolvedValue::leaf(value.clone())),
+                    _ => {
+                        self.bytes.set(self.bytes.get().saturating_add(size_of(value)));
+                        return Ok(if self.is_too_large() {
+                            ResolvedValue::null()
+                        } else {
+                            ResolvedValue::leaf(value.clone())
+                        });
+                    }
                 };
                 if !value.is_object() {
                     return Err(FieldError { message: "the value is no object".to_owned() });
@@ -308,6 +346,18 @@ impl<'r> RoundScene<'r> {
             .filter(|name| is_known(name))
             .map(str::to_owned)
             .ok_or_else(|| FieldError { message: format!("the value has no __typename of {of}") })
+    }
+}
+
+/// Returns about how many bytes a value has.
+fn size_of(value: &JsonValue) -> usize {
+    match value {
+        JsonValue::String(text) => text.as_str().len(),
+        JsonValue::Array(items) => items.iter().map(size_of).sum::<usize>() + 8,
+        JsonValue::Object(members) => {
+            members.iter().map(|(name, value)| name.as_str().len() + size_of(value)).sum::<usize>() + 8
+        }
+        _ => 8,
     }
 }
 
@@ -370,7 +420,14 @@ mod tests {
             (("User", "age"), FieldSource::Member("years".into())),
         ];
         let sources = sources.into_iter().map(|((kind, field), source)| ((kind.into(), field.into()), source));
-        Engine { schema, sources: sources.collect(), introspection: false, max_calls: 20 }
+        Engine {
+            schema,
+            sources: sources.collect(),
+            introspection: false,
+            max_calls: 20,
+            max_values: 200,
+            max_bytes: 2_000,
+        }
     }
 
     /// Executes a query over a server, and returns the response with the targets that were called, by round.
@@ -456,6 +513,36 @@ mod tests {
         let (response, rounds) = run("mutation{a:add(name:\"x\"){name} b:add(name:\"x\"){id}}", json!({}));
         assert_eq!(rounds, [["POST /users"], ["POST /users"]]);
         assert_eq!(response, json!({"data": {"a": {"name": "{\"name\": \"x\"}"}, "b": {"id": "new"}}}));
+    }
+
+    #[test]
+    fn results_have_a_limit() {
+        let mut query = "id name".to_owned();
+        for _ in 0..8 {
+            query = format!("id posts{{id author{{{query}}}}}");
+        }
+        let engine = engine();
+        let text = format!("{{users{{{query}}}}}");
+        let document = apollo_compiler::ast::Document::parse(text, "query").expect("a document");
+        let prepared = engine.prepare(&document, None, &serde_json::Map::new()).expect("an operation");
+        let posts: Vec<Value> = (0..5).map(|_| json!({"id": 9, "author_id": "1"})).collect();
+        let mut results = HashMap::new();
+        let failed = loop {
+            match engine.round(&prepared, &results) {
+                Ok(Round::Calls(calls)) => {
+                    for call in calls {
+                        let document = if call.target.ends_with("posts") {
+                            Ok(serde_json::from_value(json!(posts)).expect("JSON"))
+                        } else {
+                            serve(&call)
+                        };
+                        results.insert(call.key, document);
+                    }
+                }
+                other => break other.err(),
+            }
+        };
+        assert_eq!(failed, Some(GraphqlError::new("the result is too large")));
     }
 
     #[test]

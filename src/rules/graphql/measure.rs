@@ -176,7 +176,8 @@ impl<'d> Measuring<'d> {
             cost: 0,
             introspects: matches!(name, "__schema" | "__type"),
         };
-        let depth = below.depth;
+        // The queries of tools nest the schema deeper than data; how deep is checked by itself.
+        let depth = if measures.introspects { 0 } else { below.depth };
         measures.add(below, 1);
         measures.depth = depth.saturating_add(1);
         measures.cost = own.saturating_add(below.cost).saturating_mul(self.size(field));

@@ -56,6 +56,15 @@ impl Gateway {
         let code = 'socket: loop {
             tokio::select! {
                 biased;
+                // The client's own frames come first: a target that sends without a pause leaves no other turn.
+                () = &mut drained => break Some(SERVICE_RESTART),
+                // What the client sends is for nobody.
+                message = socket.next() => match message {
+                    Ok(_) => {}
+                    Err(SocketEnded::Fault(fault)) => break Some(fault.code()),
+                    Err(_) => break None,
+                },
+                () = sleep_until(idle.into()) => break Some(GOING_AWAY),
                 part = response.part() => {
                     idle = Instant::now() + sockets.idle_time;
                     let part = match part {
@@ -73,14 +82,6 @@ impl Gateway {
                         break Some(SocketFault::TooLarge.code());
                     }
                 }
-                // What the client sends is for nobody.
-                message = socket.next() => match message {
-                    Ok(_) => {}
-                    Err(SocketEnded::Fault(fault)) => break Some(fault.code()),
-                    Err(_) => break None,
-                },
-                () = sleep_until(idle.into()) => break Some(GOING_AWAY),
-                () = &mut drained => break Some(SERVICE_RESTART),
             }
         };
         drop(response);

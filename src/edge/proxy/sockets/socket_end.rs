@@ -13,6 +13,9 @@ const BUFFER: usize = 8 * 1024;
 /// How long the peer may take to respond to a close frame (RFC 6455, section 5.5.1).
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a peer may take nothing of a message.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// The most bytes that wait to be written before nothing more is read.
 const MAX_PENDING: usize = 64 * 1024;
 
@@ -36,6 +39,8 @@ pub struct SocketEnd {
     buffer: Box<[u8]>,
     /// What waits to be written.
     out: BytesMut,
+    /// Whether a close frame was sent, of which there is one (RFC 6455, section 5.5.1).
+    is_closing: bool,
     /// The bytes that have come, and were sent.
     pub counts: [u64; 2],
 }
@@ -47,7 +52,15 @@ impl SocketEnd {
         let early = halves.early.take();
         early.iter().for_each(|early| reader.push(early));
         let counts = [early.map_or(0, |early| early.len() as u64), 0];
-        Self { halves, reader, is_client, buffer: vec![0; BUFFER].into(), out: BytesMut::new(), counts }
+        Self {
+            halves,
+            reader,
+            is_client,
+            buffer: vec![0; BUFFER].into(),
+            out: BytesMut::new(),
+            is_closing: false,
+            counts,
+        }
     }
 
     fn mask(&self) -> Option<[u8; 4]> {
@@ -69,8 +82,7 @@ impl SocketEnd {
                 }
                 Ok(Some(SocketMessage::Pong)) => continue,
                 Ok(Some(SocketMessage::Close(code))) => {
-                    let mask = self.mask();
-                    write_close(code.unwrap_or(1000), mask, &mut self.out);
+                    self.write_close(code.unwrap_or(1000));
                     let _ = self.flush().await;
                     return Err(SocketEnded::Closed);
                 }
@@ -90,11 +102,18 @@ impl SocketEnd {
     /// Sends a message.
     ///
     /// # Errors
-    /// Fails where the peer is gone.
+    /// Fails where the peer is gone, or takes nothing of it.
     pub async fn send(&mut self, is_text: bool, payload: &[u8]) -> Result<(), SocketEnded> {
         let mask = self.mask();
         write_message(is_text, payload, mask, &mut self.out);
-        self.flush().await
+        tokio::time::timeout(SEND_TIMEOUT, self.flush()).await.unwrap_or(Err(SocketEnded::Broken))
+    }
+
+    fn write_close(&mut self, code: u16) {
+        if !std::mem::replace(&mut self.is_closing, true) {
+            let mask = self.mask();
+            write_close(code, mask, &mut self.out);
+        }
     }
 
     async fn flush(&mut self) -> Result<(), SocketEnded> {
@@ -113,8 +132,7 @@ impl SocketEnd {
 
     /// Closes the WebSocket, and waits a moment for the peer to do so (RFC 6455, section 7.1.2).
     pub async fn close(&mut self, code: u16) {
-        let mask = self.mask();
-        write_close(code, mask, &mut self.out);
+        self.write_close(code);
         let closing = async {
             self.flush().await?;
             while self.next().await.is_ok() {}

@@ -39,7 +39,7 @@ struct MessageScene<'s> {
     max: usize,
 }
 
-/// What the client is sent for a message: whether it is a text, and its bytes. Nothing for an empty response.
+/// What the client is sent for a message: whether it is a text, and its bytes.
 type Reply = Option<(bool, Bytes)>;
 
 impl Gateway {
@@ -70,6 +70,7 @@ impl Gateway {
         let mut running: Option<BoxFuture<'_, Reply>> = None;
         let mut idle = Instant::now() + idle_time;
         let mut drained = std::pin::pin!(self.tunnel_time_over());
+        let mut has_ended = false;
         let code = loop {
             if running.is_none()
                 && let Some(message) = queue.pop_front()
@@ -77,25 +78,27 @@ impl Gateway {
                 running = Some(self.request_of(scene, message).boxed());
             }
             let is_idle = running.is_none();
+            if is_idle && has_ended {
+                break None;
+            }
             tokio::select! {
                 biased;
                 reply = reply_of(running.as_mut()) => {
                     running = None;
                     idle = Instant::now() + idle_time;
-                    if let Some((is_text, body)) = reply
-                        && socket.send(is_text, &body).await.is_err()
-                    {
-                        break None;
+                    if let (Some((is_text, body)), false) = (reply, has_ended) {
+                        has_ended = socket.send(is_text, &body).await.is_err();
                     }
                 }
-                message = socket.next() => match message {
+                message = socket.next(), if !has_ended => match message {
                     Ok(_) if queue.len() >= scene.requests.queue => break Some(TRY_AGAIN_LATER),
                     Ok(message) => {
                         idle = Instant::now() + idle_time;
                         queue.push_back(message);
                     }
                     Err(SocketEnded::Fault(fault)) => break Some(fault.code()),
-                    Err(_) => break None,
+                    // What came before the end still becomes requests.
+                    Err(_) => has_ended = true,
                 },
                 () = sleep_until(idle.into()), if is_idle => break Some(GOING_AWAY),
                 () = &mut drained => break Some(SERVICE_RESTART),
@@ -175,7 +178,7 @@ impl Gateway {
         }
         let is_text = !is_binary(&response) && std::str::from_utf8(&body).is_ok();
         self.calls.release(response).await;
-        Ok((status, (!body.is_empty()).then_some((is_text, body))))
+        Ok((status, Some((is_text, body))))
     }
 }
 
