@@ -49,6 +49,8 @@ mod chains;
 mod client_certificates;
 #[path = "gateway/configuration.rs"]
 mod configuration;
+#[path = "gateway/connect.rs"]
+mod connect;
 #[path = "gateway/connecting.rs"]
 mod connecting;
 #[path = "gateway/consumers.rs"]
@@ -93,6 +95,10 @@ mod from_kong;
 mod grpc_json;
 #[path = "gateway/grpc_json_target.rs"]
 mod grpc_json_target;
+#[path = "gateway/grpc_reflection.rs"]
+mod grpc_reflection;
+#[path = "gateway/grpc_web.rs"]
+mod grpc_web;
 #[path = "gateway/handover.rs"]
 mod handover;
 #[path = "gateway/hello.rs"]

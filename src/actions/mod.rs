@@ -22,6 +22,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::exchange::{Reason, Rejection, RequestView, Template, TextForm, TextScope};
+use crate::live::Maintained;
 use crate::notation::{Mistakes, Place};
 use crate::rules::routing::{PathPattern, RouteEntry, common_params};
 use crate::upstreams::Upstream;
@@ -197,6 +198,10 @@ pub struct ActionContext<'c> {
     pub keyed_splits: &'c mut usize,
     /// The files that were read besides those that the configuration names.
     pub files: &'c mut Vec<PathBuf>,
+    /// The values that are kept up to date in the background while the configuration serves.
+    pub kept: &'c mut Vec<Arc<dyn Maintained>>,
+    /// The first upstream that the request is forwarded to, for translations.
+    pub upstream: Option<Arc<Upstream>>,
     /// The errors so far.
     pub mistakes: &'c mut Mistakes,
     /// The warnings: what is valid and most likely not intended.

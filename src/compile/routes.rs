@@ -289,6 +289,8 @@ impl<'w> RouteCompiler<'w> {
             is_unread: &is_unread,
             keyed_splits: &mut self.keyed_splits,
             files: &mut self.shared.files,
+            kept: &mut self.shared.kept,
+            upstream: None,
             mistakes: self.mistakes,
             warnings: self.warnings,
         })

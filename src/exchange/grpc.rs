@@ -1,8 +1,9 @@
 //! Detection of gRPC and gRPC-Web by the content type.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
+use bytes::BytesMut;
+use http::{HeaderMap, HeaderValue};
+
+use crate::rules::grpc::{encode_text, write_trailers};
 
 /// The two encodings of gRPC-Web (`PROTOCOL-WEB.md` of grpc/grpc).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,9 +13,6 @@ pub enum GrpcWeb {
     /// Frames in base64.
     Text,
 }
-
-/// The flag in a frame's first octet that marks the trailers.
-const TRAILERS: u8 = 0x80;
 
 impl GrpcWeb {
     /// Returns the encoding of a content type, in any case and with any parameters, or `None` for another type.
@@ -26,24 +24,45 @@ impl GrpcWeb {
         after(rest, b"-text").filter(|rest| ends_type(rest)).map(|_| Self::Text)
     }
 
-    /// Returns the content type of a response in this encoding.
+    /// Returns the encoding of the response to a request in this one: `Accept` decides, and not the type of the request.
+    pub fn accepted<'v>(self, accept: impl IntoIterator<Item = &'v HeaderValue>) -> Self {
+        let mut members = accept.into_iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+        members.find_map(|member| Self::of(member.trim_ascii())).unwrap_or(self)
+    }
+
+    /// Returns the content type without the format of messages, such as `+proto`.
     pub fn content_type(self) -> &'static str {
         match self {
-            Self::Binary => "application/grpc-web+proto",
-            Self::Text => "application/grpc-web-text+proto",
+            Self::Binary => "application/grpc-web",
+            Self::Text => "application/grpc-web-text",
         }
     }
 
-    /// Returns the body of a response without messages: one frame with the trailers.
-    pub fn trailers(self, status: u8, message: &str) -> Bytes {
-        let trailers = format!("grpc-status: {status}\r\ngrpc-message: {message}\r\n");
-        let length = u32::try_from(trailers.len()).unwrap_or(u32::MAX).to_be_bytes();
-        let frame = [&[TRAILERS], &length[..], trailers.as_bytes()].concat();
+    /// Appends a part of a body that consists of frames.
+    pub fn write(self, frames: &[u8], out: &mut BytesMut) {
         match self {
-            Self::Binary => frame.into(),
-            Self::Text => STANDARD.encode(frame).into(),
+            Self::Binary => out.extend_from_slice(frames),
+            Self::Text => encode_text(frames, out),
         }
     }
+
+    /// Appends the frame of the trailers.
+    pub fn write_trailers(self, trailers: &HeaderMap, out: &mut BytesMut) {
+        match self {
+            Self::Binary => write_trailers(trailers, out),
+            Self::Text => {
+                let mut frame = BytesMut::new();
+                write_trailers(trailers, &mut frame);
+                encode_text(&frame, out);
+            }
+        }
+    }
+}
+
+/// Returns the format of messages that a content type of gRPC names, with its plus sign: `+proto` or `+json`.
+pub fn message_format(content_type: &[u8]) -> Option<&str> {
+    let essence = std::str::from_utf8(content_type).ok()?.split(';').next().unwrap_or_default().trim_end();
+    essence.find('+').map(|at| &essence[at..]).filter(|format| format.len() > 1)
 }
 
 /// Returns whether a content type is that of gRPC over HTTP/2: `application/grpc`, with or without a subtype and
@@ -85,10 +104,26 @@ mod tests {
     }
 
     #[test]
-    fn trailers_are_one_frame() {
-        let text = b"grpc-status: 16\r\ngrpc-message: no\r\n";
-        let frame = [&[0x80, 0, 0, 0, text.len() as u8][..], text].concat();
-        assert_eq!(GrpcWeb::Binary.trailers(16, "no"), frame);
-        assert_eq!(STANDARD.decode(GrpcWeb::Text.trailers(16, "no")).expect("base64"), frame);
+    fn the_response_is_as_it_is_accepted() {
+        let (text, binary) = (GrpcWeb::Text, GrpcWeb::Binary);
+        for (accept, of_binary, of_text) in [
+            ("*/*", binary, text),
+            ("application/grpc-web-text", text, text),
+            ("application/grpc-web+proto", binary, binary),
+            ("text/html, application/grpc-web-text+proto;q=0.9, application/grpc-web", text, text),
+            ("application/json", binary, text),
+        ] {
+            let accept = [HeaderValue::from_static(accept)];
+            assert_eq!((binary.accepted(&accept), text.accepted(&accept)), (of_binary, of_text), "{accept:?}");
+        }
+    }
+
+    #[test]
+    fn formats_of_messages() {
+        assert_eq!(message_format(b"application/grpc+json; charset=utf-8"), Some("+json"));
+        assert_eq!(message_format(b"application/grpc-web-text+proto"), Some("+proto"));
+        assert_eq!(message_format(b"application/grpc"), None);
+        assert_eq!(message_format(b"application/grpc+"), None);
+        assert_eq!(message_format(b"application/grpc;a=+b"), None);
     }
 }

@@ -2,6 +2,7 @@
 
 mod client;
 pub mod clock;
+mod connect;
 mod edits;
 mod error_pages;
 mod grpc;
@@ -26,9 +27,10 @@ use smallvec::SmallVec;
 use crate::rules::caching::CacheOutcome;
 
 pub use client::{Client, ConnectionFacts, PeerCertificate, ProxyFacts, TlsFacts, address_text};
+pub use connect::{CONNECT_VERSION, Codec, Connect};
 pub use edits::{CookieName, Edit, Edits};
 pub use error_pages::{ErrorPage, ErrorPages, RenderedPage, StatusRange, error_page};
-pub use grpc::{GrpcWeb, is_grpc};
+pub use grpc::{GrpcWeb, is_grpc, message_format};
 pub use identity::{Allowance, Claims, ConsumerFacts, Identity};
 pub use pacing::Pacing;
 pub use reason::Reason;
@@ -77,6 +79,8 @@ pub struct Exchange {
     pub grpc: bool,
     /// The encoding of gRPC-Web, if the client uses it.
     pub grpc_web: Option<GrpcWeb>,
+    /// The kind of a call of the Connect protocol, once a rejection has to know it.
+    pub connect: Option<Connect>,
     /// The verified sender.
     pub identity: Option<Identity>,
     /// The rate limit information for the response.
@@ -122,6 +126,7 @@ impl Exchange {
             trace: Trace::default(),
             grpc: false,
             grpc_web: None,
+            connect: None,
             identity: None,
             limit: None,
             operation: None,

@@ -7,6 +7,7 @@ use http::header::{CACHE_CONTROL, LOCATION};
 use http::{HeaderName, HeaderValue};
 
 use super::Reason;
+use crate::rules::grpc::GrpcStatus;
 use crate::rules::schema::Violation;
 
 /// A response of the gateway's own, with its reason. The texts for the client and for the log are separate.
@@ -22,6 +23,8 @@ pub struct Rejection {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The status, where it is another than that of the reason.
     pub status: Option<u16>,
+    /// The status of gRPC, where it is another than that of the reason.
+    pub grpc: Option<GrpcStatus>,
     /// The rest of the response, where it is another than that of the reason.
     pub relayed: Option<RelayedResponse>,
     /// The violations of a schema, for a request that is not valid.
@@ -47,7 +50,16 @@ impl Rejection {
             Reason::UriTooLong | Reason::HeadersTooLarge | Reason::TokenInvalid | Reason::SignatureInvalid
         );
         let log = (is_logged && !detail.is_empty()).then(|| detail.to_string());
-        Box::new(Self { reason, detail, log, headers: Vec::new(), status: None, relayed: None, violations: Vec::new() })
+        Box::new(Self {
+            reason,
+            detail,
+            log,
+            headers: Vec::new(),
+            status: None,
+            grpc: None,
+            relayed: None,
+            violations: Vec::new(),
+        })
     }
 
     /// Returns a rejection for violations of a schema. The detail is the first of them; the log has it too, since it
@@ -80,6 +92,24 @@ impl Rejection {
     pub fn status(mut self: Box<Self>, status: u16) -> Box<Self> {
         self.status = Some(status);
         self
+    }
+
+    /// Sets another status of gRPC than that of the reason, and the HTTP status for it.
+    #[must_use]
+    pub fn grpc(mut self: Box<Self>, status: GrpcStatus) -> Box<Self> {
+        (self.grpc, self.status) = (Some(status), Some(status.http()));
+        self
+    }
+
+    /// Returns the status of gRPC.
+    pub fn grpc_status(&self) -> GrpcStatus {
+        self.grpc.unwrap_or_else(|| GrpcStatus::of(self.reason.grpc_status().into()))
+    }
+
+    /// Returns the message for clients that get one text: the reason's title, and the detail.
+    pub fn message(&self) -> Cow<'static, str> {
+        let title = self.reason.title();
+        if self.detail.is_empty() { title.into() } else { format!("{title}: {}", self.detail).into() }
     }
 
     /// Returns the HTTP status.

@@ -1,17 +1,14 @@
 //! The rendering of a rejection: a problem document (RFC 9457), or a gRPC status.
 
-use std::borrow::Cow;
-
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, VARY};
 
-use super::{Exchange, Reason, Rejection, RenderedPage};
-use crate::rules::grpc::encode_message;
+use super::{Connect, Exchange, GrpcWeb, Reason, Rejection, RenderedPage};
+use crate::rules::grpc::{ConnectError, GRPC_MESSAGE, GRPC_STATUS, encode_message, write_end_stream};
 use crate::rules::schema::Violation;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// A complete response.
 #[derive(Debug)]
@@ -39,12 +36,9 @@ pub fn render(rejection: &Rejection, exchange: &Exchange, page: Option<RenderedP
         // A trailers-only response: its HTTP status is always 200 (gRPC over HTTP/2, "Responses").
         return RenderedResponse { status: 200, headers, body: Bytes::new() };
     } else if let Some(web) = exchange.grpc_web {
-        headers.push((CONTENT_TYPE, HeaderValue::from_static(web.content_type())));
-        return RenderedResponse {
-            status: 200,
-            headers,
-            body: web.trailers(reason.grpc_status(), &grpc_message(rejection)),
-        };
+        return grpc_web(rejection, web, headers);
+    } else if let Some(connect) = exchange.connect {
+        return connect_error(rejection, connect, headers);
     } else if let Some(relayed) = &rejection.relayed {
         return RenderedResponse { status: relayed.status, headers, body: relayed.body.clone() };
     } else if let Some(page) = page {
@@ -74,18 +68,40 @@ fn push(headers: &mut Vec<(HeaderName, HeaderValue)>, name: HeaderName, value: S
 
 fn grpc(rejection: &Rejection, headers: &mut Vec<(HeaderName, HeaderValue)>) {
     headers.push((CONTENT_TYPE, HeaderValue::from_static("application/grpc")));
-    headers.push((GRPC_STATUS, HeaderValue::from(u16::from(rejection.reason.grpc_status()))));
-    push(headers, GRPC_MESSAGE, grpc_message(rejection));
+    headers.push((GRPC_STATUS, HeaderValue::from(u16::from(rejection.grpc_status().number()))));
+    push(headers, GRPC_MESSAGE, encode_message(&rejection.message()).into_owned());
 }
 
-/// Returns the message, percent-encoded as gRPC requires.
-fn grpc_message(rejection: &Rejection) -> String {
-    encode_message(&message_of(rejection)).into_owned()
+/// Returns a response without messages. Some clients read the status in the head, and others in the body, so it is in
+/// both. Its HTTP status is 200, except where what the client sent is not gRPC-Web.
+fn grpc_web(rejection: &Rejection, web: GrpcWeb, mut headers: Vec<(HeaderName, HeaderValue)>) -> RenderedResponse {
+    let mut trailers = HeaderMap::new();
+    rejection.grpc_status().write(&rejection.message(), &mut trailers);
+    let mut body = BytesMut::new();
+    web.write_trailers(&trailers, &mut body);
+    push(&mut headers, CONTENT_TYPE, format!("{}+proto", web.content_type()));
+    headers.extend(
+        [GRPC_STATUS, GRPC_MESSAGE].into_iter().filter_map(|name| Some((name.clone(), trailers.remove(name)?))),
+    );
+    let is_malformed = matches!(rejection.reason, Reason::RequestUntranslatable | Reason::MediaType);
+    RenderedResponse { status: if is_malformed { rejection.http_status() } else { 200 }, headers, body: body.freeze() }
 }
 
-fn message_of(rejection: &Rejection) -> Cow<'static, str> {
-    let title = rejection.reason.title();
-    if rejection.detail.is_empty() { title.into() } else { format!("{title}: {}", rejection.detail).into() }
+/// Returns an error of the Connect protocol: that of a stream is in its body, behind the status 200.
+fn connect_error(
+    rejection: &Rejection,
+    connect: Connect,
+    mut headers: Vec<(HeaderName, HeaderValue)>,
+) -> RenderedResponse {
+    let error = ConnectError::new(rejection.grpc_status(), rejection.message());
+    if let (Connect::Stream(_), false) = (connect, rejection.reason == Reason::MediaType) {
+        let mut body = BytesMut::new();
+        write_end_stream(Some(&error), &HeaderMap::new(), &mut body);
+        headers.push((CONTENT_TYPE, connect.content_type()));
+        return RenderedResponse { status: 200, headers, body: body.freeze() };
+    }
+    headers.push((CONTENT_TYPE, HeaderValue::from_static("application/json")));
+    RenderedResponse { status: rejection.http_status(), headers, body: error.to_json().to_string().into() }
 }
 
 fn problem(rejection: &Rejection, exchange: &Exchange) -> Bytes {

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::{CompileContext, HttpFilter, ResponseView, Stage, Verdict};
 use crate::exchange::{Exchange, Reason, Rejection};
 use crate::notation::{Duration, Header, MethodName};
+use crate::rules::grpc::{GRPC_MESSAGE, GRPC_STATUS, GRPC_STATUS_DETAILS};
 
 const REQUEST_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-request-private-network");
 const ALLOW_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-allow-private-network");
@@ -65,6 +66,8 @@ pub struct Filter {
     methods: Option<HeaderValue>,
     headers: Option<HeaderValue>,
     expose: Option<HeaderValue>,
+    /// The headers to expose to clients of gRPC-Web, which read the status in them.
+    expose_grpc: HeaderValue,
     credentials: bool,
     private_network: bool,
     max_age: HeaderValue,
@@ -110,6 +113,7 @@ impl HttpFilter for Filter {
             methods,
             headers: named.map(|h| join_list(h.iter().map(|h| h.0.as_str()))),
             expose: (!config.expose.is_empty()).then(|| join_list(config.expose.iter().map(|h| h.0.as_str()))),
+            expose_grpc: exposed_to_grpc(config),
             credentials: config.credentials,
             private_network: config.private_network,
             max_age: HeaderValue::from(seconds),
@@ -141,7 +145,7 @@ impl HttpFilter for Filter {
     }
 
     /// Writes which origin may read the response. The gateway decides that: the target's own fields are replaced.
-    fn on_response(&self, response: &mut ResponseHeader, _view: &ResponseView<'_>, allowed: &Self::Memory) {
+    fn on_response(&self, response: &mut ResponseHeader, view: &ResponseView<'_>, allowed: &Self::Memory) {
         response.remove_header(&ACCESS_CONTROL_ALLOW_ORIGIN);
         response.remove_header(&ACCESS_CONTROL_ALLOW_CREDENTIALS);
         response.remove_header(&ACCESS_CONTROL_EXPOSE_HEADERS);
@@ -149,15 +153,17 @@ impl HttpFilter for Filter {
             let _ = response.append_header(VARY, HeaderValue::from_static("Origin"));
         }
         let Some(origin) = allowed else { return };
-        let mut set = |name: HeaderName, value: HeaderValue| {
-            let _ = response.insert_header(name, value);
-        };
-        set(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        let _ = response.insert_header(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         if self.credentials {
-            set(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+            let _ = response.insert_header(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }
-        if let Some(expose) = &self.expose {
-            set(ACCESS_CONTROL_EXPOSE_HEADERS, expose.clone());
+        let is_connect = view.exchange.translation.as_ref().is_some_and(|translation| translation.from == "connect");
+        let expose = match view.exchange.grpc_web {
+            Some(_) => Some(self.expose_grpc.clone()),
+            None => self.expose.clone(),
+        };
+        if let Some(expose) = if is_connect { with_trailers(expose, response) } else { expose } {
+            let _ = response.insert_header(ACCESS_CONTROL_EXPOSE_HEADERS, expose);
         }
     }
 }
@@ -200,6 +206,23 @@ impl Filter {
         }
         rejection.header(ACCESS_CONTROL_MAX_AGE, self.max_age.clone())
     }
+}
+
+/// Returns the headers that are exposed to clients of gRPC-Web: those of the configuration and those of the status, which
+/// a response without messages has in its head.
+fn exposed_to_grpc(config: &Config) -> HeaderValue {
+    let named = config.expose.iter().map(|name| name.0.as_str());
+    let own = [GRPC_STATUS, GRPC_MESSAGE, GRPC_STATUS_DETAILS];
+    let missing = own.iter().filter(|name| !config.expose.iter().any(|named| named.0 == **name || named.0 == "*"));
+    join_list(named.chain(missing.map(HeaderName::as_str)))
+}
+
+/// Adds the trailers, which a unary response of the Connect protocol has in its head, to the headers that are exposed.
+fn with_trailers(expose: Option<HeaderValue>, response: &ResponseHeader) -> Option<HeaderValue> {
+    let trailers = response.headers.keys().map(HeaderName::as_str).filter(|name| name.starts_with("trailer-"));
+    let named = expose.as_ref().and_then(|expose| expose.to_str().ok()).filter(|expose| !expose.is_empty());
+    let all: Vec<&str> = named.into_iter().chain(trailers).collect();
+    if all.is_empty() { None } else { Some(join_list(all.into_iter())) }
 }
 
 fn varies_on_origin(response: &ResponseHeader) -> bool {

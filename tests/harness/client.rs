@@ -117,6 +117,14 @@ impl Connection {
         Ok(std::mem::take(&mut self.buffer))
     }
 
+    /// Reads until those bytes have come, and takes all up to their end.
+    #[track_caller]
+    pub fn pass(&mut self, bytes: &[u8]) {
+        let at = self.until(|b| find(b, bytes));
+        let at = at.unwrap_or_else(|error| panic!("{error}: {:?}", String::from_utf8_lossy(&self.buffer)));
+        self.buffer.drain(..at + bytes.len());
+    }
+
     /// Whether the other side has closed, or closes before the time-out.
     pub fn is_closed(&mut self) -> bool {
         let mut byte = [0];

@@ -7,6 +7,7 @@ pub mod browser;
 pub mod bytes;
 pub mod client;
 pub mod gateway;
+pub mod grpc;
 pub mod mmdb;
 pub mod page;
 pub mod scenario;

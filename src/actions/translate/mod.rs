@@ -4,6 +4,7 @@
 //! client's, and then the client's response of what the target sends. The edge reads, sends and waits.
 
 mod connect_to_grpc;
+mod grpc_target;
 mod grpc_web_to_grpc;
 mod json_to_soap;
 mod rest_to_graphql;
@@ -20,7 +21,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::ActionContext;
-use crate::exchange::{Rejection, RequestView};
+use crate::exchange::{Reason, Rejection, RequestView};
 
 /// The table of translations: variant, key in the YAML, module.
 macro_rules! translations {
@@ -94,6 +95,11 @@ pub trait Translate: Debug + Send + Sync {
 
     /// Returns the longest request body, decoded, in bytes.
     fn max_request_body(&self) -> u64;
+
+    /// Returns the rejection of a request whose content coding is not known.
+    fn unknown_coding(&self) -> Box<Rejection> {
+        Rejection::new(Reason::MediaType, "its content coding is not known")
+    }
 
     /// Translates a request.
     ///

@@ -3,22 +3,23 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
+use http::header::{ACCEPT, CONTENT_LENGTH, HeaderName, HeaderValue};
 use http::{Method, Version};
 use pingora::Result;
-use pingora::http::ResponseHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::HttpTask;
 use pingora::proxy::Session;
 
 use super::intake::X_REQUEST_ID;
 use super::{Context, Gateway};
-use crate::exchange::{Reason, Rejection, render};
+use crate::exchange::{Connect, Reason, Rejection, render};
 use crate::filters::ResponseView;
 
 impl Gateway {
     /// Responds with a rejection.
     pub(super) async fn reject(&self, session: &mut Session, rejection: &Rejection, ctx: &mut Context) -> Result<()> {
-        let page = if ctx.exchange.is_grpc() || rejection.relayed.is_some() {
+        note_protocol(session.req_header(), ctx);
+        let page = if ctx.exchange.is_grpc() || ctx.exchange.connect.is_some() || rejection.relayed.is_some() {
             None
         } else {
             ctx.error_page(rejection, session.req_header())
@@ -79,6 +80,19 @@ impl Gateway {
         session.write_response_tasks(tasks).await?;
         Ok(())
     }
+}
+
+/// Notes in which form of gRPC-Web or of the Connect protocol the client reads rejections. Few requests are rejected, so
+/// it is not looked for before.
+fn note_protocol(request: &RequestHeader, ctx: &mut Context) {
+    if let Some(web) = &mut ctx.exchange.grpc_web {
+        *web = web.accepted(request.headers.get_all(ACCEPT));
+        return;
+    }
+    ctx.exchange.connect = Connect::of(request).filter(|connect| {
+        let translation = || ctx.forward()?.translation(&ctx.view(request));
+        connect.is_named_by(request) || translation().is_some_and(|it| it.protocols().from == "connect")
+    });
 }
 
 /// How long the rest of a short body is waited for once the response is sent.

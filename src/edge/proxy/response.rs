@@ -130,6 +130,16 @@ impl Gateway {
         if ctx.deadline().is_some_and(|deadline| Instant::now() > deadline) {
             return Err(fail_with(ctx, Rejection::new(Reason::RouteTimeout, "")));
         }
+        self.edit_body_untimed(body, end, ctx)
+    }
+
+    /// Edits a part of the response body, although the time of the route may be over.
+    pub(super) fn edit_body_untimed(
+        &self,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
         if let Err(why) = ctx.body.push(body, end) {
             let reason = if why == Opaque::Invalid { Reason::ResponseInvalid } else { Reason::ResponseOpaque };
             return Err(fail_with(ctx, Rejection::new(reason, "").log(why.to_string())));

@@ -152,6 +152,7 @@ impl Gateway {
                 Err((reason, why)) => {
                     let rejection = Rejection::new(reason, "").log(why);
                     if writing.is_begun() && translation.broken(&rejection, &mut out) {
+                        writing.untimed = true;
                         ctx.exchange.detail.clone_from(&rejection.log);
                         self.write_translated(session, ctx, &mut out, (writing, true)).await?;
                         ctx.exchange.reason = reason;
@@ -213,7 +214,12 @@ impl Gateway {
             return Ok(());
         }
         let mut body = Some(out.body.split().freeze()).filter(|body| !body.is_empty());
-        if let Some(delay) = self.edit_body(&mut body, end, ctx)? {
+        let edited = if writing.untimed {
+            self.edit_body_untimed(&mut body, end, ctx)
+        } else {
+            self.edit_body(&mut body, end, ctx)
+        };
+        if let Some(delay) = edited? {
             pause(ctx, delay).await?;
         }
         if let Some((_, held)) = &mut writing.held {
@@ -252,6 +258,8 @@ struct TranslatedWriting {
     begun: bool,
     /// The head and the body that wait for the end, since a filter may replace them.
     held: Option<(pingora::http::ResponseHeader, Vec<u8>)>,
+    /// Whether the time of the route no longer counts, since only the end of the response is written.
+    untimed: bool,
 }
 
 impl TranslatedWriting {
@@ -277,7 +285,7 @@ fn translated_request(
     ctx: &mut Context,
 ) -> OrRejection<(RequestHeader, TranslatedRequest)> {
     let internal = |error: Box<pingora::Error>| Rejection::new(Reason::Internal, "").log(error_text(&error));
-    let body = match decoder(&came.headers).map_err(|rejection| undecodable(&rejection))? {
+    let body = match decoder(&came.headers).map_err(|_| translation.unknown_coding())? {
         Some(_) if ctx.exchange.is_decoded => body,
         Some(mut decoder) => decode_whole(&mut decoder, &body, translation.max_request_body())?,
         None => body,
@@ -321,10 +329,6 @@ fn decoder(headers: &HeaderMap) -> OrRejection<Option<Decoder>> {
         [one] => Decoder::of(one).map(Some).ok_or_else(unknown),
         _ => Err(unknown()),
     }
-}
-
-fn undecodable(_: &Rejection) -> Box<Rejection> {
-    Rejection::new(Reason::MediaType, "its content coding is not known")
 }
 
 fn decode_whole(decoder: &mut Decoder, body: &[u8], most: u64) -> OrRejection<Bytes> {

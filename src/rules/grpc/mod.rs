@@ -1,9 +1,11 @@
-//! gRPC: frames, status codes and messages, and the time that a client waits.
+//! gRPC: frames, status codes and messages, and the time that a client waits; and what gRPC-Web, the Connect protocol
+//! and JSON over HTTP do in another way.
 
 mod api;
 mod bind;
 mod bound;
 mod bundled;
+mod connect;
 mod frames;
 mod json;
 mod literal;
@@ -15,6 +17,7 @@ mod template;
 mod timeout;
 mod tree;
 mod types;
+mod web;
 mod well_known;
 mod wire;
 mod write;
@@ -22,14 +25,17 @@ mod write;
 pub use api::{Api, ApiScope, MethodPlan, RulePlan, is_http_body};
 pub use bind::{BadCall, BindLimits, RequestParts};
 pub use bundled::bundled_proto;
-pub use frames::{COMPRESSED, Frame, FrameBounds, FrameError, FrameReader, HEADER, frame_header, write_frame};
+pub use connect::{ConnectError, decode_query_message, metadata, parse_timeout_ms, write_end_stream};
+pub use frames::{COMPRESSED, FrameBounds, FrameError, FrameReader, write_frame};
 pub use literal::write_text;
 pub use openapi::{method_word, openapi_document};
-pub use status::{GrpcStatus, decode_message, encode_message};
+pub use scalar::put_bytes;
+pub use status::{GRPC_MESSAGE, GRPC_STATUS, GRPC_STATUS_DETAILS, GrpcStatus, decode_message, encode_message};
 pub use timeout::parse_timeout;
 pub use tree::Matched;
 pub use types::MessageId;
-pub use wire::{Record, Records};
+pub use web::{decode_text, encode_text, write_trailers};
+pub use wire::{Record, Records, put_tag};
 pub use write::{JsonStyle, JsonWriter};
 
 #[cfg(test)]

@@ -2,7 +2,15 @@
 
 use std::borrow::Cow;
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
+
+/// The field of the status code.
+pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+/// The field of the message.
+pub const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+/// The field of the details, a `google.rpc.Status` in base64.
+pub const GRPC_STATUS_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 
 /// Defines [`GrpcStatus`] as one table.
 macro_rules! statuses {
@@ -96,6 +104,21 @@ impl GrpcStatus {
             429 | 502..=504 => Self::Unavailable,
             _ => Self::Unknown,
         }
+    }
+
+    /// Returns the status in the trailers of a response, or in its head where that is all of it ("Trailers-Only").
+    pub fn of_fields(fields: &HeaderMap) -> Option<Self> {
+        fields.get(GRPC_STATUS).map(|value| Self::of_field(value.as_bytes()))
+    }
+
+    /// Writes the fields of the status, in place of others.
+    pub fn write(self, message: &str, fields: &mut HeaderMap) {
+        fields.insert(GRPC_STATUS, HeaderValue::from(u16::from(self.number())));
+        fields.remove(GRPC_STATUS_DETAILS);
+        match HeaderValue::from_str(&encode_message(message)) {
+            Ok(message) if !message.is_empty() => fields.insert(GRPC_MESSAGE, message),
+            _ => fields.remove(GRPC_MESSAGE),
+        };
     }
 
     /// Returns its number.
