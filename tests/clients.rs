@@ -23,6 +23,8 @@ mod cancellation;
 mod datagrams;
 #[path = "clients/fields.rs"]
 mod fields;
+#[path = "clients/functions.rs"]
+mod functions;
 #[path = "clients/grpc.rs"]
 mod grpc;
 #[path = "clients/grpc_json.rs"]
@@ -55,6 +57,10 @@ mod rejections;
 mod schema;
 #[path = "clients/signatures.rs"]
 mod signatures;
+#[path = "clients/soap.rs"]
+mod soap;
+#[path = "clients/sockets.rs"]
+mod sockets;
 #[path = "clients/streams.rs"]
 mod streams;
 #[path = "clients/uploads.rs"]

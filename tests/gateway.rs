@@ -17,6 +17,8 @@ mod adversarial;
 mod aggregation;
 #[path = "gateway/aggregation_terms.rs"]
 mod aggregation_terms;
+#[path = "gateway/amazon_integrations.rs"]
+mod amazon_integrations;
 #[path = "gateway/answers.rs"]
 mod answers;
 #[path = "gateway/authentication.rs"]
@@ -91,6 +93,8 @@ mod frames;
 mod framing;
 #[path = "gateway/from_kong.rs"]
 mod from_kong;
+#[path = "gateway/graphql.rs"]
+mod graphql;
 #[path = "gateway/grpc_json.rs"]
 mod grpc_json;
 #[path = "gateway/grpc_json_target.rs"]
@@ -113,6 +117,8 @@ mod introspection;
 mod issuers;
 #[path = "gateway/key_sets.rs"]
 mod key_sets;
+#[path = "gateway/lambda.rs"]
+mod lambda;
 #[path = "gateway/limit_filters.rs"]
 mod limit_filters;
 #[path = "gateway/limits.rs"]
@@ -169,6 +175,10 @@ mod sessions_tls;
 mod signatures;
 #[path = "gateway/sizes.rs"]
 mod sizes;
+#[path = "gateway/soap.rs"]
+mod soap;
+#[path = "gateway/sockets.rs"]
+mod sockets;
 #[path = "gateway/starttls.rs"]
 mod starttls;
 #[path = "gateway/stream_upgrades.rs"]
@@ -179,6 +189,8 @@ mod streams;
 mod succession;
 #[path = "gateway/target_tls.rs"]
 mod target_tls;
+#[path = "gateway/target_tokens.rs"]
+mod target_tokens;
 #[path = "gateway/telemetry.rs"]
 mod telemetry;
 #[path = "gateway/tls.rs"]

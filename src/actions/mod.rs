@@ -3,8 +3,11 @@
 //! An action is its file and one row in [`actions!`]. It decides what is to be done with a request; the edge does it.
 
 mod aggregate;
+mod amazon_integrations;
 mod files;
 mod forward;
+mod graphql;
+mod lambda;
 mod media_type;
 mod mock;
 mod redirect;
@@ -13,7 +16,7 @@ mod translate;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,7 +25,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::exchange::{Reason, Rejection, RequestView, Template, TextForm, TextScope};
-use crate::live::Maintained;
+use crate::filters::{ApiRules, SharedValues};
+use crate::live::Live;
 use crate::notation::{Mistakes, Place};
 use crate::rules::routing::{PathPattern, RouteEntry, common_params};
 use crate::upstreams::Upstream;
@@ -32,7 +36,11 @@ pub use aggregate::{
 };
 pub use files::{FileRequest, Files, Found, OpenedFile};
 pub use forward::{Forward, Host, Mirror, PathEdit};
-pub use translate::{ClientResponse, IncomingRequest, Translate, TranslateResponse, TranslatedRequest};
+pub use graphql::{Graphql, graphql_response};
+pub use translate::{
+    ClientResponse, IncomingRequest, MessageRequests, SocketKind, SocketTranslation, Translate, TranslateResponse,
+    TranslatedRequest,
+};
 
 /// The table of actions: variant, key in the YAML, module.
 macro_rules! actions {
@@ -89,8 +97,14 @@ macro_rules! actions {
 actions! {
     /// The request is sent to an upstream.
     Forward = "forward": forward;
+    /// A function of AWS Lambda is called.
+    Lambda = "lambda": lambda;
+    /// What the integrations of the route's OpenAPI document say.
+    AmazonIntegrations = "amazon_integrations": amazon_integrations;
     /// The merged results of several calls to upstreams.
     Aggregate = "aggregate": aggregate;
+    /// A GraphQL API over calls to upstreams.
+    Graphql = "graphql": graphql;
     /// A file below a folder.
     Files = "files": files;
     /// The client is redirected.
@@ -102,24 +116,45 @@ actions! {
 }
 
 impl Action {
-    /// Returns how the action forwards, if it does.
-    pub fn forward(&self) -> Option<&Forward> {
+    /// Returns how the action forwards requests of an operation, if it does.
+    pub fn forward(&self, operation: Option<u32>) -> Option<&Forward> {
         match self {
             Self::Forward(forward) => Some(forward),
+            Self::Lambda(lambda) => Some(lambda.forward()),
+            Self::AmazonIntegrations(integrations) => integrations.forward(operation),
             _ => None,
         }
+    }
+
+    /// Returns all ways by which the action forwards.
+    pub fn forwards(&self) -> impl Iterator<Item = &Forward> {
+        let integrations = match self {
+            Self::AmazonIntegrations(integrations) => Some(integrations.forwards()),
+            _ => None,
+        };
+        self.forward(None).into_iter().chain(integrations.into_iter().flatten())
     }
 }
 
 impl ActionConfig {
     /// Returns whether its responses pass the filters that change responses of targets.
     pub fn has_filtered_responses(&self) -> bool {
-        matches!(self, Self::Forward(_) | Self::Files(_) | Self::Aggregate(_))
+        matches!(
+            self,
+            Self::Forward(_)
+                | Self::Lambda(_)
+                | Self::AmazonIntegrations(_)
+                | Self::Files(_)
+                | Self::Aggregate(_)
+                | Self::Graphql(_)
+        )
     }
 
     /// Returns whether its responses may be cached.
     pub fn is_cacheable(&self) -> bool {
-        matches!(self, Self::Forward(_) | Self::Aggregate(_))
+        let makes_one =
+            matches!(self, Self::Lambda(_) | Self::AmazonIntegrations(_) | Self::Aggregate(_) | Self::Graphql(_));
+        makes_one || matches!(self, Self::Forward(_))
     }
 
     /// Returns an empty response, which stands for no action.
@@ -160,6 +195,8 @@ pub enum ActionOutcome<'a> {
     Forward(&'a Forward),
     /// The results of calls are merged.
     Aggregate(&'a Aggregate),
+    /// Operations of GraphQL are executed.
+    Graphql(&'a Graphql),
     /// A file is sent.
     File(FileRequest<'a>),
     /// This is the response.
@@ -187,8 +224,14 @@ pub struct ActionContext<'c> {
     pub place: Place,
     /// The directory in which relative paths begin.
     pub base: &'c Path,
+    /// The OpenAPI document of the route.
+    pub api: Option<&'c ApiRules>,
     /// The router's entries of the route.
     pub entries: &'c [RouteEntry],
+    /// The state that outlives configurations.
+    pub live: &'c Live,
+    /// The values that are kept up to date in the background, among others.
+    pub shared: &'c mut SharedValues,
     /// The upstreams, by name.
     pub upstreams: &'c BTreeMap<String, Arc<Upstream>>,
     /// Returns whether an upstream of that name exists, or may exist, that was not compiled because of its own
@@ -196,11 +239,7 @@ pub struct ActionContext<'c> {
     pub is_unread: &'c dyn Fn(&str) -> bool,
     /// The number of splits by a key so far.
     pub keyed_splits: &'c mut usize,
-    /// The files that were read besides those that the configuration names.
-    pub files: &'c mut Vec<PathBuf>,
-    /// The values that are kept up to date in the background while the configuration serves.
-    pub kept: &'c mut Vec<Arc<dyn Maintained>>,
-    /// The first upstream that the request is forwarded to, for translations.
+    /// The first upstream that requests are forwarded to, for translations.
     pub upstream: Option<Arc<Upstream>>,
     /// The errors so far.
     pub mistakes: &'c mut Mistakes,

@@ -17,10 +17,15 @@ impl RouteCompiler<'_> {
     /// Reads the document of a route, if it has one.
     pub fn api(&mut self, route: &RouteConfig, place: &Place) -> Option<Arc<ApiRules>> {
         let mocks_all = matches!(route.action, ActionConfig::Mock(_));
+        let with_integrations = matches!(route.action, ActionConfig::AmazonIntegrations(_));
         let Some(config) = &route.openapi else {
             if mocks_all {
                 let text = "the examples come from an OpenAPI document: set openapi on the route";
                 self.mistakes.add(&place.key("action").key("mock"), text);
+            }
+            if with_integrations {
+                let text = "the integrations stand in an OpenAPI document: set openapi on the route";
+                self.mistakes.add(&place.key("action").key("amazon_integrations"), text);
             }
             return None;
         };
@@ -33,7 +38,7 @@ impl RouteCompiler<'_> {
             self.mistakes.add(&matches.key("methods"), "the methods are those of the document: leave this out");
         }
         let base = &self.loaded.base;
-        let loaded = ApiRules::load(config, mocks_all, base, &place.key("openapi"), self.mistakes);
+        let loaded = ApiRules::load(config, (mocks_all, with_integrations), base, &place.key("openapi"), self.mistakes);
         let (rules, files) = loaded?;
         self.shared.files.extend(files);
         Some(Arc::new(rules))

@@ -80,6 +80,5 @@ fn authenticates(route: &Route, listener: usize) -> bool {
 }
 
 fn upstreams(route: &Route) -> impl Iterator<Item = &str> {
-    let upstreams = route.action.forward().map_or(&[][..], |forward| forward.upstreams.as_slice());
-    upstreams.iter().map(|upstream| upstream.name.as_str())
+    route.action.forwards().flat_map(|forward| &forward.upstreams).map(|upstream| upstream.name.as_str())
 }

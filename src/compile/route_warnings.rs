@@ -68,17 +68,21 @@ impl RouteCompiler<'_> {
 
     /// Warns of targets and shares that are selected by the consumer, on a route that does not authenticate.
     fn warn_of_consumer_keys(&mut self, route: &Route, place: &Place) {
-        let Some(forward) = route.action.forward() else { return };
         if route.chains.all().any(|chain| chain.has(Stage::Authenticate)) {
             return;
         }
         let add = "add jwt, api_key or basic, or select another key";
-        if forward.split.as_ref().is_some_and(|split| split.key == Some(RequestKey::Consumer)) {
+        if route
+            .action
+            .forwards()
+            .any(|forward| forward.split.as_ref().is_some_and(|split| split.key == Some(RequestKey::Consumer)))
+        {
             let place = place.key("forward").key("split_by");
             self.warnings
                 .add(&place, format!("the route does not authenticate, so that no request has a consumer: {add}"));
         }
-        for upstream in forward.upstreams.iter().filter(|upstream| upstream.key == Some(RequestKey::Consumer)) {
+        let upstreams = route.action.forwards().flat_map(|forward| &forward.upstreams);
+        for upstream in upstreams.filter(|upstream| upstream.key == Some(RequestKey::Consumer)) {
             let text = format!(
                 "the upstream \"{}\" hashes by consumer, and this route does not authenticate: {add}",
                 upstream.name

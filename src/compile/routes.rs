@@ -261,7 +261,7 @@ impl<'w> RouteCompiler<'w> {
             name: route.name.0.clone(),
             versions: None,
             paths: path_rules(&route.paths, &self.loaded.config.paths, authenticates),
-            action: self.action(&route.action, entries, place.key("action")),
+            action: self.action(&route.action, (entries, api.as_deref()), place.key("action")),
             operations: api.iter().flat_map(|api| api.operations()).map(|_| OnceLock::new()).collect(),
             api,
             errors: super::errors::compile(
@@ -276,7 +276,12 @@ impl<'w> RouteCompiler<'w> {
         }
     }
 
-    fn action(&mut self, action: &ActionConfig, entries: &[RouteEntry], place: Place) -> Action {
+    fn action(
+        &mut self,
+        action: &ActionConfig,
+        (entries, api): (&[RouteEntry], Option<&ApiRules>),
+        place: Place,
+    ) -> Action {
         let loaded = self.loaded;
         // Those with errors of their own were noted there.
         let is_unread =
@@ -284,12 +289,13 @@ impl<'w> RouteCompiler<'w> {
         action.compile(&mut ActionContext {
             place,
             base: &loaded.base,
+            api,
             entries,
+            live: self.live,
+            shared: &mut self.shared,
             upstreams: self.upstreams,
             is_unread: &is_unread,
             keyed_splits: &mut self.keyed_splits,
-            files: &mut self.shared.files,
-            kept: &mut self.shared.kept,
             upstream: None,
             mistakes: self.mistakes,
             warnings: self.warnings,

@@ -236,6 +236,14 @@ reasons! {
     /// The target's response cannot be translated into the protocol of the client.
     ResponseUntranslatable: "response_untranslatable", 502, "The target's response cannot be translated",
         grpc 13, proxy Some("http_response_transform_error");
+    /// The function that was called failed, or the cloud did not call it.
+    FunctionFailed: "function_failed", 502, "The function failed", grpc 13, proxy Some("http_response_transform_error");
+    /// As many calls of the function are under way as its cloud allows.
+    FunctionThrottled: "function_throttled", 503, "The function has too many calls",
+        grpc 14, proxy Some("connection_limit_reached");
+    /// The gateway has no credentials for the target at present.
+    CredentialsUnavailable: "credentials_unavailable", 503, "The gateway cannot call the target at the moment",
+        grpc 14, proxy Some("proxy_configuration_error");
     /// A filter has to inspect the response, and cannot.
     ResponseOpaque: "response_opaque", 502, "The response could not be inspected",
         grpc 14, proxy Some("http_response_transform_error");

@@ -33,6 +33,7 @@ mod rename_fields;
 mod security_headers;
 mod select_fields;
 mod strip_fields;
+mod target_token;
 #[cfg(test)]
 mod test_kit;
 mod throttle;
@@ -281,6 +282,8 @@ filters! {
     Validate = "validate": validate;
     /// Sets, adds and removes headers.
     Headers = "headers": headers;
+    /// Sends targets a token that identifies the gateway.
+    TargetToken = "target_token": target_token;
     /// Sets headers by which browsers protect pages.
     SecurityHeaders = "security_headers": security_headers;
     /// Removes members from JSON responses.

@@ -4,6 +4,7 @@
 //! is dropped with the last request that uses it.
 
 mod acme;
+mod aws_keys;
 mod buckets;
 mod buckets_handover;
 mod cache;
@@ -22,9 +23,11 @@ mod pools;
 mod provider;
 mod quotas;
 mod refreshed;
+mod renewed;
 mod secrets;
 mod sessions;
 mod shelf;
+mod target_tokens;
 mod turns;
 mod verified;
 mod watched;
@@ -38,6 +41,7 @@ use crate::tls::TicketKeys;
 use crate::upstreams::{Pool, PoolShape, Sessions};
 
 pub use acme::{AcmeChallenge, AcmeManager, AcmeShape};
+pub use aws_keys::AwsKeysSource;
 pub use buckets::Buckets;
 pub use cache::{
     BodyError, Cache, CacheSettings, CacheView, DiskSettings, EntryView, Filling, Generation, HeadMemo, Purge,
@@ -59,6 +63,8 @@ pub use places::{Places, TakenPlace};
 pub use provider::ProviderMetadata;
 pub use quotas::{QuotaCounts, QuotaOutcome, QuotaStore};
 pub use refreshed::{RefreshResult, RefreshedSessions};
+pub use renewed::{CredentialGuard, Renewed};
+pub use target_tokens::TargetTokenSource;
 pub use turns::{NoTurn, QueueBounds, Turns};
 pub use verified::VerifiedTokens;
 pub use watched::WatchedFile;
@@ -102,6 +108,10 @@ pub struct Live {
     introspected: Shelf<[u8; 32], IntrospectedTokens>,
     /// Refreshed sessions by the identity of the settings of their filter.
     refreshed: Shelf<[u8; 32], RefreshedSessions>,
+    /// AWS credentials by their sources.
+    aws_keys: Shelf<AwsKeysSource, Renewed<AwsKeysSource>>,
+    /// Tokens for targets by their sources.
+    target_tokens: Shelf<TargetTokenSource, Renewed<TargetTokenSource>>,
     /// Caches by their names.
     caches: Caches,
 }
@@ -216,6 +226,22 @@ impl Live {
     /// Returns the sessions that were refreshed a moment ago, by the identity of the settings of the filter.
     pub fn refreshed(&self, identity: &[u8; 32]) -> Arc<RefreshedSessions> {
         self.refreshed.get_or(identity, || Arc::new(RefreshedSessions::default()))
+    }
+
+    /// Returns the AWS credentials of that source.
+    ///
+    /// # Errors
+    /// When its CA file is wrong.
+    pub fn aws_keys(&self, source: &AwsKeysSource) -> Result<Arc<Renewed<AwsKeysSource>>, String> {
+        self.aws_keys.try_get_or(source, || Renewed::new(source.clone()).map(Arc::new))
+    }
+
+    /// Returns the token for targets of that source.
+    ///
+    /// # Errors
+    /// When its CA file is wrong.
+    pub fn target_token(&self, source: &TargetTokenSource) -> Result<Arc<Renewed<TargetTokenSource>>, String> {
+        self.target_tokens.try_get_or(source, || Renewed::new(source.clone()).map(Arc::new))
     }
 
     /// Returns the cache of that name. One that exists keeps its size until [`Cache::resize`].

@@ -4,12 +4,14 @@
 //! that serves traffic, and tests compare every rule with a naive model.
 
 pub mod aggregation;
+pub mod aws;
 pub mod balance;
 pub mod caching;
 pub mod datagrams;
 pub mod expressions;
 pub mod files;
 pub mod frames;
+pub mod graphql;
 pub mod grpc;
 pub mod guard;
 pub mod identity;
@@ -21,4 +23,6 @@ pub mod protocols;
 pub mod resilience;
 pub mod routing;
 pub mod schema;
+pub mod soap;
 pub mod templating;
+pub mod websocket;

@@ -34,6 +34,8 @@ kinds! {
     Oidc = "oidc";
     /// Certificates.
     Acme = "acme";
+    /// Credentials of the gateway for targets.
+    Credentials = "credentials";
 }
 
 /// The counts of one kind.

@@ -8,6 +8,7 @@ pub mod bytes;
 pub mod client;
 pub mod gateway;
 pub mod grpc;
+pub mod lambda;
 pub mod mmdb;
 pub mod page;
 pub mod scenario;

@@ -14,13 +14,16 @@ pub fn steps(page: &str) -> Vec<Step> {
     let (mut out, mut lines) = (Vec::new(), page.lines());
     while let Some(line) = lines.next() {
         let block: Vec<&str> = match line {
-            "```sh" | "```yaml" | "```html" | "```proto" => lines.by_ref().take_while(|l| *l != "```").collect(),
+            "```sh" | "```yaml" | "```html" | "```graphql" | "```proto" | "```xml" => {
+                lines.by_ref().take_while(|l| *l != "```").collect()
+            }
             _ => continue,
         };
         if line != "```sh" {
             // The first line is a comment with the name of the file.
-            let comment = ["# ", "// "].iter().find_map(|mark| block[0].strip_prefix(mark));
-            let comment = comment.or_else(|| block[0].strip_prefix("<!-- ")?.strip_suffix(" -->"));
+            let first = block[0];
+            let comment = first.strip_prefix("# ").or_else(|| first.strip_prefix("// "));
+            let comment = comment.or_else(|| first.strip_prefix("<!-- ")?.strip_suffix(" -->"));
             let name = comment.unwrap_or("portcullis.yaml").to_owned();
             out.push(Step::File { name, text: block.join("\n") + "\n" });
             continue;

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::actions::translate::TranslationConfig;
 use crate::filters::HeaderEdits;
-use crate::notation::{Duration, Header, HeaderText, KeyBy, MethodName, OneOrMany};
+use crate::notation::{Duration, Header, HeaderText, KeyBy, MethodName, OneOrMany, RateText, Size};
 
 /// `forward: users`, or with settings.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -49,9 +49,25 @@ pub struct ForwardTo {
     /// A header in which the client says how long it waits, as `250ms` or in seconds; it shortens `timeout`, and is
     /// forwarded with the remaining time. `grpc-timeout` is always honoured.
     pub deadline_header: Option<Header>,
+    /// Limits of WebSockets that are forwarded.
+    pub websocket: Option<WebsocketLimits>,
     /// Protocols of clients that the targets do not speak. The first that a request is in is translated; what is in
     /// none of them is forwarded as it is.
     pub translate: Vec<TranslationConfig>,
+}
+
+/// Limits of WebSockets that are forwarded. Who exceeds one has the WebSocket closed.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct WebsocketLimits {
+    /// The longest message of the client; a longer one is closed with 1009. Messages are not compressed then. Default:
+    /// any.
+    pub max_message: Option<Size>,
+    /// The most frames of the client in a time, as many of them at once; more are closed with 1008. Default: any
+    /// number.
+    pub messages: Option<RateText>,
+    /// How long neither side may send anything. Default 1h.
+    pub idle_time: Option<Duration>,
 }
 
 /// Copies for another upstream. At most 64 KiB of a body are kept; a longer request is not mirrored.

@@ -18,10 +18,11 @@ use crate::rules::balance::{Algorithm, Balancer, Seat, hash_key};
 use crate::rules::identity::RequestKey;
 use crate::rules::path::hides_dot_segments;
 use crate::rules::routing::common_params;
+use crate::rules::websocket::FrameLimits;
 use crate::upstreams::{Class, Upstream};
 
 pub use config::Config;
-use config::{ForwardTo, HostHeader, RequestClass};
+use config::{ForwardTo, HostHeader, RequestClass, WebsocketLimits};
 
 /// The longest request target for a target: what `http::Uri` accepts, with some room.
 const MAX_TARGET: usize = 60_000;
@@ -52,8 +53,19 @@ pub struct Forward {
     pub retry_methods: Option<Vec<http::Method>>,
     /// The field in which the client says how long it waits.
     pub deadline_header: Option<HeaderName>,
+    /// The limits of WebSockets.
+    pub websocket: TunnelLimits,
     /// The translations.
     pub translations: Vec<Box<dyn Translate>>,
+}
+
+/// The limits of WebSockets that are forwarded.
+#[derive(Debug, Default)]
+pub struct TunnelLimits {
+    /// Those of the client's messages, if there are any.
+    pub frames: Option<FrameLimits>,
+    /// How long neither side may send anything.
+    pub idle_time: Option<Duration>,
 }
 
 /// The edits of the exchanges with one upstream of a split.
@@ -144,6 +156,7 @@ impl HttpAction for Forward {
             },
             path: path_edit(&forward, context),
             timeout: forward.timeout.as_ref().map(|t| t.0),
+            websocket: forward.websocket.as_ref().map(tunnel_limits).unwrap_or_default(),
         }
     }
 
@@ -183,6 +196,24 @@ impl HttpAction for Forward {
 }
 
 impl Forward {
+    /// Returns the forwarding to an upstream, without any settings.
+    pub fn to(upstream: Option<Arc<Upstream>>) -> Self {
+        Self {
+            upstreams: upstream.into_iter().collect(),
+            split: None,
+            share_edits: Vec::new(),
+            host: Host::Keep,
+            path: PathEdit::Keep,
+            timeout: None,
+            mirrors: Vec::new(),
+            class: Class::Normal,
+            retry_methods: None,
+            deadline_header: None,
+            websocket: TunnelLimits::default(),
+            translations: Vec::new(),
+        }
+    }
+
     /// Returns the translation of a request, if it is in one of the protocols that are translated.
     pub fn translation(&self, view: &RequestView<'_>) -> Option<&dyn Translate> {
         self.translations.iter().find(|translation| translation.takes(view)).map(|translation| &**translation)
@@ -364,6 +395,19 @@ fn path_edit(forward: &ForwardTo, context: &mut ActionContext<'_>) -> PathEdit {
             context.mistakes.add(&context.place.clone(), "expected at most one of strip_prefix and rewrite");
             PathEdit::Keep
         }
+    }
+}
+
+fn tunnel_limits(limits: &WebsocketLimits) -> TunnelLimits {
+    let frames = limits.messages.as_ref().map(|rate| {
+        let (count, seconds) = (f64::from(rate.0.count), rate.0.period.as_secs_f64());
+        (count / seconds, count)
+    });
+    let message = limits.max_message.as_ref().map(|size| size.0);
+    let has_frames = frames.is_some() || message.is_some();
+    TunnelLimits {
+        frames: has_frames.then_some(FrameLimits { message, frames }),
+        idle_time: limits.idle_time.as_ref().map(|time| time.0),
     }
 }
 

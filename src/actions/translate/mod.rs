@@ -6,10 +6,16 @@
 mod connect_to_grpc;
 mod grpc_target;
 mod grpc_web_to_grpc;
+mod http_to_websocket;
 mod json_to_soap;
 mod rest_to_graphql;
 mod rest_to_grpc;
+mod soap_terms;
 mod soap_to_json;
+mod sockets;
+mod sse_to_websocket;
+mod websocket_to_http;
+mod websocket_to_sse;
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -22,6 +28,9 @@ use serde::Deserialize;
 
 use super::ActionContext;
 use crate::exchange::{Reason, Rejection, RequestView};
+pub use sockets::{MessageRequests, SocketKind, SocketTranslation};
+
+use soap_terms::SoapVersionName;
 
 /// The table of translations: variant, key in the YAML, module.
 macro_rules! translations {
@@ -61,6 +70,14 @@ translations! {
     JsonToSoap = "json_to_soap": json_to_soap;
     /// SOAP, to targets that speak JSON.
     SoapToJson = "soap_to_json": soap_to_json;
+    /// Messages of WebSockets, each of which becomes a request.
+    WebsocketToHttp = "websocket_to_http": websocket_to_http;
+    /// WebSockets, to targets that send `text/event-stream`.
+    WebsocketToSse = "websocket_to_sse": websocket_to_sse;
+    /// Requests, each of which becomes a message, to targets that speak WebSocket.
+    HttpToWebsocket = "http_to_websocket": http_to_websocket;
+    /// Clients of `text/event-stream`, to targets that speak WebSocket.
+    SseToWebsocket = "sse_to_websocket": sse_to_websocket;
 }
 
 /// The protocols of a translation, as the words of the log and the metrics.
@@ -88,6 +105,13 @@ pub trait Translate: Debug + Send + Sync {
     /// is forwarded as it is.
     fn takes(&self, view: &RequestView<'_>) -> bool;
 
+    /// Returns whether the target's request has nothing of the client's head but what the translation writes, `Host`
+    /// included. The fields of [`IncomingRequest`] then are those that a target would be sent, with the edits of the
+    /// route's filters and without a content coding.
+    fn replaces_head(&self) -> bool {
+        false
+    }
+
     /// Returns whether the targets have to speak HTTP/2.
     fn needs_http2(&self) -> bool {
         false
@@ -106,6 +130,16 @@ pub trait Translate: Debug + Send + Sync {
     /// # Errors
     /// Returns the rejection of a request that cannot be translated.
     fn translate(&self, request: &IncomingRequest<'_>) -> Result<TranslatedRequest, Box<Rejection>>;
+
+    /// Returns a rejection as the client's protocol has it.
+    fn rejection(&self, rejection: Box<Rejection>, _view: &RequestView<'_>) -> Box<Rejection> {
+        rejection
+    }
+
+    /// Returns the translation of messages, where one side speaks WebSocket; the edge does that by itself.
+    fn sockets(&self) -> Option<&SocketTranslation> {
+        None
+    }
 
     /// Returns lines that describe it to an operator.
     fn describe(&self) -> Vec<String>;
@@ -126,6 +160,8 @@ pub struct IncomingRequest<'r> {
     pub path: &'r str,
     /// The query, with the edits of the route.
     pub query: Option<&'r str>,
+    /// The fields: those of the client, or what [`Translate::replaces_head`] says.
+    pub headers: &'r HeaderMap,
     /// The body. Its content coding is decoded.
     pub body: Bytes,
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use pingora::http::RequestHeader;
 
 use super::{Explain, ExplainedRequest};
-use crate::actions::{ActionOutcome, Forward, Host};
+use crate::actions::{ActionOutcome, Forward, Host, IncomingRequest, Translate};
 use crate::config::{Inherited, Loaded};
 use crate::exchange::{Client, ConnectionFacts, Exchange, RequestView, TlsFacts};
 use crate::notation::Mistakes;
@@ -70,7 +70,11 @@ impl Selection<'_> {
             (None, Some(body)) => limits.push(format!("a request body of {} (the listener's)", bytes(body))),
             (None, None) => {}
         }
-        let Some(forward) = route.action.forward() else { return limits };
+        let operation = match self.entry.operation {
+            EntryOperation::Known(number) => Some(number),
+            EntryOperation::None | EntryOperation::Unknown { .. } => None,
+        };
+        let Some(forward) = route.action.forward(operation) else { return limits };
         if let Some(timeout) = forward.timeout {
             limits.push(format!("{timeout:?} from arrival to the end of the response"));
         }
@@ -100,19 +104,17 @@ impl Selection<'_> {
         let exchange = self.exchange(explain, request);
         let view = RequestView { request: &head, exchange: &exchange, pattern: Some(&self.entry.path), response: None };
         match self.route().action.on_request(&view) {
+            ActionOutcome::Forward(forward) if forward.translation(&view).is_some_and(Translate::replaces_head) => {
+                forward.translation(&view).map(Translate::describe).unwrap_or_default()
+            }
             ActionOutcome::Forward(forward) => {
                 let (path, query) = (head.uri.path(), head.uri.query());
                 let changed = forward.changed_target(path, query, &view).unwrap_or(target);
-                let mut lines = vec![
-                    format!("request to the target: {} {changed}", explain.method),
-                    format!("host for the target: {}", host(forward, request)),
-                ];
-                if let Some(translation) = forward.translation(&view) {
-                    let (from, to) = translation.protocols().words();
-                    let edited = changed.split('?').next().unwrap_or_default();
-                    lines[0] = format!("translated: {from} to {to}");
-                    lines.extend(translation.call(&explain.method, edited));
-                }
+                let mut lines = match forward.translation(&view) {
+                    Some(translation) => translated(translation, view, (&explain.method, &changed)),
+                    None => vec![format!("request to the target: {} {changed}", explain.method)],
+                };
+                lines.push(format!("host for the target: {}", host(forward, request)));
                 lines
             }
             ActionOutcome::Respond(response) => {
@@ -126,6 +128,7 @@ impl Selection<'_> {
             ActionOutcome::Aggregate(aggregate) => {
                 vec![format!("response: 200 with the results of {} calls", aggregate.calls.len())]
             }
+            ActionOutcome::Graphql(_) => vec!["response: 200 with the result of the operation".to_owned()],
             ActionOutcome::File(file) => vec![format!("file: {}", file.name)],
             ActionOutcome::Reject(rejection) => {
                 let reason = rejection.reason;
@@ -174,4 +177,36 @@ fn bytes(size: u64) -> String {
         Some((unit, name)) => format!("{}{name}", size / unit),
         None => format!("{size}B"),
     }
+}
+
+/// Returns the request that a target gets of one without a body in another protocol.
+fn translated(
+    translation: &dyn Translate,
+    view: RequestView<'_>,
+    (method, target): (&http::Method, &str),
+) -> Vec<String> {
+    let (from, to) = translation.protocols().words();
+    let mut lines = vec![format!("translated: {from} to {to}")];
+    if translation.sockets().is_some() {
+        lines.push(format!("request to the target: {target}"));
+        return lines;
+    }
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    let calls = translation.call(method, path);
+    if !calls.is_empty() {
+        lines.extend(calls);
+        return lines;
+    }
+    let incoming = IncomingRequest { view, path, query, headers: &view.request.headers, body: bytes::Bytes::new() };
+    match translation.translate(&incoming) {
+        Ok(request) => {
+            lines.push(format!("request to the target: {} {}", request.method, request.target));
+            lines.extend(request.operation.map(|operation| format!("operation: {operation}")));
+        }
+        Err(rejection) => {
+            lines.push(format!("response: {} {}", rejection.http_status(), rejection.reason.code()));
+            lines.push(format!("detail: {}", rejection.detail));
+        }
+    }
+    lines
 }

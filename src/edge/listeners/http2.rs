@@ -169,7 +169,8 @@ fn options(limits: &Limits) -> Builder {
         .max_header_list_size(u32::try_from(limits.headers).unwrap_or(u32::MAX))
         .initial_window_size(CLIENT_STREAM_WINDOW)
         .initial_connection_window_size(CLIENT_CONNECTION_WINDOW)
-        .max_send_buffer_size(SEND_BUFFER);
+        .max_send_buffer_size(SEND_BUFFER)
+        .enable_connect_protocol();
     options
 }
 

@@ -25,6 +25,7 @@ use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, OrErr, Result};
 
 use super::fields::{join_cookies, set_host};
+use super::http2_socket::{SocketParts, is_extended_connect, set_handshake};
 use super::progress::Progress;
 use super::retry::RetryBuffer;
 
@@ -38,6 +39,8 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
+const SEC_WEBSOCKET_ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
+
 /// The most bytes of a body that are checked before the request is forwarded, where they have come with the head.
 const MAX_EARLY_BODY: usize = 16 * 1024;
 
@@ -48,7 +51,10 @@ const STREAM_LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// A stream.
 pub struct Http2Stream {
     request: RequestHeader,
-    body: RecvStream,
+    /// `None` once a WebSocket reads it.
+    body: Option<RecvStream>,
+    /// Whether it is the handshake of a WebSocket.
+    is_socket: bool,
     /// The parts of the body that were taken before they were read.
     early: VecDeque<Bytes>,
     body_over: bool,
@@ -77,13 +83,19 @@ impl Http2Stream {
         request: Request<RecvStream>,
         progress: Arc<Progress>,
     ) -> std::result::Result<Self, MalformedRequest> {
+        let is_socket = is_extended_connect(&request);
         let (mut head, body) = request.into_parts();
         join_cookies(&mut head.headers);
         set_host(&mut head);
-        let body_over = body.is_end_stream();
+        if is_socket {
+            set_handshake(&mut head);
+        }
+        // What follows a handshake is no body.
+        let body_over = is_socket || body.is_end_stream();
         let mut stream = Self {
             request: RequestHeader::from(head),
-            body,
+            body: Some(body),
+            is_socket,
             early: VecDeque::new(),
             body_over,
             progress,
@@ -106,14 +118,15 @@ impl Http2Stream {
         // No part can follow, so only the end is waited for.
         let is_empty = self.request.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
         while !self.body_over && taken < MAX_EARLY_BODY {
+            let Some(body) = &mut self.body else { break };
             let part = match is_empty {
-                true => Some(self.body.data().await),
-                false => self.body.data().now_or_never(),
+                true => Some(body.data().await),
+                false => body.data().now_or_never(),
             };
             match part {
                 None => break,
                 Some(Some(Ok(part))) => {
-                    self.body_over = self.body.is_end_stream();
+                    self.body_over = body.is_end_stream();
                     taken += part.len();
                     if !part.is_empty() {
                         self.early.push_back(part);
@@ -132,10 +145,11 @@ impl Http2Stream {
             return Ok(Some(self.hand_out(part)));
         }
         while !self.body_over {
-            match self.body.data().await.transpose().or_err(ErrorType::ReadError, "while reading the request body")? {
+            let Some(body) = &mut self.body else { return Ok(None) };
+            match body.data().await.transpose().or_err(ErrorType::ReadError, "while reading the request body")? {
                 None => self.body_over = true,
                 Some(part) => {
-                    self.body_over = self.body.is_end_stream();
+                    self.body_over = body.is_end_stream();
                     if !part.is_empty() {
                         return Ok(Some(self.hand_out(part)));
                     }
@@ -151,7 +165,7 @@ impl Http2Stream {
             retry.push(&part);
         }
         // An error here is that of a stream that has ended.
-        let _ = self.body.flow_control().release_capacity(part.len());
+        self.body.iter_mut().for_each(|body| _ = body.flow_control().release_capacity(part.len()));
         part
     }
 
@@ -161,6 +175,11 @@ impl Http2Stream {
     }
 
     fn write_head(&mut self, mut head: Box<ResponseHeader>, end: bool) -> Result<()> {
+        if self.is_socket && head.status == StatusCode::SWITCHING_PROTOCOLS {
+            // RFC 8441, section 5.1.
+            head.set_status(StatusCode::OK)?;
+            head.remove_header(&SEC_WEBSOCKET_ACCEPT);
+        }
         if self.written.is_some() || self.ended || head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
@@ -233,10 +252,11 @@ impl Http2Stream {
     /// Reads for a while what a client still sends after the response: some clients read no response before they have
     /// sent all, and some drop it with the reset that ends them (as RFC 9112, section 9.6, has it for HTTP/1).
     async fn linger(&mut self) {
+        let Some(body) = &mut self.body else { return };
         let discard = async {
             let mut left = MAX_LINGER_BODY;
-            while let (Some(Ok(part)), true) = (self.body.data().await, left > 0) {
-                let _ = self.body.flow_control().release_capacity(part.len());
+            while let (Some(Ok(part)), true) = (body.data().await, left > 0) {
+                let _ = body.flow_control().release_capacity(part.len());
                 left = left.saturating_sub(part.len());
             }
         };
@@ -468,7 +488,12 @@ impl Session for Http2Stream {
     fn take_custom_message_reader(
         &mut self,
     ) -> Option<Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>> {
-        None
+        let body = self.body.take_if(|_| self.is_socket)?;
+        Some(Box::new(SocketParts(body)))
+    }
+
+    fn is_upgrade_req(&self) -> bool {
+        self.is_socket
     }
 
     fn restore_custom_message_reader(

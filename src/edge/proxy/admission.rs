@@ -26,7 +26,7 @@ use crate::upstreams::Visit;
 pub(super) const EXCHANGE_OVER: ErrorType = ErrorType::Custom("Over");
 
 /// Returns the place of the upstream among those of the action.
-fn choose(forward: &Forward, request: &RequestHeader, exchange: &Exchange) -> Option<usize> {
+pub(super) fn choose(forward: &Forward, request: &RequestHeader, exchange: &Exchange) -> Option<usize> {
     let Some(split) = &forward.split else { return Some(0) };
     let key = split.key.as_ref().and_then(|key| key.hash(&request_facts(request, exchange), consumer(exchange)));
     let input = PickInput { key, random: fastrand::u64(..), loads: &NoLoads, tried: &[] };
@@ -41,7 +41,9 @@ impl Gateway {
     /// Fails where the response was broken off, or where nothing remains to be responded to.
     pub(super) async fn admit(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         let serving = Arc::clone(&ctx.serving);
-        let Some(forward) = serving.route(ctx.matched.route).and_then(|route| route.action.forward()) else {
+        let Some(forward) =
+            serving.route(ctx.matched.route).and_then(|route| route.action.forward(ctx.exchange.operation))
+        else {
             return Ok(true);
         };
         if let Err(rejection) = self.enter_upstream(session.req_header(), forward, None, ctx).await {
@@ -102,7 +104,7 @@ fn is_websocket(session: &Session) -> bool {
     let is_websocket = upgrade.is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"));
     is_websocket
         && session.is_upgrade_req()
-        && request.version == http::Version::HTTP_11
+        && request.version >= http::Version::HTTP_11
         && request.method == Method::GET
         && has(&http::header::SEC_WEBSOCKET_KEY)
         && request.headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0")

@@ -24,7 +24,7 @@ use crate::rules::routing::raw_parameters;
 use crate::upstreams::{Class, OutgoingRequest, Response, Visit, error_text};
 
 /// The fields that trusted proxies before the gateway set, and the state of a trace.
-const FORWARDING_FIELDS: [HeaderName; 5] = [
+pub(super) const FORWARDING_FIELDS: [HeaderName; 5] = [
     HeaderName::from_static("x-forwarded-for"),
     HeaderName::from_static("x-forwarded-proto"),
     HeaderName::from_static("x-forwarded-host"),
@@ -218,7 +218,7 @@ fn kept_headers(call: &Call, head: &ResponseHeader) -> HeaderMap {
 }
 
 /// Reads the body of a response, decoded.
-async fn read_text(
+pub(super) async fn read_text(
     response: &mut Response,
     most: usize,
     budget: &CallBudget,

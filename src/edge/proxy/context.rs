@@ -263,7 +263,7 @@ impl Context {
 
     /// Returns how the route forwards, if it does.
     pub fn forward(&self) -> Option<&Forward> {
-        self.route()?.action.forward()
+        self.route()?.action.forward(self.exchange.operation)
     }
 
     /// Returns the path pattern that matched the request.

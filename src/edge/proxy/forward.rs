@@ -101,6 +101,23 @@ fn edit_fields(
     });
 }
 
+/// Adds the fields that a target is sent, and the edits of the route's filters, with the host that was asked for.
+pub(super) fn add_fields_for_target(
+    came: &RequestHeader,
+    request: &mut RequestHeader,
+    forward: &Forward,
+    ctx: &Context,
+) {
+    let asked_for = requested_host(came);
+    edit_headers(request, |headers| {
+        headers.reserve(MAX_ADDED_REQUEST_FIELDS);
+        asked_for.iter().for_each(|host| _ = headers.insert(HOST, host.clone()));
+        write_forwarding_fields(headers, asked_for, ctx);
+        write_prefix(headers, came.uri.path(), forward, ctx.exchange.peer_trusted);
+        ctx.exchange.edits.apply_to_headers(headers, &ctx.view(came));
+    });
+}
+
 /// Returns the host that the client asked for, as it wrote it.
 pub(super) fn requested_host(came: &RequestHeader) -> Option<HeaderValue> {
     came.headers.get(HOST).cloned().or_else(|| {

@@ -20,6 +20,7 @@ use super::failure::is_method_repeatable;
 use super::hop_by_hop::drop_from_request;
 use super::interim::Interims;
 use super::pick::{connecting_caller, fail_with};
+use super::sockets::SEC_WEBSOCKET_EXTENSIONS;
 use super::waiting::{Waited, pause, wait};
 use super::{Context, Gateway, interim, mirror};
 use crate::exchange::{Reason, Rejection};
@@ -75,6 +76,10 @@ impl Gateway {
         if upgrade {
             // Some clients send one of 0; such a request has no body.
             head.remove_header(&CONTENT_LENGTH);
+            if ctx.forward().is_some_and(|forward| forward.websocket.frames.is_some_and(|it| it.message.is_some())) {
+                // What is compressed has another length than what was meant to be limited.
+                head.remove_header(&SEC_WEBSOCKET_EXTENSIONS);
+            }
         }
         let body = ctx.whole.as_ref().map_or_else(Bytes::new, |whole| whole.bytes());
         if ctx.whole.is_some() {
@@ -96,6 +101,7 @@ impl Gateway {
             hedged,
             upgrade,
             translated: None,
+            has_own_head: false,
         };
         let fetched = self.fetch_for(session, &*ctx, (&mut visit, &mut interims), &asking).await;
         (ctx.visit, ctx.interims) = (Some(visit), interims);
@@ -122,10 +128,13 @@ impl Gateway {
             upgrade: asking.upgrade,
             grpc: asking.translated.unwrap_or(ctx.exchange.grpc),
             edit: &|request, member, deadline| {
-                if let Some(grpc) = asking.translated {
-                    return self.prepare_translated(asking.came, request, (member, deadline, grpc), ctx);
+                if asking.has_own_head {
+                    return Ok(());
                 }
-                self.prepare(asking.came, request, member, deadline, ctx)?;
+                match asking.translated {
+                    Some(grpc) => self.prepare_translated(asking.came, request, (member, deadline, grpc), ctx)?,
+                    None => self.prepare(asking.came, request, member, deadline, ctx)?,
+                }
                 if asking.upgrade {
                     request.insert_header(CONNECTION, HeaderValue::from_static("Upgrade"))?;
                     request.insert_header(UPGRADE, HeaderValue::from_static("websocket"))?;
@@ -262,6 +271,8 @@ pub(super) struct RelayRequest<'a> {
     pub upgrade: bool,
     /// Whether it was translated, and then whether into gRPC.
     pub translated: Option<bool>,
+    /// Whether its head is sent as it is.
+    pub has_own_head: bool,
 }
 
 /// What a target has sent.

@@ -63,7 +63,7 @@ impl Gateway {
             _ => None,
         };
         ctx.matched.translated = translation.is_some();
-        if matches!(action, ActionOutcome::Forward(_) | ActionOutcome::Aggregate(_))
+        if matches!(action, ActionOutcome::Forward(_) | ActionOutcome::Aggregate(_) | ActionOutcome::Graphql(_))
             && let Some(policy) = chain.cache(session.req_header(), &ctx.exchange, &mut ctx.memories).cloned()
             && Box::pin(self.serve_cached(session, ctx, &policy)).await?
         {
@@ -77,6 +77,7 @@ impl Gateway {
             },
             ActionOutcome::Reject(rejection) => Box::pin(self.reject(session, &rejection, ctx)).await?,
             ActionOutcome::Aggregate(aggregate) => Box::pin(self.aggregate(session, ctx, aggregate)).await?,
+            ActionOutcome::Graphql(graphql) => Box::pin(self.execute_graphql(session, ctx, graphql)).await?,
             ActionOutcome::File(request) => Box::pin(self.serve_file(session, ctx, request)).await?,
             ActionOutcome::Respond(own) => {
                 Box::pin(self.respond(session, ctx, own.reason, own.status, &own.headers, own.body)).await?;
@@ -239,7 +240,8 @@ fn check_path(request: &RequestHeader, ctx: &Context, route: &Route) -> Result<(
             "the path has an encoded slash or parameters, which this route rejects",
         ));
     }
-    let Some(Forward { path: PathEdit::Rewrite(to), .. }) = route.action.forward() else { return Ok(()) };
+    let forward = route.action.forward(ctx.exchange.operation);
+    let Some(Forward { path: PathEdit::Rewrite(to), .. }) = forward else { return Ok(()) };
     let Some(pattern) = ctx.pattern() else { return Ok(()) };
     let leads_elsewhere = |value: &RequestValue| match value {
         RequestValue::Param(name) => pattern

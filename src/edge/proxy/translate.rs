@@ -13,7 +13,7 @@ use pingora::proxy::Session;
 
 use super::context::Side;
 use super::deadline::deadline;
-use super::forward::{edit_target, requested_host};
+use super::forward::{add_fields_for_target, edit_target, requested_host};
 use super::hop_by_hop::drop_from_request;
 use super::intake::edit_headers;
 use super::pick::fail_with;
@@ -30,7 +30,8 @@ use crate::upstreams::{Response, error_text};
 const READ_TIME: Duration = Duration::from_secs(300);
 
 /// The fields of a request that are not sent on with a translated one.
-const DROPPED: [HeaderName; 5] = [ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING];
+pub(super) const DROPPED: [HeaderName; 5] =
+    [ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING];
 
 type OrRejection<T> = std::result::Result<T, Box<Rejection>>;
 
@@ -47,6 +48,9 @@ impl Gateway {
         translation: &dyn Translate,
     ) -> Result<()> {
         ctx.exchange.translation = Some(Box::new(TranslationNote::new(translation.protocols().words())));
+        if let Some(sockets) = translation.sockets() {
+            return Box::pin(self.translate_sockets(session, ctx, (forward, sockets))).await;
+        }
         let came = session.req_header().clone();
         let until = deadline(&came.headers, forward, ctx.exchange.started, ctx.exchange.grpc)
             .unwrap_or_else(|| ctx.exchange.started + READ_TIME);
@@ -57,13 +61,18 @@ impl Gateway {
             Err(rejection) => Err(rejection),
         };
         let sent = match prepared {
-            Ok((head, translated)) => self.send_translated(session, ctx, (&came, forward), (head, translated)).await,
+            Ok((head, translated)) => {
+                self.send_translated(session, ctx, (&came, forward, translation), (head, translated)).await
+            }
             Err(rejection) => Ok(Err(rejection)),
         };
         match sent {
-            Ok(Ok((response, translation))) => self.return_translated(session, ctx, response, translation).await,
+            Ok(Ok((response, reading))) => {
+                self.return_translated(session, ctx, response, (reading, &came, translation)).await
+            }
             Ok(Err(rejection)) if rejection.reason != Reason::ClientGone => {
                 ctx.leave_upstream();
+                let rejection = translation.rejection(rejection, &ctx.view(&came));
                 self.reject(session, &rejection, ctx).await
             }
             Ok(Err(rejection)) => {
@@ -84,13 +93,14 @@ impl Gateway {
         &self,
         session: &mut Session,
         ctx: &mut Context,
-        (came, forward): (&RequestHeader, &Forward),
+        (came, forward, translation): (&RequestHeader, &Forward, &dyn Translate),
         (head, translated): (RequestHeader, TranslatedRequest),
     ) -> Result<OrRejection<(Response, Box<dyn TranslateResponse>)>> {
         if let Err(rejection) = self.enter_upstream(came, forward, translated.wait, ctx).await {
             return Ok(Err(rejection));
         }
         let Some(mut visit) = ctx.visit.take() else { return Ok(Err(Rejection::new(Reason::Internal, ""))) };
+        let has_own_head = translation.replaces_head();
         let asking = RelayRequest {
             head: &head,
             came,
@@ -99,6 +109,7 @@ impl Gateway {
             hedged: false,
             upgrade: false,
             translated: Some(translated.is_grpc),
+            has_own_head,
         };
         let mut interims = std::mem::take(&mut ctx.interims);
         let fetched = self.fetch_for(session, &*ctx, (&mut visit, &mut interims), &asking).await;
@@ -114,15 +125,18 @@ impl Gateway {
         session: &mut Session,
         ctx: &mut Context,
         response: Response,
-        translation: Box<dyn TranslateResponse>,
+        (reading, came, translation): (Box<dyn TranslateResponse>, &RequestHeader, &dyn Translate),
     ) -> Result<()> {
         ctx.end_of(Side::Request);
         let mut writing = TranslatedWriting::default();
-        let Err(error) = self.pass_translated(session, ctx, response, (translation, &mut writing)).await else {
+        let Err(error) = self.pass_translated(session, ctx, response, (reading, &mut writing)).await else {
             return Ok(());
         };
         if session.response_written().is_some_and(|head| !head.status.is_informational()) {
             return Err(error);
+        }
+        if let Some(rejection) = ctx.rejection.take() {
+            ctx.rejection = Some(translation.rejection(rejection, &ctx.view(came)));
         }
         self.respond_to_failure(session, &error, ctx).await;
         ctx.close_after(session);
@@ -178,7 +192,7 @@ impl Gateway {
     }
 
     /// Writes what is known of the response.
-    async fn write_translated(
+    pub(super) async fn write_translated(
         &self,
         session: &mut Session,
         ctx: &mut Context,
@@ -193,7 +207,8 @@ impl Gateway {
             if end {
                 return self.write_whole(session, ctx, head, out).await;
             }
-            if request.version == Version::HTTP_11 && request.method != Method::HEAD {
+            writing.bodiless = request.method == Method::HEAD || matches!(head.status.as_u16(), 204 | 304);
+            if request.version == Version::HTTP_11 && !writing.bodiless {
                 head.insert_header(TRANSFER_ENCODING, "chunked")?;
             }
             self.edit_response_head(&request, &mut head, ctx)?;
@@ -213,7 +228,7 @@ impl Gateway {
         if !writing.is_begun() || (out.body.is_empty() && !end) {
             return Ok(());
         }
-        let mut body = Some(out.body.split().freeze()).filter(|body| !body.is_empty());
+        let mut body = Some(out.body.split().freeze()).filter(|body| !body.is_empty() && !writing.bodiless);
         let edited = if writing.untimed {
             self.edit_body_untimed(&mut body, end, ctx)
         } else {
@@ -253,11 +268,13 @@ impl Gateway {
 
 /// How far the response is written.
 #[derive(Default)]
-struct TranslatedWriting {
+pub(super) struct TranslatedWriting {
     /// Whether the head was written.
     begun: bool,
     /// The head and the body that wait for the end, since a filter may replace them.
     held: Option<(pingora::http::ResponseHeader, Vec<u8>)>,
+    /// Whether it has no body, whatever the translation writes (RFC 9112, section 6.3).
+    bodiless: bool,
     /// Whether the time of the route no longer counts, since only the end of the response is written.
     untimed: bool,
 }
@@ -294,7 +311,15 @@ fn translated_request(
     edit_target(came, &mut edited, forward, ctx).map_err(internal)?;
     let (path, query) = (edited.uri.path(), edited.uri.query());
     let view = ctx.view(came);
-    let translated = translation.translate(&IncomingRequest { view, path, query, body })?;
+    let for_target = translation.replaces_head().then(|| fields_for_target(came, &body, forward, ctx));
+    let headers = for_target.as_ref().unwrap_or(&came.headers);
+    let translated = translation.translate(&IncomingRequest { view, path, query, headers, body })?;
+    if let Some(note) = &mut ctx.exchange.translation {
+        note.operation.clone_from(&translated.operation);
+    }
+    if translation.replaces_head() {
+        return Ok((new_head(&translated).map_err(internal)?, translated));
+    }
     let mut head = came.clone();
     drop_from_request(&mut head);
     head.set_method(translated.method.clone());
@@ -310,10 +335,31 @@ fn translated_request(
             fields.insert(CONTENT_LENGTH, 0.into());
         }
     });
-    if let Some(note) = &mut ctx.exchange.translation {
-        note.operation.clone_from(&translated.operation);
-    }
     Ok((head, translated))
+}
+
+/// Returns the fields that a target would be sent, for a translation that writes them into a body.
+fn fields_for_target(came: &RequestHeader, body: &Bytes, forward: &Forward, ctx: &Context) -> HeaderMap {
+    let mut head = came.clone();
+    drop_from_request(&mut head);
+    edit_headers(&mut head, |fields| {
+        [TRANSFER_ENCODING, EXPECT, CONTENT_ENCODING].iter().for_each(|name| _ = fields.remove(name));
+        if fields.contains_key(CONTENT_LENGTH) || !body.is_empty() {
+            fields.insert(CONTENT_LENGTH, body.len().into());
+        }
+    });
+    add_fields_for_target(came, &mut head, forward, ctx);
+    head.headers.clone()
+}
+
+/// Returns the head of a request that has nothing of the client's.
+fn new_head(translated: &TranslatedRequest) -> Result<RequestHeader> {
+    let fields = translated.headers.len() + 1;
+    let mut head = RequestHeader::build(translated.method.clone(), translated.target.as_bytes(), Some(fields))?;
+    for (name, value) in &translated.headers {
+        head.append_header(name.clone(), value.clone())?;
+    }
+    Ok(head)
 }
 
 /// Returns the decoder of a content coding, if there is one.

@@ -10,21 +10,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::FutureExt;
 use http::header::{CONNECTION, HeaderValue, SET_COOKIE, UPGRADE};
-use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v1::client::HttpSession as ClientSession;
+use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
 use super::hop_by_hop::drop_from_response;
+use super::sockets::SocketHalves;
 use super::{Context, Gateway};
 use crate::exchange::Reason;
 use crate::filters::ResponseView;
 use crate::rules::frames::close_code::{GOING_AWAY, SERVICE_RESTART};
 use crate::rules::frames::{WebSocketFrames, close_frame};
+use crate::rules::websocket::FrameLimiter;
 
 /// How long a tunnel may be silent in both directions, as HAProxy's `timeout tunnel` is usually set.
 const TUNNEL_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -53,8 +53,22 @@ impl Gateway {
         if response.head.status != http::StatusCode::SWITCHING_PROTOCOLS {
             return self.send_response(session, ctx, response).await;
         }
-        let mut head = response.head.clone();
-        let Some(target) = response.into_http1() else { return Error::err(ErrorType::InternalError) };
+        let head = response.head.clone();
+        let Some(target) = SocketHalves::of_target(response) else { return Error::err(ErrorType::InternalError) };
+        self.finish_handshake(session, ctx, head).await?;
+        if let Some(client) = SocketHalves::of_client(session, ctx) {
+            self.join(ctx, client, target).await;
+        }
+        Ok(())
+    }
+
+    /// Sends the client the response to its handshake.
+    pub(super) async fn finish_handshake(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        mut head: ResponseHeader,
+    ) -> Result<()> {
         if let Some(id) = &ctx.exchange.request_id {
             head.insert_header(super::intake::X_REQUEST_ID, id.clone())?;
         }
@@ -71,50 +85,40 @@ impl Gateway {
         head.insert_header(CONNECTION, HeaderValue::from_static("Upgrade"))?;
         ctx.status = 101;
         ctx.exchange.reason = Reason::Upgraded;
-        session.write_response_header(Box::new(head), false).await?;
-        ctx.ending.head = Some(Box::new(session.req_header().clone()));
-        self.join(session, ctx, target).await;
-        Ok(())
+        session.write_response_header(Box::new(head), false).await
     }
 
     /// Joins the two streams until both have ended or are silent. At the end of a drain they are cut.
-    async fn join(&self, session: &mut Session, ctx: &mut Context, mut target: ClientSession) {
-        if let Some(connection) = &ctx.downstream.connection {
-            connection.stop_following();
-        }
-        // Bytes that came with the handshakes are the first of the tunnel.
-        let early_in = session.read_request_body().now_or_never().and_then(Result::ok).flatten();
-        let early_out = target.read_body_bytes().now_or_never().and_then(Result::ok).flatten();
-        let (placeholder, _) = tokio::io::duplex(1);
-        let placeholder = ServerSession::new_http1(Box::new(placeholder));
-        let ServerSession::H1(client) = std::mem::replace(&mut *session.downstream_session, placeholder) else {
-            return;
-        };
+    async fn join(&self, ctx: &mut Context, client: SocketHalves, target: SocketHalves) {
         let counts = (AtomicU64::new(0), AtomicU64::new(0));
-        let (client_read, client_write) = tokio::io::split(client.into_inner());
-        let (target_read, target_write) = tokio::io::split(target.into_inner());
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = watch::channel(None);
+        let (frames, idle_time) = match ctx.forward() {
+            Some(forward) => (forward.websocket.frames, forward.websocket.idle_time.unwrap_or(TUNNEL_IDLE_TIMEOUT)),
+            None => (None, TUNNEL_IDLE_TIMEOUT),
+        };
         let inward = TunnelDirection {
-            early: early_in,
+            early: client.early,
             count: &counts.0,
             stop: stopped.clone(),
-            close_frame: close_frame(GOING_AWAY, true),
+            limit: frames.map(|limits| (Instant::now(), FrameLimiter::new(limits, 0.0), &stop)),
+            is_inward: true,
         };
         let outward = TunnelDirection {
-            early: early_out,
+            early: target.early,
             count: &counts.1,
             stop: stopped.clone(),
-            close_frame: close_frame(SERVICE_RESTART, false),
+            limit: None,
+            is_inward: false,
         };
         let drained = async {
             self.tunnel_time_over().await;
-            stop.send_replace(true);
+            stop.send_replace(Some(SERVICE_RESTART));
             tokio::time::sleep(CLIENT_CLOSE_TIMEOUT).await;
         };
         tokio::select! {
-            () = run_both(inward.run(client_read, target_write), outward.run(target_read, client_write), stopped) => {}
-            () = await_silence(&counts, TUNNEL_IDLE_TIMEOUT) => {
-                ctx.exchange.detail = Some("the tunnel was silent for an hour".to_owned());
+            () = run_both(inward.run(client.read, target.write), outward.run(target.read, client.write), stopped) => {}
+            () = await_silence(&counts, idle_time) => {
+                ctx.exchange.detail = Some(format!("the tunnel was silent for {idle_time:?}"));
             }
             () = drained => {}
         }
@@ -124,7 +128,7 @@ impl Gateway {
 
 impl Gateway {
     /// Resolves when the process has drained for as long as tunnels may go on in a drain.
-    async fn tunnel_time_over(&self) {
+    pub(super) async fn tunnel_time_over(&self) {
         let mut draining = self.draining.clone();
         loop {
             if draining.wait_for(|draining| *draining).await.is_err() {
@@ -147,47 +151,67 @@ struct TunnelDirection<'t> {
     /// The bytes that came with the handshake.
     early: Option<Bytes>,
     count: &'t AtomicU64,
-    /// Whether it is to end at the end of the next frame.
-    stop: watch::Receiver<bool>,
-    /// The close frame with which it then ends.
-    close_frame: Vec<u8>,
+    /// The code with which the client's side is closed at the end of the next frame, if it is to end.
+    stop: watch::Receiver<Option<u16>>,
+    /// The limits of what is sent, since when they count, and what ends both directions.
+    limit: Option<(Instant, FrameLimiter, &'t watch::Sender<Option<u16>>)>,
+    /// Whether it is that from the client.
+    is_inward: bool,
 }
 
 impl TunnelDirection<'_> {
     /// Copies to the end, and then closes that direction alone.
     async fn run(mut self, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> std::io::Result<()> {
         let mut frames = WebSocketFrames::default();
+        let mut passed = Vec::new();
         if let Some(early) = self.early.take() {
-            frames.follow(&early);
-            self.send(&early, &mut to).await?;
+            self.pass(&early, (&mut frames, &mut passed), &mut to).await?;
         }
         let mut buffer = vec![0; TUNNEL_BUFFER];
         loop {
-            let stopping = *self.stop.borrow();
-            if stopping && frames.at_boundary() {
-                return self.close_handshake(&mut frames, &mut from, &mut to, &mut buffer).await;
+            let stop = *self.stop.borrow_and_update();
+            if let Some(code) = stop.filter(|_| frames.at_boundary()) {
+                return self.close_handshake(code, &mut frames, &mut from, &mut to, &mut buffer).await;
             }
             let read = from.read(&mut buffer);
             let taken = tokio::select! {
                 // A reset is an end like any other: the shutdown below forwards it to the other side.
                 taken = read => taken.unwrap_or_default(),
-                _ = self.stop.changed(), if !stopping => continue,
+                _ = self.stop.changed(), if stop.is_none() => continue,
             };
             if taken == 0 {
                 return to.shutdown().await;
             }
-            if !stopping {
-                frames.follow(&buffer[..taken]);
-                self.send(&buffer[..taken], &mut to).await?;
+            let Some(code) = stop else {
+                self.pass(&buffer[..taken], (&mut frames, &mut passed), &mut to).await?;
                 continue;
-            }
+            };
             let end = frames.finish(&buffer[..taken]);
             self.send(&buffer[..end], &mut to).await?;
             if frames.at_boundary() {
                 frames.follow(&buffer[end..taken]);
-                return self.close_handshake(&mut frames, &mut from, &mut to, &mut buffer).await;
+                return self.close_handshake(code, &mut frames, &mut from, &mut to, &mut buffer).await;
             }
         }
+    }
+
+    /// Passes on what has come, as far as the limits allow it.
+    async fn pass(
+        &mut self,
+        bytes: &[u8],
+        (frames, passed): (&mut WebSocketFrames, &mut Vec<u8>),
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> std::io::Result<()> {
+        let Some((since, limiter, stop)) = &mut self.limit else {
+            frames.follow(bytes);
+            return self.send(bytes, to).await;
+        };
+        passed.clear();
+        if let Err(fault) = limiter.pass(bytes, since.elapsed().as_secs_f64(), passed) {
+            stop.send_replace(Some(fault.code()));
+        }
+        frames.follow(passed);
+        self.send(passed, to).await
     }
 
     async fn send(&self, bytes: &[u8], to: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
@@ -201,12 +225,15 @@ impl TunnelDirection<'_> {
     /// 7.1.2).
     async fn close_handshake(
         &self,
+        code: u16,
         frames: &mut WebSocketFrames,
         from: &mut (impl AsyncRead + Unpin),
         to: &mut (impl AsyncWrite + Unpin),
         buffer: &mut [u8],
     ) -> std::io::Result<()> {
-        to.write_all(&self.close_frame).await?;
+        // The target is told that the client goes away.
+        let code = if self.is_inward { GOING_AWAY } else { code };
+        to.write_all(&close_frame(code, self.is_inward)).await?;
         to.flush().await?;
         while !frames.is_closed() {
             let taken = from.read(buffer).await.unwrap_or_default();
@@ -221,11 +248,11 @@ impl TunnelDirection<'_> {
 
 /// Runs both directions; once one has ended the other has [`HALF_CLOSED_TIMEOUT`] to do so. In a drain the client's
 /// response to its close frame is waited for, and the target's for [`TARGET_CLOSE_TIMEOUT`] only.
-async fn run_both(inward: impl Future, outward: impl Future, stop: watch::Receiver<bool>) {
+async fn run_both(inward: impl Future, outward: impl Future, stop: watch::Receiver<Option<u16>>) {
     tokio::pin!(inward, outward);
     tokio::select! {
         _ = &mut inward => {
-            let time = if *stop.borrow() { TARGET_CLOSE_TIMEOUT } else { HALF_CLOSED_TIMEOUT };
+            let time = if stop.borrow().is_some() { TARGET_CLOSE_TIMEOUT } else { HALF_CLOSED_TIMEOUT };
             drop(tokio::time::timeout(time, outward).await);
         }
         _ = &mut outward => drop(tokio::time::timeout(HALF_CLOSED_TIMEOUT, inward).await),

@@ -106,7 +106,7 @@ impl Gateway {
         let body = if is_empty {
             Bytes::new()
         } else {
-            let deadline = route.action.forward().and_then(|forward| {
+            let deadline = route.action.forward(ctx.exchange.operation).and_then(|forward| {
                 deadline(&session.req_header().headers, forward, ctx.exchange.started, ctx.exchange.grpc)
             });
             let bounds = (most.min(ctx.request_body.limit), deadline);

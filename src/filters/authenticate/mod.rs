@@ -24,6 +24,8 @@ use smallvec::SmallVec;
 
 use crate::exchange::{Edit, Exchange, Identity, Reason, Rejection};
 
+pub(super) use client_auth::{ClientAuth, ClientCredentials};
+
 /// The result of a successful authentication.
 #[derive(Debug, Default)]
 pub struct Authenticated {

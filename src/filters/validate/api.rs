@@ -38,10 +38,10 @@ pub struct ApiRules {
 
 impl ApiRules {
     /// Reads the document of a route, and returns it with the files that were read. `mocks_all` says that the action of
-    /// the route is `mock`.
+    /// the route is `mock`, and `with_integrations` that it is `amazon_integrations`.
     pub fn load(
         config: &OpenApiConfig,
-        mocks_all: bool,
+        (mocks_all, with_integrations): (bool, bool),
         base: &Path,
         place: &Place,
         mistakes: &mut Mistakes,
@@ -59,6 +59,7 @@ impl ApiRules {
             with_responses: config.responses != ResponseMode::Ignore,
             with_shapes: config.responses == ResponseMode::Filter,
             with_samples: mocks_all || !config.mock.is_empty(),
+            with_integrations,
         };
         let (document, files) = match load(reader(base), &base.join(&config.file), &options) {
             Ok(loaded) => loaded,

@@ -1,5 +1,5 @@
-//! gRPC: frames, status codes and messages, and the time that a client waits; and what gRPC-Web, the Connect protocol
-//! and JSON over HTTP do in another way.
+//! gRPC: frames, status codes and messages, the time that a client waits, JSON by `google.api.http`; and what gRPC-Web
+//! and the Connect protocol do in another way.
 
 mod api;
 mod bind;

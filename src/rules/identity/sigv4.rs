@@ -20,10 +20,10 @@ const MAX_EXPIRES: u64 = 604_800;
 const MAX_SIGNED_HEADERS: usize = 64;
 
 /// The bytes that are not encoded in canonical requests: those that RFC 3986 does not reserve.
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The same in a path, whose segments are separated as they are.
-const PATH: &AsciiSet = &UNRESERVED.remove(b'/');
+pub const PATH: &AsciiSet = &UNRESERVED.remove(b'/');
 
 /// A request as the signature sees it.
 #[derive(Clone, Copy, Debug)]
@@ -308,7 +308,8 @@ fn decode(text: &str) -> Cow<'_, str> {
     percent_decode(text.as_bytes()).decode_utf8_lossy()
 }
 
-fn hmac_of(key: &[u8], text: &[u8]) -> hmac::Tag {
+/// Returns the HMAC-SHA256 of a text.
+pub fn hmac_of(key: &[u8], text: &[u8]) -> hmac::Tag {
     hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text)
 }
 
@@ -327,7 +328,8 @@ pub fn digest_of_body(body: &[u8]) -> String {
     hex(digest::digest(&digest::SHA256, body).as_ref())
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Returns bytes in hexadecimal digits, in lower case.
+pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
         let _ = write!(out, "{byte:02x}");

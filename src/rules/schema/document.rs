@@ -123,6 +123,12 @@ impl DocumentReader {
         Arc::clone(&self.files[number])
     }
 
+    /// Replaces the content of a file by another form of it.
+    pub fn replace(&mut self, number: usize, value: Value) {
+        let old = &self.files[number];
+        self.files[number] = Arc::new(SourceFile { path: old.path.clone(), text: old.text.clone(), value });
+    }
+
     /// Returns the paths of all files.
     pub fn paths(&self) -> Vec<PathBuf> {
         self.by_path.keys().cloned().collect()

@@ -161,7 +161,7 @@ fn reflection(config: &Config, document: Option<JsonStyle>, context: &mut Action
         started: AtomicBool::new(false),
     };
     let source = Arc::new(ApiSource::of_reflection(reflection));
-    context.kept.push(source.clone());
+    context.shared.keep(source.clone());
     Some(source)
 }
 

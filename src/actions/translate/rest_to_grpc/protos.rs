@@ -102,7 +102,7 @@ pub fn describe(config: &super::Config, context: &mut ActionContext<'_>) -> Opti
     of_sets.iter().for_each(|name| open(&mut compiler, name, &place, context));
     let place = context.place.clone();
     ALWAYS.iter().for_each(|name| open(&mut compiler, name, &place, context));
-    context.files.append(&mut read.borrow_mut());
+    context.shared.files.append(&mut read.borrow_mut());
     (context.mistakes.count() == before).then(|| Described { pool: compiler.descriptor_pool(), named })
 }
 

@@ -177,7 +177,8 @@ impl Fetch {
     async fn enter(&mut self) -> Result<Visit, Box<Rejection>> {
         let internal = || Rejection::new(Reason::Internal, "");
         let serving = Arc::clone(&self.ctx.serving);
-        let forward = serving.route(self.ctx.matched.route).and_then(|route| route.action.forward());
+        let operation = self.ctx.exchange.operation;
+        let forward = serving.route(self.ctx.matched.route).and_then(|route| route.action.forward(operation));
         let forward = forward.ok_or_else(internal)?;
         self.ctx.exchange.response_edits.clear();
         self.gateway.enter_upstream(&self.head, forward, None, &mut self.ctx).await?;

@@ -13,12 +13,18 @@ use super::media::{BodyForm, MediaRange, form_of};
 use super::parameters::{Parameter, ParameterPlace, Style};
 use super::rewrite::{Direction, SchemaBuilder, compilable, shared_schema};
 use super::shape::{Shape, ShapeBuilder};
+use super::swagger::{ANY_METHOD, of_swagger};
 use super::template::{PathPlace, PathTemplate};
-use super::{ApiDocument, BodyRules, Content, DocumentOptions, Operation, ResponseRules, StatusRange};
+use super::{
+    AmazonIntegration, ApiDocument, BodyRules, Content, DocumentOptions, Operation, ResponseRules, StatusRange,
+};
 use crate::rules::nearest::nearest;
 
 /// The methods of a path item.
-const METHODS: &[&str] = &["get", "put", "post", "delete", "options", "head", "patch", "trace"];
+pub const METHODS: &[&str] = &["get", "put", "post", "delete", "options", "head", "patch", "trace"];
+
+/// The methods that an operation for any method stands for.
+const ANY_METHODS: &[&str] = &["get", "put", "post", "delete", "options", "head", "patch"];
 
 /// The other keys of a path item.
 const OTHER_KEYS: &[&str] = &["$ref", "summary", "description", "servers", "parameters"];
@@ -90,13 +96,15 @@ struct Loader<'o> {
 
 impl Loader<'_> {
     fn document(&mut self, file: usize) -> Option<ApiDocument> {
-        let source = self.schemas.reader.file(file);
+        let mut source = self.schemas.reader.file(file);
         let root = Spot { file, pointer: String::new() };
+        if source.value.get("swagger").and_then(Value::as_str) == Some("2.0") {
+            self.schemas.reader.replace(file, of_swagger(&source.value));
+            source = self.schemas.reader.file(file);
+        }
         let version = source.value.get("openapi").and_then(Value::as_str).unwrap_or_default();
         if !version.starts_with("3.0") && !version.starts_with("3.1") {
-            let found =
-                if source.value.get("swagger").is_some() { "; convert a document of Swagger 2.0 first" } else { "" };
-            self.schemas.fault(&root, format!("expected a document with openapi: 3.0.x or 3.1.x{found}"));
+            self.schemas.fault(&root, "expected a document with openapi: 3.0.x or 3.1.x, or swagger: '2.0'");
             return None;
         }
         self.schemas.is_old = version.starts_with("3.0");
@@ -176,6 +184,16 @@ impl Loader<'_> {
             let at = item_spot.below(method);
             operations.extend(self.operation(&at, method, text, &template, &shared));
         }
+        if self.options.with_integrations && item.get(ANY_METHOD).is_some() {
+            let at = item_spot.below(ANY_METHOD);
+            for method in ANY_METHODS.iter().filter(|method| item.get(**method).is_none()) {
+                let mut made = self.operation(&at, method, text, &template, &shared);
+                if let Some(operation) = &mut made {
+                    operation.id = format!("{} {text}", operation.method);
+                }
+                operations.extend(made);
+            }
+        }
     }
 
     fn operation(
@@ -217,7 +235,14 @@ impl Loader<'_> {
         } else {
             Vec::new()
         };
+        let key = "x-amazon-apigateway-integration";
+        let integration = value.get(key).filter(|_| self.options.with_integrations).map(|integration| {
+            AmazonIntegration { value: integration.clone(), at: self.schemas.reader.fault(&spot.below(key), "") }
+        });
+        let at = self.schemas.reader.fault(spot, "");
         Some(Operation {
+            at,
+            integration,
             id,
             method,
             template: text.to_owned(),

@@ -1,4 +1,4 @@
-//! OpenAPI 3.0 and 3.1: operations, and the rules for their requests and responses.
+//! OpenAPI 3.0 and 3.1, and Swagger 2.0: operations, and the rules for their requests and responses.
 
 mod coercion;
 mod load;
@@ -7,19 +7,21 @@ mod parameters;
 mod rewrite;
 mod samples;
 mod shape;
+mod swagger;
 mod template;
 
 use http::{HeaderMap, Method};
 use serde_json::Value;
 
 use super::compiled::CompiledSchema;
+use super::document::SchemaFault;
 use super::instance::{BadJson, parse_json};
 use super::violation::{MAX_VIOLATIONS, Violation, ViolationPlace};
 use crate::rules::routing::form_decode;
 
 pub use coercion::TextTypes;
 pub use load::{load, load_schema};
-pub use media::{BodyForm, MediaRange, essence, form_of};
+pub use media::{BodyForm, MediaRange, best, essence, form_of};
 pub use parameters::{Parameter, ParameterSource, query_pairs};
 pub use rewrite::Direction;
 pub use samples::{ResponseSamples, mock};
@@ -42,6 +44,8 @@ pub struct DocumentOptions {
     pub with_shapes: bool,
     /// Whether the examples of responses are used.
     pub with_samples: bool,
+    /// Whether the integrations of Amazon API Gateway are used, and operations for any method.
+    pub with_integrations: bool,
 }
 
 /// A document.
@@ -53,9 +57,22 @@ pub struct ApiDocument {
     pub operations: Vec<Operation>,
 }
 
+/// The `x-amazon-apigateway-integration` of an operation.
+#[derive(Debug)]
+pub struct AmazonIntegration {
+    /// What it says.
+    pub value: Value,
+    /// An error without a text at its place.
+    pub at: SchemaFault,
+}
+
 /// An operation.
 #[derive(Debug)]
 pub struct Operation {
+    /// An error without a text at its place.
+    pub at: SchemaFault,
+    /// The integration of Amazon API Gateway, if it is used.
+    pub integration: Option<AmazonIntegration>,
     /// Its `operationId`, or its method and template.
     pub id: String,
     /// The method.

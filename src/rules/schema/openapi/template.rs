@@ -14,6 +14,8 @@ pub enum PathPlace {
     Segment(usize),
     /// It is that group of the pattern's expression.
     Group(usize),
+    /// It is all from the segment of that number on.
+    Rest(usize),
 }
 
 /// A template as a pattern, and the places of its parameters.
@@ -40,10 +42,18 @@ impl PathTemplate {
             );
         }
         let whole = format!("{}{template}", base.trim_end_matches('/'));
-        let steps: Vec<&str> = whole.split('/').skip(1).collect();
+        let mut steps: Vec<&str> = whole.split('/').skip(1).collect();
         let mut params: Vec<(String, PathPlace)> = Vec::new();
+        // The notation of Amazon API Gateway for all that follows.
+        let greedy = steps.last().and_then(|step| single_param(step)?.strip_suffix('+')).map(str::to_owned);
+        if greedy.is_some() {
+            steps.pop();
+        }
         let is_mixed = |step: &&str| step.contains(['{', '}']) && single_param(step).is_none();
         let pattern = if steps.iter().any(is_mixed) {
+            if greedy.is_some() {
+                return Err("expected segments that are a text or a parameter before {name+}".to_owned());
+            }
             Self::expression(&steps, &mut params)?
         } else {
             let segments = steps.iter().enumerate().map(|(index, step)| match single_param(step) {
@@ -53,8 +63,9 @@ impl PathTemplate {
                 }
                 None => literal(step).map(Segment::Literal),
             });
-            PathPattern::Segments { segments: segments.collect::<Result<_, String>>()?, rest: false }
+            PathPattern::Segments { segments: segments.collect::<Result<_, String>>()?, rest: greedy.is_some() }
         };
+        params.extend(greedy.map(|name| (name, PathPlace::Rest(steps.len()))));
         for (index, (name, _)) in params.iter().enumerate() {
             if params[..index].iter().any(|(other, _)| other == name) {
                 return Err(format!("expected each parameter once; {{{name}}} is there twice"));
@@ -91,6 +102,7 @@ impl PathTemplate {
         };
         let value = |(_, place): &(String, PathPlace)| match place {
             PathPlace::Segment(index) => path.split('/').nth(index + 1),
+            PathPlace::Rest(_) => Some(self.pattern.rest(path)),
             PathPlace::Group(number) => groups.as_ref().and_then(|groups| groups.get(*number)).map(|m| m.as_str()),
         };
         self.params.iter().map(value).collect()
@@ -133,6 +145,9 @@ mod tests {
             template.pattern.matches("/repos/x/compare/a...b") && !template.pattern.matches("/repos/x/compare/a..b")
         );
         assert_eq!(template.values("/repos/x/compare/a...b"), [Some("x"), Some("a"), Some("b")]);
+        let template = PathTemplate::parse("/v1", "/files/{id}/{proxy+}").expect("a template");
+        assert_eq!(template.values("/v1/files/7/a/b"), [Some("7"), Some("a/b")]);
+        assert_eq!(template.values("/v1/files/7"), [Some("7"), Some("")]);
         assert_eq!(PathTemplate::parse("", "/").expect("the root").pattern.to_string(), "/");
         for wrong in ["items", "/a?x", "/{a}/{a}", "/x{a", "/a/../b"] {
             assert!(PathTemplate::parse("", wrong).is_err(), "{wrong}");

@@ -28,6 +28,7 @@ fn options() -> DocumentOptions {
         with_responses: true,
         with_shapes: true,
         with_samples: true,
+        with_integrations: false,
     }
 }
 
@@ -250,7 +251,7 @@ fn errors_of_a_document_have_their_place() {
     };
     let with = |rest: &str| format!("openapi: 3.1.0\npaths:\n  /a/{{b}}:\n{rest}");
     for (text, place, wanted) in [
-        ("swagger: '2.0'\n".to_owned(), "/c/api.yaml:1:", "Swagger 2.0"),
+        ("swagger: '1.2'\n".to_owned(), "/c/api.yaml:1:", "swagger: '2.0'"),
         ("openapi: 3.1.0\n".to_owned(), "/c/api.yaml:1:", "expected paths"),
         (with("    get: {requestBody: {$ref: '#/x'}}\n"), "/c/api.yaml:4:", "leads nowhere"),
         (with("    get:\n      parameters:\n        - {name: b}\n"), "/c/api.yaml:6:", "name and in"),
