@@ -31,6 +31,8 @@ mod grpc;
 mod grpc_json;
 #[path = "clients/informational.rs"]
 mod informational;
+#[path = "clients/interop.rs"]
+mod interop;
 #[path = "clients/malformed.rs"]
 mod malformed;
 #[path = "clients/nginx.rs"]

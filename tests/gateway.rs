@@ -163,6 +163,8 @@ mod reload;
 mod reload_reports;
 #[path = "gateway/resilience.rs"]
 mod resilience;
+#[path = "gateway/rest_to_graphql.rs"]
+mod rest_to_graphql;
 #[path = "gateway/room.rs"]
 mod room;
 #[path = "gateway/sessions.rs"]

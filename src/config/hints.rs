@@ -72,6 +72,13 @@ const KEYS: &[Hint] = &[
     ),
     ("rest_to_grpc", &["ignore_unknown_query_parameters", "ignored_query_parameters"], "write `unknown_query: ignore`"),
     ("rest_to_grpc", &["auto_mapping", "generate_unbound_methods"], "write `routes_without_rules: true`"),
+    (
+        "filters",
+        &["grpc_web", "grpc-web", "connect_protocol"],
+        "write `action: {forward: {upstream: NAME, translate: [{grpc_web_to_grpc: {}}, {connect_to_grpc: {}}]}}`",
+    ),
+    ("translate", &["grpc_web", "grpc-web", "grpcweb"], "write grpc_web_to_grpc"),
+    ("translate", &["connect"], "write connect_to_grpc"),
     ("streams", &["forward", "upstream", "backend", "proxy_pass"], "write `action: {forward: NAME}`"),
     ("streams", &["sni", "host", "hosts"], "write `match: {server_name: […]}`"),
     ("streams", &["timeout", "proxy_timeout"], "write `idle_time`"),

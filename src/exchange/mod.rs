@@ -5,6 +5,7 @@ pub mod clock;
 mod connect;
 mod edits;
 mod error_pages;
+mod graphql;
 mod grpc;
 mod identity;
 mod pacing;
@@ -30,6 +31,7 @@ pub use client::{Client, ConnectionFacts, PeerCertificate, ProxyFacts, TlsFacts,
 pub use connect::{CONNECT_VERSION, Codec, Connect};
 pub use edits::{CookieName, Edit, Edits};
 pub use error_pages::{ErrorPage, ErrorPages, RenderedPage, StatusRange, error_page};
+pub use graphql::GraphqlNote;
 pub use grpc::{GrpcWeb, is_grpc, message_format};
 pub use identity::{Allowance, Claims, ConsumerFacts, Identity};
 pub use pacing::Pacing;
@@ -109,6 +111,8 @@ pub struct Exchange {
     pub cache: Option<CacheOutcome>,
     /// What it was translated from and into.
     pub translation: Option<Box<TranslationNote>>,
+    /// What is known of its GraphQL operations.
+    pub graphql: Option<Box<GraphqlNote>>,
 }
 
 impl Exchange {
@@ -141,6 +145,7 @@ impl Exchange {
             would_reject: None,
             cache: None,
             translation: None,
+            graphql: None,
         }
     }
 

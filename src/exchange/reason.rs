@@ -185,6 +185,8 @@ reasons! {
     /// The request cannot be translated into the protocol of the target.
     RequestUntranslatable: "request_untranslatable", 400, "The request cannot be translated",
         grpc 3, proxy Some("http_request_error");
+    /// The GraphQL operation exceeds a limit, or its document is not known.
+    GraphqlLimit: "graphql_limit", 400, "The GraphQL operation is not accepted", grpc 3, proxy None;
     /// The gateway buffers as many request bodies as it may.
     BuffersFull: "buffers_full", 503, "The gateway buffers too many request bodies", grpc 8, proxy None;
     /// A fault was injected, to test clients.
@@ -244,6 +246,8 @@ reasons! {
     /// The gateway has no credentials for the target at present.
     CredentialsUnavailable: "credentials_unavailable", 503, "The gateway cannot call the target at the moment",
         grpc 14, proxy Some("proxy_configuration_error");
+    /// The response of a translated request has no result: errors in its place, or null.
+    NoResult: "no_result", 502, "The target has no result for this request", grpc 13, proxy None;
     /// A filter has to inspect the response, and cannot.
     ResponseOpaque: "response_opaque", 502, "The response could not be inspected",
         grpc 14, proxy Some("http_response_transform_error");

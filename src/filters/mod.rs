@@ -19,6 +19,7 @@ mod cors;
 mod csrf;
 mod decompress;
 mod fault;
+mod graphql_limits;
 mod guard;
 mod header_edits;
 mod headers;
@@ -276,6 +277,8 @@ filters! {
     Fault = "fault": fault;
     /// Limits the shape of JSON request bodies.
     JsonLimits = "json_limits": json_limits;
+    /// Limits requests to a GraphQL service.
+    GraphqlLimits = "graphql_limits": graphql_limits;
     /// Caches responses of targets.
     Cache = "cache": cache;
     /// Validates requests and responses by JSON Schema.

@@ -78,6 +78,8 @@ catalogue! {
          target_full, client_full or receive_buffer (a buffer of the system), too_large, amplification, draining";
     DATAGRAMS: COUNTER "portcullis_datagrams_total" ["direction", "listener"]
         "Datagrams of clients (in), and those to clients (out)";
+    GRAPHQL_OPERATIONS: COUNTER "portcullis_graphql_operations_total" ["kind", "route"]
+        "GraphQL operations: query, mutation, subscription, or rejected";
     JWKS_AGE: GAUGE "portcullis_jwks_age_seconds" ["source"] "Seconds since the key set was last fetched or read";
     JWKS_USABLE: GAUGE "portcullis_jwks_usable" ["source"] "1 if tokens are verified with the key set";
     CONNECTIONS_LIMIT: GAUGE "portcullis_listener_connections_limit" ["listener"]

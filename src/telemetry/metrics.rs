@@ -11,8 +11,8 @@ use prometheus::{Encoder, GaugeVec, IntCounter, IntCounterVec, Opts, Registry, T
 use super::aggregate_calls;
 use super::calls::AllCalls;
 use super::catalogue::{
-    BAD_FILE, BUILD_INFO, CONFIG_LOADED, CONNECTIONS, CONNECTIONS_OPEN, CONNECTIONS_REFUSED, LOG_DROPPED, MetricFacts,
-    PANICS, RELOAD_SUCCESSFUL, RELOADS, TARGET_EJECTIONS, TRANSLATED, UPGRADES, WOULD_REJECT,
+    BAD_FILE, BUILD_INFO, CONFIG_LOADED, CONNECTIONS, CONNECTIONS_OPEN, CONNECTIONS_REFUSED, GRAPHQL_OPERATIONS,
+    LOG_DROPPED, MetricFacts, PANICS, RELOAD_SUCCESSFUL, RELOADS, TARGET_EJECTIONS, TRANSLATED, UPGRADES, WOULD_REJECT,
 };
 use super::cells::{ActiveCount, Counter};
 use super::counts::{OTHER, of_operations, of_routes, of_upstreams};
@@ -96,6 +96,7 @@ pub struct Metrics {
     reloads: ReloadMetrics,
     upgrades: IntCounterVec,
     translated: IntCounterVec,
+    graphql: IntCounterVec,
     would_reject: IntCounterVec,
     upstreams: RwLock<BTreeMap<String, Arc<UpstreamMetrics>>>,
     routes: RwLock<BTreeMap<String, Arc<RouteMetrics>>>,
@@ -139,6 +140,7 @@ impl Metrics {
             reloads,
             upgrades: counters(r, &UPGRADES),
             translated: counters(r, &TRANSLATED),
+            graphql: counters(r, &GRAPHQL_OPERATIONS),
             would_reject: counters(r, &WOULD_REJECT),
             upstreams: RwLock::default(),
             routes: RwLock::default(),
@@ -155,6 +157,11 @@ impl Metrics {
     /// Counts a request of that route that was translated.
     pub fn translated(&self, route: &str, from: &str, to: &str) {
         self.translated.with_label_values(&[from, route, to]).inc();
+    }
+
+    /// Counts a GraphQL operation of that kind.
+    pub fn graphql(&self, route: &str, kind: &str) {
+        self.graphql.with_label_values(&[kind, route]).inc();
     }
 
     /// Counts a request that a filter would have rejected, were it enforced.
@@ -386,6 +393,7 @@ mod tests {
         datagrams.count_in(1);
         datagrams.count_dropped(DatagramDrop::Flows, 3);
         metrics.translated("r", "grpc_web", "grpc");
+        metrics.graphql("r", "query");
         metrics.would_reject("rate_limit", Reason::RateLimited);
         metrics.version("orders", "v1").count(Some("one"));
         metrics.calls(CallKind::ForwardAuth).observe(CallOutcome::TimedOut, 2.0);

@@ -22,7 +22,7 @@ const PAGE: &str = r#"<!doctype html><pre id="out">none</pre><script>
 </script>"#;
 
 /// Returns what the page shows at the end.
-fn shown(page: &Gateway, api: &Gateway) -> String {
+pub fn shown(page: &Gateway, api: &Gateway) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     let mut command = Command::new("chromium-headless-shell");
     command.args(["--no-sandbox", "--disable-gpu", "--no-proxy-server", "--virtual-time-budget=20000", "--dump-dom"]);
@@ -34,6 +34,15 @@ fn shown(page: &Gateway, api: &Gateway) -> String {
     begin.and_then(|rest| Some(rest.split_once("</pre>")?.0.to_owned())).unwrap_or(text)
 }
 
+/// Starts a gateway that serves a page.
+pub fn serve(page: &str) -> Gateway {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("page.html"), page).expect("written");
+    let yaml = "routes: [{name: page, action: {respond: {file: page.html}}}]\nlisteners: [{name: main, address: \
+                127.0.0.1:0}]\n";
+    Gateway::start_in(folder, yaml, &[])
+}
+
 fn api(cors: &str) -> Gateway {
     Gateway::start(&format!(
         "routes: [{{name: api, match: {{path: /api}}, filters: [{{cors: {cors}}}], action: {{respond: {{body: \"{{method}}\", \
@@ -43,11 +52,7 @@ fn api(cors: &str) -> Gateway {
 
 #[test]
 fn a_browser_lets_pages_of_allowed_origins_read_responses() {
-    let folder = tempfile::tempdir().expect("a folder");
-    std::fs::write(folder.path().join("page.html"), PAGE).expect("written");
-    let yaml = "routes: [{name: page, action: {respond: {file: page.html}}}]\nlisteners: [{name: main, address: \
-                127.0.0.1:0}]\n";
-    let page = Gateway::start_in(folder, yaml, &[]);
+    let page = serve(PAGE);
     let all = api(r"{origins: ['~http://127\.0\.0\.1:[0-9]+'], credentials: true, methods: ['*'], expose: [x-seen]}");
     assert_eq!(shown(&page, &all), "PUT 200 yes PUT, GET 200 yes GET, POST 200 yes POST");
     let echoed = api("{origins: ['*'], credentials: true, any_origin_with_credentials: true, methods: ['*']}");

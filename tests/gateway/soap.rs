@@ -317,6 +317,34 @@ fn errors_are_faults_of_the_clients_version() {
 }
 
 #[test]
+fn rejections_by_filters_are_faults_too() {
+    let (service, seen) = json_service();
+    let gateway = Gateway::start(&format!(
+        "
+upstreams: {{json: {{targets: ['{}']}}}}
+consumers: {{shop: {{credentials: [{{api_key: {{value: a-key-of-the-shop}}}}]}}}}
+routes:
+  - name: ws
+    match: {{path: /ws}}
+    filters: [{{api_key: {{}}}}]
+    action:
+      forward:
+        upstream: json
+        translate: [{{soap_to_json: {{operations: [{{element: List, method: GET, path: /orders/9}}]}}}}]
+",
+        service.address
+    ));
+    let got = call(&gateway, V12, "", "<List/>");
+    assert_eq!((got.status, got.header("www-authenticate").is_some()), (401, true));
+    assert!(got.text().contains("<soap:Value>soap:Sender</soap:Value>"), "{}", got.text());
+    assert_eq!(got.header("content-type"), Some("application/soap+xml; charset=utf-8"));
+    // What is no SOAP gets a problem document.
+    assert_eq!(gateway.get("/ws").reason(), "api_key_missing");
+    assert!(seen.lock().unwrap().is_empty());
+    assert_eq!(call(&gateway, V12, "x-api-key: a-key-of-the-shop\r\n", "<List/>").status, 200);
+}
+
+#[test]
 fn settings_that_cannot_work_are_errors() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("wrong.yaml");

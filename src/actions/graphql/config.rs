@@ -19,7 +19,7 @@ pub struct Config {
     pub resolvers: BTreeMap<String, ResolverConfig>,
     /// What an operation may be.
     #[serde(default)]
-    pub limits: GraphqlLimits,
+    pub limits: OperationLimits,
     /// Whether clients may read the schema. Default false.
     #[serde(default)]
     pub introspection: bool,
@@ -58,7 +58,7 @@ pub struct ResolverConfig {
 /// What an operation may be. What exceeds a limit is not executed.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct GraphqlLimits {
+pub struct OperationLimits {
     /// The most levels of fields. Default 12.
     pub depth: u64,
     /// The most fields with an alias. Default 30.
@@ -82,7 +82,7 @@ pub struct GraphqlLimits {
     pub size: Size,
 }
 
-impl Default for GraphqlLimits {
+impl Default for OperationLimits {
     fn default() -> Self {
         Self {
             depth: 12,

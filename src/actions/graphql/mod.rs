@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::{ActionContext, ActionOutcome, HttpAction};
 use crate::exchange::RequestView;
 use crate::rules::graphql::{
-    Engine, FieldSource, GraphqlError, GraphqlRequest, Prepared, QueryLimits, QuerySize, operations,
+    Engine, FieldSource, GraphqlError, OperationRequest, Prepared, QueryLimits, QuerySize, operations,
 };
 use crate::upstreams::Upstream;
 
@@ -74,7 +74,7 @@ impl Graphql {
     ///
     /// # Errors
     /// Returns the errors for the client.
-    pub fn prepare(&self, request: &GraphqlRequest, is_get: bool) -> Result<Prepared, GraphqlError> {
+    pub fn prepare(&self, request: &OperationRequest, is_get: bool) -> Result<Prepared, GraphqlError> {
         let text = self.document(request)?;
         let parsed =
             Parser::new().token_limit(MAX_TOKENS).recursion_limit(MAX_NESTING).parse_ast(text, "query.graphql");
@@ -98,7 +98,7 @@ impl Graphql {
         self.engine.prepare(&document, name, &request.variables)
     }
 
-    fn document<'r>(&'r self, request: &'r GraphqlRequest) -> Result<&'r str, GraphqlError> {
+    fn document<'r>(&'r self, request: &'r OperationRequest) -> Result<&'r str, GraphqlError> {
         let persisted = request.persisted_id().and_then(|id| self.persisted.get(id));
         if let Some(persisted) = persisted {
             return Ok(persisted);

@@ -173,7 +173,7 @@ pub fn compile(config: &Config, context: &mut ActionContext<'_>) -> JsonToSoap {
     if config.operations.is_empty() {
         context.mistakes.add(&place.key("operations"), "expected at least one operation");
     }
-    for (prefix, _) in &config.namespaces {
+    for prefix in config.namespaces.keys() {
         let fine = prefix.bytes().all(|byte| byte.is_ascii_alphanumeric()) && !prefix.is_empty();
         if !fine || matches!(prefix.as_str(), "soap" | "op" | "xml" | "xmlns") || prefix.as_bytes()[0].is_ascii_digit()
         {

@@ -276,7 +276,7 @@ impl Translate for SoapToJson {
     }
 
     fn rejection(&self, rejection: Box<Rejection>, view: &RequestView<'_>) -> Box<Rejection> {
-        if rejection.relayed.is_some() {
+        if rejection.relayed.is_some() || rejection.http_status() < 400 {
             return rejection;
         }
         let code = match rejection.http_status() {

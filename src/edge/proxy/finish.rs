@@ -48,6 +48,9 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
     if let (Some(note), Some(route)) = (&exchange.translation, ctx.route()) {
         METRICS.translated(&route.name, note.from, note.to);
     }
+    if let (Some(note), Some(route)) = (&exchange.graphql, ctx.route()) {
+        note.kinds.iter().for_each(|kind| METRICS.graphql(&route.name, kind));
+    }
     if let Some(version) = &ctx.matched.version {
         version.get().usage.count(exchange.identity.as_ref().and_then(|identity| identity.consumer_name()));
     }
@@ -83,7 +86,8 @@ fn record(ctx: &mut Context, request: &RequestHeader, (bytes_in, bytes_out): (u6
             .route()
             .and_then(|r| r.api.as_ref()?.operation(exchange))
             .map(|one| one.id.as_str())
-            .or(exchange.translation.as_ref().and_then(|note| note.operation.as_deref())),
+            .or(exchange.translation.as_ref().and_then(|note| note.operation.as_deref()))
+            .or(exchange.graphql.as_ref().and_then(|note| note.name.as_deref())),
         upstream: visit.map(Visit::upstream).or(fetched.map(|from| &from.upstream)).map(|one| one.name.as_str()),
         target: visit
             .and_then(Visit::member)

@@ -29,7 +29,7 @@ use super::{Context, Gateway};
 use crate::actions::{Graphql, graphql_response};
 use crate::exchange::{Reason, Rejection, Trace, TranslationNote};
 use crate::rules::graphql::{
-    CallKey, FieldCall, GraphqlBatch, GraphqlError, Prepared, ResolvedCall, Round, parse_body, parse_query,
+    CallKey, FieldCall, GraphqlError, OperationBatch, Prepared, ResolvedCall, Round, parse_body, parse_query,
 };
 use crate::upstreams::{Class, OutgoingRequest, Visit, error_text};
 
@@ -122,12 +122,12 @@ impl Gateway {
 const MAX_LOGGED_NAME: usize = 64;
 
 /// Returns the requests of GraphQL in a request of HTTP.
-fn batch_of(came: &RequestHeader, body: &[u8], graphql: &Graphql) -> OrRejection<GraphqlBatch> {
+fn batch_of(came: &RequestHeader, body: &[u8], graphql: &Graphql) -> OrRejection<OperationBatch> {
     let bad = |why| Rejection::new(Reason::RequestUntranslatable, why);
     let batch = match came.method {
         Method::GET | Method::HEAD => {
             let request = parse_query(came.uri.query().unwrap_or_default()).map_err(|fault| bad(fault.0))?;
-            GraphqlBatch { requests: vec![request], is_list: false }
+            OperationBatch { requests: vec![request], is_list: false }
         }
         Method::POST => {
             let kind = came.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
@@ -167,7 +167,7 @@ struct GraphqlScene<'s> {
 
 impl GraphqlScene<'_> {
     /// Executes the operations one after the other. Returns the responses, and whether any was executed.
-    async fn execute_all(&self, batch: &GraphqlBatch) -> (Vec<Value>, bool) {
+    async fn execute_all(&self, batch: &OperationBatch) -> (Vec<Value>, bool) {
         let is_get = self.came.method != Method::POST;
         let (mut responses, mut are_executed) = (Vec::with_capacity(batch.requests.len()), false);
         for request in &batch.requests {

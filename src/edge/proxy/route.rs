@@ -37,6 +37,7 @@ impl Gateway {
             rejected => rejected,
         };
         if let Err(rejection) = decided {
+            let rejection = in_clients_protocol(rejection, session.req_header(), ctx);
             Box::pin(self.reject(session, &rejection, ctx)).await?;
             return Ok(true);
         }
@@ -52,6 +53,7 @@ impl Gateway {
         if let Some(most) = most
             && let Err(rejection) = Box::pin(self.check_whole_body(session, ctx, route, most)).await?
         {
+            let rejection = in_clients_protocol(rejection, session.req_header(), ctx);
             Box::pin(self.reject(session, &rejection, ctx)).await?;
             return Ok(true);
         }
@@ -206,6 +208,15 @@ impl Gateway {
             return pingora::Error::e_explain(pingora::ErrorType::HTTPStatus(413), "the request body is too large");
         }
         Ok(())
+    }
+}
+
+/// Returns a rejection by the filters of a route as the protocol of a request that would be translated has it.
+fn in_clients_protocol(rejection: Box<Rejection>, request: &RequestHeader, ctx: &Context) -> Box<Rejection> {
+    let view = ctx.view(request);
+    match ctx.forward().and_then(|forward| forward.translation(&view)) {
+        Some(translation) => translation.rejection(rejection, &view),
+        None => rejection,
     }
 }
 

@@ -50,7 +50,7 @@ impl EventFrames {
             return Err("the checksum of the length of a frame is wrong");
         }
         let (total, headers) = (prelude.get_u32() as usize, prelude.get_u32() as usize);
-        if total > MAX_FRAME || total < OVERHEAD || headers > total - OVERHEAD {
+        if !(OVERHEAD..=MAX_FRAME).contains(&total) || headers > total - OVERHEAD {
             return Err("the length of a frame is wrong");
         }
         if self.buffer.len() < total {
@@ -158,6 +158,18 @@ mod tests {
             let mut frames = EventFrames::default();
             frames.push(&bad);
             assert!(frames.next_frame().is_err(), "byte {at}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_frames_or_an_error(bytes in proptest::collection::vec(0_u8.., 0..200), at in 0_usize..60) {
+            let mut good = frame("event", "PayloadChunk", b"payload");
+            let at = at.min(good.len());
+            good.splice(at..at, bytes);
+            let mut frames = EventFrames::default();
+            frames.push(&good);
+            while let Ok(Some(_)) = frames.next_frame() {}
         }
     }
 }

@@ -321,4 +321,21 @@ mod tests {
         let mut start = StreamStart::default();
         assert!(start.push(b"{\"statusCode\":7}\0\0\0\0\0\0\0\0").is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_accepted_can_be_sent(
+            name in "[ -~]{0,8}", value in "\\PC{0,8}", status in 0_u32..1_000, body in "\\PC{0,8}"
+        ) {
+            let text = serde_json::json!({"statusCode": status, "headers": {name: value}, "body": body}).to_string();
+            for format in [EventFormat::V1, EventFormat::V2] {
+                if let Ok(response) = parse(format, &text) {
+                    proptest::prop_assert!((200..=599).contains(&response.status));
+                    proptest::prop_assert!(!response.headers.contains_key(TRANSFER_ENCODING));
+                    let has_body = !matches!(response.status, 204 | 304);
+                    proptest::prop_assert_eq!(&response.body[..], if has_body { body.as_bytes() } else { b"" });
+                }
+            }
+        }
+    }
 }

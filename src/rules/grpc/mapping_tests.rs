@@ -32,6 +32,16 @@ fn dynamic(pool: &DescriptorPool, text: &str) -> DynamicMessage {
     DynamicMessage::deserialize(message, &mut deserializer).unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
+/// Returns whether two messages are equal: an explicit default is none. (The descriptors in their debug form are
+/// endless, so they are not compared by assert_eq.)
+fn is_same(one: &DynamicMessage, other: &DynamicMessage) -> bool {
+    let canonical = |message: &DynamicMessage| {
+        let descriptor = prost_reflect::ReflectMessage::descriptor(message);
+        DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice()).expect("an encoding")
+    };
+    canonical(one) == canonical(other)
+}
+
 /// Texts that the mapping accepts in several forms, and the form in which it writes them.
 #[test]
 fn forms() {
@@ -85,7 +95,7 @@ fn forms() {
         (r#"{"name":"\ud83d\ude08\"\\\u0000"}"#, json!({"name": "😈\"\\\u{0}"})),
         (
             r#"{"wraps":[1,0],"times":["1970-01-01T00:00:00Z"]}"#,
-            json!({"wraps": [1, 0], "times": ["1970-01-01T00:00:00Z"]}),
+            json!({"times": ["1970-01-01T00:00:00Z"], "wraps": [1, 0]}),
         ),
     ] {
         let bytes = read(&api, text).unwrap_or_else(|why| panic!("{text}: {why}"));
@@ -97,7 +107,7 @@ fn forms() {
         if !text.contains("any") && !text.contains("value") && !text.contains("NaN") {
             let other = oracle(&pool, "t.All", &bytes);
             let again = dynamic(&pool, &written);
-            assert_eq!(again, dynamic(&pool, &other.to_string()), "{text}");
+            assert!(is_same(&again, &dynamic(&pool, &other.to_string())), "{text}");
         }
     }
 }
@@ -277,12 +287,12 @@ proptest! {
         let bytes = read(api, &text).map_err(|why| TestCaseError::fail(format!("{text}: {why}")))?;
         let descriptor = pool.get_message_by_name("t.All").expect("a message");
         let decoded = DynamicMessage::decode(descriptor, bytes.as_slice()).expect("an encoding");
-        prop_assert_eq!(&decoded, &message, "{}", text);
+        prop_assert!(is_same(&decoded, &message), "{}", text);
         // What another library encodes, this writes as a text that that library reads back.
         let style = JsonStyle { defaults, proto_names, enum_numbers };
         let written = write(api, "t.All", &message.encode_to_vec(), style).map_err(TestCaseError::fail)?;
         let again = dynamic(pool, &written);
-        prop_assert_eq!(&again, &message, "{}", written);
+        prop_assert!(is_same(&again, &message), "{}", written);
         // And so does this.
         let bytes = read(api, &written).map_err(|why| TestCaseError::fail(format!("{written}: {why}")))?;
         let rewritten = write(api, "t.All", &bytes, style).map_err(TestCaseError::fail)?;

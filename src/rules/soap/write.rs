@@ -187,4 +187,28 @@ mod tests {
             assert_eq!(fault.detail.expect("a detail")["problem"]["status"], "404");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_written_is_read_again(name in "[A-Za-z_][A-Za-z0-9_.-]{0,5}", text in "\\PC{1,12}", list in 2_usize..4) {
+            let value = json!({name.clone(): vec![text.clone(); list], "last": text});
+            let convert = XmlToJson::new(&[], false, true).expect("a conversion");
+            for version in [SoapVersion::V11, SoapVersion::V12] {
+                let Ok(written) = envelope(version, &naming(true), NameRules(&[]), &value) else { continue };
+                let read = parse_envelope(written.as_bytes(), &convert, &[]).expect("an envelope");
+                let Content::Element { value: found, .. } = read.content else { panic!("no element") };
+                proptest::prop_assert_eq!(&found[&name], &value[&name]);
+                proptest::prop_assert_eq!(&found["last"], &value["last"]);
+            }
+        }
+
+        #[test]
+        fn any_text_is_an_envelope_or_an_error(text in "(<|>|/|s:|Envelope|Body|Fault|&|;|=|\"|'|\\PC){0,30}") {
+            let convert = XmlToJson::new(&[], false, true).expect("a conversion");
+            let start = format!("<s:Envelope xmlns:s='{}'><s:Body>{text}", SoapVersion::V11.namespace());
+            for text in [text, format!("{start}</s:Body></s:Envelope>"), start] {
+                let _ = parse_envelope(text.as_bytes(), &convert, &[]);
+            }
+        }
+    }
 }
