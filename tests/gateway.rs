@@ -101,6 +101,8 @@ mod graphql_limits;
 mod grpc_json;
 #[path = "gateway/grpc_json_target.rs"]
 mod grpc_json_target;
+#[path = "gateway/grpc_reflection.rs"]
+mod grpc_reflection;
 #[path = "gateway/grpc_web.rs"]
 mod grpc_web;
 #[path = "gateway/handover.rs"]

@@ -239,6 +239,8 @@ pub struct ActionContext<'c> {
     pub is_unread: &'c dyn Fn(&str) -> bool,
     /// The number of splits by a key so far.
     pub keyed_splits: &'c mut usize,
+    /// The first upstream that requests are forwarded to, for translations.
+    pub upstream: Option<Arc<Upstream>>,
     /// The errors so far.
     pub mistakes: &'c mut Mistakes,
     /// The warnings: what is valid and most likely not intended.

@@ -296,6 +296,7 @@ impl<'w> RouteCompiler<'w> {
             upstreams: self.upstreams,
             is_unread: &is_unread,
             keyed_splits: &mut self.keyed_splits,
+            upstream: None,
             mistakes: self.mistakes,
             warnings: self.warnings,
         })

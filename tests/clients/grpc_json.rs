@@ -82,3 +82,9 @@ fn curl_calls_grpcio_by_a_descriptor_set_of_protoc() {
     let target = Server::start("library_server.py", &[PROTOS, set]);
     works(&target, &gateway(&target, &format!("descriptor_sets: ['{set}'], services: [library.Library]")));
 }
+
+#[test]
+fn curl_calls_grpcio_by_its_reflection() {
+    let target = Server::start("library_server.py", &[PROTOS]);
+    works(&target, &gateway(&target, "reflection: true"));
+}

@@ -10,6 +10,7 @@ import google.api
 import grpc
 from google.protobuf import any_pb2, json_format
 from google.rpc import error_details_pb2, status_pb2
+from grpc_reflection.v1alpha import reflection
 from grpc_tools import protoc
 
 from common import end_with_parent, say
@@ -55,6 +56,8 @@ class Library(books_pb2_grpc.LibraryServicer):
 end_with_parent()
 server = grpc.server(futures.ThreadPoolExecutor(8))
 books_pb2_grpc.add_LibraryServicer_to_server(Library(), server)
+names = (books_pb2.DESCRIPTOR.services_by_name["Library"].full_name, reflection.SERVICE_NAME)
+reflection.enable_server_reflection(names, server)
 say(port=server.add_insecure_port("127.0.0.1:0"))
 server.start()
 server.wait_for_termination()

@@ -212,6 +212,11 @@ fn streams() {
         let text = String::from_utf8_lossy(&connection.rest()).into_owned();
         assert!(text.starts_with("HTTP/1.1 200") && text.contains("[{") && !text.contains("\r\n0\r\n"), "{text}");
     }
+    // A request for the head alone has no body.
+    let mut connection = Connection::open(gateway.address());
+    connection.send("HEAD /v1/list?pages=2 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    let text = String::from_utf8_lossy(&connection.rest()).into_owned();
+    assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("\r\n\r\n"), "{text}");
     let response = ask(&gateway, "GET /v1/reset", &["accept: text/event-stream"], "");
     assert!(response.text().contains("event: error\ndata: {\"code\":14,"), "{}", response.text());
     let response = get(&gateway, "/v1/data");
@@ -337,7 +342,7 @@ fn configurations_that_are_wrong() {
     let (code, text) = check(&yaml, &[]);
     assert!(code != 0 && text.contains("the targets have to speak HTTP/2"), "{text}");
     let (code, text) = check(&yaml.replace("protos: [books.proto]", ""), &[]);
-    assert!(code != 0 && text.contains("expected protos or descriptor_sets"), "{text}");
+    assert!(code != 0 && text.contains("expected protos, descriptor_sets or reflection"), "{text}");
 }
 
 #[test]

@@ -421,6 +421,7 @@ fn translations(
     let mut compiled = Vec::with_capacity(forward.translate.len());
     for (index, translation) in forward.translate.iter().enumerate() {
         context.place = place.key("translate").index(index);
+        context.upstream = upstreams.first().cloned();
         let translation = translation.compile(context);
         let old = upstreams.iter().find(|upstream| upstream.pool.shape().transport.versions.1 < 2);
         if let (true, Some(old)) = (translation.needs_http2(), old) {

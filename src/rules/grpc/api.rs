@@ -114,8 +114,8 @@ impl Api {
         }
         if building.errors.is_empty() && building.api.rules.is_empty() {
             building.errors.push(
-                "no method has a rule (option google.api.http): nothing would be called; set routes_without_rules to call \
-                 methods by their names"
+                "no method has a rule (option google.api.http): nothing would be called; set routes_without_rules to \
+                 call methods by their names"
                     .to_owned(),
             );
         }
@@ -351,5 +351,6 @@ pub fn comment(file: &FileDescriptor, path: &[i32]) -> Option<Box<str>> {
     let info = file.file_descriptor_proto().source_code_info.as_ref()?;
     let location = info.location.iter().find(|location| location.path == path)?;
     let text: Vec<&str> = location.leading_comments().lines().map(str::trim).collect();
-    Some(text.join("\n").trim().into()).filter(|text: &Box<str>| !text.is_empty())
+    let text = text.join("\n");
+    Some(text.trim()).filter(|text| !text.is_empty()).map(Into::into)
 }

@@ -172,6 +172,9 @@ impl Api {
         (bound, ignores_unknown): (&mut Bound<'t>, bool),
     ) -> Bind {
         let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(()) };
+        if percent_decode_str(query).decode_utf8().is_err() {
+            return Err(invalid(ViolationPlace::Query, String::new(), "encoding", "its encoding is not UTF-8"));
+        }
         // The paths of fields that have one value.
         let mut seen: SmallVec<[super::types::FieldPath; 8]> = SmallVec::new();
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {

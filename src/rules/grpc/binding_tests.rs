@@ -175,6 +175,7 @@ fn queries() {
 #[test]
 fn queries_that_are_rejected() {
     check(vec![
+        (get("/v1/deep?a_text=%FF"), Err("query  encoding")),
         (get("/v1/deep?unknown=1"), Err("query /unknown unknown")),
         (get("/v1/deep?inner.unknown=1"), Err("query /inner.unknown unknown")),
         (get("/v1/deep?=1"), Err("query / unknown")),

@@ -59,7 +59,7 @@ fn services_are_chosen() {
     let scope = |services: &'static [String], unruled| ApiScope { files: &[], services, unruled };
     assert!(Api::new(&pool(KINDS), &scope(&[], false)).is_err(), "no file is named");
     let names: &'static [String] = Box::leak(Box::new(["t.Other".to_owned()]));
-    let errors = Api::new(&pool(KINDS), &scope(names, false)).err().expect("errors");
+    let errors = Api::new(&pool(KINDS), &scope(names, false)).expect_err("errors");
     assert!(errors[0].contains("there is no service t.Other; there are t.Kinds"), "{errors:?}");
     let names: &'static [String] = Box::leak(Box::new(["t.Kinds".to_owned()]));
     assert!(Api::new(&pool(KINDS), &scope(names, false)).is_ok());

@@ -29,12 +29,13 @@ pub use connect::{ConnectError, decode_query_message, metadata, parse_timeout_ms
 pub use frames::{COMPRESSED, FrameBounds, FrameError, FrameReader, write_frame};
 pub use literal::write_text;
 pub use openapi::{method_word, openapi_document};
+pub use scalar::put_bytes;
 pub use status::{GRPC_MESSAGE, GRPC_STATUS, GRPC_STATUS_DETAILS, GrpcStatus, decode_message, encode_message};
 pub use timeout::parse_timeout;
 pub use tree::Matched;
 pub use types::MessageId;
 pub use web::{decode_text, encode_text, write_trailers};
-pub use wire::{Record, Records};
+pub use wire::{Record, Records, put_tag};
 pub use write::{JsonStyle, JsonWriter};
 
 #[cfg(test)]

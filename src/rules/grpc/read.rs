@@ -341,9 +341,9 @@ impl<'j, 't> JsonReader<'j, 't> {
                 let start = out.len();
                 out.push(0);
                 if is_object {
-                    self.structure(out)?
+                    self.structure(out)?;
                 } else {
-                    self.any_list(out)?
+                    self.any_list(out)?;
                 }
                 close_record(start, out);
             }

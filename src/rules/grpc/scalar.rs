@@ -1,4 +1,5 @@
-//! Values from texts: those of paths and queries, and the texts and numbers of JSON (ProtoJSON, "Field representation").
+//! Values from texts: those of paths and queries, and the texts and numbers of JSON (ProtoJSON, "Field
+//! representation").
 
 use std::borrow::Cow;
 

@@ -2,27 +2,30 @@
 
 mod protos;
 mod response;
+mod source;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, TE};
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Method};
+use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::grpc_target::{GRPC_ACCEPT_ENCODING, request_fields};
 use super::{IncomingRequest, Protocols, Translate, TranslatedRequest};
 use crate::actions::ActionContext;
 use crate::exchange::{Reason, Rejection, RelayedResponse, RequestView};
 use crate::notation::{File, Folder, Size};
 use crate::rules::grpc::{
     Api, ApiScope, BadCall, BindLimits, JsonStyle, Matched, MethodPlan, RequestParts, RulePlan, method_word,
-    openapi_document, parse_timeout,
+    parse_timeout,
 };
 use response::{JsonResponse, ResponsePlan, StreamForm};
+use source::{ApiSource, Reflection, Serving};
 
-/// The fields of gRPC in the head of a request.
-const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+/// The time that a client of gRPC waits.
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// JSON over HTTP, to targets that speak gRPC. Which request calls which method is in the `google.api.http` options of
@@ -37,6 +40,9 @@ pub struct Config {
     pub import_paths: Vec<Folder>,
     /// Compiled descriptors in place of, or besides, `protos`: `protoc --include_imports --descriptor_set_out=FILE`.
     pub descriptor_sets: Vec<File>,
+    /// Asks the target for the descriptors in place of files (gRPC server reflection), when the configuration is loaded
+    /// and every minute. Default false.
+    pub reflection: bool,
     /// The services, as `package.Service`. Default: all of `protos` and `descriptor_sets`, without those of imports.
     pub services: Vec<String>,
     /// What happens to a key of the query that names no field: `reject` (400) or `ignore`. Default `reject`.
@@ -57,6 +63,7 @@ impl Default for Config {
             protos: Vec::new(),
             import_paths: Vec::new(),
             descriptor_sets: Vec::new(),
+            reflection: false,
             services: Vec::new(),
             unknown_query: UnknownQuery::Reject,
             json: JsonConfig::default(),
@@ -101,11 +108,11 @@ impl Default for JsonConfig {
 /// The compiled translation.
 #[derive(Debug)]
 pub struct RestToGrpc {
-    api: Option<Arc<Api>>,
+    source: Arc<ApiSource>,
     limits: BindLimits,
     style: JsonStyle,
-    /// The path of the OpenAPI document, and the document.
-    document: Option<(String, Bytes)>,
+    /// The path of the OpenAPI document.
+    document: Option<String>,
 }
 
 /// Compiles the translation, and notes errors.
@@ -119,18 +126,51 @@ pub fn compile(config: &Config, context: &mut ActionContext<'_>) -> RestToGrpc {
         proto_names: config.json.proto_names,
         enum_numbers: config.json.enum_numbers,
     };
-    let api = api(config, context).map(Arc::new);
-    let document = document(config, api.as_deref(), style, context);
+    check_document_path(config, context);
+    let wanted = config.openapi.as_ref().map(|_| style);
+    let source = match reflection(config, wanted, context) {
+        Some(source) => source,
+        None => {
+            let api = api(config, context);
+            api.iter().for_each(|api| check_document_rule(config, api, context));
+            Arc::new(ApiSource::of_files(api.map(|api| Serving::new(api, wanted))))
+        }
+    };
     let limits = BindLimits {
         ignores_unknown: config.unknown_query == UnknownQuery::Ignore,
         max_message: u32::try_from(max_message).unwrap_or(u32::MAX),
     };
-    RestToGrpc { api, limits, style, document }
+    RestToGrpc { source, limits, style, document: config.openapi.clone() }
+}
+
+/// Returns the source of an API that the target describes, if it is to do that.
+fn reflection(config: &Config, document: Option<JsonStyle>, context: &mut ActionContext<'_>) -> Option<Arc<ApiSource>> {
+    if !config.reflection {
+        return None;
+    }
+    if !config.protos.is_empty() || !config.descriptor_sets.is_empty() {
+        let text = "expected either reflection or files: the target describes all of its methods";
+        context.mistakes.add(&context.place.key("reflection"), text);
+    }
+    let reflection = Reflection {
+        upstream: context.upstream.clone()?,
+        services: config.services.clone(),
+        unruled: config.routes_without_rules,
+        document,
+        state: Mutex::default(),
+        started: AtomicBool::new(false),
+    };
+    let source = Arc::new(ApiSource::of_reflection(reflection));
+    context.shared.keep(source.clone());
+    Some(source)
 }
 
 fn api(config: &Config, context: &mut ActionContext<'_>) -> Option<Api> {
+    if config.reflection {
+        return None;
+    }
     if config.protos.is_empty() && config.descriptor_sets.is_empty() {
-        let text = "expected protos or descriptor_sets: the methods and messages are described there";
+        let text = "expected protos, descriptor_sets or reflection: the methods and messages are described there";
         context.mistakes.add(&context.place, text);
         return None;
     }
@@ -145,27 +185,23 @@ fn api(config: &Config, context: &mut ActionContext<'_>) -> Option<Api> {
     }
 }
 
-fn document(
-    config: &Config,
-    api: Option<&Api>,
-    style: JsonStyle,
-    context: &mut ActionContext<'_>,
-) -> Option<(String, Bytes)> {
-    let path = config.openapi.as_ref()?;
+fn check_document_path(config: &Config, context: &mut ActionContext<'_>) {
+    let Some(path) = &config.openapi else { return };
     if !path.starts_with('/') || path.contains(['*', '{', '?', '#', '%']) {
-        context
-            .mistakes
-            .add(&context.place.key("openapi"), format!("expected a path such as /openapi.json, found \"{path}\""));
-        return None;
+        let text = format!("expected a path such as /openapi.json, found \"{path}\"");
+        context.mistakes.add(&context.place.key("openapi"), text);
     }
-    let api = api?;
+}
+
+/// Notes a method whose path is that of the document.
+fn check_document_rule(config: &Config, api: &Api, context: &mut ActionContext<'_>) {
+    let Some(path) = &config.openapi else { return };
     if let Matched::Rule { rule, .. } = api.find(&Method::GET, path)
         && api.rules[rule].template.literals() == path.split('/').count() - 1
     {
         let text = format!("is the path of a method: {}", api.methods[api.rules[rule].method].name);
         context.mistakes.add(&context.place.key("openapi"), text);
     }
-    Some((path.clone(), openapi_document(api, style).to_string().into()))
 }
 
 impl Translate for RestToGrpc {
@@ -174,6 +210,7 @@ impl Translate for RestToGrpc {
     }
 
     fn takes(&self, view: &RequestView<'_>) -> bool {
+        // That of gRPC-Web begins so, too.
         let content_type = view.request.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         !content_type.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
     }
@@ -187,9 +224,13 @@ impl Translate for RestToGrpc {
     }
 
     fn translate(&self, request: &IncomingRequest<'_>) -> Result<TranslatedRequest, Box<Rejection>> {
-        let Some(api) = &self.api else { return Err(Rejection::new(Reason::Internal, "")) };
+        let serving = self.source.current();
+        let Some(serving) = serving.as_ref() else {
+            return Err(Rejection::new(Reason::NoHealthyTarget, "").log(self.source.error()));
+        };
+        let api = &serving.api;
         let head = request.view.request;
-        self.check_document(&head.method, request.path)?;
+        self.check_document(&head.method, request.path, serving)?;
         let (rule, has_verb) = find(api, &head.method, request.path)?;
         let plan = &api.rules[rule];
         let method = &api.methods[plan.method];
@@ -223,7 +264,8 @@ impl Translate for RestToGrpc {
     }
 
     fn call(&self, method: &Method, path: &str) -> Vec<String> {
-        let Some(api) = &self.api else { return Vec::new() };
+        let serving = self.source.current();
+        let Some(api) = serving.as_ref().map(|serving| &serving.api) else { return Vec::new() };
         match find(api, method, path) {
             Ok((rule, _)) => {
                 let plan = &api.rules[rule];
@@ -234,7 +276,10 @@ impl Translate for RestToGrpc {
     }
 
     fn describe(&self) -> Vec<String> {
-        let Some(api) = &self.api else { return Vec::new() };
+        let serving = self.source.current();
+        let Some(api) = serving.as_ref().map(|serving| &serving.api) else {
+            return vec!["rest_to_grpc: the methods that the target describes".to_owned()];
+        };
         let line = |rule: &RulePlan| {
             let MethodPlan { name, .. } = &api.methods[rule.method];
             format!("rest_to_grpc: {} {} calls {name}", method_word(&rule.http_method), rule.text)
@@ -250,8 +295,9 @@ const MAX_DESCRIBED: usize = 100;
 
 impl RestToGrpc {
     /// Returns the document in place of a call, if the path is its own.
-    fn check_document(&self, method: &Method, path: &str) -> Result<(), Box<Rejection>> {
-        let Some((_, document)) = self.document.as_ref().filter(|(own, _)| own == path) else { return Ok(()) };
+    fn check_document(&self, method: &Method, path: &str, serving: &Serving) -> Result<(), Box<Rejection>> {
+        let is_own = self.document.as_ref().is_some_and(|own| own == path);
+        let Some(document) = serving.document.as_ref().filter(|_| is_own) else { return Ok(()) };
         if !matches!(*method, Method::GET | Method::HEAD) {
             return Err(
                 Rejection::new(Reason::MethodNotAllowed, "").header(ALLOW, HeaderValue::from_static("GET, HEAD"))
@@ -290,12 +336,10 @@ fn find(api: &Api, method: &Method, path: &str) -> Result<(usize, bool), Box<Rej
 }
 
 fn headers() -> Vec<(HeaderName, HeaderValue)> {
-    vec![
-        (CONTENT_TYPE, HeaderValue::from_static("application/grpc")),
-        (TE, HeaderValue::from_static("trailers")),
-        // What is compressed would have to be read again.
-        (GRPC_ACCEPT_ENCODING, HeaderValue::from_static("identity")),
-    ]
+    let mut headers = request_fields("");
+    // What is compressed would have to be read again.
+    headers.push((GRPC_ACCEPT_ENCODING, HeaderValue::from_static("identity")));
+    headers
 }
 
 /// Returns the fields of the client that are not for a target of gRPC.

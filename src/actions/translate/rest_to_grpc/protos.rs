@@ -47,7 +47,7 @@ impl FileResolver for Protos {
         if !is_below {
             return Err(not_found());
         }
-        for path in self.roots.iter().map(|root| root.join(name)).filter(|path| path.is_file()) {
+        if let Some(path) = self.roots.iter().map(|root| root.join(name)).find(|path| path.is_file()) {
             if self.read.borrow().len() >= MAX_FILES {
                 return Err(protox::Error::new(format!("more than {MAX_FILES} files are imported")));
             }
@@ -104,6 +104,23 @@ pub fn describe(config: &super::Config, context: &mut ActionContext<'_>) -> Opti
     ALWAYS.iter().for_each(|name| open(&mut compiler, name, &place, context));
     context.shared.files.append(&mut read.borrow_mut());
     (context.mistakes.count() == before).then(|| Described { pool: compiler.descriptor_pool(), named })
+}
+
+/// Returns the descriptors of an encoded set of files.
+///
+/// # Errors
+/// Returns what is wrong with them.
+pub fn describe_set(set: &[u8]) -> Result<DescriptorPool, String> {
+    let malformed = || "its files are no descriptors".to_owned();
+    let decoded = FileDescriptorSet::decode(set).map_err(|_| malformed())?;
+    let resolver = DescriptorSetFileResolver::decode(set).map_err(|_| malformed())?;
+    let mut compiler =
+        Compiler::with_file_resolver(Protos { roots: Vec::new(), sets: vec![resolver], read: Rc::default() });
+    let names = decoded.file.iter().map(|file| file.name().to_owned());
+    for name in names.chain(ALWAYS.iter().map(|name| (*name).to_owned())) {
+        compiler.open_file(&name).map_err(|error| format!("{error:?}"))?;
+    }
+    Ok(compiler.descriptor_pool())
 }
 
 fn open(compiler: &mut Compiler, name: &str, place: &notation::Place, context: &mut ActionContext<'_>) {

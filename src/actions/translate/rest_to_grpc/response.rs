@@ -13,14 +13,10 @@ use pingora::http::ResponseHeader;
 use crate::actions::translate::{ClientResponse, TranslateResponse};
 use crate::exchange::{Reason, Rejection};
 use crate::rules::grpc::{
-    Api, FrameReader, GrpcStatus, JsonStyle, JsonWriter, MessageId, Record, Records, decode_message, is_http_body,
-    write_text,
+    Api, FrameReader, GRPC_MESSAGE, GRPC_STATUS, GRPC_STATUS_DETAILS, GrpcStatus, JsonStyle, JsonWriter, MessageId,
+    Record, Records, decode_message, is_http_body, write_text,
 };
 use crate::rules::payload::preferred_type;
-
-const GRPC_STATUS: &str = "grpc-status";
-const GRPC_MESSAGE: &str = "grpc-message";
-const GRPC_DETAILS: &str = "grpc-status-details-bin";
 
 /// The alphabet of binary metadata, which may be padded or not.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -266,7 +262,7 @@ impl JsonResponse {
     /// Writes `google.rpc.Status` into the buffer.
     fn write_status(&mut self, status: GrpcStatus, fields: Option<&HeaderMap>, text: &str) {
         self.buffer.clear();
-        let details = fields.and_then(|fields| fields.get(GRPC_DETAILS));
+        let details = fields.and_then(|fields| fields.get(GRPC_STATUS_DETAILS));
         let encoded = details.and_then(|value| BASE64.decode(value.as_bytes().trim_ascii()).ok());
         if let (Some(encoded), Some(id)) = (encoded, self.plan.api.status) {
             let style = JsonStyle { defaults: true, enum_numbers: false, ..self.plan.style };
