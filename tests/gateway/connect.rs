@@ -172,7 +172,7 @@ fn streams_have_an_end() {
         let (got, end) = read(&answer.body);
         assert_eq!(
             (answer.status, got, &end["error"]),
-            (200, messages.iter().map(ToString::to_string).collect(), &error),
+            (200, messages.iter().map(|text| (*text).to_owned()).collect(), &error),
             "{method}"
         );
     }

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     fn found(body: &str, path: &[&str]) -> String {
-        let path: Vec<String> = path.iter().map(ToString::to_string).collect();
+        let path: Vec<String> = path.iter().map(|step| (*step).to_owned()).collect();
         match find_result(body.as_bytes(), &path) {
             Ok(FoundResult::Data { value, is_partial }) => format!("{value} {is_partial}"),
             Ok(FoundResult::Nothing) => "nothing".to_owned(),
