@@ -277,6 +277,20 @@ fn times_and_clients_that_leave() {
 }
 
 #[test]
+fn a_request_for_the_head_of_a_stream_ends_the_call() {
+    let target = target();
+    let gateway = gateway(&target);
+    let mut connection = Connection::open(gateway.address());
+    connection.send("HEAD /v1/list?pages=1000000 HTTP/1.1\r\nhost: a\r\n\r\n");
+    let head = connection.try_receive(true).expect("a head");
+    assert_eq!(head.status, 200);
+    eventually("the call is cancelled", || *target.cancelled.lock().unwrap() == 1);
+    eventually("no place is held", || {
+        gateway.metric("portcullis_upstream_requests_in_flight{upstream=\"books\"}") == 0.0
+    });
+}
+
+#[test]
 fn the_document_and_native_calls() {
     let target = target();
     let gateway = gateway(&target);

@@ -314,3 +314,20 @@ fn targets_have_to_speak_http2() {
     assert_ne!(code, 0);
     assert!(errors.contains("add `protocol: http2` to upstream one"), "{errors}");
 }
+
+#[test]
+fn a_target_that_responds_before_it_has_read_the_body_is_heard() {
+    let target = GrpcTarget::start();
+    let gateway = gateway(&target);
+    for size in [10, 100, 200_000, 1_000_000] {
+        for _ in 0..5 {
+            let answer = call(&gateway, "/test.Service/Early", BINARY, &[], &frame(0, &vec![b'x'; size]));
+            assert_eq!((answer.status, answer.header("grpc-status")), (200, Some("12")), "{size} {}", answer.text());
+        }
+    }
+    let failed = format!(
+        "portcullis_target_requests_total{{outcome=\"gateway_failed\",target=\"{}\",upstream=\"one\"}}",
+        target.address
+    );
+    assert_eq!(gateway.metric(&failed), 0.0);
+}

@@ -162,6 +162,31 @@ fn messages_become_requests() {
 }
 
 #[test]
+fn messages_before_the_end_become_requests_and_there_is_one_close_frame() {
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let noted = std::sync::Arc::clone(&seen);
+    let target = Target::new(move |stream, request| {
+        noted.lock().expect("the lock").push(String::from_utf8_lossy(&request.body).into_owned());
+        answer(stream, 204, &[], b"")
+    });
+    let gateway = gateway(target.address, "translate: [{websocket_to_http: {}}]");
+    let mut socket = Socket::open(gateway.address(), "/");
+    socket.send(TEXT, b"first");
+    assert_eq!(socket.frame(), (TEXT, Vec::new()), "an empty response is an empty message");
+    let mut all = Vec::new();
+    for number in 0..5 {
+        all.extend(frame(TEXT, format!("m{number}").as_bytes(), true));
+    }
+    all.extend(frame(CLOSE, &1000_u16.to_be_bytes(), true));
+    socket.0.send(all);
+    eventually("all are sent", || seen.lock().expect("the lock").len() == 6);
+    assert_eq!(*seen.lock().expect("the lock"), ["first", "m0", "m1", "m2", "m3", "m4"]);
+    let mut rest = Vec::new();
+    let _ = socket.read_to_end(&mut rest);
+    assert_eq!(rest, frame(CLOSE, &1000_u16.to_be_bytes(), false));
+}
+
+#[test]
 fn a_socket_that_exceeds_a_limit_is_closed_with_its_code() {
     let (held, release) = std::sync::mpsc::channel::<()>();
     let release = std::sync::Mutex::new(release);
@@ -388,6 +413,34 @@ routes:
     });
     let line = &gateway.access_log(1)[0];
     assert_eq!((&line["status"], &line["protocol"]), (&101.into(), &"HTTP/2".into()), "{line}");
+}
+
+#[test]
+fn what_is_no_websocket_over_http2_does_not_look_open() {
+    let target = Target::echo("a");
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{one: {{targets: [\"{}\"]}}}}
+listeners: [{{name: main, address: 127.0.0.1:0, protocols: [http1, http2]}}]
+routes:
+  - {{name: own, match: {{path: /own}}, action: {{respond: {{body: ok}}}}}}
+  - {{name: forbidden, match: {{path: /forbidden}}, action: {{respond: {{status: 403}}}}}}
+  - {{name: all, action: {{forward: one}}}}",
+        target.address
+    ));
+    block(async {
+        for (path, status) in [("/own", 501), ("/x", 501), ("/forbidden", 403)] {
+            let stream = tokio::net::TcpStream::connect(gateway.address()).await.expect("a connection");
+            let (mut h2, connection) = h2::client::handshake::<_, Bytes>(stream).await.expect("a handshake");
+            tokio::spawn(connection);
+            eventually_enabled(&mut h2).await;
+            let mut request =
+                Request::builder().method("CONNECT").uri(format!("http://{}{path}", gateway.address())).body(());
+            let extensions = request.as_mut().expect("a request").extensions_mut();
+            extensions.insert(h2::ext::Protocol::from_static("websocket"));
+            let (response, _send) = h2.send_request(request.expect("a request"), false).expect("sent");
+            assert_eq!(response.await.expect("a response").status().as_u16(), status, "{path}");
+        }
+    });
 }
 
 fn block<T>(work: impl Future<Output = T>) -> T {

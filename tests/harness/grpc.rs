@@ -87,6 +87,15 @@ type Shared = (Arc<Mutex<Vec<Called>>>, Arc<AtomicUsize>, Arc<Notify>);
 
 async fn take(request: Request<h2::RecvStream>, response: h2::server::SendResponse<Bytes>, shared: Shared) {
     let (parts, mut stream) = request.into_parts();
+    if parts.uri.path().ends_with("/Early") {
+        // It responds before it has read the body, which resets the stream in order.
+        let called = Called { path: parts.uri.path().to_owned(), headers: parts.headers, body: Vec::new() };
+        shared.0.lock().expect("the calls").push(called);
+        let head = Response::builder().header("content-type", "application/grpc").header("grpc-status", "12");
+        let mut response = response;
+        let _ = response.send_response(head.body(()).expect("a head"), true);
+        return;
+    }
     let mut body = Vec::new();
     while let Some(part) = stream.data().await {
         let Ok(part) = part else { return };
