@@ -297,6 +297,7 @@ const TWICE: &[&str] = &[
     "base64",
     "bit-set",
     "bit-vec",
+    "bitflags",
     "blake2",
     "block-buffer",
     "core-foundation",
@@ -340,6 +341,7 @@ const TWICE: &[&str] = &[
     "windows_x86_64_gnu",
     "windows_x86_64_gnullvm",
     "windows_x86_64_msvc",
+    "unicode-width",
     "wit-bindgen",
     "strum",
     "strum_macros",
@@ -379,7 +381,9 @@ fn dependencies_are_as_agreed() {
                 .split(" AND ")
                 .all(|one| LICENCES.contains(&one.trim_matches(['(', ')', ' '])))
         });
-        if !fine {
+        // It names its file, which is the MIT licence.
+        let by_file = name == "jsonpath-rust" && licence.is_empty();
+        if !fine && !by_file {
             wrong.push(format!("{name} has the licence {licence:?}"));
         }
     }

@@ -79,7 +79,8 @@ fn log_fields(page: &mut String) {
     let text = "Of the access log in JSON; `log.access.fields` chooses among them, and `log.access.add` adds values of \
                 the request. A field without a value is left out. A session at layer 4 has those of these that it \
                 can have, with the bytes that were carried, and beside them `listener`, `stream` (its rule), `alpn`, \
-                `connect_ms`, and of datagrams `datagrams_in` and `datagrams_out`. For `log.access.when` it has the status of its reason.";
+                `connect_ms`, and of datagrams `datagrams_in` and `datagrams_out`. For `log.access.when` it has the \
+                status of its reason.";
     section(page, "Fields of the access log", text, &["field", "meaning"]);
     LogField::ALL.iter().for_each(|(_, name, about)| row(page, &[&code(name), about]));
 }

@@ -21,6 +21,7 @@ mod route_warnings;
 mod routes;
 mod streams;
 mod underscores;
+mod unknown_name;
 mod upstream_checks;
 mod upstreams;
 mod work;
@@ -38,7 +39,7 @@ use crate::config::{Config, Loaded, LogLevel, ProcessLogFormat};
 use crate::exchange::Edit;
 use crate::filters::SharedValues;
 use crate::live::{Live, Maintained};
-use crate::notation::{AdminAddress, Mistakes, Place, nearest};
+use crate::notation::{AdminAddress, Mistakes, Place};
 use crate::snapshot::{Admin, Process, Route, Snapshot};
 use crate::telemetry::ProcessLog;
 use crate::upstreams::Upstream;
@@ -122,11 +123,6 @@ pub fn compile(loaded: &Loaded, live: &Live) -> Result<Snapshot, Mistakes> {
         process_log: process_log(config),
         process: process(loaded),
     })
-}
-
-/// Returns the text of an error for a name that stands for nothing, with the nearest one that does.
-fn there_is_no<'n>(what: &str, name: &str, known: impl Iterator<Item = &'n str>) -> String {
-    format!("there is no {what} \"{name}\"{}", nearest(name, known))
 }
 
 /// Returns the edits that remove the credentials which the filters of these routes read.

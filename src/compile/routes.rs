@@ -107,7 +107,7 @@ impl<'w> RouteCompiler<'w> {
                     || self.listeners.len() < self.loaded.config.listeners.len() => {}
                 None => {
                     let known = self.listeners.iter().map(|l| l.name.as_str());
-                    let text = super::there_is_no("listener", name, known);
+                    let text = super::unknown_name::there_is_no("listener", name, known);
                     self.mistakes.add(&place.key("listeners").index(index), text);
                 }
             }

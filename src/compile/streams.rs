@@ -96,7 +96,7 @@ impl StreamCompiler<'_> {
             let Some(found) = self.listeners.iter().position(|listener| listener.name == *name) else {
                 if !self.loaded.is_partial("listeners") {
                     let known = self.listeners.iter().map(|listener| listener.name.as_str());
-                    self.mistakes.add(&at, super::there_is_no("listener", name, known));
+                    self.mistakes.add(&at, super::unknown_name::there_is_no("listener", name, known));
                 }
                 continue;
             };
@@ -210,7 +210,7 @@ impl StreamCompiler<'_> {
                     || self.loaded.config.upstreams.contains_key(name) => {}
                 None => {
                     let known = self.upstreams.keys().map(String::as_str);
-                    self.mistakes.add(&place, super::there_is_no("upstream", name, known));
+                    self.mistakes.add(&place, super::unknown_name::there_is_no("upstream", name, known));
                 }
             }
         }

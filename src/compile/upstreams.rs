@@ -104,7 +104,7 @@ fn backup(
         (_, None) if loaded.is_left_out("upstreams", name) => {}
         (_, None) => {
             let known = loaded.config.upstreams.keys().map(String::as_str);
-            mistakes.add(place, super::there_is_no("upstream", name, known));
+            mistakes.add(place, super::unknown_name::there_is_no("upstream", name, known));
         }
     }
     None

@@ -426,11 +426,7 @@ const WORDS: &[Hint] = &[
     ("balance", &["ip_hash", "ip-hash", "source"], "write {hash: {by: address}}"),
     ("balance", &["hash", "consistent_hash", "maglev", "ring_hash"], "write {hash: {by: {header: NAME}}}"),
     ("balance", &["least_conn", "leastconn", "least_request", "least_requests"], "write least_connections"),
-    (
-        "balance",
-        &["rr", "roundrobin", "weighted", "weighted_round_robin"],
-        "write round_robin, which follows the weights",
-    ),
+    ("balance", &["rr", "roundrobin", "weighted", "weighted_round_robin"], "write round_robin, by the weights"),
     ("balance", &["p2c", "least_loaded"], "write power_of_two"),
     ("protocols", &["h2", "h2c", "http/2", "2"], "write http2"),
     ("protocols", &["h1", "http", "http/1.1", "1.1"], "write http1"),

@@ -430,7 +430,8 @@ routes:
     block(async {
         for (path, status) in [("/own", 501), ("/x", 501), ("/forbidden", 403)] {
             let stream = tokio::net::TcpStream::connect(gateway.address()).await.expect("a connection");
-            let (mut h2, connection) = h2::client::handshake::<_, Bytes>(stream).await.expect("a handshake");
+            let (mut h2, connection): (h2::client::SendRequest<Bytes>, _) =
+                h2::client::handshake(stream).await.expect("a handshake");
             tokio::spawn(connection);
             eventually_enabled(&mut h2).await;
             let mut request =

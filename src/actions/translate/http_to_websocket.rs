@@ -1,4 +1,5 @@
-//! `http_to_websocket`: Requests whose body becomes a message to a target that speaks WebSocket; its next message is the response.
+//! `http_to_websocket`: Requests whose body becomes a message to a target that speaks WebSocket; its next message is
+//! the response.
 
 use schemars::JsonSchema;
 use serde::Deserialize;

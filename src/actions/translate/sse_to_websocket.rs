@@ -18,7 +18,8 @@ use crate::notation::{Duration, Size};
 pub struct Config {
     /// The message that the target is sent first, such as a subscription. Default: none.
     pub first: Option<String>,
-    /// The time after which a comment is sent where there is no event, so that the stream is known to live. Default 15s.
+    /// The time after which a comment is sent where there is no event, so that the stream is known to live. Default
+    /// 15s.
     pub heartbeat: Duration,
     /// The longest message; a longer one ends the stream. Default 1MiB.
     pub max_message: Size,

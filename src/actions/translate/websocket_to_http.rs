@@ -1,4 +1,5 @@
-//! `websocket_to_http`: Messages of a WebSocket, each of which becomes a request to a target; its response is the next message.
+//! `websocket_to_http`: Messages of a WebSocket, each of which becomes a request to a target; its response is the
+//! next message.
 
 use http::{HeaderValue, Method};
 use schemars::JsonSchema;

@@ -1,5 +1,6 @@
 //! GraphQL (the specification of September 2025, and GraphQL over HTTP): requests and the size of their operations,
-//! execution in rounds over calls, and operations that are fixed in the configuration, with their variables and results.
+//! execution in rounds over calls, and operations that are fixed in the configuration, with their variables and
+//! results.
 
 mod execution;
 mod incoming;

@@ -1,4 +1,5 @@
-//! Texts of resolvers: `{args.NAME.PATH}` is a value of an argument, `{parent.PATH}` one of the object around the field.
+//! Texts of resolvers: `{args.NAME.PATH}` is a value of an argument, `{parent.PATH}` one of the object around the
+//! field.
 
 use std::str::FromStr;
 
