@@ -222,7 +222,7 @@ fn arguments_of(schema: &Schema, kind: &str, field: &str) -> Result<Vec<String>,
         return Err(format!("the schema has no type \"{kind}\" of objects{near}"));
     };
     let Some(found) = object.fields.get(field) else {
-        let near = nearest(field, object.fields.keys().map(|name| name.as_str()));
+        let near = nearest(field, object.fields.keys().map(apollo_compiler::Name::as_str));
         return Err(format!("the type {kind} has no field \"{field}\"{near}"));
     };
     Ok(found.arguments.iter().map(|argument| argument.name.to_string()).collect())

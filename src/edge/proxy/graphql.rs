@@ -243,7 +243,7 @@ impl GraphqlScene<'_> {
         let status = response.head.status.as_u16();
         let reading = read_text(&mut response, self.graphql.call_size, self.budget);
         let text = match timeout_at(self.deadline.into(), reading).await {
-            Ok(read) => read.map_err(|kind| kind.reason()),
+            Ok(read) => read.map_err(crate::actions::FaultKind::reason),
             Err(_) => Err(Reason::RouteTimeout),
         };
         visit.leave();
