@@ -192,7 +192,7 @@ fn requests_that_cannot_be_xml_are_rejected() {
 fn soap_client(target: std::net::SocketAddr) -> Gateway {
     Gateway::start(&format!(
         "
-upstreams: {{json: {{targets: ['{}']}}}}
+upstreams: {{json: {{targets: ['{target}']}}}}
 routes:
   - name: ws
     match: {{path: /ws}}
@@ -207,8 +207,7 @@ routes:
                 - {{element: GetOrder, method: GET, path: '/orders/{{id}}', result: order}}
                 - {{element: AddOrder, action: 'urn:m/Add', method: POST, path: /orders, arrays: [line], numbers: [n]}}
                 - {{element: List, method: GET, path: /orders, item: order}}
-",
-        target
+"
     ))
 }
 
