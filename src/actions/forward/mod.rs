@@ -216,7 +216,32 @@ impl Forward {
 
     /// Returns the translation of a request, if it is in one of the protocols that are translated.
     pub fn translation(&self, view: &RequestView<'_>) -> Option<&dyn Translate> {
-        self.translations.iter().find(|translation| translation.takes(view)).map(|translation| &**translation)
+        if self.translations.is_empty() {
+            return None;
+        }
+        let edited = self.edited_path(view);
+        let path = edited.as_deref().unwrap_or(view.request.uri.path());
+        let all = || self.translations.iter().map(|translation| &**translation);
+        all().find(|it| it.is_named_by(view)).or_else(|| all().find(|it| it.takes(view, path)))
+    }
+
+    /// Returns the path with the edits of the route, where it differs from that of the request.
+    fn edited_path(&self, view: &RequestView<'_>) -> Option<String> {
+        let edited = view.exchange.edits.touch_target().then(|| {
+            let mut head = view.request.clone();
+            // A path that cannot be written fails the request later.
+            let _ = view.exchange.edits.apply_to_target(&mut head, view);
+            head
+        });
+        let own = edited.as_ref().unwrap_or(view.request).uri.path();
+        let changed = self.changed_target(own, None, view);
+        match changed {
+            Some(mut target) => {
+                target.truncate(target.find('?').unwrap_or(target.len()));
+                Some(target)
+            }
+            None => edited.as_ref().map(|head| head.uri.path().to_owned()),
+        }
     }
 
     /// Returns the path and the query for the target, where they differ from those of the request.

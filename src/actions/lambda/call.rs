@@ -160,7 +160,7 @@ impl Translate for LambdaCall {
         Protocols { from: "http", to: "lambda" }
     }
 
-    fn takes(&self, _view: &RequestView<'_>) -> bool {
+    fn takes(&self, _view: &RequestView<'_>, _path: &str) -> bool {
         true
     }
 

@@ -51,7 +51,11 @@ impl Translate for GrpcWebToGrpc {
         Protocols { from: "grpc_web", to: "grpc" }
     }
 
-    fn takes(&self, view: &RequestView<'_>) -> bool {
+    fn is_named_by(&self, view: &RequestView<'_>) -> bool {
+        self.takes(view, "")
+    }
+
+    fn takes(&self, view: &RequestView<'_>, _path: &str) -> bool {
         view.exchange.grpc_web.is_some() && view.request.method == Method::POST
     }
 

@@ -265,7 +265,7 @@ impl Translate for SoapToJson {
         Protocols { from: "soap", to: "json" }
     }
 
-    fn takes(&self, view: &RequestView<'_>) -> bool {
+    fn takes(&self, view: &RequestView<'_>, _path: &str) -> bool {
         let kind = media_type(&view.request.headers);
         let is_soap = matches!(kind.as_str(), "text/xml" | "application/soap+xml" | "application/xml");
         view.request.method == Method::POST && (is_soap || kind == "multipart/related")

@@ -173,7 +173,7 @@ impl Translate for RestToGrpc {
         Protocols { from: "rest", to: "grpc" }
     }
 
-    fn takes(&self, view: &RequestView<'_>) -> bool {
+    fn takes(&self, view: &RequestView<'_>, _path: &str) -> bool {
         let content_type = view.request.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         !content_type.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
     }
