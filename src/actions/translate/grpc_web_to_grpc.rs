@@ -165,10 +165,10 @@ impl TranslateResponse for WebResponse {
 
     fn end(&mut self, trailers: Option<&HeaderMap>, out: &mut ClientResponse) -> Result<(), Box<Rejection>> {
         if self.kind != Responding::Messages {
-            // Some clients read the status in the head, and others in the body.
+            let own = [GRPC_STATUS, GRPC_MESSAGE, GRPC_STATUS_DETAILS];
             let mut frame = HeaderMap::new();
-            for name in [GRPC_STATUS, GRPC_MESSAGE, GRPC_STATUS_DETAILS] {
-                self.held.get(&name).into_iter().for_each(|value| _ = frame.insert(name.clone(), value.clone()));
+            for name in &own {
+                self.held.get(name).into_iter().for_each(|value| _ = frame.insert(name.clone(), value.clone()));
             }
             note_status(&frame, out);
             self.web.write_trailers(&frame, &mut out.body);
@@ -176,6 +176,11 @@ impl TranslateResponse for WebResponse {
             return Ok(());
         }
         if !self.bounds.is_at_boundary() {
+            // Of an error some clients read the status in the head, and others in the body. That of success is in the
+            // body alone: with one in the head, clients expect no body.
+            if GrpcStatus::of_fields(&frame) == Some(GrpcStatus::Ok) {
+                own.iter().for_each(|name| _ = self.held.remove(name));
+            }
             return Err(malformed_response(FrameError::Incomplete));
         }
         let missing = trailers.is_none_or(|trailers| !trailers.contains_key(GRPC_STATUS)).then(no_trailers);
