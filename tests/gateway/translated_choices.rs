@@ -1,8 +1,8 @@
-//! Which of several translations has a request.
+//! Which of several translations has a request, and what `explain` shows of it.
 
 use super::grpc_json_target::target;
 use super::harness::client::{Answer, Connection, head};
-use super::harness::gateway::Gateway;
+use super::harness::gateway::{Gateway, run};
 
 const GRPC: [&str; 3] = [
     "{rest_to_grpc: {protos: [b.proto], openapi: /api.json}}",
@@ -65,4 +65,42 @@ fn a_request_that_names_its_protocol_is_translated_from_it() {
         let is_rest = order[0] == 0;
         assert_eq!(got.status == 200, is_rest, "{order:?}: {}", got.text());
     }
+}
+
+#[test]
+fn explain_shows_requests_that_need_a_body() {
+    let folder = folder();
+    let nobody = ([127, 0, 0, 1], 9).into();
+    let soap = "
+  - name: ws
+    match: {path: /ws}
+    action: {forward: {upstream: books, translate: [{soap_to_json: {operations: [
+      {element: Get, action: urn:get, method: GET, path: '/books/{id}'},
+      {element: Add, method: POST, path: /books}]}}]}}
+  - name: function
+    match: {path: /function}
+    action: {lambda: {upstream: books, function: hello, region: us-east-1, credentials: environment}}
+";
+    let yaml =
+        yaml(nobody, [0, 1, 2]).replace("routes: [{name: books, action: ", "routes:\n  - {name: books, action: ");
+    let yaml = yaml.trim_end().trim_end_matches(']').to_owned() + soap;
+    std::fs::write(folder.path().join("a.yaml"), yaml).expect("written");
+    let explain = |arguments: &[&str]| {
+        let (_, text, errors) = run(&[&["explain", "-c", "a.yaml"], arguments].concat(), Some(folder.path()));
+        assert!(errors.is_empty(), "{errors}");
+        text
+    };
+    let text = explain(&["-H", "content-type: application/grpc-web", "POST", "/t.B/Echo"]);
+    assert!(text.contains("translated: grpc_web to grpc"), "{text}");
+    assert!(text.contains("request to the target: POST /t.B/Echo\n  operation: t.B/Echo\n"), "{text}");
+    let text = explain(&["GET", "/api.json"]);
+    assert!(text.contains("response: 200 the OpenAPI document of all methods"), "{text}");
+    let xml = ["-H", "content-type: text/xml", "POST", "/ws"];
+    let text = explain(&xml);
+    assert!(text.contains("call: POST /books, if the body has Add") && !text.contains("has Get"), "{text}");
+    let text = explain(&[&["-H", "soapaction: \"urn:get\""], &xml[..]].concat());
+    assert!(text.contains("call: GET /books/{id}, if the body has Get") && text.contains("has Add"), "{text}");
+    let text = explain(&["GET", "/function"]);
+    assert_eq!(text.matches("lambda: POST").count(), 1, "{text}");
+    assert!(text.contains("host for the target: lambda.us-east-1.amazonaws.com"), "{text}");
 }

@@ -213,6 +213,15 @@ impl Translate for LambdaCall {
         })
     }
 
+    fn call(&self, _view: &RequestView<'_>, _path: &str) -> Vec<String> {
+        let host = String::from_utf8_lossy(self.host.as_bytes());
+        vec![
+            format!("operation: {}", self.name),
+            format!("request to the target: POST {}", self.path),
+            format!("host for the target: {host}"),
+        ]
+    }
+
     fn describe(&self) -> Vec<String> {
         let how = match self.invocation {
             Invocation::RequestResponse if self.streaming => ", streamed",

@@ -106,6 +106,11 @@ impl Translate for GrpcWebToGrpc {
         })
     }
 
+    fn call(&self, _view: &RequestView<'_>, path: &str) -> Vec<String> {
+        let operation = operation(path).unwrap_or_default();
+        vec![format!("request to the target: POST {path}"), format!("operation: {operation}")]
+    }
+
     fn describe(&self) -> Vec<String> {
         vec!["translates gRPC-Web to gRPC".to_owned()]
     }
@@ -171,16 +176,16 @@ impl TranslateResponse for WebResponse {
                 self.held.get(name).into_iter().for_each(|value| _ = frame.insert(name.clone(), value.clone()));
             }
             note_status(&frame, out);
-            self.web.write_trailers(&frame, &mut out.body);
-            out.decide(StatusCode::OK, std::mem::take(&mut self.held));
-            return Ok(());
-        }
-        if !self.bounds.is_at_boundary() {
             // Of an error some clients read the status in the head, and others in the body. That of success is in the
             // body alone: with one in the head, clients expect no body.
             if GrpcStatus::of_fields(&frame) == Some(GrpcStatus::Ok) {
                 own.iter().for_each(|name| _ = self.held.remove(name));
             }
+            self.web.write_trailers(&frame, &mut out.body);
+            out.decide(StatusCode::OK, std::mem::take(&mut self.held));
+            return Ok(());
+        }
+        if !self.bounds.is_at_boundary() {
             return Err(malformed_response(FrameError::Incomplete));
         }
         let missing = trailers.is_none_or(|trailers| !trailers.contains_key(GRPC_STATUS)).then(no_trailers);

@@ -152,7 +152,7 @@ pub trait Translate: Debug + Send + Sync {
 
     /// Returns lines that describe to an operator what becomes of a request without a body. The path has the edits of
     /// the route.
-    fn call(&self, _method: &Method, _path: &str) -> Vec<String> {
+    fn call(&self, _view: &RequestView<'_>, _path: &str) -> Vec<String> {
         Vec::new()
     }
 }

@@ -222,8 +222,15 @@ impl Translate for RestToGrpc {
         })
     }
 
-    fn call(&self, method: &Method, path: &str) -> Vec<String> {
+    fn call(&self, view: &RequestView<'_>, path: &str) -> Vec<String> {
         let Some(api) = &self.api else { return Vec::new() };
+        let method = &view.request.method;
+        if let Err(response) = self.check_document(method, path) {
+            return vec![match response.relayed {
+                Some(relayed) => format!("response: {} the OpenAPI document of all methods", relayed.status),
+                None => format!("response: {} {}", response.http_status(), response.reason.code()),
+            }];
+        }
         match find(api, method, path) {
             Ok((rule, _)) => {
                 let plan = &api.rules[rule];
