@@ -205,6 +205,10 @@ mod tls_settings;
 mod tracing;
 #[path = "gateway/transforms.rs"]
 mod transforms;
+#[path = "gateway/translated_choices.rs"]
+mod translated_choices;
+#[path = "gateway/translated_paths.rs"]
+mod translated_paths;
 #[path = "gateway/upgrade.rs"]
 mod upgrade;
 #[path = "gateway/uploads.rs"]

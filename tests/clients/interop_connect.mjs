@@ -1,5 +1,5 @@
-// The interoperability tests over Connect: `node interop_connect.mjs ADDRESS node1|node2|web proto|json`; prints a line
-// for each case.
+// The interoperability tests over Connect, and over gRPC-Web with the same client:
+// `node interop_connect.mjs ADDRESS node1|node2|web|grpc-web proto|json`; prints a line for each case.
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -25,8 +25,12 @@ file.service.forEach((service) => service.method.forEach((method) => {
 const registry = createFileRegistry(file, () => undefined);
 const baseUrl = `http://${address}`;
 const useBinaryFormat = format === 'proto';
-const transport = kind === 'web'
-  ? web.createConnectTransport({ baseUrl, useBinaryFormat, useHttpGet: true })
+const ofPages = {
+  web: () => web.createConnectTransport({ baseUrl, useBinaryFormat, useHttpGet: true }),
+  'grpc-web': () => web.createGrpcWebTransport({ baseUrl, useBinaryFormat }),
+};
+const transport = ofPages[kind]
+  ? ofPages[kind]()
   : createConnectTransport({ baseUrl, useBinaryFormat, httpVersion: kind === 'node2' ? '2' : '1.1', useHttpGet: true });
 const client = createClient(registry.getService('grpc.testing.TestService'), transport);
 const other = createClient(registry.getService('grpc.testing.UnimplementedService'), transport);
@@ -59,7 +63,7 @@ await attempt('large_unary', async () => {
 const responseParameters = [31415, 9, 2653, 58979].map((size) => ({ size }));
 await attempt('server_streaming', (seen) => sizesOf(client.streamingOutputCall({ responseParameters }), seen));
 await attempt('empty_stream', (seen) => sizesOf(client.streamingOutputCall({}), seen));
-if (kind !== 'web') {
+if (!ofPages[kind]) {
   await attempt('client_streaming', async () => {
     async function* requests() {
       for (const size of [27182, 8, 1828, 45904]) yield { payload: body(size) };

@@ -154,6 +154,15 @@ fn each_operation_does_what_its_integration_says() {
     let gateway = all(&functions, &orders);
     let seen = gateway.request("GET", "/v1/pets/7?tag=a%20b", &[("user-agent", "curl/8")]).json();
     assert_eq!(seen["target"], "/animals/7?fixed=1&label=a%20b&tag=a%20b", "{seen}");
+    // What has no value is left out, and what is mapped is not the client's.
+    for (query, target) in [
+        ("", "/animals/7?fixed=1"),
+        ("?tag=", "/animals/7?fixed=1&tag="),
+        ("?label=x&%6Cabel=y&other=1", "/animals/7?fixed=1&other=1"),
+        ("?label=x&tag=a", "/animals/7?fixed=1&label=a&tag=a"),
+    ] {
+        assert_eq!(gateway.get(&format!("/v1/pets/7{query}")).json()["target"], target, "{query}");
+    }
     let headers = &seen["headers"];
     assert_eq!((&headers["x-from"], &headers["x-agent"]), (&json!("gateway"), &json!("curl/8")), "{headers}");
     assert_eq!(headers["host"], "orders.example.com");

@@ -173,6 +173,20 @@ fn a_status_without_messages_is_in_head_and_body() {
 }
 
 #[test]
+fn success_without_messages_is_in_the_body_alone() {
+    let target = GrpcTarget::start();
+    let gateway = gateway(&target);
+    for kind in [BINARY, TEXT] {
+        let answer = call(&gateway, "/test.Service/Done", kind, &[], b"");
+        assert_eq!((answer.status, answer.header("x-done")), (200, Some("yes")), "{kind}");
+        assert_eq!((answer.header("grpc-status"), answer.header("grpc-message")), (None, None), "{kind}");
+        let body = if kind == TEXT { decoded(&answer.body) } else { answer.body };
+        assert_eq!(read(&body), (Vec::new(), "grpc-status: 0\r\ngrpc-message: \r\n".to_owned()), "{kind}");
+    }
+    eventually("the status is logged", || gateway.access_log(2).iter().all(|line| line["target_status"] == "OK"));
+}
+
+#[test]
 fn a_status_behind_messages_is_in_the_trailers() {
     let target = GrpcTarget::start();
     let gateway = gateway(&target);

@@ -128,6 +128,11 @@ async fn respond(called: Called, mut response: h2::server::SendResponse<Bytes>, 
             let _ = response.send_response(only(&list, 200, &kind), true);
             return;
         }
+        "Done" => {
+            let list = [("grpc-status", "0"), ("grpc-message", ""), ("x-done", "yes")];
+            let _ = response.send_response(only(&list, 200, &kind), true);
+            return;
+        }
         "Http" => {
             if let Ok(mut stream) = response.send_response(only(&[], 404, "text/html"), false) {
                 let _ = stream.send_data(Bytes::from_static(b"<p>nothing here</p>"), true);

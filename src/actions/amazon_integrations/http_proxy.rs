@@ -1,7 +1,6 @@
 //! `http_proxy`: forwards to another URL, with values of the request in its path, query and headers.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,21 +40,28 @@ pub fn forward(
     };
     let upstream = find(upstream, &context.place.key("http").key(origin.to_owned()), context);
     let mapping = Mapping::of(reading, context);
-    let target = mapping.target(path, reading, context)?;
+    let target = mapping.path(path, reading, context)?;
     let params = params(reading);
     let scope = TextScope { form: TextForm::Target, errors: false, params: &|| params.clone() };
-    let template = match Template::new(&target, &scope) {
-        Ok(template) => template,
+    let mut template = |key: &str, text: &str| match Template::new(text, &scope) {
+        Ok(template) => Some(template),
         Err(text) => {
-            reading.fault("uri", &text, context);
-            return None;
+            reading.fault(key, &text, context);
+            None
         }
     };
+    let parameter = |(name, value): (&String, &String)| {
+        let encoded = percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC);
+        Some((name.clone(), template("requestParameters", &format!("?{encoded}={value}"))?))
+    };
+    let parameters = mapping.query.iter().filter_map(parameter).collect();
+    let template = template("uri", &target)?;
     let place = context.place.clone();
     let request = mapping.headers.compile(&place, &|| params.clone(), context.mistakes);
     let share_edits = vec![ShareEdits { request, response: Arc::new([]) }];
     let forward = Forward {
         path: PathEdit::Rewrite(template),
+        parameters,
         host: Host::Text(HeaderValue::from_str(authority.as_str()).ok()?),
         timeout: Some(timeout),
         share_edits: if mapping.headers.is_empty() { Vec::new() } else { share_edits },
@@ -122,8 +128,8 @@ impl Mapping {
         mapping
     }
 
-    /// Returns the path and the query of the target.
-    fn target(&self, path: &str, reading: &Reading<'_>, context: &mut ActionContext<'_>) -> Option<String> {
+    /// Returns the path of the target, with the query of the URL.
+    fn path(&self, path: &str, reading: &Reading<'_>, context: &mut ActionContext<'_>) -> Option<String> {
         let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
         let mut out = String::new();
         let mut rest = if path.is_empty() { "/" } else { path };
@@ -142,19 +148,7 @@ impl Mapping {
             rest = after;
         }
         out.push_str(rest);
-        let mut separator = '?';
-        if let Some(query) = query {
-            out.extend([separator.to_string().as_str(), query]);
-            separator = '&';
-        }
-        for (name, value) in &self.query {
-            let _ = write!(
-                out,
-                "{separator}{}={value}",
-                percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC)
-            );
-            separator = '&';
-        }
+        out.extend(query.into_iter().flat_map(|query| ["?", query]));
         Some(out)
     }
 }

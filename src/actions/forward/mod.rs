@@ -17,7 +17,7 @@ use crate::notation::{OneOrMany, Place, nearest};
 use crate::rules::balance::{Algorithm, Balancer, Seat, hash_key};
 use crate::rules::identity::RequestKey;
 use crate::rules::path::hides_dot_segments;
-use crate::rules::routing::common_params;
+use crate::rules::routing::{common_params, form_decode};
 use crate::rules::websocket::FrameLimits;
 use crate::upstreams::{Class, Upstream};
 
@@ -43,6 +43,9 @@ pub struct Forward {
     pub host: Host,
     /// The edit of the path.
     pub path: PathEdit,
+    /// Parameters of the rewritten query by their names, each as `?NAME=VALUE`. One whose value is not there is left
+    /// out, and those of the client of these names are not sent on.
+    pub parameters: Vec<(String, Template)>,
     /// The time from arrival to the end of the response.
     pub timeout: Option<Duration>,
     /// Copies for other upstreams.
@@ -155,6 +158,7 @@ impl HttpAction for Forward {
                 HostHeader::Text(text) => Host::Text(text.clone()),
             },
             path: path_edit(&forward, context),
+            parameters: Vec::new(),
             timeout: forward.timeout.as_ref().map(|t| t.0),
             websocket: forward.websocket.as_ref().map(tunnel_limits).unwrap_or_default(),
         }
@@ -182,6 +186,12 @@ impl HttpAction for Forward {
         {
             return ActionOutcome::Reject(rejection);
         }
+        if !self.parameters.is_empty() {
+            let target = self.changed_target(view.request.uri.path(), view.request.uri.query(), view);
+            if target.is_some_and(|target| target.len() > MAX_TARGET) {
+                return ActionOutcome::Reject(Rejection::new(Reason::UriTooLong, "the rewritten path is too long"));
+            }
+        }
         ActionOutcome::Forward(self)
     }
 
@@ -204,6 +214,7 @@ impl Forward {
             share_edits: Vec::new(),
             host: Host::Keep,
             path: PathEdit::Keep,
+            parameters: Vec::new(),
             timeout: None,
             mirrors: Vec::new(),
             class: Class::Normal,
@@ -216,12 +227,37 @@ impl Forward {
 
     /// Returns the translation of a request, if it is in one of the protocols that are translated.
     pub fn translation(&self, view: &RequestView<'_>) -> Option<&dyn Translate> {
-        self.translations.iter().find(|translation| translation.takes(view)).map(|translation| &**translation)
+        if self.translations.is_empty() {
+            return None;
+        }
+        let edited = self.edited_path(view);
+        let path = edited.as_deref().unwrap_or(view.request.uri.path());
+        let all = || self.translations.iter().map(|translation| &**translation);
+        all().find(|it| it.is_named_by(view)).or_else(|| all().find(|it| it.takes(view, path)))
+    }
+
+    /// Returns the path with the edits of the route, where it differs from that of the request.
+    fn edited_path(&self, view: &RequestView<'_>) -> Option<String> {
+        let edited = view.exchange.edits.touch_target().then(|| {
+            let mut head = view.request.clone();
+            // A path that cannot be written fails the request later.
+            let _ = view.exchange.edits.apply_to_target(&mut head, view);
+            head
+        });
+        let own = edited.as_ref().unwrap_or(view.request).uri.path();
+        let changed = self.changed_target(own, None, view);
+        match changed {
+            Some(mut target) => {
+                target.truncate(target.find('?').unwrap_or(target.len()));
+                Some(target)
+            }
+            None => edited.as_ref().map(|head| head.uri.path().to_owned()),
+        }
     }
 
     /// Returns the path and the query for the target, where they differ from those of the request.
     pub fn changed_target(&self, path: &str, query: Option<&str>, view: &RequestView<'_>) -> Option<String> {
-        let changed = match &self.path {
+        let mut changed = match &self.path {
             PathEdit::Keep => return None,
             PathEdit::Strip(prefix) => match path.strip_prefix(prefix.as_str()) {
                 Some("") => "/".to_owned(),
@@ -230,12 +266,31 @@ impl Forward {
             },
             PathEdit::Rewrite(template) => template.fill_text(view),
         };
-        Some(match query {
-            // The rewritten target may have a query of its own, which the client's follows.
-            Some(query) => format!("{changed}{}{query}", if changed.contains('?') { '&' } else { '?' }),
-            None => changed,
-        })
+        let texts = self.parameters.iter().filter_map(|(_, parameter)| parameter.fill_present(view));
+        texts.for_each(|text| add_query(&mut changed, text.trim_start_matches('?')));
+        // The rewritten target may have a query of its own, which the client's follows.
+        match query {
+            Some(query) if self.parameters.is_empty() => add_query(&mut changed, query),
+            Some(query) => {
+                let pairs = query.split('&').filter(|pair| !pair.is_empty() && !self.has_parameter(pair));
+                pairs.for_each(|pair| add_query(&mut changed, pair));
+            }
+            None => {}
+        }
+        Some(changed)
     }
+
+    /// Returns whether a pair of the client's query has the name of a parameter of the rewritten one.
+    fn has_parameter(&self, pair: &str) -> bool {
+        let name = form_decode(pair.split('=').next().unwrap_or_default().as_bytes());
+        self.parameters.iter().any(|(own, _)| *own.as_bytes() == *name)
+    }
+}
+
+/// Adds a part of a query to a path that may have a query.
+fn add_query(target: &mut String, part: &str) {
+    target.push(if target.contains('?') { '&' } else { '?' });
+    target.push_str(part);
 }
 
 /// Checks the target that a request is rewritten to, as far as its values could make it another one than is written.

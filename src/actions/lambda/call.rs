@@ -160,7 +160,7 @@ impl Translate for LambdaCall {
         Protocols { from: "http", to: "lambda" }
     }
 
-    fn takes(&self, _view: &RequestView<'_>) -> bool {
+    fn takes(&self, _view: &RequestView<'_>, _path: &str) -> bool {
         true
     }
 
@@ -211,6 +211,15 @@ impl Translate for LambdaCall {
             operation: Some(self.name.clone()),
             response: Box::new(FunctionCall::new(self)),
         })
+    }
+
+    fn call(&self, _view: &RequestView<'_>, _path: &str) -> Vec<String> {
+        let host = String::from_utf8_lossy(self.host.as_bytes());
+        vec![
+            format!("operation: {}", self.name),
+            format!("request to the target: POST {}", self.path),
+            format!("host for the target: {host}"),
+        ]
     }
 
     fn describe(&self) -> Vec<String> {

@@ -51,7 +51,11 @@ impl Translate for GrpcWebToGrpc {
         Protocols { from: "grpc_web", to: "grpc" }
     }
 
-    fn takes(&self, view: &RequestView<'_>) -> bool {
+    fn is_named_by(&self, view: &RequestView<'_>) -> bool {
+        self.takes(view, "")
+    }
+
+    fn takes(&self, view: &RequestView<'_>, _path: &str) -> bool {
         view.exchange.grpc_web.is_some() && view.request.method == Method::POST
     }
 
@@ -100,6 +104,11 @@ impl Translate for GrpcWebToGrpc {
                 held: HeaderMap::new(),
             }),
         })
+    }
+
+    fn call(&self, _view: &RequestView<'_>, path: &str) -> Vec<String> {
+        let operation = operation(path).unwrap_or_default();
+        vec![format!("request to the target: POST {path}"), format!("operation: {operation}")]
     }
 
     fn describe(&self) -> Vec<String> {
@@ -161,12 +170,17 @@ impl TranslateResponse for WebResponse {
 
     fn end(&mut self, trailers: Option<&HeaderMap>, out: &mut ClientResponse) -> Result<(), Box<Rejection>> {
         if self.kind != Responding::Messages {
-            // Some clients read the status in the head, and others in the body.
+            let own = [GRPC_STATUS, GRPC_MESSAGE, GRPC_STATUS_DETAILS];
             let mut frame = HeaderMap::new();
-            for name in [GRPC_STATUS, GRPC_MESSAGE, GRPC_STATUS_DETAILS] {
-                self.held.get(&name).into_iter().for_each(|value| _ = frame.insert(name.clone(), value.clone()));
+            for name in &own {
+                self.held.get(name).into_iter().for_each(|value| _ = frame.insert(name.clone(), value.clone()));
             }
             note_status(&frame, out);
+            // Of an error some clients read the status in the head, and others in the body. That of success is in the
+            // body alone: with one in the head, clients expect no body.
+            if GrpcStatus::of_fields(&frame) == Some(GrpcStatus::Ok) {
+                own.iter().for_each(|name| _ = self.held.remove(name));
+            }
             self.web.write_trailers(&frame, &mut out.body);
             out.decide(StatusCode::OK, std::mem::take(&mut self.held));
             return Ok(());

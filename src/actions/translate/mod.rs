@@ -101,9 +101,15 @@ pub trait Translate: Debug + Send + Sync {
     /// Returns its protocols.
     fn protocols(&self) -> Protocols;
 
+    /// Returns whether a request says by itself that it is in the protocol of this translation, which then has it
+    /// wherever it is in the list.
+    fn is_named_by(&self, _view: &RequestView<'_>) -> bool {
+        false
+    }
+
     /// Returns whether it translates this request; otherwise the next translation is asked, and what none translates
-    /// is forwarded as it is.
-    fn takes(&self, view: &RequestView<'_>) -> bool;
+    /// is forwarded as it is. The path has the edits of the route.
+    fn takes(&self, view: &RequestView<'_>, path: &str) -> bool;
 
     /// Returns whether the target's request has nothing of the client's head but what the translation writes, `Host`
     /// included. The fields of [`IncomingRequest`] then are those that a target would be sent, with the edits of the
@@ -146,7 +152,7 @@ pub trait Translate: Debug + Send + Sync {
 
     /// Returns lines that describe to an operator what becomes of a request without a body. The path has the edits of
     /// the route.
-    fn call(&self, _method: &Method, _path: &str) -> Vec<String> {
+    fn call(&self, _view: &RequestView<'_>, _path: &str) -> Vec<String> {
         Vec::new()
     }
 }

@@ -194,6 +194,12 @@ fn parse_path(text: &str) -> Result<(Vec<(String, String)>, String), String> {
 }
 
 impl Operation {
+    /// Returns the method and the path at the target, for an operator.
+    fn call(&self) -> String {
+        let path: String = self.path.0.iter().map(|(before, name)| format!("{before}{{{name}}}")).collect();
+        format!("{} {path}{}", self.method, self.path.1)
+    }
+
     /// Returns the target of a request, and its body.
     fn request(&self, value: Value) -> Result<(String, Bytes), String> {
         let mut members = match value {
@@ -265,7 +271,7 @@ impl Translate for SoapToJson {
         Protocols { from: "soap", to: "json" }
     }
 
-    fn takes(&self, view: &RequestView<'_>) -> bool {
+    fn takes(&self, view: &RequestView<'_>, _path: &str) -> bool {
         let kind = media_type(&view.request.headers);
         let is_soap = matches!(kind.as_str(), "text/xml" | "application/soap+xml" | "application/xml");
         view.request.method == Method::POST && (is_soap || kind == "multipart/related")
@@ -354,11 +360,20 @@ impl Translate for SoapToJson {
         })
     }
 
+    fn call(&self, view: &RequestView<'_>, _path: &str) -> Vec<String> {
+        let action = action_of(view);
+        let is_it = |operation: &&Arc<Operation>| operation.action.is_none() || operation.action == action;
+        let line =
+            |operation: &Arc<Operation>| format!("call: {}, if the body has {}", operation.call(), operation.element);
+        let mut lines: Vec<String> = self.operations.iter().filter(is_it).map(line).collect();
+        if lines.is_empty() {
+            lines.push("response: a fault, since no operation has this action".to_owned());
+        }
+        lines
+    }
+
     fn describe(&self) -> Vec<String> {
-        let line = |operation: &Arc<Operation>| {
-            let path: String = operation.path.0.iter().map(|(before, name)| format!("{before}{{{name}}}")).collect();
-            format!("soap_to_json: {} as {} {path}{}", operation.element, operation.method, operation.path.1)
-        };
+        let line = |operation: &Arc<Operation>| format!("soap_to_json: {} as {}", operation.element, operation.call());
         self.operations.iter().map(line).collect()
     }
 }

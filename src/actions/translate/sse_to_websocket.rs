@@ -56,7 +56,7 @@ impl Translate for SseToWebsocket {
         Protocols { from: "sse", to: "websocket" }
     }
 
-    fn takes(&self, view: &RequestView<'_>) -> bool {
+    fn takes(&self, view: &RequestView<'_>, _path: &str) -> bool {
         !is_handshake(view) && wants_events(&view.request.headers)
     }
 

@@ -68,7 +68,7 @@ impl Translate for WebsocketToHttp {
         Protocols { from: "websocket", to: "http" }
     }
 
-    fn takes(&self, view: &RequestView<'_>) -> bool {
+    fn takes(&self, view: &RequestView<'_>, _path: &str) -> bool {
         is_handshake(view)
     }
 

@@ -46,7 +46,7 @@ impl Translate for WebsocketToSse {
         Protocols { from: "websocket", to: "sse" }
     }
 
-    fn takes(&self, view: &RequestView<'_>) -> bool {
+    fn takes(&self, view: &RequestView<'_>, _path: &str) -> bool {
         is_handshake(view)
     }
 

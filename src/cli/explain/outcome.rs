@@ -7,7 +7,7 @@ use pingora::http::RequestHeader;
 use super::{Explain, ExplainedRequest};
 use crate::actions::{ActionOutcome, Forward, Host, IncomingRequest, Translate};
 use crate::config::{Inherited, Loaded};
-use crate::exchange::{Client, ConnectionFacts, Exchange, RequestView, TlsFacts};
+use crate::exchange::{Client, ConnectionFacts, Exchange, GrpcWeb, RequestView, TlsFacts};
 use crate::notation::Mistakes;
 use crate::rules::routing::{EntryOperation, RouteEntry};
 use crate::snapshot::{Route, Snapshot};
@@ -104,17 +104,17 @@ impl Selection<'_> {
         let exchange = self.exchange(explain, request);
         let view = RequestView { request: &head, exchange: &exchange, pattern: Some(&self.entry.path), response: None };
         match self.route().action.on_request(&view) {
-            ActionOutcome::Forward(forward) if forward.translation(&view).is_some_and(Translate::replaces_head) => {
-                forward.translation(&view).map(Translate::describe).unwrap_or_default()
-            }
             ActionOutcome::Forward(forward) => {
                 let (path, query) = (head.uri.path(), head.uri.query());
                 let changed = forward.changed_target(path, query, &view).unwrap_or(target);
-                let mut lines = match forward.translation(&view) {
-                    Some(translation) => translated(translation, view, (&explain.method, &changed)),
+                let translation = forward.translation(&view);
+                let mut lines = match translation {
+                    Some(translation) => translated(translation, view, &changed),
                     None => vec![format!("request to the target: {} {changed}", explain.method)],
                 };
-                lines.push(format!("host for the target: {}", host(forward, request)));
+                if !translation.is_some_and(Translate::replaces_head) {
+                    lines.push(format!("host for the target: {}", host(forward, request)));
+                }
                 lines
             }
             ActionOutcome::Respond(response) => {
@@ -156,6 +156,8 @@ impl Selection<'_> {
             EntryOperation::None | EntryOperation::Unknown { .. } => None,
         };
         exchange.listener_port = listener.address.port();
+        let content_type = request.headers.get(http::header::CONTENT_TYPE);
+        exchange.grpc_web = content_type.and_then(|kind| GrpcWeb::of(kind.as_bytes()));
         exchange
     }
 }
@@ -180,11 +182,7 @@ fn bytes(size: u64) -> String {
 }
 
 /// Returns the request that a target gets of one without a body in another protocol.
-fn translated(
-    translation: &dyn Translate,
-    view: RequestView<'_>,
-    (method, target): (&http::Method, &str),
-) -> Vec<String> {
+fn translated(translation: &dyn Translate, view: RequestView<'_>, target: &str) -> Vec<String> {
     let (from, to) = translation.protocols().words();
     let mut lines = vec![format!("translated: {from} to {to}")];
     if translation.sockets().is_some() {
@@ -192,7 +190,7 @@ fn translated(
         return lines;
     }
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-    let calls = translation.call(method, path);
+    let calls = translation.call(&view, path);
     if !calls.is_empty() {
         lines.extend(calls);
         return lines;

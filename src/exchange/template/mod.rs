@@ -214,6 +214,11 @@ impl Template {
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
     }
 
+    /// Returns the filled-in text, or `None` where a value that it names is not there.
+    pub fn fill_present(&self, view: &RequestView<'_>) -> Option<String> {
+        self.values().all(|value| value.read(view).is_some()).then(|| self.fill_text(view))
+    }
+
     fn is_fit(&self, value: &[u8]) -> bool {
         self.form != TextForm::Header || value.iter().all(|byte| *byte >= b' ' && *byte != 0x7f || *byte == b'\t')
     }

@@ -8,7 +8,7 @@ mod write;
 pub use envelope::{Content, Envelope, ErrorKind, parse_envelope};
 pub use fault::Fault;
 pub use types::{TypedPaths, value_at};
-pub use write::{NameRules, Naming, envelope, fault_envelope};
+pub use write::{NameRules, Naming, XSI, envelope, fault_envelope};
 
 /// The version of SOAP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

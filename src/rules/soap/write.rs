@@ -7,6 +7,9 @@ use serde_json::{Map, Value};
 use super::SoapVersion;
 use crate::rules::payload::JsonToXml;
 
+/// The namespace of the attributes of XML Schema for instances, by the prefix `xsi`.
+pub const XSI: &str = "http://www.w3.org/2001/XMLSchema-instance";
+
 /// How the element of a body is named.
 #[derive(Clone, Debug)]
 pub struct Naming {
@@ -43,8 +46,9 @@ pub fn envelope(
     if let Some(attribute) = attribute {
         root.insert(attribute.to_owned(), namespace.clone().into());
     }
+    let mut has_nil = false;
     match value {
-        Value::Object(members) => root.extend(members.iter().map(|(name, value)| (name.clone(), value.clone()))),
+        Value::Object(members) => root.extend(with_nil(members, &mut has_nil)),
         Value::Null => {}
         Value::Array(_) => return Err("a list has no names for its elements".to_owned()),
         scalar => _ = root.insert("#text".to_owned(), scalar.clone()),
@@ -58,8 +62,33 @@ pub fn envelope(
     for (prefix, namespace) in prefixes.0 {
         let _ = write!(out, " xmlns:{prefix}=\"{}\"", escaped(namespace));
     }
+    if has_nil && !prefixes.0.iter().any(|(prefix, _)| prefix == "xsi") {
+        let _ = write!(out, " xmlns:xsi=\"{XSI}\"");
+    }
     out.extend(["><soap:Body>", content, "</soap:Body></soap:Envelope>"]);
     Ok(out)
+}
+
+/// Returns members in which null is an element with `xsi:nil` (XML Schema part 1, section 2.6.2): one without content
+/// would be the empty text.
+fn with_nil(members: &Map<String, Value>, has_nil: &mut bool) -> Map<String, Value> {
+    fn of(value: &Value, has_nil: &mut bool) -> Value {
+        match value {
+            Value::Null => {
+                *has_nil = true;
+                Value::from(Map::from_iter([("@xsi:nil".to_owned(), true.into())]))
+            }
+            Value::Object(members) => with_nil(members, has_nil).into(),
+            Value::Array(items) => items.iter().map(|item| of(item, has_nil)).collect(),
+            scalar => scalar.clone(),
+        }
+    }
+    let member = |(name, value): (&String, &Value)| {
+        // Attributes and texts have no elements.
+        let value = if name.starts_with(['@', '#']) { value.clone() } else { of(value, has_nil) };
+        (name.clone(), value)
+    };
+    members.iter().map(member).collect()
 }
 
 impl NameRules<'_> {
@@ -163,8 +192,19 @@ mod tests {
         let none = NameRules(&[]);
         let value = json!({"a": 1, "list": [{"b": "x<y"}, {"b": null}]});
         let text = envelope(SoapVersion::V11, &naming(true), none, &value).expect("an envelope");
-        let expected = "<Add xmlns=\"urn:m\"><a>1</a><list><b>x&lt;y</b></list><list><b></b></list></Add></soap:Body>";
+        let expected = "<Add xmlns=\"urn:m\"><a>1</a><list><b>x&lt;y</b></list>\
+                        <list><b xsi:nil=\"true\"></b></list></Add></soap:Body>";
         assert!(text.contains(expected), "{text}");
+        assert!(text.contains(&format!(" xmlns:xsi=\"{XSI}\"><soap:Body>")), "{text}");
+        let named = [("xsi".to_owned(), XSI.to_owned())];
+        let value = json!({"a": null, "b": [null, 1], "c": {"@xsi:nil": "true"}});
+        let text = envelope(SoapVersion::V11, &naming(true), NameRules(&named), &value).expect("an envelope");
+        assert_eq!(text.matches("xmlns:xsi").count(), 1, "{text}");
+        assert_eq!(text.matches("xsi:nil=\"true\"").count(), 3, "{text}");
+        let convert = XmlToJson::new(&[], false, true).expect("a conversion");
+        let read = parse_envelope(text.as_bytes(), &convert, &[]).expect("an envelope");
+        let Content::Element { value, .. } = read.content else { panic!("no element") };
+        assert_eq!((&value["a"], &value["b"], &value["c"]), (&json!(null), &json!([null, "1"]), &json!(null)));
         let text = envelope(SoapVersion::V12, &naming(false), none, &json!({"a": true})).expect("an envelope");
         assert!(text.contains("<op:Add xmlns:op=\"urn:m\"><a>true</a></op:Add>"), "{text}");
         let prefixes = [("p".to_owned(), "urn:p\"".to_owned())];

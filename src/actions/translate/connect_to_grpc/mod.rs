@@ -93,7 +93,13 @@ impl Translate for ConnectToGrpc {
         Protocols { from: "connect", to: "grpc" }
     }
 
-    fn takes(&self, view: &RequestView<'_>) -> bool {
+    fn is_named_by(&self, view: &RequestView<'_>) -> bool {
+        let of_proto = |connect| matches!(connect, Connect::Get(_) | Connect::Unary(Codec::Proto));
+        let named = |connect: Connect| connect.is_named_by(view.request) || of_proto(connect);
+        self.takes(view, "") && Connect::of(view.request).is_some_and(named)
+    }
+
+    fn takes(&self, view: &RequestView<'_>, _path: &str) -> bool {
         match Connect::of(view.request) {
             Some(Connect::Unary(_)) if self.require_version => view.request.headers.contains_key(CONNECT_VERSION),
             kind => kind.is_some(),

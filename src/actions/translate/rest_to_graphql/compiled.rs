@@ -134,12 +134,11 @@ impl Variable {
         let of_text = |text: Option<Cow<'_, str>>| text.map(|text| self.declared.of_texts(&[text])).transpose();
         match self.source {
             Source::Path => {
-                let raw = operation.path.value(head.uri.path(), &self.key);
+                let raw = operation.path.value(request.path, &self.key);
                 of_text(raw.map(decoded).transpose()?)
             }
             Source::Query => {
-                let texts: Result<Vec<_>, String> =
-                    raw_parameters(head.uri.query(), &self.key).map(query_text).collect();
+                let texts: Result<Vec<_>, String> = raw_parameters(request.query, &self.key).map(query_text).collect();
                 let texts = texts?;
                 if texts.is_empty() { Ok(None) } else { self.declared.of_texts(&texts).map(Some) }
             }

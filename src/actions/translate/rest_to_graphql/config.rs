@@ -55,7 +55,7 @@ fn default_response() -> Size {
 pub struct OperationConfig {
     /// The method; GET stands for HEAD, too.
     pub method: MethodName,
-    /// The path, as the client sends it; its parameters are values for variables.
+    /// The path, with the edits of the route; its parameters are values for variables.
     pub path: Path,
     /// The document with the operation, and with fragments; or `file`.
     pub query: Option<String>,

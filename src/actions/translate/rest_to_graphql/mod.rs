@@ -93,8 +93,8 @@ impl Translate for RestToGraphql {
         Protocols { from: "rest", to: "graphql" }
     }
 
-    fn takes(&self, view: &RequestView<'_>) -> bool {
-        self.of_path(view.request.uri.path()).next().is_some()
+    fn takes(&self, _view: &RequestView<'_>, path: &str) -> bool {
+        self.of_path(path).next().is_some()
     }
 
     fn max_request_body(&self) -> u64 {
@@ -103,7 +103,7 @@ impl Translate for RestToGraphql {
 
     fn translate(&self, request: &IncomingRequest<'_>) -> Result<TranslatedRequest, Box<Rejection>> {
         let came = request.view.request;
-        let path = came.uri.path();
+        let path = request.path;
         let Some(operation) = self.of_path(path).find(|operation| operation.is_called_by(&came.method)) else {
             let methods: Vec<Method> = self.of_path(path).map(|operation| operation.method.clone()).collect();
             let allowed = allow(&methods);

@@ -209,7 +209,7 @@ impl Translate for RestToGrpc {
         Protocols { from: "rest", to: "grpc" }
     }
 
-    fn takes(&self, view: &RequestView<'_>) -> bool {
+    fn takes(&self, view: &RequestView<'_>, _path: &str) -> bool {
         // That of gRPC-Web begins so, too.
         let content_type = view.request.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         !content_type.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
@@ -263,9 +263,16 @@ impl Translate for RestToGrpc {
         })
     }
 
-    fn call(&self, method: &Method, path: &str) -> Vec<String> {
+    fn call(&self, view: &RequestView<'_>, path: &str) -> Vec<String> {
         let serving = self.source.current();
-        let Some(api) = serving.as_ref().map(|serving| &serving.api) else { return Vec::new() };
+        let Some(serving) = serving.as_ref() else { return Vec::new() };
+        let (api, method) = (&serving.api, &view.request.method);
+        if let Err(response) = self.check_document(method, path, serving) {
+            return vec![match response.relayed {
+                Some(relayed) => format!("response: {} the OpenAPI document of all methods", relayed.status),
+                None => format!("response: {} {}", response.http_status(), response.reason.code()),
+            }];
+        }
         match find(api, method, path) {
             Ok((rule, _)) => {
                 let plan = &api.rules[rule];

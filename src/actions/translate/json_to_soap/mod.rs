@@ -1,122 +1,30 @@
 //! `json_to_soap`: JSON, to targets that speak SOAP (1.1 or 1.2).
 
-use std::collections::BTreeMap;
+mod config;
+
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 use pingora::http::ResponseHeader;
-use schemars::JsonSchema;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::soap_terms::{EmptyElement, check_element, collect, conversion, is_json, version};
-use super::{
-    ClientResponse, IncomingRequest, Protocols, SoapVersionName, Translate, TranslateResponse, TranslatedRequest,
-};
+pub use self::config::Config;
+use self::config::OperationConfig;
+use super::soap_terms::{check_element, collect, conversion, is_json, version};
+use super::{ClientResponse, IncomingRequest, Protocols, Translate, TranslateResponse, TranslatedRequest};
 use crate::actions::ActionContext;
 use crate::exchange::{Reason, Rejection, RequestView};
-use crate::notation::{MethodName, Path, Size};
 use crate::rules::payload::XmlToJson;
 use crate::rules::routing::{PathPattern, form_decode};
 use crate::rules::schema::parse_json;
 use crate::rules::soap::{
-    Content, Fault, NameRules, Naming, SoapVersion, TypedPaths, envelope, parse_envelope, value_at,
+    Content, Fault, NameRules, Naming, SoapVersion, TypedPaths, XSI, envelope, parse_envelope, value_at,
 };
 
 const SOAP_ACTION: HeaderName = HeaderName::from_static("soapaction");
-
-/// JSON, to targets that speak SOAP.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "JsonToSoap")]
-pub struct Config {
-    /// The version of SOAP that the targets speak. Default `1.1`.
-    #[serde(default)]
-    pub version: SoapVersionName,
-    /// The path at the targets.
-    pub path: String,
-    /// The operations.
-    pub operations: Vec<OperationConfig>,
-    /// The namespace of operations that have none.
-    #[serde(default)]
-    pub namespace: String,
-    /// The prefixes that names of members may have, with their namespaces: `{ord: "urn:orders"}` for `ord:id`.
-    #[serde(default)]
-    pub namespaces: BTreeMap<String, String>,
-    /// What an element without content is in JSON. Default the empty text.
-    #[serde(default)]
-    pub empty: EmptyElement,
-    /// The status by the code of a fault, without its prefix: `{Client: 400, Server: 502, OutOfStock: 409}`. The
-    /// innermost code of several counts. Default: 400 for `Client` and `Sender`, and 502 for all others.
-    #[serde(default)]
-    pub fault_status: BTreeMap<String, u16>,
-    /// Whether the detail of a fault is in the response. Default false.
-    #[serde(default)]
-    pub fault_detail: bool,
-    /// The longest body of a request. Default 1MiB.
-    #[serde(default)]
-    pub max_body: Option<Size>,
-    /// The longest response of a target. Default 4MiB.
-    #[serde(default)]
-    pub max_response: Option<Size>,
-}
-
-/// An operation.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "JsonToSoapOperation")]
-pub struct OperationConfig {
-    /// The method of its requests.
-    pub method: MethodName,
-    /// Their path, as the client sends it.
-    pub path: Path,
-    /// The action (`SOAPAction`). Default: none, an empty one.
-    pub action: Option<String>,
-    /// The element of the request.
-    pub element: String,
-    /// Its namespace. Default: that of all.
-    pub namespace: Option<String>,
-    /// Whether the elements within it are in its namespace (`elementFormDefault="qualified"`). Default true.
-    #[serde(default = "default_true")]
-    pub qualified: bool,
-    /// The elements within it, in the order of the target's schema. Default: the parameters of the path, those of the
-    /// query, and the members of the body.
-    #[serde(default)]
-    pub fields: Vec<FieldConfig>,
-    /// The element of the response. Another one is an error (502). Default: any.
-    pub response_element: Option<String>,
-    /// The member of the response's element that is the response, as `AddResult`. Default: all of it.
-    pub result: Option<String>,
-    /// Elements of the response that are lists even where there is one alone, as paths: `orders.order`.
-    #[serde(default)]
-    pub arrays: Vec<String>,
-    /// Elements of the response that are numbers.
-    #[serde(default)]
-    pub numbers: Vec<String>,
-    /// Elements of the response that are truth values.
-    #[serde(default)]
-    pub booleans: Vec<String>,
-}
-
-/// An element within that of an operation.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "JsonToSoapField")]
-pub struct FieldConfig {
-    /// Its name.
-    pub name: String,
-    /// Where its value is: `path.NAME`, `query.NAME`, `body` or `body.a.b`. Default: the member of its name in the
-    /// body.
-    pub from: Option<String>,
-    /// The value where there is none. Default: the element is left out.
-    pub default: Option<String>,
-}
-
-fn default_true() -> bool {
-    true
-}
 
 /// The compiled translation.
 #[derive(Debug)]
@@ -173,12 +81,15 @@ pub fn compile(config: &Config, context: &mut ActionContext<'_>) -> JsonToSoap {
     if config.operations.is_empty() {
         context.mistakes.add(&place.key("operations"), "expected at least one operation");
     }
-    for prefix in config.namespaces.keys() {
+    for (prefix, namespace) in &config.namespaces {
         let fine = prefix.bytes().all(|byte| byte.is_ascii_alphanumeric()) && !prefix.is_empty();
+        let place = place.key("namespaces").name(prefix.clone());
         if !fine || matches!(prefix.as_str(), "soap" | "op" | "xml" | "xmlns") || prefix.as_bytes()[0].is_ascii_digit()
         {
             let text = "expected a prefix of letters and digits, other than soap, op, xml and xmlns";
-            context.mistakes.add(&place.key("namespaces").name(prefix.clone()), text);
+            context.mistakes.add(&place, text);
+        } else if prefix == "xsi" && namespace != XSI {
+            context.mistakes.add(&place, format!("the prefix xsi is that of {XSI}"));
         }
     }
     for (code, _) in config.fault_status.iter().filter(|(_, status)| !(400..=599).contains(*status)) {
@@ -258,35 +169,45 @@ fn compile_operation(
 }
 
 impl Operation {
-    fn takes(&self, view: &RequestView<'_>) -> bool {
-        view.request.method == self.method && self.path.matches(view.request.uri.path())
+    fn takes(&self, view: &RequestView<'_>, path: &str) -> bool {
+        view.request.method == self.method && self.path.matches(path)
     }
 
     /// Returns the content of the element for a request.
-    fn content(&self, request: &IncomingRequest<'_>, body: Value) -> Result<Value, Box<Rejection>> {
-        let path = request.view.request.uri.path();
-        let query = request.view.request.uri.query();
+    fn content(
+        &self,
+        request: &IncomingRequest<'_>,
+        body: Value,
+        prefixes: &[(String, String)],
+    ) -> Result<Value, Box<Rejection>> {
         let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
-        let pairs = query.into_iter().flat_map(|query| query.split('&')).filter(|pair| !pair.is_empty());
+        let pairs = request.query.into_iter().flat_map(|query| query.split('&')).filter(|pair| !pair.is_empty());
         let text = |part: &str| String::from_utf8_lossy(&form_decode(part.as_bytes())).into_owned();
         let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(n, v)| (text(n), text(v)));
         let mut content = Map::new();
         if self.fields.is_empty() {
-            for (name, value) in self.path.params(path) {
-                content.insert(name.to_owned(), decoded(value).into());
+            let mut members = Members { operation: self, prefixes, names: HashSet::new(), content };
+            for (name, value) in self.path.params(request.path) {
+                members.add(name.to_owned(), decoded(value).into())?;
             }
-            pairs.for_each(|(name, value)| _ = content.insert(name, value.into()));
+            for (name, value) in pairs {
+                if name.starts_with(['@', '#']) {
+                    let text = format!("the key {} of the query is no element", shown(&name));
+                    return Err(untranslatable(text));
+                }
+                members.add(name, value.into())?;
+            }
             match body {
-                Value::Object(members) => content.extend(members),
+                Value::Object(own) => own.into_iter().try_for_each(|(name, value)| members.add(name, value))?,
                 Value::Null => {}
                 _ => return Err(untranslatable("the body is not an object")),
             }
-            return Ok(content.into());
+            return Ok(members.content.into());
         }
         let pairs: Vec<(String, String)> = pairs.collect();
         for field in &self.fields {
             let found = match &field.from {
-                Source::Path(name) => self.path.value(path, name).map(|value| decoded(value).into()),
+                Source::Path(name) => self.path.value(request.path, name).map(|value| decoded(value).into()),
                 Source::Query(name) => {
                     let mut values: Vec<Value> =
                         pairs.iter().filter(|(known, _)| known == name).map(|(_, v)| v.clone().into()).collect();
@@ -295,13 +216,45 @@ impl Operation {
                 Source::Body => Some(body.clone()),
                 Source::Member(path) => value_at(&body, path).cloned(),
             };
-            let found = found.filter(|value| !value.is_null()).or_else(|| field.default.clone().map(Value::from));
-            if let Some(value) = found {
-                content.insert(field.name.clone(), value);
-            }
+            let value = match (found, &field.default) {
+                (None | Some(Value::Null), Some(default)) => Some(default.clone().into()),
+                // There is no body.
+                (Some(Value::Null), None) if matches!(field.from, Source::Body) => None,
+                (found, _) => found,
+            };
+            content.extend(value.map(|value| (field.name.clone(), value)));
         }
         Ok(content.into())
     }
+}
+
+/// The members of a request of which no two may become elements of one name: the target could read another one than
+/// the gateway has matched.
+struct Members<'o> {
+    operation: &'o Operation,
+    prefixes: &'o [(String, String)],
+    /// The names so far, without a prefix that stands for the namespace of the operation.
+    names: HashSet<String>,
+    content: Map<String, Value>,
+}
+
+impl Members<'_> {
+    fn add(&mut self, name: String, value: Value) -> Result<(), Box<Rejection>> {
+        let Naming { namespace, qualified, .. } = &self.operation.naming;
+        let is_own =
+            |prefix: &str| *qualified && self.prefixes.iter().any(|(known, uri)| known == prefix && uri == namespace);
+        let plain = name.split_once(':').filter(|(prefix, _)| is_own(prefix)).map_or(name.as_str(), |(_, local)| local);
+        if !self.names.insert(plain.to_owned()) {
+            return Err(untranslatable(format!("{} is there more than once", shown(plain))));
+        }
+        self.content.insert(name, value);
+        Ok(())
+    }
+}
+
+/// Returns a name of the client's for a message.
+fn shown(name: &str) -> String {
+    name.chars().take(100).collect()
 }
 
 fn untranslatable(detail: impl Into<std::borrow::Cow<'static, str>>) -> Box<Rejection> {
@@ -313,8 +266,8 @@ impl Translate for JsonToSoap {
         Protocols { from: "json", to: "soap" }
     }
 
-    fn takes(&self, view: &RequestView<'_>) -> bool {
-        self.operations.iter().any(|operation| operation.takes(view))
+    fn takes(&self, view: &RequestView<'_>, path: &str) -> bool {
+        self.operations.iter().any(|operation| operation.takes(view, path))
     }
 
     fn max_request_body(&self) -> u64 {
@@ -322,7 +275,7 @@ impl Translate for JsonToSoap {
     }
 
     fn translate(&self, request: &IncomingRequest<'_>) -> Result<TranslatedRequest, Box<Rejection>> {
-        let operation = self.operations.iter().find(|operation| operation.takes(&request.view));
+        let operation = self.operations.iter().find(|operation| operation.takes(&request.view, request.path));
         let operation = operation.ok_or_else(|| untranslatable("there is no such operation"))?;
         let body = if request.body.is_empty() {
             Value::Null
@@ -332,7 +285,7 @@ impl Translate for JsonToSoap {
             }
             parse_json(&request.body).map_err(|bad| untranslatable(bad.to_string()))?
         };
-        let content = operation.content(request, body)?;
+        let content = operation.content(request, body, &self.prefixes)?;
         let text = envelope(self.version, &operation.naming, NameRules(&self.prefixes), &content)
             .map_err(|why| untranslatable(format!("the body cannot be XML: {why}")))?;
         let value = |text: String| HeaderValue::try_from(text).map_err(|_| untranslatable("its action"));
