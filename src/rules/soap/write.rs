@@ -230,7 +230,11 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn what_is_written_is_read_again(name in "[A-Za-z_][A-Za-z0-9_.-]{0,5}", text in "\\PC{1,12}", list in 2_usize..4) {
+        fn what_is_written_is_read_again(
+            name in "[A-Za-z_][A-Za-z0-9_.-]{0,5}",
+            text in "\\PC{1,12}",
+            list in 2_usize..4,
+        ) {
             let value = json!({name.clone(): vec![text.clone(); list], "last": text});
             let convert = XmlToJson::new(&[], false, true).expect("a conversion");
             for version in [SoapVersion::V11, SoapVersion::V12] {
