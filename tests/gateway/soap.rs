@@ -359,7 +359,7 @@ routes:
           - json_to_soap:
               path: soap
               fault_status: {Client: 200}
-              namespaces: {soap: 'urn:x'}
+              namespaces: {soap: 'urn:x', xsi: 'urn:x'}
               operations:
                 - {method: GET, path: '/a/{id}', element: 'a b', fields: [{name: x, from: path.ix}, {name: y, from: z}]}
           - soap_to_json:
@@ -376,6 +376,7 @@ routes:
     assert_ne!(code, 0, "{all}");
     for wanted in [
         "expected a path such as /soap",
+        "the prefix xsi is that of http://www.w3.org/2001/XMLSchema-instance",
         "expected a status of 400 to 599",
         "expected a prefix of letters and digits",
         "expected the name of an element",
