@@ -145,6 +145,7 @@ fn messages_become_requests() {
     socket.send(TEXT, b"bytes");
     assert_eq!(socket.frame(), (BINARY, b"\xff\x00".to_vec()));
     socket.send(TEXT, b"nothing");
+    assert_eq!(socket.text(), "");
     socket.send(PING, b"p");
     assert_eq!(socket.frame(), (PONG, b"p".to_vec()));
     socket.send(TEXT, b"fail");
