@@ -314,5 +314,4 @@ fn is_end(task: &HttpTask) -> bool {
     }
 }
 
-#[path = "stream_session.rs"]
 mod session;

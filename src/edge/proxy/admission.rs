@@ -65,8 +65,8 @@ impl Gateway {
         Ok(false)
     }
 
-    /// Chooses the upstream for a request of a client that waits so long, waits for a place if it has too many requests,
-    /// and picks the first target.
+    /// Chooses the upstream for a request of a client that waits so long, waits for a place if it has too many
+    /// requests, and picks the first target.
     pub(super) async fn enter_upstream(
         &self,
         request: &RequestHeader,
