@@ -8,7 +8,7 @@ use http::Request;
 
 use super::harness::client::{Answer, Connection, head};
 use super::harness::eventually;
-use super::harness::gateway::Gateway;
+use super::harness::gateway::{Gateway, complete, run};
 use super::harness::target::{Target, answer};
 use super::websocket::UPGRADE;
 
@@ -214,6 +214,28 @@ fn a_socket_that_exceeds_a_limit_is_closed_with_its_code() {
     drop(held);
     for (headers, status) in [(&UPGRADE[..3], 400), (&[UPGRADE[0], UPGRADE[1], UPGRADE[3]][..], 426)] {
         assert_eq!(gateway.request("GET", "/", headers).status, status);
+    }
+}
+
+#[test]
+fn what_could_never_work_is_rejected() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("c.yaml");
+    for (translation, wanted) in [
+        ("websocket_to_http: {queue: 0}", "queue: expected 1 or more"),
+        ("websocket_to_http: {timeout: 0s}", "timeout: expected a time longer than nothing"),
+        ("websocket_to_http: {max_message: 0B}", "max_message: expected a size"),
+        ("http_to_websocket: {timeout: 0s}", "timeout: expected a time"),
+        ("sse_to_websocket: {heartbeat: 0s}", "heartbeat: expected a time"),
+        ("websocket_to_sse: {idle_time: 0s}", "idle_time: expected a time"),
+    ] {
+        let yaml = format!(
+            "upstreams: {{one: {{targets: [\"127.0.0.1:1\"]}}}}
+routes: [{{name: all, action: {{forward: {{upstream: one, translate: [{{{translation}}}]}}}}}}]"
+        );
+        std::fs::write(&path, complete(&yaml)).expect("written");
+        let (code, _, error) = run(&["check", "-c", path.to_str().expect("a path")], None);
+        assert!(code == 2 && error.contains(wanted), "{translation}: {error}");
     }
 }
 

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::sockets::{
-    DEFAULT_IDLE_TIME, DEFAULT_MESSAGE, SocketKind, SocketTranslation, bounded, is_handshake, wants_events,
+    DEFAULT_IDLE_TIME, DEFAULT_MESSAGE, SocketKind, SocketTranslation, bounded, is_handshake, positive, wants_events,
 };
 use super::{IncomingRequest, Protocols, Translate, TranslatedRequest};
 use crate::actions::ActionContext;
@@ -44,7 +44,7 @@ pub fn compile(config: &Config, context: &mut ActionContext<'_>) -> HttpToWebsoc
     HttpToWebsocket(SocketTranslation {
         kind: SocketKind::RequestToMessage {
             content_type: config.content_type.as_ref().map(|text| text.0.clone()),
-            timeout: config.timeout.0,
+            timeout: positive(config.timeout.0, "timeout", context),
         },
         max_message: bounded(config.max_message.0, context),
         idle_time: DEFAULT_IDLE_TIME,

@@ -75,6 +75,14 @@ pub fn bounded(bytes: u64, context: &mut ActionContext<'_>) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
+/// Returns a time, and notes one in which nothing could happen.
+pub fn positive(time: Duration, key: &'static str, context: &mut ActionContext<'_>) -> Duration {
+    if time.is_zero() {
+        context.mistakes.add(&context.place.key(key), "expected a time longer than nothing");
+    }
+    time
+}
+
 /// Returns whether a request is the handshake of a WebSocket.
 pub fn is_handshake(view: &RequestView<'_>) -> bool {
     let upgrade = view.request.headers.get(UPGRADE);

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::sockets::{
-    DEFAULT_IDLE_TIME, DEFAULT_MESSAGE, SocketKind, SocketTranslation, bounded, is_handshake, wants_events,
+    DEFAULT_IDLE_TIME, DEFAULT_MESSAGE, SocketKind, SocketTranslation, bounded, is_handshake, positive, wants_events,
 };
 use super::{IncomingRequest, Protocols, Translate, TranslatedRequest};
 use crate::actions::ActionContext;
@@ -45,9 +45,12 @@ pub struct SseToWebsocket(SocketTranslation);
 /// Compiles the translation, and notes errors.
 pub fn compile(config: &Config, context: &mut ActionContext<'_>) -> SseToWebsocket {
     SseToWebsocket(SocketTranslation {
-        kind: SocketKind::MessagesToEvents { first: config.first.clone(), heartbeat: config.heartbeat.0 },
+        kind: SocketKind::MessagesToEvents {
+            first: config.first.clone(),
+            heartbeat: positive(config.heartbeat.0, "heartbeat", context),
+        },
         max_message: bounded(config.max_message.0, context),
-        idle_time: config.idle_time.0,
+        idle_time: positive(config.idle_time.0, "idle_time", context),
     })
 }
 

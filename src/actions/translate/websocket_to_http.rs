@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::sockets::{
-    DEFAULT_IDLE_TIME, DEFAULT_MESSAGE, MessageRequests, SocketKind, SocketTranslation, bounded, is_handshake,
+    DEFAULT_IDLE_TIME, DEFAULT_MESSAGE, MessageRequests, SocketKind, SocketTranslation, bounded, is_handshake, positive,
 };
 use super::{IncomingRequest, Protocols, Translate, TranslatedRequest};
 use crate::actions::ActionContext;
@@ -51,15 +51,18 @@ pub struct WebsocketToHttp(SocketTranslation);
 
 /// Compiles the translation, and notes errors.
 pub fn compile(config: &Config, context: &mut ActionContext<'_>) -> WebsocketToHttp {
+    if config.queue == 0 {
+        context.mistakes.add(&context.place.key("queue"), "expected 1 or more: the first message waits, too");
+    }
     WebsocketToHttp(SocketTranslation {
         kind: SocketKind::MessagesToRequests(MessageRequests {
             method: config.method.0.clone(),
             content_type: config.content_type.0.clone(),
             queue: config.queue,
-            timeout: config.timeout.0,
+            timeout: positive(config.timeout.0, "timeout", context),
         }),
         max_message: bounded(config.max_message.0, context),
-        idle_time: config.idle_time.0,
+        idle_time: positive(config.idle_time.0, "idle_time", context),
     })
 }
 

@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::sockets::{DEFAULT_IDLE_TIME, DEFAULT_MESSAGE, SocketKind, SocketTranslation, bounded, is_handshake};
+use super::sockets::{
+    DEFAULT_IDLE_TIME, DEFAULT_MESSAGE, SocketKind, SocketTranslation, bounded, is_handshake, positive,
+};
 use super::{IncomingRequest, Protocols, Translate, TranslatedRequest};
 use crate::actions::ActionContext;
 use crate::exchange::{Reason, Rejection, RequestView};
@@ -37,7 +39,7 @@ pub fn compile(config: &Config, context: &mut ActionContext<'_>) -> WebsocketToS
     WebsocketToSse(SocketTranslation {
         kind: SocketKind::EventsToMessages { envelope: config.envelope },
         max_message: bounded(config.max_message.0, context),
-        idle_time: config.idle_time.0,
+        idle_time: positive(config.idle_time.0, "idle_time", context),
     })
 }
 

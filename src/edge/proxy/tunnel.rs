@@ -182,7 +182,8 @@ impl TunnelDirection<'_> {
             if taken == 0 {
                 return to.shutdown().await;
             }
-            let Some(code) = stop else {
+            // The other direction may have ended both meanwhile, and what has come be the response to that.
+            let Some(code) = *self.stop.borrow_and_update() else {
                 self.pass(&buffer[..taken], (&mut frames, &mut passed), &mut to).await?;
                 continue;
             };
