@@ -179,11 +179,12 @@ impl TunnelDirection<'_> {
                 taken = read => taken.unwrap_or_default(),
                 _ = self.stop.changed(), if stop.is_none() => continue,
             };
-            if taken == 0 {
+            // The other direction may have ended both meanwhile, and what has come be the response to that.
+            let stop = *self.stop.borrow_and_update();
+            if taken == 0 && (stop.is_none() || !frames.at_boundary()) {
                 return to.shutdown().await;
             }
-            // The other direction may have ended both meanwhile, and what has come be the response to that.
-            let Some(code) = *self.stop.borrow_and_update() else {
+            let Some(code) = stop else {
                 self.pass(&buffer[..taken], (&mut frames, &mut passed), &mut to).await?;
                 continue;
             };
